@@ -1,0 +1,58 @@
+"""What can go wrong, by what the caller can do about it. Each error knows its exit code."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CompressError(Exception):
+    """Root of all errors that are reported as one message, without a traceback."""
+
+    exit_code = 1
+
+
+class RecipeError(CompressError):
+    """What was asked for makes no sense. Nothing was run."""
+
+    exit_code = 2
+
+
+class UnknownName(RecipeError):
+    """A name that nothing bears.
+
+    Args:
+        kind: what the name should have named, in the singular ("method").
+        name: the name as given.
+        known: all names that would have been right.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        listing = f" Known: {', '.join(names)}." if names else " There are none."
+        super().__init__(f"Unknown {kind} {name!r}.{hint}{listing}")
+        self.kind, self.name, self.nearest = kind, name, near[0] if near else None
+
+
+class WeightsError(CompressError):
+    """The weights can't be had: offline, gated, missing, corrupt, or of another architecture."""
+
+    exit_code = 3
+
+
+class WorkerError(CompressError):
+    """A variant could not be measured: its process raised, crashed, was killed or ran out of time."""
+
+    exit_code = 1
+
+
+class StoreError(CompressError):
+    """The tracking server can't be reached, or holds nothing of what was asked for."""
+
+    exit_code = 4
+
+
+class Unsupported(Exception):  # noqa: N818  (not an error: the variant is skipped, with this reason)
+    """A method does not apply to this model, device or machine. The result is `skipped`."""

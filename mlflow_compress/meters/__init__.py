@@ -1,0 +1,1 @@
+"""Meters: how size, latency, memory and circumstances are measured. Deliberately not a socket."""

@@ -1,0 +1,289 @@
+"""The frozen records that flow through the pipeline, and their JSON form.
+
+`Variant` says what is asked for, `Result` what came of it, `Run` is a result as the tracking server gives it back, and
+`Comparison` is what a report shows. All of them can be printed, saved and replayed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "skipped", "failed"]
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One method of a chain, with the options that were given (defaults are left out)."""
+
+    method: str
+    options: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Give the form of the command line: `prune_magnitude:amount=0.5`."""
+        options = ",".join(f"{key}={value}" for key, value in self.options.items())
+        return f"{self.method}:{options}" if options else self.method
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long one latency measurement goes on.
+
+    Measuring stops when both `min_iterations` and `min_seconds` are reached, or at `max_seconds` with at least
+    `fewest_iterations`. Warm-up stops when the latency is stable, at `warmup_max_seconds` at the latest.
+    """
+
+    min_iterations: int = 50
+    min_seconds: float = 3.0
+    max_seconds: float = 60.0
+    fewest_iterations: int = 5
+    warmup_max_seconds: float = 20.0
+    timeout_seconds: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One model, one chain of methods, one set of settings: all that a worker needs to know.
+
+    Attributes:
+        model: the model's name in tables (the recipe's name, a hub id).
+        method: the chain's name in tables; the recipe may have given it one.
+        team: whose variant it is.
+        family: which family handles the model.
+        source: where the model comes from: a hub id, a file name, `file.py`.
+        weights: `auto`, `pretrained`, `random`, or a local path.
+        data: what quality is scored on; None skips quality.
+        chain: the methods in order; empty for the original.
+        options: the family's options.
+        metrics: the names of the quality metrics.
+        devices: `cpu` and/or `cuda`.
+        batch_size: samples in one timed call.
+        threads: intra-op threads; None leaves torch's own choice (the physical cores).
+        seed: of random weights and random inputs.
+        limit: most samples to score; None scores all.
+        folder: what relative paths in `source` and `data` start from.
+    """
+
+    model: str
+    method: str
+    team: str
+    family: str
+    source: str
+    weights: str = "auto"
+    data: str | None = None
+    chain: tuple[Step, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ("cpu",)
+    batch_size: int = 1
+    threads: int | None = None
+    seed: int = 0
+    limit: int | None = None
+    budget: Budget = field(default_factory=Budget)
+    folder: str = "."
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Variant:
+        """Rebuild what `to_json` wrote."""
+        known = dict(data)
+        known["chain"] = tuple(Step(**step) for step in data["chain"])
+        known["budget"] = Budget(**data["budget"])
+        known["metrics"] = tuple(data["metrics"])
+        known["devices"] = tuple(data["devices"])
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Caution:
+    """Something that makes a number less trustworthy, and what to do about it."""
+
+    code: str
+    message: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one device fared: its status, and the reason when it is not `ok`."""
+
+    status: Status
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a variant. There is exactly one for each, whatever happens.
+
+    Attributes:
+        variant: what was asked for.
+        status: `ok`, `skipped` (does not apply) or `failed`.
+        reason: why it is not `ok`.
+        measurements: final numbers by metric name (`cpu/latency_p50_ms`); finite numbers only.
+        samples: raw samples by name (`cpu/latency_ms`: one number per timed call).
+        cautions: what to know before trusting the numbers.
+        environment: the machine and the library versions, as text.
+        outcomes: how each device fared, by `cpu` and `gpu`.
+        facts: what was found out on the way: `weights` (pretrained, random, local), `timed` (what is inside the timed
+            region), `data`, `dtype`.
+        started_s: when the variant began, seconds since the epoch.
+        ended_s: when it ended, seconds since the epoch.
+        schema: version of this record's layout.
+    """
+
+    variant: Variant
+    status: Status
+    reason: str = ""
+    measurements: Mapping[str, float] = field(default_factory=dict)
+    samples: Mapping[str, list[float]] = field(default_factory=dict)
+    cautions: tuple[Caution, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    outcomes: Mapping[str, Outcome] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    started_s: float = 0.0
+    ended_s: float = 0.0
+    schema: int = SCHEMA_VERSION
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Result:
+        """Rebuild what `to_json` wrote."""
+        known = dict(data)
+        known["variant"] = Variant.from_json(data["variant"])
+        known["cautions"] = tuple(Caution(**caution) for caution in data["cautions"])
+        known["outcomes"] = {device: Outcome(**outcome) for device, outcome in data["outcomes"].items()}
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one worker process hands back: a share of the variant's `Result`, under the same names."""
+
+    outcome: Outcome
+    measurements: Mapping[str, float] = field(default_factory=dict)
+    samples: Mapping[str, list[float]] = field(default_factory=dict)
+    cautions: tuple[Caution, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Part:
+        """Rebuild what `to_json` wrote."""
+        known = dict(data)
+        known["outcome"] = Outcome(**data["outcome"])
+        known["cautions"] = tuple(Caution(**caution) for caution in data["cautions"])
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as the tracking server holds it.
+
+    Attributes:
+        run_id: the server's id of the run.
+        experiment: the experiment's name.
+        name: the run's name.
+        lifecycle: MLflow's own status: RUNNING, FINISHED, FAILED, KILLED, SCHEDULED.
+        started_ms: when it started, milliseconds since the epoch.
+        tags, params, metrics: as logged.
+    """
+
+    run_id: str
+    experiment: str
+    name: str
+    lifecycle: str
+    started_ms: int
+    tags: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: one team's model under one method, put together from its newest runs.
+
+    Attributes:
+        team, model, method: what the row is about.
+        values: numbers by metric name; a metric that nobody measured is absent.
+        ratios: value divided by the original's value, by metric name, where both exist.
+        runs: the run that each device's numbers come from, by `cpu` and `gpu`.
+        notes: indices into the comparison's footnotes.
+    """
+
+    team: str
+    model: str
+    method: str
+    values: Mapping[str, float] = field(default_factory=dict)
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    runs: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A variant, or one device of it, that has no number: listed below the table."""
+
+    team: str
+    model: str
+    method: str
+    status: str
+    device: str
+    reason: str
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows against their original, ready to be rendered.
+
+    Attributes:
+        rows: by team and model, the original first.
+        failures: what was tried and has no number.
+        footnotes: sentences that rows refer to by index.
+        title: the experiments that the rows come from.
+        language: `en` or `ru`.
+    """
+
+    rows: tuple[Row, ...]
+    failures: tuple[Failure, ...] = ()
+    footnotes: tuple[str, ...] = ()
+    title: str = ""
+    language: str = "en"
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """Give a record as JSON-ready data; `from_json` of the same class reads it back."""
+    return dataclasses.asdict(record)
+
+
+def finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Keep what is a number: NaN and infinity are never logged (MLflow stores inf as 1.8e308)."""
+    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+
+
+def write_json(path: Path, record: Any) -> None:
+    """Write a record so that a reader sees all of it or nothing: aside, then renamed.
+
+    Raises:
+        OSError: the folder can't be written to.
+    """
+    aside = path.with_name(path.name + ".partial")
+    aside.write_text(json.dumps(to_json(record), ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
+    os.replace(aside, path)
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON data from a file.
+
+    Raises:
+        OSError: the file can't be read.
+        ValueError: it is not JSON.
+    """
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,126 @@
+"""Finds plugins: one per file in the package's own folders, and those that other distributions declare.
+
+A distribution adds a method with an entry point: `[project.entry-points."mlflow_compress.methods"] my_method = "module:Class"`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.sockets import Family, Method, Metric, Renderer
+
+KINDS: Mapping[str, tuple[str, type]] = {
+    "families": ("family", Family),
+    "methods": ("method", Method),
+    "metrics": ("metric", Metric),
+    "renderers": ("renderer", Renderer),
+}
+
+
+@functools.cache
+def names(kind: str) -> tuple[str, ...]:
+    """Give the names of all plugins of a kind (`families`, `methods`, `metrics`, `renderers`), sorted."""
+    return tuple(sorted({*_own(kind), *_foreign(kind)}))
+
+
+@functools.cache
+def find(kind: str, name: str) -> type[Any]:
+    """Import a plugin's class.
+
+    Raises:
+        UnknownName: there is none of that name.
+        RecipeError: another distribution's plugin can't be imported.
+    """
+    singular, socket = KINDS[kind]
+    if name in _own(kind):
+        module = importlib.import_module(f"mlflow_compress.{kind}.{name}")
+        classes = [
+            cls
+            for _, cls in inspect.getmembers(module, inspect.isclass)
+            if issubclass(cls, socket) and cls.__module__ == module.__name__
+        ]
+        return classes[0]
+    if name in (foreign := _foreign(kind)):
+        try:
+            plugin = foreign[name].load()
+        except Exception as error:
+            origin = foreign[name].value
+            raise RecipeError(f"The {singular} {name!r} ({origin}) can't be imported: {error}") from error
+        if not (inspect.isclass(plugin) and issubclass(plugin, socket)):
+            raise RecipeError(f"The {singular} {name!r} ({foreign[name].value}) is no {socket.__name__}.")
+        return plugin
+    raise UnknownName(singular, name, names(kind))
+
+
+def check(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check options against the plugin's typed fields, and convert those given as text.
+
+    Returns:
+        The given options, converted; defaults are not added.
+
+    Raises:
+        UnknownName: no such plugin, or no such option.
+        RecipeError: a value of the wrong type or out of range.
+    """
+    plugin = find(kind, name)
+    known = {field.name for field in dataclasses.fields(plugin)}
+    for key in options:
+        if key not in known:
+            raise UnknownName(f"option of {name}", key, known)
+    instance = _validated(plugin, name, options)
+    return {key: getattr(instance, key) for key in options}
+
+
+def build(kind: str, name: str, options: Mapping[str, Any] | None = None) -> Any:
+    """Make a plugin with its options.
+
+    Raises:
+        UnknownName: no such plugin, or no such option.
+        RecipeError: a value of the wrong type or out of range.
+    """
+    return find(kind, name)(**check(kind, name, options or {}))
+
+
+def options_of(kind: str, name: str) -> dict[str, tuple[str, Any]]:
+    """Give a plugin's options: type and default, by name."""
+    plugin = find(kind, name)
+    hints = typing.get_type_hints(plugin)
+    return {
+        field.name: (getattr(hints[field.name], "__name__", str(hints[field.name])), _default(field))
+        for field in dataclasses.fields(plugin)
+    }
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default_factory() if callable(field.default_factory) else field.default
+
+
+def _validated(plugin: type[Any], name: str, options: Mapping[str, Any]) -> Any:
+    import pydantic
+
+    try:
+        return pydantic.TypeAdapter(plugin).validate_python(dict(options))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{name}: option {where}={first['input']!r} is refused: {first['msg'].lower()}.") from None
+
+
+@functools.cache
+def _own(kind: str) -> tuple[str, ...]:
+    package = importlib.import_module(f"mlflow_compress.{kind}")
+    return tuple(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+@functools.cache
+def _foreign(kind: str) -> dict[str, Any]:
+    return {point.name: point for point in entry_points(group=f"mlflow_compress.{kind}")}

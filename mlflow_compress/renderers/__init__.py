@@ -1,0 +1,1 @@
+"""Forms that a comparison is written in, one per file."""
