@@ -131,7 +131,8 @@ class Result:
         samples: raw samples by name (`cpu/latency_ms`: one number per timed call).
         cautions: what to know before trusting the numbers.
         environment: the machine and the library versions, as text.
-        outcomes: how each device fared, by `cpu` and `gpu`.
+        outcomes: how each device fared, by `cpu` and `gpu`, and how scoring did, by `quality`. A variant that could not
+            be prepared has none.
         facts: what was found out on the way: `weights` (pretrained, random, local), `timed` (what is inside the timed
             region), `data`, `dtype`.
         started_s: when the variant began, seconds since the epoch.
@@ -164,9 +165,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Part:
-    """What one worker process hands back: a share of the variant's `Result`, under the same names."""
+    """What one worker process hands back: a share of the variant's `Result`, under the same names.
+
+    Attributes:
+        outcome: how preparing, or measuring on the device, fared.
+        quality: how scoring fared; None when nothing was to be scored.
+    """
 
     outcome: Outcome
+    quality: Outcome | None = None
     measurements: Mapping[str, float] = field(default_factory=dict)
     samples: Mapping[str, list[float]] = field(default_factory=dict)
     cautions: tuple[Caution, ...] = ()
@@ -178,6 +185,7 @@ class Part:
         """Rebuild what `to_json` wrote."""
         known = dict(data)
         known["outcome"] = Outcome(**data["outcome"])
+        known["quality"] = Outcome(**data["quality"]) if data["quality"] else None
         known["cautions"] = tuple(Caution(**caution) for caution in data["cautions"])
         return cls(**known)
 

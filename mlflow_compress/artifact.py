@@ -1,0 +1,111 @@
+"""The model folder: what `prepare` writes, `measure` restores, and the tracking server keeps.
+
+    model/
+        manifest.json       family, options, chain, where the weights came from
+        weights.safetensors or weights.pt, or what a method of another runtime wrote
+        config.json, ...    what the family needs to build the architecture
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress import registry
+from mlflow_compress.errors import WeightsError
+from mlflow_compress.records import Step, Variant, read_json, write_json
+from mlflow_compress.sockets import Family, Method, Model
+from mlflow_compress.tensors import load_weights, save_weights
+
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model folder holds."""
+
+    family: str
+    options: dict[str, Any]
+    chain: tuple[Step, ...]
+    weights: str
+    model: str
+    method: str
+
+
+@dataclass
+class Restored:
+    """A model read back from its folder, with what is needed to use it."""
+
+    model: Model
+    family: Family
+    methods: list[Method]
+    manifest: Manifest
+
+
+def methods_of(chain: Sequence[Step]) -> list[Method]:
+    """Make the methods of a chain, in order."""
+    return [registry.build("methods", step.method, step.options) for step in chain]
+
+
+def save(model: Model, family: Family, methods: Sequence[Method], variant: Variant, folder: Path) -> None:
+    """Write a compressed model into an empty folder."""
+    manifest = Manifest(
+        family=variant.family,
+        options=dict(variant.options),
+        chain=variant.chain,
+        weights=model.weights,
+        model=variant.model,
+        method=variant.method,
+    )
+    family.save(model, folder)
+    if (runtime := _runtime(methods)) is not None:
+        runtime.save(model, folder)
+    else:
+        save_weights(model.module, folder)
+    write_json(folder / _MANIFEST, manifest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read what a model folder holds.
+
+    Raises:
+        WeightsError: it is no model folder.
+    """
+    try:
+        data = read_json(folder / _MANIFEST)
+        return Manifest(**{**data, "chain": tuple(Step(**step) for step in data["chain"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise WeightsError(f"{folder} is no model folder of mlflow-compress: {error}") from error
+
+
+def restore(folder: Path, device: str = "cpu") -> Restored:
+    """Read a model back, onto a device, ready for inference.
+
+    Raises:
+        WeightsError: files are missing, corrupt, or do not fit together.
+        Unsupported: it can't run on the device.
+    """
+    manifest = read_manifest(folder)
+    family: Family = registry.build("families", manifest.family, manifest.options)
+    methods = methods_of(manifest.chain)
+    for method in methods:
+        method.check_device(device)
+    model = family.restore(folder)
+    if (runtime := _runtime(methods)) is not None:
+        model = runtime.load(model, folder)
+    else:
+        for method in methods:
+            model = method.rebuild(model, family)
+        load_weights(model.module, folder)
+    if device != "cpu":
+        model.module.to(device)
+    model = dataclasses.replace(model, device=device, weights=manifest.weights)  # type: ignore[arg-type]
+    return Restored(model, family, methods, manifest)
+
+
+def _runtime(methods: Sequence[Method]) -> Method | None:
+    """Give the method that put a runtime of its own in the module's place; it can only be the last such."""
+    return next((method for method in reversed(methods) if method.changes == "runtime"), None)

@@ -1,0 +1,324 @@
+# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
+"""Puts runs side by side: from the runs of some experiments to the rows of one table.
+
+Nothing here asks a server or the clock: the same runs always give the same comparison, in whatever order they come.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mlflow_compress.errors import StoreError, UnknownName
+from mlflow_compress.quantities import DEVICES, ORIGINAL, natural
+from mlflow_compress.records import Comparison, Failure, Outcome, Row, Run, finite
+
+# What must be the same before two numbers of a device may be divided: tag (after `compress.env.`), and its name.
+_CIRCUMSTANCES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    "cpu": {
+        "cpu_model": {"en": "processor", "ru": "процессор"},
+        "threads": {"en": "threads", "ru": "потоков"},
+    },
+    "gpu": {"gpu_model": {"en": "GPU", "ru": "GPU"}},
+}
+_SENTENCES = {
+    "random": {
+        "en": "random weights: size, latency and memory are true, quality was not measured",
+        "ru": "случайные веса: размер, время и память настоящие, качество не измерялось",
+    },
+    "partly_random": {
+        "en": "random weights in the {devices} run: its latency and memory are true, the quality is another run's",
+        "ru": "случайные веса в запуске на {devices}: его время и память настоящие, качество из другого запуска",
+    },
+    "cautions": {"en": "caution: {cautions}", "ru": "осторожно: {cautions}"},
+    "hardware": {
+        "en": "{device}: not compared with the original, which was measured elsewhere ({differences})",
+        "ru": "{device}: не сравнивается с оригиналом, он измерен в других условиях ({differences})",
+    },
+    "difference": {"en": "{what}: {own}, the original's: {other}", "ru": "{what}: {own}, у оригинала: {other}"},
+    "unknown": {"en": "unknown", "ru": "неизвестно"},
+    "other_team": {
+        "en": "compared with the original of team {team}",
+        "ru": "сравнивается с оригиналом команды {team}",
+    },
+    "no_original": {
+        "en": "no original of this model was measured, so there is nothing to compare with",
+        "ru": "оригинал этой модели не измерен, сравнивать не с чем",
+    },
+    "never_ended": {
+        "en": "the run never ended: it was killed, or is still going on",
+        "ru": "запуск не завершился: его прервали, или он ещё идёт",
+    },
+    "no_result": {"en": "the run ended without a result", "ru": "запуск завершился без результата"},
+    "no_numbers": {"en": "the run holds no numbers", "ru": "в запуске нет чисел"},
+}
+_CAUTIONS = {
+    "busy_machine": {"en": "the machine was busy", "ru": "машина была занята другой работой"},
+    "few_samples": {"en": "few calls were timed", "ru": "измерено мало вызовов"},
+    "not_settled": {"en": "the latency did not settle while warming up", "ru": "время не установилось при разогреве"},
+    "unstable": {"en": "the latency was not stable", "ru": "время было нестабильным"},
+    "partly_random_weights": {
+        "en": "some weights are random, so quality means little",
+        "ru": "часть весов случайна, качество мало что значит",
+    },
+}
+
+
+def compare(
+    runs: Iterable[Run],
+    *,
+    title: str | None = None,
+    language: str = "en",
+    teams: Sequence[str] = (),
+    models: Sequence[str] = (),
+    methods: Sequence[str] = (),
+) -> Comparison:
+    """Put a table together.
+
+    A row is one team's model under one method at one batch size. Each device's numbers come from the newest run in
+    which that device was ok, so that a laptop's CPU run and a server's GPU run make one row; size and quality come from
+    the newest of these that has them. Ratios are to the original of the same team and model at the same batch size,
+    else to the newest of another team. Numbers of different hardware are never divided.
+
+    A device that has no number, or whose newest attempt failed or was skipped, is listed as a failure.
+
+    Rows are sorted by team and model, the original first, then by method, all in natural order.
+
+    Args:
+        runs: all runs of the experiments; those that are no variant are passed over.
+        title: None takes the experiments' names.
+        language: `en` or `ru`.
+        teams: show these only; empty shows all.
+        models: show these only. What is hidden still serves as the original.
+        methods: show these only, whatever their batch size.
+
+    Raises:
+        StoreError: one of `teams`, `models` or `methods` is borne by no run.
+    """
+    newest = sorted(
+        (run for run in runs if run.tags.get("compress.role") == "variant"),
+        key=lambda run: (-run.started_ms, run.run_id),
+    )
+    lines, failures = _sorted_out(newest, language)
+    keys = sorted({*lines, *failures}, key=_Key.place)
+    for kind, asked in (("team", teams), ("model", models), ("method", methods)):
+        keys = _only(keys, kind, asked)
+    footnotes: dict[str, int] = {}
+    return Comparison(
+        rows=tuple(_row(lines[key], _original(lines[key], lines), footnotes, language) for key in keys if key in lines),
+        failures=tuple(failure for key in keys for failure in failures.get(key, ())),
+        footnotes=tuple(footnotes),
+        title=", ".join(sorted({run.experiment for run in newest})) if title is None else title,
+        language=language,
+    )
+
+
+@dataclass(frozen=True)
+class _Key:
+    """What a row is about."""
+
+    team: str
+    model: str
+    method: str
+    batch: str
+
+    @classmethod
+    def of(cls, run: Run) -> _Key:
+        def said(name: str) -> str:
+            return run.tags.get(name) or run.params.get(name, "")
+
+        return cls(said("team"), said("model"), said("method"), run.tags.get("compress.batch_size") or "1")
+
+    @property
+    def label(self) -> str:
+        return self.method if self.batch == "1" else f"{self.method} [batch {self.batch}]"
+
+    def place(self) -> tuple[object, ...]:
+        return (
+            natural(self.team),
+            natural(self.model),
+            self.method != ORIGINAL,
+            natural(self.method),
+            natural(self.batch),
+        )
+
+
+@dataclass
+class _Line:
+    """The runs behind a row: the newest good one for each device, the newest of them first."""
+
+    key: _Key
+    runs: dict[str, Run] = field(default_factory=dict)
+
+    def values(self) -> dict[str, float]:
+        """Take each device's numbers from its own run, size and quality from the newest that has any."""
+        values = {}
+        for group in ("size", "quality"):
+            found = (_group(run, group) for run in self.runs.values())
+            values.update(next((numbers for numbers in found if numbers), {}))
+        for device, run in self.runs.items():
+            values.update(_group(run, device))
+        return values
+
+
+def _sorted_out(newest: Sequence[Run], language: str) -> tuple[dict[_Key, _Line], dict[_Key, list[Failure]]]:
+    """Part what has numbers from what has none. A failure that was since made good is forgotten."""
+    lines: dict[_Key, _Line] = {}
+    failures: dict[_Key, list[Failure]] = {}
+    tried: dict[_Key, set[str]] = {}
+    for run in newest:
+        key = _Key.of(run)
+        later = frozenset(tried.setdefault(key, set()))
+        for device, outcome in _outcomes(run, language).items():
+            tried[key].add(device)
+            if outcome.status == "ok" and device == "quality":
+                continue  # scored along with a device: the numbers are that device's run's
+            if outcome.status == "ok":
+                lines.setdefault(key, _Line(key)).runs.setdefault(device, run)
+            elif device not in later and (device or not later):
+                failure = Failure(
+                    key.team, key.model, key.label, outcome.status, device, outcome.reason.strip(), run.run_id
+                )
+                failures.setdefault(key, []).append(failure)
+    for several in failures.values():
+        several.sort(key=lambda failure: (failure.device, failure.run_id))
+    return lines, failures
+
+
+def _outcomes(run: Run, language: str) -> dict[str, Outcome]:
+    """Give how each device fared, how scoring did (`quality`), and under `""` what befell the run as a whole."""
+    prefix = "compress.outcome."
+    reason = run.tags.get("compress.reason", "")
+    found: dict[str, Outcome] = {}
+    for tag, value in run.tags.items():
+        if tag.startswith(prefix) and (device := tag.removeprefix(prefix)):
+            found[device] = _outcome(value, run.tags.get(f"compress.reason.{device}") or reason)
+    status = run.tags.get("status")
+    if status == "ok":
+        return found or _measured(run, language)
+    if status is None and not found:
+        sentence = "never_ended" if run.lifecycle in ("RUNNING", "SCHEDULED") else "no_result"
+        return {"": Outcome("failed", reason or _say(sentence, language))}
+    if status is not None and all(outcome.status == "ok" for outcome in found.values()):
+        return {"": _outcome(status, reason), **found}
+    return found
+
+
+def _outcome(status: str, reason: str) -> Outcome:
+    if status == "ok":
+        return Outcome("ok")
+    if status == "skipped":
+        return Outcome("skipped", reason)
+    return Outcome("failed", reason)
+
+
+def _measured(run: Run, language: str) -> dict[str, Outcome]:
+    """Tell the devices of a run that has no outcomes from the numbers that it has."""
+    devices = {device: Outcome("ok") for device in DEVICES if _group(run, device)}
+    return devices or {"": Outcome("failed", _say("no_numbers", language))}
+
+
+def _only(keys: list[_Key], kind: str, asked: Sequence[str]) -> list[_Key]:
+    known = {str(getattr(key, kind)) for key in keys}
+    for name in asked:
+        if name not in known:
+            raise StoreError(f"No such run. {UnknownName(kind, name, known)}")
+    return [key for key in keys if not asked or getattr(key, kind) in asked]
+
+
+def _original(line: _Line, lines: Mapping[_Key, _Line]) -> _Line | None:
+    """Find what a row is compared with: the same team's original, else the newest of another team."""
+    key = line.key
+    own = lines.get(_Key(key.team, key.model, ORIGINAL, key.batch))
+    if own is not None:
+        return own
+    others = (
+        other
+        for other in lines.values()
+        if (other.key.model, other.key.method, other.key.batch) == (key.model, ORIGINAL, key.batch)
+    )
+    # `lines` are in the order of their newest run.
+    return next(others, None)
+
+
+def _row(line: _Line, original: _Line | None, footnotes: dict[str, int], language: str) -> Row:
+    values = line.values()
+    sentences = _about_weights(line, language) + _about_cautions(line, language)
+    ratios: dict[str, float] = {}
+    if original is None:
+        sentences.append(_say("no_original", language))
+    elif original is not line:
+        apart, reasons = _apart(line, original, language)
+        ratios = _ratios(values, original.values(), apart)
+        if original.key.team != line.key.team:
+            sentences.append(_say("other_team", language, team=original.key.team))
+        sentences += reasons
+    return Row(
+        team=line.key.team,
+        model=line.key.model,
+        method=line.key.label,
+        values=values,
+        ratios=ratios,
+        runs={device: line.runs[device].run_id for device in sorted(line.runs)},
+        notes=tuple(sorted({footnotes.setdefault(sentence, len(footnotes)) for sentence in sentences})),
+    )
+
+
+def _ratios(values: Mapping[str, float], base: Mapping[str, float], apart: set[str]) -> dict[str, float]:
+    both = (name for name in values if base.get(name) and name.partition("/")[0] not in apart)
+    return finite({name: values[name] / base[name] for name in both})
+
+
+def _apart(line: _Line, original: _Line, language: str) -> tuple[set[str], list[str]]:
+    """Give the devices whose numbers can't be divided by the original's, and a sentence why for each."""
+    apart, sentences = set(), []
+    for device in sorted(line.runs.keys() & original.runs.keys()):
+        differences = []
+        for name, words in _CIRCUMSTANCES.get(device, {}).items():
+            own, other = (each.runs[device].tags.get(f"compress.env.{name}", "") for each in (line, original))
+            if own != other:
+                unknown = _say("unknown", language)
+                said = {"what": words[language], "own": own or unknown, "other": other or unknown}
+                differences.append(_say("difference", language, **said))
+        if differences:
+            apart.add(device)
+            where = DEVICES.get(device, device)
+            sentences.append(_say("hardware", language, device=where, differences="; ".join(differences)))
+    return apart, sentences
+
+
+def _about_weights(line: _Line, language: str) -> list[str]:
+    random = [device for device, run in line.runs.items() if run.tags.get("compress.weights") == "random"]
+    if not random:
+        return []
+    if len(random) == len(line.runs):
+        return [_say("random", language)]
+    devices = ", ".join(DEVICES.get(device, device) for device in sorted(random))
+    return [_say("partly_random", language, devices=devices)]
+
+
+def _about_cautions(line: _Line, language: str) -> list[str]:
+    codes: dict[str, None] = {}
+    for device in sorted(line.runs):
+        codes |= dict.fromkeys(line.runs[device].tags.get("compress.cautions", "").split(","))
+    words = [
+        _CAUTIONS.get(code.strip(), {}).get(language, code.strip())
+        for code in codes
+        if code.strip() not in ("", "random_weights")
+    ]
+    return [_say("cautions", language, cautions="; ".join(words))] if words else []
+
+
+def _group(run: Run, group: str) -> dict[str, float]:
+    """Give the numbers of one group (`size`, `cpu`): what stands before the slash."""
+    # MLflow stores infinity as the largest float.
+    return {
+        name: value
+        for name, value in finite(run.metrics).items()
+        if name.startswith(f"{group}/") and abs(value) < sys.float_info.max
+    }
+
+
+def _say(sentence: str, language: str, **said: str) -> str:
+    return _SENTENCES[sentence][language].format(**said)

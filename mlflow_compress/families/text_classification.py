@@ -1,0 +1,91 @@
+"""Encoders that put one label on a text: BERT, DistilBERT, RoBERTa and their kin, through transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge
+
+from mlflow_compress.hub import find_weights, load_tokenizer, load_transformer, restore_transformer, save_transformer
+from mlflow_compress.sockets import Family, Mark, Model
+
+_AUTO_CLASS = "AutoModelForSequenceClassification"
+_PREDICT_BATCH = 16
+_TEXT = "The pictures are beautiful, but the story is thin and the ending came as no surprise to anyone in the room. "
+
+
+@dataclass
+class TextClassification(Family):
+    """A transformers sequence classifier.
+
+    Attributes:
+        tokens: length of the timed input, in tokens; texts are cut to it in scoring.
+        architecture: the config's fields with `model_type`, for random weights.
+    """
+
+    timed: ClassVar[str] = "one forward pass on token ids [batch, tokens] on the device; tokenising is timed apart"
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
+    imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
+
+    tokens: Annotated[int, Ge(1)] = 128
+    architecture: dict[str, Any] = field(default_factory=dict)
+
+    def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
+        """Load the classifier and its tokenizer (see `Family.load`)."""
+        origin = find_weights(source, weights, folder)
+        model = load_transformer(_AUTO_CLASS, source, origin, self.architecture, seed)
+        model.assets["tokenizer"] = load_tokenizer(origin)
+        return model
+
+    def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:
+        """Make random token ids and a full attention mask, both [size, tokens], int64."""
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        vocabulary = model.assets["config"].vocab_size
+        ids = torch.randint(0, vocabulary, (size, self.tokens), generator=generator)
+        return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
+
+    def run(self, model: Model, batch: Any, mark: Mark) -> Any:
+        """Run the classifier; gives logits [batch, labels]."""
+        return model.module(**batch)["logits"]
+
+    def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
+        """Time the tokenizer on as many texts of at least the timed length."""
+        texts = [_TEXT * (self.tokens // 16 + 1)] * size
+        return {"preprocess": lambda: self._encode(model, texts)}
+
+    def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
+        """Give the label's name for each text."""
+        import torch
+
+        labels: Mapping[int, str] = model.assets["config"].id2label
+        found: list[str] = []
+        with torch.inference_mode():
+            for start in range(0, len(inputs), _PREDICT_BATCH):
+                texts = [str(text) for text in inputs[start : start + _PREDICT_BATCH]]
+                logits = model.module(**self._encode(model, texts).to(model.device))["logits"]
+                found += [labels[index] for index in logits.argmax(-1).tolist()]
+        return found
+
+    def _encode(self, model: Model, texts: list[str]) -> Any:
+        return model.assets["tokenizer"](
+            texts,
+            return_tensors="pt",
+            padding=True,
+            truncation=True,
+            max_length=self.tokens,
+            return_token_type_ids=False,
+        )
+
+    def save(self, model: Model, folder: Path) -> None:
+        """Write config and tokenizer."""
+        save_transformer(model, folder, "tokenizer")
+
+    def restore(self, folder: Path) -> Model:
+        """Build the unfilled classifier and its tokenizer."""
+        return restore_transformer(_AUTO_CLASS, folder, tokenizer="AutoTokenizer")

@@ -1,0 +1,225 @@
+"""Object detectors of the YOLO line, through ultralytics (AGPL-3.0; no other family needs it)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge, MultipleOf
+
+from mlflow_compress.errors import Unsupported, WeightsError
+from mlflow_compress.sockets import Family, Mark, Model
+
+_PHOTO = (720, 1280, 3)
+
+
+@dataclass
+class Yolo(Family):
+    """An ultralytics detector, with batch normalisation fused into the convolutions, as it is deployed.
+
+    Attributes:
+        image_size: side of the square input, in pixels.
+        confidence: lowest score of a reported box.
+        overlap: intersection over union above which non-maximum suppression drops a box.
+    """
+
+    timed: ClassVar[str] = (
+        "one forward pass on a prepared image [batch, 3, image_size, image_size]; letterboxing (preprocess) and "
+        "non-maximum suppression (postprocess) are timed apart"
+    )
+    metrics: ClassVar[tuple[str, ...]] = ()
+    needs: ClassVar[tuple[str, ...]] = ("torch", "torchvision", "ultralytics")
+    imports: ClassVar[tuple[str, ...]] = ("torch", "ultralytics.nn.tasks", "ultralytics.utils.nms")
+
+    image_size: Annotated[int, Ge(32), MultipleOf(32)] = 640
+    confidence: Annotated[float, Ge(0)] = 0.25
+    overlap: Annotated[float, Ge(0)] = 0.7
+
+    def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
+        """Load and fuse the detector (see `Family.load`)."""
+        import torch
+
+        _require_ultralytics()
+        torch.manual_seed(seed)
+        module, kind, caution = _load(source, weights, folder)
+        module = module.float().eval()
+        module.fuse(verbose=False)
+        module.requires_grad_(False)
+        return Model(module, {"yaml": module.yaml, "names": dict(module.names)}, weights=kind, caution=caution)
+
+    def batch(self, model: Model, size: int, seed: int) -> Any:
+        """Make random images [size, 3, image_size, image_size] in [0, 1], in the model's dtype."""
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.rand((size, 3, self.image_size, self.image_size), generator=generator)
+        return images.to(model.device, _dtype(model.module))
+
+    def run(self, model: Model, batch: Any, mark: Mark) -> Any:
+        """Run the detector; gives raw boxes and scores [batch, 4 + classes, anchors]."""
+        return model.module(batch)[0]
+
+    def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
+        """Time preparing photos of 720x1280 and turning raw output into boxes."""
+        import numpy as np
+        import torch
+
+        photos = [np.random.default_rng(seed).integers(0, 256, _PHOTO, dtype=np.uint8)] * size
+        with torch.inference_mode():
+            raw = self.run(model, self.batch(model, size, seed), lambda stage: None)
+        return {"preprocess": lambda: self._prepare(model, photos), "postprocess": lambda: self._boxes(raw)}
+
+    def predict(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, Any]]:
+        """Detect in each image, a path or an array [height, width, 3] of uint8 in BGR order.
+
+        Returns:
+            For each image `boxes` ([n, 4], x1 y1 x2 y2 in its own pixels), `scores` and `labels`.
+        """
+        import torch
+        from ultralytics.utils.ops import scale_boxes
+
+        found = []
+        for image in inputs:
+            photo = _read(image)
+            with torch.inference_mode():
+                prepared = self._prepare(model, [photo])
+                boxes = self._boxes(model.module(prepared)[0])[0].float().cpu()
+            scaled = scale_boxes(prepared.shape[2:], boxes[:, :4], photo.shape)
+            found.append(
+                {
+                    "boxes": scaled.tolist(),
+                    "scores": boxes[:, 4].tolist(),
+                    "labels": [model.assets["names"][int(index)] for index in boxes[:, 5]],
+                }
+            )
+        return found
+
+    def _prepare(self, model: Model, photos: Sequence[Any]) -> Any:
+        """Letterbox BGR photos into RGB [n, 3, image_size, image_size] in [0, 1]."""
+        import numpy as np
+        import torch
+        from ultralytics.data.augment import LetterBox
+
+        letterbox = LetterBox((self.image_size, self.image_size), auto=False)
+        images = np.stack([letterbox(image=photo)[..., ::-1].transpose(2, 0, 1) for photo in photos])
+        return torch.from_numpy(images.copy()).to(model.device, _dtype(model.module)) / 255
+
+    def _boxes(self, raw: Any) -> list[Any]:
+        from ultralytics.utils.nms import non_max_suppression
+
+        return list(non_max_suppression(raw, self.confidence, self.overlap))
+
+    def save(self, model: Model, folder: Path) -> None:
+        """Write the architecture and the names of the classes."""
+        description = {"yaml": model.assets["yaml"], "names": model.assets["names"]}
+        (folder / "architecture.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
+
+    def restore(self, folder: Path) -> Model:
+        """Build the fused detector. Its constructor runs a forward pass, so that it starts with real weights."""
+        _require_ultralytics()
+        from ultralytics.nn.tasks import DetectionModel
+
+        description = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
+        names = {int(index): name for index, name in description["names"].items()}
+        module = DetectionModel(description["yaml"], verbose=False).eval()
+        module.fuse(verbose=False)
+        module.names = names
+        return Model(module, {"yaml": description["yaml"], "names": names}, weights="local")
+
+
+def _load(source: str, weights: str, folder: Path) -> tuple[Any, Any, str]:
+    """Give the module, the kind of its weights, and a caution."""
+    if weights == "random":
+        return _from_architecture(source), "random", ""
+    if weights not in ("auto", "pretrained"):
+        path = folder / weights
+        if not path.is_file():
+            raise WeightsError(f"There is no weights file {path}. Give a .pt file that ultralytics wrote, or auto.")
+        return _from_file(path), "local", ""
+    for path in (folder / source, Path(source)):
+        if path.is_file():
+            return _from_file(path), "local", ""
+    try:
+        path = _download(source)
+    except (OSError, ConnectionError) as error:
+        obstacle = " ".join(str(error).split())
+        if weights == "pretrained":
+            raise WeightsError(
+                f"The pretrained weights {source} can't be had: {obstacle} Put the file beside the recipe, or give "
+                "weights=PATH, or take weights=random for size, latency and memory only."
+            ) from error
+        caution = f"{source} can't be downloaded: it has its true architecture but RANDOM weights"
+        return _from_architecture(source), "random", caution
+    return _from_file(path), "pretrained", ""
+
+
+def _download(source: str) -> Path:
+    """Download a released weights file, or find it in ultralytics' own folder.
+
+    Raises:
+        OSError: offline, or there is no such file.
+    """
+    from ultralytics.utils import SETTINGS
+    from ultralytics.utils.downloads import attempt_download_asset
+
+    cache = Path(SETTINGS["weights_dir"])
+    cache.mkdir(parents=True, exist_ok=True)
+    path = Path(attempt_download_asset(str(cache / Path(source).name)))
+    if not path.is_file():
+        raise FileNotFoundError(f"ultralytics has released no {source}.")
+    return path
+
+
+def _from_file(path: Path) -> Any:
+    from ultralytics import YOLO
+
+    try:
+        module = YOLO(str(path)).model
+    except Exception as error:  # a truncated zip, a foreign pickle, a wrong task: each raises its own
+        message = " ".join(str(error).split())[:300]
+        raise WeightsError(f"The weights file {path} can't be loaded: {type(error).__name__}: {message}") from error
+    return _detector(module, str(path))
+
+
+def _from_architecture(source: str) -> Any:
+    from ultralytics import YOLO
+
+    try:
+        module = YOLO(Path(source).with_suffix(".yaml").name).model
+    except Exception as error:
+        raise WeightsError(f"ultralytics knows no architecture for {source}: {error}") from error
+    return _detector(module, source)
+
+
+def _detector(module: Any, origin: str) -> Any:
+    from ultralytics.nn.tasks import DetectionModel
+
+    if type(module) is not DetectionModel:
+        raise WeightsError(f"{origin} holds a {type(module).__name__}; this family measures plain detectors.")
+    return module
+
+
+def _read(image: Any) -> Any:
+    import cv2
+    import numpy as np
+
+    if not isinstance(image, str):
+        return np.asarray(image, dtype=np.uint8)
+    photo = cv2.imread(image)
+    if photo is None:
+        raise FileNotFoundError(f"{image} can't be read as an image")
+    return photo
+
+
+def _dtype(module: Any) -> Any:
+    return next(parameter.dtype for parameter in module.parameters() if parameter.is_floating_point())
+
+
+def _require_ultralytics() -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("ultralytics") is None:
+        raise Unsupported("ultralytics is not installed: pip install ultralytics")

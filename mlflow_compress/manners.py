@@ -1,0 +1,63 @@
+"""How the commands behave when something goes wrong: one message on stderr, no traceback, and an exit code that tells.
+
+`Command` and `Group` take the place of click's own: `@click.command(cls=Command)`. Click itself exits with 2 on a wrong
+option, and names the nearest right one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from mlflow_compress.errors import CompressError
+
+
+class Told(click.ClickException):
+    """A `CompressError` on its way to the user."""
+
+    def __init__(self, error: CompressError) -> None:
+        """Take over the error's message and exit code."""
+        super().__init__(str(error))
+        vars(self)["exit_code"] = error.exit_code  # a class variable to click, whose reader asks the instance
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    try:
+        yield
+    except CompressError as error:
+        raise Told(error) from error
+
+
+class Command(click.Command):
+    """A command that turns a `CompressError` into a message on stderr and its exit code."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line; options may be checked on the way."""
+        with _telling():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with _telling():
+            return super().invoke(ctx)
+
+
+class Group(click.Group):
+    """A command with subcommands. What any of them raises is turned into a message and an exit code."""
+
+    command_class = Command
+    group_class = type
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the command line up to the subcommand."""
+        with _telling():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand."""
+        with _telling():
+            return super().invoke(ctx)

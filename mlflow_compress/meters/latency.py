@@ -1,0 +1,229 @@
+"""How long one call takes.
+
+Covers: wall time of each call, on a monotonic nanosecond clock, synchronised with the device; on CUDA also the device's
+own time between two events. Stages inside the call, by marks. Warm-up is kept apart.
+Does not cover: queueing, concurrency, the time to load.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlflow_compress.percentiles import MLPERF_COUNTS, carries, interval, percentile
+from mlflow_compress.records import Budget, Caution
+from mlflow_compress.sockets import Mark
+
+_STABLE_WINDOW = 3
+_STABLE_SPREAD = 0.05
+_PERCENTILES = (50, 90, 95, 99)
+_NOISY_SPREAD = 0.10
+
+Progress = Callable[[int, int | None, float | None], None]
+
+
+@dataclass
+class Timing:
+    """All that was timed, in milliseconds, in the order of the calls.
+
+    Attributes:
+        wall_ms: each call on the wall clock.
+        events_ms: each call between CUDA events; empty on the CPU.
+        stages_ms: each stage inside the calls; a stage that a call passes n times has n numbers.
+        warmup_ms: the calls before the counted ones.
+        settled: whether the warm-up ended because the latency was stable.
+    """
+
+    wall_ms: list[float] = field(default_factory=list)
+    events_ms: list[float] = field(default_factory=list)
+    stages_ms: dict[str, list[float]] = field(default_factory=dict)
+    warmup_ms: list[float] = field(default_factory=list)
+    settled: bool = False
+
+
+def measure(call: Callable[[Mark], object], device: str, budget: Budget, progress: Progress) -> Timing:
+    """Warm up until the latency is stable, then time calls until the budget is met.
+
+    The garbage collector is off meanwhile. Nothing is dropped.
+
+    Args:
+        call: makes one call, and marks the end of each stage inside it.
+        device: `cpu` or `cuda`.
+        budget: when to stop.
+        progress: told of calls done, calls at most, and seconds left as far as known.
+    """
+    stopwatch: _Wall | _Cuda = _Cuda() if device == "cuda" else _Wall()
+    timing = Timing()
+    gc.collect()
+    gc.disable()
+    try:
+        _warm_up(call, stopwatch, budget, timing, progress)
+        _count(call, stopwatch, budget, timing, progress)
+    finally:
+        gc.enable()
+    return timing
+
+
+def brief(budget: Budget) -> Budget:
+    """Give a budget for the stages around the timed call: as many calls, a tenth of the time."""
+    return dataclasses.replace(
+        budget,
+        min_seconds=budget.min_seconds / 10,
+        max_seconds=budget.max_seconds / 10,
+        warmup_max_seconds=budget.warmup_max_seconds / 10,
+    )
+
+
+def _warm_up(call: Any, stopwatch: Any, budget: Budget, timing: Timing, progress: Progress) -> None:
+    """Call until the medians of two neighbouring windows differ by at most 5 %, or until the time is up."""
+    started = time.monotonic()
+    done = timing.warmup_ms
+    while True:
+        wall, _, _ = stopwatch.time(call)
+        done.append(wall)
+        progress(len(done), None, None)
+        if len(done) >= 2 * _STABLE_WINDOW:
+            now = percentile(done[-_STABLE_WINDOW:], 50)
+            before = percentile(done[-2 * _STABLE_WINDOW : -_STABLE_WINDOW], 50)
+            if abs(now - before) <= _STABLE_SPREAD * before:
+                timing.settled = True
+                return
+        if time.monotonic() - started >= budget.warmup_max_seconds and len(done) > 1:
+            return
+
+
+def _count(call: Any, stopwatch: Any, budget: Budget, timing: Timing, progress: Progress) -> None:
+    started = time.monotonic()
+    while True:
+        wall, events, stages = stopwatch.time(call)
+        timing.wall_ms.append(wall)
+        if events is not None:
+            timing.events_ms.append(events)
+        for name, milliseconds in stages:
+            timing.stages_ms.setdefault(name, []).append(milliseconds)
+        count, elapsed = len(timing.wall_ms), time.monotonic() - started
+        if count >= budget.min_iterations and elapsed >= budget.min_seconds:
+            return
+        if count >= budget.fewest_iterations and elapsed >= budget.max_seconds:
+            return
+        wanted = max(budget.min_iterations, round(budget.min_seconds / (elapsed / count)))
+        left = min((wanted - count) * elapsed / count, max(budget.max_seconds - elapsed, 0))
+        progress(count, wanted, left)
+
+
+class _Wall:
+    """Times calls on the CPU."""
+
+    def time(self, call: Callable[[Mark], object]) -> tuple[float, None, list[tuple[str, float]]]:
+        marks: list[tuple[str, int]] = []
+        clock = time.perf_counter_ns
+        start = clock()
+        call(lambda stage: marks.append((stage, clock())))
+        end = clock()
+        return (end - start) / 1e6, None, _between(start, marks)
+
+
+class _Cuda:
+    """Times calls on CUDA: with events on the stream, and on the wall clock between two synchronisations."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._cuda: Any = torch.cuda
+
+    def time(self, call: Callable[[Mark], object]) -> tuple[float, float, list[tuple[str, float]]]:
+        marks: list[tuple[str, Any]] = []
+
+        def mark(stage: str) -> None:
+            marks.append((stage, self._event()))
+
+        self._cuda.synchronize()
+        start_ns = time.perf_counter_ns()
+        start = self._event()
+        call(mark)
+        end = self._event()
+        self._cuda.synchronize()
+        wall = (time.perf_counter_ns() - start_ns) / 1e6
+        stages, previous = [], start
+        for stage, event in marks:
+            stages.append((stage, float(previous.elapsed_time(event))))
+            previous = event
+        return wall, float(start.elapsed_time(end)), stages
+
+    def _event(self) -> Any:
+        event = self._cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+def _between(start: int, marks: list[tuple[str, int]]) -> list[tuple[str, float]]:
+    starts = [start, *(when for _, when in marks)]
+    return [(stage, (when - before) / 1e6) for before, (stage, when) in zip(starts, marks, strict=False)]
+
+
+def summarise(timing: Timing, group: str, batch_size: int) -> tuple[dict[str, float], list[Caution]]:
+    """Give the metrics of a timing, and what to know before trusting them.
+
+    A percentile is given only where the sample gives it a 95 % confidence interval.
+
+    Args:
+        timing: what was measured.
+        group: `cpu` or `gpu`, the part of the metric's name before the slash.
+        batch_size: samples in one call.
+    """
+    wall = timing.wall_ms
+    middle = percentile(wall, 50)
+    numbers = {
+        f"{group}/latency_mean_ms": sum(wall) / len(wall),
+        f"{group}/latency_min_ms": min(wall),
+        f"{group}/latency_max_ms": max(wall),
+        f"{group}/latency_p50_ms": middle,
+        f"{group}/latency_count": float(len(wall)),
+        f"{group}/warmup_count": float(len(timing.warmup_ms)),
+        f"{group}/throughput_per_s": batch_size * len(wall) / sum(wall) * 1000,
+    }
+    for rank in _PERCENTILES:
+        if (bounds := interval(wall, rank)) is not None:
+            numbers[f"{group}/latency_p{rank}_ms"] = percentile(wall, rank)
+            numbers[f"{group}/latency_p{rank}_low_ms"], numbers[f"{group}/latency_p{rank}_high_ms"] = bounds
+    if timing.events_ms:
+        numbers[f"{group}/latency_events_p50_ms"] = percentile(timing.events_ms, 50)
+    for stage, samples in timing.stages_ms.items():
+        numbers[f"{group}/{stage}_p50_ms"] = percentile(samples, 50)
+    return numbers, _cautions(timing, group)
+
+
+def _cautions(timing: Timing, group: str) -> list[Caution]:
+    wall, found = timing.wall_ms, []
+    for rank, least in MLPERF_COUNTS.items():
+        if carries(len(wall), rank) and len(wall) < least:
+            found.append(
+                Caution(
+                    "few_samples",
+                    f"{group}: p{rank} stands on {len(wall)} calls, MLPerf asks for {least}",
+                    f"Ask for more: --iterations {least}.",
+                )
+            )
+            break
+    if not timing.settled:
+        found.append(
+            Caution(
+                "not_settled",
+                f"{group}: the latency was not stable after {len(timing.warmup_ms)} calls of warm-up",
+                "Close other programs and measure again.",
+            )
+        )
+    spread = (percentile(wall, 75) - percentile(wall, 25)) / percentile(wall, 50)
+    if spread > _NOISY_SPREAD:
+        found.append(
+            Caution(
+                "unstable",
+                f"{group}: half of the calls differ by {spread:.0%} or more from each other",
+                "Close other programs, or set --threads 1, and measure again.",
+            )
+        )
+    return found

@@ -1,0 +1,103 @@
+"""How much memory the process holds at its peak, by phase.
+
+Covers: resident memory of this process, its shared libraries and touched memory-mapped weights, at the highest moment of
+each phase. On Linux this is the kernel's own high-water mark, reset between phases, so that no peak can be missed;
+elsewhere it is sampled every 2 ms.
+Does not cover: swapped-out pages, child processes, memory of the device (see `vram`).
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Protocol
+
+_MIB = 2**20
+_SAMPLING_SECONDS = 0.002
+
+
+class _Mark(Protocol):
+    source: str
+
+    def reset(self) -> None: ...
+
+    def peak_mib(self) -> float: ...
+
+
+class MemoryMeter:
+    """Follows the process's resident memory through named phases.
+
+    Attributes:
+        source: `kernel`, `kernel, never reset` or `sampled every 2 ms`: how the peaks were found.
+        peaks_mib: highest resident memory of each phase so far.
+        baseline_mib: resident memory after the first phase: the process with its imports and nothing else.
+    """
+
+    def __init__(self, proc: Path = Path("/proc/self")) -> None:
+        self._mark: _Mark = _Kernel(proc) if (proc / "status").exists() else _Sampler()
+        self.source = self._mark.source
+        self.peaks_mib: dict[str, float] = {}
+        self.baseline_mib = 0.0
+
+    def end_phase(self, name: str) -> None:
+        """End the current phase under a name, and begin the next."""
+        self.peaks_mib[name] = self._mark.peak_mib()
+        self._mark.reset()
+        if len(self.peaks_mib) == 1:
+            self.baseline_mib = self._mark.peak_mib()
+
+    def numbers(self, group: str) -> dict[str, float]:
+        """Give the metrics: peak, baseline, what the model costs, and the peak of each phase, in MiB."""
+        peak = max(self.peaks_mib.values())
+        return {
+            f"{group}/ram_peak_mib": peak,
+            f"{group}/ram_baseline_mib": self.baseline_mib,
+            f"{group}/ram_model_mib": peak - self.baseline_mib,
+            **{f"{group}/ram_peak_{name}_mib": value for name, value in self.peaks_mib.items()},
+        }
+
+
+class _Kernel:
+    """The kernel's high-water mark, VmHWM. Source: proc(5), /proc/pid/clear_refs."""
+
+    def __init__(self, proc: Path) -> None:
+        self._proc = proc
+        self.source = "kernel"
+        self.reset()
+
+    def reset(self) -> None:
+        try:
+            (self._proc / "clear_refs").write_text("5")
+        except OSError:  # some sandboxes forbid it: then a phase's peak is the highest so far
+            self.source = "kernel, never reset"
+
+    def peak_mib(self) -> float:
+        for line in (self._proc / "status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / _MIB
+        raise OSError(f"{self._proc / 'status'} has no VmHWM")
+
+
+class _Sampler:
+    """The highest of many looks, for systems whose kernel keeps no mark that can be reset."""
+
+    source = f"sampled every {_SAMPLING_SECONDS * 1000:.0f} ms"
+
+    def __init__(self) -> None:
+        import psutil
+
+        self._process = psutil.Process()
+        self._highest = 0
+        threading.Thread(target=self._sample, daemon=True).start()
+
+    def _sample(self) -> None:
+        pause = threading.Event()
+        while True:
+            self._highest = max(self._highest, self._process.memory_info().rss)
+            pause.wait(_SAMPLING_SECONDS)
+
+    def reset(self) -> None:
+        self._highest = self._process.memory_info().rss
+
+    def peak_mib(self) -> float:
+        return max(self._highest, self._process.memory_info().rss) / _MIB

@@ -1,0 +1,229 @@
+# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
+"""What the numbers are called for people, in English and Russian, and how many digits of them mean something.
+
+All texts here are plain: a renderer escapes them for its own form.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mlflow_compress.records import Failure, Row
+
+LANGUAGES = ("en", "ru")
+ORIGINAL = "original"
+MISSING = "-"
+DEVICES: Mapping[str, str] = {"cpu": "CPU", "gpu": "GPU"}
+
+_UNITS = {"_per_s": "1/s", "_mib": "MB", "_ms": "ms", "_s": "s", "_j": "J", "_w": "W"}
+_GROUPS = ("size", "cpu", "gpu", "quality")
+_COUNT = "quality/samples"
+_ORIGINAL = {"en": "original", "ru": "Оригинал"}
+_SCORING = {"en": "quality", "ru": "качество"}
+_STATUS = {
+    "failed": {"en": "failed", "ru": "не удалось"},
+    "skipped": {"en": "skipped", "ru": "пропущено"},
+}
+_NO_REASON = {"en": "no reason was recorded", "ru": "причина не записана"}
+_LEGEND = {
+    "en": "MB is 2^20 bytes. A time is the median of one call on one batch; RAM and VRAM are peaks. "
+    "(0.50x) is the value divided by the original's: below 1 is smaller or faster.",
+    "ru": "MB = 2^20 байт. Время: медиана одного вызова на одном батче; RAM и VRAM: пиковые значения. "
+    "(0.50x): значение, делённое на значение оригинала: меньше 1 значит меньше или быстрее.",
+}
+_SOURCE = {"en": "Experiment", "ru": "Эксперимент"}
+_FAILURES = {"en": "Failed or skipped", "ru": "Не удалось или пропущено"}
+_QUALITY = {
+    "bleu": "BLEU",
+    "cer": "CER",
+    "f1": "F1",
+    "map50": "mAP50",
+    "map50_95": "mAP50-95",
+    "wer": "WER",
+}
+_WHAT = {
+    "weights": {"en": "weights", "ru": "веса"},
+    "disk": {"en": "saved model", "ru": "сохранённая модель"},
+    "disk_gzip": {"en": "saved model, compressed", "ru": "сохранённая модель, сжатая"},
+    "params": {"en": "parameters", "ru": "параметры"},
+    "params_nonzero": {"en": "parameters that are not zero", "ru": "ненулевые параметры"},
+    "latency": {"en": "inference time", "ru": "время инференса"},
+    "throughput": {"en": "throughput", "ru": "пропускная способность"},
+    "load": {"en": "load time", "ru": "время загрузки"},
+    "ram_peak": {"en": "peak RAM", "ru": "пик RAM"},
+    "vram_peak": {"en": "peak VRAM", "ru": "пик VRAM"},
+    "energy_per_item": {"en": "energy per sample", "ru": "энергия на пример"},
+    "energy_per_item_estimated": {
+        "en": "energy per sample, estimated",
+        "ru": "энергия на пример, оценка",
+    },
+}
+_STATISTICS = {
+    "p50": {"en": "median", "ru": "медиана"},
+    "mean": {"en": "mean", "ru": "среднее"},
+    "min": {"en": "minimum", "ru": "минимум"},
+    "max": {"en": "maximum", "ru": "максимум"},
+    "std": {"en": "standard deviation", "ru": "стандартное отклонение"},
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the course's table.
+
+    Attributes:
+        key: `team`, `model`, `method`, `quality` (all of `quality/*`), or the name of a metric.
+        header: what stands above it, by language.
+        numeric: whether it is read from the right.
+    """
+
+    key: str
+    header: Mapping[str, str]
+    numeric: bool = True
+
+
+COLUMNS = (
+    Column("team", {"en": "Team", "ru": "Команда"}, numeric=False),
+    Column("model", {"en": "Model", "ru": "Модель"}, numeric=False),
+    Column("method", {"en": "Method", "ru": "Метод"}, numeric=False),
+    Column("size/weights_mib", {"en": "Weight size", "ru": "Размер весов"}),
+    Column("cpu/latency_p50_ms", {"en": "CPU ms", "ru": "Время инференса (CPU, ms)"}),
+    Column("gpu/latency_p50_ms", {"en": "GPU ms", "ru": "Время инференса (GPU, ms)"}),
+    Column("cpu/ram_peak_mib", {"en": "RAM (MB)", "ru": "Использование RAM (MB)"}),
+    Column("gpu/vram_peak_mib", {"en": "VRAM (MB)", "ru": "Использование VRAM (MB)"}),
+    Column("quality", {"en": "Quality", "ru": "Качество"}, numeric=False),
+)
+METRICS = tuple(column.key for column in COLUMNS if "/" in column.key)
+
+
+def headers(language: str) -> tuple[str, ...]:
+    """Give the header of each column."""
+    return tuple(column.header[language] for column in COLUMNS)
+
+
+def cells(row: Row, language: str) -> tuple[str, ...]:
+    """Give the text of each column of a row; what nobody measured is `-`."""
+    return tuple(_cell(row, column.key, language) for column in COLUMNS)
+
+
+def legend(language: str, title: str = "") -> str:
+    """Say what the units and the ratios mean, and where the rows come from."""
+    return f"{_LEGEND[language]} {_SOURCE[language]}: {title}." if title else _LEGEND[language]
+
+
+def failures_title(language: str) -> str:
+    """Give the title of the list of failures."""
+    return _FAILURES[language]
+
+
+def failure(it: Failure, language: str) -> str:
+    """Say in one line what has no number, and why."""
+    status = _STATUS.get(it.status, _STATUS["failed"])[language]
+    where = _SCORING[language] if it.device == "quality" else DEVICES.get(it.device, it.device)
+    reason = it.reason or _NO_REASON[language]
+    whose = ", ".join(part for part in (it.team, it.model, method(it.method, language)) if part)
+    return f"{status} ({where}): {whose}: {reason}" if where else f"{status}: {whose}: {reason}"
+
+
+def method(name: str, language: str) -> str:
+    """Give a method's name as the table shows it: only the original's is translated."""
+    if name == ORIGINAL or name.startswith(f"{ORIGINAL} ["):
+        return _ORIGINAL[language] + name[len(ORIGINAL) :]
+    return name
+
+
+def number(value: float, digits: int = 4) -> str:
+    """Write a number with so many significant digits, without an exponent where that stays readable.
+
+    >>> number(492.7215), number(0.05123456), number(24808.46), number(0)
+    ('492.7', '0.05123', '24808', '0')
+    """
+    if value == 0:
+        return "0"
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # after rounding: 999.96 has exponent 3
+    if not -6 <= exponent < 12:
+        return f"{value:.{digits}g}"
+    return f"{value:.{max(0, digits - 1 - exponent)}f}"
+
+
+def megabytes(value: float) -> str:
+    """Write a size as the course does: two decimals, more only where they would be all that there is."""
+    return f"{value:.2f}" if abs(value) >= 1 else number(value, 3)
+
+
+def ratio(value: float) -> str:
+    """Write a value divided by the original's: `0.50x`."""
+    if abs(value) >= 100:
+        return f"{number(value, 3)}x"
+    return f"{value:.2f}x" if abs(value) >= 0.1 else f"{number(value, 2)}x"
+
+
+def unit(name: str) -> str:
+    """Give the unit of a metric by its name; empty where it has none."""
+    return next((sign for suffix, sign in _UNITS.items() if name.endswith(suffix)), "")
+
+
+def label(name: str, language: str) -> str:
+    """Give a metric's name for people, with its unit.
+
+    >>> label("cpu/latency_p50_ms", "en")
+    'CPU inference time, median, ms'
+    """
+    group, _, what = name.partition("/")
+    if group == "quality":
+        return _QUALITY.get(what, what)
+    suffix = next((suffix for suffix in _UNITS if what.endswith(suffix)), "")
+    what = what.removesuffix(suffix)
+    statistic = ""
+    if what not in _WHAT and (match := re.fullmatch(r"(.+)_(p\d+|mean|min|max|std)", what)):
+        what, statistic = match.groups()
+        statistic = _STATISTICS.get(statistic, {}).get(language, statistic)
+    words = _WHAT.get(what, {}).get(language, what.replace("_", " "))
+    device = DEVICES.get(group, "")
+    return ", ".join(part for part in (f"{device} {words}".strip(), statistic, unit(name)) if part)
+
+
+def ordered(names: Iterable[str]) -> tuple[str, ...]:
+    """Sort metric names for a file: the table's own first and always there, then group by group."""
+    rest = set(names).difference(METRICS)
+
+    def place(name: str) -> tuple[object, ...]:
+        group = name.partition("/")[0]
+        return _GROUPS.index(group) if group in _GROUPS else len(_GROUPS), natural(name)
+
+    return (*METRICS, *sorted(rest, key=place))
+
+
+def natural(text: str) -> tuple[object, ...]:
+    """Give a sorting key: case aside, digits by their value (`v2` before `v10`), and never a tie of two texts."""
+    parts = re.split(r"([0-9]+)", text.casefold())
+    # Numbers by length and then text: int() refuses thousands of digits.
+    keys = [(len(part.lstrip("0")), part.lstrip("0")) if at % 2 else part for at, part in enumerate(parts)]
+    return (keys, text)
+
+
+def _cell(row: Row, key: str, language: str) -> str:
+    if key == "team":
+        return row.team
+    if key == "model":
+        return row.model
+    if key == "method":
+        return method(row.method, language)
+    if key == "quality":
+        return _quality(row.values)
+    value = row.values.get(key)
+    if value is None or not math.isfinite(value):
+        return MISSING
+    text = f"{megabytes(value)} MB" if key.startswith("size/") else number(value)
+    return f"{text} ({ratio(row.ratios[key])})" if key in row.ratios else text
+
+
+def _quality(values: Mapping[str, float]) -> str:
+    names = sorted((name for name in values if name.startswith("quality/") and name != _COUNT), key=natural)
+    if not names:
+        return MISSING
+    scores = ", ".join(f"{number(values[name])} {label(name, 'en')}" for name in names)
+    return f"{scores} (n={values[_COUNT]:.0f})" if _COUNT in values else scores

@@ -1,0 +1,224 @@
+"""Recipes: `read` one, `plan` the variants that it asks for.
+
+A recipe is YAML and nothing but data:
+
+    family: text_classification
+    source: distilbert/distilbert-base-uncased-finetuned-sst-2-english   # hub id, folder, or file beside the recipe
+    options: {tokens: 128}                # the family's options
+    data: own                             # what quality is scored on; left out: nothing
+    metrics: [accuracy]                   # left out: the family's own
+    batch_size: 1
+    variants:                             # what a sweep runs
+      - original
+      - prune_magnitude:amount=0.5+int8_dynamic
+      - {name: small, method: "fp16"}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress import registry
+from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.records import Budget, Scalar, Step, Variant
+
+_KEYS = ("family", "source", "options", "data", "metrics", "batch_size", "variants")
+_STEP = re.compile(r"\s*(?P<name>[A-Za-z_]\w*)\s*(?::(?P<options>.*))?", re.DOTALL)
+_LINK = re.compile(r"\+(?=\s*[A-Za-z_])")  # not the plus of 1e+3
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model and what is usually done with it.
+
+    Attributes:
+        name: the model's name in tables.
+        family, source, options, data, metrics, batch_size: as in `Variant`.
+        variants: name and chain of each variant of a sweep.
+        folder: where the recipe lies: relative paths start there.
+    """
+
+    name: str
+    family: str
+    source: str
+    folder: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+    data: str | None = None
+    metrics: tuple[str, ...] = ()
+    batch_size: int = 1
+    variants: tuple[tuple[str, tuple[Step, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says; None or `auto` leaves the recipe's choice."""
+
+    team: str = "none"
+    devices: tuple[str, ...] = ("cpu",)
+    weights: str = "auto"
+    data: str = "auto"
+    batch_size: int | None = None
+    threads: int | None = None
+    seed: int = 0
+    limit: int | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
+
+
+def folders() -> list[Path]:
+    """Give the folders that hold recipes, the user's own first."""
+    package = Path(__file__).parent
+    return [path for path in (Path("recipes"), package / "recipes", package.parent / "recipes") if path.is_dir()]
+
+
+def names() -> list[str]:
+    """Give the names of all recipes."""
+    return sorted({path.stem for folder in folders() for path in folder.glob("*.yaml")})
+
+
+def read(name: str) -> Recipe:
+    """Read a recipe by its name, or by its path.
+
+    Raises:
+        UnknownName: there is no recipe of that name, or a key, family, method or option in it is unknown.
+        RecipeError: it is no recipe.
+    """
+    path = _find(name)
+    data = _load(path)
+    for key in data:
+        if key not in _KEYS:
+            raise UnknownName(f"key in {path.name}", str(key), _KEYS)
+    for key in ("family", "source"):
+        if not isinstance(data.get(key), str):
+            raise RecipeError(f"{path}: {key} is missing, or is no text.")
+    family = registry.find("families", data["family"])
+    options = registry.check("families", data["family"], _mapping(path, "options", data.get("options")))
+    metrics = tuple(data.get("metrics", family.metrics))
+    for metric in metrics:
+        registry.find("metrics", metric)
+    batch_size = data.get("batch_size", 1)
+    if type(batch_size) is not int or batch_size < 1:
+        raise RecipeError(f"{path}: batch_size must be a whole number from 1, not {batch_size!r}.")
+    return Recipe(
+        name=path.stem,
+        family=data["family"],
+        source=data["source"],
+        folder=path.parent.resolve(),
+        options=options,
+        data=data.get("data"),
+        metrics=metrics,
+        batch_size=batch_size,
+        variants=tuple(_variant(path, each) for each in data.get("variants", ["original"])),
+    )
+
+
+def parse_chain(text: str) -> tuple[Step, ...]:
+    """Read a chain of methods: `prune_magnitude:amount=0.5,scope=global+int8_dynamic`.
+
+    Raises:
+        UnknownName: no such method or option.
+        RecipeError: the text is no chain, or a value is of the wrong type or out of range.
+    """
+    return tuple(_step(part, text) for part in _LINK.split(text))
+
+
+def plan(recipe: Recipe, chains: Sequence[tuple[str, tuple[Step, ...]]], settings: Settings) -> list[Variant]:
+    """Make one variant for each named chain.
+
+    Raises:
+        UnknownName, RecipeError: an option of the family is not right.
+    """
+    options = {**recipe.options, **registry.check("families", recipe.family, settings.options)}
+    data = recipe.data if settings.data == "auto" else None if settings.data == "none" else _path(settings.data)
+    weights = settings.weights
+    if weights not in ("auto", "pretrained", "random"):
+        weights = _path(weights)
+    return [
+        Variant(
+            model=recipe.name,
+            method=name,
+            team=settings.team,
+            family=recipe.family,
+            source=recipe.source,
+            weights=weights,
+            data=data,
+            chain=chain,
+            options=options,
+            metrics=recipe.metrics,
+            devices=settings.devices,
+            batch_size=settings.batch_size or recipe.batch_size,
+            threads=settings.threads,
+            seed=settings.seed,
+            limit=settings.limit,
+            budget=settings.budget,
+            folder=str(recipe.folder),
+        )
+        for name, chain in chains
+    ]
+
+
+def _find(name: str) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise RecipeError(f"There is no recipe {path}.")
+        return path
+    for folder in folders():
+        if name in {path.stem for path in folder.glob("*.yaml")}:
+            return folder / f"{name}.yaml"
+    raise UnknownName("model", name, names())
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from error
+    return _mapping(path, "the recipe", data)
+
+
+def _mapping(path: Path, what: str, data: Any) -> Mapping[str, Any]:
+    if data is None:
+        return {}
+    if not isinstance(data, Mapping):
+        raise RecipeError(f"{path}: {what} must be a mapping, not {data!r}.")
+    return data
+
+
+def _variant(path: Path, entry: Any) -> tuple[str, tuple[Step, ...]]:
+    if isinstance(entry, str):
+        chain = parse_chain(entry)
+        return chain_name(chain), chain
+    if isinstance(entry, Mapping) and set(entry) == {"name", "method"}:
+        return str(entry["name"]), parse_chain(str(entry["method"]))
+    raise RecipeError(f"{path}: a variant is a chain of methods, or has a name and a method; this is {entry!r}.")
+
+
+def chain_name(chain: Sequence[Step]) -> str:
+    """Give a chain's name in tables: its own text, with blanks and defaults as given left out."""
+    return "+".join(str(step) for step in chain)
+
+
+def _step(part: str, whole: str) -> Step:
+    match = _STEP.fullmatch(part)
+    if match is None:
+        raise RecipeError(f"{whole!r} is no chain of methods. An example: prune_magnitude:amount=0.5+int8_dynamic")
+    name, given = match["name"], match["options"]
+    options: dict[str, Scalar] = {}
+    for pair in given.split(",") if given else []:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise RecipeError(f"{whole!r}: {pair!r} is no option; write {name}:key=value")
+        options[key.strip()] = value.strip()
+    return Step(name, registry.check("methods", name, options))
+
+
+def _path(text: str) -> str:
+    """Make a path absolute where it is one that exists, since the worker runs elsewhere."""
+    return str(Path(text).resolve()) if Path(text).exists() else text

@@ -1,0 +1,51 @@
+"""CSV: one line per row with every digit, for a spreadsheet or pandas."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlflow_compress.quantities import ordered
+from mlflow_compress.records import Comparison, finite
+from mlflow_compress.sockets import Renderer
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+@dataclass
+class Csv(Renderer):
+    """UTF-8, commas, a header line, text in double quotes, numbers unrounded; what nobody measured is empty.
+
+    Columns: `team`, `model`, `method`; the table's metrics by their names, always there and always in this order; all
+    other metrics that any row has, sorted; `run_id_cpu`, `run_id_gpu` (and other devices that were measured); `notes`,
+    the row's footnotes. What failed has no line here: the Markdown and JSON forms list it.
+
+    A text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return would be run as a formula by a spreadsheet:
+    it gets a leading apostrophe; a text that begins with an apostrophe gets another one. To read a text back, take one
+    leading apostrophe away.
+    """
+
+    suffix: ClassVar[str] = ".csv"
+
+    def render(self, comparison: Comparison) -> bytes:
+        """Write the rows as UTF-8 CSV."""
+        metrics = ordered(name for row in comparison.rows for name in row.values)
+        devices = sorted({"cpu", "gpu"}.union(*(row.runs for row in comparison.rows)))
+        names = ["team", "model", "method", *metrics, *(f"run_id_{device}" for device in devices), "notes"]
+        out = io.StringIO(newline="")
+        table = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+        table.writerow([_harmless(name) for name in names])
+        for row in comparison.rows:
+            values = finite(row.values)
+            texts = [row.team, row.model, row.method]
+            ids = [row.runs.get(device, "") for device in devices]
+            notes = "; ".join(comparison.footnotes[note] for note in row.notes)
+            numbers = [values.get(name, "") for name in metrics]
+            table.writerow([*map(_harmless, texts), *numbers, *map(_harmless, ids), _harmless(notes)])
+        return out.getvalue().encode("utf-8", errors="backslashreplace")
+
+
+def _harmless(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text

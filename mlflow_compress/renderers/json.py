@@ -1,0 +1,38 @@
+"""JSON: the whole comparison with every digit, for a program to read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlflow_compress.records import Comparison, finite, to_json
+from mlflow_compress.sockets import Renderer
+
+SCHEMA = 1
+
+
+@dataclass
+class Json(Renderer):
+    """One object, schema 1. A later schema may add keys; what is here keeps its meaning.
+
+    * `schema`: 1.
+    * `title`: the experiments. `language`: of the sentences, `en` or `ru`.
+    * `rows`: in the table's order; each has `team`, `model`, `method` (with its batch size where that is not 1),
+      `values` (numbers by metric name; what nobody measured is absent), `ratios` (value divided by the original's, by
+      metric name; absent on the original and where circumstances differ), `runs` (run ids by device, `cpu` and `gpu`),
+      and `notes` (indices into `footnotes`, from 0).
+    * `failures`: what has no number; each has `team`, `model`, `method`, `status` (`failed`, `skipped`), `device`
+      (empty when it befell the whole run), `reason`, `run_id`.
+    * `footnotes`: sentences.
+    """
+
+    suffix: ClassVar[str] = ".json"
+
+    def render(self, comparison: Comparison) -> bytes:
+        """Write the comparison as UTF-8 JSON. All numbers are finite."""
+        data = {"schema": SCHEMA, **to_json(comparison)}
+        for row in data["rows"]:
+            row["values"], row["ratios"] = finite(row["values"]), finite(row["ratios"])
+        text = json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False)
+        return (text + "\n").encode("utf-8", errors="backslashreplace")  # half a surrogate pair becomes its \u escape

@@ -1,0 +1,106 @@
+"""Markdown: the table that goes into a README, and that a terminal shows as well."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlflow_compress.quantities import COLUMNS, cells, failure, failures_title, headers, legend
+from mlflow_compress.records import Comparison
+from mlflow_compress.sockets import Renderer
+
+_WIDEST = 60  # a cell beyond this sticks out, rather than padding all others to its width
+_METHOD = [column.key for column in COLUMNS].index("method")
+
+
+@dataclass
+class Markdown(Renderer):
+    """A GitHub table, padded so that it can be read as it is; below it the notes, and what failed, with reasons.
+
+    Names and reasons are shown as they are, whatever they hold: what Markdown, HTML or GitHub would take for more than
+    text is escaped. Only characters that no terminal or page shows (controls) are replaced, by U+FFFD.
+    """
+
+    suffix: ClassVar[str] = ".md"
+
+    def render(self, comparison: Comparison) -> bytes:
+        """Write the comparison as UTF-8 Markdown."""
+        return ("\n\n".join("\n".join(block) for block in _blocks(comparison) if block) + "\n").encode()
+
+
+def _blocks(comparison: Comparison) -> Iterator[list[str]]:
+    language = comparison.language
+    table = [[_escape(text) for text in headers(language)]]
+    for row in comparison.rows:
+        line = [_escape(text) for text in cells(row, language)]
+        line[_METHOD] = " ".join(filter(None, [line[_METHOD], *(f"[{note + 1}]" for note in row.notes)]))
+        table.append(line)
+    yield list(_table(table))
+    yield [f"- [{index}] {_escape(note)}" for index, note in enumerate(comparison.footnotes, 1)]
+    yield [_escape(legend(language, comparison.title))]
+    if comparison.failures:
+        yield [f"{failures_title(language)}:"]
+        yield [f"- {_escape(failure(each, language))}" for each in comparison.failures]
+
+
+def _table(lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [
+        max(4, *(width for line in lines if (width := _width(line[at])) <= _WIDEST)) for at in range(len(COLUMNS))
+    ]
+    rule = [
+        "-" * (width - 1) + ":" if column.numeric else ":" + "-" * (width - 1)
+        for column, width in zip(COLUMNS, widths, strict=True)
+    ]
+    for line in (lines[0], rule, *lines[1:]):
+        padded = (
+            _padding(text, width) + text if column.numeric else text + _padding(text, width)
+            for text, column, width in zip(line, COLUMNS, widths, strict=True)
+        )
+        yield f"| {' | '.join(padded)} |"
+
+
+def _padding(text: str, width: int) -> str:
+    return " " * (width - _width(text))
+
+
+def _width(text: str) -> int:
+    """Count terminal columns: wide characters take two, combining ones none."""
+    return sum(
+        0 if unicodedata.category(char) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(char) in "WF")
+        for char in text
+    )
+
+
+def _escape(text: str) -> str:
+    """Make plain text of any text: one line, no markup, no HTML, no link."""
+    body = text.strip()
+    start = text.index(body) if body else len(text)
+    # A table trims its cells: spaces at the ends stay only as entities.
+    return _entities(text[:start]) + _INSIDE.sub(_escaped, body) + _entities(text[start + len(body) :])
+
+
+# Backslash and the characters that open markup; `_` only where it could (not within a word: int8_dynamic stays as it
+# is); what GitHub makes a link of by itself: `://`, `www.`, the @ of an address or a mention; white space other than
+# the space; and what a terminal acts upon: controls, and marks that turn the direction of writing.
+_INSIDE = re.compile(
+    r"[\\`*\[<&|~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.|@+"
+    r"|[^\S ]|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]",
+    re.IGNORECASE,
+)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    found = match.group()
+    if found[0] == "@":
+        return f"`{found}`"  # nothing less keeps GitHub from linking: it looks at the text after unescaping it
+    return "\\" + found if found.isascii() and found.isprintable() else _entities(found)
+
+
+def _entities(text: str) -> str:
+    return "".join(
+        f"&#{ord(char)};" if char in "\n\r\t" or unicodedata.category(char) not in ("Cc", "Cs") else "\ufffd"
+        for char in text
+    )

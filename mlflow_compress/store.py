@@ -1,0 +1,333 @@
+"""The door to MLflow: `open_store`, `Store.log` on the one side, `Store.query` on the other.
+
+Layout of a run (schema 1):
+
+* params: what was asked, as strings (`model`, `method`, `team`, `device`, `weights`, ...);
+* metrics: what was measured (`cpu/latency_p50_ms`); the samples behind them are in `result.json`;
+* tags: `team`, `model`, `method`, `status`, and `compress.*` for all else: `compress.schema`, `compress.role`
+  (`variant` or `sweep`), `compress.weights`, `compress.outcome.cpu` and `.gpu` (`ok`, `skipped`, `failed`),
+  `compress.reason`, `compress.reason.cpu` and `.gpu`, `compress.batch_size`, `compress.cautions` (codes, separated by
+  commas), and `compress.env.*` for the machine and its libraries;
+* artifacts: `variant.json`, `result.json`, plots, logs, and the model as an MLflow model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import logging
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_compress.errors import StoreError, UnknownName
+from mlflow_compress.records import Result, Run, finite, to_json
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_TAG_LIMIT = 5000
+_METRICS_PER_CALL, _PARAMS_PER_CALL, _TAGS_PER_CALL = 1000, 100, 100
+_PAGE = 1000
+_HTTP_TIMEOUT_SECONDS = 5
+_SHORTEST_SECRET = 4  # shorter ones would blot out ordinary words
+
+
+def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store:
+    """Connect to the tracking server, and find out now rather than after an hour of measuring that it is gone.
+
+    Args:
+        tracking_uri: as MLflow takes it; None takes MLFLOW_TRACKING_URI, or MLflow's default (`mlflow.db` here).
+        create: make a SQLite store that does not exist yet. A reader never does.
+
+    Raises:
+        StoreError: it can't be reached.
+    """
+    if tracking_uri and tracking_uri.startswith(("http://", "https://")):
+        _probe(tracking_uri)  # before MLflow's import, which takes seconds
+    with _quiet():
+        import mlflow
+        from mlflow import MlflowClient
+
+        if tracking_uri:
+            mlflow.set_tracking_uri(tracking_uri)
+        uri = mlflow.get_tracking_uri()
+        if uri.startswith(("http://", "https://")) and not tracking_uri:
+            _probe(uri)
+        if not create:
+            _require_database(uri)
+        try:
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
+        except Exception as error:
+            reason = _first_line(error, uri)
+            raise StoreError(f"The tracking store {without_secrets(uri)} can't be opened: {reason}") from error
+    return Store(client, uri)
+
+
+class Store:
+    """An open tracking store."""
+
+    def __init__(self, client: MlflowClient, uri: str) -> None:
+        """Take an open client; `open_store` makes one."""
+        self._client = client
+        self.uri = uri
+
+    def experiment_id(self, name: str) -> str:
+        """Give the experiment's id; make the experiment if there is none of that name."""
+        with _quiet(), _told(self.uri):
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                return str(self._client.create_experiment(name))
+            if found.lifecycle_stage != "active":
+                raise StoreError(f"The experiment {name!r} is deleted. Restore it, or choose another name.")
+            return str(found.experiment_id)
+
+    def start(self, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int | None = None) -> str:
+        """Start a run of ours and give its id."""
+        with _told(self.uri):
+            run = self._client.create_run(experiment_id, run_name=name, tags=_cut(tags), start_time=start_ms)
+            return str(run.info.run_id)
+
+    def end(self, run_id: str, succeeded: bool) -> None:
+        """End a run as FINISHED or FAILED."""
+        with _told(self.uri):
+            self._client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
+
+    def log(
+        self,
+        run_id: str,
+        result: Result,
+        asked: Mapping[str, str],
+        note: str,
+        files: Mapping[str, bytes],
+    ) -> None:
+        """Write a result into a run: params, metrics, tags, and the files as artifacts.
+
+        Args:
+            run_id: the run, of ours or of `mlflow run`.
+            result: what to log.
+            asked: parameters as the user gave them. Those that the run has already are left as they are.
+            note: Markdown for the run's description.
+            files: content by artifact path (`latency.png`).
+
+        Raises:
+            StoreError: the server refused, or is gone.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        with _told(self.uri):
+            known = self._client.get_run(run_id).data.params
+            params = [Param(key, value[:_TAG_LIMIT]) for key, value in asked.items() if key not in known]
+            tags = [RunTag(key, value) for key, value in _cut({**tags_of(result), "mlflow.note.content": note}).items()]
+            now = int(result.ended_s * 1000)
+            metrics = [Metric(key, value, now, 0) for key, value in finite(result.measurements).items()]
+            for part in _parts(metrics, _METRICS_PER_CALL):
+                self._client.log_batch(run_id, metrics=part)
+            for part in _parts(params, _PARAMS_PER_CALL):
+                self._client.log_batch(run_id, params=part)
+            for part in _parts(tags, _TAGS_PER_CALL):
+                self._client.log_batch(run_id, tags=part)
+            records = {"variant.json": to_json(result.variant), "result.json": to_json(result)}
+            for path, record in records.items():
+                self._client.log_text(run_id, json.dumps(record, ensure_ascii=False, indent=1), path)
+            self._log_files(run_id, files)
+
+    def _log_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            for path, content in files.items():
+                local = Path(folder, path)
+                local.parent.mkdir(parents=True, exist_ok=True)
+                local.write_bytes(content)
+            if files:
+                self._client.log_artifacts(run_id, folder)
+
+    def log_model(self, run_id: str, folder: Path, requirements: Sequence[str]) -> None:
+        """Log a saved model folder as an MLflow model that `mlflow.pyfunc.load_model` loads.
+
+        Args:
+            run_id: the run it belongs to.
+            folder: the model folder that was measured.
+            requirements: pip requirements; never inferred, as that takes minutes.
+        """
+        with _quiet(), _told(self.uri):
+            import mlflow
+
+            run = self._client.get_run(run_id)
+            with mlflow.start_run(run_id=run_id):
+                mlflow.pyfunc.log_model(
+                    name="model",
+                    loader_module="mlflow_compress.pyfunc",
+                    data_path=str(folder),
+                    pip_requirements=list(requirements),
+                )
+            if run.info.status == "RUNNING":
+                self._client.update_run(run_id, status="RUNNING")
+
+    def query(self, experiments: Sequence[str], where: str = "") -> list[Run]:
+        """Read the runs of experiments, newest first.
+
+        Args:
+            experiments: names; all of them must exist.
+            where: a filter in MLflow's own language.
+
+        Raises:
+            UnknownExperiment: there is no experiment of that name.
+            StoreError: the server can't answer.
+        """
+        with _quiet(), _told(self.uri):
+            ids = self._experiment_ids(experiments)
+            runs: list[Run] = []
+            token = None
+            while True:
+                page = self._client.search_runs(
+                    list(ids), filter_string=where, max_results=_PAGE, order_by=["start_time DESC"], page_token=token
+                )
+                runs += [_run(run, ids[run.info.experiment_id]) for run in page]
+                token = page.token
+                if not token:
+                    return runs
+
+    def _experiment_ids(self, names: Sequence[str]) -> dict[str, str]:
+        ids = {}
+        for name in names:
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                raise UnknownExperiment(name, [each.name for each in self._client.search_experiments()], self.uri)
+            ids[str(found.experiment_id)] = name
+        return ids
+
+
+class UnknownExperiment(StoreError):  # noqa: N818  (named as UnknownName is)
+    """There is no experiment of that name on the server."""
+
+    def __init__(self, name: str, known: Sequence[str], uri: str) -> None:
+        """Say which, where, and which one may have been meant."""
+        super().__init__(f"{UnknownName('experiment', name, known)} (on {without_secrets(uri)})")
+
+
+def tags_of(result: Result) -> dict[str, str]:
+    """Give all tags of a result's run."""
+    variant = result.variant
+    tags = {
+        "team": variant.team,
+        "model": variant.model,
+        "method": variant.method,
+        "status": result.status,
+        "compress.schema": str(result.schema),
+        "compress.role": "variant",
+        "compress.batch_size": str(variant.batch_size),
+        "compress.cautions": ",".join(caution.code for caution in result.cautions),
+    }
+    if result.reason:
+        tags["compress.reason"] = result.reason
+    for device, outcome in result.outcomes.items():
+        tags[f"compress.outcome.{device}"] = outcome.status
+        if outcome.reason:
+            tags[f"compress.reason.{device}"] = outcome.reason
+    tags |= {f"compress.{key}": value for key, value in result.facts.items()}
+    tags |= {f"compress.env.{key}": value for key, value in result.environment.items()}
+    return tags
+
+
+def without_secrets(uri: str) -> str:
+    """Give a URI without user name, password and query, fit for messages."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return uri
+    # Not urlsplit: it raises on a malformed URI, and a password may hold a slash that nobody escaped.
+    rest = rest.partition("?")[0].partition("#")[0]
+    return f"{scheme}://{rest if rest.startswith('/') else rest.rpartition('@')[2]}"
+
+
+def _run(run: Any, experiment: str) -> Run:
+    return Run(
+        run_id=run.info.run_id,
+        experiment=experiment,
+        name=run.info.run_name or "",
+        lifecycle=run.info.status,
+        started_ms=run.info.start_time or 0,
+        tags=dict(run.data.tags),
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+    )
+
+
+def _cut(tags: Mapping[str, str]) -> dict[str, str]:
+    """Shorten values that MLflow would cut without a word."""
+    return {key: value if len(value) <= _TAG_LIMIT else value[: _TAG_LIMIT - 1] + "…" for key, value in tags.items()}
+
+
+def _parts(things: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(things), size):
+        yield things[start : start + size]
+
+
+def _probe(uri: str) -> None:
+    """Ask a server for a sign of life. MLflow's own client would retry for minutes."""
+    address = without_secrets(uri).rstrip("/") + "/health"  # urllib takes user:password@ for a part of the host's name
+    try:
+        urllib.request.urlopen(address, timeout=_HTTP_TIMEOUT_SECONDS).close()  # noqa: S310  (the callers asked for http)
+    except urllib.error.HTTPError:
+        return  # it answers; whether it lets us in, the client finds out
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise StoreError(
+            f"The tracking server {without_secrets(uri)} can't be reached: {reason}. Start it (mlflow server), or set "
+            "MLFLOW_TRACKING_URI to one that runs. Nothing was measured."
+        ) from error
+
+
+def _require_database(uri: str) -> None:
+    path = uri.removeprefix("sqlite:///")
+    if path != uri and path != ":memory:" and not Path(path).exists():
+        raise StoreError(
+            f"There is no tracking store {uri}. Measure something first (compress-bench run digits_cnn), or give "
+            "--tracking-uri."
+        )
+
+
+@contextlib.contextmanager
+def _told(uri: str) -> Iterator[None]:
+    """Turn whatever MLflow raises into a StoreError that names the server."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        raise StoreError(f"The tracking store {without_secrets(uri)} refused: {_first_line(error, uri)}") from error
+
+
+def _first_line(error: Exception, uri: str) -> str:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(uri, without_secrets(uri))
+    for secret in _secrets(uri):
+        line = line.replace(secret, "***")
+    return line[:300]
+
+
+def _secrets(uri: str) -> list[str]:
+    """Give what must not be repeated of a URI: the longest first, as one may hold another."""
+    rest, _, query = uri.partition("://")[2].partition("?")
+    before = "" if rest.startswith("/") else rest.rpartition("@")[0]
+    found = {before, before.partition(":")[2], query, *(value for _, value in urllib.parse.parse_qsl(query))}
+    return sorted((each for each in found if len(each) >= _SHORTEST_SECRET), key=len, reverse=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep MLflow's notices about tables and signatures off the user's terminal."""
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

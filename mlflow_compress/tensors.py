@@ -1,0 +1,179 @@
+"""Weights as they are held and as they are kept on disk.
+
+A module's state is written as safetensors when all of it is plain tensors, else (packed int8 of `torch.ao`) with
+`torch.save`, which is read back with `weights_only=True`: no code is ever unpickled. Tensors that share memory (tied
+weights) are written once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.errors import Unsupported, WeightsError
+
+SAFETENSORS, TORCH = "weights.safetensors", "weights.pt"
+_ALIASES = "aliases"
+
+
+def save_weights(module: Any, folder: Path) -> None:
+    """Write a module's state dict into the folder, tied tensors once."""
+    import torch
+    from safetensors.torch import save_file
+
+    state = module.state_dict()
+    if all(_is_plain(value) for value in state.values()):
+        first: dict[Any, str] = {}
+        aliases: dict[str, str] = {}
+        unique: dict[str, torch.Tensor] = {}
+        for name, tensor in state.items():
+            owner = first.setdefault(_identity(tensor), name)
+            if owner == name:
+                unique[name] = tensor.detach().contiguous()
+            else:
+                aliases[name] = owner
+        save_file(unique, str(folder / SAFETENSORS), metadata={_ALIASES: json.dumps(aliases), "format": "pt"})
+    else:
+        torch.save(state, folder / TORCH)  # keeps shared storages shared
+
+
+def load_weights(module: Any, folder: Path) -> None:
+    """Fill a module, whose parameters may be on the meta device, with what `save_weights` wrote.
+
+    Raises:
+        WeightsError: the file is missing or corrupt, or its tensors are not this module's.
+    """
+    path = next((folder / name for name in (SAFETENSORS, TORCH) if (folder / name).is_file()), None)
+    if path is None:
+        raise WeightsError(f"There are no weights in {folder}: neither {SAFETENSORS} nor {TORCH}.")
+    fill(module, read_state(path), path)
+
+
+def read_state(path: Path) -> Mapping[str, Any]:
+    """Read a state dict from a `.safetensors` file, or from one of `torch.save` without running code from it.
+
+    Raises:
+        WeightsError: the file can't be read as such.
+    """
+    import torch
+    from safetensors import safe_open
+
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+                aliases = json.loads((file.metadata() or {}).get(_ALIASES, "{}"))
+            return state | {name: state[owner] for name, owner in aliases.items()}
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+    except Exception as error:
+        raise WeightsError(f"The weights file {path} can't be read: {_first_line(error)}") from error
+    if not isinstance(state, Mapping):
+        raise WeightsError(f"The weights file {path} holds a {type(state).__name__}, not a state dict.")
+    return state  # not copied: packed modules need the versions that it carries as an attribute
+
+
+def fill(module: Any, state: Mapping[str, Any], origin: Path) -> None:
+    """Give a module its tensors, by taking them over rather than copying into what it holds.
+
+    Raises:
+        WeightsError: names or shapes differ.
+    """
+    try:
+        module.load_state_dict(state, strict=True, assign=True)
+    except (RuntimeError, KeyError, AttributeError) as error:
+        raise WeightsError(f"The weights in {origin} are not this model's: {_mismatch(error)}") from error
+    module.requires_grad_(False)
+    module.eval()
+
+
+def cast(module: Any, dtype: Any) -> None:
+    """Cast floating-point parameters and saved buffers, in place.
+
+    Buffers that are not saved (a rotary embedding's frequencies) keep their precision: restoring makes them anew.
+
+    Raises:
+        Unsupported: no parameter changes.
+    """
+    changed = False
+    for layer in module.modules():
+        for _, parameter in layer.named_parameters(recurse=False):
+            if parameter.is_floating_point() and parameter.dtype != dtype:
+                parameter.data = parameter.data.to(dtype)
+                changed = True
+        for name, buffer in layer.named_buffers(recurse=False):
+            if buffer.is_floating_point() and name not in layer._non_persistent_buffers_set:
+                setattr(layer, name, buffer.to(dtype))
+    if not changed:
+        raise Unsupported(f"there is no floating-point parameter that is not {str(dtype).removeprefix('torch.')} already")
+
+
+@contextlib.contextmanager
+def unfilled() -> Iterator[None]:
+    """Build modules without memory for their parameters (they go to the meta device); buffers are real."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        yield
+
+
+def held(module: Any) -> Iterator[tuple[Any, bool]]:
+    """Give every tensor that holds weights, once: parameters, and what packed modules and subclasses keep inside.
+
+    Buffers (batch-norm statistics, position ids) are no weights. Tied parameters come once.
+
+    Yields:
+        The plain tensor, and whether its elements are parameters (rather than scales and zero points).
+    """
+    seen: set[Any] = set()
+    parameters = [parameter.data for parameter in module.parameters()]
+    packed = [value for value in module.state_dict().values() if not _is_plain(value)]
+    for value in parameters + packed:
+        for tensor, is_parameter in _opened(value):
+            if (identity := _identity(tensor)) not in seen:
+                seen.add(identity)
+                yield tensor, is_parameter
+
+
+def _opened(value: Any) -> Iterator[tuple[Any, bool]]:
+    """Open tuples, quantized tensors and tensor subclasses down to the plain tensors inside."""
+    import torch
+
+    if isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _opened(part)
+    elif isinstance(value, torch.Tensor):
+        if hasattr(value, "__tensor_flatten__"):
+            for index, name in enumerate(value.__tensor_flatten__()[0]):
+                yield from ((tensor, index == 0 and first) for tensor, first in _opened(getattr(value, name)))
+        elif value.is_quantized:
+            yield value.int_repr(), True
+            if value.qscheme() in (torch.per_channel_affine, torch.per_channel_affine_float_qparams):
+                yield value.q_per_channel_scales(), False
+                yield value.q_per_channel_zero_points(), False
+        else:
+            yield value, True
+
+
+def _is_plain(value: Any) -> bool:
+    import torch
+
+    return type(value) in (torch.Tensor, torch.nn.Parameter) and not value.is_quantized
+
+
+def _identity(tensor: Any) -> Any:
+    """Tell tensors apart by the memory that they view: tied weights are one."""
+    if tensor.device.type == "meta" or tensor.numel() == 0:
+        return id(tensor)
+    return (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _mismatch(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[1:3] or lines[:1])[:400]

@@ -1,0 +1,303 @@
+"""The measured process: `prepare` compresses and saves, `measure` restores, times and scores.
+
+It is started as `python -m mlflow_compress.worker VERB FOLDER [DEVICE]`. It reads `variant.json` in the folder, and
+writes one `Part` there. It tells its progress as lines of JSON on standard output; whatever libraries print goes to
+standard error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from mlflow_compress.errors import CompressError, Unsupported
+from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, read_json, write_json
+
+VARIANT, MODEL_FOLDER = "variant.json", "model"
+_ERROR_LINES = 30
+
+
+def part_file(verb: str, device: str = "") -> str:
+    """Name the file in which a verb leaves its part."""
+    return f"{verb}-{device}.json" if device else f"{verb}.json"
+
+
+class Report:
+    """Tells the parent what is being done, as lines of JSON."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._stage = ""
+        self._told = 0.0
+
+    def stage(self, name: str) -> None:
+        """Say that a stage begins."""
+        self._stage = name
+        self._write({"stage": name})
+
+    def progress(self, done: int, total: int | None, seconds_left: float | None) -> None:
+        """Say how far the stage is, at most four times a second."""
+        now = time.monotonic()
+        if now - self._told >= 0.25:
+            self._told = now
+            self._write({"stage": self._stage, "done": done, "total": total, "seconds_left": seconds_left})
+
+    def _write(self, event: dict[str, Any]) -> None:
+        try:
+            self._stream.write(json.dumps(event) + "\n")
+            self._stream.flush()
+        except OSError:  # the parent is gone, or looks away: measuring goes on
+            pass
+
+
+def prepare(variant: Variant, folder: Path, report: Report) -> Part:
+    """Load the original, run the chain of methods over it, and save what came of it."""
+    from mlflow_compress import artifact, registry
+    from mlflow_compress.meters import size
+
+    family = registry.build("families", variant.family, variant.options)
+    methods = artifact.methods_of(variant.chain)
+    _set_threads(variant)
+    report.stage("loading")
+    model = family.load(variant.source, variant.weights, Path(variant.folder), variant.seed)
+    for step, method in zip(variant.chain, methods, strict=True):
+        if method.families and variant.family not in method.families:
+            raise Unsupported(f"{step.method} is for {', '.join(method.families)} only")
+        if step.method != "original":
+            report.stage(f"compressing: {step}")
+        model = method.compress(model, family)
+    if variant.data and model.weights != "random":
+        report.stage("checking the data")  # now, not after an hour of measuring
+        family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
+    report.stage("saving")
+    target = folder / MODEL_FOLDER
+    target.mkdir()
+    artifact.save(model, family, methods, variant, target)
+    report.stage("sizing")
+    cautions = [Caution("random_weights", model.caution, "Quality is not measured.")] if model.caution else []
+    if model.caution and model.weights != "random":
+        cautions = [Caution("partly_random_weights", model.caution, "Quality means little.")]
+    return Part(
+        Outcome("ok"),
+        measurements=size.on_disk(target),
+        cautions=tuple(cautions),
+        facts={"weights": model.weights, "timed": type(family).timed, "family": variant.family},
+    )
+
+
+def measure(variant: Variant, folder: Path, device: str, report: Report) -> Part:
+    """Restore the saved model on a device, and measure all there is to measure."""
+    from mlflow_compress import artifact, registry
+    from mlflow_compress.meters import environment, memory, size
+
+    group = "gpu" if device == "cuda" else "cpu"
+    meter = memory.MemoryMeter()
+    for name in getattr(registry.find("families", variant.family), "imports", ()):
+        importlib.import_module(name)
+    _set_threads(variant)
+    cautions = environment.busy()
+    load_before = environment.load_average()
+    surroundings = environment.machine() | _open_device(device)
+    meter.end_phase("import")
+
+    report.stage("restoring")
+    started = time.perf_counter()
+    restored = artifact.restore(folder / MODEL_FOLDER, device)
+    model, family = restored.model, restored.family
+    _touch(model.module)
+    numbers = {f"{group}/load_ms": (time.perf_counter() - started) * 1000}
+    meter.end_phase("load")
+
+    batch = family.batch(model, variant.batch_size, variant.seed)
+    timed, samples, found = _time(family, model, batch, device, variant, report)
+    meter.end_phase("run")
+    numbers |= timed | meter.numbers(group)
+    cautions += found
+    if device == "cuda":
+        from mlflow_compress.meters import vram
+
+        numbers |= vram.numbers(group)
+    numbers |= size.in_memory(model.module)
+
+    facts, quality = {"memory_source": meter.source}, None
+    if model.weights != "random" and variant.data and device == variant.devices[-1]:
+        scores, quality = _score(family, model, variant, report)
+        numbers |= scores
+        facts["data"] = variant.data
+    import torch
+
+    surroundings |= {
+        "threads": str(torch.get_num_threads()),
+        "load_before": load_before,
+        "load_after": environment.load_average(),
+    }
+    return Part(
+        Outcome("ok"),
+        quality=quality,
+        measurements=finite(numbers),
+        samples=samples,
+        cautions=tuple(cautions),
+        environment=surroundings,
+        facts=facts,
+    )
+
+
+def _time(
+    family: Any, model: Any, batch: Any, device: str, variant: Variant, report: Report
+) -> tuple[dict[str, float], dict[str, list[float]], list[Caution]]:
+    """Time the call, and the stages around it."""
+    import torch
+
+    from mlflow_compress.meters import latency
+
+    group = "gpu" if device == "cuda" else "cpu"
+    with torch.inference_mode():
+        report.stage(f"checking one call on {group}")
+        _require_numbers(family.run(model, batch, lambda stage: None))
+        report.stage(f"timing on {group}")
+        timing = latency.measure(
+            lambda mark: family.run(model, batch, mark), device, variant.budget, report.progress
+        )
+        numbers, cautions = latency.summarise(timing, group, variant.batch_size)
+        samples = {f"{group}/latency_ms": timing.wall_ms, f"{group}/warmup_ms": timing.warmup_ms}
+        if timing.events_ms:
+            samples[f"{group}/latency_events_ms"] = timing.events_ms
+        samples |= {f"{group}/{stage}_ms": values for stage, values in timing.stages_ms.items()}
+        middles = {stage: numbers[f"{group}/{stage}_p50_ms"] for stage in timing.stages_ms}
+        rates = family.rates(numbers[f"{group}/latency_p50_ms"], middles, variant.batch_size)
+        numbers |= {f"{group}/{name}": value for name, value in rates.items()}
+        short = latency.brief(variant.budget)
+        for stage, call in family.around(model, variant.batch_size, variant.seed).items():
+            report.stage(f"timing {stage}")
+            apart = latency.measure(lambda mark, call=call: call(), device, short, report.progress)
+            samples[f"{group}/{stage}_ms"] = apart.wall_ms
+            numbers[f"{group}/{stage}_p50_ms"] = latency.percentile(apart.wall_ms, 50)
+    return numbers, samples, cautions
+
+
+def _score(family: Any, model: Any, variant: Variant, report: Report) -> tuple[dict[str, float], Outcome]:
+    """Predict every sample once, and compute all metrics from the predictions.
+
+    What goes wrong here is an outcome of its own: what was timed before stays.
+    """
+    from mlflow_compress import registry
+
+    assert variant.data is not None
+    report.stage("scoring")
+    try:
+        samples = family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
+        predictions = family.predict(model, [sample.inputs for sample in samples])
+        references = [sample.reference for sample in samples]
+        numbers = {"quality/samples": float(len(samples))}
+        for name in variant.metrics:
+            numbers[f"quality/{name}"] = registry.build("metrics", name).compute(references, predictions)
+    except Exception as error:
+        traceback.print_exc(limit=_ERROR_LINES)
+        return {}, Outcome("failed", _reason(error))
+    return numbers, Outcome("ok")
+
+
+def _open_device(device: str) -> dict[str, str]:
+    """Make the device ready, and describe it.
+
+    Raises:
+        Unsupported: this machine has none.
+    """
+    if device == "cpu":
+        return {}
+    import torch
+
+    from mlflow_compress.meters import environment, vram
+
+    if not torch.cuda.is_available():
+        raise Unsupported("this machine has no CUDA device that torch can use")
+    torch.zeros(1, device="cuda")  # the context's memory is no part of the model's
+    vram.reset()
+    return environment.gpu(vram.driver_version())
+
+
+def _set_threads(variant: Variant) -> None:
+    if variant.threads is not None:
+        import torch
+
+        torch.set_num_threads(variant.threads)
+
+
+def _touch(module: Any) -> None:
+    """Read one byte of every page of memory-mapped weights, so that they count as loaded."""
+    from mlflow_compress.tensors import held
+
+    if hasattr(module, "parameters"):
+        for tensor, _ in held(module):
+            if tensor.device.type == "cpu" and tensor.is_contiguous():
+                tensor.view(-1)[:: max(1, 4096 // tensor.element_size())].sum()
+
+
+def _require_numbers(output: Any) -> None:
+    """Refuse a model whose outputs are not finite.
+
+    Raises:
+        ArithmeticError: they are not.
+    """
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        if output.is_floating_point() and not torch.isfinite(output).all():
+            raise ArithmeticError("the model's outputs hold NaN or infinity")
+    elif isinstance(output, dict):
+        _require_numbers(list(output.values()))
+    elif isinstance(output, (list, tuple)):
+        for part in output:
+            _require_numbers(part)
+
+
+def _outcome(action: Callable[[], Part]) -> Part:
+    """Run a verb; whatever it raises becomes an outcome with a reason."""
+    try:
+        return action()
+    except Unsupported as reason:
+        return Part(Outcome("skipped", str(reason)))
+    except CompressError as error:
+        return Part(Outcome("failed", str(error)), facts={"error": type(error).__name__})
+    except Exception as error:
+        traceback.print_exc(limit=_ERROR_LINES)
+        return Part(Outcome("failed", _reason(error)), facts={"error": type(error).__name__})
+
+
+def _reason(error: Exception) -> str:
+    """Give an unexpected error in one line."""
+    if isinstance(error, CompressError):
+        return str(error)
+    is_memory = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
+    what = "out of memory" if is_memory else type(error).__name__
+    return f"{what}: {' '.join(str(error).split())[:500]}"
+
+
+def main() -> None:
+    """Run one verb and leave its part in the folder."""
+    verb, folder, *rest = sys.argv[1:]
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # libraries print to standard output
+    report = Report(stream)
+    work = Path(folder)
+    variant = Variant.from_json(read_json(work / VARIANT))
+    if verb == "prepare":
+        shutil.rmtree(work / MODEL_FOLDER, ignore_errors=True)
+        part = _outcome(lambda: prepare(variant, work, report))
+        write_json(work / part_file(verb), part)
+    else:
+        device = rest[0]
+        part = _outcome(lambda: measure(variant, work, device, report))
+        write_json(work / part_file(verb, device), part)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""What several test files need: golden files, one tracking store for all, and made-up runs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlflow_compress.records import Comparison, Failure, Row, Run
+from mlflow_compress.store import Store, open_store
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="write the golden files anew, to be looked at in git")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, bytes], None]:
+    """Compare bytes with a golden file."""
+
+    def same(name: str, content: bytes) -> None:
+        if request.config.getoption("--update-golden"):
+            (GOLDEN / name).write_bytes(content)
+        assert content.decode() == (GOLDEN / name).read_bytes().decode()
+
+    return same
+
+
+@pytest.fixture(scope="session")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give the SQLite store that all tests share: making its tables takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)  # MLflow makes a folder for artifacts where it is
+        return open_store(f"sqlite:///{folder / 'mlflow.db'}").uri
+
+
+@pytest.fixture
+def store(tracking_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Give the shared store, opened; artifacts go to the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+    return open_store(tracking_uri)
+
+
+MakeRun = Callable[..., Run]
+
+
+@pytest.fixture
+def make_run() -> MakeRun:
+    """Make runs that look as if they had been logged, each newer than the one before."""
+    count = itertools.count(1)
+
+    def make(
+        model: str = "yolo",
+        method: str = "original",
+        team: str = "alpha",
+        *,
+        tags: dict[str, str | None] | None = None,
+        metrics: dict[str, float] | None = None,
+        lifecycle: str = "FINISHED",
+        **outcomes: str,
+    ) -> Run:
+        at = next(count)
+        devices = outcomes or {"cpu": "ok"}
+        all_tags: dict[str, str | None] = {
+            "team": team,
+            "model": model,
+            "method": method,
+            "status": "ok" if "failed" not in devices.values() else "failed",
+            "compress.role": "variant",
+            "compress.batch_size": "1",
+            "compress.weights": "pretrained",
+            "compress.cautions": "",
+            "compress.env.cpu_model": "Xeon",
+            "compress.env.gpu_model": "T4",
+            "compress.env.threads": "2",
+            **{f"compress.outcome.{device}": status for device, status in devices.items()},
+            **(tags or {}),
+        }
+        return Run(
+            run_id=f"run{at}",
+            experiment="hw1",
+            name=f"{model} {method}",
+            lifecycle=lifecycle,
+            started_ms=at,
+            tags={key: value for key, value in all_tags.items() if value is not None},
+            metrics={"size/weights_mib": 100.0, "cpu/latency_p50_ms": 10.0} if metrics is None else metrics,
+        )
+
+    return make
+
+
+@pytest.fixture
+def comparison() -> Comparison:
+    """Give a small comparison that has some of everything."""
+    return Comparison(
+        rows=(
+            Row(
+                "alpha",
+                "yolo11l",
+                "original",
+                values={
+                    "size/weights_mib": 96.66796875,
+                    "size/params": 25340992.0,
+                    "cpu/latency_p50_ms": 492.7215,
+                    "gpu/latency_p50_ms": 12.3456,
+                    "cpu/ram_peak_mib": 1300.25,
+                    "gpu/vram_peak_mib": 533.5,
+                    "quality/map50": 0.7912,
+                },
+                runs={"cpu": "aaaa1111", "gpu": "bbbb2222"},
+            ),
+            Row(
+                "alpha",
+                "yolo11l",
+                "fp16 [batch 16]",
+                values={"size/weights_mib": 48.349609375, "gpu/latency_p50_ms": 8.1},
+                ratios={"size/weights_mib": 0.50016, "gpu/latency_p50_ms": 0.6561},
+                runs={"gpu": "cccc3333"},
+                notes=(0,),
+            ),
+            Row(
+                "Команда 2",
+                "whisper | small",
+                "<b>int8</b>",
+                values={"quality/wer": 0.0426, "quality/cer": 0.0153, "quality/samples": 73.0},
+                runs={"cpu": "dddd4444"},
+                notes=(0, 1),
+            ),
+            Row("=SUM(A1)", "модель 🙂 [x](http://y)", "`prune`", runs={"cpu": "eeee5555"}),
+        ),
+        failures=(
+            Failure(
+                "alpha", "yolo11l", "int8_dynamic", "skipped", "gpu", "int8_dynamic runs on the CPU only", "ffff6666"
+            ),
+            Failure("Команда 2", "whisper | small", "original", "failed", "", "out of memory:\n  killed", "abcd7777"),
+        ),
+        footnotes=("caution: the machine was busy", "random weights: quality was not measured"),
+        title="hw1",
+    )

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from mlflow_compress.compare import compare
+from mlflow_compress.errors import StoreError
+from mlflow_compress.records import Comparison, Row, Run
+
+MakeRun = Callable[..., Run]
+
+
+def names(comparison: Comparison) -> list[tuple[str, str, str]]:
+    return [(row.team, row.model, row.method) for row in comparison.rows]
+
+
+def notes(comparison: Comparison, row: Row) -> list[str]:
+    return [comparison.footnotes[note] for note in row.notes]
+
+
+def test_nothing_gives_an_empty_comparison() -> None:
+    assert compare([]) == Comparison(rows=())
+
+
+def test_only_variants_are_rows(make_run: MakeRun) -> None:
+    runs = [make_run(tags={"compress.role": role}) for role in ("sweep", None, "variant")]
+    assert len(compare(runs).rows) == 1
+
+
+def test_ratio_to_the_original(make_run: MakeRun) -> None:
+    runs = [
+        make_run(),
+        make_run(method="fp16", metrics={"size/weights_mib": 50.0, "cpu/latency_p50_ms": 20.0, "size/params": 7.0}),
+    ]
+    original, fp16 = compare(runs).rows
+    assert original.method == "original"
+    assert original.ratios == {}
+    assert fp16.ratios == {"size/weights_mib": 0.5, "cpu/latency_p50_ms": 2.0}
+    assert fp16.notes == ()
+
+
+def test_a_cpu_run_and_a_gpu_run_make_one_row(make_run: MakeRun) -> None:
+    laptop = make_run(
+        cpu="ok", metrics={"cpu/latency_p50_ms": 10.0, "size/params": 1.0, "quality/wer": 0.5, "quality/samples": 9.0}
+    )
+    server = make_run(gpu="ok", metrics={"gpu/latency_p50_ms": 1.0, "cpu/latency_p50_ms": 99.0, "size/params": 2.0})
+    (row,) = compare([laptop, server]).rows
+    assert row.values == {
+        "cpu/latency_p50_ms": 10.0,
+        "gpu/latency_p50_ms": 1.0,
+        "size/params": 2.0,
+        "quality/wer": 0.5,
+        "quality/samples": 9.0,
+    }
+    assert row.runs == {"cpu": laptop.run_id, "gpu": server.run_id}
+
+
+def test_the_newest_good_run_counts_and_the_newer_failure_is_told(make_run: MakeRun) -> None:
+    old, good = make_run(metrics={"cpu/latency_p50_ms": 1.0}), make_run(metrics={"cpu/latency_p50_ms": 2.0})
+    bad = make_run(cpu="failed", tags={"compress.reason.cpu": "out of memory"})
+    comparison = compare([good, bad, old])
+    assert comparison.rows[0].runs == {"cpu": good.run_id}
+    (failure,) = comparison.failures
+    assert (failure.device, failure.status, failure.reason, failure.run_id) == (
+        "cpu",
+        "failed",
+        "out of memory",
+        bad.run_id,
+    )
+
+
+def test_a_failure_made_good_is_forgotten(make_run: MakeRun) -> None:
+    runs = [make_run(cpu="failed"), make_run(tags={"status": "failed"}, cpu="failed"), make_run()]
+    assert compare(runs).failures == ()
+
+
+def test_only_the_failed_device_is_listed(make_run: MakeRun) -> None:
+    run = make_run(
+        method="int8", cpu="ok", gpu="skipped", tags={"compress.reason.gpu": "CPU only", "compress.reason": "gpu: ..."}
+    )
+    comparison = compare([run])
+    assert len(comparison.rows) == 1
+    assert [(each.device, each.status, each.reason) for each in comparison.failures] == [("gpu", "skipped", "CPU only")]
+
+
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_a_run_that_came_to_no_device(make_run: MakeRun, status: str) -> None:
+    run = make_run(tags={"compress.outcome.cpu": None, "status": status, "compress.reason": "does not apply"}, cpu="x")
+    (failure,) = compare([run]).failures
+    assert (failure.status, failure.device, failure.reason) == (status, "", "does not apply")
+
+
+def test_a_run_that_never_ended(make_run: MakeRun) -> None:
+    run = make_run(tags={"compress.outcome.cpu": None, "status": None}, lifecycle="RUNNING")
+    comparison = compare([run])
+    assert comparison.rows == ()
+    assert comparison.failures[0].status == "failed"
+    assert comparison.failures[0].reason.startswith("the run never ended")
+
+
+def test_a_run_that_never_ended_is_forgotten_once_another_did(make_run: MakeRun) -> None:
+    runs = [make_run(tags={"compress.outcome.cpu": None, "status": None}, lifecycle="RUNNING"), make_run()]
+    assert compare(runs).failures == ()
+
+
+def test_a_killed_run_without_a_result(make_run: MakeRun) -> None:
+    run = make_run(tags={"compress.outcome.cpu": None, "status": None}, lifecycle="KILLED")
+    assert compare([run]).failures[0].reason == "the run ended without a result"
+
+
+def test_a_good_run_without_outcomes_is_told_by_its_numbers(make_run: MakeRun) -> None:
+    run = make_run(tags={"compress.outcome.cpu": None})
+    assert compare([run]).rows[0].runs == {"cpu": run.run_id}
+    empty = make_run(tags={"compress.outcome.cpu": None}, metrics={})
+    assert compare([empty]).failures[0].reason == "the run holds no numbers"
+
+
+def test_scoring_that_failed_keeps_the_timing(make_run: MakeRun) -> None:
+    run = make_run(cpu="ok", quality="failed", tags={"compress.reason.quality": "no such data"})
+    comparison = compare([run])
+    assert comparison.rows[0].runs == {"cpu": run.run_id}
+    assert [(each.device, each.reason) for each in comparison.failures] == [("quality", "no such data")]
+    assert compare([run, make_run(cpu="ok", quality="ok")]).failures == ()
+
+
+def test_a_variant_that_failed_although_its_devices_are_good(make_run: MakeRun) -> None:
+    run = make_run(tags={"status": "failed", "compress.reason": "the disk is full"})
+    comparison = compare([run])
+    assert len(comparison.rows) == 1
+    assert comparison.failures[0].reason == "the disk is full"
+
+
+def test_order_is_natural_and_the_original_first(make_run: MakeRun) -> None:
+    asked = [
+        ("alpha", "model2", "original"),
+        ("alpha", "model2", "cluster"),
+        ("alpha", "model2", "int4"),
+        ("alpha", "model2", "int10"),
+        ("alpha", "model10", "original"),
+        ("Beta", "model1", "fp16"),
+        ("team 2", "m", "original"),
+        ("team 10", "m", "original"),
+    ]
+    runs = [make_run(model, method, team) for team, model, method in reversed(asked)]
+    assert names(compare(runs)) == asked
+    for seed in range(5):
+        shuffled = random.Random(seed).sample(runs, len(runs))
+        assert compare(shuffled) == compare(runs)
+
+
+def test_runs_of_the_same_moment_are_told_apart_by_id(make_run: MakeRun) -> None:
+    one, other = make_run(), make_run()
+    same = Run(other.run_id, "hw1", "", "FINISHED", one.started_ms, other.tags, {}, other.metrics)
+    assert compare([one, same]) == compare([same, one])
+
+
+def test_another_batch_size_is_another_row_with_its_own_original(make_run: MakeRun) -> None:
+    big = {"compress.batch_size": "16"}
+    runs = [
+        make_run(),
+        make_run(tags=big, metrics={"cpu/latency_p50_ms": 100.0}),
+        make_run(method="fp16", tags=big, metrics={"cpu/latency_p50_ms": 50.0}),
+        make_run(method="fp16", tags={"compress.batch_size": "4"}),
+    ]
+    comparison = compare(runs)
+    assert [row.method for row in comparison.rows] == [
+        "original",
+        "original [batch 16]",
+        "fp16 [batch 4]",
+        "fp16 [batch 16]",
+    ]
+    assert comparison.rows[1].ratios == {}
+    assert comparison.rows[3].ratios == {"cpu/latency_p50_ms": 0.5}
+    assert comparison.rows[2].ratios == {}
+    assert "no original" in notes(comparison, comparison.rows[2])[0]
+
+
+def test_another_teams_original_serves_and_is_named(make_run: MakeRun) -> None:
+    runs = [
+        make_run(team="old", metrics={"cpu/latency_p50_ms": 1.0}),
+        make_run(team="new", metrics={"cpu/latency_p50_ms": 20.0}),
+        make_run(team="mine", method="fp16"),
+    ]
+    comparison = compare(runs, teams=["mine"])
+    (row,) = comparison.rows
+    assert row.ratios == {"cpu/latency_p50_ms": 0.5}
+    assert notes(comparison, row) == ["compared with the original of team new"]
+
+
+@pytest.mark.parametrize(
+    ("device", "tag", "other", "told"),
+    [
+        ("cpu", "cpu_model", "EPYC", "processor: EPYC, the original's: Xeon"),
+        ("cpu", "threads", "8", "threads: 8, the original's: 2"),
+        ("gpu", "gpu_model", "H200", "GPU: H200, the original's: T4"),
+        ("gpu", "gpu_model", None, "GPU: unknown, the original's: T4"),
+    ],
+)
+def test_different_hardware_is_never_compared(
+    make_run: MakeRun, device: str, tag: str, other: str | None, told: str
+) -> None:
+    numbers = {"cpu/latency_p50_ms": 10.0, "gpu/latency_p50_ms": 1.0, "size/weights_mib": 1.0}
+    runs = [
+        make_run(cpu="ok", gpu="ok", metrics=numbers),
+        make_run(method="fp16", cpu="ok", gpu="ok", metrics=numbers, tags={f"compress.env.{tag}": other}),
+    ]
+    comparison = compare(runs)
+    row = comparison.rows[1]
+    assert f"{device}/latency_p50_ms" not in row.ratios
+    assert len(row.ratios) == 2
+    (note,) = notes(comparison, row)
+    assert note.startswith(f"{device.upper()}: not compared")
+    assert told in note
+
+
+def test_random_weights_are_told(make_run: MakeRun) -> None:
+    run = make_run(tags={"compress.weights": "random", "compress.cautions": "random_weights"})
+    comparison = compare([run])
+    assert notes(comparison, comparison.rows[0]) == [
+        "random weights: size, latency and memory are true, quality was not measured"
+    ]
+
+
+def test_random_weights_of_one_run_only(make_run: MakeRun) -> None:
+    runs = [
+        make_run(cpu="ok", metrics={"quality/wer": 0.5}),
+        make_run(gpu="ok", tags={"compress.weights": "random"}),
+    ]
+    comparison = compare(runs)
+    assert notes(comparison, comparison.rows[0])[0].startswith("random weights in the GPU run")
+
+
+def test_cautions_are_told_in_words(make_run: MakeRun) -> None:
+    run = make_run(tags={"compress.cautions": "busy_machine, made_up_code,random_weights"})
+    comparison = compare([run])
+    assert notes(comparison, comparison.rows[0]) == ["caution: the machine was busy; made_up_code"]
+
+
+def test_rows_share_a_footnote(make_run: MakeRun) -> None:
+    busy = {"compress.cautions": "busy_machine"}
+    comparison = compare([make_run(tags=busy), make_run(method="fp16", tags=busy)])
+    assert [row.notes for row in comparison.rows] == [(0,), (0,)]
+    assert len(comparison.footnotes) == 1
+
+
+def test_russian(make_run: MakeRun) -> None:
+    comparison = compare([make_run(tags={"compress.cautions": "busy_machine"})], language="ru")
+    assert comparison.language == "ru"
+    assert comparison.footnotes == ("осторожно: машина была занята другой работой",)
+
+
+def test_numbers_that_are_none_are_left_out(make_run: MakeRun) -> None:
+    numbers = {
+        "cpu/a": float("nan"),
+        "cpu/b": float("inf"),
+        "cpu/c": 1.7976931348623157e308,
+        "cpu/d": 0.0,
+        "cpu/e": 1.0,
+    }
+    runs = [make_run(metrics=numbers), make_run(method="fp16", metrics={"cpu/d": 1.0, "cpu/e": 3.0})]
+    original, fp16 = compare(runs).rows
+    assert original.values == {"cpu/d": 0.0, "cpu/e": 1.0}
+    assert fp16.ratios == {"cpu/e": 3.0}
+
+
+def test_metrics_of_other_groups_are_none_of_ours(make_run: MakeRun) -> None:
+    run = make_run(metrics={"system/cpu": 1.0, "cpu_x/y": 1.0, "loss": 1.0, "gpu/latency_p50_ms": 1.0, "cpu/x": 1.0})
+    assert compare([run]).rows[0].values == {"cpu/x": 1.0}
+
+
+def test_filters_hide_rows_but_keep_what_they_are_compared_with(make_run: MakeRun) -> None:
+    runs = [
+        make_run(),
+        make_run(method="fp16"),
+        make_run(method="fp16", tags={"compress.batch_size": "2"}),
+        make_run(method="int8", cpu="failed"),
+        make_run("vit", "fp16", "beta"),
+    ]
+    comparison = compare(runs, models=["yolo"], methods=["fp16"])
+    assert names(comparison) == [("alpha", "yolo", "fp16"), ("alpha", "yolo", "fp16 [batch 2]")]
+    assert comparison.rows[0].ratios
+    assert comparison.failures == ()
+    assert len(compare(runs, methods=["int8"]).failures) == 1
+
+
+def test_a_filter_that_nothing_bears_is_an_error_with_the_nearest_name(make_run: MakeRun) -> None:
+    with pytest.raises(StoreError, match=r"Unknown team 'alhpa'\. Did you mean 'alpha'"):
+        compare([make_run()], teams=["alpha", "alhpa"])
+
+
+def test_title_names_the_experiments(make_run: MakeRun) -> None:
+    assert compare([make_run()]).title == "hw1"
+    assert compare([make_run()], title="mine").title == "mine"
+
+
+def test_names_come_from_params_where_tags_are_missing(make_run: MakeRun) -> None:
+    run = make_run(tags={"model": None})
+    given = Run(run.run_id, "hw1", "", "FINISHED", 1, run.tags, {"model": "vit"}, run.metrics)
+    assert names(compare([given])) == [("alpha", "vit", "original")]

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from mlflow_compress.errors import CompressError, RecipeError, StoreError, WeightsError, WorkerError
+from mlflow_compress.manners import Command, Group
+
+ERRORS = {cls.__name__: cls for cls in (CompressError, RecipeError, StoreError, WeightsError, WorkerError)}
+
+
+def fail(name: str | None) -> None:
+    if name is None:
+        return
+    raise ERRORS[name]("what happened\nand what to do")
+
+
+@click.command(cls=Command)
+@click.argument("name")
+@click.option("--model")
+@click.option("--early", callback=lambda ctx, param, value: fail(value))
+def command(name: str, model: str, early: str) -> None:
+    fail(name)
+
+
+@click.group(cls=Group)
+def group() -> None:
+    pass
+
+
+group.add_command(click.Command("plain", callback=lambda: fail("StoreError")))
+
+
+@group.command()
+@click.argument("name")
+def measure(name: str) -> None:
+    fail(name)
+
+
+@pytest.mark.parametrize("name", ERRORS)
+@pytest.mark.parametrize("before", [[], ["measure"]])
+def test_an_error_is_a_message_and_an_exit_code(name: str, before: list[str]) -> None:
+    result = CliRunner().invoke(group if before else command, [*before, name])
+    assert result.exit_code == ERRORS[name].exit_code
+    assert result.stdout == ""
+    assert result.stderr == "Error: what happened\nand what to do\n"
+
+
+def test_a_subcommand_of_clicks_own_kind_is_served_too() -> None:
+    assert CliRunner().invoke(group, ["plain"]).exit_code == StoreError.exit_code
+
+
+def test_an_error_while_options_are_read() -> None:
+    result = CliRunner().invoke(command, ["x", "--early", "WeightsError"])
+    assert result.exit_code == WeightsError.exit_code
+
+
+def test_subcommands_are_of_our_kind() -> None:
+    assert isinstance(measure, Command)
+
+
+def test_a_wrong_option_is_told_with_the_nearest() -> None:
+    result = CliRunner().invoke(command, ["x", "--modle", "y"])
+    assert result.exit_code == 2
+    assert "--model" in result.stderr
+
+
+def test_a_wrong_subcommand_is_told_with_the_nearest() -> None:
+    result = CliRunner().invoke(group, ["mesure"])
+    assert result.exit_code == 2
+    assert "'measure'" in result.stderr
+
+
+def test_a_fault_of_our_own_keeps_its_traceback() -> None:
+    with pytest.raises(KeyError):
+        CliRunner().invoke(command, ["no such error"], catch_exceptions=False)

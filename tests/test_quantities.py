@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import doctest
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_compress import quantities
+from mlflow_compress.records import Failure, Row
+
+COURSE_HEADER = (
+    "Модель | Метод | Размер весов | Время инференса (CPU, ms) | Время инференса (GPU, ms) | "
+    "Использование RAM (MB) | Использование VRAM (MB) | Качество"
+)
+
+
+def test_examples_in_docstrings() -> None:
+    assert doctest.testmod(quantities).failed == 0
+
+
+def test_the_russian_header_is_the_courses_own() -> None:
+    assert " | ".join(quantities.headers("ru")) == f"Команда | {COURSE_HEADER}"
+
+
+def test_the_english_header_has_the_same_columns() -> None:
+    assert quantities.headers("en")[0] == "Team"
+    assert len(quantities.headers("en")) == len(quantities.headers("ru")) == len(quantities.COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (492.7215, "492.7"),
+        (999.96, "1000"),
+        (24808.46, "24808"),
+        (0.9722, "0.9722"),
+        (0.05123456, "0.05123"),
+        (-3.14159, "-3.142"),
+        (1e-9, "1e-09"),
+        (1.5e15, "1.5e+15"),
+    ],
+)
+def test_number(value: float, text: str) -> None:
+    assert quantities.number(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(96.66796875, "96.67"), (922.146, "922.15"), (0.03124, "0.0312")])
+def test_megabytes(value: float, text: str) -> None:
+    assert quantities.megabytes(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.50016, "0.50x"), (1.0, "1.00x"), (0.0271, "0.027x"), (123.4, "123x")])
+def test_ratio(value: float, text: str) -> None:
+    assert quantities.ratio(value) == text
+
+
+@given(st.floats(-1e300, 1e300))
+def test_a_written_number_is_near_the_number(value: float) -> None:
+    assert math.isclose(float(quantities.number(value)), value, rel_tol=1e-3)
+    assert len(quantities.number(value)) <= 14
+
+
+def test_cells_of_a_row() -> None:
+    row = Row(
+        "alpha",
+        "yolo",
+        "fp16",
+        values={
+            "size/weights_mib": 48.349,
+            "cpu/latency_p50_ms": 379.0,
+            "quality/wer": 0.0426,
+            "quality/accuracy": 0.9722,
+            "quality/samples": 360.0,
+        },
+        ratios={"size/weights_mib": 0.50016, "cpu/latency_p50_ms": 0.7692, "quality/wer": 1.1},
+    )
+    assert quantities.cells(row, "en") == (
+        "alpha",
+        "yolo",
+        "fp16",
+        "48.35 MB (0.50x)",
+        "379.0 (0.77x)",
+        "-",
+        "-",
+        "-",
+        "0.9722 accuracy, 0.04260 WER (n=360)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "shown"),
+    [
+        ("original", "Оригинал"),
+        ("original [batch 16]", "Оригинал [batch 16]"),
+        ("originality", "originality"),
+        ("fp16", "fp16"),
+    ],
+)
+def test_only_the_original_is_translated(method: str, shown: str) -> None:
+    assert quantities.method(method, "ru") == shown
+
+
+@pytest.mark.parametrize("language", quantities.LANGUAGES)
+def test_all_words_are_there_in_each_language(language: str) -> None:
+    assert quantities.legend(language)
+    assert quantities.failures_title(language)
+    for status in ("failed", "skipped"):
+        for device in ("", "cpu", "gpu", "quality"):
+            text = quantities.failure(Failure("alpha", "yolo", "fp16", status, device, "", "run1"), language)
+            assert "alpha, yolo, fp16" in text
+
+
+def test_failure_says_what_where_and_why() -> None:
+    it = Failure("alpha", "yolo", "fp16", "skipped", "gpu", "no such device", "run1")
+    assert quantities.failure(it, "en") == "skipped (GPU): alpha, yolo, fp16: no such device"
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("size/weights_mib", "weights, MB"),
+        ("size/params", "parameters"),
+        ("gpu/latency_p99_ms", "GPU inference time, p99, ms"),
+        ("cpu/throughput_per_s", "CPU throughput, 1/s"),
+        ("cpu/energy_per_item_estimated_j", "CPU energy per sample, estimated, J"),
+        ("cpu/made_up_s", "CPU made up, s"),
+        ("quality/map50_95", "mAP50-95"),
+        ("quality/my_own", "my_own"),
+    ],
+)
+def test_label(name: str, label: str) -> None:
+    assert quantities.label(name, "en") == label
+
+
+def test_the_tables_metrics_come_first_and_are_always_there() -> None:
+    names = ["quality/wer", "cpu/p10", "cpu/p9", "size/params", "other/x", "gpu/latency_p50_ms"]
+    assert quantities.ordered(names) == (
+        *quantities.METRICS,
+        "size/params",
+        "cpu/p9",
+        "cpu/p10",
+        "quality/wer",
+        "other/x",
+    )
+
+
+def test_natural_order() -> None:
+    names = ["v10", "v2", "V1", "v02", "b", "10", "9", ""]
+    assert sorted(names, key=quantities.natural) == ["", "9", "10", "b", "V1", "v02", "v2", "v10"]
+
+
+@given(st.lists(st.text(alphabet="aA0129é٣ ")))
+def test_natural_order_is_total(texts: list[str]) -> None:
+    backwards = texts[::-1]
+    assert sorted(texts, key=quantities.natural) == sorted(backwards, key=quantities.natural)
+
+
+def test_natural_order_takes_thousands_of_digits() -> None:
+    assert quantities.natural("1" * 5000) < quantities.natural("1" * 5001)
