@@ -38,6 +38,7 @@ _SOURCE = {"en": "Experiment", "ru": "Эксперимент"}
 _FAILURES = {"en": "Failed or skipped", "ru": "Не удалось или пропущено"}
 _QUALITY = {
     "bleu": "BLEU",
+    "samples": "scored samples",
     "cer": "CER",
     "f1": "F1",
     "map50": "mAP50",
@@ -54,6 +55,7 @@ _WHAT = {
     "throughput": {"en": "throughput", "ru": "пропускная способность"},
     "load": {"en": "load time", "ru": "время загрузки"},
     "ram_peak": {"en": "peak RAM", "ru": "пик RAM"},
+    "ram_model": {"en": "peak RAM less that of an empty process", "ru": "пик RAM без пустого процесса"},
     "vram_peak": {"en": "peak VRAM", "ru": "пик VRAM"},
     "energy_per_item": {"en": "energy per sample", "ru": "энергия на пример"},
     "energy_per_item_estimated": {

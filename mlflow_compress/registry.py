@@ -90,14 +90,22 @@ def build(kind: str, name: str, options: Mapping[str, Any] | None = None) -> Any
     return find(kind, name)(**check(kind, name, options or {}))
 
 
+def about(kind: str, name: str) -> str:
+    """Give the first line of a plugin's documentation."""
+    return (inspect.getdoc(find(kind, name)) or "").partition("\n")[0]
+
+
 def options_of(kind: str, name: str) -> dict[str, tuple[str, Any]]:
-    """Give a plugin's options: type and default, by name."""
+    """Give a plugin's options: what they take and their default, by name."""
     plugin = find(kind, name)
     hints = typing.get_type_hints(plugin)
-    return {
-        field.name: (getattr(hints[field.name], "__name__", str(hints[field.name])), _default(field))
-        for field in dataclasses.fields(plugin)
-    }
+    return {field.name: (_takes(hints[field.name]), _default(field)) for field in dataclasses.fields(plugin)}
+
+
+def _takes(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "|".join(str(choice) for choice in typing.get_args(hint))
+    return str(getattr(hint, "__name__", hint))
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

@@ -93,6 +93,22 @@ class Store:
             run = self._client.create_run(experiment_id, run_name=name, tags=_cut(tags), start_time=start_ms)
             return str(run.info.run_id)
 
+    def experiment_of(self, run_id: str) -> str:
+        """Give the id of the experiment that a run belongs to."""
+        with _told(self.uri):
+            return str(self._client.get_run(run_id).info.experiment_id)
+
+    def name_of(self, run_id: str) -> str:
+        """Give a run's name."""
+        with _told(self.uri):
+            return str(self._client.get_run(run_id).info.run_name or "")
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run."""
+        with _told(self.uri):
+            for key, value in _cut(tags).items():
+                self._client.set_tag(run_id, key, value)
+
     def end(self, run_id: str, succeeded: bool) -> None:
         """End a run as FINISHED or FAILED."""
         with _told(self.uri):
@@ -322,6 +338,8 @@ def _secrets(uri: str) -> list[str]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep MLflow's notices about tables and signatures off the user's terminal."""
+    import mlflow  # noqa: F401  (sets its own levels when it is imported)
+
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

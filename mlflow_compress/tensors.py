@@ -128,13 +128,14 @@ def held(module: Any) -> Iterator[tuple[Any, bool]]:
         The plain tensor, and whether its elements are parameters (rather than scales and zero points).
     """
     seen: set[Any] = set()
-    parameters = [parameter.data for parameter in module.parameters()]
-    packed = [value for value in module.state_dict().values() if not _is_plain(value)]
-    for value in parameters + packed:
-        for tensor, is_parameter in _opened(value):
+    for parameter in module.parameters():
+        for tensor, is_parameter in _opened(parameter.data):
             if (identity := _identity(tensor)) not in seen:
                 seen.add(identity)
                 yield tensor, is_parameter
+    for value in module.state_dict().values():
+        if not _is_tensor(value) or value.is_quantized:
+            yield from _opened(value)  # unpacked into fresh copies: their addresses tell nothing
 
 
 def _opened(value: Any) -> Iterator[tuple[Any, bool]]:
@@ -161,6 +162,12 @@ def _is_plain(value: Any) -> bool:
     import torch
 
     return type(value) in (torch.Tensor, torch.nn.Parameter) and not value.is_quantized
+
+
+def _is_tensor(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
 
 
 def _identity(tensor: Any) -> Any:

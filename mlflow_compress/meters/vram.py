@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
+from typing import Any
 
 _MIB = 2**20
 
@@ -34,6 +36,12 @@ def numbers(group: str) -> dict[str, float]:
     return found
 
 
+def present() -> bool:
+    """Say whether this machine has an NVIDIA GPU with a driver, without importing torch."""
+    with _nvml() as nvml:
+        return bool(nvml) and nvml.nvmlDeviceGetCount() > 0
+
+
 def driver_version() -> str:
     """Give the driver's version; empty where there is no driver."""
     with _nvml() as nvml:
@@ -57,7 +65,7 @@ def _driver_bytes(index: int) -> int | None:
 
 
 @contextlib.contextmanager
-def _nvml():  # type: ignore[no-untyped-def]
+def _nvml() -> Iterator[Any]:
     """Open NVML; gives None where there is no driver."""
     import pynvml
 

@@ -1,0 +1,366 @@
+"""`compress-bench`: measures models, before and after compression, and writes the results to MLflow. It reads nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlflow_compress.errors import CompressError, RecipeError, StoreError, WeightsError, WorkerError
+from mlflow_compress.manners import Group
+
+if TYPE_CHECKING:
+    from mlflow_compress.records import Result, Variant
+    from mlflow_compress.store import Store
+
+_AUTO = "auto"
+_GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named
+_EXIT_CODES = {cls.__name__: cls.exit_code for cls in (RecipeError, WeightsError)}
+
+_EPILOG = """\b
+Exit codes:
+  0  measured, or skipped because the method does not apply
+  1  a variant failed
+  2  a wrong name or option: nothing was run
+  3  the weights can't be had
+  4  the tracking server can't be reached: nothing was run
+"""
+
+
+class _AutoInt(click.ParamType):
+    """A whole number from 1, or `auto`."""
+
+    name = "number|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value is None or value == _AUTO:
+            return None
+        return click.IntRange(min=1).convert(value, param, ctx)
+
+
+def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that `run` and `sweep` share."""
+    options = [
+        click.option("--team", default=_AUTO, help="Whose row it is. [auto: COMPRESS_TEAM, or none]"),
+        click.option("--device", type=click.Choice([_AUTO, "cpu", "cuda"]), default=_AUTO, show_default=True,
+                     help="Where to measure. auto: on the CPU, and on the GPU where there is one."),
+        click.option("--weights", default=_AUTO, show_default=True,
+                     help="auto, pretrained, random, or a path. auto takes random ones when the hub is out of reach."),
+        click.option("--data", default=_AUTO, show_default=True,
+                     help="What quality is scored on. auto: as the recipe says; none: skip quality."),
+        click.option("--batch-size", type=_AutoInt(), default=_AUTO, help="Samples in one timed call."),
+        click.option("--threads", type=_AutoInt(), default=_AUTO, help="CPU threads. [auto: the physical cores]"),
+        click.option("--limit", type=_AutoInt(), default=_AUTO, help="Most samples to score. [auto: all]"),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of random weights and inputs."),
+        click.option("--iterations", type=click.IntRange(min=1), default=50, show_default=True,
+                     help="Timed calls, at least."),
+        click.option("--seconds", type=click.FloatRange(min=0), default=3.0, show_default=True,
+                     help="Seconds of timed calls, at least."),
+        click.option("--max-seconds", type=click.FloatRange(min=0), default=60.0, show_default=True,
+                     help="Seconds of timed calls, at most, whatever --iterations says (but 6 calls)."),
+        click.option("--timeout", type=click.FloatRange(min=1), default=3600.0, show_default=True,
+                     help="Seconds after which a variant is stopped and has failed."),
+        click.option("--option", "-O", "options", multiple=True, metavar="KEY=VALUE",
+                     help="An option of the model's family; may be given again."),
+        click.option("--experiment", "-e", help="Experiment to log to. [MLFLOW_EXPERIMENT_NAME, or Default]"),
+        click.option("--tracking-uri", metavar="URI", help="Tracking server. [MLFLOW_TRACKING_URI, or mlflow.db here]"),
+        click.option("--log-model", type=bool, default=True, show_default=True,
+                     help="Whether to log the model itself as an artifact."),
+        click.option("--no-log-model", "log_model", flag_value=False, type=bool, help="The same as --log-model false."),
+        click.option("--json", "as_json", is_flag=True, help="Print the results as JSON."),
+        click.option("--quiet", "-q", is_flag=True, help="No progress on standard error."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(
+    cls=Group,
+    epilog=_EPILOG,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda name: name.replace("_", "-"),  # `mlflow run -P batch_size=4` writes --batch_size
+        "max_content_width": 110,
+    },
+)
+@click.version_option(package_name="mlflow-compress")
+def main() -> None:
+    """Measure models before and after compression, all the same way, and log them to MLflow."""
+
+
+@main.command(epilog=_EPILOG)
+@click.argument("model")
+@click.option("--method", default="original", show_default=True,
+              help="A chain of methods: prune_magnitude:amount=0.5+int8_dynamic")  # fmt: skip
+@_settings
+def run(model: str, method: str, **given: Any) -> None:
+    """Measure MODEL (a recipe's name, or a recipe.yaml) under one method."""
+    from mlflow_compress import recipe
+
+    chain = recipe.parse_chain(method)
+    results = _measure([model], lambda _: [(recipe.chain_name(chain), chain)], {"method": method}, given)
+    _exit(results, only=True)
+
+
+@main.command(epilog=_EPILOG)
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@_settings
+def sweep(models: tuple[str, ...], **given: Any) -> None:
+    """Measure every variant that the recipes of MODEL... name."""
+    results = _measure(models, lambda recipe: recipe.variants, {}, given)
+    _exit(results, only=False)
+
+
+@main.command("list")
+@click.argument("kind", type=click.Choice(["models", "families", "methods", "metrics", "renderers"]))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(kind: str, as_json: bool) -> None:
+    """List what there is of a KIND, with options."""
+    from mlflow_compress import recipe, registry
+
+    if kind == "models":
+        rows = [{"name": name, "family": (read := recipe.read(name)).family, "source": read.source}
+                for name in recipe.names()]  # fmt: skip
+        lines = [f"{row['name']:<16} {row['family']:<20} {row['source']}" for row in rows]
+    else:
+        rows, lines = [], []
+        for name in registry.names(kind):
+            about, options = registry.about(kind, name), registry.options_of(kind, name)
+            rows.append({"name": name, "about": about, "options": {key: list(it) for key, it in options.items()}})
+            lines.append(f"{name:<20} {about}")
+            lines += [f"{'':<22}{key}={default}  ({takes})" for key, (takes, default) in options.items()]
+    click.echo(json.dumps(rows, indent=1) if as_json else "\n".join(lines))
+
+
+@main.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+def check(models: tuple[str, ...]) -> None:
+    """Check recipes, and say what a sweep of them would measure. Nothing is run."""
+    from mlflow_compress import recipe
+
+    for model in models:
+        found = recipe.read(model)
+        for variant in recipe.plan(found, found.variants, recipe.Settings()):
+            click.echo(f"{variant.model}, {variant.method}")
+
+
+def _measure(
+    models: Sequence[str],
+    chains: Callable[[Any], Sequence[tuple[str, Any]]],
+    asked: Mapping[str, str],
+    given: dict[str, Any],
+) -> list[Result]:
+    """Plan, connect, and measure one variant after the other; each is logged before the next begins."""
+    from mlflow_compress import recipe
+    from mlflow_compress.progress import Progress
+    from mlflow_compress.store import open_store
+
+    settings = _read_settings(given)
+    variants: list[Variant] = []
+    for model in models:
+        found = recipe.read(model)
+        variants += recipe.plan(found, chains(found), settings)
+    store = open_store(given["tracking_uri"])
+    log = _Log(store, given, asked, alone=len(variants) == 1 and "method" in asked)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too
+
+    progress = Progress(sys.stderr, given["quiet"])
+    results = []
+    for number, variant in enumerate(variants, 1):
+        position = f"[{number}/{len(variants)}] " if len(variants) > 1 else ""
+        progress.begin(f"{position}{variant.model}, {variant.method}")
+        result = _one(variant, log, progress)
+        results.append(result)
+        if not given["as_json"]:
+            from mlflow_compress import note
+
+            click.echo(note.text(result))
+    if given["as_json"]:
+        click.echo(json.dumps([_brief(result) for result in results], ensure_ascii=False, indent=1))
+    log.close(results)
+    return results
+
+
+def _one(variant: Variant, log: _Log, progress: Any) -> Result:
+    """Measure one variant and log it. The folder with the result outlives a server that refuses it."""
+    from mlflow_compress import isolate
+    from mlflow_compress.records import write_json
+
+    folder = Path(tempfile.mkdtemp(prefix="mlflow-compress-"))
+    try:
+        result = isolate.run(variant, folder, progress.event)
+        write_json(folder / "result.json", result)
+        progress.event({"stage": "logging"})
+        try:
+            log.add(result, folder)
+        except StoreError as error:
+            kept = Path(tempfile.mkdtemp(prefix="mlflow-compress-result-"), "result.json")
+            shutil.copy(folder / "result.json", kept)
+            raise StoreError(f"{error}. The result is not lost: it is in {kept}") from error
+        progress.end(f"{result.status}, {result.ended_s - result.started_s:.0f} s")
+        return result
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Log:
+    """Where results go: the run that `mlflow run` made, or runs of our own."""
+
+    def __init__(self, store: Store, given: Mapping[str, Any], asked: Mapping[str, str], alone: bool) -> None:
+        """Find the experiment, and the run that is already there.
+
+        Args:
+            store: the tracking store.
+            given: the command's options.
+            asked: further parameters to log.
+            alone: whether there is one variant only, which then takes the run of `mlflow run`.
+        """
+        self._store = store
+        self._log_model = given["log_model"]
+        self._asked = {**{key: str(given[key]) for key in _LOGGED if given[key] is not None}, **asked}
+        self._outer = os.environ.get("MLFLOW_RUN_ID")
+        self._alone = alone
+        if self._outer:
+            self._experiment = store.experiment_of(self._outer)
+            if not alone:
+                store.tag(self._outer, {"compress.role": "sweep", "team": given["team"]})
+        else:
+            self._experiment = _experiment(store, given["experiment"])
+
+    def add(self, result: Result, folder: Path) -> None:
+        """Log a result: numbers first, the model last."""
+        from mlflow_compress import isolate, note, plot
+
+        variant = result.variant
+        name = f"{variant.model} {variant.method}"
+        asked = {**self._asked, "model": variant.model, "method": variant.method, "team": variant.team,
+                 "family": variant.family, "source": variant.source}  # fmt: skip
+        asked |= {f"option.{key}": str(value) for key, value in variant.options.items() if key != "architecture"}
+        own = not (self._outer and self._alone)
+        if own:
+            tags = {"mlflow.parentRunId": self._outer} if self._outer else {}
+            tags |= {"compress.role": "variant"}
+            run_id = self._store.start(self._experiment, name, tags, int(result.started_s * 1000))
+        else:
+            assert self._outer is not None
+            run_id = self._outer
+            if _GENERATED_NAME.fullmatch(self._store.name_of(run_id)):
+                self._store.tag(run_id, {"mlflow.runName": name})
+        files = {} if result.status == "ok" else {f"logs/{each}": text for each, text in isolate.logs(folder).items()}
+        if (picture := plot.latency_png(result)) is not None:
+            files["latency.png"] = picture
+        try:
+            self._store.log(run_id, result, asked, note.markdown(result), files)
+            if self._log_model and result.status != "skipped" and result.outcomes:
+                self._store.log_model(run_id, isolate.model_folder(folder), _requirements(variant.family))
+        finally:
+            if own:
+                self._store.end(run_id, succeeded=result.status != "failed")
+
+    def close(self, results: Sequence[Result]) -> None:
+        """Describe a sweep in the run that `mlflow run` made for it."""
+        if self._outer and not self._alone:
+            from mlflow_compress import note
+
+            self._store.tag(self._outer, {"mlflow.note.content": "\n".join(note.markdown(each) for each in results)})
+
+
+def _experiment(store: Store, name: str | None) -> str:
+    """Choose the experiment as MLflow does: by option, by environment, or `Default`."""
+    if not name and (found := os.environ.get("MLFLOW_EXPERIMENT_ID")):
+        return found
+    return store.experiment_id(name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "Default")
+
+
+_LOGGED = ("device", "weights", "data", "batch_size", "threads", "limit", "seed", "iterations", "seconds", "max_seconds")
+
+
+def _read_settings(given: Mapping[str, Any]) -> Any:
+    from mlflow_compress.meters import vram
+    from mlflow_compress.recipe import Settings
+    from mlflow_compress.records import Budget
+
+    devices = {"cpu": ("cpu",), "cuda": ("cuda",)}.get(given["device"])
+    options = {}
+    for pair in given["options"]:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise RecipeError(f"--option {pair!r} is no KEY=VALUE.")
+        options[key] = value
+    return Settings(
+        team=_team(given["team"]),
+        devices=devices or (("cpu", "cuda") if vram.present() else ("cpu",)),
+        weights=given["weights"],
+        data=given["data"],
+        batch_size=given["batch_size"],
+        threads=given["threads"],
+        seed=given["seed"],
+        limit=given["limit"],
+        options=options,
+        budget=Budget(
+            min_iterations=given["iterations"],
+            min_seconds=given["seconds"],
+            max_seconds=given["max_seconds"],
+            timeout_seconds=given["timeout"],
+        ),
+    )
+
+
+def _team(name: str) -> str:
+    return (os.environ.get("COMPRESS_TEAM") or "none") if name in ("", _AUTO) else name
+
+
+def _requirements(family: str) -> list[str]:
+    """Name what the logged model needs, with versions. Inferring them would take minutes."""
+    from importlib import metadata
+
+    from mlflow_compress import registry
+
+    needs = ("mlflow-compress", *registry.find("families", family).needs)
+    found = []
+    for name in needs:
+        try:
+            found.append(f"{name}=={metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            found.append(name)
+    return found
+
+
+def _brief(result: Result) -> dict[str, Any]:
+    from mlflow_compress.records import to_json
+
+    data = to_json(result)
+    del data["samples"]
+    return data
+
+
+def _exit(results: Sequence[Result], only: bool) -> None:
+    """Leave with the exit code that the results deserve.
+
+    Raises:
+        WorkerError, WeightsError, RecipeError: something failed.
+    """
+    failed = [result for result in results if result.status == "failed"]
+    if not failed:
+        return
+    if only:
+        code = _EXIT_CODES.get(failed[0].facts.get("error", ""), WorkerError.exit_code)
+        error: CompressError = WorkerError(failed[0].reason)
+        vars(error)["exit_code"] = code
+        raise error
+    names = "; ".join(f"{result.variant.model}, {result.variant.method}" for result in failed)
+    raise WorkerError(f"{len(failed)} of {len(results)} variants failed: {names}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""A result in words: the description of its MLflow run, and the answer on the terminal."""
+
+from __future__ import annotations
+
+import re
+
+from mlflow_compress.quantities import label, number, unit
+from mlflow_compress.records import Result
+
+_SHOWN = (
+    "size/weights_mib",
+    "size/disk_mib",
+    "size/disk_gzip_mib",
+    "size/params",
+    "size/params_nonzero",
+    "cpu/latency_p50_ms",
+    "cpu/latency_p90_ms",
+    "cpu/latency_p99_ms",
+    "cpu/tokens_per_s",
+    "cpu/real_time_factor",
+    "cpu/ram_peak_mib",
+    "cpu/ram_model_mib",
+    "gpu/latency_p50_ms",
+    "gpu/latency_p90_ms",
+    "gpu/latency_p99_ms",
+    "gpu/tokens_per_s",
+    "gpu/real_time_factor",
+    "gpu/vram_peak_mib",
+)
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~$@&:.-])")
+
+
+def facts(result: Result) -> list[tuple[str, str]]:
+    """Give what a person asks first, as pairs of name and number with unit."""
+    rows = []
+    quality = [name for name in result.measurements if name.startswith("quality/")]
+    for name in (*_SHOWN, *quality):
+        if name not in result.measurements:
+            continue
+        value = result.measurements[name]
+        text = f"{value:,.0f}" if name.startswith("size/params") else f"{number(value)} {unit(name)}".strip()
+        low, high = (result.measurements.get(f"{name.removesuffix('_ms')}_{end}_ms") for end in ("low", "high"))
+        if name.endswith("_ms") and low is not None and high is not None:
+            text += f" (95 %: {number(low)} to {number(high)})"
+        rows.append((label(name, "en"), text))
+    return rows
+
+
+def markdown(result: Result) -> str:
+    """Write the run's description. All names are escaped: they are other people's."""
+    variant = result.variant
+    title = f"## {_escaped(variant.model)}, {_escaped(variant.method)}: {result.status}"
+    lines = [title, ""]
+    if result.reason:
+        lines += [_escaped(result.reason), ""]
+    if rows := facts(result):
+        lines += ["| what | measured |", "| :-- | --: |", *(f"| {_escaped(a)} | {_escaped(b)} |" for a, b in rows), ""]
+    if "timed" in result.facts:
+        lines += [f"Timed: {_escaped(result.facts['timed'])}; batch {variant.batch_size}.", ""]
+    environment = result.environment
+    where = [environment.get("cpu_model", ""), environment.get("gpu_model", "")]
+    if "threads" in environment:
+        where.insert(1, f"{environment['threads']} threads")
+    lines += ["On " + _escaped(", ".join(filter(None, where))) + ".", ""]
+    if result.cautions:
+        lines += ["**Before you trust these numbers:**", ""]
+        lines += [f"* {_escaped(each.message)}. {_escaped(each.advice)}" for each in result.cautions]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def text(result: Result) -> str:
+    """Write the answer for a terminal."""
+    variant = result.variant
+    lines = [f"{variant.model}, {variant.method}: {result.status}" + (f" ({result.reason})" if result.reason else "")]
+    rows = facts(result)
+    width = max((len(name) for name, _ in rows), default=0)
+    lines += [f"  {name:<{width}}  {value}" for name, value in rows]
+    lines += [f"  ! {each.message}. {each.advice}" for each in result.cautions]
+    return _printable("\n".join(lines))
+
+
+def _escaped(name: str) -> str:
+    return _MARKUP.sub(r"\\\1", _printable(" ".join(name.split())))
+
+
+def _printable(name: str) -> str:
+    """Take out control characters, which could steer a terminal."""
+    return "".join(char for char in name if char.isprintable() or char == "\n")

@@ -1,0 +1,70 @@
+"""Tells on standard error what is being done and how long it will take: a bar in a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+_BAR_WIDTH = 24
+_LOG_SECONDS = 10.0  # between two lines about the same stage, when this is no terminal
+
+
+class Progress:
+    """Shows the progress of one variant after the other.
+
+    Args:
+        stream: where to write.
+        quiet: write nothing but the ends of variants.
+    """
+
+    def __init__(self, stream: TextIO, quiet: bool = False) -> None:
+        self._stream = stream
+        self._quiet = quiet
+        self._live = stream.isatty()
+        self._title = ""
+        self._stage = ""
+        self._told = 0.0
+
+    def begin(self, title: str) -> None:
+        """Begin a variant."""
+        self._title, self._stage = title, ""
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Take an event of the worker: `stage`, and as far as known `done`, `total`, `seconds_left`."""
+        if self._quiet:
+            return
+        stage = str(event.get("stage", ""))
+        new, self._stage = stage != self._stage, stage
+        text = f"{self._title}: {stage}{_how_far(event)}"
+        if self._live:
+            width = shutil.get_terminal_size().columns - 1
+            self._stream.write(f"\r\x1b[2K{text[:width]}")
+        elif new or ("done" in event and time.monotonic() - self._told >= _LOG_SECONDS):
+            self._stream.write(text + "\n")
+            self._told = time.monotonic()
+        self._stream.flush()
+
+    def end(self, text: str) -> None:
+        """End a variant with a line that stays."""
+        if self._live and not self._quiet:
+            self._stream.write("\r\x1b[2K")
+        self._stream.write(f"{self._title}: {text}\n")
+        self._stream.flush()
+
+
+def _how_far(event: Mapping[str, Any]) -> str:
+    done, total, left = event.get("done"), event.get("total"), event.get("seconds_left")
+    if done is None:
+        return ""
+    if not total:
+        return f" (warm-up, call {done})"
+    filled = min(_BAR_WIDTH, round(_BAR_WIDTH * done / total))
+    ending = f", {_duration(left)} left" if left is not None else ""
+    return f" [{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {done}/{total}{ending}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
