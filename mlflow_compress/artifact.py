@@ -1,9 +1,9 @@
 """The model folder: what `prepare` writes, `measure` restores, and the tracking server keeps.
 
-    model/
-        manifest.json       family, options, chain, where the weights came from
-        weights.safetensors or weights.pt, or what a method of another runtime wrote
-        config.json, ...    what the family needs to build the architecture
+model/
+    manifest.json       family, options, chain, where the weights came from
+    weights.safetensors or weights.pt, or what a method of another runtime wrote
+    config.json, ...    what the family needs to build the architecture
 """
 
 from __future__ import annotations

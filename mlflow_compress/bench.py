@@ -1,4 +1,4 @@
-"""`compress-bench`: measures models, before and after compression, and writes the results to MLflow. It reads nothing."""
+"""`compress-bench`: measures models, before and after compression, and writes the results to MLflow."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Exit codes:
 """
 
 
-class _AutoInt(click.ParamType):
+class _AutoInt(click.ParamType[int | None]):
     """A whole number from 1, or `auto`."""
 
     name = "number|auto"
@@ -129,8 +129,10 @@ def list_(kind: str, as_json: bool) -> None:
     from mlflow_compress import recipe, registry
 
     if kind == "models":
-        rows = [{"name": name, "family": (read := recipe.read(name)).family, "source": read.source}
-                for name in recipe.names()]  # fmt: skip
+        recipes = [recipe.read(name) for name in recipe.names()]
+        rows: list[dict[str, Any]] = [
+            {"name": each.name, "family": each.family, "source": each.source} for each in recipes
+        ]
         lines = [f"{row['name']:<16} {row['family']:<20} {row['source']}" for row in rows]
     else:
         rows, lines = [], []
@@ -282,7 +284,18 @@ def _experiment(store: Store, name: str | None) -> str:
     return store.experiment_id(name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "Default")
 
 
-_LOGGED = ("device", "weights", "data", "batch_size", "threads", "limit", "seed", "iterations", "seconds", "max_seconds")
+_LOGGED = (
+    "device",
+    "weights",
+    "data",
+    "batch_size",
+    "threads",
+    "limit",
+    "seed",
+    "iterations",
+    "seconds",
+    "max_seconds",
+)
 
 
 def _read_settings(given: Mapping[str, Any]) -> Any:

@@ -18,7 +18,7 @@ class RecipeError(CompressError):
     exit_code = 2
 
 
-class UnknownName(RecipeError):
+class UnknownName(RecipeError):  # noqa: N818  (says what is wrong without a suffix)
     """A name that nothing bears.
 
     Args:

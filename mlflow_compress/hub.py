@@ -1,4 +1,4 @@
-"""Where a transformers model comes from: the hub, its local cache, a folder, or its architecture with random weights."""
+"""Where a transformers model comes from: the hub, its cache, a folder, or its architecture with random weights."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def _ask(endpoint: str) -> str | None:
     import urllib.error
     import urllib.request
 
-    request = urllib.request.Request(endpoint, method="HEAD", headers={"User-Agent": "mlflow-compress"})
+    request = urllib.request.Request(endpoint, method="HEAD", headers={"User-Agent": "mlflow-compress"})  # noqa: S310
     try:
-        urllib.request.urlopen(request, timeout=_REACH_SECONDS).close()
+        urllib.request.urlopen(request, timeout=_REACH_SECONDS).close()  # noqa: S310
     except urllib.error.HTTPError:
         return None  # it answers
     except (OSError, ValueError) as error:
@@ -102,9 +102,7 @@ def _ask(endpoint: str) -> str | None:
     return None
 
 
-def load_transformer(
-    auto_class: str, source: str, origin: Origin, architecture: Mapping[str, Any], seed: int
-) -> Model:
+def load_transformer(auto_class: str, source: str, origin: Origin, architecture: Mapping[str, Any], seed: int) -> Model:
     """Load a transformers model in float32 on the CPU, from where `find_weights` said.
 
     Args:

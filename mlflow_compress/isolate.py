@@ -1,7 +1,8 @@
-"""The process wall: each verb of the worker runs in a fresh process, and whatever happens there becomes one `Result`."""
+"""The process wall: each verb of the worker runs in a fresh process, and what happens there becomes one `Result`."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -127,7 +128,12 @@ def _spawn(verb: str, variant: Variant, folder: Path, listener: Listener, device
             start_new_session=True,
         )
         late = threading.Event()
-        timer = threading.Timer(timeout, lambda: (late.set(), _kill(process)))
+
+        def stop() -> None:
+            late.set()
+            _kill(process)
+
+        timer = threading.Timer(timeout, stop)
         timer.start()
         try:
             assert process.stdout is not None
@@ -147,10 +153,8 @@ def _spawn(verb: str, variant: Variant, folder: Path, listener: Listener, device
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """End the worker and whatever it started."""
     if hasattr(os, "killpg"):
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
     elif process.poll() is None:
         process.kill()
     process.wait()

@@ -20,7 +20,7 @@ class Predictor:
         """Predict, one answer for each input.
 
         Args:
-            data: a list of inputs, an array whose first axis counts them, or a data frame whose first column holds them.
+            data: a list of inputs, an array whose first axis counts them, or a data frame: its first column holds them.
             params: not used.
         """
         return self._restored.family.predict(self._restored.model, _inputs(data))

@@ -1,6 +1,6 @@
 """Finds plugins: one per file in the package's own folders, and those that other distributions declare.
 
-A distribution adds a method with an entry point: `[project.entry-points."mlflow_compress.methods"] my_method = "module:Class"`.
+A distribution adds a method with an entry point of the group `mlflow_compress.methods`: `my_method = "module:Class"`.
 """
 
 from __future__ import annotations

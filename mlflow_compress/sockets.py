@@ -1,7 +1,7 @@
 """The four sockets that take plugins: `Family`, `Method`, `Metric`, `Renderer`.
 
-A plugin is one class in one file. The file's name is the plugin's name, and the class, a dataclass, declares its options
-as typed fields. Heavy libraries are imported inside the verbs, so that listing plugins costs nothing.
+A plugin is one class in one file. The file's name is the plugin's name, and the class, a dataclass, declares its
+options as typed fields. Heavy libraries are imported inside the verbs, so that listing plugins costs nothing.
 """
 
 from __future__ import annotations

@@ -107,7 +107,9 @@ def cast(module: Any, dtype: Any) -> None:
             if buffer.is_floating_point() and name not in layer._non_persistent_buffers_set:
                 setattr(layer, name, buffer.to(dtype))
     if not changed:
-        raise Unsupported(f"there is no floating-point parameter that is not {str(dtype).removeprefix('torch.')} already")
+        raise Unsupported(
+            f"there is no floating-point parameter that is not {str(dtype).removeprefix('torch.')} already"
+        )
 
 
 @contextlib.contextmanager

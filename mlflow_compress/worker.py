@@ -157,15 +157,14 @@ def _time(
     import torch
 
     from mlflow_compress.meters import latency
+    from mlflow_compress.percentiles import percentile
 
     group = "gpu" if device == "cuda" else "cpu"
     with torch.inference_mode():
         report.stage(f"checking one call on {group}")
         _require_numbers(family.run(model, batch, lambda stage: None))
         report.stage(f"timing on {group}")
-        timing = latency.measure(
-            lambda mark: family.run(model, batch, mark), device, variant.budget, report.progress
-        )
+        timing = latency.measure(lambda mark: family.run(model, batch, mark), device, variant.budget, report.progress)
         numbers, cautions = latency.summarise(timing, group, variant.batch_size)
         samples = {f"{group}/latency_ms": timing.wall_ms, f"{group}/warmup_ms": timing.warmup_ms}
         if timing.events_ms:
@@ -177,9 +176,9 @@ def _time(
         short = latency.brief(variant.budget)
         for stage, call in family.around(model, variant.batch_size, variant.seed).items():
             report.stage(f"timing {stage}")
-            apart = latency.measure(lambda mark, call=call: call(), device, short, report.progress)
+            apart = latency.measure(latency.unmarked(call), device, short, report.progress)
             samples[f"{group}/{stage}_ms"] = apart.wall_ms
-            numbers[f"{group}/{stage}_p50_ms"] = latency.percentile(apart.wall_ms, 50)
+            numbers[f"{group}/{stage}_p50_ms"] = percentile(apart.wall_ms, 50)
     return numbers, samples, cautions
 
 

@@ -125,9 +125,7 @@ class Asr(Family):
         """Build the unfilled recogniser, its feature extractor and its tokenizer."""
         from transformers import GenerationConfig
 
-        model = restore_transformer(
-            _AUTO_CLASS, folder, features="AutoFeatureExtractor", tokenizer="AutoTokenizer"
-        )
+        model = restore_transformer(_AUTO_CLASS, folder, features="AutoFeatureExtractor", tokenizer="AutoTokenizer")
         model.module.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
         return model
 

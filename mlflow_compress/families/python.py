@@ -49,7 +49,7 @@ class Python(Family):
     function: str = "model"
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
-        """Build the module and fill it: from `load_weights`, its cache, or the path in `weights` (see `Family.load`)."""
+        """Build the module and fill it: by `load_weights`, from its cache, or from a path (see `Family.load`)."""
         import torch
 
         path = folder / source
@@ -90,10 +90,12 @@ class Python(Family):
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
         """Take the file's own labelled samples; `data` can only be `own`."""
         if data != "own":
-            raise RecipeError(f"A model of one's own brings its samples in its file: say data=own or none, not {data!r}.")
+            raise RecipeError(
+                f"A model of one's own brings its samples in its file: say data=own or none, not {data!r}."
+            )
         pairs = list(_function(model.assets["code"], "samples", model.assets["path"])())
         if limit is not None and limit < len(pairs):
-            pairs = random.Random(seed).sample(pairs, limit)
+            pairs = random.Random(seed).sample(pairs, limit)  # noqa: S311  (nothing secret)
         return [Sample(inputs, reference) for inputs, reference in pairs]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[Any]:

@@ -104,7 +104,8 @@ class Yolo(Family):
         from ultralytics.data.augment import LetterBox
 
         letterbox = LetterBox((self.image_size, self.image_size), auto=False)
-        images = np.stack([letterbox(image=photo)[..., ::-1].transpose(2, 0, 1) for photo in photos])
+        boxed: list[Any] = [letterbox(image=photo) for photo in photos]
+        images = np.stack([each[..., ::-1].transpose(2, 0, 1) for each in boxed])
         return torch.from_numpy(images.copy()).to(model.device, _dtype(model.module)) / 255
 
     def _boxes(self, raw: Any) -> list[Any]:
@@ -174,7 +175,7 @@ def _download(source: str) -> Path:
 
 
 def _from_file(path: Path) -> Any:
-    from ultralytics import YOLO
+    from ultralytics.models import YOLO
 
     try:
         module = YOLO(str(path)).model
@@ -185,7 +186,7 @@ def _from_file(path: Path) -> Any:
 
 
 def _from_architecture(source: str) -> Any:
-    from ultralytics import YOLO
+    from ultralytics.models import YOLO
 
     try:
         module = YOLO(Path(source).with_suffix(".yaml").name).model

@@ -68,6 +68,11 @@ def measure(call: Callable[[Mark], object], device: str, budget: Budget, progres
     return timing
 
 
+def unmarked(call: Callable[[], object]) -> Callable[[Mark], object]:
+    """Make a call without stages one that can be measured."""
+    return lambda mark: call()
+
+
 def brief(budget: Budget) -> Budget:
     """Give a budget for the stages around the timed call: as many calls, a tenth of the time."""
     return dataclasses.replace(

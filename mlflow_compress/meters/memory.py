@@ -1,7 +1,7 @@
 """How much memory the process holds at its peak, by phase.
 
-Covers: resident memory of this process, its shared libraries and touched memory-mapped weights, at the highest moment of
-each phase. On Linux this is the kernel's own high-water mark, reset between phases, so that no peak can be missed;
+Covers: resident memory of this process, its shared libraries and touched memory-mapped weights, at the highest moment
+of each phase. On Linux this is the kernel's own high-water mark, reset between phases, so that no peak can be missed;
 elsewhere it is sampled every 2 ms.
 Does not cover: swapped-out pages, child processes, memory of the device (see `vram`).
 """

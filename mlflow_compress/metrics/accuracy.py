@@ -23,4 +23,5 @@ class Accuracy(Metric):
         """Score label by label."""
         if not references or len(references) != len(predictions):
             raise ValueError(f"{len(references)} references and {len(predictions)} predictions can't be scored")
-        return sum(a == b for a, b in zip(references, predictions, strict=True)) / len(references)
+        right = sum(bool(a == b) for a, b in zip(references, predictions, strict=True))
+        return right / len(references)
