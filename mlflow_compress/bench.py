@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import sys
@@ -19,11 +18,10 @@ from mlflow_compress.errors import CompressError, RecipeError, StoreError, Weigh
 from mlflow_compress.manners import Group
 
 if TYPE_CHECKING:
+    from mlflow_compress.log import Log
     from mlflow_compress.records import Result, Variant
-    from mlflow_compress.store import Store
 
 _AUTO = "auto"
-_GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named
 _EXIT_CODES = {cls.__name__: cls.exit_code for cls in (RecipeError, WeightsError)}
 
 _EPILOG = """\b
@@ -164,6 +162,7 @@ def _measure(
 ) -> list[Result]:
     """Plan, connect, and measure one variant after the other; each is logged before the next begins."""
     from mlflow_compress import recipe
+    from mlflow_compress.log import Log
     from mlflow_compress.progress import Progress
     from mlflow_compress.store import open_store
 
@@ -173,7 +172,7 @@ def _measure(
         found = recipe.read(model)
         variants += recipe.plan(found, chains(found), settings)
     store = open_store(given["tracking_uri"])
-    log = _Log(store, given, asked, alone=len(variants) == 1 and "method" in asked)
+    log = Log(store, {**_asked(given), **asked}, given["experiment"], models, given["log_model"])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too
 
     progress = Progress(sys.stderr, given["quiet"])
@@ -193,7 +192,7 @@ def _measure(
     return results
 
 
-def _one(variant: Variant, log: _Log, progress: Any) -> Result:
+def _one(variant: Variant, log: Log, progress: Any) -> Result:
     """Measure one variant and log it. The folder with the result outlives a server that refuses it."""
     from mlflow_compress import isolate
     from mlflow_compress.records import write_json
@@ -215,76 +214,7 @@ def _one(variant: Variant, log: _Log, progress: Any) -> Result:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-class _Log:
-    """Where results go: the run that `mlflow run` made, or runs of our own."""
-
-    def __init__(self, store: Store, given: Mapping[str, Any], asked: Mapping[str, str], alone: bool) -> None:
-        """Find the experiment, and the run that is already there.
-
-        Args:
-            store: the tracking store.
-            given: the command's options.
-            asked: further parameters to log.
-            alone: whether there is one variant only, which then takes the run of `mlflow run`.
-        """
-        self._store = store
-        self._log_model = given["log_model"]
-        self._asked = {**{key: str(given[key]) for key in _LOGGED if given[key] is not None}, **asked}
-        self._outer = os.environ.get("MLFLOW_RUN_ID")
-        self._alone = alone
-        if self._outer:
-            self._experiment = store.experiment_of(self._outer)
-            if not alone:
-                store.tag(self._outer, {"compress.role": "sweep", "team": given["team"]})
-        else:
-            self._experiment = _experiment(store, given["experiment"])
-
-    def add(self, result: Result, folder: Path) -> None:
-        """Log a result: numbers first, the model last."""
-        from mlflow_compress import isolate, note, plot
-
-        variant = result.variant
-        name = f"{variant.model} {variant.method}"
-        asked = {**self._asked, "model": variant.model, "method": variant.method, "team": variant.team,
-                 "family": variant.family, "source": variant.source}  # fmt: skip
-        asked |= {f"option.{key}": str(value) for key, value in variant.options.items() if key != "architecture"}
-        own = not (self._outer and self._alone)
-        if own:
-            tags = {"mlflow.parentRunId": self._outer} if self._outer else {}
-            tags |= {"compress.role": "variant"}
-            run_id = self._store.start(self._experiment, name, tags, int(result.started_s * 1000))
-        else:
-            assert self._outer is not None
-            run_id = self._outer
-            if _GENERATED_NAME.fullmatch(self._store.name_of(run_id)):
-                self._store.tag(run_id, {"mlflow.runName": name})
-        files = {} if result.status == "ok" else {f"logs/{each}": text for each, text in isolate.logs(folder).items()}
-        if (picture := plot.latency_png(result)) is not None:
-            files["latency.png"] = picture
-        try:
-            self._store.log(run_id, result, asked, note.markdown(result), files)
-            if self._log_model and result.status != "skipped" and result.outcomes:
-                self._store.log_model(run_id, isolate.model_folder(folder), _requirements(variant.family))
-        finally:
-            if own:
-                self._store.end(run_id, succeeded=result.status != "failed")
-
-    def close(self, results: Sequence[Result]) -> None:
-        """Describe a sweep in the run that `mlflow run` made for it."""
-        if self._outer and not self._alone:
-            from mlflow_compress import note
-
-            self._store.tag(self._outer, {"mlflow.note.content": "\n".join(note.markdown(each) for each in results)})
-
-
-def _experiment(store: Store, name: str | None) -> str:
-    """Choose the experiment as MLflow does: by option, by environment, or `Default`."""
-    if not name and (found := os.environ.get("MLFLOW_EXPERIMENT_ID")):
-        return found
-    return store.experiment_id(name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "Default")
-
-
-_LOGGED = (
+_ASKED = (
     "device",
     "weights",
     "data",
@@ -296,6 +226,11 @@ _LOGGED = (
     "seconds",
     "max_seconds",
 )
+
+
+def _asked(given: Mapping[str, Any]) -> dict[str, str]:
+    """Give the settings as they were asked for, to be logged as parameters."""
+    return {key: _AUTO if given[key] is None else str(given[key]) for key in _ASKED}
 
 
 def _read_settings(given: Mapping[str, Any]) -> Any:
@@ -331,22 +266,6 @@ def _read_settings(given: Mapping[str, Any]) -> Any:
 
 def _team(name: str) -> str:
     return (os.environ.get("COMPRESS_TEAM") or "none") if name in ("", _AUTO) else name
-
-
-def _requirements(family: str) -> list[str]:
-    """Name what the logged model needs, with versions. Inferring them would take minutes."""
-    from importlib import metadata
-
-    from mlflow_compress import registry
-
-    needs = ("mlflow-compress", *registry.find("families", family).needs)
-    found = []
-    for name in needs:
-        try:
-            found.append(f"{name}=={metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            found.append(name)
-    return found
 
 
 def _brief(result: Result) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow_compress.errors import WeightsError
+from mlflow_compress.errors import RecipeError, WeightsError
 from mlflow_compress.sockets import Model
 
 _REACH_SECONDS = 6.0  # to find out whether the hub answers; "offline" must be said within 10 s
@@ -89,6 +89,7 @@ def unreachable() -> str | None:
 
 
 def _ask(endpoint: str) -> str | None:
+    import http.client
     import urllib.error
     import urllib.request
 
@@ -97,7 +98,7 @@ def _ask(endpoint: str) -> str | None:
         urllib.request.urlopen(request, timeout=_REACH_SECONDS).close()  # noqa: S310
     except urllib.error.HTTPError:
         return None  # it answers
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return f"{endpoint} can't be reached ({getattr(error, 'reason', error)})"
     return None
 
@@ -118,6 +119,7 @@ def load_transformer(auto_class: str, source: str, origin: Origin, architecture:
 
     Raises:
         WeightsError: the files are missing, corrupt, gated or of another architecture.
+        RecipeError: the architecture is none that transformers can build.
     """
     import torch
     import transformers
@@ -145,7 +147,11 @@ def _config(source: str, architecture: Mapping[str, Any]) -> Any:
             "options.architecture, or give a local folder."
         )
     fields = dict(architecture)
-    return AutoConfig.for_model(fields.pop("model_type"), **fields)
+    try:
+        return AutoConfig.for_model(fields.pop("model_type"), **fields)
+    except Exception as error:  # KeyError, ValueError, and the config's own checks of each field
+        message = " ".join(str(error).split())[:400]
+        raise RecipeError(f"options.architecture of {source} describes no model: {message}") from error
 
 
 def _from_pretrained(loader: Any, origin: Origin) -> tuple[Any, str]:

@@ -175,7 +175,10 @@ def _environment(variant: Variant, verb: str) -> dict[str, str]:
 
 
 def _event(line: bytes) -> Mapping[str, Any]:
-    event = json.loads(line)
+    try:
+        event = json.loads(line)
+    except ValueError:  # the worker was killed in the middle of a line
+        return {}
     return event if isinstance(event, dict) else {}
 
 

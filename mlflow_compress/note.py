@@ -27,6 +27,7 @@ _SHOWN = (
     "gpu/real_time_factor",
     "gpu/vram_peak_mib",
 )
+_COUNTS = ("size/params", "size/params_nonzero", "quality/samples")
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~$@&:.-])")
 
 
@@ -38,11 +39,11 @@ def facts(result: Result) -> list[tuple[str, str]]:
         if name not in result.measurements:
             continue
         value = result.measurements[name]
-        text = f"{value:,.0f}" if name.startswith("size/params") else f"{number(value)} {unit(name)}".strip()
+        text = f"{value:,.0f}" if name in _COUNTS else f"{number(value)} {unit(name)}".strip()
         low, high = (result.measurements.get(f"{name.removesuffix('_ms')}_{end}_ms") for end in ("low", "high"))
         if name.endswith("_ms") and low is not None and high is not None:
             text += f" (95 %: {number(low)} to {number(high)})"
-        rows.append((label(name, "en"), text))
+        rows.append((label(name, "en", with_unit=False), text))
     return rows
 
 
@@ -71,18 +72,19 @@ def markdown(result: Result) -> str:
 def text(result: Result) -> str:
     """Write the answer for a terminal."""
     variant = result.variant
-    lines = [f"{variant.model}, {variant.method}: {result.status}" + (f" ({result.reason})" if result.reason else "")]
+    reason = f" ({_line(result.reason)})" if result.reason else ""
+    lines = [f"{_line(variant.model)}, {_line(variant.method)}: {result.status}{reason}"]
     rows = facts(result)
     width = max((len(name) for name, _ in rows), default=0)
-    lines += [f"  {name:<{width}}  {value}" for name, value in rows]
-    lines += [f"  ! {each.message}. {each.advice}" for each in result.cautions]
-    return _printable("\n".join(lines))
+    lines += [f"  {_line(name):<{width}}  {value}" for name, value in rows]
+    lines += [f"  ! {_line(each.message)}. {_line(each.advice)}" for each in result.cautions]
+    return "\n".join(lines)
 
 
 def _escaped(name: str) -> str:
-    return _MARKUP.sub(r"\\\1", _printable(" ".join(name.split())))
+    return _MARKUP.sub(r"\\\1", _line(name))
 
 
-def _printable(name: str) -> str:
-    """Take out control characters, which could steer a terminal."""
-    return "".join(char for char in name if char.isprintable() or char == "\n")
+def _line(name: str) -> str:
+    """Put a text on one line, without control characters, which could steer a terminal."""
+    return "".join(char for char in " ".join(name.split()) if char.isprintable())

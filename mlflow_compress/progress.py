@@ -29,13 +29,13 @@ class Progress:
 
     def begin(self, title: str) -> None:
         """Begin a variant."""
-        self._title, self._stage = title, ""
+        self._title, self._stage = _plain(title), ""
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Take an event of the worker: `stage`, and as far as known `done`, `total`, `seconds_left`."""
         if self._quiet:
             return
-        stage = str(event.get("stage", ""))
+        stage = _plain(str(event.get("stage", "")))
         new, self._stage = stage != self._stage, stage
         text = f"{self._title}: {stage}{_how_far(event)}"
         if self._live:
@@ -50,8 +50,13 @@ class Progress:
         """End a variant with a line that stays."""
         if self._live and not self._quiet:
             self._stream.write("\r\x1b[2K")
-        self._stream.write(f"{self._title}: {text}\n")
+        self._stream.write(f"{self._title}: {_plain(text)}\n")
         self._stream.flush()
+
+
+def _plain(text: str) -> str:
+    """Take out control characters, which could steer the terminal: names are other people's."""
+    return "".join(char for char in text if char.isprintable())
 
 
 def _how_far(event: Mapping[str, Any]) -> str:

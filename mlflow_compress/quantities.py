@@ -168,8 +168,8 @@ def unit(name: str) -> str:
     return next((sign for suffix, sign in _UNITS.items() if name.endswith(suffix)), "")
 
 
-def label(name: str, language: str) -> str:
-    """Give a metric's name for people, with its unit.
+def label(name: str, language: str, *, with_unit: bool = True) -> str:
+    """Give a metric's name for people, with its unit unless that stands elsewhere.
 
     >>> label("cpu/latency_p50_ms", "en")
     'CPU inference time, median, ms'
@@ -185,7 +185,7 @@ def label(name: str, language: str) -> str:
         statistic = _STATISTICS.get(statistic, {}).get(language, statistic)
     words = _WHAT.get(what, {}).get(language, what.replace("_", " "))
     device = DEVICES.get(group, "")
-    return ", ".join(part for part in (f"{device} {words}".strip(), statistic, unit(name)) if part)
+    return ", ".join(part for part in (f"{device} {words}".strip(), statistic, unit(name) if with_unit else "") if part)
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:

@@ -97,9 +97,11 @@ def read(name: str) -> Recipe:
             raise RecipeError(f"{path}: {key} is missing, or is no text.")
     family = registry.find("families", data["family"])
     options = registry.check("families", data["family"], _mapping(path, "options", data.get("options")))
-    metrics = tuple(data.get("metrics", family.metrics))
+    metrics = tuple(_texts(path, "metrics", data.get("metrics", family.metrics)))
     for metric in metrics:
         registry.find("metrics", metric)
+    if not isinstance(data.get("data", ""), (str, type(None))):
+        raise RecipeError(f"{path}: data must be text, not {data['data']!r}.")
     batch_size = data.get("batch_size", 1)
     if type(batch_size) is not int or batch_size < 1:
         raise RecipeError(f"{path}: batch_size must be a whole number from 1, not {batch_size!r}.")
@@ -112,7 +114,7 @@ def read(name: str) -> Recipe:
         data=data.get("data"),
         metrics=metrics,
         batch_size=batch_size,
-        variants=tuple(_variant(path, each) for each in data.get("variants", ["original"])),
+        variants=tuple(_variant(path, each) for each in _listed(path, "variants", data.get("variants", ["original"]))),
     )
 
 
@@ -164,7 +166,7 @@ def plan(recipe: Recipe, chains: Sequence[tuple[str, tuple[Step, ...]]], setting
 def _find(name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        if not path.is_file():
+        if not _exists(path):
             raise RecipeError(f"There is no recipe {path}.")
         return path
     for folder in folders():
@@ -178,7 +180,7 @@ def _load(path: Path) -> Mapping[str, Any]:
 
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date with 13 months
         raise RecipeError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from error
     return _mapping(path, "the recipe", data)
 
@@ -188,6 +190,18 @@ def _mapping(path: Path, what: str, data: Any) -> Mapping[str, Any]:
         return {}
     if not isinstance(data, Mapping):
         raise RecipeError(f"{path}: {what} must be a mapping, not {data!r}.")
+    return data
+
+
+def _listed(path: Path, what: str, data: Any) -> Sequence[Any]:
+    if not isinstance(data, (list, tuple)) or not data:
+        raise RecipeError(f"{path}: {what} must be a list with something in it, not {data!r}.")
+    return data
+
+
+def _texts(path: Path, what: str, data: Any) -> Sequence[str]:
+    if not isinstance(data, (list, tuple)) or not all(isinstance(each, str) for each in data):
+        raise RecipeError(f"{path}: {what} must be a list of names, not {data!r}.")
     return data
 
 
@@ -215,10 +229,19 @@ def _step(part: str, whole: str) -> Step:
         key, equals, value = pair.partition("=")
         if not equals:
             raise RecipeError(f"{whole!r}: {pair!r} is no option; write {name}:key=value")
+        if key.strip() in options:
+            raise RecipeError(f"{whole!r}: {key.strip()} is given twice")
         options[key.strip()] = value.strip()
     return Step(name, registry.check("methods", name, options))
 
 
 def _path(text: str) -> str:
     """Make a path absolute where it is one that exists, since the worker runs elsewhere."""
-    return str(Path(text).resolve()) if Path(text).exists() else text
+    return str(Path(text).resolve()) if _exists(Path(text)) else text
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # longer than a name can be
+        return False

@@ -44,7 +44,7 @@ class Budget:
     min_iterations: int = 50
     min_seconds: float = 3.0
     max_seconds: float = 60.0
-    fewest_iterations: int = 5
+    fewest_iterations: int = 6  # fewer give the median no confidence interval
     warmup_max_seconds: float = 20.0
     timeout_seconds: float = 3600.0
 

@@ -75,7 +75,7 @@ def check(kind: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     known = {field.name for field in dataclasses.fields(plugin)}
     for key in options:
         if key not in known:
-            raise UnknownName(f"option of {name}", key, known)
+            raise UnknownName(f"option of {name}", str(key), known)
     instance = _validated(plugin, name, options)
     return {key: getattr(instance, key) for key in options}
 

@@ -88,9 +88,18 @@ class Store:
             return str(found.experiment_id)
 
     def start(self, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int | None = None) -> str:
-        """Start a run of ours and give its id."""
+        """Start a run of ours and give its id. MLflow's own tags are set by hand: only its fluent API sets them."""
+        import getpass
+
+        known = {
+            "mlflow.user": getpass.getuser(),
+            "mlflow.source.name": "compress-bench",
+            "mlflow.source.type": "LOCAL",
+        }
         with _told(self.uri):
-            run = self._client.create_run(experiment_id, run_name=name, tags=_cut(tags), start_time=start_ms)
+            run = self._client.create_run(
+                experiment_id, run_name=name, tags=_cut({**known, **tags}), start_time=start_ms
+            )
             return str(run.info.run_id)
 
     def experiment_of(self, run_id: str) -> str:

@@ -29,12 +29,17 @@ def save_weights(module: Any, folder: Path) -> None:
         first: dict[Any, str] = {}
         aliases: dict[str, str] = {}
         unique: dict[str, torch.Tensor] = {}
+        storages: set[int] = set()
         for name, tensor in state.items():
             owner = first.setdefault(_identity(tensor), name)
-            if owner == name:
-                unique[name] = tensor.detach().contiguous()
-            else:
+            if owner != name:
                 aliases[name] = owner
+                continue
+            plain = tensor.detach().contiguous()
+            if (storage := plain.untyped_storage().data_ptr()) in storages:
+                plain = plain.clone()  # views that overlap only in part: the format has no word for them
+            storages.add(storage)
+            unique[name] = plain
         save_file(unique, str(folder / SAFETENSORS), metadata={_ALIASES: json.dumps(aliases), "format": "pt"})
     else:
         torch.save(state, folder / TORCH)  # keeps shared storages shared
@@ -85,8 +90,18 @@ def fill(module: Any, state: Mapping[str, Any], origin: Path) -> None:
         module.load_state_dict(state, strict=True, assign=True)
     except (RuntimeError, KeyError, AttributeError) as error:
         raise WeightsError(f"The weights in {origin} are not this model's: {_mismatch(error)}") from error
+    _tie(module)
     module.requires_grad_(False)
     module.eval()
+
+
+def _tie(module: Any) -> None:
+    """Make parameters that view the same memory one object again: casting or moving would give each its own copy."""
+    first: dict[Any, Any] = {}
+    for layer in module.modules():
+        for name, parameter in list(layer.named_parameters(recurse=False, remove_duplicate=False)):
+            if _is_plain(parameter):
+                setattr(layer, name, first.setdefault(_identity(parameter), parameter))
 
 
 def cast(module: Any, dtype: Any) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from mlflow_compress import registry
 from mlflow_compress.records import Comparison, Failure, Row, Run
 from mlflow_compress.store import Store, open_store
 
@@ -142,3 +145,19 @@ def comparison() -> Comparison:
         footnotes=("caution: the machine was busy", "random weights: quality was not measured"),
         title="hw1",
     )
+
+
+@pytest.fixture(scope="module")
+def plugin_path() -> Iterator[Path]:
+    """Install another distribution's plugins for the tests of a module, and for the processes that they start."""
+    folder = Path(__file__).parent / "plugin"
+    caches = (registry.names, registry.find, registry._foreign)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        for cache in caches:
+            cache.cache_clear()
+        yield folder
+    sys.modules.pop("compress_test_plugin", None)
+    for cache in caches:
+        cache.cache_clear()

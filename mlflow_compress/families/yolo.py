@@ -79,23 +79,22 @@ class Yolo(Family):
             For each image `boxes` ([n, 4], x1 y1 x2 y2 in its own pixels), `scores` and `labels`.
         """
         import torch
+
+        with torch.inference_mode():
+            return [self._detect(model, _read(image)) for image in inputs]
+
+    def _detect(self, model: Model, photo: Any) -> dict[str, Any]:
         from ultralytics.utils.ops import scale_boxes
 
-        found = []
-        for image in inputs:
-            photo = _read(image)
-            with torch.inference_mode():
-                prepared = self._prepare(model, [photo])
-                boxes = self._boxes(model.module(prepared)[0])[0].float().cpu()
-            scaled = scale_boxes(prepared.shape[2:], boxes[:, :4], photo.shape)
-            found.append(
-                {
-                    "boxes": scaled.tolist(),
-                    "scores": boxes[:, 4].tolist(),
-                    "labels": [model.assets["names"][int(index)] for index in boxes[:, 5]],
-                }
-            )
-        return found
+        prepared = self._prepare(model, [photo])
+        found = self._boxes(model.module(prepared)[0])[0].float().cpu()
+        boxes = scale_boxes(prepared.shape[2:], found[:, :4], photo.shape)
+        names = model.assets["names"]
+        return {
+            "boxes": boxes.tolist(),
+            "scores": found[:, 4].tolist(),
+            "labels": [names[int(index)] for index in found[:, 5]],
+        }
 
     def _prepare(self, model: Model, photos: Sequence[Any]) -> Any:
         """Letterbox BGR photos into RGB [n, 3, image_size, image_size] in [0, 1]."""

@@ -58,13 +58,15 @@ def measure(call: Callable[[Mark], object], device: str, budget: Budget, progres
     """
     stopwatch: _Wall | _Cuda = _Cuda() if device == "cuda" else _Wall()
     timing = Timing()
+    collecting = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         _warm_up(call, stopwatch, budget, timing, progress)
         _count(call, stopwatch, budget, timing, progress)
     finally:
-        gc.enable()
+        if collecting:
+            gc.enable()
     return timing
 
 
@@ -110,7 +112,7 @@ def _count(call: Any, stopwatch: Any, budget: Budget, timing: Timing, progress: 
             timing.events_ms.append(events)
         for name, milliseconds in stages:
             timing.stages_ms.setdefault(name, []).append(milliseconds)
-        count, elapsed = len(timing.wall_ms), time.monotonic() - started
+        count, elapsed = len(timing.wall_ms), max(time.monotonic() - started, 1e-9)
         if count >= budget.min_iterations and elapsed >= budget.min_seconds:
             return
         if count >= budget.fewest_iterations and elapsed >= budget.max_seconds:

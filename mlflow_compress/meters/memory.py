@@ -34,7 +34,7 @@ class MemoryMeter:
     """
 
     def __init__(self, proc: Path = Path("/proc/self")) -> None:
-        self._mark: _Mark = _Kernel(proc) if (proc / "status").exists() else _Sampler()
+        self._mark: _Mark = _Kernel(proc) if _keeps_mark(proc) else _Sampler()
         self.source = self._mark.source
         self.peaks_mib: dict[str, float] = {}
         self.baseline_mib = 0.0
@@ -55,6 +55,11 @@ class MemoryMeter:
             f"{group}/ram_model_mib": peak - self.baseline_mib,
             **{f"{group}/ram_peak_{name}_mib": value for name, value in self.peaks_mib.items()},
         }
+
+
+def _keeps_mark(proc: Path) -> bool:
+    status = proc / "status"
+    return status.exists() and "VmHWM:" in status.read_text()
 
 
 class _Kernel:

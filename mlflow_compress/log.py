@@ -1,0 +1,129 @@
+"""`log`: writes results into MLflow, each into a run of its own or into the one that `mlflow run` made."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from mlflow_compress import isolate, note, plot, registry
+from mlflow_compress.records import Result
+from mlflow_compress.store import Store
+
+_GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named
+
+
+class Log:
+    """Where the results of one command go.
+
+    With a single method asked for, `mlflow run`'s own run takes the result; a sweep's results go into runs below it.
+
+    Args:
+        store: the tracking store.
+        asked: parameters as the user gave them; `method` is among them unless this is a sweep.
+        experiment: the experiment's name; None chooses as MLflow does.
+        models: what is measured, for the name of a sweep.
+        with_model: whether to log the model itself.
+
+    Raises:
+        StoreError: the experiment can't be had.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        asked: Mapping[str, str],
+        experiment: str | None,
+        models: Sequence[str],
+        with_model: bool,
+    ) -> None:
+        self._store = store
+        self._asked = asked
+        self._with_model = with_model
+        self._outer = os.environ.get("MLFLOW_RUN_ID")
+        self._into_outer = bool(self._outer) and "method" in asked
+        if self._outer:
+            self._experiment = store.experiment_of(self._outer)
+            if not self._into_outer:
+                store.tag(self._outer, {"compress.role": "sweep"})
+                self._name(self._outer, f"sweep of {', '.join(models)}")
+        else:
+            self._experiment = _experiment(store, experiment)
+
+    def add(self, result: Result, folder: Path) -> None:
+        """Log a result: numbers first, the model last.
+
+        Args:
+            result: what came of a variant.
+            folder: its folder, with the model and the logs.
+
+        Raises:
+            StoreError: the server refused, or is gone.
+        """
+        run_id = self._run(result)
+        files = {} if result.status == "ok" else {f"logs/{name}": text for name, text in isolate.logs(folder).items()}
+        if (picture := plot.latency_png(result)) is not None:
+            files["latency.png"] = picture
+        try:
+            self._store.log(run_id, result, {**self._asked, **_resolved(result)}, note.markdown(result), files)
+            if self._with_model and result.outcomes and result.status != "skipped":
+                self._store.log_model(run_id, isolate.model_folder(folder), _requirements(result.variant.family))
+        finally:
+            if run_id != self._outer:
+                self._store.end(run_id, succeeded=result.status != "failed")
+
+    def close(self, results: Sequence[Result]) -> None:
+        """Describe a sweep in the run that `mlflow run` made for it."""
+        if self._outer and not self._into_outer:
+            self._store.tag(self._outer, {"mlflow.note.content": "\n".join(note.markdown(each) for each in results)})
+
+    def _run(self, result: Result) -> str:
+        """Give the run that takes the result."""
+        name = f"{result.variant.model} {result.variant.method}"
+        if self._outer and self._into_outer:
+            self._name(self._outer, name)
+            return self._outer
+        tags = {"compress.role": "variant"}
+        if self._outer:
+            tags["mlflow.parentRunId"] = self._outer
+        return self._store.start(self._experiment, name, tags, int(result.started_s * 1000))
+
+    def _name(self, run_id: str, name: str) -> None:
+        """Name the run of `mlflow run`, unless its user did."""
+        if _GENERATED_NAME.fullmatch(self._store.name_of(run_id)):
+            self._store.tag(run_id, {"mlflow.runName": name})
+
+
+def _experiment(store: Store, name: str | None) -> str:
+    """Choose the experiment as MLflow does: by option, by environment, or `Default`."""
+    if not name and (found := os.environ.get("MLFLOW_EXPERIMENT_ID")):
+        return found
+    return store.experiment_id(name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "Default")
+
+
+def _resolved(result: Result) -> dict[str, str]:
+    """Give what the recipe added to what was asked for."""
+    variant = result.variant
+    options = {f"option.{key}": str(value) for key, value in variant.options.items() if key != "architecture"}
+    return {
+        "model": variant.model,
+        "method": variant.method,
+        "team": variant.team,
+        "family": variant.family,
+        "source": variant.source,
+        **options,
+    }
+
+
+def _requirements(family: str) -> list[str]:
+    """Name what the logged model needs, with versions. Inferring them would take minutes."""
+    needs = ("mlflow-compress", *registry.find("families", family).needs)
+    found = []
+    for name in needs:
+        try:
+            found.append(f"{name}=={metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            found.append(name)
+    return found

@@ -1,0 +1,129 @@
+"""One list of dependencies, and an MLproject that says what the commands say."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+from mlflow_compress import recipe
+from mlflow_compress.bench import main as bench
+from mlflow_compress.report import main as report
+
+tomllib = pytest.importorskip("tomllib", reason="it came with Python 3.11")
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
+
+# What is no parameter of a project: MLflow gives the experiment and the server, and the rest is for people at a
+# terminal. `option` may be given many times, which a parameter can't.
+NOT_PARAMETERS = {"experiment", "tracking_uri", "as_json", "quiet", "options", "help", "version"}
+
+COMMANDS: dict[str, tuple[str, click.Command]] = {
+    "main": ("run", bench.commands["run"]),
+    "sweep": ("sweep", bench.commands["sweep"]),
+    "report": ("report", report),
+}
+
+
+def parameters(entry: str) -> dict[str, dict[str, Any]]:
+    declared: dict[str, dict[str, Any]] = MLPROJECT["entry_points"][entry]["parameters"]
+    return declared
+
+
+def words(entry: str) -> list[str]:
+    return shlex.split(MLPROJECT["entry_points"][entry]["command"])
+
+
+def option_of(command: click.Command, flag: str) -> click.Option:
+    (found,) = [each for each in command.params if isinstance(each, click.Option) and flag in each.opts]
+    return found
+
+
+def test_the_project_has_the_three_entry_points() -> None:
+    assert set(MLPROJECT["entry_points"]) == set(COMMANDS)
+    assert MLPROJECT["name"] == PYPROJECT["project"]["name"]
+
+
+def test_every_environment_installs_the_project_and_nothing_else() -> None:
+    assert MLPROJECT["python_env"] == "python_env.yaml"
+    python_env = yaml.safe_load((ROOT / "python_env.yaml").read_text(encoding="utf-8"))
+    assert python_env["dependencies"] == ["."]
+    conda = yaml.safe_load((ROOT / "conda.yaml").read_text(encoding="utf-8"))
+    assert [each["pip"] for each in conda["dependencies"] if isinstance(each, dict)] == [["."]]
+    plain = {re.split(r"[<>=]", each)[0] for each in conda["dependencies"] if isinstance(each, str)}
+    assert plain == {"python", "pip"}
+    assert f"python{PYPROJECT['project']['requires-python']}" in conda["dependencies"]
+
+
+@pytest.mark.parametrize("entry", COMMANDS)
+def test_an_entry_point_calls_its_command_with_every_parameter(entry: str) -> None:
+    name, command = COMMANDS[entry]
+    assert words(entry)[:4] == ["python", "-m", "mlflow_compress", name]
+    given = words(entry)[4:]
+    if entry != "report":
+        assert given.pop(0) == "{model}"
+    flags, values = given[::2], given[1::2]
+    for flag, value in zip(flags, values, strict=True):
+        assert value == f"{{{flag.removeprefix('--').replace('-', '_')}}}"
+        option_of(command, flag)  # it exists
+    used = {value.strip("{}") for value in values} | ({"model"} if entry != "report" else set())
+    assert used == set(parameters(entry))
+
+
+@pytest.mark.parametrize("entry", ["main", "sweep"])
+def test_every_option_is_a_parameter(entry: str) -> None:
+    _, command = COMMANDS[entry]
+    options = {each.name for each in command.params if isinstance(each, click.Option)} - NOT_PARAMETERS
+    assert options == set(parameters(entry)) - {"model"}
+
+
+@pytest.mark.parametrize("entry", COMMANDS)
+def test_defaults_agree(entry: str) -> None:
+    _, command = COMMANDS[entry]
+    for name, declared in parameters(entry).items():
+        if "default" not in declared or (entry, name) == ("report", "output"):  # a project has no terminal to print to
+            continue
+        option = option_of(command, f"--{name.replace('_', '-')}")
+        converted = option.type_cast_value(click.Context(command), declared["default"])
+        assert converted == option.type_cast_value(click.Context(command), option.default), name
+
+
+@pytest.mark.parametrize("entry", ["main", "sweep"])
+def test_underscores_are_taken_for_hyphens(entry: str) -> None:
+    _, command = COMMANDS[entry]
+    line = ["distilbert", "--batch_size", "4", "--max_seconds", "2", "--log_model", "false"]
+    context = bench.make_context("bench", [COMMANDS[entry][0], *line], resilient_parsing=False)
+    made = command.make_context(COMMANDS[entry][0], list(line), parent=context)
+    assert (made.params["batch_size"], made.params["max_seconds"], made.params["log_model"]) == (4, 2.0, False)
+
+
+def test_the_scripts_and_the_plugins_of_the_package_exist() -> None:
+    scripts = PYPROJECT["project"]["scripts"]
+    assert scripts == {"compress-bench": "mlflow_compress.bench:main", "compress-report": "mlflow_compress.report:main"}
+
+
+def test_the_wheel_holds_the_recipes() -> None:
+    wheel = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"]["recipes"] == "mlflow_compress/recipes"
+    assert wheel["packages"] == ["mlflow_compress"]
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "recipes").glob("*.yaml"))])
+def test_every_recipe_is_read_and_planned(name: str) -> None:
+    found = recipe.read(str(ROOT / "recipes" / f"{name}.yaml"))
+    variants = recipe.plan(found, found.variants, recipe.Settings())
+    assert variants[0].method == "original"
+    assert len({variant.method for variant in variants}) == len(variants)
+    assert all(variant.model == name for variant in variants)
+
+
+def test_the_courses_four_models_are_there() -> None:
+    found = {recipe.read(name).family for name in ("yolo11l", "whisper_small", "distilbert", "bert_base", "llama")}
+    assert found == {"yolo", "asr", "text_classification", "causal_lm"}

@@ -1,0 +1,154 @@
+"""Which module may import which. The table is the building's plan; the tests walk the imports and hold it to them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mlflow_compress
+
+PACKAGE = Path(mlflow_compress.__file__).parent
+
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors", "records"),
+    ("sockets", "percentiles", "tensors", "quantities"),
+    ("registry", "hub"),
+    ("families.*", "methods.*", "metrics.*", "meters.*", "renderers.*"),
+    ("recipe", "artifact", "store", "compare", "note", "plot", "progress", "manners"),
+    ("worker", "pyfunc"),
+    ("isolate",),  # starts the worker, and shares its files' names
+    ("bench", "report"),
+    ("__main__",),
+)
+
+# The module through which a heavy dependency comes in.
+DOORS = {
+    "mlflow": {"store"},
+    "click": {"bench", "report", "manners"},
+    "yaml": {"recipe"},
+    "pydantic": {"registry"},
+    "subprocess": {"isolate"},
+    "pynvml": {"meters.vram"},
+    "matplotlib": {"plot"},
+    "ultralytics": {"families.yolo"},
+    "cv2": {"families.yolo"},
+    "jiwer": {"metrics.wer", "metrics.cer"},
+    "accelerate": {"tensors"},
+    "huggingface_hub": {"hub"},
+}
+
+# What may be imported when a module is, beside the standard library: all else waits inside the verb that needs it.
+LIGHT = {"click", "annotated_types", "mlflow_compress"}
+
+SOURCES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name != "__init__.py"
+}
+
+
+def floor(module: str) -> int:
+    for number, names in enumerate(FLOORS):
+        if module in names or f"{module.partition('.')[0]}.*" in names:
+            return number
+    raise AssertionError(f"{module} is on no floor: put it into the table")
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Give every module that a file imports, and whether it does so when it is itself imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for statement, eager in walk(tree, eager=True):
+        if isinstance(statement, ast.Import):
+            for alias in statement.names:
+                yield alias.name, eager
+        elif isinstance(statement, ast.ImportFrom):
+            assert statement.level == 0, f"{path}: a relative import hides the floor"
+            assert statement.module
+            for alias in statement.names:
+                whole = f"{statement.module}.{alias.name}"
+                yield (whole if is_own_module(whole) else statement.module), eager
+
+
+def walk(node: ast.AST, eager: bool) -> Iterator[tuple[ast.AST, bool]]:
+    for child in ast.iter_child_nodes(node):
+        yield child, eager
+        inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for_types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
+        yield from walk(child, eager and not inside and not for_types)
+
+
+def is_own_module(dotted: str) -> bool:
+    path = PACKAGE.parent.joinpath(*dotted.split("."))
+    return dotted.startswith("mlflow_compress.") and (path.with_suffix(".py").is_file() or path.is_dir())
+
+
+def own(name: str) -> str | None:
+    """Give the name inside the package, or None for what is not ours or is the package itself."""
+    return name.removeprefix("mlflow_compress.") if name.startswith("mlflow_compress.") else None
+
+
+def test_the_plan_names_nothing_that_is_gone() -> None:
+    for names in FLOORS:
+        for name in names:
+            assert name.endswith(".*") or name in SOURCES, name
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_module_imports_from_lower_floors_only(module: str) -> None:
+    here = floor(module)
+    for name, _ in imports(SOURCES[module]):
+        if (other := own(name)) is not None:
+            assert floor(other) < here, f"{module} (floor {here}) imports {other} (floor {floor(other)})"
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_heavy_dependency_has_one_door(module: str) -> None:
+    for name, _ in imports(SOURCES[module]):
+        doors = DOORS.get(name.partition(".")[0])
+        assert doors is None or module in doors, f"{module} imports {name}, which comes in through {doors}"
+
+
+def test_each_door_is_still_one() -> None:
+    for dependency, doors in DOORS.items():
+        for door in doors:
+            assert dependency in {name.partition(".")[0] for name, _ in imports(SOURCES[door])}, (dependency, door)
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
+    for name, eager in imports(SOURCES[module]):
+        root = name.partition(".")[0]
+        assert not eager or root in LIGHT or root in sys.stdlib_module_names, f"{module} imports {name} at once"
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_no_file_is_named_for_nothing(module: str) -> None:
+    named_for_nothing = {"utils", "helpers", "base", "common", "core", "manager", "config"}
+    assert not named_for_nothing & set(module.split("."))
+
+
+def test_help_and_lists_import_neither_torch_nor_mlflow() -> None:
+    code = """
+import json, sys
+from mlflow_compress.bench import main as bench
+from mlflow_compress.report import main as report
+loaded = {}
+for command, line in ((bench, ["--help"]), (bench, ["run", "--help"]), (bench, ["list", "methods"]),
+                      (bench, ["list", "families"]), (bench, ["check", "distilbert"]), (report, ["--help"])):
+    try:
+        command.main(line, prog_name="x", standalone_mode=False)
+    finally:
+        heavy = {"torch", "mlflow", "transformers", "matplotlib", "numpy"} & set(sys.modules)
+        loaded[" ".join([command.name, *line])] = sorted(heavy)
+print("LOADED" + json.dumps(loaded))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    loaded = json.loads(done.stdout.rpartition("LOADED")[2])
+    assert len(loaded) == 6
+    assert not any(loaded.values()), loaded

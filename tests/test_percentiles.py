@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlflow_compress.percentiles import MLPERF_COUNTS, carries, interval, percentile
+
+scipy_stats = pytest.importorskip("scipy.stats")
+
+samples_of = st.lists(st.floats(0, 1e6), min_size=1, max_size=60)
+
+
+@settings(max_examples=100, deadline=None)
+@given(samples_of, st.floats(0, 100))
+def test_a_percentile_is_numpys(samples: list[float], rank: float) -> None:
+    assert percentile(samples, rank) == pytest.approx(float(np.percentile(samples, rank)), rel=1e-9, abs=1e-9)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20), st.floats(0, 100))
+@settings(max_examples=50, deadline=None)
+def test_order_does_not_matter(samples: list[float], rank: float) -> None:
+    assert percentile(samples, rank) == percentile(sorted(samples, reverse=True), rank)
+
+
+def test_no_samples_have_no_percentile() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        percentile([], 50)
+    assert interval([], 50) is None
+
+
+@pytest.mark.parametrize(("rank", "least"), [(50, 6), (90, 29), (95, 59), (99, 299)])
+def test_how_many_samples_carry_a_percentile(rank: int, least: int) -> None:
+    assert not carries(least - 1, rank)
+    assert carries(least, rank)
+    assert interval(range(least - 1), rank) is None
+    assert interval(range(least), rank) is not None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(6, 700), st.sampled_from([50, 90, 95, 99]), st.integers(0, 9))
+def test_the_interval_covers_what_it_claims_and_holds_the_percentile(n: int, rank: int, seed: int) -> None:
+    order = [float(value) for value in range(1, n + 1)]  # the samples are their own ranks
+    shuffled = random.Random(seed).sample(order, n)
+    bounds = interval(shuffled, rank)
+    if bounds is None:
+        assert not carries(n, rank)
+        return
+    low, high = bounds
+    assert low <= percentile(shuffled, rank) <= high
+    binomial = scipy_stats.binom(n, rank / 100)
+    coverage = binomial.cdf(high - 1) - binomial.cdf(low - 1)
+    assert coverage >= 0.95 - 1e-12
+    if (low, high) != (1, n):  # and no more than it must: one rank less on either side would leave a tail too long
+        assert binomial.cdf(low - 1) <= 0.025 + 1e-12 < binomial.cdf(low) + 2e-12
+        assert binomial.cdf(high - 2) < 0.975 + 1e-12
+
+
+def test_the_interval_of_the_median_of_ten_is_the_textbooks() -> None:
+    assert interval(range(1, 11), 50) == (2, 9)
+
+
+@pytest.mark.parametrize(("rank", "count"), MLPERF_COUNTS.items())
+def test_mlperfs_counts_carry_their_percentile(rank: int, count: int) -> None:
+    assert carries(count, rank)
+
+
+def test_the_interval_covers_the_true_percentile_as_often_as_it_says() -> None:
+    generator = random.Random(0)
+    truth = float(-np.log(1 - 0.9))  # of the exponential distribution
+    hits = 0
+    for _ in range(400):
+        bounds = interval([generator.expovariate(1) for _ in range(60)], 90)
+        assert bounds
+        hits += bounds[0] <= truth <= bounds[1]
+    assert hits >= 0.93 * 400

@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlflow_compress import recipe
+from mlflow_compress.errors import CompressError, RecipeError, UnknownName
+from mlflow_compress.recipe import Recipe, Settings, chain_name, parse_chain, plan
+from mlflow_compress.records import Budget, Scalar, Step
+
+GOOD = {"family": "python", "source": "model.py"}
+
+
+def write(folder: Path, content: Any, name: str = "mine.yaml") -> str:
+    text = content if isinstance(content, str) else yaml.safe_dump(content)
+    (folder / name).write_text(text, encoding="utf-8")
+    return str(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "chain"),
+    [
+        ("fp16", [Step("fp16")]),
+        ("  fp16\n", [Step("fp16")]),
+        ("prune_magnitude", [Step("prune_magnitude")]),
+        ("prune_magnitude:", [Step("prune_magnitude")]),
+        ("prune_magnitude:amount=0.5", [Step("prune_magnitude", {"amount": 0.5})]),
+        ("prune_magnitude:amount=5e-1+fp16", [Step("prune_magnitude", {"amount": 0.5}), Step("fp16")]),
+        ("prune_magnitude:amount=0.005e+2+fp16", [Step("prune_magnitude", {"amount": 0.5}), Step("fp16")]),
+        (
+            " prune_magnitude : amount = 0.5 , scope = global + int8_dynamic ",
+            [Step("prune_magnitude", {"amount": 0.5, "scope": "global"}), Step("int8_dynamic")],
+        ),
+        ("int8_dynamic:per_channel=yes", [Step("int8_dynamic", {"per_channel": True})]),
+    ],
+)
+def test_a_chain_is_read(text: str, chain: list[Step]) -> None:
+    assert parse_chain(text) == tuple(chain)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "+",
+        "fp16+",
+        "+fp16",
+        "fp16++fp16",
+        "fp16 bf16",
+        "fp16;bf16",
+        "fp16:amount=1",
+        "fp61",
+        "prune_magnitude:amount",
+        "prune_magnitude:=0.5",
+        "prune_magnitude:amount=0.5,",
+        "prune_magnitude:amount=0.5,amount=0.6",
+        "prune_magnitude:amount=2",
+        "prune_magnitude:amount=0.5:scope=global",
+        "prune_magnitude(amount=0.5)",
+        "$(reboot)",
+        "../../etc/passwd",
+        "fp16\0",
+        "оригинал",
+        "1e+3",
+    ],
+)
+def test_what_is_no_chain_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError) as told:
+        parse_chain(text)
+    assert told.value.exit_code == 2
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=30) | st.text("fp16+:=,. eamountglb05", max_size=30))
+def test_hostile_text_is_a_chain_or_is_refused(text: str) -> None:
+    try:
+        chain = parse_chain(text)
+    except RecipeError:
+        return
+    assert chain
+
+
+def step(method: str, **options: st.SearchStrategy[Scalar]) -> st.SearchStrategy[Step]:
+    given_options: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries({}, optional=options)
+    return st.builds(Step, st.just(method), given_options)
+
+
+shares = st.floats(0, 1, exclude_min=True, exclude_max=True, allow_subnormal=False)
+steps = st.one_of(
+    step("fp16"),
+    step("original"),
+    step("int8_dynamic", per_channel=st.booleans()),
+    step("prune_magnitude", amount=shares, scope=st.sampled_from(["layer", "global"])),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(steps, min_size=1, max_size=3).map(tuple))
+def test_a_chains_name_reads_back_as_the_chain(chain: tuple[Step, ...]) -> None:
+    assert parse_chain(chain_name(chain)) == chain
+
+
+def test_a_recipe_has_defaults(tmp_path: Path) -> None:
+    assert recipe.read(write(tmp_path, GOOD)) == Recipe(
+        name="mine",
+        family="python",
+        source="model.py",
+        folder=tmp_path,
+        metrics=("accuracy",),
+        variants=(("original", (Step("original"),)),),
+    )
+
+
+def test_a_recipe_says_all_it_can(tmp_path: Path) -> None:
+    text = """
+family: python
+source: model.py
+options: {function: net}
+data: own
+metrics: [cer, wer]
+batch_size: 4
+variants:
+  - fp16
+  - {name: "small | <b>", method: "prune_magnitude:amount=0.5 + fp16"}
+"""
+    found = recipe.read(write(tmp_path, text))
+    assert found.options == {"function": "net"}
+    assert (found.data, found.metrics, found.batch_size) == ("own", ("cer", "wer"), 4)
+    assert [name for name, _ in found.variants] == ["fp16", "small | <b>"]
+    assert found.variants[1][1] == (Step("prune_magnitude", {"amount": 0.5}), Step("fp16"))
+
+
+@pytest.mark.parametrize("missing", ["family", "source"])
+def test_a_missing_key_is_named(tmp_path: Path, missing: str) -> None:
+    content = {key: value for key, value in GOOD.items() if key != missing}
+    with pytest.raises(RecipeError, match=missing):
+        recipe.read(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("change", "nearest"),
+    [
+        ({"metric": ["wer"]}, "metrics"),
+        ({"famly": "yolo"}, "family"),
+        ({1: 2}, None),
+        ({None: 2}, None),
+        ({"family": "pyton"}, "python"),
+        ({"metrics": ["acuracy"]}, "accuracy"),
+        ({"options": {"functoin": "f"}}, "function"),
+        ({"options": {1: "f"}}, None),
+        ({"variants": ["fp61"]}, "fp16"),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_nearest(tmp_path: Path, change: dict[Any, Any], nearest: str | None) -> None:
+    with pytest.raises(UnknownName) as told:
+        recipe.read(write(tmp_path, {**GOOD, **change}))
+    assert told.value.nearest == nearest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"family": 3},
+        {"family": ["python"]},
+        {"source": None},
+        {"options": ["function"]},
+        {"options": "function"},
+        {"metrics": "accuracy"},
+        {"metrics": None},
+        {"metrics": [["accuracy"]]},
+        {"metrics": [1]},
+        {"data": 3},
+        {"data": ["own"]},
+        {"batch_size": 0},
+        {"batch_size": -1},
+        {"batch_size": True},
+        {"batch_size": 1.5},
+        {"batch_size": "2"},
+        {"variants": "original"},
+        {"variants": None},
+        {"variants": []},
+        {"variants": {"fp16": "fp16"}},
+        {"variants": [3]},
+        {"variants": [None]},
+        {"variants": [{"name": "x"}]},
+        {"variants": [{"name": "x", "method": "fp16", "more": 1}]},
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    path = write(tmp_path, {**GOOD, **change})
+    with pytest.raises(RecipeError) as told:
+        recipe.read(path)
+    assert not isinstance(told.value, UnknownName)
+    assert path in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "family: [",
+        "a: b: c",
+        "\tfamily: python",
+        "- family",
+        "just a text",
+        "42",
+        "!!python/object/apply:os.system ['true']",
+        "family: 2020-13-45",
+        "family: python\nsource: &a [*a]",
+        "{[a, b]: c}",
+        "\x00",
+    ],
+)
+def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(RecipeError) as told:
+        recipe.read(path)
+    assert path in str(told.value)
+
+
+def test_an_empty_file_lacks_a_family(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="family is missing"):
+        recipe.read(write(tmp_path, "# nothing\n"))
+
+
+def test_what_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("family: модель".encode("cp1251"))
+    with pytest.raises(RecipeError, match="not readable as YAML"):
+        recipe.read(str(path))
+
+
+@pytest.mark.parametrize("name", ["nowhere.yaml", "nowhere/at/all.yml", f"{'x' * 300}.yaml", "\0.yaml"])
+def test_a_path_without_a_recipe_is_refused(name: str) -> None:
+    with pytest.raises(RecipeError, match="no recipe"):
+        recipe.read(name)
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").mkdir()
+    with pytest.raises(RecipeError, match="not readable"):
+        recipe.read(str(tmp_path / "mine.yaml"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=20))
+def test_a_hostile_name_is_an_unknown_model(name: str) -> None:
+    if name not in recipe.names():
+        with pytest.raises(RecipeError):
+            recipe.read(name)
+
+
+def test_an_unknown_model_is_told_with_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'distilbert'"):
+        recipe.read("distilbrt")
+
+
+def test_a_recipe_beside_the_user_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipes").mkdir()
+    write(tmp_path / "recipes", GOOD, "distilbert.yaml")
+    monkeypatch.chdir(tmp_path)
+    found = recipe.read("distilbert")
+    assert (found.family, found.folder) == ("python", tmp_path / "recipes")
+    assert recipe.read("bert_base").family == "text_classification"
+    assert recipe.names().count("distilbert") == 1
+
+
+def test_a_plan_takes_the_recipes_word_where_nothing_is_said(tmp_path: Path) -> None:
+    found = recipe.read(write(tmp_path, {**GOOD, "data": "own", "batch_size": 3, "options": {"function": "net"}}))
+    (variant,) = plan(found, found.variants, Settings())
+    assert (variant.model, variant.method, variant.team) == ("mine", "original", "none")
+    assert (variant.data, variant.batch_size, variant.weights) == ("own", 3, "auto")
+    assert (variant.options, variant.metrics, variant.folder) == ({"function": "net"}, ("accuracy",), str(tmp_path))
+    assert (variant.devices, variant.threads, variant.limit, variant.budget) == (("cpu",), None, None, Budget())
+
+
+def test_a_plan_takes_the_command_lines_word_before_the_recipes(tmp_path: Path) -> None:
+    found = recipe.read(write(tmp_path, {**GOOD, "data": "own", "batch_size": 3, "options": {"function": "net"}}))
+    budget = Budget(min_iterations=7)
+    chains = [("a", parse_chain("fp16")), ("b", parse_chain("bf16+prune_magnitude:amount=0.1"))]
+    settings = Settings("alpha", ("cuda",), "random", "none", 8, 2, 9, 10, {"function": "other"}, budget)
+    a, b = plan(found, chains, settings)
+    assert (a.method, b.method, b.chain) == ("a", "b", chains[1][1])
+    assert (a.team, a.devices, a.weights, a.data) == ("alpha", ("cuda",), "random", None)
+    assert (a.batch_size, a.threads, a.seed, a.limit, a.budget) == (8, 2, 9, 10, budget)
+    assert a.options == {"function": "other"}
+
+
+def test_a_plan_refuses_an_unknown_option(tmp_path: Path) -> None:
+    found = recipe.read(write(tmp_path, GOOD))
+    with pytest.raises(UnknownName, match="function"):
+        plan(found, found.variants, Settings(options={"functions": "x"}))
+
+
+def test_paths_that_exist_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("weights.pt").touch()
+    Path("data").mkdir()
+    found = recipe.read(write(tmp_path, GOOD))
+    (variant,) = plan(found, found.variants, Settings(weights="weights.pt", data="data"))
+    assert variant.weights == str(tmp_path / "weights.pt")
+    assert variant.data == str(tmp_path / "data")
+    (variant,) = plan(found, found.variants, Settings(weights="gone.pt", data="x" * 5000))
+    assert variant.weights == "gone.pt"
+    assert variant.data == "x" * 5000
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root reads everything")
+def test_a_recipe_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    Path(path).chmod(0)
+    with pytest.raises(CompressError, match="not readable"):
+        recipe.read(path)

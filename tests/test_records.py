@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlflow_compress.records import (
+    Budget,
+    Caution,
+    Outcome,
+    Part,
+    Result,
+    Status,
+    Step,
+    Variant,
+    finite,
+    read_json,
+    to_json,
+    write_json,
+)
+
+VARIANT = Variant("yolo", "original", "alpha", "yolo", "yolo11n.pt")
+
+texts = st.text(max_size=8)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+scalars = st.none() | st.booleans() | st.integers(-(2**60), 2**60) | numbers | texts
+statuses: st.SearchStrategy[Status] = st.sampled_from(["ok", "skipped", "failed"])
+outcomes = st.builds(Outcome, statuses, texts)
+cautions = st.lists(st.builds(Caution, texts, texts, texts), max_size=2).map(tuple)
+measurements = st.dictionaries(texts, numbers, max_size=3)
+samples = st.dictionaries(texts, st.lists(numbers, max_size=3), max_size=2)
+text_by_name = st.dictionaries(texts, texts, max_size=3)
+options = st.dictionaries(texts, scalars | st.lists(scalars, max_size=2) | text_by_name, max_size=3)
+variants = st.builds(
+    Variant,
+    model=texts,
+    method=texts,
+    team=texts,
+    family=texts,
+    source=texts,
+    weights=texts,
+    data=st.none() | texts,
+    chain=st.lists(st.builds(Step, texts, st.dictionaries(texts, scalars, max_size=2)), max_size=3).map(tuple),
+    options=options,
+    metrics=st.lists(texts, max_size=2).map(tuple),
+    devices=st.sampled_from([("cpu",), ("cuda",), ("cpu", "cuda")]),
+    batch_size=st.integers(1, 64),
+    threads=st.none() | st.integers(1, 64),
+    limit=st.none() | st.integers(1, 64),
+    budget=st.builds(Budget, st.integers(1, 9), numbers, numbers, st.integers(1, 9), numbers, numbers),
+    folder=texts,
+)
+results = st.builds(
+    Result,
+    variant=variants,
+    status=statuses,
+    reason=texts,
+    measurements=measurements,
+    samples=samples,
+    cautions=cautions,
+    environment=text_by_name,
+    outcomes=st.dictionaries(texts, outcomes, max_size=2),
+    facts=text_by_name,
+    started_s=numbers,
+    ended_s=numbers,
+)
+parts = st.builds(
+    Part,
+    outcome=outcomes,
+    quality=st.none() | outcomes,
+    measurements=measurements,
+    samples=samples,
+    cautions=cautions,
+    environment=text_by_name,
+    facts=text_by_name,
+)
+
+
+def through_text(record: Any) -> Any:
+    return json.loads(json.dumps(to_json(record), allow_nan=False))
+
+
+@settings(max_examples=40, deadline=None)
+@given(variants)
+def test_a_variant_survives_json(variant: Variant) -> None:
+    assert Variant.from_json(through_text(variant)) == variant
+
+
+@settings(max_examples=40, deadline=None)
+@given(results)
+def test_a_result_survives_json(result: Result) -> None:
+    assert Result.from_json(through_text(result)) == result
+
+
+@settings(max_examples=40, deadline=None)
+@given(parts)
+def test_a_part_survives_json(part: Part) -> None:
+    assert Part.from_json(through_text(part)) == part
+
+
+def test_a_record_survives_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "variant.json"
+    variant = Variant("модель", "<b>", "🙂", "yolo", "a\nb", options={"x": [1, "й"]}, chain=(Step("fp16"),))
+    write_json(path, variant)
+    assert Variant.from_json(read_json(path)) == variant
+    assert "модель" in path.read_text(encoding="utf-8")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, object()])
+def test_a_file_is_kept_when_its_successor_cannot_be_written(tmp_path: Path, bad: Any) -> None:
+    path = tmp_path / "result.json"
+    write_json(path, Result(VARIANT, "ok"))
+    before = path.read_bytes()
+    with pytest.raises((ValueError, TypeError)):
+        write_json(path, Result(VARIANT, "ok", measurements={"cpu/latency_p50_ms": bad}))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_kept_when_writing_its_successor_fails(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    write_json(path, Result(VARIANT, "ok"))
+    before = path.read_bytes()
+    (tmp_path / "result.json.partial").mkdir()
+    with pytest.raises(OSError, match="partial"):
+        write_json(path, Result(VARIANT, "failed"))
+    assert path.read_bytes() == before
+
+
+def test_only_numbers_are_kept() -> None:
+    given = {"a": 1.5, "b": math.nan, "c": math.inf, "d": -math.inf, "e": 0, "f": True}
+    assert finite(given) == {"a": 1.5, "e": 0.0, "f": 1.0}
+    assert all(type(value) is float for value in finite(given).values())
+
+
+def test_a_step_is_written_as_on_the_command_line() -> None:
+    assert str(Step("fp16")) == "fp16"
+    assert str(Step("prune_magnitude", {"amount": 0.5, "scope": "global"})) == "prune_magnitude:amount=0.5,scope=global"
+
+
+def test_the_least_number_of_calls_gives_the_median_an_interval() -> None:
+    from mlflow_compress.percentiles import carries
+
+    assert carries(Budget().fewest_iterations, 50)
