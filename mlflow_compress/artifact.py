@@ -93,16 +93,14 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
     methods = methods_of(manifest.chain)
     for method in methods:
         method.check_device(device)
-    model = family.restore(folder)
+    model = dataclasses.replace(family.restore(folder), device=device, weights=manifest.weights)  # type: ignore[arg-type]
     if (runtime := _runtime(methods)) is not None:
         model = runtime.load(model, folder)
     else:
         for method in methods:
             model = method.rebuild(model, family)
         load_weights(model.module, folder)
-    if device != "cpu":
         model.module.to(device)
-    model = dataclasses.replace(model, device=device, weights=manifest.weights)  # type: ignore[arg-type]
     return Restored(model, family, methods, manifest)
 
 

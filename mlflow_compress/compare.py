@@ -55,6 +55,7 @@ _SENTENCES = {
 }
 _CAUTIONS = {
     "busy_machine": {"en": "the machine was busy", "ru": "машина была занята другой работой"},
+    "emulated_precision": {"en": "the CPU emulates this precision", "ru": "процессор эмулирует эту точность"},
     "few_samples": {"en": "few calls were timed", "ru": "измерено мало вызовов"},
     "not_settled": {"en": "the latency did not settle while warming up", "ru": "время не установилось при разогреве"},
     "unstable": {"en": "the latency was not stable", "ru": "время было нестабильным"},

@@ -93,8 +93,8 @@ def _ask(endpoint: str) -> str | None:
     import urllib.error
     import urllib.request
 
-    request = urllib.request.Request(endpoint, method="HEAD", headers={"User-Agent": "mlflow-compress"})  # noqa: S310
     try:
+        request = urllib.request.Request(endpoint, method="HEAD", headers={"User-Agent": "mlflow-compress"})  # noqa: S310
         urllib.request.urlopen(request, timeout=_REACH_SECONDS).close()  # noqa: S310
     except urllib.error.HTTPError:
         return None  # it answers
@@ -191,6 +191,8 @@ def load_tokenizer(origin: Origin) -> Any:
     except Exception as error:  # as above
         message = " ".join(str(error).split())[:400]
         raise WeightsError(f"The tokenizer in {origin.location} can't be loaded: {message}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there are no files
+        raise WeightsError(f"There is no tokenizer in {origin.location}: save it there too, with save_pretrained.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -55,7 +55,12 @@ def markdown(result: Result) -> str:
     if result.reason:
         lines += [_escaped(result.reason), ""]
     if rows := facts(result):
-        lines += ["| what | measured |", "| :-- | --: |", *(f"| {_escaped(a)} | {_escaped(b)} |" for a, b in rows), ""]
+        lines += [
+            "| what | measured |",
+            "| :-- | --: |",
+            *(f"| {_escaped(name)} | {number} |" for name, number in rows),
+            "",
+        ]
     if "timed" in result.facts:
         lines += [f"Timed: {_escaped(result.facts['timed'])}; batch {variant.batch_size}.", ""]
     environment = result.environment
@@ -65,7 +70,7 @@ def markdown(result: Result) -> str:
     lines += ["On " + _escaped(", ".join(filter(None, where))) + ".", ""]
     if result.cautions:
         lines += ["**Before you trust these numbers:**", ""]
-        lines += [f"* {_escaped(each.message)}. {_escaped(each.advice)}" for each in result.cautions]
+        lines += [f"* {_escaped(f'{each.message}. {each.advice}')}" for each in result.cautions]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -32,7 +32,10 @@ class Progress:
         self._title, self._stage = _plain(title), ""
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """Take an event of the worker: `stage`, and as far as known `done`, `total`, `seconds_left`."""
+        """Take an event of the worker: `stage`, and as far as known `done`, `total`, `seconds_left`; or a `warning`."""
+        if "warning" in event:
+            self.end(f"WARNING: {event['warning']}")
+            return
         if self._quiet:
             return
         stage = _plain(str(event.get("stage", "")))
@@ -47,7 +50,7 @@ class Progress:
         self._stream.flush()
 
     def end(self, text: str) -> None:
-        """End a variant with a line that stays."""
+        """Write a line that stays: how a variant ended, or a warning."""
         if self._live and not self._quiet:
             self._stream.write("\r\x1b[2K")
         self._stream.write(f"{self._title}: {_plain(text)}\n")

@@ -160,7 +160,7 @@ class Method(ABC):
         raise NotImplementedError
 
     def load(self, model: Model, folder: Path) -> Model:
-        """Put the module that `save` wrote into the model (`changes = "runtime"` only)."""
+        """Put the module that `save` wrote into the model, on `model.device` (`changes = "runtime"` only)."""
         raise NotImplementedError
 
     def check_device(self, device: str) -> None:

@@ -43,6 +43,10 @@ class Report:
         self._stage = name
         self._write({"stage": name})
 
+    def warn(self, text: str) -> None:
+        """Say something that the user must hear now, not after an hour."""
+        self._write({"stage": self._stage, "warning": text})
+
     def progress(self, done: int, total: int | None, seconds_left: float | None) -> None:
         """Say how far the stage is, at most four times a second."""
         now = time.monotonic()
@@ -68,6 +72,8 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     _set_threads(variant)
     report.stage("loading")
     model = family.load(variant.source, variant.weights, Path(variant.folder), variant.seed)
+    if model.caution:
+        report.warn(model.caution)
     for step, method in zip(variant.chain, methods, strict=True):
         if method.families and variant.family not in method.families:
             raise Unsupported(f"{step.method} is for {', '.join(method.families)} only")
@@ -97,6 +103,7 @@ def measure(variant: Variant, folder: Path, device: str, report: Report) -> Part
     """Restore the saved model on a device, and measure all there is to measure."""
     from mlflow_compress import artifact, registry
     from mlflow_compress.meters import environment, memory, size
+    from mlflow_compress.tensors import held
 
     group = "gpu" if device == "cuda" else "cpu"
     meter = memory.MemoryMeter()
@@ -126,6 +133,8 @@ def measure(variant: Variant, folder: Path, device: str, report: Report) -> Part
 
         numbers |= vram.numbers(group)
     numbers |= size.in_memory(model.module)
+    if device == "cpu":
+        cautions += environment.emulated({str(tensor.dtype) for tensor, _ in held(model.module)})
 
     facts, quality = {"memory_source": meter.source}, None
     if model.weights != "random" and variant.data and device == variant.devices[-1]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from mlflow_compress import __version__
 from mlflow_compress.records import Caution
 
 _LIBRARIES = ("torch", "transformers", "ultralytics", "mlflow", "numpy")
+_NATIVE = {
+    "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
+    "float16": {"avx512_fp16", "amx_fp16", "asimdhp"},
+}
 _LOOK_SECONDS = 0.5
 _BUSY_SHARE = 0.15
 
@@ -86,6 +91,27 @@ def busy() -> list[Caution]:
             f"other programs kept {share:.0%} of the cores busy before measuring began",
             "Close other programs and measure again.",
         )
+    ]
+
+
+def emulated(dtypes: Collection[str], root: Path = Path("/")) -> list[Caution]:
+    """Warn of weights in a precision that the CPU has no instructions for: it is emulated, and slower than float32.
+
+    Args:
+        dtypes: torch's names of the weights' types.
+        root: where `proc` is; another folder in tests.
+    """
+    info = root / "proc/cpuinfo"
+    text = info.read_text() if info.is_file() else ""
+    flags = set(text.partition("flags")[2].partition("\n")[0].split() or text.partition("Features")[2].split())
+    return [
+        Caution(
+            "emulated_precision",
+            f"this CPU has no {name} instructions: it emulates them, slower than float32",
+            "Time this method on a GPU, or on a CPU that has them.",
+        )
+        for name, native in _NATIVE.items()
+        if flags and f"torch.{name}" in dtypes and not native & flags
     ]
 
 

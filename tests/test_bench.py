@@ -1,0 +1,364 @@
+"""The whole sentence, with real processes and real stores: from the command line to the table."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from mlflow_compress.records import Result, Variant
+
+PROJECT = Path(__file__).parent.parent
+PLUGIN = Path(__file__).parent / "plugin"
+BRIEF = ("--iterations", "6", "--seconds", "0", "--max-seconds", "2")
+CODE = """
+import torch
+from torch import nn
+
+def model():
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+
+def load_weights(module):
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(0.5)
+        module[2].bias.copy_(torch.tensor([0.0, 1.0]))
+
+def batch(size):
+    return torch.rand(size, 4)
+
+def samples():
+    return [(torch.ones(4), 1), (torch.zeros(4), 1), (torch.ones(4) * 2, 0), (torch.ones(4) * 3, 1)]
+"""
+RECIPE = """
+family: python
+source: small.py
+data: own
+metrics: [accuracy]
+variants: [original, "crash:kind=sigkill", int8_dynamic, "crash:kind=skip"]
+"""
+
+Call = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+class Home:
+    """A folder with a recipe and a store, and the commands run in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = f"sqlite:///{folder / 'mlflow.db'}"
+        (folder / "small.py").write_text(CODE)
+        (folder / "small.yaml").write_text(RECIPE)
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "COMPRESS_"))}
+        self.environment = {
+            **kept,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # `mlflow run` starts `python`
+            "PYTHONPATH": str(PLUGIN),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "MLFLOW_TRACKING_URI": self.store,
+            "HF_HUB_OFFLINE": "1",
+        }
+
+    def command(
+        self, *words: str, cwd: Path | None = None, more: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {**self.environment, **(more or {})}
+        return subprocess.run(
+            words, cwd=cwd or self.folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+        )
+
+    def bench(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return self.command(sys.executable, "-m", "mlflow_compress", *words, more=more)
+
+    def runs(self, experiment: str) -> list[Run]:
+        client = MlflowClient(self.store)
+        found = client.get_experiment_by_name(experiment)
+        return [] if found is None else list(client.search_runs([found.experiment_id], order_by=["start_time"]))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def measured(home: Home) -> tuple[subprocess.CompletedProcess[str], Run]:
+    done = home.bench("run", "small.yaml", "-e", "one", "--team", "alpha", "--batch_size", "2", *BRIEF)
+    (run,) = home.runs("one")
+    return done, run
+
+
+@pytest.fixture(scope="module")
+def swept(home: Home) -> tuple[subprocess.CompletedProcess[str], list[Run]]:
+    """Sweep as `mlflow run -e sweep` does, with one variant that is killed and one that does not apply."""
+    done = home.command(
+        *("mlflow", "run", str(PROJECT), "--env-manager", "local", "-e", "sweep", "--experiment-name", "many"),
+        *("-P", f"model={home.folder / 'small.yaml'}", "-P", "team=beta", "-P", "iterations=6", "-P", "seconds=0"),
+        *("-P", "max_seconds=2"),
+    )
+    return done, home.runs("many")
+
+
+def test_run_logs_numbers_tags_and_params(measured: tuple[subprocess.CompletedProcess[str], Run]) -> None:
+    done, run = measured
+    assert done.returncode == 0, done.stderr
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "small original"
+    assert run.data.metrics["size/params"] == 58
+    assert run.data.metrics["size/weights_mib"] == 58 * 4 / 2**20
+    assert run.data.metrics["quality/accuracy"] == 0.75
+    assert run.data.metrics["quality/samples"] == 4
+    assert run.data.metrics["cpu/latency_count"] >= 6
+    assert run.data.metrics["cpu/ram_peak_mib"] > run.data.metrics["cpu/ram_baseline_mib"] > 100
+    assert run.data.params["team"] == "alpha"
+    assert run.data.params["batch_size"] == "2"
+    assert run.data.params["device"] == "auto"
+    tags = run.data.tags
+    expected = {"team": "alpha", "model": "small", "method": "original", "status": "ok", "compress.weights": "local"}
+    assert {key: tags[key] for key in expected} == expected
+    assert tags["compress.outcome.cpu"] == tags["compress.outcome.quality"] == "ok"
+    assert tags["compress.batch_size"] == "2"
+    assert int(tags["compress.env.threads"]) >= 1
+    assert "0.75" in tags["mlflow.note.content"]
+
+
+def test_run_tells_the_answer_and_the_progress(measured: tuple[subprocess.CompletedProcess[str], Run]) -> None:
+    done, _ = measured
+    assert "accuracy" in done.stdout
+    assert "timing on cpu" in done.stderr
+    assert "timing on cpu" not in done.stdout
+
+
+def test_artifacts_replay_and_predict(home: Home, measured: tuple[subprocess.CompletedProcess[str], Run]) -> None:
+    import torch
+
+    _, run = measured
+    client = MlflowClient(home.store)
+    names = {each.path for each in client.list_artifacts(run.info.run_id)}
+    assert {"variant.json", "result.json", "latency.png"} <= names
+    uri = run.info.artifact_uri
+    assert uri is not None
+    kept = json.loads(mlflow.artifacts.load_text(f"{uri}/variant.json"))
+    assert Variant.from_json(kept).batch_size == 2
+    result = Result.from_json(json.loads(mlflow.artifacts.load_text(f"{uri}/result.json")))
+    assert len(result.samples["cpu/latency_ms"]) == run.data.metrics["cpu/latency_count"]
+
+    previous = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(home.store)
+    try:
+        model = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model")
+    finally:
+        mlflow.set_tracking_uri(previous)
+    assert model.predict(torch.ones(3, 4).numpy()) == [1, 1, 1]
+
+
+def test_sweep_goes_on_after_a_killed_worker(swept: tuple[subprocess.CompletedProcess[str], list[Run]]) -> None:
+    done, runs = swept
+    assert done.returncode == 1
+    assert "1 of 4 variants failed" in done.stderr
+    parent, *children = runs
+    assert parent.data.tags["compress.role"] == "sweep"
+    assert parent.info.run_name == "sweep of " + str(parent.data.params["model"])
+    assert parent.info.status == "FAILED"
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    found = {run.data.tags["method"]: (run.info.status, run.data.tags["status"]) for run in children}
+    assert found == {
+        "original": ("FINISHED", "ok"),
+        "crash:kind=sigkill": ("FAILED", "failed"),
+        "int8_dynamic": ("FINISHED", "ok"),
+        "crash:kind=skip": ("FINISHED", "skipped"),
+    }
+    killed = next(run for run in children if run.data.tags["method"] == "crash:kind=sigkill")
+    assert "SIGKILL" in killed.data.tags["compress.reason"]
+    assert "about to sigkill" in killed.data.tags["compress.reason"]
+
+
+def test_report_shows_rows_and_reasons(
+    home: Home, swept: tuple[subprocess.CompletedProcess[str], list[Run]], measured: object
+) -> None:
+    done = home.bench("report", "-e", "many", "-e", "one")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")][2:]
+    assert [(row[0], row[2].split(" ")[0]) for row in rows] == [
+        ("alpha", "original"),
+        ("beta", "original"),
+        ("beta", "int8_dynamic"),
+    ]
+    assert "0.75" in rows[0][-1]
+    assert any("SIGKILL" in line and "failed" in line for line in lines)
+    assert any("it does not apply to this model" in line and "skipped" in line for line in lines)
+
+
+def test_mlflow_run_fills_its_own_run(home: Home) -> None:
+    done = home.command(
+        *("mlflow", "run", str(PROJECT), "--env-manager", "local", "--experiment-name", "project"),
+        *("-P", f"model={home.folder / 'small.yaml'}", "-P", "method=drop_last:count=1", "-P", "iterations=6"),
+        *("-P", "seconds=0", "-P", "max_seconds=2", "-P", "log_model=false", "-P", "team=Команда | `x`"),
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = home.runs("project")
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "small drop_last:count=1"
+    assert run.data.tags["team"] == "Команда | `x`"
+    assert run.data.tags["compress.role"] == "variant"
+    assert run.data.metrics["size/params"] == 40
+    assert not {each.path for each in MlflowClient(home.store).list_artifacts(run.info.run_id)} & {"model"}
+
+
+def test_mlflow_run_fails_when_the_weights_are_corrupt(home: Home) -> None:
+    broken = home.folder / "broken.safetensors"
+    broken.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00not json at all")
+    done = home.command(
+        *("mlflow", "run", str(PROJECT), "--env-manager", "local", "--experiment-name", "broken"),
+        *("-P", f"model={home.folder / 'small.yaml'}", "-P", f"weights={broken}"),
+    )
+    assert done.returncode != 0
+    assert str(broken) in done.stderr
+    (run,) = home.runs("broken")
+    assert run.info.status == "FAILED"
+    assert run.data.tags["status"] == "failed"
+    assert str(broken) in run.data.tags["compress.reason"]
+
+
+def test_missing_weights_have_an_exit_code_of_their_own(home: Home) -> None:
+    done = home.bench("run", "small.yaml", "--weights", "gone.safetensors", "-e", "gone", "--json")
+    assert done.returncode == 3
+    assert "gone.safetensors" in done.stderr
+    assert json.loads(done.stdout)[0]["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "digits_cn"), "digits_cnn"),
+        (("run", "small.yaml", "--method", "int8_dynamc"), "int8_dynamic"),
+        (("run", "small.yaml", "--method", "prune_magnitude:amont=0.5"), "'amount'"),
+        (("run", "small.yaml", "--method", "prune_magnitude:amount=1.5"), "less than 1"),
+        (("run", "small.yaml", "--methd", "fp16"), "--method"),
+        (("run", "small.yaml", "-O", "functon=model"), "'function'"),
+        (("run", "small.yaml", "--threads", "0"), "--threads"),
+        (("run", "small.yaml", "--batch-size", "-1"), "--batch-size"),
+        (("run", "small.yaml", "--batch-size", "many"), "--batch-size"),
+        (("run", "gone.yaml"), "gone.yaml"),
+        (("swep", "small.yaml"), "sweep"),
+        (("list", "metods"), "methods"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_runs(
+    home: Home, words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "small.yaml").write_text(RECIPE)
+    store = tmp_path / "mlflow.db"
+    done = home.command(
+        *(sys.executable, "-m", "mlflow_compress", *words),
+        cwd=tmp_path,
+        more={"MLFLOW_TRACKING_URI": f"sqlite:///{store}"},
+    )
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not store.exists()
+
+
+def test_a_dead_server_is_found_out_before_measuring(home: Home) -> None:
+    done = home.bench("run", "small.yaml", MLFLOW_TRACKING_URI="http://user:secret@127.0.0.1:9")
+    assert done.returncode == 4
+    assert "127.0.0.1:9" in done.stderr
+    assert "secret" not in done.stderr
+    assert "loading" not in done.stderr
+
+
+def test_an_interrupted_run_leaves_nothing_behind(home: Home) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow_compress", "run", "small.yaml", "--method", "crash:kind=hang", "-e", "stopped"],
+        cwd=home.folder,
+        env=home.environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stderr is not None
+    said = ""
+    while "compressing" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=60)
+    process.stderr.close()
+    assert process.returncode != 0
+    assert home.runs("stopped") == []
+    workers = subprocess.run(["pgrep", "-f", "mlflow_compress.worker"], capture_output=True, text=True, check=False)
+    ours = [each for each in workers.stdout.split() if _is_child_of_nobody_in(each, home.folder)]
+    assert ours == []
+
+
+def _is_child_of_nobody_in(process: str, folder: Path) -> bool:
+    """Say whether a process still has our recipe's folder in its environment."""
+    try:
+        return str(folder).encode() in Path(f"/proc/{process}/environ").read_bytes()
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def server(home: Home) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = home.folder / "server"
+    folder.mkdir()
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"),
+                *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"),
+                *("--artifacts-destination", str(folder / "artifacts")),
+            ],
+            cwd=folder,
+            env={**home.environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(480):
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=1).close()
+                break
+            except OSError:
+                assert process.poll() is None, (folder / "log").read_text()
+                time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_team_shares_a_server(home: Home, server: str) -> None:
+    done = home.bench(
+        *("run", "small.yaml", "--method", "traced", "-e", "shared", *BRIEF),
+        MLFLOW_TRACKING_URI=server,
+        COMPRESS_TEAM="gamma",
+    )
+    assert done.returncode == 0, done.stderr
+    told = home.bench("report", "-e", "shared", "--tracking-uri", server, "--json")
+    assert told.returncode == 0, told.stderr
+    (row,) = json.loads(told.stdout)["rows"]
+    assert (row["team"], row["model"], row["method"]) == ("gamma", "small", "traced")
+    assert row["values"]["quality/accuracy"] == 0.75
