@@ -65,6 +65,8 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Seconds of timed calls, at least."),
         click.option("--max-seconds", type=click.FloatRange(min=0), default=60.0, show_default=True,
                      help="Seconds of timed calls, at most, whatever --iterations says (but 6 calls)."),
+        click.option("--energy-seconds", type=click.FloatRange(min=0), default=5.0, show_default=True,
+                     help="Seconds of calls whose energy is measured; 0: none."),
         click.option("--timeout", type=click.FloatRange(min=1), default=3600.0, show_default=True,
                      help="Seconds after which a variant is stopped and has failed."),
         click.option("--option", "-O", "options", multiple=True, metavar="KEY=VALUE",
@@ -225,6 +227,7 @@ _ASKED = (
     "iterations",
     "seconds",
     "max_seconds",
+    "energy_seconds",
 )
 
 
@@ -259,6 +262,7 @@ def _read_settings(given: Mapping[str, Any]) -> Any:
             min_iterations=given["iterations"],
             min_seconds=given["seconds"],
             max_seconds=given["max_seconds"],
+            energy_seconds=given["energy_seconds"],
             timeout_seconds=given["timeout"],
         ),
     )

@@ -53,11 +53,20 @@ _SENTENCES = {
     "no_result": {"en": "the run ended without a result", "ru": "запуск завершился без результата"},
     "no_numbers": {"en": "the run holds no numbers", "ru": "в запуске нет чисел"},
 }
+_ELSEWHERE = ("", "random_weights", "energy_estimated")  # a footnote of its own, or about no column
 _CAUTIONS = {
+    "busy_gpu": {"en": "the GPU was busy", "ru": "GPU был занят другой работой"},
     "busy_machine": {"en": "the machine was busy", "ru": "машина была занята другой работой"},
+    "drift": {"en": "the latency drifted", "ru": "время постепенно менялось"},
     "emulated_precision": {"en": "the CPU emulates this precision", "ru": "процессор эмулирует эту точность"},
     "few_samples": {"en": "few calls were timed", "ru": "измерено мало вызовов"},
+    "interference": {"en": "other programs took the cores away", "ru": "другие программы отнимали ядра"},
     "not_settled": {"en": "the latency did not settle while warming up", "ru": "время не установилось при разогреве"},
+    "oversubscribed": {"en": "more threads than cores", "ru": "потоков больше, чем ядер"},
+    "page_faults": {"en": "much time went into allocating memory", "ru": "много времени ушло на выделение памяти"},
+    "swapping": {"en": "the machine was swapping", "ru": "машина обращалась к подкачке"},
+    "throttled": {"en": "the cores were throttled", "ru": "частота ядер снижалась из-за нагрева"},
+    "tiny_quality_sample": {"en": "quality stands on few samples", "ru": "качество измерено на малой выборке"},
     "unstable": {"en": "the latency was not stable", "ru": "время было нестабильным"},
     "partly_random_weights": {
         "en": "some weights are random, so quality means little",
@@ -304,9 +313,7 @@ def _about_cautions(line: _Line, language: str) -> list[str]:
     for device in sorted(line.runs):
         codes |= dict.fromkeys(line.runs[device].tags.get("compress.cautions", "").split(","))
     words = [
-        _CAUTIONS.get(code.strip(), {}).get(language, code.strip())
-        for code in codes
-        if code.strip() not in ("", "random_weights")
+        _CAUTIONS.get(code.strip(), {}).get(language, code.strip()) for code in codes if code.strip() not in _ELSEWHERE
     ]
     return [_say("cautions", language, cautions="; ".join(words))] if words else []
 

@@ -32,7 +32,7 @@ def latency_png(result: Result) -> bytes | None:
         series.set(xlabel="call", ylabel=f"{group.upper()} latency, ms")
         series.set_ylim(0, 1.15 * percentile([*warmup, *samples], 99.5))
         series.legend(loc="lower right")
-        spread.hist(samples, bins=40, orientation="horizontal", color="C0")
+        spread.hist(samples, bins=min(40, max(5, len(samples) // 3)), orientation="horizontal", color="C0")
         spread.axhline(middle, color="C3", linewidth=1)
         spread.set(xlabel="calls")
     picture = io.BytesIO()

@@ -54,11 +54,13 @@ class Family(ABC):
         timed: one sentence: what is inside the timed region of `run`.
         metrics: names of the metrics that score this family.
         needs: the distributions it imports, for the requirements of a logged model.
+        imports: the modules that it imports sooner or later, so that their memory is not taken for the model's.
     """
 
     timed: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ("torch",)
+    imports: ClassVar[tuple[str, ...]] = ("torch",)
 
     @abstractmethod
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:

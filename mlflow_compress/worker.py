@@ -101,18 +101,17 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
 
 def measure(variant: Variant, folder: Path, device: str, report: Report) -> Part:
     """Restore the saved model on a device, and measure all there is to measure."""
-    from mlflow_compress import artifact, registry
+    from mlflow_compress import artifact, checks
     from mlflow_compress.meters import environment, memory, size
     from mlflow_compress.tensors import held
 
     group = "gpu" if device == "cuda" else "cpu"
     meter = memory.MemoryMeter()
-    for name in getattr(registry.find("families", variant.family), "imports", ()):
-        importlib.import_module(name)
+    _import_all(variant)
     _set_threads(variant)
-    cautions = environment.busy()
-    load_before = environment.load_average()
-    surroundings = environment.machine() | _open_device(device)
+    before = {"load_before": environment.load_average()}
+    cautions = checks.busy(environment.busy_share())
+    surroundings = {**environment.machine(), **_open_device(device, cautions), **before}
     meter.end_phase("import")
 
     report.stage("restoring")
@@ -123,72 +122,87 @@ def measure(variant: Variant, folder: Path, device: str, report: Report) -> Part
     numbers = {f"{group}/load_ms": (time.perf_counter() - started) * 1000}
     meter.end_phase("load")
 
-    batch = family.batch(model, variant.batch_size, variant.seed)
-    timed, samples, found = _time(family, model, batch, device, variant, report)
-    meter.end_phase("run")
-    numbers |= timed | meter.numbers(group)
-    cautions += found
+    timed = _time(family, model, device, variant, meter, report)
+    numbers |= {**timed.measurements, **meter.numbers(group)}
+    cautions += timed.cautions
     if device == "cuda":
         from mlflow_compress.meters import vram
 
         numbers |= vram.numbers(group)
     numbers |= size.in_memory(model.module)
     if device == "cpu":
-        cautions += environment.emulated({str(tensor.dtype) for tensor, _ in held(model.module)})
+        dtypes = {str(tensor.dtype) for tensor, _ in held(model.module)}
+        cautions += checks.precision(dtypes, environment.emulated())
 
     facts, quality = {"memory_source": meter.source}, None
     if model.weights != "random" and variant.data and device == variant.devices[-1]:
         scores, quality = _score(family, model, variant, report)
         numbers |= scores
         facts["data"] = variant.data
-    import torch
-
-    surroundings |= {
-        "threads": str(torch.get_num_threads()),
-        "load_before": load_before,
-        "load_after": environment.load_average(),
-    }
+        if scores:
+            cautions += checks.quality(int(scores["quality/samples"]))
     return Part(
         Outcome("ok"),
         quality=quality,
         measurements=finite(numbers),
-        samples=samples,
+        samples=timed.samples,
         cautions=tuple(cautions),
-        environment=surroundings,
+        environment={**surroundings, **timed.environment, "load_after": environment.load_average()},
         facts=facts,
     )
 
 
-def _time(
-    family: Any, model: Any, batch: Any, device: str, variant: Variant, report: Report
-) -> tuple[dict[str, float], dict[str, list[float]], list[Caution]]:
-    """Time the call, and the stages around it."""
+def _time(family: Any, model: Any, device: str, variant: Variant, meter: Any, report: Report) -> Part:
+    """Time the call, the stages around it, and its energy."""
     import torch
 
-    from mlflow_compress.meters import latency
+    from mlflow_compress import checks
+    from mlflow_compress.meters import energy, latency, usage
     from mlflow_compress.percentiles import percentile
 
     group = "gpu" if device == "cuda" else "cpu"
-    with torch.inference_mode():
-        report.stage(f"checking one call on {group}")
-        _require_numbers(family.run(model, batch, lambda stage: None))
+    threads = torch.get_num_threads()
+    budget = variant.budget
+    readings = []
+
+    def warmed() -> None:
+        meter.end_phase("warmup")
         report.stage(f"timing on {group}")
-        timing = latency.measure(lambda mark: family.run(model, batch, mark), device, variant.budget, report.progress)
-        numbers, cautions = latency.summarise(timing, group, variant.batch_size)
-        samples = {f"{group}/latency_ms": timing.wall_ms, f"{group}/warmup_ms": timing.warmup_ms}
-        if timing.events_ms:
-            samples[f"{group}/latency_events_ms"] = timing.events_ms
-        samples |= {f"{group}/{stage}_ms": values for stage, values in timing.stages_ms.items()}
+        readings.append(usage.now())
+
+    with torch.inference_mode():
+        batch = family.batch(model, variant.batch_size, variant.seed)
+        report.stage(f"warming up on {group}")
+        _require_numbers(family.run(model, batch, lambda stage: None))
+        timing = latency.measure(lambda mark: family.run(model, batch, mark), device, budget, report.progress, warmed)
+        used = usage.now() - readings[0]
+        meter.end_phase("run")
+        numbers = latency.numbers(timing, group, variant.batch_size)
+        numbers |= usage.numbers(used, len(timing.wall_ms), threads, group)
+        samples = latency.samples(timing, group)
         middles = {stage: numbers[f"{group}/{stage}_p50_ms"] for stage in timing.stages_ms}
         rates = family.rates(numbers[f"{group}/latency_p50_ms"], middles, variant.batch_size)
         numbers |= {f"{group}/{name}": value for name, value in rates.items()}
-        short = latency.brief(variant.budget)
         for stage, call in family.around(model, variant.batch_size, variant.seed).items():
             report.stage(f"timing {stage}")
-            apart = latency.measure(latency.unmarked(call), device, short, report.progress)
+            apart = latency.measure(latency.unmarked(call), device, latency.brief(budget), report.progress)
             samples[f"{group}/{stage}_ms"] = apart.wall_ms
             numbers[f"{group}/{stage}_p50_ms"] = percentile(apart.wall_ms, 50)
-    return numbers, samples, cautions
+        meter.end_phase("around")
+        cautions = [
+            *checks.timing(timing, group),
+            *checks.usage(used, len(timing.wall_ms), threads, group),
+            *checks.threads(threads),
+        ]
+        if budget.energy_seconds > 0:
+            report.stage("measuring energy")
+            synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
+            taken = energy.measure(
+                lambda: family.run(model, batch, lambda stage: None), synchronise, budget.energy_seconds
+            )
+            numbers |= energy.numbers(taken, group, variant.batch_size)
+            cautions += checks.energy(taken) if group == "cpu" else []
+    return Part(Outcome("ok"), None, numbers, samples, tuple(cautions), {"threads": str(threads)})
 
 
 def _score(family: Any, model: Any, variant: Variant, report: Report) -> tuple[dict[str, float], Outcome]:
@@ -213,8 +227,8 @@ def _score(family: Any, model: Any, variant: Variant, report: Report) -> tuple[d
     return numbers, Outcome("ok")
 
 
-def _open_device(device: str) -> dict[str, str]:
-    """Make the device ready, and describe it.
+def _open_device(device: str, cautions: list[Caution]) -> dict[str, str]:
+    """Make the device ready, and describe it; add to the cautions when others use it.
 
     Raises:
         Unsupported: this machine has none.
@@ -223,13 +237,25 @@ def _open_device(device: str) -> dict[str, str]:
         return {}
     import torch
 
+    from mlflow_compress import checks
     from mlflow_compress.meters import environment, vram
 
     if not torch.cuda.is_available():
         raise Unsupported("this machine has no CUDA device that torch can use")
+    cautions += checks.busy(0.0, vram.busy_share())
     torch.zeros(1, device="cuda")  # the context's memory is no part of the model's
     vram.reset()
     return environment.gpu(vram.driver_version())
+
+
+def _import_all(variant: Variant) -> None:
+    """Import what will be needed, so that the memory of libraries is not taken for the model's."""
+    from mlflow_compress import artifact, registry
+
+    family = registry.build("families", variant.family, variant.options)
+    artifact.methods_of(variant.chain)
+    for name in family.imports:
+        importlib.import_module(name)
 
 
 def _set_threads(variant: Variant) -> None:

@@ -22,7 +22,7 @@ from mlflow_compress.records import Result, Variant
 
 PROJECT = Path(__file__).parent.parent
 PLUGIN = Path(__file__).parent / "plugin"
-BRIEF = ("--iterations", "6", "--seconds", "0", "--max-seconds", "2")
+BRIEF = ("--iterations", "6", "--seconds", "0", "--max-seconds", "2", "--energy-seconds", "0")
 CODE = """
 import torch
 from torch import nn
@@ -106,7 +106,7 @@ def swept(home: Home) -> tuple[subprocess.CompletedProcess[str], list[Run]]:
     done = home.command(
         *("mlflow", "run", str(PROJECT), "--env-manager", "local", "-e", "sweep", "--experiment-name", "many"),
         *("-P", f"model={home.folder / 'small.yaml'}", "-P", "team=beta", "-P", "iterations=6", "-P", "seconds=0"),
-        *("-P", "max_seconds=2"),
+        *("-P", "max_seconds=2", "-P", "energy_seconds=0"),
     )
     return done, home.runs("many")
 
@@ -206,7 +206,18 @@ def test_mlflow_run_fills_its_own_run(home: Home) -> None:
     done = home.command(
         *("mlflow", "run", str(PROJECT), "--env-manager", "local", "--experiment-name", "project"),
         *("-P", f"model={home.folder / 'small.yaml'}", "-P", "method=drop_last:count=1", "-P", "iterations=6"),
-        *("-P", "seconds=0", "-P", "max_seconds=2", "-P", "log_model=false", "-P", "team=Команда | `x`"),
+        *(
+            "-P",
+            "seconds=0",
+            "-P",
+            "max_seconds=2",
+            "-P",
+            "energy_seconds=4",
+            "-P",
+            "log_model=false",
+            "-P",
+            "team=Команда | `x`",
+        ),
     )
     assert done.returncode == 0, done.stderr
     (run,) = home.runs("project")
@@ -215,6 +226,8 @@ def test_mlflow_run_fills_its_own_run(home: Home) -> None:
     assert run.data.tags["team"] == "Команда | `x`"
     assert run.data.tags["compress.role"] == "variant"
     assert run.data.metrics["size/params"] == 40
+    energy = {name for name in run.data.metrics if "energy" in name}
+    assert energy in ({"cpu/energy_per_item_j"}, {"cpu/energy_per_item_estimated_j"})
     assert not {each.path for each in MlflowClient(home.store).list_artifacts(run.info.run_id)} & {"model"}
 
 

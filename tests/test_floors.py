@@ -20,9 +20,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("sockets", "percentiles", "tensors", "quantities"),
     ("registry", "hub"),
     ("families.*", "methods.*", "metrics.*", "meters.*", "renderers.*"),
-    ("recipe", "artifact", "store", "compare", "note", "plot", "progress", "manners"),
+    ("recipe", "artifact", "checks", "store", "compare", "note", "plot", "progress", "manners"),
     ("worker", "pyfunc"),
     ("isolate",),  # starts the worker, and shares its files' names
+    ("log",),
     ("bench", "report"),
     ("__main__",),
 )
@@ -40,6 +41,7 @@ DOORS = {
     "cv2": {"families.yolo"},
     "jiwer": {"metrics.wer", "metrics.cer"},
     "accelerate": {"tensors"},
+    "codecarbon": {"meters.energy"},
     "huggingface_hub": {"hub"},
 }
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Collection
 from importlib import metadata
 from pathlib import Path
 
 from mlflow_compress import __version__
-from mlflow_compress.records import Caution
 
 _LIBRARIES = ("torch", "transformers", "ultralytics", "mlflow", "numpy")
 _NATIVE = {
@@ -21,7 +19,6 @@ _NATIVE = {
     "float16": {"avx512_fp16", "amx_fp16", "asimdhp"},
 }
 _LOOK_SECONDS = 0.5
-_BUSY_SHARE = 0.15
 
 
 def machine(root: Path = Path("/")) -> dict[str, str]:
@@ -75,44 +72,26 @@ def load_average() -> str:
     return " ".join(f"{value:.2f}" for value in psutil.getloadavg())
 
 
-def busy() -> list[Caution]:
-    """Look for half a second, while we ourselves are idle, whether others keep the cores busy.
+def busy_share() -> float:
+    """Look for half a second, while we ourselves are idle, which share of all cores others keep busy, 0 to 1.
 
     The load average can't tell: our own preparing is in it.
     """
     import psutil
 
-    share = psutil.cpu_percent(_LOOK_SECONDS) / 100
-    if share <= _BUSY_SHARE:
-        return []
-    return [
-        Caution(
-            "busy_machine",
-            f"other programs kept {share:.0%} of the cores busy before measuring began",
-            "Close other programs and measure again.",
-        )
-    ]
+    return float(psutil.cpu_percent(_LOOK_SECONDS)) / 100
 
 
-def emulated(dtypes: Collection[str], root: Path = Path("/")) -> list[Caution]:
-    """Warn of weights in a precision that the CPU has no instructions for: it is emulated, and slower than float32.
+def emulated(root: Path = Path("/")) -> list[str]:
+    """Name the precisions that the CPU has no instructions for; none where it does not tell.
 
     Args:
-        dtypes: torch's names of the weights' types.
         root: where `proc` is; another folder in tests.
     """
     info = root / "proc/cpuinfo"
     text = info.read_text() if info.is_file() else ""
     flags = set(text.partition("flags")[2].partition("\n")[0].split() or text.partition("Features")[2].split())
-    return [
-        Caution(
-            "emulated_precision",
-            f"this CPU has no {name} instructions: it emulates them, slower than float32",
-            "Time this method on a GPU, or on a CPU that has them.",
-        )
-        for name, native in _NATIVE.items()
-        if flags and f"torch.{name}" in dtypes and not native & flags
-    ]
+    return [name for name, native in _NATIVE.items() if flags and not native & flags]
 
 
 def _cpu_model(root: Path) -> str:

@@ -14,14 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlflow_compress.percentiles import MLPERF_COUNTS, carries, interval, percentile
-from mlflow_compress.records import Budget, Caution
+from mlflow_compress.percentiles import interval, percentile
+from mlflow_compress.records import Budget
 from mlflow_compress.sockets import Mark
 
 _STABLE_WINDOW = 3
 _STABLE_SPREAD = 0.05
 _PERCENTILES = (50, 90, 95, 99)
-_NOISY_SPREAD = 0.10
 
 Progress = Callable[[int, int | None, float | None], None]
 
@@ -45,7 +44,13 @@ class Timing:
     settled: bool = False
 
 
-def measure(call: Callable[[Mark], object], device: str, budget: Budget, progress: Progress) -> Timing:
+def measure(
+    call: Callable[[Mark], object],
+    device: str,
+    budget: Budget,
+    progress: Progress,
+    warmed: Callable[[], object] = lambda: None,
+) -> Timing:
     """Warm up until the latency is stable, then time calls until the budget is met.
 
     The garbage collector is off meanwhile. Nothing is dropped.
@@ -55,6 +60,7 @@ def measure(call: Callable[[Mark], object], device: str, budget: Budget, progres
         device: `cpu` or `cuda`.
         budget: when to stop.
         progress: told of calls done, calls at most, and seconds left as far as known.
+        warmed: called once between warm-up and counting.
     """
     stopwatch: _Wall | _Cuda = _Cuda() if device == "cuda" else _Wall()
     timing = Timing()
@@ -63,6 +69,7 @@ def measure(call: Callable[[Mark], object], device: str, budget: Budget, progres
     gc.disable()
     try:
         _warm_up(call, stopwatch, budget, timing, progress)
+        warmed()
         _count(call, stopwatch, budget, timing, progress)
     finally:
         if collecting:
@@ -172,10 +179,8 @@ def _between(start: int, marks: list[tuple[str, int]]) -> list[tuple[str, float]
     return [(stage, (when - before) / 1e6) for before, (stage, when) in zip(starts, marks, strict=False)]
 
 
-def summarise(timing: Timing, group: str, batch_size: int) -> tuple[dict[str, float], list[Caution]]:
-    """Give the metrics of a timing, and what to know before trusting them.
-
-    A percentile is given only where the sample gives it a 95 % confidence interval.
+def numbers(timing: Timing, group: str, batch_size: int) -> dict[str, float]:
+    """Give the metrics of a timing. A percentile is there only where the sample gives it a 95 % confidence interval.
 
     Args:
         timing: what was measured.
@@ -183,54 +188,29 @@ def summarise(timing: Timing, group: str, batch_size: int) -> tuple[dict[str, fl
         batch_size: samples in one call.
     """
     wall = timing.wall_ms
-    middle = percentile(wall, 50)
-    numbers = {
+    found = {
         f"{group}/latency_mean_ms": sum(wall) / len(wall),
         f"{group}/latency_min_ms": min(wall),
         f"{group}/latency_max_ms": max(wall),
-        f"{group}/latency_p50_ms": middle,
+        f"{group}/latency_p50_ms": percentile(wall, 50),
         f"{group}/latency_count": float(len(wall)),
         f"{group}/warmup_count": float(len(timing.warmup_ms)),
         f"{group}/throughput_per_s": batch_size * len(wall) / sum(wall) * 1000,
     }
     for rank in _PERCENTILES:
         if (bounds := interval(wall, rank)) is not None:
-            numbers[f"{group}/latency_p{rank}_ms"] = percentile(wall, rank)
-            numbers[f"{group}/latency_p{rank}_low_ms"], numbers[f"{group}/latency_p{rank}_high_ms"] = bounds
+            found[f"{group}/latency_p{rank}_ms"] = percentile(wall, rank)
+            found[f"{group}/latency_p{rank}_low_ms"], found[f"{group}/latency_p{rank}_high_ms"] = bounds
     if timing.events_ms:
-        numbers[f"{group}/latency_events_p50_ms"] = percentile(timing.events_ms, 50)
+        found[f"{group}/latency_events_p50_ms"] = percentile(timing.events_ms, 50)
     for stage, samples in timing.stages_ms.items():
-        numbers[f"{group}/{stage}_p50_ms"] = percentile(samples, 50)
-    return numbers, _cautions(timing, group)
-
-
-def _cautions(timing: Timing, group: str) -> list[Caution]:
-    wall, found = timing.wall_ms, []
-    for rank, least in MLPERF_COUNTS.items():
-        if carries(len(wall), rank) and len(wall) < least:
-            found.append(
-                Caution(
-                    "few_samples",
-                    f"{group}: p{rank} stands on {len(wall)} calls, MLPerf asks for {least}",
-                    f"Ask for more: --iterations {least}.",
-                )
-            )
-            break
-    if not timing.settled:
-        found.append(
-            Caution(
-                "not_settled",
-                f"{group}: the latency was not stable after {len(timing.warmup_ms)} calls of warm-up",
-                "Close other programs and measure again.",
-            )
-        )
-    spread = (percentile(wall, 75) - percentile(wall, 25)) / percentile(wall, 50)
-    if spread > _NOISY_SPREAD:
-        found.append(
-            Caution(
-                "unstable",
-                f"{group}: half of the calls differ by {spread:.0%} or more from each other",
-                "Close other programs, or set --threads 1, and measure again.",
-            )
-        )
+        found[f"{group}/{stage}_p50_ms"] = percentile(samples, 50)
     return found
+
+
+def samples(timing: Timing, group: str) -> dict[str, list[float]]:
+    """Give all samples by name, in milliseconds, in the order of the calls."""
+    found = {f"{group}/latency_ms": timing.wall_ms, f"{group}/warmup_ms": timing.warmup_ms}
+    if timing.events_ms:
+        found[f"{group}/latency_events_ms"] = timing.events_ms
+    return found | {f"{group}/{stage}_ms": values for stage, values in timing.stages_ms.items()}

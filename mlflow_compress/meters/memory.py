@@ -2,12 +2,14 @@
 
 Covers: resident memory of this process, its shared libraries and touched memory-mapped weights, at the highest moment
 of each phase. On Linux this is the kernel's own high-water mark, reset between phases, so that no peak can be missed;
-elsewhere it is sampled every 2 ms.
-Does not cover: swapped-out pages, child processes, memory of the device (see `vram`).
+elsewhere it is sampled every 2 ms. Child processes count with their own marks, added up, as far as they live when the
+phase ends (Linux only).
+Does not cover: swapped-out pages, memory of the device (see `vram`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import Protocol
@@ -71,16 +73,35 @@ class _Kernel:
         self.reset()
 
     def reset(self) -> None:
-        try:
-            (self._proc / "clear_refs").write_text("5")
-        except OSError:  # some sandboxes forbid it: then a phase's peak is the highest so far
-            self.source = "kernel, never reset"
+        for process in self._processes():
+            try:
+                (process / "clear_refs").write_text("5")
+            except OSError:  # some sandboxes forbid it: then a phase's peak is the highest so far
+                if process == self._proc:
+                    self.source = "kernel, never reset"
 
     def peak_mib(self) -> float:
-        for line in (self._proc / "status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / _MIB
-        raise OSError(f"{self._proc / 'status'} has no VmHWM")
+        return sum(_high_water_mib(process) for process in self._processes())
+
+    def _processes(self) -> list[Path]:
+        """Give this process and its living descendants, as folders of `/proc`."""
+        found, waiting = [], [self._proc]
+        while waiting:
+            process = waiting.pop()
+            found.append(process)
+            for children in process.glob("task/*/children"):
+                with contextlib.suppress(OSError):
+                    waiting += [self._proc.parent / pid for pid in children.read_text().split()]
+        return found
+
+
+def _high_water_mib(process: Path) -> float:
+    """Read a process's VmHWM; 0 for one that is gone, or a kernel thread."""
+    try:
+        status = (process / "status").read_text()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0.0)
 
 
 class _Sampler:

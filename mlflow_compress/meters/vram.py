@@ -1,7 +1,7 @@
 """How much memory of the GPU the model takes.
 
 Covers: the peak of what torch's allocator handed out and of what it reserved, and what the driver (NVML) says that this
-process holds, context and libraries included.
+process holds, context and libraries included, and that all processes hold.
 Does not cover: other frameworks' allocators, except in the driver's figure; peaks of the driver's figure between reads.
 """
 
@@ -23,17 +23,14 @@ def reset() -> None:
 
 
 def numbers(group: str) -> dict[str, float]:
-    """Give the metrics in MiB; the driver's figure is absent where NVML does not tell it."""
+    """Give the metrics in MiB; the driver's figures are absent where NVML does not tell them."""
     import torch
 
     found = {
         f"{group}/vram_peak_mib": torch.cuda.max_memory_allocated() / _MIB,
         f"{group}/vram_reserved_peak_mib": torch.cuda.max_memory_reserved() / _MIB,
     }
-    held = _driver_bytes(torch.cuda.current_device())
-    if held is not None:
-        found[f"{group}/vram_process_mib"] = held / _MIB
-    return found
+    return found | {f"{group}/{name}": held / _MIB for name, held in _driver_view().items()}
 
 
 def present() -> bool:
@@ -42,26 +39,45 @@ def present() -> bool:
         return bool(nvml) and nvml.nvmlDeviceGetCount() > 0
 
 
+def busy_share() -> float:
+    """Give the share of its time that the GPU was busy lately, 0 to 1; 0 where the driver does not tell."""
+    with _nvml() as nvml:
+        if not nvml:
+            return 0.0
+        try:
+            return float(nvml.nvmlDeviceGetUtilizationRates(_handle(nvml)).gpu) / 100
+        except nvml.NVMLError:
+            return 0.0
+
+
 def driver_version() -> str:
     """Give the driver's version; empty where there is no driver."""
     with _nvml() as nvml:
         return str(nvml.nvmlSystemGetDriverVersion()) if nvml else ""
 
 
-def _driver_bytes(index: int) -> int | None:
-    """Give what the driver says this process holds on the device, in bytes."""
+def _driver_view() -> dict[str, int]:
+    """Give what the driver says: bytes held by this process, and bytes in use on the device by all processes."""
     with _nvml() as nvml:
         if not nvml:
-            return None
-        import torch
-
+            return {}
         try:
-            handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(index).uuid}")
+            handle = _handle(nvml)
+            found = {"vram_device_mib": int(nvml.nvmlDeviceGetMemoryInfo(handle).used)}
             processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
         except nvml.NVMLError:
-            return None
+            return {}
         # in a container the process ids are those of the host, and ours is not among them
-        return next((each.usedGpuMemory for each in processes if each.pid == os.getpid()), None)
+        ours = next((each.usedGpuMemory for each in processes if each.pid == os.getpid()), None)
+        return found | ({"vram_process_mib": int(ours)} if ours is not None else {})
+
+
+def _handle(nvml: Any) -> Any:
+    """Find torch's current device in NVML, which counts devices in its own order."""
+    import torch
+
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
 
 
 @contextlib.contextmanager

@@ -93,7 +93,7 @@ class Crash(Method):
         return model
 
     def _crash(self, model: Model) -> None:
-        print(f"about to {self.kind}", file=sys.stderr, flush=True)
+        sys.stderr.write(f"about to {self.kind}\n")
         if self.kind == "sigkill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif self.kind == "segfault":

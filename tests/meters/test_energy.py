@@ -1,0 +1,34 @@
+"""Energy under its right name, or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mlflow_compress.meters import energy
+from mlflow_compress.meters.energy import Energy
+
+
+@pytest.mark.parametrize(
+    ("taken", "group", "found"),
+    [
+        (Energy(5, 10, 30.0, 0.0, True), "cpu", {"cpu/energy_per_item_j": 1.5}),
+        (Energy(5, 10, 30.0, 0.0, False), "cpu", {"cpu/energy_per_item_estimated_j": 1.5}),
+        (Energy(5, 10, 30.0, 80.0, False), "gpu", {"gpu/energy_per_item_j": 4.0}),
+        (Energy(5, 10, 30.0, 0.0, True), "gpu", {}),  # the GPU has no counter
+        (Energy(2.9, 10, 30.0, 80.0, True), "cpu", {}),  # too short to say
+        (Energy(5, 10, 0.0, 0.0, False), "cpu", {}),
+    ],
+)
+def test_names(taken: Energy, group: str, found: dict[str, float]) -> None:
+    assert energy.numbers(taken, group, 2) == found
+
+
+def test_a_real_window() -> None:
+    calls: list[int] = []
+    waited: list[Any] = []
+    taken = energy.measure(lambda: calls.append(sum(range(20_000))), lambda: waited.append(len(calls)), 1.2)
+    assert taken.window_s >= 1.2
+    assert taken.calls == len(calls) == waited[0]
+    assert taken.cpu_j > 0  # counted or estimated: there is a CPU

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlflow_compress import __version__
+from mlflow_compress.meters import environment
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(
+        "processor\t: 0\nmodel name\t: Intel(R) Xeon(R) CPU @ 2.20GHz\n\nprocessor\t: 1\nmodel name\t: another\n"
+    )
+    return tmp_path
+
+
+def test_a_machine_is_described_in_text(root: Path) -> None:
+    found = environment.machine(root)
+    assert found["cpu_model"] == "Intel(R) Xeon(R) CPU @ 2.20GHz"
+    assert found["version"] == __version__
+    assert found["python"] == platform.python_version()
+    assert int(found["cores_logical"]) >= 1
+    assert int(found["ram_total_mib"]) > 100
+    assert {"torch", "mlflow", "numpy", "transformers"} <= set(found)
+    assert all(isinstance(value, str) and value for value in found.values())
+    if hasattr(os, "sched_getaffinity"):
+        assert len(found["affinity"].split(",")) == len(os.sched_getaffinity(0))
+
+
+def test_a_machine_without_frequency_scaling_has_no_governor(root: Path) -> None:
+    assert "governor" not in environment.machine(root)
+
+
+def test_the_governor_is_told(root: Path) -> None:
+    folder = root / "sys/devices/system/cpu/cpu0/cpufreq"
+    folder.mkdir(parents=True)
+    (folder / "scaling_governor").write_text("powersave\n")
+    assert environment.machine(root)["governor"] == "powersave"
+
+
+@pytest.mark.parametrize("content", [None, "", "processor\t: 0\nBogoMIPS\t: 50.00\n"])
+def test_a_processor_without_a_name_is_called_by_its_kind(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc/cpuinfo").write_text(content)
+    assert environment.machine(tmp_path)["cpu_model"] in (platform.processor(), platform.machine())
+
+
+def test_a_library_that_is_not_there_is_left_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "_LIBRARIES", ("no-such-library", "numpy"))
+    found = environment.machine(root)
+    assert "no-such-library" not in found
+    assert "numpy" in found
+
+
+def test_the_number_of_cores_may_be_unknown(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: None)
+    assert environment.machine(root)["cores_physical"] == "unknown"
+
+
+def test_the_busy_share_is_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 15.0)
+    assert environment.busy_share() == 0.15
+
+
+def test_the_load_average_is_three_numbers() -> None:
+    assert len([float(value) for value in environment.load_average().split()]) == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "emulated"),
+    [
+        ("flags\t\t: fpu avx2 avx512f", ["bfloat16", "float16"]),
+        ("flags\t\t: fpu avx512_bf16 amx_bf16", ["float16"]),
+        ("flags\t\t: fpu avx512_fp16", ["bfloat16"]),
+        ("flags\t\t: fpu avx512_fp16 amx_bf16", []),
+        ("Features\t: fp asimd", ["bfloat16", "float16"]),
+        ("", []),  # unknown: nothing is claimed
+    ],
+)
+def test_precisions_without_instructions_are_named(root: Path, flags: str, emulated: list[str]) -> None:
+    (root / "proc/cpuinfo").write_text(f"processor\t: 0\n{flags}\n\nprocessor\t: 1\n{flags}\n")
+    assert environment.emulated(root) == emulated
+
+
+def test_nothing_is_emulated_where_the_cpu_is_not_known(tmp_path: Path) -> None:
+    assert environment.emulated(tmp_path) == []

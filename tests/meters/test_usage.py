@@ -1,0 +1,37 @@
+"""What calls cost the machine: real counters, and a fake one for heat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mlflow_compress.meters import usage
+
+
+def test_work_is_seen() -> None:
+    before = usage.now()
+    pages = [bytearray(2**20) for _ in range(64)]
+    total = sum(len(page) for page in pages) + sum(range(2_000_000))
+    used = usage.now() - before
+    assert total
+    assert used.wall_s > 0
+    assert 0 < used.cpu_s <= used.wall_s * 1.5
+    assert used.minor_faults >= 64 * 2**20 / 4096 / 600  # huge pages at most
+    assert used.switches >= 0
+
+
+def test_heat_is_added_up_over_cores(tmp_path: Path) -> None:
+    for core, count in enumerate((3, 4)):
+        folder = tmp_path / f"sys/devices/system/cpu/cpu{core}/thermal_throttle"
+        folder.mkdir(parents=True)
+        (folder / "core_throttle_count").write_text(f"{count}\n")
+    assert usage.now(tmp_path).throttled == 7
+    assert usage.now(tmp_path / "elsewhere").throttled == 0
+
+
+def test_numbers_are_per_call() -> None:
+    used = usage.Usage(wall_s=10, cpu_s=15, switches=40, minor_faults=200, major_faults=0, throttled=0)
+    assert usage.numbers(used, 20, 2, "cpu") == {
+        "cpu/context_switches_per_call": 2,
+        "cpu/page_faults_per_call": 10,
+        "cpu/cpu_time_share": 0.75,
+    }

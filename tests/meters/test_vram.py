@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml
+import pytest
+import torch
+
+from mlflow_compress.meters import vram
+
+MIB = 2**20
+
+
+class Driver:
+    """Stands for NVML."""
+
+    def __init__(self, count: int = 1, processes: dict[int, int | None] | None = None, works: bool = True) -> None:
+        self.count, self.processes, self.works = count, processes or {}, works
+        self.open = 0
+        self.asked: list[str] = []
+
+    def install(self, patch: pytest.MonkeyPatch) -> Driver:
+        for name in ("nvmlInit", "nvmlShutdown", "nvmlDeviceGetCount", "nvmlSystemGetDriverVersion"):
+            patch.setattr(pynvml, name, getattr(self, name))
+        patch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", self.handle)
+        patch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", self.running)
+        patch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(used=900 * MIB))
+        patch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", lambda handle: SimpleNamespace(gpu=37), raising=False)
+        patch.setattr(torch.cuda, "current_device", lambda: 0)
+        patch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid="aaaa-bbbb"))
+        patch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * MIB)
+        patch.setattr(torch.cuda, "max_memory_reserved", lambda: 4 * MIB)
+        return self
+
+    def nvmlInit(self) -> None:  # noqa: N802  (NVML's own name)
+        if not self.works:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.open -= 1
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return self.count
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "570.1"
+
+    def handle(self, uuid: str) -> str:
+        self.asked.append(uuid)
+        return uuid
+
+    def running(self, handle: str) -> list[Any]:
+        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.processes.items()]
+
+
+@pytest.mark.parametrize(("works", "count", "present"), [(True, 1, True), (True, 0, False), (False, 1, False)])
+def test_a_gpu_is_present_when_its_driver_says_so(
+    monkeypatch: pytest.MonkeyPatch, works: bool, count: int, present: bool
+) -> None:
+    driver = Driver(count, works=works).install(monkeypatch)
+    assert vram.present() is present
+    assert vram.driver_version() == ("570.1" if works else "")
+    assert driver.open == 0
+
+
+def test_without_a_driver_nothing_is_present() -> None:
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        assert vram.present() is False
+        assert vram.driver_version() == ""
+        assert vram.busy_share() == 0
+    else:
+        pytest.skip("there is a driver")
+
+
+def test_the_drivers_figure_is_this_processs(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(processes={1: 99 * MIB, os.getpid(): 700 * MIB}).install(monkeypatch)
+    assert vram.numbers("gpu") == {
+        "gpu/vram_peak_mib": 3,
+        "gpu/vram_reserved_peak_mib": 4,
+        "gpu/vram_device_mib": 900,
+        "gpu/vram_process_mib": 700,
+    }
+    assert vram.busy_share() == 0.37
+    assert set(driver.asked) == {"GPU-aaaa-bbbb"}
+    assert driver.open == 0
+
+
+@pytest.mark.parametrize("processes", [{}, {1: 99 * MIB}, {os.getpid(): None}])
+def test_the_drivers_figure_is_absent_where_the_driver_does_not_know_this_process(
+    monkeypatch: pytest.MonkeyPatch, processes: dict[int, int | None]
+) -> None:
+    Driver(processes=processes).install(monkeypatch)
+    assert "gpu/vram_process_mib" not in vram.numbers("gpu")
+
+
+def test_the_drivers_figure_is_absent_where_the_driver_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver().install(monkeypatch)
+
+    def refuse(handle: str) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", refuse)
+    assert set(vram.numbers("gpu")) == {"gpu/vram_peak_mib", "gpu/vram_reserved_peak_mib"}
+    assert driver.open == 0
+
+
+@pytest.mark.gpu
+def test_a_real_gpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    assert vram.present()
+    assert vram.driver_version()
+    vram.reset()
+    held = torch.ones(64 * MIB // 4, device="cuda")
+    numbers = vram.numbers("gpu")
+    assert numbers["gpu/vram_peak_mib"] >= 64
+    assert numbers.get("gpu/vram_process_mib", 1e9) >= 64
+    del held

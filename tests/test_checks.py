@@ -1,0 +1,122 @@
+"""What is cautioned about, and what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlflow_compress import checks
+from mlflow_compress.meters.energy import Energy
+from mlflow_compress.meters.latency import Timing
+from mlflow_compress.meters.usage import Usage
+
+
+def codes(samples: list[float], settled: bool = True) -> list[str]:
+    return [caution.code for caution in checks.timing(Timing(samples, settled=settled), "cpu")]
+
+
+@pytest.mark.parametrize(
+    ("samples", "found"),
+    [
+        ([20.0] * 6, ["few_samples"]),  # no percentile above the median
+        ([20.0] * 28, ["few_samples"]),
+        ([20.0] * 29, ["few_samples"]),  # it carries p90, but MLPerf asks for more
+        ([20.0] * 46, []),
+        ([20.0] * 60, ["few_samples"]),  # p95
+        ([20.0] * 93, []),
+        ([20.0] * 300, ["few_samples"]),  # p99
+        ([20.0] * 473, []),
+        ([20.0, 40.0] * 23, ["unstable"]),
+        ([20.0] * 44 + [500.0] * 2, []),  # two outliers are no spread
+        ([20.0] * 23 + [22.0] * 23, ["drift"]),
+        ([20.0] * 23 + [20.5] * 23, []),  # too little to matter
+        ([22.0] * 23 + [20.0] * 23, ["drift"]),
+    ],
+)
+def test_cautions(samples: list[float], found: list[str]) -> None:
+    assert codes(samples) == found
+
+
+def test_a_caution_says_what_to_do() -> None:
+    cautions = checks.timing(Timing([20.0, 40.0] * 15), "cpu")
+    assert {caution.code for caution in cautions} == {"few_samples", "not_settled", "unstable"}
+    assert all(caution.advice and caution.message.startswith("cpu: ") for caution in cautions)
+    assert "--iterations 46" in cautions[0].advice
+
+
+def used(**changed: float) -> Usage:
+    quiet: dict[str, float] = {
+        "wall_s": 10.0,
+        "cpu_s": 19.0,
+        "switches": 200,
+        "minor_faults": 1000,
+        "major_faults": 0,
+        "throttled": 0,
+    }
+    return Usage(**{**quiet, **changed})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"),
+    [
+        ({}, []),
+        ({"switches": 5000, "cpu_s": 8.0}, ["interference"]),
+        ({"switches": 5000, "cpu_s": 19.5}, []),  # switched often, but never kept from running
+        ({"switches": 200, "cpu_s": 8.0}, []),  # waits of its own accord: one thread has all the work
+        ({"minor_faults": 3_000_000}, ["page_faults"]),
+        ({"major_faults": 500}, ["swapping"]),
+        ({"major_faults": 5}, []),
+        ({"throttled": 1}, ["throttled"]),
+    ],
+)
+def test_usage(changed: dict[str, float], found: list[str]) -> None:
+    assert [caution.code for caution in checks.usage(used(**changed), 10, 2, "cpu")] == found
+
+
+def test_interference_is_the_cpus() -> None:
+    assert checks.usage(used(switches=5000, cpu_s=1.0), 10, 2, "gpu") == []
+
+
+@pytest.mark.parametrize(
+    ("cpu", "gpu", "found"),
+    [(0.0, 0.0, []), (0.15, 0.05, []), (0.16, 0.0, ["busy_machine"]), (1.0, 0.5, ["busy_machine", "busy_gpu"])],
+)
+def test_busy(cpu: float, gpu: float, found: list[str]) -> None:
+    assert [caution.code for caution in checks.busy(cpu, gpu)] == found
+
+
+def test_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1}, raising=False)
+    assert checks.threads(2) == []
+    (caution,) = checks.threads(3)
+    assert (caution.code, "--threads to 2" in caution.advice) == ("oversubscribed", True)
+
+
+def test_precision_is_judged_for_weights_that_are_there() -> None:
+    assert checks.precision({"torch.float32", "torch.float16"}, ["bfloat16"]) == []
+    (caution,) = checks.precision({"torch.float32", "torch.bfloat16"}, ["bfloat16", "float16"])
+    assert "bfloat16" in caution.message
+
+
+def test_energy_that_is_not_counted() -> None:
+    assert checks.energy(Energy(5, 10, 30.0, 0, is_counted=True)) == []
+    assert checks.energy(Energy(5, 10, 0.0, 0, is_counted=False)) == []
+    assert [caution.code for caution in checks.energy(Energy(5, 10, 30.0, 0, is_counted=False))] == ["energy_estimated"]
+
+
+def test_a_tiny_quality_sample() -> None:
+    assert checks.quality(100) == []
+    assert [caution.code for caution in checks.quality(99)] == ["tiny_quality_sample"]
+
+
+def test_every_caution_says_what_to_do() -> None:
+    found = [
+        *checks.timing(Timing([20.0, 40.0] * 20 + [90.0, 190.0] * 20), "cpu"),
+        *checks.usage(used(switches=9000, cpu_s=1.0, minor_faults=9e6, major_faults=900, throttled=3), 10, 2, "cpu"),
+        *checks.busy(1, 1),
+        *checks.threads(10**6),
+        *checks.precision(["torch.float16"], ["float16"]),
+        *checks.energy(Energy(5, 10, 30.0, 0, is_counted=False)),
+        *checks.quality(1),
+    ]
+    assert len({caution.code for caution in found}) == 14
+    assert all(caution.advice.endswith((".", "46", "93", "473")) for caution in found)

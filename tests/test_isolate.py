@@ -1,0 +1,317 @@
+"""What becomes of a variant, whatever happens to its processes. Each process costs seconds: results are shared."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_compress import isolate, recipe
+from mlflow_compress.artifact import restore
+from mlflow_compress.errors import WeightsError
+from mlflow_compress.meters import size
+from mlflow_compress.records import Budget, Caution, Outcome, Part, Result, Variant, to_json
+
+BUDGET = Budget(min_iterations=6, min_seconds=0.0, max_seconds=2, warmup_max_seconds=1, timeout_seconds=120)
+
+MODEL = """
+import json, os
+from pathlib import Path
+import torch
+from torch import nn
+
+def model():
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4), nn.Softmax(-1))
+
+def batch(size):
+    if Path("variant.json").exists():
+        Path(f"environment-{os.getpid()}.json").write_text(json.dumps(dict(os.environ)))
+    return torch.rand(size, 8)
+
+def load_weights(module):
+    torch.manual_seed(3)
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter)
+
+def samples():
+    torch.manual_seed(5)
+    inputs = torch.rand(40, 8)
+    torch.manual_seed(3)
+    own = model()
+    load_weights(own)
+    with torch.no_grad():
+        return list(zip(inputs, own(inputs).argmax(-1).tolist()))
+"""
+
+BROKEN_PREDICT = """
+def predict(module, inputs):
+    raise RuntimeError("no idea")
+"""
+
+
+class Lab:
+    """Measures variants of one small model, and remembers their results."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        (folder / "model.py").write_text(MODEL)
+        (folder / "broken.py").write_text(MODEL + BROKEN_PREDICT)
+        (folder / "bad.pt").write_bytes(b"PK\x03\x04 cut short")
+        self._known: dict[str, Result] = {}
+        self.events: dict[str, list[Mapping[str, Any]]] = {}
+
+    def folder_of(self, method: str) -> Path:
+        return self._folder / "".join(char if char.isalnum() else "_" for char in method)
+
+    def measure(self, method: str, source: str = "model.py", **changes: Any) -> Result:
+        key = f"{method} {source} {sorted(changes)}"
+        if key not in self._known:
+            folder = self.folder_of(key)
+            folder.mkdir()
+            fields: dict[str, Any] = {"data": "own", "budget": BUDGET, **changes}
+            variant = Variant(
+                "tiny",
+                method,
+                "alpha",
+                "python",
+                source,
+                chain=recipe.parse_chain(method),
+                metrics=("accuracy",),
+                threads=1,
+                folder=str(self._folder),
+                **fields,
+            )
+            events = self.events[key] = []
+            self._known[key] = isolate.run(variant, folder, events.append)
+        return self._known[key]
+
+    def work(self, method: str, source: str = "model.py", *changes: str) -> Path:
+        return self.folder_of(f"{method} {source} {sorted(changes)}")
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory, plugin_path: Path) -> Iterator[Lab]:
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("lab")
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@server")
+        patch.setenv("MLFLOW_TRACKING_TOKEN", "secret")
+        patch.setenv("DATABRICKS_TOKEN", "secret")
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield Lab(folder)
+
+
+def test_a_variant_is_measured(lab: Lab) -> None:
+    result = lab.measure("original")
+    assert (result.status, result.reason) == ("ok", "")
+    assert result.outcomes == {"cpu": Outcome("ok"), "quality": Outcome("ok")}
+    numbers = result.measurements
+    parameters = 8 * 16 + 16 + 16 * 4 + 4
+    assert numbers["size/params"] == parameters
+    assert numbers["size/weights_mib"] == 4 * parameters / 2**20
+    assert numbers["size/disk_mib"] > numbers["size/weights_mib"]
+    assert numbers["quality/accuracy"] == 1
+    assert numbers["quality/samples"] == 40
+    assert numbers["cpu/latency_count"] == len(result.samples["cpu/latency_ms"]) == 6
+    assert numbers["cpu/latency_min_ms"] <= numbers["cpu/latency_p50_ms"] <= numbers["cpu/latency_max_ms"]
+    assert numbers["cpu/ram_peak_mib"] > numbers["cpu/ram_baseline_mib"] > 50
+    assert numbers["cpu/load_ms"] > 0
+    assert result.facts["weights"] == "local"
+    assert result.facts["timed"]
+    assert result.environment["threads"] == "1"
+    assert result.ended_s > result.started_s
+    assert Result.from_json(json.loads(json.dumps(to_json(result)))) == result
+
+
+def test_progress_is_told_stage_by_stage(lab: Lab) -> None:
+    lab.measure("original")
+    events = lab.events["original model.py []"]
+    stages = list(dict.fromkeys(event["stage"] for event in events))
+    assert stages[:2] == ["loading", "checking the data"]
+    assert {"saving", "sizing", "restoring", "timing on cpu", "scoring"} <= set(stages)
+
+
+def test_a_worker_knows_no_secret_of_the_server(lab: Lab) -> None:
+    lab.measure("original")
+    (seen,) = [json.loads(path.read_text()) for path in lab.work("original").glob("environment-*.json")]
+    assert not [name for name in seen if name.startswith(("MLFLOW_", "DATABRICKS_"))]
+    assert "secret" not in json.dumps(seen)
+    assert seen["HF_HUB_OFFLINE"] == "1"
+    assert seen["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.parametrize("method", ["drop_last", "traced", "prune_magnitude:amount=0.5+int8_dynamic"])
+def test_what_is_measured_is_what_was_saved(lab: Lab, method: str) -> None:
+    """Of another architecture, in another runtime, packed: the folder alone gives the same predictions."""
+    result = lab.measure(method)
+    assert result.status == "ok"
+    again = restore(lab.work(method) / "model")
+    samples = again.family.samples(again.model, "own", Path(), None, 0)
+    predictions = again.family.predict(again.model, [sample.inputs for sample in samples])
+    right = sum(p == sample.reference for p, sample in zip(predictions, samples, strict=True))
+    assert result.measurements["quality/accuracy"] == right / 40
+    if method != "prune_magnitude:amount=0.5+int8_dynamic":  # the softmax left out, or traced: nothing else is chosen
+        assert right == 40
+    for name, number in size.in_memory(again.model.module).items():
+        assert result.measurements[name] == number
+
+
+def test_the_plugins_did_what_they_say(lab: Lab) -> None:
+    folder = lab.work("traced") / "model"
+    assert (folder / "traced.pt").is_file()
+    assert not (folder / "weights.safetensors").exists()
+    assert len(restore(lab.work("drop_last") / "model").model.module) == 3
+    pruned = lab.measure("prune_magnitude:amount=0.5+int8_dynamic").measurements
+    assert pruned["size/params_nonzero"] == pytest.approx(pruned["size/params"] / 2, rel=0.1)
+    assert pruned["size/weights_mib"] < lab.measure("original").measurements["size/weights_mib"] / 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (
+            "sigkill",
+            "prepare was killed by SIGKILL (out of memory? The kernel kills so). Its last line: about to",
+        ),
+        ("segfault", "prepare was killed by SIGABRT"),
+        ("raise", "RuntimeError: the plugin gave up on two lines"),
+        ("memory", "out of memory: can't allocate 4 TiB"),
+        ("exit", "prepare ended with exit code 3 and left no result. Its last line: about to exit"),
+    ],
+)
+def test_a_crash_is_one_failed_result_with_its_reason(lab: Lab, kind: str, reason: str) -> None:
+    result = lab.measure(f"crash:kind={kind}")
+    assert result.status == "failed"
+    assert result.reason.startswith(reason)
+    assert "\n" not in result.reason
+    assert result.outcomes == {}
+    assert not [name for name in result.measurements if name.startswith(("cpu/", "gpu/", "quality/"))]
+    assert f"about to {kind}" in isolate.logs(lab.work(f"crash:kind={kind}"))["prepare.log"].decode()
+
+
+def test_a_traceback_is_kept_in_the_log(lab: Lab) -> None:
+    lab.measure("crash:kind=raise")
+    assert b"RuntimeError: the plugin gave up" in isolate.logs(lab.work("crash:kind=raise"))["prepare.log"]
+
+
+def test_a_crash_while_measuring_leaves_what_was_found_before(lab: Lab) -> None:
+    result = lab.measure("crash:kind=sigkill,at=rebuild")
+    assert result.status == "failed"
+    assert result.outcomes["cpu"].status == "failed"
+    assert result.reason.startswith("cpu: measure was killed by SIGKILL")
+    assert result.measurements["size/disk_mib"] > 0
+    assert set(isolate.logs(lab.work("crash:kind=sigkill,at=rebuild"))) == {"measure-cpu.log"}
+
+
+def test_outputs_that_are_no_numbers_are_a_failure(lab: Lab) -> None:
+    result = lab.measure("crash:kind=nan")
+    assert result.status == "failed"
+    assert "NaN" in result.reason
+    assert "cpu/latency_p50_ms" not in result.measurements
+
+
+def test_what_hangs_is_stopped_with_all_that_it_started(lab: Lab) -> None:
+    result = lab.measure("crash:kind=hang", budget=Budget(timeout_seconds=15))
+    assert result.status == "failed"
+    assert result.reason == "prepare took longer than 15 s and was stopped (--timeout allows more)"
+    child = int((lab.work("crash:kind=hang", "model.py", "budget") / "child.pid").read_text())
+    for _ in range(100):
+        if not is_running(child):
+            return
+        time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("the child was left running")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_a_method_that_does_not_apply_is_skipped(lab: Lab) -> None:
+    result = lab.measure("crash:kind=skip")
+    assert (result.status, result.reason) == ("skipped", "it does not apply to this model")
+    assert result.outcomes == {}
+
+
+def test_a_gpu_that_is_not_there_is_skipped_and_the_cpu_measured(lab: Lab) -> None:
+    result = lab.measure("fp16", devices=("cpu", "cuda"))
+    assert result.status == "ok"
+    assert result.outcomes["cpu"] == Outcome("ok")
+    assert result.outcomes["gpu"].status == "skipped"
+    assert result.reason.startswith("gpu: this machine has no CUDA device")
+    assert result.measurements["cpu/latency_p50_ms"] > 0
+    assert not [name for name in result.measurements if name.startswith("gpu/")]
+
+
+def test_weights_that_cannot_be_read_are_named(lab: Lab) -> None:
+    result = lab.measure("original", weights="bad.pt")
+    assert result.status == "failed"
+    assert result.facts["error"] == WeightsError.__name__
+    assert "bad.pt can't be read" in result.reason
+
+
+def test_a_failed_score_leaves_what_was_timed(lab: Lab) -> None:
+    result = lab.measure("original", source="broken.py")
+    assert result.status == "failed"
+    assert result.outcomes == {"cpu": Outcome("ok"), "quality": Outcome("failed", "RuntimeError: no idea")}
+    assert result.measurements["cpu/latency_p50_ms"] > 0
+    assert "quality/accuracy" not in result.measurements
+
+
+VARIANT = Variant("tiny", "original", "alpha", "python", "model.py")
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "reason"),
+    [
+        ({"prepare": "ok", "cpu": "ok"}, "ok", ""),
+        ({"prepare": "ok", "cpu": "ok", "cuda": "skipped"}, "ok", "gpu: why cuda"),
+        ({"prepare": "ok", "cpu": "skipped", "cuda": "skipped"}, "skipped", "cpu: why cpu; gpu: why cuda"),
+        ({"prepare": "ok", "cpu": "failed", "cuda": "skipped"}, "failed", "cpu: why cpu; gpu: why cuda"),
+        ({"prepare": "ok", "cpu": "ok", "cuda": "failed"}, "failed", "gpu: why cuda"),
+        ({"prepare": "skipped"}, "skipped", "why prepare"),
+        ({"prepare": "failed"}, "failed", "why prepare"),
+    ],
+)
+def test_a_variant_fares_as_its_parts_do(parts: dict[str, Any], status: str, reason: str) -> None:
+    made = {name: Part(Outcome(each, "" if each == "ok" else f"why {name}")) for name, each in parts.items()}
+    result = isolate.combine(VARIANT, made, 5.0)
+    assert (result.status, result.reason, result.started_s) == (status, reason, 5.0)
+    assert set(result.outcomes) == {"gpu" if name == "cuda" else name for name in parts if name != "prepare"}
+
+
+def test_parts_are_put_together() -> None:
+    same = Caution("busy_machine", "busy")
+    parts = {
+        "prepare": Part(Outcome("ok"), None, {"size/disk_mib": 1.0}, cautions=(same,), facts={"weights": "random"}),
+        "cpu": Part(
+            Outcome("ok"),
+            Outcome("failed", "no idea"),
+            {"cpu/load_ms": 2.0, "cpu/energy_j": float("nan")},
+            {"cpu/latency_ms": [1.0]},
+            (same, Caution("unstable", "wild")),
+            {"threads": "2"},
+        ),
+    }
+    result = isolate.combine(VARIANT, parts, 0.0)
+    assert result.measurements == {"size/disk_mib": 1.0, "cpu/load_ms": 2.0}
+    assert result.samples == {"cpu/latency_ms": [1.0]}
+    assert [caution.code for caution in result.cautions] == ["busy_machine", "unstable"]
+    assert result.environment["threads"] == "2"
+    assert result.facts == {"weights": "random"}
+    assert (result.status, result.reason) == ("failed", "quality: no idea")
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"[1]", b"3", b"noise\n", b"\xff\xfe", b'{"stage": "half'])
+def test_a_line_that_is_no_event_says_nothing(line: bytes) -> None:
+    assert isolate._event(line) == {}

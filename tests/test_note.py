@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from mlflow_compress import note
+from mlflow_compress.records import Caution, Result, Variant
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "[click](http://evil)",
+    "![picture](http://evil/x.png)",
+    "**bold** _slanted_ `code` ~~gone~~",
+    "# title",
+    "a | b\n| - | - |\n| c | d |",
+    "```\ncode",
+    "x\n\n* list",
+    "1. one",
+    "title\n=====",
+    "http://evil.example",
+    "<http://evil.example>",
+    "&lt;b&gt; &copy;",
+    "\\*",
+    "@someone #1",
+    "\x1b[31mred\x1b[0m",
+    "\u202eright to left",
+    "bell\x07 and \x00\x9b",
+    "$x^2$",
+]
+
+
+def result(name: str, **more: object) -> Result:
+    variant = Variant(name, name, name, "python", "model.py", batch_size=4)
+    fields: dict[str, object] = {
+        "measurements": {"size/weights_mib": 96.668, "size/params": 25340992.0, f"quality/{name}": 0.5},
+        "reason": name,
+        "facts": {"timed": name},
+        "environment": {"cpu_model": name, "threads": "2"},
+        "cautions": (Caution("code", name, name),),
+        **more,
+    }
+    return Result(variant, "failed", **fields)  # type: ignore[arg-type]
+
+
+PLAIN = Result(
+    Variant("yolo11n", "fp16", "alpha", "yolo", "yolo11n.pt", batch_size=2),
+    "ok",
+    measurements={
+        "size/weights_mib": 4.98,
+        "size/params": 2616248.0,
+        "cpu/latency_p50_ms": 43.123456,
+        "cpu/latency_p50_low_ms": 42.9,
+        "cpu/latency_p50_high_ms": 43.5,
+        "cpu/latency_p90_ms": 50.0,
+        "cpu/latency_mean_ms": 44.0,
+        "quality/accuracy": 0.9712,
+        "quality/samples": 450.0,
+    },
+    cautions=(Caution("busy_machine", "others were busy", "Close them."),),
+    environment={"cpu_model": "Xeon", "threads": "2", "gpu_model": "T4"},
+    facts={"timed": "one call"},
+)
+
+
+def test_a_result_in_words_for_a_terminal() -> None:
+    assert note.text(PLAIN).splitlines() == [
+        "yolo11n, fp16: ok",
+        "  weights                     4.980 MB",
+        "  parameters                  2,616,248",
+        "  CPU inference time, median  43.12 ms (95 %: 42.90 to 43.50)",
+        "  CPU inference time, p90     50.00 ms",
+        "  accuracy                    0.9712",
+        "  scored samples              450",
+        "  ! others were busy. Close them.",
+    ]
+
+
+def test_a_result_in_words_for_mlflow() -> None:
+    html = MarkdownIt("commonmark").enable("table").render(note.markdown(PLAIN))
+    assert "<h2>yolo11n, fp16: ok</h2>" in html
+    assert html.count("<tr>") == 1 + 6
+    assert "43.12 ms (95 %: 42.90 to 43.50)" in html
+    assert "On Xeon, 2 threads, T4." in html
+    assert "Timed: one call; batch 2." in html
+    assert "<li>others were busy. Close them.</li>" in html
+
+
+def test_a_failure_says_why_and_has_no_table() -> None:
+    failed = Result(PLAIN.variant, "failed", reason="cpu: out of memory", environment={"cpu_model": "Xeon"})
+    assert note.text(failed) == "yolo11n, fp16: failed (cpu: out of memory)"
+    assert "<table>" not in MarkdownIt("commonmark").enable("table").render(note.markdown(failed))
+
+
+def assert_inert(name: str) -> None:
+    """The note of a result with this name has the same structure as that of a harmless one."""
+    parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+
+    def structure(text: str) -> list[str]:
+        tokens = parser.parse(note.markdown(result(text)))
+        inline = [child.type for token in tokens for child in token.children or []]
+        return [token.type for token in tokens] + [kind for kind in inline if kind not in ("text", "text_special")]
+
+    assert structure(name) == structure("harmless")
+
+
+def printed(text: str) -> str:
+    """Give what stays of a text on one line, where blanks count the same."""
+    return "".join(char for char in text if char.isprintable() and not char.isspace())
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_never_becomes_markup(name: str) -> None:
+    assert_inert(name)
+    parser = MarkdownIt("commonmark").enable("table")
+    heading = parser.parse(note.markdown(result(name)))[1]
+    shown = "".join(child.content for child in heading.children or [])
+    assert printed(name) in printed(shown)
+
+
+any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+names = any_text | st.text("<>[]()*_`#|~\\!&\n\r -+=1.:$", max_size=20)
+
+
+@settings(max_examples=100, deadline=None)
+@given(names.filter(lambda name: any(char.isprintable() and not char.isspace() for char in name)))
+def test_no_name_ever_becomes_markup(name: str) -> None:
+    assert_inert(name)
+
+
+@settings(max_examples=100, deadline=None)
+@given(names | st.sampled_from(HOSTILE))
+def test_no_name_ever_steers_the_terminal_or_adds_a_line(name: str) -> None:
+    text = note.text(result(name))
+    assert all(char.isprintable() or char == "\n" for char in text)
+    assert len(text.split("\n")) == len(note.text(result("harmless")).split("\n"))
+    assert all(char.isprintable() or char == "\n" for char in note.markdown(result(name)))
+
+
+def test_a_link_is_no_link_even_where_addresses_are_linked() -> None:
+    assert not re.search(r"(?<!\\)[:.]//|www\.", note.markdown(result("see http://evil.example or www.evil.example")))
