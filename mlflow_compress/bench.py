@@ -34,6 +34,18 @@ Exit codes:
 """
 
 
+class _Numbers(click.ParamType[tuple[int, ...]]):
+    """Whole numbers from 1 with commas between them, or `auto`: none."""
+
+    name = "number,...|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple) or value == _AUTO:
+            return value if isinstance(value, tuple) else ()
+        each: click.ParamType[Any] = click.IntRange(min=1)
+        return tuple(dict.fromkeys(each.convert(part.strip(), param, ctx) for part in str(value).split(",")))
+
+
 class _AutoInt(click.ParamType[int | None]):
     """A whole number from 1, or `auto`."""
 
@@ -55,7 +67,8 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="auto, pretrained, random, or a path. auto takes random ones when the hub is out of reach."),
         click.option("--data", default=_AUTO, show_default=True,
                      help="What quality is scored on. auto: as the recipe says; none: skip quality."),
-        click.option("--batch-size", type=_AutoInt(), default=_AUTO, help="Samples in one timed call."),
+        click.option("--batch-size", type=_Numbers(), default=_AUTO,
+                     help="Samples in one timed call; 1,4,16 measures each."),
         click.option("--threads", type=_AutoInt(), default=_AUTO, help="CPU threads. [auto: the physical cores]"),
         click.option("--limit", type=_AutoInt(), default=_AUTO, help="Most samples to score. [auto: all]"),
         click.option("--seed", type=int, default=0, show_default=True, help="Of random weights and inputs."),
@@ -70,7 +83,7 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--timeout", type=click.FloatRange(min=1), default=3600.0, show_default=True,
                      help="Seconds after which a variant is stopped and has failed."),
         click.option("--option", "-O", "options", multiple=True, metavar="KEY=VALUE",
-                     help="An option of the model's family; may be given again."),
+                     help="An option of the model's family; tokens=64,128 measures each; may be given again."),
         click.option("--experiment", "-e", help="Experiment to log to. [MLFLOW_EXPERIMENT_NAME, or Default]"),
         click.option("--tracking-uri", metavar="URI", help="Tracking server. [MLFLOW_TRACKING_URI, or mlflow.db here]"),
         click.option("--log-model", type=bool, default=True, show_default=True,
@@ -174,7 +187,8 @@ def _measure(
         found = recipe.read(model)
         variants += recipe.plan(found, chains(found), settings)
     store = open_store(given["tracking_uri"])
-    log = Log(store, {**_asked(given), **asked}, given["experiment"], models, given["log_model"])
+    alone = len(variants) == 1 and "method" in asked
+    log = Log(store, {**_asked(given), **asked}, given["experiment"], models if not alone else (), given["log_model"])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too
 
     progress = Progress(sys.stderr, given["quiet"])
@@ -220,7 +234,6 @@ _ASKED = (
     "device",
     "weights",
     "data",
-    "batch_size",
     "threads",
     "limit",
     "seed",
@@ -233,7 +246,9 @@ _ASKED = (
 
 def _asked(given: Mapping[str, Any]) -> dict[str, str]:
     """Give the settings as they were asked for, to be logged as parameters."""
-    return {key: _AUTO if given[key] is None else str(given[key]) for key in _ASKED}
+    sizes = ",".join(str(size) for size in given["batch_size"])
+    asked = {"batch_size": sizes or _AUTO, "option": " ".join(given["options"])}
+    return asked | {key: _AUTO if given[key] is None else str(given[key]) for key in _ASKED}
 
 
 def _read_settings(given: Mapping[str, Any]) -> Any:
@@ -247,13 +262,13 @@ def _read_settings(given: Mapping[str, Any]) -> Any:
         key, equals, value = pair.partition("=")
         if not equals:
             raise RecipeError(f"--option {pair!r} is no KEY=VALUE.")
-        options[key] = value
+        options[key] = value.split(",")
     return Settings(
         team=_team(given["team"]),
         devices=devices or (("cpu", "cuda") if vram.present() else ("cpu",)),
         weights=given["weights"],
         data=given["data"],
-        batch_size=given["batch_size"],
+        batch_sizes=given["batch_size"],
         threads=given["threads"],
         seed=given["seed"],
         limit=given["limit"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mlflow_compress.errors import StoreError, UnknownName
 from mlflow_compress.quantities import DEVICES, ORIGINAL, natural
@@ -86,10 +86,10 @@ def compare(
 ) -> Comparison:
     """Put a table together.
 
-    A row is one team's model under one method at one batch size. Each device's numbers come from the newest run in
-    which that device was ok, so that a laptop's CPU run and a server's GPU run make one row; size and quality come from
-    the newest of these that has them. Ratios are to the original of the same team and model at the same batch size,
-    else to the newest of another team. Numbers of different hardware are never divided.
+    A row is one team's model under one method at one batch size and setting. Each device's numbers come from the newest
+    run in which that device was ok, so that a laptop's CPU run and a server's GPU run make one row; size and quality
+    come from the newest of these that has them. Ratios are to the original of the same team and model at the same
+    batch size and setting, else to the newest of another team. Numbers of different hardware are never divided.
 
     A device that has no number, or whose newest attempt failed or was skipped, is listed as a failure.
 
@@ -132,17 +132,20 @@ class _Key:
     model: str
     method: str
     batch: str
+    setting: str = ""
 
     @classmethod
     def of(cls, run: Run) -> _Key:
         def said(name: str) -> str:
             return run.tags.get(name) or run.params.get(name, "")
 
-        return cls(said("team"), said("model"), said("method"), run.tags.get("compress.batch_size") or "1")
+        batch, setting = run.tags.get("compress.batch_size") or "1", run.tags.get("compress.setting", "")
+        return cls(said("team"), said("model"), said("method"), batch, setting)
 
     @property
     def label(self) -> str:
-        return self.method if self.batch == "1" else f"{self.method} [batch {self.batch}]"
+        apart = ", ".join(filter(None, ("" if self.batch == "1" else f"batch {self.batch}", self.setting)))
+        return f"{self.method} [{apart}]" if apart else self.method
 
     def place(self) -> tuple[object, ...]:
         return (
@@ -150,8 +153,13 @@ class _Key:
             natural(self.model),
             self.method != ORIGINAL,
             natural(self.method),
+            natural(self.setting),
             natural(self.batch),
         )
+
+    def original(self, team: str) -> _Key:
+        """Give the key of what this is compared with, in a team."""
+        return replace(self, team=team, method=ORIGINAL)
 
 
 @dataclass
@@ -240,14 +248,10 @@ def _only(keys: list[_Key], kind: str, asked: Sequence[str]) -> list[_Key]:
 def _original(line: _Line, lines: Mapping[_Key, _Line]) -> _Line | None:
     """Find what a row is compared with: the same team's original, else the newest of another team."""
     key = line.key
-    own = lines.get(_Key(key.team, key.model, ORIGINAL, key.batch))
+    own = lines.get(key.original(key.team))
     if own is not None:
         return own
-    others = (
-        other
-        for other in lines.values()
-        if (other.key.model, other.key.method, other.key.batch) == (key.model, ORIGINAL, key.batch)
-    )
+    others = (other for other in lines.values() if other.key == key.original(other.key.team))
     # `lines` are in the order of their newest run.
     return next(others, None)
 

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mlflow_compress import isolate, note, plot, registry
-from mlflow_compress.records import Result
+from mlflow_compress.records import Result, Variant
 from mlflow_compress.store import Store
 
 _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named
@@ -18,13 +18,13 @@ _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run th
 class Log:
     """Where the results of one command go.
 
-    With a single method asked for, `mlflow run`'s own run takes the result; a sweep's results go into runs below it.
+    A single variant's result goes into `mlflow run`'s own run; those of several go into runs below it.
 
     Args:
         store: the tracking store.
-        asked: parameters as the user gave them; `method` is among them unless this is a sweep.
+        asked: parameters as the user gave them.
         experiment: the experiment's name; None chooses as MLflow does.
-        models: what is measured, for the name of a sweep.
+        models: the models of a sweep, for its name; none when there is a single variant.
         with_model: whether to log the model itself.
 
     Raises:
@@ -43,7 +43,7 @@ class Log:
         self._asked = asked
         self._with_model = with_model
         self._outer = os.environ.get("MLFLOW_RUN_ID")
-        self._into_outer = bool(self._outer) and "method" in asked
+        self._into_outer = bool(self._outer) and not models
         if self._outer:
             self._experiment = store.experiment_of(self._outer)
             if not self._into_outer:
@@ -81,7 +81,7 @@ class Log:
 
     def _run(self, result: Result) -> str:
         """Give the run that takes the result."""
-        name = f"{result.variant.model} {result.variant.method}"
+        name = _name(result.variant)
         if self._outer and self._into_outer:
             self._name(self._outer, name)
             return self._outer
@@ -96,6 +96,12 @@ class Log:
             self._store.tag(run_id, {"mlflow.runName": name})
 
 
+def _name(variant: Variant) -> str:
+    """Name a run so that it can be told from its siblings."""
+    apart = ", ".join(filter(None, (f"batch {variant.batch_size}" if variant.batch_size > 1 else "", variant.setting)))
+    return f"{variant.model} {variant.method}" + (f" [{apart}]" if apart else "")
+
+
 def _experiment(store: Store, name: str | None) -> str:
     """Choose the experiment as MLflow does: by option, by environment, or `Default`."""
     if not name and (found := os.environ.get("MLFLOW_EXPERIMENT_ID")):
@@ -108,6 +114,7 @@ def _resolved(result: Result) -> dict[str, str]:
     variant = result.variant
     options = {f"option.{key}": str(value) for key, value in variant.options.items() if key != "architecture"}
     return {
+        "batch_size": str(variant.batch_size),
         "model": variant.model,
         "method": variant.method,
         "team": variant.team,

@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +56,20 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says; None or `auto` leaves the recipe's choice."""
+    """What the command line says; None, `auto` or nothing leaves the recipe's choice.
+
+    Several batch sizes, or several values of a family's option, ask for a variant of each.
+    """
 
     team: str = "none"
     devices: tuple[str, ...] = ("cpu",)
     weights: str = "auto"
     data: str = "auto"
-    batch_size: int | None = None
+    batch_sizes: tuple[int, ...] = ()
     threads: int | None = None
     seed: int = 0
     limit: int | None = None
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
 
 
@@ -129,12 +133,13 @@ def parse_chain(text: str) -> tuple[Step, ...]:
 
 
 def plan(recipe: Recipe, chains: Sequence[tuple[str, tuple[Step, ...]]], settings: Settings) -> list[Variant]:
-    """Make one variant for each named chain.
+    """Make one variant for each named chain, setting of the family's options, and batch size.
 
     Raises:
         UnknownName, RecipeError: an option of the family is not right.
     """
-    options = {**recipe.options, **registry.check("families", recipe.family, settings.options)}
+    several = [dict(zip(settings.options, values, strict=True)) for values in product(*settings.options.values())]
+    checked = [registry.check("families", recipe.family, options) for options in several]
     data = recipe.data if settings.data == "auto" else None if settings.data == "none" else _path(settings.data)
     weights = settings.weights
     if weights not in ("auto", "pretrained", "random"):
@@ -149,16 +154,19 @@ def plan(recipe: Recipe, chains: Sequence[tuple[str, tuple[Step, ...]]], setting
             weights=weights,
             data=data,
             chain=chain,
-            options=options,
+            options={**recipe.options, **options},
             metrics=recipe.metrics,
             devices=settings.devices,
-            batch_size=settings.batch_size or recipe.batch_size,
+            batch_size=batch_size,
+            setting=", ".join(f"{key}={value}" for key, value in options.items()),
             threads=settings.threads,
             seed=settings.seed,
             limit=settings.limit,
             budget=settings.budget,
             folder=str(recipe.folder),
         )
+        for options in checked
+        for batch_size in settings.batch_sizes or (recipe.batch_size,)
         for name, chain in chains
     ]
 

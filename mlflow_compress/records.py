@@ -68,6 +68,7 @@ class Variant:
         metrics: the names of the quality metrics.
         devices: `cpu` and/or `cuda`.
         batch_size: samples in one timed call.
+        setting: the options that the command line changed (`tokens=64`), for the name of the row; empty for none.
         threads: intra-op threads; None leaves torch's own choice (the physical cores).
         seed: of random weights and random inputs.
         limit: most samples to score; None scores all.
@@ -86,6 +87,7 @@ class Variant:
     metrics: tuple[str, ...] = ()
     devices: tuple[str, ...] = ("cpu",)
     batch_size: int = 1
+    setting: str = ""
     threads: int | None = None
     seed: int = 0
     limit: int | None = None

@@ -6,8 +6,8 @@ Layout of a run (schema 1):
 * metrics: what was measured (`cpu/latency_p50_ms`); the samples behind them are in `result.json`;
 * tags: `team`, `model`, `method`, `status`, and `compress.*` for all else: `compress.schema`, `compress.role`
   (`variant` or `sweep`), `compress.weights`, `compress.outcome.cpu` and `.gpu` (`ok`, `skipped`, `failed`),
-  `compress.reason`, `compress.reason.cpu` and `.gpu`, `compress.batch_size`, `compress.cautions` (codes, separated by
-  commas), and `compress.env.*` for the machine and its libraries;
+  `compress.reason`, `compress.reason.cpu` and `.gpu`, `compress.batch_size`, `compress.setting` (`tokens=64`),
+  `compress.cautions` (codes, separated by commas), and `compress.env.*` for the machine and its libraries;
 * artifacts: `variant.json`, `result.json`, plots, logs, and the model as an MLflow model.
 """
 
@@ -248,6 +248,7 @@ def tags_of(result: Result) -> dict[str, str]:
         "compress.schema": str(result.schema),
         "compress.role": "variant",
         "compress.batch_size": str(variant.batch_size),
+        "compress.setting": variant.setting,
         "compress.cautions": ",".join(caution.code for caution in result.cautions),
     }
     if result.reason:

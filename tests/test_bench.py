@@ -115,7 +115,6 @@ def test_run_logs_numbers_tags_and_params(measured: tuple[subprocess.CompletedPr
     done, run = measured
     assert done.returncode == 0, done.stderr
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "small original"
     assert run.data.metrics["size/params"] == 58
     assert run.data.metrics["size/weights_mib"] == 58 * 4 / 2**20
     assert run.data.metrics["quality/accuracy"] == 0.75
@@ -124,6 +123,7 @@ def test_run_logs_numbers_tags_and_params(measured: tuple[subprocess.CompletedPr
     assert run.data.metrics["cpu/ram_peak_mib"] > run.data.metrics["cpu/ram_baseline_mib"] > 100
     assert run.data.params["team"] == "alpha"
     assert run.data.params["batch_size"] == "2"
+    assert run.info.run_name == "small original [batch 2]"
     assert run.data.params["device"] == "auto"
     tags = run.data.tags
     expected = {"team": "alpha", "model": "small", "method": "original", "status": "ok", "compress.weights": "local"}

@@ -299,3 +299,20 @@ def test_names_come_from_params_where_tags_are_missing(make_run: MakeRun) -> Non
     run = make_run(tags={"model": None})
     given = Run(run.run_id, "hw1", "", "FINISHED", 1, run.tags, {"model": "vit"}, run.metrics)
     assert names(compare([given])) == [("alpha", "vit", "original")]
+
+
+def test_a_setting_is_a_row_of_its_own_against_its_own_original(make_run: MakeRun) -> None:
+    runs = [
+        make_run(metrics={"cpu/latency_p50_ms": 10.0}),
+        make_run(metrics={"cpu/latency_p50_ms": 40.0}, tags={"compress.setting": "tokens=256"}),
+        make_run(
+            method="fp16",
+            metrics={"cpu/latency_p50_ms": 20.0},
+            tags={"compress.setting": "tokens=256", "compress.batch_size": "4"},
+        ),
+        make_run(method="fp16", metrics={"cpu/latency_p50_ms": 20.0}, tags={"compress.setting": "tokens=256"}),
+    ]
+    rows = {row.method: row for row in compare(runs).rows}
+    assert list(rows) == ["original", "original [tokens=256]", "fp16 [tokens=256]", "fp16 [batch 4, tokens=256]"]
+    assert rows["fp16 [tokens=256]"].ratios == {"cpu/latency_p50_ms": 0.5}
+    assert rows["fp16 [batch 4, tokens=256]"].ratios == {}

@@ -101,7 +101,7 @@ def test_underscores_are_taken_for_hyphens(entry: str) -> None:
     line = ["distilbert", "--batch_size", "4", "--max_seconds", "2", "--log_model", "false"]
     context = bench.make_context("bench", [COMMANDS[entry][0], *line], resilient_parsing=False)
     made = command.make_context(COMMANDS[entry][0], list(line), parent=context)
-    assert (made.params["batch_size"], made.params["max_seconds"], made.params["log_model"]) == (4, 2.0, False)
+    assert (made.params["batch_size"], made.params["max_seconds"], made.params["log_model"]) == ((4,), 2.0, False)
 
 
 def test_the_scripts_and_the_plugins_of_the_package_exist() -> None:

@@ -284,12 +284,27 @@ def test_a_plan_takes_the_command_lines_word_before_the_recipes(tmp_path: Path) 
     found = recipe.read(write(tmp_path, {**GOOD, "data": "own", "batch_size": 3, "options": {"function": "net"}}))
     budget = Budget(min_iterations=7)
     chains = [("a", parse_chain("fp16")), ("b", parse_chain("bf16+prune_magnitude:amount=0.1"))]
-    settings = Settings("alpha", ("cuda",), "random", "none", 8, 2, 9, 10, {"function": "other"}, budget)
+    settings = Settings("alpha", ("cuda",), "random", "none", (8,), 2, 9, 10, {"function": ["other"]}, budget)
     a, b = plan(found, chains, settings)
     assert (a.method, b.method, b.chain) == ("a", "b", chains[1][1])
     assert (a.team, a.devices, a.weights, a.data) == ("alpha", ("cuda",), "random", None)
     assert (a.batch_size, a.threads, a.seed, a.limit, a.budget) == (8, 2, 9, 10, budget)
     assert a.options == {"function": "other"}
+    assert a.setting == "function=other"
+
+
+def test_a_plan_has_a_variant_for_each_batch_size_and_setting(tmp_path: Path) -> None:
+    found = recipe.read("distilbert")
+    settings = Settings(batch_sizes=(1, 4), options={"tokens": ["64", "256"]})
+    variants = plan(found, [("original", parse_chain("original"))], settings)
+    assert [(each.options["tokens"], each.setting, each.batch_size) for each in variants] == [
+        (64, "tokens=64", 1),
+        (64, "tokens=64", 4),
+        (256, "tokens=256", 1),
+        (256, "tokens=256", 4),
+    ]
+    with pytest.raises(RecipeError, match="tokens"):
+        plan(found, found.variants, Settings(options={"tokens": ["64", "0"]}))
 
 
 def test_a_plan_refuses_an_unknown_option(tmp_path: Path) -> None:
