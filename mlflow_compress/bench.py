@@ -18,7 +18,10 @@ from mlflow_compress.errors import CompressError, RecipeError, StoreError, Weigh
 from mlflow_compress.manners import Group
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from mlflow_compress.log import Log
+    from mlflow_compress.progress import Progress
     from mlflow_compress.records import Result, Variant
 
 _AUTO = "auto"
@@ -175,28 +178,31 @@ def _measure(
     asked: Mapping[str, str],
     given: dict[str, Any],
 ) -> list[Result]:
-    """Plan, connect, and measure one variant after the other; each is logged before the next begins."""
-    from mlflow_compress import recipe
-    from mlflow_compress.log import Log
+    """Plan, connect, and measure one variant after the other; each is logged before the next begins.
+
+    MLflow, whose import takes seconds, is opened while the first worker prepares.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from mlflow_compress import recipe, store
     from mlflow_compress.progress import Progress
-    from mlflow_compress.store import open_store
 
     settings = _read_settings(given)
     variants: list[Variant] = []
     for model in models:
         found = recipe.read(model)
         variants += recipe.plan(found, chains(found), settings)
-    store = open_store(given["tracking_uri"])
-    alone = len(variants) == 1 and "method" in asked
-    log = Log(store, {**_asked(given), **asked}, given["experiment"], models if not alone else (), given["log_model"])
+    store.probe(given["tracking_uri"])
+    several = len(variants) > 1 or "method" not in asked
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too
 
+    opening = ThreadPoolExecutor(1).submit(_open_log, models if several else (), {**_asked(given), **asked}, given)
     progress = Progress(sys.stderr, given["quiet"])
     results = []
     for number, variant in enumerate(variants, 1):
         position = f"[{number}/{len(variants)}] " if len(variants) > 1 else ""
         progress.begin(f"{position}{variant.model}, {variant.method}")
-        result = _one(variant, log, progress)
+        result = _one(variant, opening, progress)
         results.append(result)
         if not given["as_json"]:
             from mlflow_compress import note
@@ -204,22 +210,34 @@ def _measure(
             click.echo(note.text(result))
     if given["as_json"]:
         click.echo(json.dumps([_brief(result) for result in results], ensure_ascii=False, indent=1))
-    log.close(results)
+    opening.result().close(results)
     return results
 
 
-def _one(variant: Variant, log: Log, progress: Any) -> Result:
+def _open_log(models: Sequence[str], asked: Mapping[str, str], given: Mapping[str, Any]) -> Log:
+    from mlflow_compress.log import Log
+    from mlflow_compress.store import open_store
+
+    return Log(open_store(given["tracking_uri"]), asked, given["experiment"], models, given["log_model"])
+
+
+def _one(variant: Variant, opening: Future[Log], progress: Progress) -> Result:
     """Measure one variant and log it. The folder with the result outlives a server that refuses it."""
     from mlflow_compress import isolate
     from mlflow_compress.records import write_json
 
+    def listen(event: Mapping[str, Any]) -> None:
+        if opening.done():
+            opening.result()  # a server that refuses is known at once, not after the download of the weights
+        progress.event(event)
+
     folder = Path(tempfile.mkdtemp(prefix="mlflow-compress-"))
     try:
-        result = isolate.run(variant, folder, progress.event)
+        result = isolate.run(variant, folder, listen, ready=opening.result)
         write_json(folder / "result.json", result)
         progress.event({"stage": "logging"})
         try:
-            log.add(result, folder)
+            opening.result().add(result, folder)
         except StoreError as error:
             kept = Path(tempfile.mkdtemp(prefix="mlflow-compress-result-"), "result.json")
             shutil.copy(folder / "result.json", kept)

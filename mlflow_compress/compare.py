@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mlflow_compress.errors import StoreError, UnknownName
+from mlflow_compress.percentiles import ratio_interval
 from mlflow_compress.quantities import DEVICES, ORIGINAL, natural
 from mlflow_compress.records import Comparison, Failure, Outcome, Row, Run, finite
 
@@ -274,6 +275,7 @@ def _row(line: _Line, original: _Line | None, footnotes: dict[str, int], languag
         method=line.key.label,
         values=values,
         ratios=ratios,
+        ratio_intervals=_intervals(values, original.values(), ratios) if original else {},
         runs={device: line.runs[device].run_id for device in sorted(line.runs)},
         notes=tuple(sorted({footnotes.setdefault(sentence, len(footnotes)) for sentence in sentences})),
     )
@@ -282,6 +284,18 @@ def _row(line: _Line, original: _Line | None, footnotes: dict[str, int], languag
 def _ratios(values: Mapping[str, float], base: Mapping[str, float], apart: set[str]) -> dict[str, float]:
     both = (name for name in values if base.get(name) and name.partition("/")[0] not in apart)
     return finite({name: values[name] / base[name] for name in both})
+
+
+def _intervals(
+    values: Mapping[str, float], base: Mapping[str, float], ratios: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Give the ratios of medians that come with standard errors their confidence intervals."""
+    found = {}
+    for name in ratios:
+        error = f"{name.removesuffix('_ms')}_stderr_ms"
+        if values[name] > 0 and error in values and error in base:
+            found[name] = ratio_interval(values[name], values[error], base[name], base[error])
+    return found
 
 
 def _apart(line: _Line, original: _Line, language: str) -> tuple[set[str], list[str]]:

@@ -24,13 +24,15 @@ Listener = Callable[[Mapping[str, Any]], None]
 _DROPPED = ("MLFLOW_", "DATABRICKS_")  # the worker has no business with the tracking server, nor with its secrets
 
 
-def run(variant: Variant, folder: Path, listener: Listener) -> Result:
+def run(variant: Variant, folder: Path, listener: Listener, ready: Callable[[], object] = lambda: None) -> Result:
     """Prepare and measure a variant, each in a process of its own.
 
     Args:
         variant: what to measure.
         folder: an empty folder for the model, the records and the logs.
         listener: told of each event of progress: `stage`, and as far as known `done`, `total`, `seconds_left`.
+        ready: called between preparing and measuring: waits for whatever else is going on to end, since nothing may
+            share the machine with a measurement.
 
     Returns:
         One result, whatever happens.
@@ -38,6 +40,7 @@ def run(variant: Variant, folder: Path, listener: Listener) -> Result:
     started = time.time()
     write_json(folder / VARIANT, variant)
     parts = {"prepare": _work("prepare", variant, folder, listener)}
+    ready()
     if parts["prepare"].outcome.status == "ok":
         for device in variant.devices:
             parts[device] = _work("measure", variant, folder, listener, device)

@@ -1,6 +1,7 @@
 """Percentiles of latency samples, with the confidence that the sample can carry.
 
-Source: Conover, Practical Nonparametric Statistics, 3rd edition, section 3.2 (confidence interval for a quantile). The
+Source: Conover, Practical Nonparametric Statistics, 3rd edition, section 3.2 (confidence interval for a quantile);
+Politis and Romano, A circular block-resampling procedure for stationary data, 1992 (the median's standard error). The
 counts in `MLPERF_COUNTS` are those of MLPerf Inference's rules for a tail latency at 95 % confidence.
 """
 
@@ -9,7 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
+from statistics import NormalDist
 
+_FEWEST_FOR_ERROR = 6
 MLPERF_COUNTS = {90: 46, 95: 93, 99: 473}
 
 
@@ -59,6 +62,50 @@ def carries(count: int, rank: float, confidence: float = 0.95) -> bool:
     """Say whether so many samples can give a percentile a confidence interval at all (p50 from 6, p90 from 29)."""
     p = rank / 100
     return count > 0 and 1 - p**count - (1 - p) ** count >= confidence
+
+
+def median_error(samples: Sequence[float], rounds: int = 400, seed: int = 0) -> float | None:
+    """Give the standard error of the median, by a circular block bootstrap.
+
+    Neighbouring calls are alike (caches, clock speed, other programs), so blocks of them are drawn rather than single
+    ones: as if they were independent, the error would come out too small.
+
+    Args:
+        samples: numbers in the order in which they were measured.
+        rounds: how often to draw.
+        seed: of the drawing, so that the same samples give the same error.
+
+    Returns:
+        The error in the samples' unit; None for less than six samples.
+    """
+    import numpy as np
+
+    n = len(samples)
+    if n < _FEWEST_FOR_ERROR:
+        return None
+    block = max(1, round(n ** (1 / 3)))
+    starts = np.random.default_rng(seed).integers(0, n, (rounds, math.ceil(n / block), 1))
+    drawn = ((starts + np.arange(block)) % n).reshape(rounds, -1)[:, :n]
+    return float(np.median(np.asarray(samples)[drawn], axis=1).std(ddof=1))
+
+
+def ratio_interval(
+    value: float, error: float, base: float, base_error: float, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Give the confidence interval of value / base, from their standard errors.
+
+    The logarithm of the ratio is taken as normal (delta method). Where the interval holds 1, the two can't be told
+    apart.
+
+    Args:
+        value: a positive estimate.
+        error: its standard error.
+        base: the positive estimate that it is divided by.
+        base_error: its standard error.
+        confidence: of the interval.
+    """
+    width = NormalDist().inv_cdf(0.5 + confidence / 2) * math.hypot(error / value, base_error / base)
+    return value / base * math.exp(-width), value / base * math.exp(width)
 
 
 def _binomial_cumulative(n: int, p: float) -> list[float]:

@@ -30,9 +30,11 @@ _STATUS = {
 _NO_REASON = {"en": "no reason was recorded", "ru": "причина не записана"}
 _LEGEND = {
     "en": "MB is 2^20 bytes. A time is the median of one call on one batch; RAM and VRAM are peaks. "
-    "(0.50x) is the value divided by the original's: below 1 is smaller or faster.",
+    "(0.50x) is the value divided by the original's: below 1 is smaller or faster; ~ says that the difference is "
+    "within the noise.",
     "ru": "MB = 2^20 байт. Время: медиана одного вызова на одном батче; RAM и VRAM: пиковые значения. "
-    "(0.50x): значение, делённое на значение оригинала: меньше 1 значит меньше или быстрее.",
+    "(0.50x): значение, делённое на значение оригинала: меньше 1 значит меньше или быстрее; ~ означает, что разница в "
+    "пределах шума.",
 }
 _SOURCE = {"en": "Experiment", "ru": "Эксперимент"}
 _FAILURES = {"en": "Failed or skipped", "ru": "Не удалось или пропущено"}
@@ -68,6 +70,7 @@ _STATISTICS = {
     "mean": {"en": "mean", "ru": "среднее"},
     "min": {"en": "minimum", "ru": "минимум"},
     "max": {"en": "maximum", "ru": "максимум"},
+    "stderr": {"en": "standard error", "ru": "стандартная ошибка"},
     "std": {"en": "standard deviation", "ru": "стандартное отклонение"},
 }
 
@@ -220,7 +223,10 @@ def _cell(row: Row, key: str, language: str) -> str:
     if value is None or not math.isfinite(value):
         return MISSING
     text = f"{megabytes(value)} MB" if key.startswith("size/") else number(value)
-    return f"{text} ({ratio(row.ratios[key])})" if key in row.ratios else text
+    if key not in row.ratios:
+        return text
+    low, high = row.ratio_intervals.get(key, (0.0, 0.0))
+    return f"{text} ({ratio(row.ratios[key])}{' ~' if low <= 1 <= high else ''})"
 
 
 def _quality(values: Mapping[str, float]) -> str:

@@ -224,6 +224,8 @@ class Row:
         team, model, method: what the row is about.
         values: numbers by metric name; a metric that nobody measured is absent.
         ratios: value divided by the original's value, by metric name, where both exist.
+        ratio_intervals: the 95 % confidence interval of a ratio, where the samples tell it. Where it holds 1, the
+            difference is within the noise.
         runs: the run that each device's numbers come from, by `cpu` and `gpu`.
         notes: indices into the comparison's footnotes.
     """
@@ -233,6 +235,7 @@ class Row:
     method: str
     values: Mapping[str, float] = field(default_factory=dict)
     ratios: Mapping[str, float] = field(default_factory=dict)
+    ratio_intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     runs: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[int, ...] = ()
 

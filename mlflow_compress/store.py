@@ -17,6 +17,7 @@ import contextlib
 import http.client
 import json
 import logging
+import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -37,6 +38,20 @@ _HTTP_TIMEOUT_SECONDS = 5
 _SHORTEST_SECRET = 4  # shorter ones would blot out ordinary words
 
 
+def probe(tracking_uri: str | None = None) -> None:
+    """Find out within seconds, and before MLflow's import takes some, whether a server at an address answers.
+
+    Args:
+        tracking_uri: as `open_store` takes it. What is no address of a server is not looked at.
+
+    Raises:
+        StoreError: it does not answer.
+    """
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri.startswith(("http://", "https://")):
+        _probe(uri)
+
+
 def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store:
     """Connect to the tracking server, and find out now rather than after an hour of measuring that it is gone.
 
@@ -47,8 +62,7 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
     Raises:
         StoreError: it can't be reached.
     """
-    if tracking_uri and tracking_uri.startswith(("http://", "https://")):
-        _probe(tracking_uri)  # before MLflow's import, which takes seconds
+    probe(tracking_uri)
     with _quiet():
         import mlflow
         from mlflow import MlflowClient
@@ -56,8 +70,6 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
         if tracking_uri:
             mlflow.set_tracking_uri(tracking_uri)
         uri = mlflow.get_tracking_uri()
-        if uri.startswith(("http://", "https://")) and not tracking_uri:
-            _probe(uri)
         if not create:
             _require_database(uri)
         try:

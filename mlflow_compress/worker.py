@@ -177,18 +177,19 @@ def _time(family: Any, model: Any, device: str, variant: Variant, meter: Any, re
         timing = latency.measure(lambda mark: family.run(model, batch, mark), device, budget, report.progress, warmed)
         used = usage.now() - readings[0]
         meter.end_phase("run")
+        apart = {}
+        for stage, call in family.around(model, variant.batch_size, variant.seed).items():
+            report.stage(f"timing {stage}")
+            apart[stage] = latency.measure(latency.unmarked(call), device, latency.brief(budget), report.progress)
+        meter.end_phase("around")  # and only then compute: our own statistics take memory too
         numbers = latency.numbers(timing, group, variant.batch_size)
         numbers |= usage.numbers(used, len(timing.wall_ms), threads, group)
-        samples = latency.samples(timing, group)
         middles = {stage: numbers[f"{group}/{stage}_p50_ms"] for stage in timing.stages_ms}
         rates = family.rates(numbers[f"{group}/latency_p50_ms"], middles, variant.batch_size)
         numbers |= {f"{group}/{name}": value for name, value in rates.items()}
-        for stage, call in family.around(model, variant.batch_size, variant.seed).items():
-            report.stage(f"timing {stage}")
-            apart = latency.measure(latency.unmarked(call), device, latency.brief(budget), report.progress)
-            samples[f"{group}/{stage}_ms"] = apart.wall_ms
-            numbers[f"{group}/{stage}_p50_ms"] = percentile(apart.wall_ms, 50)
-        meter.end_phase("around")
+        numbers |= {f"{group}/{stage}_p50_ms": percentile(seen.wall_ms, 50) for stage, seen in apart.items()}
+        samples = latency.samples(timing, group)
+        samples |= {f"{group}/{stage}_ms": seen.wall_ms for stage, seen in apart.items()}
         cautions = [
             *checks.timing(timing, group),
             *checks.usage(used, len(timing.wall_ms), threads, group),

@@ -7,6 +7,7 @@ import pytest
 
 from mlflow_compress.compare import compare
 from mlflow_compress.errors import StoreError
+from mlflow_compress.quantities import cells
 from mlflow_compress.records import Comparison, Row, Run
 
 MakeRun = Callable[..., Run]
@@ -316,3 +317,16 @@ def test_a_setting_is_a_row_of_its_own_against_its_own_original(make_run: MakeRu
     assert list(rows) == ["original", "original [tokens=256]", "fp16 [tokens=256]", "fp16 [batch 4, tokens=256]"]
     assert rows["fp16 [tokens=256]"].ratios == {"cpu/latency_p50_ms": 0.5}
     assert rows["fp16 [batch 4, tokens=256]"].ratios == {}
+
+
+@pytest.mark.parametrize(("error", "told_apart"), [(0.1, True), (1.0, False)])
+def test_a_difference_within_the_noise_is_shown_as_such(make_run: MakeRun, error: float, told_apart: bool) -> None:
+    runs = [
+        make_run(metrics={"cpu/latency_p50_ms": 10.0, "cpu/latency_p50_stderr_ms": error}),
+        make_run(method="fp16", metrics={"cpu/latency_p50_ms": 9.0, "cpu/latency_p50_stderr_ms": error}),
+    ]
+    _, row = compare(runs).rows
+    low, high = row.ratio_intervals["cpu/latency_p50_ms"]
+    assert low < 0.9 < high
+    assert (high < 1) is told_apart
+    assert cells(row, "en")[4] == ("9.000 (0.90x)" if told_apart else "9.000 (0.90x ~)")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_compress.percentiles import MLPERF_COUNTS, carries, interval, percentile
+from mlflow_compress.percentiles import MLPERF_COUNTS, carries, interval, median_error, percentile, ratio_interval
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -77,3 +77,46 @@ def test_the_interval_covers_the_true_percentile_as_often_as_it_says() -> None:
         assert bounds
         hits += bounds[0] <= truth <= bounds[1]
     assert hits >= 0.93 * 400
+
+
+def test_the_medians_error_is_that_of_many_samples() -> None:
+    generator = np.random.default_rng(0)
+    medians = [float(np.median(generator.normal(100, 5, 200))) for _ in range(500)]
+    errors = [median_error(generator.normal(100, 5, 200).tolist(), seed=seed) for seed in range(20)]
+    assert np.mean([error for error in errors if error is not None]) == pytest.approx(np.std(medians), rel=0.25)
+
+
+def test_neighbours_that_are_alike_make_the_error_larger() -> None:
+    generator = np.random.default_rng(0)
+    slow = np.repeat(generator.normal(100, 5, 20), 10)
+    alike, mixed = median_error(slow.tolist()), median_error(generator.permutation(slow).tolist())
+    assert alike is not None
+    assert mixed is not None
+    assert alike > 1.3 * mixed
+
+
+def test_few_samples_have_no_error() -> None:
+    assert median_error([1.0] * 5) is None
+    assert median_error([1.0] * 6) == 0
+
+
+@given(st.floats(0.01, 1e4), st.floats(0, 0.3), st.floats(0.01, 1e4), st.floats(0, 0.3))
+def test_a_ratios_interval_holds_the_ratio(value: float, error: float, base: float, base_error: float) -> None:
+    low, high = ratio_interval(value, error * value, base, base_error * base)
+    assert 0 < low <= value / base * (1 + 1e-9)
+    assert value / base <= high * (1 + 1e-9)
+    back = ratio_interval(base, base_error * base, value, error * value)
+    assert back == pytest.approx((1 / high, 1 / low))
+
+
+def test_the_interval_of_a_ratio_covers_the_truth_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(1)
+    covered = 0
+    for _ in range(200):
+        a, b = (generator.lognormal(0, 0.2, 60).tolist() for _ in range(2))
+        error_a, error_b = median_error(a, 200), median_error(b, 200)
+        assert error_a is not None
+        assert error_b is not None
+        low, high = ratio_interval(float(np.median(a)), error_a, float(np.median(b)), error_b)
+        covered += low <= 1 <= high
+    assert covered >= 180

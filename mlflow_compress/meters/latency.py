@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlflow_compress.percentiles import interval, percentile
+from mlflow_compress.percentiles import interval, median_error, percentile
 from mlflow_compress.records import Budget
 from mlflow_compress.sockets import Mark
 
@@ -197,6 +197,8 @@ def numbers(timing: Timing, group: str, batch_size: int) -> dict[str, float]:
         f"{group}/warmup_count": float(len(timing.warmup_ms)),
         f"{group}/throughput_per_s": batch_size * len(wall) / sum(wall) * 1000,
     }
+    if (error := median_error(wall)) is not None:
+        found[f"{group}/latency_p50_stderr_ms"] = error
     for rank in _PERCENTILES:
         if (bounds := interval(wall, rank)) is not None:
             found[f"{group}/latency_p{rank}_ms"] = percentile(wall, rank)

@@ -20,8 +20,9 @@ class Json(Renderer):
     * `title`: the experiments. `language`: of the sentences, `en` or `ru`.
     * `rows`: in the table's order; each has `team`, `model`, `method` (with its batch size where that is not 1),
       `values` (numbers by metric name; what nobody measured is absent), `ratios` (value divided by the original's, by
-      metric name; absent on the original and where circumstances differ), `runs` (run ids by device, `cpu` and `gpu`),
-      and `notes` (indices into `footnotes`, from 0).
+      metric name; absent on the original and where circumstances differ), `ratio_intervals` (a ratio's 95 % confidence
+      interval, two numbers, where the samples tell it), `runs` (run ids by device, `cpu` and `gpu`), and `notes`
+      (indices into `footnotes`, from 0).
     * `failures`: what has no number; each has `team`, `model`, `method`, `status` (`failed`, `skipped`), `device`
       (empty when it befell the whole run), `reason`, `run_id`.
     * `footnotes`: sentences.
