@@ -85,6 +85,8 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Seconds of calls whose energy is measured; 0: none."),
         click.option("--timeout", type=click.FloatRange(min=1), default=3600.0, show_default=True,
                      help="Seconds after which a variant is stopped and has failed."),
+        click.option("--interleave", type=bool, is_flag=False, flag_value=True, default=False, show_default=True,
+                     help="Measure the original and the variant in turns: for machines that others use too."),
         click.option("--option", "-O", "options", multiple=True, metavar="KEY=VALUE",
                      help="An option of the model's family; tokens=64,128 measures each; may be given again."),
         click.option("--experiment", "-e", help="Experiment to log to. [MLFLOW_EXPERIMENT_NAME, or Default]"),
@@ -170,6 +172,24 @@ def check(models: tuple[str, ...]) -> None:
         found = recipe.read(model)
         for variant in recipe.plan(found, found.variants, recipe.Settings()):
             click.echo(f"{variant.model}, {variant.method}")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Say what is wrong with this machine for measuring, and what to do about it. Nothing is measured."""
+    from mlflow_compress.doctor import examine
+    from mlflow_compress.records import to_json
+
+    findings = []
+    for finding in examine():
+        findings.append(finding)
+        if not as_json:
+            click.echo(f"{'ok  ' if finding.is_well else 'LOOK'}  {finding.subject}: {finding.message}")
+            if finding.advice:
+                click.echo(f"      {finding.advice}")
+    if as_json:
+        click.echo(json.dumps([to_json(finding) for finding in findings], ensure_ascii=False, indent=1))
 
 
 def _measure(
@@ -259,6 +279,7 @@ _ASKED = (
     "seconds",
     "max_seconds",
     "energy_seconds",
+    "interleave",
 )
 
 
@@ -291,6 +312,7 @@ def _read_settings(given: Mapping[str, Any]) -> Any:
         seed=given["seed"],
         limit=given["limit"],
         options=options,
+        interleave=given["interleave"],
         budget=Budget(
             min_iterations=given["iterations"],
             min_seconds=given["seconds"],

@@ -261,24 +261,38 @@ def _row(line: _Line, original: _Line | None, footnotes: dict[str, int], languag
     values = line.values()
     sentences = _about_weights(line, language) + _about_cautions(line, language)
     ratios: dict[str, float] = {}
-    if original is None:
+    in_turns, their_intervals = _in_turns(values)  # better than two runs one after the other
+    if original is None and not in_turns:
         sentences.append(_say("no_original", language))
-    elif original is not line:
+    elif original is not None and original is not line:
         apart, reasons = _apart(line, original, language)
         ratios = _ratios(values, original.values(), apart)
         if original.key.team != line.key.team:
             sentences.append(_say("other_team", language, team=original.key.team))
         sentences += reasons
+    intervals = _intervals(values, original.values(), ratios) if original else {}
     return Row(
         team=line.key.team,
         model=line.key.model,
         method=line.key.label,
         values=values,
-        ratios=ratios,
-        ratio_intervals=_intervals(values, original.values(), ratios) if original else {},
+        ratios={**ratios, **in_turns},
+        ratio_intervals={**intervals, **their_intervals},
         runs={device: line.runs[device].run_id for device in sorted(line.runs)},
         notes=tuple(sorted({footnotes.setdefault(sentence, len(footnotes)) for sentence in sentences})),
     )
+
+
+def _in_turns(values: Mapping[str, float]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Give the ratios of latencies that were measured in turns with the original, and their intervals."""
+    ratios, intervals = {}, {}
+    for device in DEVICES:
+        name, ratio = f"{device}/latency_p50_ms", f"{device}/latency_ratio"
+        if ratio in values:
+            ratios[name] = values[ratio]
+            if f"{ratio}_low" in values and f"{ratio}_high" in values:
+                intervals[name] = (values[f"{ratio}_low"], values[f"{ratio}_high"])
+    return ratios, intervals
 
 
 def _ratios(values: Mapping[str, float], base: Mapping[str, float], apart: set[str]) -> dict[str, float]:

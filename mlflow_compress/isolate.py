@@ -1,27 +1,22 @@
-"""The process wall: each verb of the worker runs in a fresh process, and what happens there becomes one `Result`."""
+"""`isolate`: each verb of the worker runs in a process of its own, and what happens there becomes one `Result`."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
-import subprocess
-import sys
-import threading
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from mlflow_compress.alternate import Listener, alternate
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.meters import environment
-from mlflow_compress.records import Caution, Outcome, Part, Result, Status, Variant, finite, read_json, write_json
-from mlflow_compress.worker import MODEL_FOLDER, VARIANT, part_file
+from mlflow_compress.meters.timeline import Timeline
+from mlflow_compress.records import Caution, Outcome, Part, Result, Status, Step, Variant, finite, write_json
+from mlflow_compress.wall import Worker
+from mlflow_compress.worker import MODEL_FOLDER, VARIANT
 
-Listener = Callable[[Mapping[str, Any]], None]
-
-_DROPPED = ("MLFLOW_", "DATABRICKS_")  # the worker has no business with the tracking server, nor with its secrets
+_ORIGINAL_FOLDER = "original"
 
 
 def run(variant: Variant, folder: Path, listener: Listener, ready: Callable[[], object] = lambda: None) -> Result:
@@ -38,12 +33,15 @@ def run(variant: Variant, folder: Path, listener: Listener, ready: Callable[[], 
         One result, whatever happens.
     """
     started = time.time()
-    write_json(folder / VARIANT, variant)
     parts = {"prepare": _work("prepare", variant, folder, listener)}
+    original = _original(variant, folder, listener) if variant.interleave else None
     ready()
     if parts["prepare"].outcome.status == "ok":
         for device in variant.devices:
-            parts[device] = _work("measure", variant, folder, listener, device)
+            if original is None:
+                parts[device] = _work("measure", variant, folder, listener, device)
+            else:
+                parts[device] = alternate(variant, folder, original, folder / _ORIGINAL_FOLDER, device, listener)
     return combine(variant, parts, started)
 
 
@@ -102,97 +100,27 @@ def _merged(mappings: Any) -> dict[str, Any]:
     return merged
 
 
+def _original(variant: Variant, folder: Path, listener: Listener) -> Variant | None:
+    """Prepare the original to be measured in turns with the variant; None for the original itself."""
+    original = dataclasses.replace(variant, method="original", chain=(Step("original"),), data=None)
+    if variant.chain == original.chain:
+        return None
+    (folder / _ORIGINAL_FOLDER).mkdir()
+    _work("prepare", original, folder / _ORIGINAL_FOLDER, listener)  # if it fails, measuring it fails and says so
+    return original
+
+
 def _work(verb: str, variant: Variant, folder: Path, listener: Listener, device: str = "") -> Part:
+    """Run one verb to its end."""
+    write_json(folder / VARIANT, variant)
     try:
-        return _spawn(verb, variant, folder, listener, device)
+        with Worker(verb, variant, folder, device) as worker, Timeline(worker.pid) as timeline:
+            for event in worker.events():
+                listener(event)
+            part = worker.part()
     except WorkerError as error:
         return Part(Outcome("failed", str(error)))
-
-
-def _spawn(verb: str, variant: Variant, folder: Path, listener: Listener, device: str) -> Part:
-    """Run one verb in a fresh interpreter, and read the part that it leaves.
-
-    Raises:
-        WorkerError: it left none: it crashed, was killed, or ran out of time.
-    """
-    found = folder / part_file(verb, device)
-    found.unlink(missing_ok=True)
-    log = folder / f"{found.stem}.log"
-    command = [sys.executable, "-m", "mlflow_compress.worker", verb, str(folder), *([device] if device else [])]
-    timeout = variant.budget.timeout_seconds
-    with log.open("wb") as errors:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=folder,
-            env=_environment(variant, verb),
-            start_new_session=True,
-        )
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            _kill(process)
-
-        timer = threading.Timer(timeout, stop)
-        timer.start()
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                listener(_event(line))
-            process.wait()
-        finally:
-            timer.cancel()
-            _kill(process)
-    if found.exists():
-        return Part.from_json(read_json(found))
-    if late.is_set():
-        raise WorkerError(f"{verb} took longer than {timeout:.0f} s and was stopped (--timeout allows more)")
-    raise WorkerError(f"{verb} {_death(process.returncode)}{_tail(log)}")
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the worker and whatever it started."""
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    elif process.poll() is None:
-        process.kill()
-    process.wait()
-
-
-def _environment(variant: Variant, verb: str) -> dict[str, str]:
-    """Give the worker's environment: the user's, less what could disturb or leak."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(_DROPPED)}
-    package = str(Path(__file__).resolve().parent.parent)
-    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package, kept.get("PYTHONPATH")]))
-    kept["PYTHONUNBUFFERED"] = "1"
-    kept["TOKENIZERS_PARALLELISM"] = "false"
-    if verb == "measure":
-        kept["HF_HUB_OFFLINE"] = "1"  # all that is needed was saved
-    if variant.threads is not None:
-        kept["OMP_NUM_THREADS"] = kept["MKL_NUM_THREADS"] = str(variant.threads)
-    return kept
-
-
-def _event(line: bytes) -> Mapping[str, Any]:
-    try:
-        event = json.loads(line)
-    except ValueError:  # the worker was killed in the middle of a line
-        return {}
-    return event if isinstance(event, dict) else {}
-
-
-def _death(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code} and left no result"
-    name = signal.Signals(-code).name
-    advice = " (out of memory? The kernel kills so)" if name == "SIGKILL" else ""
-    return f"was killed by {name}{advice}"
-
-
-def _tail(log: Path) -> str:
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return f". Its last line: {lines[-1][:300]}" if lines else ""
+    if verb == "prepare":
+        return part
+    group = "gpu" if device == "cuda" else "cpu"
+    return dataclasses.replace(part, samples={**part.samples, **timeline.samples(group)})

@@ -1,13 +1,15 @@
-"""The picture of one result: every timed call, in order, and how the calls are spread."""
+"""The pictures of one result: every timed call in order and how the calls are spread, and memory over time."""
 
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from mlflow_compress.percentiles import percentile
 from mlflow_compress.records import Result
 
 _GROUPS = ("cpu", "gpu")
+_PHASES = ("import", "load", "warmup", "run", "around")
 
 
 def latency_png(result: Result) -> bytes | None:
@@ -21,7 +23,7 @@ def latency_png(result: Result) -> bytes | None:
 
     figure = Figure(figsize=(10, 3.2 * len(timed)), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(_plain(f"{result.variant.model}, {result.variant.method}, batch {result.variant.batch_size}"))
+    figure.suptitle(_title(result))
     axes = figure.subplots(len(timed), 2, squeeze=False, width_ratios=(3, 1), sharey="row")
     for (series, spread), (group, samples) in zip(axes, timed.items(), strict=True):
         warmup = result.samples.get(f"{group}/warmup_ms", [])
@@ -35,6 +37,39 @@ def latency_png(result: Result) -> bytes | None:
         spread.hist(samples, bins=min(40, max(5, len(samples) // 3)), orientation="horizontal", color="C0")
         spread.axhline(middle, color="C3", linewidth=1)
         spread.set(xlabel="calls")
+    return _png(figure)
+
+
+def memory_png(result: Result) -> bytes | None:
+    """Draw each device's process: resident memory over time, and the kernel's peak of each phase; None without any."""
+    seen = {group: result.samples.get(f"{group}/ram_timeline_mib", []) for group in _GROUPS}
+    seen = {group: series for group, series in seen.items() if series}
+    if not seen:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.2 * len(seen)), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(_title(result))
+    for axes, (group, series) in zip(figure.subplots(len(seen), 1, squeeze=False)[:, 0], seen.items(), strict=True):
+        axes.plot(result.samples[f"{group}/ram_timeline_s"], series, color="C0", label="resident, seen from outside")
+        for index, phase in enumerate(_PHASES):
+            if (peak := result.measurements.get(f"{group}/ram_peak_{phase}_mib")) is not None:
+                label = f"peak of {phase}: {peak:,.0f} MB"
+                axes.axhline(peak, color=f"C{index + 1}", linewidth=1, linestyle="--", label=label)
+        axes.set(xlabel="seconds", ylabel=f"{group.upper()} run: RAM, MB")
+        axes.set_ylim(bottom=0)
+        axes.legend(loc="lower right")
+    return _png(figure)
+
+
+def _title(result: Result) -> str:
+    variant = result.variant
+    return _plain(f"{variant.model}, {variant.method}, batch {variant.batch_size}")
+
+
+def _png(figure: Any) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     return picture.getvalue()

@@ -30,10 +30,10 @@ _STATUS = {
 _NO_REASON = {"en": "no reason was recorded", "ru": "причина не записана"}
 _LEGEND = {
     "en": "MB is 2^20 bytes. A time is the median of one call on one batch; RAM and VRAM are peaks. "
-    "(0.50x) is the value divided by the original's: below 1 is smaller or faster; ~ says that the difference is "
-    "within the noise.",
+    "(0.50x) is the value divided by the original's: below 1 is smaller or faster; (≈0.99x) differs no more than "
+    "noise does.",
     "ru": "MB = 2^20 байт. Время: медиана одного вызова на одном батче; RAM и VRAM: пиковые значения. "
-    "(0.50x): значение, делённое на значение оригинала: меньше 1 значит меньше или быстрее; ~ означает, что разница в "
+    "(0.50x): значение, делённое на значение оригинала: меньше 1 значит меньше или быстрее; (≈0.99x): разница в "
     "пределах шума.",
 }
 _SOURCE = {"en": "Experiment", "ru": "Эксперимент"}
@@ -226,7 +226,7 @@ def _cell(row: Row, key: str, language: str) -> str:
     if key not in row.ratios:
         return text
     low, high = row.ratio_intervals.get(key, (0.0, 0.0))
-    return f"{text} ({ratio(row.ratios[key])}{' ~' if low <= 1 <= high else ''})"
+    return f"{text} ({'≈' if low <= 1 <= high else ''}{ratio(row.ratios[key])})"
 
 
 def _quality(values: Mapping[str, float]) -> str:

@@ -71,6 +71,7 @@ class Settings:
     limit: int | None = None
     options: Mapping[str, Sequence[str]] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
+    interleave: bool = False
 
 
 def folders() -> list[Path]:
@@ -160,6 +161,7 @@ def plan(recipe: Recipe, chains: Sequence[tuple[str, tuple[Step, ...]]], setting
             batch_size=batch_size,
             setting=", ".join(f"{key}={value}" for key, value in options.items()),
             threads=settings.threads,
+            interleave=settings.interleave,
             seed=settings.seed,
             limit=settings.limit,
             budget=settings.budget,

@@ -70,6 +70,7 @@ class Variant:
         batch_size: samples in one timed call.
         setting: the options that the command line changed (`tokens=64`), for the name of the row; empty for none.
         threads: intra-op threads; None leaves torch's own choice (the physical cores).
+        interleave: whether it is measured in turns with its original.
         seed: of random weights and random inputs.
         limit: most samples to score; None scores all.
         folder: what relative paths in `source` and `data` start from.
@@ -89,6 +90,7 @@ class Variant:
     batch_size: int = 1
     setting: str = ""
     threads: int | None = None
+    interleave: bool = False
     seed: int = 0
     limit: int | None = None
     budget: Budget = field(default_factory=Budget)

@@ -47,6 +47,11 @@ class Report:
         """Say something that the user must hear now, not after an hour."""
         self._write({"stage": self._stage, "warning": text})
 
+    def turn(self, count: int, seconds: float) -> bool:
+        """Wait for the turn, in a measurement in turns with another process; False when there are no more."""
+        self._write({"turn": {"count": count, "seconds": seconds}})
+        return sys.stdin.readline().strip() == "go"
+
     def progress(self, done: int, total: int | None, seconds_left: float | None) -> None:
         """Say how far the stage is, at most four times a second."""
         now = time.monotonic()
@@ -174,7 +179,10 @@ def _time(family: Any, model: Any, device: str, variant: Variant, meter: Any, re
         batch = family.batch(model, variant.batch_size, variant.seed)
         report.stage(f"warming up on {group}")
         _require_numbers(family.run(model, batch, lambda stage: None))
-        timing = latency.measure(lambda mark: family.run(model, batch, mark), device, budget, report.progress, warmed)
+        turn = report.turn if variant.interleave else None
+        timing = latency.measure(
+            lambda mark: family.run(model, batch, mark), device, budget, report.progress, warmed, turn
+        )
         used = usage.now() - readings[0]
         meter.end_phase("run")
         apart = {}

@@ -147,7 +147,7 @@ def test_artifacts_replay_and_predict(home: Home, measured: tuple[subprocess.Com
     _, run = measured
     client = MlflowClient(home.store)
     names = {each.path for each in client.list_artifacts(run.info.run_id)}
-    assert {"variant.json", "result.json", "latency.png"} <= names
+    assert {"variant.json", "result.json", "latency.png", "memory.png"} <= names
     uri = run.info.artifact_uri
     assert uri is not None
     kept = json.loads(mlflow.artifacts.load_text(f"{uri}/variant.json"))

@@ -329,4 +329,21 @@ def test_a_difference_within_the_noise_is_shown_as_such(make_run: MakeRun, error
     low, high = row.ratio_intervals["cpu/latency_p50_ms"]
     assert low < 0.9 < high
     assert (high < 1) is told_apart
-    assert cells(row, "en")[4] == ("9.000 (0.90x)" if told_apart else "9.000 (0.90x ~)")
+    assert cells(row, "en")[4] == ("9.000 (0.90x)" if told_apart else "9.000 (≈0.90x)")
+
+
+def test_a_ratio_measured_in_turns_comes_before_that_of_two_runs(make_run: MakeRun) -> None:
+    in_turns = {"cpu/latency_ratio": 0.5, "cpu/latency_ratio_low": 0.4, "cpu/latency_ratio_high": 1.1}
+    runs = [
+        make_run(metrics={"cpu/latency_p50_ms": 10.0, "size/weights_mib": 4.0}),
+        make_run(method="fp16", metrics={"cpu/latency_p50_ms": 9.0, "size/weights_mib": 2.0, **in_turns}),
+        make_run(model="alone", method="fp16", metrics={"cpu/latency_p50_ms": 9.0, **in_turns}),
+    ]
+    rows = {(row.model, row.method): row for row in compare(runs).rows}
+    row = rows["yolo", "fp16"]
+    assert row.ratios["cpu/latency_p50_ms"] == 0.5
+    assert row.ratios["size/weights_mib"] == 0.5
+    assert row.ratio_intervals["cpu/latency_p50_ms"] == (0.4, 1.1)
+    assert cells(row, "en")[4] == "9.000 (≈0.50x)"
+    assert rows["alone", "fp16"].ratios == {"cpu/latency_p50_ms": 0.5}
+    assert rows["alone", "fp16"].notes == ()

@@ -21,8 +21,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("registry", "hub"),
     ("families.*", "methods.*", "metrics.*", "meters.*", "renderers.*"),
     ("recipe", "artifact", "checks", "store", "compare", "note", "plot", "progress", "manners"),
-    ("worker", "pyfunc"),
-    ("isolate",),  # starts the worker, and shares its files' names
+    ("worker", "pyfunc", "doctor"),
+    ("wall",),  # starts the worker, and shares its files' names
+    ("alternate",),
+    ("isolate",),
     ("log",),
     ("bench", "report"),
     ("__main__",),
@@ -34,7 +36,7 @@ DOORS = {
     "click": {"bench", "report", "manners"},
     "yaml": {"recipe"},
     "pydantic": {"registry"},
-    "subprocess": {"isolate"},
+    "subprocess": {"wall"},
     "pynvml": {"meters.vram"},
     "matplotlib": {"plot"},
     "ultralytics": {"families.yolo"},

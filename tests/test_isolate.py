@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from mlflow_compress import isolate, recipe
+from mlflow_compress import isolate, recipe, wall
 from mlflow_compress.artifact import restore
 from mlflow_compress.errors import WeightsError
 from mlflow_compress.meters import size
 from mlflow_compress.records import Budget, Caution, Outcome, Part, Result, Variant, to_json
 
-BUDGET = Budget(min_iterations=6, min_seconds=0.0, max_seconds=2, warmup_max_seconds=1, timeout_seconds=120)
+BUDGET = Budget(
+    min_iterations=6, min_seconds=0.0, max_seconds=2, warmup_max_seconds=1, energy_seconds=0, timeout_seconds=120
+)
 
 MODEL = """
 import json, os
@@ -200,6 +202,29 @@ def test_a_traceback_is_kept_in_the_log(lab: Lab) -> None:
     assert b"RuntimeError: the plugin gave up" in isolate.logs(lab.work("crash:kind=raise"))["prepare.log"]
 
 
+def test_turns_are_taken_with_the_original(lab: Lab) -> None:
+    result = lab.measure("drop_last:count=1", interleave=True)
+    assert result.status == "ok", result.reason
+    numbers, samples = result.measurements, result.samples
+    assert numbers["cpu/rounds"] == len(samples["cpu/round_sizes"]) >= 10
+    assert sum(samples["cpu/round_sizes"]) == len(samples["cpu/latency_ms"]) == numbers["cpu/latency_count"]
+    assert len(samples["cpu/original_latency_ms"]) >= 10
+    assert numbers["cpu/latency_ratio_low"] <= numbers["cpu/latency_ratio"] <= numbers["cpu/latency_ratio_high"]
+    assert 0.2 < numbers["cpu/latency_ratio"] < 5  # one small layer less
+
+
+def test_a_variant_that_dies_in_its_turn_has_failed(lab: Lab) -> None:
+    result = lab.measure("crash:kind=sigkill,at=rebuild", interleave=True)
+    assert result.status == "failed"
+    assert "SIGKILL" in result.reason
+
+
+def test_an_original_that_cannot_be_measured_is_the_reason(lab: Lab) -> None:
+    result = lab.measure("traced", interleave=True, devices=("cuda",))
+    assert result.status == "skipped"
+    assert "CUDA" in result.reason
+
+
 def test_a_crash_while_measuring_leaves_what_was_found_before(lab: Lab) -> None:
     result = lab.measure("crash:kind=sigkill,at=rebuild")
     assert result.status == "failed"
@@ -314,4 +339,4 @@ def test_parts_are_put_together() -> None:
 
 @pytest.mark.parametrize("line", [b"", b"{", b"[1]", b"3", b"noise\n", b"\xff\xfe", b'{"stage": "half'])
 def test_a_line_that_is_no_event_says_nothing(line: bytes) -> None:
-    assert isolate._event(line) == {}
+    assert wall._event(line) == {}

@@ -22,6 +22,9 @@ _STABLE_WINDOW = 3
 _STABLE_SPREAD = 0.05
 _PERCENTILES = (50, 90, 95, 99)
 
+_ROUND_MS = 250.0
+
+Turn = Callable[[int, float], bool]
 Progress = Callable[[int, int | None, float | None], None]
 
 
@@ -35,6 +38,7 @@ class Timing:
         stages_ms: each stage inside the calls; a stage that a call passes n times has n numbers.
         warmup_ms: the calls before the counted ones.
         settled: whether the warm-up ended because the latency was stable.
+        round_sizes: how many calls each round had, when they were made in turns with another process.
     """
 
     wall_ms: list[float] = field(default_factory=list)
@@ -42,6 +46,7 @@ class Timing:
     stages_ms: dict[str, list[float]] = field(default_factory=dict)
     warmup_ms: list[float] = field(default_factory=list)
     settled: bool = False
+    round_sizes: list[int] = field(default_factory=list)
 
 
 def measure(
@@ -50,6 +55,7 @@ def measure(
     budget: Budget,
     progress: Progress,
     warmed: Callable[[], object] = lambda: None,
+    turn: Turn | None = None,
 ) -> Timing:
     """Warm up until the latency is stable, then time calls until the budget is met.
 
@@ -61,6 +67,8 @@ def measure(
         budget: when to stop.
         progress: told of calls done, calls at most, and seconds left as far as known.
         warmed: called once between warm-up and counting.
+        turn: asked before each round of calls whether there is to be one, told of the calls made and the seconds they
+            took; then it decides when to stop, and not the budget.
     """
     stopwatch: _Wall | _Cuda = _Cuda() if device == "cuda" else _Wall()
     timing = Timing()
@@ -70,7 +78,10 @@ def measure(
     try:
         _warm_up(call, stopwatch, budget, timing, progress)
         warmed()
-        _count(call, stopwatch, budget, timing, progress)
+        if turn is None:
+            _count(call, stopwatch, budget, timing, progress)
+        else:
+            _take_turns(call, stopwatch, timing, turn)
     finally:
         if collecting:
             gc.enable()
@@ -113,12 +124,7 @@ def _warm_up(call: Any, stopwatch: Any, budget: Budget, timing: Timing, progress
 def _count(call: Any, stopwatch: Any, budget: Budget, timing: Timing, progress: Progress) -> None:
     started = time.monotonic()
     while True:
-        wall, events, stages = stopwatch.time(call)
-        timing.wall_ms.append(wall)
-        if events is not None:
-            timing.events_ms.append(events)
-        for name, milliseconds in stages:
-            timing.stages_ms.setdefault(name, []).append(milliseconds)
+        _once(call, stopwatch, timing)
         count, elapsed = len(timing.wall_ms), max(time.monotonic() - started, 1e-9)
         if count >= budget.min_iterations and elapsed >= budget.min_seconds:
             return
@@ -127,6 +133,23 @@ def _count(call: Any, stopwatch: Any, budget: Budget, timing: Timing, progress: 
         wanted = max(budget.min_iterations, round(budget.min_seconds / (elapsed / count)))
         left = min((wanted - count) * elapsed / count, max(budget.max_seconds - elapsed, 0))
         progress(count, wanted, left)
+
+
+def _take_turns(call: Any, stopwatch: Any, timing: Timing, turn: Turn) -> None:
+    size = max(1, round(_ROUND_MS / percentile(timing.warmup_ms, 50)))
+    while turn(len(timing.wall_ms), sum(timing.wall_ms) / 1000):
+        for _ in range(size):
+            _once(call, stopwatch, timing)
+        timing.round_sizes.append(size)
+
+
+def _once(call: Any, stopwatch: Any, timing: Timing) -> None:
+    wall, events, stages = stopwatch.time(call)
+    timing.wall_ms.append(wall)
+    if events is not None:
+        timing.events_ms.append(events)
+    for name, milliseconds in stages:
+        timing.stages_ms.setdefault(name, []).append(milliseconds)
 
 
 class _Wall:
@@ -215,4 +238,6 @@ def samples(timing: Timing, group: str) -> dict[str, list[float]]:
     found = {f"{group}/latency_ms": timing.wall_ms, f"{group}/warmup_ms": timing.warmup_ms}
     if timing.events_ms:
         found[f"{group}/latency_events_ms"] = timing.events_ms
+    if timing.round_sizes:
+        found[f"{group}/round_sizes"] = [float(size) for size in timing.round_sizes]
     return found | {f"{group}/{stage}_ms": values for stage, values in timing.stages_ms.items()}

@@ -1,0 +1,149 @@
+"""`doctor`: says before anything is measured what is wrong with the machine, and what to do about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_compress import checks, hub, store
+from mlflow_compress.errors import StoreError
+from mlflow_compress.meters import environment, vram
+
+_GIB = 2**30
+_LEAST_FREE_DISK = 10 * _GIB  # a model is there up to three times: saved, copied for logging, logged
+_LEAST_FREE_RAM = 2 * _GIB
+_MUCH_SWAP = 2**28
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One look at the machine.
+
+    Attributes:
+        subject: what was looked at.
+        is_well: whether it is as it should be.
+        message: what was seen.
+        advice: what to do about it; empty when all is well.
+    """
+
+    subject: str
+    is_well: bool
+    message: str
+    advice: str = ""
+
+
+def examine(root: Path = Path("/")) -> Iterator[Finding]:
+    """Look at everything in turn.
+
+    Args:
+        root: where `proc` and `sys` are; another folder in tests.
+    """
+    yield from _cores(root)
+    yield from _memory(root)
+    yield from _energy(root)
+    yield from _gpu()
+    yield from _disk()
+    yield from _network()
+
+
+def _cores(root: Path) -> Iterator[Finding]:
+    import psutil
+
+    facts = environment.machine(root)
+    allowed = len(facts["affinity"].split(",")) if "affinity" in facts else os.cpu_count() or 1
+    cpu = f"{facts['cpu_model']}, {facts['cores_physical']} cores, {allowed} threads usable"
+    quota = _quota(root)
+    if quota is not None and quota < allowed:
+        advice = f"Set --threads {max(1, int(quota))}: more would be stopped again and again."
+        yield Finding("cores", False, f"{cpu}, but a limit of {quota:g} cores' time", advice)
+    else:
+        yield Finding("cores", True, cpu)
+    busy = checks.busy(share := environment.busy_share())
+    yield Finding("load", not busy, f"others keep {share:.0%} of the cores busy", busy[0].advice if busy else "")
+    governor = facts.get("governor")
+    if governor is not None and governor != "performance":
+        advice = "sudo cpupower frequency-set -g performance: else the clock speed changes while you measure."
+        yield Finding("clock", False, f"the frequency governor is {governor}", advice)
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    if battery is not None and not battery.power_plugged:
+        yield Finding("power", False, "the machine runs on its battery", "Plug it in: most slow down on battery.")
+    if emulated := environment.emulated(root):
+        advice = "Their latencies here say nothing about a machine that has them."
+        yield Finding("precisions", False, f"no instructions for {', '.join(emulated)}: emulated, slow", advice)
+
+
+def _memory(root: Path) -> Iterator[Finding]:
+    import psutil
+
+    free, swapped = psutil.virtual_memory().available, psutil.swap_memory().used
+    advice = "Close programs: a model that is swapped out is measured many times too slow."
+    is_well = free >= _LEAST_FREE_RAM and swapped < _MUCH_SWAP
+    message = f"{free / _GIB:.1f} GB free, {swapped / _GIB:.1f} GB swapped out"
+    yield Finding("memory", is_well, message, "" if is_well else advice)
+    mark = root / "proc/self/clear_refs"
+    if os.access(mark, os.W_OK):
+        yield Finding("memory peaks", True, "the kernel's own high-water mark, phase by phase")
+    elif mark.exists():
+        yield Finding(
+            "memory peaks", False, "the kernel's mark can't be reset", "Peaks of phases will be of all so far."
+        )
+    else:
+        yield Finding(
+            "memory peaks", False, "no mark in the kernel", "Peaks are sampled every 2 ms, and can be missed."
+        )
+
+
+def _energy(root: Path) -> Iterator[Finding]:
+    counters = [
+        path for path in (root / "sys/class/powercap").glob("intel-rapl:*/energy_uj") if os.access(path, os.R_OK)
+    ]
+    if counters:
+        yield Finding("energy", True, "the CPU's counters (RAPL) can be read")
+    else:
+        advice = "Energy will be an estimate. On Linux with RAPL: sudo chmod -R a+r /sys/class/powercap/intel-rapl*"
+        yield Finding("energy", False, "no readable counters (RAPL)", advice)
+
+
+def _gpu() -> Iterator[Finding]:
+    if not vram.present():
+        yield Finding("GPU", True, "none with an NVIDIA driver: only the CPU is measured")
+    else:
+        yield Finding("GPU", True, f"NVIDIA, driver {vram.driver_version()}")
+
+
+def _disk() -> Iterator[Finding]:
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    is_well = free >= _LEAST_FREE_DISK
+    advice = "" if is_well else "Free some, or set TMPDIR to a larger disk: models are saved there."
+    yield Finding("disk", is_well, f"{free / _GIB:.0f} GB free in {folder}", advice)
+
+
+def _network() -> Iterator[Finding]:
+    obstacle = hub.unreachable()
+    advice = "" if obstacle is None else "Pretrained weights must be in the cache or local; else they are random."
+    yield Finding("weights", obstacle is None, obstacle or "the Hugging Face hub answers", advice)
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    try:
+        store.probe()
+        yield Finding(
+            "tracking", True, store.without_secrets(uri) if uri else "no server set: mlflow.db in this folder"
+        )
+    except StoreError as error:
+        yield Finding("tracking", False, str(error), "Start the server, or set MLFLOW_TRACKING_URI.")
+
+
+def _quota(root: Path) -> float | None:
+    """Give the cores' worth of time that a container may use, by cgroup v2 or v1; None without a limit."""
+    limit = root / "sys/fs/cgroup/cpu.max"
+    if limit.is_file():
+        most, _, period = limit.read_text().partition(" ")
+        return None if most == "max" else int(most) / int(period)
+    quota, period_file = (root / f"sys/fs/cgroup/cpu/cpu.cfs_{name}_us" for name in ("quota", "period"))
+    if quota.is_file() and period_file.is_file() and int(quota.read_text()) > 0:
+        return int(quota.read_text()) / int(period_file.read_text())
+    return None

@@ -1,0 +1,65 @@
+"""How the memory of a process went up and down while it was measured.
+
+Covers: resident memory of one process, looked at from outside, ten times a second at first and more rarely the longer
+it takes.
+Does not cover: peaks between two looks: these are in the kernel's mark (see `memory`), not here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from types import TracebackType
+
+_MIB = 2**20
+_FIRST_INTERVAL_SECONDS = 0.1
+_MOST_POINTS = 1000
+
+
+class Timeline:
+    """Looks at a process while the `with` block runs.
+
+    Args:
+        pid: the process.
+
+    Attributes:
+        seconds: when each look was, since the block began.
+        mib: resident memory at each look, MiB.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.seconds: list[float] = []
+        self.mib: list[float] = []
+        self._pid = pid
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Timeline:
+        """Begin to look."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop looking."""
+        self._over.set()
+        self._thread.join()
+
+    def samples(self, group: str) -> dict[str, list[float]]:
+        """Give the series by name."""
+        return {f"{group}/ram_timeline_s": self.seconds, f"{group}/ram_timeline_mib": self.mib}
+
+    def _look(self) -> None:
+        import psutil
+
+        started, interval = time.monotonic(), _FIRST_INTERVAL_SECONDS
+        with contextlib.suppress(psutil.Error):  # it ended
+            process = psutil.Process(self._pid)
+            while not self._over.wait(interval):
+                self.mib.append(process.memory_info().rss / _MIB)
+                self.seconds.append(time.monotonic() - started)
+                if len(self.mib) >= _MOST_POINTS:  # hours are told as coarsely as they need
+                    del self.seconds[1::2], self.mib[1::2]
+                    interval *= 2

@@ -1,0 +1,123 @@
+"""What the doctor sees on machines that this one is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from click.testing import CliRunner
+
+from mlflow_compress import bench, doctor, hub
+from mlflow_compress.doctor import Finding
+from mlflow_compress.meters import environment, vram
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be an idle machine without a GPU, on mains power, online, with nothing set."""
+    monkeypatch.setattr(environment, "busy_share", lambda: 0.01)
+    monkeypatch.setattr(vram, "present", lambda: False)
+    monkeypatch.setattr(hub, "unreachable", lambda: None)
+    monkeypatch.setattr(psutil, "sensors_battery", lambda: None, raising=False)
+    monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(used=0))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**34, total=2**35))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=2**40))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Give a machine on which all is well."""
+    write(tmp_path / "proc/cpuinfo", "model name\t: Best\nflags\t: avx512_bf16 avx512_fp16\n")
+    write(tmp_path / "proc/self/clear_refs", "")
+    write(tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj", "1")
+    write(tmp_path / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "performance\n")
+    write(tmp_path / "sys/fs/cgroup/cpu.max", "max 100000\n")
+    return tmp_path
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def troubles(root: Path) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in doctor.examine(root) if not finding.is_well}
+
+
+def test_a_good_machine_is_well(root: Path) -> None:
+    assert troubles(root) == {}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "subject", "said"),
+    [
+        ("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave", "clock", "powersave"),
+        ("proc/cpuinfo", "model name\t: Old\nflags\t: avx2\n", "precisions", "bfloat16, float16"),
+        ("sys/fs/cgroup/cpu.max", "50000 100000\n", "cores", "0.5 cores"),
+    ],
+)
+def test_what_files_tell(root: Path, file: str, text: str, subject: str, said: str) -> None:
+    write(root / file, text)
+    found = troubles(root)
+    assert list(found) == [subject]
+    assert said in found[subject].message
+    assert found[subject].advice
+
+
+def test_an_older_kernels_limit(root: Path) -> None:
+    (root / "sys/fs/cgroup/cpu.max").unlink()
+    write(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us", "25000")
+    write(root / "sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000")
+    assert "0.25 cores" in troubles(root)["cores"].message
+    write(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1")
+    assert troubles(root) == {}
+
+
+def test_what_is_missing(root: Path) -> None:
+    (root / "proc/self/clear_refs").unlink()
+    (root / "sys/class/powercap/intel-rapl:0/energy_uj").unlink()
+    assert set(troubles(root)) == {"memory peaks", "energy"}
+
+
+@pytest.mark.parametrize(
+    ("target", "value", "subject"),
+    [
+        ((environment, "busy_share"), lambda: 0.5, "load"),
+        ((psutil, "sensors_battery"), lambda: SimpleNamespace(power_plugged=False), "power"),
+        ((psutil, "swap_memory"), lambda: SimpleNamespace(used=2**30), "memory"),
+        ((hub, "unreachable"), lambda: "the hub is gone", "weights"),
+    ],
+)
+def test_what_the_machine_tells(
+    root: Path, monkeypatch: pytest.MonkeyPatch, target: tuple[Any, str], value: Any, subject: str
+) -> None:
+    monkeypatch.setattr(*target, value, raising=False)
+    found = troubles(root)
+    assert list(found) == [subject]
+    assert found[subject].advice
+
+
+def test_a_dead_server_is_told_without_its_password(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:planted@127.0.0.1:9")
+    found = troubles(root)
+    assert "127.0.0.1:9" in found["tracking"].message
+    assert "planted" not in found["tracking"].message
+
+
+def test_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(root / "sys/fs/cgroup/cpu.max", "50000 100000\n")
+    examine = doctor.examine
+    monkeypatch.setattr(doctor, "examine", lambda: examine(root))
+    told = CliRunner().invoke(bench.main, ["doctor"])
+    assert told.exit_code == 0
+    assert "LOOK  cores" in told.stdout
+    assert "--threads 1" in told.stdout
+    data = json.loads(CliRunner().invoke(bench.main, ["doctor", "--json"]).stdout)
+    assert {"subject": "disk", "is_well": True, "advice": ""}.items() <= next(
+        each for each in data if each["subject"] == "disk"
+    ).items()
