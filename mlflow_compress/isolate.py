@@ -33,8 +33,12 @@ def run(variant: Variant, folder: Path, listener: Listener, ready: Callable[[], 
         One result, whatever happens.
     """
     started = time.time()
+    original = _original(variant) if variant.interleave else None
+    variant = dataclasses.replace(variant, interleave=original is not None)
     parts = {"prepare": _work("prepare", variant, folder, listener)}
-    original = _original(variant, folder, listener) if variant.interleave else None
+    if original is not None:
+        (folder / _ORIGINAL_FOLDER).mkdir()
+        _work("prepare", original, folder / _ORIGINAL_FOLDER, listener)  # if it fails, so will measuring, and say why
     ready()
     if parts["prepare"].outcome.status == "ok":
         for device in variant.devices:
@@ -100,14 +104,10 @@ def _merged(mappings: Any) -> dict[str, Any]:
     return merged
 
 
-def _original(variant: Variant, folder: Path, listener: Listener) -> Variant | None:
-    """Prepare the original to be measured in turns with the variant; None for the original itself."""
+def _original(variant: Variant) -> Variant | None:
+    """Give the original that a variant is measured in turns with; None for the original itself."""
     original = dataclasses.replace(variant, method="original", chain=(Step("original"),), data=None)
-    if variant.chain == original.chain:
-        return None
-    (folder / _ORIGINAL_FOLDER).mkdir()
-    _work("prepare", original, folder / _ORIGINAL_FOLDER, listener)  # if it fails, measuring it fails and says so
-    return original
+    return None if variant.chain == original.chain else original
 
 
 def _work(verb: str, variant: Variant, folder: Path, listener: Listener, device: str = "") -> Part:

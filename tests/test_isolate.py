@@ -213,6 +213,12 @@ def test_turns_are_taken_with_the_original(lab: Lab) -> None:
     assert 0.2 < numbers["cpu/latency_ratio"] < 5  # one small layer less
 
 
+def test_the_original_takes_no_turns_with_itself(lab: Lab) -> None:
+    result = lab.measure("original", interleave=True)
+    assert result.status == "ok", result.reason
+    assert "cpu/latency_ratio" not in result.measurements
+
+
 def test_a_variant_that_dies_in_its_turn_has_failed(lab: Lab) -> None:
     result = lab.measure("crash:kind=sigkill,at=rebuild", interleave=True)
     assert result.status == "failed"
