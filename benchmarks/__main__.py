@@ -1,0 +1,47 @@
+"""`python -m benchmarks`: runs benchmarks, prints their tables, and keeps the results."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from benchmarks.finding import as_json, fill_readme, stamped, text, write
+
+_DEFAULT = ("startup", "fidelity_size", "fidelity_memory", "fidelity_latency", "overhead")
+_ALL = (*_DEFAULT, "peer")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1, type=click.Choice(_ALL))
+@click.option("--quick", is_flag=True, help="A short trial, to see that all works. Its numbers are not kept.")
+@click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write all results to FILE.")
+@click.option("--peer-venv", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="A virtual environment that has optimum-benchmark; adds `peer`.")  # fmt: skip
+@click.option("--readme", is_flag=True, help="Put the results kept so far into benchmarks/README.md, and run nothing.")
+def main(names: tuple[str, ...], quick: bool, file: Path | None, peer_venv: Path | None, readme: bool) -> None:
+    """Run the benchmarks NAMES, or all but `peer`."""
+    if readme:
+        click.echo(f"{fill_readme()} results in the README")
+        return
+    chosen = names or (*_DEFAULT, *(["peer"] if peer_venv else []))
+    findings = []
+    for name in chosen:
+        click.echo(f"{name} ...", err=True)
+        started = time.time()
+        module = importlib.import_module(f"benchmarks.{name}")
+        found = module.find(quick, peer_venv) if name == "peer" else module.find(quick)
+        findings.append(stamped(found, started, quick))
+        click.echo(text(findings[-1]))
+        if not quick:
+            write(findings[-1])
+    if file:
+        file.write_text(as_json(findings) + "\n", encoding="utf-8")
+    sys.exit(not quick and any(finding.met is False for finding in findings))
+
+
+if __name__ == "__main__":
+    main()

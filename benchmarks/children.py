@@ -1,0 +1,126 @@
+"""Child processes: what they cost as the kernel counts it, and the package's worker started as the tool starts it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_compress import isolate, recipe, wall
+from mlflow_compress.records import Budget, Part, Variant
+
+PROGRAMS = Path(__file__).parent / "programs"
+_PAUSE_SECONDS = 0.0005
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What the kernel says of a child that has ended, with the children that it waited for itself.
+
+    Attributes:
+        wall_s: from start to end.
+        cpu_s: user and system time.
+        peak_mib: `ru_maxrss`, what GNU time prints. It begins at the size of the process that starts the child, so it
+            is None when it does not exceed that.
+        output: what it printed.
+    """
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float | None
+    output: str
+
+
+def run(
+    command: Sequence[object],
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    look: Callable[[int], object] | None = None,
+) -> Ended:
+    """Run a program to its end.
+
+    Args:
+        command: the program and its arguments, as text or paths.
+        folder: where it runs.
+        environment: its environment; None gives it ours.
+        look: called with the child's process id about every half millisecond while it runs.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    words = [str(word) for word in command]
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            words, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=errors
+        )
+        status, usage = _wait(process.pid, look)
+        wall = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        errors.seek(0)
+        printed, said = output.read().decode(), errors.read().decode(errors="replace")
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(words)} ended with {process.returncode}:\n{said[-3000:]}")
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return Ended(
+        wall_s=wall,
+        cpu_s=usage.ru_utime + usage.ru_stime,
+        peak_mib=usage.ru_maxrss / 1024 if usage.ru_maxrss > own else None,
+        output=printed,
+    )
+
+
+def _wait(pid: int, look: Callable[[int], object] | None) -> tuple[int, resource.struct_rusage]:
+    while look is not None:
+        found, status, usage = os.wait4(pid, os.WNOHANG)
+        if found:
+            return status, usage
+        look(pid)
+        time.sleep(_PAUSE_SECONDS)
+    _, status, usage = os.wait4(pid, 0)
+    return status, usage
+
+
+def plan(model: str, calls: int, method: str = "original", options: Mapping[str, str] | None = None) -> Variant:
+    """Plan a variant of a recipe: random weights, on the CPU, exactly so many timed calls, no quality, no energy."""
+    settings = recipe.Settings(
+        weights="random",
+        data="none",
+        options={key: [value] for key, value in (options or {}).items()},
+        budget=Budget(min_iterations=calls, min_seconds=0, max_seconds=3600, fewest_iterations=calls, energy_seconds=0),
+    )
+    [variant] = recipe.plan(recipe.read(model), [(method, recipe.parse_chain(method))], settings)
+    return variant
+
+
+def prepare(variant: Variant, folder: Path) -> Part:
+    """Prepare a variant into a folder, as the tool does it."""
+    return _work("prepare", variant, folder)
+
+
+def measure(variant: Variant, folder: Path) -> Part:
+    """Measure on the CPU what `prepare` left in a folder, as the tool does it."""
+    return _work("measure", variant, folder, "cpu")
+
+
+def measuring_environment(variant: Variant) -> dict[str, str]:
+    """Give the environment variables under which the tool measures."""
+    return wall.environment(variant, "measure")
+
+
+def _work(verb: str, variant: Variant, folder: Path, device: str = "") -> Part:
+    """Run one verb of the worker through the very function that the tool uses.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    part = isolate._work(verb, variant, folder, lambda event: None, device)
+    if part.outcome.status != "ok":
+        raise RuntimeError(f"{verb} of {variant.model}, {variant.method}: {part.outcome.reason}")
+    return part

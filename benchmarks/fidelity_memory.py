@@ -1,0 +1,178 @@
+"""Our peak of resident memory against what the kernel tells of the same process from outside.
+
+`ru_maxrss`, which wait4 gives and GNU time prints, is the kernel's high-water mark of a process at its end. It can't be
+held against the worker itself: the worker resets that mark after each phase (it writes 5 to /proc/self/clear_refs), and
+`ru_maxrss` falls with it; and what comes after the last phase (metering energy, scoring, Python's leaving) raises it.
+
+So the worker, started as the tool starts it, is watched from outside while it runs: its VmHWM is read about every half
+millisecond, from its first instruction to the end of its last phase, which a wrapper notes on a clock that both share.
+The mark only rises between two resets, so nothing is missed but a rise in the last half millisecond before one.
+
+A twin restores the same model and makes as many calls without a meter, so that nothing is reset, and ends at once: GNU
+time's figure of it is the peak of its whole life, held against our phases up to the calls. It is another process with a
+few imports fewer, so it is shown and not judged. So is a cgroup's `memory.peak`, which counts the page cache too.
+
+Then a spike: each call takes 300 MB, touches them, holds them for 2 ms and gives them back. By how much does that raise
+the peak of the run phase?
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.children import PROGRAMS, measure, measuring_environment, plan, prepare, run
+from benchmarks.finding import Cell, Finding
+from mlflow_compress.records import Part, Variant, read_json
+from mlflow_compress.worker import part_file
+
+_TOLERANCE = 0.01
+_MIB = 2**20
+_SPIKE_BYTES = 300_000_000
+_MODELS: dict[str, dict[str, str]] = {"yolo11n": {}, "distilbert": {}, "llama": {"new_tokens": "8"}}
+
+
+def find(quick: bool) -> Finding:
+    """Measure some models, and a spike."""
+    rows: list[dict[str, Cell]] = []
+    errors, notes = [], []
+    for model, options in list(_MODELS.items())[: 1 if quick else None]:
+        with tempfile.TemporaryDirectory() as folder:
+            variant = plan(model, 6, options=options)
+            prepare(variant, Path(folder))
+            for name, ours, outside, judged in _from_outside(variant, Path(folder)):
+                error = ours / outside - 1
+                rows.append(_row(f"{model}: {name}", ours, outside, error))
+                errors += [error] if judged else []
+    rise, source = _spike()
+    wanted = _SPIKE_BYTES / _MIB
+    errors.append(rise / wanted - 1)
+    rows.append(_row("a spike of 2 ms, in every call", rise, wanted, errors[-1]))
+    notes.append(f"our figures come from: {source}")
+    if _cgroup() is None:
+        notes.append("cgroup v2's memory.peak: not available here (no memory controller, or not ours to write)")
+    if shutil.which("time") is None:
+        notes.append("GNU time is not installed: the twin's figure is wait4's, which is what it prints")
+    return Finding(
+        name="fidelity_memory",
+        goal=f"our peak is within {_TOLERANCE:.0%} of the kernel's figure from outside, and the spike is seen.",
+        met=all(abs(error) <= _TOLERANCE for error in errors),
+        rows=rows,
+        notes=notes,
+    )
+
+
+def _row(what: str, ours: float, outside: float, error: float) -> dict[str, Cell]:
+    return {"what": what, "ours MiB": f"{ours:.1f}", "outside MiB": f"{outside:.1f}", "error": f"{error:+.2%}"}
+
+
+def _from_outside(variant: Variant, folder: Path) -> Iterator[tuple[str, float, float, bool]]:
+    """Give what it is, our peak, the figure from outside, and whether the two must agree."""
+    environment = measuring_environment(variant)
+    numbers, outside = watched(variant, folder)
+    yield "the worker, watched", numbers["cpu/ram_peak_mib"], outside, True
+
+    ours = max(numbers[f"cpu/ram_peak_{phase}_mib"] for phase in ("import", "load", "warmup", "run"))
+    calls = [f"{numbers['cpu/warmup_count']:.0f}", str(variant.budget.min_iterations)]
+    twin = [sys.executable, str(PROGRAMS / "bare_loop.py"), str(folder), *calls]
+    yield "a twin without a meter, GNU time", ours, _gnu_time_mib(twin, folder, environment), False
+    if (group := _cgroup()) is not None:
+        with group as path:
+            join = ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(path)]
+            run([*join, *twin], folder, environment)
+            peak = int((path / "memory.peak").read_text()) / _MIB
+        yield "a twin without a meter, cgroup with page cache", ours, peak, False
+
+
+def watched(variant: Variant, folder: Path) -> tuple[Mapping[str, float], float]:
+    """Measure a prepared variant, and give its numbers and the peak that was seen from outside, in MiB.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    notes = folder / "phases.txt"
+    notes.unlink(missing_ok=True)
+    seen: list[tuple[float, float]] = []
+    worker = [sys.executable, PROGRAMS / "noted_worker.py", notes, "measure", folder, "cpu"]
+    run(
+        worker,
+        folder,
+        measuring_environment(variant),
+        lambda pid: seen.append((time.monotonic(), _mark_mib(pid))),
+    )
+    part = Part.from_json(read_json(folder / part_file("measure", "cpu")))
+    if part.outcome.status != "ok":
+        raise RuntimeError(part.outcome.reason)
+    ended = float(notes.read_text(encoding="utf-8").splitlines()[-1].split()[0])
+    return part.measurements, max(mark for when, mark in seen if when <= ended)
+
+
+def _mark_mib(pid: int) -> float:
+    """Read a process's high-water mark; 0 when it is ending."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0.0
+    _, found, rest = status.partition("VmHWM:")
+    return int(rest.split()[0]) / 1024 if found else 0.0
+
+
+def _gnu_time_mib(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> float:
+    """Give the peak that GNU time prints of a command, or wait4's own where it is not installed."""
+    gnu_time = shutil.which("time")
+    if gnu_time is None:
+        return run(command, folder, environment).peak_mib or 0.0
+    printed = folder / "time.txt"
+    run([gnu_time, "-f", "%M", "-o", printed, *command], folder, environment)
+    return int(printed.read_text()) / 1024
+
+
+def _cgroup() -> contextlib.AbstractContextManager[Path] | None:
+    """Give a cgroup to be made below our own, where cgroup v2 lets us measure memory in one."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        parent = Path("/sys/fs/cgroup") / next(line[3:].lstrip("/") for line in lines if line.startswith("0::"))
+        if "memory" not in (parent / "cgroup.subtree_control").read_text().split() or not os.access(parent, os.W_OK):
+            return None
+    except (OSError, StopIteration):
+        return None
+    return _made(parent / f"compress-benchmark-{os.getpid()}")
+
+
+@contextlib.contextmanager
+def _made(group: Path) -> Iterator[Path]:
+    group.mkdir()
+    try:
+        yield group
+    finally:
+        group.rmdir()
+
+
+def _spike() -> tuple[float, str]:
+    """Give by how many MiB the spike raises the run phase's peak, and how peaks are found here."""
+    source = PROGRAMS / "spiky.yaml"
+    peaks = []
+    with tempfile.TemporaryDirectory() as folder:
+        variant = plan(str(source), 6)
+        prepare(variant, Path(folder))
+        for size in (1, _SPIKE_BYTES):
+            with _variable("SPIKE_BYTES", str(size)):
+                part = measure(variant, Path(folder))
+            peaks.append(part.measurements["cpu/ram_peak_run_mib"])
+    return peaks[1] - peaks[0], part.facts["memory_source"]
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for a while; the worker inherits it."""
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]

@@ -1,0 +1,122 @@
+"""What a benchmark found: a table, a goal, and whether it was met; as text, as JSON, and in the README."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent / "README.md"
+_BEGIN = "<!-- results: written by python -m benchmarks --readme -->"
+_END = "<!-- end of results -->"
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one benchmark found.
+
+    Attributes:
+        name: the benchmark's name.
+        goal: what it should come to.
+        met: whether it did; None when it can't be said.
+        rows: the table: a value by column, where there is one.
+        notes: what to know when reading it.
+        quick: whether the numbers are of a short trial, good for nothing but to see that it works.
+        seconds: how long it took.
+        when: date and time of day, UTC.
+        machine: the machine and its libraries.
+    """
+
+    name: str
+    goal: str
+    met: bool | None
+    rows: Sequence[Mapping[str, Cell]]
+    notes: Sequence[str] = ()
+    quick: bool = False
+    seconds: float = 0.0
+    when: str = ""
+    machine: Mapping[str, str] = field(default_factory=dict)
+
+
+def stamped(finding: Finding, started: float, quick: bool) -> Finding:
+    """Add when, where, and how long it took, to what a benchmark found."""
+    from mlflow_compress.meters.environment import machine
+
+    return dataclasses.replace(
+        finding,
+        quick=quick,
+        seconds=round(time.time() - started, 1),
+        when=time.strftime("%Y-%m-%d %H:%M", time.gmtime(started)),
+        machine=machine(),
+    )
+
+
+def text(finding: Finding) -> str:
+    """Give a finding as Markdown."""
+    verdict = {True: "met", False: "NOT met", None: "not known"}[finding.met]
+    quick = " (a quick trial: the numbers mean nothing)" if finding.quick else ""
+    lines = [f"### {finding.name}", "", f"Goal: {finding.goal} **{verdict}**{quick}", "", *_table(finding.rows)]
+    if finding.notes:
+        lines += ["", *(f"* {note}" for note in finding.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def write(finding: Finding) -> Path:
+    """Keep a finding for the README, and give the file."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{finding.name}.json"
+    path.write_text(as_json(finding) + "\n", encoding="utf-8")
+    return path
+
+
+def as_json(finding: Finding | Sequence[Finding]) -> str:
+    """Give one finding, or several, as JSON."""
+    many = [finding] if isinstance(finding, Finding) else finding
+    data = [dataclasses.asdict(each) for each in many]
+    return json.dumps(data[0] if isinstance(finding, Finding) else data, indent=1, ensure_ascii=False)
+
+
+def fill_readme() -> int:
+    """Put all kept findings into the README, between its markers, and give their number."""
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    findings = [Finding(**each) for each in kept]
+    before, _, rest = README.read_text(encoding="utf-8").partition(_BEGIN)
+    after = rest.partition(_END)[2]
+    parts = [f"{text(each)}\n{_where(each)}" for each in findings] or ["None yet.\n"]
+    README.write_text(f"{before}{_BEGIN}\n\n{chr(10).join(parts)}\n{_END}{after}", encoding="utf-8")
+    return len(findings)
+
+
+def _where(finding: Finding) -> str:
+    at = finding.machine
+    libraries = ", ".join(f"{name} {at[name]}" for name in ("python", "torch", "transformers", "mlflow") if name in at)
+    return (
+        f"{finding.when} UTC, {finding.seconds:.0f} s, on {at.get('cpu_model')}, {at.get('cores_physical')} cores, "
+        f"{at.get('ram_total_mib')} MiB, {at.get('os')}; {libraries}; mlflow-compress {at.get('version')}\n"
+    )
+
+
+def _table(rows: Sequence[Mapping[str, Cell]]) -> list[str]:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
+    lines = [_line(line, widths) for line in cells]
+    return [lines[0], _line(["-" * width for width in widths], widths), *lines[1:]]
+
+
+def _line(cells: Iterable[str], widths: Iterable[int]) -> str:
+    return f"| {' | '.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))} |"
+
+
+def _cell(value: Cell) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:.1f}"
+    return str(value)
