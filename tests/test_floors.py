@@ -53,7 +53,7 @@ LIGHT = {"click", "annotated_types", "mlflow_compress"}
 SOURCES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.name != "__init__.py"
+    if path.name != "__init__.py" and path.parent.name != "recipes"  # the wheel carries them: a user's code, not ours
 }
 
 

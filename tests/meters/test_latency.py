@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mlflow_compress.meters import latency
 from mlflow_compress.meters.latency import Timing, brief, measure, unmarked
+from mlflow_compress.percentiles import median_error
 from mlflow_compress.records import Budget
 from mlflow_compress.sockets import Mark
 
@@ -187,6 +188,7 @@ def test_a_percentile_is_withheld_that_the_sample_cannot_carry(count: int, ranks
 def test_a_summary_says_all_in_its_units() -> None:
     timing = Timing([10.0, 20, 30, 40, 50, 60], warmup_ms=[90.0, 80], events_ms=[9.0, 19, 29, 39, 49, 59], settled=True)
     numbers = latency.numbers(timing, "gpu", 4)
+    assert numbers.pop("gpu/latency_p50_stderr_ms") == pytest.approx(median_error(timing.wall_ms))
     assert numbers == {
         "gpu/latency_mean_ms": 35,
         "gpu/latency_min_ms": 10,
