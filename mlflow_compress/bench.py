@@ -33,7 +33,7 @@ Exit codes:
   1  a variant failed
   2  a wrong name or option: nothing was run
   3  the weights can't be had
-  4  the tracking server can't be reached: nothing was run
+  4  the tracking server can't be reached: nothing was measured
 """
 
 
