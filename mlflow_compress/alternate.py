@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import WorkerError
+from mlflow_compress.meters.timeline import Timeline
 from mlflow_compress.percentiles import interval, percentile
 from mlflow_compress.records import Budget, Outcome, Part, Variant
 from mlflow_compress.wall import Worker
@@ -46,7 +47,7 @@ def alternate(
             base_events = _Turns(base, listener)
             if not base_events.wait():
                 return _failed(base.part())
-            with Worker("measure", variant, folder, device) as own:
+            with Worker("measure", variant, folder, device) as own, Timeline(own.pid) as timeline:
                 own_events = _Turns(own, listener)
                 if not own_events.wait():
                     return own.part()
@@ -67,7 +68,7 @@ def alternate(
     return dataclasses.replace(
         own_part,
         measurements={**own_part.measurements, **numbers},
-        samples={**own_part.samples, **samples},
+        samples={**own_part.samples, **samples, **timeline.samples(group)},
     )
 
 

@@ -291,7 +291,7 @@ def _asked(given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _read_settings(given: Mapping[str, Any]) -> Any:
-    from mlflow_compress.meters import vram
+    from mlflow_compress.meters import gpu
     from mlflow_compress.recipe import Settings
     from mlflow_compress.records import Budget
 
@@ -304,7 +304,7 @@ def _read_settings(given: Mapping[str, Any]) -> Any:
         options[key] = value.split(",")
     return Settings(
         team=_team(given["team"]),
-        devices=devices or (("cpu", "cuda") if vram.present() else ("cpu",)),
+        devices=devices or (("cpu", "cuda") if gpu.present() else ("cpu",)),
         weights=given["weights"],
         data=given["data"],
         batch_sizes=given["batch_size"],

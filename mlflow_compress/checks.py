@@ -22,6 +22,7 @@ _SWITCHES_PER_SECOND = 100  # of wall time, each thread: a quiet machine has som
 _IDLE_SHARE = 0.8  # of wall time times threads, below which our threads waited for something
 _FAULT_SECONDS = 0.5e-6  # to hand out one page of 4 KiB and clear it
 _FAULT_SHARE = 0.10
+_SLOW_CLOCK = 0.95
 _TINY_SAMPLE = 100
 
 
@@ -76,6 +77,24 @@ def usage(used: Usage, calls: int, threads: int, group: str) -> list[Caution]:
                 "Let the machine cool down, put it on mains power, and measure again.",
             )
         )
+    return found
+
+
+def clock(share: float | None = None, gpu_reason: str = "") -> list[Caution]:
+    """Judge the clocks right after the timed calls.
+
+    Args:
+        share: the fastest core's clock over the rated one; None where the kernel does not tell.
+        gpu_reason: why the GPU's clock is slowed down; empty when it is not.
+    """
+    found = []
+    if share is not None and share < _SLOW_CLOCK:
+        what = f"cpu: after the calls the fastest core ran at {share:.0%} of its rated clock"
+        advice = "Plug the machine in, set the frequency governor to performance, and measure again."
+        found.append(Caution("slow_clock", what, advice))
+    if gpu_reason:
+        what = f"gpu: the driver slowed the clock down: {gpu_reason}"
+        found.append(Caution("throttled", what, "Let the GPU cool down, raise its power limit, and measure again."))
     return found
 
 

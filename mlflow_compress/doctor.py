@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mlflow_compress import checks, hub, store
 from mlflow_compress.errors import StoreError
-from mlflow_compress.meters import environment, vram
+from mlflow_compress.meters import environment, gpu
 
 _GIB = 2**30
 _LEAST_FREE_DISK = 10 * _GIB  # a model is there up to three times: saved, copied for logging, logged
@@ -109,10 +109,10 @@ def _energy(root: Path) -> Iterator[Finding]:
 
 
 def _gpu() -> Iterator[Finding]:
-    if not vram.present():
+    if not gpu.present():
         yield Finding("GPU", True, "none with an NVIDIA driver: only the CPU is measured")
     else:
-        yield Finding("GPU", True, f"NVIDIA, driver {vram.driver_version()}")
+        yield Finding("GPU", True, f"NVIDIA, driver {gpu.driver_version()}")
 
 
 def _disk() -> Iterator[Finding]:

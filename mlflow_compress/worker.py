@@ -132,9 +132,9 @@ def measure(variant: Variant, folder: Path, device: str, report: Report) -> Part
     numbers |= {**timed.measurements, **meter.numbers(group)}
     cautions += timed.cautions
     if device == "cuda":
-        from mlflow_compress.meters import vram
+        from mlflow_compress.meters import gpu
 
-        numbers |= vram.numbers(group)
+        numbers |= gpu.numbers(group)
     numbers |= size.in_memory(model.module)
     if device == "cpu":
         dtypes = {str(tensor.dtype) for tensor, _ in held(model.module)}
@@ -163,7 +163,7 @@ def _time(family: Any, model: Any, device: str, variant: Variant, meter: Any, re
     import torch
 
     from mlflow_compress import checks
-    from mlflow_compress.meters import energy, latency, usage
+    from mlflow_compress.meters import energy, gpu, latency, usage
     from mlflow_compress.percentiles import percentile
 
     group = "gpu" if device == "cuda" else "cpu"
@@ -184,6 +184,7 @@ def _time(family: Any, model: Any, device: str, variant: Variant, meter: Any, re
         timing = latency.measure(
             lambda mark: family.run(model, batch, mark), device, budget, report.progress, warmed, turn
         )
+        clocks = checks.clock(gpu_reason=gpu.slowed()) if device == "cuda" else checks.clock(usage.clock_share())
         # less the wall time between the calls, which in turns with another process is long
         used = dataclasses.replace(usage.now() - readings[0], wall_s=sum(timing.wall_ms) / 1000)
         meter.end_phase("run")
@@ -204,6 +205,7 @@ def _time(family: Any, model: Any, device: str, variant: Variant, meter: Any, re
             *checks.timing(timing, group),
             *checks.usage(used, len(timing.wall_ms), threads, group),
             *checks.threads(threads),
+            *clocks,
         ]
         if budget.energy_seconds > 0:
             report.stage("measuring energy")
@@ -249,14 +251,14 @@ def _open_device(device: str, cautions: list[Caution]) -> dict[str, str]:
     import torch
 
     from mlflow_compress import checks
-    from mlflow_compress.meters import environment, vram
+    from mlflow_compress.meters import environment, gpu
 
     if not torch.cuda.is_available():
         raise Unsupported("this machine has no CUDA device that torch can use")
-    cautions += checks.busy(0.0, vram.busy_share())
+    cautions += checks.busy(0.0, gpu.busy_share())
     torch.zeros(1, device="cuda")  # the context's memory is no part of the model's
-    vram.reset()
-    return environment.gpu(vram.driver_version())
+    gpu.reset()
+    return environment.gpu(gpu.driver_version())
 
 
 def _import_all(variant: Variant) -> None:

@@ -108,15 +108,24 @@ def test_a_tiny_quality_sample() -> None:
     assert [caution.code for caution in checks.quality(99)] == ["tiny_quality_sample"]
 
 
+@pytest.mark.parametrize(
+    ("share", "reason", "found"),
+    [(None, "", []), (1.4, "", []), (0.96, "", []), (0.6, "", ["slow_clock"]), (None, "heat", ["throttled"])],
+)
+def test_clock(share: float | None, reason: str, found: list[str]) -> None:
+    assert [caution.code for caution in checks.clock(share, reason)] == found
+
+
 def test_every_caution_says_what_to_do() -> None:
     found = [
         *checks.timing(Timing([20.0, 40.0] * 20 + [90.0, 190.0] * 20), "cpu"),
         *checks.usage(used(switches=9000, cpu_s=1.0, minor_faults=9e6, major_faults=900, throttled=3), 10, 2, "cpu"),
         *checks.busy(1, 1),
+        *checks.clock(0.5, "heat"),
         *checks.threads(10**6),
         *checks.precision(["torch.float16"], ["float16"]),
         *checks.energy(Energy(5, 10, 30.0, 0, is_counted=False)),
         *checks.quality(1),
     ]
-    assert len({caution.code for caution in found}) == 14
+    assert len({caution.code for caution in found}) == 15
     assert all(caution.advice.endswith((".", "46", "93", "473")) for caution in found)

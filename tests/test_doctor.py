@@ -13,14 +13,14 @@ from click.testing import CliRunner
 
 from mlflow_compress import bench, doctor, hub
 from mlflow_compress.doctor import Finding
-from mlflow_compress.meters import environment, vram
+from mlflow_compress.meters import environment, gpu
 
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Be an idle machine without a GPU, on mains power, online, with nothing set."""
     monkeypatch.setattr(environment, "busy_share", lambda: 0.01)
-    monkeypatch.setattr(vram, "present", lambda: False)
+    monkeypatch.setattr(gpu, "present", lambda: False)
     monkeypatch.setattr(hub, "unreachable", lambda: None)
     monkeypatch.setattr(psutil, "sensors_battery", lambda: None, raising=False)
     monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(used=0))

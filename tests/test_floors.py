@@ -37,7 +37,7 @@ DOORS = {
     "yaml": {"recipe"},
     "pydantic": {"registry"},
     "subprocess": {"wall"},
-    "pynvml": {"meters.vram"},
+    "pynvml": {"meters.gpu"},
     "matplotlib": {"plot"},
     "ultralytics": {"families.yolo"},
     "cv2": {"families.yolo"},

@@ -209,6 +209,7 @@ def test_turns_are_taken_with_the_original(lab: Lab) -> None:
     assert numbers["cpu/rounds"] == len(samples["cpu/round_sizes"]) >= 10
     assert sum(samples["cpu/round_sizes"]) == len(samples["cpu/latency_ms"]) == numbers["cpu/latency_count"]
     assert len(samples["cpu/original_latency_ms"]) >= 10
+    assert samples["cpu/ram_timeline_mib"]
     assert numbers["cpu/latency_ratio_low"] <= numbers["cpu/latency_ratio"] <= numbers["cpu/latency_ratio_high"]
     assert 0.2 < numbers["cpu/latency_ratio"] < 5  # one small layer less
 

@@ -4,7 +4,7 @@ Covers: resident memory of this process, its shared libraries and touched memory
 of each phase. On Linux this is the kernel's own high-water mark, reset between phases, so that no peak can be missed;
 elsewhere it is sampled every 2 ms. Child processes count with their own marks, added up, as far as they live when the
 phase ends (Linux only).
-Does not cover: swapped-out pages, memory of the device (see `vram`), and what scoring, the energy window and our own
+Does not cover: swapped-out pages, memory of the device (see `gpu`), and what scoring, the energy window and our own
 statistics take after the last phase: the whole process ends higher than its peak here.
 """
 

@@ -1,7 +1,7 @@
 """What the timed calls cost the machine, and who got in their way.
 
 Covers: CPU time of all threads, involuntary context switches, page faults, pages swapped in, and thermal throttling of
-the cores, between two moments.
+the cores, between two moments; the clock at one moment.
 Does not cover: what other processes did; what a hypervisor took away.
 """
 
@@ -62,6 +62,24 @@ def now(root: Path = Path("/")) -> Usage:
         major_faults=used.ru_majflt,
         throttled=sum(int(path.read_text()) for path in counts),
     )
+
+
+def clock_share(root: Path = Path("/")) -> float | None:
+    """Give the fastest core's clock over the rated one; read it while the cores are still warm from work.
+
+    Args:
+        root: where `sys` is; another folder in tests.
+
+    Returns:
+        Above 1 when the clock is boosted; None where the kernel does not tell both.
+    """
+    policies = list((root / "sys/devices/system/cpu/cpufreq").glob("policy*"))
+    shares = [
+        int((policy / "scaling_cur_freq").read_text()) / int((policy / "base_frequency").read_text())
+        for policy in policies
+        if (policy / "scaling_cur_freq").is_file() and (policy / "base_frequency").is_file()
+    ]
+    return max(shares, default=None)
 
 
 def numbers(used: Usage, calls: int, threads: int, group: str) -> dict[str, float]:

@@ -1,8 +1,10 @@
-"""How much memory of the GPU the model takes.
+"""How much memory of the GPU the model takes, and how the GPU is.
 
 Covers: the peak of what torch's allocator handed out and of what it reserved, and what the driver (NVML) says that this
-process holds, context and libraries included, and that all processes hold.
-Does not cover: other frameworks' allocators, except in the driver's figure; peaks of the driver's figure between reads.
+process holds, context and libraries included, and that all processes hold; how busy others keep the GPU; why its clock
+is slowed down.
+Does not cover: other frameworks' allocators, except in the driver's figure; peaks of the driver's figure between reads;
+a clock that was slowed down and is not any more.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from collections.abc import Iterator
 from typing import Any
 
 _MIB = 2**20
+# Source: NVML API reference, nvmlClocksEventReasons; 2, idle and fixed by the user, are no throttling
+_SLOWED = {0x4: "power cap", 0x8: "hardware", 0x20: "heat", 0x40: "heat", 0x80: "power brake"}
 
 
 def reset() -> None:
@@ -48,6 +52,18 @@ def busy_share() -> float:
             return float(nvml.nvmlDeviceGetUtilizationRates(_handle(nvml)).gpu) / 100
         except nvml.NVMLError:
             return 0.0
+
+
+def slowed() -> str:
+    """Say why the driver slows the clock down right now; empty when it does not, or does not tell."""
+    with _nvml() as nvml:
+        if not nvml:
+            return ""
+        try:
+            reasons = nvml.nvmlDeviceGetCurrentClocksEventReasons(_handle(nvml))
+        except nvml.NVMLError:
+            return ""
+        return ", ".join(dict.fromkeys(name for bit, name in _SLOWED.items() if reasons & bit))
 
 
 def driver_version() -> str:

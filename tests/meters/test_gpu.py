@@ -8,7 +8,7 @@ import pynvml
 import pytest
 import torch
 
-from mlflow_compress.meters import vram
+from mlflow_compress.meters import gpu
 
 MIB = 2**20
 
@@ -61,8 +61,8 @@ def test_a_gpu_is_present_when_its_driver_says_so(
     monkeypatch: pytest.MonkeyPatch, works: bool, count: int, present: bool
 ) -> None:
     driver = Driver(count, works=works).install(monkeypatch)
-    assert vram.present() is present
-    assert vram.driver_version() == ("570.1" if works else "")
+    assert gpu.present() is present
+    assert gpu.driver_version() == ("570.1" if works else "")
     assert driver.open == 0
 
 
@@ -70,22 +70,22 @@ def test_without_a_driver_nothing_is_present() -> None:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        assert vram.present() is False
-        assert vram.driver_version() == ""
-        assert vram.busy_share() == 0
+        assert gpu.present() is False
+        assert gpu.driver_version() == ""
+        assert gpu.busy_share() == 0
     else:
         pytest.skip("there is a driver")
 
 
 def test_the_drivers_figure_is_this_processs(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(processes={1: 99 * MIB, os.getpid(): 700 * MIB}).install(monkeypatch)
-    assert vram.numbers("gpu") == {
+    assert gpu.numbers("gpu") == {
         "gpu/vram_peak_mib": 3,
         "gpu/vram_reserved_peak_mib": 4,
         "gpu/vram_device_mib": 900,
         "gpu/vram_process_mib": 700,
     }
-    assert vram.busy_share() == 0.37
+    assert gpu.busy_share() == 0.37
     assert set(driver.asked) == {"GPU-aaaa-bbbb"}
     assert driver.open == 0
 
@@ -95,7 +95,7 @@ def test_the_drivers_figure_is_absent_where_the_driver_does_not_know_this_proces
     monkeypatch: pytest.MonkeyPatch, processes: dict[int, int | None]
 ) -> None:
     Driver(processes=processes).install(monkeypatch)
-    assert "gpu/vram_process_mib" not in vram.numbers("gpu")
+    assert "gpu/vram_process_mib" not in gpu.numbers("gpu")
 
 
 def test_the_drivers_figure_is_absent_where_the_driver_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,19 +105,39 @@ def test_the_drivers_figure_is_absent_where_the_driver_refuses(monkeypatch: pyte
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
     monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", refuse)
-    assert set(vram.numbers("gpu")) == {"gpu/vram_peak_mib", "gpu/vram_reserved_peak_mib"}
+    assert set(gpu.numbers("gpu")) == {"gpu/vram_peak_mib", "gpu/vram_reserved_peak_mib"}
     assert driver.open == 0
+
+
+@pytest.mark.parametrize(
+    ("reasons", "said"),
+    [(0x0, ""), (0x1, ""), (0x2, ""), (0x4, "power cap"), (0x60, "heat"), (0x44, "power cap, heat"), (0x8, "hardware")],
+)
+def test_why_the_clock_is_slow(monkeypatch: pytest.MonkeyPatch, reasons: int, said: str) -> None:
+    Driver().install(monkeypatch)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCurrentClocksEventReasons", lambda handle: reasons)
+    assert gpu.slowed() == said
+
+
+def test_the_clock_is_not_known_where_the_driver_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    Driver().install(monkeypatch)
+
+    def refuse(handle: str) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCurrentClocksEventReasons", refuse)
+    assert gpu.slowed() == ""
 
 
 @pytest.mark.gpu
 def test_a_real_gpu() -> None:
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
-    assert vram.present()
-    assert vram.driver_version()
-    vram.reset()
+    assert gpu.present()
+    assert gpu.driver_version()
+    gpu.reset()
     held = torch.ones(64 * MIB // 4, device="cuda")
-    numbers = vram.numbers("gpu")
+    numbers = gpu.numbers("gpu")
     assert numbers["gpu/vram_peak_mib"] >= 64
     assert numbers.get("gpu/vram_process_mib", 1e9) >= 64
     del held
