@@ -1,95 +1,105 @@
 """Our median latency against a bare loop over the same saved model, in turns.
 
-The model is prepared once. Then the worker, started as the tool starts it, and a bare loop in a process of its own
-measure it alternately, with the same environment, threads and batch, after equally many calls of warm-up. Which of the
-two comes first changes from round to round, so that a machine that grows slower favours neither.
+The model is prepared once. Then the worker, started as the tool starts it, and a bare loop in a process of its own hold
+it at the same time, with the same environment, threads and batch, warmed up alike. They make their calls in turns of a
+quarter of a second; which of the two comes first changes from round to round. Each round gives one ratio, so that a
+machine that grows slower, or is disturbed, favours neither.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.children import PROGRAMS, measure, measuring_environment, plan, prepare, run
+from benchmarks.children import PROGRAMS, measuring_environment, plan, prepare
 from benchmarks.finding import Cell, Finding
-from mlflow_compress.records import Variant
+from mlflow_compress.alternate import Turns, rounds_of
+from mlflow_compress.percentiles import interval, percentile
+from mlflow_compress.records import Variant, write_json
+from mlflow_compress.wall import Worker
 
 _TOLERANCE = 0.02
-_ROUNDS, _QUICK_ROUNDS = 4, 2
-_MODELS: dict[str, tuple[int, dict[str, str]]] = {  # timed calls, options
-    "yolo11n": (60, {}),
-    "distilbert": (60, {}),
-    "llama": (20, {"new_tokens": "8"}),
-}
+_ROUNDS, _QUICK_ROUNDS = 40, 4
+_WARMUP = 6  # the fewest that the tool makes
+_MODELS: dict[str, dict[str, str]] = {"yolo11n": {}, "distilbert": {}, "llama": {"new_tokens": "8"}}
 
 
 def find(quick: bool) -> Finding:
     """Measure each model in turns."""
     rows: list[dict[str, Cell]] = []
-    middles, notes = [], []
-    for model, (calls, options) in list(_MODELS.items())[: 1 if quick else None]:
+    for model, options in list(_MODELS.items())[: 1 if quick else None]:
         with tempfile.TemporaryDirectory() as folder:
-            variant = plan(model, 6 if quick else calls, options=options)
+            variant = dataclasses.replace(plan(model, 6, options=options), interleave=True)
             prepare(variant, Path(folder))
-            found, threads = _rounds(variant, Path(folder), _QUICK_ROUNDS if quick else _ROUNDS)
-        rows += found
-        middles.append(statistics.median(_number(row, "ours / bare") for row in found))
-        bare = [_number(row, "bare loop p50 ms") for row in found]
-        rows.append({"model": model, "round": "median", "ours / bare": middles[-1]})
-        notes.append(
-            f"{model}: {variant.budget.min_iterations} calls, {threads} threads; between rounds the bare loop differs "
-            f"from itself by {max(bare) / min(bare) - 1:.1%}"
-        )
+            rows.append({"model": model, **_in_turns(variant, Path(folder), _QUICK_ROUNDS if quick else _ROUNDS)})
     return Finding(
         name="fidelity_latency",
         goal=f"the median over the rounds of our p50 over the bare loop's differs from 1 by at most {_TOLERANCE:.0%}.",
-        met=all(abs(middle - 1) <= _TOLERANCE for middle in middles),
+        met=all(isinstance(ratio := row["ours / bare"], float) and abs(ratio - 1) <= _TOLERANCE for row in rows),
         rows=rows,
-        notes=notes,
+        notes=["low and high: the 95 % interval of that median; a round is a turn of each, of the same number of calls"],
     )
 
 
-def _rounds(variant: Variant, folder: Path, rounds: int) -> tuple[list[dict[str, Cell]], int]:
-    """Give the rounds' rows, and the number of threads that both had.
+def _in_turns(variant: Variant, folder: Path, rounds: int) -> dict[str, Cell]:
+    """Let the worker and the bare loop make their rounds.
 
     Raises:
         RuntimeError: the two did not have the same number of threads.
     """
-    part = measure(variant, folder)  # not counted: it fills the disk cache, and says how much warm-up is needed
-    warmup, rows = part.measurements["cpu/warmup_count"], []
-    for number in range(1, rounds + 1):
-        ours_first = number % 2 == 1
-        if ours_first:
-            part = measure(variant, folder)
-            warmup = part.measurements["cpu/warmup_count"]
-        bare = _bare(variant, folder, int(warmup))
-        if not ours_first:
-            part = measure(variant, folder)
-        if (threads := int(part.environment["threads"])) != bare["threads"]:
-            raise RuntimeError(f"the worker has {threads} threads, and the bare loop {bare['threads']}")
-        ours_ms = part.measurements["cpu/latency_p50_ms"]
-        row: dict[str, Cell] = {
-            "model": variant.model,
-            "round": f"{number}, {'ours' if ours_first else 'bare'} first",
-            "our p50 ms": ours_ms,
-            "bare loop p50 ms": bare["p50_ms"],
-            "ours / bare": ours_ms / bare["p50_ms"],
-        }
-        rows.append(row)
-    return rows, threads
+    write_json(folder / "variant.json", variant)
+    with Worker("measure", variant, folder, "cpu") as worker, _bare(variant, folder) as loop:
+        ours = Turns(worker, lambda event: None)
+        ours.wait()
+        bare: list[dict[str, float]] = []
+        ours.go()  # not counted: it says how many calls a round has
+        size = ours.count
+        turns: list[Callable[[], object]] = [ours.go, lambda: bare.append(_turn(loop, size))]
+        _turn(loop, size)
+        for number in range(rounds):
+            for turn in turns if number % 2 else reversed(turns):
+                turn()
+        ours.finish()
+        part = worker.part()
+    if (threads := int(part.environment["threads"])) != bare[0]["threads"]:
+        raise RuntimeError(f"the worker has {threads} threads, and the bare loop {bare[0]['threads']}")
+    own_ms = [percentile(each, 50) for each in rounds_of(part.samples, "cpu")][1:]
+    bare_ms = [each["p50_ms"] for each in bare]
+    ratios = [own / other for own, other in zip(own_ms, bare_ms, strict=True)]
+    low, high = interval(ratios, 50) or (None, None)
+    return {
+        "rounds": rounds,
+        "calls in each": size,
+        "threads": threads,
+        "our p50 ms": statistics.median(own_ms),
+        "bare loop p50 ms": statistics.median(bare_ms),
+        "ours / bare": statistics.median(ratios),
+        "low": low,
+        "high": high,
+    }
 
 
-def _bare(variant: Variant, folder: Path, warmup: int) -> dict[str, float]:
-    calls = variant.budget.min_iterations
-    command = [sys.executable, PROGRAMS / "bare_loop.py", folder, str(warmup), str(calls)]
-    found: dict[str, float] = json.loads(run(command, folder, measuring_environment(variant)).output)
+def _bare(variant: Variant, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, PROGRAMS / "bare_loop.py", folder, str(_WARMUP), "turns"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=measuring_environment(variant),
+    )
+
+
+def _turn(loop: subprocess.Popen[str], calls: int) -> dict[str, float]:
+    assert loop.stdin is not None
+    assert loop.stdout is not None
+    loop.stdin.write(f"{calls}\n")
+    loop.stdin.flush()
+    found: dict[str, float] = json.loads(loop.stdout.readline())
     return found
-
-
-def _number(row: dict[str, Cell], column: str) -> float:
-    value = row[column]
-    assert isinstance(value, float)
-    return value

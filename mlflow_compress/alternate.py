@@ -26,7 +26,13 @@ _FEWEST_ROUNDS = 10
 
 
 def alternate(
-    variant: Variant, folder: Path, original: Variant, original_folder: Path, device: str, listener: Listener
+    variant: Variant,
+    folder: Path,
+    original: Variant,
+    original_folder: Path,
+    device: str,
+    score: bool,
+    listener: Listener,
 ) -> Part:
     """Measure both on a device in turns.
 
@@ -36,6 +42,7 @@ def alternate(
         original: what it is measured against.
         original_folder: the original's folder, prepared.
         device: `cpu` or `cuda`.
+        score: whether the variant's quality is scored too.
         listener: told of the events of both.
 
     Returns:
@@ -44,11 +51,11 @@ def alternate(
     group = "gpu" if device == "cuda" else "cpu"
     try:
         with Worker("measure", original, original_folder, device) as base:
-            base_events = _Turns(base, listener)
+            base_events = Turns(base, listener)
             if not base_events.wait():
                 return _failed(base.part())
-            with Worker("measure", variant, folder, device) as own, Timeline(own.pid) as timeline:
-                own_events = _Turns(own, listener)
+            with Worker("measure", variant, folder, device, score) as own, Timeline(own.pid) as timeline:
+                own_events = Turns(own, listener)
                 if not own_events.wait():
                     return own.part()
                 while not _enough(variant.budget, own_events, base_events):
@@ -72,7 +79,7 @@ def alternate(
     )
 
 
-class _Turns:
+class Turns:
     """A worker that waits for its turns."""
 
     def __init__(self, worker: Worker, listener: Listener) -> None:
@@ -107,7 +114,7 @@ class _Turns:
             self._listener(event)
 
 
-def _enough(budget: Budget, own: _Turns, base: _Turns) -> bool:
+def _enough(budget: Budget, own: Turns, base: Turns) -> bool:
     if not (own.alive and base.alive):
         return True
     if own.rounds < _FEWEST_ROUNDS:
@@ -120,7 +127,7 @@ def _enough(budget: Budget, own: _Turns, base: _Turns) -> bool:
 def _ratio(own: Mapping[str, list[float]], base: Mapping[str, list[float]], group: str) -> dict[str, float]:
     """Give the median over the rounds of the ratio of the two medians of a round, and its 95 % interval."""
     ratios = [
-        percentile(a, 50) / percentile(b, 50) for a, b in zip(_rounds(own, group), _rounds(base, group), strict=False)
+        percentile(a, 50) / percentile(b, 50) for a, b in zip(rounds_of(own, group), rounds_of(base, group), strict=False)
     ]
     found = {f"{group}/latency_ratio": percentile(ratios, 50), f"{group}/rounds": float(len(ratios))}
     if (bounds := interval(ratios, 50)) is not None:
@@ -128,7 +135,8 @@ def _ratio(own: Mapping[str, list[float]], base: Mapping[str, list[float]], grou
     return found
 
 
-def _rounds(samples: Mapping[str, list[float]], group: str) -> Iterator[list[float]]:
+def rounds_of(samples: Mapping[str, list[float]], group: str) -> Iterator[list[float]]:
+    """Give the latencies of each round, in milliseconds."""
     start = 0
     for size in samples[f"{group}/round_sizes"]:
         yield samples[f"{group}/latency_ms"][start : start + int(size)]

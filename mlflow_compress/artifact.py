@@ -8,14 +8,14 @@ model/
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mlflow_compress import registry
-from mlflow_compress.errors import WeightsError
+from mlflow_compress.errors import Unsupported, WeightsError
 from mlflow_compress.records import Step, Variant, read_json, write_json
 from mlflow_compress.sockets import Family, Method, Model
 from mlflow_compress.tensors import load_weights, save_weights
@@ -46,8 +46,17 @@ class Restored:
 
 
 def methods_of(chain: Sequence[Step]) -> list[Method]:
-    """Make the methods of a chain, in order."""
-    return [registry.build("methods", step.method, step.options) for step in chain]
+    """Make the methods of a chain, in order.
+
+    Raises:
+        Unsupported: what a method needs is not installed.
+    """
+    methods: list[Method] = [registry.build("methods", step.method, step.options) for step in chain]
+    for step, method in zip(chain, methods, strict=True):
+        if missing := [name for name in method.needs if not _is_installed(name)]:
+            wanted = f'"mlflow-compress[{method.extra}]"' if method.extra else " ".join(missing)
+            raise Unsupported(f"{step.method} needs {', '.join(missing)}: pip install {wanted}")
+    return methods
 
 
 def save(model: Model, family: Family, methods: Sequence[Method], variant: Variant, folder: Path) -> None:
@@ -61,8 +70,8 @@ def save(model: Model, family: Family, methods: Sequence[Method], variant: Varia
         method=variant.method,
     )
     family.save(model, folder)
-    if (runtime := _runtime(methods)) is not None:
-        runtime.save(model, folder)
+    if (saver := _saver(methods)) is not None:
+        saver.save(model, family, folder)
     else:
         save_weights(model.module, folder)
     write_json(folder / _MANIFEST, manifest)
@@ -91,19 +100,35 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
     manifest = read_manifest(folder)
     family: Family = registry.build("families", manifest.family, manifest.options)
     methods = methods_of(manifest.chain)
+    for step, method in zip(manifest.chain, methods, strict=True):
+        if device not in method.devices:
+            raise Unsupported(f"what {step.method} makes runs on {' and '.join(method.devices)} only")
+    saver = _saver(methods)
+    is_runtime = saver is not None and saver.changes == "runtime"
+    model = family.restore_assets(folder) if is_runtime else family.restore(folder)
+    model.weights = manifest.weights  # type: ignore[assignment]
+    if saver is not None and is_runtime:
+        model.device = device
+        return Restored(saver.load(model, family, folder), family, methods, manifest)
     for method in methods:
-        method.check_device(device)
-    model = dataclasses.replace(family.restore(folder), device=device, weights=manifest.weights)  # type: ignore[arg-type]
-    if (runtime := _runtime(methods)) is not None:
-        model = runtime.load(model, folder)
+        model = method.rebuild(model, family)
+    if saver is not None:
+        model = saver.load(model, family, folder)
     else:
-        for method in methods:
-            model = method.rebuild(model, family)
         load_weights(model.module, folder)
-        model.module.to(device)
+    model.device = device
+    model.module.to(device)
     return Restored(model, family, methods, manifest)
 
 
-def _runtime(methods: Sequence[Method]) -> Method | None:
-    """Give the method that put a runtime of its own in the module's place; it can only be the last such."""
-    return next((method for method in reversed(methods) if method.changes == "runtime"), None)
+def _saver(methods: Sequence[Method]) -> Method | None:
+    """Give the method that writes and reads the weights itself; the last one, if several would."""
+    return next((method for method in reversed(methods) if method.changes in ("storage", "runtime")), None)
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -120,14 +120,20 @@ def main() -> None:
 @click.argument("model")
 @click.option("--method", default="original", show_default=True,
               help="A chain of methods: prune_magnitude:amount=0.5+int8_dynamic")  # fmt: skip
+@click.option("--all-methods", type=bool, is_flag=False, flag_value=True, default=False, show_default=True,
+              help="Measure it under every method there is, each with its defaults.")  # fmt: skip
 @_settings
-def run(model: str, method: str, **given: Any) -> None:
-    """Measure MODEL (a recipe's name, or a recipe.yaml) under one method."""
-    from mlflow_compress import recipe
+def run(model: str, method: str, all_methods: bool, **given: Any) -> None:
+    """Measure MODEL (a recipe's name, or a recipe.yaml) under one method, or under all."""
+    from mlflow_compress import recipe, registry
 
-    chain = recipe.parse_chain(method)
-    results = _measure([model], lambda _: [(recipe.chain_name(chain), chain)], {"method": method}, given)
-    _exit(results, only=True)
+    if all_methods:
+        every = sorted(registry.names("methods"), key=lambda name: (name != "original", name))
+        results = _measure([model], lambda _: [(name, recipe.parse_chain(name)) for name in every], {}, given)
+    else:
+        chain = recipe.parse_chain(method)
+        results = _measure([model], lambda _: [(recipe.chain_name(chain), chain)], {"method": method}, given)
+    _exit(results, only=not all_methods)
 
 
 @main.command(epilog=_EPILOG)
@@ -141,25 +147,19 @@ def sweep(models: tuple[str, ...], **given: Any) -> None:
 
 @main.command("list")
 @click.argument("kind", type=click.Choice(["models", "families", "methods", "metrics", "renderers"]))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def list_(kind: str, as_json: bool) -> None:
+@click.option("--json", "form", flag_value="json", help="Print JSON.")
+@click.option("--markdown", "form", flag_value="markdown", help="Print a Markdown table (of methods).")
+def list_(kind: str, form: str | None) -> None:
     """List what there is of a KIND, with options."""
-    from mlflow_compress import recipe, registry
+    from mlflow_compress import catalogue
 
-    if kind == "models":
-        recipes = [recipe.read(name) for name in recipe.names()]
-        rows: list[dict[str, Any]] = [
-            {"name": each.name, "family": each.family, "source": each.source} for each in recipes
-        ]
-        lines = [f"{row['name']:<16} {row['family']:<20} {row['source']}" for row in rows]
+    if form == "markdown" and kind != "methods":
+        raise click.UsageError("--markdown is for methods only.")
+    rows = catalogue.rows(kind)
+    if form == "json":
+        click.echo(json.dumps(rows, indent=1))
     else:
-        rows, lines = [], []
-        for name in registry.names(kind):
-            about, options = registry.about(kind, name), registry.options_of(kind, name)
-            rows.append({"name": name, "about": about, "options": {key: list(it) for key, it in options.items()}})
-            lines.append(f"{name:<20} {about}")
-            lines += [f"{'':<22}{key}={default}  ({takes})" for key, (takes, default) in options.items()]
-    click.echo(json.dumps(rows, indent=1) if as_json else "\n".join(lines))
+        click.echo("\n".join((catalogue.markdown if form == "markdown" else catalogue.text)(rows)))
 
 
 @main.command()

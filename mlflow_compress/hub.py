@@ -204,23 +204,29 @@ def save_transformer(model: Model, folder: Path, *assets: str) -> None:
         model.assets[name].save_pretrained(folder / name if name != "config" else folder)
 
 
-def restore_transformer(auto_class: str, folder: Path, **assets: str) -> Model:
-    """Build the model that `save_transformer` described, unfilled.
+def restore_transformer(auto_class: str, model: Model) -> Model:
+    """Put the unfilled module that the model's config describes into it."""
+    import transformers
+
+    from mlflow_compress.tensors import unfilled
+
+    with unfilled():
+        model.module = getattr(transformers, auto_class).from_config(model.assets["config"])
+    return model
+
+
+def restore_assets(folder: Path, **assets: str) -> Model:
+    """Read what `save_transformer` wrote, without a module.
 
     Args:
-        auto_class: the transformers class of the model.
         folder: the model folder.
         assets: the transformers class of each asset, by name.
     """
     import transformers
 
-    from mlflow_compress.tensors import unfilled
-
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-    with unfilled():
-        module = getattr(transformers, auto_class).from_config(config)
     loaded = {
         name: getattr(transformers, cls).from_pretrained(folder / name, local_files_only=True)
         for name, cls in assets.items()
     }
-    return Model(module, {"config": config, **loaded}, weights="local")
+    return Model(None, {"config": config, **loaded}, weights="local")

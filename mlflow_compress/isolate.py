@@ -35,18 +35,23 @@ def run(variant: Variant, folder: Path, listener: Listener, ready: Callable[[], 
     started = time.time()
     original = _original(variant) if variant.interleave else None
     variant = dataclasses.replace(variant, interleave=original is not None)
-    parts = {"prepare": _work("prepare", variant, folder, listener)}
+    prepared = _work("prepare", variant, folder, listener)
     if original is not None:
         (folder / _ORIGINAL_FOLDER).mkdir()
         _work("prepare", original, folder / _ORIGINAL_FOLDER, listener)  # if it fails, so will measuring, and say why
     ready()
-    if parts["prepare"].outcome.status == "ok":
-        for device in variant.devices:
+    found: dict[str, Part] = {}
+    if prepared.outcome.status == "ok":
+        score = True  # on the GPU if it runs there, which is faster, and once
+        for device in reversed(variant.devices):
             if original is None:
-                parts[device] = _work("measure", variant, folder, listener, device)
+                part = _work("measure", variant, folder, listener, device, score)
             else:
-                parts[device] = alternate(variant, folder, original, folder / _ORIGINAL_FOLDER, device, listener)
-    return combine(variant, parts, started)
+                part = alternate(variant, folder, original, folder / _ORIGINAL_FOLDER, device, score, listener)
+            found[device] = part
+            score = score and part.outcome.status != "ok"
+    parts = {device: found[device] for device in variant.devices if device in found}
+    return combine(variant, {"prepare": prepared, **parts}, started)
 
 
 def model_folder(folder: Path) -> Path:
@@ -110,11 +115,11 @@ def _original(variant: Variant) -> Variant | None:
     return None if variant.chain == original.chain else original
 
 
-def _work(verb: str, variant: Variant, folder: Path, listener: Listener, device: str = "") -> Part:
+def _work(verb: str, variant: Variant, folder: Path, listener: Listener, device: str = "", score: bool = False) -> Part:
     """Run one verb to its end."""
     write_json(folder / VARIANT, variant)
     try:
-        with Worker(verb, variant, folder, device) as worker, Timeline(worker.pid) as timeline:
+        with Worker(verb, variant, folder, device, score) as worker, Timeline(worker.pid) as timeline:
             for event in worker.events():
                 listener(event)
             part = worker.part()

@@ -69,7 +69,7 @@ class Log:
         try:
             self._store.log(run_id, result, {**self._asked, **_resolved(result)}, note.markdown(result), files)
             if self._with_model and result.outcomes and result.status != "skipped":
-                self._store.log_model(run_id, isolate.model_folder(folder), _requirements(result.variant.family))
+                self._store.log_model(run_id, isolate.model_folder(folder), _requirements(result.variant))
         finally:
             if run_id != self._outer:
                 self._store.end(run_id, succeeded=result.status != "failed")
@@ -124,11 +124,13 @@ def _resolved(result: Result) -> dict[str, str]:
     }
 
 
-def _requirements(family: str) -> list[str]:
+def _requirements(variant: Variant) -> list[str]:
     """Name what the logged model needs, with versions. Inferring them would take minutes."""
-    needs = ("mlflow-compress", *registry.find("families", family).needs)
+    needs = ["mlflow-compress", *registry.find("families", variant.family).needs]
+    for step in variant.chain:
+        needs += registry.find("methods", step.method).needs
     found = []
-    for name in needs:
+    for name in dict.fromkeys(needs):
         try:
             found.append(f"{name}=={metadata.version(name)}")
         except metadata.PackageNotFoundError:

@@ -26,9 +26,16 @@ from typing import Any
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.records import Budget, Scalar, Step, Variant
+from mlflow_compress.sockets import State
 
 _KEYS = ("family", "source", "options", "data", "metrics", "batch_size", "variants")
 _STEP = re.compile(r"\s*(?P<name>[A-Za-z_]\w*)\s*(?::(?P<options>.*))?", re.DOTALL)
+_STATES: Mapping[State, str] = {
+    "float": "float32 weights",
+    "half": "half-precision weights",
+    "packed": "packed weights",
+    "runtime": "a module of another runtime",
+}
 _LINK = re.compile(r"\+(?=\s*[A-Za-z_])")  # not the plus of 1e+3
 
 
@@ -128,9 +135,20 @@ def parse_chain(text: str) -> tuple[Step, ...]:
 
     Raises:
         UnknownName: no such method or option.
-        RecipeError: the text is no chain, or a value is of the wrong type or out of range.
+        RecipeError: the text is no chain, a value is of the wrong type or out of range, or a method can't follow the
+            one before it.
     """
-    return tuple(_step(part, text) for part in _LINK.split(text))
+    steps = tuple(_step(part, text) for part in _LINK.split(text))
+    state: State = "float"
+    for before, step in zip((None, *steps), steps, strict=False):
+        method = registry.find("methods", step.method)
+        if before is not None and state not in method.takes:
+            raise RecipeError(
+                f"{step.method} can't follow {before.method}, which leaves {_STATES[state]}: {step.method} takes "
+                f"{' or '.join(_STATES[each] for each in method.takes)}."
+            )
+        state = method.gives or state
+    return steps
 
 
 def plan(recipe: Recipe, chains: Sequence[tuple[str, tuple[Step, ...]]], settings: Settings) -> list[Variant]:

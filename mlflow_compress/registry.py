@@ -29,7 +29,7 @@ KINDS: Mapping[str, tuple[str, type]] = {
 @functools.cache
 def names(kind: str) -> tuple[str, ...]:
     """Give the names of all plugins of a kind (`families`, `methods`, `metrics`, `renderers`), sorted."""
-    return tuple(sorted({*_own(kind), *_foreign(kind)}))
+    return tuple(sorted({*own(kind), *_foreign(kind)}))
 
 
 @functools.cache
@@ -41,7 +41,7 @@ def find(kind: str, name: str) -> type[Any]:
         RecipeError: another distribution's plugin can't be imported.
     """
     singular, socket = KINDS[kind]
-    if name in _own(kind):
+    if name in own(kind):
         module = importlib.import_module(f"mlflow_compress.{kind}.{name}")
         classes = [
             cls
@@ -124,7 +124,8 @@ def _validated(plugin: type[Any], name: str, options: Mapping[str, Any]) -> Any:
 
 
 @functools.cache
-def _own(kind: str) -> tuple[str, ...]:
+def own(kind: str) -> tuple[str, ...]:
+    """Give the names of the package's own plugins of a kind, sorted."""
     package = importlib.import_module(f"mlflow_compress.{kind}")
     return tuple(module.name for module in pkgutil.iter_modules(package.__path__))
 

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from mlflow_compress.records import Comparison
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.records import Caution, Comparison
 
 Mark = Callable[[str], None]
+State = Literal["float", "half", "packed", "runtime"]
 
 
 @dataclass
@@ -27,6 +29,10 @@ class Model:
         weights: where the weights came from: `pretrained`, `random` or `local`.
         device: where the module is: `cpu` or `cuda`.
         caution: what the user must hear about how it was loaded; empty when there is nothing.
+        batch_size: samples in the timed call, for methods whose result takes no other number.
+        cautions: what methods found on the way that the reader of the numbers must know; they append.
+        facts: what a method did, in words, by name (`layers`: `36 of 38 linear layers`); they add.
+        progress: called by what takes long with how many of how many steps are done.
     """
 
     module: Any
@@ -34,6 +40,27 @@ class Model:
     weights: Literal["pretrained", "random", "local"] = "random"
     device: str = "cpu"
     caution: str = ""
+    batch_size: int = 1
+    cautions: list[Caution] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A part of a model as a pure function of tensors, for methods that export it to another runtime.
+
+    Attributes:
+        module: a `torch.nn.Module` that takes the inputs by position and gives a tuple of tensors.
+        inputs: example tensors by name, in order.
+        outputs: the names of what it gives, in order.
+        dynamic: axes whose length may change, by input's or output's name: `{"input_ids": {0: "batch", 1: "tokens"}}`.
+    """
+
+    module: Any
+    inputs: Mapping[str, Any]
+    outputs: tuple[str, ...]
+    dynamic: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,6 +117,55 @@ class Family(ABC):
             The raw output: a tensor, or a (nested) sequence or mapping of tensors.
         """
 
+    def forward(self, model: Model, batch: Any) -> Any:
+        """Make one plain forward pass on a batch, with gradients if torch records them: no decoding, no caches.
+
+        Methods calibrate and train through it, and outputs of variants are compared in it.
+
+        Returns:
+            Raw output as of `run`; of models that decode, the logits [batch, tokens, vocabulary] at given tokens.
+        """
+        return self.run(model, batch, lambda stage: None)
+
+    def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
+        """Give `count` batches of `size` samples, as `batch` gives them, for methods that calibrate or train.
+
+        They are never what quality is scored on. A family without data gives random inputs, and says so in the model's
+        cautions.
+        """
+        what = "the method was calibrated on random inputs, not on data"
+        model.cautions.append(Caution("random_calibration", what, "Its quality on real inputs may be far worse."))
+        return [self.batch(model, size, seed + 1 + index) for index in range(count)]
+
+    def student(self, model: Model, keep: float) -> Model:
+        """Make a smaller model of the same kind, with what can be taken over from this one, to be trained.
+
+        Args:
+            model: the teacher, in float32 on the CPU.
+            keep: share of the teacher's layers, or of its width, that the student has, 0 to 1.
+
+        Raises:
+            Unsupported: this family knows no smaller model.
+        """
+        raise Unsupported("this family does not say what a smaller model of its kind is")
+
+    def graphs(self, model: Model) -> Mapping[str, Graph]:
+        """Give the model as graphs, by name, for methods that export it.
+
+        Raises:
+            Unsupported: this family can't be exported.
+        """
+        raise Unsupported("this family does not say how it is exported")
+
+    def attach(self, model: Model, calls: Mapping[str, Callable[..., tuple[Any, ...]]]) -> Model:
+        """Put exported graphs in the module's place, so that `run`, `forward` and `predict` go through them.
+
+        Args:
+            model: the model, whose module is None.
+            calls: what runs each graph: takes tensors by position, gives a tuple of tensors.
+        """
+        raise Unsupported("this family does not say how exported graphs are run")
+
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
         """Give the stages outside the timed region, by name, to be timed apart (`preprocess`, `postprocess`)."""
         return {}
@@ -129,6 +205,12 @@ class Family(ABC):
     def restore(self, folder: Path) -> Model:
         """Build the model that `save` described. Its weights are filled in afterwards."""
 
+    def restore_assets(self, folder: Path) -> Model:
+        """Give the same without the module (None), for a method that brings a module of its own."""
+        model = self.restore(folder)
+        model.module = None
+        return model
+
 
 @dataclass
 class Method(ABC):
@@ -136,14 +218,24 @@ class Method(ABC):
 
     Attributes:
         changes: `weights` (values or dtype: the architecture still holds them), `architecture` (`rebuild` redoes the
-            change on an unfilled model), or `runtime` (the method saves and restores the module itself).
-        needs: what must be installed beyond the package itself, as `pip install` takes it.
-        families: the families it applies to; empty for all.
+            change on an unfilled model), `storage` (the same, but the method writes and reads the weights itself), or
+            `runtime` (the method saves and restores the module itself, and no torch module is built).
+        takes: in which states it takes a model: weights in `float` (32 bits) or `half` precision, `packed` into
+            integers, or turned into the module of another `runtime`.
+        gives: in which state it leaves the model; None: as it was.
+        needs: the distributions it imports beyond those of the package itself.
+        extra: the package's extra that installs them.
+        devices: where the compressed model runs: `cpu`, `cuda`.
+        excludes: the families it can't serve, each with the reason.
     """
 
-    changes: ClassVar[Literal["nothing", "weights", "architecture", "runtime"]]
+    changes: ClassVar[Literal["nothing", "weights", "architecture", "storage", "runtime"]]
+    takes: ClassVar[tuple[State, ...]] = ("float", "half")
+    gives: ClassVar[State | None] = None
     needs: ClassVar[tuple[str, ...]] = ()
-    families: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    excludes: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def compress(self, model: Model, family: Family) -> Model:
@@ -157,20 +249,17 @@ class Method(ABC):
         """Redo on an unfilled model what `compress` did to its structure, so that the saved weights fit."""
         return model
 
-    def save(self, model: Model, folder: Path) -> None:
-        """Write the module of a runtime of its own into the folder (`changes = "runtime"` only)."""
+    def save(self, model: Model, family: Family, folder: Path) -> None:
+        """Write the weights, or the module of another runtime (`changes` is `storage` or `runtime` only)."""
         raise NotImplementedError
 
-    def load(self, model: Model, folder: Path) -> Model:
-        """Put the module that `save` wrote into the model, on `model.device` (`changes = "runtime"` only)."""
-        raise NotImplementedError
+    def load(self, model: Model, family: Family, folder: Path) -> Model:
+        """Read back what `save` wrote (`changes` is `storage` or `runtime` only).
 
-    def check_device(self, device: str) -> None:
-        """Refuse a device that the compressed model can't run on.
-
-        Raises:
-            Unsupported: it can't run there.
+        `storage`: fill `model.module`, rebuilt and unfilled, and leave it on the CPU. `runtime`: put a module into the
+        model, which has none, on `model.device`.
         """
+        raise NotImplementedError
 
 
 @dataclass

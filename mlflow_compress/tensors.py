@@ -8,6 +8,7 @@ weights) are written once.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -127,6 +128,58 @@ def cast(module: Any, dtype: Any) -> None:
         )
 
 
+def flat(output: Any) -> Any:
+    """Give all tensors of a model's raw output, however nested, as one vector of float32 on the CPU.
+
+    Raises:
+        ArithmeticError: it holds NaN or infinity.
+    """
+    import torch
+
+    parts = [each.detach().float().cpu().reshape(-1) for each in _leaves(output)]
+    vector = torch.cat(parts) if parts else torch.zeros(0)
+    if not torch.isfinite(vector).all():
+        raise ArithmeticError("the model's outputs hold NaN or infinity")
+    return vector
+
+
+def distance(one: Any, other: Any) -> float:
+    """Give the 2-norm of the difference of two vectors over that of the second.
+
+    Infinite where their lengths differ; NaN where both are empty.
+    """
+    if one.shape != other.shape:
+        return float("inf")
+    return float((one - other).norm() / other.norm().clamp_min(1e-12)) if len(one) else float("nan")
+
+
+def save_outputs(outputs: Mapping[str, Any], path: Path) -> None:
+    """Write named vectors."""
+    from safetensors.torch import save_file
+
+    save_file(dict(outputs), str(path))
+
+
+def load_outputs(path: Path) -> dict[str, Any]:
+    """Read what `save_outputs` wrote."""
+    from safetensors.torch import load_file
+
+    return dict(load_file(str(path)))
+
+
+def _leaves(output: Any) -> Iterator[Any]:
+    """Give the tensors in a nested output, in order."""
+    if dataclasses.is_dataclass(output) and not isinstance(output, Mapping):
+        output = vars(output)
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, (list, tuple)):
+        for part in output:
+            yield from _leaves(part)
+    elif _is_tensor(output):
+        yield output
+
+
 @contextlib.contextmanager
 def unfilled() -> Iterator[None]:
     """Build modules without memory for their parameters (they go to the meta device); buffers are real."""
@@ -139,11 +192,15 @@ def unfilled() -> Iterator[None]:
 def held(module: Any) -> Iterator[tuple[Any, bool]]:
     """Give every tensor that holds weights, once: parameters, and what packed modules and subclasses keep inside.
 
-    Buffers (batch-norm statistics, position ids) are no weights. Tied parameters come once.
+    Buffers (batch-norm statistics, position ids) are no weights. Tied parameters come once. What stands for a module in
+    another runtime has a method `held_weights` that gives the same.
 
     Yields:
         The plain tensor, and whether its elements are parameters (rather than scales and zero points).
     """
+    if hasattr(module, "held_weights"):  # a module of another runtime says it itself
+        yield from module.held_weights()
+        return
     seen: set[Any] = set()
     for parameter in module.parameters():
         for tensor, is_parameter in _opened(parameter.data):

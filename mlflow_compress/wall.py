@@ -16,7 +16,7 @@ from typing import Any
 
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.records import Part, Variant, read_json
-from mlflow_compress.worker import part_file
+from mlflow_compress.worker import SCORE, part_file
 
 _DROPPED = ("MLFLOW_", "DATABRICKS_")  # the worker has no business with the tracking server, nor with its secrets
 
@@ -29,18 +29,20 @@ class Worker:
         variant: what it works on.
         folder: the folder with `variant.json`; the part and the log are left there.
         device: `cpu` or `cuda`, to measure on.
+        score: whether quality is scored too.
     """
 
-    def __init__(self, verb: str, variant: Variant, folder: Path, device: str = "") -> None:
+    def __init__(self, verb: str, variant: Variant, folder: Path, device: str = "", score: bool = False) -> None:
         self._verb = verb
         self._timeout = variant.budget.timeout_seconds
         self._found = folder / part_file(verb, device)
         self._found.unlink(missing_ok=True)
         self._log = folder / f"{self._found.stem}.log"
         self._late = threading.Event()
+        words = [verb, str(folder), *([device] if device else []), *([SCORE] if score else [])]
         with self._log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow_compress.worker", verb, str(folder), *([device] if device else [])],
+                [sys.executable, "-m", "mlflow_compress.worker", *words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -1,8 +1,8 @@
 """The measured process: `prepare` compresses and saves, `measure` restores, times and scores.
 
-It is started as `python -m mlflow_compress.worker VERB FOLDER [DEVICE]`. It reads `variant.json` in the folder, and
-writes one `Part` there. It tells its progress as lines of JSON on standard output; whatever libraries print goes to
-standard error.
+It is started as `python -m mlflow_compress.worker VERB FOLDER [DEVICE [score]]`. It reads `variant.json` in the folder,
+and writes one `Part` there. It tells its progress as lines of JSON on standard output; whatever libraries print goes
+to standard error.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from mlflow_compress.errors import CompressError, Unsupported
+from mlflow_compress.errors import CompressError, Unsupported, WorkerError
 from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, read_json, write_json
 
 VARIANT, MODEL_FOLDER = "variant.json", "model"
+SCORE = "score"
+_OUTPUTS = "outputs.safetensors"
+_SAME = {"cpu": 0.02, "cuda": 0.1}  # relative difference of the outputs of one model: another device rounds otherwise
 _ERROR_LINES = 30
 
 
@@ -70,7 +73,7 @@ class Report:
 
 def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     """Load the original, run the chain of methods over it, and save what came of it."""
-    from mlflow_compress import artifact, registry
+    from mlflow_compress import artifact, registry, tensors
     from mlflow_compress.meters import size
 
     family = registry.build("families", variant.family, variant.options)
@@ -80,12 +83,18 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     model = family.load(variant.source, variant.weights, Path(variant.folder), variant.seed)
     if model.caution:
         report.warn(model.caution)
+    model.batch_size = variant.batch_size
+    model.progress = lambda done, total: report.progress(done, total, None)
+    outputs = {"original": _forward(family, model, variant)}
     for step, method in zip(variant.chain, methods, strict=True):
-        if method.families and variant.family not in method.families:
-            raise Unsupported(f"{step.method} is for {', '.join(method.families)} only")
+        if (reason := method.excludes.get(variant.family)) is not None:
+            raise Unsupported(f"{step.method} does not serve {variant.family}: {reason}")
         if step.method != "original":
             report.stage(f"compressing: {step}")
         model = method.compress(model, family)
+    is_changed = any(step.method != "original" for step in variant.chain)
+    outputs["saved"] = _forward(family, model, variant) if is_changed else outputs["original"].clone()
+    tensors.save_outputs(outputs, folder / _OUTPUTS)
     if variant.data and model.weights != "random":
         report.stage("checking the data")  # now, not after an hour of measuring
         family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
@@ -100,13 +109,13 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     return Part(
         Outcome("ok"),
         measurements=size.on_disk(target),
-        cautions=tuple(cautions),
-        facts={"weights": model.weights, "timed": type(family).timed, "family": variant.family},
+        cautions=(*cautions, *model.cautions),
+        facts={**model.facts, "weights": model.weights, "timed": type(family).timed, "family": variant.family},
     )
 
 
-def measure(variant: Variant, folder: Path, device: str, report: Report) -> Part:
-    """Restore the saved model on a device, and measure all there is to measure."""
+def measure(variant: Variant, folder: Path, device: str, score: bool, report: Report) -> Part:
+    """Restore the saved model on a device, and measure all there is to measure; score it too when asked to."""
     from mlflow_compress import artifact, checks
     from mlflow_compress.meters import environment, memory, size
     from mlflow_compress.tensors import held
@@ -140,8 +149,11 @@ def measure(variant: Variant, folder: Path, device: str, report: Report) -> Part
         dtypes = {str(tensor.dtype) for tensor, _ in held(model.module)}
         cautions += checks.precision(dtypes, environment.emulated())
 
+    error = _output_error(family, model, variant, folder, device)
     facts, quality = {"memory_source": meter.source}, None
-    if model.weights != "random" and variant.data and device == variant.devices[-1]:
+    if score and any(step.method != "original" for step in variant.chain):
+        numbers["quality/output_error_rel_l2"] = error
+    if score and model.weights != "random" and variant.data:
         scores, quality = _score(family, model, variant, report)
         numbers |= scores
         facts["data"] = variant.data
@@ -179,7 +191,7 @@ def _time(family: Any, model: Any, device: str, variant: Variant, meter: Any, re
     with torch.inference_mode():
         batch = family.batch(model, variant.batch_size, variant.seed)
         report.stage(f"warming up on {group}")
-        _require_numbers(family.run(model, batch, lambda stage: None))
+        family.run(model, batch, lambda stage: None)
         turn = report.turn if variant.interleave else None
         timing = latency.measure(
             lambda mark: family.run(model, batch, mark), device, budget, report.progress, warmed, turn
@@ -216,6 +228,38 @@ def _time(family: Any, model: Any, device: str, variant: Variant, meter: Any, re
             numbers |= energy.numbers(taken, group, variant.batch_size)
             cautions += checks.energy(taken) if group == "cpu" else []
     return Part(Outcome("ok"), None, numbers, samples, tuple(cautions), {"threads": str(threads)})
+
+
+def _forward(family: Any, model: Any, variant: Variant) -> Any:
+    """Give the outputs of one forward pass, always on the same inputs: a vector of float32 on the CPU.
+
+    Raises:
+        ArithmeticError: they are not finite.
+    """
+    import torch
+
+    from mlflow_compress import tensors
+
+    with torch.inference_mode():
+        return tensors.flat(family.forward(model, family.batch(model, variant.batch_size, variant.seed)))
+
+
+def _output_error(family: Any, model: Any, variant: Variant, folder: Path, device: str) -> float:
+    """Give how far the restored model's outputs are from the original's, relative to these.
+
+    Returns:
+        The 2-norm of the difference over that of the original's outputs; NaN where there is no tensor to compare.
+
+    Raises:
+        WorkerError: the restored model's outputs are not those of the model that was saved.
+    """
+    from mlflow_compress import tensors
+
+    outputs = tensors.load_outputs(folder / _OUTPUTS)
+    restored = _forward(family, model, variant)
+    if (moved := tensors.distance(restored, outputs["saved"])) > _SAME[device]:
+        raise WorkerError(f"the restored model's outputs differ by {moved:.1%} from those of the model that was saved")
+    return tensors.distance(restored, outputs["original"])
 
 
 def _score(family: Any, model: Any, variant: Variant, report: Report) -> tuple[dict[str, float], Outcome]:
@@ -288,24 +332,6 @@ def _touch(module: Any) -> None:
                 tensor.view(-1)[:: max(1, 4096 // tensor.element_size())].sum()
 
 
-def _require_numbers(output: Any) -> None:
-    """Refuse a model whose outputs are not finite.
-
-    Raises:
-        ArithmeticError: they are not.
-    """
-    import torch
-
-    if isinstance(output, torch.Tensor):
-        if output.is_floating_point() and not torch.isfinite(output).all():
-            raise ArithmeticError("the model's outputs hold NaN or infinity")
-    elif isinstance(output, dict):
-        _require_numbers(list(output.values()))
-    elif isinstance(output, (list, tuple)):
-        for part in output:
-            _require_numbers(part)
-
-
 def _outcome(action: Callable[[], Part]) -> Part:
     """Run a verb; whatever it raises becomes an outcome with a reason."""
     try:
@@ -341,8 +367,8 @@ def main() -> None:
         part = _outcome(lambda: prepare(variant, work, report))
         write_json(work / part_file(verb), part)
     else:
-        device = rest[0]
-        part = _outcome(lambda: measure(variant, work, device, report))
+        device, score = rest[0], rest[1:] == [SCORE]
+        part = _outcome(lambda: measure(variant, work, device, score, report))
         write_json(work / part_file(verb, device), part)
 
 

@@ -41,6 +41,11 @@ def load_weights(module: nn.Module) -> None:
             optimizer.step()
 
 
+def training() -> torch.Tensor:
+    """Give the images that methods may calibrate and train on: [n, 1, 8, 8]."""
+    return _digits(test=False)[0]
+
+
 def samples() -> list[tuple[torch.Tensor, int]]:
     """Give the quarter that was not trained on: pairs of image [1, 8, 8] and digit."""
     images, labels = _digits(test=True)

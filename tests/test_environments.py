@@ -54,9 +54,9 @@ def test_the_project_has_the_three_entry_points() -> None:
 def test_every_environment_installs_the_project_and_nothing_else() -> None:
     assert MLPROJECT["python_env"] == "python_env.yaml"
     python_env = yaml.safe_load((ROOT / "python_env.yaml").read_text(encoding="utf-8"))
-    assert python_env["dependencies"] == ["."]
+    assert python_env["dependencies"] == [".[methods]"]
     conda = yaml.safe_load((ROOT / "conda.yaml").read_text(encoding="utf-8"))
-    assert [each["pip"] for each in conda["dependencies"] if isinstance(each, dict)] == [["."]]
+    assert [each["pip"] for each in conda["dependencies"] if isinstance(each, dict)] == [[".[methods]"]]
     plain = {re.split(r"[<>=]", each)[0] for each in conda["dependencies"] if isinstance(each, str)}
     assert plain == {"python", "pip"}
     assert f"python{PYPROJECT['project']['requires-python']}" in conda["dependencies"]

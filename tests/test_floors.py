@@ -18,10 +18,10 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "records"),
     ("sockets", "percentiles", "tensors", "quantities"),
-    ("registry", "hub"),
+    ("registry", "hub", "graphs", "decoding"),
     ("families.*", "methods.*", "metrics.*", "meters.*", "renderers.*"),
     ("recipe", "artifact", "checks", "store", "compare", "note", "plot", "progress", "manners"),
-    ("worker", "pyfunc", "doctor"),
+    ("worker", "pyfunc", "doctor", "catalogue"),
     ("wall",),  # starts the worker, and shares its files' names
     ("alternate",),
     ("isolate",),

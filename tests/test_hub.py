@@ -332,7 +332,7 @@ def test_a_saved_transformer_is_restored_unfilled(
     model = load_transformer(auto_class, SOURCE, Origin("random"), architecture, 0)
     model.assets["tokenizer"] = load_tokenizer(Origin("random"))
     hub.save_transformer(model, tmp_path, "tokenizer")
-    restored = hub.restore_transformer(auto_class, tmp_path, tokenizer="AutoTokenizer")
+    restored = hub.restore_transformer(auto_class, hub.restore_assets(tmp_path, tokenizer="AutoTokenizer"))
     assert type(restored.module) is type(model.module)
     assert all(parameter.is_meta for parameter in restored.module.parameters())
     assert not any(buffer.is_meta for buffer in restored.module.buffers())

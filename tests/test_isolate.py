@@ -141,11 +141,12 @@ def test_progress_is_told_stage_by_stage(lab: Lab) -> None:
 
 def test_a_worker_knows_no_secret_of_the_server(lab: Lab) -> None:
     lab.measure("original")
-    (seen,) = [json.loads(path.read_text()) for path in lab.work("original").glob("environment-*.json")]
-    assert not [name for name in seen if name.startswith(("MLFLOW_", "DATABRICKS_"))]
+    seen = [json.loads(path.read_text()) for path in lab.work("original").glob("environment-*.json")]
+    assert len(seen) == 2  # prepare and measure
+    assert not [name for each in seen for name in each if name.startswith(("MLFLOW_", "DATABRICKS_"))]
     assert "secret" not in json.dumps(seen)
-    assert seen["HF_HUB_OFFLINE"] == "1"
-    assert seen["OMP_NUM_THREADS"] == "1"
+    assert [each.get("HF_HUB_OFFLINE") for each in seen].count("1") == 1
+    assert all(each["OMP_NUM_THREADS"] == "1" for each in seen)
 
 
 @pytest.mark.parametrize("method", ["drop_last", "traced", "prune_magnitude:amount=0.5+int8_dynamic"])
@@ -273,6 +274,37 @@ def test_a_method_that_does_not_apply_is_skipped(lab: Lab) -> None:
     result = lab.measure("crash:kind=skip")
     assert (result.status, result.reason) == ("skipped", "it does not apply to this model")
     assert result.outcomes == {}
+
+
+def test_how_far_the_outputs_moved_is_logged(lab: Lab) -> None:
+    assert "quality/output_error_rel_l2" not in lab.measure("original").measurements
+    small, large = (lab.measure(method).measurements["quality/output_error_rel_l2"] for method in ("fp16", "drop_last"))
+    assert 0 < small < 0.02 < large
+
+
+def test_what_restores_to_something_else_has_failed(lab: Lab) -> None:
+    result = lab.measure("crash:kind=drift,at=rebuild")
+    assert result.status == "failed"
+    assert result.reason == "cpu: the restored model's outputs differ by 50.0% from those of the model that was saved"
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ("absent", 'absent needs a-distribution-that-nobody-has: pip install "mlflow-compress[imaginary]"'),
+        ("choosy", "choosy does not serve python: it must know the layers' names"),
+    ],
+)
+def test_a_method_that_cannot_serve_is_skipped_with_what_to_do(lab: Lab, method: str, reason: str) -> None:
+    result = lab.measure(method)
+    assert (result.status, result.reason) == ("skipped", reason)
+
+
+def test_quality_is_scored_where_the_model_runs(lab: Lab) -> None:
+    result = lab.measure("int8_dynamic", devices=("cpu", "cuda"))
+    assert result.outcomes["gpu"].status == "skipped"
+    assert result.outcomes["quality"] == Outcome("ok")
+    assert result.measurements["quality/samples"] == 40
 
 
 def test_a_gpu_that_is_not_there_is_skipped_and_the_cpu_measured(lab: Lab) -> None:

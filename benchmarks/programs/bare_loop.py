@@ -1,5 +1,8 @@
 """A bare loop over a saved model: `bare_loop.py FOLDER WARMUP CALLS` prints the median call in milliseconds.
 
+`bare_loop.py FOLDER WARMUP turns` makes its calls in turns: for each line with a number it makes so many, and prints
+their median.
+
 No meter, no marks, no switching off of the garbage collector: what one writes to time a model by hand.
 """
 
@@ -18,24 +21,25 @@ from mlflow_compress.records import Variant, read_json
 
 def main() -> None:
     """Restore, warm up, time."""
-    folder, warmup, calls = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    folder, warmup, calls = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     variant = Variant.from_json(read_json(folder / "variant.json"))
     if variant.threads is not None:
         torch.set_num_threads(variant.threads)
     restored = restore(folder / "model")
     model, run = restored.model, restored.family.run
     batch = restored.family.batch(model, variant.batch_size, variant.seed)
-    seconds = []
     with torch.inference_mode():
         for _ in range(warmup):
             run(model, batch, lambda stage: None)
-        for _ in range(calls):
-            start = time.perf_counter()
-            run(model, batch, lambda stage: None)
-            seconds.append(time.perf_counter() - start)
-    found = {"p50_ms": statistics.median(seconds) * 1000, "threads": torch.get_num_threads()}
-    sys.stdout.write(json.dumps(found))
-    sys.stdout.flush()
+        for count in sys.stdin if calls == "turns" else [calls]:
+            seconds = []
+            for _ in range(int(count)):
+                start = time.perf_counter()
+                run(model, batch, lambda stage: None)
+                seconds.append(time.perf_counter() - start)
+            found = {"p50_ms": statistics.median(seconds) * 1000, "threads": torch.get_num_threads()}
+            sys.stdout.write(json.dumps(found) + "\n")
+            sys.stdout.flush()
     os._exit(0)  # an orderly leave touches memory that the model does not need, and GNU time would count it
 
 

@@ -15,6 +15,7 @@ from mlflow_compress.hub import (
     find_weights,
     load_tokenizer,
     load_transformer,
+    restore_assets,
     restore_transformer,
     save_transformer,
 )
@@ -86,6 +87,17 @@ class Asr(Family):
             mark("token" if index else "first_token")
         return output.logits[:, -1]
 
+    def forward(self, model: Model, batch: Any) -> Any:
+        """Run encoder and decoder once, over given random tokens; gives logits [batch, new_tokens, vocabulary]."""
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        vocabulary = model.assets["config"].vocab_size
+        tokens = torch.randint(0, vocabulary, (1, self.new_tokens), generator=generator).expand(len(batch), -1)
+        features = self._features(model, batch)
+        output = model.module(input_features=features, decoder_input_ids=tokens.to(features.device), use_cache=False)
+        return output.logits
+
     def rates(self, latency_ms: float, stages_ms: Mapping[str, float], size: int) -> Mapping[str, float]:
         """Give the real-time factor (processing time over audio time) and tokens per second in decoding."""
         return {
@@ -125,9 +137,13 @@ class Asr(Family):
         """Build the unfilled recogniser, its feature extractor and its tokenizer."""
         from transformers import GenerationConfig
 
-        model = restore_transformer(_AUTO_CLASS, folder, features="AutoFeatureExtractor", tokenizer="AutoTokenizer")
+        model = restore_transformer(_AUTO_CLASS, self.restore_assets(folder))
         model.module.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
         return model
+
+    def restore_assets(self, folder: Path) -> Model:
+        """Give config, feature extractor and tokenizer."""
+        return restore_assets(folder, features="AutoFeatureExtractor", tokenizer="AutoTokenizer")
 
 
 def _feature_extractor(config: Any, origin: Origin) -> Any:

@@ -9,8 +9,18 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
-from mlflow_compress.hub import find_weights, load_tokenizer, load_transformer, restore_transformer, save_transformer
-from mlflow_compress.sockets import Family, Mark, Model
+from mlflow_compress.decoding import cache_names, cache_of, generator, refill, tensors_of
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.graphs import Attached, Calls, graph
+from mlflow_compress.hub import (
+    find_weights,
+    load_tokenizer,
+    load_transformer,
+    restore_assets,
+    restore_transformer,
+    save_transformer,
+)
+from mlflow_compress.sockets import Family, Graph, Mark, Model
 
 _AUTO_CLASS = "AutoModelForCausalLM"
 _TEXT = "The little boat left the harbour at dawn, and nobody on the pier could say when it would be back. "
@@ -69,6 +79,49 @@ class CausalLm(Family):
             mark("token")
         return output.logits[:, -1]
 
+    def forward(self, model: Model, batch: Any) -> Any:
+        """Run the model once over the prompt; gives logits [batch, prompt_tokens, vocabulary]."""
+        return model.module(input_ids=batch, use_cache=False).logits
+
+    def graphs(self, model: Model) -> Mapping[str, Graph]:
+        """Give one graph, `model`, for the prompt and for every later token.
+
+        From `input_ids` [batch, tokens], `kept` [kept] (the positions among the tokens whose logits are wanted) and the
+        keys and values of all tokens before, `past_key_0`, `past_value_0` and so on [batch, heads, past, width], to
+        `logits` [batch, kept, vocabulary] and `present_key_0`, `present_value_0` and so on [batch, heads, past +
+        tokens, width]. The first call has a past of length 0.
+
+        Raises:
+            Unsupported: the model's cache is not one key and one value of that shape for each layer.
+        """
+        import torch
+
+        layers, heads, width = _cache_shape(model.assets["config"])
+        tokens = torch.zeros((2, 3), dtype=torch.long, device=model.device)
+        with torch.no_grad():
+            cache = model.module(input_ids=tokens, use_cache=True).past_key_values
+        if [tuple(each.shape) for each in tensors_of(cache)] != [(2, heads, 3, width)] * (2 * layers):
+            raise Unsupported(
+                "its cache is not one key and one value for each token, head and layer, so it is not exported"
+            )
+        dtype = tensors_of(cache)[0].dtype
+        past = {name: torch.rand((2, heads, 5, width)).to(model.device, dtype) for name in cache_names("past", layers)}
+        present = cache_names("present", layers)
+        inputs = {"input_ids": tokens, "kept": torch.arange(2, device=model.device), **past}
+        dynamic = {
+            "input_ids": {0: "batch", 1: "tokens"},
+            "kept": {0: "kept"},
+            **dict.fromkeys(past, {0: "batch", 2: "past"}),
+            "logits": {0: "batch", 1: "kept"},
+            **dict.fromkeys(present, {0: "batch", 2: "present"}),
+        }
+        return {"model": graph(_continue, inputs, ["logits", *present], dynamic, decoder=model.module)}
+
+    def attach(self, model: Model, calls: Calls) -> Model:
+        """Put the exported model in the module's place."""
+        model.module = _Exported(calls, model.assets["config"], model.device)
+        return model
+
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
         """Time the tokenizer on as many texts of about the prompt's length."""
         texts = [_TEXT * (self.prompt_tokens // 20 + 1)] * size
@@ -112,4 +165,56 @@ class CausalLm(Family):
 
     def restore(self, folder: Path) -> Model:
         """Build the unfilled language model and its tokenizer."""
-        return restore_transformer(_AUTO_CLASS, folder, tokenizer="AutoTokenizer")
+        return restore_transformer(_AUTO_CLASS, self.restore_assets(folder))
+
+    def restore_assets(self, folder: Path) -> Model:
+        """Give config and tokenizer."""
+        return restore_assets(folder, tokenizer="AutoTokenizer")
+
+
+class _Exported(Attached):
+    """An exported model; its caches are transformers', so that transformers' decoding takes it too."""
+
+    def __init__(self, calls: Calls, config: Any, device: str) -> None:
+        super().__init__(calls)
+        self.config, self.device = config, device
+
+    def __call__(self, input_ids: Any, past_key_values: Any = None, logits_to_keep: int = 0, **ignored: Any) -> Any:
+        import torch
+        from transformers.modeling_outputs import CausalLMOutputWithPast
+
+        length = input_ids.shape[1]
+        kept = torch.arange(length - (logits_to_keep or length), length, device=input_ids.device)
+        past = (
+            tensors_of(past_key_values)
+            if past_key_values is not None and past_key_values.get_seq_length()
+            else self._empty(len(input_ids))
+        )
+        logits, *present = self.calls["model"](input_ids, kept, *past)
+        if past_key_values is None:
+            past_key_values = cache_of(present)
+        else:
+            refill(past_key_values, present)
+        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
+
+    def generate(self, **inputs: Any) -> Any:
+        """Decode with the generate of the model's class."""
+        return generator(_AUTO_CLASS, self.config, self.__call__, self.device, self.dtype).generate(**inputs)
+
+    def _empty(self, size: int) -> list[Any]:
+        import torch
+
+        layers, heads, width = _cache_shape(self.config)
+        return [torch.zeros((size, heads, 0, width), dtype=self.dtype, device=self.device)] * (2 * layers)
+
+
+def _continue(parts: Any, input_ids: Any, kept: Any, *past: Any) -> tuple[Any, ...]:
+    output = parts.decoder(input_ids=input_ids, past_key_values=cache_of(past), use_cache=True, logits_to_keep=kept)
+    return output.logits, *tensors_of(output.past_key_values)
+
+
+def _cache_shape(config: Any) -> tuple[int, int, int]:
+    """Give how many layers there are, how many heads of keys in each, and how wide a key is."""
+    heads = config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or heads, width

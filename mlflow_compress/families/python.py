@@ -6,6 +6,8 @@ The file is Python code of the user's. It defines:
 * `batch(size)`: give the inputs of one timed call: a tensor, or a tuple of tensors for several arguments.
 * `load_weights(module)`, optional: fill the module, from a checkpoint or by training it. What it gives is cached.
 * `samples()`, optional: give the labelled samples that were never trained on, as pairs (input, reference).
+* `training()`, optional: give the inputs that methods may calibrate and train on, none of those that `samples` gives:
+  tensors as the module takes them, the first axis counts them; a tuple of such tensors for several arguments.
 * `predict(module, inputs)`, optional: give one prediction per input. Without it, the inputs are stacked, and the index
   of the greatest output is the prediction.
 * `metrics`, optional: the names of the metrics that score it (default: accuracy).
@@ -17,20 +19,24 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
+import json
 import os
 import random
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mlflow_compress.errors import RecipeError, WeightsError
-from mlflow_compress.sockets import Family, Mark, Model, Sample
+from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
+from mlflow_compress.graphs import Attached, Calls, dtype_of, graph
+from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
 from mlflow_compress.tensors import fill, load_weights, read_state, save_weights
 
 _COPY = "model.py"
+_GIVES = "gives.json"  # only of an exported module
 
 
 @dataclass
@@ -87,6 +93,64 @@ class Python(Family):
         """Call the module; gives what it gives."""
         return model.module(*batch)
 
+    def graphs(self, model: Model) -> Mapping[str, Graph]:
+        """Give one graph, `model`: the module's arguments to `output`, or to `output_0`, `output_1` and so on.
+
+        An axis is `batch` where its length is the number that the file's batch() was asked for.
+
+        Raises:
+            Unsupported: the module takes or gives something else than tensors.
+        """
+        try:
+            inputs, outputs = self._probe(model, 2)
+            others = self._probe(model, 3)
+            pairs = zip((*inputs, *outputs), (*others[0], *others[1]), strict=True)
+            axes = [_batch_axes(few.shape, more.shape) for few, more in pairs]
+        except Unsupported:
+            raise
+        except Exception:  # it takes one batch size only
+            inputs, outputs = self._probe(model, model.batch_size)
+            axes = [{} for _ in (*inputs, *outputs)]
+        arguments = _arguments(model.module, len(inputs))
+        names = ["output"] if len(outputs) == 1 else [f"output_{index}" for index in range(len(outputs))]
+        dynamic = {name: each for name, each in zip((*arguments, *names), axes, strict=True) if each}
+        inputs_by_name = dict(zip(arguments, inputs, strict=True))
+        return {"model": graph(_call, inputs_by_name, names, dynamic, module=model.module)}
+
+    def attach(self, model: Model, calls: Calls) -> Model:
+        """Put the exported module in the module's place; it gives what the module gave: a tensor, a tuple or a dict."""
+        model.module = _Exported(calls, model.assets["gives"])
+        return model
+
+    def _probe(self, model: Model, size: int) -> tuple[list[Any], list[Any]]:
+        """Give the inputs and the outputs of a call; keeps the form of these as asset `gives`."""
+        import torch
+
+        inputs = self.batch(model, size, 0)
+        with torch.no_grad():
+            output = model.module(*inputs)
+        outputs = _flattened(output)
+        if not all(isinstance(each, torch.Tensor) for each in (*inputs, *outputs)):
+            raise Unsupported(
+                "only a module that takes tensors, and gives a tensor, or a tuple or dict of them, is exported"
+            )
+        model.assets["gives"] = (
+            list(output) if isinstance(output, Mapping) else "tensor" if isinstance(output, torch.Tensor) else "tuple"
+        )
+        return inputs, outputs
+
+    def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
+        """Draw from the file's `training()`; without one, from `batch` (see `Family.calibration`)."""
+        import torch
+
+        if not hasattr(model.assets["code"], "training"):
+            return super().calibration(model, count, seed, size)
+        inputs = _function(model.assets["code"], "training", model.assets["path"])()
+        inputs = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+        generator = torch.Generator().manual_seed(seed)
+        drawn = [torch.randint(0, len(inputs[0]), (size,), generator=generator) for _ in range(count)]
+        return [[_placed(tensor[indices], model) for tensor in inputs] for indices in drawn]
+
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
         """Take the file's own labelled samples; `data` can only be `own`."""
         if data != "own":
@@ -111,14 +175,68 @@ class Python(Family):
             return list(output.argmax(-1).tolist())
 
     def save(self, model: Model, folder: Path) -> None:
-        """Copy the file."""
+        """Copy the file; write the form of what an exported module gives."""
         shutil.copyfile(model.assets["path"], folder / _COPY)
+        if "gives" in model.assets:
+            (folder / _GIVES).write_text(json.dumps(model.assets["gives"]), encoding="utf-8")
 
     def restore(self, folder: Path) -> Model:
         """Build the module anew from the copied file."""
-        path = folder / _COPY
-        code = _run_file(path)
-        return Model(_function(code, self.function, path)(), {"code": code, "path": path}, weights="local")
+        model = self.restore_assets(folder)
+        model.module = _function(model.assets["code"], self.function, model.assets["path"])()
+        return model
+
+    def restore_assets(self, folder: Path) -> Model:
+        """Run the copied file."""
+        path, gives = folder / _COPY, folder / _GIVES
+        assets = {"code": _run_file(path), "path": path}
+        if gives.is_file():
+            assets["gives"] = json.loads(gives.read_text(encoding="utf-8"))
+        return Model(None, assets, weights="local")
+
+
+class _Exported(Attached):
+    """An exported module, which gives a tensor, a tuple, or a dict of the keys in `gives`."""
+
+    def __init__(self, calls: Calls, gives: str | Sequence[str]) -> None:
+        super().__init__(calls)
+        self.gives = gives
+
+    def __call__(self, *inputs: Any) -> Any:
+        outputs = self.calls["model"](*inputs)
+        if self.gives == "tensor":
+            return outputs[0]
+        return outputs if self.gives == "tuple" else dict(zip(self.gives, outputs, strict=True))
+
+
+def _call(parts: Any, *inputs: Any) -> tuple[Any, ...]:
+    return tuple(_flattened(parts.module(*inputs)))
+
+
+def _flattened(output: Any) -> list[Any]:
+    return list(
+        output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else [output]
+    )
+
+
+def _arguments(module: Any, count: int) -> list[str]:
+    """Give names to the first arguments of a module: its own, where they are explicit."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    own = [each.name for each in inspect.signature(module.forward).parameters.values() if each.kind in kinds]
+    is_clear = len(own) >= count and not any(name.startswith("output") for name in own)
+    return own[:count] if is_clear else [f"input_{index}" for index in range(count)]
+
+
+def _batch_axes(few: Sequence[int], more: Sequence[int]) -> dict[int, str]:
+    """Give the axes that were 2 long for two samples and 3 for three.
+
+    Raises:
+        ValueError: another axis has changed.
+    """
+    changed = {axis: pair for axis, pair in enumerate(zip(few, more, strict=True)) if len(set(pair)) > 1}
+    if any(pair != (2, 3) for pair in changed.values()):
+        raise ValueError(changed)
+    return dict.fromkeys(changed, "batch")
 
 
 def _run_file(path: Path) -> Any:
@@ -173,7 +291,5 @@ def _digest(path: Path) -> str:
 
 
 def _placed(tensor: Any, model: Model) -> Any:
-    parameter = next(iter(model.module.parameters()), None)
-    if tensor.is_floating_point() and parameter is not None and parameter.is_floating_point():
-        return tensor.to(model.device, parameter.dtype)
-    return tensor.to(model.device)
+    dtype = dtype_of(model.module) if tensor.is_floating_point() else None
+    return tensor.to(model.device, dtype)

@@ -9,8 +9,16 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
-from mlflow_compress.hub import find_weights, load_tokenizer, load_transformer, restore_transformer, save_transformer
-from mlflow_compress.sockets import Family, Mark, Model
+from mlflow_compress.graphs import Attached, Calls, graph
+from mlflow_compress.hub import (
+    find_weights,
+    load_tokenizer,
+    load_transformer,
+    restore_assets,
+    restore_transformer,
+    save_transformer,
+)
+from mlflow_compress.sockets import Family, Graph, Mark, Model
 
 _AUTO_CLASS = "AutoModelForSequenceClassification"
 _PREDICT_BATCH = 16
@@ -54,6 +62,18 @@ class TextClassification(Family):
         """Run the classifier; gives logits [batch, labels]."""
         return model.module(**batch)["logits"]
 
+    def graphs(self, model: Model) -> Mapping[str, Graph]:
+        """Give one graph, `model`: `input_ids` and `attention_mask` [batch, tokens] to `logits` [batch, labels]."""
+        inputs = self.batch(model, 2, 0)
+        axes = {0: "batch", 1: "tokens"}
+        dynamic = {**dict.fromkeys(inputs, axes), "logits": {0: "batch"}}
+        return {"model": graph(_classify, inputs, ["logits"], dynamic, classifier=model.module)}
+
+    def attach(self, model: Model, calls: Calls) -> Model:
+        """Put the exported classifier in the module's place."""
+        model.module = _Exported(calls)
+        return model
+
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
         """Time the tokenizer on as many texts of at least the timed length."""
         texts = [_TEXT * (self.tokens // 16 + 1)] * size
@@ -88,4 +108,17 @@ class TextClassification(Family):
 
     def restore(self, folder: Path) -> Model:
         """Build the unfilled classifier and its tokenizer."""
-        return restore_transformer(_AUTO_CLASS, folder, tokenizer="AutoTokenizer")
+        return restore_transformer(_AUTO_CLASS, self.restore_assets(folder))
+
+    def restore_assets(self, folder: Path) -> Model:
+        """Give config and tokenizer."""
+        return restore_assets(folder, tokenizer="AutoTokenizer")
+
+
+class _Exported(Attached):
+    def __call__(self, input_ids: Any, attention_mask: Any) -> dict[str, Any]:
+        return {"logits": self.calls["model"](input_ids, attention_mask)[0]}
+
+
+def _classify(parts: Any, input_ids: Any, attention_mask: Any) -> tuple[Any, ...]:
+    return (parts.classifier(input_ids=input_ids, attention_mask=attention_mask)["logits"],)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge, MultipleOf
 
 from mlflow_compress.errors import Unsupported, WeightsError
-from mlflow_compress.sockets import Family, Mark, Model
+from mlflow_compress.graphs import Attached, Calls, dtype_of, graph
+from mlflow_compress.sockets import Family, Graph, Mark, Model
 
 _PHOTO = (720, 1280, 3)
 
@@ -56,11 +58,29 @@ class Yolo(Family):
 
         generator = torch.Generator().manual_seed(seed)
         images = torch.rand((size, 3, self.image_size, self.image_size), generator=generator)
-        return images.to(model.device, _dtype(model.module))
+        return images.to(model.device, dtype_of(model.module))
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
         """Run the detector; gives raw boxes and scores [batch, 4 + classes, anchors]."""
         return model.module(batch)[0]
+
+    def graphs(self, model: Model) -> Mapping[str, Graph]:
+        """Give one graph, `model`: `images` [batch, 3, image_size, image_size] to `raw` [batch, 4 + classes, anchors]."""
+        import torch
+
+        images = self.batch(model, 2, 0)
+        shared = {id(tensor): tensor for tensor in (*model.module.parameters(), *model.module.buffers())}
+        detector = copy.deepcopy(model.module, shared)  # the same weights, but a head of its own
+        with torch.no_grad():
+            detector(images)  # makes the anchors
+        detector.model[-1].shape = _AnyShape()  # keeps them: they are the image size's, whatever the batch size
+        dynamic = {"images": {0: "batch"}, "raw": {0: "batch"}}
+        return {"model": graph(_detect, {"images": images}, ["raw"], dynamic, detector=detector)}
+
+    def attach(self, model: Model, calls: Calls) -> Model:
+        """Put the exported detector in the module's place."""
+        model.module = _Exported(calls)
+        return model
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
         """Time preparing photos of 720x1280 and turning raw output into boxes."""
@@ -105,7 +125,7 @@ class Yolo(Family):
         letterbox = LetterBox((self.image_size, self.image_size), auto=False)
         boxed: list[Any] = [letterbox(image=photo) for photo in photos]
         images = np.stack([each[..., ::-1].transpose(2, 0, 1) for each in boxed])
-        return torch.from_numpy(images.copy()).to(model.device, _dtype(model.module)) / 255
+        return torch.from_numpy(images.copy()).to(model.device, dtype_of(model.module)) / 255
 
     def _boxes(self, raw: Any) -> list[Any]:
         from ultralytics.utils.nms import non_max_suppression
@@ -122,12 +142,34 @@ class Yolo(Family):
         _require_ultralytics()
         from ultralytics.nn.tasks import DetectionModel
 
+        model = self.restore_assets(folder)
+        module = DetectionModel(model.assets["yaml"], verbose=False).eval()
+        module.fuse(verbose=False)
+        module.names = model.assets["names"]
+        model.module = module
+        return model
+
+    def restore_assets(self, folder: Path) -> Model:
+        """Read the architecture's description and the names of the classes."""
         description = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
         names = {int(index): name for index, name in description["names"].items()}
-        module = DetectionModel(description["yaml"], verbose=False).eval()
-        module.fuse(verbose=False)
-        module.names = names
-        return Model(module, {"yaml": description["yaml"], "names": names}, weights="local")
+        return Model(None, {"yaml": description["yaml"], "names": names}, weights="local")
+
+
+class _Exported(Attached):
+    def __call__(self, images: Any) -> tuple[Any, ...]:
+        return self.calls["model"](images)
+
+
+class _AnyShape:
+    """The shape that a head made its anchors for: it differs from none."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+def _detect(parts: Any, images: Any) -> tuple[Any, ...]:
+    return (parts.detector(images)[0],)
 
 
 def _load(source: str, weights: str, folder: Path) -> tuple[Any, Any, str]:
@@ -212,10 +254,6 @@ def _read(image: Any) -> Any:
     if photo is None:
         raise FileNotFoundError(f"{image} can't be read as an image")
     return photo
-
-
-def _dtype(module: Any) -> Any:
-    return next(parameter.dtype for parameter in module.parameters() if parameter.is_floating_point())
 
 
 def _require_ultralytics() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mlflow_compress.sockets import Family, Method, Model
+from mlflow_compress.sockets import Family, Method, Model, State
 from mlflow_compress.tensors import cast
 
 
@@ -19,6 +19,8 @@ class Bf16(Method):
     """
 
     changes: ClassVar[Literal["weights"]] = "weights"
+    takes: ClassVar[tuple[State, ...]] = ("float",)
+    gives: ClassVar[State] = "half"
 
     def compress(self, model: Model, family: Family) -> Model:
         """Cast in place.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.sockets import Family, Method, Model
+from mlflow_compress.sockets import Family, Method, Model, State
 
 
 @dataclass
@@ -27,6 +28,12 @@ class Int8Dynamic(Method):
     """
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
+    takes: ClassVar[tuple[State, ...]] = ("float",)
+    gives: ClassVar[State] = "packed"
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    excludes: ClassVar[Mapping[str, str]] = {
+        "yolo": "its detectors have no linear layer, and convolutions have no dynamic int8 kernels"
+    }
 
     per_channel: bool = False
 
@@ -42,8 +49,6 @@ class Int8Dynamic(Method):
         linear = [each for each in model.module.modules() if type(each) is torch.nn.Linear]
         if not linear:
             raise Unsupported("there is no linear layer to quantise, and convolutions have no dynamic int8 kernels")
-        if any(each.weight.dtype != torch.float32 for each in linear):
-            raise Unsupported("dynamic int8 starts from float32 weights, and these are not")
         qconfig = per_channel_dynamic_qconfig if self.per_channel else default_dynamic_qconfig
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the deprecation, said above
@@ -59,11 +64,6 @@ class Int8Dynamic(Method):
                 if type(child) is torch.nn.Linear:
                     setattr(parent, name, _packed(child))
         return model
-
-    def check_device(self, device: str) -> None:
-        """Refuse CUDA."""
-        if device != "cpu":
-            raise Unsupported("torch's dynamic int8 kernels run on the CPU only")
 
 
 def _packed(linear: Any) -> Any:

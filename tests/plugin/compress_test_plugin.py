@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge
 
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.sockets import Family, Method, Metric, Model
+from mlflow_compress.sockets import Family, Method, Metric, Model, State
 
 NOT_A_METHOD = "a text"
 
@@ -49,6 +49,7 @@ class Traced(Method):
     """The module traced to TorchScript: a runtime that keeps and restores the module itself."""
 
     changes: ClassVar[Literal["runtime"]] = "runtime"
+    gives: ClassVar[State] = "runtime"
 
     def compress(self, model: Model, family: Family) -> Model:
         import torch
@@ -56,12 +57,12 @@ class Traced(Method):
         model.module = torch.jit.trace(model.module, tuple(family.batch(model, 2, 0)))
         return model
 
-    def save(self, model: Model, folder: Path) -> None:
+    def save(self, model: Model, family: Family, folder: Path) -> None:
         import torch
 
         torch.jit.save(model.module, folder / "traced.pt")
 
-    def load(self, model: Model, folder: Path) -> Model:
+    def load(self, model: Model, family: Family, folder: Path) -> Model:
         import torch
 
         model.module = torch.jit.load(folder / "traced.pt")
@@ -79,7 +80,7 @@ class Crash(Method):
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
 
-    kind: Literal["sigkill", "segfault", "raise", "hang", "nan", "memory", "skip", "exit"] = "raise"
+    kind: Literal["sigkill", "segfault", "raise", "hang", "nan", "memory", "skip", "exit", "drift"] = "raise"
     at: Literal["compress", "rebuild"] = "compress"
 
     def compress(self, model: Model, family: Family) -> Model:
@@ -113,6 +114,31 @@ class Crash(Method):
             raise Unsupported("it does not apply to this model")
         elif self.kind == "exit":
             os._exit(3)
+        elif self.kind == "drift":
+            model.module.register_forward_hook(lambda module, inputs, output: output * 1.5)
+
+
+@dataclass
+class Absent(Method):
+    """What stands on a distribution that nobody has."""
+
+    changes: ClassVar[Literal["weights"]] = "weights"
+    needs: ClassVar[tuple[str, ...]] = ("torch", "a-distribution-that-nobody-has")
+    extra: ClassVar[str] = "imaginary"
+
+    def compress(self, model: Model, family: Family) -> Model:
+        raise AssertionError
+
+
+@dataclass
+class Choosy(Method):
+    """What does not serve models of one's own."""
+
+    changes: ClassVar[Literal["weights"]] = "weights"
+    excludes: ClassVar[Mapping[str, str]] = {"python": "it must know the layers' names"}
+
+    def compress(self, model: Model, family: Family) -> Model:
+        raise AssertionError
 
 
 @dataclass

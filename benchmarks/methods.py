@@ -1,0 +1,159 @@
+"""What the methods buy on this machine: speed, bytes, parameters and accuracy against the original.
+
+Each variant goes the tool's whole way, and is timed in turns with its original (`--interleave`), so that a ratio stands
+on rounds that saw the same machine. Sizes are those of the saved folders. Accuracy is that of `digits_cnn`, which is
+really trained; the other models have random weights.
+
+The goals were set for a CPU with AMX or VNNI. On one without, int8 and bfloat16 have no instructions of their own, and
+what stands in the table is what such a machine gives.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.finding import Cell, Finding
+from mlflow_compress import isolate, recipe
+from mlflow_compress.records import Budget, Result
+
+_METHODS: Mapping[str, tuple[str, ...]] = {
+    "distilbert": ("bf16", "int8_dynamic", "int8_weight_only", "onnx", "onnx_int8", "openvino", "openvino_int8"),
+    "yolo11l": ("onnx", "openvino", "openvino_int8"),
+    "whisper_small": ("int8_dynamic", "openvino_int8"),
+    "digits_cnn": ("int8_static", "openvino_int8", "onnx_int8", "distill", "prune_structured", "cluster:centroids=16"),
+}
+_BUDGET = Budget(min_iterations=20, min_seconds=3, max_seconds=60, energy_seconds=0)
+_QUICK_BUDGET = Budget(min_iterations=6, min_seconds=0, max_seconds=1, energy_seconds=0)
+
+_Row = Mapping[str, Cell]
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """What one of some methods must reach, all of it at once.
+
+    Attributes:
+        text: the goal in words.
+        model: of which model.
+        methods: one of these must reach it, or all of them.
+        reached: whether a row reaches it.
+        of_all: whether all of the methods must.
+    """
+
+    text: str
+    model: str
+    methods: tuple[str, ...]
+    reached: Callable[[Mapping[str, float]], bool]
+    of_all: bool = False
+
+    def met(self, rows: Mapping[tuple[str, str], Mapping[str, float]]) -> bool:
+        """Judge by the rows that there are."""
+        found = [rows.get((self.model, method), {}) for method in self.methods]
+        return (all if self.of_all else any)(bool(row) and self.reached(row) for row in found)
+
+
+_INT8 = ("int8_dynamic", "int8_static", "onnx_int8", "openvino_int8")
+_GOALS = (
+    _Goal(
+        "distilbert: an int8 method at least 4.5x faster, at most 0.26x of the bytes",
+        "distilbert",
+        _INT8,
+        lambda row: row["speed-up"] >= 4.5 and row["bytes"] <= 0.26,
+    ),
+    _Goal("distilbert: bf16 at least 2x faster", "distilbert", ("bf16",), lambda row: row["speed-up"] >= 2),
+    _Goal(
+        "yolo11l: openvino_int8 at least 5x faster, at most 0.26x of the bytes",
+        "yolo11l",
+        ("openvino_int8",),
+        lambda row: row["speed-up"] >= 5 and row["bytes"] <= 0.26,
+    ),
+    _Goal(
+        "yolo11l: openvino and onnx no slower",
+        "yolo11l",
+        ("openvino", "onnx"),
+        lambda row: row["speed-up high"] >= 1,
+        of_all=True,
+    ),
+    _Goal(
+        "whisper_small: an int8 method at least 2x faster, at most 0.3x of the bytes",
+        "whisper_small",
+        _INT8,
+        lambda row: row["speed-up"] >= 2 and row["bytes"] <= 0.3,
+    ),
+    _Goal(
+        "digits_cnn: int8 loses at most 0.5 points",
+        "digits_cnn",
+        ("int8_static", "onnx_int8", "openvino_int8"),
+        lambda row: row["points lost"] <= 0.5,
+        of_all=True,
+    ),
+    _Goal(
+        "digits_cnn: distill and prune_structured at least 4x fewer parameters for at most 2 points",
+        "digits_cnn",
+        ("distill", "prune_structured"),
+        lambda row: row["parameters"] <= 0.25 and row["points lost"] <= 2,
+        of_all=True,
+    ),
+    _Goal(
+        "digits_cnn: cluster with 16 centroids at most 0.16x of the bytes on disk",
+        "digits_cnn",
+        ("cluster:centroids=16",),
+        lambda row: row["bytes"] <= 0.16,
+    ),
+)
+
+
+def find(quick: bool) -> Finding:
+    """Measure every method against its original."""
+    rows: list[_Row] = []
+    numbers: dict[tuple[str, str], Mapping[str, float]] = {}
+    for model, methods in list(_METHODS.items())[-1 if quick else 0 :]:
+        original = _measured(model, "original", quick)
+        for method in methods:
+            result = _measured(model, method, quick)
+            row: dict[str, Cell] = {"model": model, "method": method}
+            if result.status == "ok":
+                numbers[model, method] = _compared(result.measurements, original.measurements)
+                rows.append(row | numbers[model, method])
+            else:
+                rows.append(row | {"instead": f"{result.status}: {result.reason}"})
+    judged = {goal.text: goal.met(numbers) for goal in _GOALS}
+    return Finding(
+        name="methods",
+        goal="each of those below, on a CPU with AMX or VNNI.",
+        met=all(judged.values()),
+        rows=rows,
+        notes=[
+            "bytes, parameters: share of the original's; speed-up: median over the rounds, with its 95 % interval",
+            *(f"{'met' if met else 'NOT met'}: {text}" for text, met in judged.items()),
+        ],
+    )
+
+
+def _measured(model: str, method: str, quick: bool) -> Result:
+    """Run a variant as `compress-bench run --interleave true` does."""
+    settings = recipe.Settings(
+        weights="auto" if model == "digits_cnn" else "random",
+        budget=_QUICK_BUDGET if quick else _BUDGET,
+        interleave=method != "original",
+    )
+    [variant] = recipe.plan(recipe.read(model), [(method, recipe.parse_chain(method))], settings)
+    with tempfile.TemporaryDirectory() as folder:
+        return isolate.run(variant, Path(folder), lambda event: None)
+
+
+def _compared(own: Mapping[str, float], original: Mapping[str, float]) -> dict[str, float]:
+    found = {
+        "speed-up": 1 / own["cpu/latency_ratio"],
+        "speed-up low": 1 / own["cpu/latency_ratio_high"],
+        "speed-up high": 1 / own["cpu/latency_ratio_low"],
+        "bytes": own["size/disk_mib"] / original["size/disk_mib"],
+        "parameters": own["size/params"] / original["size/params"],
+        "output error": own["quality/output_error_rel_l2"],
+    }
+    if "quality/accuracy" in own:
+        found["points lost"] = 100 * (original["quality/accuracy"] - own["quality/accuracy"])
+    return found

@@ -1,0 +1,77 @@
+"""`catalogue`: what models, families, methods, metrics and renderers there are, for `compress-bench list`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mlflow_compress import recipe, registry
+
+_DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
+
+
+def rows(kind: str) -> list[dict[str, Any]]:
+    """Describe all there is of a kind, as data.
+
+    Args:
+        kind: `models`, `families`, `methods`, `metrics` or `renderers`.
+    """
+    if kind == "models":
+        found = [recipe.read(name) for name in recipe.names()]
+        return [{"name": each.name, "family": each.family, "source": each.source} for each in found]
+    return [_plugin(kind, name) for name in registry.names(kind)]
+
+
+def text(described: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Write rows as lines for a terminal."""
+    for row in described:
+        if "family" in row:
+            yield f"{row['name']:<16} {row['family']:<20} {row['source']}"
+            continue
+        yield f"{row['name']:<20} {row['about']}"
+        if "changes" in row:
+            yield f"{'':<22}changes {row['changes']}; runs on {_devices(row)}{_needs(row)}"
+        for family, reason in row.get("excludes", {}).items():
+            yield f"{'':<22}not for {family}: {reason}"
+        for key, (takes, default) in row["options"].items():
+            yield f"{'':<22}{key}={default}  ({takes})"
+
+
+def markdown(described: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Write the rows of methods as a Markdown table."""
+    yield "| method | what it does | changes | runs on | install | not for | options |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for row in described:
+        options = ", ".join(f"`{key}={default}`" for key, (_, default) in row["options"].items())
+        install = f"`[{row['extra']}]`" if row["extra"] else ", ".join(row["needs"])
+        cells = [f"`{row['name']}`", row["about"], row["changes"], _devices(row), install, ", ".join(row["excludes"])]
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in [*cells, options]) + " |"
+
+
+def _plugin(kind: str, name: str) -> dict[str, Any]:
+    plugin, options = registry.find(kind, name), registry.options_of(kind, name)
+    row = {
+        "name": name,
+        "about": registry.about(kind, name),
+        "options": {key: list(described) for key, described in options.items()},
+    }
+    if kind == "methods":
+        row |= {
+            "changes": plugin.changes,
+            "devices": list(plugin.devices),
+            "needs": list(plugin.needs),
+            "extra": plugin.extra,
+            "excludes": dict(plugin.excludes),
+        }
+    return row
+
+
+def _devices(row: Mapping[str, Any]) -> str:
+    return ", ".join(_DEVICES[device] for device in row["devices"])
+
+
+def _needs(row: Mapping[str, Any]) -> str:
+    if not row["needs"]:
+        return ""
+    install = f'; pip install "mlflow-compress[{row["extra"]}]"' if row["extra"] else ""
+    return f"; needs {', '.join(row['needs'])}{install}"

@@ -1,0 +1,196 @@
+"""Weights on disk in the shortest form that their values allow, without loss; in memory they are dense.
+
+A tensor of two or more axes is written in one of three forms, whichever takes the fewest bytes:
+
+* `codes`: at most 256 distinct values, and for each element the packed number of its value (clustered weights);
+* `mask`: one bit for each element that says whether it is zero, and the others' values (pruned weights);
+* plain.
+
+All is in one safetensors file, `compact.safetensors`. A model with packed modules is written as `tensors` does it.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow_compress.errors import WeightsError
+from mlflow_compress.tensors import fill, load_weights, save_weights
+
+Coding = Literal["none", "huffman"]
+
+COMPACT = "compact.safetensors"
+_FORMS, _ALIASES = "forms", "aliases"
+_MOST_CODES = 256
+_PEEK = 2**16  # elements that tell whether there may be few distinct values
+_PART = 2**20  # elements handled at a time, so that loading takes no more memory than the model; whole bytes in any bits
+_HEADER_BYTES = 200  # about what the file's header says of a tensor in parts
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a tensor is written.
+
+    Attributes:
+        kind: `codes` (parts `codes` and `values`) or `mask` (parts `mask` and `values`).
+        shape: of the tensor.
+        bits: of one code.
+        coding: what the codes went through after they were packed.
+    """
+
+    kind: Literal["codes", "mask"]
+    shape: tuple[int, ...]
+    bits: int = 1
+    coding: Coding = "none"
+
+
+def save_compact(module: Any, folder: Path, coding: Coding = "none") -> None:
+    """Write a module's state, each tensor in its shortest form, tied ones once.
+
+    Args:
+        module: the module.
+        folder: where the file goes.
+        coding: `huffman` codes the bytes of packed codes by how often they occur (RFC 1951, section 3.2.7, without
+            looking for repeats), where that is shorter.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    state = module.state_dict()
+    if not all(type(tensor) is torch.Tensor and not tensor.is_quantized for tensor in state.values()):
+        save_weights(module, folder)
+        return
+    first: dict[Any, str] = {}
+    aliases: dict[str, str] = {}
+    forms: dict[str, dict[str, Any]] = {}
+    parts: dict[str, Any] = {}
+    for name, tensor in state.items():
+        identity = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if (owner := first.setdefault(identity, name)) != name:
+            aliases[name] = owner
+        elif (written := _shortest(tensor, coding)) is not None:
+            forms[name] = asdict(written[0])
+            parts |= {f"{name}.{part}": value for part, value in written[1].items()}
+        else:
+            whole = tensor.untyped_storage().nbytes() == tensor.nbytes
+            parts[name] = tensor.contiguous() if whole else tensor.clone(memory_format=torch.contiguous_format)
+    metadata = {_FORMS: json.dumps(forms, separators=(",", ":")), _ALIASES: json.dumps(aliases), "format": "pt"}
+    save_file(parts, str(folder / COMPACT), metadata=metadata)
+
+
+def load_compact(module: Any, folder: Path) -> None:
+    """Fill a module, whose parameters may be on the meta device, with what `save_compact` wrote.
+
+    Raises:
+        WeightsError: the file is missing or corrupt, or its tensors are not this module's.
+    """
+    if not (path := folder / COMPACT).is_file():
+        load_weights(module, folder)
+        return
+    try:
+        state = _read(path)
+    except Exception as error:  # of the format, of JSON, of zlib, of shapes that do not fit
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise WeightsError(f"The weights file {path} can't be read: {reason}") from error
+    fill(module, state, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        forms = {name: Form(**form) for name, form in json.loads(metadata[_FORMS]).items()}
+        inside = {f"{name}.{part}" for name, form in forms.items() for part in (form.kind, "values")}
+        state = {name: file.get_tensor(name) for name in file.keys() if name not in inside}  # noqa: SIM118
+        for name, form in forms.items():
+            state[name] = _decoded(form, file.get_tensor(f"{name}.{form.kind}"), file.get_tensor(f"{name}.values"))
+    return state | {name: state[owner] for name, owner in json.loads(metadata[_ALIASES]).items()}
+
+
+def _shortest(tensor: Any, coding: Coding) -> tuple[Form, Mapping[str, Any]] | None:
+    """Give the form and the parts of the form with the fewest bytes; None when that is the plain one."""
+    if tensor.dim() < 2 or not tensor.is_floating_point():
+        return None
+    candidates = [each for each in (_as_codes(tensor, coding), _as_mask(tensor)) if each is not None]
+    best = min(candidates, key=lambda each: _bytes(each[1]), default=None)
+    return best if best is not None and _bytes(best[1]) + _HEADER_BYTES < tensor.nbytes else None
+
+
+def _as_codes(tensor: Any, coding: Coding) -> tuple[Form, Mapping[str, Any]] | None:
+    import numpy as np
+    import torch
+
+    from mlflow_compress.packing import pack
+
+    flat = tensor.reshape(-1)
+    wide = flat.to(torch.promote_types(flat.dtype, torch.float32))  # NumPy and searching know no bfloat16
+    values = torch.empty(0)
+    for few in (wide[:_PEEK], wide):
+        values = torch.from_numpy(np.unique(few.numpy()))
+        if len(values) > _MOST_CODES:
+            return None
+    codes = torch.cat([torch.bucketize(part, values).to(torch.uint8) for part in wide.split(_PART)])
+    bits = max(1, (len(values) - 1).bit_length())
+    parts = {"codes": pack(codes, bits), "values": values.to(tensor.dtype)}
+    form = Form("codes", tuple(tensor.shape), bits)
+    if coding == "huffman":
+        aligned = 1 << (bits - 1).bit_length()  # no code lies in two bytes
+        coded = _huffman(parts["codes"] if aligned == bits else pack(codes, aligned))
+        if coded.nbytes < parts["codes"].nbytes:
+            return Form("codes", form.shape, aligned, coding), parts | {"codes": coded}
+    return form, parts
+
+
+def _as_mask(tensor: Any) -> tuple[Form, Mapping[str, Any]] | None:
+    from mlflow_compress.packing import pack
+
+    flat = tensor.reshape(-1)
+    mask = flat != 0
+    if mask.all():
+        return None
+    return Form("mask", tuple(tensor.shape)), {"mask": pack(mask.byte(), 1), "values": flat[mask]}
+
+
+def _decoded(form: Form, packed: Any, values: Any) -> Any:
+    import torch
+
+    count = torch.Size(form.shape).numel()
+    if form.coding == "huffman":
+        packed = torch.frombuffer(bytearray(zlib.decompress(packed.numpy(), -zlib.MAX_WBITS)), dtype=torch.uint8)
+    flat = torch.zeros(count, dtype=values.dtype)
+    taken = 0
+    for start, codes in _unpacked(packed, form.bits, count):
+        part = flat[start : start + len(codes)]
+        if form.kind == "codes":
+            torch.index_select(values, 0, codes.int(), out=part)
+        else:
+            mask = codes.bool()
+            size = int(mask.sum())
+            part[mask] = values[taken : taken + size]
+            taken += size
+    return flat.view(form.shape)
+
+
+def _unpacked(packed: Any, bits: int, count: int) -> Iterator[tuple[int, Any]]:
+    """Give where each run of codes starts, and the codes."""
+    from mlflow_compress.packing import unpack
+
+    for start in range(0, count, _PART):
+        size = min(_PART, count - start)
+        yield start, unpack(packed[start * bits // 8 : -(-(start + size) * bits // 8)], bits, size)
+
+
+def _huffman(packed: Any) -> Any:
+    import torch
+
+    coder = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL + 1, zlib.Z_HUFFMAN_ONLY)
+    return torch.frombuffer(bytearray(coder.compress(packed.numpy()) + coder.flush()), dtype=torch.uint8)
+
+
+def _bytes(parts: Mapping[str, Any]) -> int:
+    return sum(part.nbytes for part in parts.values())

@@ -1,0 +1,61 @@
+"""What there is, as data, as text, and as the README's table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlflow_compress import catalogue, registry
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.fixture(scope="module")
+def methods() -> list[dict[str, object]]:
+    own = registry.own("methods")
+    return [row for row in catalogue.rows("methods") if row["name"] in own]
+
+
+def test_a_method_says_what_it_changes_needs_and_does_not_serve(methods: list[dict[str, object]]) -> None:
+    rows = {row["name"]: row for row in methods}
+    assert rows["int8_dynamic"] == {
+        "name": "int8_dynamic",
+        "about": registry.about("methods", "int8_dynamic"),
+        "options": {"per_channel": ["bool", False]},
+        "changes": "architecture",
+        "devices": ["cpu"],
+        "needs": [],
+        "extra": "",
+        "excludes": {"yolo": registry.find("methods", "int8_dynamic").excludes["yolo"]},
+    }
+
+
+def test_every_family_that_is_excluded_exists_and_has_a_reason(methods: list[dict[str, object]]) -> None:
+    for row in methods:
+        excludes = registry.find("methods", str(row["name"])).excludes
+        assert set(excludes) <= set(registry.names("families"))
+        assert all(len(reason) > 10 for reason in excludes.values())
+
+
+def test_every_extra_is_declared(methods: list[dict[str, object]]) -> None:
+    from importlib.metadata import metadata
+
+    declared = set(metadata("mlflow-compress").get_all("Provides-Extra") or ())
+    assert {row["extra"] for row in methods} - {""} <= declared
+
+
+def test_the_text_names_all(methods: list[dict[str, object]]) -> None:
+    text = "\n".join(catalogue.text(methods))
+    assert all(str(row["name"]) in text for row in methods)
+    assert "not for yolo: its detectors have no linear layer" in text
+    assert "per_channel=False  (bool)" in text
+    models = "\n".join(catalogue.text(catalogue.rows("models")))
+    assert "openai/whisper-small" in models
+
+
+def test_the_readme_has_the_table_of_methods(methods: list[dict[str, object]]) -> None:
+    """Made by `compress-bench list methods --markdown`."""
+    if not README.exists():
+        pytest.skip("the README is not beside the tests")
+    assert "\n".join(catalogue.markdown(methods)) in README.read_text(encoding="utf-8")
