@@ -43,7 +43,7 @@ def find(quick: bool) -> Finding:
         goal=f"the median over the rounds of our p50 over the bare loop's differs from 1 by at most {_TOLERANCE:.0%}.",
         met=all(isinstance(ratio := row["ours / bare"], float) and abs(ratio - 1) <= _TOLERANCE for row in rows),
         rows=rows,
-        notes=["low and high: the 95 % interval of that median; a round is a turn of each, of the same number of calls"],
+        notes=["low and high: the 95 % interval of that median; a round is a turn of each, of as many calls"],
     )
 
 

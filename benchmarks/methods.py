@@ -109,7 +109,7 @@ _GOALS = (
 def find(quick: bool) -> Finding:
     """Measure every method against its original."""
     rows: list[_Row] = []
-    numbers: dict[tuple[str, str], Mapping[str, float]] = {}
+    numbers: dict[tuple[str, str], dict[str, float]] = {}
     for model, methods in list(_METHODS.items())[-1 if quick else 0 :]:
         original = _measured(model, "original", quick)
         for method in methods:
@@ -117,9 +117,9 @@ def find(quick: bool) -> Finding:
             row: dict[str, Cell] = {"model": model, "method": method}
             if result.status == "ok":
                 numbers[model, method] = _compared(result.measurements, original.measurements)
-                rows.append(row | numbers[model, method])
+                rows.append({**row, **numbers[model, method]})
             else:
-                rows.append(row | {"instead": f"{result.status}: {result.reason}"})
+                rows.append({**row, "instead": f"{result.status}: {result.reason}"})
     judged = {goal.text: goal.met(numbers) for goal in _GOALS}
     return Finding(
         name="methods",

@@ -27,7 +27,9 @@ COMPACT = "compact.safetensors"
 _FORMS, _ALIASES = "forms", "aliases"
 _MOST_CODES = 256
 _PEEK = 2**16  # elements that tell whether there may be few distinct values
-_PART = 2**20  # elements handled at a time, so that loading takes no more memory than the model; whole bytes in any bits
+_PART = (
+    2**20
+)  # elements handled at a time, so that loading takes no more memory than the model; whole bytes in any bits
 _HEADER_BYTES = 200  # about what the file's header says of a tensor in parts
 
 
@@ -162,6 +164,8 @@ def _decoded(form: Form, packed: Any, values: Any) -> Any:
     count = torch.Size(form.shape).numel()
     if form.coding == "huffman":
         packed = torch.frombuffer(bytearray(zlib.decompress(packed.numpy(), -zlib.MAX_WBITS)), dtype=torch.uint8)
+    if len(packed) != -(-count * form.bits // 8):
+        raise ValueError(f"{len(packed)} bytes are no {count} codes of {form.bits} bits")
     flat = torch.zeros(count, dtype=values.dtype)
     taken = 0
     for start, codes in _unpacked(packed, form.bits, count):

@@ -65,8 +65,10 @@ _CAUTIONS = {
     "not_settled": {"en": "the latency did not settle while warming up", "ru": "время не установилось при разогреве"},
     "oversubscribed": {"en": "more threads than cores", "ru": "потоков больше, чем ядер"},
     "page_faults": {"en": "much time went into allocating memory", "ru": "много времени ушло на выделение памяти"},
+    "random_calibration": {"en": "calibrated on random inputs", "ru": "калибровка на случайных входах"},
+    "slow_clock": {"en": "the cores ran below their rated clock", "ru": "ядра работали ниже номинальной частоты"},
     "swapping": {"en": "the machine was swapping", "ru": "машина обращалась к подкачке"},
-    "throttled": {"en": "the cores were throttled", "ru": "частота ядер снижалась из-за нагрева"},
+    "throttled": {"en": "the clock was slowed down", "ru": "частота была снижена"},
     "tiny_quality_sample": {"en": "quality stands on few samples", "ru": "качество измерено на малой выборке"},
     "unstable": {"en": "the latency was not stable", "ru": "время было нестабильным"},
     "partly_random_weights": {
@@ -174,7 +176,8 @@ class _Line:
         """Take each device's numbers from its own run, size and quality from the newest that has any."""
         values = {}
         for group in ("size", "quality"):
-            found = (_group(run, group) for run in self.runs.values())
+            found = [_group(run, group) for run in self.runs.values()]
+            found.sort(key=lambda numbers: "quality/samples" not in numbers)  # real scores before output errors alone
             values.update(next((numbers for numbers in found if numbers), {}))
         for device, run in self.runs.items():
             values.update(_group(run, device))

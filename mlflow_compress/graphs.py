@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlflow_compress.sockets import Graph
+from mlflow_compress.tensors import held
 
 Calls = Mapping[str, Callable[..., tuple[Any, ...]]]
 
@@ -42,6 +44,11 @@ def graph(
     return Graph(adapter.eval(), dict(inputs), tuple(outputs), dynamic or {})
 
 
+def twin(module: Any) -> Any:
+    """Copy a module but not its weights, to change the copy for export."""
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
+
+
 class Attached:
     """What stands in a module's place, and is called like it: `__call__` of a family's subclass runs the graphs.
 
@@ -55,9 +62,7 @@ class Attached:
     @property
     def dtype(self) -> Any:
         """The floating-point type of the inputs."""
-        import torch
-
-        return getattr(next(iter(self.calls.values())), "dtype", torch.float32)
+        return getattr(next(iter(self.calls.values())), "dtype", _float32())
 
     def held_weights(self) -> Iterator[tuple[Any, bool]]:
         """Give every tensor that holds weights, as `tensors.held` does."""
@@ -65,8 +70,36 @@ class Attached:
             yield from call.held_weights()  # type: ignore[attr-defined]
 
 
+class TorchCall:
+    """Runs a graph that torch itself holds: a traced, exported or plain module."""
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.dtype = dtype_of(module) or _float32()
+
+    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        """Run the graph."""
+        given: tuple[Any, ...] = self.module(*inputs)
+        return given
+
+    def held_weights(self) -> Iterator[tuple[Any, bool]]:
+        """Give every tensor that holds weights, as `tensors.held` does."""
+        yield from held(self.module)
+
+
 def dtype_of(module: Any) -> Any:
-    """Give the floating-point type that a module, or what stands in its place, takes; None if it has no such weights."""
+    """Give the floating-point type that a module, or what stands in its place, takes; None if it has no weights."""
     if isinstance(module, Attached):
         return module.dtype
     return next((each.dtype for each in module.parameters() if each.is_floating_point()), None)
+
+
+def reason(error: Exception) -> str:
+    """Give the first line of an exporter's error."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _float32() -> Any:
+    import torch
+
+    return torch.float32

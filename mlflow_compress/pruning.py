@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
+from mlflow_compress.layers import head_of, sharing
 
-def layers(module: Any, *kinds: Any, tied: bool = True) -> dict[str, Any]:
-    """Give the layers of the given classes whose weights are learned, by name; one for each weight.
+
+def learned(module: Any, *kinds: Any) -> list[Any]:
+    """Give the layers of the given classes whose weights are learned, the first of those that share one.
 
     Weights that are all integers are a function written as a layer (a detector's expectation over its bins), and are
     left out.
@@ -15,18 +16,21 @@ def layers(module: Any, *kinds: Any, tied: bool = True) -> dict[str, Any]:
     Args:
         module: the model.
         kinds: classes of layers; linear layers and convolutions when there are none.
-        tied: give layers that share their weight with another (a head tied to an embedding), too.
     """
     import torch
-    from torch.nn.modules.conv import _ConvNd
 
-    kinds = kinds or (torch.nn.Linear, _ConvNd)
-    uses = Counter(id(weight) for layer in module.modules() for weight in layer._parameters.values())
-    found: dict[int, tuple[str, Any]] = {}
-    for name, layer in module.named_modules():
-        if isinstance(layer, kinds) and _is_learned(layer.weight) and (tied or uses[id(layer.weight)] == 1):
-            found.setdefault(id(layer.weight), (name, layer))
-    return dict(found.values())
+    kinds = kinds or (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+    found = (next((layer for layer in each if isinstance(layer, kinds)), None) for each in sharing(module))
+    return [layer for layer in found if layer is not None and _is_learned(layer.weight)]
+
+
+def inner(module: Any) -> list[Any]:
+    """Give learned linear layers and convolutions, without a language model's head and what else shares its weight.
+
+    A head's outputs are words and an embedding's rows too: they are most sensitive, so it is usual to leave them.
+    """
+    tied = {layer for each in sharing(module) if len(each) > 1 for layer in each}
+    return [layer for layer in learned(module) if layer not in tied and layer is not head_of(module)]
 
 
 def by_input(weight: Any) -> Any:

@@ -21,6 +21,8 @@ DEVICES: Mapping[str, str] = {"cpu": "CPU", "gpu": "GPU"}
 _UNITS = {"_per_s": "1/s", "_mib": "MB", "_ms": "ms", "_s": "s", "_j": "J", "_w": "W"}
 _GROUPS = ("size", "cpu", "gpu", "quality")
 _COUNT = "quality/samples"
+_MOVED = "quality/output_error_rel_l2"
+_NO_SCORES = (_COUNT, _MOVED, "quality/top1_agreement", "quality/kl_divergence_nats")
 _ORIGINAL = {"en": "original", "ru": "Оригинал"}
 _SCORING = {"en": "quality", "ru": "качество"}
 _STATUS = {
@@ -39,13 +41,30 @@ _LEGEND = {
 _SOURCE = {"en": "Experiment", "ru": "Эксперимент"}
 _FAILURES = {"en": "Failed or skipped", "ru": "Не удалось или пропущено"}
 _QUALITY = {
+    "bits_per_byte": "bits per byte",
     "bleu": "BLEU",
+    "box_precision": "box precision",
+    "box_recall": "box recall",
     "samples": "scored samples",
     "cer": "CER",
+    "cer_normalized": "normalized CER",
+    "chrf": "chrF",
     "f1": "F1",
+    "kl_divergence_nats": "KL divergence from the original, nats",
     "map50": "mAP50",
     "map50_95": "mAP50-95",
+    "output_error_rel_l2": "output error",
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "seqeval_f1": "entity F1",
+    "seqeval_precision": "entity precision",
+    "seqeval_recall": "entity recall",
+    "top1_agreement": "agreement with the original",
+    "top5_accuracy": "top-5 accuracy",
     "wer": "WER",
+    "wer_normalized": "normalized WER",
+    "word_perplexity": "word perplexity",
 }
 _WHAT = {
     "weights": {"en": "weights", "ru": "веса"},
@@ -230,7 +249,9 @@ def _cell(row: Row, key: str, language: str) -> str:
 
 
 def _quality(values: Mapping[str, float]) -> str:
-    names = sorted((name for name in values if name.startswith("quality/") and name != _COUNT), key=natural)
+    """Give all scores; where there is none, how far the outputs moved."""
+    shown = (name for name in values if name.startswith("quality/") and name not in _NO_SCORES)
+    names = sorted(shown, key=natural) or [name for name in values if name == _MOVED]
     if not names:
         return MISSING
     scores = ", ".join(f"{number(values[name])} {label(name, 'en')}" for name in names)

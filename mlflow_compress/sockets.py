@@ -6,9 +6,11 @@ options as typed fields. Heavy libraries are imported inside the verbs, so that 
 
 from __future__ import annotations
 
+import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +19,20 @@ from mlflow_compress.records import Caution, Comparison
 
 Mark = Callable[[str], None]
 State = Literal["float", "half", "packed", "runtime"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What quality will be scored on, for those who must keep away from it.
+
+    Attributes:
+        data, folder, limit, seed: as `Family.samples` takes them.
+    """
+
+    data: str
+    folder: Path
+    limit: int | None = None
+    seed: int = 0
 
 
 @dataclass
@@ -33,6 +49,7 @@ class Model:
         cautions: what methods found on the way that the reader of the numbers must know; they append.
         facts: what a method did, in words, by name (`layers`: `36 of 38 linear layers`); they add.
         progress: called by what takes long with how many of how many steps are done.
+        evaluation: what its quality will be scored on; None: nothing.
     """
 
     module: Any
@@ -44,6 +61,7 @@ class Model:
     cautions: list[Caution] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     progress: Callable[[int, int], None] = lambda done, total: None
+    evaluation: Evaluation | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +145,10 @@ class Family(ABC):
         """
         return self.run(model, batch, lambda stage: None)
 
+    def classes(self, model: Model) -> int:
+        """Give the length of `forward`'s last axis where that holds unnormalised scores of classes (logits), else 0."""
+        return 0
+
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
         """Give `count` batches of `size` samples, as `batch` gives them, for methods that calibrate or train.
 
@@ -196,6 +218,13 @@ class Family(ABC):
     @abstractmethod
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
         """Predict for plain Python inputs, one prediction each, as a user of the model wants them."""
+
+    def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
+        """Give the predictions as the family's metrics take them: those of `predict`, unless quality is another thing.
+
+        Of a language model, for one, it is how likely a text is to it, and not what it makes of it.
+        """
+        return self.predict(model, inputs)
 
     @abstractmethod
     def save(self, model: Model, folder: Path) -> None:
@@ -267,20 +296,65 @@ class Metric(ABC):
     """A number for quality.
 
     Attributes:
-        unit: `ratio`, `percent`, ...
+        unit: `ratio`, `percent`, ...; empty where it has none.
         greater_is_better: its direction, as in MLflow.
+        takes: what references and predictions are: `labels` (a prediction is a label, or labels ranked best first),
+            `texts`, `tags` (a list of them for each sample), `likelihoods` (a prediction maps `nll`, in nats, `tokens`,
+            `words` and `bytes` to their sums over the text), `boxes` (maps `boxes` [[x1, y1, x2, y2], ...], `labels`
+            and, of predictions, `scores`), or `anything`.
     """
 
     unit: ClassVar[str]
     greater_is_better: ClassVar[bool]
+    takes: ClassVar[Literal["labels", "texts", "tags", "likelihoods", "boxes", "anything"]] = "anything"
+
+    @property
+    def protocol(self) -> str:
+        """What the number is, in a line that is kept beside it: what it counts, and its options."""
+        about = (inspect.getdoc(type(self)) or "").partition("\n")[0].rstrip(".")
+        options = ", ".join(f"{each.name}={getattr(self, each.name)}" for each in fields(self))
+        return f"{about} ({options})" if options else about
 
     @abstractmethod
     def compute(self, references: Sequence[Any], predictions: Sequence[Any]) -> float:
         """Score all predictions at once.
 
         Raises:
-            ValueError: there are none, or not as many predictions as references.
+            ValueError: there are none, not as many predictions as references, or they make no number.
         """
+
+
+@dataclass
+class AdditiveMetric(Metric):
+    """A metric that is a function of sums over samples, and so has a bootstrap interval and can be paired.
+
+    Word error rate is one: edits over words, both summed over the utterances. Most are.
+    """
+
+    @abstractmethod
+    def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
+        """Give the numbers of each sample that are to be summed: an array [samples, statistics] of float64."""
+
+    @abstractmethod
+    def reduce(self, sums: Any) -> float:
+        """Make the metric from the sums over samples, an array [statistics]; NaN where they make no number."""
+
+    def columns(self, references: Sequence[Any], predictions: Sequence[Any]) -> tuple[str, ...]:
+        """Name the statistics where samples decide which there are (some of each class), so that runs can be paired.
+
+        A run has 0 for what only the other has, and `reduce` takes the groups of columns in any order. Without names
+        they are the same for all samples.
+        """
+        return ()
+
+    def compute(self, references: Sequence[Any], predictions: Sequence[Any]) -> float:
+        """Score all predictions at once (see `Metric.compute`)."""
+        if not len(references) or len(references) != len(predictions):
+            raise ValueError(f"{len(references)} references and {len(predictions)} predictions can't be scored")
+        score = float(self.reduce(self.statistics(references, predictions).sum(axis=0)))
+        if not math.isfinite(score):
+            raise ValueError(f"{type(self).__name__} of these samples is no finite number")
+        return score
 
 
 @dataclass

@@ -1,9 +1,9 @@
 """Stacks of equal layers in transformers models: finding them, dropping layers, taking heads and neurons out of them.
 
-A stack is the list of layers of an encoder or a decoder. What is changed in one is written into the model's config, from
-which the family builds the model again: the number of layers and of feed-forward neurons in transformers' own fields,
-the number of heads too where the config has the size of a head in a field of its own (LLaMA), else in `kept_heads`, a
-field of ours, which `narrow` reads.
+A stack is the list of layers of an encoder or a decoder. What is changed in one is written into the model's config,
+from which the family builds the model again: the number of layers and of feed-forward neurons in transformers' own
+fields, the number of heads too where the config has the size of a head in a field of its own (LLaMA), else in
+`kept_heads`, a field of ours, which `narrow` reads.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -132,8 +133,8 @@ def keep_layers(model: Model, stack: Stack, kept: Sequence[int]) -> None:
     left = nn.ModuleList(layers[index] for index in kept)
     for index, layer in enumerate(left):
         for each in layer.modules():
-            if getattr(each, "layer_idx", None) is not None:
-                each.layer_idx = index
+            if "layer_idx" in vars(each):  # its place in the cache of keys and values
+                vars(each)["layer_idx"] = index
     parent, _, name = stack.name.rpartition(".")
     setattr(model.module.get_submodule(parent), name, left)
     for config in _configs(model):
@@ -155,7 +156,7 @@ def influence(hidden: Sequence[Any]) -> list[float]:
     """
     from torch.nn.functional import cosine_similarity
 
-    pairs = zip(hidden, hidden[1:], strict=False)
+    pairs = itertools.pairwise(hidden)
     return [1 - float(cosine_similarity(before, after, dim=-1).mean()) for before, after in pairs]
 
 
@@ -344,7 +345,9 @@ def _norms(weights: Sequence[tuple[Any, int]], units: int, power: int) -> Any:
         units: how many there are.
         power: of the norm.
     """
-    return sum(weight.detach().transpose(0, axis).reshape(units, -1).abs().pow(power).sum(1) for weight, axis in weights)
+    return sum(
+        weight.detach().transpose(0, axis).reshape(units, -1).abs().pow(power).sum(1) for weight, axis in weights
+    )
 
 
 def _greatest(values: Any, count: int) -> list[int]:

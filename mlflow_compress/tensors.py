@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -153,20 +153,6 @@ def distance(one: Any, other: Any) -> float:
     return float((one - other).norm() / other.norm().clamp_min(1e-12)) if len(one) else float("nan")
 
 
-def save_outputs(outputs: Mapping[str, Any], path: Path) -> None:
-    """Write named vectors."""
-    from safetensors.torch import save_file
-
-    save_file(dict(outputs), str(path))
-
-
-def load_outputs(path: Path) -> dict[str, Any]:
-    """Read what `save_outputs` wrote."""
-    from safetensors.torch import load_file
-
-    return dict(load_file(str(path)))
-
-
 def _leaves(output: Any) -> Iterator[Any]:
     """Give the tensors in a nested output, in order."""
     if dataclasses.is_dataclass(output) and not isinstance(output, Mapping):
@@ -189,30 +175,73 @@ def unfilled() -> Iterator[None]:
         yield
 
 
-def held(module: Any) -> Iterator[tuple[Any, bool]]:
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """A plain tensor that holds weights.
+
+    Attributes:
+        tensor: the tensor, whose bytes are what the weights take.
+        parameters: how many parameters it holds; 0 for scales and zero points.
+        unpack: gives the parameters, zero where they are zero, if they are not its elements.
+    """
+
+    tensor: Any
+    parameters: int
+    unpack: Callable[[], Any] | None = None
+
+    def nonzero(self) -> int:
+        """Count the parameters that are not zero."""
+        if not self.parameters:
+            return 0
+        return int((self.unpack() if self.unpack else self.tensor).count_nonzero())
+
+
+def held(module: Any) -> Iterator[Held]:
     """Give every tensor that holds weights, once: parameters, and what packed modules and subclasses keep inside.
 
-    Buffers (batch-norm statistics, position ids) are no weights. Tied parameters come once. What stands for a module in
-    another runtime has a method `held_weights` that gives the same.
-
-    Yields:
-        The plain tensor, and whether its elements are parameters (rather than scales and zero points).
+    Buffers (batch-norm statistics, position ids) are no weights. Tied parameters come once. A layer that packs its
+    weights, and what stands for a module in another runtime, may say itself what it holds: it has a method
+    `held_weights` that gives `Held`, or pairs of a tensor and whether its elements are parameters.
     """
-    if hasattr(module, "held_weights"):  # a module of another runtime says it itself
-        yield from module.held_weights()
+    if hasattr(module, "held_weights"):
+        yield from _told(module)
         return
     seen: set[Any] = set()
-    for parameter in module.parameters():
-        for tensor, is_parameter in _opened(parameter.data):
-            if (identity := _identity(tensor)) not in seen:
-                seen.add(identity)
-                yield tensor, is_parameter
-    for value in module.state_dict().values():
-        if not _is_tensor(value) or value.is_quantized:
+    for layer in _layers(module, set()):
+        if hasattr(layer, "held_weights"):
+            yield from _told(layer)
+            continue
+        for parameter in layer.parameters(recurse=False):
+            for each in _opened(parameter.data):
+                if (identity := _identity(each.tensor)) not in seen:
+                    seen.add(identity)
+                    yield each
+    told = tuple(f"{name}." for name, layer in module.named_modules() if hasattr(layer, "held_weights"))
+    for name, value in module.state_dict().items():
+        if not name.startswith(told) and (not _is_tensor(value) or value.is_quantized):
             yield from _opened(value)  # unpacked into fresh copies: their addresses tell nothing
 
 
-def _opened(value: Any) -> Iterator[tuple[Any, bool]]:
+def _layers(module: Any, seen: set[Any]) -> Iterator[Any]:
+    """Give a module and all below it, each once, but nothing below one that says itself what it holds."""
+    if module not in seen:
+        seen.add(module)
+        yield module
+        if not hasattr(module, "held_weights"):
+            for child in module.children():
+                yield from _layers(child, seen)
+
+
+def _told(layer: Any) -> Iterator[Held]:
+    for each in layer.held_weights():
+        if isinstance(each, Held):
+            yield each
+        else:
+            tensor, is_parameter = each
+            yield Held(tensor, tensor.numel() if is_parameter else 0)
+
+
+def _opened(value: Any) -> Iterator[Held]:
     """Open tuples, quantized tensors and tensor subclasses down to the plain tensors inside."""
     import torch
 
@@ -221,15 +250,18 @@ def _opened(value: Any) -> Iterator[tuple[Any, bool]]:
             yield from _opened(part)
     elif isinstance(value, torch.Tensor):
         if hasattr(value, "__tensor_flatten__"):
-            for index, name in enumerate(value.__tensor_flatten__()[0]):
-                yield from ((tensor, index == 0 and first) for tensor, first in _opened(getattr(value, name)))
+            inner = [each for name in value.__tensor_flatten__()[0] for each in _opened(getattr(value, name))]
+            for index, each in enumerate(inner):
+                is_packed = each.tensor.numel() != value.numel()  # several in an element, as with 4 bits
+                unpack = getattr(value, "dequantize", None) if is_packed else None
+                yield Held(each.tensor, 0 if index else value.numel(), unpack)
         elif value.is_quantized:
-            yield value.int_repr(), True
+            yield Held(value.int_repr(), value.numel())
             if value.qscheme() in (torch.per_channel_affine, torch.per_channel_affine_float_qparams):
-                yield value.q_per_channel_scales(), False
-                yield value.q_per_channel_zero_points(), False
+                yield Held(value.q_per_channel_scales(), 0)
+                yield Held(value.q_per_channel_zero_points(), 0)
         else:
-            yield value, True
+            yield Held(value, value.numel())
 
 
 def _is_plain(value: Any) -> bool:

@@ -19,13 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from mlflow_compress.errors import CompressError, Unsupported, WorkerError
+from mlflow_compress.errors import CompressError, Unsupported
 from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, read_json, write_json
 
 VARIANT, MODEL_FOLDER = "variant.json", "model"
 SCORE = "score"
-_OUTPUTS = "outputs.safetensors"
-_SAME = {"cpu": 0.02, "cuda": 0.1}  # relative difference of the outputs of one model: another device rounds otherwise
+OUTPUTS = "outputs.safetensors"
 _ERROR_LINES = 30
 
 
@@ -73,11 +72,14 @@ class Report:
 
 def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     """Load the original, run the chain of methods over it, and save what came of it."""
-    from mlflow_compress import artifact, registry, tensors
+    from mlflow_compress import artifact, likeness, registry
     from mlflow_compress.meters import size
 
     family = registry.build("families", variant.family, variant.options)
     methods = artifact.methods_of(variant.chain)
+    for step, method in zip(variant.chain, methods, strict=True):
+        if (reason := method.excludes.get(variant.family)) is not None:
+            raise Unsupported(f"{step.method} does not serve {variant.family}: {reason}")
     _set_threads(variant)
     report.stage("loading")
     model = family.load(variant.source, variant.weights, Path(variant.folder), variant.seed)
@@ -85,19 +87,17 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
         report.warn(model.caution)
     model.batch_size = variant.batch_size
     model.progress = lambda done, total: report.progress(done, total, None)
-    outputs = {"original": _forward(family, model, variant)}
+    if variant.data and model.weights != "random":
+        report.stage("checking the data")  # now, not after an hour of compressing and measuring
+        family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
+    is_changed = any(step.method != "original" for step in variant.chain)
+    original = likeness.outputs(family, model, variant, None if is_changed else 1)
     for step, method in zip(variant.chain, methods, strict=True):
-        if (reason := method.excludes.get(variant.family)) is not None:
-            raise Unsupported(f"{step.method} does not serve {variant.family}: {reason}")
         if step.method != "original":
             report.stage(f"compressing: {step}")
         model = method.compress(model, family)
-    is_changed = any(step.method != "original" for step in variant.chain)
-    outputs["saved"] = _forward(family, model, variant) if is_changed else outputs["original"].clone()
-    tensors.save_outputs(outputs, folder / _OUTPUTS)
-    if variant.data and model.weights != "random":
-        report.stage("checking the data")  # now, not after an hour of measuring
-        family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
+    saved = likeness.outputs(family, model, variant, len(original)) if is_changed else original.clone()
+    likeness.keep(original, saved, folder / OUTPUTS)
     report.stage("saving")
     target = folder / MODEL_FOLDER
     target.mkdir()
@@ -116,7 +116,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
 
 def measure(variant: Variant, folder: Path, device: str, score: bool, report: Report) -> Part:
     """Restore the saved model on a device, and measure all there is to measure; score it too when asked to."""
-    from mlflow_compress import artifact, checks
+    from mlflow_compress import artifact, checks, likeness
     from mlflow_compress.meters import environment, memory, size
     from mlflow_compress.tensors import held
 
@@ -146,13 +146,13 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         numbers |= gpu.numbers(group)
     numbers |= size.in_memory(model.module)
     if device == "cpu":
-        dtypes = {str(tensor.dtype) for tensor, _ in held(model.module)}
+        dtypes = {str(each.tensor.dtype) for each in held(model.module)}
         cautions += checks.precision(dtypes, environment.emulated())
 
-    error = _output_error(family, model, variant, folder, device)
+    moved = likeness.compare(family, model, variant, folder / OUTPUTS, device)
     facts, quality = {"memory_source": meter.source}, None
     if score and any(step.method != "original" for step in variant.chain):
-        numbers["quality/output_error_rel_l2"] = error
+        numbers |= moved
     if score and model.weights != "random" and variant.data:
         scores, quality = _score(family, model, variant, report)
         numbers |= scores
@@ -230,38 +230,6 @@ def _time(family: Any, model: Any, device: str, variant: Variant, meter: Any, re
     return Part(Outcome("ok"), None, numbers, samples, tuple(cautions), {"threads": str(threads)})
 
 
-def _forward(family: Any, model: Any, variant: Variant) -> Any:
-    """Give the outputs of one forward pass, always on the same inputs: a vector of float32 on the CPU.
-
-    Raises:
-        ArithmeticError: they are not finite.
-    """
-    import torch
-
-    from mlflow_compress import tensors
-
-    with torch.inference_mode():
-        return tensors.flat(family.forward(model, family.batch(model, variant.batch_size, variant.seed)))
-
-
-def _output_error(family: Any, model: Any, variant: Variant, folder: Path, device: str) -> float:
-    """Give how far the restored model's outputs are from the original's, relative to these.
-
-    Returns:
-        The 2-norm of the difference over that of the original's outputs; NaN where there is no tensor to compare.
-
-    Raises:
-        WorkerError: the restored model's outputs are not those of the model that was saved.
-    """
-    from mlflow_compress import tensors
-
-    outputs = tensors.load_outputs(folder / _OUTPUTS)
-    restored = _forward(family, model, variant)
-    if (moved := tensors.distance(restored, outputs["saved"])) > _SAME[device]:
-        raise WorkerError(f"the restored model's outputs differ by {moved:.1%} from those of the model that was saved")
-    return tensors.distance(restored, outputs["original"])
-
-
 def _score(family: Any, model: Any, variant: Variant, report: Report) -> tuple[dict[str, float], Outcome]:
     """Predict every sample once, and compute all metrics from the predictions.
 
@@ -327,7 +295,7 @@ def _touch(module: Any) -> None:
     from mlflow_compress.tensors import held
 
     if hasattr(module, "parameters"):
-        for tensor, _ in held(module):
+        for tensor in (each.tensor for each in held(module)):
             if tensor.device.type == "cpu" and tensor.is_contiguous():
                 tensor.view(-1)[:: max(1, 4096 // tensor.element_size())].sum()
 

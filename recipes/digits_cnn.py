@@ -11,16 +11,26 @@ EPOCHS = 20
 
 def model() -> nn.Module:
     """Build the architecture: images [batch, 1, 8, 8] in, scores [batch, 10] out."""
+    return _net(width=1)
+
+
+def student(keep: float) -> nn.Module:
+    """Build the same with a share of the channels and neurons, for distillation."""
+    return _net(width=keep)
+
+
+def _net(width: float) -> nn.Module:
+    first, second, hidden = (max(1, round(width * each)) for each in (16, 32, 128))
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1),
+        nn.Conv2d(1, first, 3, padding=1),
         nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1),
+        nn.Conv2d(first, second, 3, padding=1),
         nn.ReLU(),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(32 * 4 * 4, 128),
+        nn.Linear(second * 4 * 4, hidden),
         nn.ReLU(),
-        nn.Linear(128, 10),
+        nn.Linear(hidden, 10),
     )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, before it is imported: tiny models only wait for more
+
 from mlflow_compress import registry
 from mlflow_compress.records import Comparison, Failure, Row, Run
 from mlflow_compress.store import Store, open_store

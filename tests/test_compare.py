@@ -347,3 +347,11 @@ def test_a_ratio_measured_in_turns_comes_before_that_of_two_runs(make_run: MakeR
     assert cells(row, "en")[4] == "9.000 (≈0.50x)"
     assert rows["alone", "fp16"].ratios == {"cpu/latency_p50_ms": 0.5}
     assert rows["alone", "fp16"].notes == ()
+
+
+def test_real_scores_come_before_how_far_outputs_moved(make_run: MakeRun) -> None:
+    scored = make_run(cpu="ok", metrics={"cpu/latency_p50_ms": 1.0, "quality/wer": 0.1, "quality/samples": 9.0})
+    moved = make_run(gpu="ok", metrics={"gpu/latency_p50_ms": 1.0, "quality/output_error_rel_l2": 0.2})
+    (row,) = compare([moved, scored]).rows
+    assert row.values["quality/wer"] == 0.1
+    assert "quality/output_error_rel_l2" not in row.values

@@ -277,8 +277,8 @@ def test_a_subclass_of_tensor_is_opened() -> None:
     module = nn.Module()
     packed = Packed(torch.ones(4, 3, dtype=torch.uint8), torch.ones(4))
     module.weight = nn.Parameter(packed, requires_grad=False)
-    opened = [(tensor.dtype, tensor.numel(), is_parameter) for tensor, is_parameter in held(module)]
-    assert opened == [(torch.uint8, 12, True), (torch.float32, 4, False)]
+    opened = [(each.tensor.dtype, each.tensor.numel(), each.parameters) for each in held(module)]
+    assert opened == [(torch.uint8, 12, 24), (torch.float32, 4, 0)]
 
 
 def test_casting_leaves_what_is_not_saved_in_full_precision() -> None:

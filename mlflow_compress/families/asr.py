@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
-from mlflow_compress.errors import WeightsError
+from mlflow_compress.decoding import cache_names, cache_of, generator, refill, tensors_of
+from mlflow_compress.errors import Unsupported, WeightsError
+from mlflow_compress.graphs import Attached, Calls, graph, twin
 from mlflow_compress.hub import (
     Origin,
     find_weights,
@@ -19,7 +22,8 @@ from mlflow_compress.hub import (
     restore_transformer,
     save_transformer,
 )
-from mlflow_compress.sockets import Family, Mark, Model
+from mlflow_compress.sockets import Family, Graph, Mark, Model
+from mlflow_compress.stacks import thinned
 
 _AUTO_CLASS = "AutoModelForSpeechSeq2Seq"
 _RATE_HZ = 16_000
@@ -52,6 +56,7 @@ class Asr(Family):
         """Load the recogniser, its feature extractor and its tokenizer (see `Family.load`)."""
         origin = find_weights(source, weights, folder)
         model = load_transformer(_AUTO_CLASS, source, origin, self.architecture, seed)
+        model.assets["generation"] = model.module.generation_config
         model.assets["features"] = _feature_extractor(model.assets["config"], origin)
         model.assets["tokenizer"] = load_tokenizer(origin)
         return model
@@ -98,6 +103,81 @@ class Asr(Family):
         output = model.module(input_features=features, decoder_input_ids=tokens.to(features.device), use_cache=False)
         return output.logits
 
+    def graphs(self, model: Model) -> Mapping[str, Graph]:
+        """Give two graphs, `encoder` and `decoder`.
+
+        `encoder`: from `input_features` [batch, mels, frames] to the keys and values that each layer of the decoder
+        attends to, `cross_key_0`, `cross_value_0` and so on [batch, heads, frames / 2, width].
+
+        `decoder`: from `input_ids` [batch, tokens], the keys and values of all tokens before, `past_key_0`,
+        `past_value_0` and so on [batch, heads, past, width], and those of the encoder, to `logits` [batch, tokens,
+        vocabulary] and `present_key_0`, `present_value_0` and so on [batch, heads, past + tokens, width]. The first
+        call has a past of length 0.
+
+        Raises:
+            Unsupported: its decoder is not built as Whisper's.
+        """
+        import torch
+        from torch import nn
+
+        module = twin(model.module)
+        decoder = module.get_decoder()
+        try:
+            attentions = [layer.encoder_attn for layer in decoder.layers]
+            projections = nn.ModuleList([each for it in attentions for each in (it.k_proj, it.v_proj)])
+        except AttributeError as error:
+            raise Unsupported(f"only decoders that are built as Whisper's are exported ({error})") from None
+        for attention in attentions:  # they are the encoder's graph's
+            attention.k_proj = attention.v_proj = nn.Identity()
+        layers, heads, width = _cache_shape(model.assets["config"])
+        features = self._features(model, self.batch(model, 2, 0))
+        encode = graph(
+            functools.partial(_encode, heads=heads),
+            {"input_features": features},
+            cross := cache_names("cross", layers),
+            {name: {0: "batch"} for name in ("input_features", *cross)},
+            encoder=module.get_encoder(),
+            projections=projections,
+        )
+        with torch.no_grad():
+            crossed = dict(zip(cross, encode.module(features), strict=True))
+        tokens = torch.zeros((2, 3), dtype=torch.long, device=features.device)
+        past = {name: features.new_zeros((2, heads, 5, width)) for name in cache_names("past", layers)}
+        present = cache_names("present", layers)
+        decode = graph(
+            _decode,
+            {"input_ids": tokens, **past, **crossed},
+            ["logits", *present],
+            {
+                "input_ids": {0: "batch", 1: "tokens"},
+                **{name: {0: "batch", 2: "past"} for name in past},
+                **{name: {0: "batch"} for name in cross},
+                "logits": {0: "batch", 1: "tokens"},
+                **{name: {0: "batch", 2: "present"} for name in present},
+            },
+            decoder=decoder,
+            head=module.get_output_embeddings(),
+        )
+        return {"encoder": encode, "decoder": decode}
+
+    def attach(self, model: Model, calls: Calls) -> Model:
+        """Put the exported encoder and decoder in the module's place."""
+        model.module = _Exported(calls, model.assets["config"], model.assets["generation"], model.device)
+        return model
+
+    def student(self, model: Model, keep: float) -> Model:
+        """Take over the encoder, which is not to be trained, and a share of the decoder's layers, spaced evenly.
+
+        Source: Gandhi et al., Distil-Whisper, arXiv 2311.00430, section 3.
+        """
+        student = thinned(model, keep, "decoder")
+        student.module.get_encoder().requires_grad_(False)
+        return student
+
+    def classes(self, model: Model) -> int:
+        """Give the number of tokens in the vocabulary."""
+        return int(model.assets["config"].vocab_size)
+
     def rates(self, latency_ms: float, stages_ms: Mapping[str, float], size: int) -> Mapping[str, float]:
         """Give the real-time factor (processing time over audio time) and tokens per second in decoding."""
         return {
@@ -131,19 +211,99 @@ class Asr(Family):
     def save(self, model: Model, folder: Path) -> None:
         """Write config, generation config, feature extractor and tokenizer."""
         save_transformer(model, folder, "features", "tokenizer")
-        model.module.generation_config.save_pretrained(folder)
+        model.assets["generation"].save_pretrained(folder)
 
     def restore(self, folder: Path) -> Model:
         """Build the unfilled recogniser, its feature extractor and its tokenizer."""
-        from transformers import GenerationConfig
-
         model = restore_transformer(_AUTO_CLASS, self.restore_assets(folder))
-        model.module.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        model.module.generation_config = model.assets["generation"]
         return model
 
     def restore_assets(self, folder: Path) -> Model:
-        """Give config, feature extractor and tokenizer."""
-        return restore_assets(folder, features="AutoFeatureExtractor", tokenizer="AutoTokenizer")
+        """Give config, generation config, feature extractor and tokenizer."""
+        from transformers import GenerationConfig
+
+        model = restore_assets(folder, features="AutoFeatureExtractor", tokenizer="AutoTokenizer")
+        model.assets["generation"] = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        return model
+
+
+class _Exported(Attached):
+    """An exported model; its outputs and caches are transformers', so that transformers' decoding takes it too."""
+
+    def __init__(self, calls: Calls, config: Any, generation: Any, device: str) -> None:
+        super().__init__(calls)
+        self.config, self.generation, self.device = config, generation, device
+
+    def get_encoder(self) -> _Encoder:
+        return _Encoder(self.calls["encoder"])
+
+    def __call__(
+        self,
+        input_features: Any = None,
+        encoder_outputs: Any = None,
+        decoder_input_ids: Any = None,
+        past_key_values: Any = None,
+        **ignored: Any,
+    ) -> Any:
+        from transformers import EncoderDecoderCache
+        from transformers.modeling_outputs import Seq2SeqLMOutput
+
+        cross = (encoder_outputs or self.get_encoder()(input_features)).hidden_states
+        cache = EncoderDecoderCache(cache_of(()), cache_of(())) if past_key_values is None else past_key_values
+        past = tensors_of(cache.self_attention_cache) if cache.get_seq_length() else self._empty(cross)
+        logits, *present = self.calls["decoder"](decoder_input_ids, *past, *cross)
+        refill(cache.self_attention_cache, present)
+        return Seq2SeqLMOutput(logits=logits, past_key_values=cache)
+
+    def generate(self, features: Any, **options: Any) -> Any:
+        return self._generator.generate(features, **options)
+
+    @functools.cached_property
+    def _generator(self) -> Any:
+        module = generator(_AUTO_CLASS, self.config, self.__call__, self.device, self.dtype)
+        module.generation_config, module.get_encoder = self.generation, self.get_encoder
+        return module
+
+    def _empty(self, cross: Sequence[Any]) -> list[Any]:
+        return [each[:, :, :0] for each in cross]
+
+
+class _Encoder:
+    """An exported encoder."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+
+    def __call__(self, input_features: Any, **ignored: Any) -> Any:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        cross = tuple(self.call(input_features))
+        return BaseModelOutput(last_hidden_state=cross[0], hidden_states=cross)
+
+    forward = __call__  # whose signature is asked
+
+
+def _encode(parts: Any, input_features: Any, heads: int) -> tuple[Any, ...]:
+    hidden = parts.encoder(input_features).last_hidden_state
+    projected = [project(hidden) for project in parts.projections]
+    return tuple(each.view(*each.shape[:2], heads, -1).transpose(1, 2).contiguous() for each in projected)
+
+
+def _decode(parts: Any, input_ids: Any, *caches: Any) -> tuple[Any, ...]:
+    from transformers import EncoderDecoderCache
+
+    past, cross = caches[: len(caches) // 2], caches[len(caches) // 2 :]
+    cache = EncoderDecoderCache(cache_of(past), cache_of(cross))
+    # the encoder's states are not looked at where their keys and values are given, but there must be some
+    hidden = parts.decoder(input_ids, encoder_hidden_states=cross[0], past_key_values=cache, use_cache=True)
+    return parts.head(hidden.last_hidden_state), *tensors_of(cache.self_attention_cache)
+
+
+def _cache_shape(config: Any) -> tuple[int, int, int]:
+    """Give how many layers the decoder has, how many heads each, and how wide a key is."""
+    heads = config.decoder_attention_heads
+    return config.decoder_layers, heads, config.d_model // heads
 
 
 def _feature_extractor(config: Any, origin: Origin) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from mlflow_compress.hub import (
     save_transformer,
 )
 from mlflow_compress.sockets import Family, Graph, Mark, Model
+from mlflow_compress.stacks import thinned
 
 _AUTO_CLASS = "AutoModelForCausalLM"
 _TEXT = "The little boat left the harbour at dawn, and nobody on the pier could say when it would be back. "
@@ -111,9 +113,9 @@ class CausalLm(Family):
         dynamic = {
             "input_ids": {0: "batch", 1: "tokens"},
             "kept": {0: "kept"},
-            **dict.fromkeys(past, {0: "batch", 2: "past"}),
+            **{name: {0: "batch", 2: "past"} for name in past},
             "logits": {0: "batch", 1: "kept"},
-            **dict.fromkeys(present, {0: "batch", 2: "present"}),
+            **{name: {0: "batch", 2: "present"} for name in present},
         }
         return {"model": graph(_continue, inputs, ["logits", *present], dynamic, decoder=model.module)}
 
@@ -121,6 +123,14 @@ class CausalLm(Family):
         """Put the exported model in the module's place."""
         model.module = _Exported(calls, model.assets["config"], model.device)
         return model
+
+    def student(self, model: Model, keep: float) -> Model:
+        """Take over a share of the layers, spaced evenly (see `Family.student`)."""
+        return thinned(model, keep)
+
+    def classes(self, model: Model) -> int:
+        """Give the number of tokens in the vocabulary."""
+        return int(model.assets["config"].vocab_size)
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
         """Time the tokenizer on as many texts of about the prompt's length."""
@@ -185,21 +195,18 @@ class _Exported(Attached):
 
         length = input_ids.shape[1]
         kept = torch.arange(length - (logits_to_keep or length), length, device=input_ids.device)
-        past = (
-            tensors_of(past_key_values)
-            if past_key_values is not None and past_key_values.get_seq_length()
-            else self._empty(len(input_ids))
-        )
+        cache = cache_of(()) if past_key_values is None else past_key_values
+        past = tensors_of(cache) if cache.get_seq_length() else self._empty(len(input_ids))
         logits, *present = self.calls["model"](input_ids, kept, *past)
-        if past_key_values is None:
-            past_key_values = cache_of(present)
-        else:
-            refill(past_key_values, present)
-        return CausalLMOutputWithPast(logits=logits, past_key_values=past_key_values)
+        refill(cache, present)
+        return CausalLMOutputWithPast(logits=logits, past_key_values=cache)
 
     def generate(self, **inputs: Any) -> Any:
-        """Decode with the generate of the model's class."""
-        return generator(_AUTO_CLASS, self.config, self.__call__, self.device, self.dtype).generate(**inputs)
+        return self._generator.generate(**inputs)
+
+    @functools.cached_property
+    def _generator(self) -> Any:
+        return generator(_AUTO_CLASS, self.config, self.__call__, self.device, self.dtype)
 
     def _empty(self, size: int) -> list[Any]:
         import torch

@@ -8,6 +8,8 @@ The file is Python code of the user's. It defines:
 * `samples()`, optional: give the labelled samples that were never trained on, as pairs (input, reference).
 * `training()`, optional: give the inputs that methods may calibrate and train on, none of those that `samples` gives:
   tensors as the module takes them, the first axis counts them; a tuple of such tensors for several arguments.
+* `student(keep)`, optional: build a smaller module that takes and gives the same, of about the share `keep` of the
+  layers or of the width of `model()`, for the method distill to train.
 * `predict(module, inputs)`, optional: give one prediction per input. Without it, the inputs are stacked, and the index
   of the greatest output is the prediction.
 * `metrics`, optional: the names of the metrics that score it (default: accuracy).
@@ -17,6 +19,7 @@ The file stands alone: it is copied into the model's folder, so that the model c
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import inspect
@@ -37,6 +40,7 @@ from mlflow_compress.tensors import fill, load_weights, read_state, save_weights
 
 _COPY = "model.py"
 _GIVES = "gives.json"  # only of an exported module
+_BUILT = "architecture.json"  # only of a module that is not as `model` builds it
 
 
 @dataclass
@@ -151,6 +155,23 @@ class Python(Family):
         drawn = [torch.randint(0, len(inputs[0]), (size,), generator=generator) for _ in range(count)]
         return [[_placed(tensor[indices], model) for tensor in inputs] for indices in drawn]
 
+    def student(self, model: Model, keep: float) -> Model:
+        """Build what the file's `student(keep)` gives, with new weights.
+
+        Raises:
+            Unsupported: the file has no such function.
+        """
+        path = model.assets["path"]
+        if not hasattr(model.assets["code"], "student"):
+            raise Unsupported(
+                f"{path.name} defines no student(keep): define it to build a smaller module that takes and gives "
+                "the same"
+            )
+        assets = {name: each for name, each in model.assets.items() if name not in ("built", "structure")}
+        student = dataclasses.replace(model, assets={**assets, "built": {"function": "student", "arguments": [keep]}})
+        student.module = _build(student, self.function)
+        return student
+
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
         """Take the file's own labelled samples; `data` can only be `own`."""
         if data != "own":
@@ -175,23 +196,27 @@ class Python(Family):
             return list(output.argmax(-1).tolist())
 
     def save(self, model: Model, folder: Path) -> None:
-        """Copy the file; write the form of what an exported module gives."""
+        """Copy the file; write the form of what an exported module gives, and how a changed one is built."""
         shutil.copyfile(model.assets["path"], folder / _COPY)
         if "gives" in model.assets:
             (folder / _GIVES).write_text(json.dumps(model.assets["gives"]), encoding="utf-8")
+        if built := {name: model.assets[name] for name in ("built", "structure") if name in model.assets}:
+            (folder / _BUILT).write_text(json.dumps(built), encoding="utf-8")
 
     def restore(self, folder: Path) -> Model:
         """Build the module anew from the copied file."""
         model = self.restore_assets(folder)
-        model.module = _function(model.assets["code"], self.function, model.assets["path"])()
+        model.module = _build(model, self.function)
         return model
 
     def restore_assets(self, folder: Path) -> Model:
         """Run the copied file."""
-        path, gives = folder / _COPY, folder / _GIVES
+        path, gives, built = folder / _COPY, folder / _GIVES, folder / _BUILT
         assets = {"code": _run_file(path), "path": path}
         if gives.is_file():
             assets["gives"] = json.loads(gives.read_text(encoding="utf-8"))
+        if built.is_file():
+            assets |= json.loads(built.read_text(encoding="utf-8"))
         return Model(None, assets, weights="local")
 
 
@@ -258,6 +283,12 @@ def _run_file(path: Path) -> Any:
     except Exception as error:
         raise RecipeError(f"{path} can't be run: {type(error).__name__}: {error}") from error
     return code
+
+
+def _build(model: Model, function: str) -> Any:
+    """Build the architecture with the function of this name, or with that of the student that the model is."""
+    built = model.assets.get("built", {"function": function, "arguments": []})
+    return _function(model.assets["code"], built["function"], model.assets["path"])(*built["arguments"])
 
 
 def _function(code: Any, name: str, path: Path) -> Any:

@@ -19,6 +19,7 @@ from mlflow_compress.hub import (
     save_transformer,
 )
 from mlflow_compress.sockets import Family, Graph, Mark, Model
+from mlflow_compress.stacks import thinned
 
 _AUTO_CLASS = "AutoModelForSequenceClassification"
 _PREDICT_BATCH = 16
@@ -73,6 +74,14 @@ class TextClassification(Family):
         """Put the exported classifier in the module's place."""
         model.module = _Exported(calls)
         return model
+
+    def student(self, model: Model, keep: float) -> Model:
+        """Take over a share of the layers, spaced evenly (see `Family.student`)."""
+        return thinned(model, keep)
+
+    def classes(self, model: Model) -> int:
+        """Give the number of labels."""
+        return int(model.assets["config"].num_labels)
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
         """Time the tokenizer on as many texts of at least the timed length."""

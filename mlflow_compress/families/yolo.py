@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge, MultipleOf
 
 from mlflow_compress.errors import Unsupported, WeightsError
-from mlflow_compress.graphs import Attached, Calls, dtype_of, graph
+from mlflow_compress.graphs import Attached, Calls, dtype_of, graph, twin
 from mlflow_compress.sockets import Family, Graph, Mark, Model
 
 _PHOTO = (720, 1280, 3)
@@ -65,12 +64,11 @@ class Yolo(Family):
         return model.module(batch)[0]
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Give one graph, `model`: `images` [batch, 3, image_size, image_size] to `raw` [batch, 4 + classes, anchors]."""
+        """Give one graph, `model`: from `images` [batch, 3, image_size, image_size] to `raw`, what `run` gives."""
         import torch
 
         images = self.batch(model, 2, 0)
-        shared = {id(tensor): tensor for tensor in (*model.module.parameters(), *model.module.buffers())}
-        detector = copy.deepcopy(model.module, shared)  # the same weights, but a head of its own
+        detector = twin(model.module)
         with torch.no_grad():
             detector(images)  # makes the anchors
         detector.model[-1].shape = _AnyShape()  # keeps them: they are the image size's, whatever the batch size
@@ -133,8 +131,8 @@ class Yolo(Family):
         return list(non_max_suppression(raw, self.confidence, self.overlap))
 
     def save(self, model: Model, folder: Path) -> None:
-        """Write the architecture and the names of the classes."""
-        description = {"yaml": model.assets["yaml"], "names": model.assets["names"]}
+        """Write the architecture, with the sizes of what was made smaller, and the names of the classes."""
+        description = {name: model.assets.get(name, {}) for name in ("yaml", "names", "structure")}
         (folder / "architecture.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
 
     def restore(self, folder: Path) -> Model:
@@ -145,6 +143,7 @@ class Yolo(Family):
         model = self.restore_assets(folder)
         module = DetectionModel(model.assets["yaml"], verbose=False).eval()
         module.fuse(verbose=False)
+        module.model[-1].stride = module.model[-1].stride.tolist()  # plain numbers: a compiler can't look into a tensor
         module.names = model.assets["names"]
         model.module = module
         return model
@@ -153,7 +152,7 @@ class Yolo(Family):
         """Read the architecture's description and the names of the classes."""
         description = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
         names = {int(index): name for index, name in description["names"].items()}
-        return Model(None, {"yaml": description["yaml"], "names": names}, weights="local")
+        return Model(None, {**description, "names": names}, weights="local")
 
 
 class _Exported(Attached):

@@ -27,11 +27,10 @@ def in_memory(module: Any) -> dict[str, float]:
     Scales and zero points of quantised weights count as bytes, not as parameters.
     """
     size = parameters = nonzero = 0
-    for tensor, is_parameter in held(module):
-        size += tensor.numel() * tensor.element_size()
-        if is_parameter:
-            parameters += tensor.numel()
-            nonzero += int(tensor.count_nonzero())
+    for each in held(module):
+        size += each.tensor.numel() * each.tensor.element_size()
+        parameters += each.parameters
+        nonzero += each.nonzero()
     return {
         "size/weights_mib": size / _MIB,
         "size/params": float(parameters),

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Gt, Lt
 
+from mlflow_compress import pruning
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Method, Model
 
@@ -36,11 +37,9 @@ class PruneMagnitude(Method):
         Raises:
             Unsupported: there is no linear or convolution layer.
         """
-        import torch
         from torch.nn.utils import prune
 
-        kinds = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
-        targets = [(each, "weight") for each in model.module.modules() if isinstance(each, kinds)]
+        targets = [(each, "weight") for each in pruning.learned(model.module)]
         if not targets:
             raise Unsupported("there is no linear or convolution layer to prune")
         if self.scope == "global":

@@ -1,4 +1,4 @@
-"""Share of exact answers."""
+"""Share of right answers."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlflow_compress.sockets import Metric
+from mlflow_compress.scoring.answers import ranked
+from mlflow_compress.sockets import AdditiveMetric
 
 
 @dataclass
-class Accuracy(Metric):
-    """Share of predictions that equal their reference, 0 to 1.
+class Accuracy(AdditiveMetric):
+    """Share of predictions that equal their reference, 0 to 1; of a ranking, its first label.
 
     Source: scikit-learn's `accuracy_score` gives the same number.
     """
 
     unit: ClassVar[str] = "ratio"
     greater_is_better: ClassVar[bool] = True
+    takes = "labels"
 
-    def compute(self, references: Sequence[Any], predictions: Sequence[Any]) -> float:
-        """Score label by label."""
-        if not references or len(references) != len(predictions):
-            raise ValueError(f"{len(references)} references and {len(predictions)} predictions can't be scored")
-        right = sum(bool(a == b) for a, b in zip(references, predictions, strict=True))
-        return right / len(references)
+    def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
+        """Give 1 for each right answer, 0 for each wrong one, and 1 for each sample."""
+        import numpy as np
+
+        pairs = zip(references, ranked(references, predictions), strict=True)
+        return np.array([(bool(reference == ranking[0]), 1) for reference, ranking in pairs], dtype=np.float64)
+
+    def reduce(self, sums: Any) -> float:
+        """Divide right answers by samples."""
+        return float(sums[0] / sums[1])

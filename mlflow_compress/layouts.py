@@ -1,0 +1,214 @@
+"""Folders of labelled data: files beside a table that names them, LibriSpeech's transcripts, sub-folders as labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.media import Medium, Picture, Sound
+from mlflow_compress.tables import SUFFIXES, TEXT, Bad, Records, Unit, read_table, read_text, read_texts
+
+MEDIA: Mapping[str, type[Medium]] = {"audio": Sound, "image": Picture}
+_TRAINING = frozenset({"train", "training"})
+_SPLITS = (
+    frozenset({"test", "testing", "eval", "evaluation"}),
+    _TRAINING,
+    frozenset({"validation", "valid", "val", "dev"}),
+)
+_TABLES = ("metadata", "transcripts", "transcript", "transcriptions", "labels", "annotations", "manifest")
+_TRANSCRIPTS = "*.trans.txt"
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a data set's files are to be read.
+
+    Attributes:
+        split: the part of it that is wanted.
+        delimiter, quotes: as in `tables.read_table`.
+        unit: as in `tables.read_texts`.
+    """
+
+    split: str
+    delimiter: str = ""
+    quotes: bool = True
+    unit: Unit = "file"
+
+
+class MissingSplit(RecipeError):  # noqa: N818  (says what is wrong without a suffix)
+    """The data has splits, but not the one that was asked for."""
+
+
+def read_path(path: Path, roles: Sequence[str], form: Form) -> tuple[Records, bool]:
+    """Read a file of rows or of text, or a folder that holds one or is laid out in a known way.
+
+    Of a folder that is divided into splits, by sub-folders (`test/`) or by tables (`test.csv`), one is read.
+
+    Returns:
+        The rows, and whether they are one split of several.
+
+    Raises:
+        RecipeError: there is no such split, nothing that can be read, or more than one table that could be meant.
+    """
+    if path.is_dir():
+        return _read_folder(path, roles, form)
+    if path.suffix.lower() == TEXT:
+        return read_texts([path], path.parent, _only_role(path, roles), form.unit), False
+    return read_table(path, form.delimiter, form.quotes), False
+
+
+def find_file(name: str, folder: Path, index: Mapping[str, Sequence[Path]]) -> Path:
+    """Find the file that a table means by a name: its path, or as much of it as makes it clear.
+
+    Args:
+        name: what the table says.
+        folder: where the table is.
+        index: what `index_files` gave for that folder.
+
+    Raises:
+        RecipeError: there is none, or there are several.
+    """
+    if (path := folder / name).is_file():
+        return path
+    found = index.get(Path(name).name, ())
+    if len(found) != 1:
+        raise RecipeError(f"it names {name!r}, and there {'is no such file' if not found else 'are several'}.")
+    return found[0]
+
+
+def index_files(folder: Path, medium: type[Medium]) -> dict[str, list[Path]]:
+    """Give all media below a folder, by name with and without suffix."""
+    index: dict[str, list[Path]] = {}
+    for path in _below(folder, medium.suffixes):
+        for name in (path.name, path.stem):
+            index.setdefault(name, []).append(path)
+    return index
+
+
+def is_training(split: str) -> bool:
+    """Say whether a split is for training, by its name."""
+    return bool(_TRAINING & _words(split))
+
+
+def find_split(names: Sequence[str], split: str, of: object) -> str | None:
+    """Give the name that means a split: it, or a synonym, is a part of it (`test-clean`, `imdb_test`).
+
+    Returns:
+        The name; None where none means it, and not all of them mean splits.
+
+    Raises:
+        RecipeError: several mean it.
+        MissingSplit: none does, but all of them mean splits.
+    """
+    if split in names:
+        return split
+    wanted = _synonyms(split)
+    found = [name for name in names if wanted & _words(name)]
+    if len(found) == 1:
+        return found[0]
+    known = frozenset.union(*_SPLITS)
+    listing = f"Say one of {', '.join(f'split={name}' for name in found or names)}."
+    if found:
+        raise RecipeError(f"{of} has several splits that could be {split!r}. {listing}")
+    if names and all(known & _words(name) for name in names):
+        raise MissingSplit(f"{of} has no split {split!r}. {listing}")
+    return None
+
+
+def _read_folder(folder: Path, roles: Sequence[str], form: Form) -> tuple[Records, bool]:
+    section = find_split([path.name for path in _within(folder, _is_section)], form.split, folder)
+    is_split, folder = section is not None, folder / (section or "")
+    medium = next((role for role in roles if role in MEDIA), None)
+    tables = [path for path in _within(folder, Path.is_file) if path.suffix.lower() in SUFFIXES]
+    if not tables and medium is None and not _below(folder, {TEXT}):
+        tables = _below(folder, SUFFIXES)
+    if tables:
+        named = find_split([path.stem for path in tables], form.split, folder)
+        table = _one_of([path for path in tables if path.stem == named] or tables, folder)
+        return read_table(table, form.delimiter, form.quotes), is_split or named is not None
+    if medium == "audio" and (transcripts := sorted(folder.rglob(_TRANSCRIPTS))):
+        return _librispeech(folder, transcripts), is_split
+    if medium is None and "label" not in roles:
+        role, paths = _only_role(folder, roles), _below(folder, {TEXT})
+        if not paths:
+            raise RecipeError(f"{folder}: there is no {', '.join(sorted({*SUFFIXES, TEXT}))} file in it.")
+        return read_texts(paths, folder, role, form.unit), is_split
+    role = medium or _only_role(folder, [role for role in roles if role != "label"])
+    return _labelled_by_folder(folder, role, "label" in roles), is_split
+
+
+def _synonyms(split: str) -> frozenset[str]:
+    return next((group for group in _SPLITS if split in group), frozenset({split}))
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[\W_]+", name.lower()))
+
+
+def _one_of(tables: Sequence[Path], folder: Path) -> Path:
+    """Give the only table, or the only one of a name that such tables have."""
+    for candidates in (tables, [path for path in tables if path.stem.lower() in _TABLES]):
+        if len(candidates) == 1:
+            return candidates[0]
+    names = ", ".join(path.relative_to(folder).as_posix() for path in tables[:10])
+    raise RecipeError(f"{folder}: there are several tables ({names}). Name the one that is meant.")
+
+
+def _only_role(path: Path, roles: Sequence[str]) -> str:
+    if len(roles) != 1:
+        raise RecipeError(f"{path}: texts alone are no labelled data: {', '.join(roles)} are wanted. Give a CSV file.")
+    return roles[0]
+
+
+def _librispeech(folder: Path, transcripts: Sequence[Path]) -> Records:
+    """Read lines of an utterance's name and its text; the sound of that name lies beside."""
+    rows: list[Mapping[str, object] | Bad] = []
+    places: list[str] = []
+    for path in transcripts:
+        for number, line in enumerate(read_text(path).split("\n"), 1):
+            name, _, text = line.strip().partition(" ")
+            if not name:
+                continue
+            sounds = [
+                sound for suffix in sorted(Sound.suffixes) if (sound := path.parent / f"{name}{suffix}").is_file()
+            ]
+            place = f"{path.relative_to(folder).as_posix()}, line {number}"
+            missing = Bad(f"{place}: there is no sound {name} ({', '.join(sorted(Sound.suffixes))}) beside it.")
+            rows.append({"audio": sounds[0], "text": text} if sounds else missing)
+            places.append(place)
+    return Records(("audio", "text"), rows, places.__getitem__)
+
+
+def _labelled_by_folder(folder: Path, role: str, is_labelled: bool) -> Records:
+    """Take files as rows; the sub-folder that they are in is their label."""
+    suffixes = MEDIA[role].suffixes if role in MEDIA else {TEXT}
+    paths = _below(folder, suffixes)
+    if not paths:
+        raise RecipeError(
+            f"{folder}: there is no table ({', '.join(sorted(SUFFIXES))}) in it, and no {', '.join(sorted(suffixes))} "
+            "file in sub-folders that are named for labels."
+        )
+    names = [path.relative_to(folder) for path in paths]
+    rows: list[Mapping[str, object] | Bad] = [
+        {role: path, "label": name.parts[0]}
+        if len(name.parts) > 1 or not is_labelled
+        else Bad(f"{name}: it is in no sub-folder that is named for its label, and there is no table.")
+        for path, name in zip(paths, names, strict=True)
+    ]
+    return Records((role, "label"), rows, lambda index: names[index].as_posix())
+
+
+def _is_section(path: Path) -> bool:
+    return path.is_dir() and not (path / "__init__.py").exists()  # tests of a package are not its test split
+
+
+def _within(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if kind(path) and not path.name.startswith((".", "__")))
+
+
+def _below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and not path.name.startswith("."))
+    return sorted(filter(Path.is_file, found), key=Path.as_posix)

@@ -1,0 +1,176 @@
+"""Sounds and pictures that are decoded when they are used, and not before."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar
+
+from mlflow_compress.errors import RecipeError
+
+RATE_HZ = 16_000
+_ZERO_CROSSINGS, _ROLLOFF, _BETA = 64, 0.9475937167399596, 14.769656459379492
+
+
+@dataclass(frozen=True)
+class Medium(ABC):
+    """A file, or a part of one, that `numpy.asarray` decodes.
+
+    Attributes:
+        name: what it is called in messages.
+        open: opens it for reading, as often as it is needed.
+        suffixes: of the files that are taken for one.
+    """
+
+    suffixes: ClassVar[frozenset[str]]
+
+    name: str
+    open: Callable[[], BinaryIO]
+
+    @classmethod
+    def at(cls, path: Path, name: str = "") -> Any:
+        """Give the one in a file."""
+        return cls(name or str(path), functools.partial(path.open, "rb"))
+
+    @abstractmethod
+    def check(self) -> None:
+        """Read the header.
+
+        Raises:
+            RecipeError: it can't be read, or there is nothing in it.
+        """
+
+    @abstractmethod
+    def decode(self) -> Any:
+        """Give it as an array.
+
+        Raises:
+            RecipeError: it can't be read.
+        """
+
+    def digest(self) -> str:
+        """Give the SHA-256 of its bytes."""
+        with self.open() as file:
+            return hashlib.sha256(file.read()).hexdigest()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """Decode it, for numpy."""
+        return self.decode().astype(dtype, copy=False) if dtype else self.decode()
+
+    def _unreadable(self, kind: str, error: Exception | str) -> RecipeError:
+        message = " ".join(str(error).split())[:200] or type(error).__name__
+        return RecipeError(
+            f"{self.name} can't be read as {kind}: {message}. Mend it, take it out, or say skip_bad=true."
+        )
+
+
+class Sound(Medium):
+    """A sound: float32 [samples], mono, 16 kHz, in [-1, 1]."""
+
+    suffixes = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
+
+    @property
+    def seconds(self) -> float:
+        """How long it is, by its header.
+
+        Raises:
+            RecipeError: it can't be read, or there is nothing in it.
+        """
+        import soundfile
+
+        try:
+            with self.open() as file, soundfile.SoundFile(file) as sound:
+                seconds = sound.frames / sound.samplerate
+        except Exception as error:  # libsndfile's, the system's, and whatever opens it
+            raise self._unreadable("sound", error) from error
+        if not seconds:
+            raise self._unreadable("sound", "it is empty")
+        return float(seconds)
+
+    def check(self) -> None:
+        """Read the header (see `Medium.check`)."""
+        _ = self.seconds
+
+    def decode(self) -> Any:
+        """Give all channels' mean at 16 kHz: float32 [samples]."""
+        import numpy as np
+        import soundfile
+
+        try:
+            with self.open() as file:
+                samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+        except Exception as error:  # as above
+            raise self._unreadable("sound", error) from error
+        if not len(samples):
+            raise self._unreadable("sound", "it is empty")
+        if not np.isfinite(samples).all():
+            raise self._unreadable("sound", "it has samples that are no numbers")
+        return resample(samples.mean(axis=1), rate)
+
+
+class Picture(Medium):
+    """A picture: uint8 [height, width, 3], red, green and blue, turned as its EXIF says."""
+
+    suffixes = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+
+    def check(self) -> None:
+        """Read the header (see `Medium.check`)."""
+        self._read(lambda image: None)
+
+    def decode(self) -> Any:
+        """Give the pixels: uint8 [height, width, 3]."""
+        import numpy as np
+        from PIL import ImageOps
+
+        return self._read(lambda image: np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
+
+    def _read(self, use: Callable[[Any], Any]) -> Any:
+        from PIL import Image
+
+        try:
+            with self.open() as file, Image.open(file) as image:
+                if image.mode.startswith(("I", "F")):  # converting would clip
+                    raise ValueError(f"its pixels are {image.mode}, and more than 8 bits are not taken")
+                return use(image)
+        except Exception as error:  # PIL's, the codecs', the system's
+            raise self._unreadable("a picture", error) from error
+
+
+def decode(path: Path) -> Any:
+    """Read a sound (WAV, FLAC, OGG, MP3) as float32 [samples], mono, 16 kHz.
+
+    Raises:
+        RecipeError: it can't be read.
+    """
+    return Sound.at(path).decode()
+
+
+def resample(samples: Any, rate: int) -> Any:
+    """Bring samples to 16 kHz with a polyphase filter.
+
+    Source: the filter (a sinc of 64 zero crossings under a Kaiser window) is that of Smith's resampy, `kaiser_best`.
+
+    Args:
+        samples: float32 [samples].
+        rate: their number in a second.
+    """
+    import numpy as np
+    from scipy.signal import resample_poly
+
+    if rate == RATE_HZ:
+        return samples
+    common = math.gcd(rate, RATE_HZ)
+    up, down = RATE_HZ // common, rate // common
+    return resample_poly(samples, up, down, window=_lowpass(max(up, down))).astype(np.float32)
+
+
+@functools.cache
+def _lowpass(factor: int) -> Any:
+    from scipy.signal import firwin
+
+    return firwin(2 * _ZERO_CROSSINGS * factor + 1, _ROLLOFF / factor, window=("kaiser", _BETA))

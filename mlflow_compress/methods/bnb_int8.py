@@ -1,0 +1,65 @@
+"""LLM.int8(): linear layers in int8, but for the inputs' outlier channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge
+
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.layers import called, count, replace
+from mlflow_compress.sockets import Family, Method, Model, State
+
+
+@dataclass
+class BnbInt8(Method):
+    """LLM.int8() of bitsandbytes: linear layers in int8, input channels with outliers in floating point.
+
+    Weights get one scale for each output channel, inputs one for each token at each call. Embeddings, convolutions,
+    normalisation, biases and a language model's head stay as they are. Made for GPUs: its CPU kernels multiply in
+    floating point unless the CPU has AVX-512. Inputs are rounded to float16 on the way.
+
+    Source: Dettmers et al., LLM.int8(), arXiv 2208.07339; bitsandbytes.nn.Linear8bitLt.
+
+    Attributes:
+        threshold: magnitude from which on an input channel is an outlier; 0 takes none for one.
+    """
+
+    changes: ClassVar[Literal["architecture"]] = "architecture"
+    gives: ClassVar[State] = "packed"
+    needs: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
+    extra: ClassVar[str] = "quantization"
+    excludes: ClassVar[Mapping[str, str]] = {
+        "yolo": "its detectors have no linear layer, and bitsandbytes has no convolutions"
+    }
+
+    threshold: Annotated[float, Ge(0)] = 6.0
+
+    def compress(self, model: Model, family: Family) -> Model:
+        """Quantise in place.
+
+        Raises:
+            Unsupported: there is no linear layer.
+        """
+        import torch
+
+        from mlflow_compress.bnb import Linear8bit
+
+        layers, total = called(model.module, torch.nn.Linear), count(model.module, torch.nn.Linear)
+        if not layers:
+            raise Unsupported("there is no linear layer to quantise, and bitsandbytes has no convolutions")
+        model.module = replace(model.module, {layer: Linear8bit.of(layer, self.threshold) for layer in layers})
+        model.facts["layers"] = f"{len(layers)} of {total} linear layers"
+        return model
+
+    def rebuild(self, model: Model, family: Family) -> Model:
+        """Put empty int8 layers in place, so that no float32 copy is ever held."""
+        import torch
+
+        from mlflow_compress.bnb import Linear8bit
+
+        layers = called(model.module, torch.nn.Linear)
+        model.module = replace(model.module, {layer: Linear8bit(layer, self.threshold) for layer in layers})
+        return model

@@ -1,0 +1,67 @@
+"""Linear layers in 4-bit NormalFloat, as in QLoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.layers import called, count, replace
+from mlflow_compress.sockets import Family, Method, Model, State
+
+
+@dataclass
+class BnbNf4(Method):
+    """NF4 of bitsandbytes: linear weights in 4 bits, on a grid made for normally distributed weights.
+
+    Embeddings, convolutions, normalisation, biases and a language model's head stay as they are. Weights are unpacked
+    at every call, and inputs are multiplied in their own type: what is saved is bytes. Made for GPUs; on a CPU it is
+    fast only with AVX512-BF16.
+
+    Source: Dettmers et al., QLoRA, arXiv 2305.14314; bitsandbytes.nn.Linear4bit.
+
+    Attributes:
+        block_size: weights that share a scale.
+        double: quantise the scales to 8 bits too.
+    """
+
+    changes: ClassVar[Literal["architecture"]] = "architecture"
+    gives: ClassVar[State] = "packed"
+    needs: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
+    extra: ClassVar[str] = "quantization"
+    excludes: ClassVar[Mapping[str, str]] = {
+        "yolo": "its detectors have no linear layer, and bitsandbytes has no convolutions"
+    }
+
+    block_size: Literal[64, 128, 256, 512, 1024, 2048, 4096] = 64
+    double: bool = True
+
+    def compress(self, model: Model, family: Family) -> Model:
+        """Quantise in place.
+
+        Raises:
+            Unsupported: there is no linear layer.
+        """
+        import torch
+
+        from mlflow_compress.bnb import Linear4bit
+
+        layers, total = called(model.module, torch.nn.Linear), count(model.module, torch.nn.Linear)
+        if not layers:
+            raise Unsupported("there is no linear layer to quantise, and bitsandbytes has no convolutions")
+        replacements = {layer: Linear4bit.of(layer, self.block_size, self.double) for layer in layers}
+        model.module = replace(model.module, replacements)
+        model.facts["layers"] = f"{len(layers)} of {total} linear layers"
+        return model
+
+    def rebuild(self, model: Model, family: Family) -> Model:
+        """Put empty 4-bit layers in place, so that no float32 copy is ever held."""
+        import torch
+
+        from mlflow_compress.bnb import Linear4bit
+
+        layers = called(model.module, torch.nn.Linear)
+        replacements = {layer: Linear4bit(layer, self.block_size, self.double) for layer in layers}
+        model.module = replace(model.module, replacements)
+        return model

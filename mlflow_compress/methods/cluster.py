@@ -1,0 +1,172 @@
+"""Weights that share few values: k-means within each tensor, kept on disk as a codebook and packed codes."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Le
+
+from mlflow_compress import compact, pruning
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.imitation import Lesson, imitate
+from mlflow_compress.sockets import Family, Method, Model
+
+_PRUNED = 0.01  # least share of exact zeros that are worth a centroid: fewer are a padding row
+_MOST_ITERATIONS = 10_000  # a few hundred until nothing moves; ten milliseconds
+
+
+@dataclass
+class Cluster(Method):
+    """Weight sharing: k-means over each weight tensor, on disk a codebook and packed codes.
+
+    Applies to linear layers, convolutions (transposed ones too) and embeddings; biases and normalisation stay as they
+    are. 16 centroids take 4 bits a weight on disk. When it is loaded, every code is replaced by its value: what runs is
+    the dense model, with the original's memory and latency.
+
+    As in the paper, the centroids start evenly over [min, max] and not by density: large weights are few but matter
+    most, and a start by density leaves them no centroid near. Unlike there, a centroid without weights takes half of
+    the widest cluster, so that one outlier does not cost most of the codebook. Lloyd's iterations run until nothing
+    moves. Where 1 % of the weights or more are exactly zero they stay so: `prune_magnitude+cluster` keeps its zeros.
+
+    With `steps`, the centroids are then trained to give the original's outputs on calibration data; the gradient of a
+    centroid is the sum of its weights'.
+
+    Source: Han et al., Deep Compression, arXiv 1510.00149, sections 3 and 4.
+
+    Attributes:
+        centroids: most distinct values in a tensor.
+        layers: which layers: all, or one kind only.
+        coding: `huffman` shortens the codes on disk by how often they occur; it pays after pruning.
+        steps: of training, in float32; 0 leaves the centroids where k-means put them.
+    """
+
+    changes: ClassVar[Literal["storage"]] = "storage"
+
+    centroids: Annotated[int, Ge(2), Le(256)] = 16
+    layers: Literal["all", "linear", "convolution", "embedding"] = "all"
+    coding: compact.Coding = "none"
+    steps: Annotated[int, Ge(0)] = 0
+
+    def compress(self, model: Model, family: Family) -> Model:
+        """Cluster in place.
+
+        Raises:
+            Unsupported: there are no such layers, no weight has more distinct values than that, or half-precision
+                weights are to be trained.
+        """
+        import torch
+        from torch.nn.modules.conv import _ConvNd
+
+        kinds = {"linear": torch.nn.Linear, "convolution": _ConvNd, "embedding": torch.nn.Embedding}
+        chosen = kinds.values() if self.layers == "all" else (kinds[self.layers],)
+        found = pruning.learned(model.module, *chosen)
+        if self.steps and any(layer.weight.dtype != torch.float32 for layer in found):
+            raise Unsupported("centroids are trained in float32 only: cluster first, and cast after it")
+        original = replace(model, module=deepcopy(model.module)) if self.steps else model
+        changed = [_share(layer.weight.data, self.centroids) for layer in found]
+        if not found:
+            raise Unsupported("there is no layer to cluster" + ("" if self.layers == "all" else f" ({self.layers})"))
+        if not any(changed):
+            raise Unsupported(f"no weight has more than {self.centroids} distinct values")
+        if self.steps:
+            _train(model, original, family, found, self.steps)
+        model.facts["layers"] = f"{sum(changed)} of {len(changed)} weights clustered"
+        return model
+
+    def save(self, model: Model, family: Family, folder: Path) -> None:
+        """Write codebooks and packed codes."""
+        compact.save_compact(model.module, folder, self.coding)
+
+    def load(self, model: Model, family: Family, folder: Path) -> Model:
+        """Replace the codes by their values."""
+        compact.load_compact(model.module, folder)
+        return model
+
+
+def _share(weight: Any, count: int) -> bool:
+    """Put the nearest of `count` centroids in each weight's place; says whether that changes any."""
+    import torch
+
+    flat = weight.reshape(-1)
+    values = flat.float()
+    centroids = torch.from_numpy(kmeans(values.numpy(), count)).to(weight.dtype).unique()
+    near = (centroids[1:].float() + centroids[:-1].float()) / 2
+    shared = centroids[torch.bucketize(values, near, out_int32=True)]
+    is_changed = not torch.equal(shared, flat)
+    weight.copy_(shared.view(weight.shape))
+    return is_changed
+
+
+def _train(model: Model, original: Model, family: Family, layers: list[Any], steps: int) -> None:
+    """Train the values that weights share. All weights of one value get the same gradient, and so stay one."""
+
+    def share(weight: Any) -> tuple[Any, Any]:
+        values, codes = weight.detach().unique(return_inverse=True)
+        movable = values != 0
+
+        def summed(gradient: Any) -> Any:
+            where = codes.to(gradient.device)
+            sums = gradient.new_zeros(len(values)).index_add_(0, where.view(-1), gradient.reshape(-1))
+            return (sums * movable.to(gradient.device))[where]
+
+        return codes, weight.requires_grad_(True).register_hook(summed)
+
+    shared = [(layer.weight, *share(layer.weight)) for layer in layers]
+    imitate(model, original, family, Lesson(steps))
+    for weight, codes, hook in shared:
+        hook.remove()
+        values = weight.new_empty(int(codes.max()) + 1)
+        values[codes] = weight.data  # they may differ in the last bit
+        weight.data = values[codes]
+
+
+def kmeans(values: Any, count: int) -> Any:
+    """Give at most `count` centroids of values [n], ascending: float32, each with values nearest to it.
+
+    In one dimension a cluster is a run of the sorted values, and its mean a difference of prefix sums over its length:
+    after sorting, an iteration costs a few binary searches, whatever n is.
+    """
+    import numpy as np
+
+    ordered = np.sort(values)
+    sums = np.concatenate([[0.0], np.cumsum(ordered, dtype=np.float64)])
+
+    def means(starts: Any, ends: Any) -> Any:
+        return (sums[ends] - sums[starts]) / (ends - starts)
+
+    zeros = np.searchsorted(ordered, 0, "right") - np.searchsorted(ordered, 0, "left")
+    has_zero = zeros >= _PRUNED * len(ordered)
+    centroids = np.linspace(ordered[0], ordered[-1], count, dtype=np.float64)
+    zero = int(np.abs(centroids).argmin())
+    edges = np.zeros(count + 1, dtype=np.int64)
+    for _ in range(_MOST_ITERATIONS):
+        if has_zero:
+            centroids[zero] = 0
+        before, edges = edges, _edges(ordered, centroids)
+        if np.array_equal(edges, before):
+            break
+        starts, ends = edges[:-1], edges[1:]
+        full, empty = np.flatnonzero(ends > starts), np.flatnonzero(ends == starts)
+        centroids[full] = means(starts[full], ends[full])
+        spreads = ordered[ends[full] - 1] - ordered[starts[full]]
+        by_width = np.argsort(-(ends - starts)[full] * spreads.astype(np.float64) ** 2, kind="stable")
+        widest = full[by_width[spreads[by_width] > 0]][: len(empty)]
+        middle = (starts[widest] + ends[widest] + 1) // 2
+        centroids[widest] = means(starts[widest], middle)
+        centroids[empty[: len(widest)]] = means(middle, ends[widest])
+        if has_zero:
+            centroids[zero] = 0
+        centroids.sort()
+        zero = int(np.abs(centroids).argmin())
+    return centroids[np.diff(edges) > 0].astype(np.float32)
+
+
+def _edges(ordered: Any, centroids: Any) -> Any:
+    """Give where each centroid's run of nearest values starts, and where the last one ends."""
+    import numpy as np
+
+    between = ((centroids[1:] + centroids[:-1]) / 2).astype(ordered.dtype)
+    return np.concatenate([[0], np.searchsorted(ordered, between, "right"), [len(ordered)]])

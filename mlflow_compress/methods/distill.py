@@ -1,0 +1,101 @@
+"""A smaller model of the same kind, trained to give the outputs of the original."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Lt
+
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.imitation import Lesson, has_data, imitate, relative_error
+from mlflow_compress.sockets import Family, Method, Model, State
+from mlflow_compress.stacks import spaced, watched
+
+_STEPS, _RANDOM_STEPS = 1000, 10
+
+
+@dataclass
+class Distill(Method):
+    """Knowledge distillation: a smaller student learns to give the original's outputs.
+
+    The student has a share of the original's layers, spaced evenly, with their weights (transformers; of Whisper's only
+    the decoder's, and its encoder is not trained), or it is what `student(keep)` in the user's own file builds. Its
+    loss is the divergence from the original's softened class probabilities, or the relative squared error of other
+    outputs.
+
+    A step costs about as much as four forward passes of a batch; it runs on the GPU if there is one. The student learns
+    from the family's calibration inputs, never from what quality is scored on, and without labels. Where the family has
+    no data, these are random, and so is what the student learns from them.
+
+    Source: Hinton et al., arXiv 1503.02531, section 2; which layers: Sanh et al., DistilBERT, arXiv 1910.01108, section
+    3; of Whisper: Gandhi et al., Distil-Whisper, arXiv 2311.00430, section 3.
+
+    Attributes:
+        keep: share of the original's layers, or of its width, that the student has.
+        steps: updates of the weights; None: 1000 where the family has inputs to train on, 10 where they are random.
+        batch_size: inputs in each.
+        learning_rate: Adam's, at its highest; None: 1e-4 for transformers, 2e-3 for others.
+        loss: kl (class probabilities), mse (any outputs), or auto: kl where outputs are known to be scores of classes.
+        temperature: what scores are divided by in kl: above 1, small probabilities count more.
+        hidden: weight of the relative squared error of the hidden states between layers (transformers only).
+        seed: of the student's new weights, of the inputs, and of dropout.
+    """
+
+    changes: ClassVar[Literal["architecture"]] = "architecture"
+    takes: ClassVar[tuple[State, ...]] = ("float",)
+    excludes: ClassVar[Mapping[str, str]] = {
+        "yolo": "a smaller detector can take over no layers of it, and without labelled boxes none learns to detect "
+        "from random weights; prune_structured makes a smaller one that keeps its weights"
+    }
+
+    keep: Annotated[float, Gt(0), Lt(1)] = 0.5
+    steps: Annotated[int | None, Ge(0)] = None
+    batch_size: Annotated[int, Ge(1)] = 16
+    learning_rate: Annotated[float | None, Gt(0)] = None
+    loss: Literal["auto", "kl", "mse"] = "auto"
+    temperature: Annotated[float, Gt(0)] = 2.0
+    hidden: Annotated[float, Ge(0)] = 0.0
+    seed: Annotated[int, Ge(0)] = 0
+
+    def compress(self, model: Model, family: Family) -> Model:
+        """Make a student and train it; the original is left as it is.
+
+        Raises:
+            Unsupported: the family makes no smaller model of this one.
+        """
+        import torch
+
+        torch.manual_seed(self.seed)
+        student = family.student(model, self.keep)
+        sizes = [sum(each.numel() for each in every.module.parameters()) for every in (student, model)]
+        if sizes[0] >= sizes[1]:
+            raise Unsupported(f"the student has {sizes[0]:,} parameters, no fewer than the original's {sizes[1]:,}")
+        if self.hidden and "config" not in model.assets:
+            raise Unsupported("hidden states are known of transformers only: leave hidden at 0")
+        steps = (_STEPS if has_data(model, family) else _RANDOM_STEPS) if self.steps is None else self.steps
+        names = [field.name for field in dataclasses.fields(Lesson) if field.name != "steps"]
+        lesson = Lesson(steps, **{name: getattr(self, name) for name in names})
+        if self.hidden:
+            with watched(student) as seen, watched(model) as wanted:
+                imitate(student, model, family, lesson, lambda: self.hidden * _between(seen, wanted))
+        else:
+            imitate(student, model, family, lesson)
+        student.facts["student"] = f"{sizes[0]:,} of {sizes[1]:,} parameters"
+        return student
+
+
+def _between(seen: Mapping[str, list[Any]], wanted: Mapping[str, list[Any]]) -> Any:
+    """Give the mean relative error of the hidden states after the student's layers: a scalar.
+
+    A layer must give what the next one that was taken over got in the original: where the student has its layers 0, 2
+    and 5, what they give is compared with what 1, 4 and 5 give there.
+    """
+    errors = []
+    for name, states in seen.items():
+        targets = wanted[name]
+        ends = [*spaced(len(targets) - 1, len(states) - 1)[1:], len(targets) - 1]
+        errors += [relative_error(state, targets[end]) for state, end in zip(states[1:], ends, strict=True)]
+    return sum(errors) / len(errors)

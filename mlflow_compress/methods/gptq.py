@@ -1,0 +1,132 @@
+"""GPTQ: weights rounded one column after the other, each making up for the errors of those before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le
+
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.layers import count
+from mlflow_compress.sockets import Family, Method, Model, State
+
+_BLOCK = 128  # columns after which the errors are carried to the rest, all at once
+_FEW_ROWS = 0.1  # damping per input channel and row: else what few rows say by chance is taken for a rule
+
+
+@dataclass
+class Gptq(Method):
+    """GPTQ: linear weights rounded to few bits in groups, column by column, so that outputs on data change least.
+
+    Each rounding error is made up for in the columns that follow, by the inverse of the inputs' second moments (the
+    Hessian of the layer's squared output error). Layers are fitted in the order of execution, each to the inputs that
+    the rounded layers before it give, in one forward pass over all samples at once. Embeddings, convolutions,
+    normalisation, biases and a language model's head stay as they are. The weights are unpacked at every call: what
+    is saved is bytes, not time.
+
+    Source: Frantar et al., arXiv 2210.17323, algorithm 1, without reordering of columns.
+
+    Attributes:
+        bits: of a weight.
+        group_size: neighbouring weights of one output channel that share a scale and a zero point.
+        samples: samples of calibration data.
+        damping: added to the Hessian's diagonal, as a share of its mean; more where there are few inputs to a layer.
+        seed: of the choice of samples.
+    """
+
+    changes: ClassVar[Literal["architecture"]] = "architecture"
+    gives: ClassVar[State] = "packed"
+    excludes: ClassVar[Mapping[str, str]] = {"yolo": "its detectors have no linear layer"}
+
+    bits: Annotated[int, Ge(2), Le(8)] = 4
+    group_size: Annotated[int, Ge(8)] = 128
+    samples: Annotated[int, Ge(1)] = 32
+    damping: Annotated[float, Gt(0), Le(1)] = 0.01
+    seed: Annotated[int, Ge(0)] = 0
+
+    def compress(self, model: Model, family: Family) -> Model:
+        """Round the weights in place.
+
+        Raises:
+            Unsupported: there is no linear layer to round.
+        """
+        import torch
+
+        from mlflow_compress.calibration import Inputs, fit_in_order
+        from mlflow_compress.packing import Packed, PackedLinear, packable
+
+        def fitted(layer: Any, inputs: Inputs | None) -> PackedLinear:
+            if inputs is None:
+                return PackedLinear(Packed.of(layer.weight, self.bits, self.group_size), layer.bias)
+            damping = self.damping + _FEW_ROWS * layer.in_features / inputs.rows
+            return PackedLinear(rounded(layer.weight, inputs.gram, self.bits, self.group_size, damping), layer.bias)
+
+        layers, total = packable(model.module, self.bits, self.group_size), count(model.module, torch.nn.Linear)
+        if not layers:
+            raise Unsupported(f"there is no linear layer that {self.bits} bits would make smaller")
+        fit_in_order(model, family, layers, self.samples, self.seed, fitted)
+        model.facts["layers"] = f"{len(layers)} of {total} linear layers"
+        return model
+
+    def rebuild(self, model: Model, family: Family) -> Model:
+        """Put empty packed layers in place, so that no float32 copy is ever held."""
+        from mlflow_compress.packing import leave_empty
+
+        model.module = leave_empty(model.module, self.bits, self.group_size)
+        return model
+
+
+def rounded(weight: Any, gram: Any, bits: int, group_size: int, damping: float) -> Any:
+    """Round a weight so that the layer's outputs change least.
+
+    Args:
+        weight: [out, in].
+        gram: second moments of the inputs [in, in].
+        bits: of a weight.
+        group_size: weights that share a scale and a zero point.
+        damping: added to the diagonal of the second moments, as a share of its mean.
+
+    Returns:
+        The weight as `packing.Packed`.
+    """
+    import torch
+
+    from mlflow_compress.packing import Grid, Packed
+
+    packed = Packed(weight.shape, bits, group_size)
+    factor = _inverse_factor(gram, damping)
+    left = weight.detach().float().T.contiguous()  # [in, out]: a column of the weight is a row in memory
+    codes = torch.empty(left.shape, dtype=torch.uint8)
+    grids = []
+    for start in range(0, packed.columns, packed.group_size):
+        end = min(start + packed.group_size, packed.columns)
+        grids.append(grid := Grid.over(left[start:end].T, bits))
+        for first in range(start, end, _BLOCK):
+            last = min(first + _BLOCK, end)
+            errors = torch.empty(last - first, packed.rows)
+            for index in range(first, last):
+                codes[index] = grid.encode(left[index, :, None]).squeeze(-1)
+                error = errors[index - first]
+                torch.sub(left[index], grid.decode(codes[index, :, None]).squeeze(-1), out=error)
+                error /= factor[index, index]
+                left[index + 1 : last].addr_(factor[index, index + 1 : last], error, alpha=-1)
+            left[last:].addmm_(factor[first:last, last:].T, errors, alpha=-1)
+    scales = torch.cat([grid.scales for grid in grids], 1)
+    return packed.fill(codes.T, scales, torch.cat([grid.zeros for grid in grids], 1))
+
+
+def _inverse_factor(gram: Any, damping: float) -> Any:
+    """Give the upper triangular U with U^T U the inverse of the damped matrix.
+
+    Mirrored along both axes, the lower Cholesky factor becomes upper: gram = R R^T, and U is the inverse of R.
+    """
+    import torch
+
+    damped = gram.double()
+    diagonal = damped.diagonal()
+    diagonal += (damping * diagonal.mean()).clamp(min=torch.finfo(torch.float32).tiny)
+    mirrored = torch.linalg.cholesky(damped.flip(0, 1)).flip(0, 1)
+    identity = torch.eye(len(damped), dtype=damped.dtype)
+    return torch.linalg.solve_triangular(mirrored, identity, upper=True).float()

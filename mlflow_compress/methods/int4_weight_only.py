@@ -1,0 +1,69 @@
+"""Weights rounded to 4 bits, without data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge
+
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.layers import count
+from mlflow_compress.sockets import Family, Method, Model, State
+
+_BITS = 4
+
+
+@dataclass
+class Int4WeightOnly(Method):
+    """Weights of linear and convolution layers rounded to 4 bits in groups, two to a byte; activations stay float.
+
+    Each group of weights of one output channel has a scale (bfloat16) and a zero point. Normalisation and biases stay
+    as they are, and so do embeddings and a language model's head unless `embeddings` is set. The weights are unpacked
+    at every call: what is saved is bytes, not time.
+
+    The layers are our own. Those of torchao for a CPU keep the layout of the machine that packed them, so they can't be
+    restored on another, and need AVX-512 to be fast; its other int4 layouts are for GPUs.
+
+    Source: Jacob et al., arXiv 1712.05877, equation 1; groups as in Dettmers and Zettlemoyer, arXiv 2212.09720.
+
+    Attributes:
+        group_size: neighbouring weights of one output channel that share a scale and a zero point.
+        embeddings: pack embeddings and the head too; tied ones stay tied.
+    """
+
+    changes: ClassVar[Literal["architecture"]] = "architecture"
+    gives: ClassVar[State] = "packed"
+
+    group_size: Annotated[int, Ge(8)] = 128
+    embeddings: bool = False
+
+    def compress(self, model: Model, family: Family) -> Model:
+        """Round the weights in place.
+
+        Raises:
+            Unsupported: there is no layer whose weights would take fewer bits.
+        """
+        from torch import nn
+
+        from mlflow_compress.packing import CONVOLUTIONS
+
+        total = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding)
+        if not (packed := self._pack(model, filled=True)):
+            raise Unsupported("there is no linear or convolution layer that 4 bits would make smaller")
+        model.facts["layers"] = f"{packed} of {total} linear, convolution and embedding layers"
+        return model
+
+    def rebuild(self, model: Model, family: Family) -> Model:
+        """Put empty packed layers in place, so that no float32 copy is ever held."""
+        self._pack(model, filled=False)
+        return model
+
+    def _pack(self, model: Model, filled: bool) -> int:
+        from torch import nn
+
+        from mlflow_compress.packing import CONVOLUTIONS, pack_layers
+
+        kinds = (nn.Linear, *CONVOLUTIONS)
+        model.module, packed = pack_layers(model.module, _BITS, self.group_size, kinds, self.embeddings, filled)
+        return packed

@@ -1,0 +1,70 @@
+"""Weights rounded to 8 bits, without data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.layers import called, count
+from mlflow_compress.sockets import Family, Method, Model, State
+
+_BITS = 8
+_ROW = 2**31  # no row of weights is longer: the whole of it is one group
+
+
+@dataclass
+class Int8WeightOnly(Method):
+    """Weights of linear and convolution layers rounded to 8 bits; activations stay in floating point.
+
+    Each output channel has a scale of its own. Linear layers are torchao's; convolutions, which it has none for, are
+    ours, and so are packed embeddings, which it would unpack whole for each token. Normalisation and biases stay as
+    they are, and so do embeddings and a language model's head unless `embeddings` is set. The weights are unpacked at
+    every call: what is saved is bytes, not time.
+
+    Source: Jacob et al., arXiv 1712.05877, equation 1; torchao.quantization.Int8WeightOnlyConfig.
+
+    Attributes:
+        embeddings: round embeddings and the head too; tied ones stay tied.
+    """
+
+    changes: ClassVar[Literal["architecture"]] = "architecture"
+    gives: ClassVar[State] = "packed"
+    needs: ClassVar[tuple[str, ...]] = ("torchao",)
+    extra: ClassVar[str] = "quantization"
+
+    embeddings: bool = False
+
+    def compress(self, model: Model, family: Family) -> Model:
+        """Round the weights in place.
+
+        Raises:
+            Unsupported: there is no linear or convolution layer.
+        """
+        from torch import nn
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+        from mlflow_compress.packing import CONVOLUTIONS
+
+        total = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding)
+        packed = self._pack(model, filled=True)
+        layers = set(called(model.module, nn.Linear, head=self.embeddings))
+        if not packed and not layers:
+            raise Unsupported("there is no linear or convolution layer to round")
+        config = Int8WeightOnlyConfig(set_inductor_config=False)
+        quantize_(model.module, config, filter_fn=lambda layer, _: layer in layers)
+        model.facts["layers"] = f"{packed + len(layers)} of {total} linear, convolution and embedding layers"
+        return model
+
+    def rebuild(self, model: Model, family: Family) -> Model:
+        """Put empty packed layers in place; torchao's weights come from the file, whose reader must know their type."""
+        from torchao.quantization import Int8Tensor  # noqa: F401  (registers itself)
+
+        self._pack(model, filled=False)
+        return model
+
+    def _pack(self, model: Model, filled: bool) -> int:
+        from mlflow_compress.packing import CONVOLUTIONS, pack_layers
+
+        model.module, packed = pack_layers(model.module, _BITS, _ROW, CONVOLUTIONS, self.embeddings, filled)
+        return packed

@@ -1,0 +1,213 @@
+"""Each weight matrix as a product of two thin ones: truncated singular value decomposition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Lt
+
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.layers import head_of, replace, sharing
+from mlflow_compress.sockets import Family, Method, Model
+
+_HALVINGS = 50  # of an interval of shares: as fine as a float
+
+
+@dataclass
+class LowRank(Method):
+    """Truncated SVD: a linear layer or convolution becomes two thin ones, where these have fewer parameters.
+
+    A linear layer [out, in] of rank r becomes [r, in] and [out, r]; a convolution becomes one with r filters of the
+    same kernel, and one of 1x1. A language model's head, layers that share their weight with another, convolutions in
+    groups, and layers whose weight torch's own transformer modules read by themselves are left alone.
+
+    Ranks are spread so that every layer keeps the same share of its energy, the sum of its squared singular values; a
+    layer that two thin ones of its rank would not make smaller stays whole. With `samples`, what is kept are the
+    principal components of each layer's outputs on calibration data (not centred) rather than those of its weights: the
+    least squared error of the outputs at that rank. Trained weights are seldom of low rank, outputs more so. There is
+    no retraining: expect to lose quality.
+
+    Source: Denton et al., arXiv 1404.0736 (linear layers); Zhang et al., arXiv 1505.06798, section 2.1 (convolutions,
+    and components of the outputs); Eckart and Young, Psychometrika 1936.
+
+    Attributes:
+        ratio: share of these layers' weights that is kept, in all.
+        energy: share of each layer's energy that is kept; if given, it decides and not the ratio.
+        samples: calibration samples to see the outputs on; 0 goes by the weights alone.
+    """
+
+    changes: ClassVar[Literal["architecture"]] = "architecture"
+
+    ratio: Annotated[float, Gt(0), Lt(1)] = 0.5
+    energy: Annotated[float, Gt(0), Lt(1)] | None = None
+    samples: Annotated[int, Ge(0)] = 0
+
+    def compress(self, model: Model, family: Family) -> Model:
+        """Split layers in place.
+
+        Raises:
+            Unsupported: no layer gets smaller.
+        """
+        whole = _layers(model.module)
+        moments = _output_moments(model, family, whole, self.samples) if self.samples else {}
+        spectra = {layer: _spectrum(layer, moments.get(layer)) for layer in whole}
+        energies = {layer: each for layer, (each, _) in spectra.items()}
+        share = _share(energies, self.ratio) if self.energy is None else self.energy
+        split = {}
+        for layer, (_, directions) in spectra.items():
+            rank = _rank(energies[layer], share)
+            if _weights(layer, rank) < layer.weight.numel():
+                split[layer] = _halves(layer, directions[:, :rank])
+        if not split:
+            raise Unsupported("no layer gets smaller at such a rank" if whole else "there is no layer to split")
+        before = sum(layer.weight.numel() for layer in whole)
+        after = sum(half.weight.numel() for layer in whole for half in split.get(layer, [layer]))
+        model.facts["layers"] = f"{len(split)} of {len(whole)} layers split, {after / before:.0%} of their weights left"
+        names = {layer: name for name, layer in model.module.named_modules()}
+        _note(model, {names[layer]: halves[0].weight.shape[0] for layer, halves in split.items()})
+        model.module = replace(model.module, split)
+        return model
+
+    def rebuild(self, model: Model, family: Family) -> Model:
+        """Split the layers that the family noted."""
+        from torch import nn
+
+        for name, rank in _noted(model).items():
+            layer = model.module.get_submodule(name)
+            if not isinstance(layer, nn.Sequential):
+                model.module = replace(model.module, {layer: _unfilled(layer, rank)})
+        return model
+
+
+def _share(energies: Mapping[Any, Any], ratio: float) -> float:
+    """Give the greatest share of energy at which the layers keep `ratio` of their weights, in all."""
+    most = ratio * sum(layer.weight.numel() for layer in energies)
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        kept = sum(min(_weights(layer, _rank(each, middle)), layer.weight.numel()) for layer, each in energies.items())
+        low, high = (middle, high) if kept <= most else (low, middle)
+    return low
+
+
+def _rank(energies: Any, share: float) -> int:
+    """Give the least rank that keeps a share of the energy."""
+    return 1 + int((energies.cumsum(0) < share * energies.sum()).sum())
+
+
+def _weights(layer: Any, rank: int) -> int:
+    """Count the weights of a layer's two halves."""
+    return rank * (len(layer.weight) + int(layer.weight[0].numel()))
+
+
+def _layers(module: Any) -> list[Any]:
+    """Give the layers that can be split."""
+    from torch import nn
+
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    readers = (nn.MultiheadAttention, nn.TransformerEncoderLayer)  # of their linear layers' weights, past `forward`
+    fixed = {child for parent in module.modules() if isinstance(parent, readers) for child in parent.children()}
+    fixed.add(head_of(module))
+    alone = (each[0] for each in sharing(module) if len(each) == 1)
+    found = (each for each in alone if type(each) in kinds and each not in fixed)
+    return [layer for layer in found if getattr(layer, "groups", 1) == 1]
+
+
+def _spectrum(layer: Any, moments: Any) -> tuple[Any, Any]:
+    """Give energies [n], the greatest first, and their orthonormal directions [out, n], n the lesser of out and in.
+
+    Args:
+        layer: the layer, with a weight matrix [out, in].
+        moments: of its outputs (see `_output_moments`); None for those of its weights.
+    """
+    import torch
+
+    basis, inside = _basis(layer)
+    energies, vectors = torch.linalg.eigh(inside @ inside.T if moments is None else moments)
+    return energies.flip(0).clamp_min(0), (basis @ vectors.flip(1)).float()
+
+
+def _basis(layer: Any) -> tuple[Any, Any]:
+    """Give an orthonormal basis [out, n] of the layer's outputs, and its weights in that basis [n, in]."""
+    import torch
+
+    weight = layer.weight.detach().flatten(1).double()
+    rows, columns = weight.shape
+    return torch.linalg.qr(weight) if rows > columns else (torch.eye(rows, dtype=weight.dtype), weight)
+
+
+def _output_moments(model: Model, family: Family, layers: list[Any], samples: int) -> dict[Any, Any]:
+    """Give the sum of z z^T [n, n] over each layer's outputs without bias, z being an output in the layer's basis."""
+    import torch
+
+    moments: dict[Any, Any] = {}
+    bases = {layer: _basis(layer)[0].float() for layer in layers}
+
+    def see(layer: Any, inputs: Any, output: Any) -> None:
+        vectors = output.float().movedim(1 - layer.weight.dim(), -1)  # channels stand before the places
+        vectors = vectors - (0 if layer.bias is None else layer.bias.float())
+        inside = vectors.reshape(-1, vectors.shape[-1]) @ bases[layer]
+        moments[layer] = moments.get(layer, 0) + (inside.T @ inside).double()
+
+    hooks = [layer.register_forward_hook(see) for layer in layers]
+    try:
+        with torch.no_grad():
+            for batch in family.calibration(model, samples, seed=0):
+                family.forward(model, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return moments
+
+
+def _halves(layer: Any, directions: Any) -> Any:
+    """Give the two layers that keep what lies in orthonormal directions [out, rank] of a layer's outputs."""
+    import torch
+
+    weight = layer.weight
+    halves = _unfilled(layer, directions.shape[1])
+    for half, factor in zip(halves, (directions.T @ weight.flatten(1).float(), directions), strict=True):
+        half.weight = torch.nn.Parameter(factor.to(weight.dtype).reshape(half.weight.shape), requires_grad=False)
+    halves[1].bias = layer.bias
+    return halves
+
+
+def _unfilled(layer: Any, rank: int) -> Any:
+    """Give the two layers without memory for their parameters."""
+    from torch import nn
+
+    has_bias = layer.bias is not None
+    if isinstance(layer, nn.Linear):
+        halves = nn.Sequential(
+            nn.Linear(layer.in_features, rank, bias=False, device="meta"),
+            nn.Linear(rank, layer.out_features, bias=has_bias, device="meta"),
+        )
+    else:
+        place = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "padding_mode")}
+        halves = nn.Sequential(
+            type(layer)(layer.in_channels, rank, layer.kernel_size, bias=False, device="meta", **place),
+            type(layer)(rank, layer.out_channels, 1, bias=has_bias, device="meta"),
+        )
+    for name in layer.__constants__:  # Whisper asks its convolutions for their stride
+        setattr(halves, name, getattr(layer, name))
+    return halves.eval()
+
+
+def _note(model: Model, ranks: Mapping[str, int]) -> None:
+    """Put ranks by layer's name where the family keeps what is not as its code builds it."""
+    if "config" in model.assets:
+        model.assets["config"].low_ranks = {**_noted(model), **ranks}
+        return
+    structure = model.assets.setdefault("structure", {})
+    for name, rank in ranks.items():
+        sizes = structure.setdefault(name, {"numbers": {}, "parameters": {}, "buffers": {}})
+        sizes["numbers"]["low_rank"] = rank
+
+
+def _noted(model: Model) -> dict[str, int]:
+    if "config" in model.assets:
+        return dict(getattr(model.assets["config"], "low_ranks", {}))
+    numbers = {name: sizes["numbers"] for name, sizes in model.assets.get("structure", {}).items()}
+    return {name: each["low_rank"] for name, each in numbers.items() if "low_rank" in each}

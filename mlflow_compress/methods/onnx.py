@@ -1,0 +1,38 @@
+"""The model in ONNX Runtime, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from mlflow_compress.exporting import Call, ExportMethod, Values
+from mlflow_compress.onnx_graphs import Session, write
+from mlflow_compress.sockets import Family, Graph, Model
+
+
+@dataclass
+class Onnx(ExportMethod):
+    """ONNX Runtime on the CPU, in float32: the same numbers through another runtime, which fuses operators.
+
+    All layers, as the family's graphs hold them; sizes stay as they were. Constants that the exporter computes
+    beforehand take the place of what they are computed from, and equal tensors are kept once. Generation runs a graph
+    for each token, and its loop stays in Python.
+
+    Source: torch.onnx.export (of torch.export), onnxruntime.InferenceSession.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
+    extra: ClassVar[str] = "onnx"
+    tolerance: ClassVar[float] = 0.01
+
+    def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
+        """Write `NAME.onnx` for each graph."""
+        for name, graph in graphs.items():
+            write(graph, folder / f"{name}.onnx")
+        return model
+
+    def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
+        """Open a file in ONNX Runtime."""
+        return Session(folder / f"{name}.onnx", buffers)

@@ -1,0 +1,261 @@
+"""Whole channels, attention heads, neurons or layers removed: the model is smaller in fact."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Lt
+
+from mlflow_compress import detectors, stacks
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.imitation import Lesson, has_data, imitate
+from mlflow_compress.sockets import Family, Method, Model, State
+
+_STEPS = 300
+_CALIBRATION = 8  # inputs from which the influence of layers is told
+_ROUNDING = 1e-9  # 1 - 0.9 is less than 0.1
+_SIZES = "structure"  # asset: what is not as the family's code builds it
+
+
+@dataclass
+class PruneStructured(Method):
+    """Structured pruning: removes whole channels, attention heads, neurons or layers, the least important ones.
+
+    `channels`: outputs of every convolution and linear layer with all that depends on them, the same share of each; the
+    model's own inputs and outputs stay (own modules and detectors; in detectors the attention blocks too). `heads`,
+    `neurons`: attention heads and feed-forward neurons of every layer of a transformers model, embeddings and hidden
+    states keep their width. `layers`: whole layers of each stack. Half of the channels leave about a quarter of the
+    weights; half of the heads and neurons leave half of the layers' weights.
+
+    Without training afterwards the quality falls far. So the pruned model is trained for some steps to give the
+    original's outputs, on the family's calibration inputs; a step costs about as much as four forward passes of a
+    batch.
+
+    It can't prune a module whose code has widths in numbers (`view`, `split`, `chunk`).
+
+    Source: channels: Fang et al., DepGraph, arXiv 2301.12900, torch_pruning's MagnitudePruner; norms: Li et al.,
+    Pruning Filters, arXiv 1608.08710; layers: Men et al., ShortGPT, arXiv 2403.03853; training: Hinton et al., arXiv
+    1503.02531.
+
+    Attributes:
+        amount: share of the channels, heads, neurons or layers that is removed.
+        what: channels, heads, neurons, layers, or auto: heads and neurons of transformers, channels of others.
+        norm: whose value for all weights that go together says how important they are: l1 or l2. Of layers it is the
+            change that they make to the hidden state.
+        steps: of training afterwards; None: 300 where the family has inputs to train on, else 0.
+        batch_size: inputs in each.
+        learning_rate: Adam's, at its highest; None: 1e-4 for transformers, 2e-3 for others.
+        loss: kl (class probabilities), mse (any outputs), or auto: kl where outputs are known to be scores of classes.
+        seed: of the inputs and of dropout.
+    """
+
+    changes: ClassVar[Literal["architecture"]] = "architecture"
+    takes: ClassVar[tuple[State, ...]] = ("float",)
+    needs: ClassVar[tuple[str, ...]] = ("torch-pruning",)
+    extra: ClassVar[str] = "pruning"
+
+    amount: Annotated[float, Gt(0), Lt(1)] = 0.5
+    what: Literal["auto", "channels", "heads", "neurons", "layers"] = "auto"
+    norm: Literal["l1", "l2"] = "l2"
+    steps: Annotated[int | None, Ge(0)] = None
+    batch_size: Annotated[int, Ge(1)] = 16
+    learning_rate: Annotated[float | None, Gt(0)] = None
+    loss: Literal["auto", "kl", "mse"] = "auto"
+    seed: Annotated[int, Ge(0)] = 0
+
+    def compress(self, model: Model, family: Family) -> Model:
+        """Prune in place, and train what is left.
+
+        Raises:
+            Unsupported: the model has none of what is to be removed, or too little, or its code does not allow it.
+        """
+        steps = (_STEPS if has_data(model, family) else 0) if self.steps is None else self.steps
+        teacher = dataclasses.replace(model, module=copy.deepcopy(model.module)) if steps else None
+        before = _parameters(model)
+        shapes = _shapes(model, family)
+        is_transformer = "config" in model.assets
+        what = self.what if self.what != "auto" else "heads and neurons" if is_transformer else "channels"
+        if what == "layers":
+            told = self._drop_layers(model, family)
+        elif what == "channels":
+            told = self._drop_channels(model, family)
+        else:
+            told = ", ".join(
+                done
+                for name, drop in (("heads", stacks.drop_heads), ("neurons", stacks.drop_neurons))
+                if name in what and (done := drop(model, self.amount, self._power))
+            )
+        if not told or (after := _parameters(model)) == before:
+            raise Unsupported(f"amount={self.amount:g} leaves all {what}: there are none, or too few")
+        if _shapes(model, family) != shapes:
+            raise Unsupported("it would change the shape of the outputs")
+        model.facts["kept"] = f"{told}; {after:,} of {before:,} parameters"
+        if teacher is not None:
+            model.module.requires_grad_(True)
+            lesson = Lesson(steps, self.batch_size, self.learning_rate, self.loss, seed=self.seed)
+            for each in (model.module, teacher.module):
+                detectors.forget_anchors(each)
+            imitate(model, teacher, family, lesson)
+            detectors.forget_anchors(model.module)
+        return model
+
+    @property
+    def _power(self) -> int:
+        return 1 if self.norm == "l1" else 2
+
+    def _drop_layers(self, model: Model, family: Family) -> str:
+        """Drop the layers of each stack that change the hidden state least; say what was done."""
+        import torch
+
+        sums: dict[str, Any] = {}
+        batches = family.calibration(model, _CALIBRATION, self.seed)
+        with torch.no_grad(), stacks.watched(model) as seen:
+            for batch in batches:
+                family.forward(model, batch)
+                for name, hidden in seen.items():
+                    sums[name] = sums.get(name, 0) + torch.tensor(stacks.influence(hidden))
+        told = []
+        for stack in stacks.stacks(model):
+            influence = sums[stack.name]
+            if (left := stacks.share(len(influence), self.amount)) < len(influence):
+                stacks.keep_layers(model, stack, sorted(influence.topk(left).indices.tolist()))
+                told.append(f"{left} of {len(influence)} layers of {stack.name}")
+        return ", ".join(told)
+
+    def _drop_channels(self, model: Model, family: Family) -> str:
+        """Drop channels, and note the new sizes in the model's assets, which its family writes; say what was done."""
+        import torch
+        from torch_pruning import importance
+        from torch_pruning.pruner import MagnitudePruner
+
+        if "config" in model.assets:
+            raise Unsupported("channels are of convolutional nets: say what=heads, neurons or layers of a transformer")
+        module = model.module
+        before = _sizes(module)
+        batch = family.batch(model, model.batch_size, self.seed)
+        inputs = batch if isinstance(batch, (list, tuple)) else [batch]
+        norm = importance.GroupMagnitudeImportance(self._power, group_reduction="sum", normalizer=None)
+        module.requires_grad_(True)  # the graph is followed along the gradients
+        try:
+            with torch.enable_grad(), _followed(module) as followed:
+                outputs: list[Any] = []
+
+                def forward(module: Any, inputs: Any) -> Any:
+                    outputs.append(followed.forward(module, inputs))
+                    return outputs
+
+                pruner = MagnitudePruner(
+                    module,
+                    inputs,
+                    norm,
+                    pruning_ratio=self.amount - _ROUNDING,
+                    ignored_layers=followed.fixed,
+                    forward_fn=forward,
+                )
+                pruner.ignored_layers += _last(pruner, outputs)
+                pruner.step()
+        except Exception as error:
+            raise Unsupported(f"its channels can't be followed: {_line(error)}") from error
+        module.requires_grad_(False)
+        after = _sizes(module)
+        changed = {name: sizes for name, sizes in after.items() if sizes != before[name]}
+        model.assets[_SIZES] = {**model.assets.get(_SIZES, {}), **changed}
+        layers = [_channels(before[name]) for name in before if _channels(before[name])]
+        fewer = sum(_channels(before[name]) != _channels(after[name]) for name in before)
+        return f"fewer channels in {fewer} of {len(layers)} convolution and linear layers" if fewer else ""
+
+    def rebuild(self, model: Model, family: Family) -> Model:
+        """Give the layers the sizes that the family kept: heads by the config, channels one by one."""
+        if "config" in model.assets:
+            stacks.narrow(model)
+        for name, sizes in model.assets.get(_SIZES, {}).items():
+            _resize(model.module.get_submodule(name), sizes)
+        return model
+
+
+def _parameters(model: Model) -> int:
+    return sum(each.numel() for each in model.module.parameters())
+
+
+def _shapes(model: Model, family: Family) -> list[Any]:
+    """Give the shapes of all tensors that one forward pass gives.
+
+    Raises:
+        Unsupported: it raises.
+    """
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    try:
+        with torch.no_grad():
+            outputs = family.forward(model, family.batch(model, model.batch_size, 0))
+    except Exception as error:
+        raise Unsupported(f"the pruned model can't run: {_line(error)}") from error
+    return [each.shape for each in tree_leaves(outputs) if isinstance(each, torch.Tensor)]
+
+
+@contextlib.contextmanager
+def _followed(module: Any) -> Iterator[detectors.Separated]:
+    """Put a module into a form whose channels can be followed."""
+    if detectors.is_detector(module):
+        with detectors.separated(module) as separated:
+            yield separated
+    else:
+        yield detectors.Separated(lambda module, inputs: module(*inputs), [])
+
+
+def _last(pruner: Any, outputs: Any) -> list[Any]:
+    """Give the layers whose channels are channels of the model's outputs."""
+    from torch.utils._pytree import tree_leaves
+
+    ends = {each.grad_fn for each in tree_leaves(outputs) if getattr(each, "grad_fn", None) is not None}
+    graph = pruner.DG
+    found = []
+    for group in graph.get_all_groups(root_module_types=pruner.root_module_types):
+        made = [dep.target for dep, _ in group if graph.is_out_channel_pruning_fn(dep.handler)]
+        if any(node.grad_fn in ends for node in made):
+            found += [node.module for node in made]
+    return found
+
+
+def _sizes(module: Any) -> dict[str, dict[str, Any]]:
+    """Give what shapes are made of, by the submodule's name: whole numbers, tuples of them, shapes of tensors."""
+    return {
+        name: {
+            "numbers": {key: value for key, value in vars(each).items() if _is_number(value)},
+            "parameters": {key: list(value.shape) for key, value in each.named_parameters(recurse=False)},
+            "buffers": {key: list(value.shape) for key, value in each.named_buffers(recurse=False)},
+        }
+        for name, each in module.named_modules()
+    }
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int or (type(value) is tuple and all(type(each) is int for each in value))
+
+
+def _channels(sizes: Mapping[str, Any]) -> int:
+    return int(sizes["numbers"].get("out_channels") or sizes["numbers"].get("out_features") or 0)
+
+
+def _resize(module: Any, sizes: Mapping[str, Any]) -> None:
+    """Give a module these sizes, with empty tensors."""
+    import torch
+    from torch import nn
+
+    for key, value in sizes["numbers"].items():
+        setattr(module, key, tuple(value) if isinstance(value, list) else value)
+    for key, shape in sizes["parameters"].items():
+        setattr(module, key, nn.Parameter(torch.empty(shape), requires_grad=False))
+    for key, shape in sizes["buffers"].items():
+        if list(getattr(module, key).shape) != shape:
+            setattr(module, key, torch.empty(shape))
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

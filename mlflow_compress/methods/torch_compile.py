@@ -1,0 +1,96 @@
+"""The model compiled by torch while it runs."""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from mlflow_compress.errors import UnknownName, Unsupported
+from mlflow_compress.sockets import Family, Method, Model, State
+
+_MOST_VARIANTS = 64  # of one function: the lengths and caches that decoders and scoring come with
+
+
+@dataclass
+class TorchCompile(Method):
+    """torch.compile: the model's graphs compiled to fused kernels in its first calls.
+
+    Every layer is compiled, and the weights are saved as they are. Compiling belongs to the warm-up: it takes a minute
+    or so, and memory, which is in the peak of the whole process but not in that of the timed phase
+    (`ram_peak_run_mib`). The first call of all runs as it is, so that what a model makes only once (a detector's
+    anchors) is not compiled in. Where a model does what can't be captured, its graph is cut.
+
+    It needs a C++ compiler and Python's headers, for CUDA too.
+
+    Source: torch.compile; Ansel et al., PyTorch 2, ASPLOS 2024.
+
+    Attributes:
+        mode: `reduce-overhead` uses CUDA graphs, `max-autotune` also times several kernels; both are for CUDA.
+        backend: what compiles what was captured: `inductor`, or another one that torch knows.
+    """
+
+    changes: ClassVar[Literal["architecture"]] = "architecture"
+    takes: ClassVar[tuple[State, ...]] = ("float", "half", "packed")
+    gives: ClassVar[State] = "runtime"
+
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
+    backend: str = "inductor"
+
+    def compress(self, model: Model, family: Family) -> Model:
+        """Check that it can be compiled where it will be restored; nothing is compiled yet.
+
+        Raises:
+            Unsupported: there is no compiler.
+            UnknownName: torch knows no such backend.
+        """
+        import torch
+
+        backends = torch.compiler.list_backends(exclude_tags=())
+        if self.backend not in backends:
+            raise UnknownName("backend", self.backend, backends)
+        if self.backend == "inductor":
+            _require_compiler()
+        model.facts["compiled"] = f"by {self.backend} in the warm-up, in mode {self.mode}"
+        return model
+
+    def rebuild(self, model: Model, family: Family) -> Model:
+        """Have the module compiled after its first call."""
+        from torch._dynamo import config
+
+        config.recompile_limit = max(config.recompile_limit, _MOST_VARIANTS)
+        self._compile_later(model.module)
+        if getattr(getattr(model.module, "config", None), "is_encoder_decoder", False):
+            self._compile_later(model.module.get_encoder())  # it is also called on its own
+        return model
+
+    def _compile_later(self, module: Any) -> None:
+        def after_first_call(module: Any, inputs: Any, output: Any) -> None:
+            hook.remove()
+            options = {} if self.mode == "default" else {"mode": self.mode}
+            module.compile(backend=self.backend, **options)
+
+        hook = module.register_forward_hook(after_first_call)
+
+
+def _require_compiler() -> None:
+    """Raise where Inductor will not find what it compiles with.
+
+    Raises:
+        Unsupported: there is no C++ compiler, or Python's headers are missing.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        wanted = os.environ.get("CXX", "g++")
+        raise Unsupported(
+            f"Inductor needs a C++ compiler, and {wanted} can't be run: install g++, or set CXX"
+        ) from None
+    headers = Path(sysconfig.get_paths()["include"], "Python.h")
+    if not headers.is_file():
+        raise Unsupported(f"Inductor needs Python's headers, and there is no {headers}: install python3-dev")

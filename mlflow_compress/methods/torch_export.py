@@ -1,0 +1,66 @@
+"""The model as a graph of ATen operators, exported ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.exporting import Call, ExportMethod, Values, quiet
+from mlflow_compress.graphs import TorchCall, reason
+from mlflow_compress.sockets import Family, Graph, Model, State
+
+
+@dataclass
+class TorchExport(ExportMethod):
+    """torch.export: the model as one graph of ATen operators, run by torch without the model's own code.
+
+    Every layer is in it, with the weights as they are: the size stays. The operators are still called one by one from
+    Python, so what is gained is the model's own Python code: it is what other compilers start from rather than a faster
+    model. Models whose path depends on the values of their inputs can't be exported.
+
+    Source: torch.export.export (non-strict), torch.export.save.
+    """
+
+    takes: ClassVar[tuple[State, ...]] = ("float", "half")
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    tolerance: ClassVar[float] = 1e-3
+
+    def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
+        """Export each graph into a file.
+
+        Raises:
+            Unsupported: the model's path depends on its inputs, or its lengths can't be dynamic.
+        """
+        import torch
+
+        for name, graph in graphs.items():
+            dynamic = tuple(
+                dict.fromkeys(graph.dynamic.get(each, ()), torch.export.Dim.DYNAMIC) for each in graph.inputs
+            )
+            try:
+                with torch.no_grad():
+                    program = torch.export.export(
+                        graph.module, tuple(graph.inputs.values()), dynamic_shapes=dynamic, strict=False
+                    )
+            except Exception as error:  # of torch._dynamo, of symbolic shapes, of the module itself
+                raise Unsupported(f"torch.export can't export it: {reason(error)}") from error
+            torch.export.save(program, _file(folder, name))
+        return model
+
+    def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
+        """Read a graph onto the model's device."""
+        import torch
+        from torch.export.passes import move_to_device_pass
+
+        with quiet():
+            program = torch.export.load(_file(folder, name))
+            if model.device != "cpu":
+                program = move_to_device_pass(program, model.device)
+            return TorchCall(program.module())
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.pt2"

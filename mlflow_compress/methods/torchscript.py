@@ -1,0 +1,71 @@
+"""The model traced into TorchScript, which torch runs without the model's Python code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.exporting import Call, ExportMethod, Values, quiet
+from mlflow_compress.graphs import TorchCall, reason
+from mlflow_compress.sockets import Family, Graph, Model, State
+
+
+@dataclass
+class Torchscript(ExportMethod):
+    """TorchScript: the model traced once, run by torch without Python.
+
+    Every layer is in it, with the weights as they are: the size stays, and what is gained is Python's share of a call,
+    which is much of a small model's and little of a large one's. The traces are not frozen, nor optimised for
+    inference: on CPUs neither made large models faster, and the latter made small ones slower. What a model decides by
+    the values of its inputs is decided once, in tracing.
+
+    torch marks TorchScript as deprecated in favour of torch.export, which has no runtime of its own in Python.
+
+    Source: torch.jit.trace, torch.jit.save.
+    """
+
+    takes: ClassVar[tuple[State, ...]] = ("float", "half")
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    tolerance: ClassVar[float] = 1e-3
+
+    def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
+        """Trace each graph into a file.
+
+        Raises:
+            Unsupported: the model can't be traced.
+        """
+        import torch
+
+        for name, graph in graphs.items():
+            try:
+                with torch.no_grad():
+                    traced = torch.jit.trace(graph.module, tuple(graph.inputs.values()), check_trace=False)
+            except Exception as error:  # whatever the module does with what is no tensor now
+                raise Unsupported(f"torch.jit.trace can't trace it: {reason(error)}") from error
+            torch.jit.save(traced, str(_file(folder, name)))
+        return model
+
+    def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
+        """Read a graph onto the model's device."""
+        import torch
+
+        with quiet():
+            module = torch.jit.load(str(_file(folder, name)), map_location=model.device)
+        _move_constants(module, model.device)
+        return TorchCall(module)
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.ts"
+
+
+def _move_constants(module: Any, device: str) -> None:
+    """Let the graphs make their tensors on this device: a trace names the one that it was made on."""
+    for part in module.modules():
+        for method in part._c._method_names():  # `forward` and, of layers that are used twice, `forward1` and so on
+            for node in part._c._get_method(method).graph.findAllNodes("prim::Constant"):
+                if node.output().type().kind() == "DeviceObjType":
+                    node.s_("value", device)

@@ -1,0 +1,112 @@
+"""Pruning by weights and activations: the smallest products of a weight and the norm of what it is multiplied with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Lt
+
+from mlflow_compress import compact, pruning
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.sockets import Family, Method, Model
+from mlflow_compress.tensors import save_weights
+
+
+@dataclass
+class Wanda(Method):
+    """Pruning by |weight| x norm of its input on calibration data, within each output; without retraining.
+
+    Applies to linear layers and convolutions (there an input is a channel at one place of the kernel); a language
+    model's head, and layers that share their weight with another, are left alone. All norms come from one pass through
+    the dense model; the paper's code prunes block after block, and measures each behind the pruned ones.
+
+    What runs is the dense model with zeros in it: memory and latency stay as they were. Unstructured zeros are stored
+    as they are too (`size/disk_gzip_mib` shows the gain); N:M patterns as one bit for each weight and the kept values.
+
+    Source: Sun et al., A Simple and Effective Pruning Approach for Large Language Models, arXiv 2306.11695, equation 1.
+
+    Attributes:
+        sparsity: share of the weights of each output that becomes zero; N:M patterns are 0.5 by themselves.
+        pattern: prune anywhere in an output's weights, or 2 of each 4, or 4 of each 8, consecutive inputs.
+        samples: calibration samples.
+    """
+
+    changes: ClassVar[Literal["storage"]] = "storage"
+
+    sparsity: Annotated[float, Gt(0), Lt(1)] = 0.5
+    pattern: Literal["unstructured", "2:4", "4:8"] = "unstructured"
+    samples: Annotated[int, Ge(1)] = 32
+
+    def compress(self, model: Model, family: Family) -> Model:
+        """Prune in place.
+
+        Raises:
+            Unsupported: there is no layer to prune, or the pattern fits none or contradicts the sparsity.
+        """
+        keep, of = (0, 1) if self.pattern == "unstructured" else (int(each) for each in self.pattern.split(":"))
+        if keep and self.sparsity != keep / of:
+            raise Unsupported(f"{self.pattern} is a sparsity of {keep / of}, not {self.sparsity}: leave sparsity out")
+        every = pruning.inner(model.module)
+        found = [layer for layer in every if layer.weight.shape[1] % of == 0]
+        if not found:
+            raise Unsupported(f"there is no linear or convolution layer with a multiple of {of} inputs")
+        pruned = 0
+        for layer, squares in _input_squares(model, family, found, self.samples).items():
+            weight = pruning.by_input(layer.weight.data)
+            norms = pruning.by_input(squares).sqrt().repeat_interleave(len(weight) // len(squares), 0)
+            scores = (weight.abs() * norms).flatten(1)
+            size = scores.shape[1]
+            mask = pruning.largest(scores, keep or size - int(size * self.sparsity), of if keep else size)
+            mask = mask.view(weight.shape)
+            pruned += bool(weight[~mask].any())
+            weight.masked_fill_(~mask, 0)
+        if not pruned:
+            raise Unsupported("all that it would prune is zero already")
+        model.facts["layers"] = f"{pruned} of {len(every)} layers pruned"
+        return model
+
+    def save(self, model: Model, family: Family, folder: Path) -> None:
+        """Write the weights; those in an N:M pattern as a mask and the kept values."""
+        if self.pattern == "unstructured":
+            save_weights(model.module, folder)
+        else:
+            compact.save_compact(model.module, folder)
+
+    def load(self, model: Model, family: Family, folder: Path) -> Model:
+        """Read the weights back, with their zeros."""
+        compact.load_compact(model.module, folder)
+        return model
+
+
+def _input_squares(model: Model, family: Family, layers: list[Any], samples: int) -> dict[Any, Any]:
+    """Give the sum of squares of what each weight of one output (in each group) is multiplied with: [groups, ...]."""
+    import torch
+
+    squares: dict[Any, Any] = {}
+
+    def see(layer: Any, inputs: Any) -> None:
+        squares[layer] = squares.get(layer, 0) + _squares(layer, inputs[0].float().square())
+
+    hooks = [layer.register_forward_pre_hook(see) for layer in layers]
+    try:
+        with torch.no_grad():
+            for batch in family.calibration(model, samples, seed=0):
+                family.forward(model, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return squares
+
+
+def _squares(layer: Any, squared: Any) -> Any:
+    """Sum squared inputs over samples and places: [1, in] of a linear layer, [groups, in / groups, ...] of others."""
+    import torch
+
+    if isinstance(layer, torch.nn.Linear):
+        return squared.reshape(-1, squared.shape[-1]).sum(0, keepdim=True)
+    filters = torch.zeros(layer.groups, *layer.weight.shape[1:], requires_grad=True)
+    with torch.enable_grad():  # a filter's gradient, summed over the outputs, is the sum of what its weights met
+        layer._conv_forward(squared, filters, None).sum().backward()
+    return filters.grad

@@ -1,0 +1,32 @@
+"""BLEU of a translation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mlflow_compress.scoring.ngrams import Sacrebleu
+
+
+@dataclass
+class Bleu(Sacrebleu):
+    """BLEU over the whole corpus, 0 to 100, as sacrebleu computes it, which signs it.
+
+    Texts must be detokenised, as people write them: sacrebleu cuts them into tokens itself.
+
+    Source: Papineni et al., BLEU: a method for automatic evaluation of machine translation, 2002; Post, A call for
+    clarity in reporting BLEU scores, 2018.
+
+    Attributes:
+        tokenize: sacrebleu's tokenizer: 13a is that of WMT, zh is for Chinese, intl knows all of Unicode's punctuation.
+        lowercase: whether case does not count.
+    """
+
+    tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a"
+    lowercase: bool = False
+
+    def scorer(self) -> Any:
+        """Make sacrebleu's BLEU."""
+        from sacrebleu.metrics.bleu import BLEU
+
+        return BLEU(lowercase=self.lowercase, tokenize=self.tokenize)

@@ -1,0 +1,25 @@
+"""F1 of a classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow_compress.scoring.answers import ClassCounts, over
+
+
+@dataclass
+class F1(ClassCounts):
+    """Harmonic mean of a class's precision and recall, averaged over the classes (the mean of F1s, not F1 of means).
+
+    Source: scikit-learn's `f1_score`, with zero_division=0.
+
+    Attributes:
+        average: the mean over the classes (macro), that weighted by their number of references (weighted), the ratio of
+            the counts over all of them (micro), or one class only (binary).
+        positive: the class that counts when average is binary, as text.
+    """
+
+    def ratio(self, right: Any, predicted: Any, true: Any) -> Any:
+        """Divide right answers by the mean of answers and references."""
+        return over(2 * right, predicted + true)

@@ -1,0 +1,23 @@
+"""Mean average precision of a detector at overlap 0.5."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow_compress.scoring.boxes import BoxMetric, Curves
+
+
+@dataclass
+class Map50(BoxMetric):
+    """Mean average precision at intersection over union 0.5, over the classes that have true boxes.
+
+    Predictions must hold all boxes with a score above about 0.001, after non-maximum suppression.
+
+    Source: ultralytics' validator (mAP50 in its table); Everingham et al., The Pascal visual object classes challenge,
+    2010; Lin et al., Microsoft COCO, 2014 (101 points of recall).
+    """
+
+    def pick(self, curves: Curves) -> Any:
+        """Take it from the curves."""
+        return curves.average_precision[:, 0]

@@ -1,0 +1,28 @@
+"""Perplexity of a language model, by token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlflow_compress.scoring.likelihoods import LikelihoodPer
+
+
+@dataclass
+class Perplexity(LikelihoodPer):
+    """Perplexity by token: e to the negative log-likelihood per predicted token, all texts together.
+
+    Comparable only between models that share a tokenizer, window and stride (see the family).
+
+    Source: transformers' documentation, Perplexity of fixed-length models; Jelinek et al., 1977.
+    """
+
+    unit: ClassVar[str] = ""
+    per = "tokens"
+
+    def reduce(self, sums: Any) -> float:
+        """Divide the likelihood by the tokens."""
+        import numpy as np
+
+        likelihood, tokens = sums
+        return float(np.exp(likelihood / tokens)) if tokens else float("nan")

@@ -1,0 +1,25 @@
+"""Precision of a classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow_compress.scoring.answers import ClassCounts, over
+
+
+@dataclass
+class Precision(ClassCounts):
+    """Share of a class's answers that are right, averaged over the classes; 0 for a class that is never answered.
+
+    Source: scikit-learn's `precision_score`, with zero_division=0.
+
+    Attributes:
+        average: the mean over the classes (macro), that weighted by their number of references (weighted), the ratio of
+            the counts over all of them (micro), or one class only (binary).
+        positive: the class that counts when average is binary, as text.
+    """
+
+    def ratio(self, right: Any, predicted: Any, true: Any) -> Any:
+        """Divide right answers by answers."""
+        return over(right, predicted)

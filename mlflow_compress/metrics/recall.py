@@ -1,0 +1,25 @@
+"""Recall of a classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow_compress.scoring.answers import ClassCounts, over
+
+
+@dataclass
+class Recall(ClassCounts):
+    """Share of a class's samples that are found, averaged over the classes; 0 for a class that has none.
+
+    Source: scikit-learn's `recall_score`, with zero_division=0.
+
+    Attributes:
+        average: the mean over the classes (macro), that weighted by their number of references (weighted), the ratio of
+            the counts over all of them (micro), or one class only (binary).
+        positive: the class that counts when average is binary, as text.
+    """
+
+    def ratio(self, right: Any, predicted: Any, true: Any) -> Any:
+        """Divide right answers by references."""
+        return over(right, true)

@@ -1,0 +1,23 @@
+"""Recall of entities in tagged text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow_compress.scoring.entities import EntityCounts
+
+
+@dataclass
+class SeqevalRecall(EntityCounts):
+    """Recall of entities over all samples and types (micro average): right are those whose type and both ends are.
+
+    In seqeval's default mode, that of conlleval: an entity also begins where its type changes, B- or not.
+
+    Source: seqeval's `recall_score`; evaluate's seqeval calls it overall_recall.
+    """
+
+    def reduce(self, sums: Any) -> float:
+        """Divide right entities by true ones."""
+        right, _, true = sums
+        return float(right / true if true else 0.0)

@@ -1,0 +1,28 @@
+"""Perplexity of a language model, by word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlflow_compress.scoring.likelihoods import LikelihoodPer
+
+
+@dataclass
+class WordPerplexity(LikelihoodPer):
+    """Perplexity by word: e to the negative log-likelihood per word, all texts together.
+
+    Comparable between tokenizers. Words are what stands between runs of white space.
+
+    Source: lm-evaluation-harness's `word_perplexity` (weighted_perplexity; wikitext's task counts the words).
+    """
+
+    unit: ClassVar[str] = ""
+    per = "words"
+
+    def reduce(self, sums: Any) -> float:
+        """Divide the likelihood by the words."""
+        import numpy as np
+
+        likelihood, words = sums
+        return float(np.exp(likelihood / words)) if words else float("nan")

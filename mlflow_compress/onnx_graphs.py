@@ -1,0 +1,111 @@
+"""Graphs as ONNX files, and ONNX Runtime to run them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.exporting import Values, array, has_weights
+from mlflow_compress.sockets import Graph
+
+_MOST_BYTES = 2 * 10**9  # that a file of protocol buffers holds; more go into a second file beside it
+_INTEGERS = ("INT8", "UINT8", "INT4", "UINT4")
+_FLOATS = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")
+
+
+def write(graph: Graph, path: Path) -> None:
+    """Export a graph, and check the file.
+
+    Source: torch.onnx.export with `dynamo=True`, onnx.checker.
+    """
+    import onnx
+    import torch
+
+    with torch.no_grad():
+        program = torch.onnx.export(
+            graph.module,
+            tuple(graph.inputs.values()),
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            dynamic_shapes=tuple(dict(graph.dynamic.get(name, {})) for name in graph.inputs),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.save(str(path), external_data=is_large(graph))
+    onnx.checker.check_model(str(path))
+
+
+def is_large(graph: Graph) -> bool:
+    """Tell whether a graph's weights need a file of their own."""
+    return bool(sum(each.nbytes for each in graph.module.parameters()) > _MOST_BYTES)
+
+
+class Session:
+    """An ONNX file in ONNX Runtime on the CPU. Takes and gives tensors, and copies neither.
+
+    It takes as many threads as torch has. They sleep between operators rather than spin, since a spinning thread takes
+    a core from whoever else needs it.
+
+    Args:
+        path: the file.
+        buffers: what among its constants is no weight (see `has_weights`).
+    """
+
+    def __init__(self, path: Path, buffers: Sequence[Values]) -> None:
+        import onnxruntime
+        import torch
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3  # errors
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._inputs = [each.name for each in self._session.get_inputs()]
+        self.path, self.buffers = path, buffers
+
+    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        """Run the graph."""
+        import torch
+
+        feed = {name: array(tensor) for name, tensor in zip(self._inputs, inputs, strict=True)}
+        return tuple(torch.from_numpy(each) for each in self._session.run(None, feed))
+
+    def held_weights(self) -> Iterator[tuple[Any, bool]]:
+        """Give every tensor of the file that holds weights, and whether its elements are parameters.
+
+        Of a quantised file that is the integers, biases of 32 bits among them; scales and zero points are no
+        parameters.
+        """
+        import numpy as np
+        import onnx
+        import torch
+
+        model = onnx.load(str(self.path))
+        quantised, scales = _roles(model.graph)
+        for tensor in model.graph.initializer:
+            kind = onnx.TensorProto.DataType.Name(tensor.data_type)
+            is_number = kind in (*_INTEGERS, *_FLOATS) or tensor.name in quantised
+            if not is_number:
+                continue
+            data = onnx.numpy_helper.to_array(tensor)
+            if tensor.name in scales:
+                yield torch.from_numpy(np.array(data)), False
+            elif kind not in _FLOATS or has_weights(data, self.buffers):
+                yield torch.from_numpy(np.array(data)), True
+
+
+def _roles(graph: Any) -> tuple[set[str], set[str]]:
+    """Give the names of constants that are quantised values, and of those that are scales or zero points."""
+    quantised: set[str] = set()
+    scales: set[str] = set()
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            scales.update(node.input[1:])
+            quantised.update(node.input[:1])
+        elif node.op_type in ("MatMulInteger", "ConvInteger"):
+            quantised.update(node.input[:2])
+            scales.update(node.input[2:])
+    return quantised, scales

@@ -1,0 +1,115 @@
+"""Graphs as OpenVINO's intermediate representation, and its CPU runtime to run them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.exporting import Values, array, has_weights
+from mlflow_compress.sockets import Graph
+
+_INTEGERS = ("i8", "u8", "i4", "u4")
+_FLOATS = ("f32", "f16", "f64")
+
+
+def write(graph: Graph, path: Path) -> None:
+    """Convert a graph by tracing it; write PATH (.xml) and its weights beside it (.bin).
+
+    Source: openvino.convert_model, openvino.save_model.
+    """
+    import openvino
+    import torch
+
+    dynamic = {name: graph.dynamic.get(name, {}) for name in graph.inputs}
+    shapes = [
+        openvino.PartialShape([-1 if axis in dynamic[name] else length for axis, length in enumerate(example.shape)])
+        for name, example in graph.inputs.items()
+    ]
+    with torch.no_grad():
+        converted = openvino.convert_model(graph.module, example_input=tuple(graph.inputs.values()), input=shapes)
+    names, ports = (*graph.inputs, *graph.outputs), (*converted.inputs, *converted.outputs)
+    for name, port in zip(names, ports, strict=True):
+        port.get_tensor().set_names({name})
+    openvino.save_model(converted, str(path), compress_to_fp16=False)
+
+
+class Compiled:
+    """An intermediate representation, compiled for the CPU. Takes and gives tensors, and copies neither.
+
+    It takes as many threads as torch has, and one request at a time. The memory of its outputs is used again once
+    nobody holds them.
+
+    Args:
+        path: the file (.xml).
+        buffers: what among its constants is no weight (see `has_weights`).
+        precision: `f32`, or the CPU's own choice (`default`: bfloat16 where it has instructions for it).
+    """
+
+    def __init__(self, path: Path, buffers: Sequence[Values], precision: str) -> None:
+        import openvino
+        import torch
+
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        if precision != "default":
+            settings["INFERENCE_PRECISION_HINT"] = precision
+        self._compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+        self._requests: list[tuple[Any, list[weakref.ref[Any]]]] = []
+        self.path, self.buffers = path, buffers
+
+    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        """Run the graph."""
+        import torch
+
+        request, held = self._free()
+        request.infer([array(tensor) for tensor in inputs], share_inputs=True, share_outputs=True)
+        outputs = [tensor.data for tensor in request.output_tensors]
+        held[:] = [weakref.ref(each) for each in outputs]
+        return tuple(torch.from_numpy(each) for each in outputs)
+
+    def _free(self) -> tuple[Any, list[weakref.ref[Any]]]:
+        """Give a request whose outputs nobody holds: the next call would overwrite them, and they may be its inputs."""
+        for request, held in self._requests:
+            if all(output() is None for output in held):
+                return request, held
+        self._requests.append((self._compiled.create_infer_request(), []))
+        return self._requests[-1]
+
+    def held_weights(self) -> Iterator[tuple[Any, bool]]:
+        """Give every constant of the file that holds weights, and whether its elements are parameters.
+
+        Of a quantised file that is the integers; scales, zero points and the limits of activations are no parameters.
+        """
+        import numpy as np
+        import openvino
+        import torch
+
+        for constant in openvino.Core().read_model(str(self.path)).get_ops():
+            if constant.get_type_name() != "Constant":
+                continue
+            kind = constant.get_element_type().get_type_name()
+            if kind not in (*_INTEGERS, *_FLOATS):
+                continue
+            is_scale = _is_scale(constant)
+            if is_scale or kind in _INTEGERS or has_weights(constant.data, self.buffers):
+                yield torch.from_numpy(np.array(constant.data)), not is_scale
+
+
+def _is_scale(constant: Any) -> bool:
+    """Tell whether a constant scales or shifts integers, or limits activations."""
+    readers = [reader.get_node() for reader in constant.output(0).get_target_inputs()]
+    if any(reader.get_type_name() == "FakeQuantize" for reader in readers):
+        return True
+    return any(
+        reader.get_type_name() in ("Multiply", "Subtract") and _is_integer(reader.input_value(0).get_node())
+        for reader in readers
+        if reader.get_input_size() == 2 and reader.input_value(0).get_node() != constant
+    )
+
+
+def _is_integer(node: Any) -> bool:
+    """Tell whether a node is constant integers, converted to floating point and shifted perhaps."""
+    if node.get_type_name() == "Constant":
+        return node.get_element_type().get_type_name() in _INTEGERS
+    return node.get_type_name() in ("Convert", "Subtract") and _is_integer(node.input_value(0).get_node())

@@ -1,0 +1,216 @@
+"""Scores of a model: each metric with its confidence interval, and the difference of two models on the same samples.
+
+Samples are drawn with replacement, as many as there are, and the metric is made of the drawn ones' statistics: what
+happens to a sample it happens to whole, so errors within an utterance may depend on each other.
+
+Source: Efron and Tibshirani, An introduction to the bootstrap, 1993, section 13.3 (percentile intervals); Bisani and
+Ney, Bootstrap estimates for confidence intervals in ASR performance evaluation, 2004; Koehn, Statistical significance
+tests for machine translation evaluation, 2004 (two systems on the same drawn samples).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.sockets import AdditiveMetric, Metric
+
+RESAMPLES = 1000
+_CONFIDENCE = 0.95
+_FEWEST = 10  # samples for an interval
+_AT_ONCE = 2**22  # drawn samples in memory
+_COLUMNS = ".columns"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What an additive metric sums up, sample by sample.
+
+    Attributes:
+        values: an array [samples, statistics].
+        columns: names of the statistics, where the samples decided which there are.
+    """
+
+    values: Any
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Score:
+    """The value of one metric.
+
+    Attributes:
+        value: over all samples.
+        low, high: its 95 % interval. None where the metric is no function of sums, where there are fewer than ten
+            samples, and where all samples are alike, so that drawing from them tells nothing.
+        protocol: what the number is, in a line.
+        statistics: what to pair it by; None where the metric is no function of sums.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    protocol: str
+    statistics: Statistics | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The values of all metrics, by name, over so many samples."""
+
+    samples: int
+    by_name: Mapping[str, Score]
+
+    def numbers(self) -> dict[str, float]:
+        """Give the numbers by their name on the tracking server: `quality/wer`, `quality/wer_low` and so on."""
+        numbers = {"quality/samples": float(self.samples)}
+        for name, score in self.by_name.items():
+            found = {"": score.value, "_low": score.low, "_high": score.high}
+            numbers |= {f"quality/{name}{end}": value for end, value in found.items() if value is not None}
+        return numbers
+
+    def protocols(self) -> dict[str, str]:
+        """Give each metric's protocol, by its name."""
+        return {name: score.protocol for name, score in self.by_name.items()}
+
+
+def score(metrics: Mapping[str, Metric], references: Sequence[Any], predictions: Sequence[Any], seed: int) -> Scores:
+    """Score predictions.
+
+    Args:
+        metrics: by the names that their numbers shall have.
+        references: one for each sample.
+        predictions: one for each sample.
+        seed: of the drawing; with the same seed, all metrics are made of the same drawn samples.
+
+    Raises:
+        ValueError: there are no samples, not as many predictions as references, or they make no number.
+    """
+    if not len(references) or len(references) != len(predictions):
+        raise ValueError(f"{len(references)} references and {len(predictions)} predictions can't be scored")
+    return Scores(
+        len(references), {name: _score(name, each, references, predictions, seed) for name, each in metrics.items()}
+    )
+
+
+def paired(
+    own: Statistics, original: Statistics, metric: AdditiveMetric, seed: int
+) -> tuple[float, float | None, float | None]:
+    """Give how much more a model scores than the original on the same samples, with the 95 % interval of that.
+
+    Both are drawn together, so what is hard for both does not widen the interval. Where it holds 0, the two can't be
+    told apart.
+
+    Args:
+        own: statistics of the model, by this metric.
+        original: those of the original, of the same samples in the same order.
+        metric: what both were scored by, with the same options.
+        seed: of the drawing.
+
+    Returns:
+        The difference, and the ends of its interval, which are None for fewer than ten samples.
+
+    Raises:
+        ValueError: the statistics are not of the same samples or not of the same metric.
+    """
+    import numpy as np
+
+    both = _aligned(own, original)
+
+    def difference(sums: Any) -> float:
+        return float(metric.reduce(sums[0])) - float(metric.reduce(sums[1]))
+
+    value = difference(both.sum(axis=1))
+    if both.shape[1] < _FEWEST:
+        return value, None, None
+    drawn = np.array([difference(sums) for sums in _drawn(both, seed).swapaxes(0, 1)])
+    return value, *(_ends(drawn) or (None, None))
+
+
+def write(scores: Scores, path: Path) -> None:
+    """Keep the statistics of all metrics that have them, in numpy's format, so that another run can be paired."""
+    import numpy as np
+
+    kept = {name: each.statistics for name, each in scores.by_name.items() if each.statistics is not None}
+    arrays: dict[str, Any] = {name: each.values for name, each in kept.items()}
+    arrays |= {name + _COLUMNS: np.array(each.columns, dtype=np.str_) for name, each in kept.items()}
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def read(path: Path) -> dict[str, Statistics]:
+    """Read what `write` wrote, by the metric's name."""
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as kept:
+        return {
+            name: Statistics(kept[name], tuple(map(str, kept[name + _COLUMNS])))
+            for name in kept.files
+            if not name.endswith(_COLUMNS)
+        }
+
+
+def _score(name: str, metric: Metric, references: Sequence[Any], predictions: Sequence[Any], seed: int) -> Score:
+    import numpy as np
+
+    if not isinstance(metric, AdditiveMetric):
+        value = metric.compute(references, predictions)
+        if not np.isfinite(value):
+            raise ValueError(f"{name} of these samples is no finite number")
+        return Score(float(value), None, None, metric.protocol, None)
+    values = np.asarray(metric.statistics(references, predictions), dtype=np.float64)
+    if len(wrong := np.flatnonzero(~np.isfinite(values).all(axis=1))):
+        raise ValueError(f"{name}: sample {wrong[0]} (and {len(wrong) - 1} more) makes no finite number")
+    value = float(metric.reduce(values.sum(axis=0)))
+    if not np.isfinite(value):
+        raise ValueError(f"{name} of these samples is no finite number")
+    statistics = Statistics(values, metric.columns(references, predictions))
+    ends = None
+    if len(values) >= _FEWEST:
+        ends = _ends(np.array([metric.reduce(sums) for sums in _drawn(values, seed)]))
+    low, high = ends if ends is not None and ends[0] < ends[1] else (None, None)
+    return Score(value, low, high, metric.protocol, statistics)
+
+
+def _drawn(values: Any, seed: int) -> Any:
+    """Sum up the statistics [..., samples, statistics] of samples drawn with replacement: [..., resamples, statistics].
+
+    How often each sample is drawn is multinomial, and the sums are these counts times the statistics.
+    """
+    import numpy as np
+
+    count = values.shape[-2]
+    generator = np.random.default_rng(seed)
+    rows = max(1, min(RESAMPLES, _AT_ONCE // count))
+    sizes = [min(rows, RESAMPLES - done) for done in range(0, RESAMPLES, rows)]
+    shares = np.full(count, 1 / count)
+    return np.concatenate([generator.multinomial(count, shares, size) @ values for size in sizes], axis=-2)
+
+
+def _ends(drawn: Any) -> tuple[float, float] | None:
+    """Give the interval that holds the middle 95 % of the values; None where one of them is no number."""
+    import numpy as np
+
+    if not np.isfinite(drawn).all():
+        return None
+    low, high = np.percentile(drawn, [50 - 50 * _CONFIDENCE, 50 + 50 * _CONFIDENCE])
+    return float(low), float(high)
+
+
+def _aligned(own: Statistics, original: Statistics) -> Any:
+    """Stack the statistics of two runs: [2, samples, statistics]; one has 0 for what only the other has."""
+    import numpy as np
+
+    if len(own.values) != len(original.values):
+        raise ValueError(f"{len(own.values)} samples can't be paired with {len(original.values)}")
+    if own.columns == original.columns and own.values.shape == original.values.shape:
+        return np.stack([own.values, original.values])
+    if not (own.columns and original.columns):
+        raise ValueError("these statistics are not of the same metric")
+    place = {name: index for index, name in enumerate(dict.fromkeys([*own.columns, *original.columns]))}
+    both = np.zeros((2, len(own.values), len(place)))
+    for side, each in zip(both, (own, original), strict=True):
+        side[:, [place[name] for name in each.columns]] = each.values
+    return both

@@ -1,0 +1,112 @@
+"""Classification: the model's answer, and precision, recall and F1 from the counts of each class."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from mlflow_compress.sockets import AdditiveMetric
+
+_COUNTS = ("right", "predicted", "true")
+
+
+def ranked(references: Sequence[Any], predictions: Sequence[Any]) -> list[Sequence[Any]]:
+    """Give each prediction as labels, best first: one label is a ranking too.
+
+    Raises:
+        ValueError: a label is NaN, or a ranking is empty.
+    """
+    rankings: list[Sequence[Any]] = []
+    for reference, prediction in zip(references, predictions, strict=True):
+        is_ranking = isinstance(prediction, (list, tuple)) and not isinstance(reference, (list, tuple))
+        ranking = prediction if is_ranking else [prediction]
+        if not len(ranking):
+            raise ValueError("a prediction has no label")
+        if any(label is None or _is_nan(label) for label in (reference, *ranking)):
+            raise ValueError("a label is no number and no text")
+        rankings.append(ranking)
+    return rankings
+
+
+@dataclass
+class ClassCounts(AdditiveMetric):
+    """A ratio of counts for each class, and its mean over classes.
+
+    The classes are those of the references and of the predictions, as in scikit-learn, where a ratio of nothing is 0.
+
+    Attributes:
+        average: how the classes become one number: the mean over them (macro), that weighted by their number of
+            references (weighted), the ratio of the counts over all of them (micro), or one class only (binary).
+        positive: the class that counts when average is binary, as text.
+    """
+
+    unit: ClassVar[str] = "ratio"
+    greater_is_better: ClassVar[bool] = True
+    takes = "labels"
+
+    average: Literal["macro", "micro", "weighted", "binary"] = "macro"
+    positive: str = "1"
+
+    @abstractmethod
+    def ratio(self, right: Any, predicted: Any, true: Any) -> Any:
+        """Make the number of each class from its right answers, all its answers, and all its references."""
+
+    def columns(self, references: Sequence[Any], predictions: Sequence[Any]) -> tuple[str, ...]:
+        """Name the three counts of each class."""
+        return tuple(f"{label!r} {count}" for label in self._classes(references, predictions) for count in _COUNTS)
+
+    def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
+        """Count right answers, answers and references of each class: [samples, 3 * classes]."""
+        import numpy as np
+
+        place = {label: index for index, label in enumerate(self._classes(references, predictions))}
+        counts = np.zeros((len(references), len(place), len(_COUNTS)))
+        for index, (reference, ranking) in enumerate(zip(references, ranked(references, predictions), strict=True)):
+            true, answer = place.get(_plain(reference)), place.get(_plain(ranking[0]))
+            if answer is not None:
+                counts[index, answer, :2] = answer == true, 1
+            if true is not None:
+                counts[index, true, 2] = 1
+        return counts.reshape(len(references), -1)
+
+    def reduce(self, sums: Any) -> float:
+        """Average the classes that there are."""
+        import numpy as np
+
+        counts = np.reshape(sums, (-1, len(_COUNTS)))
+        if self.average == "micro":
+            counts = counts.sum(axis=0, keepdims=True)
+        elif self.average != "binary":
+            counts = counts[counts.any(axis=1)]  # without the classes of other samples
+        ratios = self.ratio(*counts.T)
+        return float(np.average(ratios, weights=counts[:, 2] if self.average == "weighted" else None))
+
+    def _classes(self, references: Sequence[Any], predictions: Sequence[Any]) -> list[Any]:
+        answers = [ranking[0] for ranking in ranked(references, predictions)]
+        labels = list(dict.fromkeys(_plain(label) for label in (*references, *answers)))
+        if self.average != "binary":
+            return labels
+        positive = [label for label in labels if str(label) == self.positive]
+        if not positive or len(labels) > 2:
+            raise ValueError(
+                f"average=binary needs two classes, one of them positive={self.positive}; these are "
+                f"{', '.join(map(str, labels[:10]))}. Say positive=LABEL, or average=macro."
+            )
+        return positive
+
+
+def over(part: Any, whole: Any) -> Any:
+    """Divide counts; 0 where there is nothing to divide by."""
+    import numpy as np
+
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+
+
+def _plain(label: Any) -> Any:
+    return label.item() if hasattr(label, "item") else label
+
+
+def _is_nan(label: Any) -> bool:
+    return isinstance(_plain(label), float) and bool(label != label)

@@ -1,0 +1,286 @@
+"""Models as graphs: the same numbers as the module at other sizes than the example's, and put back in its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from test_matrix import INPUTS, OWN, SOURCE, TINY
+
+from mlflow_compress import graphs, registry, tensors
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.sockets import Family, Graph, Model
+
+MISTRAL = {
+    "prompt_tokens": 8,
+    "new_tokens": 4,
+    "architecture": {**TINY["causal_lm"]["architecture"], "model_type": "mistral", "sliding_window": 4, "head_dim": 4},
+}
+FAMILIES = {**TINY, "mistral": MISTRAL}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own.py").write_text(OWN)
+    return folder
+
+
+def loaded(name: str, folder: Path) -> tuple[Family, Model]:
+    plugin = "causal_lm" if name == "mistral" else name
+    family: Family = registry.build("families", plugin, FAMILIES[name])
+    return family, family.load(SOURCE.get(name, "tiny"), "random", folder, 0)
+
+
+def attached(family: Family, model: Model) -> Model:
+    """Put the graphs' own modules in the module's place, as a method of another runtime does with what it runs."""
+    model.batch_size = 2
+    calls = {name: graph.module for name, graph in family.graphs(model).items()}
+    other = Model(None, model.assets, batch_size=2)
+    return family.attach(other, calls)
+
+
+def own(code: str, folder: Path) -> tuple[Family, Model]:
+    (folder / "own.py").write_text("import torch\nfrom torch import nn\n" + code)
+    family: Family = registry.build("families", "python")
+    return family, family.load("own.py", "random", folder, 0)
+
+
+def close(one: Any, other: Any) -> bool:
+    return tensors.distance(tensors.flat(one), tensors.flat(other)) < 1e-5
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_graph_says_what_it_takes_and_gives(name: str, folder: Path) -> None:
+    family, model = loaded(name, folder)
+    for graph in family.graphs(model).values():
+        with torch.no_grad():
+            given = graph.module(*graph.inputs.values())
+            by_name = graph.module(**graph.inputs)
+        assert isinstance(given, tuple)
+        assert len(given) == len(graph.outputs)
+        assert close(given, by_name)
+        sizes = {"batch": 2, "tokens": graph.inputs.get("input_ids", torch.zeros(0, 0)).shape[1]}
+        for tensor, each in zip((*graph.inputs.values(), *given), (*graph.inputs, *graph.outputs), strict=True):
+            for axis, axis_name in graph.dynamic.get(each, {}).items():
+                assert tensor.shape[axis] == sizes.setdefault(axis_name, tensor.shape[axis]), (each, axis_name)
+        assert not graph.module.training
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_stands_in_the_modules_place_does_what_it_did(name: str, folder: Path) -> None:
+    family, model = loaded(name, folder)
+    other = attached(family, model)
+    for size in (1, 3):
+        batch, stages, other_stages = family.batch(model, size, 1), list[str](), list[str]()
+        with torch.inference_mode():
+            assert close(family.forward(other, batch), family.forward(model, batch))
+            assert close(family.run(other, batch, other_stages.append), family.run(model, batch, stages.append))
+        assert other_stages == stages
+        assert all(tensor.dtype != torch.float64 for tensor in tensors._leaves(family.batch(other, size, 1)))
+    inputs = INPUTS["causal_lm" if name == "mistral" else name]
+    assert family.predict(other, inputs) == family.predict(model, inputs)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_original_is_left_as_it_was(name: str, folder: Path) -> None:
+    family, model = loaded(name, folder)
+    batch = family.batch(model, 1, 1)
+    with torch.inference_mode():
+        before = tensors.flat(family.forward(model, batch))
+    names = {key: type(part) for key, part in model.module.named_modules()}
+    weights = {id(parameter) for parameter in model.module.parameters()}
+    exported = family.graphs(model)
+    with torch.no_grad():
+        for graph in exported.values():
+            torch.jit.trace(graph.module, tuple(graph.inputs.values()), check_trace=False)
+    assert {key: type(part) for key, part in model.module.named_modules()} == names
+    assert {id(each) for graph in exported.values() for each in graph.module.parameters()} <= weights, "shared"
+    with torch.inference_mode():
+        assert torch.equal(tensors.flat(family.forward(model, batch)), before)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_trace_takes_every_length(name: str, folder: Path) -> None:
+    family, model = loaded(name, folder)
+    sizes = [
+        {"batch": 1, "tokens": 1, "past": 6, "kept": 1},
+        {"batch": 3, "tokens": 4, "past": 0, "kept": 4},
+        {"batch": 1, "tokens": 1, "past": 0, "kept": 1},
+    ]
+    for graph in family.graphs(model).values():
+        with torch.no_grad():
+            traced = torch.jit.trace(graph.module, tuple(graph.inputs.values()), check_trace=False)
+            for size in sizes:
+                inputs = resized(graph, size)
+                assert close(traced(*inputs), graph.module(*inputs)), size
+
+
+def resized(graph: Graph, sizes: dict[str, int]) -> list[torch.Tensor]:
+    """Make other inputs of a graph, with axes of these lengths."""
+    generator, made = torch.Generator().manual_seed(0), []
+    for name, tensor in graph.inputs.items():
+        axes = graph.dynamic.get(name, {})
+        shape = [sizes.get(axes.get(axis, ""), length) for axis, length in enumerate(tensor.shape)]
+        if tensor.is_floating_point():
+            made.append(torch.rand(shape, generator=generator))
+        else:
+            made.append(
+                torch.zeros(shape, dtype=tensor.dtype) if name == "kept" else torch.ones(shape, dtype=tensor.dtype)
+            )
+    return made
+
+
+def test_recognition_begins_with_the_language_that_is_heard(folder: Path) -> None:
+    family, model = loaded("asr", folder)
+    generation = model.assets["generation"]
+    generation.lang_to_id = {"<|en|>": 40, "<|fr|>": 41, "<|ru|>": 42}
+    generation.task_to_id = {"transcribe": 50, "translate": 51}
+    generation.is_multilingual, generation.no_timestamps_token_id = True, 60
+    generation.suppress_tokens, generation.begin_suppress_tokens = [3, 4, 5], [70]
+    other = attached(family, model)
+    features = family._features(model, family.batch(model, 1, 0))  # type: ignore[attr-defined]
+    made = [each.module.generate(features, max_new_tokens=8, do_sample=False).tolist() for each in (model, other)]
+    assert made[0] == made[1]
+
+
+def test_what_a_continuation_ends_with_is_the_configs(folder: Path) -> None:
+    family, model = loaded("causal_lm", folder)
+    other = attached(family, model)
+    ids = torch.tensor([[5, 6, 7]])
+    free = model.module.generate(input_ids=ids, max_new_tokens=5, do_sample=False, eos_token_id=None)
+    stop = free[0, 4].item()
+    made = [
+        each.module.generate(input_ids=ids, max_new_tokens=5, do_sample=False, eos_token_id=stop, pad_token_id=0)
+        for each in (model, other)
+    ]
+    assert made[0].tolist() == made[1].tolist()
+    assert made[0][0, -1] == stop
+
+
+@pytest.mark.parametrize(
+    ("gives", "names"),
+    [
+        ("(y, 2 * y)", ("output_0", "output_1")),
+        ("{'boxes': y, 'scores': y + 1}", ("output_0", "output_1")),
+        ("(y,)", ("output",)),
+    ],
+)
+def test_a_module_of_ones_own_gives_what_it_gave(gives: str, names: tuple[str, ...], tmp_path: Path) -> None:
+    family, model = own(
+        f"""
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+    def forward(self, image, index):
+        y = self.layer(image) + index[:, None]
+        return {gives}
+
+def model():
+    return Net()
+
+def batch(size):
+    return torch.rand(size, 4), torch.arange(size)
+""",
+        tmp_path,
+    )
+    graph = family.graphs(model)["model"]
+    assert tuple(graph.inputs) == ("image", "index")
+    assert graph.outputs == names
+    assert graph.dynamic == {name: {0: "batch"} for name in ("image", "index", *names)}
+    batch = family.batch(model, 3, 0)
+    want = family.run(model, batch, lambda stage: None)
+    family.attach(model, {"model": graph.module})
+    target = tmp_path / "saved"
+    target.mkdir()
+    family.save(model, target)
+    restored = family.attach(family.restore_assets(target), {"model": graph.module})
+    got = family.run(restored, batch, lambda stage: None)
+    assert type(got) is type(want)
+    assert close(got, want)
+    if isinstance(got, dict):
+        assert list(got) == list(want)
+
+
+def test_a_module_for_one_batch_size_has_no_dynamic_axis(tmp_path: Path) -> None:
+    family, model = own(
+        """
+class Net(nn.Module):
+    def forward(self, x):
+        return x.reshape(4, 6)
+
+def model():
+    return Net()
+
+def batch(size):
+    return torch.rand(size, 6)
+""",
+        tmp_path,
+    )
+    model.batch_size = 4
+    graph = family.graphs(model)["model"]
+    assert graph.dynamic == {}
+    assert graph.inputs["x"].shape == (4, 6)
+
+
+def test_arguments_without_names_get_some(tmp_path: Path) -> None:
+    family, model = own(
+        """
+class Net(nn.Module):
+    def forward(self, *tensors):
+        return sum(tensors)
+
+def model():
+    return Net()
+
+def batch(size):
+    return torch.rand(size, 6), torch.rand(1, 6)
+""",
+        tmp_path,
+    )
+    graph = family.graphs(model)["model"]
+    assert tuple(graph.inputs) == ("input_0", "input_1")
+    assert graph.dynamic == {"input_0": {0: "batch"}, "output": {0: "batch"}}
+
+
+def test_what_gives_no_tensors_is_not_exported(tmp_path: Path) -> None:
+    family, model = own(
+        """
+class Net(nn.Module):
+    def forward(self, x):
+        return [x, [x]]
+
+def model():
+    return Net()
+
+def batch(size):
+    return torch.rand(size, 6)
+""",
+        tmp_path,
+    )
+    with pytest.raises(Unsupported, match="only a module that takes tensors"):
+        family.graphs(model)
+
+
+def test_another_decoders_layers_are_not_guessed(folder: Path) -> None:
+    family, model = loaded("asr", folder)
+    for layer in model.module.get_decoder().layers:
+        layer.encoder_attn = torch.nn.Identity()
+    with pytest.raises(Unsupported, match="only decoders that are built as Whisper's"):
+        family.graphs(model)
+
+
+def test_weights_are_those_of_all_calls_and_inputs_of_their_type() -> None:
+    def call(dtype: torch.dtype) -> Any:
+        tensor = torch.ones(2, dtype=dtype)
+        return SimpleNamespace(held_weights=lambda: [(tensor, True)], dtype=dtype)
+
+    both = graphs.Attached({"a": call(torch.bfloat16), "b": call(torch.bfloat16)})
+    assert len(list(tensors.held(both))) == 2
+    assert graphs.dtype_of(both) == torch.bfloat16
+    assert graphs.dtype_of(graphs.Attached({"a": lambda: ()})) == torch.float32
+    assert graphs.dtype_of(torch.nn.ReLU()) is None

@@ -1,0 +1,103 @@
+"""What holds for all metrics: sums of parts make the whole, and what is no number raises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlflow_compress import registry
+from mlflow_compress.sockets import AdditiveMetric, Metric
+
+TEXTS = (
+    ["the colour of two cats", "Hello, world!", "", "Ünïcode text ", "a man's 1,000 dollars", "so it goes"],
+    ["The color of 2 cats", "hello word", "some noise", "", "a mans $1000", "so it goes"],
+)
+INPUTS: dict[str, tuple[list[Any], list[Any]]] = {
+    "labels": ([0, 1, 2, 1, 0, 3], [[0, 1, 2], [0, 1, 2], [2, 0, 1], [1, 2, 0], [2, 1, 0], [1, 2, 0]]),
+    "texts": TEXTS,
+    "tags": (
+        [["B-PER", "I-PER", "O"], ["O", "B-LOC"], ["O"], ["B-ORG", "I-ORG"], ["B-PER", "O"], ["O", "O"]],
+        [["B-PER", "I-PER", "O"], ["B-LOC", "B-LOC"], ["O"], ["B-ORG", "O"], ["B-LOC", "O"], ["O", "B-PER"]],
+    ),
+    "likelihoods": (
+        list(TEXTS[0]),
+        [{"nll": 2.5 + n, "tokens": 3 + n, "words": 2 + n % 3, "bytes": 11 + 2 * n} for n in range(6)],
+    ),
+    "boxes": (
+        [{"boxes": [[n, n, n + 10, n + 10]], "labels": ["cat" if n % 2 else "dog"]} for n in range(6)],
+        [{"boxes": [[n, 0, n + 9, 12]], "labels": ["cat"], "scores": [0.1 * n + 0.1]} for n in range(6)],
+    ),
+}
+ALL = registry.own("metrics")
+ADDITIVE = [name for name in ALL if issubclass(registry.find("metrics", name), AdditiveMetric)]
+
+
+def build(name: str) -> tuple[Metric, list[Any], list[Any]]:
+    metric: Metric = registry.build("metrics", name)
+    return metric, *INPUTS[metric.takes]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_gives_a_finite_number_and_says_by_which_protocol(name: str) -> None:
+    metric, references, predictions = build(name)
+    assert np.isfinite(metric.compute(references, predictions))
+    assert len(metric.protocol) > 10
+    assert "\n" not in metric.protocol
+    assert "Source:" in (type(metric).__doc__ or "")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_right_scores_better_than_what_is_not(name: str) -> None:
+    metric, references, predictions = build(name)
+    right: list[Any] = references
+    if metric.takes == "labels":
+        right = [[each] for each in references]
+    elif metric.takes == "likelihoods":
+        right = [{**each, "nll": 0.0} for each in predictions]
+    elif metric.takes == "boxes":
+        right = [{**each, "scores": [0.9] * len(each["boxes"])} for each in references]
+    better, worse = metric.compute(references, right), metric.compute(references, predictions)
+    assert (better > worse) is metric.greater_is_better
+    assert better != worse
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_lengths_that_differ_and_nothing_at_all_raise(name: str) -> None:
+    metric, references, predictions = build(name)
+    for one, other in ((references, predictions[:-1]), (references[:-1], predictions), ([], [])):
+        with pytest.raises(ValueError, match="can't be scored"):
+            metric.compute(one, other)
+
+
+@pytest.mark.parametrize("name", ADDITIVE)
+def test_sums_of_parts_make_the_whole(name: str) -> None:
+    metric, references, predictions = build(name)
+    assert isinstance(metric, AdditiveMetric)
+    whole = metric.statistics(references, predictions)
+    assert whole.shape[0] == len(references)
+    assert whole.dtype == np.float64
+    assert metric.reduce(whole.sum(axis=0)) == metric.compute(references, predictions)
+    names = metric.columns(references, predictions)
+    assert len(names) in (0, whole.shape[1])
+    parts = np.zeros(whole.shape[1])
+    for part in (slice(0, 2), slice(2, 3), slice(3, None)):
+        sums = metric.statistics(references[part], predictions[part]).sum(axis=0)
+        own = metric.columns(references[part], predictions[part])
+        parts[[names.index(each) for each in own] if names else slice(None)] += sums
+    assert metric.reduce(parts) == pytest.approx(metric.compute(references, predictions), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_no_number_raises(name: str) -> None:
+    metric, references, predictions = build(name)
+    nothing: Any = float("nan")
+    if metric.takes == "likelihoods":
+        nothing = {**predictions[0], "nll": float("nan")}
+    elif metric.takes == "boxes":
+        nothing = {**predictions[0], "scores": [float("nan")]}
+    elif metric.takes == "labels":
+        nothing = [float("nan")]
+    with pytest.raises((ValueError, TypeError)):
+        metric.compute(references, [nothing, *predictions[1:]])
