@@ -83,6 +83,8 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Seconds of timed calls, at most, whatever --iterations says (but 6 calls)."),
         click.option("--energy-seconds", type=click.FloatRange(min=0), default=5.0, show_default=True,
                      help="Seconds of calls whose energy is measured; 0: none."),
+        click.option("--score-seconds", type=click.FloatRange(min=0), default=1800.0, show_default=True,
+                     help="Seconds of scoring, at most; then the samples so far count."),
         click.option("--timeout", type=click.FloatRange(min=1), default=3600.0, show_default=True,
                      help="Seconds after which a variant is stopped and has failed."),
         click.option("--interleave", type=bool, is_flag=False, flag_value=True, default=False, show_default=True,
@@ -279,6 +281,7 @@ _ASKED = (
     "seconds",
     "max_seconds",
     "energy_seconds",
+    "score_seconds",
     "interleave",
 )
 
@@ -318,6 +321,7 @@ def _read_settings(given: Mapping[str, Any]) -> Any:
             min_seconds=given["seconds"],
             max_seconds=given["max_seconds"],
             energy_seconds=given["energy_seconds"],
+            score_seconds=given["score_seconds"],
             timeout_seconds=given["timeout"],
         ),
     )

@@ -78,14 +78,17 @@ def fit_in_order(
 
     for layer in waiting:
         layer.forward = stop(layer)
-    with torch.no_grad():
-        try:
+    was_fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it would read torch's own transformer layers without calling them
+    try:
+        with torch.no_grad():
             family.forward(model, family.calibration(model, 1, seed, samples)[0])
-        except _Done:
-            pass
-        finally:
-            for layer in (*waiting, *fitted):
-                del layer.forward
+    except _Done:
+        pass
+    finally:
+        torch.backends.mha.set_fastpath_enabled(was_fused)
+        for layer in (*waiting, *fitted):
+            del layer.forward
     if waiting:
         what = f"{len(waiting)} of {len(waiting) + len(fitted)} layers were never called on the calibration data"
         model.cautions.append(Caution("uncalibrated_layers", what, "Their weights are rounded without data."))

@@ -59,7 +59,7 @@ _REVISION = re.compile(r"[^\s:@,\"]+")
 _TAIL = re.compile(rf"(?:@(?P<revision>{_REVISION.pattern}))?\s*(?::(?P<options>.*))?", re.DOTALL)
 _PAIR = re.compile(rf"\s*([A-Za-z_]\w*)\s*=\s*({_QUOTED}|[^,\"][^,]*?|)\s*(?:,|\Z)", re.DOTALL)
 _PLAIN = re.compile(r'[^\s",](?:[^,]*[^\s,])?')
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 _MEND = "Mend it, take it out, or say skip_bad=true."
 _DIGEST_LENGTH = 16
@@ -129,7 +129,7 @@ class Row:
     where: str
 
     def digest(self, *roles: str) -> str:
-        """Give the SHA-256 of the values (of sounds and pictures, of their files), or of those that have these roles."""
+        """Give the SHA-256 of all values, or of those of some roles; of a sound or picture it is that of the file."""
         chosen = {role: self.values[role] for role in roles or self.values}
         plain = {role: value.digest() if isinstance(value, Medium) else value for role, value in chosen.items()}
         text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
@@ -343,7 +343,9 @@ def _in_package(data: Data) -> tuple[Path, str]:
     """Find what a Python package carries, and its version."""
     try:
         path, version = in_package(data.source)
-    except LookupError as error:
+    except FileNotFoundError as error:
+        raise RecipeError(f"{data.source}: {error}.") from None
+    except ModuleNotFoundError as error:
         name = data.source.removeprefix(PACKAGE).partition("/")[0]
         raise RecipeError(f"{data.source}: {error}. Try: pip install {name.replace('_', '-')}") from None
     if data.revision not in ("", version):
@@ -414,6 +416,8 @@ def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, wher
     value = _within(raw, column)
     if value is None or value in ([], {}) or (isinstance(value, str) and not value.strip()):
         raise RecipeError(f"{where}: {column} is empty. {_MEND}")
+    if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):  # JSON can escape halves
+        raise RecipeError(f"{where}: {column} has half a character in it. {_MEND}")
     if role in MEDIA:
         medium = _medium(source, value, role, where)
         medium.decode() if source.data.skip_bad else medium.check()
@@ -442,7 +446,7 @@ def _medium(source: _Source, value: Any, role: str, where: str) -> Medium:
 
 
 def _column(role: str, source: _Source) -> str:
-    """Find the column that has a role: the one that the data says, the one of its name, or of one of its usual names."""
+    """Find the column that has a role: the one that the data says, or else one by its name or a usual one."""
     if (given := source.data.columns.get(role)) is not None:
         return _must_have(given, role, source.records, source.data)
     known = {name.lower(): name for name in reversed(source.records.columns)}
@@ -484,7 +488,7 @@ def _options(text: str, whole: str) -> dict[str, str]:
             raise RecipeError(f"{whole!r}: {text[position:]!r} is no key=value. Put a value with a comma in quotes.")
         key, value = pair[1], pair[2]
         value = _unquoted(value) if value.startswith('"') else value
-        if not value.strip("\r\n\v\f ") or key in found:
+        if not value or key in found:
             raise RecipeError(f"{whole!r}: {key} is {'given twice' if key in found else 'empty'}.")
         found[key] = value
         position = pair.end()

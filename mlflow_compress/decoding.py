@@ -62,13 +62,13 @@ def _layer() -> type:
         """A layer that starts with given tensors, and asks nothing that a tracer could not answer."""
 
         def __init__(self, keys: Any, values: Any) -> None:
-            super().__init__()
+            super().__init__()  # type: ignore[no-untyped-call]
             self.keys, self.values = keys, values
             self.dtype, self.device = keys.dtype, keys.device
             self.is_initialized = True
 
         def get_seq_length(self) -> int:
-            length: int = self.keys.shape[-2]
-            return length
+            assert self.keys is not None
+            return self.keys.shape[-2]
 
     return Filled

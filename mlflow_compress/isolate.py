@@ -12,6 +12,7 @@ from mlflow_compress.alternate import Listener, alternate
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.meters import environment
 from mlflow_compress.meters.timeline import Timeline
+from mlflow_compress.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.records import Caution, Outcome, Part, Result, Status, Step, Variant, finite, write_json
 from mlflow_compress.wall import Worker
 from mlflow_compress.worker import MODEL_FOLDER, VARIANT
@@ -57,6 +58,11 @@ def run(variant: Variant, folder: Path, listener: Listener, ready: Callable[[], 
 def model_folder(folder: Path) -> Path:
     """Say where in a variant's folder the saved model is."""
     return folder / MODEL_FOLDER
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """Give what scoring left, by file name: predictions, and statistics of the samples."""
+    return {name: (folder / name).read_bytes() for name in (PREDICTIONS, STATISTICS) if (folder / name).is_file()}
 
 
 def logs(folder: Path) -> dict[str, bytes]:

@@ -65,6 +65,7 @@ class Log:
         run_id = self._run(result)
         files = {} if result.status == "ok" else {f"logs/{name}": text for name, text in isolate.logs(folder).items()}
         pictures = {"latency.png": plot.latency_png(result), "memory.png": plot.memory_png(result)}
+        files |= isolate.tables(folder)
         files |= {name: picture for name, picture in pictures.items() if picture is not None}
         try:
             self._store.log(run_id, result, {**self._asked, **_resolved(result)}, note.markdown(result), files)

@@ -35,7 +35,7 @@ class Medium(ABC):
     @classmethod
     def at(cls, path: Path, name: str = "") -> Any:
         """Give the one in a file."""
-        return cls(name or str(path), functools.partial(path.open, "rb"))
+        return cls(name or str(path), lambda: path.open("rb"))
 
     @abstractmethod
     def check(self) -> None:

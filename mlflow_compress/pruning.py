@@ -1,10 +1,12 @@
-"""Which layers hold learned weights, and what pruning them has in common."""
+"""Which layers hold learned weights, what flows through them, and patterns of weights to keep."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mlflow_compress.layers import head_of, sharing
+from mlflow_compress.sockets import Family, Model
 
 
 def learned(module: Any, *kinds: Any) -> list[Any]:
@@ -31,6 +33,22 @@ def inner(module: Any) -> list[Any]:
     """
     tied = {layer for each in sharing(module) if len(each) > 1 for layer in each}
     return [layer for layer in learned(module) if layer not in tied and layer is not head_of(module)]
+
+
+def observe(
+    model: Model, family: Family, layers: Iterable[Any], samples: int, see: Callable[[Any, Any, Any], None]
+) -> None:
+    """Run calibration samples through the model; each time a layer is called, show it, its inputs and its output."""
+    import torch
+
+    hooks = [layer.register_forward_hook(see) for layer in layers]
+    try:
+        with torch.no_grad():
+            for batch in family.calibration(model, samples, seed=0):
+                family.forward(model, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def by_input(weight: Any) -> Any:

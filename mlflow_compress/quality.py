@@ -48,8 +48,8 @@ def score(family: Any, model: Any, variant: Variant, folder: Path, progress: Pro
     if len(done) < len(samples):
         what = f"quality was scored on the first {len(done)} of {len(samples)} samples: then the time was up"
         cautions.append(Caution("scoring_cut", what, "Allow more time: --score-seconds."))
-    protocols = {f"protocol.{name}": text for name, text in found.protocols().items() if text}
-    return Part(Outcome("ok"), None, found.numbers(), cautions=tuple(cautions), facts={**protocols, "data": variant.data})
+    facts = {f"protocol.{name}": text for name, text in found.protocols().items() if text} | {"data": variant.data}
+    return Part(Outcome("ok"), None, found.numbers(), cautions=tuple(cautions), facts=facts)
 
 
 def read_predictions(text: str) -> tuple[list[Any], list[Any]]:

@@ -250,7 +250,8 @@ def _cell(row: Row, key: str, language: str) -> str:
 
 def _quality(values: Mapping[str, float]) -> str:
     """Give all scores; where there is none, how far the outputs moved."""
-    shown = (name for name in values if name.startswith("quality/") and name not in _NO_SCORES)
+    ends = {f"{name}{end}" for name in values for end in ("_low", "_high")}
+    shown = (name for name in values if name.startswith("quality/") and name not in _NO_SCORES and name not in ends)
     names = sorted(shown, key=natural) or [name for name in values if name == _MOVED]
     if not names:
         return MISSING

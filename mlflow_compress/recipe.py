@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress import registry
+from mlflow_compress.datasets import absolute
 from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.hf_evaluate import metrics_of
 from mlflow_compress.records import Budget, Scalar, Step, Variant
 from mlflow_compress.sockets import State
 
@@ -110,8 +112,7 @@ def read(name: str) -> Recipe:
     family = registry.find("families", data["family"])
     options = registry.check("families", data["family"], _mapping(path, "options", data.get("options")))
     metrics = tuple(_texts(path, "metrics", data.get("metrics", family.metrics)))
-    for metric in metrics:
-        registry.find("metrics", metric)
+    metrics_of(metrics, path.parent)
     if not isinstance(data.get("data", ""), (str, type(None))):
         raise RecipeError(f"{path}: data must be text, not {data['data']!r}.")
     batch_size = data.get("batch_size", 1)
@@ -159,7 +160,7 @@ def plan(recipe: Recipe, chains: Sequence[tuple[str, tuple[Step, ...]]], setting
     """
     several = [dict(zip(settings.options, values, strict=True)) for values in product(*settings.options.values())]
     checked = [registry.check("families", recipe.family, options) for options in several]
-    data = recipe.data if settings.data == "auto" else None if settings.data == "none" else _path(settings.data)
+    data = recipe.data if settings.data == "auto" else None if settings.data == "none" else absolute(settings.data)
     weights = settings.weights
     if weights not in ("auto", "pretrained", "random"):
         weights = _path(weights)

@@ -3,7 +3,7 @@
 A stack is the list of layers of an encoder or a decoder. What is changed in one is written into the model's config,
 from which the family builds the model again: the number of layers and of feed-forward neurons in transformers' own
 fields, the number of heads too where the config has the size of a head in a field of its own (LLaMA), else in
-`kept_heads`, a field of ours, which `narrow` reads.
+`kept_heads`, a field of ours that `narrow` reads: heads of queries and of keys by the stack's name.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import copy
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -95,8 +96,11 @@ def spaced(count: int, kept: int) -> list[int]:
 
 
 def share(count: int, amount: float) -> int:
-    """Give how many are left of `count` when a share is removed: at least one."""
-    return max(1, count - round(amount * count))
+    """Give how many are left of `count` when about this share is removed.
+
+    It is at least one, and of two numbers that are equally near the greater one.
+    """
+    return max(1, count - math.ceil(amount * count - 0.5))
 
 
 def thinned(model: Model, keep: float, part: str = "") -> Model:
@@ -218,7 +222,8 @@ def drop_heads(model: Model, amount: float, power: int) -> str:
         for each in attentions:
             each.keep(_greatest(each.importance(power), left))
         _write_heads(model, stack, attentions[0])
-        told.append(f"{left} of {count} heads in each attention of {stack.name}")
+        unit = "heads" if attentions[0].heads == left else "groups of heads"
+        told.append(f"{left} of {count} {unit} in each attention of {stack.name}")
     return ", ".join(told)
 
 
@@ -249,11 +254,14 @@ def drop_neurons(model: Model, amount: float, power: int) -> str:
 
 def narrow(model: Model) -> None:
     """Take heads out of a model, filled or not, until it has as many as `drop_heads` wrote into its config."""
-    kept_heads: Mapping[str, int] = getattr(model.assets["config"], _KEPT_HEADS, {})
-    for name, left in kept_heads.items():
+    kept_heads: Mapping[str, Sequence[int]] = getattr(model.assets["config"], _KEPT_HEADS, {})
+    for name, (heads, keys) in kept_heads.items():
         for layer in model.module.get_submodule(name):
             for each in _attentions(layer):
-                each.keep(range(min(left, each.units)))
+                if keys < each.keys:
+                    each.keep(range(keys))
+                if heads < each.heads:
+                    each.keep(range(heads))
 
 
 @dataclass
@@ -372,7 +380,8 @@ def _write_heads(model: Model, stack: Stack, attention: _Attention) -> None:
         if has_size and config.hidden_size % attention.heads == 0:  # else transformers refuses the config
             config.num_attention_heads, config.num_key_value_heads = attention.heads, attention.keys
         else:
-            setattr(config, _KEPT_HEADS, {**getattr(config, _KEPT_HEADS, {}), stack.name: attention.units})
+            counts = {**getattr(config, _KEPT_HEADS, {}), stack.name: [attention.heads, attention.keys]}
+            setattr(config, _KEPT_HEADS, counts)
 
 
 def _write_neurons(model: Model, stack: Stack, before: int, after: int) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _TAG_LIMIT = 5000
 _METRICS_PER_CALL, _PARAMS_PER_CALL, _TAGS_PER_CALL = 1000, 100, 100
+_TABLE = "predictions.json"
 _PAGE = 1000
 _HTTP_TIMEOUT_SECONDS = 5
 _SHORTEST_SECRET = 4  # shorter ones would blot out ordinary words
@@ -173,6 +174,17 @@ class Store:
             for path, record in records.items():
                 self._client.log_text(run_id, json.dumps(record, ensure_ascii=False, indent=1), path)
             self._log_files(run_id, files)
+            self._log_data(run_id, result.facts)
+
+    def _log_data(self, run_id: str, facts: Mapping[str, str]) -> None:
+        """Name the data set that quality was scored on, so that MLflow shows it with the run."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        if "data_digest" not in facts:
+            return
+        source = json.dumps({"uri": facts["data_source"]})
+        data = Dataset(facts["data_name"], facts["data_digest"], source_type="mlflow_compress", source=source)
+        self._client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "evaluation")])])
 
     def _log_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
         import tempfile
@@ -184,6 +196,9 @@ class Store:
                 local.write_bytes(content)
             if files:
                 self._client.log_artifacts(run_id, folder)
+        if _TABLE in files:
+            shown = json.dumps([{"path": _TABLE, "type": "table"}])
+            self._client.set_tag(run_id, "mlflow.loggedArtifacts", shown)  # so that the UI opens it as a table
 
     def log_model(self, run_id: str, folder: Path, requirements: Sequence[str]) -> None:
         """Log a saved model folder as an MLflow model that `mlflow.pyfunc.load_model` loads.

@@ -118,8 +118,8 @@ def _rows(
 ) -> tuple[tuple[str, ...], dict[int, Mapping[str, Any] | Bad]]:
     """Give the header, and the rows by their number; the header is row 1, and empty rows count."""
     csv.field_size_limit(_LONGEST_FIELD)
-    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    plain = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if quotes else plain
     try:
         header = tuple(name.strip() for name in next(reader, ()))
         lines = {number: line for number, line in enumerate(reader, 2) if line}

@@ -30,12 +30,14 @@ class Window:
     end: int
     scored: int
 
-    def __len__(self) -> int:
+    @property
+    def length(self) -> int:
+        """How many tokens the part has."""
         return self.end - self.start
 
 
 def windows(text: int, length: int, window: int, stride: int) -> Iterator[Window]:
-    """Cut a text of so many tokens into windows, each a stride further on. The first token of all is never predicted."""
+    """Cut a text into windows, each a stride further on; the first token of all is never predicted."""
     done = 0
     for start in range(0, length, stride):
         end = min(start + window, length)
@@ -64,11 +66,11 @@ def likelihoods(
     parts = [
         part for index, ids in enumerate(texts) for part in windows(index, len(ids), window, stride) if part.scored
     ]
-    parts.sort(key=len, reverse=True)  # so that little is filled up
+    parts.sort(key=lambda part: part.length, reverse=True)  # so that little is filled up
     most = _MOST_LOGITS // vocabulary if len(parts) > 1 and _is_independent(run, vocabulary) else 0
     sums, counts = [0.0] * len(texts), [0] * len(texts)
     while parts:
-        size = max(1, most // len(parts[0]))
+        size = max(1, most // parts[0].length)
         together, parts = parts[:size], parts[size:]
         ids = [texts[part.text][part.start : part.end] for part in together]
         for part, loss in zip(together, _losses(run, ids, [part.scored for part in together]), strict=True):

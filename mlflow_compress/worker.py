@@ -72,7 +72,7 @@ class Report:
 
 def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     """Load the original, run the chain of methods over it, and save what came of it."""
-    from mlflow_compress import artifact, likeness, registry
+    from mlflow_compress import artifact, hf_evaluate, likeness, registry
     from mlflow_compress.meters import size
 
     family = registry.build("families", variant.family, variant.options)
@@ -89,6 +89,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     model.progress = lambda done, total: report.progress(done, total, None)
     if variant.data and model.weights != "random":
         report.stage("checking the data")  # now, not after an hour of compressing and measuring
+        hf_evaluate.metrics_of(variant.metrics, Path(variant.folder), load=True)
         family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
     is_changed = any(step.method != "original" for step in variant.chain)
     original = likeness.outputs(family, model, variant, None if is_changed else 1)
@@ -150,23 +151,21 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         cautions += checks.precision(dtypes, environment.emulated())
 
     moved = likeness.compare(family, model, variant, folder / OUTPUTS, device)
-    facts, quality = {"memory_source": meter.source}, None
     if score and any(step.method != "original" for step in variant.chain):
         numbers |= moved
+    scored = None
     if score and model.weights != "random" and variant.data:
-        scores, quality = _score(family, model, variant, report)
-        numbers |= scores
-        facts["data"] = variant.data
-        if scores:
-            cautions += checks.quality(int(scores["quality/samples"]))
+        scored = _score(family, model, variant, folder, report)
+        numbers |= scored.measurements
+        cautions += scored.cautions
     return Part(
         Outcome("ok"),
-        quality=quality,
+        quality=scored and scored.outcome,
         measurements=finite(numbers),
         samples=timed.samples,
         cautions=tuple(cautions),
         environment={**surroundings, **timed.environment, "load_after": environment.load_average()},
-        facts=facts,
+        facts={"memory_source": meter.source, **(scored.facts if scored else {})},
     )
 
 
@@ -230,26 +229,17 @@ def _time(family: Any, model: Any, device: str, variant: Variant, meter: Any, re
     return Part(Outcome("ok"), None, numbers, samples, tuple(cautions), {"threads": str(threads)})
 
 
-def _score(family: Any, model: Any, variant: Variant, report: Report) -> tuple[dict[str, float], Outcome]:
-    """Predict every sample once, and compute all metrics from the predictions.
+def _score(family: Any, model: Any, variant: Variant, folder: Path, report: Report) -> Part:
+    """Score; what goes wrong here is an outcome of its own: what was timed before stays."""
+    from mlflow_compress import quality
 
-    What goes wrong here is an outcome of its own: what was timed before stays.
-    """
-    from mlflow_compress import registry
-
-    assert variant.data is not None
     report.stage("scoring")
     try:
-        samples = family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
-        predictions = family.predict(model, [sample.inputs for sample in samples])
-        references = [sample.reference for sample in samples]
-        numbers = {"quality/samples": float(len(samples))}
-        for name in variant.metrics:
-            numbers[f"quality/{name}"] = registry.build("metrics", name).compute(references, predictions)
+        found = quality.score(family, model, variant, folder, report.progress)
     except Exception as error:
         traceback.print_exc(limit=_ERROR_LINES)
-        return {}, Outcome("failed", _reason(error))
-    return numbers, Outcome("ok")
+        found = Part(Outcome("failed", _reason(error)))
+    return dataclasses.replace(found, facts={**model.facts, **found.facts}, cautions=(*found.cautions, *model.cautions))
 
 
 def _open_device(device: str, cautions: list[Caution]) -> dict[str, str]:

@@ -101,10 +101,11 @@ def test_tensors_longer_than_what_is_handled_at_a_time_come_back(tmp_path: Path,
 def test_huffman_follows_the_entropy_and_is_never_longer(tmp_path: Path) -> None:
     sparse = drawn(15, (300, 300)) * (torch.rand(300, 300, generator=torch.Generator().manual_seed(1)) < 0.1)
     sizes = {}
-    for coding in ("none", "huffman"):
+    codings: tuple[compact.Coding, ...] = ("none", "huffman")
+    for coding in codings:
         folder = tmp_path / coding
         folder.mkdir()
-        restored = round_trip(module_of(weight=sparse), folder, coding)["weight"]  # type: ignore[arg-type]
+        restored = round_trip(module_of(weight=sparse), folder, coding)["weight"]
         assert torch.equal(restored, sparse)
         sizes[coding] = file_size(folder)
     shares = torch.bincount(sparse.unique(return_inverse=True)[1].reshape(-1)) / sparse.numel()
@@ -113,8 +114,8 @@ def test_huffman_follows_the_entropy_and_is_never_longer(tmp_path: Path) -> None
     assert sizes["huffman"] < 0.3 * sizes["none"]
 
     even = drawn(16, (300, 300))
-    for coding in ("none", "huffman"):
-        compact.save_compact(module_of(weight=even), tmp_path, coding)  # type: ignore[arg-type]
+    for coding in codings:
+        compact.save_compact(module_of(weight=even), tmp_path, coding)
         sizes[coding] = file_size(tmp_path)
     assert sizes["huffman"] <= sizes["none"] + 100
 

@@ -23,6 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("datasets",),
     ("families.*", "methods.*", "metrics.*", "meters.*", "renderers.*", "hf_evaluate"),
     ("recipe", "artifact", "checks", "store", "compare", "note", "plot", "progress", "manners", "likeness", "scores"),
+    ("quality",),
     ("worker", "pyfunc", "doctor", "catalogue"),
     ("wall",),  # starts the worker, and shares its files' names
     ("alternate",),
@@ -51,7 +52,7 @@ DOORS = {
     "accelerate": {"tensors"},
     "codecarbon": {"meters.energy"},
     "huggingface_hub": {"hub"},
-    "datasets": {"hubdata"},
+    "datasets": {"hubdata", "hf_evaluate"},
     "soundfile": {"media"},
     "PIL": {"media"},
     "torch_pruning": {"methods.prune_structured"},

@@ -63,7 +63,7 @@ def test_every_method_says_what_it_changes_and_how_it_is_undone(name: str) -> No
     [
         ("methods", "int8_dinamic", "int8_dynamic"),
         ("methods", "FP16", "fp16"),
-        ("methods", "prune", "prune_magnitude"),
+        ("methods", "prune_magn", "prune_magnitude"),
         ("families", "text_clasification", "text_classification"),
         ("metrics", "acuracy", "accuracy"),
         ("renderers", "cvs", "csv"),

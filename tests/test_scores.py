@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,41 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
         assert found.high is not None
         held += found.low <= np.exp(3) <= found.high
     assert 0.89 <= held / 200 <= 0.99
+
+
+def test_the_interval_of_a_mean_over_rare_classes_holds_its_value() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 50, 500)
+    references: list[int] = labels.tolist()
+    predictions: list[int] = np.where(generator.random(500) < 0.8, labels, generator.integers(0, 50, 500)).tolist()
+    metric = additive("f1")
+    found = scores.score({"f1": metric}, references, predictions, seed=0).by_name["f1"]
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.value < found.high
+    # while drawn samples, which miss samples of a class, score less
+    values = metric.statistics(references, predictions)
+    drawn = [metric.reduce(values[generator.integers(0, 500, 500)].sum(axis=0)) for _ in range(300)]
+    assert np.median(drawn) < found.value - 0.003
+
+
+@dataclass
+class Variety(AdditiveMetric):
+    """How many kinds there are: drawn samples always have fewer."""
+
+    unit = ""
+    greater_is_better = True
+
+    def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
+        return np.eye(len(references))
+
+    def reduce(self, sums: Any) -> float:
+        return float((sums > 0).sum())
+
+
+def test_there_is_no_interval_where_drawn_samples_score_quite_otherwise() -> None:
+    found = scores.score({"variety": Variety()}, range(30), range(30), seed=0).by_name["variety"]
+    assert (found.value, found.low, found.high) == (30, None, None)
 
 
 def test_a_pair_of_identical_runs_differs_by_exactly_nothing() -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
+from mlflow_compress.datasets import draw, scored
 from mlflow_compress.decoding import cache_names, cache_of, generator, refill, tensors_of
 from mlflow_compress.errors import Unsupported, WeightsError
 from mlflow_compress.graphs import Attached, Calls, graph, twin
@@ -22,11 +23,13 @@ from mlflow_compress.hub import (
     restore_transformer,
     save_transformer,
 )
-from mlflow_compress.sockets import Family, Graph, Mark, Model
+from mlflow_compress.media import RATE_HZ
+from mlflow_compress.records import Caution
+from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
 from mlflow_compress.stacks import thinned
 
 _AUTO_CLASS = "AutoModelForSpeechSeq2Seq"
-_RATE_HZ = 16_000
+_ROLES = ("audio", "text")
 _WINDOW_SECONDS = 30
 
 
@@ -45,7 +48,7 @@ class Asr(Family):
         "log-mel features of a 30 s window of 16 kHz audio, the encoder, and greedy decoding of exactly new_tokens "
         "tokens with a key-value cache"
     )
-    metrics: ClassVar[tuple[str, ...]] = ("wer", "cer")
+    metrics: ClassVar[tuple[str, ...]] = ("wer", "cer", "wer_normalized", "cer_normalized")
     needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
 
@@ -66,7 +69,7 @@ class Asr(Family):
         import numpy as np
 
         generator = np.random.default_rng(seed)
-        return list(generator.normal(0, 0.1, (size, _WINDOW_SECONDS * _RATE_HZ)).astype(np.float32))
+        return list(generator.normal(0, 0.1, (size, _WINDOW_SECONDS * RATE_HZ)).astype(np.float32))
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
         """Recognise; marks `features`, `encoder`, `first_token`, and one `token` for each later one.
@@ -125,14 +128,16 @@ class Asr(Family):
         try:
             attentions = [layer.encoder_attn for layer in decoder.layers]
             projections = nn.ModuleList([each for it in attentions for each in (it.k_proj, it.v_proj)])
+            heads, width = decoder.layers[0].self_attn.num_heads, decoder.layers[0].self_attn.head_dim
         except AttributeError as error:
             raise Unsupported(f"only decoders that are built as Whisper's are exported ({error})") from None
         for attention in attentions:  # they are the encoder's graph's
             attention.k_proj = attention.v_proj = nn.Identity()
-        layers, heads, width = _cache_shape(model.assets["config"])
+        layers = len(attentions)
+        model.assets["config"].cache_shape = [layers, heads, width]  # for the first, empty past
         features = self._features(model, self.batch(model, 2, 0))
         encode = graph(
-            functools.partial(_encode, heads=heads),
+            functools.partial(_encode, heads=attentions[0].num_heads),
             {"input_features": features},
             cross := cache_names("cross", layers),
             {name: {0: "batch"} for name in ("input_features", *cross)},
@@ -185,8 +190,29 @@ class Asr(Family):
             "decode_tokens_per_s": size / stages_ms["token"] * 1000,
         }
 
+    def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
+        """Read sounds, decoded when they are used, and what is said in them.
+
+        Raises:
+            RecipeError: the data can't be read (see `datasets.read`).
+        """
+        rows = scored(model, data, folder, _ROLES, limit, seed)
+        if too_long := sum(row.values["audio"].seconds > _WINDOW_SECONDS for row in rows):
+            what = f"{too_long} of {len(rows)} sounds are longer than {_WINDOW_SECONDS} s, and only so much is heard"
+            model.cautions.append(Caution("cut_sounds", what, "Cut them, or leave them out."))
+        return [Sample(row.values["audio"], str(row.values["text"])) for row in rows]
+
+    def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
+        """Draw sounds that quality is not scored on; without any, see `Family.calibration`."""
+        import numpy as np
+
+        sounds = draw(model, _ROLES, count * size, seed)
+        if not sounds:
+            return super().calibration(model, count, seed, size)
+        return [[np.asarray(each) for each in sounds[start : start + size]] for start in range(0, len(sounds), size)]
+
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
-        """Transcribe each sound: 16 kHz mono samples in [-1, 1], an array or a list; cut to 30 s.
+        """Transcribe each sound: 16 kHz mono samples in [-1, 1], an array or what numpy makes one of; cut to 30 s.
 
         The model's own `generate` decodes, with its language and task tokens, until the text ends.
         """
@@ -205,7 +231,7 @@ class Asr(Family):
         return found
 
     def _features(self, model: Model, sounds: Sequence[Any]) -> Any:
-        extracted = model.assets["features"](list(sounds), sampling_rate=_RATE_HZ, return_tensors="pt")
+        extracted = model.assets["features"](list(sounds), sampling_rate=RATE_HZ, return_tensors="pt")
         return extracted.input_features.to(model.device, model.module.dtype)
 
     def save(self, model: Model, folder: Path) -> None:
@@ -266,7 +292,8 @@ class _Exported(Attached):
         return module
 
     def _empty(self, cross: Sequence[Any]) -> list[Any]:
-        return [each[:, :, :0] for each in cross]
+        layers, heads, width = self.config.cache_shape
+        return [cross[0].new_zeros((len(cross[0]), heads, 0, width))] * (2 * layers)
 
 
 class _Encoder:
@@ -298,12 +325,6 @@ def _decode(parts: Any, input_ids: Any, *caches: Any) -> tuple[Any, ...]:
     # the encoder's states are not looked at where their keys and values are given, but there must be some
     hidden = parts.decoder(input_ids, encoder_hidden_states=cross[0], past_key_values=cache, use_cache=True)
     return parts.head(hidden.last_hidden_state), *tensors_of(cache.self_attention_cache)
-
-
-def _cache_shape(config: Any) -> tuple[int, int, int]:
-    """Give how many layers the decoder has, how many heads each, and how wide a key is."""
-    heads = config.decoder_attention_heads
-    return config.decoder_layers, heads, config.d_model // heads
 
 
 def _feature_extractor(config: Any, origin: Origin) -> Any:

@@ -10,8 +10,9 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
+from mlflow_compress.datasets import draw, scored
 from mlflow_compress.decoding import cache_names, cache_of, generator, refill, tensors_of
-from mlflow_compress.errors import Unsupported
+from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.graphs import Attached, Calls, graph
 from mlflow_compress.hub import (
     find_weights,
@@ -21,10 +22,12 @@ from mlflow_compress.hub import (
     restore_transformer,
     save_transformer,
 )
-from mlflow_compress.sockets import Family, Graph, Mark, Model
+from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
 from mlflow_compress.stacks import thinned
+from mlflow_compress.windows import likelihoods
 
 _AUTO_CLASS = "AutoModelForCausalLM"
+_ROLES = ("text",)
 _TEXT = "The little boat left the harbour at dawn, and nobody on the pier could say when it would be back. "
 
 
@@ -37,6 +40,10 @@ class CausalLm(Family):
     Attributes:
         prompt_tokens: length of the prompt, in tokens.
         new_tokens: how many tokens one call makes.
+        window: tokens that the model is given at once in scoring a text; no more than it can take.
+        stride: how far a window is from the next, in tokens: only so many are scored in each. None: half of the window.
+        with_bos: whether a text is scored behind a token that begins texts, where the tokenizer puts none itself: so
+            that its first token is predicted too, as lm-evaluation-harness does.
         architecture: the config's fields with `model_type`, for random weights.
     """
 
@@ -44,11 +51,15 @@ class CausalLm(Family):
         "prefill of a prompt [batch, prompt_tokens] and greedy decoding of exactly new_tokens tokens with a key-value "
         "cache; tokenising is timed apart"
     )
+    metrics: ClassVar[tuple[str, ...]] = ("perplexity", "word_perplexity", "bits_per_byte")
     needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
 
     prompt_tokens: Annotated[int, Ge(1)] = 128
     new_tokens: Annotated[int, Ge(2)] = 32
+    window: Annotated[int, Ge(2)] = 1024
+    stride: Annotated[int, Ge(1)] | None = None
+    with_bos: bool = False
     architecture: dict[str, Any] = field(default_factory=dict)
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
@@ -98,16 +109,16 @@ class CausalLm(Family):
         """
         import torch
 
-        layers, heads, width = _cache_shape(model.assets["config"])
         tokens = torch.zeros((2, 3), dtype=torch.long, device=model.device)
         with torch.no_grad():
-            cache = model.module(input_ids=tokens, use_cache=True).past_key_values
-        if [tuple(each.shape) for each in tensors_of(cache)] != [(2, heads, 3, width)] * (2 * layers):
+            example = tensors_of(model.module(input_ids=tokens, use_cache=True).past_key_values)
+        layers, (_, heads, _, width) = len(example) // 2, example[0].shape
+        if any(each.shape != (2, heads, 3, width) for each in example):
             raise Unsupported(
-                "its cache is not one key and one value for each token, head and layer, so it is not exported"
+                "its cache is not one key and one value for each token, head and layer: it is not exported"
             )
-        dtype = tensors_of(cache)[0].dtype
-        past = {name: torch.rand((2, heads, 5, width)).to(model.device, dtype) for name in cache_names("past", layers)}
+        model.assets["config"].cache_shape = [layers, heads, width]  # for the first, empty past
+        past = {name: example[0].new_zeros((2, heads, 5, width)) for name in cache_names("past", layers)}
         present = cache_names("present", layers)
         inputs = {"input_ids": tokens, "kept": torch.arange(2, device=model.device), **past}
         dynamic = {
@@ -147,6 +158,64 @@ class CausalLm(Family):
             "decode_tokens_per_s": size / stages_ms["token"] * 1000,
             "prefill_tokens_per_s": size * self.prompt_tokens / stages_ms["prefill"] * 1000,
         }
+
+    def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
+        """Read texts.
+
+        Raises:
+            RecipeError: the data can't be read (see `datasets.read`), or the stride is longer than the window.
+        """
+        if (self.stride or 0) > self.window:
+            raise RecipeError(f"stride={self.stride} would skip tokens: it is more than window={self.window}.")
+        texts = [str(row.values["text"]) for row in scored(model, data, folder, _ROLES, limit, seed)]
+        return [Sample(text, text) for text in texts]
+
+    def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
+        """Draw texts that quality is not scored on, and cut their tokens into rows; without any, the family's default.
+
+        The texts stand one behind the other, so that every row has `prompt_tokens` tokens.
+        """
+        import torch
+
+        wanted = count * size * self.prompt_tokens
+        tokens: list[int] = []
+        while len(tokens) < wanted:
+            texts = draw(model, _ROLES, count * size, seed + len(tokens))
+            if not texts:
+                return super().calibration(model, count, seed, size)
+            tokens += [token for ids in self._encode(model, texts) for token in ids]
+        rows = torch.tensor(tokens[:wanted]).reshape(count, size, self.prompt_tokens)
+        return list(rows.to(model.device))
+
+    def answers(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, float]]:
+        """Give how likely each text is to the model, by windows of `window` tokens (see `windows.likelihoods`).
+
+        Returns:
+            For each text `nll`, its negative log-likelihood in nats, summed over its `tokens` (those predicted: all but
+            the first), and its length in `words` (parted by white space) and in `bytes` of UTF-8.
+        """
+        import torch
+
+        config = model.assets["config"]
+        window = min(self.window, getattr(config, "max_position_embeddings", None) or self.window)
+        stride = min(self.stride or window // 2, window)
+        ids = self._encode(model, inputs)
+        with torch.inference_mode():
+            found = likelihoods(
+                lambda batch: self.forward(model, batch.to(model.device)), ids, window, stride, config.vocab_size
+            )
+        return [
+            {"nll": loss, "tokens": tokens, "words": len(str(text).split()), "bytes": len(str(text).encode())}
+            for (loss, tokens), text in zip(found, inputs, strict=True)
+        ]
+
+    def _encode(self, model: Model, texts: Sequence[Any]) -> list[list[int]]:
+        tokenizer = model.assets["tokenizer"]
+        encoded: list[list[int]] = tokenizer([str(text) for text in texts], verbose=False)["input_ids"]
+        first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        if not self.with_bos or first is None:
+            return encoded
+        return [ids if ids[:1] == [first] else [first, *ids] for ids in encoded]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
         """Continue each text by at most `new_tokens` tokens; gives the continuations."""
@@ -211,17 +280,10 @@ class _Exported(Attached):
     def _empty(self, size: int) -> list[Any]:
         import torch
 
-        layers, heads, width = _cache_shape(self.config)
+        layers, heads, width = self.config.cache_shape
         return [torch.zeros((size, heads, 0, width), dtype=self.dtype, device=self.device)] * (2 * layers)
 
 
 def _continue(parts: Any, input_ids: Any, kept: Any, *past: Any) -> tuple[Any, ...]:
     output = parts.decoder(input_ids=input_ids, past_key_values=cache_of(past), use_cache=True, logits_to_keep=kept)
     return output.logits, *tensors_of(output.past_key_values)
-
-
-def _cache_shape(config: Any) -> tuple[int, int, int]:
-    """Give how many layers there are, how many heads of keys in each, and how wide a key is."""
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return config.num_hidden_layers, getattr(config, "num_key_value_heads", None) or heads, width

@@ -9,6 +9,8 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
+from mlflow_compress.datasets import Row, draw, scored
+from mlflow_compress.errors import RecipeError
 from mlflow_compress.graphs import Attached, Calls, graph
 from mlflow_compress.hub import (
     find_weights,
@@ -18,11 +20,13 @@ from mlflow_compress.hub import (
     restore_transformer,
     save_transformer,
 )
-from mlflow_compress.sockets import Family, Graph, Mark, Model
+from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
 from mlflow_compress.stacks import thinned
 
 _AUTO_CLASS = "AutoModelForSequenceClassification"
 _PREDICT_BATCH = 16
+_ROLES = ("text", "label")
+_ENDLESS = 10**9  # tokenizers that know no length say 10**30
 _TEXT = "The pictures are beautiful, but the story is thin and the ending came as no surprise to anyone in the room. "
 
 
@@ -31,16 +35,18 @@ class TextClassification(Family):
     """A transformers sequence classifier.
 
     Attributes:
-        tokens: length of the timed input, in tokens; texts are cut to it in scoring.
+        tokens: length of the timed input, in tokens.
+        scored_tokens: what texts are cut to in predicting and scoring, in tokens; None: what the model can take.
         architecture: the config's fields with `model_type`, for random weights.
     """
 
     timed: ClassVar[str] = "one forward pass on token ids [batch, tokens] on the device; tokenising is timed apart"
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "precision", "recall", "f1")
     needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
 
     tokens: Annotated[int, Ge(1)] = 128
+    scored_tokens: Annotated[int, Ge(1)] | None = None
     architecture: dict[str, Any] = field(default_factory=dict)
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
@@ -86,7 +92,25 @@ class TextClassification(Family):
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
         """Time the tokenizer on as many texts of at least the timed length."""
         texts = [_TEXT * (self.tokens // 16 + 1)] * size
-        return {"preprocess": lambda: self._encode(model, texts)}
+        return {"preprocess": lambda: self._encode(model, texts, self.tokens)}
+
+    def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
+        """Read texts and their labels: those of the model, by their names or their numbers.
+
+        Raises:
+            RecipeError: the data can't be read (see `datasets.read`), or a label is none of the model's.
+        """
+        rows = scored(model, data, folder, _ROLES, limit, seed)
+        labels = _labels(rows, model.assets["config"].id2label)
+        return [Sample(str(row.values["text"]), label) for row, label in zip(rows, labels, strict=True)]
+
+    def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
+        """Draw texts that quality is not scored on, cut to `tokens`; without any, see `Family.calibration`."""
+        texts = draw(model, _ROLES, count * size, seed)
+        if not texts:
+            return super().calibration(model, count, seed, size)
+        parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+        return [dict(self._encode(model, [str(text) for text in part], self.tokens).to(model.device)) for part in parts]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
         """Give the label's name for each text."""
@@ -97,17 +121,18 @@ class TextClassification(Family):
         with torch.inference_mode():
             for start in range(0, len(inputs), _PREDICT_BATCH):
                 texts = [str(text) for text in inputs[start : start + _PREDICT_BATCH]]
-                logits = model.module(**self._encode(model, texts).to(model.device))["logits"]
+                encoded = self._encode(model, texts, self.scored_tokens or _longest(model))
+                logits = model.module(**encoded.to(model.device))["logits"]
                 found += [labels[index] for index in logits.argmax(-1).tolist()]
         return found
 
-    def _encode(self, model: Model, texts: list[str]) -> Any:
+    def _encode(self, model: Model, texts: list[str], tokens: int | None) -> Any:
         return model.assets["tokenizer"](
             texts,
             return_tensors="pt",
             padding=True,
-            truncation=True,
-            max_length=self.tokens,
+            truncation=tokens is not None,
+            max_length=tokens,
             return_token_type_ids=False,
         )
 
@@ -131,3 +156,32 @@ class _Exported(Attached):
 
 def _classify(parts: Any, input_ids: Any, attention_mask: Any) -> tuple[Any, ...]:
     return (parts.classifier(input_ids=input_ids, attention_mask=attention_mask)["logits"],)
+
+
+def _longest(model: Model) -> int | None:
+    """Give how many tokens the model can take, or None where there is no end."""
+    positions = getattr(model.assets["config"], "max_position_embeddings", None)
+    told = model.assets["tokenizer"].model_max_length
+    lengths = [length for length in (positions, told) if length is not None and length < _ENDLESS]
+    return min(lengths, default=None)
+
+
+def _labels(rows: Sequence[Row], names: Mapping[int, str]) -> list[str]:
+    """Give the labels of rows as the model calls them: all are names of its labels, in any case, or all are numbers.
+
+    Raises:
+        RecipeError: they are neither.
+    """
+    by_name = {name: name for name in names.values()}
+    by_lower = {name.lower(): name for name in names.values()}
+    by_number = {str(number): name for number, name in names.items()}
+    given = [str(row.values["label"]) for row in rows]
+    for known, asked in ((by_name, given), (by_lower, [each.lower() for each in given]), (by_number, given)):
+        if all(each in known for each in asked):
+            return [known[each] for each in asked]
+    known = by_name if given[0] in by_name else by_number
+    row, label = next((row, each) for row, each in zip(rows, given, strict=True) if each not in known)
+    raise RecipeError(
+        f"{row.where}: the label {label!r} is none of the model's, which are {', '.join(by_name)} "
+        f"(or {', '.join(by_number)}). Say which is which: labels={label}=LABEL|..."
+    )

@@ -141,9 +141,10 @@ class Yolo(Family):
         from ultralytics.nn.tasks import DetectionModel
 
         model = self.restore_assets(folder)
-        module = DetectionModel(model.assets["yaml"], verbose=False).eval()
+        module: Any = DetectionModel(model.assets["yaml"], verbose=False).eval()
         module.fuse(verbose=False)
-        module.model[-1].stride = module.model[-1].stride.tolist()  # plain numbers: a compiler can't look into a tensor
+        head = module.model[-1]
+        head.stride = head.stride.tolist()  # plain numbers: a compiler can't look into a tensor
         module.names = model.assets["names"]
         model.module = module
         return model

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Le, Predicate
 
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.layers import called, count, replace
 from mlflow_compress.sockets import Family, Method, Model, State
+
+
+def _is_power_of_two(value: int) -> bool:
+    return value & (value - 1) == 0
 
 
 @dataclass
@@ -22,7 +28,7 @@ class BnbNf4(Method):
     Source: Dettmers et al., QLoRA, arXiv 2305.14314; bitsandbytes.nn.Linear4bit.
 
     Attributes:
-        block_size: weights that share a scale.
+        block_size: weights that share a scale: 64, 128, and so on up to 4096.
         double: quantise the scales to 8 bits too.
     """
 
@@ -34,7 +40,7 @@ class BnbNf4(Method):
         "yolo": "its detectors have no linear layer, and bitsandbytes has no convolutions"
     }
 
-    block_size: Literal[64, 128, 256, 512, 1024, 2048, 4096] = 64
+    block_size: Annotated[int, Ge(64), Le(4096), Predicate(_is_power_of_two)] = 64
     double: bool = True
 
     def compress(self, model: Model, family: Family) -> Model:

@@ -43,7 +43,7 @@ class Int8Static(Method):
     gives: ClassVar[State] = "packed"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
 
-    samples: Annotated[int, Ge(1)] = 32
+    samples: Annotated[int, Ge(1)] = 16
     seed: Annotated[int, Ge(0)] = 0
 
     def compress(self, model: Model, family: Family) -> Model:
@@ -62,8 +62,9 @@ class Int8Static(Method):
         observers = {layer: (qconfig.activation(), qconfig.activation()) for layer in layers}
 
         def observe(layer: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            observers[layer][0](inputs[0])
-            observers[layer][1](output)
+            if inputs:  # not by name, which the int8 layers can't be called with
+                observers[layer][0](inputs[0])
+                observers[layer][1](output)
 
         hooks = [layer.register_forward_hook(observe) for layer in layers]
         with torch.no_grad(), warnings.catch_warnings():

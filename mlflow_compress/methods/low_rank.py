@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 
+from mlflow_compress import pruning
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.layers import head_of, replace, sharing
 from mlflow_compress.sockets import Family, Method, Model
@@ -17,7 +18,7 @@ _HALVINGS = 50  # of an interval of shares: as fine as a float
 
 @dataclass
 class LowRank(Method):
-    """Truncated SVD: a linear layer or convolution becomes two thin ones, where these have fewer parameters.
+    """Truncated SVD: a layer becomes two thin ones, where these have fewer parameters.
 
     A linear layer [out, in] of rank r becomes [r, in] and [out, r]; a convolution becomes one with r filters of the
     same kernel, and one of 1x1. A language model's head, layers that share their weight with another, convolutions in
@@ -41,7 +42,7 @@ class LowRank(Method):
     changes: ClassVar[Literal["architecture"]] = "architecture"
 
     ratio: Annotated[float, Gt(0), Lt(1)] = 0.5
-    energy: Annotated[float, Gt(0), Lt(1)] | None = None
+    energy: Annotated[float | None, Gt(0), Lt(1)] = None
     samples: Annotated[int, Ge(0)] = 0
 
     def compress(self, model: Model, family: Family) -> Model:
@@ -140,8 +141,6 @@ def _basis(layer: Any) -> tuple[Any, Any]:
 
 def _output_moments(model: Model, family: Family, layers: list[Any], samples: int) -> dict[Any, Any]:
     """Give the sum of z z^T [n, n] over each layer's outputs without bias, z being an output in the layer's basis."""
-    import torch
-
     moments: dict[Any, Any] = {}
     bases = {layer: _basis(layer)[0].float() for layer in layers}
 
@@ -151,14 +150,7 @@ def _output_moments(model: Model, family: Family, layers: list[Any], samples: in
         inside = vectors.reshape(-1, vectors.shape[-1]) @ bases[layer]
         moments[layer] = moments.get(layer, 0) + (inside.T @ inside).double()
 
-    hooks = [layer.register_forward_hook(see) for layer in layers]
-    try:
-        with torch.no_grad():
-            for batch in family.calibration(model, samples, seed=0):
-                family.forward(model, batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    pruning.observe(model, family, layers, samples, see)
     return moments
 
 

@@ -26,7 +26,7 @@ class Prune24(Method):
 
     Only `kernels=sparse` changes that, on a CUDA device with sparse tensor cores (Ampere and later), for linear layers
     in half precision whose shape the kernels take (`prune_2_4:kernels=sparse+fp16`): torch's semi-structured tensors
-    then replace the weights at the first call. They gain on large batches and lose on small ones.
+    then replace the weights at the first call. Only large multiplications can gain from it.
 
     Source: Mishra et al., Accelerating Sparse Deep Neural Networks, arXiv 2104.08378; torch.sparse.
 

@@ -18,7 +18,6 @@ from mlflow_compress.sockets import Family, Method, Model, State
 
 _STEPS = 300
 _CALIBRATION = 8  # inputs from which the influence of layers is told
-_ROUNDING = 1e-9  # 1 - 0.9 is less than 0.1
 _SIZES = "structure"  # asset: what is not as the family's code builds it
 
 
@@ -130,7 +129,6 @@ class PruneStructured(Method):
     def _drop_channels(self, model: Model, family: Family) -> str:
         """Drop channels, and note the new sizes in the model's assets, which its family writes; say what was done."""
         import torch
-        from torch_pruning import importance
         from torch_pruning.pruner import MagnitudePruner
 
         if "config" in model.assets:
@@ -139,7 +137,6 @@ class PruneStructured(Method):
         before = _sizes(module)
         batch = family.batch(model, model.batch_size, self.seed)
         inputs = batch if isinstance(batch, (list, tuple)) else [batch]
-        norm = importance.GroupMagnitudeImportance(self._power, group_reduction="sum", normalizer=None)
         module.requires_grad_(True)  # the graph is followed along the gradients
         try:
             with torch.enable_grad(), _followed(module) as followed:
@@ -152,8 +149,8 @@ class PruneStructured(Method):
                 pruner = MagnitudePruner(
                     module,
                     inputs,
-                    norm,
-                    pruning_ratio=self.amount - _ROUNDING,
+                    lambda group: _importance(group, self._power),
+                    pruning_ratio_dict=_ratios(module, self.amount),
                     ignored_layers=followed.fixed,
                     forward_fn=forward,
                 )
@@ -207,6 +204,41 @@ def _followed(module: Any) -> Iterator[detectors.Separated]:
             yield separated
     else:
         yield detectors.Separated(lambda module, inputs: module(*inputs), [])
+
+
+def _ratios(module: Any, amount: float) -> dict[Any, float]:
+    """Give what torch_pruning must be asked for, by layer, since it rounds up what is removed: half a channel less."""
+    from torch import nn
+
+    ratios = {}
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
+            width = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
+            groups = getattr(layer, "groups", 1)
+            width = width if groups == width else width // groups  # each group loses as many
+            ratios[layer] = 1 - (stacks.share(width, amount) + 0.5) / width
+    return ratios
+
+
+def _importance(group: Any, power: int) -> Any:
+    """Give the norm, to its power, of all weights that go with each channel of a group: [channels].
+
+    torch_pruning's own takes a wrong number of channels where a depthwise convolution is followed by a flattening.
+    """
+    import torch
+    from torch import nn
+
+    total = torch.zeros(len(group[0].idxs))
+    for item in group:
+        layer = item.dep.target.module
+        if (weight := getattr(layer, "weight", None)) is None or None in item.root_idxs:
+            continue
+        is_turned = getattr(layer, "transposed", False) or isinstance(layer, nn.Embedding)
+        axis = int(is_turned == item.dep.handler.__name__.endswith("out_channels")) if weight.dim() > 1 else 0
+        norms = weight.detach().abs().pow(power).movedim(axis, 0).reshape(weight.shape[axis], -1).sum(1)
+        norms = norms.repeat(1 + max(item.idxs) // len(norms))  # of grouped convolutions, which number all inputs
+        total.scatter_add_(0, torch.tensor(item.root_idxs), norms[item.idxs])
+    return total
 
 
 def _last(pruner: Any, outputs: Any) -> list[Any]:

@@ -47,6 +47,7 @@ class TorchExport(ExportMethod):
                     )
             except Exception as error:  # of torch._dynamo, of symbolic shapes, of the module itself
                 raise Unsupported(f"torch.export can't export it: {reason(error)}") from error
+            program.example_inputs = None  # they would be saved too: a detector's images are as large as its weights
             torch.export.save(program, _file(folder, name))
         return model
 

@@ -16,11 +16,12 @@ from mlflow_compress.tensors import save_weights
 
 @dataclass
 class Wanda(Method):
-    """Pruning by |weight| x norm of its input on calibration data, within each output; without retraining.
+    """Wanda: in each output, prunes the smallest products of a weight and the norm of its input; without retraining.
 
     Applies to linear layers and convolutions (there an input is a channel at one place of the kernel); a language
-    model's head, and layers that share their weight with another, are left alone. All norms come from one pass through
-    the dense model; the paper's code prunes block after block, and measures each behind the pruned ones.
+    model's head, and layers that share their weight with another, are left alone. The norms are those of calibration
+    data in one pass through the dense model; the paper's code prunes block after block, and measures each behind the
+    pruned ones.
 
     What runs is the dense model with zeros in it: memory and latency stay as they were. Unstructured zeros are stored
     as they are too (`size/disk_gzip_mib` shows the gain); N:M patterns as one bit for each weight and the kept values.
@@ -51,7 +52,8 @@ class Wanda(Method):
         every = pruning.inner(model.module)
         found = [layer for layer in every if layer.weight.shape[1] % of == 0]
         if not found:
-            raise Unsupported(f"there is no linear or convolution layer with a multiple of {of} inputs")
+            fitting = f" whose inputs are a multiple of {of}" if keep else ""
+            raise Unsupported(f"there is no linear or convolution layer to prune{fitting}")
         pruned = 0
         for layer, squares in _input_squares(model, family, found, self.samples).items():
             weight = pruning.by_input(layer.weight.data)
@@ -82,21 +84,12 @@ class Wanda(Method):
 
 def _input_squares(model: Model, family: Family, layers: list[Any], samples: int) -> dict[Any, Any]:
     """Give the sum of squares of what each weight of one output (in each group) is multiplied with: [groups, ...]."""
-    import torch
-
     squares: dict[Any, Any] = {}
 
-    def see(layer: Any, inputs: Any) -> None:
+    def see(layer: Any, inputs: Any, output: Any) -> None:
         squares[layer] = squares.get(layer, 0) + _squares(layer, inputs[0].float().square())
 
-    hooks = [layer.register_forward_pre_hook(see) for layer in layers]
-    try:
-        with torch.no_grad():
-            for batch in family.calibration(model, samples, seed=0):
-                family.forward(model, batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    pruning.observe(model, family, layers, samples, see)
     return squares
 
 

@@ -266,6 +266,17 @@ def batch(size):
         family.graphs(model)
 
 
+@pytest.mark.parametrize("name", ["asr", "causal_lm"])
+def test_caches_have_the_heads_that_pruning_left(name: str, folder: Path) -> None:
+    family, model = loaded(name, folder)
+    model = registry.build("methods", "prune_structured").compress(model, family)
+    other = attached(family, model)
+    with torch.inference_mode():
+        batch = family.batch(model, 2, 1)
+        assert close(family.forward(other, batch), family.forward(model, batch))
+        assert close(family.run(other, batch, lambda stage: None), family.run(model, batch, lambda stage: None))
+
+
 def test_another_decoders_layers_are_not_guessed(folder: Path) -> None:
     family, model = loaded("asr", folder)
     for layer in model.module.get_decoder().layers:

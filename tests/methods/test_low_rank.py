@@ -44,7 +44,7 @@ def product(halves: Any) -> Any:
     return halves[1].weight.flatten(1) @ halves[0].weight.flatten(1)
 
 
-def truncated(matrix: torch.Tensor, rank: int) -> torch.Tensor:
+def truncated(matrix: Any, rank: int) -> Any:
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
     return (left[:, :rank] * values[:rank] @ right[:rank]).float()
 

@@ -1,0 +1,267 @@
+"""What families are scored on and calibrated with: labels, transcripts and texts as their metrics take them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from test_matrix import TINY
+
+from mlflow_compress import artifact, recipe, registry
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.sockets import Family, Model
+
+REVIEWS = [("a fine film", "POSITIVE"), ("dull", "NEGATIVE"), ("good", "POSITIVE"), ("bad", "NEGATIVE")]
+
+
+def loaded(name: str, **options: Any) -> tuple[Family, Model]:
+    family: Family = registry.build("families", name, {**TINY[name], **options})
+    return family, family.load("tiny", "random", Path(), 0)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path.name
+
+
+def answered(family: Family, model: Model, data: str, folder: Path) -> tuple[list[Any], list[Any]]:
+    samples = family.samples(model, data, folder, None, 0)
+    return [each.reference for each in samples], family.answers(model, [each.inputs for each in samples])
+
+
+@pytest.mark.parametrize("name", ["text_classification", "causal_lm", "asr"])
+def test_the_metrics_of_a_family_take_what_it_answers(name: str, tmp_path: Path) -> None:
+    family, model = loaded(name)
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 16_000)
+    labels = list(model.assets["config"].id2label.values())
+    data = write(
+        tmp_path / "a.jsonl",
+        [{"text": "hello there", "label": label, "audio": "a.wav"} for label in labels],
+    )
+    columns = {"text_classification": ROLES, "asr": ("audio", "text"), "causal_lm": ("text",)}[name]
+    (tmp_path / "b.jsonl").write_text(
+        "".join(json.dumps({key: json.loads(line)[key] for key in columns}) + "\n" for line in (tmp_path / data).open())
+    )
+    references, predictions = answered(family, model, "b.jsonl", tmp_path)
+    assert family.metrics
+    for metric in family.metrics:
+        assert math.isfinite(registry.build("metrics", metric).compute(references, predictions))
+
+
+ROLES = ("text", "label")
+
+
+# Text classification
+
+
+def classifier() -> tuple[Family, Model]:
+    family, model = loaded("text_classification")
+    model.assets["config"].id2label = {0: "NEGATIVE", 1: "POSITIVE"}
+    return family, model
+
+
+@pytest.mark.parametrize(
+    "named", [lambda label: label, str.lower, str.title, lambda label: int(label == "POSITIVE"), {"POSITIVE": "1"}.get]
+)
+def test_labels_are_names_or_numbers_of_the_models(tmp_path: Path, named: Any) -> None:
+    family, model = classifier()
+    rows = [{"text": text, "label": named(label) or "0"} for text, label in REVIEWS]
+    samples = family.samples(model, write(tmp_path / "a.jsonl", rows), tmp_path, None, 0)
+    assert [(each.inputs, each.reference) for each in samples] == REVIEWS
+
+
+@pytest.mark.parametrize(
+    ("labels", "why"),
+    [
+        (["POSITIVE", "neutral"], "line 2: the label 'neutral' is none of the model's, which are NEGATIVE, POSITIVE"),
+        (["1", "2"], r"line 2: the label '2' .* \(or 0, 1\)"),
+        (["POSITIVE", "0"], "line 2: the label '0'"),
+        (["pos", "neg"], r"line 1: the label 'pos' .*labels=pos=LABEL"),
+        (["1.0"], "the label '1.0'"),
+    ],
+)
+def test_labels_that_are_not_the_models_are_refused(tmp_path: Path, labels: list[str], why: str) -> None:
+    family, model = classifier()
+    data = write(tmp_path / "a.jsonl", [{"text": "x", "label": label} for label in labels])
+    with pytest.raises(RecipeError, match=why):
+        family.samples(model, data, tmp_path, None, 0)
+
+
+def test_labels_can_be_said(tmp_path: Path) -> None:
+    family, model = classifier()
+    data = write(tmp_path / "a.jsonl", [{"text": "x", "label": "pos"}, {"text": "y", "label": "neg"}])
+    samples = family.samples(model, f"{data}:labels=pos=POSITIVE|neg=NEGATIVE", tmp_path, None, 0)
+    assert [each.reference for each in samples] == ["POSITIVE", "NEGATIVE"]
+
+
+def test_texts_are_scored_as_long_as_the_model_takes_them() -> None:
+    family, model = loaded("text_classification", tokens=4)
+    short, long = "abcd", "abcd" + "z" * 400
+    seen: list[int] = []
+    module = model.module
+    model.module = lambda **batch: seen.append(batch["input_ids"].shape[1]) or module(**batch)
+    family.predict(model, [short, long])
+    dataclasses.replace(family, scored_tokens=8).predict(model, [long])
+    assert seen == [405, 8]
+
+
+def test_calibration_keeps_away_from_what_is_scored(tmp_path: Path) -> None:
+    family, model = classifier()
+    data = write(tmp_path / "a.jsonl", [{"text": chr(97 + index) * 5, "label": 1} for index in range(20)])
+    held = {each.inputs for each in family.samples(model, data, tmp_path, 12, 0)}
+    batches = family.calibration(model, 2, 0, size=3)
+    decode = model.assets["tokenizer"].batch_decode
+    drawn = [text for batch in batches for text in decode(batch["input_ids"], skip_special_tokens=True)]
+    assert len(set(drawn)) == 6
+    assert not held & set(drawn)
+    assert all(batch["attention_mask"].shape == batch["input_ids"].shape for batch in batches)
+    assert not model.cautions
+    family.forward(model, batches[0])
+    again = family.calibration(model, 2, 0, size=3)
+    assert all(torch.equal(one["input_ids"], other["input_ids"]) for one, other in zip(batches, again, strict=True))
+
+
+@pytest.mark.parametrize("name", ["text_classification", "causal_lm", "asr"])
+def test_without_data_calibration_is_random_and_says_so(name: str) -> None:
+    family, model = loaded(name)
+    assert len(family.calibration(model, 2, 0)) == 2
+    assert [caution.code for caution in model.cautions] == ["random_calibration"]
+
+
+# Speech recognition
+
+
+def speech(folder: Path, *seconds: float) -> str:
+    for index, each in enumerate(seconds):
+        soundfile.write(folder / f"{index}.flac", np.random.default_rng(index).normal(0, 0.1, int(each * 8000)), 8000)
+    return write(
+        folder / "a.jsonl", [{"file": f"{index}.flac", "text": f"text {index}"} for index in range(len(seconds))]
+    )
+
+
+def test_sounds_are_decoded_only_when_they_are_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    family, model = loaded("asr")
+    data = speech(tmp_path, 0.5, 1)
+    read = soundfile.read
+    heard: list[Any] = []
+    monkeypatch.setattr(soundfile, "read", lambda *args, **options: heard.append(1) or read(*args, **options))
+    samples = family.samples(model, data, tmp_path, None, 0)
+    assert [each.reference for each in samples] == ["text 0", "text 1"]
+    assert not heard
+    assert len(family.answers(model, [samples[0].inputs])) == 1
+    assert len(heard) == 1
+    decoded = np.asarray(samples[0].inputs)
+    assert family.answers(model, [decoded, decoded.tolist()]) == 2 * family.answers(model, [samples[0].inputs])
+
+
+def test_sounds_too_long_are_told(tmp_path: Path) -> None:
+    family, model = loaded("asr")
+    family.samples(model, speech(tmp_path, 0.5, 31, 30), tmp_path, None, 0)
+    assert [caution.code for caution in model.cautions] == ["cut_sounds"]
+    assert "1 of 3 sounds" in model.cautions[0].message
+
+
+def test_sounds_to_calibrate_on(tmp_path: Path) -> None:
+    family, model = loaded("asr")
+    data = speech(tmp_path, 0.5, 0.75, 1)
+    held = family.samples(model, data, tmp_path, 1, 0)
+    batches = family.calibration(model, 1, 0, size=2)
+    lengths = {len(each) for each in batches[0]} | {len(np.asarray(held[0].inputs))}
+    assert lengths == {8000, 12_000, 16_000}
+    assert family.forward(model, batches[0]).shape[0] == 2
+
+
+# Language models
+
+TEXTS = ["a" * 150, "hello world. " * 9, "x", "ab", "déjà vu 🙂 " * 6]
+
+
+@pytest.mark.parametrize(("window", "stride"), [(32, 8), (32, 32), (32, None), (1024, None)])
+def test_likelihood_is_that_of_transformers_guide(window: int, stride: int | None) -> None:
+    family, model = loaded("causal_lm", window=window, stride=stride)
+    found = family.answers(model, TEXTS)
+    step = stride or window // 2
+    for text, answer in zip(TEXTS, found, strict=True):
+        ids = model.assets["tokenizer"](text, return_tensors="pt").input_ids
+        total, tokens, previous = 0.0, 0, 0
+        for begin in range(0, ids.size(1), step):
+            end = min(begin + window, ids.size(1))
+            targets = ids[:, begin:end].clone()
+            targets[:, : -(end - previous)] = -100
+            count = int((targets[:, 1:] != -100).sum())
+            if count:
+                total += float(model.module(ids[:, begin:end], labels=targets).loss) * count
+            tokens, previous = tokens + count, end
+            if end == ids.size(1):
+                break
+        assert answer["tokens"] == tokens
+        assert answer["nll"] == pytest.approx(total, rel=1e-5)
+        assert (answer["words"], answer["bytes"]) == (len(text.split()), len(text.encode()))
+
+
+@pytest.mark.parametrize("chain", ["original", "int8_dynamic"])
+def test_the_batch_does_not_change_the_likelihood(chain: str) -> None:
+    family, model = loaded("causal_lm", window=32, stride=8)
+    for method in artifact.methods_of(recipe.parse_chain(chain)):
+        model = method.compress(model, family)
+    together = family.answers(model, TEXTS)
+    for text, answer in zip(TEXTS, together, strict=True):
+        assert family.answers(model, [text])[0]["nll"] == pytest.approx(answer["nll"], rel=1e-5)
+
+
+def test_a_window_is_no_longer_than_what_the_model_takes() -> None:
+    family, model = loaded("causal_lm", window=512)
+    model.assets["config"].max_position_embeddings = 16
+    lengths: list[int] = []
+    module = model.module
+    model.module = lambda **batch: lengths.append(batch["input_ids"].shape[1]) or module(**batch)
+    assert family.answers(model, ["a" * 100])[0]["tokens"] == 100
+    assert max(lengths) == 16
+
+
+def test_a_stride_may_not_skip_tokens(tmp_path: Path) -> None:
+    family, model = loaded("causal_lm", window=8, stride=9)
+    data = write(tmp_path / "a.jsonl", [{"text": "x"}])
+    with pytest.raises(RecipeError, match="stride=9 would skip tokens: it is more than window=8"):
+        family.samples(model, data, tmp_path, None, 0)
+
+
+def test_the_first_token_is_predicted_behind_one_that_begins_texts() -> None:
+    plain, model = loaded("causal_lm")
+    begun, _ = loaded("causal_lm", with_bos=True)
+    one, other = plain.answers(model, ["hello"])[0], begun.answers(model, ["hello"])[0]
+    assert other["tokens"] == one["tokens"] + 1
+    model.assets["tokenizer"].bos_token = model.assets["tokenizer"].decode([107])  # as the text begins
+    assert begun.answers(model, ["hello"])[0] == one
+
+
+def test_exported_graphs_are_scored_alike() -> None:
+    family, model = loaded("causal_lm", window=32, stride=8)
+    expected = family.answers(model, TEXTS)
+    graphs = family.graphs(model)
+    attached = family.attach(
+        dataclasses.replace(model, module=None), {name: graph.module for name, graph in graphs.items()}
+    )
+    for one, other in zip(family.answers(attached, TEXTS), expected, strict=True):
+        assert one["nll"] == pytest.approx(other["nll"], rel=1e-5)
+
+
+def test_texts_to_calibrate_on_fill_their_rows(tmp_path: Path) -> None:
+    family, model = loaded("causal_lm")
+    data = write(tmp_path / "a.jsonl", [{"text": chr(97 + index) * 11} for index in range(20)])
+    held = {each.inputs[0] for each in family.samples(model, data, tmp_path, 12, 0)}
+    batches = family.calibration(model, 3, 0, size=2)
+    assert [batch.shape for batch in batches] == [(2, family.prompt_tokens)] * 3  # type: ignore[attr-defined]
+    seen = set(model.assets["tokenizer"].decode(torch.cat(batches).flatten(), skip_special_tokens=True))
+    assert seen
+    assert not held & seen
+    assert not model.cautions
+    many = family.calibration(model, 4, 1, size=16)  # more than there is: texts come again
+    assert many[0].shape == (16, family.prompt_tokens)  # type: ignore[attr-defined]

@@ -1,0 +1,236 @@
+"""Distillation: the student is smaller, learns from the teacher alone, and comes back from its folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mlflow_compress import artifact, imitation, recipe, registry, stacks, tensors
+from mlflow_compress.errors import RecipeError, Unsupported
+from mlflow_compress.imitation import Lesson
+from mlflow_compress.methods import distill
+from mlflow_compress.records import Variant
+from mlflow_compress.sockets import Family, Model
+
+NET = """
+import torch
+from torch import nn
+
+def model():
+    return nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Dropout(0.1), nn.Linear(32, 4))
+
+def student(keep):
+    return nn.Sequential(nn.Linear(6, round(32 * keep)), nn.BatchNorm1d(round(32 * keep)), nn.Tanh(),
+                         nn.Linear(round(32 * keep), 4))
+
+def batch(size):
+    return torch.randn(size, 6)
+
+def training():
+    return torch.randn(300, 6, generator=torch.Generator().manual_seed(1))
+"""
+WHISPER = {
+    "model_type": "whisper",
+    "vocab_size": 100,
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 4,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "decoder_ffn_dim": 16,
+    "max_target_positions": 16,
+    "bos_token_id": 1,
+    "eos_token_id": 1,
+    "pad_token_id": 1,
+    "decoder_start_token_id": 2,
+    "suppress_tokens": [],
+    "begin_suppress_tokens": [],
+}
+BERT = {"model_type": "distilbert", "vocab_size": 100, "dim": 16, "hidden_dim": 24, "n_layers": 6, "n_heads": 4}
+
+
+def own(tmp_path: Path, code: str = NET) -> tuple[Family, Model]:
+    (tmp_path / "net.py").write_text(code)
+    family: Family = registry.build("families", "python")
+    return family, family.load("net.py", "random", tmp_path, 0)
+
+
+def transformer(name: str, **options: Any) -> tuple[Family, Model]:
+    family: Family = registry.build("families", name, options)
+    return family, family.load("tiny", "random", Path(), 0)
+
+
+def outputs(family: Family, model: Model, seed: int = 0) -> torch.Tensor:
+    with torch.no_grad():
+        given: torch.Tensor = tensors.flat(family.forward(model, family.batch(model, 20, seed)))
+    return given
+
+
+def distilled(family: Family, model: Model, **options: Any) -> Model:
+    student: Model = registry.build("methods", "distill", options).compress(model, family)
+    return student
+
+
+def test_the_student_learns_and_can_be_repeated(tmp_path: Path) -> None:
+    family, teacher = own(tmp_path)
+    before = outputs(family, teacher)
+    told: list[tuple[int, int]] = []
+    teacher.progress = lambda done, total: told.append((done, total))
+    untrained = distilled(family, teacher, steps=0)
+    student, twin = (distilled(family, teacher, steps=150) for _ in range(2))
+    probabilities = [outputs(family, each).view(-1, 4).softmax(1) for each in (teacher, untrained, student)]
+    distances = [float((each - probabilities[0]).norm()) for each in probabilities[1:]]
+    assert distances[1] < 0.3 * distances[0]
+    assert torch.equal(outputs(family, student), outputs(family, twin))
+    assert torch.equal(outputs(family, teacher), before)
+    assert not student.module.training
+    assert not any(each.requires_grad for each in (*student.module.parameters(), *teacher.module.parameters()))
+    assert told[:3] == [(1, 150), (2, 150), (3, 150)]
+    assert len(told) == 300
+    assert student.facts["student"] == "212 of 356 parameters"
+    assert student.facts["training"].startswith("150 steps of 16 inputs, loss from ")
+    assert student.cautions == []
+
+
+def test_another_seed_makes_another_student(tmp_path: Path) -> None:
+    family, teacher = own(tmp_path)
+    one, other = (outputs(family, distilled(family, teacher, steps=3, seed=seed)) for seed in (0, 1))
+    assert not torch.equal(one, other)
+
+
+def test_a_students_own_architecture_is_restored(tmp_path: Path) -> None:
+    family, teacher = own(tmp_path)
+    student = distilled(family, teacher, keep=0.25, steps=2)
+    chain = recipe.parse_chain("distill:keep=0.25,steps=2")
+    (tmp_path / "saved").mkdir()
+    methods = artifact.methods_of(chain)
+    artifact.save(student, family, methods, Variant("m", "d", "t", "python", "s", chain=chain), tmp_path / "saved")
+    again = artifact.restore(tmp_path / "saved")
+    assert torch.equal(outputs(again.family, again.model), outputs(family, student))
+    built = json.loads((tmp_path / "saved" / "architecture.json").read_text())["built"]
+    assert built == {"function": "student", "arguments": [0.25]}
+    weights = (tmp_path / "saved" / "weights.safetensors").stat().st_size
+    assert weights < 4 * (6 * 8 + 8 + 4 * 8 + 8 * 4 + 4) + 1200
+
+
+def test_random_inputs_are_told_and_few(tmp_path: Path) -> None:
+    family, teacher = own(tmp_path, NET.replace("def training", "def another"))
+    student = distilled(family, teacher)
+    assert [caution.code for caution in student.cautions] == ["random_calibration"]
+    assert student.facts["training"].startswith("10 steps of 16 random inputs")
+
+
+def test_the_loss_is_hintons(tmp_path: Path) -> None:
+    student, teacher = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
+    soft, wanted = (each.view(-1, 4).div(3).softmax(1) for each in (student, teacher))
+    expected = 9 * (wanted * (wanted / soft).log()).sum(1).mean()
+    loss = imitation._distance(student, teacher, Lesson(1, temperature=3), True)
+    torch.testing.assert_close(loss, expected)
+    mean = ((student - teacher) ** 2).mean() / (teacher**2).mean()
+    both = imitation._distance({"a": student, "b": [teacher]}, {"a": teacher, "b": [teacher]}, Lesson(1), False)
+    torch.testing.assert_close(both, mean)
+
+
+def test_outputs_are_scores_only_where_the_family_tells(tmp_path: Path) -> None:
+    assert imitation.is_scores(own(tmp_path)[1])
+    assert not imitation.is_scores(own(tmp_path, f"{NET}\ndef predict(module, inputs): ...")[1])
+    assert imitation.is_scores(transformer("text_classification", architecture=BERT)[1])
+    assert not imitation.is_scores(Model(nn.Linear(1, 1)))
+
+
+def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path) -> None:
+    family, teacher = own(tmp_path)
+    for parameter in teacher.module.parameters():
+        parameter.fill_(float("nan"))
+    with pytest.raises(ArithmeticError, match="at step 1: take a lower learning_rate"):
+        distilled(family, teacher, steps=2)
+
+
+def test_a_students_layers_are_the_teachers_and_spaced() -> None:
+    family, teacher = transformer("text_classification", architecture=BERT, tokens=8)
+    student = distilled(family, teacher, steps=0)
+    layers, originals = (each.module.distilbert.transformer.layer for each in (student, teacher))
+    assert len(originals) == 6
+    for layer, index in zip(layers, (0, 2, 5), strict=True):
+        for name, value in layer.state_dict().items():
+            assert torch.equal(value, originals[index].state_dict()[name])
+    assert (student.assets["config"].n_layers, teacher.assets["config"].n_layers) == (3, 6)
+    assert torch.equal(student.module.classifier.weight, teacher.module.classifier.weight)
+
+
+def test_whispers_encoder_is_left_alone() -> None:
+    family, teacher = transformer("asr", architecture=WHISPER, new_tokens=3)
+    student = distilled(family, teacher, steps=2, batch_size=1, hidden=1.0)
+    ours, theirs = (each.module.model for each in (student, teacher))
+    assert (len(ours.encoder.layers), len(ours.decoder.layers)) == (2, 2)
+    assert all(torch.equal(mine, its) for mine, its in zip(ours.encoder.parameters(), theirs.encoder.parameters()))  # noqa: B905
+    assert not torch.equal(ours.decoder.layers[0].fc1.weight, theirs.decoder.layers[0].fc1.weight)
+    assert student.module.proj_out.weight is ours.decoder.embed_tokens.weight
+
+
+def test_hidden_states_are_those_that_the_next_layer_got() -> None:
+    states = [torch.full((1, 1), float(value)) for value in range(1, 8)]  # of a teacher with 6 layers
+    wanted = {"layers": states}
+    seen = {"layers": [states[0], states[2], states[5], states[6]]}  # the student has its layers 0, 2 and 5
+    assert float(distill._between(seen, wanted)) == 0
+    seen["layers"][2] = 2 * states[5]
+    assert float(distill._between(seen, wanted)) == pytest.approx(1 / 3)
+
+
+def test_the_hidden_loss_is_learnt_from() -> None:
+    family, teacher = transformer("text_classification", architecture=BERT, tokens=8)
+    found = []
+    for hidden in (0, 10):
+        student = distilled(family, teacher, steps=30, batch_size=8, learning_rate=1e-3, hidden=hidden)
+        with stacks.watched(student) as seen, stacks.watched(teacher) as wanted:
+            outputs(family, student)
+            outputs(family, teacher)
+        found.append(float(distill._between(seen, wanted)))
+    assert found[1] < 0.8 * found[0]
+
+
+def test_what_has_no_smaller_student_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=r"net.py defines no student\(keep\): define it"):
+        distilled(*own(tmp_path, NET.replace("def student", "def another")))
+    with pytest.raises(Unsupported, match="356 parameters, no fewer than the original's 356"):
+        distilled(*own(tmp_path, f"{NET}\ndef student(keep): return model()"))
+    with pytest.raises(Unsupported, match="hidden states are known of transformers only"):
+        distilled(*own(tmp_path), hidden=1.0)
+    with pytest.raises(Unsupported, match="too few layers"):
+        distilled(*transformer("text_classification", architecture={**BERT, "n_layers": 1}))
+    assert "prune_structured" in distill.Distill.excludes["yolo"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("keep=1", "keep='1' is refused: input should be less than 1"),
+        ("keep=0", "greater than 0"),
+        ("steps=-1", "steps='-1' is refused: input should be greater than or equal to 0"),
+        ("temperature=0", "greater than 0"),
+        ("hidden=-1", "greater than or equal to 0"),
+        ("loss=hinge", "'auto', 'kl' or 'mse'"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: str, reason: str) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        recipe.parse_chain(f"distill:{options}")
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    slope = [imitation._slope(step, 20) for step in range(20)]
+    assert slope[:3] == [0.5, 1.0, 1.0]
+    assert slope[-1] == pytest.approx(1 / 18)
+    assert imitation._slope(0, 1) == 1
+
+
+def test_every_option_of_a_lesson_is_one_of_the_method() -> None:
+    lesson = {field.name for field in dataclasses.fields(Lesson)}
+    assert lesson == {field.name for field in dataclasses.fields(distill.Distill)} - {"keep", "hidden"}

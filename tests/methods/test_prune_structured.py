@@ -1,0 +1,299 @@
+"""Structured pruning: what goes is the least important, the rest is as it was, and what is saved is smaller."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mlflow_compress import artifact, recipe, registry, tensors
+from mlflow_compress.errors import RecipeError, Unsupported
+from mlflow_compress.records import Variant
+from mlflow_compress.sockets import Family, Model
+
+pytest.importorskip("torch_pruning")
+
+NET = """
+import torch
+from torch import nn
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.last = nn.Linear(8 * 16, 5)
+
+    def forward(self, images):
+        features = self.first(images).relu()
+        features = features + self.norm(self.second(features))
+        return self.last(self.depthwise(features).relu().flatten(1))
+
+def model():
+    return Residual()
+
+def numbers():
+    class Numbers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(6, 8), nn.Linear(4, 2)
+
+        def forward(self, inputs):
+            return self.last(self.first(inputs).view(-1, 2, 4).sum(1))
+
+    return Numbers()
+
+def one():
+    return nn.Linear(3, 2)
+
+def batch(size):
+    return torch.rand(size, 3, 4, 4)
+"""
+LM = {
+    "model_type": "llama",
+    "vocab_size": 100,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "bos_token_id": 1,
+    "eos_token_id": 1,
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "net.py").write_text(NET)
+    return tmp_path
+
+
+def loaded(folder: Path, **options: Any) -> tuple[Family, Model]:
+    family: Family = registry.build("families", "python", options)
+    return family, family.load("net.py", "random", folder, 0)
+
+
+def language_model() -> tuple[Family, Model]:
+    options = {"prompt_tokens": 8, "new_tokens": 3, "architecture": LM}
+    family: Family = registry.build("families", "causal_lm", options)
+    return family, family.load("tiny", "random", Path(), 0)
+
+
+def outputs(family: Family, model: Model) -> torch.Tensor:
+    with torch.no_grad():
+        given: torch.Tensor = tensors.flat(family.forward(model, family.batch(model, 2, 0)))
+    return given
+
+
+def compressed(family: Family, model: Model, chain: str) -> tuple[Model, list[Any]]:
+    methods = artifact.methods_of(recipe.parse_chain(chain))
+    for method in methods:
+        model = method.compress(model, family)
+    return model, methods
+
+
+def restored(name: str, family: Family, model: Model, chain: str, folder: Path) -> artifact.Restored:
+    options = dataclasses.asdict(family)
+    methods = artifact.methods_of(recipe.parse_chain(chain))
+    variant = Variant("m", chain, "t", name, "s", chain=recipe.parse_chain(chain), options=options)
+    (folder / "saved").mkdir()
+    artifact.save(model, family, methods, variant, folder / "saved")
+    return artifact.restore(folder / "saved")
+
+
+@pytest.mark.parametrize(("norm", "kept"), [("l1", [0, 3]), ("l2", [1, 3])])
+def test_the_channels_with_the_greatest_norm_stay_as_they_were(folder: Path, norm: str, kept: list[int]) -> None:
+    family, model = loaded(folder)
+    first, last = nn.Linear(3, 4), nn.Linear(4, 2)
+    with torch.no_grad():  # l1 of what goes with each: 3.9, 3.5, 1.2, 9; squared l2: 3.05, 6.25, 0.54, 27
+        first.weight[:] = torch.tensor([[1, 1, 0.9], [2.5, 0, 0], [0.3, -0.3, 0], [3, -3, 0]])
+        last.weight[:] = torch.tensor([[0.5, 0, 0.6, 3], [-0.5, 1, 0, 0]])
+    weights = [first.weight.clone(), first.bias.clone(), last.weight.clone(), last.bias.clone()]
+    model.module = nn.Sequential(first, nn.ReLU(), last).eval()
+    model.assets["code"].batch = lambda size: torch.rand(size, 3)
+    method = registry.build("methods", "prune_structured", {"norm": norm, "steps": 0})
+    module = method.compress(model, family).module
+    assert torch.equal(module[0].weight, weights[0][kept])
+    assert torch.equal(module[0].bias, weights[1][kept])
+    assert torch.equal(module[2].weight, weights[2][:, kept])
+    assert torch.equal(module[2].bias, weights[3])
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_channels_without_weight_are_not_missed_through_sums_norms_and_groups(folder: Path) -> None:
+    family, model = loaded(folder)
+    module = model.module
+    with torch.no_grad():
+        for layer in (module.first, module.second, module.depthwise):
+            layer.weight[2:5] = 0
+            layer.bias[2:5] = 0
+        module.norm.weight[2:5] = 0
+        module.norm.running_mean.uniform_(-1, 1)
+    before = outputs(family, model)
+    model, _ = compressed(family, model, "prune_structured:amount=0.375")
+    torch.testing.assert_close(outputs(family, model), before, rtol=1e-4, atol=1e-5)
+    widths = [module.first.out_channels, module.second.in_channels, module.norm.num_features, module.depthwise.groups]
+    assert widths == [5, 5, 5, 5]
+    assert module.last.weight.shape == (5, 80)
+    assert module.first.in_channels == 3
+    count = sum(each.numel() for each in module.parameters())
+    assert count == (27 + 1) * 5 + (45 + 1) * 5 + 10 + (9 + 1) * 5 + 405
+    assert f"{count:,} of " in model.facts["kept"]
+
+
+@pytest.mark.parametrize(
+    "chain", ["prune_structured", "prune_structured:amount=0.3+prune_structured:amount=0.3", "prune_structured+bf16"]
+)
+def test_a_pruned_module_is_restored_smaller(chain: str, folder: Path) -> None:
+    family, model = loaded(folder)
+    whole = sum(each.numel() for each in model.module.parameters())
+    model, _ = compressed(family, model, chain)
+    count = sum(each.numel() for each in model.module.parameters())
+    again = restored("python", family, model, chain, folder)
+    assert torch.equal(outputs(again.family, again.model), outputs(family, model))
+    assert count == sum(each.numel() for each in again.model.module.parameters()) < 0.6 * whole
+    held = sum(each.numel() * each.element_size() for each in model.module.state_dict().values())
+    assert held <= (folder / "saved" / "weights.safetensors").stat().st_size < held + 3000
+
+
+def test_a_detector_without_half_of_its_channels_is_the_same(tmp_path: Path) -> None:
+    family = registry.build("families", "yolo", {"image_size": 64})
+    model = family.load("yolo11n.pt", "random", tmp_path, 0)
+    inside = [each for part in model.module.modules() if hasattr(part, "attn") for each in part.modules()]
+    head = model.module.model[-1]
+    ends = [branch[-1] for branches in (head.cv2, head.cv3) for branch in branches]
+    attention = next(each for each in model.module.modules() if type(each).__name__ == "C2PSA")
+    kept = {*inside, *ends, head.dfl.conv, attention.cv1.conv}
+    halves = {each.cv1.conv for each in model.module.modules() if type(each).__name__ == "C3k2"}
+    with torch.no_grad():
+        for each in model.module.modules():
+            if isinstance(each, nn.Conv2d) and each not in kept:
+                each.weight *= 5  # else the outputs do not depend on the image
+                width = each.out_channels // (2 if each in halves else 1)
+                for start in range(0, each.out_channels, width):
+                    for part in each.parameters():
+                        part[start : start + width // 2] = 0
+    images = [torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    with torch.inference_mode():
+        before = [family.run(model, each, lambda stage: None) for each in images]
+    model, _ = compressed(family, model, "prune_structured")
+    with torch.inference_mode():
+        after = [family.run(model, each, lambda stage: None) for each in images]
+    assert (before[0] - before[1]).norm() > 1e-3 * before[0].norm()
+    for mine, theirs in zip(after, before, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
+    assert sum(each.numel() for each in model.module.parameters()) < 0.31 * 2_616_248
+    again = restored("yolo", family, model, "prune_structured", tmp_path)
+    assert torch.equal(outputs(again.family, again.model), outputs(family, model))
+
+
+def test_training_afterwards_brings_it_nearer_to_the_original_and_can_be_repeated(folder: Path) -> None:
+    found = []
+    for steps in (0, 60, 60):
+        family, model = loaded(folder)
+        model.assets["code"].training = lambda: torch.rand(200, 3, 4, 4, generator=torch.Generator().manual_seed(5))
+        before = outputs(family, model)
+        told: list[tuple[int, int]] = []
+        model.progress = lambda done, total, told=told: told.append((done, total))  # type: ignore[misc]
+        model, _ = compressed(family, model, f"prune_structured:loss=mse,steps={steps}")
+        found.append(tensors.distance(outputs(family, model), before))
+        assert len(told) == steps
+        assert not model.module.training
+        assert not any(parameter.requires_grad for parameter in model.module.parameters())
+    assert found[1] == found[2] < 0.5 * found[0]
+    assert "60 steps of 16 inputs" in model.facts["training"]
+    assert not model.cautions
+
+
+def test_it_trains_by_itself_only_where_there_is_data(folder: Path) -> None:
+    family, model = loaded(folder)
+    model, _ = compressed(family, model, "prune_structured")
+    assert "training" not in model.facts
+    assert not model.cautions
+    family, model = loaded(folder)
+    model, _ = compressed(family, model, "prune_structured:steps=1,batch_size=2")
+    assert "1 steps of 2 random inputs" in model.facts["training"]
+    assert [caution.code for caution in model.cautions] == ["random_calibration"]
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2"])
+def test_a_pruned_transformer_comes_back_from_its_config(
+    model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LM, "model_type", model_type)
+    family, model = language_model()
+    chain = "prune_structured+prune_structured:what=layers+int8_dynamic"
+    model, _ = compressed(family, model, chain)
+    again = restored("causal_lm", family, model, chain, tmp_path)
+    torch.testing.assert_close(outputs(again.family, again.model), outputs(family, model))
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert (config["num_hidden_layers"], config["intermediate_size"]) == (2, 16)
+    if model_type == "llama":  # says the size of a head itself, so that other heads can be fewer
+        assert (config["num_attention_heads"], config["num_key_value_heads"]) == (2, 1)
+        assert "kept_heads" not in config
+    else:
+        assert (config["num_attention_heads"], config["kept_heads"]) == (4, {"model.layers": [2, 1]})
+    with torch.inference_mode():
+        family.run(again.model, family.batch(again.model, 1, 0), lambda stage: None)  # with a cache
+
+
+def test_the_layer_that_changes_least_goes() -> None:
+    family, model = language_model()
+    layers = list(model.module.model.layers)
+    for linear in (layers[1].self_attn.o_proj, layers[1].mlp.down_proj):
+        linear.weight.zero_()
+    before = outputs(family, model)
+    model, _ = compressed(family, model, "prune_structured:what=layers,amount=0.25")
+    assert list(model.module.model.layers) == [layers[0], layers[2], layers[3]]
+    torch.testing.assert_close(outputs(family, model), before)
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "reason"),
+    [
+        ("one", "", "leaves all channels"),
+        ("model", "amount=0.01", "leaves all channels"),
+        ("numbers", "", "can't be followed|can't run|would change the shape"),
+        ("model", "what=heads", "no transformers model"),
+        ("model", "what=layers", "no transformers model"),
+    ],
+)
+def test_what_it_can_not_prune_is_told(function: str, options: str, reason: str, folder: Path) -> None:
+    family, model = loaded(folder, function=function)
+    shape = {"one": (3,), "numbers": (6,), "model": (3, 4, 4)}[function]
+    model.assets["code"].batch = lambda size: torch.rand(size, *shape)
+    with pytest.raises(Unsupported, match=reason):
+        compressed(family, model, f"prune_structured:steps=0,{options}".rstrip(","))
+
+
+def test_a_transformer_has_no_channels_and_never_loses_its_last_layer() -> None:
+    with pytest.raises(Unsupported, match="say what=heads, neurons or layers"):
+        compressed(*language_model(), "prune_structured:what=channels")
+    with pytest.raises(Unsupported, match="leaves all layers"):
+        compressed(*language_model(), "prune_structured:what=layers,amount=0.1")
+    model, _ = compressed(*language_model(), "prune_structured:what=layers,amount=0.99")
+    assert len(model.module.model.layers) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("amount=1", "amount='1' is refused: input should be less than 1"),
+        ("amount=0", "greater than 0"),
+        ("what=filters", "'channels', 'heads', 'neurons' or 'layers'"),
+        ("norm=l3", "'l1' or 'l2'"),
+        ("steps=-1", "steps='-1' is refused: input should be greater than or equal to 0"),
+        ("learning_rate=0", "learning_rate='0' is refused: input should be greater than 0"),
+        ("batch_size=0", "greater than or equal to 1"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: str, reason: str) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        recipe.parse_chain(f"prune_structured:{options}")

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.media import RATE_HZ, Picture, Sound, decode, resample
+
+
+def tone(hertz: float, seconds: float = 0.5, rate: int = RATE_HZ) -> Any:
+    return (0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
+
+
+def level_db(samples: Any, hertz: float) -> float:
+    """Give the level of one frequency, in dB below a full sine of 0.5, away from the ends."""
+    inner = samples[len(samples) // 4 : -len(samples) // 4].astype(np.float64) * np.hanning(len(samples) // 2)
+    wave = np.exp(-2j * np.pi * hertz * np.arange(len(inner)) / RATE_HZ)
+    return 20 * math.log10(max(abs(inner @ wave) / (0.25 * np.hanning(len(inner)).sum()), 1e-12))
+
+
+@pytest.mark.parametrize(("suffix", "error"), [(".wav", 1e-4), (".flac", 1e-4), (".ogg", 0.05), (".mp3", 0.2)])
+def test_sounds_are_decoded(tmp_path: Path, suffix: str, error: float) -> None:
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, tone(440), RATE_HZ)
+    found = decode(path)
+    assert found.dtype == np.float32
+    assert found.ndim == 1
+    if suffix != ".mp3":  # whose encoder adds silence
+        assert np.abs(found - tone(440)).max() < error
+    assert level_db(found, 440) == pytest.approx(0, abs=0.3)
+    assert Sound.at(path).seconds == pytest.approx(0.5, abs=0.1)
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.stack([tone(440), np.zeros(8000, np.float32)], axis=1), RATE_HZ)
+    assert np.abs(decode(tmp_path / "a.wav") - tone(440) / 2).max() < 1e-4
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 24000, 44100, 48000, 96000])
+def test_rates_become_16_khz(rate: int) -> None:
+    found = resample(tone(1000, rate=rate), rate)
+    assert found.dtype == np.float32
+    assert len(found) == pytest.approx(8000, abs=1)
+    inner = slice(400, -400)
+    assert np.abs(found[: len(tone(1000))] - tone(1000)[: len(found)])[inner].max() < 1e-3
+
+
+@pytest.mark.parametrize("rate", [22050, 44100, 48000])
+def test_what_16_khz_cannot_hold_is_gone(rate: int) -> None:
+    above = resample(tone(9000, rate=rate), rate)
+    assert np.abs(above[800:-800]).max() < 0.5 * 10 ** (-80 / 20)
+    assert level_db(resample(tone(7000, rate=rate), rate), 7000) == pytest.approx(0, abs=0.1)
+
+
+def test_sounds_are_decoded_when_they_are_used(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(440), RATE_HZ)
+    opened = []
+
+    def open_it() -> Any:
+        opened.append(1)
+        return (tmp_path / "a.wav").open("rb")
+
+    sound = Sound("a.wav", open_it)
+    assert not opened
+    assert np.asarray(sound, dtype=np.float64).dtype == np.float64
+    assert np.asarray(sound).shape == (8000,)
+    assert len(opened) == 2
+
+
+def broken(tmp_path: Path) -> dict[str, bytes]:
+    soundfile.write(tmp_path / "good.flac", tone(440, 2), RATE_HZ)
+    flac = (tmp_path / "good.flac").read_bytes()
+    empty = io.BytesIO()
+    soundfile.write(empty, np.zeros(0, np.float32), RATE_HZ, format="WAV")
+    strange = io.BytesIO()
+    soundfile.write(strange, np.array([0, np.nan], np.float32), RATE_HZ, format="WAV", subtype="FLOAT")
+    return {
+        "text.wav": b"this is no sound",
+        "nothing.wav": b"",
+        "empty.wav": empty.getvalue(),
+        "nan.wav": strange.getvalue(),
+        "cut.flac": flac[: len(flac) // 2],
+        "holed.flac": flac[:200] + bytes(400) + flac[600:],
+    }
+
+
+@pytest.mark.parametrize("name", ["text.wav", "nothing.wav", "empty.wav", "nan.wav", "cut.flac", "holed.flac"])
+def test_a_broken_sound_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(broken(tmp_path)[name])
+    with pytest.raises(RecipeError, match=f"{name} can't be read as sound: .*skip_bad=true"):
+        decode(path)
+    if name not in ("nan.wav", "cut.flac", "holed.flac"):  # whose headers are good
+        with pytest.raises(RecipeError, match=name):
+            Sound.at(path).check()
+
+
+def test_a_sound_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"gone\.wav"):
+        decode(tmp_path / "gone.wav")
+
+
+PIXELS = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tiff", ".webp"])
+def test_pictures_are_decoded(tmp_path: Path, suffix: str) -> None:
+    options = {"lossless": True} if suffix == ".webp" else {}
+    Image.fromarray(PIXELS).save(tmp_path / f"a{suffix}", **options)
+    picture = Picture.at(tmp_path / f"a{suffix}")
+    picture.check()
+    assert np.array_equal(np.asarray(picture), PIXELS)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "CMYK", "LA"])
+def test_pictures_become_rgb(tmp_path: Path, mode: str) -> None:
+    Image.fromarray(PIXELS).convert(mode).save(tmp_path / "a.tiff")
+    found = Picture.at(tmp_path / "a.tiff").decode()
+    assert (found.dtype, found.shape) == (np.uint8, (5, 7, 3))
+
+
+def test_pictures_are_turned_as_their_camera_was(tmp_path: Path) -> None:
+    image = Image.fromarray(PIXELS)
+    exif = image.getexif()
+    exif[0x0112] = 6  # a quarter to the right
+    image.save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(Picture.at(tmp_path / "a.png").decode(), np.rot90(PIXELS, -1))
+
+
+def test_a_broken_picture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_bytes(b"no picture")
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "good.jpg")
+    content = (tmp_path / "good.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
+    Image.fromarray(np.full((4, 4), 300, np.uint16)).save(tmp_path / "deep.png")
+    for name, has_header in (("text.png", False), ("cut.jpg", True), ("deep.png", False), ("gone.png", False)):
+        picture = Picture.at(tmp_path / name)
+        if has_header:
+            picture.check()
+        else:
+            with pytest.raises(RecipeError, match=name):
+                picture.check()
+        with pytest.raises(RecipeError, match=f"{name} can't be read as a picture: .*skip_bad=true"):
+            np.asarray(picture)
+
+
+@given(st.integers(1, 3000), st.sampled_from([4000, 8000, 16000, 44100, 48000, 192000]))
+@settings(max_examples=40, deadline=None)
+def test_any_length_is_resampled(length: int, rate: int) -> None:
+    found = resample(np.ones(length, np.float32), rate)
+    assert len(found) == math.ceil(length * RATE_HZ / rate)
+    assert np.isfinite(found).all()
