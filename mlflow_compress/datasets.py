@@ -77,6 +77,7 @@ class Data:
         config: which of the data sets under one id of the hub.
         only: `COLUMN=VALUE`: the rows that have this value.
         labels: what labels are to be called: `neg=NEGATIVE|pos=POSITIVE`.
+        limit: how many samples at most, where nothing else is asked for.
         skip_bad: whether to leave out samples that can't be read, and say how many, instead of giving up at the first.
         unit: what is one sample in a text file: `file`, `paragraph` or `line`.
         delimiter: what stands between the values of a row, where it is not the comma of CSV or the tab of TSV.
@@ -92,6 +93,7 @@ class Data:
     config: str = ""
     only: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    limit: int | None = None
     skip_bad: bool = False
     unit: Unit = "file"
     delimiter: str = ""
@@ -222,13 +224,14 @@ def read(text: str, folder: Path, roles: Sequence[str], limit: int | None = None
         text: which data, as `parse` takes it.
         folder: what relative paths start from.
         roles: what the columns are wanted for.
-        limit: how many samples at most.
+        limit: how many samples at most; None: as many as the data says.
         seed: of the shuffling.
 
     Raises:
         RecipeError: the data can't be had, a column is missing, there is no row, or one can't be read.
     """
     source = _open(parse(text), folder, roles)
+    limit = source.data.limit if limit is None else limit
     order = list(source.indices)
     if limit is not None and limit < len(order):
         random.Random(seed).shuffle(order)  # noqa: S311  (nothing secret)
@@ -300,7 +303,7 @@ def _apart(evaluation: Evaluation, roles: tuple[str, ...]) -> tuple[_Source, fro
             source = _open(replace(data, split="train"), folder, roles[:1])
         except MissingSplit:
             return None
-    elif evaluation.limit is None:
+    elif evaluation.limit is None and data.limit is None:
         return None
     rows = read(evaluation.data, folder, roles, evaluation.limit, evaluation.seed).rows
     return source, frozenset(row.digest(roles[0]) for row in rows)
@@ -505,6 +508,10 @@ def _typed(key: str, value: str) -> Any:
         raise RecipeError(f"data: unit must be one of {', '.join(get_args(Unit))}, not {value!r}.")
     if key == "only" and "=" not in value:
         raise RecipeError(f"data: only must be COLUMN=VALUE, not {value!r}.")
+    if key == "limit":
+        if not value.isdecimal() or not int(value):
+            raise RecipeError(f"data: limit must be a whole number from 1, not {value!r}.")
+        return int(value)
     if key == "delimiter" and len(value) != 1:
         raise RecipeError(f"data: delimiter must be one character, not {value!r}.")
     if key == "labels":

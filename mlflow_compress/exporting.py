@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from mlflow_compress.errors import WeightsError, WorkerError
+from mlflow_compress.errors import Unsupported, WeightsError, WorkerError
 from mlflow_compress.sockets import Family, Graph, Method, Model, State
-from mlflow_compress.tensors import distance, flat
+from mlflow_compress.tensors import distance, flat, held
 
 _GRAPHS, _FOLDER = "graphs.json", "exported"
 
@@ -125,10 +125,26 @@ def record(model: Model, family: Family, calls: Mapping[str, Call], samples: int
         for batch in family.calibration(model, samples, seed=0):
             now: dict[str, list[tuple[Any, ...]]] = {}
             family.run(model, batch, lambda stage: None)
+            if len(now) < len(calls):
+                family.forward(model, batch)
             for name, inputs in now.items():
                 seen[name] += inputs
     model.module = None
     return seen
+
+
+def require_integers(model: Model) -> Model:
+    """Say in the model's facts how many of its parameters are integers.
+
+    Raises:
+        Unsupported: none is.
+    """
+    weights = [(each.parameters, each.tensor.is_floating_point()) for each in held(model.module)]
+    total, integers = sum(size for size, _ in weights), sum(size for size, is_float in weights if not is_float)
+    if not integers:
+        raise Unsupported("there is no layer that it quantises")
+    model.facts["integers"] = f"{integers} of {total} parameters"
+    return model
 
 
 def array(tensor: Any) -> Any:

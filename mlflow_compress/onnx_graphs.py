@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from mlflow_compress.exporting import Values, array, has_weights
 from mlflow_compress.sockets import Graph
 
 _MOST_BYTES = 2 * 10**9  # that a file of protocol buffers holds; more go into a second file beside it
+_LEAST_WEIGHTS = 64
+_PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 _INTEGERS = ("INT8", "UINT8", "INT4", "UINT4")
 _FLOATS = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")
 
@@ -40,6 +43,32 @@ def write(graph: Graph, path: Path) -> None:
 def is_large(graph: Graph) -> bool:
     """Tell whether a graph's weights need a file of their own."""
     return bool(sum(each.nbytes for each in graph.module.parameters()) > _MOST_BYTES)
+
+
+def is_convolutional(model: Any) -> bool:
+    """Tell whether most weights of an ONNX model are those of convolutions."""
+    sizes = _sizes(model.graph)
+    counts = {True: 0, False: 0}
+    for node in model.graph.node:
+        if node.op_type in (*_PRODUCTS, "Gather"):
+            counts[node.op_type.startswith("Conv")] += sum(sizes.get(name, 0) for name in node.input)
+    return counts[True] > counts[False]
+
+
+def final_arithmetic(model: Any) -> list[str]:
+    """Name the nodes after the last layers: a detector decodes its boxes there. In int8 they save no time and err much.
+
+    A layer is one of at least 64 weights; what averages a detector's distributions has 16, and belongs to the decoding.
+    """
+    sizes, found = _sizes(model.graph), []
+    before_layers: set[str] = set()  # names of the values that layers are computed from
+    for node in reversed(model.graph.node):
+        is_layer = node.op_type in _PRODUCTS and any(sizes.get(name, 0) >= _LEAST_WEIGHTS for name in node.input)
+        if is_layer or before_layers.intersection(node.output):
+            before_layers.update(node.input)
+        else:
+            found.append(node.name)
+    return found
 
 
 class Session:
@@ -109,3 +138,8 @@ def _roles(graph: Any) -> tuple[set[str], set[str]]:
             quantised.update(node.input[:2])
             scales.update(node.input[2:])
     return quantised, scales
+
+
+def _sizes(graph: Any) -> dict[str, int]:
+    """Give the number of elements of each constant."""
+    return {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from mlflow_compress.exporting import Values, array, has_weights
 from mlflow_compress.sockets import Graph
 
+_LEAST_WEIGHTS = 64
+_PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 _INTEGERS = ("i8", "u8", "i4", "u4")
 _FLOATS = ("f32", "f16", "f64")
 
@@ -33,6 +36,32 @@ def write(graph: Graph, path: Path) -> None:
     for name, port in zip(names, ports, strict=True):
         port.get_tensor().set_names({name})
     openvino.save_model(converted, str(path), compress_to_fp16=False)
+
+
+def is_convolutional(model: Any) -> bool:
+    """Tell whether most weights of an OpenVINO model are those of convolutions."""
+    counts = {True: 0, False: 0}
+    for node in model.get_ops():
+        if node.get_type_name() in (*_PRODUCTS, "Gather"):
+            counts["Convolution" in node.get_type_name()] += _weights(node)
+    return counts[True] > counts[False]
+
+
+def final_arithmetic(model: Any) -> list[str]:
+    """Name the nodes after the last layers: a detector decodes its boxes there. In int8 they save no time and err much.
+
+    A layer is one of at least 64 weights; what averages a detector's distributions has 16, and belongs to the decoding.
+    """
+    before_layers: set[str] = set()
+    found = []
+    for node in reversed(model.get_ordered_ops()):
+        readers = [reader.get_node() for output in node.outputs() for reader in output.get_target_inputs()]
+        name = node.get_friendly_name()
+        if any(_is_layer(reader) or reader.get_friendly_name() in before_layers for reader in readers):
+            before_layers.add(name)
+        elif not _is_layer(node) and node.get_type_name() not in ("Constant", "Parameter", "Result"):
+            found.append(name)
+    return found
 
 
 class Compiled:
@@ -113,3 +142,13 @@ def _is_integer(node: Any) -> bool:
     if node.get_type_name() == "Constant":
         return node.get_element_type().get_type_name() in _INTEGERS
     return node.get_type_name() in ("Convert", "Subtract") and _is_integer(node.input_value(0).get_node())
+
+
+def _is_layer(node: Any) -> bool:
+    return node.get_type_name() in _PRODUCTS and _weights(node) >= _LEAST_WEIGHTS
+
+
+def _weights(node: Any) -> int:
+    """Count the elements of the constants among a node's inputs."""
+    given = (port.get_node() for port in node.input_values())
+    return sum(math.prod(each.shape) for each in given if each.get_type_name() == "Constant")

@@ -67,7 +67,7 @@ def likelihoods(
         part for index, ids in enumerate(texts) for part in windows(index, len(ids), window, stride) if part.scored
     ]
     parts.sort(key=lambda part: part.length, reverse=True)  # so that little is filled up
-    most = _MOST_LOGITS // vocabulary if len(parts) > 1 and _is_independent(run, vocabulary) else 0
+    most = _MOST_LOGITS // vocabulary if len(parts) > 1 and _is_independent(run, vocabulary, window) else 0
     sums, counts = [0.0] * len(texts), [0] * len(texts)
     while parts:
         size = max(1, most // parts[0].length)
@@ -95,7 +95,7 @@ def _losses(run: Callable[[Any], Any], texts: Sequence[Sequence[int]], scored: S
     return losses
 
 
-def _is_independent(run: Callable[[Any], Any], vocabulary: int) -> bool:
+def _is_independent(run: Callable[[Any], Any], vocabulary: int, window: int) -> bool:
     """Say whether a text's logits are the same whatever text it is run with.
 
     They are not where activations are quantised by the range that they have in the whole batch.
@@ -103,7 +103,7 @@ def _is_independent(run: Callable[[Any], Any], vocabulary: int) -> bool:
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    texts = [torch.randint(0, vocabulary, (length,), generator=generator).tolist() for length in _PROBE]
+    texts = [torch.randint(0, vocabulary, (min(length, window),), generator=generator).tolist() for length in _PROBE]
     together = run(_filled_up(texts))
     same = max(_SAME, _ROUNDINGS * torch.finfo(together.dtype).eps)
     for row, text in enumerate(texts):

@@ -147,7 +147,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         numbers |= gpu.numbers(group)
     numbers |= size.in_memory(model.module)
     if device == "cpu":
-        dtypes = {str(each.tensor.dtype) for each in held(model.module)}
+        dtypes = {str(each.tensor.dtype) for each in held(model.module) if each.parameters}  # scales cost nothing
         cautions += checks.precision(dtypes, environment.emulated())
 
     moved = likeness.compare(family, model, variant, folder / OUTPUTS, device)

@@ -97,6 +97,9 @@ def test_the_grammar(text: str, data: Data) -> None:
         ("a.csv:unit=word", "unit must be one of file, paragraph, line"),
         ("a.csv:only=imdb", "only must be COLUMN=VALUE"),
         ("a.csv:delimiter=ab", "delimiter must be one character"),
+        ("a.csv:limit=0", "limit must be a whole number from 1, not '0'"),
+        ("a.csv:limit=-1", "limit must be a whole number from 1"),
+        ("a.csv:limit=²", "limit must be a whole number from 1"),
         ("a.csv:labels=neg", "labels must be OWN="),
     ],
 )
@@ -119,6 +122,7 @@ names = st.from_regex(r"[A-Za-z_]\w{0,8}", fullmatch=True).filter(lambda name: n
         config=st.text(),
         only=st.one_of(st.just(""), st.text().map("a={}".format)),
         labels=st.dictionaries(st.from_regex(r"[^=|\s]+", fullmatch=True), st.from_regex(r"[^|\s]*", fullmatch=True)),
+        limit=st.one_of(st.none(), st.integers(1)),
         skip_bad=st.booleans(),
         unit=st.sampled_from(["file", "paragraph", "line"]),
         delimiter=st.sampled_from(["", ";", "\t", ",", '"', "|", " "]),
@@ -350,6 +354,8 @@ def test_a_limit_takes_a_shuffled_part(tmp_path: Path) -> None:
     assert more != [f"text {index}" for index in range(20)]
     assert more == values(read("a.csv", tmp_path, ROLES, 20, seed=3))
     assert more != values(read("a.csv", tmp_path, ROLES, 20, seed=4))
+    assert few == values(read("a.csv:limit=5", tmp_path, ROLES, seed=3))
+    assert more == values(read("a.csv:limit=5", tmp_path, ROLES, 20, seed=3))
     assert few == ["text 25", "text 49", "text 11", "text 17", "text 3"]  # on any machine
 
 
@@ -819,6 +825,7 @@ def test_what_the_limit_leaves_over_is_drawn(tmp_path: Path) -> None:
     assert drawn(tmp_path, "a.csv", 30, 5, seed=1) != found[:5]
     assert drawn(tmp_path, "a.csv", 30, 5) == found[:5]
     assert len(set(drawn(tmp_path, "a.csv", 48, count=6))) == 2  # there are no more: they come again
+    assert not held & set(drawn(tmp_path, "a.csv:limit=30", None, count=20))
     assert drawn(tmp_path, "a.csv", None) == []
 
 

@@ -339,3 +339,135 @@ def test_a_saved_transformer_is_restored_unfilled(
     assert restored.assets["tokenizer"]("abc")["input_ids"] == model.assets["tokenizer"]("abc")["input_ids"]
     shapes = {name: tensor.shape for name, tensor in model.module.state_dict().items()}
     assert {name: tensor.shape for name, tensor in restored.module.state_dict().items()} == shapes
+
+
+# GGUF files and packages
+
+
+def gguf_file(path: Path, seed: int = 0) -> Path:
+    """Write a tiny LLaMA of 8-bit weights, with a tokenizer."""
+    import gguf
+    import numpy as np
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(4)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10_000.0)
+    tokens = ["<unk>", "<s>", "</s>", *"abcdefghijklmnopqrstuvwxyz", "Ġ", "th", "the"]
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3, 3, *[1] * (len(tokens) - 3)])
+    writer.add_token_merges(["t h", "th e"])
+    writer.add_unk_token_id(0)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    shapes = {"token_embd": (len(tokens), 32), "output_norm": (32,)}
+    for layer in range(2):
+        block = {"attn_norm": (32,), "ffn_norm": (32,), "attn_q": (32, 32), "attn_output": (32, 32)}
+        block |= {
+            "attn_k": (16, 32),
+            "attn_v": (16, 32),
+            "ffn_gate": (64, 32),
+            "ffn_up": (64, 32),
+            "ffn_down": (32, 64),
+        }
+        shapes |= {f"blk.{layer}.{name}": shape for name, shape in block.items()}
+    generator = np.random.default_rng(seed)
+    for name, shape in shapes.items():
+        values = generator.normal(0, 0.3, shape).astype(np.float32)
+        if len(shape) == 1:
+            writer.add_tensor(f"{name}.weight", np.ones(shape, np.float32))
+        else:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(f"{name}.weight", gguf.quants.quantize(values, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_gguf_file_is_found_beside_nothing_else(tmp_path: Path) -> None:
+    file = gguf_file(tmp_path / "mine" / "a.gguf")
+    expected = Origin("local", str(tmp_path / "mine"), offline=True, file="a.gguf")
+    assert find_weights("mine", "auto", tmp_path) == expected
+    assert find_weights("mine/a.gguf", "auto", tmp_path) == expected
+    assert find_weights(SOURCE, "mine", tmp_path) == expected
+    assert find_weights(SOURCE, str(file), tmp_path) == expected
+    gguf_file(tmp_path / "mine" / "b.gguf")
+    with pytest.raises(WeightsError, match=r"several GGUF files: a\.gguf, b\.gguf"):
+        find_weights("mine", "auto", tmp_path)
+    assert find_weights("mine/b.gguf", "auto", tmp_path).file == "b.gguf"
+
+
+def test_a_gguf_file_becomes_a_plain_model(tmp_path: Path) -> None:
+    gguf_file(tmp_path / "a.gguf")
+    origin = find_weights("a.gguf", "auto", tmp_path)
+    model = load_transformer("AutoModelForCausalLM", "a.gguf", origin, {}, 0)
+    module = model.module
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+    assert module.lm_head.weight is module.model.embed_tokens.weight
+    assert not hasattr(model.assets["config"], "quantization_config")
+    assert (model.weights, model.caution) == ("local", "")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="a.gguf", dtype=torch.float32)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    assert torch.equal(module(ids).logits, theirs(ids).logits)
+    assert module(ids).logits.abs().max() > 0.1
+
+    tokenizer = load_tokenizer(origin)
+    assert tokenizer.convert_ids_to_tokens(tokenizer("the cat")["input_ids"]) == ["the", "Ġ", "c", "a", "t"]
+    assert tokenizer.pad_token is not None
+
+    model.assets["tokenizer"] = tokenizer
+    hub.save_transformer(model, tmp_path / "saved", "tokenizer")
+    restored = hub.restore_transformer(
+        "AutoModelForCausalLM", hub.restore_assets(tmp_path / "saved", tokenizer="AutoTokenizer")
+    )
+    restored.module.load_state_dict(module.state_dict(), assign=True)
+    assert torch.equal(restored.module(ids).logits, module(ids).logits)
+    assert restored.assets["tokenizer"]("the cat")["input_ids"] == tokenizer("the cat")["input_ids"]
+
+
+def test_a_gguf_file_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.gguf").write_bytes(b"GGUFnothing")
+    with pytest.raises(WeightsError, match="can't be loaded"):
+        load_transformer("AutoModelForCausalLM", "a.gguf", find_weights("a.gguf", "auto", tmp_path), {}, 0)
+
+
+def test_a_package_carries_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "site" / "some_weights_x"
+    file = gguf_file(folder / "a.gguf")
+    (folder / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr(hub, "_ask", lambda endpoint: pytest.fail("it was asked"))
+    for weights in ("auto", "pretrained"):
+        origin = find_weights("package:some_weights_x", weights, tmp_path)
+        assert origin == Origin("pretrained", str(folder), offline=True, file="a.gguf")
+    assert find_weights("package:some_weights_x/a.gguf", "auto", tmp_path) == origin
+    assert find_weights("package:some_weights_x", str(file), tmp_path).kind == "local"
+    assert find_weights("package:some_weights_x", "random", tmp_path) == Origin("random")
+
+
+@pytest.mark.parametrize("weights", ["auto", "pretrained"])
+def test_a_package_that_is_missing_is_told(tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(WeightsError, match=r"no_such_x.*mlflow-compress\[demo\].*--no-deps no-such-x.*weights=random"):
+        find_weights("package:no_such_x", weights, tmp_path)
+    (tmp_path / "site" / "empty_x").mkdir(parents=True)
+    (tmp_path / "site" / "empty_x" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(WeightsError, match=r"there is no 'a\.gguf' in the Python package 'empty_x'"):
+        find_weights("package:empty_x/a.gguf", weights, tmp_path)
+
+
+def test_the_version_of_a_package_is_that_of_its_distribution() -> None:
+    path, version = hub.in_package("package:torch/nn")
+    assert path.name == "nn"
+    assert version.startswith(torch.__version__.partition("+")[0])

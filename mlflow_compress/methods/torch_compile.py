@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from mlflow_compress.errors import UnknownName, Unsupported
 from mlflow_compress.sockets import Family, Method, Model, State
 
+_WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 _MOST_VARIANTS = 64  # of one function: the lengths and caches that decoders and scoring come with
 
 
@@ -28,7 +29,8 @@ class TorchCompile(Method):
     Source: torch.compile; Ansel et al., PyTorch 2, ASPLOS 2024.
 
     Attributes:
-        mode: `reduce-overhead` uses CUDA graphs, `max-autotune` also times several kernels; both are for CUDA.
+        mode: `reduce-overhead` replays CUDA graphs, `max-autotune` does and chooses among kernels by timing them;
+            neither holds the caches of models that decode.
         backend: what compiles what was captured: `inductor`, or another one that torch knows.
     """
 
@@ -43,7 +45,7 @@ class TorchCompile(Method):
         """Check that it can be compiled where it will be restored; nothing is compiled yet.
 
         Raises:
-            Unsupported: there is no compiler.
+            Unsupported: there is no compiler, or the mode is not for this model.
             UnknownName: torch knows no such backend.
         """
         import torch
@@ -53,6 +55,11 @@ class TorchCompile(Method):
             raise UnknownName("backend", self.backend, backends)
         if self.backend == "inductor":
             _require_compiler()
+        if self.mode in _WITH_CUDA_GRAPHS and getattr(model.module, "can_generate", lambda: False)():
+            raise Unsupported(
+                f"mode {self.mode} keeps what a call gives in a CUDA graph's memory, which the next overwrites: "
+                "a key-value cache can't live there. Take default or max-autotune-no-cudagraphs."
+            )
         model.facts["compiled"] = f"by {self.backend} in the warm-up, in mode {self.mode}"
         return model
 

@@ -184,6 +184,14 @@ def test_the_backend_and_the_mode_are_those_asked_for(tmp_path: Path, monkeypatc
     assert asked == [{"backend": "inductor", "mode": "max-autotune"}]
 
 
+def test_a_key_value_cache_is_not_put_into_cuda_graphs(tmp_path: Path) -> None:
+    family, model, _ = loaded(tmp_path)
+    model.module.can_generate = lambda: True
+    with pytest.raises(Unsupported, match="a key-value cache can't live there"):
+        torch_compile.TorchCompile(mode="reduce-overhead").compress(model, family)
+    torch_compile.TorchCompile(mode="max-autotune-no-cudagraphs").compress(model, family)
+
+
 def test_an_unknown_backend_is_answered_with_the_nearest(tmp_path: Path) -> None:
     family, model, _ = loaded(tmp_path)
     with pytest.raises(UnknownName, match="inductor"):
