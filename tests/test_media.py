@@ -114,7 +114,7 @@ PIXELS = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tiff", ".webp"])
 def test_pictures_are_decoded(tmp_path: Path, suffix: str) -> None:
-    options = {"lossless": True} if suffix == ".webp" else {}
+    options: dict[str, Any] = {"lossless": True} if suffix == ".webp" else {}
     Image.fromarray(PIXELS).save(tmp_path / f"a{suffix}", **options)
     picture = Picture.at(tmp_path / f"a{suffix}")
     picture.check()

@@ -143,8 +143,7 @@ class Yolo(Family):
         model = self.restore_assets(folder)
         module: Any = DetectionModel(model.assets["yaml"], verbose=False).eval()
         module.fuse(verbose=False)
-        head = module.model[-1]
-        head.stride = head.stride.tolist()  # plain numbers: a compiler can't look into a tensor
+        _plain_strides_later(module.model[-1])
         module.names = model.assets["names"]
         model.module = module
         return model
@@ -154,6 +153,19 @@ class Yolo(Family):
         description = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
         names = {int(index): name for index, name in description["names"].items()}
         return Model(None, {**description, "names": names}, weights="local")
+
+
+def _plain_strides_later(head: Any) -> None:
+    """Make the head's strides plain numbers when it is first called: a compiler can't look into a tensor.
+
+    Not before: ultralytics moves them to the device with the rest.
+    """
+
+    def convert(head: Any, inputs: Any) -> None:
+        hook.remove()
+        head.stride = head.stride.tolist()
+
+    hook = head.register_forward_pre_hook(convert)
 
 
 class _Exported(Attached):

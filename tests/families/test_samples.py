@@ -106,9 +106,14 @@ def test_texts_are_scored_as_long_as_the_model_takes_them() -> None:
     short, long = "abcd", "abcd" + "z" * 400
     seen: list[int] = []
     module = model.module
-    model.module = lambda **batch: seen.append(batch["input_ids"].shape[1]) or module(**batch)
+
+    def run(**batch: Any) -> Any:
+        seen.append(batch["input_ids"].shape[1])
+        return module(**batch)
+
+    model.module = run
     family.predict(model, [short, long])
-    dataclasses.replace(family, scored_tokens=8).predict(model, [long])
+    loaded("text_classification", scored_tokens=8)[0].predict(model, [long])
     assert seen == [405, 8]
 
 
@@ -151,7 +156,12 @@ def test_sounds_are_decoded_only_when_they_are_heard(tmp_path: Path, monkeypatch
     data = speech(tmp_path, 0.5, 1)
     read = soundfile.read
     heard: list[Any] = []
-    monkeypatch.setattr(soundfile, "read", lambda *args, **options: heard.append(1) or read(*args, **options))
+
+    def hear(*args: Any, **options: Any) -> Any:
+        heard.append(1)
+        return read(*args, **options)
+
+    monkeypatch.setattr(soundfile, "read", hear)
     samples = family.samples(model, data, tmp_path, None, 0)
     assert [each.reference for each in samples] == ["text 0", "text 1"]
     assert not heard
@@ -221,7 +231,12 @@ def test_a_window_is_no_longer_than_what_the_model_takes() -> None:
     model.assets["config"].max_position_embeddings = 16
     lengths: list[int] = []
     module = model.module
-    model.module = lambda **batch: lengths.append(batch["input_ids"].shape[1]) or module(**batch)
+
+    def run(**batch: Any) -> Any:
+        lengths.append(batch["input_ids"].shape[1])
+        return module(**batch)
+
+    model.module = run
     assert family.answers(model, ["a" * 100])[0]["tokens"] == 100
     assert max(lengths) == 16
 
