@@ -1,15 +1,19 @@
 """Our median latency against a bare loop over the same saved model, in turns.
 
 The model is prepared once. Then the worker, started as the tool starts it, and a bare loop in a process of its own hold
-it at the same time, with the same environment, threads and batch, warmed up alike. They make their calls in turns of a
-quarter of a second; which of the two comes first changes from round to round. Each round gives one ratio, so that a
-machine that grows slower, or is disturbed, favours neither.
+it at the same time, with the same environment, threads and batch, warmed up alike. They make their calls in turns of
+half a second, or three calls; which of the two comes first changes from round to round. Each round gives one ratio, so
+that a machine that grows slower, or is disturbed, favours neither.
+
+Both are told to keep freed memory. Else glibc gives large buffers back to the kernel or not by where the heap happens to
+lie, and one process makes a call of yolo11n in 113 ms and the next, the same program, in 153.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -25,14 +29,16 @@ from mlflow_compress.records import Variant, write_json
 from mlflow_compress.wall import Worker
 
 _TOLERANCE = 0.02
-_ROUNDS, _QUICK_ROUNDS = 40, 4
+_ROUNDS, _QUICK_ROUNDS = 24, 4
 _WARMUP = 6  # the fewest that the tool makes
+_KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**36)}  # Source: mallopt(3)
 _MODELS: dict[str, dict[str, str]] = {"yolo11n": {}, "distilbert": {}, "llama": {"new_tokens": "8"}}
 
 
 def find(quick: bool) -> Finding:
     """Measure each model in turns."""
     rows: list[dict[str, Cell]] = []
+    os.environ.update(_KEEP_MEMORY)
     for model, options in list(_MODELS.items())[: 1 if quick else None]:
         with tempfile.TemporaryDirectory() as folder:
             variant = dataclasses.replace(plan(model, 6, options=options), interleave=True)

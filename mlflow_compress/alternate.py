@@ -127,7 +127,8 @@ def _enough(budget: Budget, own: Turns, base: Turns) -> bool:
 def _ratio(own: Mapping[str, list[float]], base: Mapping[str, list[float]], group: str) -> dict[str, float]:
     """Give the median over the rounds of the ratio of the two medians of a round, and its 95 % interval."""
     ratios = [
-        percentile(a, 50) / percentile(b, 50) for a, b in zip(rounds_of(own, group), rounds_of(base, group), strict=False)
+        percentile(a, 50) / percentile(b, 50)
+        for a, b in zip(rounds_of(own, group), rounds_of(base, group), strict=False)
     ]
     found = {f"{group}/latency_ratio": percentile(ratios, 50), f"{group}/rounds": float(len(ratios))}
     if (bounds := interval(ratios, 50)) is not None:

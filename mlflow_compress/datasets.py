@@ -210,7 +210,10 @@ def parse(text: str) -> Data:
 def absolute(text: str) -> str:
     """Give the same data with the path of its file or folder made absolute, where it is one that is there now."""
     data = parse(text)
-    path = _path(data, Path())
+    try:
+        path = _path(data, Path())
+    except RecipeError:  # it may be there seen from another folder
+        return text
     return text if path is None else str(replace(data, source=str(path.resolve()), revision=""))
 
 
@@ -419,7 +422,7 @@ def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, wher
     value = _within(raw, column)
     if value is None or value in ([], {}) or (isinstance(value, str) and not value.strip()):
         raise RecipeError(f"{where}: {column} is empty. {_MEND}")
-    if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):  # JSON can escape halves
+    if isinstance(value, str) and not _is_unicode(value):
         raise RecipeError(f"{where}: {column} has half a character in it. {_MEND}")
     if role in MEDIA:
         medium = _medium(source, value, role, where)
@@ -431,6 +434,14 @@ def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, wher
             raise RecipeError(f"{where}: the file is empty. {_MEND}")
         return text
     return source.data.labels.get(str(value), value) if role == "label" else value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # JSON can escape a half of a pair
+        return False
+    return True
 
 
 def _medium(source: _Source, value: Any, role: str, where: str) -> Medium:

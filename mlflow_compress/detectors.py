@@ -1,6 +1,6 @@
 """How ultralytics' detectors are built, for methods that take channels out of them.
 
-Their blocks (C2f, C3k2, C2PSA) halve the channels of a convolution by number, which a dependency graph can't follow
+Their blocks (C2f, C3k2, C2PSA, PSA) halve the channels of a convolution by number, which a dependency graph can't follow
 when channels go: inside `separated`, each half has a convolution of its own.
 """
 
@@ -29,7 +29,7 @@ class Separated:
 def separated(detector: Any) -> Iterator[Separated]:
     """Give each half of a block a convolution of its own, and put the halves together again at the end.
 
-    Blocks of attention are taken for the identity meanwhile, and what they read keeps its width.
+    A block of attention is replaced by a convolution meanwhile, and what it reads keeps its width.
 
     Args:
         detector: an `ultralytics.nn.tasks.DetectionModel`, fused; the halves must keep equal widths.
@@ -38,15 +38,18 @@ def separated(detector: Any) -> Iterator[Separated]:
 
     head = detector.model[-1]
     blocks = {each: each.cv1 for each in detector.modules() if _is_halving(each)}
-    attentions = [each for each in detector.modules() if hasattr(each, "attn") and hasattr(each, "ffn")]
+    attentions = [each for each in detector.modules() if hasattr(each, "attn") and each not in blocks]
     fixed = []
     for block, first in blocks.items():
         block.cv1 = nn.ModuleList(_half(first.conv, side) for side in (0, 1))
         block.forward = _forward_of(block, first.act)
-        if any(each in attentions for each in block.modules()):
+        if any(hasattr(each, "attn") for each in block.modules()):
             fixed += list(block.cv1)
     for each in attentions:
-        each.forward = _identity
+        width = each.attn.proj.conv.out_channels
+        each.stand_in = nn.Conv2d(width, width, 1)
+        each.forward = _added(each.stand_in)
+        fixed.append(each.stand_in)
     branches = [branch for branch in (head.cv2, head.cv3) if branch is not None]
     head.forward = lambda features: [branch[i](each) for branch in branches for i, each in enumerate(features)]
     try:
@@ -54,6 +57,8 @@ def separated(detector: Any) -> Iterator[Separated]:
     finally:
         for each in (head, *attentions, *blocks):
             del each.forward
+        for each in attentions:
+            del each.stand_in
         for block, first in blocks.items():
             block.c = _join(first.conv, *block.cv1)
             block.cv1 = first
@@ -73,7 +78,9 @@ def forget_anchors(module: Any) -> None:
 
 def _is_halving(block: Any) -> bool:
     """Say whether the first convolution of a block makes twice the `c` channels that its inside takes."""
-    if not all(hasattr(block, name) for name in ("c", "cv1", "cv2", "m")):
+    if not (
+        all(hasattr(block, name) for name in ("c", "cv1", "cv2")) and (hasattr(block, "m") or hasattr(block, "attn"))
+    ):
         return False
     convolution = getattr(block.cv1, "conv", None)
     return convolution is not None and bool(convolution.out_channels == 2 * block.c)
@@ -114,14 +121,17 @@ def _forward_of(block: Any, activation: Any) -> Callable[[Any], Any]:
 
     def forward(features: Any) -> Any:
         parts = [activation(half(features)) for half in block.cv1]
-        if not isinstance(block.m, torch.nn.ModuleList):  # C2PSA: the right half is replaced
-            return block.cv2(torch.cat((parts[0], block.m(parts[1])), 1))
-        for each in block.m:  # C2f: the right half goes on, and every stage is kept
-            parts.append(each(parts[-1]))
-        return block.cv2(torch.cat(parts, 1))
+        inside = getattr(block, "m", None)
+        if isinstance(inside, torch.nn.ModuleList):  # C2f: the right half goes on, and every stage is kept
+            for each in inside:
+                parts.append(each(parts[-1]))
+        elif inside is not None:  # C2PSA: the right half is replaced
+            parts[1] = inside(parts[1])
+        return block.cv2(torch.cat(parts, 1))  # PSA: its attention keeps the width, which is all that counts here
 
     return forward
 
 
-def _identity(features: Any) -> Any:
-    return features
+def _added(convolution: Any) -> Callable[[Any], Any]:
+    """Give a function whose input and output have as many channels as the convolution."""
+    return lambda features: features + convolution(features)

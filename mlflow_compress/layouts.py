@@ -123,7 +123,7 @@ def _read_folder(folder: Path, roles: Sequence[str], form: Form) -> tuple[Record
     is_split, folder = section is not None, folder / (section or "")
     medium = next((role for role in roles if role in MEDIA), None)
     tables = [path for path in _within(folder, Path.is_file) if path.suffix.lower() in SUFFIXES]
-    if not tables and medium is None and not _below(folder, {TEXT}):
+    if not tables and medium is None and (_is_package(folder) or not _below(folder, {TEXT})):
         tables = _below(folder, SUFFIXES)
     if tables:
         named = find_split([path.stem for path in tables], form.split, folder)
@@ -202,7 +202,11 @@ def _labelled_by_folder(folder: Path, role: str, is_labelled: bool) -> Records:
 
 
 def _is_section(path: Path) -> bool:
-    return path.is_dir() and not (path / "__init__.py").exists()  # tests of a package are not its test split
+    return path.is_dir() and not _is_package(path)  # the tests of a package are not its test split
+
+
+def _is_package(path: Path) -> bool:
+    return (path / "__init__.py").exists()
 
 
 def _within(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:

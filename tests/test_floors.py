@@ -18,8 +18,11 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "records"),
     ("sockets", "percentiles", "tensors", "quantities", "layers", "media", "tables"),
-    ("registry", "hub", "layouts", "windows", "graphs", "stacks", "detectors", "imitation", "decoding", "packing", "calibration", "pruning"),
-    ("compact", "bnb", "scoring.*", "hubdata"),
+    (
+        *("registry", "hub", "layouts", "windows", "graphs", "exporting", "stacks", "detectors", "imitation"),
+        *("decoding", "packing", "calibration", "pruning"),
+    ),
+    ("compact", "bnb", "onnx_graphs", "openvino_graphs", "scoring.*", "hubdata"),
     ("datasets",),
     ("families.*", "methods.*", "metrics.*", "meters.*", "renderers.*", "hf_evaluate"),
     ("recipe", "artifact", "checks", "store", "compare", "note", "plot", "progress", "manners", "likeness", "scores"),
@@ -58,6 +61,10 @@ DOORS = {
     "torch_pruning": {"methods.prune_structured"},
     "torchao": {"methods.int8_weight_only"},
     "bitsandbytes": {"bnb"},
+    "onnx": {"onnx_graphs", "methods.onnx_fp16", "methods.onnx_int8"},
+    "onnxruntime": {"onnx_graphs", "methods.onnx_fp16", "methods.onnx_int8"},
+    "openvino": {"openvino_graphs", "methods.openvino_int8"},
+    "nncf": {"methods.openvino_int8"},
 }
 
 # What may be imported when a module is, beside the standard library: all else waits inside the verb that needs it.

@@ -22,7 +22,7 @@ _STABLE_WINDOW = 3
 _STABLE_SPREAD = 0.05
 _PERCENTILES = (50, 90, 95, 99)
 
-_ROUND_MS = 250.0
+_ROUND_MS, _FEWEST_IN_ROUND = 500.0, 3  # the first call of a round finds the caches full of the other process
 
 Turn = Callable[[int, float], bool]
 Progress = Callable[[int, int | None, float | None], None]
@@ -136,7 +136,7 @@ def _count(call: Any, stopwatch: Any, budget: Budget, timing: Timing, progress: 
 
 
 def _take_turns(call: Any, stopwatch: Any, timing: Timing, turn: Turn) -> None:
-    size = max(1, round(_ROUND_MS / percentile(timing.warmup_ms, 50)))
+    size = max(_FEWEST_IN_ROUND, round(_ROUND_MS / percentile(timing.warmup_ms, 50)))
     while turn(len(timing.wall_ms), sum(timing.wall_ms) / 1000):
         for _ in range(size):
             _once(call, stopwatch, timing)

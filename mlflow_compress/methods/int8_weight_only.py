@@ -51,7 +51,7 @@ class Int8WeightOnly(Method):
         layers = set(called(model.module, nn.Linear, head=self.embeddings))
         if not packed and not layers:
             raise Unsupported("there is no linear or convolution layer to round")
-        config = Int8WeightOnlyConfig(set_inductor_config=False)
+        config = Int8WeightOnlyConfig(set_inductor_config=False, version=2)
         quantize_(model.module, config, filter_fn=lambda layer, _: layer in layers)
         model.facts["layers"] = f"{packed + len(layers)} of {total} linear, convolution and embedding layers"
         return model

@@ -35,6 +35,9 @@ class OnnxFp16(ExportMethod):
             path = folder / f"{name}.onnx"
             write(graph, path)
             half = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True, disable_shape_infer=True)
+            nodes = {tuple(node.output): node for node in half.graph.node}  # a constant is cast anew for each reader
+            del half.graph.node[:]
+            half.graph.node.extend(nodes.values())
             for old in folder.glob(f"{name}.onnx*"):
                 old.unlink()
             onnx.save(half, str(path), save_as_external_data=is_large(graph), location=f"{name}.onnx.data")
