@@ -5,8 +5,8 @@ it at the same time, with the same environment, threads and batch, warmed up ali
 half a second, or three calls; which of the two comes first changes from round to round. Each round gives one ratio, so
 that a machine that grows slower, or is disturbed, favours neither.
 
-Both are told to keep freed memory. Else glibc gives large buffers back to the kernel or not by where the heap happens to
-lie, and one process makes a call of yolo11n in 113 ms and the next, the same program, in 153.
+Both are told to keep freed memory. Else glibc gives large buffers back to the kernel or not by where the heap happens
+to lie, and one process makes a call of yolo11n in 113 ms and the next, the same program, in 153.
 """
 
 from __future__ import annotations

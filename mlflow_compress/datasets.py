@@ -297,7 +297,7 @@ def _apart(evaluation: Evaluation, roles: tuple[str, ...]) -> tuple[_Source, fro
     source = _open(data, folder, roles[:1])
     if data.calibration:
         other = parse(data.calibration)
-        split = "train" if other.split == data.split == _DEFAULT.split else other.split
+        split = "train" if other.split == _DEFAULT.split else other.split
         columns = {**data.columns, **other.columns}
         other = replace(data, source=other.source, revision=other.revision, split=split, columns=columns)
         source = _open(other, folder, roles[:1], must_be_split=False)
@@ -331,7 +331,7 @@ def _open(data: Data, folder: Path, roles: Sequence[str], must_be_split: bool = 
     indices: Iterable[int] = range(len(records.rows))
     if not is_split and _SPLIT in records.columns and _SPLIT not in data.columns.values():
         values = dict.fromkeys(
-            str(each[_SPLIT]) for each in records.rows if _SPLIT in each and not isinstance(each, Bad)
+            str(each[_SPLIT]) for each in records.rows if not isinstance(each, Bad) and _SPLIT in each
         )
         found = find_split(list(values), data.split, data.source)
         if is_split := found is not None:

@@ -1,7 +1,7 @@
 """How ultralytics' detectors are built, for methods that take channels out of them.
 
-Their blocks (C2f, C3k2, C2PSA, PSA) halve the channels of a convolution by number, which a dependency graph can't follow
-when channels go: inside `separated`, each half has a convolution of its own.
+Their blocks (C2f, C3k2, C2PSA, PSA) halve the channels of a convolution by number, which a dependency graph can't
+follow when channels go: inside `separated`, each half has a convolution of its own.
 """
 
 from __future__ import annotations
@@ -78,12 +78,10 @@ def forget_anchors(module: Any) -> None:
 
 def _is_halving(block: Any) -> bool:
     """Say whether the first convolution of a block makes twice the `c` channels that its inside takes."""
-    if not (
-        all(hasattr(block, name) for name in ("c", "cv1", "cv2")) and (hasattr(block, "m") or hasattr(block, "attn"))
-    ):
+    convolution = getattr(getattr(block, "cv1", None), "conv", None)
+    if convolution is None or not hasattr(block, "c") or not (hasattr(block, "m") or hasattr(block, "attn")):
         return False
-    convolution = getattr(block.cv1, "conv", None)
-    return convolution is not None and bool(convolution.out_channels == 2 * block.c)
+    return bool(convolution.out_channels == 2 * block.c)
 
 
 def _half(whole: Any, side: int) -> Any:
@@ -119,9 +117,10 @@ def _join(whole: Any, left: Any, right: Any) -> int:
 def _forward_of(block: Any, activation: Any) -> Callable[[Any], Any]:
     import torch
 
+    inside = getattr(block, "m", None)
+
     def forward(features: Any) -> Any:
         parts = [activation(half(features)) for half in block.cv1]
-        inside = getattr(block, "m", None)
         if isinstance(inside, torch.nn.ModuleList):  # C2f: the right half goes on, and every stage is kept
             for each in inside:
                 parts.append(each(parts[-1]))

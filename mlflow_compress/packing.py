@@ -106,7 +106,7 @@ def grouped(rows: Tensor, group_size: int) -> Tensor:
     size = min(group_size, rows.shape[1])
     if rows.shape[1] % size:
         rows = functional.pad(rows, (0, -rows.shape[1] % size))
-    return rows.view(len(rows), -1, size)
+    return rows.reshape(len(rows), -1, size)
 
 
 def nearest(rows: Tensor, bits: int, group_size: int) -> Tensor:
@@ -166,12 +166,9 @@ class Packed(nn.Module):
         return rows.view(*indices.shape, self.columns)
 
     def _decode(self, codes: Tensor, scales: Tensor, zeros: Tensor, dtype: torch.dtype) -> Tensor:
-        groups = grouped(codes, self.group_size)
-        return (
-            Grid(self.bits, scales[..., None], zeros[..., None])
-            .decode(groups, dtype)
-            .view(len(codes), -1)[:, : self.columns]
-        )
+        grid = Grid(self.bits, scales[..., None], zeros[..., None])
+        weights = grid.decode(grouped(codes, self.group_size), dtype)
+        return weights.view(len(codes), -1)[:, : self.columns]
 
     def held_weights(self) -> Iterator[Held]:
         """Say how many parameters the bytes hold (see `tensors.held`)."""

@@ -39,8 +39,8 @@ class Budget:
 
     Measuring stops when both `min_iterations` and `min_seconds` are reached, or at `max_seconds` with at least
     `fewest_iterations`. Warm-up stops when the latency is stable, at `warmup_max_seconds` at the latest. Energy is
-    measured over a window of its own, of `energy_seconds`; 0 leaves it out. Scoring stops after `score_seconds` with the
-    samples that were reached.
+    measured over a window of its own, of `energy_seconds`; 0 leaves it out. Scoring stops after `score_seconds` with
+    the samples that were reached.
     """
 
     min_iterations: int = 50

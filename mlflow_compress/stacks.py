@@ -146,8 +146,7 @@ def keep_layers(model: Model, stack: Stack, kept: Sequence[int]) -> None:
             if isinstance(value, list) and len(value) == len(layers) and "layer" in key:  # `layer_types`, one for each
                 setattr(config, key, [value[index] for index in kept])
         setattr(config, stack.count, len(left))
-    if stack.part == "decoder" and hasattr(generation := model.module.generation_config, "alignment_heads"):
-        generation.alignment_heads = None  # for timestamps of words: it names layers by their number
+    _forget_alignment(model, stack)
 
 
 def influence(hidden: Sequence[Any]) -> list[float]:
@@ -374,7 +373,14 @@ def _take(linear: Any, kept: Sequence[int], axis: int) -> None:
     linear.out_features, linear.in_features = linear.weight.shape
 
 
+def _forget_alignment(model: Model, stack: Stack) -> None:
+    """Drop what tells a recogniser when words were said: it names heads by their layer and number."""
+    if stack.part == "decoder" and hasattr(model.module.generation_config, "alignment_heads"):
+        model.module.generation_config.alignment_heads = None
+
+
 def _write_heads(model: Model, stack: Stack, attention: _Attention) -> None:
+    _forget_alignment(model, stack)
     for config in _configs(model):
         has_size = not stack.part and getattr(config, "head_dim", None) is not None
         if has_size and config.hidden_size % attention.heads == 0:  # else transformers refuses the config
