@@ -160,7 +160,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         cautions += scored.cautions
     return Part(
         Outcome("ok"),
-        quality=scored and scored.outcome,
+        quality=scored.outcome if scored else None,
         measurements=finite(numbers),
         samples=timed.samples,
         cautions=tuple(cautions),

@@ -141,7 +141,7 @@ class Yolo(Family):
         from ultralytics.nn.tasks import DetectionModel
 
         model = self.restore_assets(folder)
-        module = DetectionModel(model.assets["yaml"], verbose=False).eval()
+        module: Any = DetectionModel(model.assets["yaml"], verbose=False).eval()
         module.fuse(verbose=False)
         _plain_strides_later(module.model[-1])
         module.names = model.assets["names"]
