@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress import registry
-from mlflow_compress.datasets import absolute
+from mlflow_compress.data.datasets import absolute
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.hf_evaluate import metrics_of
 from mlflow_compress.records import Budget, Scalar, Step, Variant

@@ -15,26 +15,29 @@ import mlflow_compress
 
 PACKAGE = Path(mlflow_compress.__file__).parent
 
-FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "records"),
-    ("sockets", "percentiles", "tensors", "quantities", "layers", "media", "tables"),
-    (
-        *("registry", "hub", "layouts", "windows", "graphs", "exporting", "stacks", "detectors", "imitation"),
-        *("decoding", "packing", "calibration", "pruning"),
-    ),
-    ("compact", "bnb", "onnx_graphs", "openvino_graphs", "scoring.*", "hubdata"),
-    ("datasets",),
-    ("families.*", "methods.*", "metrics.*", "meters.*", "renderers.*", "hf_evaluate"),
-    ("recipe", "artifact", "checks", "store", "compare", "note", "plot", "progress", "manners", "likeness", "scores"),
-    ("quality",),
-    ("worker", "pyfunc", "doctor", "catalogue"),
-    ("wall",),  # starts the worker, and shares its files' names
-    ("alternate",),
-    ("isolate",),
-    ("log",),
-    ("bench", "report"),
-    ("__main__",),
-)
+FLOORS = [
+    floor.split()
+    for floor in (
+        "errors records",
+        "sockets percentiles tensors quantities compression.layers data.media data.tables",
+        "registry hub windows graphs stacks decoding data.layouts"
+        " compression.exporting compression.detectors compression.imitation"
+        " compression.packing compression.calibration compression.pruning",
+        "compression.compact compression.bnb compression.onnx_graphs compression.openvino_graphs"
+        " data.hubdata scoring.*",
+        "data.datasets",
+        "families.* methods.* metrics.* meters.* renderers.* hf_evaluate",
+        "recipe artifact checks store compare note plot progress manners likeness scores",
+        "quality",
+        "worker pyfunc doctor catalogue",
+        "wall",  # starts the worker, and shares its files' names
+        "alternate",
+        "isolate",
+        "log",
+        "bench report",
+        "__main__",
+    )
+]
 
 # The module through which a heavy dependency comes in.
 DOORS = {
@@ -55,15 +58,15 @@ DOORS = {
     "accelerate": {"tensors"},
     "codecarbon": {"meters.energy"},
     "huggingface_hub": {"hub"},
-    "datasets": {"hubdata", "hf_evaluate"},
-    "soundfile": {"media"},
-    "PIL": {"media"},
+    "datasets": {"data.hubdata", "hf_evaluate"},
+    "soundfile": {"data.media"},
+    "PIL": {"data.media"},
     "torch_pruning": {"methods.prune_structured"},
     "torchao": {"methods.int8_weight_only"},
-    "bitsandbytes": {"bnb"},
-    "onnx": {"onnx_graphs", "methods.onnx_fp16", "methods.onnx_int8"},
-    "onnxruntime": {"onnx_graphs", "methods.onnx_fp16", "methods.onnx_int8"},
-    "openvino": {"openvino_graphs", "methods.openvino_int8"},
+    "bitsandbytes": {"compression.bnb"},
+    "onnx": {"compression.onnx_graphs", "methods.onnx_fp16", "methods.onnx_int8"},
+    "onnxruntime": {"compression.onnx_graphs", "methods.onnx_fp16", "methods.onnx_int8"},
+    "openvino": {"compression.openvino_graphs", "methods.openvino_int8"},
     "nncf": {"methods.openvino_int8"},
 }
 
@@ -71,7 +74,7 @@ DOORS = {
 LIGHT = {"click", "annotated_types", "mlflow_compress"}
 
 # Modules that define torch modules, so they import these at once, and themselves wait inside the verbs.
-HEAVY = {"packing": {"torch"}, "bnb": {"torch", "bitsandbytes"}}
+HEAVY = {"compression.packing": {"torch"}, "compression.bnb": {"torch", "bitsandbytes"}}
 
 SOURCES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path

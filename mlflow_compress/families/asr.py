@@ -10,7 +10,8 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
-from mlflow_compress.datasets import draw, scored
+from mlflow_compress.data.datasets import draw, scored
+from mlflow_compress.data.media import RATE_HZ
 from mlflow_compress.decoding import cache_names, cache_of, generator, refill, tensors_of
 from mlflow_compress.errors import Unsupported, WeightsError
 from mlflow_compress.graphs import Attached, Calls, graph, twin
@@ -23,7 +24,6 @@ from mlflow_compress.hub import (
     restore_transformer,
     save_transformer,
 )
-from mlflow_compress.media import RATE_HZ
 from mlflow_compress.records import Caution
 from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
 from mlflow_compress.stacks import thinned

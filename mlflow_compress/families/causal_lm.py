@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
-from mlflow_compress.datasets import draw, scored
+from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.decoding import cache_names, cache_of, generator, refill, tensors_of
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.graphs import Attached, Calls, graph

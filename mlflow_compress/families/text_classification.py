@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
-from mlflow_compress.datasets import Row, draw, scored
+from mlflow_compress.data.datasets import Row, draw, scored
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.graphs import Attached, Calls, graph
 from mlflow_compress.hub import (

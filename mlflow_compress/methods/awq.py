@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
+from mlflow_compress.compression.layers import count
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.layers import count
 from mlflow_compress.sockets import Family, Method, Model, State
 
 _SMALLEST = 1e-4  # of an input channel's mean magnitude
@@ -54,8 +54,8 @@ class Awq(Method):
         """
         import torch
 
-        from mlflow_compress.calibration import Inputs, fit_in_order
-        from mlflow_compress.packing import Packed, PackedLinear, packable
+        from mlflow_compress.compression.calibration import Inputs, fit_in_order
+        from mlflow_compress.compression.packing import Packed, PackedLinear, packable
 
         def fitted(layer: Any, inputs: Inputs | None) -> PackedLinear:
             weight = layer.weight.detach().float()
@@ -74,7 +74,7 @@ class Awq(Method):
 
     def rebuild(self, model: Model, family: Family) -> Model:
         """Put empty packed layers in place, so that no float32 copy is ever held."""
-        from mlflow_compress.packing import leave_empty
+        from mlflow_compress.compression.packing import leave_empty
 
         model.module = leave_empty(model.module, self.bits, self.group_size, scaled=True)
         return model
@@ -93,7 +93,7 @@ def best_scale(weight: Any, inputs: Any, bits: int, group_size: int, steps: int)
     Returns:
         float32 [in].
     """
-    from mlflow_compress.packing import nearest
+    from mlflow_compress.compression.packing import nearest
 
     best, least = None, float("inf")
     for step in range(steps):

@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
+from mlflow_compress.compression.layers import called, count, replace
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.layers import called, count, replace
 from mlflow_compress.sockets import Family, Method, Model, State
 
 
@@ -45,7 +45,7 @@ class BnbInt8(Method):
         """
         import torch
 
-        from mlflow_compress.bnb import Linear8bit
+        from mlflow_compress.compression.bnb import Linear8bit
 
         layers, total = called(model.module, torch.nn.Linear), count(model.module, torch.nn.Linear)
         if not layers:
@@ -58,7 +58,7 @@ class BnbInt8(Method):
         """Put empty int8 layers in place, so that no float32 copy is ever held."""
         import torch
 
-        from mlflow_compress.bnb import Linear8bit
+        from mlflow_compress.compression.bnb import Linear8bit
 
         layers = called(model.module, torch.nn.Linear)
         model.module = replace(model.module, {layer: Linear8bit(layer, self.threshold) for layer in layers})

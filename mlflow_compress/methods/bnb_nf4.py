@@ -8,8 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Le, Predicate
 
+from mlflow_compress.compression.layers import called, count, replace
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.layers import called, count, replace
 from mlflow_compress.sockets import Family, Method, Model, State
 
 
@@ -51,7 +51,7 @@ class BnbNf4(Method):
         """
         import torch
 
-        from mlflow_compress.bnb import Linear4bit
+        from mlflow_compress.compression.bnb import Linear4bit
 
         layers, total = called(model.module, torch.nn.Linear), count(model.module, torch.nn.Linear)
         if not layers:
@@ -65,7 +65,7 @@ class BnbNf4(Method):
         """Put empty 4-bit layers in place, so that no float32 copy is ever held."""
         import torch
 
-        from mlflow_compress.bnb import Linear4bit
+        from mlflow_compress.compression.bnb import Linear4bit
 
         layers = called(model.module, torch.nn.Linear)
         replacements = {layer: Linear4bit(layer, self.block_size, self.double) for layer in layers}

@@ -9,9 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
-from mlflow_compress import compact, pruning
+from mlflow_compress.compression import compact, pruning
+from mlflow_compress.compression.imitation import Lesson, imitate
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.imitation import Lesson, imitate
 from mlflow_compress.sockets import Family, Method, Model
 
 _PRUNED = 0.01  # least share of exact zeros that are worth a centroid: fewer are a padding row

@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 
+from mlflow_compress.compression.imitation import Lesson, has_data, imitate, relative_error
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.imitation import Lesson, has_data, imitate, relative_error
 from mlflow_compress.sockets import Family, Method, Model, State
 from mlflow_compress.stacks import spaced, watched
 

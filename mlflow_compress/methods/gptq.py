@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 
+from mlflow_compress.compression.layers import count
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.layers import count
 from mlflow_compress.sockets import Family, Method, Model, State
 
 _BLOCK = 128  # columns after which the errors are carried to the rest, all at once
@@ -54,8 +54,8 @@ class Gptq(Method):
         """
         import torch
 
-        from mlflow_compress.calibration import Inputs, fit_in_order
-        from mlflow_compress.packing import Packed, PackedLinear, packable
+        from mlflow_compress.compression.calibration import Inputs, fit_in_order
+        from mlflow_compress.compression.packing import Packed, PackedLinear, packable
 
         def fitted(layer: Any, inputs: Inputs | None) -> PackedLinear:
             if inputs is None:
@@ -72,7 +72,7 @@ class Gptq(Method):
 
     def rebuild(self, model: Model, family: Family) -> Model:
         """Put empty packed layers in place, so that no float32 copy is ever held."""
-        from mlflow_compress.packing import leave_empty
+        from mlflow_compress.compression.packing import leave_empty
 
         model.module = leave_empty(model.module, self.bits, self.group_size)
         return model
@@ -93,7 +93,7 @@ def rounded(weight: Any, gram: Any, bits: int, group_size: int, damping: float) 
     """
     import torch
 
-    from mlflow_compress.packing import Grid, Packed
+    from mlflow_compress.compression.packing import Grid, Packed
 
     packed = Packed(weight.shape, bits, group_size)
     factor = _inverse_factor(gram, damping)

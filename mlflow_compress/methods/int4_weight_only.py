@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
+from mlflow_compress.compression.layers import count
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.layers import count
 from mlflow_compress.sockets import Family, Method, Model, State
 
 _BITS = 4
@@ -46,7 +46,7 @@ class Int4WeightOnly(Method):
         """
         from torch import nn
 
-        from mlflow_compress.packing import CONVOLUTIONS
+        from mlflow_compress.compression.packing import CONVOLUTIONS
 
         total = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding)
         if not (packed := self._pack(model, filled=True)):
@@ -62,7 +62,7 @@ class Int4WeightOnly(Method):
     def _pack(self, model: Model, filled: bool) -> int:
         from torch import nn
 
-        from mlflow_compress.packing import CONVOLUTIONS, pack_layers
+        from mlflow_compress.compression.packing import CONVOLUTIONS, pack_layers
 
         kinds = (nn.Linear, *CONVOLUTIONS)
         model.module, packed = pack_layers(model.module, _BITS, self.group_size, kinds, self.embeddings, filled)

@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
+from mlflow_compress.compression.layers import called, count, replace
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.layers import called, count, replace
 from mlflow_compress.sockets import Family, Method, Model, State
 from mlflow_compress.tensors import TORCH, Held, fill, read_state, save_weights
 

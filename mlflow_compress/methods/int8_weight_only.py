@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from mlflow_compress.compression.layers import called, count
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.layers import called, count
 from mlflow_compress.sockets import Family, Method, Model, State
 
 _BITS = 8
@@ -44,7 +44,7 @@ class Int8WeightOnly(Method):
         from torch import nn
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-        from mlflow_compress.packing import CONVOLUTIONS
+        from mlflow_compress.compression.packing import CONVOLUTIONS
 
         total = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding)
         packed = self._pack(model, filled=True)
@@ -64,7 +64,7 @@ class Int8WeightOnly(Method):
         return model
 
     def _pack(self, model: Model, filled: bool) -> int:
-        from mlflow_compress.packing import CONVOLUTIONS, pack_layers
+        from mlflow_compress.compression.packing import CONVOLUTIONS, pack_layers
 
         model.module, packed = pack_layers(model.module, _BITS, _ROW, CONVOLUTIONS, self.embeddings, filled)
         return packed

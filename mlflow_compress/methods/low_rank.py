@@ -8,9 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from mlflow_compress import pruning
+from mlflow_compress.compression import pruning
+from mlflow_compress.compression.layers import head_of, replace, sharing
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.layers import head_of, replace, sharing
 from mlflow_compress.sockets import Family, Method, Model
 
 _HALVINGS = 50  # of an interval of shares: as fine as a float

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mlflow_compress.exporting import Call, ExportMethod, Values
-from mlflow_compress.onnx_graphs import Session, is_large, write
+from mlflow_compress.compression.exporting import Call, ExportMethod, Values
+from mlflow_compress.compression.onnx_graphs import Session, is_large, write
 from mlflow_compress.sockets import Family, Graph, Model
 
 

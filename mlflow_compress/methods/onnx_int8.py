@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
-from mlflow_compress.exporting import Call, ExportMethod, Values, array, record, require_integers
-from mlflow_compress.onnx_graphs import Session, final_arithmetic, is_convolutional, is_large, write
+from mlflow_compress.compression.exporting import Call, ExportMethod, Values, array, record, require_integers
+from mlflow_compress.compression.onnx_graphs import Session, final_arithmetic, is_convolutional, is_large, write
 from mlflow_compress.sockets import Family, Graph, Model
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from mlflow_compress.exporting import Call, ExportMethod, Values
-from mlflow_compress.openvino_graphs import Compiled, write
+from mlflow_compress.compression.exporting import Call, ExportMethod, Values
+from mlflow_compress.compression.openvino_graphs import Compiled, write
 from mlflow_compress.sockets import Family, Graph, Model
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
-from mlflow_compress.exporting import Call, ExportMethod, Values, array, record, require_integers
-from mlflow_compress.openvino_graphs import Compiled, final_arithmetic, is_convolutional, write
+from mlflow_compress.compression.exporting import Call, ExportMethod, Values, array, record, require_integers
+from mlflow_compress.compression.openvino_graphs import Compiled, final_arithmetic, is_convolutional, write
 from mlflow_compress.sockets import Family, Graph, Model
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from mlflow_compress import compact, pruning
+from mlflow_compress.compression import compact, pruning
+from mlflow_compress.compression.layers import linear
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.layers import linear
 from mlflow_compress.sockets import Family, Method, Model
 
 _KEEP, _OF = 2, 4

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Gt, Lt
 
-from mlflow_compress import pruning
+from mlflow_compress.compression import pruning
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Method, Model
 

@@ -11,9 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from mlflow_compress import detectors, stacks
+from mlflow_compress import stacks
+from mlflow_compress.compression import detectors
+from mlflow_compress.compression.imitation import Lesson, has_data, imitate
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.imitation import Lesson, has_data, imitate
 from mlflow_compress.sockets import Family, Method, Model, State
 
 _STEPS = 300

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from mlflow_compress.compression.exporting import Call, ExportMethod, Values, quiet
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.exporting import Call, ExportMethod, Values, quiet
 from mlflow_compress.graphs import TorchCall, reason
 from mlflow_compress.sockets import Family, Graph, Model, State
 

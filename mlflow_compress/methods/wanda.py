@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from mlflow_compress import compact, pruning
+from mlflow_compress.compression import compact, pruning
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Method, Model
 from mlflow_compress.tensors import save_weights

@@ -13,7 +13,8 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from mlflow_compress import artifact, compact, recipe, registry, worker
+from mlflow_compress import artifact, recipe, registry, worker
+from mlflow_compress.compression import compact
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.meters import size
 from mlflow_compress.methods.cluster import kmeans

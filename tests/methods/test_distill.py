@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from mlflow_compress import artifact, imitation, recipe, registry, stacks, tensors
+from mlflow_compress import artifact, recipe, registry, stacks, tensors
+from mlflow_compress.compression import imitation
+from mlflow_compress.compression.imitation import Lesson
 from mlflow_compress.errors import RecipeError, Unsupported
-from mlflow_compress.imitation import Lesson
 from mlflow_compress.methods import distill
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model

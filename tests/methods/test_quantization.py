@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from mlflow_compress import artifact, recipe, registry, tensors
-from mlflow_compress.calibration import Inputs
+from mlflow_compress.compression.calibration import Inputs
+from mlflow_compress.compression.packing import Grid, Packed, PackedLinear, nearest
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.meters import size
 from mlflow_compress.methods.awq import best_scale
 from mlflow_compress.methods.gptq import rounded
-from mlflow_compress.packing import Grid, Packed, PackedLinear, nearest
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from mlflow_compress import artifact, compact, pruning, recipe, registry, worker
+from mlflow_compress import artifact, recipe, registry, worker
+from mlflow_compress.compression import compact, pruning
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.methods import prune_2_4
 from mlflow_compress.records import Variant

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow_compress.data.media import Medium, Picture, Sound
+from mlflow_compress.data.tables import SUFFIXES, TEXT, Bad, Records, Unit, read_table, read_text, read_texts
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.media import Medium, Picture, Sound
-from mlflow_compress.tables import SUFFIXES, TEXT, Bad, Records, Unit, read_table, read_text, read_texts
 
 MEDIA: Mapping[str, type[Medium]] = {"audio": Sound, "image": Picture}
 _TRAINING = frozenset({"train", "training"})

@@ -127,7 +127,7 @@ def _as_codes(tensor: Any, coding: Coding) -> tuple[Form, Mapping[str, Any]] | N
     import numpy as np
     import torch
 
-    from mlflow_compress.packing import pack
+    from mlflow_compress.compression.packing import pack
 
     flat = tensor.reshape(-1)
     wide = flat.to(torch.promote_types(flat.dtype, torch.float32))  # NumPy and searching know no bfloat16
@@ -149,7 +149,7 @@ def _as_codes(tensor: Any, coding: Coding) -> tuple[Form, Mapping[str, Any]] | N
 
 
 def _as_mask(tensor: Any) -> tuple[Form, Mapping[str, Any]] | None:
-    from mlflow_compress.packing import pack
+    from mlflow_compress.compression.packing import pack
 
     flat = tensor.reshape(-1)
     mask = flat != 0
@@ -182,7 +182,7 @@ def _decoded(form: Form, packed: Any, values: Any) -> Any:
 
 def _unpacked(packed: Any, bits: int, count: int) -> Iterator[tuple[int, Any]]:
     """Give where each run of codes starts, and the codes."""
-    from mlflow_compress.packing import unpack
+    from mlflow_compress.compression.packing import unpack
 
     for start in range(0, count, _PART):
         size = min(_PART, count - start)

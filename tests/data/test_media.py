@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from mlflow_compress.data.media import RATE_HZ, Picture, Sound, decode, resample
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.media import RATE_HZ, Picture, Sound, decode, resample
 
 
 def tone(hertz: float, seconds: float = 0.5, rate: int = RATE_HZ) -> Any:

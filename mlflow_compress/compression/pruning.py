@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mlflow_compress.layers import head_of, sharing
+from mlflow_compress.compression.layers import head_of, sharing
 from mlflow_compress.sockets import Family, Model
 
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from mlflow_compress.meters import size
-from mlflow_compress.packing import (
+from mlflow_compress.compression.packing import (
     CONVOLUTIONS,
     Grid,
     Packed,
@@ -24,6 +23,7 @@ from mlflow_compress.packing import (
     packable,
     unpack,
 )
+from mlflow_compress.meters import size
 
 MIB = 2**20
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress.exporting import Values, array, has_weights
+from mlflow_compress.compression.exporting import Values, array, has_weights
 from mlflow_compress.sockets import Graph
 
 _LEAST_WEIGHTS = 64

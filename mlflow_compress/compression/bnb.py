@@ -15,7 +15,7 @@ import torch
 from bitsandbytes.nn import Params4bit
 from torch import Tensor, nn
 
-from mlflow_compress.packing import unpack
+from mlflow_compress.compression.packing import unpack
 from mlflow_compress.tensors import Held
 
 _ZERO_CODE = 7  # of NF4

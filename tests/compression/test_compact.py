@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from torch import nn
 
-from mlflow_compress import compact
+from mlflow_compress.compression import compact
 from mlflow_compress.errors import WeightsError
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mlflow_compress.layers import called, count, head_of, linear, replace, sharing
+from mlflow_compress.compression.layers import called, count, head_of, linear, replace, sharing
 
 
 class Model(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress.exporting import Values, array, has_weights
+from mlflow_compress.compression.exporting import Values, array, has_weights
 from mlflow_compress.sockets import Graph
 
 _MOST_BYTES = 2 * 10**9  # that a file of protocol buffers holds; more go into a second file beside it

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mlflow_compress import calibration
-from mlflow_compress.calibration import Inputs, fit_in_order
+from mlflow_compress.compression import calibration
+from mlflow_compress.compression.calibration import Inputs, fit_in_order
 from mlflow_compress.sockets import Model
 
 

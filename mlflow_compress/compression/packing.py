@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mlflow_compress.layers import head_of, linear, replace, sharing
+from mlflow_compress.compression.layers import head_of, linear, replace, sharing
 from mlflow_compress.tensors import Held
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_compress.layers import replace
+from mlflow_compress.compression.layers import replace
 from mlflow_compress.records import Caution
 from mlflow_compress.sockets import Family, Model
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mlflow_compress.data.layouts import MissingSplit, find_split
+from mlflow_compress.data.tables import Records
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.hub import unreachable
-from mlflow_compress.layouts import MissingSplit, find_split
-from mlflow_compress.tables import Records
 
 
 def load_split(source: str, revision: str, config: str, split: str) -> tuple[Records, str]:

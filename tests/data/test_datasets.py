@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mlflow_compress import hub
-from mlflow_compress.datasets import Data, Table, absolute, draw, parse, read, scored
+from mlflow_compress.data.datasets import Data, Table, absolute, draw, parse, read, scored
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.sockets import Model
 

@@ -26,10 +26,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from mlflow_compress.errors import RecipeError, UnknownName
-from mlflow_compress.hub import PACKAGE, in_package
-from mlflow_compress.hubdata import load_split
-from mlflow_compress.layouts import (
+from mlflow_compress.data.hubdata import load_split
+from mlflow_compress.data.layouts import (
     MEDIA,
     Form,
     MissingSplit,
@@ -39,10 +37,12 @@ from mlflow_compress.layouts import (
     is_training,
     read_path,
 )
-from mlflow_compress.media import Medium
+from mlflow_compress.data.media import Medium
+from mlflow_compress.data.tables import SUFFIXES, TEXT, Bad, Records, Unit, read_text
+from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.hub import PACKAGE, in_package
 from mlflow_compress.records import Caution
 from mlflow_compress.sockets import Evaluation, Model
-from mlflow_compress.tables import SUFFIXES, TEXT, Bad, Records, Unit, read_text
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "text": (

@@ -1,0 +1,1 @@
+"""What several methods share: layers, packed and sparse weights, calibration, graphs for other runtimes."""

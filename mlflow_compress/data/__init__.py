@@ -1,0 +1,1 @@
+"""Reading evaluation and calibration data: tables, folders, audio, images and hub data sets."""
