@@ -6,8 +6,12 @@ must weigh follows from its architecture alone: the tensors are written down bel
 * tied weights (LLaMA's and Whisper's head is their embedding) count once;
 * dynamic int8 keeps one byte for each weight of a linear layer, and 4 for everything else; a tied head gets weights of
   its own;
+* int4 in groups of 32 keeps half a byte for each weight of a linear layer, and 3 bytes for each group: a scale (2) and a
+  zero point;
 * half precision keeps 2 bytes of everything;
-* pruning keeps the bytes, and its zeros show in the number of nonzero parameters.
+* pruning keeps the bytes, and its zeros show in the number of nonzero parameters;
+* clustering keeps the bytes in memory, and on disk half a byte for each weight of two axes, and 16 values for each such
+  tensor.
 
 For plain models the file's own header says the same again: the tensors in it add up to our figure.
 """
@@ -29,6 +33,7 @@ from benchmarks.finding import Cell, Finding
 
 _MIB = 2**20
 _GZIP_TOLERANCE = 0.01
+_GROUP, _CENTROIDS = 32, 16
 
 
 @dataclass(frozen=True)
@@ -141,11 +146,14 @@ _VARIANTS = (
     ("tiny llama", "original"),
     ("tiny llama", "fp16"),
     ("tiny llama", "int8_dynamic"),
+    ("tiny llama", f"int4_weight_only:group_size={_GROUP}"),
     ("tiny llama", "prune_magnitude:amount=0.5"),
+    ("tiny llama", f"cluster:centroids={_CENTROIDS}"),
     ("tiny whisper", "original"),
     ("tiny whisper", "bf16"),
     ("tiny whisper", "int8_dynamic"),
     ("tiny distilbert", "int8_dynamic"),
+    ("tiny distilbert", f"int4_weight_only:group_size={_GROUP}"),
     ("tiny distilbert", "prune_magnitude:amount=0.5"),
 )
 
@@ -160,7 +168,6 @@ def find(quick: bool) -> Finding:
         goal=f"weights, parameters and bytes on disk are exact; compressed, within {_GZIP_TOLERANCE:.0%} of gzip.",
         met=all(row["as it must be"] == "yes" for row in rows),
         rows=rows,
-        notes=["int4 is not among the methods yet"],
     )
 
 
@@ -179,6 +186,7 @@ def _compare(model: str, method: str) -> Iterator[dict[str, Cell]]:
         on_disk = sum(file.stat().st_size for file in files)
         packed = sum(len(gzip.compress(file.read_bytes(), 6)) for file in files)
         in_file = _in_file(folder / "model" / "weights.safetensors")
+        in_compact_file = _in_file(folder / "model" / "compact.safetensors")
 
     hand = _by_hand(list(tensors()), method)
     bytes_held = round(measured["size/weights_mib"] * _MIB)
@@ -189,6 +197,8 @@ def _compare(model: str, method: str) -> Iterator[dict[str, Cell]]:
     ]
     if "nonzero" in hand:
         found.append(("nonzero parameters", round(measured["size/params_nonzero"]), hand["nonzero"], "by hand"))
+    if in_compact_file is not None:
+        found.append(("bytes of tensors on disk", in_compact_file, hand["compact"], "by hand"))
     if in_file is not None:
         found.append(("bytes of weights", bytes_held, in_file, "the file's header"))
     for what, ours, true, source in found:
@@ -219,6 +229,14 @@ def _by_hand(tensors: list[Weights], method: str) -> dict[str, int]:
         linear = sum(each.count for each in tensors if each.linear) + head
         # small weights round to zero in int8: how many are left depends on the random numbers
         return {"bytes": 4 * (parameters + head - linear) + linear, "parameters": parameters + head}
+    if method.startswith("int4_weight_only"):
+        linear = sum(each.count for each in tensors if each.linear)
+        packed = linear // 2 + linear // _GROUP * 3
+        return {"bytes": 4 * (parameters - linear) + packed, "parameters": parameters}
+    if method.startswith("cluster"):
+        shared = [each.count for each in tensors if each.linear or each.tied]
+        compact = 4 * (parameters - sum(shared)) + sum(count // 2 + 4 * _CENTROIDS for count in shared)
+        return {"bytes": 4 * parameters, "parameters": parameters, "compact": compact}
     if method.startswith("prune_magnitude"):
         pruned = [each for each in tensors if each.linear or each.tied]
         nonzero -= sum(max(round(each.count / 2) - each.zeros, 0) for each in pruned)

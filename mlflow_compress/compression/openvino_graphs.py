@@ -93,6 +93,7 @@ class Compiled:
 
         request, held = self._free()
         request.infer([array(tensor) for tensor in inputs], share_inputs=True, share_outputs=True)
+        request._inputs_data = None  # it would keep the last call's inputs, and these may be another request's outputs
         outputs = [tensor.data for tensor in request.output_tensors]
         held[:] = [weakref.ref(each) for each in outputs]
         return tuple(torch.from_numpy(each) for each in outputs)

@@ -226,6 +226,12 @@ class PackedConvolution(nn.Module):
         weight = self.packed(inputs.dtype)
         return self.convolution._conv_forward(inputs, weight, self.convolution.bias)  # type: ignore[no-any-return]
 
+    @property
+    def weight(self) -> Tensor:
+        """The weight, unpacked, for modules that ask for its type (transformers' patch embeddings)."""
+        weight: Tensor = self.packed(torch.float32 if self.convolution.bias is None else self.convolution.bias.dtype)
+        return weight
+
     def __getattr__(self, name: str) -> Any:
         """Give what callers reach for in a convolution: its stride, its padding."""
         try:

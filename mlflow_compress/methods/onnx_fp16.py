@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values
-from mlflow_compress.compression.onnx_graphs import Session, is_large, write
+from mlflow_compress.compression.onnx_graphs import Session, halve, write
 from mlflow_compress.sockets import Family, Graph, Model
 
 
@@ -27,20 +27,10 @@ class OnnxFp16(ExportMethod):
     extra: ClassVar[str] = "onnx"
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
-        """Write `NAME.onnx` for each graph, and again in float16."""
-        import onnx
-        from onnxruntime.transformers.float16 import convert_float_to_float16
-
+        """Write `NAME.onnx` for each graph, in float16."""
         for name, graph in graphs.items():
-            path = folder / f"{name}.onnx"
-            write(graph, path)
-            half = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True, disable_shape_infer=True)
-            nodes = {tuple(node.output): node for node in half.graph.node}  # a constant is cast anew for each reader
-            del half.graph.node[:]
-            half.graph.node.extend(nodes.values())
-            for old in folder.glob(f"{name}.onnx*"):
-                old.unlink()
-            onnx.save(half, str(path), save_as_external_data=is_large(graph), location=f"{name}.onnx.data")
+            write(graph, folder / f"{name}.onnx")
+            halve(folder / f"{name}.onnx")
         return model
 
     def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:

@@ -91,10 +91,12 @@ class OnnxInt8(ExportMethod):
         settings = {"per_channel": self.per_channel, "reduce_range": self.reduce_range, "weight_type": QuantType.QInt8}
         settings["use_external_data_format"] = is_large(graph)
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True, save_as_external_data=is_large(graph))
+        model = onnx.load(str(prepared), load_external_data=False)
         if self.mode == "dynamic":
+            del model.graph.value_info[:]  # it turns weights round, and would stumble over their shapes of before
+            onnx.save(model, str(prepared))
             quantize_dynamic(str(prepared), str(path), op_types_to_quantize=["MatMul", "Gather"], **settings)
             return
-        model = onnx.load(str(prepared), load_external_data=False)
         quantize_static(
             str(prepared),
             str(path),

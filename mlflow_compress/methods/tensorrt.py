@@ -1,0 +1,138 @@
+"""The model as TensorRT engines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge
+
+from mlflow_compress.compression.exporting import Call, ExportMethod, Values
+from mlflow_compress.compression.onnx_graphs import halve, write
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.sockets import Family, Graph, Model
+from mlflow_compress.tensors import Held
+
+_CACHE = "a key-value cache grows from nothing, and an engine takes only sizes that it was built for"
+
+
+@dataclass
+class Tensorrt(ExportMethod):
+    """TensorRT on an NVIDIA GPU, in float16 or float32.
+
+    All layers, as the family's graphs hold them. An engine is built for the GPU of this machine and for sizes within a
+    range, and runs on no other; building takes minutes.
+
+    Source: tensorrt.OnnxParser on a strongly typed network, tensorrt.Builder.build_serialized_network.
+
+    Attributes:
+        precision: of the weights and the arithmetic.
+        most: the greatest length of a changing axis (batch, tokens) that the engine takes, unless the example's is
+            greater.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("tensorrt", "onnx", "onnxruntime", "onnxscript")
+    devices: ClassVar[tuple[str, ...]] = ("cuda",)
+    excludes: ClassVar[Mapping[str, str]] = {"asr": _CACHE, "causal_lm": _CACHE}
+
+    precision: Literal["fp16", "fp32"] = "fp16"
+    most: Annotated[int, Ge(2)] = 512
+
+    def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
+        """Write `NAME.engine` for each graph, and its number of parameters beside it.
+
+        Raises:
+            Unsupported: there is no GPU to build for, or TensorRT lacks an operator.
+        """
+        import torch
+
+        if not torch.cuda.is_available():
+            raise Unsupported("TensorRT builds for the GPU of this machine, and torch finds none")
+        for name, graph in graphs.items():
+            path = folder / f"{name}.onnx"
+            write(graph, path)
+            if self.precision == "fp16":
+                halve(path)
+            (folder / f"{name}.engine").write_bytes(self._build(graph, path))
+            for file in folder.glob(f"{name}.onnx*"):
+                file.unlink()
+            weights = list(graph.module.parameters())
+            counts = [sum(each.numel() for each in weights), sum(int(each.count_nonzero()) for each in weights)]
+            (folder / f"{name}.json").write_text(json.dumps(counts), encoding="utf-8")
+        return model
+
+    def _build(self, graph: Graph, path: Path) -> bytes:
+        import tensorrt
+
+        builder = tensorrt.Builder(tensorrt.Logger(tensorrt.Logger.ERROR))
+        network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = tensorrt.OnnxParser(network, tensorrt.Logger(tensorrt.Logger.ERROR))
+        if not parser.parse_from_file(str(path)):
+            raise Unsupported(f"TensorRT can't take the model: {parser.get_error(0).desc()}")
+        settings, profile = builder.create_builder_config(), builder.create_optimization_profile()
+        for name, example in graph.inputs.items():
+            lengths, axes = tuple(example.shape), graph.dynamic.get(name, {})
+            least = tuple(1 if axis in axes else length for axis, length in enumerate(lengths))
+            most = tuple(max(self.most, length) if axis in axes else length for axis, length in enumerate(lengths))
+            profile.set_shape(name, min=least, opt=lengths, max=most)
+        settings.add_optimization_profile(profile)
+        engine = builder.build_serialized_network(network, settings)
+        if engine is None:
+            raise RuntimeError("TensorRT has built no engine; its reason is on standard error")
+        return bytes(engine)
+
+    def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
+        """Open an engine on the GPU."""
+        return _Engine(folder / f"{name}.engine")
+
+
+class _Engine:
+    """A TensorRT engine. Takes tensors, and gives tensors where the first of them was."""
+
+    def __init__(self, path: Path) -> None:
+        import tensorrt
+
+        self._runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
+        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
+        self._context = self._engine.create_execution_context()
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        takes = [self._engine.get_tensor_mode(each) == tensorrt.TensorIOMode.INPUT for each in names]
+        self._inputs = [each for each, is_input in zip(names, takes, strict=True) if is_input]
+        self._outputs = [each for each, is_input in zip(names, takes, strict=True) if not is_input]
+        self._path = path
+
+    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        """Run the graph, on torch's current stream."""
+        import tensorrt
+        import torch
+
+        given = [tensor.cuda().contiguous() for tensor in inputs]
+        for name, tensor in zip(self._inputs, given, strict=True):
+            self._context.set_input_shape(name, tuple(tensor.shape))
+            self._context.set_tensor_address(name, tensor.data_ptr())
+        outputs = []
+        for name in self._outputs:
+            dtype = torch.from_numpy(_nothing(tensorrt.nptype(self._engine.get_tensor_dtype(name)))).dtype
+            output = torch.empty(tuple(self._context.get_tensor_shape(name)), dtype=dtype, device="cuda")
+            self._context.set_tensor_address(name, output.data_ptr())
+            outputs.append(output)
+        if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+            raise RuntimeError("TensorRT could not run the engine; its reason is on standard error")
+        return tuple(output.to(inputs[0].device) for output in outputs)
+
+    def held_weights(self) -> Iterator[Held]:
+        """Give the engine's bytes: what it makes of the weights can't be seen."""
+        import torch
+
+        parameters, nonzero = json.loads(self._path.with_suffix(".json").read_text(encoding="utf-8"))
+        content = torch.frombuffer(bytearray(self._path.read_bytes()), dtype=torch.uint8)
+        yield Held(content, parameters, lambda: torch.ones(nonzero, dtype=torch.bool))
+
+
+def _nothing(dtype: Any) -> Any:
+    import numpy as np
+
+    return np.empty(0, dtype)
