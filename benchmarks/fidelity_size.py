@@ -6,8 +6,8 @@ must weigh follows from its architecture alone: the tensors are written down bel
 * tied weights (LLaMA's and Whisper's head is their embedding) count once;
 * dynamic int8 keeps one byte for each weight of a linear layer, and 4 for everything else; a tied head gets weights of
   its own;
-* int4 in groups of 32 keeps half a byte for each weight of a linear layer, and 3 bytes for each group: a scale (2) and a
-  zero point;
+* int4 in groups of 32 keeps half a byte for each weight of a linear layer, and for each group a scale (2 bytes) and a
+  zero point (1 byte);
 * half precision keeps 2 bytes of everything;
 * pruning keeps the bytes, and its zeros show in the number of nonzero parameters;
 * clustering keeps the bytes in memory, and on disk half a byte for each weight of two axes, and 16 values for each such

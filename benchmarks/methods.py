@@ -19,11 +19,12 @@ from benchmarks.finding import Cell, Finding
 from mlflow_compress import isolate, recipe
 from mlflow_compress.records import Budget, Result
 
+_STUDENT, _PRUNED, _CLUSTERED = "distill:keep=0.4", "prune_structured:amount=0.6", "cluster:centroids=16"
 _METHODS: Mapping[str, tuple[str, ...]] = {
     "distilbert": ("bf16", "int8_dynamic", "int8_weight_only", "onnx", "onnx_int8", "openvino", "openvino_int8"),
     "yolo11l": ("onnx", "openvino", "openvino_int8"),
     "whisper_small": ("int8_dynamic", "openvino_int8"),
-    "digits_cnn": ("int8_static", "openvino_int8", "onnx_int8", "distill", "prune_structured", "cluster:centroids=16"),
+    "digits_cnn": ("int8_static", "openvino_int8", "onnx_int8", _STUDENT, _PRUNED, _CLUSTERED),
 }
 _BUDGET = Budget(min_iterations=20, min_seconds=3, max_seconds=60, energy_seconds=0)
 _QUICK_BUDGET = Budget(min_iterations=6, min_seconds=0, max_seconds=1, energy_seconds=0)
@@ -93,14 +94,14 @@ _GOALS = (
     _Goal(
         "digits_cnn: distill and prune_structured at least 4x fewer parameters for at most 2 points",
         "digits_cnn",
-        ("distill", "prune_structured"),
+        (_STUDENT, _PRUNED),
         lambda row: row["parameters"] <= 0.25 and row["points lost"] <= 2,
         of_all=True,
     ),
     _Goal(
         "digits_cnn: cluster with 16 centroids at most 0.16x of the bytes on disk",
         "digits_cnn",
-        ("cluster:centroids=16",),
+        (_CLUSTERED,),
         lambda row: row["bytes"] <= 0.16,
     ),
 )

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from mlflow_compress.errors import Unsupported, WeightsError, WorkerError
 from mlflow_compress.sockets import Family, Graph, Method, Model, State
-from mlflow_compress.tensors import distance, flat, held
+from mlflow_compress.tensors import Held, distance, flat, held
 
 _GRAPHS, _FOLDER = "graphs.json", "exported"
 
@@ -145,6 +145,22 @@ def require_integers(model: Model) -> Model:
         raise Unsupported("there is no layer that it quantises")
     model.facts["integers"] = f"{integers} of {total} parameters"
     return model
+
+
+def write_counts(module: Any, path: Path) -> None:
+    """Note how many parameters a module has, and how many are not zero, beside a file in which they can't be seen."""
+    weights = list(module.parameters())
+    counts = [sum(each.numel() for each in weights), sum(int(each.count_nonzero()) for each in weights)]
+    path.write_text(json.dumps(counts), encoding="utf-8")
+
+
+def counted(file: Path, counts: Path) -> Iterator[Held]:
+    """Give a file's bytes as the weights, and the parameters that `write_counts` noted (see `tensors.held`)."""
+    import torch
+
+    parameters, nonzero = json.loads(counts.read_text(encoding="utf-8"))
+    content = torch.frombuffer(bytearray(file.read_bytes()), dtype=torch.uint8)
+    yield Held(content, parameters, lambda: torch.ones(nonzero, dtype=torch.bool))
 
 
 def array(tensor: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
-from mlflow_compress.compression.exporting import Call, ExportMethod, Values
+from mlflow_compress.compression.exporting import Call, ExportMethod, Values, counted, write_counts
 from mlflow_compress.compression.onnx_graphs import halve, write
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Graph, Model
@@ -59,9 +58,7 @@ class Tensorrt(ExportMethod):
             (folder / f"{name}.engine").write_bytes(self._build(graph, path))
             for file in folder.glob(f"{name}.onnx*"):
                 file.unlink()
-            weights = list(graph.module.parameters())
-            counts = [sum(each.numel() for each in weights), sum(int(each.count_nonzero()) for each in weights)]
-            (folder / f"{name}.json").write_text(json.dumps(counts), encoding="utf-8")
+            write_counts(graph.module, folder / f"{name}.json")
         return model
 
     def _build(self, graph: Graph, path: Path) -> bytes:
@@ -124,12 +121,8 @@ class _Engine:
         return tuple(output.to(inputs[0].device) for output in outputs)
 
     def held_weights(self) -> Iterator[Held]:
-        """Give the engine's bytes: what it makes of the weights can't be seen."""
-        import torch
-
-        parameters, nonzero = json.loads(self._path.with_suffix(".json").read_text(encoding="utf-8"))
-        content = torch.frombuffer(bytearray(self._path.read_bytes()), dtype=torch.uint8)
-        yield Held(content, parameters, lambda: torch.ones(nonzero, dtype=torch.bool))
+        """Give the engine's bytes: what it makes of the weights can't be seen (see `tensors.held`)."""
+        yield from counted(self._path, self._path.with_suffix(".json"))
 
 
 def _nothing(dtype: Any) -> Any:
