@@ -13,6 +13,8 @@ from mlflow_compress.graphs import reason
 from mlflow_compress.sockets import Family, Graph, Model
 from mlflow_compress.tensors import Held
 
+_ONE_SIZE = "ncnn takes one input of one size, and this model's are several or of any length"
+
 
 @dataclass
 class Ncnn(ExportMethod):
@@ -30,6 +32,9 @@ class Ncnn(ExportMethod):
 
     needs: ClassVar[tuple[str, ...]] = ("ncnn", "pnnx")
     extra: ClassVar[str] = "ncnn"
+    excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("asr", "causal_lm", "seq2seq", "text_classification", "token_classification"), _ONE_SIZE
+    )
     tolerance: ClassVar[float] = 0.02
 
     precision: Literal["fp32", "fp16"] = "fp32"
@@ -44,7 +49,7 @@ class Ncnn(ExportMethod):
 
         for name, graph in graphs.items():
             if len(graph.inputs) > 1 or any(set(axes) - {0} for axes in graph.dynamic.values()):
-                raise Unsupported("ncnn takes one input of one size, and this model's are several or of any length")
+                raise Unsupported(_ONE_SIZE)
             files = _outputs(folder, name)
             try:
                 example = next(iter(graph.inputs.values()))[:1]

@@ -1,0 +1,60 @@
+"""The tool's meter and a bare loop over one model in one process, in turns: `one_process.py FOLDER SECONDS`.
+
+Prints the medians of each one's rounds, in milliseconds, as JSON.
+"""
+
+import gc
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from mlflow_compress.artifact import restore
+from mlflow_compress.meters import latency
+from mlflow_compress.records import Variant, read_json
+
+
+def main() -> None:
+    """Restore, and let the meter ask for its turns: each is answered with a turn of the bare loop."""
+    folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
+    variant = Variant.from_json(read_json(folder / "variant.json"))
+    if variant.threads is not None:
+        torch.set_num_threads(variant.threads)
+    restored = restore(folder / "model")
+    model, run = restored.model, restored.family.run
+    batch = restored.family.batch(model, variant.batch_size, variant.seed)
+    bare: list[float] = []
+    ends = [0.0]
+
+    def bare_round(calls: int) -> None:
+        gc.enable()  # as one has it who does not think of it
+        spent = []
+        for _ in range(calls):
+            start = time.perf_counter()
+            run(model, batch, lambda stage: None)
+            spent.append(time.perf_counter() - start)
+        gc.disable()
+        bare.append(statistics.median(spent) * 1000)
+
+    def turn(count: int, spent_s: float) -> bool:
+        if count == 0:
+            ends[0] = time.monotonic() + seconds
+            return True  # how many calls a round has is known after it
+        bare_round(count // (len(bare) + 1))
+        return time.monotonic() < ends[0]
+
+    with torch.inference_mode():
+        timing = latency.measure(
+            lambda mark: run(model, batch, mark), "cpu", variant.budget, lambda *_: None, lambda: None, turn
+        )
+    size = timing.round_sizes[0]
+    rounds = [timing.wall_ms[first : first + size] for first in range(0, len(timing.wall_ms), size)]
+    ours = [statistics.median(each) for each in rounds]
+    sys.stdout.write(json.dumps({"ours": ours, "bare": bare, "calls": size}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
