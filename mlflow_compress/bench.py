@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from mlflow_compress.log import Log
+    from mlflow_compress.pairing import Originals
     from mlflow_compress.progress import Progress
     from mlflow_compress.records import Result, Variant
 
@@ -63,6 +64,8 @@ class _AutoInt(click.ParamType[int | None]):
 def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that `run` and `sweep` share."""
     options = [
+        click.option("--family", default=_AUTO, show_default=True,
+                     help="Which family serves a MODEL that has no recipe. auto: as its configuration says."),
         click.option("--team", default=_AUTO, help="Whose row it is. [auto: COMPRESS_TEAM, or none]"),
         click.option("--device", type=click.Choice([_AUTO, "cpu", "cuda"]), default=_AUTO, show_default=True,
                      help="Where to measure. auto: on the CPU, and on the GPU where there is one."),
@@ -126,7 +129,11 @@ def main() -> None:
               help="Measure it under every method there is, each with its defaults.")  # fmt: skip
 @_settings
 def run(model: str, method: str, all_methods: bool, **given: Any) -> None:
-    """Measure MODEL (a recipe's name, or a recipe.yaml) under one method, or under all."""
+    """Measure MODEL under one method, or under all.
+
+    MODEL is a recipe's name, a recipe.yaml, or a model without a recipe: ORG/NAME on the Hugging Face hub, a local
+    folder of transformers, an ultralytics name or .pt file, torchvision:NAME.
+    """
     from mlflow_compress import recipe, registry
 
     if all_methods:
@@ -142,7 +149,7 @@ def run(model: str, method: str, all_methods: bool, **given: Any) -> None:
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @_settings
 def sweep(models: tuple[str, ...], **given: Any) -> None:
-    """Measure every variant that the recipes of MODEL... name."""
+    """Measure every variant that the recipes of MODEL... name; of models without a recipe, the original."""
     results = _measure(models, lambda recipe: recipe.variants, {}, given)
     _exit(results, only=False)
 
@@ -162,6 +169,28 @@ def list_(kind: str, form: str | None) -> None:
         click.echo(json.dumps(rows, indent=1))
     else:
         click.echo("\n".join((catalogue.markdown if form == "markdown" else catalogue.text)(rows)))
+
+
+@main.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME",
+              help="A metric, as recipes name them; may be given again. [those of the run]")  # fmt: skip
+@click.option("--log", is_flag=True, help="Add the scores to the run.")
+@click.option("--tracking-uri", metavar="URI", help="Tracking server. [MLFLOW_TRACKING_URI, or mlflow.db here]")
+@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+def rescore(run_id: str, metrics: tuple[str, ...], log: bool, tracking_uri: str | None, as_json: bool) -> None:
+    """Score the predictions that RUN kept (a run's id, or a predictions.json) again, without its model."""
+    from mlflow_compress.rescore import of_file, of_run
+    from mlflow_compress.store import open_store
+
+    path = Path(run_id)
+    if path.is_file():
+        if log:
+            raise click.UsageError("--log adds scores to a run; this is a file.")
+        rescored = of_file(path, metrics)
+    else:
+        rescored = of_run(open_store(tracking_uri, create=False), run_id, metrics, log)
+    click.echo(json.dumps(rescored.found.numbers(), indent=1) if as_json else "\n".join(rescored.lines()))
 
 
 @main.command()
@@ -207,12 +236,13 @@ def _measure(
     from concurrent.futures import ThreadPoolExecutor
 
     from mlflow_compress import recipe, store
+    from mlflow_compress.pairing import Originals
     from mlflow_compress.progress import Progress
 
     settings = _read_settings(given)
     variants: list[Variant] = []
     for model in models:
-        found = recipe.read(model)
+        found = recipe.read(model, "" if given["family"] == _AUTO else given["family"])
         variants += recipe.plan(found, chains(found), settings)
     store.probe(given["tracking_uri"])
     several = len(variants) > 1 or "method" not in asked
@@ -220,11 +250,12 @@ def _measure(
 
     opening = ThreadPoolExecutor(1).submit(_open_log, models if several else (), {**_asked(given), **asked}, given)
     progress = Progress(sys.stderr, given["quiet"])
+    originals = Originals()
     results = []
     for number, variant in enumerate(variants, 1):
         position = f"[{number}/{len(variants)}] " if len(variants) > 1 else ""
         progress.begin(f"{position}{variant.model}, {variant.method}")
-        result = _one(variant, opening, progress)
+        result = _one(variant, opening, originals, progress)
         results.append(result)
         if not given["as_json"]:
             from mlflow_compress import note
@@ -243,9 +274,9 @@ def _open_log(models: Sequence[str], asked: Mapping[str, str], given: Mapping[st
     return Log(open_store(given["tracking_uri"]), asked, given["experiment"], models, given["log_model"])
 
 
-def _one(variant: Variant, opening: Future[Log], progress: Progress) -> Result:
+def _one(variant: Variant, opening: Future[Log], originals: Originals, progress: Progress) -> Result:
     """Measure one variant and log it. The folder with the result outlives a server that refuses it."""
-    from mlflow_compress import isolate
+    from mlflow_compress import isolate, store
     from mlflow_compress.records import write_json
 
     def listen(event: Mapping[str, Any]) -> None:
@@ -255,7 +286,10 @@ def _one(variant: Variant, opening: Future[Log], progress: Progress) -> Result:
 
     folder = Path(tempfile.mkdtemp(prefix="mlflow-compress-"))
     try:
-        result = isolate.run(variant, folder, listen, ready=opening.result)
+        if store.names_model(variant.source):
+            progress.event({"stage": "fetching"})
+            variant = opening.result().located(variant)
+        result = originals.pair(isolate.run(variant, folder, listen, ready=opening.result), folder)
         write_json(folder / "result.json", result)
         progress.event({"stage": "logging"})
         try:

@@ -6,13 +6,14 @@ Nothing here asks a server or the clock: the same runs always give the same comp
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mlflow_compress.errors import StoreError, UnknownName
-from mlflow_compress.percentiles import ratio_interval
-from mlflow_compress.quantities import DEVICES, ORIGINAL, natural
+from mlflow_compress.percentiles import difference_interval, ratio_interval
+from mlflow_compress.quantities import DEVICES, DIFFERENCE, ORIGINAL, natural
 from mlflow_compress.records import Comparison, Failure, Outcome, Row, Run, finite
 
 # What must be the same before two numbers of a device may be divided: tag (after `compress.env.`), and its name.
@@ -54,12 +55,17 @@ _SENTENCES = {
     "no_result": {"en": "the run ended without a result", "ru": "запуск завершился без результата"},
     "no_numbers": {"en": "the run holds no numbers", "ru": "в запуске нет чисел"},
 }
+_PROTOCOL = "compress.protocol."
 _ELSEWHERE = ("", "random_weights", "energy_estimated")  # a footnote of its own, or about no column
 _CAUTIONS = {
     "busy_gpu": {"en": "the GPU was busy", "ru": "GPU был занят другой работой"},
     "busy_machine": {"en": "the machine was busy", "ru": "машина была занята другой работой"},
     "drift": {"en": "the latency drifted", "ru": "время постепенно менялось"},
     "emulated_precision": {"en": "the CPU emulates this precision", "ru": "процессор эмулирует эту точность"},
+    "example_calibration": {
+        "en": "calibrated on one example",
+        "ru": "калибровка на одном примере",
+    },
     "few_samples": {"en": "few calls were timed", "ru": "измерено мало вызовов"},
     "interference": {"en": "other programs took the cores away", "ru": "другие программы отнимали ядра"},
     "not_settled": {"en": "the latency did not settle while warming up", "ru": "время не установилось при разогреве"},
@@ -93,6 +99,11 @@ def compare(
     run in which that device was ok, so that a laptop's CPU run and a server's GPU run make one row; size and quality
     come from the newest of these that has them. Ratios are to the original of the same team and model at the same
     batch size and setting, else to the newest of another team. Numbers of different hardware are never divided.
+
+    A score that was made of the same samples by the same protocol as the original's gets its difference from that,
+    `quality/wer_difference`, with the ends of the 95 % interval of it, `_low` and `_high`: where both were paired when
+    they were measured, that of the pairs, else one from both scores' own intervals, which is wider. Where neither is
+    known there is no difference.
 
     A device that has no number, or whose newest attempt failed or was skipped, is listed as a failure.
 
@@ -174,14 +185,17 @@ class _Line:
 
     def values(self) -> dict[str, float]:
         """Take each device's numbers from its own run, size and quality from the newest that has any."""
-        values = {}
-        for group in ("size", "quality"):
-            found = [_group(run, group) for run in self.runs.values()]
-            found.sort(key=lambda numbers: "quality/samples" not in numbers)  # real scores before output errors alone
-            values.update(next((numbers for numbers in found if numbers), {}))
+        values = next((numbers for run in self.runs.values() if (numbers := _group(run, "size"))), {})
+        values |= {} if (run := self.scored()) is None else _without_differences(_group(run, "quality"))
         for device, run in self.runs.items():
             values.update(_group(run, device))
         return values
+
+    def scored(self) -> Run | None:
+        """Give the newest run with scores; where there is none, that with output errors alone."""
+        found = [run for run in self.runs.values() if _group(run, "quality")]
+        found.sort(key=lambda run: "quality/samples" not in run.metrics)
+        return found[0] if found else None
 
 
 def _sorted_out(newest: Sequence[Run], language: str) -> tuple[dict[_Key, _Line], dict[_Key, list[Failure]]]:
@@ -270,6 +284,7 @@ def _row(line: _Line, original: _Line | None, footnotes: dict[str, int], languag
     elif original is not None and original is not line:
         apart, reasons = _apart(line, original, language)
         ratios = _ratios(values, original.values(), apart)
+        values |= _differences(line.scored(), original.scored())
         if original.key.team != line.key.team:
             sentences.append(_say("other_team", language, team=original.key.team))
         sentences += reasons
@@ -313,6 +328,43 @@ def _intervals(
         if values[name] > 0 and error in values and error in base:
             found[name] = ratio_interval(values[name], values[error], base[name], base[error])
     return found
+
+
+def _differences(own: Run | None, original: Run | None) -> dict[str, float]:
+    """Give how far scores are from the original's, with intervals, where samples and protocols are the same."""
+    if own is None or original is None or not _same_samples(own, original):
+        return {}
+    found: dict[str, float] = {}
+    for tag, protocol in own.tags.items():
+        name = f"quality/{tag.removeprefix(_PROTOCOL)}"
+        is_score = tag.startswith(_PROTOCOL) and name in own.metrics and name in original.metrics
+        if is_score and original.tags.get(tag) == protocol and (ends := _ends(name, own.metrics, original.metrics)):
+            numbers = (own.metrics[name] - original.metrics[name], *ends)
+            found |= dict(zip((f"{name}{DIFFERENCE}{end}" for end in ("", "_low", "_high")), numbers, strict=True))
+    return finite(found)
+
+
+def _same_samples(own: Run, original: Run) -> bool:
+    said = [(run.tags.get("compress.data_digest"), run.metrics.get("quality/samples")) for run in (own, original)]
+    return said[0] == said[1] and all(said[0])
+
+
+def _ends(name: str, own: Mapping[str, float], original: Mapping[str, float]) -> tuple[float, float] | None:
+    """Give the interval of a difference: that of the pairs, if it was this original that they were paired with."""
+    ends = f"{name}_low", f"{name}_high"
+    paired = [own.get(f"{name}{DIFFERENCE}{end}", math.nan) for end in ("", "_low", "_high")]
+    if math.isclose(paired[0], own[name] - original[name], rel_tol=1e-9, abs_tol=1e-12):
+        return None if any(map(math.isnan, paired)) else (paired[1], paired[2])
+    if not all(end in numbers for end in ends for numbers in (own, original)):
+        return None
+    return difference_interval(
+        own[name], (own[ends[0]], own[ends[1]]), original[name], (original[ends[0]], original[ends[1]])
+    )
+
+
+def _without_differences(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Leave out what was logged of differences: the row may have another original by now."""
+    return {name: value for name, value in numbers.items() if DIFFERENCE not in name}
 
 
 def _apart(line: _Line, original: _Line, language: str) -> tuple[set[str], list[str]]:

@@ -89,25 +89,34 @@ class EvaluatedLoss(Evaluated):
     greater_is_better: ClassVar[bool] = False
 
 
-def metrics_of(entries: Sequence[str], folder: Path, *, load: bool = False) -> dict[str, Metric]:
+def metrics_of(
+    entries: Sequence[str], folder: Path, *, load: bool = False, gives: Sequence[str] = ()
+) -> dict[str, Metric]:
     """Build the metrics that a recipe names.
 
     Args:
         entries: as the recipe has them (see above).
         folder: what relative paths start from.
         load: whether to load modules of evaluate too, which takes seconds, and the hub: to fail now and not at the end.
+        gives: what the predictions are, as `Metric.takes` names it; empty when that is not known.
 
     Returns:
         The metrics by the names of their numbers: `f1`, or `f1_micro` for `f1:average=micro`.
 
     Raises:
         UnknownName: there is no such metric or option.
-        RecipeError: an option's value is refused, a path does not exist, two metrics have one name, or a module can't
-            be loaded.
+        RecipeError: an option's value is refused, a path does not exist, two metrics have one name, one takes other
+            predictions, or a module can't be loaded.
     """
     metrics: dict[str, Metric] = {}
     for entry in entries:
         name, metric = _metric(entry.strip(), folder)
+        if gives and metric.takes not in (*gives, "anything"):
+            fitting = [each for each in registry.names("metrics") if registry.find("metrics", each).takes in gives]
+            raise RecipeError(
+                f"The metric {entry} takes {metric.takes}, but the model gives {' or '.join(gives)}. What takes these: "
+                f"{', '.join(fitting)}."
+            )
         if name in metrics:
             raise RecipeError(f"Two metrics would both be called {name!r}: leave one out ({entry!r}).")
         if load and isinstance(metric, Evaluated):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from mlflow_compress.sockets import Model
 PACKAGE = "package:"
 _REACH_SECONDS = 6.0  # to find out whether the hub answers; "offline" must be said within 10 s
 _GGUF = ".gguf"
+_CONFIG = "config.json"
+_ENDLESS = 10**9  # tokenizers that know no length say 10**30
 
 
 @dataclass(frozen=True)
@@ -135,27 +138,75 @@ def _is_gguf(path: Path) -> bool:
 
 def is_cached(source: str) -> bool:
     """Say whether a hub model's configuration and weights are in the local cache."""
+    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+    return bool(cached_file(source, _CONFIG)) and any(cached_file(source, file) for file in weights)
+
+
+def is_config_cached(source: str) -> bool:
+    """Say whether a hub model's configuration is in the local cache."""
+    return cached_file(source, _CONFIG) is not None
+
+
+def cached_file(source: str, file: str) -> Path | None:
+    """Give a file of a hub model in the local cache, or None where it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
-    def cached(file: str) -> bool:
-        return isinstance(try_to_load_from_cache(source, file), str)
+    try:
+        found = try_to_load_from_cache(source, file)
+    except ValueError:  # no id of the hub
+        return None
+    return Path(found) if isinstance(found, str) else None
 
-    weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-    return cached("config.json") and any(cached(file) for file in weights)
+
+def config_fields(source: str) -> Mapping[str, Any]:
+    """Give what a model's `config.json` says: of a local folder, from the cache of the hub, or from the hub.
+
+    Raises:
+        RecipeError: the folder holds none.
+        WeightsError: it can't be had, or is no JSON.
+    """
+    try:
+        path = _find_config(source)
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        message = " ".join(str(error).split())[:400]
+        raise WeightsError(f"The configuration of {source} can't be read: {message}") from error
+    if not isinstance(fields, dict):
+        raise WeightsError(f"The configuration of {source} can't be read: it is no mapping.")
+    return fields
 
 
-def unreachable() -> str | None:
-    """Say why the hub can't be reached, or None when it answers. Takes a few seconds at most."""
+def _find_config(source: str) -> Path:
+    if Path(source).is_dir():
+        path = Path(source, _CONFIG)
+        if not path.is_file():
+            raise RecipeError(f"There is no {_CONFIG} in {source}: give a folder that save_pretrained wrote.")
+        return path
+    if (cached := cached_file(source, _CONFIG)) is not None:
+        return cached
+    if (obstacle := unreachable()) is not None:
+        raise WeightsError(
+            f"What kind of model {source} is can't be told: {obstacle}, and its {_CONFIG} is not in the local cache. "
+            "Connect, give a local folder, or write a recipe with options.architecture."
+        )
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(source, _CONFIG))  # its errors are OSErrors or ValueErrors
+
+
+def unreachable(server: str = "") -> str | None:
+    """Say why the hub, or another server, can't be reached, or None when it answers. Takes a few seconds at most."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
+    endpoint = server or constants.ENDPOINT
     found: list[str | None] = []
     # a thread, because no time-out bounds the resolver
-    asking = threading.Thread(target=lambda: found.append(_ask(constants.ENDPOINT)), daemon=True)
+    asking = threading.Thread(target=lambda: found.append(_ask(endpoint)), daemon=True)
     asking.start()
     asking.join(_REACH_SECONDS)
-    return found[0] if found else f"{constants.ENDPOINT} did not answer within {_REACH_SECONDS:.0f} s"
+    return found[0] if found else f"{endpoint} did not answer within {_REACH_SECONDS:.0f} s"
 
 
 def _ask(endpoint: str) -> str | None:
@@ -180,8 +231,8 @@ def load_transformer(auto_class: str, source: str, origin: Origin, architecture:
         auto_class: the transformers class that loads it (`AutoModelForCausalLM`).
         source: the hub id or folder, for messages.
         origin: where the weights come from.
-        architecture: the config's fields with `model_type`, for random weights; empty when it is to be read from the
-            origin.
+        architecture: the config's fields with `model_type`, for random weights; empty when it is to be read from where
+            the weights are.
         seed: of random weights.
 
     Returns:
@@ -197,7 +248,7 @@ def load_transformer(auto_class: str, source: str, origin: Origin, architecture:
     loader = getattr(transformers, auto_class)
     torch.manual_seed(seed)
     if origin.kind == "random":
-        config = _config(source, architecture)
+        config = _config(source, architecture, origin)
         module = loader.from_config(config, dtype=torch.float32)
         caution = origin.caution
     else:
@@ -208,15 +259,16 @@ def load_transformer(auto_class: str, source: str, origin: Origin, architecture:
     return Model(module, {"config": config}, weights=origin.kind, caution=caution)
 
 
-def _config(source: str, architecture: Mapping[str, Any]) -> Any:
+def _config(source: str, architecture: Mapping[str, Any], origin: Origin) -> Any:
     from transformers import AutoConfig
 
-    if not architecture:
+    is_out_of_reach = bool(origin.caution) and not is_config_cached(source)
+    if not architecture and is_out_of_reach:
         raise WeightsError(
             f"The architecture of {source} is not known here. Connect to the hub, or write a recipe with "
             "options.architecture, or give a local folder."
         )
-    fields = dict(architecture)
+    fields = dict(architecture or config_fields(source))
     try:
         return AutoConfig.for_model(fields.pop("model_type"), **fields)
     except Exception as error:  # KeyError, ValueError, and the config's own checks of each field
@@ -271,8 +323,12 @@ def _plain(loader: Any, module: Any) -> Any:
     return plain
 
 
-def load_tokenizer(origin: Origin) -> Any:
+def load_tokenizer(origin: Origin, **options: Any) -> Any:
     """Give the model's tokenizer; for random weights a stand-in that reads bytes and needs no file.
+
+    Args:
+        origin: where the weights come from.
+        options: what `from_pretrained` of the tokenizer takes beside the location.
 
     Raises:
         WeightsError: it can't be loaded.
@@ -282,15 +338,25 @@ def load_tokenizer(origin: Origin) -> Any:
     if origin.kind == "random":
         return ByT5Tokenizer(extra_ids=0)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(origin.location, **origin.arguments)
+        tokenizer = AutoTokenizer.from_pretrained(origin.location, **origin.arguments, **options)
     except Exception as error:  # as above
         message = " ".join(str(error).split())[:400]
-        raise WeightsError(f"The tokenizer in {origin.location} can't be loaded: {message}") from error
+        is_lacking = importlib.util.find_spec("sentencepiece") is None
+        hint = " It may need sentencepiece: pip install sentencepiece. What it says:" if is_lacking else ""
+        raise WeightsError(f"The tokenizer in {origin.location} can't be loaded.{hint} {message}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there are no files
         raise WeightsError(f"There is no tokenizer in {origin.location}: save it there too, with save_pretrained.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def longest(model: Model) -> int | None:
+    """Give how many tokens a model and its tokenizer can take, or None where there is no end."""
+    positions = getattr(model.assets["config"], "max_position_embeddings", None)
+    told = model.assets["tokenizer"].model_max_length
+    lengths = [length for length in (positions, told) if length is not None and length < _ENDLESS]
+    return min(lengths, default=None)
 
 
 def save_transformer(model: Model, folder: Path, *assets: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from mlflow_compress import isolate, note, plot, registry
 from mlflow_compress.records import Result, Variant
-from mlflow_compress.store import Store
+from mlflow_compress.store import Store, names_model
 
 _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named
 
@@ -74,6 +75,12 @@ class Log:
         finally:
             if run_id != self._outer:
                 self._store.end(run_id, succeeded=result.status != "failed")
+
+    def located(self, variant: Variant) -> Variant:
+        """Give a variant whose model the tracking server keeps with its weights' path: its worker knows no server."""
+        if variant.weights != "auto" or not names_model(variant.source):
+            return variant
+        return dataclasses.replace(variant, weights=str(self._store.fetch(variant.source)))
 
     def close(self, results: Sequence[Result]) -> None:
         """Describe a sweep in the run that `mlflow run` made for it."""

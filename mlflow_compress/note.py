@@ -34,14 +34,16 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~$@&:.-])")
 def facts(result: Result) -> list[tuple[str, str]]:
     """Give what a person asks first, as pairs of name and number with unit."""
     rows = []
-    quality = [name for name in result.measurements if name.startswith("quality/")]
+    ends = {f"{name}_{end}" for name in result.measurements for end in ("low", "high")}
+    quality = [name for name in result.measurements if name.startswith("quality/") and name not in ends]
     for name in (*_SHOWN, *quality):
         if name not in result.measurements:
             continue
         value = result.measurements[name]
         text = f"{value:,.0f}" if name in _COUNTS else f"{number(value)} {unit(name)}".strip()
-        low, high = (result.measurements.get(f"{name.removesuffix('_ms')}_{end}_ms") for end in ("low", "high"))
-        if name.endswith("_ms") and low is not None and high is not None:
+        stem, suffix = (name.removesuffix("_ms"), "_ms") if name.endswith("_ms") else (name, "")
+        low, high = (result.measurements.get(f"{stem}_{end}{suffix}") for end in ("low", "high"))
+        if low is not None and high is not None:
             text += f" (95 %: {number(low)} to {number(high)})"
         rows.append((label(name, "en", with_unit=False), text))
     return rows

@@ -108,6 +108,21 @@ def ratio_interval(
     return value / base * math.exp(-width), value / base * math.exp(width)
 
 
+def difference_interval(
+    value: float, ends: tuple[float, float], base: float, base_ends: tuple[float, float]
+) -> tuple[float, float]:
+    """Give the confidence interval of value - base, from the intervals of both, taken as independent.
+
+    Of two models on the same samples it comes out too wide rather than too narrow: what is hard for one is mostly hard
+    for the other.
+
+    Source: Zou and Donner, Construction of confidence limits about effect measures, 2008 (MOVER).
+    """
+    below = math.hypot(value - ends[0], base_ends[1] - base)
+    above = math.hypot(ends[1] - value, base - base_ends[0])
+    return value - base - below, value - base + above
+
+
 def _binomial_cumulative(n: int, p: float) -> list[float]:
     """Give P(X <= k) for k = 0 .. n, with 0 < p < 1."""
     logs = (

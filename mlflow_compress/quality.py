@@ -6,9 +6,10 @@ made later, and `statistics.npz`, by which another run on the same samples can b
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +37,40 @@ def score(family: Any, model: Any, variant: Variant, folder: Path, progress: Pro
         A part with the numbers, their protocols as facts, and what to be careful about.
     """
     assert variant.data is not None
-    metrics = metrics_of(variant.metrics, Path(variant.folder), load=True)
+    metrics = metrics_of(variant.metrics, Path(variant.folder), load=True, gives=family.kinds(model))
     samples = family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
     predictions = _predicted(family, model, samples, variant.budget.score_seconds, progress)
     done = samples[: len(predictions)]
     references = [sample.reference for sample in done]
     found = scores.score(metrics, references, predictions, variant.seed)
     (folder / PREDICTIONS).write_text(_table(references, predictions), encoding="utf-8")
-    scores.write(found, folder / STATISTICS)
+    scores.write(found.statistics(), folder / STATISTICS)
     cautions = checks.quality(len(done))
     if len(done) < len(samples):
         what = f"quality was scored on the first {len(done)} of {len(samples)} samples: then the time was up"
         cautions.append(Caution("scoring_cut", what, "Allow more time: --score-seconds."))
-    facts = {f"protocol.{name}": text for name, text in found.protocols().items() if text} | {"data": variant.data}
+    facts = {**protocols(found), "data": variant.data}
+    if "data_digest" not in model.facts:
+        facts |= {"data_name": variant.data, "data_source": variant.source, "data_digest": _digest(samples)}
     return Part(Outcome("ok"), None, found.numbers(), cautions=tuple(cautions), facts=facts)
 
 
+def protocols(found: scores.Scores) -> dict[str, str]:
+    """Give the protocol of each metric that says one, as facts of a result."""
+    return {f"protocol.{name}": text for name, text in found.protocols().items() if text}
+
+
 def read_predictions(text: str) -> tuple[list[Any], list[Any]]:
-    """Give the references and the predictions of a `predictions.json`."""
-    rows = json.loads(text)["data"]
-    return [row[0] for row in rows], [row[1] for row in rows]
+    """Give the references and the predictions of a `predictions.json`.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        rows = json.loads(text)["data"]
+        return [row[0] for row in rows], [row[1] for row in rows]
+    except (TypeError, KeyError, IndexError) as error:
+        raise ValueError("it is no table of references and predictions") from error
 
 
 def _predicted(family: Any, model: Any, samples: Sequence[Any], seconds: float, progress: Progress) -> list[Any]:
@@ -74,4 +89,17 @@ def _predicted(family: Any, model: Any, samples: Sequence[Any], seconds: float, 
 def _table(references: Sequence[Any], predictions: Sequence[Any]) -> str:
     """Write the table as MLflow's `log_table` does."""
     data = [list(pair) for pair in zip(references, predictions, strict=True)]
-    return json.dumps({"columns": ["reference", "prediction"], "data": data}, ensure_ascii=False, default=str)
+    return json.dumps({"columns": ["reference", "prediction"], "data": data}, ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Make a number of an array's number, and lists of arrays, so that a table read back scores the same."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def _digest(samples: Sequence[Any]) -> str:
+    """Name the samples of a model that brings its own, by their references."""
+    text = json.dumps([sample.reference for sample in samples], ensure_ascii=False, default=_plain)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -16,15 +16,20 @@ from mlflow_compress.records import Failure, Row
 LANGUAGES = ("en", "ru")
 ORIGINAL = "original"
 MISSING = "-"
+DIFFERENCE = "_difference"  # behind a score's name: how far it is from the original's
 DEVICES: Mapping[str, str] = {"cpu": "CPU", "gpu": "GPU"}
 
 _UNITS = {"_per_s": "1/s", "_mib": "MB", "_ms": "ms", "_s": "s", "_j": "J", "_w": "W"}
 _GROUPS = ("size", "cpu", "gpu", "quality")
+_WEIGHTS, _DISK = "size/weights_mib", "size/disk_mib"
+_MUCH_LESS = 0.9
 _COUNT = "quality/samples"
 _MOVED = "quality/output_error_rel_l2"
 _NO_SCORES = (_COUNT, _MOVED, "quality/top1_agreement", "quality/kl_divergence_nats")
 _ORIGINAL = {"en": "original", "ru": "Оригинал"}
+_ON_DISK = {"en": "on disk", "ru": "на диске"}
 _SCORING = {"en": "quality", "ru": "качество"}
+_FROM_ORIGINAL = {"en": "difference from the original", "ru": "разница с оригиналом"}
 _STATUS = {
     "failed": {"en": "failed", "ru": "не удалось"},
     "skipped": {"en": "skipped", "ru": "пропущено"},
@@ -33,10 +38,12 @@ _NO_REASON = {"en": "no reason was recorded", "ru": "причина не зап�
 _LEGEND = {
     "en": "MB is 2^20 bytes. A time is the median of one call on one batch; RAM and VRAM are peaks. "
     "(0.50x) is the value divided by the original's: below 1 is smaller or faster; (≈0.99x) differs no more than "
-    "noise does.",
+    "noise does. A score's (-0.012) is its difference from the original's on the same samples; (≈-0.002) "
+    "may be chance.",
     "ru": "MB = 2^20 байт. Время: медиана одного вызова на одном батче; RAM и VRAM: пиковые значения. "
     "(0.50x): значение, делённое на значение оригинала: меньше 1 значит меньше или быстрее; (≈0.99x): разница в "
-    "пределах шума.",
+    "пределах шума. (-0.012) у метрики качества: разница с оригиналом на тех же примерах; (≈-0.002) может быть "
+    "случайной.",
 }
 _SOURCE = {"en": "Experiment", "ru": "Эксперимент"}
 _FAILURES = {"en": "Failed or skipped", "ru": "Не удалось или пропущено"}
@@ -113,7 +120,7 @@ COLUMNS = (
     Column("team", {"en": "Team", "ru": "Команда"}, numeric=False),
     Column("model", {"en": "Model", "ru": "Модель"}, numeric=False),
     Column("method", {"en": "Method", "ru": "Метод"}, numeric=False),
-    Column("size/weights_mib", {"en": "Weight size", "ru": "Размер весов"}),
+    Column(_WEIGHTS, {"en": "Weight size", "ru": "Размер весов"}),
     Column("cpu/latency_p50_ms", {"en": "CPU ms", "ru": "Время инференса (CPU, ms)"}),
     Column("gpu/latency_p50_ms", {"en": "GPU ms", "ru": "Время инференса (GPU, ms)"}),
     Column("cpu/ram_peak_mib", {"en": "RAM (MB)", "ru": "Использование RAM (MB)"}),
@@ -198,7 +205,9 @@ def label(name: str, language: str, *, with_unit: bool = True) -> str:
     """
     group, _, what = name.partition("/")
     if group == "quality":
-        return _QUALITY.get(what, what)
+        score = what.removesuffix(DIFFERENCE)
+        words = _QUALITY.get(score, score)
+        return words if score == what else f"{words}, {_FROM_ORIGINAL[language]}"
     suffix = next((suffix for suffix in _UNITS if what.endswith(suffix)), "")
     what = what.removesuffix(suffix)
     statistic = ""
@@ -245,15 +254,30 @@ def _cell(row: Row, key: str, language: str) -> str:
     if key not in row.ratios:
         return text
     low, high = row.ratio_intervals.get(key, (0.0, 0.0))
-    return f"{text} ({'≈' if low <= 1 <= high else ''}{ratio(row.ratios[key])})"
+    on_disk = f"; {ratio(row.ratios[_DISK])} {_ON_DISK[language]}" if _is_packed_on_disk(row, key) else ""
+    return f"{text} ({'≈' if low <= 1 <= high else ''}{ratio(row.ratios[key])}{on_disk})"
+
+
+def _is_packed_on_disk(row: Row, key: str) -> bool:
+    """Say whether the saved model shrank more than what it is in memory: clustered or sparse weights do."""
+    return key == _WEIGHTS and _DISK in row.ratios and row.ratios[_DISK] < _MUCH_LESS * row.ratios[key]
 
 
 def _quality(values: Mapping[str, float]) -> str:
     """Give all scores; where there is none, how far the outputs moved."""
-    ends = {f"{name}{end}" for name in values for end in ("_low", "_high")}
+    ends = {f"{name}{end}" for name in values for end in ("_low", "_high", DIFFERENCE)}
     shown = (name for name in values if name.startswith("quality/") and name not in _NO_SCORES and name not in ends)
     names = sorted(shown, key=natural) or [name for name in values if name == _MOVED]
     if not names:
         return MISSING
-    scores = ", ".join(f"{number(values[name])} {label(name, 'en')}" for name in names)
+    scores = ", ".join(f"{number(values[name])} {label(name, 'en')}{_difference(values, name)}" for name in names)
     return f"{scores} (n={values[_COUNT]:.0f})" if _COUNT in values else scores
+
+
+def _difference(values: Mapping[str, float], name: str) -> str:
+    """Write a score's difference from the original's where it is known: ` (-0.012)`, or ` (≈-0.002)` within noise."""
+    name += DIFFERENCE
+    if name not in values:
+        return ""
+    is_noise = values[f"{name}_low"] <= 0 <= values[f"{name}_high"]
+    return f" ({'≈' if is_noise else ''}{'+' if values[name] > 0 else ''}{number(values[name], 2)})"

@@ -27,6 +27,7 @@ from mlflow_compress import registry
 from mlflow_compress.data.datasets import absolute
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.hf_evaluate import metrics_of
+from mlflow_compress.recognise import recognise
 from mlflow_compress.records import Budget, Scalar, Step, Variant
 from mlflow_compress.sockets import State
 
@@ -94,14 +95,23 @@ def names() -> list[str]:
     return sorted({path.stem for folder in folders() for path in folder.glob("*.yaml")})
 
 
-def read(name: str) -> Recipe:
-    """Read a recipe by its name, or by its path.
+def read(name: str, family: str = "") -> Recipe:
+    """Read a recipe by its name or its path; make one of a model that has none (see `recognise`).
+
+    Args:
+        name: of the recipe, or what names a model.
+        family: of a model without a recipe; empty: as it is recognised.
 
     Raises:
-        UnknownName: there is no recipe of that name, or a key, family, method or option in it is unknown.
-        RecipeError: it is no recipe.
+        UnknownName: there is no recipe or model of that name, or a key, family, method or option in it is unknown.
+        RecipeError: it is no recipe, or a model that no family serves.
+        WeightsError: what kind of model it is can't be found out.
     """
     path = _find(name)
+    if path is None:
+        return _made(name, family)
+    if family:
+        raise RecipeError(f"{path} says which family it is: leave out --family.")
     data = _load(path)
     for key in data:
         if key not in _KEYS:
@@ -109,10 +119,10 @@ def read(name: str) -> Recipe:
     for key in ("family", "source"):
         if not isinstance(data.get(key), str):
             raise RecipeError(f"{path}: {key} is missing, or is no text.")
-    family = registry.find("families", data["family"])
+    plugin = registry.find("families", data["family"])
     options = registry.check("families", data["family"], _mapping(path, "options", data.get("options")))
-    metrics = tuple(_texts(path, "metrics", data.get("metrics", family.metrics)))
-    metrics_of(metrics, path.parent)
+    metrics = tuple(_texts(path, "metrics", data.get("metrics", plugin.metrics)))
+    metrics_of(metrics, path.parent, gives=plugin.gives)
     if not isinstance(data.get("data", ""), (str, type(None))):
         raise RecipeError(f"{path}: data must be text, not {data['data']!r}.")
     batch_size = data.get("batch_size", 1)
@@ -192,7 +202,25 @@ def plan(recipe: Recipe, chains: Sequence[tuple[str, tuple[Step, ...]]], setting
     ]
 
 
-def _find(name: str) -> Path:
+def _made(name: str, family: str) -> Recipe:
+    """Make a recipe of a model that has none."""
+    if family:
+        registry.find("families", family)
+    found = recognise(name, family)
+    if found is None:
+        raise UnknownName("model", name, names())
+    return Recipe(
+        name=found.name,
+        family=found.family,
+        source=found.source,
+        folder=Path.cwd(),
+        metrics=registry.find("families", found.family).metrics,
+        variants=(("original", parse_chain("original")),),
+    )
+
+
+def _find(name: str) -> Path | None:
+    """Give the path of a recipe; None where there is none of that name."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not _exists(path):
@@ -201,7 +229,7 @@ def _find(name: str) -> Path:
     for folder in folders():
         if name in {path.stem for path in folder.glob("*.yaml")}:
             return folder / f"{name}.yaml"
-    raise UnknownName("model", name, names())
+    return None
 
 
 def _load(path: Path) -> Mapping[str, Any]:

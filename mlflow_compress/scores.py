@@ -77,6 +77,10 @@ class Scores:
         """Give each metric's protocol, by its name."""
         return {name: score.protocol for name, score in self.by_name.items()}
 
+    def statistics(self) -> dict[str, Statistics]:
+        """Give the statistics of the metrics that have them, by name."""
+        return {name: each.statistics for name, each in self.by_name.items() if each.statistics is not None}
+
 
 def score(metrics: Mapping[str, Metric], references: Sequence[Any], predictions: Sequence[Any], seed: int) -> Scores:
     """Score predictions.
@@ -132,11 +136,10 @@ def paired(
     return value, *(_ends(drawn, value) or (None, None))
 
 
-def write(scores: Scores, path: Path) -> None:
-    """Keep the statistics of all metrics that have them, in numpy's format, so that another run can be paired."""
+def write(kept: Mapping[str, Statistics], path: Path) -> None:
+    """Keep the statistics of metrics, by name, in numpy's format, so that another run can be paired."""
     import numpy as np
 
-    kept = {name: each.statistics for name, each in scores.by_name.items() if each.statistics is not None}
     arrays: dict[str, Any] = {name: each.values for name, each in kept.items()}
     arrays |= {name + _COLUMNS: np.array(each.columns, dtype=np.str_) for name, each in kept.items()}
     with path.open("wb") as file:

@@ -98,12 +98,14 @@ class Family(ABC):
     Attributes:
         timed: one sentence: what is inside the timed region of `run`.
         metrics: names of the metrics that score this family.
+        gives: what its answers are, as `Metric.takes` names it; empty where the model decides.
         needs: the distributions it imports, for the requirements of a logged model.
         imports: the modules that it imports sooner or later, so that their memory is not taken for the model's.
     """
 
     timed: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = ()
+    gives: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ("torch",)
     imports: ClassVar[tuple[str, ...]] = ("torch",)
 
@@ -158,6 +160,10 @@ class Family(ABC):
         what = "the method was calibrated on random inputs, not on data"
         model.cautions.append(Caution("random_calibration", what, "Its quality on real inputs may be far worse."))
         return [self.batch(model, size, seed + 1 + index) for index in range(count)]
+
+    def refuses(self, model: Model) -> str:
+        """Say why no method can change this model; empty where some may."""
+        return ""
 
     def student(self, model: Model, keep: float) -> Model:
         """Make a smaller model of the same kind, with what can be taken over from this one, to be trained.
@@ -225,6 +231,10 @@ class Family(ABC):
         Of a language model, for one, it is how likely a text is to it, and not what it makes of it.
         """
         return self.predict(model, inputs)
+
+    def kinds(self, model: Model) -> tuple[str, ...]:
+        """Say what the answers are, as `Metric.takes` names it, where that depends on the model; empty: anything."""
+        return self.gives
 
     @abstractmethod
     def save(self, model: Model, folder: Path) -> None:

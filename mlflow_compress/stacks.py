@@ -22,6 +22,12 @@ from mlflow_compress.sockets import Model
 
 _KEPT_HEADS = "kept_heads"
 _NEURONS = ("intermediate_size", "hidden_dim", "ffn_dim")
+# the config's field with the number of layers, by the part that they are of; the second of T5
+_COUNTS = {
+    "": ("num_hidden_layers",),
+    "encoder": ("encoder_layers", "num_layers"),
+    "decoder": ("decoder_layers", "num_decoder_layers"),
+}
 # query, key, value and output, seen from the module that holds them all
 _ATTENTIONS = (
     ("q_lin", "k_lin", "v_lin", "out_lin"),  # DistilBERT
@@ -73,8 +79,8 @@ def stacks(model: Model) -> list[Stack]:
         is_inside = any(name.startswith(f"{stack.name}.") for stack in found)
         if isinstance(each, nn.ModuleList) and not is_inside:
             part = _part(config, name)
-            count = f"{part}_layers" if part else "num_hidden_layers"
-            if getattr(config, count, None) == len(each):
+            count = next((count for count in _COUNTS[part] if getattr(config, count, None) == len(each)), None)
+            if count is not None:
                 found.append(Stack(name, part, count))
     if not found:
         raise Unsupported(f"no stack of layers is known in a {type(model.module).__name__}")
@@ -139,6 +145,7 @@ def keep_layers(model: Model, stack: Stack, kept: Sequence[int]) -> None:
         for each in layer.modules():
             if "layer_idx" in vars(each):  # its place in the cache of keys and values
                 vars(each)["layer_idx"] = index
+    _hand_over_bias(layers[0], left[0])
     parent, _, name = stack.name.rpartition(".")
     setattr(model.module.get_submodule(parent), name, left)
     for config in _configs(model):
@@ -147,6 +154,13 @@ def keep_layers(model: Model, stack: Stack, kept: Sequence[int]) -> None:
                 setattr(config, key, [value[index] for index in kept])
         setattr(config, stack.count, len(left))
     _forget_alignment(model, stack)
+
+
+def _hand_over_bias(first: Any, other: Any) -> None:
+    """Give the bias of relative positions, which T5's first layer holds for all, to the layer that is first now."""
+    for own, new in zip(first.modules(), other.modules(), strict=False):
+        if getattr(own, "has_relative_attention_bias", False):
+            new.relative_attention_bias, new.has_relative_attention_bias = own.relative_attention_bias, True
 
 
 def influence(hidden: Sequence[Any]) -> list[float]:

@@ -29,6 +29,8 @@ from mlflow_compress.errors import StoreError, UnknownName
 from mlflow_compress.records import Result, Run, finite, to_json
 
 if TYPE_CHECKING:
+    import tempfile
+
     from mlflow import MlflowClient
 
 _TAG_LIMIT = 5000
@@ -89,6 +91,7 @@ class Store:
         """Take an open client; `open_store` makes one."""
         self._client = client
         self.uri = uri
+        self._fetched: dict[str, tuple[Path, tempfile.TemporaryDirectory[str]]] = {}
 
     def experiment_id(self, name: str) -> str:
         """Give the experiment's id; make the experiment if there is none of that name."""
@@ -246,6 +249,52 @@ class Store:
                 if not token:
                     return runs
 
+    def run(self, run_id: str) -> Run:
+        """Read one run.
+
+        Raises:
+            StoreError: there is none of that id.
+        """
+        with _quiet(), _told(self.uri):
+            run = self._client.get_run(run_id)
+            return _run(run, self._client.get_experiment(run.info.experiment_id).name)
+
+    def read(self, run_id: str, path: str) -> bytes | None:
+        """Read a file of a run's; None where it has none of that name."""
+        import tempfile
+
+        with _quiet(), _told(self.uri), tempfile.TemporaryDirectory() as folder:
+            if path not in {each.path for each in self._client.list_artifacts(run_id)}:
+                return None
+            return Path(self._client.download_artifacts(run_id, path, folder)).read_bytes()
+
+    def fetch(self, uri: str) -> Path:
+        """Download a model that MLflow names (`models:/NAME/1`, `runs:/ID/model`), once; it goes when the store does.
+
+        Raises:
+            StoreError: there is none of that name.
+        """
+        import tempfile
+
+        if uri not in self._fetched:
+            with _quiet(), _told(self.uri):
+                import mlflow
+
+                folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-model-")
+                path = mlflow.artifacts.download_artifacts(uri, dst_path=folder.name, tracking_uri=self.uri)
+                self._fetched[uri] = (Path(path), folder)
+        return self._fetched[uri][0]
+
+    def add(
+        self, run_id: str, numbers: Mapping[str, float], facts: Mapping[str, str], files: Mapping[str, bytes]
+    ) -> None:
+        """Add numbers, facts and files to a run that has ended."""
+        with _quiet(), _told(self.uri):
+            for name, value in finite(numbers).items():
+                self._client.log_metric(run_id, name, value)
+            self._log_files(run_id, files)
+        self.tag(run_id, {f"compress.{name}": text for name, text in facts.items()})
+
     def _experiment_ids(self, names: Sequence[str]) -> dict[str, str]:
         ids = {}
         for name in names:
@@ -297,6 +346,11 @@ def without_secrets(uri: str) -> str:
     # Not urlsplit: it raises on a malformed URI, and a password may hold a slash that nobody escaped.
     rest = rest.partition("?")[0].partition("#")[0]
     return f"{scheme}://{rest if rest.startswith('/') else rest.rpartition('@')[2]}"
+
+
+def names_model(source: str) -> bool:
+    """Say whether a text is the name of a model that a tracking server keeps."""
+    return source.startswith(("models:/", "runs:/"))
 
 
 def _run(run: Any, experiment: str) -> Run:

@@ -89,9 +89,11 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     model.progress = lambda done, total: report.progress(done, total, None)
     if variant.data and model.weights != "random":
         report.stage("checking the data")  # now, not after an hour of compressing and measuring
-        hf_evaluate.metrics_of(variant.metrics, Path(variant.folder), load=True)
+        hf_evaluate.metrics_of(variant.metrics, Path(variant.folder), load=True, gives=family.kinds(model))
         family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
     is_changed = any(step.method != "original" for step in variant.chain)
+    if is_changed and (refusal := family.refuses(model)):
+        raise Unsupported(refusal)
     original = likeness.outputs(family, model, variant, None if is_changed else 1)
     for step, method in zip(variant.chain, methods, strict=True):
         if step.method != "original":

@@ -355,3 +355,65 @@ def test_real_scores_come_before_how_far_outputs_moved(make_run: MakeRun) -> Non
     (row,) = compare([moved, scored]).rows
     assert row.values["quality/wer"] == 0.1
     assert "quality/output_error_rel_l2" not in row.values
+
+
+SAMPLES = {"compress.data_digest": "abc", "compress.protocol.wer": "as jiwer", "compress.protocol.map50": "mean"}
+
+
+def scored(value: float, low: float, high: float, **more: float) -> dict[str, float]:
+    numbers = {"wer": value, "wer_low": low, "wer_high": high, "samples": 50.0, "map50": value, **more}
+    return {"cpu/latency_p50_ms": 1.0, **{f"quality/{name}": number for name, number in numbers.items()}}
+
+
+def differences(make_run: MakeRun, own: dict[str, float], **tags: str | None) -> tuple[dict[str, float], str]:
+    original = make_run(tags={**SAMPLES}, metrics=scored(0.20, 0.16, 0.24))
+    row = compare([original, make_run(method="fp16", tags={**SAMPLES, **tags}, metrics=own)]).rows[1]
+    assert row.values["quality/wer"] == own["quality/wer"]
+    return {name: value for name, value in row.values.items() if "_difference" in name}, cells(row, "en")[-1]
+
+
+def test_a_difference_is_that_of_the_pairs(make_run: MakeRun) -> None:
+    paired = {"wer_difference": 0.01, "wer_difference_low": 0.005, "wer_difference_high": 0.015}
+    found, cell = differences(make_run, scored(0.21, 0.17, 0.25, **paired))
+    assert found == pytest.approx({f"quality/{name}": value for name, value in paired.items()})
+    assert cell == "0.2100 mAP50, 0.2100 WER (+0.010) (n=50)"
+
+
+def test_pairs_with_another_original_do_not_count(make_run: MakeRun) -> None:
+    paired = {"wer_difference": -0.09, "wer_difference_low": -0.1, "wer_difference_high": -0.08}
+    found, cell = differences(make_run, scored(0.21, 0.17, 0.25, **paired))
+    assert found == pytest.approx(
+        {
+            "quality/wer_difference": 0.01,
+            "quality/wer_difference_low": 0.01 - 0.04 * 2**0.5,
+            "quality/wer_difference_high": 0.01 + 0.04 * 2**0.5,
+        }
+    )
+    assert "WER (≈+0.010)" in cell
+
+
+def test_without_pairs_both_intervals_tell(make_run: MakeRun) -> None:
+    assert "WER (+0.30)" in differences(make_run, scored(0.5, 0.45, 0.55))[1]
+    assert "WER (≈-0.010)" in differences(make_run, scored(0.19, 0.16, 0.22))[1]
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"compress.data_digest": "other"},
+        {"compress.data_digest": None},
+        {"compress.protocol.wer": "normalised"},
+        {"compress.protocol.wer": None},
+    ],
+)
+def test_other_samples_and_protocols_make_no_claim(make_run: MakeRun, tags: dict[str, str | None]) -> None:
+    paired = {"wer_difference": 0.01, "wer_difference_low": 0.005, "wer_difference_high": 0.015}
+    assert differences(make_run, scored(0.21, 0.17, 0.25, **paired), **tags)[0] == {}
+
+
+def test_no_interval_no_claim(make_run: MakeRun) -> None:
+    own = scored(0.21, 0.17, 0.25, samples=49.0)
+    assert differences(make_run, own)[0] == {}
+    without = {name: value for name, value in scored(0.21, 0, 0).items() if "_low" not in name}
+    assert differences(make_run, without)[0] == {}
+    assert differences(make_run, scored(0.21, 0.17, 0.25, wer_difference=0.01))[0] == {}

@@ -24,12 +24,13 @@ FLOORS = [
         " compression.exporting compression.detectors compression.imitation"
         " compression.packing compression.calibration compression.pruning",
         "compression.compact compression.bnb compression.onnx_graphs compression.openvino_graphs"
-        " data.hubdata scoring.*",
+        " data.hubdata scoring.* zoos recognise",
         "data.datasets",
+        "data.labels data.detections",
         "families.* methods.* metrics.* meters.* renderers.* hf_evaluate",
         "recipe artifact checks store compare note plot progress manners likeness scores",
         "quality",
-        "worker pyfunc doctor catalogue",
+        "worker pyfunc doctor catalogue rescore pairing",
         "wall",  # starts the worker, and shares its files' names
         "alternate",
         "isolate",
@@ -41,9 +42,9 @@ FLOORS = [
 
 # The module through which a heavy dependency comes in.
 DOORS = {
-    "mlflow": {"store"},
+    "mlflow": {"store", "families.mlflow_model"},  # its models are loaded where they are measured
     "click": {"bench", "report", "manners"},
-    "yaml": {"recipe"},
+    "yaml": {"recipe", "data.detections"},  # ultralytics' own reader runs code that a data.yaml may hold
     "pydantic": {"registry"},
     "subprocess": {"wall"},
     "pynvml": {"meters.gpu"},
@@ -61,13 +62,17 @@ DOORS = {
     "datasets": {"data.hubdata", "hf_evaluate"},
     "soundfile": {"data.media"},
     "PIL": {"data.media"},
+    "timm": {"zoos"},
     "torch_pruning": {"methods.prune_structured"},
     "torchao": {"methods.int8_weight_only"},
     "bitsandbytes": {"compression.bnb"},
-    "onnx": {"compression.onnx_graphs", "methods.onnx_fp16", "methods.onnx_int8"},
-    "onnxruntime": {"compression.onnx_graphs", "methods.onnx_fp16", "methods.onnx_int8"},
+    "onnx": {"compression.onnx_graphs", "methods.onnx_int8"},
+    "onnxruntime": {"compression.onnx_graphs", "methods.onnx_int8"},
     "openvino": {"compression.openvino_graphs", "methods.openvino_int8"},
     "nncf": {"methods.openvino_int8"},
+    "ncnn": {"methods.ncnn"},
+    "pnnx": {"methods.ncnn"},
+    "tensorrt": {"methods.tensorrt"},
 }
 
 # What may be imported when a module is, beside the standard library: all else waits inside the verb that needs it.

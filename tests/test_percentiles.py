@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_compress.percentiles import MLPERF_COUNTS, carries, interval, median_error, percentile, ratio_interval
+from mlflow_compress.percentiles import (
+    MLPERF_COUNTS,
+    carries,
+    difference_interval,
+    interval,
+    median_error,
+    percentile,
+    ratio_interval,
+)
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -120,3 +128,32 @@ def test_the_interval_of_a_ratio_covers_the_truth_as_often_as_it_says() -> None:
         low, high = ratio_interval(float(np.median(a)), error_a, float(np.median(b)), error_b)
         covered += low <= 1 <= high
     assert covered >= 180
+
+
+widths = st.floats(0, 1e3)
+
+
+@given(st.floats(-1e3, 1e3), widths, widths, st.floats(-1e3, 1e3), widths, widths)
+def test_an_interval_of_a_difference(a: float, below: float, above: float, b: float, under: float, over: float) -> None:
+    own, base = (a - below, a + above), (b - under, b + over)
+    low, high = difference_interval(a, own, b, base)
+    assert low <= a - b <= high
+    swapped = difference_interval(b, base, a, own)
+    assert swapped == pytest.approx((-high, -low), abs=1e-6)
+    if low > 0:  # disjoint intervals differ, and so may some that overlap
+        assert own[0] - base[1] <= low + 1e-6
+
+
+def test_an_interval_of_a_difference_covers_it() -> None:
+    generator = np.random.default_rng(0)
+    p, q, n, rounds = 0.8, 0.7, 200, 2000
+    covered = 0
+    for _ in range(rounds):
+        ends = []
+        for share in (p, q):
+            found = generator.binomial(n, share) / n
+            width = 1.96 * (found * (1 - found) / n) ** 0.5
+            ends.append((found, (found - width, found + width)))
+        low, high = difference_interval(*ends[0], *ends[1])
+        covered += low <= p - q <= high
+    assert 0.93 < covered / rounds < 0.97

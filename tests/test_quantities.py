@@ -63,6 +63,17 @@ def test_a_written_number_is_near_the_number(value: float) -> None:
     assert len(quantities.number(value)) <= 14
 
 
+@pytest.mark.parametrize(
+    ("on_disk", "cell"),
+    [(0.14, "48.35 MB (1.00x; 0.14x on disk)"), (0.95, "48.35 MB (1.00x)"), (None, "48.35 MB (1.00x)")],
+)
+def test_what_only_the_saved_model_gains_is_shown(on_disk: float | None, cell: str) -> None:
+    ratios = {"size/weights_mib": 1.0} | ({} if on_disk is None else {"size/disk_mib": on_disk})
+    row = Row("alpha", "yolo", "cluster", values={"size/weights_mib": 48.349, "size/disk_mib": 7.0}, ratios=ratios)
+    assert quantities.cells(row, "en")[3] == cell
+    assert quantities.cells(row, "ru")[3] == cell.replace("on disk", "на диске")
+
+
 def test_cells_of_a_row() -> None:
     row = Row(
         "alpha",
@@ -129,6 +140,7 @@ def test_failure_says_what_where_and_why() -> None:
         ("cpu/made_up_s", "CPU made up, s"),
         ("quality/map50_95", "mAP50-95"),
         ("quality/my_own", "my_own"),
+        ("quality/wer_difference", "WER, difference from the original"),
     ],
 )
 def test_label(name: str, label: str) -> None:

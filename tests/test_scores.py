@@ -210,7 +210,7 @@ def test_what_is_no_number_is_told_with_its_sample() -> None:
 def test_statistics_are_kept_in_a_file(tmp_path: Path) -> None:
     names = metrics("accuracy", "f1")
     scored = scores.score(names, [0, 1, 2] * 5, [0, 1, 1] * 5, seed=0)
-    scores.write(scored, tmp_path / "statistics.npz")
+    scores.write(scored.statistics(), tmp_path / "statistics.npz")
     kept = scores.read(tmp_path / "statistics.npz")
     assert set(kept) == set(names)
     for name, found in kept.items():

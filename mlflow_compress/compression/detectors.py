@@ -66,13 +66,18 @@ def separated(detector: Any) -> Iterator[Separated]:
 
 
 def is_detector(module: Any) -> bool:
-    """Say whether a module is a detector of ultralytics."""
-    return any(cls.__name__ == "DetectionModel" for cls in type(module).__mro__)
+    """Say whether a module is a plain detector of ultralytics: one that makes no masks or else."""
+    return type(module).__name__ == "DetectionModel"
+
+
+def is_halving(module: Any) -> bool:
+    """Say whether blocks in a module halve channels by number, as those of ultralytics do."""
+    return any(_is_halving(each) for each in module.modules())
 
 
 def forget_anchors(module: Any) -> None:
     """Let the head of a detector make its anchors anew: those it keeps are of one device, and maybe of inference."""
-    if is_detector(module):
+    if any(cls.__name__ == "DetectionModel" for cls in type(module).__mro__):
         module.model[-1].shape = None
 
 

@@ -155,6 +155,7 @@ def _roles(graph: Any) -> tuple[set[str], set[str]]:
         elif node.op_type in ("MatMulInteger", "ConvInteger"):
             quantised.update(node.input[:2])
             scales.update(node.input[2:])
+            scales.update(f"{name.removesuffix('_quantized')}_scale" for name in node.input[:2])  # a later product's
     return quantised, scales
 
 

@@ -52,6 +52,10 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "label": ("labels", "class", "category", "sentiment", "target", "stars", "rating"),
     "audio": ("file", "file_name", "filename", "path", "audio_filepath", "audio_path", "audio_file", "wav", "id"),
     "image": ("img", "file", "file_name", "filename", "path", "image_path", "image_file"),
+    "words": ("tokens",),
+    "tags": ("ner_tags", "labels", "ner", "entities"),
+    "source": ("src", "input", "text", "document", "article", "dialogue"),
+    "target": ("tgt", "reference", "translation", "summary", "highlights", "output"),
 }  # what columns are called that have a role; the first that is there is taken
 _OPTIONS = re.compile(r":(?=\s*[A-Za-z_]\w*\s*=)")
 _QUOTED = r'"(?:[^"]|"")*"'
@@ -253,13 +257,18 @@ def scored(
     What was read goes into its facts, and what was left out into its cautions.
     """
     table = read(data, folder, roles, limit, seed)
-    model.evaluation = Evaluation(data, folder, limit, seed)
+    remember(model, table, Evaluation(data, folder, limit, seed))
+    return table.rows
+
+
+def remember(model: Model, table: Table, evaluation: Evaluation) -> None:
+    """Note with a model what its quality is scored on: in its facts, and what was left out in its cautions."""
+    model.evaluation = evaluation
     model.facts |= {"data_name": table.name, "data_source": table.source, "data_digest": table.digest}
     if table.skipped:
         total = len(table.rows) + len(table.skipped)
         message = f"{len(table.skipped)} of {total} samples could not be read and were left out: {table.skipped[0]}"
         model.cautions.append(Caution("skipped_samples", message, "The score is of the rest."))
-    return table.rows
 
 
 def draw(model: Model, roles: Sequence[str], count: int, seed: int) -> list[Any]:

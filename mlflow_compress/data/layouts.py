@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_compress.data.media import Medium, Picture, Sound
-from mlflow_compress.data.tables import SUFFIXES, TEXT, Bad, Records, Unit, read_table, read_text, read_texts
+from mlflow_compress.data.tables import (
+    SUFFIXES,
+    TEXT,
+    Bad,
+    Records,
+    Unit,
+    read_table,
+    read_tagged,
+    read_text,
+    read_texts,
+)
 from mlflow_compress.errors import RecipeError
 
 MEDIA: Mapping[str, type[Medium]] = {"audio": Sound, "image": Picture}
@@ -55,6 +65,8 @@ def read_path(path: Path, roles: Sequence[str], form: Form) -> tuple[Records, bo
     """
     if path.is_dir():
         return _read_folder(path, roles, form)
+    if path.suffix.lower() == TEXT and "tags" in roles:
+        return read_tagged(path), False
     if path.suffix.lower() == TEXT:
         return read_texts([path], path.parent, _only_role(path, roles), form.unit), False
     return read_table(path, form.delimiter, form.quotes), False

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, ClassVar
 from mlflow_compress.errors import RecipeError
 
 RATE_HZ = 16_000
+_TURN = 0x0112  # of EXIF: from 5 on, width and height change places
 _ZERO_CROSSINGS, _ROLLOFF, _BETA = 64, 0.9475937167399596, 14.769656459379492
 
 
@@ -121,6 +122,15 @@ class Picture(Medium):
     def check(self) -> None:
         """Read the header (see `Medium.check`)."""
         self._read(lambda image: None)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Its width and height, turned as its EXIF says, by its header.
+
+        Raises:
+            RecipeError: it can't be read.
+        """
+        return self._read(lambda image: image.size[::-1] if image.getexif().get(_TURN, 1) > 4 else image.size)  # type: ignore[no-any-return]
 
     def decode(self) -> Any:
         """Give the pixels: uint8 [height, width, 3]."""

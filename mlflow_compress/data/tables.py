@@ -1,4 +1,4 @@
-"""Files of rows: CSV, TSV, JSON, JSONL and plain text, as they are, without regard to what the columns mean."""
+"""Files of rows: CSV, TSV, JSON, JSONL, CoNLL and plain text, as they are, without regard to what the columns mean."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from typing import Any, Literal
 from mlflow_compress.errors import RecipeError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
-SUFFIXES = frozenset({*DELIMITERS, ".json", ".jsonl"})
+TAGGED = frozenset({".conll", ".iob2", ".bio"})
+SUFFIXES = frozenset({*DELIMITERS, *TAGGED, ".json", ".jsonl"})
 TEXT = ".txt"
 Unit = Literal["file", "paragraph", "line"]
 _LONGEST_FIELD = 2**31 - 1
+_DOCUMENT = "-DOCSTART-"  # stands where a document begins, as if it were a sentence
 
 
 class Bad(str):
@@ -47,8 +49,9 @@ def read_table(path: Path, delimiter: str = "", quotes: bool = True) -> Records:
     """Read a file of rows by its suffix.
 
     Args:
-        path: a `.csv`, `.tsv` or `.tab` file with a header, a `.json` file with a list of objects, or a `.jsonl` file
-            with one in each line; UTF-8, with or without a byte order mark.
+        path: a `.csv`, `.tsv` or `.tab` file with a header, a `.json` file with a list of objects, a `.jsonl` file
+            with one in each line, or a `.conll`, `.iob2` or `.bio` file (see `read_tagged`); UTF-8, with or without a
+            byte order mark.
         delimiter: what stands between the values of a CSV file, where it is not what its suffix says.
         quotes: whether a value of a CSV file may stand in double quotes, as in RFC 4180.
 
@@ -56,6 +59,8 @@ def read_table(path: Path, delimiter: str = "", quotes: bool = True) -> Records:
         RecipeError: it is not readable as what its suffix says, naming the row.
     """
     suffix = path.suffix.lower()
+    if suffix in TAGGED:
+        return read_tagged(path)
     text = read_text(path)
     if suffix in DELIMITERS:
         columns, rows = _rows(path, text, delimiter or DELIMITERS[suffix], quotes)
@@ -68,6 +73,30 @@ def read_table(path: Path, delimiter: str = "", quotes: bool = True) -> Records:
         objects = {number: _object(f"{path.name}, line {number}", line) for number, line in lines.items()}
         return Records(_keys(objects), list(objects.values()), _named(path, "line", objects), path.parent)
     raise RecipeError(f"{path}: data is read from {', '.join(sorted({*SUFFIXES, TEXT}))} files, not from {suffix!r}.")
+
+
+def read_tagged(path: Path) -> Records:
+    """Read sentences in the form of CoNLL-2003: a word in each line, its tag last, and a blank line between sentences.
+
+    Returns:
+        For each sentence `words` and `tags`, as lists.
+
+    Raises:
+        RecipeError: it can't be read, or is not UTF-8.
+    """
+    sentences: dict[int, Mapping[str, Any] | Bad] = {}
+    start, lines = 1, [*read_text(path).split("\n"), ""]
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            continue
+        fields = [each.split() for each in lines[start - 1 : number - 1]]
+        if fields and fields[0][0] != _DOCUMENT:
+            untagged = next((index for index, each in enumerate(fields, start) if len(each) < 2), None)
+            missing = Bad(f"{path.name}, line {untagged}: there is a word without a tag, or a tag without a word.")
+            tagged = {"words": [each[0] for each in fields], "tags": [each[-1] for each in fields]}
+            sentences[start] = tagged if untagged is None else missing
+        start = number + 1
+    return Records(("words", "tags"), list(sentences.values()), _named(path, "line", sentences), path.parent)
 
 
 def read_texts(paths: Sequence[Path], root: Path, column: str, unit: Unit = "file") -> Records:

@@ -49,6 +49,7 @@ class Asr(Family):
         "tokens with a key-value cache"
     )
     metrics: ClassVar[tuple[str, ...]] = ("wer", "cer", "wer_normalized", "cer_normalized")
+    gives: ClassVar[tuple[str, ...]] = ("texts",)
     needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
 

@@ -52,6 +52,7 @@ class CausalLm(Family):
         "cache; tokenising is timed apart"
     )
     metrics: ClassVar[tuple[str, ...]] = ("perplexity", "word_perplexity", "bits_per_byte")
+    gives: ClassVar[tuple[str, ...]] = ("likelihoods",)
     needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
 

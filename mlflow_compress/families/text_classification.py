@@ -9,13 +9,14 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
-from mlflow_compress.data.datasets import Row, draw, scored
-from mlflow_compress.errors import RecipeError
+from mlflow_compress.data.datasets import draw, scored
+from mlflow_compress.data.labels import labels_of
 from mlflow_compress.graphs import Attached, Calls, graph
 from mlflow_compress.hub import (
     find_weights,
     load_tokenizer,
     load_transformer,
+    longest,
     restore_assets,
     restore_transformer,
     save_transformer,
@@ -26,7 +27,6 @@ from mlflow_compress.stacks import thinned
 _AUTO_CLASS = "AutoModelForSequenceClassification"
 _PREDICT_BATCH = 16
 _ROLES = ("text", "label")
-_ENDLESS = 10**9  # tokenizers that know no length say 10**30
 _TEXT = "The pictures are beautiful, but the story is thin and the ending came as no surprise to anyone in the room. "
 
 
@@ -42,6 +42,7 @@ class TextClassification(Family):
 
     timed: ClassVar[str] = "one forward pass on token ids [batch, tokens] on the device; tokenising is timed apart"
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "precision", "recall", "f1")
+    gives: ClassVar[tuple[str, ...]] = ("labels",)
     needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
 
@@ -101,7 +102,7 @@ class TextClassification(Family):
             RecipeError: the data can't be read (see `datasets.read`), or a label is none of the model's.
         """
         rows = scored(model, data, folder, _ROLES, limit, seed)
-        labels = _labels(rows, model.assets["config"].id2label)
+        labels = labels_of(rows, model.assets["config"].id2label)
         return [Sample(str(row.values["text"]), label) for row, label in zip(rows, labels, strict=True)]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
@@ -121,7 +122,7 @@ class TextClassification(Family):
         with torch.inference_mode():
             for start in range(0, len(inputs), _PREDICT_BATCH):
                 texts = [str(text) for text in inputs[start : start + _PREDICT_BATCH]]
-                encoded = self._encode(model, texts, self.scored_tokens or _longest(model))
+                encoded = self._encode(model, texts, self.scored_tokens or longest(model))
                 logits = model.module(**encoded.to(model.device))["logits"]
                 found += [labels[index] for index in logits.argmax(-1).tolist()]
         return found
@@ -156,32 +157,3 @@ class _Exported(Attached):
 
 def _classify(parts: Any, input_ids: Any, attention_mask: Any) -> tuple[Any, ...]:
     return (parts.classifier(input_ids=input_ids, attention_mask=attention_mask)["logits"],)
-
-
-def _longest(model: Model) -> int | None:
-    """Give how many tokens the model can take, or None where there is no end."""
-    positions = getattr(model.assets["config"], "max_position_embeddings", None)
-    told = model.assets["tokenizer"].model_max_length
-    lengths = [length for length in (positions, told) if length is not None and length < _ENDLESS]
-    return min(lengths, default=None)
-
-
-def _labels(rows: Sequence[Row], names: Mapping[int, str]) -> list[str]:
-    """Give the labels of rows as the model calls them: all are names of its labels, in any case, or all are numbers.
-
-    Raises:
-        RecipeError: they are neither.
-    """
-    by_name = {name: name for name in names.values()}
-    by_lower = {name.lower(): name for name in names.values()}
-    by_number = {str(number): name for number, name in names.items()}
-    given = [str(row.values["label"]) for row in rows]
-    for known, asked in ((by_name, given), (by_lower, [each.lower() for each in given]), (by_number, given)):
-        if all(each in known for each in asked):
-            return [known[each] for each in asked]
-    known = by_name if given[0] in by_name else by_number
-    row, label = next((row, each) for row, each in zip(rows, given, strict=True) if each not in known)
-    raise RecipeError(
-        f"{row.where}: the label {label!r} is none of the model's, which are {', '.join(by_name)} "
-        f"(or {', '.join(by_number)}). Say which is which: labels={label}=LABEL|..."
-    )

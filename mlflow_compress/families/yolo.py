@@ -1,4 +1,4 @@
-"""Object detectors of the YOLO line, through ultralytics (AGPL-3.0; no other family needs it)."""
+"""Detectors, segmenters and classifiers of the YOLO line, through ultralytics (AGPL-3.0; no other family needs it)."""
 
 from __future__ import annotations
 
@@ -10,37 +10,58 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, MultipleOf
 
-from mlflow_compress.errors import Unsupported, WeightsError
+from mlflow_compress.data.datasets import draw, remember, scored
+from mlflow_compress.data.detections import read as read_boxes
+from mlflow_compress.data.detections import training
+from mlflow_compress.data.labels import distinct, labels_of
+from mlflow_compress.data.media import Picture
+from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.graphs import Attached, Calls, dtype_of, graph, twin
-from mlflow_compress.sockets import Family, Graph, Mark, Model
+from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
 
 _PHOTO = (720, 1280, 3)
+_CLASSES: Mapping[str, str] = {  # by the task, the class of ultralytics.nn.tasks
+    "detect": "DetectionModel",
+    "segment": "SegmentationModel",
+    "classify": "ClassificationModel",
+}
+_CLASSIFY, _SEGMENT = "classify", "segment"
+_SIDE = {_CLASSIFY: 224}
+_USUAL_SIDE = 640
+_ROLES = ("image", "label")
+_RANKED = 5
+_SCORED_CONFIDENCE, _SCORED_BOXES = 0.001, 300  # ultralytics' own, of its `val`
+_NO_HURRY = 1e9  # seconds for suppressing boxes; ultralytics would leave some when time is up
 
 
 @dataclass
 class Yolo(Family):
-    """An ultralytics detector, with batch normalisation fused into the convolutions, as it is deployed.
+    """An ultralytics model that detects, segments or classifies, batch normalisation fused into the convolutions.
+
+    Boxes are scored as ultralytics' `val` with `rect=False` does it, on a data.yaml: all images square, boxes with a
+    score above 0.001, every class of a box, 300 boxes an image. Of a segmenter, the boxes are scored. A classifier is
+    scored on a folder of images, with `metrics: [accuracy, top5_accuracy]`.
 
     Attributes:
-        image_size: side of the square input, in pixels.
+        image_size: side of the square input, in pixels; None: 224 for a classifier, else 640.
         confidence: lowest score of a reported box.
         overlap: intersection over union above which non-maximum suppression drops a box.
     """
 
     timed: ClassVar[str] = (
-        "one forward pass on a prepared image [batch, 3, image_size, image_size]; letterboxing (preprocess) and "
-        "non-maximum suppression (postprocess) are timed apart"
+        "one forward pass on a prepared image [batch, 3, image_size, image_size]; preparing it (preprocess) and, of a "
+        "detector, non-maximum suppression and masks (postprocess) are timed apart"
     )
-    metrics: ClassVar[tuple[str, ...]] = ()
+    metrics: ClassVar[tuple[str, ...]] = ("map50", "map50_95", "box_precision", "box_recall")
     needs: ClassVar[tuple[str, ...]] = ("torch", "torchvision", "ultralytics")
     imports: ClassVar[tuple[str, ...]] = ("torch", "ultralytics.nn.tasks", "ultralytics.utils.nms")
 
-    image_size: Annotated[int, Ge(32), MultipleOf(32)] = 640
+    image_size: Annotated[int, Ge(32), MultipleOf(32)] | None = None
     confidence: Annotated[float, Ge(0)] = 0.25
     overlap: Annotated[float, Ge(0)] = 0.7
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
-        """Load and fuse the detector (see `Family.load`)."""
+        """Load and fuse the model (see `Family.load`)."""
         import torch
 
         _require_ultralytics()
@@ -49,101 +70,232 @@ class Yolo(Family):
         module = module.float().eval()
         module.fuse(verbose=False)
         module.requires_grad_(False)
-        return Model(module, {"yaml": module.yaml, "names": dict(module.names)}, weights=kind, caution=caution)
+        assets = {"yaml": module.yaml, "names": dict(module.names), "task": _task(module)}
+        return Model(module, assets, weights=kind, caution=caution)
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
         """Make random images [size, 3, image_size, image_size] in [0, 1], in the model's dtype."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)
-        images = torch.rand((size, 3, self.image_size, self.image_size), generator=generator)
+        side = self._side(model)
+        images = torch.rand((size, 3, side, side), generator=generator)
         return images.to(model.device, dtype_of(model.module))
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
-        """Run the detector; gives raw boxes and scores [batch, 4 + classes, anchors]."""
-        return model.module(batch)[0]
+        """Run the model.
+
+        Returns:
+            Of a detector, raw boxes and scores [batch, 4 + classes, anchors]; of a segmenter these, with 32
+            coefficients of masks on the second axis, and the masks' prototypes [batch, 32, height, width]; of a
+            classifier, logits [batch, classes].
+        """
+        output = model.module(batch)
+        return output[1] if model.assets["task"] == _CLASSIFY else output[0]
+
+    def classes(self, model: Model) -> int:
+        """Give the number of classes of a classifier."""
+        return len(model.assets["names"]) if model.assets["task"] == _CLASSIFY else 0
+
+    def kinds(self, model: Model) -> tuple[str, ...]:
+        """Say that a classifier gives labels, and the others boxes."""
+        return ("labels",) if model.assets["task"] == _CLASSIFY else ("boxes",)
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Give one graph, `model`: from `images` [batch, 3, image_size, image_size] to `raw`, what `run` gives."""
+        """Give one graph, `model`: from `images` [batch, 3, image_size, image_size] to what `run` gives.
+
+        That is `raw`, of a segmenter `raw` and `prototypes`, of a classifier `logits`.
+        """
         import torch
 
+        task = model.assets["task"]
         images = self.batch(model, 2, 0)
-        detector = twin(model.module)
+        net = twin(model.module)
         with torch.no_grad():
-            detector(images)  # makes the anchors
-        detector.model[-1].shape = _AnyShape()  # keeps them: they are the image size's, whatever the batch size
-        dynamic = {"images": {0: "batch"}, "raw": {0: "batch"}}
-        return {"model": graph(_detect, {"images": images}, ["raw"], dynamic, detector=detector)}
+            net(images)  # makes the anchors
+        if task != _CLASSIFY:
+            net.model[-1].shape = _AnyShape()  # keeps them: they are the image size's, whatever the batch size
+        outputs = {_CLASSIFY: ["logits"], _SEGMENT: ["raw", "prototypes"]}.get(task, ["raw"])
+        dynamic = {name: {0: "batch"} for name in ("images", *outputs)}
+        call = {_CLASSIFY: _classify, _SEGMENT: _segment}.get(task, _detect)
+        return {"model": graph(call, {"images": images}, outputs, dynamic, net=net)}
 
     def attach(self, model: Model, calls: Calls) -> Model:
-        """Put the exported detector in the module's place."""
-        model.module = _Exported(calls)
+        """Put the exported model in the module's place."""
+        model.module = _Exported(calls, model.assets["task"])
         return model
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
-        """Time preparing photos of 720x1280 and turning raw output into boxes."""
+        """Time preparing photos of 720x1280 and turning raw output into boxes, and masks."""
         import numpy as np
         import torch
 
         photos = [np.random.default_rng(seed).integers(0, 256, _PHOTO, dtype=np.uint8)] * size
+        prepare = {"preprocess": lambda: self._prepare(model, photos)}
+        if model.assets["task"] == _CLASSIFY:
+            return prepare
         with torch.inference_mode():
             raw = self.run(model, self.batch(model, size, seed), lambda stage: None)
-        return {"preprocess": lambda: self._prepare(model, photos), "postprocess": lambda: self._boxes(raw)}
 
-    def predict(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, Any]]:
-        """Detect in each image, a path or an array [height, width, 3] of uint8 in BGR order.
+        def postprocess() -> object:
+            found = self._boxes(model, _boxes_of(raw))
+            return [_masks(raw, index, each, self._side(model)) for index, each in enumerate(found)]
+
+        return {**prepare, "postprocess": postprocess}
+
+    def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
+        """Read images with their boxes (a data.yaml; `split=test` where that has labels, else `val`), or their labels.
+
+        Raises:
+            RecipeError: the data can't be read, or its classes are not the model's.
+        """
+        names = distinct(model.assets["names"])
+        if model.assets["task"] == _CLASSIFY:
+            rows = scored(model, data, folder, _ROLES, limit, seed)
+            labels = labels_of(rows, names)
+            return [Sample(row.values["image"], label) for row, label in zip(rows, labels, strict=True)]
+        table, classes = read_boxes(data, folder, limit, seed)
+        remember(model, table, Evaluation(data, folder, limit, seed))
+        by_number = _matched(classes, names, data)
+        return [Sample(row.values["path"], _true_boxes(row.values, by_number)) for row in table.rows]
+
+    def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
+        """Draw training images that quality is not scored on; without any, see `Family.calibration`."""
+        evaluation = model.evaluation
+        images: Sequence[Any] = ()
+        if model.assets["task"] == _CLASSIFY:
+            images = draw(model, _ROLES, count * size, seed)
+        elif evaluation is not None:
+            table, _ = read_boxes(evaluation.data, evaluation.folder, evaluation.limit, evaluation.seed)
+            held_out = frozenset(row.values["image"].digest() for row in table.rows)
+            images = training(evaluation.data, evaluation.folder, held_out, count * size, seed)
+        if not images:
+            return super().calibration(model, count, seed, size)
+        parts = (images[start : start + size] for start in range(0, len(images), size))
+        return [self._prepare(model, [_read(image) for image in part]) for part in parts]
+
+    def predict(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
+        """Detect in each image, or classify it: a path, a picture, or uint8 [height, width, 3] in BGR order.
 
         Returns:
-            For each image `boxes` ([n, 4], x1 y1 x2 y2 in its own pixels), `scores` and `labels`.
+            For each image its label; of a detector `boxes` ([n, 4], x1 y1 x2 y2 in its own pixels), `scores` and
+            `labels`; of a segmenter also `outlines`, for each box the points [points, 2] of its mask's.
         """
         import torch
 
+        if model.assets["task"] == _CLASSIFY:
+            return [ranking[0] for ranking in self.answers(model, inputs)]
         with torch.inference_mode():
             return [self._detect(model, _read(image)) for image in inputs]
 
+    def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
+        """Give all boxes that scoring looks at, down to the least likely; of a classifier, the five best labels."""
+        import torch
+
+        with torch.inference_mode():
+            one = self._rank if model.assets["task"] == _CLASSIFY else self._detect_all
+            return [one(model, _read(image)) for image in inputs]
+
+    def _rank(self, model: Model, photo: Any) -> list[str]:
+        names = distinct(model.assets["names"])
+        logits = self.run(model, self._prepare(model, [photo]), lambda stage: None)[0].float()
+        return [names[index] for index in logits.topk(min(_RANKED, len(names))).indices.tolist()]
+
     def _detect(self, model: Model, photo: Any) -> dict[str, Any]:
-        from ultralytics.utils.ops import scale_boxes
+        from ultralytics.utils.ops import masks2segments, scale_boxes, scale_coords
 
         prepared = self._prepare(model, [photo])
-        found = self._boxes(model.module(prepared)[0])[0].float().cpu()
-        boxes = scale_boxes(prepared.shape[2:], found[:, :4], photo.shape)
-        names = model.assets["names"]
-        return {
-            "boxes": boxes.tolist(),
-            "scores": found[:, 4].tolist(),
-            "labels": [names[int(index)] for index in found[:, 5]],
-        }
+        shape = prepared.shape[2:]
+        raw = self.run(model, prepared, lambda stage: None)
+        found = self._boxes(model, _boxes_of(raw))[0]
+        described = _described(found.float().cpu(), model)
+        if (masks := _masks(raw, 0, found, shape[0])) is not None:
+            outlines = masks2segments(masks)
+            described["outlines"] = [scale_coords(shape, points, photo.shape).tolist() for points in outlines]
+        described["boxes"] = scale_boxes(shape, found[:, :4].float().cpu(), photo.shape).tolist()
+        return described
+
+    def _detect_all(self, model: Model, photo: Any) -> dict[str, Any]:
+        """Detect as ultralytics' validator does: it resizes in two steps, and takes every class of a box."""
+        import torch
+
+        prepared, scale, shift = self._letterboxed(model, photo)
+        raw = _boxes_of(self.run(model, prepared, lambda stage: None))
+        found = self._boxes(model, raw, confidence=_SCORED_CONFIDENCE, multi_label=True)[0].float().cpu()
+        described = _described(found, model)
+        described["boxes"] = ((found[:, :4] - torch.tensor(shift * 2)) * torch.tensor(scale * 2)).tolist()
+        return described
+
+    def _side(self, model: Model) -> int:
+        return self.image_size or _SIDE.get(model.assets["task"], _USUAL_SIDE)
 
     def _prepare(self, model: Model, photos: Sequence[Any]) -> Any:
-        """Letterbox BGR photos into RGB [n, 3, image_size, image_size] in [0, 1]."""
-        import numpy as np
+        """Make RGB [n, 3, image_size, image_size] in [0, 1] of BGR photos: letterboxed, or of a classifier cut."""
         import torch
+        from ultralytics.data.augment import LetterBox, classify_transforms
+
+        side = self._side(model)
+        if model.assets["task"] == _CLASSIFY:
+            from torchvision.transforms.functional import to_pil_image
+
+            cut = classify_transforms(side)
+            images = torch.stack([cut(to_pil_image(photo[..., ::-1].copy())) for photo in photos])
+            return images.to(model.device, dtype_of(model.module))
+        letterbox: Any = LetterBox((side, side), auto=False)
+        return _as_tensor([letterbox(image=photo) for photo in photos], model)
+
+    def _letterboxed(self, model: Model, photo: Any) -> tuple[Any, tuple[float, float], tuple[float, float]]:
+        """Prepare a photo as ultralytics' validator does.
+
+        Returns:
+            The input, and what its pixels are scaled by, and less which shift, to be the photo's; both across and down.
+        """
+        import math
+
+        import cv2
         from ultralytics.data.augment import LetterBox
 
-        letterbox = LetterBox((self.image_size, self.image_size), auto=False)
-        boxed: list[Any] = [letterbox(image=photo) for photo in photos]
-        images = np.stack([each[..., ::-1].transpose(2, 0, 1) for each in boxed])
-        return torch.from_numpy(images.copy()).to(model.device, dtype_of(model.module)) / 255
+        side = self._side(model)
+        height, width = photo.shape[:2]
+        ratio = side / max(height, width)
+        fitted = (min(math.ceil(width * ratio), side), min(math.ceil(height * ratio), side))
+        resized = cv2.resize(photo, fitted, interpolation=cv2.INTER_LINEAR) if ratio != 1 else photo
+        letterbox: Any = LetterBox((side, side), auto=False, scaleup=False)
+        placed = letterbox.get_params({"img": resized})
+        scale = (width / fitted[0], height / fitted[1])
+        return _as_tensor([letterbox(image=resized)], model), scale, (float(placed["left"]), float(placed["top"]))
 
-    def _boxes(self, raw: Any) -> list[Any]:
+    def _boxes(self, model: Model, raw: Any, confidence: float | None = None, multi_label: bool = False) -> list[Any]:
         from ultralytics.utils.nms import non_max_suppression
 
-        return list(non_max_suppression(raw, self.confidence, self.overlap))
+        return list(
+            non_max_suppression(
+                raw,
+                self.confidence if confidence is None else confidence,
+                self.overlap,
+                multi_label=multi_label,
+                max_det=_SCORED_BOXES,
+                nc=len(model.assets["names"]) if model.assets["task"] == _SEGMENT else 0,
+                max_time_img=_NO_HURRY,
+            )
+        )
 
     def save(self, model: Model, folder: Path) -> None:
         """Write the architecture, with the sizes of what was made smaller, and the names of the classes."""
-        description = {name: model.assets.get(name, {}) for name in ("yaml", "names", "structure")}
+        description = {name: model.assets.get(name, {}) for name in ("yaml", "names", "task", "structure")}
         (folder / "architecture.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
 
     def restore(self, folder: Path) -> Model:
-        """Build the fused detector. Its constructor runs a forward pass, so that it starts with real weights."""
+        """Build the fused model. A detector's constructor runs a forward pass, so that it starts with real weights."""
         _require_ultralytics()
-        from ultralytics.nn.tasks import DetectionModel
+        from ultralytics.nn import tasks
 
         model = self.restore_assets(folder)
-        module: Any = DetectionModel(model.assets["yaml"], verbose=False).eval()
+        build = getattr(tasks, _CLASSES[model.assets["task"]])
+        module: Any = build(model.assets["yaml"], verbose=False).eval()
         module.fuse(verbose=False)
-        _plain_strides_later(module.model[-1])
+        if model.assets["task"] != _CLASSIFY:
+            _plain_strides_later(module.model[-1])
         module.names = model.assets["names"]
         model.module = module
         return model
@@ -152,7 +304,7 @@ class Yolo(Family):
         """Read the architecture's description and the names of the classes."""
         description = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
         names = {int(index): name for index, name in description["names"].items()}
-        return Model(None, {**description, "names": names}, weights="local")
+        return Model(None, {"task": "detect", **description, "names": names}, weights="local")
 
 
 def _plain_strides_later(head: Any) -> None:
@@ -169,8 +321,17 @@ def _plain_strides_later(head: Any) -> None:
 
 
 class _Exported(Attached):
+    """Gives what the module gives, as far as `run` looks at it."""
+
+    def __init__(self, calls: Calls, task: str) -> None:
+        super().__init__(calls)
+        self.task = task
+
     def __call__(self, images: Any) -> tuple[Any, ...]:
-        return self.calls["model"](images)
+        outputs = self.calls["model"](images)
+        if self.task == _CLASSIFY:
+            return None, outputs[0]
+        return (outputs,) if self.task == _SEGMENT else outputs
 
 
 class _AnyShape:
@@ -181,7 +342,67 @@ class _AnyShape:
 
 
 def _detect(parts: Any, images: Any) -> tuple[Any, ...]:
-    return (parts.detector(images)[0],)
+    return (parts.net(images)[0],)
+
+
+def _segment(parts: Any, images: Any) -> tuple[Any, ...]:
+    return tuple(parts.net(images)[0])
+
+
+def _classify(parts: Any, images: Any) -> tuple[Any, ...]:
+    return (parts.net(images)[1],)
+
+
+def _boxes_of(raw: Any) -> Any:
+    """Give the boxes of raw output, of a segmenter without the prototypes."""
+    return raw[0] if isinstance(raw, (tuple, list)) else raw
+
+
+def _masks(raw: Any, index: int, found: Any, side: int) -> Any:
+    """Give the masks of the boxes of one image [boxes, side, side]; None where there are no prototypes."""
+    from ultralytics.utils.ops import process_mask
+
+    if not isinstance(raw, (tuple, list)):
+        return None
+    return process_mask(raw[1][index], found[:, 6:].to(raw[1].dtype), found[:, :4], (side, side), upsample=True)
+
+
+def _described(found: Any, model: Model) -> dict[str, Any]:
+    names = distinct(model.assets["names"])
+    return {"scores": found[:, 4].tolist(), "labels": [names[int(index)] for index in found[:, 5]]}
+
+
+def _as_tensor(photos: Sequence[Any], model: Model) -> Any:
+    """Make RGB [n, 3, height, width] in [0, 1] of BGR photos of one size."""
+    import numpy as np
+    import torch
+
+    images = np.stack([each[..., ::-1].transpose(2, 0, 1) for each in photos])
+    return torch.from_numpy(images.copy()).to(model.device, dtype_of(model.module)) / 255
+
+
+def _true_boxes(values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
+    """Give the boxes of an image in its pixels."""
+    width, height = values["image"].size
+    scale = (width, height) * 2
+    boxes = [[place * each for place, each in zip(box[1:], scale, strict=True)] for box in values["boxes"]]
+    return {"boxes": boxes, "labels": [names[box[0]] for box in values["boxes"]]}
+
+
+def _matched(classes: Mapping[int, str], names: Mapping[int, str], data: str) -> Mapping[int, str]:
+    """Give the model's name of each class of the data: by its name, else by its number where there are as many.
+
+    Raises:
+        RecipeError: they are neither.
+    """
+    if set(classes.values()) <= set(names.values()):
+        return classes
+    if len(classes) == len(names):
+        return {number: names[number] for number in classes}
+    raise RecipeError(
+        f"{data} names {len(classes)} classes ({', '.join(list(classes.values())[:5])}, ...), the model {len(names)} "
+        f"({', '.join(list(names.values())[:5])}, ...): they do not match."
+    )
 
 
 def _load(source: str, weights: str, folder: Path) -> tuple[Any, Any, str]:
@@ -235,7 +456,7 @@ def _from_file(path: Path) -> Any:
     except Exception as error:  # a truncated zip, a foreign pickle, a wrong task: each raises its own
         message = " ".join(str(error).split())[:300]
         raise WeightsError(f"The weights file {path} can't be loaded: {type(error).__name__}: {message}") from error
-    return _detector(module, str(path))
+    return _known(module, str(path))
 
 
 def _from_architecture(source: str) -> Any:
@@ -245,24 +466,32 @@ def _from_architecture(source: str) -> Any:
         module = YOLO(Path(source).with_suffix(".yaml").name).model
     except Exception as error:
         raise WeightsError(f"ultralytics knows no architecture for {source}: {error}") from error
-    return _detector(module, source)
+    return _known(module, source)
 
 
-def _detector(module: Any, origin: str) -> Any:
-    from ultralytics.nn.tasks import DetectionModel
-
-    if type(module) is not DetectionModel:
-        raise WeightsError(f"{origin} holds a {type(module).__name__}; this family measures plain detectors.")
+def _known(module: Any, origin: str) -> Any:
+    if type(module).__name__ not in _CLASSES.values():
+        raise WeightsError(
+            f"{origin} holds a {type(module).__name__}; this family measures {', '.join(_CLASSES.values())}."
+        )
     return module
+
+
+def _task(module: Any) -> str:
+    return next(task for task, name in _CLASSES.items() if name == type(module).__name__)
 
 
 def _read(image: Any) -> Any:
     import cv2
     import numpy as np
 
-    if not isinstance(image, str):
+    if isinstance(image, Picture):
+        with image.open() as file:
+            photo = cv2.imdecode(np.frombuffer(file.read(), dtype=np.uint8), cv2.IMREAD_COLOR)
+    elif isinstance(image, (str, Path)):
+        photo = cv2.imread(str(image))
+    else:
         return np.asarray(image, dtype=np.uint8)
-    photo = cv2.imread(image)
     if photo is None:
         raise FileNotFoundError(f"{image} can't be read as an image")
     return photo

@@ -24,10 +24,14 @@ _CHUNK_BYTES = 8 * _MIB
 def in_memory(module: Any) -> dict[str, float]:
     """Give `size/weights_mib`, `size/params` and `size/params_nonzero` of a module.
 
-    Scales and zero points of quantised weights count as bytes, not as parameters.
+    Scales and zero points of quantised weights count as bytes, not as parameters. Of a module that holds no tensor, as
+    that around a model of another library, there is nothing to say.
     """
     size = parameters = nonzero = 0
-    for each in held(module):
+    tensors = list(held(module))
+    if not tensors:
+        return {}
+    for each in tensors:
         size += each.tensor.numel() * each.tensor.element_size()
         parameters += each.parameters
         nonzero += each.nonzero()

@@ -31,9 +31,7 @@ class Int8Dynamic(Method):
     takes: ClassVar[tuple[State, ...]] = ("float",)
     gives: ClassVar[State] = "packed"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    excludes: ClassVar[Mapping[str, str]] = {
-        "yolo": "its detectors have no linear layer, and convolutions have no dynamic int8 kernels"
-    }
+    excludes: ClassVar[Mapping[str, str]] = {"yolo": "it is made of convolutions, which have no dynamic int8 kernels"}
 
     per_channel: bool = False
 

@@ -135,6 +135,8 @@ class PruneStructured(Method):
         if "config" in model.assets:
             raise Unsupported("channels are of convolutional nets: say what=heads, neurons or layers of a transformer")
         module = model.module
+        if detectors.is_halving(module) and not detectors.is_detector(module):
+            raise Unsupported("of ultralytics' models only plain detectors are taken apart, no segmenter or classifier")
         before = _sizes(module)
         batch = family.batch(model, model.batch_size, self.seed)
         inputs = batch if isinstance(batch, (list, tuple)) else [batch]

@@ -1,0 +1,186 @@
+"""Data sets of boxes as ultralytics lays them out: a YAML file, pictures, and a text file of labels for each.
+
+The YAML file says `path` (the root), `train`, `val`, `test` (a folder of pictures, a list of them in a `.txt` file, or
+several of these) and `names`. The labels of `images/a/1.jpg` are in `labels/a/1.txt`: a line is a class and its box
+(the middle's x and y, width and height) or the corners of its outline (x y x y ...), all from 0 to 1. A picture without
+such a file holds nothing. Nothing is downloaded, and no code in the file is run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.data.datasets import Data, Row, Table, parse
+from mlflow_compress.data.media import Picture
+from mlflow_compress.errors import RecipeError
+
+SUFFIXES = frozenset({".yaml", ".yml"})
+_TOLERANCE = 0.01  # beyond 0 and 1, as ultralytics allows
+_VALIDATION, _SECOND_NAME = "val", "validation"
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """A data set's description.
+
+    Attributes:
+        path: the YAML file.
+        root: what its paths start from.
+        names: the classes, by number.
+        splits: the paths of each split.
+    """
+
+    path: Path
+    root: Path
+    names: Mapping[int, str]
+    splits: Mapping[str, list[str]]
+
+    def split(self, wanted: str) -> str:
+        """Give the split that a name means; `test` means `val` where there is no `test` with labels.
+
+        Raises:
+            RecipeError: there is no such split.
+        """
+        if wanted == "test" and not self._is_labelled(wanted) and _VALIDATION in self.splits:
+            return _VALIDATION
+        if wanted not in self.splits:
+            raise RecipeError(f"{self.path} has no split {wanted!r}. Say one of split={', split='.join(self.splits)}.")
+        return wanted
+
+    def pictures(self, split: str) -> list[Path]:
+        """Give the pictures of a split, sorted by their paths.
+
+        Raises:
+            RecipeError: a folder or a list is not there, or there is no picture.
+        """
+        found = sorted(path for entry in self.splits.get(split, ()) for path in _pictures(self.root / entry, self.path))
+        if not found:
+            raise RecipeError(f"{self.path}: there is no picture in its split {split!r}.")
+        return found
+
+    def _is_labelled(self, split: str) -> bool:
+        try:
+            return any(_labels_of(path).is_file() for path in self.pictures(split))
+        except RecipeError:
+            return False
+
+
+def describe(data: Data, folder: Path) -> Boxes:
+    """Read the description of a data set.
+
+    Raises:
+        RecipeError: there is no such file, or it is none.
+    """
+    import yaml
+
+    path = folder / data.source
+    if path.suffix.lower() not in SUFFIXES or not path.is_file():
+        raise RecipeError(f"A detector is scored on a data.yaml of ultralytics' form; {path} is none, or is not there.")
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        names = found["names"]
+        names = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
+        splits = {
+            _VALIDATION if key == _SECOND_NAME else key: [value] if isinstance(value, str) else list(value)
+            for key, value in found.items()
+            if key in ("train", _VALIDATION, _SECOND_NAME, "test") and value
+        }
+        root = path.parent / str(found.get("path") or "")
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} is no data.yaml with names, train and val: {error!r}") from error
+    return Boxes(path, root, {int(number): str(name) for number, name in names.items()}, splits)
+
+
+def read(text: str, folder: Path, limit: int | None, seed: int) -> tuple[Table, Mapping[int, str]]:
+    """Read pictures with their boxes.
+
+    Returns:
+        Rows with `image`, `path`, and `boxes` ([class, x1, y1, x2, y2], from 0 to 1); and the names of the classes. All
+        pictures, in order, or with a limit the first ones of them shuffled.
+
+    Raises:
+        RecipeError: the data can't be had, or a label can't be read.
+    """
+    data = parse(text)
+    described = describe(data, folder)
+    split = described.split(data.split)
+    paths = described.pictures(split)
+    limit = data.limit if limit is None else limit
+    if limit is not None and limit < len(paths):
+        random.Random(seed).shuffle(paths)  # noqa: S311  (nothing secret)
+        paths = paths[:limit]
+    rows = [
+        Row({"image": Picture.at(path), "path": str(path), "boxes": _boxes(path, described.names)}, str(path))
+        for path in paths
+    ]
+    if not any(row.values["boxes"] for row in rows):
+        raise RecipeError(f"{described.path}: no picture of its split {split!r} has a box. Are there labels beside it?")
+    source = str(replace(data, split=split))
+    return Table(rows, f"{described.path.stem} {split}", source), described.names
+
+
+def training(text: str, folder: Path, held_out: frozenset[str], count: int, seed: int) -> list[Path]:
+    """Draw pictures of the training split that equal none of those held out, which are given by their digests.
+
+    Returns:
+        As many as asked for; they come again where there are fewer. None where there is no training split.
+    """
+    described = describe(parse(text), folder)
+    try:
+        paths = described.pictures("train")
+    except RecipeError:
+        return []
+    random.Random(seed).shuffle(paths)  # noqa: S311  (nothing secret)
+    drawn: list[Path] = []
+    for path in paths:
+        if len(drawn) < count and Picture.at(path).digest() not in held_out:
+            drawn.append(path)
+    return [drawn[index % len(drawn)] for index in range(count)] if drawn else []
+
+
+def _pictures(path: Path, origin: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from (each for each in path.rglob("*") if each.suffix.lower() in Picture.suffixes)
+    elif path.is_file():
+        for line in path.read_text(encoding="utf-8-sig").split("\n"):
+            if line.strip():
+                yield path.parent / line.strip()
+    else:
+        raise RecipeError(f"{origin} names {path}, which is not there.")
+
+
+def _labels_of(picture: Path) -> Path:
+    """Say where the labels of a picture are: `labels` in the place of the last `images` of its path."""
+    before, images, after = str(picture).rpartition(f"{os.sep}images{os.sep}")
+    return Path(f"{before}{os.sep}labels{os.sep}{after}" if images else picture).with_suffix(".txt")
+
+
+def _boxes(picture: Path, names: Mapping[int, str]) -> list[list[float]]:
+    path = _labels_of(picture)
+    if not path.is_file():
+        return []
+    lines = enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1)
+    found = [_box(line.split(), names, f"{path}, line {number}") for number, line in lines if line.strip()]
+    return [list(box) for box in dict.fromkeys(map(tuple, found))]  # ultralytics drops a box that is there twice
+
+
+def _box(words: list[str], names: Mapping[int, str], where: str) -> list[Any]:
+    try:
+        number, *places = (float(word) for word in words)
+    except ValueError as error:
+        raise RecipeError(f"{where}: {' '.join(words)[:60]!r} are not all numbers.") from error
+    if int(number) != number or int(number) not in names:
+        raise RecipeError(f"{where}: there is no class {words[0]}; data.yaml names {len(names)}.")
+    if not all(-_TOLERANCE <= place <= 1 + _TOLERANCE for place in places):
+        raise RecipeError(f"{where}: coordinates are parts of the picture's width and height, from 0 to 1.")
+    if len(places) == 4:
+        x, y, width, height = places
+        return [int(number), x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+    if len(places) < 6 or len(places) % 2:
+        raise RecipeError(f"{where}: a box is four numbers behind the class, an outline six or more in pairs.")
+    return [int(number), min(places[::2]), min(places[1::2]), max(places[::2]), max(places[1::2])]

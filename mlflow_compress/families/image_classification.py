@@ -1,0 +1,252 @@
+"""Classifiers of images: ViT, ResNet, ConvNeXt and their kin, through transformers, torchvision or timm."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mlflow_compress import zoos
+from mlflow_compress.data.datasets import draw, scored
+from mlflow_compress.data.labels import distinct, labels_of
+from mlflow_compress.data.media import Picture
+from mlflow_compress.errors import RecipeError, WeightsError
+from mlflow_compress.graphs import Attached, Calls, dtype_of, graph
+from mlflow_compress.hub import (
+    Origin,
+    find_weights,
+    load_transformer,
+    restore_assets,
+    restore_transformer,
+    save_transformer,
+)
+from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
+from mlflow_compress.stacks import thinned
+
+_AUTO_CLASS = "AutoModelForImageClassification"
+_ROLES = ("image", "label")
+_PREDICT_BATCH = 16
+_RANKED = 5  # labels in an answer: what top-5 accuracy looks at
+_PHOTO = (720, 1280, 3)
+_SIDE = 224  # of images, where a config does not say it
+_ZOO = "zoo.json"
+
+
+@dataclass
+class ImageClassification(Family):
+    """A classifier of images: of transformers, or of a library that its source names.
+
+    Sources: an id of the hub, a folder that `save_pretrained` wrote, `torchvision:resnet18` (best weights),
+    `torchvision:resnet50@IMAGENET1K_V1`, `timm:NAME`. Images are prepared as the model's own image processor, or the
+    library's transforms for its weights, do it.
+
+    Attributes:
+        labels: names of the classes, in order, where the model has others or none.
+        architecture: for random weights, the config's fields with `model_type`; of torchvision and timm, arguments of
+            the function that builds the model (`num_classes`).
+    """
+
+    timed: ClassVar[str] = (
+        "one forward pass on prepared images [batch, channels, height, width] of the model's own size, on the device; "
+        "resizing and normalising (preprocess) are timed apart"
+    )
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "top5_accuracy", "precision", "recall", "f1")
+    gives: ClassVar[tuple[str, ...]] = ("labels",)
+    needs: ClassVar[tuple[str, ...]] = ("torch", "torchvision", "transformers", "accelerate", "safetensors")
+    imports: ClassVar[tuple[str, ...]] = (
+        "torch",
+        "torchvision",
+        "transformers.modeling_utils",
+        "accelerate",
+        "safetensors.torch",
+    )
+
+    labels: list[str] = field(default_factory=list)
+    architecture: dict[str, Any] = field(default_factory=dict)
+
+    def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
+        """Load the classifier and what prepares its images (see `Family.load`).
+
+        Raises:
+            RecipeError: there are not as many labels as classes.
+        """
+        if zoos.in_zoo(source):
+            model = zoos.load(source, weights, folder, self.architecture, seed)
+        else:
+            origin = find_weights(source, weights, folder)
+            model = load_transformer(_AUTO_CLASS, source, origin, self.architecture, seed)
+            model.assets["processor"] = _image_processor(model.assets["config"], origin)
+        if self.labels and len(self.labels) != self.classes(model):
+            raise RecipeError(f"options.labels names {len(self.labels)} classes; {source} has {self.classes(model)}.")
+        return model
+
+    def batch(self, model: Model, size: int, seed: int) -> Any:
+        """Make random images [size, channels, height, width] from a normal distribution, in the model's dtype."""
+        import numpy as np
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        square = np.zeros((_SIDE, _SIDE, 3), dtype=np.uint8)
+        shape = self._prepared(model, square).shape
+        return torch.randn((size, *shape), generator=generator).to(model.device, dtype_of(model.module))
+
+    def run(self, model: Model, batch: Any, mark: Mark) -> Any:
+        """Run the classifier; gives logits [batch, labels]."""
+        return _logits(model.module, batch)
+
+    def graphs(self, model: Model) -> Mapping[str, Graph]:
+        """Give one graph, `model`: from `pixels` [batch, channels, height, width] to `logits` [batch, labels]."""
+        inputs = {"pixels": self.batch(model, 2, 0)}
+        dynamic = {"pixels": {0: "batch"}, "logits": {0: "batch"}}
+        return {"model": graph(_classify, inputs, ["logits"], dynamic, classifier=model.module)}
+
+    def attach(self, model: Model, calls: Calls) -> Model:
+        """Put the exported classifier in the module's place."""
+        model.module = _Exported(calls)
+        return model
+
+    def student(self, model: Model, keep: float) -> Model:
+        """Take over a share of a transformer's layers, spaced evenly (see `Family.student`).
+
+        Raises:
+            Unsupported: it is a convolutional net, whose layers are all of other shapes.
+        """
+        return thinned(model, keep)
+
+    def classes(self, model: Model) -> int:
+        """Give the number of labels."""
+        return len(_named(model))
+
+    def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
+        """Time preparing photos of 720x1280."""
+        import numpy as np
+
+        photo = np.random.default_rng(seed).integers(0, 256, _PHOTO, dtype=np.uint8)
+        return {"preprocess": lambda: [self._prepared(model, photo) for _ in range(size)]}
+
+    def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
+        """Read pictures, decoded when they are used, and their labels: the model's, by their names or their numbers.
+
+        Raises:
+            RecipeError: the data can't be read (see `datasets.read`), or a label is none of the model's.
+        """
+        rows = scored(model, data, folder, _ROLES, limit, seed)
+        labels = labels_of(rows, self._names(model))
+        return [Sample(row.values["image"], label) for row, label in zip(rows, labels, strict=True)]
+
+    def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
+        """Draw pictures that quality is not scored on; without any, see `Family.calibration`."""
+        import torch
+
+        pictures = draw(model, _ROLES, count * size, seed)
+        if not pictures:
+            return super().calibration(model, count, seed, size)
+        parts = [pictures[start : start + size] for start in range(0, len(pictures), size)]
+        return [torch.stack([self._prepared(model, each) for each in part]) for part in parts]
+
+    def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
+        """Give the label's name for each image: a path, a picture of PIL, or uint8 [height, width, 3] in RGB order."""
+        return [ranking[0] for ranking in self.answers(model, inputs)]
+
+    def answers(self, model: Model, inputs: Sequence[Any]) -> list[list[str]]:
+        """Give the names of the five likeliest labels for each image, best first."""
+        import torch
+
+        names = self._names(model)
+        found: list[list[str]] = []
+        with torch.inference_mode():
+            for start in range(0, len(inputs), _PREDICT_BATCH):
+                prepared = [self._prepared(model, image) for image in inputs[start : start + _PREDICT_BATCH]]
+                # some processors keep the aspect ratio
+                for _, alike in itertools.groupby(prepared, key=lambda image: image.shape):
+                    logits = _logits(model.module, torch.stack(list(alike))).float()
+                    best = logits.topk(min(_RANKED, len(names))).indices
+                    found += [[names[index] for index in ranking] for ranking in best.tolist()]
+        return found
+
+    def _names(self, model: Model) -> dict[int, str]:
+        return distinct(dict(enumerate(self.labels)) or _named(model))
+
+    def _prepared(self, model: Model, image: Any) -> Any:
+        """Make the model's input, [channels, height, width] in its dtype and on its device, of an image."""
+        photo = _photo(image)
+        if zoos.ZOO in model.assets:
+            if "transform" not in model.assets:
+                model.assets["transform"] = zoos.transform(model.assets[zoos.ZOO])
+            pixels = model.assets["transform"](photo)
+        else:
+            pixels = model.assets["processor"](images=photo, return_tensors="pt")["pixel_values"][0]
+        return pixels.to(model.device, dtype_of(model.module))
+
+    def save(self, model: Model, folder: Path) -> None:
+        """Write config and image processor; of another library's model, what it is, and what was made smaller."""
+        if zoos.ZOO not in model.assets:
+            save_transformer(model, folder, "processor")
+            return
+        description = {name: model.assets.get(name, {}) for name in (zoos.ZOO, "structure")}
+        (folder / _ZOO).write_text(json.dumps(description, indent=1), encoding="utf-8")
+
+    def restore(self, folder: Path) -> Model:
+        """Build the unfilled classifier."""
+        model = self.restore_assets(folder)
+        if zoos.ZOO not in model.assets:
+            return restore_transformer(_AUTO_CLASS, model)
+        model.module = zoos.build(model.assets[zoos.ZOO], is_filled=False)
+        return model
+
+    def restore_assets(self, folder: Path) -> Model:
+        """Give config and image processor, or the description."""
+        if not (folder / _ZOO).is_file():
+            return restore_assets(folder, processor="AutoImageProcessor")
+        return Model(None, json.loads((folder / _ZOO).read_text(encoding="utf-8")), weights="local")
+
+
+class _Exported(Attached):
+    def __call__(self, pixels: Any) -> Any:
+        return self.calls["model"](pixels)[0]
+
+
+def _classify(parts: Any, pixels: Any) -> tuple[Any, ...]:
+    return (_logits(parts.classifier, pixels),)
+
+
+def _logits(module: Any, pixels: Any) -> Any:
+    """Give the scores of classes; transformers wraps them."""
+    output = module(pixels)
+    return output["logits"] if isinstance(output, Mapping) else output
+
+
+def _named(model: Model) -> dict[int, str]:
+    """Give the model's own names of its classes."""
+    if zoos.ZOO in model.assets:
+        return dict(enumerate(model.assets[zoos.ZOO]["labels"]))
+    return dict(model.assets["config"].id2label)
+
+
+def _photo(image: Any) -> Any:
+    """Make a picture of PIL, in RGB, of what stands for one."""
+    import numpy as np
+    from torchvision.transforms.functional import to_pil_image
+
+    if hasattr(image, "convert"):
+        return image.convert("RGB")
+    if isinstance(image, (str, Path)):
+        image = Picture.at(Path(image))
+    return to_pil_image(np.asarray(image, dtype=np.uint8)).convert("RGB")
+
+
+def _image_processor(config: Any, origin: Origin) -> Any:
+    from transformers import AutoImageProcessor, ViTImageProcessor
+
+    if origin.kind == "random":
+        side = getattr(config, "image_size", None) or _SIDE
+        height, width = (side, side) if isinstance(side, int) else side
+        return ViTImageProcessor(size={"height": height, "width": width})
+    try:
+        return AutoImageProcessor.from_pretrained(origin.location, local_files_only=origin.offline)
+    except Exception as error:  # hub, file and config errors share no root
+        message = " ".join(str(error).split())[:400]
+        raise WeightsError(f"The image processor in {origin.location} can't be loaded: {message}") from error

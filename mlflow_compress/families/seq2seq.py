@@ -1,0 +1,369 @@
+"""Models that turn a text into another, for translation and summaries: Marian, T5, BART and their kin."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge
+
+from mlflow_compress.compression.layers import replace
+from mlflow_compress.data.datasets import draw, scored
+from mlflow_compress.decoding import cache_names, cache_of, generator, refill, tensors_of
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.graphs import Attached, Calls, graph, twin
+from mlflow_compress.hub import (
+    find_weights,
+    load_tokenizer,
+    load_transformer,
+    longest,
+    restore_assets,
+    restore_transformer,
+    save_transformer,
+)
+from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
+from mlflow_compress.stacks import thinned
+
+_AUTO_CLASS = "AutoModelForSeq2SeqLM"
+_ROLES = ("source", "target")
+_PREDICT_BATCH = 8
+_TEXT = "The little boat left the harbour at dawn, and nobody on the pier could say when it would be back. "
+# what an attention to the encoder calls its keys, its values, and the number of its heads
+_PROJECTIONS = (("k_proj", "v_proj", "num_heads"), ("k", "v", "n_heads"))
+_CROSS = ("encoder_attn", "EncDecAttention")
+
+
+@dataclass
+class Seq2Seq(Family):
+    """A transformers model with an encoder and a decoder of text, decoding with a key-value cache.
+
+    Every timed call makes exactly `new_tokens` tokens, greedily, whatever the text says, so that all variants do equal
+    work. Quality is that of the model's own `generate`.
+
+    Attributes:
+        source_tokens: length of the timed input, in tokens.
+        new_tokens: how many tokens one timed call makes.
+        most_tokens: how many tokens a prediction has at most.
+        beams: width of the beam search of predictions, 1 for greedy decoding; None: as the model's generation config
+            says.
+        prefix: what is put before every source, such as `translate English to German: `.
+        architecture: the config's fields with `model_type`, for random weights.
+    """
+
+    timed: ClassVar[str] = (
+        "the encoder on token ids [batch, source_tokens], and greedy decoding of exactly new_tokens tokens with a "
+        "key-value cache; tokenising is timed apart"
+    )
+    metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "rougeL")
+    gives: ClassVar[tuple[str, ...]] = ("texts",)
+    needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors", "sentencepiece")
+    imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
+
+    source_tokens: Annotated[int, Ge(1)] = 64
+    new_tokens: Annotated[int, Ge(2)] = 32
+    most_tokens: Annotated[int, Ge(1)] = 256
+    beams: Annotated[int, Ge(1)] | None = None
+    prefix: str = ""
+    architecture: dict[str, Any] = field(default_factory=dict)
+
+    def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
+        """Load the model and its tokenizer (see `Family.load`)."""
+        origin = find_weights(source, weights, folder)
+        model = load_transformer(_AUTO_CLASS, source, origin, self.architecture, seed)
+        model.assets["generation"] = model.module.generation_config
+        model.assets["tokenizer"] = load_tokenizer(origin)
+        return model
+
+    def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:
+        """Make random token ids and a full attention mask, both [size, source_tokens], int64."""
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        vocabulary = model.assets["config"].vocab_size
+        ids = torch.randint(0, vocabulary, (size, self.source_tokens), generator=generator)
+        return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
+
+    def run(self, model: Model, batch: Any, mark: Mark) -> Any:
+        """Encode and decode; marks `encoder`, `first_token`, and one `token` for each later one.
+
+        Returns:
+            The last logits [batch, vocabulary].
+        """
+        import torch
+
+        encoded = model.module.get_encoder()(**batch)
+        mark("encoder")
+        mask = batch["attention_mask"]
+        token = torch.full((len(mask), 1), _start(model), device=mask.device)
+        past = None
+        for index in range(self.new_tokens):
+            output = model.module(
+                encoder_outputs=encoded,
+                attention_mask=mask,
+                decoder_input_ids=token,
+                past_key_values=past,
+                use_cache=True,
+            )
+            past = output.past_key_values
+            token = output.logits[:, -1:].argmax(-1)
+            mark("token" if index else "first_token")
+        return output.logits[:, -1]
+
+    def forward(self, model: Model, batch: Any) -> Any:
+        """Run encoder and decoder once, over given random tokens; gives logits [batch, new_tokens, vocabulary]."""
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        mask = batch["attention_mask"]
+        tokens = torch.randint(0, self.classes(model), (1, self.new_tokens), generator=generator).expand(len(mask), -1)
+        return model.module(**batch, decoder_input_ids=tokens.to(mask.device), use_cache=False).logits
+
+    def graphs(self, model: Model) -> Mapping[str, Graph]:
+        """Give two graphs, `encoder` and `decoder`. The embedding that they share is in both.
+
+        `encoder`: from `input_ids` and `attention_mask` [batch, source] to the keys and values that each layer of the
+        decoder attends to, `cross_key_0`, `cross_value_0` and so on [batch, heads, source, width].
+
+        `decoder`: from `input_ids` [batch, tokens], `attention_mask` [batch, source], the keys and values of all
+        tokens before, `past_key_0`, `past_value_0` and so on [batch, heads, past, width], and those of the encoder, to
+        `logits` [batch, tokens, vocabulary] and `present_key_0`, `present_value_0` and so on [batch, heads, past +
+        tokens, width]. The first call has a past of length 0.
+
+        Raises:
+            Unsupported: its decoder is not built as Marian's, BART's or T5's.
+        """
+        import torch
+        from torch import nn
+
+        module = twin(model.module)
+        attentions = [each for name, each in module.named_modules() if name.rpartition(".")[2] in _CROSS]
+        names = next((names for names in _PROJECTIONS if attentions and hasattr(attentions[0], names[0])), None)
+        if names is None:
+            raise Unsupported("only decoders that are built as Marian's, BART's or T5's are exported")
+        key, value, heads = names
+        linears: list[Any] = [getattr(each, name) for each in attentions for name in (key, value)]
+        projections = nn.ModuleList(linears)
+        for attention in attentions:  # they are the encoder's graph's
+            setattr(attention, key, nn.Identity())
+            setattr(attention, value, nn.Identity())
+        layers, count = len(attentions), int(getattr(attentions[0], heads))
+        width = linears[0].out_features // count
+        by_source, by_past = {0: "batch", 2: "source"}, {0: "batch", 2: "past"}
+        model.assets["config"].cache_shape = [layers, count, width]  # for the first, empty past
+        batch = self.batch(model, 2, 0)
+        encoder = module.get_encoder()
+        encode = graph(
+            functools.partial(_encode, heads=count),
+            batch,
+            cross := cache_names("cross", layers),
+            {**{name: {0: "batch", 1: "source"} for name in batch}, **dict.fromkeys(cross, by_source)},
+            encoder=encoder,
+            projections=projections,
+        )
+        with torch.no_grad():
+            crossed = dict(zip(cross, encode.module(**batch), strict=True))
+        tokens = torch.zeros((2, 3), dtype=torch.long, device=batch["input_ids"].device)
+        past = {name: crossed[cross[0]].new_zeros((2, count, 5, width)) for name in cache_names("past", layers)}
+        present = cache_names("present", layers)
+        decode = graph(
+            _decode,
+            {"input_ids": tokens, "attention_mask": batch["attention_mask"], **past, **crossed},
+            ["logits", *present],
+            {
+                "input_ids": {0: "batch", 1: "tokens"},
+                "attention_mask": {0: "batch", 1: "source"},
+                **dict.fromkeys(past, by_past),
+                **dict.fromkeys(cross, by_source),
+                "logits": {0: "batch", 1: "tokens"},
+                **{name: {0: "batch", 2: "present"} for name in present},
+            },
+            model=replace(module, {encoder: nn.Identity()}),
+        )
+        return {"encoder": encode, "decoder": decode}
+
+    def attach(self, model: Model, calls: Calls) -> Model:
+        """Put the exported encoder and decoder in the module's place."""
+        model.module = _Exported(calls, model.assets["config"], model.assets["generation"], model.device)
+        return model
+
+    def student(self, model: Model, keep: float) -> Model:
+        """Take over the encoder, and a share of the decoder's layers, spaced evenly; all is trained.
+
+        Source: shrink and fine-tune, Shleifer and Rush, Pre-trained Summarization Distillation, arXiv 2010.13002.
+        """
+        return thinned(model, keep, "decoder")
+
+    def classes(self, model: Model) -> int:
+        """Give the number of tokens in the vocabulary."""
+        return int(model.assets["config"].vocab_size)
+
+    def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
+        """Time the tokenizer on as many texts of at least the timed length."""
+        texts = [_TEXT * (self.source_tokens // 20 + 1)] * size
+        return {"preprocess": lambda: self._encoded(model, texts, self.source_tokens)}
+
+    def rates(self, latency_ms: float, stages_ms: Mapping[str, float], size: int) -> Mapping[str, float]:
+        """Give tokens per second over the whole call and in decoding alone, over the batch."""
+        return {
+            "tokens_per_s": size * self.new_tokens / latency_ms * 1000,
+            "decode_tokens_per_s": size / stages_ms["token"] * 1000,
+        }
+
+    def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
+        """Read texts and what they are to become.
+
+        Raises:
+            RecipeError: the data can't be read (see `datasets.read`).
+        """
+        rows = scored(model, data, folder, _ROLES, limit, seed)
+        return [Sample(str(row.values["source"]), str(row.values["target"])) for row in rows]
+
+    def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
+        """Draw texts that quality is not scored on, cut to `source_tokens`; without any, see `Family.calibration`."""
+        texts = draw(model, _ROLES, count * size, seed)
+        if not texts:
+            return super().calibration(model, count, seed, size)
+        parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+        return [self._encoded(model, [str(text) for text in part], self.source_tokens) for part in parts]
+
+    def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
+        """Give what the model makes of each text, by beam search or greedily, until it ends."""
+        import torch
+
+        tokenizer = model.assets["tokenizer"]
+        positions = getattr(model.assets["config"], "max_position_embeddings", None)
+        most = min(self.most_tokens, positions - 1 if positions else self.most_tokens)
+        beams = {} if self.beams is None else {"num_beams": self.beams}
+        found = []
+        with torch.inference_mode():
+            for start in range(0, len(inputs), _PREDICT_BATCH):
+                texts = [str(text) for text in inputs[start : start + _PREDICT_BATCH]]
+                batch = self._encoded(model, texts, longest(model))
+                made = model.module.generate(**batch, max_new_tokens=most, max_length=None, do_sample=False, **beams)
+                known = [[token for token in row if token < len(tokenizer)] for row in made.tolist()]
+                found += [text.strip() for text in tokenizer.batch_decode(known, skip_special_tokens=True)]
+        return found
+
+    def _encoded(self, model: Model, texts: list[str], tokens: int | None) -> dict[str, Any]:
+        """Give token ids and attention mask [texts, tokens], padded on the right."""
+        batch = model.assets["tokenizer"](
+            [self.prefix + text for text in texts],
+            return_tensors="pt",
+            padding=True,
+            padding_side="right",
+            truncation=tokens is not None,
+            max_length=tokens,
+        )
+        return {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+
+    def save(self, model: Model, folder: Path) -> None:
+        """Write config, generation config and tokenizer."""
+        save_transformer(model, folder, "tokenizer")
+        model.assets["generation"].save_pretrained(folder)
+
+    def restore(self, folder: Path) -> Model:
+        """Build the unfilled model and its tokenizer."""
+        model = restore_transformer(_AUTO_CLASS, self.restore_assets(folder))
+        model.module.generation_config = model.assets["generation"]
+        return model
+
+    def restore_assets(self, folder: Path) -> Model:
+        """Give config, generation config and tokenizer."""
+        from transformers import GenerationConfig
+
+        model = restore_assets(folder, tokenizer="AutoTokenizer")
+        model.assets["generation"] = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        return model
+
+
+class _Exported(Attached):
+    """An exported model; its outputs and caches are transformers', so that transformers' decoding takes it too."""
+
+    def __init__(self, calls: Calls, config: Any, generation: Any, device: str) -> None:
+        super().__init__(calls)
+        self.config, self.generation, self.device = config, generation, device
+
+    def get_encoder(self) -> _Encoder:
+        return _Encoder(self.calls["encoder"])
+
+    def __call__(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        encoder_outputs: Any = None,
+        decoder_input_ids: Any = None,
+        past_key_values: Any = None,
+        **ignored: Any,
+    ) -> Any:
+        from transformers import EncoderDecoderCache
+        from transformers.modeling_outputs import Seq2SeqLMOutput
+
+        cross = (encoder_outputs or self.get_encoder()(input_ids, attention_mask)).hidden_states
+        if (beams := len(decoder_input_ids) // len(cross[0])) > 1:  # of each text, one after the other
+            cross = tuple(each.repeat_interleave(beams, dim=0) for each in cross)
+        cache = EncoderDecoderCache(cache_of(()), cache_of(())) if past_key_values is None else past_key_values
+        past = tensors_of(cache.self_attention_cache) if cache.get_seq_length() else self._empty(cross)
+        logits, *present = self.calls["decoder"](decoder_input_ids, attention_mask, *past, *cross)
+        refill(cache.self_attention_cache, present)
+        return Seq2SeqLMOutput(logits=logits, past_key_values=cache)
+
+    def generate(self, **inputs: Any) -> Any:
+        return self._generator.generate(**inputs)
+
+    @functools.cached_property
+    def _generator(self) -> Any:
+        module = generator(_AUTO_CLASS, self.config, self.__call__, self.device, self.dtype)
+        module.generation_config, module.get_encoder = self.generation, self.get_encoder
+        return module
+
+    def _empty(self, cross: Sequence[Any]) -> list[Any]:
+        layers, heads, width = self.config.cache_shape
+        return [cross[0].new_zeros((len(cross[0]), heads, 0, width))] * (2 * layers)
+
+
+class _Encoder:
+    """An exported encoder."""
+
+    def __init__(self, call: Any) -> None:
+        self.call = call
+
+    def __call__(self, input_ids: Any, attention_mask: Any, **ignored: Any) -> Any:
+        from transformers.modeling_outputs import BaseModelOutput
+
+        cross = tuple(self.call(input_ids, attention_mask))
+        return BaseModelOutput(last_hidden_state=cross[0], hidden_states=cross)
+
+    forward = __call__  # whose signature is asked
+
+
+def _encode(parts: Any, input_ids: Any, attention_mask: Any, heads: int) -> tuple[Any, ...]:
+    hidden = parts.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    projected = [project(hidden) for project in parts.projections]
+    return tuple(each.view(*each.shape[:2], heads, -1).transpose(1, 2).contiguous() for each in projected)
+
+
+def _decode(parts: Any, input_ids: Any, attention_mask: Any, *caches: Any) -> tuple[Any, ...]:
+    from transformers import EncoderDecoderCache
+    from transformers.modeling_outputs import BaseModelOutput
+
+    past, cross = caches[: len(caches) // 2], caches[len(caches) // 2 :]
+    cache = EncoderDecoderCache(cache_of(past), cache_of(cross))
+    # only the shape of the encoder's states is looked at where their keys and values are given
+    states = cross[0].transpose(1, 2).flatten(2)
+    output = parts.model(
+        encoder_outputs=BaseModelOutput(last_hidden_state=states),
+        attention_mask=attention_mask,
+        decoder_input_ids=input_ids,
+        past_key_values=cache,
+        use_cache=True,
+    )
+    return output.logits, *tensors_of(output.past_key_values.self_attention_cache)
+
+
+def _start(model: Model) -> int:
+    """Give the token that the decoder begins with."""
+    told = model.assets["generation"].decoder_start_token_id
+    return int(model.assets["config"].decoder_start_token_id if told is None else told)

@@ -1,0 +1,239 @@
+"""Encoders that put a tag on each word, to find names: BERT, RoBERTa and their kin, through transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge
+
+from mlflow_compress.data.datasets import Row, draw, parse, scored
+from mlflow_compress.data.labels import listed
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.graphs import Attached, Calls, graph
+from mlflow_compress.hub import (
+    find_weights,
+    load_tokenizer,
+    load_transformer,
+    longest,
+    restore_assets,
+    restore_transformer,
+    save_transformer,
+)
+from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
+from mlflow_compress.stacks import thinned
+
+_AUTO_CLASS = "AutoModelForTokenClassification"
+_PREDICT_BATCH = 16
+_ROLES = ("words", "tags")
+_OUTSIDE = "O"
+_PREFIXES = ("B-", "I-")
+_SPACED = ("bloom", "deberta", "gpt2", "longformer", "roberta")  # whose tokenizers must be told that words are parted
+_TEXT = "The ferry left Tallinn for Helsinki at dawn with Anna Tamm and the choir of Saint Olaf on board"
+
+
+@dataclass
+class TokenClassification(Family):
+    """A transformers token classifier; the tag of a word is that of its first token.
+
+    Source: which token counts: transformers' example `run_ner.py`, as Devlin et al., BERT, arXiv 1810.04805, section
+    5.3. There what is beyond the model's length is cut off; here such a sentence is tagged in halves, so that every
+    word has its tag.
+
+    Attributes:
+        tokens: length of the timed input, in tokens.
+        scored_tokens: what a sentence may have in predicting and scoring, in tokens, before it is halved; None: what
+            the model can take.
+        architecture: the config's fields with `model_type`, for random weights.
+    """
+
+    timed: ClassVar[str] = "one forward pass on token ids [batch, tokens] on the device; tokenising is timed apart"
+    metrics: ClassVar[tuple[str, ...]] = ("seqeval_f1", "seqeval_precision", "seqeval_recall")
+    gives: ClassVar[tuple[str, ...]] = ("tags",)
+    needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
+    imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
+
+    tokens: Annotated[int, Ge(1)] = 128
+    scored_tokens: Annotated[int, Ge(4)] | None = None
+    architecture: dict[str, Any] = field(default_factory=dict)
+
+    def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
+        """Load the classifier and its tokenizer (see `Family.load`)."""
+        origin = find_weights(source, weights, folder)
+        model = load_transformer(_AUTO_CLASS, source, origin, self.architecture, seed)
+        is_spaced = model.assets["config"].model_type in _SPACED
+        model.assets["tokenizer"] = load_tokenizer(origin, **({"add_prefix_space": True} if is_spaced else {}))
+        return model
+
+    def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:
+        """Make random token ids and a full attention mask, both [size, tokens], int64."""
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        vocabulary = model.assets["config"].vocab_size
+        ids = torch.randint(0, vocabulary, (size, self.tokens), generator=generator)
+        return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
+
+    def run(self, model: Model, batch: Any, mark: Mark) -> Any:
+        """Run the classifier; gives logits [batch, tokens, labels]."""
+        return model.module(**batch)["logits"]
+
+    def graphs(self, model: Model) -> Mapping[str, Graph]:
+        """Give one graph, `model`: `input_ids` and `attention_mask` [batch, tokens] to `logits`, of each token."""
+        inputs = self.batch(model, 2, 0)
+        dynamic = {name: {0: "batch", 1: "tokens"} for name in (*inputs, "logits")}
+        return {"model": graph(_classify, inputs, ["logits"], dynamic, classifier=model.module)}
+
+    def attach(self, model: Model, calls: Calls) -> Model:
+        """Put the exported classifier in the module's place."""
+        model.module = _Exported(calls)
+        return model
+
+    def student(self, model: Model, keep: float) -> Model:
+        """Take over a share of the layers, spaced evenly (see `Family.student`)."""
+        return thinned(model, keep)
+
+    def classes(self, model: Model) -> int:
+        """Give the number of tags."""
+        return int(model.assets["config"].num_labels)
+
+    def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
+        """Time the tokenizer on as many sentences of at least the timed length."""
+        words = (_TEXT.split() * self.tokens)[: self.tokens]
+        return {"preprocess": lambda: [_encode(model.assets["tokenizer"], words) for _ in range(size)]}
+
+    def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
+        """Read sentences, as lists of words, and a tag for each word: O, B-TYPE or I-TYPE, or the model's numbers.
+
+        Raises:
+            RecipeError: the data can't be read (see `datasets.read`), there are not as many tags as words, or a tag is
+                no such tag or of a type that the model does not know.
+        """
+        names = dict(model.assets["config"].id2label)
+        called = parse(data).labels
+        rows = scored(model, data, folder, _ROLES, limit, seed)
+        return [Sample(_listed(row, "words"), _tags(row, names, called)) for row in rows]
+
+    def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
+        """Draw sentences that quality is not scored on, cut to `tokens`; without any, see `Family.calibration`."""
+        sentences = draw(model, _ROLES, count * size, seed)
+        if not sentences:
+            return super().calibration(model, count, seed, size)
+        tokenizer = model.assets["tokenizer"]
+        ids = [_encode(tokenizer, _words(each))[0][: self.tokens] for each in sentences]
+        return [_padded(model, ids[start : start + size]) for start in range(0, len(ids), size)]
+
+    def predict(self, model: Model, inputs: Sequence[Any]) -> list[list[str]]:
+        """Give a tag for each word of each sentence: a list of words, or a text, which is parted by white space."""
+        import torch
+
+        names: Mapping[int, str] = model.assets["config"].id2label
+        limit = self.scored_tokens or longest(model)
+        parts = [
+            (number, *part)
+            for number, sentence in enumerate(inputs)
+            for part in _parts(model.assets["tokenizer"], _words(sentence), limit)
+        ]
+        found: list[list[str]] = [[] for _ in inputs]
+        with torch.inference_mode():
+            for start in range(0, len(parts), _PREDICT_BATCH):
+                several = parts[start : start + _PREDICT_BATCH]
+                batch = _padded(model, [ids for _, ids, _ in several])
+                best = model.module(**batch)["logits"].argmax(-1).tolist()
+                for (number, _, firsts), row in zip(several, best, strict=True):
+                    found[number] += [_OUTSIDE if first is None else names[row[first]] for first in firsts]
+        return found
+
+    def save(self, model: Model, folder: Path) -> None:
+        """Write config and tokenizer."""
+        save_transformer(model, folder, "tokenizer")
+
+    def restore(self, folder: Path) -> Model:
+        """Build the unfilled classifier and its tokenizer."""
+        return restore_transformer(_AUTO_CLASS, self.restore_assets(folder))
+
+    def restore_assets(self, folder: Path) -> Model:
+        """Give config and tokenizer."""
+        return restore_assets(folder, tokenizer="AutoTokenizer")
+
+
+class _Exported(Attached):
+    def __call__(self, input_ids: Any, attention_mask: Any) -> dict[str, Any]:
+        return {"logits": self.calls["model"](input_ids, attention_mask)[0]}
+
+
+def _classify(parts: Any, input_ids: Any, attention_mask: Any) -> tuple[Any, ...]:
+    return (parts.classifier(input_ids=input_ids, attention_mask=attention_mask)["logits"],)
+
+
+def _words(sentence: Any) -> list[str]:
+    return sentence.split() if isinstance(sentence, str) else [str(word) for word in sentence]
+
+
+def _encode(tokenizer: Any, words: list[str]) -> tuple[list[int], list[int | None]]:
+    """Give the token ids of a sentence, and where each word's first token is; None for a word that has none."""
+    firsts: list[int | None] = [None] * len(words)
+    if tokenizer.is_fast:
+        encoded = tokenizer(words, is_split_into_words=True, verbose=False)
+        for place, word in reversed(list(enumerate(encoded.word_ids()))):
+            if word is not None:
+                firsts[word] = place
+        return list(encoded["input_ids"]), firsts
+    pieces = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+    bare = [token for piece in pieces for token in piece]
+    whole = tokenizer.build_inputs_with_special_tokens(bare)
+    place = whole.index(bare[0]) if bare else 0
+    for word, piece in enumerate(pieces):
+        firsts[word] = place if piece else None
+        place += len(piece)
+    return whole, firsts
+
+
+def _parts(tokenizer: Any, words: list[str], limit: int | None) -> list[tuple[list[int], list[int | None]]]:
+    """Encode a sentence, in halves and their halves where it has more tokens than the limit."""
+    ids, firsts = _encode(tokenizer, words)
+    if limit is None or len(ids) <= limit:
+        return [(ids, firsts)]
+    if len(words) == 1:
+        return [(ids[:limit], firsts)]
+    middle = len(words) // 2
+    return [*_parts(tokenizer, words[:middle], limit), *_parts(tokenizer, words[middle:], limit)]
+
+
+def _padded(model: Model, ids: Sequence[list[int]]) -> dict[str, Any]:
+    """Give token ids and attention mask [sentences, tokens], padded to the longest."""
+    batch = model.assets["tokenizer"].pad({"input_ids": list(ids)}, return_tensors="pt")
+    return {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
+
+
+def _listed(row: Row, role: str) -> list[str]:
+    value = row.values[role]
+    if not isinstance(value, (str, list, tuple)):
+        raise RecipeError(f"{row.where}: {role} must be a list, or a text with blanks between them, not {value!r:.60}.")
+    return _words(value)
+
+
+def _tags(row: Row, names: Mapping[int, str], called: Mapping[str, str]) -> list[str]:
+    """Give the tags of a row.
+
+    Raises:
+        RecipeError: they are not as many as its words, or not such as the model knows.
+    """
+    words, tags = _listed(row, "words"), _listed(row, "tags")
+    if len(words) != len(tags):
+        raise RecipeError(f"{row.where}: there are {len(words)} words but {len(tags)} tags.")
+    by_number = {str(number): name for number, name in names.items()}
+    known = {name: name for name in names.values()}
+    types = {name[2:] for name in known if name.startswith(_PREFIXES)}
+    found = []
+    for tag in tags:
+        name = called.get(tag, by_number.get(tag, tag))
+        if name not in {*known, _OUTSIDE} and not (name.startswith(_PREFIXES) and name[2:] in types):
+            raise RecipeError(
+                f"{row.where}: the tag {tag!r} is none of the model's, which are {listed(known)} (or their numbers). "
+                f"Say which is which: labels={tag}=TAG|..."
+            )
+        found.append(name)
+    return found

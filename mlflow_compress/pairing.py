@@ -1,0 +1,76 @@
+"""Pairs each variant's scores with the original's, of the same command and on the same samples.
+
+Both are known here, sample by sample; a report would have to fetch a file for each run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlflow_compress import scores
+from mlflow_compress.hf_evaluate import metrics_of
+from mlflow_compress.quality import STATISTICS
+from mlflow_compress.quantities import ORIGINAL
+from mlflow_compress.records import Result, Step, finite, to_json
+from mlflow_compress.sockets import AdditiveMetric
+
+_APART = ("method", "chain", "batch_size", "devices", "budget", "interleave", "threads")  # what changes no sample
+
+
+class Originals:
+    """Remembers what the originals of a command scored, sample by sample."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._kept: dict[str, Mapping[str, scores.Statistics]] = {}
+
+    def pair(self, result: Result, folder: Path) -> Result:
+        """Add to a result how far its scores are from its original's, if that came before it.
+
+        For each metric that has statistics: `quality/wer_difference`, with the ends of its 95 % interval as `_low` and
+        `_high`, and whether that excludes 0, as fact `significant.wer`.
+
+        Args:
+            result: what came of a variant.
+            folder: the variant's, with what scoring left.
+        """
+        path = folder / STATISTICS
+        if not path.is_file():
+            return result
+        own, samples = scores.read(path), _samples(result)
+        if result.variant.chain in ((), (Step(ORIGINAL),)):
+            self._kept.setdefault(samples, own)
+            return result
+        numbers, facts = _differences(result, own, self._kept.get(samples, {}))
+        return dataclasses.replace(
+            result, measurements={**result.measurements, **finite(numbers)}, facts={**result.facts, **facts}
+        )
+
+
+def _differences(
+    result: Result, own: Mapping[str, scores.Statistics], original: Mapping[str, scores.Statistics]
+) -> tuple[dict[str, float], dict[str, str]]:
+    numbers, facts = {}, {}
+    variant = result.variant
+    for name, metric in metrics_of(variant.metrics, Path(variant.folder)).items():
+        if name not in own or name not in original or not isinstance(metric, AdditiveMetric):
+            continue
+        try:
+            value, low, high = scores.paired(own[name], original[name], metric, variant.seed)
+        except ValueError:  # of a metric of one's own, whose statistics do not fit together
+            continue
+        numbers[f"quality/{name}_difference"] = value
+        if low is not None and high is not None:
+            numbers |= {f"quality/{name}_difference_low": low, f"quality/{name}_difference_high": high}
+            facts[f"significant.{name}"] = "no" if low <= 0 <= high else "yes"
+    return numbers, facts
+
+
+def _samples(result: Result) -> str:
+    """Name the model and the samples that it was scored on, however it was compressed."""
+    described = {key: value for key, value in to_json(result.variant).items() if key not in _APART}
+    scored = result.facts.get("data_digest", ""), result.measurements.get("quality/samples")
+    return json.dumps([described, scored], sort_keys=True, default=str)

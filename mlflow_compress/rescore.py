@@ -1,0 +1,144 @@
+"""`rescore`: makes metrics of the predictions that a run kept, without its model.
+
+The arithmetic is that of scoring: the same metrics, of the same predictions, drawn with the same seed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress import quality, registry, scores
+from mlflow_compress.errors import RecipeError, StoreError
+from mlflow_compress.hf_evaluate import metrics_of
+from mlflow_compress.quality import PREDICTIONS, STATISTICS
+from mlflow_compress.records import Variant
+from mlflow_compress.sockets import Metric
+from mlflow_compress.store import Store
+
+_VARIANT = "variant.json"
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """What was made of kept predictions.
+
+    Attributes:
+        found: the scores.
+        logged: what the run's own numbers were, by their name on the tracking server.
+    """
+
+    found: scores.Scores
+    logged: Mapping[str, float]
+
+    def lines(self) -> list[str]:
+        """Say each score in a line, with its interval, and whether it is what was logged."""
+        return [
+            f"{name}: {self._value(name)} (n={self.found.samples}{self._before(name)})" for name in self.found.by_name
+        ]
+
+    def _value(self, name: str) -> str:
+        score = self.found.by_name[name]
+        ends = "" if score.low is None else f" [{score.low:.6g}, {score.high:.6g}]"
+        return f"{score.value:.6g}{ends}"
+
+    def _before(self, name: str) -> str:
+        before = self.logged.get(f"quality/{name}")
+        if before is None:
+            return "; new"
+        is_same = math.isclose(before, self.found.by_name[name].value, rel_tol=1e-9, abs_tol=1e-12)
+        return "; as logged" if is_same else f"; logged: {before:.6g}"
+
+
+def of_file(path: Path, entries: Sequence[str], seed: int = 0) -> Rescored:
+    """Score the predictions in a local `predictions.json`.
+
+    Raises:
+        RecipeError: no metric is named, one takes other predictions, or the file is none of predictions.
+    """
+    if not entries:
+        raise RecipeError(f"Which metric? {path} does not say what it was scored by. Give --metric NAME.")
+    return Rescored(
+        _score(path.read_text(encoding="utf-8"), str(path), metrics_of(entries, Path(), load=True), seed), {}
+    )
+
+
+def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool) -> Rescored:
+    """Score the predictions that a run kept.
+
+    Args:
+        store: where it is.
+        run_id: the run.
+        entries: the metrics, as a recipe names them; none: those that it was scored by.
+        log: whether to add the scores to the run.
+
+    Raises:
+        StoreError: there is no such run, or it kept no predictions.
+        RecipeError: there is no such metric, or it takes other predictions.
+    """
+    run = store.run(run_id)
+    described, kept = store.read(run_id, _VARIANT), store.read(run_id, PREDICTIONS)
+    if described is None:
+        raise StoreError(f"The run {run_id} ({run.name}) is none of compress-bench: it has no {_VARIANT}.")
+    if kept is None:
+        raise StoreError(
+            f"The run {run_id} ({run.name}) kept no predictions: its quality was not scored. Measure it again with "
+            "data to score."
+        )
+    variant = Variant.from_json(json.loads(described))
+    folder = Path() if entries else Path(variant.folder)
+    gives = registry.find("families", variant.family).gives
+    metrics = metrics_of(entries or variant.metrics, folder, load=True, gives=gives)
+    rescored = Rescored(_score(kept.decode(), f"the run {run_id}", metrics, variant.seed), run.metrics)
+    if log:
+        statistics = _statistics(rescored.found, store.read(run_id, STATISTICS))
+        store.add(run_id, rescored.found.numbers(), quality.protocols(rescored.found), {STATISTICS: statistics})
+    return rescored
+
+
+def _score(text: str, origin: str, metrics: Mapping[str, Metric], seed: int) -> scores.Scores:
+    try:
+        references, predictions = quality.read_predictions(text)
+    except ValueError as error:
+        raise RecipeError(f"The predictions of {origin} can't be read: {error}.") from error
+    for name, metric in metrics.items():
+        for reference, prediction in zip(references, predictions, strict=True):
+            if not _fits(metric.takes, reference, prediction):
+                raise RecipeError(
+                    f"{name} takes {metric.takes}; the predictions of {origin} are others: "
+                    f"{str(prediction)[:60]!r} for {str(reference)[:60]!r}."
+                )
+    try:
+        return scores.score(metrics, references, predictions, seed)
+    except ValueError as error:
+        raise RecipeError(f"The predictions of {origin} can't be scored so: {error}.") from error
+
+
+def _fits(takes: str, reference: Any, prediction: Any) -> bool:
+    """Say whether a metric that takes such predictions can take this one."""
+    if takes == "likelihoods":
+        return isinstance(prediction, Mapping) and "nll" in prediction
+    if takes == "boxes":
+        return all(isinstance(each, Mapping) and "boxes" in each for each in (reference, prediction))
+    if takes == "tags":
+        return isinstance(reference, list) and isinstance(prediction, list)
+    if takes == "texts":
+        return isinstance(reference, str) and isinstance(prediction, str)
+    return takes != "labels" or (not isinstance(reference, (list, Mapping)) and not isinstance(prediction, Mapping))
+
+
+def _statistics(found: scores.Scores, before: bytes | None) -> bytes:
+    """Give the file of statistics with the new ones beside those that it had."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, STATISTICS)
+        known = {}
+        if before is not None:
+            path.write_bytes(before)
+            known = scores.read(path)
+        scores.write({**known, **found.statistics()}, path)
+        return path.read_bytes()

@@ -1,0 +1,217 @@
+"""Classifiers of images that torchvision and timm carry, each by its name there: `torchvision:resnet18`.
+
+The weights are those that the library itself names for the model, with the transforms that belong to them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlflow_compress.errors import RecipeError, UnknownName, Unsupported, WeightsError
+from mlflow_compress.hub import cached_file, unreachable
+from mlflow_compress.sockets import Model
+from mlflow_compress.tensors import unfilled
+
+ZOO = "zoo"  # the asset that describes such a model
+_TORCHVISION, _TIMM = "torchvision", "timm"
+# what torchvision sets for weights that were trained elsewhere, so that random ones have the same architecture
+_FIXED: Mapping[str, Mapping[str, Any]] = {
+    "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": False},
+    "inception_v3": {"aux_logits": False, "transform_input": True, "init_weights": False},
+}
+_SUFFIX, _TIMM_WEIGHTS = ".safetensors", "model.safetensors"
+_NEAREST = 5  # of more than a thousand names
+
+
+def in_zoo(source: str) -> bool:
+    """Say whether a source names a model of one of these libraries."""
+    return source.partition(":")[0] in (_TORCHVISION, _TIMM)
+
+
+def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any], seed: int) -> Model:
+    """Load a model in float32 on the CPU.
+
+    Args:
+        source: `torchvision:NAME`, `torchvision:NAME@WEIGHTS` for others than the best ones, or `timm:NAME`.
+        weights: `auto`, `pretrained`, `random`, or a file with a state dict.
+        folder: what relative paths start from.
+        architecture: arguments of the library's function beside the name (`num_classes`).
+        seed: of random weights.
+
+    Returns:
+        The model; its asset `zoo` is all that `build` and `transform` need, in plain data.
+
+    Raises:
+        UnknownName: the library has no such model, or no such weights for it.
+        RecipeError: the architecture is not what it takes.
+        WeightsError: the weights can't be had, or are not this model's.
+        Unsupported: the library is not installed.
+    """
+    import torch
+
+    library, _, name = source.partition(":")
+    open_ = _torchvision if library == _TORCHVISION else _timm
+    described, obstacle, pretrained = open_(name, dict(architecture))
+    torch.manual_seed(seed)
+    if weights == "random":
+        return _ready(Model(build(described), {ZOO: described}, weights="random"))
+    if weights not in ("auto", "pretrained"):
+        return _ready(Model(_filled(build(described), folder / weights), {ZOO: described}, weights="local"))
+    if (why := obstacle()) is None:
+        try:
+            return _ready(Model(pretrained(), {ZOO: described}, weights="pretrained"))
+        except Exception as error:  # of the network, the files and the library
+            message = " ".join(str(error).split())[:400]
+            raise WeightsError(f"The pretrained weights of {source} can't be loaded: {message}") from error
+    if weights == "pretrained":
+        raise WeightsError(
+            f"The pretrained weights of {source} can't be had: {why}, and they are not in the local cache. "
+            "Connect, or give a file of them (weights=PATH), or take weights=random for size, latency and memory only."
+        )
+    caution = f"{why}: {source} has its true architecture but RANDOM weights"
+    return _ready(Model(build(described), {ZOO: described}, weights="random", caution=caution))
+
+
+def build(described: Mapping[str, Any], is_filled: bool = True) -> Any:
+    """Build the module that was described, with random weights, or without any memory for them.
+
+    Raises:
+        RecipeError: the library can't build it.
+    """
+    if not is_filled:
+        with unfilled():
+            return build(described).requires_grad_(False).eval()
+    try:
+        if described["library"] == _TORCHVISION:
+            import torchvision
+
+            return torchvision.models.get_model(described["name"], weights=None, **described["architecture"])
+        return _require_timm().create_model(described["name"], pretrained=False, **described["architecture"])
+    except (TypeError, ValueError, RuntimeError) as error:
+        message = " ".join(str(error).split())[:400]
+        raise RecipeError(f"options.architecture of {described['name']} describes no model: {message}") from error
+
+
+def transform(described: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """Give what makes the model's input, float32 [channels, height, width], of a picture of PIL."""
+    if described["library"] == _TORCHVISION:
+        import torchvision
+
+        prepare: Callable[[Any], Any] = torchvision.models.get_weight(described["transform"]).transforms()
+        return prepare
+    _require_timm()
+    from timm.data import create_transform
+
+    made: Callable[[Any], Any] = create_transform(**described["transform"], is_training=False)
+    return made
+
+
+def _torchvision(name: str, architecture: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], str | None], Any]:
+    """Describe a model; give also what says why its weights can't be had, and what loads them."""
+    import torch
+    import torchvision
+
+    name, _, tag = name.partition("@")
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise UnknownName("torchvision model", name, known)
+    tags = torchvision.models.get_model_weights(name)
+    if tag and tag not in tags.__members__:
+        raise UnknownName(f"weights of torchvision's {name}", tag, tags.__members__)
+    chosen = tags[tag] if tag else tags.DEFAULT
+    architecture = {**_FIXED.get(name, {}), **architecture}
+    described = {
+        "library": _TORCHVISION,
+        "name": name,
+        "architecture": architecture,
+        "labels": _labels(architecture, chosen.meta["categories"]),
+        "transform": str(chosen),
+    }
+
+    def obstacle() -> str | None:
+        parts = urlsplit(chosen.url)
+        cached = Path(torch.hub.get_dir(), "checkpoints", Path(parts.path).name)
+        return None if cached.is_file() else unreachable(f"{parts.scheme}://{parts.netloc}")
+
+    return described, obstacle, lambda: torchvision.models.get_model(name, weights=chosen, **architecture)
+
+
+def _timm(name: str, architecture: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], str | None], Any]:
+    """Describe a model of timm's (see `_torchvision`)."""
+    timm = _require_timm()
+    from timm.data import resolve_data_config
+    from timm.models import get_pretrained_cfg
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=_NEAREST, cutoff=0)
+        raise RecipeError(f"There is no timm model {name!r}. The nearest names are {', '.join(near)}.")
+    config = get_pretrained_cfg(name)
+    trained = config.to_dict() if config is not None else {}
+    data = resolve_data_config(pretrained_cfg=trained)
+    described = {
+        "library": _TIMM,
+        "name": name,
+        "architecture": architecture,
+        "labels": _labels(architecture, [""] * trained.get("num_classes", 1000)),
+        "transform": {key: list(value) if isinstance(value, tuple) else value for key, value in data.items()},
+    }
+    place = trained.get("hf_hub_id") or name
+
+    def obstacle() -> str | None:
+        return None if cached_file(place, _TIMM_WEIGHTS) else unreachable()
+
+    return described, obstacle, lambda: timm.create_model(name, pretrained=True, **architecture)
+
+
+def _labels(architecture: Mapping[str, Any], trained: list[str]) -> list[str]:
+    """Name the classes: those of the pretrained weights if there are as many, where nothing is known by numbers."""
+    count = architecture.get("num_classes", len(trained))
+    if count == len(trained) and all(trained):
+        return list(trained)
+    if count == len(_imagenet()):
+        return list(_imagenet())
+    return [f"LABEL_{index}" for index in range(count)]
+
+
+@functools.cache
+def _imagenet() -> tuple[str, ...]:
+    from torchvision.models import ResNet18_Weights
+
+    return tuple(ResNet18_Weights.DEFAULT.meta["categories"])
+
+
+def _require_timm() -> Any:
+    if importlib.util.find_spec("timm") is None:
+        raise Unsupported("timm is not installed: pip install timm")
+    import timm
+
+    return timm
+
+
+def _filled(module: Any, path: Path) -> Any:
+    """Fill a module from a file with its state dict."""
+    import torch
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise WeightsError(
+            f"There is no weights file {path}. Give a file with a state dict (.pt, .safetensors), or auto."
+        )
+    try:
+        read = load_file(path) if path.suffix == _SUFFIX else torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(read.get("state_dict", read))
+    except Exception as error:  # a truncated file, a pickle of code, tensors of another model
+        message = " ".join(str(error).split())[:400]
+        raise WeightsError(f"The weights in {path} can't be loaded: {message}") from error
+    return module
+
+
+def _ready(model: Model) -> Model:
+    model.module = model.module.float().requires_grad_(False).eval()
+    return model

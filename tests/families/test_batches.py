@@ -1,0 +1,67 @@
+"""How many samples are predicted at once changes no score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from test_samples import loaded, write
+
+from mlflow_compress import quality
+from mlflow_compress.records import Variant
+from mlflow_compress.sockets import Family, Model
+
+COUNT = 7
+METRICS = {
+    "text_classification": ("accuracy", "f1"),
+    "causal_lm": ("perplexity", "bits_per_byte"),
+    "asr": ("wer", "cer"),
+}
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """Make samples of very different lengths."""
+    found = []
+    for index in range(COUNT):
+        sound = np.random.default_rng(index).normal(0, 0.1, 3000 + 4000 * index)
+        soundfile.write(folder / f"{index}.wav", sound, 16_000)
+        text = " ".join(chr(97 + (index * at) % 26) * (1 + at % 3) for at in range(2 + 5 * index))
+        found.append({"text": text, "label": f"LABEL_{index % 2}", "audio": f"{index}.wav"})
+    return found
+
+
+def differing(name: str) -> tuple[Family, Model]:
+    """Give a model whose answers differ: with random weights they hardly would."""
+    family, model = loaded(name)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.module.parameters():
+        if parameter.dim() > 1:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
+    return family, model
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_score_is_the_same_for_all_batch_sizes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"text_classification": ("text", "label"), "causal_lm": ("text",), "asr": ("audio", "text")}[name]
+    data = write(tmp_path / "a.jsonl", [{key: row[key] for key in columns} for row in rows(tmp_path)])
+    family, model = differing(name)
+    variant = Variant("m", "original", "t", name, "x", data=data, metrics=METRICS[name], folder=str(tmp_path))
+    found = []
+    for at_once in (1, 3, 32):
+        monkeypatch.setattr(quality, "_AT_ONCE", at_once)
+        part = quality.score(family, model, variant, tmp_path, lambda *_: None)
+        references, predictions = quality.read_predictions((tmp_path / quality.PREDICTIONS).read_text())
+        found.append((part.measurements, references, predictions))
+    first, *others = found
+    assert first[0]["quality/samples"] == COUNT
+    if name == "text_classification":
+        assert len({str(prediction) for prediction in first[2]}) > 1
+    for numbers, references, predictions in others:
+        assert references == first[1]
+        assert numbers == pytest.approx(first[0], rel=1e-5)
+        for one, other in zip(predictions, first[2], strict=True):
+            assert one == (pytest.approx(other, rel=1e-4) if isinstance(other, dict) else other)

@@ -1,0 +1,272 @@
+"""Classifiers of images: the same answers as by direct use of transformers and torchvision, on the same files."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mlflow_compress import artifact, hub, recipe, registry
+from mlflow_compress.errors import RecipeError, UnknownName, Unsupported, WeightsError
+from mlflow_compress.records import Variant
+from mlflow_compress.sockets import Family, Model
+
+NAMES = ["ant", "bee", "crane", "dog", "eel", "fox", "crane"]
+VIT = {
+    "model_type": "vit",
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+    "id2label": dict(enumerate(NAMES)),
+}
+RESNET = {
+    "model_type": "resnet",
+    "embedding_size": 8,
+    "hidden_sizes": [8, 16],
+    "depths": [1, 1],
+    "layer_type": "basic",
+    "num_labels": 6,
+}
+SMALL = "torchvision:squeezenet1_1"
+
+
+def loaded(
+    source: str = "tiny", weights: str = "random", folder: Path = Path(), **options: Any
+) -> tuple[Family, Model]:
+    family: Family = registry.build("families", "image_classification", options)
+    return family, family.load(source, weights, folder, 0)
+
+
+def picture(path: Path, seed: int, size: tuple[int, int] = (40, 50)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize(size).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder that save_pretrained wrote, with a processor unlike the default one."""
+    from transformers import ViTImageProcessor
+
+    folder = tmp_path_factory.mktemp("vit")
+    torch.manual_seed(0)
+    _, model = loaded(architecture={**VIT, "initializer_range": 0.5})
+    model.module.save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.4] * 3, image_std=[0.3] * 3).save_pretrained(
+        folder
+    )
+    return folder
+
+
+def test_accuracy_is_that_of_transformers_and_scikit_learn(saved: Path, tmp_path: Path) -> None:
+    from sklearn.metrics import accuracy_score, f1_score, top_k_accuracy_score
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    module = AutoModelForImageClassification.from_pretrained(saved).eval()
+    processor = AutoImageProcessor.from_pretrained(saved)
+    scores, labels = [], []
+    for index in range(24):
+        picture(path := tmp_path / "all" / f"{index}.png", index)
+        with Image.open(path) as image, torch.no_grad():
+            logits = module(**processor(images=image.convert("RGB"), return_tensors="pt")).logits[0]
+        labels.append(int(logits.argsort(descending=True)[index % 7]))
+        scores.append(logits.softmax(-1).numpy())
+        path.rename(picture(tmp_path / "data" / str(labels[-1]) / f"{index}.png", index))
+    family, model = loaded(str(saved), "auto")
+    samples = family.samples(model, "data", tmp_path, None, 0)
+    answers = family.answers(model, [each.inputs for each in samples])
+    references = [each.reference for each in samples]
+    assert set(references) <= {"ant", "bee", "crane (2)", "dog", "eel", "fox", "crane (6)"}
+
+    found = {
+        name: registry.build("metrics", name).compute(references, answers)
+        for name in ("accuracy", "top5_accuracy", "f1")
+    }
+    best = [int(each.argmax()) for each in scores]
+    assert 0 < found["accuracy"] < found["top5_accuracy"] < 1
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, best))
+    assert found["f1"] == pytest.approx(f1_score(labels, best, average="macro"))
+    assert found["top5_accuracy"] == pytest.approx(top_k_accuracy_score(labels, scores, k=5, labels=range(7)))
+
+
+def test_a_label_that_is_not_the_models_names_the_file(saved: Path, tmp_path: Path) -> None:
+    family, model = loaded(str(saved), "auto")
+    picture(tmp_path / "data" / "ant" / "1.png", 0)
+    picture(tmp_path / "data" / "cat" / "2.png", 0)
+    with pytest.raises(RecipeError, match=r"cat/2\.png: the label 'cat' is none of the model's, which are ant, bee"):
+        family.samples(model, "data", tmp_path, None, 0)
+    samples = family.samples(model, "data:labels=cat=dog", tmp_path, None, 0)
+    assert [each.reference for each in samples] == ["ant", "dog"]
+
+
+def test_labels_can_be_named_by_the_recipe(tmp_path: Path) -> None:
+    names = ["a", "b", "c", "d", "e", "f"]
+    family, model = loaded(architecture=RESNET, labels=names)
+    picture(tmp_path / "data" / "e" / "1.png", 0)
+    assert family.samples(model, "data", tmp_path, None, 0)[0].reference == "e"
+    assert set(family.answers(model, [np.zeros((8, 8, 3), np.uint8)])[0]) < set(names)
+    with pytest.raises(RecipeError, match=r"names 2 classes; tiny has 6"):
+        loaded(architecture=RESNET, labels=["a", "b"])
+
+
+def test_a_broken_picture_is_told(saved: Path, tmp_path: Path) -> None:
+    family, model = loaded(str(saved), "auto")
+    picture(tmp_path / "data" / "ant" / "1.png", 0).write_bytes(b"no picture")
+    with pytest.raises(RecipeError, match=r"1\.png can't be read as a picture"):
+        family.samples(model, "data", tmp_path, None, 0)
+
+
+def test_a_path_an_array_and_a_picture_are_alike(saved: Path, tmp_path: Path) -> None:
+    family, model = loaded(str(saved), "auto")
+    path = picture(tmp_path / "1.png", 3)
+    with Image.open(path) as image:
+        inputs = [str(path), path, np.asarray(image), np.asarray(image).tolist(), image.convert("RGB")]
+        assert len({tuple(each) for each in family.answers(model, inputs)}) == 1
+
+
+def test_images_of_several_sizes_are_answered_as_alone() -> None:
+    from transformers import ViTImageProcessor
+
+    family, model = loaded(architecture=RESNET)
+    model.assets["processor"] = Sized(ViTImageProcessor(do_resize=False))
+    images = [
+        np.random.default_rng(index).integers(0, 256, (32 + 8 * (index // 2), 32, 3), np.uint8) for index in range(5)
+    ]
+    assert family.answers(model, images) == [family.answers(model, [each])[0] for each in images]
+
+
+@dataclasses.dataclass
+class Sized:
+    """A processor that keeps sizes as they are."""
+
+    processor: Any
+
+    def __call__(self, **inputs: Any) -> Any:
+        return self.processor(**inputs)
+
+
+def test_pictures_to_calibrate_on_are_not_those_that_are_scored(saved: Path, tmp_path: Path) -> None:
+    family, model = loaded(str(saved), "auto")
+    for index in range(8):
+        picture(tmp_path / "data" / "ant" / f"{index}.png", index)
+    held = [family._prepared(model, each.inputs) for each in family.samples(model, "data", tmp_path, 5, 0)]  # type: ignore[attr-defined]
+    batches = family.calibration(model, 1, 0, size=3)
+    assert batches[0].shape == (3, 3, 32, 32)
+    assert not any(torch.equal(one, other) for one in held for other in batches[0])
+    assert not model.cautions
+    _, other = loaded(str(saved), "auto")
+    family.calibration(other, 1, 0)
+    assert [caution.code for caution in other.cautions] == ["random_calibration"]
+
+
+@pytest.mark.parametrize("architecture", [VIT, RESNET])
+def test_a_smaller_one_takes_over_layers_where_they_are_alike(architecture: dict[str, Any]) -> None:
+    family, model = loaded(architecture=architecture)
+    if architecture is RESNET:
+        with pytest.raises(Unsupported, match="no stack of layers is known in a ResNetForImageClassification"):
+            family.student(model, 0.5)
+    else:
+        assert len(family.student(model, 0.5).module.vit.layers) == 1
+
+
+# torchvision and timm
+
+
+def stored(family: Family, model: Model, folder: Path, source: str, method: str = "original") -> Model:
+    folder.mkdir()
+    chain = recipe.parse_chain(method)
+    options = dataclasses.asdict(family)
+    variant = Variant("m", method, "t", "image_classification", source, "random", chain=chain, options=options)
+    artifact.save(model, family, artifact.methods_of(chain), variant, folder)
+    return artifact.restore(folder).model
+
+
+def test_a_model_of_torchvision_answers_as_torchvision_does(tmp_path: Path) -> None:
+    import torchvision
+
+    family, model = loaded(SMALL)
+    path = picture(tmp_path / "1.png", 1, (300, 260))
+    weights = torchvision.models.get_model_weights("squeezenet1_1").DEFAULT
+    with Image.open(path) as image, torch.no_grad():
+        logits = model.module(weights.transforms()(image.convert("RGB"))[None])[0]
+    names = [weights.meta["categories"][index] for index in logits.argsort(descending=True)[:5].tolist()]
+    (answer,) = family.answers(model, [str(path)])
+    assert [each.partition(" (")[0] for each in answer] == [each.partition(" (")[0] for each in names]
+    assert family.batch(model, 2, 0).shape == (2, 3, 224, 224)
+    restored = stored(family, model, tmp_path / "saved", SMALL)
+    assert family.answers(restored, [str(path)]) == [answer]
+
+
+def test_weights_of_a_file_fill_a_model_of_torchvision(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"architecture": {"num_classes": 4}}
+    _, other = loaded(SMALL, **options)
+    for parameter in other.module.parameters():
+        parameter.mul_(2)
+    torch.save(other.module.state_dict(), tmp_path / "own.pt")
+    family, model = loaded(SMALL, "own.pt", tmp_path, **options)
+    assert model.weights == "local"
+    assert torch.equal(model.module.classifier[1].weight, other.module.classifier[1].weight)
+    assert set(family.answers(model, [np.zeros((9, 9, 3), np.uint8)])[0]) == {f"LABEL_{index}" for index in range(4)}
+    with pytest.raises(WeightsError, match=r"own\.pt can't be loaded: .*size mismatch"):
+        loaded(SMALL, "own.pt", tmp_path)
+    with pytest.raises(WeightsError, match="There is no weights file"):
+        loaded(SMALL, "none.pt", tmp_path)
+    (tmp_path / "bad.pt").write_bytes(b"no weights")
+    with pytest.raises(WeightsError, match=r"bad\.pt can't be loaded"):
+        loaded(SMALL, "bad.pt", tmp_path)
+
+
+def test_without_a_network_weights_are_of_the_cache_or_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_ask", lambda endpoint: f"{endpoint} can't be reached (no network)")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(WeightsError, match=r"torchvision:squeezenet1_1 can't be had: .*weights=PATH"):
+        loaded(SMALL, "pretrained")
+    _, model = loaded(SMALL, "auto")
+    assert model.weights == "random"
+    assert "RANDOM" in model.caution
+    model.module.classifier[1].weight.fill_(0.25)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(model.module.state_dict(), tmp_path / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
+    _, model = loaded(SMALL, "auto")
+    assert (model.weights, model.caution) == ("pretrained", "")
+    assert (model.module.classifier[1].weight == 0.25).all()
+
+
+def test_names_that_torchvision_does_not_know_are_told_with_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'resnet18'"):
+        loaded("torchvision:resnet81")
+    with pytest.raises(UnknownName, match="IMAGENET1K_V1"):
+        loaded("torchvision:resnet50@IMAGENET1K_V9")
+    with pytest.raises(UnknownName):
+        loaded("torchvision:fcn_resnet50")  # it does not classify
+    with pytest.raises(RecipeError, match="describes no model"):
+        loaded(SMALL, architecture={"classes": 3})
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+def test_timm_is_asked_for() -> None:
+    with pytest.raises(Unsupported, match="pip install timm"):
+        loaded("timm:resnet18")
+
+
+def test_channels_of_a_model_of_torchvision_are_pruned(tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning")
+    family, model = loaded(SMALL, architecture={"num_classes": 4})
+    before = sum(each.numel() for each in model.module.parameters())
+    (method,) = artifact.methods_of(recipe.parse_chain("prune_structured:amount=0.5"))
+    pruned = method.compress(model, family)
+    batch = family.batch(pruned, 1, 0)
+    restored = stored(family, pruned, tmp_path / "saved", SMALL, "prune_structured:amount=0.5")
+    assert sum(each.numel() for each in restored.module.parameters()) < before / 3
+    with torch.no_grad():
+        torch.testing.assert_close(family.forward(restored, batch), family.forward(pruned, batch))

@@ -1,0 +1,255 @@
+"""Models that were logged to MLflow, from the store to the table."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mlflow import MlflowClient
+from sklearn.datasets import load_iris
+from sklearn.tree import DecisionTreeClassifier
+
+from mlflow_compress import artifact, registry, worker
+from mlflow_compress.errors import RecipeError, StoreError, Unsupported, WeightsError
+from mlflow_compress.recipe import parse_chain
+from mlflow_compress.records import Variant
+from mlflow_compress.sockets import Family, Model
+from mlflow_compress.store import open_store
+
+BRIEF = ("--iterations", "6", "--seconds", "0", "--max-seconds", "2", "--energy-seconds", "0", "--device", "cpu")
+NET = """
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(8, 64), torch.nn.ReLU(), torch.nn.Linear(64, 3))
+        self.register_buffer("shift", torch.ones(3))
+
+    def forward(self, x):
+        return self.layers(x) + self.shift
+"""
+
+
+RECIPE = """
+family: mlflow_model
+source: models:/tree/1
+options: {trust: true}
+data: iris.csv
+"""
+
+
+class Shelf:
+    """A store with models of several flavors in it, and copies of them in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.uri = f"sqlite:///{folder / 'mlflow.db'}"
+        open_store(self.uri)
+        mlflow.set_experiment("shelf")
+        (folder / "code").mkdir()
+        (folder / "code" / "shelf_net.py").write_text(NET)
+        sys.path.insert(0, str(folder / "code"))
+        from shelf_net import Net  # type: ignore[import-not-found]
+
+        frame = load_iris(as_frame=True)
+        self.inputs, self.labels = frame.data, frame.target
+        tree = DecisionTreeClassifier(max_depth=3, random_state=0).fit(self.inputs, self.labels)
+        torch.manual_seed(0)
+        net, example = Net().eval(), np.random.default_rng(0).random((4, 8)).astype(np.float32)
+        quick: Any = {"pip_requirements": []}  # inferring them takes a minute
+        with mlflow.start_run():
+            mlflow.sklearn.log_model(
+                tree, name="tree", input_example=self.inputs.head(5), serialization_format="pickle",
+                registered_model_name="tree", **quick,
+            )  # fmt: skip
+            mlflow.pytorch.log_model(
+                net, name="net", input_example=example, serialization_format="pickle", registered_model_name="net",
+                code_paths=[str(folder / "code" / "shelf_net.py")], **quick,
+            )  # fmt: skip
+            mlflow.pytorch.log_model(net, name="graph", input_example=example, registered_model_name="graph", **quick)
+            mlflow.pyfunc.log_model(name="bare", python_model=_answer, registered_model_name="bare", **quick)
+        self.net, self.tree, self.example = net, tree, example
+
+    def path(self, name: str) -> Path:
+        target = self.folder / "copies" / name
+        if not target.is_dir():
+            target.mkdir(parents=True)
+            mlflow.artifacts.download_artifacts(f"models:/{name}/1", dst_path=str(target), tracking_uri=self.uri)
+        return target
+
+
+def _answer(model_input: list[str]) -> list[str]:
+    return [each.upper() for each in model_input]
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("shelf")
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.setattr(sys, "path", list(sys.path))
+        yield Shelf(folder)
+    mlflow.set_tracking_uri("")
+
+
+def loaded(shelf: Shelf, name: str, **options: Any) -> tuple[Family, Model]:
+    family: Family = registry.build("families", "mlflow_model", {"trust": True, **options})
+    return family, family.load(str(shelf.path(name)), "auto", Path(), 0)
+
+
+def prepared(shelf: Shelf, name: str, chain: str, folder: Path) -> artifact.Restored:
+    variant = Variant(
+        name, chain, "t", "mlflow_model", str(shelf.path(name)), chain=parse_chain(chain), options={"trust": True}
+    )
+    worker.prepare(variant, folder, worker.Report(io.StringIO()))
+    return artifact.restore(folder / worker.MODEL_FOLDER)
+
+
+def test_a_table_goes_in_and_labels_come_out(shelf: Shelf) -> None:
+    family, model = loaded(shelf, "tree")
+    batch = family.batch(model, 7, 0)
+    assert list(batch.columns) == list(shelf.inputs.columns)
+    assert len(batch) == 7
+    assert batch.iloc[5].tolist() == batch.iloc[0].tolist() == shelf.inputs.iloc[0].tolist()
+    assert list(family.run(model, batch, lambda stage: None)) == list(shelf.tree.predict(batch))
+    assert family.forward(model, batch).dtype == torch.float64
+
+
+def test_quality_of_a_table(shelf: Shelf, tmp_path: Path) -> None:
+    family, model = loaded(shelf, "tree")
+    pd.concat([shelf.inputs, shelf.labels.rename("label")], axis=1).to_csv(tmp_path / "iris.csv", index=False)
+    samples = family.samples(model, "iris.csv", tmp_path, None, 0)
+    answers = family.answers(model, [each.inputs for each in samples])
+    accuracy = registry.build("metrics", "accuracy").compute([each.reference for each in samples], answers)
+    assert accuracy == shelf.tree.score(shelf.inputs, shelf.labels)
+
+
+def test_restored_as_it_was(shelf: Shelf, tmp_path: Path) -> None:
+    restored = prepared(shelf, "tree", "original", tmp_path)
+    rows = shelf.inputs.head(20).to_dict("records")
+    assert restored.family.predict(restored.model, rows) == shelf.tree.predict(shelf.inputs.head(20)).tolist()
+    assert (tmp_path / worker.MODEL_FOLDER / "mlflow" / "MLmodel").is_file()
+
+
+@pytest.mark.parametrize("chain", ["original", "bf16", "int8_dynamic", "int8_weight_only", "low_rank", "torchscript"])
+def test_a_pickled_torch_module_is_compressed(shelf: Shelf, chain: str, tmp_path: Path) -> None:
+    restored = prepared(shelf, "net", chain, tmp_path)
+    found = restored.family.predict(restored.model, list(shelf.example))
+    with torch.no_grad():
+        expected = shelf.net(torch.from_numpy(shelf.example))
+    assert torch.allclose(torch.tensor(found), expected, atol=1e-6 if chain in ("original", "torchscript") else 0.2)
+    assert not list((tmp_path / worker.MODEL_FOLDER).rglob("model.pth"))  # the weights are there once
+
+
+def test_the_weights_are_written_once(shelf: Shelf, tmp_path: Path) -> None:
+    prepared(shelf, "net", "original", tmp_path)
+    weights = (tmp_path / worker.MODEL_FOLDER / "weights.safetensors").stat().st_size
+    assert weights > 4 * sum(parameter.numel() for parameter in shelf.net.parameters())
+    assert (tmp_path / worker.MODEL_FOLDER / "structure.pt").stat().st_size < 8000
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("tree", "methods change torch modules, and this is a model of mlflow.sklearn"), ("graph", "torch.export")],
+)
+def test_methods_do_not_apply_to_other_models(shelf: Shelf, name: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=reason):
+        prepared(shelf, name, "bf16", tmp_path)
+
+
+def test_a_graph_needs_no_trust(shelf: Shelf) -> None:
+    family, model = loaded(shelf, "graph", trust=False)
+    output = family.forward(model, family.batch(model, 4, 0))
+    with torch.no_grad():
+        assert torch.allclose(output.float(), shelf.net(torch.from_numpy(shelf.example)), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["tree", "net", "bare"])
+def test_code_needs_trust(shelf: Shelf, name: str) -> None:
+    with pytest.raises(RecipeError, match="trust=true"):
+        loaded(shelf, name, trust=False)
+
+
+def test_a_model_that_says_nothing_about_its_input(shelf: Shelf) -> None:
+    path = shelf.path("bare")
+    described = (path / "MLmodel").read_text()
+    start = described.index("signature:")
+    rest = described[start:].split("\n", 1)[1]
+    kept = "\n".join(line for line in rest.split("\n") if not line.startswith(" "))
+    (path / "MLmodel").write_text(described[:start] + kept)
+    family, model = loaded(shelf, "bare")
+    with pytest.raises(RecipeError, match="input_example"):
+        family.batch(model, 1, 0)
+
+
+def test_a_signature_makes_an_input(shelf: Shelf) -> None:
+    path = shelf.path("tree")
+    family, model = loaded(shelf, "tree")
+    described = (path / "MLmodel").read_text()
+    try:
+        (path / "MLmodel").write_text(described.replace("artifact_path: input_example.json", "artifact_path: gone"))
+        from mlflow.models import Model as Description
+
+        model.assets["example"] = None
+        del model.assets["example"]
+        signature = Description.load(str(path / "MLmodel")).signature
+        assert signature is not None
+        from mlflow_compress.families.mlflow_model import _made
+
+        made = _made(signature.inputs, 0)
+        assert list(made.columns) == list(shelf.inputs.columns)
+        assert len(family.run(model, made, lambda stage: None)) == 1
+    finally:
+        (path / "MLmodel").write_text(described)
+
+
+def test_what_is_not_there(shelf: Shelf, tmp_path: Path) -> None:
+    family: Family = registry.build("families", "mlflow_model")
+    with pytest.raises(WeightsError, match="has no file MLmodel"):
+        family.load(str(tmp_path), "auto", Path(), 0)
+    with pytest.raises(WeightsError, match="comes with its weights"):
+        family.load(str(shelf.path("tree")), "random", Path(), 0)
+    with pytest.raises(StoreError, match="nonesuch"):
+        open_store(shelf.uri).fetch("models:/nonesuch/1")
+
+
+def test_on_a_gpu_only_torch_modules_are_measured(shelf: Shelf) -> None:
+    family, model = loaded(shelf, "tree")
+    model.device = "cuda"
+    with pytest.raises(Unsupported, match="CPU"):
+        family.batch(model, 1, 0)
+
+
+def test_from_the_registry_to_the_table(shelf: Shelf, tmp_path: Path) -> None:
+    """Run the command on a registered model, whose worker knows no server."""
+    pd.concat([shelf.inputs, shelf.labels.rename("label")], axis=1).to_csv(tmp_path / "iris.csv", index=False)
+    (tmp_path / "tree.yaml").write_text(RECIPE)
+    done = subprocess.run(
+        [sys.executable, "-m", "mlflow_compress", "run", "tree.yaml", "-e", "measured", "--json", *BRIEF],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "MLFLOW_TRACKING_URI": shelf.uri},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (original,) = json.loads(done.stdout)
+    assert original["status"] == "ok"
+    assert original["measurements"]["quality/accuracy"] == shelf.tree.score(shelf.inputs, shelf.labels)
+    assert original["measurements"]["size/disk_mib"] > 0
+    assert "size/params" not in original["measurements"]
+    client = MlflowClient(shelf.uri)
+    experiment = client.get_experiment_by_name("measured")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.data.params["source"] for run in runs} == {"models:/tree/1"}

@@ -1,0 +1,198 @@
+"""Texts from texts: the same as transformers' generate gives, one by one, in batches and through graphs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_graphs import close, resized
+
+from mlflow_compress import artifact, recipe, registry, stacks
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.graphs import TorchCall
+from mlflow_compress.records import Variant
+from mlflow_compress.sockets import Family, Model
+
+ASCII = 131  # ids of the tokenizer that reads bytes: three special ones, and those of 7 bits
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "marian": {
+        "model_type": "marian",
+        "d_model": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 2,
+        "decoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+        "decoder_ffn_dim": 32,
+        "max_position_embeddings": 128,
+        "init_std": 1.0,
+        "scale_embedding": True,
+    },
+    "t5": {"model_type": "t5", "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2},
+}
+TOKENS = {"vocab_size": ASCII, "eos_token_id": 1, "pad_token_id": 0, "decoder_start_token_id": 0}
+TEXTS = ["The boat left the harbour at dawn, and nobody knew.", "At dawn.", "x", "Nobody on the pier could say when."]
+
+
+def loaded(name: str = "marian", **options: Any) -> tuple[Family, Model]:
+    given = {"source_tokens": 8, "new_tokens": 4, "most_tokens": 12, "architecture": {**ARCHITECTURES[name], **TOKENS}}
+    family: Family = registry.build("families", "seq2seq", {**given, **options})
+    return family, family.load("tiny", "random", Path(), 0)
+
+
+def generated(model: Model, text: str, **options: Any) -> str:
+    """Have transformers generate from one text."""
+    tokenizer = model.assets["tokenizer"]
+    with torch.no_grad():
+        made = model.module.generate(tokenizer(text, return_tensors="pt").input_ids, do_sample=False, **options)
+    decoded: str = tokenizer.decode(made[0], skip_special_tokens=True)
+    return decoded.strip()
+
+
+def stored(family: Family, model: Model, folder: Path) -> Model:
+    """Save a model and restore it."""
+    chain, options = recipe.parse_chain("original"), dataclasses.asdict(family)
+    variant = Variant("m", "original", "t", "seq2seq", "tiny", "random", chain=chain, options=options)
+    artifact.save(model, family, artifact.methods_of(chain), variant, folder)
+    return artifact.restore(folder).model
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_scores_are_those_of_sacrebleu_on_what_transformers_generates(tmp_path: Path, beams: int) -> None:
+    import sacrebleu
+    from rouge_score.rouge_scorer import RougeScorer
+
+    family, model = loaded(beams=beams, most_tokens=40)
+    expected = [generated(model, text, max_new_tokens=40, num_beams=beams) for text in TEXTS]
+    targets = [f"{text[:-6]} etc." for text in expected]
+    rows = [f'"{text}","{target}"' for text, target in zip(TEXTS, (quoted(each) for each in targets), strict=True)]
+    (tmp_path / "a.csv").write_bytes("\n".join(["source,target", *rows]).encode())
+    samples = family.samples(model, "a.csv", tmp_path, None, 0)
+    answers = family.answers(model, [each.inputs for each in samples])
+    assert answers == expected
+    references = [each.reference for each in samples]
+    assert references == targets
+    found = {name: registry.build("metrics", name).compute(references, answers) for name in family.metrics}
+    assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(expected, [targets]).score)
+    assert found["chrf"] == pytest.approx(sacrebleu.corpus_chrf(expected, [targets]).score)
+    assert 0 < found["chrf"] < 100
+    scorer = RougeScorer(["rougeL"])
+    rouge = [scorer.score(*pair)["rougeL"].fmeasure for pair in zip(targets, expected, strict=True)]
+    assert found["rougeL"] == pytest.approx(sum(rouge) / len(rouge))
+
+
+def quoted(text: str) -> str:
+    return text.replace('"', '""')
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_neither_the_batch_nor_graphs_change_the_texts(name: str, beams: int) -> None:
+    family, model = loaded(name, beams=beams)
+    alone = [family.predict(model, [text])[0] for text in TEXTS]
+    assert len(set(alone)) > 1
+    assert family.predict(model, TEXTS) == alone
+    calls = {}
+    with torch.no_grad():
+        for key, graph in family.graphs(model).items():
+            traced = torch.jit.trace(graph.module, tuple(graph.inputs.values()), check_trace=False)
+            inputs = resized(graph, {"batch": 3, "tokens": 1, "past": 0, "source": 5})
+            assert close(traced(*inputs), graph.module(*inputs))
+            calls[key] = TorchCall(traced)
+    attached = family.attach(dataclasses.replace(model, module=None), calls)
+    assert family.predict(attached, TEXTS) == alone
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_timed_call_makes_so_many_tokens_whatever_they_are(name: str) -> None:
+    family, model = loaded(name, new_tokens=6)
+    model.assets["generation"].eos_token_id = list(range(ASCII))  # every token would be the last one
+    batch, stages = family.batch(model, 2, 0), list[str]()
+    with torch.no_grad():
+        last = family.run(model, batch, stages.append)
+        tokens = torch.zeros((2, 1), dtype=torch.long)
+        for _ in range(6):  # without a cache
+            logits = model.module(**batch, decoder_input_ids=tokens, use_cache=False).logits[:, -1]
+            tokens = torch.cat([tokens, logits.argmax(-1, keepdim=True)], 1)
+    assert stages == ["encoder", "first_token", *["token"] * 5]
+    torch.testing.assert_close(last, logits, rtol=1e-4, atol=1e-5)
+    assert family.forward(model, batch).shape == (2, 6, ASCII)
+
+
+def test_beams_are_the_models_own_where_nothing_is_said(tmp_path: Path) -> None:
+    family, model = loaded()
+    several, _ = loaded(beams=4)
+    greedy, _ = loaded(beams=1)
+    model.assets["generation"].num_beams = 4
+    own = family.predict(model, TEXTS)
+    assert own == several.predict(model, TEXTS)
+    assert own != greedy.predict(model, TEXTS)
+    assert family.predict(stored(family, model, tmp_path), TEXTS) == own
+
+
+def test_a_prefix_comes_first_and_a_text_ends() -> None:
+    family, model = loaded()
+    told, _ = loaded(prefix="translate: ")
+    assert told.predict(model, TEXTS) == family.predict(model, [f"translate: {text}" for text in TEXTS])
+    assert told.predict(model, TEXTS) != family.predict(model, TEXTS)
+    short, _ = loaded(most_tokens=2)
+    assert all(len(each.encode()) <= 2 for each in short.predict(model, TEXTS))
+    long, _ = loaded(most_tokens=10_000)
+    long.predict(model, ["x"])  # no more than the decoder has positions
+
+
+def test_pairs_are_read_by_their_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"translation": {"en": "a cat", "de": "eine Katze"}}\n')
+    (tmp_path / "b.csv").write_text("en,de\nx,\n")
+    family, model = loaded()
+    (sample,) = family.samples(model, "a.jsonl:source=translation.en,target=translation.de", tmp_path, None, 0)
+    assert (sample.inputs, sample.reference) == ("a cat", "eine Katze")
+    with pytest.raises(RecipeError, match=r"b\.csv has no column 'source'.*source=COLUMN"):
+        family.samples(model, "b.csv", tmp_path, None, 0)
+    with pytest.raises(RecipeError, match=r"b\.csv, row 2: de is empty"):
+        family.samples(model, "b.csv:source=en,target=de", tmp_path, None, 0)
+
+
+def test_texts_to_calibrate_on_are_not_those_that_are_scored(tmp_path: Path) -> None:
+    rows = [f"{chr(97 + index) * 5},y" for index in range(12)]
+    (tmp_path / "a.csv").write_text("\n".join(["source,target", *rows]))
+    family, model = loaded()
+    held = {each.inputs for each in family.samples(model, "a.csv", tmp_path, 6, 0)}
+    batches = family.calibration(model, 3, 0, size=2)
+    decode = model.assets["tokenizer"].batch_decode
+    drawn = {text for batch in batches for text in decode(batch["input_ids"], skip_special_tokens=True)}
+    assert len(drawn) == 6
+    assert not held & drawn
+    assert not model.cautions
+    family.forward(model, batches[0])
+
+
+def test_a_smaller_one_has_fewer_layers_in_the_decoder() -> None:
+    family, model = loaded()
+    student = family.student(model, 0.5)
+    counts = [(each.encoder_layers, each.decoder_layers) for each in (student.assets["config"], model.assets["config"])]
+    assert counts == [(1, 1), (1, 2)]
+
+
+def test_layers_of_t5_are_dropped_and_the_first_one_has_the_bias_of_positions(tmp_path: Path) -> None:
+    family, model = loaded("t5")
+    batch = family.batch(model, 2, 0)
+    with torch.no_grad():
+        for stack in stacks.stacks(model):
+            first, second = stack.layers(model)
+            for name, parameter in first.named_parameters():  # so that the first layer gives what it is given
+                if name.endswith(("o.weight", "wo.weight")):
+                    parameter.zero_()
+            assert "relative_attention_bias" not in dict(second.layer[0].SelfAttention.named_children())
+        before = family.forward(model, batch)
+        for stack in stacks.stacks(model):
+            stacks.keep_layers(model, stack, [1])
+        torch.testing.assert_close(family.forward(model, batch), before)
+        restored = stored(family, model, tmp_path)
+        torch.testing.assert_close(family.forward(restored, batch), before)
+    assert [restored.assets["config"].num_layers, restored.assets["config"].num_decoder_layers] == [1, 1]
+    family, model = loaded("t5")
+    assert len(family.student(model, 0.5).module.decoder.block) == 1

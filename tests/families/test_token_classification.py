@@ -1,0 +1,191 @@
+"""Tags of words: the same as by transformers' own example, whatever tokenizer, length and batch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mlflow_compress import registry
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.families import token_classification
+from mlflow_compress.sockets import Family, Model
+
+TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+BERT = {
+    "model_type": "bert",
+    "vocab_size": 300,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 64,
+    "initializer_range": 1.0,
+    "id2label": dict(enumerate(TAGS)),
+}
+SENTENCES = [["Anna", "lives", "in", "Rome", "."], ["Ola", "and", "Bo-Bo", "left"], ["Oslo"], ["We", "saw", "Nice"] * 4]
+
+
+def loaded(source: str = "tiny", weights: str = "random", **options: Any) -> tuple[Family, Model]:
+    family: Family = registry.build("families", "token_classification", {"architecture": BERT, **options})
+    return family, family.load(source, weights, Path(), 0)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder that save_pretrained wrote, with a tokenizer that parts words into letters."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    letters = [chr(number) for number in range(33, 127)]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{each}" for each in letters), "##nn", "##om"]
+    rules = Tokenizer(models.WordPiece({each: index for index, each in enumerate(vocabulary)}, unk_token="[UNK]"))
+    rules.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    rules.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    folder = tmp_path_factory.mktemp("bert")
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=rules, **names).save_pretrained(folder)
+    _, model = loaded()
+    model.module.save_pretrained(folder)
+    return folder
+
+
+def tagged_as_in_the_example(folder: Path, words: list[str]) -> list[str]:
+    """Tag a sentence as transformers' run_ner.py does: the first token of a word counts, the others are -100."""
+    from transformers import AutoModelForTokenClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    module = AutoModelForTokenClassification.from_pretrained(folder).eval()
+    encoded = tokenizer(words, is_split_into_words=True, truncation=True, max_length=64, return_tensors="pt")
+    with torch.no_grad():
+        best = module(input_ids=encoded["input_ids"]).logits[0].argmax(-1).tolist()
+    previous, found = None, []
+    for number, word in zip(best, encoded.word_ids(), strict=True):
+        if word is not None and word != previous:
+            found.append(module.config.id2label[number])
+        previous = word
+    return found
+
+
+def test_tags_and_scores_are_those_of_transformers_and_seqeval(saved: Path, tmp_path: Path) -> None:
+    from seqeval.metrics import f1_score, precision_score, recall_score
+
+    expected = [tagged_as_in_the_example(saved, words) for words in SENTENCES]
+    true = [[tag if index % 3 else "B-LOC" for index, tag in enumerate(tags)] for tags in expected]
+    rows = [{"words": words, "tags": tags} for words, tags in zip(SENTENCES, true, strict=True)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    family, model = loaded(str(saved), "auto")
+    samples = family.samples(model, "a.jsonl", tmp_path, None, 0)
+    assert [each.inputs for each in samples] == SENTENCES
+    answers = family.answers(model, [each.inputs for each in samples])
+    assert answers == expected
+    references = [each.reference for each in samples]
+    assert references == true
+    for name, reference in {"f1": f1_score, "precision": precision_score, "recall": recall_score}.items():
+        score = registry.build("metrics", f"seqeval_{name}").compute(references, answers)
+        assert 0 < score < 1
+        assert score == pytest.approx(reference(true, expected))
+
+
+def test_the_batch_does_not_change_the_tags(saved: Path) -> None:
+    family, model = loaded(str(saved), "auto")
+    sentences = SENTENCES * 6
+    assert family.predict(model, sentences) == [family.predict(model, [each])[0] for each in sentences]
+
+
+def test_a_text_is_parted_by_white_space(saved: Path) -> None:
+    family, model = loaded(str(saved), "auto")
+    assert family.predict(model, ["Anna  lives\nin Rome ."]) == family.predict(model, SENTENCES[:1])
+    assert family.predict(model, ["", []]) == [[], []]
+
+
+def test_long_sentences_are_tagged_in_halves(saved: Path) -> None:
+    family, model = loaded(str(saved), "auto")
+    words = [word for sentence in SENTENCES for word in sentence]
+    (tags,) = family.predict(model, [words])
+    middle = len(words) // 2
+    halves = family.predict(model, [words[:middle], words[middle:]])
+    assert tags == halves[0] + halves[1]
+    assert len(family.predict(model, [["x" * 100, "Rome"]])[0]) == 2  # a word that is too long itself
+
+
+def test_words_without_a_token_are_outside(saved: Path) -> None:
+    family, model = loaded(str(saved), "auto")
+    (tags,) = family.predict(model, [["Rome", "\u200b", "Rome"]])
+    assert len(tags) == 3
+
+
+def test_tokenizers_of_python_find_the_first_tokens_too() -> None:
+    _, model = loaded()
+    ids, firsts = token_classification._encode(model.assets["tokenizer"], ["ab", "c", "ü", "d"])
+    assert ids == [100, 101, 102, 198, 191, 103, 1]  # bytes and 3, and the end
+    assert firsts == [0, 2, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", "words,tags\nAnna sleeps,B-PER O\nNew York,B-LOC I-LOC\n"),
+        (
+            "a.jsonl",
+            '{"tokens": ["Anna", "sleeps"], "ner_tags": [1, 0]}\n{"tokens": ["New", "York"], "ner_tags": [3, 4]}\n',
+        ),
+        (
+            "a.conll",
+            "-DOCSTART- -X- O O\n\nAnna NNP I-NP B-PER\nsleeps VB I-VP O\n\n\nNew NNP I B-LOC\nYork NNP I I-LOC",
+        ),
+        ("a.txt", "Anna\tB-PER\r\nsleeps\tO\r\n\r\nNew\tB-LOC\r\nYork\tI-LOC\r\n"),
+    ],
+)
+def test_sentences_are_read_from_tables_and_from_conll(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_bytes(text.encode())
+    family, model = loaded()
+    samples = family.samples(model, name, tmp_path, None, 0)
+    assert [(each.inputs, each.reference) for each in samples] == [
+        (["Anna", "sleeps"], ["B-PER", "O"]),
+        (["New", "York"], ["B-LOC", "I-LOC"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("a.csv", "words,tags\nAnna sleeps,O\n", r"a\.csv, row 2: there are 2 words but 1 tags"),
+        ("a.csv", "words,tags\nAnna,B-ORG\n", r"row 2: the tag 'B-ORG' is none of the model's, which are O, B-PER"),
+        ("a.csv", "words,tags\nAnna,PER\n", r"the tag 'PER' .*labels=PER=TAG"),
+        ("a.csv", "words,tags\nAnna,9\n", r"the tag '9' is none"),
+        ("a.conll", "Anna B-PER\n\nBo\n", r"a\.conll, line 3: there is a word without a tag"),
+        ("a.jsonl", '{"words": 3, "tags": ["O"]}', r"line 1: words must be a list"),
+    ],
+)
+def test_sentences_that_make_no_sense_are_told(tmp_path: Path, name: str, text: str, why: str) -> None:
+    (tmp_path / name).write_text(text)
+    family, model = loaded()
+    with pytest.raises(RecipeError, match=why):
+        family.samples(model, name, tmp_path, None, 0)
+
+
+def test_tags_can_be_said(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("words,tags\nAnna sleeps,B-person O\n")
+    family, model = loaded()
+    (sample,) = family.samples(model, "a.csv:labels=B-person=B-PER|I-person=I-PER", tmp_path, None, 0)
+    assert sample.reference == ["B-PER", "O"]
+
+
+def test_sentences_to_calibrate_on_are_not_those_that_are_scored(tmp_path: Path) -> None:
+    lines = [f"{chr(97 + index) * 5},O" for index in range(12)]
+    (tmp_path / "a.csv").write_text("\n".join(["words,tags", *lines]))
+    family, model = loaded()
+    held = {each.inputs[0] for each in family.samples(model, "a.csv", tmp_path, 6, 0)}
+    batches = family.calibration(model, 3, 0, size=2)
+    decode = model.assets["tokenizer"].batch_decode
+    drawn = {text for batch in batches for text in decode(batch["input_ids"], skip_special_tokens=True)}
+    assert len(drawn) == 6
+    assert not held & drawn
+    assert not model.cautions
+    family.forward(model, batches[0])

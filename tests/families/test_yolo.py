@@ -1,0 +1,328 @@
+"""Against ultralytics' own validator, on a small labelled data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from ultralytics.models import YOLO
+from ultralytics.utils import LOGGER
+
+from mlflow_compress import artifact, likeness, registry, worker
+from mlflow_compress.data import detections
+from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
+from mlflow_compress.hf_evaluate import metrics_of
+from mlflow_compress.recipe import parse_chain
+from mlflow_compress.records import Variant
+from mlflow_compress.sockets import Family, Model
+
+SIDE = 64
+COUNT = 8
+TASKS = {"detect": "yolo11n.pt", "segment": "yolo11n-seg.pt", "classify": "yolo11n-cls.pt"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quiet() -> None:
+    LOGGER.setLevel("ERROR")
+
+
+def loaded(task: str, **options: Any) -> tuple[Family, Model]:
+    family: Family = registry.build("families", "yolo", {"image_size": SIDE, **options})
+    return family, family.load(TASKS[task], "random", Path(), 0)
+
+
+def photo(seed: int) -> Any:
+    generator = np.random.default_rng(seed)
+    height, width = generator.integers(30, 150, 2)
+    coarse = generator.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (int(width), int(height)), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope="module")
+def detector() -> tuple[Family, Model]:
+    """Give a detector of random weights that finds something everywhere, in a few classes."""
+    return tuned("detect")
+
+
+def tuned(task: str) -> tuple[Family, Model]:
+    """Let random weights tell images apart: as they are, every image has the same output."""
+    family, model = loaded(task)
+    generator = torch.Generator().manual_seed(1)
+    for layer in model.module.modules():
+        if isinstance(layer, torch.nn.Conv2d) and layer.weight.requires_grad is False:
+            fan_in = layer.weight[0].numel()
+            layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * (2.2 / fan_in) ** 0.5)
+    head = model.module.model[-1]
+    head.dfl.conv.weight.copy_(torch.arange(16.0).view(1, 16, 1, 1))
+    bins = -0.7 * torch.arange(16.0).repeat(4)  # distances to the sides: mostly short
+    likely = torch.where(torch.arange(80) % 20 == 0, -3.0, -30.0)  # four classes, and the others never
+    for branch, bias in (*((each, bins) for each in head.cv2), *((each, likely) for each in head.cv3)):
+        branch[-1].bias.copy_(bias)
+    return family, model
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory, detector: tuple[Family, Model]) -> Path:
+    """Write a data set whose true boxes are near some of those that the detector finds: scores are neither 0 nor 1."""
+    folder = tmp_path_factory.mktemp("boxes")
+    family, model = detector
+    generator = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for part in ("images", "labels"):
+            (folder / part / split).mkdir(parents=True)
+        for index in range(COUNT):
+            image = photo(index + 100 * (split == "train"))
+            path = folder / "images" / split / f"{index}.png"
+            cv2.imwrite(str(path), image)
+            height, width = image.shape[:2]
+            (found,) = family.answers(model, [str(path)])
+            numbers = {name: number for number, name in model.assets["names"].items()}
+            lines = []
+            for at in range(0, min(12, len(found["boxes"]) * (index % 4)), 3):
+                x1, y1, x2, y2 = np.clip(np.array(found["boxes"][at]) / ([width, height] * 2), 0, 1)
+                x1, y1, x2, y2 = np.clip(np.array([x1, y1, x2, y2]) + generator.normal(0, 0.02, 4), 0, 1).round(6)
+                lines.append(" ".join(map(str, [numbers[found["labels"][at]], x1, y1, x2, y1, x2, y2, x1, y2])))
+            if lines:
+                (folder / "labels" / split / f"{index}.txt").write_text("\n".join([*lines, lines[0]]))
+    names = "".join(f"  {number}: {name}\n" for number, name in model.assets["names"].items())
+    (folder / "data.yaml").write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n{names}")
+    return folder
+
+
+def validated(model: Model, task: str, data: Path, folder: Path) -> dict[str, float]:
+    """Give what ultralytics' own validator makes of a model."""
+    yolo: Any = YOLO(TASKS[task].replace(".pt", ".yaml"), task=task)
+    yolo.model = model.module
+    yolo.model.args = {"task": task}
+    found = yolo.val(
+        data=str(data),
+        imgsz=SIDE,
+        rect=False,
+        batch=1,
+        plots=False,
+        verbose=False,
+        device="cpu",
+        project=str(folder),
+    )
+    return dict(found.results_dict)
+
+
+def scores(family: Family, model: Model, data: str, folder: Path, *names: str) -> dict[str, float]:
+    samples = family.samples(model, data, folder, None, 0)
+    predictions = family.answers(model, [each.inputs for each in samples])
+    references = [each.reference for each in samples]
+    return {name: metric.compute(references, predictions) for name, metric in metrics_of(names, folder).items()}
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_boxes_score_as_ultralytics_does(task: str, detector: tuple[Family, Model], data: Path, tmp_path: Path) -> None:
+    family, model = detector if task == "detect" else tuned(task)
+    own = scores(family, model, "data.yaml", data, *type(family).metrics)
+    told = validated(model, task, data / "data.yaml", tmp_path)
+    wanted = {
+        "map50": told["metrics/mAP50(B)"],
+        "map50_95": told["metrics/mAP50-95(B)"],
+        "box_precision": told["metrics/precision(B)"],
+        "box_recall": told["metrics/recall(B)"],
+    }
+    assert own == pytest.approx(wanted, abs=1e-3)
+    if task == "detect":
+        assert 0.05 < own["map50_95"] < own["map50"] < 0.95
+
+
+def test_a_classifier_scores_as_ultralytics_does(tmp_path: Path) -> None:
+    family, model = loaded("classify")
+    names = model.assets["names"]
+    answered = {index: family.answers(model, [photo(index)])[0] for index in range(12)}
+    numbers = {name: number for number, name in names.items()}
+    for index, ranking in answered.items():
+        label = ranking[0] if index % 3 == 0 else ranking[3] if index % 3 == 1 else names[0]
+        folder = tmp_path / "data" / "val" / f"{numbers[label]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{index}.png"), photo(index))
+    shutil.copytree(tmp_path / "data" / "val", tmp_path / "data" / "train")  # the validator asks for one
+    model.module.names = {number: str(number) for number in names}
+    model.assets["names"] = dict(model.module.names)
+    own = scores(family, model, "data:split=val", tmp_path, "accuracy", "top5_accuracy")
+    told = validated(model, "classify", tmp_path / "data", tmp_path)
+    wanted = {"accuracy": told["metrics/accuracy_top1"], "top5_accuracy": told["metrics/accuracy_top5"]}
+    assert own == pytest.approx(wanted, abs=1e-3)
+    assert 0 < own["accuracy"] < own["top5_accuracy"] < 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_outlines_and_labels(task: str) -> None:
+    family, model = loaded(task) if task == "classify" else tuned(task)
+    (found,) = family.predict(model, [photo(3)])
+    if task == "classify":
+        assert found in model.assets["names"].values()
+        assert family.classes(model) == 1000
+        return
+    assert len(found["boxes"]) == len(found["scores"]) == len(found["labels"])
+    assert ("outlines" in found) == (task == "segment")
+    assert len(found.get("outlines", found["boxes"])) == len(found["boxes"])
+
+
+def test_calibration_is_the_training_split(detector: tuple[Family, Model], data: Path) -> None:
+    family, model = detector
+    (data / "images" / "train" / "copy.png").write_bytes((data / "images" / "val" / "0.png").read_bytes())
+    family.samples(model, "data.yaml", data, None, 0)
+    batches = family.calibration(model, 3, 0, size=4)
+    assert [batch.shape for batch in batches] == [(4, 3, SIDE, SIDE)] * 3
+    assert not model.cautions
+    drawn = detections.training("data.yaml", data, frozenset(), 99, 0)
+    assert len(set(drawn)) == COUNT + 1
+    held_out = frozenset(row.values["image"].digest() for row in detections.read("data.yaml", data, None, 0)[0].rows)
+    kept = detections.training("data.yaml", data, held_out, 99, 0)
+    assert len(kept) == 99
+    assert {path.name for path in set(kept)} == {f"{index}.png" for index in range(COUNT)}
+    assert {path.parent.name for path in kept} == {"train"}
+
+
+def test_without_training_images_calibration_is_random_and_says_so(detector: tuple[Family, Model], data: Path) -> None:
+    family, model = detector
+    text = (data / "data.yaml").read_text().replace("train: images/train\n", "")
+    (data / "untrained.yaml").write_text(text)
+    family.samples(model, "untrained.yaml", data, None, 0)
+    family.calibration(model, 1, 0)
+    assert [caution.code for caution in model.cautions] == ["random_calibration"]
+    model.cautions.clear()
+
+
+def test_a_limit_takes_a_part(detector: tuple[Family, Model], data: Path) -> None:
+    family, model = detector
+    every = [each.inputs for each in family.samples(model, "data.yaml", data, None, 0)]
+    digest = model.facts["data_digest"]
+    few = [each.inputs for each in family.samples(model, "data.yaml", data, 5, 0)]
+    assert len(every) == COUNT
+    assert len(few) == 5
+    assert set(few) < set(every)
+    assert few == [each.inputs for each in family.samples(model, "data.yaml", data, 6, 0)][:5]
+    assert model.facts["data_digest"] != digest
+    assert model.facts["data_source"] == "data.yaml:split=val"
+
+
+# The data set's form
+
+
+def write(folder: Path, labels: str | None = "0 0.5 0.5 0.2 0.4", more: str = "") -> Path:
+    (folder / "images").mkdir()
+    (folder / "labels").mkdir()
+    cv2.imwrite(str(folder / "images" / "a.png"), np.zeros((40, 80, 3), dtype=np.uint8))
+    if labels is not None:
+        (folder / "labels" / "a.txt").write_text(labels)
+    (folder / "d.yaml").write_text(f"val: images\nnames: [cat, dog]\n{more}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("labels", "boxes"),
+    [
+        ("0 0.5 0.5 0.2 0.4\n1 0.25 0.5 0.5 1\n", [[0, 0.4, 0.3, 0.6, 0.7], [1, 0, 0, 0.5, 1]]),
+        ("1 0.1 0.2 0.5 0.2 0.3 0.9", [[1, 0.1, 0.2, 0.5, 0.9]]),
+        ("\ufeff0 0.5 0.5 0.2 0.4\n\n0 0.5 0.5 0.2 0.4", [[0, 0.4, 0.3, 0.6, 0.7]]),
+    ],
+)
+def test_boxes_and_outlines_are_read(tmp_path: Path, labels: str, boxes: list[list[float]]) -> None:
+    table, names = detections.read("d.yaml", write(tmp_path, labels), None, 0)
+    assert names == {0: "cat", 1: "dog"}
+    assert table.rows[0].values["image"].size == (80, 40)
+    assert table.rows[0].values["boxes"] == [pytest.approx(box) for box in boxes]
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ("0 0.5 0.5 0.2", "line 1: a box is four numbers"),
+        ("0 0.5 0.5 0.2 0.1\n0 x 0 0 0", "line 2: '0 x 0 0 0' are not all numbers"),
+        ("2 0.5 0.5 0.2 0.4", "there is no class 2"),
+        ("0.5 0.5 0.5 0.2 0.4", "there is no class 0.5"),
+        ("0 50 50 20 40", "from 0 to 1"),
+        (None, "has a box"),
+    ],
+)
+def test_labels_that_are_none_are_told(tmp_path: Path, labels: str | None, told: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(told)):
+        detections.read("d.yaml", write(tmp_path, labels), None, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "told"),
+    [
+        ("val: gone\nnames: [a]", "d.yaml", "not there"),
+        ("names: [a]", "d.yaml", "has no split 'test'"),
+        ("val: images\nnames: [a]", "d.yaml:split=train", "has no split 'train'"),
+        ("val: images", "d.yaml", "is no data.yaml"),
+        ("[1, 2]", "d.yaml", "is no data.yaml"),
+        ("a: [", "d.yaml", "is no data.yaml"),
+        ("", "gone.yaml", "not there"),
+        ("", "images", "is none"),
+    ],
+)
+def test_descriptions_that_are_none_are_told(tmp_path: Path, text: str, data: str, told: str) -> None:
+    write(tmp_path)
+    (tmp_path / "d.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=re.escape(told)):
+        detections.read(data, tmp_path, None, 0)
+
+
+def test_the_test_split_is_taken_where_it_has_labels(tmp_path: Path) -> None:
+    write(tmp_path, more="test: held.txt")
+    (tmp_path / "held.txt").write_text("./other/b.png\n")
+    (tmp_path / "other").mkdir()
+    cv2.imwrite(str(tmp_path / "other" / "b.png"), np.zeros((9, 9, 3), dtype=np.uint8))
+    assert detections.read("d.yaml", tmp_path, None, 0)[0].source == "d.yaml:split=val"
+    (tmp_path / "other" / "b.txt").write_text("1 0.5 0.5 1 1")
+    assert detections.read("d.yaml", tmp_path, None, 0)[0].source == "d.yaml"
+
+
+def test_code_in_a_description_is_not_run(tmp_path: Path) -> None:
+    write(tmp_path, more=f"download: open('{tmp_path}/run', 'w')\n")
+    detections.read("d.yaml", tmp_path, None, 0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_classes_of_the_data_are_the_models(tmp_path: Path, detector: tuple[Family, Model]) -> None:
+    family, trained = detector
+    assets = {**trained.assets, "names": {0: "person", 1: "dog", 2: "cat"}}
+    model = dataclasses.replace(trained, assets=assets, facts={})
+    (sample,) = family.samples(model, "d.yaml", write(tmp_path), None, 0)
+    assert sample.reference["labels"] == ["cat"]  # number 0 of the data, 2 of the model
+    assert sample.reference["boxes"] == [pytest.approx([32, 12, 48, 28])]
+    (tmp_path / "d.yaml").write_text("val: images\nnames: [cat, unicorn]")
+    with pytest.raises(RecipeError, match="they do not match"):
+        family.samples(model, "d.yaml", tmp_path, None, 0)
+    (tmp_path / "d.yaml").write_text("val: images\nnames: [katze, hund, pferd]")  # as many: by their numbers
+    (sample,) = family.samples(model, "d.yaml", tmp_path, None, 0)
+    assert sample.reference["labels"] == ["person"]
+
+
+@pytest.mark.parametrize("task", ["segment", "classify"])
+@pytest.mark.parametrize("chain", ["bf16", "onnx", "torchscript", "int8_weight_only", "prune_structured"])
+def test_what_is_restored_is_what_was_saved(task: str, chain: str, tmp_path: Path) -> None:
+    options = {"image_size": SIDE}
+    variant = Variant("y", chain, "t", "yolo", TASKS[task], "random", chain=parse_chain(chain), options=options)
+    if chain == "prune_structured":
+        with pytest.raises(Unsupported, match="no segmenter or classifier"):
+            worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
+        return
+    worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
+    restored = artifact.restore(tmp_path / worker.MODEL_FOLDER)
+    likeness.compare(restored.family, restored.model, variant, tmp_path / worker.OUTPUTS, "cpu")
+    assert len(restored.family.predict(restored.model, [photo(0), photo(1)])) == 2
+    with torch.inference_mode():
+        for call in restored.family.around(restored.model, 2, 0).values():
+            call()
+
+
+def test_other_tasks_are_refused() -> None:
+    with pytest.raises(WeightsError, match="PoseModel"):
+        registry.build("families", "yolo").load("yolo11n-pose.pt", "random", Path(), 0)

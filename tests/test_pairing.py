@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlflow_compress import pairing, recipe, registry, scores
+from mlflow_compress.quality import STATISTICS
+from mlflow_compress.records import Result, Variant
+
+COUNT = 200
+
+
+def result(folder: Path, method: str, right: Any, digest: str = "abc", **changes: Any) -> Result:
+    """Make a result whose scoring left statistics in the folder."""
+    folder.mkdir(exist_ok=True)
+    answers = [int(each) for each in right]
+    found = scores.score({"accuracy": registry.build("metrics", "accuracy")}, [1] * len(answers), answers, seed=0)
+    scores.write(found.statistics(), folder / STATISTICS)
+    variant = Variant(
+        "m", method, "t", "python", "m.py", data="own", chain=recipe.parse_chain(method), metrics=("accuracy",)
+    )
+    variant = dataclasses.replace(variant, **changes)
+    return Result(variant, "ok", measurements=found.numbers(), facts={"data_digest": digest})
+
+
+@pytest.fixture
+def right() -> Any:
+    return np.random.default_rng(0).random(COUNT) < 0.8
+
+
+def test_a_variant_is_paired_with_its_original(tmp_path: Path, right: Any) -> None:
+    originals = pairing.Originals()
+    original = result(tmp_path, "original", right)
+    assert originals.pair(original, tmp_path) == original
+    worse = right.copy()
+    worse[np.flatnonzero(right)[:20]] = False
+    found = originals.pair(result(tmp_path, "fp16", worse, batch_size=4), tmp_path)
+    numbers = {name: value for name, value in found.measurements.items() if "difference" in name}
+    assert numbers["quality/accuracy_difference"] == pytest.approx(-20 / COUNT)
+    low, high = numbers["quality/accuracy_difference_low"], numbers["quality/accuracy_difference_high"]
+    # the difference is a share of samples: its standard error is known
+    error = np.sqrt(0.1 * 0.9 / COUNT)
+    assert (low, high) == pytest.approx((-0.1 - 1.96 * error, -0.1 + 1.96 * error), abs=0.01)
+    assert found.facts["significant.accuracy"] == "yes"
+
+
+def test_noise_is_not_significant(tmp_path: Path, right: Any) -> None:
+    originals = pairing.Originals()
+    originals.pair(result(tmp_path, "original", right), tmp_path)
+    other = right.copy()
+    other[np.flatnonzero(right)[:4]] = False
+    other[np.flatnonzero(~right)[:3]] = True
+    found = originals.pair(result(tmp_path, "fp16", other), tmp_path)
+    assert found.measurements["quality/accuracy_difference"] == pytest.approx(-1 / COUNT)
+    assert found.facts["significant.accuracy"] == "no"
+    same = originals.pair(result(tmp_path, "bf16", right), tmp_path)
+    assert same.measurements["quality/accuracy_difference_low"] == 0
+    assert same.facts["significant.accuracy"] == "no"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"digest": "other"}, {"options": {"tokens": 2}}, {"model": "n"}, {"seed": 1}, {"metrics": ("f1",)}, {"limit": 5}],
+)
+def test_other_samples_are_not_paired(tmp_path: Path, right: Any, changes: dict[str, Any]) -> None:
+    originals = pairing.Originals()
+    originals.pair(result(tmp_path, "original", right), tmp_path)
+    found = originals.pair(result(tmp_path, "fp16", right, **changes), tmp_path)
+    assert not [name for name in (*found.measurements, *found.facts) if "differ" in name or "significant" in name]
+
+
+def test_scoring_that_was_cut_is_not_paired(tmp_path: Path, right: Any) -> None:
+    originals = pairing.Originals()
+    originals.pair(result(tmp_path, "original", right), tmp_path)
+    found = originals.pair(result(tmp_path, "fp16", right[:150]), tmp_path)
+    assert "quality/accuracy_difference" not in found.measurements
+
+
+def test_what_was_not_scored_is_left_as_it_is(tmp_path: Path) -> None:
+    variant = Variant("m", "fp16", "t", "python", "m.py")
+    unscored = Result(variant, "ok")
+    assert pairing.Originals().pair(unscored, tmp_path) is unscored

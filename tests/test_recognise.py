@@ -1,0 +1,182 @@
+"""Models without a recipe: which family serves them, and what is said where none does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+
+from mlflow_compress import hub, recipe
+from mlflow_compress.errors import RecipeError, UnknownName, WeightsError
+from mlflow_compress.recognise import Recognised, recognise
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is cached, and nobody answers, unless a test says otherwise."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda source, file: None)
+    monkeypatch.setattr(hub, "_ask", lambda endpoint: f"{endpoint} can't be reached (no network)")
+
+
+def config(folder: Path, **fields: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(fields))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("cls", "kind", "family"),
+    [
+        ("DistilBertForSequenceClassification", "distilbert", "text_classification"),
+        ("BertForTokenClassification", "bert", "token_classification"),
+        ("ViTForImageClassification", "vit", "image_classification"),
+        ("LlamaForCausalLM", "llama", "causal_lm"),
+        ("GPT2LMHeadModel", "gpt2", "causal_lm"),
+        ("WhisperForConditionalGeneration", "whisper", "asr"),
+        ("T5ForConditionalGeneration", "t5", "seq2seq"),
+        ("BartForConditionalGeneration", "bart", "seq2seq"),
+        ("MarianMTModel", "marian", "seq2seq"),
+    ],
+)
+def test_the_family_is_that_of_the_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cls: str, kind: str, family: str
+) -> None:
+    folder = config(tmp_path / "mine", architectures=[cls], model_type=kind)
+    assert recognise(str(folder)) == Recognised("mine", family, str(folder))
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda source, file: str(folder / file))
+    assert recognise("org/name") == Recognised("org/name", family, "org/name")
+    assert recognise("gpt2") == Recognised("gpt2", family, "gpt2")
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (
+            {"architectures": ["BertForMaskedLM"], "model_type": "bert"},
+            "is a BertForMaskedLM, and no family serves that",
+        ),
+        ({"architectures": ["BertModel"], "model_type": "bert"}, "is a BertModel"),
+        ({"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava"}, "is a LlavaForConditional"),
+        ({"model_type": "bert"}, "a model of type 'bert' whose config.json names no class"),
+        ({}, "no model of transformers"),
+    ],
+)
+def test_what_no_family_serves_is_told(tmp_path: Path, fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(RecipeError, match=told) as error:
+        recognise(str(config(tmp_path / "mine", **fields)))
+    assert "ForTokenClassification" in str(error.value)
+    assert "--family" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "source"),
+    [
+        ("yolo11s", "yolo11s", "yolo11s.pt"),
+        ("yolov8n.pt", "yolov8n", "yolov8n.pt"),
+        ("yolov5n6u", "yolov5n6u", "yolov5n6u.pt"),
+        ("yolov3-tinyu", "yolov3-tinyu", "yolov3-tinyu.pt"),
+        ("yolo26x", "yolo26x", "yolo26x.pt"),
+        ("yolo11n-cls", "yolo11n-cls", "yolo11n-cls.pt"),
+        ("yolo11n-seg.pt", "yolo11n-seg", "yolo11n-seg.pt"),
+    ],
+)
+def test_names_of_ultralytics_are_known(name: str, model: str, source: str) -> None:
+    assert recognise(name) == Recognised(model, "yolo", source)
+
+
+def test_files_are_told_by_their_suffix(tmp_path: Path) -> None:
+    for name in ("best.pt", "small.gguf"):
+        (tmp_path / name).touch()
+    assert recognise(str(tmp_path / "best.pt")) == Recognised("best", "yolo", str(tmp_path / "best.pt"))
+    assert recognise(str(tmp_path / "small.gguf")) == Recognised("small", "causal_lm", str(tmp_path / "small.gguf"))
+    assert recognise(str(tmp_path)) == Recognised(tmp_path.name, "causal_lm", str(tmp_path))
+    assert recognise(str(tmp_path / "gone.pt")) is None
+
+
+def test_libraries_of_image_classifiers_are_named() -> None:
+    assert recognise("torchvision:resnet18") == Recognised("resnet18", "image_classification", "torchvision:resnet18")
+    assert recognise("timm:vit_tiny") == Recognised("vit_tiny", "image_classification", "timm:vit_tiny")
+
+
+def test_what_mlflow_keeps_is_named_by_its_uri_or_folder(tmp_path: Path) -> None:
+    assert recognise("models:/tree/1") == Recognised("tree/1", "mlflow_model", "models:/tree/1")
+    assert recognise("runs:/abc/model") == Recognised("abc/model", "mlflow_model", "runs:/abc/model")
+    (tmp_path / "MLmodel").touch()
+    assert recognise(str(tmp_path)) == Recognised(tmp_path.name, "mlflow_model", str(tmp_path))
+
+
+def test_a_folder_without_a_configuration_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"no config\.json in .*save_pretrained"):
+        recognise(str(tmp_path))
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(WeightsError, match="can't be read"):
+        recognise(str(tmp_path))
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(WeightsError, match="no mapping"):
+        recognise(str(tmp_path))
+
+
+def test_without_a_network_the_kind_of_a_hub_model_cannot_be_told() -> None:
+    with pytest.raises(WeightsError, match=r"org/name is can't be told: .*no network.*config\.json") as told:
+        recipe.read("org/name")
+    assert told.value.exit_code == 3
+    assert "\n" not in str(told.value)
+
+
+def test_what_the_hub_refuses_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: str, file: str) -> str:
+        raise OSError(f"404: there is no {source}")
+
+    monkeypatch.setattr(hub, "_ask", lambda endpoint: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
+    with pytest.raises(WeightsError, match="The configuration of org/name can't be read: 404"):
+        recognise("org/name")
+
+
+def test_the_hub_is_asked_for_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = config(tmp_path, architectures=["BertForTokenClassification"], model_type="bert")
+    monkeypatch.setattr(hub, "_ask", lambda endpoint: None)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda source, file: str(folder / file))
+    found = recipe.read("dslim/bert-large-NER")
+    assert (found.name, found.family, found.source) == ("dslim/bert-large-NER", "token_classification", found.name)
+    assert found.metrics == ("seqeval_f1", "seqeval_precision", "seqeval_recall")
+    assert [name for name, _ in found.variants] == ["original"]
+    assert found.data is None
+
+
+@pytest.mark.parametrize("name", ["distilbrt", "yolo11q", "yolo11", "gpt2", "no such", "a/b/c", "../x", "", "."])
+def test_other_names_are_unknown(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError) as told:
+        recipe.read(name)
+    if name == "distilbrt":
+        assert isinstance(told.value, UnknownName)
+        assert told.value.nearest == "distilbert"
+
+
+def test_the_family_can_be_said(tmp_path: Path) -> None:
+    found = recipe.read("org/name", "text_classification")
+    assert (found.family, found.source) == ("text_classification", "org/name")
+    folder = config(tmp_path / "mine", architectures=["BertForMaskedLM"])
+    assert recipe.read(str(folder), "token_classification").family == "token_classification"
+    with pytest.raises(UnknownName, match="Did you mean 'yolo'"):
+        recipe.read("org/name", "yol")
+    with pytest.raises(RecipeError, match="leave out --family"):
+        recipe.read("distilbert", "text_classification")
+
+
+def test_random_weights_take_the_architecture_of_the_folder(tmp_path: Path) -> None:
+    from mlflow_compress import registry
+
+    fields = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    folder = config(
+        tmp_path / "mine", architectures=["BertForTokenClassification"], model_type="bert", vocab_size=300, **fields
+    )
+    found = recipe.read(str(folder))
+    family = registry.build("families", found.family)
+    model = family.load(found.source, "random", found.folder, 0)
+    assert (model.weights, model.assets["config"].hidden_size) == ("random", 16)

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from mlflow import MlflowClient
+
+from mlflow_compress import quality, recipe, rescore, scores
+from mlflow_compress.bench import main
+from mlflow_compress.errors import CompressError, RecipeError, StoreError
+from mlflow_compress.quality import PREDICTIONS, STATISTICS
+from mlflow_compress.records import Budget, Result, Variant
+from mlflow_compress.sockets import Model, Sample
+from mlflow_compress.store import Store
+
+REFERENCES = ["the cat sat", "on the mat", "a dog", "barked at night"] * 5
+PREDICTIONS_OF = {reference: reference for reference in REFERENCES} | {"a dog": "the dog", "on the mat": "on mat"}
+
+
+class Echo:
+    """A family that answers what a table says."""
+
+    def __init__(self, answers: dict[Any, Any] | None = None) -> None:
+        self.table = PREDICTIONS_OF if answers is None else answers
+
+    def kinds(self, model: Model) -> tuple[str, ...]:
+        return ("texts",)
+
+    def samples(self, *_: Any) -> list[Sample]:
+        return [Sample(each, each) for each in REFERENCES]
+
+    def answers(self, model: Model, inputs: list[Any]) -> list[Any]:
+        return [self.table[each] for each in inputs]
+
+
+def variant_of(*metrics: str, family: str = "asr", seed: int = 3) -> Variant:
+    return Variant(
+        "m", "fp16", "t", family, "x", data="d", metrics=metrics, seed=seed, chain=recipe.parse_chain("fp16")
+    )
+
+
+def logged(store: Store, folder: Path, *metrics: str, keep: bool = True) -> tuple[str, dict[str, float]]:
+    variant = variant_of(*metrics)
+    part = quality.score(Echo(), Model(None), variant, folder, lambda *_: None)
+    files = {name: (folder / name).read_bytes() for name in (PREDICTIONS, STATISTICS)} if keep else {}
+    run_id = store.start(store.experiment_id("rescored"), "m fp16", {})
+    store.log(run_id, Result(variant, "ok", measurements=part.measurements, facts=part.facts), {}, "", files)
+    store.end(run_id, succeeded=True)
+    return run_id, dict(part.measurements)
+
+
+def test_the_runs_own_metrics_come_out_the_same(store: Store, tmp_path: Path) -> None:
+    run_id, before = logged(store, tmp_path, "wer", "cer")
+    rescored = rescore.of_run(store, run_id, (), log=False)
+    assert rescored.found.numbers() == before
+    assert [line.endswith("(n=20; as logged)") for line in rescored.lines()] == [True, True]
+    assert rescored.lines()[0].startswith("wer: 0.181818 [")
+
+
+def test_new_metrics_are_as_if_they_had_been_scored_at_once(store: Store, tmp_path: Path) -> None:
+    run_id, _ = logged(store, tmp_path, "wer")
+    _, wanted = logged(store, tmp_path, "wer", "cer_normalized", "chrf")
+    rescored = rescore.of_run(store, run_id, ("cer_normalized", "chrf"), log=True)
+    assert rescored.found.numbers().items() <= wanted.items()
+    run = store.run(run_id)
+    assert {name: value for name, value in run.metrics.items() if name.startswith("quality/")} == wanted
+    assert run.tags["compress.protocol.chrf"] == rescored.found.protocols()["chrf"]
+    assert run.lifecycle == "FINISHED"
+    kept = store.read(run_id, STATISTICS)
+    assert kept is not None
+    (tmp_path / "again.npz").write_bytes(kept)
+    statistics, expected = scores.read(tmp_path / "again.npz"), scores.read(tmp_path / STATISTICS)
+    assert set(statistics) == {"wer", "cer_normalized", "chrf"}
+    assert all(np.array_equal(statistics[name].values, expected[name].values) for name in statistics)
+
+
+def test_without_log_the_run_stays_as_it_was(store: Store, tmp_path: Path) -> None:
+    run_id, before = logged(store, tmp_path, "wer")
+    assert rescore.of_run(store, run_id, ("chrf",), log=False).lines()[0].endswith("; new)")
+    assert set(store.run(run_id).metrics) == set(before)
+
+
+def test_a_number_that_differs_is_told(store: Store, tmp_path: Path) -> None:
+    run_id, _ = logged(store, tmp_path, "wer")
+    MlflowClient(store.uri).log_metric(run_id, "quality/wer", 0.5)
+    assert "; logged: 0.5)" in rescore.of_run(store, run_id, (), log=False).lines()[0]
+
+
+def test_what_can_not_be_rescored(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="nonesuch"):
+        rescore.of_run(store, "nonesuch", (), log=False)
+    bare = store.start(store.experiment_id("rescored"), "someone's", {})
+    with pytest.raises(StoreError, match="none of compress-bench"):
+        rescore.of_run(store, bare, (), log=False)
+    without, _ = logged(store, tmp_path, "wer", keep=False)
+    with pytest.raises(StoreError, match="kept no predictions"):
+        rescore.of_run(store, without, (), log=False)
+    run_id, _ = logged(store, tmp_path, "wer")
+    with pytest.raises(RecipeError, match=r"accuracy takes labels, but the model gives texts.*wer_normalized"):
+        rescore.of_run(store, run_id, ("accuracy",), log=False)
+    with pytest.raises(RecipeError, match="Did you mean 'chrf'"):
+        rescore.of_run(store, run_id, ("chrff",), log=False)
+
+
+def table(path: Path, *rows: tuple[Any, Any]) -> Path:
+    path.write_text(json.dumps({"columns": ["reference", "prediction"], "data": rows}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("metric", "row", "fits"),
+    [
+        ("wer", ("a b", "a c"), True),
+        ("wer", (1, 0), False),
+        ("accuracy", (1, [0, 1]), True),
+        ("accuracy", ("x", {"nll": 1.0}), False),
+        ("perplexity", ("a b", {"nll": 2.0, "tokens": 2}), True),
+        ("perplexity", ("a b", "a c"), False),
+        ("seqeval_f1", (["O", "B-x"], ["O", "B-x"]), True),
+        ("seqeval_f1", ("O", "O"), False),
+        ("map50", ("x", "y"), False),
+        (
+            "map50",
+            ({"boxes": [[0, 0, 9, 9]], "labels": [0]}, {"boxes": [[0, 0, 9, 9]], "labels": [0], "scores": [0.9]}),
+            True,
+        ),
+    ],
+)
+def test_a_file_is_scored_by_what_takes_it(tmp_path: Path, metric: str, row: tuple[Any, Any], fits: bool) -> None:
+    path = table(tmp_path / PREDICTIONS, row)
+    if fits:
+        assert list(rescore.of_file(path, (metric,)).found.by_name) == [metric]
+    else:
+        with pytest.raises(RecipeError, match=f"{metric} takes"):
+            rescore.of_file(path, (metric,))
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "no json", '{"data": [1]}', '{"data": [[1]]}', '{"data": []}'])
+def test_a_file_that_is_no_table(tmp_path: Path, text: str) -> None:
+    (tmp_path / PREDICTIONS).write_text(text)
+    with pytest.raises(CompressError):
+        rescore.of_file(tmp_path / PREDICTIONS, ("accuracy",))
+
+
+def test_arrays_of_a_models_own_predict_are_kept_as_numbers(tmp_path: Path) -> None:
+    family = Echo({each: np.array([[1, 2]]) if each == "a dog" else np.int64(1) for each in REFERENCES})
+    (tmp_path / PREDICTIONS).write_text(quality._table([1, 2], family.answers(Model(None), ["a dog", "the cat sat"])))
+    assert quality.read_predictions((tmp_path / PREDICTIONS).read_text()) == ([1, 2], [[[1, 2]], 1])
+
+
+def test_the_command(store: Store, tmp_path: Path) -> None:
+    run_id, before = logged(store, tmp_path, "wer")
+
+    def command(*words: str) -> Any:
+        return CliRunner().invoke(main, ["rescore", *words])
+
+    told = command(run_id, "--tracking-uri", store.uri, "--json")
+    assert json.loads(told.stdout) == before
+    assert command(run_id, "--tracking-uri", store.uri, "--metric", "chrf").stdout.startswith("chrf: ")
+    assert command(str(tmp_path / PREDICTIONS), "--metric", "wer").stdout.startswith("wer: 0.181818 [")
+    assert command(str(tmp_path / PREDICTIONS)).exit_code == 2
+    assert command(str(tmp_path / PREDICTIONS), "--metric", "wer", "--log").exit_code == 2
+    assert command("nonesuch", "--tracking-uri", store.uri).exit_code == 4
+
+
+# What scoring leaves
+
+
+def test_scoring_stops_when_the_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter(range(1000))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(now)))  # each look at the clock takes a second
+    monkeypatch.setattr(quality, "_AT_ONCE", 3)
+    variant = Variant("m", "fp16", "t", "asr", "x", data="d", metrics=("wer",), budget=Budget(score_seconds=1.5))
+    told: list[int] = []
+    part = quality.score(Echo(), Model(None), variant, tmp_path, lambda done, total, left: told.append(done))
+    assert told == [3, 6]
+    assert part.measurements["quality/samples"] == 6
+    cut = next(caution for caution in part.cautions if caution.code == "scoring_cut")
+    assert "the first 6 of 20 samples" in cut.message
+    assert quality.read_predictions((tmp_path / PREDICTIONS).read_text())[0] == REFERENCES[:6]
+    assert scores.read(tmp_path / STATISTICS)["wer"].values.shape[0] == 6
+
+
+def test_the_predictions_and_the_data_are_in_the_run(store: Store, tmp_path: Path) -> None:
+    run_id, _ = logged(store, tmp_path, "wer")
+    kept = store.read(run_id, PREDICTIONS)
+    assert kept is not None
+    references, predictions = quality.read_predictions(kept.decode())
+    assert references == REFERENCES
+    assert predictions == [PREDICTIONS_OF[each] for each in REFERENCES]
+    run = MlflowClient(store.uri).get_run(run_id)
+    assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [{"path": PREDICTIONS, "type": "table"}]
+    assert run.inputs is not None
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, len(used.dataset.digest)) == ("d", 16)
+    assert used.dataset.digest == run.data.tags["compress.data_digest"]
+    assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "evaluation")]
+
+
+def test_a_metric_that_takes_other_predictions_is_refused_before_anything_is_predicted(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="accuracy takes labels, but the model gives texts"):
+        quality.score(Echo({}), Model(None), variant_of("accuracy"), tmp_path, lambda *_: None)
