@@ -34,7 +34,7 @@ def find(quick: bool) -> Finding:
             folder.mkdir()
             run([sys.executable, "-c", _OPEN], folder, _environment(folder))
         warmup = 6  # of the very first script, should it come first
-        for number in range(1, (1 if quick else 4) + 1):
+        for number in range(1, (1 if quick else 2) + 1):
             ours_first = number % 2 == 1
             if ours_first:
                 ours, warmup = _ours(folders["ours"], calls)
