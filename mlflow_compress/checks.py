@@ -24,6 +24,7 @@ _FAULT_SECONDS = 1e-6  # to hand out a page of 4 KiB and clear it: half of that 
 _FAULT_SHARE = 0.10
 _SLOW_CLOCK = 0.95
 _TINY_SAMPLE = 100
+_MANY = 10  # from where a decimal says nothing
 
 
 def timing(seen: Timing, group: str) -> list[Caution]:
@@ -43,12 +44,14 @@ def usage(used: Usage, calls: int, threads: int, group: str) -> list[Caution]:
     found = []
     per_second = used.switches / used.wall_s / threads
     share = used.cpu_s / (used.wall_s * threads)
+    often = used.switches / calls
+    digits = 0 if often >= _MANY else 1
     if group == "cpu" and per_second > _SWITCHES_PER_SECOND and share < _IDLE_SHARE:
         found.append(
             Caution(
                 "interference",
-                f"cpu: other programs took the cores away {used.switches / calls:.0f} times in each call, and the "
-                f"threads ran {share:.0%} of the time",
+                f"cpu: other programs took the cores away {often:.{digits}f} times in each call, and "
+                f"the threads ran {share:.0%} of the time",
                 "Close other programs, or leave them a core: --threads 1. Threads that wait for others suffer most.",
             )
         )

@@ -115,7 +115,7 @@ def metrics_of(
             fitting = [each for each in registry.names("metrics") if registry.find("metrics", each).takes in gives]
             raise RecipeError(
                 f"The metric {entry} takes {metric.takes}, but the model gives {' or '.join(gives)}. What takes these: "
-                f"{', '.join(fitting)}."
+                f"{', '.join(fitting)}. Name them in a recipe: metrics: [...]."
             )
         if name in metrics:
             raise RecipeError(f"Two metrics would both be called {name!r}: leave one out ({entry!r}).")

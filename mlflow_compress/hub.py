@@ -347,7 +347,7 @@ def load_tokenizer(origin: Origin, **options: Any) -> Any:
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there are no files
         raise WeightsError(f"There is no tokenizer in {origin.location}: save it there too, with save_pretrained.")
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)  # masked, whatever it is
     return tokenizer
 
 
@@ -357,6 +357,22 @@ def longest(model: Model) -> int | None:
     told = model.assets["tokenizer"].model_max_length
     lengths = [length for length in (positions, told) if length is not None and length < _ENDLESS]
     return min(lengths, default=None)
+
+
+def must_fit(model: Model, tokens: int, what: str) -> None:
+    """Refuse to time a model of learned positions on more tokens than it has positions for.
+
+    Args:
+        model: the model.
+        tokens: how many tokens a call would be of.
+        what: the options that say so.
+
+    Raises:
+        RecipeError: they are too many.
+    """
+    positions = getattr(model.assets["config"], "max_position_embeddings", None)
+    if positions is not None and tokens > positions:
+        raise RecipeError(f"The model takes {positions} tokens at most, not {tokens} in a call: make {what} smaller.")
 
 
 def save_transformer(model: Model, folder: Path, *assets: str) -> None:

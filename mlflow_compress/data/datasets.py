@@ -482,7 +482,9 @@ def _column(role: str, source: _Source) -> str:
 def _must_have(column: str, key: str, records: Records, data: Data) -> str:
     if column in records.columns or (column.partition(".")[0] in records.columns and "." in column):
         return column
-    there = ", ".join(repr(name) for name in records.columns) or "none"
+    if not records.columns:
+        raise RecipeError(f"There is no sample in {data}: it is empty")
+    there = ", ".join(repr(name) for name in records.columns)
     raise RecipeError(
         f"{data.source} has no column {column!r} for {key}. Its columns are: {there}. Say which with {key}=COLUMN."
     )

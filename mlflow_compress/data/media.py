@@ -64,7 +64,8 @@ class Medium(ABC):
         return self.decode().astype(dtype, copy=False) if dtype else self.decode()
 
     def _unreadable(self, kind: str, error: Exception | str) -> RecipeError:
-        message = " ".join(str(error).split())[:200] or type(error).__name__
+        said = str(getattr(error, "error_string", error))  # libsndfile's, without Python's name of the open file
+        message = " ".join(said.split())[:200].rstrip(".") or type(error).__name__
         return RecipeError(
             f"{self.name} can't be read as {kind}: {message}. Mend it, take it out, or say skip_bad=true."
         )

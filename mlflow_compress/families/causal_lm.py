@@ -18,6 +18,7 @@ from mlflow_compress.hub import (
     find_weights,
     load_tokenizer,
     load_transformer,
+    must_fit,
     restore_assets,
     restore_transformer,
     save_transformer,
@@ -71,9 +72,14 @@ class CausalLm(Family):
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
-        """Make random token ids [size, prompt_tokens], int64."""
+        """Make random token ids [size, prompt_tokens], int64.
+
+        Raises:
+            RecipeError: the model can't take so many.
+        """
         import torch
 
+        must_fit(model, self.prompt_tokens + self.new_tokens - 1, "prompt_tokens or new_tokens")
         generator = torch.Generator().manual_seed(seed)
         vocabulary = model.assets["config"].vocab_size
         return torch.randint(0, vocabulary, (size, self.prompt_tokens), generator=generator).to(model.device)

@@ -20,6 +20,7 @@ from mlflow_compress.hub import (
     load_tokenizer,
     load_transformer,
     longest,
+    must_fit,
     restore_assets,
     restore_transformer,
     save_transformer,
@@ -78,9 +79,14 @@ class Seq2Seq(Family):
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:
-        """Make random token ids and a full attention mask, both [size, source_tokens], int64."""
+        """Make random token ids and a full attention mask, both [size, source_tokens], int64.
+
+        Raises:
+            RecipeError: the model can't take so many.
+        """
         import torch
 
+        must_fit(model, max(self.source_tokens, self.new_tokens), "source_tokens or new_tokens")
         generator = torch.Generator().manual_seed(seed)
         vocabulary = model.assets["config"].vocab_size
         ids = torch.randint(0, vocabulary, (size, self.source_tokens), generator=generator)

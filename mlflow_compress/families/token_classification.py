@@ -18,6 +18,7 @@ from mlflow_compress.hub import (
     load_tokenizer,
     load_transformer,
     longest,
+    must_fit,
     restore_assets,
     restore_transformer,
     save_transformer,
@@ -68,9 +69,14 @@ class TokenClassification(Family):
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:
-        """Make random token ids and a full attention mask, both [size, tokens], int64."""
+        """Make random token ids and a full attention mask, both [size, tokens], int64.
+
+        Raises:
+            RecipeError: the model can't take so many.
+        """
         import torch
 
+        must_fit(model, self.tokens, "tokens")
         generator = torch.Generator().manual_seed(seed)
         vocabulary = model.assets["config"].vocab_size
         ids = torch.randint(0, vocabulary, (size, self.tokens), generator=generator)

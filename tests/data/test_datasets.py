@@ -241,7 +241,7 @@ def test_values_in_values(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("a.csv", b"", "has no column 'text'.*: none"),
+        ("a.csv", b"", "There is no sample in a.csv: it is empty"),
         ("a.csv", b"text,label\n", "There is no sample in a.csv: it is empty"),
         ("a.csv", b"text,label\na,1\nb\n", "a.csv, row 3: it has 1 values, but there are 2 columns"),
         ("a.csv", b"text,label\na,1\n  ,1\n", "a.csv, row 3: text is empty"),
@@ -252,7 +252,7 @@ def test_values_in_values(tmp_path: Path) -> None:
         ("a.json", b"[1", "is not readable as JSON"),
         ("a.json", b'[{"text": "a", "label": 1}, 7]', "a.json, item 2: it must be an object, not 7"),
         ("a.json", b"[" * 100_000, "is not readable as JSON"),
-        ("a.json", b"[]", "has no column"),
+        ("a.json", b"[]", "There is no sample in a.json: it is empty"),
         ("a.jsonl", b'{"text": "a", "label": 1}\nnope\n', "a.jsonl, line 2: it is not readable as JSON"),
         ("a.jsonl", b'{"text": "a", "label": null}\n', "a.jsonl, line 1: label is empty"),
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}\n', "a.jsonl, line 2: label is empty"),

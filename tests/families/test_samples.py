@@ -14,7 +14,7 @@ import soundfile
 import torch
 from test_matrix import TINY
 
-from mlflow_compress import artifact, recipe, registry
+from mlflow_compress import artifact, hub, recipe, registry
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.sockets import Family, Model
 
@@ -138,6 +138,38 @@ def test_without_data_calibration_is_random_and_says_so(name: str) -> None:
     family, model = loaded(name)
     assert len(family.calibration(model, 2, 0)) == 2
     assert [caution.code for caution in model.cautions] == ["random_calibration"]
+
+
+@pytest.mark.parametrize("name", ["text_classification", "token_classification", "causal_lm", "seq2seq"])
+def test_a_call_of_more_tokens_than_the_model_has_positions_for_is_refused(name: str) -> None:
+    family, model = loaded(name)
+    family.batch(model, 1, 0)
+    model.assets["config"].max_position_embeddings = 4
+    with pytest.raises(RecipeError, match=r"takes 4 tokens at most, not \d+ in a call: make .*tokens smaller"):
+        family.batch(model, 1, 0)
+
+
+def test_a_tokenizer_without_a_token_to_pad_with_pads(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    family, model = classifier()
+    tokenizer = AutoTokenizer.from_pretrained(_without_special_tokens(model, tmp_path))
+    assert tokenizer.pad_token is None
+    assert tokenizer.eos_token is None
+    model.assets["tokenizer"] = hub.load_tokenizer(hub.find_weights(str(tmp_path), "auto", Path()))
+    texts = ["a", "a longer one"]
+    assert family.predict(model, texts) == [family.predict(model, [text])[0] for text in texts]
+
+
+def _without_special_tokens(model: Model, folder: Path) -> Path:
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    letters = {chr(97 + index): index for index in range(26)} | {"?": 26}
+    rules = Tokenizer(models.BPE(vocab=letters, merges=[], unk_token="?"))
+    PreTrainedTokenizerFast(tokenizer_object=rules, unk_token="?").save_pretrained(folder)
+    model.module.save_pretrained(folder)
+    return folder
 
 
 # Speech recognition
