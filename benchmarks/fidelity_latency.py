@@ -38,7 +38,7 @@ from mlflow_compress.records import Variant, write_json
 from mlflow_compress.wall import Worker
 
 _TOLERANCE = 0.02
-_SECONDS = {1: 60.0, 2: 20.0}  # for the rounds of each model, by the number of processes
+_SECONDS = {1: 45.0, 2: 10.0}  # for the rounds of each model, by the number of processes
 _QUICK_SECONDS = 5.0
 _FEWEST_ROUNDS = 4
 _WARMUP = 6  # the fewest that the tool makes
