@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow_compress.records import Failure, Row
@@ -27,6 +27,8 @@ _COUNT = "quality/samples"
 _MOVED = "quality/output_error_rel_l2"
 _NO_SCORES = (_COUNT, _MOVED, "quality/top1_agreement", "quality/kl_divergence_nats")
 _ORIGINAL = {"en": "original", "ru": "Оригинал"}
+_BY_HAND = {"en": "by hand", "ru": "вручную"}
+_PARETO = {False: {"en": "best", "ru": "лучший"}, True: {"en": "dominated", "ru": "хуже других"}}
 _ON_DISK = {"en": "on disk", "ru": "на диске"}
 _SCORING = {"en": "quality", "ru": "качество"}
 _FROM_ORIGINAL = {"en": "difference from the original", "ru": "разница с оригиналом"}
@@ -103,10 +105,10 @@ _STATISTICS = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the course's table.
+    """One column of a table.
 
     Attributes:
-        key: `team`, `model`, `method`, `quality` (all of `quality/*`), or the name of a metric.
+        key: `team`, `model`, `method`, `hardware`, `pareto`, `quality` (all of `quality/*`), or the name of a metric.
         header: what stands above it, by language.
         numeric: whether it is read from the right.
     """
@@ -128,16 +130,30 @@ COLUMNS = (
     Column("quality", {"en": "Quality", "ru": "Качество"}, numeric=False),
 )
 METRICS = tuple(column.key for column in COLUMNS if "/" in column.key)
+_MORE_COLUMNS = (
+    Column("hardware", {"en": "Hardware", "ru": "Железо"}, numeric=False),
+    Column("pareto", {"en": "Pareto", "ru": "Парето"}, numeric=False),
+)
+_BY_KEY = {column.key: column for column in (*COLUMNS, *_MORE_COLUMNS)}
 
 
-def headers(language: str) -> tuple[str, ...]:
-    """Give the header of each column."""
-    return tuple(column.header[language] for column in COLUMNS)
+def columns(keys: Sequence[str] = ()) -> tuple[Column, ...]:
+    """Give the columns of these keys, the course's where there are none."""
+    return tuple(_BY_KEY.get(key) or _of_metric(key) for key in keys) or COLUMNS
 
 
-def cells(row: Row, language: str) -> tuple[str, ...]:
+def _of_metric(name: str) -> Column:
+    return Column(name, {language: label(name, language) for language in LANGUAGES})
+
+
+def headers(columns: Sequence[Column], language: str) -> tuple[str, ...]:
+    """Give what stands above each column."""
+    return tuple(column.header[language] for column in columns)
+
+
+def cells(row: Row, columns: Sequence[Column], language: str) -> tuple[str, ...]:
     """Give the text of each column of a row; what nobody measured is `-`."""
-    return tuple(_cell(row, column.key, language) for column in COLUMNS)
+    return tuple(_cell(row, column.key, language) for column in columns)
 
 
 def legend(language: str, title: str = "") -> str:
@@ -244,9 +260,13 @@ def _cell(row: Row, key: str, language: str) -> str:
     if key == "model":
         return row.model
     if key == "method":
-        return method(row.method, language)
+        return method(row.method, language) + (f" ({_BY_HAND[language]})" if row.by_hand else "")
     if key == "quality":
         return _quality(row.values)
+    if key == "hardware":
+        return row.hardware or MISSING
+    if key == "pareto":
+        return MISSING if row.dominated is None else _PARETO[row.dominated][language]
     value = row.values.get(key)
     if value is None or not math.isfinite(value):
         return MISSING

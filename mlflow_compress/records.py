@@ -232,6 +232,11 @@ class Row:
             difference is within the noise.
         runs: the run that each device's numbers come from, by `cpu` and `gpu`.
         notes: indices into the comparison's footnotes.
+        hardware: what its numbers were measured on, in words; empty where nobody knows.
+        links: the page of each device's run in MLflow's UI, where a server shows one.
+        by_hand: copied from a table that somebody wrote, not measured by this tool.
+        dominated: another row is at least as good in every objective and better in one. None: not ranked, since it
+            lacks an objective or none was asked for.
     """
 
     team: str
@@ -242,6 +247,29 @@ class Row:
     ratio_intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     runs: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[int, ...] = ()
+    hardware: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
+    by_hand: bool = False
+    dominated: bool | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a method did over several models.
+
+    Attributes:
+        method: its name, with batch size and settings.
+        models: models behind it, those of several teams counted once.
+        ratios: geometric means over the models of value divided by the original's, by metric name.
+        differences: means over the models of a score's difference from the original's, by the score's metric name.
+        counts: models behind each of these numbers, by metric name.
+    """
+
+    method: str
+    models: int
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    differences: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -267,6 +295,11 @@ class Comparison:
         footnotes: sentences that rows refer to by index.
         title: the experiments that the rows come from.
         language: `en` or `ru`.
+        columns: what a table shows: `team`, `model`, `method`, `hardware`, `pareto`, `quality` (all scores), or names
+            of metrics. Empty: the course's.
+        objectives: the metrics that `Row.dominated` was decided on.
+        greater_is_better: the direction of each metric that has one.
+        summaries: what each method did over all models.
     """
 
     rows: tuple[Row, ...]
@@ -274,6 +307,10 @@ class Comparison:
     footnotes: tuple[str, ...] = ()
     title: str = ""
     language: str = "en"
+    columns: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ()
+    greater_is_better: Mapping[str, bool] = field(default_factory=dict)
+    summaries: tuple[Summary, ...] = ()
 
 
 def to_json(record: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, before it is imported: tiny models only wait for more
 
 from mlflow_compress import registry
-from mlflow_compress.records import Comparison, Failure, Row, Run
+from mlflow_compress.records import Comparison, Failure, Row, Run, Summary
 from mlflow_compress.store import Store, open_store
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -118,6 +118,9 @@ def comparison() -> Comparison:
                     "quality/map50": 0.7912,
                 },
                 runs={"cpu": "aaaa1111", "gpu": "bbbb2222"},
+                hardware="Xeon, 2 threads; T4",
+                links={"cpu": "http://mlflow.example:5000/#/experiments/1/runs/aaaa1111"},
+                dominated=True,
             ),
             Row(
                 "alpha",
@@ -125,8 +128,11 @@ def comparison() -> Comparison:
                 "fp16 [batch 16]",
                 values={"size/weights_mib": 48.349609375, "gpu/latency_p50_ms": 8.1},
                 ratios={"size/weights_mib": 0.50016, "gpu/latency_p50_ms": 0.6561},
+                ratio_intervals={"gpu/latency_p50_ms": (0.61, 0.702)},
                 runs={"gpu": "cccc3333"},
                 notes=(0,),
+                hardware="T4",
+                dominated=False,
             ),
             Row(
                 "Команда 2",
@@ -148,7 +154,7 @@ def comparison() -> Comparison:
                 runs={"cpu": "dddd4444"},
                 notes=(0, 1),
             ),
-            Row("=SUM(A1)", "модель 🙂 [x](http://y)", "`prune`", runs={"cpu": "eeee5555"}),
+            Row("=SUM(A1)", "модель 🙂 [x](http://y)", "`prune`", runs={"cpu": "eeee5555"}, by_hand=True),
         ),
         failures=(
             Failure(
@@ -158,6 +164,32 @@ def comparison() -> Comparison:
         ),
         footnotes=("caution: the machine was busy", "random weights: quality was not measured"),
         title="hw1",
+        objectives=("size/weights_mib", "gpu/latency_p50_ms"),
+        greater_is_better={
+            "size/weights_mib": False,
+            "cpu/latency_p50_ms": False,
+            "gpu/latency_p50_ms": False,
+            "cpu/ram_peak_mib": False,
+            "gpu/vram_peak_mib": False,
+            "quality/map50": True,
+            "quality/wer": False,
+            "quality/cer": False,
+        },
+        summaries=(
+            Summary(
+                "fp16 [batch 16]",
+                models=1,
+                ratios={"size/weights_mib": 0.50016, "gpu/latency_p50_ms": 0.6561},
+                counts={"size/weights_mib": 1, "gpu/latency_p50_ms": 1},
+            ),
+            Summary(
+                "<b>int8</b>",
+                models=3,
+                ratios={"size/weights_mib": 0.27, "cpu/latency_p50_ms": 0.41667},
+                differences={"quality/accuracy": -0.002},
+                counts={"size/weights_mib": 3, "cpu/latency_p50_ms": 3, "quality/accuracy": 2},
+            ),
+        ),
     )
 
 

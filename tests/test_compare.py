@@ -7,7 +7,7 @@ import pytest
 
 from mlflow_compress.compare import compare
 from mlflow_compress.errors import StoreError
-from mlflow_compress.quantities import cells
+from mlflow_compress.quantities import COLUMNS, cells
 from mlflow_compress.records import Comparison, Row, Run
 
 MakeRun = Callable[..., Run]
@@ -329,7 +329,7 @@ def test_a_difference_within_the_noise_is_shown_as_such(make_run: MakeRun, error
     low, high = row.ratio_intervals["cpu/latency_p50_ms"]
     assert low < 0.9 < high
     assert (high < 1) is told_apart
-    assert cells(row, "en")[4] == ("9.000 (0.90x)" if told_apart else "9.000 (≈0.90x)")
+    assert cells(row, COLUMNS, "en")[4] == ("9.000 (0.90x)" if told_apart else "9.000 (≈0.90x)")
 
 
 def test_a_ratio_measured_in_turns_comes_before_that_of_two_runs(make_run: MakeRun) -> None:
@@ -344,7 +344,7 @@ def test_a_ratio_measured_in_turns_comes_before_that_of_two_runs(make_run: MakeR
     assert row.ratios["cpu/latency_p50_ms"] == 0.5
     assert row.ratios["size/weights_mib"] == 0.5
     assert row.ratio_intervals["cpu/latency_p50_ms"] == (0.4, 1.1)
-    assert cells(row, "en")[4] == "9.000 (≈0.50x)"
+    assert cells(row, COLUMNS, "en")[4] == "9.000 (≈0.50x)"
     assert rows["alone", "fp16"].ratios == {"cpu/latency_p50_ms": 0.5}
     assert rows["alone", "fp16"].notes == ()
 
@@ -369,7 +369,7 @@ def differences(make_run: MakeRun, own: dict[str, float], **tags: str | None) ->
     original = make_run(tags={**SAMPLES}, metrics=scored(0.20, 0.16, 0.24))
     row = compare([original, make_run(method="fp16", tags={**SAMPLES, **tags}, metrics=own)]).rows[1]
     assert row.values["quality/wer"] == own["quality/wer"]
-    return {name: value for name, value in row.values.items() if "_difference" in name}, cells(row, "en")[-1]
+    return {name: value for name, value in row.values.items() if "_difference" in name}, cells(row, COLUMNS, "en")[-1]
 
 
 def test_a_difference_is_that_of_the_pairs(make_run: MakeRun) -> None:

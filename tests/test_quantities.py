@@ -21,12 +21,16 @@ def test_examples_in_docstrings() -> None:
 
 
 def test_the_russian_header_is_the_courses_own() -> None:
-    assert " | ".join(quantities.headers("ru")) == f"Команда | {COURSE_HEADER}"
+    assert " | ".join(quantities.headers(quantities.COLUMNS, "ru")) == f"Команда | {COURSE_HEADER}"
 
 
 def test_the_english_header_has_the_same_columns() -> None:
-    assert quantities.headers("en")[0] == "Team"
-    assert len(quantities.headers("en")) == len(quantities.headers("ru")) == len(quantities.COLUMNS)
+    assert quantities.headers(quantities.COLUMNS, "en")[0] == "Team"
+    assert (
+        len(quantities.headers(quantities.COLUMNS, "en"))
+        == len(quantities.headers(quantities.COLUMNS, "ru"))
+        == len(quantities.COLUMNS)
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,8 +74,8 @@ def test_a_written_number_is_near_the_number(value: float) -> None:
 def test_what_only_the_saved_model_gains_is_shown(on_disk: float | None, cell: str) -> None:
     ratios = {"size/weights_mib": 1.0} | ({} if on_disk is None else {"size/disk_mib": on_disk})
     row = Row("alpha", "yolo", "cluster", values={"size/weights_mib": 48.349, "size/disk_mib": 7.0}, ratios=ratios)
-    assert quantities.cells(row, "en")[3] == cell
-    assert quantities.cells(row, "ru")[3] == cell.replace("on disk", "на диске")
+    assert quantities.cells(row, quantities.COLUMNS, "en")[3] == cell
+    assert quantities.cells(row, quantities.COLUMNS, "ru")[3] == cell.replace("on disk", "на диске")
 
 
 def test_cells_of_a_row() -> None:
@@ -88,7 +92,7 @@ def test_cells_of_a_row() -> None:
         },
         ratios={"size/weights_mib": 0.50016, "cpu/latency_p50_ms": 0.7692, "quality/wer": 1.1},
     )
-    assert quantities.cells(row, "en") == (
+    assert quantities.cells(row, quantities.COLUMNS, "en") == (
         "alpha",
         "yolo",
         "fp16",

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
-from mlflow_compress.quantities import headers
+from mlflow_compress.quantities import COLUMNS, headers
 from mlflow_compress.report import main
 from mlflow_compress.store import Store, open_store
 
@@ -78,14 +78,14 @@ def test_the_table_is_printed(filled: str) -> None:
     assert result.exit_code == 0
     assert result.stderr == ""
     lines = result.stdout.splitlines()
-    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == list(headers("en"))
+    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == list(headers(COLUMNS, "en"))
     assert "50.00 MB (0.50x)" in lines[3]
     assert "- failed: alpha, yolo, int8: out of memory" in lines
 
 
 def test_in_russian(filled: str) -> None:
     lines = report(filled, "-e", "report hw1", "--lang", "ru").stdout.splitlines()
-    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == list(headers("ru"))
+    assert [cell.strip() for cell in lines[0].strip("|").split("|")] == list(headers(COLUMNS, "ru"))
     assert "Оригинал" in lines[2]
 
 

@@ -19,8 +19,10 @@ class Csv(Renderer):
     """UTF-8, commas, a header line, text in double quotes, numbers unrounded; what nobody measured is empty.
 
     Columns: `team`, `model`, `method`; the table's metrics by their names, always there and always in this order; all
-    other metrics that any row has, sorted; `run_id_cpu`, `run_id_gpu` (and other devices that were measured); `notes`,
-    the row's footnotes. What failed has no line here: the Markdown and JSON forms list it.
+    other metrics that any row has, sorted; `run_id_cpu`, `run_id_gpu` (and other devices that were measured);
+    `hardware`; `by_hand`, `yes` where nobody measured but somebody wrote the numbers down; `pareto`, `best` or
+    `dominated` where that was asked for; `notes`, the row's footnotes. What failed has no line here: the Markdown and
+    JSON forms list it.
 
     A text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return would be run as a formula by a spreadsheet:
     it gets a leading apostrophe; a text that begins with an apostrophe gets another one. To read a text back, take one
@@ -33,7 +35,8 @@ class Csv(Renderer):
         """Write the rows as UTF-8 CSV."""
         metrics = ordered(name for row in comparison.rows for name in row.values)
         devices = sorted({"cpu", "gpu"}.union(*(row.runs for row in comparison.rows)))
-        names = ["team", "model", "method", *metrics, *(f"run_id_{device}" for device in devices), "notes"]
+        runs = [f"run_id_{device}" for device in devices]
+        names = ["team", "model", "method", *metrics, *runs, "hardware", "by_hand", "pareto", "notes"]
         out = io.StringIO(newline="")
         table = csv.writer(out, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
         table.writerow([_harmless(name) for name in names])
@@ -43,7 +46,9 @@ class Csv(Renderer):
             ids = [row.runs.get(device, "") for device in devices]
             notes = "; ".join(comparison.footnotes[note] for note in row.notes)
             numbers = [values.get(name, "") for name in metrics]
-            table.writerow([*map(_harmless, texts), *numbers, *map(_harmless, ids), _harmless(notes)])
+            rank = "" if row.dominated is None else "dominated" if row.dominated else "best"
+            circumstances = [row.hardware, "yes" if row.by_hand else "", rank, notes]
+            table.writerow([*map(_harmless, texts), *numbers, *map(_harmless, [*ids, *circumstances])])
         return out.getvalue().encode("utf-8", errors="backslashreplace")
 
 

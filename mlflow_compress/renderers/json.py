@@ -21,11 +21,17 @@ class Json(Renderer):
     * `rows`: in the table's order; each has `team`, `model`, `method` (with its batch size where that is not 1),
       `values` (numbers by metric name; what nobody measured is absent), `ratios` (value divided by the original's, by
       metric name; absent on the original and where circumstances differ), `ratio_intervals` (a ratio's 95 % confidence
-      interval, two numbers, where the samples tell it), `runs` (run ids by device, `cpu` and `gpu`), and `notes`
-      (indices into `footnotes`, from 0).
+      interval, two numbers, where the samples tell it), `runs` (run ids by device, `cpu` and `gpu`), `links` (their
+      pages, where a server shows them), `hardware` (in words), `by_hand` (copied from a table, not measured),
+      `dominated` (another row is better in an objective and as good in all; null: not ranked), and `notes` (indices
+      into `footnotes`, from 0).
     * `failures`: what has no number; each has `team`, `model`, `method`, `status` (`failed`, `skipped`), `device`
       (empty when it befell the whole run), `reason`, `run_id`.
     * `footnotes`: sentences.
+    * `columns`: what a table of it shows; empty: the course's columns. `objectives`: what `dominated` was decided on.
+    * `greater_is_better`: by metric name. `summaries`: what each method did over all models: `method`, `models` (how
+      many), `ratios` (geometric means), `differences` (means of a score's difference from the original's), `counts`
+      (models behind each of these numbers).
     """
 
     suffix: ClassVar[str] = ".json"

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mlflow_compress.quantities import COLUMNS, cells, failure, failures_title, headers, legend
+from mlflow_compress.quantities import Column, cells, columns, failure, failures_title, headers, legend
 from mlflow_compress.records import Comparison
 from mlflow_compress.sockets import Renderer
 
 _WIDEST = 60  # a cell beyond this sticks out, rather than padding all others to its width
-_METHOD = [column.key for column in COLUMNS].index("method")
 
 
 @dataclass
@@ -33,12 +32,14 @@ class Markdown(Renderer):
 
 def _blocks(comparison: Comparison) -> Iterator[list[str]]:
     language = comparison.language
-    table = [[_escape(text) for text in headers(language)]]
+    shown = columns(comparison.columns)
+    noted = next((at for at, column in enumerate(shown) if column.key == "method"), 0)
+    table = [[_escape(text) for text in headers(shown, language)]]
     for row in comparison.rows:
-        line = [_escape(text) for text in cells(row, language)]
-        line[_METHOD] = " ".join(filter(None, [line[_METHOD], *(f"[{note + 1}]" for note in row.notes)]))
+        line = [_escape(text) for text in cells(row, shown, language)]
+        line[noted] = " ".join(filter(None, [line[noted], *(f"[{note + 1}]" for note in row.notes)]))
         table.append(line)
-    yield list(_table(table))
+    yield list(_table(shown, table))
     yield [f"- [{index}] {_escape(note)}" for index, note in enumerate(comparison.footnotes, 1)]
     yield [_escape(legend(language, comparison.title))]
     if comparison.failures:
@@ -46,18 +47,18 @@ def _blocks(comparison: Comparison) -> Iterator[list[str]]:
         yield [f"- {_escape(failure(each, language))}" for each in comparison.failures]
 
 
-def _table(lines: Sequence[Sequence[str]]) -> Iterator[str]:
+def _table(shown: Sequence[Column], lines: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [
-        max(4, *(width for line in lines if (width := _width(line[at])) <= _WIDEST)) for at in range(len(COLUMNS))
+        max([4, *(width for line in lines if (width := _width(line[at])) <= _WIDEST)]) for at in range(len(shown))
     ]
     rule = [
         "-" * (width - 1) + ":" if column.numeric else ":" + "-" * (width - 1)
-        for column, width in zip(COLUMNS, widths, strict=True)
+        for column, width in zip(shown, widths, strict=True)
     ]
     for line in (lines[0], rule, *lines[1:]):
         padded = (
             _padding(text, width) + text if column.numeric else text + _padding(text, width)
-            for text, column, width in zip(line, COLUMNS, widths, strict=True)
+            for text, column, width in zip(line, shown, widths, strict=True)
         )
         yield f"| {' | '.join(padded)} |"
 

@@ -36,7 +36,18 @@ def test_numbers_have_all_their_digits(comparison: Comparison) -> None:
 
 def test_columns_are_there_without_any_row() -> None:
     header = next(csv.reader([Csv().render(Comparison(())).decode()]))
-    assert header == ["team", "model", "method", *METRICS, "run_id_cpu", "run_id_gpu", "notes"]
+    assert header == [
+        "team",
+        "model",
+        "method",
+        *METRICS,
+        "run_id_cpu",
+        "run_id_gpu",
+        "hardware",
+        "by_hand",
+        "pareto",
+        "notes",
+    ]
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])

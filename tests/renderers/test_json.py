@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_compress.records import Comparison, Failure, Row
+from mlflow_compress.records import Comparison, Failure, Row, Summary
 from mlflow_compress.renderers.json import Json
 
 
@@ -25,9 +25,23 @@ def test_golden(comparison: Comparison, golden: Callable[[str, bytes], None]) ->
 def test_it_holds_all_of_the_comparison(comparison: Comparison) -> None:
     data = read(Json().render(comparison))
     assert data["schema"] == 1
-    rows = tuple(Row(**{**row, "notes": tuple(row["notes"])}) for row in data["rows"])
+    rows = tuple(
+        Row(**{**row, "notes": tuple(row["notes"]), "ratio_intervals": _pairs(row["ratio_intervals"])})
+        for row in data["rows"]
+    )
     failures = tuple(Failure(**each) for each in data["failures"])
-    assert Comparison(rows, failures, tuple(data["footnotes"]), data["title"], data["language"]) == comparison
+    summaries = tuple(Summary(**each) for each in data["summaries"])
+    assert rows == comparison.rows
+    assert failures == comparison.failures
+    assert summaries == comparison.summaries
+    for name in ("footnotes", "columns", "objectives"):
+        assert tuple(data[name]) == getattr(comparison, name)
+    for name in ("title", "language", "greater_is_better"):
+        assert data[name] == getattr(comparison, name)
+
+
+def _pairs(intervals: dict[str, list[float]]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(ends) for name, ends in intervals.items()}
 
 
 def test_all_numbers_are_finite() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from mlflow_compress.quantities import headers
+from mlflow_compress.quantities import COLUMNS, headers
 from mlflow_compress.records import Comparison, Failure, Row
 from mlflow_compress.renderers.md import Markdown
 
@@ -91,10 +91,10 @@ def test_golden(comparison: Comparison, golden: Callable[[str, bytes], None], la
 def test_structure(comparison: Comparison) -> None:
     tokens = parsed(Markdown().render(comparison))
     rows = table(tokens)
-    assert rows[0] == list(headers("en"))
+    assert rows[0] == list(headers(COLUMNS, "en"))
     assert len(rows) == 1 + len(comparison.rows)
     assert rows[2][2] == "fp16 [batch 16] [1]"
-    assert rows[4][:3] == ["=SUM(A1)", "модель 🙂 [x](http://y)", "`prune`"]
+    assert rows[4][:3] == ["=SUM(A1)", "модель 🙂 [x](http://y)", "`prune` (by hand)"]
     assert items(tokens)[:2] == [f"[{at}] {note}" for at, note in enumerate(comparison.footnotes, 1)]
 
 
@@ -111,7 +111,7 @@ def test_one_endless_name_does_not_widen_all_rows() -> None:
 
 
 def test_an_empty_comparison_is_a_table_without_rows() -> None:
-    assert table(parsed(Markdown().render(Comparison(())))) == [list(headers("en"))]
+    assert table(parsed(Markdown().render(Comparison(())))) == [list(headers(COLUMNS, "en"))]
 
 
 def test_usual_names_stay_readable() -> None:
