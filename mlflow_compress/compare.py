@@ -10,10 +10,10 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 
-from mlflow_compress.errors import StoreError, UnknownName
 from mlflow_compress.percentiles import difference_interval, ratio_interval
-from mlflow_compress.quantities import DEVICES, DIFFERENCE, ORIGINAL, natural
+from mlflow_compress.quantities import COLUMNS, DEVICES, DIFFERENCE, ORIGINAL, natural
 from mlflow_compress.records import Comparison, Failure, Outcome, Row, Run, finite
 
 # What must be the same before two numbers of a device may be divided: tag (after `compress.env.`), and its name.
@@ -56,6 +56,7 @@ _SENTENCES = {
     "no_numbers": {"en": "the run holds no numbers", "ru": "в запуске нет чисел"},
 }
 _PROTOCOL = "compress.protocol."
+_WITH_HARDWARE = ("hardware", *(column.key for column in COLUMNS))
 _ELSEWHERE = ("", "random_weights", "energy_estimated")  # a footnote of its own, or about no column
 _CAUTIONS = {
     "busy_gpu": {"en": "the GPU was busy", "ru": "GPU был занят другой работой"},
@@ -87,11 +88,11 @@ _CAUTIONS = {
 def compare(
     runs: Iterable[Run],
     *,
+    originals: Iterable[Run] = (),
     title: str | None = None,
     language: str = "en",
-    teams: Sequence[str] = (),
-    models: Sequence[str] = (),
-    methods: Sequence[str] = (),
+    devices: Sequence[str] = (),
+    every_run: bool = False,
 ) -> Comparison:
     """Put a table together.
 
@@ -107,35 +108,56 @@ def compare(
 
     A device that has no number, or whose newest attempt failed or was skipped, is listed as a failure.
 
-    Rows are sorted by team and model, the original first, then by method, all in natural order.
+    Rows are sorted by team and model, the original first, then by method, all in natural order. Where their hardware
+    differs, rows of the same hardware stand together, and the table says what it is.
 
     Args:
         runs: all runs of the experiments; those that are no variant are passed over.
+        originals: runs that are not shown, but that those shown may be compared with.
         title: None takes the experiments' names.
         language: `en` or `ru`.
-        teams: show these only; empty shows all.
-        models: show these only. What is hidden still serves as the original.
-        methods: show these only, whatever their batch size.
-
-    Raises:
-        StoreError: one of `teams`, `models` or `methods` is borne by no run.
+        devices: `cpu`, `gpu`: what was measured on others is left out. Empty takes all.
+        every_run: a row for each run, whatever came after it.
     """
-    newest = sorted(
-        (run for run in runs if run.tags.get("compress.role") == "variant"),
-        key=lambda run: (-run.started_ms, run.run_id),
-    )
-    lines, failures = _sorted_out(newest, language)
-    keys = sorted({*lines, *failures}, key=_Key.place)
-    for kind, asked in (("team", teams), ("model", models), ("method", methods)):
-        keys = _only(keys, kind, asked)
+    newest = _variants(runs, devices)
+    lines, failures = _sorted_out(newest, language, every_run)
+    everything = _sorted_out(_variants([*newest, *originals], devices), language)[0]
+    known = everything if every_run else everything | lines
+    found = {key: _original(lines[key], known) for key in lines}
+    hardware = {key: _hardware_of(lines[key], found[key]) for key in lines}
+    apart = len(set(hardware.values())) > 1
+
+    def place(key: _Key) -> tuple[object, ...]:
+        return (natural(hardware.get(key, "")) if apart else (), key.place())
+
     footnotes: dict[str, int] = {}
     return Comparison(
-        rows=tuple(_row(lines[key], _original(lines[key], lines), footnotes, language) for key in keys if key in lines),
-        failures=tuple(failure for key in keys for failure in failures.get(key, ())),
+        rows=tuple(_row(lines[key], found[key], footnotes, language) for key in sorted(lines, key=place)),
+        failures=tuple(failure for key in sorted(failures, key=_Key.place) for failure in failures[key]),
         footnotes=tuple(footnotes),
         title=", ".join(sorted({run.experiment for run in newest})) if title is None else title,
         language=language,
+        columns=_WITH_HARDWARE if apart else (),
     )
+
+
+def _variants(runs: Iterable[Run], devices: Sequence[str]) -> list[Run]:
+    """Give the runs that are variants, the newest first, without what other devices measured."""
+    variants = [run for run in runs if run.tags.get("compress.role") == "variant"]
+    variants.sort(key=lambda run: (-run.started_ms, run.run_id))
+    if not devices:
+        return variants
+    others = tuple(f"{device}/" for device in DEVICES if device not in devices)
+    gone = {f"compress.outcome.{device[:-1]}" for device in others}
+    return [
+        replace(
+            run,
+            tags={name: value for name, value in run.tags.items() if name not in gone},
+            metrics={name: value for name, value in run.metrics.items() if not name.startswith(others)},
+        )
+        for run in variants
+        if any(f"compress.outcome.{device}" in run.tags for device in devices)
+    ]
 
 
 @dataclass(frozen=True)
@@ -147,18 +169,20 @@ class _Key:
     method: str
     batch: str
     setting: str = ""
+    run_id: str = ""  # where every run has a row of its own
+    started_ms: int = 0
 
     @classmethod
-    def of(cls, run: Run) -> _Key:
-        def said(name: str) -> str:
-            return run.tags.get(name) or run.params.get(name, "")
-
+    def of(cls, run: Run, every_run: bool = False) -> _Key:
         batch, setting = run.tags.get("compress.batch_size") or "1", run.tags.get("compress.setting", "")
-        return cls(said("team"), said("model"), said("method"), batch, setting)
+        alone = (run.run_id, run.started_ms) if every_run else ("", 0)
+        return cls(run.said("team"), run.said("model"), run.said("method"), batch, setting, *alone)
 
     @property
     def label(self) -> str:
-        apart = ", ".join(filter(None, ("" if self.batch == "1" else f"batch {self.batch}", self.setting)))
+        when = datetime.fromtimestamp(self.started_ms / 1000, timezone.utc) if self.run_id else None
+        batch = "" if self.batch == "1" else f"batch {self.batch}"
+        apart = ", ".join(filter(None, (batch, self.setting, f"{when:%Y-%m-%d %H:%M} UTC" if when else "")))
         return f"{self.method} [{apart}]" if apart else self.method
 
     def place(self) -> tuple[object, ...]:
@@ -169,11 +193,13 @@ class _Key:
             natural(self.method),
             natural(self.setting),
             natural(self.batch),
+            self.started_ms,
+            self.run_id,
         )
 
     def original(self, team: str) -> _Key:
         """Give the key of what this is compared with, in a team."""
-        return replace(self, team=team, method=ORIGINAL)
+        return replace(self, team=team, method=ORIGINAL, run_id="", started_ms=0)
 
 
 @dataclass
@@ -198,13 +224,15 @@ class _Line:
         return found[0] if found else None
 
 
-def _sorted_out(newest: Sequence[Run], language: str) -> tuple[dict[_Key, _Line], dict[_Key, list[Failure]]]:
+def _sorted_out(
+    newest: Sequence[Run], language: str, every_run: bool = False
+) -> tuple[dict[_Key, _Line], dict[_Key, list[Failure]]]:
     """Part what has numbers from what has none. A failure that was since made good is forgotten."""
     lines: dict[_Key, _Line] = {}
     failures: dict[_Key, list[Failure]] = {}
     tried: dict[_Key, set[str]] = {}
     for run in newest:
-        key = _Key.of(run)
+        key = _Key.of(run, every_run)
         later = frozenset(tried.setdefault(key, set()))
         for device, outcome in _outcomes(run, language).items():
             tried[key].add(device)
@@ -255,22 +283,13 @@ def _measured(run: Run, language: str) -> dict[str, Outcome]:
     return devices or {"": Outcome("failed", _say("no_numbers", language))}
 
 
-def _only(keys: list[_Key], kind: str, asked: Sequence[str]) -> list[_Key]:
-    known = {str(getattr(key, kind)) for key in keys}
-    for name in asked:
-        if name not in known:
-            raise StoreError(f"No such run. {UnknownName(kind, name, known)}")
-    return [key for key in keys if not asked or getattr(key, kind) in asked]
-
-
 def _original(line: _Line, lines: Mapping[_Key, _Line]) -> _Line | None:
     """Find what a row is compared with: the same team's original, else the newest of another team."""
     key = line.key
     own = lines.get(key.original(key.team))
     if own is not None:
         return own
-    others = (other for other in lines.values() if other.key == key.original(other.key.team))
-    # `lines` are in the order of their newest run.
+    others = (other for other in lines.values() if other.key == key.original(other.key.team))  # newest first
     return next(others, None)
 
 
@@ -281,7 +300,7 @@ def _row(line: _Line, original: _Line | None, footnotes: dict[str, int], languag
     in_turns, their_intervals = _in_turns(values)  # better than two runs one after the other
     if original is None and not in_turns:
         sentences.append(_say("no_original", language))
-    elif original is not None and original is not line:
+    elif original is not None and not _is_same(line, original):
         apart, reasons = _apart(line, original, language)
         ratios = _ratios(values, original.values(), apart)
         values |= _differences(line.scored(), original.scored())
@@ -298,7 +317,50 @@ def _row(line: _Line, original: _Line | None, footnotes: dict[str, int], languag
         ratio_intervals={**intervals, **their_intervals},
         runs={device: line.runs[device].run_id for device in sorted(line.runs)},
         notes=tuple(sorted({footnotes.setdefault(sentence, len(footnotes)) for sentence in sentences})),
+        hardware="; ".join(dict.fromkeys(filter(None, _hardware(line).values()))),
+        circumstances={**_hardware(line), **_scored_on(line)},
+        links={device: line.runs[device].link for device in sorted(line.runs) if line.runs[device].link},
+        by_hand=all(_is_by_hand(run) for run in line.runs.values()),
     )
+
+
+def _is_same(line: _Line, original: _Line) -> bool:
+    """Say whether a line is the very original."""
+    return line.runs == original.runs and line.key.method == ORIGINAL
+
+
+def _is_by_hand(run: Run) -> bool:
+    return run.tags.get("compress.source") == "imported"
+
+
+def _hardware(line: _Line) -> dict[str, str]:
+    """Say by device what it was; empty where the run does not know."""
+    found = {}
+    for device, run in sorted(line.runs.items()):
+        said = {name: run.tags.get(f"compress.env.{name}", "") for name in _CIRCUMSTANCES.get(device, {})}
+        words = [f"{value} {name}" if name == "threads" else value for name, value in said.items() if value]
+        found[device] = ", ".join(words)
+    return found
+
+
+def _hardware_of(line: _Line, original: _Line | None) -> str:
+    """Say under what hardware a row stands: its original's, where that is what it is compared with."""
+    own = _hardware(line)
+    if original is not None:
+        theirs = _hardware(original)
+        if any(device in theirs for device in own) and all(
+            theirs.get(device, said) == said for device, said in own.items()
+        ):
+            own = theirs | own
+    return "; ".join(own[device] for device in sorted(own))
+
+
+def _scored_on(line: _Line) -> dict[str, str]:
+    """Say on what data a row was scored, so that only scores of the same data are ranked."""
+    run = line.scored()
+    if run is None or not (digest := run.tags.get("compress.data_digest")):
+        return {}
+    return {"quality": f"{digest}, {run.metrics.get('quality/samples', 0):.0f} samples"}
 
 
 def _in_turns(values: Mapping[str, float]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
@@ -374,7 +436,7 @@ def _apart(line: _Line, original: _Line, language: str) -> tuple[set[str], list[
         differences = []
         for name, words in _CIRCUMSTANCES.get(device, {}).items():
             own, other = (each.runs[device].tags.get(f"compress.env.{name}", "") for each in (line, original))
-            if own != other:
+            if own != other or (own == "" and line.key.team != original.key.team):
                 unknown = _say("unknown", language)
                 said = {"what": words[language], "own": own or unknown, "other": other or unknown}
                 differences.append(_say("difference", language, **said))

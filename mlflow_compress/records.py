@@ -208,6 +208,7 @@ class Run:
         lifecycle: MLflow's own status: RUNNING, FINISHED, FAILED, KILLED, SCHEDULED.
         started_ms: when it started, milliseconds since the epoch.
         tags, params, metrics: as logged.
+        link: its page in MLflow's UI; empty where no server shows one.
     """
 
     run_id: str
@@ -218,6 +219,39 @@ class Run:
     tags: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    link: str = ""
+
+    def said(self, name: str) -> str:
+        """Give a tag, or the param of that name; empty where it has neither."""
+        return self.tags.get(name) or self.params.get(name, "")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which runs of some experiments are asked for.
+
+    Attributes:
+        teams, models, methods: names as they were logged; empty takes all.
+        device: `cpu` or `gpu`: runs that were to measure on it. Empty takes all.
+        since_ms: started at or after this, milliseconds since the epoch.
+        where: a filter in MLflow's own language.
+    """
+
+    teams: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    device: str = ""
+    since_ms: int = 0
+    where: str = ""
+
+    def takes(self, run: Run) -> bool:
+        """Say whether it takes a run, as far as can be told without a server: all but `where`."""
+        asked = (("team", self.teams), ("model", self.models), ("method", self.methods))
+        return (
+            run.started_ms >= self.since_ms
+            and all(not names or run.said(kind) in names for kind, names in asked)
+            and (not self.device or f"compress.outcome.{self.device}" in run.tags)
+        )
 
 
 @dataclass(frozen=True)
@@ -233,6 +267,7 @@ class Row:
         runs: the run that each device's numbers come from, by `cpu` and `gpu`.
         notes: indices into the comparison's footnotes.
         hardware: what its numbers were measured on, in words; empty where nobody knows.
+        circumstances: what a number may only be compared under: by `cpu` and `gpu` the hardware, by `quality` the data.
         links: the page of each device's run in MLflow's UI, where a server shows one.
         by_hand: copied from a table that somebody wrote, not measured by this tool.
         dominated: another row is at least as good in every objective and better in one. None: not ranked, since it
@@ -248,6 +283,7 @@ class Row:
     runs: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[int, ...] = ()
     hardware: str = ""
+    circumstances: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     by_hand: bool = False
     dominated: bool | None = None

@@ -1,17 +1,19 @@
-"""`compress-report`: the comparison table of some experiments. It reads the tracking server and never writes to it."""
+"""`compress-report`: the comparison of some experiments. It reads tracking servers, and writes only if told to."""
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
+import re
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlflow_compress.errors import CompressError, RecipeError, StoreError, UnknownName
-from mlflow_compress.manners import Command
+from mlflow_compress.manners import Group
 
 if TYPE_CHECKING:
     from mlflow_compress.records import Comparison
@@ -20,106 +22,334 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Examples:
   compress-report --experiment hw1
-  compress-report -e hw1 --lang ru -o table.md -o table.csv
+  compress-report -e hw1 --lang ru -o table.md -o page.html
+  compress-report -e 'hw*' --team alpha --pareto quality,size --sort cpu
+  compress-report -e hw1 --tracking-uri sqlite:///ann.db --tracking-uri sqlite:///bob.db
+  compress-report -e hw1 --update README.md
+  compress-report gate -e hw1 --min-speedup 1.5 --max-quality-drop 1%
+  compress-report import README.md -e hw1 --team alpha --dry-run
 
 \b
 Exit codes:
   0  done
-  1  a file can't be written
+  1  a file can't be read or written
   2  a wrong option
   4  no tracking server, no such experiment, or nothing in it
+  5  --check: the file is not up to date
+  6  gate: a variant misses what was asked of it
 """
+_OUT_OF_DATE, _MISSED = 5, 6
+_LANGUAGES = click.Choice(["en", "ru"])
+_AGO = {"d": 86_400, "h": 3600, "w": 7 * 86_400}
+_LOGGED = ("md", "html", "png")
 
 
-@click.command(
+def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which runs are compared."""
+    options = [
+        click.option(
+            "-e",
+            "--experiment",
+            "experiments",
+            multiple=True,
+            metavar="NAME",
+            help="An experiment, or a pattern (hw*); may be given again. Without it, MLFLOW_EXPERIMENT_NAME.",
+        ),
+        click.option(
+            "--tracking-uri",
+            "tracking_uris",
+            multiple=True,
+            metavar="URI",
+            help="A tracking server or store; give it again for one table of several. Without it, MLFLOW_TRACKING_URI, "
+            "or mlflow.db here.",
+        ),
+        click.option("--team", "teams", multiple=True, metavar="NAME", help="This team only; may be given again."),
+        click.option("--model", "models", multiple=True, metavar="NAME", help="This model only; may be given again."),
+        click.option(
+            "--method", "methods", multiple=True, metavar="NAME", help="This method only; may be given again."
+        ),
+        click.option("--device", type=click.Choice(["cpu", "gpu"]), help="What was measured on this device only."),
+        click.option("--since", metavar="WHEN", help="Runs started since: 2026-11-01, 2026-11-01T12:00, 7d, 12h."),
+        click.option("--where", default="", metavar="FILTER", help="A filter in MLflow's own language."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group(
     "compress-report",
-    cls=Command,
+    cls=Group,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110},
     epilog=_EPILOG,
 )
+@_selecting
+@click.option("--lang", type=_LANGUAGES, default="en", help="The table's language.")
 @click.option(
-    "-e",
-    "--experiment",
-    "experiments",
-    multiple=True,
-    metavar="NAME",
-    help="The experiment to report on; give it again for more. Without it, MLFLOW_EXPERIMENT_NAME.",
+    "--columns",
+    metavar="A,B",
+    help="What the table shows: team, model, method, hardware, pareto, quality, size, disk, params, cpu, gpu, ram, "
+    "vram, energy, throughput, or names of metrics. Without it, the course's columns.",
+)
+@click.option("--sort", "sorting", default="", metavar="COLUMN", help="Order by a column; -COLUMN the other way round.")
+@click.option(
+    "--group-by",
+    "grouping",
+    type=click.Choice(["team", "model", "method", "hardware"]),
+    help="Keep rows of the same together. Without it, those of the same hardware, where there are several.",
 )
 @click.option(
-    "--tracking-uri", metavar="URI", help="The tracking server. Without it, MLFLOW_TRACKING_URI, or mlflow.db here."
+    "--pareto",
+    metavar="A,B",
+    help="Mark the rows that no other beats in all of these: quality, size, cpu, ram, energy, or names of metrics.",
 )
-@click.option("--team", "teams", multiple=True, metavar="NAME", help="Show this team only; may be given again.")
-@click.option("--model", "models", multiple=True, metavar="NAME", help="Show this model only; may be given again.")
-@click.option("--method", "methods", multiple=True, metavar="NAME", help="Show this method only; may be given again.")
-@click.option("--lang", type=click.Choice(["en", "ru"]), default="en", help="The table's language.")
+@click.option("--best", metavar="COLUMN", help="Of each team's model, only the original and the best variant in this.")
+@click.option("--all-runs", is_flag=True, help="A row for every run, not only the newest of each variant.")
 @click.option(
     "-o",
     "--output",
     "outputs",
     multiple=True,
     metavar="FILE",
-    help="Write a file instead; its suffix chooses the form (.md, .csv, .json); may be given again.",
+    help="Write a file instead; its suffix chooses the form (.md, .csv, .json, .html, .tex, .png, .xlsx); may be given "
+    "again.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the Markdown table.")
+@click.option(
+    "--update",
+    "readme",
+    metavar="FILE",
+    help="Put the table into a Markdown file: between its markers, or in place of its table of the course's form.",
+)
+@click.option("--check", is_flag=True, help="With --update: change nothing, exit 5 where the file is not up to date.")
+@click.option("--all-teams", is_flag=True, help="With --update: change the rows of all teams, not only of --team's.")
+@click.option("--log", is_flag=True, help="Keep table, page and picture in the experiment's run `comparison`.")
 @click.version_option(package_name="mlflow-compress")
+@click.pass_context
 def main(
-    experiments: tuple[str, ...],
-    tracking_uri: str | None,
-    teams: tuple[str, ...],
-    models: tuple[str, ...],
-    methods: tuple[str, ...],
+    context: click.Context,
     lang: str,
+    columns: str | None,
+    sorting: str,
+    grouping: str | None,
+    pareto: str | None,
+    best: str | None,
+    all_runs: bool,
     outputs: tuple[str, ...],
     as_json: bool,
+    readme: str | None,
+    check: bool,
+    all_teams: bool,
+    log: bool,
+    **selecting: Any,
 ) -> None:
     """Build the comparison table: every team's models, before and after compression.
 
     Prints a Markdown table, or writes the files given with -o.
     """
-    # MLflow's own variable; click would split a name with spaces in it.
-    named = experiments or tuple(filter(None, [os.environ.get("MLFLOW_EXPERIMENT_NAME")]))
-    if not named:
-        raise click.UsageError("Which experiment? Give --experiment NAME, or set MLFLOW_EXPERIMENT_NAME.")
+    if context.invoked_subcommand:
+        if any(source.name == "COMMANDLINE" for source in map(context.get_parameter_source, context.params) if source):
+            raise click.UsageError(f"Options go behind the command: compress-report {context.invoked_subcommand} ...")
+        return
+    if check and not readme:
+        raise click.UsageError("--check needs --update FILE.")
     files = [_writer(name) for name in outputs]
 
-    comparison = _compare(named, tracking_uri, lang, teams, models, methods)
+    comparison = _compare(selecting, lang, all_runs)
+    comparison = _arranged(comparison, columns, sorting, grouping, pareto, best)
 
     for path, content in [(path, renderer.render(comparison)) for path, renderer in files]:
         _write(path, content)
         click.echo(f"Wrote {path}", err=True)
-    if as_json or not files:
+    if log:
+        _log(comparison, selecting)
+    if readme:
+        _update(Path(readme), comparison, () if all_teams else selecting["teams"], check)
+    if as_json or not (files or readme or log):
         from mlflow_compress import registry
 
         click.echo(registry.build("renderers", "json" if as_json else "md").render(comparison), nl=False)
 
 
-def _compare(
-    experiments: tuple[str, ...],
-    tracking_uri: str | None,
-    language: str,
-    teams: tuple[str, ...],
-    models: tuple[str, ...],
-    methods: tuple[str, ...],
-) -> Comparison:
-    from mlflow_compress.compare import compare
-    from mlflow_compress.store import open_store
+@main.command("gate")
+@_selecting
+@click.option(
+    "--min-speedup", type=click.FloatRange(0, min_open=True), metavar="X", help="At least so many times as fast."
+)
+@click.option(
+    "--max-quality-drop",
+    metavar="DROP",
+    help="At most so much of the original's quality lost: 1% of it, or 0.005 in the score's own unit.",
+)
+@click.option(
+    "--max-size-ratio", type=click.FloatRange(0, min_open=True), metavar="X", help="At most so much of its size."
+)
+@click.option(
+    "--max-memory-ratio", type=click.FloatRange(0, min_open=True), metavar="X", help="... of its peak memory."
+)
+@click.option(
+    "--preset",
+    type=click.Choice(["mlperf", "mlperf-high"]),
+    help="MLPerf's rule for quality: 99 % (or 99.9 %) of the original's.",
+)
+def gate(
+    min_speedup: float | None,
+    max_quality_drop: str | None,
+    max_size_ratio: float | None,
+    max_memory_ratio: float | None,
+    preset: str | None,
+    **selecting: Any,
+) -> None:
+    """Exit with 6 when a variant misses what is asked of it, and say which and why.
 
-    store = open_store(tracking_uri, create=False)
-    collecting = gc.isenabled()
-    gc.disable()  # thousands of runs are millions of objects that all stay: collecting takes four times the query
-    try:
-        runs = store.query(experiments, "tags.`compress.role` = 'variant'")
-    finally:
-        if collecting:
-            gc.enable()
-    if not runs:
+    Speed and memory are those of --device, or of the CPU. A variant that failed, or whose number is not known, misses.
+    """
+    from mlflow_compress.gate import PRESETS, Demands, Drop, misses
+
+    drop = Drop.read(max_quality_drop) if max_quality_drop is not None else PRESETS[preset] if preset else None
+    demands = Demands(min_speedup, drop, max_size_ratio, max_memory_ratio, selecting["device"] or "cpu")
+    if demands == Demands(device=demands.device):
+        raise click.UsageError("What must a variant reach? Give --min-speedup, --max-quality-drop, or another demand.")
+    comparison = _compare(selecting, "en", every_run=False)
+    from mlflow_compress.ranking import is_original
+
+    checked = sum(not is_original(row) for row in comparison.rows)
+    missed = misses(comparison, demands)
+    for miss in missed:
+        click.echo(f"{miss.team}, {miss.model}, {miss.method}: {miss.reason}")
+    if missed:
+        variants = len({(miss.team, miss.model, miss.method) for miss in missed})
+        click.echo(f"{variants} variants miss what was asked of them.", err=True)
+        raise SystemExit(_MISSED)
+    if not checked:
+        raise StoreError("There is no variant to check: only originals were measured.")
+    click.echo(f"All {checked} variants reach what was asked of them.")
+
+
+def _experiments(given: tuple[str, ...]) -> tuple[str, ...]:
+    # MLflow's own variable; click would split a name with spaces in it.
+    named = given or tuple(filter(None, [os.environ.get("MLFLOW_EXPERIMENT_NAME")]))
+    if not named:
+        raise click.UsageError("Which experiment? Give --experiment NAME, or set MLFLOW_EXPERIMENT_NAME.")
+    return named
+
+
+def _compare(selecting: dict[str, Any], language: str, every_run: bool) -> Comparison:
+    from mlflow_compress import ranking
+    from mlflow_compress.compare import compare
+    from mlflow_compress.query import find
+    from mlflow_compress.records import Selection
+
+    experiments = _experiments(selecting["experiments"])
+    selection = Selection(
+        teams=selecting["teams"],
+        models=selecting["models"],
+        methods=selecting["methods"],
+        device=selecting["device"] or "",
+        since_ms=_since(selecting["since"]),
+        where=selecting["where"],
+    )
+    found = find(experiments, selection, selecting["tracking_uris"])
+    if not found.runs:
         names = ", ".join(repr(name) for name in experiments)
+        if selection != Selection():
+            raise StoreError(f"No run in {names} fits all of what was asked for. Take a filter away.")
         raise StoreError(
             f"Nothing was measured in {names} yet. Measure a model (compress-bench run RECIPE --experiment "
             f"{experiments[0]}), or name another experiment with --experiment."
         )
-    title = ", ".join(dict.fromkeys(experiments))
-    return compare(runs, title=title, language=language, teams=teams, models=models, methods=methods)
+    comparison = compare(
+        found.runs,
+        originals=found.originals,
+        title=", ".join(found.experiments),
+        language=language,
+        devices=(selection.device,) if selection.device else (),
+        every_run=every_run,
+    )
+    return ranking.summed_up(ranking.directed(comparison))
+
+
+def _arranged(
+    comparison: Comparison,
+    columns: str | None,
+    sorting: str,
+    grouping: str | None,
+    pareto: str | None,
+    best: str | None,
+) -> Comparison:
+    from dataclasses import replace
+
+    from mlflow_compress import ranking
+
+    if columns is not None:
+        keys = tuple(ranking.key(each, comparison.rows, texts=True) for each in _listed(columns))
+        comparison = replace(comparison, columns=keys)
+    if pareto is not None:
+        comparison = ranking.marked(comparison, _listed(pareto))
+    if best is not None:
+        comparison = ranking.best(comparison, best)
+    return ranking.ordered(comparison, sorting, grouping or "")
+
+
+def _listed(text: str) -> list[str]:
+    return [part for each in text.split(",") if (part := each.strip())]
+
+
+def _since(text: str | None) -> int:
+    """Read a day, a time, or how long ago, as milliseconds since the epoch."""
+    from datetime import datetime
+
+    if not text:
+        return 0
+    if ago := re.fullmatch(r"(\d{1,6})([dhw])", text.strip()):
+        return int((time.time() - int(ago[1]) * _AGO[ago[2]]) * 1000)
+    try:
+        return int(datetime.fromisoformat(text.strip()).timestamp() * 1000)
+    except (ValueError, OverflowError, OSError):
+        raise click.BadParameter(f"{text!r} is no time. Give 2026-11-01, 2026-11-01T12:00, 7d or 12h.") from None
+
+
+def _log(comparison: Comparison, selecting: dict[str, Any]) -> None:
+    """Keep the comparison on the tracking server, where its experiment is."""
+    from mlflow_compress import registry
+    from mlflow_compress.quantities import summary
+    from mlflow_compress.query import named
+
+    experiment, store = named(_experiments(selecting["experiments"]), selecting["tracking_uris"])
+    files = {f"comparison.{form}": registry.build("renderers", form).render(comparison) for form in _LOGGED}
+    teams = {row.team for row in comparison.rows}
+    lines = [summary(each, comparison.language) for each in comparison.summaries]
+    said = f"{len(comparison.rows)} rows of {len(teams)} teams: see the run `comparison`, artifact `comparison.html`."
+    run_id = store.log_comparison(experiment, files, "\n\n".join([said, "\n".join(f"- {line}" for line in lines)]))
+    click.echo(f"Kept in the run comparison ({run_id})", err=True)
+
+
+def _update(path: Path, comparison: Comparison, teams: Sequence[str], check: bool) -> None:
+    """Bring the table in a Markdown file up to date, or say that it is not."""
+    from mlflow_compress import readme
+
+    before = _read(path)
+    after = readme.update(before, comparison, teams=teams)
+    if after == before:
+        click.echo(f"{path} is up to date", err=True)
+    elif check:
+        click.echo(f"{path} is not up to date: compress-report --update {path} would change it.", err=True)
+        raise SystemExit(_OUT_OF_DATE)
+    else:
+        _write(path, after.encode())
+        click.echo(f"Updated {path}", err=True)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()  # line endings as they are
+    except FileNotFoundError:
+        raise CompressError(f"There is no file {path}.") from None
+    except UnicodeDecodeError as error:
+        raise CompressError(f"{path} is no UTF-8 text (byte {error.start}).") from error
+    except OSError as error:
+        raise CompressError(f"{path} can't be read: {error.strerror or error}.") from error
 
 
 def _writer(name: str) -> tuple[Path, Renderer]:

@@ -8,6 +8,8 @@ Layout of a run (schema 1):
   (`variant` or `sweep`), `compress.weights`, `compress.outcome.cpu` and `.gpu` (`ok`, `skipped`, `failed`),
   `compress.reason`, `compress.reason.cpu` and `.gpu`, `compress.batch_size`, `compress.setting` (`tokens=64`),
   `compress.cautions` (codes, separated by commas), and `compress.env.*` for the machine and its libraries;
+  `compress.result_id`, `compress.variant_digest`, `compress.process` (who logs it), `compress.logged` (`complete` when
+  all of it is there), `compress.not_logged` (what the server refused, and why);
 * artifacts: `variant.json`, `result.json`, plots, logs, and the model as an MLflow model.
 """
 
@@ -18,6 +20,7 @@ import http.client
 import json
 import logging
 import os
+import sqlite3
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -25,7 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_compress.errors import StoreError, UnknownName
+from mlflow_compress.errors import StoreError
 from mlflow_compress.records import Result, Run, finite, to_json
 
 if TYPE_CHECKING:
@@ -36,8 +39,10 @@ if TYPE_CHECKING:
 _TAG_LIMIT = 5000
 _METRICS_PER_CALL, _PARAMS_PER_CALL, _TAGS_PER_CALL = 1000, 100, 100
 _TABLE = "predictions.json"
-_PAGE = 1000
+_PAGE = 50_000  # MLflow's most: every further page asks the database anew
+_EXPERIMENTS_PER_PAGE = 1000
 _HTTP_TIMEOUT_SECONDS = 5
+LOGGED = "compress.logged"  # this tag of a run says that all of a result is there
 _SHORTEST_SECRET = 4  # shorter ones would blot out ordinary words
 
 
@@ -98,10 +103,19 @@ class Store:
         with _quiet(), _told(self.uri):
             found = self._client.get_experiment_by_name(name)
             if found is None:
-                return str(self._client.create_experiment(name))
+                with contextlib.suppress(Exception):  # another process may have made it in between
+                    return str(self._client.create_experiment(name))
+                found = self._client.get_experiment_by_name(name)
+            if found is None:
+                return str(self._client.create_experiment(name))  # which says what is wrong
             if found.lifecycle_stage != "active":
                 raise StoreError(f"The experiment {name!r} is deleted. Restore it, or choose another name.")
             return str(found.experiment_id)
+
+    def experiment_name(self, experiment_id: str) -> str:
+        """Give the experiment's name."""
+        with _told(self.uri):
+            return str(self._client.get_experiment(experiment_id).name)
 
     def start(self, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int | None = None) -> str:
         """Start a run of ours and give its id. MLflow's own tags are set by hand: only its fluent API sets them."""
@@ -117,6 +131,47 @@ class Store:
                 experiment_id, run_name=name, tags=_cut({**known, **tags}), start_time=start_ms
             )
             return str(run.info.run_id)
+
+    def claim(
+        self, experiment_id: str, result_id: str, name: str, tags: Mapping[str, str], start_ms: int | None = None
+    ) -> str:
+        """Give the run of a result, and start it if there is none.
+
+        A server that dies between doing and answering is asked again, and so may have started two: one is deleted.
+        """
+        tags = {**tags, "compress.result_id": result_id}
+        if found := self._runs_of(experiment_id, result_id):
+            self.tag(found[0], tags)
+        else:
+            self.start(experiment_id, name, tags, start_ms)
+            found = self._runs_of(experiment_id, result_id)
+        with _told(self.uri):
+            for double in found[1:]:
+                self._client.delete_run(double)
+        return found[0]
+
+    def has(self, run_id: str) -> bool:
+        """Say whether there is such a run that is not deleted."""
+        try:
+            with _told(self.uri):
+                return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
+        except StoreError:
+            self.check()
+            return False
+
+    def _runs_of(self, experiment_id: str, result_id: str) -> list[str]:
+        found = self.query({experiment_id: ""}, f"tags.`compress.result_id` = '{result_id}'")
+        return [run.run_id for run in sorted(found, key=lambda run: (LOGGED not in run.tags, run.run_id))]
+
+    def check(self) -> None:
+        """Find out whether the server answers.
+
+        Raises:
+            StoreError: it does not.
+        """
+        probe(self.uri)
+        with _told(self.uri):
+            self._client.search_experiments(max_results=1)
 
     def experiment_of(self, run_id: str) -> str:
         """Give the id of the experiment that a run belongs to."""
@@ -136,8 +191,12 @@ class Store:
 
     def end(self, run_id: str, succeeded: bool) -> None:
         """End a run as FINISHED or FAILED."""
+        self.close(run_id, "FINISHED" if succeeded else "FAILED")
+
+    def close(self, run_id: str, lifecycle: str) -> None:
+        """End a run as FINISHED, FAILED or KILLED."""
         with _told(self.uri):
-            self._client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
+            self._client.set_terminated(run_id, lifecycle)
 
     def log(
         self,
@@ -147,7 +206,7 @@ class Store:
         note: str,
         files: Mapping[str, bytes],
     ) -> None:
-        """Write a result into a run: params, metrics, tags, and the files as artifacts.
+        """Write a result into a run: params, metrics, tags, and the files as artifacts. Doing so twice changes nothing.
 
         Args:
             run_id: the run, of ours or of `mlflow run`.
@@ -176,8 +235,8 @@ class Store:
             records = {"variant.json": to_json(result.variant), "result.json": to_json(result)}
             for path, record in records.items():
                 self._client.log_text(run_id, json.dumps(record, ensure_ascii=False, indent=1), path)
-            self._log_files(run_id, files)
             self._log_data(run_id, result.facts)
+        self.log_files(run_id, files)
 
     def _log_data(self, run_id: str, facts: Mapping[str, str]) -> None:
         """Name the data set that quality was scored on, so that MLflow shows it with the run."""
@@ -189,22 +248,23 @@ class Store:
         data = Dataset(facts["data_name"], facts["data_digest"], source_type="mlflow_compress", source=source)
         self._client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "evaluation")])])
 
-    def _log_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
+    def log_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        """Write files into a run, by artifact path."""
         import tempfile
 
-        with tempfile.TemporaryDirectory() as folder:
+        with _told(self.uri), tempfile.TemporaryDirectory() as folder:
             for path, content in files.items():
                 local = Path(folder, path)
                 local.parent.mkdir(parents=True, exist_ok=True)
                 local.write_bytes(content)
             if files:
                 self._client.log_artifacts(run_id, folder)
-        if _TABLE in files:
-            shown = json.dumps([{"path": _TABLE, "type": "table"}])
-            self._client.set_tag(run_id, "mlflow.loggedArtifacts", shown)  # so that the UI opens it as a table
+            if _TABLE in files:
+                shown = json.dumps([{"path": _TABLE, "type": "table"}])
+                self._client.set_tag(run_id, "mlflow.loggedArtifacts", shown)  # so that the UI opens it as a table
 
     def log_model(self, run_id: str, folder: Path, requirements: Sequence[str]) -> None:
-        """Log a saved model folder as an MLflow model that `mlflow.pyfunc.load_model` loads.
+        """Log a saved model folder as an MLflow model that `mlflow.pyfunc.load_model` loads, unless the run has it.
 
         Args:
             run_id: the run it belongs to.
@@ -215,39 +275,105 @@ class Store:
             import mlflow
 
             run = self._client.get_run(run_id)
+            content = {
+                "loader_module": "mlflow_compress.pyfunc",
+                "data_path": str(folder),
+                "pip_requirements": list(requirements),
+            }
+            if self._finish_model(run, content):
+                return
             with mlflow.start_run(run_id=run_id):
-                mlflow.pyfunc.log_model(
-                    name="model",
-                    loader_module="mlflow_compress.pyfunc",
-                    data_path=str(folder),
-                    pip_requirements=list(requirements),
-                )
+                mlflow.pyfunc.log_model(name="model", **content)
             if run.info.status == "RUNNING":
                 self._client.update_run(run_id, status="RUNNING")
 
-    def query(self, experiments: Sequence[str], where: str = "") -> list[Run]:
+    def _finish_model(self, run: Any, content: Mapping[str, Any]) -> bool:
+        """Complete the model that an earlier try began to log; False when there is none to complete."""
+        import tempfile
+
+        import mlflow
+        from mlflow.models import Model
+
+        linked = [each.model_id for each in run.outputs.model_outputs] if run.outputs else []
+        where = f"source_run_id = '{run.info.run_id}'"
+        models = self._client.search_logged_models([run.info.experiment_id], filter_string=where)
+        if not linked:  # it was made, and nothing more
+            for each in models:
+                self._client.delete_logged_model(each.model_id)
+            return False
+        model = self._client.get_logged_model(linked[0])
+        for each in models:
+            if each.model_id != model.model_id:
+                self._client.delete_logged_model(each.model_id)
+        if model.status != "READY":
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, "model")
+                about = Model(
+                    model.artifact_location, run.info.run_id, model_uuid=model.model_id, model_id=model.model_id
+                )
+                mlflow.pyfunc.save_model(str(path), mlflow_model=about, **content)
+                self._client.log_model_artifacts(model.model_id, str(path))
+                self._client.finalize_logged_model(model.model_id, "READY")
+        return True
+
+    def experiments(self) -> dict[str, str]:
+        """Give the ids of all experiments that are not deleted, by name."""
+        with _quiet(), _told(self.uri):
+            found, token = [], None
+            while True:
+                page = self._client.search_experiments(max_results=_EXPERIMENTS_PER_PAGE, page_token=token)
+                found += page
+                token = page.token
+                if not token:
+                    return {each.name: str(each.experiment_id) for each in found}
+
+    def query(self, experiments: Mapping[str, str], where: str = "") -> list[Run]:
         """Read the runs of experiments, newest first.
 
         Args:
-            experiments: names; all of them must exist.
+            experiments: names by ids.
             where: a filter in MLflow's own language.
 
         Raises:
-            UnknownExperiment: there is no experiment of that name.
-            StoreError: the server can't answer.
+            StoreError: the server can't answer, or can't read the filter.
         """
         with _quiet(), _told(self.uri):
-            ids = self._experiment_ids(experiments)
             runs: list[Run] = []
             token = None
             while True:
                 page = self._client.search_runs(
-                    list(ids), filter_string=where, max_results=_PAGE, order_by=["start_time DESC"], page_token=token
+                    list(experiments),
+                    filter_string=where,
+                    max_results=_PAGE,
+                    order_by=["start_time DESC"],
+                    page_token=token,
                 )
-                runs += [_run(run, ids[run.info.experiment_id]) for run in page]
+                runs += [self._run(run, experiments[run.info.experiment_id]) for run in page]
                 token = page.token
                 if not token:
                     return runs
+
+    def log_comparison(self, experiment_id: str, files: Mapping[str, bytes], summary: str) -> str:
+        """Keep a comparison's files in the run `comparison`, and tell of it in the experiment's description.
+
+        Args:
+            experiment_id: the experiment. It has one such run, which is made where there is none yet.
+            files: content by artifact path (`comparison.html`).
+            summary: Markdown.
+
+        Returns:
+            the run's id.
+        """
+        with _quiet(), _told(self.uri):
+            found = self._client.search_runs([experiment_id], "tags.`compress.role` = 'comparison'", max_results=1)
+            tags = {"compress.role": "comparison", "mlflow.note.content": summary}
+            run_id = found[0].info.run_id if found else self.start(experiment_id, "comparison", tags)
+            self.tag(run_id, tags)
+            self._log_files(run_id, files)
+            if not found:
+                self.end(run_id, succeeded=True)
+            self._client.set_experiment_tag(experiment_id, "mlflow.note.content", summary[:_TAG_LIMIT])
+            return str(run_id)
 
     def run(self, run_id: str) -> Run:
         """Read one run.
@@ -257,7 +383,7 @@ class Store:
         """
         with _quiet(), _told(self.uri):
             run = self._client.get_run(run_id)
-            return _run(run, self._client.get_experiment(run.info.experiment_id).name)
+            return self._run(run, self._client.get_experiment(run.info.experiment_id).name)
 
     def read(self, run_id: str, path: str) -> bytes | None:
         """Read a file of a run's; None where it has none of that name."""
@@ -292,25 +418,25 @@ class Store:
         with _quiet(), _told(self.uri):
             for name, value in finite(numbers).items():
                 self._client.log_metric(run_id, name, value)
-            self._log_files(run_id, files)
+            self.log_files(run_id, files)
         self.tag(run_id, {f"compress.{name}": text for name, text in facts.items()})
 
-    def _experiment_ids(self, names: Sequence[str]) -> dict[str, str]:
-        ids = {}
-        for name in names:
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
-                raise UnknownExperiment(name, [each.name for each in self._client.search_experiments()], self.uri)
-            ids[str(found.experiment_id)] = name
-        return ids
-
-
-class UnknownExperiment(StoreError):  # noqa: N818  (named as UnknownName is)
-    """There is no experiment of that name on the server."""
-
-    def __init__(self, name: str, known: Sequence[str], uri: str) -> None:
-        """Say which, where, and which one may have been meant."""
-        super().__init__(f"{UnknownName('experiment', name, known)} (on {without_secrets(uri)})")
+    def _run(self, run: Any, experiment: str) -> Run:
+        link = ""
+        if self.uri.startswith(("http://", "https://")):
+            page = f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+            link = f"{without_secrets(self.uri).rstrip('/')}/#/{page}"
+        return Run(
+            run_id=run.info.run_id,
+            experiment=experiment,
+            name=run.info.run_name or "",
+            lifecycle=run.info.status,
+            started_ms=run.info.start_time or 0,
+            tags=dict(run.data.tags),
+            params=dict(run.data.params),
+            metrics=dict(run.data.metrics),
+            link=link,
+        )
 
 
 def tags_of(result: Result) -> dict[str, str]:
@@ -348,22 +474,19 @@ def without_secrets(uri: str) -> str:
     return f"{scheme}://{rest if rest.startswith('/') else rest.rpartition('@')[2]}"
 
 
+def lasting(uri: str) -> str:
+    """Give a URI fit to be kept: without secrets, and meaning the same whatever the working folder is."""
+    for prefix in ("sqlite:///", ""):
+        if uri.startswith(prefix):
+            path = uri.removeprefix(prefix)
+            is_path = "://" not in path and not path.startswith(("file:", ":", "databricks"))
+            return f"{prefix}{Path(path).absolute()}" if is_path and path else without_secrets(uri)
+    return without_secrets(uri)
+
+
 def names_model(source: str) -> bool:
     """Say whether a text is the name of a model that a tracking server keeps."""
     return source.startswith(("models:/", "runs:/"))
-
-
-def _run(run: Any, experiment: str) -> Run:
-    return Run(
-        run_id=run.info.run_id,
-        experiment=experiment,
-        name=run.info.run_name or "",
-        lifecycle=run.info.status,
-        started_ms=run.info.start_time or 0,
-        tags=dict(run.data.tags),
-        params=dict(run.data.params),
-        metrics=dict(run.data.metrics),
-    )
 
 
 def _cut(tags: Mapping[str, str]) -> dict[str, str]:
@@ -392,12 +515,24 @@ def _probe(uri: str) -> None:
 
 
 def _require_database(uri: str) -> None:
+    """Make sure that a SQLite store is there and is MLflow's: its client would make tables in whatever it finds."""
     path = uri.removeprefix("sqlite:///")
-    if path != uri and path != ":memory:" and not Path(path).exists():
+    if path == uri or path == ":memory:":
+        return
+    if not Path(path).exists():
         raise StoreError(
             f"There is no tracking store {uri}. Measure something first (compress-bench run digits_cnn), or give "
             "--tracking-uri."
         )
+    try:
+        address = f"file:{urllib.parse.quote(str(Path(path).resolve()))}?mode=ro"
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
+            found = database.execute("SELECT COUNT(*) FROM sqlite_master WHERE name IN ('alembic_version', 'runs')")
+            is_mlflow = found.fetchone() == (2,)
+    except sqlite3.DatabaseError:
+        is_mlflow = False
+    if not is_mlflow:
+        raise StoreError(f"{path} is no tracking store of MLflow's. Give another one with --tracking-uri.")
 
 
 @contextlib.contextmanager

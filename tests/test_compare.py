@@ -6,7 +6,6 @@ from collections.abc import Callable
 import pytest
 
 from mlflow_compress.compare import compare
-from mlflow_compress.errors import StoreError
 from mlflow_compress.quantities import COLUMNS, cells
 from mlflow_compress.records import Comparison, Row, Run
 
@@ -184,7 +183,7 @@ def test_another_teams_original_serves_and_is_named(make_run: MakeRun) -> None:
         make_run(team="new", metrics={"cpu/latency_p50_ms": 20.0}),
         make_run(team="mine", method="fp16"),
     ]
-    comparison = compare(runs, teams=["mine"])
+    comparison = compare(runs[2:], originals=runs[:2])
     (row,) = comparison.rows
     assert row.ratios == {"cpu/latency_p50_ms": 0.5}
     assert notes(comparison, row) == ["compared with the original of team new"]
@@ -208,7 +207,7 @@ def test_different_hardware_is_never_compared(
         make_run(method="fp16", cpu="ok", gpu="ok", metrics=numbers, tags={f"compress.env.{tag}": other}),
     ]
     comparison = compare(runs)
-    row = comparison.rows[1]
+    (row,) = (row for row in comparison.rows if row.method == "fp16")
     assert f"{device}/latency_p50_ms" not in row.ratios
     assert len(row.ratios) == 2
     (note,) = notes(comparison, row)
@@ -271,24 +270,60 @@ def test_metrics_of_other_groups_are_none_of_ours(make_run: MakeRun) -> None:
     assert compare([run]).rows[0].values == {"cpu/x": 1.0}
 
 
-def test_filters_hide_rows_but_keep_what_they_are_compared_with(make_run: MakeRun) -> None:
-    runs = [
-        make_run(),
-        make_run(method="fp16"),
-        make_run(method="fp16", tags={"compress.batch_size": "2"}),
-        make_run(method="int8", cpu="failed"),
-        make_run("vit", "fp16", "beta"),
-    ]
-    comparison = compare(runs, models=["yolo"], methods=["fp16"])
-    assert names(comparison) == [("alpha", "yolo", "fp16"), ("alpha", "yolo", "fp16 [batch 2]")]
+def test_what_is_not_shown_is_still_compared_with(make_run: MakeRun) -> None:
+    original, fp16 = make_run(), make_run(method="fp16")
+    comparison = compare([fp16], originals=[original])
+    assert names(comparison) == [("alpha", "yolo", "fp16")]
     assert comparison.rows[0].ratios
     assert comparison.failures == ()
-    assert len(compare(runs, methods=["int8"]).failures) == 1
 
 
-def test_a_filter_that_nothing_bears_is_an_error_with_the_nearest_name(make_run: MakeRun) -> None:
-    with pytest.raises(StoreError, match=r"Unknown team 'alhpa'\. Did you mean 'alpha'"):
-        compare([make_run()], teams=["alpha", "alhpa"])
+def test_one_device_alone(make_run: MakeRun) -> None:
+    metrics = {"size/params": 7.0, "cpu/latency_p50_ms": 1.0, "gpu/latency_p50_ms": 2.0}
+    both = make_run(cpu="ok", gpu="ok", metrics=metrics)
+    comparison = compare([both, make_run("vit", cpu="ok"), make_run("bert", gpu="failed")], devices=["gpu"])
+    assert names(comparison) == [("alpha", "yolo", "original")]
+    assert comparison.rows[0].values == {"size/params": 7.0, "gpu/latency_p50_ms": 2.0}
+    assert [failure.model for failure in comparison.failures] == ["bert"]
+
+
+def test_every_run_has_a_row_if_asked_for(make_run: MakeRun) -> None:
+    runs = [make_run(metrics={"cpu/latency_p50_ms": float(at)}) for at in (4, 2)]
+    older, newer = compare(runs, every_run=True).rows
+    assert newer.ratios == {}
+    assert older.ratios == {"cpu/latency_p50_ms": 2.0}
+    assert older.method == newer.method == "original [1970-01-01 00:00 UTC]"
+
+
+def test_rows_of_the_same_hardware_stand_together(make_run: MakeRun) -> None:
+    epyc = {"compress.env.cpu_model": "EPYC"}
+    runs = [
+        make_run(cpu="ok", gpu="ok"),
+        make_run(method="int8", cpu="ok"),  # on the CPU alone: still beside its original
+        make_run(team="beta", tags=epyc),
+        make_run(team="beta", method="int8", tags=epyc),
+        make_run(team="beta", method="bf16", cpu="ok", gpu="ok"),
+    ]
+    comparison = compare(runs)
+    assert comparison.columns[0] == "hardware"
+    assert [(row.team, row.method, row.hardware) for row in comparison.rows] == [
+        ("beta", "original", "EPYC, 2 threads"),
+        ("beta", "int8", "EPYC, 2 threads"),
+        ("alpha", "original", "Xeon, 2 threads; T4"),
+        ("alpha", "int8", "Xeon, 2 threads"),
+        ("beta", "bf16", "Xeon, 2 threads; T4"),
+    ]
+    assert compare(runs[:2]).columns == ()
+
+
+def test_what_was_copied_by_hand_says_so_and_is_compared_within_its_team(make_run: MakeRun) -> None:
+    unknown = {f"compress.env.{name}": None for name in ("cpu_model", "threads", "gpu_model")}
+    tags = {"compress.source": "imported", **unknown}
+    mine = compare([make_run(tags=tags), make_run(method="ONNX", tags=tags)])
+    assert [row.by_hand for row in mine.rows] == [True, True]
+    assert mine.rows[1].ratios["cpu/latency_p50_ms"] == 1.0
+    theirs = compare([make_run(tags=tags), make_run(team="beta", method="ONNX", tags=tags)]).rows[1]
+    assert "cpu/latency_p50_ms" not in theirs.ratios
 
 
 def test_title_names_the_experiments(make_run: MakeRun) -> None:

@@ -1,0 +1,231 @@
+"""Asks tracking stores for the runs of experiments: names may be patterns, stores may be several.
+
+A database that is at hand is read directly; of any other store, MLflow's client is asked, with filters where the server
+understands them. Either way the same runs come back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import gc
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlflow_compress.database import Database, open_database
+from mlflow_compress.errors import StoreError, UnknownName
+from mlflow_compress.quantities import ORIGINAL, natural
+from mlflow_compress.records import Run, Selection
+from mlflow_compress.store import open_store, without_secrets
+
+if TYPE_CHECKING:
+    from mlflow_compress.store import Store
+
+_FEW_MODELS = 20  # whose originals are asked for by name
+_FEW_FILTERS = 40  # beyond these, one query for all costs less
+_WRITABLE = re.compile(r"[\w ./:+\-@()\[\],=]+")  # names that MLflow's filters can't misread
+_DEFAULT = "mlflow.db"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a selection found.
+
+    Attributes:
+        runs: the variants that it takes, newest first.
+        originals: variants that it does not take, but that those may be compared with.
+        experiments: the names of the experiments.
+    """
+
+    runs: tuple[Run, ...]
+    originals: tuple[Run, ...]
+    experiments: tuple[str, ...]
+
+
+def find(
+    experiments: Sequence[str], selection: Selection, tracking_uris: Sequence[str] = (), *, directly: bool = True
+) -> Found:
+    """Read the variants that a selection takes, and the originals that they may be compared with.
+
+    Args:
+        experiments: names, or patterns (`hw*`); each must fit an experiment of some store.
+        selection: which of their runs.
+        tracking_uris: the stores. None: MLFLOW_TRACKING_URI, or MLflow's default (`mlflow.db` here).
+        directly: read a database where that is possible; otherwise ask MLflow's client always.
+
+    Raises:
+        UnknownExperiment: nothing fits a name.
+        StoreError: a store can't be read, or a team, model or method is borne by no run.
+    """
+    with contextlib.ExitStack() as stack, _without_collecting():
+        stores = [stack.enter_context(_open(uri, directly and not selection.where)) for uri in tracking_uris or [""]]
+        ids = [_fitting(store.experiments(), experiments) for store in stores]
+        _require(experiments, stores)
+        runs: dict[str, Run] = {}
+        originals: dict[str, Run] = {}
+        for store, wanted in zip(stores, ids, strict=True):
+            if wanted:
+                own = store.runs(wanted, selection)
+                runs |= {run.run_id: run for run in own}
+                more = _with_originals(selection, own)
+                originals |= {run.run_id: run for run in (store.runs(wanted, more) if more else ())}
+        _require_names(selection, runs.values(), zip(stores, ids, strict=True))
+    newest = sorted(runs.values(), key=lambda run: (-run.started_ms, run.run_id))
+    others = tuple(run for run in originals.values() if run.run_id not in runs)
+    return Found(tuple(newest), others, tuple(dict.fromkeys(name for each in ids for name in each.values())))
+
+
+def named(experiments: Sequence[str], tracking_uris: Sequence[str] = ()) -> tuple[str, Store]:
+    """Give the id of the first experiment that a name or pattern fits, and its store, open.
+
+    Raises:
+        UnknownExperiment: nothing fits.
+        StoreError: a store can't be read.
+    """
+    stores = [open_store(uri or None, create=False) for uri in tracking_uris or [""]]
+    for store in stores:
+        for number in _fitting(store.experiments(), experiments):
+            return number, store
+    known = [name for store in stores for name in store.experiments()]
+    raise UnknownExperiment(experiments[0], known, ", ".join(store.uri for store in stores))
+
+
+class UnknownExperiment(StoreError):  # noqa: N818  (named as UnknownName is)
+    """There is no experiment of that name on the server."""
+
+    def __init__(self, name: str, known: Sequence[str], uri: str) -> None:
+        """Say which, where, and which one may have been meant."""
+        super().__init__(f"{UnknownName('experiment', name, known)} (on {without_secrets(uri)})")
+
+
+class _Client:
+    """A store that MLflow's client is asked about."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.uri = store.uri
+
+    def experiments(self) -> dict[str, str]:
+        return self._store.experiments()
+
+    def runs(self, ids: Mapping[str, str], selection: Selection) -> list[Run]:
+        found: dict[str, Run] = {}
+        for where in _filters(selection):
+            found |= {run.run_id: _bare(run) for run in self._store.query(ids, where) if selection.takes(run)}
+        return list(found.values())
+
+
+@contextlib.contextmanager
+def _open(uri: str, directly: bool) -> Iterator[Database | _Client]:
+    """Open a store, directly where that is possible."""
+    address = uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not address and Path(_DEFAULT).is_file():
+        address = f"sqlite:///{_DEFAULT}"
+    database = open_database(address) if directly else None
+    if database is None:
+        yield _Client(open_store(uri or None, create=False))
+        return
+    with contextlib.closing(database):
+        try:
+            yield database
+        except StoreError:
+            raise
+        except Exception as error:
+            reason = getattr(error, "orig", None) or type(error).__name__  # SQLAlchemy's own text repeats the statement
+            raise StoreError(f"The tracking store {without_secrets(address)} can't be read: {reason}") from error
+
+
+def _fitting(known: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
+    """Give the experiments that names or patterns fit, in the order of these: names by ids."""
+    return {
+        known[name]: name
+        for each in wanted
+        for name in ([each] if each in known else sorted(fnmatch.filter(known, each), key=natural))
+    }
+
+
+def _require(wanted: Sequence[str], stores: Sequence[Database | _Client]) -> None:
+    """Complain about a name that fits no experiment of any store."""
+    known = {name: number for store in stores for name, number in store.experiments().items()}
+    for each in wanted:
+        if not _fitting(known, [each]):
+            raise UnknownExperiment(each, list(known), ", ".join(store.uri for store in stores))
+
+
+def _require_names(
+    selection: Selection, runs: Iterable[Run], sources: Iterable[tuple[Database | _Client, dict[str, str]]]
+) -> None:
+    """Complain about a team, model or method that no run bears, and name the nearest."""
+    found = list(runs)
+    asked = {"team": selection.teams, "model": selection.models, "method": selection.methods}
+    missing = [(kind, name) for kind, names in asked.items() for name in names if name not in _said(found, kind)]
+    if not missing:
+        return
+    everything = [run for store, ids in sources if ids for run in store.runs(ids, Selection())]
+    for kind, name in missing:
+        if name not in _said(everything, kind):
+            raise StoreError(f"No such run. {UnknownName(kind, name, _said(everything, kind) - {''})}")
+
+
+def _said(runs: Iterable[Run], kind: str) -> set[str]:
+    return {run.tags.get(kind, "") for run in runs}
+
+
+def _with_originals(selection: Selection, runs: Sequence[Run]) -> Selection | None:
+    """Give what to ask for so that every run has its original; None where the selection takes them all."""
+    if selection == Selection(models=selection.models):
+        return None
+    models = sorted(_said(runs, "model"))
+    return (
+        Selection(models=tuple(models) if len(models) <= _FEW_MODELS else (), methods=(ORIGINAL,)) if models else None
+    )
+
+
+def _filters(selection: Selection) -> list[str]:
+    """Write a selection in MLflow's filter language, which has no OR: one filter for each combination of names.
+
+    A name that can't be written there is left to `Selection.takes`.
+    """
+    always = ["tags.`compress.role` = 'variant'"]
+    if selection.device:
+        always.append(f"tags.`compress.outcome.{selection.device}` != ''")
+    if selection.since_ms:
+        always.append(f"attributes.start_time >= {selection.since_ms}")
+    if selection.where:
+        always.append(selection.where)
+    named = {"team": selection.teams, "model": selection.models, "method": selection.methods}
+    choices = [
+        [f"tags.`{kind}` = '{name}'" for name in names]
+        for kind, names in named.items()
+        if names and all(_WRITABLE.fullmatch(name) for name in names)
+    ]
+    combinations = list(itertools.product(*choices))
+    if len(combinations) > _FEW_FILTERS:
+        combinations = [()]
+    return [" and ".join([*always, *chosen]) for chosen in combinations]
+
+
+def _bare(run: Run) -> Run:
+    """Leave away what no comparison needs: MLflow's own tags, and most params."""
+    return replace(
+        run,
+        tags={key: value for key, value in run.tags.items() if not key.startswith("mlflow.")},
+        params={key: run.params[key] for key in ("team", "model", "method") if key in run.params},
+    )
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Hold Python's garbage collector: thousands of runs are millions of objects that all stay."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()

@@ -1,0 +1,262 @@
+"""Says which rows of a comparison are best: the Pareto front, an order, the best per model, and each method over all.
+
+Functions from a comparison to a comparison: nothing here asks a server.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from mlflow_compress import registry
+from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.quantities import DEVICES, DIFFERENCE, ORIGINAL, columns, natural
+from mlflow_compress.records import Comparison, Row, Summary
+
+QUALITY = "quality"
+# What people call the numbers that they choose by; every metric has its own name beside these.
+KEYS: Mapping[str, str] = {
+    "size": "size/weights_mib",
+    "disk": "size/disk_mib",
+    "gzip": "size/disk_gzip_mib",
+    "params": "size/params",
+    "cpu": "cpu/latency_p50_ms",
+    "gpu": "gpu/latency_p50_ms",
+    "ram": "cpu/ram_peak_mib",
+    "vram": "gpu/vram_peak_mib",
+    "energy": "cpu/energy_per_item_j",
+    "energy_estimated": "cpu/energy_per_item_estimated_j",
+    "gpu_energy": "gpu/energy_per_item_j",
+    "throughput": "cpu/throughput_per_s",
+    "gpu_throughput": "gpu/throughput_per_s",
+}
+_TEXTS = ("team", "model", "method", "hardware")
+# A model has many scores; one stands for its quality. The first of these that it has.
+_PRIMARY = (
+    "accuracy",
+    "seqeval_f1",
+    "map50_95",
+    "f1",
+    "wer",
+    "cer",
+    "bleu",
+    "chrf",
+    "rougeL",
+    "perplexity",
+    "word_perplexity",
+    "bits_per_byte",
+)
+_MORE_IS_BETTER = ("_per_s",)
+
+
+def key(name: str, rows: Iterable[Row], *, texts: bool = False) -> str:
+    """Give what a person's word for a number means: `size` is `size/weights_mib`.
+
+    Args:
+        name: one of `KEYS`, `quality`, or the name of a metric that some row has.
+        rows: of the comparison.
+        texts: whether `team`, `model`, `method`, `hardware` and `pareto` will do too.
+
+    Raises:
+        UnknownName: it is none of these.
+    """
+    known = {QUALITY: QUALITY, **KEYS, **{metric: metric for row in rows for metric in row.values}}
+    if texts:
+        known |= {text: text for text in (*_TEXTS, "pareto")}
+    if name not in known:
+        raise UnknownName("column", name, known)
+    return known[name]
+
+
+def primary(row: Row) -> str:
+    """Give the metric that stands for a row's quality; empty where it was not scored."""
+    scores = (f"{QUALITY}/{name}" for name in _PRIMARY)
+    return next((name for name in scores if name in row.values), "")
+
+
+def greater_is_better(name: str) -> bool | None:
+    """Give a metric's direction; None where nobody knows it."""
+    group, _, what = name.partition("/")
+    if group != QUALITY:
+        return what.endswith(_MORE_IS_BETTER)
+    if what not in registry.names("metrics"):
+        return {"top1_agreement": True, "output_error_rel_l2": False, "kl_divergence_nats": False}.get(what)
+    better: bool = registry.find("metrics", what).greater_is_better
+    return better
+
+
+def directed(comparison: Comparison) -> Comparison:
+    """Say of every metric that has one which direction is the better."""
+    names = {name for row in comparison.rows for name in row.values if not _is_detail(name)}
+    known = {name: greater_is_better(name) for name in sorted(names)}
+    return replace(comparison, greater_is_better={name: better for name, better in known.items() if better is not None})
+
+
+def marked(comparison: Comparison, objectives: Sequence[str]) -> Comparison:
+    """Mark the rows that another one dominates: as good in every objective, and better in one.
+
+    Only what may be compared is: rows of the same hardware for an objective that a device has, scores of the same data
+    for quality, and rows of the same model where quality is no objective. What was copied by hand is compared within
+    its team and model.
+
+    Args:
+        comparison: its rows get `dominated`.
+        objectives: as `key` takes them, two or more.
+
+    Raises:
+        RecipeError: fewer than two objectives, or one that has no better direction.
+    """
+    names = tuple(key(each, comparison.rows) for each in objectives)
+    if len(set(names)) < 2:
+        raise RecipeError("A Pareto front needs two objectives or more, such as --pareto size,quality.")
+    for name in names:
+        if name != QUALITY and greater_is_better(name) is None:
+            raise RecipeError(f"{name} has no better direction, so it can be no objective.")
+    peers: dict[tuple[str, ...], list[tuple[Row, list[float]]]] = defaultdict(list)
+    for row in comparison.rows:
+        costs = [_cost(row, name) for name in names]
+        if not any(math.isnan(cost) for cost in costs):
+            peers[_class(row, names)].append((row, costs))
+    dominated = {
+        id(row): any(_dominates(other, costs) for _, other in rivals)
+        for rivals in peers.values()
+        for row, costs in rivals
+    }
+    shown = [column.key for column in columns(comparison.columns)]
+    return replace(
+        comparison,
+        rows=tuple(replace(row, dominated=dominated.get(id(row))) for row in comparison.rows),
+        objectives=names,
+        columns=tuple(shown if "pareto" in shown else [*shown, "pareto"]),
+    )
+
+
+def ordered(comparison: Comparison, sorting: str, grouping: str = "") -> Comparison:
+    """Put the rows in order; those without the number come last.
+
+    Args:
+        comparison: its rows, in an order that is kept among equals.
+        sorting: as `key` takes it, or a text column; with a leading `-`, the greatest first. Empty keeps the order.
+        grouping: `team`, `model`, `method` or `hardware`: rows of the same stand together, in natural order.
+    """
+    rows = list(comparison.rows)
+    name = sorting.removeprefix("-")
+    if name:
+        name = key(name, rows, texts=True)
+        backwards = sorting.startswith("-")
+        if name in _TEXTS:
+            rows.sort(key=lambda row: natural(getattr(row, name)), reverse=backwards)
+        else:
+            rows.sort(key=lambda row: _last_if_missing(_number(row, name), backwards))
+    if grouping:
+        rows.sort(key=lambda row: natural(getattr(row, grouping)))
+    return replace(comparison, rows=tuple(rows))
+
+
+def best(comparison: Comparison, choosing: str) -> Comparison:
+    """Keep, of each team's every model, the original and the variant that is best in a number.
+
+    Args:
+        comparison: its failures and notes stay.
+        choosing: as `key` takes it.
+
+    Raises:
+        RecipeError: the number has no better direction.
+    """
+    name = key(choosing, comparison.rows)
+    if name != QUALITY and greater_is_better(name) is None:
+        raise RecipeError(f"{name} has no better direction, so nothing is best in it.")
+    winners: dict[tuple[str, str], tuple[float, int]] = {}
+    for at, row in enumerate(comparison.rows):
+        cost = _cost(row, name)
+        if not is_original(row) and not math.isnan(cost):
+            whose = (row.team, row.model)
+            winners[whose] = min(winners.get(whose, (math.inf, at)), (cost, at))
+    kept = {at for _, at in winners.values()}
+    return replace(
+        comparison, rows=tuple(row for at, row in enumerate(comparison.rows) if at in kept or is_original(row))
+    )
+
+
+def summed_up(comparison: Comparison) -> Comparison:
+    """Add what each method did over all models: geometric means of ratios, means of differences in quality.
+
+    A model that several teams measured counts once, by its own geometric mean. What was copied by hand is left out.
+
+    Source: P. J. Fleming, J. J. Wallace, How not to lie with statistics: the correct way to summarize benchmark
+    results, CACM 29(3), 1986.
+    """
+    methods: dict[str, list[Row]] = defaultdict(list)
+    for row in comparison.rows:
+        if row.ratios and not row.by_hand and not is_original(row):
+            methods[row.method].append(row)
+    summaries = [_summary(method, methods[method]) for method in sorted(methods, key=natural)]
+    return replace(comparison, summaries=tuple(summaries))
+
+
+def is_original(row: Row) -> bool:
+    """Say whether a row is an original, at whatever batch size and setting."""
+    return row.method == ORIGINAL or row.method.startswith(f"{ORIGINAL} [")
+
+
+def _summary(method: str, rows: Sequence[Row]) -> Summary:
+    logs: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    moved: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        for name, ratio in row.ratios.items():
+            if ratio > 0:
+                logs[name][row.model].append(math.log(ratio))
+        score = primary(row)
+        if score and score + DIFFERENCE in row.values:
+            moved[score][row.model].append(row.values[score + DIFFERENCE])
+    shown = [name for name in KEYS.values() if name in logs]
+    return Summary(
+        method,
+        models=len({row.model for row in rows}),
+        ratios={name: math.exp(_mean(map(_mean, logs[name].values()))) for name in shown},
+        differences={name: _mean(map(_mean, moved[name].values())) for name in sorted(moved)},
+        counts={**{name: len(logs[name]) for name in shown}, **{name: len(moved[name]) for name in sorted(moved)}},
+    )
+
+
+def _mean(numbers: Iterable[float]) -> float:
+    several = list(numbers)
+    return math.fsum(several) / len(several)
+
+
+def _number(row: Row, name: str) -> float:
+    """Give a row's number; NaN where it has none."""
+    return row.values.get(primary(row) if name == QUALITY else name, math.nan)
+
+
+def _cost(row: Row, name: str) -> float:
+    """Give a number that is the less the better; NaN where the row has none."""
+    metric = primary(row) if name == QUALITY else name
+    number = _number(row, name)
+    return -number if metric and greater_is_better(metric) else number
+
+
+def _class(row: Row, names: Sequence[str]) -> tuple[str, ...]:
+    """Give what must be the same of two rows before one can dominate the other."""
+    hardware = [
+        row.circumstances.get(device, "") for device in DEVICES if any(n.startswith(f"{device}/") for n in names)
+    ]
+    scored = any(name.partition("/")[0] == QUALITY for name in names)
+    data = row.circumstances.get(QUALITY, "") if scored else ""
+    whose = ("", "") if data and not row.by_hand else (row.team if row.by_hand or scored else "", row.model)
+    return (*whose, data, primary(row) if scored else "", *hardware)
+
+
+def _dominates(other: Sequence[float], own: Sequence[float]) -> bool:
+    return all(a <= b for a, b in zip(other, own, strict=True)) and any(a < b for a, b in zip(other, own, strict=True))
+
+
+def _last_if_missing(number: float, backwards: bool) -> tuple[bool, float]:
+    return (True, 0.0) if math.isnan(number) else (False, -number if backwards else number)
+
+
+def _is_detail(name: str) -> bool:
+    """Say whether a number only describes another one: an end of its interval, or a count."""
+    return name.endswith(("_low", "_high", "_samples")) or DIFFERENCE in name

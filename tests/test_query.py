@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+
+from mlflow_compress.database import SCHEMAS, open_database
+from mlflow_compress.errors import StoreError
+from mlflow_compress.query import find
+from mlflow_compress.records import Run, Selection
+from mlflow_compress.store import open_store
+
+HOSTILE = 'it\'s "quoted" | `x` %_ \\ ; -- 🙂 Ёж'
+EVERYTHING = Selection()
+
+
+@pytest.fixture(scope="module")
+def filled(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give a store with two experiments of some variants, some of them strange."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("artifacts"))
+        add(tracking_uri, "query 1", "alpha", "yolo", "original", 1000)
+        add(tracking_uri, "query 1", "alpha", "yolo", "fp16", 2000)
+        add(tracking_uri, "query 1", "beta", "yolo", "fp16", 3000, device="gpu")
+        add(tracking_uri, "query 1", HOSTILE, HOSTILE, "original", 4000)
+        add(tracking_uri, "query 1", HOSTILE, HOSTILE, "fp16", 5000)
+        add(tracking_uri, "query 2", "beta", "vit", "original", 6000)
+        store = open_store(tracking_uri)
+        store.start(store.experiment_id("query 1"), "sweep", {"compress.role": "sweep"})
+        deleted = add(tracking_uri, "query 1", "alpha", "yolo", "deleted", 7000)
+        MlflowClient(tracking_uri).delete_run(deleted)
+    mlflow.set_tracking_uri("")
+    return tracking_uri
+
+
+def add(uri: str, experiment: str, team: str, model: str, method: str, at: int, device: str = "cpu") -> str:
+    store = open_store(uri)
+    tags = {
+        "team": team,
+        "model": model,
+        "method": method,
+        "status": "ok",
+        "compress.role": "variant",
+        f"compress.outcome.{device}": "ok",
+        "compress.note": "mlflow.x",
+    }
+    run_id = store.start(store.experiment_id(experiment), f"{model} {method}"[:200], tags, start_ms=at)
+    numbers = {"size/weights_mib": at / 7, "cpu/nan": float("nan"), "cpu/inf": float("inf"), "cpu/zero": -0.0}
+    MlflowClient(uri).log_batch(
+        run_id,
+        [Metric(name, value, 1, 0) for name, value in numbers.items()],
+        [Param("team", team), Param("limit", "5")],
+        [RunTag("empty", "")],
+    )
+    store.end(run_id, succeeded=True)
+    return run_id
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield
+    mlflow.set_tracking_uri("")
+
+
+def names(runs: tuple[Run, ...]) -> list[tuple[str, str, str]]:
+    return [(run.tags["team"], run.tags["model"], run.tags["method"]) for run in runs]
+
+
+def plain(runs: Sequence[Run]) -> str:
+    """Give all that runs hold, in an order that does not depend on the store; NaN is no equal of itself."""
+    parts = ("tags", "params", "metrics")
+    ordered = [replace(run, **{part: dict(sorted(getattr(run, part).items())) for part in parts}) for run in runs]
+    return "\n".join(map(repr, ordered))
+
+
+SELECTIONS = [
+    EVERYTHING,
+    Selection(teams=("alpha",)),
+    Selection(teams=("alpha", "beta"), methods=("fp16",)),
+    Selection(teams=(HOSTILE,)),
+    Selection(models=(HOSTILE, "yolo")),
+    Selection(since_ms=3000),
+    Selection(device="gpu"),
+    Selection(methods=("fp16",), since_ms=2000, device="cpu"),
+]
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_the_database_and_the_client_give_the_same_runs(filled: str, selection: Selection) -> None:
+    directly = find(["query *"], selection, [filled])
+    asked = find(["query *"], selection, [filled], directly=False)
+    assert plain(directly.runs) == plain(asked.runs)
+    assert plain(directly.originals) == plain(asked.originals)
+    assert directly.experiments == asked.experiments
+    assert directly.runs
+    for run in (*directly.runs, *directly.originals):
+        assert run.params == {"team": run.tags["team"]}
+        assert "empty" in run.tags
+        assert not any(name.startswith("mlflow.") for name in run.tags)
+
+
+def test_what_is_selected(filled: str) -> None:
+    assert len(find(["query 1"], EVERYTHING, [filled]).runs) == 5
+    found = find(["query 1"], Selection(teams=("beta",)), [filled])
+    assert names(found.runs) == [("beta", "yolo", "fp16")]
+    assert names(found.originals) == [("alpha", "yolo", "original")]
+    found = find(["query 1"], Selection(teams=(HOSTILE,), methods=("fp16",)), [filled])
+    assert names(found.runs) == [(HOSTILE, HOSTILE, "fp16")]
+    assert names(found.originals) == [(HOSTILE, HOSTILE, "original")]
+
+
+def test_a_filter_of_mlflow(filled: str) -> None:
+    found = find(["query 1"], Selection(where="metrics.`size/weights_mib` > 500"), [filled])
+    assert [run.started_ms for run in found.runs] == [5000, 4000]
+    with pytest.raises(StoreError, match="refused"):
+        find(["query 1"], Selection(where="nonsense ="), [filled])
+
+
+def test_patterns_and_names(filled: str) -> None:
+    assert set(find(["query ?"], EVERYTHING, [filled]).experiments) == {"query 1", "query 2"}
+    assert find(["query [2]"], EVERYTHING, [filled]).experiments == ("query 2",)
+    store = open_store(filled)
+    store.experiment_id("query [1]")  # a name that looks like a pattern is a name
+    assert find(["query [1]"], EVERYTHING, [filled]).runs == ()
+
+
+@pytest.mark.parametrize("directly", [True, False])
+def test_an_unknown_experiment_comes_with_the_nearest_name(filled: str, directly: bool) -> None:
+    with pytest.raises(StoreError, match=r"Unknown experiment 'qwery 1'\. Did you mean 'query 1'"):
+        find(["query 1", "qwery 1"], EVERYTHING, [filled], directly=directly)
+
+
+@pytest.mark.parametrize("directly", [True, False])
+@pytest.mark.parametrize("name", [{"teams": ("alhpa",)}, {"models": ("yolo", "yollo")}, {"methods": ("fp61",)}])
+def test_a_name_that_no_run_bears_comes_with_the_nearest(
+    filled: str, name: dict[str, tuple[str, ...]], directly: bool
+) -> None:
+    with pytest.raises(
+        StoreError, match=r"No such run\. Unknown (team|model|method) .* Did you mean '(alpha|yolo|fp16)'"
+    ):
+        find(["query 1"], Selection(**name), [filled], directly=directly)  # type: ignore[arg-type]
+
+
+def test_several_stores_make_one_answer(filled: str, tmp_path: Path) -> None:
+    other = tmp_path / "bob's store #1.db"
+    copied(filled, other)
+    with sqlite3.connect(other) as database:
+        database.execute("DELETE FROM latest_metrics")
+        database.execute("UPDATE tags SET run_uuid = 'b' || run_uuid")
+        database.execute("UPDATE params SET run_uuid = 'b' || run_uuid")
+        database.execute("UPDATE runs SET run_uuid = 'b' || run_uuid")
+        database.execute("UPDATE experiments SET name = 'query 3' WHERE name = 'query 2'")
+    found = find(["query 1", "query 3"], EVERYTHING, [filled, f"sqlite:///{other}"])
+    assert len(found.runs) == 11
+    assert found.runs[0].run_id.startswith("b")
+    assert found.experiments == ("query 1", "query 3")
+
+
+def test_the_default_store_is_the_one_in_this_folder(filled: str, tmp_path: Path) -> None:
+    copied(filled, tmp_path / "mlflow.db")
+    assert len(find(["query 1"], EVERYTHING).runs) == 5
+
+
+def test_many_runs_are_read_as_few_are(filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = find(["query 1"], EVERYTHING, [filled]).runs
+    monkeypatch.setattr("mlflow_compress.database._FEW", 1)
+    assert plain(find(["query 1"], EVERYTHING, [filled]).runs) == plain(few)
+
+
+def test_a_store_of_another_schema_is_left_to_the_client(filled: str, tmp_path: Path) -> None:
+    newer = tmp_path / "newer.db"
+    copied(filled, newer)
+    assert open_database(f"sqlite:///{newer}") is not None
+    with sqlite3.connect(newer) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    assert open_database(f"sqlite:///{newer}") is None
+    with pytest.raises(StoreError, match="can't be opened"):
+        find(["query 1"], EVERYTHING, [f"sqlite:///{newer}"])
+
+
+def test_the_schema_of_the_installed_mlflow_is_known(tracking_uri: str) -> None:
+    with sqlite3.connect(tracking_uri.removeprefix("sqlite:///")) as database:
+        assert database.execute("SELECT version_num FROM alembic_version").fetchone()[0] in SCHEMAS
+
+
+@pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\0 and then nonsense"])
+def test_a_file_that_is_no_store_of_mlflow_is_neither_read_nor_changed(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "notes.db"
+    file.write_bytes(content)
+    assert open_database(f"sqlite:///{file}") is None
+    with pytest.raises(StoreError, match="is no tracking store of MLflow"):
+        find(["query 1"], EVERYTHING, [f"sqlite:///{file}"])
+    assert file.read_bytes() == content
+
+
+def test_another_programs_database_is_not_changed(tmp_path: Path) -> None:
+    file = tmp_path / "bookmarks.db"
+    with sqlite3.connect(file) as database:
+        database.execute("CREATE TABLE experiments (experiment_id INTEGER, name TEXT)")
+    with pytest.raises(StoreError, match="is no tracking store of MLflow"):
+        find(["query 1"], EVERYTHING, [f"sqlite:///{file}"])
+    with sqlite3.connect(file) as database:
+        assert [name for (name,) in database.execute("SELECT name FROM sqlite_master")] == ["experiments"]
+
+
+def test_reading_writes_nothing(filled: str, tmp_path: Path) -> None:
+    file = tmp_path / "mlflow.db"
+    copied(filled, file)
+    before = file.read_bytes()
+    file.chmod(0o444)
+    tmp_path.chmod(0o555)
+    try:
+        assert find(["query 1"], EVERYTHING).runs
+    finally:
+        tmp_path.chmod(0o755)
+    assert file.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def test_selections_say_what_they_take(filled: str) -> None:
+    everything = find(["query 1"], EVERYTHING, [filled]).runs
+    for selection in SELECTIONS:
+        found = find(["query 1"], selection, [filled])
+        assert plain([run for run in everything if selection.takes(run)]) == plain(found.runs)
+
+
+def copied(uri: str, path: Path) -> None:
+    shutil.copy(uri.removeprefix("sqlite:///"), path)

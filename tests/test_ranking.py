@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_compress import ranking
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.records import Comparison, Row
+
+SIZE, CPU, ACCURACY = "size/weights_mib", "cpu/latency_p50_ms", "quality/accuracy"
+DATA = {"cpu": "Xeon, 2 threads", "quality": "abc, 100 samples"}
+
+
+def row(method: str, size: float, cpu: float = 1.0, model: str = "yolo", team: str = "alpha", **more: object) -> Row:
+    known: dict[str, object] = {"values": {SIZE: size, CPU: cpu}, "circumstances": DATA}
+    return Row(team, model, method, **{**known, **more})  # type: ignore[arg-type]
+
+
+def fronts(comparison: Comparison, *objectives: str) -> dict[str, bool | None]:
+    return {each.method: each.dominated for each in ranking.marked(comparison, objectives).rows}
+
+
+def test_the_front() -> None:
+    rows = (row("original", 100, 10), row("small", 10, 20), row("worse", 100, 11), row("same", 10, 20))
+    assert fronts(Comparison(rows), "size", "cpu") == {"original": False, "small": False, "worse": True, "same": False}
+
+
+def test_quality_is_better_where_it_is_greater_or_less_as_the_metric_says() -> None:
+    def scored(method: str, size: float, name: str, value: float) -> Row:
+        return row(method, size, values={SIZE: size, f"quality/{name}": value})
+
+    assert fronts(
+        Comparison((scored("a", 1, "accuracy", 0.9), scored("b", 1, "accuracy", 0.8))), "quality", "size"
+    ) == {
+        "a": False,
+        "b": True,
+    }
+    assert fronts(Comparison((scored("a", 1, "wer", 0.9), scored("b", 1, "wer", 0.8))), "quality", "size") == {
+        "a": True,
+        "b": False,
+    }
+
+
+def test_a_row_without_a_number_is_not_ranked() -> None:
+    comparison = Comparison((row("a", 1, 1), row("b", 2, values={SIZE: 2.0})))
+    assert fronts(comparison, "size", "cpu") == {"a": False, "b": None}
+    assert fronts(comparison, "size", "quality") == {"a": None, "b": None}
+
+
+@pytest.mark.parametrize(
+    ("other", "compared"),
+    [
+        ({}, True),
+        ({"model": "vit"}, False),
+        ({"circumstances": {**DATA, "cpu": "EPYC, 2 threads"}}, False),
+        ({"circumstances": {**DATA, "quality": "def, 7 samples"}}, True),  # not of quality
+    ],
+)
+def test_only_what_may_be_compared_is(other: dict[str, object], compared: bool) -> None:
+    comparison = Comparison((row("a", 1, 1), row("b", 2, 2, **other)))  # type: ignore[arg-type]
+    assert fronts(comparison, "size", "cpu")["b"] is compared
+
+
+def test_models_scored_on_the_same_data_are_compared() -> None:
+    values = [{SIZE: 1.0, ACCURACY: 0.9}, {SIZE: 2.0, ACCURACY: 0.8}]
+    one, two = row("a", 1, values=values[0]), row("b", 2, model="vit", team="beta", values=values[1])
+    assert fronts(Comparison((one, two)), "size", "quality") == {"a": False, "b": True}
+    other = row("b", 2, model="vit", values=values[1], circumstances={"quality": "def, 7 samples"})
+    assert fronts(Comparison((one, other)), "size", "quality") == {"a": False, "b": False}
+
+
+@pytest.mark.parametrize("objectives", [("size",), ("size", "size"), ("size", "sise"), ("size", "quality/moved")])
+def test_objectives_that_make_no_front(objectives: tuple[str, ...]) -> None:
+    with pytest.raises(RecipeError, match=r"two objectives|Did you mean 'size'|no better direction"):
+        ranking.marked(Comparison((row("a", 1, values={SIZE: 1.0, "quality/moved": 1.0}),)), objectives)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+def test_a_front_is_what_it_is_by_definition(points: list[tuple[int, int]]) -> None:
+    rows = tuple(row(str(at), size, cpu) for at, (size, cpu) in enumerate(points))
+    found = ranking.marked(Comparison(rows), ["size", "cpu"]).rows
+    for (size, cpu), each in zip(points, found, strict=True):
+        assert each.dominated == any(a <= size and b <= cpu and (a, b) != (size, cpu) for a, b in points)
+    assert not all(each.dominated for each in found)
+
+
+def test_order() -> None:
+    rows = (row("b", 2, 5, team="z"), row("a", 1, 9, team="y"), row("c", 3, values={SIZE: 3.0}, team="y"))
+
+    def order(sorting: str, grouping: str = "") -> str:
+        return "".join(each.method for each in ranking.ordered(Comparison(rows), sorting, grouping).rows)
+
+    assert order("") == "bac"
+    assert order("cpu") == "bac"
+    assert order("-cpu") == "abc"  # what has no number stays last
+    assert order("method") == "abc"
+    assert order("-method") == "cba"
+    assert order("-size", "team") == "cab"
+    with pytest.raises(RecipeError, match="Did you mean 'method'"):
+        order("methd")
+
+
+def test_the_best_of_each_model_stands_beside_its_original() -> None:
+    rows = (
+        row("original", 9),
+        row("a", 3),
+        row("b", 2),
+        row("original [batch 4]", 9),
+        row("c", 5, model="vit"),
+        row("d", 5, model="vit"),
+        row("e", 1, values={}),
+    )
+    found = ranking.best(Comparison(rows), "size").rows
+    assert [each.method for each in found] == ["original", "b", "original [batch 4]", "c"]
+
+
+def test_what_a_method_did_over_all_models() -> None:
+    def moved(team: str, model: str, size: float, lost: float | None) -> Row:
+        values = {} if lost is None else {ACCURACY: 0.9, f"{ACCURACY}_difference": lost}
+        return Row(team, model, "int8", values=values, ratios={SIZE: size, "cpu/x": 3.0})
+
+    rows = (
+        Row("a", "yolo", "original", values={SIZE: 1.0}),
+        moved("a", "yolo", 0.1, -0.02),
+        moved("b", "yolo", 0.4, -0.04),
+        moved("a", "vit", 0.8, None),
+        Row("a", "vit", "by hand", ratios={SIZE: 0.5}, by_hand=True),
+    )
+    (summary,) = ranking.summed_up(Comparison(rows)).summaries
+    assert (summary.method, summary.models) == ("int8", 2)
+    assert summary.ratios == {SIZE: pytest.approx(math.sqrt(0.2 * 0.8))}  # 0.2: the geometric mean of 0.1 and 0.4
+    assert summary.differences == {ACCURACY: pytest.approx(-0.03)}
+    assert summary.counts == {SIZE: 2, ACCURACY: 1}
+
+
+def test_directions() -> None:
+    values = {SIZE: 1.0, "cpu/throughput_per_s": 1.0, "quality/wer": 0.1, "quality/wer_low": 0.0, "quality/moved": 1.0}
+    comparison = ranking.directed(Comparison((row("a", 1, values=values),)))
+    assert comparison.greater_is_better == {SIZE: False, "cpu/throughput_per_s": True, "quality/wer": False}
