@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from functools import cached_property
 
 from mlflow_compress.percentiles import difference_interval, ratio_interval
 from mlflow_compress.quantities import COLUMNS, DEVICES, DIFFERENCE, ORIGINAL, natural
@@ -123,7 +124,11 @@ def compare(
     lines, failures = _sorted_out(newest, language, every_run)
     everything = _sorted_out(_variants([*newest, *originals], devices), language)[0]
     known = everything if every_run else everything | lines
-    found = {key: _original(lines[key], known) for key in lines}
+    newest_of: dict[_Key, _Line] = {}  # the newest original of any team, by all else
+    for key, line in everything.items():
+        if key.method == ORIGINAL:
+            newest_of.setdefault(key.original(""), line)
+    found = {key: known.get(key.original(key.team)) or newest_of.get(key.original("")) for key in lines}
     hardware = {key: _hardware_of(lines[key], found[key]) for key in lines}
     apart = len(set(hardware.values())) > 1
 
@@ -199,7 +204,7 @@ class _Key:
 
     def original(self, team: str) -> _Key:
         """Give the key of what this is compared with, in a team."""
-        return replace(self, team=team, method=ORIGINAL, run_id="", started_ms=0)
+        return _Key(team, self.model, ORIGINAL, self.batch, self.setting)
 
 
 @dataclass
@@ -209,17 +214,19 @@ class _Line:
     key: _Key
     runs: dict[str, Run] = field(default_factory=dict)
 
-    def values(self) -> dict[str, float]:
+    @cached_property
+    def values(self) -> Mapping[str, float]:
         """Take each device's numbers from its own run, size and quality from the newest that has any."""
         values = next((numbers for run in self.runs.values() if (numbers := _group(run, "size"))), {})
-        values |= {} if (run := self.scored()) is None else _without_differences(_group(run, "quality"))
+        values |= {} if (run := self.scored) is None else _without_differences(_group(run, "quality"))
         for device, run in self.runs.items():
             values.update(_group(run, device))
         return values
 
+    @cached_property
     def scored(self) -> Run | None:
-        """Give the newest run with scores; where there is none, that with output errors alone."""
-        found = [run for run in self.runs.values() if _group(run, "quality")]
+        """The newest run with scores; where there is none, that with output errors alone."""
+        found = [run for run in self.runs.values() if any(name.startswith("quality/") for name in run.metrics)]
         found.sort(key=lambda run: "quality/samples" not in run.metrics)
         return found[0] if found else None
 
@@ -283,18 +290,8 @@ def _measured(run: Run, language: str) -> dict[str, Outcome]:
     return devices or {"": Outcome("failed", _say("no_numbers", language))}
 
 
-def _original(line: _Line, lines: Mapping[_Key, _Line]) -> _Line | None:
-    """Find what a row is compared with: the same team's original, else the newest of another team."""
-    key = line.key
-    own = lines.get(key.original(key.team))
-    if own is not None:
-        return own
-    others = (other for other in lines.values() if other.key == key.original(other.key.team))  # newest first
-    return next(others, None)
-
-
 def _row(line: _Line, original: _Line | None, footnotes: dict[str, int], language: str) -> Row:
-    values = line.values()
+    values = dict(line.values)
     sentences = _about_weights(line, language) + _about_cautions(line, language)
     ratios: dict[str, float] = {}
     in_turns, their_intervals = _in_turns(values)  # better than two runs one after the other
@@ -302,12 +299,12 @@ def _row(line: _Line, original: _Line | None, footnotes: dict[str, int], languag
         sentences.append(_say("no_original", language))
     elif original is not None and not _is_same(line, original):
         apart, reasons = _apart(line, original, language)
-        ratios = _ratios(values, original.values(), apart)
-        values |= _differences(line.scored(), original.scored())
+        ratios = _ratios(values, original.values, apart)
+        values |= _differences(line.scored, original.scored)
         if original.key.team != line.key.team:
             sentences.append(_say("other_team", language, team=original.key.team))
         sentences += reasons
-    intervals = _intervals(values, original.values(), ratios) if original else {}
+    intervals = _intervals(values, original.values, ratios) if original else {}
     return Row(
         team=line.key.team,
         model=line.key.model,
@@ -357,7 +354,7 @@ def _hardware_of(line: _Line, original: _Line | None) -> str:
 
 def _scored_on(line: _Line) -> dict[str, str]:
     """Say on what data a row was scored, so that only scores of the same data are ranked."""
-    run = line.scored()
+    run = line.scored
     if run is None or not (digest := run.tags.get("compress.data_digest")):
         return {}
     return {"quality": f"{digest}, {run.metrics.get('quality/samples', 0):.0f} samples"}
@@ -472,8 +469,8 @@ def _group(run: Run, group: str) -> dict[str, float]:
     # MLflow stores infinity as the largest float.
     return {
         name: value
-        for name, value in finite(run.metrics).items()
-        if name.startswith(f"{group}/") and abs(value) < sys.float_info.max
+        for name, value in run.metrics.items()
+        if name.startswith(f"{group}/") and abs(value) < sys.float_info.max  # NaN is not less either
     }
 
 

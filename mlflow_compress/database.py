@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SCHEMAS = ("dc11669786a5",)  # alembic's version of MLflow 3.17's tables
 _FEW = 5000  # runs whose numbers are sought by their ids rather than by the same filter again
 _IDS_PER_STATEMENT = 500
+_ROWS_AT_ONCE = 10_000
 _PARAMS = ("team", "model", "method")  # what stands in for tags that a run lacks
 
 
@@ -163,7 +164,8 @@ def _rows(connection: Connection, statement: str, values: Mapping[str, Any]) -> 
     import sqlalchemy
 
     with contextlib.closing(connection.execute(sqlalchemy.text(statement), values)) as result:
-        yield from result
+        for part in result.partitions(_ROWS_AT_ONCE):
+            yield from part
 
 
 def _into(mapping: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,7 +105,8 @@ def ratio_interval(
         confidence: of the interval.
     """
     width = NormalDist().inv_cdf(0.5 + confidence / 2) * math.hypot(error / value, base_error / base)
-    return value / base * math.exp(-width), value / base * math.exp(width)
+    widest = 700.0  # of what a float's exponential can say
+    return value / base * math.exp(-min(width, widest)), value / base * math.exp(min(width, widest))
 
 
 def difference_interval(

@@ -129,6 +129,7 @@ def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.pass_context
 def main(
     context: click.Context,
+    /,
     lang: str,
     columns: str | None,
     sorting: str,
@@ -330,7 +331,10 @@ def _update(path: Path, comparison: Comparison, teams: Sequence[str], check: boo
     from mlflow_compress import readme
 
     before = _read(path)
-    after = readme.update(before, comparison, teams=teams)
+    try:
+        after = readme.update(before, comparison, teams=teams)
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
     if after == before:
         click.echo(f"{path} is up to date", err=True)
     elif check:

@@ -10,6 +10,8 @@ Layout of a run (schema 1):
   `compress.cautions` (codes, separated by commas), and `compress.env.*` for the machine and its libraries;
   `compress.result_id`, `compress.variant_digest`, `compress.process` (who logs it), `compress.logged` (`complete` when
   all of it is there), `compress.not_logged` (what the server refused, and why);
+  a row of a hand-made table has `compress.source` (`imported`), `compress.imported.from`, `.line` and `.remarks`,
+  `compress.import_id` (of its text) and `compress.cell.*` (its cells as they were written);
 * artifacts: `variant.json`, `result.json`, plots, logs, and the model as an MLflow model.
 """
 
@@ -21,10 +23,12 @@ import json
 import logging
 import os
 import sqlite3
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +40,15 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
 
+    from mlflow_compress.handmade import ByHand
+
 _TAG_LIMIT = 5000
 _METRICS_PER_CALL, _PARAMS_PER_CALL, _TAGS_PER_CALL = 1000, 100, 100
 _TABLE = "predictions.json"
 _PAGE = 50_000  # MLflow's most: every further page asks the database anew
 _EXPERIMENTS_PER_PAGE = 1000
+_NEWEST = ["start_time DESC"]
+_HTTP = ("http://", "https://")
 _HTTP_TIMEOUT_SECONDS = 5
 LOGGED = "compress.logged"  # this tag of a run says that all of a result is there
 _SHORTEST_SECRET = 4  # shorter ones would blot out ordinary words
@@ -56,7 +64,7 @@ def probe(tracking_uri: str | None = None) -> None:
         StoreError: it does not answer.
     """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
-    if uri.startswith(("http://", "https://")):
+    if uri.startswith(_HTTP):
         _probe(uri)
 
 
@@ -319,7 +327,8 @@ class Store:
     def experiments(self) -> dict[str, str]:
         """Give the ids of all experiments that are not deleted, by name."""
         with _quiet(), _told(self.uri):
-            found, token = [], None
+            found: list[Any] = []
+            token = None
             while True:
                 page = self._client.search_experiments(max_results=_EXPERIMENTS_PER_PAGE, page_token=token)
                 found += page
@@ -337,21 +346,37 @@ class Store:
         Raises:
             StoreError: the server can't answer, or can't read the filter.
         """
+        ask = self._search_http if self.uri.startswith(_HTTP) else self._search
         with _quiet(), _told(self.uri):
             runs: list[Run] = []
-            token = None
+            token = ""
             while True:
-                page = self._client.search_runs(
-                    list(experiments),
-                    filter_string=where,
-                    max_results=_PAGE,
-                    order_by=["start_time DESC"],
-                    page_token=token,
-                )
-                runs += [self._run(run, experiments[run.info.experiment_id]) for run in page]
-                token = page.token
+                page, token = ask(list(experiments), where, token)
+                runs += [replace(run, experiment=experiments[run.experiment]) for run in page]
                 if not token:
                     return runs
+
+    def _search(self, experiments: list[str], where: str, token: str) -> tuple[list[Run], str]:
+        """Give a page of runs, with their experiments' ids for names, and the token of the next page."""
+        page = self._client.search_runs(
+            experiments, where, max_results=_PAGE, order_by=_NEWEST, page_token=token or None
+        )
+        return [self._run(run, run.info.experiment_id) for run in page], page.token or ""
+
+    def _search_http(self, experiments: list[str], where: str, token: str) -> tuple[list[Run], str]:
+        """Do as `_search` does, without making protocol buffers of JSON: that is what takes MLflow's client so long."""
+        from mlflow.utils.credentials import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request, verify_rest_response
+
+        path = "/api/2.0/mlflow/runs/search"
+        asked = {"experiment_ids": experiments, "filter": where, "max_results": _PAGE, "order_by": _NEWEST}
+        asked |= {"page_token": token} if token else {}
+        credentials = get_default_host_creds(self.uri)  # type: ignore[no-untyped-call]
+        answer = http_request(credentials, path, "POST", json=asked)  # type: ignore[no-untyped-call]
+        found = verify_rest_response(answer, path).json()
+        return [self._run_of_json(each["info"], each["data"]) for each in found.get("runs", [])], found.get(
+            "next_page_token", ""
+        )
 
     def log_comparison(self, experiment_id: str, files: Mapping[str, bytes], summary: str) -> str:
         """Keep a comparison's files in the run `comparison`, and tell of it in the experiment's description.
@@ -369,7 +394,7 @@ class Store:
             tags = {"compress.role": "comparison", "mlflow.note.content": summary}
             run_id = found[0].info.run_id if found else self.start(experiment_id, "comparison", tags)
             self.tag(run_id, tags)
-            self._log_files(run_id, files)
+            self.log_files(run_id, files)
             if not found:
                 self.end(run_id, succeeded=True)
             self._client.set_experiment_tag(experiment_id, "mlflow.note.content", summary[:_TAG_LIMIT])
@@ -421,11 +446,73 @@ class Store:
             self.log_files(run_id, files)
         self.tag(run_id, {f"compress.{name}": text for name, text in facts.items()})
 
+    def add_by_hand(self, experiment_id: str, rows: Sequence[ByHand]) -> int:
+        """Store rows of hand-made tables, each as a run that has ended. What is there already is left as it is.
+
+        What a file says about one team, model and method is stored anew when it is not what the newest such runs say;
+        these stay, and are older.
+
+        Args:
+            experiment_id: where to.
+            rows: all rows of the files, the later after the earlier.
+
+        Returns:
+            How many were stored.
+
+        Raises:
+            StoreError: the server refused, or is gone.
+        """
+        known: dict[tuple[str, ...], list[str]] = {}
+        for run in reversed(self.query({experiment_id: ""}, "tags.`compress.source` = 'imported'")):
+            if run.tags.get(LOGGED):
+                known.setdefault(_place(run.tags), []).append(run.tags["compress.import_id"])
+        asked: dict[tuple[str, ...], list[ByHand]] = {}
+        for row in rows:
+            asked.setdefault(_place(row.tags), []).append(row)
+        new = [
+            row
+            for place, several in asked.items()
+            if [row.digest for row in several] != known.get(place, [])[-len(several) :]
+            for row in several
+        ]
+        now = int(time.time() * 1000)
+        for at, row in enumerate(sorted(new, key=lambda row: row.line)):
+            self._log_by_hand(experiment_id, row, now + at)  # the later in the file is the newer
+        return len(new)
+
+    def _log_by_hand(self, experiment_id: str, row: ByHand, start_ms: int) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        source = {"mlflow.source.name": "compress-report import"}
+        run_id = self.start(experiment_id, f"{row.model} {row.method}", source, start_ms)
+        with _told(self.uri):
+            metrics = [Metric(name, value, start_ms, 0) for name, value in finite(row.metrics).items()]
+            params = [Param(name, text[:_TAG_LIMIT]) for name, text in row.params.items()]
+            tags = [RunTag(name, text) for name, text in _cut({**row.tags, LOGGED: "complete"}).items()]
+            self._client.log_batch(run_id, metrics=metrics, params=params)
+            for part in _parts(tags, _TAGS_PER_CALL):
+                self._client.log_batch(run_id, tags=part)
+            self._client.set_terminated(run_id, "FINISHED", end_time=start_ms)
+
+    def _run_of_json(self, info: Mapping[str, Any], data: Mapping[str, Any]) -> Run:
+        return Run(
+            run_id=info["run_id"],
+            experiment=info["experiment_id"],
+            name=info.get("run_name", ""),
+            lifecycle=info["status"],
+            started_ms=int(info.get("start_time", 0)),
+            tags={each["key"]: each.get("value", "") for each in data.get("tags", [])},
+            params={each["key"]: each.get("value", "") for each in data.get("params", [])},
+            metrics={each["key"]: float(each.get("value", 0)) for each in data.get("metrics", [])},
+            link=self._link(info["experiment_id"], info["run_id"]),
+        )
+
+    def _link(self, experiment_id: str, run_id: str) -> str:
+        if not self.uri.startswith(_HTTP):
+            return ""
+        return f"{without_secrets(self.uri).rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
     def _run(self, run: Any, experiment: str) -> Run:
-        link = ""
-        if self.uri.startswith(("http://", "https://")):
-            page = f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-            link = f"{without_secrets(self.uri).rstrip('/')}/#/{page}"
         return Run(
             run_id=run.info.run_id,
             experiment=experiment,
@@ -435,7 +522,7 @@ class Store:
             tags=dict(run.data.tags),
             params=dict(run.data.params),
             metrics=dict(run.data.metrics),
-            link=link,
+            link=self._link(run.info.experiment_id, run.info.run_id),
         )
 
 
@@ -482,6 +569,11 @@ def lasting(uri: str) -> str:
             is_path = "://" not in path and not path.startswith(("file:", ":", "databricks"))
             return f"{prefix}{Path(path).absolute()}" if is_path and path else without_secrets(uri)
     return without_secrets(uri)
+
+
+def _place(tags: Mapping[str, str]) -> tuple[str, ...]:
+    """Give what an imported run is about, and which file says so."""
+    return tuple(tags.get(name, "") for name in ("team", "model", "method", "compress.imported.from"))
 
 
 def names_model(source: str) -> bool:

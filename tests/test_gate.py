@@ -9,9 +9,10 @@ from mlflow_compress.records import Comparison, Failure, Row
 ALL = {"cpu/latency_p50_ms": 0.5, "gpu/latency_p50_ms": 0.9, "size/weights_mib": 0.3, "cpu/ram_peak_mib": 0.8}
 
 
-def reasons(demands: Demands, ratios: dict[str, float] | None = None, **values: float) -> list[str]:
-    scores = {name.replace("__", "/"): value for name, value in values.items()}
-    row = Row("alpha", "yolo", "int8", ratios=ALL if ratios is None else ratios, values=scores)
+def reasons(
+    demands: Demands, ratios: dict[str, float] | None = None, values: dict[str, float] | None = None
+) -> list[str]:
+    row = Row("alpha", "yolo", "int8", ratios=ALL if ratios is None else ratios, values=values or {})
     return [miss.reason for miss in misses(Comparison((Row("alpha", "yolo", "original"), row)), demands)]
 
 
@@ -73,8 +74,8 @@ def test_what_was_not_measured_misses() -> None:
     ],
 )
 def test_quality(name: str, own: float, difference: float, drop: str, passes: bool) -> None:
-    values = {f"quality__{name}": own, f"quality__{name}_difference": difference}
-    found = reasons(Demands(max_quality_drop=Drop.read(drop)), **values)
+    values = {f"quality/{name}": own, f"quality/{name}_difference": difference}
+    found = reasons(Demands(max_quality_drop=Drop.read(drop)), values=values)
     assert (found == []) is passes
     assert passes or "lost, more than" in found[0]
 

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
+from faults.servers import TrackingServer
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
@@ -77,8 +79,14 @@ def names(runs: tuple[Run, ...]) -> list[tuple[str, str, str]]:
 
 def plain(runs: Sequence[Run]) -> str:
     """Give all that runs hold, in an order that does not depend on the store; NaN is no equal of itself."""
-    parts = ("tags", "params", "metrics")
-    ordered = [replace(run, **{part: dict(sorted(getattr(run, part).items())) for part in parts}) for run in runs]
+
+    def in_order(items: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(sorted(items.items()))
+
+    ordered = [
+        replace(run, tags=in_order(run.tags), params=in_order(run.params), metrics=in_order(run.metrics))
+        for run in runs
+    ]
     return "\n".join(map(repr, ordered))
 
 
@@ -106,6 +114,40 @@ def test_the_database_and_the_client_give_the_same_runs(filled: str, selection: 
         assert run.params == {"team": run.tags["team"]}
         assert "empty" in run.tags
         assert not any(name.startswith("mlflow.") for name in run.tags)
+
+
+@pytest.fixture(scope="module")
+def served(filled: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve the filled store."""
+    server = TrackingServer(tmp_path_factory.mktemp("served"), filled)
+    server.start()
+    yield server.uri
+    server.kill()
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_a_server_gives_the_same_runs(filled: str, served: str, selection: Selection) -> None:
+    asked = find(["query *"], selection, [served])
+    directly = find(["query *"], selection, [filled])
+    ids = open_store(served).experiments()
+    for run in (*asked.runs, *asked.originals):
+        assert run.link == f"{served}/#/experiments/{ids[run.experiment]}/runs/{run.run_id}"
+    assert plain([replace(run, link="") for run in asked.runs]) == plain(directly.runs)
+    assert plain([replace(run, link="") for run in asked.originals]) == plain(directly.originals)
+
+
+def test_a_server_that_refuses(served: str) -> None:
+    with pytest.raises(StoreError, match="refused"):
+        find(["query 1"], Selection(where="nonsense ="), [served])
+
+
+def test_pages_make_one_answer(filled: str, served: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlflow_compress.store._PAGE", 2)
+    monkeypatch.setattr("mlflow_compress.store._EXPERIMENTS_PER_PAGE", 1)
+    for uri in (filled, served):
+        assert [run.started_ms for run in find(["query *"], EVERYTHING, [uri], directly=False).runs] == [
+            6000, 5000, 4000, 3000, 2000, 1000,
+        ]  # fmt: skip
 
 
 def test_what_is_selected(filled: str) -> None:

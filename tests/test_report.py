@@ -101,6 +101,113 @@ def test_filters(filled: str) -> None:
     assert row["ratios"]["size/weights_mib"] == 0.5
 
 
+def methods(result: Result) -> list[str]:
+    assert result.exit_code == 0, result.stderr
+    return [row["method"] for row in json.loads(result.stdout)["rows"]]
+
+
+def test_arranging(filled: str) -> None:
+    everything = ["-e", "report hw1", "--json"]
+    assert methods(report(filled, *everything, "--sort", "-method")) == ["original", "original", "fp16"]
+    assert methods(report(filled, *everything, "--sort", "size", "--group-by", "model")) == [
+        "original",
+        "fp16",
+        "original",
+    ]
+    assert methods(report(filled, *everything, "--best", "size")) == ["original", "fp16", "original"]
+    assert methods(report(filled, *everything, "--all-runs"))[1] == "fp16 [1970-01-01 00:00 UTC]"
+    assert report(filled, *everything, "--since", "1970-01-02").exit_code == 4
+    assert len(methods(report(filled, *everything, "--since", "1970-01-01", "--tracking-uri", filled))) == 3
+
+
+def test_chosen_columns_and_a_front(filled: str) -> None:
+    result = report(filled, "-e", "report hw1", "--columns", "model,method,size,disk", "--pareto", "size,cpu")
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in result.stdout.splitlines()]
+    assert lines[0] == ["Model", "Method", "Weight size", "saved model, MB", "Pareto"]
+    assert [line[-1] for line in lines[2:5]] == ["dominated", "best", "best"]
+
+
+def test_the_form_of_times(filled: str) -> None:
+    for since in ("1970-01-01", "1970-01-01T12:30", "90000d", "5w"):
+        assert report(filled, "-e", "report hw1", "--since", since).exit_code in (0, 4)
+    result = report(filled, "-e", "report hw1", "--since", "yesterday")
+    assert result.exit_code == 2
+    assert "is no time" in result.stderr
+
+
+def test_a_gate(filled: str) -> None:
+    def gate(*args: str) -> Result:
+        return CliRunner().invoke(main, ["gate", "--tracking-uri", filled, "-e", "report hw1", *args])
+
+    passed = gate("--max-size-ratio", "0.5", "--method", "fp16")
+    assert (passed.exit_code, passed.stdout) == (0, "All 1 variants reach what was asked of them.\n")
+    missed = gate("--max-size-ratio", "0.4", "--min-speedup", "1.5", "--max-quality-drop", "1%")
+    assert missed.exit_code == 6
+    assert missed.stdout.splitlines() == [
+        "alpha, yolo, fp16: 1.00x as fast as the original, not 1.5x",
+        "alpha, yolo, fp16: size is 0.500x of the original's, more than 0.4x",
+        "alpha, yolo, fp16: quality: no difference from the original on the same samples is known",
+        "alpha, yolo, int8: failed: out of memory",
+    ]
+    assert missed.stderr == "2 variants miss what was asked of them.\n"
+    assert gate("--preset", "mlperf", "--method", "original").exit_code == 4
+    assert gate().exit_code == 2
+
+
+def test_a_kept_comparison_is_updated_and_not_doubled(filled: str) -> None:
+    for _ in range(2):
+        result = report(filled, "-e", "report hw1", "--log")
+        assert result.exit_code == 0, result.stderr
+    client = MlflowClient(filled)
+    experiment = client.get_experiment_by_name("report hw1")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id], "tags.`compress.role` = 'comparison'")
+    assert (run.info.run_name, run.info.status) == ("comparison", "FINISHED")
+    files = {each.path for each in client.list_artifacts(run.info.run_id)}
+    assert files == {"comparison.md", "comparison.html", "comparison.png"}
+    assert "3 rows of 2 teams" in client.get_experiment(experiment.experiment_id).tags["mlflow.note.content"]
+    assert len(methods(report(filled, "-e", "report hw1", "--json"))) == 3  # it is no row of the next one
+
+
+README = "# Ours\n\n<!-- compress-report: begin -->\n<!-- compress-report: end -->\n\nthe end\r\n"
+
+
+def test_a_readme_is_updated_once(filled: str) -> None:
+    file = Path("README.md")
+    file.write_bytes(README.encode())
+    command = ["-e", "report hw1", "--update", "README.md"]
+    assert report(filled, *command, "--check").exit_code == 5
+    assert file.read_bytes() == README.encode()
+    assert report(filled, *command).exit_code == 0
+    updated = file.read_bytes()
+    assert updated.startswith(b"# Ours\n\n<!-- compress-report: begin -->")
+    assert updated.endswith(b"<!-- compress-report: end -->\n\nthe end\r\n")
+    assert b"fp16" in updated
+    again = report(filled, *command, "--check")
+    assert (again.exit_code, again.stderr) == (0, "README.md is up to date\n")
+    assert report(filled, *command).exit_code == 0
+    assert file.read_bytes() == updated
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(None, "There is no file"), (b"no table here\n", "README.md"), (b"\xff\xfe", "is no UTF-8 text")],
+)
+def test_a_readme_that_takes_no_table(filled: str, content: bytes | None, told: str) -> None:
+    if content is not None:
+        Path("README.md").write_bytes(content)
+    result = report(filled, "-e", "report hw1", "--update", "README.md")
+    assert result.exit_code != 0
+    assert told in result.stderr
+    assert content is None or Path("README.md").read_bytes() == content
+
+
+def test_options_before_a_command_are_not_lost_in_silence(filled: str) -> None:
+    result = report(filled, "-e", "report hw1", "gate", "--min-speedup", "1")
+    assert result.exit_code == 2
+    assert "Options go behind the command" in result.stderr
+
+
 def test_files_are_written_and_nothing_is_printed(filled: str, tmp_path: Path) -> None:
     outputs = ["table.md", "table.CSV", "table.json"]
     result = report(filled, "-e", "report hw1", *(part for name in outputs for part in ("-o", name)))

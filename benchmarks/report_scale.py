@@ -1,0 +1,122 @@
+"""How long a table of many runs takes: all of `compress-report` beside `mlflow.search_runs` alone, and beside raw SQL.
+
+Each is a process of its own, imports and all, and does its work in turns with the other. Ours reads, compares and
+writes a CSV file; the other side only reads. The stores are filled by `programs/filled_store.py` as the tool logs:
+25 metrics, 15 params, 12 tags a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.children import PROGRAMS, Ended, run
+from benchmarks.finding import Cell, Finding
+
+_MOST_OF_SEARCH, _MOST_OF_SQL, _FEW_SECONDS, _MOST_MIB = 0.35, 3.0, 2.0, 1024.0
+_RUNS, _MANY = 10_000, 100_000
+_TEAM = "team 7"
+_PORT = "5817"
+_START_SECONDS = 240
+
+
+def find(quick: bool) -> Finding:
+    """Fill two stores and read them."""
+    few, many = (_RUNS // 100, _MANY // 100) if quick else (_RUNS, _MANY)
+    rounds = 1 if quick else 3
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        small, large = (_filled(folder / f"{count}.db", count) for count in (few, many))
+        rows = [_compared(f"{few} runs, SQLite", _report(small), _searched(small), folder, rounds)]
+        with _served(small, folder) as address:
+            rows.append(_compared(f"{few} runs, mlflow server", _report(address), _searched(address), folder, rounds))
+        team = [sys.executable, PROGRAMS / "raw_sql.py", large.removeprefix("sqlite:///"), _TEAM]
+        rows.append(
+            _compared(f"one team of {many} runs, SQLite", _report(large, "--team", _TEAM), team, folder, rounds)
+        )
+        whole = run(_report(large), folder)
+        rows.append({"what": f"all of {many} runs, SQLite", "ours s": whole.wall_s, "ours peak MiB": whole.peak_mib})
+    ratios = [row["ratio"] for row in rows[:3]]
+    team_s = rows[2]["ours s"]
+    assert all(isinstance(each, float) for each in (*ratios, team_s))
+    met = (
+        all(float(ratio or 0) <= _MOST_OF_SEARCH for ratio in ratios[:2])
+        and (float(ratios[2] or 0) <= _MOST_OF_SQL or float(team_s or 0) <= _FEW_SECONDS)
+        and (whole.peak_mib or 0) <= _MOST_MIB
+    )
+    return Finding(
+        name="report_scale",
+        goal=f"{few} runs in at most {_MOST_OF_SEARCH} of the time of mlflow.search_runs, on SQLite and from a server; "
+        f"one team of {many} in at most {_MOST_OF_SQL:g} times that of raw SQL, or {_FEW_SECONDS:g} s; all of "
+        f"{many} in at most {_MOST_MIB:.0f} MiB.",
+        met=met,
+        rows=rows,
+        notes=[
+            "wall seconds of whole processes, median of the rounds; the other side is search_runs, raw SQL for the team",
+            "from a server without the tool's own page, most of the time is the server's own",
+        ],
+    )
+
+
+def _report(uri: str, *more: str) -> list[object]:
+    program = Path(sys.executable).parent / "compress-report"
+    return [program, "--tracking-uri", uri, "-e", "scale", "-o", "table.csv", *more]
+
+
+def _searched(uri: str) -> list[object]:
+    return [sys.executable, PROGRAMS / "search_runs.py", uri]
+
+
+def _compared(
+    what: str, ours: Sequence[object], theirs: Sequence[object], folder: Path, rounds: int
+) -> dict[str, Cell]:
+    own: list[Ended] = []
+    other: list[Ended] = []
+    for turn in range(rounds):
+        pair = [(ours, own), (theirs, other)]
+        for command, ended in pair if turn % 2 else pair[::-1]:
+            ended.append(run(command, folder))
+    wall, their_wall = (statistics.median(each.wall_s for each in side) for side in (own, other))
+    return {
+        "what": what,
+        "ours s": wall,
+        "other s": their_wall,
+        "ratio": wall / their_wall,
+        "ours CPU s": statistics.median(each.cpu_s for each in own),
+        "other CPU s": statistics.median(each.cpu_s for each in other),
+        "ours peak MiB": max((each.peak_mib or 0) for each in own) or None,
+        "other peak MiB": max((each.peak_mib or 0) for each in other) or None,
+    }
+
+
+def _filled(file: Path, runs: int) -> str:
+    run([sys.executable, PROGRAMS / "filled_store.py", file, runs], file.parent)
+    return f"sqlite:///{file}"
+
+
+@contextlib.contextmanager
+def _served(uri: str, folder: Path) -> Iterator[str]:
+    """Serve a store with MLflow's own server."""
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", _PORT, "--workers", "1"]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    address = f"http://127.0.0.1:{_PORT}"
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        for _ in range(_START_SECONDS):
+            time.sleep(1)
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/health", timeout=1).close()  # noqa: S310  (our own address)
+                break
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
