@@ -147,9 +147,10 @@ def compare(
 
 
 def _variants(runs: Iterable[Run], devices: Sequence[str]) -> list[Run]:
-    """Give the runs that are variants, the newest first, without what other devices measured."""
+    """Give the runs that are variants, the newest first, without what other devices measured; those by hand last."""
     variants = [run for run in runs if run.tags.get("compress.role") == "variant"]
-    variants.sort(key=lambda run: (-run.started_ms, run.run_id))
+    # What was measured is never hidden by what somebody wrote down, however late that was read.
+    variants.sort(key=lambda run: (_is_by_hand(run), -run.started_ms, run.run_id))
     if not devices:
         return variants
     others = tuple(f"{device}/" for device in DEVICES if device not in devices)

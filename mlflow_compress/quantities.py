@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mlflow_compress.records import Failure, Row
+from mlflow_compress.records import Comparison, Failure, Row, Summary
 
 LANGUAGES = ("en", "ru")
 ORIGINAL = "original"
@@ -47,7 +47,31 @@ _LEGEND = {
     "пределах шума. (-0.012) у метрики качества: разница с оригиналом на тех же примерах; (≈-0.002) может быть "
     "случайной.",
 }
+_LEGEND_BY_HAND = {
+    "en": "By hand: copied from a table that somebody wrote, not measured by this tool.",
+    "ru": "Вручную: переписано из чьей-то таблицы, а не измерено этим инструментом.",
+}
+_LEGEND_PARETO = {
+    "en": "Pareto: a dominated row has another one beside it that is at least as good in all of these and better in "
+    "one: {objectives}.",
+    "ru": "Парето: «хуже других» значит, что другая строка не хуже ни по одному из этих показателей и лучше хотя бы "
+    "по одному: {objectives}.",
+}
 _SOURCE = {"en": "Experiment", "ru": "Эксперимент"}
+_SUMMARIES = {"en": "Over all models", "ru": "По всем моделям"}
+_OVER = {"en": "{said}, over {models} models", "ru": "{said}; моделей: {models}"}
+_OF = {"en": "{models} models", "ru": "моделей: {models}"}
+_OF_ONE = {"en": "1 model", "ru": "моделей: 1"}
+_FASTER = {"en": "{times}x faster", "ru": "в {times} раза быстрее"}
+_SLOWER = {"en": "{times}x slower", "ru": "в {times} раза медленнее"}
+_AS_FAST = {"en": "as fast", "ru": "так же быстро"}
+_SPEEDS = {"cpu/latency_p50_ms": "CPU", "gpu/latency_p50_ms": "GPU"}
+_SMALLER = {
+    _WEIGHTS: {"en": "{ratio} size", "ru": "размер {ratio}"},
+    _DISK: {"en": "{ratio} on disk", "ru": "на диске {ratio}"},
+    "cpu/ram_peak_mib": {"en": "{ratio} RAM", "ru": "RAM {ratio}"},
+    "gpu/vram_peak_mib": {"en": "{ratio} VRAM", "ru": "VRAM {ratio}"},
+}
 _FAILURES = {"en": "Failed or skipped", "ru": "Не удалось или пропущено"}
 _QUALITY = {
     "bits_per_byte": "bits per byte",
@@ -156,9 +180,65 @@ def cells(row: Row, columns: Sequence[Column], language: str) -> tuple[str, ...]
     return tuple(_cell(row, column.key, language) for column in columns)
 
 
-def legend(language: str, title: str = "") -> str:
-    """Say what the units and the ratios mean, and where the rows come from."""
-    return f"{_LEGEND[language]} {_SOURCE[language]}: {title}." if title else _LEGEND[language]
+def legend(it: Comparison) -> str:
+    """Say what the units, the ratios and the marks mean, and where the rows come from."""
+    language = it.language
+    sentences = [_LEGEND[language]]
+    if any(row.by_hand for row in it.rows):
+        sentences.append(_LEGEND_BY_HAND[language])
+    if "pareto" in it.columns and it.objectives:
+        objectives = ", ".join(label(name, language, with_unit=False) for name in it.objectives)
+        sentences.append(_LEGEND_PARETO[language].format(objectives=objectives))
+    if it.title:
+        sentences.append(f"{_SOURCE[language]}: {it.title}.")
+    return " ".join(sentences)
+
+
+def summaries_title(language: str) -> str:
+    """Give the title of what each method did over all models."""
+    return _SUMMARIES[language]
+
+
+def summaries(it: Comparison) -> tuple[str, ...]:
+    """Give a line for each method that was compared on several models: a mean over one says nothing new."""
+    return tuple(
+        summary(each, it.language)
+        for each in it.summaries
+        if each.models > 1 and (each.ratios.keys() & {*_SPEEDS, *_SMALLER} or each.differences)
+    )
+
+
+def summary(it: Summary, language: str) -> str:
+    """Say in one line what a method did over several models: `fp16: 1.40x faster (GPU), 0.50x size, over 9 models`."""
+    parts = []
+    for name, device in _SPEEDS.items():
+        if it.ratios.get(name, 0) > 0:
+            models = _behind(it, name, language)
+            parts.append(f"{_speed(it.ratios[name], language)} ({', '.join(filter(None, [device, models]))})")
+    for name, words in _SMALLER.items():
+        told_by_weights = name == _DISK and it.ratios.get(_DISK, 1) >= _MUCH_LESS * it.ratios.get(_WEIGHTS, 1)
+        if name in it.ratios and not told_by_weights:
+            models = _behind(it, name, language)
+            parts.append(words[language].format(ratio=ratio(it.ratios[name])) + (f" ({models})" if models else ""))
+    for name, difference in it.differences.items():
+        models = _behind(it, name, language)
+        text = f"{label(name, 'en')} {'+' if difference > 0 else ''}{number(difference, 2)}"
+        parts.append(text + (f" ({models})" if models else ""))
+    said = f"{method(it.method, language)}: {', '.join(parts)}" if parts else method(it.method, language)
+    return _OVER[language].format(said=said, models=it.models) if it.models != 1 else f"{said} ({_OF_ONE[language]})"
+
+
+def _behind(it: Summary, name: str, language: str) -> str:
+    """Say how many models a mean stands on, where that is not all of them."""
+    count = it.counts.get(name, it.models)
+    return "" if count == it.models else (_OF if count != 1 else _OF_ONE)[language].format(models=count)
+
+
+def _speed(times_ratio: float, language: str) -> str:
+    """Say a ratio of times as people do: `2.40x faster`."""
+    times = f"{max(times_ratio, 1 / times_ratio):.2f}"
+    words = _AS_FAST if times == "1.00" else _FASTER if times_ratio < 1 else _SLOWER
+    return words[language].format(times=times)
 
 
 def failures_title(language: str) -> str:
@@ -180,6 +260,18 @@ def method(name: str, language: str) -> str:
     if name == ORIGINAL or name.startswith(f"{ORIGINAL} ["):
         return _ORIGINAL[language] + name[len(ORIGINAL) :]
     return name
+
+
+def scores(values: Mapping[str, float]) -> tuple[str, ...]:
+    """Give the scores among metrics, sorted; where there is none, how far the outputs moved, if that is known."""
+    ends = {f"{name}{end}" for name in values for end in ("_low", "_high", DIFFERENCE)}
+    found = {name for name, value in values.items() if name.startswith("quality/") and math.isfinite(value)}
+    return tuple(sorted(found.difference(_NO_SCORES, ends), key=natural)) or tuple(found & {_MOVED})
+
+
+def is_original(row: Row) -> bool:
+    """Say whether a row is what others are compared with, at whatever batch size and setting."""
+    return row.method == ORIGINAL or row.method.startswith(f"{ORIGINAL} [")
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -285,13 +377,10 @@ def _is_packed_on_disk(row: Row, key: str) -> bool:
 
 def _quality(values: Mapping[str, float]) -> str:
     """Give all scores; where there is none, how far the outputs moved."""
-    ends = {f"{name}{end}" for name in values for end in ("_low", "_high", DIFFERENCE)}
-    shown = (name for name in values if name.startswith("quality/") and name not in _NO_SCORES and name not in ends)
-    names = sorted(shown, key=natural) or [name for name in values if name == _MOVED]
-    if not names:
-        return MISSING
-    scores = ", ".join(f"{number(values[name])} {label(name, 'en')}{_difference(values, name)}" for name in names)
-    return f"{scores} (n={values[_COUNT]:.0f})" if _COUNT in values else scores
+    said = ", ".join(
+        f"{number(values[name])} {label(name, 'en')}{_difference(values, name)}" for name in scores(values)
+    )
+    return f"{said} (n={values[_COUNT]:.0f})" if said and _COUNT in values else said or MISSING
 
 
 def _difference(values: Mapping[str, float], name: str) -> str:

@@ -228,6 +228,45 @@ def gate(
     click.echo(f"All {checked} variants reach what was asked of them.")
 
 
+@main.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@click.option("-e", "--experiment", metavar="NAME", help="Where to; made if there is none. [MLFLOW_EXPERIMENT_NAME]")
+@click.option("--tracking-uri", metavar="URI", help="The tracking server. [MLFLOW_TRACKING_URI]")
+@click.option("--team", default="", help="Whose rows they are, unless a column of the table says so. [COMPRESS_TEAM]")
+@click.option(
+    "--model", default="", help="The model of tables that have no column of methods, and name these as models."
+)
+@click.option("--dry-run", is_flag=True, help="Store nothing: say of every cell what would become of it.")
+def import_tables(
+    files: tuple[Path, ...], experiment: str | None, tracking_uri: str | None, team: str, model: str, dry_run: bool
+) -> None:
+    """Read hand-made tables of Markdown files into runs, so that a course's history is not lost.
+
+    Every table marks their rows "by hand". Cells that can't be read are named; their text is kept with the run. The
+    same file again changes nothing; a row that changed makes a newer run.
+    """
+    from mlflow_compress import handmade
+    from mlflow_compress.store import open_store
+
+    team = team or os.environ.get("COMPRESS_TEAM", "")
+    found = [handmade.read(_read(file), team=team, source=file.name, model=model) for file in files]
+    rows = [row for each in found for row in each.rows]
+    if not dry_run and any(not row.team for row in rows):
+        raise click.UsageError("Whose rows are these? Give --team NAME.")
+    if dry_run:
+        click.echo("\n".join(handmade.listing(each) for each in found), nl=False)
+        return
+    (name,) = _experiments((experiment,) if experiment else ())
+    store = open_store(tracking_uri)
+    stored = store.add_by_hand(store.experiment_id(name), rows)
+    for each in found:
+        for it in (*each.unread, *each.doubtful):
+            click.echo(f"{each.source}, {handmade.told(it)}", err=True)
+        for line, what, why in each.passed_over:
+            click.echo(f"{each.source}, line {line}, {what}: passed over: {why}", err=True)
+    click.echo(f"{stored} rows stored, {len(rows) - stored} were there already.")
+
+
 def _experiments(given: tuple[str, ...]) -> tuple[str, ...]:
     # MLflow's own variable; click would split a name with spaces in it.
     named = given or tuple(filter(None, [os.environ.get("MLFLOW_EXPERIMENT_NAME")]))

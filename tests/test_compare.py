@@ -322,6 +322,8 @@ def test_what_was_copied_by_hand_says_so_and_is_compared_within_its_team(make_ru
     mine = compare([make_run(tags=tags), make_run(method="ONNX", tags=tags)])
     assert [row.by_hand for row in mine.rows] == [True, True]
     assert mine.rows[1].ratios["cpu/latency_p50_ms"] == 1.0
+    measured, written = make_run(metrics={"size/params": 1.0}), make_run(tags=tags, metrics={"size/params": 2.0})
+    assert compare([measured, written]).rows[0].values == {"size/params": 1.0}
     theirs = compare([make_run(tags=tags), make_run(team="beta", method="ONNX", tags=tags)]).rows[1]
     assert "cpu/latency_p50_ms" not in theirs.ratios
 

@@ -18,23 +18,24 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 FLOORS = [
     floor.split()
     for floor in (
-        "errors records",
-        "sockets percentiles tensors quantities compression.layers data.media data.tables",
-        "registry hub windows graphs stacks decoding data.layouts"
+        "errors records liveness machine",
+        "sockets percentiles tensors quantities markdown_tables units compression.layers data.media data.tables",
+        "registry charts hub windows graphs stacks decoding headings data.layouts"
         " compression.exporting compression.detectors compression.imitation"
         " compression.packing compression.calibration compression.pruning",
         "compression.compact compression.bnb compression.onnx_graphs compression.openvino_graphs"
         " data.hubdata scoring.* zoos recognise",
-        "data.datasets",
+        "data.datasets handmade",
         "data.labels data.detections",
         "families.* methods.* metrics.* meters.* renderers.* hf_evaluate",
-        "recipe artifact checks store compare note plot progress manners likeness scores",
-        "quality",
+        "recipe artifact checks store compare readme ranking database note plot progress manners likeness scores",
+        "quality query gate",
         "worker pyfunc doctor catalogue rescore pairing",
         "wall",  # starts the worker, and shares its files' names
-        "alternate",
-        "isolate",
+        "alternate spool",
+        "isolate resume",
         "log",
+        "sync",
         "bench report",
         "__main__",
     )
@@ -44,11 +45,15 @@ FLOORS = [
 DOORS = {
     "mlflow": {"store", "families.mlflow_model"},  # its models are loaded where they are measured
     "click": {"bench", "report", "manners"},
+    "sqlalchemy": {"database"},
     "yaml": {"recipe", "data.detections"},  # ultralytics' own reader runs code that a data.yaml may hold
     "pydantic": {"registry"},
     "subprocess": {"wall"},
+    "filelock": {"machine", "spool"},
     "pynvml": {"meters.gpu"},
-    "matplotlib": {"plot"},
+    "matplotlib": {"plot", "renderers.png"},  # pictures of one result, and of the comparison
+    "openpyxl": {"renderers.xlsx"},
+    "markdown_it": {"markdown_tables"},
     "ultralytics": {"families.yolo", "scoring.boxes"},
     "cv2": {"families.yolo"},
     "jiwer": {"scoring.transcripts"},

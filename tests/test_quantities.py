@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_compress import quantities
-from mlflow_compress.records import Failure, Row
+from mlflow_compress.records import Comparison, Failure, Row, Summary
 
 COURSE_HEADER = (
     "Модель | Метод | Размер весов | Время инференса (CPU, ms) | Время инференса (GPU, ms) | "
@@ -120,7 +120,8 @@ def test_only_the_original_is_translated(method: str, shown: str) -> None:
 
 @pytest.mark.parametrize("language", quantities.LANGUAGES)
 def test_all_words_are_there_in_each_language(language: str) -> None:
-    assert quantities.legend(language)
+    assert quantities.legend(Comparison((), language=language))
+    assert quantities.summaries_title(language)
     assert quantities.failures_title(language)
     for status in ("failed", "skipped"):
         for device in ("", "cpu", "gpu", "quality"):
@@ -131,6 +132,64 @@ def test_all_words_are_there_in_each_language(language: str) -> None:
 def test_failure_says_what_where_and_why() -> None:
     it = Failure("alpha", "yolo", "fp16", "skipped", "gpu", "no such device", "run1")
     assert quantities.failure(it, "en") == "skipped (GPU): alpha, yolo, fp16: no such device"
+
+
+def test_the_legend_explains_what_is_shown_and_nothing_else() -> None:
+    measured, copied = Row("a", "b", "c"), Row("a", "b", "c", by_hand=True)
+    objectives = ("size/weights_mib", "quality/wer")
+    assert "hand" not in quantities.legend(Comparison((measured,)))
+    assert "By hand: copied" in quantities.legend(Comparison((measured, copied)))
+    assert "Pareto" not in quantities.legend(Comparison((measured,), objectives=objectives))
+    shown = Comparison((measured,), columns=("team", "pareto"), objectives=objectives, title="hw1")
+    assert quantities.legend(shown).endswith("better in one: weights, WER. Experiment: hw1.")
+
+
+SUMMARY = Summary(
+    "int8_dynamic",
+    models=9,
+    ratios={"size/weights_mib": 0.27, "size/disk_mib": 0.26, "cpu/latency_p50_ms": 1 / 2.4, "cpu/throughput_per_s": 2},
+    differences={"quality/accuracy": -0.002, "quality/wer": 0.0031},
+    counts={"size/weights_mib": 9, "cpu/latency_p50_ms": 9, "quality/accuracy": 2, "quality/wer": 1},
+)
+
+
+def test_summary() -> None:
+    assert quantities.summary(SUMMARY, "en") == (
+        "int8_dynamic: 2.40x faster (CPU), 0.27x size, accuracy -0.0020 (2 models), WER +0.0031 (1 model), "
+        "over 9 models"
+    )
+    assert quantities.summary(SUMMARY, "ru") == (
+        "int8_dynamic: в 2.40 раза быстрее (CPU), размер 0.27x, accuracy -0.0020 (моделей: 2), "
+        "WER +0.0031 (моделей: 1); моделей: 9"
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratios", "counts", "said"),
+    [
+        ({"gpu/latency_p50_ms": 1.25}, {}, "x: 1.25x slower (GPU), over 3 models"),
+        ({"cpu/latency_p50_ms": 1.001}, {}, "x: as fast (CPU), over 3 models"),
+        ({"cpu/latency_p50_ms": 0.5}, {"cpu/latency_p50_ms": 2}, "x: 2.00x faster (CPU, 2 models), over 3 models"),
+        ({"size/weights_mib": 1.0, "size/disk_mib": 0.2}, {}, "x: 1.00x size, 0.20x on disk, over 3 models"),
+        ({"cpu/ram_peak_mib": 0.9, "gpu/vram_peak_mib": 0.5}, {}, "x: 0.90x RAM, 0.50x VRAM, over 3 models"),
+        ({"cpu/latency_p50_ms": 0.0}, {}, "x, over 3 models"),
+    ],
+)
+def test_a_summary_skips_what_is_missing(ratios: dict[str, float], counts: dict[str, int], said: str) -> None:
+    assert quantities.summary(Summary("x", 3, ratios, counts=counts), "en") == said
+
+
+def test_a_score_that_is_no_number_is_not_shown() -> None:
+    row = Row("a", "b", "c", values={"quality/wer": math.nan, "quality/cer": 0.5, "quality/output_error_rel_l2": 0.1})
+    assert quantities.cells(row, quantities.columns(("quality",)), "en") == ("0.5000 CER",)
+    assert quantities.scores({"quality/wer": math.nan, "quality/output_error_rel_l2": 0.1}) == (
+        "quality/output_error_rel_l2",
+    )
+
+
+def test_a_mean_over_one_model_is_not_shown() -> None:
+    several = (SUMMARY, Summary("fp16", 1, {"size/weights_mib": 0.5}), Summary("bf16", 4))
+    assert quantities.summaries(Comparison((), summaries=several)) == (quantities.summary(SUMMARY, "en"),)
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,10 @@ class Json(Renderer):
       `values` (numbers by metric name; what nobody measured is absent), `ratios` (value divided by the original's, by
       metric name; absent on the original and where circumstances differ), `ratio_intervals` (a ratio's 95 % confidence
       interval, two numbers, where the samples tell it), `runs` (run ids by device, `cpu` and `gpu`), `links` (their
-      pages, where a server shows them), `hardware` (in words), `by_hand` (copied from a table, not measured),
-      `dominated` (another row is better in an objective and as good in all; null: not ranked), and `notes` (indices
-      into `footnotes`, from 0).
+      pages, where a server shows them), `hardware` (in words), `circumstances` (what a
+      number may only be compared under: by `cpu` and `gpu` the hardware, by `quality` the data), `by_hand` (copied from
+      a table, not measured), `dominated` (another row is better in an objective and as good in all; null: not ranked),
+      and `notes` (indices into `footnotes`, from 0).
     * `failures`: what has no number; each has `team`, `model`, `method`, `status` (`failed`, `skipped`), `device`
       (empty when it befell the whole run), `reason`, `run_id`.
     * `footnotes`: sentences.

@@ -8,7 +8,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mlflow_compress.quantities import Column, cells, columns, failure, failures_title, headers, legend
+from mlflow_compress.quantities import (
+    Column,
+    cells,
+    columns,
+    failure,
+    failures_title,
+    headers,
+    legend,
+    summaries,
+    summaries_title,
+)
 from mlflow_compress.records import Comparison
 from mlflow_compress.sockets import Renderer
 
@@ -17,7 +27,7 @@ _WIDEST = 60  # a cell beyond this sticks out, rather than padding all others to
 
 @dataclass
 class Markdown(Renderer):
-    """A GitHub table, padded so that it can be read as it is; below it the notes, and what failed, with reasons.
+    """A GitHub table, padded so that it can be read as it is; below it the notes and what failed.
 
     Names and reasons are shown as they are, whatever they hold: what Markdown, HTML or GitHub would take for more than
     text is escaped. Only characters that no terminal or page shows (controls) are replaced, by U+FFFD.
@@ -41,7 +51,10 @@ def _blocks(comparison: Comparison) -> Iterator[list[str]]:
         table.append(line)
     yield list(_table(shown, table))
     yield [f"- [{index}] {_escape(note)}" for index, note in enumerate(comparison.footnotes, 1)]
-    yield [_escape(legend(language, comparison.title))]
+    if lines := summaries(comparison):
+        yield [f"{summaries_title(language)}:"]
+        yield [f"- {_escape(line)}" for line in lines]
+    yield [_escape(legend(comparison))]
     if comparison.failures:
         yield [f"{failures_title(language)}:"]
         yield [f"- {_escape(failure(each, language))}" for each in comparison.failures]

@@ -98,6 +98,14 @@ def test_structure(comparison: Comparison) -> None:
     assert items(tokens)[:2] == [f"[{at}] {note}" for at, note in enumerate(comparison.footnotes, 1)]
 
 
+def test_what_methods_did_over_several_models_is_listed(comparison: Comparison) -> None:
+    assert "<b>int8</b>: 2.40x faster (CPU), 0.27x size, accuracy -0.0020 (2 models), over 3 models" in items(
+        parsed(Markdown().render(comparison))
+    )
+    alone = dataclasses.replace(comparison, summaries=comparison.summaries[:1])
+    assert "Over all models" not in Markdown().render(alone).decode()
+
+
 def test_columns_stand_in_line_in_a_terminal(comparison: Comparison) -> None:
     lines = Markdown().render(comparison).decode().splitlines()[: 2 + len(comparison.rows)]
     widths = {sum(1 + (unicodedata.east_asian_width(char) in "WF") for char in line) for line in lines}

@@ -1,0 +1,198 @@
+"""Finds the tables of a Markdown text, each cell with what it says and with its exact place.
+
+What is a table, and where its cells end, is decided as GitHub does, by a CommonMark parser: what looks like one inside
+a code block or an HTML comment is none, and only a backslash keeps a pipe inside a cell, within code as well.
+Source: GitHub Flavored Markdown, section 4.10.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.rules_block import StateBlock
+    from markdown_it.token import Token
+
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
+_PIPE = re.compile(r"(?<!\\)\|")
+_RULE = re.compile(r"(?=.*\|)\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*")
+_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+_BLANKS = " \t\v\f"
+_RUN_OF_BLANKS = re.compile(r"[ \t\v\f\r\n]+")  # a no-break space may be part of a number
+_SPANS = "spans"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: what a reader sees, in one line: no decoration, entities decoded, links as their text.
+        raw: what stands in the file, without the blanks around it.
+        start, end: where it begins and ends in the text, blanks included, pipes not.
+    """
+
+    text: str
+    raw: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table.
+
+    Attributes:
+        number: in the text, from 1.
+        start, end: where it begins and ends in the text, without its line ending.
+        cells: as many as it has, be that fewer or more than the header's.
+    """
+
+    number: int
+    start: int
+    end: int
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        header: its first line.
+        rows: the lines below the rule.
+        end: where its last line ends in the text, without the line ending.
+        newline: how its first line ends, which is how a line that is added should.
+        is_nested: whether it stands in a list or a quote.
+    """
+
+    header: Line
+    rows: tuple[Line, ...]
+    end: int
+    newline: str
+    is_nested: bool
+
+
+@dataclass(frozen=True)
+class Page:
+    """What of a text matters here.
+
+    Attributes:
+        tables: from the first to the last.
+        lookalikes: first and last line, from 1, of what was meant as a table and is shown as plain text.
+        html: lines of HTML outside of lists and quotes, comments among them: number from 1, start, end.
+    """
+
+    tables: tuple[Table, ...]
+    lookalikes: tuple[tuple[int, int], ...]
+    html: tuple[tuple[int, int, int], ...]
+
+
+def read(text: str) -> Page:
+    """Find the tables of a Markdown text.
+
+    Args:
+        text: as it is in the file: any line ending, with or without a byte order mark.
+    """
+    skipped = len(text) - len(text.removeprefix("\ufeff"))
+    lines = [match.span() for match in _LINE.finditer(text, skipped)]
+    tokens = _parser().parse(text[skipped:])
+    return Page(
+        tuple(_table(text, token, lines) for token in tokens if token.type == "table_open"),
+        tuple(found for token in tokens if token.type == "inline" and (found := _lookalike(token))),
+        tuple(
+            (at + 1, start, _content_end(text, end))
+            for token in tokens
+            if token.type == "html_block" and token.level == 0 and token.map
+            for at, (start, end) in enumerate(lines[token.map[0] : token.map[1]], token.map[0])
+        ),
+    )
+
+
+def plain(markdown: str) -> str:
+    """Give what a reader sees of one line of Markdown; no-break and thin spaces stay."""
+    inline = _parser().parseInline(markdown.replace("\\|", "|"))[0]
+    return _RUN_OF_BLANKS.sub(" ", "".join(_seen(inline.children or []))).strip(_BLANKS)
+
+
+def _seen(tokens: list[Token]) -> Iterator[str]:
+    for token in tokens:
+        if token.type in ("text", "code_inline"):
+            yield token.content
+        elif token.type == "image":
+            yield from _seen(token.children or [])
+        elif token.type in ("softbreak", "hardbreak") or _BREAK.fullmatch(token.content):
+            yield " "
+
+
+def _table(text: str, token: Token, lines: list[tuple[int, int]]) -> Table:
+    # The parser turns every line ending into one character, so places are counted from the start of their line.
+    found = [
+        _line(text, at + 1, lines[at][0] + before, lines[at][0] + before + length)
+        for at, before, length in token.meta[_SPANS]
+    ]
+    end = lines[found[0].number - 1][1]
+    newline = text[_content_end(text, end) : end]
+    return Table(found[0], tuple(found[2:]), found[-1].end, newline, is_nested=token.level > 0)
+
+
+def _line(text: str, number: int, start: int, end: int) -> Line:
+    inner = text[start:end]
+    left = start + len(inner) - len(inner.lstrip(_BLANKS))
+    right = start + len(inner.rstrip(_BLANKS))
+    pipes = [match.start() for match in _PIPE.finditer(text[left:right])]
+    starts, ends = [0, *(at + 1 for at in pipes)], [*pipes, right - left]
+    spans = list(zip(starts, ends, strict=True))
+    if spans and spans[0][0] == spans[0][1]:
+        spans.pop(0)
+    if spans and spans[-1][0] == spans[-1][1]:
+        spans.pop()
+    cells = []
+    for before, after in spans:
+        raw = text[left + before : left + after].strip(_BLANKS)
+        cells.append(Cell(plain(raw), raw, left + before, left + after))
+    return Line(number, start, end, tuple(cells))
+
+
+def _content_end(text: str, end: int) -> int:
+    """Give where a line's content ends, given where the line does."""
+    if text.endswith("\r\n", 0, end):
+        return end - 2
+    return end - 1 if text.endswith(("\n", "\r"), 0, end) else end
+
+
+def _lookalike(token: Token) -> tuple[int, int] | None:
+    if token.map is None or token.level > 1:
+        return None
+    content = token.content.split("\n")
+    for at, line in enumerate(content[1:], 1):
+        if _RULE.fullmatch(line) and "|" in content[at - 1]:
+            return token.map[0] + at, token.map[0] + len(content)
+    return None
+
+
+@functools.cache
+def _parser() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+    from markdown_it.rules_block.table import table
+
+    def spanned(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+        """Note where each line of a table begins behind its list's or quote's marks: only the parser knows."""
+        at = len(state.tokens)
+        found = table(state, start, end, silent)
+        if found and not silent:
+            state.tokens[at].meta[_SPANS] = [
+                (line, begin - state.src.rfind("\n", 0, begin) - 1, state.eMarks[line] - begin)
+                for line in range(start, state.line)
+                for begin in [state.bMarks[line] + state.tShift[line]]
+            ]
+        return found
+
+    parser = MarkdownIt("commonmark").enable("table")
+    parser.block.ruler.at("table", spanned, {"alt": ["paragraph", "reference"]})
+    return parser

@@ -1,0 +1,348 @@
+# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
+"""HTML: one file that a browser opens without a network, with charts, sorting and filters."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from string import Template
+from typing import Any, ClassVar
+
+from mlflow_compress import quantities
+from mlflow_compress.charts import Axis, axes, bars, metrics
+from mlflow_compress.quantities import MISSING, Column, is_original
+from mlflow_compress.records import Comparison, Row
+from mlflow_compress.sockets import Renderer
+
+_WORDS = {
+    "en": {
+        "title": "Comparison",
+        "facts": "Rows: {rows} · teams: {teams} · models: {models} · methods: {methods}",
+        "skip": "Skip to the table",
+        "table": "All rows",
+        "caption": "Each row: one team's model under one method. Bold methods are the originals.",
+        "notes": "Notes",
+        "legend": "How to read it",
+        "runs": "Runs",
+        "run": "{device} run of {name}",
+    },
+    "ru": {
+        "title": "Сравнение",
+        "facts": "Строк: {rows} · команд: {teams} · моделей: {models} · методов: {methods}",
+        "skip": "К таблице",
+        "table": "Все строки",
+        "caption": "Строка: модель одной команды с одним методом. Жирным выделены оригиналы.",
+        "notes": "Сноски",
+        "legend": "Как читать",
+        "runs": "Запуски",
+        "run": "Запуск на {device}: {name}",
+    },
+}
+_SCRIPT_WORDS: Mapping[str, Mapping[str, Any]] = {
+    "en": {
+        "filters": "Filters",
+        "scatter": "What is traded for what",
+        "bars_title": "Against the original",
+        "themes": {"auto": "Theme: automatic", "light": "Theme: light", "dark": "Theme: dark"},
+        "sort": "Sort by this column",
+        "search": "Search",
+        "all": "all",
+        "none": "(no name)",
+        "team": "Team",
+        "model": "Model",
+        "method": "Method",
+        "hardware": "Hardware",
+        "reset": "Show all",
+        "count": "{shown} of {all} rows are chosen, in the charts too.",
+        "more": "The first {shown} of {all} rows are listed: list all",
+        "as_measured": "As measured",
+        "against": "Against the original",
+        "x": "Across",
+        "y": "Upwards",
+        "colour": "Colour and shape",
+        "metric": "What",
+        "lower": "lower is better",
+        "higher": "higher is better",
+        "best": "best: no other row shown is better in both",
+        "dominated": "hollow: another row is as good in one and better in the other",
+        "original": "ringed: the original",
+        "by_hand": "dashed ring: by hand, copied from a table",
+        "no_points": "No row that is shown has both of these numbers.",
+        "no_bars": "No row that is shown has this number and an original to compare with.",
+        "points": "{shown} rows have both numbers.",
+        "front": "The dashed line joins the rows that no other one is better than in both.",
+        "fronts": "There is one line for each model and its hardware: others can't be compared.",
+        "no_front": "Which direction is better isn't known for both of these numbers, so no row is said to be best.",
+        "several": "These are several models: choose one, or the numbers against the original.",
+        "log": "Logarithmic: {axes}.",
+        "keys": "Arrow keys go from point to point, Enter finds the row in the table.",
+        "bars": "1x is the original; left of it is less, right of it more. ≈ and a dashed bar: within noise.",
+        "between": "A thin line is the 95 % interval.",
+        "left_out": "{count} more rows are not drawn: filter to see them.",
+    },
+    "ru": {
+        "filters": "Фильтры",
+        "scatter": "Что на что меняется",
+        "bars_title": "Относительно оригинала",
+        "themes": {"auto": "Тема: авто", "light": "Тема: светлая", "dark": "Тема: тёмная"},
+        "sort": "Сортировать по этому столбцу",
+        "search": "Поиск",
+        "all": "все",
+        "none": "(без имени)",
+        "team": "Команда",
+        "model": "Модель",
+        "method": "Метод",
+        "hardware": "Железо",
+        "reset": "Показать всё",
+        "count": "Выбрано строк: {shown} из {all}, на графиках тоже.",
+        "more": "Показаны первые {shown} строк из {all}: показать все",
+        "as_measured": "Как измерено",
+        "against": "Относительно оригинала",
+        "x": "По горизонтали",
+        "y": "По вертикали",
+        "colour": "Цвет и форма",
+        "metric": "Что",
+        "lower": "меньше лучше",
+        "higher": "больше лучше",
+        "best": "лучший: ни одна показанная строка не лучше по обоим",
+        "dominated": "пустой: другая строка не хуже по одному и лучше по другому",
+        "original": "в кольце: оригинал",
+        "by_hand": "в пунктирном кольце: вручную, из таблицы",
+        "no_points": "Ни в одной показанной строке нет обоих чисел.",
+        "no_bars": "Ни в одной показанной строке нет этого числа вместе с оригиналом.",
+        "points": "Строк с обоими числами: {shown}.",
+        "front": "Штриховая линия соединяет строки, лучше которых по обоим числам нет.",
+        "fronts": "У каждой модели и её железа своя линия: остальные несравнимы.",
+        "no_front": "Для этих чисел неизвестно, что лучше, больше или меньше, поэтому лучшие не выделены.",
+        "several": "Здесь несколько моделей: выберите одну или числа относительно оригинала.",
+        "log": "Логарифмическая шкала: {axes}.",
+        "keys": "Стрелки переходят от точки к точке, Enter находит строку в таблице.",
+        "bars": "1x: оригинал; слева меньше, справа больше. ≈ и пунктир: в пределах шума.",
+        "between": "Тонкая линия: 95 % интервал.",
+        "left_out": "Не показано строк: {count}, сузьте фильтр.",
+    },
+}
+_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # what HTML or UTF-8 can't hold
+_LINK = re.compile(r"https?://[^\s]+\Z", re.IGNORECASE)
+
+
+@dataclass
+class Html(Renderer):
+    """One page that loads nothing: the table, notes and failures as HTML, and a script that sorts, filters and draws.
+
+    It is complete without the script. Names and reasons are text whatever they hold, and the page's own policy lets no
+    other script or style run. Only characters that HTML can't hold (controls) are replaced, by U+FFFD.
+    """
+
+    suffix: ClassVar[str] = ".html"
+
+    def render(self, comparison: Comparison) -> bytes:
+        """Write the comparison as one UTF-8 page."""
+        language, words = comparison.language, _WORDS[comparison.language]
+        style, script = _part("page.css"), _part("page.js")
+        heading = f"{words['title']}: {comparison.title}" if comparison.title else words["title"]
+        shown = _columns(comparison)
+        failures = [quantities.failure(each, language) for each in comparison.failures]
+        filled = {
+            "language": language,
+            "style": style,
+            "style_hash": _hash(style),
+            "script": script,
+            "script_hash": _hash(script),
+            "title": _text(heading),
+            "heading": _text(heading),
+            "facts": _text(_facts(comparison)),
+            "skip": words["skip"],
+            "filters_label": _SCRIPT_WORDS[language]["filters"],
+            "scatter_title": _SCRIPT_WORDS[language]["scatter"],
+            "bars_title": _SCRIPT_WORDS[language]["bars_title"],
+            "table_title": words["table"],
+            "caption": words["caption"],
+            "legend_title": words["legend"],
+            "legend": _text(quantities.legend(comparison)),
+            "table_class": "named" if any(column.key == "method" for column in shown) else "",
+            "head": "\n".join(_head(shown, language)),
+            "body": "\n".join(_line(comparison, at, shown) for at in range(len(comparison.rows))),
+            "summaries": _list("summaries", quantities.summaries_title(language), quantities.summaries(comparison)),
+            "notes": _list("notes", words["notes"], comparison.footnotes, numbered=True),
+            "failures": _list("failures", quantities.failures_title(language), failures),
+            "data": _json(_data(comparison)),
+        }
+        return Template(_part("page.html")).substitute(filled).encode()
+
+
+@cache
+def _part(name: str) -> str:
+    return files("mlflow_compress.renderers").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _text(text: str) -> str:
+    """Make plain text of any text, for an element or a quoted attribute."""
+    return html.escape(_UNSEEN.sub("\ufffd", text)).replace("\r", "&#13;")
+
+
+def _json(data: Any) -> str:
+    """Write data so that it can't end its script element, nor begin a comment in it."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return re.sub("[<>&\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found.group()):04x}", text)
+
+
+def _facts(it: Comparison) -> str:
+    return _WORDS[it.language]["facts"].format(
+        rows=len(it.rows),
+        **{f"{kind}s": len({getattr(row, kind) for row in it.rows}) for kind in ("team", "model", "method")},
+    )
+
+
+def _list(name: str, title: str, lines: Sequence[str], *, numbered: bool = False) -> str:
+    if not lines:
+        return ""
+    tag = "ol" if numbered else "ul"
+    items = (
+        f'<li id="note-{index}">{_text(line)}</li>' if numbered else f"<li>{_text(line)}</li>"
+        for index, line in enumerate(lines, 1)
+    )
+    return (
+        f'<section class="{name}" aria-labelledby="{name}-title">\n<h2 id="{name}-title">{title}</h2>\n<{tag}>\n'
+        + "\n".join(items)
+        + f"\n</{tag}>\n</section>"
+    )
+
+
+def _columns(it: Comparison) -> tuple[Column, ...]:
+    """Give the table's columns; where there are links to runs, these come last."""
+    runs = Column("runs", {language: words["runs"] for language, words in _WORDS.items()}, numeric=False)
+    return (*quantities.columns(it.columns), *((runs,) if any(row.links for row in it.rows) else ()))
+
+
+def _head(shown: Sequence[Column], language: str) -> Iterator[str]:
+    yield "<tr>"
+    for column in shown:
+        classes = "number" if column.numeric else column.key
+        yield f'<th scope="col" class="{classes}">{_text(column.header[language])}</th>'
+    yield "</tr>"
+
+
+def _line(it: Comparison, at: int, shown: Sequence[Column]) -> str:
+    row = it.rows[at]
+    original = ' class="original"' if is_original(row) else ""
+    return f'<tr data-row="{at}"{original}>{"".join(_cell(it, row, column) for column in shown)}</tr>'
+
+
+def _cell(it: Comparison, row: Row, column: Column) -> str:
+    if column.key == "runs":
+        links = _links(row, it.language)
+        return f"<td>{links}</td>" if links else "<td data-missing></td>"
+    (text,) = quantities.cells(row, (column,), it.language)
+    sorting = _sorting(row, column, text)
+    if column.key == "method":
+        notes = "".join(f' <a class="mark" href="#note-{note + 1}">[{note + 1}]</a>' for note in row.notes)
+        whose = _text(" · ".join(filter(None, (row.model, row.team))))
+        return f'<th scope="row" data-of="{whose}"{sorting}><span>{_text(text)}</span>{notes}</th>'
+    if not column.numeric:
+        return f'<td class="text {column.key}"{sorting}>{_text(text)}</td>'
+    value, found, against = text.partition(" (")
+    if found:
+        against = f' <span class="against{_better(it, row, column.key)}">({_text(against)}</span>'
+    return f'<td class="number"{sorting}>{_text(value)}{against}</td>'
+
+
+def _sorting(row: Row, column: Column, text: str) -> str:
+    """Say what a cell is sorted by, where that isn't its text."""
+    if text == MISSING and column.key not in ("team", "model", "method"):
+        return " data-missing"
+    if column.key == "pareto":
+        return f' data-value="{int(bool(row.dominated))}"'
+    if column.key == "quality":
+        first = quantities.scores(row.values)[0]
+        return f' data-group="{_text(first)}" data-value="{row.values[first]!r}"'
+    return f' data-value="{row.values[column.key]!r}"' if column.numeric else ""
+
+
+def _better(it: Comparison, row: Row, name: str) -> str:
+    """Say whether a ratio is to the good, where that is known and no noise."""
+    found, greater = row.ratios[name], it.greater_is_better.get(name)
+    low, high = row.ratio_intervals.get(name, (0.0, 0.0))
+    if greater is None or quantities.ratio(found) == quantities.ratio(1) or low <= 1 <= high:
+        return ""
+    return " better" if (found > 1) == greater else " worse"
+
+
+def _links(row: Row, language: str) -> str:
+    name = ", ".join(filter(None, (row.team, row.model, row.method)))
+    links = {quantities.DEVICES.get(device, device): link for device, link in row.links.items() if _LINK.match(link)}
+    return " ".join(
+        f'<a href="{_text(link)}" target="_blank" rel="noopener noreferrer" '
+        f'aria-label="{_text(_WORDS[language]["run"].format(device=device, name=name))}">{_text(device)}</a>'
+        for device, link in links.items()
+    )
+
+
+def _data(it: Comparison) -> dict[str, Any]:
+    """Give what the script draws from: texts, rows, and a list of numbers for each metric."""
+    names = metrics(it.rows)
+    chosen = axes(it)
+    start: dict[str, str] = {"colour": "method"}
+    if chosen:
+        start |= {key: f"{names.index(axis.name)}{'r' * axis.relative}" for key, axis in zip("xy", chosen, strict=True)}
+    if compared := bars(it):
+        start["bars"] = str(names.index(compared))
+    return {
+        "words": _SCRIPT_WORDS[it.language],
+        "start": start,
+        "rows": [_row(row, it.language) for row in it.rows],
+        "metrics": [_metric(it, name) for name in names],
+    }
+
+
+def _row(row: Row, language: str) -> dict[str, Any]:
+    (label,) = quantities.cells(row, quantities.columns(("method",)), language)
+    return {
+        "team": row.team,
+        "model": row.model,
+        "method": row.method,
+        "label": label,
+        "method_label": quantities.method(row.method, language),
+        "hardware": row.hardware,
+        "circumstances": dict(row.circumstances),
+        "original": is_original(row),
+        "by_hand": row.by_hand,
+    }
+
+
+def _metric(it: Comparison, name: str) -> dict[str, Any]:
+    plain, relative = Axis(name), Axis(name, relative=True)
+    distances = [relative.value(row) for row in it.rows]
+    has_distances = any(
+        found is not None and not is_original(row) for found, row in zip(distances, it.rows, strict=True)
+    )
+    return {
+        "label": plain.label(it.language),
+        "relative_label": relative.label(it.language),
+        "group": name.partition("/")[0],
+        "greater_is_better": it.greater_is_better.get(name),
+        "values": [_short(plain.value(row)) for row in it.rows],
+        "relative": [_short(found) for found in distances] if has_distances else None,
+        "intervals": {
+            str(at): [_short(end) for end in row.ratio_intervals[name]]
+            for at, row in enumerate(it.rows)
+            if name in row.ratio_intervals and all(map(math.isfinite, row.ratio_intervals[name]))
+        },
+    }
+
+
+def _short(value: float | None) -> float | None:
+    """Keep the digits that a chart can show."""
+    return None if value is None else float(f"{value:.6g}")

@@ -1,0 +1,564 @@
+"use strict";
+// Sorting, filters and charts for the table, which is complete without them. No text ever becomes markup here: names
+// go into the page as text nodes and attributes only.
+(() => {
+  const { words, rows, metrics, start } = JSON.parse(document.getElementById("data").textContent);
+  const table = document.querySelector("table");
+  const body = table.tBodies[0];
+  const lines = [...body.rows].filter((line) => line.dataset.row !== undefined);
+  const byId = (id) => document.getElementById(id);
+  const collator = new Intl.Collator(document.documentElement.lang, { numeric: true });
+  const COLOURS = 8;
+  const SHAPES = ["circle", "square", "triangle", "diamond", "cross", "drop", "star"];
+  const MOST_BARS = 60;
+  const MOST_LINES = 200; // laying out thousands of lines takes a second each time
+  let mostLines = MOST_LINES;
+  let sorted = lines;
+  let shown = rows.map(() => true);
+
+  // Elements
+
+  function make(tag, attributes = {}, ...children) {
+    const element = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.append(...children);
+    return element;
+  }
+
+  function draw(tag, attributes = {}, ...children) {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.append(...children);
+    return element;
+  }
+
+  function say(sentence, values) {
+    return sentence.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  }
+
+  function choice(label, options, chosen, onChange) {
+    const select = make("select");
+    for (const [value, text] of options) select.append(make("option", { value }, text));
+    if (chosen !== undefined) select.value = chosen;
+    select.addEventListener("change", onChange);
+    return [make("label", {}, label, select), select];
+  }
+
+  function distinct(key) {
+    return [...new Set(rows.map((row) => row[key]))].sort(collator.compare);
+  }
+
+  // Light and dark
+
+  const themes = ["auto", "light", "dark"];
+  const themeButton = byId("theme");
+
+  function setTheme(theme) {
+    document.documentElement.style.colorScheme = theme === "auto" ? "" : theme;
+    themeButton.dataset.theme = theme;
+    themeButton.textContent = words.themes[theme];
+  }
+
+  themeButton.addEventListener("click", () => {
+    setTheme(themes[(themes.indexOf(themeButton.dataset.theme) + 1) % themes.length]);
+  });
+  setTheme(themes.includes(location.hash.slice(1)) ? location.hash.slice(1) : "auto");
+  themeButton.hidden = false;
+
+  // Sorting: by what the cells say in data-value, or by their text; what is missing comes last
+
+  function compare(one, other, at, sign) {
+    const [a, b] = [one.cells[at], other.cells[at]];
+    const [missingA, missingB] = [a.dataset.missing !== undefined, b.dataset.missing !== undefined];
+    if (missingA || missingB) return missingA - missingB;
+    if (a.dataset.value === undefined) return sign * collator.compare(a.textContent, b.textContent);
+    return collator.compare(a.dataset.group ?? "", b.dataset.group ?? "") || sign * (a.dataset.value - b.dataset.value);
+  }
+
+  function sortBy(header) {
+    const order = header.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
+    for (const each of table.tHead.rows[0].cells) each.setAttribute("aria-sort", "none");
+    header.setAttribute("aria-sort", order);
+    const sign = order === "ascending" ? 1 : -1;
+    sorted = [...lines].sort((a, b) => compare(a, b, header.cellIndex, sign) || a.dataset.row - b.dataset.row);
+    showLines();
+    body.append(...sorted);
+  }
+
+  for (const header of table.tHead.rows[0].cells) {
+    const button = make("button", { type: "button", title: words.sort }, header.textContent);
+    button.addEventListener("click", () => sortBy(header));
+    header.replaceChildren(button);
+    header.setAttribute("aria-sort", "none");
+  }
+
+  // Filters
+
+  const more = make("button", { type: "button", id: "more" });
+  document.querySelector(".scroll").after(more);
+  more.addEventListener("click", () => {
+    mostLines = Infinity;
+    showLines();
+  });
+
+  function showLines() {
+    let left = mostLines;
+    for (const line of sorted) {
+      const hidden = !shown[line.dataset.row] || left-- <= 0;
+      if (line.hidden !== hidden) line.hidden = hidden;
+    }
+    const count = shown.filter(Boolean).length;
+    more.hidden = count <= mostLines;
+    more.textContent = say(words.more, { shown: mostLines, all: count });
+    byId("count").textContent = say(words.count, { shown: count, all: rows.length });
+  }
+
+  const search = make("input", { type: "search", autocomplete: "off" });
+  const kinds = ["team", "model", "method", "hardware"].filter((kind) => distinct(kind).length > 1);
+  const selects = {};
+  const haystacks = lines.map((line) => line.textContent.toLowerCase());
+
+  byId("choices").append(make("label", {}, words.search, search));
+  for (const kind of kinds) {
+    const options = [["", words.all], ...distinct(kind).map((name, at) => [at + 1, name || words.none])];
+    const [label, select] = choice(words[kind], options, "", filter);
+    select.names = distinct(kind);
+    selects[kind] = select;
+    byId("choices").append(label);
+  }
+  const reset = make("button", { type: "button" }, words.reset);
+  byId("choices").append(reset);
+  search.addEventListener("input", filter);
+  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  reset.addEventListener("click", () => {
+    search.value = "";
+    for (const select of Object.values(selects)) select.value = "";
+    filter();
+  });
+
+  function filter() {
+    const asked = search.value.trim().toLowerCase().split(/\s+/);
+    const wanted = Object.entries(selects)
+      .filter(([, select]) => select.value !== "")
+      .map(([kind, select]) => [kind, select.names[select.value - 1]]);
+    shown = rows.map((row, at) => (
+      wanted.every(([kind, name]) => row[kind] === name) && asked.every((word) => haystacks[at].includes(word))
+    ));
+    showLines();
+    if (metrics.length) requestAnimationFrame(drawCharts);
+  }
+
+  // What is drawn: an axis is a metric, as it is or against the original
+
+  function axisOf(value) {
+    const metric = metrics[parseInt(value, 10)];
+    const relative = value.endsWith("r");
+    return {
+      relative,
+      group: metric.group,
+      label: relative ? metric.relative_label : metric.label,
+      greater: metric.greater_is_better,
+      values: relative ? metric.relative : metric.values,
+      isRatio: relative && metric.group !== "quality",
+    };
+  }
+
+  function axisOptions(select) {
+    const kinds = [
+      [words.as_measured, metrics.map((metric, at) => [String(at), metric.label])],
+      [words.against, metrics.flatMap((metric, at) => (metric.relative ? [[`${at}r`, metric.relative_label]] : []))],
+    ];
+    for (const [label, options] of kinds) {
+      if (!options.length) continue;
+      const group = make("optgroup", { label });
+      for (const [value, text] of options) group.append(make("option", { value }, text));
+      select.append(group);
+    }
+  }
+
+  function axisChoice(label, chosen) {
+    const [box, select] = choice(label, [], undefined, drawScatter);
+    axisOptions(select);
+    select.value = chosen;
+    return [box, select];
+  }
+
+  const [xBox, xSelect] = axisChoice(words.x, start.x);
+  const [yBox, ySelect] = axisChoice(words.y, start.y);
+  const models = distinct("model");
+  const modelOptions = [["", words.all], ...models.map((name, at) => [String(at), name || words.none])];
+  const [modelBox, modelSelect] = choice(words.model, modelOptions, "", drawScatter);
+  const colourOptions = [["method", words.method], ["model", words.model], ["team", words.team]];
+  const [colourBox, colourSelect] = choice(words.colour, colourOptions, start.colour, drawScatter);
+  byId("scatter-controls").append(xBox, yBox, ...(models.length > 1 ? [modelBox] : []), colourBox);
+
+  function round(value) {
+    return String(Number(value.toPrecision(4)));
+  }
+
+  function written(value, axis) {
+    return round(value) + (axis.isRatio ? "x" : "");
+  }
+
+  function scale(values, from, to, isRatio) {
+    let low = Math.min(...values);
+    let high = Math.max(...values);
+    const log = low > 0 && high / low > (isRatio ? 5 : 20);
+    if (!log) {
+      const pad = (high - low || Math.abs(high) || 1) * 0.07;
+      [low, high] = [low >= 0 && low - pad < 0 ? 0 : low - pad, high + pad];
+      const step = niceStep((high - low) / 5);
+      const ticks = [];
+      for (let at = Math.ceil(low / step); at * step <= high; at++) ticks.push(at * step);
+      return { log, ticks, place: (value) => from + ((value - low) / (high - low)) * (to - from) };
+    }
+    const pad = (high / low) ** 0.06;
+    [low, high] = [low / pad, high * pad];
+    const place = (value) => from + (Math.log(value / low) / Math.log(high / low)) * (to - from);
+    return { log, ticks: logTicks(low, high), place };
+  }
+
+  function niceStep(rough) {
+    const power = 10 ** Math.floor(Math.log10(rough));
+    return power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
+  }
+
+  function logTicks(low, high) {
+    const decades = Math.log10(high / low);
+    const factors = decades > 3 ? [1] : decades > 1.4 ? [1, 3] : [1, 2, 5];
+    const ticks = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
+      for (const factor of factors) ticks.push(factor * 10 ** power);
+    }
+    return ticks.filter((tick) => tick >= low && tick <= high);
+  }
+
+  function wrap(text, most) {
+    const wrapped = [];
+    for (const word of text.split(" ")) {
+      const longer = `${wrapped.at(-1) ?? ""} ${word}`.trim();
+      if (wrapped.length && longer.length <= most) wrapped[wrapped.length - 1] = longer;
+      else wrapped.push(word);
+    }
+    return wrapped;
+  }
+
+  function direction(axis) {
+    return axis.greater === null ? "" : ` (${axis.greater ? words.higher : words.lower})`;
+  }
+
+  // Which points no other one of their group is better than. A group: one model, measured under the same circumstances
+
+  function groups(points, x, y) {
+    const found = new Map();
+    for (const point of points) {
+      const row = rows[point.at];
+      const apart = [x, y].map((axis) => (axis.relative ? "" : row.circumstances[axis.group] ?? ""));
+      const key = JSON.stringify([row.model, ...apart]);
+      if (!found.has(key)) found.set(key, []);
+      found.get(key).push(point);
+    }
+    return [...found.values()];
+  }
+
+  function frontOf(points, x, y) {
+    const loss = (point) => [x.greater ? -point.x : point.x, y.greater ? -point.y : point.y];
+    const byLoss = points
+      .map((point) => [...loss(point), point])
+      .sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+    const front = [];
+    let best = Infinity;
+    for (const [across, along, point] of byLoss) {
+      const last = front.at(-1);
+      const ties = last && across === loss(last)[0] && along === loss(last)[1];
+      if (along < best || ties) front.push(point);
+      else point.dominated = true;
+      best = Math.min(best, along);
+    }
+    return front;
+  }
+
+  // The scatter
+
+  function shapePath(shape, r) {
+    if (shape === "circle") return `M${-r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0z`;
+    const t = 1 / 2.6;
+    const corners = {
+      square: [[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]],
+      triangle: [[0, -1.2], [1.1, 0.8], [-1.1, 0.8]],
+      drop: [[0, 1.2], [1.1, -0.8], [-1.1, -0.8]],
+      diamond: [[0, -1.3], [1.1, 0], [0, 1.3], [-1.1, 0]],
+      cross: [
+        [-t, -1], [t, -1], [t, -t], [1, -t], [1, t], [t, t], [t, 1], [-t, 1], [-t, t], [-1, t], [-1, -t], [-t, -t],
+      ],
+      star: Array.from({ length: 10 }, (_, at) => {
+        const reach = at % 2 ? 0.55 : 1.35;
+        return [reach * Math.sin((at * Math.PI) / 5), -reach * Math.cos((at * Math.PI) / 5)];
+      }),
+    };
+    return `M${corners[shape].map(([a, b]) => `${(a * r).toFixed(2)} ${(b * r).toFixed(2)}`).join("L")}z`;
+  }
+
+  function describe(point, x, y) {
+    const row = rows[point.at];
+    const marks = [];
+    if (row.by_hand) marks.push(words.by_hand);
+    if (point.dominated !== undefined) marks.push(point.dominated ? words.dominated : words.best);
+    return [
+      [row.team, row.model].filter(Boolean).join(", "),
+      row.label,
+      `${x.label}: ${written(point.x, x)}`,
+      `${y.label}: ${written(point.y, y)}`,
+      ...marks,
+    ].join("\n");
+  }
+
+  const tip = make("div", { id: "tip", hidden: "" });
+
+  function showTip(point, text, width) {
+    tip.textContent = text;
+    tip.hidden = false;
+    tip.style.top = `${point.py + 14}px`;
+    tip.style.left = point.px < width / 2 ? `${point.px + 12}px` : "";
+    tip.style.right = point.px < width / 2 ? "" : `${width - point.px + 12}px`;
+  }
+
+  function findLine(at) {
+    for (const line of lines) line.classList.toggle("found", line === lines[at]);
+    lines[at].hidden = false;
+    lines[at].scrollIntoView({ block: "center", behavior: "smooth" });
+  }
+
+  function drawScatter() {
+    const box = byId("scatter");
+    const [x, y] = [axisOf(xSelect.value), axisOf(ySelect.value)];
+    const model = modelSelect.value === "" ? undefined : models[modelSelect.value];
+    const points = [];
+    rows.forEach((row, at) => {
+      const [px, py] = [x.values[at], y.values[at]];
+      const isAsked = shown[at] && (model === undefined || row.model === model);
+      if (isAsked && px !== null && py !== null) points.push({ at, x: px, y: py });
+    });
+    byId("scatter-legend").replaceChildren();
+    if (!points.length) {
+      box.replaceChildren(make("p", { class: "hint" }, words.no_points));
+      byId("scatter-hint").textContent = "";
+      return;
+    }
+    const width = Math.max(280, box.clientWidth);
+    const height = Math.round(Math.min(440, Math.max(300, width * 0.62)));
+    const titles = [x, y].map((axis) => wrap(axis.label + direction(axis), Math.floor(width / 7)));
+    const edge = { left: 58, right: 14, top: 10 + 15 * titles[1].length, bottom: 31 + 15 * titles[0].length };
+    const across = scale(points.map((point) => point.x), edge.left, width - edge.right, x.isRatio);
+    const along = scale(points.map((point) => point.y), height - edge.bottom, edge.top, y.isRatio);
+    const name = `${words.scatter}: ${x.label}; ${y.label}`;
+    const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "group", "aria-label": name });
+    drawAxes(svg, across, along, x, y, titles, width, height, edge);
+    for (const point of points) [point.px, point.py] = [across.place(point.x), along.place(point.y)];
+
+    const directed = x.greater !== null && y.greater !== null;
+    const together = groups(points, x, y);
+    if (directed) {
+      for (const group of together) {
+        const front = frontOf(group, x, y);
+        for (const point of front) point.dominated = false;
+        svg.append(draw("path", { class: "front", d: steps(front, x, y) }));
+      }
+    }
+    drawPoints(svg, points, x, y, width);
+    box.replaceChildren(svg, tip);
+    tip.hidden = true;
+    const logs = [across.log && x.label, along.log && y.label].filter(Boolean);
+    const severalModels = new Set(points.map((point) => rows[point.at].model)).size > 1;
+    byId("scatter-hint").textContent = [
+      say(words.points, { shown: points.length }),
+      directed ? words.front : words.no_front,
+      together.length > 1 && directed ? words.fronts : "",
+      severalModels && !(x.relative && y.relative) ? words.several : "",
+      logs.length ? say(words.log, { axes: logs.join("; ") }) : "",
+      words.keys,
+    ].filter(Boolean).join(" ");
+  }
+
+  function steps(front, x, y) {
+    const line = [...front].sort((a, b) => a.px - b.px || a.py - b.py);
+    let path = "";
+    line.forEach((point, at) => {
+      if (at) {
+        const before = line[at - 1];
+        const cornerX = x.greater ? Math.min(before.px, point.px) : Math.max(before.px, point.px);
+        const cornerY = y.greater ? Math.max(before.py, point.py) : Math.min(before.py, point.py);
+        path += `L${cornerX} ${cornerY}`;
+      }
+      path += `${at ? "L" : "M"}${point.px} ${point.py}`;
+    });
+    return path;
+  }
+
+  function drawAxes(svg, across, along, x, y, titles, width, height, edge) {
+    for (const tick of across.ticks) {
+      const at = across.place(tick);
+      svg.append(draw("line", { class: "grid", x1: at, x2: at, y1: edge.top, y2: height - edge.bottom }));
+      svg.append(draw("text", { x: at, y: height - edge.bottom + 17, "text-anchor": "middle" }, written(tick, x)));
+    }
+    for (const tick of along.ticks) {
+      const at = along.place(tick);
+      svg.append(draw("line", { class: "grid", x1: edge.left, x2: width - edge.right, y1: at, y2: at }));
+      svg.append(draw("text", { x: edge.left - 7, y: at + 4, "text-anchor": "end" }, written(tick, y)));
+    }
+    titles[0].forEach((text, at) => {
+      const y = height - 8 - 15 * (titles[0].length - 1 - at);
+      svg.append(draw("text", { class: "title", x: width - edge.right, y, "text-anchor": "end" }, text));
+    });
+    titles[1].forEach((text, at) => svg.append(draw("text", { class: "title", x: 4, y: 13 + 15 * at }, text)));
+  }
+
+  function drawPoints(svg, points, x, y, width) {
+    const key = colourSelect.value;
+    const names = [...new Set(points.map((point) => rows[point.at][key]))].sort(collator.compare);
+    const places = new Map(names.map((name, at) => [name, at]));
+    const look = (name) => [`k${places.get(name) % COLOURS}`, SHAPES[places.get(name) % SHAPES.length]];
+    points.sort((a, b) => a.px - b.px);
+    const marks = points.map((point, order) => {
+      const row = rows[point.at];
+      const [colour, shape] = look(row[key]);
+      const text = describe(point, x, y);
+      const mark = draw("path", {
+        class: `point ${colour} ${point.dominated ? "hollow" : "full"}`,
+        d: shapePath(shape, 6),
+        transform: `translate(${point.px} ${point.py})`,
+        tabindex: order ? -1 : 0,
+        role: "img",
+        "aria-label": text.replaceAll("\n", ", "),
+      });
+      mark.append(draw("title", {}, text));
+      mark.addEventListener("pointerenter", () => showTip(point, text, width));
+      mark.addEventListener("focus", () => showTip(point, text, width));
+      mark.addEventListener("pointerleave", () => { tip.hidden = true; });
+      mark.addEventListener("blur", () => { tip.hidden = true; });
+      mark.addEventListener("click", () => findLine(point.at));
+      if (row.original || row.by_hand) {
+        const ring = row.by_hand ? "ring by-hand" : "ring";
+        svg.append(draw("circle", { class: ring, cx: point.px, cy: point.py, r: 11 }));
+      }
+      svg.append(mark);
+      return mark;
+    });
+    marks.forEach((mark, order) => mark.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (event.key === "Enter" || event.key === " ") {
+        event.preventDefault();
+        findLine(points[order].at);
+      }
+      if (!step || !marks[order + step]) return;
+      event.preventDefault();
+      mark.setAttribute("tabindex", -1);
+      marks[order + step].setAttribute("tabindex", 0);
+      marks[order + step].focus();
+    }));
+    const legend = byId("scatter-legend");
+    const item = (text, ...marks) => {
+      const icon = draw("svg", { viewBox: "-9 -9 18 18", "aria-hidden": "true" }, ...marks);
+      legend.append(make("li", {}, icon, text));
+    };
+    for (const name of names) {
+      const [colour, shape] = look(name);
+      item((key === "method" ? rows.find((row) => row.method === name).method_label : name) || words.none,
+        draw("path", { class: `point ${colour} full`, d: shapePath(shape, 6) }));
+    }
+    const circle = (attributes) => draw("circle", { r: 5.5, ...attributes });
+    if (points.some((point) => rows[point.at].original)) item(words.original, circle({ class: "ring", r: 7.5 }));
+    if (points.some((point) => point.dominated)) item(words.dominated, circle({ class: "point k5 hollow" }));
+    if (points.some((point) => rows[point.at].by_hand)) item(words.by_hand, circle({ class: "ring by-hand", r: 7.5 }));
+  }
+
+  // The bars: each row's ratio, to the left or right of its original
+
+  const ratios = metrics
+    .map((metric, at) => [String(at), metric.label])
+    .filter(([at]) => metrics[at].relative && metrics[at].group !== "quality");
+  const [barBox, barSelect] = choice(words.metric, ratios, start.bars, drawBars);
+  byId("bars-controls").append(barBox);
+
+  function drawBars() {
+    const box = byId("bars");
+    const metric = metrics[barSelect.value];
+    const found = metric ? rows.map((row, at) => ({ row, at, ratio: metric.relative[at], ends: metric.intervals[at] }))
+      .filter(({ row, at, ratio }) => shown[at] && !row.original && ratio > 0) : [];
+    const drawn = found.slice(0, MOST_BARS);
+    if (!drawn.length) {
+      box.replaceChildren(make("p", { class: "hint" }, words.no_bars));
+      byId("bars-hint").textContent = "";
+      return;
+    }
+    const low = Math.min(0.8, ...drawn.map(({ ratio }) => ratio)) / 1.08;
+    const high = Math.max(1.25, ...drawn.map(({ ratio }) => ratio)) * 1.08;
+    const place = (ratio) => (100 * Math.log(Math.min(high, Math.max(low, ratio)) / low)) / Math.log(high / low);
+    const teams = new Set(drawn.map(({ row }) => row.team)).size > 1;
+    box.replaceChildren(barScale(low, high, place));
+    for (const name of new Set(drawn.map(({ row }) => row.model))) {
+      const list = make("ol");
+      for (const each of drawn.filter(({ row }) => row.model === name)) list.append(barOf(each, metric, place, teams));
+      box.append(make("h3", {}, name || words.none), list);
+    }
+    byId("bars-hint").textContent = [
+      metric.greater_is_better === null ? "" : `${metric.label}${direction({ greater: metric.greater_is_better })}.`,
+      words.bars,
+      drawn.some(({ ends }) => ends) ? words.between : "",
+      found.length > drawn.length ? say(words.left_out, { count: found.length - drawn.length }) : "",
+    ].filter(Boolean).join(" ");
+  }
+
+  function barScale(low, high, place) {
+    const track = make("span", { class: "track" });
+    const powers = [];
+    const stride = Math.max(1, Math.ceil(Math.log2(high / low) / 5));
+    for (let power = -stride * 20; power <= stride * 20; power += stride) powers.push(2 ** power);
+    for (const tick of powers.filter((tick) => place(tick) > 2 && place(tick) < 98 && tick >= low && tick <= high)) {
+      const mark = make("span", {}, `${round(tick)}x`);
+      mark.style.left = `${place(tick)}%`;
+      track.append(mark);
+    }
+    return make("div", { class: "bar scale", "aria-hidden": "true" }, make("span"), track, make("span"));
+  }
+
+  function barOf({ row, ratio, ends }, metric, place, teams) {
+    const noise = ends && ends[0] <= 1 && 1 <= ends[1];
+    const judged = metric.greater_is_better !== null && ratio.toFixed(2) !== "1.00";
+    const verdict = judged ? ((ratio > 1) === metric.greater_is_better ? "better" : "worse") : "";
+    const fill = make("span", { class: `fill ${noise ? "noise" : ""} ${verdict}` });
+    fill.style.left = `${Math.min(place(1), place(ratio))}%`;
+    fill.style.width = `${Math.abs(place(ratio) - place(1))}%`;
+    const one = make("span", { class: "one" });
+    one.style.left = `${place(1)}%`;
+    const track = make("span", { class: "track", "aria-hidden": "true" }, fill, one);
+    if (ends) {
+      const between = make("span", { class: "between" });
+      between.style.left = `${place(ends[0])}%`;
+      between.style.width = `${place(ends[1]) - place(ends[0])}%`;
+      track.append(between);
+    }
+    const name = teams ? `${row.label} · ${row.team || words.none}` : row.label;
+    const digits = ratio >= 0.1 ? ratio.toFixed(2) : String(Number(ratio.toPrecision(2)));
+    const text = `${noise ? "≈" : ""}${ratio >= 100 ? round(ratio) : digits}x`;
+    return make("li", { class: "bar" }, make("span", {}, name), track, make("span", {}, text));
+  }
+
+  function drawCharts() {
+    drawScatter();
+    drawBars();
+  }
+
+  byId("filters").hidden = rows.length < 2;
+  byId("charts").hidden = !metrics.length;
+  showLines();
+  if (metrics.length) {
+    drawCharts();
+    let width = byId("charts").clientWidth;
+    new ResizeObserver(() => {
+      if (width === byId("charts").clientWidth) return;
+      width = byId("charts").clientWidth;
+      requestAnimationFrame(drawScatter);
+    }).observe(byId("charts"));
+  }
+})();

@@ -1,0 +1,301 @@
+# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
+"""PNG: one picture for a slide, what is traded for what beside each method against its original."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import re
+import textwrap
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mlflow_compress.charts import Axis, axes, bars, fronts
+from mlflow_compress.quantities import cells, columns, is_original, label, method, ratio
+from mlflow_compress.records import Comparison, Row
+from mlflow_compress.sockets import Renderer
+
+MOST_BARS = 30
+_MOST_NAMES = 14
+_INCHES, _DPI = (16, 9), 150
+
+# Okabe and Ito, "Color Universal Design" (2008), without its yellow: told apart by the colour-blind, and on white.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_MARKERS = ("o", "s", "^", "D", "P", "v", "X", "p")
+_BETTER, _WORSE, _NEUTRAL = "#0072B2", "#D55E00", "#8A8A8A"
+_WORDS: Mapping[str, Mapping[str, str]] = {
+    "en": {
+        "title": "Comparison",
+        "lower": "lower is better",
+        "higher": "higher is better",
+        "front": "no other is better in both",
+        "dominated": "hollow: another is better",
+        "original": "ringed: the original",
+        "by_hand": "boxed: by hand, copied from a table",
+        "others": "{count} other methods",
+        "bars": "{metric}, against the original",
+        "left_out": "the best {shown} of {all} rows",
+        "means": "geometric means over the models",
+        "noise": "≈ and hatched: within noise",
+        "nothing": "No row has numbers that could be drawn here",
+        "by_model": "each model against itself only",
+    },
+    "ru": {
+        "title": "Сравнение",
+        "lower": "меньше лучше",
+        "higher": "больше лучше",
+        "front": "лучше по обоим нет",
+        "dominated": "пустой: есть лучше",
+        "original": "в кольце: оригинал",
+        "by_hand": "в рамке: вручную, из таблицы",
+        "others": "другие методы: {count}",
+        "bars": "{metric}, относительно оригинала",
+        "left_out": "лучшие {shown} из {all} строк",
+        "means": "средние геометрические по моделям",
+        "noise": "≈ и штриховка: в пределах шума",
+        "nothing": "Ни в одной строке нет чисел для этого графика",
+        "by_model": "каждая модель сравнивается только с собой",
+    },
+}
+
+
+@dataclass
+class Png(Renderer):
+    """A picture of 2400 by 1350 pixels: on the left the Pareto scatter, on the right bars of each row's ratio.
+
+    The scatter's axes are the comparison's first two objectives, else a time against a score or the size. Rows of
+    several models are drawn against their originals. The 14 most frequent methods have a colour and a shape of their
+    own. Above 30 rows the bars are the methods' means over all models; where there are no means, they are the best 30,
+    and the title says of how many.
+    """
+
+    suffix: ClassVar[str] = ".png"
+
+    def render(self, comparison: Comparison) -> bytes:
+        """Draw the comparison as PNG."""
+        import matplotlib as mpl
+
+        picture = io.BytesIO()
+        # A name is never a formula, and one that no font has still makes a picture.
+        style: dict[Any, Any] = {"text.parse_math": False, "font.family": "DejaVu Sans", "font.size": 13}
+        with mpl.rc_context(style), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*[Gg]lyph")
+            figure(comparison).savefig(picture, format="png", dpi=_DPI)
+        return picture.getvalue()
+
+
+def figure(it: Comparison) -> Any:
+    """Give the matplotlib figure that is drawn: the scatter's axes, then those of the bars."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    words = _WORDS[it.language]
+    drawn = Figure(figsize=_INCHES, layout="constrained", facecolor="white")
+    FigureCanvasAgg(drawn)
+    drawn.suptitle(_short(f"{words['title']}: {it.title}" if it.title else words["title"], 90), fontsize=18)
+    scatter, barred = drawn.subplots(1, 2, width_ratios=(1.1, 1))
+    for axis in (scatter, barred):
+        axis.spines[["top", "right"]].set_visible(False)
+    chosen = axes(it)
+    if chosen is None:
+        _say_nothing(scatter, words)
+    else:
+        _scatter(scatter, it, chosen, words)
+    compared = bars(it)
+    if compared is None:
+        _say_nothing(barred, words)
+    else:
+        _bars(barred, it, compared, words)
+    return drawn
+
+
+def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], words: Mapping[str, str]) -> None:
+    from matplotlib.lines import Line2D
+
+    x, y = chosen
+    best = fronts(it, chosen)
+    among_best = {id(row) for front in best for row in front}
+    rows = [row for row in it.rows if x.value(row) is not None and y.value(row) is not None]
+    looks = _looks(rows)
+    other = ("#8A8A8A", "*")
+    for front in best:
+        line = sorted((_at(row, chosen) for row in front), key=lambda point: point[0])
+        plot.plot(*zip(*_steps(line, it, chosen), strict=True), "--", color="0.45", linewidth=1.4, zorder=1)
+    marks: dict[tuple[str, str, str, int], list[tuple[float, float]]] = {}  # those that look alike are drawn at once
+    for row in rows:
+        colour, marker = looks.get(row.method, other)
+        face = colour if id(row) in among_best or not best else "white"
+        marks.setdefault((marker, colour, face, 10), []).append(_at(row, chosen))
+        if is_original(row):
+            marks.setdefault(("o", "0.2", "none", 19), []).append(_at(row, chosen))
+        if row.by_hand:
+            marks.setdefault(("s", "0.2", "none", 19), []).append(_at(row, chosen))
+    for (marker, edge, face, size), points in marks.items():
+        style = {"markeredgecolor": edge, "markerfacecolor": face, "markeredgewidth": 1.8 if size == 10 else 1}
+        plot.plot(*zip(*points, strict=True), linestyle="", marker=marker, markersize=size, zorder=3, **style)
+    for axis, name in zip(chosen, "xy", strict=True):
+        _lay_out(plot, [found for row in rows if (found := axis.value(row)) is not None], axis, name, it, words)
+    handles = [
+        Line2D([], [], color=colour, marker=marker, linestyle="", markersize=9) for colour, marker in looks.values()
+    ]
+    names = [_short(method(name, it.language)) for name in looks]
+    if rest := len({row.method for row in rows} - looks.keys()):
+        handles.append(Line2D([], [], color=other[0], marker=other[1], linestyle="", markersize=9))
+        names.append(words["others"].format(count=rest))
+    frames = ((any(map(is_original, rows)), "o", "original"), (any(row.by_hand for row in rows), "s", "by_hand"))
+    for has_frame, marker, word in frames:
+        if has_frame:
+            frame: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": "0.2", "markersize": 13}
+            handles.append(Line2D([], [], marker=marker, linestyle="", **frame))
+            names.append(words[word])
+    if best:
+        hollow: dict[str, Any] = {
+            "markerfacecolor": "white",
+            "markeredgecolor": "0.4",
+            "markersize": 9,
+            "markeredgewidth": 1.8,
+        }
+        handles += [Line2D([], [], color="0.45", linestyle="--"), Line2D([], [], marker="o", linestyle="", **hollow)]
+        names += [words["front"], words["dominated"]]
+    # A label that begins with an underscore would be left out.
+    plot.figure.legend(
+        handles, [f" {name}" for name in names], loc="outside lower center", ncols=4, fontsize=12, frameon=False
+    )
+    if len({row.model for row in rows}) > 1:
+        plot.set_title(words["by_model"], fontsize=13, color="0.3")
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """A ratio to the original, what it is of, and the ends of its interval, both 0 where that isn't known."""
+
+    name: str
+    ratio: float
+    low: float = 0.0
+    high: float = 0.0
+
+    @property
+    def is_noise(self) -> bool:
+        return self.low <= 1 <= self.high
+
+
+def _bars(plot: Any, it: Comparison, name: str, words: Mapping[str, str]) -> None:
+    greater = it.greater_is_better.get(name)
+    every, means = _of_rows(it, name), _of_methods(it, name)
+    are_means = len(every) > MOST_BARS and len(means) > 1
+    found = sorted(means if are_means else every, key=lambda bar: bar.ratio, reverse=greater is True)
+    shown = found[:MOST_BARS]
+    size = 12.0 if len(shown) < 20 else 9.5
+    for place, bar in enumerate(shown):
+        is_judged = greater is not None and not bar.is_noise and ratio(bar.ratio) != ratio(1)
+        colour = (_BETTER if (bar.ratio > 1) == greater else _WORSE) if is_judged else _NEUTRAL
+        look = {"facecolor": "white", "hatch": "////"} if bar.is_noise else {"facecolor": colour}
+        plot.barh(place, bar.ratio - 1, left=1, height=0.7, edgecolor=colour, **look)
+        if 0 < bar.low < bar.high:
+            plot.plot([bar.low, bar.high], [place, place], color="0.15", linewidth=1.5)
+        text = f"{'≈' if bar.is_noise else ''}{ratio(bar.ratio)}"
+        end = max(bar.ratio, bar.high) if bar.ratio >= 1 else min(bar.ratio, bar.low or bar.ratio)
+        offset, anchor = ((5, 0), "left") if bar.ratio >= 1 else ((-5, 0), "right")
+        plot.annotate(text, (end, place), offset, textcoords="offset points", ha=anchor, va="center", fontsize=size)
+    plot.set_xscale("log", base=2)
+    ratios = [bar.ratio for bar in shown]
+    plot.set_xlim(min(0.8, *ratios, 1) / 1.35, max(1.25, *(1.25 * each for each in ratios)))
+    plot.xaxis.set_major_formatter(lambda value, _: ratio(value))
+    plot.xaxis.set_minor_formatter(lambda *_: "")
+    plot.set_yticks(range(len(shown)), [bar.name for bar in shown], fontsize=size)
+    plot.set_ylim(len(shown) - 0.4, -0.6)
+    plot.axvline(1, color="0.25", linewidth=1.3)
+    plot.grid(axis="x", color="0.9")
+    plot.set_axisbelow(True)
+    title = words["bars"].format(metric=label(name, it.language, with_unit=False))
+    notes = [] if greater is None else [words["higher" if greater else "lower"]]
+    notes += [words["means"]] if are_means else []
+    notes += [words["left_out"].format(shown=len(shown), all=len(found))] if len(shown) < len(found) else []
+    notes += [words["noise"]] if any(bar.is_noise for bar in shown) else []
+    plot.set_title(f"{title}\n{' · '.join(notes)}" if notes else title, fontsize=13, loc="right")
+
+
+def _of_rows(it: Comparison, name: str) -> list[_Bar]:
+    rows = [row for row in it.rows if _is_drawable(row.ratios.get(name)) and not is_original(row)]
+    several = {kind: len({getattr(row, kind) for row in rows}) > 1 for kind in ("model", "team")}
+    found = []
+    for row in rows:
+        (said,) = cells(row, columns(("method",)), it.language)
+        whose = (_short(row.model, 18) if several["model"] else "", _short(row.team, 12) if several["team"] else "")
+        ends = row.ratio_intervals.get(name, (0.0, 0.0))
+        ends = ends if all(map(math.isfinite, ends)) else (0.0, 0.0)
+        found.append(_Bar(" · ".join(filter(None, (_short(said, 34), *whose))), row.ratios[name], *ends))
+    return found
+
+
+def _of_methods(it: Comparison, name: str) -> list[_Bar]:
+    """Give the means over several models."""
+    return [
+        _Bar(_short(method(each.method, it.language)), each.ratios[name])
+        for each in it.summaries
+        if each.counts.get(name, each.models) > 1 and _is_drawable(each.ratios.get(name))
+    ]
+
+
+def _is_drawable(found: float | None) -> bool:
+    return found is not None and found > 0 and math.isfinite(found)
+
+
+def _looks(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
+    """Give the most frequent methods a colour and a shape each, so that no two have both in common."""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.method] = counts.get(row.method, 0) + 1
+    kept = sorted(counts, key=lambda name: -counts[name])[:_MOST_NAMES]
+    # 7 colours and 8 shapes: both go round, and meet again after 56.
+    names = [name for name in counts if name in kept]
+    return {name: (_COLOURS[at % 7], _MARKERS[at % 8]) for at, name in enumerate(names)}
+
+
+def _at(row: Row, chosen: tuple[Axis, Axis]) -> tuple[float, float]:
+    x, y = (axis.value(row) for axis in chosen)
+    return x or 0.0, y or 0.0
+
+
+def _steps(line: Sequence[tuple[float, float]], it: Comparison, chosen: tuple[Axis, Axis]) -> list[tuple[float, float]]:
+    """Join a front's points by steps around what they are better than."""
+    worse = [min if it.greater_is_better[axis.name] else max for axis in chosen]
+    path = list(line[:1])
+    for before, point in itertools.pairwise(line):
+        path += [(worse[0](before[0], point[0]), worse[1](before[1], point[1])), point]
+    return path
+
+
+def _lay_out(
+    plot: Any, values: Sequence[float], axis: Axis, side: str, it: Comparison, words: Mapping[str, str]
+) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    text = axis.label(it.language)
+    if (greater := it.greater_is_better.get(axis.name)) is not None:
+        text += f" ({words['higher' if greater else 'lower']})"
+    plot.set(**{f"{side}label": textwrap.fill(text, 56)})
+    ticks = getattr(plot, f"{side}axis")
+    is_ratio = axis.relative and not axis.is_score
+    if values and min(values) > 0 and max(values) / min(values) > (5 if is_ratio else 20):
+        plot.set(**{f"{side}scale": "log"})
+        ticks.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) / min(values) < 200 else (1,)))
+        ticks.set_minor_formatter(NullFormatter())
+    ticks.set_major_formatter((lambda value, _: ratio(value)) if is_ratio else (lambda value, _: f"{value:.12g}"))
+    plot.margins(0.09)
+    plot.grid(color="0.92")
+    plot.set_axisbelow(True)
+
+
+def _say_nothing(plot: Any, words: Mapping[str, str]) -> None:
+    plot.set_axis_off()
+    plot.text(0.5, 0.5, words["nothing"], ha="center", va="center", color="0.35", transform=plot.transAxes)
+
+
+def _short(text: str, longest: int = 42) -> str:
+    """Keep a name on one line, and on the picture."""
+    text = re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", "\ufffd", text)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -1,0 +1,146 @@
+"""LaTeX: a table in the style of booktabs, to be taken into a paper as it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlflow_compress.quantities import (
+    cells,
+    columns,
+    failure,
+    failures_title,
+    headers,
+    is_original,
+    legend,
+    summaries,
+    summaries_title,
+)
+from mlflow_compress.records import Comparison
+from mlflow_compress.sockets import Renderer
+
+MOST_ON_A_PAGE = 40
+_CAPTION = {"en": "Comparison", "ru": "Сравнение"}
+_NEEDS = "% For lualatex or xelatex (pdflatex needs fontenc T1, T2A). The preamble needs booktabs, graphicx, longtable."
+# What LaTeX reads as more than a character: its specials, what makes ligatures, what `\\` takes as an argument.
+_COMMANDS: Mapping[str, str] = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}",
+    "-": "-{}",
+    ",": ",{}",
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    "≈": r"\ensuremath{\approx}",
+}
+
+
+@dataclass
+class Tex(Renderer):
+    """A `table` as wide as the text at most, or a `longtable` above 40 rows; below it the notes and what failed.
+
+    Names and reasons are text whatever they hold. White space becomes one space, and controls become U+FFFD.
+    """
+
+    suffix: ClassVar[str] = ".tex"
+
+    def render(self, comparison: Comparison) -> bytes:
+        """Write the comparison as UTF-8 LaTeX, without a preamble."""
+        table = _long_table if len(comparison.rows) > MOST_ON_A_PAGE else _table
+        return ("\n".join([_NEEDS, *table(comparison)]) + "\n").encode()
+
+
+def _table(it: Comparison) -> Iterator[str]:
+    yield r"\begin{table}"
+    yield rf"\caption{{{_caption(it)}}}"
+    yield r"\centering\small"
+    yield r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+    yield rf"\begin{{tabular}}{{{_alignment(it)}}}"
+    yield from (r"\toprule", _header(it), r"\midrule", *_lines(it), r"\bottomrule")
+    yield r"\end{tabular}}"
+    yield from _below(it)
+    yield r"\end{table}"
+
+
+def _long_table(it: Comparison) -> Iterator[str]:
+    yield r"{\footnotesize\setlength{\tabcolsep}{3pt}"
+    yield rf"\begin{{longtable}}{{{_alignment(it)}}}"
+    yield rf"\caption{{{_caption(it)}}}\\"
+    yield from (r"\toprule", _header(it), r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot")
+    yield from _lines(it)
+    yield r"\end{longtable}"
+    yield from _below(it)
+    yield "}"
+
+
+def _caption(it: Comparison) -> str:
+    return escape(f"{_CAPTION[it.language]}: {it.title}" if it.title else _CAPTION[it.language])
+
+
+def _alignment(it: Comparison) -> str:
+    return "".join("r" if column.numeric else "l" for column in columns(it.columns))
+
+
+def _header(it: Comparison) -> str:
+    return _line([escape(text) for text in headers(columns(it.columns), it.language)])
+
+
+def _lines(it: Comparison) -> Iterator[str]:
+    shown = columns(it.columns)
+    noted = next((at for at, column in enumerate(shown) if column.key == "method"), 0)
+    for at, row in enumerate(it.rows):
+        if at and is_original(row):
+            yield r"\addlinespace"
+        line = [escape(text) for text in cells(row, shown, it.language)]
+        if row.notes:
+            line[noted] += rf"\textsuperscript{{{', '.join(str(note + 1) for note in row.notes)}}}"
+        yield _line(line)
+
+
+def _line(texts: Sequence[str]) -> str:
+    return " & ".join(texts) + r" \\"
+
+
+def _below(it: Comparison) -> Iterator[str]:
+    paragraphs = [rf"\textsuperscript{{{index}}} {escape(note)}" for index, note in enumerate(it.footnotes, 1)]
+    if lines := summaries(it):
+        paragraphs += [f"{summaries_title(it.language)}:", *map(escape, lines)]
+    paragraphs.append(escape(legend(it)))
+    if it.failures:
+        paragraphs.append(f"{failures_title(it.language)}:")
+        paragraphs += [escape(failure(each, it.language)) for each in it.failures]
+    yield r"\par\medskip"
+    yield r"\begin{minipage}{\linewidth}\raggedright\footnotesize"
+    yield "\\par\n".join(paragraphs)
+    yield r"\end{minipage}"
+
+
+_SPECIAL = re.compile(
+    r"[\\{}$&#%_^~<>|\"'`\[\]*≈]|-(?=-)|,(?=,)|\s+|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def escape(text: str) -> str:
+    """Make plain text of any text, for a place where LaTeX reads paragraphs."""
+    return _SPECIAL.sub(_escaped, text.strip())
+
+
+def _escaped(match: re.Match[str]) -> str:
+    found = match.group()
+    return " " if found.isspace() else _COMMANDS.get(found, "\ufffd")

@@ -1,0 +1,210 @@
+# ruff: noqa: RUF001  (Russian units are no typing mistakes)
+"""Reads numbers with units as people write them: `1.33Gb`, `1671,0 мс`, `0.42+-0.0005 (tokens/sec)`.
+
+MB, Mb, МБ and MiB all are 2^20 bytes, as in the course's table (its 96.66Mb are fp32 weights in 2^20 bytes); a KB is
+1/1024 of that, a GB 1024 times. A time is of one sample, however it says so (`s`, `сек/сэмпл`, `ms per image`).
+What may be read in two ways is not read.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+Kind = Literal["size", "time", "tokens", "samples"]
+
+_SIZES = {"b": -2, "kb": -1, "mb": 0, "gb": 1, "tb": 2}
+_SIZE_WORDS = {word: power for unit, power in _SIZES.items() for word in (unit, f"{unit[:-1]}ib")} | {
+    "б": -2,
+    "байт": -2,
+    "bytes": -2,
+    "кб": -1,
+    "мб": 0,
+    "гб": 1,
+    "тб": 2,
+    "киб": -1,
+    "миб": 0,
+    "гиб": 1,
+}
+_TIMES = (
+    (r"ns|нс|nanosec(ond)?s?", Decimal("1e-6")),
+    (r"us|[µμ]s|мкс|microsec(ond)?s?", Decimal("1e-3")),
+    (r"ms|мс|msecs?|millisec(ond)?s?|миллисек(унд[аы]?)?", Decimal(1)),
+    (r"s|с|secs?|seconds?|сек(унд[аыу]?)?", Decimal(1000)),
+    (r"min|мин|minutes?|минут[аы]?", Decimal(60_000)),
+)
+_SECOND = re.compile(_TIMES[3][0])
+_TOKENS = re.compile(r"tok|tokens?|токен(ов|а|ы)?")
+_ONE = re.compile(
+    r"samples?|с[эе]мпл|examples?|пример|texts?|текст|items?|im(a)?ge?|картинк[ау]|изображение|requests?|запрос|"
+    r"sentence|предложение|file|файл|audio|аудио|call|вызов|iter(ation)?|it|inference|инференс|input|1"
+)
+_UNIT = re.compile(r"([^\W\d_]+)\.?(?:\s*(?:/|\bper\b|\bна\b|\bв\b)\s*(\w+)\.?)?", re.IGNORECASE)
+
+_FIGURES = r"[-+]?(?:\d(?:[\d .,'’\u00a0\u2009\u202f\u2007]*\d)?|[.,]\d+)(?:e[-+]?\d+)?"
+_SPREAD = r"(?:±|\+\s*/?\s*-)"
+_WRITTEN = re.compile(
+    rf"(?P<figures>{_FIGURES})\s*(?P<unit>[^\d±+]*?)\s*"
+    rf"(?P<spread>{_SPREAD}\s*{_FIGURES}\s*)?(?P<other_unit>(?(spread)[^\d±]*))",
+    re.IGNORECASE,
+)
+_BRACKETS = re.compile(r"\(([^()]*)\)")
+_ABOUT = re.compile(r"(?:~|≈|∼|≃|около|примерно|прибл\.?|approx\.?|about|ca\.)\s*", re.IGNORECASE)
+_BOUND = re.compile(r"[<>≤≥]|(?:до|от|менее|более|up to|over|under|at (?:least|most))\b", re.IGNORECASE)
+_DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
+_MISSING = {
+    "", "n/a", "na", "n.a.", "none", "null", "нет", "н/д", "нет данных", "no data", "not supported", "unsupported",
+    "не поддерживается", "not applicable", "не применимо", "неприменимо", "not measured", "не измерялось",
+    "не измерено",
+}  # fmt: skip
+_THIN = "'’\u00a0\u2009\u202f\u2007"
+
+
+class Unreadable(Exception):  # noqa: N818  (not an error: the cell is named, with this reason)
+    """A text can't be read as a number, or could be read in two ways."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit.
+
+    Attributes:
+        kind: what is counted: `size` in MB, `time` in ms, `tokens` or `samples` in one second.
+        factor: what a number in this unit is multiplied with.
+        text: as it was written.
+    """
+
+    kind: Kind
+    factor: Decimal
+    text: str
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number as it was written.
+
+    Attributes:
+        value: the number alone.
+        unit: None where none was written.
+        remarks: what was seen and is not in the number.
+        notes: what stood in brackets and is no unit.
+    """
+
+    value: Decimal
+    unit: Unit | None
+    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def is_missing(text: str) -> bool:
+    """Say whether a text says that there is no number: `-`, `N/A`, `not supported`, `--Mb`."""
+    bare = text.strip(" *_`.\u00a0").casefold()
+    rest = bare.lstrip(_DASHES).strip()
+    return bare in _MISSING or not rest or (rest != bare and bare[0] in _DASHES and rest in _SIZE_WORDS | {"ms": 0})
+
+
+def unit(text: str) -> Unit | None:
+    """Read a unit; None for what is none.
+
+    Raises:
+        Unreadable: it is a time, and not that of one sample.
+    """
+    if text.casefold() == "fps":
+        return Unit("samples", Decimal(1), text)
+    match = _UNIT.fullmatch(text.strip(" ,;"))
+    if match is None:
+        return None
+    what, of = (part.casefold() if part else "" for part in match.groups())
+    if what in _SIZE_WORDS and not of:
+        return Unit("size", Decimal(1024) ** _SIZE_WORDS[what], text)
+    if of and _SECOND.fullmatch(of):
+        if _TOKENS.fullmatch(what):
+            return Unit("tokens", Decimal(1), text)
+        return Unit("samples", Decimal(1), text) if _ONE.fullmatch(what) else None
+    factor = next((factor for words, factor in _TIMES if re.fullmatch(words, what)), None)
+    if factor is not None and of and not _ONE.fullmatch(of):
+        raise Unreadable(f"“{text}” is not the time of one sample")
+    return None if factor is None else Unit("time", factor, text)
+
+
+def measure(text: str) -> Measure:
+    """Read a number with what belongs to it.
+
+    Args:
+        text: a cell's plain text.
+
+    Raises:
+        Unreadable: with the reason.
+    """
+    remarks: list[str] = []
+    notes: list[str] = []
+    units: list[Unit] = []
+    for note in _BRACKETS.findall(text):
+        if found := unit(note):
+            units.append(found)
+        else:
+            notes.append(note.strip())
+    rest = _BRACKETS.sub(" ", text).strip()
+    if about := _ABOUT.match(rest):
+        rest = rest[about.end() :]
+        remarks.append("the table calls the number approximate")
+    if _BOUND.match(rest):
+        raise Unreadable("a bound and not a value")
+    match = _WRITTEN.fullmatch(rest)
+    if match is None:
+        raise Unreadable("no single number")
+    value = number(match["figures"])
+    if match["spread"]:
+        remarks.append(f"the spread {match['spread'].strip()} is kept in the cell's text only")
+    for part in (match["unit"], match["other_unit"]):
+        units += _units(part or "")
+    if len({(each.kind, each.factor) for each in units}) > 1:
+        raise Unreadable(f"two units: {' and '.join(each.text for each in units)}")
+    if len(units) > 1 and not match["spread"]:
+        remarks.append("the unit stands twice")
+    return Measure(value, units[0] if units else None, tuple(remarks), tuple(notes))
+
+
+def _units(text: str) -> list[Unit]:
+    text = text.strip()
+    if not text:
+        return []
+    if whole := unit(text):
+        return [whole]
+    found = [unit(word) for word in text.split()]
+    if not found or None in found:
+        raise Unreadable(f"“{text}” is no unit that is known here")
+    return [each for each in found if each]
+
+
+def number(text: str) -> Decimal:
+    """Read a number alone: with a point or a comma, its thousands parted or not.
+
+    Raises:
+        Unreadable: it is none, or may be two things.
+    """
+    figures = text.strip()
+    sign = "-" if figures.startswith("-") else ""
+    figures, _, exponent = figures.lstrip("+-").casefold().partition("e")
+    whole = r"\d{1,3}"
+    if re.fullmatch(r"\d+(\.\d+)?|\.\d+", figures):
+        pass
+    elif re.fullmatch(r"[1-9]\d{0,2},\d{3}", figures):
+        raise Unreadable(f"“{text}” may be {figures.replace(',', '.')} or {figures.replace(',', '')}")
+    elif re.fullmatch(r"\d*,\d+", figures):
+        figures = figures.replace(",", ".")
+    elif re.fullmatch(rf"{whole}([{_THIN}]\d{{3}})+([.,]\d+)?", figures):
+        figures = re.sub(f"[{_THIN}]", "", figures).replace(",", ".")
+    elif re.fullmatch(rf"{whole}(,\d{{3}})+\.\d+|{whole}(,\d{{3}}){{2,}}", figures):
+        figures = figures.replace(",", "")
+    elif re.fullmatch(rf"{whole}(\.\d{{3}})+,\d+|{whole}(\.\d{{3}}){{2,}}", figures):
+        figures = figures.replace(".", "").replace(",", ".")
+    elif " " in figures:
+        raise Unreadable(f"“{text}” may be one number or several")
+    else:
+        raise Unreadable(f"“{text}” is no number")
+    if len(figures) > 40 or len(exponent) > 3:
+        raise Unreadable("too large or too exact a number")
+    return Decimal(f"{sign}{figures}e{exponent or 0}")

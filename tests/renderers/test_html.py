@@ -1,0 +1,291 @@
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mlflow_compress.quantities import COLUMNS, headers
+from mlflow_compress.records import Comparison, Failure, Row, Summary
+from mlflow_compress.renderers.html import Html, _part
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HOSTILE = [
+    "</script><script>document.title='seized'</script>",
+    "<!--<script>",
+    "--></td></table><img src=x onerror=\"document.title='seized'\">",
+    "\"'><svg onload=\"document.title='seized'\">",
+    "&lt;b&gt; &#124; &amp;",
+    "javascript:alert(1)",
+    "$title ${data} $$",
+    "\\u003c/script> {shown}",
+    "a\rb\n\tc",
+    "\u2028\u202egnp",
+    "Модель 🙂 日本語",
+    "",
+]
+anything = st.one_of(
+    st.sampled_from(HOSTILE),
+    st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t\r<>&\"'/=!-$")),
+)
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page: its elements with their attributes, and the text of some of them."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.open: list[int] = []
+        self.feed(content.decode())
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self.texts.append((tag, ""))
+        if tag not in ("meta", "link", "br", "img"):
+            self.open.append(len(self.texts) - 1)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.texts[self.open.pop()][0] == tag
+
+    def handle_data(self, data: str) -> None:
+        for at in self.open:
+            self.texts[at] = (self.texts[at][0], self.texts[at][1] + data)
+
+    def handle_comment(self, data: str) -> None:
+        raise AssertionError(f"a comment: {data}")
+
+    def skeleton(self) -> list[tuple[str, list[str]]]:
+        return [(tag, list(attributes)) for tag, attributes in self.elements]
+
+    def of(self, tag: str) -> list[str]:
+        return [text for name, text in self.texts if name == tag]
+
+    def rows(self) -> list[list[str]]:
+        """Give the cells of the table's body."""
+        body = self.elements.index(("tbody", {}))
+        found: list[list[str]] = []
+        for tag, text in self.texts[body:]:
+            if tag == "tr":
+                found.append([])
+            elif tag in ("td", "th"):
+                found[-1].append(text)
+        return found
+
+    def data(self) -> Any:
+        return json.loads(self.of("script")[0])
+
+
+def render(it: Comparison) -> Page:
+    return Page(Html().render(it))
+
+
+def filled(text: str, *, reason: str | None = None) -> Comparison:
+    """Give a comparison that has a text wherever a text may come from outside."""
+    values = {"size/weights_mib": 1.0, "quality/wer": 0.5}
+    row = Row(text, text, text, values=values, notes=(0,), hardware=text, circumstances={"cpu": text}, by_hand=True)
+    return Comparison(
+        rows=(row, Row("last", "last", "last", links={"cpu": "https://mlflow.example/1"})),
+        failures=(Failure(text, text, text, "failed", text, text if reason is None else reason, text),),
+        footnotes=(text,),
+        title=text,
+        columns=("team", "model", "method", "hardware", "pareto", "size/weights_mib", "quality"),
+        objectives=("size/weights_mib",),
+        summaries=(Summary(text, 2, {"size/weights_mib": 0.5}),),
+    )
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_golden(comparison: Comparison, golden: Callable[[str, bytes], None], language: str) -> None:
+    page = Html().render(dataclasses.replace(comparison, language=language)).decode()
+    page = page.replace(_part("page.css"), "/* style */").replace(_part("page.js"), "// script")
+    golden(f"comparison.{language}.html", re.sub(r"sha256-[\w+/=]+", "sha256", page).encode())
+
+
+def test_the_table_is_there_without_a_script(comparison: Comparison) -> None:
+    page = render(comparison)
+    assert page.of("th")[: len(COLUMNS)] == list(headers(COLUMNS, "en"))
+    rows = page.rows()
+    assert len(rows) == len(comparison.rows)
+    assert rows[0][:4] == ["alpha", "yolo11l", "original", "96.67 MB"]
+    assert rows[1][2:6] == ["fp16 [batch 16] [1]", "48.35 MB (0.50x)", "-", "8.100 (0.66x)"]
+    assert rows[3][:3] == ["=SUM(A1)", "модель 🙂 [x](http://y)", "`prune` (by hand)"]
+    assert "caution: the machine was busy" in page.of("li")
+    assert any(text.startswith("failed: Команда 2") for text in page.of("li"))
+
+
+def test_nothing_is_loaded_and_only_its_own_script_may_run(comparison: Comparison) -> None:
+    page = render(comparison)
+    (policy,) = [each["content"] for _, each in page.elements if each.get("http-equiv") == "Content-Security-Policy"]
+    assert policy is not None
+    assert policy.startswith("default-src 'none';")
+    for tag, directive in (("script", "script-src"), ("style", "style-src")):
+        digest = base64.b64encode(hashlib.sha256(page.of(tag)[-1].encode()).digest()).decode()
+        assert f"{directive} 'sha256-{digest}';" in policy
+    assert not any(tag in ("link", "img", "iframe", "object", "base") for tag, _ in page.elements)
+    assert not any("src" in attributes or "style" in attributes for _, attributes in page.elements)
+    assert "url(" not in page.of("style")[0]
+    assert "@import" not in page.of("style")[0]
+
+
+def test_a_link_leads_to_the_run_and_to_no_script(comparison: Comparison) -> None:
+    row = Row("a", "b", "c", links={"cpu": "javascript:alert(1)", "gpu": 'HTTPS://x/"onclick="y'})
+    for it, links in ((comparison, [comparison.rows[0].links["cpu"]]), (Comparison((row,)), [row.links["gpu"]])):
+        found = [each["href"] for tag, each in render(it).elements if tag == "a" and "target" in each]
+        assert found == links
+
+
+def test_cells_are_sorted_by_raw_values(comparison: Comparison) -> None:
+    cells = [
+        attributes
+        for tag, attributes in render(comparison).elements
+        if tag in ("td", "th") and "scope" not in attributes
+    ]
+    assert cells[2]["data-value"] == "96.66796875"
+    (score,) = [each for each in cells if each.get("data-group") == "quality/map50"]
+    assert score["data-value"] == "0.7912"
+    assert "data-missing" in [cell for cell in cells if cell.get("class") == "number"][6]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "interval", "marked"),
+    [(0.5, (0.4, 0.6), "better"), (1.5, (1.4, 1.6), "worse"), (0.9, (0.8, 1.1), ""), (1.002, (1.001, 1.003), "")],
+)
+def test_only_a_difference_that_shows_is_good_or_bad(ratio: float, interval: tuple[float, float], marked: str) -> None:
+    name = "cpu/latency_p50_ms"
+    row = Row("a", "b", "c", values={name: 1.0}, ratios={name: ratio}, ratio_intervals={name: interval})
+    page = render(Comparison((row,), greater_is_better={name: False}))
+    (found,) = [each["class"] for tag, each in page.elements if tag == "span" and "class" in each]
+    assert (found or "").split() == ["against", *filter(None, [marked])]
+
+
+def test_the_script_gets_all_that_it_draws(comparison: Comparison) -> None:
+    data = render(comparison).data()
+    assert [row["label"] for row in data["rows"]][1:] == ["fp16 [batch 16]", "<b>int8</b>", "`prune` (by hand)"]
+    metrics = {metric["label"]: metric for metric in data["metrics"]}
+    size = metrics["weights, MB"]
+    assert (size["values"], size["relative"]) == ([96.668, 48.3496, None, None], [1.0, 0.50016, None, None])
+    assert metrics["GPU inference time, median, ms"]["intervals"] == {"1": [0.61, 0.702]}
+    assert metrics["WER"]["relative"] == [None, None, 0.0031, None]
+    assert (metrics["mAP50"]["greater_is_better"], metrics["parameters"]["greater_is_better"]) == (True, None)
+    chosen = [data["metrics"][int(data["start"][axis])]["label"] for axis in "xy"]
+    assert chosen == ["weights, MB", "GPU inference time, median, ms"]
+
+
+def test_what_is_no_number_is_missing() -> None:
+    page = render(
+        Comparison((Row("a", "b", "c", values={"cpu/latency_p50_ms": math.nan, "size/weights_mib": math.inf}),))
+    )
+    assert page.rows()[0][3:5] == ["-", "-"]
+    assert page.data()["metrics"] == []
+
+
+def contrast(one: str, other: str) -> float:
+    """Give the contrast ratio of two colours. Source: WCAG 2.2, relative luminance."""
+
+    def luminance(colour: str) -> float:
+        channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        parts = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in channels]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+def test_texts_and_marks_stand_out_from_what_is_behind_them(theme: int) -> None:
+    style = _part("page.css")
+    colours = {name: pair[theme] for name, *pair in re.findall(r"--(\w+): light-dark\((#\w{6}), (#\w{6})\)", style)}
+    behind = [colours[name] for name in ("paper", "card", "stripe")]
+    behind += [pair[theme] for pair in re.findall(r"background: light-dark\((#\w{6}), (#\w{6})\)", style)]
+    assert len(behind) == 5
+    for name in ("ink", "soft", "accent", "good", "bad"):
+        assert min(contrast(colours[name], each) for each in behind) >= 4.5, name
+    for name in ("field", *(f"c{at}" for at in range(8))):
+        assert contrast(colours[name], colours["card"]) >= 3, name
+
+
+@pytest.mark.parametrize("it", [Comparison(()), Comparison((), language="ru", title="hw1")])
+def test_an_empty_comparison_is_a_page_too(it: Comparison) -> None:
+    assert render(it).rows() == []
+
+
+def test_both_languages_say_the_same_things() -> None:
+    from mlflow_compress.renderers import html
+
+    for words in (html._WORDS, html._SCRIPT_WORDS):
+        assert list(words["en"]) == list(words["ru"])
+    said = html._SCRIPT_WORDS["en"]
+    used = set(re.findall(r"\bwords\.(\w+)", _part("page.js")))
+    assert used <= said.keys()
+    assert said.keys() - used <= {"filters", "bars_title", "team", "model", "method", "hardware"}
+
+
+@example("a")
+@given(anything)
+def test_any_text_survives_and_is_never_more_than_text(text: str) -> None:
+    page, plain = render(filled(text)), render(filled("plain"))
+    if text:
+        assert page.skeleton() == plain.skeleton()
+    assert page.of("script")[1] == plain.of("script")[1]
+    assert page.rows()[0][:4] == [text, text, f"{text} (by hand) [1]", text or "-"]
+    assert page.of("title") == [f"Comparison: {text}" if text else "Comparison"]
+    assert f"{text}: 0.50x size, over 2 models" in page.of("li")
+    assert text in page.of("li")
+    assert page.data()["rows"][0]["team"] == page.data()["rows"][0]["circumstances"]["cpu"] == text
+
+
+@pytest.mark.parametrize("control", ["\x00", "\x1b", "\x0b", "\x85", "\ud800"])
+def test_what_a_page_can_not_hold_is_replaced(control: str) -> None:
+    page = render(filled(f"a{control}b"))
+    assert page.rows()[0][0] == "a\ufffdb"
+    assert page.data()["rows"][0]["team"] == f"a{control}b"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_in_a_browser_the_charts_are_drawn_and_no_other_script_runs(tmp_path: Path) -> None:
+    assert CHROMIUM is not None
+    values = {"size/weights_mib": 1.0, "cpu/latency_p50_ms": 2.0}
+    ratios = {"size/weights_mib": 0.5, "cpu/latency_p50_ms": 0.4}
+    rows = tuple(
+        Row(text, "".join(HOSTILE), text, values=values, ratios=ratios, links={"cpu": f"http://x/{text}"}, notes=(0,))
+        for text in HOSTILE
+    )
+    failures = tuple(Failure(text, text, text, "failed", "", text, text) for text in HOSTILE)
+    it = Comparison(rows, failures, (HOSTILE[2],), title="ours", greater_is_better=dict.fromkeys(values, False))
+    page = Html().render(it)
+    seized = b"<script>document.title='seized'</script></main>"
+    file = tmp_path / "page.html"
+    file.write_bytes(page.replace(b"</main>", seized))  # even a script that had got in
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            *["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"],
+            *["--disable-component-update", "--disable-sync", "--virtual-time-budget=3000", "--dump-dom"],
+            f"--user-data-dir={tmp_path / 'profile'}",
+            file.as_uri(),
+        ],
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    dom = done.stdout.decode()
+    assert "<title>Comparison: ours</title>" in dom
+    assert dom.count('class="point k0') + dom.count('class="point k1') >= 2
+    assert len(re.findall(r'role="img"', dom)) == len(rows)
+    assert dom.count('<li class="bar">') == len(rows)
+    assert dom.count("<button") > len(COLUMNS)

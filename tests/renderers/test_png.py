@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import dataclasses
+import struct
+import warnings
+
+import pytest
+
+from mlflow_compress.records import Comparison, Row, Summary
+from mlflow_compress.renderers.png import MOST_BARS, Png, figure
+
+SIZE, CPU = "size/weights_mib", "cpu/latency_p50_ms"
+LESS = {SIZE: False, CPU: False}
+
+
+def rows(count: int, model: str = "yolo") -> list[Row]:
+    original = Row("alpha", model, "original", values={SIZE: 100.0, CPU: 10.0})
+    return [original] + [
+        Row(
+            "alpha",
+            model,
+            f"method{at}",
+            values={SIZE: 100.0 - at, CPU: 10.0 + at},
+            ratios={SIZE: 1 - at / 100, CPU: 1 + at / 10},
+            ratio_intervals={CPU: (0.9, 1.2 + at / 10)},
+        )
+        for at in range(1, count)
+    ]
+
+
+def size_of(png: bytes) -> tuple[int, ...]:
+    assert png.startswith(b"\x89PNG")
+    return struct.unpack(">II", png[16:24])
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_it_is_as_large_as_a_slide(comparison: Comparison, language: str) -> None:
+    assert size_of(Png().render(dataclasses.replace(comparison, language=language))) == (2400, 1350)
+
+
+def test_every_row_is_a_point_and_a_bar() -> None:
+    scatter, barred = figure(Comparison(tuple(rows(5)), greater_is_better=LESS, objectives=(SIZE, CPU))).axes
+    drawn = [len(line.get_xdata()) for line in scatter.lines if line.get_linestyle() == "None"]
+    assert sum(drawn) == 5 + 1  # the original has a ring
+    assert scatter.get_xlabel() == "weights, MB (lower is better)"
+    assert len(barred.patches) == 4
+    assert [text.get_text() for text in barred.get_yticklabels()] == [f"method{at}" for at in range(1, 5)]
+    assert [text.get_text() for text in barred.texts] == ["≈1.10x", "≈1.20x", "≈1.30x", "≈1.40x"]
+
+
+def test_it_says_how_many_bars_were_left_out() -> None:
+    _, barred = figure(Comparison(tuple(rows(50)), greater_is_better=LESS)).axes
+    assert len(barred.patches) == MOST_BARS
+    assert "the best 30 of 49 rows" in barred.get_title(loc="right")
+
+
+def test_above_that_the_bars_are_the_means_over_models() -> None:
+    means = tuple(Summary(f"method{at}", 2, {CPU: 1 + at / 10}) for at in (1, 2, 3))
+    alone = Summary("fp16", 1, {CPU: 0.5})
+    _, barred = figure(Comparison(tuple(rows(50)), greater_is_better=LESS, summaries=(*means, alone))).axes
+    assert [text.get_text() for text in barred.get_yticklabels()] == ["method1", "method2", "method3"]
+    assert "geometric means over the models" in barred.get_title(loc="right")
+
+
+def test_models_are_not_compared_with_one_another() -> None:
+    it = Comparison((*rows(3), *rows(3, "bert")), greater_is_better=LESS, objectives=(SIZE, CPU))
+    scatter, _ = figure(it).axes
+    assert scatter.get_xlabel() == "weights, divided by the original's (lower is better)"
+    assert len([line for line in scatter.lines if line.get_linestyle() == "--"]) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["$x$", "$\\frac{", "_private", "🙂 модель 日本語", "a\nb\x00c", "\ud800", "x" * 500, "", "%s {0}"]
+)
+def test_a_name_is_only_a_name(name: str) -> None:
+    row = Row(name, name, name, values={SIZE: 50.0, CPU: 5.0}, ratios={SIZE: 0.5, CPU: 0.5})
+    it = Comparison((*rows(2, name), row), title=name, greater_is_better=LESS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert size_of(Png().render(it)) == (2400, 1350)
+
+
+def test_a_strange_name_is_in_the_legend_as_it_is() -> None:
+    row = Row("alpha", "yolo", "_$x$", values={SIZE: 50.0, CPU: 5.0}, ratios={SIZE: 0.5, CPU: 0.5})
+    drawn = figure(Comparison((*rows(2), row), greater_is_better=LESS))
+    (legend,) = drawn.legends
+    assert " _$x$" in [text.get_text() for text in legend.get_texts()]
+
+
+@pytest.mark.parametrize("it", [Comparison(()), Comparison((Row("a", "b", "c"),))])
+def test_nothing_to_draw_is_said(it: Comparison) -> None:
+    assert size_of(Png().render(it)) == (2400, 1350)
+    assert all("could be drawn" in plot.texts[0].get_text() for plot in figure(it).axes)

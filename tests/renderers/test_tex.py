@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_compress.records import Comparison, Failure, Row
+from mlflow_compress.renderers.tex import _COMMANDS, MOST_ON_A_PAGE, Tex, escape
+
+anything = st.text(alphabet=st.characters() | st.sampled_from("\\{}$&#^_~%<>|\"'`-,[]*≈\n\t "))
+BACK = {command: char for char, command in _COMMANDS.items()}
+COMMAND = re.compile("|".join(map(re.escape, sorted(BACK, key=len, reverse=True))))
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def unescape(text: str) -> str:
+    return COMMAND.sub(lambda found: BACK[found.group()], text)
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_golden(comparison: Comparison, golden: Callable[[str, bytes], None], language: str) -> None:
+    golden(f"comparison.{language}.tex", Tex().render(dataclasses.replace(comparison, language=language)))
+
+
+@given(anything)
+def test_any_text_survives_and_no_special_is_left(text: str) -> None:
+    escaped = escape(text)
+    assert unescape(escaped) == CONTROLS.sub("\ufffd", " ".join(text.split()))
+    left = COMMAND.sub("", escaped)
+    assert not re.search(r"[\\{}$&#^_~%<>|\"'`\[\]*]|--|,,", left)
+
+
+@given(anything, anything, anything, anything)
+def test_every_row_has_its_cells_whatever_they_hold(team: str, model: str, method: str, note: str) -> None:
+    failures = (Failure(team, model, method, "failed", "", note, "run1"),)
+    content = Tex().render(Comparison((Row(team, model, method, notes=(0,)),) * 3, failures, (note,), team)).decode()
+    (body,) = re.findall(r"\\midrule\n(.*)\\bottomrule", content, re.DOTALL)
+    lines = body.splitlines()
+    assert len(lines) - lines.count(r"\addlinespace") == 3
+    for line in lines:
+        assert line == r"\addlinespace" or len(re.findall(r"(?<!\\)&", line)) == 8
+    without = re.sub(r"\\[\\{}]", "", content)
+    assert without.count("{") == without.count("}")
+
+
+def test_many_rows_go_over_pages() -> None:
+    few, many = (Tex().render(Comparison((Row("a", "b", "c"),) * count)) for count in (1, MOST_ON_A_PAGE + 1))
+    assert b"{tabular}" in few
+    assert b"longtable}{" not in few
+    assert b"\\begin{longtable}{" in many
+    assert b"{tabular}" not in many

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_compress.charts import Axis, axes, bars, fronts, metrics
+from mlflow_compress.records import Comparison, Row
+
+SIZE, CPU, ACCURACY = "size/weights_mib", "cpu/latency_p50_ms", "quality/accuracy"
+LESS = {SIZE: False, CPU: False, ACCURACY: True}
+
+
+def row(method: str, size: float, time: float, model: str = "yolo", **others: float) -> Row:
+    """Make a row whose original took 100 MB and 10 ms."""
+    ratios = {} if method == "original" else {SIZE: size / 100, CPU: time / 10}
+    values = {SIZE: size, CPU: time, **{f"quality/{name}": value for name, value in others.items()}}
+    return Row("alpha", model, method, values=values, ratios=ratios)
+
+
+def comparison(*rows: Row, objectives: tuple[str, ...] = ()) -> Comparison:
+    return Comparison(rows, objectives=objectives, greater_is_better=LESS)
+
+
+def test_metrics_leave_out_what_is_about_another_number() -> None:
+    values = {CPU: 1.0, "cpu/latency_stderr_ms": 0.1, "cpu/latency_p50_low_ms": 1.0}
+    scores = {f"{ACCURACY}{end}": 0.5 for end in ("", "_low", "_high", "_difference", "_difference_low")}
+    assert metrics([Row("a", "b", "c", values={**values, **scores, "cpu/load_s": math.nan})]) == (
+        CPU,
+        "cpu/latency_p50_low_ms",
+        ACCURACY,
+    )
+
+
+def test_the_objectives_are_drawn() -> None:
+    it = comparison(row("original", 100, 10), row("fp16", 50, 8), objectives=(SIZE, CPU))
+    assert axes(it) == (Axis(SIZE), Axis(CPU))
+
+
+def test_without_objectives_a_score_is_drawn_where_there_is_one_and_else_the_size() -> None:
+    assert axes(comparison(row("original", 100, 10), row("fp16", 50, 8))) == (Axis(CPU), Axis(SIZE))
+    scored = (row("original", 100, 10, accuracy=0.9), row("fp16", 50, 8))
+    assert axes(comparison(*scored)) == (Axis(CPU), Axis(ACCURACY))
+
+
+def test_several_models_are_drawn_against_their_originals() -> None:
+    rows = (row("original", 100, 10), row("fp16", 50, 8), row("original", 100, 10, "bert"), row("fp16", 50, 8, "bert"))
+    it = comparison(*rows, objectives=(SIZE, CPU))
+    assert axes(it) == (Axis(SIZE, relative=True), Axis(CPU, relative=True))
+    assert axes(dataclasses.replace(it, rows=(rows[0], rows[2]))) == (Axis(SIZE), Axis(CPU))
+
+
+@pytest.mark.parametrize("rows", [(), (Row("a", "b", "c"),), (Row("a", "b", "c", values={SIZE: math.nan}),)])
+def test_nothing_is_drawn_of_nothing(rows: tuple[Row, ...]) -> None:
+    assert axes(comparison(*rows)) is None
+    assert bars(comparison(*rows)) is None
+
+
+def test_bars_are_about_time_rather_than_size() -> None:
+    assert bars(comparison(row("original", 100, 10), row("fp16", 50, 8))) == CPU
+    assert bars(comparison(Row("a", "b", "c", values={SIZE: 1.0}, ratios={SIZE: 0.5}))) == SIZE
+
+
+def test_a_score_stands_to_the_original_by_its_difference() -> None:
+    it = row("fp16", 50, 8, accuracy=0.8, accuracy_difference=-0.1)
+    assert Axis(ACCURACY, relative=True).value(it) == -0.1
+    assert Axis(SIZE, relative=True).value(it) == 0.5
+    assert Axis("gpu/latency_p50_ms", relative=True).value(it) is None
+    original = row("original [batch 16]", 100, 10, accuracy=0.9)
+    assert (Axis(ACCURACY, relative=True).value(original), Axis(SIZE, relative=True).value(original)) == (0.0, 1.0)
+
+
+def test_axes_have_names_for_people() -> None:
+    assert Axis(CPU).label("en") == "CPU inference time, median, ms"
+    assert Axis(CPU, relative=True).label("en") == "CPU inference time, median, divided by the original's"
+    assert Axis(ACCURACY, relative=True).label("en") == "accuracy, difference from the original"
+    assert Axis(SIZE, relative=True).label("ru") == "веса, делённое на оригинал"
+
+
+def test_only_the_same_model_on_the_same_hardware_is_better() -> None:
+    slow = dataclasses.replace(row("fp16", 60, 20), circumstances={"cpu": "laptop"})
+    rows = (row("int8", 50, 8), slow, row("fp16", 70, 30, "bert"), row("bf16", 60, 9))
+    found = fronts(comparison(*rows), (Axis(SIZE), Axis(CPU)))
+    assert found == ((rows[0],), (rows[1],), (rows[2],))
+    relative = fronts(comparison(*rows), (Axis(SIZE, relative=True), Axis(CPU, relative=True)))
+    assert relative == ((rows[0],), (rows[2],))
+
+
+def test_without_a_direction_nothing_is_better() -> None:
+    assert fronts(comparison(row("fp16", 50, 8)), (Axis(SIZE), Axis("size/params"))) == ()
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=12))
+def test_a_front_holds_just_what_nothing_dominates(points: list[tuple[int, int]]) -> None:
+    rows = [row("fp16", size, 1, accuracy=score) for size, score in points]
+    (front,) = fronts(comparison(*rows), (Axis(SIZE), Axis(ACCURACY)))
+
+    def dominated(size: int, score: int) -> bool:
+        return any(a <= size and b >= score and (a, b) != (size, score) for a, b in points)
+
+    found = sorted((each.values[SIZE], each.values[ACCURACY]) for each in front)
+    assert found == sorted(point for point in points if not dominated(*point))

@@ -1,0 +1,93 @@
+# ruff: noqa: RUF001  (Russian letters are no typing mistakes)
+from __future__ import annotations
+
+import pytest
+
+from mlflow_compress import registry
+from mlflow_compress.headings import SCORE, headings, is_comparison, score
+from mlflow_compress.quantities import COLUMNS, label
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "metric", "unit"),
+    [
+        ("Модель", "model", "", None),
+        ("Model", "model", "", None),
+        ("Метод", "method", "", None),
+        ("Метод сжатия", "method", "", None),
+        ("Team", "team", "", None),
+        ("Размер весов", "size", "size/weights_mib", None),
+        ("Размер весов (прибл. MB)", "size", "size/weights_mib", "MB"),
+        ("Размер весов (МБ)", "size", "size/weights_mib", "МБ"),
+        ("Model size on disk (GB)", "size", "size/disk_mib", "GB"),
+        ("Время инференса (CPU)", "time", "cpu/latency_p50_ms", None),
+        ("Время инференса (CPU, ms)", "time", "cpu/latency_p50_ms", "ms"),
+        ("Inference time (CPU, ms)", "time", "cpu/latency_p50_ms", "ms"),
+        ("Время инференса (GPU, сек/сэмпл)", "time", "gpu/latency_p50_ms", "сек/сэмпл"),
+        ("Время инференса (GPU, seconds/text)", "time", "gpu/latency_p50_ms", "seconds/text"),
+        ("Latency, s (GPU)", "time", "gpu/latency_p50_ms", "s"),
+        ("Время с прогревом (CPU)", "time", "cpu/latency_p50_ms", None),
+        ("Время инференса (GPU,tokens/sec)", "time", "gpu/tokens_per_s", "tokens/sec"),
+        ("CPU FPS", "time", "cpu/throughput_per_s", "FPS"),
+        ("Использование RAM (MB)", "ram", "cpu/ram_peak_mib", "MB"),
+        ("Использование VRAM (МБ)", "vram", "gpu/vram_peak_mib", "МБ"),
+        ("Память GPU, ГБ", "vram", "gpu/vram_peak_mib", "ГБ"),
+        ("Speedup", "unknown", "", None),
+        ("Размер батча", "unknown", "", None),
+        ("Время обучения (GPU, s)", "unknown", "", None),
+        ("CPU p99, ms", "unknown", "", None),
+        ("Inference (ms)", "unknown", "", "ms"),
+        ("Время (CPU/GPU, ms)", "unknown", "", "ms"),
+        ("ms/token (GPU)", "unknown", "", None),
+        ("Комментарий", "unknown", "", None),
+        ("", "unknown", "", None),
+    ],
+)
+def test_a_header_says_what_its_column_holds(text: str, kind: str, metric: str, unit: str | None) -> None:
+    (found,) = headings([text])
+    assert (found.kind, found.metric, found.unit.text if found.unit else None) == (kind, metric, unit)
+    assert bool(found.reason) == (kind == "unknown")
+
+
+@pytest.mark.parametrize(
+    ("text", "scores"),
+    [
+        ("Качество", []),
+        ("Качество (PPL, BLEU, Accuracy)", ["perplexity", "bleu", "accuracy"]),
+        ("Качество (Accuracy)", ["accuracy"]),
+        ("Точность", ["accuracy"]),
+        ("Точность (1 - WER)", ["-wer"]),
+        ("Качество (WER)", ["wer"]),
+        ("Качество (NISQA-AVG)", ["nisqa_avg"]),
+        ("Качество (Precision, Recall, F1-Score))", ["precision", "recall", "f1"]),
+        ("mAP50-95", ["map50_95"]),
+        ("Quality (on the test set)", []),
+    ],
+)
+def test_a_header_names_scores(text: str, scores: list[str]) -> None:
+    (found,) = headings([text])
+    assert found.kind == "quality"
+    assert [("-" if each.is_rest else "") + each.metric.removeprefix("quality/") for each in found.scores] == scores
+
+
+@pytest.mark.parametrize("name", registry.own("metrics"))
+def test_each_metric_is_known_by_its_name_and_its_label(name: str) -> None:
+    for text in (label(f"quality/{name}", "en"), label(f"quality/{name}", "en").upper()):
+        match = SCORE.fullmatch(text)
+        assert match, text
+        assert score(match).metric == f"quality/{name}"
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_our_own_headers_are_known(language: str) -> None:
+    found = headings([column.header[language] for column in COLUMNS])
+    assert [each.metric or each.kind for each in found] == [column.key for column in COLUMNS]
+    assert is_comparison(found)
+
+
+def test_names_have_one_column_each_and_a_comparison_has_names_and_numbers() -> None:
+    first, second, _ = headings(["Model", "Model", "Accuracy"])
+    assert (first.kind, second.kind) == ("model", "unknown")
+    assert "already" in second.reason
+    assert not is_comparison(headings(["Model", "Method", "Notes"]))
+    assert not is_comparison(headings(["Epoch", "Accuracy"]))

@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mlflow_compress import markdown_tables
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.handmade import BEGIN, END
+from mlflow_compress.readme import update
+from mlflow_compress.records import Comparison, Row
+
+COURSE = Path(__file__).parent / "course_tables"
+HOSTILE = [
+    "int8|dynamic",
+    "`x`",
+    "<b>y</b>",
+    "*z* _w_",
+    "a\\|b\\",
+    "[1]",
+    "m [2]",
+    "модель 🙂",
+    " x ",
+    "@team",
+    "",
+    "\n",
+    END,
+]
+
+
+def row(team: str = "alpha", model: str = "yolo11l", method: str = "original", **values: float) -> Row:
+    names = {
+        "size": "size/weights_mib",
+        "cpu": "cpu/latency_p50_ms",
+        "gpu": "gpu/latency_p50_ms",
+        "ram": "cpu/ram_peak_mib",
+    }
+    return Row(team, model, method, {names.get(name, f"quality/{name}"): value for name, value in values.items()})
+
+
+def comparison(*rows: Row, notes: tuple[str, ...] = ()) -> Comparison:
+    return Comparison(rows=rows, footnotes=notes, title="hw1")
+
+
+def course(number: str) -> str:
+    return (COURSE / f"table-{number}.md").read_bytes().decode()
+
+
+def changed(before: str, after: str) -> tuple[list[str], list[str]]:
+    """Give the lines that went and those that came."""
+    old, new = before.splitlines(), after.splitlines()
+    return [line for line in old if line not in new], [line for line in new if line not in old]
+
+
+ROWS = (row(size=96.66, cpu=492.7), row(method="int8", size=24.17, cpu=98.4, map50=0.7))
+FITTING = "| Model | Method | CPU ms |\n|---|---|---|\n| a | b | 1 |\n"
+SURROUNDINGS = st.lists(
+    st.sampled_from(
+        ["text", "", "| a | b |\n|---|---|\n| 1 | 2 |", "| Model | Method |\n|---|---|\n| m | x |", "```", "<!--",
+         "-->", "<div>", "> quote", "- item", "    code", "\t", "# Title", "<!-- compress-report -->", "<details>",
+         "~~~", "1. <pre>", "\u2028", "\x00", "&lt;", "[x]: y", "a\\", "\ufeff", "---", BEGIN.upper()]
+    )
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    max_size=6,
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@example(before=[FITTING], after=[FITTING], inside=[FITTING, FITTING], ending="\n")
+@given(before=SURROUNDINGS, after=SURROUNDINGS, inside=SURROUNDINGS, ending=st.sampled_from(["\n", "\r\n"]))
+def test_nothing_outside_of_the_markers_changes(
+    before: list[str], after: list[str], inside: list[str], ending: str
+) -> None:
+    start, middle, rest = (ending.join(["", *lines, ""]) for lines in (before, inside, after))
+    text = f"{start}{ending}{BEGIN}{middle}{END}{rest}"
+    try:
+        new = update(text, comparison(*ROWS))
+    except RecipeError:  # the markers are inside a code block, or hidden by what is around them
+        return
+    assert new.startswith(f"{start}{ending}{BEGIN}{ending}")
+    assert new.endswith(f"{END}{rest}")
+    assert "\n" not in new[len(start) : len(new) - len(rest)].replace(ending, "")
+    assert update(new, comparison(*ROWS)) == new
+
+
+@settings(deadline=None)
+@given(before=SURROUNDINGS, after=SURROUNDINGS, ending=st.sampled_from(["\n", "\r\n"]))
+def test_nothing_outside_of_the_table_changes(before: list[str], after: list[str], ending: str) -> None:
+    table = course("33").rstrip("\n").replace("\n", ending)
+    start, rest = ending.join([*before, "", ""]), ending.join(["", "", *after])
+    rows = (row(model="efficientvit_b3", size=185.75), row(model="efficientvit_b3", method="int8", cpu=50.0))
+    try:
+        new = update(start + table + rest, comparison(*rows))
+    except RecipeError:  # hidden by what is around it, or two tables
+        return
+    assert new.startswith(start + table.split(ending)[0])
+    assert new.endswith(rest)
+    assert new.count("| int8 ") == 1
+    assert update(new, comparison(*rows)) == new
+
+
+CELLS = st.sampled_from(
+    ["", "-", "yolo11l", "`yolo11l`", "original", "**int8**", "1", "1300Mb", "a\\|b", "  x  ", "[1]", "`a", "x [1]"]
+)
+
+
+@settings(deadline=None)
+@given(
+    others=st.lists(st.sampled_from(["Notes", "RAM (GB)", "Link", "Accuracy, %", "Quality"]), max_size=3),
+    rows=st.lists(st.lists(CELLS, max_size=7), max_size=5),
+    ending=st.sampled_from(["\n", "\r\n"]),
+    outer=st.booleans(),
+)
+def test_lines_that_are_not_ours_stay_byte_for_byte(
+    others: list[str], rows: list[list[str]], ending: str, outer: bool
+) -> None:
+    edge = "|" if outer else ""
+    head = ["Model", "Method", "CPU ms", *others]
+    text = ending.join(
+        f"{edge}{'|'.join(line)}{edge}" for line in (head, ["-"] * len(head), *(row or ["z", ""] for row in rows))
+    )
+    before = markdown_tables.read(text).tables[0]
+    others_lines = [line for line in before.rows if "yolo11l" not in [cell.text for cell in line.cells[:1]]]
+    try:
+        new = update(text, comparison(*ROWS))
+    except RecipeError:  # several lines about one of the rows
+        assert len(before.rows) - len(others_lines) > 1
+        return
+    assert update(new, comparison(*ROWS)) == new
+    names = [[cell.text for cell in line.cells[:2]] for line in markdown_tables.read(new).tables[0].rows]
+    assert names.count(["yolo11l", "original"]) == 1
+    lines = iter(new.split(ending))
+    assert all(text.split(ending)[line.number - 1] in lines for line in others_lines)  # in this order
+
+
+@pytest.mark.parametrize("number", sorted(path.stem[6:] for path in COURSE.glob("*.md") if path.stem != "table-29"))
+def test_each_course_table_takes_a_row_and_keeps_its_own(number: str) -> None:
+    before = course(number)
+    after = update(before, comparison(*ROWS))
+    gone, come = changed(before, after)
+    assert (len(gone), len(come)) == ((1, 2) if number == "31" else (0, 2))
+    assert update(after, comparison(*ROWS)) == after
+    (old,), (new,) = markdown_tables.read(before).tables, markdown_tables.read(after).tables
+    assert before[: old.header.end] == after[: new.header.end]
+    assert {len(line.cells) for line in new.rows} == {len(new.header.cells)}
+
+
+def test_cells_are_written_in_the_columns_and_units_that_are_there() -> None:
+    whisper = row(model="openai/whisper-large-v3", size=5888.3, gpu=981.5, wer=0.0673111)
+    whisper = replace(whisper, ratios={"gpu/latency_p50_ms": 0.5, "quality/wer": 0.9})
+    _, (line,) = changed(course("09"), update(course("09"), comparison(whisper)))
+    assert [cell.strip() for cell in line.split("|")[1:-1]] == [
+        "openai/whisper-large-v3", "Оригинал", "5888.30 MB", "-", "0.9815 (0.50x)", "265.25", "6536.38", "0.9327"
+    ]  # fmt: skip
+
+
+def test_what_was_not_measured_and_what_is_not_ours_stays() -> None:
+    text = (
+        "| Model | Method | Notes | CPU ms | RAM (MB) |\n|---|:-:|---|---|---|\n"
+        "| `yolo11l` | **baseline** | a \\| b | 1 | 1300Mb |\n| m | y | c | 2 | 3 |"
+    )
+    new = update(text, comparison(row(cpu=5.0), row(method="int8", cpu=2.0), row(model="z", cpu=7.0)))
+    assert new == (
+        "| Model | Method | Notes | CPU ms | RAM (MB) |\n|---|:-:|---|---|---|\n"
+        "| `yolo11l` | **baseline** | a \\| b | 5.000 | 1300Mb |\n"
+        "| yolo11l | int8   |       | 2.000  | -        |\n| m | y | c | 2 | 3 |\n"
+        "| z     | original |       | 7.000  | -        |"
+    )
+
+
+def test_short_lines_are_filled_and_tables_without_outer_pipes_stay_so() -> None:
+    text = "Model|Method|CPU ms|RAM (MB)\n-|-|-|-\nyolo11l|original\nyolo11l|x|1\n"
+    new = update(text, comparison(row(cpu=5.0, ram=6.0), row(method="x", cpu=2.0)))
+    assert new == "Model|Method|CPU ms|RAM (MB)\n-|-|-|-\nyolo11l|original | 5.000 | 6.000 |\nyolo11l|x| 2.000\n"
+
+
+def test_a_line_that_is_filled_and_one_that_is_added_do_not_mix() -> None:
+    new = update("Model|Method|CPU ms\n-|-|-\nyolo11l|original", comparison(row(cpu=5.0), row(method="x", cpu=2.0)))
+    assert new == "Model|Method|CPU ms\n-|-|-\nyolo11l|original | 5.000 |\n| yolo11l | x    | 2.000 |"
+
+
+@pytest.mark.parametrize(
+    ("header", "values", "cell"),
+    [
+        ("Weights (GB)", {"size": 1536.0}, "1.500 GB"),
+        ("RAM, GB", {"ram": 1536.0}, "1.500"),
+        ("RAM", {"ram": 1536.0}, "1536 MB"),
+        ("CPU time", {"cpu": 5.0}, "5.000 ms"),
+        ("CPU time, s", {"cpu": 5.0}, "0.005000"),
+        ("CPU, tokens/sec", {"cpu": 5.0}, "-"),
+        ("Accuracy, %", {"accuracy": 0.8}, "80.00"),
+        ("BLEU, %", {"bleu": 35.2}, "35.20"),
+        ("1 - WER", {"wer": 0.1}, "0.9000"),
+        ("Quality (PPL, BLEU)", {"wer": 0.1, "bleu": 35.2}, "35.20 BLEU, 0.1000 WER"),
+        ("Notes", {"wer": 0.1}, ""),
+    ],
+)
+def test_each_column_keeps_its_unit(header: str, values: dict[str, float], cell: str) -> None:
+    text = f"| Model | Method | CPU FPS | {header} |\n|---|---|---|---|\n"
+    new = update(text, comparison(row("alpha", "yolo11l", "original", **values)))
+    (table,) = markdown_tables.read(new).tables
+    assert [each.text for each in table.rows[0].cells] == ["yolo11l", "original", "-", cell]
+
+
+def test_the_columns_between_the_markers_stay_where_other_teams_have_rows() -> None:
+    rows = (replace(row("beta", cpu=2.0), hardware="Xeon"), replace(row(cpu=1.0), hardware="T4"))
+    text = update(
+        f"{BEGIN}\n{END}\n", replace(comparison(*rows), columns=("hardware", "team", "model", "method", "quality/f1"))
+    )
+    new = update(text, comparison(replace(row(cpu=1.0, f1=0.5), hardware="A100")), teams=["alpha"])
+    (table,) = markdown_tables.read(new).tables
+    assert [[cell.text for cell in line.cells] for line in (table.header, *table.rows)] == [
+        ["Hardware", "Team", "Model", "Method", "F1"],
+        ["A100", "alpha", "yolo11l", "original", "0.5000"],
+        ["Xeon", "beta", "yolo11l", "original", "-"],
+    ]
+
+
+def test_any_name_is_found_again() -> None:
+    rows = [
+        row(model=model, method=method, cpu=1.0)
+        for model in HOSTILE
+        for method in ("original", "x|y [batch 16]", *HOSTILE)
+    ]
+    new = update("| Модель | Метод | Время (CPU, ms) |\n|---|---|---|", comparison(*rows[:2]))
+    assert update(new, comparison(*rows[:2])) == new
+    for each in rows:
+        once = update("| Модель | Метод | Время (CPU, ms) |\n|---|---|---|", comparison(each))
+        assert len(once.splitlines()) == 3
+        assert update(once, comparison(each)) == once
+        marked = update(f"{BEGIN}\n{END}", comparison(each))
+        assert update(marked, comparison(each)) == marked
+
+
+def test_a_team_changes_its_own_rows_only() -> None:
+    text = (
+        "| Team | Model | Method | CPU ms |\n|---|---|---|---|\n| alpha | yolo11l | original | 1 |\n"
+        "| beta | yolo11l | original | 2 |\n"
+    )
+    rows = comparison(row(cpu=5.0), row("beta", cpu=6.0), row("beta", method="x", cpu=7.0))
+    gone, come = changed(text, update(text, rows, teams=["alpha"]))
+    assert gone == ["| alpha | yolo11l | original | 1 |"]
+    assert come == ["| alpha | yolo11l | original | 5.000 |"]
+    assert "6.000" in update(text, rows)
+    assert update(text, rows).splitlines()[-1].replace(" ", "") == "|beta|yolo11l|x|7.000|"
+
+
+def test_without_a_column_of_teams_two_teams_can_not_share_a_line() -> None:
+    text = "| Model | Method | CPU ms |\n|---|---|---|\n| yolo11l | original | 1 |\n"
+    rows = comparison(row(cpu=5.0), row("beta", cpu=6.0))
+    with pytest.raises(RecipeError, match=r"Both alpha and beta have yolo11l original.*Name one team"):
+        update(text, rows)
+    assert "| 6.000 |" in update(text, rows, teams=["beta"])
+
+
+def test_rows_by_hand_replace_nothing() -> None:
+    text = "| Model | Method | CPU ms |\n|---|---|---|\n| yolo11l | original | 1 |\n"
+    by_hand = [replace(row(method=method, cpu=5.0), by_hand=True) for method in ("original", "x")]
+    new = update(text, comparison(*by_hand))
+    assert changed(text, new) == ([], ["| yolo11l | x (by hand) | 5.000  |"])
+    assert update(new, comparison(*by_hand)) == new
+
+
+def test_rows_of_other_teams_stay_between_the_markers_with_their_notes() -> None:
+    beta = replace(row("beta", cpu=2.0), notes=(0, 1))
+    text = update(f"{BEGIN}\n{END}\n", comparison(beta, notes=("the machine was busy", "beta's note")))
+    alpha = (replace(row(cpu=1.0), notes=(0,)), replace(row(method="[2] int8", cpu=3.0), notes=(1,)))
+    rows = comparison(*alpha, notes=("alpha's note", "the machine was busy"))
+    new = update(text, rows, teams=["alpha"])
+    assert new == update(new, rows, teams=["alpha"])
+    kept = next(line for line in text.splitlines() if "| beta" in line)
+    assert kept in new.splitlines()
+    (table,) = markdown_tables.read(new).tables
+    assert [[cell.text for cell in line.cells][:3] for line in table.rows] == [
+        ["alpha", "yolo11l", "original [3]"],
+        ["alpha", "yolo11l", "[2] int8 [1]"],
+        ["beta", "yolo11l", "original [1] [2]"],
+    ]
+    assert "- [1] the machine was busy\n- [2] beta's note\n- [3] alpha's note\n\nMB is" in new
+    again = update(new, comparison(), teams=["alpha"])
+    assert [line for line in again.splitlines() if "| beta" in line] == [kept]
+    assert "| alpha" not in again
+    assert update(new, comparison(row(cpu=9.0))).count("| beta") == 0  # no team named: all of the table is ours
+    with pytest.raises(
+        RecipeError, match="line 3 has rows of other teams, and columns that can't be filled now: Team,"
+    ):
+        update(new, replace(rows, language="ru"), teams=["alpha"])
+
+
+def test_a_byte_order_mark_and_the_lack_of_a_last_line_ending_stay() -> None:
+    text = "\ufeff| Model | Method | CPU ms |\r\n|---|---|---|\r\n| yolo11l | original | 1 |"
+    new = update(text, comparison(row(cpu=5.0), row(method="x", cpu=6.0)))
+    assert new == (
+        "\ufeff| Model | Method | CPU ms |\r\n|---|---|---|\r\n| yolo11l | original | 5.000 |\r\n"
+        "| yolo11l | x      | 6.000  |"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "There is no table"),
+        ("# Title\n", "There is no table"),
+        (f"```\n{FITTING}```\n", "There is no table"),
+        (f"<!--\n{FITTING}-->\n", "There is no table"),
+        ("| Model | CPU ms |\n|---|---|\n", "There is no table"),
+        ("| Model | Method |\n|---|---|\n", "There is no table"),
+        (f"> {FITTING.replace(chr(10), chr(10) + '> ')}", "There is no table"),
+        (f"{FITTING}\n\n{FITTING}", r"those in lines 1, 6\. Put <!-- compress-report: begin -->"),
+        (f"{BEGIN}\n", "begin --> is in line 1, .*end --> in no line"),
+        (f"{END}\n\n{BEGIN}\n", "begin --> is in line 3, .*end --> in line 1"),
+        (f"{BEGIN}\n{BEGIN}\n{END}\n", "begin --> is in lines 1, 2, .*end --> in line 3"),
+        (f"{FITTING}| a | b | 2 |\n", r"Lines 3 and 4 are both about a b\. Remove one"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_lines(text: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        update(text, comparison(row(model="a", method="b", cpu=1.0)))
+
+
+def test_markers_in_a_code_block_are_an_example_and_no_markers() -> None:
+    text = f"```\n{BEGIN}\n{END}\n```\n\n{BEGIN}\n{END}\n"
+    new = update(text, comparison(*ROWS))
+    assert new.startswith(f"```\n{BEGIN}\n{END}\n```\n\n{BEGIN}\n\n| Team")
