@@ -91,6 +91,7 @@ def plan(model: str, calls: int, method: str = "original", options: Mapping[str,
     """Plan a variant of a recipe: random weights, on the CPU, exactly so many timed calls, no quality, no energy."""
     settings = recipe.Settings(
         weights="random",
+        trust=True,
         data="none",
         options={key: [value] for key, value in (options or {}).items()},
         budget=Budget(min_iterations=calls, min_seconds=0, max_seconds=3600, fewest_iterations=calls, energy_seconds=0),

@@ -64,7 +64,7 @@ def alternate(
                 base_events.finish()
                 own_events.finish()
                 base_part, own_part = base.part(), own.part()
-    except WorkerError as error:
+    except (WorkerError, OSError) as error:  # OSError: the disk is full
         return Part(Outcome("failed", str(error)))
     if base_part.outcome.status != "ok":
         return _failed(base_part)

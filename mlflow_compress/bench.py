@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlflow_compress.errors import CompressError, RecipeError, StoreError, WeightsError, WorkerError
+from mlflow_compress.errors import CompressError, RecipeError, StoreError, UnsentError, WeightsError, WorkerError
 from mlflow_compress.manners import Group
 
 if TYPE_CHECKING:
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
     from mlflow_compress.pairing import Originals
     from mlflow_compress.progress import Progress
     from mlflow_compress.records import Result, Variant
+    from mlflow_compress.spool import Spool
 
-_AUTO = "auto"
+_AUTO, _NOT = "auto", "none"
 _EXIT_CODES = {cls.__name__: cls.exit_code for cls in (RecipeError, WeightsError)}
 
 _EPILOG = """\b
@@ -35,6 +35,7 @@ Exit codes:
   2  a wrong name or option: nothing was run
   3  the weights can't be had
   4  the tracking server can't be reached: nothing was measured
+  5  measured, but the tracking server did not take all of it: `compress-bench sync` sends what is kept
 """
 
 
@@ -90,6 +91,8 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Seconds of scoring, at most; then the samples so far count."),
         click.option("--timeout", type=click.FloatRange(min=1), default=3600.0, show_default=True,
                      help="Seconds after which a variant is stopped and has failed."),
+        click.option("--trust", type=bool, is_flag=False, flag_value=True, default=False, show_default=True,
+                     help="Run code that comes with the model: Python files, pickles, metrics of one's own."),
         click.option("--interleave", type=bool, is_flag=False, flag_value=True, default=False, show_default=True,
                      help="Measure the original and the variant in turns: for machines that others use too."),
         click.option("--option", "-O", "options", multiple=True, metavar="KEY=VALUE",
@@ -127,6 +130,8 @@ def main() -> None:
               help="A chain of methods: prune_magnitude:amount=0.5+int8_dynamic")  # fmt: skip
 @click.option("--all-methods", type=bool, is_flag=False, flag_value=True, default=False, show_default=True,
               help="Measure it under every method there is, each with its defaults.")  # fmt: skip
+@click.option("--register", default=_NOT, show_default=True, metavar="NAME",
+              help="Register the logged model as a new version of NAME. none: don't.")  # fmt: skip
 @_settings
 def run(model: str, method: str, all_methods: bool, **given: Any) -> None:
     """Measure MODEL under one method, or under all.
@@ -147,11 +152,34 @@ def run(model: str, method: str, all_methods: bool, **given: Any) -> None:
 
 @main.command(epilog=_EPILOG)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--again", type=bool, is_flag=False, flag_value=True, default=False, show_default=True,
+              help="Measure what the experiment has already, too.")  # fmt: skip
 @_settings
 def sweep(models: tuple[str, ...], **given: Any) -> None:
-    """Measure every variant that the recipes of MODEL... name; of models without a recipe, the original."""
+    """Measure every variant that the recipes of MODEL... name; of models without a recipe, the original.
+
+    What the experiment has already (the same variant with the same settings, measured well on such a machine) is
+    skipped.
+    """
     results = _measure(models, lambda recipe: recipe.variants, {}, given)
     _exit(results, only=False)
+
+
+@main.command(epilog=_EPILOG)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--tracking-uri", metavar="URI",
+              help="Another server whose runs to end, or the credentials of one. [MLFLOW_TRACKING_URI]")  # fmt: skip
+def sync(dry_run: bool, tracking_uri: str | None) -> None:
+    """Send the results that MLflow did not get yet, each exactly once, and end runs whose process died."""
+    from mlflow_compress.spool import Spool
+    from mlflow_compress.sync import sync
+
+    _set_up_client()
+    spool = Spool()
+    if (count := sync(spool, tracking_uri, click.echo, dry_run)) and not dry_run:
+        raise UnsentError(f"Not sent: {count}. They are kept in {spool.folder}.")
+    if not count:
+        click.echo("Nothing waits to be sent.")
 
 
 @main.command("list")
@@ -201,7 +229,7 @@ def check(models: tuple[str, ...]) -> None:
 
     for model in models:
         found = recipe.read(model)
-        for variant in recipe.plan(found, found.variants, recipe.Settings()):
+        for variant in recipe.plan(found, found.variants, recipe.Settings(trust=True)):
             click.echo(f"{variant.model}, {variant.method}")
 
 
@@ -238,6 +266,7 @@ def _measure(
     from mlflow_compress import recipe, store
     from mlflow_compress.pairing import Originals
     from mlflow_compress.progress import Progress
+    from mlflow_compress.spool import Spool
 
     settings = _read_settings(given)
     variants: list[Variant] = []
@@ -248,14 +277,19 @@ def _measure(
     several = len(variants) > 1 or "method" not in asked
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too
 
-    opening = ThreadPoolExecutor(1).submit(_open_log, models if several else (), {**_asked(given), **asked}, given)
+    spool = Spool()
+    asked = {**_asked(given), **asked}
+    opening = ThreadPoolExecutor(1).submit(_open_log, models if several else (), asked, given, spool)
     progress = Progress(sys.stderr, given["quiet"])
     originals = Originals()
-    results = []
+    results, unsent = [], []
     for number, variant in enumerate(variants, 1):
         position = f"[{number}/{len(variants)}] " if len(variants) > 1 else ""
         progress.begin(f"{position}{variant.model}, {variant.method}")
-        result = _one(variant, opening, originals, progress)
+        result = None if given.get("again", True) else _earlier(variant, opening.result(), spool, originals, progress)
+        if result is None:
+            result, kept = _one(variant, opening, spool, originals, progress)
+            unsent += kept
         results.append(result)
         if not given["as_json"]:
             from mlflow_compress import note
@@ -263,45 +297,131 @@ def _measure(
             click.echo(note.text(result))
     if given["as_json"]:
         click.echo(json.dumps([_brief(result) for result in results], ensure_ascii=False, indent=1))
-    opening.result().close(results)
+    _close(opening.result(), spool, results, unsent)
     return results
 
 
-def _open_log(models: Sequence[str], asked: Mapping[str, str], given: Mapping[str, Any]) -> Log:
+def _open_log(models: Sequence[str], asked: Mapping[str, str], given: Mapping[str, Any], spool: Spool) -> Log:
+    """Open the store; send what an earlier command had to keep, and end the runs of dead ones."""
+    from mlflow_compress import sync
     from mlflow_compress.log import Log
     from mlflow_compress.store import open_store
 
-    return Log(open_store(given["tracking_uri"]), asked, given["experiment"], models, given["log_model"])
+    def tell(text: str) -> None:
+        click.echo(text, err=True)
+
+    _set_up_client()
+    store = open_store(given["tracking_uri"])
+    name = given.get("register", _NOT)
+    log = Log(store, asked, given["experiment"], models, given["log_model"], "" if name == _NOT else name)
+    spool.clear()
+    try:
+        sync.send(log.store, spool, tell)
+        sync.close_dead(log.store, {log.experiment_id: log.experiment}, spool, tell)
+    except StoreError as error:  # what is measured now is not to suffer from what was before
+        tell(str(error))
+    return log
 
 
-def _one(variant: Variant, opening: Future[Log], originals: Originals, progress: Progress) -> Result:
-    """Measure one variant and log it. The folder with the result outlives a server that refuses it."""
-    from mlflow_compress import isolate, store
-    from mlflow_compress.records import write_json
+def _set_up_client() -> None:
+    """Have MLflow's client give up on a dead server after seconds, not minutes: nothing is lost by that."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+
+def _close(log: Log, spool: Spool, results: Sequence[Result], unsent: Sequence[str]) -> None:
+    """Describe the sweep, and send what was kept meanwhile.
+
+    Raises:
+        UnsentError: the server still does not take it.
+    """
+    from mlflow_compress import sync
+
+    try:
+        log.close(results)
+        count = sync.send(log.store, spool, lambda text: click.echo(text, err=True), unsent) if unsent else 0
+    except StoreError:
+        count = len(unsent)
+        if not count:
+            raise
+    if count:
+        where = f"COMPRESS_SPOOL={spool.folder} " if spool.caution else ""
+        raise UnsentError(
+            f"{count} of {len(results)} results were measured but not logged. They are kept in {spool.folder}. When "
+            f"the tracking server is back, `{where}compress-bench sync` sends them."
+        )
+
+
+def _earlier(variant: Variant, log: Log, spool: Spool, originals: Originals, progress: Progress) -> Result | None:
+    """Give the result that a variant has already; None when it is to be measured."""
+    from mlflow_compress import resume
+
+    digest = resume.digest(variant)
+    try:
+        found = resume.measured(log.store, log.experiment_id, digest)
+    except StoreError:  # the server is gone, which is told when the next result is logged
+        found = None
+    found = found or resume.waiting(spool, log.experiment, digest)
+    if found is None:
+        return None
+    where, result, files = found
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            Path(folder, name).write_bytes(content)
+        originals.pair(result, Path(folder))  # remembers it
+    progress.end(f"measured already ({where}); --again measures it anew")
+    return result
+
+
+def _one(
+    variant: Variant, opening: Future[Log], spool: Spool, originals: Originals, progress: Progress
+) -> tuple[Result, list[str]]:
+    """Measure one variant and log it. The result is on disk before the server is told, and until it has taken it.
+
+    Returns:
+        The result, and its id where the server did not take it.
+    """
+    from mlflow_compress import isolate, machine, resume, store
 
     def listen(event: Mapping[str, Any]) -> None:
         if opening.done():
             opening.result()  # a server that refuses is known at once, not after the download of the weights
         progress.event(event)
 
-    folder = Path(tempfile.mkdtemp(prefix="mlflow-compress-"))
+    was_told = bool(spool.caution)
+    entry = spool.begin()
+    if spool.caution and not was_told:
+        progress.end(f"WARNING: {spool.caution}")
     try:
+        digest = resume.digest(variant)
         if store.names_model(variant.source):
             progress.event({"stage": "fetching"})
             variant = opening.result().located(variant)
-        result = originals.pair(isolate.run(variant, folder, listen, ready=opening.result), folder)
-        write_json(folder / "result.json", result)
+        with machine.alone(progress.end):
+            result = originals.pair(isolate.run(variant, entry.folder, listen, opening.result), entry.folder)
+        log = opening.result()
+        address = log.address(digest)
+        try:
+            address = entry.keep(result, address)
+        except OSError as error:
+            progress.end(f"WARNING: the result can't be kept on disk: {error}")
         progress.event({"stage": "logging"})
         try:
-            opening.result().add(result, folder)
+            log.add(entry.id, result, entry.folder, address)
         except StoreError as error:
-            kept = Path(tempfile.mkdtemp(prefix="mlflow-compress-result-"), "result.json")
-            shutil.copy(folder / "result.json", kept)
-            raise StoreError(f"{error}. The result is not lost: it is in {kept}") from error
+            if not entry.is_kept:
+                raise
+            progress.end(f"not logged: {error}. The result is kept, and measuring goes on")
+            return result, [entry.id]
+        entry.remove()
         progress.end(f"{result.status}, {result.ended_s - result.started_s:.0f} s")
-        return result
+        return result, []
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if entry.is_kept:
+            entry.release()
+        else:
+            entry.remove()
 
 
 _ASKED = (
@@ -350,6 +470,7 @@ def _read_settings(given: Mapping[str, Any]) -> Any:
         limit=given["limit"],
         options=options,
         interleave=given["interleave"],
+        trust=given["trust"],
         budget=Budget(
             min_iterations=given["iterations"],
             min_seconds=given["seconds"],

@@ -54,5 +54,11 @@ class StoreError(CompressError):
     exit_code = 4
 
 
+class UnsentError(CompressError):
+    """What was measured waits in the spool: the tracking server did not take it."""
+
+    exit_code = 5
+
+
 class Unsupported(Exception):  # noqa: N818  (not an error: the variant is skipped, with this reason)
     """A method does not apply to this model, device or machine. The result is `skipped`."""

@@ -33,7 +33,7 @@ def run(variant: Variant, folder: Path, listener: Listener, ready: Callable[[], 
     Returns:
         One result, whatever happens.
     """
-    started = time.time()
+    started, began = time.time(), time.monotonic()
     original = _original(variant) if variant.interleave else None
     variant = dataclasses.replace(variant, interleave=original is not None)
     prepared = _work("prepare", variant, folder, listener)
@@ -52,7 +52,8 @@ def run(variant: Variant, folder: Path, listener: Listener, ready: Callable[[], 
             found[device] = part
             score = score and part.outcome.status != "ok"
     parts = {device: found[device] for device in variant.devices if device in found}
-    return combine(variant, {"prepare": prepared, **parts}, started)
+    result = combine(variant, {"prepare": prepared, **parts}, started)
+    return dataclasses.replace(result, ended_s=started + time.monotonic() - began)  # whatever is done to the clock
 
 
 def model_folder(folder: Path) -> Path:
@@ -123,13 +124,13 @@ def _original(variant: Variant) -> Variant | None:
 
 def _work(verb: str, variant: Variant, folder: Path, listener: Listener, device: str = "", score: bool = False) -> Part:
     """Run one verb to its end."""
-    write_json(folder / VARIANT, variant)
     try:
+        write_json(folder / VARIANT, variant)
         with Worker(verb, variant, folder, device, score) as worker, Timeline(worker.pid) as timeline:
             for event in worker.events():
                 listener(event)
             part = worker.part()
-    except WorkerError as error:
+    except (WorkerError, OSError) as error:  # OSError: the disk is full
         return Part(Outcome("failed", str(error)))
     if verb == "prepare":
         return part

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from mlflow_compress import isolate, note, plot, registry
+from mlflow_compress import example, isolate, liveness, note, plot, registry
+from mlflow_compress.errors import StoreError
 from mlflow_compress.records import Result, Variant
-from mlflow_compress.store import Store, names_model
+from mlflow_compress.spool import Address
+from mlflow_compress.store import LOGGED, Store, lasting, names_model
 
 _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named
 
@@ -27,6 +30,7 @@ class Log:
         experiment: the experiment's name; None chooses as MLflow does.
         models: the models of a sweep, for its name; none when there is a single variant.
         with_model: whether to log the model itself.
+        register: the name to register it under; empty for none.
 
     Raises:
         StoreError: the experiment can't be had.
@@ -39,69 +43,178 @@ class Log:
         experiment: str | None,
         models: Sequence[str],
         with_model: bool,
+        register: str = "",
     ) -> None:
-        self._store = store
+        self.store = store
+        self._register = register
         self._asked = asked
         self._with_model = with_model
-        self._outer = os.environ.get("MLFLOW_RUN_ID")
+        self._outer = os.environ.get("MLFLOW_RUN_ID", "")
         self._into_outer = bool(self._outer) and not models
         if self._outer:
-            self._experiment = store.experiment_of(self._outer)
+            self.experiment_id = store.experiment_of(self._outer)
+            store.tag(self._outer, {"compress.process": liveness.mine()})
             if not self._into_outer:
                 store.tag(self._outer, {"compress.role": "sweep"})
-                self._name(self._outer, f"sweep of {', '.join(models)}")
+                _name_outer(store, self._outer, f"sweep of {', '.join(models)}")
         else:
-            self._experiment = _experiment(store, experiment)
+            self.experiment_id = _experiment(store, experiment)
+        self.experiment = store.experiment_name(self.experiment_id)
 
-    def add(self, result: Result, folder: Path) -> None:
-        """Log a result: numbers first, the model last.
+    def address(self, digest: str) -> Address:
+        """Say where the result of a variant with this digest is to be logged."""
+        return Address(
+            lasting(self.store.uri),
+            self.experiment,
+            self._asked,
+            run=self._outer if self._into_outer else "",
+            parent="" if self._into_outer else self._outer,
+            with_model=self._with_model,
+            digest=digest,
+            register=self._register,
+        )
 
-        Args:
-            result: what came of a variant.
-            folder: its folder, with the model and the logs.
-
-        Raises:
-            StoreError: the server refused, or is gone.
-        """
-        run_id = self._run(result)
-        files = {} if result.status == "ok" else {f"logs/{name}": text for name, text in isolate.logs(folder).items()}
-        pictures = {"latency.png": plot.latency_png(result), "memory.png": plot.memory_png(result)}
-        files |= isolate.tables(folder)
-        files |= {name: picture for name, picture in pictures.items() if picture is not None}
-        try:
-            self._store.log(run_id, result, {**self._asked, **_resolved(result)}, note.markdown(result), files)
-            if self._with_model and result.outcomes and result.status != "skipped":
-                self._store.log_model(run_id, isolate.model_folder(folder), _requirements(result.variant))
-        finally:
-            if run_id != self._outer:
-                self._store.end(run_id, succeeded=result.status != "failed")
+    def add(self, result_id: str, result: Result, folder: Path, address: Address) -> None:
+        """Log a result, see `deliver`. The run of `mlflow run` is left for it to end."""
+        deliver(self.store, result_id, result, folder, address, ending=not address.run)
 
     def located(self, variant: Variant) -> Variant:
         """Give a variant whose model the tracking server keeps with its weights' path: its worker knows no server."""
         if variant.weights != "auto" or not names_model(variant.source):
             return variant
-        return dataclasses.replace(variant, weights=str(self._store.fetch(variant.source)))
+        return dataclasses.replace(variant, weights=str(self.store.fetch(variant.source)))
 
     def close(self, results: Sequence[Result]) -> None:
         """Describe a sweep in the run that `mlflow run` made for it."""
         if self._outer and not self._into_outer:
-            self._store.tag(self._outer, {"mlflow.note.content": "\n".join(note.markdown(each) for each in results)})
+            told = "\n".join(note.markdown(each) for each in results)
+            self.store.tag(self._outer, {"mlflow.note.content": told, LOGGED: "complete"})
 
-    def _run(self, result: Result) -> str:
-        """Give the run that takes the result."""
-        name = _name(result.variant)
-        if self._outer and self._into_outer:
-            self._name(self._outer, name)
-            return self._outer
-        tags = {"compress.role": "variant"}
-        if self._outer:
-            tags["mlflow.parentRunId"] = self._outer
-        return self._store.start(self._experiment, name, tags, int(result.started_s * 1000))
 
-    def _name(self, run_id: str, name: str) -> None:
-        """Name the run of `mlflow run`, unless its user did."""
-        if _GENERATED_NAME.fullmatch(self._store.name_of(run_id)):
-            self._store.tag(run_id, {"mlflow.runName": name})
+def deliver(store: Store, result_id: str, result: Result, folder: Path, address: Address, ending: bool = True) -> None:
+    """Log a result into its run, whatever of it is there already: numbers first, the model last.
+
+    Doing so again, also after a crash in the middle, changes nothing that is there. What large files the server refuses
+    is left out, and the run says so.
+
+    Args:
+        store: the tracking store.
+        result_id: the result's id.
+        result: what came of a variant.
+        folder: its folder, with the model and the logs.
+        address: where it goes.
+        ending: whether to end the run.
+
+    Raises:
+        StoreError: the server refused the numbers, or is gone. What it has of the result stays.
+    """
+    store.check()  # MLflow's own client tries for long
+    run_id = _run(store, result_id, result, address)
+    try:
+        if store.run(run_id).tags.get(LOGGED) != "complete":
+            _write(store, run_id, result, folder, address)
+    except StoreError:
+        with contextlib.suppress(StoreError):
+            store.check()
+            store.end(run_id, succeeded=False)  # it is refused, and may wait for long
+        raise
+    if ending:
+        store.end(run_id, succeeded=result.status != "failed")
+
+
+def attach(
+    store: Store,
+    run_id: str,
+    result: Result,
+    files: Mapping[str, bytes] | None = None,
+    *,
+    asked: Mapping[str, str] | None = None,
+    with_metrics: bool = True,
+) -> None:
+    """Log a result into a run that somebody else began and will end, without its model.
+
+    Args:
+        store: the tracking store.
+        run_id: the run.
+        result: what came of a variant.
+        files: what scoring left, by name.
+        asked: parameters as the user gave them.
+        with_metrics: see `Store.log`.
+
+    Raises:
+        StoreError: the server refused, or is gone.
+    """
+    all_files = {**_pictures(result), **(files or {})}
+    about = {**(asked or {}), **_resolved(result)}
+    store.log(run_id, result, about, note.markdown(result), all_files, with_metrics=with_metrics)
+    store.tag(run_id, {LOGGED: "complete"})
+
+
+def _pictures(result: Result) -> dict[str, bytes]:
+    pictures = {"latency.png": plot.latency_png(result), "memory.png": plot.memory_png(result)}
+    return {name: picture for name, picture in pictures.items() if picture is not None}
+
+
+def _write(store: Store, run_id: str, result: Result, folder: Path, address: Address) -> None:
+    files = _pictures(result) | isolate.tables(folder)
+    files |= {} if result.status == "ok" else {f"logs/{name}": text for name, text in isolate.logs(folder).items()}
+    missing = {}
+    store.log(run_id, result, {**address.asked, **_resolved(result)}, note.markdown(result), {})
+    missing["files"] = _refusal(store, lambda: store.log_files(run_id, files))
+    if address.with_model and result.outcomes and result.status != "skipped":
+        missing["model"] = _refusal(store, lambda: _log_model(store, run_id, result, folder, address.register))
+    elif address.lost:
+        missing["model"] = address.lost
+    told = "; ".join(f"{what}: {reason}" for what, reason in missing.items() if reason)
+    tags = {"compress.not_logged": told} if told else {}
+    store.tag(run_id, {**tags, "compress.variant_digest": address.digest, LOGGED: "complete"})
+
+
+def _log_model(store: Store, run_id: str, result: Result, folder: Path, register: str) -> None:
+    """Log the model with its input example, link the numbers to it, and register it where that was asked for."""
+    model, needs = isolate.model_folder(folder), _requirements(result.variant)
+    model_id = store.log_model(run_id, model, needs, example.read(folder))
+    store.link(run_id, model_id, result)
+    if register:
+        store.register(model_id, register, result)
+
+
+def _refusal(store: Store, log: Callable[[], None]) -> str:
+    """Log something large; say why a server that is there does not take it, even when asked twice.
+
+    Raises:
+        StoreError: the server is gone.
+    """
+    reason = ""
+    for _ in range(2):
+        try:
+            log()
+        except StoreError as error:
+            store.check()
+            reason = str(error)
+        else:
+            return ""
+    return reason
+
+
+def _run(store: Store, result_id: str, result: Result, address: Address) -> str:
+    """Give the run that takes the result."""
+    name = _name(result.variant)
+    if address.run and store.has(address.run):
+        store.tag(address.run, {"compress.result_id": result_id, "compress.process": liveness.mine()})
+        _name_outer(store, address.run, name)
+        return address.run
+    tags = {"compress.role": "variant", "compress.process": liveness.mine()}
+    if address.parent:
+        tags["mlflow.parentRunId"] = address.parent
+    experiment_id = store.experiment_id(address.experiment)
+    return store.claim(experiment_id, result_id, name, tags, int(result.started_s * 1000))
+
+
+def _name_outer(store: Store, run_id: str, name: str) -> None:
+    """Name the run of `mlflow run`, unless its user did."""
+    if _GENERATED_NAME.fullmatch(store.name_of(run_id)):
+        store.tag(run_id, {"mlflow.runName": name})
 
 
 def _name(variant: Variant) -> str:
@@ -111,10 +224,11 @@ def _name(variant: Variant) -> str:
 
 
 def _experiment(store: Store, name: str | None) -> str:
-    """Choose the experiment as MLflow does: by option, by environment, or `Default`."""
+    """Choose the experiment as MLflow does with our provider: by option, by environment, or `Default`."""
     if not name and (found := os.environ.get("MLFLOW_EXPERIMENT_ID")):
         return found
-    return store.experiment_id(name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "Default")
+    named = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or os.environ.get("COMPRESS_EXPERIMENT")
+    return store.experiment_id(named or "Default")
 
 
 def _resolved(result: Result) -> dict[str, str]:

@@ -43,7 +43,9 @@ def score(family: Any, model: Any, variant: Variant, folder: Path, progress: Pro
     done = samples[: len(predictions)]
     references = [sample.reference for sample in done]
     found = scores.score(metrics, references, predictions, variant.seed)
-    (folder / PREDICTIONS).write_text(_table(references, predictions), encoding="utf-8")
+    aside = folder / f"{PREDICTIONS}.partial"  # a full disk leaves no half of it
+    aside.write_text(_table(references, predictions), encoding="utf-8")
+    aside.replace(folder / PREDICTIONS)
     scores.write(found.statistics(), folder / STATISTICS)
     cautions = checks.quality(len(done))
     if len(done) < len(samples):

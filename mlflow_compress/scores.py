@@ -142,8 +142,10 @@ def write(kept: Mapping[str, Statistics], path: Path) -> None:
 
     arrays: dict[str, Any] = {name: each.values for name, each in kept.items()}
     arrays |= {name + _COLUMNS: np.array(each.columns, dtype=np.str_) for name, each in kept.items()}
-    with path.open("wb") as file:
+    aside = path.with_name(path.name + ".partial")  # a full disk leaves no half of it
+    with aside.open("wb") as file:
         np.savez_compressed(file, **arrays)
+    aside.replace(path)
 
 
 def read(path: Path) -> dict[str, Statistics]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.records import Part, Variant, read_json
-from mlflow_compress.worker import SCORE, part_file
+from mlflow_compress.worker import PARENT, SCORE, part_file
 
 _DROPPED = ("MLFLOW_", "DATABRICKS_")  # the worker has no business with the tracking server, nor with its secrets
 
@@ -121,6 +121,7 @@ def environment(variant: Variant, verb: str) -> dict[str, str]:
     package = str(Path(__file__).resolve().parent.parent)
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package, kept.get("PYTHONPATH")]))
     kept["PYTHONUNBUFFERED"] = "1"
+    kept[PARENT] = str(os.getpid())
     kept["TOKENIZERS_PARALLELISM"] = "false"
     if verb == "measure":
         kept["HF_HUB_OFFLINE"] = "1"  # all that is needed was saved

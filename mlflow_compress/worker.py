@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -25,6 +26,8 @@ from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, rea
 VARIANT, MODEL_FOLDER = "variant.json", "model"
 SCORE = "score"
 OUTPUTS = "outputs.safetensors"
+PARENT = "COMPRESS_PARENT"  # environment: the process that the worker must not outlive
+_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, see prctl(2)
 _ERROR_LINES = 30
 
 
@@ -160,6 +163,8 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         scored = _score(family, model, variant, folder, report)
         numbers |= scored.measurements
         cautions += scored.cautions
+    if score:
+        _show(family, model, folder, report)
     return Part(
         Outcome("ok"),
         quality=scored.outcome if scored else None,
@@ -229,6 +234,17 @@ def _time(family: Any, model: Any, device: str, variant: Variant, meter: Any, re
             numbers |= energy.numbers(taken, group, variant.batch_size)
             cautions += checks.energy(taken) if group == "cpu" else []
     return Part(Outcome("ok"), None, numbers, samples, tuple(cautions), {"threads": str(threads)})
+
+
+def _show(family: Any, model: Any, folder: Path, report: Report) -> None:
+    """Keep an input example for the logged model; one that can't be made is not worth a measurement."""
+    from mlflow_compress import example
+
+    report.stage("making the input example")
+    try:
+        example.keep(family, model, folder)
+    except Exception:
+        traceback.print_exc(limit=_ERROR_LINES)
 
 
 def _score(family: Any, model: Any, variant: Variant, folder: Path, report: Report) -> Part:
@@ -314,8 +330,21 @@ def _reason(error: Exception) -> str:
     return f"{what}: {' '.join(str(error).split())[:500]}"
 
 
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies, even when that is killed itself."""
+    parent = os.environ.get(PARENT)
+    if parent is None or sys.platform != "linux":
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != int(parent):  # it was faster
+        sys.exit(1)
+
+
 def main() -> None:
     """Run one verb and leave its part in the folder."""
+    _die_with_parent()
     verb, folder, *rest = sys.argv[1:]
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries print to standard output

@@ -5,12 +5,19 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, before it is imported: tiny models only wait for more
+
+sys.path.append(str(Path(__file__).parents[1]))  # for benchmarks.servers; last, so that the installed package is tested
+os.environ.setdefault("COMPRESS_LOCK", str(Path(tempfile.gettempdir(), f"mlflow-compress-tests-{os.getpid()}", "lock")))
+os.environ.setdefault(
+    "COMPRESS_SPOOL", str(Path(tempfile.gettempdir(), f"mlflow-compress-tests-{os.getpid()}", "spool"))
+)
 
 from mlflow_compress import registry
 from mlflow_compress.records import Comparison, Failure, Row, Run, Summary

@@ -67,6 +67,7 @@ class Home:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # `mlflow run` starts `python`
             "PYTHONPATH": str(PLUGIN),
             "XDG_CACHE_HOME": str(folder / "cache"),
+            "COMPRESS_LOCK": str(folder / "lock"),  # other tests measure at the same time
             "MLFLOW_TRACKING_URI": self.store,
             "HF_HUB_OFFLINE": "1",
         }
@@ -95,7 +96,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture(scope="module")
 def measured(home: Home) -> tuple[subprocess.CompletedProcess[str], Run]:
-    done = home.bench("run", "small.yaml", "-e", "one", "--team", "alpha", "--batch_size", "2", *BRIEF)
+    done = home.bench("run", "small.yaml", "--trust", "-e", "one", "--team", "alpha", "--batch_size", "2", *BRIEF)
     (run,) = home.runs("one")
     return done, run
 
@@ -105,7 +106,18 @@ def swept(home: Home) -> tuple[subprocess.CompletedProcess[str], list[Run]]:
     """Sweep as `mlflow run -e sweep` does, with one variant that is killed and one that does not apply."""
     done = home.command(
         *("mlflow", "run", str(PROJECT), "--env-manager", "local", "-e", "sweep", "--experiment-name", "many"),
-        *("-P", f"model={home.folder / 'small.yaml'}", "-P", "team=beta", "-P", "iterations=6", "-P", "seconds=0"),
+        *(
+            "-P",
+            f"model={home.folder / 'small.yaml'}",
+            "-P",
+            "team=beta",
+            "-P",
+            "trust=true",
+            "-P",
+            "iterations=6",
+            "-P",
+            "seconds=0",
+        ),
         *("-P", "max_seconds=2", "-P", "energy_seconds=0"),
     )
     return done, home.runs("many")
@@ -205,7 +217,16 @@ def test_report_shows_rows_and_reasons(
 def test_mlflow_run_fills_its_own_run(home: Home) -> None:
     done = home.command(
         *("mlflow", "run", str(PROJECT), "--env-manager", "local", "--experiment-name", "project"),
-        *("-P", f"model={home.folder / 'small.yaml'}", "-P", "method=drop_last:count=1", "-P", "iterations=6"),
+        *(
+            "-P",
+            f"model={home.folder / 'small.yaml'}",
+            "-P",
+            "method=drop_last:count=1",
+            "-P",
+            "trust=true",
+            "-P",
+            "iterations=6",
+        ),
         *(
             "-P",
             "seconds=0",
@@ -236,7 +257,7 @@ def test_mlflow_run_fails_when_the_weights_are_corrupt(home: Home) -> None:
     broken.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00not json at all")
     done = home.command(
         *("mlflow", "run", str(PROJECT), "--env-manager", "local", "--experiment-name", "broken"),
-        *("-P", f"model={home.folder / 'small.yaml'}", "-P", f"weights={broken}"),
+        *("-P", f"model={home.folder / 'small.yaml'}", "-P", "trust=true", "-P", f"weights={broken}"),
     )
     assert done.returncode != 0
     assert str(broken) in done.stderr
@@ -247,7 +268,7 @@ def test_mlflow_run_fails_when_the_weights_are_corrupt(home: Home) -> None:
 
 
 def test_missing_weights_have_an_exit_code_of_their_own(home: Home) -> None:
-    done = home.bench("run", "small.yaml", "--weights", "gone.safetensors", "-e", "gone", "--json")
+    done = home.bench("run", "small.yaml", "--trust", "--weights", "gone.safetensors", "-e", "gone", "--json")
     assert done.returncode == 3
     assert "gone.safetensors" in done.stderr
     assert json.loads(done.stdout)[0]["status"] == "failed"
@@ -266,6 +287,7 @@ def test_missing_weights_have_an_exit_code_of_their_own(home: Home) -> None:
         (("run", "small.yaml", "--batch-size", "-1"), "--batch-size"),
         (("run", "small.yaml", "--batch-size", "many"), "--batch-size"),
         (("run", "gone.yaml"), "gone.yaml"),
+        (("run", "small.yaml"), "small.py is Python code. If you trust where it comes from, say so: --trust"),
         (("swep", "small.yaml"), "sweep"),
         (("list", "metods"), "methods"),
     ],
@@ -288,7 +310,7 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(
 
 
 def test_a_dead_server_is_found_out_before_measuring(home: Home) -> None:
-    done = home.bench("run", "small.yaml", MLFLOW_TRACKING_URI="http://user:secret@127.0.0.1:9")
+    done = home.bench("run", "small.yaml", "--trust", MLFLOW_TRACKING_URI="http://user:secret@127.0.0.1:9")
     assert done.returncode == 4
     assert "127.0.0.1:9" in done.stderr
     assert "secret" not in done.stderr
@@ -297,7 +319,18 @@ def test_a_dead_server_is_found_out_before_measuring(home: Home) -> None:
 
 def test_an_interrupted_run_leaves_nothing_behind(home: Home) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow_compress", "run", "small.yaml", "--method", "crash:kind=hang", "-e", "stopped"],
+        [
+            sys.executable,
+            "-m",
+            "mlflow_compress",
+            "run",
+            "small.yaml",
+            "--trust",
+            "--method",
+            "crash:kind=hang",
+            "-e",
+            "stopped",
+        ],
         cwd=home.folder,
         env=home.environment,
         stderr=subprocess.PIPE,
@@ -365,7 +398,7 @@ def server(home: Home) -> Iterator[str]:
 
 def test_a_team_shares_a_server(home: Home, server: str) -> None:
     done = home.bench(
-        *("run", "small.yaml", "--method", "traced", "-e", "shared", *BRIEF),
+        *("run", "small.yaml", "--trust", "--method", "traced", "-e", "shared", *BRIEF),
         MLFLOW_TRACKING_URI=server,
         COMPRESS_TEAM="gamma",
     )

@@ -131,6 +131,25 @@ def test_a_variant_is_measured(lab: Lab) -> None:
     assert Result.from_json(json.loads(json.dumps(to_json(result)))) == result
 
 
+def test_a_clock_that_is_set_back_changes_no_duration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    times = iter((1e9, 5e8, 0.0, -1.0))
+    monkeypatch.setattr("mlflow_compress.isolate.time.time", lambda: next(times))
+    monkeypatch.setattr(isolate, "_work", lambda *given, **named: Part(Outcome("failed", "no")))
+    result = isolate.run(Variant("tiny", "original", "alpha", "python", "model.py"), tmp_path, lambda event: None)
+    assert result.started_s == 1e9
+    assert 0 <= result.ended_s - result.started_s < 60
+
+
+def test_a_full_disk_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(isolate, "write_json", full)
+    result = isolate.run(Variant("tiny", "original", "alpha", "python", "model.py"), tmp_path, lambda event: None)
+    assert result.status == "failed"
+    assert "No space left" in result.reason
+
+
 def test_progress_is_told_stage_by_stage(lab: Lab) -> None:
     lab.measure("original")
     events = lab.events["original model.py []"]

@@ -1,0 +1,163 @@
+"""Load: many teams log many runs each into one `mlflow server` at once; nothing is lost, doubled or mixed up.
+
+The server has a PostgreSQL database where that is installed, else SQLite. Each result goes the whole way: kept in the
+spool, delivered, and taken off the spool.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.finding import Cell, Finding
+from benchmarks.servers import TrackingServer, environment, make_database, postgres, postgres_folder
+
+TEAMS, RUNS, PER_PROCESS = 32, 50, 4
+_METRICS = 40
+_EXPERIMENT = "load"
+_RUNS_BY_TEAM = """
+SELECT r.run_uuid, r.status, t.value AS team, p.value AS param_team, k.value AS result_id, l.value AS logged
+FROM runs r
+LEFT JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'team'
+LEFT JOIN params p ON p.run_uuid = r.run_uuid AND p.key = 'team'
+LEFT JOIN tags k ON k.run_uuid = r.run_uuid AND k.key = 'compress.result_id'
+LEFT JOIN tags l ON l.run_uuid = r.run_uuid AND l.key = 'compress.logged'
+WHERE r.lifecycle_stage = 'active'
+"""
+_NUMBERS = "SELECT run_uuid, key, value FROM metrics"
+
+
+def team_name(number: int) -> str:
+    """Name a team as a hostile one would name itself."""
+    return f"Команда '{number}\" | `x`; --"
+
+
+def find(quick: bool) -> Finding:
+    """Log, and count.
+
+    Args:
+        quick: 4 teams with 5 runs each.
+    """
+    teams, runs = (4, 5) if quick else (TEAMS, RUNS)
+    with _server() as (server, name):
+        found = load(server, teams, runs)
+    rows: list[dict[str, Cell]] = [{"teams": teams, "runs each": runs, "database": name, **found}]
+    met = not (found["lost"] or found["twice"] or found["mixed up"] or found["stuck"] or found["not sent"])
+    notes = [] if name == "postgresql" else ["PostgreSQL is not installed (apt-get install postgresql)."]
+    return Finding("load", "nothing lost, nothing twice, no name of one in the row of another", met, rows, notes)
+
+
+def load(server: TrackingServer, teams: int, runs: int) -> dict[str, Cell]:
+    """Have teams log runs at once, and count what came of it.
+
+    Args:
+        server: an empty tracking server, started.
+        teams: teams, four to a process, each in a thread of its own.
+        runs: runs of each.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mlflow", "mlflow_compress.log", "mlflow_compress.sync", "benchmarks.load"])
+    with tempfile.TemporaryDirectory(prefix="load-") as name:
+        shares = [range(start, min(start + PER_PROCESS, teams)) for start in range(0, teams, PER_PROCESS)]
+        processes = [context.Process(target=_log_all, args=(server.uri, Path(name), share, runs)) for share in shares]
+        started = time.monotonic()
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        seconds = time.monotonic() - started
+        left = len(list(Path(name).glob("spool-*/*/address.json")))
+    return {
+        **_count(server.database, teams, runs),
+        "not sent": left + sum(process.exitcode != 0 for process in processes),
+        "seconds": round(seconds, 1),
+        "runs per second": round(teams * runs / seconds, 1),
+    }
+
+
+def _log_all(uri: str, folder: Path, share: range, runs: int) -> None:
+    import os
+
+    os.environ.clear()
+    os.environ.update(environment(folder, MLFLOW_TRACKING_URI=uri, MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true"))
+    with ThreadPoolExecutor(len(share)) as pool:
+        list(pool.map(lambda number: _log(uri, folder, number, runs), share))
+
+
+def _log(uri: str, folder: Path, number: int, runs: int) -> None:
+    from mlflow_compress.log import deliver
+    from mlflow_compress.records import Outcome, Result, Step, Variant
+    from mlflow_compress.spool import Address, Spool
+    from mlflow_compress.store import lasting, open_store
+
+    store, spool, team = open_store(uri), Spool(folder / f"spool-{number}"), team_name(number)
+    address = Address(lasting(uri), _EXPERIMENT, {"team": team}, with_model=False)
+    for at in range(runs):
+        variant = Variant(f"model {at}", "original", team, "python", "small.py", chain=(Step("original"),))
+        now = time.time()
+        numbers = {f"cpu/number_{each}": float(number * 1000 + at) for each in range(_METRICS)}
+        samples = {"cpu/others_ms": [float(number)] * 100}  # nothing to draw: it is the server that is loaded
+        result = Result(
+            variant, "ok", measurements=numbers, samples=samples, outcomes={"cpu": Outcome("ok")},
+            started_s=now - 1, ended_s=now,
+        )  # fmt: skip
+        entry = spool.begin()
+        entry.keep(result, address)
+        deliver(store, entry.id, result, entry.folder, address)
+        entry.remove()
+
+
+def _count(database: str, teams: int, runs: int) -> dict[str, Cell]:
+    """Count runs and numbers in the database itself."""
+    found = _select(database, _RUNS_BY_TEAM)
+    names = [team_name(number) for number in range(teams)]
+    whole = [run for run in found if run["status"] == "FINISHED" and run["logged"] == "complete"]
+    by_team = {name: sum(run["team"] == name for run in whole) for name in names}
+    values: dict[str, list[float]] = {}
+    for number in _select(database, _NUMBERS):
+        values.setdefault(number["run_uuid"], []).append(number["value"])
+    mixed = sum(run["team"] != run["param_team"] or run["team"] not in by_team for run in found)
+    for run in whole:
+        of_team = {value // 1000 for value in values.get(run["run_uuid"], [])}
+        mixed += of_team != {float(names.index(run["team"]))} or len(set(values[run["run_uuid"]])) != 1
+    counts = [len(values.get(run["run_uuid"], [])) for run in whole]
+    return {
+        "runs": len(found),
+        "numbers": sum(counts),
+        "lost": sum(max(0, runs - count) for count in by_team.values()) + sum(count < _METRICS for count in counts),
+        "twice": len(found) - len({run["result_id"] for run in found}) + sum(count > _METRICS for count in counts),
+        "mixed up": mixed,
+        "stuck": sum(run["status"] == "RUNNING" for run in found),
+    }
+
+
+def _select(database: str, query: str) -> list[Any]:
+    import sqlalchemy
+
+    engine = sqlalchemy.create_engine(database)
+    try:
+        with engine.connect() as connection:
+            return [dict(row) for row in connection.execute(sqlalchemy.text(query)).mappings()]
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
+def _server() -> Iterator[tuple[TrackingServer, str]]:
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="load-server-")))
+        name = "sqlite" if postgres_folder() is None else "postgresql"
+        if name == "sqlite":
+            database = f"sqlite:///{folder / 'mlflow.db'}"
+        else:
+            database = make_database(stack.enter_context(postgres()), "mlflow")
+        server = TrackingServer(folder, database, workers=2)
+        server.start()
+        stack.callback(server.kill)
+        yield server, name

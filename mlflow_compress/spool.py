@@ -1,0 +1,228 @@
+"""The spool: each result is on disk before MLflow is told of it, and leaves when MLflow has all of it.
+
+Layout: `<spool>/<result id>/` is the folder in which a variant is measured (`variant.json`, `model/`, logs, tables). It
+is a result as soon as it holds `result.json` and, written last, `address.json`. `<spool>/<result id>.lock` is held by
+the process that works on it, and is free when that process is dead.
+
+The folder is `COMPRESS_SPOOL`, or `mlflow-compress/spool` in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_compress.records import Result, read_json, to_json
+from mlflow_compress.worker import MODEL_FOLDER
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+_RESULT, _ADDRESS = "result.json", "address.json"
+_LEFT_OUT = "the disk was full: its model was left out so that its numbers could be kept"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a result is to be logged, and what else goes with it.
+
+    Attributes:
+        uri: the tracking server's, without secrets.
+        experiment: the experiment's name.
+        asked: parameters as the user gave them.
+        run: the run of `mlflow run` that takes it; empty for a run of its own.
+        parent: the run that its own run lies below; empty for none.
+        with_model: whether the model goes with it.
+        digest: of the variant, as `resume.digest` gives it.
+        lost: why the model can't go with it.
+        register: the name that the model is registered under; empty for none.
+    """
+
+    uri: str
+    experiment: str
+    asked: Mapping[str, str] = field(default_factory=dict)
+    run: str = ""
+    parent: str = ""
+    with_model: bool = True
+    digest: str = ""
+    lost: str = ""
+    register: str = ""
+
+
+class Entry:
+    """A folder in which a variant is measured, and its result once there is one. Its maker holds its lock.
+
+    Attributes:
+        id: the result's id.
+        folder: the folder.
+    """
+
+    def __init__(self, folder: Path, lock: BaseFileLock) -> None:
+        """Take over a folder and its lock; `Spool` makes entries."""
+        self.id, self.folder = folder.name, folder
+        self._lock = lock
+
+    @property
+    def is_kept(self) -> bool:
+        """Say whether it holds a result that is to be logged."""
+        return (self.folder / _ADDRESS).is_file()
+
+    def keep(self, result: Result, address: Address) -> Address:
+        """Put a result on disk, so that it outlives a power cut.
+
+        On a full disk the model makes room: numbers are worth more.
+
+        Returns:
+            The address, which says if the model was left out.
+
+        Raises:
+            OSError: it can't be put there.
+        """
+        if not address.with_model:
+            shutil.rmtree(self.folder / MODEL_FOLDER, ignore_errors=True)
+        try:
+            self._write(result, address)
+        except OSError:
+            shutil.rmtree(self.folder / MODEL_FOLDER, ignore_errors=True)
+            address = dataclasses.replace(address, with_model=False, lost=_LEFT_OUT if address.with_model else "")
+            self._write(result, address)
+        return address
+
+    def read(self) -> tuple[Result, Address]:
+        """Give the result and its address.
+
+        Raises:
+            OSError, ValueError, LookupError, TypeError: they can't be read.
+        """
+        result = Result.from_json(read_json(self.folder / _RESULT))
+        return result, Address(**read_json(self.folder / _ADDRESS))
+
+    def release(self) -> None:
+        """Leave it to others, for later."""
+        self._lock.release()
+
+    def remove(self) -> None:
+        """Take it off the disk: MLflow has all of it, or it is no result."""
+        (self.folder / _ADDRESS).unlink(missing_ok=True)  # first: without it the rest is rubbish, which others clear
+        shutil.rmtree(self.folder, ignore_errors=True)
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.release()
+
+    def _write(self, result: Result, address: Address) -> None:
+        for path in self.folder.rglob("*"):
+            if path.is_file():
+                _sync(path)
+        _write(self.folder / _RESULT, to_json(result))
+        _write(self.folder / _ADDRESS, dataclasses.asdict(address))
+
+
+class Spool:
+    """The folder of entries.
+
+    Args:
+        folder: None takes COMPRESS_SPOOL, or the user's cache folder.
+
+    Attributes:
+        folder: the folder.
+        caution: why it is another folder than it should be; empty when it is not.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or default_folder()
+        self.caution = ""
+
+    def begin(self) -> Entry:
+        """Make an empty folder to measure a variant in.
+
+        Where the spool can't be written to, it becomes a temporary folder, and says so.
+        """
+        try:
+            return self._begin()
+        except (OSError, NotImplementedError) as error:
+            wanted, self.folder = self.folder, Path(tempfile.mkdtemp(prefix="mlflow-compress-spool-"))
+            self.caution = (
+                f"{wanted} can't be written to ({error}). Until they are logged, results are kept in {self.folder}; "
+                "COMPRESS_SPOOL names a better folder"
+            )
+            return self._begin()
+
+    def entries(self) -> Iterator[Entry]:
+        """Give the results that nobody works on, oldest first; each is ours until it is released or removed."""
+        for name in self._names():
+            if (self.folder / name / _ADDRESS).is_file() and (lock := self._lock(name)) is not None:
+                if (self.folder / name / _ADDRESS).is_file():
+                    yield Entry(self.folder / name, lock)
+                lock.release()
+
+    def clear(self) -> None:
+        """Take away the folders of measurements whose process died before there was a result."""
+        for name in self._names():
+            if not (self.folder / name / _ADDRESS).is_file() and (lock := self._lock(name)) is not None:
+                if not (self.folder / name / _ADDRESS).is_file():
+                    Entry(self.folder / name, lock).remove()
+                lock.release()
+
+    def holds(self, name: str) -> bool:
+        """Say whether a result is here, or on its way here."""
+        return bool(name) and (self.folder / name).is_dir()
+
+    def _begin(self) -> Entry:
+        name = uuid.uuid4().hex
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # predictions may be nobody else's business
+        lock = self._lock(name)
+        assert lock is not None  # nobody else knows the name
+        (self.folder / name).mkdir()
+        return Entry(self.folder / name, lock)
+
+    def _names(self) -> list[str]:
+        try:
+            folders = [path for path in self.folder.iterdir() if path.is_dir()]
+            return [path.name for path in sorted(folders, key=lambda path: (path.stat().st_mtime, path.name))]
+        except OSError:
+            return []
+
+    def _lock(self, name: str) -> BaseFileLock | None:
+        """Lock an entry; None when another process has it."""
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.folder / f"{name}.lock", thread_local=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        return lock
+
+
+def default_folder() -> Path:
+    """Say where the spool is."""
+    if given := os.environ.get("COMPRESS_SPOOL"):
+        return Path(given).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mlflow-compress", "spool")
+
+
+def _write(path: Path, data: Any) -> None:
+    """Write JSON so that after a power cut all of it is there or nothing: aside, forced to the disk, then renamed."""
+    aside = path.with_name(path.name + ".partial")
+    aside.write_text(json.dumps(data, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    _sync(aside)
+    aside.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Force a file, or a folder's list of names, to the disk."""
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

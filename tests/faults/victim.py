@@ -1,0 +1,134 @@
+"""The process that suffers: `compress-bench` with a fault at one step, and with measuring replaced by a known result.
+
+It runs in a process forked from one that has imported MLflow already, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+PRELOAD = ["mlflow", "mlflow.pyfunc", "mlflow_compress.bench", "mlflow_compress.sync", "sqlalchemy.orm"]
+NUMBERS = {f"cpu/number_{at}": float(at) for at in range(40)}
+
+# What is wrapped to stop at a step: the owner, its attribute, and whether the fault comes before or after it.
+STEPS: Mapping[str, tuple[str, str, str]] = {
+    "measured, before it is kept": ("mlflow_compress.spool:Entry", "keep", "before"),
+    "half written to the spool": ("mlflow_compress.spool", "_write", "after"),
+    "kept": ("mlflow_compress.spool:Entry", "keep", "after"),
+    "run started": ("mlflow_compress.store:Store", "start", "after"),
+    "params, metrics and tags logged": ("mlflow.tracking.client:MlflowClient", "log_text", "before"),
+    "records logged": ("mlflow_compress.store:Store", "log", "after"),
+    "files logged": ("mlflow_compress.store:Store", "log_files", "after"),
+    "model made, not uploaded": ("mlflow.tracking.client:MlflowClient", "log_model_artifacts", "before"),
+    "model uploaded, not finished": ("mlflow.tracking.client:MlflowClient", "log_model_artifacts", "after"),
+    "model logged": ("mlflow_compress.store:Store", "log_model", "after"),
+    "marked as complete": ("mlflow_compress.store:Store", "end", "before"),
+    "run ended": ("mlflow_compress.store:Store", "end", "after"),
+    "half removed from the spool": ("shutil", "rmtree", "before"),
+}
+UNKEPT = ("measured, before it is kept", "half written to the spool")  # lost with its process, and measured again
+LOCAL = ("measured, before it is kept", "half written to the spool", "half removed from the spool")  # no server in it
+
+
+def suffer(words: list[str], folder: Path, environment: dict[str, str], step: str, fault: str, server: int) -> None:
+    """Run a command line, with a fault the first time that it comes to a step.
+
+    Args:
+        words: of `compress-bench`.
+        folder: the working folder; what is printed goes to `out` there.
+        environment: all of it.
+        step: of STEPS, or none.
+        fault: SIGKILL, SIGTERM or SIGINT to this process, or `server`: SIGKILL to the tracking server.
+        server: the server's process group.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    with (folder / "out").open("ab") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    from mlflow_compress import bench, isolate
+
+    setattr(isolate, "run", _measured)  # noqa: B010  (its type is wider)
+    if step:
+        _break(step, lambda: _strike(fault, server))
+    bench.main(words, prog_name="compress-bench")
+
+
+def _strike(fault: str, server: int) -> None:
+    if fault == "server":
+        os.killpg(server, signal.SIGKILL)
+        time.sleep(0.2)
+    else:
+        os.kill(os.getpid(), signal.Signals[fault])
+        time.sleep(60)  # until the signal comes
+
+
+def _break(step: str, strike: Callable[[], None]) -> None:
+    """Wrap what a step is named for, so that the fault strikes there once."""
+    import importlib
+
+    where, name, when = STEPS[step]
+    module, _, kind = where.partition(":")
+    owner = importlib.import_module(module)
+    owner = getattr(owner, kind) if kind else owner
+    original = getattr(owner, name)
+    struck: list[bool] = []
+
+    def wrapped(*given: Any, **named: Any) -> Any:
+        if when == "after":
+            answer = original(*given, **named)
+        if not struck and _is_meant(step, given):
+            struck.append(True)
+            strike()
+        return answer if when == "after" else original(*given, **named)
+
+    setattr(owner, name, wrapped)
+
+
+def _is_meant(step: str, given: tuple[Any, ...]) -> bool:
+    if step == "files logged":
+        return bool(given[2])
+    if step == "half removed from the spool":
+        return (Path(given[0]) / "result.json").is_file() and not (Path(given[0]) / "address.json").is_file()
+    return True
+
+
+def _measured(variant: Any, folder: Path, listener: Any, ready: Callable[[], object]) -> Any:
+    """Give what measuring would: a result, and a folder with a model."""
+    from mlflow_compress.records import Outcome, Result, write_json
+
+    ready()
+    write_json(folder / "variant.json", variant)
+    (folder / "model").mkdir()
+    (folder / "model" / "weights.safetensors").write_bytes(os.urandom(100_000))
+    (folder / "predictions.json").write_text("[]")
+    now = time.time()
+    return Result(
+        dataclasses.replace(variant, interleave=False),
+        "ok",
+        measurements=NUMBERS,
+        samples={"cpu/others_ms": [1.0, 2.0, 3.0]},  # drawing pictures would take most of the time
+        outcomes={"cpu": Outcome("ok")},
+        facts={"weights": "random", "data_digest": "0" * 8, "data_source": "own", "data_name": "own"},
+        started_s=now - 5,
+        ended_s=now,
+    )
+
+
+def code_of(exit_code: int | None) -> int:
+    """Give a process's exit code as a shell does."""
+    assert exit_code is not None
+    return exit_code if exit_code >= 0 else 128 - exit_code
+
+
+if __name__ == "__main__":
+    sys.exit("run `python -m tests.faults`")

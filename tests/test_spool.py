@@ -1,0 +1,161 @@
+"""What is on disk when: before MLflow is told, on a full disk, in a folder that can't be written to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlflow_compress import spool as module
+from mlflow_compress.records import Result, Step, Variant
+from mlflow_compress.spool import Address, Entry, Spool, default_folder
+
+VARIANT = Variant("yolo", "int8", "alpha", "yolo", "yolo11n.pt", chain=(Step("int8_dynamic"),))
+RESULT = Result(
+    VARIANT, "ok", measurements={"size/params": 7.0}, samples={"cpu/latency_ms": [1.0]}, started_s=1, ended_s=2
+)
+ADDRESS = Address("sqlite:///a.db", "hw1", {"model": "yolo"}, digest="abc")
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "deep" / "spool")
+
+
+def kept(spool: Spool) -> Entry:
+    entry = spool.begin()
+    (entry.folder / "model").mkdir()
+    (entry.folder / "model" / "weights").write_bytes(b"w" * 1000)
+    entry.keep(RESULT, ADDRESS)
+    return entry
+
+
+def test_what_is_kept_is_read_back(spool: Spool) -> None:
+    entry = kept(spool)
+    entry.release()
+    (found,) = spool.entries()
+    assert found.id == entry.id
+    assert found.read() == (RESULT, ADDRESS)
+    assert (found.folder / "model" / "weights").stat().st_size == 1000
+
+
+def test_nobody_else_sees_what_is_worked_on(spool: Spool) -> None:
+    entry = kept(spool)
+    assert list(spool.entries()) == []
+    entry.release()
+    assert len(list(spool.entries())) == 1
+
+
+def test_what_is_removed_leaves_nothing(spool: Spool) -> None:
+    kept(spool).remove()
+    assert list(spool.folder.iterdir()) == []
+
+
+def test_a_measurement_without_a_result_is_no_entry(spool: Spool) -> None:
+    entry = spool.begin()
+    (entry.folder / "result.json").write_text("{}")  # the address, written last, is missing
+    entry.release()
+    assert list(spool.entries()) == []
+    spool.clear()
+    assert not entry.folder.exists()
+
+
+def test_clearing_leaves_results_and_running_measurements_alone(spool: Spool) -> None:
+    running, done = spool.begin(), kept(spool)
+    done.release()
+    spool.clear()
+    assert running.folder.is_dir()
+    assert (done.folder / "result.json").is_file()
+
+
+def test_the_death_of_its_owner_frees_an_entry(spool: Spool) -> None:
+    code = f"""
+import os, signal
+from pathlib import Path
+from mlflow_compress.spool import Spool
+print(Spool(Path({str(spool.folder)!r})).begin().folder, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    folder = Path(done.stdout.strip())
+    assert folder.is_dir()
+    spool.clear()
+    assert not folder.exists()
+
+
+def test_a_model_that_is_not_to_be_logged_is_not_kept(spool: Spool) -> None:
+    entry = spool.begin()
+    (entry.folder / "model").mkdir()
+    entry.keep(RESULT, dataclasses.replace(ADDRESS, with_model=False))
+    assert not (entry.folder / "model").exists()
+
+
+def test_on_a_full_disk_the_model_makes_room(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = spool.begin()
+    (entry.folder / "model").mkdir()
+    original = module._write
+
+    def write(path: Path, data: object) -> None:
+        if (entry.folder / "model").exists():
+            raise OSError(28, "No space left on device")
+        original(path, data)
+
+    monkeypatch.setattr(module, "_write", write)
+    address = entry.keep(RESULT, ADDRESS)
+    assert not address.with_model
+    assert "disk was full" in address.lost
+    assert entry.read() == (RESULT, address)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_disk_that_stays_full_is_told(spool: Spool) -> None:
+    entry = spool.begin()
+    (entry.folder / "result.json.partial").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        entry.keep(RESULT, ADDRESS)
+    entry.release()
+    assert list(spool.entries()) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    spool = Spool(tmp_path / "file" / "spool")
+    entry = kept(spool)
+    assert entry.folder.is_relative_to(spool.folder)
+    assert str(tmp_path / "file") in spool.caution
+    assert str(spool.folder) in spool.caution
+    entry.remove()
+    spool.folder.rmdir()
+
+
+def test_names_are_no_paths(spool: Spool) -> None:
+    result = dataclasses.replace(RESULT, variant=dataclasses.replace(VARIANT, model="../../x", team="a/b"))
+    entry = spool.begin()
+    entry.keep(result, dataclasses.replace(ADDRESS, experiment="../../../etc"))
+    assert {path.name for path in spool.folder.iterdir()} == {entry.id, f"{entry.id}.lock"}
+
+
+def test_what_is_half_written_is_never_read(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = kept(spool)
+
+    def fail(*given: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(module, "_sync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        module._write(entry.folder / "result.json", {"half": 1})
+    assert json.loads((entry.folder / "result.json").read_text())["status"] == "ok"
+
+
+def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COMPRESS_SPOOL", str(tmp_path))
+    assert default_folder() == tmp_path
+    monkeypatch.delenv("COMPRESS_SPOOL")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_folder() == tmp_path / "mlflow-compress" / "spool"
+    assert os.environ["XDG_CACHE_HOME"] == str(tmp_path)
