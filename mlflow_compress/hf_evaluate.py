@@ -125,6 +125,12 @@ def metrics_of(
     return metrics
 
 
+def is_code(entry: str) -> bool:
+    """Say whether a metric is a module of evaluate, by path or hub id, whose code runs when it is loaded."""
+    match = _ENTRY.fullmatch(entry.strip().removeprefix(_PREFIX))
+    return entry.strip().startswith(_PREFIX) or (match is not None and _is_path(match["name"]))
+
+
 def from_evaluate(
     path_or_hub_id: str, *, key: str = "", greater_is_better: bool = True, folder: Path | None = None
 ) -> Evaluated:

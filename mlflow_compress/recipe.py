@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ from typing import Any
 from mlflow_compress import registry
 from mlflow_compress.data.datasets import absolute
 from mlflow_compress.errors import RecipeError, UnknownName
-from mlflow_compress.hf_evaluate import metrics_of
+from mlflow_compress.hf_evaluate import is_code, metrics_of
 from mlflow_compress.recognise import recognise
 from mlflow_compress.records import Budget, Scalar, Step, Variant
-from mlflow_compress.sockets import State
+from mlflow_compress.sockets import Family, State
 
 _KEYS = ("family", "source", "options", "data", "metrics", "batch_size", "variants")
 _STEP = re.compile(r"\s*(?P<name>[A-Za-z_]\w*)\s*(?::(?P<options>.*))?", re.DOTALL)
@@ -68,6 +68,8 @@ class Recipe:
 class Settings:
     """What the command line says; None, `auto` or nothing leaves the recipe's choice.
 
+    `trust`: whether code that somebody wrote may run: Python files, pickles, metrics of one's own.
+
     Several batch sizes, or several values of a family's option, ask for a variant of each.
     """
 
@@ -82,6 +84,7 @@ class Settings:
     options: Mapping[str, Sequence[str]] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
     interleave: bool = False
+    trust: bool = False
 
 
 def folders() -> list[Path]:
@@ -128,6 +131,9 @@ def read(name: str, family: str = "") -> Recipe:
     batch_size = data.get("batch_size", 1)
     if type(batch_size) is not int or batch_size < 1:
         raise RecipeError(f"{path}: batch_size must be a whole number from 1, not {batch_size!r}.")
+    for key in ("source", "data"):
+        if ".." in Path(str(data.get(key) or "").partition(":")[0]).parts:
+            raise RecipeError(f"{path}: {key} leaves the recipe's folder: {data[key]}. Give an absolute path instead.")
     return Recipe(
         name=path.stem,
         family=data["family"],
@@ -166,7 +172,7 @@ def plan(recipe: Recipe, chains: Sequence[tuple[str, tuple[Step, ...]]], setting
     """Make one variant for each named chain, setting of the family's options, and batch size.
 
     Raises:
-        UnknownName, RecipeError: an option of the family is not right.
+        UnknownName, RecipeError: an option of the family is not right, or code would run that nobody said to trust.
     """
     several = [dict(zip(settings.options, values, strict=True)) for values in product(*settings.options.values())]
     checked = [registry.check("families", recipe.family, options) for options in several]
@@ -174,6 +180,10 @@ def plan(recipe: Recipe, chains: Sequence[tuple[str, tuple[Step, ...]]], setting
     weights = settings.weights
     if weights not in ("auto", "pretrained", "random"):
         weights = _path(weights)
+    family = registry.find("families", recipe.family)
+    trusting = {"trust": True} if settings.trust and "trust" in {each.name for each in fields(family)} else {}
+    if not settings.trust:
+        _require_no_code(family(), recipe, weights)
     return [
         Variant(
             model=recipe.name,
@@ -184,7 +194,7 @@ def plan(recipe: Recipe, chains: Sequence[tuple[str, tuple[Step, ...]]], setting
             weights=weights,
             data=data,
             chain=chain,
-            options={**recipe.options, **options},
+            options={**recipe.options, **trusting, **options},
             metrics=recipe.metrics,
             devices=settings.devices,
             batch_size=batch_size,
@@ -200,6 +210,14 @@ def plan(recipe: Recipe, chains: Sequence[tuple[str, tuple[Step, ...]]], setting
         for batch_size in settings.batch_sizes or (recipe.batch_size,)
         for name, chain in chains
     ]
+
+
+def _require_no_code(family: Family, recipe: Recipe, weights: str) -> None:
+    """Complain about code that would run without the user having said so."""
+    code = [family.code(recipe.source, weights, recipe.folder)]
+    code += [f"the metric {name} is Python code" for name in recipe.metrics if is_code(name)]
+    if any(code):
+        raise RecipeError(f"{'; '.join(filter(None, code))}. If you trust where it comes from, say so: --trust")
 
 
 def _made(name: str, family: str) -> Recipe:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mlflow_compress import quality, registry, scores
 from mlflow_compress.errors import RecipeError, StoreError
-from mlflow_compress.hf_evaluate import metrics_of
+from mlflow_compress.hf_evaluate import is_code, metrics_of
 from mlflow_compress.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Metric
@@ -93,6 +93,10 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool) -> Resc
     variant = Variant.from_json(json.loads(described))
     folder = Path() if entries else Path(variant.folder)
     gives = registry.find("families", variant.family).gives
+    if code := [] if entries else [name for name in variant.metrics if is_code(name)]:
+        raise RecipeError(
+            f"The run's metric {code[0]} is Python code. If you trust where it comes from, name it: --metric {code[0]}"
+        )
     metrics = metrics_of(entries or variant.metrics, folder, load=True, gives=gives)
     rescored = Rescored(_score(kept.decode(), f"the run {run_id}", metrics, variant.seed), run.metrics)
     if log:

@@ -101,6 +101,7 @@ class Family(ABC):
         gives: what its answers are, as `Metric.takes` names it; empty where the model decides.
         needs: the distributions it imports, for the requirements of a logged model.
         imports: the modules that it imports sooner or later, so that their memory is not taken for the model's.
+        flexible_axes: the axes of the array that `example` gives whose length may be another.
     """
 
     timed: ClassVar[str]
@@ -108,6 +109,7 @@ class Family(ABC):
     gives: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ("torch",)
     imports: ClassVar[tuple[str, ...]] = ("torch",)
+    flexible_axes: ClassVar[tuple[int, ...]] = ()
 
     @abstractmethod
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
@@ -122,6 +124,14 @@ class Family(ABC):
         Raises:
             WeightsError: the weights can't be had, or are not this model's.
         """
+
+    def code(self, source: str, weights: str, folder: Path) -> str:
+        """Say what code of somebody's own `load` would run, which only a user who trusts it may ask for; empty: none.
+
+        Args:
+            source, weights, folder: as `load` takes them.
+        """
+        return ""
 
     @abstractmethod
     def batch(self, model: Model, size: int, seed: int) -> Any:
@@ -231,6 +241,10 @@ class Family(ABC):
         Of a language model, for one, it is how likely a text is to it, and not what it makes of it.
         """
         return self.predict(model, inputs)
+
+    def example(self, model: Model) -> list[Any]:
+        """Give one small input as `predict` takes it, a text or an array, for users of the logged model; or none."""
+        return []
 
     def kinds(self, model: Model) -> tuple[str, ...]:
         """Say what the answers are, as `Metric.takes` names it, where that depends on the model; empty: anything."""

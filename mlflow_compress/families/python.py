@@ -58,6 +58,11 @@ class Python(Family):
 
     function: str = "model"
 
+    def code(self, source: str, weights: str, folder: Path) -> str:
+        """Name the file, unless it is one that came with this package."""
+        path = folder / source
+        return "" if not path.is_file() or _came_with_us(path) else f"{path} is Python code"
+
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Build the module and fill it: by `load_weights`, from its cache, or from a path (see `Family.load`)."""
         import torch
@@ -195,6 +200,13 @@ class Python(Family):
             output = model.module(_placed(stacked, model))
             return list(output.argmax(-1).tolist())
 
+    def example(self, model: Model) -> list[Any]:
+        """Give the first of the file's own samples; without these, of the only tensor that `batch` gives."""
+        if hasattr(model.assets["code"], "samples"):
+            return [next(iter(self.samples(model, "own", Path(), None, 0))).inputs]
+        inputs = self.batch(model, 1, 0)
+        return [inputs[0][0]] if len(inputs) == 1 else []
+
     def save(self, model: Model, folder: Path) -> None:
         """Copy the file; write the form of what an exported module gives, and how a changed one is built."""
         shutil.copyfile(model.assets["path"], folder / _COPY)
@@ -262,6 +274,12 @@ def _batch_axes(few: Sequence[int], more: Sequence[int]) -> dict[int, str]:
     if any(pair != (2, 3) for pair in changed.values()):
         raise ValueError(changed)
     return dict.fromkeys(changed, "batch")
+
+
+def _came_with_us(path: Path) -> bool:
+    package = Path(__file__).parents[1]
+    ours = (folder / "recipes" / path.name for folder in (package, package.parent))
+    return any(each.is_file() and each.read_bytes() == path.read_bytes() for each in ours)
 
 
 def _run_file(path: Path) -> Any:

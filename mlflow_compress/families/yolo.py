@@ -17,6 +17,7 @@ from mlflow_compress.data.labels import distinct, labels_of
 from mlflow_compress.data.media import Picture
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.graphs import Attached, Calls, dtype_of, graph, twin
+from mlflow_compress.pickles import code_in
 from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
 
 _PHOTO = (720, 1280, 3)
@@ -59,6 +60,15 @@ class Yolo(Family):
     image_size: Annotated[int, Ge(32), MultipleOf(32)] | None = None
     confidence: Annotated[float, Ge(0)] = 0.25
     overlap: Annotated[float, Ge(0)] = 0.7
+
+    def code(self, source: str, weights: str, folder: Path) -> str:
+        """Name what a local .pt file would call; ultralytics' own releases are not looked into."""
+        if weights == "random":
+            return ""
+        paths = [folder / source, Path(source)] if weights in ("auto", "pretrained") else [folder / weights]
+        path = next((path for path in paths if path.is_file()), None)
+        called = code_in(path) if path else []
+        return f"{path} is a pickle that calls {', '.join(called[:3])} when it is read" if called else ""
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load and fuse the model (see `Family.load`)."""
@@ -279,6 +289,12 @@ class Yolo(Family):
                 max_time_img=_NO_HURRY,
             )
         )
+
+    def example(self, model: Model) -> list[Any]:
+        """Give a small black picture."""
+        import numpy as np
+
+        return [np.zeros((32, 32, 3), dtype=np.uint8)]
 
     def save(self, model: Model, folder: Path) -> None:
         """Write the architecture, with the sizes of what was made smaller, and the names of the classes."""
