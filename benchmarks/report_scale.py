@@ -60,7 +60,7 @@ def find(quick: bool) -> Finding:
         met=met,
         rows=rows,
         notes=[
-            "wall seconds of whole processes, median of the rounds; the other side is search_runs, raw SQL for the team",
+            "wall seconds of processes, median of the rounds; the other side is search_runs, raw SQL for the team",
             "from a server without the tool's own page, most of the time is the server's own",
         ],
     )

@@ -1,3 +1,33 @@
-"""Measure models before and after compression, all the same way, on an MLflow tracking server."""
+"""Measure models before and after compression, all the same way, on an MLflow tracking server.
 
+In a notebook, on a model that is in memory:
+
+    import mlflow_compress as mc
+
+    mc.benchmark(model, batch, team="alpha")
+    mc.benchmark(mc.compress(model, "int8_dynamic"), batch, team="alpha", method="int8_dynamic")
+    mc.compare("Default")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow_compress.notebook import benchmark, compare, compress
+
+__all__ = ["benchmark", "compare", "compress"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Import what a notebook calls when it is first named: MLflow's plugins import this package with MLflow itself."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from mlflow_compress import notebook
+
+    return getattr(notebook, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -84,6 +84,16 @@ class Database:
                 _into(found[run_id].metrics)[sys.intern(key)] = math.nan if is_nan else value
         return list(found.values())
 
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Give how many variants each experiment has, and when the newest began, in milliseconds, by its id."""
+        statement = (
+            "SELECT r.experiment_id, COUNT(*), MAX(r.start_time) FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid "
+            "AND t.key = 'compress.role' AND t.value = 'variant' WHERE r.lifecycle_stage = 'active' "
+            "GROUP BY r.experiment_id"
+        )
+        with self._engine.connect() as connection:
+            return {str(at): (count, newest or 0) for at, count, newest in _rows(connection, statement, {})}
+
     def close(self) -> None:
         """Let go of the connection."""
         self._engine.dispose()

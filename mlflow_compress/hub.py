@@ -43,7 +43,8 @@ class Origin:
     @property
     def arguments(self) -> dict[str, Any]:
         """What `from_pretrained` of transformers takes beside the location."""
-        return {"local_files_only": self.offline, **({"gguf_file": self.file} if self.file else {})}
+        known = {"local_files_only": self.offline, "trust_remote_code": False}
+        return {**known, "gguf_file": self.file} if self.file else known
 
 
 def find_weights(source: str, weights: str, folder: Path) -> Origin:

@@ -1,7 +1,8 @@
 """Asks tracking stores for the runs of experiments: names may be patterns, stores may be several.
 
-A database that is at hand is read directly; of any other store, MLflow's client is asked, with filters where the server
-understands them. Either way the same runs come back.
+A database that is at hand is read directly, and a server that runs our app (`mlflow server --app-name compress`) reads
+its own for us; of any other store, MLflow's client is asked, with filters where the server understands them. Either way
+the same runs come back.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ _FEW_MODELS = 20  # whose originals are asked for by name
 _FEW_FILTERS = 40  # beyond these, one query for all costs less
 _WRITABLE = re.compile(r"[\w ./:+\-@()\[\],=]+")  # names that MLflow's filters can't misread
 _DEFAULT = "mlflow.db"
+_HTTP = ("http://", "https://")
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,15 @@ def find(
         experiments: names, or patterns (`hw*`); each must fit an experiment of some store.
         selection: which of their runs.
         tracking_uris: the stores. None: MLFLOW_TRACKING_URI, or MLflow's default (`mlflow.db` here).
-        directly: read a database where that is possible; otherwise ask MLflow's client always.
+        directly: read a database, or what a server of ours gives, where that is possible; otherwise ask MLflow's client
+            always.
 
     Raises:
         UnknownExperiment: nothing fits a name.
         StoreError: a store can't be read, or a team, model or method is borne by no run.
     """
-    with contextlib.ExitStack() as stack, _without_collecting():
-        stores = [stack.enter_context(_open(uri, directly and not selection.where)) for uri in tracking_uris or [""]]
+    with contextlib.ExitStack() as stack, without_collecting():
+        stores = [stack.enter_context(opened(uri, directly and not selection.where)) for uri in tracking_uris or [""]]
         ids = [_fitting(store.experiments(), experiments) for store in stores]
         _require(experiments, stores)
         runs: dict[str, Run] = {}
@@ -119,16 +122,49 @@ class _Client:
             found |= {run.run_id: _bare(run) for run in self._store.query(ids, where) if selection.takes(run)}
         return list(found.values())
 
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Give how many variants each experiment has, and when the newest began, as `Database.counts` does."""
+        found: dict[str, tuple[int, int]] = {}
+        ids = {number: number for number in self.experiments().values()}
+        for run in self._store.query(ids, "tags.`compress.role` = 'variant'"):
+            count, newest = found.get(run.experiment, (0, 0))
+            found[run.experiment] = (count + 1, max(newest, run.started_ms))
+        return found
+
+
+class _Server(_Client):
+    """A server that is asked for our own page of runs first, and by MLflow's client where it has none."""
+
+    def runs(self, ids: Mapping[str, str], selection: Selection) -> list[Run]:
+        asked = {
+            "team": selection.teams,
+            "model": selection.models,
+            "method": selection.methods,
+            "device": (selection.device,) if selection.device else (),
+            "since_ms": (str(selection.since_ms),) if selection.since_ms else (),
+        }
+        found = self._store.served(ids, asked)
+        return super().runs(ids, selection) if found is None else found
+
 
 @contextlib.contextmanager
-def _open(uri: str, directly: bool) -> Iterator[Database | _Client]:
-    """Open a store, directly where that is possible."""
+def opened(uri: str, directly: bool = True) -> Iterator[Database | _Client]:
+    """Open a store, directly where that is possible.
+
+    Args:
+        uri: its address; empty: MLFLOW_TRACKING_URI, or MLflow's default (`mlflow.db` here).
+        directly: see `find`.
+
+    Raises:
+        StoreError: it can't be read.
+    """
     address = uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     if not address and Path(_DEFAULT).is_file():
         address = f"sqlite:///{_DEFAULT}"
     database = open_database(address) if directly else None
     if database is None:
-        yield _Client(open_store(uri or None, create=False))
+        store = open_store(uri or None, create=False)
+        yield _Server(store) if directly and address.startswith(_HTTP) else _Client(store)
         return
     with contextlib.closing(database):
         try:
@@ -220,7 +256,7 @@ def _bare(run: Run) -> Run:
 
 
 @contextlib.contextmanager
-def _without_collecting() -> Iterator[None]:
+def without_collecting() -> Iterator[None]:
     """Hold Python's garbage collector: thousands of runs are millions of objects that all stay."""
     collecting = gc.isenabled()
     gc.disable()

@@ -268,8 +268,9 @@ def import_tables(
 
 
 def _experiments(given: tuple[str, ...]) -> tuple[str, ...]:
-    # MLflow's own variable; click would split a name with spaces in it.
-    named = given or tuple(filter(None, [os.environ.get("MLFLOW_EXPERIMENT_NAME")]))
+    # Not click's envvar=, which would split a name with spaces in it.
+    named = given or (os.environ.get("MLFLOW_EXPERIMENT_NAME") or os.environ.get("COMPRESS_EXPERIMENT") or "",)
+    named = tuple(filter(None, named))
     if not named:
         raise click.UsageError("Which experiment? Give --experiment NAME, or set MLFLOW_EXPERIMENT_NAME.")
     return named
@@ -277,7 +278,7 @@ def _experiments(given: tuple[str, ...]) -> tuple[str, ...]:
 
 def _compare(selecting: dict[str, Any], language: str, every_run: bool) -> Comparison:
     from mlflow_compress import ranking
-    from mlflow_compress.compare import compare
+    from mlflow_compress.comparing import compare
     from mlflow_compress.query import find
     from mlflow_compress.records import Selection
 

@@ -129,7 +129,9 @@ class Family(ABC):
         """Say what code of somebody's own `load` would run, which only a user who trusts it may ask for; empty: none.
 
         Args:
-            source, weights, folder: as `load` takes them.
+            source: as `load` takes it.
+            weights: as `load` takes it.
+            folder: as `load` takes it.
         """
         return ""
 

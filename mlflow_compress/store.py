@@ -27,6 +27,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
 
+    from mlflow_compress.example import Example
     from mlflow_compress.handmade import ByHand
 
 _TAG_LIMIT = 5000
@@ -47,6 +49,7 @@ _METRICS_PER_CALL, _PARAMS_PER_CALL, _TAGS_PER_CALL = 1000, 100, 100
 _TABLE = "predictions.json"
 _PAGE = 50_000  # MLflow's most: every further page asks the database anew
 _EXPERIMENTS_PER_PAGE = 1000
+_SERVED, _EXPERIMENTS_PER_ADDRESS = "/compress/runs.json", 100
 _NEWEST = ["start_time DESC"]
 _HTTP = ("http://", "https://")
 _HTTP_TIMEOUT_SECONDS = 5
@@ -95,6 +98,44 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
             reason = _first_line(error, uri)
             raise StoreError(f"The tracking store {without_secrets(uri)} can't be opened: {reason}") from error
     return Store(client, uri)
+
+
+class _Unproved:
+    """MLflow's flavor of Python functions, without its proof of the input example, which would load the model here."""
+
+    @staticmethod
+    def save_model(*, validate_serving_input: bool = False, flavor_name: str = "", **content: Any) -> None:
+        """Save a model folder as MLflow does."""
+        import mlflow
+
+        mlflow.pyfunc.save_model(**content)
+
+
+def chosen_uri() -> str:
+    """Give the address of the store that MLflow uses in this process: as `mlflow.set_tracking_uri` was told, or so."""
+    import mlflow
+
+    return str(mlflow.get_tracking_uri())
+
+
+@contextlib.contextmanager
+def fluent_run(name: str) -> Iterator[tuple[Store, str]]:
+    """Give the run that is active in this process and its store; where none is, one that is ended with the block.
+
+    Raises:
+        StoreError: the store can't be reached.
+    """
+    store = open_store()
+    import mlflow
+
+    active = mlflow.active_run()
+    if active is not None:
+        yield store, str(active.info.run_id)
+        return
+    with _told(store.uri):
+        started = mlflow.start_run(run_name=name)
+    with started as run:
+        yield store, str(run.info.run_id)
 
 
 class Store:
@@ -213,6 +254,8 @@ class Store:
         asked: Mapping[str, str],
         note: str,
         files: Mapping[str, bytes],
+        *,
+        with_metrics: bool = True,
     ) -> None:
         """Write a result into a run: params, metrics, tags, and the files as artifacts. Doing so twice changes nothing.
 
@@ -222,6 +265,7 @@ class Store:
             asked: parameters as the user gave them. Those that the run has already are left as they are.
             note: Markdown for the run's description.
             files: content by artifact path (`latency.png`).
+            with_metrics: whether to write the metrics too, or leave that to MLflow's evaluation, which does so itself.
 
         Raises:
             StoreError: the server refused, or is gone.
@@ -233,7 +277,8 @@ class Store:
             params = [Param(key, value[:_TAG_LIMIT]) for key, value in asked.items() if key not in known]
             tags = [RunTag(key, value) for key, value in _cut({**tags_of(result), "mlflow.note.content": note}).items()]
             now = int(result.ended_s * 1000)
-            metrics = [Metric(key, value, now, 0) for key, value in finite(result.measurements).items()]
+            numbers = finite(result.measurements) if with_metrics else {}
+            metrics = [Metric(key, value, now, 0) for key, value in numbers.items()]
             for part in _parts(metrics, _METRICS_PER_CALL):
                 self._client.log_batch(run_id, metrics=part)
             for part in _parts(params, _PARAMS_PER_CALL):
@@ -271,32 +316,41 @@ class Store:
                 shown = json.dumps([{"path": _TABLE, "type": "table"}])
                 self._client.set_tag(run_id, "mlflow.loggedArtifacts", shown)  # so that the UI opens it as a table
 
-    def log_model(self, run_id: str, folder: Path, requirements: Sequence[str]) -> None:
+    def log_model(self, run_id: str, folder: Path, requirements: Sequence[str], example: Example | None = None) -> str:
         """Log a saved model folder as an MLflow model that `mlflow.pyfunc.load_model` loads, unless the run has it.
 
         Args:
             run_id: the run it belongs to.
             folder: the model folder that was measured.
             requirements: pip requirements; never inferred, as that takes minutes.
+            example: its input example, which the signature is made of.
+
+        Returns:
+            The logged model's id.
         """
         with _quiet(), _told(self.uri):
             import mlflow
+            from mlflow.models import Model
 
             run = self._client.get_run(run_id)
             content = {
                 "loader_module": "mlflow_compress.pyfunc",
                 "data_path": str(folder),
                 "pip_requirements": list(requirements),
+                **(_shown(example) if example else {}),
             }
-            if self._finish_model(run, content):
-                return
+            if found := self._finish_model(run, content):
+                return found
             with mlflow.start_run(run_id=run_id):
-                mlflow.pyfunc.log_model(name="model", **content)
+                logged = Model.log(
+                    None, _Unproved, name="model", validate_serving_input=False, flavor_name="pyfunc", **content
+                )
             if run.info.status == "RUNNING":
                 self._client.update_run(run_id, status="RUNNING")
+            return str(logged.model_id)
 
-    def _finish_model(self, run: Any, content: Mapping[str, Any]) -> bool:
-        """Complete the model that an earlier try began to log; False when there is none to complete."""
+    def _finish_model(self, run: Any, content: Mapping[str, Any]) -> str:
+        """Complete the model that an earlier try began to log, and give its id; empty when there is none."""
         import tempfile
 
         import mlflow
@@ -308,7 +362,7 @@ class Store:
         if not linked:  # it was made, and nothing more
             for each in models:
                 self._client.delete_logged_model(each.model_id)
-            return False
+            return ""
         model = self._client.get_logged_model(linked[0])
         for each in models:
             if each.model_id != model.model_id:
@@ -322,7 +376,42 @@ class Store:
                 mlflow.pyfunc.save_model(str(path), mlflow_model=about, **content)
                 self._client.log_model_artifacts(model.model_id, str(path))
                 self._client.finalize_logged_model(model.model_id, "READY")
-        return True
+        return str(model.model_id)
+
+    def register(self, model_id: str, name: str, result: Result) -> None:
+        """Make a logged model a version of a registered one, which is made where there is none; once."""
+        from mlflow.exceptions import MlflowException
+
+        variant, source = result.variant, f"models:/{model_id}"
+        with _quiet(), _told(self.uri):
+            try:
+                self._client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            quoted = name.replace("'", "\\'")
+            known = self._client.search_model_versions(f"name = '{quoted}'")
+            if not any(source in (each.source, f"models:/{each.model_id}") for each in known):
+                tags = {"team": variant.team, "model": variant.model, "method": variant.method}
+                self._client.create_model_version(name, source, run_id=None, tags=_cut(tags), model_id=model_id)
+
+    def link(self, run_id: str, model_id: str, result: Result) -> None:
+        """Show the numbers of a result with a logged model too. Doing so twice changes nothing."""
+        from mlflow.entities import Metric
+
+        now = int(result.ended_s * 1000)
+        with _told(self.uri):
+            metrics = [
+                Metric(name, value, now, 0, model_id=model_id, run_id=run_id)
+                for name, value in finite(result.measurements).items()
+            ]
+            for part in _parts(metrics, _METRICS_PER_CALL):
+                self._client.log_batch(run_id, metrics=part)
+
+    def model_name(self, model_id: str) -> str:
+        """Give the name that a logged model was given."""
+        with _told(self.uri):
+            return str(self._client.get_logged_model(model_id).name)
 
     def experiments(self) -> dict[str, str]:
         """Give the ids of all experiments that are not deleted, by name."""
@@ -376,6 +465,52 @@ class Store:
         found = verify_rest_response(answer, path).json()
         return [self._run_of_json(each["info"], each["data"]) for each in found.get("runs", [])], found.get(
             "next_page_token", ""
+        )
+
+    def served(self, experiments: Mapping[str, str], asked: Mapping[str, Sequence[str]]) -> list[Run] | None:
+        """Read variants from the page that a server has for it which runs our app; MLflow's search takes far longer.
+
+        Args:
+            experiments: names by ids.
+            asked: what the page takes: `team`, `model`, `method`, `device`, `since_ms`.
+
+        Returns:
+            The runs, newest first, without what no comparison needs. None: the server has no such page.
+        """
+        from mlflow.utils.credentials import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request
+
+        runs: list[Run] = []
+        for ids in _parts(list(experiments), _EXPERIMENTS_PER_ADDRESS):
+            try:
+                credentials = get_default_host_creds(self.uri)  # type: ignore[no-untyped-call]
+                answer = http_request(  # type: ignore[no-untyped-call]
+                    credentials,
+                    _SERVED,
+                    "GET",
+                    max_retries=0,
+                    raise_on_status=False,
+                    params={**asked, "experiment_id": ids},
+                )
+                found = answer.json() if answer.status_code == 200 else {}
+                if found.get("compress_runs") != 1:
+                    return None
+                runs += [self._run_as_served(each, experiments) for each in found["runs"]]
+            except Exception:  # whatever it is, MLflow's own search meets it too, and says what
+                return None
+        return runs
+
+    def _run_as_served(self, each: Mapping[str, Any], experiments: Mapping[str, str]) -> Run:
+        return Run(
+            run_id=each["run_id"],
+            experiment=experiments[each["experiment_id"]],
+            name=each["name"],
+            lifecycle=each["lifecycle"],
+            started_ms=each["started_ms"],
+            tags=each["tags"],
+            params=each["params"],
+            metrics={name: float(value) for name, value in each["metrics"].items()},
+            link=self._link(each["experiment_id"], each["run_id"]),
         )
 
     def log_comparison(self, experiment_id: str, files: Mapping[str, bytes], summary: str) -> str:
@@ -524,6 +659,31 @@ class Store:
             metrics=dict(run.data.metrics),
             link=self._link(run.info.experiment_id, run.info.run_id),
         )
+
+
+def _shown(example: Example) -> dict[str, Any]:
+    """Give what MLflow logs of an input example: itself, and a signature."""
+    import numpy as np
+    import pandas as pd
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types import Schema, TensorSpec
+
+    given: Any = pd.DataFrame({"text": example.inputs})
+    if example.dtype:
+        given = np.array(example.inputs, dtype=example.dtype)
+    answers: Any = example.outputs
+    if answers and isinstance(answers[0], (int, float)):
+        answers = np.array(answers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of whole numbers, which can't be missing
+        signature = infer_signature(given, answers)
+    inputs, outputs = signature.inputs, signature.outputs
+    if example.dtype:
+        inputs = Schema([TensorSpec(np.dtype(example.dtype), (-1, *example.shape))])
+    if outputs is not None and "Any" in str(outputs):  # of a picture in which there was nothing
+        outputs = None
+    signature = ModelSignature(inputs, outputs)
+    return {"signature": signature, "input_example": given}
 
 
 def tags_of(result: Result) -> dict[str, str]:

@@ -18,9 +18,9 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 FLOORS = [
     floor.split()
     for floor in (
-        "errors records liveness machine",
+        "errors records liveness machine pickles",
         "sockets percentiles tensors quantities markdown_tables units compression.layers data.media data.tables",
-        "registry charts hub windows graphs stacks decoding headings data.layouts"
+        "registry charts example hub windows graphs stacks decoding headings data.layouts"
         " compression.exporting compression.detectors compression.imitation"
         " compression.packing compression.calibration compression.pruning",
         "compression.compact compression.bnb compression.onnx_graphs compression.openvino_graphs"
@@ -28,22 +28,24 @@ FLOORS = [
         "data.datasets handmade",
         "data.labels data.detections",
         "families.* methods.* metrics.* meters.* renderers.* hf_evaluate",
-        "recipe artifact checks store compare readme ranking database note plot progress manners likeness scores",
+        "recipe artifact checks store comparing readme ranking database note plot progress manners likeness scores",
         "quality query gate",
-        "worker pyfunc doctor catalogue rescore pairing",
+        "worker pyfunc doctor catalogue rescore pairing live",
         "wall",  # starts the worker, and shares its files' names
         "alternate spool",
         "isolate resume",
         "log",
         "sync",
-        "bench report",
+        "notebook",
+        "bench report plugin.*",
         "__main__",
     )
 ]
 
 # The module through which a heavy dependency comes in.
 DOORS = {
-    "mlflow": {"store", "families.mlflow_model"},  # its models are loaded where they are measured
+    # its models are loaded where they are measured, and it asks plugins from within
+    "mlflow": {"store", "families.mlflow_model", "plugin.experiment", "plugin.evaluator", "plugin.app"},
     "click": {"bench", "report", "manners"},
     "sqlalchemy": {"database"},
     "yaml": {"recipe", "data.detections"},  # ultralytics' own reader runs code that a data.yaml may hold

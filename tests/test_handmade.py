@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_compress import markdown_tables
-from mlflow_compress.compare import compare
+from mlflow_compress.comparing import compare
 from mlflow_compress.handmade import BEGIN, END, Import, Reading, listing, read
 from mlflow_compress.records import Run
 from mlflow_compress.store import Store

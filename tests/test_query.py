@@ -2,22 +2,24 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
-from faults.servers import TrackingServer
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
+from benchmarks.servers import TrackingServer
 from mlflow_compress.database import SCHEMAS, open_database
 from mlflow_compress.errors import StoreError
 from mlflow_compress.query import find
 from mlflow_compress.records import Run, Selection
-from mlflow_compress.store import open_store
+from mlflow_compress.store import Store, open_store
 
 HOSTILE = 'it\'s "quoted" | `x` %_ \\ ; -- 🙂 Ёж'
 EVERYTHING = Selection()
@@ -118,22 +120,55 @@ def test_the_database_and_the_client_give_the_same_runs(filled: str, selection: 
 
 @pytest.fixture(scope="module")
 def served(filled: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve the filled store."""
-    server = TrackingServer(tmp_path_factory.mktemp("served"), filled)
+    """Serve the filled store, with our app."""
+    server = TrackingServer(tmp_path_factory.mktemp("served"), filled, options=("--app-name", "compress"))
     server.start()
     yield server.uri
     server.kill()
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
-def test_a_server_gives_the_same_runs(filled: str, served: str, selection: Selection) -> None:
-    asked = find(["query *"], selection, [served])
+@pytest.mark.parametrize("by", ["our page", "MLflow's search"])
+def test_a_server_gives_the_same_runs(
+    filled: str, served: str, selection: Selection, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unused = "query" if by == "our page" else "served"
+    monkeypatch.setattr(Store, unused, lambda *given: pytest.fail(f"{unused}: {given}"))
+    asked = find(["query *"], selection, [served], directly=by == "our page")
     directly = find(["query *"], selection, [filled])
     ids = open_store(served).experiments()
     for run in (*asked.runs, *asked.originals):
         assert run.link == f"{served}/#/experiments/{ids[run.experiment]}/runs/{run.run_id}"
     assert plain([replace(run, link="") for run in asked.runs]) == plain(directly.runs)
     assert plain([replace(run, link="") for run in asked.originals]) == plain(directly.originals)
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [
+        (404, b"{}"),
+        (200, b"<!doctype html>"),
+        (200, b'{"runs": []}'),
+        (200, b'{"compress_runs": 1}'),
+        (401, b""),
+        (200, b"[]"),
+    ],
+)
+def test_a_server_without_our_page(status: int, content: bytes) -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"http://127.0.0.1:{server.server_port}"
+        assert Store(MlflowClient(uri), uri).served({"1": "hw1"}, {}) is None
+        server.shutdown()
 
 
 def test_a_server_that_refuses(served: str) -> None:

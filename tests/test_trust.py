@@ -87,10 +87,10 @@ def test_what_cannot_be_looked_into_is_code(tmp_path: Path) -> None:
 def test_a_pickle_with_code_is_refused_unless_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     saved(tmp_path / "evil.pt", {"model": Call(os.system, "touch ran")})
-    for given in ({"name": "evil.pt"}, {"name": "yolo11n", "weights": "evil.pt"}):
+    for name, weights in (("evil.pt", "auto"), ("yolo11n", "evil.pt")):
         with pytest.raises(RecipeError, match=r"a pickle that calls posix system .* say so: --trust"):
-            planned(**given)
-        assert planned(**given, trust=True)
+            planned(name, weights=weights)
+        assert planned(name, trust=True, weights=weights)
     assert not (tmp_path / "ran").exists()
 
 

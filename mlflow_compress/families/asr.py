@@ -50,6 +50,7 @@ class Asr(Family):
     )
     metrics: ClassVar[tuple[str, ...]] = ("wer", "cer", "wer_normalized", "cer_normalized")
     gives: ClassVar[tuple[str, ...]] = ("texts",)
+    flexible_axes: ClassVar[tuple[int, ...]] = (0,)
     needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
 
@@ -235,6 +236,12 @@ class Asr(Family):
         extracted = model.assets["features"](list(sounds), sampling_rate=RATE_HZ, return_tensors="pt")
         return extracted.input_features.to(model.device, model.module.dtype)
 
+    def example(self, model: Model) -> list[Any]:
+        """Give a tenth of a second of silence."""
+        import numpy as np
+
+        return [np.zeros(RATE_HZ // 10, dtype=np.float32)]
+
     def save(self, model: Model, folder: Path) -> None:
         """Write config, generation config, feature extractor and tokenizer."""
         save_transformer(model, folder, "features", "tokenizer")
@@ -334,7 +341,7 @@ def _feature_extractor(config: Any, origin: Origin) -> Any:
     if origin.kind == "random":
         return WhisperFeatureExtractor(feature_size=config.num_mel_bins)
     try:
-        return AutoFeatureExtractor.from_pretrained(origin.location, local_files_only=origin.offline)
+        return AutoFeatureExtractor.from_pretrained(origin.location, **origin.arguments)
     except Exception as error:  # hub, file and config errors share no root
         message = " ".join(str(error).split())[:400]
         raise WeightsError(f"The feature extractor in {origin.location} can't be loaded: {message}") from error

@@ -245,6 +245,10 @@ class CausalLm(Family):
                 found.append(tokenizer.decode(known, skip_special_tokens=True))
         return found
 
+    def example(self, model: Model) -> list[Any]:
+        """Give the beginning of a text."""
+        return ["Once upon a time"]
+
     def save(self, model: Model, folder: Path) -> None:
         """Write config and tokenizer."""
         save_transformer(model, folder, "tokenizer")

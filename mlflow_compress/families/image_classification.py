@@ -55,6 +55,7 @@ class ImageClassification(Family):
     )
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "top5_accuracy", "precision", "recall", "f1")
     gives: ClassVar[tuple[str, ...]] = ("labels",)
+    flexible_axes: ClassVar[tuple[int, ...]] = (0, 1)
     needs: ClassVar[tuple[str, ...]] = ("torch", "torchvision", "transformers", "accelerate", "safetensors")
     imports: ClassVar[tuple[str, ...]] = (
         "torch",
@@ -181,6 +182,12 @@ class ImageClassification(Family):
             pixels = model.assets["processor"](images=photo, return_tensors="pt")["pixel_values"][0]
         return pixels.to(model.device, dtype_of(model.module))
 
+    def example(self, model: Model) -> list[Any]:
+        """Give a small black picture."""
+        import numpy as np
+
+        return [np.zeros((32, 32, 3), dtype=np.uint8)]
+
     def save(self, model: Model, folder: Path) -> None:
         """Write config and image processor; of another library's model, what it is, and what was made smaller."""
         if zoos.ZOO not in model.assets:
@@ -246,7 +253,7 @@ def _image_processor(config: Any, origin: Origin) -> Any:
         height, width = (side, side) if isinstance(side, int) else side
         return ViTImageProcessor(size={"height": height, "width": width})
     try:
-        return AutoImageProcessor.from_pretrained(origin.location, local_files_only=origin.offline)
+        return AutoImageProcessor.from_pretrained(origin.location, **origin.arguments)
     except Exception as error:  # hub, file and config errors share no root
         message = " ".join(str(error).split())[:400]
         raise WeightsError(f"The image processor in {origin.location} can't be loaded: {message}") from error

@@ -265,6 +265,10 @@ class Seq2Seq(Family):
         )
         return {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
 
+    def example(self, model: Model) -> list[Any]:
+        """Give a text."""
+        return ["The weather is fine today."]
+
     def save(self, model: Model, folder: Path) -> None:
         """Write config, generation config and tokenizer."""
         save_transformer(model, folder, "tokenizer")

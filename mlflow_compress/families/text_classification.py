@@ -143,6 +143,10 @@ class TextClassification(Family):
             return_token_type_ids=False,
         )
 
+    def example(self, model: Model) -> list[Any]:
+        """Give a text."""
+        return ["A film that stays with you."]
+
     def save(self, model: Model, folder: Path) -> None:
         """Write config and tokenizer."""
         save_transformer(model, folder, "tokenizer")

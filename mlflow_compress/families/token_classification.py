@@ -152,6 +152,10 @@ class TokenClassification(Family):
                     found[number] += [_OUTSIDE if first is None else names[row[first]] for first in firsts]
         return found
 
+    def example(self, model: Model) -> list[Any]:
+        """Give a sentence, which is parted by white space."""
+        return ["Ada Lovelace was born in London ."]
+
     def save(self, model: Model, folder: Path) -> None:
         """Write config and tokenizer."""
         save_transformer(model, folder, "tokenizer")

@@ -54,6 +54,7 @@ class Yolo(Family):
         "detector, non-maximum suppression and masks (postprocess) are timed apart"
     )
     metrics: ClassVar[tuple[str, ...]] = ("map50", "map50_95", "box_precision", "box_recall")
+    flexible_axes: ClassVar[tuple[int, ...]] = (0, 1)
     needs: ClassVar[tuple[str, ...]] = ("torch", "torchvision", "ultralytics")
     imports: ClassVar[tuple[str, ...]] = ("torch", "ultralytics.nn.tasks", "ultralytics.utils.nms")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mlflow_compress.compare import compare
+from mlflow_compress.comparing import compare
 from mlflow_compress.quantities import COLUMNS, cells
 from mlflow_compress.records import Comparison, Row, Run
 

@@ -70,6 +70,7 @@ _CAUTIONS = {
     },
     "few_samples": {"en": "few calls were timed", "ru": "измерено мало вызовов"},
     "interference": {"en": "other programs took the cores away", "ru": "другие программы отнимали ядра"},
+    "notebook": {"en": "measured in a notebook", "ru": "измерено в блокноте"},
     "not_settled": {"en": "the latency did not settle while warming up", "ru": "время не установилось при разогреве"},
     "oversubscribed": {"en": "more threads than cores", "ru": "потоков больше, чем ядер"},
     "page_faults": {"en": "much time went into allocating memory", "ru": "много времени ушло на выделение памяти"},

@@ -1,0 +1,336 @@
+"""What a notebook calls: `benchmark` and `compress` on a model in memory, `compare` on what was logged.
+
+`import mlflow_compress as mc` gives all three.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlflow_compress.errors import RecipeError, UnknownName, Unsupported
+from mlflow_compress.records import Budget, Caution, Outcome, Result, Selection, Variant, finite
+from mlflow_compress.sockets import Family, Mark, Model
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+_TIMED = "one call of the model in the process of a notebook, on the batch that was given"
+_CAUTION = Caution(
+    "notebook",
+    "measured in a notebook, whose process holds other things too: its memory is not the model's alone",
+    "Measure with compress-bench run, which gives each model a process of its own, before you trust the memory.",
+)
+_FAMILY = "in_memory"
+
+
+def benchmark(
+    model: Callable[..., Any],
+    batch: Any,
+    *,
+    team: str | None = None,
+    method: str = "original",
+    name: str | None = None,
+    seconds: float = 3.0,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    log: bool = True,
+) -> Result:
+    """Measure a model that is in memory, in this process: size, latency, and the peak memory of the process.
+
+    The same meters measure as in `compress-bench run`, but the process is yours: what else it holds and does is in the
+    numbers, and a caution says so. Quality, energy and the size on disk are not measured.
+
+    Args:
+        model: a torch module, or anything that can be called.
+        batch: the input of one call: a tuple or list gives its arguments, a mapping its keyword arguments, anything
+            else its only argument. The length of its first tensor is the batch size.
+        team: whose row it is; None takes COMPRESS_TEAM, or `none`.
+        method: how the model was compressed, for the name of the row. It is compared with `original`.
+        name: the model's name in tables; None takes the name of its class.
+        seconds: seconds of timed calls, at least; 20 times as many at most.
+        device: where the model runs; `auto`: where its parameters are, else the CPU. Nothing is moved.
+        log: whether to log to MLflow: to the active run, or to a new one.
+
+    Returns:
+        The result, with all samples.
+
+    Raises:
+        RecipeError: the module is not on the device that was named.
+        StoreError: MLflow does not take it.
+        Exception: whatever the model raises.
+    """
+    from mlflow_compress import checks, machine
+    from mlflow_compress.meters import environment, size
+
+    place = _device(model, device)
+    variant = Variant(
+        model=name or _name(model),
+        method=method,
+        team=team or os.environ.get("COMPRESS_TEAM") or "none",
+        family=_FAMILY,
+        source="notebook",
+        weights="local",
+        devices=(place,),
+        batch_size=_batch_size(batch),
+        budget=Budget(min_seconds=seconds, max_seconds=max(20 * seconds, 1.0), energy_seconds=0),
+    )
+    started = time.time()
+    with machine.alone(lambda text: warnings.warn(text, stacklevel=4)), _evaluating(model):
+        cautions = [_CAUTION, *checks.busy(environment.busy_share())]
+        numbers, samples, seen, about = _timed(_call(model, batch), variant, place)
+    group = "gpu" if place == "cuda" else "cpu"
+    if hasattr(model, "parameters"):
+        numbers |= size.in_memory(model)
+    result = Result(
+        variant,
+        "ok",
+        measurements=finite(numbers),
+        samples=samples,
+        cautions=(*cautions, *seen),
+        environment={**environment.machine(), **about},
+        outcomes={group: Outcome("ok")},
+        facts={"weights": "local", "timed": _TIMED, "family": _FAMILY},
+        started_s=started,
+        ended_s=time.time(),
+    )
+    if log:
+        _log(result)
+    return result
+
+
+def compare(
+    experiment: str | Sequence[str],
+    *,
+    team: str | Sequence[str] = (),
+    model: str | Sequence[str] = (),
+    method: str | Sequence[str] = (),
+    device: Literal["", "cpu", "gpu"] = "",
+    tracking_uri: str | None = None,
+    every_run: bool = False,
+) -> pd.DataFrame:
+    """Give the comparison of experiments as a data frame, one line for each row of `compress-report`'s table.
+
+    Args:
+        experiment: its name, or a pattern (`hw*`), or several.
+        team: only that of these teams; none: of all.
+        model: only these models; none: all.
+        method: only these methods; none: all.
+        device: only what was measured on it; empty: all.
+        tracking_uri: the tracking store; None takes MLflow's own choice in this process.
+        every_run: a line for every run, not only for the newest of each variant.
+
+    Returns:
+        Columns `team`, `model`, `method`, `hardware`, then all metrics by name, then `ratio/<metric>`: the value
+        divided by the original's. What nobody measured is NaN.
+
+    Raises:
+        StoreError: there is no such experiment, or the store can't be read.
+    """
+    import pandas as pd
+
+    from mlflow_compress import comparing, query
+    from mlflow_compress.quantities import ordered
+    from mlflow_compress.store import chosen_uri
+
+    selection = Selection(_several(team), _several(model), _several(method), device)
+    found = query.find(_several(experiment), selection, [tracking_uri or chosen_uri()])
+    rows = comparing.compare(found.runs, originals=found.originals, devices=_several(device), every_run=every_run).rows
+    metrics = ordered({name for row in rows for name in row.values})
+    ratios = [name for name in metrics if any(name in row.ratios for row in rows)]
+    lines = [
+        {
+            "team": row.team,
+            "model": row.model,
+            "method": row.method,
+            "hardware": row.hardware,
+            **{name: row.values.get(name, float("nan")) for name in metrics},
+            **{f"ratio/{name}": row.ratios.get(name, float("nan")) for name in ratios},
+        }
+        for row in rows
+    ]
+    columns = ["team", "model", "method", "hardware", *metrics, *(f"ratio/{name}" for name in ratios)]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
+    """Compress a torch module that is in memory.
+
+    Args:
+        model: the module, in float32. It is put into eval mode.
+        method: a chain as on the command line: `prune_magnitude:amount=0.5+int8_dynamic`.
+        copy: whether to leave the given module as it is, which takes memory for both.
+
+    Returns:
+        The compressed module. What its reader must know is a warning.
+
+    Raises:
+        Unsupported: a method needs data, another runtime or a library, or does not apply. `compress-bench run` serves
+            the first two.
+        UnknownName, RecipeError: there is no such method or option.
+    """
+    from copy import deepcopy
+
+    from mlflow_compress import artifact, recipe
+
+    methods = artifact.methods_of(recipe.parse_chain(method))
+    for each in methods:
+        if each.changes == "runtime":
+            raise Unsupported(_elsewhere(method, "makes no torch module, but a model of another runtime"))
+    held = Model((deepcopy(model) if copy else model).eval(), weights="local", device=_device(model, "auto"))
+    family = _InMemory(method)
+    for each in methods:
+        held = each.compress(held, family)
+    for caution in held.cautions:
+        warnings.warn(f"{caution.message}. {caution.advice}", stacklevel=2)
+    module: nn.Module = held.module
+    return module
+
+
+def _elsewhere(method: str, why: str) -> str:
+    return f"{method} {why}: write a recipe for the model and use compress-bench run --method {method}"
+
+
+class _InMemory(Family):
+    """The family of a module that nobody has told anything about: methods that ask for more don't apply."""
+
+    timed = _TIMED
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+
+    def _lacks(self) -> Unsupported:
+        return Unsupported(_elsewhere(self._method, "needs inputs or knowledge of the model's family"))
+
+    def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
+        raise self._lacks()
+
+    def batch(self, model: Model, size: int, seed: int) -> Any:
+        raise self._lacks()
+
+    def run(self, model: Model, batch: Any, mark: Mark) -> Any:
+        raise self._lacks()
+
+    def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
+        raise self._lacks()
+
+    def student(self, model: Model, keep: float) -> Model:
+        raise self._lacks()
+
+    def predict(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
+        raise self._lacks()
+
+    def save(self, model: Model, folder: Path) -> None:
+        raise self._lacks()
+
+    def restore(self, folder: Path) -> Model:
+        raise self._lacks()
+
+
+def _timed(
+    call: Callable[[], Any], variant: Variant, device: str
+) -> tuple[dict[str, float], dict[str, list[float]], list[Caution], dict[str, str]]:
+    """Time the call and follow the process's memory, as the worker does."""
+    import torch
+
+    from mlflow_compress import checks
+    from mlflow_compress.meters import environment, gpu, latency, memory, usage
+
+    group = "gpu" if device == "cuda" else "cpu"
+    threads = torch.get_num_threads()
+    about = {"threads": str(threads), "load_before": environment.load_average()}
+    if device == "cuda":
+        gpu.reset()
+        about |= environment.gpu(gpu.driver_version())
+    meter = memory.MemoryMeter()
+    meter.end_phase("before")
+    readings = []
+
+    def warmed() -> None:
+        meter.end_phase("warmup")
+        readings.append(usage.now())
+
+    with torch.inference_mode():
+        timing = latency.measure(latency.unmarked(call), device, variant.budget, lambda *_: None, warmed)
+    used = dataclasses.replace(usage.now() - readings[0], wall_s=sum(timing.wall_ms) / 1000)
+    meter.end_phase("run")
+    numbers = latency.numbers(timing, group, variant.batch_size)
+    numbers |= usage.numbers(used, len(timing.wall_ms), threads, group)
+    held = meter.numbers(group)
+    del held[f"{group}/ram_model_mib"]  # the model was there before
+    numbers |= held
+    if device == "cuda":
+        numbers |= gpu.numbers(group)
+    seen = [*checks.timing(timing, group), *checks.usage(used, len(timing.wall_ms), threads, group)]
+    return numbers, latency.samples(timing, group), seen, about
+
+
+@contextlib.contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Have a module in eval mode, and leave each part of it as it was."""
+    modules = list(model.modules()) if hasattr(model, "modules") and hasattr(model, "training") else []
+    training = [each for each in modules if each.training]
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        for each in training:
+            each.training = True
+
+
+def _call(model: Callable[..., Any], batch: Any) -> Callable[[], Any]:
+    if isinstance(batch, Mapping):
+        return lambda: model(**batch)
+    if isinstance(batch, (tuple, list)):
+        return lambda: model(*batch)
+    return lambda: model(batch)
+
+
+def _batch_size(batch: Any) -> int:
+    """Give the length of the first tensor or array of a batch; 1 where there is none."""
+    parts = (
+        list(batch.values()) if isinstance(batch, Mapping) else batch if isinstance(batch, (tuple, list)) else [batch]
+    )
+    shapes = [tuple(each.shape) for each in parts if hasattr(each, "shape")]
+    return max(1, int(shapes[0][0])) if shapes and shapes[0] else 1
+
+
+def _name(model: Any) -> str:
+    return getattr(model, "__name__", "") or type(model).__name__
+
+
+def _device(model: Any, asked: str) -> str:
+    """Say where a model runs: `cpu` or `cuda`.
+
+    Raises:
+        RecipeError: another place was named than the one where it is.
+    """
+    if asked not in ("auto", "cpu", "cuda"):
+        raise RecipeError(str(UnknownName("device", asked, ("auto", "cpu", "cuda"))))
+    parameters = getattr(model, "parameters", None)
+    first = next(iter(parameters()), None) if callable(parameters) else None
+    if first is None:
+        return "cpu" if asked == "auto" else asked
+    place = str(first.device.type)
+    if asked not in ("auto", place):
+        raise RecipeError(f"The module is on {place}, not on {asked}. Move it there first: model.to({asked!r}).")
+    return place
+
+
+def _several(names: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(filter(None, (names,))) if isinstance(names, str) else tuple(names)
+
+
+def _log(result: Result) -> None:
+    from mlflow_compress.log import attach
+    from mlflow_compress.store import fluent_run
+
+    with fluent_run(f"{result.variant.model} {result.variant.method}") as (store, run_id):
+        attach(store, run_id, result)

@@ -1,0 +1,58 @@
+"""Tags any run that MLflow's fluent API starts with the team and the machine, where `COMPRESS_TEAM` is set.
+
+MLflow imports this file and makes the object whenever it is imported itself, so nothing here may raise: the standard
+library only, and all else inside the verbs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from pathlib import Path
+
+_TEAM = "COMPRESS_TEAM"
+_LONGEST = 250
+_GPUS = Path("/proc/driver/nvidia/gpus")
+
+
+class CompressContext:
+    """MLflow's `RunContextProvider`: `team`, `compress.version` and `compress.env.*`."""
+
+    def in_context(self) -> bool:
+        """Say whether runs are to be tagged: a team was named."""
+        return bool(_team())
+
+    def tags(self) -> dict[str, str]:
+        """Give the tags; of the machine only what can be found out."""
+        return {"team": _team(), **_machine()}
+
+
+def _team() -> str:
+    """Give the team's name, fit to be stored: bytes that are no text and control characters can't be."""
+    text = os.environ.get(_TEAM, "").encode(errors="replace").decode(errors="replace")
+    return "".join(char for char in text if char.isprintable()).strip()[:_LONGEST]
+
+
+@functools.cache
+def _machine() -> dict[str, str]:
+    found: dict[str, str] = {}
+    with contextlib.suppress(Exception):
+        from mlflow_compress import __version__
+
+        found["compress.version"] = __version__
+    with contextlib.suppress(Exception):
+        from mlflow_compress.meters import environment
+
+        found |= {f"compress.env.{name}": text for name, text in environment.machine().items() if name != "version"}
+    with contextlib.suppress(Exception):
+        if gpus := _gpus():
+            found["compress.env.gpu_model"] = gpus[0]
+    return found
+
+
+def _gpus(folder: Path = _GPUS) -> list[str]:
+    """Give the models of NVIDIA's GPUs as the driver's files tell them: asking the driver itself takes a second."""
+    files = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*/information"))]
+    lines = [line for text in files for line in text.splitlines() if line.startswith("Model:")]
+    return [line.partition(":")[2].strip() for line in lines]

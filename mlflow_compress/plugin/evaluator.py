@@ -1,0 +1,202 @@
+"""Measures any MLflow model through `mlflow.models.evaluate(..., model_type="compress", evaluators="compress")`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_compress.errors import RecipeError, UnknownName, WorkerError
+
+if TYPE_CHECKING:
+    from mlflow.models import EvaluationResult
+
+    from mlflow_compress.records import Result, Variant
+
+_TYPE = "compress"
+_LABEL = "label"
+_DATA = "data.jsonl"
+_PROCESSOR = "cpu"
+_DEFAULTS: Mapping[str, Any] = {
+    "uri": "",  # of the model, where MLflow does not know it: a folder
+    "team": "",
+    "model": "",
+    "method": "original",
+    "device": _PROCESSOR,
+    "batch_size": 1,
+    "threads": 0,
+    "limit": 0,
+    "seed": 0,
+    "iterations": 50,
+    "seconds": 3.0,
+    "max_seconds": 60.0,
+    "energy_seconds": 5.0,
+    "score_seconds": 1800.0,
+    "timeout": 3600.0,
+}
+
+
+class CompressEvaluator:
+    """MLflow's `ModelEvaluator` for `model_type="compress"`.
+
+    The model is measured as `compress-bench run models:/...` does it: fetched, copied, and loaded in processes of its
+    own. Its quality is scored on the data, where that is a data frame of the columns that the model's signature names;
+    else it is left out. MLflow itself has loaded the model before, so that its code is trusted already.
+
+    `evaluator_config` takes `team`, `model` (its name in tables), `method`, `device`, `batch_size`, `threads`, `limit`,
+    `seed`, `iterations`, `seconds`, `max_seconds`, `energy_seconds`, `score_seconds`, `timeout`, as the options of
+    `compress-bench run`, and `uri`: of a model that is only a folder.
+    """
+
+    @classmethod
+    def can_evaluate(cls, *, model_type: str | None = None, evaluator_config: Any = None, **more: Any) -> bool:
+        """Say whether this is meant: MLflow asks every evaluator when none is named."""
+        return model_type == _TYPE
+
+    def evaluate(
+        self,
+        *,
+        dataset: Any,
+        run_id: str,
+        model_type: str = _TYPE,
+        evaluator_config: Mapping[str, Any] | None = None,
+        model: Any = None,
+        model_id: str | None = None,
+        **more: Any,
+    ) -> EvaluationResult:
+        """Measure the model, and log to the run, and to the logged model where MLflow knows it.
+
+        Raises:
+            RecipeError: an unknown option, or a model that was never logged.
+            WorkerError: it could not be measured; the run says so too.
+            StoreError: MLflow does not take it.
+        """
+        from mlflow.models import EvaluationResult
+
+        from mlflow_compress import isolate, machine
+        from mlflow_compress.log import attach
+        from mlflow_compress.records import finite
+        from mlflow_compress.store import open_store
+
+        settings = _settings(evaluator_config or {})
+        known = model_id or getattr(getattr(model, "metadata", None), "model_id", None) or ""
+        uri = settings["uri"] or (f"models:/{known}" if known else "")
+        if not uri:
+            raise RecipeError(
+                "This model was never logged, so no other process can load it: log it first (log_model), or give "
+                "evaluator_config={'uri': FOLDER} of one that was saved."
+            )
+        store = open_store()
+        with tempfile.TemporaryDirectory(prefix="mlflow-compress-") as name:
+            folder = Path(name)
+            variant = _variant(uri, settings, _written(dataset, model, folder))
+            if not settings["uri"]:
+                called = settings["model"] or store.model_name(known)
+                variant = dataclasses.replace(variant, model=called, weights=str(store.fetch(uri)))
+            work = folder / "work"
+            work.mkdir()
+            with machine.alone(lambda text: None):
+                result = _renamed(isolate.run(variant, work, lambda event: None), dataset)
+            asked = {name: str(value) for name, value in settings.items() if value and name not in ("uri", "model")}
+            attach(store, run_id, result, isolate.tables(work), asked=asked, with_metrics=not model_id)
+        if known and not model_id:  # MLflow links those of a model that was named as models:/ID
+            store.link(run_id, known, result)
+        if result.status != "ok":
+            raise WorkerError(result.reason)
+        return EvaluationResult(finite(result.measurements), {}, run_id=run_id)  # type: ignore[no-untyped-call]
+
+
+def _renamed(result: Result, dataset: Any) -> Result:
+    """Call the data as MLflow does, and not by the file that it was written to."""
+    name = str(getattr(dataset, "name", None) or "dataset")
+    facts = {key: name if key in ("data", "data_name", "data_source") else text for key, text in result.facts.items()}
+    variant = dataclasses.replace(result.variant, data=name if result.variant.data else None)
+    return dataclasses.replace(result, variant=variant, facts=facts)
+
+
+def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    for name in given:
+        if name not in _DEFAULTS:
+            raise UnknownName("key of evaluator_config", str(name), _DEFAULTS)
+    for name, value in given.items():
+        kind = type(_DEFAULTS[name])
+        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+            raise RecipeError(f"evaluator_config: {name}={value!r} is refused: it must be {kind.__name__}.")
+    return {**_DEFAULTS, **given}
+
+
+def _variant(uri: str, settings: Mapping[str, Any], data: Path | None) -> Variant:
+    """Plan the measurement as the command line does."""
+    import os
+
+    from mlflow_compress import recipe
+    from mlflow_compress.data.datasets import Data
+    from mlflow_compress.records import Budget
+
+    found = recipe.read(uri)
+    chain = recipe.parse_chain(settings["method"])
+    planned = recipe.plan(
+        found,
+        [(recipe.chain_name(chain), chain)],
+        recipe.Settings(
+            team=settings["team"] or os.environ.get("COMPRESS_TEAM") or "none",
+            devices=(settings["device"],),
+            data=str(Data(str(data))) if data else "none",
+            batch_sizes=(settings["batch_size"],),
+            threads=settings["threads"] or None,
+            seed=settings["seed"],
+            limit=settings["limit"] or None,
+            trust=True,
+            budget=Budget(
+                min_iterations=settings["iterations"],
+                min_seconds=settings["seconds"],
+                max_seconds=settings["max_seconds"],
+                energy_seconds=settings["energy_seconds"],
+                score_seconds=settings["score_seconds"],
+                timeout_seconds=settings["timeout"],
+            ),
+        ),
+    )
+    (variant,) = planned
+    return dataclasses.replace(variant, model=settings["model"] or variant.model)
+
+
+def _written(dataset: Any, model: Any, folder: Path) -> Path | None:
+    """Write the data as rows of the columns that the signature names, and `label`; None where it has no labels or such.
+
+    Raises:
+        RecipeError: the data lacks a column of the signature.
+    """
+    labels = getattr(dataset, "labels_data", None)
+    signature = getattr(getattr(model, "metadata", None), "signature", None)
+    if labels is None or signature is None or signature.inputs is None or not signature.inputs.has_input_names():
+        return None
+    if signature.inputs.is_tensor_spec():
+        return None
+    columns = [str(each) for each in signature.inputs.input_names()]
+    rows = _rows(dataset.features_data, columns)
+    path = folder / _DATA
+    with path.open("w", encoding="utf-8") as file:
+        for row, label in zip(rows, labels, strict=True):
+            file.write(json.dumps({**row, _LABEL: _plain(label)}, ensure_ascii=False) + "\n")
+    return path
+
+
+def _rows(features: Any, columns: Sequence[str]) -> list[dict[str, Any]]:
+    if hasattr(features, "columns"):
+        if missing := [name for name in columns if name not in features.columns]:
+            raise RecipeError(f"The data has no column {', '.join(missing)}, which the model's signature names.")
+        features = features[list(columns)].to_numpy(dtype=object)
+    return [dict(zip(columns, map(_plain, row), strict=True)) for row in features]
+
+
+def _plain(value: Any) -> Any:
+    """Make a number of numpy's one of Python's; whole numbers lose the point, as predictions of labels do."""
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value if math.isfinite(value) else None
+    return value

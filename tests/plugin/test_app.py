@@ -1,0 +1,236 @@
+"""The comparison beside MLflow's UI: real servers, with and without authentication."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+
+from benchmarks.servers import TrackingServer
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.plugin.app import create_app
+from mlflow_compress.query import find
+from mlflow_compress.records import Selection
+from mlflow_compress.store import open_store
+
+HOSTILE = 'a/b "<script>alert(1)</script>" ?x=1&y #.. Ё'
+SECRET, OPEN = "for nobody", "for all"
+PASSWORD = "correct horse battery"
+AUTH = """[mlflow]
+default_permission = NO_PERMISSIONS
+database_uri = sqlite:///{folder}/auth.db
+admin_username = admin
+authorization_function = mlflow.server.auth:authenticate_request_basic_auth
+"""
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+
+def ask(uri: str, path: str, user: str = "", method: str = "GET", **headers: str) -> Answer:
+    if user:
+        headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()
+    request = urllib.request.Request(uri + path, headers=headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as found:
+            return Answer(
+                found.status, {name.lower(): each for name, each in found.headers.items()}, found.read().decode()
+            )
+    except urllib.error.HTTPError as error:
+        return Answer(error.code, {name.lower(): each for name, each in error.headers.items()}, error.read().decode())
+
+
+def page(*names: str, of: str = "/compress") -> str:
+    return f"{of}?{urllib.parse.urlencode([('experiment', name) for name in names])}"
+
+
+@pytest.fixture(scope="module")
+def database(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give a store with some experiments: two with our runs, one with foreign runs only."""
+    folder = tmp_path_factory.mktemp("app")
+    shutil.copy(tracking_uri.removeprefix("sqlite:///"), folder / "mlflow.db")
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        store = open_store(uri)
+        for name in (SECRET, OPEN, HOSTILE):
+            for method in ("original", "fp16"):
+                tags = {"team": "alpha", "model": "yolo", "method": method, "status": "ok"}
+                tags |= {"compress.role": "variant", "compress.outcome.cpu": "ok", "compress.env.cpu_model": "Xeon"}
+                run_id = store.start(store.experiment_id(name), f"yolo {method}", tags)
+                MlflowClient(uri).log_batch(run_id, [Metric("cpu/latency_p50_ms", 1.5, 1, 0)])
+                store.end(run_id, succeeded=True)
+        store.start(store.experiment_id("not ours"), "foreign", {})
+    yield uri
+    mlflow.set_tracking_uri("")
+
+
+@pytest.fixture(scope="module")
+def guarded(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve it to people who have a password; `ann` may read one experiment."""
+    folder = tmp_path_factory.mktemp("guarded")
+    (folder / "auth.ini").write_text(AUTH.format(folder=folder))
+    server = TrackingServer(
+        folder,
+        database,
+        options=("--app-name", "compress"),
+        MLFLOW_AUTH_CONFIG_PATH=str(folder / "auth.ini"),
+        MLFLOW_AUTH_ADMIN_PASSWORD=PASSWORD,
+        MLFLOW_FLASK_SERVER_SECRET_KEY="a key",
+    )
+    from mlflow.server.auth.client import AuthServiceClient
+
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+        users = AuthServiceClient(server.uri)
+        users.create_user("ann", PASSWORD)
+        known = open_store(database).experiments()
+        users.grant_user_permission("ann", "experiment", known[OPEN], "READ")
+    yield server.uri
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def flask(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve it by gunicorn."""
+    pytest.importorskip("gunicorn")
+    server = TrackingServer(
+        tmp_path_factory.mktemp("flask"),
+        database,
+        options=("--app-name", "compress", "--gunicorn-opts", "--timeout 120"),
+    )
+    server.start()
+    yield server.uri
+    server.kill()
+
+
+def test_nobody_sees_anything_without_a_password(guarded: str) -> None:
+    for path in ("/compress", page(OPEN), page(OPEN, of="/compress/runs.json"), "/compress/page.css"):
+        answer = ask(guarded, path)
+        assert answer.status == 401, path
+        assert answer.headers["www-authenticate"].startswith("Basic")
+        assert OPEN not in answer.text
+    assert ask(guarded, "/compress", user="mallory").status == 401
+
+
+def test_a_reader_sees_what_mlflow_lets_them_see(guarded: str) -> None:
+    shown = ask(guarded, "/compress", user="ann")
+    assert shown.status == 200
+    assert OPEN in shown.text
+    assert SECRET not in shown.text
+    assert ask(guarded, page(OPEN), user="ann").status == 200
+    assert len(json.loads(ask(guarded, page(OPEN, of="/compress/runs.json"), user="ann").text)["runs"]) == 2
+
+
+@pytest.mark.parametrize("of", ["/compress", "/compress/runs.json"])
+def test_what_may_not_be_read_looks_like_what_is_not_there(guarded: str, database: str, of: str) -> None:
+    (refused, nothing) = (ask(guarded, page(name, of=of), user="ann") for name in (SECRET, "f?r nobody"))
+    number = open_store(database).experiments()[SECRET]
+    by_id = ask(guarded, f"{of}?experiment_id={number}", user="ann")
+    both = ask(guarded, page(OPEN, SECRET, of=of), user="ann")
+    pattern = ask(guarded, page("*", of=of), user="ann")
+    assert {each.status for each in (refused, nothing, by_id, both, pattern)} == {404}
+    assert refused.text.replace(SECRET, "") == nothing.text.replace("f?r nobody", "")
+    for answer in (nothing, by_id, pattern):
+        assert SECRET not in answer.text
+
+
+def test_an_administrator_sees_all_of_ours(guarded: str) -> None:
+    shown = ask(guarded, "/compress", user="admin").text
+    assert SECRET in shown
+    assert "not ours" not in shown
+
+
+def test_the_report_reads_with_the_readers_own_rights(
+    guarded: str, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow_compress.store import Store
+
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    monkeypatch.setattr(Store, "query", lambda *given: pytest.fail("MLflow's search was asked"))
+    assert {run.experiment for run in find(["*"], Selection(), [guarded]).runs} == {OPEN}
+
+
+def test_the_ui_and_the_api_are_there_too(guarded: str) -> None:
+    assert ask(guarded, "/health").status == 200
+    assert "<html" in ask(guarded, "/", user="ann").text
+    assert ask(guarded, "/api/2.0/mlflow/experiments/search?max_results=5").status == 401
+
+
+@pytest.fixture(params=["uvicorn", "gunicorn"])
+def server(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Give each server, and who asks it."""
+    kinds = {"uvicorn": ("guarded", "admin"), "gunicorn": ("flask", "")}
+    fixture, user = kinds[request.param]
+    return request.getfixturevalue(fixture), user
+
+
+def test_a_hostile_name_is_text_and_leads_to_its_page(server: tuple[str, str]) -> None:
+    uri, user = server
+    shown = ask(uri, "/compress", user=user).text
+    assert "<script" not in shown
+    assert page(HOSTILE).replace("&", "&amp;") in shown
+    answer = ask(uri, page(HOSTILE), user=user)
+    assert answer.status == 200
+    assert "<script>alert" not in answer.text
+    assert f"{uri}/#/experiments/" in answer.text
+
+
+def test_a_page_says_what_browsers_may_do(server: tuple[str, str]) -> None:
+    uri, user = server
+    for path in ("/compress", page(OPEN), page(OPEN, of="/compress/runs.json"), page("nothing"), "/compress/page.css"):
+        names = ask(uri, path, user=user).headers
+        assert names["x-content-type-options"] == "nosniff"
+        assert names["x-frame-options"] == "SAMEORIGIN"
+        assert names["cache-control"] == "no-store"
+        assert names["content-security-policy"].startswith("default-src 'none'")
+        assert names["content-security-policy"].endswith("frame-ancestors 'self'")
+
+
+def test_another_host_is_refused_and_another_origin_gets_no_permission(server: tuple[str, str]) -> None:
+    uri, user = server
+    for path in ("/compress", page(OPEN), page(OPEN, of="/compress/runs.json")):
+        assert ask(uri, path, user=user, Host="evil.example").status == 403
+        answer = ask(uri, path, user=user, Origin="https://evil.example")
+        assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_no_route_of_ours_takes_anything(server: tuple[str, str], method: str) -> None:
+    uri, user = server
+    for path in ("/compress", "/compress/runs.json", "/compress/page.css"):
+        assert ask(uri, path, user=user, method=method).status == 405
+
+
+@pytest.mark.parametrize(
+    "asked", ["since_ms=x", "since_ms=-1", "since_ms=" + "9" * 40, "device=%27;--", "team=%00", "lang=../x"]
+)
+def test_a_strange_question_breaks_nothing(server: tuple[str, str], asked: str) -> None:
+    uri, user = server
+    answer = ask(uri, f"{page(OPEN, of='/compress/runs.json')}&{asked}", user=user)
+    assert answer.status == 200
+    runs: list[Any] = json.loads(answer.text)["runs"]
+    assert len(runs) == (0 if asked.startswith(("device", "team")) else 2)
+    assert ask(uri, f"{page(OPEN)}&{asked}", user=user).status == 200
+
+
+def test_another_kind_of_authentication_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPRESS_AUTH", "none")
+    with pytest.raises(RecipeError, match="basic-auth"):
+        create_app()

@@ -1,0 +1,112 @@
+"""MLflow's own evaluation measures a model, and says so in the run and with the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from mlflow_compress.errors import CompressError, RecipeError, UnknownName
+from mlflow_compress.plugin.evaluator import CompressEvaluator, _plain
+from mlflow_compress.query import find
+from mlflow_compress.records import Selection
+from mlflow_compress.store import Store
+
+SHORT = {"seconds": 0.0, "iterations": 8, "max_seconds": 1.0, "energy_seconds": 0.0, "threads": 1}
+DATA = pd.DataFrame({"length": [1.0, 2.0, 3.0, 4.0], "width": [0.1, 0.2, 0.3, 0.4], "kind": [1, 0, 1, 1]})
+
+
+@pytest.fixture
+def logged(store: Store, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Log a model of scikit-learn's that always says 1."""
+    from sklearn.dummy import DummyClassifier
+
+    mlflow.set_tracking_uri(store.uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "evaluator")  # set_experiment would hold for other tests too
+    store.experiment_id("evaluator")
+    features = DATA[["length", "width"]]
+    model = DummyClassifier(strategy="constant", constant=1).fit(features, DATA["kind"])
+    with mlflow.start_run():
+        yield mlflow.sklearn.log_model(
+            model,
+            name="dummy",
+            input_example=features.head(2),
+            pip_requirements=["scikit-learn"],
+            serialization_format="cloudpickle",
+        )
+    mlflow.set_tracking_uri("")
+
+
+def evaluate(uri: str, data: pd.DataFrame = DATA, **settings: Any) -> Any:
+    return mlflow.models.evaluate(  # type: ignore[no-untyped-call]
+        uri,
+        data,
+        targets="kind",
+        model_type="compress",
+        evaluators="compress",
+        evaluator_config={"team": "alpha", **SHORT, **settings},
+    )
+
+
+def test_a_model_is_measured_into_the_active_run_and_the_logged_model(logged: Any, store: Store) -> None:
+    mlflow.end_run()
+    with mlflow.start_run() as run:
+        found = evaluate(logged.model_uri)
+    assert found.metrics["quality/accuracy"] == 0.75
+    assert found.metrics["cpu/latency_p50_ms"] > 0
+    client = MlflowClient(store.uri)
+    kept = client.get_run(run.info.run_id)
+    assert kept.info.status == "FINISHED"
+    assert kept.data.metrics == pytest.approx(found.metrics)
+    for name in ("cpu/latency_p50_ms", "quality/accuracy"):
+        assert len(client.get_metric_history(run.info.run_id, name)) == 1
+    linked = {each.key: each.value for each in client.get_logged_model(logged.model_id).metrics or []}
+    assert linked == pytest.approx(found.metrics)
+    assert {"result.json", "latency.png", "predictions.json"} <= {
+        each.path for each in client.list_artifacts(run.info.run_id)
+    }
+    (row,) = find(["evaluator"], Selection(), [store.uri]).runs
+    assert (row.tags["team"], row.tags["model"], row.tags["method"]) == ("alpha", "dummy", "original")
+    assert "/tmp" not in row.tags["compress.data"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"secnds": 1.0}, "Did you mean 'seconds'"),
+        ({"threads": "two"}, "must be int"),
+        ({"batch_size": True}, "must be int"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_runs(settings: dict[str, Any], error: str) -> None:
+    with pytest.raises((UnknownName, RecipeError), match=error):
+        CompressEvaluator().evaluate(dataset=None, run_id="", evaluator_config=settings)
+
+
+def test_a_model_that_was_never_logged_is_refused(tracking_uri: str) -> None:
+    with pytest.raises(CompressError, match="log it first"):
+        CompressEvaluator().evaluate(dataset=None, run_id="", model=lambda data: data)
+
+
+def test_it_is_narrow() -> None:
+    from mlflow.models.evaluation import list_evaluators
+
+    assert "compress" in list_evaluators()  # type: ignore[no-untyped-call]
+    assert CompressEvaluator.can_evaluate(model_type="compress", evaluator_config={})
+    for other in ("classifier", "regressor", "text", None, ""):
+        assert not CompressEvaluator.can_evaluate(model_type=other, evaluator_config={})
+
+
+def test_numbers_are_written_as_labels_are() -> None:
+    import numpy as np
+
+    assert [_plain(each) for each in (np.float64(1.0), 2.5, "1.0", np.int64(3), float("nan"))] == [
+        1,
+        2.5,
+        "1.0",
+        3,
+        None,
+    ]

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import torch
+from mlflow import MlflowClient
+from torch import nn
+
+import mlflow_compress as mc
+from mlflow_compress.errors import RecipeError, StoreError, UnknownName, Unsupported
+from mlflow_compress.records import Result
+from mlflow_compress.store import Store
+
+
+@pytest.fixture(autouse=True)
+def _here(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    mlflow.set_tracking_uri(store.uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "notebook")  # set_experiment would hold for other tests too
+    store.experiment_id("notebook")
+    yield
+    mlflow.set_tracking_uri("")
+
+
+def mlp() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 128), nn.Dropout(), nn.ReLU(), nn.Linear(128, 10))
+
+
+def test_a_variant_stands_beside_its_original_in_the_table(store: Store) -> None:
+    model, batch = mlp(), torch.rand(4, 64)
+    with mlflow.start_run() as run:
+        result = mc.benchmark(model, batch, team="notebook team", name="mlp", seconds=0.01)
+    mc.benchmark(mc.compress(model, "int8_dynamic"), (batch,), team="notebook team", name="mlp",
+                 method="int8_dynamic", seconds=0.01)  # fmt: skip
+    assert mlflow.active_run() is None
+
+    kept = MlflowClient(store.uri).get_run(run.info.run_id)
+    assert kept.info.status == "FINISHED"
+    assert kept.data.metrics == pytest.approx(dict(result.measurements))
+    assert kept.data.tags["compress.cautions"].startswith("notebook")
+    file = MlflowClient(store.uri).download_artifacts(run.info.run_id, "result.json")
+    assert Result.from_json(json.loads(Path(file).read_text())) == result
+
+    table = mc.compare("notebook", team="notebook team")
+    assert list(table.columns[:4]) == ["team", "model", "method", "hardware"]
+    assert list(table["method"]) == ["original [batch 4]", "int8_dynamic [batch 4]"]
+    assert table["ratio/size/weights_mib"].isna().tolist() == [True, False]
+    assert table["ratio/size/weights_mib"][1] < 0.5
+    assert (table["cpu/latency_p50_ms"] > 0).all()
+    assert len(mc.compare(["note*"], method="int8_dynamic", team="notebook team")) == 1
+
+
+def test_the_module_is_measured_in_eval_mode_and_left_as_it_was() -> None:
+    model, seen = mlp(), []
+    model[1].eval()
+    model[0].register_forward_hook(lambda module, *_: seen.append((module.training, torch.is_grad_enabled())))
+    mc.benchmark(model, torch.rand(1, 64), seconds=0.0, log=False)
+    assert set(seen) == {(False, False)}
+    assert [each.training for each in model] == [True, False, True, True]
+
+
+def test_it_is_left_as_it_was_when_it_fails(store: Store) -> None:
+    model = mlp()
+    before = len(MlflowClient(store.uri).search_runs([store.experiment_id("notebook")]))
+    with pytest.raises(RuntimeError, match="shapes"):
+        mc.benchmark(model, torch.rand(1, 63), seconds=0.0)
+    assert model.training
+    after = MlflowClient(store.uri).search_runs([store.experiment_id("notebook")])
+    assert len(after) == before
+
+
+@pytest.mark.parametrize(
+    ("batch", "size"),
+    [((1, 2), 1), ({"a": 1, "b": 2}, 1), ([torch.zeros(3, 2), 2], 3), ({"a": torch.zeros(5), "b": 1}, 5)],
+)
+def test_anything_that_can_be_called_is_measured(batch: Any, size: int) -> None:
+    def add(a: Any, b: Any) -> Any:
+        return a + b
+
+    result = mc.benchmark(add, batch, seconds=0.0, log=False)
+    assert result.variant.model == "add"
+    assert result.variant.batch_size == size
+    assert not any(name.startswith("size/") for name in result.measurements)
+    assert "cpu/ram_model_mib" not in result.measurements
+
+
+@pytest.mark.parametrize("device", ["cuda", "gpu"])
+def test_a_module_elsewhere_is_refused(device: Any) -> None:
+    with pytest.raises(RecipeError, match="cuda"):
+        mc.benchmark(mlp(), torch.rand(1, 64), device=device, log=False)
+
+
+def test_the_original_stays_unless_it_need_not() -> None:
+    model = mlp()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    compressed = mc.compress(model, "prune_magnitude:amount=0.5+int8_dynamic")
+    assert type(compressed.get_submodule("0")) is not nn.Linear
+    assert compressed(torch.rand(2, 64)).shape == (2, 10)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert mc.compress(model, "fp16", copy=False) is model
+    assert model[0].weight.dtype is torch.float16
+
+
+@pytest.mark.parametrize("method", ["onnx", "openvino_int8", "int8_static", "gptq", "prune_structured", "distill"])
+def test_a_method_that_needs_more_says_so(method: str) -> None:
+    with pytest.raises(Unsupported, match=r"compress-bench run|pip install"):
+        mc.compress(mlp(), method)
+
+
+def test_wrong_names() -> None:
+    with pytest.raises(UnknownName, match="int8_dynamic"):
+        mc.compress(mlp(), "int8_dynamc")
+    with pytest.raises(StoreError, match="notebook"):
+        mc.compare("notebok")
+    with pytest.raises(AttributeError, match="benchmrk"):
+        _ = mc.benchmrk
+    assert {"benchmark", "compare", "compress"} <= set(dir(mc))
