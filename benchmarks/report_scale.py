@@ -31,21 +31,26 @@ _START_SECONDS = 240
 def find(quick: bool) -> Finding:
     """Fill two stores and read them."""
     few, many = (_RUNS // 100, _MANY // 100) if quick else (_RUNS, _MANY)
-    rounds = 1 if quick else 3
+    rounds = 1 if quick else 2
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         small, large = (_filled(folder / f"{count}.db", count) for count in (few, many))
         rows = [_compared(f"{few} runs, SQLite", _report(small), _searched(small), folder, rounds)]
-        with _served(small, folder) as address:
-            rows.append(_compared(f"{few} runs, mlflow server", _report(address), _searched(address), folder, rounds))
+        for what, more in (("with --app-name compress", ["--app-name", "compress"]), ("as it is", [])):
+            with _served(small, folder, more) as address:
+                turns = rounds if more else 1
+                row = _compared(
+                    f"{few} runs, mlflow server {what}", _report(address), _searched(address), folder, turns
+                )
+                rows.append(row)
         team = [sys.executable, PROGRAMS / "raw_sql.py", large.removeprefix("sqlite:///"), _TEAM]
         rows.append(
             _compared(f"one team of {many} runs, SQLite", _report(large, "--team", _TEAM), team, folder, rounds)
         )
         whole = run(_report(large), folder)
         rows.append({"what": f"all of {many} runs, SQLite", "ours s": whole.wall_s, "ours peak MiB": whole.peak_mib})
-    ratios = [row["ratio"] for row in rows[:3]]
-    team_s = rows[2]["ours s"]
+    ratios = [rows[at]["ratio"] for at in (0, 1, 3)]
+    team_s = rows[3]["ours s"]
     assert all(isinstance(each, float) for each in (*ratios, team_s))
     met = (
         all(float(ratio or 0) <= _MOST_OF_SEARCH for ratio in ratios[:2])
@@ -54,14 +59,14 @@ def find(quick: bool) -> Finding:
     )
     return Finding(
         name="report_scale",
-        goal=f"{few} runs in at most {_MOST_OF_SEARCH} of the time of mlflow.search_runs, on SQLite and from a server; "
-        f"one team of {many} in at most {_MOST_OF_SQL:g} times that of raw SQL, or {_FEW_SECONDS:g} s; all of "
+        goal=f"{few} runs in at most {_MOST_OF_SEARCH} of the time of mlflow.search_runs, on SQLite and from a server with "
+        f"our page; one team of {many} in at most {_MOST_OF_SQL:g} times that of raw SQL, or {_FEW_SECONDS:g} s; all of "
         f"{many} in at most {_MOST_MIB:.0f} MiB.",
         met=met,
         rows=rows,
         notes=[
             "wall seconds of processes, median of the rounds; the other side is search_runs, raw SQL for the team",
-            "from a server without the tool's own page, most of the time is the server's own",
+            "from a server without our page, most of the time is what the server takes to make its answer",
         ],
     )
 
@@ -103,9 +108,10 @@ def _filled(file: Path, runs: int) -> str:
 
 
 @contextlib.contextmanager
-def _served(uri: str, folder: Path) -> Iterator[str]:
+def _served(uri: str, folder: Path, more: Sequence[str]) -> Iterator[str]:
     """Serve a store with MLflow's own server."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", _PORT, "--workers", "1"]
+    command += more
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     address = f"http://127.0.0.1:{_PORT}"
     with (folder / "server.log").open("wb") as log:
