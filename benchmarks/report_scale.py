@@ -59,9 +59,9 @@ def find(quick: bool) -> Finding:
     )
     return Finding(
         name="report_scale",
-        goal=f"{few} runs in at most {_MOST_OF_SEARCH} of the time of mlflow.search_runs, on SQLite and from a server with "
-        f"our page; one team of {many} in at most {_MOST_OF_SQL:g} times that of raw SQL, or {_FEW_SECONDS:g} s; all of "
-        f"{many} in at most {_MOST_MIB:.0f} MiB.",
+        goal=f"{few} runs in at most {_MOST_OF_SEARCH} of the time of mlflow.search_runs, on SQLite and from a server "
+        f"with our page; one team of {many} in at most {_MOST_OF_SQL:g} times that of raw SQL, or {_FEW_SECONDS:g} s; "
+        f"all of {many} in at most {_MOST_MIB:.0f} MiB.",
         met=met,
         rows=rows,
         notes=[
