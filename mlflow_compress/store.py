@@ -100,17 +100,6 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
     return Store(client, uri)
 
 
-class _Unproved:
-    """MLflow's flavor of Python functions, without its proof of the input example, which would load the model here."""
-
-    @staticmethod
-    def save_model(*, validate_serving_input: bool = False, flavor_name: str = "", **content: Any) -> None:
-        """Save a model folder as MLflow does."""
-        import mlflow
-
-        mlflow.pyfunc.save_model(**content)
-
-
 def chosen_uri() -> str:
     """Give the address of the store that MLflow uses in this process: as `mlflow.set_tracking_uri` was told, or so."""
     import mlflow
@@ -328,55 +317,52 @@ class Store:
         Returns:
             The logged model's id.
         """
-        with _quiet(), _told(self.uri):
+        import tempfile
+
+        with _quiet(), _told(self.uri), tempfile.TemporaryDirectory() as temporary:
             import mlflow
             from mlflow.models import Model
 
             run = self._client.get_run(run_id)
-            content = {
-                "loader_module": "mlflow_compress.pyfunc",
-                "data_path": str(folder),
-                "pip_requirements": list(requirements),
-                **(_shown(example) if example else {}),
-            }
-            if found := self._finish_model(run, content):
-                return found
-            with mlflow.start_run(run_id=run_id):
-                logged = Model.log(
-                    None, _Unproved, name="model", validate_serving_input=False, flavor_name="pyfunc", **content
+            model = self._model_of(run)
+            if model.status != "READY":
+                path = str(Path(temporary, "model"))
+                about = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
+                mlflow.pyfunc.save_model(
+                    path,
+                    loader_module="mlflow_compress.pyfunc",
+                    data_path=str(folder),
+                    pip_requirements=list(requirements),
+                    mlflow_model=about,
+                    **(_shown(example) if example else {}),
                 )
-            if run.info.status == "RUNNING":
-                self._client.update_run(run_id, status="RUNNING")
-            return str(logged.model_id)
-
-    def _finish_model(self, run: Any, content: Mapping[str, Any]) -> str:
-        """Complete the model that an earlier try began to log, and give its id; empty when there is none."""
-        import tempfile
-
-        import mlflow
-        from mlflow.models import Model
-
-        linked = [each.model_id for each in run.outputs.model_outputs] if run.outputs else []
-        where = f"source_run_id = '{run.info.run_id}'"
-        models = self._client.search_logged_models([run.info.experiment_id], filter_string=where)
-        if not linked:  # it was made, and nothing more
-            for each in models:
-                self._client.delete_logged_model(each.model_id)
-            return ""
-        model = self._client.get_logged_model(linked[0])
-        for each in models:
-            if each.model_id != model.model_id:
-                self._client.delete_logged_model(each.model_id)
-        if model.status != "READY":
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder, "model")
-                about = Model(
-                    model.artifact_location, run.info.run_id, model_uuid=model.model_id, model_id=model.model_id
-                )
-                mlflow.pyfunc.save_model(str(path), mlflow_model=about, **content)
-                self._client.log_model_artifacts(model.model_id, str(path))
+                try:
+                    self._client.log_model_artifacts(model.model_id, path)
+                except Exception:
+                    self._client.finalize_logged_model(model.model_id, "FAILED")
+                    raise
                 self._client.finalize_logged_model(model.model_id, "READY")
-        return str(model.model_id)
+            return str(model.model_id)
+
+    def _model_of(self, run: Any) -> Any:
+        """Give the run's logged model, perhaps one whose upload an earlier try did not end; make it if there is none.
+
+        Not with MLflow's `Model.log`, which works on the run and the experiment that are active in the process.
+        """
+        from mlflow.entities import LoggedModelOutput
+
+        linked = [each.model_id for each in run.outputs.model_outputs][:1] if run.outputs else []
+        where = f"source_run_id = '{run.info.run_id}'"
+        for each in self._client.search_logged_models([run.info.experiment_id], filter_string=where):
+            if each.model_id not in linked:  # it was made, and nothing more
+                self._client.delete_logged_model(each.model_id)
+        if linked:
+            return self._client.get_logged_model(linked[0])
+        model = self._client.create_logged_model(
+            run.info.experiment_id, name="model", source_run_id=run.info.run_id, params=dict(run.data.params)
+        )
+        self._client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
+        return model
 
     def register(self, model_id: str, name: str, result: Result) -> None:
         """Make a logged model a version of a registered one, which is made where there is none; once."""

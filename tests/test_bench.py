@@ -296,6 +296,7 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(
     home: Home, words: tuple[str, ...], said: str, tmp_path: Path
 ) -> None:
     (tmp_path / "small.yaml").write_text(RECIPE)
+    (tmp_path / "small.py").write_text(CODE)
     store = tmp_path / "mlflow.db"
     done = home.command(
         *(sys.executable, "-m", "mlflow_compress", *words),

@@ -82,6 +82,15 @@ def test_logging_does_not_load_the_model(store: Store, folder: Path, monkeypatch
     assert store.log_model(run_id, folder / "model", ["mlflow-compress"], example.read(folder))
 
 
+def test_what_is_active_in_a_notebook_does_not_matter(store: Store, folder: Path) -> None:
+    run_id = store.start(store.experiment_id("examples"), "tiny", {})
+    with mlflow.start_run(experiment_id=store.experiment_id("of the user's")) as active:
+        model_id = store.log_model(run_id, folder / "model", ["mlflow-compress"])
+    model = MlflowClient(store.uri).get_logged_model(model_id)
+    assert (model.source_run_id, model.experiment_id) == (run_id, store.experiment_id("examples"))
+    assert not MlflowClient(store.uri).get_run(active.info.run_id).outputs.model_outputs
+
+
 def test_it_is_registered_once(logged: tuple[Store, str, str]) -> None:
     store, _, model_id = logged
     for name in ("it's a `name` Ё", "other"):

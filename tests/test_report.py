@@ -329,20 +329,20 @@ def bring(uri: str, *args: str) -> Result:
 
 def test_hand_made_tables_become_rows(tracking_uri: str) -> None:
     tables = Path(__file__).parent / "course_tables"
-    trial = bring(tracking_uri, str(tables / "table-43.md"), "-e", "by hand", "--team", "ner", "--dry-run")
+    trial = bring(tracking_uri, str(tables / "table-43.md"), "-e", "report by hand", "--team", "ner", "--dry-run")
     assert trial.exit_code == 0
     assert "cpu/latency_p50_ms = 166.7" in trial.stdout
-    assert "by hand" not in open_store(tracking_uri).experiments()
+    assert "report by hand" not in open_store(tracking_uri).experiments()
 
-    args = [str(tables / "table-43.md"), "-e", "by hand", "--team", "ner"]
+    args = [str(tables / "table-43.md"), "-e", "report by hand", "--team", "ner"]
     assert bring(tracking_uri, *args).stdout == "5 rows stored, 0 were there already.\n"
     assert bring(tracking_uri, *args).stdout == "0 rows stored, 5 were there already.\n"
-    result = report(tracking_uri, "-e", "by hand", "--method", "Quantized INT8")
+    result = report(tracking_uri, "-e", "report by hand", "--method", "Quantized INT8")
     assert "Quantized INT8 (by hand)" in result.stdout
     assert "424.00 MB (0.31x)" in result.stdout
 
 
 def test_rows_need_a_team_and_a_file(tracking_uri: str) -> None:
     file = str(Path(__file__).parent / "course_tables" / "table-43.md")
-    assert "Give --team NAME" in bring(tracking_uri, file, "-e", "by hand").stderr
-    assert "There is no file" in bring(tracking_uri, "none.md", "-e", "by hand", "--team", "ner").stderr
+    assert "Give --team NAME" in bring(tracking_uri, file, "-e", "report by hand").stderr
+    assert "There is no file" in bring(tracking_uri, "none.md", "-e", "report by hand", "--team", "ner").stderr
