@@ -327,11 +327,11 @@ def _once(row: ByHand, earlier: Sequence[ByHand]) -> tuple[ByHand | None, list[R
     same = [each for each in earlier if (each.team, each.model, each.method) == key]
     if any(each.digest == row.digest for each in same):
         why = f"the same row as in line {next(each.line for each in same if each.digest == row.digest)}"
-        told = [
+        passed = [
             each if each.fate == "missing" else replace(each, fate="passed over", metrics={}, reason=why)
             for each in row.readings
         ]
-        return None, told, why
+        return None, passed, why
     if same:
         why = f"line {same[-1].line} has this model and method with other cells: a table shows the later"
         at = max(at for at, each in enumerate(row.readings) if each.fate == "name")
