@@ -6,24 +6,20 @@ import json
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlflow_compress.errors import CompressError, RecipeError, StoreError, UnsentError, WeightsError, WorkerError
+from mlflow_compress.errors import CompressError, RecipeError, UnsentError, WeightsError, WorkerError
 from mlflow_compress.manners import Group
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
+    from mlflow_compress.delivery import Delivery
     from mlflow_compress.log import Log
-    from mlflow_compress.pairing import Originals
     from mlflow_compress.progress import Progress
     from mlflow_compress.records import Result, Variant
-    from mlflow_compress.spool import Spool
 
 _AUTO, _NOT = "auto", "none"
 _EXIT_CODES = {cls.__name__: cls.exit_code for cls in (RecipeError, WeightsError)}
@@ -171,10 +167,11 @@ def sweep(models: tuple[str, ...], **given: Any) -> None:
               help="Another server whose runs to end, or the credentials of one. [MLFLOW_TRACKING_URI]")  # fmt: skip
 def sync(dry_run: bool, tracking_uri: str | None) -> None:
     """Send the results that MLflow did not get yet, each exactly once, and end runs whose process died."""
+    from mlflow_compress.delivery import set_up_client
     from mlflow_compress.spool import Spool
     from mlflow_compress.sync import sync
 
-    _set_up_client()
+    set_up_client()
     spool = Spool()
     if (count := sync(spool, tracking_uri, click.echo, dry_run)) and not dry_run:
         raise UnsentError(f"Not sent: {count}. They are kept in {spool.folder}.")
@@ -261,10 +258,8 @@ def _measure(
 
     MLflow, whose import takes seconds, is opened while the first worker prepares.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
-    from mlflow_compress import recipe, store
-    from mlflow_compress.pairing import Originals
+    from mlflow_compress import recipe, resume, store
+    from mlflow_compress.delivery import Delivery
     from mlflow_compress.progress import Progress
     from mlflow_compress.spool import Spool
 
@@ -277,151 +272,56 @@ def _measure(
     several = len(variants) > 1 or "method" not in asked
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too
 
-    spool = Spool()
-    asked = {**_asked(given), **asked}
-    opening = ThreadPoolExecutor(1).submit(_open_log, models if several else (), asked, given, spool)
+    connect = _connector(models if several else (), {**_asked(given), **asked}, given)
+    delivery = Delivery(Spool(), connect, lambda text: click.echo(text, err=True))
     progress = Progress(sys.stderr, given["quiet"])
-    originals = Originals()
-    results, unsent = [], []
+    results = []
     for number, variant in enumerate(variants, 1):
         position = f"[{number}/{len(variants)}] " if len(variants) > 1 else ""
         progress.begin(f"{position}{variant.model}, {variant.method}")
-        result = None if given.get("again", True) else _earlier(variant, opening.result(), spool, originals, progress)
-        if result is None:
-            result, kept = _one(variant, opening, spool, originals, progress)
-            unsent += kept
-        results.append(result)
+        digest = resume.digest(variant)
+        result = None if given.get("again", True) else delivery.earlier(variant, digest, progress.end)
+        results.append(result or _one(variant, digest, delivery, progress))
         if not given["as_json"]:
             from mlflow_compress import note
 
-            click.echo(note.text(result))
+            click.echo(note.text(results[-1]))
     if given["as_json"]:
         click.echo(json.dumps([_brief(result) for result in results], ensure_ascii=False, indent=1))
-    _close(opening.result(), spool, results, unsent)
+    delivery.close(results)
     return results
 
 
-def _open_log(models: Sequence[str], asked: Mapping[str, str], given: Mapping[str, Any], spool: Spool) -> Log:
-    """Open the store; send what an earlier command had to keep, and end the runs of dead ones."""
-    from mlflow_compress import sync
-    from mlflow_compress.log import Log
-    from mlflow_compress.store import open_store
+def _connector(models: Sequence[str], asked: Mapping[str, str], given: Mapping[str, Any]) -> Callable[[], Log]:
+    """Make what opens the log of this command."""
 
-    def tell(text: str) -> None:
-        click.echo(text, err=True)
+    def connect() -> Log:
+        from mlflow_compress.log import Log
+        from mlflow_compress.store import open_store
 
-    _set_up_client()
-    store = open_store(given["tracking_uri"])
-    name = given.get("register", _NOT)
-    log = Log(store, asked, given["experiment"], models, given["log_model"], "" if name == _NOT else name)
-    spool.clear()
-    try:
-        sync.send(log.store, spool, tell)
-        sync.close_dead(log.store, {log.experiment_id: log.experiment}, spool, tell)
-    except StoreError as error:  # what is measured now is not to suffer from what was before
-        tell(str(error))
-    return log
+        name = given.get("register", _NOT)
+        register = "" if name == _NOT else name
+        return Log(open_store(given["tracking_uri"]), asked, given["experiment"], models, given["log_model"], register)
+
+    return connect
 
 
-def _set_up_client() -> None:
-    """Have MLflow's client give up on a dead server after seconds, not minutes: nothing is lost by that."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
-
-def _close(log: Log, spool: Spool, results: Sequence[Result], unsent: Sequence[str]) -> None:
-    """Describe the sweep, and send what was kept meanwhile.
-
-    Raises:
-        UnsentError: the server still does not take it.
-    """
-    from mlflow_compress import sync
-
-    try:
-        log.close(results)
-        count = sync.send(log.store, spool, lambda text: click.echo(text, err=True), unsent) if unsent else 0
-    except StoreError:
-        count = len(unsent)
-        if not count:
-            raise
-    if count:
-        where = f"COMPRESS_SPOOL={spool.folder} " if spool.caution else ""
-        raise UnsentError(
-            f"{count} of {len(results)} results were measured but not logged. They are kept in {spool.folder}. When "
-            f"the tracking server is back, `{where}compress-bench sync` sends them."
-        )
-
-
-def _earlier(variant: Variant, log: Log, spool: Spool, originals: Originals, progress: Progress) -> Result | None:
-    """Give the result that a variant has already; None when it is to be measured."""
-    from mlflow_compress import resume
-
-    digest = resume.digest(variant)
-    try:
-        found = resume.measured(log.store, log.experiment_id, digest)
-    except StoreError:  # the server is gone, which is told when the next result is logged
-        found = None
-    found = found or resume.waiting(spool, log.experiment, digest)
-    if found is None:
-        return None
-    where, result, files = found
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in files.items():
-            Path(folder, name).write_bytes(content)
-        originals.pair(result, Path(folder))  # remembers it
-    progress.end(f"measured already ({where}); --again measures it anew")
-    return result
-
-
-def _one(
-    variant: Variant, opening: Future[Log], spool: Spool, originals: Originals, progress: Progress
-) -> tuple[Result, list[str]]:
-    """Measure one variant and log it. The result is on disk before the server is told, and until it has taken it.
-
-    Returns:
-        The result, and its id where the server did not take it.
-    """
-    from mlflow_compress import isolate, machine, resume, store
+def _one(variant: Variant, digest: str, delivery: Delivery, progress: Progress) -> Result:
+    """Measure one variant on this machine, and log it."""
+    from mlflow_compress import isolate, machine, store
 
     def listen(event: Mapping[str, Any]) -> None:
-        if opening.done():
-            opening.result()  # a server that refuses is known at once, not after the download of the weights
+        delivery.check()  # a server that refuses is known at once, not after the download of the weights
         progress.event(event)
 
-    was_told = bool(spool.caution)
-    entry = spool.begin()
-    if spool.caution and not was_told:
-        progress.end(f"WARNING: {spool.caution}")
-    try:
-        digest = resume.digest(variant)
+    with delivery.entry(progress.end) as entry:
         if store.names_model(variant.source):
             progress.event({"stage": "fetching"})
-            variant = opening.result().located(variant)
+            variant = delivery.log.located(variant)
         with machine.alone(progress.end):
-            result = originals.pair(isolate.run(variant, entry.folder, listen, opening.result), entry.folder)
-        log = opening.result()
-        address = log.address(digest)
-        try:
-            address = entry.keep(result, address)
-        except OSError as error:
-            progress.end(f"WARNING: the result can't be kept on disk: {error}")
+            result = isolate.run(variant, entry.folder, listen, lambda: delivery.log)
         progress.event({"stage": "logging"})
-        try:
-            log.add(entry.id, result, entry.folder, address)
-        except StoreError as error:
-            if not entry.is_kept:
-                raise
-            progress.end(f"not logged: {error}. The result is kept, and measuring goes on")
-            return result, [entry.id]
-        entry.remove()
-        progress.end(f"{result.status}, {result.ended_s - result.started_s:.0f} s")
-        return result, []
-    finally:
-        if entry.is_kept:
-            entry.release()
-        else:
-            entry.remove()
+        return delivery.deliver(result, entry, digest, progress.end)
 
 
 _ASKED = (

@@ -36,7 +36,7 @@ FLOORS = [
         "isolate resume",
         "log",
         "sync",
-        "notebook",
+        "delivery notebook",
         "bench report plugin.*",
         "__main__",
     )
