@@ -409,6 +409,7 @@ def _writer(name: str) -> tuple[Path, Renderer]:
     if path.is_dir():
         raise RecipeError(f"{name} is a folder. Give a file's name.")
     renderer: Renderer = registry.build("renderers", by_suffix[path.suffix.lower()])
+    renderer.check()
     return path, renderer
 
 

@@ -393,6 +393,13 @@ class Renderer(ABC):
 
     suffix: ClassVar[str]
 
+    def check(self) -> None:
+        """Complain about what writing would lack, before a server is asked for anything.
+
+        Raises:
+            CompressError: a library is not installed; the message says how to install it.
+        """
+
     @abstractmethod
     def render(self, comparison: Comparison) -> bytes:
         """Write the comparison out."""

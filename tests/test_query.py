@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from benchmarks.servers import TrackingServer
+from benchmarks.servers import TrackingServer, make_database, postgres, postgres_folder
 from mlflow_compress.database import SCHEMAS, open_database
 from mlflow_compress.errors import StoreError
 from mlflow_compress.query import find
@@ -28,20 +28,35 @@ EVERYTHING = Selection()
 @pytest.fixture(scope="module")
 def filled(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Give a store with two experiments of some variants, some of them strange."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("artifacts"))
-        add(tracking_uri, "query 1", "alpha", "yolo", "original", 1000)
-        add(tracking_uri, "query 1", "alpha", "yolo", "fp16", 2000)
-        add(tracking_uri, "query 1", "beta", "yolo", "fp16", 3000, device="gpu")
-        add(tracking_uri, "query 1", HOSTILE, HOSTILE, "original", 4000)
-        add(tracking_uri, "query 1", HOSTILE, HOSTILE, "fp16", 5000)
-        add(tracking_uri, "query 2", "beta", "vit", "original", 6000)
-        store = open_store(tracking_uri)
-        store.start(store.experiment_id("query 1"), "sweep", {"compress.role": "sweep"})
-        deleted = add(tracking_uri, "query 1", "alpha", "yolo", "deleted", 7000)
-        MlflowClient(tracking_uri).delete_run(deleted)
-    mlflow.set_tracking_uri("")
+    fill(tracking_uri, tmp_path_factory.mktemp("artifacts"))
     return tracking_uri
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the same in PostgreSQL."""
+    if postgres_folder() is None:
+        pytest.skip("PostgreSQL is not installed")
+    with postgres() as server:
+        uri = make_database(server, "query")
+        fill(uri, tmp_path_factory.mktemp("artifacts"))
+        yield uri
+
+
+def fill(uri: str, folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        add(uri, "query 1", "alpha", "yolo", "original", 1000)
+        add(uri, "query 1", "alpha", "yolo", "fp16", 2000)
+        add(uri, "query 1", "beta", "yolo", "fp16", 3000, device="gpu")
+        add(uri, "query 1", HOSTILE, HOSTILE, "original", 4000)
+        add(uri, "query 1", HOSTILE, HOSTILE, "fp16", 5000)
+        add(uri, "query 2", "beta", "vit", "original", 6000)
+        store = open_store(uri)
+        store.start(store.experiment_id("query 1"), "sweep", {"compress.role": "sweep"})
+        deleted = add(uri, "query 1", "alpha", "yolo", "deleted", 7000)
+        MlflowClient(uri).delete_run(deleted)
+    mlflow.set_tracking_uri("")
 
 
 def add(uri: str, experiment: str, team: str, model: str, method: str, at: int, device: str = "cpu") -> str:
@@ -105,9 +120,16 @@ SELECTIONS = [
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
-def test_the_database_and_the_client_give_the_same_runs(filled: str, selection: Selection) -> None:
-    directly = find(["query *"], selection, [filled])
-    asked = find(["query *"], selection, [filled], directly=False)
+@pytest.mark.parametrize("database", ["filled", "postgresql"])
+def test_the_database_and_the_client_give_the_same_runs(
+    database: str, selection: Selection, request: pytest.FixtureRequest
+) -> None:
+    uri = request.getfixturevalue(database)
+    read = open_database(uri)
+    assert read is not None
+    read.close()
+    directly = find(["query *"], selection, [uri])
+    asked = find(["query *"], selection, [uri], directly=False)
     assert plain(directly.runs) == plain(asked.runs)
     assert plain(directly.originals) == plain(asked.originals)
     assert directly.experiments == asked.experiments

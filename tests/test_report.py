@@ -209,7 +209,7 @@ def test_options_before_a_command_are_not_lost_in_silence(filled: str) -> None:
 
 
 def test_files_are_written_and_nothing_is_printed(filled: str, tmp_path: Path) -> None:
-    outputs = ["table.md", "table.CSV", "table.json"]
+    outputs = ["table.md", "table.CSV", "table.json", "page.html", "table.tex", "chart.png", "book.xlsx"]
     result = report(filled, "-e", "report hw1", *(part for name in outputs for part in ("-o", name)))
     assert result.exit_code == 0
     assert result.stdout == ""
@@ -217,6 +217,17 @@ def test_files_are_written_and_nothing_is_printed(filled: str, tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(outputs)
     assert (tmp_path / "table.md").read_text(encoding="utf-8").startswith("| Team")
     assert len(json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))["rows"]) == 3
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "\\begin{tabular}" in (tmp_path / "table.tex").read_text(encoding="utf-8")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "book.xlsx").read_bytes().startswith(b"PK")
+
+
+def test_a_missing_library_is_told_before_the_server_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    result = report("http://127.0.0.1:1", "-e", "x", "-o", "book.xlsx")
+    assert result.exit_code == 1
+    assert 'pip install "mlflow-compress[xlsx]"' in result.stderr
 
 
 def test_files_and_json(filled: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,6 +23,7 @@ from mlflow_compress.records import Comparison
 from mlflow_compress.sockets import Renderer
 
 MOST_ON_A_PAGE = 40
+_HEADER_WIDTH = 12  # characters; longer headers are broken between words
 _CAPTION = {"en": "Comparison", "ru": "Сравнение"}
 _NEEDS = "% For lualatex or xelatex (pdflatex needs fontenc T1, T2A). The preamble needs booktabs, graphicx, longtable."
 # What LaTeX reads as more than a character: its specials, what makes ligatures, what `\\` takes as an argument.
@@ -98,7 +100,9 @@ def _alignment(it: Comparison) -> str:
 
 
 def _header(it: Comparison) -> str:
-    return _line([escape(text) for text in headers(columns(it.columns), it.language)])
+    shown = columns(it.columns)
+    texts = (textwrap.wrap(text, _HEADER_WIDTH, break_long_words=False) for text in headers(shown, it.language))
+    return _line([_stacked(lines, column.numeric) for lines, column in zip(texts, shown, strict=True)])
 
 
 def _lines(it: Comparison) -> Iterator[str]:
@@ -107,10 +111,22 @@ def _lines(it: Comparison) -> Iterator[str]:
     for at, row in enumerate(it.rows):
         if at and is_original(row):
             yield r"\addlinespace"
-        line = [escape(text) for text in cells(row, shown, it.language)]
+        texts = cells(row, shown, it.language)
+        line = [
+            _stacked(text.split(", ") if column.key == "quality" else [text], column.numeric)
+            for text, column in zip(texts, shown, strict=True)
+        ]
         if row.notes:
             line[noted] += rf"\textsuperscript{{{', '.join(str(note + 1) for note in row.notes)}}}"
         yield _line(line)
+
+
+def _stacked(lines: Sequence[str], is_numeric: bool) -> str:
+    """Write a cell of several lines."""
+    if len(lines) < 2:
+        return escape(lines[0] if lines else "")
+    stacked = r" \\ ".join(escape(line) for line in lines)
+    return rf"\shortstack[{'r' if is_numeric else 'l'}]{{{stacked}}}"
 
 
 def _line(texts: Sequence[str]) -> str:

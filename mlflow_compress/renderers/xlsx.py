@@ -33,18 +33,19 @@ class Xlsx(Renderer):
 
     suffix: ClassVar[str] = ".xlsx"
 
-    def render(self, comparison: Comparison) -> bytes:
-        """Write the comparison as a workbook.
-
-        Raises:
-            CompressError: openpyxl is not installed.
-        """
+    def check(self) -> None:
+        """Look for openpyxl."""
         try:
-            from openpyxl import Workbook
+            import openpyxl  # noqa: F401
         except ImportError:
             raise CompressError(
                 'Writing .xlsx needs openpyxl: pip install "mlflow-compress[xlsx]". Or write .csv instead.'
             ) from None
+
+    def render(self, comparison: Comparison) -> bytes:
+        """Write the comparison as a workbook."""
+        from openpyxl import Workbook
+
         book = Workbook()
         names = _SHEETS[comparison.language]
         table, about = book.active, book.create_sheet(names[1])

@@ -65,4 +65,4 @@ def test_what_is_no_number_is_left_empty() -> None:
 def test_without_its_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(CompressError, match=r'pip install "mlflow-compress\[xlsx\]"'):
-        Xlsx().render(Comparison(()))
+        Xlsx().check()
