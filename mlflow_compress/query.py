@@ -27,7 +27,7 @@ from mlflow_compress.store import open_store, without_secrets
 if TYPE_CHECKING:
     from mlflow_compress.store import Store
 
-_FEW_MODELS = 20  # whose originals are asked for by name
+_FEW_NAMES = 20  # of models and teams whose originals are asked for by name
 _FEW_FILTERS = 40  # beyond these, one query for all costs less
 _WRITABLE = re.compile(r"[\w ./:+\-@()\[\],=]+")  # names that MLflow's filters can't misread
 _DEFAULT = "mlflow.db"
@@ -69,14 +69,18 @@ def find(
         stores = [stack.enter_context(opened(uri, directly and not selection.where)) for uri in tracking_uris or [""]]
         ids = [_fitting(store.experiments(), experiments) for store in stores]
         _require(experiments, stores)
-        runs: dict[str, Run] = {}
+        runs = {
+            run.run_id: run
+            for store, wanted in zip(stores, ids, strict=True)
+            if wanted
+            for run in store.runs(wanted, selection)
+        }
         originals: dict[str, Run] = {}
-        for store, wanted in zip(stores, ids, strict=True):
-            if wanted:
-                own = store.runs(wanted, selection)
-                runs |= {run.run_id: run for run in own}
-                more = _with_originals(selection, own)
-                originals |= {run.run_id: run for run in (store.runs(wanted, more) if more else ())}
+        for own in (True, False):  # another team's are of use only where the own are missing, and may be thousands
+            more = _originals(selection, runs.values(), originals.values(), own)
+            if more is not None:
+                for store, wanted in zip(stores, ids, strict=True):
+                    originals |= {run.run_id: run for run in (store.runs(wanted, more) if wanted else ())}
         _require_names(selection, runs.values(), zip(stores, ids, strict=True))
     newest = sorted(runs.values(), key=lambda run: (-run.started_ms, run.run_id))
     others = tuple(run for run in originals.values() if run.run_id not in runs)
@@ -212,14 +216,35 @@ def _said(runs: Iterable[Run], kind: str) -> set[str]:
     return {run.tags.get(kind, "") for run in runs}
 
 
-def _with_originals(selection: Selection, runs: Sequence[Run]) -> Selection | None:
-    """Give what to ask for so that every run has its original; None where the selection takes them all."""
+def _originals(selection: Selection, runs: Iterable[Run], known: Iterable[Run], own: bool) -> Selection | None:
+    """Give what to ask for so that the runs that still lack their original get it, from their own team or from any.
+
+    None where the selection took all there are, or where none lacks it.
+    """
     if selection == Selection(models=selection.models):
         return None
-    models = sorted(_said(runs, "model"))
-    return (
-        Selection(models=tuple(models) if len(models) <= _FEW_MODELS else (), methods=(ORIGINAL,)) if models else None
-    )
+    every = [*runs, *known]
+    good = {_original_of(run) for run in every if run.said("method") == ORIGINAL and _is_good(run, selection.device)}
+    lacking = [run for run in every if _original_of(run) not in good]
+    if not lacking:
+        return None
+    models, teams = _said(lacking, "model"), _said(lacking, "team") if own else set()
+    return Selection(teams=_few(teams), models=_few(models), methods=(ORIGINAL,))
+
+
+def _original_of(run: Run) -> tuple[str, ...]:
+    """Tell apart the originals that runs are compared with."""
+    settings = (run.tags.get(f"compress.{name}", "") for name in ("batch_size", "setting"))
+    return run.said("team"), run.said("model"), *settings
+
+
+def _is_good(run: Run, device: str) -> bool:
+    return run.tags.get("status") == "ok" and (not device or run.tags.get(f"compress.outcome.{device}") == "ok")
+
+
+def _few(names: set[str]) -> tuple[str, ...]:
+    """Give names to ask for; beyond a few, asking for all costs less."""
+    return tuple(sorted(names)) if len(names) <= _FEW_NAMES else ()
 
 
 def _filters(selection: Selection) -> list[str]:

@@ -217,6 +217,14 @@ def test_what_is_selected(filled: str) -> None:
     assert names(found.originals) == [(HOSTILE, HOSTILE, "original")]
 
 
+def test_originals_of_others_are_read_only_where_the_own_are_missing(filled: str) -> None:
+    found = find(["query 1"], Selection(teams=("alpha",)), [filled])
+    assert names(found.runs) == [("alpha", "yolo", "fp16"), ("alpha", "yolo", "original")]
+    assert found.originals == ()
+    found = find(["query 1"], Selection(methods=("fp16",)), [filled])  # beta has none
+    assert ("alpha", "yolo", "original") in names(found.originals)
+
+
 def test_a_filter_of_mlflow(filled: str) -> None:
     found = find(["query 1"], Selection(where="metrics.`size/weights_mib` > 500"), [filled])
     assert [run.started_ms for run in found.runs] == [5000, 4000]

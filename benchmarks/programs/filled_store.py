@@ -1,7 +1,7 @@
 """Fills a SQLite tracking store with runs as this tool logs them: `filled_store.py FILE RUNS`.
 
 MLflow makes the tables; the rows go in by SQL, since its client would take an hour. The experiment is `scale`; there
-are 334 teams; every twelfth run is an original.
+are 334 teams in turn, each with sweeps of one model after the other over twelve methods, the original first.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ def _insert(database: sqlite3.Connection, experiment: int, numbers: range, chanc
     for number in numbers:
         run_id = f"{number:032x}"
         method = _METHODS[number % len(_METHODS)]
-        team = f"team {number % _TEAMS}"
-        model = f"model {number // len(_METHODS) % 40}"
+        sweep = number // len(_METHODS)
+        team = f"team {sweep % _TEAMS}"
+        model = f"model {sweep // _TEAMS}"
         rows["runs"].append((run_id, f"{model} {method}", "FINISHED", number, "active", experiment, "LOCAL", "someone"))
         tags = {
             "team": team,
