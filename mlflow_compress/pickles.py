@@ -44,14 +44,14 @@ def code_in(path: Path) -> list[str]:
         path: what `torch.save` wrote.
 
     Returns:
-        `module name` of each, sorted; `a pickle that can't be looked into` where it is no such file or hides its calls.
+        `module name` of each, sorted; `what can't be told` where it is no such file or hides its calls.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             (name,) = (each for each in archive.namelist() if each.rpartition("/")[2] == _DATA)
             called = {_called(op.name, arg) for op, arg, _ in pickletools.genops(archive.read(name))}
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        return ["a pickle that can't be looked into"]
+        return ["what can't be told"]
     return sorted(each for each in called - {""} if not _is_plain(each))
 
 

@@ -20,17 +20,21 @@ class Predictor:
         """Predict, one answer for each input.
 
         Args:
-            data: a list of inputs, an array whose first axis counts them, or a data frame: its first column holds them.
+            data: a list of inputs, an array whose first axis counts them, or a data frame, or columns by name: of a
+                family that takes rows, each is an input; of others, the first column holds them.
             params: not used.
         """
-        return self._restored.family.predict(self._restored.model, _inputs(data))
+        family = self._restored.family
+        return family.predict(self._restored.model, _inputs(data, family.takes_rows))
 
 
-def _inputs(data: Any) -> Sequence[Any]:
-    if hasattr(data, "columns"):
-        return list(data.iloc[:, 0])
+def _inputs(data: Any, as_rows: bool) -> Sequence[Any]:
     if isinstance(data, dict):
-        return list(next(iter(data.values())))
+        import pandas as pd
+
+        data = pd.DataFrame(data)
+    if hasattr(data, "columns"):
+        return list(data.to_dict("records")) if as_rows else list(data.iloc[:, 0])
     return [data] if isinstance(data, str) else list(data)
 
 

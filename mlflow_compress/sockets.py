@@ -101,6 +101,7 @@ class Family(ABC):
         gives: what its answers are, as `Metric.takes` names it; empty where the model decides.
         needs: the distributions it imports, for the requirements of a logged model.
         imports: the modules that it imports sooner or later, so that their memory is not taken for the model's.
+        takes_rows: whether an input is a row of a table: a mapping of columns to values.
         flexible_axes: the axes of the array that `example` gives whose length may be another.
     """
 
@@ -109,6 +110,7 @@ class Family(ABC):
     gives: ClassVar[tuple[str, ...]] = ()
     needs: ClassVar[tuple[str, ...]] = ("torch",)
     imports: ClassVar[tuple[str, ...]] = ("torch",)
+    takes_rows: ClassVar[bool] = False
     flexible_axes: ClassVar[tuple[int, ...]] = ()
 
     @abstractmethod

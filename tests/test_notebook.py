@@ -55,6 +55,16 @@ def test_a_variant_stands_beside_its_original_in_the_table(store: Store) -> None
     assert len(mc.compare(["note*"], method="int8_dynamic", team="notebook team")) == 1
 
 
+def test_what_the_user_wrote_of_the_run_stays(store: Store) -> None:
+    with mlflow.start_run(description="My *first* try") as run:
+        for _ in range(2):
+            mc.benchmark(mlp(), torch.rand(4, 64), name="mlp", seconds=0.01)
+        mc.benchmark(mlp(), torch.rand(4, 64), name="mlp", method="again", seconds=0.01)
+    note = MlflowClient(store.uri).get_run(run.info.run_id).data.tags["mlflow.note.content"]
+    assert note.startswith("My *first* try\n\n## mlp, original")
+    assert [note.count(f"## mlp, {method}") for method in ("original", "again")] == [1, 1]
+
+
 def test_the_module_is_measured_in_eval_mode_and_left_as_it_was() -> None:
     model, seen = mlp(), []
     model[1].eval()

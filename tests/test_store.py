@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shutil
 import socket
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,6 +136,17 @@ def test_a_deleted_experiment_is_not_written_to(store: Store) -> None:
 def test_a_refusal_is_a_store_error(store: Store) -> None:
     with pytest.raises(StoreError, match="refused"):
         store.end("no such run", succeeded=True)
+
+
+def test_a_store_of_another_mlflow_says_what_to_do(store: Store, tmp_path: Path) -> None:
+    newer = tmp_path / "newer.db"
+    shutil.copy(store.uri.removeprefix("sqlite:///"), newer)
+    with contextlib.closing(sqlite3.connect(newer)) as database:
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+        database.commit()
+    with pytest.raises(StoreError, match="another MLflow than"):
+        open_store(f"sqlite:///{newer}", create=False)
+    mlflow.set_tracking_uri("")
 
 
 def test_a_reader_makes_no_database(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class MlflowModel(Family):
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     needs: ClassVar[tuple[str, ...]] = ("torch", "mlflow", "safetensors")
     imports: ClassVar[tuple[str, ...]] = ("torch", "mlflow.pyfunc", "safetensors.torch")
+    takes_rows: ClassVar[bool] = True
 
     trust: bool = False
 

@@ -22,6 +22,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from mlflow_compress import artifact, registry, worker
 from mlflow_compress.errors import RecipeError, StoreError, Unsupported, WeightsError
+from mlflow_compress.pyfunc import Predictor
 from mlflow_compress.recipe import parse_chain
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
@@ -142,6 +143,8 @@ def test_restored_as_it_was(shelf: Shelf, tmp_path: Path) -> None:
     rows = shelf.inputs.head(20).to_dict("records")
     assert restored.family.predict(restored.model, rows) == shelf.tree.predict(shelf.inputs.head(20)).tolist()
     assert (tmp_path / worker.MODEL_FOLDER / "mlflow" / "MLmodel").is_file()
+    for table in (shelf.inputs.head(20), shelf.inputs.head(20).to_dict("list")):  # as a logged model is asked
+        assert Predictor(restored).predict(table) == shelf.tree.predict(shelf.inputs.head(20)).tolist()
 
 
 @pytest.mark.parametrize("chain", ["original", "bf16", "int8_dynamic", "int8_weight_only", "low_rank", "torchscript"])
