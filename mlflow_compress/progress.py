@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
+
+from mlflow_compress.records import Result
 
 _BAR_WIDTH = 24
 _LOG_SECONDS = 10.0  # between two lines about the same stage, when this is no terminal
@@ -54,6 +57,97 @@ class Progress:
         if self._live and not self._quiet:
             self._stream.write("\r\x1b[2K")
         self._stream.write(f"{self._title}: {_plain(text)}\n")
+        self._stream.flush()
+
+
+class Board:
+    """Shows the progress of many variants on many machines: how many are done, which run where, when all will be.
+
+    It may be told from several threads.
+
+    Args:
+        stream: where to write.
+        quiet: write nothing but the ends of variants.
+    """
+
+    def __init__(self, stream: TextIO, quiet: bool = False) -> None:
+        self._stream = stream
+        self._quiet = quiet
+        self._live = stream.isatty()
+        self._lock = threading.RLock()
+        self._total = self._machines = self._done = 0
+        self._counts = {"failed": 0, "skipped": 0}
+        self._seconds: list[float] = []
+        self._running: dict[str, str] = {}
+        self._told = -_LOG_SECONDS
+
+    def begin(self, total: int, machines: Sequence[str]) -> None:
+        """Begin.
+
+        Args:
+            total: how many variants there are.
+            machines: the names of those that measure.
+        """
+        self._total, self._machines = total, len(machines)
+        self.tell(f"{total} variants, {len(machines)} machines: {', '.join(machines)}")
+
+    def event(self, machine: str, who: str, event: Mapping[str, Any]) -> None:
+        """Take an event of a worker, as `Progress.event` does.
+
+        Args:
+            machine: the name of the one it runs on.
+            who: the variant.
+            event: what it told.
+        """
+        if "warning" in event:
+            self.tell(f"{who}: WARNING: {event['warning']}")
+            return
+        with self._lock:
+            self._running[machine] = f"{who}: {event.get('stage', '')}{_how_far(event)}"
+            self._show()
+
+    def free(self, machine: str) -> None:
+        """Note that nothing runs on a machine."""
+        with self._lock:
+            self._running.pop(machine, None)
+
+    def done(self, result: Result) -> None:
+        """Count a result."""
+        with self._lock:
+            self._done += 1
+            if result.status in self._counts:
+                self._counts[result.status] += 1
+            else:
+                self._seconds.append(result.ended_s - result.started_s)
+            self._show()
+
+    def tell(self, text: str) -> None:
+        """Write a line that stays."""
+        with self._lock:
+            if self._live and not self._quiet:
+                self._stream.write("\r\x1b[2K")
+            self._stream.write(_plain(text) + "\n")
+            self._stream.flush()
+
+    def line(self) -> str:
+        """Give the whole state in one line."""
+        parts = [f"{self._done}/{self._total} done"]
+        parts += [f"{count} {status}" for status, count in self._counts.items() if count]
+        left = self._total - self._done
+        if self._seconds and left and self._machines:
+            parts.append(f"about {_duration(sum(self._seconds) / len(self._seconds) * left / self._machines)} left")
+        running = "; ".join(f"{machine}: {text}" for machine, text in sorted(self._running.items()))
+        return _plain(", ".join(parts) + (f" | {running}" if running else ""))
+
+    def _show(self) -> None:
+        if self._quiet:
+            return
+        if self._live:
+            width = shutil.get_terminal_size().columns - 1
+            self._stream.write(f"\r\x1b[2K{self.line()[:width]}")
+        elif time.monotonic() - self._told >= _LOG_SECONDS:
+            self._stream.write(self.line() + "\n")
+            self._told = time.monotonic()
         self._stream.flush()
 
 

@@ -5,7 +5,8 @@ import io
 import pytest
 
 from mlflow_compress import progress
-from mlflow_compress.progress import Progress
+from mlflow_compress.progress import Board, Progress
+from mlflow_compress.records import Result, Status, Variant
 
 
 class Terminal(io.StringIO):
@@ -116,3 +117,40 @@ def test_a_hostile_name_steers_nothing(stream: io.StringIO) -> None:
     left = stream.getvalue().replace("\r\x1b[2K", "")
     assert all(char.isprintable() or char == "\n" for char in left)
     assert left.count("\n") == (1 if isinstance(stream, Terminal) else 2)
+
+
+def result(status: Status = "ok", seconds: float = 60.0) -> Result:
+    return Result(Variant("m", "x", "t", "python", "m.py"), status, started_s=0.0, ended_s=seconds)
+
+
+def test_a_board_tells_what_is_done_what_runs_where_and_when_all_will_be() -> None:
+    board = Board(io.StringIO(), quiet=True)
+    board.begin(10, ["node-a", "node-b"])
+    assert board.line() == "0/10 done"
+    board.event("node-b", "yolo11n, bf16", {"stage": "saving"})
+    board.event("node-a", "yolo11n, fp16", {**counted(25)})
+    board.done(result())
+    board.done(result("failed"))
+    expected = "2/10 done, 1 failed, about 4 min 0 s left | node-a: yolo11n, fp16: timing on cpu [############"
+    assert board.line().startswith(expected)
+    assert board.line().endswith("node-b: yolo11n, bf16: saving")
+    board.free("node-a")
+    board.free("node-b")
+    assert board.line() == "2/10 done, 1 failed, about 4 min 0 s left"
+
+
+def test_a_board_fits_a_terminal_and_a_log(now: list[float]) -> None:
+    terminal, log = Terminal(), io.StringIO()
+    for stream in (terminal, log):
+        board = Board(stream)
+        board.begin(2, ["a\x1b[2J"])
+        for second in range(21):
+            now[0] += 1
+            board.event("a", "m" * 500, counted(second))
+        board.event("a", "m", {"stage": "x", "warning": "no network\x1b[1m"})
+        board.tell("gone")
+    lines = log.getvalue().splitlines()
+    assert len(lines) == 1 + 3 + 2  # the beginning, one every ten seconds, the warning, the end
+    assert lines[-2:] == ["m: WARNING: no network[1m", "gone"]
+    assert "\x1b" not in log.getvalue()
+    assert max(len(part) for part in terminal.getvalue().split("\r")) < 120

@@ -1,0 +1,314 @@
+"""What a variant needs of this machine's disk, packed for another one: code, weights and data that recipes name.
+
+Where the same files lie at the same path there, as in a folder that all machines share, they are used as they are. Else
+they are unpacked once, into `COMPRESS_CACHE`, or `mlflow-compress/parcels` in the user's cache folder, under the digest
+of what is in them.
+
+Covers: the source, weights, data and metrics that a variant names by path; beside a Python file, the modules that it
+may import; beside a table or a Python file, what it mentions by a relative path.
+Does not cover: absolute paths within files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from mlflow_compress.data import datasets
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.hf_evaluate import is_code
+from mlflow_compress.records import Variant
+
+HERE = "here"  # instead of a folder: each file is where it was packed
+MOST_BYTES = 2 * 2**30
+_LARGE_BYTES = 64 * 2**20  # larger files are told apart by size and date
+_MENTIONS_BYTES = 2**16
+_MENTION = re.compile(r"""[^\s,;:"'()\[\]{}<>=]+""")
+_SETTINGS = (".yaml", ".yml")
+_UNUSED_SECONDS = 14 * 86400.0
+
+
+@dataclass(frozen=True)
+class File:
+    """One file: where it lies, and how it is told from another.
+
+    Attributes:
+        path: on the machine that packs it.
+        size: bytes.
+        changed_ns: when it was changed last, nanoseconds since the epoch.
+        digest: SHA-256 of its content; empty for large ones.
+    """
+
+    path: str
+    size: int
+    changed_ns: int
+    digest: str
+
+    @property
+    def identity(self) -> tuple[int, str | int]:
+        """Give what two copies have in common."""
+        return self.size, self.digest or self.changed_ns
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """What is to be packed.
+
+    Attributes:
+        roots: the variant's folder, then each path outside it that the variant names.
+        files: by name in the archive: the number of the root, then the path below it.
+    """
+
+    roots: tuple[str, ...]
+    files: Mapping[str, File] = field(default_factory=dict)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Name the content."""
+        described = [[name, *file.identity] for name, file in sorted(self.files.items())]
+        return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Give the bytes of all files."""
+        return sum(file.size for file in self.files.values())
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Parcel:
+        """Rebuild what `records.to_json` wrote."""
+        return cls(tuple(data["roots"]), {name: File(**file) for name, file in data["files"].items()})
+
+
+def contents(variant: Variant) -> Parcel | None:
+    """Find what a variant needs of this machine's disk; None where that is nothing.
+
+    Raises:
+        RecipeError: it can't be read.
+    """
+    folder = Path(variant.folder)
+    found: dict[Path, None] = {}
+    for text in _texts(variant):
+        if text and (path := _existing(folder, text)) is not None:
+            found |= dict.fromkeys([path, *_beside(path)])
+    outside = [path for path in found if not path.is_relative_to(folder)]
+    roots = [path for path in outside if not any(path.is_relative_to(other) for other in outside if other != path)]
+    files: dict[str, File] = {}
+    try:
+        for path in found:
+            for each in _files(path):
+                files.setdefault(_name(each, folder, roots), _described(each))
+    except OSError as error:
+        raise RecipeError(f"What {variant.model} needs can't be sent to other machines: {error}") from error
+    return Parcel((str(folder), *map(str, roots)), files) if files else None
+
+
+def pack(parcel: Parcel, file: IO[bytes]) -> None:
+    """Write a parcel as a tar archive, without owners and links.
+
+    Raises:
+        OSError: a file can't be read, or changed meanwhile.
+    """
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for name, each in sorted(parcel.files.items()):
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mtime, entry.mode = each.size, each.changed_ns // 10**9, 0o644
+            entry.pax_headers = {"mtime": f"{each.changed_ns / 10**9:.9f}"}
+            with Path(each.path).open("rb") as content:
+                archive.addfile(entry, content)
+
+
+def find(parcel: Parcel) -> str:
+    """Say where a parcel's files are on this machine: `HERE`, the folder they were unpacked into, or empty: nowhere."""
+    try:
+        if all(_described(Path(file.path)).identity == file.identity for file in parcel.files.values()):
+            return HERE
+    except (OSError, ValueError):
+        pass
+    folder = _cache() / parcel.digest
+    return str(folder) if folder.is_dir() else ""
+
+
+def unpack(parcel: Parcel, chunks: Iterable[bytes]) -> str:
+    """Unpack a parcel that is nowhere on this machine yet, and give its folder.
+
+    Args:
+        parcel: it.
+        chunks: the archive's bytes.
+
+    Raises:
+        OSError: it can't be written, or the archive is not the parcel's.
+    """
+    from filelock import FileLock
+
+    cache = _cache()
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder, aside = cache / parcel.digest, cache / f"{parcel.digest}.partial"
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            _forget_unused(cache)
+            shutil.rmtree(aside, ignore_errors=True)
+            with tempfile.TemporaryFile(dir=cache) as file:
+                for chunk in chunks:
+                    file.write(chunk)
+                file.seek(0)
+                _extract(parcel, file, aside)
+            aside.rename(folder)
+    os.utime(folder)
+    return str(folder)
+
+
+def moved(variant: Variant, parcel: Parcel, where: str) -> Variant:
+    """Give a variant with the paths that it has on this machine.
+
+    Args:
+        variant: with the paths of the machine that packed the parcel.
+        parcel: what it needs.
+        where: the parcel's place here, as `find` or `unpack` gives it.
+    """
+    if where == HERE:
+        return variant
+    folder = Path(variant.folder)
+
+    def new(text: str) -> str:
+        path = _place(folder, text)
+        for number, root in enumerate(parcel.roots[1:], 1):
+            if path.is_relative_to(root):
+                return str(Path(where, str(number), Path(root).name, path.relative_to(root)))
+        return text
+
+    def metric(text: str) -> str:
+        return text.replace(_code(text), new(_code(text))) if is_code(text) else text
+
+    data = variant.data
+    if data:
+        described = datasets.parse(data)
+        placed = dataclasses.replace(described, source=new(described.source), calibration=new(described.calibration))
+        data = data if placed == described else str(placed)
+    return dataclasses.replace(
+        variant,
+        folder=str(Path(where, "0")),
+        source=new(variant.source),
+        weights=new(variant.weights),
+        data=data,
+        metrics=tuple(
+            each.replace(_code(each), new(_code(each))) if is_code(each) else each for each in variant.metrics
+        ),
+    )
+
+
+def _texts(variant: Variant) -> list[str]:
+    """Give what of a variant may be a path."""
+    texts = [variant.source, variant.weights, *(_code(each) for each in variant.metrics if is_code(each))]
+    if variant.data:
+        data = datasets.parse(variant.data)
+        texts += [data.source, data.calibration]
+    return texts
+
+
+def _code(metric: str) -> str:
+    """Give the path or hub id of a metric of one's own."""
+    return re.sub(r":\w+=.*", "", metric.strip().removeprefix("evaluate:"), flags=re.DOTALL)
+
+
+def _place(folder: Path, text: str) -> Path:
+    try:
+        return folder / Path(text).expanduser()
+    except RuntimeError:  # nobody is called so
+        return folder / text
+
+
+def _existing(folder: Path, text: str) -> Path | None:
+    """Give the path that a text names, where there is something."""
+    try:
+        path = _place(folder, text)
+        return path if path != folder and path.exists() else None
+    except (OSError, ValueError):  # longer than a name can be, or with a null byte
+        return None
+
+
+def _beside(path: Path) -> Iterator[Path]:
+    """Find what a file needs that lies beside it: modules to import, and what it mentions."""
+    if not path.is_file():
+        return
+    if path.suffix == ".py":
+        yield from sorted(path.parent.glob("*.py"))
+        for package in sorted(path.parent.glob("*/__init__.py")):
+            yield from sorted(package.parent.rglob("*.py"))
+    with path.open("rb") as file:
+        text = file.read(_MENTIONS_BYTES).decode(errors="replace")
+    for mention in dict.fromkeys(_MENTION.findall(text)):
+        parts = PurePosixPath(mention).parts
+        if not parts or ".." in parts or parts[0] == "/" or (found := _existing(path.parent, mention)) is None:
+            continue
+        if found.is_file():
+            yield found if path.suffix == ".py" else path.parent / parts[0]  # with the other pictures of its folder
+        elif path.suffix in _SETTINGS:
+            yield found
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Give the files at a path; links to folders are not followed."""
+    if path.is_file():
+        yield path
+        return
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        yield from (Path(folder, name) for name in sorted(names) if Path(folder, name).is_file())
+
+
+def _name(path: Path, folder: Path, roots: list[Path]) -> str:
+    """Name a file in the archive."""
+    if path.is_relative_to(folder):
+        return f"0/{path.relative_to(folder).as_posix()}"
+    number, root = next((number, root) for number, root in enumerate(roots, 1) if path.is_relative_to(root))
+    return PurePosixPath(str(number), root.name, path.relative_to(root).as_posix()).as_posix()
+
+
+@functools.lru_cache(maxsize=2**16)
+def _digest(path: str, size: int, changed_ns: int) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _described(path: Path) -> File:
+    status = path.stat()
+    is_large = status.st_size > _LARGE_BYTES
+    digest = "" if is_large else _digest(str(path), status.st_size, status.st_mtime_ns)
+    return File(str(path), status.st_size, status.st_mtime_ns, digest)
+
+
+def _extract(parcel: Parcel, file: IO[bytes], folder: Path) -> None:
+    """Extract an archive into a new folder, and see that it holds the parcel and nothing else."""
+    try:
+        with tarfile.open(fileobj=file) as archive:
+            archive.extractall(folder, filter="data")  # which lets nothing be written outside the folder
+    except tarfile.TarError as error:
+        raise OSError(f"the archive can't be unpacked: {error}") from error
+    sizes = {each.relative_to(folder).as_posix(): each.stat().st_size for each in folder.rglob("*") if each.is_file()}
+    if sizes != {name: each.size for name, each in parcel.files.items()}:
+        raise OSError("the archive does not hold what it should")
+    (folder / "0").mkdir(exist_ok=True)
+
+
+def _forget_unused(cache: Path) -> None:
+    """Take away what nobody used for two weeks."""
+    for path in cache.iterdir():
+        if path.is_dir() and time.time() - path.stat().st_mtime > _UNUSED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _cache() -> Path:
+    if given := os.environ.get("COMPRESS_CACHE"):
+        return Path(given).absolute() / "parcels"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mlflow-compress", "parcels")

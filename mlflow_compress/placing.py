@@ -1,0 +1,147 @@
+"""Which machine may measure which variant: all variants of one model go to one kind of hardware."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mlflow_compress import requires
+from mlflow_compress.records import Variant
+
+_MIB_PER_STEP = 4096  # in which sizes of memory are told apart: makers' 64 GB are not quite the same everywhere
+
+Kind = tuple[str, ...]
+
+
+@dataclass
+class Node:
+    """A machine of the cluster.
+
+    Attributes:
+        id: the cluster's name of it.
+        name: what people call it.
+        machine: as `requires.here` describes it.
+        cpus, gpus: how many the cluster hands out.
+        parcels: the places of parcels that are there, by digest.
+        failures: measurements in a row that came to nothing there.
+    """
+
+    id: str
+    name: str
+    machine: Mapping[str, str]
+    cpus: float = 1
+    gpus: float = 0
+    parcels: dict[str, str] = field(default_factory=dict)
+    failures: int = 0
+
+    @property
+    def kind(self) -> Kind:
+        """Say what kind of hardware it is: processor, logical cores, GPU, and memory in steps of 4 GiB."""
+        has = self.machine
+        steps = round(float(has.get("ram_total_mib", 0)) / _MIB_PER_STEP)
+        gpu = f"{self.gpus:g} x {has['gpu_model']}" if "gpu_model" in has else ""
+        return has.get("cpu_model", ""), has.get("cores_logical", ""), gpu, f"{steps * 4} GiB"
+
+
+@dataclass
+class Group:
+    """The variants that are compared with each other.
+
+    Attributes:
+        kind: the hardware that they are measured on; None as long as none was chosen.
+        left: how many of them have no result yet.
+        originals: how many of these are originals.
+    """
+
+    kind: Kind | None = None
+    left: int = 0
+    originals: int = 0
+
+
+class Placing:
+    """Knows where each variant may go.
+
+    Args:
+        variants: all that there are; each is told from others by its identity.
+    """
+
+    def __init__(self, variants: Iterable[Variant]) -> None:
+        self._variants = list(variants)
+        groups: dict[str, Group] = {}
+        self._groups = {id(each): groups.setdefault(_key(each), Group()) for each in self._variants}
+        for variant in self._variants:
+            self.group(variant).left += 1
+            self.group(variant).originals += variant.is_original
+        self._all = list(groups.values())
+        self._tried: dict[int, list[str]] = {}
+
+    def group(self, variant: Variant) -> Group:
+        """Give the variants that this one is compared with."""
+        return self._groups[id(variant)]
+
+    def serves(self, node: Node, nodes: Sequence[Node]) -> Callable[[Variant], bool]:
+        """Make what says whether a variant may go to a node now.
+
+        Args:
+            node: one that is free.
+            nodes: all that there are.
+        """
+        numbers = Counter(each.kind for each in nodes)
+        by_kind = {other.kind: other for other in nodes}
+
+        def work(kind: Kind, group: Group) -> float:
+            others = sum(each.left for each in self._all if each.kind == kind)
+            return (others + group.left) / numbers[kind]
+
+        def check(variant: Variant) -> bool:
+            group, tried = self.group(variant), self._tried.get(id(variant), [])
+            if node.id in tried and any(each.kind == node.kind and each.id not in tried for each in nodes):
+                return False
+            if group.kind is not None:
+                return group.kind == node.kind
+            fitting = [kind for kind, each in by_kind.items() if not lack(variant, each)]
+            return node.kind in fitting and node.kind == min(fitting, key=lambda kind: work(kind, group))
+
+        return check
+
+    def bind(self, variant: Variant, kind: Kind) -> None:
+        """Choose the hardware of all that a variant is compared with."""
+        self.group(variant).kind = kind
+
+    def release(self, kind: Kind) -> None:
+        """Let what was to go to a kind of hardware that is gone go to another."""
+        for group in self._all:
+            if group.kind == kind:
+                group.kind = None
+
+    def failed(self, variant: Variant, node: Node) -> int:
+        """Note that a variant came to nothing on a node, and give how often it did on any."""
+        self._tried.setdefault(id(variant), []).append(node.id)
+        return len(self._tried[id(variant)])
+
+    def done(self, variant: Variant) -> None:
+        """Note that a variant has a result."""
+        group = self.group(variant)
+        group.left -= 1
+        group.originals -= variant.is_original
+
+    def homeless(self, variant: Variant, nodes: Sequence[Node]) -> str:
+        """Say why none of the nodes may measure a variant; empty if one may."""
+        lacks = [lack(variant, node) for node in nodes]
+        if not lacks:
+            return "no machine of the cluster is left"
+        return "" if not all(lacks) else f"no machine of the cluster serves: {min(lacks, key=len)}"
+
+
+def lack(variant: Variant, node: Node) -> str:
+    """Say what a node lacks for a variant; empty if nothing."""
+    if variant.devices == ("cuda",) and "gpu_model" not in node.machine:
+        return f"{node.name} has no GPU"
+    unmet = requires.unmet(variant.requires, node.machine)
+    return f"{node.name}: {unmet}" if unmet else ""
+
+
+def _key(variant: Variant) -> str:
+    return json.dumps([variant.team, variant.model, dict(variant.requires)], sort_keys=True)

@@ -1,0 +1,127 @@
+"""`mlflow run . -e sweep --backend compress-ray --backend-config ray.json`: a sweep over the machines of a Ray cluster.
+
+The configuration, all of it optional:
+
+    {"address": "auto"}
+"""
+
+from __future__ import annotations
+
+import atexit
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow_compress.errors import RecipeError, UnknownName
+
+_ENTRY_POINT = "sweep"
+_DEFAULTS = {"address": "auto"}
+_PREFIXES = ("PROJECT_", "MLFLOW_")  # of the names of what MLflow itself puts into a configuration
+
+
+class RayBackend:
+    """MLflow's `AbstractBackend` for sweeps on Ray: the command runs here, and measures on the cluster's machines."""
+
+    def run(
+        self,
+        project_uri: str,
+        entry_point: str,
+        params: Mapping[str, Any],
+        version: str | None,
+        backend_config: Mapping[str, Any],
+        tracking_uri: str,
+        experiment_id: str,
+    ) -> Started:
+        """Start the sweep as MLflow's own local backend does, and give what waits for it.
+
+        Raises:
+            ExecutionException: the entry point is another, a key in the configuration is unknown, or a parameter
+                contradicts it; MLflow tells this without a traceback.
+        """
+        from mlflow.exceptions import ExecutionException
+        from mlflow.projects.backend.local import LocalBackend
+
+        try:
+            asked = _read(entry_point, params, backend_config)
+        except RecipeError as error:
+            raise ExecutionException(str(error)) from None
+        config = {
+            **backend_config,
+            "SYNCHRONOUS": True,
+        }  # which does not wait either, but starts no second `mlflow run`
+        backend: Any = LocalBackend()
+        process = backend.run(
+            project_uri, entry_point, {**params, **asked}, version, config, tracking_uri, experiment_id
+        )
+        started = Started(process, tracking_uri)
+        atexit.register(started.outlive)
+        return started
+
+
+class Started:
+    """MLflow's `SubmittedRun` of a sweep: a process of this machine, and the run that it logs to.
+
+    Args:
+        process: what MLflow's local backend started.
+        tracking_uri: the tracking server's address.
+    """
+
+    def __init__(self, process: Any, tracking_uri: str) -> None:
+        self._process, self._tracking_uri = process, tracking_uri
+        self._is_over = False
+
+    @property
+    def run_id(self) -> str:
+        """Give the run's id."""
+        return str(self._process.run_id)
+
+    def wait(self) -> bool:
+        """Wait for the end, end the run accordingly, and say whether all went well."""
+        from mlflow import MlflowClient
+
+        succeeded = bool(self._process.wait())
+        self._is_over = True
+        client = MlflowClient(self._tracking_uri)
+        if client.get_run(self.run_id).info.status == "RUNNING":
+            client.set_terminated(self.run_id, "FINISHED" if succeeded else "FAILED")
+        return succeeded
+
+    def get_status(self) -> str:
+        """Give the status, as MLflow names it."""
+        return str(self._process.get_status())
+
+    def cancel(self) -> None:
+        """Stop it."""
+        self._process.cancel()
+
+    def outlive(self) -> None:
+        """Wait for it before this process ends: `mlflow run` itself waits for no backend but its own."""
+        if self._is_over:
+            return
+        try:
+            self.wait()
+        except KeyboardInterrupt:
+            self.cancel()
+            self.wait()
+
+
+def _read(entry_point: str, params: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]:
+    """Read the configuration, and give what it adds to the parameters.
+
+    Raises:
+        RecipeError: it is not right, or does not fit them.
+    """
+    from mlflow.projects import utils
+
+    if entry_point != _ENTRY_POINT:
+        raise RecipeError(f"--backend compress-ray runs the entry point {_ENTRY_POINT}, not {entry_point}.")
+    of_mlflow = {value for name, value in vars(utils).items() if name.startswith(_PREFIXES) and isinstance(value, str)}
+    given = {key: value for key, value in config.items() if key not in of_mlflow}
+    for key, value in given.items():
+        if key not in _DEFAULTS:
+            raise UnknownName("key in the configuration of compress-ray", key, _DEFAULTS)
+        if not isinstance(value, str):
+            raise RecipeError(f"The configuration of compress-ray: {key} must be text, not {value!r}.")
+    asked = {"on": "ray", **_DEFAULTS, **given}
+    for key in asked.keys() & params.keys():
+        raise RecipeError(f"-P {key}={params[key]} is what --backend compress-ray and its configuration say.")
+    return asked

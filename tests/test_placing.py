@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from typing import Any
+
+from mlflow_compress.placing import Node, Placing, lack
+from mlflow_compress.records import Step, Variant
+
+
+def variant(model: str, method: str = "original", **more: Any) -> Variant:
+    return Variant(model, method, "t", "python", "x.py", chain=(Step(method),), **more)
+
+
+def node(name: str, cpu: str = "Xeon", **more: str) -> Node:
+    return Node(name, name, {"cpu_model": cpu, "cores_logical": "4", "ram_total_mib": "64000", **more})
+
+
+def test_memory_that_differs_little_is_one_kind() -> None:
+    assert node("a", ram_total_mib="64101").kind == node("b", ram_total_mib="64399").kind
+    assert node("a").kind != node("a", ram_total_mib="32000").kind
+    assert node("a").kind != node("a", gpu_model="A100").kind
+
+
+def test_all_variants_of_a_model_go_to_one_kind() -> None:
+    nodes = [node("a"), node("b"), node("c", cpu="EPYC")]
+    variants = [variant("m", method) for method in ("original", "bf16", "fp16")]
+    placing = Placing(variants)
+    assert not placing.serves(nodes[2], nodes)(variants[0])  # two machines are done sooner than one
+    assert placing.serves(nodes[0], nodes)(variants[0])
+    placing.bind(variants[0], nodes[0].kind)
+    assert [placing.serves(each, nodes)(variants[1]) for each in nodes] == [True, True, False]
+    placing.release(nodes[0].kind)
+    assert placing.serves(nodes[2], nodes[2:])(variants[1])
+
+
+def test_the_kind_with_less_to_do_takes_the_next_model() -> None:
+    nodes = [node("a"), node("c", cpu="EPYC")]
+    one, two = variant("one"), variant("two")
+    placing = Placing([one, two])
+    placing.bind(one, nodes[0].kind)
+    assert not placing.serves(nodes[0], nodes)(two)
+    assert placing.serves(nodes[1], nodes)(two)
+
+
+def test_requirements_and_devices_choose_the_machine() -> None:
+    plain, gpu = node("a"), node("b", gpu_model="NVIDIA A100", gpu_memory_mib="81920")
+    needs = variant("m", requires={"gpu": "A100"})
+    placing = Placing([needs])
+    assert "a:" in lack(needs, plain)
+    assert not lack(needs, gpu)
+    assert not placing.homeless(needs, [plain, gpu])
+    assert "no machine of the cluster serves" in placing.homeless(needs, [plain])
+    assert lack(variant("m", devices=("cuda",)), plain) == "a has no GPU"
+    assert not placing.serves(plain, [plain, gpu])(needs)
+    assert placing.homeless(needs, []) == "no machine of the cluster is left"
+
+
+def test_a_variant_that_failed_goes_elsewhere_if_it_can() -> None:
+    nodes = [node("a"), node("b")]
+    lost = variant("m")
+    placing = Placing([lost])
+    assert placing.failed(lost, nodes[0]) == 1
+    assert not placing.serves(nodes[0], nodes)(lost)
+    assert placing.serves(nodes[1], nodes)(lost)
+    assert placing.serves(nodes[0], nodes[:1])(lost)
+    assert placing.failed(lost, nodes[0]) == 2
+
+
+def test_equal_variants_are_counted_apart() -> None:
+    variants = [variant("m"), variant("m")]
+    placing = Placing(variants)
+    placing.done(variants[0])
+    assert placing.group(variants[1]).left == placing.group(variants[1]).originals == 1
