@@ -6,20 +6,24 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlflow_compress.errors import CompressError, RecipeError, UnsentError, WeightsError, WorkerError
+from mlflow_compress.errors import CompressError, RecipeError, StoreError, UnsentError, WeightsError, WorkerError
 from mlflow_compress.manners import Group
 
 if TYPE_CHECKING:
     from mlflow_compress.delivery import Delivery
+    from mlflow_compress.forecast import Forecast
     from mlflow_compress.log import Log
+    from mlflow_compress.order import Queue
     from mlflow_compress.progress import Progress
     from mlflow_compress.records import Result, Variant
+    from mlflow_compress.spool import Spool
+    from mlflow_compress.store import Store
 
 _AUTO, _NOT = "auto", "none"
 _EXIT_CODES = {cls.__name__: cls.exit_code for cls in (RecipeError, WeightsError)}
@@ -47,6 +51,22 @@ class _Numbers(click.ParamType[tuple[int, ...]]):
         return tuple(dict.fromkeys(each.convert(part.strip(), param, ctx) for part in str(value).split(",")))
 
 
+class _Duration(click.ParamType[float | None]):
+    """A length of time such as 90s, 30m or 1h30m, in seconds; or `none`."""
+
+    name = "duration|none"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
+        from mlflow_compress import durations
+
+        if value is None or value == _NOT or isinstance(value, float):
+            return value if isinstance(value, float) else None
+        try:
+            return durations.seconds(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
 class _AutoInt(click.ParamType[int | None]):
     """A whole number from 1, or `auto`."""
 
@@ -72,7 +92,8 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="What quality is scored on. auto: as the recipe says; none: skip quality."),
         click.option("--batch-size", type=_Numbers(), default=_AUTO,
                      help="Samples in one timed call; 1,4,16 measures each."),
-        click.option("--threads", type=_AutoInt(), default=_AUTO, help="CPU threads. [auto: the physical cores]"),
+        click.option("--threads", type=_Numbers(), default=_AUTO,
+                     help="CPU threads; 1,2 measures each. [auto: the physical cores]"),
         click.option("--limit", type=_AutoInt(), default=_AUTO, help="Most samples to score. [auto: all]"),
         click.option("--seed", type=int, default=0, show_default=True, help="Of random weights and inputs."),
         click.option("--iterations", type=click.IntRange(min=1), default=50, show_default=True,
@@ -93,6 +114,8 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
                      help="Measure the original and the variant in turns: for machines that others use too."),
         click.option("--option", "-O", "options", multiple=True, metavar="KEY=VALUE",
                      help="An option of the model's family; tokens=64,128 measures each; may be given again."),
+        click.option("--requires", multiple=True, metavar="KEY=VALUE",
+                     help="What the machine must have, or it is skipped: gpu=A100,min_ram_gb=64; may be given again."),
         click.option("--experiment", "-e", help="Experiment to log to. [MLFLOW_EXPERIMENT_NAME, or Default]"),
         click.option("--tracking-uri", metavar="URI", help="Tracking server. [MLFLOW_TRACKING_URI, or mlflow.db here]"),
         click.option("--log-model", type=bool, default=True, show_default=True,
@@ -137,12 +160,11 @@ def run(model: str, method: str, all_methods: bool, **given: Any) -> None:
     """
     from mlflow_compress import recipe, registry
 
-    if all_methods:
-        every = sorted(registry.names("methods"), key=lambda name: (name != "original", name))
-        results = _measure([model], lambda _: [(name, recipe.parse_chain(name)) for name in every], {}, given)
-    else:
-        chain = recipe.parse_chain(method)
-        results = _measure([model], lambda _: [(recipe.chain_name(chain), chain)], {"method": method}, given)
+    every = sorted(registry.names("methods"), key=lambda name: (name != "original", name)) if all_methods else [method]
+    chains = [recipe.parse_chain(each) for each in every]
+    found = recipe.read(model, _family(given))
+    variants = recipe.plan(found, [(recipe.chain_name(chain), chain) for chain in chains], _read_settings(given))
+    results = _measure(variants, [model], {} if all_methods else {"method": method}, given)
     _exit(results, only=not all_methods)
 
 
@@ -150,15 +172,29 @@ def run(model: str, method: str, all_methods: bool, **given: Any) -> None:
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option("--again", type=bool, is_flag=False, flag_value=True, default=False, show_default=True,
               help="Measure what the experiment has already, too.")  # fmt: skip
+@click.option("--limit-time", type=_Duration(), default=_NOT, show_default=True,
+              help="Time for all: 90s, 30m, 1h30m. The most informative first, none that would not fit.")  # fmt: skip
+@click.option("--on", type=click.Choice(["here", "ray"]), default="here", show_default=True,
+              help="Where to measure: on this machine, or on all machines of a Ray cluster.")  # fmt: skip
+@click.option("--address", default=_AUTO, show_default=True, metavar="HOST:PORT",
+              help="Of the Ray cluster; auto: the one that this machine is part of.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Say what would be measured and how long it would take. Nothing is run.")
 @_settings
-def sweep(models: tuple[str, ...], **given: Any) -> None:
+def sweep(models: tuple[str, ...], dry_run: bool, **given: Any) -> None:
     """Measure every variant that the recipes of MODEL... name; of models without a recipe, the original.
 
-    What the experiment has already (the same variant with the same settings, measured well on such a machine) is
-    skipped.
+    A sweep recipe names many models, times methods, batch sizes and threads. What the experiment has already (the same
+    variant with the same settings, measured well on such a machine) is skipped.
     """
-    results = _measure(models, lambda recipe: recipe.variants, {}, given)
-    _exit(results, only=False)
+    from mlflow_compress import grid, order
+
+    variants = grid.plan(models, _read_settings(given), _family(given))
+    if given["limit_time"] is not None:
+        variants = order.most_informative_first(variants)
+    if dry_run:
+        _foretell(variants, given)
+    else:
+        _exit(_measure(variants, models, {}, given), only=False)
 
 
 @main.command(epilog=_EPILOG)
@@ -222,12 +258,11 @@ def rescore(run_id: str, metrics: tuple[str, ...], log: bool, tracking_uri: str 
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 def check(models: tuple[str, ...]) -> None:
     """Check recipes, and say what a sweep of them would measure. Nothing is run."""
-    from mlflow_compress import recipe
+    from mlflow_compress import grid, recipe
 
     for model in models:
-        found = recipe.read(model)
-        for variant in recipe.plan(found, found.variants, recipe.Settings(trust=True)):
-            click.echo(f"{variant.model}, {variant.method}")
+        for variant in grid.plan([model], recipe.Settings(trust=True)):
+            click.echo(f"{variant.model}, {variant.label}")
 
 
 @main.command()
@@ -249,47 +284,133 @@ def doctor(as_json: bool) -> None:
 
 
 def _measure(
-    models: Sequence[str],
-    chains: Callable[[Any], Sequence[tuple[str, Any]]],
-    asked: Mapping[str, str],
-    given: dict[str, Any],
+    variants: Sequence[Variant], models: Sequence[str], asked: Mapping[str, str], given: dict[str, Any]
 ) -> list[Result]:
-    """Plan, connect, and measure one variant after the other; each is logged before the next begins.
+    """Connect, and measure one variant after the other; each is logged before the next begins.
 
     MLflow, whose import takes seconds, is opened while the first worker prepares.
     """
-    from mlflow_compress import recipe, resume, store
+    from mlflow_compress import order, store
     from mlflow_compress.delivery import Delivery
-    from mlflow_compress.progress import Progress
+    from mlflow_compress.forecast import Forecast
     from mlflow_compress.spool import Spool
 
-    settings = _read_settings(given)
-    variants: list[Variant] = []
-    for model in models:
-        found = recipe.read(model, "" if given["family"] == _AUTO else given["family"])
-        variants += recipe.plan(found, chains(found), settings)
     store.probe(given["tracking_uri"])
     several = len(variants) > 1 or "method" not in asked
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too
 
     connect = _connector(models if several else (), {**_asked(given), **asked}, given)
-    delivery = Delivery(Spool(), connect, lambda text: click.echo(text, err=True))
+    spool = Spool()
+    delivery = Delivery(spool, connect, lambda text: click.echo(text, err=True))
+    limit = given.get("limit_time")
+    forecast = Forecast()
+    is_measured: Callable[[Variant], bool] = _none
+    if limit is not None:
+        forecast, is_measured = _known(delivery.log.store, delivery.log.experiment_id, spool, given)
+    queue = order.Queue(variants, lambda each: 0.0 if is_measured(each) else forecast.of(each).seconds, limit)
+    if given.get("on") == "ray":
+        results = _spread(queue, delivery, forecast, given)
+    else:
+        results = _here(queue, delivery, forecast, given)
+    if given["as_json"]:
+        click.echo(json.dumps([_brief(result) for result in results], ensure_ascii=False, indent=1))
+    if queue.waiting:
+        names = "; ".join(f"{variant.model}, {variant.label}" for variant in queue.waiting)
+        told = f"Not started, as --limit-time is too short for them ({len(queue.waiting)} of {len(variants)}): {names}."
+        click.echo(f"{told} The same command goes on with them.", err=True)
+    delivery.close(results)
+    return results
+
+
+def _here(queue: Queue, delivery: Delivery, forecast: Forecast, given: Mapping[str, Any]) -> list[Result]:
+    """Measure what waits on this machine."""
+    from mlflow_compress import resume
+    from mlflow_compress.progress import Progress
+
     progress = Progress(sys.stderr, given["quiet"])
-    results = []
-    for number, variant in enumerate(variants, 1):
-        position = f"[{number}/{len(variants)}] " if len(variants) > 1 else ""
-        progress.begin(f"{position}{variant.model}, {variant.method}")
+    count = len(queue.waiting)
+    results: list[Result] = []
+    while (variant := queue.take()) is not None:
+        position = f"[{len(results) + 1}/{count}] " if count > 1 else ""
+        progress.begin(f"{position}{variant.model}, {variant.label}")
         digest = resume.digest(variant)
         result = None if given.get("again", True) else delivery.earlier(variant, digest, progress.end)
         results.append(result or _one(variant, digest, delivery, progress))
+        forecast.learn(results[-1])
         if not given["as_json"]:
             from mlflow_compress import note
 
             click.echo(note.text(results[-1]))
-    if given["as_json"]:
-        click.echo(json.dumps([_brief(result) for result in results], ensure_ascii=False, indent=1))
-    delivery.close(results)
     return results
+
+
+def _spread(queue: Queue, delivery: Delivery, forecast: Forecast, given: Mapping[str, Any]) -> list[Result]:
+    """Measure what waits on the machines of a Ray cluster."""
+    from mlflow_compress import cluster, note
+    from mlflow_compress.progress import Board
+
+    def show(result: Result) -> None:
+        forecast.learn(result)
+        if not given["as_json"]:
+            click.echo(note.text(result))
+
+    task = cluster.Task(
+        tracking_uri=given["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI", ""),
+        with_model=given["log_model"],
+        again=given["again"],
+        auto_device=given["device"] == _AUTO,
+    )
+    return cluster.sweep(queue, given["address"], task, delivery, Board(sys.stderr, given["quiet"]), show)
+
+
+def _foretell(variants: Sequence[Variant], given: Mapping[str, Any]) -> None:
+    """Tell what a sweep would do. Nothing is made where there is no store."""
+    from mlflow_compress import outlook, requires
+    from mlflow_compress.forecast import Forecast
+    from mlflow_compress.log import experiment_asked
+    from mlflow_compress.spool import Spool
+    from mlflow_compress.store import open_store
+
+    forecast = Forecast()
+    is_measured: Callable[[Variant], bool] = _none
+    try:
+        store = open_store(given["tracking_uri"], create=False)
+        forecast, is_measured = _known(store, experiment_asked(store, given["experiment"])[0], Spool(), given)
+    except StoreError as error:
+        click.echo(f"No earlier results are known: {str(error).partition('. ')[0]}.", err=True)
+    machine, limit = {} if given["on"] == "ray" else requires.here(), given["limit_time"]
+    planned = outlook.look(
+        variants,
+        forecast,
+        is_measured=is_measured,
+        unmet=lambda variant: requires.unmet(variant.requires, machine) if machine else "",
+        limit=limit,
+    )
+    if given["as_json"]:
+        click.echo(json.dumps(outlook.data(planned), ensure_ascii=False, indent=1))
+    else:
+        click.echo("\n".join((*outlook.text(planned), outlook.summary(planned, limit))))
+
+
+def _known(
+    store: Store, experiment_id: str, spool: Spool, given: Mapping[str, Any]
+) -> tuple[Forecast, Callable[[Variant], bool]]:
+    """Give what an experiment knows of how long variants take, and which need not be measured."""
+    from mlflow_compress import requires, resume
+    from mlflow_compress.forecast import Forecast
+
+    runs = resume.finished(store, experiment_id) if experiment_id else []
+    digests = set() if given["again"] or not runs else resume.digests(runs, spool, store.experiment_name(experiment_id))
+    # which machines a cluster has is not known yet: those that measured before stand for them
+    here = None if given["on"] == "ray" else requires.here()
+    machines = resume.machines(runs) if here is None else [here]
+    return Forecast(
+        runs, here
+    ), lambda variant: bool(digests) and any(resume.digest(variant, machine) in digests for machine in machines)
+
+
+def _none(_: Variant) -> bool:
+    return False
 
 
 def _connector(models: Sequence[str], asked: Mapping[str, str], given: Mapping[str, Any]) -> Callable[[], Log]:
@@ -308,13 +429,15 @@ def _connector(models: Sequence[str], asked: Mapping[str, str], given: Mapping[s
 
 def _one(variant: Variant, digest: str, delivery: Delivery, progress: Progress) -> Result:
     """Measure one variant on this machine, and log it."""
-    from mlflow_compress import isolate, machine, store
+    from mlflow_compress import isolate, machine, requires, store
 
     def listen(event: Mapping[str, Any]) -> None:
         delivery.check()  # a server that refuses is known at once, not after the download of the weights
         progress.event(event)
 
     with delivery.entry(progress.end) as entry:
+        if lack := variant.requires and requires.unmet(variant.requires, requires.here()):
+            return delivery.deliver(isolate.skipped(variant, lack), entry, digest, progress.end)
         if store.names_model(variant.source):
             progress.event({"stage": "fetching"})
             variant = delivery.log.located(variant)
@@ -328,7 +451,6 @@ _ASKED = (
     "device",
     "weights",
     "data",
-    "threads",
     "limit",
     "seed",
     "iterations",
@@ -342,23 +464,20 @@ _ASKED = (
 
 def _asked(given: Mapping[str, Any]) -> dict[str, str]:
     """Give the settings as they were asked for, to be logged as parameters."""
-    sizes = ",".join(str(size) for size in given["batch_size"])
-    asked = {"batch_size": sizes or _AUTO, "option": " ".join(given["options"])}
+    counts = {key: ",".join(str(each) for each in given[key]) or _AUTO for key in ("batch_size", "threads")}
+    asked = {**counts, "option": " ".join(given["options"]), "requires": " ".join(given["requires"])}
     return asked | {key: _AUTO if given[key] is None else str(given[key]) for key in _ASKED}
 
 
 def _read_settings(given: Mapping[str, Any]) -> Any:
+    from mlflow_compress import requires
     from mlflow_compress.meters import gpu
     from mlflow_compress.recipe import Settings
     from mlflow_compress.records import Budget
 
     devices = {"cpu": ("cpu",), "cuda": ("cuda",)}.get(given["device"])
-    options = {}
-    for pair in given["options"]:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise RecipeError(f"--option {pair!r} is no KEY=VALUE.")
-        options[key] = value.split(",")
+    options = {key: value.split(",") for key, value in _pairs("option", given["options"])}
+    required = (part for text in given["requires"] for part in text.split(",") if part.strip() != _NOT)
     return Settings(
         team=_team(given["team"]),
         devices=devices or (("cpu", "cuda") if gpu.present() else ("cpu",)),
@@ -371,6 +490,7 @@ def _read_settings(given: Mapping[str, Any]) -> Any:
         options=options,
         interleave=given["interleave"],
         trust=given["trust"],
+        requires=requires.check(dict(_pairs("requires", required))),
         budget=Budget(
             min_iterations=given["iterations"],
             min_seconds=given["seconds"],
@@ -380,6 +500,23 @@ def _read_settings(given: Mapping[str, Any]) -> Any:
             timeout_seconds=given["timeout"],
         ),
     )
+
+
+def _pairs(option: str, texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Read the KEY=VALUE of an option.
+
+    Raises:
+        RecipeError: one is none.
+    """
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RecipeError(f"--{option} {text!r} is no KEY=VALUE.")
+        yield key.strip(), value
+
+
+def _family(given: Mapping[str, Any]) -> str:
+    return "" if given["family"] == _AUTO else str(given["family"])
 
 
 def _team(name: str) -> str:
@@ -408,7 +545,7 @@ def _exit(results: Sequence[Result], only: bool) -> None:
         error: CompressError = WorkerError(failed[0].reason)
         vars(error)["exit_code"] = code
         raise error
-    names = "; ".join(f"{result.variant.model}, {result.variant.method}" for result in failed)
+    names = "; ".join(f"{result.variant.model}, {result.variant.label}" for result in failed)
     raise WorkerError(f"{len(failed)} of {len(results)} variants failed: {names}")
 
 

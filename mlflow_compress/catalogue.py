@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mlflow_compress import recipe, registry
+from mlflow_compress import grid, recipe, registry
 
 _DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
 
@@ -17,8 +17,7 @@ def rows(kind: str) -> list[dict[str, Any]]:
         kind: `models`, `families`, `methods`, `metrics` or `renderers`.
     """
     if kind == "models":
-        found = [recipe.read(name) for name in recipe.names()]
-        return [{"name": each.name, "family": each.family, "source": each.source} for each in found]
+        return [_model(name) for name in recipe.names()]
     return [_plugin(kind, name) for name in registry.names(kind)]
 
 
@@ -46,6 +45,13 @@ def markdown(described: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         install = f"`[{row['extra']}]`" if row["extra"] else ", ".join(row["needs"])
         cells = [f"`{row['name']}`", row["about"], row["changes"], _devices(row), install, ", ".join(row["excludes"])]
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in [*cells, options]) + " |"
+
+
+def _model(name: str) -> dict[str, Any]:
+    if (sweep := grid.read(name)) is not None:
+        return {"name": name, "family": "(sweep)", "source": ", ".join(sweep.models)}
+    found = recipe.read(name)
+    return {"name": found.name, "family": found.family, "source": found.source}
 
 
 def _plugin(kind: str, name: str) -> dict[str, Any]:

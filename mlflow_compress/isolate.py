@@ -56,6 +56,16 @@ def run(variant: Variant, folder: Path, listener: Listener, ready: Callable[[], 
     return dataclasses.replace(result, ended_s=started + time.monotonic() - began)  # whatever is done to the clock
 
 
+def skipped(variant: Variant, reason: str) -> Result:
+    """Give the result of a variant that no machine at hand may measure: nothing was loaded.
+
+    Args:
+        variant: it.
+        reason: why, in a sentence.
+    """
+    return combine(variant, {"prepare": Part(Outcome("skipped", reason))}, time.time())
+
+
 def model_folder(folder: Path) -> Path:
     """Say where in a variant's folder the saved model is."""
     return folder / MODEL_FOLDER

@@ -18,6 +18,8 @@ from mlflow_compress.store import LOGGED, Store, lasting, names_model
 
 _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named
 
+_NOTE = "mlflow.note.content"
+
 
 class Log:
     """Where the results of one command go.
@@ -88,7 +90,24 @@ class Log:
         """Describe a sweep in the run that `mlflow run` made for it."""
         if self._outer and not self._into_outer:
             told = "\n".join(note.markdown(each) for each in results)
-            self.store.tag(self._outer, {"mlflow.note.content": told, LOGGED: "complete"})
+            self.store.tag(self._outer, {_NOTE: told, LOGGED: "complete"})
+
+
+def experiment_asked(store: Store, name: str | None) -> tuple[str, str]:
+    """Give the id and the name of the experiment that results would go to; no id where it is still to be made.
+
+    Args:
+        store: the tracking store.
+        name: the experiment's name; None chooses as MLflow does.
+
+    Raises:
+        StoreError: the server is gone.
+    """
+    known = store.experiments()
+    if not name and (found := os.environ.get("MLFLOW_EXPERIMENT_ID")):
+        return found, next((each for each, number in known.items() if number == found), "")
+    named = _experiment_name(name)
+    return known.get(named, ""), named
 
 
 def deliver(store: Store, result_id: str, result: Result, folder: Path, address: Address, ending: bool = True) -> None:
@@ -131,7 +150,7 @@ def attach(
     asked: Mapping[str, str] | None = None,
     with_metrics: bool = True,
 ) -> None:
-    """Log a result into a run that somebody else began and will end, without its model.
+    """Log a result into a run that somebody else began and will end, without its model. Their note stays.
 
     Args:
         store: the tracking store.
@@ -146,8 +165,16 @@ def attach(
     """
     all_files = {**_pictures(result), **(files or {})}
     about = {**(asked or {}), **_resolved(result)}
-    store.log(run_id, result, about, note.markdown(result), all_files, with_metrics=with_metrics)
+    told = _behind(store.run(run_id).tags.get(_NOTE, ""), note.markdown(result))
+    store.log(run_id, result, about, told, all_files, with_metrics=with_metrics)
     store.tag(run_id, {LOGGED: "complete"})
+
+
+def _behind(known: str, told: str) -> str:
+    """Put our note behind what stands there already, or in the place of our earlier one of the same variant."""
+    heading = told.partition("\n")[0].rpartition(":")[0]
+    theirs = known.partition(f"{heading}:")[0].rstrip()
+    return f"{theirs}\n\n{told}" if theirs else told
 
 
 def _pictures(result: Result) -> dict[str, bytes]:
@@ -219,16 +246,19 @@ def _name_outer(store: Store, run_id: str, name: str) -> None:
 
 def _name(variant: Variant) -> str:
     """Name a run so that it can be told from its siblings."""
-    apart = ", ".join(filter(None, (f"batch {variant.batch_size}" if variant.batch_size > 1 else "", variant.setting)))
-    return f"{variant.model} {variant.method}" + (f" [{apart}]" if apart else "")
+    return f"{variant.model} {variant.label}"
 
 
 def _experiment(store: Store, name: str | None) -> str:
     """Choose the experiment as MLflow does with our provider: by option, by environment, or `Default`."""
     if not name and (found := os.environ.get("MLFLOW_EXPERIMENT_ID")):
         return found
-    named = name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or os.environ.get("COMPRESS_EXPERIMENT")
-    return store.experiment_id(named or "Default")
+    return store.experiment_id(_experiment_name(name))
+
+
+def _experiment_name(name: str | None) -> str:
+    environment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or os.environ.get("COMPRESS_EXPERIMENT")
+    return name or environment or "Default"
 
 
 def _resolved(result: Result) -> dict[str, str]:

@@ -52,7 +52,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
 def markdown(result: Result) -> str:
     """Write the run's description. All names are escaped: they are other people's."""
     variant = result.variant
-    title = f"## {_escaped(variant.model)}, {_escaped(variant.method)}: {result.status}"
+    title = f"## {_escaped(variant.model)}, {_escaped(variant.label)}: {result.status}"
     lines = [title, ""]
     if result.reason:
         lines += [_escaped(result.reason), ""]
@@ -79,19 +79,19 @@ def markdown(result: Result) -> str:
 def text(result: Result) -> str:
     """Write the answer for a terminal."""
     variant = result.variant
-    reason = f" ({_line(result.reason)})" if result.reason else ""
-    lines = [f"{_line(variant.model)}, {_line(variant.method)}: {result.status}{reason}"]
+    reason = f" ({line(result.reason)})" if result.reason else ""
+    lines = [f"{line(variant.model)}, {line(variant.label)}: {result.status}{reason}"]
     rows = facts(result)
     width = max((len(name) for name, _ in rows), default=0)
-    lines += [f"  {_line(name):<{width}}  {value}" for name, value in rows]
-    lines += [f"  ! {_line(each.message)}. {_line(each.advice)}" for each in result.cautions]
+    lines += [f"  {line(name):<{width}}  {value}" for name, value in rows]
+    lines += [f"  ! {line(each.message)}. {line(each.advice)}" for each in result.cautions]
     return "\n".join(lines)
 
 
 def _escaped(name: str) -> str:
-    return _MARKUP.sub(r"\\\1", _line(name))
+    return _MARKUP.sub(r"\\\1", line(name))
 
 
-def _line(name: str) -> str:
-    """Put a text on one line, without control characters, which could steer a terminal."""
+def line(name: str) -> str:
+    """Put other people's text on one line, without control characters, which could steer a terminal."""
     return "".join(char for char in " ".join(name.split()) if char.isprintable())

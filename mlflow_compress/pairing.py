@@ -13,11 +13,11 @@ from pathlib import Path
 from mlflow_compress import scores
 from mlflow_compress.hf_evaluate import metrics_of
 from mlflow_compress.quality import STATISTICS
-from mlflow_compress.quantities import ORIGINAL
-from mlflow_compress.records import Result, Step, finite, to_json
+from mlflow_compress.records import Result, finite, to_json
 from mlflow_compress.sockets import AdditiveMetric
 
-_APART = ("method", "chain", "batch_size", "devices", "budget", "interleave", "threads")  # what changes no sample
+# what changes no sample
+_APART = ("method", "chain", "batch_size", "devices", "budget", "interleave", "threads", "requires")
 
 
 class Originals:
@@ -41,7 +41,7 @@ class Originals:
         if not path.is_file():
             return result
         own, samples = scores.read(path), _samples(result)
-        if result.variant.chain in ((), (Step(ORIGINAL),)):
+        if result.variant.is_original:
             self._kept.setdefault(samples, own)
             return result
         numbers, facts = _differences(result, own, self._kept.get(samples, {}))

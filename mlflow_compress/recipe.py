@@ -8,10 +8,13 @@ A recipe is YAML and nothing but data:
     data: own                             # what quality is scored on; left out: nothing
     metrics: [accuracy]                   # left out: the family's own
     batch_size: 1
+    requires: {min_ram_gb: 16}            # what a machine must have, see `requires`
     variants:                             # what a sweep runs
       - original
       - prune_magnitude:amount=0.5+int8_dynamic
       - {name: small, method: "fp16"}
+
+A recipe of many models is a sweep recipe: `grid` reads it.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress import registry
+from mlflow_compress import registry, requires
 from mlflow_compress.data.datasets import absolute
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.hf_evaluate import is_code, metrics_of
@@ -31,7 +34,8 @@ from mlflow_compress.recognise import recognise
 from mlflow_compress.records import Budget, Scalar, Step, Variant
 from mlflow_compress.sockets import Family, State
 
-_KEYS = ("family", "source", "options", "data", "metrics", "batch_size", "variants")
+_KEYS = ("family", "source", "options", "data", "metrics", "batch_size", "requires", "variants")
+_ONLY_OF_SWEEPS = {"methods", "threads", "exclude"}
 _STEP = re.compile(r"\s*(?P<name>[A-Za-z_]\w*)\s*(?::(?P<options>.*))?", re.DOTALL)
 _STATES: Mapping[State, str] = {
     "float": "float32 weights",
@@ -40,6 +44,7 @@ _STATES: Mapping[State, str] = {
     "runtime": "a module of another runtime",
 }
 _LINK = re.compile(r"\+(?=\s*[A-Za-z_])")  # not the plus of 1e+3
+Named = tuple[str, tuple[Step, ...]]  # a chain, and what it is called in tables
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Recipe:
         family, source, options, data, metrics, batch_size: as in `Variant`.
         variants: name and chain of each variant of a sweep.
         folder: where the recipe lies: relative paths start there.
+        requires: what a machine must have, see `requires`.
     """
 
     name: str
@@ -61,7 +67,8 @@ class Recipe:
     data: str | None = None
     metrics: tuple[str, ...] = ()
     batch_size: int = 1
-    variants: tuple[tuple[str, tuple[Step, ...]], ...] = ()
+    variants: tuple[Named, ...] = ()
+    requires: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,8 @@ class Settings:
 
     `trust`: whether code that somebody wrote may run: Python files, pickles, metrics of one's own.
 
-    Several batch sizes, or several values of a family's option, ask for a variant of each.
+    Several batch sizes, numbers of threads, or values of a family's option ask for a variant of each. What is required
+    of a machine is added to what the recipe requires, and wins.
     """
 
     team: str = "none"
@@ -78,13 +86,14 @@ class Settings:
     weights: str = "auto"
     data: str = "auto"
     batch_sizes: tuple[int, ...] = ()
-    threads: int | None = None
+    threads: tuple[int, ...] = ()
     seed: int = 0
     limit: int | None = None
-    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    options: Mapping[str, Sequence[Scalar]] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
     interleave: bool = False
     trust: bool = False
+    requires: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 def folders() -> list[Path]:
@@ -110,20 +119,20 @@ def read(name: str, family: str = "") -> Recipe:
         RecipeError: it is no recipe, or a model that no family serves.
         WeightsError: what kind of model it is can't be found out.
     """
-    path = _find(name)
+    path = find(name)
     if path is None:
         return _made(name, family)
     if family:
         raise RecipeError(f"{path} says which family it is: leave out --family.")
-    data = _load(path)
-    for key in data:
-        if key not in _KEYS:
-            raise UnknownName(f"key in {path.name}", str(key), _KEYS)
+    data = load(path)
+    if is_sweep(data):
+        raise RecipeError(f"{path} is a sweep recipe, of many models: compress-bench sweep {name}")
+    require_known_keys(path, data, _KEYS)
     for key in ("family", "source"):
         if not isinstance(data.get(key), str):
             raise RecipeError(f"{path}: {key} is missing, or is no text.")
     plugin = registry.find("families", data["family"])
-    options = registry.check("families", data["family"], _mapping(path, "options", data.get("options")))
+    options = registry.check("families", data["family"], mapping(path, "options", data.get("options")))
     metrics = tuple(_texts(path, "metrics", data.get("metrics", plugin.metrics)))
     metrics_of(metrics, path.parent, gives=plugin.gives)
     if not isinstance(data.get("data", ""), (str, type(None))):
@@ -132,8 +141,7 @@ def read(name: str, family: str = "") -> Recipe:
     if type(batch_size) is not int or batch_size < 1:
         raise RecipeError(f"{path}: batch_size must be a whole number from 1, not {batch_size!r}.")
     for key in ("source", "data"):
-        if ".." in Path(str(data.get(key) or "").partition(":")[0]).parts:
-            raise RecipeError(f"{path}: {key} leaves the recipe's folder: {data[key]}. Give an absolute path instead.")
+        require_inside(path, key, str(data.get(key) or "").partition(":")[0])
     return Recipe(
         name=path.stem,
         family=data["family"],
@@ -143,7 +151,8 @@ def read(name: str, family: str = "") -> Recipe:
         data=data.get("data"),
         metrics=metrics,
         batch_size=batch_size,
-        variants=tuple(_variant(path, each) for each in _listed(path, "variants", data.get("variants", ["original"]))),
+        variants=named_chains(path, "variants", data.get("variants", ["original"])),
+        requires=requires.check(mapping(path, "requires", data.get("requires"))),
     )
 
 
@@ -168,14 +177,14 @@ def parse_chain(text: str) -> tuple[Step, ...]:
     return steps
 
 
-def plan(recipe: Recipe, chains: Sequence[tuple[str, tuple[Step, ...]]], settings: Settings) -> list[Variant]:
-    """Make one variant for each named chain, setting of the family's options, and batch size.
+def plan(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> list[Variant]:
+    """Make one variant for each named chain, number of threads, batch size, and setting of the family's options.
 
     Raises:
         UnknownName, RecipeError: an option of the family is not right, or code would run that nobody said to trust.
     """
-    several = [dict(zip(settings.options, values, strict=True)) for values in product(*settings.options.values())]
-    checked = [registry.check("families", recipe.family, options) for options in several]
+    given = [dict(zip(settings.options, values, strict=True)) for values in product(*settings.options.values())]
+    checked = [registry.check("families", recipe.family, options) for options in given]
     data = recipe.data if settings.data == "auto" else None if settings.data == "none" else absolute(settings.data)
     weights = settings.weights
     if weights not in ("auto", "pretrained", "random"):
@@ -184,6 +193,8 @@ def plan(recipe: Recipe, chains: Sequence[tuple[str, tuple[Step, ...]]], setting
     trusting = {"trust": True} if settings.trust and "trust" in {each.name for each in fields(family)} else {}
     if not settings.trust:
         _require_no_code(family(), recipe, weights)
+    several = len(settings.threads) > 1  # then they tell rows apart
+    counts = [(threads, {"threads": threads} if several else {}) for threads in settings.threads or (None,)]
     return [
         Variant(
             model=recipe.name,
@@ -198,16 +209,18 @@ def plan(recipe: Recipe, chains: Sequence[tuple[str, tuple[Step, ...]]], setting
             metrics=recipe.metrics,
             devices=settings.devices,
             batch_size=batch_size,
-            setting=", ".join(f"{key}={value}" for key, value in options.items()),
-            threads=settings.threads,
+            setting=", ".join(f"{key}={value}" for key, value in {**options, **apart}.items()),
+            threads=threads,
             interleave=settings.interleave,
             seed=settings.seed,
             limit=settings.limit,
             budget=settings.budget,
             folder=str(recipe.folder),
+            requires={**recipe.requires, **settings.requires},
         )
         for options in checked
         for batch_size in settings.batch_sizes or (recipe.batch_size,)
+        for threads, apart in counts
         for name, chain in chains
     ]
 
@@ -237,8 +250,12 @@ def _made(name: str, family: str) -> Recipe:
     )
 
 
-def _find(name: str) -> Path | None:
-    """Give the path of a recipe; None where there is none of that name."""
+def find(name: str) -> Path | None:
+    """Give the path of a recipe; None where there is none of that name.
+
+    Raises:
+        RecipeError: it is a path of a recipe, and there is no such file.
+    """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not _exists(path):
@@ -250,17 +267,53 @@ def _find(name: str) -> Path | None:
     return None
 
 
-def _load(path: Path) -> Mapping[str, Any]:
+def load(path: Path) -> Mapping[str, Any]:
+    """Read a recipe's data.
+
+    Raises:
+        RecipeError: it is no YAML, or no mapping.
+    """
     import yaml
 
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date with 13 months
         raise RecipeError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from error
-    return _mapping(path, "the recipe", data)
+    return mapping(path, "the recipe", data)
 
 
-def _mapping(path: Path, what: str, data: Any) -> Mapping[str, Any]:
+def is_sweep(data: Mapping[str, Any]) -> bool:
+    """Say whether a recipe's data is of a sweep over many models."""
+    return "models" in data or ("family" not in data and not _ONLY_OF_SWEEPS.isdisjoint(data))
+
+
+def require_known_keys(path: Path, data: Mapping[str, Any], keys: Sequence[str]) -> None:
+    """Complain about a key that a recipe does not have.
+
+    Raises:
+        UnknownName: there is one.
+    """
+    for key in data:
+        if key not in keys:
+            raise UnknownName(f"key in {path.name}", str(key), keys)
+
+
+def require_inside(path: Path, what: str, name: str) -> None:
+    """Complain about a path in a recipe that leads out of the recipe's folder, unless it is absolute.
+
+    Raises:
+        RecipeError: it does.
+    """
+    if ".." in Path(name).parts:
+        raise RecipeError(f"{path}: {what} leaves the recipe's folder: {name}. Give an absolute path instead.")
+
+
+def mapping(path: Path, what: str, data: Any) -> Mapping[str, Any]:
+    """Give a part of a recipe that is a mapping, or nothing.
+
+    Raises:
+        RecipeError: it is something else.
+    """
     if data is None:
         return {}
     if not isinstance(data, Mapping):
@@ -268,7 +321,12 @@ def _mapping(path: Path, what: str, data: Any) -> Mapping[str, Any]:
     return data
 
 
-def _listed(path: Path, what: str, data: Any) -> Sequence[Any]:
+def listed(path: Path, what: str, data: Any) -> Sequence[Any]:
+    """Give a part of a recipe that is a list with something in it.
+
+    Raises:
+        RecipeError: it is something else.
+    """
     if not isinstance(data, (list, tuple)) or not data:
         raise RecipeError(f"{path}: {what} must be a list with something in it, not {data!r}.")
     return data
@@ -280,7 +338,17 @@ def _texts(path: Path, what: str, data: Any) -> Sequence[str]:
     return data
 
 
-def _variant(path: Path, entry: Any) -> tuple[str, tuple[Step, ...]]:
+def named_chains(path: Path, what: str, data: Any) -> tuple[Named, ...]:
+    """Read a recipe's list of chains of methods; each is text, or has a name and a method.
+
+    Raises:
+        RecipeError: it is no such list, or holds what is no chain.
+        UnknownName: a method or option is unknown.
+    """
+    return tuple(_named_chain(path, each) for each in listed(path, what, data))
+
+
+def _named_chain(path: Path, entry: Any) -> Named:
     if isinstance(entry, str):
         chain = parse_chain(entry)
         return chain_name(chain), chain

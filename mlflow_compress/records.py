@@ -70,12 +70,13 @@ class Variant:
         metrics: the names of the quality metrics.
         devices: `cpu` and/or `cuda`.
         batch_size: samples in one timed call.
-        setting: the options that the command line changed (`tokens=64`), for the name of the row; empty for none.
+        setting: what else its row must be told apart by (`tokens=64`, `threads=1`); empty for nothing.
         threads: intra-op threads; None leaves torch's own choice (the physical cores).
         interleave: whether it is measured in turns with its original.
         seed: of random weights and random inputs.
         limit: most samples to score; None scores all.
         folder: what relative paths in `source` and `data` start from.
+        requires: what a machine must have to measure it, see `requires`; empty: any serves.
     """
 
     model: str
@@ -97,6 +98,18 @@ class Variant:
     limit: int | None = None
     budget: Budget = field(default_factory=Budget)
     folder: str = "."
+    requires: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def is_original(self) -> bool:
+        """Say whether it is what its model's other variants are compared with."""
+        return self.chain in ((), (Step("original"),))
+
+    @property
+    def label(self) -> str:
+        """Name its row among those of its model, as tables do: `int8_dynamic [batch 4, threads=1]`."""
+        apart = ", ".join(filter(None, (f"batch {self.batch_size}" if self.batch_size > 1 else "", self.setting)))
+        return f"{self.method} [{apart}]" if apart else self.method
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Variant:

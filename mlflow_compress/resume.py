@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from mlflow_compress import requires
 from mlflow_compress.data.datasets import parse
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.meters import environment
 from mlflow_compress.quality import STATISTICS
-from mlflow_compress.records import Result, Variant, to_json
-from mlflow_compress.spool import Spool
+from mlflow_compress.records import Result, Run, Variant, to_json
+from mlflow_compress.spool import Address, Spool
 from mlflow_compress.store import LOGGED, Store
 
+_MACHINE, _GPU = ("cpu_model", "cores_logical"), "gpu_model"  # what tells machines apart
+_NO_DIFFERENCE = ("folder", "requires")  # to the numbers
 _LARGE_BYTES = 64 * 2**20  # larger files are told apart by size and date
 
 
-def digest(variant: Variant) -> str:
+def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
     """Give what two variants have in common when one's result does for the other.
 
-    That is the kind of CPU, the row (team, model, method), the model's source and weights and the data with the content
-    of their files, and all settings but the timeout. Versions of libraries are not in it, nor is where the recipe lies.
+    That is the kind of CPU, and of GPU where that is measured too, the row (team, model, method), the model's source
+    and weights and the data with the content of their files, and all settings but the timeout. Versions of libraries
+    are not in it, nor is where the recipe lies, nor what kind of machine the variant requires.
+
+    Args:
+        variant: it.
+        machine: what it is measured on, as `requires.here` describes it; None: this one.
     """
-    described = {key: value for key, value in to_json(variant).items() if key != "folder"}
+    described = {key: value for key, value in to_json(variant).items() if key not in _NO_DIFFERENCE}
     described["budget"].pop("timeout_seconds")
     paths = {"source": variant.source, "weights": variant.weights, "data": _source(variant.data)}
     described["content"] = {key: _content(Path(variant.folder, path)) for key, path in paths.items() if path}
     for key, path in paths.items():
         if described["content"].get(key):
             described[key] = described[key].replace(path, Path(path).name)
-    machine = environment.machine()
-    described["machine"] = [machine["cpu_model"], machine["cores_logical"]]
+    machine = requires.here() if machine is None else machine
+    described["machine"] = [machine.get(key, "") for key in _MACHINE]
+    if "cuda" in variant.devices:
+        described["machine"].append(machine.get(_GPU, ""))
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -60,6 +71,33 @@ def measured(store: Store, experiment_id: str, digest: str) -> tuple[str, Result
     return None
 
 
+def finished(store: Store, experiment_id: str) -> list[Run]:
+    """Give the runs of all results that are ok and logged whole, newest first.
+
+    Raises:
+        StoreError: the server is gone.
+    """
+    return store.query({experiment_id: ""}, f"tags.status = 'ok' and tags.`{LOGGED}` = 'complete'")
+
+
+def digests(runs: Iterable[Run], spool: Spool, experiment: str) -> set[str]:
+    """Give the digests of variants that need not be measured.
+
+    Args:
+        runs: as `finished` gives them.
+        spool: where results wait.
+        experiment: the name of the experiment that these must be to go to.
+    """
+    kept = {address.digest for _, result, address in _kept(spool) if _is_good(result, address, experiment)}
+    return kept | {run.tags.get("compress.variant_digest", "") for run in runs} - {""}
+
+
+def machines(runs: Iterable[Run]) -> list[dict[str, str]]:
+    """Give what tells the machines apart that runs were measured on, as `digest` takes it."""
+    found = {tuple((key, run.tags.get(f"compress.env.{key}", "")) for key in (*_MACHINE, _GPU)) for run in runs}
+    return [{key: text for key, text in each if text} for each in sorted(found)]
+
+
 def waiting(spool: Spool, experiment: str, digest: str) -> tuple[str, Result, Mapping[str, bytes]] | None:
     """Find the result of a variant that is ok and waits in the spool; as `measured` gives it.
 
@@ -68,15 +106,22 @@ def waiting(spool: Spool, experiment: str, digest: str) -> tuple[str, Result, Ma
         experiment: the name of the experiment that it is to go to.
         digest: of the variant.
     """
-    for entry in spool.entries():
-        try:
-            result, address = entry.read()
-        except (OSError, ValueError, LookupError, TypeError):
-            continue
-        if (address.digest, address.experiment, result.status) == (digest, experiment, "ok"):
-            path = entry.folder / STATISTICS
-            return f"kept in {entry.folder}", result, {STATISTICS: path.read_bytes()} if path.is_file() else {}
+    for folder, result, address in _kept(spool):
+        if address.digest == digest and _is_good(result, address, experiment):
+            path = folder / STATISTICS
+            return f"kept in {folder}", result, {STATISTICS: path.read_bytes()} if path.is_file() else {}
     return None
+
+
+def _kept(spool: Spool) -> Iterator[tuple[Path, Result, Address]]:
+    """Give what waits in the spool, as far as it can be read; each is ours until the next is asked for."""
+    for entry in spool.entries():
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            yield entry.folder, *entry.read()
+
+
+def _is_good(result: Result, address: Address, experiment: str) -> bool:
+    return (address.experiment, result.status) == (experiment, "ok")
 
 
 def _source(data: str | None) -> str:
@@ -102,4 +147,10 @@ def _file(path: Path) -> str:
     status = path.stat()
     if status.st_size > _LARGE_BYTES:
         return f"{status.st_size} {status.st_mtime_ns}"
+    return _hash(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash(path: Path, size: int, mtime_ns: int) -> str:
+    """Hash a file's content; once for all variants of a sweep."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -7,7 +7,8 @@ Layout of a run (schema 1):
 * tags: `team`, `model`, `method`, `status`, and `compress.*` for all else: `compress.schema`, `compress.role`
   (`variant` or `sweep`), `compress.weights`, `compress.outcome.cpu` and `.gpu` (`ok`, `skipped`, `failed`),
   `compress.reason`, `compress.reason.cpu` and `.gpu`, `compress.batch_size`, `compress.setting` (`tokens=64`),
-  `compress.cautions` (codes, separated by commas), and `compress.env.*` for the machine and its libraries;
+  `compress.cautions` (codes, separated by commas), `compress.seconds` (how long it took), and `compress.env.*` for the
+  machine and its libraries;
   `compress.result_id`, `compress.variant_digest`, `compress.process` (who logs it), `compress.logged` (`complete` when
   all of it is there), `compress.not_logged` (what the server refused, and why);
   a row of a hand-made table has `compress.source` (`imported`), `compress.imported.from`, `.line` and `.remarks`,
@@ -54,6 +55,7 @@ _NEWEST = ["start_time DESC"]
 _HTTP = ("http://", "https://")
 _HTTP_TIMEOUT_SECONDS = 5
 LOGGED = "compress.logged"  # this tag of a run says that all of a result is there
+SECONDS = "compress.seconds"  # this one says how long the variant took
 _SHORTEST_SECRET = 4  # shorter ones would blot out ordinary words
 
 
@@ -96,6 +98,11 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
             client.search_experiments(max_results=1)
         except Exception as error:
             reason = _first_line(error, uri)
+            if "Can't locate revision" in reason or "out-of-date database schema" in reason:
+                reason = (
+                    f"another MLflow than {mlflow.__version__} made it. Either this one is too old (pip install "
+                    f"--upgrade mlflow), or the store is (mlflow db upgrade {without_secrets(uri)}; copy it first)"
+                )
             raise StoreError(f"The tracking store {without_secrets(uri)} can't be opened: {reason}") from error
     return Store(client, uri)
 
@@ -685,6 +692,7 @@ def tags_of(result: Result) -> dict[str, str]:
         "compress.batch_size": str(variant.batch_size),
         "compress.setting": variant.setting,
         "compress.cautions": ",".join(caution.code for caution in result.cautions),
+        SECONDS: f"{result.ended_s - result.started_s:.1f}",
     }
     if result.reason:
         tags["compress.reason"] = result.reason

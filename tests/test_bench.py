@@ -289,6 +289,10 @@ def test_missing_weights_have_an_exit_code_of_their_own(home: Home) -> None:
         (("run", "gone.yaml"), "gone.yaml"),
         (("run", "small.yaml"), "small.py is Python code. If you trust where it comes from, say so: --trust"),
         (("swep", "small.yaml"), "sweep"),
+        (("run", "small.yaml", "--requires", "gpus=A100"), "'gpu'"),
+        (("sweep", "small.yaml", "--requires", "A100"), "KEY=VALUE"),
+        (("sweep", "small.yaml", "--limit-time", "5"), "1h30m"),
+        (("run", "hw1"), "compress-bench sweep hw1"),
         (("list", "metods"), "methods"),
     ],
 )
@@ -308,6 +312,61 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert not store.exists()
+
+
+GRID = """
+models: [small]
+methods: [int8_dynamic, original, bf16]
+threads: [1, 2]
+exclude: [{method: bf16, threads: 2}, {method: original, threads: 2}]
+"""
+
+
+def test_a_sweep_recipe_within_a_limit_of_time(home: Home) -> None:
+    (home.folder / "grid.yaml").write_text(GRID)
+    told = home.bench("check", "grid.yaml")
+    assert told.stdout.splitlines() == [
+        "small, original [threads=1]",
+        "small, int8_dynamic [threads=1]",
+        "small, bf16 [threads=1]",
+        "small, int8_dynamic [threads=2]",
+    ]
+    words = ("sweep", "grid.yaml", "--trust", "-e", "grid", *BRIEF)
+    done = home.bench(*words, "--limit-time", "1s")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "Not started, as --limit-time is too short for them (3 of 4): small, int8_dynamic [threads=1];" in done.stderr
+    )
+    (run,) = home.runs("grid")
+    assert run.info.run_name == "small original [threads=1]"
+    assert run.data.tags["compress.setting"] == "threads=1"
+    took = float(run.data.tags["compress.seconds"])
+    assert took > 0
+
+    foretold = home.bench(*words, "--dry-run", "--json")
+    assert foretold.returncode == 0, foretold.stderr
+    plan = json.loads(foretold.stdout)
+    assert (len(plan["variants"]), plan["measured"]) == (4, 1)
+    assert {each["source"] for each in plan["variants"][1:]} == {"this model"}
+    assert plan["seconds"] == pytest.approx(3 * took)
+    again = json.loads(home.bench(*words, "--dry-run", "--json", "--again").stdout)
+    assert (again["measured"], len(home.runs("grid"))) == (0, 1)
+
+
+def test_a_machine_that_does_not_serve_skips_and_loads_nothing(home: Home) -> None:
+    done = home.bench(
+        *("sweep", "small.yaml", "--trust", "-e", "elsewhere", *BRIEF),
+        *("--requires", "min_ram_gb=1000000,os=linux", "--requires", "min_cores=0"),
+    )
+    assert done.returncode == 0, done.stderr
+    runs = home.runs("elsewhere")
+    assert len(runs) == 4
+    for run in runs:
+        assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "skipped")
+        assert run.data.tags["compress.reason"].startswith("min_ram_gb=1000000 is required, and the machine has ")
+        assert run.data.params["requires"] == "min_ram_gb=1000000,os=linux min_cores=0"
+        assert run.data.metrics == {}
+    assert "loading" not in done.stderr
 
 
 def test_a_dead_server_is_found_out_before_measuring(home: Home) -> None:

@@ -11,7 +11,7 @@ import click
 import pytest
 import yaml
 
-from mlflow_compress import recipe
+from mlflow_compress import grid, recipe, registry
 from mlflow_compress.bench import main as bench
 from mlflow_compress.report import main as report
 
@@ -22,8 +22,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
 
 # What is no parameter of a project: MLflow gives the experiment and the server, and the rest is for people at a
-# terminal. `option` may be given many times, which a parameter can't.
-NOT_PARAMETERS = {"experiment", "tracking_uri", "as_json", "quiet", "options", "help", "version"}
+# terminal. `option` and `requires` may be given many times, which a parameter can't; MLflow hands on what it knows not.
+NOT_PARAMETERS = {"experiment", "tracking_uri", "as_json", "quiet", "options", "requires", "dry_run", "help", "version"}
 
 COMMANDS: dict[str, tuple[str, click.Command]] = {
     "main": ("run", bench.commands["run"]),
@@ -115,13 +115,29 @@ def test_the_wheel_holds_the_recipes() -> None:
     assert wheel["packages"] == ["mlflow_compress"]
 
 
-@pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "recipes").glob("*.yaml"))])
+RECIPES = [path.stem for path in sorted((ROOT / "recipes").glob("*.yaml"))]
+SWEEPS = ["hw1"]
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in SWEEPS])
 def test_every_recipe_is_read_and_planned(name: str) -> None:
     found = recipe.read(str(ROOT / "recipes" / f"{name}.yaml"))
     variants = recipe.plan(found, found.variants, recipe.Settings())
     assert variants[0].method == "original"
     assert len({variant.method for variant in variants}) == len(variants)
     assert all(variant.model == name for variant in variants)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_sweep_recipe_is_planned_under_methods_that_the_projects_environment_has(name: str) -> None:
+    variants = grid.plan([str(ROOT / "recipes" / f"{name}.yaml")], recipe.Settings())
+    assert {variant.model for variant in variants} == {"digits_cnn", "distilbert"}
+    assert [variant.model for variant in variants if variant.is_original] == ["digits_cnn", "distilbert"]
+    installed = re.search(r"\[(.*)\]", PYPROJECT["project"]["optional-dependencies"]["methods"][0])
+    assert installed is not None
+    for method in {step.method for variant in variants for step in variant.chain}:
+        assert registry.find("methods", method).extra in ("", *installed[1].split(",")), method
+        assert "cpu" in registry.find("methods", method).devices
 
 
 def test_the_courses_four_models_are_there() -> None:

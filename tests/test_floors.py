@@ -18,8 +18,8 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 FLOORS = [
     floor.split()
     for floor in (
-        "errors records liveness machine pickles",
-        "sockets percentiles tensors quantities markdown_tables units compression.layers data.media data.tables",
+        "errors records liveness machine pickles durations",
+        "sockets percentiles tensors quantities markdown_tables units order compression.layers data.media data.tables",
         "registry charts example hub windows graphs stacks decoding headings data.layouts"
         " compression.exporting compression.detectors compression.imitation"
         " compression.packing compression.calibration compression.pruning",
@@ -28,15 +28,17 @@ FLOORS = [
         "data.datasets handmade",
         "data.labels data.detections",
         "families.* methods.* metrics.* meters.* renderers.* hf_evaluate",
+        "requires",
         "recipe artifact checks store comparing readme ranking database note plot progress manners likeness scores",
-        "quality query gate",
-        "worker pyfunc doctor catalogue rescore pairing live",
+        "quality query gate grid forecast",
+        "worker pyfunc doctor catalogue rescore pairing live outlook",
         "wall",  # starts the worker, and shares its files' names
         "alternate spool",
-        "isolate resume",
-        "log",
+        "isolate resume parcel placing",
+        "node log",
         "sync",
         "delivery notebook",
+        "cluster",
         "bench report plugin.*",
         "__main__",
     )
@@ -45,13 +47,21 @@ FLOORS = [
 # The module through which a heavy dependency comes in.
 DOORS = {
     # its models are loaded where they are measured, and it asks plugins from within
-    "mlflow": {"store", "families.mlflow_model", "plugin.experiment", "plugin.evaluator", "plugin.app"},
+    "mlflow": {
+        "store",
+        "families.mlflow_model",
+        "plugin.experiment",
+        "plugin.evaluator",
+        "plugin.app",
+        "plugin.backend",
+    },
     "click": {"bench", "report", "manners"},
     "sqlalchemy": {"database"},
     "yaml": {"recipe", "data.detections"},  # ultralytics' own reader runs code that a data.yaml may hold
     "pydantic": {"registry"},
     "subprocess": {"wall"},
-    "filelock": {"machine", "spool"},
+    "filelock": {"machine", "spool", "parcel"},
+    "ray": {"cluster"},
     "pynvml": {"meters.gpu"},
     "matplotlib": {"plot", "renderers.png"},  # pictures of one result, and of the comparison
     "openpyxl": {"renderers.xlsx"},
@@ -175,6 +185,19 @@ def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
 def test_no_file_is_named_for_nothing(module: str) -> None:
     named_for_nothing = {"utils", "helpers", "base", "common", "core", "manager", "config"}
     assert not named_for_nothing & set(module.split("."))
+
+
+def test_a_plan_imports_no_torch(tmp_path: Path) -> None:
+    code = """
+import sys
+from mlflow_compress.bench import main
+main.main(["sweep", "hw1", "--dry-run"], prog_name="x", standalone_mode=False)
+print("TORCH" if "torch" in sys.modules else "NONE")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("on one machine (as the budget allows, without compressing and scoring)\nNONE\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_and_lists_import_neither_torch_nor_mlflow() -> None:

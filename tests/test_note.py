@@ -68,7 +68,7 @@ PLAIN = Result(
 
 def test_a_result_in_words_for_a_terminal() -> None:
     assert note.text(PLAIN).splitlines() == [
-        "yolo11n, fp16: ok",
+        "yolo11n, fp16 [batch 2]: ok",
         "  weights                     4.980 MB",
         "  parameters                  2,616,248",
         "  CPU inference time, median  43.12 ms (95 %: 42.90 to 43.50)",
@@ -81,7 +81,7 @@ def test_a_result_in_words_for_a_terminal() -> None:
 
 def test_a_result_in_words_for_mlflow() -> None:
     html = MarkdownIt("commonmark").enable("table").render(note.markdown(PLAIN))
-    assert "<h2>yolo11n, fp16: ok</h2>" in html
+    assert "<h2>yolo11n, fp16 [batch 2]: ok</h2>" in html
     assert html.count("<tr>") == 1 + 6
     assert "43.12 ms (95 %: 42.90 to 43.50)" in html
     assert "On Xeon, 2 threads, T4." in html
@@ -91,7 +91,7 @@ def test_a_result_in_words_for_mlflow() -> None:
 
 def test_a_failure_says_why_and_has_no_table() -> None:
     failed = Result(PLAIN.variant, "failed", reason="cpu: out of memory", environment={"cpu_model": "Xeon"})
-    assert note.text(failed) == "yolo11n, fp16: failed (cpu: out of memory)"
+    assert note.text(failed) == "yolo11n, fp16 [batch 2]: failed (cpu: out of memory)"
     assert "<table>" not in MarkdownIt("commonmark").enable("table").render(note.markdown(failed))
 
 

@@ -174,6 +174,8 @@ def test_a_missing_key_is_named(tmp_path: Path, missing: str) -> None:
         ({"options": {"functoin": "f"}}, "function"),
         ({"options": {1: "f"}}, None),
         ({"variants": ["fp61"]}, "fp16"),
+        ({"requires": {"min_ram": 64}}, "min_ram_gb"),
+        ({"exclude": []}, None),
     ],
 )
 def test_an_unknown_name_is_told_with_the_nearest(tmp_path: Path, change: dict[Any, Any], nearest: str | None) -> None:
@@ -201,6 +203,7 @@ def test_an_unknown_name_is_told_with_the_nearest(tmp_path: Path, change: dict[A
         {"batch_size": True},
         {"batch_size": 1.5},
         {"batch_size": "2"},
+        {"requires": "gpu"},
         {"variants": "original"},
         {"variants": None},
         {"variants": []},
@@ -304,7 +307,7 @@ def test_a_plan_takes_the_command_lines_word_before_the_recipes(tmp_path: Path) 
     found = recipe.read(write(tmp_path, {**GOOD, "data": "own", "batch_size": 3, "options": {"function": "net"}}))
     budget = Budget(min_iterations=7)
     chains = [("a", parse_chain("fp16")), ("b", parse_chain("bf16+prune_magnitude:amount=0.1"))]
-    settings = Settings("alpha", ("cuda",), "random", "none", (8,), 2, 9, 10, {"function": ["other"]}, budget)
+    settings = Settings("alpha", ("cuda",), "random", "none", (8,), (2,), 9, 10, {"function": ["other"]}, budget)
     a, b = plan(found, chains, settings)
     assert (a.method, b.method, b.chain) == ("a", "b", chains[1][1])
     assert (a.team, a.devices, a.weights, a.data) == ("alpha", ("cuda",), "random", None)
@@ -325,6 +328,30 @@ def test_a_plan_has_a_variant_for_each_batch_size_and_setting(tmp_path: Path) ->
     ]
     with pytest.raises(RecipeError, match="tokens"):
         plan(found, found.variants, Settings(options={"tokens": ["64", "0"]}))
+
+
+def test_threads_tell_rows_apart_where_there_are_several() -> None:
+    found = recipe.read("distilbert")
+    chains = [("original", parse_chain("original"))]
+    one = plan(found, chains, Settings(threads=(2,)))
+    assert [(each.threads, each.setting) for each in one] == [(2, "")]
+    several = plan(found, chains, Settings(threads=(1, 2), options={"tokens": ["64"]}))
+    assert [(each.threads, each.label) for each in several] == [
+        (1, "original [tokens=64, threads=1]"),
+        (2, "original [tokens=64, threads=2]"),
+    ]
+
+
+def test_what_a_recipe_requires_gives_way_to_the_command_line_key_by_key(tmp_path: Path) -> None:
+    found = recipe.read(write(tmp_path, {**GOOD, "data": "own", "requires": {"gpu": "A100", "min_ram_gb": 64}}))
+    assert found.requires == {"gpu": "A100", "min_ram_gb": 64}
+    (variant,) = plan(found, found.variants, Settings(requires={"gpu": "any", "min_cores": 4}))
+    assert variant.requires == {"gpu": "any", "min_ram_gb": 64, "min_cores": 4}
+
+
+def test_a_sweep_recipe_is_no_recipe_of_a_model(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="compress-bench sweep"):
+        recipe.read(write(tmp_path, {"models": ["distilbert"]}))
 
 
 def test_a_plan_refuses_an_unknown_option(tmp_path: Path) -> None:

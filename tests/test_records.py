@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -54,6 +55,7 @@ variants = st.builds(
     limit=st.none() | st.integers(1, 64),
     budget=st.builds(Budget, st.integers(1, 9), numbers, numbers, st.integers(1, 9), numbers, numbers),
     folder=texts,
+    requires=st.dictionaries(texts, scalars, max_size=2),
 )
 results = st.builds(
     Result,
@@ -89,6 +91,22 @@ def through_text(record: Any) -> Any:
 @given(variants)
 def test_a_variant_survives_json(variant: Variant) -> None:
     assert Variant.from_json(through_text(variant)) == variant
+
+
+def test_a_variant_that_an_older_version_wrote_requires_nothing() -> None:
+    data = to_json(VARIANT)
+    del data["requires"]
+    assert Variant.from_json(data) == VARIANT
+
+
+def test_a_variant_is_labelled_as_its_row_is() -> None:
+    assert VARIANT.label == "original"
+    assert dataclasses.replace(VARIANT, batch_size=4, setting="threads=1").label == "original [batch 4, threads=1]"
+
+
+@pytest.mark.parametrize(("chain", "is_original"), [((), True), ((Step("original"),), True), ((Step("fp16"),), False)])
+def test_an_original_is_told_by_its_chain(chain: tuple[Step, ...], is_original: bool) -> None:
+    assert dataclasses.replace(VARIANT, method="small", chain=chain).is_original is is_original
 
 
 @settings(max_examples=40, deadline=None)

@@ -11,7 +11,8 @@ import mlflow
 import pytest
 
 from mlflow_compress import resume
-from mlflow_compress.records import Budget, Result, Step, Variant
+from mlflow_compress.meters import environment
+from mlflow_compress.records import Budget, Result, Run, Step, Variant
 from mlflow_compress.spool import Address, Spool
 from mlflow_compress.store import Store
 
@@ -60,6 +61,48 @@ def test_another_setting_is_another_variant(variant: Variant, change: dict[str, 
 def test_the_timeout_changes_nothing(variant: Variant) -> None:
     other = dataclasses.replace(variant, budget=Budget(timeout_seconds=5))
     assert resume.digest(other) == resume.digest(variant)
+
+
+def test_what_a_variant_requires_changes_nothing(variant: Variant) -> None:
+    assert resume.digest(dataclasses.replace(variant, requires={"gpu": "any"})) == resume.digest(variant)
+
+
+def test_another_machine_makes_another_digest(variant: Variant) -> None:
+    machine = {**environment.machine(), "ram_total_mib": "1"}
+    assert resume.digest(variant, machine) == resume.digest(variant)
+    assert resume.digest(variant, {**machine, "cpu_model": "another"}) != resume.digest(variant)
+    assert resume.digest(variant, {**machine, "cores_logical": "999"}) != resume.digest(variant)
+
+
+def test_another_gpu_counts_where_it_is_measured(variant: Variant) -> None:
+    old, new = ({**environment.machine(), "gpu_model": name} for name in ("Tesla T4", "NVIDIA A100"))
+    assert resume.digest(variant, old) == resume.digest(variant, new)
+    variant = dataclasses.replace(variant, devices=("cpu", "cuda"))
+    assert resume.digest(variant, old) != resume.digest(variant, new)
+
+
+def test_the_machines_of_earlier_runs_stand_for_those_to_come(variant: Variant) -> None:
+    runs = [
+        Run("", "", "", "FINISHED", 0, {"compress.env.cpu_model": cpu, "compress.env.cores_logical": cores})
+        for cpu, cores in (("Xeon", "8"), ("EPYC", "2"), ("Xeon", "8"))
+    ]
+    found = resume.machines(runs)
+    assert found == [{"cpu_model": "EPYC", "cores_logical": "2"}, {"cpu_model": "Xeon", "cores_logical": "8"}]
+    machine = {**environment.machine(), "cpu_model": "Xeon", "cores_logical": "8"}
+    assert resume.digest(variant, found[1]) == resume.digest(variant, machine)
+
+
+def test_what_waits_and_what_is_logged_need_not_be_measured(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool")
+    variant = Variant("small", "original", "alpha", "python", "model.py")
+    for status, experiment in (("ok", "hw1"), ("failed", "hw1"), ("ok", "hw2")):
+        entry = spool.begin()
+        address = Address("uri", experiment, digest=f"{status} {experiment}")
+        entry.keep(Result(variant, status), address)  # type: ignore[arg-type]
+        entry.release()
+    runs = [Run("", "", "", "FINISHED", 0, tags) for tags in ({"compress.variant_digest": "logged"}, {})]
+    assert resume.digests(runs, spool, "hw1") == {"ok hw1", "logged"}
+    assert next(spool.entries(), None) is not None  # they were released
 
 
 def test_the_same_files_elsewhere_are_the_same(variant: Variant, tmp_path: Path) -> None:

@@ -43,6 +43,25 @@ def present() -> bool:
         return bool(nvml) and nvml.nvmlDeviceGetCount() > 0
 
 
+def models() -> list[tuple[str, int]]:
+    """Give the name and the memory in MiB of each GPU that CUDA may see, without importing torch.
+
+    They are in the driver's order, or in that of `CUDA_VISIBLE_DEVICES`. Where GPUs differ, CUDA itself may put the
+    fastest first. Memory is 0 where the driver does not tell it.
+    """
+    with _nvml() as nvml:
+        if not nvml:
+            return []
+        found = []
+        for handle in _visible(nvml):
+            try:
+                memory = int(nvml.nvmlDeviceGetMemoryInfo(handle).total) // _MIB
+            except nvml.NVMLError:  # memory that the CPU and the GPU share
+                memory = 0
+            found.append((str(nvml.nvmlDeviceGetName(handle)), memory))
+        return found
+
+
 def busy_share() -> float:
     """Give the share of its time that the GPU was busy lately, 0 to 1; 0 where the driver does not tell."""
     with _nvml() as nvml:
@@ -86,6 +105,20 @@ def _driver_view() -> dict[str, int]:
         # in a container the process ids are those of the host, and ours is not among them
         ours = next((each.usedGpuMemory for each in processes if each.pid == os.getpid()), None)
         return found | ({"vram_process_mib": int(ours)} if ours is not None else {})
+
+
+def _visible(nvml: Any) -> Iterator[Any]:
+    """Find the devices that CUDA may see; as CUDA does, stop at the first that there is none of."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    every = [str(index) for index in range(nvml.nvmlDeviceGetCount())]
+    for name in every if named is None else named.split(","):
+        try:
+            if name.strip().isdecimal():
+                yield nvml.nvmlDeviceGetHandleByIndex(int(name))
+            else:
+                yield nvml.nvmlDeviceGetHandleByUUID(name.strip())
+        except nvml.NVMLError:
+            return
 
 
 def _handle(nvml: Any) -> Any:

@@ -147,7 +147,7 @@ def _variant(uri: str, settings: Mapping[str, Any], data: Path | None) -> Varian
             devices=(settings["device"],),
             data=str(Data(str(data))) if data else "none",
             batch_sizes=(settings["batch_size"],),
-            threads=settings["threads"] or None,
+            threads=(settings["threads"],) if settings["threads"] else (),
             seed=settings["seed"],
             limit=settings["limit"] or None,
             trust=True,

@@ -66,6 +66,44 @@ def test_a_gpu_is_present_when_its_driver_says_so(
     assert driver.open == 0
 
 
+@pytest.mark.parametrize(
+    ("visible", "found"),
+    [
+        (None, ["GPU 0", "GPU 1", "GPU 2"]),
+        ("", []),
+        ("2,0", ["GPU 2", "GPU 0"]),
+        ("1,-1,0", ["GPU 1"]),  # as CUDA reads it
+        ("GPU-abc", ["GPU GPU-abc"]),
+        ("7", []),
+    ],
+)
+def test_the_gpus_that_cuda_may_see_are_named(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, found: list[str]
+) -> None:
+    driver = Driver(3).install(monkeypatch)
+
+    def handle(name: int | str) -> str:
+        if name in (7, "", "-1"):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return str(name)
+
+    def memory(handle: str) -> SimpleNamespace:
+        if handle == "0":
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return SimpleNamespace(total=16 * 1024 * MIB)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", handle)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", handle)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda handle: f"GPU {handle}")
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", memory)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu.models() == [(name, 0 if name == "GPU 0" else 16384) for name in found]
+    assert driver.open == 0
+
+
 def test_without_a_driver_nothing_is_present() -> None:
     try:
         pynvml.nvmlInit()
@@ -73,6 +111,7 @@ def test_without_a_driver_nothing_is_present() -> None:
         assert gpu.present() is False
         assert gpu.driver_version() == ""
         assert gpu.busy_share() == 0
+        assert gpu.models() == []
     else:
         pytest.skip("there is a driver")
 

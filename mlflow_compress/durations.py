@@ -1,0 +1,32 @@
+"""Lengths of time as people write and read them: `90s`, `1h30m`; `2 min 5 s`."""
+
+from __future__ import annotations
+
+import re
+
+_WRITTEN = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.ASCII)
+_SECONDS = (3600, 60, 1)
+
+
+def seconds(text: str) -> float:
+    """Read a length of time: `90s`, `30m`, `2h`, `1h30m`.
+
+    Raises:
+        ValueError: it is none, or no time at all.
+    """
+    match = _WRITTEN.fullmatch(text.strip().lower().replace(" ", ""))
+    found = sum(float(part) * unit for part, unit in zip(match.groups(), _SECONDS, strict=True) if part) if match else 0
+    if not 0 < found < float("inf"):
+        raise ValueError(f"{text!r} is no length of time. Write 90s, 30m, 2h or 1h30m.")
+    return float(found)
+
+
+def words(length: float) -> str:
+    """Write a length of time, in seconds, to two units."""
+    minutes, rest = divmod(round(length), 60)
+    if minutes >= 60:
+        hours, minutes = divmod(round(length / 60), 60)
+        return f"{hours:,} h {minutes} min" if minutes else f"{hours:,} h"
+    if minutes:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{rest} s"

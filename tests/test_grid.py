@@ -1,0 +1,305 @@
+"""Sweep recipes: what is planned is what they say, and what makes no sense is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlflow_compress import catalogue, grid, recipe
+from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.recipe import Settings
+from mlflow_compress.records import Variant, to_json
+
+TRUST = Settings(trust=True)
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with two models of one's own, to put a sweep recipe beside."""
+    made = tmp_path_factory.mktemp("sweeps")
+    (made / "model.py").write_text("def model(): ...")
+    for name, more in (("mine", {}), ("yours", {"batch_size": 8, "variants": ["fp16", "original"]})):
+        (made / f"{name}.yaml").write_text(yaml.safe_dump({"family": "python", "source": "model.py", **more}))
+    return made
+
+
+def sweep(folder: Path, **content: Any) -> str:
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump({"models": ["mine", "yours"], **content}), encoding="utf-8")
+    return str(path)
+
+
+def planned(folder: Path, settings: Settings = TRUST, **content: Any) -> list[str]:
+    return [f"{each.model} {each.label}" for each in grid.plan([sweep(folder, **content)], settings)]
+
+
+def test_without_methods_each_model_has_its_own_variants_and_its_own_batch_size(folder: Path) -> None:
+    assert planned(folder) == ["mine original", "yours original [batch 8]", "yours fp16 [batch 8]"]
+
+
+def test_a_grid_is_all_that_it_says_less_what_is_excluded(folder: Path) -> None:
+    found = planned(
+        folder,
+        methods=["original", {"name": "small", "method": "prune_magnitude:amount=0.5+int8_dynamic"}],
+        batch_size=[1, 4],
+        threads=[1, 2],
+        exclude=[
+            {"model": "your*", "method": ["small", "fp16"]},
+            {"batch_size": 4, "threads": 1},
+            {"method": "*+int8_dynamic", "threads": 2},
+        ],
+    )
+    assert found == [
+        "mine original [threads=1]",
+        "mine small [threads=1]",
+        "mine original [threads=2]",
+        "mine original [batch 4, threads=2]",
+        "yours original [threads=1]",
+        "yours original [threads=2]",
+        "yours original [batch 4, threads=2]",
+    ]
+
+
+def test_options_go_to_the_models_whose_family_has_them(folder: Path) -> None:
+    content: dict[str, Any] = {
+        "models": ["mine", "distilbert"],
+        "methods": ["original"],
+        "options": {"tokens": [64, 128]},
+    }
+    assert planned(folder, **content) == [
+        "mine original",
+        "distilbert original [tokens=64]",
+        "distilbert original [tokens=128]",
+    ]
+    assert planned(folder, **content, exclude=[{"tokens": 64}])[1:] == ["distilbert original [tokens=128]"]
+    asked = Settings(trust=True, options={"tokens": ["32"]})
+    assert planned(folder, asked, **content) == ["mine original", "distilbert original [tokens=32]"]
+    with pytest.raises(UnknownName, match="Did you mean 'tokens'"):
+        planned(folder, **{**content, "options": {"token": 64}})
+
+
+def test_the_command_line_wins_and_exclusions_are_held_against_the_recipe(folder: Path) -> None:
+    content: dict[str, Any] = {
+        "methods": ["original"],
+        "batch_size": [1, 4],
+        "threads": [1, 2],
+        "exclude": [{"batch_size": 4, "threads": 1}, {"model": "yours"}],
+        "requires": {"min_ram_gb": 8, "gpu": "none"},
+    }
+    asked = Settings(trust=True, batch_sizes=(4, 16), threads=(2,), requires={"gpu": "any"})
+    assert planned(folder, asked, **content) == ["mine original [batch 4]", "mine original [batch 16]"]
+    for each in grid.plan([sweep(folder, **content)], asked):
+        assert (each.threads, each.requires) == (2, {"min_ram_gb": 8, "gpu": "any"})
+    with pytest.raises(RecipeError, match="nothing is left"):
+        planned(folder, Settings(trust=True, batch_sizes=(4,), threads=(1,)), **content)
+
+
+def test_what_is_named_twice_is_measured_once(folder: Path) -> None:
+    assert planned(folder, models=["mine", "./mine.yaml", "mine"], methods=["fp16", "fp16"]) == ["mine fp16"]
+    several = grid.plan([sweep(folder), str(folder / "mine.yaml"), sweep(folder, requires={"os": "linux"})], TRUST)
+    assert len(several) == 3
+
+
+def test_originals_come_first(folder: Path) -> None:
+    found = planned(folder, models=["mine"], methods=["fp16", "original"], batch_size=[1, 4])
+    assert found == ["mine original", "mine fp16", "mine original [batch 4]", "mine fp16 [batch 4]"]
+    plain = grid.plan([str(folder / "yours.yaml")], TRUST)
+    assert [each.method for each in plain] == ["original", "fp16"]
+
+
+def test_models_lie_beside_the_recipe_or_are_found_as_ever(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("family: nonsense")
+    found = grid.plan([sweep(folder, models=["mine", str(folder / "yours.yaml"), "distilbert", "yolo11s"])], TRUST)
+    assert dict.fromkeys(each.model for each in found) == dict.fromkeys(["mine", "yours", "distilbert", "yolo11s"])
+    with pytest.raises(RecipeError, match="no recipe"):
+        planned(folder, models=["./theirs.yaml"])
+    with pytest.raises(UnknownName, match="distilbrt"):
+        planned(folder, models=["distilbrt"])
+
+
+def test_a_local_model_without_a_recipe_lies_beside_the_recipe(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "tuned").mkdir()
+    config = {"architectures": ["DistilBertForSequenceClassification"], "model_type": "distilbert"}
+    (folder / "tuned" / "config.json").write_text(json.dumps(config))
+    monkeypatch.chdir(tmp_path)
+    (variant,) = grid.plan([sweep(folder, models=["./tuned"])], TRUST)
+    assert (variant.model, variant.source) == ("tuned", str(folder / "tuned"))
+
+
+@pytest.mark.parametrize(
+    ("change", "nearest"),
+    [
+        ({"method": ["fp16"]}, "methods"),
+        ({"batch": 4}, "batch_size"),
+        ({"family": "yolo"}, None),
+        ({"methods": ["fp61"]}, "fp16"),
+        ({"exclude": [{"models": "mine"}]}, "model"),
+        ({"exclude": [{"tokens": 64}]}, None),  # no option of this grid
+        ({"requires": {"min_ram": 4}}, "min_ram_gb"),
+        ({"options": {"functoin": "f"}}, "function"),
+    ],
+    ids=str,
+)
+def test_an_unknown_name_is_told_with_the_nearest(folder: Path, change: dict[str, Any], nearest: str | None) -> None:
+    with pytest.raises(UnknownName) as told:
+        planned(folder, **change)
+    assert told.value.nearest == nearest
+
+
+def test_a_grid_that_forgot_its_models_is_still_told_for_one(folder: Path) -> None:
+    path = folder / "forgot.yaml"
+    path.write_text("model: [mine]\nmethods: [fp16]\n")
+    with pytest.raises(UnknownName, match="Did you mean 'models'"):
+        grid.plan([str(path)], TRUST)
+    path.write_text("methods: [fp16]\n")
+    with pytest.raises(RecipeError, match="models must be a list"):
+        grid.plan([str(path)], TRUST)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"models": []},
+        {"models": "mine"},
+        {"models": None},
+        {"models": [3]},
+        {"models": [" "]},
+        {"models": ["../mine"]},
+        {"models": ["./a/../../mine.yaml"]},
+        {"models": ["sweep"]},  # itself
+        {"methods": []},
+        {"methods": None},
+        {"methods": "fp16"},
+        {"batch_size": 0},
+        {"batch_size": []},
+        {"batch_size": [True]},
+        {"batch_size": "4"},
+        {"threads": [1, 0]},
+        {"threads": None},
+        {"options": ["tokens"]},
+        {"options": {"function": []}},
+        {"options": {"function": [["a"]]}},
+        {"exclude": {"model": "mine"}},
+        {"exclude": []},
+        {"exclude": ["mine"]},
+        {"exclude": [{}]},
+        {"exclude": [{"model": None}]},
+        {"exclude": [{"model": []}]},
+        {"exclude": [{"threads": "1"}]},
+        {"exclude": [{"model": "mien"}]},
+        {"exclude": [{"method": "fp16", "model": "mine"}]},  # which only yours has
+        {"exclude": [{"model": "*"}]},
+        {"requires": "gpu"},
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_refused(folder: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError) as told:
+        planned(folder, **change)
+    assert "sweep.yaml" in str(told.value)
+
+
+def test_an_exclusion_that_matches_nothing_is_named(folder: Path) -> None:
+    with pytest.raises(RecipeError, match=r"number 2 of exclude, \{model: mien, yuors; threads: 1\}, matches nothing"):
+        planned(folder, threads=1, exclude=[{"model": "yours"}, {"model": ["mien", "yuors"], "threads": 1}])
+
+
+def test_a_family_is_for_models_without_a_recipe(folder: Path) -> None:
+    with pytest.raises(RecipeError, match="leave out --family"):
+        grid.plan([sweep(folder)], TRUST, "yolo")
+
+
+def test_code_of_a_grids_models_is_run_only_when_trusted(folder: Path) -> None:
+    with pytest.raises(RecipeError, match="--trust"):
+        grid.plan([sweep(folder)], Settings())
+
+
+def test_a_recipe_of_one_model_is_no_grid(folder: Path) -> None:
+    assert grid.read(str(folder / "mine.yaml")) is None
+    assert grid.read("distilbert") is None
+    assert grid.read("dslim/bert-large-NER") is None
+
+
+def test_models_are_listed_with_the_sweeps_over_them() -> None:
+    (row,) = [row for row in catalogue.rows("models") if row["name"] == "hw1"]
+    assert row == {"name": "hw1", "family": "(sweep)", "source": "digits_cnn, distilbert"}
+    assert "digits_cnn, distilbert" in "\n".join(catalogue.text([row]))
+
+
+METHODS = ("original", "fp16", "int8_dynamic", "prune_magnitude:amount=0.5")
+counts = st.lists(st.integers(1, 4), min_size=1, max_size=3, unique=True)
+
+
+def some(names: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
+    return st.lists(st.sampled_from(names), min_size=1, max_size=len(names), unique=True)
+
+
+exclusions = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": st.sampled_from(["mine", "y*", "?ours"]) | some(("mine", "yours")),
+        "method": st.sampled_from(["original", "*8*", "prune*"]) | some(METHODS),
+        "batch_size": counts,
+        "threads": st.integers(1, 4),
+    },
+).filter(bool)
+
+
+@settings(max_examples=60, deadline=None)
+@given(some(("mine", "yours")), some(METHODS), counts, counts, st.lists(exclusions, max_size=3))
+def test_a_plan_is_the_product_less_the_exclusions(
+    folder: Path, models: list[str], methods: list[str], batch_size: list[int], threads: list[int], exclude: list[Any]
+) -> None:
+    content = {"models": models, "methods": methods, "batch_size": batch_size, "threads": threads}
+    everything = grid.plan([sweep(folder, **content)], TRUST)
+    expected = {(a, b, c, d) for a in models for b in methods for c in batch_size for d in threads}
+    assert {point(each) for each in everything} == expected
+    assert len(everything) == len(expected)
+    excluded = {each: [rule for rule in exclude if holds(rule, each)] for each in expected}
+    left = {each for each, rules in excluded.items() if not rules}
+    useless = [rule for rule in exclude if not any(rule in rules for rules in excluded.values())]
+    path = sweep(folder, **content, **({"exclude": exclude} if exclude else {}))
+    if useless or not left:
+        with pytest.raises(RecipeError, match="matches"):
+            grid.plan([path], TRUST)
+        return
+    found = grid.plan([path], TRUST)
+    assert {point(each) for each in found} == left
+    kept = [to_json(each) for each in everything if point(each) in left]
+    assert sorted(map(repr, kept)) == sorted(repr(to_json(each)) for each in found)
+
+
+def point(variant: Variant) -> tuple[str, str, int, int]:
+    assert variant.threads is not None
+    return variant.model, variant.method, variant.batch_size, variant.threads
+
+
+def holds(rule: dict[str, Any], at: tuple[str, str, int, int]) -> bool:
+    """Say whether an exclusion matches, in other words than the program's."""
+    stars = {"y*": ("yours",), "?ours": ("yours",), "*8*": METHODS[2:3], "prune*": METHODS[3:]}
+    for key, value in zip(("model", "method", "batch_size", "threads"), at, strict=True):
+        if key in rule:
+            asked = rule[key] if isinstance(rule[key], list) else [rule[key]]
+            if value not in [each for name in asked for each in stars.get(name, (name,))]:
+                return False
+    return True
+
+
+def test_the_shipped_sweep_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "hw1" in recipe.names()
+    by_name = grid.plan(["hw1"], Settings())
+    assert {each.threads for each in by_name} == {1}
+    assert len(by_name) == len({(each.model, each.label) for each in by_name}) == 29

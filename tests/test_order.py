@@ -1,0 +1,121 @@
+"""In which order variants are measured, and what fits into the time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_compress.order import Queue, most_informative_first, originals_first
+from mlflow_compress.records import Step, Variant
+
+
+def variant(model: str, method: str, batch_size: int = 1) -> Variant:
+    return Variant(model, method, "none", "python", "x.py", chain=(Step(method),), batch_size=batch_size)
+
+
+plans = st.lists(
+    st.builds(variant, st.sampled_from("ABC"), st.sampled_from(["original", "x", "y", "z"]), st.integers(1, 3)),
+    unique_by=lambda each: (each.model, each.method, each.batch_size),
+    max_size=30,
+)
+
+
+def names(variants: list[Variant]) -> str:
+    return " ".join(f"{each.model}{each.method[0]}" for each in variants)
+
+
+def same(some: list[Variant], others: list[Variant]) -> bool:
+    return Counter(map(id, some)) == Counter(map(id, others))
+
+
+@given(plans)
+def test_originals_come_before_what_is_compared_with_them_and_nothing_else_moves(plan: list[Variant]) -> None:
+    ordered = originals_first(plan)
+    assert same(ordered, plan)
+    seen: set[tuple[str, int]] = set()
+    with_original = {(each.model, each.batch_size) for each in plan if each.is_original}
+    for each in ordered:
+        if each.is_original:
+            seen.add((each.model, each.batch_size))
+        assert (each.model, each.batch_size) in seen or (each.model, each.batch_size) not in with_original
+    others = [id(each) for each in plan if not each.is_original]
+    assert [id(each) for each in ordered if not each.is_original] == others
+    assert list(map(id, originals_first(ordered))) == list(map(id, ordered))
+
+
+def test_an_original_moves_no_further_than_it_must() -> None:
+    plan = [variant("A", "x"), variant("B", "x"), variant("A", "y"), variant("A", "original"), variant("B", "original")]
+    assert names(originals_first(plan)) == "Ao Ax Bo Bx Ay"
+    alike = [replace(variant("A", "x"), requires={"gpu": "any"}), variant("A", "original")]
+    assert names(originals_first(alike)) == "Ao Ax"
+
+
+@given(plans)
+def test_the_most_informative_come_first(plan: list[Variant]) -> None:
+    ordered = most_informative_first(plan)
+    assert same(ordered, plan)
+    assert list(map(id, most_informative_first(plan))) == list(map(id, ordered))
+    originals = sum(each.is_original for each in plan)
+    assert all(each.is_original for each in ordered[:originals])
+    others = ordered[originals:]
+    methods = len({each.method for each in others})
+    assert len({each.method for each in others[:methods]}) == methods
+    models = len({each.model for each in plan if each.is_original})
+    assert len({each.model for each in ordered[:models]}) == models
+
+
+def test_each_method_begins_with_another_model() -> None:
+    plan = [variant(model, method) for model in "AB" for method in ("original", "x", "y", "z")]
+    assert names(most_informative_first(plan)) == "Ao Bo Ax By Az Bx Ay Bz"
+
+
+def test_without_a_limit_all_are_taken_in_their_order() -> None:
+    plan = [variant("A", method) for method in ("original", "x", "y")]
+    queue = Queue(plan, lambda each: 1e9)
+    assert [queue.take() for _ in range(4)] == [*plan, None]
+    assert queue.waiting == ()
+
+
+def test_what_does_not_fit_is_not_started_and_the_first_always_is() -> None:
+    now = 100.0
+    long, short, quick = plan = [variant("A", method) for method in ("long", "short", "quick")]
+    queue = Queue(plan, lambda each: {"long": 99.0, "short": 8.0, "quick": 2.0}[each.method], 10, lambda: now)
+    assert queue.take() is long
+    now = 105.0
+    assert queue.take() is quick  # short would end at 113
+    assert queue.take() is None
+    assert queue.waiting == (short,)
+
+
+def test_what_was_learnt_meanwhile_counts() -> None:
+    estimates = {"x": 1.0, "y": 99.0}
+    plan = [variant("A", "x"), variant("A", "y")]
+    queue = Queue(plan, lambda each: estimates[each.method], 10, lambda: 0.0)
+    assert queue.take() is plan[0]
+    assert queue.take() is None
+    estimates["y"] = 10.0
+    assert queue.take() is plan[1]
+
+
+def test_a_machine_takes_what_it_serves_and_gives_back_what_it_lost() -> None:
+    plan = [variant(model, "x") for model in "ABA"]
+    queue = Queue(plan)
+    assert queue.take(lambda each: each.model == "B") is plan[1]
+    assert queue.take(lambda each: each.model == "B") is None
+    queue.put_back(plan[1])
+    assert queue.waiting == (plan[1], plan[0], plan[2])
+
+
+@given(plans, st.floats(0, 50), st.lists(st.floats(0, 20), min_size=1, max_size=5))
+def test_nothing_is_lost_and_the_limit_holds(plan: list[Variant], limit: float, lengths: list[float]) -> None:
+    now, taken = 0.0, []
+    seconds = {id(each): lengths[at % len(lengths)] for at, each in enumerate(plan)}
+    queue = Queue(plan, lambda each: seconds[id(each)], limit, lambda: now)
+    while (each := queue.take()) is not None:
+        taken.append(each)
+        now += seconds[id(each)]
+    assert same([*taken, *queue.waiting], plan)
+    assert now <= max(limit, seconds[id(taken[0])] if taken else 0)

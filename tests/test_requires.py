@@ -1,0 +1,140 @@
+"""What a machine must have: read strictly, judged plainly."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_compress import requires
+from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.meters import gpu
+
+SERVER = {
+    "os": "Linux 6.1",
+    "cpu_model": "AMD EPYC 7763 64-Core Processor",
+    "cores_logical": "128",
+    "affinity": "0,1,2,3",
+    "ram_total_mib": "64200",  # of 64 GiB, the kernel keeps some
+    "gpu_model": "NVIDIA A100-SXM4-40GB",
+    "gpu_memory_mib": "40536",
+}
+LAPTOP = {"os": "Darwin 24.1", "cpu_model": "Apple M3", "cores_logical": "8", "ram_total_mib": "16384"}
+
+
+@pytest.mark.parametrize(
+    ("needs", "serves"),
+    [
+        ({}, True),
+        ({"gpu": "A100"}, True),
+        ({"gpu": "a100-sxm4"}, True),
+        ({"gpu": "H100"}, False),
+        ({"gpu": "any"}, True),
+        ({"gpu": "none"}, False),
+        ({"min_vram_gb": 40}, True),
+        ({"min_vram_gb": 80}, False),
+        ({"min_ram_gb": 64}, True),
+        ({"min_ram_gb": 128}, False),
+        ({"min_cores": 4}, True),
+        ({"min_cores": 5}, False),  # of those that this process may use
+        ({"cpu": "epyc"}, True),
+        ({"cpu": "Xeon"}, False),
+        ({"os": "linux"}, True),
+        ({"os": "windows"}, False),
+        ({"gpu": "A100", "min_ram_gb": 64, "os": "linux"}, True),
+        ({"gpu": "A100", "min_ram_gb": 64, "os": "darwin"}, False),
+    ],
+    ids=str,
+)
+def test_a_server_serves_or_says_what_it_lacks(needs: dict[str, Any], serves: bool) -> None:
+    said = requires.unmet(requires.check(needs), SERVER)
+    assert (said == "") is serves
+
+
+@pytest.mark.parametrize(
+    ("needs", "said"),
+    [
+        ({"gpu": "any"}, "gpu=any is required, and the machine has no GPU"),
+        ({"min_vram_gb": 8}, "min_vram_gb=8 is required, and the machine has no GPU"),
+        ({"min_ram_gb": 32}, "min_ram_gb=32 is required, and the machine has 17.18"),
+        ({"os": "Linux", "cpu": "M4"}, "os=linux is required, and the machine has darwin; "
+                                       "cpu=M4 is required, and the machine has Apple M3"),
+        ({"gpu": "none", "min_cores": "8"}, ""),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_laptop_says_what_it_lacks(needs: dict[str, Any], said: str) -> None:
+    assert requires.unmet(requires.check(needs), LAPTOP) == said
+
+
+def test_a_machine_of_which_nothing_is_known_serves_only_what_requires_nothing() -> None:
+    for key in requires.KEYS:
+        needs = requires.check({key: 1 if key.startswith("min_") else "linux"})
+        assert f"{key}=" in requires.unmet(needs, {})
+    assert requires.unmet({}, {}) == ""
+    assert requires.unmet(requires.check({"min_cores": 0}), {"cores_logical": "unknown"}) == ""
+
+
+@pytest.mark.parametrize(
+    ("needs", "nearest"),
+    [({"gpus": "A100"}, "gpu"), ({"min_ram": 4}, "min_ram_gb"), ({"os": "linus"}, "linux"), ({1: 2}, None)],
+)
+def test_an_unknown_name_is_told_with_the_nearest(needs: dict[Any, Any], nearest: str | None) -> None:
+    with pytest.raises(UnknownName) as told:
+        requires.check(needs)
+    assert told.value.nearest == nearest
+
+
+@pytest.mark.parametrize(
+    "needs",
+    [
+        {"min_ram_gb": -1},
+        {"min_ram_gb": "much"},
+        {"min_ram_gb": True},
+        {"min_ram_gb": None},
+        {"min_ram_gb": math.nan},
+        {"min_ram_gb": math.inf},
+        {"min_cores": [4]},
+        {"min_cores": 10**400},
+        {"gpu": ""},
+        {"gpu": " "},
+        {"gpu": False},
+        {"gpu": ["A100"]},
+        {"cpu": None},
+        {"os": 3.5},
+    ],
+    ids=str,
+)
+def test_a_value_that_makes_no_sense_is_refused(needs: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=f"requires: {next(iter(needs))} must be") as told:
+        requires.check(needs)
+    assert not isinstance(told.value, UnknownName)
+
+
+def test_text_of_the_command_line_is_read_as_yaml_is() -> None:
+    given = {"gpu": "4090", "min_ram_gb": "64", "min_vram_gb": "7.5", "os": "Linux"}
+    assert requires.check(given) == {"gpu": "4090", "min_ram_gb": 64, "min_vram_gb": 7.5, "os": "linux"}
+    assert requires.check({"gpu": 4090, "min_ram_gb": 64.0}) == {"gpu": "4090", "min_ram_gb": 64}
+    assert requires.check({"gpu": "None"}) == {"gpu": "none"}
+
+
+@given(st.dictionaries(st.sampled_from(list(requires.KEYS)) | st.text(max_size=5), st.text(max_size=9) | st.floats()))
+def test_whatever_is_given_is_checked_or_refused(given_needs: dict[str, Any]) -> None:
+    try:
+        checked = requires.check(given_needs)
+    except RecipeError:
+        return
+    assert requires.check(checked) == checked
+    assert isinstance(requires.unmet(checked, SERVER), str)
+
+
+def test_this_machine_is_told_with_its_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "models", lambda: [("Tesla T4", 15360), ("NVIDIA L4", 23034)])
+    here = requires.here()
+    assert (here["gpu_model"], here["gpu_memory_mib"]) == ("Tesla T4", "15360")
+    assert requires.unmet(requires.check({"gpu": "t4", "min_vram_gb": 16, "min_cores": 1}), here) == ""
+    monkeypatch.setattr(gpu, "models", list)
+    assert "gpu_model" not in requires.here()
