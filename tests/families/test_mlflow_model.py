@@ -57,8 +57,7 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
-        open_store(self.uri)
-        mlflow.set_experiment("shelf")
+        open_store(self.uri).experiment_id("shelf")
         (folder / "code").mkdir()
         (folder / "code" / "shelf_net.py").write_text(NET)
         sys.path.insert(0, str(folder / "code"))
@@ -101,6 +100,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shelf]:
         folder = tmp_path_factory.mktemp("shelf")
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        patch.setenv("MLFLOW_EXPERIMENT_NAME", "shelf")  # set_experiment would hold for other tests too
         patch.setattr(sys, "path", list(sys.path))
         yield Shelf(folder)
     mlflow.set_tracking_uri("")
