@@ -42,6 +42,7 @@ _UNREACHABLE = (
     "{}: the tracking server answers here, but not there. Nothing is lost by that: results go home through this command"
 )
 _EXTRA = 'pip install "mlflow-compress[ray]"'
+_NOT_IMPORTED = ("failed to import", "mlflow_compress", "ModuleNotFoundError", "ImportError")  # what Ray says of it
 _ANSWER_SECONDS = 5.0
 _CONNECT_SECONDS = 30.0
 _DESCRIBE_SECONDS = 120.0
@@ -470,9 +471,9 @@ class _Sweep:
             raise _GoneError(f"The machine {where} is gone.") from None
         except self._ray.exceptions.RayError as error:
             reason = _reason(error)
-            if "mlflow_compress" in reason or "ModuleNotFoundError" in reason or "ImportError" in reason:
+            if any(word in reason for word in _NOT_IMPORTED):
                 raise RecipeError(
-                    f"The machine {where} has no mlflow-compress {__version__} ({reason}): install it there, in the "
+                    f"The machine {where} can't import mlflow-compress {__version__}: install it there, in the "
                     f"environment that Ray was started in: {_EXTRA}"
                 ) from None
             raise RecipeError(f"The machine {where} can't be asked what it is: {reason}") from None

@@ -20,8 +20,6 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-pytest.importorskip("ray", reason="Ray is not installed")
-
 from benchmarks.logical import LogicalNodes
 from mlflow_compress import cluster, node, parcel
 from mlflow_compress.bench import main
@@ -35,6 +33,7 @@ from mlflow_compress.records import Budget, Outcome, Result, Step, Variant
 from mlflow_compress.spool import Spool
 from mlflow_compress.store import Store, open_store
 
+ray = pytest.importorskip("ray", reason="Ray is not installed")
 BRIEF = ["--iterations", "6", "--seconds", "0", "--max-seconds", "0.2", "--energy-seconds", "0", "--threads", "1"]
 TINY = """
 from pathlib import Path
@@ -221,6 +220,17 @@ def test_versions_that_differ_are_said_before_anything_runs(sweep: Sweep, monkey
     monkeypatch.setattr(cluster, "__version__", "9.9")
     with pytest.raises(RecipeError, match=r"mlflow-compress .* where this machine has 9\.9"):
         sweep([variant()], canned())
+
+
+def test_a_machine_without_the_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(*given: Any, **named: Any) -> None:
+        raise ray.exceptions.RaySystemError("The remote function failed to import on the worker.")
+
+    monkeypatch.setattr(ray, "get", get)
+    asking = object.__new__(cluster._Sweep)
+    asking._ray = ray
+    with pytest.raises(RecipeError, match=r"machine lab7 \(10\.0\.0\.7\) can't import mlflow-compress .* pip install"):
+        asking._described({"NodeManagerHostname": "lab7", "NodeManagerAddress": "10.0.0.7"}, None, 1.0)
 
 
 def test_too_much_to_send_is_refused_before_anything_runs(
