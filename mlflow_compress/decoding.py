@@ -1,10 +1,30 @@
-"""Key-value caches as plain tensors, and transformers' own decoding for what stands in a model's place."""
+"""Decoding through `generate` of transformers, and its key-value caches as plain tensors.
+
+transformers names the cache `cache` from 5.24 on, and `past_key_values` before: `cache_keyword` is the one place that
+knows.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from mlflow_compress.sockets import Continuation, Mark
+
+CACHE_NAMES = ("cache", "past_key_values")
+
+
+@functools.cache
+def cache_keyword() -> str:
+    """Return the name under which the installed transformers passes a cache to a model and reads it from the output."""
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+
+    fields = [field.name for field in dataclasses.fields(CausalLMOutputWithPast)]
+    return next(name for name in CACHE_NAMES if name in fields)
 
 
 def cache_names(prefix: str, layers: int) -> list[str]:
@@ -27,31 +47,80 @@ def refill(cache: Any, tensors: Sequence[Any]) -> None:
 
 
 def tensors_of(cache: Any) -> tuple[Any, ...]:
-    """Give the keys and values of each layer, in turns."""
+    """Return the keys and values of each layer, in turns."""
     return tuple(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
 
 
-def generator(auto_class: str, config: Any, forward: Callable[..., Any], device: str, dtype: Any) -> Any:
-    """Make a module without weights that has the `generate` of the model's class, and calls `forward` for logits.
+def generate(module: Any, new_tokens: int, mark: Mark, first: str, **inputs: Any) -> Any:
+    """Generate greedily, exactly `new_tokens` tokens: the end of a text is suppressed until then.
 
     Args:
-        auto_class: the transformers class that makes the model (`AutoModelForCausalLM`).
-        config: the model's.
-        forward: takes and gives what the model's `forward` does.
-        device: where the tokens are.
-        dtype: of the floating-point inputs.
+        module: a transformers model, or what stands in its place.
+        new_tokens: how many tokens.
+        mark: called with `first` after the first token, and with `token` after each later one.
+        first: the name of the stage that ends with the first token.
+        inputs: of the module's `generate`.
+
+    Returns:
+        The tokens [batch, new_tokens].
+    """
+    made = module.generate(streamer=_Marks(mark, first), **_exactly(module, new_tokens, beams=1), **inputs)
+    return made[:, -new_tokens:]
+
+
+def continuation(
+    module: Any, new_tokens: int, at_once: Callable[[Any], Any], beams: int = 1, **inputs: Any
+) -> Continuation:
+    """Generate as `generate` does, and score the same tokens a second time, in one pass without a cache.
+
+    Args:
+        module: a transformers model, or what stands in its place.
+        new_tokens: how many tokens.
+        at_once: takes all tokens but the last [batch, tokens], and returns their logits [batch, tokens, vocabulary].
+        beams: width of the beam search; 1 generates greedily.
+        inputs: of the module's `generate`.
     """
     import torch
-    import transformers
 
-    from mlflow_compress.tensors import unfilled
+    made = module.generate(
+        return_dict_in_generate=True, output_logits=True, **_exactly(module, new_tokens, beams), **inputs
+    )
+    logits = torch.stack(made.logits, dim=1)  # [batch * beams, new_tokens, vocabulary]
+    count = logits.shape[1]
+    if beams > 1:
+        logits = logits[made.beam_indices[:, :count], torch.arange(count)]
+    tokens = made.sequences[:, -count:]
+    return Continuation(tokens, logits.float(), at_once(made.sequences[:, :-1])[:, -count:].float())
 
-    with unfilled():
-        module = getattr(transformers, auto_class).from_config(config).eval()
-    placed = {"device": property(lambda self: torch.device(device)), "dtype": property(lambda self: dtype)}
-    module.__class__ = type(type(module).__name__, (type(module),), placed)  # which would ask its parameters
-    module.forward = forward
-    return module
+
+def _exactly(module: Any, new_tokens: int, beams: int) -> dict[str, Any]:
+    """Return the options of `generate` that make exactly so many tokens of any text."""
+    options = {
+        "max_new_tokens": new_tokens,
+        "min_new_tokens": new_tokens,
+        "max_length": None,
+        "min_length": None,
+        "num_beams": beams,
+        "do_sample": False,
+    }
+    if "force_unique_generate_call" in inspect.signature(module.generate).parameters:
+        options["force_unique_generate_call"] = True  # else Whisper goes on after a time stamp
+    return options
+
+
+class _Marks:
+    """Marks the stages of `generate`, which hands its streamer the prompt, and then each token."""
+
+    def __init__(self, mark: Mark, first: str) -> None:
+        self._mark = mark
+        self._stages = itertools.chain(("", first), itertools.repeat("token"))
+
+    def put(self, tokens: Any) -> None:
+        if stage := next(self._stages):
+            self._mark(stage)
+
+    def end(self) -> None:
+        pass
 
 
 @functools.cache

@@ -13,10 +13,9 @@ from typing import Any
 
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.records import Variant
-from mlflow_compress.tensors import distance, flat
+from mlflow_compress.tensors import ROUNDING, distance, flat
 
 _MOST_BATCHES, _MOST_SECONDS, _MOST_ELEMENTS = 8, 0.5, 2**24
-_SAME = {"cpu": 0.02, "cuda": 0.1}  # relative difference of the outputs of one model: another device rounds otherwise
 
 
 def outputs(family: Any, model: Any, variant: Variant, count: int | None = None) -> Any:
@@ -70,7 +69,7 @@ def compare(family: Any, model: Any, variant: Variant, path: Path, device: str) 
 
     before: Mapping[str, Any] = load_file(str(path))
     restored = outputs(family, model, variant, len(before["saved"]))
-    if (moved := distance(restored, before["saved"])) > _SAME[device]:
+    if (moved := distance(restored, before["saved"])) > ROUNDING[device]:
         raise WorkerError(f"the restored model's outputs differ by {moved:.1%} from those of the model that was saved")
     found = {"quality/output_error_rel_l2": distance(restored, before["original"])}
     if (classes := family.classes(model)) > 1:

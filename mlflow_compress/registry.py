@@ -43,10 +43,10 @@ def find(kind: str, name: str) -> type[Any]:
     singular, socket = KINDS[kind]
     if name in own(kind):
         module = importlib.import_module(f"mlflow_compress.{kind}.{name}")
-        classes = [
+        classes = [  # of this module only: to Python 3.10 an imported `Mapping[str, int]` is a class too
             cls
             for _, cls in inspect.getmembers(module, inspect.isclass)
-            if issubclass(cls, socket) and cls.__module__ == module.__name__
+            if cls.__module__ == module.__name__ and issubclass(cls, socket)
         ]
         return classes[0]
     if name in (foreign := _foreign(kind)):

@@ -82,6 +82,21 @@ class Graph:
 
 
 @dataclass(frozen=True)
+class Continuation:
+    """Tokens that a model generated, and how they score twice: as they were generated, and all in one pass.
+
+    Attributes:
+        tokens: the new tokens [batch, tokens].
+        logits: the raw logits that each was chosen by, through the cache [batch, tokens, vocabulary], float32.
+        at_once: the logits of the same tokens from one pass without a cache, of the same shape.
+    """
+
+    tokens: Any
+    logits: Any
+    at_once: Any
+
+
+@dataclass(frozen=True)
 class Sample:
     """One labelled sample: `inputs` as `Family.predict` takes it, `reference` as its metrics take it."""
 
@@ -238,6 +253,18 @@ class Family(ABC):
     @abstractmethod
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
         """Predict for plain Python inputs, one prediction each, as a user of the model wants them."""
+
+    def generate(self, model: Model, batch: Any, new_tokens: int) -> Continuation | None:
+        """Generate from a batch on the path that `run` and `predict` take; None: this family generates nothing.
+
+        What a decoder generates is checked with it: before and after it is saved, and against one pass without a cache.
+
+        Args:
+            model: the model.
+            batch: as `batch` and `calibration` return it.
+            new_tokens: how many tokens, whatever the text says; no more than a timed call makes.
+        """
+        return None
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
         """Give the predictions as the family's metrics take them: those of `predict`, unless quality is another thing.

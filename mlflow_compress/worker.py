@@ -25,7 +25,7 @@ from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, rea
 
 VARIANT, MODEL_FOLDER = "variant.json", "model"
 SCORE = "score"
-OUTPUTS = "outputs.safetensors"
+OUTPUTS, GENERATED = "outputs.safetensors", "generated.pt"
 PARENT = "COMPRESS_PARENT"  # environment: the process that the worker must not outlive
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, see prctl(2)
 _ERROR_LINES = 30
@@ -75,7 +75,7 @@ class Report:
 
 def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     """Load the original, run the chain of methods over it, and save what came of it."""
-    from mlflow_compress import artifact, hf_evaluate, likeness, registry
+    from mlflow_compress import artifact, generation_check, hf_evaluate, likeness, registry
     from mlflow_compress.meters import size
 
     family = registry.build("families", variant.family, variant.options)
@@ -104,6 +104,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
         model = method.compress(model, family)
     saved = likeness.outputs(family, model, variant, len(original)) if is_changed else original.clone()
     likeness.keep(original, saved, folder / OUTPUTS)
+    generation_check.keep(family, model, folder / GENERATED)
     report.stage("saving")
     target = folder / MODEL_FOLDER
     target.mkdir()
@@ -122,7 +123,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
 
 def measure(variant: Variant, folder: Path, device: str, score: bool, report: Report) -> Part:
     """Restore the saved model on a device, and measure all there is to measure; score it too when asked to."""
-    from mlflow_compress import artifact, checks, likeness
+    from mlflow_compress import artifact, checks, generation_check, likeness
     from mlflow_compress.meters import environment, memory, size
     from mlflow_compress.tensors import held
 
@@ -156,6 +157,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         cautions += checks.precision(dtypes, environment.emulated())
 
     moved = likeness.compare(family, model, variant, folder / OUTPUTS, device)
+    generation_check.compare(family, model, folder / GENERATED, device)
     if score and any(step.method != "original" for step in variant.chain):
         numbers |= moved
     scored = None

@@ -20,10 +20,11 @@ FLOORS = [
     for floor in (
         "errors records liveness machine pickles durations",
         "sockets percentiles tensors quantities markdown_tables units order compression.layers data.media data.tables",
+        "generation_check",
         "registry charts example hub windows graphs stacks decoding headings data.layouts"
         " compression.exporting compression.detectors compression.imitation"
         " compression.packing compression.calibration compression.pruning",
-        "compression.compact compression.bnb compression.onnx_graphs compression.openvino_graphs"
+        "exported_decoders compression.compact compression.bnb compression.onnx_graphs compression.openvino_graphs"
         " data.hubdata scoring.* zoos recognise",
         "data.datasets handmade",
         "data.labels data.detections",

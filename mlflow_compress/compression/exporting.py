@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from mlflow_compress import generation_check
 from mlflow_compress.errors import Unsupported, WeightsError, WorkerError
 from mlflow_compress.sockets import Family, Graph, Method, Model, State
 from mlflow_compress.tensors import Held, distance, flat, held
@@ -66,9 +67,10 @@ class ExportMethod(Method):
 
         Raises:
             Unsupported: the family gives no graphs of it.
-            WorkerError: what was exported is not what the module computes.
+            WorkerError: what was exported is not what the module computes, or generates something else.
         """
         before = _outputs(model, family) if self.tolerance < float("inf") else None
+        generated = generation_check.generate(family, model)
         graphs = family.graphs(model)
         folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-")
         buffers = {name: list(_buffers(graph.module)) for name, graph in graphs.items()}
@@ -80,6 +82,7 @@ class ExportMethod(Method):
         model = self.load(model, family, Path(folder.name))
         if before is not None and not (moved := distance(_outputs(model, family), before)) <= self.tolerance:
             raise WorkerError(f"the exported model's outputs differ by {moved:.1%} from the original's")
+        generation_check.require_past(generated, generation_check.generate(family, model))
         return model
 
     def save(self, model: Model, family: Family, folder: Path) -> None:

@@ -12,9 +12,10 @@ from annotated_types import Ge
 
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.media import RATE_HZ
-from mlflow_compress.decoding import cache_names, cache_of, generator, refill, tensors_of
+from mlflow_compress.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
 from mlflow_compress.errors import Unsupported, WeightsError
-from mlflow_compress.graphs import Attached, Calls, graph, twin
+from mlflow_compress.exported_decoders import EncoderDecoder
+from mlflow_compress.graphs import Calls, graph, twin
 from mlflow_compress.hub import (
     Origin,
     find_weights,
@@ -25,7 +26,7 @@ from mlflow_compress.hub import (
     save_transformer,
 )
 from mlflow_compress.records import Caution
-from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
+from mlflow_compress.sockets import Continuation, Family, Graph, Mark, Model, Sample
 from mlflow_compress.stacks import thinned
 
 _AUTO_CLASS = "AutoModelForSpeechSeq2Seq"
@@ -45,8 +46,8 @@ class Asr(Family):
     """
 
     timed: ClassVar[str] = (
-        "log-mel features of a 30 s window of 16 kHz audio, the encoder, and greedy decoding of exactly new_tokens "
-        "tokens with a key-value cache"
+        "log-mel features of a 30 s window of 16 kHz audio, the encoder, and generate of transformers: greedy decoding "
+        "of exactly new_tokens tokens with a key-value cache"
     )
     metrics: ClassVar[tuple[str, ...]] = ("wer", "cer", "wer_normalized", "cer_normalized")
     gives: ClassVar[tuple[str, ...]] = ("texts",)
@@ -76,26 +77,26 @@ class Asr(Family):
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
         """Recognise; marks `features`, `encoder`, `first_token`, and one `token` for each later one.
 
-        Returns:
-            The last logits [batch, vocabulary].
-        """
-        import torch
+        Where the model hears the language itself, that is in `first_token`.
 
+        Returns:
+            The new tokens [batch, new_tokens].
+        """
         features = self._features(model, batch)
         mark("features")
         encoded = model.module.get_encoder()(features)
         mark("encoder")
-        start = model.assets["config"].decoder_start_token_id
-        token = torch.full((len(batch), 1), start, device=features.device)
-        past = None
-        for index in range(self.new_tokens):
-            output = model.module(
-                encoder_outputs=encoded, decoder_input_ids=token, past_key_values=past, use_cache=True
-            )
-            past = output.past_key_values
-            token = output.logits[:, -1:].argmax(-1)
-            mark("token" if index else "first_token")
-        return output.logits[:, -1]
+        return generate(model.module, self.new_tokens, mark, "first_token", encoder_outputs=encoded)
+
+    def generate(self, model: Model, batch: Any, new_tokens: int) -> Continuation:
+        """Recognise sounds, as `batch` returns them, by so many tokens (see `Family.generate`)."""
+        features = self._features(model, batch)
+        return continuation(
+            model.module,
+            min(new_tokens, self.new_tokens),
+            lambda ids: model.module(input_features=features, decoder_input_ids=ids, use_cache=False).logits,
+            input_features=features,
+        )
 
     def forward(self, model: Model, batch: Any) -> Any:
         """Run encoder and decoder once, over given random tokens; gives logits [batch, new_tokens, vocabulary]."""
@@ -169,7 +170,8 @@ class Asr(Family):
 
     def attach(self, model: Model, calls: Calls) -> Model:
         """Put the exported encoder and decoder in the module's place."""
-        model.module = _Exported(calls, model.assets["config"], model.assets["generation"], model.device)
+        config, generation = model.assets["config"], model.assets["generation"]
+        model.module = EncoderDecoder(calls, _AUTO_CLASS, config, generation, model.device, heeds_mask=False)
         return model
 
     def student(self, model: Model, keep: float) -> Model:
@@ -262,63 +264,6 @@ class Asr(Family):
         return model
 
 
-class _Exported(Attached):
-    """An exported model; its outputs and caches are transformers', so that transformers' decoding takes it too."""
-
-    def __init__(self, calls: Calls, config: Any, generation: Any, device: str) -> None:
-        super().__init__(calls)
-        self.config, self.generation, self.device = config, generation, device
-
-    def get_encoder(self) -> _Encoder:
-        return _Encoder(self.calls["encoder"])
-
-    def __call__(
-        self,
-        input_features: Any = None,
-        encoder_outputs: Any = None,
-        decoder_input_ids: Any = None,
-        past_key_values: Any = None,
-        **ignored: Any,
-    ) -> Any:
-        from transformers import EncoderDecoderCache
-        from transformers.modeling_outputs import Seq2SeqLMOutput
-
-        cross = (encoder_outputs or self.get_encoder()(input_features)).hidden_states
-        cache = EncoderDecoderCache(cache_of(()), cache_of(())) if past_key_values is None else past_key_values
-        past = tensors_of(cache.self_attention_cache) if cache.get_seq_length() else self._empty(cross)
-        logits, *present = self.calls["decoder"](decoder_input_ids, *past, *cross)
-        refill(cache.self_attention_cache, present)
-        return Seq2SeqLMOutput(logits=logits, past_key_values=cache)
-
-    def generate(self, features: Any, **options: Any) -> Any:
-        return self._generator.generate(features, **options)
-
-    @functools.cached_property
-    def _generator(self) -> Any:
-        module = generator(_AUTO_CLASS, self.config, self.__call__, self.device, self.dtype)
-        module.generation_config, module.get_encoder = self.generation, self.get_encoder
-        return module
-
-    def _empty(self, cross: Sequence[Any]) -> list[Any]:
-        layers, heads, width = self.config.cache_shape
-        return [cross[0].new_zeros((len(cross[0]), heads, 0, width))] * (2 * layers)
-
-
-class _Encoder:
-    """An exported encoder."""
-
-    def __init__(self, call: Any) -> None:
-        self.call = call
-
-    def __call__(self, input_features: Any, **ignored: Any) -> Any:
-        from transformers.modeling_outputs import BaseModelOutput
-
-        cross = tuple(self.call(input_features))
-        return BaseModelOutput(last_hidden_state=cross[0], hidden_states=cross)
-
-    forward = __call__  # whose signature is asked
-
-
 def _encode(parts: Any, input_features: Any, heads: int) -> tuple[Any, ...]:
     hidden = parts.encoder(input_features).last_hidden_state
     projected = [project(hidden) for project in parts.projections]
@@ -331,7 +276,7 @@ def _decode(parts: Any, input_ids: Any, *caches: Any) -> tuple[Any, ...]:
     past, cross = caches[: len(caches) // 2], caches[len(caches) // 2 :]
     cache = EncoderDecoderCache(cache_of(past), cache_of(cross))
     # the encoder's states are not looked at where their keys and values are given, but there must be some
-    hidden = parts.decoder(input_ids, encoder_hidden_states=cross[0], past_key_values=cache, use_cache=True)
+    hidden = parts.decoder(input_ids, encoder_hidden_states=cross[0], use_cache=True, **{cache_keyword(): cache})
     return parts.head(hidden.last_hidden_state), *tensors_of(cache.self_attention_cache)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge
 
 from mlflow_compress.data.datasets import draw, scored
-from mlflow_compress.decoding import cache_names, cache_of, generator, refill, tensors_of
+from mlflow_compress.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
 from mlflow_compress.errors import RecipeError, Unsupported
-from mlflow_compress.graphs import Attached, Calls, graph
+from mlflow_compress.exported_decoders import DecoderOnly
+from mlflow_compress.graphs import Calls, graph
 from mlflow_compress.hub import (
     find_weights,
     load_tokenizer,
@@ -23,7 +23,7 @@ from mlflow_compress.hub import (
     restore_transformer,
     save_transformer,
 )
-from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
+from mlflow_compress.sockets import Continuation, Family, Graph, Mark, Model, Sample
 from mlflow_compress.stacks import thinned
 from mlflow_compress.windows import likelihoods
 
@@ -49,8 +49,8 @@ class CausalLm(Family):
     """
 
     timed: ClassVar[str] = (
-        "prefill of a prompt [batch, prompt_tokens] and greedy decoding of exactly new_tokens tokens with a key-value "
-        "cache; tokenising is timed apart"
+        "generate of transformers: prefill of a prompt [batch, prompt_tokens] and greedy decoding of exactly "
+        "new_tokens tokens with a key-value cache; tokenising is timed apart"
     )
     metrics: ClassVar[tuple[str, ...]] = ("perplexity", "word_perplexity", "bits_per_byte")
     gives: ClassVar[tuple[str, ...]] = ("likelihoods",)
@@ -88,16 +88,25 @@ class CausalLm(Family):
         """Prefill and decode; marks `prefill` (up to the first token) and one `token` for each later one.
 
         Returns:
-            The last logits [batch, vocabulary].
+            The new tokens [batch, new_tokens].
         """
-        output = model.module(input_ids=batch, use_cache=True, logits_to_keep=1)
-        token = output.logits[:, -1:].argmax(-1)
-        mark("prefill")
-        for _ in range(self.new_tokens - 1):
-            output = model.module(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
-            token = output.logits[:, -1:].argmax(-1)
-            mark("token")
-        return output.logits[:, -1]
+        return generate(model.module, self.new_tokens, mark, "prefill", **self._prompt(model, batch))
+
+    def generate(self, model: Model, batch: Any, new_tokens: int) -> Continuation:
+        """Continue prompts [batch, tokens] by so many tokens (see `Family.generate`)."""
+        return continuation(
+            model.module,
+            min(new_tokens, self.new_tokens),
+            lambda ids: model.module(input_ids=ids, use_cache=False).logits,
+            **self._prompt(model, batch),
+        )
+
+    def _prompt(self, model: Model, ids: Any) -> dict[str, Any]:
+        """Return what `generate` takes for token ids without padding."""
+        import torch
+
+        pad = model.assets["tokenizer"].pad_token_id
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pad_token_id": pad}
 
     def forward(self, model: Model, batch: Any) -> Any:
         """Run the model once over the prompt; gives logits [batch, prompt_tokens, vocabulary]."""
@@ -118,7 +127,7 @@ class CausalLm(Family):
 
         tokens = torch.zeros((2, 3), dtype=torch.long, device=model.device)
         with torch.no_grad():
-            example = tensors_of(model.module(input_ids=tokens, use_cache=True).past_key_values)
+            example = tensors_of(model.module(input_ids=tokens, use_cache=True)[cache_keyword()])
         layers, (_, heads, _, width) = len(example) // 2, example[0].shape
         if any(each.shape != (2, heads, 3, width) for each in example):
             raise Unsupported(
@@ -139,7 +148,7 @@ class CausalLm(Family):
 
     def attach(self, model: Model, calls: Calls) -> Model:
         """Put the exported model in the module's place."""
-        model.module = _Exported(calls, model.assets["config"], model.device)
+        model.module = DecoderOnly(calls, _AUTO_CLASS, model.assets["config"], model.device)
         return model
 
     def student(self, model: Model, keep: float) -> Model:
@@ -232,14 +241,9 @@ class CausalLm(Family):
         found = []
         with torch.inference_mode():
             for text in inputs:
-                encoded = tokenizer(str(text), return_tensors="pt").to(model.device)
-                ids = encoded["input_ids"]
+                ids = tokenizer(str(text), return_tensors="pt").to(model.device)["input_ids"]
                 made = model.module.generate(
-                    input_ids=ids,
-                    attention_mask=encoded["attention_mask"],
-                    max_new_tokens=self.new_tokens,
-                    do_sample=False,
-                    pad_token_id=tokenizer.pad_token_id,
+                    **self._prompt(model, ids), max_new_tokens=self.new_tokens, max_length=None, do_sample=False
                 )
                 known = [token for token in made[0, ids.shape[1] :].tolist() if token < len(tokenizer)]
                 found.append(tokenizer.decode(known, skip_special_tokens=True))
@@ -262,39 +266,7 @@ class CausalLm(Family):
         return restore_assets(folder, tokenizer="AutoTokenizer")
 
 
-class _Exported(Attached):
-    """An exported model; its caches are transformers', so that transformers' decoding takes it too."""
-
-    def __init__(self, calls: Calls, config: Any, device: str) -> None:
-        super().__init__(calls)
-        self.config, self.device = config, device
-
-    def __call__(self, input_ids: Any, past_key_values: Any = None, logits_to_keep: int = 0, **ignored: Any) -> Any:
-        import torch
-        from transformers.modeling_outputs import CausalLMOutputWithPast
-
-        length = input_ids.shape[1]
-        kept = torch.arange(length - (logits_to_keep or length), length, device=input_ids.device)
-        cache = cache_of(()) if past_key_values is None else past_key_values
-        past = tensors_of(cache) if cache.get_seq_length() else self._empty(len(input_ids))
-        logits, *present = self.calls["model"](input_ids, kept, *past)
-        refill(cache, present)
-        return CausalLMOutputWithPast(logits=logits, past_key_values=cache)
-
-    def generate(self, **inputs: Any) -> Any:
-        return self._generator.generate(**inputs)
-
-    @functools.cached_property
-    def _generator(self) -> Any:
-        return generator(_AUTO_CLASS, self.config, self.__call__, self.device, self.dtype)
-
-    def _empty(self, size: int) -> list[Any]:
-        import torch
-
-        layers, heads, width = self.config.cache_shape
-        return [torch.zeros((size, heads, 0, width), dtype=self.dtype, device=self.device)] * (2 * layers)
-
-
 def _continue(parts: Any, input_ids: Any, kept: Any, *past: Any) -> tuple[Any, ...]:
-    output = parts.decoder(input_ids=input_ids, past_key_values=cache_of(past), use_cache=True, logits_to_keep=kept)
-    return output.logits, *tensors_of(output.past_key_values)
+    given = {cache_keyword(): cache_of(past)}
+    output = parts.decoder(input_ids=input_ids, use_cache=True, logits_to_keep=kept, **given)
+    return output.logits, *tensors_of(output[cache_keyword()])

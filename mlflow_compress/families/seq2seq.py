@@ -12,9 +12,10 @@ from annotated_types import Ge
 
 from mlflow_compress.compression.layers import replace
 from mlflow_compress.data.datasets import draw, scored
-from mlflow_compress.decoding import cache_names, cache_of, generator, refill, tensors_of
+from mlflow_compress.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.graphs import Attached, Calls, graph, twin
+from mlflow_compress.exported_decoders import EncoderDecoder
+from mlflow_compress.graphs import Calls, graph, twin
 from mlflow_compress.hub import (
     find_weights,
     load_tokenizer,
@@ -25,7 +26,7 @@ from mlflow_compress.hub import (
     restore_transformer,
     save_transformer,
 )
-from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
+from mlflow_compress.sockets import Continuation, Family, Graph, Mark, Model, Sample
 from mlflow_compress.stacks import thinned
 
 _AUTO_CLASS = "AutoModelForSeq2SeqLM"
@@ -55,8 +56,8 @@ class Seq2Seq(Family):
     """
 
     timed: ClassVar[str] = (
-        "the encoder on token ids [batch, source_tokens], and greedy decoding of exactly new_tokens tokens with a "
-        "key-value cache; tokenising is timed apart"
+        "the encoder on token ids [batch, source_tokens], and generate of transformers: greedy decoding of exactly "
+        "new_tokens tokens with a key-value cache; tokenising is timed apart"
     )
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "rougeL")
     gives: ClassVar[tuple[str, ...]] = ("texts",)
@@ -96,27 +97,22 @@ class Seq2Seq(Family):
         """Encode and decode; marks `encoder`, `first_token`, and one `token` for each later one.
 
         Returns:
-            The last logits [batch, vocabulary].
+            The new tokens [batch, new_tokens].
         """
-        import torch
-
         encoded = model.module.get_encoder()(**batch)
         mark("encoder")
-        mask = batch["attention_mask"]
-        token = torch.full((len(mask), 1), _start(model), device=mask.device)
-        past = None
-        for index in range(self.new_tokens):
-            output = model.module(
-                encoder_outputs=encoded,
-                attention_mask=mask,
-                decoder_input_ids=token,
-                past_key_values=past,
-                use_cache=True,
-            )
-            past = output.past_key_values
-            token = output.logits[:, -1:].argmax(-1)
-            mark("token" if index else "first_token")
-        return output.logits[:, -1]
+        inputs = {"encoder_outputs": encoded, "attention_mask": batch["attention_mask"]}
+        return generate(model.module, self.new_tokens, mark, "first_token", **inputs)
+
+    def generate(self, model: Model, batch: Any, new_tokens: int) -> Continuation:
+        """Generate from token ids, with the width of the predictions' beam search (see `Family.generate`)."""
+        return continuation(
+            model.module,
+            min(new_tokens, self.new_tokens),
+            lambda ids: model.module(**batch, decoder_input_ids=ids, use_cache=False).logits,
+            beams=self.beams or model.assets["generation"].num_beams or 1,
+            **batch,
+        )
 
     def forward(self, model: Model, batch: Any) -> Any:
         """Run encoder and decoder once, over given random tokens; gives logits [batch, new_tokens, vocabulary]."""
@@ -192,7 +188,8 @@ class Seq2Seq(Family):
 
     def attach(self, model: Model, calls: Calls) -> Model:
         """Put the exported encoder and decoder in the module's place."""
-        model.module = _Exported(calls, model.assets["config"], model.assets["generation"], model.device)
+        config, generation = model.assets["config"], model.assets["generation"]
+        model.module = EncoderDecoder(calls, _AUTO_CLASS, config, generation, model.device, heeds_mask=True)
         return model
 
     def student(self, model: Model, keep: float) -> Model:
@@ -289,66 +286,6 @@ class Seq2Seq(Family):
         return model
 
 
-class _Exported(Attached):
-    """An exported model; its outputs and caches are transformers', so that transformers' decoding takes it too."""
-
-    def __init__(self, calls: Calls, config: Any, generation: Any, device: str) -> None:
-        super().__init__(calls)
-        self.config, self.generation, self.device = config, generation, device
-
-    def get_encoder(self) -> _Encoder:
-        return _Encoder(self.calls["encoder"])
-
-    def __call__(
-        self,
-        input_ids: Any = None,
-        attention_mask: Any = None,
-        encoder_outputs: Any = None,
-        decoder_input_ids: Any = None,
-        past_key_values: Any = None,
-        **ignored: Any,
-    ) -> Any:
-        from transformers import EncoderDecoderCache
-        from transformers.modeling_outputs import Seq2SeqLMOutput
-
-        cross = (encoder_outputs or self.get_encoder()(input_ids, attention_mask)).hidden_states
-        if (beams := len(decoder_input_ids) // len(cross[0])) > 1:  # of each text, one after the other
-            cross = tuple(each.repeat_interleave(beams, dim=0) for each in cross)
-        cache = EncoderDecoderCache(cache_of(()), cache_of(())) if past_key_values is None else past_key_values
-        past = tensors_of(cache.self_attention_cache) if cache.get_seq_length() else self._empty(cross)
-        logits, *present = self.calls["decoder"](decoder_input_ids, attention_mask, *past, *cross)
-        refill(cache.self_attention_cache, present)
-        return Seq2SeqLMOutput(logits=logits, past_key_values=cache)
-
-    def generate(self, **inputs: Any) -> Any:
-        return self._generator.generate(**inputs)
-
-    @functools.cached_property
-    def _generator(self) -> Any:
-        module = generator(_AUTO_CLASS, self.config, self.__call__, self.device, self.dtype)
-        module.generation_config, module.get_encoder = self.generation, self.get_encoder
-        return module
-
-    def _empty(self, cross: Sequence[Any]) -> list[Any]:
-        layers, heads, width = self.config.cache_shape
-        return [cross[0].new_zeros((len(cross[0]), heads, 0, width))] * (2 * layers)
-
-
-class _Encoder:
-    """An exported encoder."""
-
-    def __init__(self, call: Any) -> None:
-        self.call = call
-
-    def __call__(self, input_ids: Any, attention_mask: Any, **ignored: Any) -> Any:
-        from transformers.modeling_outputs import BaseModelOutput
-
-        cross = tuple(self.call(input_ids, attention_mask))
-        return BaseModelOutput(last_hidden_state=cross[0], hidden_states=cross)
-
-    forward = __call__  # whose signature is asked
-
-
 def _encode(parts: Any, input_ids: Any, attention_mask: Any, heads: int) -> tuple[Any, ...]:
     hidden = parts.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
     projected = [project(hidden) for project in parts.projections]
@@ -367,13 +304,7 @@ def _decode(parts: Any, input_ids: Any, attention_mask: Any, *caches: Any) -> tu
         encoder_outputs=BaseModelOutput(last_hidden_state=states),
         attention_mask=attention_mask,
         decoder_input_ids=input_ids,
-        past_key_values=cache,
         use_cache=True,
+        **{cache_keyword(): cache},
     )
-    return output.logits, *tensors_of(output.past_key_values.self_attention_cache)
-
-
-def _start(model: Model) -> int:
-    """Give the token that the decoder begins with."""
-    told = model.assets["generation"].decoder_start_token_id
-    return int(model.assets["config"].decoder_start_token_id if told is None else told)
+    return output.logits, *tensors_of(cache.self_attention_cache)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_matrix import INPUTS, OWN, SOURCE, TINY
+from tiny import INPUTS, OWN, SOURCE, TINY
 
 from mlflow_compress import graphs, registry, tensors
 from mlflow_compress.errors import Unsupported

@@ -10,121 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from alone import alone
+from tiny import INPUTS, OWN, SOURCE, TINY
 
-from mlflow_compress import artifact, likeness, recipe, registry, worker
+from mlflow_compress import artifact, generation_check, likeness, recipe, registry, worker
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.meters import size
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family
 
-TINY: dict[str, dict[str, Any]] = {
-    "text_classification": {
-        "tokens": 16,
-        "architecture": {
-            "model_type": "distilbert",
-            "vocab_size": 300,
-            "dim": 16,
-            "hidden_dim": 32,
-            "n_layers": 2,
-            "n_heads": 2,
-        },
-    },
-    "causal_lm": {
-        "prompt_tokens": 8,
-        "new_tokens": 3,
-        "architecture": {
-            "model_type": "llama",
-            "vocab_size": 300,
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "tie_word_embeddings": True,
-            "eos_token_id": 1,
-            "bos_token_id": 1,
-        },
-    },
-    "asr": {
-        "new_tokens": 3,
-        "architecture": {
-            "model_type": "whisper",
-            "vocab_size": 300,
-            "d_model": 16,
-            "encoder_layers": 1,
-            "decoder_layers": 2,
-            "encoder_attention_heads": 2,
-            "decoder_attention_heads": 2,
-            "encoder_ffn_dim": 32,
-            "decoder_ffn_dim": 32,
-            "max_target_positions": 16,
-            "bos_token_id": 1,
-            "eos_token_id": 1,
-            "pad_token_id": 1,
-            "decoder_start_token_id": 2,
-            "suppress_tokens": [],
-            "begin_suppress_tokens": [],
-        },
-    },
-    "yolo": {"image_size": 64},
-    "python": {},
-    "image_classification": {
-        "architecture": {
-            "model_type": "vit",
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "image_size": 32,
-            "patch_size": 8,
-            "num_labels": 3,
-        },
-    },
-    "token_classification": {
-        "tokens": 16,
-        "architecture": {
-            "model_type": "bert",
-            "vocab_size": 300,
-            "hidden_size": 16,
-            "intermediate_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "id2label": {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC", 4: "I-LOC"},
-        },
-    },
-    "seq2seq": {
-        "source_tokens": 8,
-        "new_tokens": 3,
-        "most_tokens": 5,
-        "architecture": {
-            "model_type": "marian",
-            "vocab_size": 300,
-            "d_model": 16,
-            "encoder_layers": 1,
-            "decoder_layers": 2,
-            "encoder_attention_heads": 2,
-            "decoder_attention_heads": 2,
-            "encoder_ffn_dim": 32,
-            "decoder_ffn_dim": 32,
-            "max_position_embeddings": 64,
-            "eos_token_id": 1,
-            "pad_token_id": 0,
-            "forced_eos_token_id": 1,
-            "decoder_start_token_id": 0,
-        },
-    },
-}
-SOURCE = {"yolo": "yolo11n.pt", "python": "own.py"}
-INPUTS: dict[str, list[Any]] = {
-    "text_classification": ["a fine film", "dull"],
-    "causal_lm": ["Once upon a time"],
-    "asr": [[0.0] * 16000],
-    "yolo": [torch.zeros(40, 60, 3, dtype=torch.uint8).numpy()],
-    "python": [[0.1] * 8, [0.9] * 8],
-    "image_classification": [torch.zeros(40, 60, 3, dtype=torch.uint8).numpy()],
-    "token_classification": ["Anna lives in Rome", ["Anna", "Rome"]],
-    "seq2seq": ["The boat left the harbour.", "At dawn."],
-}
 OPTIONS: dict[str, str] = {  # of a method, where its defaults are more than a tiny model takes, or a test
     "distill": "distill:steps=2,batch_size=2",
     "onnx_int8": "onnx_int8:samples=2",
@@ -155,19 +49,6 @@ BRIEF = {  # families that are built as others are: some methods of each kind te
     "seq2seq": SOME,
 }
 CELLS = [(name, chain) for name in TINY for chain in CHAINS if chain in BRIEF.get(name, CHAINS)]
-OWN = """
-import torch
-from torch import nn
-
-def model():
-    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.BatchNorm1d(16), nn.Linear(16, 4))
-
-def student(keep):
-    return nn.Sequential(nn.Linear(8, round(16 * keep)), nn.ReLU(), nn.Linear(round(16 * keep), 4))
-
-def batch(size):
-    return torch.rand(size, 8)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -224,8 +105,14 @@ def test_what_is_restored_is_what_was_saved(name: str, chain: str, folder: Path,
         with pytest.raises(Unsupported, match=re.escape(reason)):
             worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
         return
-    worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
+    if chain.startswith("openvino_int8"):  # on CPUs with AMX its runtime was seen to end with a segmentation fault
+        alone(check_cell, variant, tmp_path)
+    else:
+        check_cell(variant, tmp_path)
 
+
+def check_cell(variant: Variant, tmp_path: Path) -> None:
+    worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
     restored = artifact.restore(tmp_path / worker.MODEL_FOLDER)
     family, model = restored.family, restored.model
     assert restored.manifest.chain == variant.chain
@@ -233,12 +120,13 @@ def test_what_is_restored_is_what_was_saved(name: str, chain: str, folder: Path,
     with torch.inference_mode():
         family.run(model, family.batch(model, variant.batch_size, 1), lambda stage: None)
     moved = likeness.compare(family, model, variant, tmp_path / worker.OUTPUTS, "cpu")
+    generation_check.compare(family, model, tmp_path / worker.GENERATED, "cpu")
     assert 0 <= moved["quality/output_error_rel_l2"] < 10
     assert all(numbers > 0 for numbers in size.in_memory(model.module).values())
     if isinstance(model.module, torch.nn.Module):
         assert not any(parameter.requires_grad for parameter in model.module.parameters())
         assert not model.module.training
-    assert len(family.predict(model, INPUTS[name])) == len(INPUTS[name])
+    assert len(family.predict(model, INPUTS[variant.family])) == len(INPUTS[variant.family])
 
 
 @pytest.mark.parametrize("name", TINY)

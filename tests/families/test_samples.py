@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from test_matrix import TINY
+from tiny import TINY
 
 from mlflow_compress import artifact, hub, recipe, registry
 from mlflow_compress.errors import RecipeError

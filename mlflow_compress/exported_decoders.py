@@ -1,0 +1,220 @@
+"""Exported graphs in the place of a transformers model that decodes: `generate` of transformers calls them.
+
+They take what transformers passes under any name that it gives a cache, and refuse what they have no input for: what
+is dropped in silence is wrong text at the right speed.
+"""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mlflow_compress.decoding import CACHE_NAMES, cache_keyword, cache_of, refill, tensors_of
+from mlflow_compress.errors import WorkerError
+from mlflow_compress.graphs import Attached, Calls
+
+_POSITIONS = ("position_ids", "decoder_position_ids", "cache_position")
+_MASKS = ("attention_mask", "decoder_attention_mask")
+_OPTIONS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}  # an output as it is
+
+
+class Decoder(Attached, ABC):
+    """An exported decoder in a transformers model's place: its outputs and caches are transformers' own.
+
+    Args:
+        calls: what runs each graph.
+        auto_class: the transformers class that makes the model (`AutoModelForCausalLM`).
+        config: the model's; its `cache_shape` is layers, heads and width of the cache.
+        device: where the tokens are.
+    """
+
+    def __init__(self, calls: Calls, auto_class: str, config: Any, device: str) -> None:
+        super().__init__(calls)
+        self.auto_class, self.config, self.device = auto_class, config, device
+
+    @abstractmethod
+    def __call__(self, *inputs: Any, **arguments: Any) -> Any:
+        """Take what the model's `forward` takes, and return its output."""
+
+    @functools.cached_property
+    def generate(self) -> Any:
+        """The `generate` of the model's class, which calls this decoder for logits."""
+        return self._generator().generate
+
+    def _generator(self) -> Any:
+        """Make a module without weights, of the model's class, that calls this decoder for logits."""
+        import torch
+        import transformers
+
+        from mlflow_compress.tensors import unfilled
+
+        with unfilled():
+            module = getattr(transformers, self.auto_class).from_config(self.config).eval()
+        placed = {
+            "device": property(lambda generator: torch.device(self.device)),
+            "dtype": property(lambda generator: self.dtype),
+        }  # which would ask its parameters
+        module.__class__ = type(type(module).__name__, (type(module),), placed)
+        module.forward = self.__call__
+        return module
+
+    def empty_past(self, batch: int) -> list[Any]:
+        """Return keys and values of no token, for each layer [batch, heads, 0, width]."""
+        import torch
+
+        layers, heads, width = self.config.cache_shape
+        return [torch.zeros((batch, heads, 0, width), dtype=self.dtype, device=self.device)] * (2 * layers)
+
+
+class DecoderOnly(Decoder):
+    """A language model whose graph `model` takes token ids, the positions whose logits are wanted, and the past."""
+
+    def __call__(self, input_ids: Any, logits_to_keep: int = 0, **arguments: Any) -> Any:
+        """Run the graph (see `forward` of the model)."""
+        import torch
+        from transformers.modeling_outputs import CausalLMOutputWithPast
+
+        batch, length = input_ids.shape
+        given = take_cache(arguments)
+        cache = cache_of(()) if given is None else given
+        past_length = cache.get_seq_length()
+        require_plain(arguments, past_length, length)
+        kept = torch.arange(length - (logits_to_keep or length), length, device=input_ids.device)
+        past = tensors_of(cache) if past_length else self.empty_past(batch)
+        logits, *present = self.calls["model"](input_ids, kept, *past)
+        refill(cache, present)
+        returned: dict[str, Any] = {cache_keyword(): cache}
+        return CausalLMOutputWithPast(logits=logits, **returned)
+
+
+class EncoderDecoder(Decoder):
+    """An exported encoder and decoder in a transformers model's place.
+
+    The graph `encoder` gives the keys and values that each layer of the decoder attends to; the graph `decoder` takes
+    token ids, the encoder's attention mask if it heeds one, the keys and values of the past, and those of the encoder.
+
+    Args:
+        calls: what runs each graph.
+        auto_class: the transformers class that makes the model.
+        config: the model's (see `Decoder`).
+        generation: its generation config.
+        device: where the tokens are.
+        heeds_mask: whether the decoder's graph takes the encoder's attention mask [batch, source].
+    """
+
+    def __init__(
+        self, calls: Calls, auto_class: str, config: Any, generation: Any, device: str, heeds_mask: bool
+    ) -> None:
+        super().__init__(calls, auto_class, config, device)
+        self.generation, self.heeds_mask = generation, heeds_mask
+
+    def get_encoder(self) -> Encoder:
+        """Return the encoder, as transformers' models do."""
+        return Encoder(self.calls["encoder"], self.heeds_mask)
+
+    def _generator(self) -> Any:
+        module = super()._generator()
+        module.generation_config, module.get_encoder = self.generation, self.get_encoder
+        return module
+
+    def __call__(
+        self,
+        input_features: Any = None,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        decoder_input_ids: Any = None,
+        encoder_outputs: Any = None,
+        **arguments: Any,
+    ) -> Any:
+        """Run the decoder, and the encoder before it where its outputs are not given (see `forward` of the model)."""
+        from transformers import EncoderDecoderCache
+        from transformers.modeling_outputs import Seq2SeqLMOutput
+
+        given = take_cache(arguments)
+        cache = EncoderDecoderCache(cache_of(()), cache_of(())) if given is None else given
+        past_length = cache.get_seq_length()
+        require_plain(arguments, past_length, decoder_input_ids.shape[1])
+        encoded = encoder_outputs or self.get_encoder()(input_features, input_ids, attention_mask)
+        cross = encoded.hidden_states
+        if (beams := len(decoder_input_ids) // len(cross[0])) > 1:  # of each text, one after the other
+            cross = tuple(each.repeat_interleave(beams, dim=0) for each in cross)
+        if not past_length:
+            refill(cache.cross_attention_cache, cross)  # where transformers looks for them
+        past = tensors_of(cache.self_attention_cache) if past_length else self.empty_past(len(decoder_input_ids))
+        mask = (attention_mask,) if self.heeds_mask else ()
+        logits, *present = self.calls["decoder"](decoder_input_ids, *mask, *past, *cross)
+        refill(cache.self_attention_cache, present)
+        returned: dict[str, Any] = {cache_keyword(): cache}
+        return Seq2SeqLMOutput(logits=logits, **returned)
+
+
+class Encoder:
+    """An exported encoder: called as the model's, it returns the decoder's keys and values as hidden states.
+
+    Args:
+        call: runs the graph.
+        heeds_mask: whether the graph takes an attention mask; Whisper's, for one, heeds none.
+    """
+
+    def __init__(self, call: Callable[..., tuple[Any, ...]], heeds_mask: bool) -> None:
+        self.call, self.heeds_mask = call, heeds_mask
+
+    def __call__(
+        self, input_features: Any = None, input_ids: Any = None, attention_mask: Any = None, **arguments: Any
+    ) -> Any:
+        """Run the graph."""
+        from transformers.modeling_outputs import BaseModelOutput
+
+        require_plain(arguments, 0, 0)
+        inputs = input_ids if input_features is None else input_features
+        cross = tuple(self.call(inputs, *((attention_mask,) if self.heeds_mask else ())))
+        states = cross[0][:, 0]  # [batch, source, width of a head]: transformers asks how long they are
+        return BaseModelOutput(last_hidden_state=states, hidden_states=cross)
+
+    forward = __call__  # whose signature transformers asks
+
+
+def take_cache(arguments: dict[str, Any]) -> Any:
+    """Take the cache out of a call's arguments, under whichever name transformers passes it; None if there is none.
+
+    Raises:
+        WorkerError: it is there under two names.
+    """
+    given = [cache for name in CACHE_NAMES if (cache := arguments.pop(name, None)) is not None]
+    if len(given) > 1:
+        raise WorkerError(f"transformers passed a cache under two names: {' and '.join(CACHE_NAMES)}")
+    return given[0] if given else None
+
+
+def require_plain(arguments: Mapping[str, Any], past: int, tokens: int) -> None:
+    """Raise for arguments that an exported decoder has no input for and that would change what it computes.
+
+    Args:
+        arguments: all that transformers passed beside what the decoder takes.
+        past: how many tokens the cache holds.
+        tokens: how many tokens the call adds.
+
+    Raises:
+        WorkerError: positions that are not one after the other, padding, or an argument that nobody knows.
+    """
+    import torch
+
+    for name, value in arguments.items():
+        if value is None or name == "use_cache" or _OPTIONS.get(name) is value:
+            continue
+        if name in _POSITIONS:
+            plain = torch.arange(past, past + tokens, device=value.device)
+            if not torch.equal(value, plain.expand_as(value)):
+                raise WorkerError(f"an exported decoder can't take {name} other than one after the other")
+        elif name in _MASKS:
+            if not value.all():
+                raise WorkerError(f"an exported decoder can't take padding ({name}): give it one text at a time")
+        else:
+            import transformers
+
+            raise WorkerError(
+                f"transformers {transformers.__version__} passes {name!r} to the decoder, which its exported graph "
+                "does not know. Install a tested version: pip install -c constraints/newest.txt transformers"
+            )

@@ -1,0 +1,165 @@
+"""What a decoder generates, checked: through its cache as in one pass without it, and restored as before it was saved.
+
+A decoder that loses its past is as fast and as large as a right one, and its single passes are right too: only what it
+generates is wrong. So some tokens are generated, from the inputs that methods calibrate on, one text and two at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.errors import WorkerError
+from mlflow_compress.sockets import Continuation, Family, Model
+from mlflow_compress.tensors import ROUNDING, distance
+
+_NEW_TOKENS = 8
+_BATCH_SIZES = (1, 2)
+_SEED = 17
+_ARRAY = "array"
+
+
+def generate(family: Family, model: Model) -> list[Continuation]:
+    """Generate from one calibration input, and from two at once; nothing where the family does not generate."""
+    return _generate(family, model, _batches(family, model))
+
+
+def require_past(before: Sequence[Continuation], after: Sequence[Continuation]) -> None:
+    """Check that a compressed decoder heeds its past: that its cache gives it the logits of one pass without a cache.
+
+    The two may differ by rounding, and by twice of what compressing changed in single passes.
+
+    Args:
+        before: what the model generated before it was compressed.
+        after: what it generates now, from the same inputs.
+
+    Raises:
+        WorkerError: they differ by more. The message names the first token that does.
+    """
+    for original, made in zip(before, after, strict=True):
+        allowed = ROUNDING["cpu"] + 2 * _explained(original, made)
+        best = made.at_once.argmax(-1)
+        if found := _first_difference(made.tokens, made.logits, made.tokens, made.at_once, allowed):
+            text, token, moved = found
+            raise WorkerError(
+                f"the compressed decoder generates with a wrong past: token {token + 1} of text {text + 1} is "
+                f"{int(made.tokens[text, token])}, and {int(best[text, token])} is likeliest in one pass without a "
+                f"cache (the logits differ by {moved:.1%})"
+            )
+
+
+def keep(family: Family, model: Model, path: Path) -> None:
+    """Write calibration inputs and what the model generates from them."""
+    import torch
+
+    batches = _batches(family, model)
+    made = _generate(family, model, batches)
+    if made:
+        kept = {
+            "batches": [_to_plain(batch) for batch in batches],
+            "tokens": [each.tokens.cpu() for each in made],
+            "logits": [each.logits.cpu() for each in made],
+        }
+        torch.save(kept, path)
+
+
+def compare(family: Family, model: Model, path: Path, device: str) -> None:
+    """Generate from what `keep` wrote, and compare.
+
+    Args:
+        family: the model's family.
+        model: the restored model.
+        path: what `keep` wrote; where it wrote nothing, there is nothing to compare.
+        device: where the model is: `cpu` or `cuda`.
+
+    Raises:
+        WorkerError: the restored model generates something else. The message names the first token that differs.
+    """
+    import torch
+
+    if not path.exists():
+        return
+    kept = torch.load(path, weights_only=True)
+    made = _generate(family, model, [_from_plain(batch, device) for batch in kept["batches"]])
+    for each, tokens, logits in zip(made, kept["tokens"], kept["logits"], strict=True):
+        now = each.tokens.cpu()
+        if found := _first_difference(now, each.logits.cpu(), tokens, logits, ROUNDING[device]):
+            text, token, moved = found
+            raise WorkerError(
+                f"the restored model generates something else than before it was saved: token {token + 1} of text "
+                f"{text + 1} is {int(now[text, token])}, and was {int(tokens[text, token])} "
+                f"(the logits differ by {moved:.1%})"
+            )
+
+
+def _batches(family: Family, model: Model) -> list[Any]:
+    aside = dataclasses.replace(model, cautions=[])  # what is random here is no caution about the model
+    return [batch for size in _BATCH_SIZES for batch in family.calibration(aside, 1, _SEED, size)]
+
+
+def _generate(family: Family, model: Model, batches: Sequence[Any]) -> list[Continuation]:
+    import torch
+
+    with torch.inference_mode():
+        made = [family.generate(model, batch, _NEW_TOKENS) for batch in batches]
+    return [each for each in made if each is not None]
+
+
+def _explained(original: Continuation, made: Continuation) -> float:
+    """Return by how much single passes differ, at most, as long as both generated the same tokens."""
+    most = 0.0
+    for text in range(len(made.tokens)):
+        for token in range(made.tokens.shape[1]):
+            most = max(most, _moved(made.at_once[text, token], original.at_once[text, token]))
+            if made.tokens[text, token] != original.tokens[text, token]:
+                break
+    return most
+
+
+def _first_difference(
+    tokens: Any, logits: Any, expected_tokens: Any, expected_logits: Any, allowed: float
+) -> tuple[int, int, float] | None:
+    """Find the first token whose logits [batch, tokens, vocabulary] differ by more than is allowed.
+
+    What follows on a token that differs by less is another text, and is not compared.
+
+    Returns:
+        Indices of the text and of the token, and the relative difference; None where there is none.
+    """
+    for text in range(len(tokens)):
+        for token in range(tokens.shape[1]):
+            moved = _moved(logits[text, token], expected_logits[text, token])
+            if not moved <= allowed:  # NaN is no agreement
+                return text, token, moved
+            if tokens[text, token] != expected_tokens[text, token]:
+                break
+    return None
+
+
+def _moved(one: Any, other: Any) -> float:
+    """Return the relative difference of two vectors of logits, whose mean says nothing."""
+    return distance(one - one.mean(), other - other.mean())
+
+
+def _to_plain(batch: Any) -> Any:
+    """Return a batch as what `torch.load` reads without running code."""
+    import torch
+
+    if isinstance(batch, Mapping):
+        return {name: _to_plain(value) for name, value in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return [_to_plain(value) for value in batch]
+    return batch.cpu() if isinstance(batch, torch.Tensor) else {_ARRAY: torch.from_numpy(batch)}
+
+
+def _from_plain(batch: Any, device: str) -> Any:
+    """Undo `_to_plain`: tensors go to the device, arrays come back as arrays."""
+    if isinstance(batch, list):
+        return [_from_plain(value, device) for value in batch]
+    if not isinstance(batch, dict):
+        return batch.to(device)
+    if set(batch) == {_ARRAY}:
+        return batch[_ARRAY].numpy()
+    return {name: _from_plain(value, device) for name, value in batch.items()}

@@ -1,0 +1,24 @@
+"""A process of its own for what may crash in a library: a crash is then one failed test, not the end of the suite."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+Given = TypeVar("Given")
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["torch", "transformers.generation.utils", "openvino", "mlflow_compress.worker"])
+
+
+def alone(function: Callable[..., Given], *arguments: object) -> Given:
+    """Call a function of a module in a fresh process.
+
+    Raises:
+        BrokenProcessPool: the process died.
+        Exception: what the function raised.
+    """
+    with ProcessPoolExecutor(1, mp_context=_FORKS) as process:
+        return process.submit(function, *arguments).result()
