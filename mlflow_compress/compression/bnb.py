@@ -6,6 +6,7 @@ running code. This module defines torch modules, so it is imported where torch i
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from mlflow_compress.compression.packing import unpack
 from mlflow_compress.tensors import Held
 
 _ZERO_CODE = 7  # of NF4
+_KERNEL_OUTPUTS = 32  # that the kernel for AVX512-BF16 computes at once
 # it says at every call of every layer that inputs are cast to float16
 logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
@@ -68,6 +70,10 @@ class Linear8bit(nn.Module):
 class Linear4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
     """A layer of 4-bit NormalFloat weights. It has no memory until it is filled.
 
+    On CPUs with AVX512-BF16 the library lays the weights out anew at the first call, for a kernel of its own. That
+    kernel takes whole blocks of 32 outputs and whole blocks of weights; other shapes are computed as on other CPUs.
+    What is saved is what was quantised: the library's own way back rounds the scales once more.
+
     Args:
         layer: the linear layer whose place it takes.
         block_size: weights that share a scale.
@@ -78,6 +84,10 @@ class Linear4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
         super().__init__(layer.in_features, layer.out_features, False, device="meta")
         self.block_size, self.double = block_size, double
         self.bias = layer.bias
+        has_whole_blocks = layer.out_features % _KERNEL_OUTPUTS == 0 and layer.in_features % block_size == 0
+        # absent before bitsandbytes 0.49, which has no such kernel
+        self.support_avx512bf16_for_cpu = getattr(self, "support_avx512bf16_for_cpu", False) and has_whole_blocks
+        self._quantised: tuple[Tensor, Any] | None = None
 
     @classmethod
     def of(cls, layer: nn.Linear, block_size: int, double: bool) -> Linear4bit:
@@ -87,13 +97,22 @@ class Linear4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
             layer.weight.detach(), blocksize=block_size, compress_statistics=double, quant_type="nf4", module=new
         )
         new.weight = weight.to("cpu")  # this quantises
-        return new
+        if new.support_avx512bf16_for_cpu:
+            new._quantised = new.weight.data, copy.deepcopy(new.weight.quant_state)
+        return new.eval()  # in training it takes another kernel
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Give [..., out] for [..., in], computed in the inputs' type."""
         self.compute_dtype, self.compute_type_is_set = inputs.dtype, True
         output: Tensor = super().forward(inputs)
         return output
+
+    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
+        """Save what was quantised, however the weights are laid out now."""
+        if self._quantised is not None:
+            codes, state = self._quantised
+            self.weight.data, self.weight.quant_state = codes, copy.deepcopy(state)
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
         """Take what the library's layer saved: packed weights, and all of its quantisation state by their side."""
