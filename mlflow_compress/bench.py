@@ -290,12 +290,14 @@ def _measure(
 
     MLflow, whose import takes seconds, is opened while the first worker prepares.
     """
-    from mlflow_compress import order, store
+    from mlflow_compress import order, store, tested_versions
     from mlflow_compress.delivery import Delivery
     from mlflow_compress.forecast import Forecast
     from mlflow_compress.spool import Spool
 
     store.probe(given["tracking_uri"])
+    if others := list(tested_versions.untested(only=tested_versions.DELICATE)):
+        click.echo(f"Not tested with {', '.join(map(str, others))}. What was: compress-bench doctor", err=True)
     several = len(variants) > 1 or "method" not in asked
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_compress import checks, hub, store
+from mlflow_compress import checks, hub, store, tested_versions
 from mlflow_compress.errors import StoreError
 from mlflow_compress.meters import environment, gpu
 
@@ -47,6 +47,7 @@ def examine(root: Path = Path("/")) -> Iterator[Finding]:
     yield from _energy(root)
     yield from _gpu()
     yield from _disk()
+    yield from _versions()
     yield from _network()
 
 
@@ -121,6 +122,15 @@ def _disk() -> Iterator[Finding]:
     is_well = free >= _LEAST_FREE_DISK
     advice = "" if is_well else "Free some, or set TMPDIR to a larger disk: models are saved there."
     yield Finding("disk", is_well, f"{free / _GIB:.0f} GB free in {folder}", advice)
+
+
+def _versions() -> Iterator[Finding]:
+    others = list(tested_versions.untested())
+    if not others:
+        yield Finding("versions", True, "the installed libraries are versions that were tested")
+    else:
+        advice = 'What was tested: pip install -c constraints/newest.txt ".[methods]"'
+        yield Finding("versions", False, f"not tested with {', '.join(map(str, others))}", advice)
 
 
 def _network() -> Iterator[Finding]:

@@ -11,9 +11,10 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from mlflow_compress import bench, doctor, hub
+from mlflow_compress import bench, doctor, hub, tested_versions
 from mlflow_compress.doctor import Finding
 from mlflow_compress.meters import environment, gpu
+from mlflow_compress.tested_versions import Untested
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "busy_share", lambda: 0.01)
     monkeypatch.setattr(gpu, "present", lambda: False)
     monkeypatch.setattr(hub, "unreachable", lambda: None)
+    monkeypatch.setattr(tested_versions, "untested", list)
     monkeypatch.setattr(psutil, "sensors_battery", lambda: None, raising=False)
     monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(used=0))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**34, total=2**35))
@@ -91,6 +93,7 @@ def test_what_is_missing(root: Path) -> None:
         ((psutil, "sensors_battery"), lambda: SimpleNamespace(power_plugged=False), "power"),
         ((psutil, "swap_memory"), lambda: SimpleNamespace(used=2**30), "memory"),
         ((hub, "unreachable"), lambda: "the hub is gone", "weights"),
+        ((tested_versions, "untested"), lambda: [Untested("torch", "9.0", "2.6.0", "2.14.1")], "versions"),
     ],
 )
 def test_what_the_machine_tells(

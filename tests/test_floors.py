@@ -18,7 +18,7 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 FLOORS = [
     floor.split()
     for floor in (
-        "errors records liveness machine pickles durations",
+        "errors records tested_versions liveness machine pickles durations",
         "sockets percentiles tensors quantities markdown_tables units order compression.layers data.media data.tables",
         "generation_check",
         "registry charts example hub windows graphs stacks decoding headings data.layouts"
@@ -94,7 +94,7 @@ DOORS = {
 }
 
 # What may be imported when a module is, beside the standard library: all else waits inside the verb that needs it.
-LIGHT = {"click", "annotated_types", "mlflow_compress"}
+LIGHT = {"click", "annotated_types", "packaging", "mlflow_compress"}
 
 # Modules that define torch modules, so they import these at once, and themselves wait inside the verbs.
 HEAVY = {"compression.packing": {"torch"}, "compression.bnb": {"torch", "bitsandbytes"}}

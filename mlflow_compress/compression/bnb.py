@@ -99,7 +99,8 @@ class Linear4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
         new.weight = weight.to("cpu")  # this quantises
         if new.support_avx512bf16_for_cpu:
             new._quantised = new.weight.data, copy.deepcopy(new.weight.quant_state)
-        return new.eval()  # in training it takes another kernel
+        new.eval()  # in training it takes another kernel
+        return new
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Give [..., out] for [..., in], computed in the inputs' type."""

@@ -1,0 +1,83 @@
+"""Installed versions outside of the tested ones are named, and the two lists of tested versions are what is claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from mlflow_compress import bench, tested_versions
+
+ROOT = Path(__file__).parent.parent
+CONSTRAINTS = ROOT / "constraints"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "oldest.txt").write_text("# Python 3.10\nTorch==2.6.0\nnumpy==1.26.0 ; python_version < '4'\n")
+    (tmp_path / "newest.txt").write_text("torch==2.14.1  # the newest\nnumpy==2.4.6\n\n")
+    return tmp_path
+
+
+def versions(**found: str) -> Callable[[str], str]:
+    def installed(name: str) -> str:
+        if name not in found:
+            raise metadata.PackageNotFoundError(name)
+        return found[name]
+
+    return installed
+
+
+@pytest.mark.parametrize("torch", ["2.6.0", "2.10.1", "2.14.1", "2.14.7", "2.14.1+cu130"])
+def test_what_lies_between_was_tested(folder: Path, torch: str) -> None:
+    assert not list(tested_versions.untested(folder, versions(torch=torch, numpy="2.0.0")))
+
+
+@pytest.mark.parametrize("torch", ["2.5.1", "2.6.0rc1", "2.15.0", "3.0"])
+def test_what_is_older_or_newer_was_not(folder: Path, torch: str) -> None:
+    (found,) = tested_versions.untested(folder, versions(torch=torch, numpy="2.0.0"))
+    assert str(found) == f"torch {torch} (tested: 2.6.0 to 2.14.1)"
+
+
+def test_only_what_is_asked_for_is_looked_at(folder: Path) -> None:
+    installed = versions(torch="3.0", numpy="9.0")
+    assert [each.name for each in tested_versions.untested(folder, installed)] == ["numpy", "torch"]
+    assert [each.name for each in tested_versions.untested(folder, installed, only=("numpy",))] == ["numpy"]
+
+
+def test_every_lower_bound_is_the_oldest_version_that_was_tested() -> None:
+    oldest = tested_versions.read(CONSTRAINTS / "oldest.txt")
+    for text in metadata.requires("mlflow-compress") or ():
+        requirement = Requirement(text)
+        name = canonicalize_name(requirement.name)
+        if name in oldest:
+            assert requirement.specifier.contains(oldest[name]), f"{text}, but {oldest[name]} was tested"
+            bounds = [each.version for each in requirement.specifier if each.operator == ">="]
+            if "test" not in str(requirement.marker or ""):
+                assert bounds, f"{name} has no lower bound"
+                assert Version(bounds[0]) == oldest[name], f"{text}, but {oldest[name]} was tested"
+
+
+def test_all_that_is_asked_for_was_tested_in_both() -> None:
+    for name in ("oldest.txt", "newest.txt"):
+        pinned = tested_versions.read(CONSTRAINTS / name)
+        missing = set(tested_versions._required()) - set(pinned) - {"ray"}
+        assert not missing, f"{name} lacks {missing}"
+        assert set(tested_versions.DELICATE) <= set(pinned)
+
+
+def test_a_run_says_what_it_was_not_tested_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text("family: python\nsource: a.py\n")
+    (tmp_path / "a.py").write_text("raise SystemExit\n")
+    other = tested_versions.Untested("transformers", "9.1.0", "5.0.0", "5.24.0")
+    monkeypatch.setattr(tested_versions, "untested", lambda only: [other])
+    arguments = ["run", "a.yaml", "--trust", "--tracking-uri", f"sqlite:///{tmp_path / 'runs.db'}"]
+    told = CliRunner().invoke(bench.main, arguments)
+    assert "Not tested with transformers 9.1.0 (tested: 5.0.0 to 5.24.0)" in told.stderr
