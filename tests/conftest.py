@@ -26,6 +26,9 @@ from mlflow_compress.store import Store, open_store
 GOLDEN = Path(__file__).parent / "golden"
 
 
+pytest_plugins = ["announced_breaks"]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the golden files anew, to be looked at in git")
 

@@ -51,7 +51,7 @@ def measure(call: Callable[[], object], synchronise: Callable[[], object], secon
     tracker = OfflineEmissionsTracker(
         country_iso_code="USA",  # it wants one for its emissions, which we don't use
         measure_power_secs=_READ_EVERY_SECONDS,
-        save_to_file=False,
+        output_methods=[],
         allow_multiple_runs=True,
         log_level="error",
         tracking_mode="machine",

@@ -1,0 +1,75 @@
+"""What libraries announce to break: collected over the whole suite, and listed at its end, those that are new apart.
+
+An announcement never fails a test: a library that was released today must not. It is moved to the new way, or it gets a
+line in `KNOWN`, with the date and why it stays.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+_KINDS = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
+_WORDS = re.compile(r"deprecat|will be removed|no longer be supported|future (release|version)", re.IGNORECASE)
+
+KNOWN: dict[str, str] = {
+    # torch
+    r"torch\.jit\.\w+` is deprecated": "2026-11: the method torchscript is TorchScript, and OpenVINO traces with it",
+    r"torch\.ao\.quantization is deprecated|quantize_dynamic|reduce_range will be deprecated": (
+        "2026-11: int8_dynamic and int8_static measure torch's own int8, which has no successor on CPUs as fast"
+    ),
+    r"TypedStorage is deprecated": "2026-11: torch's own, where packed int8 weights are saved",
+    r"register_constant\(\) on Enum": "2026-11: torchao's own, at import",
+    r"Detected pickle protocol": "2026-11: a test writes such a file to see it refused",
+    r"treespec|pytree": "2026-11: torch.export's own",
+    # transformers
+    r"is_gradient_checkpointing": "2026-11: torch.jit.trace reads every property of a module",
+    r"Passing `generation_config` together": "2026-11: Whisper's own generate does",
+    # others
+    r"``noload`` loader": "2026-11: MLflow's own",
+    r"starlette\.middleware\.wsgi": "2026-11: MLflow's own server",
+    r"Operation with range is deprecated": "2026-11: MLflow's own, of pandas",
+}
+
+
+class _Announcements(logging.Handler):
+    """Makes warnings of what a library announces in its log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _WORDS.search(text := record.getMessage()):
+            warnings.warn(text, FutureWarning, stacklevel=2)
+
+
+class _Collector:
+    """Collects the announcements of all processes of the suite."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, str] = {}
+
+    def pytest_warning_recorded(self, warning_message: warnings.WarningMessage, nodeid: str) -> None:
+        text = " ".join(str(warning_message.message).split())
+        if issubclass(warning_message.category, _KINDS) or _WORDS.search(text):
+            self.seen.setdefault(text, nodeid)
+
+    def new(self) -> Iterator[str]:
+        for text, nodeid in sorted(self.seen.items()):
+            if not any(re.search(pattern, text) for pattern in KNOWN):
+                yield f"{text[:300]}  ({nodeid})"
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        new = list(self.new())
+        if self.seen:
+            known = len(self.seen) - len(new)
+            terminalreporter.section("announced breaks")
+            terminalreporter.write_line(f"{known} known (see KNOWN in tests/announced_breaks.py), {len(new)} new")
+            for line in new:
+                terminalreporter.write_line(f"NEW: {line}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    logging.getLogger("transformers").addHandler(_Announcements())
+    config.pluginmanager.register(_Collector(), "announced-breaks")
