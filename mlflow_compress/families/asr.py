@@ -229,8 +229,8 @@ class Asr(Family):
         with torch.inference_mode():
             for sound in inputs:
                 features = self._features(model, [np.asarray(sound, dtype=np.float32)])
-                made = model.module.generate(features, max_new_tokens=longest, do_sample=False)[0].tolist()
-                known = [token for token in made if token < len(tokenizer)]
+                made = model.module.generate(features, max_new_tokens=longest, max_length=None, do_sample=False)
+                known = [token for token in made[0].tolist() if token < len(tokenizer)]
                 found.append(tokenizer.decode(known, skip_special_tokens=True).strip())
         return found
 
