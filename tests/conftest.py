@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of torch, before it is imported: tiny models only wait for more
 
@@ -22,6 +23,10 @@ os.environ.setdefault(
 from mlflow_compress import registry
 from mlflow_compress.records import Comparison, Failure, Row, Run, Summary
 from mlflow_compress.store import Store, open_store
+
+# on top of Hypothesis' own profile: how long a test takes decides nothing
+settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 GOLDEN = Path(__file__).parent / "golden"
 

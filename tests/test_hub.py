@@ -12,6 +12,8 @@ import huggingface_hub
 import pytest
 import torch
 import transformers
+from packaging.version import InvalidVersion
+from transformers.utils.import_utils import is_gguf_available
 
 from mlflow_compress import hub
 from mlflow_compress.errors import RecipeError, WeightsError
@@ -408,6 +410,10 @@ def test_a_gguf_file_is_found_beside_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_gguf_file_becomes_a_plain_model(tmp_path: Path) -> None:
+    try:
+        is_gguf_available()
+    except InvalidVersion:
+        pytest.skip("transformers 5.0 can't tell the version of gguf on Python 3.10")
     gguf_file(tmp_path / "a.gguf")
     origin = find_weights("a.gguf", "auto", tmp_path)
     model = load_transformer("AutoModelForCausalLM", "a.gguf", origin, {}, 0)
