@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from mlflow_compress import requires
+from mlflow_compress import registry, requires
 from mlflow_compress.data.datasets import parse
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.quality import STATISTICS
@@ -26,8 +26,8 @@ def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
     """Give what two variants have in common when one's result does for the other.
 
     That is the kind of CPU, and of GPU where that is measured too, the row (team, model, method), the model's source
-    and weights and the data with the content of their files, and all settings but the timeout. Versions of libraries
-    are not in it, nor is where the recipe lies, nor what kind of machine the variant requires.
+    and weights and the data with the content of their files, what is timed, and all settings but the timeout. Versions
+    of libraries are not in it, nor is where the recipe lies, nor what kind of machine the variant requires.
 
     Args:
         variant: it.
@@ -35,6 +35,7 @@ def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
     """
     described = {key: value for key, value in to_json(variant).items() if key not in _NO_DIFFERENCE}
     described["budget"].pop("timeout_seconds")
+    described["timed"] = registry.find("families", variant.family).timed
     paths = {"source": variant.source, "weights": variant.weights, "data": _source(variant.data)}
     described["content"] = {key: _content(Path(variant.folder, path)) for key, path in paths.items() if path}
     for key, path in paths.items():

@@ -10,7 +10,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from mlflow_compress import resume
+from mlflow_compress import registry, resume
 from mlflow_compress.meters import environment
 from mlflow_compress.records import Budget, Result, Run, Step, Variant
 from mlflow_compress.spool import Address, Spool
@@ -65,6 +65,12 @@ def test_the_timeout_changes_nothing(variant: Variant) -> None:
 
 def test_what_a_variant_requires_changes_nothing(variant: Variant) -> None:
     assert resume.digest(dataclasses.replace(variant, requires={"gpu": "any"})) == resume.digest(variant)
+
+
+def test_what_is_timed_otherwise_is_measured_anew(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = resume.digest(variant)
+    monkeypatch.setattr(registry.find("families", "python"), "timed", "a call and all that comes before it")
+    assert resume.digest(variant) != before
 
 
 def test_another_machine_makes_another_digest(variant: Variant) -> None:
