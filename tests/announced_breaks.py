@@ -32,7 +32,9 @@ KNOWN: dict[str, str] = {
     # others
     r"``noload`` loader": "2026-11: MLflow's own",
     r"starlette\.middleware\.wsgi": "2026-11: MLflow's own server",
-    r"Operation with range is deprecated": "2026-11: MLflow's own, of pandas",
+    r"Operation with range is deprecated|all arguments of all will be|inplace keyword in DataFrame\.drop": (
+        "2026-11: MLflow's own, of pandas"
+    ),
 }
 
 
