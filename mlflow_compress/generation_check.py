@@ -29,7 +29,8 @@ def generate(family: Family, model: Model) -> list[Continuation]:
 def require_past(before: Sequence[Continuation], after: Sequence[Continuation]) -> None:
     """Check that a compressed decoder heeds its past: that its cache gives it the logits of one pass without a cache.
 
-    The two may differ by rounding, and by twice of what compressing changed in single passes.
+    The two may differ by rounding, and by twice of what compressing changed in single passes. So a lost past is not
+    seen in a model whose single passes changed by half or more.
 
     Args:
         before: what the model generated before it was compressed.
@@ -97,7 +98,7 @@ def compare(family: Family, model: Model, path: Path, device: str) -> None:
 def _batches(family: Family, model: Model) -> list[Any]:
     if type(family).generate is Family.generate:  # it generates nothing: no data are read for it
         return []
-    aside = dataclasses.replace(model, cautions=[])  # what is random here is no caution about the model
+    aside = dataclasses.replace(model, cautions=[])  # random inputs of this check say nothing about the model
     return [batch for size in _BATCH_SIZES for batch in family.calibration(aside, 1, _SEED, size)]
 
 

@@ -1,6 +1,6 @@
 """Which installed libraries are other versions than those that the test suite ran with.
 
-`constraints/oldest.txt` and `constraints/newest.txt` hold the two environments in which the whole suite passed.
+`constraints/oldest.txt` and `constraints/newest.txt` hold the two environments that the whole suite is run in.
 """
 
 from __future__ import annotations
