@@ -211,7 +211,7 @@ def comparison() -> Comparison:
 @pytest.fixture(scope="module")
 def plugin_path() -> Iterator[Path]:
     """Install another distribution's plugins for the tests of a module, and for the processes that they start."""
-    folder = Path(__file__).parent / "plugin"
+    folder = Path(__file__).parent / "fake_distribution"
     caches = (registry.names, registry.find, registry._foreign)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)

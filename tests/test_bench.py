@@ -21,7 +21,7 @@ from mlflow.entities import Run
 from mlflow_compress.records import Result, Variant
 
 PROJECT = Path(__file__).parent.parent
-PLUGIN = Path(__file__).parent / "plugin"
+PLUGIN = Path(__file__).parent / "fake_distribution"
 BRIEF = ("--iterations", "6", "--seconds", "0", "--max-seconds", "2", "--energy-seconds", "0")
 CODE = """
 import torch
