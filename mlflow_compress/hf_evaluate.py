@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mlflow_compress import hub, registry
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.networks import hub
 from mlflow_compress.sockets import Metric
 
 _PREFIX = "evaluate:"

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import WorkerError
+from mlflow_compress.networks.stored_weights import ROUNDING, distance, flat
 from mlflow_compress.records import Variant
-from mlflow_compress.tensors import ROUNDING, distance, flat
 
 _MOST_BATCHES, _MOST_SECONDS, _MOST_ELEMENTS = 8, 0.5, 2**24
 

@@ -177,9 +177,10 @@ def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
     """
     from copy import deepcopy
 
-    from mlflow_compress import artifact, recipe
+    from mlflow_compress import recipe
+    from mlflow_compress.networks import model_folder
 
-    methods = artifact.methods_of(recipe.parse_chain(method))
+    methods = model_folder.methods_of(recipe.parse_chain(method))
     for each in methods:
         if each.changes == "runtime":
             raise Unsupported(_elsewhere(method, "makes no torch module, but a model of another runtime"))

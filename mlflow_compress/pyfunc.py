@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress.artifact import Restored, restore
+from mlflow_compress.networks.model_folder import Restored, restore
 
 
 class Predictor:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.hub import config_fields, is_config_cached
+from mlflow_compress.networks.hub import config_fields, is_config_cached
 
 _ULTRALYTICS = re.compile(r"yolo(v3(-tiny|-spp)?|(v\d+|\d+)[nstmblxce]6?)u?(-cls|-seg)?(\.pt)?")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)

@@ -75,11 +75,12 @@ class Report:
 
 def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     """Load the original, run the chain of methods over it, and save what came of it."""
-    from mlflow_compress import artifact, generation_check, hf_evaluate, likeness, registry
+    from mlflow_compress import hf_evaluate, likeness, registry
     from mlflow_compress.meters import size
+    from mlflow_compress.networks import generation_check, model_folder
 
     family = registry.build("families", variant.family, variant.options)
-    methods = artifact.methods_of(variant.chain)
+    methods = model_folder.methods_of(variant.chain)
     for step, method in zip(variant.chain, methods, strict=True):
         if (reason := method.excludes.get(variant.family)) is not None:
             raise Unsupported(f"{step.method} does not serve {variant.family}: {reason}")
@@ -108,7 +109,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     report.stage("saving")
     target = folder / MODEL_FOLDER
     target.mkdir()
-    artifact.save(model, family, methods, variant, target)
+    model_folder.save(model, family, methods, variant, target)
     report.stage("sizing")
     cautions = [Caution("random_weights", model.caution, "Quality is not measured.")] if model.caution else []
     if model.caution and model.weights != "random":
@@ -123,9 +124,10 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
 
 def measure(variant: Variant, folder: Path, device: str, score: bool, report: Report) -> Part:
     """Restore the saved model on a device, and measure all there is to measure; score it too when asked to."""
-    from mlflow_compress import artifact, checks, generation_check, likeness
+    from mlflow_compress import checks, likeness
     from mlflow_compress.meters import environment, memory, size
-    from mlflow_compress.tensors import held
+    from mlflow_compress.networks import generation_check, model_folder
+    from mlflow_compress.networks.stored_weights import held
 
     group = "gpu" if device == "cuda" else "cpu"
     meter = memory.MemoryMeter()
@@ -138,7 +140,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
 
     report.stage("restoring")
     started = time.perf_counter()
-    restored = artifact.restore(folder / MODEL_FOLDER, device)
+    restored = model_folder.restore(folder / MODEL_FOLDER, device)
     model, family = restored.model, restored.family
     _touch(model.module)
     numbers = {f"{group}/load_ms": (time.perf_counter() - started) * 1000}
@@ -285,10 +287,11 @@ def _open_device(device: str, cautions: list[Caution]) -> dict[str, str]:
 
 def _import_all(variant: Variant) -> None:
     """Import what will be needed, so that the memory of libraries is not taken for the model's."""
-    from mlflow_compress import artifact, registry
+    from mlflow_compress import registry
+    from mlflow_compress.networks import model_folder
 
     family = registry.build("families", variant.family, variant.options)
-    artifact.methods_of(variant.chain)
+    model_folder.methods_of(variant.chain)
     for name in family.imports:
         importlib.import_module(name)
 
@@ -302,7 +305,7 @@ def _set_threads(variant: Variant) -> None:
 
 def _touch(module: Any) -> None:
     """Read one byte of every page of memory-mapped weights, so that they count as loaded."""
-    from mlflow_compress.tensors import held
+    from mlflow_compress.networks.stored_weights import held
 
     if hasattr(module, "parameters"):
         for tensor in (each.tensor for each in held(module)):

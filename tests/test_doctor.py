@@ -11,9 +11,10 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from mlflow_compress import bench, doctor, hub, tested_versions
+from mlflow_compress import bench, doctor, tested_versions
 from mlflow_compress.doctor import Finding
 from mlflow_compress.meters import environment, gpu
+from mlflow_compress.networks import hub
 from mlflow_compress.tested_versions import Untested
 
 

@@ -19,8 +19,9 @@ import torch
 from mlflow import MlflowClient
 
 from benchmarks.servers import environment, free_port
-from mlflow_compress import artifact, example, registry
+from mlflow_compress import example, registry
 from mlflow_compress.example import Example
+from mlflow_compress.networks import model_folder
 from mlflow_compress.records import Result, Step, Variant
 from mlflow_compress.sockets import Model
 from mlflow_compress.store import Store, _shown
@@ -45,11 +46,11 @@ def folder(tmp_path: Path) -> Path:
     """Give a variant's folder with a compressed model and its example, as the worker leaves it."""
     (tmp_path / "tiny.py").write_text(FILE)
     family = registry.build("families", "python")
-    (method,) = artifact.methods_of(VARIANT.chain)
+    (method,) = model_folder.methods_of(VARIANT.chain)
     model = method.compress(family.load("tiny.py", "auto", tmp_path, 0), family)
     (tmp_path / "model").mkdir()
-    artifact.save(model, family, [method], VARIANT, tmp_path / "model")
-    restored = artifact.restore(tmp_path / "model")
+    model_folder.save(model, family, [method], VARIANT, tmp_path / "model")
+    restored = model_folder.restore(tmp_path / "model")
     example.keep(restored.family, restored.model, tmp_path)
     return tmp_path
 

@@ -18,22 +18,25 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 FLOORS = [
     floor.split()
     for floor in (
-        "errors records tested_versions liveness machine pickles durations",
-        "sockets percentiles tensors quantities markdown_tables units order compression.layers data.media data.tables",
-        "generation_check",
-        "registry charts example hub windows graphs stacks decoding headings data.layouts"
-        " compression.exporting compression.detectors compression.imitation"
-        " compression.packing compression.calibration compression.pruning",
-        "exported_decoders compression.compact compression.bnb compression.onnx_graphs compression.openvino_graphs"
-        " data.hubdata scoring.* zoos recognise",
+        "errors records tested_versions liveness machine networks.pickle_scan durations",
+        "sockets percentiles networks.stored_weights quantities markdown_tables units order compression.layers"
+        " data.media data.tables",
+        "networks.generation_check",
+        "registry charts example networks.hub networks.sliding_window networks.export_graphs"
+        " networks.transformer_layers networks.decoding headings data.layouts compression.exporting"
+        " compression.detectors compression.imitation compression.packing compression.calibration"
+        " compression.pruning",
+        "networks.exported_decoders compression.compact compression.bnb compression.onnx_graphs"
+        " compression.openvino_graphs data.hubdata scoring.* networks.image_zoos recognise",
         "data.datasets handmade",
         "data.labels data.detections",
         "families.* methods.* metrics.* meters.* renderers.* hf_evaluate",
         "requires",
-        "recipe artifact checks store comparing readme ranking database note plot progress manners likeness scores",
+        "recipe networks.model_folder checks store comparing readme ranking database note plot progress manners"
+        " likeness scores",
         "quality query gate grid forecast",
         "worker pyfunc doctor catalogue rescore pairing live outlook",
-        "wall",  # starts the worker, and shares its files' names
+        "wall",
         "alternate spool",
         "isolate resume parcel placing",
         "node log",
@@ -74,13 +77,13 @@ DOORS = {
     "seqeval": {"scoring.entities"},
     "rouge_score": {"scoring.overlap"},
     "evaluate": {"hf_evaluate"},
-    "accelerate": {"tensors"},
+    "accelerate": {"networks.stored_weights"},
     "codecarbon": {"meters.energy"},
-    "huggingface_hub": {"hub"},
+    "huggingface_hub": {"networks.hub"},
     "datasets": {"data.hubdata", "hf_evaluate"},
     "soundfile": {"data.media"},
     "PIL": {"data.media"},
-    "timm": {"zoos"},
+    "timm": {"networks.image_zoos"},
     "torch_pruning": {"methods.prune_structured"},
     "torchao": {"methods.int8_weight_only"},
     "bitsandbytes": {"compression.bnb"},

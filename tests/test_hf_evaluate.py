@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from mlflow_compress import hub, registry
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.hf_evaluate import Evaluated, as_evaluate, from_evaluate, metrics_of
+from mlflow_compress.networks import hub
 
 evaluate = pytest.importorskip("evaluate")
 

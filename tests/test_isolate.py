@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from mlflow_compress import isolate, recipe, wall
-from mlflow_compress.artifact import restore
 from mlflow_compress.errors import WeightsError
 from mlflow_compress.meters import size
+from mlflow_compress.networks.model_folder import restore
 from mlflow_compress.records import Budget, Caution, Outcome, Part, Result, Variant, to_json
 
 BUDGET = Budget(

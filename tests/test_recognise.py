@@ -9,8 +9,9 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from mlflow_compress import hub, recipe
+from mlflow_compress import recipe
 from mlflow_compress.errors import RecipeError, UnknownName, WeightsError
+from mlflow_compress.networks import hub
 from mlflow_compress.recognise import Recognised, recognise
 
 

@@ -16,7 +16,7 @@ import torch
 from benchmarks.servers import TrackingServer, environment
 from mlflow_compress import recipe, registry
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.pickles import code_in
+from mlflow_compress.networks.pickle_scan import code_in
 
 SECRETS = {
     "MLFLOW_TRACKING_TOKEN": "s3cret-of-mlflow",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from mlflow_compress.artifact import restore
 from mlflow_compress.meters import latency
+from mlflow_compress.networks.model_folder import restore
 from mlflow_compress.records import Variant, read_json
 
 

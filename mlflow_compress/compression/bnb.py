@@ -17,7 +17,7 @@ from bitsandbytes.nn import Params4bit
 from torch import Tensor, nn
 
 from mlflow_compress.compression.packing import unpack
-from mlflow_compress.tensors import Held
+from mlflow_compress.networks.stored_weights import Held
 
 _ZERO_CODE = 7  # of NF4
 _KERNEL_OUTPUTS = 32  # that the kernel for AVX512-BF16 computes at once
@@ -60,7 +60,7 @@ class Linear8bit(nn.Module):
         return output
 
     def held_weights(self) -> Iterator[Held]:
-        """Tell the weights from their scales (see `tensors.held`)."""
+        """Tell the weights from their scales (see `stored_weights.held`)."""
         yield Held(self.weight.data, self.weight.numel())
         yield Held(self.scales, 0)
         if self.bias is not None:
@@ -133,7 +133,7 @@ class Linear4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
             self.bias = nn.Parameter(state_dict[names[1]], requires_grad=False)
 
     def held_weights(self) -> Iterator[Held]:
-        """Say how many parameters the bytes hold (see `tensors.held`)."""
+        """Say how many parameters the bytes hold (see `stored_weights.held`)."""
         count = self.in_features * self.out_features
         codes = self.weight.data.view(-1)
         yield Held(self.weight.data, count, lambda: unpack(codes, 4, count) - _ZERO_CODE)

@@ -6,7 +6,7 @@ A tensor of two or more axes is written in one of three forms, whichever takes t
 * `mask`: one bit for each element that says whether it is zero, and the others' values (pruned weights);
 * plain.
 
-All is in one safetensors file, `compact.safetensors`. A model with packed modules is written as `tensors` does it.
+All is in one safetensors file, `compact.safetensors`. A model with packed modules is written as `stored_weights` does it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlflow_compress.errors import WeightsError
-from mlflow_compress.tensors import fill, load_weights, save_weights
+from mlflow_compress.networks.stored_weights import fill, load_weights, save_weights
 
 Coding = Literal["none", "huffman"]
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from mlflow_compress import generation_check
 from mlflow_compress.errors import Unsupported, WeightsError, WorkerError
+from mlflow_compress.networks import generation_check
+from mlflow_compress.networks.stored_weights import Held, distance, flat, held
 from mlflow_compress.sockets import Family, Graph, Method, Model, State
-from mlflow_compress.tensors import Held, distance, flat, held
 
 _GRAPHS, _FOLDER = "graphs.json", "exported"
 
@@ -59,7 +59,7 @@ class ExportMethod(Method):
             folder: where the file is.
 
         Returns:
-            What runs the graph. It has `held_weights`, as `tensors.held` gives it.
+            What runs the graph. It has `held_weights`, as `stored_weights.held` gives it.
         """
 
     def compress(self, model: Model, family: Family) -> Model:
@@ -158,7 +158,7 @@ def write_counts(module: Any, path: Path) -> None:
 
 
 def counted(file: Path, counts: Path) -> Iterator[Held]:
-    """Give a file's bytes as the weights, and the parameters that `write_counts` noted (see `tensors.held`)."""
+    """Give a file's bytes as the weights, and the parameters that `write_counts` noted (see `stored_weights.held`)."""
     import torch
 
     parameters, nonzero = json.loads(counts.read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mlflow_compress.compression.layers import head_of, linear, replace, sharing
-from mlflow_compress.tensors import Held
+from mlflow_compress.networks.stored_weights import Held
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _WORTH_BITS = 16  # of a weight with its share of scales and zero points, from which on packing saves nothing
@@ -171,7 +171,7 @@ class Packed(nn.Module):
         return weights.view(len(codes), -1)[:, : self.columns]
 
     def held_weights(self) -> Iterator[Held]:
-        """Say how many parameters the bytes hold (see `tensors.held`)."""
+        """Say how many parameters the bytes hold (see `stored_weights.held`)."""
         yield Held(self.codes.data, self.shape.numel(), self)
         yield Held(self.scales, 0)
         yield Held(self.zeros, 0)

@@ -40,7 +40,7 @@ from mlflow_compress.data.layouts import (
 from mlflow_compress.data.media import Medium
 from mlflow_compress.data.tables import SUFFIXES, TEXT, Bad, Records, Unit, read_text
 from mlflow_compress.errors import RecipeError, UnknownName
-from mlflow_compress.hub import PACKAGE, in_package
+from mlflow_compress.networks.hub import PACKAGE, in_package
 from mlflow_compress.records import Caution
 from mlflow_compress.sockets import Evaluation, Model
 

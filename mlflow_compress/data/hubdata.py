@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from mlflow_compress.data.layouts import MissingSplit, find_split
 from mlflow_compress.data.tables import Records
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.hub import unreachable
+from mlflow_compress.networks.hub import unreachable
 
 
 def load_split(source: str, revision: str, config: str, split: str) -> tuple[Records, str]:

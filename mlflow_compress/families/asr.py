@@ -12,11 +12,11 @@ from annotated_types import Ge
 
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.media import RATE_HZ
-from mlflow_compress.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
 from mlflow_compress.errors import Unsupported, WeightsError
-from mlflow_compress.exported_decoders import EncoderDecoder
-from mlflow_compress.graphs import Calls, graph, twin
-from mlflow_compress.hub import (
+from mlflow_compress.networks.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
+from mlflow_compress.networks.export_graphs import Calls, graph, twin
+from mlflow_compress.networks.exported_decoders import EncoderDecoder
+from mlflow_compress.networks.hub import (
     Origin,
     find_weights,
     load_tokenizer,
@@ -25,9 +25,9 @@ from mlflow_compress.hub import (
     restore_transformer,
     save_transformer,
 )
+from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.records import Caution
 from mlflow_compress.sockets import Continuation, Family, Graph, Mark, Model, Sample
-from mlflow_compress.stacks import thinned
 
 _AUTO_CLASS = "AutoModelForSpeechSeq2Seq"
 _ROLES = ("audio", "text")

@@ -10,11 +10,11 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge
 
 from mlflow_compress.data.datasets import draw, scored
-from mlflow_compress.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
 from mlflow_compress.errors import RecipeError, Unsupported
-from mlflow_compress.exported_decoders import DecoderOnly
-from mlflow_compress.graphs import Calls, graph
-from mlflow_compress.hub import (
+from mlflow_compress.networks.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
+from mlflow_compress.networks.export_graphs import Calls, graph
+from mlflow_compress.networks.exported_decoders import DecoderOnly
+from mlflow_compress.networks.hub import (
     find_weights,
     load_tokenizer,
     load_transformer,
@@ -23,9 +23,9 @@ from mlflow_compress.hub import (
     restore_transformer,
     save_transformer,
 )
+from mlflow_compress.networks.sliding_window import likelihoods
+from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.sockets import Continuation, Family, Graph, Mark, Model, Sample
-from mlflow_compress.stacks import thinned
-from mlflow_compress.windows import likelihoods
 
 _AUTO_CLASS = "AutoModelForCausalLM"
 _ROLES = ("text",)
@@ -204,7 +204,7 @@ class CausalLm(Family):
         return list(rows.to(model.device))
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, float]]:
-        """Give how likely each text is to the model, by windows of `window` tokens (see `windows.likelihoods`).
+        """Give how likely each text is to the model, by windows of `window` tokens (see `sliding_window.likelihoods`).
 
         Returns:
             For each text `nll`, its negative log-likelihood in nats, summed over its `tokens` (those predicted: all but

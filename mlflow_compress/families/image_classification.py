@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mlflow_compress import zoos
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.labels import distinct, labels_of
 from mlflow_compress.data.media import Picture
 from mlflow_compress.errors import RecipeError, WeightsError
-from mlflow_compress.graphs import Attached, Calls, dtype_of, graph
-from mlflow_compress.hub import (
+from mlflow_compress.networks import image_zoos
+from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
+from mlflow_compress.networks.hub import (
     Origin,
     find_weights,
     load_transformer,
@@ -23,8 +23,8 @@ from mlflow_compress.hub import (
     restore_transformer,
     save_transformer,
 )
+from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
-from mlflow_compress.stacks import thinned
 
 _AUTO_CLASS = "AutoModelForImageClassification"
 _ROLES = ("image", "label")
@@ -74,8 +74,8 @@ class ImageClassification(Family):
         Raises:
             RecipeError: there are not as many labels as classes.
         """
-        if zoos.in_zoo(source):
-            model = zoos.load(source, weights, folder, self.architecture, seed)
+        if image_zoos.in_zoo(source):
+            model = image_zoos.load(source, weights, folder, self.architecture, seed)
         else:
             origin = find_weights(source, weights, folder)
             model = load_transformer(_AUTO_CLASS, source, origin, self.architecture, seed)
@@ -174,9 +174,9 @@ class ImageClassification(Family):
     def _prepared(self, model: Model, image: Any) -> Any:
         """Make the model's input, [channels, height, width] in its dtype and on its device, of an image."""
         photo = _photo(image)
-        if zoos.ZOO in model.assets:
+        if image_zoos.ZOO in model.assets:
             if "transform" not in model.assets:
-                model.assets["transform"] = zoos.transform(model.assets[zoos.ZOO])
+                model.assets["transform"] = image_zoos.transform(model.assets[image_zoos.ZOO])
             pixels = model.assets["transform"](photo)
         else:
             pixels = model.assets["processor"](images=photo, return_tensors="pt")["pixel_values"][0]
@@ -190,18 +190,18 @@ class ImageClassification(Family):
 
     def save(self, model: Model, folder: Path) -> None:
         """Write config and image processor; of another library's model, what it is, and what was made smaller."""
-        if zoos.ZOO not in model.assets:
+        if image_zoos.ZOO not in model.assets:
             save_transformer(model, folder, "processor")
             return
-        description = {name: model.assets.get(name, {}) for name in (zoos.ZOO, "structure")}
+        description = {name: model.assets.get(name, {}) for name in (image_zoos.ZOO, "structure")}
         (folder / _ZOO).write_text(json.dumps(description, indent=1), encoding="utf-8")
 
     def restore(self, folder: Path) -> Model:
         """Build the unfilled classifier."""
         model = self.restore_assets(folder)
-        if zoos.ZOO not in model.assets:
+        if image_zoos.ZOO not in model.assets:
             return restore_transformer(_AUTO_CLASS, model)
-        model.module = zoos.build(model.assets[zoos.ZOO], is_filled=False)
+        model.module = image_zoos.build(model.assets[image_zoos.ZOO], is_filled=False)
         return model
 
     def restore_assets(self, folder: Path) -> Model:
@@ -228,8 +228,8 @@ def _logits(module: Any, pixels: Any) -> Any:
 
 def _named(model: Model) -> dict[int, str]:
     """Give the model's own names of its classes."""
-    if zoos.ZOO in model.assets:
-        return dict(enumerate(model.assets[zoos.ZOO]["labels"]))
+    if image_zoos.ZOO in model.assets:
+        return dict(enumerate(model.assets[image_zoos.ZOO]["labels"]))
     return dict(model.assets["config"].id2label)
 
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from mlflow_compress.data.datasets import scored
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
-from mlflow_compress.graphs import Attached, Calls, dtype_of, graph
+from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
 from mlflow_compress.records import Caution
 from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
 

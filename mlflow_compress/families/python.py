@@ -34,9 +34,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
-from mlflow_compress.graphs import Attached, Calls, dtype_of, graph
+from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
+from mlflow_compress.networks.stored_weights import fill, load_weights, read_state, save_weights
 from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
-from mlflow_compress.tensors import fill, load_weights, read_state, save_weights
 
 _COPY = "model.py"
 _GIVES = "gives.json"  # only of an exported module

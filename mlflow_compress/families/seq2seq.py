@@ -12,11 +12,11 @@ from annotated_types import Ge
 
 from mlflow_compress.compression.layers import replace
 from mlflow_compress.data.datasets import draw, scored
-from mlflow_compress.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.exported_decoders import EncoderDecoder
-from mlflow_compress.graphs import Calls, graph, twin
-from mlflow_compress.hub import (
+from mlflow_compress.networks.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
+from mlflow_compress.networks.export_graphs import Calls, graph, twin
+from mlflow_compress.networks.exported_decoders import EncoderDecoder
+from mlflow_compress.networks.hub import (
     find_weights,
     load_tokenizer,
     load_transformer,
@@ -26,8 +26,8 @@ from mlflow_compress.hub import (
     restore_transformer,
     save_transformer,
 )
+from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.sockets import Continuation, Family, Graph, Mark, Model, Sample
-from mlflow_compress.stacks import thinned
 
 _AUTO_CLASS = "AutoModelForSeq2SeqLM"
 _ROLES = ("source", "target")

@@ -11,8 +11,8 @@ from annotated_types import Ge
 
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.labels import labels_of
-from mlflow_compress.graphs import Attached, Calls, graph
-from mlflow_compress.hub import (
+from mlflow_compress.networks.export_graphs import Attached, Calls, graph
+from mlflow_compress.networks.hub import (
     find_weights,
     load_tokenizer,
     load_transformer,
@@ -22,8 +22,8 @@ from mlflow_compress.hub import (
     restore_transformer,
     save_transformer,
 )
+from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
-from mlflow_compress.stacks import thinned
 
 _AUTO_CLASS = "AutoModelForSequenceClassification"
 _PREDICT_BATCH = 16

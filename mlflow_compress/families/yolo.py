@@ -16,8 +16,8 @@ from mlflow_compress.data.detections import training
 from mlflow_compress.data.labels import distinct, labels_of
 from mlflow_compress.data.media import Picture
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
-from mlflow_compress.graphs import Attached, Calls, dtype_of, graph, twin
-from mlflow_compress.pickles import code_in
+from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph, twin
+from mlflow_compress.networks.pickle_scan import code_in
 from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
 
 _PHOTO = (720, 1280, 3)

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress.tensors import held
+from mlflow_compress.networks.stored_weights import held
 
 _MIB = 2**20
 _CHUNK_BYTES = 8 * _MIB

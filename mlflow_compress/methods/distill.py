@@ -11,8 +11,8 @@ from annotated_types import Ge, Gt, Lt
 
 from mlflow_compress.compression.imitation import Lesson, has_data, imitate, relative_error
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.transformer_layers import spaced, watched
 from mlflow_compress.sockets import Family, Method, Model, State
-from mlflow_compress.stacks import spaced, watched
 
 _STEPS, _RANDOM_STEPS = 1000, 10
 

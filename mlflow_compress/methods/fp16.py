@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from mlflow_compress.networks.stored_weights import cast
 from mlflow_compress.sockets import Family, Method, Model, State
-from mlflow_compress.tensors import cast
 
 
 @dataclass

@@ -13,8 +13,8 @@ from annotated_types import Ge
 
 from mlflow_compress.compression.layers import called, count, replace
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.stored_weights import TORCH, Held, fill, read_state, save_weights
 from mlflow_compress.sockets import Family, Method, Model, State
-from mlflow_compress.tensors import TORCH, Held, fill, read_state, save_weights
 
 _FEWEST_WEIGHTS = 32  # a layer of fewer gains nothing: YOLO's constant one, that turns distributions into distances
 
@@ -149,7 +149,7 @@ def _between(quantize: Any, inner: Any) -> Any:
 
 
 def _held(layer: Any) -> Iterator[Held]:
-    """Say what an int8 layer holds (see `tensors.held`)."""
+    """Say what an int8 layer holds (see `stored_weights.held`)."""
     weight, bias = layer._weight_bias()
     yield Held(weight.int_repr(), weight.numel())
     yield Held(weight.q_per_channel_scales(), 0)

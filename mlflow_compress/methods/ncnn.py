@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, counted, write_counts
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.graphs import reason
+from mlflow_compress.networks.export_graphs import reason
+from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Family, Graph, Model
-from mlflow_compress.tensors import Held
 
 _ONE_SIZE = "ncnn takes one input of one size, and this model's are several or of any length"
 
@@ -94,7 +94,7 @@ class _Network:
         return tuple(torch.stack([torch.from_numpy(each) for each in column]) for column in zip(*outputs, strict=True))
 
     def held_weights(self) -> Iterator[Held]:
-        """Give the file's bytes (see `tensors.held`)."""
+        """Give the file's bytes (see `stored_weights.held`)."""
         yield from counted(self._file, self._counts)
 
 

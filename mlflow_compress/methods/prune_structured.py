@@ -11,10 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from mlflow_compress import stacks
 from mlflow_compress.compression import detectors
 from mlflow_compress.compression.imitation import Lesson, has_data, imitate
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks import transformer_layers
 from mlflow_compress.sockets import Family, Method, Model, State
 
 _STEPS = 300
@@ -85,10 +85,9 @@ class PruneStructured(Method):
         elif what == "channels":
             told = self._drop_channels(model, family)
         else:
+            cuts = {"heads": transformer_layers.drop_heads, "neurons": transformer_layers.drop_neurons}
             told = ", ".join(
-                done
-                for name, drop in (("heads", stacks.drop_heads), ("neurons", stacks.drop_neurons))
-                if name in what and (done := drop(model, self.amount, self._power))
+                done for name, drop in cuts.items() if name in what and (done := drop(model, self.amount, self._power))
             )
         if not told or (after := _parameters(model)) == before:
             raise Unsupported(f"amount={self.amount:g} leaves all {what}: there are none, or too few")
@@ -114,16 +113,16 @@ class PruneStructured(Method):
 
         sums: dict[str, Any] = {}
         batches = family.calibration(model, _CALIBRATION, self.seed)
-        with torch.no_grad(), stacks.watched(model) as seen:
+        with torch.no_grad(), transformer_layers.watched(model) as seen:
             for batch in batches:
                 family.forward(model, batch)
                 for name, hidden in seen.items():
-                    sums[name] = sums.get(name, 0) + torch.tensor(stacks.influence(hidden))
+                    sums[name] = sums.get(name, 0) + torch.tensor(transformer_layers.influence(hidden))
         told = []
-        for stack in stacks.stacks(model):
+        for stack in transformer_layers.stacks(model):
             influence = sums[stack.name]
-            if (left := stacks.share(len(influence), self.amount)) < len(influence):
-                stacks.keep_layers(model, stack, sorted(influence.topk(left).indices.tolist()))
+            if (left := transformer_layers.share(len(influence), self.amount)) < len(influence):
+                transformer_layers.keep_layers(model, stack, sorted(influence.topk(left).indices.tolist()))
                 told.append(f"{left} of {len(influence)} layers of {stack.name}")
         return ", ".join(told)
 
@@ -172,7 +171,7 @@ class PruneStructured(Method):
     def rebuild(self, model: Model, family: Family) -> Model:
         """Give the layers the sizes that the family kept: heads by the config, channels one by one."""
         if "config" in model.assets:
-            stacks.narrow(model)
+            transformer_layers.narrow(model)
         for name, sizes in model.assets.get(_SIZES, {}).items():
             _resize(model.module.get_submodule(name), sizes)
         return model
@@ -219,7 +218,7 @@ def _ratios(module: Any, amount: float) -> dict[Any, float]:
             width = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
             groups = getattr(layer, "groups", 1)
             width = width if groups == width else width // groups  # each group loses as many
-            ratios[layer] = 1 - (stacks.share(width, amount) + 0.5) / width
+            ratios[layer] = 1 - (transformer_layers.share(width, amount) + 0.5) / width
     return ratios
 
 

@@ -12,8 +12,8 @@ from annotated_types import Ge
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, counted, write_counts
 from mlflow_compress.compression.onnx_graphs import halve, write
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Family, Graph, Model
-from mlflow_compress.tensors import Held
 
 _CACHE = "a key-value cache grows from nothing, and an engine takes only sizes that it was built for"
 
@@ -121,7 +121,7 @@ class _Engine:
         return tuple(output.to(inputs[0].device) for output in outputs)
 
     def held_weights(self) -> Iterator[Held]:
-        """Give the engine's bytes: what it makes of the weights can't be seen (see `tensors.held`)."""
+        """Give the engine's bytes: what it makes of the weights can't be seen (see `stored_weights.held`)."""
         yield from counted(self._path, self._path.with_suffix(".json"))
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, quiet
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.graphs import TorchCall, reason
+from mlflow_compress.networks.export_graphs import TorchCall, reason
 from mlflow_compress.sockets import Family, Graph, Model, State
 
 

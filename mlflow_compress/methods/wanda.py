@@ -10,8 +10,8 @@ from annotated_types import Ge, Gt, Lt
 
 from mlflow_compress.compression import compact, pruning
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.stored_weights import save_weights
 from mlflow_compress.sockets import Family, Method, Model
-from mlflow_compress.tensors import save_weights
 
 
 @dataclass

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mlflow_compress import hub
 from mlflow_compress.data.datasets import Data, Table, absolute, draw, parse, read, scored
 from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.networks import hub
 from mlflow_compress.sockets import Model
 
 ROLES = ("text", "label")

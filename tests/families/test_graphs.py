@@ -10,8 +10,9 @@ import pytest
 import torch
 from tiny import INPUTS, OWN, SOURCE, TINY
 
-from mlflow_compress import graphs, registry, tensors
+from mlflow_compress import registry
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks import export_graphs, stored_weights
 from mlflow_compress.sockets import Family, Graph, Model
 
 MISTRAL = {
@@ -50,7 +51,7 @@ def own(code: str, folder: Path) -> tuple[Family, Model]:
 
 
 def close(one: Any, other: Any) -> bool:
-    return tensors.distance(tensors.flat(one), tensors.flat(other)) < 1e-5
+    return stored_weights.distance(stored_weights.flat(one), stored_weights.flat(other)) < 1e-5
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -80,7 +81,7 @@ def test_what_stands_in_the_modules_place_does_what_it_did(name: str, folder: Pa
             assert close(family.forward(other, batch), family.forward(model, batch))
             assert close(family.run(other, batch, other_stages.append), family.run(model, batch, stages.append))
         assert other_stages == stages
-        assert all(tensor.dtype != torch.float64 for tensor in tensors._leaves(family.batch(other, size, 1)))
+        assert all(tensor.dtype != torch.float64 for tensor in stored_weights._leaves(family.batch(other, size, 1)))
     inputs = INPUTS["causal_lm" if name == "mistral" else name]
     assert family.predict(other, inputs) == family.predict(model, inputs)
 
@@ -90,7 +91,7 @@ def test_the_original_is_left_as_it_was(name: str, folder: Path) -> None:
     family, model = loaded(name, folder)
     batch = family.batch(model, 1, 1)
     with torch.inference_mode():
-        before = tensors.flat(family.forward(model, batch))
+        before = stored_weights.flat(family.forward(model, batch))
     names = {key: type(part) for key, part in model.module.named_modules()}
     weights = {id(parameter) for parameter in model.module.parameters()}
     exported = family.graphs(model)
@@ -100,7 +101,7 @@ def test_the_original_is_left_as_it_was(name: str, folder: Path) -> None:
     assert {key: type(part) for key, part in model.module.named_modules()} == names
     assert {id(each) for graph in exported.values() for each in graph.module.parameters()} <= weights, "shared"
     with torch.inference_mode():
-        assert torch.equal(tensors.flat(family.forward(model, batch)), before)
+        assert torch.equal(stored_weights.flat(family.forward(model, batch)), before)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -290,8 +291,8 @@ def test_weights_are_those_of_all_calls_and_inputs_of_their_type() -> None:
         tensor = torch.ones(2, dtype=dtype)
         return SimpleNamespace(held_weights=lambda: [(tensor, True)], dtype=dtype)
 
-    both = graphs.Attached({"a": call(torch.bfloat16), "b": call(torch.bfloat16)})
-    assert len(list(tensors.held(both))) == 2
-    assert graphs.dtype_of(both) == torch.bfloat16
-    assert graphs.dtype_of(graphs.Attached({"a": lambda: ()})) == torch.float32
-    assert graphs.dtype_of(torch.nn.ReLU()) is None
+    both = export_graphs.Attached({"a": call(torch.bfloat16), "b": call(torch.bfloat16)})
+    assert len(list(stored_weights.held(both))) == 2
+    assert export_graphs.dtype_of(both) == torch.bfloat16
+    assert export_graphs.dtype_of(export_graphs.Attached({"a": lambda: ()})) == torch.float32
+    assert export_graphs.dtype_of(torch.nn.ReLU()) is None

@@ -12,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mlflow_compress import artifact, hub, recipe, registry, stacks
+from mlflow_compress import recipe, registry
 from mlflow_compress.errors import RecipeError, UnknownName, Unsupported, WeightsError
+from mlflow_compress.networks import hub, model_folder, transformer_layers
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -177,7 +178,7 @@ def test_a_smaller_one_takes_over_layers_where_they_are_alike(architecture: dict
             family.student(model, 0.5)
     else:
         student = family.student(model, 0.5)
-        assert [len(stack.layers(student)) for stack in stacks.stacks(student)] == [1]
+        assert [len(stack.layers(student)) for stack in transformer_layers.stacks(student)] == [1]
 
 
 # torchvision and timm
@@ -188,8 +189,8 @@ def stored(family: Family, model: Model, folder: Path, source: str, method: str 
     chain = recipe.parse_chain(method)
     options = dataclasses.asdict(family)
     variant = Variant("m", method, "t", "image_classification", source, "random", chain=chain, options=options)
-    artifact.save(model, family, artifact.methods_of(chain), variant, folder)
-    return artifact.restore(folder).model
+    model_folder.save(model, family, model_folder.methods_of(chain), variant, folder)
+    return model_folder.restore(folder).model
 
 
 def test_a_model_of_torchvision_answers_as_torchvision_does(tmp_path: Path) -> None:
@@ -264,7 +265,7 @@ def test_channels_of_a_model_of_torchvision_are_pruned(tmp_path: Path) -> None:
     pytest.importorskip("torch_pruning")
     family, model = loaded(SMALL, architecture={"num_classes": 4})
     before = sum(each.numel() for each in model.module.parameters())
-    (method,) = artifact.methods_of(recipe.parse_chain("prune_structured:amount=0.5"))
+    (method,) = model_folder.methods_of(recipe.parse_chain("prune_structured:amount=0.5"))
     pruned = method.compress(model, family)
     batch = family.batch(pruned, 1, 0)
     restored = stored(family, pruned, tmp_path / "saved", SMALL, "prune_structured:amount=0.5")

@@ -13,9 +13,10 @@ import torch
 from alone import alone
 from tiny import INPUTS, OWN, SOURCE, TINY
 
-from mlflow_compress import artifact, generation_check, likeness, recipe, registry, worker
+from mlflow_compress import likeness, recipe, registry, worker
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.meters import size
+from mlflow_compress.networks import generation_check, model_folder
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family
 
@@ -77,7 +78,7 @@ def compressed(name: str, chain: str, folder: Path) -> tuple[Family, Any, list[A
     family = registry.build("families", name, TINY[name])
     variant = variant_of(name, chain, folder)
     model = family.load(variant.source, "random", folder, 0)
-    methods = artifact.methods_of(variant.chain)
+    methods = model_folder.methods_of(variant.chain)
     with torch.inference_mode(False):
         for method in methods:
             model = method.compress(model, family)
@@ -113,7 +114,7 @@ def test_what_is_restored_is_what_was_saved(name: str, chain: str, folder: Path,
 
 def check_cell(variant: Variant, tmp_path: Path) -> None:
     worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
-    restored = artifact.restore(tmp_path / worker.MODEL_FOLDER)
+    restored = model_folder.restore(tmp_path / worker.MODEL_FOLDER)
     family, model = restored.family, restored.model
     assert restored.manifest.chain == variant.chain
     assert model.weights == "random"
@@ -148,8 +149,8 @@ def test_stages_are_marked_and_rates_follow(name: str, folder: Path) -> None:
 
 def test_pruned_weights_are_zero_and_no_mask_is_saved(folder: Path, tmp_path: Path) -> None:
     family, model, methods, variant = compressed("python", "prune_magnitude:amount=0.75", folder)
-    artifact.save(model, family, methods, variant, tmp_path)
-    module = artifact.restore(tmp_path).model.module
+    model_folder.save(model, family, methods, variant, tmp_path)
+    module = model_folder.restore(tmp_path).model.module
     assert set(module.state_dict()) == {
         *(f"{layer}.{part}" for layer in (0, 2, 3) for part in ("weight", "bias")),
         "2.running_mean",
@@ -162,6 +163,6 @@ def test_pruned_weights_are_zero_and_no_mask_is_saved(folder: Path, tmp_path: Pa
 
 def test_int8_does_not_run_on_cuda(folder: Path, tmp_path: Path) -> None:
     family, model, methods, variant = compressed("python", "int8_dynamic", folder)
-    artifact.save(model, family, methods, variant, tmp_path)
+    model_folder.save(model, family, methods, variant, tmp_path)
     with pytest.raises(Unsupported, match="int8_dynamic makes runs on cpu only"):
-        artifact.restore(tmp_path, "cuda")
+        model_folder.restore(tmp_path, "cuda")

@@ -20,8 +20,9 @@ from mlflow import MlflowClient
 from sklearn.datasets import load_iris
 from sklearn.tree import DecisionTreeClassifier
 
-from mlflow_compress import artifact, registry, worker
+from mlflow_compress import registry, worker
 from mlflow_compress.errors import RecipeError, StoreError, Unsupported, WeightsError
+from mlflow_compress.networks import model_folder
 from mlflow_compress.pyfunc import Predictor
 from mlflow_compress.recipe import parse_chain
 from mlflow_compress.records import Variant
@@ -111,12 +112,12 @@ def loaded(shelf: Shelf, name: str, **options: Any) -> tuple[Family, Model]:
     return family, family.load(str(shelf.path(name)), "auto", Path(), 0)
 
 
-def prepared(shelf: Shelf, name: str, chain: str, folder: Path) -> artifact.Restored:
+def prepared(shelf: Shelf, name: str, chain: str, folder: Path) -> model_folder.Restored:
     variant = Variant(
         name, chain, "t", "mlflow_model", str(shelf.path(name)), chain=parse_chain(chain), options={"trust": True}
     )
     worker.prepare(variant, folder, worker.Report(io.StringIO()))
-    return artifact.restore(folder / worker.MODEL_FOLDER)
+    return model_folder.restore(folder / worker.MODEL_FOLDER)
 
 
 def test_a_table_goes_in_and_labels_come_out(shelf: Shelf) -> None:

@@ -10,9 +10,10 @@ import pytest
 import torch
 from test_graphs import close, resized
 
-from mlflow_compress import artifact, recipe, registry, stacks
+from mlflow_compress import recipe, registry
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.graphs import TorchCall
+from mlflow_compress.networks import model_folder, transformer_layers
+from mlflow_compress.networks.export_graphs import TorchCall
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -56,8 +57,8 @@ def stored(family: Family, model: Model, folder: Path) -> Model:
     """Save a model and restore it."""
     chain, options = recipe.parse_chain("original"), dataclasses.asdict(family)
     variant = Variant("m", "original", "t", "seq2seq", "tiny", "random", chain=chain, options=options)
-    artifact.save(model, family, artifact.methods_of(chain), variant, folder)
-    return artifact.restore(folder).model
+    model_folder.save(model, family, model_folder.methods_of(chain), variant, folder)
+    return model_folder.restore(folder).model
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -184,15 +185,15 @@ def test_layers_of_t5_are_dropped_and_the_first_one_has_the_bias_of_positions(tm
     family, model = loaded("t5")
     batch = family.batch(model, 2, 0)
     with torch.no_grad():
-        for stack in stacks.stacks(model):
+        for stack in transformer_layers.stacks(model):
             first, second = stack.layers(model)
             for name, parameter in first.named_parameters():  # so that the first layer gives what it is given
                 if name.endswith(("o.weight", "wo.weight")):
                     parameter.zero_()
             assert "relative_attention_bias" not in dict(second.layer[0].SelfAttention.named_children())
         before = family.forward(model, batch)
-        for stack in stacks.stacks(model):
-            stacks.keep_layers(model, stack, [1])
+        for stack in transformer_layers.stacks(model):
+            transformer_layers.keep_layers(model, stack, [1])
         torch.testing.assert_close(family.forward(model, batch), before)
         restored = stored(family, model, tmp_path)
         torch.testing.assert_close(family.forward(restored, batch), before)

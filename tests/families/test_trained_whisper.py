@@ -12,8 +12,9 @@ import pytest
 import torch
 from tiny import TINY
 
-from mlflow_compress import artifact, generation_check, recipe, registry
+from mlflow_compress import recipe, registry
 from mlflow_compress.data.media import RATE_HZ
+from mlflow_compress.networks import generation_check, model_folder
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -84,14 +85,14 @@ def test_every_runtime_says_what_torch_says(
     family, model = trained
     monkeypatch.setattr(type(family), "calibration", tones)
     steps = recipe.parse_chain(chain)
-    methods = artifact.methods_of(steps)
+    methods = model_folder.methods_of(steps)
     copied = dataclasses.replace(model, assets=dict(model.assets), cautions=[], facts={})
     made = methods[0].compress(copied, family)
     generation_check.keep(family, made, tmp_path / "generated.pt")
     target = tmp_path / "model"
     target.mkdir()
     variant = Variant("w", chain, "t", "asr", "tiny", "random", chain=steps, options=dataclasses.asdict(family))
-    artifact.save(made, family, methods, variant, target)
-    restored = artifact.restore(target)
+    model_folder.save(made, family, methods, variant, target)
+    restored = model_folder.restore(target)
     generation_check.compare(restored.family, restored.model, tmp_path / "generated.pt", "cpu")
     assert restored.family.predict(restored.model, [tone(hertz) for hertz in SAID]) == list(SAID.values())

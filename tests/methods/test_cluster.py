@@ -13,11 +13,12 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from mlflow_compress import artifact, recipe, registry, worker
+from mlflow_compress import recipe, registry, worker
 from mlflow_compress.compression import compact
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.meters import size
 from mlflow_compress.methods.cluster import kmeans
+from mlflow_compress.networks import model_folder
 from mlflow_compress.sockets import Model
 
 DIGITS = Path(__file__).parents[2] / "recipes"
@@ -152,7 +153,7 @@ def digits(chain: str, folder: Path) -> tuple[dict[str, float], Any]:
     )[0]
     folder.mkdir(exist_ok=True)
     part = worker.prepare(variant, folder, worker.Report(io.StringIO()))
-    restored = artifact.restore(folder / worker.MODEL_FOLDER)
+    restored = model_folder.restore(folder / worker.MODEL_FOLDER)
     samples = restored.family.samples(restored.model, "own", DIGITS, None, 0)
     predicted = restored.family.predict(restored.model, [sample.inputs for sample in samples])
     hits = [guess == sample.reference for guess, sample in zip(predicted, samples, strict=True)]

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlflow_compress import artifact, registry, tensors
+from mlflow_compress import registry
 from mlflow_compress.compression.openvino_graphs import Compiled
+from mlflow_compress.networks import model_folder, stored_weights
 from mlflow_compress.recipe import parse_chain
 from mlflow_compress.sockets import Method
 
@@ -84,7 +85,7 @@ def test_openvinos_bfloat16_is_within_the_tolerance(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(Compiled, "__init__", in_bfloat16)
     with torch.inference_mode():
-        want = tensors.flat(family.forward(model, batch))
-        method: Method = artifact.methods_of(parse_chain("openvino:precision=default"))[0]
-        made = tensors.flat(family.forward(method.compress(model, family), batch))
-    assert tensors.distance(made, want) < 0.02
+        want = stored_weights.flat(family.forward(model, batch))
+        method: Method = model_folder.methods_of(parse_chain("openvino:precision=default"))[0]
+        made = stored_weights.flat(family.forward(method.compress(model, family), batch))
+    assert stored_weights.distance(made, want) < 0.02

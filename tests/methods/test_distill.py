@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from mlflow_compress import artifact, recipe, registry, stacks, tensors
+from mlflow_compress import recipe, registry
 from mlflow_compress.compression import imitation
 from mlflow_compress.compression.imitation import Lesson
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.methods import distill
+from mlflow_compress.networks import model_folder, stored_weights, transformer_layers
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -70,7 +71,7 @@ def transformer(name: str, **options: Any) -> tuple[Family, Model]:
 
 def outputs(family: Family, model: Model, seed: int = 0) -> torch.Tensor:
     with torch.no_grad():
-        given: torch.Tensor = tensors.flat(family.forward(model, family.batch(model, 20, seed)))
+        given: torch.Tensor = stored_weights.flat(family.forward(model, family.batch(model, 20, seed)))
     return given
 
 
@@ -111,9 +112,9 @@ def test_a_students_own_architecture_is_restored(tmp_path: Path) -> None:
     student = distilled(family, teacher, keep=0.25, steps=2)
     chain = recipe.parse_chain("distill:keep=0.25,steps=2")
     (tmp_path / "saved").mkdir()
-    methods = artifact.methods_of(chain)
-    artifact.save(student, family, methods, Variant("m", "d", "t", "python", "s", chain=chain), tmp_path / "saved")
-    again = artifact.restore(tmp_path / "saved")
+    methods = model_folder.methods_of(chain)
+    model_folder.save(student, family, methods, Variant("m", "d", "t", "python", "s", chain=chain), tmp_path / "saved")
+    again = model_folder.restore(tmp_path / "saved")
     assert torch.equal(outputs(again.family, again.model), outputs(family, student))
     built = json.loads((tmp_path / "saved" / "architecture.json").read_text())["built"]
     assert built == {"function": "student", "arguments": [0.25]}
@@ -190,7 +191,7 @@ def test_the_hidden_loss_is_learnt_from() -> None:
     found = []
     for hidden in (0, 10):
         student = distilled(family, teacher, steps=30, batch_size=8, learning_rate=1e-3, hidden=hidden)
-        with stacks.watched(student) as seen, stacks.watched(teacher) as wanted:
+        with transformer_layers.watched(student) as seen, transformer_layers.watched(teacher) as wanted:
             outputs(family, student)
             outputs(family, teacher)
         found.append(float(distill._between(seen, wanted)))

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from mlflow_compress import artifact, registry, tensors
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName, Unsupported
 from mlflow_compress.methods import torch_compile
 from mlflow_compress.methods.torchscript import _move_constants
+from mlflow_compress.networks import model_folder, stored_weights
 from mlflow_compress.recipe import parse_chain
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Method, Model
@@ -46,21 +47,21 @@ def saved(chain: str, folder: Path, code: str = NET) -> tuple[Any, torch.Tensor,
     """Compress and save; give what the original gives, what the compressed one gives, and the model's folder."""
     family, model, variant = loaded(folder, code)
     steps = parse_chain(chain)
-    methods: list[Method] = artifact.methods_of(steps)
+    methods: list[Method] = model_folder.methods_of(steps)
     batch = family.batch(model, 3, 0)
     with torch.inference_mode():
-        want = tensors.flat(family.forward(model, batch))
+        want = stored_weights.flat(family.forward(model, batch))
     for method in methods:
         model = method.compress(model, family)
     target = folder / "model"
     target.mkdir()
-    artifact.save(model, family, methods, Variant(**{**vars(variant), "chain": steps}), target)
+    model_folder.save(model, family, methods, Variant(**{**vars(variant), "chain": steps}), target)
     return model, want, target
 
 
-def outputs(restored: artifact.Restored, size: int = 3) -> torch.Tensor:
+def outputs(restored: model_folder.Restored, size: int = 3) -> torch.Tensor:
     with torch.inference_mode():
-        found: torch.Tensor = tensors.flat(
+        found: torch.Tensor = stored_weights.flat(
             restored.family.forward(restored.model, restored.family.batch(restored.model, size, 0))
         )
     return found
@@ -75,10 +76,10 @@ def test_an_exported_model_is_one_file_with_the_weights_once(method: str, suffix
     assert not list(target.glob("weights.*"))
     assert 4 * PARAMETERS < file.stat().st_size < 4 * PARAMETERS + 100_000
 
-    restored = artifact.restore(target)
-    assert tensors.distance(outputs(restored), want) < 1e-6
+    restored = model_folder.restore(target)
+    assert stored_weights.distance(outputs(restored), want) < 1e-6
     assert outputs(restored, size=1).shape == (80_000,), "another batch size than the example's"
-    held = list(tensors.held(restored.model.module))
+    held = list(stored_weights.held(restored.model.module))
     assert sum(each.parameters for each in held) == sum(each.tensor.numel() for each in held) == PARAMETERS
 
 
@@ -87,16 +88,16 @@ def test_an_exported_model_needs_no_code_of_the_model(method: str, tmp_path: Pat
     _, want, target = saved(method, tmp_path)
     code = (target / "model.py").read_text()
     (target / "model.py").write_text(code.replace("def model():\n    return Net()", "def model():\n    raise OSError"))
-    assert tensors.distance(outputs(artifact.restore(target)), want) < 1e-6
+    assert stored_weights.distance(outputs(model_folder.restore(target)), want) < 1e-6
 
 
 @pytest.mark.parametrize("method", ["torchscript", "torch_export"])
 def test_half_precision_stays_half(method: str, tmp_path: Path) -> None:
     _, want, target = saved(f"bf16+{method}", tmp_path)
-    restored = artifact.restore(target)
-    assert {each.tensor.dtype for each in tensors.held(restored.model.module)} == {torch.bfloat16}
+    restored = model_folder.restore(target)
+    assert {each.tensor.dtype for each in stored_weights.held(restored.model.module)} == {torch.bfloat16}
     assert restored.family.batch(restored.model, 1, 0)[0].dtype == torch.bfloat16
-    assert tensors.distance(outputs(restored), want) < 0.02
+    assert stored_weights.distance(outputs(restored), want) < 0.02
 
 
 @pytest.mark.parametrize("method", ["torchscript", "torch_export"])
@@ -119,9 +120,9 @@ def batch(size):
     _, want, target = saved(method, tmp_path, code)
     (file,) = (path for path in target.iterdir() if path.suffix in (".ts", ".pt2"))
     assert file.stat().st_size < 4 * 5000 * 16 * 1.2
-    restored = artifact.restore(target)
-    assert tensors.distance(outputs(restored), want) < 1e-6
-    assert sum(each.parameters for each in tensors.held(restored.model.module)) == 5000 * 16
+    restored = model_folder.restore(target)
+    assert stored_weights.distance(outputs(restored), want) < 1e-6
+    assert sum(each.parameters for each in stored_weights.held(restored.model.module)) == 5000 * 16
 
 
 def test_what_depends_on_values_is_not_exported(tmp_path: Path) -> None:
@@ -166,12 +167,12 @@ def test_a_compiled_model_is_saved_as_it_is_and_computes_the_same(tmp_path: Path
     model, want, target = saved("torch_compile", tmp_path)
     assert model.facts["compiled"] == "by inductor in the warm-up, in mode default"
     assert (target / "weights.safetensors").is_file()
-    restored = artifact.restore(target)
+    restored = model_folder.restore(target)
     assert restored.model.module._compiled_call_impl is None, "the first call runs as it is"
-    assert tensors.distance(outputs(restored), want) < 1e-6
+    assert stored_weights.distance(outputs(restored), want) < 1e-6
     assert restored.model.module._compiled_call_impl is not None
     before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    assert tensors.distance(outputs(restored), want) < 1e-6
+    assert stored_weights.distance(outputs(restored), want) < 1e-6
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 1
     assert not restored.model.module._forward_hooks
 
@@ -180,7 +181,7 @@ def test_the_backend_and_the_mode_are_those_asked_for(tmp_path: Path, monkeypatc
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: asked.append(options))
     _, _, target = saved("torch_compile:mode=max-autotune", tmp_path)
-    outputs(artifact.restore(target))
+    outputs(model_folder.restore(target))
     assert asked == [{"backend": "inductor", "mode": "max-autotune"}]
 
 

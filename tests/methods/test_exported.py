@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from mlflow_compress import artifact, registry, tensors
+from mlflow_compress import registry
 from mlflow_compress.compression import exporting, onnx_graphs, openvino_graphs
 from mlflow_compress.compression.onnx_graphs import Session
 from mlflow_compress.compression.openvino_graphs import Compiled
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, WorkerError
-from mlflow_compress.graphs import graph
 from mlflow_compress.meters import size
+from mlflow_compress.networks import model_folder, stored_weights
+from mlflow_compress.networks.export_graphs import graph
 from mlflow_compress.recipe import parse_chain
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Graph, Method, Model
@@ -143,14 +144,14 @@ def text() -> tuple[Family, Model]:
 
 
 def compress(chain: str, family: Family, model: Model) -> Model:
-    for method in artifact.methods_of(parse_chain(chain)):
+    for method in model_folder.methods_of(parse_chain(chain)):
         model = method.compress(model, family)
     return model
 
 
 def forward(family: Family, model: Model, batch: Any) -> torch.Tensor:
     with torch.inference_mode():
-        return torch.as_tensor(tensors.flat(family.forward(model, batch)))
+        return torch.as_tensor(stored_weights.flat(family.forward(model, batch)))
 
 
 @pytest.mark.parametrize("chain", ["onnx", "openvino", "openvino:precision=default"])
@@ -165,7 +166,7 @@ def test_a_text_of_any_length_and_padding_gives_the_modules_numbers(chain: str) 
     model = compress(chain, family, model)
     allowed = 0.02 if "default" in chain else 1e-3  # where the CPU has bfloat16, `default` takes it
     for batch, each in zip(batches, want, strict=True):
-        assert tensors.distance(forward(family, model, batch), each) < allowed
+        assert stored_weights.distance(forward(family, model, batch), each) < allowed
 
 
 @pytest.mark.parametrize("chain", ["onnx", "openvino"])
@@ -195,7 +196,7 @@ def test_fp16_halves_the_bytes(tmp_path: Path) -> None:
     want = forward(family, model, batch)
     total = sum(each.numel() for each in model.module.parameters())
     model = compress("onnx_fp16", family, model)
-    assert tensors.distance(forward(family, model, batch), want) < 0.01
+    assert stored_weights.distance(forward(family, model, batch), want) < 0.01
     numbers = size.in_memory(model.module)
     assert numbers["size/params"] == total
     assert numbers["size/weights_mib"] == total * 2 / 2**20
@@ -207,8 +208,8 @@ def test_int8_of_convolutions(chain: str, tmp_path: Path) -> None:
     batch = family.batch(model, 8, 5)
     want = forward(family, model, batch)
     model = compress(chain, family, model)
-    assert tensors.distance(forward(family, model, batch), want) < 0.07
-    held = list(tensors.held(model.module))
+    assert stored_weights.distance(forward(family, model, batch), want) < 0.07
+    held = list(stored_weights.held(model.module))
     integers = sum(each.parameters for each in held if each.tensor.dtype == torch.int8)
     assert integers in (WEIGHTS, WEIGHTS + 24)  # the shift, once it is in integers, is not told from a weight
     assert sum(each.parameters for each in held) - PARAMETERS in (0, 24)
@@ -228,8 +229,9 @@ def test_int8_of_a_transformer_still_heeds_the_mask(chain: str) -> None:
     want = forward(family, model, batch)
     model = compress(chain, family, model)
     got = forward(family, model, batch)
-    assert tensors.distance(got, want) < 0.2
-    assert tensors.distance(forward(family, model, other), got) < 0.01  # of activations, the ranges do see padding
+    assert stored_weights.distance(got, want) < 0.2
+    # Of activations, the ranges do see padding.
+    assert stored_weights.distance(forward(family, model, other), got) < 0.01
     numbers = size.in_memory(model.module)
     assert numbers["size/params"] == total
     assert numbers["size/weights_mib"] < 0.4 * total * 4 / 2**20  # scales are many where rows are of 32
@@ -247,23 +249,23 @@ def test_saved_and_restored(chain: str, tmp_path: Path) -> None:
     batch = family.batch(model, 5, 5)
     plain = sum(each.nbytes for each in model.module.parameters())
     steps = parse_chain(chain)
-    methods: list[Method] = artifact.methods_of(steps)
+    methods: list[Method] = model_folder.methods_of(steps)
     model = methods[0].compress(model, family)
     want = forward(family, model, batch)
     variant = Variant("own", chain, "t", "python", "own.py", "random", chain=steps, folder=str(tmp_path))
     target = tmp_path / "model"
     target.mkdir()
-    artifact.save(model, family, methods, variant, target)
-    restored = artifact.restore(target)
+    model_folder.save(model, family, methods, variant, target)
+    restored = model_folder.restore(target)
     assert torch.equal(forward(restored.family, restored.model, batch), want)
     graphs = sum(file.stat().st_size for file in target.glob("model.[!px]*"))
     share = {"onnx_fp16": 0.5, "onnx_int8": 0.25, "openvino_int8": 0.25}.get(chain, 1.0)
     assert share * plain < graphs < share * plain + 26_000
     with pytest.raises(Unsupported, match="runs on cpu only"):
-        artifact.restore(target, "cuda")
+        model_folder.restore(target, "cuda")
     (target / "graphs.json").unlink()
     with pytest.raises(WeightsError, match="no exported graphs"):
-        artifact.restore(target)
+        model_folder.restore(target)
 
 
 @pytest.mark.parametrize("runtime", SUFFIX)
@@ -333,8 +335,8 @@ def test_any_number_of_graphs(chain: str, tmp_path: Path) -> None:
     model.module = {"start": lambda x: (modules["start"](x),), "step": modules["step"]}
     torch_graphs = Summing.graphs(family, Model(modules))
     family.graphs = lambda model: torch_graphs  # type: ignore[method-assign]
-    method: Method = artifact.methods_of(parse_chain(chain))[0]
-    held_before = tensors.held
+    method: Method = model_folder.methods_of(parse_chain(chain))[0]
+    held_before = stored_weights.held
 
     def held(module: Any) -> Any:
         for call in module.values():
@@ -346,7 +348,7 @@ def test_any_number_of_graphs(chain: str, tmp_path: Path) -> None:
     finally:
         exporting.held = kept  # type: ignore[attr-defined]
     got = family.run(model, torch.full((3, 8), 2.0), lambda stage: None)
-    assert tensors.distance(got, want.detach()) < (0.05 if "int8" in chain else 1e-5)
+    assert stored_weights.distance(got, want.detach()) < (0.05 if "int8" in chain else 1e-5)
 
 
 def test_each_graph_is_calibrated_on_what_it_gets() -> None:
@@ -397,7 +399,7 @@ def batch(size):
 )
 def test_options_out_of_range(chain: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        artifact.methods_of(parse_chain(chain))
+        model_folder.methods_of(parse_chain(chain))
 
 
 @pytest.mark.parametrize("runtime", SUFFIX)
@@ -437,10 +439,10 @@ def test_restoring_needs_neither_the_code_nor_the_exporter(tmp_path: Path) -> No
     """What restores runs in a process of its own, without what only exporting takes."""
     family, model = text()
     chain = parse_chain("onnx")
-    methods = artifact.methods_of(chain)
+    methods = model_folder.methods_of(chain)
     model = methods[0].compress(model, family)
     variant = Variant("t", "onnx", "t", "text_classification", "tiny", "random", chain=chain, options={"tokens": 12})
-    artifact.save(model, family, methods, variant, tmp_path)
+    model_folder.save(model, family, methods, variant, tmp_path)
     code = (
         "import sys, torch; before = set(sys.modules); "
         "from pathlib import Path; from mlflow_compress import artifact; "
@@ -458,7 +460,7 @@ def test_ncnn_takes_networks_of_one_input_of_one_size(chain: str, bytes_each: in
     batch = family.batch(model, 3, 5)
     want = forward(family, model, batch)
     model = compress(chain, family, model)
-    assert tensors.distance(forward(family, model, batch), want) < 1e-3
+    assert stored_weights.distance(forward(family, model, batch), want) < 1e-3
     numbers = size.in_memory(model.module)
     assert numbers["size/params"] == PARAMETERS
     assert 0 <= numbers["size/weights_mib"] * 2**20 - PARAMETERS * bytes_each < 2_000  # marks, and what follows weights

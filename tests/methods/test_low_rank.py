@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mlflow_compress import artifact, recipe, registry, worker
+from mlflow_compress import recipe, registry, worker
 from mlflow_compress.errors import RecipeError, Unsupported
+from mlflow_compress.networks import model_folder
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -228,8 +229,8 @@ def test_it_comes_back_alone_and_in_a_chain(chain: str, tmp_path: Path) -> None:
     steps = recipe.parse_chain(chain)
     variant = Variant("own", chain, "t", "python", "own.py", "auto", chain=steps, batch_size=2, folder=str(tmp_path))
     worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
-    saved = artifact.restore(tmp_path / worker.MODEL_FOLDER)
-    again = artifact.restore(tmp_path / worker.MODEL_FOLDER)
+    saved = model_folder.restore(tmp_path / worker.MODEL_FOLDER)
+    again = model_folder.restore(tmp_path / worker.MODEL_FOLDER)
     with torch.inference_mode():
         inputs = saved.family.batch(saved.model, 2, 0)
         outputs = saved.family.forward(saved.model, inputs).float()

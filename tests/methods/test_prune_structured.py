@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from mlflow_compress import artifact, recipe, registry, tensors
+from mlflow_compress import recipe, registry
 from mlflow_compress.errors import RecipeError, Unsupported
+from mlflow_compress.networks import model_folder, stored_weights
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -88,24 +89,24 @@ def language_model() -> tuple[Family, Model]:
 
 def outputs(family: Family, model: Model) -> torch.Tensor:
     with torch.no_grad():
-        given: torch.Tensor = tensors.flat(family.forward(model, family.batch(model, 2, 0)))
+        given: torch.Tensor = stored_weights.flat(family.forward(model, family.batch(model, 2, 0)))
     return given
 
 
 def compressed(family: Family, model: Model, chain: str) -> tuple[Model, list[Any]]:
-    methods = artifact.methods_of(recipe.parse_chain(chain))
+    methods = model_folder.methods_of(recipe.parse_chain(chain))
     for method in methods:
         model = method.compress(model, family)
     return model, methods
 
 
-def restored(name: str, family: Family, model: Model, chain: str, folder: Path) -> artifact.Restored:
+def restored(name: str, family: Family, model: Model, chain: str, folder: Path) -> model_folder.Restored:
     options = dataclasses.asdict(family)
-    methods = artifact.methods_of(recipe.parse_chain(chain))
+    methods = model_folder.methods_of(recipe.parse_chain(chain))
     variant = Variant("m", chain, "t", name, "s", chain=recipe.parse_chain(chain), options=options)
     (folder / "saved").mkdir()
-    artifact.save(model, family, methods, variant, folder / "saved")
-    return artifact.restore(folder / "saved")
+    model_folder.save(model, family, methods, variant, folder / "saved")
+    return model_folder.restore(folder / "saved")
 
 
 @pytest.mark.parametrize(("norm", "kept"), [("l1", [0, 3]), ("l2", [1, 3])])
@@ -203,7 +204,7 @@ def test_training_afterwards_brings_it_nearer_to_the_original_and_can_be_repeate
         told: list[tuple[int, int]] = []
         model.progress = lambda done, total, told=told: told.append((done, total))  # type: ignore[misc]
         model, _ = compressed(family, model, f"prune_structured:loss=mse,steps={steps}")
-        found.append(tensors.distance(outputs(family, model), before))
+        found.append(stored_weights.distance(outputs(family, model), before))
         assert len(told) == steps
         assert not model.module.training
         assert not any(parameter.requires_grad for parameter in model.module.parameters())

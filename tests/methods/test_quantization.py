@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from mlflow_compress import artifact, recipe, registry, tensors
+from mlflow_compress import recipe, registry
 from mlflow_compress.compression.calibration import Inputs
 from mlflow_compress.compression.packing import Grid, Packed, PackedLinear, nearest
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.meters import size
 from mlflow_compress.methods.awq import best_scale
 from mlflow_compress.methods.gptq import rounded
+from mlflow_compress.networks import model_folder, stored_weights
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -121,16 +122,16 @@ def round_trip(folder: Path, chain: str, code: str = "", family: str = "python",
         folder=str(folder),
     )
     model = made.load(source, "random", folder, 0)
-    methods = artifact.methods_of(variant.chain)
+    methods = model_folder.methods_of(variant.chain)
     for method in methods:
         model = method.compress(model, made)
     (folder / "model").mkdir()
-    artifact.save(model, made, methods, variant, folder / "model")
-    restored = artifact.restore(folder / "model").model
+    model_folder.save(model, made, methods, variant, folder / "model")
+    restored = model_folder.restore(folder / "model").model
     with torch.inference_mode():
         batch = made.batch(model, 2, 1)
-        one, other = (tensors.flat(made.forward(each, batch)) for each in (model, restored))
-    assert tensors.distance(one, other) < 1e-5
+        one, other = (stored_weights.flat(made.forward(each, batch)) for each in (model, restored))
+    assert stored_weights.distance(one, other) < 1e-5
     return model, restored
 
 
@@ -226,7 +227,7 @@ def test_the_disk_holds_so_many_bits_a_weight(chain: str, bits: int, tmp_path: P
 def test_no_file_holds_code(name: str, file: str, tmp_path: Path) -> None:
     round_trip(tmp_path, name, WIDE)
     assert [path.name for path in tmp_path.glob("model/weights*")] == [file]
-    tensors.read_state(tmp_path / "model" / file)  # which believes no pickle
+    stored_weights.read_state(tmp_path / "model" / file)  # which believes no pickle
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -235,7 +236,7 @@ def test_a_damaged_file_is_told(name: str, tmp_path: Path) -> None:
     (file,) = tmp_path.glob("model/weights.*")
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(WeightsError, match=file.name):
-        artifact.restore(tmp_path / "model")
+        model_folder.restore(tmp_path / "model")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +273,7 @@ def test_half_precision_models_are_quantised_too(name: str, dtype: torch.dtype) 
     with torch.inference_mode():
         output = made(inputs)
     assert output.dtype == dtype
-    assert tensors.distance(output.float(), plain) < 0.2
+    assert stored_weights.distance(output.float(), plain) < 0.2
 
 
 # rounding to the nearest
@@ -311,7 +312,7 @@ def test_int8_rounds_to_one_of_255_steps_of_each_output_channel() -> None:
     steps = weight.abs().amax(1, keepdim=True) / 127.5
     assert (made[0].weight.dequantize() - weight).abs().max() <= steps.max() / 2 * 1.01
     inputs = torch.randn(3, 64)
-    assert tensors.distance(made(inputs), inputs @ weight.T + module[0].bias) < 0.01
+    assert stored_weights.distance(made(inputs), inputs @ weight.T + module[0].bias) < 0.01
 
 
 # GPTQ
@@ -446,7 +447,7 @@ def test_static_int8_steps_are_those_that_the_data_ask_for() -> None:
     inputs = torch.randn(200, 64).clamp(-2, 2)
     step = float(made[0].quant.scale)
     assert 4 / 127 < step < 10 / 127  # 7 bits, over about 4 to 10 standard deviations
-    assert tensors.distance(made(inputs), inputs @ weight.T + bias) < 0.05
+    assert stored_weights.distance(made(inputs), inputs @ weight.T + bias) < 0.05
 
 
 @pytest.mark.parametrize(
@@ -480,7 +481,7 @@ def test_llm_int8_rounds_each_output_channel_to_127_steps() -> None:
     assert (layer.weight.float() - weight / largest[:, None] * 127).abs().max() <= 0.51
     inputs = torch.randn(5, 64)
     with torch.inference_mode():
-        assert tensors.distance(layer(inputs), inputs @ weight.T + bias) < 0.03
+        assert stored_weights.distance(layer(inputs), inputs @ weight.T + bias) < 0.03
 
 
 def test_llm_int8_keeps_outliers_in_floating_point() -> None:
@@ -494,7 +495,7 @@ def test_llm_int8_keeps_outliers_in_floating_point() -> None:
         with torch.inference_mode():
             plain = module(inputs)
             made = compressed(module, "bnb_int8", threshold=threshold).module
-            found[threshold] = tensors.distance(made(inputs), plain)
+            found[threshold] = stored_weights.distance(made(inputs), plain)
     assert found[6.0] < found[0.0] / 2
 
 
@@ -577,7 +578,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
 
     def accuracy(chain: str) -> float:
         model = family.load("digits_cnn.py", "auto", DIGITS, 0)
-        for method in artifact.methods_of(recipe.parse_chain(chain)):
+        for method in model_folder.methods_of(recipe.parse_chain(chain)):
             model = method.compress(model, family)
         samples = family.samples(model, "own", DIGITS, None, 0)
         found = family.predict(model, [each.inputs for each in samples])

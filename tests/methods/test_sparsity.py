@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from mlflow_compress import artifact, recipe, registry, worker
+from mlflow_compress import recipe, registry, worker
 from mlflow_compress.compression import compact, pruning
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.methods import prune_2_4
+from mlflow_compress.networks import model_folder
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Model
 
@@ -52,7 +53,7 @@ def saved(chain: str, folder: Path, weights: str = "auto", code: str = OWN) -> t
     steps = recipe.parse_chain(chain)
     variant = Variant("own", chain, "t", "python", "own.py", weights, chain=steps, batch_size=2, folder=str(folder))
     part = worker.prepare(variant, folder, worker.Report(io.StringIO()))
-    return part, artifact.restore(folder / worker.MODEL_FOLDER)
+    return part, model_folder.restore(folder / worker.MODEL_FOLDER)
 
 
 def groups(weight: torch.Tensor, of: int) -> torch.Tensor:

@@ -16,9 +16,9 @@ from typing import Any
 
 from mlflow_compress import registry
 from mlflow_compress.errors import Unsupported, WeightsError
+from mlflow_compress.networks.stored_weights import load_weights, save_weights
 from mlflow_compress.records import Step, Variant, read_json, write_json
 from mlflow_compress.sockets import Family, Method, Model
-from mlflow_compress.tensors import load_weights, save_weights
 
 _MANIFEST = "manifest.json"
 

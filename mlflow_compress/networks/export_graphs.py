@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from mlflow_compress.networks.stored_weights import Held, held
 from mlflow_compress.sockets import Graph
-from mlflow_compress.tensors import Held, held
 
 Calls = Mapping[str, Callable[..., tuple[Any, ...]]]
 
@@ -52,7 +52,7 @@ def twin(module: Any) -> Any:
 class Attached:
     """What stands in a module's place, and is called like it: `__call__` of a family's subclass runs the graphs.
 
-    Each call runs one graph. It also has `held_weights` (see `tensors.held`) and, where it takes another floating-point
+    Each call runs one graph. It also has `held_weights` (see `stored_weights.held`) and, where it takes another floating-point
     type than float32, that type as `dtype`.
     """
 
@@ -65,7 +65,7 @@ class Attached:
         return getattr(next(iter(self.calls.values())), "dtype", _float32())
 
     def held_weights(self) -> Iterator[Held | tuple[Any, bool]]:
-        """Give every tensor that holds weights (see `tensors.held`)."""
+        """Give every tensor that holds weights (see `stored_weights.held`)."""
         for call in self.calls.values():
             yield from call.held_weights()  # type: ignore[attr-defined]
 
@@ -83,7 +83,7 @@ class TorchCall:
         return given
 
     def held_weights(self) -> Iterator[Held]:
-        """Give every tensor that holds weights (see `tensors.held`)."""
+        """Give every tensor that holds weights (see `stored_weights.held`)."""
         yield from held(self.module)
 
 

@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mlflow_compress.decoding import CACHE_NAMES, cache_keyword, cache_of, refill, tensors_of
 from mlflow_compress.errors import WorkerError
-from mlflow_compress.graphs import Attached, Calls
+from mlflow_compress.networks.decoding import CACHE_NAMES, cache_keyword, cache_of, refill, tensors_of
+from mlflow_compress.networks.export_graphs import Attached, Calls
 
 _POSITIONS = ("position_ids", "decoder_position_ids", "cache_position")
 _MASKS = ("attention_mask", "decoder_attention_mask")
@@ -48,7 +48,7 @@ class Decoder(Attached, ABC):
         import torch
         import transformers
 
-        from mlflow_compress.tensors import unfilled
+        from mlflow_compress.networks.stored_weights import unfilled
 
         with unfilled():
             module = getattr(transformers, self.auto_class).from_config(self.config).eval()

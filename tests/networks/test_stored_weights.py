@@ -10,12 +10,21 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from mlflow_compress import tensors
 from mlflow_compress.errors import Unsupported, WeightsError
 from mlflow_compress.meters import size
 from mlflow_compress.methods.int8_dynamic import Int8Dynamic
+from mlflow_compress.networks import stored_weights
+from mlflow_compress.networks.stored_weights import (
+    SAFETENSORS,
+    TORCH,
+    cast,
+    fill,
+    held,
+    load_weights,
+    read_state,
+    save_weights,
+)
 from mlflow_compress.sockets import Model
-from mlflow_compress.tensors import SAFETENSORS, TORCH, cast, fill, held, load_weights, read_state, save_weights
 
 MIB = 2**20
 ANY_FAMILY: Any = None
@@ -301,7 +310,7 @@ def test_casting_what_is_cast_already_does_not_apply() -> None:
 
 
 def test_an_unfilled_module_holds_no_memory() -> None:
-    with tensors.unfilled():
+    with stored_weights.unfilled():
         module = nn.Sequential(nn.Linear(50_000, 50_000), nn.BatchNorm1d(4))  # 10 GB, if it were filled
     assert all(parameter.is_meta for parameter in module.parameters())
     assert not any(buffer.is_meta for buffer in module.buffers())
@@ -311,7 +320,7 @@ def test_an_unfilled_module_holds_no_memory() -> None:
 def test_an_unfilled_module_is_filled(tmp_path: Path) -> None:
     first = made(Tied, 1)
     save_weights(first, tmp_path)
-    with tensors.unfilled():
+    with stored_weights.unfilled():
         second: Any = Tied()
     load_weights(second, tmp_path)
     assert not any(parameter.is_meta for parameter in second.parameters())
@@ -322,7 +331,7 @@ def test_an_unfilled_module_is_filled(tmp_path: Path) -> None:
 def test_an_unfilled_quantised_module_is_filled(tmp_path: Path) -> None:
     first = quantised()
     save_weights(first, tmp_path)
-    with tensors.unfilled():
+    with stored_weights.unfilled():
         empty = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 3, bias=False))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

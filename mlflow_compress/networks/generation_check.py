@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import WorkerError
+from mlflow_compress.networks.stored_weights import ROUNDING, distance
 from mlflow_compress.sockets import Continuation, Family, Model
-from mlflow_compress.tensors import ROUNDING, distance
 
 _NEW_TOKENS = 8
 _BATCH_SIZES = (1, 2)

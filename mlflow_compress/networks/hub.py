@@ -310,7 +310,7 @@ def _unpacked(origin: Origin) -> dict[str, Any]:
 
 def _plain(loader: Any, module: Any) -> Any:
     """Give a model with the same weights, and nothing in it or its configuration that says that they were packed."""
-    from mlflow_compress.tensors import unfilled
+    from mlflow_compress.networks.stored_weights import unfilled
 
     config = module.config
     if hasattr(config, "quantization_config"):
@@ -385,7 +385,7 @@ def restore_transformer(auto_class: str, model: Model) -> Model:
     """Put the unfilled module that the model's config describes into it."""
     import transformers
 
-    from mlflow_compress.tensors import unfilled
+    from mlflow_compress.networks.stored_weights import unfilled
 
     with unfilled():
         model.module = getattr(transformers, auto_class).from_config(model.assets["config"])

@@ -15,9 +15,9 @@ import transformers
 from packaging.version import InvalidVersion
 from transformers.utils.import_utils import is_gguf_available
 
-from mlflow_compress import hub
 from mlflow_compress.errors import RecipeError, WeightsError
-from mlflow_compress.hub import Origin, find_weights, load_tokenizer, load_transformer, unreachable
+from mlflow_compress.networks import hub
+from mlflow_compress.networks.hub import Origin, find_weights, load_tokenizer, load_transformer, unreachable
 
 SOURCE = "some/model"
 DISTILBERT: dict[str, Any] = {

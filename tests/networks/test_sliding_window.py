@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_compress.windows import likelihoods, windows
+from mlflow_compress.networks.sliding_window import likelihoods, windows
 
 VOCABULARY = 50
 
@@ -67,7 +67,7 @@ def test_likelihoods_are_those_of_a_loop_over_tokens(window: int, stride: int) -
 
 
 def test_as_many_go_together_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlflow_compress.windows._MOST_LOGITS", 64 * VOCABULARY)
+    monkeypatch.setattr("mlflow_compress.networks.sliding_window._MOST_LOGITS", 64 * VOCABULARY)
     model, shapes = Tiny(), []
 
     def run(ids: Any) -> Any:

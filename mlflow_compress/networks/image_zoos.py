@@ -14,9 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlflow_compress.errors import RecipeError, UnknownName, Unsupported, WeightsError
-from mlflow_compress.hub import cached_file, unreachable
+from mlflow_compress.networks.hub import cached_file, unreachable
+from mlflow_compress.networks.stored_weights import unfilled
 from mlflow_compress.sockets import Model
-from mlflow_compress.tensors import unfilled
 
 ZOO = "zoo"  # the asset that describes such a model
 _TORCHVISION, _TIMM = "torchvision", "timm"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from mlflow_compress import registry, stacks, tensors
+from mlflow_compress import registry
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks import stored_weights, transformer_layers
 from mlflow_compress.sockets import Model
 
 TINY: dict[str, dict[str, Any]] = {
@@ -69,15 +70,15 @@ def tiny(name: str, **architecture: Any) -> tuple[Any, Model]:
 
 def outputs(family: Any, model: Model) -> torch.Tensor:
     with torch.no_grad():
-        given: torch.Tensor = tensors.flat(family.forward(model, family.batch(model, 2, 0)))
+        given: torch.Tensor = stored_weights.flat(family.forward(model, family.batch(model, 2, 0)))
     return given
 
 
 @torch.no_grad()
-def silence(model: Model, stack: stacks.Stack, unit: int) -> None:
+def silence(model: Model, stack: transformer_layers.Stack, unit: int) -> None:
     """Make one unit of heads and one neuron of every layer give nothing, so that removing them changes nothing."""
     for layer in stack.layers(model):
-        for each in stacks._attentions(layer):
+        for each in transformer_layers._attentions(layer):
             width = each.size * each.heads // each.units
             rows = slice(unit * width, (unit + 1) * width)
             for linear in (each.query, each.key, each.value):
@@ -85,7 +86,7 @@ def silence(model: Model, stack: stacks.Stack, unit: int) -> None:
             columns = rows if each.units == each.heads else slice(unit * each.size, (unit + 1) * each.size)
             each.query.weight[rows] = each.key.weight[columns] = each.value.weight[columns] = 0
             each.output.weight[:, rows] = 0
-        for inputs, output in stacks._feed_forwards(layer):
+        for inputs, output in transformer_layers._feed_forwards(layer):
             for linear in inputs:
                 linear.weight *= 9
                 linear.weight[unit] = 0
@@ -93,61 +94,62 @@ def silence(model: Model, stack: stacks.Stack, unit: int) -> None:
 
 
 def test_spacing_is_that_of_distilbert_and_keeps_both_ends() -> None:
-    assert stacks.spaced(12, 6) == [0, 2, 4, 7, 9, 11]
-    assert stacks.spaced(32, 2) == [0, 31]
-    assert stacks.spaced(4, 1) == [0]
-    assert stacks.spaced(3, 3) == [0, 1, 2]
+    assert transformer_layers.spaced(12, 6) == [0, 2, 4, 7, 9, 11]
+    assert transformer_layers.spaced(32, 2) == [0, 31]
+    assert transformer_layers.spaced(4, 1) == [0]
+    assert transformer_layers.spaced(3, 3) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
     ("count", "amount", "left"), [(6, 0.5, 3), (3, 0.5, 2), (6, 0.6, 2), (12, 0.3, 8), (1, 0.9, 1), (2, 0.99, 1)]
 )
 def test_a_share_is_removed_but_never_all(count: int, amount: float, left: int) -> None:
-    assert stacks.share(count, amount) == left
+    assert transformer_layers.share(count, amount) == left
 
 
 def test_the_stacks_of_each_family_are_found() -> None:
-    found = {name: [(each.name, each.count) for each in stacks.stacks(tiny(name)[1])] for name in TINY}
+    found = {name: [(each.name, each.count) for each in transformer_layers.stacks(tiny(name)[1])] for name in TINY}
     assert found == {
         "text_classification": [("distilbert.transformer.layer", "num_hidden_layers")],
         "causal_lm": [("model.layers", "num_hidden_layers")],
         "asr": [("model.encoder.layers", "encoder_layers"), ("model.decoder.layers", "decoder_layers")],
     }
     with pytest.raises(Unsupported, match="no transformers model"):
-        stacks.stacks(Model(torch.nn.Linear(1, 1)))
+        transformer_layers.stacks(Model(torch.nn.Linear(1, 1)))
 
 
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("name", TINY)
 def test_heads_and_neurons_without_weight_go_first_and_are_not_missed(name: str, power: int) -> None:
     family, model = tiny(name)
-    for stack in stacks.stacks(model):
+    for stack in transformer_layers.stacks(model):
         silence(model, stack, 1)
     before = outputs(family, model)
-    assert "heads" in stacks.drop_heads(model, 0.25, power) or name == "causal_lm"
-    assert "neurons" in stacks.drop_neurons(model, 0.04, power)
+    assert "heads" in transformer_layers.drop_heads(model, 0.25, power) or name == "causal_lm"
+    assert "neurons" in transformer_layers.drop_neurons(model, 0.04, power)
     torch.testing.assert_close(outputs(family, model), before, rtol=1e-4, atol=1e-5)
 
 
 def test_heads_that_share_a_key_go_together() -> None:
     family, model = tiny("causal_lm")
-    silence(model, stacks.stacks(model)[0], 1)
+    silence(model, transformer_layers.stacks(model)[0], 1)
     before = outputs(family, model)
-    assert stacks.drop_heads(model, 0.5, 2) == "1 of 2 groups of heads in each attention of model.layers"
+    assert transformer_layers.drop_heads(model, 0.5, 2) == "1 of 2 groups of heads in each attention of model.layers"
     torch.testing.assert_close(outputs(family, model), before, rtol=1e-4, atol=1e-5)
     attention = model.module.model.layers[0].self_attn
     assert attention.q_proj.weight.shape == (8, 16)
     assert attention.k_proj.weight.shape == attention.v_proj.weight.shape == (4, 16)
     config = model.module.config
     assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (2, 1, 4)
-    assert "1 of 2 heads" in stacks.drop_heads(model, 0.5, 2)  # one key is left: now single heads of queries go
+    # One key is left: now single heads of queries go.
+    assert "1 of 2 heads" in transformer_layers.drop_heads(model, 0.5, 2)
     assert attention.q_proj.weight.shape == attention.k_proj.weight.shape == (4, 16)
 
 
 def test_importance_is_the_norm_of_all_that_goes() -> None:
     _, model = tiny("text_classification")
     layer = model.module.distilbert.transformer.layer[0]
-    (each,) = stacks._attentions(layer)
+    (each,) = transformer_layers._attentions(layer)
     parts = [part.weight for part in (layer.attention.q_lin, layer.attention.k_lin, layer.attention.v_lin)]
     for power in (1, 2):
         expected = [
@@ -161,8 +163,8 @@ def test_importance_is_the_norm_of_all_that_goes() -> None:
 def test_dropping_layers_counts_anew() -> None:
     _, model = tiny("causal_lm", model_type="qwen3", layer_types=["full_attention"] * 3 + ["sliding_attention"])
     layers = list(model.module.model.layers)
-    (stack,) = stacks.stacks(model)
-    stacks.keep_layers(model, stack, [1, 3])
+    (stack,) = transformer_layers.stacks(model)
+    transformer_layers.keep_layers(model, stack, [1, 3])
     assert list(model.module.model.layers) == [layers[1], layers[3]]
     assert [layer.self_attn.layer_idx for layer in model.module.model.layers] == [0, 1]
     for config in (model.assets["config"], model.module.config):
@@ -171,16 +173,16 @@ def test_dropping_layers_counts_anew() -> None:
 
 def test_a_layer_that_changes_nothing_has_no_influence() -> None:
     family, model = tiny("causal_lm")
-    (stack,) = stacks.stacks(model)
+    (stack,) = transformer_layers.stacks(model)
     layer = stack.layers(model)[2]
     for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
         linear.weight.zero_()
-    with stacks.watched(model) as seen:
+    with transformer_layers.watched(model) as seen:
         outputs(family, model)
         outputs(family, model)
     hidden = seen["model.layers"]
     assert [each.shape for each in hidden] == [(2, 8, 16)] * 5
-    influence = stacks.influence(hidden)
+    influence = transformer_layers.influence(hidden)
     assert influence[2] == pytest.approx(0, abs=1e-6)
     assert min(influence[:2] + influence[3:]) > 1e-6
     assert not layer._forward_hooks
@@ -189,13 +191,13 @@ def test_a_layer_that_changes_nothing_has_no_influence() -> None:
 def test_a_thinned_copy_leaves_the_original() -> None:
     family, model = tiny("asr")
     before = outputs(family, model)
-    thin = stacks.thinned(model, 0.5, "decoder")
+    thin = transformer_layers.thinned(model, 0.5, "decoder")
     counts = [(each.encoder_layers, each.decoder_layers) for each in (thin.assets["config"], model.assets["config"])]
     assert counts == [(2, 2), (2, 4)]
     torch.testing.assert_close(outputs(family, model), before)
     ours, theirs = thin.module.model.decoder.layers, model.module.model.decoder.layers
-    for mine, index in zip(ours, stacks.spaced(4, 2), strict=True):
+    for mine, index in zip(ours, transformer_layers.spaced(4, 2), strict=True):
         torch.testing.assert_close(mine.state_dict(), theirs[index].state_dict())
     assert thin.module.proj_out.weight is thin.module.model.decoder.embed_tokens.weight
     with pytest.raises(Unsupported, match="too few layers"):
-        stacks.thinned(model, 0.9, "encoder")
+        transformer_layers.thinned(model, 0.9, "encoder")

@@ -10,8 +10,9 @@ import pytest
 import torch
 from tiny import TINY
 
-from mlflow_compress import artifact, exported_decoders, generation_check, registry
+from mlflow_compress import registry
 from mlflow_compress.errors import WorkerError
+from mlflow_compress.networks import exported_decoders, generation_check, model_folder
 from mlflow_compress.recipe import parse_chain
 from mlflow_compress.sockets import Continuation, Family, Model
 
@@ -25,7 +26,7 @@ def loaded(name: str) -> tuple[Family, Model]:
 
 
 def compress(chain: str, family: Family, model: Model) -> Model:
-    (method,) = artifact.methods_of(parse_chain(chain))
+    (method,) = model_folder.methods_of(parse_chain(chain))
     return method.compress(model, family)
 
 

@@ -11,9 +11,10 @@ import torch
 import transformers
 from tiny import TINY
 
-from mlflow_compress import exported_decoders, registry
-from mlflow_compress.decoding import CACHE_NAMES, cache_keyword
+from mlflow_compress import registry
 from mlflow_compress.errors import WorkerError
+from mlflow_compress.networks import exported_decoders
+from mlflow_compress.networks.decoding import CACHE_NAMES, cache_keyword
 from mlflow_compress.sockets import Family, Model
 
 

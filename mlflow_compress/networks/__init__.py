@@ -1,0 +1,1 @@
+"""Neural networks as such: how they are found, held, cut and exported."""
