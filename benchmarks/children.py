@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_compress import isolate, recipe, wall
+from mlflow_compress.measuring import isolate, worker_process
+from mlflow_compress.planning import recipe
 from mlflow_compress.records import Budget, Part, Variant
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -112,7 +113,7 @@ def measure(variant: Variant, folder: Path) -> Part:
 
 def measuring_environment(variant: Variant) -> dict[str, str]:
     """Give the environment variables under which the tool measures."""
-    return wall.environment(variant, "measure")
+    return worker_process.environment(variant, "measure")
 
 
 def _work(verb: str, variant: Variant, folder: Path, device: str = "") -> Part:

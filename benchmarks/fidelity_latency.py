@@ -32,10 +32,10 @@ from pathlib import Path
 
 from benchmarks.children import PROGRAMS, measuring_environment, plan, prepare, run
 from benchmarks.finding import Cell, Finding
-from mlflow_compress.alternate import Turns, rounds_of
+from mlflow_compress.measuring.interleave import Turns, rounds_of
+from mlflow_compress.measuring.worker_process import Worker
 from mlflow_compress.percentiles import interval, percentile
 from mlflow_compress.records import Variant, write_json
-from mlflow_compress.wall import Worker
 
 _TOLERANCE = 0.02
 _SECONDS = {1: 45.0, 2: 10.0}  # for the rounds of each model, by the number of processes

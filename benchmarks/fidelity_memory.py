@@ -29,8 +29,8 @@ from pathlib import Path
 
 from benchmarks.children import PROGRAMS, measure, measuring_environment, plan, prepare, run
 from benchmarks.finding import Cell, Finding
+from mlflow_compress.measuring.worker import part_file
 from mlflow_compress.records import Part, Variant, read_json
-from mlflow_compress.worker import part_file
 
 _TOLERANCE = 0.01
 _MIB = 2**20

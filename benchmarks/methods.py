@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.finding import Cell, Finding
-from mlflow_compress import isolate, recipe
+from mlflow_compress.measuring import isolate
+from mlflow_compress.planning import recipe
 from mlflow_compress.records import Budget, Result
 
 _STUDENT, _PRUNED, _CLUSTERED = "distill:keep=0.4", "prune_structured:amount=0.6", "cluster:centroids=16"

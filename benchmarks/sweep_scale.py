@@ -23,7 +23,7 @@ from benchmarks.logical import LogicalNodes
 from mlflow_compress import cluster, node
 from mlflow_compress.delivery import Delivery
 from mlflow_compress.log import Log
-from mlflow_compress.order import Queue
+from mlflow_compress.planning.order import Queue
 from mlflow_compress.progress import Board
 from mlflow_compress.records import Outcome, Result, Step, Variant
 from mlflow_compress.spool import Spool

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlflow_compress.delivery import Delivery
     from mlflow_compress.forecast import Forecast
     from mlflow_compress.log import Log
-    from mlflow_compress.order import Queue
+    from mlflow_compress.planning.order import Queue
     from mlflow_compress.progress import Progress
     from mlflow_compress.records import Result, Variant
     from mlflow_compress.spool import Spool
@@ -57,7 +57,7 @@ class _Duration(click.ParamType[float | None]):
     name = "duration|none"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        from mlflow_compress import durations
+        from mlflow_compress.planning import durations
 
         if value is None or value == _NOT or isinstance(value, float):
             return value if isinstance(value, float) else None
@@ -158,7 +158,8 @@ def run(model: str, method: str, all_methods: bool, **given: Any) -> None:
     MODEL is a recipe's name, a recipe.yaml, or a model without a recipe: ORG/NAME on the Hugging Face hub, a local
     folder of transformers, an ultralytics name or .pt file, torchvision:NAME.
     """
-    from mlflow_compress import recipe, registry
+    from mlflow_compress import registry
+    from mlflow_compress.planning import recipe
 
     every = sorted(registry.names("methods"), key=lambda name: (name != "original", name)) if all_methods else [method]
     chains = [recipe.parse_chain(each) for each in every]
@@ -186,9 +187,9 @@ def sweep(models: tuple[str, ...], dry_run: bool, **given: Any) -> None:
     A sweep recipe names many models, times methods, batch sizes and threads. What the experiment has already (the same
     variant with the same settings, measured well on such a machine) is skipped.
     """
-    from mlflow_compress import grid, order
+    from mlflow_compress.planning import order, sweep_recipe
 
-    variants = grid.plan(models, _read_settings(given), _family(given))
+    variants = sweep_recipe.plan(models, _read_settings(given), _family(given))
     if given["limit_time"] is not None:
         variants = order.most_informative_first(variants)
     if dry_run:
@@ -221,7 +222,7 @@ def sync(dry_run: bool, tracking_uri: str | None) -> None:
 @click.option("--markdown", "form", flag_value="markdown", help="Print a Markdown table (of methods).")
 def list_(kind: str, form: str | None) -> None:
     """List what there is of a KIND, with options."""
-    from mlflow_compress import catalogue
+    from mlflow_compress.planning import catalogue
 
     if form == "markdown" and kind != "methods":
         raise click.UsageError("--markdown is for methods only.")
@@ -258,10 +259,10 @@ def rescore(run_id: str, metrics: tuple[str, ...], log: bool, tracking_uri: str 
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 def check(models: tuple[str, ...]) -> None:
     """Check recipes, and say what a sweep of them would measure. Nothing is run."""
-    from mlflow_compress import grid, recipe
+    from mlflow_compress.planning import recipe, sweep_recipe
 
     for model in models:
-        for variant in grid.plan([model], recipe.Settings(trust=True)):
+        for variant in sweep_recipe.plan([model], recipe.Settings(trust=True)):
             click.echo(f"{variant.model}, {variant.label}")
 
 
@@ -290,9 +291,10 @@ def _measure(
 
     MLflow, whose import takes seconds, is opened while the first worker prepares.
     """
-    from mlflow_compress import order, store, tested_versions
+    from mlflow_compress import store
     from mlflow_compress.delivery import Delivery
     from mlflow_compress.forecast import Forecast
+    from mlflow_compress.planning import order, tested_versions
     from mlflow_compress.spool import Spool
 
     store.probe(given["tracking_uri"])
@@ -367,9 +369,10 @@ def _spread(queue: Queue, delivery: Delivery, forecast: Forecast, given: Mapping
 
 def _foretell(variants: Sequence[Variant], given: Mapping[str, Any]) -> None:
     """Tell what a sweep would do. Nothing is made where there is no store."""
-    from mlflow_compress import outlook, requires
+    from mlflow_compress import outlook
     from mlflow_compress.forecast import Forecast
     from mlflow_compress.log import experiment_asked
+    from mlflow_compress.planning import requirements
     from mlflow_compress.spool import Spool
     from mlflow_compress.store import open_store
 
@@ -380,12 +383,12 @@ def _foretell(variants: Sequence[Variant], given: Mapping[str, Any]) -> None:
         forecast, is_measured = _known(store, experiment_asked(store, given["experiment"])[0], Spool(), given)
     except StoreError as error:
         click.echo(f"No earlier results are known: {str(error).partition('. ')[0]}.", err=True)
-    machine, limit = {} if given["on"] == "ray" else requires.here(), given["limit_time"]
+    machine, limit = {} if given["on"] == "ray" else requirements.here(), given["limit_time"]
     planned = outlook.look(
         variants,
         forecast,
         is_measured=is_measured,
-        unmet=lambda variant: requires.unmet(variant.requires, machine) if machine else "",
+        unmet=lambda variant: requirements.unmet(variant.requires, machine) if machine else "",
         limit=limit,
     )
     if given["as_json"]:
@@ -398,13 +401,14 @@ def _known(
     store: Store, experiment_id: str, spool: Spool, given: Mapping[str, Any]
 ) -> tuple[Forecast, Callable[[Variant], bool]]:
     """Give what an experiment knows of how long variants take, and which need not be measured."""
-    from mlflow_compress import requires, resume
+    from mlflow_compress import resume
     from mlflow_compress.forecast import Forecast
+    from mlflow_compress.planning import requirements
 
     runs = resume.finished(store, experiment_id) if experiment_id else []
     digests = set() if given["again"] or not runs else resume.digests(runs, spool, store.experiment_name(experiment_id))
     # which machines a cluster has is not known yet: those that measured before stand for them
-    here = None if given["on"] == "ray" else requires.here()
+    here = None if given["on"] == "ray" else requirements.here()
     machines = resume.machines(runs) if here is None else [here]
     return Forecast(
         runs, here
@@ -431,19 +435,21 @@ def _connector(models: Sequence[str], asked: Mapping[str, str], given: Mapping[s
 
 def _one(variant: Variant, digest: str, delivery: Delivery, progress: Progress) -> Result:
     """Measure one variant on this machine, and log it."""
-    from mlflow_compress import isolate, machine, requires, store
+    from mlflow_compress import store
+    from mlflow_compress.measuring import isolate, machine_lock
+    from mlflow_compress.planning import requirements
 
     def listen(event: Mapping[str, Any]) -> None:
         delivery.check()  # a server that refuses is known at once, not after the download of the weights
         progress.event(event)
 
     with delivery.entry(progress.end) as entry:
-        if lack := variant.requires and requires.unmet(variant.requires, requires.here()):
+        if lack := variant.requires and requirements.unmet(variant.requires, requirements.here()):
             return delivery.deliver(isolate.skipped(variant, lack), entry, digest, progress.end)
         if store.names_model(variant.source):
             progress.event({"stage": "fetching"})
             variant = delivery.log.located(variant)
-        with machine.alone(progress.end):
+        with machine_lock.alone(progress.end):
             result = isolate.run(variant, entry.folder, listen, lambda: delivery.log)
         progress.event({"stage": "logging"})
         return delivery.deliver(result, entry, digest, progress.end)
@@ -472,9 +478,9 @@ def _asked(given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _read_settings(given: Mapping[str, Any]) -> Any:
-    from mlflow_compress import requires
     from mlflow_compress.meters import gpu
-    from mlflow_compress.recipe import Settings
+    from mlflow_compress.planning import requirements
+    from mlflow_compress.planning.recipe import Settings
     from mlflow_compress.records import Budget
 
     devices = {"cpu": ("cpu",), "cuda": ("cuda",)}.get(given["device"])
@@ -492,7 +498,7 @@ def _read_settings(given: Mapping[str, Any]) -> Any:
         options=options,
         interleave=given["interleave"],
         trust=given["trust"],
-        requires=requires.check(dict(_pairs("requires", required))),
+        requires=requirements.check(dict(_pairs("requires", required))),
         budget=Budget(
             min_iterations=given["iterations"],
             min_seconds=given["seconds"],

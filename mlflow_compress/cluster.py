@@ -23,15 +23,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from mlflow_compress import __version__, isolate, node, parcel, resume
+from mlflow_compress import __version__, node, parcel, resume
 from mlflow_compress.errors import RecipeError, WorkerError
+from mlflow_compress.measuring import isolate
 from mlflow_compress.placing import Node, Placing
 from mlflow_compress.records import Result, Status, Variant, read_json, to_json
 from mlflow_compress.store import names_model
 
 if TYPE_CHECKING:
     from mlflow_compress.delivery import Delivery
-    from mlflow_compress.order import Queue
+    from mlflow_compress.planning.order import Queue
     from mlflow_compress.progress import Board
     from mlflow_compress.spool import Entry
 

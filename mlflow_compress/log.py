@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from mlflow_compress import example, isolate, liveness, note, plot, registry
+from mlflow_compress import liveness, note, plot, registry
 from mlflow_compress.errors import StoreError
+from mlflow_compress.measuring import input_example, isolate
 from mlflow_compress.records import Result, Variant
 from mlflow_compress.spool import Address
 from mlflow_compress.store import LOGGED, Store, lasting, names_model
@@ -200,7 +201,7 @@ def _write(store: Store, run_id: str, result: Result, folder: Path, address: Add
 def _log_model(store: Store, run_id: str, result: Result, folder: Path, register: str) -> None:
     """Log the model with its input example, link the numbers to it, and register it where that was asked for."""
     model, needs = isolate.model_folder(folder), _requirements(result.variant)
-    model_id = store.log_model(run_id, model, needs, example.read(folder))
+    model_id = store.log_model(run_id, model, needs, input_example.read(folder))
     store.link(run_id, model_id, result)
     if register:
         store.register(model_id, register, result)

@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress import isolate, machine, parcel, requires, store
-from mlflow_compress.alternate import Listener
+from mlflow_compress import parcel, store
 from mlflow_compress.errors import StoreError
+from mlflow_compress.measuring import isolate, machine_lock
+from mlflow_compress.measuring.interleave import Listener
+from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Variant, write_json
 from mlflow_compress.spool import Spool
 
@@ -29,7 +31,7 @@ Item = tuple[str, Any]  # ("progress", event) or ("file", (name, bytes to append
 _LOOK_SECONDS = 0.5  # how soon it is noticed that nobody wants the result any more
 _TELL_SECONDS = 2.0  # between two events of one stage
 _STOP_SECONDS = 10.0
-_WORKER = "mlflow_compress.worker"
+_WORKER = "mlflow_compress.measuring.worker"
 _AT_HOME = ("outputs.safetensors", "variant.json")  # of what a measurement leaves, not worth sending
 _OF_THE_MACHINE = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # a scheduler sets these for its own tasks
 
@@ -53,7 +55,7 @@ def describe(tracking_uri: str, parcels: Iterable[Mapping[str, Any]], has_gpus: 
     """
     niceness = _as_the_machine_is()
     with _visible(has_gpus):
-        found = requires.here()
+        found = requirements.here()
     unreachable = ""
     try:
         store.probe(tracking_uri)
@@ -130,7 +132,7 @@ class _Measuring(threading.Thread):
 
     def run(self) -> None:
         try:
-            with machine.alone(lambda text: self._events.put({"stage": text})):
+            with machine_lock.alone(lambda text: self._events.put({"stage": text})):
                 self._waits = False
                 self._listen({})
                 self._result = self._run(self._variant, self._folder, self._listen)

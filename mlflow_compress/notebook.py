@@ -66,7 +66,7 @@ def benchmark(
         StoreError: MLflow does not take it.
         Exception: whatever the model raises.
     """
-    from mlflow_compress import checks, machine
+    from mlflow_compress.measuring import checks, machine_lock
     from mlflow_compress.meters import environment, size
 
     place = _device(model, device)
@@ -82,7 +82,7 @@ def benchmark(
         budget=Budget(min_seconds=seconds, max_seconds=max(20 * seconds, 1.0), energy_seconds=0),
     )
     started = time.time()
-    with machine.alone(lambda text: warnings.warn(text, stacklevel=4)), _evaluating(model):
+    with machine_lock.alone(lambda text: warnings.warn(text, stacklevel=4)), _evaluating(model):
         cautions = [_CAUTION, *checks.busy(environment.busy_share())]
         numbers, samples, seen, about = _timed(_call(model, batch), variant, place)
     group = "gpu" if place == "cuda" else "cpu"
@@ -177,8 +177,8 @@ def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
     """
     from copy import deepcopy
 
-    from mlflow_compress import recipe
     from mlflow_compress.networks import model_folder
+    from mlflow_compress.planning import recipe
 
     methods = model_folder.methods_of(recipe.parse_chain(method))
     for each in methods:
@@ -240,7 +240,7 @@ def _timed(
     """Time the call and follow the process's memory, as the worker does."""
     import torch
 
-    from mlflow_compress import checks
+    from mlflow_compress.measuring import checks
     from mlflow_compress.meters import environment, gpu, latency, memory, usage
 
     group = "gpu" if device == "cuda" else "cpu"

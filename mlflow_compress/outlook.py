@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mlflow_compress import requires
-from mlflow_compress.durations import words
 from mlflow_compress.forecast import Estimate, Forecast
 from mlflow_compress.note import line
-from mlflow_compress.order import Queue
+from mlflow_compress.planning import requirements
+from mlflow_compress.planning.durations import words
+from mlflow_compress.planning.order import Queue
 from mlflow_compress.records import Variant
 
 State = Literal["to measure", "measured already", "skipped", "not started"]
@@ -143,7 +143,7 @@ def _cells(number: int, planned: Planned) -> dict[str, str]:
         "batch": str(variant.batch_size),
         "threads": str(variant.threads or "auto"),
         "options": ", ".join(options),
-        "requires": requires.text(variant.requires),
+        "requires": requirements.text(variant.requires),
         "estimate": f"{_ABOUT[estimate.source]}{words(estimate.seconds)}" if is_open else "",
         "from": estimate.source if is_open else "",
         "state": f"{planned.state}: {planned.reason}" if planned.reason else planned.state,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlflow_compress import scores
 from mlflow_compress.hf_evaluate import metrics_of
-from mlflow_compress.quality import STATISTICS
+from mlflow_compress.measuring.quality import STATISTICS
 from mlflow_compress.records import Result, finite, to_json
 from mlflow_compress.sockets import AdditiveMetric
 

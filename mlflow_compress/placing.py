@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mlflow_compress import requires
+from mlflow_compress.planning import requirements
 from mlflow_compress.records import Variant
 
 _MIB_PER_STEP = 4096  # in which sizes of memory are told apart: makers' 64 GB are not quite the same everywhere
@@ -139,7 +139,7 @@ def lack(variant: Variant, node: Node) -> str:
     """Say what a node lacks for a variant; empty if nothing."""
     if variant.devices == ("cuda",) and "gpu_model" not in node.machine:
         return f"{node.name} has no GPU"
-    unmet = requires.unmet(variant.requires, node.machine)
+    unmet = requirements.unmet(variant.requires, node.machine)
     return f"{node.name}: {unmet}" if unmet else ""
 
 

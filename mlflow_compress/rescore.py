@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress import quality, registry, scores
+from mlflow_compress import registry, scores
 from mlflow_compress.errors import RecipeError, StoreError
 from mlflow_compress.hf_evaluate import is_code, metrics_of
-from mlflow_compress.quality import PREDICTIONS, STATISTICS
+from mlflow_compress.measuring import quality
+from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Metric
 from mlflow_compress.store import Store

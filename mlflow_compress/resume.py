@@ -9,10 +9,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from mlflow_compress import registry, requires
+from mlflow_compress import registry
 from mlflow_compress.data.datasets import parse
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.quality import STATISTICS
+from mlflow_compress.measuring.quality import STATISTICS
+from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Run, Variant, to_json
 from mlflow_compress.spool import Address, Spool
 from mlflow_compress.store import LOGGED, Store
@@ -41,7 +42,7 @@ def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
     for key, path in paths.items():
         if described["content"].get(key):
             described[key] = described[key].replace(path, Path(path).name)
-    machine = requires.here() if machine is None else machine
+    machine = requirements.here() if machine is None else machine
     described["machine"] = [machine.get(key, "") for key in _MACHINE]
     if "cuda" in variant.devices:
         described["machine"].append(machine.get(_GPU, ""))

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlflow_compress.measuring.worker import MODEL_FOLDER
 from mlflow_compress.records import Result, read_json, to_json
-from mlflow_compress.worker import MODEL_FOLDER
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

@@ -10,7 +10,9 @@ from typing import TypeVar
 Given = TypeVar("Given")
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["torch", "transformers.generation.utils", "openvino", "mlflow_compress.worker"])
+_FORKS.set_forkserver_preload(
+    ["torch", "transformers.generation.utils", "openvino", "mlflow_compress.measuring.worker"]
+)
 
 
 def alone(function: Callable[..., Given], *arguments: object) -> Given:

@@ -408,7 +408,9 @@ def test_an_interrupted_run_leaves_nothing_behind(home: Home) -> None:
     process.stderr.close()
     assert process.returncode != 0
     assert home.runs("stopped") == []
-    workers = subprocess.run(["pgrep", "-f", "mlflow_compress.worker"], capture_output=True, text=True, check=False)
+    workers = subprocess.run(
+        ["pgrep", "-f", "mlflow_compress.measuring.worker"], capture_output=True, text=True, check=False
+    )
     ours = [each for each in workers.stdout.split() if _is_child_of_nobody_in(each, home.folder)]
     assert ours == []
 

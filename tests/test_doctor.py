@@ -11,11 +11,12 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from mlflow_compress import bench, doctor, tested_versions
+from mlflow_compress import bench, doctor
 from mlflow_compress.doctor import Finding
 from mlflow_compress.meters import environment, gpu
 from mlflow_compress.networks import hub
-from mlflow_compress.tested_versions import Untested
+from mlflow_compress.planning import tested_versions
+from mlflow_compress.planning.tested_versions import Untested
 
 
 @pytest.fixture(autouse=True)

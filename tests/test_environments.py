@@ -11,8 +11,9 @@ import click
 import pytest
 import yaml
 
-from mlflow_compress import grid, recipe, registry
+from mlflow_compress import registry
 from mlflow_compress.bench import main as bench
+from mlflow_compress.planning import recipe, sweep_recipe
 from mlflow_compress.report import main as report
 
 tomllib = pytest.importorskip("tomllib", reason="it came with Python 3.11")
@@ -130,7 +131,7 @@ def test_every_recipe_is_read_and_planned(name: str) -> None:
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_sweep_recipe_is_planned_under_methods_that_the_projects_environment_has(name: str) -> None:
-    variants = grid.plan([str(ROOT / "recipes" / f"{name}.yaml")], recipe.Settings())
+    variants = sweep_recipe.plan([str(ROOT / "recipes" / f"{name}.yaml")], recipe.Settings())
     assert {variant.model for variant in variants} == {"digits_cnn", "distilbert"}
     assert [variant.model for variant in variants if variant.is_original] == ["digits_cnn", "distilbert"]
     installed = re.search(r"\[(.*)\]", PYPROJECT["project"]["optional-dependencies"]["methods"][0])

@@ -18,27 +18,28 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 FLOORS = [
     floor.split()
     for floor in (
-        "errors records tested_versions liveness machine networks.pickle_scan durations",
-        "sockets percentiles networks.stored_weights quantities markdown_tables units order compression.layers"
-        " data.media data.tables",
+        "errors records planning.tested_versions liveness measuring.machine_lock networks.pickle_scan"
+        " planning.durations",
+        "sockets percentiles networks.stored_weights quantities markdown_tables units planning.order"
+        " compression.layers data.media data.tables",
         "networks.generation_check",
-        "registry charts example networks.hub networks.sliding_window networks.export_graphs"
+        "registry charts measuring.input_example networks.hub networks.sliding_window networks.export_graphs"
         " networks.transformer_layers networks.decoding headings data.layouts compression.exporting"
         " compression.detectors compression.imitation compression.packing compression.calibration"
         " compression.pruning",
         "networks.exported_decoders compression.compact compression.bnb compression.onnx_graphs"
-        " compression.openvino_graphs data.hubdata scoring.* networks.image_zoos recognise",
+        " compression.openvino_graphs data.hubdata scoring.* networks.image_zoos planning.recognise",
         "data.datasets handmade",
         "data.labels data.detections",
         "families.* methods.* metrics.* meters.* renderers.* hf_evaluate",
-        "requires",
-        "recipe networks.model_folder checks store comparing readme ranking database note plot progress manners"
-        " likeness scores",
-        "quality query gate grid forecast",
-        "worker pyfunc doctor catalogue rescore pairing live outlook",
-        "wall",
-        "alternate spool",
-        "isolate resume parcel placing",
+        "planning.requirements",
+        "planning.recipe networks.model_folder measuring.checks store comparing readme ranking database note plot"
+        " progress manners measuring.output_error scores",
+        "measuring.quality query gate planning.sweep_recipe forecast",
+        "measuring.worker pyfunc doctor planning.catalogue rescore pairing live outlook",
+        "measuring.worker_process",
+        "measuring.interleave spool",
+        "measuring.isolate resume parcel placing",
         "node log",
         "sync",
         "delivery notebook",
@@ -61,10 +62,10 @@ DOORS = {
     },
     "click": {"bench", "report", "manners"},
     "sqlalchemy": {"database"},
-    "yaml": {"recipe", "data.detections"},  # ultralytics' own reader runs code that a data.yaml may hold
+    "yaml": {"planning.recipe", "data.detections"},  # ultralytics' own reader runs code that a data.yaml may hold
     "pydantic": {"registry"},
-    "subprocess": {"wall"},
-    "filelock": {"machine", "spool", "parcel"},
+    "subprocess": {"measuring.worker_process"},
+    "filelock": {"measuring.machine_lock", "spool", "parcel"},
     "ray": {"cluster"},
     "pynvml": {"meters.gpu"},
     "matplotlib": {"plot", "renderers.png"},  # pictures of one result, and of the comparison

@@ -84,7 +84,7 @@ def test_closing_it_ends_what_it_started(spool: Path) -> None:
     def endless(variant: Variant, folder: Path, listen: Any) -> Result:
         code = "import time; time.sleep(600)"
         with subprocess.Popen(
-            [sys.executable, "-c", code, "mlflow_compress.worker"], start_new_session=True
+            [sys.executable, "-c", code, "mlflow_compress.measuring.worker"], start_new_session=True
         ) as process:
             started.append(process.pid)
             listen({"stage": "timing"})

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlflow_compress import pairing, recipe, registry, scores
-from mlflow_compress.quality import STATISTICS
+from mlflow_compress import pairing, registry, scores
+from mlflow_compress.measuring.quality import STATISTICS
+from mlflow_compress.planning import recipe
 from mlflow_compress.records import Result, Variant
 
 COUNT = 200

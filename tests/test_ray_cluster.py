@@ -26,8 +26,8 @@ from mlflow_compress.bench import main
 from mlflow_compress.delivery import Delivery
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.log import Log
-from mlflow_compress.order import Queue
 from mlflow_compress.placing import Node
+from mlflow_compress.planning.order import Queue
 from mlflow_compress.progress import Board
 from mlflow_compress.records import Budget, Outcome, Result, Step, Variant
 from mlflow_compress.spool import Spool
@@ -332,7 +332,7 @@ def measuring(nodes: LogicalNodes) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if "mlflow_compress.worker" in words and any(str(nodes.folder) in word for word in words):
+        if "mlflow_compress.measuring.worker" in words and any(str(nodes.folder) in word for word in words):
             found.append(process)
     return found
 

@@ -9,10 +9,12 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from mlflow_compress import quality, recipe, rescore, scores
+from mlflow_compress import rescore, scores
 from mlflow_compress.bench import main
 from mlflow_compress.errors import CompressError, RecipeError, StoreError
-from mlflow_compress.quality import PREDICTIONS, STATISTICS
+from mlflow_compress.measuring import quality
+from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
+from mlflow_compress.planning import recipe
 from mlflow_compress.records import Budget, Result, Variant
 from mlflow_compress.sockets import Model, Sample
 from mlflow_compress.store import Store

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from benchmarks.servers import TrackingServer, environment
-from mlflow_compress import recipe, registry
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks.pickle_scan import code_in
+from mlflow_compress.planning import recipe
 
 SECRETS = {
     "MLFLOW_TRACKING_TOKEN": "s3cret-of-mlflow",

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from mlflow_compress import worker
+from mlflow_compress.measuring import worker
 from mlflow_compress.meters import memory
 
 _NOTES = Path(sys.argv.pop(1))

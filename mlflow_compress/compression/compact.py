@@ -6,7 +6,8 @@ A tensor of two or more axes is written in one of three forms, whichever takes t
 * `mask`: one bit for each element that says whether it is zero, and the others' values (pruned weights);
 * plain.
 
-All is in one safetensors file, `compact.safetensors`. A model with packed modules is written as `stored_weights` does it.
+All is in one safetensors file, `compact.safetensors`. A model with packed modules is written as
+`stored_weights` does it.
 """
 
 from __future__ import annotations

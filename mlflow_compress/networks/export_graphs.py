@@ -52,8 +52,8 @@ def twin(module: Any) -> Any:
 class Attached:
     """What stands in a module's place, and is called like it: `__call__` of a family's subclass runs the graphs.
 
-    Each call runs one graph. It also has `held_weights` (see `stored_weights.held`) and, where it takes another floating-point
-    type than float32, that type as `dtype`.
+    Each call runs one graph. It also has `held_weights` (see `stored_weights.held`) and, where it takes another
+    floating-point type than float32, that type as `dtype`.
     """
 
     def __init__(self, calls: Calls) -> None:

@@ -77,8 +77,8 @@ class CompressEvaluator:
         """
         from mlflow.models import EvaluationResult
 
-        from mlflow_compress import isolate, machine
         from mlflow_compress.log import attach
+        from mlflow_compress.measuring import isolate, machine_lock
         from mlflow_compress.records import finite
         from mlflow_compress.store import open_store
 
@@ -99,7 +99,7 @@ class CompressEvaluator:
                 variant = dataclasses.replace(variant, model=called, weights=str(store.fetch(uri)))
             work = folder / "work"
             work.mkdir()
-            with machine.alone(lambda text: None):
+            with machine_lock.alone(lambda text: None):
                 result = _renamed(isolate.run(variant, work, lambda event: None), dataset)
             asked = {name: str(value) for name, value in settings.items() if value and name not in ("uri", "model")}
             attach(store, run_id, result, isolate.tables(work), asked=asked, with_metrics=not model_id)
@@ -133,8 +133,8 @@ def _variant(uri: str, settings: Mapping[str, Any], data: Path | None) -> Varian
     """Plan the measurement as the command line does."""
     import os
 
-    from mlflow_compress import recipe
     from mlflow_compress.data.datasets import Data
+    from mlflow_compress.planning import recipe
     from mlflow_compress.records import Budget
 
     found = recipe.read(uri)

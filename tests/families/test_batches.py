@@ -11,7 +11,7 @@ import soundfile
 import torch
 from test_samples import loaded, write
 
-from mlflow_compress import quality
+from mlflow_compress.measuring import quality
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from mlflow_compress import recipe, registry
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName, Unsupported, WeightsError
 from mlflow_compress.networks import hub, model_folder, transformer_layers
+from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 

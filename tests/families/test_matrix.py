@@ -13,10 +13,12 @@ import torch
 from alone import alone
 from tiny import INPUTS, OWN, SOURCE, TINY
 
-from mlflow_compress import likeness, recipe, registry, worker
+from mlflow_compress import registry
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.measuring import output_error, worker
 from mlflow_compress.meters import size
 from mlflow_compress.networks import generation_check, model_folder
+from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family
 
@@ -120,7 +122,7 @@ def check_cell(variant: Variant, tmp_path: Path) -> None:
     assert model.weights == "random"
     with torch.inference_mode():
         family.run(model, family.batch(model, variant.batch_size, 1), lambda stage: None)
-    moved = likeness.compare(family, model, variant, tmp_path / worker.OUTPUTS, "cpu")
+    moved = output_error.compare(family, model, variant, tmp_path / worker.OUTPUTS, "cpu")
     generation_check.compare(family, model, tmp_path / worker.GENERATED, "cpu")
     assert 0 <= moved["quality/output_error_rel_l2"] < 10
     assert all(numbers > 0 for numbers in size.in_memory(model.module).values())

@@ -20,11 +20,12 @@ from mlflow import MlflowClient
 from sklearn.datasets import load_iris
 from sklearn.tree import DecisionTreeClassifier
 
-from mlflow_compress import registry, worker
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, StoreError, Unsupported, WeightsError
+from mlflow_compress.measuring import worker
 from mlflow_compress.networks import model_folder
+from mlflow_compress.planning.recipe import parse_chain
 from mlflow_compress.pyfunc import Predictor
-from mlflow_compress.recipe import parse_chain
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 from mlflow_compress.store import open_store

@@ -14,9 +14,10 @@ import soundfile
 import torch
 from tiny import TINY
 
-from mlflow_compress import recipe, registry
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks import hub, model_folder
+from mlflow_compress.planning import recipe
 from mlflow_compress.sockets import Family, Model
 
 REVIEWS = [("a fine film", "POSITIVE"), ("dull", "NEGATIVE"), ("good", "POSITIVE"), ("bad", "NEGATIVE")]

@@ -10,10 +10,11 @@ import pytest
 import torch
 from test_graphs import close, resized
 
-from mlflow_compress import recipe, registry
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks import model_folder, transformer_layers
 from mlflow_compress.networks.export_graphs import TorchCall
+from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 

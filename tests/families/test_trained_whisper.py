@@ -12,9 +12,10 @@ import pytest
 import torch
 from tiny import TINY
 
-from mlflow_compress import recipe, registry
+from mlflow_compress import registry
 from mlflow_compress.data.media import RATE_HZ
 from mlflow_compress.networks import generation_check, model_folder
+from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 

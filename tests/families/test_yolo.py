@@ -16,12 +16,13 @@ import torch
 from ultralytics.models import YOLO
 from ultralytics.utils import LOGGER
 
-from mlflow_compress import likeness, registry, worker
+from mlflow_compress import registry
 from mlflow_compress.data import detections
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.hf_evaluate import metrics_of
+from mlflow_compress.measuring import output_error, worker
 from mlflow_compress.networks import model_folder
-from mlflow_compress.recipe import parse_chain
+from mlflow_compress.planning.recipe import parse_chain
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -317,7 +318,7 @@ def test_what_is_restored_is_what_was_saved(task: str, chain: str, tmp_path: Pat
         return
     worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
     restored = model_folder.restore(tmp_path / worker.MODEL_FOLDER)
-    likeness.compare(restored.family, restored.model, variant, tmp_path / worker.OUTPUTS, "cpu")
+    output_error.compare(restored.family, restored.model, variant, tmp_path / worker.OUTPUTS, "cpu")
     assert len(restored.family.predict(restored.model, [photo(0), photo(1)])) == 2
     with torch.inference_mode():
         for call in restored.family.around(restored.model, 2, 0).values():

@@ -70,7 +70,7 @@ class Lab:
                 words = (path / "cmdline").read_bytes()
             except OSError:
                 continue
-            if b"mlflow_compress.worker" in words and bytes(self.folder) in words:
+            if b"mlflow_compress.measuring.worker" in words and bytes(self.folder) in words:
                 found.append(int(path.name))
         return found
 

@@ -55,7 +55,8 @@ def suffer(words: list[str], folder: Path, environment: dict[str, str], step: st
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from mlflow_compress import bench, isolate
+    from mlflow_compress import bench
+    from mlflow_compress.measuring import isolate
 
     setattr(isolate, "run", _measured)  # noqa: B010  (its type is wider)
     if step:

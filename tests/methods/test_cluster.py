@@ -13,12 +13,14 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from mlflow_compress import recipe, registry, worker
+from mlflow_compress import registry
 from mlflow_compress.compression import compact
 from mlflow_compress.errors import RecipeError, Unsupported
+from mlflow_compress.measuring import worker
 from mlflow_compress.meters import size
 from mlflow_compress.methods.cluster import kmeans
 from mlflow_compress.networks import model_folder
+from mlflow_compress.planning import recipe
 from mlflow_compress.sockets import Model
 
 DIGITS = Path(__file__).parents[2] / "recipes"

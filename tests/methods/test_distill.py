@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from mlflow_compress import recipe, registry
+from mlflow_compress import registry
 from mlflow_compress.compression import imitation
 from mlflow_compress.compression.imitation import Lesson
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.methods import distill
 from mlflow_compress.networks import model_folder, stored_weights, transformer_layers
+from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 

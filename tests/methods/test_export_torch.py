@@ -13,7 +13,7 @@ from mlflow_compress.errors import RecipeError, UnknownName, Unsupported
 from mlflow_compress.methods import torch_compile
 from mlflow_compress.methods.torchscript import _move_constants
 from mlflow_compress.networks import model_folder, stored_weights
-from mlflow_compress.recipe import parse_chain
+from mlflow_compress.planning.recipe import parse_chain
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Method, Model
 

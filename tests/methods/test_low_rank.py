@@ -11,9 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mlflow_compress import recipe, registry, worker
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported
+from mlflow_compress.measuring import worker
 from mlflow_compress.networks import model_folder
+from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 

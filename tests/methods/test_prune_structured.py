@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from mlflow_compress import recipe, registry
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.networks import model_folder, stored_weights
+from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from mlflow_compress import recipe, registry
+from mlflow_compress import registry
 from mlflow_compress.compression.calibration import Inputs
 from mlflow_compress.compression.packing import Grid, Packed, PackedLinear, nearest
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
@@ -19,6 +19,7 @@ from mlflow_compress.meters import size
 from mlflow_compress.methods.awq import best_scale
 from mlflow_compress.methods.gptq import rounded
 from mlflow_compress.networks import model_folder, stored_weights
+from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 

@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from mlflow_compress import recipe, registry, worker
+from mlflow_compress import registry
 from mlflow_compress.compression import compact, pruning
 from mlflow_compress.errors import RecipeError, Unsupported
+from mlflow_compress.measuring import worker
 from mlflow_compress.methods import prune_2_4
 from mlflow_compress.networks import model_folder
+from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Model
 

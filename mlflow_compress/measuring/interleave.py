@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import WorkerError
+from mlflow_compress.measuring.worker_process import Worker
 from mlflow_compress.meters.timeline import Timeline
 from mlflow_compress.percentiles import interval, percentile
 from mlflow_compress.records import Budget, Outcome, Part, Variant
-from mlflow_compress.wall import Worker
 
 Listener = Callable[[Mapping[str, Any]], None]
 

@@ -81,5 +81,5 @@ def _required() -> list[str]:
 
 
 def _folder() -> Path:
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     return next(each for each in (package / "constraints", package.parent / "constraints") if each.is_dir())

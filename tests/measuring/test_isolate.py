@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from mlflow_compress import isolate, recipe, wall
 from mlflow_compress.errors import WeightsError
+from mlflow_compress.measuring import isolate, worker_process
 from mlflow_compress.meters import size
 from mlflow_compress.networks.model_folder import restore
+from mlflow_compress.planning import recipe
 from mlflow_compress.records import Budget, Caution, Outcome, Part, Result, Variant, to_json
 
 BUDGET = Budget(
@@ -133,7 +134,7 @@ def test_a_variant_is_measured(lab: Lab) -> None:
 
 def test_a_clock_that_is_set_back_changes_no_duration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     times = iter((1e9, 5e8, 0.0, -1.0))
-    monkeypatch.setattr("mlflow_compress.isolate.time.time", lambda: next(times))
+    monkeypatch.setattr("mlflow_compress.measuring.isolate.time.time", lambda: next(times))
     monkeypatch.setattr(isolate, "_work", lambda *given, **named: Part(Outcome("failed", "no")))
     result = isolate.run(Variant("tiny", "original", "alpha", "python", "model.py"), tmp_path, lambda event: None)
     assert result.started_s == 1e9
@@ -397,4 +398,4 @@ def test_parts_are_put_together() -> None:
 
 @pytest.mark.parametrize("line", [b"", b"{", b"[1]", b"3", b"noise\n", b"\xff\xfe", b'{"stage": "half'])
 def test_a_line_that_is_no_event_says_nothing(line: bytes) -> None:
-    assert wall._event(line) == {}
+    assert worker_process._event(line) == {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mlflow_compress import grid, recipe, registry
+from mlflow_compress import registry
+from mlflow_compress.planning import recipe, sweep_recipe
 
 _DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
 
@@ -48,7 +49,7 @@ def markdown(described: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _model(name: str) -> dict[str, Any]:
-    if (sweep := grid.read(name)) is not None:
+    if (sweep := sweep_recipe.read(name)) is not None:
         return {"name": name, "family": "(sweep)", "source": ", ".join(sweep.models)}
     found = recipe.read(name)
     return {"name": found.name, "family": found.family, "source": found.source}

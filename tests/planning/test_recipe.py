@@ -10,10 +10,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_compress import recipe
 from mlflow_compress.errors import CompressError, RecipeError, UnknownName, WeightsError
 from mlflow_compress.networks import hub
-from mlflow_compress.recipe import Recipe, Settings, chain_name, parse_chain, plan
+from mlflow_compress.planning import recipe
+from mlflow_compress.planning.recipe import Recipe, Settings, chain_name, parse_chain, plan
 from mlflow_compress.records import Budget, Scalar, Step
 
 GOOD = {"family": "python", "source": "model.py"}

@@ -11,13 +11,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_compress import catalogue, grid, recipe
 from mlflow_compress.errors import RecipeError, UnknownName
-from mlflow_compress.recipe import Settings
+from mlflow_compress.planning import catalogue, recipe, sweep_recipe
+from mlflow_compress.planning.recipe import Settings
 from mlflow_compress.records import Variant, to_json
 
 TRUST = Settings(trust=True)
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def sweep(folder: Path, **content: Any) -> str:
 
 
 def planned(folder: Path, settings: Settings = TRUST, **content: Any) -> list[str]:
-    return [f"{each.model} {each.label}" for each in grid.plan([sweep(folder, **content)], settings)]
+    return [f"{each.model} {each.label}" for each in sweep_recipe.plan([sweep(folder, **content)], settings)]
 
 
 def test_without_methods_each_model_has_its_own_variants_and_its_own_batch_size(folder: Path) -> None:
@@ -95,7 +95,7 @@ def test_the_command_line_wins_and_exclusions_are_held_against_the_recipe(folder
     }
     asked = Settings(trust=True, batch_sizes=(4, 16), threads=(2,), requires={"gpu": "any"})
     assert planned(folder, asked, **content) == ["mine original [batch 4]", "mine original [batch 16]"]
-    for each in grid.plan([sweep(folder, **content)], asked):
+    for each in sweep_recipe.plan([sweep(folder, **content)], asked):
         assert (each.threads, each.requires) == (2, {"min_ram_gb": 8, "gpu": "any"})
     with pytest.raises(RecipeError, match="nothing is left"):
         planned(folder, Settings(trust=True, batch_sizes=(4,), threads=(1,)), **content)
@@ -103,14 +103,16 @@ def test_the_command_line_wins_and_exclusions_are_held_against_the_recipe(folder
 
 def test_what_is_named_twice_is_measured_once(folder: Path) -> None:
     assert planned(folder, models=["mine", "./mine.yaml", "mine"], methods=["fp16", "fp16"]) == ["mine fp16"]
-    several = grid.plan([sweep(folder), str(folder / "mine.yaml"), sweep(folder, requires={"os": "linux"})], TRUST)
+    several = sweep_recipe.plan(
+        [sweep(folder), str(folder / "mine.yaml"), sweep(folder, requires={"os": "linux"})], TRUST
+    )
     assert len(several) == 3
 
 
 def test_originals_come_first(folder: Path) -> None:
     found = planned(folder, models=["mine"], methods=["fp16", "original"], batch_size=[1, 4])
     assert found == ["mine original", "mine fp16", "mine original [batch 4]", "mine fp16 [batch 4]"]
-    plain = grid.plan([str(folder / "yours.yaml")], TRUST)
+    plain = sweep_recipe.plan([str(folder / "yours.yaml")], TRUST)
     assert [each.method for each in plain] == ["original", "fp16"]
 
 
@@ -119,7 +121,9 @@ def test_models_lie_beside_the_recipe_or_are_found_as_ever(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("family: nonsense")
-    found = grid.plan([sweep(folder, models=["mine", str(folder / "yours.yaml"), "distilbert", "yolo11s"])], TRUST)
+    found = sweep_recipe.plan(
+        [sweep(folder, models=["mine", str(folder / "yours.yaml"), "distilbert", "yolo11s"])], TRUST
+    )
     assert dict.fromkeys(each.model for each in found) == dict.fromkeys(["mine", "yours", "distilbert", "yolo11s"])
     with pytest.raises(RecipeError, match="no recipe"):
         planned(folder, models=["./theirs.yaml"])
@@ -134,7 +138,7 @@ def test_a_local_model_without_a_recipe_lies_beside_the_recipe(
     config = {"architectures": ["DistilBertForSequenceClassification"], "model_type": "distilbert"}
     (folder / "tuned" / "config.json").write_text(json.dumps(config))
     monkeypatch.chdir(tmp_path)
-    (variant,) = grid.plan([sweep(folder, models=["./tuned"])], TRUST)
+    (variant,) = sweep_recipe.plan([sweep(folder, models=["./tuned"])], TRUST)
     assert (variant.model, variant.source) == ("tuned", str(folder / "tuned"))
 
 
@@ -162,10 +166,10 @@ def test_a_grid_that_forgot_its_models_is_still_told_for_one(folder: Path) -> No
     path = folder / "forgot.yaml"
     path.write_text("model: [mine]\nmethods: [fp16]\n")
     with pytest.raises(UnknownName, match="Did you mean 'models'"):
-        grid.plan([str(path)], TRUST)
+        sweep_recipe.plan([str(path)], TRUST)
     path.write_text("methods: [fp16]\n")
     with pytest.raises(RecipeError, match="models must be a list"):
-        grid.plan([str(path)], TRUST)
+        sweep_recipe.plan([str(path)], TRUST)
 
 
 @pytest.mark.parametrize(
@@ -218,18 +222,18 @@ def test_an_exclusion_that_matches_nothing_is_named(folder: Path) -> None:
 
 def test_a_family_is_for_models_without_a_recipe(folder: Path) -> None:
     with pytest.raises(RecipeError, match="leave out --family"):
-        grid.plan([sweep(folder)], TRUST, "yolo")
+        sweep_recipe.plan([sweep(folder)], TRUST, "yolo")
 
 
 def test_code_of_a_grids_models_is_run_only_when_trusted(folder: Path) -> None:
     with pytest.raises(RecipeError, match="--trust"):
-        grid.plan([sweep(folder)], Settings())
+        sweep_recipe.plan([sweep(folder)], Settings())
 
 
 def test_a_recipe_of_one_model_is_no_grid(folder: Path) -> None:
-    assert grid.read(str(folder / "mine.yaml")) is None
-    assert grid.read("distilbert") is None
-    assert grid.read("dslim/bert-large-NER") is None
+    assert sweep_recipe.read(str(folder / "mine.yaml")) is None
+    assert sweep_recipe.read("distilbert") is None
+    assert sweep_recipe.read("dslim/bert-large-NER") is None
 
 
 def test_models_are_listed_with_the_sweeps_over_them() -> None:
@@ -263,7 +267,7 @@ def test_a_plan_is_the_product_less_the_exclusions(
     folder: Path, models: list[str], methods: list[str], batch_size: list[int], threads: list[int], exclude: list[Any]
 ) -> None:
     content = {"models": models, "methods": methods, "batch_size": batch_size, "threads": threads}
-    everything = grid.plan([sweep(folder, **content)], TRUST)
+    everything = sweep_recipe.plan([sweep(folder, **content)], TRUST)
     expected = {(a, b, c, d) for a in models for b in methods for c in batch_size for d in threads}
     assert {point(each) for each in everything} == expected
     assert len(everything) == len(expected)
@@ -273,9 +277,9 @@ def test_a_plan_is_the_product_less_the_exclusions(
     path = sweep(folder, **content, **({"exclude": exclude} if exclude else {}))
     if useless or not left:
         with pytest.raises(RecipeError, match="matches"):
-            grid.plan([path], TRUST)
+            sweep_recipe.plan([path], TRUST)
         return
-    found = grid.plan([path], TRUST)
+    found = sweep_recipe.plan([path], TRUST)
     assert {point(each) for each in found} == left
     kept = [to_json(each) for each in everything if point(each) in left]
     assert sorted(map(repr, kept)) == sorted(repr(to_json(each)) for each in found)
@@ -300,6 +304,6 @@ def holds(rule: dict[str, Any], at: tuple[str, str, int, int]) -> bool:
 def test_the_shipped_sweep_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     assert "hw1" in recipe.names()
-    by_name = grid.plan(["hw1"], Settings())
+    by_name = sweep_recipe.plan(["hw1"], Settings())
     assert {each.threads for each in by_name} == {1}
     assert len(by_name) == len({(each.model, each.label) for each in by_name}) == 29

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_compress import machine
+from mlflow_compress.measuring import machine_lock
 
 CODE = """
 from mlflow_compress import machine
@@ -57,22 +57,22 @@ def test_death_frees_the_machine(holder: subprocess.Popen[str]) -> None:
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     told: list[str] = []
-    with machine.alone(told.append):
+    with machine_lock.alone(told.append):
         assert told == []
 
 
 def test_an_error_frees_the_machine(lock: Path) -> None:
-    with pytest.raises(ValueError, match="x"), machine.alone(print):
+    with pytest.raises(ValueError, match="x"), machine_lock.alone(print):
         raise ValueError("x")
     told: list[str] = []
-    with machine.alone(told.append):
+    with machine_lock.alone(told.append):
         assert told == []
 
 
 def test_others_may_use_the_same_lock(lock: Path) -> None:
     previous = os.umask(0o077)
     try:
-        with machine.alone(print):
+        with machine_lock.alone(print):
             assert lock.stat().st_mode & 0o777 == 0o666
     finally:
         os.umask(previous)
@@ -82,6 +82,6 @@ def test_where_there_can_be_no_lock_measuring_goes_on(tmp_path: Path, monkeypatc
     monkeypatch.setenv("COMPRESS_LOCK", str(tmp_path / "none" / "file" / "lock"))
     (tmp_path / "none").write_text("")
     told: list[str] = []
-    with machine.alone(told.append):
+    with machine_lock.alone(told.append):
         pass
     assert "can't be locked" in told[0]

@@ -1,8 +1,8 @@
 """The measured process: `prepare` compresses and saves, `measure` restores, times and scores.
 
-It is started as `python -m mlflow_compress.worker VERB FOLDER [DEVICE [score]]`. It reads `variant.json` in the folder,
-and writes one `Part` there. It tells its progress as lines of JSON on standard output; whatever libraries print goes
-to standard error.
+It is started as `python -m mlflow_compress.measuring.worker VERB FOLDER [DEVICE [score]]`. It reads `variant.json` in
+the folder, and writes one `Part` there. It tells its progress as lines of JSON on standard output; whatever libraries
+print goes to standard error.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Report:
 
 def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     """Load the original, run the chain of methods over it, and save what came of it."""
-    from mlflow_compress import hf_evaluate, likeness, registry
+    from mlflow_compress import hf_evaluate, registry
+    from mlflow_compress.measuring import output_error
     from mlflow_compress.meters import size
     from mlflow_compress.networks import generation_check, model_folder
 
@@ -98,13 +99,13 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     is_changed = any(step.method != "original" for step in variant.chain)
     if is_changed and (refusal := family.refuses(model)):
         raise Unsupported(refusal)
-    original = likeness.outputs(family, model, variant, None if is_changed else 1)
+    original = output_error.outputs(family, model, variant, None if is_changed else 1)
     for step, method in zip(variant.chain, methods, strict=True):
         if step.method != "original":
             report.stage(f"compressing: {step}")
         model = method.compress(model, family)
-    saved = likeness.outputs(family, model, variant, len(original)) if is_changed else original.clone()
-    likeness.keep(original, saved, folder / OUTPUTS)
+    saved = output_error.outputs(family, model, variant, len(original)) if is_changed else original.clone()
+    output_error.keep(original, saved, folder / OUTPUTS)
     generation_check.keep(family, model, folder / GENERATED)
     report.stage("saving")
     target = folder / MODEL_FOLDER
@@ -124,7 +125,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
 
 def measure(variant: Variant, folder: Path, device: str, score: bool, report: Report) -> Part:
     """Restore the saved model on a device, and measure all there is to measure; score it too when asked to."""
-    from mlflow_compress import checks, likeness
+    from mlflow_compress.measuring import checks, output_error
     from mlflow_compress.meters import environment, memory, size
     from mlflow_compress.networks import generation_check, model_folder
     from mlflow_compress.networks.stored_weights import held
@@ -158,7 +159,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         dtypes = {str(each.tensor.dtype) for each in held(model.module) if each.parameters}  # scales cost nothing
         cautions += checks.precision(dtypes, environment.emulated())
 
-    moved = likeness.compare(family, model, variant, folder / OUTPUTS, device)
+    moved = output_error.compare(family, model, variant, folder / OUTPUTS, device)
     generation_check.compare(family, model, folder / GENERATED, device)
     if score and any(step.method != "original" for step in variant.chain):
         numbers |= moved
@@ -184,7 +185,7 @@ def _time(family: Any, model: Any, device: str, variant: Variant, meter: Any, re
     """Time the call, the stages around it, and its energy."""
     import torch
 
-    from mlflow_compress import checks
+    from mlflow_compress.measuring import checks
     from mlflow_compress.meters import energy, gpu, latency, usage
     from mlflow_compress.percentiles import percentile
 
@@ -242,18 +243,18 @@ def _time(family: Any, model: Any, device: str, variant: Variant, meter: Any, re
 
 def _show(family: Any, model: Any, folder: Path, report: Report) -> None:
     """Keep an input example for the logged model; one that can't be made is not worth a measurement."""
-    from mlflow_compress import example
+    from mlflow_compress.measuring import input_example
 
     report.stage("making the input example")
     try:
-        example.keep(family, model, folder)
+        input_example.keep(family, model, folder)
     except Exception:
         traceback.print_exc(limit=_ERROR_LINES)
 
 
 def _score(family: Any, model: Any, variant: Variant, folder: Path, report: Report) -> Part:
     """Score; what goes wrong here is an outcome of its own: what was timed before stays."""
-    from mlflow_compress import quality
+    from mlflow_compress.measuring import quality
 
     report.stage("scoring")
     try:
@@ -274,7 +275,7 @@ def _open_device(device: str, cautions: list[Caution]) -> dict[str, str]:
         return {}
     import torch
 
-    from mlflow_compress import checks
+    from mlflow_compress.measuring import checks
     from mlflow_compress.meters import environment, gpu
 
     if not torch.cuda.is_available():

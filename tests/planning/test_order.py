@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_compress.order import Queue, most_informative_first, originals_first
+from mlflow_compress.planning.order import Queue, most_informative_first, originals_first
 from mlflow_compress.records import Step, Variant
 
 

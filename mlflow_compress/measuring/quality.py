@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress import checks, scores
+from mlflow_compress import scores
 from mlflow_compress.hf_evaluate import metrics_of
+from mlflow_compress.measuring import checks
 from mlflow_compress.records import Caution, Outcome, Part, Variant
 
 PREDICTIONS, STATISTICS = "predictions.json", "statistics.npz"

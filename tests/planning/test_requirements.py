@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_compress import requires
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.meters import gpu
+from mlflow_compress.planning import requirements
 
 SERVER = {
     "os": "Linux 6.1",
@@ -50,7 +50,7 @@ LAPTOP = {"os": "Darwin 24.1", "cpu_model": "Apple M3", "cores_logical": "8", "r
     ids=str,
 )
 def test_a_server_serves_or_says_what_it_lacks(needs: dict[str, Any], serves: bool) -> None:
-    said = requires.unmet(requires.check(needs), SERVER)
+    said = requirements.unmet(requirements.check(needs), SERVER)
     assert (said == "") is serves
 
 
@@ -67,15 +67,15 @@ def test_a_server_serves_or_says_what_it_lacks(needs: dict[str, Any], serves: bo
     ids=str,
 )  # fmt: skip
 def test_a_laptop_says_what_it_lacks(needs: dict[str, Any], said: str) -> None:
-    assert requires.unmet(requires.check(needs), LAPTOP) == said
+    assert requirements.unmet(requirements.check(needs), LAPTOP) == said
 
 
 def test_a_machine_of_which_nothing_is_known_serves_only_what_requires_nothing() -> None:
-    for key in requires.KEYS:
-        needs = requires.check({key: 1 if key.startswith("min_") else "linux"})
-        assert f"{key}=" in requires.unmet(needs, {})
-    assert requires.unmet({}, {}) == ""
-    assert requires.unmet(requires.check({"min_cores": 0}), {"cores_logical": "unknown"}) == ""
+    for key in requirements.KEYS:
+        needs = requirements.check({key: 1 if key.startswith("min_") else "linux"})
+        assert f"{key}=" in requirements.unmet(needs, {})
+    assert requirements.unmet({}, {}) == ""
+    assert requirements.unmet(requirements.check({"min_cores": 0}), {"cores_logical": "unknown"}) == ""
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_machine_of_which_nothing_is_known_serves_only_what_requires_nothing()
 )
 def test_an_unknown_name_is_told_with_the_nearest(needs: dict[Any, Any], nearest: str | None) -> None:
     with pytest.raises(UnknownName) as told:
-        requires.check(needs)
+        requirements.check(needs)
     assert told.value.nearest == nearest
 
 
@@ -110,31 +110,33 @@ def test_an_unknown_name_is_told_with_the_nearest(needs: dict[Any, Any], nearest
 )
 def test_a_value_that_makes_no_sense_is_refused(needs: dict[str, Any]) -> None:
     with pytest.raises(RecipeError, match=f"requires: {next(iter(needs))} must be") as told:
-        requires.check(needs)
+        requirements.check(needs)
     assert not isinstance(told.value, UnknownName)
 
 
 def test_text_of_the_command_line_is_read_as_yaml_is() -> None:
     given = {"gpu": "4090", "min_ram_gb": "64", "min_vram_gb": "7.5", "os": "Linux"}
-    assert requires.check(given) == {"gpu": "4090", "min_ram_gb": 64, "min_vram_gb": 7.5, "os": "linux"}
-    assert requires.check({"gpu": 4090, "min_ram_gb": 64.0}) == {"gpu": "4090", "min_ram_gb": 64}
-    assert requires.check({"gpu": "None"}) == {"gpu": "none"}
+    assert requirements.check(given) == {"gpu": "4090", "min_ram_gb": 64, "min_vram_gb": 7.5, "os": "linux"}
+    assert requirements.check({"gpu": 4090, "min_ram_gb": 64.0}) == {"gpu": "4090", "min_ram_gb": 64}
+    assert requirements.check({"gpu": "None"}) == {"gpu": "none"}
 
 
-@given(st.dictionaries(st.sampled_from(list(requires.KEYS)) | st.text(max_size=5), st.text(max_size=9) | st.floats()))
+@given(
+    st.dictionaries(st.sampled_from(list(requirements.KEYS)) | st.text(max_size=5), st.text(max_size=9) | st.floats())
+)
 def test_whatever_is_given_is_checked_or_refused(given_needs: dict[str, Any]) -> None:
     try:
-        checked = requires.check(given_needs)
+        checked = requirements.check(given_needs)
     except RecipeError:
         return
-    assert requires.check(checked) == checked
-    assert isinstance(requires.unmet(checked, SERVER), str)
+    assert requirements.check(checked) == checked
+    assert isinstance(requirements.unmet(checked, SERVER), str)
 
 
 def test_this_machine_is_told_with_its_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "models", lambda: [("Tesla T4", 15360), ("NVIDIA L4", 23034)])
-    here = requires.here()
+    here = requirements.here()
     assert (here["gpu_model"], here["gpu_memory_mib"]) == ("Tesla T4", "15360")
-    assert requires.unmet(requires.check({"gpu": "t4", "min_vram_gb": 16, "min_cores": 1}), here) == ""
+    assert requirements.unmet(requirements.check({"gpu": "t4", "min_vram_gb": 16, "min_cores": 1}), here) == ""
     monkeypatch.setattr(gpu, "models", list)
-    assert "gpu_model" not in requires.here()
+    assert "gpu_model" not in requirements.here()

@@ -19,8 +19,9 @@ import torch
 from mlflow import MlflowClient
 
 from benchmarks.servers import environment, free_port
-from mlflow_compress import example, registry
-from mlflow_compress.example import Example
+from mlflow_compress import registry
+from mlflow_compress.measuring import input_example
+from mlflow_compress.measuring.input_example import Example
 from mlflow_compress.networks import model_folder
 from mlflow_compress.records import Result, Step, Variant
 from mlflow_compress.sockets import Model
@@ -51,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "model").mkdir()
     model_folder.save(model, family, [method], VARIANT, tmp_path / "model")
     restored = model_folder.restore(tmp_path / "model")
-    example.keep(restored.family, restored.model, tmp_path)
+    input_example.keep(restored.family, restored.model, tmp_path)
     return tmp_path
 
 
@@ -59,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
 def logged(store: Store, folder: Path) -> Iterator[tuple[Store, str, str]]:
     """Log it, and give the store, the run and the model's id."""
     run_id = store.start(store.experiment_id("examples"), "tiny", {})
-    model_id = store.log_model(run_id, folder / "model", ["mlflow-compress"], example.read(folder))
+    model_id = store.log_model(run_id, folder / "model", ["mlflow-compress"], input_example.read(folder))
     store.link(run_id, model_id, RESULT)
     yield store, run_id, model_id
     mlflow.set_tracking_uri("")
@@ -80,7 +81,7 @@ def test_the_model_has_signature_example_and_numbers(logged: tuple[Store, str, s
 def test_logging_does_not_load_the_model(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlflow_compress.pyfunc._load_pyfunc", lambda path: pytest.fail("it was loaded"))
     run_id = store.start(store.experiment_id("examples"), "tiny", {})
-    assert store.log_model(run_id, folder / "model", ["mlflow-compress"], example.read(folder))
+    assert store.log_model(run_id, folder / "model", ["mlflow-compress"], input_example.read(folder))
 
 
 def test_what_is_active_in_a_notebook_does_not_matter(store: Store, folder: Path) -> None:
@@ -151,7 +152,7 @@ def test_texts_and_pictures_have_signatures_too() -> None:
 
 def test_a_family_without_an_example_leaves_none(tmp_path: Path) -> None:
     family = registry.build("families", "mlflow_model")
-    example.keep(family, Model(torch.nn.Linear(1, 1)), tmp_path)
-    assert example.read(tmp_path) is None
+    input_example.keep(family, Model(torch.nn.Linear(1, 1)), tmp_path)
+    assert input_example.read(tmp_path) is None
     (tmp_path / "example.json").write_text("{")
-    assert example.read(tmp_path) is None
+    assert input_example.read(tmp_path) is None

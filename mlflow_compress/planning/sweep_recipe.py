@@ -23,10 +23,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress import recipe, registry, requires
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName
-from mlflow_compress.order import originals_first
-from mlflow_compress.recipe import Named, Recipe, Settings
+from mlflow_compress.planning import recipe, requirements
+from mlflow_compress.planning.order import originals_first
+from mlflow_compress.planning.recipe import Named, Recipe, Settings
 from mlflow_compress.records import Scalar, Variant, to_json
 
 _KEYS = ("models", "methods", "batch_size", "threads", "options", "exclude", "requires")
@@ -88,7 +89,7 @@ def read(name: str) -> Grid | None:
             _exclusion(path, each, options)
             for each in (recipe.listed(path, "exclude", data["exclude"]) if "exclude" in data else ())
         ),
-        requires=requires.check(recipe.mapping(path, "requires", data.get("requires"))),
+        requires=requirements.check(recipe.mapping(path, "requires", data.get("requires"))),
     )
 
 

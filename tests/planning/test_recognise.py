@@ -9,10 +9,10 @@ from typing import Any
 import huggingface_hub
 import pytest
 
-from mlflow_compress import recipe
 from mlflow_compress.errors import RecipeError, UnknownName, WeightsError
 from mlflow_compress.networks import hub
-from mlflow_compress.recognise import Recognised, recognise
+from mlflow_compress.planning import recipe
+from mlflow_compress.planning.recognise import Recognised, recognise
 
 
 @pytest.fixture(autouse=True)

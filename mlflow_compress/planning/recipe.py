@@ -26,11 +26,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress import registry, requires
+from mlflow_compress import registry
 from mlflow_compress.data.datasets import absolute
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.hf_evaluate import is_code, metrics_of
-from mlflow_compress.recognise import recognise
+from mlflow_compress.planning import requirements
+from mlflow_compress.planning.recognise import recognise
 from mlflow_compress.records import Budget, Scalar, Step, Variant
 from mlflow_compress.sockets import Family, State
 
@@ -98,7 +99,7 @@ class Settings:
 
 def folders() -> list[Path]:
     """Give the folders that hold recipes, the user's own first."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     return [path for path in (Path("recipes"), package / "recipes", package.parent / "recipes") if path.is_dir()]
 
 
@@ -152,7 +153,7 @@ def read(name: str, family: str = "") -> Recipe:
         metrics=metrics,
         batch_size=batch_size,
         variants=named_chains(path, "variants", data.get("variants", ["original"])),
-        requires=requires.check(mapping(path, "requires", data.get("requires"))),
+        requires=requirements.check(mapping(path, "requires", data.get("requires"))),
     )
 
 

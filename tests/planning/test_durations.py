@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_compress import durations
+from mlflow_compress.planning import durations
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_compress import checks
+from mlflow_compress.measuring import checks
 from mlflow_compress.meters.energy import Energy
 from mlflow_compress.meters.latency import Timing
 from mlflow_compress.meters.usage import Usage

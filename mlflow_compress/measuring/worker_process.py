@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any
 
 from mlflow_compress.errors import WorkerError
+from mlflow_compress.measuring.worker import PARENT, SCORE, part_file
 from mlflow_compress.records import Part, Variant, read_json
-from mlflow_compress.worker import PARENT, SCORE, part_file
 
 _DROPPED = ("MLFLOW_", "DATABRICKS_")  # the worker has no business with the tracking server, nor with its secrets
 
@@ -42,7 +42,7 @@ class Worker:
         words = [verb, str(folder), *([device] if device else []), *([SCORE] if score else [])]
         with self._log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow_compress.worker", *words],
+                [sys.executable, "-m", "mlflow_compress.measuring.worker", *words],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -118,7 +118,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 def environment(variant: Variant, verb: str) -> dict[str, str]:
     """Give the worker's environment: the user's, less what could disturb or leak."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(_DROPPED)}
-    package = str(Path(__file__).resolve().parent.parent)
+    package = str(Path(__file__).resolve().parents[2])
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package, kept.get("PYTHONPATH")]))
     kept["PYTHONUNBUFFERED"] = "1"
     kept[PARENT] = str(os.getpid())

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_compress import catalogue, registry
+from mlflow_compress import registry
+from mlflow_compress.planning import catalogue
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(scope="module")

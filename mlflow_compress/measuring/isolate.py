@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress.alternate import Listener, alternate
 from mlflow_compress.errors import WorkerError
+from mlflow_compress.measuring.interleave import Listener, alternate
+from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
+from mlflow_compress.measuring.worker import MODEL_FOLDER, VARIANT
+from mlflow_compress.measuring.worker_process import Worker
 from mlflow_compress.meters import environment
 from mlflow_compress.meters.timeline import Timeline
-from mlflow_compress.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.records import Caution, Outcome, Part, Result, Status, Step, Variant, finite, write_json
-from mlflow_compress.wall import Worker
-from mlflow_compress.worker import MODEL_FOLDER, VARIANT
 
 _ORIGINAL_FOLDER = "original"
 

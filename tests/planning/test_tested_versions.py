@@ -12,9 +12,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from mlflow_compress import bench, tested_versions
+from mlflow_compress import bench
+from mlflow_compress.planning import tested_versions
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "constraints"
 
 

@@ -1,0 +1,1 @@
+"""One Variant to one Result, behind a process boundary."""
