@@ -14,10 +14,11 @@ from string import Template
 from typing import Any
 from urllib.parse import urlencode
 
-from mlflow_compress import ranking, registry
-from mlflow_compress.comparing import compare
-from mlflow_compress.quantities import natural
+from mlflow_compress import registry
 from mlflow_compress.records import Run
+from mlflow_compress.reporting import ranking
+from mlflow_compress.reporting.compare import compare
+from mlflow_compress.reporting.table_text import natural
 
 _POLICY = re.compile(rb'http-equiv="Content-Security-Policy"\s+content="([^"]+)"')
 _WORDS = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from mlflow_compress.quantities import label, number, unit
 from mlflow_compress.records import Result
+from mlflow_compress.reporting.table_text import label, number, unit
 
 _SHOWN = (
     "size/weights_mib",

@@ -135,13 +135,14 @@ def compare(
     """
     import pandas as pd
 
-    from mlflow_compress import comparing, query
-    from mlflow_compress.quantities import ordered
+    from mlflow_compress import query
+    from mlflow_compress.reporting import compare
+    from mlflow_compress.reporting.table_text import ordered
     from mlflow_compress.store import chosen_uri
 
     selection = Selection(_several(team), _several(model), _several(method), device)
     found = query.find(_several(experiment), selection, [tracking_uri or chosen_uri()])
-    rows = comparing.compare(found.runs, originals=found.originals, devices=_several(device), every_run=every_run).rows
+    rows = compare.compare(found.runs, originals=found.originals, devices=_several(device), every_run=every_run).rows
     metrics = ordered({name for row in rows for name in row.values})
     ratios = [name for name in metrics if any(name in row.ratios for row in rows)]
     lines = [

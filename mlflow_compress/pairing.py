@@ -10,10 +10,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlflow_compress import scores
-from mlflow_compress.hf_evaluate import metrics_of
 from mlflow_compress.measuring.quality import STATISTICS
 from mlflow_compress.records import Result, finite, to_json
+from mlflow_compress.scoring import bootstrap
+from mlflow_compress.scoring.hf_evaluate import metrics_of
 from mlflow_compress.sockets import AdditiveMetric
 
 # what changes no sample
@@ -25,7 +25,7 @@ class Originals:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._kept: dict[str, Mapping[str, scores.Statistics]] = {}
+        self._kept: dict[str, Mapping[str, bootstrap.Statistics]] = {}
 
     def pair(self, result: Result, folder: Path) -> Result:
         """Add to a result how far its scores are from its original's, if that came before it.
@@ -40,7 +40,7 @@ class Originals:
         path = folder / STATISTICS
         if not path.is_file():
             return result
-        own, samples = scores.read(path), _samples(result)
+        own, samples = bootstrap.read(path), _samples(result)
         if result.variant.is_original:
             self._kept.setdefault(samples, own)
             return result
@@ -51,7 +51,7 @@ class Originals:
 
 
 def _differences(
-    result: Result, own: Mapping[str, scores.Statistics], original: Mapping[str, scores.Statistics]
+    result: Result, own: Mapping[str, bootstrap.Statistics], original: Mapping[str, bootstrap.Statistics]
 ) -> tuple[dict[str, float], dict[str, str]]:
     numbers, facts = {}, {}
     variant = result.variant
@@ -59,7 +59,7 @@ def _differences(
         if name not in own or name not in original or not isinstance(metric, AdditiveMetric):
             continue
         try:
-            value, low, high = scores.paired(own[name], original[name], metric, variant.seed)
+            value, low, high = bootstrap.paired(own[name], original[name], metric, variant.seed)
         except ValueError:  # of a metric of one's own, whose statistics do not fit together
             continue
         numbers[f"quality/{name}_difference"] = value

@@ -28,8 +28,8 @@ from typing import IO, Any
 
 from mlflow_compress.data import datasets
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.hf_evaluate import is_code
 from mlflow_compress.records import Variant
+from mlflow_compress.scoring.hf_evaluate import is_code
 
 HERE = "here"  # instead of a folder: each file is where it was packed
 MOST_BYTES = 2 * 2**30

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from mlflow_compress.database import Database, open_database
 from mlflow_compress.errors import StoreError, UnknownName
-from mlflow_compress.quantities import ORIGINAL, natural
 from mlflow_compress.records import Run, Selection
+from mlflow_compress.reporting.table_text import ORIGINAL, natural
 from mlflow_compress.store import open_store, without_secrets
 
 if TYPE_CHECKING:

@@ -206,14 +206,14 @@ def gate(
 
     Speed and memory are those of --device, or of the CPU. A variant that failed, or whose number is not known, misses.
     """
-    from mlflow_compress.gate import PRESETS, Demands, Drop, misses
+    from mlflow_compress.reporting.gate import PRESETS, Demands, Drop, misses
 
     drop = Drop.read(max_quality_drop) if max_quality_drop is not None else PRESETS[preset] if preset else None
     demands = Demands(min_speedup, drop, max_size_ratio, max_memory_ratio, selecting["device"] or "cpu")
     if demands == Demands(device=demands.device):
         raise click.UsageError("What must a variant reach? Give --min-speedup, --max-quality-drop, or another demand.")
     comparison = _compare(selecting, "en", every_run=False)
-    from mlflow_compress.ranking import is_original
+    from mlflow_compress.reporting.ranking import is_original
 
     checked = sum(not is_original(row) for row in comparison.rows)
     missed = misses(comparison, demands)
@@ -245,23 +245,23 @@ def import_tables(
     Every table marks their rows "by hand". Cells that can't be read are named; their text is kept with the run. The
     same file again changes nothing; a row that changed makes a newer run.
     """
-    from mlflow_compress import handmade
+    from mlflow_compress.reporting import import_tables
     from mlflow_compress.store import open_store
 
     team = team or os.environ.get("COMPRESS_TEAM", "")
-    found = [handmade.read(_read(file), team=team, source=file.name, model=model) for file in files]
+    found = [import_tables.read(_read(file), team=team, source=file.name, model=model) for file in files]
     rows = [row for each in found for row in each.rows]
     if not dry_run and any(not row.team for row in rows):
         raise click.UsageError("Whose rows are these? Give --team NAME.")
     if dry_run:
-        click.echo("\n".join(handmade.listing(each) for each in found), nl=False)
+        click.echo("\n".join(import_tables.listing(each) for each in found), nl=False)
         return
     (name,) = _experiments((experiment,) if experiment else ())
     store = open_store(tracking_uri)
     stored = store.add_by_hand(store.experiment_id(name), rows)
     for each in found:
         for it in (*each.unread, *each.doubtful):
-            click.echo(f"{each.source}, {handmade.told(it)}", err=True)
+            click.echo(f"{each.source}, {import_tables.told(it)}", err=True)
         for line, what, why in each.passed_over:
             click.echo(f"{each.source}, line {line}, {what}: passed over: {why}", err=True)
     click.echo(f"{stored} rows stored, {len(rows) - stored} were there already.")
@@ -277,10 +277,10 @@ def _experiments(given: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _compare(selecting: dict[str, Any], language: str, every_run: bool) -> Comparison:
-    from mlflow_compress import ranking
-    from mlflow_compress.comparing import compare
     from mlflow_compress.query import find
     from mlflow_compress.records import Selection
+    from mlflow_compress.reporting import ranking
+    from mlflow_compress.reporting.compare import compare
 
     experiments = _experiments(selecting["experiments"])
     selection = Selection(
@@ -321,7 +321,7 @@ def _arranged(
 ) -> Comparison:
     from dataclasses import replace
 
-    from mlflow_compress import ranking
+    from mlflow_compress.reporting import ranking
 
     if columns is not None:
         keys = tuple(ranking.key(each, comparison.rows, texts=True) for each in _listed(columns))
@@ -354,8 +354,8 @@ def _since(text: str | None) -> int:
 def _log(comparison: Comparison, selecting: dict[str, Any]) -> None:
     """Keep the comparison on the tracking server, where its experiment is."""
     from mlflow_compress import registry
-    from mlflow_compress.quantities import summary
     from mlflow_compress.query import named
+    from mlflow_compress.reporting.table_text import summary
 
     experiment, store = named(_experiments(selecting["experiments"]), selecting["tracking_uris"])
     files = {f"comparison.{form}": registry.build("renderers", form).render(comparison) for form in _LOGGED}
@@ -368,11 +368,11 @@ def _log(comparison: Comparison, selecting: dict[str, Any]) -> None:
 
 def _update(path: Path, comparison: Comparison, teams: Sequence[str], check: bool) -> None:
     """Bring the table in a Markdown file up to date, or say that it is not."""
-    from mlflow_compress import readme
+    from mlflow_compress.reporting import update_readme
 
     before = _read(path)
     try:
-        after = readme.update(before, comparison, teams=teams)
+        after = update_readme.update(before, comparison, teams=teams)
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
     if after == before:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress import registry, scores
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, StoreError
-from mlflow_compress.hf_evaluate import is_code, metrics_of
 from mlflow_compress.measuring import quality
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.records import Variant
+from mlflow_compress.scoring import bootstrap
+from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
 from mlflow_compress.sockets import Metric
 from mlflow_compress.store import Store
 
@@ -34,7 +35,7 @@ class Rescored:
         logged: what the run's own numbers were, by their name on the tracking server.
     """
 
-    found: scores.Scores
+    found: bootstrap.Scores
     logged: Mapping[str, float]
 
     def lines(self) -> list[str]:
@@ -106,7 +107,7 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool) -> Resc
     return rescored
 
 
-def _score(text: str, origin: str, metrics: Mapping[str, Metric], seed: int) -> scores.Scores:
+def _score(text: str, origin: str, metrics: Mapping[str, Metric], seed: int) -> bootstrap.Scores:
     try:
         references, predictions = quality.read_predictions(text)
     except ValueError as error:
@@ -119,7 +120,7 @@ def _score(text: str, origin: str, metrics: Mapping[str, Metric], seed: int) -> 
                     f"{str(prediction)[:60]!r} for {str(reference)[:60]!r}."
                 )
     try:
-        return scores.score(metrics, references, predictions, seed)
+        return bootstrap.score(metrics, references, predictions, seed)
     except ValueError as error:
         raise RecipeError(f"The predictions of {origin} can't be scored so: {error}.") from error
 
@@ -137,13 +138,13 @@ def _fits(takes: str, reference: Any, prediction: Any) -> bool:
     return takes != "labels" or (not isinstance(reference, (list, Mapping)) and not isinstance(prediction, Mapping))
 
 
-def _statistics(found: scores.Scores, before: bytes | None) -> bytes:
+def _statistics(found: bootstrap.Scores, before: bytes | None) -> bytes:
     """Give the file of statistics with the new ones beside those that it had."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, STATISTICS)
         known = {}
         if before is not None:
             path.write_bytes(before)
-            known = scores.read(path)
-        scores.write({**known, **found.statistics()}, path)
+            known = bootstrap.read(path)
+        bootstrap.write({**known, **found.statistics()}, path)
         return path.read_bytes()

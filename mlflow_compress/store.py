@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
 
-    from mlflow_compress.handmade import ByHand
     from mlflow_compress.measuring.input_example import Example
+    from mlflow_compress.reporting.import_tables import ByHand
 
 _TAG_LIMIT = 5000
 _METRICS_PER_CALL, _PARAMS_PER_CALL, _TAGS_PER_CALL = 1000, 100, 100

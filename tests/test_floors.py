@@ -20,22 +20,23 @@ FLOORS = [
     for floor in (
         "errors records planning.tested_versions liveness measuring.machine_lock networks.pickle_scan"
         " planning.durations",
-        "sockets percentiles networks.stored_weights quantities markdown_tables units planning.order"
-        " compression.layers data.media data.tables",
+        "sockets percentiles networks.stored_weights reporting.table_text reporting.markdown_tables"
+        " reporting.written_units planning.order compression.layers data.media data.tables",
         "networks.generation_check",
-        "registry charts measuring.input_example networks.hub networks.sliding_window networks.export_graphs"
-        " networks.transformer_layers networks.decoding headings data.layouts compression.exporting"
-        " compression.detectors compression.imitation compression.packing compression.calibration"
-        " compression.pruning",
+        "registry reporting.chart_choices measuring.input_example networks.hub networks.sliding_window"
+        " networks.export_graphs networks.transformer_layers networks.decoding reporting.table_headings"
+        " data.layouts compression.exporting compression.detectors compression.imitation compression.packing"
+        " compression.calibration compression.pruning",
         "networks.exported_decoders compression.compact compression.bnb compression.onnx_graphs"
         " compression.openvino_graphs data.hubdata scoring.* networks.image_zoos planning.recognise",
-        "data.datasets handmade",
+        "data.datasets reporting.import_tables",
         "data.labels data.detections",
-        "families.* methods.* metrics.* meters.* renderers.* hf_evaluate",
+        "families.* methods.* metrics.* meters.* renderers.* scoring.hf_evaluate",
         "planning.requirements",
-        "planning.recipe networks.model_folder measuring.checks store comparing readme ranking database note plot"
-        " progress manners measuring.output_error scores",
-        "measuring.quality query gate planning.sweep_recipe forecast",
+        "planning.recipe networks.model_folder measuring.checks store reporting.compare"
+        " reporting.update_readme reporting.ranking database note plot progress manners measuring.output_error"
+        " scoring.bootstrap",
+        "measuring.quality query reporting.gate planning.sweep_recipe forecast",
         "measuring.worker pyfunc doctor planning.catalogue rescore pairing live outlook",
         "measuring.worker_process",
         "measuring.interleave spool",
@@ -70,18 +71,18 @@ DOORS = {
     "pynvml": {"meters.gpu"},
     "matplotlib": {"plot", "renderers.png"},  # pictures of one result, and of the comparison
     "openpyxl": {"renderers.xlsx"},
-    "markdown_it": {"markdown_tables"},
+    "markdown_it": {"reporting.markdown_tables"},
     "ultralytics": {"families.yolo", "scoring.boxes"},
     "cv2": {"families.yolo"},
     "jiwer": {"scoring.transcripts"},
     "sacrebleu": {"metrics.bleu", "metrics.chrf"},
     "seqeval": {"scoring.entities"},
     "rouge_score": {"scoring.overlap"},
-    "evaluate": {"hf_evaluate"},
+    "evaluate": {"scoring.hf_evaluate"},
     "accelerate": {"networks.stored_weights"},
     "codecarbon": {"meters.energy"},
     "huggingface_hub": {"networks.hub"},
-    "datasets": {"data.hubdata", "hf_evaluate"},
+    "datasets": {"data.hubdata", "scoring.hf_evaluate"},
     "soundfile": {"data.media"},
     "PIL": {"data.media"},
     "timm": {"networks.image_zoos"},

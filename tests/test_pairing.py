@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlflow_compress import pairing, registry, scores
+from mlflow_compress import pairing, registry
 from mlflow_compress.measuring.quality import STATISTICS
 from mlflow_compress.planning import recipe
 from mlflow_compress.records import Result, Variant
+from mlflow_compress.scoring import bootstrap
 
 COUNT = 200
 
@@ -19,8 +20,8 @@ def result(folder: Path, method: str, right: Any, digest: str = "abc", **changes
     """Make a result whose scoring left statistics in the folder."""
     folder.mkdir(exist_ok=True)
     answers = [int(each) for each in right]
-    found = scores.score({"accuracy": registry.build("metrics", "accuracy")}, [1] * len(answers), answers, seed=0)
-    scores.write(found.statistics(), folder / STATISTICS)
+    found = bootstrap.score({"accuracy": registry.build("metrics", "accuracy")}, [1] * len(answers), answers, seed=0)
+    bootstrap.write(found.statistics(), folder / STATISTICS)
     variant = Variant(
         "m", method, "t", "python", "m.py", data="own", chain=recipe.parse_chain(method), metrics=("accuracy",)
     )

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
-from mlflow_compress.quantities import COLUMNS, headers
 from mlflow_compress.report import main
+from mlflow_compress.reporting.table_text import COLUMNS, headers
 from mlflow_compress.store import Store, open_store
 
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress import scores
-from mlflow_compress.hf_evaluate import metrics_of
 from mlflow_compress.measuring import checks
 from mlflow_compress.records import Caution, Outcome, Part, Variant
+from mlflow_compress.scoring import bootstrap
+from mlflow_compress.scoring.hf_evaluate import metrics_of
 
 PREDICTIONS, STATISTICS = "predictions.json", "statistics.npz"
 _AT_ONCE = 32
@@ -43,11 +43,11 @@ def score(family: Any, model: Any, variant: Variant, folder: Path, progress: Pro
     predictions = _predicted(family, model, samples, variant.budget.score_seconds, progress)
     done = samples[: len(predictions)]
     references = [sample.reference for sample in done]
-    found = scores.score(metrics, references, predictions, variant.seed)
+    found = bootstrap.score(metrics, references, predictions, variant.seed)
     aside = folder / f"{PREDICTIONS}.partial"  # a full disk leaves no half of it
     aside.write_text(_table(references, predictions), encoding="utf-8")
     aside.replace(folder / PREDICTIONS)
-    scores.write(found.statistics(), folder / STATISTICS)
+    bootstrap.write(found.statistics(), folder / STATISTICS)
     cautions = checks.quality(len(done))
     if len(done) < len(samples):
         what = f"quality was scored on the first {len(done)} of {len(samples)} samples: then the time was up"
@@ -58,7 +58,7 @@ def score(family: Any, model: Any, variant: Variant, folder: Path, progress: Pro
     return Part(Outcome("ok"), None, found.numbers(), cautions=tuple(cautions), facts=facts)
 
 
-def protocols(found: scores.Scores) -> dict[str, str]:
+def protocols(found: bootstrap.Scores) -> dict[str, str]:
     """Give the protocol of each metric that says one, as facts of a result."""
     return {f"protocol.{name}": text for name, text in found.protocols().items() if text}
 

@@ -75,10 +75,11 @@ class Report:
 
 def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     """Load the original, run the chain of methods over it, and save what came of it."""
-    from mlflow_compress import hf_evaluate, registry
+    from mlflow_compress import registry
     from mlflow_compress.measuring import output_error
     from mlflow_compress.meters import size
     from mlflow_compress.networks import generation_check, model_folder
+    from mlflow_compress.scoring import hf_evaluate
 
     family = registry.build("families", variant.family, variant.options)
     methods = model_folder.methods_of(variant.chain)

@@ -29,10 +29,10 @@ from typing import Any
 from mlflow_compress import registry
 from mlflow_compress.data.datasets import absolute
 from mlflow_compress.errors import RecipeError, UnknownName
-from mlflow_compress.hf_evaluate import is_code, metrics_of
 from mlflow_compress.planning import requirements
 from mlflow_compress.planning.recognise import recognise
 from mlflow_compress.records import Budget, Scalar, Step, Variant
+from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
 from mlflow_compress.sockets import Family, State
 
 _KEYS = ("family", "source", "options", "data", "metrics", "batch_size", "requires", "variants")

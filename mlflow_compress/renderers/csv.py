@@ -7,8 +7,8 @@ import io
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mlflow_compress.quantities import ordered
 from mlflow_compress.records import Comparison, finite
+from mlflow_compress.reporting.table_text import ordered
 from mlflow_compress.sockets import Renderer
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")

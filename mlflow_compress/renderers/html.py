@@ -16,10 +16,10 @@ from importlib.resources import files
 from string import Template
 from typing import Any, ClassVar
 
-from mlflow_compress import quantities
-from mlflow_compress.charts import Axis, axes, bars, metrics
-from mlflow_compress.quantities import MISSING, Column, is_original
 from mlflow_compress.records import Comparison, Row
+from mlflow_compress.reporting import table_text
+from mlflow_compress.reporting.chart_choices import Axis, axes, bars, metrics
+from mlflow_compress.reporting.table_text import MISSING, Column, is_original
 from mlflow_compress.sockets import Renderer
 
 _WORDS = {
@@ -150,7 +150,7 @@ class Html(Renderer):
         style, script = _part("page.css"), _part("page.js")
         heading = f"{words['title']}: {comparison.title}" if comparison.title else words["title"]
         shown = _columns(comparison)
-        failures = [quantities.failure(each, language) for each in comparison.failures]
+        failures = [table_text.failure(each, language) for each in comparison.failures]
         filled = {
             "language": language,
             "style": style,
@@ -167,13 +167,13 @@ class Html(Renderer):
             "table_title": words["table"],
             "caption": words["caption"],
             "legend_title": words["legend"],
-            "legend": _text(quantities.legend(comparison)),
+            "legend": _text(table_text.legend(comparison)),
             "table_class": "named" if any(column.key == "method" for column in shown) else "",
             "head": "\n".join(_head(shown, language)),
             "body": "\n".join(_line(comparison, at, shown) for at in range(len(comparison.rows))),
-            "summaries": _list("summaries", quantities.summaries_title(language), quantities.summaries(comparison)),
+            "summaries": _list("summaries", table_text.summaries_title(language), table_text.summaries(comparison)),
             "notes": _list("notes", words["notes"], comparison.footnotes, numbered=True),
-            "failures": _list("failures", quantities.failures_title(language), failures),
+            "failures": _list("failures", table_text.failures_title(language), failures),
             "data": _json(_data(comparison)),
         }
         return Template(_part("page.html")).substitute(filled).encode()
@@ -224,7 +224,7 @@ def _list(name: str, title: str, lines: Sequence[str], *, numbered: bool = False
 def _columns(it: Comparison) -> tuple[Column, ...]:
     """Give the table's columns; where there are links to runs, these come last."""
     runs = Column("runs", {language: words["runs"] for language, words in _WORDS.items()}, numeric=False)
-    return (*quantities.columns(it.columns), *((runs,) if any(row.links for row in it.rows) else ()))
+    return (*table_text.columns(it.columns), *((runs,) if any(row.links for row in it.rows) else ()))
 
 
 def _head(shown: Sequence[Column], language: str) -> Iterator[str]:
@@ -245,7 +245,7 @@ def _cell(it: Comparison, row: Row, column: Column) -> str:
     if column.key == "runs":
         links = _links(row, it.language)
         return f"<td>{links}</td>" if links else "<td data-missing></td>"
-    (text,) = quantities.cells(row, (column,), it.language)
+    (text,) = table_text.cells(row, (column,), it.language)
     sorting = _sorting(row, column, text)
     if column.key == "method":
         notes = "".join(f' <a class="mark" href="#note-{note + 1}">[{note + 1}]</a>' for note in row.notes)
@@ -266,7 +266,7 @@ def _sorting(row: Row, column: Column, text: str) -> str:
     if column.key == "pareto":
         return f' data-value="{int(bool(row.dominated))}"'
     if column.key == "quality":
-        first = quantities.scores(row.values)[0]
+        first = table_text.scores(row.values)[0]
         return f' data-group="{_text(first)}" data-value="{row.values[first]!r}"'
     return f' data-value="{row.values[column.key]!r}"' if column.numeric else ""
 
@@ -275,14 +275,14 @@ def _better(it: Comparison, row: Row, name: str) -> str:
     """Say whether a ratio is to the good, where that is known and no noise."""
     found, greater = row.ratios[name], it.greater_is_better.get(name)
     low, high = row.ratio_intervals.get(name, (0.0, 0.0))
-    if greater is None or quantities.ratio(found) == quantities.ratio(1) or low <= 1 <= high:
+    if greater is None or table_text.ratio(found) == table_text.ratio(1) or low <= 1 <= high:
         return ""
     return " better" if (found > 1) == greater else " worse"
 
 
 def _links(row: Row, language: str) -> str:
     name = ", ".join(filter(None, (row.team, row.model, row.method)))
-    links = {quantities.DEVICES.get(device, device): link for device, link in row.links.items() if _LINK.match(link)}
+    links = {table_text.DEVICES.get(device, device): link for device, link in row.links.items() if _LINK.match(link)}
     return " ".join(
         f'<a href="{_text(link)}" target="_blank" rel="noopener noreferrer" '
         f'aria-label="{_text(_WORDS[language]["run"].format(device=device, name=name))}">{_text(device)}</a>'
@@ -308,13 +308,13 @@ def _data(it: Comparison) -> dict[str, Any]:
 
 
 def _row(row: Row, language: str) -> dict[str, Any]:
-    (label,) = quantities.cells(row, quantities.columns(("method",)), language)
+    (label,) = table_text.cells(row, table_text.columns(("method",)), language)
     return {
         "team": row.team,
         "model": row.model,
         "method": row.method,
         "label": label,
-        "method_label": quantities.method(row.method, language),
+        "method_label": table_text.method(row.method, language),
         "hardware": row.hardware,
         "circumstances": dict(row.circumstances),
         "original": is_original(row),

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mlflow_compress.quantities import (
+from mlflow_compress.records import Comparison
+from mlflow_compress.reporting.table_text import (
     Column,
     cells,
     columns,
@@ -19,7 +20,6 @@ from mlflow_compress.quantities import (
     summaries,
     summaries_title,
 )
-from mlflow_compress.records import Comparison
 from mlflow_compress.sockets import Renderer
 
 _WIDEST = 60  # a cell beyond this sticks out, rather than padding all others to its width

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlflow_compress.charts import Axis, axes, bars, fronts
-from mlflow_compress.quantities import cells, columns, is_original, label, method, ratio
 from mlflow_compress.records import Comparison, Row
+from mlflow_compress.reporting.chart_choices import Axis, axes, bars, fronts
+from mlflow_compress.reporting.table_text import cells, columns, is_original, label, method, ratio
 from mlflow_compress.sockets import Renderer
 
 MOST_BARS = 30

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from mlflow_compress.quantities import (
+from mlflow_compress.records import Comparison
+from mlflow_compress.reporting.table_text import (
     cells,
     columns,
     failure,
@@ -19,7 +20,6 @@ from mlflow_compress.quantities import (
     summaries,
     summaries_title,
 )
-from mlflow_compress.records import Comparison
 from mlflow_compress.sockets import Renderer
 
 MOST_ON_A_PAGE = 40

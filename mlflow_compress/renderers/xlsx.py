@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlflow_compress import quantities
-from mlflow_compress.charts import Axis
 from mlflow_compress.errors import CompressError
 from mlflow_compress.records import Comparison, Row, finite
+from mlflow_compress.reporting import table_text
+from mlflow_compress.reporting.chart_choices import Axis
 from mlflow_compress.sockets import Renderer
 
 _TEXTS = ("team", "model", "method")
@@ -65,20 +65,20 @@ class Xlsx(Renderer):
 
 def _lines(it: Comparison) -> Iterator[list[str | float | None]]:
     language = it.language
-    metrics = quantities.ordered(name for row in it.rows for name in finite(row.values))
+    metrics = table_text.ordered(name for row in it.rows for name in finite(row.values))
     ratios = [name for name in metrics if any(name in finite(row.ratios) for row in it.rows)]
-    texts, circumstances = quantities.columns(_TEXTS), quantities.columns(_CIRCUMSTANCES)
+    texts, circumstances = table_text.columns(_TEXTS), table_text.columns(_CIRCUMSTANCES)
     yield [
-        *quantities.headers(texts, language),
-        *(quantities.label(name, language) for name in metrics),
+        *table_text.headers(texts, language),
+        *(table_text.label(name, language) for name in metrics),
         *(Axis(name, relative=True).label(language) for name in ratios),
-        *quantities.headers(circumstances, language),
+        *table_text.headers(circumstances, language),
         _NOTES[language],
     ]
     for row in it.rows:
         values, divided = finite(row.values), finite(row.ratios)
         yield [
-            *quantities.cells(row, texts, language),
+            *table_text.cells(row, texts, language),
             *(values.get(name) for name in metrics),
             *(divided.get(name) for name in ratios),
             *_without_missing(row, circumstances, language),
@@ -86,18 +86,18 @@ def _lines(it: Comparison) -> Iterator[list[str | float | None]]:
         ]
 
 
-def _without_missing(row: Row, columns: Sequence[quantities.Column], language: str) -> list[str | float | None]:
-    return [None if text == quantities.MISSING else text for text in quantities.cells(row, columns, language)]
+def _without_missing(row: Row, columns: Sequence[table_text.Column], language: str) -> list[str | float | None]:
+    return [None if text == table_text.MISSING else text for text in table_text.cells(row, columns, language)]
 
 
 def _about(it: Comparison) -> Iterator[str]:
     yield from (f"[{index}] {note}" for index, note in enumerate(it.footnotes, 1))
-    yield quantities.legend(it)
-    if lines := quantities.summaries(it):
-        yield from (f"{quantities.summaries_title(it.language)}:", *lines)
+    yield table_text.legend(it)
+    if lines := table_text.summaries(it):
+        yield from (f"{table_text.summaries_title(it.language)}:", *lines)
     if it.failures:
-        yield f"{quantities.failures_title(it.language)}:"
-        yield from (quantities.failure(each, it.language) for each in it.failures)
+        yield f"{table_text.failures_title(it.language)}:"
+        yield from (table_text.failure(each, it.language) for each in it.failures)
 
 
 def _write(sheet: Any, at: int, line: Sequence[str | float | None]) -> None:

@@ -19,11 +19,11 @@ from ultralytics.utils import LOGGER
 from mlflow_compress import registry
 from mlflow_compress.data import detections
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
-from mlflow_compress.hf_evaluate import metrics_of
 from mlflow_compress.measuring import output_error, worker
 from mlflow_compress.networks import model_folder
 from mlflow_compress.planning.recipe import parse_chain
 from mlflow_compress.records import Variant
+from mlflow_compress.scoring.hf_evaluate import metrics_of
 from mlflow_compress.sockets import Family, Model
 
 SIDE = 64

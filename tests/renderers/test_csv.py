@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_compress.quantities import METRICS
 from mlflow_compress.records import Comparison, Row
 from mlflow_compress.renderers.csv import Csv
+from mlflow_compress.reporting.table_text import METRICS
 
 anything = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mlflow_compress.quantities import COLUMNS, headers
 from mlflow_compress.records import Comparison, Failure, Row, Summary
 from mlflow_compress.renderers.html import Html, _part
+from mlflow_compress.reporting.table_text import COLUMNS, headers
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = [

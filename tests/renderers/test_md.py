@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from mlflow_compress.quantities import COLUMNS, headers
 from mlflow_compress.records import Comparison, Failure, Row
 from mlflow_compress.renderers.md import Markdown
+from mlflow_compress.reporting.table_text import COLUMNS, headers
 
 # CommonMark with HTML let through, so that an injected tag would show up as one.
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlflow_compress import registry, scores
+from mlflow_compress import registry
+from mlflow_compress.scoring import bootstrap
 from mlflow_compress.sockets import AdditiveMetric, Metric
 
 
@@ -20,8 +21,8 @@ def answers(right: Any) -> tuple[list[int], list[int]]:
     return [1] * len(right), [int(each) for each in right]
 
 
-def statistics(right: Any) -> scores.Statistics:
-    return scores.Statistics(additive("accuracy").statistics(*answers(right)))
+def statistics(right: Any) -> bootstrap.Statistics:
+    return bootstrap.Statistics(additive("accuracy").statistics(*answers(right)))
 
 
 def additive(name: str, **options: Any) -> AdditiveMetric:
@@ -32,7 +33,7 @@ def additive(name: str, **options: Any) -> AdditiveMetric:
 
 def test_numbers_have_the_servers_names() -> None:
     references, predictions = ["a b", "c d e", "f"] * 5, ["a b", "c x e", "f g"] * 5
-    scored = scores.score(metrics("wer", "cer"), references, predictions, seed=3)
+    scored = bootstrap.score(metrics("wer", "cer"), references, predictions, seed=3)
     numbers = scored.numbers()
     assert set(numbers) == {
         "quality/samples",
@@ -48,7 +49,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     right = np.random.default_rng(0).random(50) < 0.7
 
     def ends(seed: int) -> tuple[float | None, float | None]:
-        found = scores.score(metrics("accuracy"), *answers(right), seed=seed).by_name["accuracy"]
+        found = bootstrap.score(metrics("accuracy"), *answers(right), seed=seed).by_name["accuracy"]
         return found.low, found.high
 
     assert ends(1) == ends(1)
@@ -57,21 +58,21 @@ def test_the_same_seed_gives_the_same_interval() -> None:
 
 def test_few_samples_samples_alike_and_metrics_that_are_no_sums_have_no_interval() -> None:
     right = [1, 0, 1, 1, 0, 1, 1, 0, 1]
-    assert set(scores.score(metrics("accuracy"), *answers(right), seed=0).numbers()) == {
+    assert set(bootstrap.score(metrics("accuracy"), *answers(right), seed=0).numbers()) == {
         "quality/samples",
         "quality/accuracy",
     }
-    assert "quality/accuracy_low" in scores.score(metrics("accuracy"), *answers([*right, 1]), seed=0).numbers()
-    assert "quality/accuracy_low" not in scores.score(metrics("accuracy"), *answers([1] * 50), seed=0).numbers()
+    assert "quality/accuracy_low" in bootstrap.score(metrics("accuracy"), *answers([*right, 1]), seed=0).numbers()
+    assert "quality/accuracy_low" not in bootstrap.score(metrics("accuracy"), *answers([1] * 50), seed=0).numbers()
     boxes = [{"boxes": [[0, 0, 9, 9]], "labels": [0]}] * 12
-    scored = scores.score(metrics("map50"), boxes, [{**each, "scores": [0.5]} for each in boxes], seed=0)
+    scored = bootstrap.score(metrics("map50"), boxes, [{**each, "scores": [0.5]} for each in boxes], seed=0)
     assert set(scored.numbers()) == {"quality/samples", "quality/map50"}
     assert scored.by_name["map50"].statistics is None
 
 
 def test_the_interval_of_a_share_is_the_binomials() -> None:
     right = np.arange(400) < 300
-    found = scores.score(metrics("accuracy"), *answers(right), seed=0).by_name["accuracy"]
+    found = bootstrap.score(metrics("accuracy"), *answers(right), seed=0).by_name["accuracy"]
     half = 1.96 * np.sqrt(0.75 * 0.25 / 400)
     assert found.low == pytest.approx(0.75 - half, abs=0.006)
     assert found.high == pytest.approx(0.75 + half, abs=0.006)
@@ -85,7 +86,7 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
         words = generator.integers(5, 20, 80)
         nll = words * generator.normal(3, 0.8, 80)  # so the truth is exp(3)
         predictions = [{"nll": one, "words": each} for one, each in zip(nll, words, strict=True)]
-        found = scores.score({"p": metric}, [""] * 80, predictions, seed).by_name["p"]
+        found = bootstrap.score({"p": metric}, [""] * 80, predictions, seed).by_name["p"]
         assert found.low is not None
         assert found.high is not None
         held += found.low <= np.exp(3) <= found.high
@@ -98,7 +99,7 @@ def test_the_interval_of_a_mean_over_rare_classes_holds_its_value() -> None:
     references: list[int] = labels.tolist()
     predictions: list[int] = np.where(generator.random(500) < 0.8, labels, generator.integers(0, 50, 500)).tolist()
     metric = additive("f1")
-    found = scores.score({"f1": metric}, references, predictions, seed=0).by_name["f1"]
+    found = bootstrap.score({"f1": metric}, references, predictions, seed=0).by_name["f1"]
     assert found.low is not None
     assert found.high is not None
     assert found.low < found.value < found.high
@@ -123,17 +124,17 @@ class Variety(AdditiveMetric):
 
 
 def test_there_is_no_interval_where_drawn_samples_score_quite_otherwise() -> None:
-    found = scores.score({"variety": Variety()}, range(30), range(30), seed=0).by_name["variety"]
+    found = bootstrap.score({"variety": Variety()}, range(30), range(30), seed=0).by_name["variety"]
     assert (found.value, found.low, found.high) == (30, None, None)
 
 
 def test_a_pair_of_identical_runs_differs_by_exactly_nothing() -> None:
     generator = np.random.default_rng(0)
     predictions = [{"nll": each, "tokens": 7} for each in generator.normal(20, 3, 333)]
-    kept = scores.score(metrics("perplexity"), [""] * 333, predictions, seed=0).by_name["perplexity"].statistics
+    kept = bootstrap.score(metrics("perplexity"), [""] * 333, predictions, seed=0).by_name["perplexity"].statistics
     assert kept is not None
-    same = scores.Statistics(kept.values.copy())
-    assert scores.paired(kept, same, additive("perplexity"), seed=0) == (0, 0, 0)
+    same = bootstrap.Statistics(kept.values.copy())
+    assert bootstrap.paired(kept, same, additive("perplexity"), seed=0) == (0, 0, 0)
 
 
 def test_a_pair_is_told_apart_where_two_intervals_overlap() -> None:
@@ -141,14 +142,14 @@ def test_a_pair_is_told_apart_where_two_intervals_overlap() -> None:
     original = generator.random(500) < 0.8
     own = original.copy()
     own[np.flatnonzero(original)[:12]] = False  # 12 samples became wrong, none right
-    one, other = (scores.score(metrics("accuracy"), *answers(each), seed=0) for each in (own, original))
+    one, other = (bootstrap.score(metrics("accuracy"), *answers(each), seed=0) for each in (own, original))
     assert one.numbers()["quality/accuracy_high"] > other.numbers()["quality/accuracy_low"]
-    difference, low, high = scores.paired(statistics(own), statistics(original), additive("accuracy"), seed=0)
+    difference, low, high = bootstrap.paired(statistics(own), statistics(original), additive("accuracy"), seed=0)
     assert difference == pytest.approx(-12 / 500)
     assert low is not None
     assert high is not None
     assert -0.04 < low < difference < high < -0.01
-    back = scores.paired(statistics(original), statistics(own), additive("accuracy"), seed=0)
+    back = bootstrap.paired(statistics(original), statistics(own), additive("accuracy"), seed=0)
     assert back == pytest.approx((-difference, -high, -low))
 
 
@@ -157,7 +158,7 @@ def test_models_that_differ_by_chance_only_are_seldom_told_apart() -> None:
     apart = 0
     for seed in range(100):
         one, other = generator.random((2, 100)) < 0.7
-        _, low, high = scores.paired(statistics(one), statistics(other), additive("accuracy"), seed)
+        _, low, high = bootstrap.paired(statistics(one), statistics(other), additive("accuracy"), seed)
         assert low is not None
         assert high is not None
         apart += not low <= 0 <= high
@@ -171,12 +172,12 @@ def test_runs_that_answer_other_classes_are_paired_too() -> None:
         for average in averages:
             metric = additive(name, average=average)
             one, other = (
-                scores.score({name: metric}, references, each, seed=0).by_name[name] for each in (ours, theirs)
+                bootstrap.score({name: metric}, references, each, seed=0).by_name[name] for each in (ours, theirs)
             )
             assert one.statistics is not None
             assert other.statistics is not None
             assert one.statistics.columns != other.statistics.columns
-            difference, low, high = scores.paired(one.statistics, other.statistics, metric, seed=0)
+            difference, low, high = bootstrap.paired(one.statistics, other.statistics, metric, seed=0)
             assert difference == pytest.approx(one.value - other.value, abs=1e-14)
             assert low is not None
             assert high is not None
@@ -184,38 +185,38 @@ def test_runs_that_answer_other_classes_are_paired_too() -> None:
 
 
 def test_few_samples_have_a_difference_without_an_interval() -> None:
-    difference, *ends = scores.paired(statistics([1, 0, 1]), statistics([1, 1, 1]), additive("accuracy"), seed=0)
+    difference, *ends = bootstrap.paired(statistics([1, 0, 1]), statistics([1, 1, 1]), additive("accuracy"), seed=0)
     assert difference == pytest.approx(-1 / 3)
     assert ends == [None, None]
 
 
 def test_other_samples_and_other_metrics_are_not_paired() -> None:
     with pytest.raises(ValueError, match="3 samples can't be paired with 2"):
-        scores.paired(statistics([1, 0, 1]), statistics([1, 1]), additive("accuracy"), seed=0)
-    other = scores.Statistics(np.zeros((3, 5)))
+        bootstrap.paired(statistics([1, 0, 1]), statistics([1, 1]), additive("accuracy"), seed=0)
+    other = bootstrap.Statistics(np.zeros((3, 5)))
     with pytest.raises(ValueError, match="same metric"):
-        scores.paired(statistics([1, 0, 1]), other, additive("accuracy"), seed=0)
+        bootstrap.paired(statistics([1, 0, 1]), other, additive("accuracy"), seed=0)
 
 
 def test_what_is_no_number_is_told_with_its_sample() -> None:
     predictions = [{"nll": 1.0, "tokens": 1}, {"nll": float("nan"), "tokens": 1}]
     with pytest.raises(ValueError, match="perplexity: sample 1"):
-        scores.score(metrics("perplexity"), ["", ""], predictions, seed=0)
+        bootstrap.score(metrics("perplexity"), ["", ""], predictions, seed=0)
     with pytest.raises(ValueError, match="no finite number"):
-        scores.score(metrics("perplexity"), [""], [{"nll": 1.0, "tokens": 0}], seed=0)
+        bootstrap.score(metrics("perplexity"), [""], [{"nll": 1.0, "tokens": 0}], seed=0)
     with pytest.raises(ValueError, match="2 references and 1 predictions"):
-        scores.score(metrics("accuracy"), [1, 2], [1], seed=0)
+        bootstrap.score(metrics("accuracy"), [1, 2], [1], seed=0)
 
 
 def test_statistics_are_kept_in_a_file(tmp_path: Path) -> None:
     names = metrics("accuracy", "f1")
-    scored = scores.score(names, [0, 1, 2] * 5, [0, 1, 1] * 5, seed=0)
-    scores.write(scored.statistics(), tmp_path / "statistics.npz")
-    kept = scores.read(tmp_path / "statistics.npz")
+    scored = bootstrap.score(names, [0, 1, 2] * 5, [0, 1, 1] * 5, seed=0)
+    bootstrap.write(scored.statistics(), tmp_path / "statistics.npz")
+    kept = bootstrap.read(tmp_path / "statistics.npz")
     assert set(kept) == set(names)
     for name, found in kept.items():
         own = scored.by_name[name].statistics
         assert own is not None
         assert np.array_equal(found.values, own.values)
         assert found.columns == own.columns
-        assert scores.paired(found, own, additive(name), seed=0) == (0, 0, 0)
+        assert bootstrap.paired(found, own, additive(name), seed=0) == (0, 0, 0)

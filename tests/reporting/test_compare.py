@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from mlflow_compress.comparing import compare
-from mlflow_compress.quantities import COLUMNS, cells
 from mlflow_compress.records import Comparison, Row, Run
+from mlflow_compress.reporting.compare import compare
+from mlflow_compress.reporting.table_text import COLUMNS, cells
 
 MakeRun = Callable[..., Run]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 import pytest
 
 from mlflow_compress import registry
-from mlflow_compress.headings import SCORE, headings, is_comparison, score
-from mlflow_compress.quantities import COLUMNS, label
+from mlflow_compress.reporting.table_headings import SCORE, headings, is_comparison, score
+from mlflow_compress.reporting.table_text import COLUMNS, label
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mlflow_compress.units import Unit, Unreadable, unit
+from mlflow_compress.reporting.written_units import Unit, Unreadable, unit
 
 Kind = Literal["team", "model", "method", "size", "time", "ram", "vram", "quality", "unknown"]
 

@@ -7,8 +7,8 @@ import pytest
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName
-from mlflow_compress.hf_evaluate import Evaluated, as_evaluate, from_evaluate, metrics_of
 from mlflow_compress.networks import hub
+from mlflow_compress.scoring.hf_evaluate import Evaluated, as_evaluate, from_evaluate, metrics_of
 
 evaluate = pytest.importorskip("evaluate")
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from mlflow_compress.markdown_tables import Table, plain, read
+from mlflow_compress.reporting.markdown_tables import Table, plain, read
 
-COURSE = sorted((Path(__file__).parent / "course_tables").glob("*.md"))
+COURSE = sorted((Path(__file__).parents[1] / "course_tables").glob("*.md"))
 PARSER = MarkdownIt("commonmark").enable("table")
 
 pieces = st.sampled_from(

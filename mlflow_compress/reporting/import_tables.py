@@ -25,12 +25,22 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal
 
-from mlflow_compress import markdown_tables
-from mlflow_compress.headings import ORIGINALS, SCORE, TO_HUNDRED, Heading, Score, headings, is_comparison, rate, score
-from mlflow_compress.markdown_tables import Line
-from mlflow_compress.quantities import DEVICES, ORIGINAL
 from mlflow_compress.records import SCHEMA_VERSION
-from mlflow_compress.units import Measure, Unreadable, is_missing, measure, number
+from mlflow_compress.reporting import markdown_tables
+from mlflow_compress.reporting.markdown_tables import Line
+from mlflow_compress.reporting.table_headings import (
+    ORIGINALS,
+    SCORE,
+    TO_HUNDRED,
+    Heading,
+    Score,
+    headings,
+    is_comparison,
+    rate,
+    score,
+)
+from mlflow_compress.reporting.table_text import DEVICES, ORIGINAL
+from mlflow_compress.reporting.written_units import Measure, Unreadable, is_missing, measure, number
 
 BEGIN, END = "<!-- compress-report: begin -->", "<!-- compress-report: end -->"
 UNNAMED = "unnamed"

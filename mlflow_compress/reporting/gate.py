@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.quantities import DEVICES, DIFFERENCE, label, number
-from mlflow_compress.ranking import greater_is_better, is_original, primary
 from mlflow_compress.records import Comparison, Row
+from mlflow_compress.reporting.ranking import greater_is_better, is_original, primary
+from mlflow_compress.reporting.table_text import DEVICES, DIFFERENCE, label, number
 
 _LATENCY = {device: f"{device}/latency_p50_ms" for device in DEVICES}
 _MEMORY = {"cpu": "cpu/ram_peak_mib", "gpu": "gpu/vram_peak_mib"}

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_compress import ranking
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.records import Comparison, Row
+from mlflow_compress.reporting import ranking
 
 SIZE, CPU, ACCURACY = "size/weights_mib", "cpu/latency_p50_ms", "quality/accuracy"
 DATA = {"cpu": "Xeon, 2 threads", "quality": "abc, 100 samples"}

@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from mlflow_compress import markdown_tables, registry
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.handmade import BEGIN, END
-from mlflow_compress.headings import ORIGINALS, TO_HUNDRED, Heading, headings, is_comparison
-from mlflow_compress.markdown_tables import Cell, Line, Page, Table, plain
-from mlflow_compress.quantities import COLUMNS, MISSING, ORIGINAL, columns, natural, number
 from mlflow_compress.records import Comparison, Row
+from mlflow_compress.reporting import markdown_tables
+from mlflow_compress.reporting.import_tables import BEGIN, END
+from mlflow_compress.reporting.markdown_tables import Cell, Line, Page, Table, plain
+from mlflow_compress.reporting.table_headings import ORIGINALS, TO_HUNDRED, Heading, headings, is_comparison
+from mlflow_compress.reporting.table_text import COLUMNS, MISSING, ORIGINAL, columns, natural, number
 
 _NOTE = re.compile(r"(?<!\\)\[(\d+)\]")
 _NOTES_AT_END = re.compile(r"(?:\s*(?<!\\)\[\d+\])+\s*$")

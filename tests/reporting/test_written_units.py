@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_compress.units import Unreadable, is_missing, measure, number, unit
+from mlflow_compress.reporting.written_units import Unreadable, is_missing, measure, number, unit
 
 
 @pytest.mark.parametrize(

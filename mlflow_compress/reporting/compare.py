@@ -14,8 +14,8 @@ from datetime import datetime, timezone
 from functools import cached_property
 
 from mlflow_compress.percentiles import difference_interval, ratio_interval
-from mlflow_compress.quantities import COLUMNS, DEVICES, DIFFERENCE, ORIGINAL, natural
 from mlflow_compress.records import Comparison, Failure, Outcome, Row, Run, finite
+from mlflow_compress.reporting.table_text import COLUMNS, DEVICES, DIFFERENCE, ORIGINAL, natural
 
 # What must be the same before two numbers of a device may be divided: tag (after `compress.env.`), and its name.
 _CIRCUMSTANCES: Mapping[str, Mapping[str, Mapping[str, str]]] = {

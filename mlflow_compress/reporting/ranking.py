@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName
-from mlflow_compress.quantities import DEVICES, DIFFERENCE, ORIGINAL, columns, natural
 from mlflow_compress.records import Comparison, Row, Summary
+from mlflow_compress.reporting.table_text import DEVICES, DIFFERENCE, ORIGINAL, columns, natural
 
 QUALITY = "quality"
 # What people call the numbers that they choose by; every metric has its own name beside these.

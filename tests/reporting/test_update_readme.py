@@ -7,13 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mlflow_compress import markdown_tables
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.handmade import BEGIN, END
-from mlflow_compress.readme import update
 from mlflow_compress.records import Comparison, Row
+from mlflow_compress.reporting import markdown_tables
+from mlflow_compress.reporting.import_tables import BEGIN, END
+from mlflow_compress.reporting.update_readme import update
 
-COURSE = Path(__file__).parent / "course_tables"
+COURSE = Path(__file__).parents[1] / "course_tables"
 HOSTILE = [
     "int8|dynamic",
     "`x`",

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_compress.charts import Axis, axes, bars, fronts, metrics
 from mlflow_compress.records import Comparison, Row
+from mlflow_compress.reporting.chart_choices import Axis, axes, bars, fronts, metrics
 
 SIZE, CPU, ACCURACY = "size/weights_mib", "cpu/latency_p50_ms", "quality/accuracy"
 LESS = {SIZE: False, CPU: False, ACCURACY: True}

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.gate import PRESETS, Demands, Drop, misses
 from mlflow_compress.records import Comparison, Failure, Row
+from mlflow_compress.reporting.gate import PRESETS, Demands, Drop, misses
 
 ALL = {"cpu/latency_p50_ms": 0.5, "gpu/latency_p50_ms": 0.9, "size/weights_mib": 0.3, "cpu/ram_peak_mib": 0.8}
 

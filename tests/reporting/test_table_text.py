@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_compress import quantities
 from mlflow_compress.records import Comparison, Failure, Row, Summary
+from mlflow_compress.reporting import table_text
 
 COURSE_HEADER = (
     "Модель | Метод | Размер весов | Время инференса (CPU, ms) | Время инференса (GPU, ms) | "
@@ -17,19 +17,19 @@ COURSE_HEADER = (
 
 
 def test_examples_in_docstrings() -> None:
-    assert doctest.testmod(quantities).failed == 0
+    assert doctest.testmod(table_text).failed == 0
 
 
 def test_the_russian_header_is_the_courses_own() -> None:
-    assert " | ".join(quantities.headers(quantities.COLUMNS, "ru")) == f"Команда | {COURSE_HEADER}"
+    assert " | ".join(table_text.headers(table_text.COLUMNS, "ru")) == f"Команда | {COURSE_HEADER}"
 
 
 def test_the_english_header_has_the_same_columns() -> None:
-    assert quantities.headers(quantities.COLUMNS, "en")[0] == "Team"
+    assert table_text.headers(table_text.COLUMNS, "en")[0] == "Team"
     assert (
-        len(quantities.headers(quantities.COLUMNS, "en"))
-        == len(quantities.headers(quantities.COLUMNS, "ru"))
-        == len(quantities.COLUMNS)
+        len(table_text.headers(table_text.COLUMNS, "en"))
+        == len(table_text.headers(table_text.COLUMNS, "ru"))
+        == len(table_text.COLUMNS)
     )
 
 
@@ -48,23 +48,23 @@ def test_the_english_header_has_the_same_columns() -> None:
     ],
 )
 def test_number(value: float, text: str) -> None:
-    assert quantities.number(value) == text
+    assert table_text.number(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(96.66796875, "96.67"), (922.146, "922.15"), (0.03124, "0.0312")])
 def test_megabytes(value: float, text: str) -> None:
-    assert quantities.megabytes(value) == text
+    assert table_text.megabytes(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.50016, "0.50x"), (1.0, "1.00x"), (0.0271, "0.027x"), (123.4, "123x")])
 def test_ratio(value: float, text: str) -> None:
-    assert quantities.ratio(value) == text
+    assert table_text.ratio(value) == text
 
 
 @given(st.floats(-1e300, 1e300))
 def test_a_written_number_is_near_the_number(value: float) -> None:
-    assert math.isclose(float(quantities.number(value)), value, rel_tol=1e-3)
-    assert len(quantities.number(value)) <= 14
+    assert math.isclose(float(table_text.number(value)), value, rel_tol=1e-3)
+    assert len(table_text.number(value)) <= 14
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_a_written_number_is_near_the_number(value: float) -> None:
 def test_what_only_the_saved_model_gains_is_shown(on_disk: float | None, cell: str) -> None:
     ratios = {"size/weights_mib": 1.0} | ({} if on_disk is None else {"size/disk_mib": on_disk})
     row = Row("alpha", "yolo", "cluster", values={"size/weights_mib": 48.349, "size/disk_mib": 7.0}, ratios=ratios)
-    assert quantities.cells(row, quantities.COLUMNS, "en")[3] == cell
-    assert quantities.cells(row, quantities.COLUMNS, "ru")[3] == cell.replace("on disk", "на диске")
+    assert table_text.cells(row, table_text.COLUMNS, "en")[3] == cell
+    assert table_text.cells(row, table_text.COLUMNS, "ru")[3] == cell.replace("on disk", "на диске")
 
 
 def test_cells_of_a_row() -> None:
@@ -92,7 +92,7 @@ def test_cells_of_a_row() -> None:
         },
         ratios={"size/weights_mib": 0.50016, "cpu/latency_p50_ms": 0.7692, "quality/wer": 1.1},
     )
-    assert quantities.cells(row, quantities.COLUMNS, "en") == (
+    assert table_text.cells(row, table_text.COLUMNS, "en") == (
         "alpha",
         "yolo",
         "fp16",
@@ -115,33 +115,33 @@ def test_cells_of_a_row() -> None:
     ],
 )
 def test_only_the_original_is_translated(method: str, shown: str) -> None:
-    assert quantities.method(method, "ru") == shown
+    assert table_text.method(method, "ru") == shown
 
 
-@pytest.mark.parametrize("language", quantities.LANGUAGES)
+@pytest.mark.parametrize("language", table_text.LANGUAGES)
 def test_all_words_are_there_in_each_language(language: str) -> None:
-    assert quantities.legend(Comparison((), language=language))
-    assert quantities.summaries_title(language)
-    assert quantities.failures_title(language)
+    assert table_text.legend(Comparison((), language=language))
+    assert table_text.summaries_title(language)
+    assert table_text.failures_title(language)
     for status in ("failed", "skipped"):
         for device in ("", "cpu", "gpu", "quality"):
-            text = quantities.failure(Failure("alpha", "yolo", "fp16", status, device, "", "run1"), language)
+            text = table_text.failure(Failure("alpha", "yolo", "fp16", status, device, "", "run1"), language)
             assert "alpha, yolo, fp16" in text
 
 
 def test_failure_says_what_where_and_why() -> None:
     it = Failure("alpha", "yolo", "fp16", "skipped", "gpu", "no such device", "run1")
-    assert quantities.failure(it, "en") == "skipped (GPU): alpha, yolo, fp16: no such device"
+    assert table_text.failure(it, "en") == "skipped (GPU): alpha, yolo, fp16: no such device"
 
 
 def test_the_legend_explains_what_is_shown_and_nothing_else() -> None:
     measured, copied = Row("a", "b", "c"), Row("a", "b", "c", by_hand=True)
     objectives = ("size/weights_mib", "quality/wer")
-    assert "hand" not in quantities.legend(Comparison((measured,)))
-    assert "By hand: copied" in quantities.legend(Comparison((measured, copied)))
-    assert "Pareto" not in quantities.legend(Comparison((measured,), objectives=objectives))
+    assert "hand" not in table_text.legend(Comparison((measured,)))
+    assert "By hand: copied" in table_text.legend(Comparison((measured, copied)))
+    assert "Pareto" not in table_text.legend(Comparison((measured,), objectives=objectives))
     shown = Comparison((measured,), columns=("team", "pareto"), objectives=objectives, title="hw1")
-    assert quantities.legend(shown).endswith("better in one: weights, WER. Experiment: hw1.")
+    assert table_text.legend(shown).endswith("better in one: weights, WER. Experiment: hw1.")
 
 
 SUMMARY = Summary(
@@ -154,11 +154,11 @@ SUMMARY = Summary(
 
 
 def test_summary() -> None:
-    assert quantities.summary(SUMMARY, "en") == (
+    assert table_text.summary(SUMMARY, "en") == (
         "int8_dynamic: 2.40x faster (CPU), 0.27x size, accuracy -0.0020 (2 models), WER +0.0031 (1 model), "
         "over 9 models"
     )
-    assert quantities.summary(SUMMARY, "ru") == (
+    assert table_text.summary(SUMMARY, "ru") == (
         "int8_dynamic: в 2.40 раза быстрее (CPU), размер 0.27x, accuracy -0.0020 (моделей: 2), "
         "WER +0.0031 (моделей: 1); моделей: 9"
     )
@@ -176,20 +176,20 @@ def test_summary() -> None:
     ],
 )
 def test_a_summary_skips_what_is_missing(ratios: dict[str, float], counts: dict[str, int], said: str) -> None:
-    assert quantities.summary(Summary("x", 3, ratios, counts=counts), "en") == said
+    assert table_text.summary(Summary("x", 3, ratios, counts=counts), "en") == said
 
 
 def test_a_score_that_is_no_number_is_not_shown() -> None:
     row = Row("a", "b", "c", values={"quality/wer": math.nan, "quality/cer": 0.5, "quality/output_error_rel_l2": 0.1})
-    assert quantities.cells(row, quantities.columns(("quality",)), "en") == ("0.5000 CER",)
-    assert quantities.scores({"quality/wer": math.nan, "quality/output_error_rel_l2": 0.1}) == (
+    assert table_text.cells(row, table_text.columns(("quality",)), "en") == ("0.5000 CER",)
+    assert table_text.scores({"quality/wer": math.nan, "quality/output_error_rel_l2": 0.1}) == (
         "quality/output_error_rel_l2",
     )
 
 
 def test_a_mean_over_one_model_is_not_shown() -> None:
     several = (SUMMARY, Summary("fp16", 1, {"size/weights_mib": 0.5}), Summary("bf16", 4))
-    assert quantities.summaries(Comparison((), summaries=several)) == (quantities.summary(SUMMARY, "en"),)
+    assert table_text.summaries(Comparison((), summaries=several)) == (table_text.summary(SUMMARY, "en"),)
 
 
 @pytest.mark.parametrize(
@@ -207,13 +207,13 @@ def test_a_mean_over_one_model_is_not_shown() -> None:
     ],
 )
 def test_label(name: str, label: str) -> None:
-    assert quantities.label(name, "en") == label
+    assert table_text.label(name, "en") == label
 
 
 def test_the_tables_metrics_come_first_and_are_always_there() -> None:
     names = ["quality/wer", "cpu/p10", "cpu/p9", "size/params", "other/x", "gpu/latency_p50_ms"]
-    assert quantities.ordered(names) == (
-        *quantities.METRICS,
+    assert table_text.ordered(names) == (
+        *table_text.METRICS,
         "size/params",
         "cpu/p9",
         "cpu/p10",
@@ -224,14 +224,14 @@ def test_the_tables_metrics_come_first_and_are_always_there() -> None:
 
 def test_natural_order() -> None:
     names = ["v10", "v2", "V1", "v02", "b", "10", "9", ""]
-    assert sorted(names, key=quantities.natural) == ["", "9", "10", "b", "V1", "v02", "v2", "v10"]
+    assert sorted(names, key=table_text.natural) == ["", "9", "10", "b", "V1", "v02", "v2", "v10"]
 
 
 @given(st.lists(st.text(alphabet="aA0129é٣ ")))
 def test_natural_order_is_total(texts: list[str]) -> None:
     backwards = texts[::-1]
-    assert sorted(texts, key=quantities.natural) == sorted(backwards, key=quantities.natural)
+    assert sorted(texts, key=table_text.natural) == sorted(backwards, key=table_text.natural)
 
 
 def test_natural_order_takes_thousands_of_digits() -> None:
-    assert quantities.natural("1" * 5000) < quantities.natural("1" * 5001)
+    assert table_text.natural("1" * 5000) < table_text.natural("1" * 5001)

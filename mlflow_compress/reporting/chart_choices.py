@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mlflow_compress.quantities import DIFFERENCE, is_original, label, ordered
 from mlflow_compress.records import Comparison, Row
+from mlflow_compress.reporting.table_text import DIFFERENCE, is_original, label, ordered
 
 _TO_ORIGINAL = {"en": "divided by the original's", "ru": "делённое на оригинал"}
 _SIZE, _SCORES = "size/weights_mib", "quality/"

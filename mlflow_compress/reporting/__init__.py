@@ -1,0 +1,1 @@
+"""Runs to a Comparison, and other people's tables."""
