@@ -62,7 +62,9 @@ def load(server: TrackingServer, teams: int, runs: int) -> dict[str, Cell]:
         runs: runs of each.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlflow", "mlflow_compress.log", "mlflow_compress.sync", "benchmarks.load"])
+    context.set_forkserver_preload(
+        ["mlflow", "mlflow_compress.tracking.log", "mlflow_compress.tracking.sync", "benchmarks.load"]
+    )
     with tempfile.TemporaryDirectory(prefix="load-") as name:
         shares = [range(start, min(start + PER_PROCESS, teams)) for start in range(0, teams, PER_PROCESS)]
         processes = [context.Process(target=_log_all, args=(server.uri, Path(name), share, runs)) for share in shares]
@@ -91,10 +93,10 @@ def _log_all(uri: str, folder: Path, share: range, runs: int) -> None:
 
 
 def _log(uri: str, folder: Path, number: int, runs: int) -> None:
-    from mlflow_compress.log import deliver
     from mlflow_compress.records import Outcome, Result, Step, Variant
-    from mlflow_compress.spool import Address, Spool
-    from mlflow_compress.store import lasting, open_store
+    from mlflow_compress.tracking.log import deliver
+    from mlflow_compress.tracking.spool import Address, Spool
+    from mlflow_compress.tracking.store import lasting, open_store
 
     store, spool, team = open_store(uri), Spool(folder / f"spool-{number}"), team_name(number)
     address = Address(lasting(uri), _EXPERIMENT, {"team": team}, with_model=False)

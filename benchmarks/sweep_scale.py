@@ -20,14 +20,14 @@ from typing import Any
 
 from benchmarks.finding import Cell, Finding
 from benchmarks.logical import LogicalNodes
-from mlflow_compress import cluster, node
-from mlflow_compress.delivery import Delivery
-from mlflow_compress.log import Log
 from mlflow_compress.planning.order import Queue
-from mlflow_compress.progress import Board
 from mlflow_compress.records import Outcome, Result, Step, Variant
-from mlflow_compress.spool import Spool
-from mlflow_compress.store import Store, open_store
+from mlflow_compress.sweeping import ray_node, ray_sweep
+from mlflow_compress.sweeping.delivery import Delivery
+from mlflow_compress.sweeping.progress import Board
+from mlflow_compress.tracking.log import Log
+from mlflow_compress.tracking.spool import Spool
+from mlflow_compress.tracking.store import Store, open_store
 
 _NODES, _VARIANTS, _FEW = 4, 1000, 48
 _SHORT_SECONDS, _LONG_SECONDS = 0.005, 2.0
@@ -106,8 +106,8 @@ def _swept(
     ]
     delivery = Delivery(Spool(Path.cwd() / "spool"), lambda: Log(store, {}, experiment, ["scale"], False), print)
     done = itertools.count(1)
-    task = cluster.Task(with_model=False, again=True, run=_sleeping(seconds))
-    return cluster.sweep(
+    task = ray_sweep.Task(with_model=False, again=True, run=_sleeping(seconds))
+    return ray_sweep.sweep(
         Queue(variants),
         nodes.address,
         task,
@@ -117,7 +117,7 @@ def _swept(
     )
 
 
-def _sleeping(seconds: float) -> node.Run:
+def _sleeping(seconds: float) -> ray_node.Run:
     """Make what sleeps instead of measuring; a closure, so that it travels to the nodes by value."""
 
     def run(variant: Variant, folder: Path, listen: Any) -> Result:

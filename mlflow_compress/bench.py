@@ -16,14 +16,14 @@ from mlflow_compress.errors import CompressError, RecipeError, StoreError, Unsen
 from mlflow_compress.manners import Group
 
 if TYPE_CHECKING:
-    from mlflow_compress.delivery import Delivery
-    from mlflow_compress.forecast import Forecast
-    from mlflow_compress.log import Log
     from mlflow_compress.planning.order import Queue
-    from mlflow_compress.progress import Progress
     from mlflow_compress.records import Result, Variant
-    from mlflow_compress.spool import Spool
-    from mlflow_compress.store import Store
+    from mlflow_compress.sweeping.delivery import Delivery
+    from mlflow_compress.sweeping.forecast import Forecast
+    from mlflow_compress.sweeping.progress import Progress
+    from mlflow_compress.tracking.log import Log
+    from mlflow_compress.tracking.spool import Spool
+    from mlflow_compress.tracking.store import Store
 
 _AUTO, _NOT = "auto", "none"
 _EXIT_CODES = {cls.__name__: cls.exit_code for cls in (RecipeError, WeightsError)}
@@ -204,9 +204,9 @@ def sweep(models: tuple[str, ...], dry_run: bool, **given: Any) -> None:
               help="Another server whose runs to end, or the credentials of one. [MLFLOW_TRACKING_URI]")  # fmt: skip
 def sync(dry_run: bool, tracking_uri: str | None) -> None:
     """Send the results that MLflow did not get yet, each exactly once, and end runs whose process died."""
-    from mlflow_compress.delivery import set_up_client
-    from mlflow_compress.spool import Spool
-    from mlflow_compress.sync import sync
+    from mlflow_compress.sweeping.delivery import set_up_client
+    from mlflow_compress.tracking.spool import Spool
+    from mlflow_compress.tracking.sync import sync
 
     set_up_client()
     spool = Spool()
@@ -242,8 +242,8 @@ def list_(kind: str, form: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def rescore(run_id: str, metrics: tuple[str, ...], log: bool, tracking_uri: str | None, as_json: bool) -> None:
     """Score the predictions that RUN kept (a run's id, or a predictions.json) again, without its model."""
-    from mlflow_compress.rescore import of_file, of_run
-    from mlflow_compress.store import open_store
+    from mlflow_compress.tracking.rescore import of_file, of_run
+    from mlflow_compress.tracking.store import open_store
 
     path = Path(run_id)
     if path.is_file():
@@ -291,11 +291,11 @@ def _measure(
 
     MLflow, whose import takes seconds, is opened while the first worker prepares.
     """
-    from mlflow_compress import store
-    from mlflow_compress.delivery import Delivery
-    from mlflow_compress.forecast import Forecast
     from mlflow_compress.planning import order, tested_versions
-    from mlflow_compress.spool import Spool
+    from mlflow_compress.sweeping.delivery import Delivery
+    from mlflow_compress.sweeping.forecast import Forecast
+    from mlflow_compress.tracking import store
+    from mlflow_compress.tracking.spool import Spool
 
     store.probe(given["tracking_uri"])
     if others := list(tested_versions.untested(only=tested_versions.DELICATE)):
@@ -328,8 +328,8 @@ def _measure(
 
 def _here(queue: Queue, delivery: Delivery, forecast: Forecast, given: Mapping[str, Any]) -> list[Result]:
     """Measure what waits on this machine."""
-    from mlflow_compress import resume
-    from mlflow_compress.progress import Progress
+    from mlflow_compress.sweeping import resume
+    from mlflow_compress.sweeping.progress import Progress
 
     progress = Progress(sys.stderr, given["quiet"])
     count = len(queue.waiting)
@@ -342,39 +342,40 @@ def _here(queue: Queue, delivery: Delivery, forecast: Forecast, given: Mapping[s
         results.append(result or _one(variant, digest, delivery, progress))
         forecast.learn(results[-1])
         if not given["as_json"]:
-            from mlflow_compress import note
+            from mlflow_compress.tracking import run_summary
 
-            click.echo(note.text(results[-1]))
+            click.echo(run_summary.text(results[-1]))
     return results
 
 
 def _spread(queue: Queue, delivery: Delivery, forecast: Forecast, given: Mapping[str, Any]) -> list[Result]:
     """Measure what waits on the machines of a Ray cluster."""
-    from mlflow_compress import cluster, note
-    from mlflow_compress.progress import Board
+    from mlflow_compress.sweeping import ray_sweep
+    from mlflow_compress.sweeping.progress import Board
+    from mlflow_compress.tracking import run_summary
 
     def show(result: Result) -> None:
         forecast.learn(result)
         if not given["as_json"]:
-            click.echo(note.text(result))
+            click.echo(run_summary.text(result))
 
-    task = cluster.Task(
+    task = ray_sweep.Task(
         tracking_uri=given["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI", ""),
         with_model=given["log_model"],
         again=given["again"],
         auto_device=given["device"] == _AUTO,
     )
-    return cluster.sweep(queue, given["address"], task, delivery, Board(sys.stderr, given["quiet"]), show)
+    return ray_sweep.sweep(queue, given["address"], task, delivery, Board(sys.stderr, given["quiet"]), show)
 
 
 def _foretell(variants: Sequence[Variant], given: Mapping[str, Any]) -> None:
     """Tell what a sweep would do. Nothing is made where there is no store."""
-    from mlflow_compress import outlook
-    from mlflow_compress.forecast import Forecast
-    from mlflow_compress.log import experiment_asked
     from mlflow_compress.planning import requirements
-    from mlflow_compress.spool import Spool
-    from mlflow_compress.store import open_store
+    from mlflow_compress.sweeping import dry_run
+    from mlflow_compress.sweeping.forecast import Forecast
+    from mlflow_compress.tracking.log import experiment_asked
+    from mlflow_compress.tracking.spool import Spool
+    from mlflow_compress.tracking.store import open_store
 
     forecast = Forecast()
     is_measured: Callable[[Variant], bool] = _none
@@ -384,7 +385,7 @@ def _foretell(variants: Sequence[Variant], given: Mapping[str, Any]) -> None:
     except StoreError as error:
         click.echo(f"No earlier results are known: {str(error).partition('. ')[0]}.", err=True)
     machine, limit = {} if given["on"] == "ray" else requirements.here(), given["limit_time"]
-    planned = outlook.look(
+    planned = dry_run.look(
         variants,
         forecast,
         is_measured=is_measured,
@@ -392,18 +393,18 @@ def _foretell(variants: Sequence[Variant], given: Mapping[str, Any]) -> None:
         limit=limit,
     )
     if given["as_json"]:
-        click.echo(json.dumps(outlook.data(planned), ensure_ascii=False, indent=1))
+        click.echo(json.dumps(dry_run.data(planned), ensure_ascii=False, indent=1))
     else:
-        click.echo("\n".join((*outlook.text(planned), outlook.summary(planned, limit))))
+        click.echo("\n".join((*dry_run.text(planned), dry_run.summary(planned, limit))))
 
 
 def _known(
     store: Store, experiment_id: str, spool: Spool, given: Mapping[str, Any]
 ) -> tuple[Forecast, Callable[[Variant], bool]]:
     """Give what an experiment knows of how long variants take, and which need not be measured."""
-    from mlflow_compress import resume
-    from mlflow_compress.forecast import Forecast
     from mlflow_compress.planning import requirements
+    from mlflow_compress.sweeping import resume
+    from mlflow_compress.sweeping.forecast import Forecast
 
     runs = resume.finished(store, experiment_id) if experiment_id else []
     digests = set() if given["again"] or not runs else resume.digests(runs, spool, store.experiment_name(experiment_id))
@@ -423,8 +424,8 @@ def _connector(models: Sequence[str], asked: Mapping[str, str], given: Mapping[s
     """Make what opens the log of this command."""
 
     def connect() -> Log:
-        from mlflow_compress.log import Log
-        from mlflow_compress.store import open_store
+        from mlflow_compress.tracking.log import Log
+        from mlflow_compress.tracking.store import open_store
 
         name = given.get("register", _NOT)
         register = "" if name == _NOT else name
@@ -435,9 +436,9 @@ def _connector(models: Sequence[str], asked: Mapping[str, str], given: Mapping[s
 
 def _one(variant: Variant, digest: str, delivery: Delivery, progress: Progress) -> Result:
     """Measure one variant on this machine, and log it."""
-    from mlflow_compress import store
     from mlflow_compress.measuring import isolate, machine_lock
     from mlflow_compress.planning import requirements
+    from mlflow_compress.tracking import store
 
     def listen(event: Mapping[str, Any]) -> None:
         delivery.check()  # a server that refuses is known at once, not after the download of the weights

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_compress import store
 from mlflow_compress.errors import StoreError
 from mlflow_compress.measuring import checks
 from mlflow_compress.meters import environment, gpu
 from mlflow_compress.networks import hub
 from mlflow_compress.planning import tested_versions
+from mlflow_compress.tracking import store
 
 _GIB = 2**30
 _LEAST_FREE_DISK = 10 * _GIB  # a model is there up to three times: saved, copied for logging, logged

@@ -135,10 +135,10 @@ def compare(
     """
     import pandas as pd
 
-    from mlflow_compress import query
     from mlflow_compress.reporting import compare
     from mlflow_compress.reporting.table_text import ordered
-    from mlflow_compress.store import chosen_uri
+    from mlflow_compress.tracking import query
+    from mlflow_compress.tracking.store import chosen_uri
 
     selection = Selection(_several(team), _several(model), _several(method), device)
     found = query.find(_several(experiment), selection, [tracking_uri or chosen_uri()])
@@ -331,8 +331,8 @@ def _several(names: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _log(result: Result) -> None:
-    from mlflow_compress.log import attach
-    from mlflow_compress.store import fluent_run
+    from mlflow_compress.tracking.log import attach
+    from mlflow_compress.tracking.store import fluent_run
 
     with fluent_run(f"{result.variant.model} {result.variant.method}") as (store, run_id):
         attach(store, run_id, result)

@@ -246,7 +246,7 @@ def import_tables(
     same file again changes nothing; a row that changed makes a newer run.
     """
     from mlflow_compress.reporting import import_tables
-    from mlflow_compress.store import open_store
+    from mlflow_compress.tracking.store import open_store
 
     team = team or os.environ.get("COMPRESS_TEAM", "")
     found = [import_tables.read(_read(file), team=team, source=file.name, model=model) for file in files]
@@ -277,10 +277,10 @@ def _experiments(given: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _compare(selecting: dict[str, Any], language: str, every_run: bool) -> Comparison:
-    from mlflow_compress.query import find
     from mlflow_compress.records import Selection
     from mlflow_compress.reporting import ranking
     from mlflow_compress.reporting.compare import compare
+    from mlflow_compress.tracking.query import find
 
     experiments = _experiments(selecting["experiments"])
     selection = Selection(
@@ -354,8 +354,8 @@ def _since(text: str | None) -> int:
 def _log(comparison: Comparison, selecting: dict[str, Any]) -> None:
     """Keep the comparison on the tracking server, where its experiment is."""
     from mlflow_compress import registry
-    from mlflow_compress.query import named
     from mlflow_compress.reporting.table_text import summary
+    from mlflow_compress.tracking.query import named
 
     experiment, store = named(_experiments(selecting["experiments"]), selecting["tracking_uris"])
     files = {f"comparison.{form}": registry.build("renderers", form).render(comparison) for form in _LOGGED}

@@ -18,8 +18,8 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 FLOORS = [
     floor.split()
     for floor in (
-        "errors records planning.tested_versions liveness measuring.machine_lock networks.pickle_scan"
-        " planning.durations",
+        "errors records planning.tested_versions tracking.process_identity measuring.machine_lock"
+        " networks.pickle_scan planning.durations",
         "sockets percentiles networks.stored_weights reporting.table_text reporting.markdown_tables"
         " reporting.written_units planning.order compression.layers data.media data.tables",
         "networks.generation_check",
@@ -33,18 +33,18 @@ FLOORS = [
         "data.labels data.detections",
         "families.* methods.* metrics.* meters.* renderers.* scoring.hf_evaluate",
         "planning.requirements",
-        "planning.recipe networks.model_folder measuring.checks store reporting.compare"
-        " reporting.update_readme reporting.ranking database note plot progress manners measuring.output_error"
-        " scoring.bootstrap",
-        "measuring.quality query reporting.gate planning.sweep_recipe forecast",
-        "measuring.worker pyfunc doctor planning.catalogue rescore pairing live outlook",
+        "planning.recipe networks.model_folder measuring.checks tracking.store reporting.compare"
+        " reporting.update_readme reporting.ranking tracking.database tracking.run_summary tracking.run_plots"
+        " sweeping.progress manners measuring.output_error scoring.bootstrap",
+        "measuring.quality tracking.query reporting.gate planning.sweep_recipe sweeping.forecast",
+        "measuring.worker pyfunc doctor planning.catalogue tracking.rescore tracking.pairing live sweeping.dry_run",
         "measuring.worker_process",
-        "measuring.interleave spool",
-        "measuring.isolate resume parcel placing",
-        "node log",
-        "sync",
-        "delivery notebook",
-        "cluster",
+        "measuring.interleave tracking.spool",
+        "measuring.isolate sweeping.resume sweeping.file_bundle sweeping.placement",
+        "sweeping.ray_node tracking.log",
+        "tracking.sync",
+        "sweeping.delivery notebook",
+        "sweeping.ray_sweep",
         "bench report plugin.*",
         "__main__",
     )
@@ -54,7 +54,7 @@ FLOORS = [
 DOORS = {
     # its models are loaded where they are measured, and it asks plugins from within
     "mlflow": {
-        "store",
+        "tracking.store",
         "families.mlflow_model",
         "plugin.experiment",
         "plugin.evaluator",
@@ -62,14 +62,14 @@ DOORS = {
         "plugin.backend",
     },
     "click": {"bench", "report", "manners"},
-    "sqlalchemy": {"database"},
+    "sqlalchemy": {"tracking.database"},
     "yaml": {"planning.recipe", "data.detections"},  # ultralytics' own reader runs code that a data.yaml may hold
     "pydantic": {"registry"},
     "subprocess": {"measuring.worker_process"},
-    "filelock": {"measuring.machine_lock", "spool", "parcel"},
-    "ray": {"cluster"},
+    "filelock": {"measuring.machine_lock", "tracking.spool", "sweeping.file_bundle"},
+    "ray": {"sweeping.ray_sweep"},
     "pynvml": {"meters.gpu"},
-    "matplotlib": {"plot", "renderers.png"},  # pictures of one result, and of the comparison
+    "matplotlib": {"tracking.run_plots", "renderers.png"},  # pictures of one result, and of the comparison
     "openpyxl": {"renderers.xlsx"},
     "markdown_it": {"reporting.markdown_tables"},
     "ultralytics": {"families.yolo", "scoring.boxes"},

@@ -14,7 +14,7 @@ from torch import nn
 import mlflow_compress as mc
 from mlflow_compress.errors import RecipeError, StoreError, UnknownName, Unsupported
 from mlflow_compress.records import Result
-from mlflow_compress.store import Store
+from mlflow_compress.tracking.store import Store
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from mlflow_compress.report import main
 from mlflow_compress.reporting.table_text import COLUMNS, headers
-from mlflow_compress.store import Store, open_store
+from mlflow_compress.tracking.store import Store, open_store
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from mlflow_compress.store import open_store
+from mlflow_compress.tracking.store import open_store
 
 _METHODS = ("original", "fp16", "bf16", "int8_dynamic", "int8_static", "cluster", "low_rank", "onnx", "onnx_int8",
             "openvino", "openvino_int8", "prune_magnitude")  # fmt: skip

@@ -95,8 +95,8 @@ def _show() -> Response:
     from flask import Response, request
 
     from mlflow_compress import live
-    from mlflow_compress.query import opened
     from mlflow_compress.records import Selection
+    from mlflow_compress.tracking.query import opened
 
     language = request.args.get("lang", "en")
     language = language if language in _LANGUAGES else "en"
@@ -115,8 +115,8 @@ def _give() -> Response:
     from flask import Response, request
 
     from mlflow_compress import live
-    from mlflow_compress.query import opened, without_collecting
     from mlflow_compress.records import Selection
+    from mlflow_compress.tracking.query import opened, without_collecting
 
     asked = request.args
     since = asked.get("since_ms", "0")
@@ -152,7 +152,7 @@ def _chosen() -> dict[str, str]:
     """
     from flask import request
 
-    from mlflow_compress.query import UnknownExperiment
+    from mlflow_compress.tracking.query import UnknownExperiment
 
     known = _readable()
     ids = {name: number for number, name in known.items()}

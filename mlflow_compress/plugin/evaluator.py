@@ -77,10 +77,10 @@ class CompressEvaluator:
         """
         from mlflow.models import EvaluationResult
 
-        from mlflow_compress.log import attach
         from mlflow_compress.measuring import isolate, machine_lock
         from mlflow_compress.records import finite
-        from mlflow_compress.store import open_store
+        from mlflow_compress.tracking.log import attach
+        from mlflow_compress.tracking.store import open_store
 
         settings = _settings(evaluator_config or {})
         known = model_id or getattr(getattr(model, "metadata", None), "model_id", None) or ""

@@ -29,7 +29,7 @@ class CompressExperiment:
         """
         import mlflow
 
-        from mlflow_compress.store import Store
+        from mlflow_compress.tracking.store import Store
 
         uri, name = mlflow.get_tracking_uri(), _name()
         if (uri, name) not in self._known:

@@ -28,7 +28,7 @@ from mlflow_compress.planning.recipe import parse_chain
 from mlflow_compress.pyfunc import Predictor
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
-from mlflow_compress.store import open_store
+from mlflow_compress.tracking.store import open_store
 
 BRIEF = ("--iterations", "6", "--seconds", "0", "--max-seconds", "2", "--energy-seconds", "0", "--device", "cpu")
 NET = """

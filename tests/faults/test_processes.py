@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.servers import environment
-from mlflow_compress.store import open_store
+from mlflow_compress.tracking.store import open_store
 
 CODE = """
 import torch

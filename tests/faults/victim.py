@@ -14,23 +14,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-PRELOAD = ["mlflow", "mlflow.pyfunc", "mlflow_compress.bench", "mlflow_compress.sync", "sqlalchemy.orm"]
+PRELOAD = ["mlflow", "mlflow.pyfunc", "mlflow_compress.bench", "mlflow_compress.tracking.sync", "sqlalchemy.orm"]
 NUMBERS = {f"cpu/number_{at}": float(at) for at in range(40)}
 
 # What is wrapped to stop at a step: the owner, its attribute, and whether the fault comes before or after it.
 STEPS: Mapping[str, tuple[str, str, str]] = {
-    "measured, before it is kept": ("mlflow_compress.spool:Entry", "keep", "before"),
-    "half written to the spool": ("mlflow_compress.spool", "_write", "after"),
-    "kept": ("mlflow_compress.spool:Entry", "keep", "after"),
-    "run started": ("mlflow_compress.store:Store", "start", "after"),
+    "measured, before it is kept": ("mlflow_compress.tracking.spool:Entry", "keep", "before"),
+    "half written to the spool": ("mlflow_compress.tracking.spool", "_write", "after"),
+    "kept": ("mlflow_compress.tracking.spool:Entry", "keep", "after"),
+    "run started": ("mlflow_compress.tracking.store:Store", "start", "after"),
     "params, metrics and tags logged": ("mlflow.tracking.client:MlflowClient", "log_text", "before"),
-    "records logged": ("mlflow_compress.store:Store", "log", "after"),
-    "files logged": ("mlflow_compress.store:Store", "log_files", "after"),
+    "records logged": ("mlflow_compress.tracking.store:Store", "log", "after"),
+    "files logged": ("mlflow_compress.tracking.store:Store", "log_files", "after"),
     "model made, not uploaded": ("mlflow.tracking.client:MlflowClient", "log_model_artifacts", "before"),
     "model uploaded, not finished": ("mlflow.tracking.client:MlflowClient", "log_model_artifacts", "after"),
-    "model logged": ("mlflow_compress.store:Store", "log_model", "after"),
-    "marked as complete": ("mlflow_compress.store:Store", "end", "before"),
-    "run ended": ("mlflow_compress.store:Store", "end", "after"),
+    "model logged": ("mlflow_compress.tracking.store:Store", "log_model", "after"),
+    "marked as complete": ("mlflow_compress.tracking.store:Store", "end", "before"),
+    "run ended": ("mlflow_compress.tracking.store:Store", "end", "after"),
     "half removed from the spool": ("shutil", "rmtree", "before"),
 }
 UNKEPT = ("measured, before it is kept", "half written to the spool")  # lost with its process, and measured again

@@ -25,7 +25,7 @@ from mlflow_compress.measuring.input_example import Example
 from mlflow_compress.networks import model_folder
 from mlflow_compress.records import Result, Step, Variant
 from mlflow_compress.sockets import Model
-from mlflow_compress.store import Store, _shown
+from mlflow_compress.tracking.store import Store, _shown
 
 FILE = """
 import torch

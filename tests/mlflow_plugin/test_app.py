@@ -19,9 +19,9 @@ from mlflow.entities import Metric
 from benchmarks.servers import TrackingServer
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.plugin.app import create_app
-from mlflow_compress.query import find
 from mlflow_compress.records import Selection
-from mlflow_compress.store import open_store
+from mlflow_compress.tracking.query import find
+from mlflow_compress.tracking.store import open_store
 
 HOSTILE = 'a/b "<script>alert(1)</script>" ?x=1&y #.. Ё'
 SECRET, OPEN = "for nobody", "for all"
@@ -159,7 +159,7 @@ def test_an_administrator_sees_all_of_ours(guarded: str) -> None:
 def test_the_report_reads_with_the_readers_own_rights(
     guarded: str, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlflow_compress.store import Store
+    from mlflow_compress.tracking.store import Store
 
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)

@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 
 from mlflow_compress.errors import CompressError, RecipeError, UnknownName
 from mlflow_compress.plugin.evaluator import CompressEvaluator, _plain
-from mlflow_compress.query import find
 from mlflow_compress.records import Selection
-from mlflow_compress.store import Store
+from mlflow_compress.tracking.query import find
+from mlflow_compress.tracking.store import Store
 
 SHORT = {"seconds": 0.0, "iterations": 8, "max_seconds": 1.0, "energy_seconds": 0.0, "threads": 1}
 DATA = pd.DataFrame({"length": [1.0, 2.0, 3.0, 4.0], "width": [0.1, 0.2, 0.3, 0.4], "kind": [1, 0, 1, 1]})

@@ -12,7 +12,7 @@ from mlflow_compress.records import Run
 from mlflow_compress.reporting import markdown_tables
 from mlflow_compress.reporting.compare import compare
 from mlflow_compress.reporting.import_tables import BEGIN, END, Import, Reading, listing, read
-from mlflow_compress.store import Store
+from mlflow_compress.tracking.store import Store
 
 COURSE = Path(__file__).parents[1] / "course_tables"
 NUMBERS = sorted(path.stem.removeprefix("table-") for path in COURSE.glob("*.md"))

@@ -21,17 +21,17 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.logical import LogicalNodes
-from mlflow_compress import cluster, node, parcel
 from mlflow_compress.bench import main
-from mlflow_compress.delivery import Delivery
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.log import Log
-from mlflow_compress.placing import Node
 from mlflow_compress.planning.order import Queue
-from mlflow_compress.progress import Board
 from mlflow_compress.records import Budget, Outcome, Result, Step, Variant
-from mlflow_compress.spool import Spool
-from mlflow_compress.store import Store, open_store
+from mlflow_compress.sweeping import file_bundle, ray_node, ray_sweep
+from mlflow_compress.sweeping.delivery import Delivery
+from mlflow_compress.sweeping.placement import Node
+from mlflow_compress.sweeping.progress import Board
+from mlflow_compress.tracking.log import Log
+from mlflow_compress.tracking.spool import Spool
+from mlflow_compress.tracking.store import Store, open_store
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 BRIEF = ["--iterations", "6", "--seconds", "0", "--max-seconds", "0.2", "--energy-seconds", "0", "--threads", "1"]
@@ -60,13 +60,15 @@ Sweep = Callable[..., list[Result]]
 def sweep(nodes: LogicalNodes, store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Sweep:
     """Measure variants on the cluster, and log them to an experiment of the test's own."""
 
-    def run(variants: list[Variant], measure: node.Run, stream: io.StringIO | None = None, **more: Any) -> list[Result]:
+    def run(
+        variants: list[Variant], measure: ray_node.Run, stream: io.StringIO | None = None, **more: Any
+    ) -> list[Result]:
         show = more.pop("show", lambda result: None)
         log = lambda: Log(open_store(store.uri), {}, request.node.name, ["m"], False)  # noqa: E731
         delivery = Delivery(Spool(tmp_path / "spool"), log, lambda text: None)
-        task = cluster.Task(tracking_uri=store.uri, with_model=False, run=measure, grace_seconds=0, **more)
+        task = ray_sweep.Task(tracking_uri=store.uri, with_model=False, run=measure, grace_seconds=0, **more)
         board = Board(stream or io.StringIO())
-        results = cluster.sweep(Queue(variants), nodes.address, task, delivery, board, show)
+        results = ray_sweep.sweep(Queue(variants), nodes.address, task, delivery, board, show)
         assert list((tmp_path / "spool").glob("*")) == []
         return results
 
@@ -77,7 +79,7 @@ def variant(model: str = "m", method: str = "original", **more: Any) -> Variant:
     return Variant(model, method, "t", "python", "none.py", chain=(Step(method),), folder="/nowhere", **more)
 
 
-def canned(seconds: float = 0.0, content: Mapping[str, bytes] | None = None) -> node.Run:
+def canned(seconds: float = 0.0, content: Mapping[str, bytes] | None = None) -> ray_node.Run:
     """Make what measures nothing; it travels to the nodes by value."""
     files = dict(content or {})
 
@@ -185,15 +187,15 @@ def test_a_recipe_goes_to_a_machine_that_has_it_not(
     def forgetful(tracking_uri: str, parcels: Any, has_gpus: bool) -> dict[str, Any]:
         import ray
 
-        from mlflow_compress import node
+        from mlflow_compress.sweeping import ray_node
 
-        return {**node.describe(tracking_uri, [], has_gpus), "ray": ray.__version__}
+        return {**ray_node.describe(tracking_uri, [], has_gpus), "ray": ray.__version__}
 
     def read(variant: Variant, folder: Path, listen: Any) -> Result:
         content = (Path(variant.folder) / "weight.txt").read_text()
         return Result(variant, "ok", facts={"read": content, "folder": variant.folder}, outcomes={"cpu": Outcome("ok")})
 
-    monkeypatch.setattr(cluster, "_describe", forgetful)
+    monkeypatch.setattr(ray_sweep, "_describe", forgetful)
     own = Variant("tiny", "original", "t", "python", "tiny.py", chain=(Step("original"),), folder=str(folder))
     (result,) = sweep([own], read)
     assert result.facts["read"] == "0.5"
@@ -209,7 +211,7 @@ def test_hostile_names_neither_steer_the_terminal_nor_leave_the_spool(sweep: Swe
     assert "\x1b" not in log.getvalue()
     entry = Spool(tmp_path / "own").begin()
     at = Node("id", "liar", {})
-    flight = cluster._Flight(variant(), variant(), "", at, entry, contextlib.ExitStack())
+    flight = ray_sweep._Flight(variant(), variant(), "", at, entry, contextlib.ExitStack())
     for name in ("../x", "/tmp/x", "a/../../x", ""):
         with pytest.raises(OSError, match="liar sent"):
             flight.take(name, b"")
@@ -217,7 +219,7 @@ def test_hostile_names_neither_steer_the_terminal_nor_leave_the_spool(sweep: Swe
 
 
 def test_versions_that_differ_are_said_before_anything_runs(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "__version__", "9.9")
+    monkeypatch.setattr(ray_sweep, "__version__", "9.9")
     with pytest.raises(RecipeError, match=r"mlflow-compress .* where this machine has 9\.9"):
         sweep([variant()], canned())
 
@@ -227,7 +229,7 @@ def test_a_machine_without_the_package_is_named(monkeypatch: pytest.MonkeyPatch)
         raise ray.exceptions.RaySystemError("The remote function failed to import on the worker.")
 
     monkeypatch.setattr(ray, "get", get)
-    asking = object.__new__(cluster._Sweep)
+    asking = object.__new__(ray_sweep._Sweep)
     asking._ray = ray
     with pytest.raises(RecipeError, match=r"machine lab7 \(10\.0\.0\.7\) can't import mlflow-compress .* pip install"):
         asking._described({"NodeManagerHostname": "lab7", "NodeManagerAddress": "10.0.0.7"}, None, 1.0)
@@ -241,12 +243,12 @@ def test_too_much_to_send_is_refused_before_anything_runs(
     def forgetful(*given: Any) -> dict[str, Any]:
         import ray
 
-        from mlflow_compress import node
+        from mlflow_compress.sweeping import ray_node
 
-        return {**node.describe(given[0], [], given[2]), "ray": ray.__version__}
+        return {**ray_node.describe(given[0], [], given[2]), "ray": ray.__version__}
 
-    monkeypatch.setattr(cluster, "_describe", forgetful)
-    monkeypatch.setattr(parcel, "MOST_BYTES", 99)
+    monkeypatch.setattr(ray_sweep, "_describe", forgetful)
+    monkeypatch.setattr(file_bundle, "MOST_BYTES", 99)
     with pytest.raises(RecipeError, match=r"w\.bin, would have to be sent to .* a folder that all machines have"):
         sweep([replace(variant(), weights=str(tmp_path / "w.bin"))], canned())
 
@@ -257,7 +259,7 @@ def test_too_much_to_send_is_refused_before_anything_runs(
 )
 def test_no_cluster_is_said_within_seconds(address: str, told: str) -> None:
     began = time.monotonic()
-    with pytest.raises(RecipeError, match=told), cluster._connected(address):
+    with pytest.raises(RecipeError, match=told), ray_sweep._connected(address):
         pass
     assert time.monotonic() - began < 20
 
@@ -284,10 +286,10 @@ def test_the_command_says_so_and_measures_nothing(store: Store) -> None:
 def test_what_is_no_ray_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr(ray_sweep, "_CONNECT_SECONDS", 2.0)
     try:
         address = f"127.0.0.1:{server.server_port}"
-        with pytest.raises(RecipeError, match="is no Ray cluster"), cluster._connected(address):
+        with pytest.raises(RecipeError, match="is no Ray cluster"), ray_sweep._connected(address):
             pass
     finally:
         server.shutdown()
@@ -295,7 +297,7 @@ def test_what_is_no_ray_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RecipeError, match=r"mlflow-compress\[ray\]"), cluster._connected("auto"):
+    with pytest.raises(RecipeError, match=r"mlflow-compress\[ray\]"), ray_sweep._connected("auto"):
         pass
 
 

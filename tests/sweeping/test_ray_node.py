@@ -10,8 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
-from mlflow_compress import __version__, node
+from mlflow_compress import __version__
 from mlflow_compress.records import Outcome, Result, Step, Variant
+from mlflow_compress.sweeping import ray_node
 
 VARIANT = Variant("m", "original", "t", "python", "x.py", chain=(Step("original"),))
 
@@ -44,8 +45,8 @@ def canned(variant: Variant, folder: Path, listen: Any) -> Result:
 def test_files_come_in_pieces_and_the_result_last(
     spool: Path, monkeypatch: pytest.MonkeyPatch, with_model: bool
 ) -> None:
-    monkeypatch.setattr(node, "CHUNK_BYTES", 2)
-    items = list(node.measure(VARIANT, None, "", [], with_model, run=canned))
+    monkeypatch.setattr(ray_node, "CHUNK_BYTES", 2)
+    items = list(ray_node.measure(VARIANT, None, "", [], with_model, run=canned))
     files = came(items)
     model = {"model/a/weights.bin", "model/empty"} if with_model else set()
     assert set(files) == {"prepare.log", "predictions.json", "result.json", *model}
@@ -64,7 +65,9 @@ def test_warnings_all_come_and_progress_now_and_then() -> None:
         listen({"stage": "timing", "warning": "hotter"})
         return Result(variant, "ok")
 
-    events = [item for kind, item in node.measure(VARIANT, None, "", [], False, run=talkative) if kind == "progress"]
+    events = [
+        item for kind, item in ray_node.measure(VARIANT, None, "", [], False, run=talkative) if kind == "progress"
+    ]
     assert [event["warning"] for event in events if "warning" in event] == ["hot", "hotter"]
     assert len(events) < 50
 
@@ -74,7 +77,7 @@ def test_an_error_of_the_measuring_itself_is_raised(spool: Path) -> None:
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space left"):
-        list(node.measure(VARIANT, None, "", [], False, run=broken))
+        list(ray_node.measure(VARIANT, None, "", [], False, run=broken))
     assert list(spool.glob("*")) == []
 
 
@@ -92,7 +95,7 @@ def test_closing_it_ends_what_it_started(spool: Path) -> None:
         listen({"stage": "scoring"})
         return Result(variant, "ok")
 
-    measuring = node.measure(VARIANT, None, "", [], False, run=endless)
+    measuring = ray_node.measure(VARIANT, None, "", [], False, run=endless)
     assert next(measuring) == ("progress", {"stage": "timing"})
     began = time.monotonic()
     measuring.close()  # type: ignore[attr-defined]
@@ -102,21 +105,21 @@ def test_closing_it_ends_what_it_started(spool: Path) -> None:
 
 
 def test_it_clears_what_a_killed_one_left(spool: Path) -> None:
-    code = "from mlflow_compress.spool import Spool; import os; Spool().begin(); os._exit(9)"
+    code = "from mlflow_compress.tracking.spool import Spool; import os; Spool().begin(); os._exit(9)"
     subprocess.run([sys.executable, "-c", code], check=False)
     assert len([path for path in spool.iterdir() if path.is_dir()]) == 1
-    list(node.measure(VARIANT, None, "", [], False, run=canned))
+    list(ray_node.measure(VARIANT, None, "", [], False, run=canned))
     assert list(spool.glob("*")) == []
 
 
 def test_a_machine_describes_itself() -> None:
-    said = node.describe("http://127.0.0.1:1", [], has_gpus=False)
+    said = ray_node.describe("http://127.0.0.1:1", [], has_gpus=False)
     assert said["machine"]["version"] == __version__
     assert said["machine"]["cpu_model"]
     assert "gpu_model" not in said["machine"]
     assert "can't be reached" in said["unreachable"]
     assert said["parcels"] == {}
-    assert not node.describe("sqlite:///x.db", [], has_gpus=True)["unreachable"]
+    assert not ray_node.describe("sqlite:///x.db", [], has_gpus=True)["unreachable"]
 
 
 def test_gpus_are_hidden_where_they_are_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +131,6 @@ def test_gpus_are_hidden_where_they_are_not_handed_out(monkeypatch: pytest.Monke
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     for has_gpus in (True, False):
-        list(node.measure(VARIANT, None, "", [], False, has_gpus, look))
+        list(ray_node.measure(VARIANT, None, "", [], False, has_gpus, look))
     assert seen == ["0,1", ""]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"

@@ -18,14 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_compress.database import Database, open_database
 from mlflow_compress.errors import StoreError, UnknownName
 from mlflow_compress.records import Run, Selection
 from mlflow_compress.reporting.table_text import ORIGINAL, natural
-from mlflow_compress.store import open_store, without_secrets
+from mlflow_compress.tracking.database import Database, open_database
+from mlflow_compress.tracking.store import open_store, without_secrets
 
 if TYPE_CHECKING:
-    from mlflow_compress.store import Store
+    from mlflow_compress.tracking.store import Store
 
 _FEW_NAMES = 20  # of models and teams whose originals are asked for by name
 _FEW_FILTERS = 40  # beyond these, one query for all costs less

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mlflow_compress.placing import Node, Placing, lack
 from mlflow_compress.records import Step, Variant
+from mlflow_compress.sweeping.placement import Node, Placing, lack
 
 
 def variant(model: str, method: str = "original", **more: Any) -> Variant:

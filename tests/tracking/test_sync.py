@@ -13,13 +13,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from mlflow_compress import liveness
 from mlflow_compress.errors import StoreError
-from mlflow_compress.log import deliver
 from mlflow_compress.records import Outcome, Result, Run, Step, Variant
-from mlflow_compress.spool import Address, Spool
-from mlflow_compress.store import Store, lasting
-from mlflow_compress.sync import close_dead, send, sync
+from mlflow_compress.tracking import process_identity
+from mlflow_compress.tracking.log import deliver
+from mlflow_compress.tracking.spool import Address, Spool
+from mlflow_compress.tracking.store import Store, lasting
+from mlflow_compress.tracking.sync import close_dead, send, sync
 
 VARIANT = Variant("small", "original", "alpha", "python", "small.py", chain=(Step("original"),))
 RESULT = Result(
@@ -219,7 +219,7 @@ def test_a_relative_store_means_the_same_elsewhere(tmp_path: Path, monkeypatch: 
 
 
 def dead() -> str:
-    machine, _, namespace, pid, started = liveness.mine().split(":")
+    machine, _, namespace, pid, started = process_identity.mine().split(":")
     return ":".join((machine, "another-boot", namespace, pid, started))
 
 
@@ -232,7 +232,7 @@ def test_the_runs_of_dead_processes_end(store: Store, spool: Spool, address: Add
             "sweep": {"compress.process": dead(), "compress.role": "sweep"},
             "complete": {"compress.process": dead(), "compress.logged": "complete", "status": "ok"},
             "failed": {"compress.process": dead(), "compress.logged": "complete", "status": "failed"},
-            "alive": {"compress.process": liveness.mine()},
+            "alive": {"compress.process": process_identity.mine()},
             "not ours": {},
         }.items()
     }

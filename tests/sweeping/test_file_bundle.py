@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_compress import parcel
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.parcel import File, Parcel
 from mlflow_compress.records import Variant
+from mlflow_compress.sweeping import file_bundle
+from mlflow_compress.sweeping.file_bundle import File, Parcel
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def variant(folder: Path, source: str = "model.py", **more: Any) -> Variant:
 
 def archive(needs: Parcel) -> list[bytes]:
     file = io.BytesIO()
-    parcel.pack(needs, file)
+    file_bundle.pack(needs, file)
     return [file.getvalue()[at : at + 1000] for at in range(0, len(file.getvalue()), 1000)]
 
 
@@ -55,7 +55,7 @@ def test_code_goes_with_what_it_imports_and_mentions(tmp_path: Path) -> None:
         notes_dot_txt="n",
     )
     (folder / "blocks" / "__init__.py").touch()
-    needs = parcel.contents(variant(folder))
+    needs = file_bundle.contents(variant(folder))
     assert needs is not None
     named = {"0/model.py", "0/layers.py", "0/blocks/__init__.py", "0/blocks/one.py", "0/net/weights.txt"}
     assert set(needs.files) == named
@@ -69,7 +69,7 @@ def test_a_table_goes_with_the_pictures_that_it_names(tmp_path: Path) -> None:
         images__b_dot_png="b",
     )
     write(tmp_path, secret="s")
-    needs = parcel.contents(variant(tmp_path / "recipes", "org/model", data=f"{folder / 'table.csv'}:text=image"))
+    needs = file_bundle.contents(variant(tmp_path / "recipes", "org/model", data=f"{folder / 'table.csv'}:text=image"))
     assert needs is not None
     assert {Path(file.path).relative_to(folder).as_posix() for file in needs.files.values()} == {
         "table.csv",
@@ -87,12 +87,12 @@ def test_a_variant_finds_its_paths_on_another_machine(tmp_path: Path) -> None:
         data="reviews.csv:text=text,calibration=reviews.csv",
         metrics=("accuracy", "./mine.py:key=x", str(folder / "mine.py")),
     )
-    needs = parcel.contents(asked)
+    needs = file_bundle.contents(asked)
     assert needs is not None
-    assert parcel.find(needs) == parcel.HERE
-    assert parcel.moved(asked, needs, parcel.HERE) == asked
-    where = parcel.unpack(needs, archive(needs))
-    there = parcel.moved(asked, needs, where)
+    assert file_bundle.find(needs) == file_bundle.HERE
+    assert file_bundle.moved(asked, needs, file_bundle.HERE) == asked
+    where = file_bundle.unpack(needs, archive(needs))
+    there = file_bundle.moved(asked, needs, where)
     assert Path(there.folder, there.source).read_text() == ""
     assert Path(there.weights, "weights.bin").read_text() == "1"
     assert Path(there.folder, "reviews.csv").is_file()
@@ -105,33 +105,33 @@ def test_a_variant_finds_its_paths_on_another_machine(tmp_path: Path) -> None:
 def test_what_a_hub_or_a_package_has_is_not_packed(tmp_path: Path) -> None:
     write(tmp_path, model_dot_py="")
     for source in ("org/name", "package:numpy", "models:/x/1", "~nobody-of-that-name/x", "a\0b", "x" * 5000):
-        assert parcel.contents(variant(tmp_path, source)) is None
+        assert file_bundle.contents(variant(tmp_path, source)) is None
 
 
 def test_it_is_unpacked_once_and_found_by_what_is_in_it(tmp_path: Path, cache: Path) -> None:
     folder = write(tmp_path / "a", model_dot_py="one")
-    needs = parcel.contents(variant(folder))
+    needs = file_bundle.contents(variant(folder))
     assert needs is not None
     chunks = archive(needs)
     (folder / "model.py").write_text("two, and longer")
-    assert parcel.find(needs) == ""
-    where = parcel.unpack(needs, chunks)
-    assert parcel.find(needs) == where
+    assert file_bundle.find(needs) == ""
+    where = file_bundle.unpack(needs, chunks)
+    assert file_bundle.find(needs) == where
 
     def unread() -> Any:
         raise AssertionError
         yield b""
 
-    assert parcel.unpack(needs, unread()) == where
-    same = parcel.contents(variant(write(tmp_path / "b", model_dot_py="one")))
+    assert file_bundle.unpack(needs, unread()) == where
+    same = file_bundle.contents(variant(write(tmp_path / "b", model_dot_py="one")))
     assert same is not None
     assert same.digest == needs.digest
-    other = parcel.contents(variant(folder))
+    other = file_bundle.contents(variant(folder))
     assert other is not None
     assert other.digest != needs.digest
     old = time.time() - 30 * 86400
     os.utime(where, (old, old))
-    parcel.unpack(other, archive(other))
+    file_bundle.unpack(other, archive(other))
     assert not Path(where).exists()  # nobody used it for weeks
     assert [path.name for path in cache.iterdir() if path.is_dir()] == [other.digest]
 
@@ -144,7 +144,7 @@ def test_an_archive_can_not_write_outside(tmp_path: Path, cache: Path, name: str
         entry.size = 3
         hostile.addfile(entry, io.BytesIO(b"bad"))
     with pytest.raises(OSError, match="archive"):
-        parcel.unpack(Parcel(("/",), {name: File("/x", 3, 0, "")}), [file.getvalue()])
+        file_bundle.unpack(Parcel(("/",), {name: File("/x", 3, 0, "")}), [file.getvalue()])
     assert not any(path.name == "out.txt" for path in tmp_path.rglob("*"))
     assert not Path("/tmp/mlflow-compress-out.txt").exists()
 
@@ -157,18 +157,18 @@ def test_an_archive_can_not_link_outside(tmp_path: Path, kind: bytes) -> None:
         entry.type, entry.linkname = kind, "../../../../etc/passwd"
         hostile.addfile(entry)
     with pytest.raises(OSError, match="archive"):
-        parcel.unpack(Parcel(("/",), {"0/link": File("/x", 3, 0, "")}), [file.getvalue()])
+        file_bundle.unpack(Parcel(("/",), {"0/link": File("/x", 3, 0, "")}), [file.getvalue()])
 
 
 def test_an_archive_of_other_files_or_none_is_refused(tmp_path: Path, cache: Path) -> None:
-    needs = parcel.contents(variant(write(tmp_path / "a", model_dot_py="one")))
-    other = parcel.contents(variant(write(tmp_path / "b", model_dot_py="three")))
+    needs = file_bundle.contents(variant(write(tmp_path / "a", model_dot_py="one")))
+    other = file_bundle.contents(variant(write(tmp_path / "b", model_dot_py="three")))
     assert needs is not None
     assert other is not None
     for chunks in (archive(other), [], [b"no archive"]):
         with pytest.raises(OSError, match="archive"):
-            parcel.unpack(needs, chunks)
-        assert parcel.find(replace(needs, files={})) != ""
+            file_bundle.unpack(needs, chunks)
+        assert file_bundle.find(replace(needs, files={})) != ""
         assert not (cache / needs.digest).exists()
 
 
@@ -178,9 +178,9 @@ def test_what_can_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     def refuse(path: Path) -> File:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(parcel, "_described", refuse)
+    monkeypatch.setattr(file_bundle, "_described", refuse)
     with pytest.raises(RecipeError, match="can't be sent to other machines"):
-        parcel.contents(variant(folder))
+        file_bundle.contents(variant(folder))
 
 
 names = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20).filter(
@@ -198,8 +198,8 @@ def test_any_folder_comes_out_as_it_went_in(files: dict[str, bytes], folder: str
         for each, content in files.items():
             (weights / each).write_bytes(content)
         asked = variant(Path(name, "recipes"), "org/model", weights=str(weights))
-        needs = parcel.contents(asked)
+        needs = file_bundle.contents(asked)
         assert needs is not None
         assert Parcel.from_json({"roots": needs.roots, "files": {k: vars(v) for k, v in needs.files.items()}}) == needs
-        there = parcel.moved(asked, needs, parcel.unpack(needs, archive(needs)))
+        there = file_bundle.moved(asked, needs, file_bundle.unpack(needs, archive(needs)))
         assert {path.name: path.read_bytes() for path in Path(there.weights).iterdir()} == files

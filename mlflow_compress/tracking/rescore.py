@@ -21,7 +21,7 @@ from mlflow_compress.records import Variant
 from mlflow_compress.scoring import bootstrap
 from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
 from mlflow_compress.sockets import Metric
-from mlflow_compress.store import Store
+from mlflow_compress.tracking.store import Store
 
 _VARIANT = "variant.json"
 

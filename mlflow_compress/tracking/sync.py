@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from mlflow_compress import liveness
 from mlflow_compress.errors import CompressError, StoreError
-from mlflow_compress.log import deliver
 from mlflow_compress.records import Result
-from mlflow_compress.spool import Address, Entry, Spool
-from mlflow_compress.store import LOGGED, Store, lasting, open_store
+from mlflow_compress.tracking import process_identity
+from mlflow_compress.tracking.log import deliver
+from mlflow_compress.tracking.spool import Address, Entry, Spool
+from mlflow_compress.tracking.store import LOGGED, Store, lasting, open_store
 
 Tell = Callable[[str], None]
 
@@ -100,7 +100,7 @@ def close_dead(store: Store, experiments: Mapping[str, str], spool: Spool, tell:
     if not experiments:
         return
     for run in store.query(experiments, "attributes.status = 'RUNNING'"):
-        if not liveness.is_dead(run.tags.get("compress.process", "")):
+        if not process_identity.is_dead(run.tags.get("compress.process", "")):
             continue
         if spool.holds(run.tags.get("compress.result_id", "")):
             continue

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlflow_compress import pairing, registry
+from mlflow_compress import registry
 from mlflow_compress.measuring.quality import STATISTICS
 from mlflow_compress.planning import recipe
 from mlflow_compress.records import Result, Variant
 from mlflow_compress.scoring import bootstrap
+from mlflow_compress.tracking import pairing
 
 COUNT = 200
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from mlflow_compress import outlook
-from mlflow_compress.forecast import Forecast
 from mlflow_compress.records import Budget, Result, Step, Variant
+from mlflow_compress.sweeping import dry_run
+from mlflow_compress.sweeping.forecast import Forecast
 
 BUDGET = Budget(max_seconds=10, warmup_max_seconds=10, energy_seconds=0)
 
@@ -26,46 +26,46 @@ def known(seconds: float = 20.0) -> Forecast:
 
 
 def test_each_variant_is_told_with_what_would_come_of_it() -> None:
-    planned = outlook.look(
+    planned = dry_run.look(
         [ORIGINAL, FP16, INT8],
         known(),
         is_measured=lambda each: each is ORIGINAL,
         unmet=lambda each: "no A100" if each.requires else "",
     )
     assert [each.state for each in planned] == ["measured already", "to measure", "skipped"]
-    assert list(outlook.text(planned)) == [
+    assert list(dry_run.text(planned)) == [
         "   model  method    batch  threads  requires  estimate    from        state",
         "1  mine   original      1     auto                                    measured already",
         "2  mine   fp16          1     auto            about 20 s  this model  to measure",
         "3  mine   int8          1        2  gpu=A100                          skipped: no A100",
     ]
-    assert outlook.summary(planned) == "3 variants, 1 measured already, 1 skipped, about 20 s on one machine"
-    data = json.loads(json.dumps(outlook.data(planned)))
+    assert dry_run.summary(planned) == "3 variants, 1 measured already, 1 skipped, about 20 s on one machine"
+    data = json.loads(json.dumps(dry_run.data(planned)))
     assert (data["measured"], data["seconds"]) == (1, 20)
     assert data["variants"][2]["requires"] == {"gpu": "A100"}
     assert [each["number"] for each in data["variants"]] == [1, 2, 3]
 
 
 def test_a_bound_is_called_one() -> None:
-    planned = outlook.look([FP16], Forecast())
-    assert "at most 1 min 20 s" in list(outlook.text(planned))[1]
-    assert outlook.summary(planned) == (
+    planned = dry_run.look([FP16], Forecast())
+    assert "at most 1 min 20 s" in list(dry_run.text(planned))[1]
+    assert dry_run.summary(planned) == (
         "1 variant, at most about 1 min 20 s on one machine (as the budget allows, without compressing and scoring)"
     )
     other = Variant("other", "x", "none", "python", "x.py", budget=BUDGET)
-    both = outlook.summary(outlook.look([FP16, other], known()))
+    both = dry_run.summary(dry_run.look([FP16, other], known()))
     assert "2 variants, at most about 1 min 40 s on one machine (1 min 20 s of it as the budget allows" in both
 
 
 def test_what_does_not_fit_is_told() -> None:
-    planned = outlook.look([ORIGINAL, FP16, INT8], known(20), is_measured=lambda each: each is ORIGINAL, limit=30)
+    planned = dry_run.look([ORIGINAL, FP16, INT8], known(20), is_measured=lambda each: each is ORIGINAL, limit=30)
     assert [each.state for each in planned] == ["measured already", "to measure", "not started"]
-    assert outlook.summary(planned, 30).endswith("about 20 s on one machine; 1 do not fit into 30 s")
+    assert dry_run.summary(planned, 30).endswith("about 20 s on one machine; 1 do not fit into 30 s")
 
 
 def test_names_of_others_steer_no_terminal() -> None:
     hostile = Variant("a\x1b[2Jb\nc", "x | y", "none", "python", "x.py", setting="tokens=64, threads=2", threads=2)
-    head, row = outlook.text(outlook.look([hostile], known()))
+    head, row = dry_run.text(dry_run.look([hostile], known()))
     assert "\x1b" not in row
     assert "a[2Jb c" in row
     assert "tokens=64  " in row

@@ -23,18 +23,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from mlflow_compress import __version__, node, parcel, resume
+from mlflow_compress import __version__
 from mlflow_compress.errors import RecipeError, WorkerError
 from mlflow_compress.measuring import isolate
-from mlflow_compress.placing import Node, Placing
 from mlflow_compress.records import Result, Status, Variant, read_json, to_json
-from mlflow_compress.store import names_model
+from mlflow_compress.sweeping import file_bundle, ray_node, resume
+from mlflow_compress.sweeping.placement import Node, Placing
+from mlflow_compress.tracking.store import names_model
 
 if TYPE_CHECKING:
-    from mlflow_compress.delivery import Delivery
     from mlflow_compress.planning.order import Queue
-    from mlflow_compress.progress import Board
-    from mlflow_compress.spool import Entry
+    from mlflow_compress.sweeping.delivery import Delivery
+    from mlflow_compress.sweeping.progress import Board
+    from mlflow_compress.tracking.spool import Entry
 
 _NICE = (
     "{}: what is measured there comes after other programs. Start Ray with RAY_worker_niceness=0 to have true latencies"
@@ -74,7 +75,7 @@ class Task:
     with_model: bool = True
     again: bool = False
     auto_device: bool = False
-    run: node.Run = isolate.run
+    run: ray_node.Run = isolate.run
     grace_seconds: float = _GRACE_SECONDS
 
 
@@ -157,7 +158,7 @@ class _Sweep:
         self._remarks: dict[str, list[str]] = {}
         self._stranded_since: dict[Any, float] = {}
         self._flights: dict[Any, _Flight] = {}  # by node id
-        self._parcels: dict[str, parcel.Parcel | None] = {}
+        self._parcels: dict[str, file_bundle.Parcel | None] = {}
         self._packed: dict[str, list[Any]] = {}
         self._located: dict[str, Variant] = {}
         self._results: list[Result] = []
@@ -383,7 +384,7 @@ class _Sweep:
 
     def _deliver(self, flight: _Flight) -> None:
         """Bring home what arrived. What is to be paired with an original that is still out waits for that, on disk."""
-        result = Result.from_json(read_json(flight.entry.folder / node.RESULT))
+        result = Result.from_json(read_json(flight.entry.folder / ray_node.RESULT))
         variant = dataclasses.replace(flight.placed, interleave=result.variant.interleave)
         facts = {**result.facts, "node": flight.at.name}
         result = dataclasses.replace(result, variant=variant, facts=facts)
@@ -508,14 +509,14 @@ class _Sweep:
     def _require_small(self) -> None:
         """Complain about what is too much to be sent, before anything runs."""
         for needs in self._parcels.values():
-            if needs is None or needs.size <= parcel.MOST_BYTES:
+            if needs is None or needs.size <= file_bundle.MOST_BYTES:
                 continue
             if lacking := [each.name for each in self._nodes.values() if needs.digest not in each.parcels]:
                 largest = max(needs.files.values(), key=lambda file: file.size)
                 raise RecipeError(
                     f"{needs.size / 2**30:.1f} GiB, such as {largest.path}, would have to be sent to "
-                    f"{', '.join(lacking)}; at most {parcel.MOST_BYTES / 2**30:.0f} GiB is. Put it into a folder that "
-                    "all machines have under the same path."
+                    f"{', '.join(lacking)}; at most {file_bundle.MOST_BYTES / 2**30:.0f} GiB is. Put it into a "
+                    "folder that all machines have under the same path."
                 )
 
     def _placed(self, variant: Variant, at: Node) -> Variant:
@@ -532,22 +533,22 @@ class _Sweep:
             self._located[variant.source] = self._delivery.log.located(variant)
         return dataclasses.replace(variant, weights=self._located[variant.source].weights)
 
-    def _needs(self, variant: Variant) -> parcel.Parcel | None:
+    def _needs(self, variant: Variant) -> file_bundle.Parcel | None:
         """Give what a variant needs of this machine's disk."""
         key = repr((variant.folder, variant.source, variant.weights, variant.data, variant.metrics))
         if key not in self._parcels:
-            self._parcels[key] = parcel.contents(self._fetched(variant))
+            self._parcels[key] = file_bundle.contents(self._fetched(variant))
         return self._parcels[key]
 
-    def _chunks(self, needs: parcel.Parcel) -> list[Any]:
+    def _chunks(self, needs: file_bundle.Parcel) -> list[Any]:
         """Put a parcel into Ray's store, once."""
         import tempfile
 
         if needs.digest not in self._packed:
             with tempfile.TemporaryFile() as file:
-                parcel.pack(needs, file)
+                file_bundle.pack(needs, file)
                 file.seek(0)
-                chunks = iter(lambda: file.read(node.CHUNK_BYTES), b"")
+                chunks = iter(lambda: file.read(ray_node.CHUNK_BYTES), b"")
                 self._packed[needs.digest] = [self._ray.put(chunk) for chunk in chunks]
         return self._packed[needs.digest]
 
@@ -573,7 +574,7 @@ def _describe(tracking_uri: str, parcels: Sequence[Mapping[str, Any]], has_gpus:
     """Describe a node, on it."""
     import ray
 
-    return {**node.describe(tracking_uri, parcels, has_gpus), "ray": ray.__version__}
+    return {**ray_node.describe(tracking_uri, parcels, has_gpus), "ray": ray.__version__}
 
 
 def _measure(
@@ -583,14 +584,14 @@ def _measure(
     chunks: Sequence[Any],
     with_model: bool,
     has_gpus: bool,
-    run: node.Run | None,
-) -> Iterator[node.Item]:
+    run: ray_node.Run | None,
+) -> Iterator[ray_node.Item]:
     """Measure a variant on a node, on it."""
     import ray
 
-    yield from node.measure(
+    yield from ray_node.measure(
         Variant.from_json(variant),
-        None if needs is None else parcel.Parcel.from_json(needs),
+        None if needs is None else file_bundle.Parcel.from_json(needs),
         where,
         (ray.get(chunk) for chunk in chunks),
         with_model,

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mlflow_compress.forecast import Estimate, Forecast
-from mlflow_compress.note import line
 from mlflow_compress.planning import requirements
 from mlflow_compress.planning.durations import words
 from mlflow_compress.planning.order import Queue
 from mlflow_compress.records import Variant
+from mlflow_compress.sweeping.forecast import Estimate, Forecast
+from mlflow_compress.tracking.run_summary import line
 
 State = Literal["to measure", "measured already", "skipped", "not started"]
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from mlflow_compress.forecast import Estimate, Forecast
 from mlflow_compress.records import Budget, Result, Run, Step, Variant
-from mlflow_compress.store import tags_of
+from mlflow_compress.sweeping.forecast import Estimate, Forecast
+from mlflow_compress.tracking.store import tags_of
 
 MakeRun = Callable[..., Run]
 

@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress import parcel, store
 from mlflow_compress.errors import StoreError
 from mlflow_compress.measuring import isolate, machine_lock
 from mlflow_compress.measuring.interleave import Listener
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Variant, write_json
-from mlflow_compress.spool import Spool
+from mlflow_compress.sweeping import file_bundle
+from mlflow_compress.tracking import store
+from mlflow_compress.tracking.spool import Spool
 
 CHUNK_BYTES = 16 * 2**20
 RESULT = "result.json"
@@ -61,18 +62,18 @@ def describe(tracking_uri: str, parcels: Iterable[Mapping[str, Any]], has_gpus: 
         store.probe(tracking_uri)
     except StoreError as error:
         unreachable = str(error)
-    known = [parcel.Parcel.from_json(each) for each in parcels]
+    known = [file_bundle.Parcel.from_json(each) for each in parcels]
     return {
         "machine": found,
         "niceness": niceness,
         "unreachable": unreachable,
-        "parcels": {each.digest: where for each in known if (where := parcel.find(each))},
+        "parcels": {each.digest: where for each in known if (where := file_bundle.find(each))},
     }
 
 
 def measure(
     variant: Variant,
-    needs: parcel.Parcel | None,
+    needs: file_bundle.Parcel | None,
     where: str,
     chunks: Iterable[bytes],
     with_model: bool,
@@ -100,7 +101,7 @@ def measure(
     """
     _as_the_machine_is()
     if needs is not None:
-        variant = parcel.moved(variant, needs, where or parcel.unpack(needs, chunks))
+        variant = file_bundle.moved(variant, needs, where or file_bundle.unpack(needs, chunks))
     spool = Spool()
     spool.clear()
     entry = spool.begin()

@@ -5,8 +5,8 @@ import warnings
 
 import pytest
 
-from mlflow_compress.plot import latency_png
 from mlflow_compress.records import Result, Variant
+from mlflow_compress.tracking.run_plots import latency_png
 
 
 def result(name: str = "yolo11n", **samples: list[float]) -> Result:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_compress import spool as module
 from mlflow_compress.records import Result, Step, Variant
-from mlflow_compress.spool import Address, Entry, Spool, default_folder
+from mlflow_compress.tracking import spool as module
+from mlflow_compress.tracking.spool import Address, Entry, Spool, default_folder
 
 VARIANT = Variant("yolo", "int8", "alpha", "yolo", "yolo11n.pt", chain=(Step("int8_dynamic"),))
 RESULT = Result(
@@ -77,7 +77,7 @@ def test_the_death_of_its_owner_frees_an_entry(spool: Spool) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from mlflow_compress.spool import Spool
+from mlflow_compress.tracking.spool import Spool
 print(Spool(Path({str(spool.folder)!r})).begin().folder, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from mlflow_compress import note
 from mlflow_compress.records import Caution, Result, Variant
+from mlflow_compress.tracking import run_summary
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -67,7 +67,7 @@ PLAIN = Result(
 
 
 def test_a_result_in_words_for_a_terminal() -> None:
-    assert note.text(PLAIN).splitlines() == [
+    assert run_summary.text(PLAIN).splitlines() == [
         "yolo11n, fp16 [batch 2]: ok",
         "  weights                     4.980 MB",
         "  parameters                  2,616,248",
@@ -80,7 +80,7 @@ def test_a_result_in_words_for_a_terminal() -> None:
 
 
 def test_a_result_in_words_for_mlflow() -> None:
-    html = MarkdownIt("commonmark").enable("table").render(note.markdown(PLAIN))
+    html = MarkdownIt("commonmark").enable("table").render(run_summary.markdown(PLAIN))
     assert "<h2>yolo11n, fp16 [batch 2]: ok</h2>" in html
     assert html.count("<tr>") == 1 + 6
     assert "43.12 ms (95 %: 42.90 to 43.50)" in html
@@ -91,8 +91,8 @@ def test_a_result_in_words_for_mlflow() -> None:
 
 def test_a_failure_says_why_and_has_no_table() -> None:
     failed = Result(PLAIN.variant, "failed", reason="cpu: out of memory", environment={"cpu_model": "Xeon"})
-    assert note.text(failed) == "yolo11n, fp16 [batch 2]: failed (cpu: out of memory)"
-    assert "<table>" not in MarkdownIt("commonmark").enable("table").render(note.markdown(failed))
+    assert run_summary.text(failed) == "yolo11n, fp16 [batch 2]: failed (cpu: out of memory)"
+    assert "<table>" not in MarkdownIt("commonmark").enable("table").render(run_summary.markdown(failed))
 
 
 def assert_inert(name: str) -> None:
@@ -100,7 +100,7 @@ def assert_inert(name: str) -> None:
     parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
     def structure(text: str) -> list[str]:
-        tokens = parser.parse(note.markdown(result(text)))
+        tokens = parser.parse(run_summary.markdown(result(text)))
         inline = [child.type for token in tokens for child in token.children or []]
         return [token.type for token in tokens] + [kind for kind in inline if kind not in ("text", "text_special")]
 
@@ -116,7 +116,7 @@ def printed(text: str) -> str:
 def test_a_hostile_name_never_becomes_markup(name: str) -> None:
     assert_inert(name)
     parser = MarkdownIt("commonmark").enable("table")
-    heading = parser.parse(note.markdown(result(name)))[1]
+    heading = parser.parse(run_summary.markdown(result(name)))[1]
     shown = "".join(child.content for child in heading.children or [])
     assert printed(name) in printed(shown)
 
@@ -134,11 +134,13 @@ def test_no_name_ever_becomes_markup(name: str) -> None:
 @settings(max_examples=100, deadline=None)
 @given(names | st.sampled_from(HOSTILE))
 def test_no_name_ever_steers_the_terminal_or_adds_a_line(name: str) -> None:
-    text = note.text(result(name))
+    text = run_summary.text(result(name))
     assert all(char.isprintable() or char == "\n" for char in text)
-    assert len(text.split("\n")) == len(note.text(result("harmless")).split("\n"))
-    assert all(char.isprintable() or char == "\n" for char in note.markdown(result(name)))
+    assert len(text.split("\n")) == len(run_summary.text(result("harmless")).split("\n"))
+    assert all(char.isprintable() or char == "\n" for char in run_summary.markdown(result(name)))
 
 
 def test_a_link_is_no_link_even_where_addresses_are_linked() -> None:
-    assert not re.search(r"(?<!\\)[:.]//|www\.", note.markdown(result("see http://evil.example or www.evil.example")))
+    assert not re.search(
+        r"(?<!\\)[:.]//|www\.", run_summary.markdown(result("see http://evil.example or www.evil.example"))
+    )

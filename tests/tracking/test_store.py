@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 
 from mlflow_compress.errors import StoreError
 from mlflow_compress.records import Caution, Outcome, Result, Run, Step, Variant
-from mlflow_compress.store import Store, open_store, tags_of, without_secrets
+from mlflow_compress.tracking.store import Store, open_store, tags_of, without_secrets
 
 VARIANT = Variant("yolo", "int8", "alpha", "yolo", "yolo11n.pt", chain=(Step("int8_dynamic"),), devices=("cpu", "cuda"))
 RESULT = Result(

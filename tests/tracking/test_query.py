@@ -15,11 +15,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
 from benchmarks.servers import TrackingServer, make_database, postgres, postgres_folder
-from mlflow_compress.database import SCHEMAS, open_database
 from mlflow_compress.errors import StoreError
-from mlflow_compress.query import find
 from mlflow_compress.records import Run, Selection
-from mlflow_compress.store import Store, open_store
+from mlflow_compress.tracking.database import SCHEMAS, open_database
+from mlflow_compress.tracking.query import find
+from mlflow_compress.tracking.store import Store, open_store
 
 HOSTILE = 'it\'s "quoted" | `x` %_ \\ ; -- 🙂 Ёж'
 EVERYTHING = Selection()
@@ -199,8 +199,8 @@ def test_a_server_that_refuses(served: str) -> None:
 
 
 def test_pages_make_one_answer(filled: str, served: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlflow_compress.store._PAGE", 2)
-    monkeypatch.setattr("mlflow_compress.store._EXPERIMENTS_PER_PAGE", 1)
+    monkeypatch.setattr("mlflow_compress.tracking.store._PAGE", 2)
+    monkeypatch.setattr("mlflow_compress.tracking.store._EXPERIMENTS_PER_PAGE", 1)
     for uri in (filled, served):
         assert [run.started_ms for run in find(["query *"], EVERYTHING, [uri], directly=False).runs] == [
             6000, 5000, 4000, 3000, 2000, 1000,
@@ -279,7 +279,7 @@ def test_the_default_store_is_the_one_in_this_folder(filled: str, tmp_path: Path
 
 def test_many_runs_are_read_as_few_are(filled: str, monkeypatch: pytest.MonkeyPatch) -> None:
     few = find(["query 1"], EVERYTHING, [filled]).runs
-    monkeypatch.setattr("mlflow_compress.database._FEW", 1)
+    monkeypatch.setattr("mlflow_compress.tracking.database._FEW", 1)
     assert plain(find(["query 1"], EVERYTHING, [filled]).runs) == plain(few)
 
 

@@ -4,9 +4,9 @@ import io
 
 import pytest
 
-from mlflow_compress import progress
-from mlflow_compress.progress import Board, Progress
 from mlflow_compress.records import Result, Status, Variant
+from mlflow_compress.sweeping import progress
+from mlflow_compress.sweeping.progress import Board, Progress
 
 
 class Terminal(io.StringIO):

@@ -10,11 +10,12 @@ from typing import Any
 import mlflow
 import pytest
 
-from mlflow_compress import registry, resume
+from mlflow_compress import registry
 from mlflow_compress.meters import environment
 from mlflow_compress.records import Budget, Result, Run, Step, Variant
-from mlflow_compress.spool import Address, Spool
-from mlflow_compress.store import Store
+from mlflow_compress.sweeping import resume
+from mlflow_compress.tracking.spool import Address, Spool
+from mlflow_compress.tracking.store import Store
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,8 @@ from mlflow_compress.errors import RecipeError
 from mlflow_compress.measuring.quality import STATISTICS
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Run, Variant, to_json
-from mlflow_compress.spool import Address, Spool
-from mlflow_compress.store import LOGGED, Store
+from mlflow_compress.tracking.spool import Address, Spool
+from mlflow_compress.tracking.store import LOGGED, Store
 
 _MACHINE, _GPU = ("cpu_model", "cores_logical"), "gpu_model"  # what tells machines apart
 _NO_DIFFERENCE = ("folder", "requires")  # to the numbers

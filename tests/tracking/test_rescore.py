@@ -9,7 +9,6 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from mlflow_compress import rescore
 from mlflow_compress.bench import main
 from mlflow_compress.errors import CompressError, RecipeError, StoreError
 from mlflow_compress.measuring import quality
@@ -18,7 +17,8 @@ from mlflow_compress.planning import recipe
 from mlflow_compress.records import Budget, Result, Variant
 from mlflow_compress.scoring import bootstrap
 from mlflow_compress.sockets import Model, Sample
-from mlflow_compress.store import Store
+from mlflow_compress.tracking import rescore
+from mlflow_compress.tracking.store import Store
 
 REFERENCES = ["the cat sat", "on the mat", "a dog", "barked at night"] * 5
 PREDICTIONS_OF = {reference: reference for reference in REFERENCES} | {"a dog": "the dog", "on the mat": "on mat"}

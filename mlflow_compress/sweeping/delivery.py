@@ -10,16 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_compress import resume, sync
 from mlflow_compress.errors import StoreError, UnsentError
-from mlflow_compress.pairing import Originals
 from mlflow_compress.records import Result, Variant
+from mlflow_compress.sweeping import resume
+from mlflow_compress.tracking import sync
+from mlflow_compress.tracking.pairing import Originals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mlflow_compress.log import Log
-    from mlflow_compress.spool import Entry, Spool
+    from mlflow_compress.tracking.log import Log
+    from mlflow_compress.tracking.spool import Entry, Spool
 
 Tell = Callable[[str], None]
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
-from mlflow_compress import liveness, note, plot, registry
+from mlflow_compress import registry
 from mlflow_compress.errors import StoreError
 from mlflow_compress.measuring import input_example, isolate
 from mlflow_compress.records import Result, Variant
-from mlflow_compress.spool import Address
-from mlflow_compress.store import LOGGED, Store, lasting, names_model
+from mlflow_compress.tracking import process_identity, run_plots, run_summary
+from mlflow_compress.tracking.spool import Address
+from mlflow_compress.tracking.store import LOGGED, Store, lasting, names_model
 
 _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named
 
@@ -56,7 +57,7 @@ class Log:
         self._into_outer = bool(self._outer) and not models
         if self._outer:
             self.experiment_id = store.experiment_of(self._outer)
-            store.tag(self._outer, {"compress.process": liveness.mine()})
+            store.tag(self._outer, {"compress.process": process_identity.mine()})
             if not self._into_outer:
                 store.tag(self._outer, {"compress.role": "sweep"})
                 _name_outer(store, self._outer, f"sweep of {', '.join(models)}")
@@ -90,7 +91,7 @@ class Log:
     def close(self, results: Sequence[Result]) -> None:
         """Describe a sweep in the run that `mlflow run` made for it."""
         if self._outer and not self._into_outer:
-            told = "\n".join(note.markdown(each) for each in results)
+            told = "\n".join(run_summary.markdown(each) for each in results)
             self.store.tag(self._outer, {_NOTE: told, LOGGED: "complete"})
 
 
@@ -166,7 +167,7 @@ def attach(
     """
     all_files = {**_pictures(result), **(files or {})}
     about = {**(asked or {}), **_resolved(result)}
-    told = _behind(store.run(run_id).tags.get(_NOTE, ""), note.markdown(result))
+    told = _behind(store.run(run_id).tags.get(_NOTE, ""), run_summary.markdown(result))
     store.log(run_id, result, about, told, all_files, with_metrics=with_metrics)
     store.tag(run_id, {LOGGED: "complete"})
 
@@ -179,7 +180,7 @@ def _behind(known: str, told: str) -> str:
 
 
 def _pictures(result: Result) -> dict[str, bytes]:
-    pictures = {"latency.png": plot.latency_png(result), "memory.png": plot.memory_png(result)}
+    pictures = {"latency.png": run_plots.latency_png(result), "memory.png": run_plots.memory_png(result)}
     return {name: picture for name, picture in pictures.items() if picture is not None}
 
 
@@ -187,7 +188,7 @@ def _write(store: Store, run_id: str, result: Result, folder: Path, address: Add
     files = _pictures(result) | isolate.tables(folder)
     files |= {} if result.status == "ok" else {f"logs/{name}": text for name, text in isolate.logs(folder).items()}
     missing = {}
-    store.log(run_id, result, {**address.asked, **_resolved(result)}, note.markdown(result), {})
+    store.log(run_id, result, {**address.asked, **_resolved(result)}, run_summary.markdown(result), {})
     missing["files"] = _refusal(store, lambda: store.log_files(run_id, files))
     if address.with_model and result.outcomes and result.status != "skipped":
         missing["model"] = _refusal(store, lambda: _log_model(store, run_id, result, folder, address.register))
@@ -229,10 +230,10 @@ def _run(store: Store, result_id: str, result: Result, address: Address) -> str:
     """Give the run that takes the result."""
     name = _name(result.variant)
     if address.run and store.has(address.run):
-        store.tag(address.run, {"compress.result_id": result_id, "compress.process": liveness.mine()})
+        store.tag(address.run, {"compress.result_id": result_id, "compress.process": process_identity.mine()})
         _name_outer(store, address.run, name)
         return address.run
-    tags = {"compress.role": "variant", "compress.process": liveness.mine()}
+    tags = {"compress.role": "variant", "compress.process": process_identity.mine()}
     if address.parent:
         tags["mlflow.parentRunId"] = address.parent
     experiment_id = store.experiment_id(address.experiment)

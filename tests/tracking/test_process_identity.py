@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mlflow_compress import liveness
+from mlflow_compress.tracking import process_identity
 
 CODE = "from mlflow_compress import liveness; print(liveness.mine(), flush=True); input()"
 
@@ -18,33 +18,33 @@ def test_a_process_lives_until_it_dies() -> None:
     ) as process:
         assert process.stdout is not None
         name = process.stdout.readline().strip()
-        assert not liveness.is_dead(name)
+        assert not process_identity.is_dead(name)
         process.kill()
         process.wait()
-        assert liveness.is_dead(name)
+        assert process_identity.is_dead(name)
 
 
 def test_this_process_lives() -> None:
-    assert not liveness.is_dead(liveness.mine())
+    assert not process_identity.is_dead(process_identity.mine())
 
 
 def test_another_process_under_the_same_id_is_another() -> None:
-    machine, boot, namespace, pid, started = liveness.mine().split(":")
-    assert liveness.is_dead(":".join((machine, boot, namespace, pid, f"{started}1")))
+    machine, boot, namespace, pid, started = process_identity.mine().split(":")
+    assert process_identity.is_dead(":".join((machine, boot, namespace, pid, f"{started}1")))
 
 
 def test_all_processes_of_an_earlier_boot_are_dead() -> None:
-    machine, _, namespace, pid, started = liveness.mine().split(":")
-    assert liveness.is_dead(":".join((machine, "another-boot", namespace, pid, started)))
+    machine, _, namespace, pid, started = process_identity.mine().split(":")
+    assert process_identity.is_dead(":".join((machine, "another-boot", namespace, pid, started)))
 
 
 @pytest.mark.parametrize("field", [0, 2], ids=["machine", "container"])
 def test_nothing_is_known_of_another(field: int) -> None:
-    fields = liveness.mine().split(":")
+    fields = process_identity.mine().split(":")
     fields[field], fields[3] = "other", "999999999"
-    assert not liveness.is_dead(":".join(fields))
+    assert not process_identity.is_dead(":".join(fields))
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "a:b:c:d:e", "::::", "a" * 10_000])
 def test_what_is_no_name_is_not_dead(text: str) -> None:
-    assert not liveness.is_dead(text)
+    assert not process_identity.is_dead(text)

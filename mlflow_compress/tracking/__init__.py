@@ -1,0 +1,1 @@
+"""Results into MLflow, Runs out of it, and nothing lost."""
