@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlflow_compress.bench import main as bench
-from mlflow_compress.report import main as report
+from mlflow_compress.cli.bench import main as bench
+from mlflow_compress.cli.report import main as report
 
 bench.add_command(report, "report")
 bench(prog_name="python -m mlflow_compress")

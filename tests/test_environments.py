@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from mlflow_compress import registry
-from mlflow_compress.bench import main as bench
+from mlflow_compress.cli.bench import main as bench
+from mlflow_compress.cli.report import main as report
 from mlflow_compress.planning import recipe, sweep_recipe
-from mlflow_compress.report import main as report
 
 tomllib = pytest.importorskip("tomllib", reason="it came with Python 3.11")
 
@@ -107,7 +107,10 @@ def test_underscores_are_taken_for_hyphens(entry: str) -> None:
 
 def test_the_scripts_and_the_plugins_of_the_package_exist() -> None:
     scripts = PYPROJECT["project"]["scripts"]
-    assert scripts == {"compress-bench": "mlflow_compress.bench:main", "compress-report": "mlflow_compress.report:main"}
+    assert scripts == {
+        "compress-bench": "mlflow_compress.cli.bench:main",
+        "compress-report": "mlflow_compress.cli.report:main",
+    }
 
 
 def test_the_wheel_holds_the_recipes() -> None:

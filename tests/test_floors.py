@@ -35,9 +35,10 @@ FLOORS = [
         "planning.requirements",
         "planning.recipe networks.model_folder measuring.checks tracking.store reporting.compare"
         " reporting.update_readme reporting.ranking tracking.database tracking.run_summary tracking.run_plots"
-        " sweeping.progress manners measuring.output_error scoring.bootstrap",
+        " sweeping.progress cli.exits measuring.output_error scoring.bootstrap",
         "measuring.quality tracking.query reporting.gate planning.sweep_recipe sweeping.forecast",
-        "measuring.worker pyfunc doctor planning.catalogue tracking.rescore tracking.pairing live sweeping.dry_run",
+        "measuring.worker pyfunc cli.doctor planning.catalogue tracking.rescore tracking.pairing plugin.pages"
+        " sweeping.dry_run",
         "measuring.worker_process",
         "measuring.interleave tracking.spool",
         "measuring.isolate sweeping.resume sweeping.file_bundle sweeping.placement",
@@ -45,7 +46,7 @@ FLOORS = [
         "tracking.sync",
         "sweeping.delivery notebook",
         "sweeping.ray_sweep",
-        "bench report plugin.*",
+        "cli.bench cli.report plugin.*",
         "__main__",
     )
 ]
@@ -61,7 +62,7 @@ DOORS = {
         "plugin.app",
         "plugin.backend",
     },
-    "click": {"bench", "report", "manners"},
+    "click": {"cli.bench", "cli.report", "cli.exits"},
     "sqlalchemy": {"tracking.database"},
     "yaml": {"planning.recipe", "data.detections"},  # ultralytics' own reader runs code that a data.yaml may hold
     "pydantic": {"registry"},
@@ -196,7 +197,7 @@ def test_no_file_is_named_for_nothing(module: str) -> None:
 def test_a_plan_imports_no_torch(tmp_path: Path) -> None:
     code = """
 import sys
-from mlflow_compress.bench import main
+from mlflow_compress.cli.bench import main
 main.main(["sweep", "hw1", "--dry-run"], prog_name="x", standalone_mode=False)
 print("TORCH" if "torch" in sys.modules else "NONE")
 """
@@ -209,8 +210,8 @@ print("TORCH" if "torch" in sys.modules else "NONE")
 def test_help_and_lists_import_neither_torch_nor_mlflow() -> None:
     code = """
 import json, sys
-from mlflow_compress.bench import main as bench
-from mlflow_compress.report import main as report
+from mlflow_compress.cli.bench import main as bench
+from mlflow_compress.cli.report import main as report
 loaded = {}
 for command, line in ((bench, ["--help"]), (bench, ["run", "--help"]), (bench, ["list", "methods"]),
                       (bench, ["list", "families"]), (bench, ["check", "distilbert"]), (report, ["--help"])):

@@ -94,7 +94,7 @@ def _show() -> Response:
     """Show the comparison of `?experiment=NAME`, which may be given again; without it, the experiments there are."""
     from flask import Response, request
 
-    from mlflow_compress import live
+    from mlflow_compress.plugin import pages
     from mlflow_compress.records import Selection
     from mlflow_compress.tracking.query import opened
 
@@ -104,17 +104,17 @@ def _show() -> Response:
         if chosen := _chosen():
             root = request.url_root.rstrip("/") + _here().removesuffix("compress")
             runs = store.runs(chosen, Selection())
-            content = live.page(runs, chosen, language, _here(), root)
+            content = pages.page(runs, chosen, language, _here(), root)
         else:
-            content = live.index(_readable(), store.counts(), language, _here())
-    return Response(content, mimetype="text/html", headers={"Content-Security-Policy": live.policy(content)})
+            content = pages.index(_readable(), store.counts(), language, _here())
+    return Response(content, mimetype="text/html", headers={"Content-Security-Policy": pages.policy(content)})
 
 
 def _give() -> Response:
     """Give the variants of `?experiment=NAME` or `?experiment_id=ID` as JSON; `team`, `model` ... choose among them."""
     from flask import Response, request
 
-    from mlflow_compress import live
+    from mlflow_compress.plugin import pages
     from mlflow_compress.records import Selection
     from mlflow_compress.tracking.query import opened, without_collecting
 
@@ -130,7 +130,7 @@ def _give() -> Response:
     chosen = _chosen()
     with opened(_store()) as store, without_collecting():
         runs = store.runs(chosen, selection) if chosen else []
-        return Response(live.as_json(runs, chosen), mimetype="application/json")
+        return Response(pages.as_json(runs, chosen), mimetype="application/json")
 
 
 def _style() -> Response:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-PRELOAD = ["mlflow", "mlflow.pyfunc", "mlflow_compress.bench", "mlflow_compress.tracking.sync", "sqlalchemy.orm"]
+PRELOAD = ["mlflow", "mlflow.pyfunc", "mlflow_compress.cli.bench", "mlflow_compress.tracking.sync", "sqlalchemy.orm"]
 NUMBERS = {f"cpu/number_{at}": float(at) for at in range(40)}
 
 # What is wrapped to stop at a step: the owner, its attribute, and whether the fault comes before or after it.
@@ -55,7 +55,7 @@ def suffer(words: list[str], folder: Path, environment: dict[str, str], step: st
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    from mlflow_compress import bench
+    from mlflow_compress.cli import bench
     from mlflow_compress.measuring import isolate
 
     setattr(isolate, "run", _measured)  # noqa: B010  (its type is wider)

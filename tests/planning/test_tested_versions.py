@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from mlflow_compress import bench
+from mlflow_compress.cli import bench
 from mlflow_compress.planning import tested_versions
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.logical import LogicalNodes
-from mlflow_compress.bench import main
+from mlflow_compress.cli.bench import main
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.planning.order import Queue
 from mlflow_compress.records import Budget, Outcome, Result, Step, Variant

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
-from mlflow_compress.bench import main
+from mlflow_compress.cli.bench import main
 from mlflow_compress.errors import CompressError, RecipeError, StoreError
 from mlflow_compress.measuring import quality
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
-from mlflow_compress.report import main
+from mlflow_compress.cli.report import main
 from mlflow_compress.reporting.table_text import COLUMNS, headers
 from mlflow_compress.tracking.store import Store, open_store
 
@@ -297,7 +297,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(
 
 
 def python(code: str, *args: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     env = {**os.environ, "PYTHONPATH": root, **environment}
     return subprocess.run([sys.executable, *code.split("\n", 1), *args], env=env, capture_output=True, check=False)
 
@@ -313,7 +313,7 @@ def test_as_a_program(filled: str) -> None:
 
 def test_a_report_never_imports_a_framework(filled: str) -> None:
     code = (
-        "import sys; from mlflow_compress.report import main\n"
+        "import sys; from mlflow_compress.cli.report import main\n"
         "main(sys.argv[1:], standalone_mode=False)\n"
         "heavy = {'torch', 'transformers', 'matplotlib', 'ultralytics'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
@@ -324,7 +324,7 @@ def test_a_report_never_imports_a_framework(filled: str) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from mlflow_compress.report import main\n"
+        "import sys; from mlflow_compress.cli.report import main\n"
         "main(['--help'], standalone_mode=False)\n"
         "heavy = {'mlflow', 'pydantic', 'numpy', 'torch'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
@@ -339,7 +339,7 @@ def bring(uri: str, *args: str) -> Result:
 
 
 def test_hand_made_tables_become_rows(tracking_uri: str) -> None:
-    tables = Path(__file__).parent / "course_tables"
+    tables = Path(__file__).parents[1] / "course_tables"
     trial = bring(tracking_uri, str(tables / "table-43.md"), "-e", "report by hand", "--team", "ner", "--dry-run")
     assert trial.exit_code == 0
     assert "cpu/latency_p50_ms = 166.7" in trial.stdout
@@ -354,6 +354,6 @@ def test_hand_made_tables_become_rows(tracking_uri: str) -> None:
 
 
 def test_rows_need_a_team_and_a_file(tracking_uri: str) -> None:
-    file = str(Path(__file__).parent / "course_tables" / "table-43.md")
+    file = str(Path(__file__).parents[1] / "course_tables" / "table-43.md")
     assert "Give --team NAME" in bring(tracking_uri, file, "-e", "report by hand").stderr
     assert "There is no file" in bring(tracking_uri, "none.md", "-e", "report by hand", "--team", "ner").stderr

@@ -4,8 +4,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from mlflow_compress.cli.exits import Command, Group
 from mlflow_compress.errors import CompressError, RecipeError, StoreError, WeightsError, WorkerError
-from mlflow_compress.manners import Command, Group
 
 ERRORS = {cls.__name__: cls for cls in (CompressError, RecipeError, StoreError, WeightsError, WorkerError)}
 

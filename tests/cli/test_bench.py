@@ -20,8 +20,8 @@ from mlflow.entities import Run
 
 from mlflow_compress.records import Result, Variant
 
-PROJECT = Path(__file__).parent.parent
-PLUGIN = Path(__file__).parent / "fake_distribution"
+PROJECT = Path(__file__).parents[2]
+PLUGIN = Path(__file__).parents[1] / "fake_distribution"
 BRIEF = ("--iterations", "6", "--seconds", "0", "--max-seconds", "2", "--energy-seconds", "0")
 CODE = """
 import torch

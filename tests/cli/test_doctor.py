@@ -11,8 +11,8 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from mlflow_compress import bench, doctor
-from mlflow_compress.doctor import Finding
+from mlflow_compress.cli import bench, doctor
+from mlflow_compress.cli.doctor import Finding
 from mlflow_compress.meters import environment, gpu
 from mlflow_compress.networks import hub
 from mlflow_compress.planning import tested_versions

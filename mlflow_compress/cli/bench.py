@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlflow_compress.cli.exits import Group
 from mlflow_compress.errors import CompressError, RecipeError, StoreError, UnsentError, WeightsError, WorkerError
-from mlflow_compress.manners import Group
 
 if TYPE_CHECKING:
     from mlflow_compress.planning.order import Queue
@@ -270,7 +270,7 @@ def check(models: tuple[str, ...]) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
     """Say what is wrong with this machine for measuring, and what to do about it. Nothing is measured."""
-    from mlflow_compress.doctor import examine
+    from mlflow_compress.cli.doctor import examine
     from mlflow_compress.records import to_json
 
     findings = []

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlflow_compress.cli.exits import Group
 from mlflow_compress.errors import CompressError, RecipeError, StoreError, UnknownName
-from mlflow_compress.manners import Group
 
 if TYPE_CHECKING:
     from mlflow_compress.records import Comparison
