@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mlflow_compress.version import __version__
+
 if TYPE_CHECKING:
     from mlflow_compress.notebook import benchmark, compare, compress
 
-__all__ = ["benchmark", "compare", "compress"]
-__version__ = "0.1.0"
+__all__ = ["__version__", "benchmark", "compare", "compress"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,7 +11,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from mlflow_compress import __version__
+from mlflow_compress.version import __version__
 
 _LIBRARIES = ("torch", "transformers", "ultralytics", "mlflow", "numpy")
 _NATIVE = {

@@ -38,7 +38,7 @@ def _team() -> str:
 def _machine() -> dict[str, str]:
     found: dict[str, str] = {}
     with contextlib.suppress(Exception):
-        from mlflow_compress import __version__
+        from mlflow_compress.version import __version__
 
         found["compress.version"] = __version__
     with contextlib.suppress(Exception):

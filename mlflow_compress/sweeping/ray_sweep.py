@@ -23,13 +23,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
-from mlflow_compress import __version__
 from mlflow_compress.errors import RecipeError, WorkerError
 from mlflow_compress.measuring import isolate
 from mlflow_compress.records import Result, Status, Variant, read_json, to_json
 from mlflow_compress.sweeping import file_bundle, ray_node, resume
 from mlflow_compress.sweeping.placement import Node, Placing
 from mlflow_compress.tracking.store import names_model
+from mlflow_compress.version import __version__
 
 if TYPE_CHECKING:
     from mlflow_compress.planning.order import Queue

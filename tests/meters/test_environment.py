@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mlflow_compress import __version__
 from mlflow_compress.meters import environment
+from mlflow_compress.version import __version__
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
-from mlflow_compress import __version__
 from mlflow_compress.records import Outcome, Result, Step, Variant
 from mlflow_compress.sweeping import ray_node
+from mlflow_compress.version import __version__
 
 VARIANT = Variant("m", "original", "t", "python", "x.py", chain=(Step("original"),))
 
