@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlflow_compress.errors import RecipeError, UnknownName, Unsupported
-from mlflow_compress.records import Budget, Caution, Outcome, Result, Selection, Variant, finite
+from mlflow_compress.records import Budget, Caution, Outcome, Part, Result, Selection, Variant, finite
 from mlflow_compress.sockets import Family, Mark, Model
 
 if TYPE_CHECKING:
@@ -84,17 +84,16 @@ def benchmark(
     started = time.time()
     with machine_lock.alone(lambda text: warnings.warn(text, stacklevel=4)), _evaluating(model):
         cautions = [_CAUTION, *checks.busy(environment.busy_share())]
-        numbers, samples, seen, about = _timed(_call(model, batch), variant, place)
+        timed = _timed(_call(model, batch), variant, place)
     group = "gpu" if place == "cuda" else "cpu"
-    if hasattr(model, "parameters"):
-        numbers |= size.in_memory(model)
+    sizes = size.in_memory(model) if hasattr(model, "parameters") else {}
     result = Result(
         variant,
         "ok",
-        measurements=finite(numbers),
-        samples=samples,
-        cautions=(*cautions, *seen),
-        environment={**environment.machine(), **about},
+        measurements=finite({**timed.measurements, **sizes}),
+        samples=timed.samples,
+        cautions=(*cautions, *timed.cautions),
+        environment={**environment.machine(), **timed.environment},
         outcomes={group: Outcome("ok")},
         facts={"weights": "local", "timed": _TIMED, "family": _FAMILY},
         started_s=started,
@@ -235,42 +234,23 @@ class _InMemory(Family):
         raise self._lacks()
 
 
-def _timed(
-    call: Callable[[], Any], variant: Variant, device: str
-) -> tuple[dict[str, float], dict[str, list[float]], list[Caution], dict[str, str]]:
-    """Time the call and follow the process's memory, as the worker does."""
-    import torch
+def _timed(call: Callable[[], Any], variant: Variant, device: str) -> Part:
+    """Time the call and follow the process's memory, as a worker does."""
+    from mlflow_compress.measuring.timing import Silent, TimedCall, time_call
+    from mlflow_compress.meters import environment, gpu, memory
 
-    from mlflow_compress.measuring import checks
-    from mlflow_compress.meters import environment, gpu, latency, memory, usage
-
-    group = "gpu" if device == "cuda" else "cpu"
-    threads = torch.get_num_threads()
-    about = {"threads": str(threads), "load_before": environment.load_average()}
+    surroundings = {"load_before": environment.load_average()}
     if device == "cuda":
         gpu.reset()
-        about |= environment.gpu(gpu.driver_version())
+        surroundings |= environment.gpu(gpu.driver_version())
     meter = memory.MemoryMeter()
     meter.end_phase("before")
-    readings = []
-
-    def warmed() -> None:
-        meter.end_phase("warmup")
-        readings.append(usage.now())
-
-    with torch.inference_mode():
-        timing = latency.measure(latency.unmarked(call), device, variant.budget, lambda *_: None, warmed)
-    used = dataclasses.replace(usage.now() - readings[0], wall_s=sum(timing.wall_ms) / 1000)
-    meter.end_phase("run")
-    numbers = latency.numbers(timing, group, variant.batch_size)
-    numbers |= usage.numbers(used, len(timing.wall_ms), threads, group)
-    held = meter.numbers(group)
-    del held[f"{group}/ram_model_mib"]  # the model was there before
-    numbers |= held
-    if device == "cuda":
-        numbers |= gpu.numbers(group)
-    seen = [*checks.timing(timing, group), *checks.usage(used, len(timing.wall_ms), threads, group)]
-    return numbers, latency.samples(timing, group), seen, about
+    timed = TimedCall(run=lambda mark: call(), device=device, batch_size=variant.batch_size)
+    part = time_call(timed, variant.budget, meter, Silent())
+    numbers = dict(part.measurements)
+    del numbers[f"{timed.group}/ram_model_mib"]  # the model was there before
+    del numbers[f"{timed.group}/ram_peak_around_mib"]  # nothing is timed around the call
+    return dataclasses.replace(part, measurements=numbers, environment={**surroundings, **part.environment})
 
 
 @contextlib.contextmanager

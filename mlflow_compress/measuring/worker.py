@@ -18,10 +18,13 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mlflow_compress.errors import CompressError, Unsupported
 from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, read_json, write_json
+
+if TYPE_CHECKING:
+    from mlflow_compress.meters.memory import MemoryMeter
 
 VARIANT, MODEL_FOLDER = "variant.json", "model"
 SCORE = "score"
@@ -149,12 +152,8 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     meter.end_phase("load")
 
     timed = _time(family, model, device, variant, meter, report)
-    numbers |= {**timed.measurements, **meter.numbers(group)}
+    numbers |= timed.measurements
     cautions += timed.cautions
-    if device == "cuda":
-        from mlflow_compress.meters import gpu
-
-        numbers |= gpu.numbers(group)
     numbers |= size.in_memory(model.module)
     if device == "cpu":
         dtypes = {str(each.tensor.dtype) for each in held(model.module) if each.parameters}  # scales cost nothing
@@ -182,64 +181,23 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     )
 
 
-def _time(family: Any, model: Any, device: str, variant: Variant, meter: Any, report: Report) -> Part:
-    """Time the call, the stages around it, and its energy."""
+def _time(family: Any, model: Any, device: str, variant: Variant, meter: MemoryMeter, report: Report) -> Part:
+    """Time the family's call on one batch, as `timing.time_call` does."""
     import torch
 
-    from mlflow_compress.measuring import checks
-    from mlflow_compress.meters import energy, gpu, latency, usage
-    from mlflow_compress.percentiles import percentile
+    from mlflow_compress.measuring.timing import TimedCall, time_call
 
-    group = "gpu" if device == "cuda" else "cpu"
-    threads = torch.get_num_threads()
-    budget = variant.budget
-    readings = []
-
-    def warmed() -> None:
-        meter.end_phase("warmup")
-        report.stage(f"timing on {group}")
-        readings.append(usage.now())
-
+    size, seed = variant.batch_size, variant.seed
     with torch.inference_mode():
-        batch = family.batch(model, variant.batch_size, variant.seed)
-        report.stage(f"warming up on {group}")
-        family.run(model, batch, lambda stage: None)
-        turn = report.turn if variant.interleave else None
-        timing = latency.measure(
-            lambda mark: family.run(model, batch, mark), device, budget, report.progress, warmed, turn
-        )
-        clocks = checks.clock(gpu_reason=gpu.slowed()) if device == "cuda" else checks.clock(usage.clock_share())
-        # less the wall time between the calls, which in turns with another process is long
-        used = dataclasses.replace(usage.now() - readings[0], wall_s=sum(timing.wall_ms) / 1000)
-        meter.end_phase("run")
-        apart = {}
-        for stage, call in family.around(model, variant.batch_size, variant.seed).items():
-            report.stage(f"timing {stage}")
-            apart[stage] = latency.measure(latency.unmarked(call), device, latency.brief(budget), report.progress)
-        meter.end_phase("around")  # and only then compute: our own statistics take memory too
-        numbers = latency.numbers(timing, group, variant.batch_size)
-        numbers |= usage.numbers(used, len(timing.wall_ms), threads, group)
-        middles = {stage: numbers[f"{group}/{stage}_p50_ms"] for stage in timing.stages_ms}
-        rates = family.rates(numbers[f"{group}/latency_p50_ms"], middles, variant.batch_size)
-        numbers |= {f"{group}/{name}": value for name, value in rates.items()}
-        numbers |= {f"{group}/{stage}_p50_ms": percentile(seen.wall_ms, 50) for stage, seen in apart.items()}
-        samples = latency.samples(timing, group)
-        samples |= {f"{group}/{stage}_ms": seen.wall_ms for stage, seen in apart.items()}
-        cautions = [
-            *checks.timing(timing, group),
-            *checks.usage(used, len(timing.wall_ms), threads, group),
-            *checks.threads(threads),
-            *clocks,
-        ]
-        if budget.energy_seconds > 0:
-            report.stage("measuring energy")
-            synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
-            taken = energy.measure(
-                lambda: family.run(model, batch, lambda stage: None), synchronise, budget.energy_seconds
-            )
-            numbers |= energy.numbers(taken, group, variant.batch_size)
-            cautions += checks.energy(taken) if group == "cpu" else []
-    return Part(Outcome("ok"), None, numbers, samples, tuple(cautions), {"threads": str(threads)})
+        batch = family.batch(model, size, seed)
+    call = TimedCall(
+        run=lambda mark: family.run(model, batch, mark),
+        device=device,
+        batch_size=size,
+        around=lambda: family.around(model, size, seed),
+        rates=lambda latency_ms, stages_ms: family.rates(latency_ms, stages_ms, size),
+    )
+    return time_call(call, variant.budget, meter, report, variant.interleave)
 
 
 def _show(family: Any, model: Any, folder: Path, report: Report) -> None:

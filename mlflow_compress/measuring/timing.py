@@ -1,0 +1,157 @@
+"""`time_call`: times one call, and judges what it saw. A worker and a notebook both do it here, so that they agree."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from mlflow_compress.measuring import checks
+from mlflow_compress.meters import energy, gpu, latency, usage
+from mlflow_compress.meters.memory import MemoryMeter
+from mlflow_compress.percentiles import percentile
+from mlflow_compress.records import Budget, Caution, Outcome, Part
+from mlflow_compress.sockets import Mark
+
+
+def _no_rates(latency_ms: float, stages_ms: Mapping[str, float]) -> Mapping[str, float]:
+    return {}
+
+
+@dataclass(frozen=True)
+class TimedCall:
+    """What is timed.
+
+    Attributes:
+        run: makes one call on one batch, and marks the end of each stage inside it.
+        device: `cpu` or `cuda`, where it runs.
+        batch_size: samples in one call.
+        around: makes the calls before and after it that are timed apart, by name. Asked for after the timing, since
+            their inputs take memory.
+        rates: makes further metrics of the median latency and the medians of its stages, both in milliseconds.
+    """
+
+    run: Callable[[Mark], object]
+    device: str
+    batch_size: int
+    around: Callable[[], Mapping[str, Callable[[], object]]] = dict
+    rates: Callable[[float, Mapping[str, float]], Mapping[str, float]] = _no_rates
+
+    @property
+    def group(self) -> str:
+        """Return what its metrics' names begin with."""
+        return "gpu" if self.device == "cuda" else "cpu"
+
+
+class Reporter(Protocol):
+    """Whoever hears how far the timing is."""
+
+    def stage(self, name: str) -> None:
+        """Hear that a stage begins."""
+
+    def progress(self, done: int, total: int | None, seconds_left: float | None) -> None:
+        """Hear how far the stage is."""
+
+    def turn(self, count: int, seconds: float) -> bool:
+        """Wait for the turn, in a measurement in turns with another process; False when there are no more."""
+
+
+class Silent:
+    """A reporter that tells nobody."""
+
+    def stage(self, name: str) -> None:
+        """Do nothing."""
+
+    def progress(self, done: int, total: int | None, seconds_left: float | None) -> None:
+        """Do nothing."""
+
+    def turn(self, count: int, seconds: float) -> bool:
+        """Raise: whoever tells nobody takes no turns with anybody."""
+        raise NotImplementedError
+
+
+def time_call(call: TimedCall, budget: Budget, memory: MemoryMeter, reporter: Reporter, in_turns: bool = False) -> Part:
+    """Time a call, the stages around it and its energy, and follow the memory meanwhile.
+
+    Args:
+        call: what is timed. Its first call is not counted, nor kept as warm-up: libraries choose their kernels in it.
+        budget: when to stop.
+        memory: its phases `warmup`, `run` and `around` are ended here.
+        reporter: told how far it is.
+        in_turns: whether the reporter says when to make calls, and when to stop.
+
+    Returns:
+        A part with the numbers, the samples in milliseconds, what to be careful about, and the number of threads.
+    """
+    import torch
+
+    group, threads = call.group, torch.get_num_threads()
+    with torch.inference_mode():
+        reporter.stage(f"warming up on {group}")
+        call.run(lambda stage: None)
+        timing, used = _timed(call, budget, memory, reporter, in_turns)
+        clocks = checks.clock(gpu_reason=gpu.slowed()) if group == "gpu" else checks.clock(usage.clock_share())
+        apart = {}
+        for stage, other in call.around().items():
+            reporter.stage(f"timing {stage}")
+            seen = latency.measure(latency.unmarked(other), call.device, latency.brief(budget), reporter.progress)
+            apart[stage] = seen.wall_ms
+        memory.end_phase("around")  # and only then compute: our own statistics take memory too
+        numbers = _numbers(call, timing, apart)
+        numbers |= usage.numbers(used, len(timing.wall_ms), threads, group)
+        cautions = [
+            *checks.timing(timing, group),
+            *checks.usage(used, len(timing.wall_ms), threads, group),
+            *checks.threads(threads),
+            *clocks,
+        ]
+        if budget.energy_seconds > 0:
+            reporter.stage("measuring energy")
+            energy_numbers, energy_cautions = _energy(call, budget)
+            numbers |= energy_numbers
+            cautions += energy_cautions
+    numbers |= memory.numbers(group)
+    if group == "gpu":
+        numbers |= gpu.numbers(group)
+    samples = latency.samples(timing, group) | {f"{group}/{stage}_ms": wall for stage, wall in apart.items()}
+    return Part(Outcome("ok"), None, numbers, samples, tuple(cautions), {"threads": str(threads)})
+
+
+def _timed(
+    call: TimedCall, budget: Budget, memory: MemoryMeter, reporter: Reporter, in_turns: bool
+) -> tuple[latency.Timing, usage.Usage]:
+    """Return the samples of the call, and what the counted calls used of the machine."""
+    readings = []
+
+    def warmed() -> None:
+        memory.end_phase("warmup")
+        reporter.stage(f"timing on {call.group}")
+        readings.append(usage.now())
+
+    turn = reporter.turn if in_turns else None
+    timing = latency.measure(call.run, call.device, budget, reporter.progress, warmed, turn)
+    # less the wall time between the calls, which in turns with another process is long
+    used = dataclasses.replace(usage.now() - readings[0], wall_s=sum(timing.wall_ms) / 1000)
+    memory.end_phase("run")
+    return timing, used
+
+
+def _numbers(call: TimedCall, timing: latency.Timing, apart: Mapping[str, list[float]]) -> dict[str, float]:
+    """Return the metrics of the latency, of what the call makes of it, and of the stages around it."""
+    group = call.group
+    numbers = latency.numbers(timing, group, call.batch_size)
+    middles = {stage: numbers[f"{group}/{stage}_p50_ms"] for stage in timing.stages_ms}
+    rates = call.rates(numbers[f"{group}/latency_p50_ms"], middles)
+    numbers |= {f"{group}/{name}": value for name, value in rates.items()}
+    return numbers | {f"{group}/{stage}_p50_ms": percentile(wall, 50) for stage, wall in apart.items()}
+
+
+def _energy(call: TimedCall, budget: Budget) -> tuple[dict[str, float], list[Caution]]:
+    """Return the metrics of the energy of one sample, and what to be careful about."""
+    import torch
+
+    synchronise = torch.cuda.synchronize if call.device == "cuda" else lambda: None
+    taken = energy.measure(lambda: call.run(lambda stage: None), synchronise, budget.energy_seconds)
+    cautions = checks.energy(taken) if call.group == "cpu" else []
+    return energy.numbers(taken, call.group, call.batch_size), cautions

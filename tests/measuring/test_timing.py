@@ -1,0 +1,183 @@
+"""A notebook's number is taken as a worker's: both are given the same call under the same fake clock."""
+
+from __future__ import annotations
+
+import gc
+import io
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+
+from mlflow_compress import notebook
+from mlflow_compress.measuring import worker
+from mlflow_compress.measuring.timing import Silent, TimedCall, time_call
+from mlflow_compress.meters import latency, usage
+from mlflow_compress.meters.memory import MemoryMeter
+from mlflow_compress.meters.usage import Usage
+from mlflow_compress.records import Budget, Part, Variant
+from mlflow_compress.sockets import Mark
+
+BUDGET = Budget(min_iterations=12, min_seconds=0, energy_seconds=0)
+VARIANT = Variant("m", "original", "t", "python", "m.py", batch_size=4, budget=BUDGET)
+
+
+class Clock:
+    """Stands for `time`: only the call takes time, the first ones longer, one of the later ones too."""
+
+    def __init__(self) -> None:
+        self.now_ns = 10**15
+
+    def perf_counter_ns(self) -> int:
+        return self.now_ns
+
+    def monotonic(self) -> float:
+        return self.now_ns / 1e9
+
+
+class Call:
+    """Takes time on the clock, and notes how it is called."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._milliseconds = itertools.chain([400.0, 90.0, 60.0, 40.0], itertools.cycle([20.0, 20.0, 20.0, 44.0]))
+        self.seen: list[tuple[bool, bool]] = []
+
+    def __call__(self) -> None:
+        self.seen.append((gc.isenabled(), torch.is_inference_mode_enabled()))
+        self._clock.now_ns += round(next(self._milliseconds) * 1e6)
+
+
+class Family:
+    """Serves the call to a worker."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def batch(self, model: object, size: int, seed: int) -> None: ...
+
+    def run(self, model: object, batch: None, mark: Mark) -> None:
+        self._call()
+
+    def around(self, model: object, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
+        return {}
+
+    def rates(self, latency_ms: float, stages_ms: Mapping[str, float], size: int) -> Mapping[str, float]:
+        return {}
+
+
+def as_worker(call: Call) -> Part:
+    family: Any = Family(call)
+    meter = MemoryMeter()
+    meter.end_phase("load")
+    return worker._time(family, None, "cpu", VARIANT, meter, worker.Report(io.StringIO()))
+
+
+def as_notebook(call: Call) -> Part:
+    return notebook._timed(call, VARIANT, "cpu")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Give both the same clock, and a machine on which others take the cores away and pages are swapped."""
+    made = Clock()
+    counts = itertools.count(1)
+
+    def used() -> Usage:
+        count = 10**6 * next(counts)
+        return Usage(0.0, 0.0, switches=count, minor_faults=count, major_faults=count, throttled=0)
+
+    monkeypatch.setattr(latency, "time", made)
+    monkeypatch.setattr(usage, "now", used)
+    monkeypatch.setattr(usage, "clock_share", lambda: 0.4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4096)
+    return made
+
+
+@pytest.mark.parametrize("measure", [as_worker, as_notebook])
+def test_warm_up_and_counted_calls(clock: Clock, measure: Callable[[Call], Part]) -> None:
+    call = Call(clock)
+    collects = gc.isenabled()
+    part = measure(call)
+    # the first, of 400 ms, is not kept; the medians of calls 3 to 5 and 6 to 8 agree
+    assert part.samples["cpu/warmup_ms"] == [90, 60, 40, 20, 20, 20, 44, 20]
+    assert part.samples["cpu/latency_ms"] == [20, 20, 44, 20, 20, 20, 44, 20, 20, 20, 44, 20]
+    assert len(call.seen) == 1 + 8 + 12
+    assert set(call.seen[1:]) == {(False, True)}  # no garbage collector, no gradients
+    assert call.seen[0] == (collects, True)
+    assert gc.isenabled() == collects
+    assert part.measurements["cpu/latency_p50_ms"] == 20
+    assert part.measurements["cpu/throughput_per_s"] == pytest.approx(4 * 12 / 0.312)
+
+
+@pytest.mark.parametrize("measure", [as_worker, as_notebook])
+def test_cautions_and_circumstances(clock: Clock, measure: Callable[[Call], Part]) -> None:
+    part = measure(Call(clock))
+    codes = [caution.code for caution in part.cautions]
+    assert codes == [
+        "few_samples",
+        "unstable",
+        "interference",
+        "page_faults",
+        "swapping",
+        "oversubscribed",
+        "slow_clock",
+    ]
+    assert part.environment["threads"] == "4096"
+
+
+def test_the_two_agree_in_all_but_the_memory(clock: Clock) -> None:
+    from_worker, from_notebook = as_worker(Call(clock)), as_notebook(Call(clock))
+    assert from_worker.samples == from_notebook.samples
+    assert from_worker.cautions == from_notebook.cautions
+
+    def timed(part: Part) -> dict[str, float]:
+        return {name: value for name, value in part.measurements.items() if "/ram_" not in name}
+
+    assert timed(from_worker) == timed(from_notebook)
+    memory = {name for part in (from_worker, from_notebook) for name in part.measurements if "/ram_" in name}
+    assert {"cpu/ram_peak_warmup_mib", "cpu/ram_peak_run_mib", "cpu/ram_peak_mib"} <= memory
+    # what a notebook can't know, or has not
+    assert not {"cpu/ram_model_mib", "cpu/ram_peak_around_mib"} & set(from_notebook.measurements)
+
+
+def test_what_is_around_the_call_is_made_and_timed_after_it(clock: Clock) -> None:
+    call = Call(clock)
+    made_after: list[int] = []
+
+    def around() -> Mapping[str, Callable[[], object]]:
+        made_after.append(len(call.seen))
+
+        def tokenize() -> None:
+            clock.now_ns += 3 * 10**6
+
+        return {"tokenize": tokenize}
+
+    timed = TimedCall(
+        lambda mark: call(), "cpu", 2, around, lambda latency_ms, stages_ms: {"real_time": latency_ms / 10}
+    )
+    part = time_call(timed, BUDGET, MemoryMeter(), Silent())
+    assert made_after == [1 + 8 + 12]
+    assert part.measurements["cpu/tokenize_p50_ms"] == 3
+    assert part.measurements["cpu/real_time"] == 2
+    assert set(part.samples["cpu/tokenize_ms"]) == {3.0}
+    assert len(part.samples["cpu/latency_ms"]) == 12
+
+
+def test_turns_are_asked_for_before_each_round(clock: Clock) -> None:
+    class Turns(Silent):
+        def __init__(self) -> None:
+            self.asked: list[tuple[int, float]] = []
+
+        def turn(self, count: int, seconds: float) -> bool:
+            self.asked.append((count, seconds))
+            return len(self.asked) < 3
+
+    turns = Turns()
+    part = time_call(TimedCall(lambda mark: Call(clock)(), "cpu", 1), BUDGET, MemoryMeter(), turns, in_turns=True)
+    sizes = part.samples["cpu/round_sizes"]
+    assert len(sizes) == 2
+    assert [count for count, _ in turns.asked] == [0, sizes[0], sum(sizes)]
+    assert len(part.samples["cpu/latency_ms"]) == sum(sizes)
