@@ -1,7 +1,7 @@
 """Load: many teams log many runs each into one `mlflow server` at once; nothing is lost, doubled or mixed up.
 
 The server has a PostgreSQL database where that is installed, else SQLite. Each result goes the whole way: kept in the
-spool, delivered, and taken off the spool.
+spool, sent, and taken off the spool.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def _log_all(uri: str, folder: Path, share: range, runs: int) -> None:
 
 def _log(uri: str, folder: Path, number: int, runs: int) -> None:
     from mlflow_compress.records import Outcome, Result, Step, Variant
-    from mlflow_compress.tracking.log import deliver
-    from mlflow_compress.tracking.spool import Address, Spool
+    from mlflow_compress.tracking.log import send
+    from mlflow_compress.tracking.spool import Address, Shipment, Spool
     from mlflow_compress.tracking.store import lasting, open_store
 
     store, spool, team = open_store(uri), Spool(folder / f"spool-{number}"), team_name(number)
@@ -110,8 +110,7 @@ def _log(uri: str, folder: Path, number: int, runs: int) -> None:
             started_s=now - 1, ended_s=now,
         )  # fmt: skip
         entry = spool.begin()
-        entry.keep(result, address)
-        deliver(store, entry.id, result, entry.folder, address)
+        send(store, Shipment(entry, result, address, print).keep())
         entry.remove()
 
 

@@ -26,7 +26,7 @@ from mlflow_compress.sweeping import ray_node, ray_sweep
 from mlflow_compress.sweeping.delivery import Delivery
 from mlflow_compress.sweeping.progress import Board
 from mlflow_compress.tracking.log import Log
-from mlflow_compress.tracking.spool import Spool
+from mlflow_compress.tracking.spool import Shipment, Spool
 from mlflow_compress.tracking.store import Store, open_store
 
 _NODES, _VARIANTS, _FEW = 4, 1000, 48
@@ -159,7 +159,8 @@ def _logging_rate(store: Store, folder: Path, count: int) -> float:
     for number in range(count):
         variant = Variant("rate", f"v{number}", "scale", "python", "none.py", chain=(Step("fp16"),))
         with delivery.entry(print) as entry:
-            delivery.deliver(run(variant, entry.folder, lambda event: None), entry, str(number), lambda text: None)
+            result = run(variant, entry.folder, lambda event: None)
+            delivery.deliver(Shipment(entry, result, delivery.log.address(str(number)), lambda text: None))
     return count / (time.monotonic() - began)
 
 

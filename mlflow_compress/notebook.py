@@ -311,8 +311,8 @@ def _several(names: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _log(result: Result) -> None:
-    from mlflow_compress.tracking.log import attach
+    from mlflow_compress.tracking.log import write_into_open_run
     from mlflow_compress.tracking.store import fluent_run
 
     with fluent_run(f"{result.variant.model} {result.variant.method}") as (store, run_id):
-        attach(store, run_id, result)
+        write_into_open_run(store, run_id, result)

@@ -206,11 +206,11 @@ def sync(dry_run: bool, tracking_uri: str | None) -> None:
     """Send the results that MLflow did not get yet, each exactly once, and end runs whose process died."""
     from mlflow_compress.sweeping.delivery import set_up_client
     from mlflow_compress.tracking.spool import Spool
-    from mlflow_compress.tracking.sync import sync
+    from mlflow_compress.tracking.sync import Sync
 
     set_up_client()
     spool = Spool()
-    if (count := sync(spool, tracking_uri, click.echo, dry_run)) and not dry_run:
+    if (count := Sync(spool, click.echo, dry_run).everything(tracking_uri)) and not dry_run:
         raise UnsentError(f"Not sent: {count}. They are kept in {spool.folder}.")
     if not count:
         click.echo("Nothing waits to be sent.")
@@ -338,7 +338,7 @@ def _here(queue: Queue, delivery: Delivery, forecast: Forecast, given: Mapping[s
         position = f"[{len(results) + 1}/{count}] " if count > 1 else ""
         progress.begin(f"{position}{variant.model}, {variant.label}")
         digest = resume.digest(variant)
-        result = None if given.get("again", True) else delivery.earlier(variant, digest, progress.end)
+        result = None if given.get("again", True) else delivery.earlier(digest, progress.end)
         results.append(result or _one(variant, digest, delivery, progress))
         forecast.learn(results[-1])
         if not given["as_json"]:
@@ -439,6 +439,7 @@ def _one(variant: Variant, digest: str, delivery: Delivery, progress: Progress) 
     from mlflow_compress.measuring import isolate, machine_lock
     from mlflow_compress.planning import requirements
     from mlflow_compress.tracking import store
+    from mlflow_compress.tracking.spool import Shipment
 
     def listen(event: Mapping[str, Any]) -> None:
         delivery.check()  # a server that refuses is known at once, not after the download of the weights
@@ -446,14 +447,15 @@ def _one(variant: Variant, digest: str, delivery: Delivery, progress: Progress) 
 
     with delivery.entry(progress.end) as entry:
         if lack := variant.requires and requirements.unmet(variant.requires, requirements.here()):
-            return delivery.deliver(isolate.skipped(variant, lack), entry, digest, progress.end)
+            skipped = isolate.skipped(variant, lack)
+            return delivery.deliver(Shipment(entry, skipped, delivery.log.address(digest), progress.end))
         if store.names_model(variant.source):
             progress.event({"stage": "fetching"})
             variant = delivery.log.located(variant)
         with machine_lock.alone(progress.end):
             result = isolate.run(variant, entry.folder, listen, lambda: delivery.log)
         progress.event({"stage": "logging"})
-        return delivery.deliver(result, entry, digest, progress.end)
+        return delivery.deliver(Shipment(entry, result, delivery.log.address(digest), progress.end))
 
 
 _ASKED = (

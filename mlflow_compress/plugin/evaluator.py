@@ -79,7 +79,7 @@ class CompressEvaluator:
 
         from mlflow_compress.measuring import isolate, machine_lock
         from mlflow_compress.records import finite
-        from mlflow_compress.tracking.log import attach
+        from mlflow_compress.tracking.log import write_into_open_run
         from mlflow_compress.tracking.store import open_store
 
         settings = _settings(evaluator_config or {})
@@ -102,7 +102,7 @@ class CompressEvaluator:
             with machine_lock.alone(lambda text: None):
                 result = _renamed(isolate.run(variant, work, lambda event: None), dataset)
             asked = {name: str(value) for name, value in settings.items() if value and name not in ("uri", "model")}
-            attach(store, run_id, result, isolate.tables(work), asked=asked, with_metrics=not model_id)
+            write_into_open_run(store, run_id, result, isolate.tables(work), asked=asked, with_metrics=not model_id)
         if known and not model_id:  # MLflow links those of a model that was named as models:/ID
             store.link(run_id, known, result)
         if result.status != "ok":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -11,18 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_compress.errors import StoreError, UnsentError
-from mlflow_compress.records import Result, Variant
+from mlflow_compress.records import Result
 from mlflow_compress.sweeping import resume
-from mlflow_compress.tracking import sync
+from mlflow_compress.tracking import log as mlflow_log
 from mlflow_compress.tracking.pairing import Originals
+from mlflow_compress.tracking.sync import Sync
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mlflow_compress.tracking.log import Log
-    from mlflow_compress.tracking.spool import Entry, Spool
-
-Tell = Callable[[str], None]
+    from mlflow_compress.tracking.spool import Entry, Shipment, Spool, Tell
 
 
 class Delivery:
@@ -38,14 +38,14 @@ class Delivery:
 
     def __init__(self, spool: Spool, connect: Callable[[], Log], tell: Tell) -> None:
         self._spool = spool
-        self._tell = tell
+        self._sync = Sync(spool, tell)
         self._originals = Originals()
         self._unsent: list[str] = []
         self._opening = ThreadPoolExecutor(1).submit(self._open, connect)
 
     @property
     def log(self) -> Log:
-        """Give the open log.
+        """Return the open log.
 
         Raises:
             StoreError: the server can't be reached.
@@ -53,7 +53,7 @@ class Delivery:
         return self._opening.result()
 
     def check(self) -> None:
-        """Complain about a server that refused as soon as that is known.
+        """Raise for a server that refused, as soon as that is known.
 
         Raises:
             StoreError: it did.
@@ -61,12 +61,11 @@ class Delivery:
         if self._opening.done():
             self._opening.result()
 
-    def earlier(self, variant: Variant, digest: str, tell: Tell) -> Result | None:
-        """Give the result that a variant has already; None when it is to be measured.
+    def earlier(self, digest: str, tell: Tell) -> Result | None:
+        """Return the result that a variant has already; None when it is to be measured.
 
         Args:
-            variant: it.
-            digest: as `resume.digest` gives it.
+            digest: the variant's, as `resume.digest` gives it.
             tell: told in a sentence where that result is.
         """
         try:
@@ -86,7 +85,7 @@ class Delivery:
 
     @contextmanager
     def entry(self, tell: Tell) -> Iterator[Entry]:
-        """Give an empty folder to measure a variant in. It goes, unless it then holds a result that MLflow has not.
+        """Yield an empty folder to measure a variant in. It goes, unless it then holds a result that MLflow has not.
 
         Args:
             tell: told in a sentence where the folder is not where it should be.
@@ -103,14 +102,8 @@ class Delivery:
             else:
                 entry.remove()
 
-    def deliver(self, result: Result, entry: Entry, digest: str, tell: Tell) -> Result:
-        """Keep a result on disk, log it, and take it off the disk when MLflow has all of it.
-
-        Args:
-            result: what came of a variant.
-            entry: the folder that it was measured in.
-            digest: the variant's.
-            tell: told in a sentence how it ended.
+    def deliver(self, shipment: Shipment) -> Result:
+        """Pair a result with its original's, keep it on disk, send it, and take it off the disk when MLflow has it.
 
         Returns:
             The result, with how far its scores are from its original's.
@@ -118,14 +111,15 @@ class Delivery:
         Raises:
             StoreError: the server refused it, and it could not be kept either.
         """
-        result = self._originals.pair(result, entry.folder)
-        address = self.log.address(digest)
+        entry, tell = shipment.entry, shipment.tell
+        result = self._originals.pair(shipment.result, entry.folder)
+        shipment = dataclasses.replace(shipment, result=result)
         try:
-            address = entry.keep(result, address)
+            shipment = shipment.keep()
         except OSError as error:
             tell(f"WARNING: the result can't be kept on disk: {error}")
         try:
-            self.log.add(entry.id, result, entry.folder, address)
+            mlflow_log.send(self.log.store, shipment, ending=not shipment.address.run)  # `mlflow run` ends its own
         except StoreError as error:
             if not entry.is_kept:
                 raise
@@ -150,7 +144,7 @@ class Delivery:
         try:
             self.log.close(results)
             if unsent:
-                unsent = sync.send(self.log.store, self._spool, self._tell, self._unsent)
+                unsent = self._sync.waiting(self.log.store, self._unsent)
         except StoreError:
             if not unsent:
                 raise
@@ -167,10 +161,10 @@ class Delivery:
         log = connect()
         self._spool.clear()
         try:
-            sync.send(log.store, self._spool, self._tell)
-            sync.close_dead(log.store, {log.experiment_id: log.experiment}, self._spool, self._tell)
+            self._sync.waiting(log.store)
+            self._sync.dead(log.store, {log.experiment_id: log.experiment})
         except StoreError as error:  # what is measured now is not to suffer from what was before
-            self._tell(str(error))
+            self._sync.tell(str(error))
         return log
 
 

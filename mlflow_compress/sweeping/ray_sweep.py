@@ -28,6 +28,7 @@ from mlflow_compress.measuring import isolate
 from mlflow_compress.records import Result, Status, Variant, read_json, to_json
 from mlflow_compress.sweeping import file_bundle, ray_node, resume
 from mlflow_compress.sweeping.placement import Node, Placing
+from mlflow_compress.tracking.spool import Shipment
 from mlflow_compress.tracking.store import names_model
 from mlflow_compress.version import __version__
 
@@ -224,7 +225,7 @@ class _Sweep:
             for each in {each.kind: each for each in nodes}.values():
                 if self._placing.group(variant).kind is None and not self._placing.homeless(variant, [each]):
                     digest = resume.digest(self._placed(variant, each), each.machine)
-                    if self._delivery.earlier(variant, digest, lambda text: None) is not None:
+                    if self._delivery.earlier(digest, lambda text: None) is not None:
                         self._placing.bind(variant, each.kind)
 
     def _look(self) -> None:
@@ -267,7 +268,7 @@ class _Sweep:
         placed, who = self._placed(variant, at), _who(variant)
         if not self._task.again:
             digest = resume.digest(placed, at.machine)
-            earlier = self._delivery.earlier(placed, digest, lambda text: self._board.tell(f"{who}: {text}"))
+            earlier = self._delivery.earlier(digest, lambda text: self._board.tell(f"{who}: {text}"))
             if earlier is not None:
                 self._finish(variant, earlier)
                 return
@@ -390,24 +391,26 @@ class _Sweep:
         result = dataclasses.replace(result, variant=variant, facts=facts)
         is_paired = isolate.tables(flight.entry.folder) and not variant.is_original
         if is_paired and self._placing.group(flight.variant).originals:
-            flight.entry.keep(result, self._delivery.log.address(flight.digest))
+            self._shipment(flight, result).keep()
             self._held.append(flight)
             return
         self._log(flight, result)
 
     def _log(self, flight: _Flight, result: Result) -> None:
         """Log a result, and those that waited for it."""
-        who = _who(flight.variant)
         with flight.stack:
-            result = self._delivery.deliver(
-                result, flight.entry, flight.digest, lambda text: self._board.tell(f"{who} ({flight.at.name}): {text}")
-            )
+            result = self._delivery.deliver(self._shipment(flight, result))
         self._finish(flight.variant, result)
         group = self._placing.group(flight.variant)
         ready = [] if group.originals else [each for each in self._held if self._placing.group(each.variant) is group]
         self._held = [each for each in self._held if each not in ready]
         for other in ready:
-            self._log(other, other.entry.read()[0])
+            self._log(other, other.entry.read(self._board.tell).result)
+
+    def _shipment(self, flight: _Flight, result: Result) -> Shipment:
+        who = f"{_who(flight.variant)} ({flight.at.name})"
+        address = self._delivery.log.address(flight.digest)
+        return Shipment(flight.entry, result, address, lambda text: self._board.tell(f"{who}: {text}"))
 
     def _finish(self, variant: Variant, result: Result) -> None:
         with self._lock:  # this is the loop's, or the thread's that logs
@@ -444,7 +447,7 @@ class _Sweep:
         while self._held:
             flight = self._held.pop()
             with contextlib.suppress(Exception):
-                self._log(flight, flight.entry.read()[0])
+                self._log(flight, flight.entry.read(self._board.tell).result)
 
     def _alive(self) -> list[Mapping[str, Any]]:
         """Give the nodes that hand out processors."""

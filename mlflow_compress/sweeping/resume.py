@@ -15,7 +15,7 @@ from mlflow_compress.errors import RecipeError
 from mlflow_compress.measuring.quality import STATISTICS
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Run, Variant, to_json
-from mlflow_compress.tracking.spool import Address, Spool
+from mlflow_compress.tracking.spool import Shipment, Spool
 from mlflow_compress.tracking.store import LOGGED, Store
 
 _MACHINE, _GPU = ("cpu_model", "cores_logical"), "gpu_model"  # what tells machines apart
@@ -90,7 +90,7 @@ def digests(runs: Iterable[Run], spool: Spool, experiment: str) -> set[str]:
         spool: where results wait.
         experiment: the name of the experiment that these must be to go to.
     """
-    kept = {address.digest for _, result, address in _kept(spool) if _is_good(result, address, experiment)}
+    kept = {shipment.address.digest for shipment in _kept(spool) if _is_good(shipment, experiment)}
     return kept | {run.tags.get("compress.variant_digest", "") for run in runs} - {""}
 
 
@@ -108,22 +108,27 @@ def waiting(spool: Spool, experiment: str, digest: str) -> tuple[str, Result, Ma
         experiment: the name of the experiment that it is to go to.
         digest: of the variant.
     """
-    for folder, result, address in _kept(spool):
-        if address.digest == digest and _is_good(result, address, experiment):
+    for shipment in _kept(spool):
+        if shipment.address.digest == digest and _is_good(shipment, experiment):
+            folder = shipment.entry.folder
             path = folder / STATISTICS
-            return f"kept in {folder}", result, {STATISTICS: path.read_bytes()} if path.is_file() else {}
+            return f"kept in {folder}", shipment.result, {STATISTICS: path.read_bytes()} if path.is_file() else {}
     return None
 
 
-def _kept(spool: Spool) -> Iterator[tuple[Path, Result, Address]]:
-    """Give what waits in the spool, as far as it can be read; each is ours until the next is asked for."""
+def _kept(spool: Spool) -> Iterator[Shipment]:
+    """Yield what waits in the spool, as far as it can be read; each is ours until the next is asked for."""
     for entry in spool.entries():
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-            yield entry.folder, *entry.read()
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            yield entry.read(_silent)
 
 
-def _is_good(result: Result, address: Address, experiment: str) -> bool:
-    return (address.experiment, result.status) == (experiment, "ok")
+def _silent(_: str) -> None:
+    pass
+
+
+def _is_good(shipment: Shipment, experiment: str) -> bool:
+    return (shipment.address.experiment, shipment.result.status) == (experiment, "ok")
 
 
 def _source(data: str | None) -> str:

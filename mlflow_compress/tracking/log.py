@@ -1,4 +1,7 @@
-"""`log`: writes results into MLflow, each into a run of its own or into the one that `mlflow run` made."""
+"""Sends results to MLflow: writes each into a run of its own, or into the one that `mlflow run` made.
+
+What a variant gave goes home in four steps: `Originals.pair`, `Shipment.keep`, `send`, `write`.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,13 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
 
 from mlflow_compress import registry
 from mlflow_compress.errors import StoreError
 from mlflow_compress.measuring import input_example, isolate
 from mlflow_compress.records import Result, Variant
 from mlflow_compress.tracking import process_identity, run_plots, run_summary
-from mlflow_compress.tracking.spool import Address
+from mlflow_compress.tracking.spool import Address, Shipment
 from mlflow_compress.tracking.store import LOGGED, Store, lasting, names_model
 
 _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named
@@ -66,7 +68,7 @@ class Log:
         self.experiment = store.experiment_name(self.experiment_id)
 
     def address(self, digest: str) -> Address:
-        """Say where the result of a variant with this digest is to be logged."""
+        """Return where the result of a variant with this digest goes."""
         return Address(
             lasting(self.store.uri),
             self.experiment,
@@ -77,10 +79,6 @@ class Log:
             digest=digest,
             register=self._register,
         )
-
-    def add(self, result_id: str, result: Result, folder: Path, address: Address) -> None:
-        """Log a result, see `deliver`. The run of `mlflow run` is left for it to end."""
-        deliver(self.store, result_id, result, folder, address, ending=not address.run)
 
     def located(self, variant: Variant) -> Variant:
         """Give a variant whose model the tracking server keeps with its weights' path: its worker knows no server."""
@@ -112,38 +110,56 @@ def experiment_asked(store: Store, name: str | None) -> tuple[str, str]:
     return known.get(named, ""), named
 
 
-def deliver(store: Store, result_id: str, result: Result, folder: Path, address: Address, ending: bool = True) -> None:
-    """Log a result into its run, whatever of it is there already: numbers first, the model last.
+def send(store: Store, shipment: Shipment, ending: bool = True) -> None:
+    """Write a result into its run, whatever of it is there already: numbers first, the model last.
 
     Doing so again, also after a crash in the middle, changes nothing that is there. What large files the server refuses
     is left out, and the run says so.
 
     Args:
         store: the tracking store.
-        result_id: the result's id.
-        result: what came of a variant.
-        folder: its folder, with the model and the logs.
-        address: where it goes.
+        shipment: the result, and where it goes.
         ending: whether to end the run.
 
     Raises:
         StoreError: the server refused the numbers, or is gone. What it has of the result stays.
     """
     store.check()  # MLflow's own client tries for long
-    run_id = _run(store, result_id, result, address)
+    run_id = _run(store, shipment)
     try:
         if store.run(run_id).tags.get(LOGGED) != "complete":
-            _write(store, run_id, result, folder, address)
+            write(store, run_id, shipment)
     except StoreError:
         with contextlib.suppress(StoreError):
             store.check()
             store.end(run_id, succeeded=False)  # it is refused, and may wait for long
         raise
     if ending:
-        store.end(run_id, succeeded=result.status != "failed")
+        store.end(run_id, succeeded=shipment.result.status != "failed")
 
 
-def attach(
+def write(store: Store, run_id: str, shipment: Shipment) -> None:
+    """Write a result, its files and its model into a run; the tag that all of it is there comes last.
+
+    Raises:
+        StoreError: the server refused the numbers, or is gone.
+    """
+    result, address, folder = shipment.result, shipment.address, shipment.entry.folder
+    files = _pictures(result) | isolate.tables(folder)
+    files |= {} if result.status == "ok" else {f"logs/{name}": text for name, text in isolate.logs(folder).items()}
+    missing = {}
+    store.log(run_id, result, {**address.asked, **_resolved(result)}, run_summary.markdown(result), {})
+    missing["files"] = _refusal(store, lambda: store.log_files(run_id, files))
+    if address.with_model and result.outcomes and result.status != "skipped":
+        missing["model"] = _refusal(store, lambda: _write_model(store, run_id, shipment))
+    elif address.lost:
+        missing["model"] = address.lost
+    told = "; ".join(f"{what}: {reason}" for what, reason in missing.items() if reason)
+    tags = {"compress.not_logged": told} if told else {}
+    store.tag(run_id, {**tags, "compress.variant_digest": address.digest, LOGGED: "complete"})
+
+
+def write_into_open_run(
     store: Store,
     run_id: str,
     result: Result,
@@ -152,7 +168,7 @@ def attach(
     asked: Mapping[str, str] | None = None,
     with_metrics: bool = True,
 ) -> None:
-    """Log a result into a run that somebody else began and will end, without its model. Their note stays.
+    """Write a result into a run that somebody else began and will end, without its model. Their note stays.
 
     Args:
         store: the tracking store.
@@ -184,32 +200,18 @@ def _pictures(result: Result) -> dict[str, bytes]:
     return {name: picture for name, picture in pictures.items() if picture is not None}
 
 
-def _write(store: Store, run_id: str, result: Result, folder: Path, address: Address) -> None:
-    files = _pictures(result) | isolate.tables(folder)
-    files |= {} if result.status == "ok" else {f"logs/{name}": text for name, text in isolate.logs(folder).items()}
-    missing = {}
-    store.log(run_id, result, {**address.asked, **_resolved(result)}, run_summary.markdown(result), {})
-    missing["files"] = _refusal(store, lambda: store.log_files(run_id, files))
-    if address.with_model and result.outcomes and result.status != "skipped":
-        missing["model"] = _refusal(store, lambda: _log_model(store, run_id, result, folder, address.register))
-    elif address.lost:
-        missing["model"] = address.lost
-    told = "; ".join(f"{what}: {reason}" for what, reason in missing.items() if reason)
-    tags = {"compress.not_logged": told} if told else {}
-    store.tag(run_id, {**tags, "compress.variant_digest": address.digest, LOGGED: "complete"})
-
-
-def _log_model(store: Store, run_id: str, result: Result, folder: Path, register: str) -> None:
-    """Log the model with its input example, link the numbers to it, and register it where that was asked for."""
+def _write_model(store: Store, run_id: str, shipment: Shipment) -> None:
+    """Write the model with its input example, link the numbers to it, and register it where that was asked for."""
+    result, folder = shipment.result, shipment.entry.folder
     model, needs = isolate.model_folder(folder), _requirements(result.variant)
     model_id = store.log_model(run_id, model, needs, input_example.read(folder))
     store.link(run_id, model_id, result)
-    if register:
-        store.register(model_id, register, result)
+    if shipment.address.register:
+        store.register(model_id, shipment.address.register, result)
 
 
-def _refusal(store: Store, log: Callable[[], None]) -> str:
-    """Log something large; say why a server that is there does not take it, even when asked twice.
+def _refusal(store: Store, write_it: Callable[[], None]) -> str:
+    """Write something large; return why a server that is there does not take it, even when asked twice.
 
     Raises:
         StoreError: the server is gone.
@@ -217,7 +219,7 @@ def _refusal(store: Store, log: Callable[[], None]) -> str:
     reason = ""
     for _ in range(2):
         try:
-            log()
+            write_it()
         except StoreError as error:
             store.check()
             reason = str(error)
@@ -226,8 +228,9 @@ def _refusal(store: Store, log: Callable[[], None]) -> str:
     return reason
 
 
-def _run(store: Store, result_id: str, result: Result, address: Address) -> str:
-    """Give the run that takes the result."""
+def _run(store: Store, shipment: Shipment) -> str:
+    """Return the run that takes the result."""
+    result, address, result_id = shipment.result, shipment.address, shipment.entry.id
     name = _name(result.variant)
     if address.run and store.has(address.run):
         store.tag(address.run, {"compress.result_id": result_id, "compress.process": process_identity.mine()})

@@ -1,4 +1,4 @@
-"""The spool: each result is on disk before MLflow is told of it, and leaves when MLflow has all of it.
+"""The spool: each result is on disk before it is sent to MLflow, and leaves when MLflow has all of it.
 
 Layout: `<spool>/<result id>/` is the folder in which a variant is measured (`variant.json`, `model/`, logs, tables). It
 is a result as soon as it holds `result.json` and, written last, `address.json`. `<spool>/<result id>.lock` is held by
@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +26,15 @@ from mlflow_compress.records import Result, read_json, to_json
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+Tell = Callable[[str], None]  # is told in a sentence what happens
+
 _RESULT, _ADDRESS = "result.json", "address.json"
 _LEFT_OUT = "the disk was full: its model was left out so that its numbers could be kept"
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a result is to be logged, and what else goes with it.
+    """Where a result is to be written, and what else goes with it. This is kept on disk, so a field has a default.
 
     Attributes:
         uri: the tracking server's, without secrets.
@@ -57,6 +59,54 @@ class Address:
     register: str = ""
 
 
+@dataclass(frozen=True)
+class Shipment:
+    """A result on its way to MLflow, with all that travels with it.
+
+    Attributes:
+        entry: its folder in the spool, with the model and the logs.
+        result: what came of a variant.
+        address: where it goes.
+        tell: told in a sentence how it goes.
+    """
+
+    entry: Entry
+    result: Result
+    address: Address
+    tell: Tell
+
+    def keep(self) -> Shipment:
+        """Put the result on disk, so that it outlives a power cut.
+
+        On a full disk the model makes room: numbers are worth more.
+
+        Returns:
+            The shipment, whose address says if the model was left out.
+
+        Raises:
+            OSError: it can't be put there.
+        """
+        if not self.address.with_model:
+            self.entry.drop_model()
+        try:
+            self._write()
+        except OSError:
+            self.entry.drop_model()
+            lost = _LEFT_OUT if self.address.with_model else ""
+            smaller = dataclasses.replace(self, address=dataclasses.replace(self.address, with_model=False, lost=lost))
+            smaller._write()
+            return smaller
+        return self
+
+    def _write(self) -> None:
+        folder = self.entry.folder
+        for path in folder.rglob("*"):
+            if path.is_file():
+                _sync(path)
+        _write(folder / _RESULT, to_json(self.result))
+        _write(folder / _ADDRESS, dataclasses.asdict(self.address))
+
+
 class Entry:
     """A folder in which a variant is measured, and its result once there is one. Its maker holds its lock.
 
@@ -72,38 +122,21 @@ class Entry:
 
     @property
     def is_kept(self) -> bool:
-        """Say whether it holds a result that is to be logged."""
+        """Return whether it holds a result that is to be sent."""
         return (self.folder / _ADDRESS).is_file()
 
-    def keep(self, result: Result, address: Address) -> Address:
-        """Put a result on disk, so that it outlives a power cut.
-
-        On a full disk the model makes room: numbers are worth more.
-
-        Returns:
-            The address, which says if the model was left out.
+    def read(self, tell: Tell) -> Shipment:
+        """Return what was kept, with the teller of who will send it.
 
         Raises:
-            OSError: it can't be put there.
-        """
-        if not address.with_model:
-            shutil.rmtree(self.folder / MODEL_FOLDER, ignore_errors=True)
-        try:
-            self._write(result, address)
-        except OSError:
-            shutil.rmtree(self.folder / MODEL_FOLDER, ignore_errors=True)
-            address = dataclasses.replace(address, with_model=False, lost=_LEFT_OUT if address.with_model else "")
-            self._write(result, address)
-        return address
-
-    def read(self) -> tuple[Result, Address]:
-        """Give the result and its address.
-
-        Raises:
-            OSError, ValueError, LookupError, TypeError: they can't be read.
+            OSError, ValueError, LookupError, TypeError, AttributeError: it can't be read.
         """
         result = Result.from_json(read_json(self.folder / _RESULT))
-        return result, Address(**read_json(self.folder / _ADDRESS))
+        return Shipment(self, result, Address(**read_json(self.folder / _ADDRESS)), tell)
+
+    def drop_model(self) -> None:
+        """Delete the saved model, which is most of what is there."""
+        shutil.rmtree(self.folder / MODEL_FOLDER, ignore_errors=True)
 
     def release(self) -> None:
         """Leave it to others, for later."""
@@ -115,13 +148,6 @@ class Entry:
         shutil.rmtree(self.folder, ignore_errors=True)
         Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
-
-    def _write(self, result: Result, address: Address) -> None:
-        for path in self.folder.rglob("*"):
-            if path.is_file():
-                _sync(path)
-        _write(self.folder / _RESULT, to_json(result))
-        _write(self.folder / _ADDRESS, dataclasses.asdict(address))
 
 
 class Spool:

@@ -19,9 +19,9 @@ NUMBERS = {f"cpu/number_{at}": float(at) for at in range(40)}
 
 # What is wrapped to stop at a step: the owner, its attribute, and whether the fault comes before or after it.
 STEPS: Mapping[str, tuple[str, str, str]] = {
-    "measured, before it is kept": ("mlflow_compress.tracking.spool:Entry", "keep", "before"),
+    "measured, before it is kept": ("mlflow_compress.tracking.spool:Shipment", "keep", "before"),
     "half written to the spool": ("mlflow_compress.tracking.spool", "_write", "after"),
-    "kept": ("mlflow_compress.tracking.spool:Entry", "keep", "after"),
+    "kept": ("mlflow_compress.tracking.spool:Shipment", "keep", "after"),
     "run started": ("mlflow_compress.tracking.store:Store", "start", "after"),
     "params, metrics and tags logged": ("mlflow.tracking.client:MlflowClient", "log_text", "before"),
     "records logged": ("mlflow_compress.tracking.store:Store", "log", "after"),

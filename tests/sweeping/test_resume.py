@@ -14,7 +14,7 @@ from mlflow_compress import registry
 from mlflow_compress.meters import environment
 from mlflow_compress.records import Budget, Result, Run, Step, Variant
 from mlflow_compress.sweeping import resume
-from mlflow_compress.tracking.spool import Address, Spool
+from mlflow_compress.tracking.spool import Address, Shipment, Spool
 from mlflow_compress.tracking.store import Store
 
 
@@ -105,9 +105,13 @@ def test_what_waits_and_what_is_logged_need_not_be_measured(tmp_path: Path) -> N
     for status, experiment in (("ok", "hw1"), ("failed", "hw1"), ("ok", "hw2")):
         entry = spool.begin()
         address = Address("uri", experiment, digest=f"{status} {experiment}")
-        entry.keep(Result(variant, status), address)  # type: ignore[arg-type]
+        Shipment(entry, Result(variant, status), address, print).keep()  # type: ignore[arg-type]
         entry.release()
     runs = [Run("", "", "", "FINISHED", 0, tags) for tags in ({"compress.variant_digest": "logged"}, {})]
+    broken = spool.begin()
+    Shipment(broken, Result(variant, "ok"), Address("uri", "hw1", digest="broken"), print).keep()
+    (broken.folder / "result.json").write_text('{"variant": 1}')
+    broken.release()
     assert resume.digests(runs, spool, "hw1") == {"ok hw1", "logged"}
     assert next(spool.entries(), None) is not None  # they were released
 
@@ -169,7 +173,8 @@ def test_a_result_that_waits_counts_too(variant: Variant, tmp_path: Path) -> Non
     result = Result(variant, "ok")
     for status in ("failed", "ok"):
         entry = spool.begin()
-        entry.keep(dataclasses.replace(result, status=status), Address("uri", "hw1", digest=status * 2))
+        address = Address("uri", "hw1", digest=status * 2)
+        Shipment(entry, dataclasses.replace(result, status=status), address, print).keep()
         entry.release()
     assert resume.waiting(spool, "hw1", "okok") is not None
     assert resume.waiting(spool, "hw2", "okok") is None

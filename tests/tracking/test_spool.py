@@ -13,13 +13,23 @@ import pytest
 
 from mlflow_compress.records import Result, Step, Variant
 from mlflow_compress.tracking import spool as module
-from mlflow_compress.tracking.spool import Address, Entry, Spool, default_folder
+from mlflow_compress.tracking.spool import Address, Entry, Shipment, Spool, default_folder
 
 VARIANT = Variant("yolo", "int8", "alpha", "yolo", "yolo11n.pt", chain=(Step("int8_dynamic"),))
 RESULT = Result(
     VARIANT, "ok", measurements={"size/params": 7.0}, samples={"cpu/latency_ms": [1.0]}, started_s=1, ended_s=2
 )
 ADDRESS = Address("sqlite:///a.db", "hw1", {"model": "yolo"}, digest="abc")
+# RESULT and ADDRESS as the first release wrote them
+RESULT_OF_0_1 = """{"variant": {"model": "yolo", "method": "int8", "team": "alpha", "family": "yolo", "source":
+"yolo11n.pt", "weights": "auto", "data": null, "chain": [{"method": "int8_dynamic", "options": {}}], "options": {}, "metrics": [],
+"devices": ["cpu"], "batch_size": 1, "setting": "", "threads": null, "interleave": false, "seed": 0, "limit": null,
+"budget": {"min_iterations": 50, "min_seconds": 3.0, "max_seconds": 60.0, "fewest_iterations": 6,
+"warmup_max_seconds": 20.0, "energy_seconds": 5.0, "score_seconds": 1800.0, "timeout_seconds": 3600.0}, "folder": ".",
+"requires": {}}, "status": "ok", "reason": "", "measurements": {"size/params": 7.0}, "samples":
+{"cpu/latency_ms": [1.0]}, "cautions": [], "environment": {}, "outcomes": {}, "facts": {}, "started_s": 1, "ended_s": 2, "schema": 1}"""
+ADDRESS_OF_0_1 = """{"uri": "sqlite:///a.db", "experiment": "hw1", "asked": {"model": "yolo"}, "run": "", "parent": "",
+"with_model": true, "digest": "abc", "lost": "", "register": ""}"""
 
 
 @pytest.fixture
@@ -31,7 +41,7 @@ def kept(spool: Spool) -> Entry:
     entry = spool.begin()
     (entry.folder / "model").mkdir()
     (entry.folder / "model" / "weights").write_bytes(b"w" * 1000)
-    entry.keep(RESULT, ADDRESS)
+    Shipment(entry, RESULT, ADDRESS, print).keep()
     return entry
 
 
@@ -40,8 +50,15 @@ def test_what_is_kept_is_read_back(spool: Spool) -> None:
     entry.release()
     (found,) = spool.entries()
     assert found.id == entry.id
-    assert found.read() == (RESULT, ADDRESS)
+    assert found.read(print) == Shipment(found, RESULT, ADDRESS, print)
     assert (found.folder / "model" / "weights").stat().st_size == 1000
+
+
+def test_what_the_first_release_kept_is_read(spool: Spool) -> None:
+    entry = spool.begin()
+    for name, written in (("result.json", RESULT_OF_0_1), ("address.json", ADDRESS_OF_0_1)):
+        (entry.folder / name).write_text(written)
+    assert entry.read(print) == Shipment(entry, RESULT, ADDRESS, print)
 
 
 def test_nobody_else_sees_what_is_worked_on(spool: Spool) -> None:
@@ -91,7 +108,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_model_that_is_not_to_be_logged_is_not_kept(spool: Spool) -> None:
     entry = spool.begin()
     (entry.folder / "model").mkdir()
-    entry.keep(RESULT, dataclasses.replace(ADDRESS, with_model=False))
+    Shipment(entry, RESULT, dataclasses.replace(ADDRESS, with_model=False), print).keep()
     assert not (entry.folder / "model").exists()
 
 
@@ -106,10 +123,10 @@ def test_on_a_full_disk_the_model_makes_room(spool: Spool, monkeypatch: pytest.M
         original(path, data)
 
     monkeypatch.setattr(module, "_write", write)
-    address = entry.keep(RESULT, ADDRESS)
-    assert not address.with_model
-    assert "disk was full" in address.lost
-    assert entry.read() == (RESULT, address)
+    shipment = Shipment(entry, RESULT, ADDRESS, print).keep()
+    assert not shipment.address.with_model
+    assert "disk was full" in shipment.address.lost
+    assert entry.read(print) == shipment
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
@@ -117,7 +134,7 @@ def test_a_disk_that_stays_full_is_told(spool: Spool) -> None:
     entry = spool.begin()
     (entry.folder / "result.json.partial").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
-        entry.keep(RESULT, ADDRESS)
+        Shipment(entry, RESULT, ADDRESS, print).keep()
     entry.release()
     assert list(spool.entries()) == []
 
@@ -136,7 +153,7 @@ def test_a_folder_that_cannot_be_written_to_is_replaced(tmp_path: Path) -> None:
 def test_names_are_no_paths(spool: Spool) -> None:
     result = dataclasses.replace(RESULT, variant=dataclasses.replace(VARIANT, model="../../x", team="a/b"))
     entry = spool.begin()
-    entry.keep(result, dataclasses.replace(ADDRESS, experiment="../../../etc"))
+    Shipment(entry, result, dataclasses.replace(ADDRESS, experiment="../../../etc"), print).keep()
     assert {path.name for path in spool.folder.iterdir()} == {entry.id, f"{entry.id}.lock"}
 
 

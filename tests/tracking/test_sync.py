@@ -10,16 +10,17 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from mlflow_compress.errors import StoreError
 from mlflow_compress.records import Outcome, Result, Run, Step, Variant
 from mlflow_compress.tracking import process_identity
-from mlflow_compress.tracking.log import deliver
-from mlflow_compress.tracking.spool import Address, Spool
+from mlflow_compress.tracking.log import send
+from mlflow_compress.tracking.spool import Address, Entry, Shipment, Spool
 from mlflow_compress.tracking.store import Store, lasting
-from mlflow_compress.tracking.sync import close_dead, send, sync
+from mlflow_compress.tracking.sync import Sync
 
 VARIANT = Variant("small", "original", "alpha", "python", "small.py", chain=(Step("original"),))
 RESULT = Result(
@@ -56,9 +57,15 @@ def keep(spool: Spool, address: Address, result: Result = RESULT) -> str:
     (entry.folder / "model").mkdir()
     (entry.folder / "model" / "weights").write_bytes(b"w" * 1000)
     (entry.folder / "predictions.json").write_text("[]")
-    entry.keep(result, address)
+    Shipment(entry, result, address, print).keep()
     entry.release()
     return entry.id
+
+
+def shipment(folder: Path, result_id: str, address: Address) -> Shipment:
+    """Make what is not kept on disk, with an empty model."""
+    (folder / result_id / "model").mkdir(parents=True, exist_ok=True)
+    return Shipment(Entry(folder / result_id, FileLock(folder / "lock")), RESULT, address, print)
 
 
 def runs(store: Store, address: Address) -> list[Run]:
@@ -81,7 +88,7 @@ def models(store: Store, run: Run) -> list[str]:
 def test_what_waits_is_sent_once(store: Store, spool: Spool, address: Address) -> None:
     result_id = keep(spool, address)
     told: list[str] = []
-    assert sync(spool, store.uri, told.append) == 0
+    assert Sync(spool, told.append).everything(store.uri) == 0
     run = only(runs(store, address))
     assert run.lifecycle == "FINISHED"
     assert run.metrics == RESULT.measurements
@@ -92,23 +99,22 @@ def test_what_waits_is_sent_once(store: Store, spool: Spool, address: Address) -
     assert models(store, run) == ["READY"]
     assert list(spool.folder.iterdir()) == []
     assert any("sent small, original" in text for text in told)
-    assert sync(spool, store.uri, told.append) == 0
+    assert Sync(spool, told.append).everything(store.uri) == 0
     assert len(runs(store, address)) == 1
 
 
 def test_a_dry_run_changes_nothing(store: Store, spool: Spool, address: Address) -> None:
     keep(spool, address)
     told: list[str] = []
-    assert sync(spool, store.uri, told.append, dry_run=True) == 1
+    assert Sync(spool, told.append, dry_run=True).everything(store.uri) == 1
     assert runs(store, address) == []
     assert any(text.startswith("would send small") for text in told)
     assert len(list(spool.entries())) == 1
 
 
 def test_delivering_twice_changes_nothing(store: Store, tmp_path: Path, address: Address) -> None:
-    (tmp_path / "model").mkdir()
     for _ in range(2):
-        deliver(store, "a" * 32, RESULT, tmp_path, address)
+        send(store, shipment(tmp_path, "a" * 32, address))
     run = only(runs(store, address))
     client = MlflowClient(store.uri)
     assert all(len(client.get_metric_history(run.run_id, name)) == 1 for name in RESULT.measurements)
@@ -123,13 +129,12 @@ def test_what_was_left_in_the_middle_is_completed(
     def stop(*given: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    (tmp_path / "model").mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_model_artifacts", stop)
         with pytest.raises(KeyboardInterrupt):
-            deliver(store, "b" * 32, RESULT, tmp_path, address)
+            send(store, shipment(tmp_path, "b" * 32, address))
     assert models(store, only(runs(store, address))) == ["PENDING"]
-    deliver(store, "b" * 32, RESULT, tmp_path, address)
+    send(store, shipment(tmp_path, "b" * 32, address))
     run = only(runs(store, address))
     client = MlflowClient(store.uri)
     assert run.lifecycle == "FINISHED"
@@ -145,7 +150,7 @@ def test_of_two_runs_of_one_result_one_stays(store: Store, tmp_path: Path, addre
     experiment = store.experiment_id(address.experiment)
     for _ in range(2):
         store.start(experiment, "small original", {"compress.result_id": "c" * 32})
-    deliver(store, "c" * 32, RESULT, tmp_path, dataclasses.replace(address, with_model=False))
+    send(store, shipment(tmp_path, "c" * 32, dataclasses.replace(address, with_model=False)))
     assert only(runs(store, address)).lifecycle == "FINISHED"
 
 
@@ -157,7 +162,7 @@ def test_numbers_stay_when_the_model_is_refused(
 
     monkeypatch.setattr(MlflowClient, "log_model_artifacts", refuse)
     keep(spool, address)
-    assert send(store, spool, print) == 0
+    assert Sync(spool, print).waiting(store) == 0
     run = only(runs(store, address))
     assert (run.lifecycle, run.metrics) == ("FINISHED", RESULT.measurements)
     assert "413 Request Entity Too Large" in run.tags["compress.not_logged"]
@@ -177,10 +182,10 @@ def test_numbers_that_are_refused_wait(
     told: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "log_text", refuse)
-        assert send(store, spool, told.append) == 1
+        assert Sync(spool, told.append).waiting(store) == 1
     assert "no space left" in told[0]
     assert only(runs(store, address)).lifecycle == "FAILED"
-    assert send(store, spool, told.append) == 0
+    assert Sync(spool, told.append).waiting(store) == 0
     assert only(runs(store, address)).lifecycle == "FINISHED"
 
 
@@ -191,7 +196,7 @@ def test_a_server_that_is_gone_keeps_all_waiting(spool: Spool, address: Address,
     keep(spool, dataclasses.replace(address, uri=uri))
     keep(spool, address)
     told: list[str] = []
-    assert sync(spool, store.uri, told.append) == 1
+    assert Sync(spool, told.append).everything(store.uri) == 1
     assert len(list(spool.entries())) == 1
     assert any("1 results wait" in text and uri in text for text in told)
     assert len(runs(store, address)) == 1
@@ -201,7 +206,7 @@ def test_what_cannot_be_read_is_told_and_left(spool: Spool, address: Address, st
     result_id = keep(spool, address)
     (spool.folder / result_id / "result.json").write_text('{"variant": 1}')
     told: list[str] = []
-    assert sync(spool, store.uri, told.append) == 1
+    assert Sync(spool, told.append).everything(store.uri) == 1
     assert any("can't be read" in text for text in told)
     assert (spool.folder / result_id / "model" / "weights").is_file()
 
@@ -237,7 +242,7 @@ def test_the_runs_of_dead_processes_end(store: Store, spool: Spool, address: Add
         }.items()
     }
     told: list[str] = []
-    close_dead(store, {number: address.experiment}, spool, told.append)
+    Sync(spool, told.append).dead(store, {number: address.experiment})
     found = {name: store.run(run_id) for name, run_id in ids.items()}
     assert {name: run.lifecycle for name, run in found.items()} == {
         "cut off": "KILLED",
@@ -256,9 +261,9 @@ def test_a_run_whose_result_waits_is_left_to_it(store: Store, spool: Spool, addr
     number = store.experiment_id(address.experiment)
     result_id = keep(spool, address)
     store.start(number, "half", {"compress.process": dead(), "compress.result_id": result_id})
-    close_dead(store, {number: address.experiment}, spool, print)
+    Sync(spool, print).dead(store, {number: address.experiment})
     assert only(runs(store, address)).lifecycle == "RUNNING"
-    assert sync(spool, store.uri, print) == 0
+    assert Sync(spool, print).everything(store.uri) == 0
     assert only(runs(store, address)).lifecycle == "FINISHED"
 
 
@@ -266,7 +271,7 @@ def test_the_run_of_mlflow_run_takes_its_result_later(store: Store, spool: Spool
     outer = store.start(store.experiment_id(address.experiment), "outer", {})
     store.end(outer, succeeded=False)  # as `mlflow run` does when the command could not send
     keep(spool, dataclasses.replace(address, run=outer))
-    assert send(store, spool, print) == 0
+    assert Sync(spool, print).waiting(store) == 0
     run = only(runs(store, address))
     assert (run.run_id, run.lifecycle, run.metrics) == (outer, "FINISHED", RESULT.measurements)
 
@@ -275,7 +280,7 @@ def test_a_run_that_was_deleted_meanwhile_is_replaced(store: Store, spool: Spool
     outer = store.start(store.experiment_id(address.experiment), "outer", {})
     MlflowClient(store.uri).delete_run(outer)
     keep(spool, dataclasses.replace(address, run=outer))
-    assert send(store, spool, print) == 0
+    assert Sync(spool, print).waiting(store) == 0
     assert only(runs(store, address)).metrics == RESULT.measurements
 
 
@@ -283,13 +288,13 @@ def test_a_deleted_experiment_keeps_its_results_waiting(store: Store, spool: Spo
     MlflowClient(store.uri).delete_experiment(store.experiment_id(address.experiment))
     keep(spool, address)
     told: list[str] = []
-    assert send(store, spool, told.append) == 1
+    assert Sync(spool, told.append).waiting(store) == 1
     assert "is deleted" in told[0]
 
 
 def test_records_are_logged_whole(store: Store, spool: Spool, address: Address) -> None:
     keep(spool, address)
-    assert send(store, spool, print) == 0
+    assert Sync(spool, print).waiting(store) == 0
     kept = store.read(only(runs(store, address)).run_id, "result.json")
     assert kept is not None
     assert Result.from_json(json.loads(kept)) == RESULT
