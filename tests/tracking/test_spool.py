@@ -22,14 +22,16 @@ RESULT = Result(
 ADDRESS = Address("sqlite:///a.db", "hw1", {"model": "yolo"}, digest="abc")
 # RESULT and ADDRESS as the first release wrote them
 RESULT_OF_0_1 = """{"variant": {"model": "yolo", "method": "int8", "team": "alpha", "family": "yolo", "source":
-"yolo11n.pt", "weights": "auto", "data": null, "chain": [{"method": "int8_dynamic", "options": {}}], "options": {}, "metrics": [],
-"devices": ["cpu"], "batch_size": 1, "setting": "", "threads": null, "interleave": false, "seed": 0, "limit": null,
-"budget": {"min_iterations": 50, "min_seconds": 3.0, "max_seconds": 60.0, "fewest_iterations": 6,
-"warmup_max_seconds": 20.0, "energy_seconds": 5.0, "score_seconds": 1800.0, "timeout_seconds": 3600.0}, "folder": ".",
-"requires": {}}, "status": "ok", "reason": "", "measurements": {"size/params": 7.0}, "samples":
-{"cpu/latency_ms": [1.0]}, "cautions": [], "environment": {}, "outcomes": {}, "facts": {}, "started_s": 1, "ended_s": 2, "schema": 1}"""
-ADDRESS_OF_0_1 = """{"uri": "sqlite:///a.db", "experiment": "hw1", "asked": {"model": "yolo"}, "run": "", "parent": "",
-"with_model": true, "digest": "abc", "lost": "", "register": ""}"""
+"yolo11n.pt", "weights": "auto", "data": null, "chain": [{"method": "int8_dynamic", "options":
+{}}], "options": {}, "metrics": [], "devices": ["cpu"], "batch_size": 1, "setting": "",
+"threads": null, "interleave": false, "seed": 0, "limit": null, "budget": {"min_iterations":
+50, "min_seconds": 3.0, "max_seconds": 60.0, "fewest_iterations": 6, "warmup_max_seconds":
+20.0, "energy_seconds": 5.0, "score_seconds": 1800.0, "timeout_seconds": 3600.0}, "folder":
+".", "requires": {}}, "status": "ok", "reason": "", "measurements": {"size/params": 7.0},
+"samples": {"cpu/latency_ms": [1.0]}, "cautions": [], "environment": {}, "outcomes": {},
+"facts": {}, "started_s": 1, "ended_s": 2, "schema": 1}"""
+ADDRESS_OF_0_1 = """{"uri": "sqlite:///a.db", "experiment": "hw1", "asked": {"model": "yolo"}, "run": "", "parent":
+"", "with_model": true, "digest": "abc", "lost": "", "register": ""}"""
 
 
 @pytest.fixture
