@@ -12,12 +12,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 SCHEMA_VERSION = 1
 
 Status = Literal["ok", "skipped", "failed"]
 Scalar = str | int | float | bool | None
+Scale = Literal["share", "hundred", "error_rate", "unbounded"]
+LAST_RANK = 1000  # of a metric that says nothing of its rank: it comes after the package's own
+_LONGEST_LABEL = 80
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,56 @@ class Variant:
         known["metrics"] = tuple(data["metrics"])
         known["devices"] = tuple(data["devices"])
         return cls(**known)
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """What a reader must know of a quality metric to name its number, to compare it and to judge a loss in it.
+
+    They are logged with the run, so that a reader who has not installed the metric can read the number rightly.
+
+    Attributes:
+        label: its name for people, by language; a language that is missing has the English one, and where that is
+            missing too, the metric's own name stands.
+        scale: `share` (0 to 1), `hundred` (0 to 100), `error_rate` (errors per unit, 0 is perfect, above 1 is possible)
+            or `unbounded`; None where it is not known.
+        greater_is_better: its direction; None where it is not known.
+        rank: which metric stands for a model's quality when several were measured: the smallest.
+    """
+
+    label: Mapping[str, str] = field(default_factory=dict)
+    scale: Scale | None = None
+    greater_is_better: bool | None = None
+    rank: int = LAST_RANK
+
+    @property
+    def lacks(self) -> tuple[str, ...]:
+        """The names of the facts that are not known; a metric without a label goes by its name."""
+        known = {"label": bool(self.label), "scale": self.scale, "greater_is_better": self.greater_is_better}
+        return tuple(name for name, fact in known.items() if fact is None or (name == "label" and not fact))
+
+    def to_text(self) -> str:
+        """Write them as one short line of JSON, for a tag; `from_text` reads it back."""
+        data = {**dataclasses.asdict(self), "label": {each: _plain(text) for each, text in self.label.items()}}
+        return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_text(cls, text: str) -> MetricFacts | None:
+        """Read a tag; None where it does not hold such facts. What it does not know of a fact is left unknown."""
+        try:
+            data = json.loads(text)
+        except ValueError:
+            return None
+        if not isinstance(data, dict):
+            return None
+        label, scale, greater, rank = (data.get(name) for name in ("label", "scale", "greater_is_better", "rank"))
+        labels = label.items() if isinstance(label, dict) else ()
+        return cls(
+            label={str(language): _plain(words) for language, words in labels if isinstance(words, str) and words},
+            scale=scale if scale in get_args(Scale) else None,
+            greater_is_better=greater if isinstance(greater, bool) else None,
+            rank=rank if isinstance(rank, int) and not isinstance(rank, bool) else LAST_RANK,
+        )
 
 
 @dataclass(frozen=True)
@@ -347,6 +400,7 @@ class Comparison:
         columns: what a table shows: `team`, `model`, `method`, `hardware`, `pareto`, `quality` (all scores), or names
             of metrics. Empty: the course's.
         objectives: the metrics that `Row.dominated` was decided on.
+        metrics: what the runs say of their quality metrics, by metric name (`quality/wer`).
         greater_is_better: the direction of each metric that has one.
         summaries: what each method did over all models.
     """
@@ -360,6 +414,13 @@ class Comparison:
     objectives: tuple[str, ...] = ()
     greater_is_better: Mapping[str, bool] = field(default_factory=dict)
     summaries: tuple[Summary, ...] = ()
+    metrics: Mapping[str, MetricFacts] = field(default_factory=dict)
+
+
+def _plain(label: str) -> str:
+    """Keep a label short and printable: it is other people's."""
+    text = "".join(char if char.isprintable() else "\ufffd" for char in label)
+    return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…"
 
 
 def to_json(record: Any) -> dict[str, Any]:

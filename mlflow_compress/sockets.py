@@ -10,12 +10,12 @@ import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.records import Caution, Comparison
+from mlflow_compress.records import LAST_RANK, Caution, Comparison, MetricFacts, Scale
 
 Mark = Callable[[str], None]
 State = Literal["float", "half", "packed", "runtime"]
@@ -350,9 +350,19 @@ class Method(ABC):
 class Metric(ABC):
     """A number for quality.
 
+    The class carries all that others must know of the number: it is logged with each run, so no other file lists names
+    of metrics.
+
     Attributes:
         unit: `ratio`, `percent`, ...; empty where it has none.
         greater_is_better: its direction, as in MLflow.
+        label: its name for people, by language (`en`, `ru`); without one its name in recipes stands.
+        scale: `share` (0 to 1), `hundred` (0 to 100), `error_rate` (errors per unit, 0 is perfect, above 1 is
+            possible) or `unbounded`: how much a loss in it is, as a part, follows from that. None: it does not say.
+        rank: which metric stands for a model's quality when several were measured: the smallest. The package's own are
+            below 1000.
+        spelling: how people write it in tables that are imported, a regular expression, whatever the case; without one
+            its name and its labels are known.
         takes: what references and predictions are: `labels` (a prediction is a label, or labels ranked best first),
             `texts`, `tags` (a list of them for each sample), `likelihoods` (a prediction maps `nll`, in nats, `tokens`,
             `words` and `bytes` to their sums over the text), `boxes` (maps `boxes` [[x1, y1, x2, y2], ...], `labels`
@@ -361,7 +371,34 @@ class Metric(ABC):
 
     unit: ClassVar[str]
     greater_is_better: ClassVar[bool]
+    label: ClassVar[Mapping[str, str]] = {}
+    scale: ClassVar[Scale | None] = None
+    rank: ClassVar[int] = LAST_RANK
+    spelling: ClassVar[str] = ""
     takes: ClassVar[Literal["labels", "texts", "tags", "likelihoods", "boxes", "anything"]] = "anything"
+
+    @classmethod
+    def class_facts(cls) -> MetricFacts:
+        """Return what the class says of its number. An option of the same name (`label`) is not a fact."""
+        options = {each.name for each in fields(cls)}
+        return MetricFacts(
+            label={} if "label" in options else cls.label,
+            scale=None if "scale" in options else cls.scale,
+            greater_is_better=getattr(cls, "greater_is_better", None),
+            rank=LAST_RANK if "rank" in options else cls.rank,
+        )
+
+    @property
+    def facts(self) -> MetricFacts:
+        """What is logged beside the number. Options that differ from their defaults stand in the label: `F1 micro`."""
+        own = type(self).class_facts()
+        given = [(each, getattr(self, each.name)) for each in fields(self) if each.init]
+        words = [
+            str(value) if isinstance(value, str) else f"{each.name}={value}"
+            for each, value in given
+            if each.default is not MISSING and value != each.default
+        ]
+        return replace(own, label={language: " ".join([text, *words]) for language, text in own.label.items()})
 
     @property
     def protocol(self) -> str:

@@ -213,7 +213,7 @@ def gate(
     if demands == Demands(device=demands.device):
         raise click.UsageError("What must a variant reach? Give --min-speedup, --max-quality-drop, or another demand.")
     comparison = _compare(selecting, "en", every_run=False)
-    from mlflow_compress.reporting.ranking import is_original
+    from mlflow_compress.reporting.table_text import is_original
 
     checked = sum(not is_original(row) for row in comparison.rows)
     missed = misses(comparison, demands)
@@ -360,7 +360,7 @@ def _log(comparison: Comparison, selecting: dict[str, Any]) -> None:
     experiment, store = named(_experiments(selecting["experiments"]), selecting["tracking_uris"])
     files = {f"comparison.{form}": registry.build("renderers", form).render(comparison) for form in _LOGGED}
     teams = {row.team for row in comparison.rows}
-    lines = [summary(each, comparison.language) for each in comparison.summaries]
+    lines = [summary(each, comparison.language, comparison.metrics) for each in comparison.summaries]
     said = f"{len(comparison.rows)} rows of {len(teams)} teams: see the run `comparison`, artifact `comparison.html`."
     run_id = store.log_comparison(experiment, files, "\n\n".join([said, "\n".join(f"- {line}" for line in lines)]))
     click.echo(f"Kept in the run comparison ({run_id})", err=True)

@@ -35,7 +35,7 @@ def score(family: Any, model: Any, variant: Variant, folder: Path, progress: Pro
         progress: told of samples done, of all, and the seconds left.
 
     Returns:
-        A part with the numbers, their protocols as facts, and what to be careful about.
+        A part with the numbers, their protocols and their metrics' facts, and what to be careful about.
     """
     assert variant.data is not None
     metrics = metrics_of(variant.metrics, Path(variant.folder), load=True, gives=family.kinds(model))
@@ -52,15 +52,19 @@ def score(family: Any, model: Any, variant: Variant, folder: Path, progress: Pro
     if len(done) < len(samples):
         what = f"quality was scored on the first {len(done)} of {len(samples)} samples: then the time was up"
         cautions.append(Caution("scoring_cut", what, "Allow more time: --score-seconds."))
-    facts = {**protocols(found), "data": variant.data}
+    facts = {**facts_of(found), "data": variant.data}
     if "data_digest" not in model.facts:
         facts |= {"data_name": variant.data, "data_source": variant.source, "data_digest": _digest(samples)}
     return Part(Outcome("ok"), None, found.numbers(), cautions=tuple(cautions), facts=facts)
 
 
-def protocols(found: bootstrap.Scores) -> dict[str, str]:
-    """Give the protocol of each metric that says one, as facts of a result."""
-    return {f"protocol.{name}": text for name, text in found.protocols().items() if text}
+def facts_of(found: bootstrap.Scores) -> dict[str, str]:
+    """Return what must stand beside the scores to read them, as facts of a result.
+
+    These are, of each metric, its protocol (`protocol.wer`), where it says one, and its own facts (`metric.wer`).
+    """
+    protocols = {f"protocol.{name}": text for name, text in found.protocols().items() if text}
+    return protocols | {f"metric.{name}": facts.to_text() for name, facts in found.facts().items()}
 
 
 def read_predictions(text: str) -> tuple[list[Any], list[Any]]:

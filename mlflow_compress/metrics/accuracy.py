@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mlflow_compress.records import Scale
 from mlflow_compress.scoring.answers import ranked
 from mlflow_compress.sockets import AdditiveMetric
 
@@ -17,6 +18,10 @@ class Accuracy(AdditiveMetric):
     Source: scikit-learn's `accuracy_score` gives the same number.
     """
 
+    label: ClassVar[Mapping[str, str]] = {"en": "accuracy", "ru": "accuracy"}
+    scale: ClassVar[Scale | None] = "share"
+    rank: ClassVar[int] = 10
+    spelling: ClassVar[str] = r"accuracy|acc|точность|top[- ]?1(?: accuracy)?"
     unit: ClassVar[str] = "ratio"
     greater_is_better: ClassVar[bool] = True
     takes = "labels"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +18,9 @@ class BitsPerByte(LikelihoodPer):
     Source: lm-evaluation-harness's `bits_per_byte`; Gao et al., The Pile, 2020, section 3.1.
     """
 
+    label: ClassVar[Mapping[str, str]] = {"en": "bits per byte", "ru": "бит на байт"}
+    rank: ClassVar[int] = 120
+    spelling: ClassVar[str] = r"bits per byte|бит на байт"
     unit: ClassVar[str] = "bits per byte"
     per = "bytes"
 

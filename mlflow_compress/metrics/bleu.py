@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mlflow_compress.scoring.ngrams import Sacrebleu
 
@@ -21,6 +22,10 @@ class Bleu(Sacrebleu):
         tokenize: sacrebleu's tokenizer: 13a is that of WMT, zh is for Chinese, intl knows all of Unicode's punctuation.
         lowercase: whether case does not count.
     """
+
+    label: ClassVar[Mapping[str, str]] = {"en": "BLEU", "ru": "BLEU"}
+    rank: ClassVar[int] = 70
+    spelling: ClassVar[str] = r"(?:sacre)?bleu"
 
     tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a"
     lowercase: bool = False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mlflow_compress.scoring.boxes import BoxMetric, Curves
 
@@ -16,6 +17,10 @@ class BoxPrecision(BoxMetric):
 
     Source: ultralytics' validator (`Box(P` in its table).
     """
+
+    label: ClassVar[Mapping[str, str]] = {"en": "box precision", "ru": "precision рамок"}
+    rank: ClassVar[int] = 230
+    spelling: ClassVar[str] = r"box precision|precision рамок"
 
     def pick(self, curves: Curves) -> Any:
         """Take it from the curves."""

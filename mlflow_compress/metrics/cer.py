@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mlflow_compress.scoring.transcripts import ErrorRate
 
@@ -16,4 +18,7 @@ class Cer(ErrorRate):
     Source: jiwer.cer.
     """
 
+    label: ClassVar[Mapping[str, str]] = {"en": "CER", "ru": "CER"}
+    rank: ClassVar[int] = 60
+    spelling: ClassVar[str] = r"cer"
     counts = "characters"

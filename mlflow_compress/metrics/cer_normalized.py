@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mlflow_compress.scoring.transcripts import NormalizedErrorRate
 
@@ -21,4 +23,7 @@ class CerNormalized(NormalizedErrorRate):
         language: Whisper's normaliser for english texts, or its basic one, for any other language.
     """
 
+    label: ClassVar[Mapping[str, str]] = {"en": "normalized CER", "ru": "нормализованный CER"}
+    rank: ClassVar[int] = 140
+    spelling: ClassVar[str] = r"normali[sz]ed cer|нормализованный cer"
     counts = "characters"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Le
 
@@ -23,6 +24,10 @@ class Chrf(Sacrebleu):
         word_order: up to which n-grams of words are counted too.
         lowercase: whether case does not count.
     """
+
+    label: ClassVar[Mapping[str, str]] = {"en": "chrF", "ru": "chrF"}
+    rank: ClassVar[int] = 80
+    spelling: ClassVar[str] = r"chrf"
 
     word_order: Annotated[int, Ge(0), Le(2)] = 0
     lowercase: bool = False

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mlflow_compress.scoring.boxes import BoxMetric, Curves
 
@@ -17,6 +18,10 @@ class Map50(BoxMetric):
     Source: ultralytics' validator (mAP50 in its table); Everingham et al., The Pascal visual object classes challenge,
     2010; Lin et al., Microsoft COCO, 2014 (101 points of recall).
     """
+
+    label: ClassVar[Mapping[str, str]] = {"en": "mAP50", "ru": "mAP50"}
+    rank: ClassVar[int] = 170
+    spelling: ClassVar[str] = r"map(?:@0?[.,]50?|50|@50)"
 
     def pick(self, curves: Curves) -> Any:
         """Take it from the curves."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +18,9 @@ class Perplexity(LikelihoodPer):
     Source: transformers' documentation, Perplexity of fixed-length models; Jelinek et al., 1977.
     """
 
+    label: ClassVar[Mapping[str, str]] = {"en": "perplexity", "ru": "перплексия"}
+    rank: ClassVar[int] = 100
+    spelling: ClassVar[str] = r"perplexity|ppl|перплексия"
     unit: ClassVar[str] = ""
     per = "tokens"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mlflow_compress.scoring.answers import ClassCounts, over
 
@@ -19,6 +20,10 @@ class Precision(ClassCounts):
             the counts over all of them (micro), or one class only (binary).
         positive: the class that counts when average is binary, as text.
     """
+
+    label: ClassVar[Mapping[str, str]] = {"en": "precision", "ru": "precision"}
+    rank: ClassVar[int] = 190
+    spelling: ClassVar[str] = r"precision"
 
     def ratio(self, right: Any, predicted: Any, true: Any) -> Any:
         """Divide right answers by answers."""

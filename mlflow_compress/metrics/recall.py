@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mlflow_compress.scoring.answers import ClassCounts, over
 
@@ -19,6 +20,10 @@ class Recall(ClassCounts):
             the counts over all of them (micro), or one class only (binary).
         positive: the class that counts when average is binary, as text.
     """
+
+    label: ClassVar[Mapping[str, str]] = {"en": "recall", "ru": "recall"}
+    rank: ClassVar[int] = 200
+    spelling: ClassVar[str] = r"recall|полнота"
 
     def ratio(self, right: Any, predicted: Any, true: Any) -> Any:
         """Divide right answers by references."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mlflow_compress.scoring.overlap import Rouge
 
@@ -21,4 +23,7 @@ class Rouge2(Rouge):
             stems (stems: Porter's), or runs of letters and digits of any script (words).
     """
 
+    label: ClassVar[Mapping[str, str]] = {"en": "ROUGE-2", "ru": "ROUGE-2"}
+    rank: ClassVar[int] = 160
+    spelling: ClassVar[str] = r"rouge-?2"
     kind = "rouge2"

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mlflow_compress.scoring.overlap import Rouge
 
@@ -22,4 +24,7 @@ class RougeL(Rouge):
             stems (stems: Porter's), or runs of letters and digits of any script (words).
     """
 
+    label: ClassVar[Mapping[str, str]] = {"en": "ROUGE-L", "ru": "ROUGE-L"}
+    rank: ClassVar[int] = 90
+    spelling: ClassVar[str] = r"rouge-?l"
     kind = "rougeL"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mlflow_compress.scoring.entities import EntityCounts
 
@@ -16,6 +17,10 @@ class SeqevalF1(EntityCounts):
 
     Source: seqeval's `f1_score`; evaluate's seqeval calls it overall_f1.
     """
+
+    label: ClassVar[Mapping[str, str]] = {"en": "entity F1", "ru": "F1 сущностей"}
+    rank: ClassVar[int] = 20
+    spelling: ClassVar[str] = r"(?:entity|seqeval) f1|f1 сущностей"
 
     def reduce(self, sums: Any) -> float:
         """Divide right entities by the mean of predicted and true ones."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mlflow_compress.scoring.entities import EntityCounts
 
@@ -16,6 +17,10 @@ class SeqevalPrecision(EntityCounts):
 
     Source: seqeval's `precision_score`; evaluate's seqeval calls it overall_precision.
     """
+
+    label: ClassVar[Mapping[str, str]] = {"en": "entity precision", "ru": "precision сущностей"}
+    rank: ClassVar[int] = 210
+    spelling: ClassVar[str] = r"(?:entity|seqeval) precision|precision сущностей"
 
     def reduce(self, sums: Any) -> float:
         """Divide right entities by predicted ones."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mlflow_compress.scoring.entities import EntityCounts
 
@@ -16,6 +17,10 @@ class SeqevalRecall(EntityCounts):
 
     Source: seqeval's `recall_score`; evaluate's seqeval calls it overall_recall.
     """
+
+    label: ClassVar[Mapping[str, str]] = {"en": "entity recall", "ru": "recall сущностей"}
+    rank: ClassVar[int] = 220
+    spelling: ClassVar[str] = r"(?:entity|seqeval) recall|recall сущностей"
 
     def reduce(self, sums: Any) -> float:
         """Divide right entities by true ones."""

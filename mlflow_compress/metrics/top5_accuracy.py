@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mlflow_compress.records import Scale
 from mlflow_compress.scoring.answers import ranked
 from mlflow_compress.sockets import AdditiveMetric
 
@@ -20,6 +21,10 @@ class Top5Accuracy(AdditiveMetric):
     `top_k_accuracy_score` with k=5.
     """
 
+    label: ClassVar[Mapping[str, str]] = {"en": "top-5 accuracy", "ru": "top-5 accuracy"}
+    scale: ClassVar[Scale | None] = "share"
+    rank: ClassVar[int] = 180
+    spelling: ClassVar[str] = r"top[- ]?5(?: accuracy)?"
     unit: ClassVar[str] = "ratio"
     greater_is_better: ClassVar[bool] = True
     takes = "labels"

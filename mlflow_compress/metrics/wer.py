@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mlflow_compress.scoring.transcripts import ErrorRate
 
@@ -16,4 +18,7 @@ class Wer(ErrorRate):
     Source: jiwer.wer.
     """
 
+    label: ClassVar[Mapping[str, str]] = {"en": "WER", "ru": "WER"}
+    rank: ClassVar[int] = 50
+    spelling: ClassVar[str] = r"wer"
     counts = "words"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mlflow_compress.scoring.transcripts import NormalizedErrorRate
 
@@ -21,4 +23,7 @@ class WerNormalized(NormalizedErrorRate):
         language: Whisper's normaliser for english texts, or its basic one, for any other language.
     """
 
+    label: ClassVar[Mapping[str, str]] = {"en": "normalized WER", "ru": "нормализованный WER"}
+    rank: ClassVar[int] = 130
+    spelling: ClassVar[str] = r"normali[sz]ed wer|нормализованный wer"
     counts = "words"

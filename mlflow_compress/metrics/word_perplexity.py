@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +18,9 @@ class WordPerplexity(LikelihoodPer):
     Source: lm-evaluation-harness's `word_perplexity` (weighted_perplexity; wikitext's task counts the words).
     """
 
+    label: ClassVar[Mapping[str, str]] = {"en": "word perplexity", "ru": "перплексия по словам"}
+    rank: ClassVar[int] = 110
+    spelling: ClassVar[str] = r"word perplexity|перплексия по словам"
     unit: ClassVar[str] = ""
     per = "words"
 

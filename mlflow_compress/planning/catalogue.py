@@ -31,6 +31,8 @@ def text(described: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"{row['name']:<20} {row['about']}"
         if "changes" in row:
             yield f"{'':<22}changes {row['changes']}; runs on {_devices(row)}{_needs(row)}"
+        if row.get("lacks"):
+            yield f"{'':<22}does not say its {', '.join(row['lacks'])}: its numbers can't be fully compared"
         for family, reason in row.get("excludes", {}).items():
             yield f"{'':<22}not for {family}: {reason}"
         for key, (takes, default) in row["options"].items():
@@ -70,6 +72,8 @@ def _plugin(kind: str, name: str) -> dict[str, Any]:
             "extra": plugin.extra,
             "excludes": dict(plugin.excludes),
         }
+    if kind == "metrics":
+        row["lacks"] = list(plugin.class_facts().lacks)
     return row
 
 

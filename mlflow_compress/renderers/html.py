@@ -224,7 +224,7 @@ def _list(name: str, title: str, lines: Sequence[str], *, numbered: bool = False
 def _columns(it: Comparison) -> tuple[Column, ...]:
     """Give the table's columns; where there are links to runs, these come last."""
     runs = Column("runs", {language: words["runs"] for language, words in _WORDS.items()}, numeric=False)
-    return (*table_text.columns(it.columns), *((runs,) if any(row.links for row in it.rows) else ()))
+    return (*table_text.columns(it.columns, it.metrics), *((runs,) if any(row.links for row in it.rows) else ()))
 
 
 def _head(shown: Sequence[Column], language: str) -> Iterator[str]:
@@ -245,7 +245,7 @@ def _cell(it: Comparison, row: Row, column: Column) -> str:
     if column.key == "runs":
         links = _links(row, it.language)
         return f"<td>{links}</td>" if links else "<td data-missing></td>"
-    (text,) = table_text.cells(row, (column,), it.language)
+    (text,) = table_text.cells(row, (column,), it.language, it.metrics)
     sorting = _sorting(row, column, text)
     if column.key == "method":
         notes = "".join(f' <a class="mark" href="#note-{note + 1}">[{note + 1}]</a>' for note in row.notes)
@@ -329,8 +329,8 @@ def _metric(it: Comparison, name: str) -> dict[str, Any]:
         found is not None and not is_original(row) for found, row in zip(distances, it.rows, strict=True)
     )
     return {
-        "label": plain.label(it.language),
-        "relative_label": relative.label(it.language),
+        "label": plain.label(it.language, it.metrics),
+        "relative_label": relative.label(it.language, it.metrics),
         "group": name.partition("/")[0],
         "greater_is_better": it.greater_is_better.get(name),
         "values": [_short(plain.value(row)) for row in it.rows],

@@ -30,6 +30,8 @@ class Json(Renderer):
       (empty when it befell the whole run), `reason`, `run_id`.
     * `footnotes`: sentences.
     * `columns`: what a table of it shows; empty: the course's columns. `objectives`: what `dominated` was decided on.
+    * `metrics`: what the runs say of their quality metrics, by metric name: `label` (by language), `scale` (`share`,
+      `hundred`, `error_rate`, `unbounded`, or null), `greater_is_better` (or null), `rank`.
     * `greater_is_better`: by metric name. `summaries`: what each method did over all models: `method`, `models` (how
       many), `ratios` (geometric means), `differences` (means of a score's difference from the original's), `counts`
       (models behind each of these numbers).

@@ -42,11 +42,11 @@ class Markdown(Renderer):
 
 def _blocks(comparison: Comparison) -> Iterator[list[str]]:
     language = comparison.language
-    shown = columns(comparison.columns)
+    shown = columns(comparison.columns, comparison.metrics)
     noted = next((at for at, column in enumerate(shown) if column.key == "method"), 0)
     table = [[_escape(text) for text in headers(shown, language)]]
     for row in comparison.rows:
-        line = [_escape(text) for text in cells(row, shown, language)]
+        line = [_escape(text) for text in cells(row, shown, language, comparison.metrics)]
         line[noted] = " ".join(filter(None, [line[noted], *(f"[{note + 1}]" for note in row.notes)]))
         table.append(line)
     yield list(_table(shown, table))

@@ -210,7 +210,7 @@ def _bars(plot: Any, it: Comparison, name: str, words: Mapping[str, str]) -> Non
     plot.axvline(1, color="0.25", linewidth=1.3)
     plot.grid(axis="x", color="0.9")
     plot.set_axisbelow(True)
-    title = words["bars"].format(metric=label(name, it.language, with_unit=False))
+    title = words["bars"].format(metric=label(name, it.language, it.metrics, with_unit=False))
     notes = [] if greater is None else [words["higher" if greater else "lower"]]
     notes += [words["means"]] if are_means else []
     notes += [words["left_out"].format(shown=len(shown), all=len(found))] if len(shown) < len(found) else []
@@ -274,7 +274,7 @@ def _lay_out(
 ) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    text = axis.label(it.language)
+    text = axis.label(it.language, it.metrics)
     if (greater := it.greater_is_better.get(axis.name)) is not None:
         text += f" ({words['higher' if greater else 'lower']})"
     plot.set(**{f"{side}label": textwrap.fill(text, 56)})

@@ -96,22 +96,22 @@ def _caption(it: Comparison) -> str:
 
 
 def _alignment(it: Comparison) -> str:
-    return "".join("r" if column.numeric else "l" for column in columns(it.columns))
+    return "".join("r" if column.numeric else "l" for column in columns(it.columns, it.metrics))
 
 
 def _header(it: Comparison) -> str:
-    shown = columns(it.columns)
+    shown = columns(it.columns, it.metrics)
     texts = (textwrap.wrap(text, _HEADER_WIDTH, break_long_words=False) for text in headers(shown, it.language))
     return _line([_stacked(lines, column.numeric) for lines, column in zip(texts, shown, strict=True)])
 
 
 def _lines(it: Comparison) -> Iterator[str]:
-    shown = columns(it.columns)
+    shown = columns(it.columns, it.metrics)
     noted = next((at for at, column in enumerate(shown) if column.key == "method"), 0)
     for at, row in enumerate(it.rows):
         if at and is_original(row):
             yield r"\addlinespace"
-        texts = cells(row, shown, it.language)
+        texts = cells(row, shown, it.language, it.metrics)
         line = [
             _stacked(text.split(", ") if column.key == "quality" else [text], column.numeric)
             for text, column in zip(texts, shown, strict=True)

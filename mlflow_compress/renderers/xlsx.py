@@ -70,8 +70,8 @@ def _lines(it: Comparison) -> Iterator[list[str | float | None]]:
     texts, circumstances = table_text.columns(_TEXTS), table_text.columns(_CIRCUMSTANCES)
     yield [
         *table_text.headers(texts, language),
-        *(table_text.label(name, language) for name in metrics),
-        *(Axis(name, relative=True).label(language) for name in ratios),
+        *(table_text.label(name, language, it.metrics) for name in metrics),
+        *(Axis(name, relative=True).label(language, it.metrics) for name in ratios),
         *table_text.headers(circumstances, language),
         _NOTES[language],
     ]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow_compress.records import Comparison, Row
-from mlflow_compress.reporting.table_text import DIFFERENCE, is_original, label, ordered
+from mlflow_compress.reporting.metric_facts import Known
+from mlflow_compress.reporting.table_text import DIFFERENCE, NOTHING_SAID, is_original, label, ordered
 
 _TO_ORIGINAL = {"en": "divided by the original's", "ru": "делённое на оригинал"}
 _SIZE, _SCORES = "size/weights_mib", "quality/"
@@ -38,13 +39,18 @@ class Axis:
             found = _against_original(row, self.name)
         return found if found is not None and math.isfinite(found) else None
 
-    def label(self, language: str) -> str:
-        """Give its name for people, with its unit."""
+    def label(self, language: str, known: Known = NOTHING_SAID) -> str:
+        """Return its name for people, with its unit.
+
+        Args:
+            language: `en` or `ru`.
+            known: what the runs say of their metrics: the comparison's `metrics`.
+        """
         if not self.relative:
-            return label(self.name, language)
+            return label(self.name, language, known)
         if self.is_score:
-            return label(f"{self.name}{DIFFERENCE}", language)
-        return f"{label(self.name, language, with_unit=False)}, {_TO_ORIGINAL[language]}"
+            return label(f"{self.name}{DIFFERENCE}", language, known)
+        return f"{label(self.name, language, known, with_unit=False)}, {_TO_ORIGINAL[language]}"
 
     def circumstances(self, row: Row) -> str:
         """Say what a row's value may only be compared under; a distance from the original may anywhere."""

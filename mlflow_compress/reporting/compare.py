@@ -15,6 +15,7 @@ from functools import cached_property
 
 from mlflow_compress.percentiles import difference_interval, ratio_interval
 from mlflow_compress.records import Comparison, Failure, Outcome, Row, Run, finite
+from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.table_text import COLUMNS, DEVICES, DIFFERENCE, ORIGINAL, natural
 
 # What must be the same before two numbers of a device may be divided: tag (after `compress.env.`), and its name.
@@ -106,7 +107,7 @@ def compare(
     A score that was made of the same samples by the same protocol as the original's gets its difference from that,
     `quality/wer_difference`, with the ends of the 95 % interval of it, `_low` and `_high`: where both were paired when
     they were measured, that of the pairs, else one from both scores' own intervals, which is wider. Where neither is
-    known there is no difference.
+    known the difference has no interval.
 
     A device that has no number, or whose newest attempt failed or was skipped, is listed as a failure.
 
@@ -125,6 +126,10 @@ def compare(
     lines, failures = _sorted_out(newest, language, every_run)
     everything = _sorted_out(_variants([*newest, *originals], devices), language)[0]
     known = everything if every_run else everything | lines
+    scored = sorted(
+        {run.run_id: run for line in lines.values() if (run := line.scored) is not None}.values(),
+        key=lambda run: (-run.started_ms, run.run_id),
+    )
     newest_of: dict[_Key, _Line] = {}  # the newest original of any team, by all else
     for key, line in everything.items():
         if key.method == ORIGINAL:
@@ -144,6 +149,7 @@ def compare(
         title=", ".join(sorted({run.experiment for run in newest})) if title is None else title,
         language=language,
         columns=_WITH_HARDWARE if apart else (),
+        metrics=metric_facts.agreed(scored),
     )
 
 
@@ -392,16 +398,20 @@ def _intervals(
 
 
 def _differences(own: Run | None, original: Run | None) -> dict[str, float]:
-    """Give how far scores are from the original's, with intervals, where samples and protocols are the same."""
+    """Return how far scores are from the original's, where samples and protocols are the same.
+
+    With the ends of its interval, where that is known.
+    """
     if own is None or original is None or not _same_samples(own, original):
         return {}
     found: dict[str, float] = {}
     for tag, protocol in own.tags.items():
         name = f"quality/{tag.removeprefix(_PROTOCOL)}"
         is_score = tag.startswith(_PROTOCOL) and name in own.metrics and name in original.metrics
-        if is_score and original.tags.get(tag) == protocol and (ends := _ends(name, own.metrics, original.metrics)):
-            numbers = (own.metrics[name] - original.metrics[name], *ends)
-            found |= dict(zip((f"{name}{DIFFERENCE}{end}" for end in ("", "_low", "_high")), numbers, strict=True))
+        if is_score and original.tags.get(tag) == protocol:
+            found[f"{name}{DIFFERENCE}"] = own.metrics[name] - original.metrics[name]
+            if ends := _ends(name, own.metrics, original.metrics):
+                found |= {f"{name}{DIFFERENCE}_low": ends[0], f"{name}{DIFFERENCE}_high": ends[1]}
     return finite(found)
 
 

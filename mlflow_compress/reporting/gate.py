@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.records import Comparison, Row
-from mlflow_compress.reporting.ranking import greater_is_better, is_original, primary
-from mlflow_compress.reporting.table_text import DEVICES, DIFFERENCE, label, number
+from mlflow_compress.reporting import metric_facts
+from mlflow_compress.reporting.metric_facts import Known
+from mlflow_compress.reporting.ranking import direction, lacking, primary
+from mlflow_compress.reporting.table_text import DEVICES, DIFFERENCE, is_original, label, number
 
 _LATENCY = {device: f"{device}/latency_p50_ms" for device in DEVICES}
 _MEMORY = {"cpu": "cpu/ram_peak_mib", "gpu": "gpu/vram_peak_mib"}
 _SIZE, _DISK = "size/weights_mib", "size/disk_mib"
-_ERROR_RATES = ("quality/wer", "quality/cer", "quality/wer_normalized", "quality/cer_normalized")
+_PERFECT = {"share": 1.0, "error_rate": 1.0, "hundred": 100.0}  # less an error, by the metric's scale: what is right
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,13 @@ def misses(comparison: Comparison, demands: Demands) -> list[Miss]:
         Miss(row.team, row.model, row.method, reason)
         for row in comparison.rows
         if not is_original(row)
-        for reason in _reasons(row, demands)
+        for reason in _reasons(row, demands, comparison.metrics)
     ]
     failed = [each for each in comparison.failures if each.status == "failed"]
     return found + [Miss(each.team, each.model, each.method, f"failed: {each.reason}") for each in failed]
 
 
-def _reasons(row: Row, demands: Demands) -> Iterator[str]:
+def _reasons(row: Row, demands: Demands, known: Known) -> Iterator[str]:
     latency, memory = _LATENCY[demands.device], _MEMORY[demands.device]
     if demands.min_speedup is not None:
         speedup = 1 / row.ratios[latency] if row.ratios.get(latency) else None
@@ -120,7 +122,7 @@ def _reasons(row: Row, demands: Demands) -> Iterator[str]:
         elif most is not None and ratio is not None and ratio > most:
             yield f"{what} is {number(ratio, 3)}x of the original's, more than {most:g}x"
     if demands.max_quality_drop is not None:
-        yield from _lost(row, demands.max_quality_drop)
+        yield from _lost(row, demands.max_quality_drop, known)
 
 
 def _noise(row: Row, name: str) -> str:
@@ -128,26 +130,59 @@ def _noise(row: Row, name: str) -> str:
     return f" (95 % interval: {number(1 / high, 3)}x to {number(1 / low, 3)}x)" if low > 0 else ""
 
 
-def _lost(row: Row, allowed: Drop) -> Iterator[str]:
-    name = primary(row)
+def _lost(row: Row, allowed: Drop, known: Known) -> Iterator[str]:
+    """Say what was lost of the score that stands for a row's quality, where that is too much or can't be told."""
+    name = primary(row, known)
+    if not name:
+        yield "quality: it was not scored"
+        return
     difference = row.values.get(name + DIFFERENCE)
-    if not name or difference is None:
+    if difference is None:
         yield "quality: no difference from the original on the same samples is known"
         return
-    own = row.values[name]
-    original = own - difference
-    better = bool(greater_is_better(name))
-    lost = -difference if better else difference
+    if difference == 0:
+        return
+    better = direction(name, known)
+    if better is None:
+        yield f"quality: {lacking(name, 'direction')}"
+        return
+    own, original = row.values[name], row.values[name] - difference
+    if (difference > 0) == better:
+        return
+    lost = abs(difference)
     if allowed.relative:
-        if name in _ERROR_RATES:
-            own, original = 1 - own, 1 - original
-        elif not better:
-            own, original = 1 / own, 1 / original
-        lost = (original - own) / original if original > 0 else math.inf
+        scale = metric_facts.of(name, known).scale
+        if scale is None and not better:
+            yield f"quality: {lacking(name, 'scale')}. Or give the drop in the score's own unit"
+            return
+        part = _part_lost(own, original, better, _PERFECT.get(scale or ""))
+        if part is None:
+            yield (
+                f"quality: no part of the original's {label(name, 'en', known)}, {number(original)}, can be lost. "
+                "Give the drop in the score's own unit"
+            )
+            return
+        lost = part
     if lost > allowed.amount * (1 + 1e-9):
-        before = number(row.values[name] - difference)
         said = f"{100 * lost:.3g} % of it" if allowed.relative else number(lost, 3)
         most = f"{100 * allowed.amount:g} %" if allowed.relative else f"{allowed.amount:g}"
         yield (
-            f"{label(name, 'en')} is {number(row.values[name])}, the original's {before}: {said} lost, more than {most}"
+            f"{label(name, 'en', known)} is {number(own)}, the original's {number(original)}: {said} lost, "
+            f"more than {most}"
         )
+
+
+def _part_lost(own: float, original: float, better: bool, perfect: float | None) -> float | None:
+    """Return the part of the original's quality that is lost; None where the original has none that could be.
+
+    Args:
+        own: the variant's score, the worse one.
+        original: the original's.
+        better: whether more is better.
+        perfect: what all right answers make; None: the score has no end.
+    """
+    if not better and perfect is not None:
+        own, original = perfect - own, perfect - original
+    elif not better:
+        return (own - original) / own if original > 0 else None  # 1 - (1 / own) / (1 / original)
+    return (original - own) / original if original > 0 else None

@@ -26,18 +26,16 @@ from decimal import Decimal
 from typing import Literal
 
 from mlflow_compress.records import SCHEMA_VERSION
-from mlflow_compress.reporting import markdown_tables
+from mlflow_compress.reporting import markdown_tables, metric_facts
 from mlflow_compress.reporting.markdown_tables import Line
 from mlflow_compress.reporting.table_headings import (
     ORIGINALS,
-    SCORE,
-    TO_HUNDRED,
     Heading,
     Score,
     headings,
     is_comparison,
     rate,
-    score,
+    spellings,
 )
 from mlflow_compress.reporting.table_text import DEVICES, ORIGINAL
 from mlflow_compress.reporting.written_units import Measure, Unreadable, is_missing, measure, number
@@ -63,8 +61,6 @@ _NOTHING = {
     "ram": "it was not measured, or the device was not used",
 }
 _RATIO = re.compile(r"≈?[\d.]+x(;.*)?")  # this tool writes it behind a number
-_UNBOUNDED = {"quality/perplexity", "quality/word_perplexity", "quality/bits_per_byte"}
-_ERRORS = {"quality/wer", "quality/cer", "quality/wer_normalized", "quality/cer_normalized"}
 _PIECE = re.compile(
     r"(?P<N>[-+]?(?:\d+(?:[.,]\d+)*|[.,]\d+)(?:e[-+]?\d+)?\s*%?"
     r"(?:\s*(?:±|\+\s*/?\s*-)\s*[\d.,]*\d\s*%?)?)"
@@ -482,8 +478,9 @@ def _pieces(text: str, heading: Heading, remarks: list[str]) -> Iterator[_Piece]
             found = dict(group)
             if len(found) < len(group):
                 raise Unreadable("several names for one number")
-            match = SCORE.fullmatch(found["M"]) if "M" in found else None
-            piece = _Piece(found["N"], score(match) if match else None, found.get("D", ""))
+            known = spellings()
+            match = known.pattern.fullmatch(found["M"]) if "M" in found else None
+            piece = _Piece(found["N"], known.score(match) if match else None, found.get("D", ""))
             if piece.score is None:
                 piece.score = _implied(piece, last, heading)
             last = piece
@@ -507,14 +504,15 @@ def _implied(piece: _Piece, last: _Piece | None, heading: Heading) -> Score:
 def _clauses(text: str, remarks: list[str]) -> Iterator[list[tuple[str, str]]]:
     """Give the parts between separators, each as names (M), numbers (N) and devices (D)."""
     clause: list[tuple[str, str]] = []
+    scores = spellings().pattern
     at = 0
     while at < len(text):
-        match = SCORE.match(text, at) or _PIECE.match(text, at)
+        match = scores.match(text, at) or _PIECE.match(text, at)
         if match is None:
             rest = re.match(r"[^\s,;]+", text[at:])
             raise Unreadable(f"{rest[0] if rest else text[at]!r} is not understood")
         at = match.end()
-        kind = "M" if match.re is SCORE else str(match.lastgroup if match.lastgroup != "device" else "D")
+        kind = "M" if match.re is scores else str(match.lastgroup if match.lastgroup != "device" else "D")
         if kind == "D":
             clause.append((kind, "gpu" if match["device"].casefold() in ("gpu", "cuda", "гпу") else "cpu"))
         elif kind == "S":
@@ -541,19 +539,20 @@ def _scored(figures: str, what: Score, is_percent: bool) -> tuple[float, list[st
     name = what.metric
     if value < 0:
         raise Unreadable(f"{said} is impossible: no score is below 0")
-    if not what.is_known:
-        remarks.append(f"no score of this tool: stored as {name}")
+    scale = metric_facts.of(name, {}).scale if what.is_known else None
+    if scale is None:
+        remarks += [] if what.is_known else [f"no score of this tool: stored as {name}"]
         value = value / 100 if percent else value
-    elif name in TO_HUNDRED:
+    elif scale == "hundred":
         if 0 < value <= 1 and not percent:
             raise Unreadable(f"{said} may be {name} of 1 or of 100")
         if value > 100:
             raise Unreadable(f"{said} is impossible: {name} goes to 100")
-    elif name in _UNBOUNDED:
+    elif scale == "unbounded":
         if percent:
             raise Unreadable(f"{said}: {name} is no share")
     else:
-        value, more = _share(value, said, name, percent)
+        value, more = _share(value, said, name, percent, can_be_more=scale == "error_rate")
         remarks += more
         if what.is_rest:
             remarks.append(f"it is 1 less the error rate: {1 - value:f} is stored as {name}")
@@ -561,12 +560,13 @@ def _scored(figures: str, what: Score, is_percent: bool) -> tuple[float, list[st
     return _float(value), remarks
 
 
-def _share(value: Decimal, said: str, name: str, percent: bool) -> tuple[Decimal, list[str]]:
+def _share(value: Decimal, said: str, name: str, percent: bool, can_be_more: bool) -> tuple[Decimal, list[str]]:
+    """Bring a share, or an error rate, which can be more than 1, to parts of 1."""
     if percent:
         value /= 100
-    elif value > 1 and name in _ERRORS:
+    elif value > 1 and can_be_more:
         raise Unreadable(f"{said} may be {name} as a share or in per cent")
-    if value <= 1 or name in _ERRORS:
+    if value <= 1 or can_be_more:
         return value, []
     if not percent and value <= 100:
         return value / 100, ["taken as per cent, since a share is at most 1"]

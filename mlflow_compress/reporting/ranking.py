@@ -10,10 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.records import Comparison, Row, Summary
-from mlflow_compress.reporting.table_text import DEVICES, DIFFERENCE, ORIGINAL, columns, natural
+from mlflow_compress.reporting import metric_facts
+from mlflow_compress.reporting.metric_facts import Known
+from mlflow_compress.reporting.table_text import DEVICES, DIFFERENCE, columns, is_original, label, natural, scores
 
 QUALITY = "quality"
 # What people call the numbers that they choose by; every metric has its own name beside these.
@@ -33,21 +34,10 @@ KEYS: Mapping[str, str] = {
     "gpu_throughput": "gpu/throughput_per_s",
 }
 _TEXTS = ("team", "model", "method", "hardware")
-# A model has many scores; one stands for its quality. The first of these that it has.
-_PRIMARY = (
-    "accuracy",
-    "seqeval_f1",
-    "map50_95",
-    "f1",
-    "wer",
-    "cer",
-    "bleu",
-    "chrf",
-    "rougeL",
-    "perplexity",
-    "word_perplexity",
-    "bits_per_byte",
-)
+_NOT_RANKED = {
+    "en": "not ranked: nobody says whether more or less {metric} is better",
+    "ru": "не сравнивается по качеству: неизвестно, больше или меньше {metric} лучше",
+}
 _MORE_IS_BETTER = ("_per_s",)
 
 
@@ -70,28 +60,54 @@ def key(name: str, rows: Iterable[Row], *, texts: bool = False) -> str:
     return known[name]
 
 
-def primary(row: Row) -> str:
-    """Give the metric that stands for a row's quality; empty where it was not scored."""
-    scores = (f"{QUALITY}/{name}" for name in _PRIMARY)
-    return next((name for name in scores if name in row.values), "")
+def primary(row: Row, known: Known) -> str:
+    """Return the metric that stands for a row's quality: the one of the lowest rank; empty where it was not scored.
+
+    One whose direction is known comes first: without it, nothing can be said of the number.
+    """
+
+    def place(name: str) -> tuple[object, ...]:
+        facts = metric_facts.of(name, known)
+        return (facts.greater_is_better is None, facts.rank, natural(name))
+
+    return min((name for name in scores(row.values) if name not in metric_facts.FIDELITY), key=place, default="")
 
 
-def greater_is_better(name: str) -> bool | None:
-    """Give a metric's direction; None where nobody knows it."""
+def direction(name: str, known: Known) -> bool | None:
+    """Return whether more of a number is better; None where nobody says it.
+
+    Args:
+        name: of the number.
+        known: what the runs say of their metrics: the comparison's `metrics`.
+    """
     group, _, what = name.partition("/")
     if group != QUALITY:
         return what.endswith(_MORE_IS_BETTER)
-    if what not in registry.names("metrics"):
-        return {"top1_agreement": True, "output_error_rel_l2": False, "kl_divergence_nats": False}.get(what)
-    better: bool = registry.find("metrics", what).greater_is_better
-    return better
+    return metric_facts.of(name, known).greater_is_better
+
+
+def lacking(name: str, fact: str) -> str:
+    """Say that a fact of a metric is not known, and what to do.
+
+    Args:
+        name: of the number, `quality/my_metric`.
+        fact: `direction` or `scale`.
+    """
+    metric = name.removeprefix(f"{QUALITY}/")
+    return (
+        f"the {fact} of {metric!r} is not known: the runs do not say it, or contradict each other, and no metric of "
+        f"that name that says it is installed here. Install the package that the metric is from, or score the runs "
+        "again with a version of it that says it (compress-bench rescore RUN --log)"
+    )
 
 
 def directed(comparison: Comparison) -> Comparison:
-    """Say of every metric that has one which direction is the better."""
+    """Say of every number that has one which direction is the better."""
     names = {name for row in comparison.rows for name in row.values if not _is_detail(name)}
-    known = {name: greater_is_better(name) for name in sorted(names)}
-    return replace(comparison, greater_is_better={name: better for name, better in known.items() if better is not None})
+    directions = {name: direction(name, comparison.metrics) for name in sorted(names)}
+    return replace(
+        comparison, greater_is_better={name: better for name, better in directions.items() if better is not None}
+    )
 
 
 def marked(comparison: Comparison, objectives: Sequence[str]) -> Comparison:
@@ -112,25 +128,25 @@ def marked(comparison: Comparison, objectives: Sequence[str]) -> Comparison:
     if len(set(names)) < 2:
         raise RecipeError("A Pareto front needs two objectives or more, such as --pareto size,quality.")
     for name in names:
-        if name != QUALITY and greater_is_better(name) is None:
-            raise RecipeError(f"{name} has no better direction, so it can be no objective.")
+        _require_direction(name, comparison, "it can't be an objective")
     peers: dict[tuple[str, ...], list[tuple[Row, list[float]]]] = defaultdict(list)
     for row in comparison.rows:
-        costs = [_cost(row, name) for name in names]
+        costs = [_cost(row, name, comparison.metrics) for name in names]
         if not any(math.isnan(cost) for cost in costs):
-            peers[_class(row, names)].append((row, costs))
+            peers[_class(row, names, comparison.metrics)].append((row, costs))
     dominated = {
         id(row): any(_dominates(other, costs) for _, other in rivals)
         for rivals in peers.values()
         for row, costs in rivals
     }
     shown = [column.key for column in columns(comparison.columns)]
-    return replace(
+    ranked = replace(
         comparison,
         rows=tuple(replace(row, dominated=dominated.get(id(row))) for row in comparison.rows),
         objectives=names,
         columns=tuple(shown if "pareto" in shown else [*shown, "pareto"]),
     )
+    return _explained(ranked, names)
 
 
 def ordered(comparison: Comparison, sorting: str, grouping: str = "") -> Comparison:
@@ -149,7 +165,7 @@ def ordered(comparison: Comparison, sorting: str, grouping: str = "") -> Compari
         if name in _TEXTS:
             rows.sort(key=lambda row: natural(getattr(row, name)), reverse=backwards)
         else:
-            rows.sort(key=lambda row: _last_if_missing(_number(row, name), backwards))
+            rows.sort(key=lambda row: _last_if_missing(_number(row, name, comparison.metrics), backwards))
     if grouping:
         rows.sort(key=lambda row: natural(getattr(row, grouping)))
     return replace(comparison, rows=tuple(rows))
@@ -166,11 +182,10 @@ def best(comparison: Comparison, choosing: str) -> Comparison:
         RecipeError: the number has no better direction.
     """
     name = key(choosing, comparison.rows)
-    if name != QUALITY and greater_is_better(name) is None:
-        raise RecipeError(f"{name} has no better direction, so nothing is best in it.")
+    _require_direction(name, comparison, "nothing is best in it")
     winners: dict[tuple[str, str], tuple[float, int]] = {}
     for at, row in enumerate(comparison.rows):
-        cost = _cost(row, name)
+        cost = _cost(row, name, comparison.metrics)
         if not is_original(row) and not math.isnan(cost):
             whose = (row.team, row.model)
             winners[whose] = min(winners.get(whose, (math.inf, at)), (cost, at))
@@ -192,23 +207,18 @@ def summed_up(comparison: Comparison) -> Comparison:
     for row in comparison.rows:
         if row.ratios and not row.by_hand and not is_original(row):
             methods[row.method].append(row)
-    summaries = [_summary(method, methods[method]) for method in sorted(methods, key=natural)]
+    summaries = [_summary(method, methods[method], comparison.metrics) for method in sorted(methods, key=natural)]
     return replace(comparison, summaries=tuple(summaries))
 
 
-def is_original(row: Row) -> bool:
-    """Say whether a row is an original, at whatever batch size and setting."""
-    return row.method == ORIGINAL or row.method.startswith(f"{ORIGINAL} [")
-
-
-def _summary(method: str, rows: Sequence[Row]) -> Summary:
+def _summary(method: str, rows: Sequence[Row], known: Known) -> Summary:
     logs: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     moved: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         for name, ratio in row.ratios.items():
             if ratio > 0:
                 logs[name][row.model].append(math.log(ratio))
-        score = primary(row)
+        score = primary(row, known)
         if score and score + DIFFERENCE in row.values:
             moved[score][row.model].append(row.values[score + DIFFERENCE])
     shown = [name for name in KEYS.values() if name in logs]
@@ -226,19 +236,54 @@ def _mean(numbers: Iterable[float]) -> float:
     return math.fsum(several) / len(several)
 
 
-def _number(row: Row, name: str) -> float:
-    """Give a row's number; NaN where it has none."""
-    return row.values.get(primary(row) if name == QUALITY else name, math.nan)
+def _explained(comparison: Comparison, names: Sequence[str]) -> Comparison:
+    """Add a footnote to the rows that are not ranked because nobody knows the direction of their score."""
+    if QUALITY not in names:
+        return comparison
+    footnotes = list(comparison.footnotes)
+    rows = []
+    for row in comparison.rows:
+        name = primary(row, comparison.metrics)
+        if name and direction(name, comparison.metrics) is None:
+            metric = label(name, comparison.language, comparison.metrics)
+            sentence = _NOT_RANKED[comparison.language].format(metric=metric)
+            if sentence not in footnotes:
+                footnotes.append(sentence)
+            rows.append(replace(row, notes=(*row.notes, footnotes.index(sentence))))
+        else:
+            rows.append(row)
+    return replace(comparison, rows=tuple(rows), footnotes=tuple(footnotes))
 
 
-def _cost(row: Row, name: str) -> float:
-    """Give a number that is the less the better; NaN where the row has none."""
-    metric = primary(row) if name == QUALITY else name
-    number = _number(row, name)
-    return -number if metric and greater_is_better(metric) else number
+def _require_direction(name: str, comparison: Comparison, so: str) -> None:
+    """Raise for a number whose better direction nobody knows; for `quality` where that is so of all rows' scores.
+
+    Raises:
+        RecipeError: it says what is lacking.
+    """
+    names = {name}
+    if name == QUALITY:
+        names = {score for row in comparison.rows if (score := primary(row, comparison.metrics))}
+    unknown = sorted(each for each in names if direction(each, comparison.metrics) is None)
+    if unknown and len(unknown) == len(names):
+        raise RecipeError(f"{name}: {so}, since {lacking(unknown[0], 'direction')}.")
 
 
-def _class(row: Row, names: Sequence[str]) -> tuple[str, ...]:
+def _number(row: Row, name: str, known: Known) -> float:
+    """Return a row's number; NaN where it has none."""
+    return row.values.get(primary(row, known) if name == QUALITY else name, math.nan)
+
+
+def _cost(row: Row, name: str, known: Known) -> float:
+    """Return a number that is the less the better; NaN where the row has none, or where its direction is not known."""
+    metric = primary(row, known) if name == QUALITY else name
+    better = direction(metric, known) if metric else None
+    if better is None:
+        return math.nan
+    return -_number(row, name, known) if better else _number(row, name, known)
+
+
+def _class(row: Row, names: Sequence[str], known: Known) -> tuple[str, ...]:
     """Give what must be the same of two rows before one can dominate the other."""
     hardware = [
         row.circumstances.get(device, "") for device in DEVICES if any(n.startswith(f"{device}/") for n in names)
@@ -246,7 +291,7 @@ def _class(row: Row, names: Sequence[str]) -> tuple[str, ...]:
     scored = any(name.partition("/")[0] == QUALITY for name in names)
     data = row.circumstances.get(QUALITY, "") if scored else ""
     whose = ("", "") if data and not row.by_hand else (row.team if row.by_hand or scored else "", row.model)
-    return (*whose, data, primary(row) if scored else "", *hardware)
+    return (*whose, data, primary(row, known) if scored else "", *hardware)
 
 
 def _dominates(other: Sequence[float], own: Sequence[float]) -> bool:

@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
+from mlflow_compress import registry
+from mlflow_compress.errors import CompressError
 from mlflow_compress.reporting.written_units import Unit, Unreadable, unit
+from mlflow_compress.sockets import Metric
 
 Kind = Literal["team", "model", "method", "size", "time", "ram", "vram", "quality", "unknown"]
 
@@ -17,7 +21,6 @@ ORIGINALS = re.compile(
     r"without compression|no compression|без сжатия",
     re.IGNORECASE,
 )
-TO_HUNDRED = {"quality/bleu", "quality/chrf"}  # scores from 0 to 100; all others that are shares go to 1
 _NAMES: dict[Kind, str] = {
     "team": r"teams?|(название )?команд[аы]",
     "model": r"(the )?models?( name)?|((название|имя) )?модел[ьи]",
@@ -41,44 +44,7 @@ _ANOTHER = re.compile(
 _DEVICES = {"cpu": re.compile(r"\bcpu\b|\bцпу?\b"), "gpu": re.compile(r"\bgpu\b|\bгпу?\b|\bcuda\b")}
 _QUALITY = re.compile(r"качеств|quality|метрик|\bmetrics?\b|\bscores?\b")
 
-# How people write our metrics; what is not here is no score that we know.
-_ALIASES = {
-    "accuracy": r"accuracy|acc|точность|top[- ]?1(?: accuracy)?",
-    "top5_accuracy": r"top[- ]?5(?: accuracy)?",
-    "f1": r"(?:macro[- ])?f1(?:[- ]?(?:score|macro))?|f1-мера",
-    "precision": r"precision",
-    "recall": r"recall|полнота",
-    "seqeval_f1": r"(?:entity|seqeval) f1",
-    "seqeval_precision": r"(?:entity|seqeval) precision",
-    "seqeval_recall": r"(?:entity|seqeval) recall",
-    "box_precision": r"box precision",
-    "box_recall": r"box recall",
-    "map50": r"map(?:@0?[.,]50?|50|@50)",
-    "map50_95": r"map(?:50[-–]95|@0?[.,]50?[:-]0?[.,]95|@50[:-]95)",
-    "wer": r"wer",
-    "cer": r"cer",
-    "wer_normalized": r"normali[sz]ed wer",
-    "cer_normalized": r"normali[sz]ed cer",
-    "bleu": r"(?:sacre)?bleu",
-    "chrf": r"chrf",
-    "rouge1": r"rouge-?1",
-    "rouge2": r"rouge-?2",
-    "rougeL": r"rouge-?l",
-    "perplexity": r"perplexity|ppl|перплексия",
-    "word_perplexity": r"word perplexity",
-    "bits_per_byte": r"bits per byte",
-}
 _LESS = r"(?P<less>1\s*[-–−]\s*)?"
-SCORE = re.compile(
-    rf"(?<![^\W\d_]){_LESS}(?:"
-    + "|".join(
-        f"(?P<{name}>{words})"
-        # A longer name begins with another word: it is tried first.
-        for name, words in sorted(_ALIASES.items(), key=lambda item: (" " not in item[1][:20], -len(item[1])))
-    )
-    + r")(?![^\W_])",
-    re.IGNORECASE,
-)
 _SMALL_UNIT = re.compile(r"(?:^|[,(;])\s*([sсbб])\s*(?=[(),;/]|$)", re.IGNORECASE)
 _UNITS = re.compile(
     r"[^\W\d_]+ ?(?:/|\bper\b|\bв\b|\bна\b) ?\w+|\b(?:[kmgt]i?b|[кмг]и?б|байт|bytes?|ns|us|[µμ]s|ms|нс|мкс|мс|"
@@ -127,6 +93,54 @@ class Heading:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Spellings:
+    """How people write the metrics that are installed here.
+
+    Attributes:
+        pattern: finds one metric, with `1 -` before it where it stands for the rest.
+        names: the metrics, by the pattern's groups.
+    """
+
+    pattern: re.Pattern[str]
+    names: Mapping[str, str]
+
+    def score(self, match: re.Match[str]) -> Score:
+        """Return the metric that a match of the pattern names."""
+        name = next(name for group, name in self.names.items() if match[group])
+        return Score(f"quality/{name}", is_rest=bool(match["less"]))
+
+
+def spellings() -> Spellings:
+    """Return how people write the metrics that are installed here; what is not among them is no score that we know."""
+    return _spellings(registry.names("metrics"))
+
+
+@cache
+def _spellings(metrics: Sequence[str]) -> Spellings:
+    patterns = {name: spelling for name in metrics if (spelling := _spelling(name))}
+    # A longer name begins with another word: it is tried first.
+    longest = sorted(patterns, key=lambda name: (" " not in patterns[name][:20], -len(patterns[name])))
+    names = {f"metric_{at}": name for at, name in enumerate(longest)}
+    choices = "|".join(f"(?P<{group}>{patterns[name]})" for group, name in names.items())
+    pattern = re.compile(rf"(?<![^\W\d_]){_LESS}(?:{choices})(?![^\W_])", re.IGNORECASE)
+    return Spellings(pattern, names)
+
+
+def _spelling(name: str) -> str:
+    """Return a metric's own pattern; where it has none that can be used, its name and its labels."""
+    try:
+        metric: type[Metric] = registry.find("metrics", name)
+        is_usable = not re.compile(metric.spelling).groups and not re.fullmatch(metric.spelling, "")
+    except CompressError:  # another distribution's, and broken
+        return ""
+    except re.error:
+        is_usable = False
+    if is_usable:
+        return metric.spelling
+    return "|".join(re.escape(each) for each in (*metric.class_facts().label.values(), name))
+
+
 def headings(texts: Sequence[str]) -> tuple[Heading, ...]:
     """Tell what the columns of a table hold.
 
@@ -151,12 +165,6 @@ def is_comparison(found: Sequence[Heading]) -> bool:
     )
 
 
-def score(match: re.Match[str]) -> Score:
-    """Give the metric that a match of `SCORE` names."""
-    name = next(name for name in _ALIASES if match[name])
-    return Score(f"quality/{name}", is_rest=bool(match["less"]))
-
-
 def _heading(text: str) -> Heading:
     words = " ".join(text.casefold().replace("ё", "е").split())
     for kind, pattern in _NAMES.items():
@@ -166,7 +174,7 @@ def _heading(text: str) -> Heading:
     device = devices[0] if len(devices) == 1 else ""
     if _ANOTHER.search(words):
         return Heading(text, "unknown", reason="not a column that is known here")
-    if _QUALITY.search(words) or SCORE.search(words):
+    if _QUALITY.search(words) or spellings().pattern.search(words):
         return Heading(text, "quality", device=device, scores=_scores(text), is_percent="%" in words)
     kind = next((kind for kind, pattern in _QUANTITIES if re.search(pattern, words)), "unknown")
     if kind == "unknown":
@@ -193,13 +201,14 @@ def rate(device: str, sign: Unit) -> str:
 
 
 def _scores(text: str) -> tuple[Score, ...]:
+    known = spellings()
     inside = " ".join(re.findall(r"\(([^()]*)\)", text))
-    found = [*SCORE.finditer(inside)] or [*SCORE.finditer(re.sub(r"\([^()]*\)", " ", text))]
+    found = [*known.pattern.finditer(inside)] or [*known.pattern.finditer(re.sub(r"\([^()]*\)", " ", text))]
     unknown = inside.strip()
     is_acronym = re.fullmatch(r"[A-Za-z][\w@.-]*", unknown) and sum(map(str.isupper, unknown)) > 1
-    if is_acronym and not SCORE.search(inside) and unknown.casefold() not in _DEVICES:
+    if is_acronym and not known.pattern.search(inside) and unknown.casefold() not in _DEVICES:
         return (Score(f"quality/{re.sub(r'[^0-9a-z]+', '_', unknown.casefold()).strip('_')}", is_known=False),)
-    return tuple(dict.fromkeys(map(score, found)))
+    return tuple(dict.fromkeys(map(known.score, found)))
 
 
 def _unit(header: str) -> Unit | None:

@@ -12,20 +12,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow_compress.records import Comparison, Failure, Row, Summary
+from mlflow_compress.reporting import metric_facts
+from mlflow_compress.reporting.metric_facts import Known
 
 LANGUAGES = ("en", "ru")
 ORIGINAL = "original"
 MISSING = "-"
 DIFFERENCE = "_difference"  # behind a score's name: how far it is from the original's
 DEVICES: Mapping[str, str] = {"cpu": "CPU", "gpu": "GPU"}
+NOTHING_SAID: Known = {}  # by the runs of their metrics: those that are installed here say it
 
 _UNITS = {"_per_s": "1/s", "_mib": "MB", "_ms": "ms", "_s": "s", "_j": "J", "_w": "W"}
 _GROUPS = ("size", "cpu", "gpu", "quality")
 _WEIGHTS, _DISK = "size/weights_mib", "size/disk_mib"
 _MUCH_LESS = 0.9
-_COUNT = "quality/samples"
-_MOVED = "quality/output_error_rel_l2"
-_NO_SCORES = (_COUNT, _MOVED, "quality/top1_agreement", "quality/kl_divergence_nats")
+_NO_SCORES = (metric_facts.COUNT, *metric_facts.FIDELITY)
 _ORIGINAL = {"en": "original", "ru": "Оригинал"}
 _BY_HAND = {"en": "by hand", "ru": "вручную"}
 _PARETO = {False: {"en": "best", "ru": "лучший"}, True: {"en": "dominated", "ru": "хуже других"}}
@@ -73,32 +74,6 @@ _SMALLER = {
     "gpu/vram_peak_mib": {"en": "{ratio} VRAM", "ru": "VRAM {ratio}"},
 }
 _FAILURES = {"en": "Failed or skipped", "ru": "Не удалось или пропущено"}
-_QUALITY = {
-    "bits_per_byte": "bits per byte",
-    "bleu": "BLEU",
-    "box_precision": "box precision",
-    "box_recall": "box recall",
-    "samples": "scored samples",
-    "cer": "CER",
-    "cer_normalized": "normalized CER",
-    "chrf": "chrF",
-    "f1": "F1",
-    "kl_divergence_nats": "KL divergence from the original, nats",
-    "map50": "mAP50",
-    "map50_95": "mAP50-95",
-    "output_error_rel_l2": "output error",
-    "rouge1": "ROUGE-1",
-    "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L",
-    "seqeval_f1": "entity F1",
-    "seqeval_precision": "entity precision",
-    "seqeval_recall": "entity recall",
-    "top1_agreement": "agreement with the original",
-    "top5_accuracy": "top-5 accuracy",
-    "wer": "WER",
-    "wer_normalized": "normalized WER",
-    "word_perplexity": "word perplexity",
-}
 _WHAT = {
     "weights": {"en": "weights", "ru": "веса"},
     "disk": {"en": "saved model", "ru": "сохранённая модель"},
@@ -161,13 +136,18 @@ _MORE_COLUMNS = (
 _BY_KEY = {column.key: column for column in (*COLUMNS, *_MORE_COLUMNS)}
 
 
-def columns(keys: Sequence[str] = ()) -> tuple[Column, ...]:
-    """Give the columns of these keys, the course's where there are none."""
-    return tuple(_BY_KEY.get(key) or _of_metric(key) for key in keys) or COLUMNS
+def columns(keys: Sequence[str] = (), known: Known = NOTHING_SAID) -> tuple[Column, ...]:
+    """Return the columns of these keys, the course's where there are none.
+
+    Args:
+        keys: as `Comparison.columns` has them.
+        known: what the runs say of their metrics: a comparison's `metrics`.
+    """
+    return tuple(_BY_KEY.get(key) or _of_metric(key, known) for key in keys) or COLUMNS
 
 
-def _of_metric(name: str) -> Column:
-    return Column(name, {language: label(name, language) for language in LANGUAGES})
+def _of_metric(name: str, known: Known) -> Column:
+    return Column(name, {language: label(name, language, known) for language in LANGUAGES})
 
 
 def headers(columns: Sequence[Column], language: str) -> tuple[str, ...]:
@@ -175,9 +155,16 @@ def headers(columns: Sequence[Column], language: str) -> tuple[str, ...]:
     return tuple(column.header[language] for column in columns)
 
 
-def cells(row: Row, columns: Sequence[Column], language: str) -> tuple[str, ...]:
-    """Give the text of each column of a row; what nobody measured is `-`."""
-    return tuple(_cell(row, column.key, language) for column in columns)
+def cells(row: Row, columns: Sequence[Column], language: str, known: Known = NOTHING_SAID) -> tuple[str, ...]:
+    """Return the text of each column of a row; what nobody measured is `-`.
+
+    Args:
+        row: of a comparison.
+        columns: as `columns` gives them.
+        language: `en` or `ru`.
+        known: what the runs say of their metrics: the comparison's `metrics`.
+    """
+    return tuple(_cell(row, column.key, language, known) for column in columns)
 
 
 def legend(it: Comparison) -> str:
@@ -187,7 +174,7 @@ def legend(it: Comparison) -> str:
     if any(row.by_hand for row in it.rows):
         sentences.append(_LEGEND_BY_HAND[language])
     if "pareto" in it.columns and it.objectives:
-        objectives = ", ".join(label(name, language, with_unit=False) for name in it.objectives)
+        objectives = ", ".join(label(name, language, it.metrics, with_unit=False) for name in it.objectives)
         sentences.append(_LEGEND_PARETO[language].format(objectives=objectives))
     if it.title:
         sentences.append(f"{_SOURCE[language]}: {it.title}.")
@@ -202,13 +189,13 @@ def summaries_title(language: str) -> str:
 def summaries(it: Comparison) -> tuple[str, ...]:
     """Give a line for each method that was compared on several models: a mean over one says nothing new."""
     return tuple(
-        summary(each, it.language)
+        summary(each, it.language, it.metrics)
         for each in it.summaries
         if each.models > 1 and (each.ratios.keys() & {*_SPEEDS, *_SMALLER} or each.differences)
     )
 
 
-def summary(it: Summary, language: str) -> str:
+def summary(it: Summary, language: str, known: Known = NOTHING_SAID) -> str:
     """Say in one line what a method did over several models: `fp16: 1.40x faster (GPU), 0.50x size, over 9 models`."""
     parts = []
     for name, device in _SPEEDS.items():
@@ -222,7 +209,7 @@ def summary(it: Summary, language: str) -> str:
             parts.append(words[language].format(ratio=ratio(it.ratios[name])) + (f" ({models})" if models else ""))
     for name, difference in it.differences.items():
         models = _behind(it, name, language)
-        text = f"{label(name, 'en')} {'+' if difference > 0 else ''}{number(difference, 2)}"
+        text = f"{label(name, language, known)} {'+' if difference > 0 else ''}{number(difference, 2)}"
         parts.append(text + (f" ({models})" if models else ""))
     said = f"{method(it.method, language)}: {', '.join(parts)}" if parts else method(it.method, language)
     return _OVER[language].format(said=said, models=it.models) if it.models != 1 else f"{said} ({_OF_ONE[language]})"
@@ -266,7 +253,7 @@ def scores(values: Mapping[str, float]) -> tuple[str, ...]:
     """Give the scores among metrics, sorted; where there is none, how far the outputs moved, if that is known."""
     ends = {f"{name}{end}" for name in values for end in ("_low", "_high", DIFFERENCE)}
     found = {name for name, value in values.items() if name.startswith("quality/") and math.isfinite(value)}
-    return tuple(sorted(found.difference(_NO_SCORES, ends), key=natural)) or tuple(found & {_MOVED})
+    return tuple(sorted(found.difference(_NO_SCORES, ends), key=natural)) or tuple(found & {metric_facts.OUTPUT_ERROR})
 
 
 def is_original(row: Row) -> bool:
@@ -305,16 +292,19 @@ def unit(name: str) -> str:
     return next((sign for suffix, sign in _UNITS.items() if name.endswith(suffix)), "")
 
 
-def label(name: str, language: str, *, with_unit: bool = True) -> str:
-    """Give a metric's name for people, with its unit unless that stands elsewhere.
+def label(name: str, language: str, known: Known = NOTHING_SAID, *, with_unit: bool = True) -> str:
+    """Return a metric's name for people, with its unit unless that stands elsewhere.
+
+    Of a quality metric it is the label that the run says, else that of the metric installed here, else its name.
 
     >>> label("cpu/latency_p50_ms", "en")
     'CPU inference time, median, ms'
     """
     group, _, what = name.partition("/")
-    if group == "quality":
+    if group == metric_facts.GROUP:
         score = what.removesuffix(DIFFERENCE)
-        words = _QUALITY.get(score, score)
+        labels = metric_facts.of(f"{group}/{score}", known).label
+        words = labels.get(language) or labels.get("en") or score
         return words if score == what else f"{words}, {_FROM_ORIGINAL[language]}"
     suffix = next((suffix for suffix in _UNITS if what.endswith(suffix)), "")
     what = what.removesuffix(suffix)
@@ -346,7 +336,7 @@ def natural(text: str) -> tuple[object, ...]:
     return (keys, text)
 
 
-def _cell(row: Row, key: str, language: str) -> str:
+def _cell(row: Row, key: str, language: str, known: Known) -> str:
     if key == "team":
         return row.team
     if key == "model":
@@ -354,7 +344,7 @@ def _cell(row: Row, key: str, language: str) -> str:
     if key == "method":
         return method(row.method, language) + (f" ({_BY_HAND[language]})" if row.by_hand else "")
     if key == "quality":
-        return _quality(row.values)
+        return _quality(row.values, language, known)
     if key == "hardware":
         return row.hardware or MISSING
     if key == "pareto":
@@ -375,18 +365,21 @@ def _is_packed_on_disk(row: Row, key: str) -> bool:
     return key == _WEIGHTS and _DISK in row.ratios and row.ratios[_DISK] < _MUCH_LESS * row.ratios[key]
 
 
-def _quality(values: Mapping[str, float]) -> str:
+def _quality(values: Mapping[str, float], language: str, known: Known) -> str:
     """Give all scores; where there is none, how far the outputs moved."""
     said = ", ".join(
-        f"{number(values[name])} {label(name, 'en')}{_difference(values, name)}" for name in scores(values)
+        f"{number(values[name])} {label(name, language, known)}{_difference(values, name)}" for name in scores(values)
     )
-    return f"{said} (n={values[_COUNT]:.0f})" if said and _COUNT in values else said or MISSING
+    return f"{said} (n={values[metric_facts.COUNT]:.0f})" if said and metric_facts.COUNT in values else said or MISSING
 
 
 def _difference(values: Mapping[str, float], name: str) -> str:
-    """Write a score's difference from the original's where it is known: ` (-0.012)`, or ` (≈-0.002)` within noise."""
+    """Write a score's difference from the original's: ` (-0.012)`, or ` (≈-0.002)` within noise.
+
+    One without an interval is not written: nobody knows whether it is noise.
+    """
     name += DIFFERENCE
-    if name not in values:
+    if not {name, f"{name}_low", f"{name}_high"} <= values.keys():
         return ""
     is_noise = values[f"{name}_low"] <= 0 <= values[f"{name}_high"]
     return f" ({'≈' if is_noise else ''}{'+' if values[name] > 0 else ''}{number(values[name], 2)})"

@@ -20,10 +20,10 @@ from decimal import Decimal
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.records import Comparison, Row
-from mlflow_compress.reporting import markdown_tables
+from mlflow_compress.reporting import markdown_tables, metric_facts
 from mlflow_compress.reporting.import_tables import BEGIN, END
 from mlflow_compress.reporting.markdown_tables import Cell, Line, Page, Table, plain
-from mlflow_compress.reporting.table_headings import ORIGINALS, TO_HUNDRED, Heading, headings, is_comparison
+from mlflow_compress.reporting.table_headings import ORIGINALS, Heading, headings, is_comparison
 from mlflow_compress.reporting.table_text import COLUMNS, MISSING, ORIGINAL, columns, natural, number
 
 _NOTE = re.compile(r"(?<!\\)\[(\d+)\]")
@@ -148,8 +148,10 @@ def _merged(text: str, old: Table, below: str, comparison: Comparison, teams: Se
 def _same_columns(old: Table, comparison: Comparison) -> tuple[str, ...]:
     """Give the keys of the columns of a table that this tool wrote."""
     metrics = sorted({name for row in comparison.rows for name in row.values})
-    known = columns(tuple(dict.fromkeys([*(each.key for each in COLUMNS), "hardware", "pareto", *metrics])))
-    keys = {each.header[comparison.language]: each.key for each in reversed(known)}
+    wanted = tuple(dict.fromkeys([*(each.key for each in COLUMNS), "hardware", "pareto", *metrics]))
+    known = columns(wanted, comparison.metrics)
+    keys = {each.header["en"]: each.key for each in reversed(known) if each.key in metrics}  # as 0.1 wrote all scores
+    keys |= {each.header[comparison.language]: each.key for each in reversed(known)}
     unknown = [cell.text for cell in old.header.cells if cell.text not in keys]
     if unknown:
         raise RecipeError(
@@ -261,7 +263,7 @@ def _cell(row: Row, heading: Heading, rendered: Cell | None) -> str | None:
     if heading.kind == "quality":
         (score,) = heading.scores
         value = 1 - value if score.is_rest else value
-        is_percent = heading.is_percent and score.metric not in TO_HUNDRED
+        is_percent = heading.is_percent and metric_facts.of(score.metric, {}).scale != "hundred"
         return number(value * 100 if is_percent else value) if score.is_rest or is_percent else rendered.raw
     factor = heading.unit.factor if heading.unit else Decimal(1)
     if factor != 1:

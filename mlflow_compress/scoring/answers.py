@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from mlflow_compress.records import Scale
 from mlflow_compress.sockets import AdditiveMetric
 
 _COUNTS = ("right", "predicted", "true")
@@ -43,6 +44,7 @@ class ClassCounts(AdditiveMetric):
     """
 
     unit: ClassVar[str] = "ratio"
+    scale: ClassVar[Scale | None] = "share"
     greater_is_better: ClassVar[bool] = True
     takes = "labels"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
+from mlflow_compress.records import MetricFacts
 from mlflow_compress.sockets import AdditiveMetric, Metric
 
 RESAMPLES = 1000
@@ -48,6 +49,7 @@ class Score:
         low, high: its 95 % interval. None where the metric is no function of sums, where there are fewer than ten
             samples, and where drawing from them tells nothing: all are alike, or the drawn ones score quite otherwise.
         protocol: what the number is, in a line.
+        facts: what its metric says of such numbers.
         statistics: what to pair it by; None where the metric is no function of sums.
     """
 
@@ -55,6 +57,7 @@ class Score:
     low: float | None
     high: float | None
     protocol: str
+    facts: MetricFacts
     statistics: Statistics | None
 
 
@@ -76,6 +79,10 @@ class Scores:
     def protocols(self) -> dict[str, str]:
         """Give each metric's protocol, by its name."""
         return {name: score.protocol for name, score in self.by_name.items()}
+
+    def facts(self) -> dict[str, MetricFacts]:
+        """Return what each metric says of its numbers, by its name."""
+        return {name: score.facts for name, score in self.by_name.items()}
 
     def statistics(self) -> dict[str, Statistics]:
         """Give the statistics of the metrics that have them, by name."""
@@ -167,7 +174,7 @@ def _score(name: str, metric: Metric, references: Sequence[Any], predictions: Se
         value = metric.compute(references, predictions)
         if not np.isfinite(value):
             raise ValueError(f"{name} of these samples is no finite number")
-        return Score(float(value), None, None, metric.protocol, None)
+        return Score(float(value), None, None, metric.protocol, metric.facts, None)
     values = np.asarray(metric.statistics(references, predictions), dtype=np.float64)
     if len(wrong := np.flatnonzero(~np.isfinite(values).all(axis=1))):
         raise ValueError(f"{name}: sample {wrong[0]} (and {len(wrong) - 1} more) makes no finite number")
@@ -179,7 +186,7 @@ def _score(name: str, metric: Metric, references: Sequence[Any], predictions: Se
     if len(values) >= _FEWEST:
         ends = _ends(np.array([metric.reduce(sums) for sums in _drawn(values, seed)]), value)
     low, high = ends if ends is not None and ends[0] < ends[1] else (None, None)
-    return Score(value, low, high, metric.protocol, statistics)
+    return Score(value, low, high, metric.protocol, metric.facts, statistics)
 
 
 def _drawn(values: Any, seed: int) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+from mlflow_compress.records import Scale
 from mlflow_compress.sockets import Metric
 
 
@@ -36,6 +37,7 @@ class BoxMetric(Metric):
     """
 
     unit: ClassVar[str] = "ratio"
+    scale: ClassVar[Scale | None] = "share"
     greater_is_better: ClassVar[bool] = True
     takes = "boxes"
 

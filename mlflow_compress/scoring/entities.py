@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mlflow_compress.records import Scale
 from mlflow_compress.sockets import AdditiveMetric
 
 
@@ -19,6 +20,7 @@ class EntityCounts(AdditiveMetric):
     """
 
     unit: ClassVar[str] = "ratio"
+    scale: ClassVar[Scale | None] = "share"
     greater_is_better: ClassVar[bool] = True
     takes = "tags"
 

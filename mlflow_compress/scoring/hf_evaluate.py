@@ -2,8 +2,9 @@
 
 A recipe's `metrics` name ours, and other distributions' (`f1`, `f1:average=micro`), or modules of evaluate: a script or
 its folder (`./my_metric.py`, relative to the recipe) or one of the hub (`evaluate:accuracy`, `evaluate:owner/name`),
-whose code is then run. Options of a module are `key`, the number to take where it gives several, and
-`greater_is_better`, which evaluate does not know: `evaluate:rouge:key=rougeLsum`, `./edits.py:greater_is_better=false`.
+whose code is then run. Options of a module are `key`, the number to take where it gives several, and what evaluate does
+not know: `greater_is_better`, and `scale`, as `Metric.scale` has it: `evaluate:rouge:key=rougeLsum,scale=share`,
+`./edits.py:greater_is_better=false`.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.networks import hub
+from mlflow_compress.records import MetricFacts, Scale
 from mlflow_compress.sockets import Metric
 
 _PREFIX = "evaluate:"
 _ENTRY = re.compile(r"(?P<name>.+?)(?::(?P<options>\w+=.*))?", re.DOTALL)
-_OPTIONS = ("key", "greater_is_better")
+_OPTIONS = ("key", "greater_is_better", "scale")
+_SCALES: tuple[Scale, ...] = get_args(Scale)
 _TRUTH = {"true": True, "false": False}
 
 
@@ -34,6 +37,7 @@ class Evaluated(Metric):
     Attributes:
         source: its id on the hub, or the path of its script or folder.
         key: which of the numbers that it gives; empty for the first.
+        number_scale: what the number goes up to, as `Metric.scale` has it; None: it is not known.
     """
 
     unit: ClassVar[str] = ""
@@ -41,6 +45,7 @@ class Evaluated(Metric):
 
     source: str
     key: str = ""
+    number_scale: Scale | None = None
     _module: Any = field(default=None, init=False, repr=False, compare=False)
 
     @property
@@ -48,6 +53,12 @@ class Evaluated(Metric):
         """The module, with the hash of its code."""
         name = f"{Path(self.source).name}, {self.key}" if self.key else Path(self.source).name
         return f"Hugging Face evaluate module {name}, code {str(self.module()._hash)[:12]}"
+
+    @property
+    def facts(self) -> MetricFacts:
+        """What is logged beside the number: its label is the module's name, and its key."""
+        label = " ".join(filter(None, (Path(self.source).stem, self.key)))
+        return MetricFacts({"en": label}, self.number_scale, self.greater_is_better)
 
     def module(self) -> Any:
         """Load the `evaluate.EvaluationModule`, once.
@@ -133,7 +144,12 @@ def is_code(entry: str) -> bool:
 
 
 def from_evaluate(
-    path_or_hub_id: str, *, key: str = "", greater_is_better: bool = True, folder: Path | None = None
+    path_or_hub_id: str,
+    *,
+    key: str = "",
+    greater_is_better: bool = True,
+    scale: Scale | None = None,
+    folder: Path | None = None,
 ) -> Evaluated:
     """Make a metric of a module of Hugging Face evaluate, and load it.
 
@@ -141,12 +157,13 @@ def from_evaluate(
         path_or_hub_id: a script, its folder, or an id on the hub (whose code is run).
         key: which of its numbers to take; empty for the first.
         greater_is_better: the number's direction, which evaluate does not know.
+        scale: what the number goes up to, as `Metric.scale` has it; evaluate does not know that either.
         folder: what a relative path starts from; None: the current one.
 
     Raises:
         RecipeError: there is no such script, or the module can't be loaded.
     """
-    metric = _evaluated(path_or_hub_id, folder or Path(), key, greater_is_better)
+    metric = _evaluated(path_or_hub_id, folder or Path(), key, greater_is_better, scale)
     metric.module()
     return metric
 
@@ -154,8 +171,8 @@ def from_evaluate(
 def as_evaluate(name: str, **options: Any) -> Any:
     """Make an `evaluate.Metric` of a metric of ours: `as_evaluate("f1", average="micro").compute(...)`.
 
-    It takes references and predictions as the metric does, by `compute`, `add` and `add_batch`; labels of boxes must be
-    numbers.
+    Its `facts` are our metric's. It takes references and predictions as the metric does, by `compute`, `add` and
+    `add_batch`; labels of boxes must be numbers.
 
     Raises:
         UnknownName: no such metric, or no such option.
@@ -176,7 +193,8 @@ def as_evaluate(name: str, **options: Any) -> Any:
     def compute(self: Any, references: Sequence[Any], predictions: Sequence[Any]) -> dict[str, float]:
         return {name: metric.compute(list(references), list(predictions))}
 
-    made = type(type(metric).__name__, (evaluate.Metric,), {"_info": info, "_compute": compute})
+    verbs = {"_info": info, "_compute": compute, "facts": metric.facts}
+    made = type(type(metric).__name__, (evaluate.Metric,), verbs)
     return made(keep_in_memory=True)
 
 
@@ -193,8 +211,12 @@ def _metric(entry: str, folder: Path) -> tuple[str, Metric]:
     direction = options.get("greater_is_better", "true").lower()
     if direction not in _TRUTH:
         raise RecipeError(f"{entry}: greater_is_better must be true or false, not {direction!r}.")
+    scale = next((each for each in _SCALES if each == options.get("scale")), None)
+    if "scale" in options and scale is None:
+        raise RecipeError(f"{entry}: scale must be {', '.join(_SCALES)}, not {options['scale']!r}.")
     key = options.get("key", "")
-    return _named(Path(source).stem, {"key": key} if key else {}), _evaluated(source, folder, key, _TRUTH[direction])
+    metric = _evaluated(source, folder, key, _TRUTH[direction], scale)
+    return _named(Path(source).stem, {"key": key} if key else {}), metric
 
 
 def _options(entry: str, text: str | None) -> dict[str, str]:
@@ -217,19 +239,19 @@ def _is_path(text: str) -> bool:
     return text.startswith((".", "/", "~")) or text.endswith(".py") or "\\" in text
 
 
-def _evaluated(source: str, folder: Path, key: str, greater_is_better: bool) -> Evaluated:
+def _evaluated(source: str, folder: Path, key: str, greater_is_better: bool, scale: Scale | None) -> Evaluated:
     kind = Evaluated if greater_is_better else EvaluatedLoss
     path = folder / Path(source).expanduser()
     if (script := path / f"{path.name}.py").is_file():
         path = script
     if path.is_file():
-        return kind(str(path.resolve()), key)
+        return kind(str(path.resolve()), key, scale)
     if _is_path(source):
         raise RecipeError(
             f"There is no metric at {path}. Give a Python file that defines an evaluate.Metric, or a folder with such "
             "a file of the same name."
         )
-    return kind(source, key)
+    return kind(source, key, scale)
 
 
 def _load(source: str) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from mlflow_compress.records import Scale
 from mlflow_compress.sockets import AdditiveMetric
 
 
@@ -18,6 +19,7 @@ class LikelihoodPer(AdditiveMetric):
     """
 
     greater_is_better: ClassVar[bool] = False
+    scale: ClassVar[Scale | None] = "unbounded"
     takes = "likelihoods"
     per: ClassVar[Literal["tokens", "words", "bytes"]]
 

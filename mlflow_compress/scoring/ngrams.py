@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mlflow_compress.records import Scale
 from mlflow_compress.sockets import AdditiveMetric
 
 
@@ -18,6 +19,7 @@ class Sacrebleu(AdditiveMetric):
     """
 
     unit: ClassVar[str] = "percent"
+    scale: ClassVar[Scale | None] = "hundred"
     greater_is_better: ClassVar[bool] = True
     takes = "texts"
 

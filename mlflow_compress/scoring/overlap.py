@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from mlflow_compress.records import Scale
 from mlflow_compress.sockets import AdditiveMetric
 
 _LATIN = re.compile(r"[a-z]", re.IGNORECASE)
@@ -26,6 +27,7 @@ class Rouge(AdditiveMetric):
     """
 
     unit: ClassVar[str] = "ratio"
+    scale: ClassVar[Scale | None] = "share"
     greater_is_better: ClassVar[bool] = True
     takes = "texts"
     kind: ClassVar[Literal["rouge1", "rouge2", "rougeL"]]

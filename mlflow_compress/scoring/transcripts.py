@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from mlflow_compress.records import Scale
 from mlflow_compress.sockets import AdditiveMetric
 
 _SPELLING = Path(__file__).with_name("english_spelling.json")
@@ -25,6 +26,7 @@ class ErrorRate(AdditiveMetric):
     """
 
     unit: ClassVar[str] = "ratio"
+    scale: ClassVar[Scale | None] = "error_rate"
     greater_is_better: ClassVar[bool] = False
     takes = "texts"
     counts: ClassVar[Literal["words", "characters"]]

@@ -103,7 +103,7 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool) -> Resc
     rescored = Rescored(_score(kept.decode(), f"the run {run_id}", metrics, variant.seed), run.metrics)
     if log:
         statistics = _statistics(rescored.found, store.read(run_id, STATISTICS))
-        store.add(run_id, rescored.found.numbers(), quality.protocols(rescored.found), {STATISTICS: statistics})
+        store.add(run_id, rescored.found.numbers(), quality.facts_of(rescored.found), {STATISTICS: statistics})
     return rescored
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from mlflow_compress.records import Result
+from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.table_text import label, number, unit
 
 _SHOWN = (
@@ -34,6 +35,7 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~$@&:.-])")
 def facts(result: Result) -> list[tuple[str, str]]:
     """Give what a person asks first, as pairs of name and number with unit."""
     rows = []
+    known = metric_facts.said(result.facts, "metric.")
     ends = {f"{name}_{end}" for name in result.measurements for end in ("low", "high")}
     quality = [name for name in result.measurements if name.startswith("quality/") and name not in ends]
     for name in (*_SHOWN, *quality):
@@ -45,7 +47,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
         low, high = (result.measurements.get(f"{stem}_{end}{suffix}") for end in ("low", "high"))
         if low is not None and high is not None:
             text += f" (95 %: {number(low)} to {number(high)})"
-        rows.append((label(name, "en", with_unit=False), text))
+        rows.append((label(name, "en", known, with_unit=False), text))
     return rows
 
 

@@ -6,9 +6,10 @@ Layout of a run (schema 1):
 * metrics: what was measured (`cpu/latency_p50_ms`); the samples behind them are in `result.json`;
 * tags: `team`, `model`, `method`, `status`, and `compress.*` for all else: `compress.schema`, `compress.role`
   (`variant` or `sweep`), `compress.weights`, `compress.outcome.cpu` and `.gpu` (`ok`, `skipped`, `failed`),
-  `compress.reason`, `compress.reason.cpu` and `.gpu`, `compress.batch_size`, `compress.setting` (`tokens=64`),
-  `compress.cautions` (codes, separated by commas), `compress.seconds` (how long it took), and `compress.env.*` for the
-  machine and its libraries;
+  `compress.reason`, `compress.reason.cpu` and `.gpu`, for each metric `compress.protocol.wer` (how it was scored) and
+  `compress.metric.wer` (its label, scale, direction and rank, as JSON), `compress.batch_size`,
+  `compress.setting` (`tokens=64`), `compress.cautions` (codes, separated by commas), `compress.seconds` (how long it
+  took), and `compress.env.*` for the machine and its libraries;
   `compress.result_id`, `compress.variant_digest`, `compress.process` (who logs it), `compress.logged` (`complete` when
   all of it is there), `compress.not_logged` (what the server refused, and why);
   a row of a hand-made table has `compress.source` (`imported`), `compress.imported.from`, `.line` and `.remarks`,

@@ -60,3 +60,11 @@ def test_the_readme_has_the_table_of_methods(methods: list[dict[str, object]]) -
     if not README.exists():
         pytest.skip("the README is not beside the tests")
     assert "\n".join(catalogue.markdown(methods)) in README.read_text(encoding="utf-8")
+
+
+def test_a_metric_says_what_it_lacks(plugin_path: Path) -> None:
+    rows = {row["name"]: row for row in catalogue.rows("metrics")}
+    assert rows["half_right"]["lacks"] == ["label", "scale"]
+    lines = "\n".join(catalogue.text([rows["wer"], rows["half_right"]]))
+    assert lines.count("does not say its") == 1
+    assert "does not say its label, scale: its numbers can't be fully compared" in lines

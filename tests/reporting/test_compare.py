@@ -406,7 +406,9 @@ def differences(make_run: MakeRun, own: dict[str, float], **tags: str | None) ->
     original = make_run(tags={**SAMPLES}, metrics=scored(0.20, 0.16, 0.24))
     row = compare([original, make_run(method="fp16", tags={**SAMPLES, **tags}, metrics=own)]).rows[1]
     assert row.values["quality/wer"] == own["quality/wer"]
-    return {name: value for name, value in row.values.items() if "_difference" in name}, cells(row, COLUMNS, "en")[-1]
+    assert row.values.get("quality/map50_difference") in (None, pytest.approx(own["quality/map50"] - 0.20))
+    found = {name: value for name, value in row.values.items() if name.startswith("quality/wer_difference")}
+    return found, cells(row, COLUMNS, "en")[-1]
 
 
 def test_a_difference_is_that_of_the_pairs(make_run: MakeRun) -> None:
@@ -448,9 +450,11 @@ def test_other_samples_and_protocols_make_no_claim(make_run: MakeRun, tags: dict
     assert differences(make_run, scored(0.21, 0.17, 0.25, **paired), **tags)[0] == {}
 
 
-def test_no_interval_no_claim(make_run: MakeRun) -> None:
+def test_a_difference_without_an_interval_is_known_but_not_claimed(make_run: MakeRun) -> None:
     own = scored(0.21, 0.17, 0.25, samples=49.0)
     assert differences(make_run, own)[0] == {}
     without = {name: value for name, value in scored(0.21, 0, 0).items() if "_low" not in name}
-    assert differences(make_run, without)[0] == {}
-    assert differences(make_run, scored(0.21, 0.17, 0.25, wer_difference=0.01))[0] == {}
+    for own in (without, scored(0.21, 0.17, 0.25, wer_difference=0.01)):
+        found, cell = differences(make_run, own)
+        assert found == {"quality/wer_difference": pytest.approx(0.01)}
+        assert cell == "0.2100 mAP50, 0.2100 WER (n=50)"

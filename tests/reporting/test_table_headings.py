@@ -4,8 +4,8 @@ from __future__ import annotations
 import pytest
 
 from mlflow_compress import registry
-from mlflow_compress.reporting.table_headings import SCORE, headings, is_comparison, score
-from mlflow_compress.reporting.table_text import COLUMNS, label
+from mlflow_compress.reporting.table_headings import headings, is_comparison, spellings
+from mlflow_compress.reporting.table_text import COLUMNS, LANGUAGES, label
 
 
 @pytest.mark.parametrize(
@@ -72,10 +72,12 @@ def test_a_header_names_scores(text: str, scores: list[str]) -> None:
 
 @pytest.mark.parametrize("name", registry.own("metrics"))
 def test_each_metric_is_known_by_its_name_and_its_label(name: str) -> None:
-    for text in (label(f"quality/{name}", "en"), label(f"quality/{name}", "en").upper()):
-        match = SCORE.fullmatch(text)
-        assert match, text
-        assert score(match).metric == f"quality/{name}"
+    known = spellings()
+    for language in LANGUAGES:
+        for text in (label(f"quality/{name}", language), label(f"quality/{name}", language).upper()):
+            match = known.pattern.fullmatch(text)
+            assert match, text
+            assert known.score(match).metric == f"quality/{name}"
 
 
 @pytest.mark.parametrize("language", ["en", "ru"])

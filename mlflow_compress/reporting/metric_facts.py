@@ -1,0 +1,135 @@
+# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
+"""Says what is known of a quality metric: what the runs say of it, else what the metric installed here says.
+
+Runs of 0.1 say nothing of their metrics, so theirs are looked up by name among those that are installed here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from mlflow_compress import registry
+from mlflow_compress.errors import CompressError
+from mlflow_compress.records import MetricFacts, Run
+from mlflow_compress.sockets import Metric
+
+GROUP = "quality"
+COUNT = "quality/samples"
+OUTPUT_ERROR = "quality/output_error_rel_l2"
+# Numbers that every variant has beside its scores: how far its outputs are from the original's. They are no metrics,
+# since they need no references, and stand for nobody's quality.
+FIDELITY: Mapping[str, MetricFacts] = {
+    "quality/top1_agreement": MetricFacts(
+        {"en": "agreement with the original", "ru": "совпадение с оригиналом"}, "share", greater_is_better=True
+    ),
+    OUTPUT_ERROR: MetricFacts({"en": "output error", "ru": "ошибка выходов"}, "unbounded", greater_is_better=False),
+    "quality/kl_divergence_nats": MetricFacts(
+        {"en": "KL divergence from the original, nats", "ru": "KL-дивергенция от оригинала, нат"},
+        "unbounded",
+        greater_is_better=False,
+    ),
+}
+_COUNTED = MetricFacts({"en": "scored samples", "ru": "оценено примеров"})
+_UNKNOWN = MetricFacts()
+_TAG = "compress.metric."
+_DEVICES = ("cpu", "gpu")  # a score that a hand-made table gives for both is kept twice: `accuracy`, `accuracy_gpu`
+
+Known = Mapping[str, MetricFacts]
+
+
+def of(name: str, known: Known) -> MetricFacts:
+    """Return what is known of a number of the group `quality`.
+
+    Args:
+        name: `quality/wer`.
+        known: what the runs say, by metric name: a comparison's `metrics`.
+    """
+    if name in FIDELITY:
+        return FIDELITY[name]
+    if name == COUNT:
+        return _COUNTED
+    return known.get(name) or installed(name.removeprefix(f"{GROUP}/"))
+
+
+def said(texts: Mapping[str, str], prefix: str = _TAG) -> dict[str, MetricFacts]:
+    """Return what a run's tags say of its metrics, by metric name; what can't be read is left out.
+
+    Args:
+        texts: the tags; or the facts of a result.
+        prefix: of the names; of a result's facts it is `metric.`.
+    """
+    read = {f"{GROUP}/{key[len(prefix) :]}": _read(text) for key, text in texts.items() if key.startswith(prefix)}
+    return {name: facts for name, facts in read.items() if facts is not None}
+
+
+def agreed(runs: Iterable[Run]) -> dict[str, MetricFacts]:
+    """Return what runs say of their metrics, by metric name.
+
+    Two metrics of one name are possible (a script of each team's own). Where the runs contradict each other, the
+    direction or the scale is not known, and the first run's label stands.
+    """
+    facts: dict[str, MetricFacts] = {}
+    for run in runs:
+        for name, own in said(run.tags).items():
+            first = facts.setdefault(name, own)
+            if first.greater_is_better != own.greater_is_better:
+                first = dataclasses.replace(first, greater_is_better=None)
+            if first.scale != own.scale:
+                first = dataclasses.replace(first, scale=None)
+            facts[name] = first
+    return facts
+
+
+def installed(name: str) -> MetricFacts:
+    """Return what the metric installed here says whose number has this name: `wer`, `f1_micro`; else that nothing is.
+
+    Args:
+        name: as the number is called, without its group.
+    """
+    return _installed(name, registry.names("metrics"))
+
+
+@lru_cache(maxsize=4096)
+def _read(text: str) -> MetricFacts | None:
+    return MetricFacts.from_text(text)
+
+
+@lru_cache(maxsize=4096)
+def _installed(name: str, metrics: tuple[str, ...]) -> MetricFacts:
+    beginnings = sorted((each for each in metrics if name == each or name.startswith(f"{each}_")), key=len)
+    for metric in reversed(beginnings):
+        try:
+            plugin: type[Metric] = registry.find("metrics", metric)
+        except CompressError:  # another distribution's, broken: its numbers are as those of one that is not installed
+            continue
+        options = name[len(metric) + 1 :]
+        if not options:
+            return plugin.class_facts()
+        if options in _DEVICES or _are_options(plugin, options):
+            facts = plugin.class_facts()
+            label = {language: f"{text} {options}" for language, text in facts.label.items()}
+            return dataclasses.replace(facts, label=label)
+    return _UNKNOWN
+
+
+def _are_options(plugin: type[Metric], text: str) -> bool:
+    """Return whether a text can be the options that a number's name ends in: `micro`, `word_order_2`, `binary_cat`.
+
+    A free text (`cat`) is one only behind another option: otherwise a name that merely begins alike would pass.
+    """
+    hints = typing.get_type_hints(plugin, include_extras=False)
+    names = [each.name for each in dataclasses.fields(plugin) if each.init]
+    choices = [str(choice) for each in names for choice in typing.get_args(hints[each]) if isinstance(choice, str)]
+    keys = [f"{each}_" for each in names if hints[each] is not str]
+    takes_text = any(hints[each] is str for each in names)
+    rest = text
+    while rest:
+        choice = max((each for each in choices if f"{rest}_".startswith(f"{each}_")), key=len, default="")
+        key = next((each for each in keys if rest.startswith(each)), "")
+        if not (choice or key):
+            return takes_text and rest != text
+        rest = rest[len(choice) + 1 :] if choice else rest[len(key) :].partition("_")[2]
+    return True

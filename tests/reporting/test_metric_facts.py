@@ -1,0 +1,239 @@
+"""What is known of a metric decides how its numbers are named, ranked and judged: from the run to the gate."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from click.testing import CliRunner
+from conftest import MakeRun
+
+from mlflow_compress import registry
+from mlflow_compress.cli.report import main
+from mlflow_compress.measuring import quality
+from mlflow_compress.records import LAST_RANK, MetricFacts, Outcome, Result, Run, Variant
+from mlflow_compress.reporting import metric_facts
+from mlflow_compress.reporting.compare import compare
+from mlflow_compress.reporting.table_text import label
+from mlflow_compress.scoring import bootstrap
+from mlflow_compress.scoring.hf_evaluate import metrics_of
+from mlflow_compress.sockets import Metric
+from mlflow_compress.tracking.store import Store
+
+BOX = {"boxes": [[0, 0, 10, 10]], "labels": ["cat"]}
+WORSE_BOX = {"boxes": [[0, 0, 10, 10], [20, 0, 30, 10]], "labels": ["cat", "cat"], "scores": [0.5, 0.9]}
+# Of each metric, as a recipe names it: references, an original's predictions, and worse ones.
+SCORED: Mapping[str, tuple[str, list[Any], list[Any], list[Any]]] = {
+    "rouge1": ("rouge1", ["a b c d"] * 20, ["a b c d"] * 20, ["a b c x"] * 20),
+    "wer_normalized": ("wer_normalized", ["a b c d"] * 20, ["a b c d"] * 20, ["a b c x"] * 20),
+    "map50": ("map50", [BOX] * 4, [{**BOX, "scores": [0.9]}] * 4, [WORSE_BOX] * 4),
+    "f1:average=micro": ("f1_micro", [0, 1] * 10, [0, 1] * 10, [0, 1] * 8 + [1, 0] * 2),
+    "half_right": ("half_right", ["a"] * 20, ["a"] * 20, ["b"] * 20),
+}
+COUNT = itertools.count(1)
+
+
+class Newest(Metric):
+    """A metric that no distribution has: as good as its own best sample."""
+
+    unit = ""
+    greater_is_better = True
+
+    def compute(self, references: Sequence[Any], predictions: Sequence[Any]) -> float:
+        """Return the greatest."""
+        return float(max(predictions))
+
+
+@dataclasses.dataclass
+class Labelled(Metric):
+    """A metric of 0.1 with an option that is called as a fact of today."""
+
+    unit: ClassVar[str] = ""
+    greater_is_better: ClassVar[bool] = False
+
+    label: str = "1"  # type: ignore[assignment,misc]
+
+    def compute(self, references: Sequence[Any], predictions: Sequence[Any]) -> float:
+        """Return the same always."""
+        return 1.0
+
+
+def log(
+    store: Store, experiment: str, method: str, metrics: Mapping[str, Metric], pairs: tuple[list[Any], list[Any]]
+) -> None:
+    """Score and log one variant, as its worker and `compress-bench` do."""
+    found = bootstrap.score(metrics, *pairs, seed=0)
+    variant = Variant("m", method, "t", "python", "x", metrics=tuple(metrics))
+    facts = {**quality.facts_of(found), "data_digest": "abc", "data_name": "d", "data_source": "s"}
+    size = {"size/weights_mib": 10.0 if method == "original" else 5.0}
+    at = float(next(COUNT))
+    outcomes = {"cpu": Outcome("ok")}
+    numbers = {**found.numbers(), **size, "cpu/latency_p50_ms": 1.0}
+    result = Result(variant, "ok", measurements=numbers, outcomes=outcomes, facts=facts, started_s=at, ended_s=at)
+    run_id = store.start(store.experiment_id(experiment), f"m {method}", {}, start_ms=int(at * 1000))
+    store.log(run_id, result, {}, "", {})
+    store.end(run_id, succeeded=True)
+
+
+def gate(store: Store, experiment: str, drop: str = "1%") -> tuple[int, str]:
+    done = CliRunner().invoke(main, ["gate", "-e", experiment, "--tracking-uri", store.uri, "--max-quality-drop", drop])
+    return done.exit_code, done.output
+
+
+def pareto(store: Store, experiment: str) -> dict[str, Any]:
+    done = CliRunner().invoke(
+        main, ["-e", experiment, "--tracking-uri", store.uri, "--pareto", "quality,size", "--json"]
+    )
+    assert done.exit_code == 0, done.output
+    data: dict[str, Any] = json.loads(done.output)
+    return data
+
+
+@pytest.mark.parametrize("entry", SCORED)
+def test_a_variant_is_judged_and_ranked_by_its_only_score(store: Store, plugin_path: Path, entry: str) -> None:
+    name, references, right, worse = SCORED[entry]
+    experiment = f"judged by {name}"
+    metrics = metrics_of([entry], Path())
+    log(store, experiment, "original", metrics, (references, right))
+    log(store, experiment, "same", metrics, (references, right))
+    log(store, experiment, "worse", metrics, (references, worse))
+    status, told = gate(store, experiment)
+    ranks = {row["method"]: row["dominated"] for row in pareto(store, experiment)["rows"]}
+    assert "same:" not in told
+    if entry == "half_right":  # it gives everything the same
+        assert status == 0
+        assert ranks == {"original": True, "same": False, "worse": False}
+    else:
+        assert status == 6
+        assert f"t, m, worse: {label(f'quality/{name}', 'en')} is " in told
+        assert "lost, more than 1 %" in told
+        assert ranks == {"original": True, "same": False, "worse": True}
+
+
+def test_a_reader_without_the_plugin_reads_what_the_run_says(store: Store, plugin_path: Path) -> None:
+    metrics = metrics_of(["half_right"], Path())
+    for method in ("original", "same"):
+        log(store, "read elsewhere", method, metrics, (["a"] * 20, ["a"] * 20))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    about = ["-e", "read elsewhere", "--tracking-uri", store.uri]
+    code = "from mlflow_compress import registry; assert 'half_right' not in registry.names('metrics')"
+    for line in (["gate", *about, "--max-quality-drop", "1%"], [*about, "--pareto", "quality,size", "--json"]):
+        program = f"{code}\nfrom mlflow_compress.cli.report import main\nmain.main({line!r})"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+    data = json.loads(done.stdout)
+    assert data["metrics"] == {
+        "quality/half_right": {"label": {}, "scale": None, "greater_is_better": True, "rank": LAST_RANK}
+    }
+    assert {row["method"]: row["dominated"] for row in data["rows"]} == {"original": True, "same": False}
+
+
+def test_what_is_lacking_is_said_and_nothing_false(store: Store) -> None:
+    numbers = [float(number) for number in range(20)]
+    for method, top in (("original", 20.0), ("less", 19.5)):
+        pairs = (numbers, [*numbers[:-1], top])
+        log(store, "of 0.1", method, {"newest": Newest()}, pairs)
+    for run in store.query({store.experiment_id("of 0.1"): ""}):
+        store._client.delete_tag(run.run_id, "compress.metric.newest")  # as 0.1 left them
+    status, told = gate(store, "of 0.1")
+    assert status == 6
+    assert "t, m, less: quality: the direction of 'newest' is not known" in told
+    assert "Install the package that the metric is from" in told
+    done = CliRunner().invoke(main, ["-e", "of 0.1", "--tracking-uri", store.uri, "--pareto", "quality,size"])
+    assert done.exit_code == 2
+    assert "quality: it can't be an objective, since the direction of 'newest' is not known" in done.output
+
+
+def run_with(make_run: MakeRun, method: str, facts: Mapping[str, MetricFacts | str]) -> Run:
+    texts = {name: said if isinstance(said, str) else said.to_text() for name, said in facts.items()}
+    return make_run(
+        method=method,
+        tags={f"compress.metric.{name}": text for name, text in texts.items()},
+        metrics={"cpu/latency_p50_ms": 1.0, "quality/samples": 9.0, **{f"quality/{name}": 0.5 for name in facts}},
+    )
+
+
+def test_runs_that_contradict_each_other_leave_it_open(make_run: MakeRun) -> None:
+    up, down = MetricFacts({"en": "edits"}, "share", True), MetricFacts({"en": "edits"}, "error_rate", False)
+    found = compare([run_with(make_run, "original", {"edits": up}), run_with(make_run, "fp16", {"edits": down})])
+    assert found.metrics == {"quality/edits": MetricFacts({"en": "edits"})}
+    agreeing = compare([run_with(make_run, "original", {"edits": up}), run_with(make_run, "fp16", {"edits": up})])
+    assert agreeing.metrics == {"quality/edits": up}
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no JSON", "[]", "1", '{"label":3,"scale":"x","greater_is_better":"yes","rank":true}', "{}"]
+)
+def test_facts_that_can_not_be_read_are_not_known(make_run: MakeRun, text: str) -> None:
+    read = MetricFacts.from_text(text)
+    assert read in (None, MetricFacts())
+    (row,) = (found := compare([run_with(make_run, "original", {"my_own": text})])).rows
+    assert row.values["quality/my_own"] == 0.5
+    assert label("quality/my_own", "ru", found.metrics) == "my_own"
+
+
+def test_facts_survive_a_tag_and_hostile_labels_are_tamed() -> None:
+    facts = MetricFacts({"en": "WER", "ru": "доля ошибок"}, "error_rate", False, 3)
+    assert MetricFacts.from_text(facts.to_text()) == facts
+    hostile = MetricFacts.from_text(MetricFacts({"en": "a\nb\ud800" + "x" * 6000}).to_text())
+    assert hostile is not None
+    assert hostile.label["en"].startswith("a\ufffdb\ufffdxxx")
+    assert len(hostile.label["en"]) == 80
+
+
+@pytest.mark.parametrize("name", registry.own("metrics"))
+def test_every_metric_of_ours_says_all(name: str) -> None:
+    facts = metric_facts.installed(name)
+    assert facts.label.keys() == {"en", "ru"}
+    assert all(facts.label.values())
+    assert facts.scale is not None
+    assert facts.greater_is_better is not None
+    assert facts.lacks == ()
+
+
+def test_no_two_metrics_have_the_same_rank() -> None:
+    ranks = [metric_facts.installed(name).rank for name in registry.own("metrics")]
+    assert len(set(ranks)) == len(ranks)
+    assert max(ranks) < LAST_RANK
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "better"),
+    [
+        ("f1_micro", "F1 micro", True),
+        ("f1_binary_cat", "F1 binary_cat", True),
+        ("chrf_word_order_2", "chrF word_order_2", True),
+        ("wer_normalized", "normalized WER", False),
+        ("wer_normalized_other", "normalized WER other", False),
+        ("accuracy_gpu", "accuracy gpu", True),
+        ("f1_loss", "f1_loss", None),  # another's metric whose name begins alike
+        ("wer_reduction", "wer_reduction", None),
+        ("my_own", "my_own", None),
+    ],
+)
+def test_a_number_of_0_1_is_known_by_its_name(name: str, told: str, better: bool | None) -> None:
+    assert label(f"quality/{name}", "en") == told
+    assert metric_facts.installed(name).greater_is_better is better
+
+
+@pytest.mark.parametrize(
+    "entry", ["f1:average=micro", "chrf:word_order=2,lowercase=true", "wer_normalized:language=other"]
+)
+def test_the_facts_of_a_metric_with_options_name_them(entry: str) -> None:
+    ((name, metric),) = metrics_of([entry], Path()).items()
+    assert metric.facts.label["en"] != type(metric).class_facts().label["en"]
+    assert metric_facts.installed(name).greater_is_better is metric.facts.greater_is_better
+    assert metric_facts.installed(name).scale == metric.facts.scale
+
+
+def test_an_option_is_no_fact() -> None:
+    assert Labelled("yes").facts == MetricFacts({}, None, False)
+    assert Labelled("yes").facts.lacks == ("label", "scale")
