@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from mlflow_compress.budget import Budget as Budget
+
 SCHEMA_VERSION = 1
 
 Status = Literal["ok", "skipped", "failed"]
@@ -34,26 +36,6 @@ class Step:
         """Give the form of the command line: `prune_magnitude:amount=0.5`."""
         options = ",".join(f"{key}={value}" for key, value in self.options.items())
         return f"{self.method}:{options}" if options else self.method
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long one latency measurement goes on.
-
-    Measuring stops when both `min_iterations` and `min_seconds` are reached, or at `max_seconds` with at least
-    `fewest_iterations`. Warm-up stops when the latency is stable, at `warmup_max_seconds` at the latest. Energy is
-    measured over a window of its own, of `energy_seconds`; 0 leaves it out. Scoring stops after `score_seconds` with
-    the samples that were reached.
-    """
-
-    min_iterations: int = 50
-    min_seconds: float = 3.0
-    max_seconds: float = 60.0
-    fewest_iterations: int = 6  # fewer give the median no confidence interval
-    warmup_max_seconds: float = 20.0
-    energy_seconds: float = 5.0
-    score_seconds: float = 1800.0
-    timeout_seconds: float = 3600.0
 
 
 @dataclass(frozen=True)

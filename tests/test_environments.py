@@ -15,16 +15,13 @@ from mlflow_compress import registry
 from mlflow_compress.cli.bench import main as bench
 from mlflow_compress.cli.report import main as report
 from mlflow_compress.planning import recipe, sweep_recipe
+from mlflow_compress.planning.options import declared
 
 tomllib = pytest.importorskip("tomllib", reason="it came with Python 3.11")
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
-
-# What is no parameter of a project: MLflow gives the experiment and the server, and the rest is for people at a
-# terminal. `option` and `requires` may be given many times, which a parameter can't; MLflow hands on what it knows not.
-NOT_PARAMETERS = {"experiment", "tracking_uri", "as_json", "quiet", "options", "requires", "dry_run", "help", "version"}
 
 COMMANDS: dict[str, tuple[str, click.Command]] = {
     "main": ("run", bench.commands["run"]),
@@ -43,8 +40,13 @@ def words(entry: str) -> list[str]:
 
 
 def option_of(command: click.Command, flag: str) -> click.Option:
-    (found,) = [each for each in command.params if isinstance(each, click.Option) and flag in each.opts]
+    (found,) = [each for each in options_of(command) if flag in each.opts]
     return found
+
+
+def options_of(command: click.Command) -> list[click.Option]:
+    params = command.get_params(click.Context(command))
+    return [each for each in params if isinstance(each, click.Option) and each.expose_value]
 
 
 def test_the_project_has_the_three_entry_points() -> None:
@@ -80,19 +82,20 @@ def test_an_entry_point_calls_its_command_with_every_parameter(entry: str) -> No
 
 @pytest.mark.parametrize("entry", ["main", "sweep"])
 def test_every_option_is_a_parameter(entry: str) -> None:
-    _, command = COMMANDS[entry]
-    options = {each.name for each in command.params if isinstance(each, click.Option)} - NOT_PARAMETERS
-    assert options == set(parameters(entry)) - {"model"}
+    name, command = COMMANDS[entry]
+    taken = {"run": declared("run"), "sweep": declared("sweep")}[name]
+    assert {each.name for each in options_of(command)} == {each.name for each in taken}
+    assert {each.name for each in taken if each.is_parameter} == set(parameters(entry)) - {"model"}
 
 
 @pytest.mark.parametrize("entry", COMMANDS)
 def test_defaults_agree(entry: str) -> None:
     _, command = COMMANDS[entry]
-    for name, declared in parameters(entry).items():
-        if "default" not in declared or (entry, name) == ("report", "output"):  # a project has no terminal to print to
+    for name, parameter in parameters(entry).items():
+        if "default" not in parameter or (entry, name) == ("report", "output"):  # a project has no terminal to print to
             continue
         option = option_of(command, f"--{name.replace('_', '-')}")
-        converted = option.type_cast_value(click.Context(command), declared["default"])
+        converted = option.type_cast_value(click.Context(command), parameter["default"])
         assert converted == option.type_cast_value(click.Context(command), option.default), name
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mlflow_compress.cli.exits import Group
+from mlflow_compress.cli.late_options import LateOptions
 from mlflow_compress.errors import CompressError, RecipeError, StoreError, UnsentError, WeightsError, WorkerError
 
 if TYPE_CHECKING:
+    from mlflow_compress.planning.options import Options
     from mlflow_compress.planning.order import Queue
     from mlflow_compress.records import Result, Variant
     from mlflow_compress.sweeping.delivery import Delivery
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from mlflow_compress.tracking.spool import Spool
     from mlflow_compress.tracking.store import Store
 
-_AUTO, _NOT = "auto", "none"
 _EXIT_CODES = {cls.__name__: cls.exit_code for cls in (RecipeError, WeightsError)}
 
 _EPILOG = """\b
@@ -37,96 +39,6 @@ Exit codes:
   4  the tracking server can't be reached: nothing was measured
   5  measured, but the tracking server did not take all of it: `compress-bench sync` sends what is kept
 """
-
-
-class _Numbers(click.ParamType[tuple[int, ...]]):
-    """Whole numbers from 1 with commas between them, or `auto`: none."""
-
-    name = "number,...|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        if isinstance(value, tuple) or value == _AUTO:
-            return value if isinstance(value, tuple) else ()
-        each: click.ParamType[Any] = click.IntRange(min=1)
-        return tuple(dict.fromkeys(each.convert(part.strip(), param, ctx) for part in str(value).split(",")))
-
-
-class _Duration(click.ParamType[float | None]):
-    """A length of time such as 90s, 30m or 1h30m, in seconds; or `none`."""
-
-    name = "duration|none"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        from mlflow_compress.planning import durations
-
-        if value is None or value == _NOT or isinstance(value, float):
-            return value if isinstance(value, float) else None
-        try:
-            return durations.seconds(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-class _AutoInt(click.ParamType[int | None]):
-    """A whole number from 1, or `auto`."""
-
-    name = "number|auto"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        if value is None or value == _AUTO:
-            return None
-        return click.IntRange(min=1).convert(value, param, ctx)
-
-
-def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that `run` and `sweep` share."""
-    options = [
-        click.option("--family", default=_AUTO, show_default=True,
-                     help="Which family serves a MODEL that has no recipe. auto: as its configuration says."),
-        click.option("--team", default=_AUTO, help="Whose row it is. [auto: COMPRESS_TEAM, or none]"),
-        click.option("--device", type=click.Choice([_AUTO, "cpu", "cuda"]), default=_AUTO, show_default=True,
-                     help="Where to measure. auto: on the CPU, and on the GPU where there is one."),
-        click.option("--weights", default=_AUTO, show_default=True,
-                     help="auto, pretrained, random, or a path. auto takes random ones when the hub is out of reach."),
-        click.option("--data", default=_AUTO, show_default=True,
-                     help="What quality is scored on. auto: as the recipe says; none: skip quality."),
-        click.option("--batch-size", type=_Numbers(), default=_AUTO,
-                     help="Samples in one timed call; 1,4,16 measures each."),
-        click.option("--threads", type=_Numbers(), default=_AUTO,
-                     help="CPU threads; 1,2 measures each. [auto: the physical cores]"),
-        click.option("--limit", type=_AutoInt(), default=_AUTO, help="Most samples to score. [auto: all]"),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of random weights and inputs."),
-        click.option("--iterations", type=click.IntRange(min=1), default=50, show_default=True,
-                     help="Timed calls, at least."),
-        click.option("--seconds", type=click.FloatRange(min=0), default=3.0, show_default=True,
-                     help="Seconds of timed calls, at least."),
-        click.option("--max-seconds", type=click.FloatRange(min=0), default=60.0, show_default=True,
-                     help="Seconds of timed calls, at most, whatever --iterations says (but 6 calls)."),
-        click.option("--energy-seconds", type=click.FloatRange(min=0), default=5.0, show_default=True,
-                     help="Seconds of calls whose energy is measured; 0: none."),
-        click.option("--score-seconds", type=click.FloatRange(min=0), default=1800.0, show_default=True,
-                     help="Seconds of scoring, at most; then the samples so far count."),
-        click.option("--timeout", type=click.FloatRange(min=1), default=3600.0, show_default=True,
-                     help="Seconds after which a variant is stopped and has failed."),
-        click.option("--trust", type=bool, is_flag=False, flag_value=True, default=False, show_default=True,
-                     help="Run code that comes with the model: Python files, pickles, metrics of one's own."),
-        click.option("--interleave", type=bool, is_flag=False, flag_value=True, default=False, show_default=True,
-                     help="Measure the original and the variant in turns: for machines that others use too."),
-        click.option("--option", "-O", "options", multiple=True, metavar="KEY=VALUE",
-                     help="An option of the model's family; tokens=64,128 measures each; may be given again."),
-        click.option("--requires", multiple=True, metavar="KEY=VALUE",
-                     help="What the machine must have, or it is skipped: gpu=A100,min_ram_gb=64; may be given again."),
-        click.option("--experiment", "-e", help="Experiment to log to. [MLFLOW_EXPERIMENT_NAME, or Default]"),
-        click.option("--tracking-uri", metavar="URI", help="Tracking server. [MLFLOW_TRACKING_URI, or mlflow.db here]"),
-        click.option("--log-model", type=bool, default=True, show_default=True,
-                     help="Whether to log the model itself as an artifact."),
-        click.option("--no-log-model", "log_model", flag_value=False, type=bool, help="The same as --log-model false."),
-        click.option("--json", "as_json", is_flag=True, help="Print the results as JSON."),
-        click.option("--quiet", "-q", is_flag=True, help="No progress on standard error."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @click.group(
@@ -143,16 +55,9 @@ def main() -> None:
     """Measure models before and after compression, all the same way, and log them to MLflow."""
 
 
-@main.command(epilog=_EPILOG)
+@main.command(cls=LateOptions, taker="run", epilog=_EPILOG)
 @click.argument("model")
-@click.option("--method", default="original", show_default=True,
-              help="A chain of methods: prune_magnitude:amount=0.5+int8_dynamic")  # fmt: skip
-@click.option("--all-methods", type=bool, is_flag=False, flag_value=True, default=False, show_default=True,
-              help="Measure it under every method there is, each with its defaults.")  # fmt: skip
-@click.option("--register", default=_NOT, show_default=True, metavar="NAME",
-              help="Register the logged model as a new version of NAME. none: don't.")  # fmt: skip
-@_settings
-def run(model: str, method: str, all_methods: bool, **given: Any) -> None:
+def run(model: str, options: Options) -> None:
     """Measure MODEL under one method, or under all.
 
     MODEL is a recipe's name, a recipe.yaml, or a model without a recipe: ORG/NAME on the Hugging Face hub, a local
@@ -161,27 +66,20 @@ def run(model: str, method: str, all_methods: bool, **given: Any) -> None:
     from mlflow_compress import registry
     from mlflow_compress.planning import recipe
 
-    every = sorted(registry.names("methods"), key=lambda name: (name != "original", name)) if all_methods else [method]
-    chains = [recipe.parse_chain(each) for each in every]
-    found = recipe.read(model, _family(given))
-    variants = recipe.plan(found, [(recipe.chain_name(chain), chain) for chain in chains], _read_settings(given))
-    results = _measure(variants, [model], {} if all_methods else {"method": method}, given)
-    _exit(results, only=not all_methods)
+    options = dataclasses.replace(options, again=True)
+    names = [options.method]
+    if options.all_methods:
+        names = sorted(registry.names("methods"), key=lambda name: (name != "original", name))
+    chains = [recipe.parse_chain(name) for name in names]
+    found = recipe.read(model, options.family_name)
+    variants = recipe.plan(found, [(recipe.chain_name(chain), chain) for chain in chains], options.settings())
+    results = _measure(variants, [model], {} if options.all_methods else {"method": options.method}, options)
+    _exit(results, only=not options.all_methods)
 
 
-@main.command(epilog=_EPILOG)
+@main.command(cls=LateOptions, taker="sweep", epilog=_EPILOG)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("--again", type=bool, is_flag=False, flag_value=True, default=False, show_default=True,
-              help="Measure what the experiment has already, too.")  # fmt: skip
-@click.option("--limit-time", type=_Duration(), default=_NOT, show_default=True,
-              help="Time for all: 90s, 30m, 1h30m. The most informative first, none that would not fit.")  # fmt: skip
-@click.option("--on", type=click.Choice(["here", "ray"]), default="here", show_default=True,
-              help="Where to measure: on this machine, or on all machines of a Ray cluster.")  # fmt: skip
-@click.option("--address", default=_AUTO, show_default=True, metavar="HOST:PORT",
-              help="Of the Ray cluster; auto: the one that this machine is part of.")  # fmt: skip
-@click.option("--dry-run", is_flag=True, help="Say what would be measured and how long it would take. Nothing is run.")
-@_settings
-def sweep(models: tuple[str, ...], dry_run: bool, **given: Any) -> None:
+def sweep(models: tuple[str, ...], options: Options) -> None:
     """Measure every variant that the recipes of MODEL... name; of models without a recipe, the original.
 
     A sweep recipe names many models, times methods, batch sizes and threads. What the experiment has already (the same
@@ -189,13 +87,13 @@ def sweep(models: tuple[str, ...], dry_run: bool, **given: Any) -> None:
     """
     from mlflow_compress.planning import order, sweep_recipe
 
-    variants = sweep_recipe.plan(models, _read_settings(given), _family(given))
-    if given["limit_time"] is not None:
+    variants = sweep_recipe.plan(models, options.settings(), options.family_name)
+    if options.limit_time is not None:
         variants = order.most_informative_first(variants)
-    if dry_run:
-        _foretell(variants, given)
+    if options.dry_run:
+        _foretell(variants, options)
     else:
-        _exit(_measure(variants, models, {}, given), only=False)
+        _exit(_measure(variants, models, {}, options), only=False)
 
 
 @main.command(epilog=_EPILOG)
@@ -285,7 +183,7 @@ def doctor(as_json: bool) -> None:
 
 
 def _measure(
-    variants: Sequence[Variant], models: Sequence[str], asked: Mapping[str, str], given: dict[str, Any]
+    variants: Sequence[Variant], models: Sequence[str], asked: Mapping[str, str], options: Options
 ) -> list[Result]:
     """Connect, and measure one variant after the other; each is logged before the next begins.
 
@@ -297,26 +195,26 @@ def _measure(
     from mlflow_compress.tracking import store
     from mlflow_compress.tracking.spool import Spool
 
-    store.probe(given["tracking_uri"])
+    store.probe(options.tracking_uri)
     if others := list(tested_versions.untested(only=tested_versions.DELICATE)):
         click.echo(f"Not tested with {', '.join(map(str, others))}. What was: compress-bench doctor", err=True)
     several = len(variants) > 1 or "method" not in asked
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too
 
-    connect = _connector(models if several else (), {**_asked(given), **asked}, given)
+    connect = _connector(models if several else (), {**options.asked(), **asked}, options)
     spool = Spool()
     delivery = Delivery(spool, connect, lambda text: click.echo(text, err=True))
-    limit = given.get("limit_time")
+    limit = options.limit_time
     forecast = Forecast()
     is_measured: Callable[[Variant], bool] = _none
     if limit is not None:
-        forecast, is_measured = _known(delivery.log.store, delivery.log.experiment_id, spool, given)
+        forecast, is_measured = _known(delivery.log.store, delivery.log.experiment_id, spool, options)
     queue = order.Queue(variants, lambda each: 0.0 if is_measured(each) else forecast.of(each).seconds, limit)
-    if given.get("on") == "ray":
-        results = _spread(queue, delivery, forecast, given)
+    if options.on == "ray":
+        results = _spread(queue, delivery, forecast, options)
     else:
-        results = _here(queue, delivery, forecast, given)
-    if given["as_json"]:
+        results = _here(queue, delivery, forecast, options)
+    if options.as_json:
         click.echo(json.dumps([_brief(result) for result in results], ensure_ascii=False, indent=1))
     if queue.waiting:
         names = "; ".join(f"{variant.model}, {variant.label}" for variant in queue.waiting)
@@ -326,29 +224,29 @@ def _measure(
     return results
 
 
-def _here(queue: Queue, delivery: Delivery, forecast: Forecast, given: Mapping[str, Any]) -> list[Result]:
+def _here(queue: Queue, delivery: Delivery, forecast: Forecast, options: Options) -> list[Result]:
     """Measure what waits on this machine."""
     from mlflow_compress.sweeping import resume
     from mlflow_compress.sweeping.progress import Progress
 
-    progress = Progress(sys.stderr, given["quiet"])
+    progress = Progress(sys.stderr, options.quiet)
     count = len(queue.waiting)
     results: list[Result] = []
     while (variant := queue.take()) is not None:
         position = f"[{len(results) + 1}/{count}] " if count > 1 else ""
         progress.begin(f"{position}{variant.model}, {variant.label}")
         digest = resume.digest(variant)
-        result = None if given.get("again", True) else delivery.earlier(digest, progress.end)
+        result = None if options.again else delivery.earlier(digest, progress.end)
         results.append(result or _one(variant, digest, delivery, progress))
         forecast.learn(results[-1])
-        if not given["as_json"]:
+        if not options.as_json:
             from mlflow_compress.tracking import run_summary
 
             click.echo(run_summary.text(results[-1]))
     return results
 
 
-def _spread(queue: Queue, delivery: Delivery, forecast: Forecast, given: Mapping[str, Any]) -> list[Result]:
+def _spread(queue: Queue, delivery: Delivery, forecast: Forecast, options: Options) -> list[Result]:
     """Measure what waits on the machines of a Ray cluster."""
     from mlflow_compress.sweeping import ray_sweep
     from mlflow_compress.sweeping.progress import Board
@@ -356,19 +254,19 @@ def _spread(queue: Queue, delivery: Delivery, forecast: Forecast, given: Mapping
 
     def show(result: Result) -> None:
         forecast.learn(result)
-        if not given["as_json"]:
+        if not options.as_json:
             click.echo(run_summary.text(result))
 
     task = ray_sweep.Task(
-        tracking_uri=given["tracking_uri"] or os.environ.get("MLFLOW_TRACKING_URI", ""),
-        with_model=given["log_model"],
-        again=given["again"],
-        auto_device=given["device"] == _AUTO,
+        tracking_uri=options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", ""),
+        with_model=options.log_model,
+        again=options.again,
+        auto_device=options.device == "auto",
     )
-    return ray_sweep.sweep(queue, given["address"], task, delivery, Board(sys.stderr, given["quiet"]), show)
+    return ray_sweep.sweep(queue, options.address, task, delivery, Board(sys.stderr, options.quiet), show)
 
 
-def _foretell(variants: Sequence[Variant], given: Mapping[str, Any]) -> None:
+def _foretell(variants: Sequence[Variant], options: Options) -> None:
     """Tell what a sweep would do. Nothing is made where there is no store."""
     from mlflow_compress.planning import requirements
     from mlflow_compress.sweeping import dry_run
@@ -380,11 +278,11 @@ def _foretell(variants: Sequence[Variant], given: Mapping[str, Any]) -> None:
     forecast = Forecast()
     is_measured: Callable[[Variant], bool] = _none
     try:
-        store = open_store(given["tracking_uri"], create=False)
-        forecast, is_measured = _known(store, experiment_asked(store, given["experiment"])[0], Spool(), given)
+        store = open_store(options.tracking_uri, create=False)
+        forecast, is_measured = _known(store, experiment_asked(store, options.experiment)[0], Spool(), options)
     except StoreError as error:
         click.echo(f"No earlier results are known: {str(error).partition('. ')[0]}.", err=True)
-    machine, limit = {} if given["on"] == "ray" else requirements.here(), given["limit_time"]
+    machine, limit = {} if options.on == "ray" else requirements.here(), options.limit_time
     planned = dry_run.look(
         variants,
         forecast,
@@ -392,14 +290,14 @@ def _foretell(variants: Sequence[Variant], given: Mapping[str, Any]) -> None:
         unmet=lambda variant: requirements.unmet(variant.requires, machine) if machine else "",
         limit=limit,
     )
-    if given["as_json"]:
+    if options.as_json:
         click.echo(json.dumps(dry_run.data(planned), ensure_ascii=False, indent=1))
     else:
         click.echo("\n".join((*dry_run.text(planned), dry_run.summary(planned, limit))))
 
 
 def _known(
-    store: Store, experiment_id: str, spool: Spool, given: Mapping[str, Any]
+    store: Store, experiment_id: str, spool: Spool, options: Options
 ) -> tuple[Forecast, Callable[[Variant], bool]]:
     """Give what an experiment knows of how long variants take, and which need not be measured."""
     from mlflow_compress.planning import requirements
@@ -407,9 +305,9 @@ def _known(
     from mlflow_compress.sweeping.forecast import Forecast
 
     runs = resume.finished(store, experiment_id) if experiment_id else []
-    digests = set() if given["again"] or not runs else resume.digests(runs, spool, store.experiment_name(experiment_id))
+    digests = set() if options.again or not runs else resume.digests(runs, spool, store.experiment_name(experiment_id))
     # which machines a cluster has is not known yet: those that measured before stand for them
-    here = None if given["on"] == "ray" else requirements.here()
+    here = None if options.on == "ray" else requirements.here()
     machines = resume.machines(runs) if here is None else [here]
     return Forecast(
         runs, here
@@ -420,16 +318,15 @@ def _none(_: Variant) -> bool:
     return False
 
 
-def _connector(models: Sequence[str], asked: Mapping[str, str], given: Mapping[str, Any]) -> Callable[[], Log]:
+def _connector(models: Sequence[str], asked: Mapping[str, str], options: Options) -> Callable[[], Log]:
     """Make what opens the log of this command."""
 
     def connect() -> Log:
         from mlflow_compress.tracking.log import Log
         from mlflow_compress.tracking.store import open_store
 
-        name = given.get("register", _NOT)
-        register = "" if name == _NOT else name
-        return Log(open_store(given["tracking_uri"]), asked, given["experiment"], models, given["log_model"], register)
+        store = open_store(options.tracking_uri)
+        return Log(store, asked, options.experiment, models, options.log_model, options.registered_name)
 
     return connect
 
@@ -456,82 +353,6 @@ def _one(variant: Variant, digest: str, delivery: Delivery, progress: Progress) 
             result = isolate.run(variant, entry.folder, listen, lambda: delivery.log)
         progress.event({"stage": "logging"})
         return delivery.deliver(Shipment(entry, result, delivery.log.address(digest), progress.end))
-
-
-_ASKED = (
-    "device",
-    "weights",
-    "data",
-    "limit",
-    "seed",
-    "iterations",
-    "seconds",
-    "max_seconds",
-    "energy_seconds",
-    "score_seconds",
-    "interleave",
-)
-
-
-def _asked(given: Mapping[str, Any]) -> dict[str, str]:
-    """Give the settings as they were asked for, to be logged as parameters."""
-    counts = {key: ",".join(str(each) for each in given[key]) or _AUTO for key in ("batch_size", "threads")}
-    asked = {**counts, "option": " ".join(given["options"]), "requires": " ".join(given["requires"])}
-    return asked | {key: _AUTO if given[key] is None else str(given[key]) for key in _ASKED}
-
-
-def _read_settings(given: Mapping[str, Any]) -> Any:
-    from mlflow_compress.meters import gpu
-    from mlflow_compress.planning import requirements
-    from mlflow_compress.planning.recipe import Settings
-    from mlflow_compress.records import Budget
-
-    devices = {"cpu": ("cpu",), "cuda": ("cuda",)}.get(given["device"])
-    options = {key: value.split(",") for key, value in _pairs("option", given["options"])}
-    required = (part for text in given["requires"] for part in text.split(",") if part.strip() != _NOT)
-    return Settings(
-        team=_team(given["team"]),
-        devices=devices or (("cpu", "cuda") if gpu.present() else ("cpu",)),
-        weights=given["weights"],
-        data=given["data"],
-        batch_sizes=given["batch_size"],
-        threads=given["threads"],
-        seed=given["seed"],
-        limit=given["limit"],
-        options=options,
-        interleave=given["interleave"],
-        trust=given["trust"],
-        requires=requirements.check(dict(_pairs("requires", required))),
-        budget=Budget(
-            min_iterations=given["iterations"],
-            min_seconds=given["seconds"],
-            max_seconds=given["max_seconds"],
-            energy_seconds=given["energy_seconds"],
-            score_seconds=given["score_seconds"],
-            timeout_seconds=given["timeout"],
-        ),
-    )
-
-
-def _pairs(option: str, texts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Read the KEY=VALUE of an option.
-
-    Raises:
-        RecipeError: one is none.
-    """
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise RecipeError(f"--{option} {text!r} is no KEY=VALUE.")
-        yield key.strip(), value
-
-
-def _family(given: Mapping[str, Any]) -> str:
-    return "" if given["family"] == _AUTO else str(given["family"])
-
-
-def _team(name: str) -> str:
-    return (os.environ.get("COMPRESS_TEAM") or "none") if name in ("", _AUTO) else name
 
 
 def _brief(result: Result) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_compress.errors import RecipeError, UnknownName, WorkerError
+from mlflow_compress.errors import RecipeError, WorkerError
+from mlflow_compress.planning.options import Options, from_config
 
 if TYPE_CHECKING:
     from mlflow.models import EvaluationResult
@@ -20,24 +21,7 @@ if TYPE_CHECKING:
 _TYPE = "compress"
 _LABEL = "label"
 _DATA = "data.jsonl"
-_PROCESSOR = "cpu"
-_DEFAULTS: Mapping[str, Any] = {
-    "uri": "",  # of the model, where MLflow does not know it: a folder
-    "team": "",
-    "model": "",
-    "method": "original",
-    "device": _PROCESSOR,
-    "batch_size": 1,
-    "threads": 0,
-    "limit": 0,
-    "seed": 0,
-    "iterations": 50,
-    "seconds": 3.0,
-    "max_seconds": 60.0,
-    "energy_seconds": 5.0,
-    "score_seconds": 1800.0,
-    "timeout": 3600.0,
-}
+_OTHERS = {"uri": "", "model": ""}  # keys that no command has: the model's, and its name in tables
 
 
 class CompressEvaluator:
@@ -82,7 +66,7 @@ class CompressEvaluator:
         from mlflow_compress.tracking.log import write_into_open_run
         from mlflow_compress.tracking.store import open_store
 
-        settings = _settings(evaluator_config or {})
+        options, settings = from_config(evaluator_config or {}, _OTHERS)
         known = model_id or getattr(getattr(model, "metadata", None), "model_id", None) or ""
         uri = settings["uri"] or (f"models:/{known}" if known else "")
         if not uri:
@@ -93,7 +77,7 @@ class CompressEvaluator:
         store = open_store()
         with tempfile.TemporaryDirectory(prefix="mlflow-compress-") as name:
             folder = Path(name)
-            variant = _variant(uri, settings, _written(dataset, model, folder))
+            variant = _variant(uri, options, settings["model"], _written(dataset, model, folder))
             if not settings["uri"]:
                 called = settings["model"] or store.model_name(known)
                 variant = dataclasses.replace(variant, model=called, weights=str(store.fetch(uri)))
@@ -118,51 +102,15 @@ def _renamed(result: Result, dataset: Any) -> Result:
     return dataclasses.replace(result, variant=variant, facts=facts)
 
 
-def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    for name in given:
-        if name not in _DEFAULTS:
-            raise UnknownName("key of evaluator_config", str(name), _DEFAULTS)
-    for name, value in given.items():
-        kind = type(_DEFAULTS[name])
-        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
-            raise RecipeError(f"evaluator_config: {name}={value!r} is refused: it must be {kind.__name__}.")
-    return {**_DEFAULTS, **given}
-
-
-def _variant(uri: str, settings: Mapping[str, Any], data: Path | None) -> Variant:
+def _variant(uri: str, options: Options, name: str, data: Path | None) -> Variant:
     """Plan the measurement as the command line does."""
-    import os
-
     from mlflow_compress.data.datasets import Data
     from mlflow_compress.planning import recipe
-    from mlflow_compress.records import Budget
 
-    found = recipe.read(uri)
-    chain = recipe.parse_chain(settings["method"])
-    planned = recipe.plan(
-        found,
-        [(recipe.chain_name(chain), chain)],
-        recipe.Settings(
-            team=settings["team"] or os.environ.get("COMPRESS_TEAM") or "none",
-            devices=(settings["device"],),
-            data=str(Data(str(data))) if data else "none",
-            batch_sizes=(settings["batch_size"],),
-            threads=(settings["threads"],) if settings["threads"] else (),
-            seed=settings["seed"],
-            limit=settings["limit"] or None,
-            trust=True,
-            budget=Budget(
-                min_iterations=settings["iterations"],
-                min_seconds=settings["seconds"],
-                max_seconds=settings["max_seconds"],
-                energy_seconds=settings["energy_seconds"],
-                score_seconds=settings["score_seconds"],
-                timeout_seconds=settings["timeout"],
-            ),
-        ),
-    )
-    (variant,) = planned
-    return dataclasses.replace(variant, model=settings["model"] or variant.model)
+    options = dataclasses.replace(options, trust=True, data=str(Data(str(data))) if data else "none")
+    chain = recipe.parse_chain(options.method)
+    (variant,) = recipe.plan(recipe.read(uri), [(recipe.chain_name(chain), chain)], options.settings())
+    return dataclasses.replace(variant, model=name or variant.model)
 
 
 def _written(dataset: Any, model: Any, folder: Path) -> Path | None:

@@ -1,0 +1,294 @@
+"""`Options`: what `run`, `sweep` and MLflow's evaluator can be told. Each option is declared here, once.
+
+The commands of `cli`, the keys of `evaluator_config`, and the test of `MLproject` are made of these declarations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from mlflow_compress.budget import Budget
+from mlflow_compress.errors import RecipeError, UnknownName
+
+if TYPE_CHECKING:
+    from mlflow_compress.planning.recipe import Settings
+
+AUTO, NONE = "auto", "none"  # how the lack of a choice is written
+_KEY = "option"
+
+T = TypeVar("T")
+Taker = Literal["run", "sweep", "evaluator"]
+Kind = Literal[
+    "text", "choice", "whole", "number", "count", "counts", "duration", "yes_no", "switch", "flag", "repeated"
+]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Option:
+    """How one field of `Options` is said.
+
+    Attributes:
+        help: what it means, in a sentence.
+        kind: how its value is written. `count`: a whole number from 1, or `auto`; `counts`: several with commas;
+            `duration`: such as 30m, or `none`; `switch`: true, false, or nothing for true; `flag`: no value;
+            `repeated`: may be given again.
+        takers: who takes it.
+        flags: how it is called on the command line, where that is not `--` and its name.
+        least: the smallest number that is allowed.
+        choices: the words that are allowed.
+        metavar: what stands for its value in the help.
+        is_default_shown: whether the help shows its default.
+        off: a flag that switches it off, and the help of that.
+        is_parameter: whether `MLproject` has it. MLflow gives the experiment and the server; what may be given again
+            can't be a parameter; the rest is for people at a terminal.
+        logged_as: the parameter that it is logged as, as it was asked for; empty: none.
+        in_evaluator: its default in `evaluator_config`, where that is another.
+        name: of the field.
+        default: of the field.
+    """
+
+    help: str
+    kind: Kind = "text"
+    takers: tuple[Taker, ...] = ("run", "sweep")
+    flags: tuple[str, ...] = ()
+    least: float | None = None
+    choices: tuple[str, ...] = ()
+    metavar: str | None = None
+    is_default_shown: bool = True
+    off: tuple[str, str] | None = None
+    is_parameter: bool = True
+    logged_as: str = ""
+    in_evaluator: Any = None
+    name: str = ""
+    default: Any = None
+
+    @property
+    def written_default(self) -> Any:
+        """Return the default as it is written on the command line."""
+        if self.default in (None, ()):
+            return {"count": AUTO, "counts": AUTO, "duration": NONE}.get(self.kind)
+        return self.default
+
+    @property
+    def evaluator_default(self) -> Any:
+        """Return the default in `evaluator_config`."""
+        return self.default if self.in_evaluator is None else self.in_evaluator
+
+
+def _option(default: T, text: str, kind: Kind = "text", **more: Any) -> T:
+    return field(default=default, metadata={_KEY: Option(text, kind, **more)})
+
+
+_RUN: tuple[Taker, ...] = ("run",)
+_SWEEP: tuple[Taker, ...] = ("sweep",)
+_ALL: tuple[Taker, ...] = ("run", "sweep", "evaluator")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a command was told; `auto` and `none`, as text, None or an empty tuple leave the choice.
+
+    The fields are in the order of the help.
+    """
+
+    method: str = _option("original", "A chain of methods: prune_magnitude:amount=0.5+int8_dynamic",
+                          takers=("run", "evaluator"))  # fmt: skip
+    all_methods: bool = _option(False, "Measure it under every method there is, each with its defaults.", "switch",
+                                takers=_RUN)  # fmt: skip
+    register: str = _option(NONE, "Register the logged model as a new version of NAME. none: don't.",
+                            takers=_RUN, metavar="NAME")  # fmt: skip
+    again: bool = _option(False, "Measure what the experiment has already, too.", "switch", takers=_SWEEP)
+    limit_time: float | None = _option(
+        None, "Time for all: 90s, 30m, 1h30m. The most informative first, none that would not fit.", "duration",
+        takers=_SWEEP)  # fmt: skip
+    on: str = _option("here", "Where to measure: on this machine, or on all machines of a Ray cluster.", "choice",
+                      takers=_SWEEP, choices=("here", "ray"))  # fmt: skip
+    address: str = _option(AUTO, "Of the Ray cluster; auto: the one that this machine is part of.",
+                           takers=_SWEEP, metavar="HOST:PORT")  # fmt: skip
+    dry_run: bool = _option(False, "Say what would be measured and how long it would take. Nothing is run.", "flag",
+                            takers=_SWEEP, is_parameter=False)  # fmt: skip
+    family: str = _option(AUTO, "Which family serves a MODEL that has no recipe. auto: as its configuration says.")
+    team: str = _option(AUTO, "Whose row it is. [auto: COMPRESS_TEAM, or none]",
+                        takers=_ALL, is_default_shown=False, in_evaluator="")  # fmt: skip
+    device: str = _option(AUTO, "Where to measure. auto: on the CPU, and on the GPU where there is one.", "choice",
+                          takers=_ALL, choices=(AUTO, "cpu", "cuda"), logged_as="device",
+                          in_evaluator="cpu")  # fmt: skip
+    weights: str = _option(
+        AUTO, "auto, pretrained, random, or a path. auto takes random ones when the hub is out of reach.",
+        logged_as="weights")  # fmt: skip
+    data: str = _option(AUTO, "What quality is scored on. auto: as the recipe says; none: skip quality.",
+                        logged_as="data")  # fmt: skip
+    batch_size: tuple[int, ...] = _option((), "Samples in one timed call; 1,4,16 measures each.", "counts",
+                                          takers=_ALL, logged_as="batch_size", in_evaluator=1)  # fmt: skip
+    threads: tuple[int, ...] = _option((), "CPU threads; 1,2 measures each. [auto: the physical cores]", "counts",
+                                       takers=_ALL, logged_as="threads", in_evaluator=0)  # fmt: skip
+    limit: int | None = _option(None, "Most samples to score. [auto: all]", "count",
+                                takers=_ALL, logged_as="limit", in_evaluator=0)  # fmt: skip
+    seed: int = _option(0, "Of random weights and inputs.", "whole", takers=_ALL, logged_as="seed")
+    iterations: int = _option(Budget.min_iterations, "Timed calls, at least.", "whole",
+                              takers=_ALL, least=1, logged_as="iterations")  # fmt: skip
+    seconds: float = _option(Budget.min_seconds, "Seconds of timed calls, at least.", "number",
+                             takers=_ALL, least=0, logged_as="seconds")  # fmt: skip
+    max_seconds: float = _option(
+        Budget.max_seconds, "Seconds of timed calls, at most, whatever --iterations says (but 6 calls).", "number",
+        takers=_ALL, least=0, logged_as="max_seconds")  # fmt: skip
+    energy_seconds: float = _option(
+        Budget.energy_seconds, "Seconds of calls whose energy is measured; 0: none.", "number",
+        takers=_ALL, least=0, logged_as="energy_seconds")  # fmt: skip
+    score_seconds: float = _option(
+        Budget.score_seconds, "Seconds of scoring, at most; then the samples so far count.", "number",
+        takers=_ALL, least=0, logged_as="score_seconds")  # fmt: skip
+    timeout: float = _option(
+        Budget.timeout_seconds, "Seconds after which a variant is stopped and has failed.", "number",
+        takers=_ALL, least=1)  # fmt: skip
+    trust: bool = _option(
+        False, "Run code that comes with the model: Python files, pickles, metrics of one's own.", "switch"
+    )
+    interleave: bool = _option(
+        False, "Measure the original and the variant in turns: for machines that others use too.", "switch",
+        logged_as="interleave")  # fmt: skip
+    family_options: tuple[str, ...] = _option(
+        (), "An option of the model's family; tokens=64,128 measures each; may be given again.", "repeated",
+        flags=("--option", "-O"), metavar="KEY=VALUE", is_parameter=False, logged_as="option")  # fmt: skip
+    requires: tuple[str, ...] = _option(
+        (), "What the machine must have, or it is skipped: gpu=A100,min_ram_gb=64; may be given again.", "repeated",
+        metavar="KEY=VALUE", is_parameter=False, logged_as="requires")  # fmt: skip
+    experiment: str | None = _option(None, "Experiment to log to. [MLFLOW_EXPERIMENT_NAME, or Default]",
+                                     flags=("--experiment", "-e"), is_parameter=False)  # fmt: skip
+    tracking_uri: str | None = _option(None, "Tracking server. [MLFLOW_TRACKING_URI, or mlflow.db here]",
+                                       metavar="URI", is_parameter=False)  # fmt: skip
+    log_model: bool = _option(True, "Whether to log the model itself as an artifact.", "yes_no",
+                              off=("--no-log-model", "The same as --log-model false."))  # fmt: skip
+    as_json: bool = _option(False, "Print the results as JSON.", "flag", flags=("--json",), is_parameter=False)
+    quiet: bool = _option(False, "No progress on standard error.", "flag",
+                          flags=("--quiet", "-q"), is_parameter=False)  # fmt: skip
+
+    def asked(self) -> dict[str, str]:
+        """Return the options as they were asked for, to be logged as parameters."""
+        values = {option: getattr(self, option.name) for option in declared() if option.logged_as}
+        return {option.logged_as: _logged(option, value) for option, value in values.items()}
+
+    def settings(self) -> Settings:
+        """Return what of it a recipe is planned with.
+
+        Raises:
+            RecipeError: an option is not of the form KEY=VALUE.
+            UnknownName: nothing like that can be required.
+        """
+        from mlflow_compress.planning import requirements
+        from mlflow_compress.planning.recipe import Settings
+
+        required = (part for text in self.requires for part in text.split(",") if part.strip() != NONE)
+        return Settings(
+            team=self.team_name,
+            devices=self.devices,
+            weights=self.weights,
+            data=self.data,
+            batch_sizes=self.batch_size,
+            threads=self.threads,
+            seed=self.seed,
+            limit=self.limit,
+            options={key: value.split(",") for key, value in _pairs("option", self.family_options)},
+            interleave=self.interleave,
+            trust=self.trust,
+            requires=requirements.check(dict(_pairs("requires", required))),
+            budget=Budget(
+                min_iterations=self.iterations,
+                min_seconds=self.seconds,
+                max_seconds=self.max_seconds,
+                energy_seconds=self.energy_seconds,
+                score_seconds=self.score_seconds,
+                timeout_seconds=self.timeout,
+            ),
+        )
+
+    @property
+    def team_name(self) -> str:
+        """Return whose row it is."""
+        return (os.environ.get("COMPRESS_TEAM") or NONE) if self.team in ("", AUTO) else self.team
+
+    @property
+    def family_name(self) -> str:
+        """Return the family that was asked for; empty for none."""
+        return "" if self.family == AUTO else self.family
+
+    @property
+    def registered_name(self) -> str:
+        """Return the name to register the model under; empty for none."""
+        return "" if self.register == NONE else self.register
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Return where to measure."""
+        from mlflow_compress.meters import gpu
+
+        if self.device != AUTO:
+            return (self.device,)
+        return ("cpu", "cuda") if gpu.present() else ("cpu",)
+
+
+def declared(taker: Taker | None = None) -> list[Option]:
+    """Return the options that a taker has, in the order of the help; of None: all."""
+    every = [
+        dataclasses.replace(each.metadata[_KEY], name=each.name, default=each.default)
+        for each in dataclasses.fields(Options)
+    ]
+    return [option for option in every if taker is None or taker in option.takers]
+
+
+def from_config(config: Mapping[str, Any], others: Mapping[str, str]) -> tuple[Options, dict[str, Any]]:
+    """Read an `evaluator_config`.
+
+    Args:
+        config: what was given.
+        others: the defaults of its keys that no command has; all are texts.
+
+    Returns:
+        The options, and all keys with their values.
+
+    Raises:
+        UnknownName: there is no such key, or no such choice.
+        RecipeError: a value is of another type than the default.
+    """
+    taken = declared("evaluator")
+    defaults = {**others, **{option.name: option.evaluator_default for option in taken}}
+    for name, value in config.items():
+        if name not in defaults:
+            raise UnknownName("key of evaluator_config", str(name), defaults)
+        kind = type(defaults[name])
+        if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+            raise RecipeError(f"evaluator_config: {name}={value!r} is refused: it must be {kind.__name__}.")
+    values = {**defaults, **config}
+    fields = {option.name: _of_config(option, values[option.name]) for option in taken}
+    return Options(**fields), values
+
+
+def _of_config(option: Option, value: Any) -> Any:
+    """Return the value of a field: in `evaluator_config` a number stands for several, and 0 for `auto`."""
+    if option.kind == "counts":
+        return (value,) if value else ()
+    if option.kind == "count":
+        return value or None
+    if option.choices and value not in option.choices:
+        raise UnknownName(f"{option.name} in evaluator_config", value, option.choices)
+    return value
+
+
+def _logged(option: Option, value: Any) -> str:
+    if option.kind == "repeated":
+        return " ".join(value)
+    if option.kind == "counts":
+        return ",".join(str(each) for each in value) or AUTO
+    return AUTO if value is None else str(value)
+
+
+def _pairs(option: str, texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RecipeError(f"--{option} {text!r} is no KEY=VALUE.")
+        yield key.strip(), value

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+from click.testing import CliRunner
+
+from mlflow_compress.cli.late_options import LateOptions
+from mlflow_compress.planning.options import declared
+
+
+def test_the_help_of_the_program_declares_no_option() -> None:
+    code = """
+import sys
+from mlflow_compress.cli.bench import main
+main.main(["--help"], prog_name="x", standalone_mode=False)
+print(sorted(name for name in sys.modules if name in ("mlflow_compress.planning.options", "mlflow_compress.records")))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert "sweep" in done.stdout
+    assert done.stdout.endswith("[]\n")
+
+
+def test_options_are_made_once_however_often_they_are_asked_for() -> None:
+    @click.command(cls=LateOptions, taker="run")
+    def command(options: object) -> None: ...
+
+    context = click.Context(command)
+    assert command.params == []
+    names = [param.name for param in command.get_params(context)]
+    assert names == [param.name for param in command.get_params(context)]
+    assert {option.name for option in declared("run")} < set(names)
+
+
+def test_the_help_of_the_command_shows_them() -> None:
+    @click.command(cls=LateOptions, taker="sweep")
+    def command(options: object) -> None: ...
+
+    shown = CliRunner().invoke(command, ["--help"]).output
+    assert "--limit-time" in shown
+    assert "--score-seconds" in shown

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mlflow_compress.budget import Budget
+from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.planning.options import Options, declared, from_config
+from mlflow_compress.plugin.evaluator import CompressEvaluator
+
+
+def test_defaults_of_measuring_are_those_of_the_budget() -> None:
+    assert Options().settings().budget == Budget()
+
+
+@pytest.mark.parametrize("option", declared(), ids=lambda option: option.name)
+def test_every_option_says_what_it_is_and_who_takes_it(option: Any) -> None:
+    assert option.help.endswith((".", "]", "int8_dynamic"))
+    assert option.takers
+    assert option.kind != "choice" or option.default in option.choices
+    assert option.logged_as in ("", "option", option.name)
+
+
+def test_what_was_asked_for_is_logged_as_it_was_written() -> None:
+    asked = Options(batch_size=(1, 4), family_options=("tokens=8", "x=y"), limit=3, seconds=2.0, team="t").asked()
+    assert asked == {
+        "device": "auto",
+        "weights": "auto",
+        "data": "auto",
+        "batch_size": "1,4",
+        "threads": "auto",
+        "limit": "3",
+        "seed": "0",
+        "iterations": "50",
+        "seconds": "2.0",
+        "max_seconds": "60.0",
+        "energy_seconds": "5.0",
+        "score_seconds": "1800.0",
+        "interleave": "False",
+        "option": "tokens=8 x=y",
+        "requires": "",
+    }
+
+
+def test_settings_are_read_from_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COMPRESS_TEAM", raising=False)
+    options = Options(
+        device="cuda", family_options=("tokens=8,16",), requires=("min_cores=2,none", "os=linux"), threads=(1, 2)
+    )
+    settings = options.settings()
+    assert (settings.team, settings.devices, settings.threads) == ("none", ("cuda",), (1, 2))
+    assert settings.options == {"tokens": ["8", "16"]}
+    assert settings.requires == {"min_cores": 2, "os": "linux"}
+    monkeypatch.setenv("COMPRESS_TEAM", "gamma")
+    assert Options().settings().team == "gamma"
+    assert Options(team="mine").settings().team == "mine"
+    for wrong in (Options(family_options=("tokens",)), Options(requires=("A100",))):
+        with pytest.raises(RecipeError, match="KEY=VALUE"):
+            wrong.settings()
+
+
+def test_the_keys_of_the_evaluator_and_their_defaults() -> None:
+    options, values = from_config({}, {"uri": "", "model": ""})
+    assert values == {
+        "uri": "",
+        "model": "",
+        "team": "",
+        "method": "original",
+        "device": "cpu",
+        "batch_size": 1,
+        "threads": 0,
+        "limit": 0,
+        "seed": 0,
+        "iterations": 50,
+        "seconds": 3.0,
+        "max_seconds": 60.0,
+        "energy_seconds": 5.0,
+        "score_seconds": 1800.0,
+        "timeout": 3600.0,
+    }
+    assert options == Options(device="cpu", team="", batch_size=(1,))
+    told = CompressEvaluator.__doc__ or ""
+    assert [name for name in values if f"`{name}`" not in told] == []
+
+
+def test_what_the_evaluator_is_told_becomes_options() -> None:
+    options, values = from_config({"threads": 2, "limit": 7, "seconds": 1, "model": "m"}, {"model": ""})
+    assert (options.threads, options.limit, options.seconds) == ((2,), 7, 1)
+    assert values["model"] == "m"
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "told"),
+    [
+        ({"score_second": 1.0}, UnknownName, "score_seconds"),
+        ({"seed": 1.5}, RecipeError, "must be int"),
+        ({"seconds": True}, RecipeError, "must be float"),
+        ({"device": "gpu"}, UnknownName, "cpu"),
+        ({"weights": "random"}, UnknownName, "weights"),  # an option of the commands only
+    ],
+)
+def test_what_the_evaluator_does_not_take(config: dict[str, Any], error: type[Exception], told: str) -> None:
+    with pytest.raises(error, match=told):
+        from_config(config, {})
