@@ -94,9 +94,9 @@ def _log_all(uri: str, folder: Path, share: range, runs: int) -> None:
 
 def _log(uri: str, folder: Path, number: int, runs: int) -> None:
     from mlflow_compress.records import Outcome, Result, Step, Variant
-    from mlflow_compress.tracking.log import send
+    from mlflow_compress.tracking.connection import lasting, open_store
+    from mlflow_compress.tracking.sending import send
     from mlflow_compress.tracking.spool import Address, Shipment, Spool
-    from mlflow_compress.tracking.store import lasting, open_store
 
     store, spool, team = open_store(uri), Spool(folder / f"spool-{number}"), team_name(number)
     address = Address(lasting(uri), _EXPERIMENT, {"team": team}, with_model=False)

@@ -25,9 +25,10 @@ from mlflow_compress.records import Outcome, Result, Step, Variant
 from mlflow_compress.sweeping import ray_node, ray_sweep
 from mlflow_compress.sweeping.delivery import Delivery
 from mlflow_compress.sweeping.progress import Board
+from mlflow_compress.tracking import reading, writing
+from mlflow_compress.tracking.connection import Store, open_store
 from mlflow_compress.tracking.log import Log
 from mlflow_compress.tracking.spool import Shipment, Spool
-from mlflow_compress.tracking.store import Store, open_store
 
 _NODES, _VARIANTS, _FEW = 4, 1000, 48
 _SHORT_SECONDS, _LONG_SECONDS = 0.005, 2.0
@@ -59,7 +60,8 @@ def find(quick: bool) -> Finding:
             results = _swept(nodes, store, "many", many, _SHORT_SECONDS, watch)
             took = time.monotonic() - began
             runs = Counter(
-                (run.said("model"), run.said("method")) for run in store.query({store.experiment_id("many"): ""})
+                (run.said("model"), run.said("method"))
+                for run in reading.runs(store, {writing.experiment_id(store, "many"): ""})
             )
             apart = _swept(nodes, store, "few", few, _LONG_SECONDS, lambda done: None)
             rate = _logging_rate(store, Path(name), many // 10)

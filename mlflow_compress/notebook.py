@@ -137,7 +137,7 @@ def compare(
     from mlflow_compress.reporting import compare
     from mlflow_compress.reporting.table_text import ordered
     from mlflow_compress.tracking import query
-    from mlflow_compress.tracking.store import chosen_uri
+    from mlflow_compress.tracking.connection import chosen_uri
 
     selection = Selection(_several(team), _several(model), _several(method), device)
     found = query.find(_several(experiment), selection, [tracking_uri or chosen_uri()])
@@ -311,8 +311,8 @@ def _several(names: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _log(result: Result) -> None:
-    from mlflow_compress.tracking.log import write_into_open_run
-    from mlflow_compress.tracking.store import fluent_run
+    from mlflow_compress.tracking.sending import write_into_open_run
+    from mlflow_compress.tracking.writing import fluent_run
 
     with fluent_run(f"{result.variant.model} {result.variant.method}") as (store, run_id):
         write_into_open_run(store, run_id, result)

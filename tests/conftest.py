@@ -22,7 +22,7 @@ os.environ.setdefault(
 
 from mlflow_compress import registry
 from mlflow_compress.records import Comparison, Failure, Row, Run, Summary
-from mlflow_compress.tracking.store import Store, open_store
+from mlflow_compress.tracking.connection import Store, open_store
 
 # on top of Hypothesis' own profile: how long a test takes decides nothing
 settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -35,15 +35,18 @@ FLOORS = (
 DOORS = {
     # its models are loaded where they are measured, and it asks plugins from within
     "mlflow": {
-        "tracking.store",
+        "tracking.connection",
+        "tracking.imported_rows",
+        "tracking.models",
+        "tracking.private_mlflow",
+        "tracking.writing",
         "families.mlflow_model",
         "plugin.experiment",
         "plugin.evaluator",
-        "plugin.app",
         "plugin.backend",
     },
     "click": {"cli.bench", "cli.report", "cli.exits", "cli.late_options", "cli.click_options"},
-    "sqlalchemy": {"tracking.database"},
+    "sqlalchemy": {"tracking.database", "tracking.private_mlflow"},
     "yaml": {"planning.recipe", "data.detections"},  # ultralytics' own reader runs code that a data.yaml may hold
     "pydantic": {"registry"},
     "subprocess": {"measuring.worker_process"},

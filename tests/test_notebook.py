@@ -14,14 +14,15 @@ from torch import nn
 import mlflow_compress as mc
 from mlflow_compress.errors import RecipeError, StoreError, UnknownName, Unsupported
 from mlflow_compress.records import Result
-from mlflow_compress.tracking.store import Store
+from mlflow_compress.tracking import writing
+from mlflow_compress.tracking.connection import Store
 
 
 @pytest.fixture(autouse=True)
 def _here(store: Store, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     mlflow.set_tracking_uri(store.uri)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "notebook")  # set_experiment would hold for other tests too
-    store.experiment_id("notebook")
+    writing.experiment_id(store, "notebook")
     yield
     mlflow.set_tracking_uri("")
 
@@ -76,11 +77,11 @@ def test_the_module_is_measured_in_eval_mode_and_left_as_it_was() -> None:
 
 def test_it_is_left_as_it_was_when_it_fails(store: Store) -> None:
     model = mlp()
-    before = len(MlflowClient(store.uri).search_runs([store.experiment_id("notebook")]))
+    before = len(MlflowClient(store.uri).search_runs([writing.experiment_id(store, "notebook")]))
     with pytest.raises(RuntimeError, match="shapes"):
         mc.benchmark(model, torch.rand(1, 63), seconds=0.0)
     assert model.training
-    after = MlflowClient(store.uri).search_runs([store.experiment_id("notebook")])
+    after = MlflowClient(store.uri).search_runs([writing.experiment_id(store, "notebook")])
     assert len(after) == before
 
 

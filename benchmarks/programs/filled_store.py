@@ -11,7 +11,8 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from mlflow_compress.tracking.store import open_store
+from mlflow_compress.tracking import writing
+from mlflow_compress.tracking.connection import open_store
 
 _METHODS = ("original", "fp16", "bf16", "int8_dynamic", "int8_static", "cluster", "low_rank", "onnx", "onnx_int8",
             "openvino", "openvino_int8", "prune_magnitude")  # fmt: skip
@@ -28,7 +29,7 @@ _TEAMS, _PARAMS, _CHUNK = 334, 15, 5000
 def fill(file: Path, runs: int) -> None:
     """Make the store."""
     store = open_store(f"sqlite:///{file}")
-    experiment = int(store.experiment_id("scale"))
+    experiment = int(writing.experiment_id(store, "scale"))
     chance = random.Random(0)  # noqa: S311  (no secret)
     with sqlite3.connect(file) as database:
         database.execute("PRAGMA synchronous = OFF")

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from mlflow_compress.sweeping.delivery import Delivery
     from mlflow_compress.sweeping.forecast import Forecast
     from mlflow_compress.sweeping.progress import Progress
+    from mlflow_compress.tracking.connection import Store
     from mlflow_compress.tracking.log import Log
     from mlflow_compress.tracking.spool import Spool
-    from mlflow_compress.tracking.store import Store
 
 _EXIT_CODES = {cls.__name__: cls.exit_code for cls in (RecipeError, WeightsError)}
 
@@ -102,7 +102,7 @@ def sweep(models: tuple[str, ...], options: Options) -> None:
               help="Another server whose runs to end, or the credentials of one. [MLFLOW_TRACKING_URI]")  # fmt: skip
 def sync(dry_run: bool, tracking_uri: str | None) -> None:
     """Send the results that MLflow did not get yet, each exactly once, and end runs whose process died."""
-    from mlflow_compress.sweeping.delivery import set_up_client
+    from mlflow_compress.tracking.connection import set_up_client
     from mlflow_compress.tracking.spool import Spool
     from mlflow_compress.tracking.sync import Sync
 
@@ -140,8 +140,8 @@ def list_(kind: str, form: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def rescore(run_id: str, metrics: tuple[str, ...], log: bool, tracking_uri: str | None, as_json: bool) -> None:
     """Score the predictions that RUN kept (a run's id, or a predictions.json) again, without its model."""
+    from mlflow_compress.tracking.connection import open_store
     from mlflow_compress.tracking.rescore import of_file, of_run
-    from mlflow_compress.tracking.store import open_store
 
     path = Path(run_id)
     if path.is_file():
@@ -192,10 +192,10 @@ def _measure(
     from mlflow_compress.planning import order, tested_versions
     from mlflow_compress.sweeping.delivery import Delivery
     from mlflow_compress.sweeping.forecast import Forecast
-    from mlflow_compress.tracking import store
+    from mlflow_compress.tracking import connection
     from mlflow_compress.tracking.spool import Spool
 
-    store.probe(options.tracking_uri)
+    connection.probe(options.tracking_uri)
     if others := list(tested_versions.untested(only=tested_versions.DELICATE)):
         click.echo(f"Not tested with {', '.join(map(str, others))}. What was: compress-bench doctor", err=True)
     several = len(variants) > 1 or "method" not in asked
@@ -271,9 +271,9 @@ def _foretell(variants: Sequence[Variant], options: Options) -> None:
     from mlflow_compress.planning import requirements
     from mlflow_compress.sweeping import dry_run
     from mlflow_compress.sweeping.forecast import Forecast
+    from mlflow_compress.tracking.connection import open_store
     from mlflow_compress.tracking.log import experiment_asked
     from mlflow_compress.tracking.spool import Spool
-    from mlflow_compress.tracking.store import open_store
 
     forecast = Forecast()
     is_measured: Callable[[Variant], bool] = _none
@@ -303,9 +303,12 @@ def _known(
     from mlflow_compress.planning import requirements
     from mlflow_compress.sweeping import resume
     from mlflow_compress.sweeping.forecast import Forecast
+    from mlflow_compress.tracking import reading
 
     runs = resume.finished(store, experiment_id) if experiment_id else []
-    digests = set() if options.again or not runs else resume.digests(runs, spool, store.experiment_name(experiment_id))
+    digests: set[str] = set()
+    if runs and not options.again:
+        digests = resume.digests(runs, spool, reading.experiment_name(store, experiment_id))
     # which machines a cluster has is not known yet: those that measured before stand for them
     here = None if options.on == "ray" else requirements.here()
     machines = resume.machines(runs) if here is None else [here]
@@ -322,8 +325,8 @@ def _connector(models: Sequence[str], asked: Mapping[str, str], options: Options
     """Make what opens the log of this command."""
 
     def connect() -> Log:
+        from mlflow_compress.tracking.connection import open_store
         from mlflow_compress.tracking.log import Log
-        from mlflow_compress.tracking.store import open_store
 
         store = open_store(options.tracking_uri)
         return Log(store, asked, options.experiment, models, options.log_model, options.registered_name)
@@ -335,7 +338,7 @@ def _one(variant: Variant, digest: str, delivery: Delivery, progress: Progress) 
     """Measure one variant on this machine, and log it."""
     from mlflow_compress.measuring import isolate, machine_lock
     from mlflow_compress.planning import requirements
-    from mlflow_compress.tracking import store
+    from mlflow_compress.tracking.models import names_model
     from mlflow_compress.tracking.spool import Shipment
 
     def listen(event: Mapping[str, Any]) -> None:
@@ -346,7 +349,7 @@ def _one(variant: Variant, digest: str, delivery: Delivery, progress: Progress) 
         if lack := variant.requires and requirements.unmet(variant.requires, requirements.here()):
             skipped = isolate.skipped(variant, lack)
             return delivery.deliver(Shipment(entry, skipped, delivery.log.address(digest), progress.end))
-        if store.names_model(variant.source):
+        if names_model(variant.source):
             progress.event({"stage": "fetching"})
             variant = delivery.log.located(variant)
         with machine_lock.alone(progress.end):

@@ -14,7 +14,7 @@ from mlflow_compress.measuring import checks
 from mlflow_compress.meters import environment, gpu
 from mlflow_compress.networks import hub
 from mlflow_compress.planning import tested_versions
-from mlflow_compress.tracking import store
+from mlflow_compress.tracking import connection
 
 _GIB = 2**30
 _LEAST_FREE_DISK = 10 * _GIB  # a model is there up to three times: saved, copied for logging, logged
@@ -142,9 +142,9 @@ def _network() -> Iterator[Finding]:
     yield Finding("weights", obstacle is None, obstacle or "the Hugging Face hub answers", advice)
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     try:
-        store.probe()
+        connection.probe()
         yield Finding(
-            "tracking", True, store.without_secrets(uri) if uri else "no server set: mlflow.db in this folder"
+            "tracking", True, connection.without_secrets(uri) if uri else "no server set: mlflow.db in this folder"
         )
     except StoreError as error:
         yield Finding("tracking", False, str(error), "Start the server, or set MLFLOW_TRACKING_URI.")

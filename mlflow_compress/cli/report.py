@@ -246,7 +246,8 @@ def import_tables(
     same file again changes nothing; a row that changed makes a newer run.
     """
     from mlflow_compress.reporting import import_tables
-    from mlflow_compress.tracking.store import open_store
+    from mlflow_compress.tracking import imported_rows, writing
+    from mlflow_compress.tracking.connection import open_store
 
     team = team or os.environ.get("COMPRESS_TEAM", "")
     found = [import_tables.read(_read(file), team=team, source=file.name, model=model) for file in files]
@@ -258,7 +259,7 @@ def import_tables(
         return
     (name,) = _experiments((experiment,) if experiment else ())
     store = open_store(tracking_uri)
-    stored = store.add_by_hand(store.experiment_id(name), rows)
+    stored = imported_rows.write_rows(store, writing.experiment_id(store, name), rows)
     for each in found:
         for it in (*each.unread, *each.doubtful):
             click.echo(f"{each.source}, {import_tables.told(it)}", err=True)
@@ -355,6 +356,7 @@ def _log(comparison: Comparison, selecting: dict[str, Any]) -> None:
     """Keep the comparison on the tracking server, where its experiment is."""
     from mlflow_compress import registry
     from mlflow_compress.reporting.table_text import summary
+    from mlflow_compress.tracking import writing
     from mlflow_compress.tracking.query import named
 
     experiment, store = named(_experiments(selecting["experiments"]), selecting["tracking_uris"])
@@ -362,7 +364,8 @@ def _log(comparison: Comparison, selecting: dict[str, Any]) -> None:
     teams = {row.team for row in comparison.rows}
     lines = [summary(each, comparison.language, comparison.metrics) for each in comparison.summaries]
     said = f"{len(comparison.rows)} rows of {len(teams)} teams: see the run `comparison`, artifact `comparison.html`."
-    run_id = store.log_comparison(experiment, files, "\n\n".join([said, "\n".join(f"- {line}" for line in lines)]))
+    summaries = "\n\n".join([said, "\n".join(f"- {line}" for line in lines)])
+    run_id = writing.write_comparison(store, experiment, files, summaries)
     click.echo(f"Kept in the run comparison ({run_id})", err=True)
 
 

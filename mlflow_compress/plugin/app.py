@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _AUTH, _BASIC = "COMPRESS_AUTH", "basic-auth"
 _CONFIG = "MLFLOW_AUTH_CONFIG_PATH"
-_PREFIX, _STORE, _SERVER = "_MLFLOW_STATIC_PREFIX", "_MLFLOW_SERVER_FILE_STORE", "_MLFLOW_SGI_NAME"  # MLflow sets these
 _API = "/api/2.0/mlflow"
 _PAGE = 1000
 _LANGUAGES = ("en", "ru")
@@ -31,23 +30,15 @@ def create_app() -> Any:
     Raises:
         RecipeError: `COMPRESS_AUTH` names no app that ours is composed with.
     """
-    from mlflow.server import app
+    from mlflow_compress.tracking import private_mlflow
 
     has_auth = _has_auth()
+    app = private_mlflow.flask_app()
     views = {_here(): _show, f"{_here()}/runs.json": _give, f"{_here()}/page.css": _style}
     for path, view in views.items():
         app.add_url_rule(path, f"compress{view.__name__}", _told(view), methods=["GET"])
-    if has_auth:
-        from mlflow.server import auth
-
-        # MLflow refuses routes that nobody vouches for. Ours decide for each experiment, see `_readable`.
-        auth.BEFORE_REQUEST_VALIDATORS.update({(path, "GET"): lambda: True for path in views})
-        return auth.create_app(app)
-    if os.environ.get(_SERVER) == "uvicorn":
-        from mlflow.server.fastapi_app import create_fastapi_app
-
-        return create_fastapi_app(app)
-    return app
+    # Ours decide for each experiment, see `_readable`.
+    return private_mlflow.finished_app(app, has_auth, vouched=views)
 
 
 def _has_auth() -> bool:
@@ -62,7 +53,9 @@ def _has_auth() -> bool:
 
 
 def _here() -> str:
-    return os.environ.get(_PREFIX, "").rstrip("/") + "/compress"
+    from mlflow_compress.tracking import private_mlflow
+
+    return private_mlflow.static_prefix() + "/compress"
 
 
 def _told(view: Callable[[], Response]) -> Callable[[], Response]:
@@ -96,11 +89,12 @@ def _show() -> Response:
 
     from mlflow_compress.plugin import pages
     from mlflow_compress.records import Selection
+    from mlflow_compress.tracking import private_mlflow
     from mlflow_compress.tracking.query import opened
 
     language = request.args.get("lang", "en")
     language = language if language in _LANGUAGES else "en"
-    with opened(_store()) as store:
+    with opened(private_mlflow.served_store()) as store:
         if chosen := _chosen():
             root = request.url_root.rstrip("/") + _here().removesuffix("compress")
             runs = store.runs(chosen, Selection())
@@ -116,6 +110,7 @@ def _give() -> Response:
 
     from mlflow_compress.plugin import pages
     from mlflow_compress.records import Selection
+    from mlflow_compress.tracking import private_mlflow
     from mlflow_compress.tracking.query import opened, without_collecting
 
     asked = request.args
@@ -128,7 +123,7 @@ def _give() -> Response:
         since_ms=int(since) if since.isascii() and since.isdigit() and len(since) < 16 else 0,
     )
     chosen = _chosen()
-    with opened(_store()) as store, without_collecting():
+    with opened(private_mlflow.served_store()) as store, without_collecting():
         runs = store.runs(chosen, selection) if chosen else []
         return Response(pages.as_json(runs, chosen), mimetype="application/json")
 
@@ -138,10 +133,6 @@ def _style() -> Response:
     from flask import Response
 
     return Response(files("mlflow_compress.renderers").joinpath("page", "page.css").read_bytes(), mimetype="text/css")
-
-
-def _store() -> str:
-    return os.environ.get(_STORE, "")
 
 
 def _chosen() -> dict[str, str]:
@@ -203,9 +194,11 @@ def _asked(method: str, path: str, content: Mapping[str, Any]) -> Any:
     from flask import Response, current_app, request
     from werkzeug.test import EnvironBuilder, run_wsgi_app
 
+    from mlflow_compress.tracking import private_mlflow
+
     left_out = ("content-", "transfer-", "origin", "referer", "if-", "range", "accept-encoding")
     headers = [(name, value) for name, value in request.headers if not name.lower().startswith(left_out)]
-    url = os.environ.get(_PREFIX, "").rstrip("/") + f"{_API}/{path}"
+    url = f"{private_mlflow.static_prefix()}{_API}/{path}"
     builder = EnvironBuilder(url, request.host_url, method=method, headers=headers, json=dict(content))
     environ = {**builder.get_environ(), "REMOTE_ADDR": request.remote_addr or ""}
     body, status, answered = run_wsgi_app(current_app.wsgi_app, environ, buffered=True)

@@ -15,7 +15,6 @@ from mlflow_compress.errors import RecipeError, UnknownName
 
 _ENTRY_POINT = "sweep"
 _DEFAULTS = {"address": "auto"}
-_PREFIXES = ("PROJECT_", "MLFLOW_")  # of the names of what MLflow itself puts into a configuration
 
 
 class RayBackend:
@@ -38,7 +37,8 @@ class RayBackend:
                 contradicts it; MLflow tells this without a traceback.
         """
         from mlflow.exceptions import ExecutionException
-        from mlflow.projects.backend.local import LocalBackend
+
+        from mlflow_compress.tracking import private_mlflow
 
         try:
             asked = _read(entry_point, params, backend_config)
@@ -48,8 +48,7 @@ class RayBackend:
             **backend_config,
             "SYNCHRONOUS": True,
         }  # which does not wait either, but starts no second `mlflow run`
-        backend: Any = LocalBackend()
-        process = backend.run(
+        process = private_mlflow.local_backend().run(
             project_uri, entry_point, {**params, **asked}, version, config, tracking_uri, experiment_id
         )
         started = Started(process, tracking_uri)
@@ -110,12 +109,12 @@ def _read(entry_point: str, params: Mapping[str, Any], config: Mapping[str, Any]
     Raises:
         RecipeError: it is not right, or does not fit them.
     """
-    from mlflow.projects import utils
+    from mlflow_compress.tracking import private_mlflow
 
     if entry_point != _ENTRY_POINT:
         raise RecipeError(f"--backend compress-ray runs the entry point {_ENTRY_POINT}, not {entry_point}.")
-    of_mlflow = {value for name, value in vars(utils).items() if name.startswith(_PREFIXES) and isinstance(value, str)}
-    given = {key: value for key, value in config.items() if key not in of_mlflow}
+    mlflow_keys = private_mlflow.backend_keys()
+    given = {key: value for key, value in config.items() if key not in mlflow_keys}
     for key, value in given.items():
         if key not in _DEFAULTS:
             raise UnknownName("key in the configuration of compress-ray", key, _DEFAULTS)

@@ -63,8 +63,9 @@ class CompressEvaluator:
 
         from mlflow_compress.measuring import isolate, machine_lock
         from mlflow_compress.records import finite
-        from mlflow_compress.tracking.log import write_into_open_run
-        from mlflow_compress.tracking.store import open_store
+        from mlflow_compress.tracking import models
+        from mlflow_compress.tracking.connection import open_store
+        from mlflow_compress.tracking.sending import write_into_open_run
 
         options, settings = from_config(evaluator_config or {}, _OTHERS)
         known = model_id or getattr(getattr(model, "metadata", None), "model_id", None) or ""
@@ -75,12 +76,13 @@ class CompressEvaluator:
                 "evaluator_config={'uri': FOLDER} of one that was saved."
             )
         store = open_store()
+        fetched = models.FetchedModels(store)
         with tempfile.TemporaryDirectory(prefix="mlflow-compress-") as name:
             folder = Path(name)
             variant = _variant(uri, options, settings["model"], _written(dataset, model, folder))
             if not settings["uri"]:
-                called = settings["model"] or store.model_name(known)
-                variant = dataclasses.replace(variant, model=called, weights=str(store.fetch(uri)))
+                called = settings["model"] or models.model_name(store, known)
+                variant = dataclasses.replace(variant, model=called, weights=str(fetched.path(uri)))
             work = folder / "work"
             work.mkdir()
             with machine_lock.alone(lambda text: None):
@@ -88,7 +90,7 @@ class CompressEvaluator:
             asked = {name: str(value) for name, value in settings.items() if value and name not in ("uri", "model")}
             write_into_open_run(store, run_id, result, isolate.tables(work), asked=asked, with_metrics=not model_id)
         if known and not model_id:  # MLflow links those of a model that was named as models:/ID
-            store.link(run_id, known, result)
+            models.link(store, run_id, known, result)
         if result.status != "ok":
             raise WorkerError(result.reason)
         return EvaluationResult(finite(result.measurements), {}, run_id=run_id)  # type: ignore[no-untyped-call]

@@ -29,11 +29,12 @@ class CompressExperiment:
         """
         import mlflow
 
-        from mlflow_compress.tracking.store import Store
+        from mlflow_compress.tracking import writing
+        from mlflow_compress.tracking.connection import Store
 
         uri, name = mlflow.get_tracking_uri(), _name()
         if (uri, name) not in self._known:
-            self._known[uri, name] = Store(mlflow.MlflowClient(uri), uri).experiment_id(name)
+            self._known[uri, name] = writing.experiment_id(Store(mlflow.MlflowClient(uri), uri), name)
         return self._known[uri, name]
 
 

@@ -120,7 +120,7 @@ def policy(content: bytes) -> str:
 
 
 def as_json(runs: Sequence[Run], experiments: Mapping[str, str]) -> bytes:
-    """Write runs as `Store.served` reads them: NaN as text, since JSON has none."""
+    """Write runs as `reading.served` reads them: NaN as text, since JSON has none."""
     ids = {name: number for number, name in experiments.items()}
     rows = [
         {

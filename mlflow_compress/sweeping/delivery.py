@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING
 from mlflow_compress.errors import StoreError, UnsentError
 from mlflow_compress.records import Result
 from mlflow_compress.sweeping import resume
-from mlflow_compress.tracking import log as mlflow_log
+from mlflow_compress.tracking import sending
+from mlflow_compress.tracking.connection import set_up_client
 from mlflow_compress.tracking.pairing import Originals
 from mlflow_compress.tracking.sync import Sync
 
@@ -119,7 +119,7 @@ class Delivery:
         except OSError as error:
             tell(f"WARNING: the result can't be kept on disk: {error}")
         try:
-            mlflow_log.send(self.log.store, shipment, ending=not shipment.address.run)  # `mlflow run` ends its own
+            sending.send(self.log.store, shipment, ending=not shipment.address.run)  # `mlflow run` ends its own
         except StoreError as error:
             if not entry.is_kept:
                 raise
@@ -166,10 +166,3 @@ class Delivery:
         except StoreError as error:  # what is measured now is not to suffer from what was before
             self._sync.tell(str(error))
         return log
-
-
-def set_up_client() -> None:
-    """Have MLflow's client give up on a dead server after seconds, not minutes: nothing is lost by that."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlflow_compress.records import Result, Run, Variant
-from mlflow_compress.tracking.store import SECONDS
+from mlflow_compress.tracking.writing import SECONDS
 
 _PROCESS_SECONDS = 30.0  # to start one, and to load or save a model
 

@@ -21,7 +21,7 @@ from mlflow_compress.measuring.interleave import Listener
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Variant, write_json
 from mlflow_compress.sweeping import file_bundle
-from mlflow_compress.tracking import store
+from mlflow_compress.tracking import connection
 from mlflow_compress.tracking.spool import Spool
 
 CHUNK_BYTES = 16 * 2**20
@@ -59,7 +59,7 @@ def describe(tracking_uri: str, parcels: Iterable[Mapping[str, Any]], has_gpus: 
         found = requirements.here()
     unreachable = ""
     try:
-        store.probe(tracking_uri)
+        connection.probe(tracking_uri)
     except StoreError as error:
         unreachable = str(error)
     known = [file_bundle.Parcel.from_json(each) for each in parcels]

@@ -28,8 +28,8 @@ from mlflow_compress.measuring import isolate
 from mlflow_compress.records import Result, Status, Variant, read_json, to_json
 from mlflow_compress.sweeping import file_bundle, ray_node, resume
 from mlflow_compress.sweeping.placement import Node, Placing
+from mlflow_compress.tracking.models import names_model
 from mlflow_compress.tracking.spool import Shipment
-from mlflow_compress.tracking.store import names_model
 from mlflow_compress.version import __version__
 
 if TYPE_CHECKING:

@@ -15,8 +15,10 @@ from mlflow_compress.errors import RecipeError
 from mlflow_compress.measuring.quality import STATISTICS
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Run, Variant, to_json
+from mlflow_compress.tracking import reading
+from mlflow_compress.tracking.connection import Store
 from mlflow_compress.tracking.spool import Shipment, Spool
-from mlflow_compress.tracking.store import LOGGED, Store
+from mlflow_compress.tracking.writing import LOGGED
 
 _MACHINE, _GPU = ("cpu_model", "cores_logical"), "gpu_model"  # what tells machines apart
 _NO_DIFFERENCE = ("folder", "requires")  # to the numbers
@@ -64,10 +66,10 @@ def measured(store: Store, experiment_id: str, digest: str) -> tuple[str, Result
         StoreError: the server is gone.
     """
     where = f"tags.`compress.variant_digest` = '{digest}' and tags.status = 'ok' and tags.`{LOGGED}` = 'complete'"
-    for run in store.query({experiment_id: ""}, where):
-        record = store.read(run.run_id, "result.json")
+    for run in reading.runs(store, {experiment_id: ""}, where):
+        record = reading.artifact(store, run.run_id, "result.json")
         if record is not None:
-            statistics = store.read(run.run_id, STATISTICS)
+            statistics = reading.artifact(store, run.run_id, STATISTICS)
             files = {} if statistics is None else {STATISTICS: statistics}
             return f"run {run.run_id}", Result.from_json(json.loads(record)), files
     return None
@@ -79,7 +81,7 @@ def finished(store: Store, experiment_id: str) -> list[Run]:
     Raises:
         StoreError: the server is gone.
     """
-    return store.query({experiment_id: ""}, f"tags.status = 'ok' and tags.`{LOGGED}` = 'complete'")
+    return reading.runs(store, {experiment_id: ""}, f"tags.status = 'ok' and tags.`{LOGGED}` = 'complete'")
 
 
 def digests(runs: Iterable[Run], spool: Spool, experiment: str) -> set[str]:

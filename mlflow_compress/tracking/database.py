@@ -1,6 +1,7 @@
 """Reads runs straight out of a tracking store's database, read-only: MLflow's own client takes ten times as long.
 
-Only schemas that were looked at are read (`SCHEMAS`); of any other, `open_database` says None, and the client serves.
+Only schemas that were looked at are read (`private_mlflow.SCHEMAS`); of any other,
+`open_database` returns None, and the client serves.
 The tables are MLflow's: `experiments`, `runs`, `tags`, `params`, `latest_metrics`.
 """
 
@@ -14,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_compress.records import Run, Selection
+from mlflow_compress.tracking import private_mlflow
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-SCHEMAS = ("dc11669786a5",)  # alembic's version of MLflow 3.17's tables
 _FEW = 5000  # runs whose numbers are sought by their ids rather than by the same filter again
 _IDS_PER_STATEMENT = 500
 _ROWS_AT_ONCE = 10_000
@@ -39,11 +40,10 @@ def open_database(uri: str) -> Database | None:
 
         engine = sqlalchemy.create_engine(address)
         with engine.connect() as connection:
-            versions = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalars().all()
-            spaces = connection.execute(sqlalchemy.text("SELECT COUNT(DISTINCT workspace) FROM experiments")).scalar()
+            is_readable = private_mlflow.is_readable(connection)
     except Exception:  # whatever it is, the client meets it too and says what
         return None
-    return Database(engine, uri) if versions in [[each] for each in SCHEMAS] and (spaces or 0) <= 1 else None
+    return Database(engine, uri) if is_readable else None
 
 
 class Database:
@@ -55,7 +55,7 @@ class Database:
         self.uri = uri
 
     def experiments(self) -> dict[str, str]:
-        """Give the ids of all experiments that are not deleted, by name."""
+        """Return the ids of all experiments that are not deleted, by name."""
         statement = "SELECT name, experiment_id FROM experiments WHERE lifecycle_stage = 'active'"
         with self._engine.connect() as connection:
             return {name: str(number) for name, number in _rows(connection, statement, {})}
@@ -85,7 +85,7 @@ class Database:
         return list(found.values())
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """Give how many variants each experiment has, and when the newest began, in milliseconds, by its id."""
+        """Return how many variants each experiment has, and when the newest began, in milliseconds, by its id."""
         statement = (
             "SELECT r.experiment_id, COUNT(*), MAX(r.start_time) FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid "
             "AND t.key = 'compress.role' AND t.value = 'variant' WHERE r.lifecycle_stage = 'active' "
@@ -100,7 +100,7 @@ class Database:
 
 
 def _address(uri: str) -> str | None:
-    """Give SQLAlchemy's address of a store that can be read; a SQLite file is opened read-only."""
+    """Return SQLAlchemy's address of a store that can be read; a SQLite file is opened read-only."""
     if uri.startswith(("postgresql://", "postgresql+psycopg://", "postgresql+psycopg2://")):
         return uri.replace("postgresql://", "postgresql+psycopg://", 1)
     path = uri.removeprefix("sqlite:///")
@@ -156,7 +156,7 @@ def _of(
     values: Mapping[str, Any],
     more: str = "",
 ) -> Iterator[Any]:
-    """Give key, value and run of what a table holds about the runs found."""
+    """Return key, value and run of what a table holds about the runs found."""
     also = f"AND {wanted}" if wanted else ""
     statement = f"SELECT key, value, run_uuid{more} FROM {table} WHERE run_uuid IN ({{}}) {also}"  # noqa: S608
     if len(found) > _FEW:

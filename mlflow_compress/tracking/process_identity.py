@@ -22,7 +22,7 @@ def mine() -> str:
 
 
 def is_dead(process: str) -> bool:
-    """Say whether a process that `mine` named is known to have ended.
+    """Return whether a process that `mine` named is known to have ended.
 
     Args:
         process: its name. One of another machine or container, or that is no such name, is not known to have ended.
@@ -64,7 +64,7 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Give when a process started, on a clock that nobody sets; None where there is none."""
+    """Return when a process started, on a clock that nobody sets; None where there is none."""
     try:
         # behind the name, which may hold anything
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()

@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING
 from mlflow_compress.errors import StoreError, UnknownName
 from mlflow_compress.records import Run, Selection
 from mlflow_compress.reporting.table_text import ORIGINAL, natural
+from mlflow_compress.tracking import reading
+from mlflow_compress.tracking.connection import HTTP, open_store, without_secrets
 from mlflow_compress.tracking.database import Database, open_database
-from mlflow_compress.tracking.store import open_store, without_secrets
 
 if TYPE_CHECKING:
-    from mlflow_compress.tracking.store import Store
+    from mlflow_compress.tracking.connection import Store
 
 _FEW_NAMES = 20  # of models and teams whose originals are asked for by name
 _FEW_FILTERS = 40  # beyond these, one query for all costs less
 _WRITABLE = re.compile(r"[\w ./:+\-@()\[\],=]+")  # names that MLflow's filters can't misread
 _DEFAULT = "mlflow.db"
-_HTTP = ("http://", "https://")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def find(
 
 
 def named(experiments: Sequence[str], tracking_uris: Sequence[str] = ()) -> tuple[str, Store]:
-    """Give the id of the first experiment that a name or pattern fits, and its store, open.
+    """Return the id of the first experiment that a name or pattern fits, and its store, open.
 
     Raises:
         UnknownExperiment: nothing fits.
@@ -96,9 +96,9 @@ def named(experiments: Sequence[str], tracking_uris: Sequence[str] = ()) -> tupl
     """
     stores = [open_store(uri or None, create=False) for uri in tracking_uris or [""]]
     for store in stores:
-        for number in _fitting(store.experiments(), experiments):
+        for number in _fitting(reading.experiments(store), experiments):
             return number, store
-    known = [name for store in stores for name in store.experiments()]
+    known = [name for store in stores for name in reading.experiments(store)]
     raise UnknownExperiment(experiments[0], known, ", ".join(store.uri for store in stores))
 
 
@@ -118,19 +118,19 @@ class _Client:
         self.uri = store.uri
 
     def experiments(self) -> dict[str, str]:
-        return self._store.experiments()
+        return reading.experiments(self._store)
 
     def runs(self, ids: Mapping[str, str], selection: Selection) -> list[Run]:
         found: dict[str, Run] = {}
         for where in _filters(selection):
-            found |= {run.run_id: _bare(run) for run in self._store.query(ids, where) if selection.takes(run)}
+            found |= {run.run_id: _bare(run) for run in reading.runs(self._store, ids, where) if selection.takes(run)}
         return list(found.values())
 
     def counts(self) -> dict[str, tuple[int, int]]:
-        """Give how many variants each experiment has, and when the newest began, as `Database.counts` does."""
+        """Return how many variants each experiment has, and when the newest began, as `Database.counts` does."""
         found: dict[str, tuple[int, int]] = {}
         ids = {number: number for number in self.experiments().values()}
-        for run in self._store.query(ids, "tags.`compress.role` = 'variant'"):
+        for run in reading.runs(self._store, ids, "tags.`compress.role` = 'variant'"):
             count, newest = found.get(run.experiment, (0, 0))
             found[run.experiment] = (count + 1, max(newest, run.started_ms))
         return found
@@ -147,7 +147,7 @@ class _Server(_Client):
             "device": (selection.device,) if selection.device else (),
             "since_ms": (str(selection.since_ms),) if selection.since_ms else (),
         }
-        found = self._store.served(ids, asked)
+        found = reading.served(self._store, ids, asked)
         return super().runs(ids, selection) if found is None else found
 
 
@@ -168,7 +168,7 @@ def opened(uri: str, directly: bool = True) -> Iterator[Database | _Client]:
     database = open_database(address) if directly else None
     if database is None:
         store = open_store(uri or None, create=False)
-        yield _Server(store) if directly and address.startswith(_HTTP) else _Client(store)
+        yield _Server(store) if directly and address.startswith(HTTP) else _Client(store)
         return
     with contextlib.closing(database):
         try:
@@ -181,7 +181,7 @@ def opened(uri: str, directly: bool = True) -> Iterator[Database | _Client]:
 
 
 def _fitting(known: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
-    """Give the experiments that names or patterns fit, in the order of these: names by ids."""
+    """Return the experiments that names or patterns fit, in the order of these: names by ids."""
     return {
         known[name]: name
         for each in wanted
@@ -190,7 +190,7 @@ def _fitting(known: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
 
 
 def _require(wanted: Sequence[str], stores: Sequence[Database | _Client]) -> None:
-    """Complain about a name that fits no experiment of any store."""
+    """Raise for a name that fits no experiment of any store."""
     known = {name: number for store in stores for name, number in store.experiments().items()}
     for each in wanted:
         if not _fitting(known, [each]):
@@ -200,7 +200,7 @@ def _require(wanted: Sequence[str], stores: Sequence[Database | _Client]) -> Non
 def _require_names(
     selection: Selection, runs: Iterable[Run], sources: Iterable[tuple[Database | _Client, dict[str, str]]]
 ) -> None:
-    """Complain about a team, model or method that no run bears, and name the nearest."""
+    """Raise for a team, model or method that no run bears, and name the nearest."""
     found = list(runs)
     asked = {"team": selection.teams, "model": selection.models, "method": selection.methods}
     missing = [(kind, name) for kind, names in asked.items() for name in names if name not in _said(found, kind)]
@@ -217,7 +217,7 @@ def _said(runs: Iterable[Run], kind: str) -> set[str]:
 
 
 def _originals(selection: Selection, runs: Iterable[Run], known: Iterable[Run], own: bool) -> Selection | None:
-    """Give what to ask for so that the runs that still lack their original get it, from their own team or from any.
+    """Return what to ask for so that the runs that still lack their original get it, from their own team or from any.
 
     None where the selection took all there are, or where none lacks it.
     """
@@ -243,7 +243,7 @@ def _is_good(run: Run, device: str) -> bool:
 
 
 def _few(names: set[str]) -> tuple[str, ...]:
-    """Give names to ask for; beyond a few, asking for all costs less."""
+    """Return names to ask for; beyond a few, asking for all costs less."""
     return tuple(sorted(names)) if len(names) <= _FEW_NAMES else ()
 
 

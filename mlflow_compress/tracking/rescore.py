@@ -21,7 +21,8 @@ from mlflow_compress.records import Variant
 from mlflow_compress.scoring import bootstrap
 from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
 from mlflow_compress.sockets import Metric
-from mlflow_compress.tracking.store import Store
+from mlflow_compress.tracking import reading, writing
+from mlflow_compress.tracking.connection import Store
 
 _VARIANT = "variant.json"
 
@@ -83,8 +84,8 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool) -> Resc
         StoreError: there is no such run, or it kept no predictions.
         RecipeError: there is no such metric, or it takes other predictions.
     """
-    run = store.run(run_id)
-    described, kept = store.read(run_id, _VARIANT), store.read(run_id, PREDICTIONS)
+    run = reading.run(store, run_id)
+    described, kept = reading.artifact(store, run_id, _VARIANT), reading.artifact(store, run_id, PREDICTIONS)
     if described is None:
         raise StoreError(f"The run {run_id} ({run.name}) is none of compress-bench: it has no {_VARIANT}.")
     if kept is None:
@@ -102,8 +103,8 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool) -> Resc
     metrics = metrics_of(entries or variant.metrics, folder, load=True, gives=gives)
     rescored = Rescored(_score(kept.decode(), f"the run {run_id}", metrics, variant.seed), run.metrics)
     if log:
-        statistics = _statistics(rescored.found, store.read(run_id, STATISTICS))
-        store.add(run_id, rescored.found.numbers(), quality.facts_of(rescored.found), {STATISTICS: statistics})
+        statistics = {STATISTICS: _statistics(rescored.found, reading.artifact(store, run_id, STATISTICS))}
+        writing.add_to_run(store, run_id, rescored.found.numbers(), quality.facts_of(rescored.found), statistics)
     return rescored
 
 
@@ -126,7 +127,7 @@ def _score(text: str, origin: str, metrics: Mapping[str, Metric], seed: int) -> 
 
 
 def _fits(takes: str, reference: Any, prediction: Any) -> bool:
-    """Say whether a metric that takes such predictions can take this one."""
+    """Return whether a metric that takes such predictions can take this one."""
     if takes == "likelihoods":
         return isinstance(prediction, Mapping) and "nll" in prediction
     if takes == "boxes":
@@ -139,7 +140,7 @@ def _fits(takes: str, reference: Any, prediction: Any) -> bool:
 
 
 def _statistics(found: bootstrap.Scores, before: bytes | None) -> bytes:
-    """Give the file of statistics with the new ones beside those that it had."""
+    """Return the file of statistics with the new ones beside those that it had."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, STATISTICS)
         known = {}

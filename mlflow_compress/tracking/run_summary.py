@@ -33,7 +33,7 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~$@&:.-])")
 
 
 def facts(result: Result) -> list[tuple[str, str]]:
-    """Give what a person asks first, as pairs of name and number with unit."""
+    """Return what a person asks first, as pairs of name and number with unit."""
     rows = []
     known = metric_facts.said(result.facts, "metric.")
     ends = {f"{name}_{end}" for name in result.measurements for end in ("low", "high")}

@@ -181,7 +181,7 @@ class Spool:
             return self._begin()
 
     def entries(self) -> Iterator[Entry]:
-        """Give the results that nobody works on, oldest first; each is ours until it is released or removed."""
+        """Return the results that nobody works on, oldest first; each is ours until it is released or removed."""
         for name in self._names():
             if (self.folder / name / _ADDRESS).is_file() and (lock := self._lock(name)) is not None:
                 if (self.folder / name / _ADDRESS).is_file():
@@ -197,7 +197,7 @@ class Spool:
                 lock.release()
 
     def holds(self, name: str) -> bool:
-        """Say whether a result is here, or on its way here."""
+        """Return whether a result is here, or on its way here."""
         return bool(name) and (self.folder / name).is_dir()
 
     def _begin(self) -> Entry:
@@ -228,7 +228,7 @@ class Spool:
 
 
 def default_folder() -> Path:
-    """Say where the spool is."""
+    """Return where the spool is."""
     if given := os.environ.get("COMPRESS_SPOOL"):
         return Path(given).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mlflow-compress", "spool")

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_compress.errors import CompressError, StoreError
-from mlflow_compress.tracking import process_identity
-from mlflow_compress.tracking.log import send
+from mlflow_compress.tracking import process_identity, reading, writing
+from mlflow_compress.tracking.connection import Store, lasting, open_store
+from mlflow_compress.tracking.sending import send
 from mlflow_compress.tracking.spool import Entry, Shipment, Spool, Tell
-from mlflow_compress.tracking.store import LOGGED, Store, lasting, open_store
+from mlflow_compress.tracking.writing import LOGGED
 
 _DEFAULT = "sqlite:///mlflow.db"  # MLflow's own
 _DIED = "the process that logged this run died"
@@ -55,7 +56,7 @@ class Sync:
                 count += waiting.get(uri, 0)
                 continue
             count += self.waiting(store)
-            self.dead(store, {number: name for name, number in store.experiments().items()})
+            self.dead(store, {number: name for name, number in reading.experiments(store).items()})
         return count
 
     def waiting(self, store: Store, only: Collection[str] = ()) -> int:
@@ -86,7 +87,7 @@ class Sync:
         """
         if not experiments:
             return
-        for run in store.query(experiments, "attributes.status = 'RUNNING'"):
+        for run in reading.runs(store, experiments, "attributes.status = 'RUNNING'"):
             if not process_identity.is_dead(run.tags.get("compress.process", "")):
                 continue
             if self.spool.holds(run.tags.get("compress.result_id", "")):
@@ -96,11 +97,11 @@ class Sync:
             if self.dry_run:
                 continue
             if run.tags.get(LOGGED) == "complete":
-                store.end(run.run_id, succeeded=run.tags.get("status") != "failed")
+                writing.end(store, run.run_id, succeeded=run.tags.get("status") != "failed")
                 continue
             status = {} if "status" in run.tags or run.tags.get("compress.role") == "sweep" else {"status": "failed"}
-            store.tag(run.run_id, {**status, "compress.reason": _DIED})
-            store.close(run.run_id, "KILLED")
+            writing.tag(store, run.run_id, {**status, "compress.reason": _DIED})
+            writing.close(store, run.run_id, "KILLED")
 
     def _send(self, store: Store, shipment: Shipment) -> bool:
         """Send one, and take it off the disk; return whether that was done."""

@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 
 from mlflow_compress.cli.report import main
 from mlflow_compress.reporting.table_text import COLUMNS, headers
-from mlflow_compress.tracking.store import Store, open_store
+from mlflow_compress.tracking import reading, writing
+from mlflow_compress.tracking.connection import Store, open_store
 
 
 @pytest.fixture(scope="session")
@@ -26,12 +27,13 @@ def filled(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def fill(tracking_uri: str) -> None:
     store = open_store(tracking_uri)
-    experiment = store.experiment_id("report hw1")
-    store.experiment_id("report empty")
+    experiment = writing.experiment_id(store, "report hw1")
+    writing.experiment_id(store, "report empty")
     add(store, experiment, "alpha", "yolo", "original", 1, 100.0)
     add(store, experiment, "alpha", "yolo", "fp16", 2, 50.0)
     add(store, experiment, "бета", "vit", "original", 3, 30.0)
-    store.start(
+    writing.start(
+        store,
         experiment,
         "int8",
         {
@@ -56,11 +58,11 @@ def add(store: Store, experiment: str, team: str, model: str, method: str, at: i
         "compress.batch_size": "1",
         "compress.outcome.cpu": "ok",
     }
-    run_id = store.start(experiment, f"{model} {method}", tags, start_ms=at)
+    run_id = writing.start(store, experiment, f"{model} {method}", tags, start_ms=at)
     client = MlflowClient(store.uri)
     client.log_metric(run_id, "size/weights_mib", size)
     client.log_metric(run_id, "cpu/latency_p50_ms", 492.7215)
-    store.end(run_id, succeeded=True)
+    writing.end(store, run_id, succeeded=True)
 
 
 @pytest.fixture(autouse=True)
@@ -343,7 +345,7 @@ def test_hand_made_tables_become_rows(tracking_uri: str) -> None:
     trial = bring(tracking_uri, str(tables / "table-43.md"), "-e", "report by hand", "--team", "ner", "--dry-run")
     assert trial.exit_code == 0
     assert "cpu/latency_p50_ms = 166.7" in trial.stdout
-    assert "report by hand" not in open_store(tracking_uri).experiments()
+    assert "report by hand" not in reading.experiments(open_store(tracking_uri))
 
     args = [str(tables / "table-43.md"), "-e", "report by hand", "--team", "ner"]
     assert bring(tracking_uri, *args).stdout == "5 rows stored, 0 were there already.\n"

@@ -28,7 +28,8 @@ from mlflow_compress.planning.recipe import parse_chain
 from mlflow_compress.pyfunc import Predictor
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
-from mlflow_compress.tracking.store import open_store
+from mlflow_compress.tracking import models, writing
+from mlflow_compress.tracking.connection import open_store
 
 BRIEF = ("--iterations", "6", "--seconds", "0", "--max-seconds", "2", "--energy-seconds", "0", "--device", "cpu")
 NET = """
@@ -59,7 +60,7 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.uri = f"sqlite:///{folder / 'mlflow.db'}"
-        open_store(self.uri).experiment_id("shelf")
+        writing.experiment_id(open_store(self.uri), "shelf")
         (folder / "code").mkdir()
         (folder / "code" / "shelf_net.py").write_text(NET)
         sys.path.insert(0, str(folder / "code"))
@@ -228,7 +229,7 @@ def test_what_is_not_there(shelf: Shelf, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="comes with its weights"):
         family.load(str(shelf.path("tree")), "random", Path(), 0)
     with pytest.raises(StoreError, match="nonesuch"):
-        open_store(shelf.uri).fetch("models:/nonesuch/1")
+        models.FetchedModels(open_store(shelf.uri)).path("models:/nonesuch/1")
 
 
 def test_on_a_gpu_only_torch_modules_are_measured(shelf: Shelf) -> None:

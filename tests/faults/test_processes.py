@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.servers import environment
-from mlflow_compress.tracking.store import open_store
+from mlflow_compress.tracking import reading
+from mlflow_compress.tracking.connection import open_store
 
 CODE = """
 import torch
@@ -94,6 +95,8 @@ def test_what_was_killed_is_measured_by_the_next_sweep(tmp_path: Path) -> None:
     assert "original: measured already" in done.stderr
     assert list((tmp_path / "spool").iterdir()) == []
     store = open_store(lab.uri)
-    number = store.experiments()["killed"]
-    found = sorted((run.tags["method"], run.lifecycle, run.tags["status"]) for run in store.query({number: "killed"}))
+    number = reading.experiments(store)["killed"]
+    found = sorted(
+        (run.tags["method"], run.lifecycle, run.tags["status"]) for run in reading.runs(store, {number: "killed"})
+    )
     assert found == [("bf16", "FAILED", "failed"), ("bf16", "FINISHED", "ok"), ("original", "FINISHED", "ok")]

@@ -25,7 +25,9 @@ from mlflow_compress.measuring.input_example import Example
 from mlflow_compress.networks import model_folder
 from mlflow_compress.records import Result, Step, Variant
 from mlflow_compress.sockets import Model
-from mlflow_compress.tracking.store import Store, _shown
+from mlflow_compress.tracking import models, writing
+from mlflow_compress.tracking.connection import Store
+from mlflow_compress.tracking.models import _shown
 
 FILE = """
 import torch
@@ -59,9 +61,9 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def logged(store: Store, folder: Path) -> Iterator[tuple[Store, str, str]]:
     """Log it, and give the store, the run and the model's id."""
-    run_id = store.start(store.experiment_id("examples"), "tiny", {})
-    model_id = store.log_model(run_id, folder / "model", ["mlflow-compress"], input_example.read(folder))
-    store.link(run_id, model_id, RESULT)
+    run_id = writing.start(store, writing.experiment_id(store, "examples"), "tiny", {})
+    model_id = models.write_model(store, run_id, folder / "model", ["mlflow-compress"], input_example.read(folder))
+    models.link(store, run_id, model_id, RESULT)
     yield store, run_id, model_id
     mlflow.set_tracking_uri("")
 
@@ -73,23 +75,23 @@ def test_the_model_has_signature_example_and_numbers(logged: tuple[Store, str, s
     assert (spec.shape, spec.type) == ((-1, 2, 6), np.dtype("float32"))
     given = model.input_example
     assert model.predict(given) == model.predict(np.repeat(given, 2, axis=0))[:1]
-    store.link(run_id, model_id, RESULT)
+    models.link(store, run_id, model_id, RESULT)
     numbers = MlflowClient(store.uri).get_logged_model(model_id).metrics or []
     assert [(each.key, each.value) for each in numbers] == [("cpu/latency_p50_ms", 1.25)]
 
 
 def test_logging_does_not_load_the_model(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mlflow_compress.pyfunc._load_pyfunc", lambda path: pytest.fail("it was loaded"))
-    run_id = store.start(store.experiment_id("examples"), "tiny", {})
-    assert store.log_model(run_id, folder / "model", ["mlflow-compress"], input_example.read(folder))
+    run_id = writing.start(store, writing.experiment_id(store, "examples"), "tiny", {})
+    assert models.write_model(store, run_id, folder / "model", ["mlflow-compress"], input_example.read(folder))
 
 
 def test_what_is_active_in_a_notebook_does_not_matter(store: Store, folder: Path) -> None:
-    run_id = store.start(store.experiment_id("examples"), "tiny", {})
-    with mlflow.start_run(experiment_id=store.experiment_id("of the user's")) as active:
-        model_id = store.log_model(run_id, folder / "model", ["mlflow-compress"])
+    run_id = writing.start(store, writing.experiment_id(store, "examples"), "tiny", {})
+    with mlflow.start_run(experiment_id=writing.experiment_id(store, "of the user's")) as active:
+        model_id = models.write_model(store, run_id, folder / "model", ["mlflow-compress"])
     model = MlflowClient(store.uri).get_logged_model(model_id)
-    assert (model.source_run_id, model.experiment_id) == (run_id, store.experiment_id("examples"))
+    assert (model.source_run_id, model.experiment_id) == (run_id, writing.experiment_id(store, "examples"))
     theirs = MlflowClient(store.uri).get_run(active.info.run_id).outputs
     assert not (theirs and theirs.model_outputs)
 
@@ -97,8 +99,8 @@ def test_what_is_active_in_a_notebook_does_not_matter(store: Store, folder: Path
 def test_it_is_registered_once(logged: tuple[Store, str, str]) -> None:
     store, _, model_id = logged
     for name in ("it's a `name` Ё", "other"):
-        store.register(model_id, name, RESULT)
-        store.register(model_id, name, RESULT)
+        models.register(store, model_id, name, RESULT)
+        models.register(store, model_id, name, RESULT)
         found = MlflowClient(store.uri).get_model_version(name, "1")
         assert found.source == f"models:/{model_id}"
         assert found.tags["method"] == "int8_dynamic"
@@ -107,7 +109,7 @@ def test_it_is_registered_once(logged: tuple[Store, str, str]) -> None:
 
 def test_mlflow_serves_it(logged: tuple[Store, str, str], tmp_path: Path) -> None:
     store, _, model_id = logged
-    store.register(model_id, "served", RESULT)
+    models.register(store, model_id, "served", RESULT)
     port = free_port()
     command = ["models", "serve", "-m", "models:/served/1", "--env-manager", "local", "--port", str(port)]
     variables = environment(tmp_path, MLFLOW_TRACKING_URI=store.uri, OMP_NUM_THREADS="1")

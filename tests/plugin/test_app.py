@@ -20,8 +20,9 @@ from benchmarks.servers import TrackingServer
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.plugin.app import create_app
 from mlflow_compress.records import Selection
+from mlflow_compress.tracking import reading, writing
+from mlflow_compress.tracking.connection import open_store
 from mlflow_compress.tracking.query import find
-from mlflow_compress.tracking.store import open_store
 
 HOSTILE = 'a/b "<script>alert(1)</script>" ?x=1&y #.. Ё'
 SECRET, OPEN = "for nobody", "for all"
@@ -70,10 +71,10 @@ def database(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
             for method in ("original", "fp16"):
                 tags = {"team": "alpha", "model": "yolo", "method": method, "status": "ok"}
                 tags |= {"compress.role": "variant", "compress.outcome.cpu": "ok", "compress.env.cpu_model": "Xeon"}
-                run_id = store.start(store.experiment_id(name), f"yolo {method}", tags)
+                run_id = writing.start(store, writing.experiment_id(store, name), f"yolo {method}", tags)
                 MlflowClient(uri).log_batch(run_id, [Metric("cpu/latency_p50_ms", 1.5, 1, 0)])
-                store.end(run_id, succeeded=True)
-        store.start(store.experiment_id("not ours"), "foreign", {})
+                writing.end(store, run_id, succeeded=True)
+        writing.start(store, writing.experiment_id(store, "not ours"), "foreign", {})
     yield uri
     mlflow.set_tracking_uri("")
 
@@ -99,7 +100,7 @@ def guarded(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
         users = AuthServiceClient(server.uri)
         users.create_user("ann", PASSWORD)
-        known = open_store(database).experiments()
+        known = reading.experiments(open_store(database))
         users.grant_user_permission("ann", "experiment", known[OPEN], "READ")
     yield server.uri
     server.kill()
@@ -140,7 +141,7 @@ def test_a_reader_sees_what_mlflow_lets_them_see(guarded: str) -> None:
 @pytest.mark.parametrize("of", ["/compress", "/compress/runs.json"])
 def test_what_may_not_be_read_looks_like_what_is_not_there(guarded: str, database: str, of: str) -> None:
     (refused, nothing) = (ask(guarded, page(name, of=of), user="ann") for name in (SECRET, "f?r nobody"))
-    number = open_store(database).experiments()[SECRET]
+    number = reading.experiments(open_store(database))[SECRET]
     by_id = ask(guarded, f"{of}?experiment_id={number}", user="ann")
     both = ask(guarded, page(OPEN, SECRET, of=of), user="ann")
     pattern = ask(guarded, page("*", of=of), user="ann")
@@ -159,11 +160,9 @@ def test_an_administrator_sees_all_of_ours(guarded: str) -> None:
 def test_the_report_reads_with_the_readers_own_rights(
     guarded: str, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlflow_compress.tracking.store import Store
-
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-    monkeypatch.setattr(Store, "query", lambda *given: pytest.fail("MLflow's search was asked"))
+    monkeypatch.setattr(reading, "runs", lambda *given: pytest.fail("MLflow's search was asked"))
     assert {run.experiment for run in find(["*"], Selection(), [guarded]).runs} == {OPEN}
 
 

@@ -10,7 +10,7 @@ from mlflow.exceptions import ExecutionException
 from mlflow.projects.backend import loader
 
 from mlflow_compress.plugin.backend import RayBackend
-from mlflow_compress.tracking.store import Store
+from mlflow_compress.tracking.connection import Store
 
 PROJECT = """
 name: p

@@ -12,8 +12,9 @@ from mlflow import MlflowClient
 from mlflow_compress.errors import CompressError, RecipeError, UnknownName
 from mlflow_compress.plugin.evaluator import CompressEvaluator, _plain
 from mlflow_compress.records import Selection
+from mlflow_compress.tracking import writing
+from mlflow_compress.tracking.connection import Store
 from mlflow_compress.tracking.query import find
-from mlflow_compress.tracking.store import Store
 
 SHORT = {"seconds": 0.0, "iterations": 8, "max_seconds": 1.0, "energy_seconds": 0.0, "threads": 1}
 DATA = pd.DataFrame({"length": [1.0, 2.0, 3.0, 4.0], "width": [0.1, 0.2, 0.3, 0.4], "kind": [1, 0, 1, 1]})
@@ -26,7 +27,7 @@ def logged(store: Store, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     mlflow.set_tracking_uri(store.uri)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "evaluator")  # set_experiment would hold for other tests too
-    store.experiment_id("evaluator")
+    writing.experiment_id(store, "evaluator")
     features = DATA[["length", "width"]]
     model = DummyClassifier(strategy="constant", constant=1).fit(features, DATA["kind"])
     with mlflow.start_run():

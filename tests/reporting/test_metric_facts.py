@@ -26,7 +26,8 @@ from mlflow_compress.reporting.table_text import label
 from mlflow_compress.scoring import bootstrap
 from mlflow_compress.scoring.hf_evaluate import metrics_of
 from mlflow_compress.sockets import Metric
-from mlflow_compress.tracking.store import Store
+from mlflow_compress.tracking import reading, writing
+from mlflow_compress.tracking.connection import Store
 
 BOX = {"boxes": [[0, 0, 10, 10]], "labels": ["cat"]}
 WORSE_BOX = {"boxes": [[0, 0, 10, 10], [20, 0, 30, 10]], "labels": ["cat", "cat"], "scores": [0.5, 0.9]}
@@ -78,9 +79,9 @@ def log(
     outcomes = {"cpu": Outcome("ok")}
     numbers = {**found.numbers(), **size, "cpu/latency_p50_ms": 1.0}
     result = Result(variant, "ok", measurements=numbers, outcomes=outcomes, facts=facts, started_s=at, ended_s=at)
-    run_id = store.start(store.experiment_id(experiment), f"m {method}", {}, start_ms=int(at * 1000))
-    store.log(run_id, result, {}, "", {})
-    store.end(run_id, succeeded=True)
+    run_id = writing.start(store, writing.experiment_id(store, experiment), f"m {method}", {}, start_ms=int(at * 1000))
+    writing.write_result(store, run_id, result, {}, "", {})
+    writing.end(store, run_id, succeeded=True)
 
 
 def gate(store: Store, experiment: str, drop: str = "1%") -> tuple[int, str]:
@@ -141,8 +142,8 @@ def test_what_is_lacking_is_said_and_nothing_false(store: Store) -> None:
     for method, top in (("original", 20.0), ("less", 19.5)):
         pairs = (numbers, [*numbers[:-1], top])
         log(store, "of 0.1", method, {"newest": Newest()}, pairs)
-    for run in store.query({store.experiment_id("of 0.1"): ""}):
-        store._client.delete_tag(run.run_id, "compress.metric.newest")  # as 0.1 left them
+    for run in reading.runs(store, {writing.experiment_id(store, "of 0.1"): ""}):
+        store.client.delete_tag(run.run_id, "compress.metric.newest")  # as 0.1 left them
     status, told = gate(store, "of 0.1")
     assert status == 6
     assert "t, m, less: quality: the direction of 'newest' is not known" in told

@@ -9,7 +9,7 @@ import pytest
 
 from mlflow_compress.records import Budget, Result, Run, Step, Variant
 from mlflow_compress.sweeping.forecast import Estimate, Forecast
-from mlflow_compress.tracking.store import tags_of
+from mlflow_compress.tracking.writing import tags_of
 
 MakeRun = Callable[..., Run]
 

@@ -29,9 +29,10 @@ from mlflow_compress.sweeping import file_bundle, ray_node, ray_sweep
 from mlflow_compress.sweeping.delivery import Delivery
 from mlflow_compress.sweeping.placement import Node
 from mlflow_compress.sweeping.progress import Board
+from mlflow_compress.tracking import reading, writing
+from mlflow_compress.tracking.connection import Store, open_store
 from mlflow_compress.tracking.log import Log
 from mlflow_compress.tracking.spool import Spool
-from mlflow_compress.tracking.store import Store, open_store
 
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 BRIEF = ["--iterations", "6", "--seconds", "0", "--max-seconds", "0.2", "--energy-seconds", "0", "--threads", "1"]
@@ -124,7 +125,7 @@ def test_rows_arrive_once_and_are_not_measured_again(
     assert {result.facts["at"] for result in results} == {"0", "1"}
     assert not overlaps(results)
     assert all(not result.samples for result in results)  # they are on disk, and logged
-    runs = list(store.query({store.experiment_id(request.node.name): ""}))
+    runs = list(reading.runs(store, {writing.experiment_id(store, request.node.name): ""}))
     assert len(runs) == 6
     assert "6 variants, 2 machines" in log.getvalue()
 
@@ -134,7 +135,7 @@ def test_rows_arrive_once_and_are_not_measured_again(
     again = sweep([replace(each) for each in variants], must_not)
     assert rows(again) == rows(results)
     assert [result.status for result in again] == ["ok"] * 6
-    assert len(list(store.query({store.experiment_id(request.node.name): ""}))) == 6
+    assert len(list(reading.runs(store, {writing.experiment_id(store, request.node.name): ""}))) == 6
 
 
 def test_a_lost_machine_loses_no_row_and_doubles_none(
@@ -154,7 +155,7 @@ def test_a_lost_machine_loses_no_row_and_doubles_none(
     assert rows(results) == Counter(("m", each.method) for each in variants)
     assert {result.status for result in results} == {"ok"}
     assert not overlaps(results)
-    assert len(list(store.query({store.experiment_id(request.node.name): ""}))) == 10
+    assert len(list(reading.runs(store, {writing.experiment_id(store, request.node.name): ""}))) == 10
     assert "it is measured again" in log.getvalue()
 
 
@@ -280,7 +281,7 @@ def test_the_command_says_so_and_measures_nothing(store: Store) -> None:
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 2
     assert "There is no Ray cluster at 127.0.0.1:1" in done.output
-    assert not list(store.query({store.experiment_id("none"): ""}))
+    assert not list(reading.runs(store, {writing.experiment_id(store, "none"): ""}))
 
 
 def test_what_is_no_ray_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

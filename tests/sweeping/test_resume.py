@@ -14,8 +14,9 @@ from mlflow_compress import registry
 from mlflow_compress.meters import environment
 from mlflow_compress.records import Budget, Result, Run, Step, Variant
 from mlflow_compress.sweeping import resume
+from mlflow_compress.tracking import writing
+from mlflow_compress.tracking.connection import Store
 from mlflow_compress.tracking.spool import Address, Shipment, Spool
-from mlflow_compress.tracking.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -148,14 +149,14 @@ def test_names_that_are_no_files(variant: Variant, source: str) -> None:
 
 
 def test_only_a_whole_and_good_result_counts(store: Store, variant: Variant) -> None:
-    number = store.experiment_id("resume")
+    number = writing.experiment_id(store, "resume")
     digest = resume.digest(variant)
     result = Result(variant, "ok", measurements={"size/params": 7.0})
 
     def log(status: str, **tags: str) -> str:
-        run = store.start(number, "run", {})
-        store.log(run, dataclasses.replace(result, status=status), {}, "", {})  # type: ignore[arg-type]
-        store.tag(run, {"compress.variant_digest": digest, **tags})
+        run = writing.start(store, number, "run", {})
+        writing.write_result(store, run, dataclasses.replace(result, status=status), {}, "", {})  # type: ignore[arg-type]
+        writing.tag(store, run, {"compress.variant_digest": digest, **tags})
         return run
 
     log("ok")

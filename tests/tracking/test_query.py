@@ -17,9 +17,11 @@ from mlflow.entities import Metric, Param, RunTag
 from benchmarks.servers import TrackingServer, make_database, postgres, postgres_folder
 from mlflow_compress.errors import StoreError
 from mlflow_compress.records import Run, Selection
-from mlflow_compress.tracking.database import SCHEMAS, open_database
+from mlflow_compress.tracking import reading, writing
+from mlflow_compress.tracking.connection import Store, open_store
+from mlflow_compress.tracking.database import open_database
+from mlflow_compress.tracking.private_mlflow import SCHEMAS
 from mlflow_compress.tracking.query import find
-from mlflow_compress.tracking.store import Store, open_store
 
 HOSTILE = 'it\'s "quoted" | `x` %_ \\ ; -- 🙂 Ёж'
 EVERYTHING = Selection()
@@ -53,7 +55,7 @@ def fill(uri: str, folder: Path) -> None:
         add(uri, "query 1", HOSTILE, HOSTILE, "fp16", 5000)
         add(uri, "query 2", "beta", "vit", "original", 6000)
         store = open_store(uri)
-        store.start(store.experiment_id("query 1"), "sweep", {"compress.role": "sweep"})
+        writing.start(store, writing.experiment_id(store, "query 1"), "sweep", {"compress.role": "sweep"})
         deleted = add(uri, "query 1", "alpha", "yolo", "deleted", 7000)
         MlflowClient(uri).delete_run(deleted)
     mlflow.set_tracking_uri("")
@@ -70,7 +72,9 @@ def add(uri: str, experiment: str, team: str, model: str, method: str, at: int, 
         f"compress.outcome.{device}": "ok",
         "compress.note": "mlflow.x",
     }
-    run_id = store.start(store.experiment_id(experiment), f"{model} {method}"[:200], tags, start_ms=at)
+    run_id = writing.start(
+        store, writing.experiment_id(store, experiment), f"{model} {method}"[:200], tags, start_ms=at
+    )
     numbers = {"size/weights_mib": at / 7, "cpu/nan": float("nan"), "cpu/inf": float("inf"), "cpu/zero": -0.0}
     MlflowClient(uri).log_batch(
         run_id,
@@ -78,7 +82,7 @@ def add(uri: str, experiment: str, team: str, model: str, method: str, at: int, 
         [Param("team", team), Param("limit", "5")],
         [RunTag("empty", "")],
     )
-    store.end(run_id, succeeded=True)
+    writing.end(store, run_id, succeeded=True)
     return run_id
 
 
@@ -154,11 +158,11 @@ def served(filled: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
 def test_a_server_gives_the_same_runs(
     filled: str, served: str, selection: Selection, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unused = "query" if by == "our page" else "served"
-    monkeypatch.setattr(Store, unused, lambda *given: pytest.fail(f"{unused}: {given}"))
+    unused = "runs" if by == "our page" else "served"
+    monkeypatch.setattr(reading, unused, lambda *given: pytest.fail(f"{unused}: {given}"))
     asked = find(["query *"], selection, [served], directly=by == "our page")
     directly = find(["query *"], selection, [filled])
-    ids = open_store(served).experiments()
+    ids = reading.experiments(open_store(served))
     for run in (*asked.runs, *asked.originals):
         assert run.link == f"{served}/#/experiments/{ids[run.experiment]}/runs/{run.run_id}"
     assert plain([replace(run, link="") for run in asked.runs]) == plain(directly.runs)
@@ -189,7 +193,7 @@ def test_a_server_without_our_page(status: int, content: bytes) -> None:
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         uri = f"http://127.0.0.1:{server.server_port}"
-        assert Store(MlflowClient(uri), uri).served({"1": "hw1"}, {}) is None
+        assert reading.served(Store(MlflowClient(uri), uri), {"1": "hw1"}, {}) is None
         server.shutdown()
 
 
@@ -199,8 +203,8 @@ def test_a_server_that_refuses(served: str) -> None:
 
 
 def test_pages_make_one_answer(filled: str, served: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlflow_compress.tracking.store._PAGE", 2)
-    monkeypatch.setattr("mlflow_compress.tracking.store._EXPERIMENTS_PER_PAGE", 1)
+    monkeypatch.setattr("mlflow_compress.tracking.reading._PAGE", 2)
+    monkeypatch.setattr("mlflow_compress.tracking.reading._EXPERIMENTS_PER_PAGE", 1)
     for uri in (filled, served):
         assert [run.started_ms for run in find(["query *"], EVERYTHING, [uri], directly=False).runs] == [
             6000, 5000, 4000, 3000, 2000, 1000,
@@ -236,7 +240,7 @@ def test_patterns_and_names(filled: str) -> None:
     assert set(find(["query ?"], EVERYTHING, [filled]).experiments) == {"query 1", "query 2"}
     assert find(["query [2]"], EVERYTHING, [filled]).experiments == ("query 2",)
     store = open_store(filled)
-    store.experiment_id("query [1]")  # a name that looks like a pattern is a name
+    writing.experiment_id(store, "query [1]")  # a name that looks like a pattern is a name
     assert find(["query [1]"], EVERYTHING, [filled]).runs == ()
 
 

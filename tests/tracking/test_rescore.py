@@ -17,8 +17,8 @@ from mlflow_compress.planning import recipe
 from mlflow_compress.records import Budget, Result, Variant
 from mlflow_compress.scoring import bootstrap
 from mlflow_compress.sockets import Model, Sample
-from mlflow_compress.tracking import rescore
-from mlflow_compress.tracking.store import Store
+from mlflow_compress.tracking import reading, rescore, writing
+from mlflow_compress.tracking.connection import Store
 
 REFERENCES = ["the cat sat", "on the mat", "a dog", "barked at night"] * 5
 PREDICTIONS_OF = {reference: reference for reference in REFERENCES} | {"a dog": "the dog", "on the mat": "on mat"}
@@ -50,9 +50,11 @@ def logged(store: Store, folder: Path, *metrics: str, keep: bool = True) -> tupl
     variant = variant_of(*metrics)
     part = quality.score(Echo(), Model(None), variant, folder, lambda *_: None)
     files = {name: (folder / name).read_bytes() for name in (PREDICTIONS, STATISTICS)} if keep else {}
-    run_id = store.start(store.experiment_id("rescored"), "m fp16", {})
-    store.log(run_id, Result(variant, "ok", measurements=part.measurements, facts=part.facts), {}, "", files)
-    store.end(run_id, succeeded=True)
+    run_id = writing.start(store, writing.experiment_id(store, "rescored"), "m fp16", {})
+    writing.write_result(
+        store, run_id, Result(variant, "ok", measurements=part.measurements, facts=part.facts), {}, "", files
+    )
+    writing.end(store, run_id, succeeded=True)
     return run_id, dict(part.measurements)
 
 
@@ -69,11 +71,11 @@ def test_new_metrics_are_as_if_they_had_been_scored_at_once(store: Store, tmp_pa
     _, wanted = logged(store, tmp_path, "wer", "cer_normalized", "chrf")
     rescored = rescore.of_run(store, run_id, ("cer_normalized", "chrf"), log=True)
     assert rescored.found.numbers().items() <= wanted.items()
-    run = store.run(run_id)
+    run = reading.run(store, run_id)
     assert {name: value for name, value in run.metrics.items() if name.startswith("quality/")} == wanted
     assert run.tags["compress.protocol.chrf"] == rescored.found.protocols()["chrf"]
     assert run.lifecycle == "FINISHED"
-    kept = store.read(run_id, STATISTICS)
+    kept = reading.artifact(store, run_id, STATISTICS)
     assert kept is not None
     (tmp_path / "again.npz").write_bytes(kept)
     statistics, expected = bootstrap.read(tmp_path / "again.npz"), bootstrap.read(tmp_path / STATISTICS)
@@ -84,7 +86,7 @@ def test_new_metrics_are_as_if_they_had_been_scored_at_once(store: Store, tmp_pa
 def test_without_log_the_run_stays_as_it_was(store: Store, tmp_path: Path) -> None:
     run_id, before = logged(store, tmp_path, "wer")
     assert rescore.of_run(store, run_id, ("chrf",), log=False).lines()[0].endswith("; new)")
-    assert set(store.run(run_id).metrics) == set(before)
+    assert set(reading.run(store, run_id).metrics) == set(before)
 
 
 def test_a_number_that_differs_is_told(store: Store, tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_a_number_that_differs_is_told(store: Store, tmp_path: Path) -> None:
 def test_what_can_not_be_rescored(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="nonesuch"):
         rescore.of_run(store, "nonesuch", (), log=False)
-    bare = store.start(store.experiment_id("rescored"), "someone's", {})
+    bare = writing.start(store, writing.experiment_id(store, "rescored"), "someone's", {})
     with pytest.raises(StoreError, match="none of compress-bench"):
         rescore.of_run(store, bare, (), log=False)
     without, _ = logged(store, tmp_path, "wer", keep=False)
@@ -190,7 +192,7 @@ def test_scoring_stops_when_the_time_is_up(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_predictions_and_the_data_are_in_the_run(store: Store, tmp_path: Path) -> None:
     run_id, _ = logged(store, tmp_path, "wer")
-    kept = store.read(run_id, PREDICTIONS)
+    kept = reading.artifact(store, run_id, PREDICTIONS)
     assert kept is not None
     references, predictions = quality.read_predictions(kept.decode())
     assert references == REFERENCES

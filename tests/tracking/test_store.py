@@ -15,7 +15,9 @@ from mlflow import MlflowClient
 
 from mlflow_compress.errors import StoreError
 from mlflow_compress.records import Caution, Outcome, Result, Run, Step, Variant
-from mlflow_compress.tracking.store import Store, open_store, tags_of, without_secrets
+from mlflow_compress.tracking import reading, writing
+from mlflow_compress.tracking.connection import Store, open_store, without_secrets
+from mlflow_compress.tracking.writing import tags_of
 
 VARIANT = Variant("yolo", "int8", "alpha", "yolo", "yolo11n.pt", chain=(Step("int8_dynamic"),), devices=("cpu", "cuda"))
 RESULT = Result(
@@ -40,15 +42,17 @@ def _no_uri_is_left_behind() -> Iterator[None]:
 
 
 def log(store: Store, experiment: str, result: Result = RESULT) -> str:
-    run_id = store.start(store.experiment_id(experiment), "yolo int8", {"team": "alpha"})
-    store.log(run_id, result, {"model": "yolo", "limit": "5"}, "a note", {"plots/latency.png": b"PNG"})
-    store.end(run_id, succeeded=True)
+    run_id = writing.start(store, writing.experiment_id(store, experiment), "yolo int8", {"team": "alpha"})
+    writing.write_result(
+        store, run_id, result, {"model": "yolo", "limit": "5"}, "a note", {"plots/latency.png": b"PNG"}
+    )
+    writing.end(store, run_id, succeeded=True)
     return run_id
 
 
 def query(store: Store, names: list[str], where: str = "") -> list[Run]:
-    known = store.experiments()
-    return store.query({known[name]: name for name in names}, where)
+    known = reading.experiments(store)
+    return reading.runs(store, {known[name]: name for name in names}, where)
 
 
 def only(runs: list[Run]) -> Run:
@@ -87,9 +91,9 @@ def test_the_records_and_files_are_artifacts(store: Store) -> None:
 
 
 def test_params_that_are_there_already_are_left_alone(store: Store) -> None:
-    run_id = store.start(store.experiment_id("params"), "run", {})
+    run_id = writing.start(store, writing.experiment_id(store, "params"), "run", {})
     MlflowClient(store.uri).log_param(run_id, "model", "as mlflow run gave it")
-    store.log(run_id, RESULT, {"model": "another", "limit": "5"}, "", {})
+    writing.write_result(store, run_id, RESULT, {"model": "another", "limit": "5"}, "", {})
     assert only(query(store, ["params"])).params == {"model": "as mlflow run gave it", "limit": "5"}
 
 
@@ -111,9 +115,9 @@ def test_more_than_one_call_takes(store: Store) -> None:
 
 
 def test_newest_first_and_filtered(store: Store) -> None:
-    experiment = store.experiment_id("order")
+    experiment = writing.experiment_id(store, "order")
     ids = [
-        store.start(experiment, str(at), {"compress.role": role}, start_ms=at)
+        writing.start(store, experiment, str(at), {"compress.role": role}, start_ms=at)
         for at, role in [(2, "variant"), (3, "sweep"), (1, "variant")]
     ]
     assert [run.run_id for run in query(store, ["order"])] == [ids[1], ids[0], ids[2]]
@@ -123,19 +127,19 @@ def test_newest_first_and_filtered(store: Store) -> None:
 
 def test_several_experiments(store: Store) -> None:
     for name in ("one", "two"):
-        store.start(store.experiment_id(name), "run", {})
+        writing.start(store, writing.experiment_id(store, name), "run", {})
     assert {run.experiment for run in query(store, ["one", "two"])} == {"one", "two"}
 
 
 def test_a_deleted_experiment_is_not_written_to(store: Store) -> None:
-    MlflowClient(store.uri).delete_experiment(store.experiment_id("gone"))
+    MlflowClient(store.uri).delete_experiment(writing.experiment_id(store, "gone"))
     with pytest.raises(StoreError, match="is deleted"):
-        store.experiment_id("gone")
+        writing.experiment_id(store, "gone")
 
 
 def test_a_refusal_is_a_store_error(store: Store) -> None:
     with pytest.raises(StoreError, match="refused"):
-        store.end("no such run", succeeded=True)
+        writing.end(store, "no such run", succeeded=True)
 
 
 def test_a_store_of_another_mlflow_says_what_to_do(store: Store, tmp_path: Path) -> None:

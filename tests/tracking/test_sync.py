@@ -16,10 +16,10 @@ from mlflow.exceptions import MlflowException
 
 from mlflow_compress.errors import StoreError
 from mlflow_compress.records import Outcome, Result, Run, Step, Variant
-from mlflow_compress.tracking import process_identity
-from mlflow_compress.tracking.log import send
+from mlflow_compress.tracking import process_identity, reading, writing
+from mlflow_compress.tracking.connection import Store, lasting
+from mlflow_compress.tracking.sending import send
 from mlflow_compress.tracking.spool import Address, Entry, Shipment, Spool
-from mlflow_compress.tracking.store import Store, lasting
 from mlflow_compress.tracking.sync import Sync
 
 VARIANT = Variant("small", "original", "alpha", "python", "small.py", chain=(Step("original"),))
@@ -69,8 +69,8 @@ def shipment(folder: Path, result_id: str, address: Address) -> Shipment:
 
 
 def runs(store: Store, address: Address) -> list[Run]:
-    number = store.experiments().get(address.experiment)
-    return [] if number is None else store.query({number: address.experiment})
+    number = reading.experiments(store).get(address.experiment)
+    return [] if number is None else reading.runs(store, {number: address.experiment})
 
 
 def only(found: list[Run]) -> Run:
@@ -147,9 +147,9 @@ def test_what_was_left_in_the_middle_is_completed(
 
 def test_of_two_runs_of_one_result_one_stays(store: Store, tmp_path: Path, address: Address) -> None:
     """As after a server that died between starting a run and answering."""
-    experiment = store.experiment_id(address.experiment)
+    experiment = writing.experiment_id(store, address.experiment)
     for _ in range(2):
-        store.start(experiment, "small original", {"compress.result_id": "c" * 32})
+        writing.start(store, experiment, "small original", {"compress.result_id": "c" * 32})
     send(store, shipment(tmp_path, "c" * 32, dataclasses.replace(address, with_model=False)))
     assert only(runs(store, address)).lifecycle == "FINISHED"
 
@@ -229,9 +229,9 @@ def dead() -> str:
 
 
 def test_the_runs_of_dead_processes_end(store: Store, spool: Spool, address: Address) -> None:
-    number = store.experiment_id(address.experiment)
+    number = writing.experiment_id(store, address.experiment)
     ids = {
-        name: store.start(number, name, tags)
+        name: writing.start(store, number, name, tags)
         for name, tags in {
             "cut off": {"compress.process": dead()},
             "sweep": {"compress.process": dead(), "compress.role": "sweep"},
@@ -243,7 +243,7 @@ def test_the_runs_of_dead_processes_end(store: Store, spool: Spool, address: Add
     }
     told: list[str] = []
     Sync(spool, told.append).dead(store, {number: address.experiment})
-    found = {name: store.run(run_id) for name, run_id in ids.items()}
+    found = {name: reading.run(store, run_id) for name, run_id in ids.items()}
     assert {name: run.lifecycle for name, run in found.items()} == {
         "cut off": "KILLED",
         "sweep": "KILLED",
@@ -258,9 +258,9 @@ def test_the_runs_of_dead_processes_end(store: Store, spool: Spool, address: Add
 
 
 def test_a_run_whose_result_waits_is_left_to_it(store: Store, spool: Spool, address: Address) -> None:
-    number = store.experiment_id(address.experiment)
+    number = writing.experiment_id(store, address.experiment)
     result_id = keep(spool, address)
-    store.start(number, "half", {"compress.process": dead(), "compress.result_id": result_id})
+    writing.start(store, number, "half", {"compress.process": dead(), "compress.result_id": result_id})
     Sync(spool, print).dead(store, {number: address.experiment})
     assert only(runs(store, address)).lifecycle == "RUNNING"
     assert Sync(spool, print).everything(store.uri) == 0
@@ -268,8 +268,8 @@ def test_a_run_whose_result_waits_is_left_to_it(store: Store, spool: Spool, addr
 
 
 def test_the_run_of_mlflow_run_takes_its_result_later(store: Store, spool: Spool, address: Address) -> None:
-    outer = store.start(store.experiment_id(address.experiment), "outer", {})
-    store.end(outer, succeeded=False)  # as `mlflow run` does when the command could not send
+    outer = writing.start(store, writing.experiment_id(store, address.experiment), "outer", {})
+    writing.end(store, outer, succeeded=False)  # as `mlflow run` does when the command could not send
     keep(spool, dataclasses.replace(address, run=outer))
     assert Sync(spool, print).waiting(store) == 0
     run = only(runs(store, address))
@@ -277,7 +277,7 @@ def test_the_run_of_mlflow_run_takes_its_result_later(store: Store, spool: Spool
 
 
 def test_a_run_that_was_deleted_meanwhile_is_replaced(store: Store, spool: Spool, address: Address) -> None:
-    outer = store.start(store.experiment_id(address.experiment), "outer", {})
+    outer = writing.start(store, writing.experiment_id(store, address.experiment), "outer", {})
     MlflowClient(store.uri).delete_run(outer)
     keep(spool, dataclasses.replace(address, run=outer))
     assert Sync(spool, print).waiting(store) == 0
@@ -285,7 +285,7 @@ def test_a_run_that_was_deleted_meanwhile_is_replaced(store: Store, spool: Spool
 
 
 def test_a_deleted_experiment_keeps_its_results_waiting(store: Store, spool: Spool, address: Address) -> None:
-    MlflowClient(store.uri).delete_experiment(store.experiment_id(address.experiment))
+    MlflowClient(store.uri).delete_experiment(writing.experiment_id(store, address.experiment))
     keep(spool, address)
     told: list[str] = []
     assert Sync(spool, told.append).waiting(store) == 1
@@ -295,8 +295,8 @@ def test_a_deleted_experiment_keeps_its_results_waiting(store: Store, spool: Spo
 def test_records_are_logged_whole(store: Store, spool: Spool, address: Address) -> None:
     keep(spool, address)
     assert Sync(spool, print).waiting(store) == 0
-    kept = store.read(only(runs(store, address)).run_id, "result.json")
+    kept = reading.artifact(store, only(runs(store, address)).run_id, "result.json")
     assert kept is not None
     assert Result.from_json(json.loads(kept)) == RESULT
     with pytest.raises(StoreError):
-        store.run("no such run")
+        reading.run(store, "no such run")

@@ -1,0 +1,202 @@
+"""Opens tracking stores: finds out within seconds whether one answers, and keeps secrets out of what is said of it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlflow_compress.errors import StoreError
+from mlflow_compress.tracking import private_mlflow
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+HTTP = ("http://", "https://")
+_HTTP_TIMEOUT_SECONDS = 5
+_SHORTEST_SECRET = 4  # shorter ones would blot out ordinary words
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open tracking store; `open_store` makes one.
+
+    Attributes:
+        client: MLflow's.
+        uri: its address, perhaps with secrets.
+    """
+
+    client: MlflowClient
+    uri: str
+
+
+def probe(tracking_uri: str | None = None) -> None:
+    """Find out within seconds, and before MLflow's import takes some, whether a server at an address answers.
+
+    Args:
+        tracking_uri: as `open_store` takes it. What is no address of a server is not looked at.
+
+    Raises:
+        StoreError: it does not answer.
+    """
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri.startswith(HTTP):
+        _probe(uri)
+
+
+def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store:
+    """Connect to the tracking server, and find out now rather than after an hour of measuring that it is gone.
+
+    Args:
+        tracking_uri: as MLflow takes it; None takes MLFLOW_TRACKING_URI, or MLflow's default (`mlflow.db` here).
+        create: make a SQLite store that does not exist yet. A reader never does.
+
+    Raises:
+        StoreError: it can't be reached.
+    """
+    probe(tracking_uri)
+    with quiet():
+        import mlflow
+        from mlflow import MlflowClient
+
+        if tracking_uri:
+            mlflow.set_tracking_uri(tracking_uri)
+        uri = mlflow.get_tracking_uri()
+        if not create:
+            _require_database(uri)
+        try:
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
+        except Exception as error:
+            reason = _first_line(error, uri)
+            if private_mlflow.is_of_another_version(reason):
+                reason = (
+                    f"another MLflow than {mlflow.__version__} made it. Either this one is too old (pip install "
+                    f"--upgrade mlflow), or the store is (mlflow db upgrade {without_secrets(uri)}; copy it first)"
+                )
+            raise StoreError(f"The tracking store {without_secrets(uri)} can't be opened: {reason}") from error
+    return Store(client, uri)
+
+
+def check(store: Store) -> None:
+    """Find out whether the server answers.
+
+    Raises:
+        StoreError: it does not.
+    """
+    probe(store.uri)
+    with refusals(store.uri):
+        store.client.search_experiments(max_results=1)
+
+
+def chosen_uri() -> str:
+    """Return the address of the store that MLflow uses in this process, as `mlflow.set_tracking_uri` was told."""
+    import mlflow
+
+    return str(mlflow.get_tracking_uri())
+
+
+def without_secrets(uri: str) -> str:
+    """Return a URI without user name, password and query, fit for messages."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return uri
+    # Not urlsplit: it raises on a malformed URI, and a password may hold a slash that nobody escaped.
+    rest = rest.partition("?")[0].partition("#")[0]
+    return f"{scheme}://{rest if rest.startswith('/') else rest.rpartition('@')[2]}"
+
+
+def lasting(uri: str) -> str:
+    """Return a URI fit to be kept: without secrets, and meaning the same whatever the working folder is."""
+    for prefix in ("sqlite:///", ""):
+        if uri.startswith(prefix):
+            path = uri.removeprefix(prefix)
+            is_path = "://" not in path and not path.startswith(("file:", ":", "databricks"))
+            return f"{prefix}{Path(path).absolute()}" if is_path and path else without_secrets(uri)
+    return without_secrets(uri)
+
+
+def set_up_client() -> None:
+    """Have MLflow's client give up on a dead server after seconds, not minutes: nothing is lost by that."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+
+@contextlib.contextmanager
+def refusals(uri: str) -> Iterator[None]:
+    """Turn whatever MLflow raises into a StoreError that names the server."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        raise StoreError(f"The tracking store {without_secrets(uri)} refused: {_first_line(error, uri)}") from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep MLflow's notices about tables and signatures off the user's terminal."""
+    import mlflow  # noqa: F401  (sets its own levels when it is imported)
+
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _probe(uri: str) -> None:
+    """Ask a server for a sign of life. MLflow's own client would retry for minutes."""
+    address = without_secrets(uri).rstrip("/") + "/health"  # urllib takes user:password@ for a part of the host's name
+    try:
+        urllib.request.urlopen(address, timeout=_HTTP_TIMEOUT_SECONDS).close()  # noqa: S310  (the callers asked for http)
+    except urllib.error.HTTPError:
+        return  # it answers; whether it lets us in, the client finds out
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        raise StoreError(
+            f"The tracking server {without_secrets(uri)} can't be reached: {reason}. Start it (mlflow server), or set "
+            "MLFLOW_TRACKING_URI to one that runs. Nothing was measured."
+        ) from error
+
+
+def _require_database(uri: str) -> None:
+    """Make sure that a SQLite store is there and is MLflow's: its client would make tables in whatever it finds."""
+    path = uri.removeprefix("sqlite:///")
+    if path == uri or path == ":memory:":
+        return
+    if not Path(path).exists():
+        raise StoreError(
+            f"There is no tracking store {uri}. Measure something first (compress-bench run digits_cnn), or give "
+            "--tracking-uri."
+        )
+    if not private_mlflow.is_database(Path(path)):
+        raise StoreError(f"{path} is no tracking store of MLflow's. Give another one with --tracking-uri.")
+
+
+def _first_line(error: Exception, uri: str) -> str:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(uri, without_secrets(uri))
+    for secret in _secrets(uri):
+        line = line.replace(secret, "***")
+    return line[:300]
+
+
+def _secrets(uri: str) -> list[str]:
+    """Return what must not be repeated of a URI: the longest first, as one may hold another."""
+    rest, _, query = uri.partition("://")[2].partition("?")
+    before = "" if rest.startswith("/") else rest.rpartition("@")[0]
+    found = {before, before.partition(":")[2], query, *(value for _, value in urllib.parse.parse_qsl(query))}
+    return sorted((each for each in found if len(each) >= _SHORTEST_SECRET), key=len, reverse=True)

@@ -1,0 +1,71 @@
+"""Stores rows of hand-made tables beside the runs that were measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from mlflow_compress.records import finite
+from mlflow_compress.tracking import reading, writing
+from mlflow_compress.tracking.connection import Store, refusals
+from mlflow_compress.tracking.writing import LOGGED, TAG_LIMIT, TAGS_PER_CALL, cut, parts
+
+if TYPE_CHECKING:
+    from mlflow_compress.reporting.import_tables import ByHand
+
+
+def write_rows(store: Store, experiment_id: str, rows: Sequence[ByHand]) -> int:
+    """Store rows of hand-made tables, each as a run that has ended. What is there already is left as it is.
+
+    What a file says about one team, model and method is stored anew when it is not what the newest such runs say;
+    these stay, and are older.
+
+    Args:
+        store: the tracking store.
+        experiment_id: where to.
+        rows: all rows of the files, the later after the earlier.
+
+    Returns:
+        How many were stored.
+
+    Raises:
+        StoreError: the server refused, or is gone.
+    """
+    known: dict[tuple[str, ...], list[str]] = {}
+    for run in reversed(reading.runs(store, {experiment_id: ""}, "tags.`compress.source` = 'imported'")):
+        if run.tags.get(LOGGED):
+            known.setdefault(_place(run.tags), []).append(run.tags["compress.import_id"])
+    asked: dict[tuple[str, ...], list[ByHand]] = {}
+    for row in rows:
+        asked.setdefault(_place(row.tags), []).append(row)
+    new = [
+        row
+        for place, several in asked.items()
+        if [row.digest for row in several] != known.get(place, [])[-len(several) :]
+        for row in several
+    ]
+    now = int(time.time() * 1000)
+    for at, row in enumerate(sorted(new, key=lambda row: row.line)):
+        _write_row(store, experiment_id, row, now + at)  # the later in the file is the newer
+    return len(new)
+
+
+def _write_row(store: Store, experiment_id: str, row: ByHand, start_ms: int) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+
+    source = {"mlflow.source.name": "compress-report import"}
+    run_id = writing.start(store, experiment_id, f"{row.model} {row.method}", source, start_ms)
+    with refusals(store.uri):
+        metrics = [Metric(name, value, start_ms, 0) for name, value in finite(row.metrics).items()]
+        params = [Param(name, text[:TAG_LIMIT]) for name, text in row.params.items()]
+        tags = [RunTag(name, text) for name, text in cut({**row.tags, LOGGED: "complete"}).items()]
+        store.client.log_batch(run_id, metrics=metrics, params=params)
+        for part in parts(tags, TAGS_PER_CALL):
+            store.client.log_batch(run_id, tags=part)
+        store.client.set_terminated(run_id, "FINISHED", end_time=start_ms)
+
+
+def _place(tags: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what an imported run is about, and which file says so."""
+    return tuple(tags.get(name, "") for name in ("team", "model", "method", "compress.imported.from"))

@@ -1,0 +1,178 @@
+"""Logged models: a model folder as an MLflow model, the numbers that belong to it, and its registered versions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlflow_compress.records import Result, finite
+from mlflow_compress.tracking.connection import Store, quiet, refusals
+from mlflow_compress.tracking.writing import METRICS_PER_CALL, cut, parts
+
+if TYPE_CHECKING:
+    import tempfile
+
+    from mlflow_compress.measuring.input_example import Example
+
+
+class FetchedModels:
+    """Models of a store that were downloaded, each once; they are deleted with this object.
+
+    Args:
+        store: where they are.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._folders: dict[str, tuple[Path, tempfile.TemporaryDirectory[str]]] = {}
+
+    def path(self, uri: str) -> Path:
+        """Download a model that MLflow names (`models:/NAME/1`, `runs:/ID/model`), unless that was done.
+
+        Raises:
+            StoreError: there is none of that name.
+        """
+        import tempfile
+
+        if uri not in self._folders:
+            with quiet(), refusals(self._store.uri):
+                import mlflow
+
+                folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-model-")
+                path = mlflow.artifacts.download_artifacts(uri, dst_path=folder.name, tracking_uri=self._store.uri)
+                self._folders[uri] = (Path(path), folder)
+        return self._folders[uri][0]
+
+
+def names_model(source: str) -> bool:
+    """Return whether a text is the name of a model that a tracking server keeps."""
+    return source.startswith(("models:/", "runs:/"))
+
+
+def write_model(
+    store: Store, run_id: str, folder: Path, requirements: Sequence[str], example: Example | None = None
+) -> str:
+    """Log a saved model folder as an MLflow model that `mlflow.pyfunc.load_model` loads, unless the run has it.
+
+    Args:
+        store: the tracking store.
+        run_id: the run it belongs to.
+        folder: the model folder that was measured.
+        requirements: pip requirements; never inferred, as that takes minutes.
+        example: its input example, which the signature is made of.
+
+    Returns:
+        The logged model's id.
+    """
+    import tempfile
+
+    with quiet(), refusals(store.uri), tempfile.TemporaryDirectory() as temporary:
+        import mlflow
+        from mlflow.models import Model
+
+        run = store.client.get_run(run_id)
+        model = _model_of(store, run)
+        if model.status != "READY":
+            path = str(Path(temporary, "model"))
+            about = Model(model.artifact_location, run_id, model_uuid=model.model_id, model_id=model.model_id)
+            mlflow.pyfunc.save_model(
+                path,
+                loader_module="mlflow_compress.pyfunc",
+                data_path=str(folder),
+                pip_requirements=list(requirements),
+                mlflow_model=about,
+                **(_shown(example) if example else {}),
+            )
+            try:
+                store.client.log_model_artifacts(model.model_id, path)
+            except Exception:
+                store.client.finalize_logged_model(model.model_id, "FAILED")
+                raise
+            store.client.finalize_logged_model(model.model_id, "READY")
+        return str(model.model_id)
+
+
+def register(store: Store, model_id: str, name: str, result: Result) -> None:
+    """Make a logged model a version of a registered one, which is made where there is none; once."""
+    from mlflow.exceptions import MlflowException
+
+    variant, source = result.variant, f"models:/{model_id}"
+    with quiet(), refusals(store.uri):
+        try:
+            store.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        quoted = name.replace("'", "\\'")
+        known = store.client.search_model_versions(f"name = '{quoted}'")
+        if not any(source in (each.source, f"models:/{each.model_id}") for each in known):
+            tags = {"team": variant.team, "model": variant.model, "method": variant.method}
+            store.client.create_model_version(name, source, run_id=None, tags=cut(tags), model_id=model_id)
+
+
+def link(store: Store, run_id: str, model_id: str, result: Result) -> None:
+    """Show the numbers of a result with a logged model too. Doing so twice changes nothing."""
+    from mlflow.entities import Metric
+
+    now = int(result.ended_s * 1000)
+    with refusals(store.uri):
+        metrics = [
+            Metric(name, value, now, 0, model_id=model_id, run_id=run_id)
+            for name, value in finite(result.measurements).items()
+        ]
+        for part in parts(metrics, METRICS_PER_CALL):
+            store.client.log_batch(run_id, metrics=part)
+
+
+def model_name(store: Store, model_id: str) -> str:
+    """Return the name that a logged model was given."""
+    with refusals(store.uri):
+        return str(store.client.get_logged_model(model_id).name)
+
+
+def _model_of(store: Store, run: Any) -> Any:
+    """Return the run's logged model, perhaps one whose upload an earlier try did not end; make it if there is none.
+
+    Not with MLflow's `Model.log`, which works on the run and the experiment that are active in the process.
+    """
+    from mlflow.entities import LoggedModelOutput
+
+    linked = [each.model_id for each in run.outputs.model_outputs][:1] if run.outputs else []
+    where = f"source_run_id = '{run.info.run_id}'"
+    for each in store.client.search_logged_models([run.info.experiment_id], filter_string=where):
+        if each.model_id not in linked:  # it was made, and nothing more
+            store.client.delete_logged_model(each.model_id)
+    if linked:
+        return store.client.get_logged_model(linked[0])
+    model = store.client.create_logged_model(
+        run.info.experiment_id, name="model", source_run_id=run.info.run_id, params=dict(run.data.params)
+    )
+    store.client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return model
+
+
+def _shown(example: Example) -> dict[str, Any]:
+    """Return what MLflow logs of an input example: itself, and a signature."""
+    import numpy as np
+    import pandas as pd
+    from mlflow.models import ModelSignature, infer_signature
+    from mlflow.types import Schema, TensorSpec
+
+    given: Any = pd.DataFrame({"text": example.inputs})
+    if example.dtype:
+        given = np.array(example.inputs, dtype=example.dtype)
+    answers: Any = example.outputs
+    if answers and isinstance(answers[0], (int, float)):
+        answers = np.array(answers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of whole numbers, which can't be missing
+        signature = infer_signature(given, answers)
+    inputs, outputs = signature.inputs, signature.outputs
+    if example.dtype:
+        inputs = Schema([TensorSpec(np.dtype(example.dtype), (-1, *example.shape))])
+    if outputs is not None and "Any" in str(outputs):  # of a picture in which there was nothing
+        outputs = None
+    signature = ModelSignature(inputs, outputs)
+    return {"signature": signature, "input_example": given}

@@ -1,0 +1,136 @@
+"""All that leans on private parts of MLflow, and so may break with its next release: look here first when it does.
+
+* The tables of its database, which change with a revision of its schema: only revisions that were looked at are read.
+* What it says when a database is of another version than itself.
+* The client that its REST store uses, which knows every kind of credentials.
+* Its servers: how their apps are made, and which routes its `basic-auth` lets through.
+* The variables of the environment through which its server hands over its own options.
+* The backend that runs its projects here, and the keys that it puts into a backend's configuration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import urllib.parse
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flask import Flask
+    from sqlalchemy import Connection
+
+SCHEMAS = ("dc11669786a5",)  # alembic's version of MLflow 3.17's tables
+_OTHER_VERSION = ("Can't locate revision", "out-of-date database schema")
+_OWN_TABLES = ("alembic_version", "runs")
+_STATIC_PREFIX, _STORE, _SERVER = "_MLFLOW_STATIC_PREFIX", "_MLFLOW_SERVER_FILE_STORE", "_MLFLOW_SGI_NAME"
+_BACKEND_KEYS = ("PROJECT_", "MLFLOW_")  # how the names of constants begin that hold such a key
+
+
+def is_readable(connection: Connection) -> bool:
+    """Return whether a database has tables that are known to be read rightly, and one workspace at most."""
+    import sqlalchemy
+
+    versions = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalars().all()
+    spaces = connection.execute(sqlalchemy.text("SELECT COUNT(DISTINCT workspace) FROM experiments")).scalar()
+    return versions in [[schema] for schema in SCHEMAS] and (spaces or 0) <= 1
+
+
+def is_database(path: Path) -> bool:
+    """Return whether a file is a SQLite database of MLflow's. Its client would make tables in whatever it is given."""
+    address = f"file:{urllib.parse.quote(str(path.resolve()))}?mode=ro"
+    statement = "SELECT COUNT(*) FROM sqlite_master WHERE name IN (?, ?)"
+    try:
+        with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
+            return bool(database.execute(statement, _OWN_TABLES).fetchone() == (len(_OWN_TABLES),))
+    except sqlite3.DatabaseError:
+        return False
+
+
+def is_of_another_version(error: str) -> bool:
+    """Return whether MLflow refused a database because another version made it."""
+    return any(words in error for words in _OTHER_VERSION)
+
+
+def post(uri: str, path: str, content: Mapping[str, Any]) -> Any:
+    """Ask a tracking server with JSON, as MLflow's client does, and return its answer's JSON.
+
+    Raises:
+        Exception: whatever MLflow's client raises for a refusal.
+    """
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request, verify_rest_response
+
+    credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+    answer = http_request(credentials, path, "POST", json=content)  # type: ignore[no-untyped-call]
+    return verify_rest_response(answer, path).json()
+
+
+def get(uri: str, path: str, params: Mapping[str, Any]) -> Any:
+    """Ask a tracking server for a page, once, as the one whom MLflow's client knows; None where it has no such page.
+
+    Raises:
+        Exception: the server is gone, or what it has is not JSON.
+    """
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    credentials = get_default_host_creds(uri)  # type: ignore[no-untyped-call]
+    answer = http_request(  # type: ignore[no-untyped-call]
+        credentials, path, "GET", max_retries=0, raise_on_status=False, params=dict(params)
+    )
+    return answer.json() if answer.status_code == 200 else None
+
+
+def static_prefix() -> str:
+    """Return the path that a server's pages lie below; empty for none."""
+    return os.environ.get(_STATIC_PREFIX, "").rstrip("/")
+
+
+def served_store() -> str:
+    """Return the address of the store that the server in this process serves."""
+    return os.environ.get(_STORE, "")
+
+
+def flask_app() -> Flask:
+    """Return the Flask app of MLflow's server."""
+    from mlflow.server import app
+
+    return app
+
+
+def finished_app(app: Flask, with_auth: bool, vouched: Iterable[str]) -> Any:
+    """Return the app that a server runs: with `basic-auth` or without, FastAPI's under uvicorn, else Flask's.
+
+    Args:
+        app: as `flask_app` gives it, with all routes.
+        with_auth: whether to ask who asks.
+        vouched: paths whose GET is let through: they decide by themselves. MLflow refuses what nobody vouches for.
+    """
+    if with_auth:
+        from mlflow.server import auth
+
+        auth.BEFORE_REQUEST_VALIDATORS.update({(path, "GET"): lambda: True for path in vouched})
+        return auth.create_app(app)
+    if os.environ.get(_SERVER) == "uvicorn":
+        from mlflow.server.fastapi_app import create_fastapi_app
+
+        return create_fastapi_app(app)
+    return app
+
+
+def local_backend() -> Any:
+    """Return MLflow's backend that runs a project on this machine."""
+    from mlflow.projects.backend.local import LocalBackend
+
+    return LocalBackend()
+
+
+def backend_keys() -> set[str]:
+    """Return the keys that MLflow itself puts into the configuration of a project's backend."""
+    from mlflow.projects import utils
+
+    constants = vars(utils).items()
+    return {value for name, value in constants if name.startswith(_BACKEND_KEYS) and isinstance(value, str)}

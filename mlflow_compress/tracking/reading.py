@@ -1,0 +1,190 @@
+"""Reads from a tracking store through MLflow's client: experiments, runs, and their files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.errors import StoreError
+from mlflow_compress.records import Run
+from mlflow_compress.tracking import private_mlflow
+from mlflow_compress.tracking.connection import HTTP, Store, check, quiet, refusals, without_secrets
+
+_PAGE = 50_000  # MLflow's most: every further page asks the database anew
+_EXPERIMENTS_PER_PAGE = 1000
+_SEARCH = "/api/2.0/mlflow/runs/search"
+_SERVED, _EXPERIMENTS_PER_ADDRESS = "/compress/runs.json", 100
+_NEWEST = ["start_time DESC"]
+
+
+def experiments(store: Store) -> dict[str, str]:
+    """Return the ids of all experiments that are not deleted, by name."""
+    with quiet(), refusals(store.uri):
+        ids: dict[str, str] = {}
+        token = None
+        while True:
+            page = store.client.search_experiments(max_results=_EXPERIMENTS_PER_PAGE, page_token=token)
+            ids |= {experiment.name: str(experiment.experiment_id) for experiment in page}
+            token = page.token
+            if not token:
+                return ids
+
+
+def experiment_name(store: Store, experiment_id: str) -> str:
+    """Return the experiment's name."""
+    with refusals(store.uri):
+        return str(store.client.get_experiment(experiment_id).name)
+
+
+def experiment_of(store: Store, run_id: str) -> str:
+    """Return the id of the experiment that a run belongs to."""
+    with refusals(store.uri):
+        return str(store.client.get_run(run_id).info.experiment_id)
+
+
+def run_name(store: Store, run_id: str) -> str:
+    """Return a run's name."""
+    with refusals(store.uri):
+        return str(store.client.get_run(run_id).info.run_name or "")
+
+
+def has_run(store: Store, run_id: str) -> bool:
+    """Return whether there is such a run that is not deleted."""
+    try:
+        with refusals(store.uri):
+            return bool(store.client.get_run(run_id).info.lifecycle_stage == "active")
+    except StoreError:
+        check(store)
+        return False
+
+
+def run(store: Store, run_id: str) -> Run:
+    """Read one run.
+
+    Raises:
+        StoreError: there is none of that id.
+    """
+    with quiet(), refusals(store.uri):
+        found = store.client.get_run(run_id)
+        return _run(store, found, store.client.get_experiment(found.info.experiment_id).name)
+
+
+def runs(store: Store, experiments: Mapping[str, str], where: str = "") -> list[Run]:
+    """Read the runs of experiments, newest first.
+
+    Args:
+        store: the tracking store.
+        experiments: names by ids.
+        where: a filter in MLflow's own language.
+
+    Raises:
+        StoreError: the server can't answer, or can't read the filter.
+    """
+    ask = _search_http if store.uri.startswith(HTTP) else _search
+    with quiet(), refusals(store.uri):
+        newest_first: list[Run] = []
+        token = ""
+        while True:
+            page, token = ask(store, list(experiments), where, token)
+            newest_first += [replace(run, experiment=experiments[run.experiment]) for run in page]
+            if not token:
+                return newest_first
+
+
+def served(store: Store, experiments: Mapping[str, str], asked: Mapping[str, Sequence[str]]) -> list[Run] | None:
+    """Read variants from the page that a server has for it which runs our app; MLflow's search takes far longer.
+
+    Args:
+        store: the tracking store.
+        experiments: names by ids.
+        asked: what the page takes: `team`, `model`, `method`, `device`, `since_ms`.
+
+    Returns:
+        The runs, newest first, without what no comparison needs. None: the server has no such page.
+    """
+    newest_first: list[Run] = []
+    ids = list(experiments)
+    for start in range(0, len(ids), _EXPERIMENTS_PER_ADDRESS):
+        part = ids[start : start + _EXPERIMENTS_PER_ADDRESS]
+        try:
+            page = private_mlflow.get(store.uri, _SERVED, {**asked, "experiment_id": part})
+            if page is None or page.get("compress_runs") != 1:
+                return None
+            newest_first += [_run_as_served(store, found, experiments) for found in page["runs"]]
+        except Exception:  # whatever it is, MLflow's own search meets it too, and says what
+            return None
+    return newest_first
+
+
+def artifact(store: Store, run_id: str, path: str) -> bytes | None:
+    """Read a file of a run's; None where it has none of that name."""
+    import tempfile
+
+    with quiet(), refusals(store.uri), tempfile.TemporaryDirectory() as folder:
+        if path not in {each.path for each in store.client.list_artifacts(run_id)}:
+            return None
+        return Path(store.client.download_artifacts(run_id, path, folder)).read_bytes()
+
+
+def _search(store: Store, experiments: list[str], where: str, token: str) -> tuple[list[Run], str]:
+    """Return a page of runs, with their experiments' ids for names, and the token of the next page."""
+    page = store.client.search_runs(experiments, where, max_results=_PAGE, order_by=_NEWEST, page_token=token or None)
+    return [_run(store, run, run.info.experiment_id) for run in page], page.token or ""
+
+
+def _search_http(store: Store, experiments: list[str], where: str, token: str) -> tuple[list[Run], str]:
+    """Do as `_search` does, without making protocol buffers of JSON: that is what takes MLflow's client so long."""
+    asked = {"experiment_ids": experiments, "filter": where, "max_results": _PAGE, "order_by": _NEWEST}
+    page = private_mlflow.post(store.uri, _SEARCH, {**asked, **({"page_token": token} if token else {})})
+    runs = [_run_of_json(store, found["info"], found["data"]) for found in page.get("runs", [])]
+    return runs, page.get("next_page_token", "")
+
+
+def _run_of_json(store: Store, info: Mapping[str, Any], data: Mapping[str, Any]) -> Run:
+    return Run(
+        run_id=info["run_id"],
+        experiment=info["experiment_id"],
+        name=info.get("run_name", ""),
+        lifecycle=info["status"],
+        started_ms=int(info.get("start_time", 0)),
+        tags={each["key"]: each.get("value", "") for each in data.get("tags", [])},
+        params={each["key"]: each.get("value", "") for each in data.get("params", [])},
+        metrics={each["key"]: float(each.get("value", 0)) for each in data.get("metrics", [])},
+        link=_link(store, info["experiment_id"], info["run_id"]),
+    )
+
+
+def _run_as_served(store: Store, each: Mapping[str, Any], experiments: Mapping[str, str]) -> Run:
+    return Run(
+        run_id=each["run_id"],
+        experiment=experiments[each["experiment_id"]],
+        name=each["name"],
+        lifecycle=each["lifecycle"],
+        started_ms=each["started_ms"],
+        tags=each["tags"],
+        params=each["params"],
+        metrics={name: float(value) for name, value in each["metrics"].items()},
+        link=_link(store, each["experiment_id"], each["run_id"]),
+    )
+
+
+def _run(store: Store, run: Any, experiment: str) -> Run:
+    return Run(
+        run_id=run.info.run_id,
+        experiment=experiment,
+        name=run.info.run_name or "",
+        lifecycle=run.info.status,
+        started_ms=run.info.start_time or 0,
+        tags=dict(run.data.tags),
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
+        link=_link(store, run.info.experiment_id, run.info.run_id),
+    )
+
+
+def _link(store: Store, experiment_id: str, run_id: str) -> str:
+    if not store.uri.startswith(HTTP):
+        return ""
+    return f"{without_secrets(store.uri).rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"

@@ -1,0 +1,275 @@
+"""Writes into runs: their beginning and end, parameters, metrics, tags and files.
+
+Layout of a run (schema 1):
+
+* params: what was asked, as strings (`model`, `method`, `team`, `device`, `weights`, ...);
+* metrics: what was measured (`cpu/latency_p50_ms`); the samples behind them are in `result.json`;
+* tags: `team`, `model`, `method`, `status`, and `compress.*` for all else: `compress.schema`, `compress.role`
+  (`variant` or `sweep`), `compress.weights`, `compress.outcome.cpu` and `.gpu` (`ok`, `skipped`, `failed`),
+  `compress.reason`, `compress.reason.cpu` and `.gpu`, for each metric `compress.protocol.wer` (how it was scored) and
+  `compress.metric.wer` (its label, scale, direction and rank, as JSON), `compress.batch_size`,
+  `compress.setting` (`tokens=64`), `compress.cautions` (codes, separated by commas), `compress.seconds` (how long it
+  took), and `compress.env.*` for the machine and its libraries;
+  `compress.result_id`, `compress.variant_digest`, `compress.process` (who logs it), `compress.logged` (`complete` when
+  all of it is there), `compress.not_logged` (what the server refused, and why);
+  a row of a hand-made table has `compress.source` (`imported`), `compress.imported.from`, `.line` and `.remarks`,
+  `compress.import_id` (of its text) and `compress.cell.*` (its cells as they were written);
+* artifacts: `variant.json`, `result.json`, plots, logs, and the model as an MLflow model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from mlflow_compress.errors import StoreError
+from mlflow_compress.records import Result, finite, to_json
+from mlflow_compress.tracking import reading
+from mlflow_compress.tracking.connection import Store, open_store, quiet, refusals
+
+LOGGED = "compress.logged"  # this tag of a run says that all of a result is there
+SECONDS = "compress.seconds"  # this one says how long the variant took
+TAG_LIMIT = 5000
+METRICS_PER_CALL, TAGS_PER_CALL, _PARAMS_PER_CALL = 1000, 100, 100
+_TABLE = "predictions.json"
+
+_Item = TypeVar("_Item")
+
+
+@contextlib.contextmanager
+def fluent_run(name: str) -> Iterator[tuple[Store, str]]:
+    """Yield the store and the run that is active in this process; where none is, one that is ended with the block.
+
+    Raises:
+        StoreError: the store can't be reached.
+    """
+    store = open_store()
+    import mlflow
+
+    active = mlflow.active_run()
+    if active is not None:
+        yield store, str(active.info.run_id)
+        return
+    with refusals(store.uri):
+        started = mlflow.start_run(run_name=name)
+    with started as run:
+        yield store, str(run.info.run_id)
+
+
+def experiment_id(store: Store, name: str) -> str:
+    """Return the experiment's id; make the experiment if there is none of that name."""
+    with quiet(), refusals(store.uri):
+        found = store.client.get_experiment_by_name(name)
+        if found is None:
+            with contextlib.suppress(Exception):  # another process may have made it in between
+                return str(store.client.create_experiment(name))
+            found = store.client.get_experiment_by_name(name)
+        if found is None:
+            return str(store.client.create_experiment(name))  # which says what is wrong
+        if found.lifecycle_stage != "active":
+            raise StoreError(f"The experiment {name!r} is deleted. Restore it, or choose another name.")
+        return str(found.experiment_id)
+
+
+def start(store: Store, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int | None = None) -> str:
+    """Start a run of ours and give its id. MLflow's own tags are set by hand: only its fluent API sets them."""
+    import getpass
+
+    known = {
+        "mlflow.user": getpass.getuser(),
+        "mlflow.source.name": "compress-bench",
+        "mlflow.source.type": "LOCAL",
+    }
+    with refusals(store.uri):
+        run = store.client.create_run(experiment_id, run_name=name, tags=cut({**known, **tags}), start_time=start_ms)
+        return str(run.info.run_id)
+
+
+def claim(
+    store: Store, experiment_id: str, result_id: str, name: str, tags: Mapping[str, str], start_ms: int | None = None
+) -> str:
+    """Return the run of a result, and start it if there is none.
+
+    A server that dies between doing and answering is asked again, and so may have started two: one is deleted.
+    """
+    tags = {**tags, "compress.result_id": result_id}
+    if found := _runs_of(store, experiment_id, result_id):
+        tag(store, found[0], tags)
+    else:
+        start(store, experiment_id, name, tags, start_ms)
+        found = _runs_of(store, experiment_id, result_id)
+    with refusals(store.uri):
+        for double in found[1:]:
+            store.client.delete_run(double)
+    return found[0]
+
+
+def _runs_of(store: Store, experiment_id: str, result_id: str) -> list[str]:
+    found = reading.runs(store, {experiment_id: ""}, f"tags.`compress.result_id` = '{result_id}'")
+    return [run.run_id for run in sorted(found, key=lambda run: (LOGGED not in run.tags, run.run_id))]
+
+
+def tag(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a run."""
+    with refusals(store.uri):
+        for key, value in cut(tags).items():
+            store.client.set_tag(run_id, key, value)
+
+
+def end(store: Store, run_id: str, succeeded: bool) -> None:
+    """End a run as FINISHED or FAILED."""
+    close(store, run_id, "FINISHED" if succeeded else "FAILED")
+
+
+def close(store: Store, run_id: str, lifecycle: str) -> None:
+    """End a run as FINISHED, FAILED or KILLED."""
+    with refusals(store.uri):
+        store.client.set_terminated(run_id, lifecycle)
+
+
+def write_result(
+    store: Store,
+    run_id: str,
+    result: Result,
+    asked: Mapping[str, str],
+    note: str,
+    files: Mapping[str, bytes],
+    *,
+    with_metrics: bool = True,
+) -> None:
+    """Write a result into a run: params, metrics, tags, and the files as artifacts. Doing so twice changes nothing.
+
+    Args:
+        store: the tracking store.
+        run_id: the run, of ours or of `mlflow run`.
+        result: what to log.
+        asked: parameters as the user gave them. Those that the run has already are left as they are.
+        note: Markdown for the run's description.
+        files: content by artifact path (`latency.png`).
+        with_metrics: whether to write the metrics too, or leave that to MLflow's evaluation, which does so itself.
+
+    Raises:
+        StoreError: the server refused, or is gone.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    with refusals(store.uri):
+        known = store.client.get_run(run_id).data.params
+        params = [Param(key, value[:TAG_LIMIT]) for key, value in asked.items() if key not in known]
+        tags = [RunTag(key, value) for key, value in cut({**tags_of(result), "mlflow.note.content": note}).items()]
+        now = int(result.ended_s * 1000)
+        numbers = finite(result.measurements) if with_metrics else {}
+        metrics = [Metric(key, value, now, 0) for key, value in numbers.items()]
+        for some in parts(metrics, METRICS_PER_CALL):
+            store.client.log_batch(run_id, metrics=some)
+        for few in parts(params, _PARAMS_PER_CALL):
+            store.client.log_batch(run_id, params=few)
+        for part in parts(tags, TAGS_PER_CALL):
+            store.client.log_batch(run_id, tags=part)
+        records = {"variant.json": to_json(result.variant), "result.json": to_json(result)}
+        for path, record in records.items():
+            store.client.log_text(run_id, json.dumps(record, ensure_ascii=False, indent=1), path)
+        _write_data(store, run_id, result.facts)
+    write_files(store, run_id, files)
+
+
+def _write_data(store: Store, run_id: str, facts: Mapping[str, str]) -> None:
+    """Name the data set that quality was scored on, so that MLflow shows it with the run."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    if "data_digest" not in facts:
+        return
+    source = json.dumps({"uri": facts["data_source"]})
+    data = Dataset(facts["data_name"], facts["data_digest"], source_type="mlflow_compress", source=source)
+    store.client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "evaluation")])])
+
+
+def write_files(store: Store, run_id: str, files: Mapping[str, bytes]) -> None:
+    """Write files into a run, by artifact path."""
+    import tempfile
+
+    with refusals(store.uri), tempfile.TemporaryDirectory() as folder:
+        for path, content in files.items():
+            local = Path(folder, path)
+            local.parent.mkdir(parents=True, exist_ok=True)
+            local.write_bytes(content)
+        if files:
+            store.client.log_artifacts(run_id, folder)
+        if _TABLE in files:
+            shown = json.dumps([{"path": _TABLE, "type": "table"}])
+            store.client.set_tag(run_id, "mlflow.loggedArtifacts", shown)  # so that the UI opens it as a table
+
+
+def write_comparison(store: Store, experiment_id: str, files: Mapping[str, bytes], summary: str) -> str:
+    """Keep a comparison's files in the run `comparison`, and tell of it in the experiment's description.
+
+    Args:
+        store: the tracking store.
+        experiment_id: the experiment. It has one such run, which is made where there is none yet.
+        files: content by artifact path (`comparison.html`).
+        summary: Markdown.
+
+    Returns:
+        the run's id.
+    """
+    with quiet(), refusals(store.uri):
+        found = store.client.search_runs([experiment_id], "tags.`compress.role` = 'comparison'", max_results=1)
+        tags = {"compress.role": "comparison", "mlflow.note.content": summary}
+        run_id = found[0].info.run_id if found else start(store, experiment_id, "comparison", tags)
+        tag(store, run_id, tags)
+        write_files(store, run_id, files)
+        if not found:
+            end(store, run_id, succeeded=True)
+        store.client.set_experiment_tag(experiment_id, "mlflow.note.content", summary[:TAG_LIMIT])
+        return str(run_id)
+
+
+def add_to_run(
+    store: Store, run_id: str, numbers: Mapping[str, float], facts: Mapping[str, str], files: Mapping[str, bytes]
+) -> None:
+    """Add numbers, facts and files to a run that has ended."""
+    with quiet(), refusals(store.uri):
+        for name, value in finite(numbers).items():
+            store.client.log_metric(run_id, name, value)
+        write_files(store, run_id, files)
+    tag(store, run_id, {f"compress.{name}": text for name, text in facts.items()})
+
+
+def tags_of(result: Result) -> dict[str, str]:
+    """Return all tags of a result's run."""
+    variant = result.variant
+    tags = {
+        "team": variant.team,
+        "model": variant.model,
+        "method": variant.method,
+        "status": result.status,
+        "compress.schema": str(result.schema),
+        "compress.role": "variant",
+        "compress.batch_size": str(variant.batch_size),
+        "compress.setting": variant.setting,
+        "compress.cautions": ",".join(caution.code for caution in result.cautions),
+        SECONDS: f"{result.ended_s - result.started_s:.1f}",
+    }
+    if result.reason:
+        tags["compress.reason"] = result.reason
+    for device, outcome in result.outcomes.items():
+        tags[f"compress.outcome.{device}"] = outcome.status
+        if outcome.reason:
+            tags[f"compress.reason.{device}"] = outcome.reason
+    tags |= {f"compress.{key}": value for key, value in result.facts.items()}
+    tags |= {f"compress.env.{key}": value for key, value in result.environment.items()}
+    return tags
+
+
+def cut(tags: Mapping[str, str]) -> dict[str, str]:
+    """Shorten values that MLflow would cut without a word."""
+    return {key: value if len(value) <= TAG_LIMIT else value[: TAG_LIMIT - 1] + "…" for key, value in tags.items()}
+
+
+def parts(things: list[_Item], size: int) -> Iterator[list[_Item]]:
+    """Yield the things in lists of at most a size."""
+    for start in range(0, len(things), size):
+        yield things[start : start + size]
