@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """What a notebook calls: `benchmark` and `compress` on a model in memory, `compare` on what was logged.
 
 `import mlflow_compress as mc` gives all three.
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlflow_compress.errors import RecipeError, UnknownName, Unsupported
-from mlflow_compress.records import Budget, Caution, Outcome, Part, Result, Selection, Variant, finite
+from mlflow_compress.records import Budget, CautionKind, Outcome, Part, Result, Selection, Variant, finite
 from mlflow_compress.sockets import Family, Mark, Model
 
 if TYPE_CHECKING:
@@ -23,10 +24,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 _TIMED = "one call of the model in the process of a notebook, on the batch that was given"
-_CAUTION = Caution(
+NOTEBOOK = CautionKind(
     "notebook",
-    "measured in a notebook, whose process holds other things too: its memory is not the model's alone",
-    "Measure with compress-bench run, which gives each model a process of its own, before you trust the memory.",
+    short={"en": "measured in a notebook", "ru": "измерено в блокноте"},
+    message={
+        "en": "measured in a notebook, whose process holds other things too: its memory is not the model's alone",
+        "ru": "измерено в блокноте, в процессе которого есть и другое: память принадлежит не только модели",
+    },
+    advice={
+        "en": "Measure with compress-bench run, which gives each model a process of its own, before you trust the "
+        "memory.",
+        "ru": "Прежде чем доверять памяти, измерьте командой compress-bench run: у неё для каждой модели свой процесс.",
+    },
 )
 _FAMILY = "in_memory"
 
@@ -83,7 +92,7 @@ def benchmark(
     )
     started = time.time()
     with machine_lock.alone(lambda text: warnings.warn(text, stacklevel=4)), _evaluating(model):
-        cautions = [_CAUTION, *checks.busy(environment.busy_share())]
+        cautions = [NOTEBOOK.of(), *checks.busy(environment.busy_share())]
         timed = _timed(_call(model, batch), variant, place)
     group = "gpu" if place == "cuda" else "cpu"
     sizes = size.in_memory(model) if hasattr(model, "parameters") else {}

@@ -22,7 +22,7 @@ Status = Literal["ok", "skipped", "failed"]
 Scalar = str | int | float | bool | None
 Scale = Literal["share", "hundred", "error_rate", "unbounded"]
 LAST_RANK = 1000  # of a metric that says nothing of its rank: it comes after the package's own
-_LONGEST_LABEL = 80
+_LONGEST_LABEL, _LONGEST_CAUTION = 80, 600  # characters
 
 
 @dataclass(frozen=True)
@@ -159,11 +159,69 @@ class MetricFacts:
 
 @dataclass(frozen=True)
 class Caution:
-    """Something that makes a number less trustworthy, and what to do about it."""
+    """Something that makes a number less trustworthy, and what to do about it.
+
+    Attributes:
+        code: of its kind.
+        message: what is wrong, in English.
+        advice: what to do, in English.
+        texts: the same in each language, as `CautionKind` writes it: by `short`, `message` and `advice`, then by
+            language. Empty: `message` is all there is, and a table shows it as it is.
+    """
 
     code: str
     message: str
     advice: str = ""
+    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def to_text(self) -> str:
+        """Write it as one line of JSON, for a tag that a reader in any language can use; `short_texts` reads it."""
+        texts = self.texts or {"short": {"en": self.message}, "message": {"en": self.message}}
+        texts = {name: {each: _cut(text, _LONGEST_CAUTION) for each, text in by.items()} for name, by in texts.items()}
+        return json.dumps({"code": self.code, **texts}, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class CautionKind:
+    """What cautions of one kind say, in each language: declared once, where they are raised.
+
+    Attributes:
+        code: names the kind in tags; two kinds of one code have the same `short`.
+        short: for a table, which says it once for all rows: without numbers. Empty: a table does not show it.
+        message: what is wrong, with the numbers as `str.format` fields.
+        advice: what to do, likewise.
+    """
+
+    code: str
+    short: Mapping[str, str]
+    message: Mapping[str, str]
+    advice: Mapping[str, str]
+
+    def of(self, **said: object) -> Caution:
+        """Make a caution.
+
+        Args:
+            said: the numbers and names in its texts; a mapping holds a word by language.
+        """
+        texts = {
+            name: {
+                language: text.format_map({key: _in(language, value) for key, value in said.items()})
+                for language, text in getattr(self, name).items()
+            }
+            for name in ("message", "advice")
+        }
+        return Caution(self.code, texts["message"]["en"], texts["advice"]["en"], {"short": dict(self.short), **texts})
+
+
+def short_texts(text: str) -> tuple[str, Mapping[str, str]] | None:
+    """Read what `Caution.to_text` wrote: the code, and the words for a table by language; None where it is no such."""
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(data, dict) or not isinstance(data.get("code"), str) or not isinstance(data.get("short"), dict):
+        return None
+    return data["code"], {str(each): said for each, said in data["short"].items() if isinstance(said, str)}
 
 
 @dataclass(frozen=True)
@@ -401,8 +459,15 @@ class Comparison:
 
 def _plain(label: str) -> str:
     """Keep a label short and printable: it is other people's."""
-    text = "".join(char if char.isprintable() else "\ufffd" for char in label)
-    return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…"
+    return _cut("".join(char if char.isprintable() else "\ufffd" for char in label), _LONGEST_LABEL)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def _in(language: str, said: object) -> object:
+    return said[language] if isinstance(said, Mapping) else said
 
 
 def to_json(record: Any) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """The four sockets that take plugins: `Family`, `Method`, `Metric`, `Renderer`.
 
 A plugin is one class in one file. The file's name is the plugin's name, and the class, a dataclass, declares its
@@ -15,7 +16,20 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.records import LAST_RANK, Caution, Comparison, MetricFacts, Scale
+from mlflow_compress.records import LAST_RANK, Caution, CautionKind, Comparison, MetricFacts, Scale
+
+RANDOM_CALIBRATION = CautionKind(
+    "random_calibration",
+    short={"en": "calibrated on random inputs", "ru": "калибровка на случайных входах"},
+    message={
+        "en": "the method was calibrated on random inputs, not on data",
+        "ru": "метод калиброван на случайных входах, а не на данных",
+    },
+    advice={
+        "en": "Its quality on real inputs may be far worse.",
+        "ru": "На настоящих входах его качество может быть намного хуже.",
+    },
+)
 
 Mark = Callable[[str], None]
 State = Literal["float", "half", "packed", "runtime"]
@@ -186,8 +200,7 @@ class Family(ABC):
         They are never what quality is scored on. A family without data gives random inputs, and says so in the model's
         cautions.
         """
-        what = "the method was calibrated on random inputs, not on data"
-        model.cautions.append(Caution("random_calibration", what, "Its quality on real inputs may be far worse."))
+        model.cautions.append(RANDOM_CALIBRATION.of())
         return [self.batch(model, size, seed + 1 + index) for index in range(count)]
 
     def refuses(self, model: Model) -> str:

@@ -7,9 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlflow_compress.compression.layers import replace
-from mlflow_compress.records import Caution
+from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Model
 
+UNCALIBRATED_LAYERS = CautionKind(
+    "uncalibrated_layers",
+    short={"en": "some layers were compressed without data", "ru": "часть слоёв сжата без данных"},
+    message={
+        "en": "{waiting} of {all} layers were never called on the calibration data",
+        "ru": "слоёв, которые на данных калибровки ни разу не вызывались: {waiting} из {all}",
+    },
+    advice={
+        "en": "Their weights are rounded without data.",
+        "ru": "Их веса округлены без данных.",
+    },
+)
 _MOST_ROWS = 16_384  # of inputs that a layer is fitted to
 
 
@@ -90,8 +102,7 @@ def fit_in_order(
         for layer in (*waiting, *fitted):
             del layer.forward
     if waiting:
-        what = f"{len(waiting)} of {len(waiting) + len(fitted)} layers were never called on the calibration data"
-        model.cautions.append(Caution("uncalibrated_layers", what, "Their weights are rounded without data."))
+        model.cautions.append(UNCALIBRATED_LAYERS.of(waiting=len(waiting), all=len(waiting) + len(fitted)))
     model.module = replace(model.module, fitted | {layer: fit(layer, None) for layer in waiting})
 
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mlflow_compress.sockets import Family, Model
+from mlflow_compress.sockets import RANDOM_CALIBRATION, Family, Model
 
 _CHUNK = 32  # batches drawn at once: all of them may be more than the memory holds
-_RANDOM = "random_calibration"
 _GREATEST_NORM = 1.0  # of the gradient
 _WARMUP = 0.1  # share of the steps in which the learning rate rises
 _TOLD = 0.1  # share of the steps that the first and the last loss are means of
@@ -43,7 +42,7 @@ def has_data(model: Model, family: Family) -> bool:
     """Say whether the family has real inputs to train this model on."""
     asked = dataclasses.replace(model, cautions=[])
     family.calibration(asked, 1, 0)
-    return not any(caution.code == _RANDOM for caution in asked.cautions)
+    return not any(caution.code == RANDOM_CALIBRATION.code for caution in asked.cautions)
 
 
 def imitate(
@@ -101,7 +100,7 @@ def imitate(
     _move(teacher, homes[1])
     if losses:
         some = max(1, round(len(losses) * _TOLD))
-        kind = "random inputs" if any(each.code == _RANDOM for each in student.cautions) else "inputs"
+        kind = "random inputs" if any(each.code == RANDOM_CALIBRATION.code for each in student.cautions) else "inputs"
         first, last = sum(losses[:some]) / some, sum(losses[-some:]) / some
         student.facts["training"] = (
             f"{lesson.steps} steps of {lesson.batch_size} {kind}, loss from {first:.3g} to {last:.3g}"
@@ -147,7 +146,7 @@ def relative_error(given: Any, wanted: Any) -> Any:
 def _batches(model: Model, family: Family, lesson: Lesson) -> Iterator[Any]:
     """Give as many batches as there are steps; what the family says of them goes into the model's cautions, once."""
     asked = model
-    if any(caution.code == _RANDOM for caution in model.cautions):
+    if any(caution.code == RANDOM_CALIBRATION.code for caution in model.cautions):
         asked = dataclasses.replace(model, cautions=[])
     for start in range(0, lesson.steps, _CHUNK):
         count = min(_CHUNK, lesson.steps - start)

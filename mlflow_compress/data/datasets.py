@@ -41,7 +41,7 @@ from mlflow_compress.data.media import Medium
 from mlflow_compress.data.tables import SUFFIXES, TEXT, Bad, Records, Unit, read_text
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.networks.hub import PACKAGE, in_package
-from mlflow_compress.records import Caution
+from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Evaluation, Model
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -57,6 +57,15 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "source": ("src", "input", "text", "document", "article", "dialogue"),
     "target": ("tgt", "reference", "translation", "summary", "highlights", "output"),
 }  # what columns are called that have a role; the first that is there is taken
+SKIPPED_SAMPLES = CautionKind(
+    "skipped_samples",
+    short={"en": "some samples could not be read", "ru": "часть примеров не прочитана"},
+    message={
+        "en": "{skipped} of {all} samples could not be read and were left out: {first}",
+        "ru": "примеров, которые не удалось прочитать и которые пропущены: {skipped} из {all}: {first}",
+    },
+    advice={"en": "The score is of the rest.", "ru": "Качество измерено на остальных."},
+)
 _OPTIONS = re.compile(r":(?=\s*[A-Za-z_]\w*\s*=)")
 _QUOTED = r'"(?:[^"]|"")*"'
 _REVISION = re.compile(r"[^\s:@,\"]+")
@@ -267,8 +276,7 @@ def remember(model: Model, table: Table, evaluation: Evaluation) -> None:
     model.facts |= {"data_name": table.name, "data_source": table.source, "data_digest": table.digest}
     if table.skipped:
         total = len(table.rows) + len(table.skipped)
-        message = f"{len(table.skipped)} of {total} samples could not be read and were left out: {table.skipped[0]}"
-        model.cautions.append(Caution("skipped_samples", message, "The score is of the rest."))
+        model.cautions.append(SKIPPED_SAMPLES.of(skipped=len(table.skipped), all=total, first=table.skipped[0]))
 
 
 def draw(model: Model, roles: Sequence[str], count: int, seed: int) -> list[Any]:

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """Speech recognition with an encoder and a decoder: Whisper and its kin, through transformers."""
 
 from __future__ import annotations
@@ -26,9 +27,18 @@ from mlflow_compress.networks.hub import (
     save_transformer,
 )
 from mlflow_compress.networks.transformer_layers import thinned
-from mlflow_compress.records import Caution
+from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Continuation, Family, Graph, Mark, Model, Sample
 
+CUT_SOUNDS = CautionKind(
+    "cut_sounds",
+    short={"en": "long sounds were cut", "ru": "длинные записи обрезаны"},
+    message={
+        "en": "{cut} of {all} sounds are longer than {seconds} s, and only so much is heard",
+        "ru": "записей длиннее {seconds} с, от которых слышно только начало: {cut} из {all}",
+    },
+    advice={"en": "Cut them, or leave them out.", "ru": "Разрежьте их или уберите."},
+)
 _AUTO_CLASS = "AutoModelForSpeechSeq2Seq"
 _ROLES = ("audio", "text")
 _WINDOW_SECONDS = 30
@@ -202,8 +212,7 @@ class Asr(Family):
         """
         rows = scored(model, data, folder, _ROLES, limit, seed)
         if too_long := sum(row.values["audio"].seconds > _WINDOW_SECONDS for row in rows):
-            what = f"{too_long} of {len(rows)} sounds are longer than {_WINDOW_SECONDS} s, and only so much is heard"
-            model.cautions.append(Caution("cut_sounds", what, "Cut them, or leave them out."))
+            model.cautions.append(CUT_SOUNDS.of(cut=too_long, all=len(rows), seconds=_WINDOW_SECONDS))
         return [Sample(row.values["audio"], str(row.values["text"])) for row in rows]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:

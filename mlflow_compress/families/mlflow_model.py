@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """Whatever a team has logged to MLflow: `models:/NAME/1`, `runs:/ID/model`, or the folder of an MLflow model."""
 
 from __future__ import annotations
@@ -17,9 +18,21 @@ from typing import Any, ClassVar
 from mlflow_compress.data.datasets import scored
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
-from mlflow_compress.records import Caution
+from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
 
+EXAMPLE_CALIBRATION = CautionKind(
+    "example_calibration",
+    short={"en": "calibrated on one example", "ru": "калибровка на одном примере"},
+    message={
+        "en": "the method was calibrated on the model's own input example alone",
+        "ru": "метод калиброван только на собственном примере входа модели",
+    },
+    advice={
+        "en": "Its quality on other inputs may be far worse.",
+        "ru": "На других входах его качество может быть намного хуже.",
+    },
+)
 _COPY, _STRUCTURE, _CHANGED = "mlflow", "structure.pt", "changed.json"
 _DESCRIPTION = "MLmodel"
 _PICKLED, _EXPORTED = "model.pth", "model.pt2"  # what MLflow calls a torch model
@@ -113,8 +126,7 @@ class MlflowModel(Family):
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
         """Give the input example again and again: the model brings no other data."""
-        what = "the method was calibrated on the model's own input example alone"
-        model.cautions.append(Caution("example_calibration", what, "Its quality on other inputs may be far worse."))
+        model.cautions.append(EXAMPLE_CALIBRATION.of())
         return [self.batch(model, size, seed + index) for index in range(count)]
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """Judges what the meters saw: each check is a caution that says what is wrong and what to do about it.
 
 The meters measure and this file judges, so that a threshold can be argued about in one place.
@@ -12,7 +13,7 @@ from mlflow_compress.meters.energy import Energy
 from mlflow_compress.meters.latency import Timing
 from mlflow_compress.meters.usage import Usage
 from mlflow_compress.percentiles import MLPERF_COUNTS, carries, interval, percentile
-from mlflow_compress.records import Caution
+from mlflow_compress.records import Caution, CautionKind
 
 _NOISY_SPREAD = 0.10  # of the median, between the quartiles
 _DRIFT = 0.05
@@ -25,6 +26,209 @@ _FAULT_SHARE = 0.10
 _SLOW_CLOCK = 0.95
 _TINY_SAMPLE = 100
 _MANY = 10  # from where a decimal says nothing
+
+INTERFERENCE = CautionKind(
+    "interference",
+    short={"en": "other programs took the cores away", "ru": "другие программы отнимали ядра"},
+    message={
+        "en": "cpu: other programs took the cores away {often} times in each call, and the threads ran {share:.0%} of "
+        "the time",
+        "ru": "cpu: другие программы отнимали ядра в среднем {often} раз за вызов, потоки работали {share:.0%} времени",
+    },
+    advice={
+        "en": "Close other programs, or leave them a core: --threads 1. Threads that wait for others suffer most.",
+        "ru": "Закройте другие программы или оставьте им ядро: --threads 1. Больше всего страдают потоки, которые ждут "
+        "друг друга.",
+    },
+)
+PAGE_FAULTS = CautionKind(
+    "page_faults",
+    short={"en": "much time went into allocating memory", "ru": "много времени ушло на выделение памяти"},
+    message={
+        "en": "{group}: each call gets {pages:.0f} pages of memory anew from the kernel, which takes more than a tenth "
+        "of its time",
+        "ru": "{group}: каждый вызов заново получает от ядра системы {pages:.0f} страниц памяти, это больше десятой "
+        "части его времени",
+    },
+    advice={
+        "en": "Try an allocator that keeps memory: LD_PRELOAD of jemalloc or tcmalloc.",
+        "ru": "Попробуйте аллокатор, который не возвращает память: LD_PRELOAD с jemalloc или tcmalloc.",
+    },
+)
+SWAPPING = CautionKind(
+    "swapping",
+    short={"en": "the machine was swapping", "ru": "машина обращалась к подкачке"},
+    message={
+        "en": "{group}: each call read {pages:.0f} pages from the disk",
+        "ru": "{group}: каждый вызов читал с диска {pages:.0f} страниц",
+    },
+    advice={
+        "en": "The machine has too little free memory: close other programs, or take a smaller batch.",
+        "ru": "Свободной памяти слишком мало: закройте другие программы или уменьшите батч.",
+    },
+)
+_SLOWED_DOWN = {"en": "the clock was slowed down", "ru": "частота была снижена"}
+THROTTLED = CautionKind(
+    "throttled",
+    short=_SLOWED_DOWN,
+    message={
+        "en": "{group}: the cores were slowed down {times} times because they were hot",
+        "ru": "{group}: ядра замедлялись из-за нагрева, раз: {times}",
+    },
+    advice={
+        "en": "Let the machine cool down, put it on mains power, and measure again.",
+        "ru": "Дайте машине остыть, подключите её к сети и измерьте снова.",
+    },
+)
+THROTTLED_GPU = CautionKind(
+    "throttled",
+    short=_SLOWED_DOWN,
+    message={
+        "en": "gpu: the driver slowed the clock down: {reason}",
+        "ru": "gpu: драйвер снизил частоту: {reason}",
+    },
+    advice={
+        "en": "Let the GPU cool down, raise its power limit, and measure again.",
+        "ru": "Дайте GPU остыть, поднимите предел мощности и измерьте снова.",
+    },
+)
+SLOW_CLOCK = CautionKind(
+    "slow_clock",
+    short={"en": "the cores ran below their rated clock", "ru": "ядра работали ниже номинальной частоты"},
+    message={
+        "en": "cpu: after the calls the fastest core ran at {share:.0%} of its rated clock",
+        "ru": "cpu: после вызовов самое быстрое ядро работало на {share:.0%} номинальной частоты",
+    },
+    advice={
+        "en": "Plug the machine in, set the frequency governor to performance, and measure again.",
+        "ru": "Подключите машину к сети, выберите режим частоты performance и измерьте снова.",
+    },
+)
+BUSY_MACHINE = CautionKind(
+    "busy_machine",
+    short={"en": "the machine was busy", "ru": "машина была занята другой работой"},
+    message={
+        "en": "other programs kept {share:.0%} of the cores busy before measuring began",
+        "ru": "до начала измерений другие программы занимали {share:.0%} ядер",
+    },
+    advice={
+        "en": "Close other programs and measure again.",
+        "ru": "Закройте другие программы и измерьте снова.",
+    },
+)
+BUSY_GPU = CautionKind(
+    "busy_gpu",
+    short={"en": "the GPU was busy", "ru": "GPU был занят другой работой"},
+    message={
+        "en": "other programs kept the GPU busy for {share:.0%} of the time before measuring began",
+        "ru": "до начала измерений другие программы занимали GPU {share:.0%} времени",
+    },
+    advice={
+        "en": "Wait for them to end (nvidia-smi shows them) and measure again.",
+        "ru": "Дождитесь их конца (их показывает nvidia-smi) и измерьте снова.",
+    },
+)
+OVERSUBSCRIBED = CautionKind(
+    "oversubscribed",
+    short={"en": "more threads than cores", "ru": "потоков больше, чем ядер"},
+    message={"en": "{threads} threads share {cores} cores", "ru": "потоков {threads}, а ядер {cores}"},
+    advice={"en": "Set --threads to {cores} or less.", "ru": "Задайте --threads не больше {cores}."},
+)
+EMULATED_PRECISION = CautionKind(
+    "emulated_precision",
+    short={"en": "the CPU emulates this precision", "ru": "процессор эмулирует эту точность"},
+    message={
+        "en": "this CPU has no {precision} instructions: it emulates them, slower than float32",
+        "ru": "у этого процессора нет инструкций {precision}: он эмулирует их медленнее, чем float32",
+    },
+    advice={
+        "en": "Time this method on a GPU, or on a CPU that has them.",
+        "ru": "Измерьте время этого метода на GPU или на процессоре, у которого они есть.",
+    },
+)
+ENERGY_ESTIMATED = CautionKind(
+    "energy_estimated",
+    short={},  # the number's own name says so
+    message={
+        "en": "the CPU's energy is estimated from its rated power and its load, not counted",
+        "ru": "энергия процессора оценена по его паспортной мощности и загрузке, а не измерена",
+    },
+    advice={
+        "en": "Compare it within one machine only; RAPL counters need read access.",
+        "ru": "Сравнивайте её только в пределах одной машины; счётчикам RAPL нужен доступ на чтение.",
+    },
+)
+TINY_QUALITY_SAMPLE = CautionKind(
+    "tiny_quality_sample",
+    short={"en": "quality stands on few samples", "ru": "качество измерено на малой выборке"},
+    message={
+        "en": "quality was scored on {samples} samples only",
+        "ru": "качество измерено только на {samples} примерах",
+    },
+    advice={
+        "en": "A difference of some points is noise: score more samples.",
+        "ru": "Разница в несколько пунктов это шум: возьмите больше примеров.",
+    },
+)
+_FEW_CALLS = {"en": "few calls were timed", "ru": "измерено мало вызовов"}
+FEW_FOR_MLPERF = CautionKind(
+    "few_samples",
+    short=_FEW_CALLS,
+    message={
+        "en": "{group}: p{rank} stands on {calls} calls, MLPerf asks for {least}",
+        "ru": "{group}: p{rank} получен из {calls} вызовов, MLPerf требует {least}",
+    },
+    advice={"en": "Ask for more: --iterations {least}.", "ru": "Задайте больше: --iterations {least}."},
+)
+FEW_FOR_PERCENTILES = CautionKind(
+    "few_samples",
+    short=_FEW_CALLS,
+    message={
+        "en": "{group}: {calls} calls fitted into the time, too few for a percentile above the median",
+        "ru": "{group}: за отведённое время сделано вызовов: {calls}; для процентиля выше медианы этого мало",
+    },
+    advice={"en": "Allow more time: --max-seconds.", "ru": "Дайте больше времени: --max-seconds."},
+)
+NOT_SETTLED = CautionKind(
+    "not_settled",
+    short={
+        "en": "the latency did not settle while warming up",
+        "ru": "время не установилось при разогреве",
+    },
+    message={
+        "en": "{group}: the latency was not stable after {calls} calls of warm-up",
+        "ru": "{group}: время не установилось за {calls} вызовов разогрева",
+    },
+    advice={
+        "en": "Close other programs and measure again.",
+        "ru": "Закройте другие программы и измерьте снова.",
+    },
+)
+UNSTABLE = CautionKind(
+    "unstable",
+    short={"en": "the latency was not stable", "ru": "время было нестабильным"},
+    message={
+        "en": "{group}: the middle half of the calls spreads over {spread:.0%} of the median",
+        "ru": "{group}: средняя половина вызовов разбросана на {spread:.0%} медианы",
+    },
+    advice={
+        "en": "Close other programs, or set --threads 1, and measure again.",
+        "ru": "Закройте другие программы или задайте --threads 1 и измерьте снова.",
+    },
+)
+DRIFT = CautionKind(
+    "drift",
+    short={"en": "the latency drifted", "ru": "время постепенно менялось"},
+    message={
+        "en": "{group}: the second half of the calls took {change:.0%} {direction} time",
+        "ru": "{group}: вторая половина вызовов заняла на {change:.0%} {direction} времени",
+    },
+    advice={
+        "en": "The machine warms up, throttles, or others work on it: measure again.",
+        "ru": "Машина греется, снижает частоту или занята другими: измерьте снова.",
+    },
+)
+_MORE, _LESS = {"en": "more", "ru": "больше"}, {"en": "less", "ru": "меньше"}
 
 
 def timing(seen: Timing, group: str) -> list[Caution]:
@@ -47,39 +251,13 @@ def usage(used: Usage, calls: int, threads: int, group: str) -> list[Caution]:
     often = used.switches / calls
     digits = 0 if often >= _MANY else 1
     if group == "cpu" and per_second > _SWITCHES_PER_SECOND and share < _IDLE_SHARE:
-        found.append(
-            Caution(
-                "interference",
-                f"cpu: other programs took the cores away {often:.{digits}f} times in each call, and "
-                f"the threads ran {share:.0%} of the time",
-                "Close other programs, or leave them a core: --threads 1. Threads that wait for others suffer most.",
-            )
-        )
+        found.append(INTERFERENCE.of(often=f"{often:.{digits}f}", share=share))
     if used.minor_faults * _FAULT_SECONDS > _FAULT_SHARE * used.wall_s:
-        found.append(
-            Caution(
-                "page_faults",
-                f"{group}: each call gets {used.minor_faults / calls:.0f} pages of memory anew from the kernel, which "
-                "takes more than a tenth of its time",
-                "Try an allocator that keeps memory: LD_PRELOAD of jemalloc or tcmalloc.",
-            )
-        )
+        found.append(PAGE_FAULTS.of(group=group, pages=used.minor_faults / calls))
     if used.major_faults > calls:
-        found.append(
-            Caution(
-                "swapping",
-                f"{group}: each call read {used.major_faults / calls:.0f} pages from the disk",
-                "The machine has too little free memory: close other programs, or take a smaller batch.",
-            )
-        )
+        found.append(SWAPPING.of(group=group, pages=used.major_faults / calls))
     if used.throttled:
-        found.append(
-            Caution(
-                "throttled",
-                f"{group}: the cores were slowed down {used.throttled} times because they were hot",
-                "Let the machine cool down, put it on mains power, and measure again.",
-            )
-        )
+        found.append(THROTTLED.of(group=group, times=used.throttled))
     return found
 
 
@@ -92,12 +270,9 @@ def clock(share: float | None = None, gpu_reason: str = "") -> list[Caution]:
     """
     found = []
     if share is not None and share < _SLOW_CLOCK:
-        what = f"cpu: after the calls the fastest core ran at {share:.0%} of its rated clock"
-        advice = "Plug the machine in, set the frequency governor to performance, and measure again."
-        found.append(Caution("slow_clock", what, advice))
+        found.append(SLOW_CLOCK.of(share=share))
     if gpu_reason:
-        what = f"gpu: the driver slowed the clock down: {gpu_reason}"
-        found.append(Caution("throttled", what, "Let the GPU cool down, raise its power limit, and measure again."))
+        found.append(THROTTLED_GPU.of(reason=gpu_reason))
     return found
 
 
@@ -110,76 +285,49 @@ def busy(cpu_share: float, gpu_share: float = 0.0) -> list[Caution]:
     """
     found = []
     if cpu_share > _BUSY_SHARE:
-        what = f"other programs kept {cpu_share:.0%} of the cores busy before measuring began"
-        found.append(Caution("busy_machine", what, "Close other programs and measure again."))
+        found.append(BUSY_MACHINE.of(share=cpu_share))
     if gpu_share > _BUSY_GPU_SHARE:
-        what = f"other programs kept the GPU busy for {gpu_share:.0%} of the time before measuring began"
-        found.append(Caution("busy_gpu", what, "Wait for them to end (nvidia-smi shows them) and measure again."))
+        found.append(BUSY_GPU.of(share=gpu_share))
     return found
 
 
 def threads(used: int) -> list[Caution]:
     """Judge the number of threads against the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if used <= cores:
-        return []
-    what = f"{used} threads share {cores} cores"
-    return [Caution("oversubscribed", what, f"Set --threads to {cores} or less.")]
+    return [OVERSUBSCRIBED.of(threads=used, cores=cores)] if used > cores else []
 
 
 def precision(dtypes: Collection[str], emulated: Collection[str]) -> list[Caution]:
     """Judge the types of the weights against the precisions that this CPU has no instructions for."""
-    return [
-        Caution(
-            "emulated_precision",
-            f"this CPU has no {name} instructions: it emulates them, slower than float32",
-            "Time this method on a GPU, or on a CPU that has them.",
-        )
-        for name in emulated
-        if f"torch.{name}" in dtypes
-    ]
+    return [EMULATED_PRECISION.of(precision=name) for name in emulated if f"torch.{name}" in dtypes]
 
 
 def energy(seen: Energy) -> list[Caution]:
     """Judge whether the energy was counted."""
-    if seen.is_counted or seen.cpu_j <= 0:
-        return []
-    what = "the CPU's energy is estimated from its rated power and its load, not counted"
-    return [Caution("energy_estimated", what, "Compare it within one machine only; RAPL counters need read access.")]
+    return [ENERGY_ESTIMATED.of()] if seen.cpu_j > 0 and not seen.is_counted else []
 
 
 def quality(samples: int) -> list[Caution]:
     """Judge the number of scored samples."""
-    if samples >= _TINY_SAMPLE:
-        return []
-    what = f"quality was scored on {samples} samples only"
-    return [Caution("tiny_quality_sample", what, "A difference of some points is noise: score more samples.")]
+    return [TINY_QUALITY_SAMPLE.of(samples=samples)] if samples < _TINY_SAMPLE else []
 
 
 def _few(wall: Sequence[float], group: str) -> list[Caution]:
     for rank, least in MLPERF_COUNTS.items():
         if carries(len(wall), rank) and len(wall) < least:
-            what = f"{group}: p{rank} stands on {len(wall)} calls, MLPerf asks for {least}"
-            return [Caution("few_samples", what, f"Ask for more: --iterations {least}.")]
+            return [FEW_FOR_MLPERF.of(group=group, rank=rank, calls=len(wall), least=least)]
     if not carries(len(wall), min(MLPERF_COUNTS)):
-        what = f"{group}: {len(wall)} calls fitted into the time, too few for a percentile above the median"
-        return [Caution("few_samples", what, "Allow more time: --max-seconds.")]
+        return [FEW_FOR_PERCENTILES.of(group=group, calls=len(wall))]
     return []
 
 
 def _unsettled(seen: Timing, group: str) -> list[Caution]:
-    if seen.settled:
-        return []
-    what = f"{group}: the latency was not stable after {len(seen.warmup_ms)} calls of warm-up"
-    return [Caution("not_settled", what, "Close other programs and measure again.")]
+    return [] if seen.settled else [NOT_SETTLED.of(group=group, calls=len(seen.warmup_ms))]
 
 
 def _spread(wall: Sequence[float], group: str) -> list[Caution]:
     spread = (percentile(wall, 75) - percentile(wall, 25)) / percentile(wall, 50)
-    if spread <= _NOISY_SPREAD:
-        return []
-    what = f"{group}: the middle half of the calls spreads over {spread:.0%} of the median"
-    return [Caution("unstable", what, "Close other programs, or set --threads 1, and measure again.")]
+    return [UNSTABLE.of(group=group, spread=spread)] if spread > _NOISY_SPREAD else []
 
 
 def _drift(seen: Timing, group: str) -> list[Caution]:
@@ -192,5 +340,4 @@ def _drift(seen: Timing, group: str) -> list[Caution]:
     change = percentile(second, 50) / percentile(first, 50) - 1
     if abs(change) <= _DRIFT:
         return []
-    what = f"{group}: the second half of the calls took {abs(change):.0%} {'more' if change > 0 else 'less'} time"
-    return [Caution("drift", what, "The machine warms up, throttles, or others work on it: measure again.")]
+    return [DRIFT.of(group=group, change=abs(change), direction=_MORE if change > 0 else _LESS)]

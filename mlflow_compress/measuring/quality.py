@@ -14,12 +14,22 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.measuring import checks
-from mlflow_compress.records import Caution, Outcome, Part, Variant
+from mlflow_compress.records import CautionKind, Outcome, Part, Variant
 from mlflow_compress.scoring import bootstrap
 from mlflow_compress.scoring.hf_evaluate import metrics_of
 
 PREDICTIONS, STATISTICS = "predictions.json", "statistics.npz"
 _AT_ONCE = 32
+
+SCORING_CUT = CautionKind(
+    "scoring_cut",
+    short={"en": "not all samples were scored", "ru": "качество измерено не на всех примерах"},
+    message={
+        "en": "quality was scored on the first {done} of {all} samples: then the time was up",
+        "ru": "качество измерено на первых {done} примерах из {all}: потом время вышло",
+    },
+    advice={"en": "Allow more time: --score-seconds.", "ru": "Дайте больше времени: --score-seconds."},
+)
 
 Progress = Callable[[int, int | None, float | None], None]
 
@@ -50,8 +60,7 @@ def score(family: Any, model: Any, variant: Variant, folder: Path, progress: Pro
     bootstrap.write(found.statistics(), folder / STATISTICS)
     cautions = checks.quality(len(done))
     if len(done) < len(samples):
-        what = f"quality was scored on the first {len(done)} of {len(samples)} samples: then the time was up"
-        cautions.append(Caution("scoring_cut", what, "Allow more time: --score-seconds."))
+        cautions.append(SCORING_CUT.of(done=len(done), all=len(samples)))
     facts = {**facts_of(found), "data": variant.data}
     if "data_digest" not in model.facts:
         facts |= {"data_name": variant.data, "data_source": variant.source, "data_digest": _digest(samples)}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mlflow_compress.errors import CompressError, Unsupported
-from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, read_json, write_json
+from mlflow_compress.records import Caution, CautionKind, Outcome, Part, Variant, finite, read_json, write_json
 
 if TYPE_CHECKING:
     from mlflow_compress.meters.memory import MemoryMeter
@@ -30,6 +30,21 @@ VARIANT, MODEL_FOLDER = "variant.json", "model"
 SCORE = "score"
 OUTPUTS, GENERATED = "outputs.safetensors", "generated.pt"
 PARENT = "COMPRESS_PARENT"  # environment: the process that the worker must not outlive
+RANDOM_WEIGHTS = CautionKind(
+    "random_weights",
+    short={},  # it has a footnote of its own, which says of which numbers it is true
+    message={"en": "{obstacle}", "ru": "{obstacle}"},
+    advice={"en": "Quality is not measured.", "ru": "Качество не измеряется."},
+)
+PARTLY_RANDOM_WEIGHTS = CautionKind(
+    "partly_random_weights",
+    short={
+        "en": "some weights are random, so quality means little",
+        "ru": "часть весов случайна, качество мало что значит",
+    },
+    message={"en": "{obstacle}", "ru": "{obstacle}"},
+    advice={"en": "Quality means little.", "ru": "Качество мало что значит."},
+)
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, see prctl(2)
 _ERROR_LINES = 30
 
@@ -116,9 +131,8 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     target.mkdir()
     model_folder.save(model, family, methods, variant, target)
     report.stage("sizing")
-    cautions = [Caution("random_weights", model.caution, "Quality is not measured.")] if model.caution else []
-    if model.caution and model.weights != "random":
-        cautions = [Caution("partly_random_weights", model.caution, "Quality means little.")]
+    weights = RANDOM_WEIGHTS if model.weights == "random" else PARTLY_RANDOM_WEIGHTS
+    cautions = [weights.of(obstacle=model.caution)] if model.caution else []
     return Part(
         Outcome("ok"),
         measurements=size.on_disk(target),

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from mlflow_compress.percentiles import difference_interval, ratio_interval
-from mlflow_compress.records import Comparison, Failure, Outcome, Row, Run, finite
+from mlflow_compress.records import Comparison, Failure, Outcome, Row, Run, finite, short_texts
 from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.table_text import COLUMNS, DEVICES, DIFFERENCE, ORIGINAL, natural
 
@@ -59,32 +59,36 @@ _SENTENCES = {
 }
 _PROTOCOL = "compress.protocol."
 _WITH_HARDWARE = ("hardware", *(column.key for column in COLUMNS))
-_ELSEWHERE = ("", "random_weights", "energy_estimated")  # a footnote of its own, or about no column
-_CAUTIONS = {
+_CAUTION = "compress.caution."
+# What 0.1 could warn of, by code: its runs keep no more. A later caution brings its words with its run.
+_CAUTIONS_OF_0_1: Mapping[str, Mapping[str, str]] = {
     "busy_gpu": {"en": "the GPU was busy", "ru": "GPU был занят другой работой"},
     "busy_machine": {"en": "the machine was busy", "ru": "машина была занята другой работой"},
+    "cut_sounds": {"en": "long sounds were cut", "ru": "длинные записи обрезаны"},
     "drift": {"en": "the latency drifted", "ru": "время постепенно менялось"},
     "emulated_precision": {"en": "the CPU emulates this precision", "ru": "процессор эмулирует эту точность"},
-    "example_calibration": {
-        "en": "calibrated on one example",
-        "ru": "калибровка на одном примере",
-    },
+    "energy_estimated": {},
+    "example_calibration": {"en": "calibrated on one example", "ru": "калибровка на одном примере"},
     "few_samples": {"en": "few calls were timed", "ru": "измерено мало вызовов"},
     "interference": {"en": "other programs took the cores away", "ru": "другие программы отнимали ядра"},
     "notebook": {"en": "measured in a notebook", "ru": "измерено в блокноте"},
     "not_settled": {"en": "the latency did not settle while warming up", "ru": "время не установилось при разогреве"},
     "oversubscribed": {"en": "more threads than cores", "ru": "потоков больше, чем ядер"},
     "page_faults": {"en": "much time went into allocating memory", "ru": "много времени ушло на выделение памяти"},
-    "random_calibration": {"en": "calibrated on random inputs", "ru": "калибровка на случайных входах"},
-    "slow_clock": {"en": "the cores ran below their rated clock", "ru": "ядра работали ниже номинальной частоты"},
-    "swapping": {"en": "the machine was swapping", "ru": "машина обращалась к подкачке"},
-    "throttled": {"en": "the clock was slowed down", "ru": "частота была снижена"},
-    "tiny_quality_sample": {"en": "quality stands on few samples", "ru": "качество измерено на малой выборке"},
-    "unstable": {"en": "the latency was not stable", "ru": "время было нестабильным"},
     "partly_random_weights": {
         "en": "some weights are random, so quality means little",
         "ru": "часть весов случайна, качество мало что значит",
     },
+    "random_calibration": {"en": "calibrated on random inputs", "ru": "калибровка на случайных входах"},
+    "random_weights": {},
+    "scoring_cut": {"en": "not all samples were scored", "ru": "качество измерено не на всех примерах"},
+    "skipped_samples": {"en": "some samples could not be read", "ru": "часть примеров не прочитана"},
+    "slow_clock": {"en": "the cores ran below their rated clock", "ru": "ядра работали ниже номинальной частоты"},
+    "swapping": {"en": "the machine was swapping", "ru": "машина обращалась к подкачке"},
+    "throttled": {"en": "the clock was slowed down", "ru": "частота была снижена"},
+    "tiny_quality_sample": {"en": "quality stands on few samples", "ru": "качество измерено на малой выборке"},
+    "uncalibrated_layers": {"en": "some layers were compressed without data", "ru": "часть слоёв сжата без данных"},
+    "unstable": {"en": "the latency was not stable", "ru": "время было нестабильным"},
 }
 
 
@@ -467,13 +471,22 @@ def _about_weights(line: _Line, language: str) -> list[str]:
 
 
 def _about_cautions(line: _Line, language: str) -> list[str]:
-    codes: dict[str, None] = {}
+    words: dict[str, None] = {}
     for device in sorted(line.runs):
-        codes |= dict.fromkeys(line.runs[device].tags.get("compress.cautions", "").split(","))
-    words = [
-        _CAUTIONS.get(code.strip(), {}).get(language, code.strip()) for code in codes if code.strip() not in _ELSEWHERE
-    ]
+        words |= dict.fromkeys(_cautions(line.runs[device], language))
     return [_say("cautions", language, cautions="; ".join(words))] if words else []
+
+
+def _cautions(run: Run, language: str) -> Iterator[str]:
+    """Return what a run's cautions say in a table: its own words, else those of the code, else the code itself."""
+    tags = sorted((tag for tag in run.tags if tag.startswith(_CAUTION)), key=natural)
+    own: dict[str, list[Mapping[str, str]]] = {}
+    for code, texts in filter(None, (_short_texts(run.tags[tag]) for tag in tags)):
+        own.setdefault(code, []).append(texts)
+    for code in dict.fromkeys(part.strip() for part in run.tags.get("compress.cautions", "").split(",")):
+        for texts in own.get(code) or [_CAUTIONS_OF_0_1.get(code, {"en": code})]:
+            if said := texts.get(language) or texts.get("en"):
+                yield said
 
 
 def _group(run: Run, group: str) -> dict[str, float]:
@@ -484,6 +497,11 @@ def _group(run: Run, group: str) -> dict[str, float]:
         for name, value in run.metrics.items()
         if name.startswith(f"{group}/") and abs(value) < sys.float_info.max  # NaN is not less either
     }
+
+
+@lru_cache(maxsize=4096)
+def _short_texts(text: str) -> tuple[str, Mapping[str, str]] | None:
+    return short_texts(text)
 
 
 def _say(sentence: str, language: str, **said: str) -> str:

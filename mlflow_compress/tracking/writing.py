@@ -8,8 +8,9 @@ Layout of a run (schema 1):
   (`variant` or `sweep`), `compress.weights`, `compress.outcome.cpu` and `.gpu` (`ok`, `skipped`, `failed`),
   `compress.reason`, `compress.reason.cpu` and `.gpu`, for each metric `compress.protocol.wer` (how it was scored) and
   `compress.metric.wer` (its label, scale, direction and rank, as JSON), `compress.batch_size`,
-  `compress.setting` (`tokens=64`), `compress.cautions` (codes, separated by commas), `compress.seconds` (how long it
-  took), and `compress.env.*` for the machine and its libraries;
+  `compress.setting` (`tokens=64`), `compress.cautions` (codes, separated by commas) and
+  `compress.caution.1`, ... (each one's words in every language, as JSON), `compress.seconds` (how long it took), and
+  `compress.env.*` for the machine and its libraries;
   `compress.result_id`, `compress.variant_digest`, `compress.process` (who logs it), `compress.logged` (`complete` when
   all of it is there), `compress.not_logged` (what the server refused, and why);
   a row of a hand-made table has `compress.source` (`imported`), `compress.imported.from`, `.line` and `.remarks`,
@@ -259,6 +260,7 @@ def tags_of(result: Result) -> dict[str, str]:
         tags[f"compress.outcome.{device}"] = outcome.status
         if outcome.reason:
             tags[f"compress.reason.{device}"] = outcome.reason
+    tags |= {f"compress.caution.{at}": caution.to_text() for at, caution in enumerate(result.cautions, 1)}
     tags |= {f"compress.{key}": value for key, value in result.facts.items()}
     tags |= {f"compress.env.{key}": value for key, value in result.environment.items()}
     return tags

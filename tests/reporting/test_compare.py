@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mlflow_compress.records import Comparison, Row, Run
+from mlflow_compress.records import Caution, CautionKind, Comparison, Row, Run
 from mlflow_compress.reporting.compare import compare
 from mlflow_compress.reporting.table_text import COLUMNS, cells
 
@@ -230,6 +230,25 @@ def test_random_weights_of_one_run_only(make_run: MakeRun) -> None:
     ]
     comparison = compare(runs)
     assert notes(comparison, comparison.rows[0])[0].startswith("random weights in the GPU run")
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_a_caution_brings_its_words_with_its_run(make_run: MakeRun, language: str) -> None:
+    own = [
+        CautionKind("new", {"en": "it is new", "ru": "оно новое"}, {"en": "n={n}"}, {"en": ""}).of(n=1),
+        CautionKind("silent", {}, {"en": "said elsewhere"}, {"en": ""}).of(),
+        Caution("of_a_plugin", "the plugin of 0.1 says this"),
+        Caution("of_a_plugin", "and this"),
+    ]
+    tags = {f"compress.caution.{at}": caution.to_text() for at, caution in enumerate(own, 1)}
+    tags |= {
+        "compress.caution.5": "no JSON",
+        "compress.caution.6": '{"code":"stale","short":{"en":"of an earlier log"}}',
+    }
+    run = make_run(tags={**tags, "compress.cautions": "new,silent,of_a_plugin,of_a_plugin,unheard_of"})
+    comparison = compare([run], language=language)
+    first = {"en": "caution: it is new", "ru": "осторожно: оно новое"}[language]
+    assert notes(comparison, comparison.rows[0]) == [f"{first}; the plugin of 0.1 says this; and this; unheard_of"]
 
 
 def test_cautions_are_told_in_words(make_run: MakeRun) -> None:

@@ -1,0 +1,105 @@
+# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
+"""What people read is there in English and in Russian, and stands in one place."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mlflow_compress
+from mlflow_compress.records import Caution, CautionKind
+from mlflow_compress.reporting.compare import _CAUTIONS_OF_0_1
+
+PACKAGE = Path(mlflow_compress.__file__).parent
+SOURCES = {
+    ".".join(("mlflow_compress", *path.relative_to(PACKAGE).with_suffix("").parts)): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.parent.name != "recipes"
+}
+
+
+def calls(path: Path, name: str) -> Iterator[ast.Call]:
+    """Return the calls of something in a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
+            yield node
+
+
+def kinds() -> Iterator[tuple[str, CautionKind]]:
+    """Import the modules that declare cautions, and return all that they declare."""
+    for module, path in SOURCES.items():
+        declared = len(list(calls(path, "CautionKind")))
+        if declared:
+            found = {
+                name: kind
+                for name, kind in vars(importlib.import_module(module)).items()
+                if isinstance(kind, CautionKind) and f"\n{name} = CautionKind(" in path.read_text(encoding="utf-8")
+            }
+            assert len(found) == declared, f"{module}: a kind of caution is declared at the top of its module"
+            yield from ((f"{module}.{name}", kind) for name, kind in found.items())
+
+
+KINDS = dict(kinds())
+
+
+def fields(text: str) -> list[str]:
+    return sorted(field for _, field, _, _ in string.Formatter().parse(text) if field is not None)
+
+
+def test_a_caution_is_raised_of_a_kind_that_is_declared() -> None:
+    assert len(KINDS) > 20
+    raising = [module for module, path in SOURCES.items() if list(calls(path, "Caution"))]
+    assert raising == ["mlflow_compress.records"]  # that makes them of a kind
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_caution_says_the_same_in_both_languages(name: str) -> None:
+    kind = KINDS[name]
+    for texts in (kind.message, kind.advice, kind.short):
+        assert texts.keys() == {"en", "ru"} or (texts is kind.short and not texts)
+        assert all(texts.values())
+        assert len({tuple(fields(text)) for text in texts.values()}) <= 1
+        assert not any(re.search(r"[А-яЁё]", text) for language, text in texts.items() if language == "en")
+    assert not any("{" in text for text in kind.short.values()), "a table says it once, for all rows"
+
+
+def test_kinds_of_one_code_say_the_same_in_a_table() -> None:
+    short: dict[str, object] = {}
+    for kind in KINDS.values():
+        assert short.setdefault(kind.code, kind.short) == kind.short
+
+
+def test_what_0_1_could_warn_of_is_said_in_the_words_of_today() -> None:
+    today = {kind.code: kind.short for kind in KINDS.values()}
+    for code, texts in _CAUTIONS_OF_0_1.items():
+        assert today.get(code, texts) == texts
+
+
+def test_numbers_and_words_stand_in_the_texts() -> None:
+    kind = CautionKind(
+        "drift",
+        {"en": "it drifted", "ru": "менялось"},
+        {"en": "{share:.0%} {direction}", "ru": "{direction} на {share:.0%}"},
+        {"en": "Wait {seconds} s.", "ru": "Подождите {seconds} с."},
+    )
+    caution = kind.of(share=0.07, direction={"en": "more", "ru": "больше"}, seconds=3)
+    assert caution == Caution(
+        "drift",
+        "7% more",
+        "Wait 3 s.",
+        {
+            "short": {"en": "it drifted", "ru": "менялось"},
+            "message": {"en": "7% more", "ru": "больше на 7%"},
+            "advice": {"en": "Wait 3 s.", "ru": "Подождите 3 с."},
+        },
+    )
+
+
+def test_a_tag_of_a_caution_stays_within_what_mlflow_keeps() -> None:
+    assert len(Caution("of_a_plugin", "я" * 10_000).to_text()) < 5000
