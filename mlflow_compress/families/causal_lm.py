@@ -127,7 +127,7 @@ class CausalLm(Family):
 
         tokens = torch.zeros((2, 3), dtype=torch.long, device=model.device)
         with torch.no_grad():
-            example = tensors_of(model.module(input_ids=tokens, use_cache=True)[cache_keyword()])
+            example = tensors_of(getattr(model.module(input_ids=tokens, use_cache=True), cache_keyword(), None))
         layers, (_, heads, _, width) = len(example) // 2, example[0].shape
         if any(each.shape != (2, heads, 3, width) for each in example):
             raise Unsupported(

@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Continuation, Mark
 
 CACHE_NAMES = ("cache", "past_key_values")
@@ -47,8 +48,15 @@ def refill(cache: Any, tensors: Sequence[Any]) -> None:
 
 
 def tensors_of(cache: Any) -> tuple[Any, ...]:
-    """Return the keys and values of each layer, in turns."""
-    return tuple(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
+    """Return the keys and values of each layer, in turns.
+
+    Raises:
+        Unsupported: there is no cache, or a layer keeps something else, such as the state of a state-space model.
+    """
+    layers = getattr(cache, "layers", ())
+    if not layers or not all(hasattr(layer, "keys") and hasattr(layer, "values") for layer in layers):
+        raise Unsupported("it keeps something else of the past than the keys and values of its layers")
+    return tuple(tensor for layer in layers for tensor in (layer.keys, layer.values))
 
 
 def generate(module: Any, new_tokens: int, mark: Mark, first: str, **inputs: Any) -> Any:

@@ -206,9 +206,11 @@ def require_plain(arguments: Mapping[str, Any], past: int, tokens: int) -> None:
             continue
         if name in _POSITIONS:
             plain = torch.arange(past, past + tokens, device=value.device)
-            if not torch.equal(value, plain.expand_as(value)):
+            if value.shape[-1:] != plain.shape or not torch.equal(value, plain.expand_as(value)):
                 raise WorkerError(f"an exported decoder can't take {name} other than one after the other")
         elif name in _MASKS:
+            if not isinstance(value, torch.Tensor) or value.dim() != 2:
+                raise WorkerError(f"an exported decoder can't take {name} other than one of padding [batch, tokens]")
             if not value.all():
                 raise WorkerError(f"an exported decoder can't take padding ({name}): give it one text at a time")
         else:

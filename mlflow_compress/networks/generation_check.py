@@ -1,7 +1,8 @@
 """What a decoder generates, checked: through its cache as in one pass without it, and restored as before it was saved.
 
 A decoder that loses its past is as fast and as large as a right one, and its single passes are right too: only what it
-generates is wrong. So some tokens are generated, from the inputs that methods calibrate on, one text and two at a time.
+generates is wrong. So some tokens are generated, from the inputs that methods calibrate on: one text, two, and up to
+four of a timed batch at a time. A past that is lost only later, or only in larger batches, is not seen.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from mlflow_compress.errors import WorkerError
 from mlflow_compress.networks.stored_weights import ROUNDING, distance
 from mlflow_compress.sockets import Continuation, Family, Model
 
-_NEW_TOKENS = 8
+_NEW_TOKENS = 16
 _BATCH_SIZES = (1, 2)
+_LARGEST_BATCH = 4  # of a timed batch: the logits of a large one would take more memory than timing does
 _SEED = 17
 _ARRAY = "array"
 
 
 def generate(family: Family, model: Model) -> list[Continuation]:
-    """Generate from one calibration input, and from two at once; nothing where the family does not generate."""
+    """Generate from one calibration input, and from several at once; nothing where the family does not generate."""
     return _generate(family, model, _batches(family, model))
 
 
@@ -44,10 +46,11 @@ def require_past(before: Sequence[Continuation], after: Sequence[Continuation]) 
         best = made.at_once.argmax(-1)
         if found := _first_difference(made.tokens, made.logits, made.tokens, made.at_once, allowed):
             text, token, moved = found
+            got, likeliest = int(made.tokens[text, token]), int(best[text, token])
+            told = f"{got}, and {likeliest} is likeliest" if got != likeliest else f"{got}, and less or more likely"
             raise WorkerError(
                 f"the compressed decoder generates with a wrong past: token {token + 1} of text {text + 1} is "
-                f"{int(made.tokens[text, token])}, and {int(best[text, token])} is likeliest in one pass without a "
-                f"cache (the logits differ by {moved:.1%})"
+                f"{told} in one pass without a cache (the logits differ by {moved:.1%})"
             )
 
 
@@ -99,7 +102,8 @@ def _batches(family: Family, model: Model) -> list[Any]:
     if type(family).generate is Family.generate:  # it generates nothing: no data are read for it
         return []
     aside = dataclasses.replace(model, cautions=[])  # random inputs of this check say nothing about the model
-    return [batch for size in _BATCH_SIZES for batch in family.calibration(aside, 1, _SEED, size)]
+    sizes = sorted({*_BATCH_SIZES, min(model.batch_size, _LARGEST_BATCH)})
+    return [batch for size in sizes for batch in family.calibration(aside, 1, _SEED, size)]
 
 
 def _generate(family: Family, model: Model, batches: Sequence[Any]) -> list[Continuation]:

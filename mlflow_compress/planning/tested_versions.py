@@ -12,7 +12,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 
 _DISTRIBUTION = "mlflow-compress"
 _OLDEST, _NEWEST = "oldest.txt", "newest.txt"
@@ -26,7 +26,7 @@ class Untested:
 
     Attributes:
         name: the distribution's name.
-        installed: its version.
+        installed: its version; empty where what is installed does not say it.
         oldest, newest: the versions that were tested.
     """
 
@@ -37,7 +37,8 @@ class Untested:
 
     def __str__(self) -> str:
         """Return it in words: `transformers 5.30.0 (tested: 5.0.0 to 5.24.0)`."""
-        return f"{self.name} {self.installed} (tested: {self.oldest} to {self.newest})"
+        what = f"{self.name} {self.installed}" if self.installed else f"{self.name}, whose installation is damaged"
+        return f"{what} (tested: {self.oldest} to {self.newest})"
 
 
 def untested(
@@ -55,15 +56,18 @@ def untested(
     folder = folder or _folder()
     oldest, newest = read(folder / _OLDEST), read(folder / _NEWEST)
     for name in only or _required():
-        try:
-            found = Version(installed(name))
-        except metadata.PackageNotFoundError:
-            continue
         if name not in oldest or name not in newest:
             continue
-        is_newer = found.release[:2] > newest[name].release[:2]
-        if is_newer or found < oldest[name]:
-            yield Untested(name, str(found), str(oldest[name]), str(newest[name]))
+        try:
+            version = Version(installed(name))
+        except metadata.PackageNotFoundError:
+            continue
+        except (InvalidVersion, KeyError, TypeError):  # its METADATA is gone, or was never one
+            yield Untested(name, "", str(oldest[name]), str(newest[name]))
+            continue
+        is_newer = version.release[:2] > newest[name].release[:2]
+        if is_newer or version < oldest[name]:
+            yield Untested(name, str(version), str(oldest[name]), str(newest[name]))
 
 
 def read(path: Path) -> dict[str, Version]:

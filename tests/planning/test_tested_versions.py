@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -44,6 +45,24 @@ def test_what_lies_between_was_tested(folder: Path, torch: str) -> None:
 def test_what_is_older_or_newer_was_not(folder: Path, torch: str) -> None:
     (found,) = tested_versions.untested(folder, versions(torch=torch, numpy="2.0.0"))
     assert str(found) == f"torch {torch} (tested: 2.6.0 to 2.14.1)"
+
+
+@pytest.mark.parametrize("torch", [None, "", "not-a-version!"])
+def test_what_does_not_say_its_version_is_named(folder: Path, torch: Any) -> None:
+    (named,) = tested_versions.untested(folder, versions(torch=torch, numpy="2.0.0"))
+    assert str(named) == "torch, whose installation is damaged (tested: 2.6.0 to 2.14.1)"
+
+
+@pytest.mark.parametrize("described", [None, "", "Metadata-Version: 2.1\nName: torch\n"])
+def test_a_damaged_installation_is_named(
+    folder: Path, tmp_path: Path, described: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "path" / "torch-9.0.dist-info").mkdir(parents=True)
+    if described is not None:
+        (tmp_path / "path" / "torch-9.0.dist-info" / "METADATA").write_text(described)
+    monkeypatch.syspath_prepend(tmp_path / "path")
+    (named,) = tested_versions.untested(folder, only=("torch",))
+    assert str(named) == "torch, whose installation is damaged (tested: 2.6.0 to 2.14.1)"
 
 
 def test_only_what_is_asked_for_is_looked_at(folder: Path) -> None:
