@@ -82,7 +82,7 @@ class ExportMethod(Method):
         model = self.load(model, family, Path(folder.name))
         if before is not None and not (moved := distance(_outputs(model, family), before)) <= self.tolerance:
             raise WorkerError(f"the exported model's outputs differ by {moved:.1%} from the original's")
-        generation_check.require_past(generated, generation_check.generate(family, model))
+        model.cautions += generation_check.require_past(generated, generation_check.generate(family, model))
         return model
 
     def save(self, model: Model, family: Family, folder: Path) -> None:

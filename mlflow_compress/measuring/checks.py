@@ -25,15 +25,15 @@ _FAULT_SECONDS = 1e-6  # to hand out a page of 4 KiB and clear it: half of that 
 _FAULT_SHARE = 0.10
 _SLOW_CLOCK = 0.95
 _TINY_SAMPLE = 100
-_MANY = 10  # from where a decimal says nothing
 
 INTERFERENCE = CautionKind(
     "interference",
     short={"en": "other programs took the cores away", "ru": "другие программы отнимали ядра"},
     message={
-        "en": "cpu: other programs took the cores away {often} times in each call, and the threads ran {share:.0%} of "
-        "the time",
-        "ru": "cpu: другие программы отнимали ядра в среднем {often} раз за вызов, потоки работали {share:.0%} времени",
+        "en": "cpu: other programs took the core from each thread {per_second:.0f} times a second, and the threads ran "
+        "{share:.0%} of the time",
+        "ru": "cpu: другие программы отнимали ядро у каждого потока {per_second:.0f} раз в секунду, потоки работали "
+        "{share:.0%} времени",
     },
     advice={
         "en": "Close other programs, or leave them a core: --threads 1. Threads that wait for others suffer most.",
@@ -248,10 +248,8 @@ def usage(used: Usage, calls: int, threads: int, group: str) -> list[Caution]:
     found = []
     per_second = used.switches / used.wall_s / threads
     share = used.cpu_s / (used.wall_s * threads)
-    often = used.switches / calls
-    digits = 0 if often >= _MANY else 1
     if group == "cpu" and per_second > _SWITCHES_PER_SECOND and share < _IDLE_SHARE:
-        found.append(INTERFERENCE.of(often=f"{often:.{digits}f}", share=share))
+        found.append(INTERFERENCE.of(per_second=per_second, share=share))
     if used.minor_faults * _FAULT_SECONDS > _FAULT_SHARE * used.wall_s:
         found.append(PAGE_FAULTS.of(group=group, pages=used.minor_faults / calls))
     if used.major_faults > calls:

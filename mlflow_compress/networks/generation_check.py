@@ -14,6 +14,7 @@ from typing import Any
 
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.networks.stored_weights import ROUNDING, distance
+from mlflow_compress.records import Caution, CautionKind
 from mlflow_compress.sockets import Continuation, Family, Model
 
 _NEW_TOKENS = 16
@@ -21,6 +22,25 @@ _BATCH_SIZES = (1, 2)
 _LARGEST_BATCH = 4  # of a timed batch: the logits of a large one would take more memory than timing does
 _SEED = 17
 _ARRAY = "array"
+_LEAST_LOSS = 0.3  # by how much a lost past moves logits, at least: 31% to 90% were seen
+
+UNCHECKED_PAST = CautionKind(
+    "unchecked_past",
+    short={
+        "en": "too much changed to check what it generates",
+        "ru": "изменено слишком много, чтобы проверить генерацию",
+    },
+    message={
+        "en": "compressing changed single passes by up to {moved:.0%}: a decoder that loses its past might not have "
+        "been noticed",
+        "ru": "сжатие изменило отдельные проходы на величину до {moved:.0%}: декодер, который теряет контекст, мог "
+        "остаться незамеченным",
+    },
+    advice={
+        "en": "Read some of the texts that it generates before you trust its scores.",
+        "ru": "Прочитайте несколько сгенерированных текстов, прежде чем верить оценкам.",
+    },
+)
 
 
 def generate(family: Family, model: Model) -> list[Continuation]:
@@ -28,21 +48,26 @@ def generate(family: Family, model: Model) -> list[Continuation]:
     return _generate(family, model, _batches(family, model))
 
 
-def require_past(before: Sequence[Continuation], after: Sequence[Continuation]) -> None:
+def require_past(before: Sequence[Continuation], after: Sequence[Continuation]) -> list[Caution]:
     """Check that a compressed decoder heeds its past: that its cache gives it the logits of one pass without a cache.
 
-    The two may differ by rounding, and by twice of what compressing changed in single passes. So a lost past is not
-    seen in a model whose single passes changed by half or more.
+    The two may differ by rounding, and by twice of what compressing changed in single passes.
 
     Args:
         before: what the model generated before it was compressed.
         after: what it generates now, from the same inputs.
 
+    Returns:
+        A caution where that is so much that a lost past might not have been seen.
+
     Raises:
         WorkerError: they differ by more. The message names the first token that does.
     """
+    most_moved = 0.0
     for original, made in zip(before, after, strict=True):
-        allowed = ROUNDING["cpu"] + 2 * _explained(original, made)
+        explained = _explained(original, made)
+        most_moved = max(most_moved, explained)
+        allowed = ROUNDING["cpu"] + 2 * explained
         best = made.at_once.argmax(-1)
         if found := _first_difference(made.tokens, made.logits, made.tokens, made.at_once, allowed):
             text, token, moved = found
@@ -52,6 +77,7 @@ def require_past(before: Sequence[Continuation], after: Sequence[Continuation]) 
                 f"the compressed decoder generates with a wrong past: token {token + 1} of text {text + 1} is "
                 f"{told} in one pass without a cache (the logits differ by {moved:.1%})"
             )
+    return [UNCHECKED_PAST.of(moved=most_moved)] if 2 * most_moved >= _LEAST_LOSS else []
 
 
 def keep(family: Family, model: Model, path: Path) -> None:

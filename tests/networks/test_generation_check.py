@@ -143,6 +143,16 @@ def test_what_compressing_changed_in_one_pass_explains_as_much_in_generating() -
         generation_check.require_past([coarse], [coarse])
 
 
+def test_what_changed_too_much_to_be_checked_is_said() -> None:
+    original = continuation([0], [[3.0, 1.0]], [[3.0, 1.0]])
+    little = continuation([0], [[2.9, 1.0]], [[2.9, 1.0]])
+    much = continuation([0], [[1.5, 1.0]], [[1.5, 1.0]])
+    assert generation_check.require_past([original, original], [little, little]) == []
+    (caution,) = generation_check.require_past([original, original], [little, much])
+    assert caution.code == "unchecked_past"
+    assert "by up to 75%" in caution.message
+
+
 def test_logits_that_are_no_numbers_fail() -> None:
     nan = float("nan")
     made = continuation([0], [[nan, 1.0]], [[1.0, 0.0]])
