@@ -20,7 +20,7 @@ from mlflow_compress.networks import generation_check
 from mlflow_compress.networks.stored_weights import Held, distance, flat, held
 from mlflow_compress.sockets import Family, Graph, Method, Model, State
 
-_GRAPHS, _FOLDER = "graphs.json", "exported"
+_GRAPHS = "graphs.json"
 
 Call = Callable[..., tuple[Any, ...]]
 Values = tuple[int, float, float]
@@ -78,7 +78,7 @@ class ExportMethod(Method):
         with quiet():
             model = self.export(model, family, graphs, Path(folder.name))
         model.module = None
-        model.assets[_FOLDER] = folder
+        model.files = folder
         model = self.load(model, family, Path(folder.name))
         if before is not None and not (moved := distance(_outputs(model, family), before)) <= self.tolerance:
             raise WorkerError(f"the exported model's outputs differ by {moved:.1%} from the original's")
@@ -87,7 +87,8 @@ class ExportMethod(Method):
 
     def save(self, model: Model, family: Family, folder: Path) -> None:
         """Copy the files."""
-        shutil.copytree(model.assets[_FOLDER].name, folder, dirs_exist_ok=True)
+        assert model.files is not None
+        shutil.copytree(model.files.name, folder, dirs_exist_ok=True)
 
     def load(self, model: Model, family: Family, folder: Path) -> Model:
         """Open the files.

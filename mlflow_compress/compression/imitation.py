@@ -73,7 +73,7 @@ def imitate(
     _move(student, device)
     _move(teacher, device)
     trained = [each for each in student.module.parameters() if each.requires_grad]
-    rate = lesson.learning_rate or (1e-4 if "config" in student.assets else 2e-3)
+    rate = lesson.learning_rate or (1e-4 if student.is_transformer else 2e-3)
     optimizer = torch.optim.Adam(trained, lr=rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _slope(step, lesson.steps))
     losses: list[float] = []
@@ -83,7 +83,7 @@ def imitate(
         with torch.no_grad():
             target = family.forward(teacher, batch)
         output = family.forward(student, batch)
-        loss = _distance(output, target, lesson, is_scores(student)) + beside()
+        loss = _distance(output, target, lesson, family.outputs_are_scores(student)) + beside()
         if not math.isfinite(value := float(loss.detach())):
             raise ArithmeticError(f"the loss is {value} at step {len(losses) + 1}: take a lower learning_rate")
         optimizer.zero_grad()
@@ -105,15 +105,6 @@ def imitate(
         student.facts["training"] = (
             f"{lesson.steps} steps of {lesson.batch_size} {kind}, loss from {first:.3g} to {last:.3g}"
         )
-
-
-def is_scores(model: Model) -> bool:
-    """Say whether a model's outputs are scores of classes (logits) on their last axis, as far as its family tells.
-
-    Those of transformers are, and those of a user's own module whose prediction is the index of the greatest output.
-    """
-    code = model.assets.get("code")
-    return "config" in model.assets or (code is not None and not hasattr(code, "predict"))
 
 
 def _distance(output: Any, target: Any, lesson: Lesson, is_scored: bool) -> Any:

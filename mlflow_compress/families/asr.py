@@ -17,18 +17,17 @@ from mlflow_compress.errors import Unsupported, WeightsError
 from mlflow_compress.networks.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
 from mlflow_compress.networks.export_graphs import Calls, graph, twin
 from mlflow_compress.networks.exported_decoders import EncoderDecoder
-from mlflow_compress.networks.hub import (
-    Origin,
-    find_weights,
+from mlflow_compress.networks.hub import Origin, find_weights
+from mlflow_compress.networks.transformer_layers import thinned
+from mlflow_compress.networks.transformers_models import (
+    Companions,
+    TransformersFamily,
+    companions,
     load_tokenizer,
     load_transformer,
-    restore_assets,
-    restore_transformer,
-    save_transformer,
 )
-from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.records import CautionKind
-from mlflow_compress.sockets import Continuation, Family, Graph, Mark, Model, Sample
+from mlflow_compress.sockets import Continuation, Graph, Mark, Model, Sample
 
 CUT_SOUNDS = CautionKind(
     "cut_sounds",
@@ -39,13 +38,12 @@ CUT_SOUNDS = CautionKind(
     },
     advice={"en": "Cut them, or leave them out.", "ru": "Разрежьте их или уберите."},
 )
-_AUTO_CLASS = "AutoModelForSpeechSeq2Seq"
 _ROLES = ("audio", "text")
 _WINDOW_SECONDS = 30
 
 
 @dataclass
-class Asr(Family):
+class Asr(TransformersFamily):
     """A transformers speech-to-text model, decoding greedily with a key-value cache.
 
     Every variant makes exactly `new_tokens` tokens, whatever it hears, so that all do equal work.
@@ -55,6 +53,8 @@ class Asr(Family):
         architecture: the config's fields with `model_type`, for random weights.
     """
 
+    auto_class: ClassVar[str] = "AutoModelForSpeechSeq2Seq"
+    keeps: ClassVar[tuple[str, ...]] = ("features", "tokenizer", "generation")
     timed: ClassVar[str] = (
         "log-mel features of a 30 s window of 16 kHz audio, the encoder, and generate of transformers: greedy decoding "
         "of exactly new_tokens tokens with a key-value cache"
@@ -62,8 +62,6 @@ class Asr(Family):
     metrics: ClassVar[tuple[str, ...]] = ("wer", "cer", "wer_normalized", "cer_normalized")
     gives: ClassVar[tuple[str, ...]] = ("texts",)
     flexible_axes: ClassVar[tuple[int, ...]] = (0,)
-    needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
-    imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
 
     new_tokens: Annotated[int, Ge(2)] = 32
     architecture: dict[str, Any] = field(default_factory=dict)
@@ -71,10 +69,12 @@ class Asr(Family):
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the recogniser, its feature extractor and its tokenizer (see `Family.load`)."""
         origin = find_weights(source, weights, folder)
-        model = load_transformer(_AUTO_CLASS, source, origin, self.architecture, seed)
-        model.assets["generation"] = model.module.generation_config
-        model.assets["features"] = _feature_extractor(model.assets["config"], origin)
-        model.assets["tokenizer"] = load_tokenizer(origin)
+        model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
+        model.family_data = Companions(
+            tokenizer=load_tokenizer(origin),
+            features=_feature_extractor(model.config, origin),
+            generation=model.module.generation_config,
+        )
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
@@ -113,7 +113,7 @@ class Asr(Family):
         import torch
 
         generator = torch.Generator().manual_seed(0)
-        vocabulary = model.assets["config"].vocab_size
+        vocabulary = model.config.vocab_size
         tokens = torch.randint(0, vocabulary, (1, self.new_tokens), generator=generator).expand(len(batch), -1)
         features = self._features(model, batch)
         output = model.module(input_features=features, decoder_input_ids=tokens.to(features.device), use_cache=False)
@@ -147,7 +147,7 @@ class Asr(Family):
         for attention in attentions:  # they are the encoder's graph's
             attention.k_proj = attention.v_proj = nn.Identity()
         layers = len(attentions)
-        model.assets["config"].cache_shape = [layers, heads, width]  # for the first, empty past
+        model.config.cache_shape = [layers, heads, width]  # for the first, empty past
         features = self._features(model, self.batch(model, 2, 0))
         encode = graph(
             functools.partial(_encode, heads=attentions[0].num_heads),
@@ -180,8 +180,8 @@ class Asr(Family):
 
     def attach(self, model: Model, calls: Calls) -> Model:
         """Put the exported encoder and decoder in the module's place."""
-        config, generation = model.assets["config"], model.assets["generation"]
-        model.module = EncoderDecoder(calls, _AUTO_CLASS, config, generation, model.device, heeds_mask=False)
+        config, generation = model.config, companions(model).generation
+        model.module = EncoderDecoder(calls, self.auto_class, config, generation, model.device, heeds_mask=False)
         return model
 
     def student(self, model: Model, keep: float) -> Model:
@@ -195,7 +195,7 @@ class Asr(Family):
 
     def classes(self, model: Model) -> int:
         """Give the number of tokens in the vocabulary."""
-        return int(model.assets["config"].vocab_size)
+        return int(model.config.vocab_size)
 
     def rates(self, latency_ms: float, stages_ms: Mapping[str, float], size: int) -> Mapping[str, float]:
         """Give the real-time factor (processing time over audio time) and tokens per second in decoding."""
@@ -232,8 +232,8 @@ class Asr(Family):
         import numpy as np
         import torch
 
-        tokenizer = model.assets["tokenizer"]
-        longest = model.assets["config"].max_target_positions // 2
+        tokenizer = companions(model).tokenizer
+        longest = model.config.max_target_positions // 2
         found = []
         with torch.inference_mode():
             for sound in inputs:
@@ -244,7 +244,7 @@ class Asr(Family):
         return found
 
     def _features(self, model: Model, sounds: Sequence[Any]) -> Any:
-        extracted = model.assets["features"](list(sounds), sampling_rate=RATE_HZ, return_tensors="pt")
+        extracted = companions(model).features(list(sounds), sampling_rate=RATE_HZ, return_tensors="pt")
         return extracted.input_features.to(model.device, model.module.dtype)
 
     def example(self, model: Model) -> list[Any]:
@@ -252,25 +252,6 @@ class Asr(Family):
         import numpy as np
 
         return [np.zeros(RATE_HZ // 10, dtype=np.float32)]
-
-    def save(self, model: Model, folder: Path) -> None:
-        """Write config, generation config, feature extractor and tokenizer."""
-        save_transformer(model, folder, "features", "tokenizer")
-        model.assets["generation"].save_pretrained(folder)
-
-    def restore(self, folder: Path) -> Model:
-        """Build the unfilled recogniser, its feature extractor and its tokenizer."""
-        model = restore_transformer(_AUTO_CLASS, self.restore_assets(folder))
-        model.module.generation_config = model.assets["generation"]
-        return model
-
-    def restore_assets(self, folder: Path) -> Model:
-        """Give config, generation config, feature extractor and tokenizer."""
-        from transformers import GenerationConfig
-
-        model = restore_assets(folder, features="AutoFeatureExtractor", tokenizer="AutoTokenizer")
-        model.assets["generation"] = GenerationConfig.from_pretrained(folder, local_files_only=True)
-        return model
 
 
 def _encode(parts: Any, input_features: Any, heads: int) -> tuple[Any, ...]:

@@ -14,26 +14,26 @@ from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.networks.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
 from mlflow_compress.networks.export_graphs import Calls, graph
 from mlflow_compress.networks.exported_decoders import DecoderOnly
-from mlflow_compress.networks.hub import (
-    find_weights,
+from mlflow_compress.networks.hub import find_weights
+from mlflow_compress.networks.sliding_window import likelihoods
+from mlflow_compress.networks.transformer_layers import thinned
+from mlflow_compress.networks.transformers_models import (
+    Companions,
+    TransformersFamily,
+    companions,
     load_tokenizer,
     load_transformer,
     must_fit,
-    restore_assets,
-    restore_transformer,
-    save_transformer,
+    token_ids,
 )
-from mlflow_compress.networks.sliding_window import likelihoods
-from mlflow_compress.networks.transformer_layers import thinned
-from mlflow_compress.sockets import Continuation, Family, Graph, Mark, Model, Sample
+from mlflow_compress.sockets import Continuation, Graph, Mark, Model, Sample
 
-_AUTO_CLASS = "AutoModelForCausalLM"
 _ROLES = ("text",)
 _TEXT = "The little boat left the harbour at dawn, and nobody on the pier could say when it would be back. "
 
 
 @dataclass
-class CausalLm(Family):
+class CausalLm(TransformersFamily):
     """A transformers causal language model, decoding greedily with a key-value cache.
 
     Every variant makes exactly `new_tokens` tokens, whatever it says, so that all do equal work.
@@ -48,14 +48,13 @@ class CausalLm(Family):
         architecture: the config's fields with `model_type`, for random weights.
     """
 
+    auto_class: ClassVar[str] = "AutoModelForCausalLM"
     timed: ClassVar[str] = (
         "generate of transformers: prefill of a prompt [batch, prompt_tokens] and greedy decoding of exactly "
         "new_tokens tokens with a key-value cache; tokenising is timed apart"
     )
     metrics: ClassVar[tuple[str, ...]] = ("perplexity", "word_perplexity", "bits_per_byte")
     gives: ClassVar[tuple[str, ...]] = ("likelihoods",)
-    needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
-    imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
 
     prompt_tokens: Annotated[int, Ge(1)] = 128
     new_tokens: Annotated[int, Ge(2)] = 32
@@ -67,8 +66,8 @@ class CausalLm(Family):
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the language model and its tokenizer (see `Family.load`)."""
         origin = find_weights(source, weights, folder)
-        model = load_transformer(_AUTO_CLASS, source, origin, self.architecture, seed)
-        model.assets["tokenizer"] = load_tokenizer(origin)
+        model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
+        model.family_data = Companions(tokenizer=load_tokenizer(origin))
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
@@ -77,12 +76,8 @@ class CausalLm(Family):
         Raises:
             RecipeError: the model can't take so many.
         """
-        import torch
-
         must_fit(model, self.prompt_tokens + self.new_tokens - 1, "prompt_tokens or new_tokens")
-        generator = torch.Generator().manual_seed(seed)
-        vocabulary = model.assets["config"].vocab_size
-        return torch.randint(0, vocabulary, (size, self.prompt_tokens), generator=generator).to(model.device)
+        return token_ids(model, size, self.prompt_tokens, seed)
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
         """Prefill and decode; marks `prefill` (up to the first token) and one `token` for each later one.
@@ -105,7 +100,7 @@ class CausalLm(Family):
         """Return what `generate` takes for token ids without padding."""
         import torch
 
-        pad = model.assets["tokenizer"].pad_token_id
+        pad = companions(model).tokenizer.pad_token_id
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pad_token_id": pad}
 
     def forward(self, model: Model, batch: Any) -> Any:
@@ -133,7 +128,7 @@ class CausalLm(Family):
             raise Unsupported(
                 "its cache is not one key and one value for each token, head and layer: it is not exported"
             )
-        model.assets["config"].cache_shape = [layers, heads, width]  # for the first, empty past
+        model.config.cache_shape = [layers, heads, width]  # for the first, empty past
         past = {name: example[0].new_zeros((2, heads, 5, width)) for name in cache_names("past", layers)}
         present = cache_names("present", layers)
         inputs = {"input_ids": tokens, "kept": torch.arange(2, device=model.device), **past}
@@ -148,7 +143,7 @@ class CausalLm(Family):
 
     def attach(self, model: Model, calls: Calls) -> Model:
         """Put the exported model in the module's place."""
-        model.module = DecoderOnly(calls, _AUTO_CLASS, model.assets["config"], model.device)
+        model.module = DecoderOnly(calls, self.auto_class, model.config, model.device)
         return model
 
     def student(self, model: Model, keep: float) -> Model:
@@ -157,12 +152,12 @@ class CausalLm(Family):
 
     def classes(self, model: Model) -> int:
         """Give the number of tokens in the vocabulary."""
-        return int(model.assets["config"].vocab_size)
+        return int(model.config.vocab_size)
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
         """Time the tokenizer on as many texts of about the prompt's length."""
         texts = [_TEXT * (self.prompt_tokens // 20 + 1)] * size
-        tokenizer = model.assets["tokenizer"]
+        tokenizer = companions(model).tokenizer
         return {
             "preprocess": lambda: tokenizer(texts, return_tensors="pt", truncation=True, max_length=self.prompt_tokens)
         }
@@ -212,7 +207,7 @@ class CausalLm(Family):
         """
         import torch
 
-        config = model.assets["config"]
+        config = model.config
         window = min(self.window, getattr(config, "max_position_embeddings", None) or self.window)
         stride = min(self.stride or window // 2, window)
         ids = self._encode(model, inputs)
@@ -226,7 +221,7 @@ class CausalLm(Family):
         ]
 
     def _encode(self, model: Model, texts: Sequence[Any]) -> list[list[int]]:
-        tokenizer = model.assets["tokenizer"]
+        tokenizer = companions(model).tokenizer
         encoded: list[list[int]] = tokenizer([str(text) for text in texts], verbose=False)["input_ids"]
         first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         if not self.with_bos or first is None:
@@ -237,7 +232,7 @@ class CausalLm(Family):
         """Continue each text by at most `new_tokens` tokens; gives the continuations."""
         import torch
 
-        tokenizer = model.assets["tokenizer"]
+        tokenizer = companions(model).tokenizer
         found = []
         with torch.inference_mode():
             for text in inputs:
@@ -252,18 +247,6 @@ class CausalLm(Family):
     def example(self, model: Model) -> list[Any]:
         """Give the beginning of a text."""
         return ["Once upon a time"]
-
-    def save(self, model: Model, folder: Path) -> None:
-        """Write config and tokenizer."""
-        save_transformer(model, folder, "tokenizer")
-
-    def restore(self, folder: Path) -> Model:
-        """Build the unfilled language model and its tokenizer."""
-        return restore_transformer(_AUTO_CLASS, self.restore_assets(folder))
-
-    def restore_assets(self, folder: Path) -> Model:
-        """Give config and tokenizer."""
-        return restore_assets(folder, tokenizer="AutoTokenizer")
 
 
 def _continue(parts: Any, input_ids: Any, kept: Any, *past: Any) -> tuple[Any, ...]:

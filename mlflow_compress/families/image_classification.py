@@ -15,28 +15,26 @@ from mlflow_compress.data.media import Picture
 from mlflow_compress.errors import RecipeError, WeightsError
 from mlflow_compress.networks import image_zoos
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
-from mlflow_compress.networks.hub import (
-    Origin,
-    find_weights,
-    load_transformer,
-    restore_assets,
-    restore_transformer,
-    save_transformer,
-)
+from mlflow_compress.networks.hub import Origin, find_weights
 from mlflow_compress.networks.transformer_layers import thinned
-from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
+from mlflow_compress.networks.transformers_models import (
+    Companions,
+    TransformersFamily,
+    companions,
+    load_transformer,
+)
+from mlflow_compress.sockets import Graph, Mark, Model, Sample
 
-_AUTO_CLASS = "AutoModelForImageClassification"
 _ROLES = ("image", "label")
 _PREDICT_BATCH = 16
 _RANKED = 5  # labels in an answer: what top-5 accuracy looks at
 _PHOTO = (720, 1280, 3)
 _SIDE = 224  # of images, where a config does not say it
-_ZOO = "zoo.json"
+_ZOO, _DESCRIBED = "zoo.json", "zoo"
 
 
 @dataclass
-class ImageClassification(Family):
+class ImageClassification(TransformersFamily):
     """A classifier of images: of transformers, or of a library that its source names.
 
     Sources: an id of the hub, a folder that `save_pretrained` wrote, `torchvision:resnet18` (best weights),
@@ -49,6 +47,8 @@ class ImageClassification(Family):
             the function that builds the model (`num_classes`).
     """
 
+    auto_class: ClassVar[str] = "AutoModelForImageClassification"
+    keeps: ClassVar[tuple[str, ...]] = ("processor",)
     timed: ClassVar[str] = (
         "one forward pass on prepared images [batch, channels, height, width] of the model's own size, on the device; "
         "resizing and normalising (preprocess) are timed apart"
@@ -78,8 +78,8 @@ class ImageClassification(Family):
             model = image_zoos.load(source, weights, folder, self.architecture, seed)
         else:
             origin = find_weights(source, weights, folder)
-            model = load_transformer(_AUTO_CLASS, source, origin, self.architecture, seed)
-            model.assets["processor"] = _image_processor(model.assets["config"], origin)
+            model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
+            model.family_data = Companions(processor=_image_processor(model.config, origin))
         if self.labels and len(self.labels) != self.classes(model):
             raise RecipeError(f"options.labels names {len(self.labels)} classes; {source} has {self.classes(model)}.")
         return model
@@ -174,12 +174,10 @@ class ImageClassification(Family):
     def _prepared(self, model: Model, image: Any) -> Any:
         """Make the model's input, [channels, height, width] in its dtype and on its device, of an image."""
         photo = _photo(image)
-        if image_zoos.ZOO in model.assets:
-            if "transform" not in model.assets:
-                model.assets["transform"] = image_zoos.transform(model.assets[image_zoos.ZOO])
-            pixels = model.assets["transform"](photo)
+        if model.is_transformer:
+            pixels = companions(model).processor(images=photo, return_tensors="pt")["pixel_values"][0]
         else:
-            pixels = model.assets["processor"](images=photo, return_tensors="pt")["pixel_values"][0]
+            pixels = model.data_as(image_zoos.ZooModel).transform(photo)
         return pixels.to(model.device, dtype_of(model.module))
 
     def example(self, model: Model) -> list[Any]:
@@ -190,25 +188,27 @@ class ImageClassification(Family):
 
     def save(self, model: Model, folder: Path) -> None:
         """Write config and image processor; of another library's model, what it is, and what was made smaller."""
-        if image_zoos.ZOO not in model.assets:
-            save_transformer(model, folder, "processor")
+        if model.is_transformer:
+            super().save(model, folder)
             return
-        description = {name: model.assets.get(name, {}) for name in (image_zoos.ZOO, "structure")}
+        description = {_DESCRIBED: model.data_as(image_zoos.ZooModel).described, "structure": model.structure}
         (folder / _ZOO).write_text(json.dumps(description, indent=1), encoding="utf-8")
 
     def restore(self, folder: Path) -> Model:
         """Build the unfilled classifier."""
+        if not (folder / _ZOO).is_file():
+            return super().restore(folder)
         model = self.restore_assets(folder)
-        if image_zoos.ZOO not in model.assets:
-            return restore_transformer(_AUTO_CLASS, model)
-        model.module = image_zoos.build(model.assets[image_zoos.ZOO], is_filled=False)
+        model.module = image_zoos.build(model.data_as(image_zoos.ZooModel).described, is_filled=False)
         return model
 
     def restore_assets(self, folder: Path) -> Model:
         """Give config and image processor, or the description."""
         if not (folder / _ZOO).is_file():
-            return restore_assets(folder, processor="AutoImageProcessor")
-        return Model(None, json.loads((folder / _ZOO).read_text(encoding="utf-8")), weights="local")
+            return super().restore_assets(folder)
+        read = json.loads((folder / _ZOO).read_text(encoding="utf-8"))
+        zoo_model = image_zoos.ZooModel(read[_DESCRIBED])
+        return Model(None, weights="local", structure=read.get("structure", {}), family_data=zoo_model)
 
 
 class _Exported(Attached):
@@ -228,9 +228,9 @@ def _logits(module: Any, pixels: Any) -> Any:
 
 def _named(model: Model) -> dict[int, str]:
     """Give the model's own names of its classes."""
-    if image_zoos.ZOO in model.assets:
-        return dict(enumerate(model.assets[image_zoos.ZOO]["labels"]))
-    return dict(model.assets["config"].id2label)
+    if model.is_transformer:
+        return dict(model.config.id2label)
+    return model.data_as(image_zoos.ZooModel).labels
 
 
 def _photo(image: Any) -> Any:

@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 
 from mlflow_compress.data.datasets import scored
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
-from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
+from mlflow_compress.networks.export_graphs import Calls, dtype_of
+from mlflow_compress.networks.exported_modules import ExportedModule, OutputForm, flattened, form_of, module_graph
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
 
@@ -38,6 +39,25 @@ _DESCRIPTION = "MLmodel"
 _PICKLED, _EXPORTED = "model.pth", "model.pt2"  # what MLflow calls a torch model
 _MAY_UNPICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 _LABEL = "label"
+
+
+@dataclass
+class LoggedModel:
+    """An MLflow model in a folder, and what was made of it.
+
+    Attributes:
+        path: the folder.
+        reason: why no method can change it; empty of torch modules.
+        empty: a torch module without its weights; None of others.
+        form: of what an exported module gives; None of others.
+        example: its input example, or what was made by its signature; None until it is asked for.
+    """
+
+    path: Path
+    reason: str = ""
+    empty: Any = None
+    form: OutputForm | None = None
+    example: Any = None
 
 
 @dataclass
@@ -70,9 +90,7 @@ class MlflowModel(Family):
             RecipeError: loading it may run code, and nobody said that this is wanted.
         """
         path = _locate(source, weights, folder)
-        model = self._opened(path, source)
-        model.assets["path"] = path
-        return model
+        return self._opened(path, source)
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
         """Repeat the model's input example to `size` rows; without one, make rows of its signature's types.
@@ -97,7 +115,7 @@ class MlflowModel(Family):
 
     def refuses(self, model: Model) -> str:
         """Say why no method applies to what is no torch module."""
-        return "" if _is_torch(model) else str(model.assets["reason"])
+        return "" if _is_torch(model) else model.data_as(LoggedModel).reason
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
         """Give one graph, `model`: from `input_0` to what the module gives, for one batch size.
@@ -110,18 +128,19 @@ class MlflowModel(Family):
         inputs = self.batch(model, model.batch_size, 0)
         with torch.no_grad():
             output = model.module(*inputs)
-        outputs = _flattened(output)
+        outputs = flattened(output)
         if not all(isinstance(each, torch.Tensor) for each in outputs):
             raise Unsupported("only a module that gives a tensor, or a tuple or dict of them, is exported")
-        is_tensor = isinstance(output, torch.Tensor)
-        model.assets["gives"] = list(output) if isinstance(output, Mapping) else "tensor" if is_tensor else "tuple"
+        model.data_as(LoggedModel).form = form_of(output)
         names = [f"output_{index}" for index in range(len(outputs))]
         arguments = {f"input_{index}": tensor for index, tensor in enumerate(inputs)}
-        return {"model": graph(_call, arguments, names, {}, module=model.module)}
+        return {"model": module_graph(model.module, arguments, names, {})}
 
     def attach(self, model: Model, calls: Calls) -> Model:
         """Put the exported module in the module's place."""
-        model.module = _Exported(calls, model.assets["gives"])
+        form = model.data_as(LoggedModel).form
+        assert form is not None
+        model.module = ExportedModule(calls, form)
         return model
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
@@ -155,7 +174,7 @@ class MlflowModel(Family):
         if _is_torch(model):
             with torch.inference_mode():
                 output = model.module(*_tensors(np.stack([np.asarray(each) for each in inputs]), model))
-            return list(_flattened(output)[0].tolist())
+            return list(flattened(output)[0].tolist())
         return list(_rows_of(model.module.loaded.predict(_frame(inputs))))
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
@@ -165,14 +184,16 @@ class MlflowModel(Family):
 
     def save(self, model: Model, folder: Path) -> None:
         """Copy the MLflow model; of a torch module all but its weights, and the module without them."""
+        logged = model.data_as(LoggedModel)
         skipped = shutil.ignore_patterns(_PICKLED) if _is_torch(model) else None
-        shutil.copytree(model.assets["path"], folder / _COPY, ignore=skipped)
-        if changed := {name: model.assets[name] for name in ("gives", "structure") if name in model.assets}:
+        shutil.copytree(logged.path, folder / _COPY, ignore=skipped)
+        changed = {"gives": logged.form, "structure": model.structure}
+        if changed := {name: value for name, value in changed.items() if value}:
             (folder / _CHANGED).write_text(json.dumps(changed), encoding="utf-8")
-        if _is_torch(model) and "gives" not in model.assets:
+        if _is_torch(model) and logged.form is None:
             import torch
 
-            torch.save(model.assets["empty"], folder / _STRUCTURE)
+            torch.save(logged.empty, folder / _STRUCTURE)
 
     def restore(self, folder: Path) -> Model:
         """Load the copy, or the module without its weights."""
@@ -189,8 +210,9 @@ class MlflowModel(Family):
     def restore_assets(self, folder: Path) -> Model:
         """Read the description of the copy."""
         changed = folder / _CHANGED
-        assets = json.loads(changed.read_text(encoding="utf-8")) if changed.is_file() else {}
-        return Model(None, {"path": folder / _COPY, **assets}, weights="local")
+        changes = json.loads(changed.read_text(encoding="utf-8")) if changed.is_file() else {}
+        logged = LoggedModel(folder / _COPY, form=changes.get("gives"))
+        return Model(None, weights="local", structure=changes.get("structure", {}), family_data=logged)
 
     def _opened(self, path: Path, source: str) -> Model:
         """Load an MLflow model's folder."""
@@ -202,7 +224,8 @@ class MlflowModel(Family):
 
                     module = mlflow.pytorch.load_model(str(path), map_location="cpu").eval().float()
                     module.requires_grad_(False)
-                    return Model(module, {"path": path, "empty": _without_weights(module)}, weights="local")
+                    logged = LoggedModel(path, empty=_without_weights(module))
+                    return Model(module, weights="local", family_data=logged)
                 import mlflow.pyfunc
 
                 loaded = mlflow.pyfunc.load_model(str(path))
@@ -210,7 +233,7 @@ class MlflowModel(Family):
             message = " ".join(str(error).split())[:400]
             what = f"{type(error).__name__}: {message}"
             raise WeightsError(f"The MLflow model {source} can't be loaded: {what}") from error
-        return Model(_opaque(loaded), {"path": path, "reason": _reason(path)}, weights="local")
+        return Model(_opaque(loaded), weights="local", family_data=LoggedModel(path, reason=_reason(path)))
 
     def _require_trust(self, path: Path, source: str) -> None:
         if not self.trust and _may_hold_code(path):
@@ -218,30 +241,6 @@ class MlflowModel(Family):
                 f"Loading the MLflow model {source} may run code that it holds ({_flavor(path)}). If you trust who "
                 "logged it, say so: options: {trust: true} in the recipe, or --option trust=true."
             )
-
-
-class _Exported(Attached):
-    """An exported module, which gives a tensor, a tuple, or a dict of the keys in `gives`."""
-
-    def __init__(self, calls: Calls, gives: str | Sequence[str]) -> None:
-        super().__init__(calls)
-        self.gives = gives
-
-    def __call__(self, *inputs: Any) -> Any:
-        outputs = self.calls["model"](*inputs)
-        if self.gives == "tensor":
-            return outputs[0]
-        return outputs if self.gives == "tuple" else dict(zip(self.gives, outputs, strict=True))
-
-
-def _call(parts: Any, *inputs: Any) -> tuple[Any, ...]:
-    return tuple(_flattened(parts.module(*inputs)))
-
-
-def _flattened(output: Any) -> list[Any]:
-    return list(
-        output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else [output]
-    )
 
 
 def _opaque(loaded: Any) -> Any:
@@ -350,17 +349,17 @@ def _without_weights(module: Any) -> Any:
 
 def _example(model: Model, size: int, seed: int) -> Any:
     """Give the input example as logged, or what the signature says."""
-    if "example" not in model.assets:
-        path = model.assets["path"]
-        described = _described(path)
-        example = described.load_input_example(str(path))
+    logged = model.data_as(LoggedModel)
+    if logged.example is None:
+        described = _described(logged.path)
+        example = described.load_input_example(str(logged.path))
         if example is None and described.signature is None:
             raise RecipeError(
                 f"The MLflow model says nothing about its input: log it with input_example=..., or with a signature "
-                f"({path / _DESCRIPTION})."
+                f"({logged.path / _DESCRIPTION})."
             )
-        model.assets["example"] = _made(described.signature.inputs, seed) if example is None else example
-    return model.assets["example"]
+        logged.example = _made(described.signature.inputs, seed) if example is None else example
+    return logged.example
 
 
 def _made(schema: Any, seed: int) -> Any:
@@ -436,7 +435,7 @@ def _frame(rows: Sequence[Any]) -> Any:
 
 def _columns(model: Model) -> dict[str, str]:
     """Give the types of the signature's columns, by name."""
-    signature = _described(model.assets["path"]).signature
+    signature = _described(model.data_as(LoggedModel).path).signature
     if signature is None or signature.inputs is None or signature.inputs.is_tensor_spec():
         return {}
     return {str(spec.name): spec.type.name for spec in signature.inputs.inputs if spec.name is not None}

@@ -31,16 +31,43 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
-from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
+from mlflow_compress.networks.export_graphs import Calls, dtype_of
+from mlflow_compress.networks.exported_modules import ExportedModule, OutputForm, flattened, form_of, module_graph
 from mlflow_compress.networks.stored_weights import fill, load_weights, read_state, save_weights
 from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
 
 _COPY = "model.py"
-_GIVES = "gives.json"  # only of an exported module
-_BUILT = "architecture.json"  # only of a module that is not as `model` builds it
+_FORM = "gives.json"  # of what it gives; only of an exported module
+_CHANGES = "architecture.json"  # only of a module that is not as `model` builds it
+
+
+@dataclass(frozen=True)
+class Built:
+    """The call that builds an architecture: a function's name, and what it is given."""
+
+    function: str
+    arguments: list[Any]
+
+
+@dataclass
+class OwnCode:
+    """A user's file, and what was made of its module.
+
+    Attributes:
+        code: the file, run as a module.
+        path: where it is.
+        built: what built the architecture; None: the function that the options name, without arguments.
+        form: of what an exported module gives; None of others.
+    """
+
+    code: ModuleType
+    path: Path
+    built: Built | None = None
+    form: OutputForm | None = None
 
 
 @dataclass
@@ -68,12 +95,12 @@ class Python(Family):
         import torch
 
         path = folder / source
-        code = _run_file(path)
+        own_code = OwnCode(_run_file(path), path)
         torch.manual_seed(seed)
-        module = _function(code, self.function, path)()
+        module = _build(own_code, self.function)
         if not isinstance(module, torch.nn.Module):
             raise RecipeError(f"{path}: {self.function}() gave a {type(module).__name__}, not a torch.nn.Module.")
-        own = getattr(code, "load_weights", None)
+        own = getattr(own_code.code, "load_weights", None)
         kind: Any = "random"
         if weights not in ("auto", "pretrained", "random"):
             if not (folder / weights).is_file():
@@ -87,14 +114,14 @@ class Python(Family):
             kind = "local"
         module.requires_grad_(False)
         module.eval()
-        return Model(module, {"code": code, "path": path}, weights=kind)
+        return Model(module, weights=kind, family_data=own_code)
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
         """Take the inputs from the file's `batch`, and move floating-point ones to the module's dtype."""
         import torch
 
         torch.manual_seed(seed)
-        inputs = _function(model.assets["code"], "batch", model.assets["path"])(size)
+        inputs = _function(model.data_as(OwnCode), "batch")(size)
         inputs = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
         return [_placed(tensor, model) for tensor in inputs]
 
@@ -124,37 +151,40 @@ class Python(Family):
         names = ["output"] if len(outputs) == 1 else [f"output_{index}" for index in range(len(outputs))]
         dynamic = {name: each for name, each in zip((*arguments, *names), axes, strict=True) if each}
         inputs_by_name = dict(zip(arguments, inputs, strict=True))
-        return {"model": graph(_call, inputs_by_name, names, dynamic, module=model.module)}
+        return {"model": module_graph(model.module, inputs_by_name, names, dynamic)}
 
     def attach(self, model: Model, calls: Calls) -> Model:
         """Put the exported module in the module's place; it gives what the module gave: a tensor, a tuple or a dict."""
-        model.module = _Exported(calls, model.assets["gives"])
+        model.module = ExportedModule(calls, _form(model))
         return model
 
     def _probe(self, model: Model, size: int) -> tuple[list[Any], list[Any]]:
-        """Give the inputs and the outputs of a call; keeps the form of these as asset `gives`."""
+        """Give the inputs and the outputs of a call; keeps the form of these."""
         import torch
 
         inputs = self.batch(model, size, 0)
         with torch.no_grad():
             output = model.module(*inputs)
-        outputs = _flattened(output)
+        outputs = flattened(output)
         if not all(isinstance(each, torch.Tensor) for each in (*inputs, *outputs)):
             raise Unsupported(
                 "only a module that takes tensors, and gives a tensor, or a tuple or dict of them, is exported"
             )
-        model.assets["gives"] = (
-            list(output) if isinstance(output, Mapping) else "tensor" if isinstance(output, torch.Tensor) else "tuple"
-        )
+        model.data_as(OwnCode).form = form_of(output)
         return inputs, outputs
+
+    def outputs_are_scores(self, model: Model) -> bool:
+        """Return whether the prediction is the index of the greatest output, the file having no `predict`."""
+        return not hasattr(model.data_as(OwnCode).code, "predict")
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
         """Draw from the file's `training()`; without one, from `batch` (see `Family.calibration`)."""
         import torch
 
-        if not hasattr(model.assets["code"], "training"):
+        own = model.data_as(OwnCode)
+        if not hasattr(own.code, "training"):
             return super().calibration(model, count, seed, size)
-        inputs = _function(model.assets["code"], "training", model.assets["path"])()
+        inputs = _function(own, "training")()
         inputs = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
         generator = torch.Generator().manual_seed(seed)
         drawn = [torch.randint(0, len(inputs[0]), (size,), generator=generator) for _ in range(count)]
@@ -166,15 +196,15 @@ class Python(Family):
         Raises:
             Unsupported: the file has no such function.
         """
-        path = model.assets["path"]
-        if not hasattr(model.assets["code"], "student"):
+        own = model.data_as(OwnCode)
+        if not hasattr(own.code, "student"):
             raise Unsupported(
-                f"{path.name} defines no student(keep): define it to build a smaller module that takes and gives "
+                f"{own.path.name} defines no student(keep): define it to build a smaller module that takes and gives "
                 "the same"
             )
-        assets = {name: each for name, each in model.assets.items() if name not in ("built", "structure")}
-        student = dataclasses.replace(model, assets={**assets, "built": {"function": "student", "arguments": [keep]}})
-        student.module = _build(student, self.function)
+        made = dataclasses.replace(own, built=Built("student", [keep]))
+        student = dataclasses.replace(model, structure={}, family_data=made)
+        student.module = _build(made, self.function)
         return student
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
@@ -183,7 +213,7 @@ class Python(Family):
             raise RecipeError(
                 f"A model of one's own brings its samples in its file: say data=own or none, not {data!r}."
             )
-        pairs = list(_function(model.assets["code"], "samples", model.assets["path"])())
+        pairs = list(_function(model.data_as(OwnCode), "samples")())
         if limit is not None and limit < len(pairs):
             pairs = random.Random(seed).sample(pairs, limit)  # noqa: S311  (nothing secret)
         return [Sample(inputs, reference) for inputs, reference in pairs]
@@ -192,7 +222,7 @@ class Python(Family):
         """Predict with the file's `predict`, or by the greatest output."""
         import torch
 
-        own = getattr(model.assets["code"], "predict", None)
+        own = getattr(model.data_as(OwnCode).code, "predict", None)
         with torch.inference_mode():
             if own is not None:
                 return list(own(model.module, inputs))
@@ -202,58 +232,45 @@ class Python(Family):
 
     def example(self, model: Model) -> list[Any]:
         """Give the first of the file's own samples; without these, of the only tensor that `batch` gives."""
-        if hasattr(model.assets["code"], "samples"):
+        if hasattr(model.data_as(OwnCode).code, "samples"):
             return [next(iter(self.samples(model, "own", Path(), None, 0))).inputs]
         inputs = self.batch(model, 1, 0)
         return [inputs[0][0]] if len(inputs) == 1 else []
 
     def save(self, model: Model, folder: Path) -> None:
         """Copy the file; write the form of what an exported module gives, and how a changed one is built."""
-        shutil.copyfile(model.assets["path"], folder / _COPY)
-        if "gives" in model.assets:
-            (folder / _GIVES).write_text(json.dumps(model.assets["gives"]), encoding="utf-8")
-        if built := {name: model.assets[name] for name in ("built", "structure") if name in model.assets}:
-            (folder / _BUILT).write_text(json.dumps(built), encoding="utf-8")
+        own = model.data_as(OwnCode)
+        shutil.copyfile(own.path, folder / _COPY)
+        if own.form is not None:
+            (folder / _FORM).write_text(json.dumps(own.form), encoding="utf-8")
+        changes: dict[str, Any] = {"structure": model.structure} if model.structure else {}
+        if own.built is not None:
+            changes["built"] = dataclasses.asdict(own.built)
+        if changes:
+            (folder / _CHANGES).write_text(json.dumps(changes), encoding="utf-8")
 
     def restore(self, folder: Path) -> Model:
         """Build the module anew from the copied file."""
         model = self.restore_assets(folder)
-        model.module = _build(model, self.function)
+        model.module = _build(model.data_as(OwnCode), self.function)
         return model
 
     def restore_assets(self, folder: Path) -> Model:
         """Run the copied file."""
-        path, gives, built = folder / _COPY, folder / _GIVES, folder / _BUILT
-        assets = {"code": _run_file(path), "path": path}
-        if gives.is_file():
-            assets["gives"] = json.loads(gives.read_text(encoding="utf-8"))
-        if built.is_file():
-            assets |= json.loads(built.read_text(encoding="utf-8"))
-        return Model(None, assets, weights="local")
+        path, form, changed = folder / _COPY, folder / _FORM, folder / _CHANGES
+        own = OwnCode(_run_file(path), path)
+        if form.is_file():
+            own.form = json.loads(form.read_text(encoding="utf-8"))
+        changes = json.loads(changed.read_text(encoding="utf-8")) if changed.is_file() else {}
+        if "built" in changes:
+            own.built = Built(**changes["built"])
+        return Model(None, weights="local", structure=changes.get("structure", {}), family_data=own)
 
 
-class _Exported(Attached):
-    """An exported module, which gives a tensor, a tuple, or a dict of the keys in `gives`."""
-
-    def __init__(self, calls: Calls, gives: str | Sequence[str]) -> None:
-        super().__init__(calls)
-        self.gives = gives
-
-    def __call__(self, *inputs: Any) -> Any:
-        outputs = self.calls["model"](*inputs)
-        if self.gives == "tensor":
-            return outputs[0]
-        return outputs if self.gives == "tuple" else dict(zip(self.gives, outputs, strict=True))
-
-
-def _call(parts: Any, *inputs: Any) -> tuple[Any, ...]:
-    return tuple(_flattened(parts.module(*inputs)))
-
-
-def _flattened(output: Any) -> list[Any]:
-    return list(
-        output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else [output]
-    )
+def _form(model: Model) -> OutputForm:
+    form = model.data_as(OwnCode).form
+    assert form is not None
+    return form
 
 
 def _arguments(module: Any, count: int) -> list[str]:
@@ -282,7 +299,7 @@ def _came_with_us(path: Path) -> bool:
     return any(each.is_file() and each.read_bytes() == path.read_bytes() for each in ours)
 
 
-def _run_file(path: Path) -> Any:
+def _run_file(path: Path) -> ModuleType:
     """Run the user's file as a module of its own.
 
     Raises:
@@ -303,17 +320,17 @@ def _run_file(path: Path) -> Any:
     return code
 
 
-def _build(model: Model, function: str) -> Any:
-    """Build the architecture with the function of this name, or with that of the student that the model is."""
-    built = model.assets.get("built", {"function": function, "arguments": []})
-    return _function(model.assets["code"], built["function"], model.assets["path"])(*built["arguments"])
+def _build(own: OwnCode, function: str) -> Any:
+    """Build the architecture with the function of this name, or as the student that the model is was built."""
+    built = own.built or Built(function, [])
+    return _function(own, built.function)(*built.arguments)
 
 
-def _function(code: Any, name: str, path: Path) -> Any:
-    found = getattr(code, name, None)
-    if not callable(found):
-        raise RecipeError(f"{path} defines no function {name}().")
-    return found
+def _function(own: OwnCode, name: str) -> Any:
+    function = getattr(own.code, name, None)
+    if not callable(function):
+        raise RecipeError(f"{own.path} defines no function {name}().")
+    return function
 
 
 def _fill_cached(module: Any, own: Any, path: Path, seed: int) -> None:

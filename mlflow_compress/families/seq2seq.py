@@ -16,20 +16,20 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
 from mlflow_compress.networks.export_graphs import Calls, graph, twin
 from mlflow_compress.networks.exported_decoders import EncoderDecoder
-from mlflow_compress.networks.hub import (
-    find_weights,
+from mlflow_compress.networks.hub import find_weights
+from mlflow_compress.networks.transformer_layers import thinned
+from mlflow_compress.networks.transformers_models import (
+    Companions,
+    TransformersFamily,
+    companions,
     load_tokenizer,
     load_transformer,
     longest,
     must_fit,
-    restore_assets,
-    restore_transformer,
-    save_transformer,
+    token_ids,
 )
-from mlflow_compress.networks.transformer_layers import thinned
-from mlflow_compress.sockets import Continuation, Family, Graph, Mark, Model, Sample
+from mlflow_compress.sockets import Continuation, Graph, Mark, Model, Sample
 
-_AUTO_CLASS = "AutoModelForSeq2SeqLM"
 _ROLES = ("source", "target")
 _PREDICT_BATCH = 8
 _TEXT = "The little boat left the harbour at dawn, and nobody on the pier could say when it would be back. "
@@ -39,7 +39,7 @@ _CROSS = ("encoder_attn", "EncDecAttention")
 
 
 @dataclass
-class Seq2Seq(Family):
+class Seq2Seq(TransformersFamily):
     """A transformers model with an encoder and a decoder of text, decoding with a key-value cache.
 
     Every timed call makes exactly `new_tokens` tokens, greedily, whatever the text says, so that all variants do equal
@@ -55,6 +55,8 @@ class Seq2Seq(Family):
         architecture: the config's fields with `model_type`, for random weights.
     """
 
+    auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
+    keeps: ClassVar[tuple[str, ...]] = ("tokenizer", "generation")
     timed: ClassVar[str] = (
         "the encoder on token ids [batch, source_tokens], and generate of transformers: greedy decoding of exactly "
         "new_tokens tokens with a key-value cache; tokenising is timed apart"
@@ -62,7 +64,6 @@ class Seq2Seq(Family):
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf", "rougeL")
     gives: ClassVar[tuple[str, ...]] = ("texts",)
     needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors", "sentencepiece")
-    imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
 
     source_tokens: Annotated[int, Ge(1)] = 64
     new_tokens: Annotated[int, Ge(2)] = 32
@@ -74,9 +75,8 @@ class Seq2Seq(Family):
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the model and its tokenizer (see `Family.load`)."""
         origin = find_weights(source, weights, folder)
-        model = load_transformer(_AUTO_CLASS, source, origin, self.architecture, seed)
-        model.assets["generation"] = model.module.generation_config
-        model.assets["tokenizer"] = load_tokenizer(origin)
+        model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
+        model.family_data = Companions(tokenizer=load_tokenizer(origin), generation=model.module.generation_config)
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:
@@ -88,10 +88,8 @@ class Seq2Seq(Family):
         import torch
 
         must_fit(model, max(self.source_tokens, self.new_tokens), "source_tokens or new_tokens")
-        generator = torch.Generator().manual_seed(seed)
-        vocabulary = model.assets["config"].vocab_size
-        ids = torch.randint(0, vocabulary, (size, self.source_tokens), generator=generator)
-        return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
+        ids = token_ids(model, size, self.source_tokens, seed)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
         """Encode and decode; marks `encoder`, `first_token`, and one `token` for each later one.
@@ -110,7 +108,7 @@ class Seq2Seq(Family):
             model.module,
             min(new_tokens, self.new_tokens),
             lambda ids: model.module(**batch, decoder_input_ids=ids, use_cache=False).logits,
-            beams=self.beams or model.assets["generation"].num_beams or 1,
+            beams=self.beams or companions(model).generation.num_beams or 1,
             **batch,
         )
 
@@ -154,7 +152,7 @@ class Seq2Seq(Family):
         layers, count = len(attentions), int(getattr(attentions[0], heads))
         width = linears[0].out_features // count
         by_source, by_past = {0: "batch", 2: "source"}, {0: "batch", 2: "past"}
-        model.assets["config"].cache_shape = [layers, count, width]  # for the first, empty past
+        model.config.cache_shape = [layers, count, width]  # for the first, empty past
         batch = self.batch(model, 2, 0)
         encoder = module.get_encoder()
         encode = graph(
@@ -188,8 +186,8 @@ class Seq2Seq(Family):
 
     def attach(self, model: Model, calls: Calls) -> Model:
         """Put the exported encoder and decoder in the module's place."""
-        config, generation = model.assets["config"], model.assets["generation"]
-        model.module = EncoderDecoder(calls, _AUTO_CLASS, config, generation, model.device, heeds_mask=True)
+        config, generation = model.config, companions(model).generation
+        model.module = EncoderDecoder(calls, self.auto_class, config, generation, model.device, heeds_mask=True)
         return model
 
     def student(self, model: Model, keep: float) -> Model:
@@ -201,7 +199,7 @@ class Seq2Seq(Family):
 
     def classes(self, model: Model) -> int:
         """Give the number of tokens in the vocabulary."""
-        return int(model.assets["config"].vocab_size)
+        return int(model.config.vocab_size)
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
         """Time the tokenizer on as many texts of at least the timed length."""
@@ -236,8 +234,8 @@ class Seq2Seq(Family):
         """Give what the model makes of each text, by beam search or greedily, until it ends."""
         import torch
 
-        tokenizer = model.assets["tokenizer"]
-        positions = getattr(model.assets["config"], "max_position_embeddings", None)
+        tokenizer = companions(model).tokenizer
+        positions = getattr(model.config, "max_position_embeddings", None)
         most = min(self.most_tokens, positions - 1 if positions else self.most_tokens)
         beams = {} if self.beams is None else {"num_beams": self.beams}
         found = []
@@ -252,7 +250,7 @@ class Seq2Seq(Family):
 
     def _encoded(self, model: Model, texts: list[str], tokens: int | None) -> dict[str, Any]:
         """Give token ids and attention mask [texts, tokens], padded on the right."""
-        batch = model.assets["tokenizer"](
+        batch = companions(model).tokenizer(
             [self.prefix + text for text in texts],
             return_tensors="pt",
             padding=True,
@@ -265,25 +263,6 @@ class Seq2Seq(Family):
     def example(self, model: Model) -> list[Any]:
         """Give a text."""
         return ["The weather is fine today."]
-
-    def save(self, model: Model, folder: Path) -> None:
-        """Write config, generation config and tokenizer."""
-        save_transformer(model, folder, "tokenizer")
-        model.assets["generation"].save_pretrained(folder)
-
-    def restore(self, folder: Path) -> Model:
-        """Build the unfilled model and its tokenizer."""
-        model = restore_transformer(_AUTO_CLASS, self.restore_assets(folder))
-        model.module.generation_config = model.assets["generation"]
-        return model
-
-    def restore_assets(self, folder: Path) -> Model:
-        """Give config, generation config and tokenizer."""
-        from transformers import GenerationConfig
-
-        model = restore_assets(folder, tokenizer="AutoTokenizer")
-        model.assets["generation"] = GenerationConfig.from_pretrained(folder, local_files_only=True)
-        return model
 
 
 def _encode(parts: Any, input_ids: Any, attention_mask: Any, heads: int) -> tuple[Any, ...]:

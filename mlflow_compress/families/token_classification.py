@@ -12,21 +12,17 @@ from annotated_types import Ge
 from mlflow_compress.data.datasets import Row, draw, parse, scored
 from mlflow_compress.data.labels import listed
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.networks.export_graphs import Attached, Calls, graph
-from mlflow_compress.networks.hub import (
-    find_weights,
+from mlflow_compress.networks.hub import find_weights
+from mlflow_compress.networks.text_encoders import TextEncoder
+from mlflow_compress.networks.transformers_models import (
+    Companions,
+    companions,
     load_tokenizer,
     load_transformer,
     longest,
-    must_fit,
-    restore_assets,
-    restore_transformer,
-    save_transformer,
 )
-from mlflow_compress.networks.transformer_layers import thinned
-from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
+from mlflow_compress.sockets import Model, Sample
 
-_AUTO_CLASS = "AutoModelForTokenClassification"
 _PREDICT_BATCH = 16
 _ROLES = ("words", "tags")
 _OUTSIDE = "O"
@@ -36,7 +32,7 @@ _TEXT = "The ferry left Tallinn for Helsinki at dawn with Anna Tamm and the choi
 
 
 @dataclass
-class TokenClassification(Family):
+class TokenClassification(TextEncoder):
     """A transformers token classifier; the tag of a word is that of its first token.
 
     Source: which token counts: transformers' example `run_ner.py`, as Devlin et al., BERT, arXiv 1810.04805, section
@@ -50,65 +46,27 @@ class TokenClassification(Family):
         architecture: the config's fields with `model_type`, for random weights.
     """
 
-    timed: ClassVar[str] = "one forward pass on token ids [batch, tokens] on the device; tokenising is timed apart"
+    auto_class: ClassVar[str] = "AutoModelForTokenClassification"
+    logits_axes: ClassVar[Mapping[int, str]] = {0: "batch", 1: "tokens"}
     metrics: ClassVar[tuple[str, ...]] = ("seqeval_f1", "seqeval_precision", "seqeval_recall")
     gives: ClassVar[tuple[str, ...]] = ("tags",)
-    needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
-    imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
 
-    tokens: Annotated[int, Ge(1)] = 128
     scored_tokens: Annotated[int, Ge(4)] | None = None
     architecture: dict[str, Any] = field(default_factory=dict)
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the classifier and its tokenizer (see `Family.load`)."""
         origin = find_weights(source, weights, folder)
-        model = load_transformer(_AUTO_CLASS, source, origin, self.architecture, seed)
-        is_spaced = model.assets["config"].model_type in _SPACED
-        model.assets["tokenizer"] = load_tokenizer(origin, **({"add_prefix_space": True} if is_spaced else {}))
+        model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
+        is_spaced = model.config.model_type in _SPACED
+        tokenizer = load_tokenizer(origin, **({"add_prefix_space": True} if is_spaced else {}))
+        model.family_data = Companions(tokenizer=tokenizer)
         return model
-
-    def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:
-        """Make random token ids and a full attention mask, both [size, tokens], int64.
-
-        Raises:
-            RecipeError: the model can't take so many.
-        """
-        import torch
-
-        must_fit(model, self.tokens, "tokens")
-        generator = torch.Generator().manual_seed(seed)
-        vocabulary = model.assets["config"].vocab_size
-        ids = torch.randint(0, vocabulary, (size, self.tokens), generator=generator)
-        return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
-
-    def run(self, model: Model, batch: Any, mark: Mark) -> Any:
-        """Run the classifier; gives logits [batch, tokens, labels]."""
-        return model.module(**batch)["logits"]
-
-    def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Give one graph, `model`: `input_ids` and `attention_mask` [batch, tokens] to `logits`, of each token."""
-        inputs = self.batch(model, 2, 0)
-        dynamic = {name: {0: "batch", 1: "tokens"} for name in (*inputs, "logits")}
-        return {"model": graph(_classify, inputs, ["logits"], dynamic, classifier=model.module)}
-
-    def attach(self, model: Model, calls: Calls) -> Model:
-        """Put the exported classifier in the module's place."""
-        model.module = _Exported(calls)
-        return model
-
-    def student(self, model: Model, keep: float) -> Model:
-        """Take over a share of the layers, spaced evenly (see `Family.student`)."""
-        return thinned(model, keep)
-
-    def classes(self, model: Model) -> int:
-        """Give the number of tags."""
-        return int(model.assets["config"].num_labels)
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
         """Time the tokenizer on as many sentences of at least the timed length."""
         words = (_TEXT.split() * self.tokens)[: self.tokens]
-        return {"preprocess": lambda: [_encode(model.assets["tokenizer"], words) for _ in range(size)]}
+        return {"preprocess": lambda: [_encode(companions(model).tokenizer, words) for _ in range(size)]}
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
         """Read sentences, as lists of words, and a tag for each word: O, B-TYPE or I-TYPE, or the model's numbers.
@@ -117,7 +75,7 @@ class TokenClassification(Family):
             RecipeError: the data can't be read (see `datasets.read`), there are not as many tags as words, or a tag is
                 no such tag or of a type that the model does not know.
         """
-        names = dict(model.assets["config"].id2label)
+        names = dict(model.config.id2label)
         called = parse(data).labels
         rows = scored(model, data, folder, _ROLES, limit, seed)
         return [Sample(_listed(row, "words"), _tags(row, names, called)) for row in rows]
@@ -127,7 +85,7 @@ class TokenClassification(Family):
         sentences = draw(model, _ROLES, count * size, seed)
         if not sentences:
             return super().calibration(model, count, seed, size)
-        tokenizer = model.assets["tokenizer"]
+        tokenizer = companions(model).tokenizer
         ids = [_encode(tokenizer, _words(each))[0][: self.tokens] for each in sentences]
         return [_padded(model, ids[start : start + size]) for start in range(0, len(ids), size)]
 
@@ -135,12 +93,12 @@ class TokenClassification(Family):
         """Give a tag for each word of each sentence: a list of words, or a text, which is parted by white space."""
         import torch
 
-        names: Mapping[int, str] = model.assets["config"].id2label
+        names: Mapping[int, str] = model.config.id2label
         limit = self.scored_tokens or longest(model)
         parts = [
             (number, *part)
             for number, sentence in enumerate(inputs)
-            for part in _parts(model.assets["tokenizer"], _words(sentence), limit)
+            for part in _parts(companions(model).tokenizer, _words(sentence), limit)
         ]
         found: list[list[str]] = [[] for _ in inputs]
         with torch.inference_mode():
@@ -155,27 +113,6 @@ class TokenClassification(Family):
     def example(self, model: Model) -> list[Any]:
         """Give a sentence, which is parted by white space."""
         return ["Ada Lovelace was born in London ."]
-
-    def save(self, model: Model, folder: Path) -> None:
-        """Write config and tokenizer."""
-        save_transformer(model, folder, "tokenizer")
-
-    def restore(self, folder: Path) -> Model:
-        """Build the unfilled classifier and its tokenizer."""
-        return restore_transformer(_AUTO_CLASS, self.restore_assets(folder))
-
-    def restore_assets(self, folder: Path) -> Model:
-        """Give config and tokenizer."""
-        return restore_assets(folder, tokenizer="AutoTokenizer")
-
-
-class _Exported(Attached):
-    def __call__(self, input_ids: Any, attention_mask: Any) -> dict[str, Any]:
-        return {"logits": self.calls["model"](input_ids, attention_mask)[0]}
-
-
-def _classify(parts: Any, input_ids: Any, attention_mask: Any) -> tuple[Any, ...]:
-    return (parts.classifier(input_ids=input_ids, attention_mask=attention_mask)["logits"],)
 
 
 def _words(sentence: Any) -> list[str]:
@@ -214,7 +151,7 @@ def _parts(tokenizer: Any, words: list[str], limit: int | None) -> list[tuple[li
 
 def _padded(model: Model, ids: Sequence[list[int]]) -> dict[str, Any]:
     """Give token ids and attention mask [sentences, tokens], padded to the longest."""
-    batch = model.assets["tokenizer"].pad({"input_ids": list(ids)}, return_tensors="pt")
+    batch = companions(model).tokenizer.pad({"input_ids": list(ids)}, return_tensors="pt")
     return {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,21 @@ _ROLES = ("image", "label")
 _RANKED = 5
 _SCORED_CONFIDENCE, _SCORED_BOXES = 0.001, 300  # ultralytics' own, of its `val`
 _NO_HURRY = 1e9  # seconds for suppressing boxes; ultralytics would leave some when time is up
+
+
+@dataclass
+class Architecture:
+    """What ultralytics builds a model from, and what it is for.
+
+    Attributes:
+        yaml: ultralytics' own description of the layers.
+        names: of the classes, by their numbers.
+        task: `detect`, `segment` or `classify`.
+    """
+
+    yaml: dict[str, Any]
+    names: dict[int, str]
+    task: str
 
 
 @dataclass
@@ -81,8 +97,8 @@ class Yolo(Family):
         module = module.float().eval()
         module.fuse(verbose=False)
         module.requires_grad_(False)
-        assets = {"yaml": module.yaml, "names": dict(module.names), "task": _task(module)}
-        return Model(module, assets, weights=kind, caution=caution)
+        described = Architecture(module.yaml, dict(module.names), _task(module))
+        return Model(module, weights=kind, caution=caution, family_data=described)
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
         """Make random images [size, 3, image_size, image_size] in [0, 1], in the model's dtype."""
@@ -102,15 +118,15 @@ class Yolo(Family):
             classifier, logits [batch, classes].
         """
         output = model.module(batch)
-        return output[1] if model.assets["task"] == _CLASSIFY else output[0]
+        return output[1] if model.data_as(Architecture).task == _CLASSIFY else output[0]
 
     def classes(self, model: Model) -> int:
         """Give the number of classes of a classifier."""
-        return len(model.assets["names"]) if model.assets["task"] == _CLASSIFY else 0
+        return len(model.data_as(Architecture).names) if model.data_as(Architecture).task == _CLASSIFY else 0
 
     def kinds(self, model: Model) -> tuple[str, ...]:
         """Say that a classifier gives labels, and the others boxes."""
-        return ("labels",) if model.assets["task"] == _CLASSIFY else ("boxes",)
+        return ("labels",) if model.data_as(Architecture).task == _CLASSIFY else ("boxes",)
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
         """Give one graph, `model`: from `images` [batch, 3, image_size, image_size] to what `run` gives.
@@ -119,7 +135,7 @@ class Yolo(Family):
         """
         import torch
 
-        task = model.assets["task"]
+        task = model.data_as(Architecture).task
         images = self.batch(model, 2, 0)
         net = twin(model.module)
         with torch.no_grad():
@@ -133,7 +149,7 @@ class Yolo(Family):
 
     def attach(self, model: Model, calls: Calls) -> Model:
         """Put the exported model in the module's place."""
-        model.module = _Exported(calls, model.assets["task"])
+        model.module = _Exported(calls, model.data_as(Architecture).task)
         return model
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
@@ -143,7 +159,7 @@ class Yolo(Family):
 
         photos = [np.random.default_rng(seed).integers(0, 256, _PHOTO, dtype=np.uint8)] * size
         prepare = {"preprocess": lambda: self._prepare(model, photos)}
-        if model.assets["task"] == _CLASSIFY:
+        if model.data_as(Architecture).task == _CLASSIFY:
             return prepare
         with torch.inference_mode():
             raw = self.run(model, self.batch(model, size, seed), lambda stage: None)
@@ -160,8 +176,8 @@ class Yolo(Family):
         Raises:
             RecipeError: the data can't be read, or its classes are not the model's.
         """
-        names = distinct(model.assets["names"])
-        if model.assets["task"] == _CLASSIFY:
+        names = distinct(model.data_as(Architecture).names)
+        if model.data_as(Architecture).task == _CLASSIFY:
             rows = scored(model, data, folder, _ROLES, limit, seed)
             labels = labels_of(rows, names)
             return [Sample(row.values["image"], label) for row, label in zip(rows, labels, strict=True)]
@@ -174,7 +190,7 @@ class Yolo(Family):
         """Draw training images that quality is not scored on; without any, see `Family.calibration`."""
         evaluation = model.evaluation
         images: Sequence[Any] = ()
-        if model.assets["task"] == _CLASSIFY:
+        if model.data_as(Architecture).task == _CLASSIFY:
             images = draw(model, _ROLES, count * size, seed)
         elif evaluation is not None:
             table, _ = read_boxes(evaluation.data, evaluation.folder, evaluation.limit, evaluation.seed)
@@ -194,7 +210,7 @@ class Yolo(Family):
         """
         import torch
 
-        if model.assets["task"] == _CLASSIFY:
+        if model.data_as(Architecture).task == _CLASSIFY:
             return [ranking[0] for ranking in self.answers(model, inputs)]
         with torch.inference_mode():
             return [self._detect(model, _read(image)) for image in inputs]
@@ -204,11 +220,11 @@ class Yolo(Family):
         import torch
 
         with torch.inference_mode():
-            one = self._rank if model.assets["task"] == _CLASSIFY else self._detect_all
+            one = self._rank if model.data_as(Architecture).task == _CLASSIFY else self._detect_all
             return [one(model, _read(image)) for image in inputs]
 
     def _rank(self, model: Model, photo: Any) -> list[str]:
-        names = distinct(model.assets["names"])
+        names = distinct(model.data_as(Architecture).names)
         logits = self.run(model, self._prepare(model, [photo]), lambda stage: None)[0].float()
         return [names[index] for index in logits.topk(min(_RANKED, len(names))).indices.tolist()]
 
@@ -238,7 +254,7 @@ class Yolo(Family):
         return described
 
     def _side(self, model: Model) -> int:
-        return self.image_size or _SIDE.get(model.assets["task"], _USUAL_SIDE)
+        return self.image_size or _SIDE.get(model.data_as(Architecture).task, _USUAL_SIDE)
 
     def _prepare(self, model: Model, photos: Sequence[Any]) -> Any:
         """Make RGB [n, 3, image_size, image_size] in [0, 1] of BGR photos: letterboxed, or of a classifier cut."""
@@ -246,7 +262,7 @@ class Yolo(Family):
         from ultralytics.data.augment import LetterBox, classify_transforms
 
         side = self._side(model)
-        if model.assets["task"] == _CLASSIFY:
+        if model.data_as(Architecture).task == _CLASSIFY:
             from torchvision.transforms.functional import to_pil_image
 
             cut = classify_transforms(side)
@@ -286,7 +302,7 @@ class Yolo(Family):
                 self.overlap,
                 multi_label=multi_label,
                 max_det=_SCORED_BOXES,
-                nc=len(model.assets["names"]) if model.assets["task"] == _SEGMENT else 0,
+                nc=len(model.data_as(Architecture).names) if model.data_as(Architecture).task == _SEGMENT else 0,
                 max_time_img=_NO_HURRY,
             )
         )
@@ -299,7 +315,7 @@ class Yolo(Family):
 
     def save(self, model: Model, folder: Path) -> None:
         """Write the architecture, with the sizes of what was made smaller, and the names of the classes."""
-        description = {name: model.assets.get(name, {}) for name in ("yaml", "names", "task", "structure")}
+        description = {**dataclasses.asdict(model.data_as(Architecture)), "structure": model.structure}
         (folder / "architecture.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
 
     def restore(self, folder: Path) -> Model:
@@ -308,20 +324,21 @@ class Yolo(Family):
         from ultralytics.nn import tasks
 
         model = self.restore_assets(folder)
-        build = getattr(tasks, _CLASSES[model.assets["task"]])
-        module: Any = build(model.assets["yaml"], verbose=False).eval()
+        build = getattr(tasks, _CLASSES[model.data_as(Architecture).task])
+        module: Any = build(model.data_as(Architecture).yaml, verbose=False).eval()
         module.fuse(verbose=False)
-        if model.assets["task"] != _CLASSIFY:
+        if model.data_as(Architecture).task != _CLASSIFY:
             _plain_strides_later(module.model[-1])
-        module.names = model.assets["names"]
+        module.names = model.data_as(Architecture).names
         model.module = module
         return model
 
     def restore_assets(self, folder: Path) -> Model:
         """Read the architecture's description and the names of the classes."""
-        description = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
-        names = {int(index): name for index, name in description["names"].items()}
-        return Model(None, {"task": "detect", **description, "names": names}, weights="local")
+        read = json.loads((folder / "architecture.json").read_text(encoding="utf-8"))
+        names = {int(index): name for index, name in read["names"].items()}
+        described = Architecture(read["yaml"], names, read.get("task", "detect"))
+        return Model(None, weights="local", structure=read.get("structure", {}), family_data=described)
 
 
 def _plain_strides_later(head: Any) -> None:
@@ -385,7 +402,7 @@ def _masks(raw: Any, index: int, found: Any, side: int) -> Any:
 
 
 def _described(found: Any, model: Model) -> dict[str, Any]:
-    names = distinct(model.assets["names"])
+    names = distinct(model.data_as(Architecture).names)
     return {"scores": found[:, 4].tolist(), "labels": [names[int(index)] for index in found[:, 5]]}
 
 

@@ -14,11 +14,12 @@ from typing import Any
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.networks.stored_weights import ROUNDING, distance, flat
 from mlflow_compress.records import Variant
+from mlflow_compress.sockets import Family, Model
 
 _MOST_BATCHES, _MOST_SECONDS, _MOST_ELEMENTS = 8, 0.5, 2**24
 
 
-def outputs(family: Any, model: Any, variant: Variant, count: int | None = None) -> Any:
+def outputs(family: Family, model: Model, variant: Variant, count: int | None = None) -> Any:
     """Give the outputs of forward passes, always on the same inputs.
 
     Args:
@@ -54,7 +55,7 @@ def keep(original: Any, saved: Any, path: Path) -> None:
     save_file({"original": original.contiguous(), "saved": saved.contiguous()}, str(path))
 
 
-def compare(family: Any, model: Any, variant: Variant, path: Path, device: str) -> dict[str, float]:
+def compare(family: Family, model: Model, variant: Variant, path: Path, device: str) -> dict[str, float]:
     """Compare the restored model with what `keep` wrote.
 
     Returns:

@@ -17,6 +17,7 @@ from mlflow_compress.measuring import checks
 from mlflow_compress.records import CautionKind, Outcome, Part, Variant
 from mlflow_compress.scoring import bootstrap
 from mlflow_compress.scoring.hf_evaluate import metrics_of
+from mlflow_compress.sockets import Family, Model, Sample
 
 PREDICTIONS, STATISTICS = "predictions.json", "statistics.npz"
 _AT_ONCE = 32
@@ -34,7 +35,7 @@ SCORING_CUT = CautionKind(
 Progress = Callable[[int, int | None, float | None], None]
 
 
-def score(family: Any, model: Any, variant: Variant, folder: Path, progress: Progress) -> Part:
+def score(family: Family, model: Model, variant: Variant, folder: Path, progress: Progress) -> Part:
     """Predict, as many samples as fit into the time, and score.
 
     Args:
@@ -89,7 +90,9 @@ def read_predictions(text: str) -> tuple[list[Any], list[Any]]:
         raise ValueError("it is no table of references and predictions") from error
 
 
-def _predicted(family: Any, model: Any, samples: Sequence[Any], seconds: float, progress: Progress) -> list[Any]:
+def _predicted(
+    family: Family, model: Model, samples: Sequence[Sample], seconds: float, progress: Progress
+) -> list[Any]:
     started = time.monotonic()
     predictions: list[Any] = []
     while len(predictions) < len(samples):
@@ -115,7 +118,7 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def _digest(samples: Sequence[Any]) -> str:
+def _digest(samples: Sequence[Sample]) -> str:
     """Name the samples of a model that brings its own, by their references."""
     text = json.dumps([sample.reference for sample in samples], ensure_ascii=False, default=_plain)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mlflow_compress.errors import CompressError, Unsupported
-from mlflow_compress.records import Caution, CautionKind, Outcome, Part, Variant, finite, read_json, write_json
+from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, read_json, write_json
+from mlflow_compress.sockets import Family, Model
 
 if TYPE_CHECKING:
     from mlflow_compress.meters.memory import MemoryMeter
@@ -30,21 +31,6 @@ VARIANT, MODEL_FOLDER = "variant.json", "model"
 SCORE = "score"
 OUTPUTS, GENERATED = "outputs.safetensors", "generated.pt"
 PARENT = "COMPRESS_PARENT"  # environment: the process that the worker must not outlive
-RANDOM_WEIGHTS = CautionKind(
-    "random_weights",
-    short={},  # it has a footnote of its own, which says of which numbers it is true
-    message={"en": "{obstacle}", "ru": "{obstacle}"},
-    advice={"en": "Quality is not measured.", "ru": "Качество не измеряется."},
-)
-PARTLY_RANDOM_WEIGHTS = CautionKind(
-    "partly_random_weights",
-    short={
-        "en": "some weights are random, so quality means little",
-        "ru": "часть весов случайна, качество мало что значит",
-    },
-    message={"en": "{obstacle}", "ru": "{obstacle}"},
-    advice={"en": "Quality means little.", "ru": "Качество мало что значит."},
-)
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, see prctl(2)
 _ERROR_LINES = 30
 
@@ -107,8 +93,8 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     _set_threads(variant)
     report.stage("loading")
     model = family.load(variant.source, variant.weights, Path(variant.folder), variant.seed)
-    if model.caution:
-        report.warn(model.caution)
+    for caution in model.cautions:
+        report.warn(caution.message)
     model.batch_size = variant.batch_size
     model.progress = lambda done, total: report.progress(done, total, None)
     if variant.data and model.weights != "random":
@@ -131,12 +117,10 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     target.mkdir()
     model_folder.save(model, family, methods, variant, target)
     report.stage("sizing")
-    weights = RANDOM_WEIGHTS if model.weights == "random" else PARTLY_RANDOM_WEIGHTS
-    cautions = [weights.of(obstacle=model.caution)] if model.caution else []
     return Part(
         Outcome("ok"),
         measurements=size.on_disk(target),
-        cautions=(*cautions, *model.cautions),
+        cautions=tuple(model.cautions),
         facts={**model.facts, "weights": model.weights, "timed": type(family).timed, "family": variant.family},
     )
 
@@ -195,7 +179,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     )
 
 
-def _time(family: Any, model: Any, device: str, variant: Variant, meter: MemoryMeter, report: Report) -> Part:
+def _time(family: Family, model: Model, device: str, variant: Variant, meter: MemoryMeter, report: Report) -> Part:
     """Time the family's call on one batch, as `timing.time_call` does."""
     import torch
 
@@ -214,7 +198,7 @@ def _time(family: Any, model: Any, device: str, variant: Variant, meter: MemoryM
     return time_call(call, variant.budget, meter, report, variant.interleave)
 
 
-def _show(family: Any, model: Any, folder: Path, report: Report) -> None:
+def _show(family: Family, model: Model, folder: Path, report: Report) -> None:
     """Keep an input example for the logged model; one that can't be made is not worth a measurement."""
     from mlflow_compress.measuring import input_example
 
@@ -225,7 +209,7 @@ def _show(family: Any, model: Any, folder: Path, report: Report) -> None:
         traceback.print_exc(limit=_ERROR_LINES)
 
 
-def _score(family: Any, model: Any, variant: Variant, folder: Path, report: Report) -> Part:
+def _score(family: Family, model: Model, variant: Variant, folder: Path, report: Report) -> Part:
     """Score; what goes wrong here is an outcome of its own: what was timed before stays."""
     from mlflow_compress.measuring import quality
 

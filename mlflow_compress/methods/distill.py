@@ -73,7 +73,7 @@ class Distill(Method):
         sizes = [sum(each.numel() for each in every.module.parameters()) for every in (student, model)]
         if sizes[0] >= sizes[1]:
             raise Unsupported(f"the student has {sizes[0]:,} parameters, no fewer than the original's {sizes[1]:,}")
-        if self.hidden and "config" not in model.assets:
+        if self.hidden and not model.is_transformer:
             raise Unsupported("hidden states are known of transformers only: leave hidden at 0")
         steps = (_STEPS if has_data(model, family) else _RANDOM_STEPS) if self.steps is None else self.steps
         names = [field.name for field in dataclasses.fields(Lesson) if field.name != "steps"]

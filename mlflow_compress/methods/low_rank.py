@@ -11,8 +11,9 @@ from annotated_types import Ge, Gt, Lt
 from mlflow_compress.compression import pruning
 from mlflow_compress.compression.layers import head_of, replace, sharing
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.sockets import Family, Method, Model
+from mlflow_compress.sockets import Family, LayerSizes, Method, Model
 
+_AS_BUILT: LayerSizes = {"numbers": {}, "parameters": {}, "buffers": {}}
 _HALVINGS = 50  # of an interval of shares: as fine as a float
 
 
@@ -188,18 +189,19 @@ def _unfilled(layer: Any, rank: int) -> Any:
 
 
 def _note(model: Model, ranks: Mapping[str, int]) -> None:
-    """Put ranks by layer's name where the family keeps what is not as its code builds it."""
-    if "config" in model.assets:
-        model.assets["config"].low_ranks = {**_noted(model), **ranks}
+    """Write ranks, by layer's name, where the model can be built again from."""
+    if model.is_transformer:
+        model.config.low_ranks = {**_noted(model), **ranks}
         return
-    structure = model.assets.setdefault("structure", {})
+    split: dict[str, LayerSizes] = {}
     for name, rank in ranks.items():
-        sizes = structure.setdefault(name, {"numbers": {}, "parameters": {}, "buffers": {}})
-        sizes["numbers"]["low_rank"] = rank
+        split[name] = {**_AS_BUILT, **model.structure.get(name, {}), "rank": rank}
+    model.structure = {**model.structure, **split}
 
 
 def _noted(model: Model) -> dict[str, int]:
-    if "config" in model.assets:
-        return dict(getattr(model.assets["config"], "low_ranks", {}))
-    numbers = {name: sizes["numbers"] for name, sizes in model.assets.get("structure", {}).items()}
-    return {name: each["low_rank"] for name, each in numbers.items() if "low_rank" in each}
+    if model.is_transformer:
+        return dict(getattr(model.config, "low_ranks", {}))
+    numbers = {name: sizes["numbers"] for name, sizes in model.structure.items()}  # where 0.1 wrote the rank
+    ranks = {name: sizes.get("rank", numbers[name].get("low_rank")) for name, sizes in model.structure.items()}
+    return {name: rank for name, rank in ranks.items() if rank is not None}

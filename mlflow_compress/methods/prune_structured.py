@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,11 +15,10 @@ from mlflow_compress.compression import detectors
 from mlflow_compress.compression.imitation import Lesson, has_data, imitate
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks import transformer_layers
-from mlflow_compress.sockets import Family, Method, Model, State
+from mlflow_compress.sockets import Family, LayerSizes, Method, Model, State
 
 _STEPS = 300
 _CALIBRATION = 8  # inputs from which the influence of layers is told
-_SIZES = "structure"  # asset: what is not as the family's code builds it
 
 
 @dataclass
@@ -78,8 +77,7 @@ class PruneStructured(Method):
         teacher = dataclasses.replace(model, module=copy.deepcopy(model.module)) if steps else None
         before = _parameters(model)
         shapes = _shapes(model, family)
-        is_transformer = "config" in model.assets
-        what = self.what if self.what != "auto" else "heads and neurons" if is_transformer else "channels"
+        what = self.what if self.what != "auto" else "heads and neurons" if model.is_transformer else "channels"
         if what == "layers":
             told = self._drop_layers(model, family)
         elif what == "channels":
@@ -127,11 +125,11 @@ class PruneStructured(Method):
         return ", ".join(told)
 
     def _drop_channels(self, model: Model, family: Family) -> str:
-        """Drop channels, and note the new sizes in the model's assets, which its family writes; say what was done."""
+        """Drop channels, and note the new sizes in the model's structure; say what was done."""
         import torch
         from torch_pruning.pruner import MagnitudePruner
 
-        if "config" in model.assets:
+        if model.is_transformer:
             raise Unsupported("channels are of convolutional nets: say what=heads, neurons or layers of a transformer")
         module = model.module
         if detectors.is_halving(module) and not detectors.is_detector(module):
@@ -163,16 +161,16 @@ class PruneStructured(Method):
         module.requires_grad_(False)
         after = _sizes(module)
         changed = {name: sizes for name, sizes in after.items() if sizes != before[name]}
-        model.assets[_SIZES] = {**model.assets.get(_SIZES, {}), **changed}
+        model.structure = {**model.structure, **changed}
         layers = [_channels(before[name]) for name in before if _channels(before[name])]
         fewer = sum(_channels(before[name]) != _channels(after[name]) for name in before)
         return f"fewer channels in {fewer} of {len(layers)} convolution and linear layers" if fewer else ""
 
     def rebuild(self, model: Model, family: Family) -> Model:
         """Give the layers the sizes that the family kept: heads by the config, channels one by one."""
-        if "config" in model.assets:
+        if model.is_transformer:
             transformer_layers.narrow(model)
-        for name, sizes in model.assets.get(_SIZES, {}).items():
+        for name, sizes in model.structure.items():
             _resize(model.module.get_submodule(name), sizes)
         return model
 
@@ -257,7 +255,7 @@ def _last(pruner: Any, outputs: Any) -> list[Any]:
     return found
 
 
-def _sizes(module: Any) -> dict[str, dict[str, Any]]:
+def _sizes(module: Any) -> dict[str, LayerSizes]:
     """Give what shapes are made of, by the submodule's name: whole numbers, tuples of them, shapes of tensors."""
     return {
         name: {
@@ -273,11 +271,11 @@ def _is_number(value: Any) -> bool:
     return type(value) is int or (type(value) is tuple and all(type(each) is int for each in value))
 
 
-def _channels(sizes: Mapping[str, Any]) -> int:
+def _channels(sizes: LayerSizes) -> int:
     return int(sizes["numbers"].get("out_channels") or sizes["numbers"].get("out_features") or 0)
 
 
-def _resize(module: Any, sizes: Mapping[str, Any]) -> None:
+def _resize(module: Any, sizes: LayerSizes) -> None:
     """Give a module these sizes, with empty tensors."""
     import torch
     from torch import nn

@@ -9,6 +9,7 @@ import difflib
 import functools
 import importlib.util
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +19,6 @@ from mlflow_compress.networks.hub import cached_file, unreachable
 from mlflow_compress.networks.stored_weights import unfilled
 from mlflow_compress.sockets import Model
 
-ZOO = "zoo"  # the asset that describes such a model
 _TORCHVISION, _TIMM = "torchvision", "timm"
 # what torchvision sets for weights that were trained elsewhere, so that random ones have the same architecture
 _FIXED: Mapping[str, Mapping[str, Any]] = {
@@ -27,6 +27,27 @@ _FIXED: Mapping[str, Mapping[str, Any]] = {
 }
 _SUFFIX, _TIMM_WEIGHTS = ".safetensors", "model.safetensors"
 _NEAREST = 5  # of more than a thousand names
+
+
+@dataclass
+class ZooModel:
+    """A model of one of these libraries.
+
+    Attributes:
+        described: all that `build` and `transform` need, in plain data: library, name, architecture, labels, transform.
+    """
+
+    described: Mapping[str, Any]
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """The names of the classes, by their numbers."""
+        return dict(enumerate(self.described["labels"]))
+
+    @functools.cached_property
+    def transform(self) -> Callable[[Any], Any]:
+        """What makes the model's input, float32 [channels, height, width], of a picture of PIL."""
+        return transform(self.described)
 
 
 def in_zoo(source: str) -> bool:
@@ -45,7 +66,7 @@ def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any
         seed: of random weights.
 
     Returns:
-        The model; its asset `zoo` is all that `build` and `transform` need, in plain data.
+        The model; its family data is a `ZooModel`.
 
     Raises:
         UnknownName: the library has no such model, or no such weights for it.
@@ -60,12 +81,12 @@ def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any
     described, obstacle, pretrained = open_(name, dict(architecture))
     torch.manual_seed(seed)
     if weights == "random":
-        return _ready(Model(build(described), {ZOO: described}, weights="random"))
+        return _ready(Model(build(described), weights="random"), described)
     if weights not in ("auto", "pretrained"):
-        return _ready(Model(_filled(build(described), folder / weights), {ZOO: described}, weights="local"))
+        return _ready(Model(_filled(build(described), folder / weights), weights="local"), described)
     if (why := obstacle()) is None:
         try:
-            return _ready(Model(pretrained(), {ZOO: described}, weights="pretrained"))
+            return _ready(Model(pretrained(), weights="pretrained"), described)
         except Exception as error:  # of the network, the files and the library
             message = " ".join(str(error).split())[:400]
             raise WeightsError(f"The pretrained weights of {source} can't be loaded: {message}") from error
@@ -75,7 +96,7 @@ def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any
             "Connect, or give a file of them (weights=PATH), or take weights=random for size, latency and memory only."
         )
     caution = f"{why}: {source} has its true architecture but RANDOM weights"
-    return _ready(Model(build(described), {ZOO: described}, weights="random", caution=caution))
+    return _ready(Model(build(described), weights="random", caution=caution), described)
 
 
 def build(described: Mapping[str, Any], is_filled: bool = True) -> Any:
@@ -212,6 +233,7 @@ def _filled(module: Any, path: Path) -> Any:
     return module
 
 
-def _ready(model: Model) -> Model:
+def _ready(model: Model, described: Mapping[str, Any]) -> Model:
     model.module = model.module.float().requires_grad_(False).eval()
+    model.family_data = ZooModel(described)
     return model

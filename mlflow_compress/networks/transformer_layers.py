@@ -71,8 +71,8 @@ def stacks(model: Model) -> list[Stack]:
     """
     from torch import nn
 
-    config = model.assets.get("config")
-    if config is None:
+    config = model.config
+    if not model.is_transformer:
         raise Unsupported("this is no transformers model: it has no stack of equal layers to take something from")
     found: list[Stack] = []
     for name, each in model.module.named_modules():
@@ -120,8 +120,8 @@ def thinned(model: Model, keep: float, part: str = "") -> Model:
     Raises:
         Unsupported: no layer would go.
     """
-    module, config = copy.deepcopy((model.module, model.assets.get("config")))
-    thin = dataclasses.replace(model, module=module, assets={**model.assets, "config": config})
+    module, config = copy.deepcopy((model.module, model.config))
+    thin = dataclasses.replace(model, module=module, config=config)
     dropped = 0
     for stack in stacks(thin):
         count = len(stack.layers(thin))
@@ -267,7 +267,7 @@ def drop_neurons(model: Model, amount: float, power: int) -> str:
 
 def narrow(model: Model) -> None:
     """Take heads out of a model, filled or not, until it has as many as `drop_heads` wrote into its config."""
-    kept_heads: Mapping[str, Sequence[int]] = getattr(model.assets["config"], _KEPT_HEADS, {})
+    kept_heads: Mapping[str, Sequence[int]] = getattr(model.config, _KEPT_HEADS, {})
     for name, (heads, keys) in kept_heads.items():
         for layer in model.module.get_submodule(name):
             for each in _attentions(layer):
@@ -418,5 +418,5 @@ def _configs(model: Model) -> list[Any]:
     from transformers import PreTrainedConfig
 
     held = [getattr(each, "config", None) for each in model.module.modules()]
-    unique = {id(each): each for each in (model.assets["config"], *held) if isinstance(each, PreTrainedConfig)}
+    unique = {id(each): each for each in (model.config, *held) if isinstance(each, PreTrainedConfig)}
     return list(unique.values())

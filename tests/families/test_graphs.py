@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from tiny import INPUTS, OWN, SOURCE, TINY
 from mlflow_compress import registry
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks import export_graphs, stored_weights
+from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.sockets import Family, Graph, Model
 
 MISTRAL = {
@@ -40,7 +42,7 @@ def attached(family: Family, model: Model) -> Model:
     """Put the graphs' own modules in the module's place, as a method of another runtime does with what it runs."""
     model.batch_size = 2
     calls = {name: graph.module for name, graph in family.graphs(model).items()}
-    other = Model(None, model.assets, batch_size=2)
+    other = dataclasses.replace(model, module=None)
     return family.attach(other, calls)
 
 
@@ -137,7 +139,7 @@ def resized(graph: Graph, sizes: dict[str, int]) -> list[torch.Tensor]:
 
 def test_recognition_begins_with_the_language_that_is_heard(folder: Path) -> None:
     family, model = loaded("asr", folder)
-    generation = model.assets["generation"]
+    generation = companions(model).generation
     generation.lang_to_id = {"<|en|>": 40, "<|fr|>": 41, "<|ru|>": 42}
     generation.task_to_id = {"transcribe": 50, "translate": 51}
     generation.is_multilingual, generation.no_timestamps_token_id = True, 60

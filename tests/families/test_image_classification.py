@@ -15,6 +15,7 @@ from PIL import Image
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName, Unsupported, WeightsError
 from mlflow_compress.networks import hub, model_folder, transformer_layers
+from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
@@ -140,7 +141,7 @@ def test_images_of_several_sizes_are_answered_as_alone() -> None:
     from transformers import ViTImageProcessor
 
     family, model = loaded(architecture=RESNET)
-    model.assets["processor"] = Sized(ViTImageProcessor(do_resize=False))
+    companions(model).processor = Sized(ViTImageProcessor(do_resize=False))
     images = [
         np.random.default_rng(index).integers(0, 256, (32 + 8 * (index // 2), 32, 3), np.uint8) for index in range(5)
     ]
@@ -236,12 +237,12 @@ def test_without_a_network_weights_are_of_the_cache_or_random(tmp_path: Path, mo
         loaded(SMALL, "pretrained")
     _, model = loaded(SMALL, "auto")
     assert model.weights == "random"
-    assert "RANDOM" in model.caution
+    assert "RANDOM" in model.cautions[0].message
     model.module.classifier[1].weight.fill_(0.25)
     (tmp_path / "checkpoints").mkdir()
     torch.save(model.module.state_dict(), tmp_path / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
     _, model = loaded(SMALL, "auto")
-    assert (model.weights, model.caution) == ("pretrained", "")
+    assert (model.weights, model.cautions) == ("pretrained", [])
     assert (model.module.classifier[1].weight == 0.25).all()
 
 

@@ -22,6 +22,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, StoreError, Unsupported, WeightsError
+from mlflow_compress.families.mlflow_model import LoggedModel
 from mlflow_compress.measuring import worker
 from mlflow_compress.networks import model_folder
 from mlflow_compress.planning.recipe import parse_chain
@@ -209,8 +210,7 @@ def test_a_signature_makes_an_input(shelf: Shelf) -> None:
         (path / "MLmodel").write_text(described.replace("artifact_path: input_example.json", "artifact_path: gone"))
         from mlflow.models import Model as Description
 
-        model.assets["example"] = None
-        del model.assets["example"]
+        assert model.data_as(LoggedModel).example is None
         signature = Description.load(str(path / "MLmodel")).signature
         assert signature is not None
         from mlflow_compress.families.mlflow_model import _made

@@ -17,6 +17,7 @@ from tiny import TINY
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks import hub, model_folder
+from mlflow_compress.networks.transformers_models import companions, load_tokenizer
 from mlflow_compress.planning import recipe
 from mlflow_compress.sockets import Family, Model
 
@@ -42,7 +43,7 @@ def answered(family: Family, model: Model, data: str, folder: Path) -> tuple[lis
 def test_the_metrics_of_a_family_take_what_it_answers(name: str, tmp_path: Path) -> None:
     family, model = loaded(name)
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).normal(0, 0.1, 8000), 16_000)
-    labels = list(model.assets["config"].id2label.values())
+    labels = list(model.config.id2label.values())
     data = write(
         tmp_path / "a.jsonl",
         [{"text": "hello there", "label": label, "audio": "a.wav"} for label in labels],
@@ -65,7 +66,7 @@ ROLES = ("text", "label")
 
 def classifier() -> tuple[Family, Model]:
     family, model = loaded("text_classification")
-    model.assets["config"].id2label = {0: "NEGATIVE", 1: "POSITIVE"}
+    model.config.id2label = {0: "NEGATIVE", 1: "POSITIVE"}
     return family, model
 
 
@@ -124,7 +125,7 @@ def test_calibration_keeps_away_from_what_is_scored(tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", [{"text": chr(97 + index) * 5, "label": 1} for index in range(20)])
     held = {each.inputs for each in family.samples(model, data, tmp_path, 12, 0)}
     batches = family.calibration(model, 2, 0, size=3)
-    decode = model.assets["tokenizer"].batch_decode
+    decode = companions(model).tokenizer.batch_decode
     drawn = [text for batch in batches for text in decode(batch["input_ids"], skip_special_tokens=True)]
     assert len(set(drawn)) == 6
     assert not held & set(drawn)
@@ -146,7 +147,7 @@ def test_without_data_calibration_is_random_and_says_so(name: str) -> None:
 def test_a_call_of_more_tokens_than_the_model_has_positions_for_is_refused(name: str) -> None:
     family, model = loaded(name)
     family.batch(model, 1, 0)
-    model.assets["config"].max_position_embeddings = 4
+    model.config.max_position_embeddings = 4
     with pytest.raises(RecipeError, match=r"takes 4 tokens at most, not \d+ in a call: make .*tokens smaller"):
         family.batch(model, 1, 0)
 
@@ -158,7 +159,7 @@ def test_a_tokenizer_without_a_token_to_pad_with_pads(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(_without_special_tokens(model, tmp_path))
     assert tokenizer.pad_token is None
     assert tokenizer.eos_token is None
-    model.assets["tokenizer"] = hub.load_tokenizer(hub.find_weights(str(tmp_path), "auto", Path()))
+    companions(model).tokenizer = load_tokenizer(hub.find_weights(str(tmp_path), "auto", Path()))
     texts = ["a", "a longer one"]
     assert family.predict(model, texts) == [family.predict(model, [text])[0] for text in texts]
 
@@ -233,7 +234,7 @@ def test_likelihood_is_that_of_transformers_guide(window: int, stride: int | Non
     found = family.answers(model, TEXTS)
     step = stride or window // 2
     for text, answer in zip(TEXTS, found, strict=True):
-        ids = model.assets["tokenizer"](text, return_tensors="pt").input_ids
+        ids = companions(model).tokenizer(text, return_tensors="pt").input_ids
         total, tokens, previous = 0.0, 0, 0
         for begin in range(0, ids.size(1), step):
             end = min(begin + window, ids.size(1))
@@ -262,7 +263,7 @@ def test_the_batch_does_not_change_the_likelihood(chain: str) -> None:
 
 def test_a_window_is_no_longer_than_what_the_model_takes() -> None:
     family, model = loaded("causal_lm", window=512)
-    model.assets["config"].max_position_embeddings = 16
+    model.config.max_position_embeddings = 16
     lengths: list[int] = []
     module = model.module
 
@@ -287,7 +288,7 @@ def test_the_first_token_is_predicted_behind_one_that_begins_texts() -> None:
     begun, _ = loaded("causal_lm", with_bos=True)
     one, other = plain.answers(model, ["hello"])[0], begun.answers(model, ["hello"])[0]
     assert other["tokens"] == one["tokens"] + 1
-    model.assets["tokenizer"].bos_token = model.assets["tokenizer"].decode([107])  # as the text begins
+    companions(model).tokenizer.bos_token = companions(model).tokenizer.decode([107])  # as the text begins
     assert begun.answers(model, ["hello"])[0] == one
 
 
@@ -308,7 +309,7 @@ def test_texts_to_calibrate_on_fill_their_rows(tmp_path: Path) -> None:
     held = {each.inputs[0] for each in family.samples(model, data, tmp_path, 12, 0)}
     batches = family.calibration(model, 3, 0, size=2)
     assert [batch.shape for batch in batches] == [(2, family.prompt_tokens)] * 3  # type: ignore[attr-defined]
-    seen = set(model.assets["tokenizer"].decode(torch.cat(batches).flatten(), skip_special_tokens=True))
+    seen = set(companions(model).tokenizer.decode(torch.cat(batches).flatten(), skip_special_tokens=True))
     assert seen
     assert not held & seen
     assert not model.cautions

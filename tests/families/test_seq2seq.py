@@ -14,6 +14,7 @@ from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks import model_folder, transformer_layers
 from mlflow_compress.networks.export_graphs import TorchCall
+from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
@@ -47,7 +48,7 @@ def loaded(name: str = "marian", **options: Any) -> tuple[Family, Model]:
 
 def generated(model: Model, text: str, **options: Any) -> str:
     """Have transformers generate from one text."""
-    tokenizer = model.assets["tokenizer"]
+    tokenizer = companions(model).tokenizer
     with torch.no_grad():
         made = model.module.generate(tokenizer(text, return_tensors="pt").input_ids, do_sample=False, **options)
     decoded: str = tokenizer.decode(made[0], skip_special_tokens=True)
@@ -113,8 +114,8 @@ def test_the_timed_call_makes_so_many_tokens_whatever_they_are(name: str) -> Non
     family, model = loaded(name, new_tokens=6)
     batch, stages = family.batch(model, 2, 0), list[str]()
     ends = family.run(model, batch, lambda stage: None)[0, :2].tolist()  # the text would be over at once
-    model.assets["generation"].eos_token_id = ends
-    model.assets["generation"].forced_eos_token_id = None
+    companions(model).generation.eos_token_id = ends
+    companions(model).generation.forced_eos_token_id = None
     with torch.no_grad():
         made = family.run(model, batch, stages.append)
         tokens = torch.zeros((2, 1), dtype=torch.long)
@@ -131,7 +132,7 @@ def test_beams_are_the_models_own_where_nothing_is_said(tmp_path: Path) -> None:
     family, model = loaded()
     several, _ = loaded(beams=4)
     greedy, _ = loaded(beams=1)
-    model.assets["generation"].num_beams = 4
+    companions(model).generation.num_beams = 4
     own = family.predict(model, TEXTS)
     assert own == several.predict(model, TEXTS)
     assert own != greedy.predict(model, TEXTS)
@@ -167,7 +168,7 @@ def test_texts_to_calibrate_on_are_not_those_that_are_scored(tmp_path: Path) -> 
     family, model = loaded()
     held = {each.inputs for each in family.samples(model, "a.csv", tmp_path, 6, 0)}
     batches = family.calibration(model, 3, 0, size=2)
-    decode = model.assets["tokenizer"].batch_decode
+    decode = companions(model).tokenizer.batch_decode
     drawn = {text for batch in batches for text in decode(batch["input_ids"], skip_special_tokens=True)}
     assert len(drawn) == 6
     assert not held & drawn
@@ -178,7 +179,7 @@ def test_texts_to_calibrate_on_are_not_those_that_are_scored(tmp_path: Path) -> 
 def test_a_smaller_one_has_fewer_layers_in_the_decoder() -> None:
     family, model = loaded()
     student = family.student(model, 0.5)
-    counts = [(each.encoder_layers, each.decoder_layers) for each in (student.assets["config"], model.assets["config"])]
+    counts = [(each.encoder_layers, each.decoder_layers) for each in (student.config, model.config)]
     assert counts == [(1, 1), (1, 2)]
 
 
@@ -198,6 +199,6 @@ def test_layers_of_t5_are_dropped_and_the_first_one_has_the_bias_of_positions(tm
         torch.testing.assert_close(family.forward(model, batch), before)
         restored = stored(family, model, tmp_path)
         torch.testing.assert_close(family.forward(restored, batch), before)
-    assert [restored.assets["config"].num_layers, restored.assets["config"].num_decoder_layers] == [1, 1]
+    assert [restored.config.num_layers, restored.config.num_decoder_layers] == [1, 1]
     family, model = loaded("t5")
     assert len(family.student(model, 0.5).module.decoder.block) == 1

@@ -12,6 +12,7 @@ import torch
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.families import token_classification
+from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.sockets import Family, Model
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -122,7 +123,7 @@ def test_words_without_a_token_are_outside(saved: Path) -> None:
 
 def test_tokenizers_of_python_find_the_first_tokens_too() -> None:
     _, model = loaded()
-    ids, firsts = token_classification._encode(model.assets["tokenizer"], ["ab", "c", "ü", "d"])
+    ids, firsts = token_classification._encode(companions(model).tokenizer, ["ab", "c", "ü", "d"])
     assert ids == [100, 101, 102, 198, 191, 103, 1]  # bytes and 3, and the end
     assert firsts == [0, 2, 3, 5]
 
@@ -183,7 +184,7 @@ def test_sentences_to_calibrate_on_are_not_those_that_are_scored(tmp_path: Path)
     family, model = loaded()
     held = {each.inputs[0] for each in family.samples(model, "a.csv", tmp_path, 6, 0)}
     batches = family.calibration(model, 3, 0, size=2)
-    decode = model.assets["tokenizer"].batch_decode
+    decode = companions(model).tokenizer.batch_decode
     drawn = {text for batch in batches for text in decode(batch["input_ids"], skip_special_tokens=True)}
     assert len(drawn) == 6
     assert not held & drawn

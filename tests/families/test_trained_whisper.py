@@ -15,6 +15,7 @@ from tiny import TINY
 from mlflow_compress import registry
 from mlflow_compress.data.media import RATE_HZ
 from mlflow_compress.networks import generation_check, model_folder
+from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
@@ -44,7 +45,7 @@ def trained() -> tuple[Family, Model]:
     """Teach it the three texts: it takes some seconds."""
     family: Family = registry.build("families", "asr", {"new_tokens": 8, "architecture": ARCHITECTURE})
     model = family.load("tiny", "random", Path(), 0)
-    tokenizer = model.assets["tokenizer"]
+    tokenizer = companions(model).tokenizer
     features = family._features(model, [tone(hertz) for hertz in SAID])  # type: ignore[attr-defined]
     texts = tokenizer(list(SAID.values()), padding=True, return_tensors="pt").input_ids
     labels = texts.masked_fill(texts == tokenizer.pad_token_id, -100)
@@ -87,7 +88,7 @@ def test_every_runtime_says_what_torch_says(
     monkeypatch.setattr(type(family), "calibration", tones)
     steps = recipe.parse_chain(chain)
     methods = model_folder.methods_of(steps)
-    copied = dataclasses.replace(model, assets=dict(model.assets), cautions=[], facts={})
+    copied = dataclasses.replace(model, cautions=[], facts={})
     made = methods[0].compress(copied, family)
     generation_check.keep(family, made, tmp_path / "generated.pt")
     target = tmp_path / "model"

@@ -19,6 +19,7 @@ from ultralytics.utils import LOGGER
 from mlflow_compress import registry
 from mlflow_compress.data import detections
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
+from mlflow_compress.families.yolo import Architecture
 from mlflow_compress.measuring import output_error, worker
 from mlflow_compress.networks import model_folder
 from mlflow_compress.planning.recipe import parse_chain
@@ -86,7 +87,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, detector: tuple[Family, Model
             cv2.imwrite(str(path), image)
             height, width = image.shape[:2]
             (found,) = family.answers(model, [str(path)])
-            numbers = {name: number for number, name in model.assets["names"].items()}
+            numbers = {name: number for number, name in model.data_as(Architecture).names.items()}
             lines = []
             for at in range(0, min(12, len(found["boxes"]) * (index % 4)), 3):
                 x1, y1, x2, y2 = np.clip(np.array(found["boxes"][at]) / ([width, height] * 2), 0, 1)
@@ -94,7 +95,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, detector: tuple[Family, Model
                 lines.append(" ".join(map(str, [numbers[found["labels"][at]], x1, y1, x2, y1, x2, y2, x1, y2])))
             if lines:
                 (folder / "labels" / split / f"{index}.txt").write_text("\n".join([*lines, lines[0]]))
-    names = "".join(f"  {number}: {name}\n" for number, name in model.assets["names"].items())
+    names = "".join(f"  {number}: {name}\n" for number, name in model.data_as(Architecture).names.items())
     (folder / "data.yaml").write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames:\n{names}")
     return folder
 
@@ -142,7 +143,7 @@ def test_boxes_score_as_ultralytics_does(task: str, detector: tuple[Family, Mode
 
 def test_a_classifier_scores_as_ultralytics_does(tmp_path: Path) -> None:
     family, model = loaded("classify")
-    names = model.assets["names"]
+    names = model.data_as(Architecture).names
     answered = {index: family.answers(model, [photo(index)])[0] for index in range(12)}
     numbers = {name: number for number, name in names.items()}
     for index, ranking in answered.items():
@@ -152,7 +153,7 @@ def test_a_classifier_scores_as_ultralytics_does(tmp_path: Path) -> None:
         cv2.imwrite(str(folder / f"{index}.png"), photo(index))
     shutil.copytree(tmp_path / "data" / "val", tmp_path / "data" / "train")  # the validator asks for one
     model.module.names = {number: str(number) for number in names}
-    model.assets["names"] = dict(model.module.names)
+    model.data_as(Architecture).names = dict(model.module.names)
     own = scores(family, model, "data:split=val", tmp_path, "accuracy", "top5_accuracy")
     told = validated(model, "classify", tmp_path / "data", tmp_path)
     wanted = {"accuracy": told["metrics/accuracy_top1"], "top5_accuracy": told["metrics/accuracy_top5"]}
@@ -165,7 +166,7 @@ def test_outlines_and_labels(task: str) -> None:
     family, model = loaded(task) if task == "classify" else tuned(task)
     (found,) = family.predict(model, [photo(3)])
     if task == "classify":
-        assert found in model.assets["names"].values()
+        assert found in model.data_as(Architecture).names.values()
         assert family.classes(model) == 1000
         return
     assert len(found["boxes"]) == len(found["scores"]) == len(found["labels"])
@@ -294,8 +295,8 @@ def test_code_in_a_description_is_not_run(tmp_path: Path) -> None:
 
 def test_classes_of_the_data_are_the_models(tmp_path: Path, detector: tuple[Family, Model]) -> None:
     family, trained = detector
-    assets = {**trained.assets, "names": {0: "person", 1: "dog", 2: "cat"}}
-    model = dataclasses.replace(trained, assets=assets, facts={})
+    data = dataclasses.replace(trained.data_as(Architecture), names={0: "person", 1: "dog", 2: "cat"})
+    model = dataclasses.replace(trained, family_data=data, facts={})
     (sample,) = family.samples(model, "d.yaml", write(tmp_path), None, 0)
     assert sample.reference["labels"] == ["cat"]  # number 0 of the data, 2 of the model
     assert sample.reference["boxes"] == [pytest.approx([32, 12, 48, 28])]

@@ -18,7 +18,7 @@ from mlflow_compress.meters import latency, usage
 from mlflow_compress.meters.memory import MemoryMeter
 from mlflow_compress.meters.usage import Usage
 from mlflow_compress.records import Budget, Part, Variant
-from mlflow_compress.sockets import Mark
+from mlflow_compress.sockets import Mark, Model
 
 BUDGET = Budget(min_iterations=12, min_seconds=0, energy_seconds=0)
 VARIANT = Variant("m", "original", "t", "python", "m.py", batch_size=4, budget=BUDGET)
@@ -72,7 +72,7 @@ def as_worker(call: Call) -> Part:
     family: Any = Family(call)
     meter = MemoryMeter()
     meter.end_phase("load")
-    return worker._time(family, None, "cpu", VARIANT, meter, worker.Report(io.StringIO()))
+    return worker._time(family, Model(None), "cpu", VARIANT, meter, worker.Report(io.StringIO()))
 
 
 def as_notebook(call: Call) -> Part:

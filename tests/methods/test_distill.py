@@ -142,10 +142,14 @@ def test_the_loss_is_hintons(tmp_path: Path) -> None:
 
 
 def test_outputs_are_scores_only_where_the_family_tells(tmp_path: Path) -> None:
-    assert imitation.is_scores(own(tmp_path)[1])
-    assert not imitation.is_scores(own(tmp_path, f"{NET}\ndef predict(module, inputs): ...")[1])
-    assert imitation.is_scores(transformer("text_classification", architecture=BERT)[1])
-    assert not imitation.is_scores(Model(nn.Linear(1, 1)))
+    family, model = own(tmp_path)
+    assert family.outputs_are_scores(model)
+    family, model = own(tmp_path, f"{NET}\ndef predict(module, inputs): ...")
+    assert not family.outputs_are_scores(model)
+    family, model = transformer("text_classification", architecture=BERT)
+    assert family.outputs_are_scores(model)
+    family = registry.build("families", "mlflow_model")
+    assert not family.outputs_are_scores(Model(nn.Linear(1, 1)))
 
 
 def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path) -> None:
@@ -164,7 +168,7 @@ def test_a_students_layers_are_the_teachers_and_spaced() -> None:
     for layer, index in zip(layers, (0, 2, 5), strict=True):
         for name, value in layer.state_dict().items():
             assert torch.equal(value, originals[index].state_dict()[name])
-    assert (student.assets["config"].n_layers, teacher.assets["config"].n_layers) == (3, 6)
+    assert (student.config.n_layers, teacher.config.n_layers) == (3, 6)
     assert torch.equal(student.module.classifier.weight, teacher.module.classifier.weight)
 
 

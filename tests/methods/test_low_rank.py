@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported
+from mlflow_compress.families.python import OwnCode
 from mlflow_compress.measuring import worker
 from mlflow_compress.networks import model_folder
 from mlflow_compress.planning import recipe
@@ -146,7 +147,7 @@ def test_samples_keep_what_the_outputs_need(tmp_path: Path) -> None:
     errors = {}
     for samples in (0, 128):
         model = family.load("own.py", "auto", tmp_path, 0)
-        inputs = model.assets["code"].training()
+        inputs = model.data_as(OwnCode).code.training()
         before = model.module(inputs)
         after = registry.build("methods", "low_rank", {"ratio": 0.3, "samples": samples}).compress(model, family)
         assert not after.cautions

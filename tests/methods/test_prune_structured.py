@@ -13,6 +13,7 @@ from torch import nn
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported
+from mlflow_compress.families.python import OwnCode
 from mlflow_compress.networks import model_folder, stored_weights
 from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
@@ -119,7 +120,8 @@ def test_the_channels_with_the_greatest_norm_stay_as_they_were(folder: Path, nor
         last.weight[:] = torch.tensor([[0.5, 0, 0.6, 3], [-0.5, 1, 0, 0]])
     weights = [first.weight.clone(), first.bias.clone(), last.weight.clone(), last.bias.clone()]
     model.module = nn.Sequential(first, nn.ReLU(), last).eval()
-    model.assets["code"].batch = lambda size: torch.rand(size, 3)
+    code: Any = model.data_as(OwnCode).code
+    code.batch = lambda size: torch.rand(size, 3)
     method = registry.build("methods", "prune_structured", {"norm": norm, "steps": 0})
     module = method.compress(model, family).module
     assert torch.equal(module[0].weight, weights[0][kept])
@@ -200,7 +202,8 @@ def test_training_afterwards_brings_it_nearer_to_the_original_and_can_be_repeate
     found = []
     for steps in (0, 60, 60):
         family, model = loaded(folder)
-        model.assets["code"].training = lambda: torch.rand(200, 3, 4, 4, generator=torch.Generator().manual_seed(5))
+        code: Any = model.data_as(OwnCode).code
+        code.training = lambda: torch.rand(200, 3, 4, 4, generator=torch.Generator().manual_seed(5))
         before = outputs(family, model)
         told: list[tuple[int, int]] = []
         model.progress = lambda done, total, told=told: told.append((done, total))  # type: ignore[misc]
@@ -270,7 +273,8 @@ def test_the_layer_that_changes_least_goes() -> None:
 def test_what_it_can_not_prune_is_told(function: str, options: str, reason: str, folder: Path) -> None:
     family, model = loaded(folder, function=function)
     shape = {"one": (3,), "numbers": (6,), "model": (3, 4, 4)}[function]
-    model.assets["code"].batch = lambda size: torch.rand(size, *shape)
+    code: Any = model.data_as(OwnCode).code
+    code.batch = lambda size: torch.rand(size, *shape)
     with pytest.raises(Unsupported, match=reason):
         compressed(family, model, f"prune_structured:steps=0,{options}".rstrip(","))
 

@@ -13,6 +13,7 @@ from torch import nn
 from mlflow_compress import registry
 from mlflow_compress.compression import compact, pruning
 from mlflow_compress.errors import RecipeError, Unsupported
+from mlflow_compress.families.python import OwnCode
 from mlflow_compress.measuring import worker
 from mlflow_compress.methods import prune_2_4
 from mlflow_compress.networks import model_folder
@@ -145,7 +146,7 @@ def test_wanda_loses_less_than_magnitude_where_inputs_have_outliers(tmp_path: Pa
     errors = {}
     for name in ("prune_magnitude", "wanda"):
         family, model = loaded(tmp_path, code)
-        inputs = model.assets["code"].training()
+        inputs = model.data_as(OwnCode).code.training()
         before = model.module(inputs)
         method(name).compress(model, family)
         errors[name] = float((model.module(inputs) - before).norm() / before.norm())

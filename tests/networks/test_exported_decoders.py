@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ def attached(name: str) -> tuple[Family, Model]:
     family: Family = registry.build("families", name, TINY[name])
     model = family.load("tiny", "random", Path(), 0)
     calls = {key: graph.module for key, graph in family.graphs(model).items()}
-    return family, family.attach(Model(None, model.assets), calls)
+    return family, family.attach(dataclasses.replace(model, module=None), calls)
 
 
 @pytest.mark.parametrize("keyword", CACHE_NAMES)

@@ -167,7 +167,7 @@ def test_dropping_layers_counts_anew() -> None:
     transformer_layers.keep_layers(model, stack, [1, 3])
     assert list(model.module.model.layers) == [layers[1], layers[3]]
     assert [layer.self_attn.layer_idx for layer in model.module.model.layers] == [0, 1]
-    for config in (model.assets["config"], model.module.config):
+    for config in (model.config, model.module.config):
         assert (config.num_hidden_layers, config.layer_types) == (2, ["full_attention", "sliding_attention"])
 
 
@@ -192,7 +192,7 @@ def test_a_thinned_copy_leaves_the_original() -> None:
     family, model = tiny("asr")
     before = outputs(family, model)
     thin = transformer_layers.thinned(model, 0.5, "decoder")
-    counts = [(each.encoder_layers, each.decoder_layers) for each in (thin.assets["config"], model.assets["config"])]
+    counts = [(each.encoder_layers, each.decoder_layers) for each in (thin.config, model.config)]
     assert counts == [(2, 2), (2, 4)]
     torch.testing.assert_close(outputs(family, model), before)
     ours, theirs = thin.module.model.decoder.layers, model.module.model.decoder.layers

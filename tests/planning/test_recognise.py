@@ -180,4 +180,4 @@ def test_random_weights_take_the_architecture_of_the_folder(tmp_path: Path) -> N
     found = recipe.read(str(folder))
     family = registry.build("families", found.family)
     model = family.load(found.source, "random", found.folder, 0)
-    assert (model.weights, model.assets["config"].hidden_size) == ("random", 16)
+    assert (model.weights, model.config.hidden_size) == ("random", 16)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.planning import recipe
 from mlflow_compress.records import Budget, Result, Variant
 from mlflow_compress.scoring import bootstrap
-from mlflow_compress.sockets import Model, Sample
+from mlflow_compress.sockets import Family, Model, Sample
 from mlflow_compress.tracking import reading, rescore, writing
 from mlflow_compress.tracking.connection import Store
 
@@ -48,7 +48,7 @@ def variant_of(*metrics: str, family: str = "asr", seed: int = 3) -> Variant:
 
 def logged(store: Store, folder: Path, *metrics: str, keep: bool = True) -> tuple[str, dict[str, float]]:
     variant = variant_of(*metrics)
-    part = quality.score(Echo(), Model(None), variant, folder, lambda *_: None)
+    part = quality.score(cast(Family, Echo()), Model(None), variant, folder, lambda *_: None)
     files = {name: (folder / name).read_bytes() for name in (PREDICTIONS, STATISTICS)} if keep else {}
     run_id = writing.start(store, writing.experiment_id(store, "rescored"), "m fp16", {})
     writing.write_result(
@@ -181,7 +181,9 @@ def test_scoring_stops_when_the_time_is_up(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(quality, "_AT_ONCE", 3)
     variant = Variant("m", "fp16", "t", "asr", "x", data="d", metrics=("wer",), budget=Budget(score_seconds=1.5))
     told: list[int] = []
-    part = quality.score(Echo(), Model(None), variant, tmp_path, lambda done, total, left: told.append(done))
+    part = quality.score(
+        cast(Family, Echo()), Model(None), variant, tmp_path, lambda done, total, left: told.append(done)
+    )
     assert told == [3, 6]
     assert part.measurements["quality/samples"] == 6
     cut = next(caution for caution in part.cautions if caution.code == "scoring_cut")
@@ -208,4 +210,4 @@ def test_the_predictions_and_the_data_are_in_the_run(store: Store, tmp_path: Pat
 
 def test_a_metric_that_takes_other_predictions_is_refused_before_anything_is_predicted(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="accuracy takes labels, but the model gives texts"):
-        quality.score(Echo({}), Model(None), variant_of("accuracy"), tmp_path, lambda *_: None)
+        quality.score(cast(Family, Echo({})), Model(None), variant_of("accuracy"), tmp_path, lambda *_: None)

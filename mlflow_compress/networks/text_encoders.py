@@ -1,0 +1,73 @@
+"""Encoders of text that give scores of labels, of a whole text or of each token: what their families share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from annotated_types import Ge
+
+from mlflow_compress.networks.export_graphs import Attached, Calls, graph
+from mlflow_compress.networks.transformer_layers import thinned
+from mlflow_compress.networks.transformers_models import TransformersFamily, must_fit, token_ids
+from mlflow_compress.sockets import Graph, Mark, Model
+
+
+@dataclass
+class TextEncoder(TransformersFamily):
+    """A transformers model from token ids [batch, tokens] to logits.
+
+    Attributes:
+        logits_axes: axes of the logits whose length may change, as in `Graph`.
+        tokens: length of the timed input, in tokens.
+    """
+
+    timed: ClassVar[str] = "one forward pass on token ids [batch, tokens] on the device; tokenising is timed apart"
+    logits_axes: ClassVar[Mapping[int, str]]
+
+    tokens: Annotated[int, Ge(1)] = 128
+
+    def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:
+        """Make random token ids and a full attention mask, both [size, tokens], int64.
+
+        Raises:
+            RecipeError: the model can't take so many.
+        """
+        import torch
+
+        must_fit(model, self.tokens, "tokens")
+        ids = token_ids(model, size, self.tokens, seed)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    def run(self, model: Model, batch: Any, mark: Mark) -> Any:
+        """Run the encoder; gives logits [batch, ..., labels]."""
+        return model.module(**batch)["logits"]
+
+    def graphs(self, model: Model) -> Mapping[str, Graph]:
+        """Give one graph, `model`: from `input_ids` and `attention_mask` [batch, tokens] to `logits` (see `run`)."""
+        inputs = self.batch(model, 2, 0)
+        dynamic = {**{name: {0: "batch", 1: "tokens"} for name in inputs}, "logits": self.logits_axes}
+        return {"model": graph(_logits, inputs, ["logits"], dynamic, encoder=model.module)}
+
+    def attach(self, model: Model, calls: Calls) -> Model:
+        """Put the exported encoder in the module's place."""
+        model.module = _Exported(calls)
+        return model
+
+    def student(self, model: Model, keep: float) -> Model:
+        """Take over a share of the layers, spaced evenly (see `Family.student`)."""
+        return thinned(model, keep)
+
+    def classes(self, model: Model) -> int:
+        """Give the number of labels."""
+        return int(model.config.num_labels)
+
+
+class _Exported(Attached):
+    def __call__(self, input_ids: Any, attention_mask: Any) -> dict[str, Any]:
+        return {"logits": self.calls["model"](input_ids, attention_mask)[0]}
+
+
+def _logits(parts: Any, input_ids: Any, attention_mask: Any) -> tuple[Any, ...]:
+    return (parts.encoder(input_ids=input_ids, attention_mask=attention_mask)["logits"],)

@@ -1,0 +1,250 @@
+"""Models that transformers builds: loaded, with all that belongs to them, and saved so that they can be built again."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from mlflow_compress.errors import RecipeError, WeightsError
+from mlflow_compress.networks.hub import Origin, config_fields, is_config_cached
+from mlflow_compress.sockets import Family, Model
+
+_ENDLESS = 10**9  # tokenizers that know no length say 10**30
+_AUTO_CLASSES = {  # of what is saved in a folder of its own
+    "tokenizer": "AutoTokenizer",
+    "features": "AutoFeatureExtractor",
+    "processor": "AutoImageProcessor",
+}
+
+
+@dataclass
+class Companions:
+    """What belongs to a transformers model beside its weights and its config; None: its family has none of it.
+
+    Attributes:
+        tokenizer: turns text into token ids and back.
+        features: the feature extractor, turns sound into the encoder's input.
+        processor: the image processor, turns a picture into pixels.
+        generation: the generation config.
+    """
+
+    tokenizer: Any = None
+    features: Any = None
+    processor: Any = None
+    generation: Any = None
+
+
+@dataclass
+class TransformersFamily(Family):
+    """A family of models that transformers builds; its subclasses differ in what they take and give.
+
+    Attributes:
+        auto_class: the transformers class that makes the model (`AutoModelForCausalLM`).
+        keeps: what belongs to a model, as `Companions` names it.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
+    imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
+    auto_class: ClassVar[str]
+    keeps: ClassVar[tuple[str, ...]] = ("tokenizer",)
+
+    def save(self, model: Model, folder: Path) -> None:
+        """Write the config and the companions, with transformers' own `save_pretrained`."""
+        model.config.save_pretrained(folder)
+        for name in self.keeps:
+            place = folder / name if name in _AUTO_CLASSES else folder
+            getattr(companions(model), name).save_pretrained(place)
+
+    def restore(self, folder: Path) -> Model:
+        """Build the unfilled module that the config describes, and read its companions."""
+        import transformers
+
+        from mlflow_compress.networks.stored_weights import unfilled
+
+        model = self.restore_assets(folder)
+        with unfilled():
+            model.module = getattr(transformers, self.auto_class).from_config(model.config)
+        model.module.tie_weights()  # on the way to the meta device each got a parameter of its own
+        if (generation := companions(model).generation) is not None:
+            model.module.generation_config = generation
+        return model
+
+    def restore_assets(self, folder: Path) -> Model:
+        """Read the config and the companions."""
+        import transformers
+
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        read = Companions()
+        for name in self.keeps:
+            if name in _AUTO_CLASSES:
+                auto_class, place = getattr(transformers, _AUTO_CLASSES[name]), folder / name
+            else:
+                auto_class, place = transformers.GenerationConfig, folder
+            setattr(read, name, auto_class.from_pretrained(place, local_files_only=True))
+        return Model(None, weights="local", config=config, family_data=read)
+
+
+def companions(model: Model) -> Companions:
+    """Return what belongs to a model that transformers built."""
+    return model.data_as(Companions)
+
+
+def token_ids(model: Model, size: int, tokens: int, seed: int) -> Any:
+    """Return random token ids [size, tokens], int64, on the model's device."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, model.config.vocab_size, (size, tokens), generator=generator).to(model.device)
+
+
+def load_transformer(auto_class: str, source: str, origin: Origin, architecture: Mapping[str, Any], seed: int) -> Model:
+    """Load a transformers model in float32 on the CPU, from where `find_weights` said.
+
+    Args:
+        auto_class: the transformers class that loads it (`AutoModelForCausalLM`).
+        source: the hub id or folder, for messages.
+        origin: where the weights come from.
+        architecture: the config's fields with `model_type`, for random weights; empty when it is to be read from where
+            the weights are.
+        seed: of random weights.
+
+    Returns:
+        The model with its config.
+
+    Raises:
+        WeightsError: the files are missing, corrupt, gated or of another architecture.
+        RecipeError: the architecture is none that transformers can build.
+    """
+    import torch
+    import transformers
+
+    loader = getattr(transformers, auto_class)
+    torch.manual_seed(seed)
+    if origin.kind == "random":
+        module, caution = _from_architecture(loader, source, architecture, origin), origin.caution
+    else:
+        module, caution = _from_pretrained(loader, origin)
+    module.requires_grad_(False)
+    module.eval()
+    return Model(module, weights=origin.kind, caution=caution, config=module.config)
+
+
+def _from_architecture(loader: Any, source: str, architecture: Mapping[str, Any], origin: Origin) -> Any:
+    import torch
+    from transformers import AutoConfig
+
+    is_out_of_reach = bool(origin.caution) and not is_config_cached(source)
+    if not architecture and is_out_of_reach:
+        raise WeightsError(
+            f"The architecture of {source} is not known here. Connect to the hub, or write a recipe with "
+            "options.architecture, or give a local folder."
+        )
+    fields = dict(architecture or config_fields(source))
+    try:
+        config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+        return loader.from_config(config, dtype=torch.float32)
+    except Exception as error:  # KeyError, ValueError, the config's own checks of each field, or what the model makes
+        message = " ".join(str(error).split())[:400]
+        raise RecipeError(f"options.architecture of {source} describes no model: {message}") from error
+
+
+def _from_pretrained(loader: Any, origin: Origin) -> tuple[Any, str]:
+    import torch
+
+    try:
+        module, info = loader.from_pretrained(
+            origin.location, dtype=torch.float32, output_loading_info=True, **_unpacked(origin), **origin.arguments
+        )
+    except Exception as error:  # safetensors, pickle, hub and config errors share no root
+        message = " ".join(str(error).split())[:400]
+        raise WeightsError(f"The weights in {origin.location} can't be loaded: {message}") from error
+    missing = sorted(info["missing_keys"])
+    names = {name for name, _ in module.named_parameters()}
+    if len(set(missing) & names) > len(names) / 2:
+        raise WeightsError(
+            f"The weights in {origin.location} are not this model's: {len(missing)} of {len(names)} tensors are "
+            f"missing, {missing[0]} among them."
+        )
+    if origin.file:
+        module = _plain(loader, module)
+    if missing:
+        return module, f"{origin.location} has no weights for {', '.join(missing[:3])}: these are random"
+    return module, ""
+
+
+def _unpacked(origin: Origin) -> dict[str, Any]:
+    """Have the weights of a GGUF file unpacked, where transformers would else leave that to what is installed."""
+    import transformers
+
+    packing = getattr(transformers, "GgufConfig", None)
+    return {"quantization_config": packing(dequantize=True)} if origin.file and packing is not None else {}
+
+
+def _plain(loader: Any, module: Any) -> Any:
+    """Give a model with the same weights, and nothing in it or its configuration that says that they were packed."""
+    from mlflow_compress.networks.stored_weights import unfilled
+
+    config = module.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with unfilled():
+        plain = loader.from_config(config)
+    plain.load_state_dict(module.state_dict(), assign=True)
+    plain.tie_weights()
+    plain.generation_config = module.generation_config
+    return plain
+
+
+def load_tokenizer(origin: Origin, **options: Any) -> Any:
+    """Give the model's tokenizer; for random weights a stand-in that reads bytes and needs no file.
+
+    Args:
+        origin: where the weights come from.
+        options: what `from_pretrained` of the tokenizer takes beside the location.
+
+    Raises:
+        WeightsError: it can't be loaded.
+    """
+    from transformers import AutoTokenizer, ByT5Tokenizer
+
+    if origin.kind == "random":
+        return ByT5Tokenizer(extra_ids=0)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(origin.location, **origin.arguments, **options)
+    except Exception as error:  # as above
+        message = " ".join(str(error).split())[:400]
+        is_lacking = importlib.util.find_spec("sentencepiece") is None
+        hint = " It may need sentencepiece: pip install sentencepiece. What it says:" if is_lacking else ""
+        raise WeightsError(f"The tokenizer in {origin.location} can't be loaded.{hint} {message}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there are no files
+        raise WeightsError(f"There is no tokenizer in {origin.location}: save it there too, with save_pretrained.")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)  # masked, whatever it is
+    return tokenizer
+
+
+def longest(model: Model) -> int | None:
+    """Give how many tokens a model and its tokenizer can take, or None where there is no end."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    told = companions(model).tokenizer.model_max_length
+    lengths = [length for length in (positions, told) if length is not None and length < _ENDLESS]
+    return min(lengths, default=None)
+
+
+def must_fit(model: Model, tokens: int, what: str) -> None:
+    """Refuse to time a model of learned positions on more tokens than it has positions for.
+
+    Args:
+        model: the model.
+        tokens: how many tokens a call would be of.
+        what: the options that say so.
+
+    Raises:
+        RecipeError: they are too many.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and tokens > positions:
+        raise RecipeError(f"The model takes {positions} tokens at most, not {tokens} in a call: make {what} smaller.")

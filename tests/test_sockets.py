@@ -1,0 +1,147 @@
+"""What a model holds, and that plugins which know it by the names of 0.1 find it there."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tiny import OWN, TINY
+
+from mlflow_compress import registry
+from mlflow_compress.families.python import OwnCode
+from mlflow_compress.methods.low_rank import LowRank
+from mlflow_compress.methods.prune_structured import PruneStructured
+from mlflow_compress.networks.transformers_models import Companions, companions
+from mlflow_compress.records import Caution, CautionKind
+from mlflow_compress.sockets import PARTLY_RANDOM_WEIGHTS, RANDOM_WEIGHTS, Family, Mark, Model
+
+
+@dataclasses.dataclass
+class Outside(Family):
+    """A family as another distribution wrote it for 0.1: all it needs is in the assets."""
+
+    def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
+        torch.manual_seed(seed)
+        return Model(self._built(8), {"width": 8, "names": ["a", "b"]}, weights="local")
+
+    def _built(self, width: int) -> Any:
+        return torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.ReLU(), torch.nn.Linear(width, 2))
+
+    def batch(self, model: Model, size: int, seed: int) -> Any:
+        return torch.rand((size, 4), generator=torch.Generator().manual_seed(seed))
+
+    def run(self, model: Model, batch: Any, mark: Mark) -> Any:
+        return model.module(batch)
+
+    def predict(self, model: Model, inputs: Any) -> list[Any]:
+        best = model.module(torch.tensor(inputs)).argmax(-1).tolist()
+        return [model.assets["names"][index] for index in best]
+
+    def save(self, model: Model, folder: Path) -> None:
+        kept = {name: model.assets[name] for name in ("width", "names", "structure") if name in model.assets}
+        (folder / "assets.json").write_text(json.dumps(kept))
+
+    def restore(self, folder: Path) -> Model:
+        assets = json.loads((folder / "assets.json").read_text())
+        return Model(self._built(assets["width"]), assets, weights="local")
+
+
+@pytest.mark.parametrize("method", [LowRank(ratio=0.9), PruneStructured(steps=0)])
+def test_a_family_of_0_1_saves_and_rebuilds_what_methods_made_smaller(method: Any, tmp_path: Path) -> None:
+    family = Outside()
+    model = family.load("x", "auto", tmp_path, 0)
+    made = method.compress(model, family)
+    family.save(made, tmp_path)
+    restored = method.rebuild(family.restore(tmp_path), family)
+    assert "structure" in restored.assets
+    restored.module.load_state_dict(made.module.state_dict(), assign=True)
+    inputs = [[0.1, 0.2, 0.3, 0.4], [-0.4, 0.3, -0.2, 0.1]]
+    assert family.predict(restored, inputs) == family.predict(made, inputs)
+
+
+def test_a_config_among_the_assets_makes_a_transformer() -> None:
+    config = SimpleNamespace(num_hidden_layers=2)
+    model = Model(None, {"config": config, "tokenizer": "mine"})
+    assert model.is_transformer
+    assert model.config is config
+    assert dict(model.assets) == {"config": config, "tokenizer": "mine"}
+    later = Model(None)
+    assert not later.is_transformer
+    assert "config" not in later.assets
+    later.assets["config"] = config
+    assert later.is_transformer
+    assert later.assets.pop("config") is config
+    assert later.config is None
+
+
+def test_a_copy_has_assets_of_its_own_fields_and_shares_the_rest() -> None:
+    model = Model(None, {"config": SimpleNamespace(layers=2), "names": ["a"]})
+    thin = dataclasses.replace(model, config=SimpleNamespace(layers=1))
+    assert (model.assets["config"].layers, thin.assets["config"].layers) == (2, 1)
+    as_in_0_1 = dataclasses.replace(model, assets={**model.assets, "config": SimpleNamespace(layers=3)})
+    assert (model.config.layers, as_in_0_1.config.layers) == (2, 3)
+    assert as_in_0_1.assets["names"] is model.assets["names"]
+
+
+def test_the_structure_is_in_the_assets_once_there_is_one() -> None:
+    model = Model(None)
+    assert model.assets.get("structure", {}) == {}
+    model.assets.setdefault("structure", {})["0"] = {"numbers": {"out_features": 3}, "parameters": {}, "buffers": {}}
+    assert model.structure["0"]["numbers"] == {"out_features": 3}
+    assert list(model.assets) == ["structure"]
+    del model.assets["structure"]
+    assert (model.structure, len(model.assets)) == ({}, 0)
+
+
+def test_a_method_of_0_1_finds_what_this_packages_families_keep(tmp_path: Path) -> None:
+    family = registry.build("families", "text_classification", TINY["text_classification"])
+    model = family.load("tiny", "random", tmp_path, 0)
+    assert model.assets["tokenizer"] is companions(model).tokenizer
+    assert "processor" not in model.assets  # it has none
+    assert {"config", "tokenizer"} <= set(model.assets)
+    model.assets["tokenizer"] = "another"
+    assert companions(model).tokenizer == "another"
+    without = Model(None, model.assets)
+    assert (without.config, without.family_data) == (model.config, model.family_data)
+    (tmp_path / "own.py").write_text(OWN)
+    own = registry.build("families", "python").load("own.py", "random", tmp_path, 0)
+    assert own.assets["code"] is own.data_as(OwnCode).code
+    assert own.assets["path"] == tmp_path / "own.py"
+
+
+def test_another_familys_data_is_refused() -> None:
+    with pytest.raises(TypeError, match="Companions, not OwnCode"):
+        Model(None, family_data=Companions()).data_as(OwnCode)
+
+
+@pytest.mark.parametrize(("weights", "kind"), [("random", RANDOM_WEIGHTS), ("pretrained", PARTLY_RANDOM_WEIGHTS)])
+def test_what_is_said_of_loading_is_a_caution(weights: Any, kind: CautionKind) -> None:
+    expected = kind.of(obstacle="no network")
+    model = Model(None, weights=weights, caution="no network")
+    assert model.cautions == [expected]
+    assert dataclasses.replace(model, device="cuda").cautions == [expected]
+    later = Model(None, weights=weights)
+    assert later.cautions == []
+    later.cautions.append(Caution("other", "else"))
+    later.caution = "no network"
+    assert later.cautions == [expected, Caution("other", "else")]
+
+
+def test_a_model_that_is_used_no_more_leaves_the_memory() -> None:
+    module = torch.nn.Linear(2, 2)
+    model = Model(module, {"a": 1})
+    gone: Callable[[], Any] = weakref.ref(module)
+    gc.disable()
+    try:
+        del module, model
+        assert gone() is None
+    finally:
+        gc.enable()
