@@ -20,9 +20,10 @@ from typing import Any
 
 from benchmarks.finding import Cell, Finding
 from benchmarks.logical import LogicalNodes
+from mlflow_compress.measuring.measure_one import Run
 from mlflow_compress.planning.order import Queue
 from mlflow_compress.records import Outcome, Result, Step, Variant
-from mlflow_compress.sweeping import ray_node, ray_sweep
+from mlflow_compress.sweeping import ray_sweep
 from mlflow_compress.sweeping.delivery import Delivery
 from mlflow_compress.sweeping.progress import Board
 from mlflow_compress.tracking import reading, writing
@@ -119,7 +120,7 @@ def _swept(
     )
 
 
-def _sleeping(seconds: float) -> ray_node.Run:
+def _sleeping(seconds: float) -> Run:
     """Make what sleeps instead of measuring; a closure, so that it travels to the nodes by value."""
 
     def run(variant: Variant, folder: Path, listen: Any) -> Result:

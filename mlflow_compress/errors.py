@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import ClassVar, Literal
+
+Cause = Literal["", "measuring", "recipe", "weights"]  # why a variant failed, as its Result keeps it
 
 
 class CompressError(Exception):
-    """Root of all errors that are reported as one message, without a traceback."""
+    """Root of all errors that are reported as one message, without a traceback.
 
-    exit_code = 1
+    Attributes:
+        exit_code: what the commands end with.
+        cause: what a variant is said to have failed for, when its worker raises this.
+    """
+
+    exit_code: ClassVar[int] = 1
+    cause: ClassVar[Cause] = "measuring"
 
 
 class RecipeError(CompressError):
     """What was asked for makes no sense. Nothing was run."""
 
     exit_code = 2
+    cause = "recipe"
 
 
 class UnknownName(RecipeError):  # noqa: N818  (says what is wrong without a suffix)
@@ -40,6 +50,7 @@ class WeightsError(CompressError):
     """The weights can't be had: offline, gated, missing, corrupt, or of another architecture."""
 
     exit_code = 3
+    cause = "weights"
 
 
 class WorkerError(CompressError):
@@ -58,6 +69,12 @@ class UnsentError(CompressError):
     """What was measured waits in the spool: the tracking server did not take it."""
 
     exit_code = 5
+
+
+def failure(cause: Cause, reason: str) -> CompressError:
+    """Return the error that tells the user that a variant failed."""
+    kinds: tuple[type[CompressError], ...] = (RecipeError, WeightsError)
+    return next((kind for kind in kinds if kind.cause == cause), WorkerError)(reason)
 
 
 class Unsupported(Exception):  # noqa: N818  (not an error: the variant is skipped, with this reason)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlflow_compress.errors import RecipeError, UnknownName, Unsupported
-from mlflow_compress.records import Budget, CautionKind, Outcome, Part, Result, Selection, Variant, finite
+from mlflow_compress.records import Budget, CautionKind, Outcome, Part, Result, Selection, Variant
 from mlflow_compress.sockets import Family, Mark, Model
 
 if TYPE_CHECKING:
@@ -53,8 +53,10 @@ def benchmark(
 ) -> Result:
     """Measure a model that is in memory, in this process: size, latency, and the peak memory of the process.
 
-    The same meters measure as in `compress-bench run`, but the process is yours: what else it holds and does is in the
-    numbers, and a caution says so. Quality, energy and the size on disk are not measured.
+    The call is timed and the result is made by what `compress-bench run` uses too, but the process is yours: what else
+    it holds and does is in the numbers, and a caution says so. No process of its own can measure a model that was never
+    saved: so nothing is compressed, saved and restored here, quality, energy and the size on disk are not measured, and
+    what the model raises is yours to see, not a failed result.
 
     Args:
         model: a torch module, or anything that can be called.
@@ -76,6 +78,7 @@ def benchmark(
         Exception: whatever the model raises.
     """
     from mlflow_compress.measuring import checks, machine_lock
+    from mlflow_compress.measuring.combine import combine
     from mlflow_compress.meters import environment, size
 
     place = _device(model, device)
@@ -94,20 +97,13 @@ def benchmark(
     with machine_lock.alone(lambda text: warnings.warn(text, stacklevel=4)), _evaluating(model):
         cautions = [NOTEBOOK.of(), *checks.busy(environment.busy_share())]
         timed = _timed(_call(model, batch), variant, place)
-    group = "gpu" if place == "cuda" else "cpu"
-    sizes = size.in_memory(model) if hasattr(model, "parameters") else {}
-    result = Result(
-        variant,
-        "ok",
-        measurements=finite({**timed.measurements, **sizes}),
-        samples=timed.samples,
-        cautions=(*cautions, *timed.cautions),
-        environment={**environment.machine(), **timed.environment},
-        outcomes={group: Outcome("ok")},
+    loaded = Part(
+        Outcome("ok"),
+        measurements=size.in_memory(model) if hasattr(model, "parameters") else {},
+        cautions=tuple(cautions),
         facts={"weights": "local", "timed": _TIMED, "family": _FAMILY},
-        started_s=started,
-        ended_s=time.time(),
     )
+    result = combine(variant, {"prepare": loaded, place: timed}, started)
     if log:
         _log(result)
     return result

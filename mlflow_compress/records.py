@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mlflow_compress.budget import Budget as Budget
+from mlflow_compress.errors import Cause
 
 SCHEMA_VERSION = 1
 
@@ -226,10 +227,11 @@ def short_texts(text: str) -> tuple[str, Mapping[str, str]] | None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one device fared: its status, and the reason when it is not `ok`."""
+    """How one device fared: its status, the reason when it is not `ok`, and the cause when it failed."""
 
     status: Status
     reason: str = ""
+    cause: Cause = ""
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,8 @@ class Result:
         variant: what was asked for.
         status: `ok`, `skipped` (does not apply) or `failed`.
         reason: why it is not `ok`.
+        cause: what it failed for: `recipe`, `weights`, or `measuring`: anything else. Empty where it did not fail, and
+            in what 0.1 wrote.
         measurements: final numbers by metric name (`cpu/latency_p50_ms`); finite numbers only.
         samples: raw samples by name (`cpu/latency_ms`: one number per timed call).
         cautions: what to know before trusting the numbers.
@@ -264,6 +268,7 @@ class Result:
     facts: Mapping[str, str] = field(default_factory=dict)
     started_s: float = 0.0
     ended_s: float = 0.0
+    cause: Cause = ""
     schema: int = SCHEMA_VERSION
 
     @classmethod

@@ -115,6 +115,15 @@ def test_a_result_survives_json(result: Result) -> None:
     assert Result.from_json(through_text(result)) == result
 
 
+def test_a_result_that_an_older_version_wrote_has_no_cause() -> None:
+    result = Result(Variant("m", "x", "t", "f", "s"), "failed", "why", outcomes={"cpu": Outcome("failed", "why")})
+    written = json.loads(json.dumps(to_json(result)))
+    del written["cause"], written["outcomes"]["cpu"]["cause"]
+    assert Result.from_json(written) == result
+    kept = dataclasses.replace(result, cause="weights", outcomes={"cpu": Outcome("failed", "why", "weights")})
+    assert Result.from_json(json.loads(json.dumps(to_json(kept)))) == kept
+
+
 @settings(max_examples=40, deadline=None)
 @given(parts)
 def test_a_part_survives_json(part: Part) -> None:

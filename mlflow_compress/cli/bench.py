@@ -15,20 +15,14 @@ import click
 
 from mlflow_compress.cli.exits import Group
 from mlflow_compress.cli.late_options import LateOptions
-from mlflow_compress.errors import CompressError, RecipeError, StoreError, UnsentError, WeightsError, WorkerError
+from mlflow_compress.errors import StoreError, UnsentError, WorkerError, failure
 
 if TYPE_CHECKING:
     from mlflow_compress.planning.options import Options
     from mlflow_compress.planning.order import Queue
     from mlflow_compress.records import Result, Variant
     from mlflow_compress.sweeping.delivery import Delivery
-    from mlflow_compress.sweeping.forecast import Forecast
-    from mlflow_compress.sweeping.progress import Progress
-    from mlflow_compress.tracking.connection import Store
     from mlflow_compress.tracking.log import Log
-    from mlflow_compress.tracking.spool import Spool
-
-_EXIT_CODES = {cls.__name__: cls.exit_code for cls in (RecipeError, WeightsError)}
 
 _EPILOG = """\b
 Exit codes:
@@ -185,35 +179,37 @@ def doctor(as_json: bool) -> None:
 def _measure(
     variants: Sequence[Variant], models: Sequence[str], asked: Mapping[str, str], options: Options
 ) -> list[Result]:
-    """Connect, and measure one variant after the other; each is logged before the next begins.
+    """Connect, measure, and print; each result is logged before the next variant begins.
 
     MLflow, whose import takes seconds, is opened while the first worker prepares.
     """
     from mlflow_compress.planning import order, tested_versions
+    from mlflow_compress.sweeping import known
     from mlflow_compress.sweeping.delivery import Delivery
-    from mlflow_compress.sweeping.forecast import Forecast
-    from mlflow_compress.tracking import connection
+    from mlflow_compress.tracking import connection, run_summary
     from mlflow_compress.tracking.spool import Spool
 
     connection.probe(options.tracking_uri)
     if others := list(tested_versions.untested(only=tested_versions.DELICATE)):
         click.echo(f"Not tested with {', '.join(map(str, others))}. What was: compress-bench doctor", err=True)
-    several = len(variants) > 1 or "method" not in asked
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too
 
-    connect = _connector(models if several else (), {**options.asked(), **asked}, options)
+    several = len(variants) > 1 or "method" not in asked
     spool = Spool()
+    connect = _connector(models if several else (), {**options.asked(), **asked}, options)
     delivery = Delivery(spool, connect, lambda text: click.echo(text, err=True))
-    limit = options.limit_time
-    forecast = Forecast()
-    is_measured: Callable[[Variant], bool] = _none
-    if limit is not None:
-        forecast, is_measured = _known(delivery.log.store, delivery.log.experiment_id, spool, options)
-    queue = order.Queue(variants, lambda each: 0.0 if is_measured(each) else forecast.of(each).seconds, limit)
-    if options.on == "ray":
-        results = _spread(queue, delivery, forecast, options)
-    else:
-        results = _here(queue, delivery, forecast, options)
+    knowledge = known.Known()
+    if options.limit_time is not None:
+        log = delivery.log
+        knowledge = known.ask(log.store, log.experiment_id, spool, options.again, options.on == "ray")
+    queue = order.Queue(variants, knowledge.seconds, options.limit_time)
+
+    def show(result: Result) -> None:
+        knowledge.forecast.learn(result)
+        if not options.as_json:
+            click.echo(run_summary.text(result))
+
+    results = _sweep(queue, delivery, show, options)
     if options.as_json:
         click.echo(json.dumps([_brief(result) for result in results], ensure_ascii=False, indent=1))
     if queue.waiting:
@@ -224,38 +220,15 @@ def _measure(
     return results
 
 
-def _here(queue: Queue, delivery: Delivery, forecast: Forecast, options: Options) -> list[Result]:
-    """Measure what waits on this machine."""
-    from mlflow_compress.sweeping import resume
-    from mlflow_compress.sweeping.progress import Progress
+def _sweep(queue: Queue, delivery: Delivery, show: Callable[[Result], None], options: Options) -> list[Result]:
+    """Measure what waits, on this machine or on the machines of a Ray cluster."""
+    from mlflow_compress.sweeping.progress import Board, Progress
 
-    progress = Progress(sys.stderr, options.quiet)
-    count = len(queue.waiting)
-    results: list[Result] = []
-    while (variant := queue.take()) is not None:
-        position = f"[{len(results) + 1}/{count}] " if count > 1 else ""
-        progress.begin(f"{position}{variant.model}, {variant.label}")
-        digest = resume.digest(variant)
-        result = None if options.again else delivery.earlier(digest, progress.end)
-        results.append(result or _one(variant, digest, delivery, progress))
-        forecast.learn(results[-1])
-        if not options.as_json:
-            from mlflow_compress.tracking import run_summary
+    if options.on == "here":
+        from mlflow_compress.sweeping import here
 
-            click.echo(run_summary.text(results[-1]))
-    return results
-
-
-def _spread(queue: Queue, delivery: Delivery, forecast: Forecast, options: Options) -> list[Result]:
-    """Measure what waits on the machines of a Ray cluster."""
+        return here.sweep(queue, delivery, Progress(sys.stderr, options.quiet), show, options.again)
     from mlflow_compress.sweeping import ray_sweep
-    from mlflow_compress.sweeping.progress import Board
-    from mlflow_compress.tracking import run_summary
-
-    def show(result: Result) -> None:
-        forecast.learn(result)
-        if not options.as_json:
-            click.echo(run_summary.text(result))
 
     task = ray_sweep.Task(
         tracking_uri=options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", ""),
@@ -266,63 +239,8 @@ def _spread(queue: Queue, delivery: Delivery, forecast: Forecast, options: Optio
     return ray_sweep.sweep(queue, options.address, task, delivery, Board(sys.stderr, options.quiet), show)
 
 
-def _foretell(variants: Sequence[Variant], options: Options) -> None:
-    """Tell what a sweep would do. Nothing is made where there is no store."""
-    from mlflow_compress.planning import requirements
-    from mlflow_compress.sweeping import dry_run
-    from mlflow_compress.sweeping.forecast import Forecast
-    from mlflow_compress.tracking.connection import open_store
-    from mlflow_compress.tracking.log import experiment_asked
-    from mlflow_compress.tracking.spool import Spool
-
-    forecast = Forecast()
-    is_measured: Callable[[Variant], bool] = _none
-    try:
-        store = open_store(options.tracking_uri, create=False)
-        forecast, is_measured = _known(store, experiment_asked(store, options.experiment)[0], Spool(), options)
-    except StoreError as error:
-        click.echo(f"No earlier results are known: {str(error).partition('. ')[0]}.", err=True)
-    machine, limit = {} if options.on == "ray" else requirements.here(), options.limit_time
-    planned = dry_run.look(
-        variants,
-        forecast,
-        is_measured=is_measured,
-        unmet=lambda variant: requirements.unmet(variant.requires, machine) if machine else "",
-        limit=limit,
-    )
-    if options.as_json:
-        click.echo(json.dumps(dry_run.data(planned), ensure_ascii=False, indent=1))
-    else:
-        click.echo("\n".join((*dry_run.text(planned), dry_run.summary(planned, limit))))
-
-
-def _known(
-    store: Store, experiment_id: str, spool: Spool, options: Options
-) -> tuple[Forecast, Callable[[Variant], bool]]:
-    """Give what an experiment knows of how long variants take, and which need not be measured."""
-    from mlflow_compress.planning import requirements
-    from mlflow_compress.sweeping import resume
-    from mlflow_compress.sweeping.forecast import Forecast
-    from mlflow_compress.tracking import reading
-
-    runs = resume.finished(store, experiment_id) if experiment_id else []
-    digests: set[str] = set()
-    if runs and not options.again:
-        digests = resume.digests(runs, spool, reading.experiment_name(store, experiment_id))
-    # which machines a cluster has is not known yet: those that measured before stand for them
-    here = None if options.on == "ray" else requirements.here()
-    machines = resume.machines(runs) if here is None else [here]
-    return Forecast(
-        runs, here
-    ), lambda variant: bool(digests) and any(resume.digest(variant, machine) in digests for machine in machines)
-
-
-def _none(_: Variant) -> bool:
-    return False
-
-
 def _connector(models: Sequence[str], asked: Mapping[str, str], options: Options) -> Callable[[], Log]:
-    """Make what opens the log of this command."""
+    """Return what opens the log of this command."""
 
     def connect() -> Log:
         from mlflow_compress.tracking.connection import open_store
@@ -334,28 +252,33 @@ def _connector(models: Sequence[str], asked: Mapping[str, str], options: Options
     return connect
 
 
-def _one(variant: Variant, digest: str, delivery: Delivery, progress: Progress) -> Result:
-    """Measure one variant on this machine, and log it."""
-    from mlflow_compress.measuring import isolate, machine_lock
+def _foretell(variants: Sequence[Variant], options: Options) -> None:
+    """Tell what a sweep would do. Nothing is made where there is no store."""
     from mlflow_compress.planning import requirements
-    from mlflow_compress.tracking.models import names_model
-    from mlflow_compress.tracking.spool import Shipment
+    from mlflow_compress.sweeping import dry_run, known
+    from mlflow_compress.tracking.connection import open_store
+    from mlflow_compress.tracking.log import experiment_asked
+    from mlflow_compress.tracking.spool import Spool
 
-    def listen(event: Mapping[str, Any]) -> None:
-        delivery.check()  # a server that refuses is known at once, not after the download of the weights
-        progress.event(event)
-
-    with delivery.entry(progress.end) as entry:
-        if lack := variant.requires and requirements.unmet(variant.requires, requirements.here()):
-            skipped = isolate.skipped(variant, lack)
-            return delivery.deliver(Shipment(entry, skipped, delivery.log.address(digest), progress.end))
-        if names_model(variant.source):
-            progress.event({"stage": "fetching"})
-            variant = delivery.log.located(variant)
-        with machine_lock.alone(progress.end):
-            result = isolate.run(variant, entry.folder, listen, lambda: delivery.log)
-        progress.event({"stage": "logging"})
-        return delivery.deliver(Shipment(entry, result, delivery.log.address(digest), progress.end))
+    knowledge, on_cluster = known.Known(), options.on == "ray"
+    try:
+        store = open_store(options.tracking_uri, create=False)
+        experiment_id, _ = experiment_asked(store, options.experiment)
+        knowledge = known.ask(store, experiment_id, Spool(), options.again, on_cluster)
+    except StoreError as error:
+        click.echo(f"No earlier results are known: {str(error).partition('. ')[0]}.", err=True)
+    machine = {} if on_cluster else requirements.here()
+    planned = dry_run.look(
+        variants,
+        knowledge.forecast,
+        is_measured=knowledge.is_measured,
+        unmet=lambda variant: requirements.unmet(variant.requires, machine) if machine else "",
+        limit=options.limit_time,
+    )
+    if options.as_json:
+        click.echo(json.dumps(dry_run.data(planned), ensure_ascii=False, indent=1))
+    else:
+        click.echo("\n".join((*dry_run.text(planned), dry_run.summary(planned, options.limit_time))))
 
 
 def _brief(result: Result) -> dict[str, Any]:
@@ -376,10 +299,7 @@ def _exit(results: Sequence[Result], only: bool) -> None:
     if not failed:
         return
     if only:
-        code = _EXIT_CODES.get(failed[0].facts.get("error", ""), WorkerError.exit_code)
-        error: CompressError = WorkerError(failed[0].reason)
-        vars(error)["exit_code"] = code
-        raise error
+        raise failure(failed[0].cause, failed[0].reason)
     names = "; ".join(f"{result.variant.model}, {result.variant.label}" for result in failed)
     raise WorkerError(f"{len(failed)} of {len(results)} variants failed: {names}")
 

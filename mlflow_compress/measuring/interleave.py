@@ -147,4 +147,4 @@ def rounds_of(samples: Mapping[str, list[float]], group: str) -> Iterator[list[f
 def _failed(original: Part) -> Part:
     """Say that the original stood in the way."""
     reason = f"the original, measured in turns with it: {original.outcome.reason}"
-    return Part(Outcome(original.outcome.status, reason))
+    return Part(dataclasses.replace(original.outcome, reason=reason))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from mlflow_compress.errors import WorkerError
+from mlflow_compress.measuring.combine import combine
 from mlflow_compress.measuring.interleave import Listener, alternate
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.measuring.worker import MODEL_FOLDER, VARIANT
 from mlflow_compress.measuring.worker_process import Worker
-from mlflow_compress.meters import environment
 from mlflow_compress.meters.timeline import Timeline
-from mlflow_compress.records import Caution, Outcome, Part, Result, Status, Step, Variant, finite, write_json
+from mlflow_compress.records import Outcome, Part, Result, Step, Variant, write_json
 
 _ORIGINAL_FOLDER = "original"
 
@@ -37,9 +36,8 @@ def run(variant: Variant, folder: Path, listener: Listener, ready: Callable[[], 
     original = _original(variant) if variant.interleave else None
     variant = dataclasses.replace(variant, interleave=original is not None)
     prepared = _work("prepare", variant, folder, listener)
-    if original is not None:
-        (folder / _ORIGINAL_FOLDER).mkdir()
-        _work("prepare", original, folder / _ORIGINAL_FOLDER, listener)  # if it fails, so will measuring, and say why
+    if original is not None:  # if preparing it fails, so will measuring, and say why
+        _work("prepare", original, folder / _ORIGINAL_FOLDER, listener)
     ready()
     found: dict[str, Part] = {}
     if prepared.outcome.status == "ok":
@@ -54,16 +52,6 @@ def run(variant: Variant, folder: Path, listener: Listener, ready: Callable[[], 
     parts = {device: found[device] for device in variant.devices if device in found}
     result = combine(variant, {"prepare": prepared, **parts}, started)
     return dataclasses.replace(result, ended_s=started + time.monotonic() - began)  # whatever is done to the clock
-
-
-def skipped(variant: Variant, reason: str) -> Result:
-    """Give the result of a variant that no machine at hand may measure: nothing was loaded.
-
-    Args:
-        variant: it.
-        reason: why, in a sentence.
-    """
-    return combine(variant, {"prepare": Part(Outcome("skipped", reason))}, time.time())
 
 
 def model_folder(folder: Path) -> Path:
@@ -81,51 +69,6 @@ def logs(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.log")) if path.stat().st_size}
 
 
-def combine(variant: Variant, parts: Mapping[str, Part], started: float) -> Result:
-    """Put the parts of all processes together.
-
-    The variant failed when anything that was asked for failed, and was skipped when all of it was. What was measured
-    stays, whatever else failed.
-    """
-    outcomes: dict[str, Outcome] = {}
-    for name, part in parts.items():
-        if name != "prepare":
-            outcomes["gpu" if name == "cuda" else name] = part.outcome
-        if part.quality is not None:
-            outcomes["quality"] = part.quality
-    judged = {"": parts["prepare"].outcome, **outcomes} if parts["prepare"].outcome.status != "ok" else outcomes
-    bad = {name: outcome for name, outcome in judged.items() if outcome.status != "ok"}
-    status: Status = "ok"
-    if any(outcome.status == "failed" for outcome in bad.values()):
-        status = "failed"
-    elif len(bad) == len(judged):
-        status = "skipped"
-    reason = "; ".join(f"{name}: {outcome.reason}" if name else outcome.reason for name, outcome in bad.items())
-    cautions: list[Caution] = []
-    for part in parts.values():
-        cautions += [caution for caution in part.cautions if caution not in cautions]
-    return Result(
-        variant=variant,
-        status=status,
-        reason=reason,
-        measurements=finite(_merged(part.measurements for part in parts.values())),
-        samples=_merged(part.samples for part in parts.values()),
-        cautions=tuple(cautions),
-        environment=environment.machine() | _merged(part.environment for part in parts.values()),
-        outcomes=outcomes,
-        facts=_merged(part.facts for part in parts.values()),
-        started_s=started,
-        ended_s=time.time(),
-    )
-
-
-def _merged(mappings: Any) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for mapping in mappings:
-        merged |= mapping
-    return merged
-
-
 def _original(variant: Variant) -> Variant | None:
     """Give the original that a variant is measured in turns with; None for the original itself."""
     original = dataclasses.replace(variant, method="original", chain=(Step("original"),), data=None)
@@ -135,6 +78,7 @@ def _original(variant: Variant) -> Variant | None:
 def _work(verb: str, variant: Variant, folder: Path, listener: Listener, device: str = "", score: bool = False) -> Part:
     """Run one verb to its end."""
     try:
+        folder.mkdir(exist_ok=True)
         write_json(folder / VARIANT, variant)
         with Worker(verb, variant, folder, device, score) as worker, Timeline(worker.pid) as timeline:
             for event in worker.events():

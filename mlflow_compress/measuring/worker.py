@@ -278,10 +278,10 @@ def _outcome(action: Callable[[], Part]) -> Part:
     except Unsupported as reason:
         return Part(Outcome("skipped", str(reason)))
     except CompressError as error:
-        return Part(Outcome("failed", str(error)), facts={"error": type(error).__name__})
+        return Part(Outcome("failed", str(error), error.cause))
     except Exception as error:
         traceback.print_exc(limit=_ERROR_LINES)
-        return Part(Outcome("failed", _reason(error)), facts={"error": type(error).__name__})
+        return Part(Outcome("failed", _reason(error), "measuring"))
 
 
 def _reason(error: Exception) -> str:

@@ -61,7 +61,8 @@ class CompressEvaluator:
         """
         from mlflow.models import EvaluationResult
 
-        from mlflow_compress.measuring import isolate, machine_lock
+        from mlflow_compress.measuring import isolate
+        from mlflow_compress.measuring.measure_one import measure_one
         from mlflow_compress.records import finite
         from mlflow_compress.tracking import models
         from mlflow_compress.tracking.connection import open_store
@@ -76,17 +77,18 @@ class CompressEvaluator:
                 "evaluator_config={'uri': FOLDER} of one that was saved."
             )
         store = open_store()
-        fetched = models.FetchedModels(store)
+        fetched_models = models.FetchedModels(store)
         with tempfile.TemporaryDirectory(prefix="mlflow-compress-") as name:
             folder = Path(name)
             variant = _variant(uri, options, settings["model"], _written(dataset, model, folder))
+            fetched = None
             if not settings["uri"]:
-                called = settings["model"] or models.model_name(store, known)
-                variant = dataclasses.replace(variant, model=called, weights=str(fetched.path(uri)))
+                variant = dataclasses.replace(variant, model=settings["model"] or models.model_name(store, known))
+                fetched = fetched_models.path(uri)
             work = folder / "work"
             work.mkdir()
-            with machine_lock.alone(lambda text: None):
-                result = _renamed(isolate.run(variant, work, lambda event: None), dataset)
+            result = measure_one(variant, work, lambda event: None, lambda text: None, fetched=fetched)
+            result = _renamed(result, dataset)
             asked = {name: str(value) for name, value in settings.items() if value and name not in ("uri", "model")}
             write_into_open_run(store, run_id, result, isolate.tables(work), asked=asked, with_metrics=not model_id)
         if known and not model_id:  # MLflow links those of a model that was named as models:/ID

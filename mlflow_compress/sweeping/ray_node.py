@@ -11,13 +11,14 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import StoreError
-from mlflow_compress.measuring import isolate, machine_lock
+from mlflow_compress.measuring import isolate
 from mlflow_compress.measuring.interleave import Listener
+from mlflow_compress.measuring.measure_one import Run, measure_one
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Variant, write_json
 from mlflow_compress.sweeping import file_bundle
@@ -26,7 +27,6 @@ from mlflow_compress.tracking.spool import Spool
 
 CHUNK_BYTES = 16 * 2**20
 RESULT = "result.json"
-Run = Callable[[Variant, Path, Listener], Result]
 Item = tuple[str, Any]  # ("progress", event) or ("file", (name, bytes to append))
 
 _LOOK_SECONDS = 0.5  # how soon it is noticed that nobody wants the result any more
@@ -133,10 +133,7 @@ class _Measuring(threading.Thread):
 
     def run(self) -> None:
         try:
-            with machine_lock.alone(lambda text: self._events.put({"stage": text})):
-                self._waits = False
-                self._listen({})
-                self._result = self._run(self._variant, self._folder, self._listen)
+            self._result = measure_one(self._variant, self._folder, self._listen, self._wait, run=self._measure)
         except BaseException as error:
             self._error = error
         finally:
@@ -171,6 +168,15 @@ class _Measuring(threading.Thread):
         while self.is_alive() and not self._waits and time.monotonic() < end:
             _kill_workers()
             self.join(0.1)
+
+    def _wait(self, reason: str) -> None:
+        self._events.put({"stage": reason})
+
+    def _measure(self, variant: Variant, folder: Path, listener: Listener) -> Result:
+        """Measure, now that nobody else does on this machine."""
+        self._waits = False
+        listener({})
+        return self._run(variant, folder, listener)
 
     def _listen(self, event: Mapping[str, Any]) -> None:
         if self._is_unwanted:

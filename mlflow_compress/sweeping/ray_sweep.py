@@ -25,6 +25,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from mlflow_compress.errors import RecipeError, WorkerError
 from mlflow_compress.measuring import isolate
+from mlflow_compress.measuring.combine import unmeasured
+from mlflow_compress.measuring.measure_one import Run
 from mlflow_compress.records import Result, Status, Variant, read_json, to_json
 from mlflow_compress.sweeping import file_bundle, ray_node, resume
 from mlflow_compress.sweeping.placement import Node, Placing
@@ -76,7 +78,7 @@ class Task:
     with_model: bool = True
     again: bool = False
     auto_device: bool = False
-    run: ray_node.Run = isolate.run
+    run: Run = isolate.run
     grace_seconds: float = _GRACE_SECONDS
 
 
@@ -161,7 +163,7 @@ class _Sweep:
         self._flights: dict[Any, _Flight] = {}  # by node id
         self._parcels: dict[str, file_bundle.Parcel | None] = {}
         self._packed: dict[str, list[Any]] = {}
-        self._located: dict[str, Variant] = {}
+        self._models: dict[str, Path | None] = {}  # fetched from the tracking server, by their names there
         self._results: list[Result] = []
         self._home = ThreadPoolExecutor(1)  # logging takes longer than handing out
         self._delivering: deque[Future[None]] = deque()
@@ -372,7 +374,7 @@ class _Sweep:
     def _give_up(self, variant: Variant, status: Status, reason: str, at: Node) -> None:
         """Deliver a result without a measurement."""
         placed = self._placed(variant, at)
-        result = dataclasses.replace(isolate.skipped(placed, reason), status=status, environment=dict(at.machine))
+        result = dataclasses.replace(unmeasured(placed, status, reason), environment=dict(at.machine))
         flight = self._flight(variant, placed, at)
         self._delivering.append(self._home.submit(self._log, flight, result))
 
@@ -532,9 +534,9 @@ class _Sweep:
         """Give a variant whose model the tracking server keeps with the path that this machine fetched it to."""
         if not names_model(variant.source) or variant.weights != "auto":
             return variant
-        if variant.source not in self._located:
-            self._located[variant.source] = self._delivery.log.located(variant)
-        return dataclasses.replace(variant, weights=self._located[variant.source].weights)
+        if variant.source not in self._models:
+            self._models[variant.source] = self._delivery.log.fetched(variant)
+        return dataclasses.replace(variant, weights=str(self._models[variant.source]))
 
     def _needs(self, variant: Variant) -> file_bundle.Parcel | None:
         """Give what a variant needs of this machine's disk."""
@@ -587,7 +589,7 @@ def _measure(
     chunks: Sequence[Any],
     with_model: bool,
     has_gpus: bool,
-    run: ray_node.Run | None,
+    run: Run | None,
 ) -> Iterator[ray_node.Item]:
     """Measure a variant on a node, on it."""
     import ray

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from mlflow_compress.records import Result, Variant
 from mlflow_compress.tracking import process_identity, reading, run_summary, writing
@@ -71,11 +71,20 @@ class Log:
             register=self._register,
         )
 
-    def located(self, variant: Variant) -> Variant:
-        """Return a variant whose model the tracking server keeps with its weights' path: its worker knows no server."""
+    def fetched(self, variant: Variant, fetching: Callable[[], object] = lambda: None) -> Path | None:
+        """Fetch the model of a variant that the tracking server keeps: its worker knows no server.
+
+        Args:
+            variant: what is to be measured.
+            fetching: called before it is fetched, which may take long.
+
+        Returns:
+            Where it is; None for a model that comes from elsewhere.
+        """
         if variant.weights != "auto" or not names_model(variant.source):
-            return variant
-        return dataclasses.replace(variant, weights=str(self._fetched.path(variant.source)))
+            return None
+        fetching()
+        return self._fetched.path(variant.source)
 
     def close(self, results: Sequence[Result]) -> None:
         """Describe a sweep in the run that `mlflow run` made for it."""

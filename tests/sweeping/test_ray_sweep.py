@@ -23,6 +23,7 @@ from click.testing import CliRunner
 from benchmarks.logical import LogicalNodes
 from mlflow_compress.cli.bench import main
 from mlflow_compress.errors import RecipeError
+from mlflow_compress.measuring.measure_one import Run
 from mlflow_compress.planning.order import Queue
 from mlflow_compress.records import Budget, Outcome, Result, Step, Variant
 from mlflow_compress.sweeping import file_bundle, ray_node, ray_sweep
@@ -61,9 +62,7 @@ Sweep = Callable[..., list[Result]]
 def sweep(nodes: LogicalNodes, store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Sweep:
     """Measure variants on the cluster, and log them to an experiment of the test's own."""
 
-    def run(
-        variants: list[Variant], measure: ray_node.Run, stream: io.StringIO | None = None, **more: Any
-    ) -> list[Result]:
+    def run(variants: list[Variant], measure: Run, stream: io.StringIO | None = None, **more: Any) -> list[Result]:
         show = more.pop("show", lambda result: None)
         log = lambda: Log(open_store(store.uri), {}, request.node.name, ["m"], False)  # noqa: E731
         delivery = Delivery(Spool(tmp_path / "spool"), log, lambda text: None)
@@ -80,7 +79,7 @@ def variant(model: str = "m", method: str = "original", **more: Any) -> Variant:
     return Variant(model, method, "t", "python", "none.py", chain=(Step(method),), folder="/nowhere", **more)
 
 
-def canned(seconds: float = 0.0, content: Mapping[str, bytes] | None = None) -> ray_node.Run:
+def canned(seconds: float = 0.0, content: Mapping[str, bytes] | None = None) -> Run:
     """Make what measures nothing; it travels to the nodes by value."""
     files = dict(content or {})
 
@@ -188,8 +187,6 @@ def test_a_recipe_goes_to_a_machine_that_has_it_not(
     def forgetful(tracking_uri: str, parcels: Any, has_gpus: bool) -> dict[str, Any]:
         import ray
 
-        from mlflow_compress.sweeping import ray_node
-
         return {**ray_node.describe(tracking_uri, [], has_gpus), "ray": ray.__version__}
 
     def read(variant: Variant, folder: Path, listen: Any) -> Result:
@@ -243,8 +240,6 @@ def test_too_much_to_send_is_refused_before_anything_runs(
 
     def forgetful(*given: Any) -> dict[str, Any]:
         import ray
-
-        from mlflow_compress.sweeping import ray_node
 
         return {**ray_node.describe(given[0], [], given[2]), "ray": ray.__version__}
 

@@ -1,0 +1,71 @@
+"""`combine`: makes the one Result of a variant of the Parts that its processes left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from mlflow_compress.meters import environment as surroundings
+from mlflow_compress.records import Caution, Outcome, Part, Result, Status, Variant, finite
+
+V = TypeVar("V")
+
+
+def combine(variant: Variant, parts: Mapping[str, Part], started: float) -> Result:
+    """Put the parts of all processes together.
+
+    The variant failed when anything that was asked for failed, and was skipped when all of it was. What was measured
+    stays, whatever else failed.
+
+    Args:
+        variant: what was asked for.
+        parts: by `prepare`, `cpu` and `cuda`.
+        started: when it began, seconds since the epoch.
+    """
+    outcomes: dict[str, Outcome] = {}
+    for name, part in parts.items():
+        if name != "prepare":
+            outcomes["gpu" if name == "cuda" else name] = part.outcome
+        if part.quality is not None:
+            outcomes["quality"] = part.quality
+    judged = {"": parts["prepare"].outcome, **outcomes} if parts["prepare"].outcome.status != "ok" else outcomes
+    bad = {name: outcome for name, outcome in judged.items() if outcome.status != "ok"}
+    failed = [outcome for outcome in bad.values() if outcome.status == "failed"]
+    status: Status = "failed" if failed else "skipped" if len(bad) == len(judged) else "ok"
+    reason = "; ".join(f"{name}: {outcome.reason}" if name else outcome.reason for name, outcome in bad.items())
+    cautions: list[Caution] = []
+    for part in parts.values():
+        cautions += [caution for caution in part.cautions if caution not in cautions]
+    return Result(
+        variant=variant,
+        status=status,
+        reason=reason,
+        cause=failed[0].cause or "measuring" if failed else "",
+        measurements=finite(_merged(part.measurements for part in parts.values())),
+        samples=_merged(part.samples for part in parts.values()),
+        cautions=tuple(cautions),
+        environment=surroundings.machine() | _merged(part.environment for part in parts.values()),
+        outcomes=outcomes,
+        facts=_merged(part.facts for part in parts.values()),
+        started_s=started,
+        ended_s=time.time(),
+    )
+
+
+def unmeasured(variant: Variant, status: Status, reason: str) -> Result:
+    """Return the result of a variant of which nothing was loaded.
+
+    Args:
+        variant: what was asked for.
+        status: `skipped`: no machine at hand may measure it; or `failed`.
+        reason: why, in a sentence.
+    """
+    return combine(variant, {"prepare": Part(Outcome(status, reason))}, time.time())
+
+
+def _merged(mappings: Iterable[Mapping[str, V]]) -> dict[str, V]:
+    merged: dict[str, V] = {}
+    for mapping in mappings:
+        merged |= mapping
+    return merged

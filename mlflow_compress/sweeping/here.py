@@ -1,0 +1,68 @@
+"""Sweeps on this machine: one variant after the other, each logged before the next begins."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlflow_compress.measuring import isolate
+from mlflow_compress.measuring.combine import unmeasured
+from mlflow_compress.measuring.measure_one import measure_one
+from mlflow_compress.planning import requirements
+from mlflow_compress.records import Result, Variant
+from mlflow_compress.sweeping import resume
+from mlflow_compress.tracking.spool import Shipment
+
+if TYPE_CHECKING:
+    from mlflow_compress.planning.order import Queue
+    from mlflow_compress.sweeping.delivery import Delivery
+    from mlflow_compress.sweeping.progress import Progress
+    from mlflow_compress.tracking.spool import Entry
+
+
+def sweep(
+    queue: Queue, delivery: Delivery, progress: Progress, show: Callable[[Result], None], again: bool
+) -> list[Result]:
+    """Measure all variants that wait on this machine.
+
+    Args:
+        queue: the variants.
+        delivery: brings the results home.
+        progress: shows how far it is.
+        show: told of each result when it is home.
+        again: whether to measure what the experiment has already, too.
+
+    Raises:
+        StoreError: the server refused a result, and it could not be kept either.
+    """
+    count = len(queue.waiting)
+    results: list[Result] = []
+    while (variant := queue.take()) is not None:
+        position = f"[{len(results) + 1}/{count}] " if count > 1 else ""
+        progress.begin(f"{position}{variant.model}, {variant.label}")
+        digest = resume.digest(variant)
+        earlier = None if again else delivery.earlier(digest, progress.end)
+        results.append(earlier or _measured(variant, digest, delivery, progress))
+        show(results[-1])
+    return results
+
+
+def _measured(variant: Variant, digest: str, delivery: Delivery, progress: Progress) -> Result:
+    """Measure one variant, and log it."""
+    with delivery.entry(progress.end) as entry:
+        lack = requirements.unmet(variant.requires, requirements.here()) if variant.requires else ""
+        result = unmeasured(variant, "skipped", lack) if lack else _measure(variant, entry, delivery, progress)
+        return delivery.deliver(Shipment(entry, result, delivery.log.address(digest), progress.end))
+
+
+def _measure(variant: Variant, entry: Entry, delivery: Delivery, progress: Progress) -> Result:
+    def listen(event: Mapping[str, Any]) -> None:
+        delivery.check()  # a server that refuses is known at once, not after the download of the weights
+        progress.event(event)
+
+    fetched = delivery.log.fetched(variant, lambda: progress.event({"stage": "fetching"}))
+    run = functools.partial(isolate.run, ready=lambda: delivery.log)  # MLflow is imported beside the preparing
+    result = measure_one(variant, entry.folder, listen, progress.end, fetched=fetched, run=run)
+    progress.event({"stage": "logging"})
+    return result
