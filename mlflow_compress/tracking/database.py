@@ -2,7 +2,7 @@
 
 Only schemas that were looked at are read (`private_mlflow.SCHEMAS`); of any other,
 `open_database` returns None, and the client serves.
-The tables are MLflow's: `experiments`, `runs`, `tags`, `params`, `latest_metrics`.
+The tables are MLflow's, as `private_mlflow.tables` describes them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from mlflow_compress.records import Run, Selection
 from mlflow_compress.tracking import private_mlflow
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Select
 
 _FEW = 5000  # runs whose numbers are sought by their ids rather than by the same filter again
 _IDS_PER_STATEMENT = 500
@@ -56,9 +57,13 @@ class Database:
 
     def experiments(self) -> dict[str, str]:
         """Return the ids of all experiments that are not deleted, by name."""
-        statement = "SELECT name, experiment_id FROM experiments WHERE lifecycle_stage = 'active'"
+        from sqlalchemy import select
+
+        experiments = private_mlflow.tables().experiments
+        active = experiments.c.lifecycle_stage == "active"
         with self._engine.connect() as connection:
-            return {name: str(number) for name, number in _rows(connection, statement, {})}
+            rows = _rows(connection, select(experiments.c.name, experiments.c.experiment_id).where(active))
+            return {name: str(number) for name, number in rows}
 
     def runs(self, ids: Mapping[str, str], selection: Selection) -> list[Run]:
         """Read the variants of experiments that a selection names, newest first.
@@ -67,32 +72,43 @@ class Database:
             ids: experiments' names by their ids.
             selection: its `where` is not understood here, and must be empty.
         """
+        from sqlalchemy import select
+
+        tables = private_mlflow.tables()
+        tags, params, metrics = tables.tags.c, tables.params.c, tables.latest_metrics.c
+        chosen = _chosen(list(ids), selection)
         # Interned: a hundred thousand runs say the same few words.
         with self._engine.connect() as connection:
-            chosen, values = _chosen(list(ids), selection)
-            order = "ORDER BY r.start_time DESC, r.run_uuid"
+            newest_first = chosen.order_by(tables.runs.c.start_time.desc(), tables.runs.c.run_uuid)
             found = {
                 run_id: Run(run_id, ids[str(at)], name or "", status or "", started or 0, {}, {}, {})
-                for run_id, at, name, status, started in _rows(connection, f"{chosen} {order}", values)
+                for run_id, at, name, status, started in _rows(connection, newest_first)
             }
-            for key, value, run_id in _of(connection, "tags", "key NOT LIKE 'mlflow.%'", found, chosen, values):
+            of = _Chosen(connection, chosen, found)
+            own_tags = select(tags.run_uuid, tags.key, tags.value).where(tags.key.not_like("mlflow.%"))
+            for run_id, key, value in of.rows(own_tags, tags.run_uuid):
                 _into(found[run_id].tags)[sys.intern(key)] = sys.intern(value or "")
-            wanted = f"key IN ({', '.join(repr(name) for name in _PARAMS)})"
-            for key, value, run_id in _of(connection, "params", wanted, found, chosen, values):
+            names = select(params.run_uuid, params.key, params.value).where(params.key.in_(_PARAMS))
+            for run_id, key, value in of.rows(names, params.run_uuid):
                 _into(found[run_id].params)[sys.intern(key)] = sys.intern(value)
-            for key, value, run_id, is_nan in _of(connection, "latest_metrics", "", found, chosen, values, ", is_nan"):
+            numbers = select(metrics.run_uuid, metrics.key, metrics.value, metrics.is_nan)
+            for run_id, key, value, is_nan in of.rows(numbers, metrics.run_uuid):
                 _into(found[run_id].metrics)[sys.intern(key)] = math.nan if is_nan else value
         return list(found.values())
 
     def counts(self) -> dict[str, tuple[int, int]]:
         """Return how many variants each experiment has, and when the newest began, in milliseconds, by its id."""
+        from sqlalchemy import func, select
+
+        runs = private_mlflow.tables().runs
         statement = (
-            "SELECT r.experiment_id, COUNT(*), MAX(r.start_time) FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid "
-            "AND t.key = 'compress.role' AND t.value = 'variant' WHERE r.lifecycle_stage = 'active' "
-            "GROUP BY r.experiment_id"
+            select(runs.c.experiment_id, func.count(), func.max(runs.c.start_time))
+            .select_from(_with_tags({"compress.role": ["variant"]}))
+            .where(runs.c.lifecycle_stage == "active")
+            .group_by(runs.c.experiment_id)
         )
         with self._engine.connect() as connection:
-            return {str(at): (count, newest or 0) for at, count, newest in _rows(connection, statement, {})}
+            return {str(at): (count, newest or 0) for at, count, newest in _rows(connection, statement)}
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -115,65 +131,65 @@ def _quoted(path: str) -> str:
     return quote(str(Path(path).resolve()))
 
 
-def _chosen(ids: Sequence[str], selection: Selection) -> tuple[str, dict[str, Any]]:
-    """Write the statement that gives the runs of a selection, and its values."""
-    values: dict[str, Any] = {}
+def _chosen(ids: Sequence[str], selection: Selection) -> Select[Any]:
+    """Return the statement that gives the runs of a selection: id, experiment, name, status, start."""
+    from sqlalchemy import select
 
-    def among(kind: str, names: Iterable[object]) -> str:
-        for at, name in enumerate(names):
-            values[f"{kind}{at}"] = name
-        return ", ".join(f":{name}" for name in values if name.startswith(kind) and name[len(kind) :].isdigit())
-
-    tags = {"compress.role": ["variant"], "team": selection.teams, "model": selection.models}
-    tags |= {"method": selection.methods}
+    wanted = {"compress.role": ["variant"], "team": selection.teams, "model": selection.models}
+    wanted |= {"method": selection.methods}
     if selection.device:
-        tags[f"compress.outcome.{selection.device}"] = ["ok", "failed", "skipped"]
-    joins = []
-    for at, (key, wanted) in enumerate(tags.items()):
-        if wanted:
-            values[f"key{at}"] = key
-            of = f"t{at}"
-            joins.append(f"JOIN tags {of} ON {of}.run_uuid = r.run_uuid AND {of}.key = :key{at} AND {of}.value IN")
-            joins[-1] += f" ({among(f'tag{at}_', wanted)})"
-    since = ""
-    if selection.since_ms:
-        values["since"] = selection.since_ms
-        since = "AND r.start_time >= :since"
-    numbers = among("experiment", [int(each) for each in ids])
-    return (
-        "SELECT r.run_uuid, r.experiment_id, r.name, r.status, r.start_time FROM runs r "  # noqa: S608
-        f"{' '.join(joins)} WHERE r.experiment_id IN ({numbers}) AND r.lifecycle_stage = 'active' {since}",
-        values,
-    )
+        wanted[f"compress.outcome.{selection.device}"] = ["ok", "failed", "skipped"]
+    runs = private_mlflow.tables().runs
+    columns = runs.c.run_uuid, runs.c.experiment_id, runs.c.name, runs.c.status, runs.c.start_time
+    chosen = select(*columns).select_from(_with_tags({key: values for key, values in wanted.items() if values}))
+    chosen = chosen.where(runs.c.experiment_id.in_([int(number) for number in ids]))
+    chosen = chosen.where(runs.c.lifecycle_stage == "active")
+    return chosen.where(runs.c.start_time >= selection.since_ms) if selection.since_ms else chosen
 
 
-def _of(
-    connection: Connection,
-    table: str,
-    wanted: str,
-    found: Mapping[str, Run],
-    chosen: str,
-    values: Mapping[str, Any],
-    more: str = "",
-) -> Iterator[Any]:
-    """Return key, value and run of what a table holds about the runs found."""
-    also = f"AND {wanted}" if wanted else ""
-    statement = f"SELECT key, value, run_uuid{more} FROM {table} WHERE run_uuid IN ({{}}) {also}"  # noqa: S608
-    if len(found) > _FEW:
-        ids = f"SELECT run_uuid FROM ({chosen}) AS chosen"  # noqa: S608
-        # A run that was logged since then is not among those found.
-        yield from (row for row in _rows(connection, statement.format(ids), values) if row[2] in found)
-        return
-    names = list(found)
-    for start in range(0, len(names), _IDS_PER_STATEMENT):
-        part = {f"id{at}": name for at, name in enumerate(names[start : start + _IDS_PER_STATEMENT])}
-        yield from _rows(connection, statement.format(", ".join(f":{name}" for name in part)), part)
+def _with_tags(wanted: Mapping[str, Sequence[str]]) -> FromClause:
+    """Join runs with tags, so that only those with one of the values of each are left."""
+    from sqlalchemy import and_
+
+    runs, tags = private_mlflow.tables().runs, private_mlflow.tables().tags
+    joined: FromClause = runs
+    for key, values in wanted.items():
+        tag = tags.alias()
+        joined = joined.join(tag, and_(tag.c.run_uuid == runs.c.run_uuid, tag.c.key == key, tag.c.value.in_(values)))
+    return joined
 
 
-def _rows(connection: Connection, statement: str, values: Mapping[str, Any]) -> Iterator[Any]:
-    import sqlalchemy
+@dataclass(frozen=True)
+class _Chosen:
+    """The runs that a statement gave, to ask more about.
 
-    with contextlib.closing(connection.execute(sqlalchemy.text(statement), values)) as result:
+    Attributes:
+        connection: to the database.
+        statement: as `_chosen` makes it.
+        found: what it gave, by id.
+    """
+
+    connection: Connection
+    statement: Select[Any]
+    found: Mapping[str, Run]
+
+    def rows(self, statement: Select[Any], run_uuid: ColumnElement[Any]) -> Iterator[Any]:
+        """Yield what a statement, whose first column is `run_uuid`, gives about these runs."""
+        if len(self.found) > _FEW:
+            ids = self.statement.with_only_columns(private_mlflow.tables().runs.c.run_uuid)
+            # A run that was logged since then is not among those found.
+            yield from (
+                row for row in _rows(self.connection, statement.where(run_uuid.in_(ids))) if row[0] in self.found
+            )
+            return
+        names = list(self.found)
+        for start in range(0, len(names), _IDS_PER_STATEMENT):
+            part = names[start : start + _IDS_PER_STATEMENT]
+            yield from _rows(self.connection, statement.where(run_uuid.in_(part)))
+
+
+def _rows(connection: Connection, statement: Select[Any]) -> Iterator[Any]:
+    with contextlib.closing(connection.execute(statement)) as result:
         for part in result.partitions(_ROWS_AT_ONCE):
             yield from part
 

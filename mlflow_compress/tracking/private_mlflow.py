@@ -11,16 +11,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sqlite3
 import urllib.parse
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flask import Flask
-    from sqlalchemy import Connection
+    from sqlalchemy import ColumnClause, Connection, TableClause
 
 SCHEMAS = ("dc11669786a5",)  # alembic's version of MLflow 3.17's tables
 _OTHER_VERSION = ("Can't locate revision", "out-of-date database schema")
@@ -29,13 +31,46 @@ _STATIC_PREFIX, _STORE, _SERVER = "_MLFLOW_STATIC_PREFIX", "_MLFLOW_SERVER_FILE_
 _BACKEND_KEYS = ("PROJECT_", "MLFLOW_")  # how the names of constants begin that hold such a key
 
 
+@dataclass(frozen=True)
+class Tables:
+    """Tables of a database of MLflow's, with the columns that are read."""
+
+    experiments: TableClause
+    runs: TableClause
+    tags: TableClause
+    params: TableClause
+    latest_metrics: TableClause
+
+
+@functools.cache
+def tables() -> Tables:
+    """Return the tables as the `SCHEMAS` have them."""
+    from sqlalchemy import BigInteger, column, table
+
+    def named(name: str, *columns: str) -> TableClause:
+        return table(name, *(column(each) for each in columns))
+
+    return Tables(
+        experiments=named("experiments", "experiment_id", "name", "lifecycle_stage", "workspace"),
+        runs=table(
+            "runs",
+            *map(column, ("run_uuid", "experiment_id", "name", "status", "lifecycle_stage")),
+            column("start_time", BigInteger()),  # milliseconds
+        ),
+        tags=named("tags", "run_uuid", "key", "value"),
+        params=named("params", "run_uuid", "key", "value"),
+        latest_metrics=named("latest_metrics", "run_uuid", "key", "value", "is_nan"),
+    )
+
+
 def is_readable(connection: Connection) -> bool:
     """Return whether a database has tables that are known to be read rightly, and one workspace at most."""
-    import sqlalchemy
+    from sqlalchemy import column, func, select, table
 
-    versions = connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalars().all()
-    spaces = connection.execute(sqlalchemy.text("SELECT COUNT(DISTINCT workspace) FROM experiments")).scalar()
-    return versions in [[schema] for schema in SCHEMAS] and (spaces or 0) <= 1
+    revision: ColumnClause[str] = column("version_num")
+    versions = connection.execute(select(revision).select_from(table("alembic_version", revision))).scalars().all()
+    workspaces = connection.execute(select(func.count(tables().experiments.c.workspace.distinct()))).scalar()
+    return versions in [[schema] for schema in SCHEMAS] and (workspaces or 0) <= 1
 
 
 def is_database(path: Path) -> bool:

@@ -144,6 +144,13 @@ def test_the_database_and_the_client_give_the_same_runs(
         assert not any(name.startswith("mlflow.") for name in run.tags)
 
 
+@pytest.mark.parametrize("database", ["filled", "postgresql"])
+def test_a_time_of_today_is_a_large_number(database: str, request: pytest.FixtureRequest) -> None:
+    uri = request.getfixturevalue(database)
+    assert find(["query *"], Selection(since_ms=1_764_115_200_000), [uri]).runs == ()
+    assert open_database(uri) is not None
+
+
 @pytest.fixture(scope="module")
 def served(filled: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve the filled store, with our app."""
