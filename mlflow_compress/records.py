@@ -383,6 +383,7 @@ class Row:
         by_hand: copied from a table that somebody wrote, not measured by this tool.
         dominated: another row is at least as good in every objective and better in one. None: not ranked, since it
             lacks an objective or none was asked for.
+        ranked_in: the group of rows that it was compared with for that, by a number; None where it was not ranked.
     """
 
     team: str
@@ -398,6 +399,7 @@ class Row:
     links: Mapping[str, str] = field(default_factory=dict)
     by_hand: bool = False
     dominated: bool | None = None
+    ranked_in: int | None = None
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,7 @@ def comparison() -> Comparison:
                 hardware="Xeon, 2 threads; T4",
                 links={"cpu": "http://mlflow.example:5000/#/experiments/1/runs/aaaa1111"},
                 dominated=True,
+                ranked_in=0,
             ),
             Row(
                 "alpha",
@@ -148,6 +149,7 @@ def comparison() -> Comparison:
                 notes=(0,),
                 hardware="T4",
                 dominated=False,
+                ranked_in=0,
             ),
             Row(
                 "Команда 2",

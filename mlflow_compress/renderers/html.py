@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import itertools
 import json
 import math
 import re
@@ -18,7 +19,7 @@ from typing import Any, ClassVar
 
 from mlflow_compress.records import Comparison, Row
 from mlflow_compress.reporting import table_text
-from mlflow_compress.reporting.chart_choices import Axis, axes, bars, metrics
+from mlflow_compress.reporting.chart_choices import Axis, axes, bars, classes, metrics, objectives
 from mlflow_compress.reporting.table_text import MISSING, Column, is_original
 from mlflow_compress.sockets import Renderer
 
@@ -79,7 +80,11 @@ _SCRIPT_WORDS: Mapping[str, Mapping[str, Any]] = {
         "no_bars": "No row that is shown has this number and an original to compare with.",
         "points": "{shown} rows have both numbers.",
         "front": "The dashed line joins the rows that no other one is better than in both.",
-        "fronts": "There is one line for each model and its hardware: others can't be compared.",
+        "fronts": "There is one line for each group of rows that may be compared: of the same hardware, and of the "
+        "same model or evaluation data.",
+        "ranked_best": "best: no other row is better in all of the Pareto column's numbers",
+        "ranked_dominated": "hollow: another row is as good in all of the Pareto column's numbers and better in one",
+        "ranked": "Which rows are best is what the Pareto column says, over all rows.",
         "no_front": "Which direction is better isn't known for both of these numbers, so no row is said to be best.",
         "several": "These are several models: choose one, or the numbers against the original.",
         "log": "Logarithmic: {axes}.",
@@ -120,7 +125,10 @@ _SCRIPT_WORDS: Mapping[str, Mapping[str, Any]] = {
         "no_bars": "Ни в одной показанной строке нет этого числа вместе с оригиналом.",
         "points": "Строк с обоими числами: {shown}.",
         "front": "Штриховая линия соединяет строки, лучше которых по обоим числам нет.",
-        "fronts": "У каждой модели и её железа своя линия: остальные несравнимы.",
+        "fronts": "У каждой группы сравнимых строк своя линия: то же железо и та же модель или те же данные.",
+        "ranked_best": "лучший: ни одна строка не лучше по всем числам столбца «Парето»",
+        "ranked_dominated": "пустой: другая строка не хуже по всем числам столбца «Парето» и лучше по одному",
+        "ranked": "Какие строки лучшие, решает столбец «Парето», по всем строкам.",
         "no_front": "Для этих чисел неизвестно, что лучше, больше или меньше, поэтому лучшие не выделены.",
         "several": "Здесь несколько моделей: выберите одну или числа относительно оригинала.",
         "log": "Логарифмическая шкала: {axes}.",
@@ -304,7 +312,28 @@ def _data(it: Comparison) -> dict[str, Any]:
         "start": start,
         "rows": [_row(row, it.language) for row in it.rows],
         "metrics": [_metric(it, name) for name in names],
+        "ranked": _ranked(it, names),
+        "classes": _classes(it.rows, names),
     }
+
+
+def _ranked(it: Comparison, names: Sequence[str]) -> dict[str, Any] | None:
+    """Return the axes on which the column's verdict is drawn, and whether two numbers decided it."""
+    axes_of_it = objectives(it)
+    if axes_of_it is None:
+        return None
+    return {"axes": [names.index(axis.name) for axis in axes_of_it], "has_line": len(it.objectives) == 2}
+
+
+def _classes(rows: Sequence[Row], names: Sequence[str]) -> dict[str, list[int]]:
+    """Return which rows may be compared, by the groups of two axes: rows with the same number may."""
+    axes_by_group = {axis.group: axis for name in names for axis in (Axis(name), Axis(name, relative=True))}
+    numbered: dict[str, list[int]] = {}
+    for one, other in itertools.combinations_with_replacement(sorted(axes_by_group), 2):
+        keys = classes(rows, (axes_by_group[one], axes_by_group[other]))
+        numbers = {key: at for at, key in enumerate(dict.fromkeys(keys))}
+        numbered[f"{one}|{other}"] = [numbers[key] for key in keys]
+    return numbered
 
 
 def _row(row: Row, language: str) -> dict[str, Any]:
@@ -316,7 +345,8 @@ def _row(row: Row, language: str) -> dict[str, Any]:
         "label": label,
         "method_label": table_text.method(row.method, language),
         "hardware": row.hardware,
-        "circumstances": dict(row.circumstances),
+        "dominated": row.dominated,
+        "ranked_in": row.ranked_in,
         "original": is_original(row),
         "by_hand": row.by_hand,
     }

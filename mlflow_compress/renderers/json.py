@@ -25,7 +25,8 @@ class Json(Renderer):
       pages, where a server shows them), `hardware` (in words), `circumstances` (what a
       number may only be compared under: by `cpu` and `gpu` the hardware, by `quality` the data), `by_hand` (copied from
       a table, not measured), `dominated` (another row is better in an objective and as good in all; null: not ranked),
-      and `notes` (indices into `footnotes`, from 0).
+      `ranked_in` (the number of the group of rows that were compared for that), and `notes` (indices into `footnotes`,
+      from 0).
     * `failures`: what has no number; each has `team`, `model`, `method`, `status` (`failed`, `skipped`), `device`
       (empty when it befell the whole run), `reason`, `run_id`.
     * `footnotes`: sentences.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mlflow_compress.records import Comparison, Row
-from mlflow_compress.reporting.chart_choices import Axis, axes, bars, fronts
+from mlflow_compress.reporting.chart_choices import Axis, axes, bars, fronts, objectives
 from mlflow_compress.reporting.table_text import cells, columns, is_original, label, method, ratio
 from mlflow_compress.sockets import Renderer
 
@@ -121,7 +121,7 @@ def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], words: Mappin
     rows = [row for row in it.rows if x.value(row) is not None and y.value(row) is not None]
     looks = _looks(rows)
     other = ("#8A8A8A", "*")
-    for front in best:
+    for front in best if chosen != objectives(it) or len(it.objectives) == 2 else ():
         line = sorted((_at(row, chosen) for row in front), key=lambda point: point[0])
         plot.plot(*zip(*_steps(line, it, chosen), strict=True), "--", color="0.45", linewidth=1.4, zorder=1)
     marks: dict[tuple[str, str, str, int], list[tuple[float, float]]] = {}  # those that look alike are drawn at once
@@ -164,7 +164,7 @@ def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], words: Mappin
     plot.figure.legend(
         handles, [f" {name}" for name in names], loc="outside lower center", ncols=4, fontsize=12, frameon=False
     )
-    if len({row.model for row in rows}) > 1:
+    if len({row.model for row in rows}) > 1 and all(len({row.model for row in front}) == 1 for front in best):
         plot.set_title(words["by_model"], fontsize=13, color="0.3")
 
 

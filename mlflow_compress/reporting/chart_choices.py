@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow_compress.records import Comparison, Row
+from mlflow_compress.reporting import metric_facts, pareto
 from mlflow_compress.reporting.metric_facts import Known
+from mlflow_compress.reporting.ranking import primary
 from mlflow_compress.reporting.table_text import DIFFERENCE, NOTHING_SAID, is_original, label, ordered
 
 _TO_ORIGINAL = {"en": "divided by the original's", "ru": "делённое на оригинал"}
@@ -52,9 +55,10 @@ class Axis:
             return label(f"{self.name}{DIFFERENCE}", language, known)
         return f"{label(self.name, language, known, with_unit=False)}, {_TO_ORIGINAL[language]}"
 
-    def circumstances(self, row: Row) -> str:
-        """Say what a row's value may only be compared under; a distance from the original may anywhere."""
-        return "" if self.relative else row.circumstances.get(self.name.partition("/")[0], "")
+    @property
+    def group(self) -> str:
+        """What must be the same of two rows: `cpu` stands for the hardware; a distance from the original asks none."""
+        return "" if self.relative else self.name.partition("/")[0]
 
 
 def metrics(rows: Iterable[Row]) -> tuple[str, ...]:
@@ -67,13 +71,15 @@ def metrics(rows: Iterable[Row]) -> tuple[str, ...]:
 def axes(it: Comparison) -> tuple[Axis, Axis] | None:
     """Choose what to draw first: the objectives, else time against a score or size; None where nothing can be.
 
-    Rows of several models are drawn against their originals, since the numbers of two models say nothing about each
-    other.
+    The objectives are drawn as they were ranked, as measured. Otherwise rows of several models are drawn against their
+    originals, since the numbers of two models say nothing about each other.
     """
     names = metrics(it.rows)
+    if ranked := objectives(it):
+        return ranked
     wanted = [name for name in it.objectives if name in names][:2]
     if len(wanted) < 2:
-        wanted = _usual(it.rows, names)
+        wanted = _usual(it, names)
     if len(wanted) < 2:
         return None
     plain = (Axis(wanted[0]), Axis(wanted[1]))
@@ -81,6 +87,20 @@ def axes(it: Comparison) -> tuple[Axis, Axis] | None:
     several = len({row.model for row in _on(plain, it.rows)}) > 1
     has_distances = any(not is_original(row) for row in _on(relative, it.rows))
     return relative if several and has_distances else plain
+
+
+def objectives(it: Comparison) -> tuple[Axis, Axis] | None:
+    """Return the axes of the first two objectives; None where rows were not ranked, or can't be drawn by both.
+
+    For `quality` stands the score that most rows were ranked by.
+    """
+    drawn = metrics(it.rows)
+    ranked = [row for row in it.rows if row.dominated is not None]
+    scores = Counter(primary(row, it.metrics) for row in ranked)
+    score = max(scores, key=lambda name: scores[name], default="")
+    names = [score if name == metric_facts.GROUP else name for name in it.objectives]
+    names = [name for name in names if name in drawn][:2]
+    return (Axis(names[0]), Axis(names[1])) if len(names) == 2 and ranked else None
 
 
 def bars(it: Comparison) -> str | None:
@@ -95,20 +115,35 @@ def bars(it: Comparison) -> str | None:
 
 
 def fronts(it: Comparison, chosen: tuple[Axis, Axis]) -> tuple[tuple[Row, ...], ...]:
-    """Give the rows that no other row of the same model, under the same circumstances, is better than in both axes.
+    """Return the rows that none of those that they may be compared with beats, see `pareto`.
 
     Returns:
-        One front for each model and its circumstances, from the first axis' best to the second's; none at all if an
-        axis has no direction.
+        One front for each group of rows that may be compared, from the first axis' best to the second's; none at all
+        if an axis has no direction. On the axes of the objectives they are the rows that the column calls the best.
     """
-    x, y = chosen
-    if x.name not in it.greater_is_better or y.name not in it.greater_is_better:
+    if any(axis.name not in it.greater_is_better for axis in chosen):
         return ()
-    found: dict[tuple[str, ...], list[Row]] = {}
-    for row in _on(chosen, it.rows):
-        found.setdefault((row.model, x.circumstances(row), y.circumstances(row)), []).append(row)
+    rows = _on(chosen, it.rows)
     losses = [_loss(axis, it.greater_is_better) for axis in chosen]
-    return tuple(_front(rows, losses[0], losses[1]) for rows in found.values())
+    groups: dict[object, list[Row]] = {}
+    if chosen == objectives(it):
+        for row in rows:
+            groups.setdefault(row.ranked_in, []).extend([] if row.dominated is not False else [row])
+    else:
+        for shared, row in zip(classes(rows, chosen), rows, strict=True):
+            groups.setdefault(shared, []).append(row)
+        for key, members in groups.items():
+            beaten = pareto.beaten([[loss(row) for loss in losses] for row in members])
+            groups[key] = [row for row, verdict in zip(members, beaten, strict=True) if not verdict]
+    return tuple(
+        tuple(sorted(front, key=lambda row: [loss(row) for loss in losses])) for front in groups.values() if front
+    )
+
+
+def classes(rows: Iterable[Row], chosen: tuple[Axis, Axis]) -> list[tuple[str, ...]]:
+    """Return of each row what it shares with those that it may be compared with on two axes."""
+    groups = [axis.group for axis in chosen if axis.group]
+    return [pareto.peers(row, groups, against_originals=len(groups) < 2) for row in rows]
 
 
 def _against_original(row: Row, name: str) -> float | None:
@@ -118,18 +153,20 @@ def _against_original(row: Row, name: str) -> float | None:
     return row.values.get(f"{name}{DIFFERENCE}") if is_score else row.ratios.get(name)
 
 
-def _usual(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+def _usual(it: Comparison, names: Sequence[str]) -> list[str]:
     """Choose the time that most rows have, and a score if at least half of these rows have it, else the size."""
 
     def count(*wanted: str) -> int:
-        return sum(all(name in row.values for name in wanted) for row in rows)
+        return sum(all(name in row.values for name in wanted) for row in it.rows)
 
     times = [name for name in _TIMES if name in names]
     first = max(times, key=count, default=None)
     rest = [name for name in names if name not in _TIMES]
     if first is None:
         return rest[:2]
+    headlines = {primary(row, it.metrics) for row in it.rows}
     scores = [name for name in rest if name.startswith(_SCORES) and 2 * count(first, name) >= count(first)]
+    scores = [name for name in scores if name in headlines] or [name for name in scores if name != metric_facts.COUNT]
     second = max(scores, key=lambda name: count(first, name), default=_SIZE if _SIZE in names else None)
     return [first, second] if second else [first, *rest[:1]]
 
@@ -141,13 +178,3 @@ def _on(chosen: tuple[Axis, Axis], rows: Iterable[Row]) -> list[Row]:
 def _loss(axis: Axis, greater_is_better: Mapping[str, bool]) -> Callable[[Row], float]:
     sign = -1.0 if greater_is_better[axis.name] else 1.0
     return lambda row: sign * (axis.value(row) or 0.0)
-
-
-def _front(rows: Sequence[Row], first: Callable[[Row], float], second: Callable[[Row], float]) -> tuple[Row, ...]:
-    front: list[Row] = []
-    for row in sorted(rows, key=lambda row: (first(row), second(row))):
-        last = front[-1] if front else None
-        ties = last is not None and (first(row), second(row)) == (first(last), second(last))
-        if last is None or ties or second(row) < second(last):
-            front.append(row)
-    return tuple(front)

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.records import Comparison, Row, Summary
-from mlflow_compress.reporting import metric_facts
+from mlflow_compress.reporting import metric_facts, pareto
 from mlflow_compress.reporting.metric_facts import Known
-from mlflow_compress.reporting.table_text import DEVICES, DIFFERENCE, columns, is_original, label, natural, scores
+from mlflow_compress.reporting.table_text import DIFFERENCE, columns, is_original, label, natural, scores
 
-QUALITY = "quality"
+QUALITY = pareto.QUALITY
 # What people call the numbers that they choose by; every metric has its own name beside these.
 KEYS: Mapping[str, str] = {
     "size": "size/weights_mib",
@@ -113,12 +113,10 @@ def directed(comparison: Comparison) -> Comparison:
 def marked(comparison: Comparison, objectives: Sequence[str]) -> Comparison:
     """Mark the rows that another one dominates: as good in every objective, and better in one.
 
-    Only what may be compared is: rows of the same hardware for an objective that a device has, scores of the same data
-    for quality, and rows of the same model where quality is no objective. What was copied by hand is compared within
-    its team and model.
+    Only what may be compared is, see `pareto.peers`.
 
     Args:
-        comparison: its rows get `dominated`.
+        comparison: its rows get `dominated` and `ranked_in`.
         objectives: as `key` takes them, two or more.
 
     Raises:
@@ -129,20 +127,22 @@ def marked(comparison: Comparison, objectives: Sequence[str]) -> Comparison:
         raise RecipeError("A Pareto front needs two objectives or more, such as --pareto size,quality.")
     for name in names:
         _require_direction(name, comparison, "it can't be an objective")
-    peers: dict[tuple[str, ...], list[tuple[Row, list[float]]]] = defaultdict(list)
-    for row in comparison.rows:
+    groups: dict[tuple[str, ...], list[tuple[int, list[float]]]] = defaultdict(list)
+    for at, row in enumerate(comparison.rows):
         costs = [_cost(row, name, comparison.metrics) for name in names]
         if not any(math.isnan(cost) for cost in costs):
-            peers[_class(row, names, comparison.metrics)].append((row, costs))
-    dominated = {
-        id(row): any(_dominates(other, costs) for _, other in rivals)
-        for rivals in peers.values()
-        for row, costs in rivals
-    }
+            score = primary(row, comparison.metrics) if QUALITY in names else ""
+            alike = pareto.peers(row, [name.partition("/")[0] for name in names], score=score)
+            groups[alike].append((at, costs))
+    verdicts: dict[int, tuple[bool, int]] = {}
+    for number, members in enumerate(groups.values()):
+        beaten = pareto.beaten([costs for _, costs in members])
+        verdicts |= {at: (verdict, number) for (at, _), verdict in zip(members, beaten, strict=True)}
+    ranked_rows = [_with_verdict(row, verdicts.get(at)) for at, row in enumerate(comparison.rows)]
     shown = [column.key for column in columns(comparison.columns)]
     ranked = replace(
         comparison,
-        rows=tuple(replace(row, dominated=dominated.get(id(row))) for row in comparison.rows),
+        rows=tuple(ranked_rows),
         objectives=names,
         columns=tuple(shown if "pareto" in shown else [*shown, "pareto"]),
     )
@@ -236,6 +236,10 @@ def _mean(numbers: Iterable[float]) -> float:
     return math.fsum(several) / len(several)
 
 
+def _with_verdict(row: Row, verdict: tuple[bool, int] | None) -> Row:
+    return replace(row, dominated=verdict and verdict[0], ranked_in=verdict and verdict[1])
+
+
 def _explained(comparison: Comparison, names: Sequence[str]) -> Comparison:
     """Add a footnote to the rows that are not ranked because nobody knows the direction of their score."""
     if QUALITY not in names:
@@ -281,21 +285,6 @@ def _cost(row: Row, name: str, known: Known) -> float:
     if better is None:
         return math.nan
     return -_number(row, name, known) if better else _number(row, name, known)
-
-
-def _class(row: Row, names: Sequence[str], known: Known) -> tuple[str, ...]:
-    """Give what must be the same of two rows before one can dominate the other."""
-    hardware = [
-        row.circumstances.get(device, "") for device in DEVICES if any(n.startswith(f"{device}/") for n in names)
-    ]
-    scored = any(name.partition("/")[0] == QUALITY for name in names)
-    data = row.circumstances.get(QUALITY, "") if scored else ""
-    whose = ("", "") if data and not row.by_hand else (row.team if row.by_hand or scored else "", row.model)
-    return (*whose, data, primary(row, known) if scored else "", *hardware)
-
-
-def _dominates(other: Sequence[float], own: Sequence[float]) -> bool:
-    return all(a <= b for a, b in zip(other, own, strict=True)) and any(a < b for a, b in zip(other, own, strict=True))
 
 
 def _last_if_missing(number: float, backwards: bool) -> tuple[bool, float]:

@@ -246,7 +246,7 @@ def test_any_text_survives_and_is_never_more_than_text(text: str) -> None:
     assert page.of("title") == [f"Comparison: {text}" if text else "Comparison"]
     assert f"{text}: 0.50x size, over 2 models" in page.of("li")
     assert text in page.of("li")
-    assert page.data()["rows"][0]["team"] == page.data()["rows"][0]["circumstances"]["cpu"] == text
+    assert page.data()["rows"][0]["team"] == page.data()["rows"][0]["hardware"] == text
 
 
 @pytest.mark.parametrize("control", ["\x00", "\x1b", "\x0b", "\x85", "\ud800"])

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_compress.records import Comparison, Row
+from mlflow_compress.reporting import ranking
 from mlflow_compress.reporting.chart_choices import Axis, axes, bars, fronts, metrics
 
 SIZE, CPU, ACCURACY = "size/weights_mib", "cpu/latency_p50_ms", "quality/accuracy"
@@ -36,21 +37,29 @@ def test_metrics_leave_out_what_is_about_another_number() -> None:
 
 
 def test_the_objectives_are_drawn() -> None:
-    it = comparison(row("original", 100, 10), row("fp16", 50, 8), objectives=(SIZE, CPU))
+    it = ranking.marked(
+        comparison(row("original", 100, 10), row("fp16", 50, 8), row("a", 1, 1, "vit")), ["size", "cpu"]
+    )
     assert axes(it) == (Axis(SIZE), Axis(CPU))
+    scored = ranking.marked(
+        comparison(row("original", 100, 10, wer=0.5), row("fp16", 50, 8, wer=0.6)), ["quality", "size"]
+    )
+    assert axes(scored) == (Axis("quality/wer"), Axis(SIZE))
 
 
 def test_without_objectives_a_score_is_drawn_where_there_is_one_and_else_the_size() -> None:
     assert axes(comparison(row("original", 100, 10), row("fp16", 50, 8))) == (Axis(CPU), Axis(SIZE))
     scored = (row("original", 100, 10, accuracy=0.9), row("fp16", 50, 8))
     assert axes(comparison(*scored)) == (Axis(CPU), Axis(ACCURACY))
+    scored_late = row("original", 100, 10, output_error_rel_l2=0.1, samples=9.0, wer=0.2)
+    assert axes(comparison(scored_late)) == (Axis(CPU), Axis("quality/wer"))
 
 
 def test_several_models_are_drawn_against_their_originals() -> None:
     rows = (row("original", 100, 10), row("fp16", 50, 8), row("original", 100, 10, "bert"), row("fp16", 50, 8, "bert"))
-    it = comparison(*rows, objectives=(SIZE, CPU))
-    assert axes(it) == (Axis(SIZE, relative=True), Axis(CPU, relative=True))
-    assert axes(dataclasses.replace(it, rows=(rows[0], rows[2]))) == (Axis(SIZE), Axis(CPU))
+    it = comparison(*rows)
+    assert axes(it) == (Axis(CPU, relative=True), Axis(SIZE, relative=True))
+    assert axes(dataclasses.replace(it, rows=(rows[0], rows[2]))) == (Axis(CPU), Axis(SIZE))
 
 
 @pytest.mark.parametrize("rows", [(), (Row("a", "b", "c"),), (Row("a", "b", "c", values={SIZE: math.nan}),)])
@@ -87,6 +96,8 @@ def test_only_the_same_model_on_the_same_hardware_is_better() -> None:
     assert found == ((rows[0],), (rows[1],), (rows[2],))
     relative = fronts(comparison(*rows), (Axis(SIZE, relative=True), Axis(CPU, relative=True)))
     assert relative == ((rows[0],), (rows[2],))
+    hardware_and_distance = fronts(comparison(*rows), (Axis(SIZE, relative=True), Axis(CPU)))
+    assert hardware_and_distance == ((rows[0],), (rows[1],), (rows[2],))
 
 
 def test_without_a_direction_nothing_is_better() -> None:

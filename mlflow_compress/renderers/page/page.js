@@ -2,7 +2,7 @@
 // Sorting, filters and charts for the table, which is complete without them. No text ever becomes markup here: names
 // go into the page as text nodes and attributes only.
 (() => {
-  const { words, rows, metrics, start } = JSON.parse(document.getElementById("data").textContent);
+  const { words, rows, metrics, start, ranked, classes } = JSON.parse(document.getElementById("data").textContent);
   const table = document.querySelector("table");
   const body = table.tBodies[0];
   const lines = [...body.rows].filter((line) => line.dataset.row !== undefined);
@@ -154,6 +154,7 @@
     const metric = metrics[parseInt(value, 10)];
     const relative = value.endsWith("r");
     return {
+      at: parseInt(value, 10),
       relative,
       group: metric.group,
       label: relative ? metric.relative_label : metric.label,
@@ -247,18 +248,25 @@
     return axis.greater === null ? "" : ` (${axis.greater ? words.higher : words.lower})`;
   }
 
-  // Which points no other one of their group is better than. A group: one model, measured under the same circumstances
+  // Which points no other one that they may be compared with is better than. What may be compared is said by the data.
 
-  function groups(points, x, y) {
+  function groups(points, x, y, isRanked) {
+    const key = [x, y].map((axis) => (axis.relative ? "" : axis.group)).sort().join("|");
     const found = new Map();
     for (const point of points) {
-      const row = rows[point.at];
-      const apart = [x, y].map((axis) => (axis.relative ? "" : row.circumstances[axis.group] ?? ""));
-      const key = JSON.stringify([row.model, ...apart]);
-      if (!found.has(key)) found.set(key, []);
-      found.get(key).push(point);
+      const group = isRanked ? rows[point.at].ranked_in : classes[key][point.at];
+      if (group === null) continue;
+      if (!found.has(group)) found.set(group, []);
+      found.get(group).push(point);
     }
     return [...found.values()];
+  }
+
+  // On the axes of the objectives the verdict is the column's
+
+  function rankedFront(points) {
+    for (const point of points) [point.dominated, point.isRanked] = [rows[point.at].dominated, true];
+    return points.filter((point) => !point.dominated);
   }
 
   function frontOf(points, x, y) {
@@ -299,11 +307,16 @@
     return `M${corners[shape].map(([a, b]) => `${(a * r).toFixed(2)} ${(b * r).toFixed(2)}`).join("L")}z`;
   }
 
+  function verdict(point) {
+    if (point.isRanked) return point.dominated ? words.ranked_dominated : words.ranked_best;
+    return point.dominated ? words.dominated : words.best;
+  }
+
   function describe(point, x, y) {
     const row = rows[point.at];
     const marks = [];
     if (row.by_hand) marks.push(words.by_hand);
-    if (point.dominated !== undefined) marks.push(point.dominated ? words.dominated : words.best);
+    if (point.dominated !== undefined) marks.push(verdict(point));
     return [
       [row.team, row.model].filter(Boolean).join(", "),
       row.label,
@@ -357,22 +370,26 @@
     for (const point of points) [point.px, point.py] = [across.place(point.x), along.place(point.y)];
 
     const directed = x.greater !== null && y.greater !== null;
-    const together = groups(points, x, y);
+    const isRanked =
+      ranked !== null && !x.relative && !y.relative && ranked.axes.includes(x.at) && ranked.axes.includes(y.at) && x.at !== y.at;
+    const together = groups(points, x, y, isRanked);
     if (directed) {
       for (const group of together) {
-        const front = frontOf(group, x, y);
+        const front = isRanked ? rankedFront(group) : frontOf(group, x, y);
         for (const point of front) point.dominated = false;
-        svg.append(draw("path", { class: "front", d: steps(front, x, y) }));
+        if (!isRanked || ranked.has_line) svg.append(draw("path", { class: "front", d: steps(front, x, y) }));
       }
     }
     drawPoints(svg, points, x, y, width);
     box.replaceChildren(svg, tip);
     tip.hidden = true;
     const logs = [across.log && x.label, along.log && y.label].filter(Boolean);
-    const severalModels = new Set(points.map((point) => rows[point.at].model)).size > 1;
+    const count = (several) => new Set(several.map((point) => rows[point.at].model)).size;
+    const severalModels = count(points) > 1 && together.every((group) => count(group) === 1);
     byId("scatter-hint").textContent = [
       say(words.points, { shown: points.length }),
-      directed ? words.front : words.no_front,
+      isRanked ? words.ranked : "",
+      !directed ? words.no_front : !isRanked || ranked.has_line ? words.front : "",
       together.length > 1 && directed ? words.fronts : "",
       severalModels && !(x.relative && y.relative) ? words.several : "",
       logs.length ? say(words.log, { axes: logs.join("; ") }) : "",
@@ -468,7 +485,8 @@
     }
     const circle = (attributes) => draw("circle", { r: 5.5, ...attributes });
     if (points.some((point) => rows[point.at].original)) item(words.original, circle({ class: "ring", r: 7.5 }));
-    if (points.some((point) => point.dominated)) item(words.dominated, circle({ class: "point k5 hollow" }));
+    const hollow = points.find((point) => point.dominated);
+    if (hollow) item(verdict(hollow), circle({ class: "point k5 hollow" }));
     if (points.some((point) => rows[point.at].by_hand)) item(words.by_hand, circle({ class: "ring by-hand", r: 7.5 }));
   }
 

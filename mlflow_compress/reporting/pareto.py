@@ -1,0 +1,58 @@
+"""Says which rows may be compared with each other, and which of them none beats: the one rule of table and charts.
+
+The column `pareto`, the picture and the page all draw what is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from mlflow_compress.records import Row
+from mlflow_compress.reporting import metric_facts
+
+QUALITY = metric_facts.GROUP
+
+
+def peers(row: Row, groups: Iterable[str], *, score: str = "", against_originals: bool = False) -> tuple[str, ...]:
+    """Return what must be the same of two rows before one can beat the other.
+
+    Numbers of a device are compared on the same hardware; scores on the same data. Where a score is among the numbers
+    and its data is known, models are compared with each other; otherwise each only with itself, and what was copied by
+    hand only within its team.
+
+    Args:
+        row: of a comparison.
+        groups: what the numbers are about, as their names begin: `size`, `cpu`, `gpu`, `quality`.
+        score: the metric that stands for the row's quality, where that is not the same for all rows.
+        against_originals: whether some number is a distance from the row's original, which says nothing about another
+            model. The group of such a number is left out of `groups`.
+    """
+    about = sorted(set(groups))
+    is_scored = QUALITY in about
+    under = [row.circumstances.get(group, "") for group in about]
+    if is_scored and row.circumstances.get(QUALITY) and not row.by_hand and not against_originals:
+        whose = ("", "")
+    else:
+        whose = (row.team if row.by_hand or (is_scored and not against_originals) else "", row.model)
+    return (*whose, score, *under)
+
+
+def beaten(costs: Sequence[Sequence[float]]) -> list[bool]:
+    """Return of each point whether another one is as good in every number, and better in one.
+
+    Args:
+        costs: of each point its numbers, the less the better; none is NaN.
+    """
+    front: list[int] = []
+    is_beaten = [False] * len(costs)
+    for at in sorted(range(len(costs)), key=lambda at: tuple(costs[at])):
+        # What beats a point comes before it in this order, and is on the front itself or beaten by what is.
+        is_beaten[at] = any(_beats(costs[other], costs[at]) for other in front)
+        if not is_beaten[at]:
+            front.append(at)
+    return is_beaten
+
+
+def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
+    pairs = list(zip(one, other, strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)

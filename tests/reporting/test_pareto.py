@@ -1,0 +1,147 @@
+"""Table, picture and page draw one verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlflow_compress.records import Comparison, Row
+from mlflow_compress.renderers.html import Html
+from mlflow_compress.renderers.png import figure
+from mlflow_compress.reporting import pareto, ranking
+from mlflow_compress.reporting.chart_choices import axes, fronts
+
+SIZE, CPU, ACCURACY = "size/weights_mib", "cpu/latency_p50_ms", "quality/accuracy"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DATA = {"cpu": "Xeon, 2 threads", "quality": "abc, 100 samples"}
+
+
+def row(method: str, size: float, accuracy: float, model: str = "yolo", cpu: float = 1.0, **others: Any) -> Row:
+    values = {SIZE: size, CPU: cpu, ACCURACY: accuracy}
+    ratios = {} if method == "original" else {SIZE: size / 100, CPU: cpu / 10}
+    return Row("alpha", model, method, values=values, ratios=ratios, circumstances=DATA, **others)
+
+
+def page_data(it: Comparison) -> Any:
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', Html().render(it).decode())
+    return json.loads(data)
+
+
+def drawn_full(it: Comparison) -> set[tuple[float, float]]:
+    """Return the points that the picture draws as best: full, on the axes' places."""
+    scatter, _ = figure(it).axes
+    return {
+        (float(x), float(y))
+        for line in scatter.lines
+        if line.get_linestyle() == "None" and line.get_markerfacecolor() not in ("white", "none")
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+    }
+
+
+TWO_MODELS = (
+    row("original", 100, 0.90),
+    row("int8", 25, 0.89),
+    row("original", 50, 0.95, "vit"),
+    row("int8", 20, 0.80, "vit"),
+    row("int4", 90, 0.85, "vit"),
+)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "best"),
+    [
+        # scored on the same data: yolo's original is beaten by vit's, which is smaller and better
+        (("quality", "size"), {("yolo", "int8"), ("vit", "original"), ("vit", "int8")}),
+        (("size", "cpu"), {("yolo", "int8"), ("vit", "int8")}),  # without a score each model stands for itself
+    ],
+)
+def test_column_picture_and_page_of_two_models_agree(objectives: tuple[str, str], best: set[tuple[str, str]]) -> None:
+    it = ranking.marked(ranking.directed(Comparison(TWO_MODELS)), objectives)
+    assert {(each.model, each.method) for each in it.rows if each.dominated is False} == best
+
+    chosen = axes(it)
+    assert chosen is not None
+    assert {(each.model, each.method) for front in fronts(it, chosen) for each in front} == best
+    names = {"quality": ACCURACY, "size": SIZE, "cpu": CPU}
+    x, y = (names[name] for name in objectives)
+    assert drawn_full(it) == {(each.values[x], each.values[y]) for each in it.rows if each.dominated is False}
+
+    data = page_data(it)
+    assert {(each["model"], each["method"]) for each in data["rows"] if each["dominated"] is False} == best
+    assert [data["metrics"][at]["label"] for at in data["ranked"]["axes"]] == [
+        {"quality": "accuracy", "size": "weights, MB", "cpu": "CPU inference time, median, ms"}[name]
+        for name in objectives
+    ]
+    assert [data["start"][axis] for axis in "xy"] == [str(at) for at in data["ranked"]["axes"]]
+    # what the page's script would compare on these axes are the groups that the column compared
+    groups = "|".join(sorted(name.partition("/")[0] for name in (x, y)))
+    pairs = list(zip(data["classes"][groups], (each["ranked_in"] for each in data["rows"]), strict=True))
+    assert len(set(pairs)) == len({first for first, _ in pairs}) == len({second for _, second in pairs})
+
+
+def test_the_verdict_stays_the_columns_where_rows_are_left_out() -> None:
+    it = ranking.best(ranking.marked(ranking.directed(Comparison(TWO_MODELS)), ("quality", "size")), "size")
+    assert [(each.model, each.method) for each in it.rows if each.dominated] == [("yolo", "original")]
+    chosen = axes(it)
+    assert chosen is not None
+    best = {(each.model, each.method) for front in fronts(it, chosen) for each in front}
+    assert best == {("yolo", "int8"), ("vit", "original"), ("vit", "int8")}
+
+
+def test_a_third_objective_counts_in_the_picture_too() -> None:
+    rows = (row("a", 1, 0.9, cpu=9.0), row("b", 2, 0.8, cpu=1.0))
+    it = ranking.marked(ranking.directed(Comparison(rows)), ("quality", "size", "cpu"))
+    assert [each.dominated for each in it.rows] == [False, False]
+    assert len(drawn_full(it)) == 2
+    assert page_data(it)["ranked"]["has_line"] is False
+
+
+def test_what_may_be_compared() -> None:
+    one, other = row("a", 1, 0.9), row("b", 2, 0.8, "vit")
+    assert pareto.peers(one, ["size"]) != pareto.peers(other, ["size"])
+    assert pareto.peers(one, ["size", "quality"]) == pareto.peers(other, ["size", "quality"])
+    assert pareto.peers(one, ["quality"], against_originals=True) != pareto.peers(
+        other, ["quality"], against_originals=True
+    )
+    elsewhere = dataclasses.replace(one, circumstances={**DATA, "cpu": "EPYC"})
+    assert pareto.peers(one, ["cpu"]) != pareto.peers(elsewhere, ["cpu"])
+    assert pareto.peers(one, ["size"]) == pareto.peers(elsewhere, ["size"])
+    by_hand = dataclasses.replace(one, by_hand=True, team="beta")
+    assert pareto.peers(by_hand, ["size"]) != pareto.peers(dataclasses.replace(by_hand, team="gamma"), ["size"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), max_size=12))
+def test_beaten_is_what_it_is_by_definition(costs: list[tuple[int, int, int]]) -> None:
+    def beats(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+        return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+    assert pareto.beaten(costs) == [any(beats(one, other) for one in costs) for other in costs]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_in_a_browser_the_columns_verdict_is_drawn(tmp_path: Path) -> None:
+    assert CHROMIUM is not None
+    it = ranking.marked(ranking.directed(Comparison(TWO_MODELS)), ("quality", "size"))
+    file = tmp_path / "page.html"
+    file.write_bytes(Html().render(it))
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    done = subprocess.run(
+        [CHROMIUM, *quiet, profile, "--virtual-time-budget=3000", "--dump-dom", file.as_uri()],
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    drawn = re.findall(r'<path class="point k\d+ (full|hollow)"[^>]*role="img"', done.stdout.decode())
+    verdicts = sorted(drawn)
+    assert verdicts == ["full"] * 3 + ["hollow"] * 2
+    assert done.stdout.decode().count('class="front"') == 1
