@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import mlflow_compress
+from mlflow_compress import words
 from mlflow_compress.records import Caution, CautionKind
-from mlflow_compress.reporting.compare import _CAUTIONS_OF_0_1
 
 PACKAGE = Path(mlflow_compress.__file__).parent
 SOURCES = {
@@ -77,7 +77,7 @@ def test_kinds_of_one_code_say_the_same_in_a_table() -> None:
 
 def test_what_0_1_could_warn_of_is_said_in_the_words_of_today() -> None:
     today = {kind.code: kind.short for kind in KINDS.values()}
-    for code, texts in _CAUTIONS_OF_0_1.items():
+    for code, texts in words.CAUTIONS_OF_0_1.items():
         assert today.get(code, texts) == texts
 
 
@@ -99,6 +99,59 @@ def test_numbers_and_words_stand_in_the_texts() -> None:
             "advice": {"en": "Wait 3 s.", "ru": "Подождите 3 с."},
         },
     )
+
+
+# What reads the tables that people wrote knows how they write, in both languages.
+READERS = {"import_tables", "table_headings", "written_units"}
+
+
+def test_russian_stands_in_its_homes_only() -> None:
+    declaring = {name.rpartition(".")[0] for name in KINDS}
+    for module, path in SOURCES.items():
+        folder, _, name = module.removeprefix("mlflow_compress.").rpartition(".")
+        is_home = module in declaring or folder == "metrics" or name == "words"
+        is_reader = folder == "reporting" and name in READERS
+        found = re.findall("[\u0400-\u04ff]+", path.read_text(encoding="utf-8"))
+        assert is_home or is_reader or not found, f"{module}: {found[:3]} belong to words.py"
+
+
+def texts(about: object, where: str) -> Iterator[tuple[str, dict[str, object]]]:
+    """Return what words.py says by language, wherever in a table it stands."""
+    if isinstance(about, dict):
+        if about.keys() & set(words.LANGUAGES):
+            yield where, about
+        else:
+            for key, inner in about.items():
+                yield from texts(inner, f"{where}.{key}")
+
+
+TEXTS = {
+    where: by_language
+    for name, about in vars(words).items()
+    if name.isupper() and name != "LANGUAGES"
+    for where, by_language in texts(about, name)
+}
+
+
+@pytest.mark.parametrize("where", TEXTS)
+def test_every_text_is_there_in_each_language_with_the_same_fields(where: str) -> None:
+    by_language = TEXTS[where]
+    assert by_language.keys() == set(words.LANGUAGES)
+    one, other = (by_language[language] for language in words.LANGUAGES)
+    pairs = [(one, other)]
+    if isinstance(one, dict) and isinstance(other, dict):  # the words of a page, by name
+        assert list(one) == list(other)
+        pairs = [(one[key], other[key]) for key in one]
+    for english, russian in pairs:
+        if isinstance(english, str) and isinstance(russian, str):
+            assert english
+            assert russian
+            assert fields(english) == fields(russian)
+            assert not re.search("[\u0400-\u04ff]", english)
+
+
+def test_words_has_texts() -> None:
+    assert len(TEXTS) > 60
 
 
 def test_a_tag_of_a_caution_stays_within_what_mlflow_keeps() -> None:

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """The comparison as a server shows it: a list of experiments, the page of some, and their runs as JSON."""
 
 from __future__ import annotations
@@ -14,35 +13,13 @@ from string import Template
 from typing import Any
 from urllib.parse import urlencode
 
-from mlflow_compress import registry
+from mlflow_compress import registry, words
 from mlflow_compress.records import Run
 from mlflow_compress.reporting import ranking
 from mlflow_compress.reporting.compare import compare
 from mlflow_compress.reporting.table_text import natural
 
 _POLICY = re.compile(rb'http-equiv="Content-Security-Policy"\s+content="([^"]+)"')
-_WORDS = {
-    "en": {
-        "title": "Comparisons",
-        "name": "Experiment",
-        "runs": "Variants",
-        "newest": "Newest, UTC",
-        "none": "No experiment that you may read has runs of compress-bench yet.",
-        "ui": "MLflow",
-        "all": "All experiments",
-        "experiment": "{name} in MLflow",
-    },
-    "ru": {
-        "title": "Сравнения",
-        "name": "Эксперимент",
-        "runs": "Варианты",
-        "newest": "Последний, UTC",
-        "none": "Ни в одном доступном эксперименте ещё нет запусков compress-bench.",
-        "ui": "MLflow",
-        "all": "Все эксперименты",
-        "experiment": "{name} в MLflow",
-    },
-}
 _INDEX = Template("""<!doctype html>
 <html lang="$language">
 <head>
@@ -75,18 +52,18 @@ def index(experiments: Mapping[str, str], counts: Mapping[str, tuple[int, int]],
         language: `en` or `ru`.
         here: the path of this page.
     """
-    words = _WORDS[language]
+    texts = words.SERVER_PAGES[language]
     shown = sorted((each for each in experiments if each in counts), key=lambda each: natural(experiments[each]))
     lines = [
         f'<tr><th scope="row"><a href="{_address(here, experiments[each], language)}">{_text(experiments[each])}</a>'
         f'</th><td class="number">{counts[each][0]}</td><td class="text">{_when(counts[each][1])}</td></tr>'
         for each in shown
     ]
-    head = f'<th scope="col">{words["name"]}</th><th scope="col" class="number">{words["runs"]}</th>'
-    head += f'<th scope="col">{words["newest"]}</th>'
+    head = f'<th scope="col">{texts["name"]}</th><th scope="col" class="number">{texts["runs"]}</th>'
+    head += f'<th scope="col">{texts["newest"]}</th>'
     table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(lines) + "\n</tbody>\n</table>"
-    body = f'<div class="scroll">{table}</div>' if shown else f"<p>{words['none']}</p>"
-    filled = {"language": language, "title": words["title"], "ui": words["ui"], "body": body, "here": here}
+    body = f'<div class="scroll">{table}</div>' if shown else f"<p>{texts['none']}</p>"
+    filled = {"language": language, "title": texts["title"], "ui": texts["ui"], "body": body, "here": here}
     return _INDEX.substitute(filled).encode()
 
 
@@ -105,9 +82,9 @@ def page(runs: Iterable[Run], experiments: Mapping[str, str], language: str, her
     compared = compare(linked, title=", ".join(experiments.values()), language=language)
     comparison = ranking.ordered(ranking.summed_up(ranking.directed(compared)), "")
     content: bytes = registry.build("renderers", "html").render(comparison)
-    words = _WORDS[language]
-    links = {f"{here}?{urlencode({'lang': language})}": words["all"]}
-    links |= {f"{root}#/experiments/{each}": words["experiment"].format(name=experiments[each]) for each in experiments}
+    texts = words.SERVER_PAGES[language]
+    links = {f"{here}?{urlencode({'lang': language})}": texts["all"]}
+    links |= {f"{root}#/experiments/{each}": texts["experiment"].format(name=experiments[each]) for each in experiments}
     trail = " · ".join(f'<a href="{_text(link)}">{_text(text)}</a>' for link, text in links.items())
     return content.replace(b"<header>", f'<nav><p class="facts">{trail}</p></nav>\n<header>'.encode(), 1)
 

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """HTML: one file that a browser opens without a network, with charts, sorting and filters."""
 
 from __future__ import annotations
@@ -10,134 +9,20 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from string import Template
 from typing import Any, ClassVar
 
+from mlflow_compress import words
 from mlflow_compress.records import Comparison, Row
 from mlflow_compress.reporting import table_text
 from mlflow_compress.reporting.chart_choices import Axis, axes, bars, classes, metrics, objectives
 from mlflow_compress.reporting.table_text import MISSING, Column, is_original
 from mlflow_compress.sockets import Renderer
 
-_WORDS = {
-    "en": {
-        "title": "Comparison",
-        "facts": "Rows: {rows} · teams: {teams} · models: {models} · methods: {methods}",
-        "skip": "Skip to the table",
-        "table": "All rows",
-        "caption": "Each row: one team's model under one method. Bold methods are the originals.",
-        "notes": "Notes",
-        "legend": "How to read it",
-        "runs": "Runs",
-        "run": "{device} run of {name}",
-    },
-    "ru": {
-        "title": "Сравнение",
-        "facts": "Строк: {rows} · команд: {teams} · моделей: {models} · методов: {methods}",
-        "skip": "К таблице",
-        "table": "Все строки",
-        "caption": "Строка: модель одной команды с одним методом. Жирным выделены оригиналы.",
-        "notes": "Сноски",
-        "legend": "Как читать",
-        "runs": "Запуски",
-        "run": "Запуск на {device}: {name}",
-    },
-}
-_SCRIPT_WORDS: Mapping[str, Mapping[str, Any]] = {
-    "en": {
-        "filters": "Filters",
-        "scatter": "What is traded for what",
-        "bars_title": "Against the original",
-        "themes": {"auto": "Theme: automatic", "light": "Theme: light", "dark": "Theme: dark"},
-        "sort": "Sort by this column",
-        "search": "Search",
-        "all": "all",
-        "none": "(no name)",
-        "team": "Team",
-        "model": "Model",
-        "method": "Method",
-        "hardware": "Hardware",
-        "reset": "Show all",
-        "count": "{shown} of {all} rows are chosen, in the charts too.",
-        "more": "The first {shown} of {all} rows are listed: list all",
-        "as_measured": "As measured",
-        "against": "Against the original",
-        "x": "Across",
-        "y": "Upwards",
-        "colour": "Colour and shape",
-        "metric": "What",
-        "lower": "lower is better",
-        "higher": "higher is better",
-        "best": "best: no other row shown is better in both",
-        "dominated": "hollow: another row is as good in one and better in the other",
-        "original": "ringed: the original",
-        "by_hand": "dashed ring: by hand, copied from a table",
-        "no_points": "No row that is shown has both of these numbers.",
-        "no_bars": "No row that is shown has this number and an original to compare with.",
-        "points": "{shown} rows have both numbers.",
-        "front": "The dashed line joins the rows that no other one is better than in both.",
-        "fronts": "There is one line for each group of rows that may be compared: of the same hardware, and of the "
-        "same model or evaluation data.",
-        "ranked_best": "best: no other row is better in all of the Pareto column's numbers",
-        "ranked_dominated": "hollow: another row is as good in all of the Pareto column's numbers and better in one",
-        "ranked": "Which rows are best is what the Pareto column says, over all rows.",
-        "no_front": "Which direction is better isn't known for both of these numbers, so no row is said to be best.",
-        "several": "These are several models: choose one, or the numbers against the original.",
-        "log": "Logarithmic: {axes}.",
-        "keys": "Arrow keys go from point to point, Enter finds the row in the table.",
-        "bars": "1x is the original; left of it is less, right of it more. ≈ and a dashed bar: within noise.",
-        "between": "A thin line is the 95 % interval.",
-        "left_out": "{count} more rows are not drawn: filter to see them.",
-    },
-    "ru": {
-        "filters": "Фильтры",
-        "scatter": "Что на что меняется",
-        "bars_title": "Относительно оригинала",
-        "themes": {"auto": "Тема: авто", "light": "Тема: светлая", "dark": "Тема: тёмная"},
-        "sort": "Сортировать по этому столбцу",
-        "search": "Поиск",
-        "all": "все",
-        "none": "(без имени)",
-        "team": "Команда",
-        "model": "Модель",
-        "method": "Метод",
-        "hardware": "Железо",
-        "reset": "Показать всё",
-        "count": "Выбрано строк: {shown} из {all}, на графиках тоже.",
-        "more": "Показаны первые {shown} строк из {all}: показать все",
-        "as_measured": "Как измерено",
-        "against": "Относительно оригинала",
-        "x": "По горизонтали",
-        "y": "По вертикали",
-        "colour": "Цвет и форма",
-        "metric": "Что",
-        "lower": "меньше лучше",
-        "higher": "больше лучше",
-        "best": "лучший: ни одна показанная строка не лучше по обоим",
-        "dominated": "пустой: другая строка не хуже по одному и лучше по другому",
-        "original": "в кольце: оригинал",
-        "by_hand": "в пунктирном кольце: вручную, из таблицы",
-        "no_points": "Ни в одной показанной строке нет обоих чисел.",
-        "no_bars": "Ни в одной показанной строке нет этого числа вместе с оригиналом.",
-        "points": "Строк с обоими числами: {shown}.",
-        "front": "Штриховая линия соединяет строки, лучше которых по обоим числам нет.",
-        "fronts": "У каждой группы сравнимых строк своя линия: то же железо и та же модель или те же данные.",
-        "ranked_best": "лучший: ни одна строка не лучше по всем числам столбца «Парето»",
-        "ranked_dominated": "пустой: другая строка не хуже по всем числам столбца «Парето» и лучше по одному",
-        "ranked": "Какие строки лучшие, решает столбец «Парето», по всем строкам.",
-        "no_front": "Для этих чисел неизвестно, что лучше, больше или меньше, поэтому лучшие не выделены.",
-        "several": "Здесь несколько моделей: выберите одну или числа относительно оригинала.",
-        "log": "Логарифмическая шкала: {axes}.",
-        "keys": "Стрелки переходят от точки к точке, Enter находит строку в таблице.",
-        "bars": "1x: оригинал; слева меньше, справа больше. ≈ и пунктир: в пределах шума.",
-        "between": "Тонкая линия: 95 % интервал.",
-        "left_out": "Не показано строк: {count}, сузьте фильтр.",
-    },
-}
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # what HTML or UTF-8 can't hold
 _LINK = re.compile(r"https?://[^\s]+\Z", re.IGNORECASE)
 
@@ -154,9 +39,9 @@ class Html(Renderer):
 
     def render(self, comparison: Comparison) -> bytes:
         """Write the comparison as one UTF-8 page."""
-        language, words = comparison.language, _WORDS[comparison.language]
+        language, page = comparison.language, words.PAGE[comparison.language]
         style, script = _part("page.css"), _part("page.js")
-        heading = f"{words['title']}: {comparison.title}" if comparison.title else words["title"]
+        heading = ": ".join(filter(None, (words.COMPARISON[language], comparison.title)))
         shown = _columns(comparison)
         failures = [table_text.failure(each, language) for each in comparison.failures]
         filled = {
@@ -168,19 +53,19 @@ class Html(Renderer):
             "title": _text(heading),
             "heading": _text(heading),
             "facts": _text(_facts(comparison)),
-            "skip": words["skip"],
-            "filters_label": _SCRIPT_WORDS[language]["filters"],
-            "scatter_title": _SCRIPT_WORDS[language]["scatter"],
-            "bars_title": _SCRIPT_WORDS[language]["bars_title"],
-            "table_title": words["table"],
-            "caption": words["caption"],
-            "legend_title": words["legend"],
+            "skip": page["skip"],
+            "filters_label": words.PAGE_SCRIPT[language]["filters"],
+            "scatter_title": words.PAGE_SCRIPT[language]["scatter"],
+            "bars_title": words.PAGE_SCRIPT[language]["bars_title"],
+            "table_title": page["table"],
+            "caption": page["caption"],
+            "legend_title": page["legend"],
             "legend": _text(table_text.legend(comparison)),
             "table_class": "named" if any(column.key == "method" for column in shown) else "",
             "head": "\n".join(_head(shown, language)),
             "body": "\n".join(_line(comparison, at, shown) for at in range(len(comparison.rows))),
             "summaries": _list("summaries", table_text.summaries_title(language), table_text.summaries(comparison)),
-            "notes": _list("notes", words["notes"], comparison.footnotes, numbered=True),
+            "notes": _list("notes", words.NOTES[language], comparison.footnotes, numbered=True),
             "failures": _list("failures", table_text.failures_title(language), failures),
             "data": _json(_data(comparison)),
         }
@@ -208,7 +93,7 @@ def _json(data: Any) -> str:
 
 
 def _facts(it: Comparison) -> str:
-    return _WORDS[it.language]["facts"].format(
+    return words.PAGE[it.language]["facts"].format(
         rows=len(it.rows),
         **{f"{kind}s": len({getattr(row, kind) for row in it.rows}) for kind in ("team", "model", "method")},
     )
@@ -231,7 +116,7 @@ def _list(name: str, title: str, lines: Sequence[str], *, numbered: bool = False
 
 def _columns(it: Comparison) -> tuple[Column, ...]:
     """Give the table's columns; where there are links to runs, these come last."""
-    runs = Column("runs", {language: words["runs"] for language, words in _WORDS.items()}, numeric=False)
+    runs = Column("runs", {language: page["runs"] for language, page in words.PAGE.items()}, numeric=False)
     return (*table_text.columns(it.columns, it.metrics), *((runs,) if any(row.links for row in it.rows) else ()))
 
 
@@ -290,10 +175,10 @@ def _better(it: Comparison, row: Row, name: str) -> str:
 
 def _links(row: Row, language: str) -> str:
     name = ", ".join(filter(None, (row.team, row.model, row.method)))
-    links = {table_text.DEVICES.get(device, device): link for device, link in row.links.items() if _LINK.match(link)}
+    links = {words.DEVICES.get(device, device): link for device, link in row.links.items() if _LINK.match(link)}
     return " ".join(
         f'<a href="{_text(link)}" target="_blank" rel="noopener noreferrer" '
-        f'aria-label="{_text(_WORDS[language]["run"].format(device=device, name=name))}">{_text(device)}</a>'
+        f'aria-label="{_text(words.PAGE[language]["run"].format(device=device, name=name))}">{_text(device)}</a>'
         for device, link in links.items()
     )
 
@@ -308,7 +193,7 @@ def _data(it: Comparison) -> dict[str, Any]:
     if compared := bars(it):
         start["bars"] = str(names.index(compared))
     return {
-        "words": _SCRIPT_WORDS[it.language],
+        "words": words.PAGE_SCRIPT[it.language],
         "start": start,
         "rows": [_row(row, it.language) for row in it.rows],
         "metrics": [_metric(it, name) for name in names],

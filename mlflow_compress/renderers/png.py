@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """PNG: one picture for a slide, what is traded for what beside each method against its original."""
 
 from __future__ import annotations
@@ -9,14 +8,16 @@ import math
 import re
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mlflow_compress import words
 from mlflow_compress.records import Comparison, Row
 from mlflow_compress.reporting.chart_choices import Axis, axes, bars, fronts, objectives
 from mlflow_compress.reporting.table_text import cells, columns, is_original, label, method, ratio
 from mlflow_compress.sockets import Renderer
+from mlflow_compress.words import Text
 
 MOST_BARS = 30
 _MOST_NAMES = 14
@@ -26,40 +27,6 @@ _INCHES, _DPI = (16, 9), 150
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _MARKERS = ("o", "s", "^", "D", "P", "v", "X", "p")
 _BETTER, _WORSE, _NEUTRAL = "#0072B2", "#D55E00", "#8A8A8A"
-_WORDS: Mapping[str, Mapping[str, str]] = {
-    "en": {
-        "title": "Comparison",
-        "lower": "lower is better",
-        "higher": "higher is better",
-        "front": "no other is better in both",
-        "dominated": "hollow: another is better",
-        "original": "ringed: the original",
-        "by_hand": "boxed: by hand, copied from a table",
-        "others": "{count} other methods",
-        "bars": "{metric}, against the original",
-        "left_out": "the best {shown} of {all} rows",
-        "means": "geometric means over the models",
-        "noise": "≈ and hatched: within noise",
-        "nothing": "No row has numbers that could be drawn here",
-        "by_model": "each model against itself only",
-    },
-    "ru": {
-        "title": "Сравнение",
-        "lower": "меньше лучше",
-        "higher": "больше лучше",
-        "front": "лучше по обоим нет",
-        "dominated": "пустой: есть лучше",
-        "original": "в кольце: оригинал",
-        "by_hand": "в рамке: вручную, из таблицы",
-        "others": "другие методы: {count}",
-        "bars": "{metric}, относительно оригинала",
-        "left_out": "лучшие {shown} из {all} строк",
-        "means": "средние геометрические по моделям",
-        "noise": "≈ и штриховка: в пределах шума",
-        "nothing": "Ни в одной строке нет чисел для этого графика",
-        "by_model": "каждая модель сравнивается только с собой",
-    },
-}
 
 
 @dataclass
@@ -92,27 +59,27 @@ def figure(it: Comparison) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    words = _WORDS[it.language]
+    texts = words.PICTURE[it.language]
     drawn = Figure(figsize=_INCHES, layout="constrained", facecolor="white")
     FigureCanvasAgg(drawn)
-    drawn.suptitle(_short(f"{words['title']}: {it.title}" if it.title else words["title"], 90), fontsize=18)
+    drawn.suptitle(_short(": ".join(filter(None, (words.COMPARISON[it.language], it.title))), 90), fontsize=18)
     scatter, barred = drawn.subplots(1, 2, width_ratios=(1.1, 1))
     for axis in (scatter, barred):
         axis.spines[["top", "right"]].set_visible(False)
     chosen = axes(it)
     if chosen is None:
-        _say_nothing(scatter, words)
+        _say_nothing(scatter, texts)
     else:
-        _scatter(scatter, it, chosen, words)
+        _scatter(scatter, it, chosen, texts)
     compared = bars(it)
     if compared is None:
-        _say_nothing(barred, words)
+        _say_nothing(barred, texts)
     else:
-        _bars(barred, it, compared, words)
+        _bars(barred, it, compared, texts)
     return drawn
 
 
-def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], words: Mapping[str, str]) -> None:
+def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], texts: Text) -> None:
     from matplotlib.lines import Line2D
 
     x, y = chosen
@@ -137,20 +104,20 @@ def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], words: Mappin
         style = {"markeredgecolor": edge, "markerfacecolor": face, "markeredgewidth": 1.8 if size == 10 else 1}
         plot.plot(*zip(*points, strict=True), linestyle="", marker=marker, markersize=size, zorder=3, **style)
     for axis, name in zip(chosen, "xy", strict=True):
-        _lay_out(plot, [found for row in rows if (found := axis.value(row)) is not None], axis, name, it, words)
+        _lay_out(plot, [found for row in rows if (found := axis.value(row)) is not None], axis, name, it, texts)
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle="", markersize=9) for colour, marker in looks.values()
     ]
     names = [_short(method(name, it.language)) for name in looks]
     if rest := len({row.method for row in rows} - looks.keys()):
         handles.append(Line2D([], [], color=other[0], marker=other[1], linestyle="", markersize=9))
-        names.append(words["others"].format(count=rest))
+        names.append(texts["others"].format(count=rest))
     frames = ((any(map(is_original, rows)), "o", "original"), (any(row.by_hand for row in rows), "s", "by_hand"))
     for has_frame, marker, word in frames:
         if has_frame:
             frame: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": "0.2", "markersize": 13}
             handles.append(Line2D([], [], marker=marker, linestyle="", **frame))
-            names.append(words[word])
+            names.append(texts[word])
     if best:
         hollow: dict[str, Any] = {
             "markerfacecolor": "white",
@@ -159,13 +126,13 @@ def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], words: Mappin
             "markeredgewidth": 1.8,
         }
         handles += [Line2D([], [], color="0.45", linestyle="--"), Line2D([], [], marker="o", linestyle="", **hollow)]
-        names += [words["front"], words["dominated"]]
+        names += [texts["front"], texts["dominated"]]
     # A label that begins with an underscore would be left out.
     plot.figure.legend(
         handles, [f" {name}" for name in names], loc="outside lower center", ncols=4, fontsize=12, frameon=False
     )
     if len({row.model for row in rows}) > 1 and all(len({row.model for row in front}) == 1 for front in best):
-        plot.set_title(words["by_model"], fontsize=13, color="0.3")
+        plot.set_title(texts["by_model"], fontsize=13, color="0.3")
 
 
 @dataclass(frozen=True)
@@ -182,7 +149,7 @@ class _Bar:
         return self.low <= 1 <= self.high
 
 
-def _bars(plot: Any, it: Comparison, name: str, words: Mapping[str, str]) -> None:
+def _bars(plot: Any, it: Comparison, name: str, texts: Text) -> None:
     greater = it.greater_is_better.get(name)
     every, means = _of_rows(it, name), _of_methods(it, name)
     are_means = len(every) > MOST_BARS and len(means) > 1
@@ -210,11 +177,11 @@ def _bars(plot: Any, it: Comparison, name: str, words: Mapping[str, str]) -> Non
     plot.axvline(1, color="0.25", linewidth=1.3)
     plot.grid(axis="x", color="0.9")
     plot.set_axisbelow(True)
-    title = words["bars"].format(metric=label(name, it.language, it.metrics, with_unit=False))
-    notes = [] if greater is None else [words["higher" if greater else "lower"]]
-    notes += [words["means"]] if are_means else []
-    notes += [words["left_out"].format(shown=len(shown), all=len(found))] if len(shown) < len(found) else []
-    notes += [words["noise"]] if any(bar.is_noise for bar in shown) else []
+    title = texts["bars"].format(metric=label(name, it.language, it.metrics, with_unit=False))
+    notes = [] if greater is None else [texts["higher" if greater else "lower"]]
+    notes += [texts["means"]] if are_means else []
+    notes += [texts["left_out"].format(shown=len(shown), all=len(found))] if len(shown) < len(found) else []
+    notes += [texts["noise"]] if any(bar.is_noise for bar in shown) else []
     plot.set_title(f"{title}\n{' · '.join(notes)}" if notes else title, fontsize=13, loc="right")
 
 
@@ -269,14 +236,12 @@ def _steps(line: Sequence[tuple[float, float]], it: Comparison, chosen: tuple[Ax
     return path
 
 
-def _lay_out(
-    plot: Any, values: Sequence[float], axis: Axis, side: str, it: Comparison, words: Mapping[str, str]
-) -> None:
+def _lay_out(plot: Any, values: Sequence[float], axis: Axis, side: str, it: Comparison, texts: Text) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
     text = axis.label(it.language, it.metrics)
     if (greater := it.greater_is_better.get(axis.name)) is not None:
-        text += f" ({words['higher' if greater else 'lower']})"
+        text += f" ({texts['higher' if greater else 'lower']})"
     plot.set(**{f"{side}label": textwrap.fill(text, 56)})
     ticks = getattr(plot, f"{side}axis")
     is_ratio = axis.relative and not axis.is_score
@@ -290,9 +255,9 @@ def _lay_out(
     plot.set_axisbelow(True)
 
 
-def _say_nothing(plot: Any, words: Mapping[str, str]) -> None:
+def _say_nothing(plot: Any, texts: Text) -> None:
     plot.set_axis_off()
-    plot.text(0.5, 0.5, words["nothing"], ha="center", va="center", color="0.35", transform=plot.transAxes)
+    plot.text(0.5, 0.5, texts["nothing"], ha="center", va="center", color="0.35", transform=plot.transAxes)
 
 
 def _short(text: str, longest: int = 42) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mlflow_compress import words
 from mlflow_compress.records import Comparison
 from mlflow_compress.reporting.table_text import (
     cells,
@@ -24,7 +25,6 @@ from mlflow_compress.sockets import Renderer
 
 MOST_ON_A_PAGE = 40
 _HEADER_WIDTH = 12  # characters; longer headers are broken between words
-_CAPTION = {"en": "Comparison", "ru": "Сравнение"}
 _NEEDS = "% For lualatex or xelatex (pdflatex needs fontenc T1, T2A). The preamble needs booktabs, graphicx, longtable."
 # What LaTeX reads as more than a character: its specials, what makes ligatures, what `\\` takes as an argument.
 _COMMANDS: Mapping[str, str] = {
@@ -92,7 +92,7 @@ def _long_table(it: Comparison) -> Iterator[str]:
 
 
 def _caption(it: Comparison) -> str:
-    return escape(f"{_CAPTION[it.language]}: {it.title}" if it.title else _CAPTION[it.language])
+    return escape(": ".join(filter(None, (words.COMPARISON[it.language], it.title))))
 
 
 def _alignment(it: Comparison) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from mlflow_compress import words
 from mlflow_compress.errors import CompressError
 from mlflow_compress.records import Comparison, Row, finite
 from mlflow_compress.reporting import table_text
@@ -16,8 +17,6 @@ from mlflow_compress.sockets import Renderer
 
 _TEXTS = ("team", "model", "method")
 _CIRCUMSTANCES = ("hardware", "pareto")
-_SHEETS = {"en": ("Comparison", "Notes"), "ru": ("Сравнение", "Сноски")}
-_NOTES = {"en": "Notes", "ru": "Сноски"}
 _LONGEST = 32767  # characters, the most that a cell holds
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # what XML 1.0 can't hold
 
@@ -47,7 +46,7 @@ class Xlsx(Renderer):
         from openpyxl import Workbook
 
         book = Workbook()
-        names = _SHEETS[comparison.language]
+        names = words.COMPARISON[comparison.language], words.NOTES[comparison.language]
         table, about = book.active, book.create_sheet(names[1])
         table.title = names[0]
         for at, line in enumerate(_lines(comparison), 1):
@@ -73,7 +72,7 @@ def _lines(it: Comparison) -> Iterator[list[str | float | None]]:
         *(table_text.label(name, language, it.metrics) for name in metrics),
         *(Axis(name, relative=True).label(language, it.metrics) for name in ratios),
         *table_text.headers(circumstances, language),
-        _NOTES[language],
+        words.NOTES[language],
     ]
     for row in it.rows:
         values, divided = finite(row.values), finite(row.ratios)

@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mlflow_compress import words
 from mlflow_compress.records import Comparison, Row
 from mlflow_compress.reporting import metric_facts, pareto
 from mlflow_compress.reporting.metric_facts import Known
 from mlflow_compress.reporting.ranking import primary
 from mlflow_compress.reporting.table_text import DIFFERENCE, NOTHING_SAID, is_original, label, ordered
 
-_TO_ORIGINAL = {"en": "divided by the original's", "ru": "делённое на оригинал"}
 _SIZE, _SCORES = "size/weights_mib", "quality/"
 _TIMES = ("cpu/latency_p50_ms", "gpu/latency_p50_ms")
 
@@ -53,7 +53,7 @@ class Axis:
             return label(self.name, language, known)
         if self.is_score:
             return label(f"{self.name}{DIFFERENCE}", language, known)
-        return f"{label(self.name, language, known, with_unit=False)}, {_TO_ORIGINAL[language]}"
+        return f"{label(self.name, language, known, with_unit=False)}, {words.DIVIDED_BY_ORIGINAL[language]}"
 
     @property
     def group(self) -> str:

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """Puts runs side by side: from the runs of some experiments to the rows of one table.
 
 Nothing here asks a server or the clock: the same runs always give the same comparison, in whatever order they come.
@@ -13,83 +12,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cached_property, lru_cache
 
+from mlflow_compress import words
 from mlflow_compress.percentiles import difference_interval, ratio_interval
 from mlflow_compress.records import Comparison, Failure, Outcome, Row, Run, finite, short_texts
 from mlflow_compress.reporting import metric_facts
-from mlflow_compress.reporting.table_text import COLUMNS, DEVICES, DIFFERENCE, ORIGINAL, natural
+from mlflow_compress.reporting.table_text import COLUMNS, DIFFERENCE, natural
+from mlflow_compress.words import DEVICES, ORIGINAL
 
-# What must be the same before two numbers of a device may be divided: tag (after `compress.env.`), and its name.
-_CIRCUMSTANCES: Mapping[str, Mapping[str, Mapping[str, str]]] = {
-    "cpu": {
-        "cpu_model": {"en": "processor", "ru": "процессор"},
-        "threads": {"en": "threads", "ru": "потоков"},
-    },
-    "gpu": {"gpu_model": {"en": "GPU", "ru": "GPU"}},
-}
-_SENTENCES = {
-    "random": {
-        "en": "random weights: size, latency and memory are true, quality was not measured",
-        "ru": "случайные веса: размер, время и память настоящие, качество не измерялось",
-    },
-    "partly_random": {
-        "en": "random weights in the {devices} run: its latency and memory are true, the quality is another run's",
-        "ru": "случайные веса в запуске на {devices}: его время и память настоящие, качество из другого запуска",
-    },
-    "cautions": {"en": "caution: {cautions}", "ru": "осторожно: {cautions}"},
-    "hardware": {
-        "en": "{device}: not compared with the original, which was measured elsewhere ({differences})",
-        "ru": "{device}: не сравнивается с оригиналом, он измерен в других условиях ({differences})",
-    },
-    "difference": {"en": "{what}: {own}, the original's: {other}", "ru": "{what}: {own}, у оригинала: {other}"},
-    "unknown": {"en": "unknown", "ru": "неизвестно"},
-    "other_team": {
-        "en": "compared with the original of team {team}",
-        "ru": "сравнивается с оригиналом команды {team}",
-    },
-    "no_original": {
-        "en": "no original of this model was measured, so there is nothing to compare with",
-        "ru": "оригинал этой модели не измерен, сравнивать не с чем",
-    },
-    "never_ended": {
-        "en": "the run never ended: it was killed, or is still going on",
-        "ru": "запуск не завершился: его прервали, или он ещё идёт",
-    },
-    "no_result": {"en": "the run ended without a result", "ru": "запуск завершился без результата"},
-    "no_numbers": {"en": "the run holds no numbers", "ru": "в запуске нет чисел"},
-}
 _PROTOCOL = "compress.protocol."
 _WITH_HARDWARE = ("hardware", *(column.key for column in COLUMNS))
 _CAUTION = "compress.caution."
-# What 0.1 could warn of, by code: its runs keep no more. A later caution brings its words with its run.
-_CAUTIONS_OF_0_1: Mapping[str, Mapping[str, str]] = {
-    "busy_gpu": {"en": "the GPU was busy", "ru": "GPU был занят другой работой"},
-    "busy_machine": {"en": "the machine was busy", "ru": "машина была занята другой работой"},
-    "cut_sounds": {"en": "long sounds were cut", "ru": "длинные записи обрезаны"},
-    "drift": {"en": "the latency drifted", "ru": "время постепенно менялось"},
-    "emulated_precision": {"en": "the CPU emulates this precision", "ru": "процессор эмулирует эту точность"},
-    "energy_estimated": {},
-    "example_calibration": {"en": "calibrated on one example", "ru": "калибровка на одном примере"},
-    "few_samples": {"en": "few calls were timed", "ru": "измерено мало вызовов"},
-    "interference": {"en": "other programs took the cores away", "ru": "другие программы отнимали ядра"},
-    "notebook": {"en": "measured in a notebook", "ru": "измерено в блокноте"},
-    "not_settled": {"en": "the latency did not settle while warming up", "ru": "время не установилось при разогреве"},
-    "oversubscribed": {"en": "more threads than cores", "ru": "потоков больше, чем ядер"},
-    "page_faults": {"en": "much time went into allocating memory", "ru": "много времени ушло на выделение памяти"},
-    "partly_random_weights": {
-        "en": "some weights are random, so quality means little",
-        "ru": "часть весов случайна, качество мало что значит",
-    },
-    "random_calibration": {"en": "calibrated on random inputs", "ru": "калибровка на случайных входах"},
-    "random_weights": {},
-    "scoring_cut": {"en": "not all samples were scored", "ru": "качество измерено не на всех примерах"},
-    "skipped_samples": {"en": "some samples could not be read", "ru": "часть примеров не прочитана"},
-    "slow_clock": {"en": "the cores ran below their rated clock", "ru": "ядра работали ниже номинальной частоты"},
-    "swapping": {"en": "the machine was swapping", "ru": "машина обращалась к подкачке"},
-    "throttled": {"en": "the clock was slowed down", "ru": "частота была снижена"},
-    "tiny_quality_sample": {"en": "quality stands on few samples", "ru": "качество измерено на малой выборке"},
-    "uncalibrated_layers": {"en": "some layers were compressed without data", "ru": "часть слоёв сжата без данных"},
-    "unstable": {"en": "the latency was not stable", "ru": "время было нестабильным"},
-}
 
 
 def compare(
@@ -346,9 +278,9 @@ def _hardware(line: _Line) -> dict[str, str]:
     """Say by device what it was; empty where the run does not know."""
     found = {}
     for device, run in sorted(line.runs.items()):
-        said = {name: run.tags.get(f"compress.env.{name}", "") for name in _CIRCUMSTANCES.get(device, {})}
-        words = [f"{value} {name}" if name == "threads" else value for name, value in said.items() if value]
-        found[device] = ", ".join(words)
+        said = {name: run.tags.get(f"compress.env.{name}", "") for name in words.CIRCUMSTANCES.get(device, {})}
+        parts = [f"{value} {name}" if name == "threads" else value for name, value in said.items() if value]
+        found[device] = ", ".join(parts)
     return found
 
 
@@ -447,11 +379,11 @@ def _apart(line: _Line, original: _Line, language: str) -> tuple[set[str], list[
     apart, sentences = set(), []
     for device in sorted(line.runs.keys() & original.runs.keys()):
         differences = []
-        for name, words in _CIRCUMSTANCES.get(device, {}).items():
+        for name, text in words.CIRCUMSTANCES.get(device, {}).items():
             own, other = (each.runs[device].tags.get(f"compress.env.{name}", "") for each in (line, original))
             if own != other or (own == "" and line.key.team != original.key.team):
                 unknown = _say("unknown", language)
-                said = {"what": words[language], "own": own or unknown, "other": other or unknown}
+                said = {"what": text[language], "own": own or unknown, "other": other or unknown}
                 differences.append(_say("difference", language, **said))
         if differences:
             apart.add(device)
@@ -471,10 +403,10 @@ def _about_weights(line: _Line, language: str) -> list[str]:
 
 
 def _about_cautions(line: _Line, language: str) -> list[str]:
-    words: dict[str, None] = {}
+    told: dict[str, None] = {}
     for device in sorted(line.runs):
-        words |= dict.fromkeys(_cautions(line.runs[device], language))
-    return [_say("cautions", language, cautions="; ".join(words))] if words else []
+        told |= dict.fromkeys(_cautions(line.runs[device], language))
+    return [_say("cautions", language, cautions="; ".join(told))] if told else []
 
 
 def _cautions(run: Run, language: str) -> Iterator[str]:
@@ -484,7 +416,7 @@ def _cautions(run: Run, language: str) -> Iterator[str]:
     for code, texts in filter(None, (_short_texts(run.tags[tag]) for tag in tags)):
         own.setdefault(code, []).append(texts)
     for code in dict.fromkeys(part.strip() for part in run.tags.get("compress.cautions", "").split(",")):
-        for texts in own.get(code) or [_CAUTIONS_OF_0_1.get(code, {"en": code})]:
+        for texts in own.get(code) or [words.CAUTIONS_OF_0_1.get(code, {"en": code})]:
             if said := texts.get(language) or texts.get("en"):
                 yield said
 
@@ -505,4 +437,4 @@ def _short_texts(text: str) -> tuple[str, Mapping[str, str]] | None:
 
 
 def _say(sentence: str, language: str, **said: str) -> str:
-    return _SENTENCES[sentence][language].format(**said)
+    return words.FOOTNOTES[sentence][language].format(**said)

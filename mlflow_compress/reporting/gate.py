@@ -11,7 +11,8 @@ from mlflow_compress.records import Comparison, Row
 from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.metric_facts import Known
 from mlflow_compress.reporting.ranking import direction, lacking, primary
-from mlflow_compress.reporting.table_text import DEVICES, DIFFERENCE, is_original, label, number
+from mlflow_compress.reporting.table_text import DIFFERENCE, is_original, label, number
+from mlflow_compress.words import DEVICES
 
 _LATENCY = {device: f"{device}/latency_p50_ms" for device in DEVICES}
 _MEMORY = {"cpu": "cpu/ram_peak_mib", "gpu": "gpu/vram_peak_mib"}

@@ -37,8 +37,8 @@ from mlflow_compress.reporting.table_headings import (
     rate,
     spellings,
 )
-from mlflow_compress.reporting.table_text import DEVICES, ORIGINAL
 from mlflow_compress.reporting.written_units import Measure, Unreadable, is_missing, measure, number
+from mlflow_compress.words import DEVICES, ORIGINAL
 
 BEGIN, END = "<!-- compress-report: begin -->", "<!-- compress-report: end -->"
 UNNAMED = "unnamed"

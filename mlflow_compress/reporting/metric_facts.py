@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """Says what is known of a quality metric: what the runs say of it, else what the metric installed here says.
 
 Runs of 0.1 say nothing of their metrics, so theirs are looked up by name among those that are installed here.
@@ -11,7 +10,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from mlflow_compress import registry
+from mlflow_compress import registry, words
 from mlflow_compress.errors import CompressError
 from mlflow_compress.records import MetricFacts, Run
 from mlflow_compress.sockets import Metric
@@ -22,20 +21,16 @@ OUTPUT_ERROR = "quality/output_error_rel_l2"
 # Numbers that every variant has beside its scores: how far its outputs are from the original's. They are no metrics,
 # since they need no references, and stand for nobody's quality.
 FIDELITY: Mapping[str, MetricFacts] = {
-    "quality/top1_agreement": MetricFacts(
-        {"en": "agreement with the original", "ru": "совпадение с оригиналом"}, "share", greater_is_better=True
-    ),
-    OUTPUT_ERROR: MetricFacts({"en": "output error", "ru": "ошибка выходов"}, "unbounded", greater_is_better=False),
+    "quality/top1_agreement": MetricFacts(words.FIDELITY["quality/top1_agreement"], "share", greater_is_better=True),
+    OUTPUT_ERROR: MetricFacts(words.FIDELITY[OUTPUT_ERROR], "unbounded", greater_is_better=False),
     "quality/kl_divergence_nats": MetricFacts(
-        {"en": "KL divergence from the original, nats", "ru": "KL-дивергенция от оригинала, нат"},
-        "unbounded",
-        greater_is_better=False,
+        words.FIDELITY["quality/kl_divergence_nats"], "unbounded", greater_is_better=False
     ),
 }
-_COUNTED = MetricFacts({"en": "scored samples", "ru": "оценено примеров"})
+_COUNTED = MetricFacts(words.SCORED_SAMPLES)
 _UNKNOWN = MetricFacts()
 _TAG = "compress.metric."
-_DEVICES = ("cpu", "gpu")  # a score that a hand-made table gives for both is kept twice: `accuracy`, `accuracy_gpu`
+# A score that a hand-made table gives for two devices is kept twice: `accuracy`, `accuracy_gpu`.
 
 Known = Mapping[str, MetricFacts]
 
@@ -108,7 +103,7 @@ def _installed(name: str, metrics: tuple[str, ...]) -> MetricFacts:
         options = name[len(metric) + 1 :]
         if not options:
             return plugin.class_facts()
-        if options in _DEVICES or _are_options(plugin, options):
+        if options in words.DEVICES or _are_options(plugin, options):
             facts = plugin.class_facts()
             label = {language: f"{text} {options}" for language, text in facts.label.items()}
             return dataclasses.replace(facts, label=label)

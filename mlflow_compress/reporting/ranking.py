@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from mlflow_compress import words
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.records import Comparison, Row, Summary
 from mlflow_compress.reporting import metric_facts, pareto
@@ -34,10 +35,6 @@ KEYS: Mapping[str, str] = {
     "gpu_throughput": "gpu/throughput_per_s",
 }
 _TEXTS = ("team", "model", "method", "hardware")
-_NOT_RANKED = {
-    "en": "not ranked: nobody says whether more or less {metric} is better",
-    "ru": "не сравнивается по качеству: неизвестно, больше или меньше {metric} лучше",
-}
 _MORE_IS_BETTER = ("_per_s",)
 
 
@@ -250,7 +247,7 @@ def _explained(comparison: Comparison, names: Sequence[str]) -> Comparison:
         name = primary(row, comparison.metrics)
         if name and direction(name, comparison.metrics) is None:
             metric = label(name, comparison.language, comparison.metrics)
-            sentence = _NOT_RANKED[comparison.language].format(metric=metric)
+            sentence = words.NOT_RANKED[comparison.language].format(metric=metric)
             if sentence not in footnotes:
                 footnotes.append(sentence)
             rows.append(replace(row, notes=(*row.notes, footnotes.index(sentence))))

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """What the numbers are called for people, in English and Russian, and how many digits of them mean something.
 
 All texts here are plain: a renderer escapes them for its own form.
@@ -11,95 +10,21 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mlflow_compress import words
 from mlflow_compress.records import Comparison, Failure, Row, Summary
 from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.metric_facts import Known
+from mlflow_compress.words import DEVICES, LANGUAGES, ORIGINAL, UNITS
 
-LANGUAGES = ("en", "ru")
-ORIGINAL = "original"
 MISSING = "-"
 DIFFERENCE = "_difference"  # behind a score's name: how far it is from the original's
-DEVICES: Mapping[str, str] = {"cpu": "CPU", "gpu": "GPU"}
 NOTHING_SAID: Known = {}  # by the runs of their metrics: those that are installed here say it
 
-_UNITS = {"_per_s": "1/s", "_mib": "MB", "_ms": "ms", "_s": "s", "_j": "J", "_w": "W"}
 _GROUPS = ("size", "cpu", "gpu", "quality")
 _WEIGHTS, _DISK = "size/weights_mib", "size/disk_mib"
 _MUCH_LESS = 0.9
 _NO_SCORES = (metric_facts.COUNT, *metric_facts.FIDELITY)
-_ORIGINAL = {"en": "original", "ru": "Оригинал"}
-_BY_HAND = {"en": "by hand", "ru": "вручную"}
-_PARETO = {False: {"en": "best", "ru": "лучший"}, True: {"en": "dominated", "ru": "хуже других"}}
-_ON_DISK = {"en": "on disk", "ru": "на диске"}
-_SCORING = {"en": "quality", "ru": "качество"}
-_FROM_ORIGINAL = {"en": "difference from the original", "ru": "разница с оригиналом"}
-_STATUS = {
-    "failed": {"en": "failed", "ru": "не удалось"},
-    "skipped": {"en": "skipped", "ru": "пропущено"},
-}
-_NO_REASON = {"en": "no reason was recorded", "ru": "причина не записана"}
-_LEGEND = {
-    "en": "MB is 2^20 bytes. A time is the median of one call on one batch; RAM and VRAM are peaks. "
-    "(0.50x) is the value divided by the original's: below 1 is smaller or faster; (≈0.99x) differs no more than "
-    "noise does. A score's (-0.012) is its difference from the original's on the same samples; (≈-0.002) "
-    "may be chance.",
-    "ru": "MB = 2^20 байт. Время: медиана одного вызова на одном батче; RAM и VRAM: пиковые значения. "
-    "(0.50x): значение, делённое на значение оригинала: меньше 1 значит меньше или быстрее; (≈0.99x): разница в "
-    "пределах шума. (-0.012) у метрики качества: разница с оригиналом на тех же примерах; (≈-0.002) может быть "
-    "случайной.",
-}
-_LEGEND_BY_HAND = {
-    "en": "By hand: copied from a table that somebody wrote, not measured by this tool.",
-    "ru": "Вручную: переписано из чьей-то таблицы, а не измерено этим инструментом.",
-}
-_LEGEND_PARETO = {
-    "en": "Pareto: a dominated row has another one beside it that is at least as good in all of these and better in "
-    "one: {objectives}.",
-    "ru": "Парето: «хуже других» значит, что другая строка не хуже ни по одному из этих показателей и лучше хотя бы "
-    "по одному: {objectives}.",
-}
-_SOURCE = {"en": "Experiment", "ru": "Эксперимент"}
-_SUMMARIES = {"en": "Over all models", "ru": "По всем моделям"}
-_OVER = {"en": "{said}, over {models} models", "ru": "{said}; моделей: {models}"}
-_OF = {"en": "{models} models", "ru": "моделей: {models}"}
-_OF_ONE = {"en": "1 model", "ru": "моделей: 1"}
-_FASTER = {"en": "{times}x faster", "ru": "в {times} раза быстрее"}
-_SLOWER = {"en": "{times}x slower", "ru": "в {times} раза медленнее"}
-_AS_FAST = {"en": "as fast", "ru": "так же быстро"}
 _SPEEDS = {"cpu/latency_p50_ms": "CPU", "gpu/latency_p50_ms": "GPU"}
-_SMALLER = {
-    _WEIGHTS: {"en": "{ratio} size", "ru": "размер {ratio}"},
-    _DISK: {"en": "{ratio} on disk", "ru": "на диске {ratio}"},
-    "cpu/ram_peak_mib": {"en": "{ratio} RAM", "ru": "RAM {ratio}"},
-    "gpu/vram_peak_mib": {"en": "{ratio} VRAM", "ru": "VRAM {ratio}"},
-}
-_FAILURES = {"en": "Failed or skipped", "ru": "Не удалось или пропущено"}
-_WHAT = {
-    "weights": {"en": "weights", "ru": "веса"},
-    "disk": {"en": "saved model", "ru": "сохранённая модель"},
-    "disk_gzip": {"en": "saved model, compressed", "ru": "сохранённая модель, сжатая"},
-    "params": {"en": "parameters", "ru": "параметры"},
-    "params_nonzero": {"en": "parameters that are not zero", "ru": "ненулевые параметры"},
-    "latency": {"en": "inference time", "ru": "время инференса"},
-    "throughput": {"en": "throughput", "ru": "пропускная способность"},
-    "load": {"en": "load time", "ru": "время загрузки"},
-    "ram_peak": {"en": "peak RAM", "ru": "пик RAM"},
-    "ram_model": {"en": "peak RAM less that of an empty process", "ru": "пик RAM без пустого процесса"},
-    "vram_peak": {"en": "peak VRAM", "ru": "пик VRAM"},
-    "energy_per_item": {"en": "energy per sample", "ru": "энергия на пример"},
-    "energy_per_item_estimated": {
-        "en": "energy per sample, estimated",
-        "ru": "энергия на пример, оценка",
-    },
-}
-_STATISTICS = {
-    "p50": {"en": "median", "ru": "медиана"},
-    "mean": {"en": "mean", "ru": "среднее"},
-    "min": {"en": "minimum", "ru": "минимум"},
-    "max": {"en": "maximum", "ru": "максимум"},
-    "stderr": {"en": "standard error", "ru": "стандартная ошибка"},
-    "std": {"en": "standard deviation", "ru": "стандартное отклонение"},
-}
 
 
 @dataclass(frozen=True)
@@ -117,23 +42,10 @@ class Column:
     numeric: bool = True
 
 
-COLUMNS = (
-    Column("team", {"en": "Team", "ru": "Команда"}, numeric=False),
-    Column("model", {"en": "Model", "ru": "Модель"}, numeric=False),
-    Column("method", {"en": "Method", "ru": "Метод"}, numeric=False),
-    Column(_WEIGHTS, {"en": "Weight size", "ru": "Размер весов"}),
-    Column("cpu/latency_p50_ms", {"en": "CPU ms", "ru": "Время инференса (CPU, ms)"}),
-    Column("gpu/latency_p50_ms", {"en": "GPU ms", "ru": "Время инференса (GPU, ms)"}),
-    Column("cpu/ram_peak_mib", {"en": "RAM (MB)", "ru": "Использование RAM (MB)"}),
-    Column("gpu/vram_peak_mib", {"en": "VRAM (MB)", "ru": "Использование VRAM (MB)"}),
-    Column("quality", {"en": "Quality", "ru": "Качество"}, numeric=False),
-)
+_TEXTS = ("team", "model", "method", "quality", "hardware", "pareto")
+_BY_KEY = {key: Column(key, header, numeric=key not in _TEXTS) for key, header in words.HEADERS.items()}
+COLUMNS = tuple(column for key, column in _BY_KEY.items() if key not in ("hardware", "pareto"))
 METRICS = tuple(column.key for column in COLUMNS if "/" in column.key)
-_MORE_COLUMNS = (
-    Column("hardware", {"en": "Hardware", "ru": "Железо"}, numeric=False),
-    Column("pareto", {"en": "Pareto", "ru": "Парето"}, numeric=False),
-)
-_BY_KEY = {column.key: column for column in (*COLUMNS, *_MORE_COLUMNS)}
 
 
 def columns(keys: Sequence[str] = (), known: Known = NOTHING_SAID) -> tuple[Column, ...]:
@@ -170,20 +82,20 @@ def cells(row: Row, columns: Sequence[Column], language: str, known: Known = NOT
 def legend(it: Comparison) -> str:
     """Say what the units, the ratios and the marks mean, and where the rows come from."""
     language = it.language
-    sentences = [_LEGEND[language]]
+    sentences = [words.LEGEND[language]]
     if any(row.by_hand for row in it.rows):
-        sentences.append(_LEGEND_BY_HAND[language])
+        sentences.append(words.LEGEND_BY_HAND[language])
     if "pareto" in it.columns and it.objectives:
         objectives = ", ".join(label(name, language, it.metrics, with_unit=False) for name in it.objectives)
-        sentences.append(_LEGEND_PARETO[language].format(objectives=objectives))
+        sentences.append(words.LEGEND_PARETO[language].format(objectives=objectives))
     if it.title:
-        sentences.append(f"{_SOURCE[language]}: {it.title}.")
+        sentences.append(f"{words.SOURCE[language]}: {it.title}.")
     return " ".join(sentences)
 
 
 def summaries_title(language: str) -> str:
     """Give the title of what each method did over all models."""
-    return _SUMMARIES[language]
+    return words.SUMMARIES[language]
 
 
 def summaries(it: Comparison) -> tuple[str, ...]:
@@ -191,7 +103,7 @@ def summaries(it: Comparison) -> tuple[str, ...]:
     return tuple(
         summary(each, it.language, it.metrics)
         for each in it.summaries
-        if each.models > 1 and (each.ratios.keys() & {*_SPEEDS, *_SMALLER} or each.differences)
+        if each.models > 1 and (each.ratios.keys() & {*_SPEEDS, *words.SMALLER} or each.differences)
     )
 
 
@@ -202,42 +114,45 @@ def summary(it: Summary, language: str, known: Known = NOTHING_SAID) -> str:
         if it.ratios.get(name, 0) > 0:
             models = _behind(it, name, language)
             parts.append(f"{_speed(it.ratios[name], language)} ({', '.join(filter(None, [device, models]))})")
-    for name, words in _SMALLER.items():
+    for name, smaller in words.SMALLER.items():
         told_by_weights = name == _DISK and it.ratios.get(_DISK, 1) >= _MUCH_LESS * it.ratios.get(_WEIGHTS, 1)
         if name in it.ratios and not told_by_weights:
             models = _behind(it, name, language)
-            parts.append(words[language].format(ratio=ratio(it.ratios[name])) + (f" ({models})" if models else ""))
+            parts.append(smaller[language].format(ratio=ratio(it.ratios[name])) + (f" ({models})" if models else ""))
     for name, difference in it.differences.items():
         models = _behind(it, name, language)
         text = f"{label(name, language, known)} {'+' if difference > 0 else ''}{number(difference, 2)}"
         parts.append(text + (f" ({models})" if models else ""))
     said = f"{method(it.method, language)}: {', '.join(parts)}" if parts else method(it.method, language)
-    return _OVER[language].format(said=said, models=it.models) if it.models != 1 else f"{said} ({_OF_ONE[language]})"
+    if it.models == 1:
+        return f"{said} ({words.OF_ONE_MODEL[language]})"
+    return words.OVER_MODELS[language].format(said=said, models=it.models)
 
 
 def _behind(it: Summary, name: str, language: str) -> str:
     """Say how many models a mean stands on, where that is not all of them."""
     count = it.counts.get(name, it.models)
-    return "" if count == it.models else (_OF if count != 1 else _OF_ONE)[language].format(models=count)
+    text = words.OF_ONE_MODEL if count == 1 else words.OF_MODELS
+    return "" if count == it.models else text[language].format(models=count)
 
 
 def _speed(times_ratio: float, language: str) -> str:
     """Say a ratio of times as people do: `2.40x faster`."""
     times = f"{max(times_ratio, 1 / times_ratio):.2f}"
-    words = _AS_FAST if times == "1.00" else _FASTER if times_ratio < 1 else _SLOWER
-    return words[language].format(times=times)
+    text = words.AS_FAST if times == "1.00" else words.FASTER if times_ratio < 1 else words.SLOWER
+    return text[language].format(times=times)
 
 
 def failures_title(language: str) -> str:
     """Give the title of the list of failures."""
-    return _FAILURES[language]
+    return words.FAILURES[language]
 
 
 def failure(it: Failure, language: str) -> str:
     """Say in one line what has no number, and why."""
-    status = _STATUS.get(it.status, _STATUS["failed"])[language]
-    where = _SCORING[language] if it.device == "quality" else DEVICES.get(it.device, it.device)
-    reason = it.reason or _NO_REASON[language]
+    status = words.STATUS.get(it.status, words.STATUS["failed"])[language]
+    where = words.SCORING[language] if it.device == "quality" else DEVICES.get(it.device, it.device)
+    reason = it.reason or words.NO_REASON[language]
     whose = ", ".join(part for part in (it.team, it.model, method(it.method, language)) if part)
     return f"{status} ({where}): {whose}: {reason}" if where else f"{status}: {whose}: {reason}"
 
@@ -245,7 +160,7 @@ def failure(it: Failure, language: str) -> str:
 def method(name: str, language: str) -> str:
     """Give a method's name as the table shows it: only the original's is translated."""
     if name == ORIGINAL or name.startswith(f"{ORIGINAL} ["):
-        return _ORIGINAL[language] + name[len(ORIGINAL) :]
+        return words.ORIGINAL_METHOD[language] + name[len(ORIGINAL) :]
     return name
 
 
@@ -289,7 +204,7 @@ def ratio(value: float) -> str:
 
 def unit(name: str) -> str:
     """Give the unit of a metric by its name; empty where it has none."""
-    return next((sign for suffix, sign in _UNITS.items() if name.endswith(suffix)), "")
+    return next((sign for suffix, sign in UNITS.items() if name.endswith(suffix)), "")
 
 
 def label(name: str, language: str, known: Known = NOTHING_SAID, *, with_unit: bool = True) -> str:
@@ -304,17 +219,17 @@ def label(name: str, language: str, known: Known = NOTHING_SAID, *, with_unit: b
     if group == metric_facts.GROUP:
         score = what.removesuffix(DIFFERENCE)
         labels = metric_facts.of(f"{group}/{score}", known).label
-        words = labels.get(language) or labels.get("en") or score
-        return words if score == what else f"{words}, {_FROM_ORIGINAL[language]}"
-    suffix = next((suffix for suffix in _UNITS if what.endswith(suffix)), "")
+        text = labels.get(language) or labels.get("en") or score
+        return text if score == what else f"{text}, {words.FROM_ORIGINAL[language]}"
+    suffix = next((suffix for suffix in UNITS if what.endswith(suffix)), "")
     what = what.removesuffix(suffix)
     statistic = ""
-    if what not in _WHAT and (match := re.fullmatch(r"(.+)_(p\d+|mean|min|max|std)", what)):
+    if what not in words.QUANTITIES and (match := re.fullmatch(r"(.+)_(p\d+|mean|min|max|std)", what)):
         what, statistic = match.groups()
-        statistic = _STATISTICS.get(statistic, {}).get(language, statistic)
-    words = _WHAT.get(what, {}).get(language, what.replace("_", " "))
+        statistic = words.STATISTICS.get(statistic, {}).get(language, statistic)
+    text = words.QUANTITIES.get(what, {}).get(language, what.replace("_", " "))
     device = DEVICES.get(group, "")
-    return ", ".join(part for part in (f"{device} {words}".strip(), statistic, unit(name) if with_unit else "") if part)
+    return ", ".join(part for part in (f"{device} {text}".strip(), statistic, unit(name) if with_unit else "") if part)
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:
@@ -342,13 +257,13 @@ def _cell(row: Row, key: str, language: str, known: Known) -> str:
     if key == "model":
         return row.model
     if key == "method":
-        return method(row.method, language) + (f" ({_BY_HAND[language]})" if row.by_hand else "")
+        return method(row.method, language) + (f" ({words.BY_HAND[language]})" if row.by_hand else "")
     if key == "quality":
         return _quality(row.values, language, known)
     if key == "hardware":
         return row.hardware or MISSING
     if key == "pareto":
-        return MISSING if row.dominated is None else _PARETO[row.dominated][language]
+        return MISSING if row.dominated is None else words.PARETO[row.dominated][language]
     value = row.values.get(key)
     if value is None or not math.isfinite(value):
         return MISSING
@@ -356,7 +271,7 @@ def _cell(row: Row, key: str, language: str, known: Known) -> str:
     if key not in row.ratios:
         return text
     low, high = row.ratio_intervals.get(key, (0.0, 0.0))
-    on_disk = f"; {ratio(row.ratios[_DISK])} {_ON_DISK[language]}" if _is_packed_on_disk(row, key) else ""
+    on_disk = f"; {ratio(row.ratios[_DISK])} {words.ON_DISK[language]}" if _is_packed_on_disk(row, key) else ""
     return f"{text} ({'≈' if low <= 1 <= high else ''}{ratio(row.ratios[key])}{on_disk})"
 
 

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  (Russian letters are no typing mistakes)
 """Brings the comparison table of a README up to date, and touches nothing else of it.
 
 Where the table stands is said by two comments on lines of their own; what is between them belongs to this tool:
@@ -17,20 +16,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from mlflow_compress import registry
+from mlflow_compress import registry, words
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.records import Comparison, Row
 from mlflow_compress.reporting import markdown_tables, metric_facts
 from mlflow_compress.reporting.import_tables import BEGIN, END
 from mlflow_compress.reporting.markdown_tables import Cell, Line, Page, Table, plain
 from mlflow_compress.reporting.table_headings import ORIGINALS, Heading, headings, is_comparison
-from mlflow_compress.reporting.table_text import COLUMNS, MISSING, ORIGINAL, columns, natural, number
+from mlflow_compress.reporting.table_text import COLUMNS, MISSING, columns, natural, number
+from mlflow_compress.words import ORIGINAL
 
 _NOTE = re.compile(r"(?<!\\)\[(\d+)\]")
 _NOTES_AT_END = re.compile(r"(?:\s*(?<!\\)\[\d+\])+\s*$")
 _NOTE_LINE = re.compile(r"^- \[(\d+)\] (.*)$", re.MULTILINE)
-_BY_HAND = re.compile(r" \((?:by hand|вручную)\)$")
-_CYRILLIC = re.compile(r"[а-яё]", re.IGNORECASE)
+_BY_HAND = re.compile(rf" \((?:{'|'.join(words.BY_HAND.values())})\)$")
+_CYRILLIC = re.compile("[\u0400-\u04ff]")
 _UNIT_OF = {"time": "ms", "ram": "MB", "vram": "MB"}
 
 _Key = tuple[str, str, str]

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING
 
 from mlflow_compress.errors import StoreError, UnknownName
 from mlflow_compress.records import Run, Selection
-from mlflow_compress.reporting.table_text import ORIGINAL, natural
+from mlflow_compress.reporting.table_text import natural
 from mlflow_compress.tracking import reading
 from mlflow_compress.tracking.connection import HTTP, open_store, without_secrets
 from mlflow_compress.tracking.database import Database, open_database
+from mlflow_compress.words import ORIGINAL
 
 if TYPE_CHECKING:
     from mlflow_compress.tracking.connection import Store

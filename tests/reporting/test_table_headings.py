@@ -5,7 +5,8 @@ import pytest
 
 from mlflow_compress import registry
 from mlflow_compress.reporting.table_headings import headings, is_comparison, spellings
-from mlflow_compress.reporting.table_text import COLUMNS, LANGUAGES, label
+from mlflow_compress.reporting.table_text import COLUMNS, label
+from mlflow_compress.words import LANGUAGES
 
 
 @pytest.mark.parametrize(

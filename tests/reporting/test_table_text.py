@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlflow_compress import words
 from mlflow_compress.records import Comparison, Failure, Row, Summary
 from mlflow_compress.reporting import table_text
 
@@ -118,7 +119,7 @@ def test_only_the_original_is_translated(method: str, shown: str) -> None:
     assert table_text.method(method, "ru") == shown
 
 
-@pytest.mark.parametrize("language", table_text.LANGUAGES)
+@pytest.mark.parametrize("language", words.LANGUAGES)
 def test_all_words_are_there_in_each_language(language: str) -> None:
     assert table_text.legend(Comparison((), language=language))
     assert table_text.summaries_title(language)

@@ -1,0 +1,372 @@
+# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
+"""Every text that a table, a page or a picture shows, in English and Russian, by language.
+
+Two kinds of text stand elsewhere, with what they are about: a metric's own label (`metrics/`), and what a caution says,
+where it is raised (`CautionKind`). Messages of the commands and in MLflow are English only.
+
+Texts with braces are `str.format` templates; all texts are plain: a renderer escapes them for its own form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Text = Mapping[str, str]  # by language
+
+# What everything is called
+
+LANGUAGES = ("en", "ru")
+ORIGINAL = "original"
+DEVICES: Mapping[str, str] = {"cpu": "CPU", "gpu": "GPU"}
+UNITS = {"_per_s": "1/s", "_mib": "MB", "_ms": "ms", "_s": "s", "_j": "J", "_w": "W"}
+COMPARISON = {"en": "Comparison", "ru": "Сравнение"}
+NOTES = {"en": "Notes", "ru": "Сноски"}
+
+# The table: its cells
+
+ORIGINAL_METHOD = {"en": "original", "ru": "Оригинал"}
+BY_HAND = {"en": "by hand", "ru": "вручную"}
+PARETO = {False: {"en": "best", "ru": "лучший"}, True: {"en": "dominated", "ru": "хуже других"}}
+ON_DISK = {"en": "on disk", "ru": "на диске"}
+SCORING = {"en": "quality", "ru": "качество"}
+FROM_ORIGINAL = {"en": "difference from the original", "ru": "разница с оригиналом"}
+QUANTITIES = {
+    "weights": {"en": "weights", "ru": "веса"},
+    "disk": {"en": "saved model", "ru": "сохранённая модель"},
+    "disk_gzip": {"en": "saved model, compressed", "ru": "сохранённая модель, сжатая"},
+    "params": {"en": "parameters", "ru": "параметры"},
+    "params_nonzero": {"en": "parameters that are not zero", "ru": "ненулевые параметры"},
+    "latency": {"en": "inference time", "ru": "время инференса"},
+    "throughput": {"en": "throughput", "ru": "пропускная способность"},
+    "load": {"en": "load time", "ru": "время загрузки"},
+    "ram_peak": {"en": "peak RAM", "ru": "пик RAM"},
+    "ram_model": {"en": "peak RAM less that of an empty process", "ru": "пик RAM без пустого процесса"},
+    "vram_peak": {"en": "peak VRAM", "ru": "пик VRAM"},
+    "energy_per_item": {"en": "energy per sample", "ru": "энергия на пример"},
+    "energy_per_item_estimated": {
+        "en": "energy per sample, estimated",
+        "ru": "энергия на пример, оценка",
+    },
+}
+STATISTICS = {
+    "p50": {"en": "median", "ru": "медиана"},
+    "mean": {"en": "mean", "ru": "среднее"},
+    "min": {"en": "minimum", "ru": "минимум"},
+    "max": {"en": "maximum", "ru": "максимум"},
+    "stderr": {"en": "standard error", "ru": "стандартная ошибка"},
+    "std": {"en": "standard deviation", "ru": "стандартное отклонение"},
+}
+DIVIDED_BY_ORIGINAL = {"en": "divided by the original's", "ru": "делённое на оригинал"}
+HEADERS: Mapping[str, Text] = {
+    "team": {"en": "Team", "ru": "Команда"},
+    "model": {"en": "Model", "ru": "Модель"},
+    "method": {"en": "Method", "ru": "Метод"},
+    "size/weights_mib": {"en": "Weight size", "ru": "Размер весов"},
+    "cpu/latency_p50_ms": {"en": "CPU ms", "ru": "Время инференса (CPU, ms)"},
+    "gpu/latency_p50_ms": {"en": "GPU ms", "ru": "Время инференса (GPU, ms)"},
+    "cpu/ram_peak_mib": {"en": "RAM (MB)", "ru": "Использование RAM (MB)"},
+    "gpu/vram_peak_mib": {"en": "VRAM (MB)", "ru": "Использование VRAM (MB)"},
+    "quality": {"en": "Quality", "ru": "Качество"},
+    "hardware": {"en": "Hardware", "ru": "Железо"},
+    "pareto": {"en": "Pareto", "ru": "Парето"},
+}
+# Of what every variant has beside its scores: how far its outputs are from the original's.
+FIDELITY: Mapping[str, Text] = {
+    "quality/top1_agreement": {"en": "agreement with the original", "ru": "совпадение с оригиналом"},
+    "quality/output_error_rel_l2": {"en": "output error", "ru": "ошибка выходов"},
+    "quality/kl_divergence_nats": {
+        "en": "KL divergence from the original, nats",
+        "ru": "KL-дивергенция от оригинала, нат",
+    },
+}
+SCORED_SAMPLES = {"en": "scored samples", "ru": "оценено примеров"}
+
+
+# Below the table: the legend, summaries and failures
+
+LEGEND = {
+    "en": "MB is 2^20 bytes. A time is the median of one call on one batch; RAM and VRAM are peaks. "
+    "(0.50x) is the value divided by the original's: below 1 is smaller or faster; (≈0.99x) differs no more than "
+    "noise does. A score's (-0.012) is its difference from the original's on the same samples; (≈-0.002) "
+    "may be chance.",
+    "ru": "MB = 2^20 байт. Время: медиана одного вызова на одном батче; RAM и VRAM: пиковые значения. "
+    "(0.50x): значение, делённое на значение оригинала: меньше 1 значит меньше или быстрее; (≈0.99x): разница в "
+    "пределах шума. (-0.012) у метрики качества: разница с оригиналом на тех же примерах; (≈-0.002) может быть "
+    "случайной.",
+}
+LEGEND_BY_HAND = {
+    "en": "By hand: copied from a table that somebody wrote, not measured by this tool.",
+    "ru": "Вручную: переписано из чьей-то таблицы, а не измерено этим инструментом.",
+}
+LEGEND_PARETO = {
+    "en": "Pareto: a dominated row has another one beside it that is at least as good in all of these and better in "
+    "one: {objectives}.",
+    "ru": "Парето: «хуже других» значит, что другая строка не хуже ни по одному из этих показателей и лучше хотя бы "
+    "по одному: {objectives}.",
+}
+SOURCE = {"en": "Experiment", "ru": "Эксперимент"}
+SUMMARIES = {"en": "Over all models", "ru": "По всем моделям"}
+OVER_MODELS = {"en": "{said}, over {models} models", "ru": "{said}; моделей: {models}"}
+OF_MODELS = {"en": "{models} models", "ru": "моделей: {models}"}
+OF_ONE_MODEL = {"en": "1 model", "ru": "моделей: 1"}
+FASTER = {"en": "{times}x faster", "ru": "в {times} раза быстрее"}
+SLOWER = {"en": "{times}x slower", "ru": "в {times} раза медленнее"}
+AS_FAST = {"en": "as fast", "ru": "так же быстро"}
+FAILURES = {"en": "Failed or skipped", "ru": "Не удалось или пропущено"}
+STATUS = {
+    "failed": {"en": "failed", "ru": "не удалось"},
+    "skipped": {"en": "skipped", "ru": "пропущено"},
+}
+NO_REASON = {"en": "no reason was recorded", "ru": "причина не записана"}
+SMALLER: Mapping[str, Text] = {
+    "size/weights_mib": {"en": "{ratio} size", "ru": "размер {ratio}"},
+    "size/disk_mib": {"en": "{ratio} on disk", "ru": "на диске {ratio}"},
+    "cpu/ram_peak_mib": {"en": "{ratio} RAM", "ru": "RAM {ratio}"},
+    "gpu/vram_peak_mib": {"en": "{ratio} VRAM", "ru": "VRAM {ratio}"},
+}
+
+
+# Footnotes
+
+FOOTNOTES = {
+    "random": {
+        "en": "random weights: size, latency and memory are true, quality was not measured",
+        "ru": "случайные веса: размер, время и память настоящие, качество не измерялось",
+    },
+    "partly_random": {
+        "en": "random weights in the {devices} run: its latency and memory are true, the quality is another run's",
+        "ru": "случайные веса в запуске на {devices}: его время и память настоящие, качество из другого запуска",
+    },
+    "cautions": {"en": "caution: {cautions}", "ru": "осторожно: {cautions}"},
+    "hardware": {
+        "en": "{device}: not compared with the original, which was measured elsewhere ({differences})",
+        "ru": "{device}: не сравнивается с оригиналом, он измерен в других условиях ({differences})",
+    },
+    "difference": {"en": "{what}: {own}, the original's: {other}", "ru": "{what}: {own}, у оригинала: {other}"},
+    "unknown": {"en": "unknown", "ru": "неизвестно"},
+    "other_team": {
+        "en": "compared with the original of team {team}",
+        "ru": "сравнивается с оригиналом команды {team}",
+    },
+    "no_original": {
+        "en": "no original of this model was measured, so there is nothing to compare with",
+        "ru": "оригинал этой модели не измерен, сравнивать не с чем",
+    },
+    "never_ended": {
+        "en": "the run never ended: it was killed, or is still going on",
+        "ru": "запуск не завершился: его прервали, или он ещё идёт",
+    },
+    "no_result": {"en": "the run ended without a result", "ru": "запуск завершился без результата"},
+    "no_numbers": {"en": "the run holds no numbers", "ru": "в запуске нет чисел"},
+}
+# What must be the same before two numbers of a device may be divided: tag (after `compress.env.`), and its name.
+CIRCUMSTANCES: Mapping[str, Mapping[str, Text]] = {
+    "cpu": {
+        "cpu_model": {"en": "processor", "ru": "процессор"},
+        "threads": {"en": "threads", "ru": "потоков"},
+    },
+    "gpu": {"gpu_model": {"en": "GPU", "ru": "GPU"}},
+}
+NOT_RANKED = {
+    "en": "not ranked: nobody says whether more or less {metric} is better",
+    "ru": "не сравнивается по качеству: неизвестно, больше или меньше {metric} лучше",
+}
+# What 0.1 could warn of, by code: its runs keep no more. A later caution brings its words with its run.
+CAUTIONS_OF_0_1: Mapping[str, Mapping[str, str]] = {
+    "busy_gpu": {"en": "the GPU was busy", "ru": "GPU был занят другой работой"},
+    "busy_machine": {"en": "the machine was busy", "ru": "машина была занята другой работой"},
+    "cut_sounds": {"en": "long sounds were cut", "ru": "длинные записи обрезаны"},
+    "drift": {"en": "the latency drifted", "ru": "время постепенно менялось"},
+    "emulated_precision": {"en": "the CPU emulates this precision", "ru": "процессор эмулирует эту точность"},
+    "energy_estimated": {},
+    "example_calibration": {"en": "calibrated on one example", "ru": "калибровка на одном примере"},
+    "few_samples": {"en": "few calls were timed", "ru": "измерено мало вызовов"},
+    "interference": {"en": "other programs took the cores away", "ru": "другие программы отнимали ядра"},
+    "notebook": {"en": "measured in a notebook", "ru": "измерено в блокноте"},
+    "not_settled": {"en": "the latency did not settle while warming up", "ru": "время не установилось при разогреве"},
+    "oversubscribed": {"en": "more threads than cores", "ru": "потоков больше, чем ядер"},
+    "page_faults": {"en": "much time went into allocating memory", "ru": "много времени ушло на выделение памяти"},
+    "partly_random_weights": {
+        "en": "some weights are random, so quality means little",
+        "ru": "часть весов случайна, качество мало что значит",
+    },
+    "random_calibration": {"en": "calibrated on random inputs", "ru": "калибровка на случайных входах"},
+    "random_weights": {},
+    "scoring_cut": {"en": "not all samples were scored", "ru": "качество измерено не на всех примерах"},
+    "skipped_samples": {"en": "some samples could not be read", "ru": "часть примеров не прочитана"},
+    "slow_clock": {"en": "the cores ran below their rated clock", "ru": "ядра работали ниже номинальной частоты"},
+    "swapping": {"en": "the machine was swapping", "ru": "машина обращалась к подкачке"},
+    "throttled": {"en": "the clock was slowed down", "ru": "частота была снижена"},
+    "tiny_quality_sample": {"en": "quality stands on few samples", "ru": "качество измерено на малой выборке"},
+    "uncalibrated_layers": {"en": "some layers were compressed without data", "ru": "часть слоёв сжата без данных"},
+    "unstable": {"en": "the latency was not stable", "ru": "время было нестабильным"},
+}
+
+# The page, its script, and the picture
+
+PAGE = {
+    "en": {
+        "facts": "Rows: {rows} · teams: {teams} · models: {models} · methods: {methods}",
+        "skip": "Skip to the table",
+        "table": "All rows",
+        "caption": "Each row: one team's model under one method. Bold methods are the originals.",
+        "legend": "How to read it",
+        "runs": "Runs",
+        "run": "{device} run of {name}",
+    },
+    "ru": {
+        "facts": "Строк: {rows} · команд: {teams} · моделей: {models} · методов: {methods}",
+        "skip": "К таблице",
+        "table": "Все строки",
+        "caption": "Строка: модель одной команды с одним методом. Жирным выделены оригиналы.",
+        "legend": "Как читать",
+        "runs": "Запуски",
+        "run": "Запуск на {device}: {name}",
+    },
+}
+PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
+    "en": {
+        "filters": "Filters",
+        "scatter": "What is traded for what",
+        "bars_title": "Against the original",
+        "themes": {"auto": "Theme: automatic", "light": "Theme: light", "dark": "Theme: dark"},
+        "sort": "Sort by this column",
+        "search": "Search",
+        "all": "all",
+        "none": "(no name)",
+        "team": "Team",
+        "model": "Model",
+        "method": "Method",
+        "hardware": "Hardware",
+        "reset": "Show all",
+        "count": "{shown} of {all} rows are chosen, in the charts too.",
+        "more": "The first {shown} of {all} rows are listed: list all",
+        "as_measured": "As measured",
+        "against": "Against the original",
+        "x": "Across",
+        "y": "Upwards",
+        "colour": "Colour and shape",
+        "metric": "What",
+        "lower": "lower is better",
+        "higher": "higher is better",
+        "best": "best: no other row shown is better in both",
+        "dominated": "hollow: another row is as good in one and better in the other",
+        "original": "ringed: the original",
+        "by_hand": "dashed ring: by hand, copied from a table",
+        "no_points": "No row that is shown has both of these numbers.",
+        "no_bars": "No row that is shown has this number and an original to compare with.",
+        "points": "{shown} rows have both numbers.",
+        "front": "The dashed line joins the rows that no other one is better than in both.",
+        "fronts": "There is one line for each group of rows that may be compared: of the same hardware, and of the "
+        "same model or evaluation data.",
+        "ranked_best": "best: no other row is better in all of the Pareto column's numbers",
+        "ranked_dominated": "hollow: another row is as good in all of the Pareto column's numbers and better in one",
+        "ranked": "Which rows are best is what the Pareto column says, over all rows.",
+        "no_front": "Which direction is better isn't known for both of these numbers, so no row is said to be best.",
+        "several": "These are several models: choose one, or the numbers against the original.",
+        "log": "Logarithmic: {axes}.",
+        "keys": "Arrow keys go from point to point, Enter finds the row in the table.",
+        "bars": "1x is the original; left of it is less, right of it more. ≈ and a dashed bar: within noise.",
+        "between": "A thin line is the 95 % interval.",
+        "left_out": "{count} more rows are not drawn: filter to see them.",
+    },
+    "ru": {
+        "filters": "Фильтры",
+        "scatter": "Что на что меняется",
+        "bars_title": "Относительно оригинала",
+        "themes": {"auto": "Тема: авто", "light": "Тема: светлая", "dark": "Тема: тёмная"},
+        "sort": "Сортировать по этому столбцу",
+        "search": "Поиск",
+        "all": "все",
+        "none": "(без имени)",
+        "team": "Команда",
+        "model": "Модель",
+        "method": "Метод",
+        "hardware": "Железо",
+        "reset": "Показать всё",
+        "count": "Выбрано строк: {shown} из {all}, на графиках тоже.",
+        "more": "Показаны первые {shown} строк из {all}: показать все",
+        "as_measured": "Как измерено",
+        "against": "Относительно оригинала",
+        "x": "По горизонтали",
+        "y": "По вертикали",
+        "colour": "Цвет и форма",
+        "metric": "Что",
+        "lower": "меньше лучше",
+        "higher": "больше лучше",
+        "best": "лучший: ни одна показанная строка не лучше по обоим",
+        "dominated": "пустой: другая строка не хуже по одному и лучше по другому",
+        "original": "в кольце: оригинал",
+        "by_hand": "в пунктирном кольце: вручную, из таблицы",
+        "no_points": "Ни в одной показанной строке нет обоих чисел.",
+        "no_bars": "Ни в одной показанной строке нет этого числа вместе с оригиналом.",
+        "points": "Строк с обоими числами: {shown}.",
+        "front": "Штриховая линия соединяет строки, лучше которых по обоим числам нет.",
+        "fronts": "У каждой группы сравнимых строк своя линия: то же железо и та же модель или те же данные.",
+        "ranked_best": "лучший: ни одна строка не лучше по всем числам столбца «Парето»",
+        "ranked_dominated": "пустой: другая строка не хуже по всем числам столбца «Парето» и лучше по одному",
+        "ranked": "Какие строки лучшие, решает столбец «Парето», по всем строкам.",
+        "no_front": "Для этих чисел неизвестно, что лучше, больше или меньше, поэтому лучшие не выделены.",
+        "several": "Здесь несколько моделей: выберите одну или числа относительно оригинала.",
+        "log": "Логарифмическая шкала: {axes}.",
+        "keys": "Стрелки переходят от точки к точке, Enter находит строку в таблице.",
+        "bars": "1x: оригинал; слева меньше, справа больше. ≈ и пунктир: в пределах шума.",
+        "between": "Тонкая линия: 95 % интервал.",
+        "left_out": "Не показано строк: {count}, сузьте фильтр.",
+    },
+}
+PICTURE: Mapping[str, Mapping[str, str]] = {
+    "en": {
+        "lower": "lower is better",
+        "higher": "higher is better",
+        "front": "no other is better in both",
+        "dominated": "hollow: another is better",
+        "original": "ringed: the original",
+        "by_hand": "boxed: by hand, copied from a table",
+        "others": "{count} other methods",
+        "bars": "{metric}, against the original",
+        "left_out": "the best {shown} of {all} rows",
+        "means": "geometric means over the models",
+        "noise": "≈ and hatched: within noise",
+        "nothing": "No row has numbers that could be drawn here",
+        "by_model": "each model against itself only",
+    },
+    "ru": {
+        "lower": "меньше лучше",
+        "higher": "больше лучше",
+        "front": "лучше по обоим нет",
+        "dominated": "пустой: есть лучше",
+        "original": "в кольце: оригинал",
+        "by_hand": "в рамке: вручную, из таблицы",
+        "others": "другие методы: {count}",
+        "bars": "{metric}, относительно оригинала",
+        "left_out": "лучшие {shown} из {all} строк",
+        "means": "средние геометрические по моделям",
+        "noise": "≈ и штриховка: в пределах шума",
+        "nothing": "Ни в одной строке нет чисел для этого графика",
+        "by_model": "каждая модель сравнивается только с собой",
+    },
+}
+SERVER_PAGES = {
+    "en": {
+        "title": "Comparisons",
+        "name": "Experiment",
+        "runs": "Variants",
+        "newest": "Newest, UTC",
+        "none": "No experiment that you may read has runs of compress-bench yet.",
+        "ui": "MLflow",
+        "all": "All experiments",
+        "experiment": "{name} in MLflow",
+    },
+    "ru": {
+        "title": "Сравнения",
+        "name": "Эксперимент",
+        "runs": "Варианты",
+        "newest": "Последний, UTC",
+        "none": "Ни в одном доступном эксперименте ещё нет запусков compress-bench.",
+        "ui": "MLflow",
+        "all": "Все эксперименты",
+        "experiment": "{name} в MLflow",
+    },
+}
