@@ -51,7 +51,7 @@ DOORS = {
     "pydantic": {"registry"},
     "subprocess": {"measuring.worker_process"},
     "filelock": {"measuring.machine_lock", "tracking.spool", "sweeping.file_bundle"},
-    "ray": {"sweeping.ray_sweep"},
+    "ray": {"sweeping.ray_cluster"},
     "pynvml": {"meters.gpu"},
     "matplotlib": {"tracking.run_plots", "renderers.png"},  # pictures of one result, and of the comparison
     "openpyxl": {"renderers.xlsx"},

@@ -7,6 +7,13 @@ of what is in them.
 Covers: the source, weights, data and metrics that a variant names by path; beside a Python file, the modules that it
 may import; beside a table or a Python file, what it mentions by a relative path.
 Does not cover: absolute paths within files.
+
+Ray's own `runtime_env` (`working_dir`, `py_modules`) was tried instead, on two logical nodes with Ray 2.60, and is not
+used. It names a package by its content, as we do. But a task takes a URI only (`Passing directories ... is only
+supported at the job level`): one folder for all variants, or Ray's private packaging. A file that a `.gitignore`
+names, as weights often are, was left out in silence. 300 MiB took 9 s, and 600 MiB were refused
+(`exceeds the maximum size of 512.00MiB`). Files outside the folder can't be named, what a shared disk has already is
+sent all the same, and the unpacked files lie in the session's folder, so that the next cluster gets them anew.
 """
 
 from __future__ import annotations
