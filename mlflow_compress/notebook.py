@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlflow_compress.errors import RecipeError, UnknownName, Unsupported
 from mlflow_compress.records import Budget, CautionKind, Outcome, Part, Result, Selection, Variant
 from mlflow_compress.sockets import Family, Mark, Model
+from mlflow_compress.words import ORIGINAL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +46,7 @@ def benchmark(
     batch: Any,
     *,
     team: str | None = None,
-    method: str = "original",
+    method: str = ORIGINAL,
     name: str | None = None,
     seconds: float = 3.0,
     device: Literal["auto", "cpu", "cuda"] = "auto",

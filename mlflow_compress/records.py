@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from mlflow_compress.budget import Budget as Budget
 from mlflow_compress.errors import Cause
+from mlflow_compress.words import ORIGINAL
 
 SCHEMA_VERSION = 1
 
@@ -89,7 +90,7 @@ class Variant:
     @property
     def is_original(self) -> bool:
         """Say whether it is what its model's other variants are compared with."""
-        return self.chain in ((), (Step("original"),))
+        return self.chain in ((), (Step(ORIGINAL),))
 
     @property
     def label(self) -> str:
@@ -480,6 +481,11 @@ def _in(language: str, said: object) -> object:
 def to_json(record: Any) -> dict[str, Any]:
     """Give a record as JSON-ready data; `from_json` of the same class reads it back."""
     return dataclasses.asdict(record)
+
+
+def metric_group(device: str) -> str:
+    """Return what the names of a device's metrics begin with: `cpu`, or `gpu` for `cuda`."""
+    return "gpu" if device == "cuda" else device
 
 
 def finite(numbers: Mapping[str, float]) -> dict[str, float]:

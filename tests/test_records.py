@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlflow_compress.planning.recipe import parse_chain
 from mlflow_compress.records import (
     Budget,
     Caution,
@@ -20,6 +21,7 @@ from mlflow_compress.records import (
     Step,
     Variant,
     finite,
+    metric_group,
     read_json,
     to_json,
     write_json,
@@ -175,3 +177,14 @@ def test_the_least_number_of_calls_gives_the_median_an_interval() -> None:
     from mlflow_compress.percentiles import carries
 
     assert carries(Budget().fewest_iterations, 50)
+
+
+@pytest.mark.parametrize(("device", "group"), [("cpu", "cpu"), ("cuda", "gpu")])
+def test_metrics_are_named_for_their_device(device: str, group: str) -> None:
+    assert metric_group(device) == group
+
+
+def test_a_variant_knows_whether_it_is_the_original() -> None:
+    chains = {"original": True, "bf16": False, "prune_magnitude:amount=0.5+bf16": False}
+    for text, is_original in chains.items():
+        assert Variant("m", text, "t", "python", "own.py", chain=parse_chain(text)).is_original is is_original

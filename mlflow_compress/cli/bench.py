@@ -59,11 +59,12 @@ def run(model: str, options: Options) -> None:
     """
     from mlflow_compress import registry
     from mlflow_compress.planning import recipe
+    from mlflow_compress.words import ORIGINAL
 
     options = dataclasses.replace(options, again=True)
     names = [options.method]
     if options.all_methods:
-        names = sorted(registry.names("methods"), key=lambda name: (name != "original", name))
+        names = sorted(registry.names("methods"), key=lambda name: (name != ORIGINAL, name))
     chains = [recipe.parse_chain(name) for name in names]
     found = recipe.read(model, options.family_name)
     variants = recipe.plan(found, [(recipe.chain_name(chain), chain) for chain in chains], options.settings())

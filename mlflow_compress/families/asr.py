@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +13,9 @@ from annotated_types import Ge
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.media import RATE_HZ
 from mlflow_compress.errors import Unsupported, WeightsError
-from mlflow_compress.networks.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
-from mlflow_compress.networks.export_graphs import Calls, graph, twin
+from mlflow_compress.networks.decoding import cache_keyword, cache_of, continuation, generate, tensors_of
+from mlflow_compress.networks.encoder_decoder_graphs import decoder_graph, encoder_graph, take_projections
+from mlflow_compress.networks.export_graphs import Calls, twin
 from mlflow_compress.networks.exported_decoders import EncoderDecoder
 from mlflow_compress.networks.hub import Origin, find_weights
 from mlflow_compress.networks.transformer_layers import thinned
@@ -120,62 +120,24 @@ class Asr(TransformersFamily):
         return output.logits
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Give two graphs, `encoder` and `decoder`.
+        """Give two graphs, `encoder`, of `input_features` [batch, mels, frames], and `decoder`.
 
-        `encoder`: from `input_features` [batch, mels, frames] to the keys and values that each layer of the decoder
-        attends to, `cross_key_0`, `cross_value_0` and so on [batch, heads, frames / 2, width].
-
-        `decoder`: from `input_ids` [batch, tokens], the keys and values of all tokens before, `past_key_0`,
-        `past_value_0` and so on [batch, heads, past, width], and those of the encoder, to `logits` [batch, tokens,
-        vocabulary] and `present_key_0`, `present_value_0` and so on [batch, heads, past + tokens, width]. The first
-        call has a past of length 0.
+        What these take and give says `encoder_decoder_graphs`; the source is half as long as there are frames.
 
         Raises:
             Unsupported: its decoder is not built as Whisper's.
         """
-        import torch
-        from torch import nn
-
         module = twin(model.module)
         decoder = module.get_decoder()
         try:
-            attentions = [layer.encoder_attn for layer in decoder.layers]
-            projections = nn.ModuleList([each for it in attentions for each in (it.k_proj, it.v_proj)])
-            heads, width = decoder.layers[0].self_attn.num_heads, decoder.layers[0].self_attn.head_dim
+            cross = take_projections([layer.encoder_attn for layer in decoder.layers], "k_proj", "v_proj", "num_heads")
         except AttributeError as error:
             raise Unsupported(f"only decoders that are built as Whisper's are exported ({error})") from None
-        for attention in attentions:  # they are the encoder's graph's
-            attention.k_proj = attention.v_proj = nn.Identity()
-        layers = len(attentions)
-        model.config.cache_shape = [layers, heads, width]  # for the first, empty past
-        features = self._features(model, self.batch(model, 2, 0))
-        encode = graph(
-            functools.partial(_encode, heads=attentions[0].num_heads),
-            {"input_features": features},
-            cross := cache_names("cross", layers),
-            {name: {0: "batch"} for name in ("input_features", *cross)},
-            encoder=module.get_encoder(),
-            projections=projections,
-        )
-        with torch.no_grad():
-            crossed = dict(zip(cross, encode.module(features), strict=True))
-        tokens = torch.zeros((2, 3), dtype=torch.long, device=features.device)
-        past = {name: features.new_zeros((2, heads, 5, width)) for name in cache_names("past", layers)}
-        present = cache_names("present", layers)
-        decode = graph(
-            _decode,
-            {"input_ids": tokens, **past, **crossed},
-            ["logits", *present],
-            {
-                "input_ids": {0: "batch", 1: "tokens"},
-                **{name: {0: "batch", 2: "past"} for name in past},
-                **{name: {0: "batch"} for name in cross},
-                "logits": {0: "batch", 1: "tokens"},
-                **{name: {0: "batch", 2: "present"} for name in present},
-            },
-            decoder=decoder,
-            head=module.get_output_embeddings(),
-        )
+        model.config.cache_shape = cross.cache_shape  # for the first, empty past
+        inputs = {"input_features": self._features(model, self.batch(model, 2, 0))}
+        by_batch = {0: "batch"}
+        encode = encoder_graph(module.get_encoder(), cross, inputs, {"input_features": by_batch}, by_batch)
+        decode = decoder_graph(_decode, cross, encode, decoder=decoder, head=module.get_output_embeddings())
         return {"encoder": encode, "decoder": decode}
 
     def attach(self, model: Model, calls: Calls) -> Model:
@@ -252,12 +214,6 @@ class Asr(TransformersFamily):
         import numpy as np
 
         return [np.zeros(RATE_HZ // 10, dtype=np.float32)]
-
-
-def _encode(parts: Any, input_features: Any, heads: int) -> tuple[Any, ...]:
-    hidden = parts.encoder(input_features).last_hidden_state
-    projected = [project(hidden) for project in parts.projections]
-    return tuple(each.view(*each.shape[:2], heads, -1).transpose(1, 2).contiguous() for each in projected)
 
 
 def _decode(parts: Any, input_ids: Any, *caches: Any) -> tuple[Any, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,9 @@ from annotated_types import Ge
 from mlflow_compress.compression.layers import replace
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.networks.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
-from mlflow_compress.networks.export_graphs import Calls, graph, twin
+from mlflow_compress.networks.decoding import cache_keyword, cache_of, continuation, generate, tensors_of
+from mlflow_compress.networks.encoder_decoder_graphs import decoder_graph, encoder_graph, take_projections
+from mlflow_compress.networks.export_graphs import Calls, twin
 from mlflow_compress.networks.exported_decoders import EncoderDecoder
 from mlflow_compress.networks.hub import find_weights
 from mlflow_compress.networks.transformer_layers import thinned
@@ -122,20 +122,14 @@ class Seq2Seq(TransformersFamily):
         return model.module(**batch, decoder_input_ids=tokens.to(mask.device), use_cache=False).logits
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Give two graphs, `encoder` and `decoder`. The embedding that they share is in both.
+        """Give two graphs, `encoder` and `decoder`, which heeds the attention mask. Both hold the shared embedding.
 
-        `encoder`: from `input_ids` and `attention_mask` [batch, source] to the keys and values that each layer of the
-        decoder attends to, `cross_key_0`, `cross_value_0` and so on [batch, heads, source, width].
-
-        `decoder`: from `input_ids` [batch, tokens], `attention_mask` [batch, source], the keys and values of all
-        tokens before, `past_key_0`, `past_value_0` and so on [batch, heads, past, width], and those of the encoder, to
-        `logits` [batch, tokens, vocabulary] and `present_key_0`, `present_value_0` and so on [batch, heads, past +
-        tokens, width]. The first call has a past of length 0.
+        What these take and give says `encoder_decoder_graphs`; the encoder's are `input_ids` and `attention_mask`
+        [batch, source].
 
         Raises:
             Unsupported: its decoder is not built as Marian's, BART's or T5's.
         """
-        import torch
         from torch import nn
 
         module = twin(model.module)
@@ -143,45 +137,14 @@ class Seq2Seq(TransformersFamily):
         names = next((names for names in _PROJECTIONS if attentions and hasattr(attentions[0], names[0])), None)
         if names is None:
             raise Unsupported("only decoders that are built as Marian's, BART's or T5's are exported")
-        key, value, heads = names
-        linears: list[Any] = [getattr(each, name) for each in attentions for name in (key, value)]
-        projections = nn.ModuleList(linears)
-        for attention in attentions:  # they are the encoder's graph's
-            setattr(attention, key, nn.Identity())
-            setattr(attention, value, nn.Identity())
-        layers, count = len(attentions), int(getattr(attentions[0], heads))
-        width = linears[0].out_features // count
-        by_source, by_past = {0: "batch", 2: "source"}, {0: "batch", 2: "past"}
-        model.config.cache_shape = [layers, count, width]  # for the first, empty past
-        batch = self.batch(model, 2, 0)
+        cross = take_projections(attentions, *names)
+        model.config.cache_shape = cross.cache_shape  # for the first, empty past
+        inputs = self.batch(model, 2, 0)
         encoder = module.get_encoder()
-        encode = graph(
-            functools.partial(_encode, heads=count),
-            batch,
-            cross := cache_names("cross", layers),
-            {**{name: {0: "batch", 1: "source"} for name in batch}, **dict.fromkeys(cross, by_source)},
-            encoder=encoder,
-            projections=projections,
-        )
-        with torch.no_grad():
-            crossed = dict(zip(cross, encode.module(**batch), strict=True))
-        tokens = torch.zeros((2, 3), dtype=torch.long, device=batch["input_ids"].device)
-        past = {name: crossed[cross[0]].new_zeros((2, count, 5, width)) for name in cache_names("past", layers)}
-        present = cache_names("present", layers)
-        decode = graph(
-            _decode,
-            {"input_ids": tokens, "attention_mask": batch["attention_mask"], **past, **crossed},
-            ["logits", *present],
-            {
-                "input_ids": {0: "batch", 1: "tokens"},
-                "attention_mask": {0: "batch", 1: "source"},
-                **dict.fromkeys(past, by_past),
-                **dict.fromkeys(cross, by_source),
-                "logits": {0: "batch", 1: "tokens"},
-                **{name: {0: "batch", 2: "present"} for name in present},
-            },
-            model=replace(module, {encoder: nn.Identity()}),
-        )
+        axes = {name: {0: "batch", 1: "source"} for name in inputs}
+        encode = encoder_graph(encoder, cross, inputs, axes, {0: "batch", 2: "source"})
+        without_encoder = replace(module, {encoder: nn.Identity()})
+        decode = decoder_graph(_decode, cross, encode, ["attention_mask"], model=without_encoder)
         return {"encoder": encode, "decoder": decode}
 
     def attach(self, model: Model, calls: Calls) -> Model:
@@ -263,12 +226,6 @@ class Seq2Seq(TransformersFamily):
     def example(self, model: Model) -> list[Any]:
         """Give a text."""
         return ["The weather is fine today."]
-
-
-def _encode(parts: Any, input_ids: Any, attention_mask: Any, heads: int) -> tuple[Any, ...]:
-    hidden = parts.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-    projected = [project(hidden) for project in parts.projections]
-    return tuple(each.view(*each.shape[:2], heads, -1).transpose(1, 2).contiguous() for each in projected)
 
 
 def _decode(parts: Any, input_ids: Any, attention_mask: Any, *caches: Any) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from mlflow_compress.errors import WorkerError
 from mlflow_compress.measuring.worker_process import Worker
 from mlflow_compress.meters.timeline import Timeline
 from mlflow_compress.percentiles import interval, percentile
-from mlflow_compress.records import Budget, Outcome, Part, Variant
+from mlflow_compress.records import Budget, Outcome, Part, Variant, metric_group
 
 Listener = Callable[[Mapping[str, Any]], None]
 
@@ -48,7 +48,7 @@ def alternate(
     Returns:
         The variant's part; beside its own numbers `latency_ratio`, its 95 % interval and the number of rounds.
     """
-    group = "gpu" if device == "cuda" else "cpu"
+    group = metric_group(device)
     try:
         with Worker("measure", original, original_folder, device) as base:
             base_events = Turns(base, listener)

@@ -14,7 +14,8 @@ from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.measuring.worker import MODEL_FOLDER, VARIANT
 from mlflow_compress.measuring.worker_process import Worker
 from mlflow_compress.meters.timeline import Timeline
-from mlflow_compress.records import Outcome, Part, Result, Step, Variant, write_json
+from mlflow_compress.records import Outcome, Part, Result, Step, Variant, metric_group, write_json
+from mlflow_compress.words import ORIGINAL
 
 _ORIGINAL_FOLDER = "original"
 
@@ -71,7 +72,7 @@ def logs(folder: Path) -> dict[str, bytes]:
 
 def _original(variant: Variant) -> Variant | None:
     """Give the original that a variant is measured in turns with; None for the original itself."""
-    original = dataclasses.replace(variant, method="original", chain=(Step("original"),), data=None)
+    original = dataclasses.replace(variant, method=ORIGINAL, chain=(Step(ORIGINAL),), data=None)
     return None if variant.chain == original.chain else original
 
 
@@ -88,5 +89,5 @@ def _work(verb: str, variant: Variant, folder: Path, listener: Listener, device:
         return Part(Outcome("failed", str(error)))
     if verb == "prepare":
         return part
-    group = "gpu" if device == "cuda" else "cpu"
+    group = metric_group(device)
     return dataclasses.replace(part, samples={**part.samples, **timeline.samples(group)})

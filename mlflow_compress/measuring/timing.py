@@ -11,7 +11,7 @@ from mlflow_compress.measuring import checks
 from mlflow_compress.meters import energy, gpu, latency, usage
 from mlflow_compress.meters.memory import MemoryMeter
 from mlflow_compress.percentiles import percentile
-from mlflow_compress.records import Budget, Caution, Outcome, Part
+from mlflow_compress.records import Budget, Caution, Outcome, Part, metric_group
 from mlflow_compress.sockets import Mark
 
 
@@ -41,7 +41,7 @@ class TimedCall:
     @property
     def group(self) -> str:
         """Return what its metrics' names begin with."""
-        return "gpu" if self.device == "cuda" else "cpu"
+        return metric_group(self.device)
 
 
 class Reporter(Protocol):

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mlflow_compress.errors import CompressError, Unsupported
-from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, read_json, write_json
+from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, metric_group, read_json, write_json
 from mlflow_compress.sockets import Family, Model
+from mlflow_compress.words import ORIGINAL
 
 if TYPE_CHECKING:
     from mlflow_compress.meters.memory import MemoryMeter
@@ -101,12 +102,12 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
         report.stage("checking the data")  # now, not after an hour of compressing and measuring
         hf_evaluate.metrics_of(variant.metrics, Path(variant.folder), load=True, gives=family.kinds(model))
         family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
-    is_changed = any(step.method != "original" for step in variant.chain)
+    is_changed = not variant.is_original
     if is_changed and (refusal := family.refuses(model)):
         raise Unsupported(refusal)
     original = output_error.outputs(family, model, variant, None if is_changed else 1)
     for step, method in zip(variant.chain, methods, strict=True):
-        if step.method != "original":
+        if step.method != ORIGINAL:
             report.stage(f"compressing: {step}")
         model = method.compress(model, family)
     saved = output_error.outputs(family, model, variant, len(original)) if is_changed else original.clone()
@@ -132,7 +133,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     from mlflow_compress.networks import generation_check, model_folder
     from mlflow_compress.networks.stored_weights import held
 
-    group = "gpu" if device == "cuda" else "cpu"
+    group = metric_group(device)
     meter = memory.MemoryMeter()
     _import_all(variant)
     _set_threads(variant)
@@ -159,7 +160,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
 
     moved = output_error.compare(family, model, variant, folder / OUTPUTS, device)
     generation_check.compare(family, model, folder / GENERATED, device)
-    if score and any(step.method != "original" for step in variant.chain):
+    if score and not variant.is_original:
         numbers |= moved
     scored = None
     if score and model.weights != "random" and variant.data:

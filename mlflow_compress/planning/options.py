@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mlflow_compress.budget import Budget
 from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.words import ORIGINAL
 
 if TYPE_CHECKING:
     from mlflow_compress.planning.recipe import Settings
@@ -95,7 +96,7 @@ class Options:
     The fields are in the order of the help.
     """
 
-    method: str = _option("original", "A chain of methods: prune_magnitude:amount=0.5+int8_dynamic",
+    method: str = _option(ORIGINAL, "A chain of methods: prune_magnitude:amount=0.5+int8_dynamic",
                           takers=("run", "evaluator"))  # fmt: skip
     all_methods: bool = _option(False, "Measure it under every method there is, each with its defaults.", "switch",
                                 takers=_RUN)  # fmt: skip

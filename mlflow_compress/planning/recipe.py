@@ -34,6 +34,7 @@ from mlflow_compress.planning.recognise import recognise
 from mlflow_compress.records import Budget, Scalar, Step, Variant
 from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
 from mlflow_compress.sockets import Family, State
+from mlflow_compress.words import ORIGINAL
 
 _KEYS = ("family", "source", "options", "data", "metrics", "batch_size", "requires", "variants")
 _ONLY_OF_SWEEPS = {"methods", "threads", "exclude"}
@@ -152,7 +153,7 @@ def read(name: str, family: str = "") -> Recipe:
         data=data.get("data"),
         metrics=metrics,
         batch_size=batch_size,
-        variants=named_chains(path, "variants", data.get("variants", ["original"])),
+        variants=named_chains(path, "variants", data.get("variants", [ORIGINAL])),
         requires=requirements.check(mapping(path, "requires", data.get("requires"))),
     )
 
@@ -247,7 +248,7 @@ def _made(name: str, family: str) -> Recipe:
         source=found.source,
         folder=Path.cwd(),
         metrics=registry.find("families", found.family).metrics,
-        variants=(("original", parse_chain("original")),),
+        variants=((ORIGINAL, parse_chain(ORIGINAL)),),
     )
 
 
