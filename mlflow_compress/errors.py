@@ -79,3 +79,18 @@ def failure(cause: Cause, reason: str) -> CompressError:
 
 class Unsupported(Exception):  # noqa: N818  (not an error: the variant is skipped, with this reason)
     """A method does not apply to this model, device or machine. The result is `skipped`."""
+
+
+def one_line(error: object, most: int | None = 400) -> str:
+    """Return what an error says as one line, of at most so many characters."""
+    return " ".join(str(error).split())[:most]
+
+
+def named_line(error: BaseException, most: int | None = 400) -> str:
+    """Return what an error is called, and what it says as one line."""
+    return f"{type(error).__name__}: {one_line(error, most)}"
+
+
+def first_line(error: BaseException, most: int | None = 300) -> str:
+    """Return the first line of what an error says; what it is called where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from mlflow_compress.budget import Budget as Budget
 from mlflow_compress.errors import Cause
+from mlflow_compress.files import whole_file
 from mlflow_compress.words import ORIGINAL
 
 SCHEMA_VERSION = 1
@@ -494,14 +495,13 @@ def finite(numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 def write_json(path: Path, record: Any) -> None:
-    """Write a record so that a reader sees all of it or nothing: aside, then renamed.
+    """Write a record so that a reader sees all of it or nothing.
 
     Raises:
         OSError: the folder can't be written to.
     """
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(json.dumps(to_json(record), ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
-    aside.replace(path)
+    with whole_file(path) as aside:
+        aside.write_text(json.dumps(to_json(record), ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

@@ -1,22 +1,23 @@
+"""What an error says fits into a line."""
+
 from __future__ import annotations
 
 import pytest
 
-from mlflow_compress.errors import Cause, CompressError, RecipeError, UnknownName, WeightsError, WorkerError, failure
+from mlflow_compress.errors import first_line, named_line, one_line
+
+
+def test_all_that_an_error_says_becomes_one_line() -> None:
+    error = ValueError("first\n  second\tthird\n")
+    assert one_line(error) == "first second third"
+    assert named_line(error) == "ValueError: first second third"
+    assert one_line(error, most=5) == "first"
+    assert len(one_line("x" * 1000)) == 400
+    assert len(one_line("x" * 1000, most=None)) == 1000
 
 
 @pytest.mark.parametrize(
-    ("cause", "kind", "code"),
-    [("weights", WeightsError, 3), ("recipe", RecipeError, 2), ("measuring", WorkerError, 1), ("", WorkerError, 1)],
+    ("said", "line"), [("\n first\nsecond", "first"), ("", "KeyboardInterrupt"), ("x" * 999, "x" * 300)]
 )
-def test_a_failed_result_is_told_with_the_exit_code_of_its_cause(
-    cause: Cause, kind: type[CompressError], code: int
-) -> None:
-    error = failure(cause, "what happened")
-    assert (type(error), error.exit_code, str(error)) == (kind, code, "what happened")
-
-
-def test_an_error_knows_what_it_is_the_cause_of() -> None:
-    assert UnknownName("method", "x", ["y"]).cause == "recipe"
-    assert WeightsError("gone").cause == "weights"
-    assert CompressError("?").cause == "measuring"
+def test_the_first_line_of_what_an_error_says(said: str, line: str) -> None:
+    assert first_line(KeyboardInterrupt(said)) == line

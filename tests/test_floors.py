@@ -18,7 +18,7 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 
 # From the ground up. Within a folder modules may import each other, though never in a circle.
 FLOORS = (
-    {"budget", "errors", "percentiles", "version", "words"},
+    {"budget", "errors", "files", "percentiles", "version", "words"},
     {"records"},
     {"sockets"},
     {"registry"},

@@ -14,6 +14,7 @@ import click
 
 from mlflow_compress.cli.exits import Group
 from mlflow_compress.errors import CompressError, RecipeError, StoreError, UnknownName
+from mlflow_compress.files import whole_file
 
 if TYPE_CHECKING:
     from mlflow_compress.records import Comparison
@@ -419,10 +420,9 @@ def _writer(name: str) -> tuple[Path, Renderer]:
 def _write(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees all of it or nothing."""
     target = path.resolve()  # a link stays a link
-    aside = target.with_name(f"{target.name}.partial")
     try:
-        aside.write_bytes(content)
-        aside.replace(target)
+        with whole_file(target) as aside:
+            aside.write_bytes(content)
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)

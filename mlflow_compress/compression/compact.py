@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow_compress.errors import WeightsError
+from mlflow_compress.errors import WeightsError, first_line
 from mlflow_compress.networks.stored_weights import fill, load_weights, save_weights
 
 Coding = Literal["none", "huffman"]
@@ -97,8 +97,7 @@ def load_compact(module: Any, folder: Path) -> None:
     try:
         state = _read(path)
     except Exception as error:  # of the format, of JSON, of zlib, of shapes that do not fit
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise WeightsError(f"The weights file {path} can't be read: {reason}") from error
+        raise WeightsError(f"The weights file {path} can't be read: {first_line(error)}") from error
     fill(module, state, path)
 
 

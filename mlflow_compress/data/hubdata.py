@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from mlflow_compress.data.layouts import MissingSplit, find_split
 from mlflow_compress.data.tables import Records
-from mlflow_compress.errors import RecipeError
+from mlflow_compress.errors import RecipeError, one_line
 from mlflow_compress.networks.hub import unreachable
 
 
@@ -49,8 +49,7 @@ def load_split(source: str, revision: str, config: str, split: str) -> tuple[Rec
     except RecipeError:
         raise
     except Exception as error:  # those of the hub, the files and the formats share no root
-        message = " ".join(str(error).split())[:400]
-        raise RecipeError(f"The data set {source} can't be loaded from the hub: {message}") from error
+        raise RecipeError(f"The data set {source} can't be loaded from the hub: {one_line(error)}") from error
     name = find_split(list(splits), split, source)
     if name is None:
         raise MissingSplit(

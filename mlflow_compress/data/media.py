@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-from mlflow_compress.errors import RecipeError
+from mlflow_compress.errors import RecipeError, one_line
 
 RATE_HZ = 16_000
 _TURN = 0x0112  # of EXIF: from 5 on, width and height change places
@@ -65,7 +65,7 @@ class Medium(ABC):
 
     def _unreadable(self, kind: str, error: Exception | str) -> RecipeError:
         said = str(getattr(error, "error_string", error))  # libsndfile's, without Python's name of the open file
-        message = " ".join(said.split())[:200].rstrip(".") or type(error).__name__
+        message = one_line(said, most=200).rstrip(".") or type(error).__name__
         return RecipeError(
             f"{self.name} can't be read as {kind}: {message}. Mend it, take it out, or say skip_bad=true."
         )

@@ -12,7 +12,7 @@ from annotated_types import Ge
 
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.media import RATE_HZ
-from mlflow_compress.errors import Unsupported, WeightsError
+from mlflow_compress.errors import Unsupported, WeightsError, one_line
 from mlflow_compress.networks.decoding import cache_keyword, cache_of, continuation, generate, tensors_of
 from mlflow_compress.networks.encoder_decoder_graphs import decoder_graph, encoder_graph, take_projections
 from mlflow_compress.networks.export_graphs import Calls, twin
@@ -234,5 +234,4 @@ def _feature_extractor(config: Any, origin: Origin) -> Any:
     try:
         return AutoFeatureExtractor.from_pretrained(origin.location, **origin.arguments)
     except Exception as error:  # hub, file and config errors share no root
-        message = " ".join(str(error).split())[:400]
-        raise WeightsError(f"The feature extractor in {origin.location} can't be loaded: {message}") from error
+        raise WeightsError(f"The feature extractor in {origin.location} can't be loaded: {one_line(error)}") from error

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.labels import distinct, labels_of
 from mlflow_compress.data.media import Picture
-from mlflow_compress.errors import RecipeError, WeightsError
+from mlflow_compress.errors import RecipeError, WeightsError, one_line
 from mlflow_compress.networks import image_zoos
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
 from mlflow_compress.networks.hub import Origin, find_weights
@@ -255,5 +255,4 @@ def _image_processor(config: Any, origin: Origin) -> Any:
     try:
         return AutoImageProcessor.from_pretrained(origin.location, **origin.arguments)
     except Exception as error:  # hub, file and config errors share no root
-        message = " ".join(str(error).split())[:400]
-        raise WeightsError(f"The image processor in {origin.location} can't be loaded: {message}") from error
+        raise WeightsError(f"The image processor in {origin.location} can't be loaded: {one_line(error)}") from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlflow_compress.data.datasets import scored
-from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
+from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, named_line
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.exported_modules import ExportedModule, OutputForm, flattened, form_of, module_graph
 from mlflow_compress.records import CautionKind
@@ -230,8 +230,7 @@ class MlflowModel(Family):
 
                 loaded = mlflow.pyfunc.load_model(str(path))
         except Exception as error:  # MLflow's, the flavor's, the model's own
-            message = " ".join(str(error).split())[:400]
-            what = f"{type(error).__name__}: {message}"
+            what = f"{named_line(error)}"
             raise WeightsError(f"The MLflow model {source} can't be loaded: {what}") from error
         return Model(_opaque(loaded), weights="local", family_data=LoggedModel(path, reason=_reason(path)))
 

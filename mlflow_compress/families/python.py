@@ -20,7 +20,6 @@ The file stands alone: it is copied into the model's folder, so that the model c
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import inspect
 import json
@@ -35,6 +34,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
+from mlflow_compress.files import sha256, whole_folder
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.exported_modules import ExportedModule, OutputForm, flattened, form_of, module_graph
 from mlflow_compress.networks.stored_weights import fill, load_weights, read_state, save_weights
@@ -343,17 +343,12 @@ def _fill_cached(module: Any, own: Any, path: Path, seed: int) -> None:
         load_weights(module, folder)
         return
     own(module)
-    aside = root / f"{folder.name}.{os.getpid()}"
-    aside.mkdir(parents=True, exist_ok=True)
-    save_weights(module, aside)
-    try:
-        aside.rename(folder)
-    except OSError:  # another process was faster
-        shutil.rmtree(aside)
+    with whole_folder(folder) as aside:
+        save_weights(module, aside)
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return sha256(path)[:12]
 
 
 def _placed(tensor: Any, model: Model) -> Any:

@@ -16,7 +16,7 @@ from mlflow_compress.data.detections import read as read_boxes
 from mlflow_compress.data.detections import training
 from mlflow_compress.data.labels import distinct, labels_of
 from mlflow_compress.data.media import Picture
-from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
+from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, named_line, one_line
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph, twin
 from mlflow_compress.networks.pickle_scan import code_in
 from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
@@ -454,7 +454,7 @@ def _load(source: str, weights: str, folder: Path) -> tuple[Any, Any, str]:
     try:
         path = _download(source)
     except (OSError, ConnectionError) as error:
-        obstacle = " ".join(str(error).split())
+        obstacle = one_line(error, most=None)
         if weights == "pretrained":
             raise WeightsError(
                 f"The pretrained weights {source} can't be had: {obstacle} Put the file beside the recipe, or give "
@@ -488,8 +488,7 @@ def _from_file(path: Path) -> Any:
     try:
         module = YOLO(str(path)).model
     except Exception as error:  # a truncated zip, a foreign pickle, a wrong task: each raises its own
-        message = " ".join(str(error).split())[:300]
-        raise WeightsError(f"The weights file {path} can't be loaded: {type(error).__name__}: {message}") from error
+        raise WeightsError(f"The weights file {path} can't be loaded: {named_line(error, 300)}") from error
     return _known(module, str(path))
 
 

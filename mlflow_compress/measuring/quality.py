@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlflow_compress.files import whole_file
 from mlflow_compress.measuring import checks
 from mlflow_compress.records import CautionKind, Outcome, Part, Variant
 from mlflow_compress.scoring import bootstrap
@@ -55,9 +56,8 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
     done = samples[: len(predictions)]
     references = [sample.reference for sample in done]
     found = bootstrap.score(metrics, references, predictions, variant.seed)
-    aside = folder / f"{PREDICTIONS}.partial"  # a full disk leaves no half of it
-    aside.write_text(_table(references, predictions), encoding="utf-8")
-    aside.replace(folder / PREDICTIONS)
+    with whole_file(folder / PREDICTIONS) as aside:
+        aside.write_text(_table(references, predictions), encoding="utf-8")
     bootstrap.write(found.statistics(), folder / STATISTICS)
     cautions = checks.quality(len(done))
     if len(done) < len(samples):

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mlflow_compress.errors import CompressError, Unsupported
+from mlflow_compress.errors import CompressError, Unsupported, one_line
 from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, metric_group, read_json, write_json
 from mlflow_compress.sockets import Family, Model
 from mlflow_compress.words import ORIGINAL
@@ -291,7 +291,7 @@ def _reason(error: Exception) -> str:
         return str(error)
     is_memory = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
     what = "out of memory" if is_memory else type(error).__name__
-    return f"{what}: {' '.join(str(error).split())[:500]}"
+    return f"{what}: {one_line(error, most=500)}"
 
 
 def _die_with_parent() -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, counted, write_counts
-from mlflow_compress.errors import Unsupported
-from mlflow_compress.networks.export_graphs import reason
+from mlflow_compress.errors import Unsupported, first_line
 from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Family, Graph, Model
 
@@ -56,7 +55,7 @@ class Ncnn(ExportMethod):
                 fp16 = self.precision == "fp16"
                 pnnx.export(graph.module, inputs=(example,), check_trace=False, fp16=fp16, **files)
             except Exception as error:  # whatever the module does with what is no tensor now
-                raise Unsupported(f"pnnx can't trace it: {reason(error)}") from error
+                raise Unsupported(f"pnnx can't trace it: {first_line(error)}") from error
             for word, file in files.items():
                 if word not in ("ncnnparam", "ncnnbin"):
                     Path(file).unlink(missing_ok=True)

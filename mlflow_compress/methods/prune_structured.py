@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Lt
 
 from mlflow_compress.compression import detectors
 from mlflow_compress.compression.imitation import Lesson, has_data, imitate
-from mlflow_compress.errors import Unsupported
+from mlflow_compress.errors import Unsupported, named_line
 from mlflow_compress.networks import transformer_layers
 from mlflow_compress.sockets import Family, LayerSizes, Method, Model, State
 
@@ -157,7 +157,7 @@ class PruneStructured(Method):
                 pruner.ignored_layers += _last(pruner, outputs)
                 pruner.step()
         except Exception as error:
-            raise Unsupported(f"its channels can't be followed: {_line(error)}") from error
+            raise Unsupported(f"its channels can't be followed: {named_line(error, most=200)}") from error
         module.requires_grad_(False)
         after = _sizes(module)
         changed = {name: sizes for name, sizes in after.items() if sizes != before[name]}
@@ -192,7 +192,7 @@ def _shapes(model: Model, family: Family) -> list[Any]:
         with torch.no_grad():
             outputs = family.forward(model, family.batch(model, model.batch_size, 0))
     except Exception as error:
-        raise Unsupported(f"the pruned model can't run: {_line(error)}") from error
+        raise Unsupported(f"the pruned model can't run: {named_line(error, most=200)}") from error
     return [each.shape for each in tree_leaves(outputs) if isinstance(each, torch.Tensor)]
 
 
@@ -287,7 +287,3 @@ def _resize(module: Any, sizes: LayerSizes) -> None:
     for key, shape in sizes["buffers"].items():
         if list(getattr(module, key).shape) != shape:
             setattr(module, key, torch.empty(shape))
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

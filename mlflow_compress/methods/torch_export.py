@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, quiet
-from mlflow_compress.errors import Unsupported
-from mlflow_compress.networks.export_graphs import TorchCall, reason
+from mlflow_compress.errors import Unsupported, first_line
+from mlflow_compress.networks.export_graphs import TorchCall
 from mlflow_compress.sockets import Family, Graph, Model, State
 
 
@@ -46,7 +46,7 @@ class TorchExport(ExportMethod):
                         graph.module, tuple(graph.inputs.values()), dynamic_shapes=dynamic, strict=False
                     )
             except Exception as error:  # of torch._dynamo, of symbolic shapes, of the module itself
-                raise Unsupported(f"torch.export can't export it: {reason(error)}") from error
+                raise Unsupported(f"torch.export can't export it: {first_line(error)}") from error
             program.example_inputs = None  # they would be saved too: a detector's images are as large as its weights
             torch.export.save(program, _file(folder, name))
         return model

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, quiet
-from mlflow_compress.errors import Unsupported
-from mlflow_compress.networks.export_graphs import TorchCall, reason
+from mlflow_compress.errors import Unsupported, first_line
+from mlflow_compress.networks.export_graphs import TorchCall
 from mlflow_compress.sockets import Family, Graph, Model, State
 
 
@@ -44,7 +44,7 @@ class Torchscript(ExportMethod):
                 with torch.no_grad():
                     traced = torch.jit.trace(graph.module, tuple(graph.inputs.values()), check_trace=False)
             except Exception as error:  # whatever the module does with what is no tensor now
-                raise Unsupported(f"torch.jit.trace can't trace it: {reason(error)}") from error
+                raise Unsupported(f"torch.jit.trace can't trace it: {first_line(error)}") from error
             torch.jit.save(traced, str(_file(folder, name)))
         return model
 

@@ -94,11 +94,6 @@ def dtype_of(module: Any) -> Any:
     return next((each.dtype for each in module.parameters() if each.is_floating_point()), None)
 
 
-def reason(error: Exception) -> str:
-    """Give the first line of an exporter's error."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
 def _float32() -> Any:
     import torch
 

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow_compress.errors import RecipeError, WeightsError
+from mlflow_compress.errors import RecipeError, WeightsError, one_line
 
 PACKAGE = "package:"
 _REACH_SECONDS = 6.0  # to find out whether the hub answers; "offline" must be said within 10 s
@@ -168,8 +168,7 @@ def config_fields(source: str) -> Mapping[str, Any]:
         path = _find_config(source)
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        message = " ".join(str(error).split())[:400]
-        raise WeightsError(f"The configuration of {source} can't be read: {message}") from error
+        raise WeightsError(f"The configuration of {source} can't be read: {one_line(error)}") from error
     if not isinstance(fields, dict):
         raise WeightsError(f"The configuration of {source} can't be read: it is no mapping.")
     return fields

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow_compress.errors import RecipeError, UnknownName, Unsupported, WeightsError
+from mlflow_compress.errors import RecipeError, UnknownName, Unsupported, WeightsError, one_line
 from mlflow_compress.networks.hub import cached_file, unreachable
 from mlflow_compress.networks.stored_weights import unfilled
 from mlflow_compress.sockets import Model
@@ -88,8 +88,7 @@ def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any
         try:
             return _ready(Model(pretrained(), weights="pretrained"), described)
         except Exception as error:  # of the network, the files and the library
-            message = " ".join(str(error).split())[:400]
-            raise WeightsError(f"The pretrained weights of {source} can't be loaded: {message}") from error
+            raise WeightsError(f"The pretrained weights of {source} can't be loaded: {one_line(error)}") from error
     if weights == "pretrained":
         raise WeightsError(
             f"The pretrained weights of {source} can't be had: {why}, and they are not in the local cache. "
@@ -115,8 +114,9 @@ def build(described: Mapping[str, Any], is_filled: bool = True) -> Any:
             return torchvision.models.get_model(described["name"], weights=None, **described["architecture"])
         return _require_timm().create_model(described["name"], pretrained=False, **described["architecture"])
     except (TypeError, ValueError, RuntimeError) as error:
-        message = " ".join(str(error).split())[:400]
-        raise RecipeError(f"options.architecture of {described['name']} describes no model: {message}") from error
+        raise RecipeError(
+            f"options.architecture of {described['name']} describes no model: {one_line(error)}"
+        ) from error
 
 
 def transform(described: Mapping[str, Any]) -> Callable[[Any], Any]:
@@ -228,8 +228,7 @@ def _filled(module: Any, path: Path) -> Any:
         read = load_file(path) if path.suffix == _SUFFIX else torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(read.get("state_dict", read))
     except Exception as error:  # a truncated file, a pickle of code, tensors of another model
-        message = " ".join(str(error).split())[:400]
-        raise WeightsError(f"The weights in {path} can't be loaded: {message}") from error
+        raise WeightsError(f"The weights in {path} can't be loaded: {one_line(error)}") from error
     return module
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress.errors import Unsupported, WeightsError
+from mlflow_compress.errors import Unsupported, WeightsError, first_line
 
 SAFETENSORS, TORCH = "weights.safetensors", "weights.pt"
 _ALIASES = "aliases"
@@ -78,7 +78,7 @@ def read_state(path: Path) -> Mapping[str, Any]:
             return state | {name: state[owner] for name, owner in aliases.items()}
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except Exception as error:
-        raise WeightsError(f"The weights file {path} can't be read: {_first_line(error)}") from error
+        raise WeightsError(f"The weights file {path} can't be read: {first_line(error)}") from error
     if not isinstance(state, Mapping):
         raise WeightsError(f"The weights file {path} holds a {type(state).__name__}, not a state dict.")
     return state  # not copied: packed modules need the versions that it carries as an attribute
@@ -284,10 +284,6 @@ def _identity(tensor: Any) -> Any:
     if tensor.device.type == "meta" or tensor.numel() == 0:
         return id(tensor)
     return (tensor.device, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def _mismatch(error: Exception) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from mlflow_compress.errors import RecipeError, WeightsError
+from mlflow_compress.errors import RecipeError, WeightsError, one_line
 from mlflow_compress.networks.hub import Origin, config_fields, is_config_cached
 from mlflow_compress.sockets import Family, Model
 
@@ -147,8 +147,7 @@ def _from_architecture(loader: Any, source: str, architecture: Mapping[str, Any]
         config = AutoConfig.for_model(fields.pop("model_type"), **fields)
         return loader.from_config(config, dtype=torch.float32)
     except Exception as error:  # KeyError, ValueError, the config's own checks of each field, or what the model makes
-        message = " ".join(str(error).split())[:400]
-        raise RecipeError(f"options.architecture of {source} describes no model: {message}") from error
+        raise RecipeError(f"options.architecture of {source} describes no model: {one_line(error)}") from error
 
 
 def _from_pretrained(loader: Any, origin: Origin) -> tuple[Any, str]:
@@ -159,8 +158,7 @@ def _from_pretrained(loader: Any, origin: Origin) -> tuple[Any, str]:
             origin.location, dtype=torch.float32, output_loading_info=True, **_unpacked(origin), **origin.arguments
         )
     except Exception as error:  # safetensors, pickle, hub and config errors share no root
-        message = " ".join(str(error).split())[:400]
-        raise WeightsError(f"The weights in {origin.location} can't be loaded: {message}") from error
+        raise WeightsError(f"The weights in {origin.location} can't be loaded: {one_line(error)}") from error
     missing = sorted(info["missing_keys"])
     names = {name for name, _ in module.named_parameters()}
     if len(set(missing) & names) > len(names) / 2:
@@ -215,7 +213,7 @@ def load_tokenizer(origin: Origin, **options: Any) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(origin.location, **origin.arguments, **options)
     except Exception as error:  # as above
-        message = " ".join(str(error).split())[:400]
+        message = one_line(error)
         is_lacking = importlib.util.find_spec("sentencepiece") is None
         hint = " It may need sentencepiece: pip install sentencepiece. What it says:" if is_lacking else ""
         raise WeightsError(f"The tokenizer in {origin.location} can't be loaded.{hint} {message}") from error

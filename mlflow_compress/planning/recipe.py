@@ -28,7 +28,7 @@ from typing import Any
 
 from mlflow_compress import registry
 from mlflow_compress.data.datasets import absolute
-from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.errors import RecipeError, UnknownName, one_line
 from mlflow_compress.planning import requirements
 from mlflow_compress.planning.recognise import recognise
 from mlflow_compress.records import Budget, Scalar, Step, Variant
@@ -280,7 +280,7 @@ def load(path: Path) -> Mapping[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date with 13 months
-        raise RecipeError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{path} is not readable as YAML: {one_line(error, most=None)}") from error
     return mapping(path, "the recipe", data)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
+from mlflow_compress.files import whole_file
 from mlflow_compress.records import MetricFacts
 from mlflow_compress.sockets import AdditiveMetric, Metric
 
@@ -149,10 +150,8 @@ def write(kept: Mapping[str, Statistics], path: Path) -> None:
 
     arrays: dict[str, Any] = {name: each.values for name, each in kept.items()}
     arrays |= {name + _COLUMNS: np.array(each.columns, dtype=np.str_) for name, each in kept.items()}
-    aside = path.with_name(path.name + ".partial")  # a full disk leaves no half of it
-    with aside.open("wb") as file:
+    with whole_file(path) as aside, aside.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    aside.replace(path)
 
 
 def read(path: Path) -> dict[str, Statistics]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from mlflow_compress import registry
-from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.errors import RecipeError, UnknownName, named_line
 from mlflow_compress.networks import hub
 from mlflow_compress.records import MetricFacts, Scale
 from mlflow_compress.sockets import Metric
@@ -269,8 +269,7 @@ def _load(source: str) -> Any:
     try:
         return evaluate.load(source, keep_in_memory=True)
     except Exception as error:  # the module's own code, what it imports, and what evaluate makes of both
-        message = " ".join(str(error).split())[:400]
-        raise RecipeError(f"The evaluate module {source} can't be loaded: {type(error).__name__}: {message}") from error
+        raise RecipeError(f"The evaluate module {source} can't be loaded: {named_line(error)}") from error
 
 
 def _is_cached(name: str) -> bool:

@@ -35,12 +35,12 @@ from typing import IO, Any
 
 from mlflow_compress.data import datasets
 from mlflow_compress.errors import RecipeError
+from mlflow_compress.files import sha256_unless_large, whole_folder
 from mlflow_compress.records import Variant
 from mlflow_compress.scoring.hf_evaluate import is_code
 
 HERE = "here"  # instead of a folder: each file is where it was packed
 MOST_BYTES = 2 * 2**30
-_LARGE_BYTES = 64 * 2**20  # larger files are told apart by size and date
 _MENTIONS_BYTES = 2**16
 _MENTION = re.compile(r"""[^\s,;:"'()\[\]{}<>=]+""")
 _SETTINGS = (".yaml", ".yml")
@@ -161,17 +161,15 @@ def unpack(parcel: Parcel, chunks: Iterable[bytes]) -> str:
 
     cache = _cache()
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder, aside = cache / parcel.digest, cache / f"{parcel.digest}.partial"
+    folder = cache / parcel.digest
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             _forget_unused(cache)
-            shutil.rmtree(aside, ignore_errors=True)
-            with tempfile.TemporaryFile(dir=cache) as file:
+            with tempfile.TemporaryFile(dir=cache) as file, whole_folder(folder) as aside:
                 for chunk in chunks:
                     file.write(chunk)
                 file.seek(0)
                 _extract(parcel, file, aside)
-            aside.rename(folder)
     os.utime(folder)
     return str(folder)
 
@@ -283,16 +281,9 @@ def _name(path: Path, folder: Path, roots: list[Path]) -> str:
     return PurePosixPath(str(number), root.name, path.relative_to(root).as_posix()).as_posix()
 
 
-@functools.lru_cache(maxsize=2**16)
-def _digest(path: str, size: int, changed_ns: int) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
 def _described(path: Path) -> File:
     status = path.stat()
-    is_large = status.st_size > _LARGE_BYTES
-    digest = "" if is_large else _digest(str(path), status.st_size, status.st_mtime_ns)
-    return File(str(path), status.st_size, status.st_mtime_ns, digest)
+    return File(str(path), status.st_size, status.st_mtime_ns, sha256_unless_large(path))
 
 
 def _extract(parcel: Parcel, file: IO[bytes], folder: Path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_compress.errors import RecipeError
+from mlflow_compress.errors import RecipeError, named_line, one_line
 
 EXTRA = 'pip install "mlflow-compress[ray]"'
 _START = "Start one (ray start --head), and more machines with ray start --address=HOST:PORT"
@@ -166,16 +166,11 @@ def kept(references: Sequence[Any]) -> Iterator[bytes]:
         yield ray.get(reference)
 
 
-def line(error: BaseException) -> str:
-    """Return an error's message in one line."""
-    return " ".join(str(error).split())[:400]
-
-
 def reason(error: BaseException) -> str:
     """Return in one line why a task came to nothing."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, BaseException):
-        return f"{type(cause).__name__}: {line(cause)}"
+        return named_line(cause)
     lines = [text.strip() for text in str(error).splitlines() if text.strip()]
     last = lines[-1] if "Traceback" in str(error) and lines else (lines or [""])[0]
     return f"{type(error).__name__}: {last[:300]}"
@@ -189,7 +184,7 @@ def _connect(ray: Any, known: str) -> None:
         ray.init(address=known, log_to_driver=False, configure_logging=False, logging_level=logging.CRITICAL)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise RecipeError(
-            f"The Ray cluster at {known} can't be used: {line(error)} This command must run on a machine of the "
+            f"The Ray cluster at {known} can't be used: {one_line(error)} This command must run on a machine of the "
             f"cluster: ray start --address={known} --num-cpus=0 makes this one such, without measuring on it."
         ) from None
     finally:
@@ -214,9 +209,9 @@ def _found(address: str) -> str:
         host, _, port = known.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
     except ConnectionError as error:
-        raise RecipeError(f"There is no Ray cluster at {address}: {line(error)} {_START}.") from None
+        raise RecipeError(f"There is no Ray cluster at {address}: {one_line(error)} {_START}.") from None
     except (OSError, ValueError) as error:
-        raise RecipeError(f"There is no Ray cluster at {address}: {line(error)}. {_START}.") from None
+        raise RecipeError(f"There is no Ray cluster at {address}: {one_line(error)}. {_START}.") from None
     if not _answers(known):
         raise RecipeError(f"What answers at {known} is no Ray cluster, or one of another version of Ray. {_START}.")
     return known

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow_compress.errors import WorkerError
+from mlflow_compress.errors import WorkerError, one_line
 from mlflow_compress.measuring import isolate
 from mlflow_compress.measuring.combine import unmeasured
 from mlflow_compress.measuring.measure_one import Run
@@ -90,7 +90,7 @@ def sweep(
             return _Sweep(cluster, queue, task, delivery, board, show).run()
         except cluster.errors.RayError as error:
             raise WorkerError(
-                f"The Ray cluster is gone: {ray_cluster.line(error)} What came home is logged. When the cluster is "
+                f"The Ray cluster is gone: {one_line(error)} What came home is logged. When the cluster is "
                 "back, the same command goes on."
             ) from None
 

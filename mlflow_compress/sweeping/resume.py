@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from mlflow_compress import registry
 from mlflow_compress.data.datasets import parse
 from mlflow_compress.errors import RecipeError
+from mlflow_compress.files import sha256_unless_large
 from mlflow_compress.measuring.quality import STATISTICS
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Run, Variant, to_json
@@ -22,7 +22,6 @@ from mlflow_compress.tracking.writing import LOGGED
 
 _MACHINE, _GPU = ("cpu_model", "cores_logical"), "gpu_model"  # what tells machines apart
 _NO_DIFFERENCE = ("folder", "requires")  # to the numbers
-_LARGE_BYTES = 64 * 2**20  # larger files are told apart by size and date
 
 
 def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
@@ -154,12 +153,4 @@ def _content(path: Path) -> str:
 
 def _file(path: Path) -> str:
     status = path.stat()
-    if status.st_size > _LARGE_BYTES:
-        return f"{status.st_size} {status.st_mtime_ns}"
-    return _hash(path, status.st_size, status.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=4096)
-def _hash(path: Path, size: int, mtime_ns: int) -> str:
-    """Hash a file's content; once for all variants of a sweep."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return sha256_unless_large(path) or f"{status.st_size} {status.st_mtime_ns}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_compress.errors import StoreError
+from mlflow_compress.errors import StoreError, first_line
 from mlflow_compress.tracking import private_mlflow
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ def _require_database(uri: str) -> None:
 
 
 def _first_line(error: Exception, uri: str) -> str:
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(uri, without_secrets(uri))
+    line = first_line(error, most=None).replace(uri, without_secrets(uri))
     for secret in _secrets(uri):
         line = line.replace(secret, "***")
     return line[:300]

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlflow_compress.files import whole_file
 from mlflow_compress.measuring.worker import MODEL_FOLDER
 from mlflow_compress.records import Result, read_json, to_json
 
@@ -235,11 +236,10 @@ def default_folder() -> Path:
 
 
 def _write(path: Path, data: Any) -> None:
-    """Write JSON so that after a power cut all of it is there or nothing: aside, forced to the disk, then renamed."""
-    aside = path.with_name(path.name + ".partial")
-    aside.write_text(json.dumps(data, ensure_ascii=False, allow_nan=False), encoding="utf-8")
-    _sync(aside)
-    aside.replace(path)
+    """Write JSON so that even after a power cut all of it is there or nothing: it is forced to the disk as well."""
+    with whole_file(path) as aside:
+        aside.write_text(json.dumps(data, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+        _sync(aside)
     _sync(path.parent)
 
 

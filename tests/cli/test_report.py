@@ -306,7 +306,7 @@ def python(code: str, *args: str, **environment: str) -> subprocess.CompletedPro
 
 def test_as_a_program(filled: str) -> None:
     """The real thing, in an ASCII terminal: Cyrillic still gets out."""
-    args = ["-m\nmlflow_compress.report", "-e", "report hw1", "--lang", "ru"]
+    args = ["-m\nmlflow_compress.cli.report", "-e", "report hw1", "--lang", "ru"]
     done = python(*args, MLFLOW_TRACKING_URI=filled, PYTHONIOENCODING="ascii", LC_ALL="C")
     assert done.returncode == 0, done.stderr
     assert "Команда" in done.stdout.decode()

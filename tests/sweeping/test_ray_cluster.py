@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from mlflow_compress.errors import RecipeError
+from mlflow_compress.errors import RecipeError, one_line
 from mlflow_compress.sweeping import ray_cluster
 
 pytest.importorskip("ray", reason="Ray is not installed")
@@ -83,4 +83,4 @@ def test_a_reason_is_one_line(error: Exception, told: str) -> None:
     assert ray_cluster.reason(error) == told
     caused = RuntimeError("a long story")
     caused.cause = error  # type: ignore[attr-defined]  # as Ray's RayTaskError has it
-    assert ray_cluster.reason(caused) == f"{type(error).__name__}: {ray_cluster.line(error)}"
+    assert ray_cluster.reason(caused) == f"{type(error).__name__}: {one_line(error)}"
