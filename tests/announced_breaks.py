@@ -35,6 +35,7 @@ KNOWN: dict[str, str] = {
     r"Operation with range is deprecated|all arguments of all will be|inplace keyword in DataFrame\.drop": (
         "2026-11: MLflow's own, of pandas"
     ),
+    r"'(enablePackrat|parseString|resetCache)' deprecated": "2026-11: matplotlib's own, of the oldest tested version",
 }
 
 
