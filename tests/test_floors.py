@@ -18,7 +18,7 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 
 # From the ground up. Within a folder modules may import each other, though never in a circle.
 FLOORS = (
-    {"budget", "errors", "files", "percentiles", "version", "words"},
+    {"budget", "cache_folders", "errors", "files", "percentiles", "version", "words"},
     {"records"},
     {"sockets"},
     {"registry"},
@@ -49,6 +49,7 @@ DOORS = {
     "sqlalchemy": {"tracking.database", "tracking.private_mlflow"},
     "yaml": {"planning.recipe", "data.detections"},  # ultralytics' own reader runs code that a data.yaml may hold
     "pydantic": {"registry"},
+    "platformdirs": {"cache_folders"},
     "subprocess": {"measuring.worker_process"},
     "filelock": {"measuring.machine_lock", "tracking.spool", "sweeping.file_bundle"},
     "ray": {"sweeping.ray_cluster"},

@@ -23,7 +23,6 @@ import dataclasses
 import importlib.util
 import inspect
 import json
-import os
 import random
 import shutil
 import sys
@@ -33,6 +32,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
+from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.files import sha256, whole_folder
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
@@ -337,8 +337,7 @@ def _fill_cached(module: Any, own: Any, path: Path, seed: int) -> None:
     """Call the user's `load_weights` once for each version of the file and seed, and keep what it gave."""
     import torch
 
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mlflow-compress", "weights")
-    folder = root / f"{path.stem}-{_digest(path)}-{seed}-torch{torch.__version__}"
+    folder = cache_folder("weights") / f"{path.stem}-{_digest(path)}-{seed}-torch{torch.__version__}"
     if folder.is_dir():
         load_weights(module, folder)
         return

@@ -33,6 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.data import datasets
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.files import sha256_unless_large, whole_folder
@@ -309,4 +310,4 @@ def _forget_unused(cache: Path) -> None:
 def _cache() -> Path:
     if given := os.environ.get("COMPRESS_CACHE"):
         return Path(given).absolute() / "parcels"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mlflow-compress", "parcels")
+    return cache_folder("parcels")

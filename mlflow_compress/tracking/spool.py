@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.files import whole_file
 from mlflow_compress.measuring.worker import MODEL_FOLDER
 from mlflow_compress.records import Result, read_json, to_json
@@ -232,7 +233,7 @@ def default_folder() -> Path:
     """Return where the spool is."""
     if given := os.environ.get("COMPRESS_SPOOL"):
         return Path(given).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "mlflow-compress", "spool")
+    return cache_folder("spool")
 
 
 def _write(path: Path, data: Any) -> None:
