@@ -56,6 +56,8 @@ DOORS = {
     "pynvml": {"meters.gpu"},
     "matplotlib": {"tracking.run_plots", "renderers.png"},  # pictures of one result, and of the comparison
     "openpyxl": {"renderers.xlsx"},
+    "jinja2": {"renderers.html"},
+    "markupsafe": {"renderers.html"},
     "markdown_it": {"reporting.markdown_tables"},
     "ultralytics": {"families.yolo", "scoring.boxes"},
     "cv2": {"families.yolo"},

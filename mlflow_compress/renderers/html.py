@@ -9,12 +9,11 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from string import Template
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlflow_compress import words
 from mlflow_compress.records import Comparison, Row
@@ -22,6 +21,9 @@ from mlflow_compress.reporting import table_text
 from mlflow_compress.reporting.chart_choices import Axis, axes, bars, classes, metrics, objectives
 from mlflow_compress.reporting.table_text import MISSING, Column, is_original
 from mlflow_compress.sockets import Renderer
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # what HTML or UTF-8 can't hold
 _LINK = re.compile(r"https?://[^\s]+\Z", re.IGNORECASE)
@@ -39,37 +41,128 @@ class Html(Renderer):
 
     def render(self, comparison: Comparison) -> bytes:
         """Write the comparison as one UTF-8 page."""
-        language, page = comparison.language, words.PAGE[comparison.language]
+        return self.page(comparison)
+
+    def page(self, comparison: Comparison, trail: Sequence[Link] = ()) -> bytes:
+        """Write the comparison as one UTF-8 page.
+
+        Args:
+            comparison: what is shown.
+            trail: links above it, to where it belongs on a server.
+        """
+        language, texts = comparison.language, words.PAGE[comparison.language]
+        script_texts = words.PAGE_SCRIPT[language]
         style, script = _part("page.css"), _part("page.js")
-        heading = ": ".join(filter(None, (words.COMPARISON[language], comparison.title)))
         shown = _columns(comparison)
-        failures = [table_text.failure(each, language) for each in comparison.failures]
-        filled = {
+        about = {
             "language": language,
             "style": style,
             "style_hash": _hash(style),
             "script": script,
             "script_hash": _hash(script),
-            "title": _text(heading),
-            "heading": _text(heading),
-            "facts": _text(_facts(comparison)),
-            "skip": page["skip"],
-            "filters_label": words.PAGE_SCRIPT[language]["filters"],
-            "scatter_title": words.PAGE_SCRIPT[language]["scatter"],
-            "bars_title": words.PAGE_SCRIPT[language]["bars_title"],
-            "table_title": page["table"],
-            "caption": page["caption"],
-            "legend_title": page["legend"],
-            "legend": _text(table_text.legend(comparison)),
-            "table_class": "named" if any(column.key == "method" for column in shown) else "",
-            "head": "\n".join(_head(shown, language)),
-            "body": "\n".join(_line(comparison, at, shown) for at in range(len(comparison.rows))),
-            "summaries": _list("summaries", table_text.summaries_title(language), table_text.summaries(comparison)),
-            "notes": _list("notes", words.NOTES[language], comparison.footnotes, numbered=True),
-            "failures": _list("failures", table_text.failures_title(language), failures),
             "data": _json(_data(comparison)),
+            "heading": ": ".join(filter(None, (words.COMPARISON[language], comparison.title))),
+            "facts": _facts(comparison),
+            "trail": trail,
+            "texts": _own(texts),
+            "script_texts": _own({name: text for name, text in script_texts.items() if isinstance(text, str)}),
+            "columns": shown,
+            "is_named": any(column.key == "method" for column in shown),
+            "rows": [_line(comparison, row, shown) for row in comparison.rows],
+            "legend": table_text.legend(comparison),
+            "summaries_title": table_text.summaries_title(language),
+            "summaries": table_text.summaries(comparison),
+            "notes_title": words.NOTES[language],
+            "notes": comparison.footnotes,
+            "failures_title": table_text.failures_title(language),
+            "failures": [table_text.failure(each, language) for each in comparison.failures],
         }
-        return Template(_part("page.html")).substitute(filled).encode()
+        return filled("page.html", about)
+
+
+@dataclass(frozen=True)
+class Link:
+    """A link of a page: where to, its text, and what it is where the text alone does not say it."""
+
+    address: str
+    text: str
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One cell of the table.
+
+    Attributes:
+        kind: `method`, `number`, `runs`, or the key of a column of text.
+        text: what stands in it.
+        against: behind it, the ratio to the original in brackets.
+        verdict: whether that is `better` or `worse`; empty where it says nothing.
+        value: what it is sorted by, where that isn't its text.
+        group: what must be the same for its value to be compared with others'.
+        is_missing: whether it has nothing to be sorted by.
+        whose, notes: of a method: its model and team, and its footnotes.
+        links: of runs.
+    """
+
+    kind: str
+    text: str = ""
+    against: str = ""
+    verdict: str = ""
+    value: str = ""
+    group: str = ""
+    is_missing: bool = False
+    whose: str = ""
+    notes: tuple[int, ...] = ()
+    links: tuple[Link, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One row of the table."""
+
+    is_original: bool
+    cells: tuple[_Cell, ...]
+
+
+def filled(template: str, about: Mapping[str, object]) -> bytes:
+    """Fill one of the templates beside this file. Every text is escaped, and what HTML can't hold is replaced.
+
+    Args:
+        template: its file's name.
+        about: what it names.
+    """
+    return _templates().get_template(template).render(about).encode()
+
+
+@cache
+def _templates() -> Environment:
+    from jinja2 import Environment, FunctionLoader
+
+    return Environment(
+        loader=FunctionLoader(_part),
+        autoescape=True,
+        finalize=_plain,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _plain(value: object) -> object:
+    """Make plain text of any text, for an element or a quoted attribute; what is markup already stays."""
+    from markupsafe import Markup
+
+    if isinstance(value, Markup) or not isinstance(value, str):
+        return value
+    return Markup(html.escape(_UNSEEN.sub("\ufffd", value)).replace("\r", "&#13;"))  # noqa: S704  (it is escaped)
+
+
+def _own(texts: Mapping[str, str]) -> dict[str, str]:
+    """Leave the apostrophes of our own texts as they are: they hold no markup."""
+    from markupsafe import Markup
+
+    return {name: Markup(html.escape(text, quote=False)) for name, text in texts.items()}  # noqa: S704  (it is escaped)
 
 
 @cache
@@ -79,11 +172,6 @@ def _part(name: str) -> str:
 
 def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _text(text: str) -> str:
-    """Make plain text of any text, for an element or a quoted attribute."""
-    return html.escape(_UNSEEN.sub("\ufffd", text)).replace("\r", "&#13;")
 
 
 def _json(data: Any) -> str:
@@ -99,88 +187,57 @@ def _facts(it: Comparison) -> str:
     )
 
 
-def _list(name: str, title: str, lines: Sequence[str], *, numbered: bool = False) -> str:
-    if not lines:
-        return ""
-    tag = "ol" if numbered else "ul"
-    items = (
-        f'<li id="note-{index}">{_text(line)}</li>' if numbered else f"<li>{_text(line)}</li>"
-        for index, line in enumerate(lines, 1)
-    )
-    return (
-        f'<section class="{name}" aria-labelledby="{name}-title">\n<h2 id="{name}-title">{title}</h2>\n<{tag}>\n'
-        + "\n".join(items)
-        + f"\n</{tag}>\n</section>"
-    )
-
-
 def _columns(it: Comparison) -> tuple[Column, ...]:
     """Give the table's columns; where there are links to runs, these come last."""
     runs = Column("runs", {language: page["runs"] for language, page in words.PAGE.items()}, numeric=False)
     return (*table_text.columns(it.columns, it.metrics), *((runs,) if any(row.links for row in it.rows) else ()))
 
 
-def _head(shown: Sequence[Column], language: str) -> Iterator[str]:
-    yield "<tr>"
-    for column in shown:
-        classes = "number" if column.numeric else column.key
-        yield f'<th scope="col" class="{classes}">{_text(column.header[language])}</th>'
-    yield "</tr>"
+def _line(it: Comparison, row: Row, shown: Sequence[Column]) -> _Line:
+    return _Line(is_original(row), tuple(_cell(it, row, column) for column in shown))
 
 
-def _line(it: Comparison, at: int, shown: Sequence[Column]) -> str:
-    row = it.rows[at]
-    original = ' class="original"' if is_original(row) else ""
-    return f'<tr data-row="{at}"{original}>{"".join(_cell(it, row, column) for column in shown)}</tr>'
-
-
-def _cell(it: Comparison, row: Row, column: Column) -> str:
+def _cell(it: Comparison, row: Row, column: Column) -> _Cell:
     if column.key == "runs":
-        links = _links(row, it.language)
-        return f"<td>{links}</td>" if links else "<td data-missing></td>"
+        links = tuple(_links(row, it.language))
+        return _Cell("runs", links=links, is_missing=not links)
     (text,) = table_text.cells(row, (column,), it.language, it.metrics)
-    sorting = _sorting(row, column, text)
+    cell = _sorted(_Cell("number" if column.numeric else column.key, text), row, column)
     if column.key == "method":
-        notes = "".join(f' <a class="mark" href="#note-{note + 1}">[{note + 1}]</a>' for note in row.notes)
-        whose = _text(" · ".join(filter(None, (row.model, row.team))))
-        return f'<th scope="row" data-of="{whose}"{sorting}><span>{_text(text)}</span>{notes}</th>'
-    if not column.numeric:
-        return f'<td class="text {column.key}"{sorting}>{_text(text)}</td>'
-    value, found, against = text.partition(" (")
-    if found:
-        against = f' <span class="against{_better(it, row, column.key)}">({_text(against)}</span>'
-    return f'<td class="number"{sorting}>{_text(value)}{against}</td>'
+        return replace(cell, whose=" · ".join(filter(None, (row.model, row.team))), notes=row.notes)
+    value, has_ratio, against = text.partition(" (")
+    if column.numeric and has_ratio:
+        return replace(cell, text=value, against=f"({against}", verdict=_verdict(it, row, column.key))
+    return cell
 
 
-def _sorting(row: Row, column: Column, text: str) -> str:
+def _sorted(cell: _Cell, row: Row, column: Column) -> _Cell:
     """Say what a cell is sorted by, where that isn't its text."""
-    if text == MISSING and column.key not in ("team", "model", "method"):
-        return " data-missing"
+    if cell.text == MISSING and column.key not in ("team", "model", "method"):
+        return replace(cell, is_missing=True)
     if column.key == "pareto":
-        return f' data-value="{int(bool(row.dominated))}"'
+        return replace(cell, value=str(int(bool(row.dominated))))
     if column.key == "quality":
         first = table_text.scores(row.values)[0]
-        return f' data-group="{_text(first)}" data-value="{row.values[first]!r}"'
-    return f' data-value="{row.values[column.key]!r}"' if column.numeric else ""
+        return replace(cell, group=first, value=repr(row.values[first]))
+    return replace(cell, value=repr(row.values[column.key])) if column.numeric else cell
 
 
-def _better(it: Comparison, row: Row, name: str) -> str:
+def _verdict(it: Comparison, row: Row, name: str) -> str:
     """Say whether a ratio is to the good, where that is known and no noise."""
     found, greater = row.ratios[name], it.greater_is_better.get(name)
     low, high = row.ratio_intervals.get(name, (0.0, 0.0))
     if greater is None or table_text.ratio(found) == table_text.ratio(1) or low <= 1 <= high:
         return ""
-    return " better" if (found > 1) == greater else " worse"
+    return "better" if (found > 1) == greater else "worse"
 
 
-def _links(row: Row, language: str) -> str:
+def _links(row: Row, language: str) -> Iterator[Link]:
     name = ", ".join(filter(None, (row.team, row.model, row.method)))
-    links = {words.DEVICES.get(device, device): link for device, link in row.links.items() if _LINK.match(link)}
-    return " ".join(
-        f'<a href="{_text(link)}" target="_blank" rel="noopener noreferrer" '
-        f'aria-label="{_text(words.PAGE[language]["run"].format(device=device, name=name))}">{_text(device)}</a>'
-        for device, link in links.items()
-    )
+    for key, link in row.links.items():
+        if _LINK.match(link):
+            device = words.DEVICES.get(key, key)
+            yield Link(link, device, words.PAGE[language]["run"].format(device=device, name=name))
 
 
 def _data(it: Comparison) -> dict[str, Any]:
