@@ -31,7 +31,7 @@ settings.load_profile("suite")
 GOLDEN = Path(__file__).parent / "golden"
 
 
-pytest_plugins = ["announced_breaks"]
+pytest_plugins = ["announced_breaks", "lab"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,8 +14,8 @@ import pytest
 from mlflow_compress.measuring import machine_lock
 
 CODE = """
-from mlflow_compress import machine
-with machine.alone(lambda text: print(text, flush=True)):
+from mlflow_compress.measuring import machine_lock
+with machine_lock.alone(lambda text: print(text, flush=True)):
     print("alone", flush=True)
     input()
 """

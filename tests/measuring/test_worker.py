@@ -1,0 +1,54 @@
+"""What the measured process says and leaves. Each process costs seconds: results are shared, see `Lab`."""
+
+from __future__ import annotations
+
+import pytest
+from lab import Lab
+
+from mlflow_compress.measuring import isolate
+
+
+def test_progress_is_told_stage_by_stage(lab: Lab) -> None:
+    lab.measure("original")
+    events = lab.events["original model.py []"]
+    stages = list(dict.fromkeys(event["stage"] for event in events))
+    assert stages[:2] == ["loading", "checking the data"]
+    assert {"saving", "sizing", "restoring", "timing on cpu", "scoring"} <= set(stages)
+
+
+def test_a_traceback_is_kept_in_the_log(lab: Lab) -> None:
+    lab.measure("crash:kind=raise")
+    assert b"RuntimeError: the plugin gave up" in isolate.logs(lab.work("crash:kind=raise"))["prepare.log"]
+
+
+def test_outputs_that_are_no_numbers_are_a_failure(lab: Lab) -> None:
+    result = lab.measure("crash:kind=nan")
+    assert result.status == "failed"
+    assert "NaN" in result.reason
+    assert "cpu/latency_p50_ms" not in result.measurements
+
+
+def test_a_method_that_does_not_apply_is_skipped(lab: Lab) -> None:
+    result = lab.measure("crash:kind=skip")
+    assert (result.status, result.reason) == ("skipped", "it does not apply to this model")
+    assert result.outcomes == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "reason"),
+    [
+        ("absent", 'absent needs a-distribution-that-nobody-has: pip install "mlflow-compress[imaginary]"'),
+        ("choosy", "choosy does not serve python: it must know the layers' names"),
+    ],
+)
+def test_a_method_that_cannot_serve_is_skipped_with_what_to_do(lab: Lab, method: str, reason: str) -> None:
+    result = lab.measure(method)
+    assert (result.status, result.reason) == ("skipped", reason)
+
+
+def test_weights_that_cannot_be_read_are_named(lab: Lab) -> None:
+    result = lab.measure("original", weights="bad.pt")
+    assert result.status == "failed"
+    assert result.cause == "weights"
+    assert result.outcomes == {}
+    assert "bad.pt can't be read" in result.reason
