@@ -34,7 +34,8 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 import torch
-from mlflow_compress import artifact, registry, tensors
+from mlflow_compress import registry
+from mlflow_compress.networks import model_folder, stored_weights
 from mlflow_compress.planning.recipe import parse_chain
 
 family = registry.build("families", "python")
@@ -43,12 +44,12 @@ for chain in sys.argv[2:]:
     model = family.load("own.py", "random", Path(sys.argv[1]), 0)
     batch = family.batch(model, 4, 1)
     with torch.inference_mode():
-        want = tensors.flat(family.forward(model, batch))
-    (method,) = artifact.methods_of(parse_chain(chain))
+        want = stored_weights.flat(family.forward(model, batch))
+    (method,) = model_folder.methods_of(parse_chain(chain))
     model = method.compress(model, family)
     with torch.inference_mode():
         given = family.batch(model, 4, 1)
-        moved[chain] = tensors.distance(tensors.flat(family.forward(model, given)), want)
+        moved[chain] = stored_weights.distance(stored_weights.flat(family.forward(model, given)), want)
 print(json.dumps([torch.backends.cpu.get_cpu_capability(), moved]))
 """
 

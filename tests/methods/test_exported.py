@@ -445,8 +445,8 @@ def test_restoring_needs_neither_the_code_nor_the_exporter(tmp_path: Path) -> No
     model_folder.save(model, family, methods, variant, tmp_path)
     code = (
         "import sys, torch; before = set(sys.modules); "
-        "from pathlib import Path; from mlflow_compress import artifact; "
-        f"artifact.restore(Path({str(tmp_path)!r})); "
+        "from pathlib import Path; from mlflow_compress.networks import model_folder; "
+        f"model_folder.restore(Path({str(tmp_path)!r})); "
         "loaded = {'onnx', 'onnxscript', 'transformers.models.distilbert.modeling_distilbert'}"
         " & set(sys.modules) - before; print(sorted(loaded))"
     )

@@ -9,7 +9,7 @@ import pytest
 
 from mlflow_compress.tracking import process_identity
 
-CODE = "from mlflow_compress import liveness; print(liveness.mine(), flush=True); input()"
+CODE = "from mlflow_compress.tracking import process_identity; print(process_identity.mine(), flush=True); input()"
 
 
 def test_a_process_lives_until_it_dies() -> None:
