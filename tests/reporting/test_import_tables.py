@@ -8,13 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_compress.records import Run
 from mlflow_compress.reporting import markdown_tables
-from mlflow_compress.reporting.compare import compare
 from mlflow_compress.reporting.import_tables import BEGIN, END, Import, Reading, listing, read
-from mlflow_compress.tracking import imported_rows, writing
-from mlflow_compress.tracking.connection import Store
-from mlflow_compress.tracking.reading import runs as logged_runs
 
 COURSE = Path(__file__).parents[1] / "course_tables"
 NUMBERS = sorted(path.stem.removeprefix("table-") for path in COURSE.glob("*.md"))
@@ -241,85 +236,3 @@ def test_a_column_of_teams_says_whose_a_row_is() -> None:
         ("beta", "original"),
         ("alpha", "x"),
     ]
-
-
-def imported(store: Store, experiment: str) -> list[Run]:
-    return logged_runs(store, {writing.experiment_id(store, experiment): experiment})
-
-
-HOSTILE = (
-    "| Model | Method | RAM (MB) | Note |\n|---|---|---|---|\n"
-    "| `'\"; --` \\| 🙂 | ../<b>x</b> %s | 5 | Привет, *мир*: [x](y) |"
-)
-
-
-def test_rows_are_stored_once_and_shown_as_by_hand(store: Store) -> None:
-    experiment = writing.experiment_id(store, "by hand")
-    rows = [row for number in ("05", "43", "13") for row in course(number).rows]
-    assert imported_rows.write_rows(store, experiment, rows) == len(rows)
-    runs = imported(store, "by hand")
-    assert {run.lifecycle for run in runs} == {"FINISHED"}
-    assert {run.tags["mlflow.source.name"] for run in runs} == {"compress-report import"}
-    first = next(
-        run
-        for run in runs
-        if run.tags["compress.imported.from"] == "table-05.md" and run.params["method"] == "original"
-    )
-    assert first.metrics == rows[0].metrics
-    assert first.tags["compress.cell.5 Время инференса GPU ms"] == "31.9ms (Tesla T4)"
-    assert first.tags["compress.imported.line"] == "3"
-    assert "header's MB" in first.tags["compress.imported.remarks"]
-    shown = compare(runs, language="en").rows
-    assert all(row.by_hand for row in shown)
-    fish = next(row for row in shown if row.model == "FishSpeech")
-    assert fish.values["cpu/tokens_per_s"] == 0.42
-    assert imported_rows.write_rows(store, experiment, rows) == 0
-    assert len(imported(store, "by hand")) == len(rows)
-
-
-def test_a_changed_row_is_stored_beside_the_older_one(store: Store) -> None:
-    experiment = writing.experiment_id(store, "changed by hand")
-
-    def text(ram: int, before: str = "") -> Import:
-        row = f"{before}| Model | Method | RAM (MB) |\n|---|---|---|\n| m | x | {ram} |\n| m | y | 1 |"
-        return read(row, team="alpha", source="README.md")
-
-    def ram() -> float:
-        found = [row for row in compare(imported(store, "changed by hand"), language="en").rows if row.method == "x"]
-        return found[0].values["cpu/ram_peak_mib"]
-
-    assert imported_rows.write_rows(store, experiment, text(5).rows) == 2
-    assert imported_rows.write_rows(store, experiment, text(5, before="moved\n\n").rows) == 0
-    assert imported_rows.write_rows(store, experiment, text(6).rows) == 1
-    assert ram() == 6
-    assert imported_rows.write_rows(store, experiment, text(5).rows) == 1  # as it was before
-    assert ram() == 5
-    assert len(imported(store, "changed by hand")) == 4
-
-
-def test_rows_of_one_name_are_stored_in_the_order_of_the_file_and_once(store: Store) -> None:
-    experiment = writing.experiment_id(store, "twice by hand")
-    text = "| Model | Method | RAM (MB) |\n|---|---|---|\n| m | x | 5 |\n| m | x | 6 |"
-    rows = read(text, team="alpha", source="README.md").rows
-    assert [imported_rows.write_rows(store, experiment, rows) for _ in range(3)] == [2, 0, 0]
-    (row,) = compare(imported(store, "twice by hand"), language="en").rows
-    assert row.values["cpu/ram_peak_mib"] == 6
-
-
-def test_any_text_is_stored_as_it_is(store: Store) -> None:
-    experiment = writing.experiment_id(store, "hostile by hand")
-    rows = read(HOSTILE % ("z" * 300), team="te'am \"`", source="READ ME`'.md").rows
-    assert imported_rows.write_rows(store, experiment, rows) == 1
-    (run,) = imported(store, "hostile by hand")
-    assert run.tags["model"] == "'\"; -- | 🙂"
-    assert run.tags["compress.cell.4 Note"] == "Привет, *мир*: [x](y)"
-    assert imported_rows.write_rows(store, experiment, rows) == 0
-
-
-def test_a_row_with_a_size_alone_is_a_row(store: Store) -> None:
-    experiment = writing.experiment_id(store, "size by hand")
-    text = "| Model | Method | Weight size |\n|---|---|---|\n| m | x | 5 MB |"
-    imported_rows.write_rows(store, experiment, read(text, team="alpha", source="README.md").rows)
-    found = compare(imported(store, "size by hand"), language="en")
-    assert [row.values for row in found.rows] == [{"size/weights_mib": 5.0}]
-    assert not found.failures

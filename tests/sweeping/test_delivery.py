@@ -1,0 +1,102 @@
+"""A result comes home: kept on disk, sent, and taken off the disk when MLflow has it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from mlflow_compress.errors import StoreError, UnsentError
+from mlflow_compress.records import Outcome, Result, Step, Variant
+from mlflow_compress.sweeping.delivery import Delivery
+from mlflow_compress.tracking import reading, sending
+from mlflow_compress.tracking.connection import Store
+from mlflow_compress.tracking.log import Log
+from mlflow_compress.tracking.spool import Shipment, Spool
+
+VARIANT = Variant("small", "original", "alpha", "python", "small.py", chain=(Step("original"),))
+RESULT = Result(
+    VARIANT, "ok", measurements={"size/params": 7.0}, outcomes={"cpu": Outcome("ok")}, started_s=1.0, ended_s=3.0
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_uri_is_left_behind() -> Iterator[None]:
+    yield
+    mlflow.set_tracking_uri("")
+
+
+@pytest.fixture
+def delivery(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Delivery:
+    name = f"delivery {request.node.name}"
+    return Delivery(Spool(tmp_path / "spool"), lambda: Log(store, {}, name, ["small"], with_model=False), print)
+
+
+def deliver(delivery: Delivery, told: list[str]) -> Result:
+    with delivery.entry(told.append) as entry:
+        return delivery.deliver(Shipment(entry, RESULT, delivery.log.address("digest"), told.append))
+
+
+def lifecycles(delivery: Delivery) -> list[str]:
+    return [run.lifecycle for run in reading.runs(delivery.log.store, {delivery.log.experiment_id: ""})]
+
+
+def test_what_mlflow_has_leaves_the_disk(delivery: Delivery, tmp_path: Path) -> None:
+    told: list[str] = []
+    assert deliver(delivery, told) == RESULT
+    assert told == ["ok, 2 s"]
+    assert lifecycles(delivery) == ["FINISHED"]
+    assert list((tmp_path / "spool").iterdir()) == []
+    delivery.close([RESULT])
+
+
+def test_what_is_refused_is_kept_and_sent_in_the_end(
+    delivery: Delivery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object, **named: object) -> None:
+        raise StoreError("it is tired")
+
+    told: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(sending, "send", refuse)
+        deliver(delivery, told)
+    assert told == ["not logged: it is tired. The result is kept, and measuring goes on"]
+    assert len(list((tmp_path / "spool").glob("*/result.json"))) == 1
+    delivery.close([RESULT])
+    assert lifecycles(delivery) == ["FINISHED"]
+    assert list((tmp_path / "spool").glob("*/result.json")) == []
+
+
+def test_what_is_refused_to_the_end_waits_and_is_told(
+    delivery: Delivery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object, **named: object) -> None:
+        raise StoreError("it is tired")
+
+    _ = delivery.log
+    monkeypatch.setattr(sending, "send", refuse)
+    monkeypatch.setattr("mlflow_compress.tracking.sync.send", refuse)
+    deliver(delivery, [])
+    with pytest.raises(UnsentError, match=r"1 of 1 results were measured but not logged.*compress-bench sync"):
+        delivery.close([RESULT])
+    assert len(list((tmp_path / "spool").glob("*/address.json"))) == 1
+
+
+def test_what_was_measured_is_not_measured_again(delivery: Delivery) -> None:
+    told: list[str] = []
+    assert delivery.earlier("digest", told.append) is None
+    deliver(delivery, told)
+    earlier = delivery.earlier("digest", told.append)
+    assert earlier is not None
+    assert dataclasses.replace(earlier, samples={}) == dataclasses.replace(RESULT, samples={})
+    assert "measured already" in told[-1]
+
+
+def test_a_folder_without_a_result_goes(delivery: Delivery, tmp_path: Path) -> None:
+    with delivery.entry(print) as entry:
+        assert entry.folder.is_dir()
+    assert not entry.folder.exists()
+    assert list((tmp_path / "spool").iterdir()) == []

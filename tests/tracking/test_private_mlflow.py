@@ -1,0 +1,50 @@
+"""What is known of MLflow's private parts fits the version that is installed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from mlflow_compress.errors import StoreError
+from mlflow_compress.tracking.database import open_database
+from mlflow_compress.tracking.private_mlflow import SCHEMAS
+from mlflow_compress.tracking.query import find
+
+from .filled_stores import EVERYTHING
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    yield
+    mlflow.set_tracking_uri("")
+
+
+def test_the_schema_of_the_installed_mlflow_is_known(tracking_uri: str) -> None:
+    with sqlite3.connect(tracking_uri.removeprefix("sqlite:///")) as database:
+        assert database.execute("SELECT version_num FROM alembic_version").fetchone()[0] in SCHEMAS
+
+
+@pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\0 and then nonsense"])
+def test_a_file_that_is_no_store_of_mlflow_is_neither_read_nor_changed(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "notes.db"
+    file.write_bytes(content)
+    assert open_database(f"sqlite:///{file}") is None
+    with pytest.raises(StoreError, match="is no tracking store of MLflow"):
+        find(["query 1"], EVERYTHING, [f"sqlite:///{file}"])
+    assert file.read_bytes() == content
+
+
+def test_another_programs_database_is_not_changed(tmp_path: Path) -> None:
+    file = tmp_path / "bookmarks.db"
+    with sqlite3.connect(file) as database:
+        database.execute("CREATE TABLE experiments (experiment_id INTEGER, name TEXT)")
+    with pytest.raises(StoreError, match="is no tracking store of MLflow"):
+        find(["query 1"], EVERYTHING, [f"sqlite:///{file}"])
+    with sqlite3.connect(file) as database:
+        assert [name for (name,) in database.execute("SELECT name FROM sqlite_master")] == ["experiments"]

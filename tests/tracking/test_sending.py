@@ -1,0 +1,133 @@
+"""A result is written once, whatever there is of it already; what a server refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from mlflow_compress.errors import StoreError
+from mlflow_compress.records import Result
+from mlflow_compress.tracking import reading, writing
+from mlflow_compress.tracking.connection import Store
+from mlflow_compress.tracking.sending import send
+from mlflow_compress.tracking.spool import Address, Spool
+from mlflow_compress.tracking.sync import Sync
+
+from .results_to_send import RESULT, keep, models, only, runs, shipment
+
+
+def test_delivering_twice_changes_nothing(store: Store, tmp_path: Path, address: Address) -> None:
+    for _ in range(2):
+        send(store, shipment(tmp_path, "a" * 32, address))
+    run = only(runs(store, address))
+    client = MlflowClient(store.uri)
+    assert all(len(client.get_metric_history(run.run_id, name)) == 1 for name in RESULT.measurements)
+    assert models(store, run) == ["READY"]
+
+
+def test_what_was_left_in_the_middle_is_completed(
+    store: Store, tmp_path: Path, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a crash while the model was being uploaded."""
+
+    def stop(*given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_model_artifacts", stop)
+        with pytest.raises(KeyboardInterrupt):
+            send(store, shipment(tmp_path, "b" * 32, address))
+    assert models(store, only(runs(store, address))) == ["PENDING"]
+    send(store, shipment(tmp_path, "b" * 32, address))
+    run = only(runs(store, address))
+    client = MlflowClient(store.uri)
+    assert run.lifecycle == "FINISHED"
+    assert models(store, run) == ["READY"]
+    assert all(len(client.get_metric_history(run.run_id, name)) == 1 for name in RESULT.measurements)
+    inputs = client.get_run(run.run_id).inputs
+    assert inputs is not None
+    assert len(inputs.dataset_inputs) == 1
+
+
+def test_of_two_runs_of_one_result_one_stays(store: Store, tmp_path: Path, address: Address) -> None:
+    """As after a server that died between starting a run and answering."""
+    experiment = writing.experiment_id(store, address.experiment)
+    for _ in range(2):
+        writing.start(store, experiment, "small original", {"compress.result_id": "c" * 32})
+    send(store, shipment(tmp_path, "c" * 32, dataclasses.replace(address, with_model=False)))
+    assert only(runs(store, address)).lifecycle == "FINISHED"
+
+
+def test_numbers_stay_when_the_model_is_refused(
+    store: Store, spool: Spool, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object, **named: object) -> None:
+        raise MlflowException("413 Request Entity Too Large")
+
+    monkeypatch.setattr(MlflowClient, "log_model_artifacts", refuse)
+    keep(spool, address)
+    assert Sync(spool, print).waiting(store) == 0
+    run = only(runs(store, address))
+    assert (run.lifecycle, run.metrics) == ("FINISHED", RESULT.measurements)
+    assert "413 Request Entity Too Large" in run.tags["compress.not_logged"]
+    assert run.tags["compress.not_logged"].startswith("model: ")
+    assert models(store, run) == ["FAILED"]
+
+
+def test_numbers_that_are_refused_wait(
+    store: Store, spool: Spool, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when a large one of the records is: without the samples a result is none."""
+
+    def refuse(*given: object, **named: object) -> None:
+        raise MlflowException("no space left on device")
+
+    keep(spool, address)
+    told: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_text", refuse)
+        assert Sync(spool, told.append).waiting(store) == 1
+    assert "no space left" in told[0]
+    assert only(runs(store, address)).lifecycle == "FAILED"
+    assert Sync(spool, told.append).waiting(store) == 0
+    assert only(runs(store, address)).lifecycle == "FINISHED"
+
+
+def test_the_run_of_mlflow_run_takes_its_result_later(store: Store, spool: Spool, address: Address) -> None:
+    outer = writing.start(store, writing.experiment_id(store, address.experiment), "outer", {})
+    writing.end(store, outer, succeeded=False)  # as `mlflow run` does when the command could not send
+    keep(spool, dataclasses.replace(address, run=outer))
+    assert Sync(spool, print).waiting(store) == 0
+    run = only(runs(store, address))
+    assert (run.run_id, run.lifecycle, run.metrics) == (outer, "FINISHED", RESULT.measurements)
+
+
+def test_a_run_that_was_deleted_meanwhile_is_replaced(store: Store, spool: Spool, address: Address) -> None:
+    outer = writing.start(store, writing.experiment_id(store, address.experiment), "outer", {})
+    MlflowClient(store.uri).delete_run(outer)
+    keep(spool, dataclasses.replace(address, run=outer))
+    assert Sync(spool, print).waiting(store) == 0
+    assert only(runs(store, address)).metrics == RESULT.measurements
+
+
+def test_a_deleted_experiment_keeps_its_results_waiting(store: Store, spool: Spool, address: Address) -> None:
+    MlflowClient(store.uri).delete_experiment(writing.experiment_id(store, address.experiment))
+    keep(spool, address)
+    told: list[str] = []
+    assert Sync(spool, told.append).waiting(store) == 1
+    assert "is deleted" in told[0]
+
+
+def test_records_are_logged_whole(store: Store, spool: Spool, address: Address) -> None:
+    keep(spool, address)
+    assert Sync(spool, print).waiting(store) == 0
+    kept = reading.artifact(store, only(runs(store, address)).run_id, "result.json")
+    assert kept is not None
+    assert Result.from_json(json.loads(kept)) == RESULT
+    with pytest.raises(StoreError):
+        reading.run(store, "no such run")
