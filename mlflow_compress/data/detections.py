@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress.data.datasets import Data, Row, Table, parse
+from mlflow_compress.data.datasets import Row, Table
 from mlflow_compress.data.media import Picture
+from mlflow_compress.data.spec import Data, parse
 from mlflow_compress.errors import RecipeError
 
 SUFFIXES = frozenset({".yaml", ".yml"})

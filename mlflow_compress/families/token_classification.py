@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
-from mlflow_compress.data.datasets import Row, draw, parse, scored
+from mlflow_compress.data.datasets import Row, draw, scored
 from mlflow_compress.data.labels import listed
+from mlflow_compress.data.spec import parse
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks.hub import find_weights
 from mlflow_compress.networks.text_encoders import TextEncoder

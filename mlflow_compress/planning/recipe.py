@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress import registry
-from mlflow_compress.data.datasets import absolute
+from mlflow_compress.data.spec import absolute
 from mlflow_compress.errors import RecipeError, UnknownName, one_line
 from mlflow_compress.planning import requirements
 from mlflow_compress.planning.recognise import recognise

@@ -108,7 +108,7 @@ def _renamed(result: Result, dataset: Any) -> Result:
 
 def _variant(uri: str, options: Options, name: str, data: Path | None) -> Variant:
     """Plan the measurement as the command line does."""
-    from mlflow_compress.data.datasets import Data
+    from mlflow_compress.data.spec import Data
     from mlflow_compress.planning import recipe
 
     options = dataclasses.replace(options, trust=True, data=str(Data(str(data))) if data else "none")

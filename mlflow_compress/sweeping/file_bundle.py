@@ -34,7 +34,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from mlflow_compress.cache_folders import cache_folder
-from mlflow_compress.data import datasets
+from mlflow_compress.data import spec
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.files import sha256_unless_large, whole_folder
 from mlflow_compress.records import Variant
@@ -199,7 +199,7 @@ def moved(variant: Variant, parcel: Parcel, where: str) -> Variant:
 
     data = variant.data
     if data:
-        described = datasets.parse(data)
+        described = spec.parse(data)
         placed = dataclasses.replace(described, source=new(described.source), calibration=new(described.calibration))
         data = data if placed == described else str(placed)
     return dataclasses.replace(
@@ -218,7 +218,7 @@ def _texts(variant: Variant) -> list[str]:
     """Give what of a variant may be a path."""
     texts = [variant.source, variant.weights, *(_code(each) for each in variant.metrics if is_code(each))]
     if variant.data:
-        data = datasets.parse(variant.data)
+        data = spec.parse(variant.data)
         texts += [data.source, data.calibration]
     return texts
 

