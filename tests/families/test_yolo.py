@@ -19,9 +19,9 @@ from ultralytics.utils import LOGGER
 from mlflow_compress import registry
 from mlflow_compress.data import detections
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
-from mlflow_compress.families.yolo import Architecture
 from mlflow_compress.measuring import output_error, worker
 from mlflow_compress.networks import model_folder
+from mlflow_compress.networks.ultralytics_models import Architecture
 from mlflow_compress.planning.recipe import parse_chain
 from mlflow_compress.records import Variant
 from mlflow_compress.scoring.hf_evaluate import metrics_of

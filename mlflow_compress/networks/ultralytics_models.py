@@ -1,0 +1,228 @@
+"""Models of ultralytics: loaded from a file, downloaded or built, fused; and what differs between their tasks."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow_compress.errors import Unsupported, WeightsError, named_line, one_line
+from mlflow_compress.networks.export_graphs import Attached, Calls, graph, twin
+from mlflow_compress.sockets import Graph
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is for.
+
+    Attributes:
+        built_by: the class of `ultralytics.nn.tasks`.
+        side: of its usual square input, in pixels.
+        outputs: names of what `output_of` gives.
+        classifies: whether it gives logits of classes; else boxes.
+    """
+
+    built_by: str
+    side: int
+    outputs: tuple[str, ...]
+    classifies: bool = False
+
+    def output_of(self, given: Any) -> Any:
+        """Return of what a module gave what is measured and scored: logits, raw boxes, or these and prototypes."""
+        return given[1] if self.classifies else given[0]
+
+    def given_for(self, outputs: tuple[Any, ...]) -> Any:
+        """Return what a module would give for these outputs, as far as `output_of` looks at it."""
+        if self.classifies:
+            return None, outputs[0]
+        return (outputs[0] if len(self.outputs) == 1 else outputs,)
+
+
+TASKS: Mapping[str, Task] = {
+    "detect": Task("DetectionModel", 640, ("raw",)),
+    "segment": Task("SegmentationModel", 640, ("raw", "prototypes")),
+    "classify": Task("ClassificationModel", 224, ("logits",), classifies=True),
+}
+
+
+@dataclass
+class Architecture:
+    """What ultralytics builds a model from, and what it is for.
+
+    Attributes:
+        yaml: ultralytics' own description of the layers.
+        names: of the classes, by their numbers.
+        task: `detect`, `segment` or `classify`.
+    """
+
+    yaml: dict[str, Any]
+    names: dict[int, str]
+    task: str
+
+    @property
+    def does(self) -> Task:
+        """What differs between tasks."""
+        return TASKS[self.task]
+
+    @classmethod
+    def of(cls, module: Any) -> Architecture:
+        """Describe a module."""
+        name = type(module).__name__
+        task = next(task for task, each in TASKS.items() if each.built_by == name)
+        return cls(module.yaml, dict(module.names), task)
+
+
+def require_ultralytics() -> None:
+    """Check that ultralytics is installed.
+
+    Raises:
+        Unsupported: it is not.
+    """
+    if importlib.util.find_spec("ultralytics") is None:
+        raise Unsupported("ultralytics is not installed: pip install ultralytics")
+
+
+def load(source: str, weights: str, folder: Path) -> tuple[Any, Literal["pretrained", "random", "local"], str]:
+    """Load a model.
+
+    Args:
+        source: the name of a release (`yolo11l.pt`), or a file.
+        weights: `auto`, `pretrained`, `random`, or a file.
+        folder: what relative paths start from.
+
+    Returns:
+        The module, the kind of its weights, and what the user must hear about them; empty: nothing.
+
+    Raises:
+        WeightsError: they can't be had, or are not of a task that is known.
+    """
+    if weights == "random":
+        return _from_architecture(source), "random", ""
+    if weights not in ("auto", "pretrained"):
+        path = folder / weights
+        if not path.is_file():
+            raise WeightsError(f"There is no weights file {path}. Give a .pt file that ultralytics wrote, or auto.")
+        return _from_file(path), "local", ""
+    for path in (folder / source, Path(source)):
+        if path.is_file():
+            return _from_file(path), "local", ""
+    try:
+        path = _download(source)
+    except (OSError, ConnectionError) as error:
+        obstacle = one_line(error, most=None)
+        if weights == "pretrained":
+            raise WeightsError(
+                f"The pretrained weights {source} can't be had: {obstacle} Put the file beside the recipe, or give "
+                "weights=PATH, or take weights=random for size, latency and memory only."
+            ) from error
+        caution = f"{source} can't be downloaded: it has its true architecture but RANDOM weights"
+        return _from_architecture(source), "random", caution
+    return _from_file(path), "pretrained", ""
+
+
+def build(described: Architecture) -> Any:
+    """Build a fused module. A detector's constructor runs a forward pass, so that it starts with real weights."""
+    from ultralytics.nn import tasks
+
+    module: Any = getattr(tasks, described.does.built_by)(described.yaml, verbose=False).eval()
+    module.fuse(verbose=False)
+    if not described.does.classifies:
+        _plain_strides_later(module.model[-1])
+    module.names = described.names
+    return module
+
+
+def graph_of(module: Any, task: Task, images: Any) -> Graph:
+    """Make a graph of a module, from `images` [batch, 3, side, side] to the outputs of its task."""
+    import torch
+
+    net = twin(module)
+    with torch.no_grad():
+        net(images)  # makes the anchors
+    if not task.classifies:
+        net.model[-1].shape = _AnyShape()  # keeps them: they are the image size's, whatever the batch size
+
+    def forward(parts: Any, images: Any) -> tuple[Any, ...]:
+        output = task.output_of(parts.net(images))
+        return (output,) if len(task.outputs) == 1 else tuple(output)
+
+    dynamic = {name: {0: "batch"} for name in ("images", *task.outputs)}
+    return graph(forward, {"images": images}, task.outputs, dynamic, net=net)
+
+
+class ExportedNet(Attached):
+    """Gives what the module gives, as far as its task looks at it."""
+
+    def __init__(self, calls: Calls, task: Task) -> None:
+        super().__init__(calls)
+        self.task = task
+
+    def __call__(self, images: Any) -> Any:
+        """Run the graph."""
+        return self.task.given_for(self.calls["model"](images))
+
+
+class _AnyShape:
+    """The shape that a head made its anchors for: it differs from none."""
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+def _plain_strides_later(head: Any) -> None:
+    """Make the head's strides plain numbers when it is first called: a compiler can't look into a tensor.
+
+    Not before: ultralytics moves them to the device with the rest.
+    """
+
+    def convert(head: Any, inputs: Any) -> None:
+        hook.remove()
+        head.stride = head.stride.tolist()
+
+    hook = head.register_forward_pre_hook(convert)
+
+
+def _download(source: str) -> Path:
+    """Download a released weights file, or find it in ultralytics' own folder.
+
+    Raises:
+        OSError: offline, or there is no such file.
+    """
+    from ultralytics.utils import SETTINGS
+    from ultralytics.utils.downloads import attempt_download_asset
+
+    cache = Path(SETTINGS["weights_dir"])
+    cache.mkdir(parents=True, exist_ok=True)
+    path = Path(attempt_download_asset(str(cache / Path(source).name)))
+    if not path.is_file():
+        raise FileNotFoundError(f"ultralytics has released no {source}.")
+    return path
+
+
+def _from_file(path: Path) -> Any:
+    from ultralytics.models import YOLO
+
+    try:
+        module = YOLO(str(path)).model
+    except Exception as error:  # a truncated zip, a foreign pickle, a wrong task: each raises its own
+        raise WeightsError(f"The weights file {path} can't be loaded: {named_line(error, 300)}") from error
+    return _known(module, str(path))
+
+
+def _from_architecture(source: str) -> Any:
+    from ultralytics.models import YOLO
+
+    try:
+        module = YOLO(Path(source).with_suffix(".yaml").name).model
+    except Exception as error:
+        raise WeightsError(f"ultralytics knows no architecture for {source}: {error}") from error
+    return _known(module, source)
+
+
+def _known(module: Any, origin: str) -> Any:
+    known = [task.built_by for task in TASKS.values()]
+    if type(module).__name__ not in known:
+        raise WeightsError(f"{origin} holds a {type(module).__name__}; this family measures {', '.join(known)}.")
+    return module
