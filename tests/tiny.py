@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from mlflow_compress import registry
+from mlflow_compress.sockets import Family, Model
 
 TINY: dict[str, dict[str, Any]] = {
     "text_classification": {
@@ -115,6 +119,11 @@ INPUTS: dict[str, list[Any]] = {
     "token_classification": ["Anna lives in Rome", ["Anna", "Rome"]],
     "seq2seq": ["The boat left the harbour.", "At dawn."],
 }
+DEEPER: dict[str, dict[str, Any]] = {  # architectures with layers and heads to drop
+    "text_classification": {"n_layers": 4, "n_heads": 4},
+    "causal_lm": {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2},
+    "asr": {"encoder_layers": 2, "decoder_layers": 4, "encoder_attention_heads": 4},
+}
 OWN = """
 import torch
 from torch import nn
@@ -128,6 +137,19 @@ def student(keep):
 def batch(size):
     return torch.rand(size, 8)
 """
+
+
+def tiny_model(name: str, architecture: Mapping[str, Any] | None = None, **options: Any) -> tuple[Family, Model]:
+    """Make a transformers family and a model of it with random weights.
+
+    Args:
+        name: the family's.
+        architecture: fields that are not as in `TINY`.
+        options: of the family, likewise.
+    """
+    fields = {**TINY[name]["architecture"], **(architecture or {})}
+    family: Family = registry.build("families", name, {**TINY[name], **options, "architecture": fields})
+    return family, family.load("tiny", "random", Path(), 0)
 
 
 def gguf_file(path: Path, seed: int = 0) -> Path:

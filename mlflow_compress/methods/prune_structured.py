@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Lt
 from mlflow_compress.compression import detectors
 from mlflow_compress.compression.imitation import Lesson, has_data, imitate
 from mlflow_compress.errors import Unsupported, named_line
-from mlflow_compress.networks import transformer_layers
+from mlflow_compress.networks import layer_widths, transformer_layers
 from mlflow_compress.sockets import Family, LayerSizes, Method, Model, State
 
 _STEPS = 300
@@ -83,7 +83,7 @@ class PruneStructured(Method):
         elif what == "channels":
             told = self._drop_channels(model, family)
         else:
-            cuts = {"heads": transformer_layers.drop_heads, "neurons": transformer_layers.drop_neurons}
+            cuts = {"heads": layer_widths.drop_heads, "neurons": layer_widths.drop_neurons}
             told = ", ".join(
                 done for name, drop in cuts.items() if name in what and (done := drop(model, self.amount, self._power))
             )
@@ -169,7 +169,7 @@ class PruneStructured(Method):
     def rebuild(self, model: Model, family: Family) -> Model:
         """Give the layers the sizes that the family kept: heads by the config, channels one by one."""
         if model.is_transformer:
-            transformer_layers.narrow(model)
+            layer_widths.narrow(model)
         for name, sizes in model.structure.items():
             _resize(model.module.get_submodule(name), sizes)
         return model
