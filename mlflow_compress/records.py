@@ -95,9 +95,8 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """Name its row among those of its model, as tables do: `int8_dynamic [batch 4, threads=1]`."""
-        apart = ", ".join(filter(None, (f"batch {self.batch_size}" if self.batch_size > 1 else "", self.setting)))
-        return f"{self.method} [{apart}]" if apart else self.method
+        """Name its row among those of its model, see `row_label`."""
+        return row_label(self.method, str(self.batch_size), self.setting)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Variant:
@@ -464,6 +463,13 @@ class Comparison:
     greater_is_better: Mapping[str, bool] = field(default_factory=dict)
     summaries: tuple[Summary, ...] = ()
     metrics: Mapping[str, MetricFacts] = field(default_factory=dict)
+
+
+def row_label(method: str, batch_size: str, *apart: str) -> str:
+    """Name a row among those of its model, as tables do: `int8_dynamic [batch 4, threads=1]`."""
+    batch = "" if batch_size == "1" else f"batch {batch_size}"
+    inside = ", ".join(filter(None, (batch, *apart)))
+    return f"{method} [{inside}]" if inside else method
 
 
 def _plain(label: str) -> str:

@@ -370,3 +370,8 @@ SERVER_PAGES = {
         "experiment": "{name} в MLflow",
     },
 }
+
+
+def footnote(name: str, language: str, **said: str) -> str:
+    """Return a footnote, filled."""
+    return FOOTNOTES[name][language].format(**said)

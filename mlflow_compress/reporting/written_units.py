@@ -8,6 +8,7 @@ What may be read in two ways is not read.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from decimal import Decimal
@@ -208,3 +209,15 @@ def number(text: str) -> Decimal:
     if len(figures) > 40 or len(exponent) > 3:
         raise Unreadable("too large or too exact a number")
     return Decimal(f"{sign}{figures}e{exponent or 0}")
+
+
+def to_float(value: Decimal) -> float:
+    """Return a number as it is stored.
+
+    Raises:
+        Unreadable: it is too large.
+    """
+    stored = float(value)
+    if not math.isfinite(stored):
+        raise Unreadable("too large a number")
+    return stored

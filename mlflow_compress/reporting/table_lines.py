@@ -1,0 +1,176 @@
+"""Gathers runs to the lines of a table: the newest good run of each device, and what has no number."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from functools import cached_property
+
+from mlflow_compress import words
+from mlflow_compress.records import Failure, Outcome, Run, row_label
+from mlflow_compress.reporting.against_original import without_differences
+from mlflow_compress.reporting.table_text import natural
+from mlflow_compress.words import DEVICES, ORIGINAL
+
+
+def variants_of(runs: Iterable[Run], devices: Sequence[str]) -> list[Run]:
+    """Give the runs that are variants, the newest first, without what other devices measured; those by hand last."""
+    variants = [run for run in runs if run.tags.get("compress.role") == "variant"]
+    # What was measured is never hidden by what somebody wrote down, however late that was read.
+    variants.sort(key=lambda run: (is_by_hand(run), -run.started_ms, run.run_id))
+    if not devices:
+        return variants
+    others = tuple(f"{device}/" for device in DEVICES if device not in devices)
+    gone = {f"compress.outcome.{device[:-1]}" for device in others}
+    return [
+        replace(
+            run,
+            tags={name: value for name, value in run.tags.items() if name not in gone},
+            metrics={name: value for name, value in run.metrics.items() if not name.startswith(others)},
+        )
+        for run in variants
+        if any(f"compress.outcome.{device}" in run.tags for device in devices)
+    ]
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a row is about."""
+
+    team: str
+    model: str
+    method: str
+    batch: str
+    setting: str = ""
+    run_id: str = ""  # where every run has a row of its own
+    started_ms: int = 0
+
+    @classmethod
+    def of(cls, run: Run, every_run: bool = False) -> Key:
+        """Return the key of the row that a run belongs to."""
+        batch, setting = run.tags.get("compress.batch_size") or "1", run.tags.get("compress.setting", "")
+        alone = (run.run_id, run.started_ms) if every_run else ("", 0)
+        return cls(run.said("team"), run.said("model"), run.said("method"), batch, setting, *alone)
+
+    @property
+    def label(self) -> str:
+        """The method as the row names it, see `row_label`; with the time where every run has a row of its own."""
+        when = datetime.fromtimestamp(self.started_ms / 1000, timezone.utc) if self.run_id else None
+        return row_label(self.method, self.batch, self.setting, f"{when:%Y-%m-%d %H:%M} UTC" if when else "")
+
+    def place(self) -> tuple[object, ...]:
+        """Return where the row stands among all, as a sorting key."""
+        return (
+            natural(self.team),
+            natural(self.model),
+            self.method != ORIGINAL,
+            natural(self.method),
+            natural(self.setting),
+            natural(self.batch),
+            self.started_ms,
+            self.run_id,
+        )
+
+    def original(self, team: str) -> Key:
+        """Give the key of what this is compared with, in a team."""
+        return Key(team, self.model, ORIGINAL, self.batch, self.setting)
+
+
+@dataclass
+class Line:
+    """The runs behind a row: the newest good one for each device, the newest of them first."""
+
+    key: Key
+    runs: dict[str, Run] = field(default_factory=dict)
+
+    @cached_property
+    def values(self) -> Mapping[str, float]:
+        """Take each device's numbers from its own run, size and quality from the newest that has any."""
+        values = next((numbers for run in self.runs.values() if (numbers := numbers_of(run, "size"))), {})
+        values |= {} if (run := self.scored) is None else without_differences(numbers_of(run, "quality"))
+        for device, run in self.runs.items():
+            values.update(numbers_of(run, device))
+        return values
+
+    @cached_property
+    def scored(self) -> Run | None:
+        """The newest run with scores; where there is none, that with output errors alone."""
+        found = [run for run in self.runs.values() if any(name.startswith("quality/") for name in run.metrics)]
+        found.sort(key=lambda run: "quality/samples" not in run.metrics)
+        return found[0] if found else None
+
+
+def sorted_out(
+    newest: Sequence[Run], language: str, every_run: bool = False
+) -> tuple[dict[Key, Line], dict[Key, list[Failure]]]:
+    """Part what has numbers from what has none. A failure that was since made good is forgotten."""
+    lines: dict[Key, Line] = {}
+    failures: dict[Key, list[Failure]] = {}
+    tried: dict[Key, set[str]] = {}
+    for run in newest:
+        key = Key.of(run, every_run)
+        later = frozenset(tried.setdefault(key, set()))
+        for device, outcome in _outcomes(run, language).items():
+            tried[key].add(device)
+            if outcome.status == "ok" and device == "quality":
+                continue  # scored along with a device: the numbers are that device's run's
+            if outcome.status == "ok":
+                lines.setdefault(key, Line(key)).runs.setdefault(device, run)
+            elif device not in later and (device or not later):
+                failure = Failure(
+                    key.team, key.model, key.label, outcome.status, device, outcome.reason.strip(), run.run_id
+                )
+                failures.setdefault(key, []).append(failure)
+    for several in failures.values():
+        several.sort(key=lambda failure: (failure.device, failure.run_id))
+    return lines, failures
+
+
+def _outcomes(run: Run, language: str) -> dict[str, Outcome]:
+    """Give how each device fared, how scoring did (`quality`), and under `""` what befell the run as a whole."""
+    prefix = "compress.outcome."
+    reason = run.tags.get("compress.reason", "")
+    found: dict[str, Outcome] = {}
+    for tag, value in run.tags.items():
+        if tag.startswith(prefix) and (device := tag.removeprefix(prefix)):
+            found[device] = _outcome(value, run.tags.get(f"compress.reason.{device}") or reason)
+    status = run.tags.get("status")
+    if status == "ok":
+        return found or _measured(run, language)
+    if status is None and not found:
+        sentence = "never_ended" if run.lifecycle in ("RUNNING", "SCHEDULED") else "no_result"
+        return {"": Outcome("failed", reason or words.footnote(sentence, language))}
+    if status is not None and all(outcome.status == "ok" for outcome in found.values()):
+        return {"": _outcome(status, reason), **found}
+    return found
+
+
+def _outcome(status: str, reason: str) -> Outcome:
+    if status == "ok":
+        return Outcome("ok")
+    if status == "skipped":
+        return Outcome("skipped", reason)
+    return Outcome("failed", reason)
+
+
+def _measured(run: Run, language: str) -> dict[str, Outcome]:
+    """Tell the devices of a run that has no outcomes from the numbers that it has."""
+    devices = {device: Outcome("ok") for device in DEVICES if numbers_of(run, device)}
+    return devices or {"": Outcome("failed", words.footnote("no_numbers", language))}
+
+
+def is_by_hand(run: Run) -> bool:
+    """Return whether a run is a row that somebody wrote, and not a measurement."""
+    return run.tags.get("compress.source") == "imported"
+
+
+def numbers_of(run: Run, group: str) -> dict[str, float]:
+    """Give the numbers of one group (`size`, `cpu`): what stands before the slash."""
+    # MLflow stores infinity as the largest float.
+    return {
+        name: value
+        for name, value in run.metrics.items()
+        if name.startswith(f"{group}/") and abs(value) < sys.float_info.max  # NaN is not less either
+    }
