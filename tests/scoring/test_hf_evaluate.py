@@ -8,6 +8,7 @@ import pytest
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.networks import hub
+from mlflow_compress.records import MetricFacts
 from mlflow_compress.scoring.hf_evaluate import Evaluated, as_evaluate, from_evaluate, metrics_of
 
 evaluate = pytest.importorskip("evaluate")
@@ -175,3 +176,15 @@ def test_a_recipes_metrics_are_built_by_name(folder: Path) -> None:
 def test_what_names_no_metric_is_told(folder: Path, entries: list[str], told: str) -> None:
     with pytest.raises(RecipeError, match=told):
         metrics_of(entries, folder)
+
+
+def test_a_module_says_what_a_recipe_says_of_it(folder: Path) -> None:
+    entry = "./same_texts.py:key=same,greater_is_better=false,scale=error_rate"
+    ((name, metric),) = metrics_of([entry], folder).items()
+    assert name == "same_texts_same"
+    assert metric.facts == MetricFacts({"en": "same_texts same"}, "error_rate", greater_is_better=False)
+    plain = from_evaluate("same_texts.py", folder=folder, scale="share")
+    assert plain.facts == MetricFacts({"en": "same_texts"}, "share", greater_is_better=True)
+    assert as_evaluate("f1", average="micro").facts.label["en"] == "F1 micro"
+    with pytest.raises(RecipeError, match="scale must be share, hundred, error_rate, unbounded, not 'ten'"):
+        metrics_of(["./same_texts.py:scale=ten"], folder)

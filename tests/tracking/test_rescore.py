@@ -14,7 +14,7 @@ from mlflow_compress.errors import CompressError, RecipeError, StoreError
 from mlflow_compress.measuring import quality
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.planning import recipe
-from mlflow_compress.records import Budget, Result, Variant
+from mlflow_compress.records import Budget, MetricFacts, Result, Variant
 from mlflow_compress.scoring import bootstrap
 from mlflow_compress.sockets import Family, Model, Sample
 from mlflow_compress.tracking import reading, rescore, writing
@@ -74,6 +74,7 @@ def test_new_metrics_are_as_if_they_had_been_scored_at_once(store: Store, tmp_pa
     run = reading.run(store, run_id)
     assert {name: value for name, value in run.metrics.items() if name.startswith("quality/")} == wanted
     assert run.tags["compress.protocol.chrf"] == rescored.found.protocols()["chrf"]
+    assert MetricFacts.from_text(run.tags["compress.metric.chrf"]) == rescored.found.facts()["chrf"]
     assert run.lifecycle == "FINISHED"
     kept = reading.artifact(store, run_id, STATISTICS)
     assert kept is not None
