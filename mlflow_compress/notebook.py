@@ -78,10 +78,6 @@ def benchmark(
         StoreError: MLflow does not take it.
         Exception: whatever the model raises.
     """
-    from mlflow_compress.measuring import checks, machine_lock
-    from mlflow_compress.measuring.combine import combine
-    from mlflow_compress.meters import environment, size
-
     place = _device(model, device)
     variant = Variant(
         model=name or _name(model),
@@ -94,17 +90,7 @@ def benchmark(
         batch_size=_batch_size(batch),
         budget=Budget(min_seconds=seconds, max_seconds=max(20 * seconds, 1.0), energy_seconds=0),
     )
-    started = time.time()
-    with machine_lock.alone(lambda text: warnings.warn(text, stacklevel=4)), _evaluating(model):
-        cautions = [NOTEBOOK.of(), *checks.busy(environment.busy_share())]
-        timed = _timed(_call(model, batch), variant, place)
-    loaded = Part(
-        Outcome("ok"),
-        measurements=size.in_memory(model) if hasattr(model, "parameters") else {},
-        cautions=tuple(cautions),
-        facts={"weights": "local", "timed": _TIMED, "family": _FAMILY},
-    )
-    result = combine(variant, {"prepare": loaded, place: timed}, started)
+    result = _measured(model, batch, variant, place)
     if log:
         _log(result)
     return result
@@ -238,6 +224,25 @@ class _InMemory(Family):
 
     def restore(self, folder: Path) -> Model:
         raise self._lacks()
+
+
+def _measured(model: Callable[..., Any], batch: Any, variant: Variant, device: str) -> Result:
+    """Measure the model when nobody else measures on this machine, and make its result as those of workers are."""
+    from mlflow_compress.measuring import checks, machine_lock
+    from mlflow_compress.measuring.combine import combine
+    from mlflow_compress.meters import environment, size
+
+    started = time.time()
+    with machine_lock.alone(lambda text: warnings.warn(text, stacklevel=5)), _evaluating(model):
+        cautions = [NOTEBOOK.of(), *checks.busy(environment.busy_share())]
+        timed = _timed(_call(model, batch), variant, device)
+    loaded = Part(
+        Outcome("ok"),
+        measurements=size.in_memory(model) if hasattr(model, "parameters") else {},
+        cautions=tuple(cautions),
+        facts={"weights": "local", "timed": _TIMED, "family": _FAMILY},
+    )
+    return combine(variant, {"prepare": loaded, device: timed}, started)
 
 
 def _timed(call: Callable[[], Any], variant: Variant, device: str) -> Part:

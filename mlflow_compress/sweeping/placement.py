@@ -127,6 +127,13 @@ class Placing:
         group.left -= 1
         group.originals -= variant.is_original
 
+    def is_stranded(self, variant: Variant, nodes: Sequence[Node]) -> bool:
+        """Return whether a variant waits for machines that are not among these nodes."""
+        kind = self.group(variant).kind
+        if kind is None:
+            return bool(self.homeless(variant, nodes))
+        return kind not in {node.kind for node in nodes}
+
     def homeless(self, variant: Variant, nodes: Sequence[Node]) -> str:
         """Say why none of the nodes may measure a variant; empty if one may."""
         lacks = [lack(variant, node) for node in nodes]

@@ -11,6 +11,7 @@ import logging
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,6 +111,18 @@ class Cluster:
         """Stop what runs; that it is over already, or its machine gone, is no error."""
         with contextlib.suppress(Exception):
             self._ray.cancel(generator, force=force)
+
+    def stop(self, generators: Sequence[Any], seconds: float) -> None:
+        """Stop generators, let them tidy up for so many seconds together, and kill what still runs."""
+        for generator in generators:
+            self.cancel(generator)
+        end = time.monotonic() + seconds
+        for generator in generators:
+            with contextlib.suppress(Exception, StopIteration):
+                while (left := end - time.monotonic()) > 0:
+                    if self.ready([generator], left):
+                        self.item(generator)
+            self.cancel(generator, force=True)
 
     def is_machine_lost(self, error: BaseException) -> bool:
         """Return whether an error means that the machine is gone."""

@@ -63,6 +63,12 @@ class Task:
     run: Run = isolate.run
     grace_seconds: float = _GRACE_SECONDS
 
+    def placed(self, variant: Variant, at: Node) -> Variant:
+        """Return a variant with the devices that a node has, where it was not said which."""
+        if not self.auto_device:
+            return variant
+        return dataclasses.replace(variant, devices=("cpu", "cuda") if "gpu_model" in at.machine else ("cpu",))
+
 
 def sweep(
     queue: Queue, address: str, task: Task, delivery: Delivery, board: Board, show: Callable[[Result], None]
@@ -156,7 +162,7 @@ class _Sweep:
         for variant in self._queue.waiting:
             for node in {node.kind: node for node in nodes}.values():
                 if self._placing.group(variant).kind is None and not self._placing.homeless(variant, [node]):
-                    digest = resume.digest(self._placed(variant, node), node.machine)
+                    digest = resume.digest(self._task.placed(variant, node), node.machine)
                     if self._delivery.earlier(digest, lambda text: None) is not None:
                         self._placing.bind(variant, node.kind)
 
@@ -175,7 +181,7 @@ class _Sweep:
     def _start(self, variant: Variant, at: Node) -> None:
         """Send a variant to a node, unless the experiment has its result."""
         if not self._task.again:
-            digest = resume.digest(self._placed(variant, at), at.machine)
+            digest = resume.digest(self._task.placed(variant, at), at.machine)
             earlier = self._delivery.earlier(digest, lambda text: self._board.tell(f"{who(variant)}: {text}"))
             if earlier is not None:
                 self._home.have(variant, earlier)
@@ -258,7 +264,11 @@ class _Sweep:
             Whether anything waits for such machines.
         """
         nodes = self._machines.nodes
-        stranded = [(variant, self._placing.group(variant).kind) for variant in self._stranded(nodes)]
+        stranded = [
+            (variant, self._placing.group(variant).kind)
+            for variant in self._queue.waiting
+            if self._placing.is_stranded(variant, nodes)
+        ]
         now = time.monotonic()
         self._stranded_since = {kind: self._stranded_since.get(kind, now) for _, kind in stranded}
         for variant, kind in stranded:
@@ -274,14 +284,6 @@ class _Sweep:
                 )
         return bool(stranded)
 
-    def _stranded(self, nodes: Sequence[Node]) -> Iterator[Variant]:
-        """Yield what waits for machines that are gone."""
-        kinds = {node.kind for node in nodes}
-        for variant in self._queue.waiting:
-            kind = self._placing.group(variant).kind
-            if self._placing.homeless(variant, nodes) if kind is None else kind not in kinds:
-                yield variant
-
     def _give_up(self, variant: Variant, status: Status, reason: str, at: Node) -> None:
         """Log a result without a measurement."""
         flight = self._flight(variant, at)
@@ -291,14 +293,8 @@ class _Sweep:
     def _flight(self, variant: Variant, at: Node) -> Flight:
         stack = contextlib.ExitStack()
         entry = stack.enter_context(self._delivery.entry(self._board.tell))
-        placed = self._placed(variant, at)
+        placed = self._task.placed(variant, at)
         return Flight(variant, placed, resume.digest(placed, at.machine), at, entry, stack)
-
-    def _placed(self, variant: Variant, at: Node) -> Variant:
-        """Return a variant with the devices that a node has."""
-        if not self._task.auto_device:
-            return variant
-        return dataclasses.replace(variant, devices=("cpu", "cuda") if "gpu_model" in at.machine else ("cpu",))
 
     def _fetched(self, variant: Variant) -> Path | None:
         """Return where the model is that the tracking server keeps; of another the server is not asked."""
@@ -307,15 +303,8 @@ class _Sweep:
     def _stop(self) -> None:
         """End what is still measured, and log what came home."""
         flights = self._machines.flights
+        self._cluster.stop([flight.generator for flight in flights], _STOP_SECONDS)
         for flight in flights:
-            self._cluster.cancel(flight.generator)
-        end = time.monotonic() + _STOP_SECONDS
-        for flight in flights:
-            with contextlib.suppress(Exception, StopIteration):
-                while (left := end - time.monotonic()) > 0:
-                    if self._cluster.ready([flight.generator], left):
-                        self._cluster.item(flight.generator)
-            self._cluster.cancel(flight.generator, force=True)
             flight.close()
             self._machines.ends(flight)
         self._home.stop()

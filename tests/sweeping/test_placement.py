@@ -70,3 +70,13 @@ def test_equal_variants_are_counted_apart() -> None:
     placing = Placing(variants)
     placing.done(variants[0])
     assert placing.group(variants[1]).left == placing.group(variants[1]).originals == 1
+
+
+def test_what_waits_for_machines_that_are_gone_is_stranded() -> None:
+    xeon, epyc = node("a"), node("c", cpu="EPYC")
+    free, bound, unfit = variant("free"), variant("bound"), variant("unfit", requires={"min_cores": 64})
+    placing = Placing([free, bound, unfit])
+    placing.bind(bound, epyc.kind)
+    assert [placing.is_stranded(each, [xeon]) for each in (free, bound, unfit)] == [False, True, True]
+    assert [placing.is_stranded(each, [xeon, epyc]) for each in (free, bound, unfit)] == [False, False, True]
+    assert placing.is_stranded(free, [])
