@@ -58,10 +58,6 @@ def compare(
     lines, failures = sorted_out(newest, language, every_run)
     everything = sorted_out(variants_of([*newest, *originals], devices), language)[0]
     known = everything if every_run else everything | lines
-    scored = sorted(
-        {run.run_id: run for line in lines.values() if (run := line.scored) is not None}.values(),
-        key=lambda run: (-run.started_ms, run.run_id),
-    )
     newest_of: dict[Key, Line] = {}  # the newest original of any team, by all else
     for key, line in everything.items():
         if key.method == ORIGINAL:
@@ -81,8 +77,14 @@ def compare(
         title=", ".join(sorted({run.experiment for run in newest})) if title is None else title,
         language=language,
         columns=_WITH_HARDWARE if apart else (),
-        metrics=metric_facts.agreed(scored),
+        metrics=metric_facts.agreed(_scored(lines.values())),
     )
+
+
+def _scored(lines: Iterable[Line]) -> list[Run]:
+    """Return the runs that scores of lines come from, the newest first."""
+    scored = {run.run_id: run for line in lines if (run := line.scored) is not None}
+    return sorted(scored.values(), key=lambda run: (-run.started_ms, run.run_id))
 
 
 def _rows(lines: Sequence[tuple[Line, Line | None]], language: str) -> tuple[tuple[Row, ...], tuple[str, ...]]:
