@@ -41,6 +41,7 @@ DOORS = {
         "tracking.private_mlflow",
         "tracking.writing",
         "families.mlflow_model",
+        "networks.mlflow_folders",
         "plugin.experiment",
         "plugin.evaluator",
         "plugin.backend",

@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
-import os
 import shutil
-import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mlflow_compress.data import signatures
 from mlflow_compress.data.datasets import scored
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, named_line
+from mlflow_compress.networks import mlflow_folders
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.exported_modules import ExportedModule, OutputForm, flattened, form_of, module_graph
 from mlflow_compress.records import CautionKind
@@ -35,9 +34,6 @@ EXAMPLE_CALIBRATION = CautionKind(
     },
 )
 _COPY, _STRUCTURE, _CHANGED = "mlflow", "structure.pt", "changed.json"
-_DESCRIPTION = "MLmodel"
-_PICKLED, _EXPORTED = "model.pth", "model.pt2"  # what MLflow calls a torch model
-_MAY_UNPICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 _LABEL = "label"
 
 
@@ -89,7 +85,7 @@ class MlflowModel(Family):
             WeightsError: there is no such model, or it can't be loaded here.
             RecipeError: loading it may run code, and nobody said that this is wanted.
         """
-        path = _locate(source, weights, folder)
+        path = mlflow_folders.locate(source, weights, folder)
         return self._opened(path, source)
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
@@ -101,7 +97,7 @@ class MlflowModel(Family):
         """
         if model.device != "cpu" and not _is_torch(model):
             raise Unsupported("MLflow runs this model where its library puts it: it is measured in its CPU run")
-        rows = _repeated(_example(model, size, seed), size)
+        rows = signatures.repeat(_example(model, size, seed), size)
         return _tensors(rows, model) if _is_torch(model) else rows
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
@@ -161,10 +157,11 @@ class MlflowModel(Family):
                 "model with an input example that is a data frame."
             )
         rows = scored(model, data, folder, (*columns, _LABEL), limit, seed)
-        return [
-            Sample({name: _typed(row.values[name], kind) for name, kind in columns.items()}, str(row.values[_LABEL]))
-            for row in rows
-        ]
+        samples = []
+        for row in rows:
+            inputs = {name: signatures.typed_value(row.values[name], kind) for name, kind in columns.items()}
+            samples.append(Sample(inputs, str(row.values[_LABEL])))
+        return samples
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
         """Predict for rows: mappings of columns to values, or arrays; of a torch module, its outputs as lists."""
@@ -175,7 +172,7 @@ class MlflowModel(Family):
             with torch.inference_mode():
                 output = model.module(*_tensors(np.stack([np.asarray(each) for each in inputs]), model))
             return list(flattened(output)[0].tolist())
-        return list(_rows_of(model.module.loaded.predict(_frame(inputs))))
+        return list(_rows_of(model.module.loaded.predict(signatures.stack_rows(inputs))))
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
         """Give the predictions as texts, as labels in a table are."""
@@ -185,7 +182,7 @@ class MlflowModel(Family):
     def save(self, model: Model, folder: Path) -> None:
         """Copy the MLflow model; of a torch module all but its weights, and the module without them."""
         logged = model.data_as(LoggedModel)
-        skipped = shutil.ignore_patterns(_PICKLED) if _is_torch(model) else None
+        skipped = shutil.ignore_patterns(mlflow_folders.PICKLED) if _is_torch(model) else None
         shutil.copytree(logged.path, folder / _COPY, ignore=skipped)
         changed = {"gives": logged.form, "structure": model.structure}
         if changed := {name: value for name, value in changed.items() if value}:
@@ -203,7 +200,7 @@ class MlflowModel(Family):
 
         model = self.restore_assets(folder)
         self._require_trust(folder / _COPY, _COPY)
-        with _own_code(folder / _COPY):
+        with mlflow_folders.importable_code(folder / _COPY):
             model.module = torch.load(folder / _STRUCTURE, weights_only=False)
         return model
 
@@ -218,8 +215,8 @@ class MlflowModel(Family):
         """Load an MLflow model's folder."""
         self._require_trust(path, source)
         try:
-            with _unpickling(self.trust), _own_code(path):
-                if _pickled(path) is not None:
+            with mlflow_folders.unpickling(self.trust), mlflow_folders.importable_code(path):
+                if mlflow_folders.find_pickle(path) is not None:
                     import mlflow.pytorch
 
                     module = mlflow.pytorch.load_model(str(path), map_location="cpu").eval().float()
@@ -230,14 +227,15 @@ class MlflowModel(Family):
 
                 loaded = mlflow.pyfunc.load_model(str(path))
         except Exception as error:  # MLflow's, the flavor's, the model's own
-            what = f"{named_line(error)}"
-            raise WeightsError(f"The MLflow model {source} can't be loaded: {what}") from error
-        return Model(_opaque(loaded), weights="local", family_data=LoggedModel(path, reason=_reason(path)))
+            raise WeightsError(f"The MLflow model {source} can't be loaded: {named_line(error)}") from error
+        logged = LoggedModel(path, reason=mlflow_folders.refusal_of(path))
+        return Model(_opaque(loaded), weights="local", family_data=logged)
 
     def _require_trust(self, path: Path, source: str) -> None:
-        if not self.trust and _may_hold_code(path):
+        if not self.trust and mlflow_folders.may_hold_code(path):
+            flavor = mlflow_folders.flavor_of(path)
             raise RecipeError(
-                f"Loading the MLflow model {source} may run code that it holds ({_flavor(path)}). If you trust who "
+                f"Loading the MLflow model {source} may run code that it holds ({flavor}). If you trust who "
                 "logged it, say so: options: {trust: true} in the recipe, or --option trust=true."
             )
 
@@ -255,82 +253,6 @@ def _is_torch(model: Model) -> bool:
     return not hasattr(model.module, "loaded")
 
 
-# Where it is, and what it is
-
-
-def _locate(source: str, weights: str, folder: Path) -> Path:
-    """Find the folder of the model: `weights`, if that was fetched from the server, else the source."""
-    if weights in ("pretrained", "random"):
-        raise WeightsError(f"An MLflow model comes with its weights: weights={weights} can't be had of {source}.")
-    path = folder / (source if weights == "auto" else weights)
-    if not (path / _DESCRIPTION).is_file():
-        raise WeightsError(
-            f"There is no MLflow model {source}: {path} has no file {_DESCRIPTION}. Give models:/NAME/VERSION, "
-            "runs:/ID/model, or the folder of a model."
-        )
-    return path
-
-
-def _described(path: Path) -> Any:
-    from mlflow.models import Model as Description
-
-    return Description.load(str(path / _DESCRIPTION))
-
-
-def _flavor(path: Path) -> str:
-    """Name what loads the model: `mlflow.sklearn`."""
-    return str(_described(path).flavors.get("python_function", {}).get("loader_module", "no python_function"))
-
-
-def _pickled(path: Path) -> Path | None:
-    """Give the pickle of a torch module; None where the model is something else."""
-    flavor = _described(path).flavors.get("pytorch")
-    pickle = path / str((flavor or {}).get("model_data", "data")) / _PICKLED
-    return pickle if flavor is not None and pickle.is_file() else None
-
-
-def _may_hold_code(path: Path) -> bool:
-    """Say whether loading may run code of the model's: not that of ONNX, nor of a torch graph without a pickle."""
-    flavors = _described(path).flavors
-    if any(flavor.get("code") for flavor in flavors.values()):
-        return True
-    is_graph = _flavor(path) == "mlflow.pytorch" and _pickled(path) is None and bool(list(path.rglob(_EXPORTED)))
-    return not is_graph and _flavor(path) != "mlflow.onnx"
-
-
-def _reason(path: Path) -> str:
-    flavor = _flavor(path)
-    if flavor == "mlflow.pytorch":
-        return (
-            "MLflow keeps this torch model as a graph of torch.export: log it with serialization_format='pickle' to "
-            "have it compressed"
-        )
-    return f"methods change torch modules, and this is a model of {flavor}"
-
-
-@contextlib.contextmanager
-def _unpickling(is_allowed: bool) -> Iterator[None]:
-    """Have MLflow itself refuse pickles too, in versions that can."""
-    before = os.environ.get(_MAY_UNPICKLE)
-    os.environ[_MAY_UNPICKLE] = str(is_allowed).lower()
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_MAY_UNPICKLE]
-        else:
-            os.environ[_MAY_UNPICKLE] = before
-
-
-@contextlib.contextmanager
-def _own_code(path: Path) -> Iterator[None]:
-    """Let modules be imported that were logged with the model; they stay importable, as its code may import later."""
-    for flavor in _described(path).flavors.values():
-        if (code := flavor.get("code")) and str(path / code) not in sys.path:
-            sys.path.insert(0, str(path / code))
-    yield
-
-
 def _without_weights(module: Any) -> Any:
     """Copy a module, with its weights on the meta device."""
     import torch
@@ -343,69 +265,19 @@ def _without_weights(module: Any) -> Any:
     return copy.deepcopy(module, kept)
 
 
-# Inputs
-
-
 def _example(model: Model, size: int, seed: int) -> Any:
     """Give the input example as logged, or what the signature says."""
     logged = model.data_as(LoggedModel)
     if logged.example is None:
-        described = _described(logged.path)
+        described = mlflow_folders.describe(logged.path)
         example = described.load_input_example(str(logged.path))
         if example is None and described.signature is None:
             raise RecipeError(
                 f"The MLflow model says nothing about its input: log it with input_example=..., or with a signature "
-                f"({logged.path / _DESCRIPTION})."
+                f"({logged.path / mlflow_folders.DESCRIPTION})."
             )
-        logged.example = _made(described.signature.inputs, seed) if example is None else example
+        logged.example = signatures.make_input(described.signature.inputs, seed) if example is None else example
     return logged.example
-
-
-def _made(schema: Any, seed: int) -> Any:
-    """Make one row of a signature's types."""
-    import numpy as np
-
-    generator = np.random.default_rng(seed)
-    if schema.is_tensor_spec():
-        made = {}
-        for index, spec in enumerate(schema.inputs):
-            shape = [1 if length < 0 else length for length in spec.shape]
-            made[spec.name or str(index)] = generator.random(shape).astype(spec.type)
-        return made if schema.has_input_names() else next(iter(made.values()))
-    return _frame([{spec.name: _value(spec.type.name, generator) for spec in schema.inputs}])
-
-
-def _value(kind: str, generator: Any) -> Any:
-    if kind in ("double", "float"):
-        return float(generator.random())
-    if kind in ("integer", "long"):
-        return int(generator.integers(0, 2))
-    if kind == "boolean":
-        return bool(generator.integers(0, 2))
-    if kind == "string":
-        return "text"
-    raise RecipeError(f"No input of type {kind} can be made up: log the model with input_example=...")
-
-
-def _repeated(example: Any, size: int) -> Any:
-    """Take the first rows of an example, and again from its beginning where it has too few.
-
-    Raises:
-        RecipeError: it is not made of rows.
-    """
-    import numpy as np
-
-    if hasattr(example, "iloc"):
-        return example.iloc[[index % len(example) for index in range(size)]].reset_index(drop=True)
-    if isinstance(example, Mapping):
-        return {name: _repeated(each, size) for name, each in example.items()}
-    if isinstance(example, np.ndarray) and example.ndim:
-        return example[[index % len(example) for index in range(size)]]
-    if isinstance(example, list):
-        return [example[index % len(example)] for index in range(size)]
-    if size == 1:
-        return example
-    raise RecipeError(f"The input example, a {type(example).__name__}, has no rows to make a batch of {size} of.")
 
 
 def _tensors(rows: Any, model: Model) -> list[Any]:
@@ -423,38 +295,12 @@ def _tensors(rows: Any, model: Model) -> list[Any]:
     return made
 
 
-def _frame(rows: Sequence[Any]) -> Any:
-    import numpy as np
-    import pandas as pd
-
-    if rows and isinstance(rows[0], Mapping):
-        return pd.DataFrame(list(rows))
-    return np.stack([np.asarray(each) for each in rows])
-
-
 def _columns(model: Model) -> dict[str, str]:
     """Give the types of the signature's columns, by name."""
-    signature = _described(model.data_as(LoggedModel).path).signature
+    signature = mlflow_folders.describe(model.data_as(LoggedModel).path).signature
     if signature is None or signature.inputs is None or signature.inputs.is_tensor_spec():
         return {}
     return {str(spec.name): spec.type.name for spec in signature.inputs.inputs if spec.name is not None}
-
-
-def _typed(value: Any, kind: str) -> Any:
-    """Make a value of a table, which may be text, one of a column's type."""
-    try:
-        if kind in ("double", "float"):
-            return float(value)
-        if kind in ("integer", "long"):
-            return int(value)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"{value!r} is no {kind}, which the model's signature asks for.") from error
-    if kind == "boolean" and isinstance(value, str):
-        return value.lower() in ("true", "1", "yes")
-    return value
-
-
-# Outputs
 
 
 def _rows_of(output: Any) -> list[Any]:

@@ -21,6 +21,7 @@ from sklearn.datasets import load_iris
 from sklearn.tree import DecisionTreeClassifier
 
 from mlflow_compress import registry
+from mlflow_compress.data import signatures
 from mlflow_compress.errors import RecipeError, StoreError, Unsupported, WeightsError
 from mlflow_compress.families.mlflow_model import LoggedModel
 from mlflow_compress.measuring import worker
@@ -213,9 +214,8 @@ def test_a_signature_makes_an_input(shelf: Shelf) -> None:
         assert model.data_as(LoggedModel).example is None
         signature = Description.load(str(path / "MLmodel")).signature
         assert signature is not None
-        from mlflow_compress.families.mlflow_model import _made
 
-        made = _made(signature.inputs, 0)
+        made = signatures.make_input(signature.inputs, 0)
         assert list(made.columns) == list(shelf.inputs.columns)
         assert len(family.run(model, made, lambda stage: None)) == 1
     finally:
