@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib import metadata
 from pathlib import Path
 
-from mlflow_compress.version import __version__
+from mlflow_compress.version import __version__, installed
 
 _LIBRARIES = ("torch", "transformers", "ultralytics", "mlflow", "numpy")
 _NATIVE = {
@@ -44,10 +43,8 @@ def machine(root: Path = Path("/")) -> dict[str, str]:
     if governor.is_file():
         found["governor"] = governor.read_text().strip()
     for library in _LIBRARIES:
-        try:
-            found[library] = metadata.version(library)
-        except metadata.PackageNotFoundError:
-            continue
+        if version := installed(library):
+            found[library] = version
     return found
 
 

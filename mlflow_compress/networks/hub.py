@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mlflow_compress.errors import RecipeError, WeightsError, one_line
+from mlflow_compress.version import installed
 
 PACKAGE = "package:"
 _REACH_SECONDS = 6.0  # to find out whether the hub answers; "offline" must be said within 10 s
@@ -99,7 +100,7 @@ def in_package(source: str) -> tuple[Path, str]:
     for location in spec.submodule_search_locations:
         if (path := Path(location) / inner).exists():
             distributions = _distributions().get(name, ())
-            return path, metadata.version(distributions[0]) if distributions else ""
+            return path, (installed(distributions[0]) or "") if distributions else ""
     raise FileNotFoundError(f"there is no {inner!r} in the Python package {name!r}")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from mlflow_compress.errors import Unsupported, WeightsError
 from mlflow_compress.networks.stored_weights import load_weights, save_weights
 from mlflow_compress.records import Step, Variant, read_json, write_json
 from mlflow_compress.sockets import Family, Method, Model
+from mlflow_compress.version import installed
 
 _MANIFEST = "manifest.json"
 
@@ -53,7 +53,7 @@ def methods_of(chain: Sequence[Step]) -> list[Method]:
     """
     methods: list[Method] = [registry.build("methods", step.method, step.options) for step in chain]
     for step, method in zip(chain, methods, strict=True):
-        if missing := [name for name in method.needs if not _is_installed(name)]:
+        if missing := [name for name in method.needs if installed(name) is None]:
             wanted = f'"mlflow-compress[{method.extra}]"' if method.extra else " ".join(missing)
             raise Unsupported(f"{step.method} needs {', '.join(missing)}: pip install {wanted}")
     return methods
@@ -124,11 +124,3 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
 def _saver(methods: Sequence[Method]) -> Method | None:
     """Give the method that writes and reads the weights itself; the last one, if several would."""
     return next((method for method in reversed(methods) if method.changes in ("storage", "runtime")), None)
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
+
+from mlflow_compress.version import installed
 
 _DISTRIBUTION = "mlflow-compress"
 _OLDEST, _NEWEST = "oldest.txt", "newest.txt"
@@ -42,7 +44,7 @@ class Untested:
 
 
 def untested(
-    folder: Path | None = None, installed: Callable[[str], str] = metadata.version, only: tuple[str, ...] = ()
+    folder: Path | None = None, installed: Callable[[str], str | None] = installed, only: tuple[str, ...] = ()
 ) -> Iterator[Untested]:
     """Find the libraries that this package asks for itself and that are older or newer than those tested.
 
@@ -50,7 +52,7 @@ def untested(
 
     Args:
         folder: where `oldest.txt` and `newest.txt` are; None takes those that came with the package.
-        installed: gives the installed version of a distribution, or raises `PackageNotFoundError`.
+        installed: gives the installed version of a distribution, as `version.installed` does.
         only: the names that are looked at; empty looks at all.
     """
     folder = folder or _folder()
@@ -58,16 +60,9 @@ def untested(
     for name in only or _required():
         if name not in oldest or name not in newest:
             continue
-        try:
-            version = Version(installed(name))
-        except metadata.PackageNotFoundError:
-            continue
-        except (InvalidVersion, KeyError, TypeError):  # its METADATA is gone, or was never one
-            yield Untested(name, "", str(oldest[name]), str(newest[name]))
-            continue
-        is_newer = version.release[:2] > newest[name].release[:2]
-        if is_newer or version < oldest[name]:
-            yield Untested(name, str(version), str(oldest[name]), str(newest[name]))
+        version = installed(name)
+        if version is not None and not (version and _is_between(Version(version), oldest[name], newest[name])):
+            yield Untested(name, version, str(oldest[name]), str(newest[name]))
 
 
 def read(path: Path) -> dict[str, Version]:
@@ -75,6 +70,10 @@ def read(path: Path) -> dict[str, Version]:
     lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
     pins = (line.partition("==") for line in lines if line)
     return {canonicalize_name(name): Version(version.partition(";")[0].strip()) for name, _, version in pins}
+
+
+def _is_between(version: Version, oldest: Version, newest: Version) -> bool:
+    return oldest <= version and version.release[:2] <= newest.release[:2]
 
 
 def _required() -> list[str]:

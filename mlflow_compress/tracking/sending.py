@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Mapping
-from importlib import metadata
 
 from mlflow_compress import registry
 from mlflow_compress.errors import StoreError
@@ -18,6 +17,7 @@ from mlflow_compress.tracking import models, process_identity, reading, run_plot
 from mlflow_compress.tracking.connection import Store, check
 from mlflow_compress.tracking.spool import Shipment
 from mlflow_compress.tracking.writing import LOGGED
+from mlflow_compress.version import installed
 
 NOTE = "mlflow.note.content"
 _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named
@@ -189,10 +189,5 @@ def _requirements(variant: Variant) -> list[str]:
     needs = ["mlflow-compress", *registry.find("families", variant.family).needs]
     for step in variant.chain:
         needs += registry.find("methods", step.method).needs
-    found = []
-    for name in dict.fromkeys(needs):
-        try:
-            found.append(f"{name}=={metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            found.append(name)
-    return found
+    versions = {name: installed(name) for name in needs}
+    return [f"{name}=={version}" if version else name for name, version in versions.items()]

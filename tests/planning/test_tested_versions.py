@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -27,13 +26,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def versions(**found: str) -> Callable[[str], str]:
-    def installed(name: str) -> str:
-        if name not in found:
-            raise metadata.PackageNotFoundError(name)
-        return found[name]
-
-    return installed
+def versions(**found: str) -> Callable[[str], str | None]:
+    return found.get
 
 
 @pytest.mark.parametrize("torch", ["2.6.0", "2.10.1", "2.14.1", "2.14.7", "2.14.1+cu130"])
@@ -47,21 +41,8 @@ def test_what_is_older_or_newer_was_not(folder: Path, torch: str) -> None:
     assert str(found) == f"torch {torch} (tested: 2.6.0 to 2.14.1)"
 
 
-@pytest.mark.parametrize("torch", [None, "", "not-a-version!"])
-def test_what_does_not_say_its_version_is_named(folder: Path, torch: Any) -> None:
-    (named,) = tested_versions.untested(folder, versions(torch=torch, numpy="2.0.0"))
-    assert str(named) == "torch, whose installation is damaged (tested: 2.6.0 to 2.14.1)"
-
-
-@pytest.mark.parametrize("described", [None, "", "Metadata-Version: 2.1\nName: torch\n"])
-def test_a_damaged_installation_is_named(
-    folder: Path, tmp_path: Path, described: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "path" / "torch-9.0.dist-info").mkdir(parents=True)
-    if described is not None:
-        (tmp_path / "path" / "torch-9.0.dist-info" / "METADATA").write_text(described)
-    monkeypatch.syspath_prepend(tmp_path / "path")
-    (named,) = tested_versions.untested(folder, only=("torch",))
+def test_a_damaged_installation_is_named(folder: Path) -> None:
+    (named,) = tested_versions.untested(folder, versions(torch="", numpy="2.0.0"))
     assert str(named) == "torch, whose installation is damaged (tested: 2.6.0 to 2.14.1)"
 
 

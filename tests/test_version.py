@@ -1,0 +1,30 @@
+"""What is said of an installed distribution, whole or damaged, whoever reads its metadata."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from mlflow_compress.version import __version__, installed
+
+VERSIONLESS = "Metadata-Version: 2.1\nName: odd\n"
+
+
+@pytest.mark.parametrize("described", [None, "", VERSIONLESS, f"{VERSIONLESS}Version: not-a-version!\n"])
+@pytest.mark.parametrize("reader", ["importlib.metadata", "importlib_metadata"])
+def test_a_damaged_installation_has_no_version(
+    tmp_path: Path, described: str | None, reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    importlib.import_module(reader)  # once there, MLflow's `importlib_metadata` reads for the standard library's too
+    (tmp_path / "odd-9.0.dist-info").mkdir()
+    if described is not None:
+        (tmp_path / "odd-9.0.dist-info" / "METADATA").write_text(described)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert installed("odd") == ""
+
+
+def test_installed_distributions_have_one() -> None:
+    assert installed("mlflow-compress") == __version__
+    assert installed("nobody-has-this") is None
