@@ -64,7 +64,7 @@ class Variant:
         seed: of random weights and random inputs.
         limit: most samples to score; None scores all.
         folder: what relative paths in `source` and `data` start from.
-        requires: what a machine must have to measure it, see `requires`; empty: any serves.
+        requires: what a machine must have to measure it, see `requirements`; empty: any serves.
     """
 
     model: str

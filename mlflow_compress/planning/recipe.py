@@ -8,13 +8,13 @@ A recipe is YAML and nothing but data:
     data: own                             # what quality is scored on; left out: nothing
     metrics: [accuracy]                   # left out: the family's own
     batch_size: 1
-    requires: {min_ram_gb: 16}            # what a machine must have, see `requires`
+    requires: {min_ram_gb: 16}            # what a machine must have, see `requirements`
     variants:                             # what a sweep runs
       - original
       - prune_magnitude:amount=0.5+int8_dynamic
       - {name: small, method: "fp16"}
 
-A recipe of many models is a sweep recipe: `grid` reads it.
+A recipe of many models is a sweep recipe: `sweep_recipe` reads it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Recipe:
         family, source, options, data, metrics, batch_size: as in `Variant`.
         variants: name and chain of each variant of a sweep.
         folder: where the recipe lies: relative paths start there.
-        requires: what a machine must have, see `requires`.
+        requires: what a machine must have, see `requirements`.
     """
 
     name: str

@@ -8,7 +8,7 @@
     exclude:                              # each leaves out what matches all that it names; a list matches any of it
       - {model: dslim/*, method: "*int8*"} # names may have * ? [abc]
       - {batch_size: 4, threads: 1}
-    requires: {min_ram_gb: 8}             # what a machine must have, see `requires`
+    requires: {min_ram_gb: 8}             # what a machine must have, see `requirements`
 
 The command line wins: `--threads 1` takes the place of the grid's threads.
 """
@@ -45,7 +45,7 @@ class Grid:
         batch_sizes, threads: empty: the recipes' own, and torch's choice.
         options: values of each option of the families.
         exclude: what each leaves out, by key.
-        requires: what a machine must have, see `requires`.
+        requires: what a machine must have, see `requirements`.
     """
 
     path: Path

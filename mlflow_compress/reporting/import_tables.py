@@ -6,7 +6,7 @@ or its row or table was passed over. Nothing is dropped without a word, and what
 How numbers are stored, which are in the units and under the names that measured ones have:
 
 * the unit is the cell's, else the header's; sizes and memory without either are MB, and that is remarked upon; a time
-  without either is not read. Units are those of `units`: MB is 2^20 bytes, times are of one sample;
+  without either is not read. Units are those of `written_units`: MB is 2^20 bytes, times are of one sample;
 * nothing takes 0 MB or 0 ms: such a number is not read;
 * scores are shares of 1 (`80.00%` accuracy is 0.8, `1 - WER` is turned round), BLEU and chrF 0 to 100. A BLEU of 0.6
   may be either, so it is not read. `Точность` is accuracy. A score that is given for CPU and GPU is stored twice, the

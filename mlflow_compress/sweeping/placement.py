@@ -22,7 +22,7 @@ class Node:
     Attributes:
         id: the cluster's name of it.
         name: what people call it.
-        machine: as `requires.here` describes it.
+        machine: as `requirements.here` describes it.
         cpus, gpus: how many the cluster hands out.
         parcels: the places of parcels that are there, by digest.
         failures: measurements in a row that came to nothing there.

@@ -50,7 +50,7 @@ def describe(tracking_uri: str, parcels: Iterable[Mapping[str, Any]], has_gpus: 
         has_gpus: whether its GPUs may be used.
 
     Returns:
-        `machine`, as `requires.here` gives it; `niceness`: by how much what is measured comes after other programs;
+        `machine`, as `requirements.here` gives it; `niceness`: by how much what is measured comes after other programs;
         `unreachable`: why the tracking server is not reached from here, or empty; `parcels`: the place of each parcel
         that is here already, by digest.
     """

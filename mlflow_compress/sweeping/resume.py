@@ -33,7 +33,7 @@ def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
 
     Args:
         variant: it.
-        machine: what it is measured on, as `requires.here` describes it; None: this one.
+        machine: what it is measured on, as `requirements.here` describes it; None: this one.
     """
     described = {key: value for key, value in to_json(variant).items() if key not in _NO_DIFFERENCE}
     described["budget"].pop("timeout_seconds")
