@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from taught import NET, distilled, own
 from torch import nn
 
 from mlflow_compress import registry
-from mlflow_compress.compression import imitation
 from mlflow_compress.compression.imitation import Lesson
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.methods import distill
@@ -21,23 +21,6 @@ from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
-NET = """
-import torch
-from torch import nn
-
-def model():
-    return nn.Sequential(nn.Linear(6, 32), nn.Tanh(), nn.Dropout(0.1), nn.Linear(32, 4))
-
-def student(keep):
-    return nn.Sequential(nn.Linear(6, round(32 * keep)), nn.BatchNorm1d(round(32 * keep)), nn.Tanh(),
-                         nn.Linear(round(32 * keep), 4))
-
-def batch(size):
-    return torch.randn(size, 6)
-
-def training():
-    return torch.randn(300, 6, generator=torch.Generator().manual_seed(1))
-"""
 WHISPER = {
     "model_type": "whisper",
     "vocab_size": 100,
@@ -56,13 +39,9 @@ WHISPER = {
     "suppress_tokens": [],
     "begin_suppress_tokens": [],
 }
+
+
 BERT = {"model_type": "distilbert", "vocab_size": 100, "dim": 16, "hidden_dim": 24, "n_layers": 6, "n_heads": 4}
-
-
-def own(tmp_path: Path, code: str = NET) -> tuple[Family, Model]:
-    (tmp_path / "net.py").write_text(code)
-    family: Family = registry.build("families", "python")
-    return family, family.load("net.py", "random", tmp_path, 0)
 
 
 def transformer(name: str, **options: Any) -> tuple[Family, Model]:
@@ -74,11 +53,6 @@ def outputs(family: Family, model: Model, seed: int = 0) -> torch.Tensor:
     with torch.no_grad():
         given: torch.Tensor = stored_weights.flat(family.forward(model, family.batch(model, 20, seed)))
     return given
-
-
-def distilled(family: Family, model: Model, **options: Any) -> Model:
-    student: Model = registry.build("methods", "distill", options).compress(model, family)
-    return student
 
 
 def test_the_student_learns_and_can_be_repeated(tmp_path: Path) -> None:
@@ -123,24 +97,6 @@ def test_a_students_own_architecture_is_restored(tmp_path: Path) -> None:
     assert weights < 4 * (6 * 8 + 8 + 4 * 8 + 8 * 4 + 4) + 1200
 
 
-def test_random_inputs_are_told_and_few(tmp_path: Path) -> None:
-    family, teacher = own(tmp_path, NET.replace("def training", "def another"))
-    student = distilled(family, teacher)
-    assert [caution.code for caution in student.cautions] == ["random_calibration"]
-    assert student.facts["training"].startswith("10 steps of 16 random inputs")
-
-
-def test_the_loss_is_hintons(tmp_path: Path) -> None:
-    student, teacher = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
-    soft, wanted = (each.view(-1, 4).div(3).softmax(1) for each in (student, teacher))
-    expected = 9 * (wanted * (wanted / soft).log()).sum(1).mean()
-    loss = imitation._distance(student, teacher, Lesson(1, temperature=3), True)
-    torch.testing.assert_close(loss, expected)
-    mean = ((student - teacher) ** 2).mean() / (teacher**2).mean()
-    both = imitation._distance({"a": student, "b": [teacher]}, {"a": teacher, "b": [teacher]}, Lesson(1), False)
-    torch.testing.assert_close(both, mean)
-
-
 def test_outputs_are_scores_only_where_the_family_tells(tmp_path: Path) -> None:
     family, model = own(tmp_path)
     assert family.outputs_are_scores(model)
@@ -150,14 +106,6 @@ def test_outputs_are_scores_only_where_the_family_tells(tmp_path: Path) -> None:
     assert family.outputs_are_scores(model)
     family = registry.build("families", "mlflow_model")
     assert not family.outputs_are_scores(Model(nn.Linear(1, 1)))
-
-
-def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path) -> None:
-    family, teacher = own(tmp_path)
-    for parameter in teacher.module.parameters():
-        parameter.fill_(float("nan"))
-    with pytest.raises(ArithmeticError, match="at step 1: take a lower learning_rate"):
-        distilled(family, teacher, steps=2)
 
 
 def test_a_students_layers_are_the_teachers_and_spaced() -> None:
@@ -229,13 +177,6 @@ def test_what_has_no_smaller_student_is_told(tmp_path: Path) -> None:
 def test_options_out_of_range_are_refused(options: str, reason: str) -> None:
     with pytest.raises(RecipeError, match=reason):
         recipe.parse_chain(f"distill:{options}")
-
-
-def test_the_learning_rate_rises_and_falls() -> None:
-    slope = [imitation._slope(step, 20) for step in range(20)]
-    assert slope[:3] == [0.5, 1.0, 1.0]
-    assert slope[-1] == pytest.approx(1 / 18)
-    assert imitation._slope(0, 1) == 1
 
 
 def test_every_option_of_a_lesson_is_one_of_the_method() -> None:

@@ -1,0 +1,141 @@
+"""What all exports share: any number of graphs, each calibrated on what it gets; what tracing freezes is found out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from exported import PARAMETERS, Running, compress, own, text
+from torch import nn
+
+from mlflow_compress import registry
+from mlflow_compress.compression import exporting
+from mlflow_compress.errors import Unsupported, WorkerError
+from mlflow_compress.meters import size
+from mlflow_compress.networks import model_folder, stored_weights
+from mlflow_compress.networks.export_graphs import graph
+from mlflow_compress.planning.recipe import parse_chain
+from mlflow_compress.sockets import Family, Graph, Method, Model
+
+
+@dataclass
+class Summing(Family):
+    """A family of two graphs; one is called many times in a timed call, and gets its own output."""
+
+    timed = "two graphs"
+
+    def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
+        return Model({"start": nn.Linear(8, 8), "step": Running()})
+
+    def batch(self, model: Model, size: int, seed: int) -> Any:
+        return torch.full((size, 8), float(seed))
+
+    def run(self, model: Model, batch: Any, mark: Callable[[str], None]) -> Any:
+        (total,) = model.module["start"](batch)
+        for _ in range(5):
+            (total,) = model.module["step"](total)
+        return total
+
+    def graphs(self, model: Model) -> Mapping[str, Graph]:
+        axes = {"x": {0: "batch"}, "y": {0: "batch"}}
+        start = graph(
+            lambda parts, x: (parts.start(x),), {"x": torch.ones(2, 8)}, ["y"], axes, start=model.module["start"]
+        )
+        step = graph(lambda parts, x: parts.step(x), {"x": torch.ones(2, 8)}, ["y"], axes, step=model.module["step"])
+        return {"start": start, "step": step}
+
+    def attach(self, model: Model, calls: Mapping[str, Callable[..., tuple[Any, ...]]]) -> Model:
+        model.module = calls
+        return model
+
+    def predict(self, model: Model, inputs: Any) -> list[Any]:
+        return []
+
+    def save(self, model: Model, folder: Path) -> None:
+        pass
+
+    def restore(self, folder: Path) -> Model:
+        return self.load("", "random", folder, 0)
+
+
+@dataclass
+class Unexportable(Summing):
+    """A family without graphs."""
+
+    def graphs(self, model: Model) -> Mapping[str, Graph]:
+        raise Unsupported("no graphs here")
+
+
+@pytest.mark.parametrize("chain", ["onnx", "openvino"])
+def test_all_parameters_are_counted_and_nothing_else(chain: str, tmp_path: Path) -> None:
+    for (family, model), parameters in (((own(tmp_path)), PARAMETERS), (text(), None)):
+        parameters = parameters or sum(each.numel() for each in model.module.parameters())
+        numbers = size.in_memory(compress(chain, family, model).module)
+        assert numbers["size/params"] == parameters
+        assert numbers["size/weights_mib"] == parameters * 4 / 2**20
+
+
+@pytest.mark.parametrize("chain", ["onnx", "openvino", "onnx_int8:samples=3", "openvino_int8:samples=3"])
+def test_any_number_of_graphs(chain: str, tmp_path: Path) -> None:
+    family = Summing()
+    model = family.load("", "random", tmp_path, 0)
+    modules = model.module
+    want = modules["start"](torch.full((3, 8), 2.0)) + 5 * torch.arange(8.0)
+    model.module = {"start": lambda x: (modules["start"](x),), "step": modules["step"]}
+    torch_graphs = Summing.graphs(family, Model(modules))
+    family.graphs = lambda model: torch_graphs  # type: ignore[method-assign]
+    method: Method = model_folder.methods_of(parse_chain(chain))[0]
+    held_before = stored_weights.held
+
+    def held(module: Any) -> Any:
+        for call in module.values():
+            yield from held_before(call)
+
+    exporting.held, kept = held, exporting.held  # type: ignore[attr-defined]
+    try:
+        model = method.compress(model, family)
+    finally:
+        exporting.held = kept  # type: ignore[attr-defined]
+    got = family.run(model, torch.full((3, 8), 2.0), lambda stage: None)
+    assert stored_weights.distance(got, want.detach()) < (0.05 if "int8" in chain else 1e-5)
+
+
+def test_each_graph_is_calibrated_on_what_it_gets() -> None:
+    family = Summing()
+    model = family.load("", "random", Path(), 0)
+    start, step = model.module["start"], model.module["step"]
+    seen = exporting.record(model, family, {"start": lambda x: (start(x),), "step": step}, 3)
+    assert [float(inputs[0][0, 0]) for inputs in seen["start"]] == [1.0, 2.0, 3.0]
+    assert len(seen["step"]) == 6  # the first and the last of five, three times
+    first, last = (inputs[0] for inputs in seen["step"][:2])
+    assert torch.allclose(first, start(torch.ones(1, 8)))
+    assert torch.allclose(last - first, 4 * torch.arange(8.0).expand(1, 8))
+    assert [caution.code for caution in model.cautions] == ["random_calibration"]
+
+
+def test_without_graphs_there_is_nothing_to_export(tmp_path: Path) -> None:
+    for name in ("onnx_fp16", "onnx_int8", "openvino_int8"):
+        with pytest.raises(Unsupported, match="no graphs here"):
+            registry.build("methods", name).compress(Unexportable().load("", "random", tmp_path, 0), Unexportable())
+
+
+def test_what_tracing_would_freeze_is_found_out(tmp_path: Path) -> None:
+    code = """
+import torch
+
+class Net(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x) * float(x.shape[0])
+
+def model():
+    return Net(8, 8)
+
+def batch(size):
+    return torch.rand(size, 8)
+"""
+    with pytest.raises(WorkerError, match="outputs differ by 100"):
+        compress("openvino", *own(tmp_path, code))

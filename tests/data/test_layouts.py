@@ -1,0 +1,166 @@
+"""Folders: of splits, of texts, of sounds and of pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datafiles import HOSTILE, REVIEWS, ROLES, SPEECH, picture, sound, values, write
+
+from mlflow_compress.data.datasets import read
+from mlflow_compress.errors import RecipeError
+
+
+def test_splits_by_files_and_folders(tmp_path: Path) -> None:
+    for name in ("train", "val", "test"):
+        write(tmp_path / "files" / f"imdb_{name}.csv", f"text,label\n{name},1\n")
+        write(tmp_path / "folders" / name / "metadata.jsonl", json.dumps({"text": name, "label": 1}))
+    for folder in ("files", "folders"):
+        assert values(read(folder, tmp_path, ROLES)) == ["test"]
+        assert values(read(f"{folder}:split=validation", tmp_path, ROLES)) == ["val"]
+        with pytest.raises(RecipeError, match=r"has no split 'nope'\. Say one of split="):
+            read(f"{folder}:split=nope", tmp_path, ROLES)
+
+
+def test_one_table_among_several_must_be_clear(tmp_path: Path) -> None:
+    write(tmp_path / "d" / "a.csv", REVIEWS)
+    assert len(read("d", tmp_path, ROLES).rows) == 3
+    write(tmp_path / "d" / "b.csv", REVIEWS)
+    with pytest.raises(RecipeError, match="there are several tables"):
+        read("d", tmp_path, ROLES)
+    write(tmp_path / "d" / "labels.csv", "text,label\nx,1\n")
+    assert values(read("d", tmp_path, ROLES)) == ["x"]
+    with pytest.raises(RecipeError, match="is not divided into splits: leave out split=train"):
+        read("d:split=train", tmp_path, ROLES)
+
+
+def test_an_empty_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    for roles in (("text",), ROLES, SPEECH, ("image", "label")):
+        with pytest.raises(RecipeError, match=r"/d: .*\.csv"):
+            read("d", tmp_path, roles)
+
+
+def test_a_folder_of_texts(tmp_path: Path) -> None:
+    write(tmp_path / "d" / "b.txt", "bee")
+    write(tmp_path / "d" / "sub" / "a.txt", "ay\n\nei")
+    table = read("d", tmp_path, ("text",))
+    assert values(table) == ["bee", "ay\n\nei"]
+    assert [row.where for row in table.rows] == ["b.txt", "sub/a.txt"]
+    assert len(read("d:unit=paragraph", tmp_path, ("text",)).rows) == 3
+    write(tmp_path / "d" / "empty.txt", " \n")
+    with pytest.raises(RecipeError, match=r"empty\.txt: the file is empty"):
+        read("d", tmp_path, ("text",))
+    (tmp_path / "d" / "empty.txt").write_bytes(b"\xff")
+    with pytest.raises(RecipeError, match=r"empty\.txt, line 1: this is not UTF-8"):
+        read("d", tmp_path, ("text",))
+    assert len(read("d:skip_bad=true", tmp_path, ("text",)).skipped) == 1
+
+
+def test_texts_in_folders_named_for_labels(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for label in ("neg", "pos"):
+            write(tmp_path / "aclImdb" / split / label / "0_1.txt", f"{split} {label}")
+    table = read("aclImdb", tmp_path, ROLES)
+    assert [tuple(row.values.values()) for row in table.rows] == [("test neg", "neg"), ("test pos", "pos")]
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+@pytest.mark.parametrize(
+    ("table", "header"),
+    [
+        ("transcripts.tsv", ("file", "text")),
+        ("metadata.csv", ("file_name", "transcription")),
+        ("test.tsv", ("path", "sentence")),
+        ("manifest.jsonl", ("audio_filepath", "text")),
+    ],
+)
+def test_sounds_with_a_transcript(tmp_path: Path, suffix: str, table: str, header: tuple[str, str]) -> None:
+    sound(tmp_path / "d" / f"a{suffix}")
+    sound(tmp_path / "d" / "clips" / f"b{suffix}", seed=1)
+    lines = [(f"a{suffix}", "hello"), (f"b{suffix}", "good day")]
+    if table.endswith(".jsonl"):
+        text = "".join(json.dumps(dict(zip(header, line, strict=True))) + "\n" for line in lines)
+    else:
+        text = "".join(("\t" if table.endswith(".tsv") else ",").join(line) + "\n" for line in (header, *lines))
+    write(tmp_path / "d" / table, text)
+    found = read("d", tmp_path, SPEECH)
+    assert values(found) == ["hello", "good day"]
+    assert [np.asarray(each).shape for each in values(found, "audio")] == [(1600,), (1600,)]
+
+
+def test_a_table_may_name_sounds_without_their_suffix(tmp_path: Path) -> None:
+    sound(tmp_path / "d" / "wavs" / "LJ001-0001.wav")
+    write(tmp_path / "d" / "metadata.csv", "id|normalized_text\nLJ001-0001|printing\n")
+    assert values(read('d:delimiter="|"', tmp_path, SPEECH)) == ["printing"]
+
+
+def librispeech(root: Path, part: str = "test-clean") -> None:
+    for chapter, texts in (("1089/134686", ["HE HOPED", "STUFF IT"]), ("121/121726", ["ALSO A"])):
+        folder = root / part / chapter
+        stem = chapter.replace("/", "-")
+        for number, _ in enumerate(texts):
+            sound(folder / f"{stem}-{number:04}.flac", seed=number + len(texts))
+        lines = "".join(f"{stem}-{number:04} {text}\n" for number, text in enumerate(texts))
+        write(folder / f"{stem}.trans.txt", lines)
+
+
+def test_librispeech(tmp_path: Path) -> None:
+    librispeech(tmp_path / "LibriSpeech")
+    librispeech(tmp_path / "LibriSpeech", "dev-clean")
+    for source in ("LibriSpeech", "LibriSpeech/test-clean", "LibriSpeech:split=test-clean"):
+        table = read(source, tmp_path, SPEECH)
+        assert values(table) == ["HE HOPED", "STUFF IT", "ALSO A"]
+        assert table.rows[1].where.endswith("1089-134686.trans.txt, line 2")
+        assert np.asarray(table.rows[0].values["audio"]).dtype == np.float32
+    librispeech(tmp_path / "LibriSpeech", "test-other")
+    with pytest.raises(RecipeError, match=r"several splits that could be 'test'.*split=test-clean, split=test-other"):
+        read("LibriSpeech", tmp_path, SPEECH)
+    (tmp_path / "LibriSpeech" / "test-clean" / "121" / "121726" / "121-121726-0000.flac").unlink()
+    with pytest.raises(RecipeError, match="there is no sound 121-121726-0000"):
+        read("LibriSpeech/test-clean", tmp_path, SPEECH)
+    assert len(read("LibriSpeech/test-clean:skip_bad=true", tmp_path, SPEECH).rows) == 2
+
+
+def test_pictures_in_folders_named_for_labels(tmp_path: Path) -> None:
+    for label in ("cat", "dog"):
+        picture(tmp_path / "d" / label / "deeper" / "1.png", 10 if label == "cat" else 20)
+    table = read("d", tmp_path, ("image", "label"))
+    assert values(table, "label") == ["cat", "dog"]
+    assert [int(np.asarray(each)[0, 0, 0]) for each in values(table, "image")] == [10, 20]
+    picture(tmp_path / "d" / "stray.png")
+    with pytest.raises(RecipeError, match=r"stray\.png: it is in no sub-folder"):
+        read("d", tmp_path, ("image", "label"))
+
+
+def test_classes_may_be_called_as_splits_are(tmp_path: Path) -> None:
+    for label in ("bus", "car", "train"):
+        picture(tmp_path / "d" / label / "1.png")
+    assert values(read("d", tmp_path, ("image", "label")), "label") == ["bus", "car", "train"]
+
+
+def test_pictures_with_a_table(tmp_path: Path) -> None:
+    picture(tmp_path / "d" / "images" / "1.png")
+    picture(tmp_path / "d" / "more" / "2.png")
+    write(tmp_path / "d" / "labels.csv", "file,label\nimages/1.png,cat\n2.png,dog\n")
+    assert values(read("d", tmp_path, ("image", "label")), "label") == ["cat", "dog"]
+    picture(tmp_path / "d" / "images" / "2.png")
+    with pytest.raises(RecipeError, match=r"names '2\.png', and there are several"):
+        read("d", tmp_path, ("image", "label"))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_media_may_be_called_anything(tmp_path: Path, name: str) -> None:
+    sound(tmp_path / "d" / f"{name}.wav")
+    write(tmp_path / "d" / "a.json", json.dumps([{"file": f"{name}.wav", "text": name}]))
+    assert values(read("d", tmp_path, SPEECH)) == [name]
+    picture(tmp_path / "e" / name / f"{name}.png")
+    assert values(read("e", tmp_path, ("image", "label")), "label") == [name]
+
+
+def test_a_table_must_name_files(tmp_path: Path) -> None:
+    write(tmp_path / "a.json", '[{"image": 7, "label": 1}]')
+    with pytest.raises(RecipeError, match="image must be the name of a file, not 7"):
+        read("a.json", tmp_path, ("image", "label"))

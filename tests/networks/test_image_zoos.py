@@ -1,0 +1,112 @@
+"""Classifiers of torchvision and timm, by their names there."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pictures import loaded, picture
+from PIL import Image
+
+from mlflow_compress.errors import RecipeError, UnknownName, Unsupported, WeightsError
+from mlflow_compress.networks import hub, model_folder
+from mlflow_compress.planning import recipe
+from mlflow_compress.records import Variant
+from mlflow_compress.sockets import Family, Model
+
+SMALL = "torchvision:squeezenet1_1"
+
+
+def stored(family: Family, model: Model, folder: Path, source: str, method: str = "original") -> Model:
+    folder.mkdir()
+    chain = recipe.parse_chain(method)
+    options = dataclasses.asdict(family)
+    variant = Variant("m", method, "t", "image_classification", source, "random", chain=chain, options=options)
+    model_folder.save(model, family, model_folder.methods_of(chain), variant, folder)
+    return model_folder.restore(folder).model
+
+
+def test_a_model_of_torchvision_answers_as_torchvision_does(tmp_path: Path) -> None:
+    import torchvision
+
+    family, model = loaded(SMALL)
+    path = picture(tmp_path / "1.png", 1, (300, 260))
+    weights = torchvision.models.get_model_weights("squeezenet1_1").DEFAULT
+    with Image.open(path) as image, torch.no_grad():
+        logits = model.module(weights.transforms()(image.convert("RGB"))[None])[0]
+    names = [weights.meta["categories"][index] for index in logits.argsort(descending=True)[:5].tolist()]
+    (answer,) = family.answers(model, [str(path)])
+    assert [each.partition(" (")[0] for each in answer] == [each.partition(" (")[0] for each in names]
+    assert family.batch(model, 2, 0).shape == (2, 3, 224, 224)
+    restored = stored(family, model, tmp_path / "saved", SMALL)
+    assert family.answers(restored, [str(path)]) == [answer]
+
+
+def test_weights_of_a_file_fill_a_model_of_torchvision(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"architecture": {"num_classes": 4}}
+    _, other = loaded(SMALL, **options)
+    for parameter in other.module.parameters():
+        parameter.mul_(2)
+    torch.save(other.module.state_dict(), tmp_path / "own.pt")
+    family, model = loaded(SMALL, "own.pt", tmp_path, **options)
+    assert model.weights == "local"
+    assert torch.equal(model.module.classifier[1].weight, other.module.classifier[1].weight)
+    assert set(family.answers(model, [np.zeros((9, 9, 3), np.uint8)])[0]) == {f"LABEL_{index}" for index in range(4)}
+    with pytest.raises(WeightsError, match=r"own\.pt can't be loaded: .*size mismatch"):
+        loaded(SMALL, "own.pt", tmp_path)
+    with pytest.raises(WeightsError, match="There is no weights file"):
+        loaded(SMALL, "none.pt", tmp_path)
+    (tmp_path / "bad.pt").write_bytes(b"no weights")
+    with pytest.raises(WeightsError, match=r"bad\.pt can't be loaded"):
+        loaded(SMALL, "bad.pt", tmp_path)
+
+
+def test_without_a_network_weights_are_of_the_cache_or_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "_ask", lambda endpoint: f"{endpoint} can't be reached (no network)")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(WeightsError, match=r"torchvision:squeezenet1_1 can't be had: .*weights=PATH"):
+        loaded(SMALL, "pretrained")
+    _, model = loaded(SMALL, "auto")
+    assert model.weights == "random"
+    assert "RANDOM" in model.cautions[0].message
+    model.module.classifier[1].weight.fill_(0.25)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(model.module.state_dict(), tmp_path / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
+    _, model = loaded(SMALL, "auto")
+    assert (model.weights, model.cautions) == ("pretrained", [])
+    assert (model.module.classifier[1].weight == 0.25).all()
+
+
+def test_names_that_torchvision_does_not_know_are_told_with_the_nearest() -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'resnet18'"):
+        loaded("torchvision:resnet81")
+    with pytest.raises(UnknownName, match="IMAGENET1K_V1"):
+        loaded("torchvision:resnet50@IMAGENET1K_V9")
+    with pytest.raises(UnknownName):
+        loaded("torchvision:fcn_resnet50")  # it does not classify
+    with pytest.raises(RecipeError, match="describes no model"):
+        loaded(SMALL, architecture={"classes": 3})
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+def test_timm_is_asked_for() -> None:
+    with pytest.raises(Unsupported, match="pip install timm"):
+        loaded("timm:resnet18")
+
+
+def test_channels_of_a_model_of_torchvision_are_pruned(tmp_path: Path) -> None:
+    pytest.importorskip("torch_pruning")
+    family, model = loaded(SMALL, architecture={"num_classes": 4})
+    before = sum(each.numel() for each in model.module.parameters())
+    (method,) = model_folder.methods_of(recipe.parse_chain("prune_structured:amount=0.5"))
+    pruned = method.compress(model, family)
+    batch = family.batch(pruned, 1, 0)
+    restored = stored(family, pruned, tmp_path / "saved", SMALL, "prune_structured:amount=0.5")
+    assert sum(each.numel() for each in restored.module.parameters()) < before / 3
+    with torch.no_grad():
+        torch.testing.assert_close(family.forward(restored, batch), family.forward(pruned, batch))

@@ -1,0 +1,51 @@
+"""Code in pickles is found without being run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from pickled import Call, saved
+
+from mlflow_compress.networks.pickle_scan import code_in
+
+
+def test_layers_and_tensors_are_no_code(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.SiLU()).half()
+    content = {"model": module, "ema": None, "names": {0: "cat"}, "seen": {1, 2}, "size": torch.Size([1])}
+    assert code_in(saved(tmp_path / "plain.pt", content)) == []
+
+
+def test_the_architectures_of_ultralytics_are_no_code(tmp_path: Path) -> None:
+    from ultralytics.models import YOLO
+
+    for name in ("yolo11n.yaml", "yolo11n-cls.yaml", "yolo11n-seg.yaml", "yolov8n.yaml"):
+        assert code_in(saved(tmp_path / "yolo.pt", {"model": YOLO(name).model})) == [], name
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (Call(os.system, "true"), "posix system"),
+        (Call(eval, "1"), "__builtin__ eval"),
+        (Call(getattr, "text", "upper"), "__builtin__ getattr"),
+        (Call(subprocess.Popen, ["true"]), "commands Popen"),  # its name in Python 2
+        (Call(torch.hub.load, "x", "y"), "torch.hub load"),
+        (Call(torch.load, "x.pt"), "torch.serialization load"),
+    ],
+)
+def test_calls_are_found_without_being_made(tmp_path: Path, content: Call, named: str) -> None:
+    assert code_in(saved(tmp_path / "evil.pt", {"model": [torch.nn.ReLU(), content]})) == [named]
+
+
+def test_what_cannot_be_looked_into_is_code(tmp_path: Path) -> None:
+    plain = {"model": torch.nn.ReLU()}
+    assert code_in(saved(tmp_path / "new.pt", plain, pickle_protocol=4))  # names of calls come from the stack
+    assert code_in(saved(tmp_path / "old.pt", plain, _use_new_zipfile_serialization=False))
+    (tmp_path / "pickle.pt").write_bytes(pickle.dumps(plain))
+    (tmp_path / "nonsense.pt").write_bytes(b"PK\x03\x04 nonsense")
+    assert code_in(tmp_path / "pickle.pt") == code_in(tmp_path / "nonsense.pt") == code_in(tmp_path / "none.pt")

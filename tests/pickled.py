@@ -1,0 +1,23 @@
+"""Files that hold pickles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class Call:
+    """Pickled, it calls a function when it is read."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def saved(path: Path, content: Any, **how: Any) -> Path:
+    torch.save(content, path, **how)
+    return path
