@@ -11,6 +11,7 @@ import pytest
 import torch
 from pictures import loaded, picture
 from PIL import Image
+from tiny import TINY
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported
@@ -21,13 +22,7 @@ NAMES = ["ant", "bee", "crane", "dog", "eel", "fox", "crane"]
 
 
 VIT = {
-    "model_type": "vit",
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 32,
-    "patch_size": 8,
+    **{key: value for key, value in TINY["image_classification"]["architecture"].items() if key != "num_labels"},
     "id2label": dict(enumerate(NAMES)),
 }
 

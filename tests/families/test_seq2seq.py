@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from test_graphs import close, resized
+from tiny import TINY
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
@@ -22,15 +23,9 @@ from mlflow_compress.sockets import Family, Model
 ASCII = 131  # ids of the tokenizer that reads bytes: three special ones, and those of 7 bits
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "marian": {
-        "model_type": "marian",
-        "d_model": 16,
-        "encoder_layers": 1,
-        "decoder_layers": 2,
-        "encoder_attention_heads": 2,
-        "decoder_attention_heads": 2,
-        "encoder_ffn_dim": 32,
-        "decoder_ffn_dim": 32,
+        **TINY["seq2seq"]["architecture"],
         "max_position_embeddings": 128,
+        "forced_eos_token_id": None,
         "init_std": 1.0,
         "scale_embedding": True,
     },

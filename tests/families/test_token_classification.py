@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import TINY
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
@@ -15,17 +16,10 @@ from mlflow_compress.families import token_classification
 from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.sockets import Family, Model
 
-TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 BERT = {
-    "model_type": "bert",
-    "vocab_size": 300,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
+    **TINY["token_classification"]["architecture"],
     "max_position_embeddings": 64,
     "initializer_range": 1.0,
-    "id2label": dict(enumerate(TAGS)),
 }
 SENTENCES = [["Anna", "lives", "in", "Rome", "."], ["Ola", "and", "Bo-Bo", "left"], ["Oslo"], ["We", "saw", "Nice"] * 4]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from taught import NET, distilled, own
+from tiny import DEEPER, tiny_model
 from torch import nn
 
 from mlflow_compress import registry
@@ -21,32 +21,10 @@ from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
-WHISPER = {
-    "model_type": "whisper",
-    "vocab_size": 100,
-    "d_model": 16,
-    "encoder_layers": 2,
-    "decoder_layers": 4,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 16,
-    "decoder_ffn_dim": 16,
-    "max_target_positions": 16,
-    "bos_token_id": 1,
-    "eos_token_id": 1,
-    "pad_token_id": 1,
-    "decoder_start_token_id": 2,
-    "suppress_tokens": [],
-    "begin_suppress_tokens": [],
-}
+WHISPER = {**DEEPER["asr"], "encoder_attention_heads": 2, "vocab_size": 100}
 
 
-BERT = {"model_type": "distilbert", "vocab_size": 100, "dim": 16, "hidden_dim": 24, "n_layers": 6, "n_heads": 4}
-
-
-def transformer(name: str, **options: Any) -> tuple[Family, Model]:
-    family: Family = registry.build("families", name, options)
-    return family, family.load("tiny", "random", Path(), 0)
+BERT = {"n_layers": 6, "n_heads": 4}
 
 
 def outputs(family: Family, model: Model, seed: int = 0) -> torch.Tensor:
@@ -102,14 +80,14 @@ def test_outputs_are_scores_only_where_the_family_tells(tmp_path: Path) -> None:
     assert family.outputs_are_scores(model)
     family, model = own(tmp_path, f"{NET}\ndef predict(module, inputs): ...")
     assert not family.outputs_are_scores(model)
-    family, model = transformer("text_classification", architecture=BERT)
+    family, model = tiny_model("text_classification", BERT)
     assert family.outputs_are_scores(model)
     family = registry.build("families", "mlflow_model")
     assert not family.outputs_are_scores(Model(nn.Linear(1, 1)))
 
 
 def test_a_students_layers_are_the_teachers_and_spaced() -> None:
-    family, teacher = transformer("text_classification", architecture=BERT, tokens=8)
+    family, teacher = tiny_model("text_classification", BERT, tokens=8)
     student = distilled(family, teacher, steps=0)
     layers, originals = (each.module.distilbert.transformer.layer for each in (student, teacher))
     assert len(originals) == 6
@@ -121,7 +99,7 @@ def test_a_students_layers_are_the_teachers_and_spaced() -> None:
 
 
 def test_whispers_encoder_is_left_alone() -> None:
-    family, teacher = transformer("asr", architecture=WHISPER, new_tokens=3)
+    family, teacher = tiny_model("asr", WHISPER)
     student = distilled(family, teacher, steps=2, batch_size=1, hidden=1.0)
     ours, theirs = (each.module.model for each in (student, teacher))
     assert (len(ours.encoder.layers), len(ours.decoder.layers)) == (2, 2)
@@ -140,7 +118,7 @@ def test_hidden_states_are_those_that_the_next_layer_got() -> None:
 
 
 def test_the_hidden_loss_is_learnt_from() -> None:
-    family, teacher = transformer("text_classification", architecture=BERT, tokens=8)
+    family, teacher = tiny_model("text_classification", BERT, tokens=8)
     found = []
     for hidden in (0, 10):
         student = distilled(family, teacher, steps=30, batch_size=8, learning_rate=1e-3, hidden=hidden)
@@ -159,7 +137,7 @@ def test_what_has_no_smaller_student_is_told(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match="hidden states are known of transformers only"):
         distilled(*own(tmp_path), hidden=1.0)
     with pytest.raises(Unsupported, match="too few layers"):
-        distilled(*transformer("text_classification", architecture={**BERT, "n_layers": 1}))
+        distilled(*tiny_model("text_classification", {"n_layers": 1}))
     assert "prune_structured" in distill.Distill.excludes["yolo"]
 
 

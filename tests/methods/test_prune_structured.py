@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import DEEPER, TINY
 from torch import nn
 
 from mlflow_compress import registry
@@ -23,6 +24,7 @@ pytest.importorskip("torch_pruning")
 
 NET = """
 import torch
+from tiny import DEEPER, TINY
 from torch import nn
 
 class Residual(nn.Module):
@@ -59,17 +61,7 @@ def one():
 def batch(size):
     return torch.rand(size, 3, 4, 4)
 """
-LM = {
-    "model_type": "llama",
-    "vocab_size": 100,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "bos_token_id": 1,
-    "eos_token_id": 1,
-}
+LM = {**TINY["causal_lm"]["architecture"], **DEEPER["causal_lm"], "vocab_size": 100, "tie_word_embeddings": False}
 
 
 @pytest.fixture

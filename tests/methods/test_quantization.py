@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from quantised import BRANCHED, Vectors, compressed, round_trip, stack
+from tiny import TINY
 from torch import nn
 
 from mlflow_compress import registry
@@ -29,6 +30,7 @@ MIB = 2**20
 
 WIDE = """
 import torch
+from tiny import TINY
 from torch import nn
 
 def model():
@@ -41,6 +43,7 @@ def batch(size):
 
 ENCODER = """
 import torch
+from tiny import TINY
 from torch import nn
 
 def model():
@@ -53,15 +56,12 @@ def batch(size):
 
 
 LLAMA: dict[str, Any] = {
-    "model_type": "llama",
-    "vocab_size": 300,
+    **TINY["causal_lm"]["architecture"],
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 1,
-    "num_attention_heads": 2,
     "num_key_value_heads": 2,
-    "bos_token_id": 1,
-    "eos_token_id": 1,
+    "tie_word_embeddings": False,
 }
 
 

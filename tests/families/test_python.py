@@ -1,0 +1,106 @@
+"""A model of one's own: what its file must define, and what may be left out of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import OWN
+
+from mlflow_compress import registry
+from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
+from mlflow_compress.families.python import OwnCode
+from mlflow_compress.sockets import Family, Model
+
+
+def own(folder: Path, code: str = OWN, weights: str = "auto", **options: Any) -> tuple[Family, Model]:
+    (folder / "own.py").write_text(code)
+    family: Family = registry.build("families", "python", options)
+    return family, family.load("own.py", weights, folder, 0)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("x = 1", r"own\.py defines no function model\(\)"),
+        ("def model(): return 1", r"model\(\) gave a int, not a torch\.nn\.Module"),
+        ("1 / 0", r"own\.py can't be run: ZeroDivisionError"),
+    ],
+)
+def test_a_file_that_defines_no_module_is_told(code: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=told):
+        own(tmp_path, code)
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="There is no file"):
+        registry.build("families", "python").load("gone.py", "auto", tmp_path, 0)
+
+
+def test_the_options_name_the_function(tmp_path: Path) -> None:
+    code = f"{OWN}\ndef other(): return nn.Linear(8, 3)\n"
+    _, model = own(tmp_path, code, function="other")
+    assert model.module.out_features == 3
+
+
+def test_weights_are_random_of_a_file_or_by_the_files_own_function(tmp_path: Path) -> None:
+    _, one = own(tmp_path, weights="random")
+    _, same = own(tmp_path, weights="auto")
+    assert (one.weights, same.weights) == ("random", "random")
+    assert torch.equal(one.module[0].weight, same.module[0].weight)
+    torch.save({name: tensor + 1 for name, tensor in one.module.state_dict().items()}, tmp_path / "w.pt")
+    _, filled = own(tmp_path, weights="w.pt")
+    assert filled.weights == "local"
+    assert torch.equal(filled.module[0].weight, one.module[0].weight + 1)
+    with pytest.raises(WeightsError, match=r"defines no load_weights\(module\)"):
+        own(tmp_path, weights="pretrained")
+    with pytest.raises(WeightsError, match="There is no weights file"):
+        own(tmp_path, weights="gone.pt")
+
+
+def test_weights_of_the_files_own_function_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    filling = f"""{OWN}
+def load_weights(module):
+    open({str(tmp_path / "calls")!r}, "a").write("x")
+    torch.nn.init.constant_(module[0].weight, 3.0)
+"""
+    for _ in range(2):
+        _, model = own(tmp_path, filling)
+        assert (model.weights, float(model.module[0].weight.mean())) == ("local", 3.0)
+    assert (tmp_path / "calls").read_text() == "x"
+
+
+def test_without_predict_the_greatest_output_is_the_prediction(tmp_path: Path) -> None:
+    family, model = own(tmp_path)
+    inputs = torch.rand(5, 8)
+    assert family.predict(model, list(inputs)) == model.module(inputs).argmax(-1).tolist()
+    family, model = own(tmp_path, f"{OWN}\ndef predict(module, inputs): return ['a'] * len(inputs)\n")
+    assert family.predict(model, [1, 2]) == ["a", "a"]
+    assert not family.outputs_are_scores(model)
+
+
+def test_samples_are_the_files_own(tmp_path: Path) -> None:
+    family, model = own(tmp_path, f"{OWN}\ndef samples(): return [([float(n)] * 8, n) for n in range(9)]\n")
+    assert [sample.reference for sample in family.samples(model, "own", tmp_path, None, 0)] == list(range(9))
+    some = [sample.reference for sample in family.samples(model, "own", tmp_path, 4, 1)]
+    assert len(set(some)) == 4
+    assert some == [sample.reference for sample in family.samples(model, "own", tmp_path, 4, 1)]
+    assert family.example(model) == [[0.0] * 8]
+    with pytest.raises(RecipeError, match="say data=own or none, not 'imdb'"):
+        family.samples(model, "imdb", tmp_path, None, 0)
+
+
+def test_a_student_is_restored_as_a_student(tmp_path: Path) -> None:
+    family, model = own(tmp_path)
+    student = family.student(model, 0.5)
+    assert student.module[0].out_features == 8
+    assert model.data_as(OwnCode).built is None  # the teacher stays what it was
+    (tmp_path / "saved").mkdir()
+    family.save(student, tmp_path / "saved")
+    assert family.restore(tmp_path / "saved").module[0].out_features == 8
+    family, model = own(tmp_path, "from torch import nn\ndef model(): return nn.Linear(2, 2)\n")
+    with pytest.raises(Unsupported, match=r"own\.py defines no student\(keep\)"):
+        family.student(model, 0.5)

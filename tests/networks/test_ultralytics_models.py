@@ -1,0 +1,68 @@
+"""Models of ultralytics: what each task gives, and that a description is enough to build one again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlflow_compress.errors import WeightsError
+from mlflow_compress.networks import ultralytics_models
+from mlflow_compress.networks.ultralytics_models import TASKS, Architecture, ExportedNet
+
+FILES = {"detect": "yolo11n.pt", "segment": "yolo11n-seg.pt", "classify": "yolo11n-cls.pt"}
+
+
+def fused(task: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    module, kind, caution = ultralytics_models.load(FILES[task], "random", Path())
+    assert (kind, caution) == ("random", "")
+    module = module.float().eval()
+    module.fuse(verbose=False)
+    made: torch.nn.Module = module.requires_grad_(False)
+    return made
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_module_is_built_again_from_its_description(task: str) -> None:
+    module = fused(task)
+    described = Architecture.of(module)
+    assert (described.task, described.does) == (task, TASKS[task])
+    assert len(described.names) == (1000 if task == "classify" else 80)
+    again = ultralytics_models.build(described)
+    again.load_state_dict(module.state_dict())
+    images = torch.rand((2, 3, 64, 64), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        one, other = (described.does.output_of(each(images)) for each in (module, again))
+    one, other = (each if isinstance(each, (tuple, list)) else (each,) for each in (one, other))
+    assert len(one) == len(described.does.outputs)
+    assert all(map(torch.equal, one, other))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_graph_in_the_modules_place_gives_what_its_task_looks_at(task: str) -> None:
+    module, does = fused(task), TASKS[task]
+    images = torch.rand((2, 3, 64, 64), generator=torch.Generator().manual_seed(1))
+    graph = ultralytics_models.graph_of(module, does, images)
+    assert (list(graph.inputs), graph.outputs) == (["images"], does.outputs)
+    exported = ExportedNet({"model": graph.module}, does)
+    with torch.no_grad():
+        expected, given = does.output_of(module(images)), does.output_of(exported(images))
+    pairs = zip(given, expected, strict=True) if isinstance(given, tuple) else [(given, expected)]
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in pairs)
+
+
+@pytest.mark.parametrize(
+    ("source", "weights", "told"),
+    [
+        ("yolo11n.pt", "gone.pt", "There is no weights file .*gone.pt"),
+        ("yolo11n.pt", "broken.pt", "broken.pt can't be loaded"),
+        ("no_such_net.pt", "random", "ultralytics knows no architecture for no_such_net.pt"),
+        ("yolo11n-pose.pt", "random", "this family measures DetectionModel, SegmentationModel, ClassificationModel"),
+    ],
+)
+def test_weights_that_can_not_be_had_are_told(source: str, weights: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.pt").write_bytes(b"no weights")
+    with pytest.raises(WeightsError, match=told):
+        ultralytics_models.load(source, weights, tmp_path)
