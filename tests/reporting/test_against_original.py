@@ -1,0 +1,49 @@
+"""Ratios and differences to the original: only of what was measured alike, with the interval that belongs to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from conftest import MakeRun
+
+from mlflow_compress.records import Run
+from mlflow_compress.reporting.against_original import differences, in_turns, ratios_to
+
+P50 = "cpu/latency_p50_ms"
+
+
+def scored(
+    make_run: MakeRun, wer: float, pairs: Mapping[str, float] | None = None, *, digest: str = "d", samples: float = 10
+) -> Run:
+    tags: dict[str, str | None] = {"compress.data_digest": digest, "compress.protocol.wer": "corpus level"}
+    return make_run(tags=tags, metrics={"quality/wer": wer, "quality/samples": samples, **(pairs or {})})
+
+
+def test_ratios_leave_out_what_was_measured_apart_and_what_the_original_lacks() -> None:
+    values = {P50: 5.0, "size/params": 10.0, "gpu/latency_p50_ms": 1.0, "quality/wer": 0.2}
+    base = {P50: 10.0, "size/params": 0.0, "gpu/latency_p50_ms": 4.0}
+    assert ratios_to(values, base, {"gpu"}) == {P50: 0.5}
+
+
+def test_what_was_measured_in_turns_has_its_own_ratio() -> None:
+    turns = {"cpu/latency_ratio": 0.5, "cpu/latency_ratio_low": 0.45, "cpu/latency_ratio_high": 0.55}
+    assert in_turns({P50: 7.0, **turns}) == ({P50: 0.5}, {P50: (0.45, 0.55)})
+    assert in_turns({P50: 7.0}) == ({}, {})
+
+
+def test_a_difference_is_of_the_same_samples(make_run: MakeRun) -> None:
+    original = scored(make_run, 0.10)
+    assert differences(scored(make_run, 0.25), original) == pytest.approx({"quality/wer_difference": 0.15})
+    assert differences(scored(make_run, 0.25, digest="other"), original) == {}
+    assert differences(scored(make_run, 0.25, samples=9), original) == {}
+    assert differences(scored(make_run, 0.25), None) == {}
+
+
+def test_the_interval_of_the_pairs_belongs_to_their_difference_only(make_run: MakeRun) -> None:
+    pairs = {"quality/wer_difference": 0.15, "quality/wer_difference_low": 0.05, "quality/wer_difference_high": 0.25}
+    own = scored(make_run, 0.25, pairs)
+    same = differences(own, scored(make_run, 0.10))
+    assert (same["quality/wer_difference_low"], same["quality/wer_difference_high"]) == (0.05, 0.25)
+    other = differences(own, scored(make_run, 0.20))
+    assert other == pytest.approx({"quality/wer_difference": 0.05}), "it was paired with another original"
