@@ -1,0 +1,48 @@
+"""Speech recognition: a timed call hears 30 seconds and makes as many tokens as it says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_model
+
+from mlflow_compress.networks.transformers_models import companions
+
+
+def test_a_timed_call_hears_a_window_and_makes_all_tokens() -> None:
+    family, model = tiny_model("asr", new_tokens=4)
+    batch = family.batch(model, 2, 0)
+    assert [(sound.shape, sound.dtype) for sound in batch] == [((480_000,), np.float32)] * 2
+    stages: list[str] = []
+    with torch.inference_mode():
+        made = family.run(model, batch, stages.append)
+    assert made.shape == (2, 4)
+    assert stages == ["features", "encoder", "first_token", "token", "token", "token"]
+
+
+def test_the_real_time_factor_is_the_share_of_the_audios_length() -> None:
+    family, _ = tiny_model("asr")
+    rates = family.rates(6000.0, {"token": 20.0}, 2)
+    assert rates == {"real_time_factor": pytest.approx(0.1), "decode_tokens_per_s": pytest.approx(100)}
+
+
+def test_a_sound_is_heard_through_the_models_own_features() -> None:
+    family, model = tiny_model("asr")
+    sound = np.random.default_rng(0).normal(0, 0.1, 8000).astype(np.float32)
+    features = companions(model).features(sound, sampling_rate=16_000, return_tensors="pt").input_features
+    with torch.no_grad():
+        made = model.module.generate(features, max_new_tokens=8, do_sample=False)
+    tokenizer = companions(model).tokenizer
+    known = [token for token in made[0].tolist() if token < len(tokenizer)]
+    expected = tokenizer.decode(known, skip_special_tokens=True).strip()
+    assert family.predict(model, [sound, sound.tolist()]) == [expected, expected]
+
+
+def test_the_encoder_of_a_student_is_not_trained() -> None:
+    family, model = tiny_model("asr")
+    student = family.student(model, 0.5)
+    assert (student.config.decoder_layers, student.config.encoder_layers) == (1, 1)
+    trained = {name for name, parameter in student.module.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert not any(name.startswith("model.encoder.") for name in trained)

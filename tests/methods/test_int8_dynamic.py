@@ -1,0 +1,51 @@
+"""Dynamic int8: every linear layer is packed, nothing else is, and the packed layers are rebuilt empty."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import tiny_model
+from torch import nn
+from torch.ao.nn.quantized.dynamic import Linear
+
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.methods.int8_dynamic import Int8Dynamic
+from mlflow_compress.networks import stored_weights
+from mlflow_compress.sockets import Model
+
+
+@pytest.mark.parametrize(
+    ("per_channel", "scheme"), [(False, torch.per_tensor_affine), (True, torch.per_channel_affine)]
+)
+def test_linear_layers_are_packed_and_nothing_else(per_channel: bool, scheme: torch.qscheme) -> None:
+    family, model = tiny_model("text_classification")
+    batch = family.batch(model, 2, 0)
+    linears = sum(type(layer) is nn.Linear for layer in model.module.modules())
+    with torch.no_grad():
+        before = stored_weights.flat(family.forward(model, batch))
+        model = Int8Dynamic(per_channel).compress(model, family)
+        after = stored_weights.flat(family.forward(model, batch))
+    packed = [layer for layer in model.module.modules() if isinstance(layer, Linear)]
+    assert len(packed) == linears == 2 * 6 + 2
+    assert {layer.weight().qscheme() for layer in packed} == {scheme}
+    assert not any(type(layer) is nn.Linear for layer in model.module.modules())
+    assert model.module.distilbert.embeddings.word_embeddings.weight.dtype == torch.float32
+    assert stored_weights.distance(after, before) < 0.1
+
+
+def test_a_rebuilt_model_has_packed_layers_of_the_same_shapes() -> None:
+    family, model = tiny_model("text_classification")
+    _, other = tiny_model("text_classification")
+    made, rebuilt = Int8Dynamic().compress(model, family), Int8Dynamic().rebuild(other, family)
+    shapes = [
+        [layer.weight().shape for layer in each.module.modules() if isinstance(layer, Linear)]
+        for each in (made, rebuilt)
+    ]
+    assert shapes[0] == shapes[1]
+    assert len(shapes[0]) == 14
+
+
+def test_without_linear_layers_it_is_unsupported() -> None:
+    family, _ = tiny_model("text_classification")
+    with pytest.raises(Unsupported, match="no linear layer to quantise"):
+        Int8Dynamic().compress(Model(nn.Conv2d(3, 3, 1)), family)
