@@ -20,6 +20,7 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 FLOORS = (
     {"budget", "cache_folders", "errors", "files", "percentiles", "version", "words"},
     {"records"},
+    {"model"},
     {"sockets"},
     {"registry"},
     {"networks", "reporting"},
