@@ -202,6 +202,7 @@ class MlflowModel(Family):
         self._require_trust(folder / _COPY, _COPY)
         with mlflow_folders.importable_code(folder / _COPY):
             model.module = torch.load(folder / _STRUCTURE, weights_only=False)
+        model.data_as(LoggedModel).empty = _without_weights(model.module)  # as it is now, before methods rebuild it
         return model
 
     def restore_assets(self, folder: Path) -> Model:

@@ -162,6 +162,18 @@ def test_a_pickled_torch_module_is_compressed(shelf: Shelf, chain: str, tmp_path
     assert not list((tmp_path / worker.MODEL_FOLDER).rglob("model.pth"))  # the weights are there once
 
 
+@pytest.mark.parametrize("chain", ["original", "low_rank"])
+def test_what_was_restored_can_be_saved_again(shelf: Shelf, chain: str, tmp_path: Path) -> None:
+    restored = prepared(shelf, "net", chain, tmp_path)
+    inputs = list(shelf.example)
+    expected = restored.family.predict(restored.model, inputs)
+    variant = Variant("net", chain, "t", "mlflow_model", "net", chain=parse_chain(chain), options={"trust": True})
+    (tmp_path / "again").mkdir()
+    model_folder.save(restored.model, restored.family, restored.methods, variant, tmp_path / "again")
+    again = model_folder.restore(tmp_path / "again")
+    assert again.family.predict(again.model, inputs) == expected
+
+
 def test_the_weights_are_written_once(shelf: Shelf, tmp_path: Path) -> None:
     prepared(shelf, "net", "original", tmp_path)
     weights = (tmp_path / worker.MODEL_FOLDER / "weights.safetensors").stat().st_size
