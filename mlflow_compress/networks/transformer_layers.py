@@ -125,8 +125,8 @@ def keep_layers(model: Model, stack: Stack, kept: Sequence[int]) -> None:
     left = nn.ModuleList(layers[index] for index in kept)
     for index, layer in enumerate(left):
         for each in layer.modules():
-            if "layer_idx" in vars(each):  # its place in the cache of keys and values
-                vars(each)["layer_idx"] = index
+            if hasattr(each, "layer_idx"):  # its place in the cache of keys and values
+                each.layer_idx = index  # type: ignore[assignment]  # modules hold plain numbers too
     _hand_over_bias(layers[0], left[0])
     parent, _, name = stack.name.rpartition(".")
     setattr(model.module.get_submodule(parent), name, left)
