@@ -15,7 +15,7 @@ from mlflow_compress.measuring import worker_process
 from mlflow_compress.records import Budget
 
 
-def test_a_worker_knows_no_secret_of_the_server(lab: Lab) -> None:
+def test_a_worker_knows_nothing_of_the_server(lab: Lab) -> None:
     lab.measure("original")
     seen = [json.loads(path.read_text()) for path in lab.work("original").glob("environment-*.json")]
     assert len(seen) == 2  # prepare and measure
