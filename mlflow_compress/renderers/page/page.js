@@ -530,10 +530,10 @@
   function barScale(low, high, place) {
     const track = make("span", { class: "track" });
     const powers = [];
-    const stride = Math.max(1, Math.ceil(Math.log2(high / low) / 5));
+    const stride = Math.max(1, Math.ceil(Math.log2(high / low) / 3)); // few enough for a narrow page
     for (let power = -stride * 20; power <= stride * 20; power += stride) powers.push(2 ** power);
     for (const tick of powers.filter((tick) => place(tick) > 2 && place(tick) < 98 && tick >= low && tick <= high)) {
-      const mark = make("span", {}, `${round(tick)}x`);
+      const mark = make("span", {}, `${Number(tick.toPrecision(2))}x`);
       mark.style.left = `${place(tick)}%`;
       track.append(mark);
     }
