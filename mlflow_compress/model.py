@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
@@ -69,71 +68,81 @@ class _LoadingCaution:
         return ""
 
     def __set__(self, model: Model, text: str) -> None:
-        if not text:
-            return
-        kind = RANDOM_WEIGHTS if model.weights == "random" else PARTLY_RANDOM_WEIGHTS
-        model.cautions.insert(0, kind.of(obstacle=text))
+        if not hasattr(model, "cautions"):  # it is being made
+            model._said = text
+        elif text:
+            kind = RANDOM_WEIGHTS if model.weights == "random" else PARTLY_RANDOM_WEIGHTS
+            model.cautions.insert(0, kind.of(obstacle=text))
 
 
-class Assets(MutableMapping[str, Any]):
+class Assets(dict[str, Any]):
     """A family's own things by name, for plugins from outside: nothing in this package reads them.
 
-    In 0.1 all that a model had beside its module was here. So the names that are fields now still lead there: `config`
-    and `structure` to the model's, others to those of its `family_data`.
+    In 0.1 all that a model had beside its module was in this dictionary. So the names that are fields now are in it
+    too, while they hold something: `config` and `structure` of the model, others of its `family_data`. What is written
+    here goes there. A copy is a plain dictionary.
     """
 
     _FIELDS = ("config", "structure")
 
-    def __init__(self, model: Model, given: Mapping[str, Any]) -> None:
-        self._model: Model = weakref.proxy(model)  # a circle would keep the weights in memory
-        self._things: dict[str, Any] = {}
-        if not isinstance(given, Assets):
-            self.update(given)
-            return
-        self._things = given._things
-        if model.config is None and model.family_data is None:  # made of another model's assets alone
-            other = given._model
-            model.config, model.structure, model.family_data = other.config, other.structure, other.family_data
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        data = model.family_data
+        fields_of_data = [field.name for field in fields(data)] if is_dataclass(data) else []
+        held = {name: getattr(self._holder(name), name) for name in (*self._FIELDS, *fields_of_data)}
+        super().__init__({name: value for name, value in held.items() if value is not None and value != {}})
+        super().update(model.things)
 
     def _holder(self, name: str) -> object:
         """Return the object that has this name as a field; None if there is none."""
         if name in self._FIELDS:
-            return self._model
-        return self._model.family_data if hasattr(self._model.family_data, name) else None
-
-    def __getitem__(self, name: str) -> Any:
-        """Return a thing, or a field that holds something."""
-        if (holder := self._holder(name)) is None:
-            return self._things[name]
-        value = getattr(holder, name)
-        if value is None or (name == "structure" and not value):
-            raise KeyError(name)
-        return value
+            return self.model
+        return self.model.family_data if hasattr(self.model.family_data, name) else None
 
     def __setitem__(self, name: str, value: Any) -> None:
         """Keep a thing, or set a field."""
+        super().__setitem__(name, value)
         if (holder := self._holder(name)) is None:
-            self._things[name] = value
+            self.model.things[name] = value
         else:
             setattr(holder, name, value)
 
     def __delitem__(self, name: str) -> None:
         """Forget a thing, or empty a field."""
+        super().__delitem__(name)
         if (holder := self._holder(name)) is None:
-            del self._things[name]
+            del self.model.things[name]
         else:
             setattr(holder, name, {} if name == "structure" else None)
 
-    def __iter__(self) -> Iterator[str]:
-        """Name the fields that hold something, and all things."""
-        data = self._model.family_data
-        held = [field.name for field in fields(data)] if is_dataclass(data) else []
-        yield from (name for name in (*self._FIELDS, *held) if name in self)
-        yield from self._things
+    def __ior__(self, others: Any) -> Assets:  # type: ignore[override, misc]
+        """Write them all."""
+        self.update(others)
+        return self
 
-    def __len__(self) -> int:
-        """Count them."""
-        return sum(1 for _ in self)
+    def __reduce__(self) -> Any:
+        """Copy and pickle it as a plain dictionary."""
+        return dict, (dict(self),)
+
+    # A dictionary's own would pass by the two above.
+    update = MutableMapping.update
+    setdefault = MutableMapping.setdefault
+    pop = MutableMapping.pop
+    popitem = MutableMapping.popitem
+    clear = MutableMapping.clear
+
+
+class _AssetsOf:
+    """The field `assets` of a model: made anew at each look, so that it is of this model, in a copy too."""
+
+    def __get__(self, model: Model | None, owner: type[Model]) -> Any:
+        return () if model is None else Assets(model)  # of none, the field's default
+
+    def __set__(self, model: Model, given: Any) -> None:
+        if hasattr(model, "things"):
+            model.take(given)
+        else:  # it is being made, and the fields that these may set are not there yet
+            model._given = given
 
 
 @dataclass
@@ -145,9 +154,9 @@ class Model:
         assets: what a family from outside this package keeps by name.
         weights: where the weights came from: `pretrained`, `random` or `local`.
         device: where the module is: `cpu` or `cuda`.
+        caution: what the user must hear about how it was loaded. It can only be set: it goes into `cautions`.
         batch_size: samples in the timed call, for methods whose result takes no other number.
         cautions: what the reader of the numbers must know, as loading and methods came upon it; they append.
-        caution: what the user must hear about how it was loaded. It can only be set: it goes into `cautions`.
         facts: what a method did, in words, by name (`layers`: `36 of 38 linear layers`); they add.
         progress: called by what takes long with how many of how many steps are done.
         evaluation: what its quality will be scored on; None: nothing.
@@ -157,15 +166,16 @@ class Model:
         files: those that the module of another runtime runs from, until they are saved.
         family_data: what the family needs beside the weights (a tokenizer, the names of classes): an object of a class
             of its own, which nobody else reads.
+        things: what is in `assets` and in no field.
     """
 
     module: Any
-    assets: MutableMapping[str, Any] = field(default_factory=dict)
+    assets: _AssetsOf = _AssetsOf()
     weights: Literal["pretrained", "random", "local"] = "random"
     device: str = "cpu"
+    caution: _LoadingCaution = _LoadingCaution()
     batch_size: int = 1
     cautions: list[Caution] = field(default_factory=list)
-    caution: _LoadingCaution = _LoadingCaution()
     facts: dict[str, str] = field(default_factory=dict)
     progress: Callable[[int, int], None] = lambda done, total: None
     evaluation: Evaluation | None = None
@@ -173,10 +183,26 @@ class Model:
     structure: dict[str, LayerSizes] = field(default_factory=dict)
     files: TemporaryDirectory[str] | None = None
     family_data: object = None
+    things: dict[str, Any] = field(init=False, repr=False, compare=False)
+    _given: Any = field(init=False, repr=False, compare=False)
+    _said: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Take plain assets in."""
-        self.assets = Assets(self, self.assets)
+        """Take assets and a caution in, now that the fields that they set are there."""
+        given, self._given = self._given, None  # or another model would stay in memory
+        self.take(given)
+        self.caution = self._said
+
+    def take(self, assets: Any) -> None:
+        """Hold these assets instead of its own: another model's, or a plain dictionary."""
+        if not isinstance(assets, Assets):
+            self.things = {}
+            self.assets.update(assets)
+            return
+        other = assets.model
+        self.things = other.things
+        if self.config is None and self.family_data is None:  # made of another model's assets alone
+            self.config, self.structure, self.family_data = other.config, other.structure, other.family_data
 
     @property
     def is_transformer(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import gc
 import json
@@ -146,3 +147,43 @@ def test_a_model_that_is_used_no_more_leaves_the_memory() -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_assets_of_a_model_that_is_gone_make_another() -> None:
+    def restored() -> Any:
+        return Model(None, {"config": "its config", "names": ["a"]}).assets
+
+    model = Model("module", restored(), "local")
+    assert (model.config, model.assets["names"], model.weights) == ("its config", ["a"], "local")
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copys_assets_are_its_own(copied: Callable[[Model], Model]) -> None:
+    model = Model(None, {"config": ["one"], "names": ["a"]})
+    twin = copied(model)
+    twin.assets["config"] = ["two"]
+    assert (model.config, twin.config) == (["one"], ["two"])
+    assert twin.assets["names"] == ["a"]
+
+
+def test_assets_are_a_dictionary() -> None:
+    model = Model(None, {"config": {"layers": 2}, "names": ["a"]})
+    plain = {"config": {"layers": 2}, "names": ["a"]}
+    assert model.assets == plain
+    assert json.loads(json.dumps(model.assets)) == plain
+    assert model.assets | {"more": 1} == {**plain, "more": 1}
+    for twin in (model.assets.copy(), copy.deepcopy(model.assets)):
+        twin["config"] = None
+    assert model.config == {"layers": 2}
+    model.assets |= {"names": ["b"], "config": "new"}
+    assert (model.assets["names"], model.config) == (["b"], "new")
+    model.assets = {"config": "newer"}
+    assert (dict(model.assets), model.config) == ({"config": "newer"}, "newer")
+
+
+def test_fields_stand_where_0_1_had_them() -> None:
+    model = Model("module", {"names": ["a"]}, "random", "cpu", "the hub is out of reach", 4)
+    assert model.batch_size == 4
+    assert [(caution.code, caution.message) for caution in model.cautions] == [
+        ("random_weights", "the hub is out of reach")
+    ]
