@@ -145,7 +145,7 @@ class MetricFacts:
         """Read a tag; None where it does not hold such facts. What it does not know of a fact is left unknown."""
         try:
             data = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         if not isinstance(data, dict):
             return None
@@ -216,14 +216,18 @@ class CautionKind:
 
 
 def short_texts(text: str) -> tuple[str, Mapping[str, str]] | None:
-    """Read what `Caution.to_text` wrote: the code, and the words for a table by language; None where it is no such."""
+    """Read what `Caution.to_text` wrote: the code, and the words for a table by language; None where it is no such.
+
+    Where `short` is empty the table is not to show it; where it holds no English, the code stands for that.
+    """
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(data, dict) or not isinstance(data.get("code"), str) or not isinstance(data.get("short"), dict):
         return None
-    return data["code"], {str(each): said for each, said in data["short"].items() if isinstance(said, str)}
+    short = {str(each): said for each, said in data["short"].items() if isinstance(said, str) and said}
+    return data["code"], {"en": data["code"], **short} if data["short"] else {}
 
 
 @dataclass(frozen=True)

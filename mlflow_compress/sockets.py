@@ -364,8 +364,9 @@ class Metric(ABC):
     def class_facts(cls) -> MetricFacts:
         """Return what the class says of its number. An option of the same name (`label`) is not a fact."""
         options = {each.name for each in fields(cls)}
+        is_labelled = "label" not in options and isinstance(cls.label, Mapping)  # 0.1 left the name to the class
         return MetricFacts(
-            label={} if "label" in options else cls.label,
+            label=cls.label if is_labelled else {},
             scale=None if "scale" in options else cls.scale,
             greater_is_better=getattr(cls, "greater_is_better", None),
             rank=LAST_RANK if "rank" in options else cls.rank,

@@ -23,6 +23,7 @@ from mlflow_compress.records import (
     finite,
     metric_group,
     read_json,
+    short_texts,
     to_json,
     write_json,
 )
@@ -160,6 +161,21 @@ def test_a_file_is_kept_when_writing_its_successor_fails(tmp_path: Path) -> None
     with pytest.raises(OSError, match="partial"):
         write_json(path, Result(VARIANT, "failed"))
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ('{"code":"a","short":{"en":"it drifted","ru":"менялось"}}', ("a", {"en": "it drifted", "ru": "менялось"})),
+        ('{"code":"a","short":{}}', ("a", {})),  # a table is not to show it
+        ('{"code":"a","short":{"en":7}}', ("a", {"en": "a"})),
+        ('{"code":"a","short":{"ru":"менялось"}}', ("a", {"en": "a", "ru": "менялось"})),
+        ("[" * 2400 + "]" * 2400, None),
+        ("no JSON", None),
+    ],
+)
+def test_the_words_of_a_caution_are_read_or_its_code_stands_for_them(text: str, read: Any) -> None:
+    assert short_texts(text) == read
 
 
 def test_only_numbers_are_kept() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,17 @@ class Duration(click.ParamType[float | None]):
             return durations.seconds(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Finite(click.FloatRange):
+    """A number; neither `nan` nor `inf`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return float(number)
 
 
 class Count(click.ParamType[int | None]):
@@ -102,6 +114,6 @@ def _type(option: Option) -> Any:
     if option.kind == "whole":
         return int if option.least is None else click.IntRange(min=int(option.least))
     if option.kind == "number":
-        return click.FloatRange(min=option.least)
+        return Finite(min=option.least)
     plain = {"text": str, "yes_no": bool, "switch": bool}
     return plain.get(option.kind) or {"count": Count, "counts": Counts, "duration": Duration}[option.kind]()

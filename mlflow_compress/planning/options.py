@@ -6,6 +6,7 @@ The commands of `cli`, the keys of `evaluator_config`, and the test of `MLprojec
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -270,6 +271,11 @@ def from_config(config: Mapping[str, Any], others: Mapping[str, str]) -> tuple[O
 
 def _of_config(option: Option, value: Any) -> Any:
     """Return the value of a field: in `evaluator_config` a number stands for several, and 0 for `auto`."""
+    least = 0 if option.kind in ("count", "counts") else option.least
+    if isinstance(value, (int, float)) and not (math.isfinite(value) and (least is None or value >= least)):
+        raise RecipeError(
+            f"evaluator_config: {option.name}={value!r} is refused: it must be a number, at least {least or 0:g}."
+        )
     if option.kind == "counts":
         return (value,) if value else ()
     if option.kind == "count":

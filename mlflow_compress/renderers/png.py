@@ -88,13 +88,16 @@ def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], texts: Text) 
     rows = [row for row in it.rows if x.value(row) is not None and y.value(row) is not None]
     looks = _looks(rows)
     other = ("#8A8A8A", "*")
-    for front in best if chosen != objectives(it) or len(it.objectives) == 2 else ():
+    is_of_column = chosen == objectives(it)
+    lines = best if not is_of_column or len(it.objectives) == 2 else ()
+    for front in lines:
         line = sorted((_at(row, chosen) for row in front), key=lambda point: point[0])
         plot.plot(*zip(*_steps(line, it, chosen), strict=True), "--", color="0.45", linewidth=1.4, zorder=1)
     marks: dict[tuple[str, str, str, int], list[tuple[float, float]]] = {}  # those that look alike are drawn at once
     for row in rows:
         colour, marker = looks.get(row.method, other)
-        face = colour if id(row) in among_best or not best else "white"
+        is_beaten = row.dominated is True if is_of_column else bool(best) and id(row) not in among_best
+        face = "white" if is_beaten else colour
         marks.setdefault((marker, colour, face, 10), []).append(_at(row, chosen))
         if is_original(row):
             marks.setdefault(("o", "0.2", "none", 19), []).append(_at(row, chosen))
@@ -125,8 +128,11 @@ def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], texts: Text) 
             "markersize": 9,
             "markeredgewidth": 1.8,
         }
-        handles += [Line2D([], [], color="0.45", linestyle="--"), Line2D([], [], marker="o", linestyle="", **hollow)]
-        names += [texts["front"], texts["dominated"]]
+        if lines:
+            handles.append(Line2D([], [], color="0.45", linestyle="--"))
+            names.append(texts["front"])
+        handles.append(Line2D([], [], marker="o", linestyle="", **hollow))
+        names.append(texts["dominated"])
     # A label that begins with an underscore would be left out.
     plot.figure.legend(
         handles, [f" {name}" for name in names], loc="outside lower center", ncols=4, fontsize=12, frameon=False

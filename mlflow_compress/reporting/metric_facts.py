@@ -33,6 +33,7 @@ _TAG = "compress.metric."
 # A score that a hand-made table gives for two devices is kept twice: `accuracy`, `accuracy_gpu`.
 
 Known = Mapping[str, MetricFacts]
+Fact = typing.TypeVar("Fact")
 
 
 def of(name: str, known: Known) -> MetricFacts:
@@ -63,19 +64,40 @@ def said(texts: Mapping[str, str], prefix: str = _TAG) -> dict[str, MetricFacts]
 def agreed(runs: Iterable[Run]) -> dict[str, MetricFacts]:
     """Return what runs say of their metrics, by metric name.
 
-    Two metrics of one name are possible (a script of each team's own). Where the runs contradict each other, the
-    direction or the scale is not known, and the first run's label stands.
+    What a run leaves out is what the metric installed here says. Two metrics of one name are possible (a script of each
+    team's own): where runs contradict each other, the direction or the scale is not known, and the first run's label
+    stands. What this package's own metrics are is no run's to say.
     """
-    facts: dict[str, MetricFacts] = {}
+    by_name: dict[str, list[MetricFacts]] = {}
     for run in runs:
-        for name, own in said(run.tags).items():
-            first = facts.setdefault(name, own)
-            if first.greater_is_better != own.greater_is_better:
-                first = dataclasses.replace(first, greater_is_better=None)
-            if first.scale != own.scale:
-                first = dataclasses.replace(first, scale=None)
-            facts[name] = first
-    return facts
+        for name, facts in said(run.tags).items():
+            by_name.setdefault(name, []).append(_completed(name, facts))
+    return {
+        name: dataclasses.replace(
+            every[0],
+            scale=_only({facts.scale for facts in every}),
+            greater_is_better=_only({facts.greater_is_better for facts in every}),
+        )
+        for name, every in by_name.items()
+    }
+
+
+def _completed(name: str, facts: MetricFacts) -> MetricFacts:
+    """Add what the metric installed here knows to what a run says."""
+    metric = name.removeprefix(f"{GROUP}/")
+    here = installed(metric)
+    if _plugin_of(metric, registry.names("metrics")) in registry.own("metrics"):
+        return dataclasses.replace(here, label=facts.label or here.label)
+    better = here.greater_is_better if facts.greater_is_better is None else facts.greater_is_better
+    return dataclasses.replace(
+        facts, label=facts.label or here.label, scale=facts.scale or here.scale, greater_is_better=better
+    )
+
+
+def _only(said_by_runs: set[Fact | None]) -> Fact | None:
+    """Return what all runs that say something agree on."""
+    values = said_by_runs - {None}
+    return values.pop() if len(values) == 1 else None
 
 
 def installed(name: str) -> MetricFacts:
@@ -94,6 +116,19 @@ def _read(text: str) -> MetricFacts | None:
 
 @lru_cache(maxsize=4096)
 def _installed(name: str, metrics: tuple[str, ...]) -> MetricFacts:
+    metric = _plugin_of(name, metrics)
+    if not metric:
+        return _UNKNOWN
+    plugin: type[Metric] = registry.find("metrics", metric)
+    facts = plugin.class_facts()
+    options = name[len(metric) + 1 :]
+    label = {language: f"{text} {options}".strip() for language, text in facts.label.items()}
+    return dataclasses.replace(facts, label=label)
+
+
+@lru_cache(maxsize=4096)
+def _plugin_of(name: str, metrics: tuple[str, ...]) -> str:
+    """Return which of the installed metrics makes a number of this name; empty where none does."""
     beginnings = sorted((each for each in metrics if name == each or name.startswith(f"{each}_")), key=len)
     for metric in reversed(beginnings):
         try:
@@ -101,13 +136,9 @@ def _installed(name: str, metrics: tuple[str, ...]) -> MetricFacts:
         except CompressError:  # another distribution's, broken: its numbers are as those of one that is not installed
             continue
         options = name[len(metric) + 1 :]
-        if not options:
-            return plugin.class_facts()
-        if options in words.DEVICES or _are_options(plugin, options):
-            facts = plugin.class_facts()
-            label = {language: f"{text} {options}" for language, text in facts.label.items()}
-            return dataclasses.replace(facts, label=label)
-    return _UNKNOWN
+        if not options or options in words.DEVICES or _are_options(plugin, options):
+            return metric
+    return ""
 
 
 def _are_options(plugin: type[Metric], text: str) -> bool:

@@ -61,7 +61,7 @@ def read_scores(text: str, heading: Heading, known: Mapping[str, str]) -> tuple[
         metrics[name], devices[name] = value, device
         remarks += said
     if not metrics:
-        raise Unreadable("; ".join(reasons))
+        raise Unreadable("; ".join(reasons) or "it names no score")
     return metrics, [*remarks, *(f"not stored: {reason}" for reason in reasons)]
 
 

@@ -65,7 +65,9 @@ def test_a_sweep_has_a_limit_of_time() -> None:
     assert told("sweep", "--limit-time", "none").limit_time is None
 
 
-@pytest.mark.parametrize("words", ["--limit 0", "--batch-size 1,x", "--iterations 0", "--seconds -1", "--device tpu"])
+@pytest.mark.parametrize(
+    "words", ["--limit 0", "--batch-size 1,x", "--iterations 0", "--seconds -1", "--seconds nan", "--device tpu"]
+)
 def test_what_is_out_of_range_is_refused(words: str) -> None:
     with pytest.raises(AssertionError, match=words.split()[0]):
         told("run", *words.split())

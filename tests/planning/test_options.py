@@ -97,6 +97,10 @@ def test_what_the_evaluator_is_told_becomes_options() -> None:
         ({"seed": 1.5}, RecipeError, "must be int"),
         ({"seconds": True}, RecipeError, "must be float"),
         ({"device": "gpu"}, UnknownName, "cpu"),
+        ({"iterations": 0}, RecipeError, "at least 1"),
+        ({"limit": -5}, RecipeError, "at least 0"),
+        ({"batch_size": -1}, RecipeError, "at least 0"),
+        ({"seconds": float("nan")}, RecipeError, "at least 0"),
         ({"weights": "random"}, UnknownName, "weights"),  # an option of the commands only
     ],
 )

@@ -69,6 +69,19 @@ def test_models_are_not_compared_with_one_another() -> None:
     assert len([line for line in scatter.lines if line.get_linestyle() == "--"]) == 2
 
 
+def test_only_what_the_column_calls_beaten_is_hollow() -> None:
+    third = "cpu/energy_per_item_j"
+    told = zip(rows(3), (True, False, None), strict=True)  # the last one has no energy: it was not ranked
+    ranked = tuple(dataclasses.replace(row, dominated=verdict) for row, verdict in told)
+    it = Comparison(ranked, greater_is_better={**LESS, third: False}, objectives=(SIZE, CPU, third))
+    scatter, _ = figure(it).axes
+    faces = [line.get_markerfacecolor() for line in scatter.lines if line.get_linestyle() == "None"]
+    assert faces.count("white") == 1
+    assert not [line for line in scatter.lines if line.get_linestyle() == "--"], "of three numbers there is no line"
+    legend = [text.get_text() for text in scatter.figure.legends[0].get_texts()]
+    assert not [text for text in legend if "no other" in text]
+
+
 @pytest.mark.parametrize(
     "name", ["$x$", "$\\frac{", "_private", "🙂 модель 日本語", "a\nb\x00c", "\ud800", "x" * 500, "", "%s {0}"]
 )

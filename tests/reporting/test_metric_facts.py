@@ -170,8 +170,37 @@ def test_runs_that_contradict_each_other_leave_it_open(make_run: MakeRun) -> Non
     assert agreeing.metrics == {"quality/edits": up}
 
 
+def test_what_a_run_does_not_say_contradicts_nobody(make_run: MakeRun) -> None:
+    silent, saying = MetricFacts({"en": "edits"}), MetricFacts({"en": "edits"}, "error_rate", False)
+    for order in ([silent, saying, silent], [saying, silent, saying]):
+        runs = [run_with(make_run, f"method{at}", {"edits": facts}) for at, facts in enumerate(order)]
+        assert compare(runs).metrics == {"quality/edits": saying}
+
+
+def test_what_this_packages_metrics_are_is_no_runs_to_say(make_run: MakeRun) -> None:
+    upside_down = MetricFacts({"en": "accuracy of mine"}, "error_rate", False, rank=1)
+    incomplete = MetricFacts({"en": "ROUGE-1 words"})
+    run = run_with(make_run, "original", {"accuracy": upside_down, "rouge1": incomplete})
+    found = compare([run]).metrics
+    assert found["quality/accuracy"] == dataclasses.replace(
+        metric_facts.installed("accuracy"), label={"en": "accuracy of mine"}
+    )
+    assert found["quality/rouge1"] == dataclasses.replace(
+        metric_facts.installed("rouge1"), label={"en": "ROUGE-1 words"}
+    )
+
+
 @pytest.mark.parametrize(
-    "text", ["", "no JSON", "[]", "1", '{"label":3,"scale":"x","greater_is_better":"yes","rank":true}', "{}"]
+    "text",
+    [
+        "",
+        "no JSON",
+        "[" * 2400 + "]" * 2400,
+        "[]",
+        "1",
+        '{"label":3,"scale":"x","greater_is_better":"yes","rank":true}',
+        "{}",
+    ],
 )
 def test_facts_that_can_not_be_read_are_not_known(make_run: MakeRun, text: str) -> None:
     read = MetricFacts.from_text(text)
@@ -233,6 +262,13 @@ def test_the_facts_of_a_metric_with_options_name_them(entry: str) -> None:
     assert metric.facts.label["en"] != type(metric).class_facts().label["en"]
     assert metric_facts.installed(name).greater_is_better is metric.facts.greater_is_better
     assert metric_facts.installed(name).scale == metric.facts.scale
+
+
+def test_a_name_of_0_1_that_is_a_fact_today_is_no_label() -> None:
+    class Named(Newest):
+        label = "errors"  # type: ignore[assignment]
+
+    assert Named().facts.label == {}
 
 
 def test_an_option_is_no_fact() -> None:

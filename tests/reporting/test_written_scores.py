@@ -35,7 +35,7 @@ def test_the_header_names_what_the_cell_does_not() -> None:
     assert read("12%", "WER") == {"wer": 0.12}
 
 
-@pytest.mark.parametrize("text", ["BLEU 0.6", "0.8", "accuracy 180%", "accuracy 0.8, accuracy 0.9"])
+@pytest.mark.parametrize("text", [":", "BLEU 0.6", "0.8", "accuracy 180%", "accuracy 0.8, accuracy 0.9"])
 def test_what_could_mean_two_things_is_refused(text: str) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(Unreadable, match="."):  # with a reason
         read(text)
