@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import signal
@@ -57,6 +56,8 @@ def run(model: str, options: Options) -> None:
     MODEL is a recipe's name, a recipe.yaml, or a model without a recipe: ORG/NAME on the Hugging Face hub, a local
     folder of transformers, an ultralytics name or .pt file, torchvision:NAME.
     """
+    import dataclasses
+
     from mlflow_compress import registry
     from mlflow_compress.planning import recipe
     from mlflow_compress.words import ORIGINAL

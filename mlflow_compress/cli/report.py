@@ -14,7 +14,6 @@ import click
 
 from mlflow_compress.cli.exits import Group
 from mlflow_compress.errors import CompressError, RecipeError, StoreError, UnknownName
-from mlflow_compress.files import whole_file
 
 if TYPE_CHECKING:
     from mlflow_compress.records import Comparison
@@ -419,6 +418,8 @@ def _writer(name: str) -> tuple[Path, Renderer]:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees all of it or nothing."""
+    from mlflow_compress.files import whole_file
+
     target = path.resolve()  # a link stays a link
     try:
         with whole_file(target) as aside:
