@@ -18,11 +18,16 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path beside a file to write to. It takes the file's place at the end: a full disk leaves no half of it.
 
     Raises:
-        OSError: it can't be written. What was there before stays.
+        OSError: it can't be written. What was there before stays, and nothing else is left.
     """
     aside = path.with_name(f"{path.name}.partial")
-    yield aside
-    aside.replace(path)
+    try:
+        yield aside
+        aside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

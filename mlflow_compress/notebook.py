@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """What a notebook calls: `benchmark` and `compress` on a model in memory, `compare` on what was logged.
 
 `import mlflow_compress as mc` gives all three.
@@ -106,7 +105,7 @@ def compare(
     tracking_uri: str | None = None,
     every_run: bool = False,
 ) -> pd.DataFrame:
-    """Give the comparison of experiments as a data frame, one line for each row of `compress-report`'s table.
+    """Return the comparison of experiments as a data frame, one line for each row of `compress-report`'s table.
 
     Args:
         experiment: its name, or a pattern (`hw*`), or several.
@@ -287,7 +286,7 @@ def _call(model: Callable[..., Any], batch: Any) -> Callable[[], Any]:
 
 
 def _batch_size(batch: Any) -> int:
-    """Give the length of the first tensor or array of a batch; 1 where there is none."""
+    """Return the length of the first tensor or array of a batch; 1 where there is none."""
     parts = (
         list(batch.values()) if isinstance(batch, Mapping) else batch if isinstance(batch, (tuple, list)) else [batch]
     )

@@ -17,7 +17,7 @@ MLPERF_COUNTS = {90: 46, 95: 93, 99: 473}
 
 
 def percentile(samples: Sequence[float], rank: float) -> float:
-    """Give a percentile, interpolated linearly between the closest ranks (as numpy does by default).
+    """Return a percentile, interpolated linearly between the closest ranks (as numpy does by default).
 
     Args:
         samples: numbers in any order and unit; at least one.
@@ -36,7 +36,7 @@ def percentile(samples: Sequence[float], rank: float) -> float:
 
 
 def interval(samples: Sequence[float], rank: float, confidence: float = 0.95) -> tuple[float, float] | None:
-    """Give a percentile's confidence interval between two order statistics; no distribution is assumed.
+    """Return a percentile's confidence interval between two order statistics; no distribution is assumed.
 
     With B the cumulative binomial of n trials at probability rank/100, the l-th and u-th smallest samples enclose the
     percentile with probability B(u - 1) - B(l - 1).
@@ -59,13 +59,13 @@ def interval(samples: Sequence[float], rank: float, confidence: float = 0.95) ->
 
 
 def carries(count: int, rank: float, confidence: float = 0.95) -> bool:
-    """Say whether so many samples can give a percentile a confidence interval at all (p50 from 6, p90 from 29)."""
+    """Return whether so many samples can give a percentile a confidence interval at all (p50 from 6, p90 from 29)."""
     p = rank / 100
     return count > 0 and 1 - p**count - (1 - p) ** count >= confidence
 
 
 def median_error(samples: Sequence[float], rounds: int = 400, seed: int = 0) -> float | None:
-    """Give the standard error of the median, by a circular block bootstrap.
+    """Return the standard error of the median, by a circular block bootstrap.
 
     Neighbouring calls are alike (caches, clock speed, other programs), so blocks of them are drawn rather than single
     ones: as if they were independent, the error would come out too small.
@@ -92,7 +92,7 @@ def median_error(samples: Sequence[float], rounds: int = 400, seed: int = 0) -> 
 def ratio_interval(
     value: float, error: float, base: float, base_error: float, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Give the confidence interval of value / base, from their standard errors.
+    """Return the confidence interval of value / base, from their standard errors.
 
     The logarithm of the ratio is taken as normal (delta method). Where the interval holds 1, the two can't be told
     apart.
@@ -112,7 +112,7 @@ def ratio_interval(
 def difference_interval(
     value: float, ends: tuple[float, float], base: float, base_ends: tuple[float, float]
 ) -> tuple[float, float]:
-    """Give the confidence interval of value - base, from the intervals of both, taken as independent.
+    """Return the confidence interval of value - base, from the intervals of both, taken as independent.
 
     Of two models on the same samples it comes out too wide rather than too narrow: what is hard for one is mostly hard
     for the other.
@@ -125,7 +125,7 @@ def difference_interval(
 
 
 def _binomial_cumulative(n: int, p: float) -> list[float]:
-    """Give P(X <= k) for k = 0 .. n, with 0 < p < 1."""
+    """Return P(X <= k) for k = 0 .. n, with 0 < p < 1."""
     logs = (
         math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) + k * math.log(p) + (n - k) * math.log1p(-p)
         for k in range(n + 1)

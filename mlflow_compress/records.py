@@ -36,7 +36,7 @@ class Step:
     options: Mapping[str, Scalar] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Give the form of the command line: `prune_magnitude:amount=0.5`."""
+        """Return the form of the command line: `prune_magnitude:amount=0.5`."""
         options = ",".join(f"{key}={value}" for key, value in self.options.items())
         return f"{self.method}:{options}" if options else self.method
 
@@ -90,7 +90,7 @@ class Variant:
 
     @property
     def is_original(self) -> bool:
-        """Say whether it is what its model's other variants are compared with."""
+        """Return whether it is what its model's other variants are compared with."""
         return self.chain in ((), (Step(ORIGINAL),))
 
     @property
@@ -338,7 +338,7 @@ class Run:
     link: str = ""
 
     def said(self, name: str) -> str:
-        """Give a tag, or the param of that name; empty where it has neither."""
+        """Return a tag, or the param of that name; empty where it has neither."""
         return self.tags.get(name) or self.params.get(name, "")
 
 
@@ -361,7 +361,7 @@ class Selection:
     where: str = ""
 
     def takes(self, run: Run) -> bool:
-        """Say whether it takes a run, as far as can be told without a server: all but `where`."""
+        """Return whether it takes a run, as far as can be told without a server: all but `where`."""
         asked = (("team", self.teams), ("model", self.models), ("method", self.methods))
         return (
             run.started_ms >= self.since_ms
@@ -490,7 +490,7 @@ def _in(language: str, said: object) -> object:
 
 
 def to_json(record: Any) -> dict[str, Any]:
-    """Give a record as JSON-ready data; `from_json` of the same class reads it back."""
+    """Return a record as JSON-ready data; `from_json` of the same class reads it back."""
     return dataclasses.asdict(record)
 
 

@@ -28,7 +28,7 @@ KINDS: Mapping[str, tuple[str, type]] = {
 
 @functools.cache
 def names(kind: str) -> tuple[str, ...]:
-    """Give the names of all plugins of a kind (`families`, `methods`, `metrics`, `renderers`), sorted."""
+    """Return the names of all plugins of a kind (`families`, `methods`, `metrics`, `renderers`), sorted."""
     return tuple(sorted({*own(kind), *_foreign(kind)}))
 
 
@@ -91,12 +91,12 @@ def build(kind: str, name: str, options: Mapping[str, Any] | None = None) -> Any
 
 
 def about(kind: str, name: str) -> str:
-    """Give the first line of a plugin's documentation."""
+    """Return the first line of a plugin's documentation."""
     return (inspect.getdoc(find(kind, name)) or "").partition("\n")[0]
 
 
 def options_of(kind: str, name: str) -> dict[str, tuple[str, Any]]:
-    """Give a plugin's options: what they take and their default, by name."""
+    """Return a plugin's options: what they take and their default, by name."""
     plugin = find(kind, name)
     hints = typing.get_type_hints(plugin)
     return {field.name: (_takes(hints[field.name]), _default(field)) for field in dataclasses.fields(plugin)}
@@ -125,7 +125,7 @@ def _validated(plugin: type[Any], name: str, options: Mapping[str, Any]) -> Any:
 
 @functools.cache
 def own(kind: str) -> tuple[str, ...]:
-    """Give the names of the package's own plugins of a kind, sorted."""
+    """Return the names of the package's own plugins of a kind, sorted."""
     package = importlib.import_module(f"mlflow_compress.{kind}")
     return tuple(module.name for module in pkgutil.iter_modules(package.__path__))
 

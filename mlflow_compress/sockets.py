@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """The four sockets that take plugins: `Family`, `Method`, `Metric`, `Renderer`.
 
 A plugin is one class in one file. The file's name is the plugin's name, and the class, a dataclass, declares its
@@ -154,7 +153,7 @@ class Family(ABC):
         return self.run(model, batch, lambda stage: None)
 
     def classes(self, model: Model) -> int:
-        """Give the length of `forward`'s last axis where that holds unnormalised scores of classes (logits), else 0."""
+        """Return the length of `forward`'s last axis where that holds logits of classes, else 0."""
         return 0
 
     def outputs_are_scores(self, model: Model) -> bool:
@@ -165,7 +164,7 @@ class Family(ABC):
         return model.is_transformer or self.classes(model) > 0
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Give `count` batches of `size` samples, as `batch` gives them, for methods that calibrate or train.
+        """Return `count` batches of `size` samples, as `batch` gives them, for methods that calibrate or train.
 
         They are never what quality is scored on. A family without data gives random inputs, and says so in the model's
         cautions.
@@ -174,7 +173,7 @@ class Family(ABC):
         return [self.batch(model, size, seed + 1 + index) for index in range(count)]
 
     def refuses(self, model: Model) -> str:
-        """Say why no method can change this model; empty where some may."""
+        """Return why no method can change this model; empty where some may."""
         return ""
 
     def student(self, model: Model, keep: float) -> Model:
@@ -190,7 +189,7 @@ class Family(ABC):
         raise Unsupported("this family does not say what a smaller model of its kind is")
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Give the model as graphs, by name, for methods that export it.
+        """Return the model as graphs, by name, for methods that export it.
 
         Raises:
             Unsupported: this family can't be exported.
@@ -207,7 +206,7 @@ class Family(ABC):
         raise Unsupported("this family does not say how exported graphs are run")
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
-        """Give the stages outside the timed region, by name, to be timed apart (`preprocess`, `postprocess`)."""
+        """Return the stages outside the timed region, by name, to be timed apart (`preprocess`, `postprocess`)."""
         return {}
 
     def rates(self, latency_ms: float, stages_ms: Mapping[str, float], size: int) -> Mapping[str, float]:
@@ -250,14 +249,14 @@ class Family(ABC):
         return None
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
-        """Give the predictions as the family's metrics take them: those of `predict`, unless quality is another thing.
+        """Return the predictions as the family's metrics take them: those of `predict`, unless quality differs.
 
         Of a language model, for one, it is how likely a text is to it, and not what it makes of it.
         """
         return self.predict(model, inputs)
 
     def example(self, model: Model) -> list[Any]:
-        """Give one small input as `predict` takes it, a text or an array, for users of the logged model; or none."""
+        """Return one small input as `predict` takes it, a text or an array, for users of the logged model; or none."""
         return []
 
     def kinds(self, model: Model) -> tuple[str, ...]:
@@ -273,7 +272,7 @@ class Family(ABC):
         """Build the model that `save` described. Its weights are filled in afterwards."""
 
     def restore_assets(self, folder: Path) -> Model:
-        """Give the same without the module (None), for a method that brings a module of its own."""
+        """Return the same without the module (None), for a method that brings a module of its own."""
         model = self.restore(folder)
         model.module = None
         return model
@@ -409,7 +408,7 @@ class AdditiveMetric(Metric):
 
     @abstractmethod
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
-        """Give the numbers of each sample that are to be summed: an array [samples, statistics] of float64."""
+        """Return the numbers of each sample that are to be summed: an array [samples, statistics] of float64."""
 
     @abstractmethod
     def reduce(self, sums: Any) -> float:

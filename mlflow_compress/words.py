@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """Every text that a table, a page or a picture shows, in English and Russian, by language.
 
 Two kinds of text stand elsewhere, with what they are about: a metric's own label (`metrics/`), and what a caution says,

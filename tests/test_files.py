@@ -34,6 +34,7 @@ def test_what_was_there_stays_when_writing_fails(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         write()
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_gets_its_name_when_it_is_full(tmp_path: Path) -> None:

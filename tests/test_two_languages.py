@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """What people read is there in English and in Russian, and stands in one place."""
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def _network() -> Iterator[Finding]:
 
 
 def _quota(root: Path) -> float | None:
-    """Give the cores' worth of time that a container may use, by cgroup v2 or v1; None without a limit."""
+    """Return the cores' worth of time that a container may use, by cgroup v2 or v1; None without a limit."""
     limit = root / "sys/fs/cgroup/cpu.max"
     if limit.is_file():
         most, _, period = limit.read_text().partition(" ")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import time
@@ -425,8 +424,6 @@ def _write(path: Path, content: bytes) -> None:
         with whole_file(target) as aside:
             aside.write_bytes(content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
         raise CompressError(f"{path} can't be written: {error.strerror or error}.") from error
 
 

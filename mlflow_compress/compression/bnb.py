@@ -51,7 +51,7 @@ class Linear8bit(nn.Module):
         return new
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Give [..., out] for [..., in]."""
+        """Return [..., out] for [..., in]."""
         state = bitsandbytes.MatmulLtState()
         state.CB, state.SCB, state.threshold = self.weight.data, self.scales, self.threshold
         state.has_fp16_weights = state.is_training = False
@@ -103,7 +103,7 @@ class Linear4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
         return new
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Give [..., out] for [..., in], computed in the inputs' type."""
+        """Return [..., out] for [..., in], computed in the inputs' type."""
         self.compute_dtype, self.compute_type_is_set = inputs.dtype, True
         output: Tensor = super().forward(inputs)
         return output
@@ -133,7 +133,7 @@ class Linear4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
             self.bias = nn.Parameter(state_dict[names[1]], requires_grad=False)
 
     def held_weights(self) -> Iterator[Held]:
-        """Say how many parameters the bytes hold (see `stored_weights.held`)."""
+        """Return how many parameters the bytes hold (see `stored_weights.held`)."""
         count = self.in_features * self.out_features
         codes = self.weight.data.view(-1)
         yield Held(self.weight.data, count, lambda: unpack(codes, 4, count) - _ZERO_CODE)

@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _shortest(tensor: Any, coding: Coding) -> tuple[Form, Mapping[str, Any]] | None:
-    """Give the form and the parts of the form with the fewest bytes; None when that is the plain one."""
+    """Return the form and the parts of the form with the fewest bytes; None when that is the plain one."""
     if tensor.dim() < 2 or not tensor.is_floating_point():
         return None
     candidates = [each for each in (_as_codes(tensor, coding), _as_mask(tensor)) if each is not None]
@@ -181,7 +181,7 @@ def _decoded(form: Form, packed: Any, values: Any) -> Any:
 
 
 def _unpacked(packed: Any, bits: int, count: int) -> Iterator[tuple[int, Any]]:
-    """Give where each run of codes starts, and the codes."""
+    """Return where each run of codes starts, and the codes."""
     from mlflow_compress.compression.packing import unpack
 
     for start in range(0, count, _PART):

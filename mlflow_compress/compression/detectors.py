@@ -27,7 +27,7 @@ class Separated:
 
 @contextlib.contextmanager
 def separated(detector: Any) -> Iterator[Separated]:
-    """Give each half of a block a convolution of its own, and put the halves together again at the end.
+    """Return each half of a block a convolution of its own, and put the halves together again at the end.
 
     A block of attention is replaced by a convolution meanwhile, and what it reads keeps its width.
 
@@ -66,12 +66,12 @@ def separated(detector: Any) -> Iterator[Separated]:
 
 
 def is_detector(module: Any) -> bool:
-    """Say whether a module is a plain detector of ultralytics: one that makes no masks or else."""
+    """Return whether a module is a plain detector of ultralytics: one that makes no masks or else."""
     return type(module).__name__ == "DetectionModel"
 
 
 def is_halving(module: Any) -> bool:
-    """Say whether blocks in a module halve channels by number, as those of ultralytics do."""
+    """Return whether blocks in a module halve channels by number, as those of ultralytics do."""
     return any(_is_halving(each) for each in module.modules())
 
 
@@ -82,7 +82,7 @@ def forget_anchors(module: Any) -> None:
 
 
 def _is_halving(block: Any) -> bool:
-    """Say whether the first convolution of a block makes twice the `c` channels that its inside takes."""
+    """Return whether the first convolution of a block makes twice the `c` channels that its inside takes."""
     convolution = getattr(getattr(block, "cv1", None), "conv", None)
     if convolution is None or not hasattr(block, "c") or not (hasattr(block, "m") or hasattr(block, "attn")):
         return False
@@ -137,5 +137,5 @@ def _forward_of(block: Any, activation: Any) -> Callable[[Any], Any]:
 
 
 def _added(convolution: Any) -> Callable[[Any], Any]:
-    """Give a function whose input and output have as many channels as the convolution."""
+    """Return a function whose input and output have as many channels as the convolution."""
     return lambda features: features + convolution(features)

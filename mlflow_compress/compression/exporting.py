@@ -104,7 +104,7 @@ class ExportMethod(Method):
 
 
 def record(model: Model, family: Family, calls: Mapping[str, Call], samples: int) -> dict[str, list[tuple[Any, ...]]]:
-    """Give what each graph really gets: the inputs of its first and last run in each of some timed calls.
+    """Return what each graph really gets: the inputs of its first and last run in each of some timed calls.
 
     Args:
         model: the model, whose module is replaced.
@@ -159,7 +159,7 @@ def write_counts(module: Any, path: Path) -> None:
 
 
 def counted(file: Path, counts: Path) -> Iterator[Held]:
-    """Give a file's bytes as the weights, and the parameters that `write_counts` noted (see `stored_weights.held`)."""
+    """Return a file's bytes as the weights, and the parameters that `write_counts` noted, see `stored_weights.held`."""
     import torch
 
     parameters, nonzero = json.loads(counts.read_text(encoding="utf-8"))
@@ -168,7 +168,7 @@ def counted(file: Path, counts: Path) -> Iterator[Held]:
 
 
 def array(tensor: Any) -> Any:
-    """Give a tensor as an array, without a copy where it is on the CPU and contiguous."""
+    """Return a tensor as an array, without a copy where it is on the CPU and contiguous."""
     return tensor.detach().cpu().contiguous().numpy()
 
 
@@ -202,7 +202,7 @@ def _outputs(model: Model, family: Family) -> Any:
 
 
 def _buffers(module: Any) -> Iterator[Values]:
-    """Give the values of all tensors that a module holds beside its parameters, but for those all of one value."""
+    """Return the values of all tensors that a module holds beside its parameters, but for those all of one value."""
     import torch
 
     for layer in module.modules():

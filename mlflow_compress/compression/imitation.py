@@ -39,7 +39,7 @@ class Lesson:
 
 
 def has_data(model: Model, family: Family) -> bool:
-    """Say whether the family has real inputs to train this model on."""
+    """Return whether the family has real inputs to train this model on."""
     asked = dataclasses.replace(model, cautions=[])
     family.calibration(asked, 1, 0)
     return not any(caution.code == RANDOM_CALIBRATION.code for caution in asked.cautions)
@@ -108,7 +108,7 @@ def imitate(
 
 
 def _distance(output: Any, target: Any, lesson: Lesson, is_scored: bool) -> Any:
-    """Give the loss: a scalar, summed over all floating-point tensors of the output."""
+    """Return the loss: a scalar, summed over all floating-point tensors of the output."""
     import torch
     from torch.nn import functional
     from torch.utils._pytree import tree_leaves
@@ -130,12 +130,12 @@ def _distance(output: Any, target: Any, lesson: Lesson, is_scored: bool) -> Any:
 
 
 def relative_error(given: Any, wanted: Any) -> Any:
-    """Give the mean squared error over the mean square of what was wanted."""
+    """Return the mean squared error over the mean square of what was wanted."""
     return (given - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
 
 
 def _batches(model: Model, family: Family, lesson: Lesson) -> Iterator[Any]:
-    """Give as many batches as there are steps; what the family says of them goes into the model's cautions, once."""
+    """Return as many batches as there are steps; what the family says of them goes into the model's cautions, once."""
     asked = model
     if any(caution.code == RANDOM_CALIBRATION.code for caution in model.cautions):
         asked = dataclasses.replace(model, cautions=[])

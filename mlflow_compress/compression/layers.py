@@ -20,12 +20,12 @@ def sharing(module: Any) -> list[list[Any]]:
 
 
 def head_of(module: Any) -> Any:
-    """Give the layer that turns a language model's states into tokens, or None."""
+    """Return the layer that turns a language model's states into tokens, or None."""
     return module.get_output_embeddings() if hasattr(module, "get_output_embeddings") else None
 
 
 def linear(module: Any) -> list[Any]:
-    """Give the plain linear layers that share their weights with no other, without a language model's head.
+    """Return the plain linear layers that share their weights with no other, without a language model's head.
 
     The head is most sensitive, so it is usual to leave it as it is.
     """
@@ -36,7 +36,7 @@ def linear(module: Any) -> list[Any]:
 
 
 def called(module: Any, *kinds: type, head: bool = False) -> list[Any]:
-    """Give the layers of exactly these kinds that share their weights with no other, and are called to be used.
+    """Return the layers of exactly these kinds that share their weights with no other, and are called to be used.
 
     Left out are those whose weights torch's own transformer layers hand to a fused kernel instead of calling them, and,
     unless `head` is set, a language model's head.

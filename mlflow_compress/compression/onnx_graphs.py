@@ -121,7 +121,7 @@ class Session:
         return tuple(torch.from_numpy(each) for each in self._session.run(None, feed))
 
     def held_weights(self) -> Iterator[tuple[Any, bool]]:
-        """Give every tensor of the file that holds weights, and whether its elements are parameters.
+        """Return every tensor of the file that holds weights, and whether its elements are parameters.
 
         Of a quantised file that is the integers, biases of 32 bits among them; scales and zero points are no
         parameters.
@@ -145,7 +145,7 @@ class Session:
 
 
 def _roles(graph: Any) -> tuple[set[str], set[str]]:
-    """Give the names of constants that are quantised values, and of those that are scales or zero points."""
+    """Return the names of constants that are quantised values, and of those that are scales or zero points."""
     quantised: set[str] = set()
     scales: set[str] = set()
     for node in graph.node:
@@ -160,5 +160,5 @@ def _roles(graph: Any) -> tuple[set[str], set[str]]:
 
 
 def _sizes(graph: Any) -> dict[str, int]:
-    """Give the number of elements of each constant."""
+    """Return the number of elements of each constant."""
     return {tensor.name: math.prod(tensor.dims) for tensor in graph.initializer}

@@ -99,7 +99,7 @@ class Compiled:
         return tuple(torch.from_numpy(each) for each in outputs)
 
     def _free(self) -> tuple[Any, list[weakref.ref[Any]]]:
-        """Give a request whose outputs nobody holds: the next call would overwrite them, and they may be its inputs."""
+        """Return a request whose outputs nobody holds: the next call would overwrite them, perhaps its own inputs."""
         for request, held in self._requests:
             if all(output() is None for output in held):
                 return request, held
@@ -107,7 +107,7 @@ class Compiled:
         return self._requests[-1]
 
     def held_weights(self) -> Iterator[tuple[Any, bool]]:
-        """Give every constant of the file that holds weights, and whether its elements are parameters.
+        """Return every constant of the file that holds weights, and whether its elements are parameters.
 
         Of a quantised file that is the integers; scales, zero points and the limits of activations are no parameters.
         """

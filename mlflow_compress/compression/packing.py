@@ -47,7 +47,7 @@ def pack(values: Tensor, bits: int) -> Tensor:
 
 
 def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
-    """Give the `count` integers that `pack` packed: uint8 [count]."""
+    """Return the `count` integers that `pack` packed: uint8 [count]."""
     bytes_per_unit, values_per_unit = bits // gcd(bits, 8), 8 // gcd(bits, 8)
     if bits == 8:
         return packed[:count]
@@ -62,7 +62,7 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
 
 
 def _word(size: int) -> torch.dtype:
-    """Give the smallest integer type that holds `size` bytes and leaves its sign alone."""
+    """Return the smallest integer type that holds `size` bytes and leaves its sign alone."""
     if size == 1:
         return torch.uint8
     return torch.int32 if size < 4 else torch.int64
@@ -94,7 +94,7 @@ class Grid(NamedTuple):
         return ((weights / self.scales).round() + self.zeros).clamp(0, 2**self.bits - 1).to(torch.uint8)
 
     def decode(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Give the weights that codes stand for."""
+        """Return the weights that codes stand for."""
         return codes.to(dtype).sub_(self.zeros).mul_(self.scales.to(dtype))
 
 
@@ -110,7 +110,7 @@ def grouped(rows: Tensor, group_size: int) -> Tensor:
 
 
 def nearest(rows: Tensor, bits: int, group_size: int) -> Tensor:
-    """Give the rows [rows, columns] with each weight rounded to the nearest value of its group's grid."""
+    """Return the rows [rows, columns] with each weight rounded to the nearest value of its group's grid."""
     groups = grouped(rows, group_size)
     grid = Grid.over(groups, bits)
     return grid.decode(grid.encode(groups)).view(len(rows), -1)[:, : rows.shape[1]]
@@ -154,12 +154,12 @@ class Packed(nn.Module):
         return self
 
     def forward(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Give the weight."""
+        """Return the weight."""
         codes = unpack(self.codes, self.bits, self.shape.numel()).view(self.rows, self.columns)
         return self._decode(codes, self.scales, self.zeros, dtype).view(self.shape)
 
     def rows_at(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Give some rows of the weight: indices [...] to weights [..., columns]. A row must fill whole bytes."""
+        """Return some rows of the weight: indices [...] to weights [..., columns]. A row must fill whole bytes."""
         flat = indices.reshape(-1)
         codes = unpack(self.codes.view(self.rows, -1)[flat].view(-1), self.bits, len(flat) * self.columns)
         rows = self._decode(codes.view(-1, self.columns), self.scales[flat], self.zeros[flat], dtype)
@@ -171,7 +171,7 @@ class Packed(nn.Module):
         return weights.view(len(codes), -1)[:, : self.columns]
 
     def held_weights(self) -> Iterator[Held]:
-        """Say how many parameters the bytes hold (see `stored_weights.held`)."""
+        """Return how many parameters the bytes hold (see `stored_weights.held`)."""
         yield Held(self.codes.data, self.shape.numel(), self)
         yield Held(self.scales, 0)
         yield Held(self.zeros, 0)
@@ -201,7 +201,7 @@ class PackedLinear(nn.Module):
         self.register_buffer("input_scale", input_scale)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Give [..., out] for [..., in]."""
+        """Return [..., out] for [..., in]."""
         if self.input_scale is not None:
             inputs = inputs * self.input_scale.to(inputs.dtype)
         return functional.linear(inputs, self.packed(inputs.dtype), self.bias)
@@ -222,7 +222,7 @@ class PackedConvolution(nn.Module):
         convolution.weight = None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Give what the convolution gives."""
+        """Return what the convolution gives."""
         weight = self.packed(inputs.dtype)
         return self.convolution._conv_forward(inputs, weight, self.convolution.bias)  # type: ignore[no-any-return]
 
@@ -233,7 +233,7 @@ class PackedConvolution(nn.Module):
         return weight
 
     def __getattr__(self, name: str) -> Any:
-        """Give what callers reach for in a convolution: its stride, its padding."""
+        """Return what callers reach for in a convolution: its stride, its padding."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -251,7 +251,7 @@ class PackedEmbedding(nn.Module):
         self.register_buffer("like", like.new_empty(0))  # keeps the type that it gives, in the file too
 
     def forward(self, indices: Tensor) -> Tensor:
-        """Give [..., embedding_dim] for [...]."""
+        """Return [..., embedding_dim] for [...]."""
         return self.packed.rows_at(indices, self.like.dtype)
 
     @property
@@ -301,7 +301,7 @@ def _layer_of(packed: Packed, layer: Any) -> nn.Module:
 
 
 def packable(module: nn.Module, bits: int, group_size: int) -> list[Any]:
-    """Give the linear layers whose packed weights take less than 16 bits each, without a language model's head."""
+    """Return the linear layers whose packed weights take less than 16 bits each, without a language model's head."""
     return [layer for layer in linear(module) if Packed(layer.weight.shape, bits, group_size).is_worth_it]
 
 

@@ -10,7 +10,7 @@ from mlflow_compress.sockets import Family, Model
 
 
 def learned(module: Any, *kinds: Any) -> list[Any]:
-    """Give the layers of the given classes whose weights are learned, the first of those that share one.
+    """Return the layers of the given classes whose weights are learned, the first of those that share one.
 
     Weights that are all integers are a function written as a layer (a detector's expectation over its bins), and are
     left out.
@@ -27,7 +27,7 @@ def learned(module: Any, *kinds: Any) -> list[Any]:
 
 
 def inner(module: Any) -> list[Any]:
-    """Give learned linear layers and convolutions, without a language model's head and what else shares its weight.
+    """Return learned linear layers and convolutions, without a language model's head and what else shares its weight.
 
     A head's outputs are words and an embedding's rows too: they are most sensitive, so it is usual to leave them.
     """

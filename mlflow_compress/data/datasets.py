@@ -70,7 +70,7 @@ class Row:
     where: str
 
     def digest(self, *roles: str) -> str:
-        """Give the SHA-256 of all values, or of those of some roles; of a sound or picture it is that of the file."""
+        """Return the SHA-256 of all values, or of those of some roles; of a sound or picture it is that of the file."""
         chosen = {role: self.values[role] for role in roles or self.values}
         plain = {role: value.digest() if isinstance(value, Medium) else value for role, value in chosen.items()}
         text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
@@ -297,7 +297,7 @@ def _take(
 
 
 def _row(source: _Source, columns: Mapping[str, str], index: int) -> Row:
-    """Give the values that have a role.
+    """Return the values that have a role.
 
     Raises:
         RecipeError: one is missing, empty or can't be read.
@@ -373,7 +373,7 @@ def _must_have(column: str, key: str, records: Records, data: Data) -> str:
 
 
 def _within(raw: Mapping[str, Any], column: str) -> Any:
-    """Give a value by its column, or by a path into nested ones (`translation.en`)."""
+    """Return a value by its column, or by a path into nested ones (`translation.en`)."""
     if column in raw or "." not in column:
         return raw.get(column)
     first, _, rest = column.partition(".")

@@ -42,7 +42,7 @@ class Boxes:
     splits: Mapping[str, list[str]]
 
     def split(self, wanted: str) -> str:
-        """Give the split that a name means; `test` means `val` where there is no `test` with labels.
+        """Return the split that a name means; `test` means `val` where there is no `test` with labels.
 
         Raises:
             RecipeError: there is no such split.
@@ -54,7 +54,7 @@ class Boxes:
         return wanted
 
     def pictures(self, split: str) -> list[Path]:
-        """Give the pictures of a split, sorted by their paths.
+        """Return the pictures of a split, sorted by their paths.
 
         Raises:
             RecipeError: a folder or a list is not there, or there is no picture.

@@ -62,7 +62,7 @@ def load_split(source: str, revision: str, config: str, split: str) -> tuple[Rec
 
 
 def _cached(source: str, revision: str, config: str) -> Any:
-    """Give what builds a data set from the local cache, or None where it is not there."""
+    """Return what builds a data set from the local cache, or None where it is not there."""
     from datasets import config as places
     from datasets.naming import camelcase_to_snakecase
     from datasets.packaged_modules.cache.cache import Cache
@@ -112,7 +112,7 @@ class _Rows(Sequence[Mapping[str, Any]]):
 
 
 def _labels_of(feature: Any) -> Any:
-    """Give the type of labels that a column, or each item of its lists, is of; None if it is of none."""
+    """Return the type of labels that a column, or each item of its lists, is of; None if it is of none."""
     inner = getattr(feature, "feature", feature)
     return inner if hasattr(inner, "int2str") else None
 

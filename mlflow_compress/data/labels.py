@@ -12,7 +12,7 @@ _TOLD = 10  # labels that a message lists: some models have thousands
 
 
 def labels_of(rows: Sequence[Row], names: Mapping[int, str]) -> list[str]:
-    """Give the labels of rows as the model calls them: all are names of its labels, in any case, or all are numbers.
+    """Return the labels of rows as the model calls them: all are names of its labels, in any case, or all are numbers.
 
     Raises:
         RecipeError: they are neither.
@@ -39,6 +39,6 @@ def distinct(names: Mapping[int, str]) -> dict[int, str]:
 
 
 def listed(names: Mapping[str, str]) -> str:
-    """Give the first names, and how many there are where that is not all."""
+    """Return the first names, and how many there are where that is not all."""
     first = ", ".join(list(names)[:_TOLD])
     return first if len(names) <= _TOLD else f"{first}, ... ({len(names)} in all)"

@@ -92,7 +92,7 @@ def find_file(name: str, folder: Path, index: Mapping[str, Sequence[Path]]) -> P
 
 
 def index_files(folder: Path, medium: type[Medium]) -> dict[str, list[Path]]:
-    """Give all media below a folder, by name with and without suffix."""
+    """Return all media below a folder, by name with and without suffix."""
     index: dict[str, list[Path]] = {}
     for path in _below(folder, medium.suffixes):
         for name in (path.name, path.stem):
@@ -101,12 +101,12 @@ def index_files(folder: Path, medium: type[Medium]) -> dict[str, list[Path]]:
 
 
 def is_training(split: str) -> bool:
-    """Say whether a split is for training, by its name."""
+    """Return whether a split is for training, by its name."""
     return bool(_TRAINING & _words(split))
 
 
 def find_split(names: Sequence[str], split: str, of: object) -> str | None:
-    """Give the name that means a split: it, or a synonym, is a part of it (`test-clean`, `imdb_test`).
+    """Return the name that means a split: it, or a synonym, is a part of it (`test-clean`, `imdb_test`).
 
     Returns:
         The name; None where none means it, and not all of them mean splits.
@@ -161,7 +161,7 @@ def _words(name: str) -> set[str]:
 
 
 def _one_of(tables: Sequence[Path], folder: Path) -> Path:
-    """Give the only table, or the only one of a name that such tables have."""
+    """Return the only table, or the only one of a name that such tables have."""
     for candidates in (tables, [path for path in tables if path.stem.lower() in _TABLES]):
         if len(candidates) == 1:
             return candidates[0]

@@ -35,7 +35,7 @@ class Medium(ABC):
 
     @classmethod
     def at(cls, path: Path, name: str = "") -> Any:
-        """Give the one in a file."""
+        """Return the one in a file."""
         return cls(name or str(path), lambda: path.open("rb"))
 
     @abstractmethod
@@ -48,14 +48,14 @@ class Medium(ABC):
 
     @abstractmethod
     def decode(self) -> Any:
-        """Give it as an array.
+        """Return it as an array.
 
         Raises:
             RecipeError: it can't be read.
         """
 
     def digest(self) -> str:
-        """Give the SHA-256 of its bytes."""
+        """Return the SHA-256 of its bytes."""
         with self.open() as file:
             return hashlib.sha256(file.read()).hexdigest()
 
@@ -99,7 +99,7 @@ class Sound(Medium):
         _ = self.seconds
 
     def decode(self) -> Any:
-        """Give all channels' mean at 16 kHz: float32 [samples]."""
+        """Return all channels' mean at 16 kHz: float32 [samples]."""
         import numpy as np
         import soundfile
 
@@ -134,7 +134,7 @@ class Picture(Medium):
         return self._read(lambda image: image.size[::-1] if image.getexif().get(_TURN, 1) > 4 else image.size)  # type: ignore[no-any-return]
 
     def decode(self) -> Any:
-        """Give the pixels: uint8 [height, width, 3]."""
+        """Return the pixels: uint8 [height, width, 3]."""
         import numpy as np
         from PIL import ImageOps
 

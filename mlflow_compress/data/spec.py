@@ -72,7 +72,7 @@ class Data:
     calibration: str = ""
 
     def __str__(self) -> str:
-        """Give the text that `parse` reads as this."""
+        """Return the text that `parse` reads as this."""
         is_plain = _PLAIN.fullmatch(self.source) and not re.search(rf"@|{_OPTIONS.pattern}", self.source)
         text = self.source if is_plain else _quoted(self.source)
         text += f"@{self.revision}" if self.revision else ""
@@ -111,7 +111,7 @@ def parse(text: str) -> Data:
 
 
 def absolute(text: str) -> str:
-    """Give the same data with the path of its file or folder made absolute, where it is one that is there now."""
+    """Return the same data with the path of its file or folder made absolute, where it is one that is there now."""
     data = parse(text)
     try:
         path = path_of(data, Path())
@@ -121,7 +121,7 @@ def absolute(text: str) -> str:
 
 
 def path_of(data: Data, folder: Path) -> Path | None:
-    """Give the file or folder that a source names, or None where it may name a data set of the hub."""
+    """Return the file or folder that a source names, or None where it may name a data set of the hub."""
     for name in (f"{data.source}@{data.revision}", data.source) if data.revision else (data.source,):
         path = folder / Path(name).expanduser()
         try:

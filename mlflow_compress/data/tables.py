@@ -145,7 +145,7 @@ def _named(path: Path, what: str, numbers: Iterable[int]) -> Callable[[int], str
 def _rows(
     path: Path, text: str, delimiter: str, quotes: bool
 ) -> tuple[tuple[str, ...], dict[int, Mapping[str, Any] | Bad]]:
-    """Give the header, and the rows by their number; the header is row 1, and empty rows count."""
+    """Return the header, and the rows by their number; the header is row 1, and empty rows count."""
     csv.field_size_limit(_LONGEST_FIELD)
     plain = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=csv.QUOTE_NONE)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if quotes else plain

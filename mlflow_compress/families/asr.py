@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """Speech recognition with an encoder and a decoder: Whisper and its kin, through transformers."""
 
 from __future__ import annotations
@@ -120,7 +119,7 @@ class Asr(TransformersFamily):
         return output.logits
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Give two graphs, `encoder`, of `input_features` [batch, mels, frames], and `decoder`.
+        """Return two graphs, `encoder`, of `input_features` [batch, mels, frames], and `decoder`.
 
         What these take and give says `encoder_decoder_graphs`; the source is half as long as there are frames.
 
@@ -156,11 +155,11 @@ class Asr(TransformersFamily):
         return student
 
     def classes(self, model: Model) -> int:
-        """Give the number of tokens in the vocabulary."""
+        """Return the number of tokens in the vocabulary."""
         return int(model.config.vocab_size)
 
     def rates(self, latency_ms: float, stages_ms: Mapping[str, float], size: int) -> Mapping[str, float]:
-        """Give the real-time factor (processing time over audio time) and tokens per second in decoding."""
+        """Return the real-time factor (processing time over audio time) and tokens per second in decoding."""
         return {
             "real_time_factor": latency_ms / 1000 / (_WINDOW_SECONDS * size),
             "decode_tokens_per_s": size / stages_ms["token"] * 1000,
@@ -210,7 +209,7 @@ class Asr(TransformersFamily):
         return extracted.input_features.to(model.device, model.module.dtype)
 
     def example(self, model: Model) -> list[Any]:
-        """Give a tenth of a second of silence."""
+        """Return a tenth of a second of silence."""
         import numpy as np
 
         return [np.zeros(RATE_HZ // 10, dtype=np.float32)]

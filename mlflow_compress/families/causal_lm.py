@@ -108,7 +108,7 @@ class CausalLm(TransformersFamily):
         return model.module(input_ids=batch, use_cache=False).logits
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Give one graph, `model`, for the prompt and for every later token.
+        """Return one graph, `model`, for the prompt and for every later token.
 
         From `input_ids` [batch, tokens], `kept` [kept] (the positions among the tokens whose logits are wanted) and the
         keys and values of all tokens before, `past_key_0`, `past_value_0` and so on [batch, heads, past, width], to
@@ -151,7 +151,7 @@ class CausalLm(TransformersFamily):
         return thinned(model, keep)
 
     def classes(self, model: Model) -> int:
-        """Give the number of tokens in the vocabulary."""
+        """Return the number of tokens in the vocabulary."""
         return int(model.config.vocab_size)
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
@@ -163,7 +163,7 @@ class CausalLm(TransformersFamily):
         }
 
     def rates(self, latency_ms: float, stages_ms: Mapping[str, float], size: int) -> Mapping[str, float]:
-        """Give tokens per second over the whole call and in decoding alone, over the batch."""
+        """Return tokens per second over the whole call and in decoding alone, over the batch."""
         return {
             "tokens_per_s": size * self.new_tokens / latency_ms * 1000,
             "decode_tokens_per_s": size / stages_ms["token"] * 1000,
@@ -199,7 +199,7 @@ class CausalLm(TransformersFamily):
         return list(rows.to(model.device))
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, float]]:
-        """Give how likely each text is to the model, by windows of `window` tokens (see `sliding_window.likelihoods`).
+        """Return how likely each text is to the model, by windows of `window` tokens: `sliding_window.likelihoods`.
 
         Returns:
             For each text `nll`, its negative log-likelihood in nats, summed over its `tokens` (those predicted: all but
@@ -245,7 +245,7 @@ class CausalLm(TransformersFamily):
         return found
 
     def example(self, model: Model) -> list[Any]:
-        """Give the beginning of a text."""
+        """Return the beginning of a text."""
         return ["Once upon a time"]
 
 

@@ -99,7 +99,7 @@ class ImageClassification(TransformersFamily):
         return _logits(model.module, batch)
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Give one graph, `model`: from `pixels` [batch, channels, height, width] to `logits` [batch, labels]."""
+        """Return one graph, `model`: from `pixels` [batch, channels, height, width] to `logits` [batch, labels]."""
         inputs = {"pixels": self.batch(model, 2, 0)}
         dynamic = {"pixels": {0: "batch"}, "logits": {0: "batch"}}
         return {"model": graph(_classify, inputs, ["logits"], dynamic, classifier=model.module)}
@@ -118,7 +118,7 @@ class ImageClassification(TransformersFamily):
         return thinned(model, keep)
 
     def classes(self, model: Model) -> int:
-        """Give the number of labels."""
+        """Return the number of labels."""
         return len(_named(model))
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
@@ -149,11 +149,11 @@ class ImageClassification(TransformersFamily):
         return [torch.stack([self._prepared(model, each) for each in part]) for part in parts]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
-        """Give the label's name for each image: a path, a picture of PIL, or uint8 [height, width, 3] in RGB order."""
+        """Return the label's name for each image: a path, a PIL image, or uint8 [height, width, 3] in RGB order."""
         return [ranking[0] for ranking in self.answers(model, inputs)]
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[list[str]]:
-        """Give the names of the five likeliest labels for each image, best first."""
+        """Return the names of the five likeliest labels for each image, best first."""
         import torch
 
         names = self._names(model)
@@ -181,7 +181,7 @@ class ImageClassification(TransformersFamily):
         return pixels.to(model.device, dtype_of(model.module))
 
     def example(self, model: Model) -> list[Any]:
-        """Give a small black picture."""
+        """Return a small black picture."""
         import numpy as np
 
         return [np.zeros((32, 32, 3), dtype=np.uint8)]
@@ -203,7 +203,7 @@ class ImageClassification(TransformersFamily):
         return model
 
     def restore_assets(self, folder: Path) -> Model:
-        """Give config and image processor, or the description."""
+        """Return config and image processor, or the description."""
         if not (folder / _ZOO).is_file():
             return super().restore_assets(folder)
         read = json.loads((folder / _ZOO).read_text(encoding="utf-8"))
@@ -221,13 +221,13 @@ def _classify(parts: Any, pixels: Any) -> tuple[Any, ...]:
 
 
 def _logits(module: Any, pixels: Any) -> Any:
-    """Give the scores of classes; transformers wraps them."""
+    """Return the scores of classes; transformers wraps them."""
     output = module(pixels)
     return output["logits"] if isinstance(output, Mapping) else output
 
 
 def _named(model: Model) -> dict[int, str]:
-    """Give the model's own names of its classes."""
+    """Return the model's own names of its classes."""
     if model.is_transformer:
         return dict(model.config.id2label)
     return model.data_as(image_zoos.ZooModel).labels

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """Whatever a team has logged to MLflow: `models:/NAME/1`, `runs:/ID/model`, or the folder of an MLflow model."""
 
 from __future__ import annotations
@@ -105,16 +104,16 @@ class MlflowModel(Family):
         return model.module(*batch) if _is_torch(model) else model.module.loaded.predict(batch)
 
     def forward(self, model: Model, batch: Any) -> Any:
-        """Give the outputs as numbers: texts are told apart by their checksums."""
+        """Return the outputs as numbers: texts are told apart by their checksums."""
         output = self.run(model, batch, lambda stage: None)
         return output if _is_torch(model) else _numbers(output)
 
     def refuses(self, model: Model) -> str:
-        """Say why no method applies to what is no torch module."""
+        """Return why no method applies to what is no torch module."""
         return "" if _is_torch(model) else model.data_as(LoggedModel).reason
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Give one graph, `model`: from `input_0` to what the module gives, for one batch size.
+        """Return one graph, `model`: from `input_0` to what the module gives, for one batch size.
 
         Raises:
             Unsupported: it gives something else than tensors.
@@ -140,7 +139,7 @@ class MlflowModel(Family):
         return model
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Give the input example again and again: the model brings no other data."""
+        """Return the input example again and again: the model brings no other data."""
         model.cautions.append(EXAMPLE_CALIBRATION.of())
         return [self.batch(model, size, seed + index) for index in range(count)]
 
@@ -175,7 +174,7 @@ class MlflowModel(Family):
         return list(_rows_of(model.module.loaded.predict(signatures.stack_rows(inputs))))
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
-        """Give the predictions as texts, as labels in a table are."""
+        """Return the predictions as texts, as labels in a table are."""
         found = self.predict(model, inputs)
         return [str(int(each) if isinstance(each, float) and each.is_integer() else each) for each in found]
 
@@ -267,7 +266,7 @@ def _without_weights(module: Any) -> Any:
 
 
 def _example(model: Model, size: int, seed: int) -> Any:
-    """Give the input example as logged, or what the signature says."""
+    """Return the input example as logged, or what the signature says."""
     logged = model.data_as(LoggedModel)
     if logged.example is None:
         described = mlflow_folders.describe(logged.path)
@@ -297,7 +296,7 @@ def _tensors(rows: Any, model: Model) -> list[Any]:
 
 
 def _columns(model: Model) -> dict[str, str]:
-    """Give the types of the signature's columns, by name."""
+    """Return the types of the signature's columns, by name."""
     signature = mlflow_folders.describe(model.data_as(LoggedModel).path).signature
     if signature is None or signature.inputs is None or signature.inputs.is_tensor_spec():
         return {}

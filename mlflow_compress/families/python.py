@@ -130,7 +130,7 @@ class Python(Family):
         return model.module(*batch)
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Give one graph, `model`: the module's arguments to `output`, or to `output_0`, `output_1` and so on.
+        """Return one graph, `model`: the module's arguments to `output`, or to `output_0`, `output_1` and so on.
 
         An axis is `batch` where its length is the number that the file's batch() was asked for.
 
@@ -159,7 +159,7 @@ class Python(Family):
         return model
 
     def _probe(self, model: Model, size: int) -> tuple[list[Any], list[Any]]:
-        """Give the inputs and the outputs of a call; keeps the form of these."""
+        """Return the inputs and the outputs of a call; keeps the form of these."""
         import torch
 
         inputs = self.batch(model, size, 0)
@@ -231,7 +231,7 @@ class Python(Family):
             return list(output.argmax(-1).tolist())
 
     def example(self, model: Model) -> list[Any]:
-        """Give the first of the file's own samples; without these, of the only tensor that `batch` gives."""
+        """Return the first of the file's own samples; without these, of the only tensor that `batch` gives."""
         if hasattr(model.data_as(OwnCode).code, "samples"):
             return [next(iter(self.samples(model, "own", Path(), None, 0))).inputs]
         inputs = self.batch(model, 1, 0)
@@ -274,7 +274,7 @@ def _form(model: Model) -> OutputForm:
 
 
 def _arguments(module: Any, count: int) -> list[str]:
-    """Give names to the first arguments of a module: its own, where they are explicit."""
+    """Return names to the first arguments of a module: its own, where they are explicit."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     own = [each.name for each in inspect.signature(module.forward).parameters.values() if each.kind in kinds]
     is_clear = len(own) >= count and not any(name.startswith("output") for name in own)
@@ -282,7 +282,7 @@ def _arguments(module: Any, count: int) -> list[str]:
 
 
 def _batch_axes(few: Sequence[int], more: Sequence[int]) -> dict[int, str]:
-    """Give the axes that were 2 long for two samples and 3 for three.
+    """Return the axes that were 2 long for two samples and 3 for three.
 
     Raises:
         ValueError: another axis has changed.

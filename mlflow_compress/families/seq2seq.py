@@ -122,7 +122,7 @@ class Seq2Seq(TransformersFamily):
         return model.module(**batch, decoder_input_ids=tokens.to(mask.device), use_cache=False).logits
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Give two graphs, `encoder` and `decoder`, which heeds the attention mask. Both hold the shared embedding.
+        """Return two graphs, `encoder` and `decoder`, which heeds the attention mask. Both hold the shared embedding.
 
         What these take and give says `encoder_decoder_graphs`; the encoder's are `input_ids` and `attention_mask`
         [batch, source].
@@ -161,7 +161,7 @@ class Seq2Seq(TransformersFamily):
         return thinned(model, keep, "decoder")
 
     def classes(self, model: Model) -> int:
-        """Give the number of tokens in the vocabulary."""
+        """Return the number of tokens in the vocabulary."""
         return int(model.config.vocab_size)
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
@@ -170,7 +170,7 @@ class Seq2Seq(TransformersFamily):
         return {"preprocess": lambda: self._encoded(model, texts, self.source_tokens)}
 
     def rates(self, latency_ms: float, stages_ms: Mapping[str, float], size: int) -> Mapping[str, float]:
-        """Give tokens per second over the whole call and in decoding alone, over the batch."""
+        """Return tokens per second over the whole call and in decoding alone, over the batch."""
         return {
             "tokens_per_s": size * self.new_tokens / latency_ms * 1000,
             "decode_tokens_per_s": size / stages_ms["token"] * 1000,
@@ -194,7 +194,7 @@ class Seq2Seq(TransformersFamily):
         return [self._encoded(model, [str(text) for text in part], self.source_tokens) for part in parts]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
-        """Give what the model makes of each text, by beam search or greedily, until it ends."""
+        """Return what the model makes of each text, by beam search or greedily, until it ends."""
         import torch
 
         tokenizer = companions(model).tokenizer
@@ -212,7 +212,7 @@ class Seq2Seq(TransformersFamily):
         return found
 
     def _encoded(self, model: Model, texts: list[str], tokens: int | None) -> dict[str, Any]:
-        """Give token ids and attention mask [texts, tokens], padded on the right."""
+        """Return token ids and attention mask [texts, tokens], padded on the right."""
         batch = companions(model).tokenizer(
             [self.prefix + text for text in texts],
             return_tensors="pt",
@@ -224,7 +224,7 @@ class Seq2Seq(TransformersFamily):
         return {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
 
     def example(self, model: Model) -> list[Any]:
-        """Give a text."""
+        """Return a text."""
         return ["The weather is fine today."]
 
 

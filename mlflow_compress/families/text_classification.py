@@ -76,7 +76,7 @@ class TextClassification(TextEncoder):
         return [dict(self._encode(model, [str(text) for text in part], self.tokens).to(model.device)) for part in parts]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
-        """Give the label's name for each text."""
+        """Return the label's name for each text."""
         import torch
 
         labels: Mapping[int, str] = model.config.id2label
@@ -100,5 +100,5 @@ class TextClassification(TextEncoder):
         )
 
     def example(self, model: Model) -> list[Any]:
-        """Give a text."""
+        """Return a text."""
         return ["A film that stays with you."]

@@ -91,7 +91,7 @@ class TokenClassification(TextEncoder):
         return [_padded(model, ids[start : start + size]) for start in range(0, len(ids), size)]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[list[str]]:
-        """Give a tag for each word of each sentence: a list of words, or a text, which is parted by white space."""
+        """Return a tag for each word of each sentence: a list of words, or a text, which is parted by white space."""
         import torch
 
         names: Mapping[int, str] = model.config.id2label
@@ -112,7 +112,7 @@ class TokenClassification(TextEncoder):
         return found
 
     def example(self, model: Model) -> list[Any]:
-        """Give a sentence, which is parted by white space."""
+        """Return a sentence, which is parted by white space."""
         return ["Ada Lovelace was born in London ."]
 
 
@@ -121,7 +121,7 @@ def _words(sentence: Any) -> list[str]:
 
 
 def _encode(tokenizer: Any, words: list[str]) -> tuple[list[int], list[int | None]]:
-    """Give the token ids of a sentence, and where each word's first token is; None for a word that has none."""
+    """Return the token ids of a sentence, and where each word's first token is; None for a word that has none."""
     firsts: list[int | None] = [None] * len(words)
     if tokenizer.is_fast:
         encoded = tokenizer(words, is_split_into_words=True, verbose=False)
@@ -151,7 +151,7 @@ def _parts(tokenizer: Any, words: list[str], limit: int | None) -> list[tuple[li
 
 
 def _padded(model: Model, ids: Sequence[list[int]]) -> dict[str, Any]:
-    """Give token ids and attention mask [sentences, tokens], padded to the longest."""
+    """Return token ids and attention mask [sentences, tokens], padded to the longest."""
     batch = companions(model).tokenizer.pad({"input_ids": list(ids)}, return_tensors="pt")
     return {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
 
@@ -164,7 +164,7 @@ def _listed(row: Row, role: str) -> list[str]:
 
 
 def _tags(row: Row, names: Mapping[int, str], called: Mapping[str, str]) -> list[str]:
-    """Give the tags of a row.
+    """Return the tags of a row.
 
     Raises:
         RecipeError: they are not as many as its words, or not such as the model knows.

@@ -99,11 +99,11 @@ class Yolo(Family):
         return model.data_as(Architecture).does.output_of(model.module(batch))
 
     def side(self, model: Model) -> int:
-        """Give the side of the square input, in pixels."""
+        """Return the side of the square input, in pixels."""
         return self.image_size or model.data_as(Architecture).does.side
 
     def classes(self, model: Model) -> int:
-        """Give the number of classes of a classifier."""
+        """Return the number of classes of a classifier."""
         described = model.data_as(Architecture)
         return len(described.names) if described.does.classifies else 0
 
@@ -112,7 +112,7 @@ class Yolo(Family):
         return ("labels",) if model.data_as(Architecture).does.classifies else ("boxes",)
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Give one graph, `model`: from `images` [batch, 3, image_size, image_size] to what `run` gives.
+        """Return one graph, `model`: from `images` [batch, 3, image_size, image_size] to what `run` gives.
 
         That is `raw`, of a segmenter `raw` and `prototypes`, of a classifier `logits`.
         """
@@ -170,7 +170,7 @@ class Yolo(Family):
             return [answerer.prediction(read_photo(image)) for image in inputs]
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
-        """Give all boxes that scoring looks at, down to the least likely; of a classifier, the five best labels."""
+        """Return all boxes that scoring looks at, down to the least likely; of a classifier, the five best labels."""
         import torch
 
         answerer = self._answerer(model)
@@ -181,7 +181,7 @@ class Yolo(Family):
         return _Labels(self, model) if model.data_as(Architecture).does.classifies else _Boxes(self, model)
 
     def example(self, model: Model) -> list[Any]:
-        """Give a small black picture."""
+        """Return a small black picture."""
         import numpy as np
 
         return [np.zeros((32, 32, 3), dtype=np.uint8)]
@@ -323,7 +323,7 @@ class _Boxes(_Answerer):
 
 
 def _true_boxes(values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
-    """Give the boxes of an image in its pixels."""
+    """Return the boxes of an image in its pixels."""
     width, height = values["image"].size
     scale = (width, height) * 2
     boxes = [[place * each for place, each in zip(box[1:], scale, strict=True)] for box in values["boxes"]]
@@ -331,7 +331,7 @@ def _true_boxes(values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str
 
 
 def _matched(classes: Mapping[int, str], names: Mapping[int, str], data: str) -> Mapping[int, str]:
-    """Give the model's name of each class of the data: by its name, else by its number where there are as many.
+    """Return the model's name of each class of the data: by its name, else by its number where there are as many.
 
     Raises:
         RecipeError: they are neither.

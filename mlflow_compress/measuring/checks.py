@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  (Russian words of one letter are no typing mistakes)
 """Judges what the meters saw: each check is a caution that says what is wrong and what to do about it.
 
 The meters measure and this file judges, so that a threshold can be argued about in one place.

@@ -125,7 +125,7 @@ def _enough(budget: Budget, own: Turns, base: Turns) -> bool:
 
 
 def _ratio(own: Mapping[str, list[float]], base: Mapping[str, list[float]], group: str) -> dict[str, float]:
-    """Give the median over the rounds of the ratio of the two medians of a round, and its 95 % interval."""
+    """Return the median over the rounds of the ratio of the two medians of a round, and its 95 % interval."""
     ratios = [
         percentile(a, 50) / percentile(b, 50)
         for a, b in zip(rounds_of(own, group), rounds_of(base, group), strict=False)
@@ -137,7 +137,7 @@ def _ratio(own: Mapping[str, list[float]], base: Mapping[str, list[float]], grou
 
 
 def rounds_of(samples: Mapping[str, list[float]], group: str) -> Iterator[list[float]]:
-    """Give the latencies of each round, in milliseconds."""
+    """Return the latencies of each round, in milliseconds."""
     start = 0
     for size in samples[f"{group}/round_sizes"]:
         yield samples[f"{group}/latency_ms"][start : start + int(size)]

@@ -61,17 +61,17 @@ def model_folder(folder: Path) -> Path:
 
 
 def tables(folder: Path) -> dict[str, bytes]:
-    """Give what scoring left, by file name: predictions, and statistics of the samples."""
+    """Return what scoring left, by file name: predictions, and statistics of the samples."""
     return {name: (folder / name).read_bytes() for name in (PREDICTIONS, STATISTICS) if (folder / name).is_file()}
 
 
 def logs(folder: Path) -> dict[str, bytes]:
-    """Give what the workers wrote to standard error, by file name."""
+    """Return what the workers wrote to standard error, by file name."""
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.log")) if path.stat().st_size}
 
 
 def _original(variant: Variant) -> Variant | None:
-    """Give the original that a variant is measured in turns with; None for the original itself."""
+    """Return the original that a variant is measured in turns with; None for the original itself."""
     original = dataclasses.replace(variant, method=ORIGINAL, chain=(Step(ORIGINAL),), data=None)
     return None if variant.chain == original.chain else original
 

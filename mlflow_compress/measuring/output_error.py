@@ -20,7 +20,7 @@ _MOST_BATCHES, _MOST_SECONDS, _MOST_ELEMENTS = 8, 0.5, 2**24
 
 
 def outputs(family: Family, model: Model, variant: Variant, count: int | None = None) -> Any:
-    """Give the outputs of forward passes, always on the same inputs.
+    """Return the outputs of forward passes, always on the same inputs.
 
     Args:
         family: the model's family.

@@ -78,7 +78,7 @@ def facts_of(found: bootstrap.Scores) -> dict[str, str]:
 
 
 def read_predictions(text: str) -> tuple[list[Any], list[Any]]:
-    """Give the references and the predictions of a `predictions.json`.
+    """Return the references and the predictions of a `predictions.json`.
 
     Raises:
         ValueError: it is none.

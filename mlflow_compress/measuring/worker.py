@@ -286,7 +286,7 @@ def _outcome(action: Callable[[], Part]) -> Part:
 
 
 def _reason(error: Exception) -> str:
-    """Give an unexpected error in one line."""
+    """Return an unexpected error in one line."""
     if isinstance(error, CompressError):
         return str(error)
     is_memory = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__

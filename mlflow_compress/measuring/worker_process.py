@@ -70,11 +70,11 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Give the process's id."""
+        """Return the process's id."""
         return self._process.pid
 
     def events(self) -> Iterator[Mapping[str, Any]]:
-        """Give its events of progress until it ends."""
+        """Return its events of progress until it ends."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             yield _event(line)
@@ -116,7 +116,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def environment(variant: Variant, verb: str) -> dict[str, str]:
-    """Give the worker's environment: the user's, less what could disturb or leak."""
+    """Return the worker's environment: the user's, less what could disturb or leak."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(_DROPPED)}
     package = str(Path(__file__).resolve().parents[2])
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package, kept.get("PYTHONPATH")]))

@@ -76,7 +76,7 @@ def measure(call: Callable[[], object], synchronise: Callable[[], object], secon
 
 
 def numbers(energy: Energy, group: str, batch_size: int) -> dict[str, float]:
-    """Give the metrics of a window; none when it was too short to say anything.
+    """Return the metrics of a window; none when it was too short to say anything.
 
     A number from counters is `energy_per_item_j`, one from the CPU's rated power `energy_per_item_estimated_j`.
     """
@@ -92,6 +92,6 @@ def numbers(energy: Energy, group: str, batch_size: int) -> dict[str, float]:
 
 
 def _counted(tracker: Any) -> bool:
-    """Say whether codecarbon read counters. It has no public word for it; in doubt it is an estimate."""
+    """Return whether codecarbon read counters. It has no public word for it; in doubt it is an estimate."""
     modes = {getattr(each, "_mode", None) for each in getattr(tracker, "_hardware", [])}
     return bool(modes & _COUNTERS)

@@ -63,7 +63,7 @@ def gpu(driver: str) -> dict[str, str]:
 
 
 def load_average() -> str:
-    """Give the load averages of the last 1, 5 and 15 minutes: runnable threads, all cores together."""
+    """Return the load averages of the last 1, 5 and 15 minutes: runnable threads, all cores together."""
     import psutil
 
     return " ".join(f"{value:.2f}" for value in psutil.getloadavg())

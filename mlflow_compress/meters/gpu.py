@@ -27,7 +27,7 @@ def reset() -> None:
 
 
 def numbers(group: str) -> dict[str, float]:
-    """Give the metrics in MiB; the driver's figures are absent where NVML does not tell them."""
+    """Return the metrics in MiB; the driver's figures are absent where NVML does not tell them."""
     import torch
 
     found = {
@@ -38,13 +38,13 @@ def numbers(group: str) -> dict[str, float]:
 
 
 def present() -> bool:
-    """Say whether this machine has an NVIDIA GPU with a driver, without importing torch."""
+    """Return whether this machine has an NVIDIA GPU with a driver, without importing torch."""
     with _nvml() as nvml:
         return bool(nvml) and nvml.nvmlDeviceGetCount() > 0
 
 
 def models() -> list[tuple[str, int]]:
-    """Give the name and the memory in MiB of each GPU that CUDA may see, without importing torch.
+    """Return the name and the memory in MiB of each GPU that CUDA may see, without importing torch.
 
     They are in the driver's order, or in that of `CUDA_VISIBLE_DEVICES`. Where GPUs differ, CUDA itself may put the
     fastest first. Memory is 0 where the driver does not tell it.
@@ -63,7 +63,7 @@ def models() -> list[tuple[str, int]]:
 
 
 def busy_share() -> float:
-    """Give the share of its time that the GPU was busy lately, 0 to 1; 0 where the driver does not tell."""
+    """Return the share of its time that the GPU was busy lately, 0 to 1; 0 where the driver does not tell."""
     with _nvml() as nvml:
         if not nvml:
             return 0.0
@@ -74,7 +74,7 @@ def busy_share() -> float:
 
 
 def slowed() -> str:
-    """Say why the driver slows the clock down right now; empty when it does not, or does not tell."""
+    """Return why the driver slows the clock down right now; empty when it does not, or does not tell."""
     with _nvml() as nvml:
         if not nvml:
             return ""
@@ -86,13 +86,13 @@ def slowed() -> str:
 
 
 def driver_version() -> str:
-    """Give the driver's version; empty where there is no driver."""
+    """Return the driver's version; empty where there is no driver."""
     with _nvml() as nvml:
         return str(nvml.nvmlSystemGetDriverVersion()) if nvml else ""
 
 
 def _driver_view() -> dict[str, int]:
-    """Give what the driver says: bytes held by this process, and bytes in use on the device by all processes."""
+    """Return what the driver says: bytes held by this process, and bytes in use on the device by all processes."""
     with _nvml() as nvml:
         if not nvml:
             return {}

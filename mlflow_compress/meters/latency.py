@@ -94,7 +94,7 @@ def unmarked(call: Callable[[], object]) -> Callable[[Mark], object]:
 
 
 def brief(budget: Budget) -> Budget:
-    """Give a budget for the stages around the timed call: as many calls, a tenth of the time."""
+    """Return a budget for the stages around the timed call: as many calls, a tenth of the time."""
     return dataclasses.replace(
         budget,
         min_seconds=budget.min_seconds / 10,
@@ -203,7 +203,7 @@ def _between(start: int, marks: list[tuple[str, int]]) -> list[tuple[str, float]
 
 
 def numbers(timing: Timing, group: str, batch_size: int) -> dict[str, float]:
-    """Give the metrics of a timing. A percentile is there only where the sample gives it a 95 % confidence interval.
+    """Return the metrics of a timing. A percentile is there only where the sample gives it a 95 % confidence interval.
 
     Args:
         timing: what was measured.
@@ -234,7 +234,7 @@ def numbers(timing: Timing, group: str, batch_size: int) -> dict[str, float]:
 
 
 def samples(timing: Timing, group: str) -> dict[str, list[float]]:
-    """Give all samples by name, in milliseconds, in the order of the calls."""
+    """Return all samples by name, in milliseconds, in the order of the calls."""
     found = {f"{group}/latency_ms": timing.wall_ms, f"{group}/warmup_ms": timing.warmup_ms}
     if timing.events_ms:
         found[f"{group}/latency_events_ms"] = timing.events_ms

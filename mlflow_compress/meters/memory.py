@@ -50,7 +50,7 @@ class MemoryMeter:
             self.baseline_mib = self._mark.peak_mib()
 
     def numbers(self, group: str) -> dict[str, float]:
-        """Give the metrics: peak, baseline, what the model costs, and the peak of each phase, in MiB."""
+        """Return the metrics: peak, baseline, what the model costs, and the peak of each phase, in MiB."""
         peak = max(self.peaks_mib.values())
         return {
             f"{group}/ram_peak_mib": peak,
@@ -85,7 +85,7 @@ class _Kernel:
         return sum(_high_water_mib(process) for process in self._processes())
 
     def _processes(self) -> list[Path]:
-        """Give this process and its living descendants, as folders of `/proc`."""
+        """Return this process and its living descendants, as folders of `/proc`."""
         found, waiting = [], [self._proc]
         while waiting:
             process = waiting.pop()

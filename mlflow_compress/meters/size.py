@@ -22,7 +22,7 @@ _CHUNK_BYTES = 8 * _MIB
 
 
 def in_memory(module: Any) -> dict[str, float]:
-    """Give `size/weights_mib`, `size/params` and `size/params_nonzero` of a module.
+    """Return `size/weights_mib`, `size/params` and `size/params_nonzero` of a module.
 
     Scales and zero points of quantised weights count as bytes, not as parameters. Of a module that holds no tensor, as
     that around a model of another library, there is nothing to say.
@@ -43,7 +43,7 @@ def in_memory(module: Any) -> dict[str, float]:
 
 
 def on_disk(folder: Path) -> dict[str, float]:
-    """Give `size/disk_mib` and `size/disk_gzip_mib` of a saved model's folder.
+    """Return `size/disk_mib` and `size/disk_gzip_mib` of a saved model's folder.
 
     The second is what deflate (gzip's algorithm, level 6) makes of the files, in chunks of 8 MiB: clustered and sparse
     weights show only there.

@@ -48,7 +48,7 @@ class Timeline:
         self._thread.join()
 
     def samples(self, group: str) -> dict[str, list[float]]:
-        """Give the series by name."""
+        """Return the series by name."""
         return {f"{group}/ram_timeline_s": self.seconds, f"{group}/ram_timeline_mib": self.mib}
 
     def _look(self) -> None:

@@ -33,7 +33,7 @@ class Usage:
     throttled: int
 
     def __sub__(self, earlier: Usage) -> Usage:
-        """Give what was used since an earlier moment."""
+        """Return what was used since an earlier moment."""
         return Usage(
             self.wall_s - earlier.wall_s,
             self.cpu_s - earlier.cpu_s,
@@ -65,7 +65,7 @@ def now(root: Path = Path("/")) -> Usage:
 
 
 def clock_share(root: Path = Path("/")) -> float | None:
-    """Give the fastest core's clock over the rated one; read it while the cores are still warm from work.
+    """Return the fastest core's clock over the rated one; read it while the cores are still warm from work.
 
     Args:
         root: where `sys` is; another folder in tests.
@@ -83,7 +83,7 @@ def clock_share(root: Path = Path("/")) -> float | None:
 
 
 def numbers(used: Usage, calls: int, threads: int, group: str) -> dict[str, float]:
-    """Give the metrics of so many timed calls.
+    """Return the metrics of so many timed calls.
 
     Args:
         used: what they used together.

@@ -124,7 +124,7 @@ def _train(model: Model, original: Model, family: Family, layers: list[Any], ste
 
 
 def kmeans(values: Any, count: int) -> Any:
-    """Give at most `count` centroids of values [n], ascending: float32, each with values nearest to it.
+    """Return at most `count` centroids of values [n], ascending: float32, each with values nearest to it.
 
     In one dimension a cluster is a run of the sorted values, and its mean a difference of prefix sums over its length:
     after sorting, an iteration costs a few binary searches, whatever n is.
@@ -165,7 +165,7 @@ def kmeans(values: Any, count: int) -> Any:
 
 
 def _edges(ordered: Any, centroids: Any) -> Any:
-    """Give where each centroid's run of nearest values starts, and where the last one ends."""
+    """Return where each centroid's run of nearest values starts, and where the last one ends."""
     import numpy as np
 
     between = ((centroids[1:] + centroids[:-1]) / 2).astype(ordered.dtype)

@@ -88,7 +88,7 @@ class Distill(Method):
 
 
 def _between(seen: Mapping[str, list[Any]], wanted: Mapping[str, list[Any]]) -> Any:
-    """Give the mean relative error of the hidden states after the student's layers: a scalar.
+    """Return the mean relative error of the hidden states after the student's layers: a scalar.
 
     A layer must give what the next one that was taken over got in the original: where the student has its layers 0, 2
     and 5, what they give is compared with what 1, 4 and 5 give there.

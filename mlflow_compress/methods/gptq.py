@@ -118,7 +118,7 @@ def rounded(weight: Any, gram: Any, bits: int, group_size: int, damping: float) 
 
 
 def _inverse_factor(gram: Any, damping: float) -> Any:
-    """Give the upper triangular U with U^T U the inverse of the damped matrix.
+    """Return the upper triangular U with U^T U the inverse of the damped matrix.
 
     Mirrored along both axes, the lower Cholesky factor becomes upper: gram = R R^T, and U is the inverse of R.
     """

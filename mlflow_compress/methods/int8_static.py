@@ -102,7 +102,7 @@ def _kinds() -> tuple[type, ...]:
 
 
 def _layers(module: Any) -> list[Any]:
-    """Give the layers that are worth quantising and that there are kernels for."""
+    """Return the layers that are worth quantising and that there are kernels for."""
     found = (each for each in called(module, *_kinds()) if each.weight.numel() >= _FEWEST_WEIGHTS)
     return [each for each in found if not hasattr(each, "padding") or _pads_plainly(each)]
 

@@ -84,7 +84,7 @@ class LowRank(Method):
 
 
 def _share(energies: Mapping[Any, Any], ratio: float) -> float:
-    """Give the greatest share of energy at which the layers keep `ratio` of their weights, in all."""
+    """Return the greatest share of energy at which the layers keep `ratio` of their weights, in all."""
     most = ratio * sum(layer.weight.numel() for layer in energies)
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
@@ -95,7 +95,7 @@ def _share(energies: Mapping[Any, Any], ratio: float) -> float:
 
 
 def _rank(energies: Any, share: float) -> int:
-    """Give the least rank that keeps a share of the energy."""
+    """Return the least rank that keeps a share of the energy."""
     return 1 + int((energies.cumsum(0) < share * energies.sum()).sum())
 
 
@@ -105,7 +105,7 @@ def _weights(layer: Any, rank: int) -> int:
 
 
 def _layers(module: Any) -> list[Any]:
-    """Give the layers that can be split."""
+    """Return the layers that can be split."""
     from torch import nn
 
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -118,7 +118,7 @@ def _layers(module: Any) -> list[Any]:
 
 
 def _spectrum(layer: Any, moments: Any) -> tuple[Any, Any]:
-    """Give energies [n], the greatest first, and their orthonormal directions [out, n], n the lesser of out and in.
+    """Return energies [n], the greatest first, and their orthonormal directions [out, n], n the lesser of out and in.
 
     Args:
         layer: the layer, with a weight matrix [out, in].
@@ -132,7 +132,7 @@ def _spectrum(layer: Any, moments: Any) -> tuple[Any, Any]:
 
 
 def _basis(layer: Any) -> tuple[Any, Any]:
-    """Give an orthonormal basis [out, n] of the layer's outputs, and its weights in that basis [n, in]."""
+    """Return an orthonormal basis [out, n] of the layer's outputs, and its weights in that basis [n, in]."""
     import torch
 
     weight = layer.weight.detach().flatten(1).double()
@@ -141,7 +141,7 @@ def _basis(layer: Any) -> tuple[Any, Any]:
 
 
 def _output_moments(model: Model, family: Family, layers: list[Any], samples: int) -> dict[Any, Any]:
-    """Give the sum of z z^T [n, n] over each layer's outputs without bias, z being an output in the layer's basis."""
+    """Return the sum of z z^T [n, n] over each layer's outputs without bias, z being an output in the layer's basis."""
     moments: dict[Any, Any] = {}
     bases = {layer: _basis(layer)[0].float() for layer in layers}
 
@@ -156,7 +156,7 @@ def _output_moments(model: Model, family: Family, layers: list[Any], samples: in
 
 
 def _halves(layer: Any, directions: Any) -> Any:
-    """Give the two layers that keep what lies in orthonormal directions [out, rank] of a layer's outputs."""
+    """Return the two layers that keep what lies in orthonormal directions [out, rank] of a layer's outputs."""
     import torch
 
     weight = layer.weight
@@ -168,7 +168,7 @@ def _halves(layer: Any, directions: Any) -> Any:
 
 
 def _unfilled(layer: Any, rank: int) -> Any:
-    """Give the two layers without memory for their parameters."""
+    """Return the two layers without memory for their parameters."""
     from torch import nn
 
     has_bias = layer.bias is not None

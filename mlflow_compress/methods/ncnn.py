@@ -93,7 +93,7 @@ class _Network:
         return tuple(torch.stack([torch.from_numpy(each) for each in column]) for column in zip(*outputs, strict=True))
 
     def held_weights(self) -> Iterator[Held]:
-        """Give the file's bytes (see `stored_weights.held`)."""
+        """Return the file's bytes (see `stored_weights.held`)."""
         yield from counted(self._file, self._counts)
 
 

@@ -167,7 +167,7 @@ class PruneStructured(Method):
         return f"fewer channels in {fewer} of {len(layers)} convolution and linear layers" if fewer else ""
 
     def rebuild(self, model: Model, family: Family) -> Model:
-        """Give the layers the sizes that the family kept: heads by the config, channels one by one."""
+        """Return the layers the sizes that the family kept: heads by the config, channels one by one."""
         if model.is_transformer:
             layer_widths.narrow(model)
         for name, sizes in model.structure.items():
@@ -180,7 +180,7 @@ def _parameters(model: Model) -> int:
 
 
 def _shapes(model: Model, family: Family) -> list[Any]:
-    """Give the shapes of all tensors that one forward pass gives.
+    """Return the shapes of all tensors that one forward pass gives.
 
     Raises:
         Unsupported: it raises.
@@ -207,7 +207,7 @@ def _followed(module: Any) -> Iterator[detectors.Separated]:
 
 
 def _ratios(module: Any, amount: float) -> dict[Any, float]:
-    """Give what torch_pruning must be asked for, by layer, since it rounds up what is removed: half a channel less."""
+    """Return what to ask torch_pruning for, by layer, since it rounds up what is removed: half a channel less."""
     from torch import nn
 
     ratios = {}
@@ -221,7 +221,7 @@ def _ratios(module: Any, amount: float) -> dict[Any, float]:
 
 
 def _importance(group: Any, power: int) -> Any:
-    """Give the norm, to its power, of all weights that go with each channel of a group: [channels].
+    """Return the norm, to its power, of all weights that go with each channel of a group: [channels].
 
     torch_pruning's own takes a wrong number of channels where a depthwise convolution is followed by a flattening.
     """
@@ -242,7 +242,7 @@ def _importance(group: Any, power: int) -> Any:
 
 
 def _last(pruner: Any, outputs: Any) -> list[Any]:
-    """Give the layers whose channels are channels of the model's outputs."""
+    """Return the layers whose channels are channels of the model's outputs."""
     from torch.utils._pytree import tree_leaves
 
     ends = {each.grad_fn for each in tree_leaves(outputs) if getattr(each, "grad_fn", None) is not None}
@@ -256,7 +256,7 @@ def _last(pruner: Any, outputs: Any) -> list[Any]:
 
 
 def _sizes(module: Any) -> dict[str, LayerSizes]:
-    """Give what shapes are made of, by the submodule's name: whole numbers, tuples of them, shapes of tensors."""
+    """Return what shapes are made of, by the submodule's name: whole numbers, tuples of them, shapes of tensors."""
     return {
         name: {
             "numbers": {key: value for key, value in vars(each).items() if _is_number(value)},
@@ -276,7 +276,7 @@ def _channels(sizes: LayerSizes) -> int:
 
 
 def _resize(module: Any, sizes: LayerSizes) -> None:
-    """Give a module these sizes, with empty tensors."""
+    """Return a module these sizes, with empty tensors."""
     import torch
     from torch import nn
 

@@ -121,7 +121,7 @@ class _Engine:
         return tuple(output.to(inputs[0].device) for output in outputs)
 
     def held_weights(self) -> Iterator[Held]:
-        """Give the engine's bytes: what it makes of the weights can't be seen (see `stored_weights.held`)."""
+        """Return the engine's bytes: what it makes of the weights can't be seen (see `stored_weights.held`)."""
         yield from counted(self._path, self._path.with_suffix(".json"))
 
 

@@ -83,7 +83,7 @@ class Wanda(Method):
 
 
 def _input_squares(model: Model, family: Family, layers: list[Any], samples: int) -> dict[Any, Any]:
-    """Give the sum of squares of what each weight of one output (in each group) is multiplied with: [groups, ...]."""
+    """Return the sum of squares of what each weight of one output (in each group) is multiplied with: [groups, ...]."""
     squares: dict[Any, Any] = {}
 
     def see(layer: Any, inputs: Any, output: Any) -> None:

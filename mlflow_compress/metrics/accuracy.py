@@ -27,7 +27,7 @@ class Accuracy(AdditiveMetric):
     takes = "labels"
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
-        """Give 1 for each right answer, 0 for each wrong one, and 1 for each sample."""
+        """Return 1 for each right answer, 0 for each wrong one, and 1 for each sample."""
         import numpy as np
 
         pairs = zip(references, ranked(references, predictions), strict=True)

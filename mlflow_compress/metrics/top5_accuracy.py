@@ -30,7 +30,7 @@ class Top5Accuracy(AdditiveMetric):
     takes = "labels"
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
-        """Give 1 for each label among the five, 0 for each other, and 1 for each sample."""
+        """Return 1 for each label among the five, 0 for each other, and 1 for each sample."""
         import numpy as np
 
         if not all(isinstance(each, (list, tuple)) for each in predictions):

@@ -65,7 +65,7 @@ class Attached:
         return getattr(next(iter(self.calls.values())), "dtype", _float32())
 
     def held_weights(self) -> Iterator[Held | tuple[Any, bool]]:
-        """Give every tensor that holds weights (see `stored_weights.held`)."""
+        """Return every tensor that holds weights (see `stored_weights.held`)."""
         for call in self.calls.values():
             yield from call.held_weights()  # type: ignore[attr-defined]
 
@@ -83,12 +83,12 @@ class TorchCall:
         return given
 
     def held_weights(self) -> Iterator[Held]:
-        """Give every tensor that holds weights (see `stored_weights.held`)."""
+        """Return every tensor that holds weights (see `stored_weights.held`)."""
         yield from held(self.module)
 
 
 def dtype_of(module: Any) -> Any:
-    """Give the floating-point type that a module, or what stands in its place, takes; None if it has no weights."""
+    """Return the floating-point type that a module, or what stands in its place, takes; None if it has no weights."""
     if isinstance(module, Attached):
         return module.dtype
     return next((each.dtype for each in module.parameters() if each.is_floating_point()), None)

@@ -137,18 +137,18 @@ def _is_gguf(path: Path) -> bool:
 
 
 def is_cached(source: str) -> bool:
-    """Say whether a hub model's configuration and weights are in the local cache."""
+    """Return whether a hub model's configuration and weights are in the local cache."""
     weights = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
     return bool(cached_file(source, _CONFIG)) and any(cached_file(source, file) for file in weights)
 
 
 def is_config_cached(source: str) -> bool:
-    """Say whether a hub model's configuration is in the local cache."""
+    """Return whether a hub model's configuration is in the local cache."""
     return cached_file(source, _CONFIG) is not None
 
 
 def cached_file(source: str, file: str) -> Path | None:
-    """Give a file of a hub model in the local cache, or None where it is not there."""
+    """Return a file of a hub model in the local cache, or None where it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
     try:
@@ -159,7 +159,7 @@ def cached_file(source: str, file: str) -> Path | None:
 
 
 def config_fields(source: str) -> Mapping[str, Any]:
-    """Give what a model's `config.json` says: of a local folder, from the cache of the hub, or from the hub.
+    """Return what a model's `config.json` says: of a local folder, from the cache of the hub, or from the hub.
 
     Raises:
         RecipeError: the folder holds none.
@@ -194,7 +194,7 @@ def _find_config(source: str) -> Path:
 
 
 def unreachable(server: str = "") -> str | None:
-    """Say why the hub, or another server, can't be reached, or None when it answers. Takes a few seconds at most."""
+    """Return why the hub, or another server, can't be reached, or None when it answers. Takes a few seconds at most."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:

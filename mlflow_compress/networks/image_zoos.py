@@ -51,7 +51,7 @@ class ZooModel:
 
 
 def in_zoo(source: str) -> bool:
-    """Say whether a source names a model of one of these libraries."""
+    """Return whether a source names a model of one of these libraries."""
     return source.partition(":")[0] in (_TORCHVISION, _TIMM)
 
 
@@ -120,7 +120,7 @@ def build(described: Mapping[str, Any], is_filled: bool = True) -> Any:
 
 
 def transform(described: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """Give what makes the model's input, float32 [channels, height, width], of a picture of PIL."""
+    """Return what makes the model's input, float32 [channels, height, width], of a picture of PIL."""
     if described["library"] == _TORCHVISION:
         import torchvision
 

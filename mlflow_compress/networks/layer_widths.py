@@ -167,7 +167,7 @@ def _feed_forwards(layer: Any) -> Iterator[tuple[list[Any], Any]]:
 
 
 def _linears(module: Any, names: Sequence[str]) -> list[Any] | None:
-    """Give the linear layers of these names, or None when one of them is none."""
+    """Return the linear layers of these names, or None when one of them is none."""
     from torch import nn
 
     parts = []
@@ -180,7 +180,7 @@ def _linears(module: Any, names: Sequence[str]) -> list[Any] | None:
 
 
 def _norms(weights: Sequence[tuple[Any, int]], units: int, power: int) -> Any:
-    """Give the norm, to its power, of all weights of each unit: [units].
+    """Return the norm, to its power, of all weights of each unit: [units].
 
     Args:
         weights: matrices, each with the axis along which the units lie.
@@ -193,7 +193,7 @@ def _norms(weights: Sequence[tuple[Any, int]], units: int, power: int) -> Any:
 
 
 def _greatest(values: Any, count: int) -> list[int]:
-    """Give the indices of the greatest values, in rising order."""
+    """Return the indices of the greatest values, in rising order."""
     return sorted(values.topk(count).indices.tolist())
 
 

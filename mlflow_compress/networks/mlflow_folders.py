@@ -43,14 +43,14 @@ def flavor_of(path: Path) -> str:
 
 
 def find_pickle(path: Path) -> Path | None:
-    """Give the pickle of a torch module; None where the model is something else."""
+    """Return the pickle of a torch module; None where the model is something else."""
     flavor = describe(path).flavors.get("pytorch")
     pickle = path / str((flavor or {}).get("model_data", "data")) / PICKLED
     return pickle if flavor is not None and pickle.is_file() else None
 
 
 def may_hold_code(path: Path) -> bool:
-    """Say whether loading may run code of the model's: not that of ONNX, nor of a torch graph without a pickle."""
+    """Return whether loading may run code of the model's: not that of ONNX, nor of a torch graph without a pickle."""
     flavors = describe(path).flavors
     if any(flavor.get("code") for flavor in flavors.values()):
         return True
@@ -59,7 +59,7 @@ def may_hold_code(path: Path) -> bool:
 
 
 def refusal_of(path: Path) -> str:
-    """Say why no method can change a model that is no pickled torch module."""
+    """Return why no method can change a model that is no pickled torch module."""
     flavor = flavor_of(path)
     if flavor == "mlflow.pytorch":
         return (

@@ -122,5 +122,5 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
 
 
 def _saver(methods: Sequence[Method]) -> Method | None:
-    """Give the method that writes and reads the weights itself; the last one, if several would."""
+    """Return the method that writes and reads the weights itself; the last one, if several would."""
     return next((method for method in reversed(methods) if method.changes in ("storage", "runtime")), None)

@@ -56,7 +56,7 @@ def code_in(path: Path) -> list[str]:
 
 
 def _called(operation: str, argument: object) -> str:
-    """Give what an operation of a pickle looks up; empty where it looks up nothing."""
+    """Return what an operation of a pickle looks up; empty where it looks up nothing."""
     if operation in ("GLOBAL", "INST"):
         return str(argument)
     # Those of later protocols take the name from the stack or a registry; torch.save writes none.

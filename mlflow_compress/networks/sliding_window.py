@@ -80,7 +80,7 @@ def likelihoods(
 
 
 def _losses(run: Callable[[Any], Any], texts: Sequence[Sequence[int]], scored: Sequence[int]) -> list[float]:
-    """Give the summed negative log-likelihood of the last tokens of each text."""
+    """Return the summed negative log-likelihood of the last tokens of each text."""
     import torch
 
     ids = _filled_up(texts)
@@ -96,7 +96,7 @@ def _losses(run: Callable[[Any], Any], texts: Sequence[Sequence[int]], scored: S
 
 
 def _is_independent(run: Callable[[Any], Any], vocabulary: int, window: int) -> bool:
-    """Say whether a text's logits are the same whatever text it is run with.
+    """Return whether a text's logits are the same whatever text it is run with.
 
     They are not where activations are quantised by the range that they have in the whole batch.
     """

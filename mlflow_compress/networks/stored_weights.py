@@ -85,7 +85,7 @@ def read_state(path: Path) -> Mapping[str, Any]:
 
 
 def fill(module: Any, state: Mapping[str, Any], origin: Path) -> None:
-    """Give a module its tensors, by taking them over rather than copying into what it holds.
+    """Return a module its tensors, by taking them over rather than copying into what it holds.
 
     Raises:
         WeightsError: names or shapes differ.
@@ -132,7 +132,7 @@ def cast(module: Any, dtype: Any) -> None:
 
 
 def flat(output: Any) -> Any:
-    """Give all tensors of a model's raw output, however nested, as one vector of float32 on the CPU.
+    """Return all tensors of a model's raw output, however nested, as one vector of float32 on the CPU.
 
     Raises:
         ArithmeticError: it holds NaN or infinity.
@@ -147,7 +147,7 @@ def flat(output: Any) -> Any:
 
 
 def distance(one: Any, other: Any) -> float:
-    """Give the 2-norm of the difference of two vectors over that of the second.
+    """Return the 2-norm of the difference of two vectors over that of the second.
 
     Infinite where their lengths differ; NaN where both are empty.
     """
@@ -157,7 +157,7 @@ def distance(one: Any, other: Any) -> float:
 
 
 def _leaves(output: Any) -> Iterator[Any]:
-    """Give the tensors in a nested output, in order."""
+    """Return the tensors in a nested output, in order."""
     if dataclasses.is_dataclass(output) and not isinstance(output, Mapping):
         output = vars(output)
     if isinstance(output, Mapping):
@@ -200,7 +200,7 @@ class Held:
 
 
 def held(module: Any) -> Iterator[Held]:
-    """Give every tensor that holds weights, once: parameters, and what packed modules and subclasses keep inside.
+    """Return every tensor that holds weights, once: parameters, and what packed modules and subclasses keep inside.
 
     Buffers (batch-norm statistics, position ids) are no weights. Tied parameters come once. A layer that packs its
     weights, and what stands for a module in another runtime, may say itself what it holds: it has a method
@@ -226,7 +226,7 @@ def held(module: Any) -> Iterator[Held]:
 
 
 def _layers(module: Any, seen: set[Any]) -> Iterator[Any]:
-    """Give a module and all below it, each once, but nothing below one that says itself what it holds."""
+    """Return a module and all below it, each once, but nothing below one that says itself what it holds."""
     if module not in seen:
         seen.add(module)
         yield module

@@ -45,7 +45,7 @@ class TextEncoder(TransformersFamily):
         return model.module(**batch)["logits"]
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Give one graph, `model`: from `input_ids` and `attention_mask` [batch, tokens] to `logits` (see `run`)."""
+        """Return one graph, `model`: from `input_ids` and `attention_mask` [batch, tokens] to `logits` (see `run`)."""
         inputs = self.batch(model, 2, 0)
         dynamic = {**{name: {0: "batch", 1: "tokens"} for name in inputs}, "logits": self.logits_axes}
         return {"model": graph(_logits, inputs, ["logits"], dynamic, encoder=model.module)}
@@ -60,7 +60,7 @@ class TextEncoder(TransformersFamily):
         return thinned(model, keep)
 
     def classes(self, model: Model) -> int:
-        """Give the number of labels."""
+        """Return the number of labels."""
         return int(model.config.num_labels)
 
 

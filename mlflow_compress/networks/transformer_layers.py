@@ -41,7 +41,7 @@ class Stack:
     count: str
 
     def layers(self, model: Model) -> Any:
-        """Give the layers, a `torch.nn.ModuleList`."""
+        """Return the layers, a `torch.nn.ModuleList`."""
         return model.module.get_submodule(self.name)
 
 
@@ -76,7 +76,7 @@ def _part(config: Any, name: str) -> str:
 
 
 def spaced(count: int, kept: int) -> list[int]:
-    """Give `kept` of `count` indices as far apart as can be, the first and the last among them.
+    """Return `kept` of `count` indices as far apart as can be, the first and the last among them.
 
     Of 12 layers, 6 are those that DistilBERT took over from BERT: 0, 2, 4, 7, 9, 11.
     """
@@ -84,7 +84,7 @@ def spaced(count: int, kept: int) -> list[int]:
 
 
 def share(count: int, amount: float) -> int:
-    """Give how many are left of `count` when about this share is removed.
+    """Return how many are left of `count` when about this share is removed.
 
     It is at least one, and of two numbers that are equally near the greater one.
     """
@@ -139,14 +139,14 @@ def keep_layers(model: Model, stack: Stack, kept: Sequence[int]) -> None:
 
 
 def _hand_over_bias(first: Any, other: Any) -> None:
-    """Give the bias of relative positions, which T5's first layer holds for all, to the layer that is first now."""
+    """Return the bias of relative positions, which T5's first layer holds for all, to the layer that is first now."""
     for own, new in zip(first.modules(), other.modules(), strict=False):
         if getattr(own, "has_relative_attention_bias", False):
             new.relative_attention_bias, new.has_relative_attention_bias = own.relative_attention_bias, True
 
 
 def influence(hidden: Sequence[Any]) -> list[float]:
-    """Give how much each layer of a stack changes its input: 1 less the cosine between that and its output.
+    """Return how much each layer of a stack changes its input: 1 less the cosine between that and its output.
 
     Source: Block Influence, Men et al., ShortGPT, arXiv 2403.03853, equation 1.
 
@@ -201,7 +201,7 @@ def forget_alignment(model: Model, stack: Stack) -> None:
 
 
 def configs_of(model: Model) -> list[Any]:
-    """Give every config object of the model, once."""
+    """Return every config object of the model, once."""
     from transformers import PreTrainedConfig
 
     held = [getattr(each, "config", None) for each in model.module.modules()]

@@ -182,7 +182,7 @@ def _unpacked(origin: Origin) -> dict[str, Any]:
 
 
 def _plain(loader: Any, module: Any) -> Any:
-    """Give a model with the same weights, and nothing in it or its configuration that says that they were packed."""
+    """Return a model with the same weights, and nothing in it or its configuration that says that they were packed."""
     from mlflow_compress.networks.stored_weights import unfilled
 
     config = module.config
@@ -197,7 +197,7 @@ def _plain(loader: Any, module: Any) -> Any:
 
 
 def load_tokenizer(origin: Origin, **options: Any) -> Any:
-    """Give the model's tokenizer; for random weights a stand-in that reads bytes and needs no file.
+    """Return the model's tokenizer; for random weights a stand-in that reads bytes and needs no file.
 
     Args:
         origin: where the weights come from.
@@ -225,7 +225,7 @@ def load_tokenizer(origin: Origin, **options: Any) -> Any:
 
 
 def longest(model: Model) -> int | None:
-    """Give how many tokens a model and its tokenizer can take, or None where there is no end."""
+    """Return how many tokens a model and its tokenizer can take, or None where there is no end."""
     positions = getattr(model.config, "max_position_embeddings", None)
     told = companions(model).tokenizer.model_max_length
     lengths = [length for length in (positions, told) if length is not None and length < _ENDLESS]

@@ -75,11 +75,11 @@ class Queue:
 
     @property
     def waiting(self) -> tuple[Variant, ...]:
-        """Give what was not started."""
+        """Return what was not started."""
         return tuple(self._waiting)
 
     def take(self, serves: Callable[[Variant], bool] = lambda variant: True) -> Variant | None:
-        """Give the next variant to start, and count it as started.
+        """Return the next variant to start, and count it as started.
 
         Args:
             serves: says whether the machine that is free may measure a variant.

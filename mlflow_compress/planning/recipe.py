@@ -99,13 +99,13 @@ class Settings:
 
 
 def folders() -> list[Path]:
-    """Give the folders that hold recipes, the user's own first."""
+    """Return the folders that hold recipes, the user's own first."""
     package = Path(__file__).parents[1]
     return [path for path in (Path("recipes"), package / "recipes", package.parent / "recipes") if path.is_dir()]
 
 
 def names() -> list[str]:
-    """Give the names of all recipes."""
+    """Return the names of all recipes."""
     return sorted({path.stem for folder in folders() for path in folder.glob("*.yaml")})
 
 
@@ -253,7 +253,7 @@ def _made(name: str, family: str) -> Recipe:
 
 
 def find(name: str) -> Path | None:
-    """Give the path of a recipe; None where there is none of that name.
+    """Return the path of a recipe; None where there is none of that name.
 
     Raises:
         RecipeError: it is a path of a recipe, and there is no such file.
@@ -285,7 +285,7 @@ def load(path: Path) -> Mapping[str, Any]:
 
 
 def is_sweep(data: Mapping[str, Any]) -> bool:
-    """Say whether a recipe's data is of a sweep over many models."""
+    """Return whether a recipe's data is of a sweep over many models."""
     return "models" in data or ("family" not in data and not _ONLY_OF_SWEEPS.isdisjoint(data))
 
 
@@ -311,7 +311,7 @@ def require_inside(path: Path, what: str, name: str) -> None:
 
 
 def mapping(path: Path, what: str, data: Any) -> Mapping[str, Any]:
-    """Give a part of a recipe that is a mapping, or nothing.
+    """Return a part of a recipe that is a mapping, or nothing.
 
     Raises:
         RecipeError: it is something else.
@@ -324,7 +324,7 @@ def mapping(path: Path, what: str, data: Any) -> Mapping[str, Any]:
 
 
 def listed(path: Path, what: str, data: Any) -> Sequence[Any]:
-    """Give a part of a recipe that is a list with something in it.
+    """Return a part of a recipe that is a list with something in it.
 
     Raises:
         RecipeError: it is something else.
@@ -360,7 +360,7 @@ def _named_chain(path: Path, entry: Any) -> Named:
 
 
 def chain_name(chain: Sequence[Step]) -> str:
-    """Give a chain's name in tables: its own text, with blanks and defaults as given left out."""
+    """Return a chain's name in tables: its own text, with blanks and defaults as given left out."""
     return "+".join(str(step) for step in chain)
 
 

@@ -97,7 +97,7 @@ def _lack(key: str, wanted: Scalar, machine: Mapping[str, str]) -> str:
 
 
 def _amount(key: str, machine: Mapping[str, str]) -> float:
-    """Give how much a machine has of what a number is asked of; 0 where that is not known."""
+    """Return how much a machine has of what a number is asked of; 0 where that is not known."""
     if key == "min_cores":
         cores = machine.get("affinity")
         return float(len(cores.split(","))) if cores else max(_float(machine.get("cores_logical", "")), 0.0)

@@ -169,7 +169,7 @@ def _family(found: Recipe) -> type[Any]:
 
 
 def _beside(grid: Grid, name: str) -> str:
-    """Give the path of what a grid's model names, where that lies beside the grid; else the name as it is."""
+    """Return the path of what a grid's model names, where that lies beside the grid; else the name as it is."""
     folder = grid.path.parent
     if name.endswith((".yaml", ".yml")):
         return str(folder / name)
@@ -187,7 +187,7 @@ def _exists(path: Path) -> bool:
 
 
 def _matches(exclusion: Mapping[str, Sequence[Scalar]], name: str, variant: Variant) -> bool:
-    """Say whether all that an exclusion names is so.
+    """Return whether all that an exclusion names is so.
 
     Args:
         exclusion: values by key.

@@ -25,7 +25,7 @@ _LANGUAGES = ("en", "ru")
 
 
 def create_app() -> Any:
-    """Give MLflow's app with our routes: FastAPI's under uvicorn, else Flask's.
+    """Return MLflow's app with our routes: FastAPI's under uvicorn, else Flask's.
 
     Raises:
         RecipeError: `COMPRESS_AUTH` names no app that ours is composed with.
@@ -105,7 +105,7 @@ def _show() -> Response:
 
 
 def _give() -> Response:
-    """Give the variants of `?experiment=NAME` or `?experiment_id=ID` as JSON; `team`, `model` ... choose among them."""
+    """Return the variants of `?experiment=NAME` or `?experiment_id=ID` as JSON; `team`, `model` ... filter them."""
     from flask import Response, request
 
     from mlflow_compress.plugin import pages
@@ -129,14 +129,14 @@ def _give() -> Response:
 
 
 def _style() -> Response:
-    """Give the style of the list of experiments."""
+    """Return the style of the list of experiments."""
     from flask import Response
 
     return Response(files("mlflow_compress.renderers").joinpath("page", "page.css").read_bytes(), mimetype="text/css")
 
 
 def _chosen() -> dict[str, str]:
-    """Give the experiments that the request names: names by ids.
+    """Return the experiments that the request names: names by ids.
 
     Raises:
         UnknownExperiment: there is none of such a name or id that the reader may see.
@@ -156,7 +156,7 @@ def _chosen() -> dict[str, str]:
 
 
 def _readable() -> dict[str, str]:
-    """Give the experiments that the reader may see, as MLflow's own search says: names by ids."""
+    """Return the experiments that the reader may see, as MLflow's own search says: names by ids."""
     found: dict[str, str] = {}
     token = ""
     while True:
@@ -169,7 +169,7 @@ def _readable() -> dict[str, str]:
 
 
 def _shows_runs(experiment_id: str) -> bool:
-    """Say whether MLflow's own search gives the reader a run of an experiment: its runs may be kept from them."""
+    """Return whether MLflow's own search gives the reader a run of an experiment: its runs may be kept from them."""
     if not _has_auth():
         return True
     where = {"filter": "tags.`compress.role` = 'variant'"}

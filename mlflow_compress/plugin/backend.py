@@ -70,7 +70,7 @@ class Started:
 
     @property
     def run_id(self) -> str:
-        """Give the run's id."""
+        """Return the run's id."""
         return str(self._process.run_id)
 
     def wait(self) -> bool:
@@ -85,7 +85,7 @@ class Started:
         return succeeded
 
     def get_status(self) -> str:
-        """Give the status, as MLflow names it."""
+        """Return the status, as MLflow names it."""
         return str(self._process.get_status())
 
     def cancel(self) -> None:

@@ -20,16 +20,16 @@ class CompressContext:
     """MLflow's `RunContextProvider`: `team`, `compress.version` and `compress.env.*`."""
 
     def in_context(self) -> bool:
-        """Say whether runs are to be tagged: a team was named."""
+        """Return whether runs are to be tagged: a team was named."""
         return bool(_team())
 
     def tags(self) -> dict[str, str]:
-        """Give the tags; of the machine only what can be found out."""
+        """Return the tags; of the machine only what can be found out."""
         return {"team": _team(), **_machine()}
 
 
 def _team() -> str:
-    """Give the team's name, fit to be stored: bytes that are no text and control characters can't be."""
+    """Return the team's name, fit to be stored: bytes that are no text and control characters can't be."""
     text = os.environ.get(_TEAM, "").encode(errors="replace").decode(errors="replace")
     return "".join(char for char in text if char.isprintable()).strip()[:_LONGEST]
 
@@ -52,7 +52,7 @@ def _machine() -> dict[str, str]:
 
 
 def _gpus(folder: Path = _GPUS) -> list[str]:
-    """Give the models of NVIDIA's GPUs as the driver's files tell them: asking the driver itself takes a second."""
+    """Return the models of NVIDIA's GPUs as the driver's files tell them: asking the driver itself takes a second."""
     files = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*/information"))]
     lines = [line for text in files for line in text.splitlines() if line.startswith("Model:")]
     return [line.partition(":")[2].strip() for line in lines]

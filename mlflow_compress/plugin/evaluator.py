@@ -38,7 +38,7 @@ class CompressEvaluator:
 
     @classmethod
     def can_evaluate(cls, *, model_type: str | None = None, evaluator_config: Any = None, **more: Any) -> bool:
-        """Say whether this is meant: MLflow asks every evaluator when none is named."""
+        """Return whether this is meant: MLflow asks every evaluator when none is named."""
         return model_type == _TYPE
 
     def evaluate(

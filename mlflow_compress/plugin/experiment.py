@@ -18,11 +18,11 @@ class CompressExperiment:
         self._known: dict[tuple[str, str], str] = {}
 
     def in_context(self) -> bool:
-        """Say whether an experiment was named."""
+        """Return whether an experiment was named."""
         return bool(_name())
 
     def get_experiment_id(self) -> str:
-        """Give the experiment's id; make the experiment if there is none of that name.
+        """Return the experiment's id; make the experiment if there is none of that name.
 
         Raises:
             StoreError: it can't be had. MLflow says so, and logs to its own default.

@@ -72,7 +72,7 @@ def page(runs: Iterable[Run], experiments: Mapping[str, str], language: str, her
 
 
 def policy(content: bytes) -> str:
-    """Give the policy that a page has in itself, for the answer's header, which alone can say who may frame it."""
+    """Return the policy that a page has in itself, for the answer's header, which alone can say who may frame it."""
     found = _POLICY.search(content)
     assert found is not None
     return f"{found[1].decode()}; frame-ancestors 'self'"

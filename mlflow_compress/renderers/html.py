@@ -188,7 +188,7 @@ def _facts(it: Comparison) -> str:
 
 
 def _columns(it: Comparison) -> tuple[Column, ...]:
-    """Give the table's columns; where there are links to runs, these come last."""
+    """Return the table's columns; where there are links to runs, these come last."""
     runs = Column("runs", {language: page["runs"] for language, page in words.PAGE.items()}, numeric=False)
     return (*table_text.columns(it.columns, it.metrics), *((runs,) if any(row.links for row in it.rows) else ()))
 
@@ -224,7 +224,7 @@ def _sorted(cell: _Cell, row: Row, column: Column) -> _Cell:
 
 
 def _verdict(it: Comparison, row: Row, name: str) -> str:
-    """Say whether a ratio is to the good, where that is known and no noise."""
+    """Return whether a ratio is to the good, where that is known and no noise."""
     found, greater = row.ratios[name], it.greater_is_better.get(name)
     low, high = row.ratio_intervals.get(name, (0.0, 0.0))
     if greater is None or table_text.ratio(found) == table_text.ratio(1) or low <= 1 <= high:
@@ -241,7 +241,7 @@ def _links(row: Row, language: str) -> Iterator[Link]:
 
 
 def _data(it: Comparison) -> dict[str, Any]:
-    """Give what the script draws from: texts, rows, and a list of numbers for each metric."""
+    """Return what the script draws from: texts, rows, and a list of numbers for each metric."""
     names = metrics(it.rows)
     chosen = axes(it)
     start: dict[str, str] = {"colour": "method"}

@@ -55,7 +55,7 @@ class Png(Renderer):
 
 
 def figure(it: Comparison) -> Any:
-    """Give the matplotlib figure that is drawn: the scatter's axes, then those of the bars."""
+    """Return the matplotlib figure that is drawn: the scatter's axes, then those of the bars."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -205,7 +205,7 @@ def _of_rows(it: Comparison, name: str) -> list[_Bar]:
 
 
 def _of_methods(it: Comparison, name: str) -> list[_Bar]:
-    """Give the means over several models."""
+    """Return the means over several models."""
     return [
         _Bar(_short(method(each.method, it.language)), each.ratios[name])
         for each in it.summaries
@@ -218,7 +218,7 @@ def _is_drawable(found: float | None) -> bool:
 
 
 def _looks(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
-    """Give the most frequent methods a colour and a shape each, so that no two have both in common."""
+    """Return the most frequent methods a colour and a shape each, so that no two have both in common."""
     counts: dict[str, int] = {}
     for row in rows:
         counts[row.method] = counts.get(row.method, 0) + 1

@@ -14,7 +14,7 @@ _PROTOCOL = "compress.protocol."
 
 
 def in_turns(values: Mapping[str, float]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Give the ratios of latencies that were measured in turns with the original, and their intervals."""
+    """Return the ratios of latencies that were measured in turns with the original, and their intervals."""
     ratios, intervals = {}, {}
     for device in DEVICES:
         name, ratio = f"{device}/latency_p50_ms", f"{device}/latency_ratio"
@@ -34,7 +34,7 @@ def ratios_to(values: Mapping[str, float], base: Mapping[str, float], apart: set
 def intervals_of(
     values: Mapping[str, float], base: Mapping[str, float], ratios: Mapping[str, float]
 ) -> dict[str, tuple[float, float]]:
-    """Give the ratios of medians that come with standard errors their confidence intervals."""
+    """Return the ratios of medians that come with standard errors their confidence intervals."""
     found = {}
     for name in ratios:
         error = f"{name.removesuffix('_ms')}_stderr_ms"
@@ -67,7 +67,7 @@ def _same_samples(own: Run, original: Run) -> bool:
 
 
 def _ends(name: str, own: Mapping[str, float], original: Mapping[str, float]) -> tuple[float, float] | None:
-    """Give the interval of a difference: that of the pairs, if it was this original that they were paired with."""
+    """Return the interval of a difference: that of the pairs, if it was this original that they were paired with."""
     ends = f"{name}_low", f"{name}_high"
     paired = [own.get(f"{name}{DIFFERENCE}{end}", math.nan) for end in ("", "_low", "_high")]
     if math.isclose(paired[0], own[name] - original[name], rel_tol=1e-9, abs_tol=1e-12):

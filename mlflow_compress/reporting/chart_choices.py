@@ -36,7 +36,7 @@ class Axis:
         return self.name.startswith(_SCORES)
 
     def value(self, row: Row) -> float | None:
-        """Give where a row is on the axis; None where it has no such number."""
+        """Return where a row is on the axis; None where it has no such number."""
         found = row.values.get(self.name)
         if self.relative and found is not None:
             found = _against_original(row, self.name)
@@ -62,7 +62,7 @@ class Axis:
 
 
 def metrics(rows: Iterable[Row]) -> tuple[str, ...]:
-    """Give the metrics that rows can be drawn by, in a file's order: no interval's ends, errors or differences."""
+    """Return the metrics that rows can be drawn by, in a file's order: no interval's ends, errors or differences."""
     names = {name for row in rows for name, value in row.values.items() if math.isfinite(value)}
     ends = {f"{name}{end}" for name in names for end in ("_low", "_high", DIFFERENCE)}
     return tuple(name for name in ordered(names) if name in names - ends and "_stderr_" not in name)

@@ -126,7 +126,7 @@ def _row(line: Line, original: Line | None, footnotes: dict[str, int], language:
 
 
 def _is_same(line: Line, original: Line) -> bool:
-    """Say whether a line is the very original."""
+    """Return whether a line is the very original."""
     return line.runs == original.runs and line.key.method == ORIGINAL
 
 
@@ -161,7 +161,7 @@ def _scored_on(line: Line) -> dict[str, str]:
 
 
 def _apart(line: Line, original: Line, language: str) -> tuple[set[str], list[str]]:
-    """Give the devices whose numbers can't be divided by the original's, and a sentence why for each."""
+    """Return the devices whose numbers can't be divided by the original's, and a sentence why for each."""
     apart, sentences = set(), []
     for device in sorted(line.runs.keys() & original.runs.keys()):
         differences = []

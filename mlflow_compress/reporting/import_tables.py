@@ -251,7 +251,7 @@ def _count(count: int, what: str) -> str:
 
 
 def _own_lines(text: str, html: Sequence[tuple[int, int, int]]) -> set[int]:
-    """Give the lines between our markers."""
+    """Return the lines between our markers."""
     lines: set[int] = set()
     begin = None
     for at, start, end in html:

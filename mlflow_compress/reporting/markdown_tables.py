@@ -115,7 +115,7 @@ def read(text: str) -> Page:
 
 
 def plain(markdown: str) -> str:
-    """Give what a reader sees of one line of Markdown; no-break and thin spaces stay."""
+    """Return what a reader sees of one line of Markdown; no-break and thin spaces stay."""
     inline = _parser().parseInline(markdown.replace("\\|", "|"))[0]
     return _RUN_OF_BLANKS.sub(" ", "".join(_seen(inline.children or []))).strip(_BLANKS)
 
@@ -160,7 +160,7 @@ def _line(text: str, number: int, start: int, end: int) -> Line:
 
 
 def _content_end(text: str, end: int) -> int:
-    """Give where a line's content ends, given where the line does."""
+    """Return where a line's content ends, given where the line does."""
     if text.endswith("\r\n", 0, end):
         return end - 2
     return end - 1 if text.endswith(("\n", "\r"), 0, end) else end

@@ -39,7 +39,7 @@ _MORE_IS_BETTER = ("_per_s",)
 
 
 def key(name: str, rows: Iterable[Row], *, texts: bool = False) -> str:
-    """Give what a person's word for a number means: `size` is `size/weights_mib`.
+    """Return what a person's word for a number means: `size` is `size/weights_mib`.
 
     Args:
         name: one of `KEYS`, `quality`, or the name of a metric that some row has.
@@ -289,5 +289,5 @@ def _last_if_missing(number: float, backwards: bool) -> tuple[bool, float]:
 
 
 def _is_detail(name: str) -> bool:
-    """Say whether a number only describes another one: an end of its interval, or a count."""
+    """Return whether a number only describes another one: an end of its interval, or a count."""
     return name.endswith(("_low", "_high", "_samples")) or DIFFERENCE in name

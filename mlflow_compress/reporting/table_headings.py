@@ -159,7 +159,7 @@ def headings(texts: Sequence[str]) -> tuple[Heading, ...]:
 
 
 def is_comparison(found: Sequence[Heading]) -> bool:
-    """Say whether a table with these columns compares models: it names them, and holds a number of ours."""
+    """Return whether a table with these columns compares models: it names them, and holds a number of ours."""
     return any(each.kind in ("model", "method") for each in found) and any(
         each.kind not in (*_NAMES, "unknown") for each in found
     )
@@ -196,7 +196,7 @@ def _heading(text: str) -> Heading:
 
 
 def rate(device: str, sign: Unit) -> str:
-    """Give the metric of a rate: tokens or samples in one second are no latency."""
+    """Return the metric of a rate: tokens or samples in one second are no latency."""
     return f"{device}/tokens_per_s" if sign.kind == "tokens" else f"{device}/throughput_per_s"
 
 

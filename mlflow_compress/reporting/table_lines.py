@@ -16,7 +16,7 @@ from mlflow_compress.words import DEVICES, ORIGINAL
 
 
 def variants_of(runs: Iterable[Run], devices: Sequence[str]) -> list[Run]:
-    """Give the runs that are variants, the newest first, without what other devices measured; those by hand last."""
+    """Return the runs that are variants, the newest first, without what other devices measured; those by hand last."""
     variants = [run for run in runs if run.tags.get("compress.role") == "variant"]
     # What was measured is never hidden by what somebody wrote down, however late that was read.
     variants.sort(key=lambda run: (is_by_hand(run), -run.started_ms, run.run_id))
@@ -74,7 +74,7 @@ class Key:
         )
 
     def original(self, team: str) -> Key:
-        """Give the key of what this is compared with, in a team."""
+        """Return the key of what this is compared with, in a team."""
         return Key(team, self.model, ORIGINAL, self.batch, self.setting)
 
 
@@ -129,7 +129,7 @@ def sorted_out(
 
 
 def _outcomes(run: Run, language: str) -> dict[str, Outcome]:
-    """Give how each device fared, how scoring did (`quality`), and under `""` what befell the run as a whole."""
+    """Return how each device fared, how scoring did (`quality`), and under `""` what befell the run as a whole."""
     prefix = "compress.outcome."
     reason = run.tags.get("compress.reason", "")
     found: dict[str, Outcome] = {}
@@ -167,7 +167,7 @@ def is_by_hand(run: Run) -> bool:
 
 
 def numbers_of(run: Run, group: str) -> dict[str, float]:
-    """Give the numbers of one group (`size`, `cpu`): what stands before the slash."""
+    """Return the numbers of one group (`size`, `cpu`): what stands before the slash."""
     # MLflow stores infinity as the largest float.
     return {
         name: value

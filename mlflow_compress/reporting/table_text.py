@@ -63,7 +63,7 @@ def _of_metric(name: str, known: Known) -> Column:
 
 
 def headers(columns: Sequence[Column], language: str) -> tuple[str, ...]:
-    """Give what stands above each column."""
+    """Return what stands above each column."""
     return tuple(column.header[language] for column in columns)
 
 
@@ -94,12 +94,12 @@ def legend(it: Comparison) -> str:
 
 
 def summaries_title(language: str) -> str:
-    """Give the title of what each method did over all models."""
+    """Return the title of what each method did over all models."""
     return words.SUMMARIES[language]
 
 
 def summaries(it: Comparison) -> tuple[str, ...]:
-    """Give a line for each method that was compared on several models: a mean over one says nothing new."""
+    """Return a line for each method that was compared on several models: a mean over one says nothing new."""
     return tuple(
         summary(each, it.language, it.metrics)
         for each in it.summaries
@@ -130,7 +130,7 @@ def summary(it: Summary, language: str, known: Known = NOTHING_SAID) -> str:
 
 
 def _behind(it: Summary, name: str, language: str) -> str:
-    """Say how many models a mean stands on, where that is not all of them."""
+    """Return how many models a mean stands on, where that is not all of them."""
     count = it.counts.get(name, it.models)
     text = words.OF_ONE_MODEL if count == 1 else words.OF_MODELS
     return "" if count == it.models else text[language].format(models=count)
@@ -144,7 +144,7 @@ def _speed(times_ratio: float, language: str) -> str:
 
 
 def failures_title(language: str) -> str:
-    """Give the title of the list of failures."""
+    """Return the title of the list of failures."""
     return words.FAILURES[language]
 
 
@@ -158,21 +158,21 @@ def failure(it: Failure, language: str) -> str:
 
 
 def method(name: str, language: str) -> str:
-    """Give a method's name as the table shows it: only the original's is translated."""
+    """Return a method's name as the table shows it: only the original's is translated."""
     if name == ORIGINAL or name.startswith(f"{ORIGINAL} ["):
         return words.ORIGINAL_METHOD[language] + name[len(ORIGINAL) :]
     return name
 
 
 def scores(values: Mapping[str, float]) -> tuple[str, ...]:
-    """Give the scores among metrics, sorted; where there is none, how far the outputs moved, if that is known."""
+    """Return the scores among metrics, sorted; where there is none, how far the outputs moved, if that is known."""
     ends = {f"{name}{end}" for name in values for end in ("_low", "_high", DIFFERENCE)}
     found = {name for name, value in values.items() if name.startswith("quality/") and math.isfinite(value)}
     return tuple(sorted(found.difference(_NO_SCORES, ends), key=natural)) or tuple(found & {metric_facts.OUTPUT_ERROR})
 
 
 def is_original(row: Row) -> bool:
-    """Say whether a row is what others are compared with, at whatever batch size and setting."""
+    """Return whether a row is what others are compared with, at whatever batch size and setting."""
     return row.method == ORIGINAL or row.method.startswith(f"{ORIGINAL} [")
 
 
@@ -203,7 +203,7 @@ def ratio(value: float) -> str:
 
 
 def unit(name: str) -> str:
-    """Give the unit of a metric by its name; empty where it has none."""
+    """Return the unit of a metric by its name; empty where it has none."""
     return next((sign for suffix, sign in UNITS.items() if name.endswith(suffix)), "")
 
 
@@ -244,7 +244,7 @@ def ordered(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def natural(text: str) -> tuple[object, ...]:
-    """Give a sorting key: case aside, digits by their value (`v2` before `v10`), and never a tie of two texts."""
+    """Return a sorting key: case aside, digits by their value (`v2` before `v10`), and never a tie of two texts."""
     parts = re.split(r"([0-9]+)", text.casefold())
     # Numbers by length and then text: int() refuses thousands of digits.
     keys = [(len(part.lstrip("0")), part.lstrip("0")) if at % 2 else part for at, part in enumerate(parts)]
@@ -276,12 +276,12 @@ def _cell(row: Row, key: str, language: str, known: Known) -> str:
 
 
 def _is_packed_on_disk(row: Row, key: str) -> bool:
-    """Say whether the saved model shrank more than what it is in memory: clustered or sparse weights do."""
+    """Return whether the saved model shrank more than what it is in memory: clustered or sparse weights do."""
     return key == _WEIGHTS and _DISK in row.ratios and row.ratios[_DISK] < _MUCH_LESS * row.ratios[key]
 
 
 def _quality(values: Mapping[str, float], language: str, known: Known) -> str:
-    """Give all scores; where there is none, how far the outputs moved."""
+    """Return all scores; where there is none, how far the outputs moved."""
     said = ", ".join(
         f"{number(values[name])} {label(name, language, known)}{_difference(values, name)}" for name in scores(values)
     )

@@ -37,7 +37,7 @@ _Key = tuple[str, str, str]
 
 
 def update(text: str, comparison: Comparison, *, teams: Sequence[str] = ()) -> str:
-    """Give a README with its comparison table brought up to date.
+    """Return a README with its comparison table brought up to date.
 
     Between the markers stands what the Markdown renderer gives. The rows of other teams than `teams` stay there as they
     are, with the notes that they refer to, and where there are any, the columns stay, too.
@@ -73,7 +73,7 @@ def update(text: str, comparison: Comparison, *, teams: Sequence[str] = ()) -> s
 
 
 def _between_markers(text: str, page: Page) -> tuple[int, int, str] | None:
-    """Give where what stands between the markers begins and ends, and the line ending there; None without markers."""
+    """Return where what stands between the markers begins and ends, and the line ending there; None without markers."""
     begins, ends = (
         [(number, start, end) for number, start, end in page.html if text[start:end].strip() == mark]
         for mark in (BEGIN, END)
@@ -146,7 +146,7 @@ def _merged(text: str, old: Table, below: str, comparison: Comparison, teams: Se
 
 
 def _same_columns(old: Table, comparison: Comparison) -> tuple[str, ...]:
-    """Give the keys of the columns of a table that this tool wrote."""
+    """Return the keys of the columns of a table that this tool wrote."""
     metrics = sorted({name for row in comparison.rows for name in row.values})
     wanted = tuple(dict.fromkeys([*(each.key for each in COLUMNS), "hardware", "pareto", *metrics]))
     known = columns(wanted, comparison.metrics)
@@ -244,7 +244,7 @@ def _wanted(above: Sequence[Heading], comparison: Comparison, *, has_teams: bool
 
 
 def _metric(heading: Heading) -> str:
-    """Give the key of what a column shows; empty where it is none of ours."""
+    """Return the key of what a column shows; empty where it is none of ours."""
     if heading.reason:
         return ""
     if heading.kind == "quality":
@@ -275,7 +275,7 @@ def _cell(row: Row, heading: Heading, rendered: Cell | None) -> str | None:
 
 
 def _changes(text: str, line: Line, wanted: _Wanted, above: Sequence[Heading]) -> list[tuple[int, int, str]]:
-    """Give the edits that make a line say what it should. Names stay as they are written."""
+    """Return the edits that make a line say what it should. Names stay as they are written."""
     edits = []
     for cell, new, heading in zip(line.cells, wanted.cells, above, strict=False):
         if new is None or heading.kind in ("team", "model", "method") or plain(new) == cell.text:

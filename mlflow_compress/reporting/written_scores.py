@@ -110,7 +110,7 @@ def _implied(piece: _Piece, last: _Piece | None, heading: Heading) -> Score:
 
 
 def _clauses(text: str, remarks: list[str]) -> Iterator[list[tuple[str, str]]]:
-    """Give the parts between separators, each as names (M), numbers (N) and devices (D)."""
+    """Return the parts between separators, each as names (M), numbers (N) and devices (D)."""
     clause: list[tuple[str, str]] = []
     scores = spellings().pattern
     at = 0

@@ -100,7 +100,7 @@ class Measure:
 
 
 def is_missing(text: str) -> bool:
-    """Say whether a text says that there is no number: `-`, `N/A`, `not supported`, `--Mb`."""
+    """Return whether a text says that there is no number: `-`, `N/A`, `not supported`, `--Mb`."""
     bare = text.strip(" *_`.\u00a0").casefold()
     rest = bare.lstrip(_DASHES).strip()
     return bare in _MISSING or not rest or (rest != bare and bare[0] in _DASHES and rest in _SIZE_WORDS | {"ms": 0})

@@ -14,7 +14,7 @@ _COUNTS = ("right", "predicted", "true")
 
 
 def ranked(references: Sequence[Any], predictions: Sequence[Any]) -> list[Sequence[Any]]:
-    """Give each prediction as labels, best first: one label is a ranking too.
+    """Return each prediction as labels, best first: one label is a ranking too.
 
     Raises:
         ValueError: a label is NaN, or a ranking is empty.

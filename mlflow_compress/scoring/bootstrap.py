@@ -70,7 +70,7 @@ class Scores:
     by_name: Mapping[str, Score]
 
     def numbers(self) -> dict[str, float]:
-        """Give the numbers by their name on the tracking server: `quality/wer`, `quality/wer_low` and so on."""
+        """Return the numbers by their name on the tracking server: `quality/wer`, `quality/wer_low` and so on."""
         numbers = {"quality/samples": float(self.samples)}
         for name, score in self.by_name.items():
             found = {"": score.value, "_low": score.low, "_high": score.high}
@@ -78,7 +78,7 @@ class Scores:
         return numbers
 
     def protocols(self) -> dict[str, str]:
-        """Give each metric's protocol, by its name."""
+        """Return each metric's protocol, by its name."""
         return {name: score.protocol for name, score in self.by_name.items()}
 
     def facts(self) -> dict[str, MetricFacts]:
@@ -86,7 +86,7 @@ class Scores:
         return {name: score.facts for name, score in self.by_name.items()}
 
     def statistics(self) -> dict[str, Statistics]:
-        """Give the statistics of the metrics that have them, by name."""
+        """Return the statistics of the metrics that have them, by name."""
         return {name: each.statistics for name, each in self.by_name.items() if each.statistics is not None}
 
 
@@ -112,7 +112,7 @@ def score(metrics: Mapping[str, Metric], references: Sequence[Any], predictions:
 def paired(
     own: Statistics, original: Statistics, metric: AdditiveMetric, seed: int
 ) -> tuple[float, float | None, float | None]:
-    """Give how much more a model scores than the original on the same samples, with the 95 % interval of that.
+    """Return how much more a model scores than the original on the same samples, with the 95 % interval of that.
 
     Both are drawn together, so what is hard for both does not widen the interval. Where it holds 0, the two can't be
     told apart.
@@ -213,7 +213,7 @@ def _counts(drawn: Any) -> Any:
 
 
 def _ends(drawn: Any, value: float) -> tuple[float, float] | None:
-    """Give the interval of a value from the drawn ones, corrected for how far their median is off.
+    """Return the interval of a value from the drawn ones, corrected for how far their median is off.
 
     None where one of them is no number, and where they are so far off that the value would lie outside.
     """

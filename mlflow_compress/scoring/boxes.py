@@ -43,7 +43,7 @@ class BoxMetric(Metric):
 
     @abstractmethod
     def pick(self, curves: Curves) -> Any:
-        """Give the number of each class."""
+        """Return the number of each class."""
 
     def compute(self, references: Sequence[Any], predictions: Sequence[Any]) -> float:
         """Match the boxes of each image, and take the mean over classes (see `Metric.compute`)."""
@@ -79,7 +79,7 @@ def curves(references: Sequence[Mapping[str, Any]], predictions: Sequence[Mappin
 
 
 def _read(image: Mapping[str, Any], place: dict[Any, int], scored: bool) -> Any:
-    """Give the boxes of an image as arrays, best first; labels as numbers, which `place` remembers."""
+    """Return the boxes of an image as arrays, best first; labels as numbers, which `place` remembers."""
     import numpy as np
 
     names = [label.item() if hasattr(label, "item") else label for label in image["labels"]]

@@ -138,7 +138,7 @@ def metrics_of(
 
 
 def is_code(entry: str) -> bool:
-    """Say whether a metric is a module of evaluate, by path or hub id, whose code runs when it is loaded."""
+    """Return whether a metric is a module of evaluate, by path or hub id, whose code runs when it is loaded."""
     match = _ENTRY.fullmatch(entry.strip().removeprefix(_PREFIX))
     return entry.strip().startswith(_PREFIX) or (match is not None and _is_path(match["name"]))
 
@@ -273,7 +273,7 @@ def _load(source: str) -> Any:
 
 
 def _is_cached(name: str) -> bool:
-    """Say whether evaluate has loaded a module of the hub before; asks no evaluate, whose import takes seconds."""
+    """Return whether evaluate has loaded a module of the hub before; asks no evaluate, whose import takes seconds."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     modules = Path(os.environ.get("HF_MODULES_CACHE") or Path(home, "modules")).expanduser()
     folder = name.replace("/", "--") if "/" in name else f"evaluate-*--{name}"
@@ -281,7 +281,7 @@ def _is_cached(name: str) -> bool:
 
 
 def _takes_scalars(module: Any) -> bool:
-    """Say whether a module wants one value as each prediction, and no list."""
+    """Return whether a module wants one value as each prediction, and no list."""
     import datasets
 
     kinds = module.features if isinstance(module.features, list) else [module.features]
@@ -294,7 +294,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _features(takes: str) -> Any:
-    """Give the forms in which a metric takes its inputs, of which evaluate chooses one by the first sample."""
+    """Return the forms in which a metric takes its inputs, of which evaluate chooses one by the first sample."""
     from datasets import Features, Sequence, Value
 
     text, number = Value("string"), Value("float64")  # as float64, labels of any type of number stay what they are

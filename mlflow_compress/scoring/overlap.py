@@ -35,7 +35,7 @@ class Rouge(AdditiveMetric):
     tokens: Literal["latin", "stems", "words"] = "latin"
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
-        """Give F1 and 1 for each sample."""
+        """Return F1 and 1 for each sample."""
         import numpy as np
         from rouge_score.rouge_scorer import RougeScorer
         from rouge_score.tokenizers import DefaultTokenizer

@@ -47,7 +47,7 @@ class ErrorRate(AdditiveMetric):
         return float(edits / units if units else edits)
 
     def normalized(self, texts: Sequence[Any]) -> list[str]:
-        """Give the texts as they are to be compared; here as they are."""
+        """Return the texts as they are to be compared; here as they are."""
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("a transcript must be text")
         return list(texts)
@@ -67,7 +67,7 @@ class NormalizedErrorRate(ErrorRate):
     language: Literal["english", "other"] = "english"
 
     def normalized(self, texts: Sequence[Any]) -> list[str]:
-        """Give the texts in small letters, without punctuation; in English with numbers as digits, and so on."""
+        """Return the texts in small letters, without punctuation; in English with numbers as digits, and so on."""
         normalize = _normalizer(self.language)
         return [normalize(text) for text in super().normalized(texts)]
 

@@ -109,7 +109,7 @@ def summary(planned: Sequence[Planned], limit: float | None = None) -> str:
 
 
 def data(planned: Sequence[Planned]) -> dict[str, Any]:
-    """Give a plan as data for JSON."""
+    """Return a plan as data for JSON."""
     return {
         "variants": [
             {

@@ -66,7 +66,7 @@ class File:
 
     @property
     def identity(self) -> tuple[int, str | int]:
-        """Give what two copies have in common."""
+        """Return what two copies have in common."""
         return self.size, self.digest or self.changed_ns
 
 
@@ -90,7 +90,7 @@ class Parcel:
 
     @property
     def size(self) -> int:
-        """Give the bytes of all files."""
+        """Return the bytes of all files."""
         return sum(file.size for file in self.files.values())
 
     @classmethod
@@ -176,7 +176,7 @@ def unpack(parcel: Parcel, chunks: Iterable[bytes]) -> str:
 
 
 def moved(variant: Variant, parcel: Parcel, where: str) -> Variant:
-    """Give a variant with the paths that it has on this machine.
+    """Return a variant with the paths that it has on this machine.
 
     Args:
         variant: with the paths of the machine that packed the parcel.
@@ -215,7 +215,7 @@ def moved(variant: Variant, parcel: Parcel, where: str) -> Variant:
 
 
 def _texts(variant: Variant) -> list[str]:
-    """Give what of a variant may be a path."""
+    """Return what of a variant may be a path."""
     texts = [variant.source, variant.weights, *(_code(each) for each in variant.metrics if is_code(each))]
     if variant.data:
         data = spec.parse(variant.data)
@@ -224,7 +224,7 @@ def _texts(variant: Variant) -> list[str]:
 
 
 def _code(metric: str) -> str:
-    """Give the path or hub id of a metric of one's own."""
+    """Return the path or hub id of a metric of one's own."""
     return re.sub(r":\w+=.*", "", metric.strip().removeprefix("evaluate:"), flags=re.DOTALL)
 
 
@@ -236,7 +236,7 @@ def _place(folder: Path, text: str) -> Path:
 
 
 def _existing(folder: Path, text: str) -> Path | None:
-    """Give the path that a text names, where there is something."""
+    """Return the path that a text names, where there is something."""
     try:
         path = _place(folder, text)
         return path if path != folder and path.exists() else None
@@ -265,7 +265,7 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Give the files at a path; links to folders are not followed."""
+    """Return the files at a path; links to folders are not followed."""
     if path.is_file():
         yield path
         return

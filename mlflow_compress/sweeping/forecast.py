@@ -66,7 +66,7 @@ def _row(variant: Variant) -> tuple[str, str, str]:
 
 
 def _bound(variant: Variant) -> float:
-    """Give how long measuring may take at most, but for compressing and scoring, which nobody knows."""
+    """Return how long measuring may take at most, but for compressing and scoring, which nobody knows."""
     budget = variant.budget
     timed = budget.warmup_max_seconds + budget.max_seconds + budget.energy_seconds
     once = _PROCESS_SECONDS + len(variant.devices) * (_PROCESS_SECONDS + timed)

@@ -78,7 +78,7 @@ class Placing:
         self._tried: dict[int, list[str]] = {}
 
     def group(self, variant: Variant) -> Group:
-        """Give the variants that this one is compared with."""
+        """Return the variants that this one is compared with."""
         return self._groups[id(variant)]
 
     def serves(self, node: Node, nodes: Sequence[Node]) -> Callable[[Variant], bool]:
@@ -135,7 +135,7 @@ class Placing:
         return kind not in {node.kind for node in nodes}
 
     def homeless(self, variant: Variant, nodes: Sequence[Node]) -> str:
-        """Say why none of the nodes may measure a variant; empty if one may."""
+        """Return why none of the nodes may measure a variant; empty if one may."""
         lacks = [lack(variant, node) for node in nodes]
         if not lacks:
             return "no machine of the cluster is left"

@@ -130,7 +130,7 @@ class Board:
             self._stream.flush()
 
     def line(self) -> str:
-        """Give the whole state in one line."""
+        """Return the whole state in one line."""
         parts = [f"{self._done}/{self._total} done"]
         parts += [f"{count} {status}" for status, count in self._counts.items() if count]
         left = self._total - self._done

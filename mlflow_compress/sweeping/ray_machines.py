@@ -13,12 +13,11 @@ from mlflow_compress.sweeping import ray_interview
 from mlflow_compress.sweeping.placement import Node
 from mlflow_compress.sweeping.ray_cluster import Cluster, Seen
 from mlflow_compress.sweeping.ray_flight import Flight
+from mlflow_compress.tracking.spool import Tell
 
 _DESCRIBE_SECONDS = 120.0
 _LOOK_SECONDS = 2.0  # between two looks at which machines there are
 _WAIT_SECONDS = 1.0
-
-Tell = Callable[[str], None]
 
 
 @dataclass
@@ -144,7 +143,7 @@ class Machines:
         self._tell(f"{node.name} is not used any longer: it is gone, or fails at everything")
 
     def introduce(self) -> None:
-        """Give machines of one name different ones, and tell what is to be known of new ones."""
+        """Return machines of one name different ones, and tell what is to be known of new ones."""
         for remark, names in self._remarks.items():
             self._tell(remark.format(", ".join(dict.fromkeys(names))))
         self._remarks.clear()

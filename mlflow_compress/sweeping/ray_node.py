@@ -140,7 +140,7 @@ class _Measuring(threading.Thread):
             self._events.put(None)
 
     def events(self) -> Iterator[Mapping[str, Any]]:
-        """Give warnings, and the newest event of progress now and then, until it is over."""
+        """Return warnings, and the newest event of progress now and then, until it is over."""
         stage, told = None, 0.0
         while True:
             try:
@@ -155,7 +155,7 @@ class _Measuring(threading.Thread):
                 yield event
 
     def result(self) -> Result:
-        """Give what came of it."""
+        """Return what came of it."""
         if self._error is not None:
             raise self._error
         assert self._result is not None
@@ -195,7 +195,7 @@ def _kill_workers() -> None:
 
 
 def _worth_sending(folder: Path, with_model: bool) -> list[Path]:
-    """Give the files to be sent home, the result last: it says that all is there."""
+    """Return the files to be sent home, the result last: it says that all is there."""
     model = isolate.model_folder(folder)
     found = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in (RESULT, *_AT_HOME))
     if with_model and model.is_dir():

@@ -25,7 +25,7 @@ _NO_DIFFERENCE = ("folder", "requires")  # to the numbers
 
 
 def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
-    """Give what two variants have in common when one's result does for the other.
+    """Return what two variants have in common when one's result does for the other.
 
     That is the kind of CPU, and of GPU where that is measured too, the row (team, model, method), the model's source
     and weights and the data with the content of their files, what is timed, and all settings but the timeout. Versions
@@ -75,7 +75,7 @@ def measured(store: Store, experiment_id: str, digest: str) -> tuple[str, Result
 
 
 def finished(store: Store, experiment_id: str) -> list[Run]:
-    """Give the runs of all results that are ok and logged whole, newest first.
+    """Return the runs of all results that are ok and logged whole, newest first.
 
     Raises:
         StoreError: the server is gone.
@@ -84,7 +84,7 @@ def finished(store: Store, experiment_id: str) -> list[Run]:
 
 
 def digests(runs: Iterable[Run], spool: Spool, experiment: str) -> set[str]:
-    """Give the digests of variants that need not be measured.
+    """Return the digests of variants that need not be measured.
 
     Args:
         runs: as `finished` gives them.
@@ -96,7 +96,7 @@ def digests(runs: Iterable[Run], spool: Spool, experiment: str) -> set[str]:
 
 
 def machines(runs: Iterable[Run]) -> list[dict[str, str]]:
-    """Give what tells the machines apart that runs were measured on, as `digest` takes it."""
+    """Return what tells the machines apart that runs were measured on, as `digest` takes it."""
     found = {tuple((key, run.tags.get(f"compress.env.{key}", "")) for key in (*_MACHINE, _GPU)) for run in runs}
     return [{key: text for key, text in each if text} for each in sorted(found)]
 
@@ -133,7 +133,7 @@ def _is_good(shipment: Shipment, experiment: str) -> bool:
 
 
 def _source(data: str | None) -> str:
-    """Give the part of a name of data that may be a path."""
+    """Return the part of a name of data that may be a path."""
     try:
         return parse(data).source if data else ""
     except RecipeError:

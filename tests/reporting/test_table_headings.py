@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001  (Russian letters are no typing mistakes)
 from __future__ import annotations
 
 import pytest
