@@ -27,7 +27,7 @@ class Separated:
 
 @contextlib.contextmanager
 def separated(detector: Any) -> Iterator[Separated]:
-    """Return each half of a block a convolution of its own, and put the halves together again at the end.
+    """Split the first convolution of a block into one for each half, and join the halves again at the end.
 
     A block of attention is replaced by a convolution meanwhile, and what it reads keeps its width.
 

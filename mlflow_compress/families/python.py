@@ -274,7 +274,7 @@ def _form(model: Model) -> OutputForm:
 
 
 def _arguments(module: Any, count: int) -> list[str]:
-    """Return names to the first arguments of a module: its own, where they are explicit."""
+    """Name the first arguments of a module: by its own names, where they are explicit."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     own = [each.name for each in inspect.signature(module.forward).parameters.values() if each.kind in kinds]
     is_clear = len(own) >= count and not any(name.startswith("output") for name in own)

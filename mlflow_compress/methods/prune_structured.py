@@ -276,7 +276,7 @@ def _channels(sizes: LayerSizes) -> int:
 
 
 def _resize(module: Any, sizes: LayerSizes) -> None:
-    """Return a module these sizes, with empty tensors."""
+    """Set these sizes on a module, with empty tensors."""
     import torch
     from torch import nn
 

@@ -85,7 +85,7 @@ def read_state(path: Path) -> Mapping[str, Any]:
 
 
 def fill(module: Any, state: Mapping[str, Any], origin: Path) -> None:
-    """Return a module its tensors, by taking them over rather than copying into what it holds.
+    """Let a module take tensors over, rather than copy them into those that it holds.
 
     Raises:
         WeightsError: names or shapes differ.

@@ -139,7 +139,7 @@ def keep_layers(model: Model, stack: Stack, kept: Sequence[int]) -> None:
 
 
 def _hand_over_bias(first: Any, other: Any) -> None:
-    """Return the bias of relative positions, which T5's first layer holds for all, to the layer that is first now."""
+    """Hand the bias of relative positions, which T5's first layer holds for all, to the layer that is first now."""
     for own, new in zip(first.modules(), other.modules(), strict=False):
         if getattr(own, "has_relative_attention_bias", False):
             new.relative_attention_bias, new.has_relative_attention_bias = own.relative_attention_bias, True

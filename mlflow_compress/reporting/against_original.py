@@ -34,7 +34,7 @@ def ratios_to(values: Mapping[str, float], base: Mapping[str, float], apart: set
 def intervals_of(
     values: Mapping[str, float], base: Mapping[str, float], ratios: Mapping[str, float]
 ) -> dict[str, tuple[float, float]]:
-    """Return the ratios of medians that come with standard errors their confidence intervals."""
+    """Return the confidence intervals of the ratios whose medians have standard errors."""
     found = {}
     for name in ratios:
         error = f"{name.removesuffix('_ms')}_stderr_ms"

@@ -143,7 +143,7 @@ class Machines:
         self._tell(f"{node.name} is not used any longer: it is gone, or fails at everything")
 
     def introduce(self) -> None:
-        """Return machines of one name different ones, and tell what is to be known of new ones."""
+        """Make the names of machines differ, and tell what is to be known of new ones."""
         for remark, names in self._remarks.items():
             self._tell(remark.format(", ".join(dict.fromkeys(names))))
         self._remarks.clear()

@@ -167,7 +167,7 @@ class _Sweep:
                         self._placing.bind(variant, node.kind)
 
     def _hand_out(self) -> None:
-        """Return each node that is free its next variant, those of the most common hardware first."""
+        """Start the next variant on each free node, those of the most common hardware first."""
         nodes = self._machines.nodes
         numbers = {node.kind: sum(other.kind == node.kind for other in nodes) for node in nodes}
         for node in sorted(nodes, key=lambda node: -numbers[node.kind]):

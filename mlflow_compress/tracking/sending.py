@@ -91,7 +91,7 @@ def write_into_open_run(
         result: what came of a variant.
         files: what scoring left, by name.
         asked: parameters as the user gave them.
-        with_metrics: see `Store.log`.
+        with_metrics: see `writing.write_result`.
 
     Raises:
         StoreError: the server refused, or is gone.
