@@ -1,8 +1,6 @@
-"""Half precision: every parameter in torch.float16, half of the bytes, nearly the same outputs."""
+"""Half precision: every parameter in the other type, half of the bytes, nearly the same outputs."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,25 +8,31 @@ from tiny import tiny_model
 
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.meters import size
+from mlflow_compress.methods.bf16 import Bf16
 from mlflow_compress.methods.fp16 import Fp16
 from mlflow_compress.networks import stored_weights
+from mlflow_compress.sockets import Method
+
+METHODS = pytest.mark.parametrize(("method", "dtype"), [(Bf16(), torch.bfloat16), (Fp16(), torch.float16)])
 
 
-def test_all_weights_are_cast_and_outputs_stay_near(tmp_path: Path) -> None:
+@METHODS
+def test_all_weights_are_cast_and_outputs_stay_near(method: Method, dtype: torch.dtype) -> None:
     family, model = tiny_model("text_classification")
     batch = family.batch(model, 2, 0)
     with torch.no_grad():
         before = stored_weights.flat(family.forward(model, batch))
         bytes_before = size.in_memory(model.module)["size/weights_mib"]
-        model = Fp16().compress(model, family)
+        model = method.compress(model, family)
         after = stored_weights.flat(family.forward(model, batch))
-    assert {parameter.dtype for parameter in model.module.parameters()} == {torch.float16}
+    assert {parameter.dtype for parameter in model.module.parameters()} == {dtype}
     assert size.in_memory(model.module)["size/weights_mib"] == bytes_before / 2
     assert 0 < stored_weights.distance(after, before) < 0.02
 
 
-def test_what_is_cast_already_is_left(tmp_path: Path) -> None:
+@METHODS
+def test_what_is_cast_already_is_left(method: Method, dtype: torch.dtype) -> None:
     family, model = tiny_model("text_classification")
-    model = Fp16().compress(model, family)
+    model = method.compress(model, family)
     with pytest.raises(Unsupported):
-        Fp16().compress(model, family)
+        method.compress(model, family)
