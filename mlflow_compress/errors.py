@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from typing import ClassVar, Literal
 
+from mlflow_compress.plain_text import plain
+
 Cause = Literal["", "measuring", "recipe", "weights"]  # why a variant failed, as its Result keeps it
 
 
@@ -41,7 +43,7 @@ class UnknownName(RecipeError):  # noqa: N818  (says what is wrong without a suf
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        listing = f" Known: {', '.join(names)}." if names else " There are none."
+        listing = f" Known: {', '.join(map(plain, names))}." if names else " There are none."
         super().__init__(f"Unknown {kind} {name!r}.{hint}{listing}")
         self.kind, self.name, self.nearest = kind, name, near[0] if near else None
 
@@ -83,7 +85,7 @@ class Unsupported(Exception):  # noqa: N818  (not an error: the variant is skipp
 
 def one_line(error: object, most: int | None = 400) -> str:
     """Return what an error says as one line, of at most so many characters."""
-    return " ".join(str(error).split())[:most]
+    return plain(str(error))[:most]
 
 
 def named_line(error: BaseException, most: int | None = 400) -> str:
@@ -93,4 +95,4 @@ def named_line(error: BaseException, most: int | None = 400) -> str:
 
 def first_line(error: BaseException, most: int | None = 300) -> str:
     """Return the first line of what an error says; what it is called where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
+    return plain((str(error).strip().splitlines() or [type(error).__name__])[0])[:most]

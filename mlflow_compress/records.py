@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from mlflow_compress import untrusted
 from mlflow_compress.budget import Budget as Budget
 from mlflow_compress.errors import Cause
 from mlflow_compress.files import whole_file
+from mlflow_compress.plain_text import plain
+from mlflow_compress.untrusted import read_json as read_json
 from mlflow_compress.words import ORIGINAL
 
 SCHEMA_VERSION = 1
@@ -24,6 +27,7 @@ SCHEMA_VERSION = 1
 Status = Literal["ok", "skipped", "failed"]
 Scalar = str | int | float | bool | None
 Scale = Literal["share", "hundred", "error_rate", "unbounded"]
+LAST_S = 253_402_300_799  # seconds since the epoch at the end of the year 9999: no calendar goes further
 LAST_RANK = 1000  # of a metric that says nothing of its rank: it comes after the package's own
 _LONGEST_LABEL, _LONGEST_CAUTION = 80, 600  # characters
 
@@ -99,14 +103,13 @@ class Variant:
         return row_label(self.method, str(self.batch_size), self.setting)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Variant:
-        """Rebuild what `to_json` wrote."""
-        known = dict(data)
-        known["chain"] = tuple(Step(**step) for step in data["chain"])
-        known["budget"] = Budget(**data["budget"])
-        known["metrics"] = tuple(data["metrics"])
-        known["devices"] = tuple(data["devices"])
-        return cls(**known)
+    def from_json(cls, data: object) -> Variant:
+        """Rebuild what `to_json` wrote, whoever wrote it.
+
+        Raises:
+            Unreadable: it is no variant.
+        """
+        return untrusted.record(cls, data, "the variant")
 
 
 @dataclass(frozen=True)
@@ -137,22 +140,23 @@ class MetricFacts:
 
     def to_text(self) -> str:
         """Write them as one short line of JSON, for a tag; `from_text` reads it back."""
-        data = {**dataclasses.asdict(self), "label": {each: _plain(text) for each, text in self.label.items()}}
+        label = {language: plain(words, _LONGEST_LABEL) for language, words in self.label.items()}
+        data = {**dataclasses.asdict(self), "label": label}
         return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_text(cls, text: str) -> MetricFacts | None:
         """Read a tag; None where it does not hold such facts. What it does not know of a fact is left unknown."""
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError):
+            data = untrusted.parse_json(text, "a tag")
+        except untrusted.Unreadable:
             return None
         if not isinstance(data, dict):
             return None
         label, scale, greater, rank = (data.get(name) for name in ("label", "scale", "greater_is_better", "rank"))
-        labels = label.items() if isinstance(label, dict) else ()
+        labels = {str(key): words for key, words in label.items() if words} if isinstance(label, dict) else {}
         return cls(
-            label={str(language): _plain(words) for language, words in labels if isinstance(words, str) and words},
+            label={key: plain(words, _LONGEST_LABEL) for key, words in labels.items() if isinstance(words, str)},
             scale=scale if scale in get_args(Scale) else None,
             greater_is_better=greater if isinstance(greater, bool) else None,
             rank=rank if isinstance(rank, int) and not isinstance(rank, bool) else LAST_RANK,
@@ -221,8 +225,8 @@ def short_texts(text: str) -> tuple[str, Mapping[str, str]] | None:
     Where `short` is empty the table is not to show it; where it holds no English, the code stands for that.
     """
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
+        data = untrusted.parse_json(text, "a tag")
+    except untrusted.Unreadable:
         return None
     if not isinstance(data, dict) or not isinstance(data.get("code"), str) or not isinstance(data.get("short"), dict):
         return None
@@ -277,13 +281,16 @@ class Result:
     schema: int = SCHEMA_VERSION
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Result:
-        """Rebuild what `to_json` wrote."""
-        known = dict(data)
-        known["variant"] = Variant.from_json(data["variant"])
-        known["cautions"] = tuple(Caution(**caution) for caution in data["cautions"])
-        known["outcomes"] = {device: Outcome(**outcome) for device, outcome in data["outcomes"].items()}
-        return cls(**known)
+    def from_json(cls, data: object) -> Result:
+        """Rebuild what `to_json` wrote, whoever wrote it.
+
+        Raises:
+            Unreadable: it is no result, or began or ended at no time that a calendar has.
+        """
+        result = untrusted.record(cls, data, "the result")
+        if not 0 <= min(result.started_s, result.ended_s) <= max(result.started_s, result.ended_s) <= LAST_S:
+            raise untrusted.Unreadable(f"The result began at {result.started_s} s and ended at {result.ended_s} s.")
+        return result
 
 
 @dataclass(frozen=True)
@@ -304,13 +311,13 @@ class Part:
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Part:
-        """Rebuild what `to_json` wrote."""
-        known = dict(data)
-        known["outcome"] = Outcome(**data["outcome"])
-        known["quality"] = Outcome(**data["quality"]) if data["quality"] else None
-        known["cautions"] = tuple(Caution(**caution) for caution in data["cautions"])
-        return cls(**known)
+    def from_json(cls, data: object) -> Part:
+        """Rebuild what `to_json` wrote, whoever wrote it.
+
+        Raises:
+            Unreadable: it is no part.
+        """
+        return untrusted.record(cls, data, "the part")
 
 
 @dataclass(frozen=True)
@@ -476,11 +483,6 @@ def row_label(method: str, batch_size: str, *apart: str) -> str:
     return f"{method} [{inside}]" if inside else method
 
 
-def _plain(label: str) -> str:
-    """Keep a label short and printable: it is other people's."""
-    return _cut("".join(char if char.isprintable() else "\ufffd" for char in label), _LONGEST_LABEL)
-
-
 def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
@@ -512,13 +514,3 @@ def write_json(path: Path, record: Any) -> None:
     """
     with whole_file(path) as aside:
         aside.write_text(json.dumps(to_json(record), ensure_ascii=False, indent=1, allow_nan=False), encoding="utf-8")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON data from a file.
-
-    Raises:
-        OSError: the file can't be read.
-        ValueError: it is not JSON.
-    """
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mlflow_compress.planning.recipe import parse_chain
 from mlflow_compress.records import (
+    LAST_S,
     Budget,
     Caution,
     Outcome,
@@ -71,8 +72,8 @@ results = st.builds(
     environment=text_by_name,
     outcomes=st.dictionaries(texts, outcomes, max_size=2),
     facts=text_by_name,
-    started_s=numbers,
-    ended_s=numbers,
+    started_s=st.floats(0, LAST_S),
+    ended_s=st.floats(0, LAST_S),
 )
 parts = st.builds(
     Part,

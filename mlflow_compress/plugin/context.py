@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 from pathlib import Path
+
+from mlflow_compress.plain_text import HIDDEN
 
 _TEAM = "COMPRESS_TEAM"
 _LONGEST = 250
@@ -31,7 +34,7 @@ class CompressContext:
 def _team() -> str:
     """Return the team's name, fit to be stored: bytes that are no text and control characters can't be."""
     text = os.environ.get(_TEAM, "").encode(errors="replace").decode(errors="replace")
-    return "".join(char for char in text if char.isprintable()).strip()[:_LONGEST]
+    return re.sub(HIDDEN, "", text).strip()[:_LONGEST]
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlflow_compress import words
+from mlflow_compress.plain_text import visible
 from mlflow_compress.records import Comparison, Row
 from mlflow_compress.reporting import table_text
 from mlflow_compress.reporting.chart_choices import Axis, axes, bars, classes, metrics, objectives
@@ -25,7 +26,6 @@ from mlflow_compress.sockets import Renderer
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # what HTML or UTF-8 can't hold
 _LINK = re.compile(r"https?://[^\s]+\Z", re.IGNORECASE)
 
 
@@ -34,7 +34,7 @@ class Html(Renderer):
     """One page that loads nothing: the table, notes and failures as HTML, and a script that sorts, filters and draws.
 
     It is complete without the script. Names and reasons are text whatever they hold, and the page's own policy lets no
-    other script or style run. Only characters that HTML can't hold (controls) are replaced, by U+FFFD.
+    other script or style run. Only characters that no page shows (`plain_text`) are replaced, by U+FFFD.
     """
 
     suffix: ClassVar[str] = ".html"
@@ -155,7 +155,7 @@ def _plain(value: object) -> object:
 
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
-    return Markup(html.escape(_UNSEEN.sub("\ufffd", value)).replace("\r", "&#13;"))  # noqa: S704  (it is escaped)
+    return Markup(html.escape(visible(value)).replace("\r", "&#13;"))  # noqa: S704  (it is escaped)
 
 
 def _own(texts: Mapping[str, str]) -> dict[str, str]:
@@ -280,7 +280,7 @@ def _classes(rows: Sequence[Row], names: Sequence[str]) -> dict[str, list[int]]:
 
 def _row(row: Row, language: str) -> dict[str, Any]:
     (label,) = table_text.cells(row, table_text.columns(("method",)), language)
-    return {
+    facts = {
         "team": row.team,
         "model": row.model,
         "method": row.method,
@@ -292,6 +292,7 @@ def _row(row: Row, language: str) -> dict[str, Any]:
         "original": is_original(row),
         "by_hand": row.by_hand,
     }
+    return {name: visible(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
 
 
 def _metric(it: Comparison, name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mlflow_compress.plain_text import visible
 from mlflow_compress.records import Comparison
 from mlflow_compress.reporting.table_text import (
     Column,
@@ -30,7 +31,7 @@ class Markdown(Renderer):
     """A GitHub table, padded so that it can be read as it is; below it the notes and what failed.
 
     Names and reasons are shown as they are, whatever they hold: what Markdown, HTML or GitHub would take for more than
-    text is escaped. Only characters that no terminal or page shows (controls) are replaced, by U+FFFD.
+    text is escaped. Only characters that no terminal or page shows (`plain_text`) are replaced, by U+FFFD.
     """
 
     suffix: ClassVar[str] = ".md"
@@ -90,6 +91,7 @@ def _width(text: str) -> int:
 
 def _escape(text: str) -> str:
     """Make plain text of any text: one line, no markup, no HTML, no link."""
+    text = visible(text)
     body = text.strip()
     start = text.index(body) if body else len(text)
     # A table trims its cells: spaces at the ends stay only as entities.
@@ -98,10 +100,10 @@ def _escape(text: str) -> str:
 
 # Backslash and the characters that open markup; `_` only where it could (not within a word: int8_dynamic stays as it
 # is); what GitHub makes a link of by itself: `://`, `www.`, the @ of an address or a mention; white space other than
-# the space; and what a terminal acts upon: controls, and marks that turn the direction of writing.
+# the space.
 _INSIDE = re.compile(
     r"[\\`*\[<&|~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.|@+"
-    r"|[^\S ]|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]",
+    r"|[^\S ]",
     re.IGNORECASE,
 )
 
@@ -114,7 +116,4 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def _entities(text: str) -> str:
-    return "".join(
-        f"&#{ord(char)};" if char in "\n\r\t" or unicodedata.category(char) not in ("Cc", "Cs") else "\ufffd"
-        for char in text
-    )
+    return "".join(f"&#{ord(char)};" for char in text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import math
-import re
 import textwrap
 import warnings
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mlflow_compress import words
+from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Comparison, Row
 from mlflow_compress.reporting.chart_choices import Axis, axes, bars, fronts, objectives
 from mlflow_compress.reporting.table_text import cells, columns, is_original, label, method, ratio
@@ -268,5 +268,4 @@ def _say_nothing(plot: Any, texts: Text) -> None:
 
 def _short(text: str, longest: int = 42) -> str:
     """Keep a name on one line, and on the picture."""
-    text = re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", "\ufffd", text)
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return plain(text, longest)

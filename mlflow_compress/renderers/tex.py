@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mlflow_compress import words
+from mlflow_compress.plain_text import HIDDEN, REPLACEMENT
 from mlflow_compress.records import Comparison
 from mlflow_compress.reporting.table_text import (
     cells,
@@ -147,9 +148,7 @@ def _below(it: Comparison) -> Iterator[str]:
     yield r"\end{minipage}"
 
 
-_SPECIAL = re.compile(
-    r"[\\{}$&#%_^~<>|\"'`\[\]*≈]|-(?=-)|,(?=,)|\s+|[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
+_SPECIAL = re.compile(r"[\\{}$&#%_^~<>|\"'`\[\]*≈]|-(?=-)|,(?=,)|\s+|" + HIDDEN)
 
 
 def escape(text: str) -> str:
@@ -159,4 +158,4 @@ def escape(text: str) -> str:
 
 def _escaped(match: re.Match[str]) -> str:
     found = match.group()
-    return " " if found.isspace() else _COMMANDS.get(found, "\ufffd")
+    return " " if found.isspace() else _COMMANDS.get(found, REPLACEMENT)

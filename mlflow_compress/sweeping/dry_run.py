@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mlflow_compress.plain_text import plain
 from mlflow_compress.planning import requirements
 from mlflow_compress.planning.durations import words
 from mlflow_compress.planning.order import Queue
 from mlflow_compress.records import Variant
 from mlflow_compress.sweeping.forecast import Estimate, Forecast
-from mlflow_compress.tracking.run_summary import line
 
 State = Literal["to measure", "measured already", "skipped", "not started"]
 
@@ -148,4 +148,4 @@ def _cells(number: int, planned: Planned) -> dict[str, str]:
         "from": estimate.source if is_open else "",
         "state": f"{planned.state}: {planned.reason}" if planned.reason else planned.state,
     }
-    return {name: line(cell) for name, cell in cells.items()}
+    return {name: plain(cell) for name, cell in cells.items()}

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Result
 
 _BAR_WIDTH = 24
@@ -32,7 +33,7 @@ class Progress:
 
     def begin(self, title: str) -> None:
         """Begin a variant."""
-        self._title, self._stage = _plain(title), ""
+        self._title, self._stage = plain(title), ""
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Take an event of the worker: `stage`, and as far as known `done`, `total`, `seconds_left`; or a `warning`."""
@@ -41,7 +42,7 @@ class Progress:
             return
         if self._quiet:
             return
-        stage = _plain(str(event.get("stage", "")))
+        stage = plain(str(event.get("stage", "")))
         new, self._stage = stage != self._stage, stage
         text = f"{self._title}: {stage}{_how_far(event)}"
         if self._live:
@@ -56,7 +57,7 @@ class Progress:
         """Write a line that stays: how a variant ended, or a warning."""
         if self._live and not self._quiet:
             self._stream.write("\r\x1b[2K")
-        self._stream.write(f"{self._title}: {_plain(text)}\n")
+        self._stream.write(f"{self._title}: {plain(text)}\n")
         self._stream.flush()
 
 
@@ -126,7 +127,7 @@ class Board:
         with self._lock:
             if self._live and not self._quiet:
                 self._stream.write("\r\x1b[2K")
-            self._stream.write(_plain(text) + "\n")
+            self._stream.write(plain(text) + "\n")
             self._stream.flush()
 
     def line(self) -> str:
@@ -137,7 +138,7 @@ class Board:
         if self._seconds and left and self._machines:
             parts.append(f"about {_duration(sum(self._seconds) / len(self._seconds) * left / self._machines)} left")
         running = "; ".join(f"{machine}: {text}" for machine, text in sorted(self._running.items()))
-        return _plain(", ".join(parts) + (f" | {running}" if running else ""))
+        return plain(", ".join(parts) + (f" | {running}" if running else ""))
 
     def _show(self) -> None:
         if self._quiet:
@@ -149,11 +150,6 @@ class Board:
             self._stream.write(self.line() + "\n")
             self._told = time.monotonic()
         self._stream.flush()
-
-
-def _plain(text: str) -> str:
-    """Take out control characters, which could steer the terminal: names are other people's."""
-    return "".join(char for char in text if char.isprintable())
 
 
 def _how_far(event: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Result
 from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.table_text import label, number, unit
@@ -81,19 +82,14 @@ def markdown(result: Result) -> str:
 def text(result: Result) -> str:
     """Write the answer for a terminal."""
     variant = result.variant
-    reason = f" ({line(result.reason)})" if result.reason else ""
-    lines = [f"{line(variant.model)}, {line(variant.label)}: {result.status}{reason}"]
+    reason = f" ({plain(result.reason)})" if result.reason else ""
+    lines = [f"{plain(variant.model)}, {plain(variant.label)}: {result.status}{reason}"]
     rows = facts(result)
     width = max((len(name) for name, _ in rows), default=0)
-    lines += [f"  {line(name):<{width}}  {value}" for name, value in rows]
-    lines += [f"  ! {line(each.message)}. {line(each.advice)}" for each in result.cautions]
+    lines += [f"  {plain(name):<{width}}  {value}" for name, value in rows]
+    lines += [f"  ! {plain(each.message)}. {plain(each.advice)}" for each in result.cautions]
     return "\n".join(lines)
 
 
 def _escaped(name: str) -> str:
-    return _MARKUP.sub(r"\\\1", line(name))
-
-
-def line(name: str) -> str:
-    """Put other people's text on one line, without control characters, which could steer a terminal."""
-    return "".join(char for char in " ".join(name.split()) if char.isprintable())
+    return _MARKUP.sub(r"\\\1", plain(name))

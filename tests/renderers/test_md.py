@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
+from mlflow_compress.plain_text import visible
 from mlflow_compress.records import Comparison, Failure, Row
 from mlflow_compress.renderers.md import Markdown
 from mlflow_compress.reporting.table_text import COLUMNS, headers
@@ -141,6 +142,7 @@ def test_any_text_survives_and_is_never_more_than_text(team: str, model: str, me
     allowed = {"table", "thead", "tbody", "tr", "th", "td", "bullet_list", "list_item", "paragraph"}
     assert {token.type.removesuffix("_open").removesuffix("_close") for token in tokens} - {"inline"} <= allowed
     rows = table(tokens)
+    team, model, method, reason = map(visible, (team, model, method, reason))
     assert rows[1][:3] == [team, model, f"{method} [1]" if method else "[1]"]
     assert rows[2][:3] == ["last", "last", "last"]
     note, failure = items(tokens)
@@ -155,7 +157,9 @@ def test_github_finds_nothing_to_make_a_link_of(text: str) -> None:
     assert not re.search(r"(?<!\\)://|www\.|(?<!`)@+(?!`|@)", markdown, re.IGNORECASE)
 
 
-@pytest.mark.parametrize("control", ["\x00", "\x1b", "\x07", "\x0b", "\x85", "\x9b", "\ud800"])
+@pytest.mark.parametrize(
+    "control", ["\x00", "\x1b", "\x07", "\x0b", "\x85", "\x9b", "\u202e", "\u2028", "\u200b", "\ud800"]
+)
 def test_what_a_terminal_would_act_upon_is_replaced(control: str) -> None:
     markdown = Markdown().render(Comparison((Row(f"a{control}b", f"{control}a", f"a{control}"),)))
     assert table(parsed(markdown))[1][:3] == ["a\ufffdb", "\ufffda", "a\ufffd"]

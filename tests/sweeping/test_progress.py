@@ -151,6 +151,6 @@ def test_a_board_fits_a_terminal_and_a_log(now: list[float]) -> None:
         board.tell("gone")
     lines = log.getvalue().splitlines()
     assert len(lines) == 1 + 3 + 2  # the beginning, one every ten seconds, the warning, the end
-    assert lines[-2:] == ["m: WARNING: no network[1m", "gone"]
+    assert lines[-2:] == ["m: WARNING: no network\ufffd[1m", "gone"]
     assert "\x1b" not in log.getvalue()
     assert max(len(part) for part in terminal.getvalue().split("\r")) < 120
