@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlflow_compress.errors import WorkerError
+from mlflow_compress.measuring import bounded_log
 from mlflow_compress.measuring.combine import combine
 from mlflow_compress.measuring.interleave import Listener, alternate
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
@@ -66,8 +67,16 @@ def tables(folder: Path) -> dict[str, bytes]:
 
 
 def logs(folder: Path) -> dict[str, bytes]:
-    """Return what the workers wrote to standard error, by file name."""
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.log")) if path.stat().st_size}
+    """Return what the workers wrote to standard error, by file name; of much of it the two ends."""
+    found = {path.name: _log(path) for path in sorted(folder.glob("*.log"))}
+    return {name: text for name, text in found.items() if text}
+
+
+def _log(path: Path) -> bytes:
+    try:
+        return bounded_log.read(path)
+    except OSError as error:
+        return f"The log can't be read: {error}\n".encode()
 
 
 def _original(variant: Variant) -> Variant | None:

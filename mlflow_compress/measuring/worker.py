@@ -32,7 +32,7 @@ VARIANT, MODEL_FOLDER = "variant.json", "model"
 SCORE = "score"
 OUTPUTS, GENERATED = "outputs.safetensors", "generated.pt"
 PARENT = "COMPRESS_PARENT"  # environment: the process that the worker must not outlive
-_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, see prctl(2)
+_SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, see prctl(2)
 _ERROR_LINES = 30
 
 
@@ -295,13 +295,18 @@ def _reason(error: Exception) -> str:
 
 
 def _die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, even when that is killed itself."""
+    """Have the kernel kill this process when its parent dies, even when that is killed itself.
+
+    What a daemon leaves behind becomes this process's child, so that it is found and ended with it.
+    """
     parent = os.environ.get(PARENT)
     if parent is None or sys.platform != "linux":
         return
     import ctypes
 
-    ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    library = ctypes.CDLL(None)
+    library.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+    library.prctl(_SET_SUBREAPER, 1)
     if os.getppid() != int(parent):  # it was faster
         sys.exit(1)
 

@@ -1,28 +1,42 @@
-"""The process wall: one verb of the worker, in a fresh interpreter of its own."""
+"""The process wall: one verb of the worker, in a fresh interpreter of its own.
+
+Whatever the worker does, its events end soon after its time is up, and nothing that it started is left.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from mlflow_compress.errors import WorkerError
+from mlflow_compress.measuring import descendants
+from mlflow_compress.measuring.bounded_log import BoundedLog
 from mlflow_compress.measuring.worker import PARENT, SCORE, part_file
+from mlflow_compress.measuring.worker_events import WorkerEvents
 from mlflow_compress.records import Part, Variant, read_json
 
+_PROGRAM = ("-m", "mlflow_compress.measuring.worker")
 _DROPPED = ("MLFLOW_", "DATABRICKS_")  # the worker has no business with the tracking server, nor with its secrets
+_LAST_WORDS_SECONDS = 1.0  # for what is still in the pipes of a worker that has ended
+_GONE_SECONDS = 10.0  # in which the kernel ends what is killed
+_LAST_LINE_CHARACTERS = 300
 
 
 class Worker:
     """A running worker. Leaving the `with` block ends it, and whatever it started.
+
+    Beside it three threads and a timer wait for the kernel: for events, for standard error, for its end, and for the
+    end of its time. While it is silent none of them runs.
 
     Args:
         verb: `prepare` or `measure`.
@@ -37,21 +51,33 @@ class Worker:
         self._timeout = variant.budget.timeout_seconds
         self._found = folder / part_file(verb, device)
         self._found.unlink(missing_ok=True)
-        self._log = folder / f"{self._found.stem}.log"
-        self._late = threading.Event()
+        log = _new_file(folder / f"{self._found.stem}.log")
+        self._mark = uuid.uuid4().hex
+        self._stopped = ""  # for what, in words
         words = [verb, str(folder), *([device] if device else []), *([SCORE] if score else [])]
-        with self._log.open("wb") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "mlflow_compress.measuring.worker", *words],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                cwd=folder,
-                env=environment(variant, verb),
-                start_new_session=True,
-            )
-        self._timer = threading.Timer(self._timeout, self._stop)
+        self._process = subprocess.Popen(
+            [sys.executable, *_PROGRAM, *words],
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=folder,
+            env={**environment(variant, verb), descendants.MARK: self._mark},
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        if os.name != "nt":
+            os.set_blocking(self._process.stdin.fileno(), False)  # one who does not listen is not waited for
+        self._log = BoundedLog(self._process.stderr, log)
+        self._events = WorkerEvents(self._process.stdout, self._flooded)
+        self._deadline = time.monotonic() + self._timeout
+        self._timer = threading.Timer(self._timeout, self._late)
+        self._timer.daemon = True
         self._timer.start()
+        self._reaper = threading.Thread(target=self._wait_for_the_end, daemon=True)
+        self._reaper.start()
 
     def __enter__(self) -> Worker:
         """Use it."""
@@ -62,11 +88,12 @@ class Worker:
     ) -> None:
         """End it."""
         self._timer.cancel()
-        _kill(self._process)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        if self._reaper.is_alive():
+            descendants.end(self.pid, self._mark)
+            self._reaper.join(_GONE_SECONDS)
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
 
     @property
     def pid(self) -> int:
@@ -74,18 +101,15 @@ class Worker:
         return self._process.pid
 
     def events(self) -> Iterator[Mapping[str, Any]]:
-        """Return its events of progress until it ends."""
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            yield _event(line)
-        self._process.wait()
+        """Return its events of progress until it ends, as `worker_events.event` reads them."""
+        while (event := self._events.next(self._deadline + _GONE_SECONDS - time.monotonic())) is not None:
+            yield event
 
     def tell(self, word: str) -> None:
         """Write a line to it; one that is gone does not mind."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.write(word.encode() + b"\n")
-            self._process.stdin.flush()
 
     def part(self) -> Part:
         """Read what it left, after its last event.
@@ -95,24 +119,38 @@ class Worker:
         """
         if self._found.exists():
             return Part.from_json(read_json(self._found))
-        if self._late.is_set():
-            took = f"took longer than {self._timeout:.0f} s and was stopped (--timeout allows more)"
-            raise WorkerError(f"{self._verb} {took}")
-        raise WorkerError(f"{self._verb} {_death(self._process.returncode)}{_tail(self._log)}")
+        if self._stopped:
+            raise WorkerError(f"{self._verb} {self._stopped}")
+        raise WorkerError(f"{self._verb} {_death(self._process.poll())}{self._last_words()}")
 
-    def _stop(self) -> None:
-        self._late.set()
-        _kill(self._process)
+    def _late(self) -> None:
+        self._stop(f"took longer than {self._timeout:.0f} s and was stopped (--timeout allows more)")
+
+    def _flooded(self) -> None:
+        self._stop("told of more progress than anybody can read and was stopped")
+
+    def _stop(self, reason: str) -> None:
+        self._stopped = self._stopped or reason
+        descendants.end(self.pid, self._mark)
+
+    def _wait_for_the_end(self) -> None:
+        """Wait until it ends, end what it left running, and read the rest of what it said."""
+        self._process.wait()
+        try:
+            descendants.end(self.pid, self._mark)
+        finally:
+            self._log.close(_LAST_WORDS_SECONDS)
+            self._events.end(_LAST_WORDS_SECONDS)
+
+    def _last_words(self) -> str:
+        line = self._log.last_line()
+        return f". Its last line: {line[:_LAST_LINE_CHARACTERS]}" if line else ""
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End the worker and whatever it started."""
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-    elif process.poll() is None:
-        process.kill()
-    process.wait()
+def _new_file(path: Path) -> IO[bytes]:
+    """Open a new file in the place of whatever a worker left there: a link, or what blocks whoever opens it."""
+    path.unlink(missing_ok=True)
+    return path.open("xb", buffering=0)
 
 
 def environment(variant: Variant, verb: str) -> dict[str, str]:
@@ -130,22 +168,17 @@ def environment(variant: Variant, verb: str) -> dict[str, str]:
     return kept
 
 
-def _event(line: bytes) -> Mapping[str, Any]:
-    try:
-        event = json.loads(line)
-    except ValueError:  # the worker was killed in the middle of a line
-        return {}
-    return event if isinstance(event, dict) else {}
-
-
-def _death(code: int) -> str:
+def _death(code: int | None) -> str:
+    if code is None:
+        return "can't be ended: the kernel holds it"
     if code >= 0:
         return f"ended with exit code {code} and left no result"
-    name = signal.Signals(-code).name
-    advice = " (out of memory? The kernel kills so)" if name == "SIGKILL" else ""
-    return f"was killed by {name}{advice}"
+    advice = " (out of memory? The kernel kills so)" if -code == signal.SIGKILL else ""
+    return f"was killed by {_signal_name(-code)}{advice}"
 
 
-def _tail(log: Path) -> str:
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    return f". Its last line: {lines[-1][:300]}" if lines else ""
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most of the real-time signals have none
+        return f"signal {number}"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from lab import Lab
 
+from mlflow_compress.errors import WorkerError
 from mlflow_compress.measuring import worker_process
-from mlflow_compress.records import Budget
+from mlflow_compress.measuring.worker_process import Worker
+from mlflow_compress.records import Budget, Variant
 
 
 def test_a_worker_knows_nothing_of_the_server(lab: Lab) -> None:
@@ -46,6 +51,130 @@ def is_running(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
-@pytest.mark.parametrize("line", [b"", b"{", b"[1]", b"3", b"noise\n", b"\xff\xfe", b'{"stage": "half'])
-def test_a_line_that_is_no_event_says_nothing(line: bytes) -> None:
-    assert worker_process._event(line) == {}
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, and has its signals")
+_HEAD = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+
+def leave(text):
+    Path("prepare.json").write_text(text)
+"""
+_FLOOD = "told of more progress than anybody can read and was stopped"
+_ENDED, _NOTHING = "ended with exit code", " and left no result"
+_NO_TERMINAL = "OSError: [Errno 6] No such device or address: '/dev/tty'"
+_LATE = "took longer than 2 s and was stopped (--timeout allows more)"
+
+
+@pytest.fixture
+def ends_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Give what runs a program in the place of the worker, and returns why it left no part."""
+
+    def run(program: str) -> str:
+        fake = tmp_path / "fake.py"
+        fake.write_text(_HEAD + program)
+        monkeypatch.setattr(worker_process, "_PROGRAM", (str(fake),))
+        folder = tmp_path / "work"
+        folder.mkdir()
+        variant = Variant("tiny", "original", "alpha", "python", "x.py", budget=Budget(timeout_seconds=2))
+        with Worker("prepare", variant, folder) as worker:
+            for _ in worker.events():
+                pass
+            with pytest.raises(WorkerError) as raised:
+                worker.part()
+        return str(raised.value)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("os.kill(os.getpid(), 40)", "was killed by signal 40"),
+        ("os.kill(os.getpid(), 34)", "was killed by SIGRTMIN"),
+        ("os.kill(os.getpid(), 9)", "was killed by SIGKILL (out of memory? The kernel kills so)"),
+        ("os.kill(os.getpid(), signal.SIGSTOP)", _LATE),
+        ("signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(999)", _LATE),
+        ("os.close(1); time.sleep(999)", _LATE),
+        ("while True: os.write(1, b'x' * 2**20)", _FLOOD),
+        ('while True: os.write(1, b\'{"stage": "a"}\\n\' * 4000)', _FLOOD),
+        ("os.write(2, b'first\\n  \\nlast\\n \\n'); sys.exit(3)", f"{_ENDED} 3{_NOTHING}. Its last line: last"),
+        ("os.write(2, b'e' * 5_000_000); sys.exit(1)", f"{_ENDED} 1{_NOTHING}. Its last line: {'e' * 300}"),
+        ("Path('prepare.log').unlink(); os.mkfifo('prepare.log'); sys.exit(1)", f"{_ENDED} 1{_NOTHING}"),
+        ("open('/dev/tty', 'w')", f"{_ENDED} 1{_NOTHING}. Its last line: {_NO_TERMINAL}"),
+    ],
+)
+@needs_linux
+def test_however_a_worker_ends_one_sentence_says_why(
+    ends_with: Callable[[str], str], program: str, reason: str
+) -> None:
+    assert ends_with(program) == f"prepare {reason}"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "subprocess.Popen(['sleep', '999'], start_new_session=True)",
+        "[subprocess.Popen(['sleep', '999'], start_new_session=bool(n % 2)) for n in range(50)]",
+        "subprocess.Popen(['sh', '-c', 'setsid sh -c \"sleep 999 & sleep 999 &\" &']); time.sleep(0.5)",
+    ],
+    ids=["in a session of its own", "fifty", "a daemon"],
+)
+@pytest.mark.parametrize("end", ["sys.exit(7)", "time.sleep(999)", "os.kill(os.getpid(), 11)"])
+@needs_linux
+def test_nothing_that_a_worker_started_outlives_it(
+    ends_with: Callable[[str], str], tmp_path: Path, start: str, end: str
+) -> None:
+    """They hold the pipes of the worker open: what waited for these to close waited for ever."""
+    reason = ends_with(f"{start}\n{end}")
+    assert reason.startswith(("prepare ended with exit code 7", f"prepare {_LATE}", "prepare was killed by SIGSEGV"))
+    assert _running_in(tmp_path / "work") == []
+
+
+def _running_in(folder: Path) -> list[int]:
+    """Return the processes whose working folder is this one."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (path / "cwd").readlink() == folder and is_running(int(path.name)):
+                found.append(int(path.name))
+    return found
+
+
+@needs_linux
+def test_a_flood_of_words_leaves_the_two_ends_of_the_log(ends_with: Callable[[str], str], tmp_path: Path) -> None:
+    program = "os.write(2, b'begin\\n')\nfor _ in range(100): os.write(2, b'x' * 2**20)\nos.write(2, b'\\nend')"
+    assert ends_with(program) == "prepare ended with exit code 0 and left no result. Its last line: end"
+    log = (tmp_path / "work" / "prepare.log").read_bytes()
+    assert log.startswith(b"begin\nxxx")
+    assert log.endswith(b"xxx\nend")
+    assert len(log) < 300_000
+    assert b"\n[104,595,466 bytes are left out here]\n" in log
+
+
+@needs_linux
+def test_what_a_worker_left_in_the_way_of_the_next_one_blocks_nobody(
+    ends_with: Callable[[str], str], tmp_path: Path
+) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("mine")
+    work = tmp_path / "work"
+    ends_with("os.mkfifo('measure-cpu.log'); os.symlink('../theirs', 'prepare.partial')")
+    (work / "prepare.log").unlink()
+    (work / "prepare.log").symlink_to(theirs)
+    variant = Variant("tiny", "original", "alpha", "python", "x.py", budget=Budget(timeout_seconds=2))
+    for verb, device in (("prepare", ""), ("measure", "cpu")):
+        with Worker(verb, variant, work, device) as worker:
+            assert list(worker.events()) == []
+    assert theirs.read_text() == "mine"
+
+
+@needs_linux
+def test_one_that_does_not_listen_is_told_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pipe to it fills, and whoever writes into a full pipe waits."""
+    fake = tmp_path / "fake.py"
+    fake.write_text("import time\ntime.sleep(999)")
+    monkeypatch.setattr(worker_process, "_PROGRAM", (str(fake),))
+    variant = Variant("tiny", "original", "alpha", "python", "x.py", budget=Budget(timeout_seconds=60))
+    with Worker("prepare", variant, tmp_path) as worker:
+        for _ in range(40_000):
+            worker.tell("go")

@@ -1,0 +1,71 @@
+"""A worker's log: whole when it is short, of a flood both ends."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from mlflow_compress.measuring import bounded_log
+from mlflow_compress.measuring.bounded_log import HEAD_BYTES, TAIL_BYTES, BoundedLog
+
+
+def test_a_short_log_is_whole(tmp_path: Path) -> None:
+    log, text = _written(tmp_path, b"one\ntwo \xff\n\n  \n")
+    assert text == b"one\ntwo \xff\n\n  \n"
+    assert log.last_line() == "two \ufffd"
+
+
+def test_an_empty_log_has_no_last_line(tmp_path: Path) -> None:
+    log, text = _written(tmp_path, b"")
+    assert (log.last_line(), text) == ("", b"")
+
+
+def test_a_log_that_just_fits_loses_nothing(tmp_path: Path) -> None:
+    told = os.urandom(HEAD_BYTES + TAIL_BYTES)
+    assert _written(tmp_path, told)[1] == told
+
+
+def test_of_a_long_log_both_ends_are_kept_and_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    told = os.urandom(HEAD_BYTES + 1_234_567 + TAIL_BYTES)
+    gap = b"\n[1,234,567 bytes are left out here]\n"
+    assert _written(tmp_path, told)[1] == told[:HEAD_BYTES] + gap + told[-TAIL_BYTES:]
+
+
+def test_the_begin_is_on_disk_while_the_worker_runs(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    path = tmp_path / "prepare.log"
+    log = BoundedLog(os.fdopen(reading, "rb"), path.open("xb", buffering=0))
+    os.write(writing, b"so far")
+    while not path.read_bytes():
+        pass
+    assert path.read_bytes() == b"so far"
+    log.close(0.1)  # whoever holds the pipe still is not waited for
+    os.close(writing)
+
+
+def test_a_log_of_before_is_read_at_both_ends(tmp_path: Path) -> None:
+    path = tmp_path / "prepare.log"
+    told = b"a" * HEAD_BYTES + b"b" * 2_000_000 + b"c" * TAIL_BYTES
+    path.write_bytes(told)
+    gap = b"\n[2,000,000 bytes are left out here]\n"
+    assert bounded_log.read(path) == told[:HEAD_BYTES] + gap + told[-TAIL_BYTES:]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/etc/hostname")])
+def test_what_is_no_file_is_no_log(tmp_path: Path, make: object) -> None:
+    path = tmp_path / "prepare.log"
+    assert callable(make)
+    make(path)
+    assert bounded_log.read(path) == b""
+
+
+def _written(folder: Path, told: bytes) -> tuple[BoundedLog, bytes]:
+    reading, writing = os.pipe()
+    path = folder / "prepare.log"
+    log = BoundedLog(os.fdopen(reading, "rb"), path.open("xb", buffering=0))
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(told)
+    log.close(60)
+    return log, path.read_bytes()
