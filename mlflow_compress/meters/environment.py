@@ -49,15 +49,18 @@ def machine(root: Path = Path("/")) -> dict[str, str]:
 
 
 def gpu(driver: str) -> dict[str, str]:
-    """Describe the current CUDA device."""
+    """Describe the current CUDA device, and what torch computes in TF32 there though its tensors are float32."""
     import torch
 
+    backends = torch.backends
+    in_tf32 = {"convolutions": backends.cudnn.allow_tf32, "matmul": backends.cuda.matmul.allow_tf32}
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     return {
         "gpu_model": properties.name,
         "gpu_memory_mib": str(properties.total_memory // 2**20),
         "gpu_capability": f"{properties.major}.{properties.minor}",
         "gpu_driver": driver,
+        "gpu_tf32": ", ".join(name for name, allowed in in_tf32.items() if allowed) or "none",
         "cuda": str(torch.version.cuda),
     }
 

@@ -3,7 +3,7 @@
 Covers: resident memory of this process, its shared libraries and touched memory-mapped weights, at the highest moment
 of each phase. On Linux this is the kernel's own high-water mark, reset between phases, so that no peak can be missed;
 elsewhere it is sampled every 2 ms. Child processes count with their own marks, added up, as far as they live when the
-phase ends (Linux only).
+phase ends (Linux only). On CUDA, what cuBLAS and cuDNN load at their first call counts as the model's: 200 to 400 MiB.
 Does not cover: swapped-out pages, memory of the device (see `gpu`), and what scoring, the energy window and our own
 statistics take after the last phase: the whole process ends higher than its peak here.
 """

@@ -114,16 +114,31 @@ def test_what_is_restored_is_what_was_saved(name: str, chain: str, folder: Path,
         check_cell(variant, tmp_path)
 
 
-def check_cell(variant: Variant, tmp_path: Path) -> None:
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize(("name", "chain"), CELLS)
+def test_what_is_restored_on_a_gpu_is_what_was_saved(name: str, chain: str, folder: Path, tmp_path: Path) -> None:
+    variant = variant_of(name, chain, folder)
+    if (reason := obstacle(name, variant)) is not None:
+        pytest.skip(reason)
+    if any("cuda" not in registry.find("methods", step.method).devices for step in variant.chain):
+        worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
+        with pytest.raises(Unsupported, match="runs on cpu only"):
+            model_folder.restore(tmp_path / worker.MODEL_FOLDER, "cuda")
+        return
+    check_cell(variant, tmp_path, "cuda")
+
+
+def check_cell(variant: Variant, tmp_path: Path, device: str = "cpu") -> None:
     worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
-    restored = model_folder.restore(tmp_path / worker.MODEL_FOLDER)
+    restored = model_folder.restore(tmp_path / worker.MODEL_FOLDER, device)
     family, model = restored.family, restored.model
     assert restored.manifest.chain == variant.chain
     assert model.weights == "random"
     with torch.inference_mode():
         family.run(model, family.batch(model, variant.batch_size, 1), lambda stage: None)
-    moved = output_error.compare(family, model, variant, tmp_path / worker.OUTPUTS, "cpu")
-    generation_check.compare(family, model, tmp_path / worker.GENERATED, "cpu")
+    moved = output_error.compare(family, model, variant, tmp_path / worker.OUTPUTS, device)
+    generation_check.compare(family, model, tmp_path / worker.GENERATED, device)
     assert 0 <= moved["quality/output_error_rel_l2"] < 10
     assert all(numbers > 0 for numbers in size.in_memory(model.module).values())
     if isinstance(model.module, torch.nn.Module):

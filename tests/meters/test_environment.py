@@ -3,9 +3,11 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 
 from mlflow_compress.meters import environment
 from mlflow_compress.version import __version__
@@ -91,3 +93,20 @@ def test_precisions_without_instructions_are_named(root: Path, flags: str, emula
 
 def test_nothing_is_emulated_where_the_cpu_is_not_known(tmp_path: Path) -> None:
     assert environment.emulated(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("convolutions", "matmul", "told"),
+    [(True, False, "convolutions"), (True, True, "convolutions, matmul"), (False, False, "none")],
+)
+def test_what_a_gpu_computes_more_coarsely_than_it_seems(
+    monkeypatch: pytest.MonkeyPatch, convolutions: bool, matmul: bool, told: str
+) -> None:
+    device = SimpleNamespace(name="NVIDIA H200", total_memory=143155 * 2**20, major=9, minor=0)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: device)
+    monkeypatch.setattr(torch.backends, "cudnn", SimpleNamespace(allow_tf32=convolutions))
+    monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(allow_tf32=matmul))
+    found = environment.gpu("580.159.04")
+    assert found["gpu_tf32"] == told
+    assert (found["gpu_model"], found["gpu_memory_mib"]) == ("NVIDIA H200", "143155")
