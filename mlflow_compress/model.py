@@ -159,6 +159,8 @@ class Model:
         cautions: what the reader of the numbers must know, as loading and methods came upon it; they append.
         facts: what a method did, in words, by name (`layers`: `36 of 38 linear layers`); they add.
         progress: called by what takes long with how many of how many steps are done.
+        warmed: called when the warm-up is over and its memory is known: a method that compiles meanwhile ends here what
+            helped it.
         evaluation: what its quality will be scored on; None: nothing.
         config: the config of a transformers model, from which it can be built again; None of others.
         structure: of what has no config, the layers that are not as the family's code builds them, by their names.
@@ -178,6 +180,7 @@ class Model:
     cautions: list[Caution] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     progress: Callable[[int, int], None] = lambda done, total: None
+    warmed: Callable[[], object] = lambda: None
     evaluation: Evaluation | None = None
     config: Any = None
     structure: dict[str, LayerSizes] = field(default_factory=dict)

@@ -30,6 +30,7 @@ class TimedCall:
         around: makes the calls before and after it that are timed apart, by name. Asked for after the timing, since
             their inputs take memory.
         rates: makes further metrics of the median latency and the medians of its stages, both in milliseconds.
+        warmed: called between warm-up and counting, when the memory of the warm-up is known.
     """
 
     run: Callable[[Mark], object]
@@ -37,6 +38,7 @@ class TimedCall:
     batch_size: int
     around: Callable[[], Mapping[str, Callable[[], object]]] = dict
     rates: Callable[[float, Mapping[str, float]], Mapping[str, float]] = _no_rates
+    warmed: Callable[[], object] = lambda: None
 
     @property
     def group(self) -> str:
@@ -126,6 +128,7 @@ def _timed(
 
     def warmed() -> None:
         memory.end_phase("warmup")
+        call.warmed()
         reporter.stage(f"timing on {call.group}")
         readings.append(usage.now())
 

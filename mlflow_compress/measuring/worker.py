@@ -195,6 +195,7 @@ def _time(family: Family, model: Model, device: str, variant: Variant, meter: Me
         batch_size=size,
         around=lambda: family.around(model, size, seed),
         rates=lambda latency_ms, stages_ms: family.rates(latency_ms, stages_ms, size),
+        warmed=model.warmed,
     )
     return time_call(call, variant.budget, meter, report, variant.interleave)
 

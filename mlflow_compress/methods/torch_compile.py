@@ -21,8 +21,9 @@ class TorchCompile(Method):
 
     Every layer is compiled, and the weights are saved as they are. Compiling belongs to the warm-up: it takes a minute
     or so, and memory, which is in the peak of the whole process but not in that of the timed phase
-    (`ram_peak_run_mib`). The first call of all runs as it is, so that what a model makes only once (a detector's
-    anchors) is not compiled in. Where a model does what can't be captured, its graph is cut.
+    (`ram_peak_run_mib`): the processes that compile, one for each core, end with the warm-up. The first call of all
+    runs as it is, so that what a model makes only once (a detector's anchors) is not compiled in. Where a model does
+    what can't be captured, its graph is cut.
 
     It needs a C++ compiler and Python's headers, for CUDA too.
 
@@ -68,6 +69,7 @@ class TorchCompile(Method):
         from torch._dynamo import config
 
         config.recompile_limit = max(config.recompile_limit, _MOST_VARIANTS)
+        model.warmed = _end_compiling_processes
         self._compile_later(model.module)
         if getattr(getattr(model.module, "config", None), "is_encoder_decoder", False):
             self._compile_later(model.module.get_encoder())  # it is also called on its own
@@ -80,6 +82,16 @@ class TorchCompile(Method):
             module.compile(backend=self.backend, **options)
 
         hook = module.register_forward_hook(after_first_call)
+
+
+def _end_compiling_processes() -> None:
+    """Give back the memory of the processes that compile: half a gigabyte each, which nobody uses any more.
+
+    What is compiled after that starts them again.
+    """
+    from torch._inductor import async_compile
+
+    async_compile.shutdown_compile_workers()
 
 
 def _require_compiler() -> None:

@@ -256,8 +256,7 @@ def _opened(value: Any) -> Iterator[Held]:
             inner = [each for name in value.__tensor_flatten__()[0] for each in _opened(getattr(value, name))]
             for index, each in enumerate(inner):
                 is_packed = each.tensor.numel() != value.numel()  # several in an element, as with 4 bits
-                unpack = getattr(value, "dequantize", None) if is_packed else None
-                yield Held(each.tensor, 0 if index else value.numel(), unpack)
+                yield Held(each.tensor, 0 if index else value.numel(), _unpacker(value) if is_packed else None)
         elif value.is_quantized:
             yield Held(value.int_repr(), value.numel())
             if value.qscheme() in (torch.per_channel_affine, torch.per_channel_affine_float_qparams):
@@ -265,6 +264,15 @@ def _opened(value: Any) -> Iterator[Held]:
                 yield Held(value.q_per_channel_zero_points(), 0)
         else:
             yield Held(value, value.numel())
+
+
+def _unpacker(value: Any) -> Callable[[], Any]:
+    """Return what gives a packed tensor's elements: two of four by their positions, else few bits."""
+    import torch
+
+    is_sparse = isinstance(value, torch.sparse.SparseSemiStructuredTensor)
+    unpack: Callable[[], Any] = value.to_dense if is_sparse else value.dequantize
+    return unpack
 
 
 def _is_plain(value: Any) -> bool:

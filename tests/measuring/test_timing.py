@@ -166,6 +166,16 @@ def test_what_is_around_the_call_is_made_and_timed_after_it(clock: Clock) -> Non
     assert len(part.samples["cpu/latency_ms"]) == 12
 
 
+def test_what_helped_in_the_warm_up_ends_before_calls_are_counted(clock: Clock) -> None:
+    call, memory = Call(clock), MemoryMeter()
+    seen: list[tuple[int, list[str]]] = []
+    timed = TimedCall(
+        lambda mark: call(), "cpu", 1, warmed=lambda: seen.append((len(call.seen), list(memory.peaks_mib)))
+    )
+    time_call(timed, BUDGET, memory, Silent())
+    assert seen == [(1 + 8, ["warmup"])]
+
+
 def test_turns_are_asked_for_before_each_round(clock: Clock) -> None:
     class Turns(Silent):
         def __init__(self) -> None:

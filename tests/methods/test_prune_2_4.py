@@ -10,6 +10,7 @@ from pruned import groups, loaded, method, saved
 from torch import nn
 
 from mlflow_compress.compression import pruning
+from mlflow_compress.meters import size
 from mlflow_compress.methods import prune_2_4
 
 
@@ -49,3 +50,6 @@ def test_sparse_kernels_give_the_same_on_a_gpu() -> None:
     torch.testing.assert_close(layer(inputs), dense, rtol=1e-2, atol=1e-2)
     assert isinstance(layer.weight, torch.sparse.SparseSemiStructuredTensor)
     torch.testing.assert_close(layer(inputs.transpose(0, 1)).transpose(0, 1), dense, rtol=1e-2, atol=1e-2)
+    found = size.in_memory(layer)
+    assert (found["size/params"], found["size/params_nonzero"]) == (128 * 256 + 128, int(weight.count_nonzero()) + 128)
+    assert 0.5 < found["size/weights_mib"] / ((128 * 256 + 128) * 2 / 2**20) < 0.65

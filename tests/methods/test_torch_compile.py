@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from exported_by_torch import loaded, outputs, saved
@@ -26,6 +27,22 @@ def test_a_compiled_model_is_saved_as_it_is_and_computes_the_same(tmp_path: Path
     assert stored_weights.distance(outputs(restored), want) < 1e-6
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 1
     assert not restored.model.module._forward_hooks
+
+
+def test_the_processes_that_compile_end_with_the_warm_up(tmp_path: Path) -> None:
+    from torch._inductor import async_compile, config
+
+    _, _, target = saved("torch_compile", tmp_path)
+    restored = model_folder.restore(target)
+    with config.patch(compile_threads=2, worker_start_method="subprocess"):
+        pool = async_compile.AsyncCompile.process_pool()
+        pool.submit(int).result()
+        assert psutil.Process().children(recursive=True)
+        restored.model.warmed()
+        assert not psutil.Process().children(recursive=True)
+        pool = async_compile.AsyncCompile.process_pool()
+        assert pool.submit(int).result() == 0, "what is compiled later starts them again"
+        restored.model.warmed()
 
 
 def test_the_backend_and_the_mode_are_those_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -290,6 +290,22 @@ def test_a_subclass_of_tensor_is_opened() -> None:
     assert opened == [(torch.uint8, 12, 24), (torch.float32, 4, 0)]
 
 
+def test_two_of_four_weights_that_are_packed_for_sparse_kernels_are_counted() -> None:
+    from torch.sparse import SparseSemiStructuredTensorCUTLASS
+    from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
+
+    dense = torch.zeros(32, 64, dtype=torch.float16)
+    dense[:, ::4], dense[:, 3::4] = 1, 2
+    dense[0] = 0
+    packed, positions = sparse_semi_structured_from_dense_cutlass(dense)
+    module = nn.Linear(64, 32, bias=False)
+    weight = SparseSemiStructuredTensorCUTLASS(dense.shape, packed, positions, None, None, None)
+    module.weight = nn.Parameter(weight, requires_grad=False)
+    found = size.in_memory(module)
+    assert (found["size/params"], found["size/params_nonzero"]) == (32 * 64, 31 * 32)
+    assert found["size/weights_mib"] == 32 * (64 / 2 * 2 + 64 / 4 / 4 * 2) / MIB  # halves; 4 bits for each four
+
+
 def test_casting_leaves_what_is_not_saved_in_full_precision() -> None:
     module = made(Tied, 0)
     cast(module, torch.float16)
