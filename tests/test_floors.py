@@ -62,7 +62,12 @@ DOORS = {
     "jinja2": {"renderers.html"},
     "markupsafe": {"renderers.html"},
     "markdown_it": {"reporting.markdown_tables"},
-    "ultralytics": {"networks.ultralytics_models", "networks.ultralytics_images", "scoring.boxes"},
+    "ultralytics": {
+        "networks.ultralytics_architecture",
+        "networks.ultralytics_images",
+        "networks.ultralytics_models",
+        "scoring.boxes",
+    },
     "cv2": {"networks.ultralytics_images"},
     "jiwer": {"scoring.transcripts"},
     "sacrebleu": {"metrics.bleu", "metrics.chrf"},

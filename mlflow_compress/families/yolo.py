@@ -20,8 +20,9 @@ from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks import ultralytics_images, ultralytics_models
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.pickle_scan import code_in
+from mlflow_compress.networks.ultralytics_architecture import Architecture
 from mlflow_compress.networks.ultralytics_images import read_photo
-from mlflow_compress.networks.ultralytics_models import Architecture, ExportedNet
+from mlflow_compress.networks.ultralytics_models import ExportedNet
 from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
 
 _PHOTO = (720, 1280, 3)
@@ -43,6 +44,7 @@ class Yolo(Family):
         image_size: side of the square input, in pixels; None: 224 for a classifier, else 640.
         confidence: lowest score of a reported box.
         overlap: intersection over union above which non-maximum suppression drops a box.
+        trust: whether to load a .pt file as ultralytics does, which runs what code it holds.
     """
 
     timed: ClassVar[str] = (
@@ -57,6 +59,7 @@ class Yolo(Family):
     image_size: Annotated[int, Ge(32), MultipleOf(32)] | None = None
     confidence: Annotated[float, Ge(0)] = 0.25
     overlap: Annotated[float, Ge(0)] = 0.7
+    trust: bool = False
 
     def code(self, source: str, weights: str, folder: Path) -> str:
         """Name what a local .pt file would call; ultralytics' own releases are not looked into."""
@@ -73,7 +76,7 @@ class Yolo(Family):
 
         ultralytics_models.require_ultralytics()
         torch.manual_seed(seed)
-        module, kind, caution = ultralytics_models.load(source, weights, folder)
+        module, kind, caution = ultralytics_models.load(source, weights, folder, self.trust)
         module = module.float().eval()
         module.fuse(verbose=False)
         module.requires_grad_(False)

@@ -6,34 +6,55 @@ ultralytics' layers, and plain containers only build what they are named for; an
 
 from __future__ import annotations
 
-import pickletools
-import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-_DATA = "data.pkl"
-_LAYERS = ("torch.nn.modules.", "ultralytics.nn.modules.", "ultralytics.nn.tasks ")
+from mlflow_compress.networks import plain_checkpoint
+
+UNREADABLE = "what can't be told"
+_LAYERS = (
+    "torch.nn.modules.",
+    "torchvision.transforms.functional InterpolationMode",
+    "torchvision.transforms.transforms ",
+    "ultralytics.nn.modules.",
+    "ultralytics.nn.tasks ",
+    "ultralytics.utils.loss ",
+    "ultralytics.utils.tal ",
+)
 _PLAIN = frozenset(
     {
+        "__builtin__ object",
         "__builtin__ set",
+        "_codecs encode",
+        "builtins complex",
+        "builtins object",
         "builtins set",
         "builtins slice",
-        "builtins complex",
         "collections OrderedDict",
-        "pathlib Path",
-        "pathlib PosixPath",
-        "pathlib WindowsPath",
+        "collections defaultdict",
+        "copy_reg _reconstructor",
+        "datetime date",
+        "datetime datetime",
+        "datetime timedelta",
+        "numpy dtype",
+        "numpy ndarray",
+        "numpy._core.multiarray _reconstruct",
+        "numpy._core.multiarray scalar",
+        "numpy.core.multiarray _reconstruct",
+        "numpy.core.multiarray scalar",
         "torch Size",
         "torch device",
-        "torch.nn.parameter Parameter",
         "torch._utils _rebuild_parameter",
         "torch._utils _rebuild_tensor",
         "torch._utils _rebuild_tensor_v2",
+        "torch.nn.parameter Parameter",
         "ultralytics.utils IterableSimpleNamespace",
-        "numpy dtype",
-        "numpy.core.multiarray scalar",
-        "numpy._core.multiarray scalar",
+        "ultralytics.yolo.utils IterableSimpleNamespace",
+        *(f"{module} {name}Path" for module in ("pathlib", "pathlib._local") for name in ("", "Posix", "Windows")),
     }
 )
+_GETATTR, _METHODS = ("__builtin__ getattr", "builtins getattr"), ("forward", "forward_fuse", "BILINEAR")
 _DTYPES = ("Storage", "float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "bool")
 
 
@@ -47,24 +68,32 @@ def code_in(path: Path) -> list[str]:
         `module name` of each, sorted; `what can't be told` where it is no such file or hides its calls.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            (name,) = (each for each in archive.namelist() if each.rpartition("/")[2] == _DATA)
-            called = {_called(op.name, arg) for op, arg, _ in pickletools.genops(archive.read(name))}
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-        return ["what can't be told"]
-    return sorted(each for each in called - {""} if not _is_plain(each))
+        with plain_checkpoint.opened(path) as checkpoint:
+            return foreign(checkpoint.calls)
+    except (OSError, ValueError):
+        return [UNREADABLE]
 
 
-def _called(operation: str, argument: object) -> str:
-    """Return what an operation of a pickle looks up; empty where it looks up nothing."""
-    if operation in ("GLOBAL", "INST"):
-        return str(argument)
-    # Those of later protocols take the name from the stack or a registry; torch.save writes none.
-    return operation if operation in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4") else ""
+def foreign(calls: Mapping[str, Sequence[tuple[Any, ...]]]) -> list[str]:
+    """Return those names, sorted, that do not only build data (see `inert_pickle.Inert`)."""
+    return sorted(name for name, given in calls.items() if not (_is_plain(name) or _takes_methods(name, given)))
+
+
+def _takes_methods(name: str, given: Sequence[tuple[Any, ...]]) -> bool:
+    """Return whether a name is `getattr`, and only methods of layers are taken with it, as in ultralytics' releases."""
+    return name in _GETATTR and all(
+        len(arguments) == 2 and _is_layer(getattr(arguments[0], "name", "")) and arguments[1] in _METHODS
+        for arguments in given
+    )
+
+
+def _is_layer(name: str) -> bool:
+    what = name.partition(" ")[2]
+    # One name, no dots: `Sequential.__class__` would lead elsewhere.
+    return name.startswith(_LAYERS) and what.isidentifier() and what[:1].isupper()
 
 
 def _is_plain(name: str) -> bool:
     module, _, what = name.partition(" ")
-    # One name, no dots: `Sequential.__class__` would lead elsewhere.
-    is_layer = name.startswith(_LAYERS) and what.isidentifier() and what[:1].isupper()
-    return name in _PLAIN or is_layer or (module == "torch" and what.endswith(_DTYPES) and what.isidentifier())
+    is_dtype = module == "torch" and what.endswith(_DTYPES) and what.isidentifier()
+    return name in _PLAIN or _is_layer(name) or is_dtype

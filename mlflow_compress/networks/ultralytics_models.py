@@ -3,75 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mlflow_compress.errors import Unsupported, WeightsError, named_line, one_line
+from mlflow_compress.networks import ultralytics_checkpoint
 from mlflow_compress.networks.export_graphs import Attached, Calls, graph, twin
+from mlflow_compress.networks.stored_weights import fill
+from mlflow_compress.networks.ultralytics_architecture import TASKS, Architecture, Task
+from mlflow_compress.networks.ultralytics_checkpoint import Saved
 from mlflow_compress.sockets import Graph
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a model is for.
-
-    Attributes:
-        built_by: the class of `ultralytics.nn.tasks`.
-        side: of its usual square input, in pixels.
-        outputs: names of what `output_of` gives.
-        classifies: whether it gives logits of classes; else boxes.
-    """
-
-    built_by: str
-    side: int
-    outputs: tuple[str, ...]
-    classifies: bool = False
-
-    def output_of(self, given: Any) -> Any:
-        """Return of what a module gave what is measured and scored: logits, raw boxes, or these and prototypes."""
-        return given[1] if self.classifies else given[0]
-
-    def given_for(self, outputs: tuple[Any, ...]) -> Any:
-        """Return what a module would give for these outputs, as far as `output_of` looks at it."""
-        if self.classifies:
-            return None, outputs[0]
-        return (outputs[0] if len(self.outputs) == 1 else outputs,)
-
-
-TASKS: Mapping[str, Task] = {
-    "detect": Task("DetectionModel", 640, ("raw",)),
-    "segment": Task("SegmentationModel", 640, ("raw", "prototypes")),
-    "classify": Task("ClassificationModel", 224, ("logits",), classifies=True),
-}
-
-
-@dataclass
-class Architecture:
-    """What ultralytics builds a model from, and what it is for.
-
-    Attributes:
-        yaml: ultralytics' own description of the layers.
-        names: of the classes, by their numbers.
-        task: `detect`, `segment` or `classify`.
-    """
-
-    yaml: dict[str, Any]
-    names: dict[int, str]
-    task: str
-
-    @property
-    def does(self) -> Task:
-        """What differs between tasks."""
-        return TASKS[self.task]
-
-    @classmethod
-    def of(cls, module: Any) -> Architecture:
-        """Describe a module."""
-        name = type(module).__name__
-        task = next(task for task, each in TASKS.items() if each.built_by == name)
-        return cls(module.yaml, dict(module.names), task)
 
 
 def require_ultralytics() -> None:
@@ -84,13 +25,16 @@ def require_ultralytics() -> None:
         raise Unsupported("ultralytics is not installed: pip install ultralytics")
 
 
-def load(source: str, weights: str, folder: Path) -> tuple[Any, Literal["pretrained", "random", "local"], str]:
+def load(
+    source: str, weights: str, folder: Path, is_trusted: bool = False
+) -> tuple[Any, Literal["pretrained", "random", "local"], str]:
     """Load a model.
 
     Args:
         source: the name of a release (`yolo11l.pt`), or a file.
         weights: `auto`, `pretrained`, `random`, or a file.
         folder: what relative paths start from.
+        is_trusted: whether a file may run code; else its description and weights are read as data.
 
     Returns:
         The module, the kind of its weights, and what the user must hear about them; empty: nothing.
@@ -104,10 +48,10 @@ def load(source: str, weights: str, folder: Path) -> tuple[Any, Literal["pretrai
         path = folder / weights
         if not path.is_file():
             raise WeightsError(f"There is no weights file {path}. Give a .pt file that ultralytics wrote, or auto.")
-        return _from_file(path), "local", ""
+        return _from_file(path, is_trusted), "local", ""
     for path in (folder / source, Path(source)):
         if path.is_file():
-            return _from_file(path), "local", ""
+            return _from_file(path, is_trusted), "local", ""
     try:
         path = _download(source)
     except (OSError, ConnectionError) as error:
@@ -119,18 +63,15 @@ def load(source: str, weights: str, folder: Path) -> tuple[Any, Literal["pretrai
             ) from error
         caution = f"{source} can't be downloaded: it has its true architecture but RANDOM weights"
         return _from_architecture(source), "random", caution
-    return _from_file(path), "pretrained", ""
+    return _from_file(path, is_trusted), "pretrained", ""
 
 
 def build(described: Architecture) -> Any:
     """Build a fused module. A detector's constructor runs a forward pass, so that it starts with real weights."""
-    from ultralytics.nn import tasks
-
-    module: Any = getattr(tasks, described.does.built_by)(described.yaml, verbose=False).eval()
+    module = _unfused(described)
     module.fuse(verbose=False)
     if not described.does.classifies:
         _plain_strides_later(module.model[-1])
-    module.names = described.names
     return module
 
 
@@ -201,7 +142,12 @@ def _download(source: str) -> Path:
     return path
 
 
-def _from_file(path: Path) -> Any:
+def _from_file(path: Path, is_trusted: bool) -> Any:
+    return _unpickled(path) if is_trusted else _rebuilt(ultralytics_checkpoint.read(path), path)
+
+
+def _unpickled(path: Path) -> Any:
+    """Load a file as ultralytics does, which runs the code that it holds."""
     from ultralytics.models import YOLO
 
     try:
@@ -211,18 +157,57 @@ def _from_file(path: Path) -> Any:
     return _known(module, str(path))
 
 
-def _from_architecture(source: str) -> Any:
-    from ultralytics.models import YOLO
+def _rebuilt(saved: Saved, path: Path) -> Any:
+    """Build what a file describes, fused if that was, and fill it."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):  # what follows draws what it would draw with the file's own object
+        module = _unfused(saved.described)
+    if len(saved.weights) < len(module.state_dict()):
+        module.fuse(verbose=False)
+    fill(module, saved.weights, path)
+    return module
+
+
+def _unfused(described: Architecture) -> Any:
+    """Build a module.
+
+    Raises:
+        WeightsError: its layers do not fit together.
+    """
+    from ultralytics.nn import tasks
 
     try:
-        module = YOLO(Path(source).with_suffix(".yaml").name).model
+        module: Any = getattr(tasks, described.does.built_by)(described.yaml, verbose=False).eval()
+    except Exception as error:  # whatever the layers raise at what does not fit
+        raise WeightsError(
+            f"The architecture of an ultralytics model can't be built: {named_line(error, 300)}"
+        ) from error
+    module.names = described.names
+    return module
+
+
+def _from_architecture(source: str) -> Any:
+    """Build what a description of ultralytics' own, or a file beside, describes."""
+    from ultralytics.nn import tasks
+
+    try:
+        described = tasks.yaml_model_load(Path(source).with_suffix(".yaml").name)
+        task = tasks.guess_model_task(described)
     except Exception as error:
         raise WeightsError(f"ultralytics knows no architecture for {source}: {error}") from error
-    return _known(module, source)
+    if task not in TASKS:
+        raise WeightsError(f"{source} is for the task {task}; this family measures {', '.join(_built())}.")
+    count = described.get("nc")
+    names = {number: str(number) for number in range(count)} if isinstance(count, int) else {}
+    return _unfused(Architecture(described, names, task))
+
+
+def _built() -> list[str]:
+    return [task.built_by for task in TASKS.values()]
 
 
 def _known(module: Any, origin: str) -> Any:
-    known = [task.built_by for task in TASKS.values()]
-    if type(module).__name__ not in known:
-        raise WeightsError(f"{origin} holds a {type(module).__name__}; this family measures {', '.join(known)}.")
+    if type(module).__name__ not in _built():
+        raise WeightsError(f"{origin} holds a {type(module).__name__}; this family measures {', '.join(_built())}.")
     return module

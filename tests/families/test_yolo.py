@@ -21,7 +21,7 @@ from mlflow_compress.data import detections
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.measuring import output_error, worker
 from mlflow_compress.networks import model_folder
-from mlflow_compress.networks.ultralytics_models import Architecture
+from mlflow_compress.networks.ultralytics_architecture import Architecture
 from mlflow_compress.planning.recipe import parse_chain
 from mlflow_compress.records import Variant
 from mlflow_compress.scoring.hf_evaluate import metrics_of
@@ -251,5 +251,5 @@ def test_what_is_restored_is_what_was_saved(task: str, chain: str, tmp_path: Pat
 
 
 def test_other_tasks_are_refused() -> None:
-    with pytest.raises(WeightsError, match="PoseModel"):
+    with pytest.raises(WeightsError, match="for the task pose"):
         registry.build("families", "yolo").load("yolo11n-pose.pt", "random", Path(), 0)

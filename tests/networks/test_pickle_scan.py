@@ -42,9 +42,23 @@ def test_calls_are_found_without_being_made(tmp_path: Path, content: Call, named
     assert code_in(saved(tmp_path / "evil.pt", {"model": [torch.nn.ReLU(), content]})) == [named]
 
 
+@pytest.mark.parametrize("protocol", range(2, 6))
+def test_every_protocol_is_looked_into(tmp_path: Path, protocol: int) -> None:
+    plain = saved(tmp_path / "plain.pt", {"model": torch.nn.ReLU()}, pickle_protocol=protocol)
+    assert code_in(plain) == []
+    evil = saved(tmp_path / "evil.pt", {"model": Call(os.system, "true")}, pickle_protocol=protocol)
+    assert code_in(evil) == ["posix system"]
+
+
+def test_taking_a_method_of_a_layer_is_no_code(tmp_path: Path) -> None:
+    taken = Call(getattr, torch.nn.ReLU, "forward")
+    assert code_in(saved(tmp_path / "taken.pt", {"model": taken})) == []
+    other = Call(getattr, torch.nn.ReLU, "__base__")
+    assert code_in(saved(tmp_path / "other.pt", {"model": [taken, other]})) == ["__builtin__ getattr"]
+
+
 def test_what_cannot_be_looked_into_is_code(tmp_path: Path) -> None:
     plain = {"model": torch.nn.ReLU()}
-    assert code_in(saved(tmp_path / "new.pt", plain, pickle_protocol=4))  # names of calls come from the stack
     assert code_in(saved(tmp_path / "old.pt", plain, _use_new_zipfile_serialization=False))
     (tmp_path / "pickle.pt").write_bytes(pickle.dumps(plain))
     (tmp_path / "nonsense.pt").write_bytes(b"PK\x03\x04 nonsense")

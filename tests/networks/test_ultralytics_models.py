@@ -9,7 +9,8 @@ import torch
 
 from mlflow_compress.errors import WeightsError
 from mlflow_compress.networks import ultralytics_models
-from mlflow_compress.networks.ultralytics_models import TASKS, Architecture, ExportedNet
+from mlflow_compress.networks.ultralytics_architecture import TASKS, Architecture
+from mlflow_compress.networks.ultralytics_models import ExportedNet
 
 FILES = {"detect": "yolo11n.pt", "segment": "yolo11n-seg.pt", "classify": "yolo11n-cls.pt"}
 
@@ -59,7 +60,11 @@ def test_a_graph_in_the_modules_place_gives_what_its_task_looks_at(task: str) ->
         ("yolo11n.pt", "gone.pt", "There is no weights file .*gone.pt"),
         ("yolo11n.pt", "broken.pt", "broken.pt can't be loaded"),
         ("no_such_net.pt", "random", "ultralytics knows no architecture for no_such_net.pt"),
-        ("yolo11n-pose.pt", "random", "this family measures DetectionModel, SegmentationModel, ClassificationModel"),
+        (
+            "yolo11n-pose.pt",
+            "random",
+            "is for the task pose; this family measures DetectionModel, SegmentationModel, ClassificationModel",
+        ),
     ],
 )
 def test_weights_that_can_not_be_had_are_told(source: str, weights: str, told: str, tmp_path: Path) -> None:

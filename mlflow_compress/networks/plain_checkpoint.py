@@ -1,0 +1,151 @@
+"""A file of `torch.save` read as data: the content of its pickle, of which nothing is called, and its tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.networks import inert_pickle
+from mlflow_compress.networks.inert_pickle import Elsewhere, Made
+
+_FRONT = b"PK\x03\x04"  # by this torch tells its zips from older files, which are pickles from their first byte
+_PICKLE, _SCRIPT = "data.pkl", "constants.pkl"
+_MOST_ENTRIES = 100_000
+_FOREIGN = "no zip as torch.save writes it"
+_DTYPES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+
+
+class Checkpoint:
+    """What a file holds.
+
+    Args:
+        archive: the file.
+
+    Attributes:
+        content: of its pickle (see `inert_pickle.Inert`).
+        calls: what the pickle would look up, and call it with (see `inert_pickle.Inert`).
+
+    Raises:
+        ValueError: it is not as torch writes it.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        name = _pickle_in(archive)
+        self._archive, self._folder = archive, name.removesuffix(_PICKLE)
+        read = inert_pickle.read(archive.read(name))
+        self.content, self.calls = read.content, read.calls
+        self._storages: dict[str, Any] = {}
+        if f"{self._folder}byteorder" in archive.namelist() and self._read("byteorder") != b"little":
+            raise ValueError("numbers in the byte order of other machines")
+
+    def tensor(self, made: Any) -> Any:
+        """Return the tensor that a part of the content stands for; a view where its storage is shared.
+
+        Raises:
+            ValueError: it stands for none, or for one that is not in the file.
+        """
+        match made:
+            case Made(name="torch._utils _rebuild_parameter", arguments=(data, *_)):
+                return self.tensor(data)
+            case Made(
+                name="torch._utils _rebuild_tensor_v2", arguments=(Elsewhere() as storage, offset, size, stride, *_)
+            ):
+                return _view(self._storage(storage), offset, size, stride)
+        raise ValueError("what should be a tensor is none")
+
+    def _storage(self, storage: Elsewhere) -> Any:
+        import torch
+
+        match storage.key:
+            case ("storage", kind, str(key), *_) if (dtype := _DTYPES.get(_kind(kind))) is not None:
+                pass
+            case _:
+                raise ValueError("a storage of an unknown kind")
+        if (place := f"{key} {dtype}") not in self._storages:
+            data = bytearray(self._read(f"data/{key}"))
+            kind = getattr(torch, dtype)
+            count = len(data) // kind.itemsize
+            self._storages[place] = (
+                torch.frombuffer(data, dtype=kind, count=count) if count else torch.empty(0, dtype=kind)
+            )
+        return self._storages[place]
+
+    def _read(self, name: str) -> bytes:
+        try:
+            return self._archive.read(self._folder + name)
+        except (KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{name} is missing or damaged") from error
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Checkpoint]:
+    """Open a file.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is not as torch writes it.
+    """
+    with path.open("rb") as file:
+        if file.read(len(_FRONT)) != _FRONT:
+            raise ValueError(_FOREIGN)
+        try:
+            archive = zipfile.ZipFile(file)
+            checkpoint = Checkpoint(archive)
+        except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
+            raise ValueError(_FOREIGN) from error
+        with archive:
+            yield checkpoint
+
+
+def mapping_of(made: Any) -> Mapping[Any, Any]:
+    """Return what a part of the content would have been as a dictionary; empty where it would have been none."""
+    if isinstance(made, Made) and made.name == "collections OrderedDict":
+        return made.entries
+    return made if isinstance(made, dict) else {}
+
+
+def _pickle_in(archive: zipfile.ZipFile) -> str:
+    """Name the only pickle of an archive that is as torch writes it: nothing compressed, no name twice."""
+    entries = archive.infolist()
+    names = [entry.filename for entry in entries]
+    if len(names) > _MOST_ENTRIES or len(set(names)) < len(names):
+        raise ValueError("an archive with too many entries, or with two of one name")
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size for entry in entries):
+        raise ValueError("an archive that is compressed")
+    if sum(entry.file_size for entry in entries) > Path(str(archive.filename)).stat().st_size:
+        raise ValueError("an archive whose entries overlap")
+    pickles = [name for name in names if name.rpartition("/")[2] == _PICKLE]
+    if len(pickles) != 1 or any(name.rpartition("/")[2] == _SCRIPT for name in names):
+        raise ValueError("no pickle, several, or a TorchScript archive")
+    return pickles[0]
+
+
+def _kind(kind: Any) -> str:
+    """Return the name of a storage's class."""
+    is_class = isinstance(kind, type) and issubclass(kind, Made)
+    return kind.name.removeprefix("torch ") if is_class else ""
+
+
+def _view(storage: Any, offset: Any, size: Any, stride: Any) -> Any:
+    """Return a tensor in a storage [elements]."""
+    numbers = (offset, *size, *stride) if isinstance(size, tuple) and isinstance(stride, tuple) else (None,)
+    if any(type(number) is not int or number < 0 for number in numbers) or len(size) != len(stride):
+        raise ValueError("a tensor without a size")
+    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+    if 0 not in size and last >= len(storage):
+        raise ValueError("a tensor that is larger than its storage")
+    return storage.as_strided(size, stride, min(offset, len(storage)))

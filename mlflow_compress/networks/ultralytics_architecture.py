@@ -1,0 +1,241 @@
+"""What ultralytics builds a model from: read from other people's files, and so taken in a closed form only.
+
+Ultralytics evaluates the text of an activation, looks layers up among all names of a module of its own, and replaces
+texts that are names of its local variables. Here an activation is a class of `torch.nn` with plain numbers, a layer is
+a class of layers, and all else is plain data of bounded size.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow_compress.errors import WeightsError
+
+_MOST_VALUES, _DEEPEST, _LONGEST = 100_000, 12, 4096
+_GREATEST = 100_000  # of a number: channels, classes
+_MOST_REPEATS = 100
+_LONGEST_ACTIVATION = 200
+_REPR = reprlib.Repr()  # short, whatever the value is
+_REPR.maxstring = 80
+_WORD = re.compile(r"[A-Za-z_][\w.-]{0,60}")  # what a layer takes as text: nearest, resnet18
+_VARIABLES = ("nc", "kpt_shape", "ch", "reg_max", "end2end")  # what a layer may take of the architecture by name
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is for.
+
+    Attributes:
+        built_by: the class of `ultralytics.nn.tasks`.
+        side: of its usual square input, in pixels.
+        outputs: names of what `output_of` gives.
+        classifies: whether it gives logits of classes; else boxes.
+    """
+
+    built_by: str
+    side: int
+    outputs: tuple[str, ...]
+    classifies: bool = False
+
+    def output_of(self, given: Any) -> Any:
+        """Return of what a module gave what is measured and scored: logits, raw boxes, or these and prototypes."""
+        return given[1] if self.classifies else given[0]
+
+    def given_for(self, outputs: tuple[Any, ...]) -> Any:
+        """Return what a module would give for these outputs, as far as `output_of` looks at it."""
+        if self.classifies:
+            return None, outputs[0]
+        return (outputs[0] if len(self.outputs) == 1 else outputs,)
+
+
+TASKS: Mapping[str, Task] = {
+    "detect": Task("DetectionModel", 640, ("raw",)),
+    "segment": Task("SegmentationModel", 640, ("raw", "prototypes")),
+    "classify": Task("ClassificationModel", 224, ("logits",), classifies=True),
+}
+
+
+@dataclass
+class Architecture:
+    """What ultralytics builds a model from, and what it is for.
+
+    Attributes:
+        yaml: ultralytics' own description of the layers.
+        names: of the classes, by their numbers.
+        task: `detect`, `segment` or `classify`.
+
+    Raises:
+        WeightsError: it is not in the form that runs nothing but layers.
+    """
+
+    yaml: dict[str, Any]
+    names: dict[int, str]
+    task: str
+
+    def __post_init__(self) -> None:
+        """Look at all that ultralytics would evaluate or look up."""
+        try:
+            _require_task(self.task)
+            _require_names(self.names)
+            require_closed(self.yaml)
+        except _OpenError as error:
+            raise WeightsError(f"The architecture of an ultralytics model is not built: {error}.") from None
+
+    @property
+    def does(self) -> Task:
+        """What differs between tasks."""
+        return TASKS[self.task]
+
+    @classmethod
+    def of(cls, module: Any) -> Architecture:
+        """Describe a module."""
+        name = type(module).__name__
+        task = next(task for task, each in TASKS.items() if each.built_by == name)
+        return cls(module.yaml, dict(module.names), task)
+
+
+class _OpenError(ValueError):
+    """An architecture is not in a closed form; says what is wrong."""
+
+
+def require_closed(yaml: object) -> None:
+    """Check that building what a description describes runs nothing but layers.
+
+    Raises:
+        ValueError: it may run something else; says what.
+    """
+    if not isinstance(yaml, dict):
+        raise _OpenError(f"its description is a {type(yaml).__name__}")
+    _require_plain(yaml)
+    if (activation := yaml.get("activation")) is not None:
+        _require_activation(activation)
+    layers = [layer for part in ("backbone", "head") for layer in _listed(yaml, part)]
+    if not layers:
+        raise _OpenError("it has no layers")
+    for layer in layers:
+        _require_layer(layer)
+
+
+def _listed(yaml: Mapping[str, Any], part: str) -> list[Any]:
+    layers = yaml.get(part)
+    if not isinstance(layers, list):
+        raise _OpenError(f"its {part} is no list of layers")
+    return layers
+
+
+def _require_task(task: object) -> None:
+    if task not in list(TASKS):
+        raise _OpenError(f"it is for {_short(task)}, and this family measures {', '.join(TASKS)}")
+
+
+def _require_names(names: object) -> None:
+    _require_plain(names)
+    if not isinstance(names, dict) or not all(
+        isinstance(number, int) and isinstance(name, str) for number, name in names.items()
+    ):
+        raise _OpenError("the names of its classes are not texts by number")
+
+
+def _require_plain(value: object) -> None:
+    """Check that a value is plain data, and not much."""
+    waiting, seen = [(value, 0)], 0
+    while waiting:
+        part, depth = waiting.pop()
+        seen += 1
+        if seen > _MOST_VALUES or depth > _DEEPEST:
+            raise _OpenError("its description is endless")
+        if isinstance(part, dict):
+            waiting += [(inner, depth + 1) for pair in part.items() for inner in pair]
+        elif isinstance(part, (list, tuple)):
+            waiting += [(inner, depth + 1) for inner in part]
+        else:
+            _require_scalar(part)
+
+
+def _require_scalar(value: object) -> None:
+    if value is None or isinstance(value, bool):
+        return
+    if isinstance(value, str):
+        if len(value) > _LONGEST:
+            raise _OpenError("its description holds a text of many characters")
+    elif not isinstance(value, (int, float)):
+        raise _OpenError(f"its description holds a {type(value).__name__}")
+    elif not abs(value) <= _GREATEST:
+        raise _OpenError(f"its description holds the number {value:.3g}")
+
+
+def _require_activation(text: object) -> None:
+    """Check that the text of an activation is a class of `torch.nn` with plain numbers: `nn.LeakyReLU(0.1)`."""
+    from torch import nn
+
+    refused = _OpenError(
+        f"its activation {_short(text)} would be evaluated, and only a class of torch.nn with plain numbers is, such "
+        "as nn.SiLU() or nn.LeakyReLU(0.1)"
+    )
+    if not isinstance(text, str) or len(text) > _LONGEST_ACTIVATION:
+        raise refused
+    try:
+        call = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise refused from None
+    if not isinstance(call, ast.Call):
+        raise refused
+    module, _, name = ast.unparse(call.func).rpartition(".")
+    kind = getattr(nn.modules.activation, name, None) if module in ("nn", "torch.nn") else None
+    values = [*call.args, *(keyword.value for keyword in call.keywords)]
+    is_named = all(keyword.arg for keyword in call.keywords)
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module) and is_named and all(map(_is_number, values))):
+        raise refused
+
+
+def _is_number(node: ast.expr) -> bool:
+    """Return whether a piece of code is a number, or True or False."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        node = node.operand
+    return isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float))
+
+
+def _require_layer(layer: object) -> None:
+    """Check a layer: `[from, repeats, name, arguments]`."""
+    match layer:
+        case [_, int(repeats), str(name), list(arguments)] if repeats <= _MOST_REPEATS:
+            _require_layer_class(name)
+        case _:
+            raise _OpenError(f"{_short(layer)} is no layer [from, repeats, name, arguments]")
+    for argument in arguments:
+        if isinstance(argument, str):
+            _require_word(argument)
+
+
+def _require_layer_class(name: str) -> None:
+    """Check that a name is that of a class of layers."""
+    import torchvision
+    from torch import nn
+    from ultralytics.nn import tasks
+
+    homes = {"nn.": (nn, "torch.nn.modules."), "torchvision.ops.": (torchvision.ops, "torchvision.ops.")}
+    prefix = next((prefix for prefix in homes if name.startswith(prefix)), "")
+    home, module = homes.get(prefix, (tasks, "ultralytics.nn.modules."))
+    kind = vars(home).get(name.removeprefix(prefix))
+    is_layer = isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__.startswith(module)
+    if not is_layer and name != "Silence":  # that ultralytics itself replaces
+        raise _OpenError(f"{_short(name)} is no layer that ultralytics knows")
+
+
+def _require_word(argument: str) -> None:
+    """Check that a text stands for itself, or for a number of the architecture."""
+    from ultralytics.nn import tasks
+
+    code = tasks.parse_model.__code__
+    is_variable = argument in {*code.co_varnames, *code.co_cellvars} - set(_VARIABLES)
+    if is_variable or not _WORD.fullmatch(argument):
+        raise _OpenError(f"a layer takes the text {_short(argument)}, which ultralytics would read as something else")
+
+
+def _short(value: object) -> str:
+    return _REPR.repr(value)

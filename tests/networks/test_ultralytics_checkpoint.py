@@ -1,0 +1,94 @@
+"""What ultralytics wrote is read as data, and is then the model that ultralytics itself would load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from trained_yolo import trained
+from ultralytics.models import YOLO
+
+from mlflow_compress.errors import WeightsError
+from mlflow_compress.networks import ultralytics_models
+from mlflow_compress.networks.ultralytics_architecture import TASKS
+
+PAYLOAD = "__import__('os').system('touch {marker}')"
+
+
+def leaves(output: Any) -> list[torch.Tensor]:
+    if isinstance(output, torch.Tensor):
+        return [output]
+    return [leaf for part in (output.values() if isinstance(output, dict) else output) for leaf in leaves(part)]
+
+
+def assert_same(one: Any, other: Any) -> None:
+    images = torch.rand((2, 3, 64, 64), generator=torch.Generator().manual_seed(1))
+    for fused in (False, True):
+        for module in (one, other):
+            module.float().eval()
+            if fused:
+                module.fuse(verbose=False)
+        with torch.no_grad():
+            pairs = list(zip(leaves(one(images)), leaves(other(images)), strict=True))
+        assert pairs
+        assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
+    assert one.names == other.names
+    assert one.yaml == other.yaml
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_trained_and_saved_models_are_those_that_ultralytics_loads(task: str, tmp_path: Path) -> None:
+    for path in trained(task, tmp_path).values():
+        mine, kind, caution = ultralytics_models.load(str(path), "auto", tmp_path)
+        theirs = YOLO(str(path)).model
+        assert (kind, caution) == ("local", "")
+        assert_same(mine, theirs)
+
+
+def test_a_model_that_was_saved_fused_stays_so(tmp_path: Path) -> None:
+    net: Any = YOLO("yolo11n.yaml")
+    net.fuse()
+    net.save(str(tmp_path / "fused.pt"))
+    mine, _, _ = ultralytics_models.load("fused.pt", "auto", tmp_path)
+    assert_same(mine, YOLO(str(tmp_path / "fused.pt")).model)
+
+
+def saved(path: Path, module: Any) -> Path:
+    torch.save({"model": module}, path)
+    return path
+
+
+def test_an_activation_that_would_be_evaluated_is_refused(tmp_path: Path) -> None:
+    module: Any = YOLO("yolo11n.yaml").model
+    module.yaml["activation"] = PAYLOAD.format(marker=tmp_path / "ran")
+    with pytest.raises(WeightsError, match=r"its activation .* would be evaluated, .* such as nn.SiLU"):
+        ultralytics_models.load("model.pt", str(saved(tmp_path / "model.pt", module)), tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_nothing_of_a_saved_object_but_description_and_weights_is_taken(tmp_path: Path) -> None:
+    module: Any = YOLO("yolo11n-cls.yaml").model
+    module.forward = torch.nn.ReLU  # an attribute that hides the method
+    module.model[0]._forward_hooks[0] = torch.nn.Identity
+    module.eval().requires_grad_(False)
+    loaded, _, _ = ultralytics_models.load("model.pt", str(saved(tmp_path / "model.pt", module)), tmp_path)
+    assert "forward" not in vars(loaded)
+    assert not loaded.model[0]._forward_hooks
+
+
+def test_weights_of_another_description_are_refused(tmp_path: Path) -> None:
+    module: Any = YOLO("yolo11n.yaml").model
+    module.yaml = {**module.yaml, "nc": 3}
+    with pytest.raises(WeightsError, match="are not this model's"):
+        ultralytics_models.load("model.pt", str(saved(tmp_path / "model.pt", module)), tmp_path)
+
+
+def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
+    path = saved(tmp_path / "model.pt", YOLO("yolo11n-cls.yaml").model)
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    ultralytics_models.load("model.pt", str(path), tmp_path)
+    assert torch.equal(torch.rand(3), expected)
