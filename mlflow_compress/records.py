@@ -107,7 +107,7 @@ class Variant:
         """Rebuild what `to_json` wrote, whoever wrote it.
 
         Raises:
-            Unreadable: it is no variant.
+            Malformed: it is no variant.
         """
         return untrusted.record(cls, data, "the variant")
 
@@ -149,7 +149,7 @@ class MetricFacts:
         """Read a tag; None where it does not hold such facts. What it does not know of a fact is left unknown."""
         try:
             data = untrusted.parse_json(text, "a tag")
-        except untrusted.Unreadable:
+        except untrusted.Malformed:
             return None
         if not isinstance(data, dict):
             return None
@@ -226,7 +226,7 @@ def short_texts(text: str) -> tuple[str, Mapping[str, str]] | None:
     """
     try:
         data = untrusted.parse_json(text, "a tag")
-    except untrusted.Unreadable:
+    except untrusted.Malformed:
         return None
     if not isinstance(data, dict) or not isinstance(data.get("code"), str) or not isinstance(data.get("short"), dict):
         return None
@@ -285,11 +285,11 @@ class Result:
         """Rebuild what `to_json` wrote, whoever wrote it.
 
         Raises:
-            Unreadable: it is no result, or began or ended at no time that a calendar has.
+            Malformed: it is no result, or began or ended at no time that a calendar has.
         """
         result = untrusted.record(cls, data, "the result")
         if not 0 <= min(result.started_s, result.ended_s) <= max(result.started_s, result.ended_s) <= LAST_S:
-            raise untrusted.Unreadable(f"The result began at {result.started_s} s and ended at {result.ended_s} s.")
+            raise untrusted.Malformed(f"The result began at {result.started_s} s and ended at {result.ended_s} s.")
         return result
 
 
@@ -315,7 +315,7 @@ class Part:
         """Rebuild what `to_json` wrote, whoever wrote it.
 
         Raises:
-            Unreadable: it is no part.
+            Malformed: it is no part.
         """
         return untrusted.record(cls, data, "the part")
 

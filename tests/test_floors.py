@@ -51,7 +51,8 @@ DOORS = {
     "click": {"cli.bench", "cli.report", "cli.exits", "cli.late_options", "cli.click_options"},
     "sqlalchemy": {"tracking.database", "tracking.private_mlflow"},
     "yaml": {"planning.recipe", "data.detections"},  # ultralytics' own reader runs code that a data.yaml may hold
-    "pydantic": {"registry"},
+    "pydantic": {"registry", "untrusted"},
+    "pydantic_core": {"untrusted"},
     "platformdirs": {"cache_folders"},
     "subprocess": {"measuring.worker_process"},
     "filelock": {"measuring.machine_lock", "tracking.spool", "sweeping.file_bundle"},

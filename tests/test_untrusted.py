@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_compress.records import Part, Result, Variant, to_json
-from mlflow_compress.untrusted import MOST_DEPTH, Unreadable, parse_json, read_json, record
+from mlflow_compress.untrusted import Malformed, parse_json, read_json, record
 
+TOO_DEEP = "x.json is not JSON: recursion limit exceeded at line 1 column 202."
 RESULT: dict[str, Any] = json.loads(json.dumps(to_json(Result(Variant("m", "x", "t", "python", "m.py"), "ok"))))
 
 
@@ -37,32 +38,32 @@ class Outer:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "x.json is not JSON: Expecting value at line 1."),
-        ("{", "x.json is not JSON: Expecting property name enclosed in double quotes at line 1."),
-        ("[" * 200_000, "x.json holds more than 64 brackets within brackets."),
-        ('{"a":' * 200_000 + "1" + "}" * 200_000, "x.json holds more than 64 brackets within brackets."),
-        ('["\\\\",' + "[" * 65 + "]" * 66, "x.json holds more than 64 brackets within brackets."),
-        ('{"a": 1, "a": 2}', "x.json holds a key twice in one object."),
+        ("", "x.json is not JSON: EOF while parsing a value at line 1 column 0."),
+        ("{", "x.json is not JSON: EOF while parsing an object at line 1 column 1."),
+        ("[" * 200_000, TOO_DEEP),
+        (
+            '{"a":' * 200_000 + "1" + "}" * 200_000,
+            "x.json is not JSON: recursion limit exceeded at line 1 column 1006.",
+        ),
         ("[NaN]", "x.json holds NaN, which is no number."),
         ("[-Infinity]", "x.json holds -Infinity, which is no number."),
         ("[1e999]", "x.json holds a number that is too large."),
-        ("[" + "9" * 5000 + "]", "x.json holds a number of thousands of digits."),
-        (b'["\xff"]', "x.json is not in UTF-8."),
-        ('["x"]'.encode("utf-16"), "x.json is not in UTF-8."),
+        ("[" + "9" * 5000 + "]", "x.json is not JSON: number out of range at line 1 column 4303."),
+        (b'["\xff"]', "x.json is not JSON: invalid unicode code point at line 1 column 3."),
+        ('["x"]'.encode("utf-16"), "x.json is not JSON: expected value at line 1 column 1."),
         ('["\ud800"]', "x.json is not in UTF-8."),
+        ('["\\ud800"]', "x.json is not JSON: unexpected end of hex escape at line 1 column 9."),
         ("1" * 1025, "x.json takes 0.0 MiB, more than the 0.0 it may."),
     ],
 )
 def test_what_is_no_such_json_is_named_in_one_sentence(text: str | bytes, sentence: str) -> None:
     most = 1024 if sentence.startswith("x.json takes") else 2**22
-    with pytest.raises(Unreadable) as error:
+    with pytest.raises(Malformed) as error:
         parse_json(text, "x.json", most)
     assert str(error.value) == sentence
 
 
-@pytest.mark.parametrize(
-    "text", ["[" * MOST_DEPTH + "]" * MOST_DEPTH, '["' + "[" * 900 + '\\"]"]', '["\\\\", "[["]', "[[], []]"]
-)
+@pytest.mark.parametrize("text", ["[" * 100 + "]" * 100, '["' + "[" * 900 + '\\"]"]', "[[], []]"])
 def test_brackets_in_texts_and_beside_each_other_are_not_deep(text: str) -> None:
     assert parse_json(text, "x.json") == json.loads(text)
 
@@ -87,14 +88,14 @@ def test_a_large_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(100 * 2**20)
     path.chmod(0)
-    with pytest.raises(Unreadable, match=r"result\.json takes 100\.0 MiB, more than the 64\.0 it may\."):
+    with pytest.raises(Malformed, match=r"result\.json takes 100\.0 MiB, more than the 64\.0 it may\."):
         read_json(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "result.json")
-    with pytest.raises(Unreadable, match=r"result\.json is no file\."):
+    with pytest.raises(Malformed, match=r"result\.json is no file\."):
         read_json(tmp_path / "result.json")
 
 
@@ -110,31 +111,26 @@ def test_a_record_is_made_with_its_own_types() -> None:
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        ([], "it is [], not an object."),
-        (200, "it is 200, not an object."),
-        ({}, "it lacks name."),
-        ({"name": 5}, "it.name is 5, not text."),
-        ({"name": "\ud800"}, "it.name is '\\ud800', not text."),
-        ({"name": "a", "kind": "c"}, "it.kind is 'c', not one of '', 'a', 'b'."),
-        ({"name": "a", "kind": []}, "it.kind is [], not one of '', 'a', 'b'."),
-        ({"name": "a", "inner": {"size": True}}, "it.inner.size is True, not a whole number."),
-        ({"name": "a", "several": {"size": 1}}, "it.several is {'size': 1}, not a list."),
+        ([], "it: Input should be an object."),
+        (200, "it: Input should be an object."),
+        ({}, "it.name: Field required."),
+        ({"name": 5}, "it.name: Input should be a valid string."),
+        ({"name": "a", "kind": "c"}, "it.kind: Input should be '', 'a' or 'b'."),
+        ({"name": "a", "kind": []}, "it.kind: Input should be '', 'a' or 'b'."),
+        ({"name": "a", "inner": {"size": True}}, "it.inner.size: Input should be a valid integer."),
+        ({"name": "a", "several": {"size": 1}}, "it.several: Input should be a valid array."),
+        ({"name": "a", "several": [{}, {"size": 1.5}]}, "it.several.1.size: Input should be a valid integer."),
+        ({"name": "a", "pair": [1]}, "it.pair.1: Field required."),
+        ({"name": "a", "numbers": {"x": [1.0, float("nan")]}}, "it.numbers.x.1: Input should be a finite number."),
+        ({"name": "a", "numbers": {"x": ["1"]}}, "it.numbers.x.0: Input should be a valid number."),
         (
-            {"name": "a", "several": [{}, {"size": 2**64}]},
-            "it.several[1].size is 18446744073709551616, not a whole number.",
-        ),
-        ({"name": "a", "pair": [1]}, "it.pair is [1], not a list of 2."),
-        ({"name": "a", "numbers": {"x": [1.0, float("nan")]}}, "it.numbers['x'][1] is nan, not a number."),
-        ({"name": "a", "numbers": {"x": [2**64]}}, "it.numbers['x'][0] is 18446744073709551616, not a number."),
-        (
-            {"name": "a", "new\x1b\n": 1},
-            "it has the key 'new\\x1b\\n', which this version of mlflow-compress does not know: "
-            "it may be of a newer one.",
+            {"name": "a", "new\x1b": 1},
+            "it.new\ufffd is not known to this version of mlflow-compress: is it of a newer one?",
         ),
     ],
 )
 def test_what_is_no_such_record_is_named_in_one_sentence(data: object, sentence: str) -> None:
-    with pytest.raises(Unreadable) as error:
+    with pytest.raises(Malformed) as error:
         record(Outer, data, "it")
     assert str(error.value) == sentence
 
@@ -142,17 +138,22 @@ def test_what_is_no_such_record_is_named_in_one_sentence(data: object, sentence:
 @pytest.mark.parametrize("key", ["status", "variant", "measurements", "samples", "cautions", "outcomes", "started_s"])
 @pytest.mark.parametrize("value", [{"a": {"b": []}}, ["x", 1], 200, "x", None, -1e300])
 def test_a_result_with_a_field_of_another_type_is_none(key: str, value: object) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(Malformed):
         Result.from_json({**RESULT, key: "x" if key == "started_s" and value == 200 else value})
 
 
+def test_half_a_character_is_in_no_record() -> None:
+    with pytest.raises(Malformed, match="surrogates not allowed"):
+        record(Outer, {"name": "\ud800"}, "it")
+
+
 def test_a_result_of_no_time_that_a_calendar_has_is_none() -> None:
-    with pytest.raises(Unreadable, match="began at 1e\\+18 s"):
+    with pytest.raises(Malformed, match="began at 1e\\+18 s"):
         Result.from_json({**RESULT, "started_s": 1e18})
 
 
 def test_a_part_and_a_variant_are_checked_alike() -> None:
-    with pytest.raises(Unreadable, match="the part lacks outcome"):
+    with pytest.raises(Malformed, match=r"the part\.outcome: Field required"):
         Part.from_json({})
-    with pytest.raises(Unreadable, match=r"the variant\.chain\[0\] lacks method"):
+    with pytest.raises(Malformed, match=r"the variant\.chain\.0\.method: Field required"):
         Variant.from_json({**RESULT["variant"], "chain": [{}]})
