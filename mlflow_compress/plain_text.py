@@ -25,6 +25,7 @@ _JOINERS = "(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])"
 HIDDEN = f"[{_CONTROLS}{_DIRECTIONS}{_LINE_ENDS}{_WITHOUT_WIDTH}{_NO_CHARACTERS}]|{_JOINERS}"  # a regular expression
 _HIDDEN = re.compile(HIDDEN)
 _SPACES = re.compile(r"\s+")
+_BREAKS = re.compile("\r\n|[\t-\r\x1c-\x1e\x85\u2028\u2029]")
 
 
 def plain(text: str, most: int | None = None) -> str:
@@ -38,6 +39,11 @@ def plain(text: str, most: int | None = None) -> str:
     """
     line = _HIDDEN.sub(REPLACEMENT, _SPACES.sub(" ", text)).strip()
     return line if most is None or len(line) <= most else f"{line[: most - 1]}…"
+
+
+def unbroken(text: str) -> str:
+    """Return a text as one line with its spaces as they are: what is aligned stays so."""
+    return _HIDDEN.sub(REPLACEMENT, _BREAKS.sub(" ", text))
 
 
 def visible(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 # From the ground up. Within a folder modules may import each other, though never in a circle.
 FLOORS = (
     {"budget", "cache_folders", "files", "percentiles", "plain_text", "version", "words"},
-    {"errors", "untrusted"},
+    {"errors", "terminal", "untrusted"},
     {"records"},
     {"model"},
     {"sockets"},
@@ -201,6 +202,16 @@ def test_nothing_heavy_is_imported_before_it_is_needed(module: str) -> None:
 def test_no_file_is_named_for_nothing(module: str) -> None:
     named_for_nothing = {"utils", "helpers", "base", "common", "core", "manager", "config"}
     assert not named_for_nothing & set(module.split("."))
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_all_that_is_written_to_a_terminal_goes_through_one_door(module: str) -> None:
+    if module in ("terminal", "measuring.worker"):  # whose stream is the pipe to the process that started it
+        return
+    for node in ast.walk(ast.parse(SOURCES[module].read_text(encoding="utf-8"))):
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        by_itself = r"print|click\.s?echo|click\.secho|(sys\.std(out|err)|(self\.)?_?stream)(\.buffer)?\.write(lines)?"
+        assert not re.fullmatch(by_itself, called), f"{module} calls {called}: the door is terminal.py"
 
 
 def test_a_plan_imports_no_torch(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlflow_compress import terminal
 from mlflow_compress.cli.exits import Group
 from mlflow_compress.cli.late_options import LateOptions
 from mlflow_compress.errors import StoreError, UnsentError, WorkerError, failure
@@ -104,10 +104,10 @@ def sync(dry_run: bool, tracking_uri: str | None) -> None:
 
     set_up_client()
     spool = Spool()
-    if (count := Sync(spool, click.echo, dry_run).everything(tracking_uri)) and not dry_run:
+    if (count := Sync(spool, terminal.say, dry_run).everything(tracking_uri)) and not dry_run:
         raise UnsentError(f"Not sent: {count}. They are kept in {spool.folder}.")
     if not count:
-        click.echo("Nothing waits to be sent.")
+        terminal.say("Nothing waits to be sent.")
 
 
 @main.command("list")
@@ -122,9 +122,9 @@ def list_(kind: str, form: str | None) -> None:
         raise click.UsageError("--markdown is for methods only.")
     rows = catalogue.rows(kind)
     if form == "json":
-        click.echo(json.dumps(rows, indent=1))
+        terminal.give_json(rows)
     else:
-        click.echo("\n".join((catalogue.markdown if form == "markdown" else catalogue.text)(rows)))
+        terminal.say_lines((catalogue.markdown if form == "markdown" else catalogue.text)(rows))
 
 
 @main.command()
@@ -146,7 +146,10 @@ def rescore(run_id: str, metrics: tuple[str, ...], log: bool, tracking_uri: str 
         rescored = of_file(path, metrics)
     else:
         rescored = of_run(open_store(tracking_uri, create=False), run_id, metrics, log)
-    click.echo(json.dumps(rescored.found.numbers(), indent=1) if as_json else "\n".join(rescored.lines()))
+    if as_json:
+        terminal.give_json(rescored.found.numbers())
+    else:
+        terminal.say_lines(rescored.lines())
 
 
 @main.command()
@@ -157,7 +160,7 @@ def check(models: tuple[str, ...]) -> None:
 
     for model in models:
         for variant in sweep_recipe.plan([model], recipe.Settings(trust=True)):
-            click.echo(f"{variant.model}, {variant.label}")
+            terminal.say(f"{variant.model}, {variant.label}")
 
 
 @main.command()
@@ -171,11 +174,11 @@ def doctor(as_json: bool) -> None:
     for finding in examine():
         findings.append(finding)
         if not as_json:
-            click.echo(f"{'ok  ' if finding.is_well else 'LOOK'}  {finding.subject}: {finding.message}")
+            terminal.say(f"{'ok  ' if finding.is_well else 'LOOK'}  {finding.subject}: {finding.message}")
             if finding.advice:
-                click.echo(f"      {finding.advice}")
+                terminal.say(f"      {finding.advice}")
     if as_json:
-        click.echo(json.dumps([to_json(finding) for finding in findings], ensure_ascii=False, indent=1))
+        terminal.give_json([to_json(finding) for finding in findings])
 
 
 def _measure(
@@ -193,13 +196,13 @@ def _measure(
 
     connection.probe(options.tracking_uri)
     if others := list(tested_versions.untested(only=tested_versions.DELICATE)):
-        click.echo(f"Not tested with {', '.join(map(str, others))}. What was: compress-bench doctor", err=True)
+        terminal.warn(f"Not tested with {', '.join(map(str, others))}. What was: compress-bench doctor")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too
 
     several = len(variants) > 1 or "method" not in asked
     spool = Spool()
     connect = _connector(models if several else (), {**options.asked(), **asked}, options)
-    delivery = Delivery(spool, connect, lambda text: click.echo(text, err=True))
+    delivery = Delivery(spool, connect, terminal.warn)
     knowledge = known.Known()
     if options.limit_time is not None:
         log = delivery.log
@@ -209,15 +212,15 @@ def _measure(
     def show(result: Result) -> None:
         knowledge.forecast.learn(result)
         if not options.as_json:
-            click.echo(run_summary.text(result))
+            terminal.say_lines(run_summary.text(result).split("\n"))
 
     results = _sweep(queue, delivery, show, options)
     if options.as_json:
-        click.echo(json.dumps([_brief(result) for result in results], ensure_ascii=False, indent=1))
+        terminal.give_json([_brief(result) for result in results])
     if queue.waiting:
         names = "; ".join(f"{variant.model}, {variant.label}" for variant in queue.waiting)
         told = f"Not started, as --limit-time is too short for them ({len(queue.waiting)} of {len(variants)}): {names}."
-        click.echo(f"{told} The same command goes on with them.", err=True)
+        terminal.warn(f"{told} The same command goes on with them.")
     delivery.close(results)
     return results
 
@@ -268,7 +271,7 @@ def _foretell(variants: Sequence[Variant], options: Options) -> None:
         experiment_id, _ = experiment_asked(store, options.experiment)
         knowledge = known.ask(store, experiment_id, Spool(), options.again, on_cluster)
     except StoreError as error:
-        click.echo(f"No earlier results are known: {str(error).partition('. ')[0]}.", err=True)
+        terminal.warn(f"No earlier results are known: {str(error).partition('. ')[0]}.")
     machine = {} if on_cluster else requirements.here()
     planned = dry_run.look(
         variants,
@@ -278,9 +281,9 @@ def _foretell(variants: Sequence[Variant], options: Options) -> None:
         limit=options.limit_time,
     )
     if options.as_json:
-        click.echo(json.dumps(dry_run.data(planned), ensure_ascii=False, indent=1))
+        terminal.give_json(dry_run.data(planned))
     else:
-        click.echo("\n".join((*dry_run.text(planned), dry_run.summary(planned, options.limit_time))))
+        terminal.say_lines((*dry_run.text(planned), dry_run.summary(planned, options.limit_time)))
 
 
 def _brief(result: Result) -> dict[str, Any]:

@@ -6,13 +6,16 @@ option, and names the nearest right one.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from mlflow_compress import terminal
 from mlflow_compress.errors import CompressError
+from mlflow_compress.plain_text import plain, visible
 
 
 class Told(click.ClickException):
@@ -21,15 +24,19 @@ class Told(click.ClickException):
 
 def _told(error: CompressError) -> Told:
     kind: type[Told] = type("Told", (Told,), {"exit_code": error.exit_code})
-    return kind(str(error))
+    return kind(plain(str(error)))
 
 
 @contextmanager
 def _telling() -> Iterator[None]:
+    """Have errors reach the user as one line of plain text: click writes that of its own and of ours."""
     try:
         yield
     except CompressError as error:
         raise _told(error) from error
+    except click.ClickException as error:
+        vars(error)["message"] = visible(error.message).replace("\r", "")  # click's own have lines
+        raise
 
 
 class Command(click.Command):
@@ -51,6 +58,11 @@ class Group(click.Group):
 
     command_class = Command
     group_class = type
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the program. An error that nobody foresaw has its traceback, in plain text as well."""
+        sys.excepthook = terminal.tell_error
+        return super().main(*args, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line up to the subcommand."""

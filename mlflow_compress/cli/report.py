@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlflow_compress import terminal
 from mlflow_compress.cli.exits import Group
 from mlflow_compress.errors import CompressError, RecipeError, StoreError, UnknownName
+from mlflow_compress.plain_text import plain
 
 if TYPE_CHECKING:
     from mlflow_compress.records import Comparison
@@ -161,7 +163,7 @@ def main(
 
     for path, content in [(path, renderer.render(comparison)) for path, renderer in files]:
         _write(path, content)
-        click.echo(f"Wrote {path}", err=True)
+        terminal.warn(f"Wrote {path}")
     if log:
         _log(comparison, selecting)
     if readme:
@@ -169,7 +171,8 @@ def main(
     if as_json or not (files or readme or log):
         from mlflow_compress import registry
 
-        click.echo(registry.build("renderers", "json" if as_json else "md").render(comparison), nl=False)
+        text = registry.build("renderers", "json" if as_json else "md").render(comparison).decode()
+        (terminal.give_json_text if as_json else terminal.give_table)(text)
 
 
 @main.command("gate")
@@ -217,14 +220,14 @@ def gate(
     checked = sum(not is_original(row) for row in comparison.rows)
     missed = misses(comparison, demands)
     for miss in missed:
-        click.echo(f"{miss.team}, {miss.model}, {miss.method}: {miss.reason}")
+        terminal.say(plain(f"{miss.team}, {miss.model}, {miss.method}: {miss.reason}"))
     if missed:
         variants = len({(miss.team, miss.model, miss.method) for miss in missed})
-        click.echo(f"{variants} variants miss what was asked of them.", err=True)
+        terminal.warn(f"{variants} variants miss what was asked of them.")
         raise SystemExit(_MISSED)
     if not checked:
         raise StoreError("There is no variant to check: only originals were measured.")
-    click.echo(f"All {checked} variants reach what was asked of them.")
+    terminal.say(f"All {checked} variants reach what was asked of them.")
 
 
 @main.command("import")
@@ -254,17 +257,17 @@ def import_tables(
     if not dry_run and any(not row.team for row in rows):
         raise click.UsageError("Whose rows are these? Give --team NAME.")
     if dry_run:
-        click.echo("\n".join(import_tables.listing(each) for each in found), nl=False)
+        terminal.say_lines("\n".join(map(import_tables.listing, found)).removesuffix("\n").split("\n"))
         return
     (name,) = _experiments((experiment,) if experiment else ())
     store = open_store(tracking_uri)
     stored = imported_rows.write_rows(store, writing.experiment_id(store, name), rows)
     for each in found:
         for it in (*each.unread, *each.doubtful):
-            click.echo(f"{each.source}, {import_tables.told(it)}", err=True)
+            terminal.warn(f"{each.source}, {import_tables.told(it)}")
         for line, what, why in each.passed_over:
-            click.echo(f"{each.source}, line {line}, {what}: passed over: {why}", err=True)
-    click.echo(f"{stored} rows stored, {len(rows) - stored} were there already.")
+            terminal.warn(f"{each.source}, line {line}, {what}: passed over: {why}")
+    terminal.say(f"{stored} rows stored, {len(rows) - stored} were there already.")
 
 
 def _experiments(given: tuple[str, ...]) -> tuple[str, ...]:
@@ -365,7 +368,7 @@ def _log(comparison: Comparison, selecting: dict[str, Any]) -> None:
     said = f"{len(comparison.rows)} rows of {len(teams)} teams: see the run `comparison`, artifact `comparison.html`."
     summaries = "\n\n".join([said, "\n".join(f"- {line}" for line in lines)])
     run_id = writing.write_comparison(store, experiment, files, summaries)
-    click.echo(f"Kept in the run comparison ({run_id})", err=True)
+    terminal.warn(f"Kept in the run comparison ({run_id})")
 
 
 def _update(path: Path, comparison: Comparison, teams: Sequence[str], check: bool) -> None:
@@ -378,13 +381,13 @@ def _update(path: Path, comparison: Comparison, teams: Sequence[str], check: boo
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
     if after == before:
-        click.echo(f"{path} is up to date", err=True)
+        terminal.warn(f"{path} is up to date")
     elif check:
-        click.echo(f"{path} is not up to date: compress-report --update {path} would change it.", err=True)
+        terminal.warn(f"{path} is not up to date: compress-report --update {path} would change it.")
         raise SystemExit(_OUT_OF_DATE)
     else:
         _write(path, after.encode())
-        click.echo(f"Updated {path}", err=True)
+        terminal.warn(f"Updated {path}")
 
 
 def _read(path: Path) -> str:

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from mlflow_compress.plain_text import unbroken
 from mlflow_compress.records import SCHEMA_VERSION
 from mlflow_compress.reporting import markdown_tables
 from mlflow_compress.reporting.markdown_tables import Line
@@ -220,13 +221,13 @@ def listing(found: Import) -> str:
         lines = [f"line {row.line}: {row.model} / {row.method}" + (f" (team {row.team})" if row.team else "")]
         for reading in row.readings:
             lines += [
-                f"  {name} = {value:.12g}   <- {reading.header}: {reading.text}"
+                f"  {name} = {value:.12g}   <- {reading.header}: {unbroken(reading.text)}"
                 for name, value in reading.metrics.items()
             ]
-            lines += [f"  {name}: {text}   <- {reading.header}: {reading.text}" for name, text in
+            lines += [f"  {name}: {text}   <- {reading.header}: {unbroken(reading.text)}" for name, text in
                       sorted(reading.environment.items())]  # fmt: skip
             if reading.fate in _WITHOUT:
-                lines.append(f"  {_WITHOUT[reading.fate]}   <- {reading.header}: {reading.text}".rstrip())
+                lines.append(f"  {_WITHOUT[reading.fate]}   <- {reading.header}: {unbroken(reading.text)}".rstrip())
         blocks.append("\n".join(lines))
     for title, several in (
         ("Not read; the text is kept with the run", found.unread),

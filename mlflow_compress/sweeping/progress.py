@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
+from mlflow_compress import terminal
 from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Result
 
@@ -46,19 +46,16 @@ class Progress:
         new, self._stage = stage != self._stage, stage
         text = f"{self._title}: {stage}{_how_far(event)}"
         if self._live:
-            width = shutil.get_terminal_size().columns - 1
-            self._stream.write(f"\r\x1b[2K{text[:width]}")
+            terminal.write_over(self._stream, text)
         elif new or ("done" in event and time.monotonic() - self._told >= _LOG_SECONDS):
-            self._stream.write(text + "\n")
+            terminal.write_line(self._stream, text)
             self._told = time.monotonic()
-        self._stream.flush()
 
     def end(self, text: str) -> None:
         """Write a line that stays: how a variant ended, or a warning."""
         if self._live and not self._quiet:
-            self._stream.write("\r\x1b[2K")
-        self._stream.write(f"{self._title}: {plain(text)}\n")
-        self._stream.flush()
+            terminal.clear_line(self._stream)
+        terminal.write_line(self._stream, f"{self._title}: {plain(text)}")
 
 
 class Board:
@@ -126,9 +123,8 @@ class Board:
         """Write a line that stays."""
         with self._lock:
             if self._live and not self._quiet:
-                self._stream.write("\r\x1b[2K")
-            self._stream.write(plain(text) + "\n")
-            self._stream.flush()
+                terminal.clear_line(self._stream)
+            terminal.write_line(self._stream, plain(text))
 
     def line(self) -> str:
         """Return the whole state in one line."""
@@ -144,12 +140,10 @@ class Board:
         if self._quiet:
             return
         if self._live:
-            width = shutil.get_terminal_size().columns - 1
-            self._stream.write(f"\r\x1b[2K{self.line()[:width]}")
+            terminal.write_over(self._stream, self.line())
         elif time.monotonic() - self._told >= _LOG_SECONDS:
-            self._stream.write(self.line() + "\n")
+            terminal.write_line(self._stream, self.line())
             self._told = time.monotonic()
-        self._stream.flush()
 
 
 def _how_far(event: Mapping[str, Any]) -> str:

@@ -44,7 +44,7 @@ def test_an_error_is_a_message_and_an_exit_code(name: str, before: list[str]) ->
     result = CliRunner().invoke(group if before else command, [*before, name])
     assert result.exit_code == ERRORS[name].exit_code
     assert result.stdout == ""
-    assert result.stderr == "Error: what happened\nand what to do\n"
+    assert result.stderr == "Error: what happened and what to do\n"
 
 
 def test_a_subcommand_of_clicks_own_kind_is_served_too() -> None:
