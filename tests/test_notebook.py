@@ -56,14 +56,22 @@ def test_a_variant_stands_beside_its_original_in_the_table(store: Store) -> None
     assert len(mc.compare(["note*"], method="int8_dynamic", team="notebook team")) == 1
 
 
-def test_what_the_user_wrote_of_the_run_stays(store: Store) -> None:
+def test_in_one_run_the_first_result_takes_it_and_the_others_get_runs_below(store: Store) -> None:
     with mlflow.start_run(description="My *first* try") as run:
-        for _ in range(2):
-            mc.benchmark(mlp(), torch.rand(4, 64), name="mlp", seconds=0.01)
-        mc.benchmark(mlp(), torch.rand(4, 64), name="mlp", method="again", seconds=0.01)
-    note = MlflowClient(store.uri).get_run(run.info.run_id).data.tags["mlflow.note.content"]
+        for method in ("original", "again", "again"):
+            mc.benchmark(mlp(), torch.rand(4, 64), team="one run", name="mlp", method=method, seconds=0.01)
+            active = mlflow.active_run()
+            assert active is not None
+            assert active.info.run_id == run.info.run_id
+    client = MlflowClient(store.uri)
+    note = client.get_run(run.info.run_id).data.tags["mlflow.note.content"]
     assert note.startswith("My *first* try\n\n## mlp, original")
-    assert [note.count(f"## mlp, {method}") for method in ("original", "again")] == [1, 1]
+    assert note.count("## mlp") == 1
+    where = f"tags.`mlflow.parentRunId` = '{run.info.run_id}'"
+    below = client.search_runs([run.info.experiment_id], where)
+    assert [(each.info.status, each.data.tags["method"]) for each in below] == [("FINISHED", "again")] * 2
+    assert list(mc.compare("notebook", team="one run")["method"]) == ["original [batch 4]", "again [batch 4]"]
+    assert len(mc.compare("notebook", team="one run", every_run=True)) == 3
 
 
 def test_the_module_is_measured_in_eval_mode_and_left_as_it_was() -> None:

@@ -90,12 +90,13 @@ class CompressEvaluator:
             result = measure_one(variant, work, lambda event: None, lambda text: None, fetched=fetched)
             result = _renamed(result, dataset)
             asked = {name: str(value) for name, value in settings.items() if value and name not in ("uri", "model")}
-            write_into_open_run(store, run_id, result, isolate.tables(work), asked=asked, with_metrics=not model_id)
+            tables = isolate.tables(work)
+            taken = write_into_open_run(store, run_id, result, tables, asked=asked, with_metrics=not model_id)
         if known and not model_id:  # MLflow links those of a model that was named as models:/ID
-            models.link(store, run_id, known, result)
+            models.link(store, taken, known, result)
         if result.status != "ok":
             raise WorkerError(result.reason)
-        return EvaluationResult(finite(result.measurements), {}, run_id=run_id)  # type: ignore[no-untyped-call]
+        return EvaluationResult(finite(result.measurements), {}, run_id=taken)  # type: ignore[no-untyped-call]
 
 
 def _renamed(result: Result, dataset: Any) -> Result:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from mlflow_compress.errors import StoreError
 from mlflow_compress.records import Result, Variant
 from mlflow_compress.tracking import process_identity, reading, run_summary, writing
 from mlflow_compress.tracking.connection import Store, lasting
@@ -48,12 +49,9 @@ class Log:
         self._with_model = with_model
         self._outer = os.environ.get("MLFLOW_RUN_ID", "")
         self._into_outer = bool(self._outer) and not models
+        self._is_sweep_of_outer = False  # whether that run is described as this sweep
         if self._outer:
-            self.experiment_id = reading.experiment_of(store, self._outer)
-            writing.tag(store, self._outer, {"compress.process": process_identity.mine()})
-            if not self._into_outer:
-                writing.tag(store, self._outer, {"compress.role": "sweep"})
-                name_unnamed(store, self._outer, f"sweep of {', '.join(models)}")
+            self.experiment_id = self._join(models)
         else:
             self.experiment_id = _experiment(store, experiment)
         self.experiment = reading.experiment_name(store, self.experiment_id)
@@ -87,10 +85,33 @@ class Log:
         return self._fetched.path(variant.source)
 
     def close(self, results: Sequence[Result]) -> None:
-        """Describe a sweep in the run that `mlflow run` made for it."""
-        if self._outer and not self._into_outer:
-            told = "\n".join(run_summary.markdown(each) for each in results)
-            writing.tag(self.store, self._outer, {NOTE: told, LOGGED: "complete"})
+        """Describe a sweep in the run that `mlflow run` made for it, behind what an earlier sweep told there."""
+        if self._is_sweep_of_outer:
+            known = reading.run(self.store, self._outer).tags.get(NOTE, "")
+            told = [text for each in results if (text := run_summary.markdown(each)) not in known]
+            writing.tag(self.store, self._outer, {NOTE: "\n".join(filter(None, [known, *told])), LOGGED: "complete"})
+
+    def _join(self, models: Sequence[str]) -> str:
+        """Say in the outer run who logs to it, and what it is; return the id of its experiment.
+
+        Another command may log to it already, or have done so: what that one wrote stays.
+
+        Raises:
+            StoreError: there is no such run, it is deleted, or the server is gone.
+        """
+        if not reading.has_run(self.store, self._outer):
+            raise StoreError(
+                f"The run {self._outer}, which MLFLOW_RUN_ID names, does not exist or is deleted. Unset MLFLOW_RUN_ID, "
+                "or restore the run. Nothing was measured."
+            )
+        known = reading.run(self.store, self._outer).tags.get(process_identity.TAG, "")
+        if not known or process_identity.is_dead(known):
+            writing.tag(self.store, self._outer, {process_identity.TAG: process_identity.mine()})
+        if not self._into_outer and writing.take(self.store, self._outer, writing.SWEEP):
+            self._is_sweep_of_outer = True
+            writing.tag(self.store, self._outer, {writing.ROLE: writing.SWEEP})
+            name_unnamed(self.store, self._outer, f"sweep of {', '.join(models)}")
+        return reading.experiment_of(self.store, self._outer)
 
 
 def experiment_asked(store: Store, name: str | None) -> tuple[str, str]:

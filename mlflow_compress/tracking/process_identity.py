@@ -12,6 +12,7 @@ import socket
 import uuid
 from pathlib import Path
 
+TAG = "compress.process"  # of a run: the process that logs it
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _START = 19  # of the fields behind the name in /proc/<pid>/stat: clock ticks between the boot and the start
 

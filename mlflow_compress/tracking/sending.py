@@ -1,17 +1,22 @@
 """Sends results to MLflow: writes each into a run of its own, or into the one that `mlflow run` made.
 
+A run that somebody else began takes one result, the first. Each later one gets a run of its own below it.
+
 What a variant gave goes home in four steps: `Originals.pair`, `Shipment.keep`, `send`, `write`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+import uuid
 from collections.abc import Callable, Mapping
 
 from mlflow_compress import registry
 from mlflow_compress.errors import StoreError
 from mlflow_compress.measuring import input_example, isolate
+from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.records import Result, Variant
 from mlflow_compress.tracking import models, process_identity, reading, run_plots, run_summary, writing
 from mlflow_compress.tracking.connection import Store, check
@@ -20,6 +25,7 @@ from mlflow_compress.tracking.writing import LOGGED
 from mlflow_compress.version import installed
 
 NOTE = "mlflow.note.content"
+_OF_AN_EARLIER_TRY = {"compress.reason", "compress.not_logged"}  # what may not be true any more
 _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named
 
 
@@ -32,20 +38,22 @@ def send(store: Store, shipment: Shipment, ending: bool = True) -> None:
     Args:
         store: the tracking store.
         shipment: the result, and where it goes.
-        ending: whether to end the run.
+        ending: whether to end a run that somebody else began; one of ours always ends.
 
     Raises:
         StoreError: the server refused the numbers, or is gone. What it has of the result stays.
     """
     check(store)  # MLflow's own client tries for long
     run_id = _run(store, shipment)
+    ending = ending or run_id != shipment.address.run
     try:
         if reading.run(store, run_id).tags.get(LOGGED) != "complete":
             write(store, run_id, shipment)
     except StoreError:
         with contextlib.suppress(StoreError):
             check(store)
-            writing.end(store, run_id, succeeded=False)  # it is refused, and may wait for long
+            if ending:
+                writing.end(store, run_id, succeeded=False)  # it is refused, and may wait for long
         raise
     if ending:
         writing.end(store, run_id, succeeded=shipment.result.status != "failed")
@@ -61,6 +69,7 @@ def write(store: Store, run_id: str, shipment: Shipment) -> None:
     files = _pictures(result) | isolate.tables(folder)
     files |= {} if result.status == "ok" else {f"logs/{name}": text for name, text in isolate.logs(folder).items()}
     missing = {}
+    writing.untag(store, run_id, _OF_AN_EARLIER_TRY)
     writing.write_result(
         store, run_id, result, {**address.asked, **_resolved(result)}, run_summary.markdown(result), {}
     )
@@ -82,8 +91,10 @@ def write_into_open_run(
     *,
     asked: Mapping[str, str] | None = None,
     with_metrics: bool = True,
-) -> None:
+) -> str:
     """Write a result into a run that somebody else began and will end, without its model. Their note stays.
+
+    Where that run has a result already, this one gets a run of its own below it.
 
     Args:
         store: the tracking store.
@@ -91,23 +102,52 @@ def write_into_open_run(
         result: what came of a variant.
         files: what scoring left, by name.
         asked: parameters as the user gave them.
-        with_metrics: see `writing.write_result`.
+        with_metrics: whether to write the metrics too, or leave that to MLflow's evaluation, which writes them into the
+            run that is open.
+
+    Returns:
+        The id of the run that it is in.
 
     Raises:
         StoreError: the server refused, or is gone.
     """
     all_files = {**_pictures(result), **(files or {})}
     about = {**(asked or {}), **_resolved(result)}
-    told = _behind(reading.run(store, run_id).tags.get(NOTE, ""), run_summary.markdown(result))
-    writing.write_result(store, run_id, result, about, told, all_files, with_metrics=with_metrics)
+    note, result_id = run_summary.markdown(result), uuid.uuid4().hex
+    if writing.take(store, run_id, result_id):
+        theirs = reading.run(store, run_id).tags.get(NOTE, "").rstrip()
+        note = f"{theirs}\n\n{note}" if theirs else note
+        writing.write_result(store, run_id, result, about, note, all_files, with_metrics=with_metrics)
+        writing.tag(store, run_id, {LOGGED: "complete"})
+        return run_id
+    if not with_metrics:
+        _move_below(store, run_id)
+    return _write_below(store, run_id, result, result_id, about, all_files)
+
+
+def _move_below(store: Store, run_id: str) -> None:
+    """Copy the result that took a run into a run below it, as MLflow will log other numbers into this one."""
+    run = reading.run(store, run_id)
+    record = reading.artifact(store, run_id, writing.RESULT)
+    if record is None or run.tags.get(writing.ROLE) != "variant":
+        return
+    result = Result.from_json(json.loads(record))
+    result_id = f"{run.params.get(writing.RESULT_ID, run_id)}.below"  # the same each time, and no other run's
+    tables = {name: content for name in (PREDICTIONS, STATISTICS) if (content := reading.artifact(store, run_id, name))}
+    asked = {name: text for name, text in run.params.items() if name != writing.RESULT_ID}
+    _write_below(store, run_id, result, result_id, asked, _pictures(result) | tables)
+    writing.tag(store, run_id, {writing.ROLE: writing.EVALUATIONS})
+
+
+def _write_below(
+    store: Store, parent: str, result: Result, result_id: str, asked: Mapping[str, str], files: Mapping[str, bytes]
+) -> str:
+    """Write a result into a run of its own below another one, end it, and return its id."""
+    run_id = _run_below(store, parent, reading.experiment_of(store, parent), result, result_id)
+    writing.write_result(store, run_id, result, asked, run_summary.markdown(result), files)
     writing.tag(store, run_id, {LOGGED: "complete"})
-
-
-def _behind(known: str, told: str) -> str:
-    """Put our note behind what stands there already, or in the place of our earlier one of the same variant."""
-    heading = told.partition("\n")[0].rpartition(":")[0]
-    theirs = known.partition(f"{heading}:")[0].rstrip()
-    return f"{theirs}\n\n{told}" if theirs else told
+    writing.end(store, run_id, succeeded=result.status != "failed")
+    return run_id
 
 
 def _pictures(result: Result) -> dict[str, bytes]:
@@ -146,16 +186,23 @@ def _refusal(store: Store, write_it: Callable[[], None]) -> str:
 def _run(store: Store, shipment: Shipment) -> str:
     """Return the run that takes the result."""
     result, address, result_id = shipment.result, shipment.address, shipment.entry.id
-    name = _name(result.variant)
-    if address.run and reading.has_run(store, address.run):
-        writing.tag(store, address.run, {"compress.result_id": result_id, "compress.process": process_identity.mine()})
-        name_unnamed(store, address.run, name)
-        return address.run
-    tags = {"compress.role": "variant", "compress.process": process_identity.mine()}
-    if address.parent:
-        tags["mlflow.parentRunId"] = address.parent
+    outer = address.run if address.run and reading.has_run(store, address.run) else ""
+    if outer and writing.take(store, outer, result_id):
+        tags = {writing.RESULT_ID: result_id, process_identity.TAG: process_identity.mine()}
+        writing.tag(store, outer, tags)
+        name_unnamed(store, outer, _name(result.variant))
+        return outer
     experiment_id = writing.experiment_id(store, address.experiment)
-    return writing.claim(store, experiment_id, result_id, name, tags, int(result.started_s * 1000))
+    return _run_below(store, outer or address.parent, experiment_id, result, result_id)
+
+
+def _run_below(store: Store, parent: str, experiment_id: str, result: Result, result_id: str) -> str:
+    """Return a result's own run, below another one; below none where `parent` is empty."""
+    tags = {writing.ROLE: "variant", process_identity.TAG: process_identity.mine()}
+    if parent:
+        tags[writing.PARENT] = parent
+    started_ms = int(result.started_s * 1000)
+    return writing.claim(store, experiment_id, result_id, _name(result.variant), tags, started_ms)
 
 
 def name_unnamed(store: Store, run_id: str, name: str) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_compress.errors import CompressError, StoreError
+from mlflow_compress.records import Run
 from mlflow_compress.tracking import process_identity, reading, writing
-from mlflow_compress.tracking.connection import Store, lasting, open_store
+from mlflow_compress.tracking.connection import Store, check, lasting, open_store
 from mlflow_compress.tracking.sending import send
 from mlflow_compress.tracking.spool import Entry, Shipment, Spool, Tell
 from mlflow_compress.tracking.writing import LOGGED
@@ -88,20 +89,40 @@ class Sync:
         if not experiments:
             return
         for run in reading.runs(store, experiments, "attributes.status = 'RUNNING'"):
-            if not process_identity.is_dead(run.tags.get("compress.process", "")):
+            if not self._is_left(run):
                 continue
-            if self.spool.holds(run.tags.get("compress.result_id", "")):
-                continue
-            done = "would end" if self.dry_run else "ended"
-            self.tell(f"{done} the run {run.name} ({run.run_id}) of {run.experiment}: {_DIED}")
-            if self.dry_run:
-                continue
-            if run.tags.get(LOGGED) == "complete":
-                writing.end(store, run.run_id, succeeded=run.tags.get("status") != "failed")
-                continue
-            status = {} if "status" in run.tags or run.tags.get("compress.role") == "sweep" else {"status": "failed"}
-            writing.tag(store, run.run_id, {**status, "compress.reason": _DIED})
-            writing.close(store, run.run_id, "KILLED")
+            try:
+                self._end(store, run)
+            except StoreError as error:
+                check(store)
+                self.tell(f"not ended: the run {run.name} ({run.run_id}) of {run.experiment}: {error}")
+
+    def _is_left(self, run: Run) -> bool:
+        """Return whether a run still goes on though its process died, and nothing of it waits here."""
+        if run.lifecycle != "RUNNING" or not process_identity.is_dead(run.tags.get(process_identity.TAG, "")):
+            return False
+        return not self.spool.holds(run.tags.get(writing.RESULT_ID, ""))
+
+    def _end(self, store: Store, run: Run) -> None:
+        """End a run that was left, unless another process did so meanwhile: it may have sent the result, too.
+
+        Whoever sends a result ends its run before it takes the result out of the spool. So what is read of the run
+        after its result was not in the spool tells whether it was sent.
+        """
+        run = reading.run(store, run.run_id)
+        if not self._is_left(run):
+            return
+        done = "would end" if self.dry_run else "ended"
+        self.tell(f"{done} the run {run.name} ({run.run_id}) of {run.experiment}: {_DIED}")
+        if self.dry_run:
+            return
+        if run.tags.get(LOGGED) == "complete":
+            writing.end(store, run.run_id, succeeded=run.tags.get("status") != "failed")
+            return
+        needs_status = "status" not in run.tags and run.tags.get(writing.ROLE) != writing.SWEEP
+        status = {"status": "failed"} if needs_status else {}
+        writing.tag(store, run.run_id, {**status, "compress.reason": _DIED})
+        writing.close(store, run.run_id, "KILLED")
 
     def _send(self, store: Store, shipment: Shipment) -> bool:
         """Send one, and take it off the disk; return whether that was done."""

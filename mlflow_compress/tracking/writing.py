@@ -2,10 +2,11 @@
 
 Layout of a run (schema 1):
 
-* params: what was asked, as strings (`model`, `method`, `team`, `device`, `weights`, ...);
+* params: what was asked, as strings (`model`, `method`, `team`, `device`, `weights`, ...); where somebody else began
+  the run, `compress.result_id` too: the result that took it, as nobody can change a parameter;
 * metrics: what was measured (`cpu/latency_p50_ms`); the samples behind them are in `result.json`;
 * tags: `team`, `model`, `method`, `status`, and `compress.*` for all else: `compress.schema`, `compress.role`
-  (`variant` or `sweep`), `compress.weights`, `compress.outcome.cpu` and `.gpu` (`ok`, `skipped`, `failed`),
+  (`variant`, `sweep`, ...), `compress.weights`, `compress.outcome.cpu` and `.gpu` (`ok`, `skipped`, `failed`),
   `compress.reason`, `compress.reason.cpu` and `.gpu`, for each metric `compress.protocol.wer` (how it was scored) and
   `compress.metric.wer` (its label, scale, direction and rank, as JSON), `compress.batch_size`,
   `compress.setting` (`tokens=64`), `compress.cautions` (codes, separated by commas) and
@@ -23,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,9 +35,12 @@ from mlflow_compress.tracking.connection import Store, open_store, quiet, refusa
 
 LOGGED = "compress.logged"  # this tag of a run says that all of a result is there
 SECONDS = "compress.seconds"  # this one says how long the variant took
+RESULT_ID, ROLE, PARENT = "compress.result_id", "compress.role", "mlflow.parentRunId"
+SWEEP, EVALUATIONS = "sweep", "evaluations"  # roles of runs that are no result, but have results below them
 TAG_LIMIT = 5000
 METRICS_PER_CALL, TAGS_PER_CALL, _PARAMS_PER_CALL = 1000, 100, 100
 _TABLE = "predictions.json"
+RESULT = "result.json"
 
 _Item = TypeVar("_Item")
 
@@ -96,7 +101,7 @@ def claim(
 
     A server that dies between doing and answering is asked again, and so may have started two: one is deleted.
     """
-    tags = {**tags, "compress.result_id": result_id}
+    tags = {**tags, RESULT_ID: result_id}
     if found := _runs_of(store, experiment_id, result_id):
         tag(store, found[0], tags)
     else:
@@ -106,6 +111,43 @@ def claim(
         for double in found[1:]:
             store.client.delete_run(double)
     return found[0]
+
+
+def take(store: Store, run_id: str, result_id: str) -> bool:
+    """Let a result take a run that somebody else began; the first one to ask has it for good.
+
+    Args:
+        store: the tracking store.
+        run_id: the run.
+        result_id: the result's id; `SWEEP` for all sweeps, which put their results into runs below it.
+
+    Returns:
+        Whether the run is this result's.
+
+    Raises:
+        StoreError: there is no such run, it is deleted, or the server is gone.
+    """
+    if owner := _owner(store, run_id):
+        return owner == result_id
+    try:
+        with refusals(store.uri):
+            store.client.log_param(run_id, RESULT_ID, result_id)  # of two at once, one is refused
+    except StoreError:
+        if not (owner := _owner(store, run_id)):
+            raise
+        return owner == result_id
+    return True
+
+
+def _owner(store: Store, run_id: str) -> str:
+    """Return the id of the result that took a run; empty for none. Runs of version 0.1 say so in tags only."""
+    with refusals(store.uri):
+        data = store.client.get_run(run_id).data
+    if owner := data.params.get(RESULT_ID):
+        return str(owner)
+    if data.tags.get(ROLE) == SWEEP:
+        return SWEEP
+    return str(data.tags.get(RESULT_ID) or data.tags.get(LOGGED, ""))
 
 
 def _runs_of(store: Store, experiment_id: str, result_id: str) -> list[str]:
@@ -118,6 +160,13 @@ def tag(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
     with refusals(store.uri):
         for key, value in cut(tags).items():
             store.client.set_tag(run_id, key, value)
+
+
+def untag(store: Store, run_id: str, names: AbstractSet[str]) -> None:
+    """Take tags off a run, as far as it has them."""
+    with refusals(store.uri):
+        for name in names & store.client.get_run(run_id).data.tags.keys():
+            store.client.delete_tag(run_id, name)
 
 
 def end(store: Store, run_id: str, succeeded: bool) -> None:
@@ -170,7 +219,7 @@ def write_result(
             store.client.log_batch(run_id, params=few)
         for part in parts(tags, TAGS_PER_CALL):
             store.client.log_batch(run_id, tags=part)
-        records = {"variant.json": to_json(result.variant), "result.json": to_json(result)}
+        records = {"variant.json": to_json(result.variant), RESULT: to_json(result)}
         for path, record in records.items():
             store.client.log_text(run_id, json.dumps(record, ensure_ascii=False, indent=1), path)
         _write_data(store, run_id, result.facts)

@@ -104,10 +104,14 @@ def _is_meant(step: str, given: tuple[Any, ...]) -> bool:
 
 
 def _measured(variant: Any, folder: Path, listener: Any, ready: Callable[[], object]) -> Any:
+    ready()
+    return measured(variant, folder)
+
+
+def measured(variant: Any, folder: Path) -> Any:
     """Give what measuring would: a result, and a folder with a model."""
     from mlflow_compress.records import Outcome, Result, write_json
 
-    ready()
     write_json(folder / "variant.json", variant)
     (folder / "model").mkdir()
     (folder / "model" / "weights.safetensors").write_bytes(os.urandom(100_000))

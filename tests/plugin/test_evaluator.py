@@ -74,6 +74,25 @@ def test_a_model_is_measured_into_the_active_run_and_the_logged_model(logged: An
     assert "/tmp" not in row.tags["compress.data"]
 
 
+def test_two_evaluations_in_one_run_are_two_rows(logged: Any, store: Store) -> None:
+    """MLflow logs the numbers of both to the run itself, where they can't be told apart."""
+    mlflow.end_run()
+    with mlflow.start_run() as run:
+        found = [
+            evaluate(logged.model_uri, data, team="twice", model=name).metrics
+            for name, data in (("all", DATA), ("three", DATA[1:]))
+        ]
+    rows = {row.tags["model"]: row for row in find(["evaluator"], Selection(("twice",)), [store.uri]).runs}
+    assert {name: dict(row.metrics) for name, row in rows.items()} == {
+        name: pytest.approx(metrics) for name, metrics in zip(("all", "three"), found, strict=True)
+    }
+    assert (found[0]["quality/accuracy"], found[1]["quality/accuracy"]) == (0.75, pytest.approx(2 / 3))
+    client = MlflowClient(store.uri)
+    for row in rows.values():
+        assert client.get_run(row.run_id).data.tags["mlflow.parentRunId"] == run.info.run_id
+        assert {"result.json", "predictions.json"} <= {each.path for each in client.list_artifacts(row.run_id)}
+
+
 @pytest.mark.parametrize(
     ("settings", "error"),
     [

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from mlflow_compress.tracking import reading, writing
+from mlflow_compress.errors import StoreError
+from mlflow_compress.tracking import process_identity, reading, writing
 from mlflow_compress.tracking.connection import Store, lasting
 from mlflow_compress.tracking.log import Log, experiment_asked
+
+from .results_to_send import RESULT
 
 _NAMES = ("MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "COMPRESS_EXPERIMENT", "MLFLOW_RUN_ID")
 
@@ -49,3 +54,50 @@ def test_the_results_of_a_sweep_go_into_runs_below_it(store: Store, monkeypatch:
     assert (address.run, address.parent) == ("", outer)
     run = reading.run(store, outer)
     assert (run.name, run.tags["compress.role"]) == ("sweep of yolo, vit", "sweep")
+
+
+def test_a_sweep_leaves_the_run_to_the_result_that_took_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    outer = writing.start(store, writing.experiment_id(store, "log of a project"), "funny-shrew-12", {})
+    assert writing.take(store, outer, "a result")
+    writing.tag(store, outer, {"compress.role": "variant", "mlflow.note.content": "of the result"})
+    monkeypatch.setenv("MLFLOW_RUN_ID", outer)
+    log = Log(store, {}, None, ["yolo", "vit"], with_model=False)
+    assert log.address("digest").parent == outer
+    log.close([RESULT])
+    run = reading.run(store, outer)
+    assert (run.name, run.tags["compress.role"]) == ("funny-shrew-12", "variant")
+    assert run.tags["mlflow.note.content"] == "of the result"
+
+
+def test_two_sweeps_in_one_run_both_describe_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    outer = writing.start(store, writing.experiment_id(store, "log of a project"), "funny-shrew-12", {})
+    monkeypatch.setenv("MLFLOW_RUN_ID", outer)
+    for methods in (["original"], ["original", "bf16"]):
+        of_methods = [replace(RESULT, variant=replace(RESULT.variant, method=method)) for method in methods]
+        Log(store, {}, None, ["small"], with_model=False).close(of_methods)
+    assert not writing.take(store, outer, "a result")
+    note = reading.run(store, outer).tags["mlflow.note.content"]
+    assert [note.count(f"## small, {method}") for method in ("original", "bf16")] == [1, 1]
+
+
+def test_who_logs_to_a_run_is_not_replaced_while_it_lives(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = process_identity.mine()
+    dead = mine.rpartition(":")[0] + ":0"
+    tags = {"compress.process": "another machine:1:2:3:4"}
+    outer = writing.start(store, writing.experiment_id(store, "log of a project"), "outer", tags)
+    monkeypatch.setenv("MLFLOW_RUN_ID", outer)
+    for known, then in ((tags["compress.process"], tags["compress.process"]), (dead, mine)):
+        writing.tag(store, outer, {"compress.process": known})
+        Log(store, {}, None, [], with_model=False)
+        assert reading.run(store, outer).tags["compress.process"] == then
+
+
+def test_a_run_that_is_not_there_is_told_before_anything_is_measured(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted = writing.start(store, writing.experiment_id(store, "log of a project"), "outer", {})
+    store.client.delete_run(deleted)
+    for run_id in (deleted, "0" * 32, "no id; at all"):
+        monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+        with pytest.raises(StoreError, match=r"MLFLOW_RUN_ID.*Nothing was measured"):
+            Log(store, {}, None, [], with_model=False)

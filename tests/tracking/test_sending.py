@@ -131,3 +131,64 @@ def test_records_are_logged_whole(store: Store, spool: Spool, address: Address) 
     assert Result.from_json(json.loads(kept)) == RESULT
     with pytest.raises(StoreError):
         reading.run(store, "no such run")
+
+
+def test_the_first_result_takes_the_run_and_the_others_get_runs_below(
+    store: Store, spool: Spool, address: Address
+) -> None:
+    """As two commands do under one MLFLOW_RUN_ID, or in one run of `mlflow run`."""
+    outer = writing.start(store, writing.experiment_id(store, address.experiment), "funny-shrew-12", {})
+    ids: list[str] = []
+    for method in ("original", "bf16", "fp16"):
+        variant = dataclasses.replace(RESULT.variant, method=method)
+        result = dataclasses.replace(RESULT, variant=variant, measurements={"size/params": float(len(ids))})
+        ids.append(keep(spool, dataclasses.replace(address, run=outer), result))
+        assert Sync(spool, print).waiting(store) == 0
+    found = {run.tags["method"]: run for run in runs(store, address)}
+    assert {method: run.metrics["size/params"] for method, run in found.items()} == {
+        "original": 0.0,
+        "bf16": 1.0,
+        "fp16": 2.0,
+    }
+    assert found["original"].run_id == outer
+    assert found["original"].name == "small original"
+    assert [found[method].tags["mlflow.parentRunId"] for method in ("bf16", "fp16")] == [outer, outer]
+    assert {run.tags["compress.result_id"] for run in found.values()} == set(ids)
+    assert {run.lifecycle for run in found.values()} == {"FINISHED"}
+    assert all(models(store, run) == ["READY"] for run in found.values())
+
+
+def test_a_run_below_ends_while_the_run_above_goes_on(store: Store, tmp_path: Path, address: Address) -> None:
+    outer = writing.start(store, writing.experiment_id(store, address.experiment), "outer", {})
+    there = dataclasses.replace(address, run=outer, with_model=False)
+    for result_id in ("a" * 32, "b" * 32, "a" * 32):  # the first is sent again
+        send(store, shipment(tmp_path, result_id, there), ending=False)
+    assert {run.run_id == outer: run.lifecycle for run in runs(store, address)} == {True: "RUNNING", False: "FINISHED"}
+    assert len(runs(store, address)) == 2
+
+
+def test_a_run_that_took_a_result_of_version_0_1_keeps_it(store: Store, spool: Spool, address: Address) -> None:
+    tags = {"compress.result_id": "0" * 32, "compress.logged": "complete", "compress.role": "variant"}
+    outer = writing.start(store, writing.experiment_id(store, address.experiment), "outer", tags)
+    keep(spool, dataclasses.replace(address, run=outer))
+    assert Sync(spool, print).waiting(store) == 0
+    found = {run.run_id: run for run in runs(store, address)}
+    assert found.pop(outer).metrics == {}
+    assert only(list(found.values())).metrics == RESULT.measurements
+
+
+def test_of_two_that_take_a_run_at_once_one_has_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have looked, and nobody had it."""
+    outer = writing.start(store, writing.experiment_id(store, "taken at once"), "outer", {})
+    log_param = MlflowClient.log_param
+
+    def be_slower(client: MlflowClient, run_id: str, key: str, value: str) -> None:
+        log_param(client, run_id, key, "the other")
+        log_param(client, run_id, key, value)
+
+    monkeypatch.setattr(MlflowClient, "log_param", be_slower)
+    assert not writing.take(store, outer, "one")
+    monkeypatch.undo()
+    assert writing.take(store, outer, "the other")
+    with pytest.raises(StoreError):
+        writing.take(store, "no such run", "one")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+from typing import Any
+
+import pytest
 
 from mlflow_compress.tracking import process_identity, reading, writing
 from mlflow_compress.tracking.connection import Store
@@ -104,3 +107,57 @@ def test_a_run_whose_result_waits_is_left_to_it(store: Store, spool: Spool, addr
     assert only(runs(store, address)).lifecycle == "RUNNING"
     assert Sync(spool, print).everything(store.uri) == 0
     assert only(runs(store, address)).lifecycle == "FINISHED"
+
+
+def test_what_another_process_sends_meanwhile_did_not_die(
+    store: Store, spool: Spool, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read that the run goes on, and looks for its result when the other one has sent that."""
+    number = writing.experiment_id(store, address.experiment)
+    result_id = keep(spool, address)
+    writing.start(store, number, "half", {"compress.process": dead(), "compress.result_id": result_id})
+    told: list[str] = []
+    read = reading.runs
+
+    def read_and_wait(*given: Any) -> Any:
+        found = read(*given)
+        if given[2:] == ("attributes.status = 'RUNNING'",):
+            monkeypatch.undo()
+            assert Sync(Spool(spool.folder), print).everything(store.uri) == 0
+        return found
+
+    monkeypatch.setattr(reading, "runs", read_and_wait)
+    Sync(spool, told.append).dead(store, {number: address.experiment})
+    run = only(runs(store, address))
+    assert (run.lifecycle, run.tags["status"], "compress.reason" in run.tags) == ("FINISHED", "ok", False)
+    assert told == []
+
+
+def test_a_run_that_cannot_be_ended_leaves_the_others_to_end(
+    store: Store, spool: Spool, address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = writing.experiment_id(store, address.experiment)
+    ids = [writing.start(store, number, name, {"compress.process": dead()}) for name in ("first", "second")]
+    read = reading.runs
+
+    def read_and_wait(*given: Any) -> Any:
+        found = read(*given)
+        store.client.delete_run(ids[1])
+        return found
+
+    monkeypatch.setattr(reading, "runs", read_and_wait)
+    told: list[str] = []
+    Sync(spool, told.append).dead(store, {number: address.experiment})
+    assert reading.run(store, ids[0]).lifecycle == "KILLED"
+    assert any("not ended: the run second" in text for text in told)
+
+
+def test_what_was_said_to_have_died_is_ok_when_its_result_comes(store: Store, spool: Spool, address: Address) -> None:
+    number = writing.experiment_id(store, address.experiment)
+    result_id = keep(spool, address)
+    writing.start(store, number, "half", {"compress.process": dead(), "compress.result_id": result_id})
+    Sync(Spool(spool.folder.with_name("another")), print).dead(store, {number: address.experiment})
+    assert "died" in only(runs(store, address)).tags["compress.reason"]
+    assert Sync(spool, print).everything(store.uri) == 0
+    run = only(runs(store, address))
+    assert (run.lifecycle, run.tags["status"], "compress.reason" in run.tags) == ("FINISHED", "ok", False)
