@@ -19,11 +19,12 @@ from types import TracebackType
 from typing import IO, Any
 
 from mlflow_compress.errors import WorkerError
-from mlflow_compress.measuring import descendants
+from mlflow_compress.measuring import descendants, worker_part
 from mlflow_compress.measuring.bounded_log import BoundedLog
 from mlflow_compress.measuring.worker import PARENT, SCORE, part_file
 from mlflow_compress.measuring.worker_events import WorkerEvents
-from mlflow_compress.records import Part, Variant, read_json
+from mlflow_compress.plain_text import plain
+from mlflow_compress.records import Part, Variant
 
 _PROGRAM = ("-m", "mlflow_compress.measuring.worker")
 _DROPPED = ("MLFLOW_", "DATABRICKS_")  # the worker has no business with the tracking server, nor with its secrets
@@ -115,10 +116,14 @@ class Worker:
         """Read what it left, after its last event.
 
         Raises:
-            WorkerError: it left nothing: it crashed, was killed, or ran out of time.
+            WorkerError: it left nothing: it crashed, was killed, or ran out of time; or nothing that is a part.
         """
-        if self._found.exists():
-            return Part.from_json(read_json(self._found))
+        try:
+            return worker_part.read(self._found)
+        except FileNotFoundError:
+            pass
+        except WorkerError as error:
+            raise WorkerError(f"{self._verb} {error}") from error
         if self._stopped:
             raise WorkerError(f"{self._verb} {self._stopped}")
         raise WorkerError(f"{self._verb} {_death(self._process.poll())}{self._last_words()}")
@@ -143,8 +148,8 @@ class Worker:
             self._events.end(_LAST_WORDS_SECONDS)
 
     def _last_words(self) -> str:
-        line = self._log.last_line()
-        return f". Its last line: {line[:_LAST_LINE_CHARACTERS]}" if line else ""
+        line = plain(self._log.last_line(), _LAST_LINE_CHARACTERS)
+        return f". Its last line: {line}" if line else ""
 
 
 def _new_file(path: Path) -> IO[bytes]:

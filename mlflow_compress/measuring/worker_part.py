@@ -1,0 +1,74 @@
+"""`read`: the part that a worker left, checked: the model's own code ran in that process, and could write anything.
+
+What passes can be logged: MLflow refuses a whole result for one name that it does not take.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from mlflow_compress.errors import WorkerError
+from mlflow_compress.plain_text import plain
+from mlflow_compress.records import Outcome, Part
+from mlflow_compress.untrusted import Unreadable, read_json
+
+MOST_BYTES = 256 * 2**20  # millions of samples
+_MOST_ITEMS = 2000  # numbers, names of samples, facts, cautions: a measurement has about a hundred
+_MOST_CHARACTERS = 2000  # of a reason
+_NAME = re.compile(r"(?=.{1,200}\Z)[\w-][\w. -]*(/[\w-][\w. -]*)*")
+_DATA_FACTS = {"data_name": 500, "data_source": 5000, "data_digest": 36}  # characters that MLflow takes of each
+
+
+def read(path: Path) -> Part:
+    """Read a part.
+
+    Raises:
+        FileNotFoundError: there is none.
+        WorkerError: what is there is no part.
+    """
+    try:
+        part = Part.from_json(read_json(path, MOST_BYTES))
+        _check(part)
+    except FileNotFoundError:
+        raise
+    except (Unreadable, OSError) as error:
+        raise WorkerError(f"left no result that can be read: {plain(str(error), _MOST_CHARACTERS)}") from None
+    return dataclasses.replace(
+        part, outcome=_cut(part.outcome), quality=None if part.quality is None else _cut(part.quality)
+    )
+
+
+def _check(part: Part) -> None:
+    """Raise for what MLflow would not take.
+
+    Raises:
+        Unreadable: there is something.
+    """
+    named = {
+        "measurements": part.measurements,
+        "samples": part.samples,
+        "environment": part.environment,
+        "facts": part.facts,
+    }
+    for what, items in {**named, "cautions": part.cautions}.items():
+        if len(items) > _MOST_ITEMS:
+            raise Unreadable(f"The part holds {len(items):,} {what}, more than the {_MOST_ITEMS:,} it may.")
+    for what, items in named.items():
+        _check_names(what, items)
+    if "data_digest" in part.facts:
+        for name, most in _DATA_FACTS.items():
+            if not 0 < len(part.facts.get(name, "")) <= most:
+                raise Unreadable(f"The part's {name} has not 1 to {most} characters.")
+
+
+def _check_names(what: str, names: Iterable[str]) -> None:
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise Unreadable(f"The part's {what} have a name that MLflow takes from nobody: {plain(repr(name), 80)}.")
+
+
+def _cut(outcome: Outcome) -> Outcome:
+    return dataclasses.replace(outcome, reason=outcome.reason[:_MOST_CHARACTERS])
