@@ -21,6 +21,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         OSError: it can't be written. What was there before stays, and nothing else is left.
     """
     aside = path.with_name(f"{path.name}.partial")
+    aside.unlink(missing_ok=True)  # a link or a pipe, which somebody else left there, would be written into
     try:
         yield aside
         aside.replace(path)

@@ -13,6 +13,7 @@ from typing import Any
 from mlflow_compress.sockets import Family, Model
 
 _FILE = "example.json"
+_MOST_BYTES = 64 * 2**20
 _TEXTS = ("texts", "likelihoods")  # families that answer in words; making some would take long
 
 
@@ -49,11 +50,14 @@ def keep(family: Family, model: Model, folder: Path) -> None:
 
 
 def read(folder: Path) -> Example | None:
-    """Read what `keep` wrote; None where it wrote nothing."""
+    """Read what `keep` wrote; None where there is nothing, or something else: the folder is a worker's."""
+    path = folder / _FILE
     try:
-        data = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+            return None
+        data = json.loads(path.read_text(encoding="utf-8"))
         return Example(**{**data, "shape": tuple(data.get("shape", ()))})
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -18,6 +18,7 @@ from mlflow_compress.meters.timeline import Timeline
 from mlflow_compress.records import Outcome, Part, Result, Step, Variant, metric_group, write_json
 from mlflow_compress.words import ORIGINAL
 
+MOST_TABLE_BYTES = 512 * 2**20  # millions of predictions
 _ORIGINAL_FOLDER = "original"
 
 
@@ -62,14 +63,29 @@ def model_folder(folder: Path) -> Path:
 
 
 def tables(folder: Path) -> dict[str, bytes]:
-    """Return what scoring left, by file name: predictions, and statistics of the samples."""
-    return {name: (folder / name).read_bytes() for name in (PREDICTIONS, STATISTICS) if (folder / name).is_file()}
+    """Return what scoring left, by file name: predictions, and statistics of the samples.
+
+    What is no file is nothing that scoring left, and what is too large stays out, see `too_large`.
+    """
+    return {path.name: path.read_bytes() for path in _tables(folder) if path.stat().st_size <= MOST_TABLE_BYTES}
+
+
+def too_large(folder: Path) -> str:
+    """Say which tables are larger than those that are logged; empty where none is."""
+    large = {path.name: path.stat().st_size for path in _tables(folder) if path.stat().st_size > MOST_TABLE_BYTES}
+    told = (f"{name} takes {size / 2**20:,.0f} MiB" for name, size in large.items())
+    return f"{', '.join(told)}: at most {MOST_TABLE_BYTES / 2**20:,.0f} MiB are logged" if large else ""
 
 
 def logs(folder: Path) -> dict[str, bytes]:
     """Return what the workers wrote to standard error, by file name; of much of it the two ends."""
     found = {path.name: _log(path) for path in sorted(folder.glob("*.log"))}
     return {name: text for name, text in found.items() if text}
+
+
+def _tables(folder: Path) -> list[Path]:
+    paths = [folder / name for name in (PREDICTIONS, STATISTICS)]
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
 
 
 def _log(path: Path) -> bytes:

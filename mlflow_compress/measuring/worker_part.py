@@ -16,6 +16,7 @@ from mlflow_compress.records import Outcome, Part
 from mlflow_compress.untrusted import Unreadable, read_json
 
 MOST_BYTES = 256 * 2**20  # millions of samples
+RESULT_BYTES = 3 * MOST_BYTES  # of what is made of the parts of preparing and two devices
 _MOST_ITEMS = 2000  # numbers, names of samples, facts, cautions: a measurement has about a hundred
 _MOST_CHARACTERS = 2000  # of a reason
 _NAME = re.compile(r"(?=.{1,200}\Z)[\w-][\w. -]*(/[\w-][\w. -]*)*")
@@ -67,7 +68,7 @@ def _check(part: Part) -> None:
 def _check_names(what: str, names: Iterable[str]) -> None:
     for name in names:
         if not _NAME.fullmatch(name):
-            raise Unreadable(f"The part's {what} have a name that MLflow takes from nobody: {plain(repr(name), 80)}.")
+            raise Unreadable(f"A name in the part's {what} is none that MLflow takes: {plain(repr(name), 80)}.")
 
 
 def _cut(outcome: Outcome) -> Outcome:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from mlflow_compress.measuring import isolate
+from mlflow_compress.measuring import isolate, worker_part
 from mlflow_compress.records import Result, Variant, read_json
 from mlflow_compress.sweeping import ray_node
 from mlflow_compress.sweeping.ray_flight import Flight
@@ -83,7 +83,7 @@ class Homecoming:
 
     def _deliver(self, flight: Flight) -> None:
         """Read what arrived. What is to be paired with an original that is still out waits for that, on disk."""
-        result = Result.from_json(read_json(flight.entry.folder / ray_node.RESULT))
+        result = Result.from_json(read_json(flight.entry.folder / ray_node.RESULT, worker_part.RESULT_BYTES))
         variant = dataclasses.replace(flight.placed, interleave=result.variant.interleave)
         result = dataclasses.replace(result, variant=variant, facts={**result.facts, "node": flight.at.name})
         is_paired = isolate.tables(flight.entry.folder) and not variant.is_original

@@ -68,7 +68,7 @@ def write(store: Store, run_id: str, shipment: Shipment) -> None:
     result, address, folder = shipment.result, shipment.address, shipment.entry.folder
     files = _pictures(result) | isolate.tables(folder)
     files |= {} if result.status == "ok" else {f"logs/{name}": text for name, text in isolate.logs(folder).items()}
-    missing = {}
+    missing = {"tables": isolate.too_large(folder)}
     writing.untag(store, run_id, _OF_AN_EARLIER_TRY)
     writing.write_result(
         store, run_id, result, {**address.asked, **_resolved(result)}, run_summary.markdown(result), {}

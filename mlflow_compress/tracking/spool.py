@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.files import whole_file
+from mlflow_compress.measuring import worker_part
 from mlflow_compress.measuring.worker import MODEL_FOLDER
 from mlflow_compress.records import Result, read_json, to_json
 
@@ -102,6 +103,7 @@ class Shipment:
 
     def _write(self) -> None:
         folder = self.entry.folder
+        folder.mkdir(exist_ok=True)  # the model's own code may have taken it away
         for path in folder.rglob("*"):
             if path.is_file():
                 _sync(path)
@@ -133,7 +135,7 @@ class Entry:
         Raises:
             OSError, ValueError, LookupError, TypeError, AttributeError: it can't be read.
         """
-        result = Result.from_json(read_json(self.folder / _RESULT))
+        result = Result.from_json(read_json(self.folder / _RESULT, worker_part.RESULT_BYTES))
         return Shipment(self, result, Address(**read_json(self.folder / _ADDRESS)), tell)
 
     def drop_model(self) -> None:

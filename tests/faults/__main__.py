@@ -1,4 +1,4 @@
-"""`python -m tests.faults`: all faults at all steps, and their table."""
+"""`python -m tests.faults`: all faults at all steps, all models that harm their worker, and their table."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from benchmarks.servers import TrackingServer, make_database, postgres, postgres_folder
 
+from .bad_workers import HARMS, BadWorkers
 from .scenes import Count, Stage, table
 from .victim import LOCAL, STEPS
 
@@ -38,6 +39,8 @@ def main() -> None:
                 for fault in (*_SIGNALS, *(() if step in LOCAL else ("server",))):
                     counts.append(stage.play(fault, step))
                     click.echo(counts[-1], err=True)
+        (folder / "workers").mkdir()
+        counts += BadWorkers(folder / "workers").play(list(HARMS))
     click.echo(table(counts))
     harmful = sum(not each.is_well for each in counts)
     click.echo(f"\n{len(counts)} faults, {harmful} of them did harm; {time.monotonic() - started:.0f} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -15,5 +16,9 @@ def test_a_family_without_an_example_leaves_none(tmp_path: Path) -> None:
     family = registry.build("families", "mlflow_model")
     input_example.keep(family, Model(torch.nn.Linear(1, 1)), tmp_path)
     assert input_example.read(tmp_path) is None
-    (tmp_path / "example.json").write_text("{")
+    for text in ("{", "[" * 200_000, "[1]", '{"inputs": 3, "shape": 3}', '{"other": 1}'):
+        (tmp_path / "example.json").write_text(text)
+        assert input_example.read(tmp_path) is None
+    (tmp_path / "example.json").unlink()
+    os.mkfifo(tmp_path / "example.json")  # reading it would wait for ever
     assert input_example.read(tmp_path) is None

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pytest
 from lab import Lab
+
+from mlflow_compress.measuring import interleave, worker_process
+from mlflow_compress.records import Budget, Outcome, Part, Variant, to_json
 
 
 def test_turns_are_taken_with_the_original(lab: Lab) -> None:
@@ -33,3 +40,23 @@ def test_an_original_that_cannot_be_measured_is_the_reason(lab: Lab) -> None:
     result = lab.measure("traced", interleave=True, devices=("cuda",))
     assert result.status == "skipped"
     assert "CUDA" in result.reason
+
+
+@pytest.mark.parametrize(
+    "samples", [{}, {"cpu/latency_ms": [1.0], "cpu/round_sizes": [0.0]}, {"cpu/latency_ms": [0.0]}]
+)
+def test_a_part_without_latencies_of_its_rounds_has_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, samples: dict[str, list[float]]
+) -> None:
+    monkeypatch.setattr(worker_process, "_PROGRAM", (str(tmp_path / "fake.py"),))
+    part = json.dumps(to_json(Part(Outcome("ok"), samples=samples)))
+    (tmp_path / "fake.py").write_text(
+        f'from pathlib import Path\nprint(\'{{"turn": {{"count": 9, "seconds": 99}}}}\', flush=True)\n'
+        f"Path('measure-cpu.json').write_text({part!r})"
+    )
+    variant = Variant("tiny", "fp16", "alpha", "python", "x.py", budget=Budget(timeout_seconds=30))
+    folders = [tmp_path / name for name in ("own", "original")]
+    for folder in folders:
+        folder.mkdir()
+    found = interleave.alternate(variant, folders[0], variant, folders[1], "cpu", False, lambda event: None)
+    assert found.outcome == Outcome("failed", "measure left no latencies of the rounds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,26 @@ def test_a_gpu_that_is_not_there_is_skipped_and_the_cpu_measured(lab: Lab) -> No
     assert result.reason.startswith("gpu: this machine has no CUDA device")
     assert result.measurements["cpu/latency_p50_ms"] > 0
     assert not [name for name in result.measurements if name.startswith("gpu/")]
+
+
+def test_tables_are_files_of_a_size_that_can_be_logged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(isolate, "MOST_TABLE_BYTES", 3 * 2**20)
+    (tmp_path / "statistics.npz").write_bytes(b"statistics")
+    (tmp_path / "predictions.json").write_bytes(b"x" * 3 * 2**20)
+    assert set(isolate.tables(tmp_path)) == {"predictions.json", "statistics.npz"}
+    assert isolate.too_large(tmp_path) == ""
+    (tmp_path / "predictions.json").write_bytes(b"x" * 4 * 2**20)
+    assert isolate.tables(tmp_path) == {"statistics.npz": b"statistics"}
+    assert isolate.too_large(tmp_path) == "predictions.json takes 4 MiB: at most 3 MiB are logged"
+
+
+def test_what_a_model_left_in_the_place_of_tables_and_logs_is_none(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.write_text("not for a tracking server")
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "prepare.log").symlink_to(theirs)
+    (folder / "predictions.json").symlink_to(theirs)
+    (folder / "statistics.npz").mkdir()
+    os.mkfifo(folder / "measure-cpu.log")
+    assert (isolate.tables(folder), isolate.logs(folder)) == ({}, {})

@@ -1,0 +1,76 @@
+"""What passes for the part that a worker left: what MLflow takes, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_compress.errors import WorkerError
+from mlflow_compress.measuring import worker_part
+from mlflow_compress.records import Caution, Outcome, Part, write_json
+
+OK: Mapping[str, Any] = {"outcome": {"status": "ok"}}
+_MORE = "more than the 2,000 it may."
+DATA = {"data_name": "sst2", "data_source": "sst2", "data_digest": "0123456789abcdef"}
+
+
+def test_what_an_honest_worker_writes_is_read_as_it_was(tmp_path: Path) -> None:
+    part = Part(
+        Outcome("failed", "why", "measuring"),
+        Outcome("ok"),
+        {"cpu/latency_p50_ms": 1.5, "quality/f1_micro": 0.5},
+        {"cpu/latency_ms": [1.0, 2.0]},
+        (Caution("busy", "the machine was busy"),),
+        {"cpu_model": "Xeon"},
+        {"protocol.f1_micro": "x", **DATA},
+    )
+    write_json(tmp_path / "part.json", part)
+    assert worker_part.read(tmp_path / "part.json") == part
+
+
+@pytest.mark.parametrize(
+    ("part", "sentence"),
+    [
+        ({}, "the part lacks outcome."),
+        ([1, 2], "the part is [1, 2], not an object."),
+        ({"outcome": 3}, "the part.outcome is 3, not an object."),
+        ({**OK, "measurements": {"a\nb": 1}}, "A name in the part's measurements is none that MLflow takes: 'a\\nb'."),
+        ({**OK, "measurements": {"../a": 1}}, "A name in the part's measurements is none that MLflow takes: '../a'."),
+        ({**OK, "facts": {"": "x"}}, "A name in the part's facts is none that MLflow takes: ''."),
+        ({**OK, "facts": {"x" * 201: ""}}, f"A name in the part's facts is none that MLflow takes: '{'x' * 78}…."),
+        ({**OK, "measurements": {str(at): 1 for at in range(3000)}}, f"The part holds 3,000 measurements, {_MORE}"),
+        ({**OK, "cautions": [{"code": "a", "message": "b"}] * 2001}, f"The part holds 2,001 cautions, {_MORE}"),
+        ({**OK, "facts": {"data_digest": "0"}}, "The part's data_name has not 1 to 500 characters."),
+        ({**OK, "facts": {**DATA, "data_digest": "0" * 40}}, "The part's data_digest has not 1 to 36 characters."),
+    ],
+)
+def test_what_mlflow_would_refuse_is_no_part(tmp_path: Path, part: Any, sentence: str) -> None:
+    (tmp_path / "part.json").write_text(json.dumps(part))
+    with pytest.raises(WorkerError) as raised:
+        worker_part.read(tmp_path / "part.json")
+    assert str(raised.value) == f"left no result that can be read: {sentence}"
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_no_part(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "part.json")
+    with pytest.raises(WorkerError, match=r"left no result that can be read: part\.json is no file\.$"):
+        worker_part.read(tmp_path / "part.json")
+
+
+def test_where_there_is_nothing_the_caller_knows_more(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        worker_part.read(tmp_path / "part.json")
+
+
+def test_a_reason_of_a_megabyte_is_cut(tmp_path: Path) -> None:
+    write_json(tmp_path / "part.json", Part(Outcome("failed", "x" * 10**6), Outcome("skipped", "y" * 10**6)))
+    part = worker_part.read(tmp_path / "part.json")
+    assert part.outcome.reason == "x" * 2000
+    assert part.quality is not None
+    assert part.quality.reason == "y" * 2000
