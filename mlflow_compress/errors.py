@@ -40,7 +40,7 @@ class UnknownName(RecipeError):  # noqa: N818  (says what is wrong without a suf
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        names = sorted(known)
+        names = sorted(other for other in known if other != name)
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         listing = f" Known: {', '.join(map(plain, names))}." if names else " There are none."

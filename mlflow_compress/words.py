@@ -357,6 +357,7 @@ SERVER_PAGES = {
         "ui": "MLflow",
         "all": "All experiments",
         "experiment": "{name} in MLflow",
+        "workspace": "Workspace",
     },
     "ru": {
         "title": "Сравнения",
@@ -367,6 +368,7 @@ SERVER_PAGES = {
         "ui": "MLflow",
         "all": "Все эксперименты",
         "experiment": "{name} в MLflow",
+        "workspace": "Рабочее пространство",
     },
 }
 

@@ -1,26 +1,28 @@
 """`mlflow server --app-name compress`: MLflow's own server, with the comparison of its runs at `/compress` beside it.
 
 All our routes only read, and are GET. MLflow takes one app only: its `basic-auth` comes with ours where
-`COMPRESS_AUTH=basic-auth` or `MLFLOW_AUTH_CONFIG_PATH` is set. What a reader may see is asked of MLflow itself, with
-the reader's own request, so that its rules hold here: authentication, permissions, workspaces, the check of the host.
+`COMPRESS_AUTH=basic-auth` or `MLFLOW_AUTH_CONFIG_PATH` is set. What a reader may see, `reader` asks of MLflow itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flask import Response
 
+    from mlflow_compress.plugin.pages import Site
+    from mlflow_compress.records import Run, Selection
+    from mlflow_compress.tracking.database import Variants
+    from mlflow_compress.tracking.query import Opened
+
 _AUTH, _BASIC = "COMPRESS_AUTH", "basic-auth"
 _CONFIG = "MLFLOW_AUTH_CONFIG_PATH"
-_API = "/api/2.0/mlflow"
-_PAGE = 1000
 _LANGUAGES = ("en", "ru")
 
 
@@ -37,7 +39,7 @@ def create_app() -> Any:
     views = {_here(): _show, f"{_here()}/runs.json": _give, f"{_here()}/page.css": _style}
     for path, view in views.items():
         app.add_url_rule(path, f"compress{view.__name__}", _told(view), methods=["GET"])
-    # Ours decide for each experiment, see `_readable`.
+    # Ours decide for each experiment, see `reader`.
     return private_mlflow.finished_app(app, has_auth, vouched=views)
 
 
@@ -66,10 +68,11 @@ def _told(view: Callable[[], Response]) -> Callable[[], Response]:
         from flask import Response
 
         from mlflow_compress.errors import CompressError, StoreError
+        from mlflow_compress.plugin.reader import Refused
 
         try:
             response = view()
-        except _Refused as refused:
+        except Refused as refused:
             response = refused.response
         except CompressError as error:
             status = 404 if type(error) is not StoreError else 503
@@ -85,22 +88,19 @@ def _told(view: Callable[[], Response]) -> Callable[[], Response]:
 
 def _show() -> Response:
     """Show the comparison of `?experiment=NAME`, which may be given again; without it, the experiments there are."""
-    from flask import Response, request
+    from flask import Response
 
-    from mlflow_compress.plugin import pages
+    from mlflow_compress.plugin import pages, reader
     from mlflow_compress.records import Selection
-    from mlflow_compress.tracking import private_mlflow
-    from mlflow_compress.tracking.query import opened
 
-    language = request.args.get("lang", "en")
-    language = language if language in _LANGUAGES else "en"
-    with opened(private_mlflow.served_store()) as store:
-        if chosen := _chosen():
-            root = request.url_root.rstrip("/") + _here().removesuffix("compress")
-            runs = store.runs(chosen, Selection())
-            content = pages.page(runs, chosen, language, _here(), root)
+    known = reader.experiments()
+    chosen = _chosen(known)
+    site = _site()
+    with _store() as store:
+        if chosen:
+            content = pages.page(_runs(store, chosen, Selection()), chosen, site)
         else:
-            content = pages.index(_readable(), store.counts(), language, _here())
+            content = pages.index(known, _visible(store, known), site, reader.workspaces())
     return Response(content, mimetype="text/html", headers={"Content-Security-Policy": pages.policy(content)})
 
 
@@ -108,10 +108,9 @@ def _give() -> Response:
     """Return the variants of `?experiment=NAME` or `?experiment_id=ID` as JSON; `team`, `model` ... filter them."""
     from flask import Response, request
 
-    from mlflow_compress.plugin import pages
+    from mlflow_compress.plugin import pages, reader
     from mlflow_compress.records import Selection
-    from mlflow_compress.tracking import private_mlflow
-    from mlflow_compress.tracking.query import opened, without_collecting
+    from mlflow_compress.tracking.query import without_collecting
 
     asked = request.args
     since = asked.get("since_ms", "0")
@@ -122,10 +121,9 @@ def _give() -> Response:
         device=asked.get("device", ""),
         since_ms=int(since) if since.isascii() and since.isdigit() and len(since) < 16 else 0,
     )
-    chosen = _chosen()
-    with opened(private_mlflow.served_store()) as store, without_collecting():
-        runs = store.runs(chosen, selection) if chosen else []
-        return Response(pages.as_json(runs, chosen), mimetype="application/json")
+    chosen = _chosen(reader.experiments())
+    with _store() as store, without_collecting():
+        return Response(pages.as_json(_runs(store, chosen, selection), chosen), mimetype="application/json")
 
 
 def _style() -> Response:
@@ -135,75 +133,68 @@ def _style() -> Response:
     return Response(files("mlflow_compress.renderers").joinpath("page", "page.css").read_bytes(), mimetype="text/css")
 
 
-def _chosen() -> dict[str, str]:
+def _site() -> Site:
+    """Return where the page that is asked for stands, and in which language and workspace."""
+    from flask import request
+
+    from mlflow_compress.plugin import reader
+    from mlflow_compress.plugin.pages import Site
+
+    language = request.args.get("lang", "en")
+    language = language if language in _LANGUAGES else "en"
+    root = request.url_root.rstrip("/") + _here().removesuffix("compress")
+    return Site(language, _here(), root, reader.workspace())
+
+
+@contextlib.contextmanager
+def _store() -> Iterator[Opened]:
+    """Open the store that is served, in the reader's workspace, after MLflow has let them have that."""
+    from mlflow_compress.plugin import reader
+    from mlflow_compress.tracking import private_mlflow
+    from mlflow_compress.tracking.query import opened
+
+    with (
+        private_mlflow.in_workspace(reader.workspace()),
+        opened(private_mlflow.served_store(), by_ids=True) as store,
+    ):
+        yield store
+
+
+def _chosen(known: Mapping[str, str]) -> dict[str, str]:
     """Return the experiments that the request names: names by ids.
 
+    Args:
+        known: names by ids of those that the reader may see.
+
     Raises:
-        UnknownExperiment: there is none of such a name or id that the reader may see.
+        UnknownExperiment: there is none of such a name or id among them.
     """
     from flask import request
 
     from mlflow_compress.tracking.query import UnknownExperiment
 
-    known = _readable()
     ids = {name: number for number, name in known.items()}
     asked = [(name, ids.get(name, "")) for name in request.args.getlist("experiment")]
     asked += [(number, number if number in known else "") for number in request.args.getlist("experiment_id")]
     for name, number in asked:
-        if not number or not _shows_runs(number):
+        if not number:
             raise UnknownExperiment(name, list(ids), request.host_url)
     return {number: known[number] for _, number in asked}
 
 
-def _readable() -> dict[str, str]:
-    """Return the experiments that the reader may see, as MLflow's own search says: names by ids."""
-    found: dict[str, str] = {}
-    token = ""
-    while True:
-        asked = {"max_results": _PAGE, **({"page_token": token} if token else {})}
-        answer = _asked("POST", "experiments/search", asked)
-        found |= {str(each["experiment_id"]): each["name"] for each in answer.get("experiments", [])}
-        token = answer.get("next_page_token", "")
-        if not token:
-            return found
+def _runs(store: Opened, experiments: Mapping[str, str], selection: Selection) -> list[Run]:
+    """Read the variants of experiments that the reader gets; others look as if there were none."""
+    shown = _visible(store, experiments) if _has_auth() else experiments
+    ids = {number: name for number, name in experiments.items() if number in shown}
+    return store.runs(ids, selection) if ids else []
 
 
-def _shows_runs(experiment_id: str) -> bool:
-    """Return whether MLflow's own search gives the reader a run of an experiment: its runs may be kept from them."""
+def _visible(store: Opened, ids: Collection[str]) -> dict[str, Variants]:
+    """Return how many variants experiments of these ids have, by id, less those that the reader gets none of."""
+    from mlflow_compress.plugin import reader
+
+    counts = store.counts(ids)
     if not _has_auth():
-        return True
-    where = {"filter": "tags.`compress.role` = 'variant'"}
-    answer = _asked("POST", "runs/search", {"experiment_ids": [experiment_id], "max_results": 1, **where})
-    return bool(answer.get("runs"))
-
-
-class _Refused(Exception):  # noqa: N818  (no error: an answer)
-    """MLflow refuses the reader."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__()
-        self.response = response
-
-
-def _asked(method: str, path: str, content: Mapping[str, Any]) -> Any:
-    """Ask MLflow's own route as the reader: with the headers of the request, less what describes its body and origin.
-
-    Raises:
-        _Refused: MLflow refuses it.
-    """
-    from flask import Response, current_app, request
-    from werkzeug.test import EnvironBuilder, run_wsgi_app
-
-    from mlflow_compress.tracking import private_mlflow
-
-    left_out = ("content-", "transfer-", "origin", "referer", "if-", "range", "accept-encoding")
-    headers = [(name, value) for name, value in request.headers if not name.lower().startswith(left_out)]
-    url = f"{private_mlflow.static_prefix()}{_API}/{path}"
-    builder = EnvironBuilder(url, request.host_url, method=method, headers=headers, json=dict(content))
-    environ = {**builder.get_environ(), "REMOTE_ADDR": request.remote_addr or ""}
-    body, status, answered = run_wsgi_app(current_app.wsgi_app, environ, buffered=True)
-    text = b"".join(body)
-    if not status.startswith("200"):
-        kept = {name: answered[name] for name in ("WWW-Authenticate", "Location") if name in answered}
-        raise _Refused(Response(text, status, headers=kept, mimetype=answered.get("Content-Type", "text/plain")))
-    return json.loads(text)
+        return counts
+    seen = reader.visible({number: variants.run_id for number, variants in counts.items()})
+    return {number: variants for number, variants in counts.items() if number in seen}

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any
 from urllib.parse import urlencode
 
 from mlflow_compress import words
@@ -17,8 +16,43 @@ from mlflow_compress.renderers.html import Html, Link, filled
 from mlflow_compress.reporting import ranking
 from mlflow_compress.reporting.compare import compare
 from mlflow_compress.reporting.table_text import natural
+from mlflow_compress.tracking.database import Variants
 
 _POLICY = re.compile(rb'http-equiv="Content-Security-Policy"\s+content="([^"]+)"')
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the pages of a server stand, and how they are asked for.
+
+    Attributes:
+        language: `en` or `ru`.
+        here: the path of the list of experiments.
+        root: where MLflow's UI is, with its scheme and host, ending in a slash.
+        workspace: the one that is shown; empty where the server has none.
+    """
+
+    language: str
+    here: str
+    root: str
+    workspace: str = ""
+
+    def list_of(self, workspace: str) -> str:
+        """Return the address of the list of a workspace's experiments; empty: of the server's."""
+        return f"{self.here}?{urlencode({'lang': self.language, **_named(workspace)})}"
+
+    def comparison_of(self, experiment: str) -> str:
+        """Return the address of an experiment's comparison, by its name."""
+        return f"{self.here}?{urlencode({'experiment': experiment, 'lang': self.language, **_named(self.workspace)})}"
+
+    def ui(self, route: str) -> str:
+        """Return the address of a page of MLflow's UI: it reads the workspace from there too."""
+        asked = urlencode(_named(self.workspace))
+        return f"{self.root}#/{route}?{asked}" if asked else f"{self.root}#/{route}"
+
+
+def _named(workspace: str) -> dict[str, str]:
+    return {"workspace": workspace} if workspace else {}
 
 
 @dataclass(frozen=True)
@@ -31,42 +65,52 @@ class _Line:
     newest: str
 
 
-def index(experiments: Mapping[str, str], counts: Mapping[str, tuple[int, int]], language: str, here: str) -> bytes:
+def index(
+    experiments: Mapping[str, str], counts: Mapping[str, Variants], site: Site, workspaces: Sequence[str] = ()
+) -> bytes:
     """Write the page that leads to the comparisons.
 
     Args:
         experiments: names by ids of those that the reader may see.
-        counts: how many variants each has, and when the newest began, in milliseconds, by id.
-        language: `en` or `ru`.
-        here: the path of this page.
+        counts: their variants by id, of those that have some.
+        site: where the page stands.
+        workspaces: the names of all that the reader may enter.
     """
-    shown = sorted((each for each in experiments if each in counts), key=lambda each: natural(experiments[each]))
+    listed = [(name, counts[number]) for number, name in experiments.items() if number in counts]
     lines = [
-        _Line(_address(here, experiments[each], language), experiments[each], counts[each][0], _when(counts[each][1]))
-        for each in shown
+        _Line(site.comparison_of(name), name, variants.count, _when(variants.newest_ms))
+        for name, variants in sorted(listed, key=lambda line: natural(line[0]))
     ]
-    about = {"language": language, "texts": words.SERVER_PAGES[language], "here": here, "experiments": lines}
+    others = [Link(site.list_of(name), name) for name in sorted(workspaces, key=natural) if name != site.workspace]
+    about = {
+        "language": site.language,
+        "texts": words.SERVER_PAGES[site.language],
+        "here": site.here,
+        "ui": f"./{site.ui('').removeprefix(site.root)}",  # whatever a proxy says the scheme and the host are
+        "workspace": site.workspace,
+        "others": others,
+        "experiments": lines,
+    }
     return filled("experiments.html", about)
 
 
-def page(runs: Iterable[Run], experiments: Mapping[str, str], language: str, here: str, root: str) -> bytes:
+def page(runs: Iterable[Run], experiments: Mapping[str, str], site: Site) -> bytes:
     """Write the comparison of experiments, with links to each run and back.
 
     Args:
         runs: their variants.
         experiments: their names by ids.
-        language: `en` or `ru`.
-        here: the path of the list of experiments.
-        root: where MLflow's UI is, with its scheme and host, ending in a slash.
+        site: where the page stands.
     """
     ids = {name: number for number, name in experiments.items()}
-    linked = [replace(run, link=f"{root}#/experiments/{ids[run.experiment]}/runs/{run.run_id}") for run in runs]
-    compared = compare(linked, title=", ".join(experiments.values()), language=language)
+    linked = [replace(run, link=site.ui(f"experiments/{ids[run.experiment]}/runs/{run.run_id}")) for run in runs]
+    compared = compare(linked, title=", ".join(experiments.values()), language=site.language)
     comparison = ranking.ordered(ranking.summed_up(ranking.directed(compared)), "")
-    texts = words.SERVER_PAGES[language]
-    trail = [Link(f"{here}?{urlencode({'lang': language})}", texts["all"])]
+    texts = words.SERVER_PAGES[site.language]
+    trail = [Link(site.list_of(site.workspace), texts["all"])]
     trail += [
-        Link(f"{root}#/experiments/{each}", texts["experiment"].format(name=experiments[each])) for each in experiments
+        Link(site.ui(f"experiments/{number}"), texts["experiment"].format(name=name))
+        for number, name in experiments.items()
     ]
     return Html().page(comparison, trail)
 
@@ -95,11 +139,6 @@ def as_json(runs: Sequence[Run], experiments: Mapping[str, str]) -> bytes:
         for run in runs
     ]
     return json.dumps({"compress_runs": 1, "runs": rows}, allow_nan=False, separators=(",", ":")).encode()
-
-
-def _address(here: str, name: str, language: str) -> str:
-    asked: dict[str, Any] = {"experiment": name, "lang": language}
-    return f"{here}?{urlencode(asked)}"
 
 
 def _when(milliseconds: int) -> str:

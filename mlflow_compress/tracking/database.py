@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,11 +27,22 @@ _ROWS_AT_ONCE = 10_000
 _PARAMS = ("team", "model", "method")  # what stands in for tags that a run lacks
 
 
-def open_database(uri: str) -> Database | None:
+@dataclass(frozen=True)
+class Variants:
+    """How many variants an experiment has, when the newest began, in milliseconds, and the id of one of them."""
+
+    count: int
+    newest_ms: int
+    run_id: str
+
+
+def open_database(uri: str, *, by_ids: bool = False) -> Database | None:
     """Open the database behind a tracking URI; None where there is none that is known to be read rightly.
 
     Args:
         uri: a tracking URI. All but those of SQLite files and PostgreSQL give None.
+        by_ids: whether only experiments are asked for whose ids are known; else one that holds several workspaces gives
+            None, since only MLflow knows which of them is meant.
     """
     address = _address(uri)
     if address is None:
@@ -42,6 +53,7 @@ def open_database(uri: str) -> Database | None:
         engine = sqlalchemy.create_engine(address)
         with engine.connect() as connection:
             is_readable = private_mlflow.is_readable(connection)
+            is_readable = is_readable and (by_ids or private_mlflow.has_one_workspace(connection))
     except Exception:  # whatever it is, the client meets it too and says what
         return None
     return Database(engine, uri) if is_readable else None
@@ -96,19 +108,20 @@ class Database:
                 _into(found[run_id].metrics)[sys.intern(key)] = math.nan if is_nan else value
         return list(found.values())
 
-    def counts(self) -> dict[str, tuple[int, int]]:
-        """Return how many variants each experiment has, and when the newest began, in milliseconds, by its id."""
+    def counts(self, ids: Collection[str]) -> dict[str, Variants]:
+        """Return how many variants experiments of these ids have, by id, less those that have none."""
         from sqlalchemy import func, select
 
         runs = private_mlflow.tables().runs
         statement = (
-            select(runs.c.experiment_id, func.count(), func.max(runs.c.start_time))
+            select(runs.c.experiment_id, func.count(), func.max(runs.c.start_time), func.min(runs.c.run_uuid))
             .select_from(_with_tags({"compress.role": ["variant"]}))
-            .where(runs.c.lifecycle_stage == "active")
+            .where(runs.c.lifecycle_stage == "active", runs.c.experiment_id.in_([int(number) for number in ids]))
             .group_by(runs.c.experiment_id)
         )
         with self._engine.connect() as connection:
-            return {str(at): (count, newest or 0) for at, count, newest in _rows(connection, statement)}
+            rows = _rows(connection, statement)
+            return {str(at): Variants(count, newest or 0, run_id) for at, count, newest, run_id in rows}
 
     def close(self) -> None:
         """Let go of the connection."""

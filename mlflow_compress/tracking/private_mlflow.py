@@ -3,7 +3,8 @@
 * The tables of its database, which change with a revision of its schema: only revisions that were looked at are read.
 * What it says when a database is of another version than itself.
 * The client that its REST store uses, which knows every kind of credentials.
-* Its servers: how their apps are made, and which routes its `basic-auth` lets through.
+* Its servers: how their apps are made, which routes its `basic-auth` lets through, and what that checks passwords with.
+* Workspaces: how a request names one, and how the server keeps the one that it found.
 * The variables of the environment through which its server hands over its own options.
 * The backend that runs its projects here, and the keys that it puts into a backend's configuration.
 """
@@ -11,14 +12,15 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import os
 import sqlite3
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -27,8 +29,13 @@ if TYPE_CHECKING:
 SCHEMAS = ("dc11669786a5",)  # alembic's version of MLflow 3.17's tables
 _OTHER_VERSION = ("Can't locate revision", "out-of-date database schema")
 _OWN_TABLES = ("alembic_version", "runs")
+WORKSPACE_HEADER = "X-MLFLOW-WORKSPACE"
+CHECKED = "mlflow_compress.checked"  # in a request's environment: the passwords that were right, and those that weren't
 _STATIC_PREFIX, _STORE, _SERVER = "_MLFLOW_STATIC_PREFIX", "_MLFLOW_SERVER_FILE_STORE", "_MLFLOW_SGI_NAME"
 _BACKEND_KEYS = ("PROJECT_", "MLFLOW_")  # how the names of constants begin that hold such a key
+
+
+_Given = TypeVar("_Given")
 
 
 @dataclass(frozen=True)
@@ -64,13 +71,20 @@ def tables() -> Tables:
 
 
 def is_readable(connection: Connection) -> bool:
-    """Return whether a database has tables that are known to be read rightly, and one workspace at most."""
-    from sqlalchemy import column, func, select, table
+    """Return whether a database has tables that are known to be read rightly."""
+    from sqlalchemy import column, select, table
 
     revision: ColumnClause[str] = column("version_num")
     versions = connection.execute(select(revision).select_from(table("alembic_version", revision))).scalars().all()
+    return versions in [[schema] for schema in SCHEMAS]
+
+
+def has_one_workspace(connection: Connection) -> bool:
+    """Return whether all experiments of a database are in one workspace: else their names do not tell them apart."""
+    from sqlalchemy import func, select
+
     workspaces = connection.execute(select(func.count(tables().experiments.c.workspace.distinct()))).scalar()
-    return versions in [[schema] for schema in SCHEMAS] and (workspaces or 0) <= 1
+    return (workspaces or 0) <= 1
 
 
 def is_database(path: Path) -> bool:
@@ -147,13 +161,82 @@ def finished_app(app: Flask, with_auth: bool, vouched: Iterable[str]) -> Any:
     if with_auth:
         from mlflow.server import auth
 
-        auth.BEFORE_REQUEST_VALIDATORS.update({(path, "GET"): lambda: True for path in vouched})
+        paths = set(vouched)
+        auth.BEFORE_REQUEST_VALIDATORS.update({(path, "GET"): lambda: True for path in paths})
+        app.before_request(functools.partial(_begin_to_remember, paths))  # before MLflow's own, which checks first
+        auth.store.authenticate_user = _remembering(auth.store.authenticate_user)  # type: ignore[method-assign]
         return auth.create_app(app)
     if os.environ.get(_SERVER) == "uvicorn":
         from mlflow.server.fastapi_app import create_fastapi_app
 
         return create_fastapi_app(app)
     return app
+
+
+def _begin_to_remember(paths: Collection[str]) -> None:
+    """Have a request to one of these paths, and those that it asks of MLflow's routes, remember what was checked."""
+    from flask import request
+
+    if request.path in paths:
+        request.environ[CHECKED] = {}
+
+
+def _remembering(check: Callable[..., bool]) -> Callable[..., bool]:
+    """Have a password that was right be right until the end of the request that began to remember.
+
+    MLflow checks it four to six times in each of its requests, and each takes a fifth of a second. Nothing outlives the
+    request: what it remembers is in its own environment, which no client can write to.
+    """
+
+    @functools.wraps(check)
+    def checked(username: str, password: str, **more: Any) -> bool:
+        from flask import has_request_context, request
+
+        known = request.environ.get(CHECKED) if has_request_context() else None
+        if known is None:
+            return check(username, password, **more)
+        if (username, password) not in known:
+            known[username, password] = check(username, password, **more)
+        return bool(known[username, password])
+
+    return checked
+
+
+def has_workspaces() -> bool:
+    """Return whether the server in this process keeps experiments apart by workspaces."""
+    from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
+
+    return bool(MLFLOW_ENABLE_WORKSPACES.get())  # type: ignore[no-untyped-call]
+
+
+def request_workspace() -> str:
+    """Return the workspace that MLflow found for the request that is being answered; empty for none."""
+    from mlflow.utils.workspace_context import get_request_workspace
+
+    return get_request_workspace() or ""
+
+
+def without_workspace(call: Callable[[], _Given]) -> _Given:
+    """Call something that answers another request: it finds its own workspace, and this one's stays what it is."""
+    from mlflow.utils.workspace_context import clear_server_request_workspace
+
+    def cleared() -> _Given:
+        clear_server_request_workspace()
+        return call()
+
+    return contextvars.copy_context().run(cleared)
+
+
+@contextlib.contextmanager
+def in_workspace(name: str) -> Iterator[None]:
+    """Have MLflow's stores in this process read a workspace that the server let the reader have; empty for none."""
+    from mlflow.utils.workspace_context import ServerWorkspaceContext
+
+    if not name:
+        yield
+        return
+    with ServerWorkspaceContext(name):
+        yield
 
 
 def local_backend() -> Any:

@@ -13,7 +13,7 @@ import gc
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from mlflow_compress.records import Run, Selection
 from mlflow_compress.reporting.table_text import natural
 from mlflow_compress.tracking import reading
 from mlflow_compress.tracking.connection import HTTP, open_store, without_secrets
-from mlflow_compress.tracking.database import Database, open_database
+from mlflow_compress.tracking.database import Database, Variants, open_database
 from mlflow_compress.words import ORIGINAL
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ _FEW_NAMES = 20  # of models and teams whose originals are asked for by name
 _FEW_FILTERS = 40  # beyond these, one query for all costs less
 _WRITABLE = re.compile(r"[\w ./:+\-@()\[\],=]+")  # names that MLflow's filters can't misread
 _DEFAULT = "mlflow.db"
+_VARIANTS = "tags.`compress.role` = 'variant'"
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,14 @@ class _Client:
             found |= {run.run_id: _bare(run) for run in reading.runs(self._store, ids, where) if selection.takes(run)}
         return list(found.values())
 
-    def counts(self) -> dict[str, tuple[int, int]]:
-        """Return how many variants each experiment has, and when the newest began, as `Database.counts` does."""
-        found: dict[str, tuple[int, int]] = {}
-        ids = {number: number for number in self.experiments().values()}
-        for run in reading.runs(self._store, ids, "tags.`compress.role` = 'variant'"):
-            count, newest = found.get(run.experiment, (0, 0))
-            found[run.experiment] = (count + 1, max(newest, run.started_ms))
-        return found
+    def counts(self, ids: Collection[str]) -> dict[str, Variants]:
+        """Return how many variants experiments of these ids have, as `Database.counts` does."""
+        known: dict[str, Variants] = {}
+        for run in reading.runs(self._store, {number: number for number in ids}, _VARIANTS) if ids else ():
+            before = known.get(run.experiment, Variants(0, 0, run.run_id))
+            newest_ms = max(before.newest_ms, run.started_ms)
+            known[run.experiment] = Variants(before.count + 1, newest_ms, min(before.run_id, run.run_id))
+        return known
 
 
 class _Server(_Client):
@@ -152,13 +153,17 @@ class _Server(_Client):
         return super().runs(ids, selection) if found is None else found
 
 
+Opened = Database | _Client  # a store that can be asked: directly, or through MLflow's client
+
+
 @contextlib.contextmanager
-def opened(uri: str, directly: bool = True) -> Iterator[Database | _Client]:
+def opened(uri: str, directly: bool = True, *, by_ids: bool = False) -> Iterator[Opened]:
     """Open a store, directly where that is possible.
 
     Args:
         uri: its address; empty: MLFLOW_TRACKING_URI, or MLflow's default (`mlflow.db` here).
         directly: see `find`.
+        by_ids: see `open_database`.
 
     Raises:
         StoreError: it can't be read.
@@ -166,7 +171,7 @@ def opened(uri: str, directly: bool = True) -> Iterator[Database | _Client]:
     address = uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     if not address and Path(_DEFAULT).is_file():
         address = f"sqlite:///{_DEFAULT}"
-    database = open_database(address) if directly else None
+    database = open_database(address, by_ids=by_ids) if directly else None
     if database is None:
         store = open_store(uri or None, create=False)
         yield _Server(store) if directly and address.startswith(HTTP) else _Client(store)
@@ -190,7 +195,7 @@ def _fitting(known: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _require(wanted: Sequence[str], stores: Sequence[Database | _Client]) -> None:
+def _require(wanted: Sequence[str], stores: Sequence[Opened]) -> None:
     """Raise for a name that fits no experiment of any store."""
     known = {name: number for store in stores for name, number in store.experiments().items()}
     for each in wanted:
@@ -198,9 +203,7 @@ def _require(wanted: Sequence[str], stores: Sequence[Database | _Client]) -> Non
             raise UnknownExperiment(each, list(known), ", ".join(store.uri for store in stores))
 
 
-def _require_names(
-    selection: Selection, runs: Iterable[Run], sources: Iterable[tuple[Database | _Client, dict[str, str]]]
-) -> None:
+def _require_names(selection: Selection, runs: Iterable[Run], sources: Iterable[tuple[Opened, dict[str, str]]]) -> None:
     """Raise for a team, model or method that no run bears, and name the nearest."""
     found = list(runs)
     asked = {"team": selection.teams, "model": selection.models, "method": selection.methods}
@@ -253,7 +256,7 @@ def _filters(selection: Selection) -> list[str]:
 
     A name that can't be written there is left to `Selection.takes`.
     """
-    always = ["tags.`compress.role` = 'variant'"]
+    always = [_VARIANTS]
     if selection.device:
         always.append(f"tags.`compress.outcome.{selection.device}` != ''")
     if selection.since_ms:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import shutil
+import sqlite3
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
@@ -26,6 +29,7 @@ from mlflow_compress.tracking.query import find
 
 HOSTILE = 'a/b "<script>alert(1)</script>" ?x=1&y #.. Ё'
 SECRET, OPEN = "for nobody", "for all"
+OTHER = "team-b"  # a workspace
 PASSWORD = "correct horse battery"
 AUTH = """[mlflow]
 default_permission = NO_PERMISSIONS
@@ -43,7 +47,7 @@ class Answer(NamedTuple):
 
 def ask(uri: str, path: str, user: str = "", method: str = "GET", **headers: str) -> Answer:
     if user:
-        headers["Authorization"] = "Basic " + base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()
+        headers["Authorization"] = credentials(user)
     request = urllib.request.Request(uri + path, headers=headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=60) as found:
@@ -52,6 +56,18 @@ def ask(uri: str, path: str, user: str = "", method: str = "GET", **headers: str
             )
     except urllib.error.HTTPError as error:
         return Answer(error.code, {name.lower(): each for name, each in error.headers.items()}, error.read().decode())
+
+
+def send(uri: str, path: str, content: Mapping[str, str], user: str = "") -> None:
+    """Post JSON, which the server must take."""
+    request = urllib.request.Request(uri + path, json.dumps(content).encode(), {"Content-Type": "application/json"})
+    if user:
+        request.add_header("Authorization", credentials(user))
+    urllib.request.urlopen(request, timeout=60).close()
+
+
+def credentials(user: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{PASSWORD}".encode()).decode()
 
 
 def page(*names: str, of: str = "/compress") -> str:
@@ -81,17 +97,8 @@ def database(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def guarded(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve it to people who have a password; `ann` may read one experiment."""
-    folder = tmp_path_factory.mktemp("guarded")
-    (folder / "auth.ini").write_text(AUTH.format(folder=folder))
-    server = TrackingServer(
-        folder,
-        database,
-        options=("--app-name", "compress"),
-        MLFLOW_AUTH_CONFIG_PATH=str(folder / "auth.ini"),
-        MLFLOW_AUTH_ADMIN_PASSWORD=PASSWORD,
-        MLFLOW_FLASK_SERVER_SECRET_KEY="a key",
-    )
+    """Serve it to people who have a password; `ann` may read one experiment, `dan` that too, but no runs."""
+    server = guarding(tmp_path_factory.mktemp("guarded"), database)
     from mlflow.server.auth.client import AuthServiceClient
 
     server.start()
@@ -100,24 +107,81 @@ def guarded(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
         users = AuthServiceClient(server.uri)
         users.create_user("ann", PASSWORD)
+        users.create_user("dan", PASSWORD)
         known = reading.experiments(open_store(database))
-        users.grant_user_permission("ann", "experiment", known[OPEN], "READ")
+        for name in ("ann", "dan"):
+            users.grant_user_permission(name, "experiment", known[OPEN], "READ")
+        users.grant_user_permission("dan", "experiment", known["not ours"], "READ")
+        no_runs = users.create_role("default", "no runs").id
+        users.add_role_permission(no_runs, "run", "*", "DENY")
+        users.assign_role("dan", no_runs)
     yield server.uri
     server.kill()
 
 
 @pytest.fixture(scope="module")
 def flask(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve it by gunicorn."""
+    """Serve a copy of it by gunicorn, with workspaces, of which one more than MLflow's own is made."""
     pytest.importorskip("gunicorn")
+    folder = tmp_path_factory.mktemp("flask")
     server = TrackingServer(
-        tmp_path_factory.mktemp("flask"),
-        database,
-        options=("--app-name", "compress", "--gunicorn-opts", "--timeout 120"),
+        folder,
+        copied(database, folder),
+        options=("--app-name", "compress", "--gunicorn-opts", "--timeout 120", "--enable-workspaces"),
     )
     server.start()
+    send(server.uri, "/api/3.0/mlflow/workspaces", {"name": OTHER})
     yield server.uri
     server.kill()
+
+
+@pytest.fixture(scope="module")
+def divided(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Serve a copy with passwords and two workspaces: `SECRET` is in the other one, under the name `OPEN` too.
+
+    `ann` may read `OPEN` of the default workspace, `bob` all experiments of the other.
+    """
+    folder = tmp_path_factory.mktemp("divided")
+    uri = copied(database, folder)
+    server = guarding(folder, uri, "--enable-workspaces")
+    server.start()
+    send(server.uri, "/api/3.0/mlflow/workspaces", {"name": OTHER}, user="admin")
+    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as tables:
+        tables.execute("UPDATE experiments SET workspace = ?, name = ? WHERE name = ?", (OTHER, OPEN, SECRET))
+        tables.commit()
+        where = "SELECT experiment_id FROM experiments WHERE name = ? AND workspace = 'default'"
+        ((number,),) = tables.execute(where, (OPEN,)).fetchall()
+    from mlflow.server.auth.client import AuthServiceClient
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+        users = AuthServiceClient(server.uri)
+        for name, workspace, pattern in (("ann", "default", str(number)), ("bob", OTHER, "*")):
+            users.create_user(name, PASSWORD)
+            role = users.create_role(workspace, f"role of {name}").id
+            users.add_role_permission(role, "experiment", pattern, "READ")
+            users.assign_role(name, role)
+    yield server.uri
+    server.kill()
+
+
+def guarding(folder: Path, uri: str, *options: str) -> TrackingServer:
+    """Give a server that asks for passwords, and nobody but `admin` may read anything yet."""
+    (folder / "auth.ini").write_text(AUTH.format(folder=folder))
+    return TrackingServer(
+        folder,
+        uri,
+        options=("--app-name", "compress", *options),
+        MLFLOW_AUTH_CONFIG_PATH=str(folder / "auth.ini"),
+        MLFLOW_AUTH_ADMIN_PASSWORD=PASSWORD,
+        MLFLOW_FLASK_SERVER_SECRET_KEY="a key",
+    )
+
+
+def copied(uri: str, folder: Path) -> str:
+    shutil.copy(uri.removeprefix("sqlite:///"), folder / "mlflow.db")
+    return f"sqlite:///{folder / 'mlflow.db'}"
 
 
 def test_nobody_sees_anything_without_a_password(guarded: str) -> None:
@@ -149,6 +213,77 @@ def test_what_may_not_be_read_looks_like_what_is_not_there(guarded: str, databas
     assert refused.text.replace(SECRET, "") == nothing.text.replace("f?r nobody", "")
     for answer in (nothing, by_id, pattern):
         assert SECRET not in answer.text
+
+
+def test_who_may_read_an_experiment_but_no_runs_sees_neither_how_many_nor_when(guarded: str) -> None:
+    shown = ask(guarded, "/compress", user="dan")
+    assert shown.status == 200
+    assert OPEN not in shown.text
+    assert 'class="number"' not in shown.text
+    assert json.loads(ask(guarded, page(OPEN, of="/compress/runs.json"), user="dan").text)["runs"] == []
+    assert '"rows":[]' in ask(guarded, page(OPEN), user="dan").text.replace(" ", "")
+
+
+def test_no_name_is_suggested_for_itself_or_for_what_may_not_be_read(guarded: str) -> None:
+    near = ask(guarded, page("for nobudy"), user="ann").text
+    assert SECRET not in near
+    for user in ("ann", "dan"):
+        told = ask(guarded, page("for a11"), user=user).text
+        assert f"Did you mean {OPEN!r}" in told
+    for name in (OPEN, SECRET):
+        assert f"mean {name!r}" not in ask(guarded, page(name), user="dan").text
+
+
+def test_a_workspace_is_the_one_that_the_request_names(divided: str) -> None:
+    runs = page(OPEN, of="/compress/runs.json")
+    ours = {run["run_id"] for run in json.loads(ask(divided, runs, user="admin").text)["runs"]}
+    by_header = ask(divided, runs, user="admin", **{"X-MLFLOW-WORKSPACE": OTHER})
+    by_address = ask(divided, f"{runs}&workspace={OTHER}", user="admin")
+    both = ask(divided, f"{runs}&workspace=default", user="admin", **{"X-MLFLOW-WORKSPACE": OTHER})
+    assert by_header.text == by_address.text == both.text
+    theirs = {run["run_id"] for run in json.loads(by_header.text)["runs"]}
+    assert len(ours) == len(theirs) == 2
+    assert not ours & theirs
+    assert ask(divided, "/compress?workspace=nobodys", user="admin").status == 404
+    assert ask(divided, "/compress?workspace=../x", user="admin").status == 400
+
+
+def test_the_list_and_the_pages_of_a_workspace_lead_to_each_other(divided: str) -> None:
+    shown = ask(divided, f"/compress?workspace={OTHER}", user="admin").text
+    assert f"/compress?experiment=for+all&amp;lang=en&amp;workspace={OTHER}" in shown
+    assert "/compress?lang=en&amp;workspace=default" in shown
+    assert HOSTILE.split()[0] not in shown
+    comparison = ask(divided, f"{page(OPEN)}&workspace={OTHER}", user="admin")
+    assert comparison.status == 200
+    assert f"?workspace={OTHER}" in comparison.text
+
+
+def test_a_question_to_one_workspace_leaves_the_next_in_its_own(flask: str) -> None:
+    for _ in range(2):
+        assert page(OPEN) in ask(flask, "/compress").text
+        empty = ask(flask, f"/compress?workspace={OTHER}")
+        assert empty.status == 200
+        assert OPEN not in empty.text
+
+
+def test_nobody_sees_a_workspace_that_they_may_not_enter(divided: str) -> None:
+    own = ask(divided, "/compress", user="ann").text
+    assert page(OPEN) in own
+    assert OTHER not in own
+    for path in (f"{page(OPEN)}&workspace={OTHER}", f"{page(OPEN, of='/compress/runs.json')}&workspace={OTHER}"):
+        assert ask(divided, path, user="ann").status == 404
+        assert ask(divided, path, user="bob").status == 200
+    assert ask(divided, page(OPEN), user="bob").status == 404
+    assert page(OPEN) not in ask(divided, f"/compress?workspace={OTHER}", user="ann").text
+    assert page(OPEN) in ask(divided, f"/compress?workspace={OTHER}", user="bob").text
+
+
+def test_the_report_reads_the_workspace_of_mlflows_own_variable(divided: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "bob")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    monkeypatch.setenv("MLFLOW_WORKSPACE", OTHER)
+    monkeypatch.setattr(reading, "runs", lambda *given: pytest.fail("MLflow's search was asked"))
+    assert [run.experiment for run in find(["*"], Selection(), [divided]).runs] == [OPEN, OPEN]
 
 
 def test_an_administrator_sees_all_of_ours(guarded: str) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import mlflow
 import pytest
+from flask import Flask
 
 from mlflow_compress.errors import StoreError
+from mlflow_compress.tracking import private_mlflow
 from mlflow_compress.tracking.database import open_database
 from mlflow_compress.tracking.private_mlflow import SCHEMAS
 from mlflow_compress.tracking.query import find
@@ -48,3 +51,29 @@ def test_another_programs_database_is_not_changed(tmp_path: Path) -> None:
         find(["query 1"], EVERYTHING, [f"sqlite:///{file}"])
     with sqlite3.connect(file) as database:
         assert [name for (name,) in database.execute("SELECT name FROM sqlite_master")] == ["experiments"]
+
+
+def test_a_password_is_checked_once_for_all_that_a_page_asks_and_again_for_the_next() -> None:
+    checked: list[tuple[str, str]] = []
+
+    def check(username: str, password: str) -> bool:
+        checked.append((username, password))
+        return password == "right"
+
+    check_once = private_mlflow._remembering(check)
+    app = Flask("mlflow")
+    app.before_request(partial(private_mlflow._begin_to_remember, {"/compress"}))
+
+    @app.get("/compress", endpoint="page")
+    @app.get("/api", endpoint="api")
+    def page() -> str:
+        return str([check_once(*each) for each in (("ann", "right"), ("ann", "wrong"), ("bob", "right")) * 3])
+
+    client = app.test_client()
+    assert client.get("/compress").text == str([True, False, True] * 3)
+    assert checked == [("ann", "right"), ("ann", "wrong"), ("bob", "right")]
+    client.get("/compress")
+    assert len(checked) == 6, "nothing is kept for the next request"
+    client.get("/api")
+    assert len(checked) == 15, "MLflow's own pages check as they did"
+    assert check_once("ann", "right"), "outside of a request it is checked as ever"

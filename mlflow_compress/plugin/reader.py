@@ -1,0 +1,118 @@
+"""What the one who asks may see: MLflow's own routes are asked, with the request that came.
+
+So its rules hold here: authentication, permissions, workspaces, the check of the host. The answers are asked for anew
+with each request, and nothing of them is kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlflow_compress.tracking import private_mlflow
+
+if TYPE_CHECKING:
+    from flask import Response
+
+_SEARCH_EXPERIMENTS, _SEARCH_RUNS = "/api/2.0/mlflow/experiments/search", "/api/2.0/mlflow/runs/search"
+_WORKSPACES = "/api/3.0/mlflow/workspaces"
+_MOST = 1000  # experiments in one question
+_LEFT_OUT = ("content-", "transfer-", "origin", "referer", "if-", "range", "accept-encoding")
+
+
+class Refused(Exception):  # noqa: N818  (no error: an answer)
+    """MLflow refuses the reader.
+
+    Attributes:
+        response: what it says to them.
+    """
+
+    def __init__(self, response: Response) -> None:
+        super().__init__()
+        self.response = response
+
+
+def workspace() -> str:
+    """Return the workspace that the request names, by MLflow's header or `?workspace=`; else the one MLflow chose."""
+    from flask import request
+
+    if not private_mlflow.has_workspaces():
+        return ""
+    named = request.headers.get(private_mlflow.WORKSPACE_HEADER, "") or request.args.get("workspace", "")
+    return named.strip() or private_mlflow.request_workspace()
+
+
+def workspaces() -> list[str]:
+    """Return the names of the workspaces that the reader may enter; none where the server has no workspaces.
+
+    Raises:
+        Refused: MLflow refuses the reader.
+    """
+    if not private_mlflow.has_workspaces():
+        return []
+    return [each["name"] for each in _asked("GET", _WORKSPACES).get("workspaces", [])]
+
+
+def experiments() -> dict[str, str]:
+    """Return the experiments of the workspace that the reader may see: names by ids.
+
+    Raises:
+        Refused: MLflow refuses the reader.
+    """
+    names: dict[str, str] = {}
+    token = ""
+    while True:
+        asked = {"max_results": _MOST, **({"page_token": token} if token else {})}
+        answer = _asked("POST", _SEARCH_EXPERIMENTS, asked)
+        names |= {str(each["experiment_id"]): each["name"] for each in answer.get("experiments", [])}
+        token = answer.get("next_page_token", "")
+        if not token:
+            return names
+
+
+def visible(samples: Mapping[str, str]) -> set[str]:
+    """Return the ids of the experiments whose runs the reader gets: they may see an experiment, and not its runs.
+
+    MLflow grants and denies runs only all together, never one by one: a run of each experiment stands for the others.
+
+    Args:
+        samples: the id of a run of each experiment, by the experiment's id.
+
+    Raises:
+        Refused: MLflow refuses the reader.
+    """
+    seen: set[str] = set()
+    rest = iter(samples.items())
+    while part := dict(itertools.islice(rest, _MOST)):
+        names = ", ".join(f"'{run_id}'" for run_id in part.values())
+        asked = {"experiment_ids": list(part), "filter": f"attributes.run_id IN ({names})", "max_results": len(part)}
+        seen |= {str(run["info"]["experiment_id"]) for run in _asked("POST", _SEARCH_RUNS, asked).get("runs", [])}
+    return seen
+
+
+def _asked(method: str, path: str, content: Mapping[str, Any] | None = None) -> Any:
+    """Ask MLflow's own route as the reader: with the headers of the request, less what describes its body and origin.
+
+    Raises:
+        Refused: MLflow refuses it.
+    """
+    from flask import Response, current_app, request
+    from werkzeug.test import EnvironBuilder, run_wsgi_app
+
+    headers = [(name, value) for name, value in request.headers if not name.lower().startswith(_LEFT_OUT)]
+    if (name := workspace()) and private_mlflow.WORKSPACE_HEADER not in request.headers:
+        headers.append((private_mlflow.WORKSPACE_HEADER, name))
+    url = f"{private_mlflow.static_prefix()}{path}"
+    builder = EnvironBuilder(url, request.host_url, method=method, headers=headers, json=content)
+    environ = {**builder.get_environ(), "REMOTE_ADDR": request.remote_addr or ""}
+    if private_mlflow.CHECKED in request.environ:
+        environ[private_mlflow.CHECKED] = request.environ[private_mlflow.CHECKED]
+    app = current_app.wsgi_app
+    body, status, answered = private_mlflow.without_workspace(lambda: run_wsgi_app(app, environ, buffered=True))
+    text = b"".join(body)
+    if not status.startswith("200"):
+        kept = {name: answered[name] for name in ("WWW-Authenticate", "Location") if name in answered}
+        raise Refused(Response(text, status, headers=kept, mimetype=answered.get("Content-Type", "text/plain")))
+    return json.loads(text)

@@ -1,0 +1,86 @@
+"""What is asked of MLflow's routes for one page: how often, as whom, and in which workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from flask import Flask, request
+
+from mlflow_compress.plugin import reader
+from mlflow_compress.tracking import private_mlflow
+
+Asked = list[dict[str, Any]]
+
+
+@pytest.fixture
+def asked() -> Asked:
+    return []
+
+
+@pytest.fixture
+def app(asked: Asked) -> Flask:
+    """Give an app with MLflow's two searches: the reader gets the runs of all experiments but the third."""
+    app = Flask("mlflow")
+
+    @app.post("/api/2.0/mlflow/experiments/search")
+    def experiments() -> dict[str, Any]:
+        asked.append({"path": request.path, "headers": dict(request.headers)})
+        start = int(request.get_json().get("page_token", 0))
+        found = [{"experiment_id": number, "name": f"hw{number}"} for number in range(start, start + 2)]
+        return {"experiments": found, **({"next_page_token": "2"} if start == 0 else {})}
+
+    @app.post("/api/2.0/mlflow/runs/search")
+    def runs() -> dict[str, Any]:
+        content = request.get_json()
+        asked.append({"path": request.path, **content})
+        shown = [number for number in content["experiment_ids"] if number != "3"]
+        return {"runs": [{"info": {"experiment_id": number}} for number in shown]}
+
+    return app
+
+
+def answered(app: Flask, call: Callable[[], Any], **given: Any) -> Any:
+    """Call something while a request is answered, and give what came of it."""
+    outcome: list[Any] = []
+
+    @app.get("/compress")
+    def view() -> str:
+        outcome.append(call())
+        return ""
+
+    assert app.test_client().get("/compress", **given).status_code == 200
+    return outcome[0]
+
+
+def test_all_experiments_are_asked_for_page_by_page_as_the_reader(app: Flask, asked: Asked) -> None:
+    headers = {"Authorization": "Basic YW5u", "Origin": "https://evil.example", "X-Custom": "1"}
+    assert answered(app, reader.experiments, headers=headers) == {"0": "hw0", "1": "hw1", "2": "hw2", "3": "hw3"}
+    assert len(asked) == 2
+    for each in asked:
+        assert each["headers"]["Authorization"] == "Basic YW5u"
+        assert each["headers"]["X-Custom"] == "1"
+        assert "Origin" not in each["headers"]
+
+
+def test_the_runs_of_many_experiments_are_one_question(app: Flask, asked: Asked) -> None:
+    samples = {str(number): f"{number:032x}" for number in range(300)}
+    assert answered(app, lambda: reader.visible(samples)) == samples.keys() - {"3"}
+    (question,) = asked
+    assert question["max_results"] == 300
+    assert question["filter"].count("'") == 600
+
+
+def test_nothing_is_asked_about_no_runs(app: Flask, asked: Asked) -> None:
+    assert answered(app, lambda: reader.visible({})) == set()
+    assert asked == []
+
+
+@pytest.mark.parametrize("is_divided", [True, False])
+def test_a_workspace_is_passed_on_where_the_server_has_some(
+    app: Flask, asked: Asked, monkeypatch: pytest.MonkeyPatch, is_divided: bool
+) -> None:
+    monkeypatch.setattr(private_mlflow, "has_workspaces", lambda: is_divided)
+    answered(app, reader.experiments, query_string={"workspace": "team-b"})
+    assert [each["headers"].get("X-Mlflow-Workspace") for each in asked] == ["team-b" if is_divided else None] * 2
