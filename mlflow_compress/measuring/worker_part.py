@@ -13,7 +13,7 @@ from pathlib import Path
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Outcome, Part
-from mlflow_compress.untrusted import Unreadable, read_json
+from mlflow_compress.untrusted import Malformed, read_json
 
 MOST_BYTES = 256 * 2**20  # millions of samples
 RESULT_BYTES = 3 * MOST_BYTES  # of what is made of the parts of preparing and two devices
@@ -35,7 +35,7 @@ def read(path: Path) -> Part:
         _check(part)
     except FileNotFoundError:
         raise
-    except (Unreadable, OSError) as error:
+    except (Malformed, OSError) as error:
         raise WorkerError(f"left no result that can be read: {plain(str(error), _MOST_CHARACTERS)}") from None
     return dataclasses.replace(
         part, outcome=_cut(part.outcome), quality=None if part.quality is None else _cut(part.quality)
@@ -46,7 +46,7 @@ def _check(part: Part) -> None:
     """Raise for what MLflow would not take.
 
     Raises:
-        Unreadable: there is something.
+        Malformed: there is something.
     """
     named = {
         "measurements": part.measurements,
@@ -56,19 +56,19 @@ def _check(part: Part) -> None:
     }
     for what, items in {**named, "cautions": part.cautions}.items():
         if len(items) > _MOST_ITEMS:
-            raise Unreadable(f"The part holds {len(items):,} {what}, more than the {_MOST_ITEMS:,} it may.")
+            raise Malformed(f"The part holds {len(items):,} {what}, more than the {_MOST_ITEMS:,} it may.")
     for what, items in named.items():
         _check_names(what, items)
     if "data_digest" in part.facts:
         for name, most in _DATA_FACTS.items():
             if not 0 < len(part.facts.get(name, "")) <= most:
-                raise Unreadable(f"The part's {name} has not 1 to {most} characters.")
+                raise Malformed(f"The part's {name} has not 1 to {most} characters.")
 
 
 def _check_names(what: str, names: Iterable[str]) -> None:
     for name in names:
         if not _NAME.fullmatch(name):
-            raise Unreadable(f"A name in the part's {what} is none that MLflow takes: {plain(repr(name), 80)}.")
+            raise Malformed(f"A name in the part's {what} is none that MLflow takes: {plain(repr(name), 80)}.")
 
 
 def _cut(outcome: Outcome) -> Outcome:

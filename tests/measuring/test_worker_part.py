@@ -36,9 +36,6 @@ def test_what_an_honest_worker_writes_is_read_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "sentence"),
     [
-        ({}, "the part lacks outcome."),
-        ([1, 2], "the part is [1, 2], not an object."),
-        ({"outcome": 3}, "the part.outcome is 3, not an object."),
         ({**OK, "measurements": {"a\nb": 1}}, "A name in the part's measurements is none that MLflow takes: 'a\\nb'."),
         ({**OK, "measurements": {"../a": 1}}, "A name in the part's measurements is none that MLflow takes: '../a'."),
         ({**OK, "facts": {"": "x"}}, "A name in the part's facts is none that MLflow takes: ''."),
@@ -54,6 +51,15 @@ def test_what_mlflow_would_refuse_is_no_part(tmp_path: Path, part: Any, sentence
     with pytest.raises(WorkerError) as raised:
         worker_part.read(tmp_path / "part.json")
     assert str(raised.value) == f"left no result that can be read: {sentence}"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[1, 2]", '{"outcome": 3}', '{"outcome": {"sta', "[" * 200_000, "NaN", "\0"]
+)
+def test_what_is_no_record_is_no_part(tmp_path: Path, text: str) -> None:
+    (tmp_path / "part.json").write_text(text)
+    with pytest.raises(WorkerError, match=r"^left no result that can be read: [^\n]{5,200}$"):
+        worker_part.read(tmp_path / "part.json")
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
