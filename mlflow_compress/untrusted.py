@@ -44,12 +44,12 @@ def read_json(path: Path, most_bytes: int = MOST_BYTES, name: str = "") -> Any:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # a pipe would keep the reader waiting
         raise Malformed(f"{_named(name)} is no file.")
-    _check_size(name, status.st_size, most_bytes)
+    check_size(name, status.st_size, most_bytes)
     with path.open("rb") as file:
         return parse_json(file.read(most_bytes + 1), name, most_bytes)  # it may grow meanwhile
 
 
-def parse_json(text: str | bytes, name: str, most_bytes: int = MOST_BYTES) -> Any:
+def parse_json(text: str | bytes, name: str, most_bytes: int = MOST_BYTES, *, finite: bool = True) -> Any:
     """Return the data that a text in JSON holds.
 
     It is JSON as its standard has it: UTF-8, no NaN, no infinity, and at most some 200 brackets within brackets.
@@ -58,17 +58,20 @@ def parse_json(text: str | bytes, name: str, most_bytes: int = MOST_BYTES) -> An
         text: the text, or its bytes.
         name: what the sentence calls it.
         most_bytes: it may have.
+        finite: whether NaN and infinity are refused, as the standard has it; Python writes them.
 
     Raises:
         Malformed: it is too large, too deep, or not such JSON.
     """
     import pydantic_core
 
-    _check_size(name, len(text), most_bytes)
+    check_size(name, len(text), most_bytes)
     try:
         encoded = text.encode() if isinstance(text, str) else text
-        _check_size(name, len(encoded), most_bytes)
+        check_size(name, len(encoded), most_bytes)
         pydantic_core.from_json(encoded)  # has limits, where Python's own parser exhausts the stack
+        if not finite:
+            return json.loads(encoded)
         return json.loads(encoded, parse_constant=_no_number, parse_float=_finite)
     except Malformed as error:
         raise Malformed(f"{_named(name)} {error}") from None
@@ -118,7 +121,17 @@ def _schema(kind: Any) -> pydantic.TypeAdapter[tuple[Any]]:
     return pydantic.TypeAdapter(tuple[kind], config=settings)
 
 
-def _check_size(name: str, size: int, most: int) -> None:
+def check_size(name: str, size: int, most: int) -> None:
+    """Refuse what takes more bytes than it may.
+
+    Args:
+        name: what the sentence calls it.
+        size: how many bytes it takes.
+        most: how many it may take.
+
+    Raises:
+        Malformed: it takes more.
+    """
     if size > most:
         raise Malformed(f"{_named(name)} takes {size / 2**20:,.1f} MiB, more than the {most / 2**20:,.1f} it may.")
 

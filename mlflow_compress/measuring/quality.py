@@ -19,8 +19,10 @@ from mlflow_compress.records import CautionKind, Outcome, Part, Variant
 from mlflow_compress.scoring import bootstrap
 from mlflow_compress.scoring.hf_evaluate import metrics_of
 from mlflow_compress.sockets import Family, Model, Sample
+from mlflow_compress.untrusted import Malformed, parse_json
 
 PREDICTIONS, STATISTICS = "predictions.json", "statistics.npz"
+MOST_BYTES = 2**30  # of predictions: millions of sentences
 _AT_ONCE = 32
 
 SCORING_CUT = CautionKind(
@@ -77,17 +79,17 @@ def facts_of(found: bootstrap.Scores) -> dict[str, str]:
     return protocols | {f"metric.{name}": facts.to_text() for name, facts in found.facts().items()}
 
 
-def read_predictions(text: str) -> tuple[list[Any], list[Any]]:
-    """Return the references and the predictions of a `predictions.json`.
+def read_predictions(text: str | bytes) -> tuple[list[Any], list[Any]]:
+    """Return the references and the predictions of a `predictions.json`, whoever wrote it.
 
     Raises:
-        ValueError: it is none.
+        Malformed: it is none.
     """
-    try:
-        rows = json.loads(text)["data"]
-        return [row[0] for row in rows], [row[1] for row in rows]
-    except (TypeError, KeyError, IndexError) as error:
-        raise ValueError("it is no table of references and predictions") from error
+    table = parse_json(text, PREDICTIONS, MOST_BYTES, finite=False)  # a likelihood may be infinite
+    rows = table.get("data") if isinstance(table, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) >= 2 for row in rows):
+        raise Malformed(f"{PREDICTIONS} is no table of references and predictions.")
+    return [row[0] for row in rows], [row[1] for row in rows]
 
 
 def _predicted(

@@ -15,7 +15,8 @@ from mlflow_compress.records import Run
 from mlflow_compress.renderers.html import Html, Link, filled
 from mlflow_compress.reporting import ranking
 from mlflow_compress.reporting.compare import compare
-from mlflow_compress.reporting.table_text import natural
+from mlflow_compress.reporting.possible import is_time
+from mlflow_compress.reporting.table_text import MISSING, natural
 from mlflow_compress.tracking.database import Variants
 
 _POLICY = re.compile(rb'http-equiv="Content-Security-Policy"\s+content="([^"]+)"')
@@ -123,7 +124,7 @@ def policy(content: bytes) -> str:
 
 
 def as_json(runs: Sequence[Run], experiments: Mapping[str, str]) -> bytes:
-    """Write runs as `reading.served` reads them: NaN as text, since JSON has none."""
+    """Write runs as `reading.served` reads them: NaN and infinity as text, since JSON has none."""
     ids = {name: number for number, name in experiments.items()}
     rows = [
         {
@@ -134,7 +135,7 @@ def as_json(runs: Sequence[Run], experiments: Mapping[str, str]) -> bytes:
             "started_ms": run.started_ms,
             "tags": run.tags,
             "params": run.params,
-            "metrics": {name: "NaN" if math.isnan(value) else value for name, value in run.metrics.items()},
+            "metrics": {name: value if math.isfinite(value) else str(value) for name, value in run.metrics.items()},
         }
         for run in runs
     ]
@@ -142,4 +143,6 @@ def as_json(runs: Sequence[Run], experiments: Mapping[str, str]) -> bytes:
 
 
 def _when(milliseconds: int) -> str:
+    if not is_time(milliseconds):
+        return MISSING
     return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M")

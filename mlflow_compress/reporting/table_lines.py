@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
@@ -11,13 +10,14 @@ from functools import cached_property
 from mlflow_compress import words
 from mlflow_compress.records import Failure, Outcome, Run, row_label
 from mlflow_compress.reporting.against_original import without_differences
+from mlflow_compress.reporting.possible import dated, without_impossible
 from mlflow_compress.reporting.table_text import natural
 from mlflow_compress.words import DEVICES, ORIGINAL
 
 
 def variants_of(runs: Iterable[Run], devices: Sequence[str]) -> list[Run]:
     """Return the runs that are variants, the newest first, without what other devices measured; those by hand last."""
-    variants = [run for run in runs if run.tags.get("compress.role") == "variant"]
+    variants = [dated(run) for run in runs if run.tags.get("compress.role") == "variant"]
     # What was measured is never hidden by what somebody wrote down, however late that was read.
     variants.sort(key=lambda run: (is_by_hand(run), -run.started_ms, run.run_id))
     if not devices:
@@ -117,7 +117,9 @@ def sorted_out(
             if outcome.status == "ok" and device == "quality":
                 continue  # scored along with a device: the numbers are that device's run's
             if outcome.status == "ok":
-                lines.setdefault(key, Line(key)).runs.setdefault(device, run)
+                line = lines.setdefault(key, Line(key))
+                if device not in line.runs:
+                    line.runs[device] = without_impossible(run)
             elif device not in later and (device or not later):
                 failure = Failure(
                     key.team, key.model, key.label, outcome.status, device, outcome.reason.strip(), run.run_id
@@ -168,9 +170,4 @@ def is_by_hand(run: Run) -> bool:
 
 def numbers_of(run: Run, group: str) -> dict[str, float]:
     """Return the numbers of one group (`size`, `cpu`): what stands before the slash."""
-    # MLflow stores infinity as the largest float.
-    return {
-        name: value
-        for name, value in run.metrics.items()
-        if name.startswith(f"{group}/") and abs(value) < sys.float_info.max  # NaN is not less either
-    }
+    return {name: value for name, value in run.metrics.items() if name.startswith(f"{group}/")}

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_compress.errors import StoreError, UnsentError
-from mlflow_compress.records import Result
+from mlflow_compress.records import Result, Variant
 from mlflow_compress.sweeping import resume
 from mlflow_compress.tracking import sending
 from mlflow_compress.tracking.connection import set_up_client
 from mlflow_compress.tracking.pairing import Originals
 from mlflow_compress.tracking.sync import Sync
+from mlflow_compress.untrusted import Malformed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,25 +62,29 @@ class Delivery:
         if self._opening.done():
             self._opening.result()
 
-    def earlier(self, digest: str, tell: Tell) -> Result | None:
+    def earlier(self, variant: Variant, digest: str, tell: Tell) -> Result | None:
         """Return the result that a variant has already; None when it is to be measured.
 
         Args:
+            variant: it.
             digest: the variant's, as `resume.digest` gives it.
             tell: told in a sentence where that result is.
         """
         try:
-            found = resume.measured(self.log.store, self.log.experiment_id, digest)
+            found = resume.measured(self.log.store, self.log.experiment_id, digest, variant)
         except StoreError:  # the server is gone, which is told when the next result is logged
             found = None
-        found = found or resume.waiting(self._spool, self.log.experiment, digest)
+        found = found or resume.waiting(self._spool, self.log.experiment, digest, variant)
         if found is None:
             return None
         where, result, files = found
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
                 Path(folder, name).write_bytes(content)
-            self._originals.pair(result, Path(folder))  # remembers it
+            try:
+                self._originals.pair(result, Path(folder))  # remembers it
+            except Malformed as error:
+                tell(f"no score can be paired with it: {error}")
         tell(f"measured already ({where}); --again measures it anew")
         return result
 

@@ -9,6 +9,7 @@ from typing import Literal
 from mlflow_compress.records import Result, Run, Variant
 from mlflow_compress.tracking.writing import SECONDS
 
+_LONGEST_SECONDS = 366 * 86_400.0  # that anybody waited for a variant
 _PROCESS_SECONDS = 30.0  # to start one, and to load or save a model
 
 Source = Literal["this variant", "this model", "budget"]
@@ -75,7 +76,9 @@ def _bound(variant: Variant) -> float:
 
 
 def _number(text: str) -> float:
+    """Read how long a run says it took; 0 where a tag that somebody wrote is none of that."""
     try:
-        return float(text)
-    except ValueError:  # a tag that somebody else wrote
+        seconds = float(text)
+    except ValueError:
         return 0.0
+    return seconds if 0 < seconds < _LONGEST_SECONDS else 0.0

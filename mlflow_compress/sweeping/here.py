@@ -42,7 +42,7 @@ def sweep(
         position = f"[{len(results) + 1}/{count}] " if count > 1 else ""
         progress.begin(f"{position}{variant.model}, {variant.label}")
         digest = resume.digest(variant)
-        earlier = None if again else delivery.earlier(digest, progress.end)
+        earlier = None if again else delivery.earlier(variant, digest, progress.end)
         results.append(earlier or _measured(variant, digest, delivery, progress))
         show(results[-1])
     return results

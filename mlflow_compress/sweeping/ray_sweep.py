@@ -162,8 +162,9 @@ class _Sweep:
         for variant in self._queue.waiting:
             for node in {node.kind: node for node in nodes}.values():
                 if self._placing.group(variant).kind is None and not self._placing.homeless(variant, [node]):
-                    digest = resume.digest(self._task.placed(variant, node), node.machine)
-                    if self._delivery.earlier(digest, lambda text: None) is not None:
+                    placed = self._task.placed(variant, node)
+                    digest = resume.digest(placed, node.machine)
+                    if self._delivery.earlier(placed, digest, lambda text: None) is not None:
                         self._placing.bind(variant, node.kind)
 
     def _hand_out(self) -> None:
@@ -181,8 +182,9 @@ class _Sweep:
     def _start(self, variant: Variant, at: Node) -> None:
         """Send a variant to a node, unless the experiment has its result."""
         if not self._task.again:
-            digest = resume.digest(self._task.placed(variant, at), at.machine)
-            earlier = self._delivery.earlier(digest, lambda text: self._board.tell(f"{who(variant)}: {text}"))
+            placed = self._task.placed(variant, at)
+            digest = resume.digest(placed, at.machine)
+            earlier = self._delivery.earlier(placed, digest, lambda text: self._board.tell(f"{who(variant)}: {text}"))
             if earlier is not None:
                 self._home.have(variant, earlier)
                 return

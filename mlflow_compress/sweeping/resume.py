@@ -15,12 +15,15 @@ from mlflow_compress.files import sha256_unless_large
 from mlflow_compress.measuring.quality import STATISTICS
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Run, Variant, to_json
+from mlflow_compress.scoring.bootstrap import MOST_PACKED_BYTES
 from mlflow_compress.tracking import reading
 from mlflow_compress.tracking.connection import Store
 from mlflow_compress.tracking.spool import Shipment, Spool
 from mlflow_compress.tracking.writing import LOGGED
+from mlflow_compress.untrusted import Malformed, parse_json
 
 _MACHINE, _GPU = ("cpu_model", "cores_logical"), "gpu_model"  # what tells machines apart
+_ROW = ("team", "model", "method", "family", "chain", "batch_size", "setting")
 _NO_DIFFERENCE = ("folder", "requires")  # to the numbers
 
 
@@ -50,13 +53,22 @@ def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def measured(store: Store, experiment_id: str, digest: str) -> tuple[str, Result, Mapping[str, bytes]] | None:
+def measured(
+    store: Store, experiment_id: str, digest: str, variant: Variant
+) -> tuple[str, Result, Mapping[str, bytes]] | None:
     """Find the newest result of a variant that is ok and logged whole.
+
+    Who may write into the experiment may write a digest into any run. So a tag is a hint and no more: a run counts if
+    its `result.json` is a whole result of this row (the same team, model, method, batch size and setting) that is ok,
+    and its tag of the team says the same. What stands in such a result is believed, as a report believes it: the store
+    does not tell who wrote a run in whose name. A run that is none of this is passed over, so nobody's tag keeps
+    another's variant from being measured.
 
     Args:
         store: where to look.
         experiment_id: in which experiment.
         digest: of the variant.
+        variant: it.
 
     Returns:
         In words where it is, the result, and the statistics of its scores by file name; None when there is none.
@@ -66,11 +78,15 @@ def measured(store: Store, experiment_id: str, digest: str) -> tuple[str, Result
     """
     where = f"tags.`compress.variant_digest` = '{digest}' and tags.status = 'ok' and tags.`{LOGGED}` = 'complete'"
     for run in reading.runs(store, {experiment_id: ""}, where):
-        record = reading.artifact(store, run.run_id, "result.json")
-        if record is not None:
-            statistics = reading.artifact(store, run.run_id, STATISTICS)
-            files = {} if statistics is None else {STATISTICS: statistics}
-            return f"run {run.run_id}", Result.from_json(json.loads(record)), files
+        with contextlib.suppress(Malformed):
+            record = reading.artifact(store, run.run_id, "result.json")
+            if record is None:
+                continue
+            result = Result.from_json(parse_json(record, "result.json"))
+            if run.said("team") != variant.team or not _is_good_for(variant, result):
+                continue
+            statistics = reading.artifact(store, run.run_id, STATISTICS, MOST_PACKED_BYTES)
+            return f"run {run.run_id}", result, {} if statistics is None else {STATISTICS: statistics}
     return None
 
 
@@ -84,7 +100,7 @@ def finished(store: Store, experiment_id: str) -> list[Run]:
 
 
 def digests(runs: Iterable[Run], spool: Spool, experiment: str) -> set[str]:
-    """Return the digests of variants that need not be measured.
+    """Return the digests of variants that are said to be measured, for a forecast: `measured` has the last word.
 
     Args:
         runs: as `finished` gives them.
@@ -101,16 +117,20 @@ def machines(runs: Iterable[Run]) -> list[dict[str, str]]:
     return [{key: text for key, text in each if text} for each in sorted(found)]
 
 
-def waiting(spool: Spool, experiment: str, digest: str) -> tuple[str, Result, Mapping[str, bytes]] | None:
+def waiting(
+    spool: Spool, experiment: str, digest: str, variant: Variant
+) -> tuple[str, Result, Mapping[str, bytes]] | None:
     """Find the result of a variant that is ok and waits in the spool; as `measured` gives it.
 
     Args:
         spool: where to look.
         experiment: the name of the experiment that it is to go to.
         digest: of the variant.
+        variant: it.
     """
     for shipment in _kept(spool):
-        if shipment.address.digest == digest and _is_good(shipment, experiment):
+        is_this = shipment.address.digest == digest and _is_good_for(variant, shipment.result)
+        if is_this and _is_good(shipment, experiment):
             folder = shipment.entry.folder
             path = folder / STATISTICS
             return f"kept in {folder}", shipment.result, {STATISTICS: path.read_bytes()} if path.is_file() else {}
@@ -120,12 +140,18 @@ def waiting(spool: Spool, experiment: str, digest: str) -> tuple[str, Result, Ma
 def _kept(spool: Spool) -> Iterator[Shipment]:
     """Yield what waits in the spool, as far as it can be read; each is ours until the next is asked for."""
     for entry in spool.entries():
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        with contextlib.suppress(OSError, Malformed):
             yield entry.read(_silent)
 
 
 def _silent(_: str) -> None:
     pass
+
+
+def _is_good_for(variant: Variant, result: Result) -> bool:
+    """Return whether a result is of this variant's row, and ok."""
+    rows = [tuple(getattr(each, name) for name in _ROW) for each in (variant, result.variant)]
+    return result.status == "ok" and rows[0] == rows[1]
 
 
 def _is_good(shipment: Shipment, experiment: str) -> bool:

@@ -60,7 +60,7 @@ def _differences(
             continue
         try:
             value, low, high = bootstrap.paired(own[name], original[name], metric, variant.seed)
-        except ValueError:  # of a metric of one's own, whose statistics do not fit together
+        except (ValueError, LookupError, ArithmeticError):  # of statistics that do not fit together, or are another's
             continue
         numbers[f"quality/{name}_difference"] = value
         if low is not None and high is not None:

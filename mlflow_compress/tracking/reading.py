@@ -11,6 +11,7 @@ from mlflow_compress.errors import StoreError
 from mlflow_compress.records import Run
 from mlflow_compress.tracking import private_mlflow
 from mlflow_compress.tracking.connection import HTTP, Store, check, quiet, refusals, without_secrets
+from mlflow_compress.untrusted import MOST_BYTES, check_size
 
 _PAGE = 50_000  # MLflow's most: every further page asks the database anew
 _EXPERIMENTS_PER_PAGE = 1000
@@ -118,14 +119,31 @@ def served(store: Store, experiments: Mapping[str, str], asked: Mapping[str, Seq
     return newest_first
 
 
-def artifact(store: Store, run_id: str, path: str) -> bytes | None:
-    """Read a file of a run's; None where it has none of that name."""
+def artifact(store: Store, run_id: str, path: str, most_bytes: int = MOST_BYTES) -> bytes | None:
+    """Read a file of a run's; None where it has none of that name.
+
+    Args:
+        store: where it is.
+        run_id: the run.
+        path: the file's name, in no folder.
+        most_bytes: a larger one is not fetched, as far as the store tells how large it is.
+
+    Raises:
+        StoreError: the server can't give it.
+        Malformed: it is too large.
+    """
     import tempfile
 
-    with quiet(), refusals(store.uri), tempfile.TemporaryDirectory() as folder:
-        if path not in {each.path for each in store.client.list_artifacts(run_id)}:
-            return None
-        return Path(store.client.download_artifacts(run_id, path, folder)).read_bytes()
+    with quiet(), refusals(store.uri):
+        sizes = {each.path: each.file_size or 0 for each in store.client.list_artifacts(run_id) if not each.is_dir}
+    if path not in sizes:
+        return None
+    check_size(path, sizes[path], most_bytes)
+    with tempfile.TemporaryDirectory() as folder:
+        with quiet(), refusals(store.uri):
+            fetched = Path(store.client.download_artifacts(run_id, path, folder))
+        check_size(path, fetched.stat().st_size, most_bytes)
+        return fetched.read_bytes()
 
 
 def _search(store: Store, experiments: list[str], where: str, token: str) -> tuple[list[Run], str]:

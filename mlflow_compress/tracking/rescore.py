@@ -5,7 +5,6 @@ The arithmetic is that of scoring: the same metrics, of the same predictions, dr
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
 from mlflow_compress.sockets import Metric
 from mlflow_compress.tracking import reading, writing
 from mlflow_compress.tracking.connection import Store
+from mlflow_compress.untrusted import Malformed, check_size, parse_json
 
 _VARIANT = "variant.json"
 
@@ -66,9 +66,12 @@ def of_file(path: Path, entries: Sequence[str], seed: int = 0) -> Rescored:
     """
     if not entries:
         raise RecipeError(f"Which metric? {path} does not say what it was scored by. Give --metric NAME.")
-    return Rescored(
-        _score(path.read_text(encoding="utf-8"), str(path), metrics_of(entries, Path(), load=True), seed), {}
-    )
+    try:
+        check_size(path.name, path.stat().st_size, quality.MOST_BYTES)
+        kept = path.read_bytes()
+    except (OSError, Malformed) as error:
+        raise RecipeError(f"The predictions can't be read: {error}") from error
+    return Rescored(_score(kept, str(path), metrics_of(entries, Path(), load=True), seed), {})
 
 
 def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool) -> Rescored:
@@ -85,15 +88,19 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool) -> Resc
         RecipeError: there is no such metric, or it takes other predictions.
     """
     run = reading.run(store, run_id)
-    described, kept = reading.artifact(store, run_id, _VARIANT), reading.artifact(store, run_id, PREDICTIONS)
-    if described is None:
+    try:
+        described = reading.artifact(store, run_id, _VARIANT)
+        kept = reading.artifact(store, run_id, PREDICTIONS, quality.MOST_BYTES)
+        variant = None if described is None else Variant.from_json(parse_json(described, _VARIANT))
+    except Malformed as error:
+        raise StoreError(f"The run {run_id} ({run.name}) can't be scored: {error}") from error
+    if variant is None:
         raise StoreError(f"The run {run_id} ({run.name}) is none of compress-bench: it has no {_VARIANT}.")
     if kept is None:
         raise StoreError(
             f"The run {run_id} ({run.name}) kept no predictions: its quality was not scored. Measure it again with "
             "data to score."
         )
-    variant = Variant.from_json(json.loads(described))
     folder = Path() if entries else Path(variant.folder)
     gives = registry.find("families", variant.family).gives
     if code := [] if entries else [name for name in variant.metrics if is_code(name)]:
@@ -101,18 +108,18 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool) -> Resc
             f"The run's metric {code[0]} is Python code. If you trust where it comes from, name it: --metric {code[0]}"
         )
     metrics = metrics_of(entries or variant.metrics, folder, load=True, gives=gives)
-    rescored = Rescored(_score(kept.decode(), f"the run {run_id}", metrics, variant.seed), run.metrics)
+    rescored = Rescored(_score(kept, f"the run {run_id}", metrics, variant.seed), run.metrics)
     if log:
-        statistics = {STATISTICS: _statistics(rescored.found, reading.artifact(store, run_id, STATISTICS))}
+        statistics = {STATISTICS: _statistics(rescored.found, store, run_id)}
         writing.add_to_run(store, run_id, rescored.found.numbers(), quality.facts_of(rescored.found), statistics)
     return rescored
 
 
-def _score(text: str, origin: str, metrics: Mapping[str, Metric], seed: int) -> bootstrap.Scores:
+def _score(kept: bytes, origin: str, metrics: Mapping[str, Metric], seed: int) -> bootstrap.Scores:
     try:
-        references, predictions = quality.read_predictions(text)
-    except ValueError as error:
-        raise RecipeError(f"The predictions of {origin} can't be read: {error}.") from error
+        references, predictions = quality.read_predictions(kept)
+    except Malformed as error:
+        raise RecipeError(f"The predictions of {origin} can't be read: {error}") from error
     for name, metric in metrics.items():
         for reference, prediction in zip(references, predictions, strict=True):
             if not _fits(metric.takes, reference, prediction):
@@ -139,13 +146,21 @@ def _fits(takes: str, reference: Any, prediction: Any) -> bool:
     return takes != "labels" or (not isinstance(reference, (list, Mapping)) and not isinstance(prediction, Mapping))
 
 
-def _statistics(found: bootstrap.Scores, before: bytes | None) -> bytes:
-    """Return the file of statistics with the new ones beside those that it had."""
+def _statistics(found: bootstrap.Scores, store: Store, run_id: str) -> bytes:
+    """Return the file of statistics with the new ones beside those that it had.
+
+    Raises:
+        StoreError: those are none.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, STATISTICS)
         known = {}
-        if before is not None:
-            path.write_bytes(before)
-            known = bootstrap.read(path)
+        try:
+            before = reading.artifact(store, run_id, STATISTICS, bootstrap.MOST_PACKED_BYTES)
+            if before is not None:
+                path.write_bytes(before)
+                known = bootstrap.read(path)
+        except Malformed as error:
+            raise StoreError(f"Nothing was added to the run {run_id}: {error}") from error
         bootstrap.write({**known, **found.statistics()}, path)
         return path.read_bytes()

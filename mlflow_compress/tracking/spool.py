@@ -24,7 +24,8 @@ from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.files import whole_file
 from mlflow_compress.measuring import worker_part
 from mlflow_compress.measuring.worker import MODEL_FOLDER
-from mlflow_compress.records import Result, read_json, to_json
+from mlflow_compress.records import Result, to_json
+from mlflow_compress.untrusted import read_json, record
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -133,10 +134,11 @@ class Entry:
         """Return what was kept, with the teller of who will send it.
 
         Raises:
-            OSError, ValueError, LookupError, TypeError, AttributeError: it can't be read.
+            OSError: it can't be read.
+            Malformed: it is none of this version's.
         """
         result = Result.from_json(read_json(self.folder / _RESULT, worker_part.RESULT_BYTES))
-        return Shipment(self, result, Address(**read_json(self.folder / _ADDRESS)), tell)
+        return Shipment(self, result, record(Address, read_json(self.folder / _ADDRESS), _ADDRESS), tell)
 
     def drop_model(self) -> None:
         """Delete the saved model, which is most of what is there."""

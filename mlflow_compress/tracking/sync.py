@@ -14,6 +14,7 @@ from mlflow_compress.tracking.connection import Store, check, lasting, open_stor
 from mlflow_compress.tracking.sending import send
 from mlflow_compress.tracking.spool import Entry, Shipment, Spool, Tell
 from mlflow_compress.tracking.writing import LOGGED
+from mlflow_compress.untrusted import Malformed
 
 _DEFAULT = "sqlite:///mlflow.db"  # MLflow's own
 _DIED = "the process that logged this run died"
@@ -152,6 +153,6 @@ class Sync:
     def _read(self, entry: Entry) -> Shipment | None:
         try:
             return entry.read(self.tell)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, Malformed) as error:
             self.tell(f"{entry.folder} can't be read, and is left as it is: {error}")
             return None

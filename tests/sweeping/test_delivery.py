@@ -87,9 +87,9 @@ def test_what_is_refused_to_the_end_waits_and_is_told(
 
 def test_what_was_measured_is_not_measured_again(delivery: Delivery) -> None:
     told: list[str] = []
-    assert delivery.earlier("digest", told.append) is None
+    assert delivery.earlier(RESULT.variant, "digest", told.append) is None
     deliver(delivery, told)
-    earlier = delivery.earlier("digest", told.append)
+    earlier = delivery.earlier(RESULT.variant, "digest", told.append)
     assert earlier is not None
     assert dataclasses.replace(earlier, samples={}) == dataclasses.replace(RESULT, samples={})
     assert "measured already" in told[-1]

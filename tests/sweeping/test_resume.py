@@ -161,9 +161,9 @@ def test_only_a_whole_and_good_result_counts(store: Store, variant: Variant) -> 
 
     log("ok")
     log("failed", **{"compress.logged": "complete"})
-    assert resume.measured(store, number, digest) is None
+    assert resume.measured(store, number, digest, variant) is None
     run = log("ok", **{"compress.logged": "complete"})
-    found = resume.measured(store, number, digest)
+    found = resume.measured(store, number, digest, variant)
     assert found is not None
     assert run in found[0]
     assert found[1] == result
@@ -177,6 +177,24 @@ def test_a_result_that_waits_counts_too(variant: Variant, tmp_path: Path) -> Non
         address = Address("uri", "hw1", digest=status * 2)
         Shipment(entry, dataclasses.replace(result, status=status), address, print).keep()
         entry.release()
-    assert resume.waiting(spool, "hw1", "okok") is not None
-    assert resume.waiting(spool, "hw2", "okok") is None
-    assert resume.waiting(spool, "hw1", "failedfailed") is None
+    assert resume.waiting(spool, "hw1", "okok", variant) is not None
+    assert resume.waiting(spool, "hw2", "okok", variant) is None
+    assert resume.waiting(spool, "hw1", "failedfailed", variant) is None
+
+
+@pytest.mark.parametrize("change", [{"team": "evil"}, {"model": "other"}, {"method": "other"}, {"batch_size": 2}])
+def test_a_whole_result_of_another_row_is_not_taken_for_this_one(
+    store: Store, variant: Variant, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    number = writing.experiment_id(store, f"another row {change}")
+    digest = resume.digest(variant)
+    another = Result(dataclasses.replace(variant, **change), "ok")
+    run = writing.start(store, number, "run", {})
+    writing.write_result(store, run, another, {}, "", {})
+    writing.tag(store, run, {"compress.variant_digest": digest, "compress.logged": "complete", "team": variant.team})
+    assert resume.measured(store, number, digest, variant) is None
+    spool = Spool(tmp_path / "spool")
+    entry = spool.begin()
+    Shipment(entry, another, Address("uri", "hw1", digest=digest), print).keep()
+    entry.release()
+    assert resume.waiting(spool, "hw1", digest, variant) is None

@@ -1,0 +1,78 @@
+"""Says which numbers and times can be a measurement at all: who may write into a store may write any.
+
+What can't be is left out of its row, and a caution says so there: in every form of the table alike, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mlflow_compress.records import LAST_S, CautionKind, Run
+from mlflow_compress.reporting import metric_facts
+
+IMPOSSIBLE_NUMBER = CautionKind(
+    "impossible_number",
+    short={
+        "en": "a number that can't be was left out",
+        "ru": "невозможное число пропущено",
+    },
+    message={"en": "{name} = {value} can't be a measurement", "ru": "{name} = {value} не может быть измерением"},
+    advice={"en": "Look at who logged the run, and how.", "ru": "Посмотрите, кто и как записал этот запуск."},
+)
+IMPOSSIBLE_TIME = CautionKind(
+    "impossible_time",
+    short={
+        "en": "the run says that it began at a time that no calendar has, and counts as the oldest",
+        "ru": "у запуска невозможное время начала, он считается самым старым",
+    },
+    message={"en": "the start time {value} ms is in no calendar", "ru": "времени начала {value} мс нет в календаре"},
+    advice={"en": "Look at who logged the run, and how.", "ru": "Посмотрите, кто и как записал этот запуск."},
+)
+
+# Of what is measured: from a millionth of a nanosecond, or of a byte, to the bytes of all the world's disks. Scores are
+# further apart, a perplexity may be anything; beyond these, a ratio of two is no number any more.
+_MEASURED, _SCORED = (1e-12, 1e15), (1e-100, 1e100)
+_DIFFERENCES = ("/ram_model_mib",)  # the process less an empty one: noise may put it below 0
+_LAST_MS = LAST_S * 1000
+
+
+def is_possible(name: str, value: float) -> bool:
+    """Return whether a metric can have this value."""
+    if value == 0:
+        return True
+    is_score = name.startswith(f"{metric_facts.GROUP}/") and name != metric_facts.COUNT
+    least, most = _SCORED if is_score else _MEASURED
+    may_be_negative = is_score or name.endswith(_DIFFERENCES)
+    return least <= abs(value) <= most and (value > 0 or may_be_negative)  # NaN is neither
+
+
+def is_time(milliseconds: int) -> bool:
+    """Return whether a time since the epoch is one that a calendar has."""
+    return 0 <= milliseconds <= _LAST_MS
+
+
+def dated(run: Run) -> Run:
+    """Return a run that says when it began; one that began at no time counts as the oldest of all."""
+    if is_time(run.started_ms):
+        return run
+    caution = IMPOSSIBLE_TIME.of(value=str(run.started_ms))
+    return replace(run, started_ms=0, tags={**run.tags, **_tags(run, caution.code, caution.to_text())})
+
+
+def without_impossible(run: Run) -> Run:
+    """Return a run without the numbers that can't be, with a caution that names the first of them."""
+    left_out = [name for name, value in run.metrics.items() if not is_possible(name, value)]
+    if not left_out:
+        return run
+    caution = IMPOSSIBLE_NUMBER.of(name=left_out[0], value=f"{run.metrics[left_out[0]]:g}")
+    return replace(
+        run,
+        metrics={name: value for name, value in run.metrics.items() if name not in left_out},
+        tags={**run.tags, **_tags(run, caution.code, caution.to_text())},
+    )
+
+
+def _tags(run: Run, code: str, text: str) -> dict[str, str]:
+    """Return the tags of a run's cautions with one more, as `tracking.writing` writes them."""
+    codes = run.tags.get("compress.cautions", "")
+    return {"compress.cautions": ",".join(filter(None, (codes, code))), f"compress.caution.{code}": text}
