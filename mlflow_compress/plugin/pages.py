@@ -135,7 +135,9 @@ def as_json(runs: Sequence[Run], experiments: Mapping[str, str]) -> bytes:
             "started_ms": run.started_ms,
             "tags": run.tags,
             "params": run.params,
-            "metrics": {name: value if math.isfinite(value) else str(value) for name, value in run.metrics.items()},
+            "metrics": {
+                name: value if math.isfinite(value) else json.dumps(value) for name, value in run.metrics.items()
+            },
         }
         for run in runs
     ]
