@@ -85,4 +85,5 @@ def _of_classes(own: Any, original: Any) -> dict[str, float]:
     divergence = torch.nn.functional.kl_div(
         own.log_softmax(-1), original.log_softmax(-1), reduction="batchmean", log_target=True
     )
-    return {"quality/top1_agreement": float(agreement), "quality/kl_divergence_nats": float(divergence)}
+    not_below_0 = max(0.0, float(divergence))  # of two that are nearly the same, rounding makes it -1e-9
+    return {"quality/top1_agreement": float(agreement), "quality/kl_divergence_nats": not_below_0}
