@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mlflow_compress import user_home
+
 _NAME = "mlflow-compress"
 
 
@@ -16,6 +18,7 @@ def cache_folder(purpose: str) -> Path:
     """
     import platformdirs
 
+    user_home.settle()
     folder = platformdirs.user_cache_path(_NAME, appauthor=False) / purpose
     first = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", _NAME, purpose)
     return first if first != folder and _holds_something(first) else folder

@@ -19,8 +19,8 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 
 # From the ground up. Within a folder modules may import each other, though never in a circle.
 FLOORS = (
-    {"budget", "cache_folders", "files", "percentiles", "plain_text", "version", "words"},
-    {"errors", "terminal", "untrusted"},
+    {"budget", "files", "percentiles", "plain_text", "user_home", "version", "words"},
+    {"cache_folders", "errors", "terminal", "untrusted"},
     {"records"},
     {"model"},
     {"sockets"},

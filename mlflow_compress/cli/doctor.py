@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow_compress import user_home
+from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.errors import StoreError
 from mlflow_compress.measuring import checks
 from mlflow_compress.meters import environment, gpu
@@ -50,6 +52,7 @@ def examine(root: Path = Path("/")) -> Iterator[Finding]:
     yield from _energy(root)
     yield from _gpu()
     yield from _disk()
+    yield _home()
     yield from _versions()
     yield from _network()
 
@@ -125,6 +128,14 @@ def _disk() -> Iterator[Finding]:
     is_well = free >= _LEAST_FREE_DISK
     advice = "" if is_well else "Free some, or set TMPDIR to a larger disk: models are saved there."
     yield Finding("disk", is_well, f"{free / _GIB:.0f} GB free in {folder}", advice)
+
+
+def _home() -> Finding:
+    lacking = user_home.settle()
+    if not lacking:
+        return Finding("home", True, f"caches, and results that wait, are kept in {cache_folder('spool').parent}")
+    advice = "Set HOME to a folder that lasts and can be written to: temporary ones are deleted, with what waits there."
+    return Finding("home", False, lacking, advice)
 
 
 def _versions() -> Iterator[Finding]:

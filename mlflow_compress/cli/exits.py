@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from mlflow_compress import terminal
+from mlflow_compress import terminal, user_home
 from mlflow_compress.errors import CompressError
 from mlflow_compress.plain_text import plain, visible
 
@@ -62,6 +62,7 @@ class Group(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the program. An error that nobody foresaw has its traceback, in plain text as well."""
         sys.excepthook = terminal.tell_error
+        user_home.settle()
         return super().main(*args, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

@@ -22,6 +22,13 @@ _GPUS = Path("/proc/driver/nvidia/gpus")
 class CompressContext:
     """MLflow's `RunContextProvider`: `team`, `compress.version` and `compress.env.*`."""
 
+    def __init__(self) -> None:
+        """Give the user a name where the system has none: MLflow itself tags each run with it, or raises."""
+        with contextlib.suppress(Exception):
+            from mlflow_compress import user_home
+
+            user_home.name_user()
+
     def in_context(self) -> bool:
         """Return whether runs are to be tagged: a team was named."""
         return bool(_team())

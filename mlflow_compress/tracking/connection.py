@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlflow_compress import user_home
 from mlflow_compress.errors import StoreError, first_line
 from mlflow_compress.tracking import private_mlflow
 
@@ -63,6 +64,7 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
         StoreError: it can't be reached.
     """
     probe(tracking_uri)
+    user_home.settle()
     with quiet():
         import mlflow
         from mlflow import MlflowClient

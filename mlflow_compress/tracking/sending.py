@@ -8,12 +8,11 @@ What a variant gave goes home in four steps: `Originals.pair`, `Shipment.keep`, 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import uuid
 from collections.abc import Callable, Mapping
 
-from mlflow_compress import registry
+from mlflow_compress import registry, untrusted
 from mlflow_compress.errors import StoreError
 from mlflow_compress.measuring import input_example, isolate
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
@@ -131,7 +130,10 @@ def _move_below(store: Store, run_id: str) -> None:
     record = reading.artifact(store, run_id, writing.RESULT)
     if record is None or run.tags.get(writing.ROLE) != "variant":
         return
-    result = Result.from_json(json.loads(record))
+    try:
+        result = Result.from_json(untrusted.parse_json(record, writing.RESULT))
+    except untrusted.Malformed:  # what can't be read is no row
+        return
     result_id = f"{run.params.get(writing.RESULT_ID, run_id)}.below"  # the same each time, and no other run's
     tables = {name: content for name in (PREDICTIONS, STATISTICS) if (content := reading.artifact(store, run_id, name))}
     asked = {name: text for name, text in run.params.items() if name != writing.RESULT_ID}

@@ -28,6 +28,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import TypeVar
 
+from mlflow_compress import user_home
 from mlflow_compress.errors import StoreError
 from mlflow_compress.records import Result, finite, to_json
 from mlflow_compress.tracking import reading
@@ -82,10 +83,8 @@ def experiment_id(store: Store, name: str) -> str:
 
 def start(store: Store, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int | None = None) -> str:
     """Start a run of ours and give its id. MLflow's own tags are set by hand: only its fluent API sets them."""
-    import getpass
-
     known = {
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": user_home.user_name(),
         "mlflow.source.name": "compress-bench",
         "mlflow.source.type": "LOCAL",
     }

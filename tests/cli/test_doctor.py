@@ -11,6 +11,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
+from mlflow_compress import user_home
 from mlflow_compress.cli import bench, doctor
 from mlflow_compress.cli.doctor import Finding
 from mlflow_compress.meters import environment, gpu
@@ -126,3 +127,11 @@ def test_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"subject": "disk", "is_well": True, "advice": ""}.items() <= next(
         each for each in data if each["subject"] == "disk"
     ).items()
+
+
+def test_a_home_that_cannot_be_written_to(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_home, "settle", lambda: "the cache folder /a can't be written to; /b is used instead")
+    found = troubles(root)
+    assert list(found) == ["home"]
+    assert "/b is used" in found["home"].message
+    assert "Set HOME" in found["home"].advice

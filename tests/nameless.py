@@ -1,0 +1,55 @@
+"""Runs programs as a user id that no password database knows, as containers do."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+UID = 12345
+_IS_NAMELESS = "import os, pwd\ntry: pwd.getpwuid(os.getuid())\nexcept KeyError: print('nameless')"
+_NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
+
+
+def run(words: Sequence[str], folder: Path, environment: Mapping[str, str | None]) -> subprocess.CompletedProcess[str]:
+    """Run a program; skip the test where this system lets nobody be such a user.
+
+    Args:
+        words: of the command line.
+        folder: the working folder.
+        environment: what is changed in the environment; None: not set.
+    """
+    changed = {**os.environ, **dict.fromkeys(_NAMES), **environment}
+    known = {name: text for name, text in changed.items() if text is not None}
+    command = [*_prefix(), *words]
+    return subprocess.run(command, cwd=folder, env=known, capture_output=True, text=True, check=False)
+
+
+def folder_for_all(folder: Path) -> Path:
+    """Make a folder that such a user may write to, and give it."""
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder
+
+
+@functools.cache
+def _prefix() -> tuple[str, ...]:
+    """Return what makes the user such a one: root may become it, others by a namespace where the system allows that."""
+    may_read = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")  # Python may be in root's own home
+    ways = (
+        ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", *may_read),
+        ("unshare", "--user", f"--map-user={UID}"),
+    )
+    for way in ways:
+        if shutil.which(way[0]):
+            words = [*way, sys.executable, "-c", _IS_NAMELESS]
+            tried = subprocess.run(words, capture_output=True, text=True, check=False)
+            if tried.stdout == "nameless\n":
+                return way
+    pytest.skip("nobody here can be a user without a name")
