@@ -13,7 +13,7 @@ from mlflow_compress import user_home
 from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.errors import StoreError
 from mlflow_compress.measuring import checks
-from mlflow_compress.meters import environment, gpu
+from mlflow_compress.meters import cgroup, environment, gpu
 from mlflow_compress.networks import hub
 from mlflow_compress.planning import tested_versions
 from mlflow_compress.tracking import connection
@@ -63,7 +63,7 @@ def _cores(root: Path) -> Iterator[Finding]:
     facts = environment.machine(root)
     allowed = len(facts["affinity"].split(",")) if "affinity" in facts else os.cpu_count() or 1
     cpu = f"{facts['cpu_model']}, {facts['cores_physical']} cores, {allowed} threads usable"
-    quota = _quota(root)
+    quota = cgroup.core_limit(root)
     if quota is not None and quota < allowed:
         advice = f"Set --threads {max(1, int(quota))}: more would be stopped again and again."
         yield Finding("cores", False, f"{cpu}, but a limit of {quota:g} cores' time", advice)
@@ -87,9 +87,15 @@ def _memory(root: Path) -> Iterator[Finding]:
     import psutil
 
     free, swapped = psutil.virtual_memory().available, psutil.swap_memory().used
+    limit, left = cgroup.memory_limit(root), cgroup.memory_left(root)
+    limited = ""
+    if limit is not None and left is not None and left < free:
+        free, limited = left, f" of the {limit / _GIB:.1f} GB that a container or a batch system allows"
     advice = "Close programs: a model that is swapped out is measured many times too slow."
     is_well = free >= _LEAST_FREE_RAM and swapped < _MUCH_SWAP
-    message = f"{free / _GIB:.1f} GB free, {swapped / _GIB:.1f} GB swapped out"
+    message = f"{free / _GIB:.1f} GB free{limited}, {swapped / _GIB:.1f} GB swapped out"
+    if limited and free < _LEAST_FREE_RAM:
+        advice = "Give the container or the job more memory: what needs more than the limit is killed."
     yield Finding("memory", is_well, message, "" if is_well else advice)
     mark = root / "proc/self/clear_refs"
     if os.access(mark, os.W_OK):
@@ -159,15 +165,3 @@ def _network() -> Iterator[Finding]:
         )
     except StoreError as error:
         yield Finding("tracking", False, str(error), "Start the server, or set MLFLOW_TRACKING_URI.")
-
-
-def _quota(root: Path) -> float | None:
-    """Return the cores' worth of time that a container may use, by cgroup v2 or v1; None without a limit."""
-    limit = root / "sys/fs/cgroup/cpu.max"
-    if limit.is_file():
-        most, _, period = limit.read_text().partition(" ")
-        return None if most == "max" else int(most) / int(period)
-    quota, period_file = (root / f"sys/fs/cgroup/cpu/cpu.cfs_{name}_us" for name in ("quota", "period"))
-    if quota.is_file() and period_file.is_file() and int(quota.read_text()) > 0:
-        return int(quota.read_text()) / int(period_file.read_text())
-    return None

@@ -5,9 +5,11 @@ The meters measure and this file judges, so that a threshold can be argued about
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Sequence
 
+from mlflow_compress.meters import cgroup
 from mlflow_compress.meters.energy import Energy
 from mlflow_compress.meters.latency import Timing
 from mlflow_compress.meters.usage import Usage
@@ -291,6 +293,7 @@ def busy(cpu_share: float, gpu_share: float = 0.0) -> list[Caution]:
 def threads(used: int) -> list[Caution]:
     """Judge the number of threads against the cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = min(cores, math.ceil(cgroup.core_limit() or cores))
     return [OVERSUBSCRIBED.of(threads=used, cores=cores)] if used > cores else []
 
 

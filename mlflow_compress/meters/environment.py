@@ -1,6 +1,7 @@
 """On what machine, with which libraries, and under what load the numbers came about.
 
-Covers: CPU, memory, operating system, GPU and driver, versions, threads, governor, load average.
+Covers: CPU, memory, what a container may use of both, operating system, GPU and driver, versions, threads, governor,
+load average.
 Does not cover: what other tenants of a virtual machine do.
 """
 
@@ -10,6 +11,7 @@ import os
 import platform
 from pathlib import Path
 
+from mlflow_compress.meters import cgroup
 from mlflow_compress.version import __version__, installed
 
 _LIBRARIES = ("torch", "transformers", "ultralytics", "mlflow", "numpy")
@@ -37,6 +39,11 @@ def machine(root: Path = Path("/")) -> dict[str, str]:
         "cores_logical": str(psutil.cpu_count() or "unknown"),
         "ram_total_mib": str(psutil.virtual_memory().total // 2**20),
     }
+    memory, cores = cgroup.memory_limit(root), cgroup.core_limit(root)
+    if memory is not None and memory < psutil.virtual_memory().total:
+        found["ram_limit_mib"] = str(memory // 2**20)
+    if cores is not None:
+        found["cores_limit"] = f"{cores:g}"
     if hasattr(os, "sched_getaffinity"):
         found["affinity"] = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
     governor = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"

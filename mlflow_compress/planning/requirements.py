@@ -18,7 +18,7 @@ from mlflow_compress.records import Scalar
 KEYS: Mapping[str, str] = {
     "gpu": "part of the GPU's name; `any`; `none`: a machine without a GPU",
     "min_vram_gb": "memory of the GPU",
-    "min_ram_gb": "memory of the machine",
+    "min_ram_gb": "memory of the machine that may be used",
     "min_cores": "logical cores that may be used",
     "cpu": "part of the processor's name",
     "os": "linux, windows or darwin",
@@ -89,8 +89,10 @@ def _lack(key: str, wanted: Scalar, machine: Mapping[str, str]) -> str:
         has = machine.get("os", "").partition(" ")[0].lower()
         serves = wanted == has
     else:
-        amount = _amount(key, machine)
+        amount, limit = _amount(key, machine), _limit(key, machine)
         has = f"{amount:.4g}" if amount > 0 else ""
+        if limit < amount:
+            has, amount = f"{limit:.4g} of its {has} for us (the limit of a container or a batch system)", limit
         serves = amount >= float(str(wanted))
     nothing = "no GPU" if key in ("gpu", "min_vram_gb") else "one that is not known"
     return "" if serves else f"{key}={wanted} is required, and the machine has {has or nothing}"
@@ -103,6 +105,14 @@ def _amount(key: str, machine: Mapping[str, str]) -> float:
         return float(len(cores.split(","))) if cores else max(_float(machine.get("cores_logical", "")), 0.0)
     memory = {"min_ram_gb": "ram_total_mib", "min_vram_gb": "gpu_memory_mib"}[key]
     return max(_float(machine.get(memory, "")), 0.0) / _MIB_PER_GB
+
+
+def _limit(key: str, machine: Mapping[str, str]) -> float:
+    """Return how much of it a container or a batch system lets us use; infinity where there is no limit."""
+    limit = _float(machine.get({"min_cores": "cores_limit", "min_ram_gb": "ram_limit_mib"}.get(key, ""), ""))
+    if limit < 0:
+        return math.inf
+    return limit / _MIB_PER_GB if key == "min_ram_gb" else limit
 
 
 def _within(part: Scalar, name: str) -> bool:

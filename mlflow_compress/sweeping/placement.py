@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,11 +39,18 @@ class Node:
 
     @property
     def kind(self) -> Kind:
-        """Say what kind of hardware it is: processor, logical cores, GPU, and memory in steps of 4 GiB."""
+        """Say what kind of hardware it is: processor, logical cores, GPU, and memory in steps of 4 GiB.
+
+        Of cores and memory, what a container's limits leave.
+        """
         has = self.machine
-        steps = round(float(has.get("ram_total_mib", 0)) / _MIB_PER_STEP)
+        memory = min(float(has.get(name, math.inf)) for name in ("ram_total_mib", "ram_limit_mib"))
+        steps = round(memory / _MIB_PER_STEP) if math.isfinite(memory) else 0
+        cores = has.get("cores_logical", "")
+        if "cores_limit" in has:
+            cores = f"{has['cores_limit']} of {cores}"
         gpu = f"{self.gpus:g} x {has['gpu_model']}" if "gpu_model" in has else ""
-        return has.get("cpu_model", ""), has.get("cores_logical", ""), gpu, f"{steps * 4} GiB"
+        return has.get("cpu_model", ""), cores, gpu, f"{steps * 4} GiB"
 
 
 @dataclass

@@ -83,6 +83,17 @@ def test_an_older_kernels_limit(root: Path) -> None:
     assert troubles(root) == {}
 
 
+def test_a_containers_memory(root: Path) -> None:
+    write(root / "sys/fs/cgroup/memory.max", str(4 * 2**30))
+    write(root / "sys/fs/cgroup/memory.current", str(2**30))
+    assert troubles(root) == {}
+    write(root / "sys/fs/cgroup/memory.current", str(3 * 2**30))
+    found = troubles(root)
+    assert list(found) == ["memory"]
+    assert found["memory"].message.startswith("1.0 GB free of the 4.0 GB that a container")
+    assert "more memory" in found["memory"].advice
+
+
 def test_what_is_missing(root: Path) -> None:
     (root / "proc/self/clear_refs").unlink()
     (root / "sys/class/powercap/intel-rapl:0/energy_uj").unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlflow_compress.measuring import checks
+from mlflow_compress.meters import cgroup
 from mlflow_compress.meters.energy import Energy
 from mlflow_compress.meters.latency import Timing
 from mlflow_compress.meters.usage import Usage
@@ -95,6 +96,9 @@ def test_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks.threads(2) == []
     (caution,) = checks.threads(3)
     assert (caution.code, "--threads to 2" in caution.advice) == ("oversubscribed", True)
+    monkeypatch.setattr(cgroup, "core_limit", lambda: 0.5)
+    assert checks.threads(1) == []
+    assert [caution.code for caution in checks.threads(2)] == ["oversubscribed"]
 
 
 def test_precision_is_judged_for_weights_that_are_there() -> None:

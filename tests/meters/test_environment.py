@@ -39,6 +39,18 @@ def test_a_machine_without_frequency_scaling_has_no_governor(root: Path) -> None
     assert "governor" not in environment.machine(root)
 
 
+def test_what_a_container_may_use_is_told(root: Path) -> None:
+    assert not {"ram_limit_mib", "cores_limit"} & environment.machine(root).keys()
+    group = root / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text(f"{64 * 2**20}\n")
+    (group / "cpu.max").write_text("150000 100000\n")
+    found = environment.machine(root)
+    assert (found["ram_limit_mib"], found["cores_limit"]) == ("64", "1.5")
+    (group / "memory.max").write_text(f"{2**59}\n")  # more than there is
+    assert "ram_limit_mib" not in environment.machine(root)
+
+
 def test_the_governor_is_told(root: Path) -> None:
     folder = root / "sys/devices/system/cpu/cpu0/cpufreq"
     folder.mkdir(parents=True)

@@ -70,6 +70,14 @@ def test_a_laptop_says_what_it_lacks(needs: dict[str, Any], said: str) -> None:
     assert requirements.unmet(requirements.check(needs), LAPTOP) == said
 
 
+def test_what_a_container_may_use_counts() -> None:
+    container = {**LAPTOP, "ram_limit_mib": "4096", "cores_limit": "1.5"}
+    assert requirements.unmet(requirements.check({"min_ram_gb": 4, "min_cores": 1}), container) == ""
+    lacks = requirements.unmet(requirements.check({"min_ram_gb": 8, "min_cores": 2}), container).split("; ")
+    assert lacks[0].startswith("min_ram_gb=8 is required, and the machine has 4.295 of its 17.18 for us (the limit of")
+    assert lacks[1].startswith("min_cores=2 is required, and the machine has 1.5 of its 8 for us (the limit of")
+
+
 def test_a_machine_of_which_nothing_is_known_serves_only_what_requires_nothing() -> None:
     for key in requirements.KEYS:
         needs = requirements.check({key: 1 if key.startswith("min_") else "linux"})

@@ -18,6 +18,8 @@ def test_memory_that_differs_little_is_one_kind() -> None:
     assert node("a", ram_total_mib="64101").kind == node("b", ram_total_mib="64399").kind
     assert node("a").kind != node("a", ram_total_mib="32000").kind
     assert node("a").kind != node("a", gpu_model="A100").kind
+    assert node("a", ram_limit_mib="32000").kind == node("a", ram_total_mib="32000").kind
+    assert node("a").kind != node("a", cores_limit="2").kind
 
 
 def test_all_variants_of_a_model_go_to_one_kind() -> None:
