@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress.networks.model_folder import Restored, restore
+from mlflow_compress.networks.model_folder import Restored, restore_others
 
 
 class Predictor:
@@ -40,4 +40,4 @@ def _inputs(data: Any, as_rows: bool) -> Sequence[Any]:
 
 def _load_pyfunc(path: str) -> Predictor:
     """Load the model folder; called by MLflow."""
-    return Predictor(restore(Path(path)))
+    return Predictor(restore_others(Path(path)))

@@ -86,7 +86,7 @@ DOORS = {
     "torch_pruning": {"methods.prune_structured"},
     "torchao": {"methods.int8_weight_only"},
     "bitsandbytes": {"compression.bnb"},
-    "onnx": {"compression.onnx_graphs", "methods.onnx_int8"},
+    "onnx": {"compression.onnx_graphs", "methods.onnx_int8", "networks.onnx_files"},
     "onnxruntime": {"compression.onnx_graphs", "methods.onnx_int8"},
     "openvino": {"compression.openvino_graphs", "methods.openvino_int8"},
     "nncf": {"methods.openvino_int8"},

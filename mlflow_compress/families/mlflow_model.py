@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from mlflow_compress.data import signatures
 from mlflow_compress.data.datasets import scored
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, named_line
+from mlflow_compress.files import require_own_files
 from mlflow_compress.networks import mlflow_folders
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.exported_modules import ExportedModule, OutputForm, flattened, form_of, module_graph
@@ -85,6 +86,7 @@ class MlflowModel(Family):
             RecipeError: loading it may run code, and nobody said that this is wanted.
         """
         path = mlflow_folders.locate(source, weights, folder)
+        require_own_files(path)
         return self._opened(path, source)
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
@@ -182,6 +184,7 @@ class MlflowModel(Family):
         """Copy the MLflow model; of a torch module all but its weights, and the module without them."""
         logged = model.data_as(LoggedModel)
         skipped = shutil.ignore_patterns(mlflow_folders.PICKLED) if _is_torch(model) else None
+        require_own_files(logged.path)
         shutil.copytree(logged.path, folder / _COPY, ignore=skipped)
         changed = {"gives": logged.form, "structure": model.structure}
         if changed := {name: value for name, value in changed.items() if value}:
@@ -197,8 +200,11 @@ class MlflowModel(Family):
             return self._opened(folder / _COPY, _COPY)
         import torch
 
+        if not self.trust:
+            raise RecipeError(
+                f"Loading {folder / _STRUCTURE} runs what code it holds. If you trust it, say so: --trust"
+            )
         model = self.restore_assets(folder)
-        self._require_trust(folder / _COPY, _COPY)
         with mlflow_folders.importable_code(folder / _COPY):
             model.module = torch.load(folder / _STRUCTURE, weights_only=False)
         model.data_as(LoggedModel).empty = _without_weights(model.module)  # as it is now, before methods rebuild it
@@ -232,11 +238,10 @@ class MlflowModel(Family):
         return Model(_opaque(loaded), weights="local", family_data=logged)
 
     def _require_trust(self, path: Path, source: str) -> None:
-        if not self.trust and mlflow_folders.may_hold_code(path):
-            flavor = mlflow_folders.flavor_of(path)
+        if not self.trust and (code := mlflow_folders.code_in(path)):
             raise RecipeError(
-                f"Loading the MLflow model {source} may run code that it holds ({flavor}). If you trust who "
-                "logged it, say so: options: {trust: true} in the recipe, or --option trust=true."
+                f"Loading the MLflow model {source} may run code that it holds: {code}. If you trust who logged it, "
+                "say so: --trust"
             )
 
 

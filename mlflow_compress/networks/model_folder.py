@@ -15,6 +15,10 @@ from typing import Any
 
 from mlflow_compress import registry
 from mlflow_compress.errors import Unsupported, WeightsError
+from mlflow_compress.files import require_own_files
+from mlflow_compress.networks import mlflow_folders
+from mlflow_compress.networks.exported_program_scan import code_in_program
+from mlflow_compress.networks.onnx_files import require_own_weights
 from mlflow_compress.networks.stored_weights import load_weights, save_weights
 from mlflow_compress.records import Step, Variant, read_json, write_json
 from mlflow_compress.sockets import Family, Method, Model
@@ -119,6 +123,34 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
     model.device = device
     model.module.to(device)
     return Restored(model, family, methods, manifest)
+
+
+def restore_others(folder: Path) -> Restored:
+    """Read a model back that somebody else may have logged: loading it is not trusting it.
+
+    Only a model of the family `python`, and an MLflow model that was measured with trust, run code of their own, as
+    MLflow's own models do when it loads them; not where the user told MLflow to unpickle nothing.
+
+    Raises:
+        WeightsError: it would run code otherwise, or read files that are not its own, or see `restore`.
+        Unsupported: see `restore`.
+    """
+    require_own_files(folder)
+    manifest = read_manifest(folder)
+    brings_code = manifest.family == "python" or (
+        manifest.family == "mlflow_model" and bool(manifest.options.get("trust"))
+    )
+    if brings_code and mlflow_folders.is_unpickling_forbidden():
+        raise WeightsError(
+            f"{folder} holds a model that runs code of its own when it is loaded, and MLflow was told to allow none "
+            f"({mlflow_folders.MAY_UNPICKLE}=false)."
+        )
+    for path in () if brings_code else sorted(folder.rglob("*.pt2")):
+        if code := code_in_program(path):
+            raise WeightsError(f"{path} is not loaded, as it may run code: it holds {code}.")
+    for path in sorted(folder.rglob("*.onnx")):
+        require_own_weights(path)
+    return restore(folder)
 
 
 def _saver(methods: Sequence[Method]) -> Method | None:

@@ -6,7 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
+import torch
 
 from mlflow_compress.errors import WeightsError
 from mlflow_compress.networks import mlflow_folders
@@ -14,13 +16,28 @@ from mlflow_compress.networks import mlflow_folders
 MAY_UNPICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 
 
-def written(folder: Path, loader: str, more: str = "", *files: str) -> Path:
+def written(folder: Path, loader: str, more: str = "", *files: str, data: str = "data") -> Path:
     folder.mkdir(exist_ok=True)
-    (folder / "MLmodel").write_text(f"flavors:\n  python_function:\n    loader_module: {loader}\n{more}")
+    own = f"flavors:\n  python_function:\n    loader_module: {loader}\n    data: {data}\n"
+    (folder / "MLmodel").write_text(own + more)
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     return folder
+
+
+def exported(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.rand(3, 2),)), path)
+    return path
+
+
+def onnx_file(path: Path) -> Path:
+    value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", [value], [onnx.helper.make_tensor_value_info("y", 1, [1])])
+    onnx.save(onnx.helper.make_model(graph), str(path))
+    return path
 
 
 TORCH = "  pytorch:\n    model_data: data\n"
@@ -36,30 +53,89 @@ def test_the_source_is_the_folder_unless_other_weights_are_named(tmp_path: Path)
         mlflow_folders.locate("one", "random", tmp_path)
 
 
+ONNX = "  onnx:\n    data: model.onnx\n"
+
+
 def test_what_is_a_pickle_or_brings_code_may_run_code(tmp_path: Path) -> None:
     pickled = written(tmp_path / "pickled", "mlflow.pytorch", TORCH, "data/model.pth")
-    graph = written(tmp_path / "graph", "mlflow.pytorch", TORCH, "data/model.pt2")
-    onnx = written(tmp_path / "onnx", "mlflow.onnx")
-    with_code = written(tmp_path / "code", "mlflow.onnx", "    code: code\n")
-    trees = written(tmp_path / "trees", "mlflow.sklearn")
+    graph = written(tmp_path / "graph", "mlflow.pytorch", TORCH)
+    exported(graph / "data/model.pt2")
+    onnx = written(tmp_path / "onnx", "mlflow.onnx", ONNX, data="model.onnx")
+    onnx_file(onnx / "model.onnx")
+    with_code = written(tmp_path / "code", "mlflow.onnx", f"{ONNX}    code: code\n", "model.onnx", data="model.onnx")
+    trees = written(tmp_path / "trees", "mlflow.sklearn", "", "data/model.pkl")
     assert mlflow_folders.find_pickle(pickled) == pickled / "data/model.pth"
     assert mlflow_folders.find_pickle(graph) is None
-    may = {path.name: mlflow_folders.may_hold_code(path) for path in (pickled, graph, onnx, with_code, trees)}
-    assert may == {"pickled": True, "graph": False, "onnx": False, "code": True, "trees": True}
+    may = {path.name: mlflow_folders.code_in(path) for path in (pickled, graph, onnx, with_code, trees)}
+    assert may == {
+        "pickled": "a pickle of torch",
+        "graph": "",
+        "onnx": "",
+        "code": "Python code of its own",
+        "trees": "what mlflow.sklearn loads",
+    }
     assert mlflow_folders.flavor_of(trees) == "mlflow.sklearn"
     assert "a model of mlflow.sklearn" in mlflow_folders.refusal_of(trees)
     assert "serialization_format='pickle'" in mlflow_folders.refusal_of(graph)
 
 
-@pytest.mark.parametrize("before", [None, "true"])
-def test_the_setting_for_pickles_is_put_back(before: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_flavor_that_is_opened_decides(tmp_path: Path) -> None:
+    named_onnx = written(tmp_path / "named", "mlflow.onnx", ONNX + TORCH, "data/model.pth", data="model.onnx")
+    onnx_file(named_onnx / "model.onnx")  # opened by its pytorch flavor
+    other_data = written(tmp_path / "other", "mlflow.pytorch", TORCH, "more/model.pth", data="more")
+    exported(other_data / "data/model.pt2")  # opened is `more`
+    both = written(tmp_path / "both", "mlflow.pytorch", "", "data/model.pth")
+    exported(both / "data/model.pt2")  # MLflow takes the pickle where there is one
+    file = written(tmp_path / "file", "mlflow.pytorch", "", "data")  # one file is unpickled
+    assert {mlflow_folders.code_in(path) for path in (named_onnx, other_data, both, file)} == {"a pickle of torch"}
+
+
+@pytest.mark.parametrize("data", ["../elsewhere", "/tmp", "deep/model.onnx", ".."])
+def test_a_flavor_that_looks_elsewhere_may_run_code(data: str, tmp_path: Path) -> None:
+    folder = written(tmp_path / "model", "mlflow.onnx", ONNX, data=data)
+    assert mlflow_folders.code_in(folder) == "what mlflow.onnx loads"
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("    providers: [[TensorrtExecutionProvider, {trt_extra_plugin_lib_paths: x.so}]]\n", "libraries"),
+        ("    onnx_session_options: {extra_session_config: {a: b}}\n", "libraries"),
+        ("    providers: [CPUExecutionProvider]\n    onnx_session_options: {intra_op_num_threads: 1}\n", ""),
+    ],
+)
+def test_settings_of_onnx_may_name_libraries(more: str, told: str, tmp_path: Path) -> None:
+    folder = written(tmp_path / "model", "mlflow.onnx", ONNX + more, data="model.onnx")
+    onnx_file(folder / "model.onnx")
+    assert mlflow_folders.code_in(folder).startswith(told)
+    assert bool(mlflow_folders.code_in(folder)) is bool(told)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[", "flavors: 3", "flavors: {a: b}", "flavors: {}\nsaved_input_example_info: {artifact_path: ../../secret}"],
+)
+def test_a_description_that_is_none_is_told(text: str, tmp_path: Path) -> None:
+    (tmp_path / "MLmodel").write_text(text)
+    with pytest.raises(WeightsError, match=r"MLmodel (can't be read|names an input example)"):
+        mlflow_folders.describe(tmp_path)
+
+
+@pytest.mark.parametrize("before", [None, "true", "false"])
+def test_pickles_are_forbidden_where_nobody_trusts_and_else_as_mlflow_was_told(
+    before: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if before is None:
         monkeypatch.delenv(MAY_UNPICKLE, raising=False)
     else:
         monkeypatch.setenv(MAY_UNPICKLE, before)
     with mlflow_folders.unpickling(is_allowed=False):
         assert os.environ[MAY_UNPICKLE] == "false"
+        assert mlflow_folders.is_unpickling_forbidden()
+    with mlflow_folders.unpickling(is_allowed=True):
+        assert os.environ.get(MAY_UNPICKLE) == before
     assert os.environ.get(MAY_UNPICKLE) == before
+    assert mlflow_folders.is_unpickling_forbidden() is (before == "false")
 
 
 def test_code_that_came_with_a_model_can_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,54 @@
+"""Which other files an ONNX file reads, told without reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from mlflow_compress.errors import WeightsError, first_line
+
+
+def require_own_weights(path: Path) -> None:
+    """Check that the weights of an ONNX file are in it, or in a file beside it.
+
+    Its runtimes follow whatever path it names, in some versions out of its folder.
+
+    Raises:
+        WeightsError: they are elsewhere, or it can't be told.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise WeightsError(f"{path} can't be looked into without the package onnx: pip install onnx") from None
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # of protocol buffers
+        raise WeightsError(f"{path} is no ONNX file: {first_line(error)}") from error
+    for tensor in _tensors(model):
+        for name in (entry.value for entry in tensor.external_data if entry.key == "location"):
+            parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
+            is_outside = ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive
+            if is_outside or (path.parent / name).is_symlink():
+                raise WeightsError(f"{path} reads weights of a file outside its folder: {name!r:.100}.")
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    """Return all tensors of a model, those of graphs in its nodes too."""
+    graphs, nodes = [model.graph], [node for function in model.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            yield from graph.initializer
+            yield from (part for sparse in graph.sparse_initializer for part in (sparse.values, sparse.indices))
+            nodes += graph.node
+            continue
+        for attribute in nodes.pop().attribute:
+            yield attribute.t
+            yield from attribute.tensors
+            yield from (part for sparse in _sparse(attribute) for part in (sparse.values, sparse.indices))
+            graphs += [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs
+
+
+def _sparse(attribute: Any) -> list[Any]:
+    return [attribute.sparse_tensor, *attribute.sparse_tensors]
