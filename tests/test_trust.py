@@ -15,7 +15,7 @@ from pickled import Call, saved
 from benchmarks.servers import TrackingServer, environment
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import recipe, sweep_recipe
 
 SECRETS = {
     "MLFLOW_TRACKING_TOKEN": "s3cret-of-mlflow",
@@ -68,6 +68,19 @@ def test_a_logged_model_is_told_whether_it_is_trusted(trust: bool) -> None:
     (variant,) = planned("models:/somebody/1", trust)
     assert bool(variant.options.get("trust")) is trust
     assert registry.build("families", variant.family, variant.options).trust is trust
+
+
+def test_a_recipe_can_not_say_that_it_is_trusted(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("family: mlflow_model\nsource: models:/a/1\noptions: {trust: true}\n")
+    with pytest.raises(RecipeError, match="The recipe mine says trust: true, which only you can say: --trust"):
+        planned(str(tmp_path / "mine.yaml"))
+    assert planned(str(tmp_path / "mine.yaml"), trust=True)
+    assert planned(str(tmp_path / "mine.yaml"), options={"trust": ["true"]})
+    (tmp_path / "all.yaml").write_text("models: [models:/a/1]\nmethods: [original]\noptions: {trust: true}\n")
+    grid = str(tmp_path / "all.yaml")
+    with pytest.raises(RecipeError, match="The recipe all says trust: true"):
+        sweep_recipe.plan([grid], recipe.Settings())
+    assert sweep_recipe.plan([grid], recipe.Settings(trust=True))
 
 
 @pytest.mark.parametrize("line", ["source: ../../secret", "source: a/../../b", "data: ../../etc/passwd:text=x"])

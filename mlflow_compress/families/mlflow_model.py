@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 from mlflow_compress.data import signatures
 from mlflow_compress.data.datasets import scored
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, named_line
-from mlflow_compress.files import require_own_files
 from mlflow_compress.networks import mlflow_folders
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.exported_modules import ExportedModule, OutputForm, flattened, form_of, module_graph
+from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
 

@@ -51,7 +51,7 @@ class Decoder(Attached, ABC):
         from mlflow_compress.networks.stored_weights import unfilled
 
         with unfilled():
-            module = getattr(transformers, self.auto_class).from_config(self.config).eval()
+            module = getattr(transformers, self.auto_class).from_config(self.config, trust_remote_code=False).eval()
         placed = {
             "device": property(lambda generator: torch.device(self.device)),
             "dtype": property(lambda generator: self.dtype),

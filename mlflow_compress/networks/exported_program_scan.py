@@ -29,7 +29,8 @@ _KNOWN_RECORDS = re.compile(
     r"|archive_format|archive_version|version|byteorder|\.data/\w+|\.format_version|\.storage_alignment|extra/[\w./-]+"
 )
 _TENSORS = frozenset(  # what a pickle of tensors calls
-    {"collections OrderedDict", "torch Size", "torch device"}
+    {"__builtin__ set", "collections OrderedDict", "torch Size", "torch Tensor", "torch device"}
+    | {"torch._tensor _rebuild_from_type_v2", "torch.nn.parameter Parameter"}
     | {f"torch._utils {name}" for name in ("_rebuild_parameter", "_rebuild_tensor_v2")}
 )
 _STORAGE = re.compile(r"torch (\w+Storage|(b?float|u?int)\d+|bool|complex\d+)|torch\.storage UntypedStorage")
@@ -69,7 +70,7 @@ def code_in_program(path: Path) -> str:
     """
     try:
         _check(path)
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: torch's reader of archives
+    except Exception as error:  # of two readers of archives, for what is not as torch writes it
         return str(error).split("\n", maxsplit=1)[0][:300] or type(error).__name__
     return ""
 

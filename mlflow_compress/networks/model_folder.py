@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress import registry
-from mlflow_compress.errors import Unsupported, WeightsError
-from mlflow_compress.files import require_own_files
+from mlflow_compress.errors import CompressError, Unsupported, WeightsError, named_line
 from mlflow_compress.networks import mlflow_folders
 from mlflow_compress.networks.exported_program_scan import code_in_program
 from mlflow_compress.networks.onnx_files import require_own_weights
+from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.networks.stored_weights import load_weights, save_weights
 from mlflow_compress.records import Step, Variant, read_json, write_json
 from mlflow_compress.sockets import Family, Method, Model
@@ -150,7 +150,12 @@ def restore_others(folder: Path) -> Restored:
             raise WeightsError(f"{path} is not loaded, as it may run code: it holds {code}.")
     for path in sorted(folder.rglob("*.onnx")):
         require_own_weights(path)
-    return restore(folder)
+    try:
+        return restore(folder)
+    except (CompressError, Unsupported):
+        raise
+    except Exception as error:  # what is not as it was written breaks its readers in any way
+        raise WeightsError(f"{folder} can't be restored: {named_line(error, 300)}") from error
 
 
 def _saver(methods: Sequence[Method]) -> Method | None:

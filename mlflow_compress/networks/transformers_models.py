@@ -66,7 +66,7 @@ class TransformersFamily(Family):
 
         model = self.restore_assets(folder)
         with unfilled():
-            model.module = getattr(transformers, self.auto_class).from_config(model.config)
+            model.module = getattr(transformers, self.auto_class).from_config(model.config, trust_remote_code=False)
         model.module.tie_weights()  # on the way to the meta device each got a parameter of its own
         if (generation := companions(model).generation) is not None:
             model.module.generation_config = generation
@@ -76,14 +76,16 @@ class TransformersFamily(Family):
         """Read the config and the companions."""
         import transformers
 
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         read = Companions()
         for name in self.keeps:
             if name in _AUTO_CLASSES:
-                auto_class, place = getattr(transformers, _AUTO_CLASSES[name]), folder / name
+                kept = getattr(transformers, _AUTO_CLASSES[name]).from_pretrained(
+                    folder / name, local_files_only=True, trust_remote_code=False
+                )
             else:
-                auto_class, place = transformers.GenerationConfig, folder
-            setattr(read, name, auto_class.from_pretrained(place, local_files_only=True))
+                kept = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+            setattr(read, name, kept)
         return Model(None, weights="local", config=config, family_data=read)
 
 

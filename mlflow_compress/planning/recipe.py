@@ -194,6 +194,7 @@ def plan(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> list[Va
     family = registry.find("families", recipe.family)
     trusting = {"trust": True} if settings.trust and "trust" in {each.name for each in fields(family)} else {}
     if not settings.trust:
+        require_said_trust(recipe.name, recipe.options, settings)
         _require_no_code(family(), recipe, weights)
     several = len(settings.threads) > 1  # then they tell rows apart
     counts = [(threads, {"threads": threads} if several else {}) for threads in settings.threads or (None,)]
@@ -225,6 +226,18 @@ def plan(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> list[Va
         for threads, apart in counts
         for name, chain in chains
     ]
+
+
+def require_said_trust(name: str, options: Mapping[str, Any], settings: Settings) -> None:
+    """Complain about a recipe that says itself that it is trusted: that is for its reader to say.
+
+    Raises:
+        RecipeError: it does, and the command line does not.
+    """
+    written = options.get("trust", False)
+    is_said = any(written) if isinstance(written, tuple) else written
+    if is_said and not settings.trust and not any(settings.options.get("trust", ())):
+        raise RecipeError(f"The recipe {name} says trust: true, which only you can say: --trust")
 
 
 def _require_no_code(family: Family, recipe: Recipe, weights: str) -> None:

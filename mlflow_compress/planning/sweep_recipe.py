@@ -120,6 +120,7 @@ def plan(names: Sequence[str], settings: Settings, family: str = "") -> list[Var
 
 def _variants(grid: Grid, settings: Settings) -> list[Variant]:
     """Make the variants of a grid, with what the command line says instead."""
+    recipe.require_said_trust(grid.path.stem, grid.options, settings)
     models = [(name, recipe.read(_beside(grid, name))) for name in grid.models]
     written = dataclasses.replace(
         settings,

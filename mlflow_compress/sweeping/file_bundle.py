@@ -37,6 +37,8 @@ from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.data import spec
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.files import sha256_unless_large, whole_folder
+from mlflow_compress.networks.mlflow_folders import DESCRIPTION
+from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.records import Variant
 from mlflow_compress.scoring.hf_evaluate import is_code
 
@@ -269,6 +271,8 @@ def _files(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
         return
+    if (path / DESCRIPTION).exists():  # where it is unpacked, a link would be a file of the model's
+        require_own_files(path)
     for folder, folders, names in os.walk(path):
         folders.sort()
         yield from (Path(folder, name) for name in sorted(names) if Path(folder, name).is_file())

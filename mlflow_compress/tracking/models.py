@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.records import Result, finite
 from mlflow_compress.tracking.connection import Store, quiet, refusals
 from mlflow_compress.tracking.writing import METRICS_PER_CALL, cut, parts
@@ -33,6 +34,7 @@ class FetchedModels:
 
         Raises:
             StoreError: there is none of that name.
+            WeightsError: it holds links, which would be read here while it is copied.
         """
         import tempfile
 
@@ -40,10 +42,25 @@ class FetchedModels:
             with quiet(), refusals(self._store.uri):
                 import mlflow
 
+                kept = _on_this_machine(uri, self._store.uri)
+            if kept is not None:
+                require_own_files(kept)
+            with quiet(), refusals(self._store.uri):
                 folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-model-")
                 path = mlflow.artifacts.download_artifacts(uri, dst_path=folder.name, tracking_uri=self._store.uri)
                 self._folders[uri] = (Path(path), folder)
         return self._folders[uri][0]
+
+
+def _on_this_machine(uri: str, tracking_uri: str) -> Path | None:
+    """Return the folder of a model that MLflow keeps on a disk of this machine; None: it is sent by a server."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    repository: Any = get_artifact_repository(uri, tracking_uri=tracking_uri)
+    while hasattr(repository, "repo"):  # that of models and of runs is one around another
+        repository = repository.repo
+    folder = Path(getattr(repository, "artifact_dir", None) or "")
+    return folder if folder.is_absolute() and folder.is_dir() else None
 
 
 def names_model(source: str) -> bool:

@@ -51,7 +51,6 @@ class Net(torch.nn.Module):
 RECIPE = """
 family: mlflow_model
 source: models:/tree/1
-options: {trust: true}
 data: iris.csv
 """
 
@@ -199,8 +198,47 @@ def test_a_graph_needs_no_trust(shelf: Shelf) -> None:
 
 @pytest.mark.parametrize("name", ["tree", "net", "bare"])
 def test_code_needs_trust(shelf: Shelf, name: str) -> None:
-    with pytest.raises(RecipeError, match="trust=true"):
+    with pytest.raises(RecipeError, match=r"may run code that it holds: .* say so: --trust"):
         loaded(shelf, name, trust=False)
+
+
+def test_links_in_a_model_are_refused_and_nothing_of_theirs_is_copied(shelf: Shelf, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of this machine")
+    family, model = loaded(shelf, "graph")
+    (shelf.path("graph") / "notes.txt").symlink_to(tmp_path / "secret")
+    try:
+        with pytest.raises(WeightsError, match=r"notes\.txt in .* is a link to a file elsewhere"):
+            loaded(shelf, "graph")
+        (tmp_path / "model").mkdir()
+        with pytest.raises(WeightsError, match="a link to a file elsewhere"):
+            family.save(model, tmp_path / "model")
+    finally:
+        (shelf.path("graph") / "notes.txt").unlink()
+    assert not list((tmp_path / "model").rglob("notes.txt"))
+
+
+def test_links_in_a_store_on_this_machine_are_refused(shelf: Shelf, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("of this machine")
+    kept = next(path.parent for path in shelf.folder.rglob("MLmodel") if "copies" not in path.parts)
+    name = next(name for name in ("tree", "net", "graph", "bare") if _is_at(shelf, name, kept))
+    (kept / "notes.txt").symlink_to(tmp_path / "secret")
+    try:
+        with pytest.raises(WeightsError, match="a link to a file elsewhere"):
+            models.FetchedModels(open_store(shelf.uri)).path(f"models:/{name}/1")
+    finally:
+        (kept / "notes.txt").unlink()
+    assert (models.FetchedModels(open_store(shelf.uri)).path(f"models:/{name}/1") / "MLmodel").is_file()
+
+
+def _is_at(shelf: Shelf, name: str, folder: Path) -> bool:
+    uri = MlflowClient(shelf.uri).get_model_version_download_uri(name, "1")
+    return Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=shelf.uri)) == folder
+
+
+def test_a_structure_needs_trust_whatever_its_copy_is(shelf: Shelf, tmp_path: Path) -> None:
+    prepared(shelf, "net", "bf16", tmp_path)
+    with pytest.raises(RecipeError, match=r"structure\.pt runs what code it holds"):
+        registry.build("families", "mlflow_model").restore(tmp_path / worker.MODEL_FOLDER)
 
 
 def test_a_model_that_says_nothing_about_its_input(shelf: Shelf) -> None:
@@ -256,7 +294,7 @@ def test_from_the_registry_to_the_table(shelf: Shelf, tmp_path: Path) -> None:
     pd.concat([shelf.inputs, shelf.labels.rename("label")], axis=1).to_csv(tmp_path / "iris.csv", index=False)
     (tmp_path / "tree.yaml").write_text(RECIPE)
     done = subprocess.run(
-        [sys.executable, "-m", "mlflow_compress", "run", "tree.yaml", "-e", "measured", "--json", *BRIEF],
+        [sys.executable, "-m", "mlflow_compress", "run", "tree.yaml", "--trust", "-e", "measured", "--json", *BRIEF],
         cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "MLFLOW_TRACKING_URI": shelf.uri},
     )  # fmt: skip

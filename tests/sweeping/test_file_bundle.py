@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_compress.errors import RecipeError
+from mlflow_compress.errors import RecipeError, WeightsError
 from mlflow_compress.records import Variant
 from mlflow_compress.sweeping import file_bundle
 from mlflow_compress.sweeping.file_bundle import File, Parcel
@@ -203,3 +203,15 @@ def test_any_folder_comes_out_as_it_went_in(files: dict[str, bytes], folder: str
         assert Parcel.from_json({"roots": needs.roots, "files": {k: vars(v) for k, v in needs.files.items()}}) == needs
         there = file_bundle.moved(asked, needs, file_bundle.unpack(needs, archive(needs)))
         assert {path.name: path.read_bytes() for path in Path(there.weights).iterdir()} == files
+
+
+def test_links_of_an_mlflow_model_are_not_sent(tmp_path: Path) -> None:
+    folder = write(tmp_path / "recipes", model__MLmodel="flavors: {}", model__weights="w")
+    (tmp_path / "secret").write_text("of this machine")
+    (folder / "model" / "notes").symlink_to(tmp_path / "secret")
+    with pytest.raises(WeightsError, match=r"notes in .* is a link to a file elsewhere"):
+        file_bundle.contents(variant(folder, "model"))
+    (folder / "model" / "notes").unlink()
+    needs = file_bundle.contents(variant(folder, "model"))
+    assert needs is not None
+    assert set(needs.files) == {"0/model/MLmodel", "0/model/weights"}
