@@ -14,17 +14,18 @@ from collections.abc import Callable, Mapping
 
 from mlflow_compress import registry, untrusted
 from mlflow_compress.errors import StoreError
-from mlflow_compress.measuring import input_example, isolate
+from mlflow_compress.measuring import input_example, isolate, quality
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.records import Result, Variant
+from mlflow_compress.scoring import bootstrap
 from mlflow_compress.tracking import models, process_identity, reading, run_plots, run_summary, writing
 from mlflow_compress.tracking.connection import Store, check
 from mlflow_compress.tracking.spool import Shipment
 from mlflow_compress.tracking.writing import LOGGED
 from mlflow_compress.version import installed
 
-NOTE = "mlflow.note.content"
-_OF_AN_EARLIER_TRY = {"compress.reason", "compress.not_logged"}  # what may not be true any more
+NOTE, NOT_LOGGED = "mlflow.note.content", "compress.not_logged"
+_OF_AN_EARLIER_TRY = {"compress.reason", NOT_LOGGED}  # what may not be true any more
 _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named
 
 
@@ -48,9 +49,10 @@ def send(store: Store, shipment: Shipment, ending: bool = True) -> None:
     try:
         if reading.run(store, run_id).tags.get(LOGGED) != "complete":
             write(store, run_id, shipment)
-    except StoreError:
+    except StoreError as error:
         with contextlib.suppress(StoreError):
             check(store)
+            writing.tag(store, run_id, {NOT_LOGGED: str(error)})
             if ending:
                 writing.end(store, run_id, succeeded=False)  # it is refused, and may wait for long
         raise
@@ -78,7 +80,7 @@ def write(store: Store, run_id: str, shipment: Shipment) -> None:
     elif address.lost:
         missing["model"] = address.lost
     told = "; ".join(f"{what}: {reason}" for what, reason in missing.items() if reason)
-    tags = {"compress.not_logged": told} if told else {}
+    tags = {NOT_LOGGED: told} if told else {}
     writing.tag(store, run_id, {**tags, "compress.variant_digest": address.digest, LOGGED: "complete"})
 
 
@@ -127,15 +129,17 @@ def write_into_open_run(
 def _move_below(store: Store, run_id: str) -> None:
     """Copy the result that took a run into a run below it, as MLflow will log other numbers into this one."""
     run = reading.run(store, run_id)
-    record = reading.artifact(store, run_id, writing.RESULT)
-    if record is None or run.tags.get(writing.ROLE) != "variant":
+    if run.tags.get(writing.ROLE) != "variant":
         return
     try:
+        record = reading.artifact(store, run_id, writing.RESULT) or b""
         result = Result.from_json(untrusted.parse_json(record, writing.RESULT))
     except untrusted.Malformed:  # what can't be read is no row
         return
     result_id = f"{run.params.get(writing.RESULT_ID, run_id)}.below"  # the same each time, and no other run's
-    tables = {name: content for name in (PREDICTIONS, STATISTICS) if (content := reading.artifact(store, run_id, name))}
+    most = {PREDICTIONS: quality.MOST_BYTES, STATISTICS: bootstrap.MOST_PACKED_BYTES}
+    files = {name: reading.artifact(store, run_id, name, size) for name, size in most.items()}
+    tables = {name: content for name, content in files.items() if content is not None}
     asked = {name: text for name, text in run.params.items() if name != writing.RESULT_ID}
     _write_below(store, run_id, result, result_id, asked, _pictures(result) | tables)
     writing.tag(store, run_id, {writing.ROLE: writing.EVALUATIONS})
@@ -146,9 +150,13 @@ def _write_below(
 ) -> str:
     """Write a result into a run of its own below another one, end it, and return its id."""
     run_id = _run_below(store, parent, reading.experiment_of(store, parent), result, result_id)
-    writing.write_result(store, run_id, result, asked, run_summary.markdown(result), files)
-    writing.tag(store, run_id, {LOGGED: "complete"})
-    writing.end(store, run_id, succeeded=result.status != "failed")
+    succeeded = False
+    try:
+        writing.write_result(store, run_id, result, asked, run_summary.markdown(result), files)
+        writing.tag(store, run_id, {LOGGED: "complete"})
+        succeeded = result.status != "failed"
+    finally:
+        writing.end(store, run_id, succeeded=succeeded)
     return run_id
 
 

@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlflow_compress import user_home
-from mlflow_compress.errors import StoreError
+from mlflow_compress.errors import StoreError, one_line
 from mlflow_compress.records import Result, finite, to_json
 from mlflow_compress.tracking import reading
-from mlflow_compress.tracking.connection import Store, open_store, quiet, refusals
+from mlflow_compress.tracking.connection import Store, check, open_store, quiet, refusals, without_secrets
 
 LOGGED = "compress.logged"  # this tag of a run says that all of a result is there
 SECONDS = "compress.seconds"  # this one says how long the variant took
@@ -218,9 +218,11 @@ def write_result(
             store.client.log_batch(run_id, params=few)
         for part in parts(tags, TAGS_PER_CALL):
             store.client.log_batch(run_id, tags=part)
-        records = {"variant.json": to_json(result.variant), RESULT: to_json(result)}
+    records = {"variant.json": to_json(result.variant), RESULT: to_json(result)}
+    with _artifacts(store, run_id):
         for path, record in records.items():
             store.client.log_text(run_id, json.dumps(record, ensure_ascii=False, indent=1), path)
+    with refusals(store.uri):
         _write_data(store, run_id, result.facts)
     write_files(store, run_id, files)
 
@@ -246,10 +248,34 @@ def write_files(store: Store, run_id: str, files: Mapping[str, bytes]) -> None:
             local.parent.mkdir(parents=True, exist_ok=True)
             local.write_bytes(content)
         if files:
-            store.client.log_artifacts(run_id, folder)
+            with _artifacts(store, run_id):
+                store.client.log_artifacts(run_id, folder)
         if _TABLE in files:
             shown = json.dumps([{"path": _TABLE, "type": "table"}])
             store.client.set_tag(run_id, "mlflow.loggedArtifacts", shown)  # so that the UI opens it as a table
+
+
+@contextlib.contextmanager
+def _artifacts(store: Store, run_id: str) -> Iterator[None]:
+    """Say of files that can't be written where they were to go: a client often writes them itself, past the server.
+
+    Raises:
+        StoreError: they can't be written, or the server is gone.
+    """
+    try:
+        with refusals(store.uri):
+            yield
+    except StoreError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        check(store)
+        with refusals(store.uri):
+            place = without_secrets(str(store.client.get_run(run_id).info.artifact_uri))
+        reason = one_line(error.__cause__)
+        raise StoreError(
+            f"The artifact folder {place} can't be written to: {reason}. Let this user write there; or have the server "
+            "write the files (mlflow server --artifacts-destination FOLDER) in a new experiment."
+        ) from error
 
 
 def write_comparison(store: Store, experiment_id: str, files: Mapping[str, bytes], summary: str) -> str:

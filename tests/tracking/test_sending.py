@@ -192,3 +192,33 @@ def test_of_two_that_take_a_run_at_once_one_has_it(store: Store, monkeypatch: py
     assert writing.take(store, outer, "the other")
     with pytest.raises(StoreError):
         writing.take(store, "no such run", "one")
+
+
+def test_an_artifact_folder_that_cannot_be_written_to(
+    store: Store, spool: Spool, address: Address, tmp_path: Path
+) -> None:
+    """A file stands in its way, which stops root too."""
+    way = tmp_path / "way"
+    way.write_text("")
+    store.client.create_experiment(address.experiment, artifact_location=str(way / "artifacts"))
+    keep(spool, address)
+    told: list[str] = []
+    for _ in range(3):
+        assert Sync(spool, told.append).everything(store.uri) == 1
+        run = only(runs(store, address))
+        assert (run.lifecycle, run.metrics, run.tags["status"]) == ("FAILED", RESULT.measurements, "ok")
+        assert "compress.logged" not in run.tags
+        assert run.tags["compress.not_logged"].startswith(f"The artifact folder {way / 'artifacts'}/")
+    assert "can't be written to: " in told[0]
+    assert "Let this user write there" in told[0]
+    other = dataclasses.replace(address, experiment=f"{address.experiment} other")
+    keep(spool, other)
+    assert Sync(spool, told.append).everything(store.uri) == 1
+    assert only(runs(store, other)).lifecycle == "FINISHED"
+    way.unlink()
+    assert Sync(spool, told.append).everything(store.uri) == 0
+    run = only(runs(store, address))
+    assert (run.lifecycle, run.tags["compress.logged"], run.metrics) == ("FINISHED", "complete", RESULT.measurements)
+    assert "compress.not_logged" not in run.tags
+    client = MlflowClient(store.uri)
+    assert all(len(client.get_metric_history(run.run_id, name)) == 1 for name in RESULT.measurements)
