@@ -19,7 +19,7 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 
 # From the ground up. Within a folder modules may import each other, though never in a circle.
 FLOORS = (
-    {"budget", "files", "percentiles", "plain_text", "user_home", "version", "words"},
+    {"budget", "file_locks", "files", "percentiles", "plain_text", "user_home", "version", "words"},
     {"cache_folders", "errors", "terminal", "untrusted"},
     {"records"},
     {"model"},
@@ -56,7 +56,7 @@ DOORS = {
     "pydantic_core": {"untrusted"},
     "platformdirs": {"cache_folders"},
     "subprocess": {"measuring.worker_process"},
-    "filelock": {"measuring.machine_lock", "tracking.spool", "sweeping.file_bundle"},
+    "filelock": {"measuring.machine_lock", "tracking.new_store", "tracking.spool", "sweeping.file_bundle"},
     "ray": {"sweeping.ray_cluster"},
     "pynvml": {"meters.gpu"},
     "matplotlib": {"tracking.run_plots", "renderers.png"},  # pictures of one result, and of the comparison

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlflow_compress import file_locks
+
 _POLL_SECONDS = 0.2
 _FOR_EVERYONE = 0o666
 
@@ -36,7 +38,7 @@ def alone(tell: Callable[[str], None]) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            tell(f"waiting for {_holder(path)}, which measures on this machine")
+            tell(f"waiting for {file_locks.holder(path)}, which measures on this machine")
             lock.acquire(poll_interval=_POLL_SECONDS)
     except (OSError, NotImplementedError) as error:
         tell(f"WARNING: others may measure at the same time, as {path} can't be locked ({error}); see COMPRESS_LOCK")
@@ -46,16 +48,3 @@ def alone(tell: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _holder(path: Path) -> str:
-    """Name the process that holds the lock, as far as the kernel tells."""
-    try:
-        inode = str(path.stat().st_ino)
-        for line in Path("/proc/locks").read_text().splitlines():
-            fields = line.split()  # 1: FLOCK ADVISORY WRITE <pid> <major>:<minor>:<inode> 0 EOF
-            if len(fields) > 5 and fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == inode and fields[4] != "0":
-                return f"process {fields[4]}"
-    except OSError:
-        pass
-    return "another process"

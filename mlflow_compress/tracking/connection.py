@@ -6,23 +6,25 @@ import contextlib
 import http.client
 import logging
 import os
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow_compress import user_home
+from mlflow_compress import file_locks, terminal, user_home
 from mlflow_compress.errors import StoreError, first_line
-from mlflow_compress.tracking import private_mlflow
+from mlflow_compress.tracking import new_store, private_mlflow, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 HTTP = ("http://", "https://")
 _HTTP_TIMEOUT_SECONDS = 5
+_RACE_SECONDS, _RACE_PAUSE_SECONDS = 30.0, 0.5
 _SHORTEST_SECRET = 4  # shorter ones would blot out ordinary words
 
 
@@ -72,17 +74,24 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
         if tracking_uri:
             mlflow.set_tracking_uri(tracking_uri)
         uri = mlflow.get_tracking_uri()
+        sqlite_file.wait_for(uri, writing=create)
         if not create:
             _require_database(uri)
         try:
-            client = MlflowClient(uri)
-            client.search_experiments(max_results=1)
+            if create:
+                new_store.make(uri)
+            client = _opened(uri, MlflowClient)
         except Exception as error:
             reason = _first_line(error, uri)
             if private_mlflow.is_of_another_version(reason):
                 reason = (
                     f"another MLflow than {mlflow.__version__} made it. Either this one is too old (pip install "
                     f"--upgrade mlflow), or the store is (mlflow db upgrade {without_secrets(uri)}; copy it first)"
+                )
+            elif private_mlflow.is_race(reason):
+                reason = (
+                    f"its tables are only half there ({reason}). Another process makes them, or one that made them was "
+                    "stopped: try again, or give another store if nothing is in it yet"
                 )
             raise StoreError(f"The tracking store {without_secrets(uri)} can't be opened: {reason}") from error
     return Store(client, uri)
@@ -95,6 +104,7 @@ def check(store: Store) -> None:
         StoreError: it does not.
     """
     probe(store.uri)
+    sqlite_file.wait_for(store.uri, writing=True)
     with refusals(store.uri):
         store.client.search_experiments(max_results=1)
 
@@ -175,17 +185,40 @@ def _probe(uri: str) -> None:
         ) from error
 
 
+def _opened(uri: str, client_of: Callable[[str], MlflowClient]) -> MlflowClient:
+    """Open a store with MLflow's client; again where another process makes it, or its first experiment, meanwhile."""
+    first_ended = 0.0
+    while True:
+        try:
+            client = client_of(uri)
+            client.search_experiments(max_results=1)
+        except Exception as error:
+            said = str(error)
+            is_early = private_mlflow.is_race(said) or (
+                private_mlflow.is_of_another_version(said) and new_store.is_being_made(uri)
+            )
+            if not first_ended:
+                first_ended = time.monotonic()
+                if is_early:
+                    terminal.warn(f"waiting for another process, which makes the tracking store {without_secrets(uri)}")
+            if not is_early or time.monotonic() - first_ended > _RACE_SECONDS:
+                raise
+            time.sleep(_RACE_PAUSE_SECONDS)
+        else:
+            return client
+
+
 def _require_database(uri: str) -> None:
     """Make sure that a SQLite store is there and is MLflow's: its client would make tables in whatever it finds."""
-    path = uri.removeprefix("sqlite:///")
-    if path == uri or path == ":memory:":
+    path = sqlite_file.path_of(uri)
+    if path is None:
         return
-    if not Path(path).exists():
+    if not path.exists():
         raise StoreError(
             f"There is no tracking store {uri}. Measure something first (compress-bench run digits_cnn), or give "
             "--tracking-uri."
         )
-    if not private_mlflow.is_database(Path(path)):
+    if not private_mlflow.is_database(path):
         raise StoreError(f"{path} is no tracking store of MLflow's. Give another one with --tracking-uri.")
 
 
@@ -193,6 +226,9 @@ def _first_line(error: Exception, uri: str) -> str:
     line = first_line(error, most=None).replace(uri, without_secrets(uri))
     for secret in _secrets(uri):
         line = line.replace(secret, "***")
+    path = sqlite_file.path_of(uri)
+    if path is not None and sqlite_file.LOCKED in line:
+        return f"{path} is locked by {file_locks.holder(path)}"
     return line[:300]
 
 

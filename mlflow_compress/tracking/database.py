@@ -12,11 +12,10 @@ import math
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlflow_compress.records import Run, Selection
-from mlflow_compress.tracking import private_mlflow
+from mlflow_compress.tracking import private_mlflow, sqlite_file
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Select
@@ -43,10 +42,14 @@ def open_database(uri: str, *, by_ids: bool = False) -> Database | None:
         uri: a tracking URI. All but those of SQLite files and PostgreSQL give None.
         by_ids: whether only experiments are asked for whose ids are known; else one that holds several workspaces gives
             None, since only MLflow knows which of them is meant.
+
+    Raises:
+        StoreError: a SQLite file stays locked.
     """
     address = _address(uri)
     if address is None:
         return None
+    sqlite_file.wait_for(uri)
     try:
         import sqlalchemy
 
@@ -132,16 +135,10 @@ def _address(uri: str) -> str | None:
     """Return SQLAlchemy's address of a store that can be read; a SQLite file is opened read-only."""
     if uri.startswith(("postgresql://", "postgresql+psycopg://", "postgresql+psycopg2://")):
         return uri.replace("postgresql://", "postgresql+psycopg://", 1)
-    path = uri.removeprefix("sqlite:///")
-    if path == uri or "?" in path or not Path(path).is_file():
+    path = sqlite_file.path_of(uri)
+    if path is None or not path.is_file():
         return None
-    return f"sqlite:///file:{_quoted(path)}?mode=ro&uri=true"
-
-
-def _quoted(path: str) -> str:
-    from urllib.parse import quote
-
-    return quote(str(Path(path).resolve()))
+    return f"sqlite:///{sqlite_file.address(path, 'ro')}&uri=true&timeout={sqlite_file.PATIENCE_SECONDS:.0f}"
 
 
 def _chosen(ids: Sequence[str], selection: Selection) -> Select[Any]:

@@ -1,6 +1,7 @@
 """All that leans on private parts of MLflow, and so may break with its next release: look here first when it does.
 
 * The tables of its database, which change with a revision of its schema: only revisions that were looked at are read.
+* How it makes these tables, and what it says when another process does so too.
 * What it says when a database is of another version than itself.
 * The client that its REST store uses, which knows every kind of credentials.
 * Its servers: how their apps are made, which routes its `basic-auth` lets through, and what that checks passwords with.
@@ -16,11 +17,12 @@ import contextvars
 import functools
 import os
 import sqlite3
-import urllib.parse
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from mlflow_compress.tracking import sqlite_file
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -28,7 +30,11 @@ if TYPE_CHECKING:
 
 SCHEMAS = ("dc11669786a5",)  # alembic's version of MLflow 3.17's tables
 _OTHER_VERSION = ("Can't locate revision", "out-of-date database schema")
-_OWN_TABLES = ("alembic_version", "runs")
+_VERSION_TABLE = "alembic_version"
+_OWN_TABLES = (_VERSION_TABLE, "runs")
+_RACE = ("already exists", "duplicate column name", "duplicate key value", "Online migration expected", "no such table",
+         "UndefinedTable", "UNIQUE constraint failed", "deadlock detected", "database is locked")  # fmt: skip
+_POSTGRES_LOCK = 0x6D6C666C6F77  # any number that all of ours agree on
 WORKSPACE_HEADER = "X-MLFLOW-WORKSPACE"
 CHECKED = "mlflow_compress.checked"  # in a request's environment: the passwords that were right, and those that weren't
 _STATIC_PREFIX, _STORE, _SERVER = "_MLFLOW_STATIC_PREFIX", "_MLFLOW_SERVER_FILE_STORE", "_MLFLOW_SGI_NAME"
@@ -89,13 +95,56 @@ def has_one_workspace(connection: Connection) -> bool:
 
 def is_database(path: Path) -> bool:
     """Return whether a file is a SQLite database of MLflow's. Its client would make tables in whatever it is given."""
-    address = f"file:{urllib.parse.quote(str(path.resolve()))}?mode=ro"
     statement = "SELECT COUNT(*) FROM sqlite_master WHERE name IN (?, ?)"
     try:
-        with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
+        with contextlib.closing(sqlite3.connect(sqlite_file.address(path, "ro"), uri=True)) as database:
             return bool(database.execute(statement, _OWN_TABLES).fetchone() == (len(_OWN_TABLES),))
     except sqlite3.DatabaseError:
         return False
+
+
+def make_tables(uri: str) -> None:
+    """Make MLflow's tables in a database that has none, without opening a store: that would make an experiment too.
+
+    Raises:
+        Exception: whatever MLflow and SQLAlchemy raise.
+    """
+    from mlflow.store.db import utils
+
+    engine = utils.create_sqlalchemy_engine_with_retry(uri)  # type: ignore[no-untyped-call]
+    try:
+        if not utils._all_tables_exist(engine):  # type: ignore[no-untyped-call]
+            utils._initialize_tables(engine)  # type: ignore[no-untyped-call]
+    finally:
+        engine.dispose()
+
+
+def make_tables_in_turn(uri: str) -> None:
+    """Make MLflow's tables in a database of PostgreSQL that has none; wait for whoever does so already.
+
+    Raises:
+        Exception: whatever MLflow and SQLAlchemy raise.
+    """
+    if not uri.startswith("postgresql"):
+        return
+    import sqlalchemy
+    from sqlalchemy import func, inspect, select
+
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        with engine.connect() as connection:
+            if not inspect(connection).has_table(_VERSION_TABLE):
+                connection.execute(select(func.pg_advisory_lock(_POSTGRES_LOCK)))  # until the connection is closed
+                connection.commit()
+                if not inspect(engine).has_table(_VERSION_TABLE):
+                    make_tables(uri)
+    finally:
+        engine.dispose()
+
+
+def is_race(error: str) -> bool:
+    """Return whether MLflow stumbled over tables or rows that another process made at the same time."""
+    return any(words in error for words in _RACE)
 
 
 def is_of_another_version(error: str) -> bool:

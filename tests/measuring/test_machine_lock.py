@@ -47,7 +47,7 @@ def said(process: subprocess.Popen[str]) -> str:
 @pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux tells who holds a lock")
 def test_one_waits_for_the_other_and_says_so(holder: subprocess.Popen[str]) -> None:
     with start() as waiter:
-        assert said(waiter) == f"waiting for process {holder.pid}, which measures on this machine"
+        assert said(waiter) == f"waiting for process {holder.pid} (python), which measures on this machine"
         holder.communicate("done\n")
         assert said(waiter) == "alone"
         waiter.communicate("\n")

@@ -1,0 +1,61 @@
+"""The file of a SQLite store: where it is, and how long to wait for those who have it locked."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import urllib.parse
+from pathlib import Path
+
+from mlflow_compress import file_locks, terminal
+from mlflow_compress.errors import StoreError
+
+_SOON_SECONDS, PATIENCE_SECONDS = 1.0, 30.0
+LOCKED = "database is locked"  # what SQLite says of it
+_SCHEME = "sqlite:///"
+_ADVICE = "Try again when that has ended, or end it."
+
+
+def path_of(uri: str) -> Path | None:
+    """Return the file of a SQLite store; None for any other address, and for those with a query."""
+    name = uri.removeprefix(_SCHEME)
+    if not uri.startswith(_SCHEME) or not name or "?" in name or name.startswith((":memory:", "file:")):
+        return None
+    return Path(name)
+
+
+def address(path: Path, mode: str) -> str:
+    """Return SQLite's own address of a file, to be opened in a mode (`ro`, `rw`): it makes none then."""
+    return f"file:{urllib.parse.quote(str(path.resolve()))}?mode={mode}"
+
+
+def wait_for(uri: str, *, writing: bool = False) -> None:
+    """Wait until nobody else has the file of a store locked, and say so after a second.
+
+    Args:
+        uri: the store's address. One that names no SQLite file that is there is not waited for.
+        writing: whether it is to be written to, which those may hinder whom a reader does not notice.
+
+    Raises:
+        StoreError: somebody still has it locked after half a minute; it says who, where that is known.
+    """
+    path = path_of(uri)
+    if path is None or not path.is_file() or not _is_locked(path, writing, _SOON_SECONDS):
+        return
+    terminal.warn(f"waiting for {file_locks.holder(path)}, which has {path} locked")
+    if _is_locked(path, writing, PATIENCE_SECONDS):
+        raise StoreError(f"The tracking store {path} is locked by {file_locks.holder(path)}. {_ADVICE}")
+
+
+def _is_locked(path: Path, writing: bool, seconds: float) -> bool:
+    """Return whether a file stays locked for so long. What else may be wrong with it, others find out."""
+    statement = "BEGIN IMMEDIATE" if writing else "SELECT COUNT(*) FROM sqlite_master"
+    try:
+        opened = sqlite3.connect(
+            address(path, "rw" if writing else "ro"), uri=True, timeout=seconds, isolation_level=None
+        )
+        with contextlib.closing(opened) as database:
+            database.execute(statement)
+    except sqlite3.Error as error:
+        return LOCKED in str(error)
+    return False

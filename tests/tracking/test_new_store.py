@@ -1,0 +1,97 @@
+"""A store that is not there yet is made once and whole, however many come at once, and wherever one is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.servers import make_database, postgres, postgres_folder
+from mlflow_compress.errors import StoreError
+from mlflow_compress.tracking import connection, new_store, private_mlflow, reading
+from mlflow_compress.tracking.connection import open_store
+
+COMMANDS = Path(__file__).parent / "first_commands.py"
+WRITERS, READERS = 5, 2
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def nothing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Give the address of a store that nobody has made yet."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'a folder' / 'mlflow.db'}"
+        return
+    if postgres_folder() is None:
+        pytest.skip("PostgreSQL is not installed")
+    with postgres() as server:
+        yield make_database(server, "first")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_many_first_commands_at_once_all_succeed(nothing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, str(COMMANDS), nothing, str(WRITERS), str(READERS)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    wrote = [line.removeprefix("wrote ") for line in said if line.startswith("wrote ")]
+    assert len(said) == WRITERS + READERS
+    assert len(set(wrote)) == WRITERS, done.stdout + done.stderr
+    for line in said:
+        assert line.startswith(("wrote ", "read ", "refused: There is no tracking store")), line
+    monkeypatch.chdir(tmp_path)
+    store = open_store(nothing, create=False)
+    known = reading.experiments(store)
+    assert sorted(known) == ["Default", "hw1"]
+    runs = reading.runs(store, {known["hw1"]: "hw1"})
+    assert sorted(run.tags["compress.result_id"] for run in runs) == [f"result {number}" for number in range(WRITERS)]
+    if nothing.startswith("sqlite"):
+        assert [each.name for each in (tmp_path / "a folder").iterdir()] == ["mlflow.db"]
+
+
+def test_one_who_is_stopped_half_way_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(uri: str) -> None:
+        Path(uri.removeprefix("sqlite:///")).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(private_mlflow, "make_tables", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        new_store.make(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_somebody_else_made_meanwhile_is_left_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overtaken(uri: str) -> None:
+        Path(uri.removeprefix("sqlite:///")).write_bytes(b"ours")
+        (tmp_path / "mlflow.db").write_bytes(b"theirs")
+
+    monkeypatch.setattr(private_mlflow, "make_tables", overtaken)
+    new_store.make(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert (tmp_path / "mlflow.db").read_bytes() == b"theirs"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_where_no_links_are_mlflow_makes_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(private_mlflow, "make_tables", lambda uri: Path(uri.removeprefix("sqlite:///")).touch())
+    monkeypatch.setattr(os, "link", lambda *given: (_ for _ in ()).throw(PermissionError()))
+    new_store.make(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_was_left_half_made_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(connection, "_RACE_SECONDS", 0.1)
+    with contextlib.closing(sqlite3.connect("mlflow.db")) as database:
+        database.execute("CREATE TABLE latest_metrics (key TEXT)")
+    with pytest.raises(StoreError, match=r"its tables are only half there .*already exists"):
+        open_store("sqlite:///mlflow.db")
+    assert "waiting for another process, which makes the tracking store sqlite:///mlflow.db" in capsys.readouterr().err
