@@ -78,8 +78,6 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
         if not create:
             _require_database(uri)
         try:
-            if create:
-                new_store.make(uri)
             client = _opened(uri, MlflowClient)
         except Exception as error:
             reason = _first_line(error, uri)
@@ -190,6 +188,7 @@ def _opened(uri: str, client_of: Callable[[str], MlflowClient]) -> MlflowClient:
     first_ended = 0.0
     while True:
         try:
+            new_store.make(uri)
             client = client_of(uri)
             client.search_experiments(max_results=1)
         except Exception as error:
@@ -227,7 +226,7 @@ def _first_line(error: Exception, uri: str) -> str:
     for secret in _secrets(uri):
         line = line.replace(secret, "***")
     path = sqlite_file.path_of(uri)
-    if path is not None and sqlite_file.LOCKED in line:
+    if path is not None and sqlite_file.LOCKED in str(error):
         return f"{path} is locked by {file_locks.holder(path)}"
     return line[:300]
 

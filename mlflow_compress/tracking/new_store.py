@@ -19,7 +19,7 @@ from mlflow_compress import terminal
 from mlflow_compress.tracking import private_mlflow, sqlite_file
 
 _SOON_SECONDS, _PATIENCE_SECONDS, _OLD_SECONDS = 1.0, 120.0, 3600.0
-_JUST_NOW_SECONDS = 10.0
+_JUST_NOW_SECONDS = 3.0  # between two steps
 
 
 def make(uri: str) -> None:
