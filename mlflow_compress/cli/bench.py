@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -136,16 +137,19 @@ def list_(kind: str, form: str | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def rescore(run_id: str, metrics: tuple[str, ...], log: bool, tracking_uri: str | None, as_json: bool) -> None:
     """Score the predictions that RUN kept (a run's id, or a predictions.json) again, without its model."""
+    from mlflow_compress.sweeping.progress import PATIENCE_SECONDS, Progress
     from mlflow_compress.tracking.connection import open_store
     from mlflow_compress.tracking.rescore import of_file, of_run
 
     path = Path(run_id)
-    if path.is_file():
-        if log:
-            raise click.UsageError("--log adds scores to a run; this is a file.")
-        rescored = of_file(path, metrics)
-    else:
-        rescored = of_run(open_store(tracking_uri, create=False), run_id, metrics, log)
+    if path.is_file() and log:
+        raise click.UsageError("--log adds scores to a run; this is a file.")
+    with contextlib.closing(Progress(sys.stderr, patience=PATIENCE_SECONDS)) as progress:
+        progress.begin(run_id)
+        if path.is_file():
+            rescored = of_file(path, metrics, listener=progress.event)
+        else:
+            rescored = of_run(open_store(tracking_uri, create=False), run_id, metrics, log, progress.event)
     if as_json:
         terminal.give_json(rescored.found.numbers())
     else:

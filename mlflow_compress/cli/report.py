@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -248,6 +250,7 @@ def import_tables(
     same file again changes nothing; a row that changed makes a newer run.
     """
     from mlflow_compress.reporting import import_tables
+    from mlflow_compress.sweeping.progress import PATIENCE_SECONDS, Progress
     from mlflow_compress.tracking import imported_rows, writing
     from mlflow_compress.tracking.connection import open_store
 
@@ -261,7 +264,13 @@ def import_tables(
         return
     (name,) = _experiments((experiment,) if experiment else ())
     store = open_store(tracking_uri)
-    stored = imported_rows.write_rows(store, writing.experiment_id(store, name), rows)
+    with contextlib.closing(Progress(sys.stderr, patience=PATIENCE_SECONDS)) as progress:
+        progress.begin(", ".join(each.source for each in found))
+
+        def told(done: int, total: int, seconds_left: float) -> None:
+            progress.event({"stage": "storing rows", "done": done, "total": total, "seconds_left": seconds_left})
+
+        stored = imported_rows.write_rows(store, writing.experiment_id(store, name), rows, told)
     for each in found:
         for it in (*each.unread, *each.doubtful):
             terminal.warn(f"{each.source}, {import_tables.told(it)}")

@@ -57,7 +57,7 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
     predictions = _predicted(family, model, samples, variant.budget.score_seconds, progress)
     done = samples[: len(predictions)]
     references = [sample.reference for sample in done]
-    found = bootstrap.score(metrics, references, predictions, variant.seed)
+    found = bootstrap.score(metrics, references, predictions, variant.seed, progress)
     with whole_file(folder / PREDICTIONS) as aside:
         aside.write_text(_table(references, predictions), encoding="utf-8")
     bootstrap.write(found.statistics(), folder / STATISTICS)

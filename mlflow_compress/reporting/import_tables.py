@@ -21,6 +21,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 from mlflow_compress.plain_text import unbroken
@@ -108,7 +109,7 @@ class ByHand:
         """The line of the file, from 1."""
         return self.readings[0].line
 
-    @property
+    @cached_property
     def metrics(self) -> dict[str, float]:
         """The numbers, by metric name."""
         return {name: value for reading in self.readings for name, value in reading.metrics.items()}
@@ -118,7 +119,7 @@ class ByHand:
         """What MLflow shows as the run's parameters."""
         return {"model": self.model, "method": self.method, "team": self.team}
 
-    @property
+    @cached_property
     def tags(self) -> dict[str, str]:
         """All tags of the run, its cells as they were written among them."""
         tags = {
@@ -144,7 +145,7 @@ class ByHand:
             tags["compress.imported.remarks"] = "\n".join(remarks)
         return tags
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """A fingerprint of what it says: names, headers and cells, but not where it stands."""
         said = [[reading.header, reading.text] for reading in self.readings]
@@ -191,6 +192,7 @@ def read(text: str, *, team: str, source: str, model: str = "") -> Import:
     page = markdown_tables.read(text)
     own = _own_lines(text, page.html)
     rows: list[ByHand] = []
+    earlier: dict[tuple[str, str, str], dict[str, ByHand]] = {}
     readings: list[Reading] = []
     passed: list[tuple[int, str, str]] = []
     for table in page.tables:
@@ -203,7 +205,7 @@ def read(text: str, *, team: str, source: str, model: str = "") -> Import:
         for at, line in enumerate(table.rows, 1):
             row, cells, reason = _row(line, at, found, team, source, model)
             if row is not None:
-                row, cells, reason = _once(row, rows)
+                row, cells, reason = _once(row, earlier.setdefault((row.team, row.model, row.method), {}))
             if row is not None:
                 rows.append(row)
             else:
@@ -317,22 +319,27 @@ def _no_row(names: Mapping[str, str]) -> str:
     return "it names no method" if is_missing(names["method"]) else ""
 
 
-def _once(row: ByHand, earlier: Sequence[ByHand]) -> tuple[ByHand | None, list[Reading], str]:
-    """See whether a row was there before: the same again is not stored twice."""
-    key = (row.team, row.model, row.method)
-    same = [each for each in earlier if (each.team, each.model, each.method) == key]
-    if any(each.digest == row.digest for each in same):
-        why = f"the same row as in line {next(each.line for each in same if each.digest == row.digest)}"
+def _once(row: ByHand, same: dict[str, ByHand]) -> tuple[ByHand | None, list[Reading], str]:
+    """See whether a row was there before: the same again is not stored twice.
+
+    Args:
+        row: the row.
+        same: the rows before it of this team, model and method, by their digests; this one is added.
+    """
+    if row.digest in same:
+        why = f"the same row as in line {same[row.digest].line}"
         passed = [
             each if each.fate == "missing" else replace(each, fate="passed over", metrics={}, reason=why)
             for each in row.readings
         ]
         return None, passed, why
     if same:
-        why = f"line {same[-1].line} has this model and method with other cells: a table shows the later"
+        last = next(reversed(same.values())).line
+        why = f"line {last} has this model and method with other cells: a table shows the later"
         at = max(at for at, each in enumerate(row.readings) if each.fate == "name")
         told = replace(row.readings[at], reason="; ".join(filter(None, [row.readings[at].reason, why])))
         row = replace(row, readings=(*row.readings[:at], told, *row.readings[at + 1 :]))
+    same[row.digest] = row
     return row, list(row.readings), ""
 
 

@@ -25,7 +25,7 @@ def ranked(references: Sequence[Any], predictions: Sequence[Any]) -> list[Sequen
         ranking = prediction if is_ranking else [prediction]
         if not len(ranking):
             raise ValueError("a prediction has no label")
-        if any(label is None or _is_nan(label) for label in (reference, *ranking)):
+        if _is_no_label(reference) or any(map(_is_no_label, ranking)):
             raise ValueError("a label is no number and no text")
         rankings.append(ranking)
     return rankings
@@ -110,5 +110,7 @@ def _plain(label: Any) -> Any:
     return label.item() if hasattr(label, "item") else label
 
 
-def _is_nan(label: Any) -> bool:
-    return isinstance(_plain(label), float) and bool(label != label)
+def _is_no_label(label: Any) -> bool:
+    if type(label) in (str, int):  # nearly all: there may be millions
+        return False
+    return label is None or (isinstance(_plain(label), float) and bool(label != label))

@@ -12,10 +12,12 @@ significance tests for machine translation evaluation, 2004 (two systems on the 
 from __future__ import annotations
 
 import math
+import time
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -33,6 +35,11 @@ _AT_ONCE = 2**22  # drawn samples in memory
 _COLUMNS = ".columns"
 MOST_PACKED_BYTES = 2**29  # of their file
 _MOST_BYTES = 2**31  # of statistics in memory: those of a thousand classes on 50,000 samples take half of it
+_ALIKE = 4  # rows to each kind of row, at least, for kinds to be worth telling apart
+_EXACT = 2**53  # up to here float64 holds every integer
+
+Progress = Callable[[int, int | None, float | None], object]
+Summing = Callable[["_Drawing"], Any]
 
 
 @dataclass(frozen=True)
@@ -97,22 +104,34 @@ class Scores:
         return {name: each.statistics for name, each in self.by_name.items() if each.statistics is not None}
 
 
-def score(metrics: Mapping[str, Metric], references: Sequence[Any], predictions: Sequence[Any], seed: int) -> Scores:
+def score(
+    metrics: Mapping[str, Metric],
+    references: Sequence[Any],
+    predictions: Sequence[Any],
+    seed: int,
+    progress: Progress = lambda done, total, seconds_left: None,
+) -> Scores:
     """Score predictions.
 
     Args:
         metrics: by the names that their numbers shall have.
         references: one for each sample.
         predictions: one for each sample.
-        seed: of the drawing; with the same seed, all metrics are made of the same drawn samples.
+        seed: of the drawing; all metrics are made of the same drawn samples.
+        progress: told how often it was drawn, how often it will be, and about how many seconds that takes.
 
     Raises:
         ValueError: there are no samples, not as many predictions as references, or they make no number.
     """
     if not len(references) or len(references) != len(predictions):
         raise ValueError(f"{len(references)} references and {len(predictions)} predictions can't be scored")
+    values = {name: _value(name, metric, references, predictions) for name, metric in metrics.items()}
+    tables = {name: score.statistics.values for name, score in values.items() if score.statistics is not None}
+    sums: dict[str, Any] = {}
+    if tables and len(references) >= _FEWEST:
+        sums = dict(zip(tables, _drawn(list(tables.values()), seed, progress), strict=True))
     return Scores(
-        len(references), {name: _score(name, each, references, predictions, seed) for name, each in metrics.items()}
+        len(references), {name: _bounded(each, metrics[name], sums.get(name)) for name, each in values.items()}
     )
 
 
@@ -147,7 +166,7 @@ def paired(
     value = difference(both.sum(axis=1))
     if both.shape[1] < _FEWEST:
         return value, None, None
-    drawn = np.array([difference(sums) for sums in _drawn(both, seed).swapaxes(0, 1)])
+    drawn = np.array([difference(sums) for sums in zip(*_drawn(list(both), seed), strict=True)])
     return value, *(_ends(drawn, value) or (None, None))
 
 
@@ -219,7 +238,8 @@ def _checked(name: str, values: Any, columns: Any) -> Statistics:
     return Statistics(values, tuple(map(str, columns)))
 
 
-def _score(name: str, metric: Metric, references: Sequence[Any], predictions: Sequence[Any], seed: int) -> Score:
+def _value(name: str, metric: Metric, references: Sequence[Any], predictions: Sequence[Any]) -> Score:
+    """Return the value of a metric, without an interval."""
     import numpy as np
 
     if not isinstance(metric, AdditiveMetric):
@@ -234,35 +254,115 @@ def _score(name: str, metric: Metric, references: Sequence[Any], predictions: Se
     if not np.isfinite(value):
         raise ValueError(f"{name} of these samples is no finite number")
     statistics = Statistics(values, metric.columns(references, predictions))
-    ends = None
-    if len(values) >= _FEWEST:
-        ends = _ends(np.array([metric.reduce(sums) for sums in _drawn(values, seed)]), value)
-    low, high = ends if ends is not None and ends[0] < ends[1] else (None, None)
-    return Score(value, low, high, metric.protocol, metric.facts, statistics)
+    return Score(value, None, None, metric.protocol, metric.facts, statistics)
 
 
-def _drawn(values: Any, seed: int) -> Any:
-    """Sum up the statistics [..., samples, statistics] of samples drawn with replacement: [..., resamples, statistics].
+def _bounded(score: Score, metric: Metric, sums: Any) -> Score:
+    """Return a score with its interval, from the sums [resamples, statistics] of the drawn samples."""
+    import numpy as np
 
-    The sums are how often each sample was drawn times its statistics.
+    if sums is None or not isinstance(metric, AdditiveMetric):
+        return score
+    ends = _ends(np.array([metric.reduce(each) for each in sums]), score.value)
+    return score if ends is None or ends[0] >= ends[1] else replace(score, low=ends[0], high=ends[1])
+
+
+def _drawn(tables: Sequence[Any], seed: int, progress: Progress = lambda done, total, seconds_left: None) -> list[Any]:
+    """Sum up the statistics of samples that are drawn with replacement.
+
+    Args:
+        tables: arrays [samples, statistics], all of the same samples.
+        seed: of the drawing.
+        progress: told how often it was drawn, how often it will be, and about how many seconds that takes.
+
+    Returns:
+        For each table the sums [resamples, statistics].
     """
     import numpy as np
 
-    count = values.shape[-2]
-    generator = np.random.default_rng(seed)
-    rows = max(1, min(RESAMPLES, _AT_ONCE // count))
-    sizes = [min(rows, RESAMPLES - done) for done in range(0, RESAMPLES, rows)]
-    counts = (_counts(generator.integers(0, count, (size, count))) for size in sizes)
-    return np.concatenate([each @ values for each in counts], axis=-2)
+    ways = [_summing(table) for table in tables]
+    sums: list[list[Any]] = [[] for _ in tables]
+    done, started = 0, time.monotonic()
+    for drawing in _drawings(len(tables[0]), seed):
+        for found, way in zip(sums, ways, strict=True):
+            found.append(way(drawing))
+        done += len(drawing.samples)
+        progress(done, RESAMPLES, (time.monotonic() - started) / done * (RESAMPLES - done))
+    return [np.concatenate(found) for found in sums]
 
 
-def _counts(drawn: Any) -> Any:
-    """Count how often each sample is drawn, from the drawn ones' numbers: both [resamples, samples]."""
+class _Drawing:
+    """Some resamples.
+
+    Args:
+        samples: the numbers of the drawn samples [resamples, samples].
+    """
+
+    def __init__(self, samples: Any) -> None:
+        self.samples = samples
+
+    @cached_property
+    def counts(self) -> Any:
+        """How often each sample is drawn: float64 [resamples, samples]."""
+        import numpy as np
+
+        return _counted(self.samples, self.samples.shape[1]).astype(np.float64)
+
+
+def _drawings(count: int, seed: int) -> Iterator[_Drawing]:
+    """Draw from so many samples, some resamples at once, as memory allows."""
     import numpy as np
 
-    rows, count = drawn.shape
-    places = drawn + count * np.arange(rows)[:, None]
-    return np.bincount(places.ravel(), minlength=rows * count).reshape(rows, count).astype(np.float64)
+    generator = np.random.default_rng(seed)
+    rows = max(1, min(RESAMPLES, _AT_ONCE // count))
+    for done in range(0, RESAMPLES, rows):
+        yield _Drawing(generator.integers(0, count, (min(rows, RESAMPLES - done), count)))
+
+
+def _summing(table: Any) -> Summing:
+    """Return the quickest way to sum up the drawn samples' statistics [samples, statistics].
+
+    Counts of things are integers, and few rows differ, however many there are: then it is enough to count how often
+    each kind of row is drawn. Sums of integers are exact in whatever order, so both ways give the same.
+    """
+    kinds = _kinds(table)
+    if kinds is None:
+        return lambda drawing: drawing.counts @ table
+    rows, kind_of = kinds
+    return lambda drawing: _counted(kind_of[drawing.samples], len(rows)) @ rows
+
+
+def _kinds(table: Any) -> tuple[Any, Any] | None:
+    """Return the rows of a table that differ, and which of them each row is.
+
+    None where they are not integers, where their sums may be too large to be exact, and where most rows differ.
+    """
+    import numpy as np
+
+    count, width = table.shape
+    weights = np.random.default_rng(0).integers(1, 2**63, width, dtype=np.uint64)
+    keys = np.zeros(count, dtype=np.uint64)  # equal rows have equal ones; column by column, which takes little memory
+    for column, weight in zip(table.T, weights, strict=True):
+        if np.abs(column).max(initial=0) * count >= _EXACT:
+            return None
+        whole = column.astype(np.int64)
+        if (whole != column).any():
+            return None
+        keys += whole.astype(np.uint64) * weight
+    _, first, kind_of = np.unique(keys, return_index=True, return_inverse=True)
+    if len(first) > count // _ALIKE:
+        return None
+    if any((column[first][kind_of] != column).any() for column in table.T):
+        return None  # two that differ have the same key
+    return table[first], kind_of.astype(np.min_scalar_type(len(first)))
+
+
+def _counted(drawn: Any, kinds: int) -> Any:
+    """Count how often each number below `kinds` stands in each row: [rows, kinds]."""
+    import numpy as np
+
+    places = drawn + kinds * np.arange(len(drawn))[:, None]
+    return np.bincount(places.ravel(), minlength=len(drawn) * kinds).reshape(len(drawn), kinds)
 
 
 def _ends(drawn: Any, value: float) -> tuple[float, float] | None:

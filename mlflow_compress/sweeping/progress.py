@@ -12,6 +12,7 @@ from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Result
 
 _BAR_WIDTH = 24
+PATIENCE_SECONDS = 2.0  # of a command that most often takes no time
 _LOG_SECONDS = 10.0  # between two lines about the same stage, when this is no terminal
 
 
@@ -21,11 +22,14 @@ class Progress:
     Args:
         stream: where to write.
         quiet: write nothing but the ends of variants.
+        patience: seconds after the beginning in which events are not told: of what takes no time, nothing is said.
     """
 
-    def __init__(self, stream: TextIO, quiet: bool = False) -> None:
+    def __init__(self, stream: TextIO, quiet: bool = False, patience: float = 0.0) -> None:
         self._stream = stream
         self._quiet = quiet
+        self._patience = patience
+        self._begun = time.monotonic()
         self._live = stream.isatty()
         self._title = ""
         self._stage = ""
@@ -34,13 +38,14 @@ class Progress:
     def begin(self, title: str) -> None:
         """Begin a variant."""
         self._title, self._stage = plain(title), ""
+        self._begun = time.monotonic()
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Take an event of the worker: `stage`, and as far as known `done`, `total`, `seconds_left`; or a `warning`."""
         if "warning" in event:
             self.end(f"WARNING: {event['warning']}")
             return
-        if self._quiet:
+        if self._quiet or time.monotonic() - self._begun < self._patience:
             return
         stage = plain(str(event.get("stage", "")))
         new, self._stage = stage != self._stage, stage
@@ -51,10 +56,14 @@ class Progress:
             terminal.write_line(self._stream, text)
             self._told = time.monotonic()
 
-    def end(self, text: str) -> None:
-        """Write a line that stays: how a variant ended, or a warning."""
+    def close(self) -> None:
+        """Take the bar away."""
         if self._live and not self._quiet:
             terminal.clear_line(self._stream)
+
+    def end(self, text: str) -> None:
+        """Write a line that stays: how a variant ended, or a warning."""
+        self.close()
         terminal.write_line(self._stream, f"{self._title}: {plain(text)}")
 
 

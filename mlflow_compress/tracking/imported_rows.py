@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlflow_compress.records import finite
 from mlflow_compress.tracking import reading, writing
 from mlflow_compress.tracking.connection import Store, refusals
-from mlflow_compress.tracking.writing import LOGGED, TAG_LIMIT, TAGS_PER_CALL, cut, parts
+from mlflow_compress.tracking.writing import LOGGED, TAG_LIMIT
 
 if TYPE_CHECKING:
     from mlflow_compress.reporting.import_tables import ByHand
 
 
-def write_rows(store: Store, experiment_id: str, rows: Sequence[ByHand]) -> int:
+def write_rows(
+    store: Store,
+    experiment_id: str,
+    rows: Sequence[ByHand],
+    progress: Callable[[int, int, float], object] = lambda done, total, seconds_left: None,
+) -> int:
     """Store rows of hand-made tables, each as a run that has ended. What is there already is left as it is.
 
     What a file says about one team, model and method is stored anew when it is not what the newest such runs say;
@@ -25,6 +30,7 @@ def write_rows(store: Store, experiment_id: str, rows: Sequence[ByHand]) -> int:
         store: the tracking store.
         experiment_id: where to.
         rows: all rows of the files, the later after the earlier.
+        progress: told how many of how many rows are stored, and about how many seconds the others take.
 
     Returns:
         How many were stored.
@@ -45,24 +51,23 @@ def write_rows(store: Store, experiment_id: str, rows: Sequence[ByHand]) -> int:
         if [row.digest for row in several] != known.get(place, [])[-len(several) :]
         for row in several
     ]
-    now = int(time.time() * 1000)
+    now, started = int(time.time() * 1000), time.monotonic()
     for at, row in enumerate(sorted(new, key=lambda row: row.line)):
         _write_row(store, experiment_id, row, now + at)  # the later in the file is the newer
+        progress(at + 1, len(new), (time.monotonic() - started) / (at + 1) * (len(new) - at - 1))
     return len(new)
 
 
 def _write_row(store: Store, experiment_id: str, row: ByHand, start_ms: int) -> None:
+    """Store a row in three calls, however many cells it has; that it is complete is said last."""
     from mlflow.entities import Metric, Param, RunTag
 
-    source = {"mlflow.source.name": "compress-report import"}
-    run_id = writing.start(store, experiment_id, f"{row.model} {row.method}", source, start_ms)
+    tags = {"mlflow.source.name": "compress-report import", **row.tags}
+    run_id = writing.start(store, experiment_id, f"{row.model} {row.method}", tags, start_ms)
     with refusals(store.uri):
         metrics = [Metric(name, value, start_ms, 0) for name, value in finite(row.metrics).items()]
         params = [Param(name, text[:TAG_LIMIT]) for name, text in row.params.items()]
-        tags = [RunTag(name, text) for name, text in cut({**row.tags, LOGGED: "complete"}).items()]
-        store.client.log_batch(run_id, metrics=metrics, params=params)
-        for part in parts(tags, TAGS_PER_CALL):
-            store.client.log_batch(run_id, tags=part)
+        store.client.log_batch(run_id, metrics=metrics, params=params, tags=[RunTag(LOGGED, "complete")])
         store.client.set_terminated(run_id, "FINISHED", end_time=start_ms)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, StoreError
 from mlflow_compress.measuring import quality
+from mlflow_compress.measuring.interleave import Listener
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.records import Variant
 from mlflow_compress.scoring import bootstrap
@@ -58,8 +59,18 @@ class Rescored:
         return "; as logged" if is_same else f"; logged: {before:.6g}"
 
 
-def of_file(path: Path, entries: Sequence[str], seed: int = 0) -> Rescored:
+def _tell_nobody(event: Mapping[str, Any]) -> None:
+    pass
+
+
+def of_file(path: Path, entries: Sequence[str], seed: int = 0, listener: Listener = _tell_nobody) -> Rescored:
     """Score the predictions in a local `predictions.json`.
+
+    Args:
+        path: the file.
+        entries: the metrics, as a recipe names them.
+        seed: of the drawing.
+        listener: told of each event of progress: `stage`, and as far as known `done`, `total`, `seconds_left`.
 
     Raises:
         RecipeError: no metric is named, one takes other predictions, or the file is none of predictions.
@@ -71,10 +82,10 @@ def of_file(path: Path, entries: Sequence[str], seed: int = 0) -> Rescored:
         kept = path.read_bytes()
     except (OSError, Malformed) as error:
         raise RecipeError(f"The predictions can't be read: {error}") from error
-    return Rescored(_score(kept, str(path), metrics_of(entries, Path(), load=True), seed), {})
+    return Rescored(_score(kept, str(path), metrics_of(entries, Path(), load=True), seed, listener), {})
 
 
-def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool) -> Rescored:
+def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listener: Listener = _tell_nobody) -> Rescored:
     """Score the predictions that a run kept.
 
     Args:
@@ -82,6 +93,7 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool) -> Resc
         run_id: the run.
         entries: the metrics, as a recipe names them; none: those that it was scored by.
         log: whether to add the scores to the run.
+        listener: told of each event of progress, as in `of_file`.
 
     Raises:
         StoreError: there is no such run, or it kept no predictions.
@@ -108,18 +120,24 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool) -> Resc
             f"The run's metric {code[0]} is Python code. If you trust where it comes from, name it: --metric {code[0]}"
         )
     metrics = metrics_of(entries or variant.metrics, folder, load=True, gives=gives)
-    rescored = Rescored(_score(kept, f"the run {run_id}", metrics, variant.seed), run.metrics)
+    rescored = Rescored(_score(kept, f"the run {run_id}", metrics, variant.seed, listener), run.metrics)
     if log:
         statistics = {STATISTICS: _statistics(rescored.found, store, run_id)}
         writing.add_to_run(store, run_id, rescored.found.numbers(), quality.facts_of(rescored.found), statistics)
     return rescored
 
 
-def _score(kept: bytes, origin: str, metrics: Mapping[str, Metric], seed: int) -> bootstrap.Scores:
+def _score(kept: bytes, origin: str, metrics: Mapping[str, Metric], seed: int, listener: Listener) -> bootstrap.Scores:
+    def drawn(done: int, total: int | None, seconds_left: float | None) -> None:
+        stage = "drawing samples for the intervals"
+        listener({"stage": stage, "done": done, "total": total, "seconds_left": seconds_left})
+
+    listener({"stage": "reading the predictions"})
     try:
         references, predictions = quality.read_predictions(kept)
     except Malformed as error:
         raise RecipeError(f"The predictions of {origin} can't be read: {error}") from error
+    listener({"stage": f"scoring {len(predictions):,} predictions"})
     for name, metric in metrics.items():
         for reference, prediction in zip(references, predictions, strict=True):
             if not _fits(metric.takes, reference, prediction):
@@ -128,7 +146,7 @@ def _score(kept: bytes, origin: str, metrics: Mapping[str, Metric], seed: int) -
                     f"{str(prediction)[:60]!r} for {str(reference)[:60]!r}."
                 )
     try:
-        return bootstrap.score(metrics, references, predictions, seed)
+        return bootstrap.score(metrics, references, predictions, seed, drawn)
     except ValueError as error:
         raise RecipeError(f"The predictions of {origin} can't be scored so: {error}.") from error
 

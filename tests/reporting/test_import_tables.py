@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -235,3 +237,19 @@ def test_a_column_of_teams_says_whose_a_row_is() -> None:
         ("beta", "original"),
         ("alpha", "x"),
     ]
+
+
+@pytest.mark.parametrize("count", [20, 80])
+def test_each_row_is_told_apart_from_the_others_by_one_look(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    hashed: list[bytes] = []
+    sha256 = hashlib.sha256
+
+    def watched(data: bytes) -> Any:
+        hashed.append(data)
+        return sha256(data)
+
+    monkeypatch.setattr(hashlib, "sha256", watched)
+    lines = "".join(f"| m | x | {row % (count // 2) + 1} |\n" for row in range(count))
+    found = read(f"| Model | Method | RAM (MB) |\n|---|---|---|\n{lines}", team="a", source="t.md")
+    assert len(found.rows) == count // 2
+    assert len(hashed) <= 2 * count  # once as it is read, once more where a remark was added

@@ -220,3 +220,55 @@ def test_statistics_are_kept_in_a_file(tmp_path: Path) -> None:
         assert np.array_equal(found.values, own.values)
         assert found.columns == own.columns
         assert bootstrap.paired(found, own, additive(name), seed=0) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        np.random.default_rng(1).integers(-3, 4, (400, 2)),  # counts, whose rows are alike
+        np.random.default_rng(1).integers(0, 10**6, (400, 2)),  # counts, whose rows are not
+        np.random.default_rng(1).normal(size=(400, 2)),
+        np.random.default_rng(1).integers(0, 2, (400, 1)) * 1e15,  # sums too large to be exact
+        np.repeat(np.random.default_rng(1).normal(size=(4, 2)), 100, axis=0),
+    ],
+)
+def test_the_drawn_samples_are_summed_up_one_way_or_another(table: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = table.astype(np.float64)
+    expected = table[np.random.default_rng(7).integers(0, 400, (bootstrap.RESAMPLES, 400))].sum(axis=1)
+    np.testing.assert_allclose(bootstrap._drawn([table], 7)[0], expected, rtol=1e-12, atol=1e-9)
+    monkeypatch.setattr(bootstrap, "_AT_ONCE", 3 * 400)
+    np.testing.assert_allclose(bootstrap._drawn([table], 7)[0], expected, rtol=1e-12, atol=1e-9)
+
+
+def test_rows_that_only_have_the_same_key_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ones:
+        def integers(self, low: int, high: int, count: int, dtype: Any) -> Any:
+            return np.ones(count, dtype)
+
+    table = np.array([[1.0, 2.0], [2.0, 1.0]] * 100)
+    assert len(bootstrap._kinds(table)[0]) == 2  # type: ignore[index]
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: Ones())
+    assert bootstrap._kinds(table) is None
+
+
+@pytest.mark.parametrize("samples", [1_000, 100_000])
+def test_all_metrics_share_one_drawing_in_bounded_memory(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
+    sizes: list[int] = []
+    told: list[tuple[int, int | None]] = []
+    drawings = bootstrap._drawings
+
+    def watched(count: int, seed: int) -> Any:
+        for drawing in drawings(count, seed):
+            sizes.append(drawing.samples.size)
+            yield drawing
+
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
+    monkeypatch.setattr(bootstrap, "_AT_ONCE", 200_000)
+    monkeypatch.setattr(bootstrap, "_drawings", watched)
+    right = np.random.default_rng(0).random(samples) < 0.7
+    bootstrap.score(
+        metrics("accuracy", "f1", "recall"), *answers(right), 0, lambda done, total, left: told.append((done, total))
+    )
+    assert sum(sizes) == 20 * samples
+    assert max(sizes) <= 200_000
+    assert told[-1] == (20, 20)

@@ -154,3 +154,23 @@ def test_a_board_fits_a_terminal_and_a_log(now: list[float]) -> None:
     assert lines[-2:] == ["m: WARNING: no network\ufffd[1m", "gone"]
     assert "\x1b" not in log.getvalue()
     assert max(len(part) for part in terminal.getvalue().split("\r")) < 120
+
+
+def test_of_what_takes_no_time_nothing_is_said(now: list[float]) -> None:
+    stream = io.StringIO()
+    shown = Progress(stream, patience=2.0)
+    shown.begin("table.md")
+    shown.event(counted(1))
+    now[0] += 2
+    shown.event(counted(25))
+    shown.close()
+    assert stream.getvalue() == f"table.md: timing on cpu [{'#' * 12}{'.' * 12}] 25/50, 12 s left\n"
+
+
+def test_a_bar_is_taken_away(now: list[float]) -> None:
+    stream = Terminal()
+    shown = Progress(stream)
+    shown.begin("table.md")
+    shown.event(counted(25))
+    shown.close()
+    assert stream.getvalue().endswith("\r\x1b[2K")

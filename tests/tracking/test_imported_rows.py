@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from mlflow_compress.records import Run
 from mlflow_compress.reporting.compare import compare
@@ -99,3 +102,27 @@ def test_a_row_with_a_size_alone_is_a_row(store: Store) -> None:
     found = compare(imported(store, "size by hand"), language="en")
     assert [row.values for row in found.rows] == [{"size/weights_mib": 5.0}]
     assert not found.failures
+
+
+@pytest.mark.parametrize("count", [3, 12])
+def test_a_row_takes_three_calls_whatever_is_stored_already(
+    store: Store, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    calls: list[str] = []
+    told: list[tuple[int, int]] = []
+    for name in ("create_run", "log_batch", "set_terminated", "set_tag", "search_runs"):
+        method = getattr(store.client, name)
+
+        def watched(*args: Any, _name: str = name, _method: Any = method, **options: Any) -> Any:
+            calls.append(_name)
+            return _method(*args, **options)
+
+        monkeypatch.setattr(store.client, name, watched)
+    experiment = writing.experiment_id(store, f"{count} by hand")
+    lines = "".join(f"| m{row} | x | {row + 1} |\n" for row in range(count))
+    rows = read(f"| Model | Method | RAM (MB) |\n|---|---|---|\n{lines}", team="alpha", source="README.md").rows
+    imported_rows.write_rows(store, experiment, rows, lambda done, total, left: told.append((done, total)))
+    assert [calls.count(name) for name in ("create_run", "log_batch", "set_terminated")] == [count] * 3
+    assert len(calls) - 3 * count <= 1  # what is there is asked for once
+    assert told == [(done, count) for done in range(1, count + 1)]
+    assert {run.tags["compress.logged"] for run in imported(store, f"{count} by hand")} == {"complete"}
