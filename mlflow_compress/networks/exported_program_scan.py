@@ -93,10 +93,19 @@ def _check(path: Path) -> None:
         elif name.startswith("models/"):
             _check_graph(parse_json(record, name, _MOST_BYTES))
         elif name.startswith("data/sample_inputs/") and record:  # empty: it was saved without
-            _check_pickle(record, name)
+            require_tensors(record, name)
 
 
-def _check_pickle(record: bytes, name: str) -> None:
+def require_tensors(record: bytes, name: str) -> None:
+    """Check that what torch.save wrote calls nothing but what makes tensors.
+
+    Args:
+        record: the file.
+        name: of it.
+
+    Raises:
+        ValueError: it does; says what.
+    """
     import torch
 
     if not record.startswith(b"PK\x03\x04"):
