@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.records import Result, finite
 from mlflow_compress.tracking.connection import Store, quiet, refusals
-from mlflow_compress.tracking.writing import METRICS_PER_CALL, cut, parts
+from mlflow_compress.tracking.writing import METRICS_PER_CALL, PROGRAM, ROLE, cut, parts
+
+_OURS = "variant"
 
 if TYPE_CHECKING:
     import tempfile
@@ -152,19 +154,30 @@ def model_name(store: Store, model_id: str) -> str:
 def _model_of(store: Store, run: Any) -> Any:
     """Return the run's logged model, perhaps one whose upload an earlier try did not end; make it if there is none.
 
-    Not with MLflow's `Model.log`, which works on the run and the experiment that are active in the process.
+    In a run that somebody else began, models that others logged are left alone. Not with MLflow's `Model.log`, which
+    works on the run and the experiment that are active in the process.
     """
     from mlflow.entities import LoggedModelOutput
 
-    linked = [each.model_id for each in run.outputs.model_outputs][:1] if run.outputs else []
+    outputs = {each.model_id for each in run.outputs.model_outputs} if run.outputs else set()
+    is_run_ours = run.data.tags.get("mlflow.source.name") == PROGRAM  # version 0.1 marked runs only
     where = f"source_run_id = '{run.info.run_id}'"
-    for each in store.client.search_logged_models([run.info.experiment_id], filter_string=where):
-        if each.model_id not in linked:  # it was made, and nothing more
-            store.client.delete_logged_model(each.model_id)
+    linked = []
+    for model in store.client.search_logged_models([run.info.experiment_id], filter_string=where):
+        if not is_run_ours and model.tags.get(ROLE) != _OURS:
+            continue
+        if model.model_id in outputs:
+            linked.append(model)
+        else:  # it was made, and nothing more
+            store.client.delete_logged_model(model.model_id)
     if linked:
-        return store.client.get_logged_model(linked[0])
+        return store.client.get_logged_model(linked[0].model_id)
     model = store.client.create_logged_model(
-        run.info.experiment_id, name="model", source_run_id=run.info.run_id, params=dict(run.data.params)
+        run.info.experiment_id,
+        name="model",
+        source_run_id=run.info.run_id,
+        params=dict(run.data.params),
+        tags={ROLE: _OURS},
     )
     store.client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
     return model

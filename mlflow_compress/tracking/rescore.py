@@ -23,6 +23,7 @@ from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
 from mlflow_compress.sockets import Metric
 from mlflow_compress.tracking import reading, writing
 from mlflow_compress.tracking.connection import Store
+from mlflow_compress.tracking.spool import Spool
 from mlflow_compress.untrusted import Malformed, check_size, parse_json
 
 _VARIANT = "variant.json"
@@ -122,8 +123,9 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listene
     metrics = metrics_of(entries or variant.metrics, folder, load=True, gives=gives)
     rescored = Rescored(_score(kept, f"the run {run_id}", metrics, variant.seed, listener), run.metrics)
     if log:
-        statistics = {STATISTICS: _statistics(rescored.found, store, run_id)}
-        writing.add_to_run(store, run_id, rescored.found.numbers(), quality.facts_of(rescored.found), statistics)
+        with Spool().alone():  # another may add to the same file
+            statistics = {STATISTICS: _statistics(rescored.found, store, run_id)}
+            writing.add_to_run(store, run_id, rescored.found.numbers(), quality.facts_of(rescored.found), statistics)
     return rescored
 
 

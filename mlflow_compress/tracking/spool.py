@@ -9,6 +9,7 @@ The folder is `COMPRESS_SPOOL`, or `mlflow-compress/spool` in the user's cache f
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 Tell = Callable[[str], None]  # is told in a sentence what happens
 
+_ADDING = "adding.lock"
 _RESULT, _ADDRESS = "result.json", "address.json"
 _LEFT_OUT = "the disk was full: its model was left out so that its numbers could be kept"
 
@@ -201,6 +203,23 @@ class Spool:
                 if not (self.folder / name / _ADDRESS).is_file():
                     Entry(self.folder / name, lock).remove()
                 lock.release()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let one process at a time add to what a server has: what it read before is what it adds to.
+
+        Covers: all processes with this spool. Where no lock can be had, there is none.
+        """
+        from filelock import FileLock
+
+        lock = FileLock(self.folder / _ADDING, thread_local=False)
+        with contextlib.suppress(OSError, NotImplementedError):
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def holds(self, name: str) -> bool:
         """Return whether a result is here, or on its way here."""

@@ -38,6 +38,7 @@ LOGGED = "compress.logged"  # this tag of a run says that all of a result is the
 SECONDS = "compress.seconds"  # this one says how long the variant took
 RESULT_ID, ROLE, PARENT = "compress.result_id", "compress.role", "mlflow.parentRunId"
 SWEEP, EVALUATIONS = "sweep", "evaluations"  # roles of runs that are no result, but have results below them
+PROGRAM = "compress-bench"
 TAG_LIMIT = 5000
 METRICS_PER_CALL, TAGS_PER_CALL, _PARAMS_PER_CALL = 1000, 100, 100
 _TABLE = "predictions.json"
@@ -85,7 +86,7 @@ def start(store: Store, experiment_id: str, name: str, tags: Mapping[str, str], 
     """Start a run of ours and give its id. MLflow's own tags are set by hand: only its fluent API sets them."""
     known = {
         "mlflow.user": user_home.user_name(),
-        "mlflow.source.name": "compress-bench",
+        "mlflow.source.name": PROGRAM,
         "mlflow.source.type": "LOCAL",
     }
     with refusals(store.uri):
@@ -291,15 +292,30 @@ def write_comparison(store: Store, experiment_id: str, files: Mapping[str, bytes
         the run's id.
     """
     with quiet(), refusals(store.uri):
-        found = store.client.search_runs([experiment_id], "tags.`compress.role` = 'comparison'", max_results=1)
-        tags = {"compress.role": "comparison", "mlflow.note.content": summary}
-        run_id = found[0].info.run_id if found else start(store, experiment_id, "comparison", tags)
+        tags = {ROLE: "comparison", "mlflow.note.content": summary}
+        run_id = _comparison(store, experiment_id) or _start_comparison(store, experiment_id, tags)
         tag(store, run_id, tags)
         write_files(store, run_id, files)
-        if not found:
-            end(store, run_id, succeeded=True)
+        end(store, run_id, succeeded=True)
         store.client.set_experiment_tag(experiment_id, "mlflow.note.content", summary[:TAG_LIMIT])
         return str(run_id)
+
+
+def _comparison(store: Store, experiment_id: str) -> str:
+    """Return the id of the run of an experiment's comparison, the oldest where there are several; empty for none."""
+    oldest_first = ["attributes.start_time ASC"]
+    found = store.client.search_runs([experiment_id], f"tags.`{ROLE}` = 'comparison'", order_by=oldest_first)
+    ids = [(run.info.start_time, str(run.info.run_id)) for run in found]
+    return min(ids)[1] if ids else ""
+
+
+def _start_comparison(store: Store, experiment_id: str, tags: Mapping[str, str]) -> str:
+    """Start the run of an experiment's comparison; if another process does so too, the one that began first stays."""
+    started = start(store, experiment_id, "comparison", tags)
+    kept = _comparison(store, experiment_id)
+    if kept != started:
+        store.client.delete_run(started)
+    return kept
 
 
 def add_to_run(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from mlflow_compress.scoring import bootstrap
 from mlflow_compress.sockets import Family, Model, Sample
 from mlflow_compress.tracking import reading, rescore, writing
 from mlflow_compress.tracking.connection import Store
+from mlflow_compress.tracking.spool import Spool
 
 REFERENCES = ["the cat sat", "on the mat", "a dog", "barked at night"] * 5
 PREDICTIONS_OF = {reference: reference for reference in REFERENCES} | {"a dog": "the dog", "on the mat": "on mat"}
@@ -212,3 +214,31 @@ def test_the_predictions_and_the_data_are_in_the_run(store: Store, tmp_path: Pat
 def test_a_metric_that_takes_other_predictions_is_refused_before_anything_is_predicted(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="accuracy takes labels, but the model gives texts"):
         quality.score(cast(Family, Echo({})), Model(None), variant_of("accuracy"), tmp_path, lambda *_: None)
+
+
+def test_two_at_once_add_to_one_file(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one comes when the first has read what there is, and has not written yet."""
+    run_id, _ = logged(store, tmp_path, "wer")
+    add, alone = writing.add_to_run, Spool.alone
+    second = threading.Thread(target=rescore.of_run, args=(store, run_id, ("chrf",), True))
+    waits = threading.Event()
+
+    def add_later(*given: Any) -> None:
+        monkeypatch.setattr(writing, "add_to_run", add)
+        second.start()
+        assert waits.wait(timeout=120)
+        add(*given)
+
+    def told_alone(spool: Spool) -> Any:
+        if threading.current_thread() is second:
+            waits.set()
+        return alone(spool)
+
+    monkeypatch.setattr(writing, "add_to_run", add_later)
+    monkeypatch.setattr(Spool, "alone", told_alone)
+    rescore.of_run(store, run_id, ("cer_normalized",), log=True)
+    second.join(timeout=120)
+    kept = reading.artifact(store, run_id, STATISTICS)
+    assert kept is not None
+    (tmp_path / "again.npz").write_bytes(kept)
+    assert set(bootstrap.read(tmp_path / "again.npz")) == {"wer", "cer_normalized", "chrf"}

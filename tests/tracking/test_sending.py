@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
 
 from mlflow_compress.errors import StoreError
@@ -222,3 +223,17 @@ def test_an_artifact_folder_that_cannot_be_written_to(
     assert "compress.not_logged" not in run.tags
     client = MlflowClient(store.uri)
     assert all(len(client.get_metric_history(run.run_id, name)) == 1 for name in RESULT.measurements)
+
+
+def test_a_model_that_the_user_logged_to_the_run_is_left_alone(store: Store, spool: Spool, address: Address) -> None:
+    """Also one that is still being written; it is neither deleted nor taken for ours."""
+    number = writing.experiment_id(store, address.experiment)
+    outer = store.client.create_run(number, run_name="outer").info.run_id
+    theirs = [store.client.create_logged_model(number, name="model", source_run_id=outer) for _ in range(2)]
+    store.client.log_outputs(outer, [LoggedModelOutput(theirs[0].model_id, step=0)])
+    store.client.finalize_logged_model(theirs[0].model_id, "READY")
+    keep(spool, dataclasses.replace(address, run=outer))
+    assert Sync(spool, print).waiting(store) == 0
+    run = only(runs(store, address))
+    assert (run.run_id, sorted(models(store, run))) == (outer, ["PENDING", "READY", "READY"])
+    assert store.client.get_logged_model(theirs[0].model_id).metrics in (None, [])

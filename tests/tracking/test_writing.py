@@ -110,3 +110,20 @@ def test_a_deleted_experiment_is_not_written_to(store: Store) -> None:
 def test_a_refusal_is_a_store_error(store: Store) -> None:
     with pytest.raises(StoreError, match="refused"):
         writing.end(store, "no such run", succeeded=True)
+
+
+def test_two_comparisons_at_once_are_one_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have looked, and there was none."""
+    number = writing.experiment_id(store, "compared at once")
+    start, others = writing.start, []
+
+    def be_slower(*given: object) -> str:
+        monkeypatch.undo()
+        others.append(writing.write_comparison(store, number, {"comparison.md": b"theirs"}, "theirs"))
+        return start(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(writing, "start", be_slower)
+    own = writing.write_comparison(store, number, {"comparison.md": b"own"}, "own")
+    (run,) = store.client.search_runs([number])
+    assert others == [own] == [run.info.run_id]
+    assert (run.info.status, run.data.tags["mlflow.note.content"]) == ("FINISHED", "own")
