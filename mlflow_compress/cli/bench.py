@@ -138,9 +138,10 @@ def list_(kind: str, form: str | None) -> None:
 def rescore(run_id: str, metrics: tuple[str, ...], log: bool, tracking_uri: str | None, as_json: bool) -> None:
     """Score the predictions that RUN kept (a run's id, or a predictions.json) again, without its model."""
     from mlflow_compress.sweeping.progress import PATIENCE_SECONDS, Progress
-    from mlflow_compress.tracking.connection import open_store
+    from mlflow_compress.tracking.connection import open_store, set_up_client
     from mlflow_compress.tracking.rescore import of_file, of_run
 
+    set_up_client()
     path = Path(run_id)
     if path.is_file() and log:
         raise click.UsageError("--log adds scores to a run; this is a file.")

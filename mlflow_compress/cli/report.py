@@ -368,8 +368,10 @@ def _log(comparison: Comparison, selecting: dict[str, Any]) -> None:
     from mlflow_compress import registry
     from mlflow_compress.reporting.table_text import summary
     from mlflow_compress.tracking import writing
+    from mlflow_compress.tracking.connection import set_up_client
     from mlflow_compress.tracking.query import named
 
+    set_up_client()
     experiment, store = named(_experiments(selecting["experiments"]), selecting["tracking_uris"])
     files = {f"comparison.{form}": registry.build("renderers", form).render(comparison) for form in _LOGGED}
     teams = {row.team for row in comparison.rows}

@@ -66,7 +66,7 @@ def agreed(runs: Iterable[Run]) -> dict[str, MetricFacts]:
 
     What a run leaves out is what the metric installed here says. Two metrics of one name are possible (a script of each
     team's own): where runs contradict each other, the direction or the scale is not known, and the first run's label
-    stands. What this package's own metrics are is no run's to say.
+    stands. What this package's own metrics are, and are called, is no run's to say.
     """
     by_name: dict[str, list[MetricFacts]] = {}
     for run in runs:
@@ -87,7 +87,7 @@ def _completed(name: str, facts: MetricFacts) -> MetricFacts:
     metric = name.removeprefix(f"{GROUP}/")
     here = installed(metric)
     if _plugin_of(metric, registry.names("metrics")) in registry.own("metrics"):
-        return dataclasses.replace(here, label=facts.label or here.label)
+        return here
     better = here.greater_is_better if facts.greater_is_better is None else facts.greater_is_better
     return dataclasses.replace(
         facts, label=facts.label or here.label, scale=facts.scale or here.scale, greater_is_better=better

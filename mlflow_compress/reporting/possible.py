@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from mlflow_compress.records import LAST_S, CautionKind, Run
 from mlflow_compress.reporting import metric_facts
+from mlflow_compress.reporting.table_text import DIFFERENCE
 
 IMPOSSIBLE_NUMBER = CautionKind(
     "impossible_number",
@@ -42,8 +43,14 @@ def is_possible(name: str, value: float) -> bool:
         return True
     is_score = name.startswith(f"{metric_facts.GROUP}/") and name != metric_facts.COUNT
     least, most = _SCORED if is_score else _MEASURED
-    may_be_negative = is_score or name.endswith(_DIFFERENCES)
-    return least <= abs(value) <= most and (value > 0 or may_be_negative)  # NaN is neither
+    if not least <= abs(value) <= most:  # as NaN is
+        return False
+    return value > 0 or name.endswith(_DIFFERENCES) or (is_score and _may_be_negative(name))
+
+
+def _may_be_negative(name: str) -> bool:
+    """Return whether a score can be below 0: a share or an error rate that is known here can't."""
+    return DIFFERENCE in name or metric_facts.of(name, {}).scale in (None, "unbounded")
 
 
 def is_time(milliseconds: int) -> bool:

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag
 
 from mlflow_compress.records import Variant, to_json
 from mlflow_compress.tracking import writing
-from mlflow_compress.tracking.connection import open_store
+from mlflow_compress.tracking.connection import Store, open_store
 
 from . import inputs_texts
 from .harmless import Make
@@ -82,7 +81,6 @@ RUNS: Mapping[str, HostileRun] = {
             "compress.caution.2": '{"code": 5, "short": []}',
             "compress.metric.accuracy": "[" * 4000,
             "compress.weights": "1e308",
-            "compress.env.threads": "nan",
             "compress.seconds": "nan",
             "compress.logged": "complete",
             "status": "ok",
@@ -109,33 +107,36 @@ RUNS: Mapping[str, HostileRun] = {
 
 def add_honest(uri: str, experiment: str = EXPERIMENT) -> None:
     """Log the runs of two honest teams: an original and two variants, one of which failed."""
+    store = open_store(uri)
+    number = writing.experiment_id(store, experiment)
     for team in ("alpha", "бета"):
         for method, factor in (("original", 1.0), ("fp16", 0.5)):
             metrics = {name: value * factor for name, value in NUMBERS.items()}
             metrics["quality/samples"] = 100.0
-            _log(uri, experiment, {"team": team, "method": method}, metrics, 1_600_000_000_000, f"yolo {method}")
+            _log(store, number, {"team": team, "method": method}, metrics, 1_600_000_000_000, f"yolo {method}")
         reason = {"status": "failed", "compress.outcome.cpu": "failed", "compress.reason": "out of memory"}
-        _log(uri, experiment, {"team": team, "method": "int8", **reason}, {}, 1_600_000_000_001, "yolo int8")
+        _log(store, number, {"team": team, "method": "int8", **reason}, {}, 1_600_000_000_001, "yolo int8")
 
 
 def add_hostile(uri: str, folder: Path, experiment: str = EXPERIMENT) -> dict[str, str]:
     """Log all hostile runs; return their ids by name."""
+    store = open_store(uri)
+    number = writing.experiment_id(store, experiment)
     ids = {}
     for name, run in RUNS.items():
         tags = {"team": "evil", "method": name, **run.tags}
-        ids[name] = _log(uri, experiment, tags, {**NUMBERS, **run.metrics}, run.started_ms, run.name)
+        ids[name] = _log(store, number, tags, {**NUMBERS, **run.metrics}, run.started_ms, run.name)
         for make in run.files:
             place = folder / name
             place.mkdir()
             make(place, "touch ran")
             described = to_json(Variant("yolo", name, "evil", "python", "model.py", data="own", metrics=("accuracy",)))
             (place / "variant.json").write_text(json.dumps(described))
-            MlflowClient(uri).log_artifacts(ids[name], str(place))
+            store.client.log_artifacts(ids[name], str(place))
     return ids
 
 
-def _log(uri: str, experiment: str, tags: Mapping[str, str], metrics: Mapping[str, float], at: int, name: str) -> str:
-    store = open_store(uri)
+def _log(store: Store, number: str, tags: Mapping[str, str], metrics: Mapping[str, float], at: int, name: str) -> str:
     usual: dict[str, Any] = {
         "model": "yolo",
         "status": "ok",
@@ -147,8 +148,8 @@ def _log(uri: str, experiment: str, tags: Mapping[str, str], metrics: Mapping[st
         "compress.data_digest": "abc",
         "compress.protocol.accuracy": "top 1",
     }
-    client = MlflowClient(uri)
-    run_id = writing.start(store, writing.experiment_id(store, experiment), name, {}, start_ms=at)
+    client = store.client
+    run_id = writing.start(store, number, name, {}, start_ms=at)
     said = [RunTag(key, value) for key, value in {**usual, **tags}.items()]
     client.log_batch(run_id, [Metric(key, value, 1, 0) for key, value in metrics.items()], tags=said)
     client.set_terminated(run_id, "FINISHED", end_time=at)
