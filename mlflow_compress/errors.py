@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from mlflow_compress.plain_text import plain
 
+_LONGEST_NAME = 200  # characters of a wrong name that are shown, and compared with right ones
 Cause = Literal["", "measuring", "recipe", "weights"]  # why a variant failed, as its Result keeps it
 
 
@@ -41,10 +42,11 @@ class UnknownName(RecipeError):  # noqa: N818  (says what is wrong without a suf
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(other for other in known if other != name)
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name[:_LONGEST_NAME], names, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         listing = f" Known: {', '.join(map(plain, names))}." if names else " There are none."
-        super().__init__(f"Unknown {kind} {name!r}.{hint}{listing}")
+        given = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+        super().__init__(f"Unknown {kind} {given!r}.{hint}{listing}")
         self.kind, self.name, self.nearest = kind, name, near[0] if near else None
 
 

@@ -18,8 +18,11 @@ from typing import Any
 from mlflow_compress.data.datasets import Row, Table
 from mlflow_compress.data.media import Picture
 from mlflow_compress.data.spec import Data, parse
-from mlflow_compress.errors import RecipeError
+from mlflow_compress.errors import RecipeError, named_line
+from mlflow_compress.folder_trees import files_below
+from mlflow_compress.untrusted_yaml import read_yaml
 
+_MOST_BYTES = 2**20  # of a data.yaml: thousands of names
 SUFFIXES = frozenset({".yaml", ".yml"})
 _TOLERANCE = 0.01  # beyond 0 and 1, as ultralytics allows
 _VALIDATION, _SECOND_NAME = "val", "validation"
@@ -77,13 +80,11 @@ def describe(data: Data, folder: Path) -> Boxes:
     Raises:
         RecipeError: there is no such file, or it is none.
     """
-    import yaml
-
     path = folder / data.source
     if path.suffix.lower() not in SUFFIXES or not path.is_file():
         raise RecipeError(f"A detector is scored on a data.yaml of ultralytics' form; {path} is none, or is not there.")
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        found = read_yaml(path, _MOST_BYTES)
         names = found["names"]
         names = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
         splits = {
@@ -92,8 +93,8 @@ def describe(data: Data, folder: Path) -> Boxes:
             if key in ("train", _VALIDATION, _SECOND_NAME, "test") and value
         }
         root = path.parent / str(found.get("path") or "")
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path} is no data.yaml with names, train and val: {error!r}") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RecipeError(f"{path} is no data.yaml with names, train and val: {named_line(error)}") from error
     return Boxes(path, root, {int(number): str(name) for number, name in names.items()}, splits)
 
 
@@ -146,7 +147,7 @@ def training(text: str, folder: Path, held_out: frozenset[str], count: int, seed
 
 def _pictures(path: Path, origin: Path) -> Iterator[Path]:
     if path.is_dir():
-        yield from (each for each in path.rglob("*") if each.suffix.lower() in Picture.suffixes)
+        yield from (each for each in files_below(path) if each.suffix.lower() in Picture.suffixes)
     elif path.is_file():
         for line in path.read_text(encoding="utf-8-sig").split("\n"):
             if line.strip():

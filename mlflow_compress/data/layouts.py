@@ -20,6 +20,7 @@ from mlflow_compress.data.tables import (
     read_texts,
 )
 from mlflow_compress.errors import RecipeError
+from mlflow_compress.folder_trees import files_below
 
 MEDIA: Mapping[str, type[Medium]] = {"audio": Sound, "image": Picture}
 _TRAINING = frozenset({"train", "training"})
@@ -226,5 +227,7 @@ def _within(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
 
 
 def _below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in suffixes and not path.name.startswith("."))
-    return sorted(filter(Path.is_file, found), key=Path.as_posix)
+    found = files_below(folder)
+    return sorted(
+        (path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".")), key=Path.as_posix
+    )

@@ -19,6 +19,7 @@ A recipe of many models is a sweep recipe: `sweep_recipe` reads it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -29,11 +30,14 @@ from typing import Any
 from mlflow_compress import registry
 from mlflow_compress.data.spec import absolute
 from mlflow_compress.errors import RecipeError, UnknownName, one_line
+from mlflow_compress.plain_text import plain
 from mlflow_compress.planning import requirements
 from mlflow_compress.planning.recognise import recognise
 from mlflow_compress.records import Budget, Scalar, Step, Variant
 from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
 from mlflow_compress.sockets import Family, State
+from mlflow_compress.untrusted import Malformed
+from mlflow_compress.untrusted_yaml import read_yaml, shown
 from mlflow_compress.words import ORIGINAL
 
 _KEYS = ("family", "source", "options", "data", "metrics", "batch_size", "requires", "variants")
@@ -46,6 +50,10 @@ _STATES: Mapping[State, str] = {
     "runtime": "a module of another runtime",
 }
 _LINK = re.compile(r"\+(?=\s*[A-Za-z_])")  # not the plus of 1e+3
+MOST_VARIANTS = 10_000  # of one command, before any is left out: at two minutes each these take two weeks
+_MOST_STEPS, _MOST_CHARACTERS = 16, 2000  # of a chain of methods
+_MOST_METRICS = 100
+_LONGEST_NAME = 250  # characters of what MLflow shows as a run's name
 Named = tuple[str, tuple[Step, ...]]  # a chain, and what it is called in tables
 
 
@@ -136,12 +144,14 @@ def read(name: str, family: str = "") -> Recipe:
     plugin = registry.find("families", data["family"])
     options = registry.check("families", data["family"], mapping(path, "options", data.get("options")))
     metrics = tuple(_texts(path, "metrics", data.get("metrics", plugin.metrics)))
+    if len(metrics) > _MOST_METRICS:
+        raise RecipeError(f"{path}: there are {len(metrics):,} metrics, more than the {_MOST_METRICS} of one recipe.")
     metrics_of(metrics, path.parent, gives=plugin.gives)
     if not isinstance(data.get("data", ""), (str, type(None))):
-        raise RecipeError(f"{path}: data must be text, not {data['data']!r}.")
+        raise RecipeError(f"{path}: data must be text, not {shown(data['data'])}.")
     batch_size = data.get("batch_size", 1)
     if type(batch_size) is not int or batch_size < 1:
-        raise RecipeError(f"{path}: batch_size must be a whole number from 1, not {batch_size!r}.")
+        raise RecipeError(f"{path}: batch_size must be a whole number from 1, not {shown(batch_size)}.")
     for key in ("source", "data"):
         require_inside(path, key, str(data.get(key) or "").partition(":")[0])
     return Recipe(
@@ -166,7 +176,12 @@ def parse_chain(text: str) -> tuple[Step, ...]:
         RecipeError: the text is no chain, a value is of the wrong type or out of range, or a method can't follow the
             one before it.
     """
-    steps = tuple(_step(part, text) for part in _LINK.split(text))
+    if len(text) > _MOST_CHARACTERS:
+        raise RecipeError(f"A chain of methods has at most {_MOST_CHARACTERS:,} characters, not {len(text):,}.")
+    parts = _LINK.split(text)
+    if len(parts) > _MOST_STEPS:
+        raise RecipeError(f"A chain has at most {_MOST_STEPS} methods, not {len(parts)}: {shown(text)}.")
+    steps = tuple(_step(part, text) for part in parts)
     state: State = "float"
     for before, step in zip((None, *steps), steps, strict=False):
         method = registry.find("methods", step.method)
@@ -185,6 +200,7 @@ def plan(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> list[Va
     Raises:
         UnknownName, RecipeError: an option of the family is not right, or code would run that nobody said to trust.
     """
+    require_few(_count(recipe, chains, settings), recipe.name)
     given = [dict(zip(settings.options, values, strict=True)) for values in product(*settings.options.values())]
     checked = [registry.check("families", recipe.family, options) for options in given]
     data = recipe.data if settings.data == "auto" else None if settings.data == "none" else absolute(settings.data)
@@ -240,6 +256,29 @@ def require_said_trust(name: str, options: Mapping[str, Any], settings: Settings
         raise RecipeError(f"The recipe {name} says trust: true, which only you can say: --trust")
 
 
+def require_few(count: int, name: str) -> None:
+    """Complain about more variants than a command measures, before they are made.
+
+    Args:
+        count: of variants.
+        name: of what asks for them.
+
+    Raises:
+        RecipeError: there are more than `MOST_VARIANTS`.
+    """
+    if count > MOST_VARIANTS:
+        raise RecipeError(
+            f"{plain(name, _LONGEST_NAME)} asks for {count:,} variants, more than the {MOST_VARIANTS:,} of one "
+            "command: methods, batch sizes, threads and values of options multiply. Take fewer, or several recipes."
+        )
+
+
+def _count(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> int:
+    """Return how many variants a recipe's plan has."""
+    counts = [len(values) for values in settings.options.values()]
+    return math.prod([*counts, len(settings.batch_sizes) or 1, len(settings.threads) or 1, len(chains)])
+
+
 def _require_no_code(family: Family, recipe: Recipe, weights: str) -> None:
     """Complain about code that would run without the user having said so."""
     code = [family.code(recipe.source, weights, recipe.folder)]
@@ -288,12 +327,10 @@ def load(path: Path) -> Mapping[str, Any]:
     Raises:
         RecipeError: it is no YAML, or no mapping.
     """
-    import yaml
-
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, or a date with 13 months
-        raise RecipeError(f"{path} is not readable as YAML: {one_line(error, most=None)}") from error
+        data = read_yaml(path)
+    except (OSError, Malformed) as error:
+        raise RecipeError(f"{path} is not readable as YAML: {one_line(error)}") from error
     return mapping(path, "the recipe", data)
 
 
@@ -332,7 +369,7 @@ def mapping(path: Path, what: str, data: Any) -> Mapping[str, Any]:
     if data is None:
         return {}
     if not isinstance(data, Mapping):
-        raise RecipeError(f"{path}: {what} must be a mapping, not {data!r}.")
+        raise RecipeError(f"{path}: {what} must be a mapping, not {shown(data)}.")
     return data
 
 
@@ -343,13 +380,13 @@ def listed(path: Path, what: str, data: Any) -> Sequence[Any]:
         RecipeError: it is something else.
     """
     if not isinstance(data, (list, tuple)) or not data:
-        raise RecipeError(f"{path}: {what} must be a list with something in it, not {data!r}.")
+        raise RecipeError(f"{path}: {what} must be a list with something in it, not {shown(data)}.")
     return data
 
 
 def _texts(path: Path, what: str, data: Any) -> Sequence[str]:
     if not isinstance(data, (list, tuple)) or not all(isinstance(each, str) for each in data):
-        raise RecipeError(f"{path}: {what} must be a list of names, not {data!r}.")
+        raise RecipeError(f"{path}: {what} must be a list of names, not {shown(data)}.")
     return data
 
 
@@ -360,7 +397,9 @@ def named_chains(path: Path, what: str, data: Any) -> tuple[Named, ...]:
         RecipeError: it is no such list, or holds what is no chain.
         UnknownName: a method or option is unknown.
     """
-    return tuple(_named_chain(path, each) for each in listed(path, what, data))
+    entries = listed(path, what, data)
+    require_few(len(entries), str(path))
+    return tuple(_named_chain(path, each) for each in entries)
 
 
 def _named_chain(path: Path, entry: Any) -> Named:
@@ -368,8 +407,11 @@ def _named_chain(path: Path, entry: Any) -> Named:
         chain = parse_chain(entry)
         return chain_name(chain), chain
     if isinstance(entry, Mapping) and set(entry) == {"name", "method"}:
-        return str(entry["name"]), parse_chain(str(entry["method"]))
-    raise RecipeError(f"{path}: a variant is a chain of methods, or has a name and a method; this is {entry!r}.")
+        name = str(entry["name"])
+        if len(name) > _LONGEST_NAME:
+            raise RecipeError(f"{path}: a variant's name has at most {_LONGEST_NAME} characters, not {len(name):,}.")
+        return name, parse_chain(str(entry["method"]))
+    raise RecipeError(f"{path}: a variant is a chain of methods, or has a name and a method; this is {shown(entry)}.")
 
 
 def chain_name(chain: Sequence[Step]) -> str:
@@ -380,15 +422,15 @@ def chain_name(chain: Sequence[Step]) -> str:
 def _step(part: str, whole: str) -> Step:
     match = _STEP.fullmatch(part)
     if match is None:
-        raise RecipeError(f"{whole!r} is no chain of methods. An example: prune_magnitude:amount=0.5+int8_dynamic")
+        raise RecipeError(f"{shown(whole)} is no chain of methods. An example: prune_magnitude:amount=0.5+int8_dynamic")
     name, given = match["name"], match["options"]
     options: dict[str, Scalar] = {}
     for pair in given.split(",") if given else []:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise RecipeError(f"{whole!r}: {pair!r} is no option; write {name}:key=value")
+            raise RecipeError(f"{shown(whole)}: {shown(pair)} is no option; write {name}:key=value")
         if key.strip() in options:
-            raise RecipeError(f"{whole!r}: {key.strip()} is given twice")
+            raise RecipeError(f"{shown(whole)}: {plain(key, _LONGEST_NAME)} is given twice")
         options[key.strip()] = value.strip()
     return Step(name, registry.check("methods", name, options))
 

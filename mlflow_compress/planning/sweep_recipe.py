@@ -25,12 +25,16 @@ from typing import Any
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.plain_text import plain
 from mlflow_compress.planning import recipe, requirements
 from mlflow_compress.planning.order import originals_first
 from mlflow_compress.planning.recipe import Named, Recipe, Settings
 from mlflow_compress.records import Scalar, Variant, to_json
+from mlflow_compress.untrusted_yaml import shown
 
 _KEYS = ("models", "methods", "batch_size", "threads", "options", "exclude", "requires")
+_MOST_EXCLUSIONS = 1000
+_LONGEST_EXCLUSION = 200  # characters of one in a sentence
 _NAMES, _NUMBERS = ("model", "method"), ("batch_size", "threads")  # what is excluded by
 
 
@@ -73,9 +77,10 @@ def read(name: str) -> Grid | None:
         return None
     recipe.require_known_keys(path, data, _KEYS)
     models = recipe.listed(path, "models", data.get("models"))
+    recipe.require_few(len(models), str(path))
     for model in models:
         if not isinstance(model, str) or not model.strip():
-            raise RecipeError(f"{path}: a model is a name or a path, not {model!r}.")
+            raise RecipeError(f"{path}: a model is a name or a path, not {shown(model)}.")
         recipe.require_inside(path, "models", model)
     options = recipe.mapping(path, "options", data.get("options"))
     return Grid(
@@ -87,7 +92,7 @@ def read(name: str) -> Grid | None:
         options={str(key): _scalars(path, f"options: {key}", value) for key, value in options.items()},
         exclude=tuple(
             _exclusion(path, each, options)
-            for each in (recipe.listed(path, "exclude", data["exclude"]) if "exclude" in data else ())
+            for each in (_exclusions(path, data["exclude"]) if "exclude" in data else ())
         ),
         requires=requirements.check(recipe.mapping(path, "requires", data.get("requires"))),
     )
@@ -115,6 +120,7 @@ def plan(names: Sequence[str], settings: Settings, family: str = "") -> list[Var
             raise RecipeError(f"{grid.path} says which models it has: leave out --family.")
         else:
             found += _variants(grid, settings)
+        recipe.require_few(len(found), ", ".join(names))
     return originals_first(_once(found))
 
 
@@ -136,18 +142,15 @@ def _variants(grid: Grid, settings: Settings) -> list[Variant]:
         options={**grid.options, **settings.options},
     )
     points = _points(grid, models, written)
+    told = [(variant, _known_by(name, variant)) for name, variant in points]
     for number, exclusion in enumerate(grid.exclude, 1):
-        if not any(_matches(exclusion, *point) for point in points):
+        if not any(_matches(exclusion, known) for _, known in told):
             raise RecipeError(f"{grid.path}: number {number} of exclude, {_told(exclusion)}, matches nothing.")
     if asked != written:
-        points = _points(grid, models, asked)
-    left = [
-        variant for name, variant in points if not any(_matches(exclusion, name, variant) for exclusion in grid.exclude)
-    ]
+        told = [(variant, _known_by(name, variant)) for name, variant in _points(grid, models, asked)]
+    left = [variant for variant, known in told if not any(_matches(exclusion, known) for exclusion in grid.exclude)]
     if not left:
-        raise RecipeError(
-            f"{grid.path}: nothing is left to measure, exclude matches all of the {len(points)} variants."
-        )
+        raise RecipeError(f"{grid.path}: nothing is left to measure, exclude matches all of the {len(told)} variants.")
     return left
 
 
@@ -162,6 +165,7 @@ def _points(grid: Grid, models: Sequence[tuple[str, Recipe]], settings: Settings
         options = {key: values for key, values in settings.options.items() if key in known[found.family]}
         own = dataclasses.replace(settings, options=options)
         points += [(name, variant) for variant in recipe.plan(found, grid.methods or found.variants, own)]
+        recipe.require_few(len(points), str(grid.path))
     return points
 
 
@@ -187,29 +191,32 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _matches(exclusion: Mapping[str, Sequence[Scalar]], name: str, variant: Variant) -> bool:
-    """Return whether all that an exclusion names is so.
+def _known_by(name: str, variant: Variant) -> Mapping[str, tuple[str, ...]]:
+    """Return what a variant is excluded by, as text by key.
 
     Args:
-        exclusion: values by key.
         name: what the grid calls the variant's model.
         variant: it.
     """
-    has: dict[str, tuple[object, ...]] = {
-        **{key: (value,) for key, value in variant.options.items()},
+    return {
+        **{key: (str(value),) for key, value in variant.options.items()},
         "model": (name, variant.model),
         "method": (variant.method, recipe.chain_name(variant.chain)),
-        "batch_size": (variant.batch_size,),
-        "threads": (variant.threads,),
+        "batch_size": (str(variant.batch_size),),
+        "threads": (str(variant.threads),),
     }
+
+
+def _matches(exclusion: Mapping[str, Sequence[Scalar]], known: Mapping[str, tuple[str, ...]]) -> bool:
+    """Return whether all that an exclusion names is so of a variant, as `_known_by` gives it."""
     return all(
-        any(_alike(key, one, other) for one in has.get(key, ()) for other in values)
+        any(_alike(key, one, str(other)) for one in known.get(key, ()) for other in values)
         for key, values in exclusion.items()
     )
 
 
-def _alike(key: str, value: object, pattern: Scalar) -> bool:
-    return fnmatchcase(str(value), str(pattern)) if key in _NAMES else str(value) == str(pattern)
+def _alike(key: str, value: str, pattern: str) -> bool:
+    return fnmatchcase(value, pattern) if key in _NAMES else value == pattern
 
 
 def _once(variants: Iterable[Variant]) -> list[Variant]:
@@ -220,9 +227,21 @@ def _once(variants: Iterable[Variant]) -> list[Variant]:
     return list(found.values())
 
 
+def _exclusions(path: Path, data: Any) -> Sequence[Any]:
+    exclusions = recipe.listed(path, "exclude", data)
+    if len(exclusions) > _MOST_EXCLUSIONS:
+        raise RecipeError(
+            f"{path}: exclude holds {len(exclusions):,} entries, more than the {_MOST_EXCLUSIONS:,} of one recipe: a "
+            "list as a value, as in {batch_size: [1, 2, 4]}, matches any of it."
+        )
+    return exclusions
+
+
 def _exclusion(path: Path, data: Any, options: Mapping[str, Any]) -> Mapping[str, tuple[Scalar, ...]]:
     if not isinstance(data, Mapping) or not data:
-        raise RecipeError(f"{path}: each of exclude must name what to leave out, as in {{method: fp16}}, not {data!r}.")
+        raise RecipeError(
+            f"{path}: each of exclude must name what to leave out, as in {{method: fp16}}, not {shown(data)}."
+        )
     known = (*_NAMES, *_NUMBERS, *map(str, options))
     for key in data:
         if key not in known:
@@ -234,17 +253,17 @@ def _exclusion(path: Path, data: Any, options: Mapping[str, Any]) -> Mapping[str
 def _counts(path: Path, what: str, data: Any) -> tuple[int, ...]:
     numbers = data if isinstance(data, (list, tuple)) else (data,)
     if not numbers or any(type(each) is not int or each < 1 for each in numbers):
-        raise RecipeError(f"{path}: {what} must be a whole number from 1, or a list of such, not {data!r}.")
+        raise RecipeError(f"{path}: {what} must be a whole number from 1, or a list of such, not {shown(data)}.")
     return tuple(dict.fromkeys(numbers))
 
 
 def _scalars(path: Path, what: str, data: Any) -> tuple[Scalar, ...]:
     values = data if isinstance(data, (list, tuple)) else (data,)
     if not values or any(not isinstance(each, (str, int, float)) for each in values):
-        raise RecipeError(f"{path}: {what} must be a value, or a list of values, not {data!r}.")
+        raise RecipeError(f"{path}: {what} must be a value, or a list of values, not {shown(data)}.")
     return tuple(values)
 
 
 def _told(exclusion: Mapping[str, Sequence[Scalar]]) -> str:
     parts = (f"{key}: {', '.join(map(str, values))}" for key, values in exclusion.items())
-    return "{" + "; ".join(parts) + "}"
+    return plain("{" + "; ".join(parts) + "}", _LONGEST_EXCLUSION)

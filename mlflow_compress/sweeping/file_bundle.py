@@ -24,7 +24,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import tarfile
 import tempfile
 import time
@@ -33,6 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from mlflow_compress import folder_trees
 from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.data import spec
 from mlflow_compress.errors import RecipeError
@@ -43,7 +43,7 @@ from mlflow_compress.records import Variant
 from mlflow_compress.scoring.hf_evaluate import is_code
 
 HERE = "here"  # instead of a folder: each file is where it was packed
-MOST_BYTES = 2 * 2**30
+MOST_BYTES, MOST_FILES = 2 * 2**30, 100_000
 _MENTIONS_BYTES = 2**16
 _MENTION = re.compile(r"""[^\s,;:"'()\[\]{}<>=]+""")
 _SETTINGS = (".yaml", ".yml")
@@ -119,6 +119,8 @@ def contents(variant: Variant) -> Parcel | None:
         for path in found:
             for each in _files(path):
                 files.setdefault(_name(each, folder, roots), _described(each))
+                if len(files) > MOST_FILES:
+                    raise OSError(f"{path} holds more than {MOST_FILES:,} files")
     except OSError as error:
         raise RecipeError(f"What {variant.model} needs can't be sent to other machines: {error}") from error
     return Parcel((str(folder), *map(str, roots)), files) if files else None
@@ -267,15 +269,17 @@ def _beside(path: Path) -> Iterator[Path]:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Return the files at a path; links to folders are not followed."""
+    """Return the files at a path; links to folders are not followed.
+
+    Raises:
+        OSError: folders lie too deep, see `folder_trees`.
+    """
     if path.is_file():
         yield path
         return
     if (path / DESCRIPTION).exists():  # where it is unpacked, a link would be a file of the model's
         require_own_files(path)
-    for folder, folders, names in os.walk(path):
-        folders.sort()
-        yield from (Path(folder, name) for name in sorted(names) if Path(folder, name).is_file())
+    yield from folder_trees.files_below(path)
 
 
 def _name(path: Path, folder: Path, roots: list[Path]) -> str:
@@ -308,7 +312,7 @@ def _forget_unused(cache: Path) -> None:
     """Take away what nobody used for two weeks."""
     for path in cache.iterdir():
         if path.is_dir() and time.time() - path.stat().st_mtime > _UNUSED_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+            folder_trees.remove(path)
 
 
 def _cache() -> Path:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import StoreError
+from mlflow_compress.folder_trees import files_below
 from mlflow_compress.measuring import isolate
 from mlflow_compress.measuring.interleave import Listener
 from mlflow_compress.measuring.measure_one import Run, measure_one
@@ -199,7 +200,7 @@ def _worth_sending(folder: Path, with_model: bool) -> list[Path]:
     model = isolate.model_folder(folder)
     found = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in (RESULT, *_AT_HOME))
     if with_model and model.is_dir():
-        found += sorted(path for path in model.rglob("*") if path.is_file())
+        found += sorted(files_below(model))
     return [*found, folder / RESULT]
 
 

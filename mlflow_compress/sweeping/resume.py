@@ -12,6 +12,7 @@ from mlflow_compress import registry
 from mlflow_compress.data.spec import parse
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.files import sha256_unless_large
+from mlflow_compress.folder_trees import files_below
 from mlflow_compress.measuring.quality import STATISTICS
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Run, Variant, to_json
@@ -170,7 +171,7 @@ def _content(path: Path) -> str:
     """Describe what is at a path: empty where there is nothing."""
     try:
         if path.is_dir():
-            files = sorted(each for each in path.rglob("*") if each.is_file())
+            files = sorted(files_below(path))
             return "\n".join(f"{each.relative_to(path)} {_file(each)}" for each in files)
         return _file(path) if path.is_file() else ""
     except (OSError, ValueError):  # a name that is none of a file

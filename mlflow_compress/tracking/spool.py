@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlflow_compress import folder_trees
 from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.files import whole_file
 from mlflow_compress.measuring import worker_part
@@ -107,8 +107,8 @@ class Shipment:
     def _write(self) -> None:
         folder = self.entry.folder
         folder.mkdir(exist_ok=True)  # the model's own code may have taken it away
-        for path in folder.rglob("*"):
-            if path.is_file():
+        for path in folder_trees.files_below(folder, too_deep=lambda below: None):  # none of ours lies deep
+            if not path.is_symlink():
                 _sync(path)
         _write(folder / _RESULT, to_json(self.result))
         _write(folder / _ADDRESS, dataclasses.asdict(self.address))
@@ -144,7 +144,7 @@ class Entry:
 
     def drop_model(self) -> None:
         """Delete the saved model, which is most of what is there."""
-        shutil.rmtree(self.folder / MODEL_FOLDER, ignore_errors=True)
+        folder_trees.remove(self.folder / MODEL_FOLDER)
 
     def release(self) -> None:
         """Leave it to others, for later."""
@@ -153,7 +153,7 @@ class Entry:
     def remove(self) -> None:
         """Take it off the disk: MLflow has all of it, or it is no result."""
         (self.folder / _ADDRESS).unlink(missing_ok=True)  # first: without it the rest is rubbish, which others clear
-        shutil.rmtree(self.folder, ignore_errors=True)
+        folder_trees.remove(self.folder)
         Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
 

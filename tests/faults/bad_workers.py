@@ -109,6 +109,9 @@ HARMS = {
     ),
     "meets a full disk": Harm("resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))", "File too large", is_late=True),
     "deletes its folder": Harm("shutil.rmtree(os.getcwd()); os._exit(1)", "ended with exit code 1"),
+    "leaves 2,000 folders within each other": Harm(
+        "[(os.mkdir('d'), os.chdir('d')) for _ in range(2000)]; os._exit(1)", "ended with exit code 1"
+    ),
     "leaves pipes in the way of the next": Harm(
         "[os.mkfifo(name) for name in ('measure-cpu.log', 'measure-cpu.json', 'variant.json.partial')]; os._exit(1)",
         "ended with exit code 1",

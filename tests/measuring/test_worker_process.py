@@ -98,7 +98,7 @@ def ends_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
         ("while True: os.write(1, b'x' * 2**20)", _FLOOD),
         ('while True: os.write(1, b\'{"stage": "a"}\\n\' * 4000)', _FLOOD),
         ("os.write(2, b'first\\n  \\nlast\\n \\n'); sys.exit(3)", f"{_ENDED} 3{_NOTHING}. Its last line: last"),
-        ("os.write(2, b'e' * 5_000_000); sys.exit(1)", f"{_ENDED} 1{_NOTHING}. Its last line: {'e' * 300}"),
+        ("os.write(2, b'e' * 5_000_000); sys.exit(1)", f"{_ENDED} 1{_NOTHING}. Its last line: {'e' * 299}…"),
         ("Path('prepare.log').unlink(); os.mkfifo('prepare.log'); sys.exit(1)", f"{_ENDED} 1{_NOTHING}"),
         ("open('/dev/tty', 'w')", f"{_ENDED} 1{_NOTHING}. Its last line: {_NO_TERMINAL}"),
     ],

@@ -380,3 +380,45 @@ def test_a_recipe_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
     Path(path).chmod(0)
     with pytest.raises(CompressError, match="not readable"):
         recipe.read(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("+".join(["bf16"] * 17), "A chain has at most 16 methods, not 17: "),
+        ("+".join(["bf16"] * 10_000), "A chain of methods has at most 2,000 characters, not 49,999."),
+        ("fp16" + ":a=1" * 1000, "A chain of methods has at most 2,000 characters, not 4,004."),
+        ("fp16" + ":a=1" * 100, "Unknown option of fp16 'a'."),
+        ("-" * 1999, "'-----"),
+        ("x" * 1999, f"Unknown method '{'x' * 200}…'."),
+    ],
+)
+def test_a_chain_of_any_length_is_a_short_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(RecipeError) as raised:
+        parse_chain(text)
+    assert str(raised.value).startswith(sentence)
+    assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (
+            "source: " + "[" * 5000,
+            "is not readable as YAML: it holds more than 20 lists and mappings within each other",
+        ),
+        (
+            "variants: [{name: " + "x" * 251 + ", method: fp16}]",
+            "a variant's name has at most 250 characters, not 251.",
+        ),
+        ("metrics: [" + "accuracy, " * 101 + "]", "there are 101 metrics, more than the 100 of one recipe."),
+        ("batch_size: [" + "'x', " * 10_000 + "]", "batch_size must be a whole number from 1, not ['x', 'x', 'x', "),
+        ("variants: {a: [1, 2]}", "variants must be a list with something in it, not {'a': [1, 2]}."),
+    ],
+)
+def test_a_recipe_of_any_size_is_a_short_sentence(tmp_path: Path, line: str, sentence: str) -> None:
+    (tmp_path / "a.yaml").write_text(f"family: python\nsource: a.py\n{line}\n")
+    with pytest.raises(RecipeError) as raised:
+        recipe.read(str(tmp_path / "a.yaml"))
+    assert sentence in str(raised.value)
+    assert len(str(raised.value)) < 500

@@ -307,3 +307,35 @@ def test_the_shipped_sweep_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch,
     by_name = sweep_recipe.plan(["hw1"], Settings())
     assert {each.threads for each in by_name} == {1}
     assert len(by_name) == len({(each.model, each.label) for each in by_name}) == 29
+
+
+def test_what_multiplies_to_more_than_can_be_measured_is_counted_and_not_made(tmp_path: Path) -> None:
+    (tmp_path / "small.py").write_text("")
+    (tmp_path / "small.yaml").write_text("family: python\nsource: small.py\nvariants: [original, fp16]\n")
+    numbers = list(range(1, 101))
+    (tmp_path / "grid.yaml").write_text(f"models: [small.yaml]\nbatch_size: {numbers}\nthreads: {numbers}\n")
+    with pytest.raises(RecipeError, match=r"^small asks for 20,000 variants, more than the 10,000 of one command:"):
+        sweep_recipe.plan([str(tmp_path / "grid.yaml")], Settings(trust=True))
+    grid = Settings(trust=True, options={"function": [str(number) for number in range(10**6)]})
+    with pytest.raises(RecipeError, match=r"^small asks for 2,000,000 variants"):
+        sweep_recipe.plan([str(tmp_path / "small.yaml")], grid)
+    (tmp_path / "grid.yaml").write_text(f"models: [small.yaml]\nbatch_size: {numbers}\nthreads: {numbers[:50]}\n")
+    assert len(sweep_recipe.plan([str(tmp_path / "grid.yaml")], Settings(trust=True))) == 10_000
+
+
+def test_several_recipes_of_one_command_are_counted_together(tmp_path: Path) -> None:
+    (tmp_path / "small.py").write_text("")
+    (tmp_path / "small.yaml").write_text("family: python\nsource: small.py\nvariants: [original, fp16]\n")
+    settings = Settings(trust=True, batch_sizes=tuple(range(1, 2501)))
+    with pytest.raises(RecipeError, match=r"small\.yaml asks for 15,000 variants, more than"):
+        sweep_recipe.plan([str(tmp_path / "small.yaml")] * 3, settings)
+    (tmp_path / "grid.yaml").write_text("models: [small.yaml, small.yaml, small.yaml]\n")
+    with pytest.raises(RecipeError, match=r"grid\.yaml asks for 15,000 variants, more than"):
+        sweep_recipe.plan([str(tmp_path / "grid.yaml")], settings)
+
+
+def test_exclusions_are_not_without_number(tmp_path: Path) -> None:
+    excluded = ", ".join(f"{{batch_size: {number}}}" for number in range(1, 1002))
+    (tmp_path / "grid.yaml").write_text(f"models: [small.yaml]\nexclude: [{excluded}]\n")
+    with pytest.raises(RecipeError, match="exclude holds 1,001 entries, more than the 1,000 of one recipe"):
+        sweep_recipe.plan([str(tmp_path / "grid.yaml")], Settings())

@@ -215,3 +215,19 @@ def test_links_of_an_mlflow_model_are_not_sent(tmp_path: Path) -> None:
     needs = file_bundle.contents(variant(folder, "model"))
     assert needs is not None
     assert set(needs.files) == {"0/model/MLmodel", "0/model/weights"}
+
+
+def test_what_lies_too_deep_or_is_too_much_is_said_before_it_is_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / "weights" / Path(*["d"] * 150)
+    deep.mkdir(parents=True)
+    (tmp_path / "model.py").write_text("")
+    with pytest.raises(
+        RecipeError, match=r"can't be sent to other machines: .*more than 100 folders within each other"
+    ):
+        file_bundle.contents(variant(tmp_path, weights="weights"))
+    monkeypatch.setattr(file_bundle, "MOST_FILES", 3)
+    write(tmp_path / "data", **{f"{number}.txt": "x" for number in range(4)})
+    with pytest.raises(RecipeError, match="holds more than 3 files"):
+        file_bundle.contents(variant(tmp_path, weights="data"))

@@ -180,3 +180,21 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_folder() == tmp_path / "mlflow-compress" / "spool"
     assert os.environ["XDG_CACHE_HOME"] == str(tmp_path)
+
+
+def test_what_a_model_left_in_its_folder_keeps_no_result_from_being_kept(spool: Spool) -> None:
+    """Its own code may leave folders that nothing can name, a pipe, a link to nowhere; or take the folder away."""
+    for at in range(2):
+        entry = spool.begin()
+        if at == 0:
+            (entry.folder / Path(*["d" * 20] * 150)).mkdir(parents=True)
+            os.mkfifo(entry.folder / "pipe")
+            (entry.folder / "nowhere").symlink_to("nothing")
+            (entry.folder / "result.json.partial").symlink_to("/dev/full")
+        else:
+            entry.folder.rmdir()
+        result = Result(Variant("m", "original", "t", "python", "m.py"), "failed", "why", ended_s=1.0)
+        Shipment(entry, result, Address("uri", "hw1"), lambda text: None).keep()
+        assert entry.read(lambda text: None).result == result
+        entry.remove()
+    assert [path for path in spool.folder.iterdir() if path.is_dir()] == []
