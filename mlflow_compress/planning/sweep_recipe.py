@@ -120,7 +120,7 @@ def plan(names: Sequence[str], settings: Settings, family: str = "") -> list[Var
             raise RecipeError(f"{grid.path} says which models it has: leave out --family.")
         else:
             found += _variants(grid, settings)
-        recipe.require_few(len(found), ", ".join(names))
+        recipe.require_few(len(found), "The command")
     return originals_first(_once(found))
 
 

@@ -327,10 +327,10 @@ def test_several_recipes_of_one_command_are_counted_together(tmp_path: Path) -> 
     (tmp_path / "small.py").write_text("")
     (tmp_path / "small.yaml").write_text("family: python\nsource: small.py\nvariants: [original, fp16]\n")
     settings = Settings(trust=True, batch_sizes=tuple(range(1, 2501)))
-    with pytest.raises(RecipeError, match=r"small\.yaml asks for 15,000 variants, more than"):
+    with pytest.raises(RecipeError, match=r"^The command asks for 15,000 variants, more than"):
         sweep_recipe.plan([str(tmp_path / "small.yaml")] * 3, settings)
     (tmp_path / "grid.yaml").write_text("models: [small.yaml, small.yaml, small.yaml]\n")
-    with pytest.raises(RecipeError, match=r"grid\.yaml asks for 15,000 variants, more than"):
+    with pytest.raises(RecipeError, match=r"asks for 15,000 variants, more than"):
         sweep_recipe.plan([str(tmp_path / "grid.yaml")], settings)
 
 
