@@ -22,6 +22,7 @@ Layout of a run (schema 1):
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
@@ -219,7 +220,8 @@ def write_result(
             store.client.log_batch(run_id, params=few)
         for part in parts(tags, TAGS_PER_CALL):
             store.client.log_batch(run_id, tags=part)
-    records = {"variant.json": to_json(result.variant), RESULT: to_json(result)}
+    whole = dataclasses.replace(result, measurements=finite(result.measurements))
+    records = {"variant.json": to_json(result.variant), RESULT: to_json(whole)}
     with _artifacts(store, run_id):
         for path, record in records.items():
             store.client.log_text(run_id, json.dumps(record, ensure_ascii=False, indent=1), path)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import signal
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from benchmarks.servers import environment
 
+from .scenes import Count
 from .victim import NUMBERS, PRELOAD, code_of, measured, suffer
 
 EXPERIMENT = "crowd"
@@ -56,17 +57,6 @@ class Crowd:
         """Give what the commands printed."""
         return (self.folder / "out").read_text(encoding="utf-8")
 
-    def waiting(self) -> int:
-        """Count the results in the spool."""
-        return len([path for path in (self.folder / "spool").glob("*") if path.is_dir()])
-
-    def ends(self) -> Mapping[tuple[str, ...], int]:
-        """Count the runs by status in MLflow, what was logged of them, and the status of their result."""
-        names = ("compress.logged", "status")
-        return Counter(
-            (run.info.status, *(run.data.tags.get(name, "") for name in names)) for run in self.runs() if run.data.tags
-        )
-
     def runs(self) -> list[Any]:
         """Give the runs of the experiment."""
         from mlflow import MlflowClient
@@ -105,16 +95,60 @@ def _begin_and_die(folder: Path, variables: dict[str, str], count: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def outer_run(crowd: Crowd) -> str:
-    """Begin a run as `mlflow run` does, and give its id."""
+def syncs_at_once(crowd: Crowd, results: int, syncs: int) -> Count:
+    """Leave results half logged, let so many commands send them at once, and count."""
+    crowd.leave(results)
+    crowd.play([["sync"]] * syncs)
+    (code,) = crowd.play([["sync"]])
+    killed = sum("compress.reason" in run.data.tags for run in crowd.runs())
+    count = _count(crowd, f"{syncs} syncs at once", "results half logged", code, results)
+    return dataclasses.replace(count, lost=count.lost + killed)
+
+
+def commands_in_one_run(crowd: Crowd) -> Count:
+    """Measure two methods, one of them again, and sweep, all under one run as `mlflow run` begins it, and count."""
     from mlflow import MlflowClient
 
     client = MlflowClient(crowd.uri)
-    return str(client.create_run(client.create_experiment(EXPERIMENT), run_name="funny-shrew-12").info.run_id)
+    outer = str(client.create_run(client.create_experiment(EXPERIMENT), run_name="funny-shrew-12").info.run_id)
+    once = ["run", str(crowd.recipe), "--trust", "--no-log-model", "--method"]
+    sweep = ["sweep", str(crowd.recipe), "--trust", "--no-log-model", "--again"]
+    codes = crowd.play([[*once, "original"], [*once, "bf16"], sweep], MLFLOW_RUN_ID=outer)
+    codes += crowd.play([[*once, "bf16"]], MLFLOW_RUN_ID=outer)
+    client.set_terminated(outer)  # as `mlflow run` does
+    strays = sum(run.data.tags.get("mlflow.parentRunId", outer) != outer for run in crowd.runs())
+    count = _count(crowd, "4 commands in one run", "3 of them at once", max(codes), 4)
+    return dataclasses.replace(count, lost=count.lost + strays)
 
 
-def rows(crowd: Crowd) -> list[str]:
-    """Give the method of each row that a table with every run would have, and check that all numbers are in it."""
-    found = [run for run in crowd.runs() if run.data.tags.get("compress.role") == "variant"]
-    assert all(run.data.metrics == NUMBERS for run in found), found
-    return [run.data.tags["method"] for run in found]
+def closed_folder(crowd: Crowd) -> Count:
+    """Log where a file stands in the way of the artifacts, send again, take the file away, send, and count."""
+    from mlflow import MlflowClient
+
+    way = crowd.folder / "way"
+    way.write_text("")
+    MlflowClient(crowd.uri).create_experiment(EXPERIMENT, artifact_location=str(way / "artifacts"))
+    once = ["run", str(crowd.recipe), "--trust", "-e", EXPERIMENT]
+    (code,) = crowd.play([once])
+    assert crowd.play([["sync"]]) == crowd.play([["sync"]]) == [code], crowd.said()
+    stuck = sum(run.info.status == "RUNNING" for run in crowd.runs())
+    way.unlink()
+    assert crowd.play([["sync"]]) == [0], crowd.said()
+    count = _count(crowd, "artifact folder", "can't be written to", code, 1)
+    return dataclasses.replace(count, stuck=count.stuck + stuck)
+
+
+def _count(crowd: Crowd, fault: str, step: str, code: int, wanted: int) -> Count:
+    """Count what there is of so many results that there should be."""
+    rows = [run for run in crowd.runs() if run.data.tags.get("compress.role") == "variant"]
+    whole = [
+        run
+        for run in rows
+        if (run.info.status, run.data.tags.get("compress.logged"), run.data.tags.get("status"))
+        == ("FINISHED", "complete", "ok")
+        and run.data.metrics == NUMBERS
+    ]
+    waiting = len([path for path in (crowd.folder / "spool").glob("*") if path.is_dir()])
+    stuck = waiting + sum(run.info.status == "RUNNING" for run in crowd.runs())
+    store = crowd.uri.partition(":")[0].partition("+")[0]
+    return Count(store, fault, step, code, wanted - min(wanted, len(whole)), max(0, len(rows) - wanted), stuck)

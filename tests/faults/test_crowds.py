@@ -9,9 +9,7 @@ import pytest
 
 from benchmarks.servers import make_database, postgres, postgres_folder
 
-from .crowds import Crowd, outer_run, rows
-
-SYNCS, RESULTS = 6, 8
+from .crowds import Crowd, closed_folder, commands_in_one_run, syncs_at_once
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -26,28 +24,23 @@ def crowd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Crowd]:
 
 
 def test_syncs_at_once_send_each_result_once(crowd: Crowd) -> None:
-    crowd.leave(RESULTS)
-    assert crowd.ends() == {("RUNNING", "complete", "ok"): RESULTS / 2, ("RUNNING", "", ""): RESULTS / 2}
-    crowd.play([["sync"]] * SYNCS)
-    assert crowd.play([["sync"]]) == [0], crowd.said()
-    assert crowd.ends() == {("FINISHED", "complete", "ok"): RESULTS}
-    assert crowd.waiting() == 0
+    count = syncs_at_once(crowd, results=8, syncs=4)
+    assert count.is_well, (count, crowd.said())
+    assert count.code == 0
     assert "died" not in crowd.said()
 
 
-def test_commands_at_once_in_one_run_keep_all_rows(crowd: Crowd) -> None:
-    outer = outer_run(crowd)
-    run = ["run", str(crowd.recipe), "--trust", "--no-log-model"]
-    commands = [
-        [*run, "--method", "original"],
-        [*run, "--method", "bf16"],
-        ["sweep", str(crowd.recipe), "--trust", "--no-log-model"],
-    ]
-    assert crowd.play(commands, MLFLOW_RUN_ID=outer) == [0, 0, 0], crowd.said()
-    assert sorted(rows(crowd)) == ["bf16", "original", "original"]
-    assert crowd.play(commands[1:2], MLFLOW_RUN_ID=outer) == [0]
-    assert sorted(rows(crowd)) == ["bf16", "bf16", "original", "original"]
-    assert {run.info.run_id: run.info.status for run in crowd.runs()}.pop(outer) == "RUNNING"  # `mlflow run` ends it
-    assert sum(run.info.status == "RUNNING" for run in crowd.runs()) == 1
-    assert all(run.data.tags.get("mlflow.parentRunId", outer) == outer for run in crowd.runs())
-    assert crowd.waiting() == 0
+def test_commands_at_once_in_one_run_keep_all_rows(tmp_path: Path) -> None:
+    crowd = Crowd(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    count = commands_in_one_run(crowd)
+    assert count.is_well, (count, crowd.said())
+    assert count.code == 0
+
+
+def test_what_a_folder_does_not_take_is_sent_when_it_does(tmp_path: Path) -> None:
+    crowd = Crowd(tmp_path, f"sqlite:///{tmp_path / 'mlflow.db'}")
+    count = closed_folder(crowd)
+    assert count.is_well, (count, crowd.said())
+    assert count.code == 5
+    assert "can't be written to" in crowd.said()
+    assert "Let this user write there" in crowd.said()
