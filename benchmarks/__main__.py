@@ -12,7 +12,7 @@ import click
 from benchmarks.finding import as_json, fill_readme, stamped, text, write
 
 _DEFAULT = ("startup", "fidelity_size", "fidelity_memory", "fidelity_latency", "overhead")
-_ALL = (*_DEFAULT, "peer", "methods", "report_scale", "load", "sweep_scale")
+_ALL = (*_DEFAULT, "peer", "methods", "report_scale", "server_pages", "load", "sweep_scale")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -23,7 +23,7 @@ _ALL = (*_DEFAULT, "peer", "methods", "report_scale", "load", "sweep_scale")
               help="A virtual environment that has optimum-benchmark; adds `peer`.")  # fmt: skip
 @click.option("--readme", is_flag=True, help="Put the results kept so far into benchmarks/README.md, and run nothing.")
 def main(names: tuple[str, ...], quick: bool, file: Path | None, peer_venv: Path | None, readme: bool) -> None:
-    """Run the benchmarks NAMES, or all but `peer`, `methods`, `report_scale`, `load` and `sweep_scale`."""
+    """Run the benchmarks NAMES, or those that take a few minutes each: startup, fidelity_*, overhead."""
     if readme:
         click.echo(f"{fill_readme()} results in the README")
         return

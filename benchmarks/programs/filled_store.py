@@ -1,7 +1,8 @@
-"""Fills a SQLite tracking store with runs as this tool logs them: `filled_store.py FILE RUNS`.
+"""Fills a SQLite tracking store with runs as this tool logs them: `filled_store.py FILE RUNS [EXPERIMENTS]`.
 
-MLflow makes the tables; the rows go in by SQL, since its client would take an hour. The experiment is `scale`; there
-are 334 teams in turn, each with sweeps of one model after the other over twelve methods, the original first.
+MLflow makes the tables; the rows go in by SQL, since its client would take an hour. The experiment is `scale`; of
+several, each has as many runs, and they are `scale 1`, `scale 2`, ... There are 334 teams in turn, each with sweeps of
+one model after the other over twelve methods, the original first.
 """
 
 from __future__ import annotations
@@ -26,15 +27,18 @@ _METRICS = (
 _TEAMS, _PARAMS, _CHUNK = 334, 15, 5000
 
 
-def fill(file: Path, runs: int) -> None:
+def fill(file: Path, runs: int, experiments: int = 1) -> None:
     """Make the store."""
     store = open_store(f"sqlite:///{file}")
-    experiment = int(writing.experiment_id(store, "scale"))
+    names = [f"scale {number}" for number in range(1, experiments + 1)] if experiments > 1 else ["scale"]
+    ids = [int(writing.experiment_id(store, name)) for name in names]
     chance = random.Random(0)  # noqa: S311  (no secret)
     with sqlite3.connect(file) as database:
         database.execute("PRAGMA synchronous = OFF")
-        for start in range(0, runs, _CHUNK):
-            _insert(database, experiment, range(start, min(runs, start + _CHUNK)), chance)
+        for at, experiment in enumerate(ids):
+            numbers = range(runs * at // len(ids), runs * (at + 1) // len(ids))
+            for start in range(0, len(numbers), _CHUNK):
+                _insert(database, experiment, numbers[start : start + _CHUNK], chance)
 
 
 def _insert(database: sqlite3.Connection, experiment: int, numbers: range, chance: random.Random) -> None:
@@ -75,4 +79,4 @@ def _insert(database: sqlite3.Connection, experiment: int, numbers: range, chanc
 
 
 if __name__ == "__main__":
-    fill(Path(sys.argv[1]), int(sys.argv[2]))
+    fill(Path(sys.argv[1]), *map(int, sys.argv[2:]))
