@@ -156,7 +156,7 @@ def _served(folder: Path, user: str) -> Iterator[_Server]:
     config = folder / "auth.ini"
     config.write_text(_AUTH.format(folder=folder))
     variables = {"MLFLOW_AUTH_CONFIG_PATH": str(config), "MLFLOW_AUTH_ADMIN_PASSWORD": _PASSWORD}
-    variables["MLFLOW_FLASK_SERVER_SECRET_KEY"] = "a key"
+    variables["MLFLOW_FLASK_SERVER_SECRET_KEY"] = "a key"  # noqa: S105  (of a server that lives for minutes)
     database = f"sqlite:///{folder / 'mlflow.db'}"
     tracking = TrackingServer(folder, database, 1, ("--app-name", "compress"), **(variables if user else {}))
     tracking.start()

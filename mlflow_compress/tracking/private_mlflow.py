@@ -127,10 +127,10 @@ def make_tables_in_turn(uri: str) -> None:
     """
     if not uri.startswith("postgresql"):
         return
-    import sqlalchemy
+    from mlflow.store.db import utils
     from sqlalchemy import func, inspect, select
 
-    engine = sqlalchemy.create_engine(uri)
+    engine = utils.create_sqlalchemy_engine_with_retry(uri)  # type: ignore[no-untyped-call]
     try:
         with engine.connect() as connection:
             if not inspect(connection).has_table(_VERSION_TABLE):
