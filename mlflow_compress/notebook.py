@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mlflow_compress.errors import RecipeError, UnknownName, Unsupported
+from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Budget, CautionKind, Outcome, Part, Result, Selection, Variant
 from mlflow_compress.sockets import Family, Mark, Model
 from mlflow_compress.words import ORIGINAL
@@ -180,7 +181,7 @@ def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
     for each in methods:
         held = each.compress(held, family)
     for caution in held.cautions:
-        warnings.warn(f"{caution.message}. {caution.advice}", stacklevel=2)
+        warnings.warn(plain(f"{caution.message}. {caution.advice}"), stacklevel=2)
     module: nn.Module = held.module
     return module
 
@@ -232,7 +233,7 @@ def _measured(model: Callable[..., Any], batch: Any, variant: Variant, device: s
     from mlflow_compress.meters import environment, size
 
     started = time.time()
-    with machine_lock.alone(lambda text: warnings.warn(text, stacklevel=5)), _evaluating(model):
+    with machine_lock.alone(lambda text: warnings.warn(plain(text), stacklevel=5)), _evaluating(model):
         cautions = [NOTEBOOK.of(), *checks.busy(environment.busy_share())]
         timed = _timed(_call(model, batch), variant, device)
     loaded = Part(

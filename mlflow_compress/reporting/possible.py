@@ -39,7 +39,7 @@ _LAST_MS = LAST_S * 1000
 
 def is_possible(name: str, value: float) -> bool:
     """Return whether a metric can have this value."""
-    if value == 0:
+    if _MEASURED[0] <= value <= _MEASURED[1] or value == 0:  # as nearly all are
         return True
     is_score = name.startswith(f"{metric_facts.GROUP}/") and name != metric_facts.COUNT
     least, most = _SCORED if is_score else _MEASURED

@@ -23,7 +23,7 @@ from mlflow_compress.cli.report import main as report
 from mlflow_compress.plain_text import HIDDEN
 from mlflow_compress.reporting.possible import IMPOSSIBLE_NUMBER, IMPOSSIBLE_TIME
 
-from .hostile_runs import EXPERIMENT, RUNS, add_honest, add_hostile
+from .hostile_runs import EXPERIMENT, RUNS, STEERING, add_honest, add_hostile
 
 HONEST = ("alpha", "бета")
 COLUMNS = "team,model,method,size,disk,params,cpu,ram,quality"
@@ -209,6 +209,21 @@ def test_a_readme_is_brought_up_to_date_and_stays_so(stores: Before) -> None:
     asked = ("--columns", COLUMNS, "--team", "alpha")
     assert run(stores.uri, "--update", "README.md", *asked).exit_code == 0
     assert Path("README.md").read_text().count("alpha") >= 2
+
+
+def test_experiments_named_to_steer_are_named_plainly(stores: Before, tmp_path: Path) -> None:
+    """MLflow takes such names, and every message and form shows them."""
+    shutil.copy(stores.honest.removeprefix("sqlite:///"), tmp_path / "named.db")
+    uri = f"sqlite:///{tmp_path / 'named.db'}"
+    add_honest(uri, STEERING)
+    refused = run(uri, "-e", "honset")
+    assert refused.exit_code == 4
+    assert "Did you mean 'honest'?" in refused.stderr
+    assert "x\ufffd[2J\ufffd]0;seized" in refused.stderr
+    for form in (*FORMS, "png"):
+        assert run(uri, "-e", "x*", "-o", f"named.{form}").exit_code == 0
+    assert "x\ufffd\\[2J" in run(uri, "-e", "x*").stdout
+    assert run(uri, "-e", "x*", "--log").exit_code == 0
 
 
 @pytest.mark.parametrize("name", [name for name in RUNS if name.startswith("file_")])
