@@ -42,6 +42,7 @@ Exit codes:
   6  gate: a variant misses what was asked of it
 """
 _OUT_OF_DATE, _MISSED = 5, 6
+_MOST_BYTES = 4 * 2**20  # of a text with tables: thousands of rows
 _LANGUAGES = click.Choice(["en", "ru"])
 _AGO = {"d": 86_400, "h": 3600, "w": 7 * 86_400}
 _LOGGED = ("md", "html", "png")
@@ -403,6 +404,11 @@ def _update(path: Path, comparison: Comparison, teams: Sequence[str], check: boo
 
 def _read(path: Path) -> str:
     try:
+        if path.is_file() and path.stat().st_size > _MOST_BYTES:
+            raise CompressError(
+                f"{path} takes {path.stat().st_size / 2**20:,.0f} MiB, more than the {_MOST_BYTES / 2**20:.0f} that "
+                "are read of a text with tables."
+            )
         return path.read_bytes().decode()  # line endings as they are
     except FileNotFoundError:
         raise CompressError(f"There is no file {path}.") from None

@@ -193,7 +193,12 @@ def test_a_readme_is_updated_once(filled: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(None, "There is no file"), (b"no table here\n", "README.md"), (b"\xff\xfe", "is no UTF-8 text")],
+    [
+        (None, "There is no file"),
+        (b"no table here\n", "README.md"),
+        (b"\xff\xfe", "is no UTF-8 text"),
+        (b"| a |\n" * 10**6, "README.md takes 6 MiB, more than the 4 that are read of a text with tables."),
+    ],
 )
 def test_a_readme_that_takes_no_table(filled: str, content: bytes | None, told: str) -> None:
     if content is not None:
