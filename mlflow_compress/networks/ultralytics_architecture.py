@@ -186,10 +186,11 @@ def _require_activation(text: object) -> None:
     if not isinstance(call, ast.Call):
         raise refused
     module, _, name = ast.unparse(call.func).rpartition(".")
-    kind = getattr(nn.modules.activation, name, None) if module in ("nn", "torch.nn") else None
+    kind = getattr(nn, name, None) if module in ("nn", "torch.nn") else None
     values = [*call.args, *(keyword.value for keyword in call.keywords)]
     is_named = all(keyword.arg for keyword in call.keywords)
-    if not (isinstance(kind, type) and issubclass(kind, nn.Module) and is_named and all(map(_is_number, values))):
+    is_activation = getattr(kind, "__module__", "") == "torch.nn.modules.activation"
+    if not (is_activation and is_named and all(map(_is_number, values))):
         raise refused
 
 

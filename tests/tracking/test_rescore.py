@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,13 +49,20 @@ def variant_of(*metrics: str, family: str = "asr", seed: int = 3) -> Variant:
     )
 
 
-def logged(store: Store, folder: Path, *metrics: str, keep: bool = True) -> tuple[str, dict[str, float]]:
+def logged(
+    store: Store, folder: Path, *metrics: str, keep: bool = True, said: tuple[str, ...] = ()
+) -> tuple[str, dict[str, float]]:
     variant = variant_of(*metrics)
     part = quality.score(cast(Family, Echo()), Model(None), variant, folder, lambda *_: None)
     files = {name: (folder / name).read_bytes() for name in (PREDICTIONS, STATISTICS)} if keep else {}
     run_id = writing.start(store, writing.experiment_id(store, "rescored"), "m fp16", {})
     writing.write_result(
-        store, run_id, Result(variant, "ok", measurements=part.measurements, facts=part.facts), {}, "", files
+        store,
+        run_id,
+        Result(replace(variant, metrics=said or metrics), "ok", measurements=part.measurements, facts=part.facts),
+        {},
+        "",
+        files,
     )
     writing.end(store, run_id, succeeded=True)
     return run_id, dict(part.measurements)
@@ -112,6 +120,13 @@ def test_what_can_not_be_rescored(store: Store, tmp_path: Path) -> None:
         rescore.of_run(store, run_id, ("accuracy",), log=False)
     with pytest.raises(RecipeError, match="Did you mean 'chrf'"):
         rescore.of_run(store, run_id, ("chrff",), log=False)
+
+
+@pytest.mark.parametrize("name", ["./evil.py", "evaluate:someone/evil"])
+def test_code_that_a_run_names_is_not_run(store: Store, tmp_path: Path, name: str) -> None:
+    run_id, _ = logged(store, tmp_path, "wer", said=(name,))
+    with pytest.raises(RecipeError, match=r"The run's metric .*evil.* is Python code\. If you trust"):
+        rescore.of_run(store, run_id, (), log=False)
 
 
 def table(path: Path, *rows: tuple[Any, Any]) -> Path:
