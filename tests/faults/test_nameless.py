@@ -77,3 +77,11 @@ def test_mlflow_itself_can_tag_a_run(tmp_path: Path, home: str | None) -> None:
     done = nameless.run([sys.executable, "-c", code], container.folder, {**known, **uri, "XDG_CACHE_HOME": None})
     assert done.returncode == 0, done.stderr
     assert container.users() == {f"uid-{nameless.UID}"}
+
+
+def test_mlflow_run_has_a_name_for_the_user(tmp_path: Path) -> None:
+    """MLflow's own commands ask before any of ours runs; our plugin is imported with MLflow."""
+    container = Container(tmp_path)
+    code = "import mlflow.projects.utils as projects; print(projects._get_user())"
+    done = nameless.run([sys.executable, "-c", code], container.folder, {"HOME": str(container.folder)})
+    assert done.stdout == f"uid-{nameless.UID}\n", done.stderr
