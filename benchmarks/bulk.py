@@ -1,0 +1,72 @@
+"""How long it takes to score many predictions again, and to store many rows of a hand-made table.
+
+Each is a process of its own, imports and all. What is scored are labels of ten classes, by accuracy and F1 with their
+intervals; the rows go into a SQLite store of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks.children import run
+from benchmarks.finding import Cell, Finding
+
+_SIZES = {"predictions": (20_000, 200_000, 2_000_000), "rows": (100, 300, 1000)}
+_MOST_GROWTH = 1.5  # of the time that one more takes, from the second size to the third
+
+
+def find(quick: bool) -> Finding:
+    """Measure both at three sizes."""
+    rows: list[dict[str, Cell]] = []
+    growths = []
+    measures: dict[str, Callable[[Path, int], Sequence[object]]] = {"predictions": _rescore, "rows": _import}
+    for what, command in measures.items():
+        seconds = []
+        sizes = [size // 100 for size in _SIZES[what]] if quick else _SIZES[what]
+        for count in sizes:
+            with tempfile.TemporaryDirectory() as name:
+                ended = run(command(Path(name), count), Path(name))
+            seconds.append(ended.cpu_s)
+            rows.append(
+                {
+                    "what": f"{count:,} {what}",
+                    "seconds": ended.wall_s,
+                    "CPU seconds": ended.cpu_s,
+                    "peak MiB": ended.peak_mib,
+                }
+            )
+        more = [
+            (seconds[at + 1] - seconds[at]) / (sizes[at + 1] - sizes[at])  # without what the start takes
+            for at in (0, 1)
+        ]
+        growths.append(more[1] / max(more[0], 1e-9))
+        rows[-1]["one more takes"] = f"{growths[-1]:.2f}x as long"
+    return Finding(
+        name="bulk",
+        goal=f"ten times as many take at most {_MOST_GROWTH:g} times as long each.",
+        met=max(growths) <= _MOST_GROWTH,
+        rows=rows,
+        notes=["of one process each; growth is that of CPU seconds: a store waits for the disk most of the time"],
+    )
+
+
+def _rescore(folder: Path, count: int) -> Sequence[object]:
+    draw = random.Random(0)  # noqa: S311  (labels)
+    data = [[draw.randrange(10), draw.randrange(10)] for _ in range(count)]
+    path = folder / "predictions.json"
+    path.write_text(json.dumps({"columns": ["reference", "prediction"], "data": data}), encoding="utf-8")
+    return [Path(sys.executable).parent / "compress-bench", "rescore", path, "--metric", "accuracy", "--metric", "f1"]
+
+
+def _import(folder: Path, count: int) -> Sequence[object]:
+    lines = [f"| model {row // 10} | method {row % 10} | {row + 1} MB | {row + 2} ms |" for row in range(count)]
+    path = folder / "table.md"
+    path.write_text("\n".join(["| Model | Method | Size | CPU time |", "|---|---|---|---|", *lines]), encoding="utf-8")
+    uri = f"sqlite:///{folder / 'store.db'}"
+    program = Path(sys.executable).parent / "compress-report"
+    return [program, "import", path, "-e", "bulk", "--team", "t", "--tracking-uri", uri]
