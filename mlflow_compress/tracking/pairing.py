@@ -10,11 +10,15 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from mlflow_compress.errors import one_line
 from mlflow_compress.measuring.quality import STATISTICS
 from mlflow_compress.records import Result, finite, to_json
 from mlflow_compress.scoring import bootstrap
 from mlflow_compress.scoring.hf_evaluate import metrics_of
 from mlflow_compress.sockets import AdditiveMetric
+from mlflow_compress.untrusted import Malformed
+
+UNPAIRED = "unpaired"
 
 # what changes no sample
 _APART = ("method", "chain", "batch_size", "devices", "budget", "interleave", "threads", "requires")
@@ -31,7 +35,8 @@ class Originals:
         """Add to a result how far its scores are from its original's, if that came before it.
 
         For each metric that has statistics: `quality/wer_difference`, with the ends of its 95 % interval as `_low` and
-        `_high`, and whether that excludes 0, as fact `significant.wer`.
+        `_high`, and whether that excludes 0, as fact `significant.wer`. Statistics that can't be read pair nothing, and
+        the fact `unpaired` says why.
 
         Args:
             result: what came of a variant.
@@ -40,7 +45,10 @@ class Originals:
         path = folder / STATISTICS
         if not path.is_file():
             return result
-        own, samples = bootstrap.read(path), _samples(result)
+        try:
+            own, samples = bootstrap.read(path), _samples(result)
+        except (Malformed, OSError) as error:  # the model's own code may have written there
+            return dataclasses.replace(result, facts={**result.facts, UNPAIRED: one_line(error)})
         if result.variant.is_original:
             self._kept.setdefault(samples, own)
             return result

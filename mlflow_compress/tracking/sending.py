@@ -13,9 +13,10 @@ import uuid
 from collections.abc import Callable, Mapping
 
 from mlflow_compress import registry, untrusted
-from mlflow_compress.errors import StoreError
+from mlflow_compress.errors import StoreError, WeightsError
 from mlflow_compress.measuring import input_example, isolate, quality
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
+from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.records import Result, Variant
 from mlflow_compress.scoring import bootstrap
 from mlflow_compress.tracking import models, process_identity, reading, run_plots, run_summary, writing
@@ -169,6 +170,10 @@ def _write_model(store: Store, run_id: str, shipment: Shipment) -> None:
     """Write the model with its input example, link the numbers to it, and register it where that was asked for."""
     result, folder = shipment.result, shipment.entry.folder
     model, needs = isolate.model_folder(folder), _requirements(result.variant)
+    try:
+        require_own_files(model)  # the model's own code may have left a link there, to what is nobody's business
+    except (WeightsError, OSError) as error:
+        raise StoreError(str(error)) from error
     model_id = models.write_model(store, run_id, model, needs, input_example.read(folder))
     models.link(store, run_id, model_id, result)
     if shipment.address.register:

@@ -109,6 +109,12 @@ HARMS = {
     ),
     "meets a full disk": Harm("resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))", "File too large", is_late=True),
     "deletes its folder": Harm("shutil.rmtree(os.getcwd()); os._exit(1)", "ended with exit code 1"),
+    "leaves tables that are none": Harm(
+        "[Path(name).write_bytes(b'PK' + os.urandom(999)) for name in ('statistics.npz', 'predictions.json')]; "
+        "os._exit(1)",
+        "ended with exit code 1",
+        is_late=True,
+    ),
     "leaves 2,000 folders within each other": Harm(
         "[(os.mkdir('d'), os.chdir('d')) for _ in range(2000)]; os._exit(1)", "ended with exit code 1"
     ),

@@ -87,3 +87,12 @@ def test_what_was_not_scored_is_left_as_it_is(tmp_path: Path) -> None:
     variant = Variant("m", "fp16", "t", "python", "m.py")
     unscored = Result(variant, "ok")
     assert pairing.Originals().pair(unscored, tmp_path) is unscored
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"{}"])
+def test_statistics_that_are_none_pair_nothing_and_say_so(tmp_path: Path, right: Any, content: bytes) -> None:
+    scored = result(tmp_path, "fp16", right)
+    (tmp_path / STATISTICS).write_bytes(content)
+    found = pairing.Originals().pair(scored, tmp_path)
+    assert found.measurements == scored.measurements
+    assert found.facts["unpaired"].startswith("statistics.npz can't be read: ")

@@ -237,3 +237,16 @@ def test_a_model_that_the_user_logged_to_the_run_is_left_alone(store: Store, spo
     run = only(runs(store, address))
     assert (run.run_id, sorted(models(store, run))) == (outer, ["PENDING", "READY", "READY"])
     assert store.client.get_logged_model(theirs[0].model_id).metrics in (None, [])
+
+
+def test_no_link_that_a_model_left_in_its_folder_is_logged(store: Store, tmp_path: Path, address: Address) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("of this machine")
+    sent = shipment(tmp_path, "e" * 32, address)
+    (sent.entry.folder / "model" / "notes").symlink_to(secret)
+    send(store, sent)
+    run = only(runs(store, address))
+    assert (run.lifecycle, run.metrics) == ("FINISHED", RESULT.measurements)
+    assert run.tags["compress.not_logged"].startswith("model: notes in ")
+    assert "is a link to a file elsewhere" in run.tags["compress.not_logged"]
+    assert models(store, run) == []
