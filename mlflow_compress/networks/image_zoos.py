@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.util
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,19 @@ from mlflow_compress.networks.stored_weights import unfilled
 from mlflow_compress.sockets import Model
 
 _TORCHVISION, _TIMM = "torchvision", "timm"
+_NAME = re.compile(r"[\w.@-]+")
+# arguments that make a library load something, in some versions a pickle
+_READING = frozenset(
+    (
+        "cache_dir",
+        "checkpoint_path",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "weights",
+        "weights_backbone",
+    )
+)
 # what torchvision sets for weights that were trained elsewhere, so that random ones have the same architecture
 _FIXED: Mapping[str, Mapping[str, Any]] = {
     "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": False},
@@ -77,6 +91,7 @@ def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any
     import torch
 
     library, _, name = source.partition(":")
+    _require_own(name, architecture)
     open_ = _torchvision if library == _TORCHVISION else _timm
     described, obstacle, pretrained = open_(name, dict(architecture))
     torch.manual_seed(seed)
@@ -107,6 +122,7 @@ def build(described: Mapping[str, Any], is_filled: bool = True) -> Any:
     if not is_filled:
         with unfilled():
             return build(described).requires_grad_(False).eval()
+    _require_own(described["name"], described["architecture"])
     try:
         if described["library"] == _TORCHVISION:
             import torchvision
@@ -117,6 +133,20 @@ def build(described: Mapping[str, Any], is_filled: bool = True) -> Any:
         raise RecipeError(
             f"options.architecture of {described['name']} describes no model: {one_line(error)}"
         ) from error
+
+
+def _require_own(name: str, architecture: Mapping[str, Any]) -> None:
+    """Check that building a model reads no file and asks no hub: timm would, for some names and arguments.
+
+    Raises:
+        RecipeError: it would.
+    """
+    if not _NAME.fullmatch(name):
+        raise RecipeError(f"{name!r} is no name of a model of torchvision or timm.")
+    if reading := sorted(_READING & set(architecture)):
+        raise RecipeError(
+            f"options.architecture of {name} says {', '.join(reading)}, which loads weights: give them by weights=PATH."
+        )
 
 
 def transform(described: Mapping[str, Any]) -> Callable[[Any], Any]:

@@ -14,7 +14,7 @@ from pictures import loaded, picture
 from PIL import Image
 
 from mlflow_compress.errors import RecipeError, UnknownName, Unsupported, WeightsError
-from mlflow_compress.networks import hub, model_folder
+from mlflow_compress.networks import hub, image_zoos, model_folder
 from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
@@ -110,3 +110,21 @@ def test_channels_of_a_model_of_torchvision_are_pruned(tmp_path: Path) -> None:
     assert sum(each.numel() for each in restored.module.parameters()) < before / 3
     with torch.no_grad():
         torch.testing.assert_close(family.forward(restored, batch), family.forward(pruned, batch))
+
+
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        ("resnet18", {"checkpoint_path": "evil.pth"}),
+        ("resnet18", {"pretrained_cfg_overlay": {"file": "evil.pth"}}),
+        ("hf-hub:someone/evil", {}),
+        ("local-dir:evil", {}),
+    ],
+)
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_building_a_model_loads_no_other_files(library: str, name: str, architecture: dict[str, Any]) -> None:
+    described = {"library": library, "name": name, "architecture": architecture, "labels": [], "transform": {}}
+    with pytest.raises(RecipeError, match=r"is no name of a model|which loads weights"):
+        image_zoos.build(described)
+    with pytest.raises(RecipeError, match=r"is no name of a model|which loads weights"):
+        image_zoos.load(f"{library}:{name}", "random", Path(), architecture, 0)
