@@ -18,6 +18,7 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.measuring import output_error, worker
 from mlflow_compress.meters import size
 from mlflow_compress.networks import generation_check, model_folder
+from mlflow_compress.networks.exported_program_scan import code_in_program
 from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family
@@ -132,6 +133,7 @@ def test_what_is_restored_on_a_gpu_is_what_was_saved(name: str, chain: str, fold
 def check_cell(variant: Variant, tmp_path: Path, device: str = "cpu") -> None:
     worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
     restored = model_folder.restore(tmp_path / worker.MODEL_FOLDER, device)
+    assert not [code for path in tmp_path.rglob("*.pt2") if (code := code_in_program(path))]
     family, model = restored.family, restored.model
     assert restored.manifest.chain == variant.chain
     assert model.weights == "random"
