@@ -296,7 +296,6 @@ def test_links_of_the_cache_are_followed(tmp_path: Path) -> None:
 
 
 def test_bandit_finds_nothing_of_high_severity() -> None:
-    pytest.importorskip("bandit", reason="bandit is not installed")
     config, manager = (importlib.import_module(f"bandit.core.{name}") for name in ("config", "manager"))
     found = manager.BanditManager(config.BanditConfig(), "file")
     found.discover_files([str(ROOT / "mlflow_compress")], recursive=True)
