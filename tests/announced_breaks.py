@@ -31,6 +31,7 @@ KNOWN: dict[str, str] = {
     r"Passing `generation_config` together": "2026-11: Whisper's own generate does",
     # others
     r"``noload`` loader": "2026-11: MLflow's own",
+    r"verify_requirements argument": "2026-11: bandit's own, of stevedore",
     r"starlette\.middleware\.wsgi": "2026-11: MLflow's own server",
     r"Operation with range is deprecated|all arguments of all will be|inplace keyword in DataFrame\.drop": (
         "2026-11: MLflow's own, of pandas"
