@@ -56,6 +56,11 @@ HELD: Mapping[str, tuple[str, ...]] = {
         "tests/test_trust.py::test_ones_own_metric_needs_trust",
         f"{HERE}test_metrics_are_code",
     ),
+    "The TorchScript of a logged model is looked into": (
+        "tests/hostile/test_hostile.py::test_a_script_that_is_let_through_is_harmless",
+        "tests/hostile/test_hostile.py::test_loading_a_model_of_this_packages_is_harmless",
+        "tests/networks/test_torchscript_scan.py::test_honest_traces_are_let_through",
+    ),
     "| a model of MLflow": (
         "tests/networks/test_mlflow_folders.py::test_the_flavor_that_is_opened_decides",
         "tests/hostile/test_hostile.py::test_a_program_that_is_let_through_is_harmless",

@@ -100,6 +100,8 @@ class ExportMethod(Method):
             graphs = json.loads((folder / _GRAPHS).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise WeightsError(f"There are no exported graphs in {folder}: {error}") from error
+        if not (isinstance(graphs, dict) and all(name.isidentifier() for name in graphs)):
+            raise WeightsError(f"{folder / _GRAPHS} names graphs that are no files of the model.")
         return family.attach(model, {name: self.open(name, buffers, model, folder) for name, buffers in graphs.items()})
 
 

@@ -20,6 +20,7 @@ from mlflow_compress.networks.exported_program_scan import code_in_program
 from mlflow_compress.networks.onnx_files import require_own_weights
 from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.networks.stored_weights import load_weights, save_weights
+from mlflow_compress.networks.torchscript_scan import code_in_script
 from mlflow_compress.records import Step, Variant, read_json, write_json
 from mlflow_compress.sockets import Family, Method, Model
 from mlflow_compress.version import installed
@@ -147,6 +148,9 @@ def restore_others(folder: Path) -> Restored:
         )
     for path in () if brings_code else sorted(folder.rglob("*.pt2")):
         if code := code_in_program(path):
+            raise WeightsError(f"{path} is not loaded, as it may run code: it holds {code}.")
+    for path in () if brings_code else sorted(folder.rglob("*.ts")):
+        if code := code_in_script(path):
             raise WeightsError(f"{path} is not loaded, as it may run code: it holds {code}.")
     for path in sorted(folder.rglob("*.onnx")):
         require_own_weights(path)

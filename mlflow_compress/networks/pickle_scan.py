@@ -6,6 +6,7 @@ ultralytics' layers, and plain containers only build what they are named for; an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ _LAYERS = (
     "ultralytics.utils.loss ",
     "ultralytics.utils.tal ",
 )
+_CLASS = re.compile(r"(v\d+)?[A-Z]\w*")  # v8DetectionLoss; no dots: `Sequential.__class__` would lead elsewhere
 _PLAIN = frozenset(
     {
         "__builtin__ object",
@@ -89,8 +91,7 @@ def _takes_methods(name: str, given: Sequence[tuple[Any, ...]]) -> bool:
 
 def _is_layer(name: str) -> bool:
     what = name.partition(" ")[2]
-    # One name, no dots: `Sequential.__class__` would lead elsewhere.
-    return name.startswith(_LAYERS) and what.isidentifier() and what[:1].isupper()
+    return name.startswith(_LAYERS) and _CLASS.fullmatch(what) is not None
 
 
 def _is_plain(name: str) -> bool:

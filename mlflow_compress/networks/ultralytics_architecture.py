@@ -130,7 +130,7 @@ def _listed(yaml: Mapping[str, Any], part: str) -> list[Any]:
 
 def _require_task(task: object) -> None:
     if task not in list(TASKS):
-        raise _OpenError(f"it is for {_short(task)}, and this family measures {', '.join(TASKS)}")
+        raise _OpenError(f"it is for {shown(task)}, and this family measures {', '.join(TASKS)}")
 
 
 def _require_names(names: object) -> None:
@@ -174,7 +174,7 @@ def _require_activation(text: object) -> None:
     from torch import nn
 
     refused = _OpenError(
-        f"its activation {_short(text)} would be evaluated, and only a class of torch.nn with plain numbers is, such "
+        f"its activation {shown(text)} would be evaluated, and only a class of torch.nn with plain numbers is, such "
         "as nn.SiLU() or nn.LeakyReLU(0.1)"
     )
     if not isinstance(text, str) or len(text) > _LONGEST_ACTIVATION:
@@ -207,7 +207,7 @@ def _require_layer(layer: object) -> None:
         case [_, int(repeats), str(name), list(arguments)] if repeats <= _MOST_REPEATS:
             _require_layer_class(name)
         case _:
-            raise _OpenError(f"{_short(layer)} is no layer [from, repeats, name, arguments]")
+            raise _OpenError(f"{shown(layer)} is no layer [from, repeats, name, arguments]")
     for argument in arguments:
         if isinstance(argument, str):
             _require_word(argument)
@@ -225,7 +225,7 @@ def _require_layer_class(name: str) -> None:
     kind = vars(home).get(name.removeprefix(prefix))
     is_layer = isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__.startswith(module)
     if not is_layer and name != "Silence":  # that ultralytics itself replaces
-        raise _OpenError(f"{_short(name)} is no layer that ultralytics knows")
+        raise _OpenError(f"{shown(name)} is no layer that ultralytics knows")
 
 
 def _require_word(argument: str) -> None:
@@ -235,8 +235,9 @@ def _require_word(argument: str) -> None:
     code = tasks.parse_model.__code__
     is_variable = argument in {*code.co_varnames, *code.co_cellvars} - set(_VARIABLES)
     if is_variable or not _WORD.fullmatch(argument):
-        raise _OpenError(f"a layer takes the text {_short(argument)}, which ultralytics would read as something else")
+        raise _OpenError(f"a layer takes the text {shown(argument)}, which ultralytics would read as something else")
 
 
-def _short(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as a message has it: short, whatever it is."""
     return _REPR.repr(value)

@@ -12,11 +12,12 @@ from mlflow_compress.networks import plain_checkpoint
 from mlflow_compress.networks.inert_pickle import Made
 from mlflow_compress.networks.pickle_scan import foreign
 from mlflow_compress.networks.plain_checkpoint import Checkpoint, mapping_of
-from mlflow_compress.networks.ultralytics_architecture import TASKS, Architecture
+from mlflow_compress.networks.ultralytics_architecture import TASKS, Architecture, shown
 
 _TASKS_MODULE = "ultralytics.nn.tasks "
 _OLD_NAMES = {"YOLOv10DetectionModel": "DetectionModel"}
 _DEEPEST, _MOST_LAYERS = 32, 100_000  # layers in layers, and all of them
+_WITHOUT_EFFECT = ("inplace", "momentum", "training")  # on what a layer gives
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,12 @@ class Saved:
     Attributes:
         described: what it is built from.
         weights: its tensors, by the names that the model's state has.
+        layers: what stands for each of its layers, by the names that the model has.
     """
 
     described: Architecture
     weights: Mapping[str, Any]
+    layers: Mapping[str, Made]
 
 
 def read(path: Path) -> Saved:
@@ -48,9 +51,40 @@ def read(path: Path) -> Saved:
             model = _model_in(checkpoint, path)
             named = _state_of(model)
             described = Architecture(dict(mapping_of(named.get("yaml"))), _names(named), _task(model, path))
-            return Saved(described, {name: checkpoint.tensor(made) for name, made in _tensors(model)})
+            layers = dict(_layers(model))
+            return Saved(described, {name: checkpoint.tensor(made) for name, made in _tensors(layers)}, layers)
     except (OSError, ValueError) as error:
         raise WeightsError(f"The weights file {path} can't be loaded: {error}.") from error
+
+
+def require_same_layers(saved: Saved, module: Any, path: Path) -> None:
+    """Check that what was built of a description has the layers that were saved: somebody may have replaced some.
+
+    Args:
+        saved: what was read.
+        module: what was built.
+        path: the file, for messages.
+
+    Raises:
+        WeightsError: a layer is another, or of other settings, such as an activation.
+    """
+    for name, layer in module.named_modules():
+        made = saved.layers.get(name)
+        if made is None or not name:
+            continue
+        built = type(layer).__name__
+        kind = made.name.rpartition(" ")[2]
+        settings = [each for each in getattr(layer, "__constants__", ()) if each not in _WITHOUT_EFFECT]
+        state = _state_of(made)
+        other = next((each for each in settings if each in state and state[each] != getattr(layer, each)), "")
+        if kind != built or other:
+            what = f"a {kind}" if kind != built else f"a {kind} of {other}={shown(state[other])}"
+            found = f"a {built}" if kind != built else f"{other}={shown(getattr(layer, other))}"
+            raise WeightsError(
+                f"The model in {path} is not as its own description says: the layer {name} is {what}, and ultralytics "
+                f"builds {found}. Only ultralytics itself can load it. If you "
+                "trust where it comes from, say so: --trust"
+            )
 
 
 def _model_in(checkpoint: Checkpoint, path: Path) -> Made:
@@ -86,30 +120,36 @@ def _state_of(layer: object) -> Mapping[Any, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def _tensors(model: Made) -> Iterator[tuple[str, Any]]:
-    """Return what stands for parameters and saved buffers, by their names.
+def _layers(model: Made) -> Iterator[tuple[str, Made]]:
+    """Return what stands for a model and each of its layers, by their names.
 
     Raises:
         ValueError: layers hold each other.
     """
     waiting, seen = [("", model, 0)], 0
     while waiting:
-        prefix, layer, depth = waiting.pop()
+        name, layer, depth = waiting.pop()
         seen += 1
         if depth > _DEEPEST or seen > _MOST_LAYERS:
             raise ValueError("its layers hold each other")
-        state = _state_of(layer)
+        yield name, layer
+        waiting += [
+            (f"{name}.{inner}" if name else str(inner), held, depth + 1)
+            for inner, held in mapping_of(_state_of(layer).get("_modules")).items()
+            if isinstance(held, Made)
+        ]
+
+
+def _tensors(layers: Mapping[str, Made]) -> Iterator[tuple[str, Any]]:
+    """Return what stands for parameters and saved buffers, by their names."""
+    for layer, made in layers.items():
+        state = _state_of(made)
         unsaved = state.get("_non_persistent_buffers_set")
         left_out = unsaved if isinstance(unsaved, set) else _items(unsaved)
         for kind in ("_parameters", "_buffers"):
             for name, tensor in mapping_of(state.get(kind)).items():
                 if tensor is not None and name not in left_out:
-                    yield f"{prefix}{name}", tensor
-        waiting += [
-            (f"{prefix}{name}.", inner, depth + 1)
-            for name, inner in mapping_of(state.get("_modules")).items()
-            if isinstance(inner, Made)
-        ]
+                    yield f"{layer}.{name}" if layer else str(name), tensor
 
 
 def _items(made: object) -> list[Any]:

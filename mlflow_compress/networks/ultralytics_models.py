@@ -166,6 +166,7 @@ def _rebuilt(saved: Saved, path: Path) -> Any:
     if len(saved.weights) < len(module.state_dict()):
         module.fuse(verbose=False)
     fill(module, saved.weights, path)
+    ultralytics_checkpoint.require_same_layers(saved, module, path)
     return module
 
 

@@ -121,6 +121,34 @@ def graph_with_a_guard(folder: Path, command: str) -> Path:
     return folder
 
 
+def script_that_writes(folder: Path, command: str) -> Path:
+    """Write an exported detector of this package's whose TorchScript writes into a file when it is loaded."""
+    from .inputs_scripts import state_that_writes
+
+    data = _own_model(folder, "yolo", chain=[{"method": "torchscript", "options": {}}])
+    state_that_writes(data, command)
+    _exported_detector(data, "model")
+    return folder
+
+
+def graph_of_another_folder(folder: Path, command: str) -> Path:
+    """Write an exported detector of this package's whose graph lies beside its folder."""
+    from .inputs_scripts import state_that_writes
+
+    data = _own_model(folder / "model", "yolo", chain=[{"method": "torchscript", "options": {}}])
+    (folder / "beside").mkdir()
+    script = state_that_writes(folder / "beside", command)
+    _exported_detector(data, str(script.with_suffix("")))
+    return folder / "model"
+
+
+def _exported_detector(data: Path, graph: str) -> None:
+    yaml = {"nc": 1, "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]}
+    described = {"yaml": yaml, "names": {"0": "a"}, "task": "detect", "structure": {}}
+    (data / "architecture.json").write_text(json.dumps(described), encoding="utf-8")
+    (data / "graphs.json").write_text(json.dumps({graph: []}), encoding="utf-8")
+
+
 def weights_that_are_a_pickle(folder: Path, command: str) -> Path:
     """Write a classifier of this package's whose weights are a pickle that calls a shell."""
     data = _own_model(folder, "image_classification")

@@ -13,6 +13,7 @@ from mlflow_compress.errors import CompressError, Unsupported
 from mlflow_compress.networks import ultralytics_models
 from mlflow_compress.networks.exported_program_scan import code_in_program
 from mlflow_compress.networks.pickle_scan import code_in
+from mlflow_compress.networks.torchscript_scan import code_in_script
 
 from .harmless import assert_harmless, inputs
 
@@ -32,6 +33,15 @@ def test_a_program_that_is_let_through_is_harmless(name: str) -> None:
     def load(path: Path) -> None:
         if not code_in_program(path):
             torch.export.load(path).module()(torch.rand(3, 2))
+
+    assert_harmless(load, name)
+
+
+@pytest.mark.parametrize("name", inputs("scripts"))
+def test_a_script_that_is_let_through_is_harmless(name: str) -> None:
+    def load(path: Path) -> None:
+        if not code_in_script(path):
+            torch.jit.load(str(path))(torch.rand(3, 2))
 
     assert_harmless(load, name)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from trained_yolo import trained
 from ultralytics.models import YOLO
+from ultralytics.utils import IterableSimpleNamespace
 
 from mlflow_compress.errors import WeightsError
 from mlflow_compress.networks import ultralytics_models
@@ -92,3 +93,31 @@ def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
     torch.manual_seed(7)
     ultralytics_models.load("model.pt", str(path), tmp_path)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_layers_that_somebody_replaced_are_refused(tmp_path: Path) -> None:
+    module: Any = YOLO("yolo11n-cls.yaml").model
+    module.model[0].act = torch.nn.ReLU()
+    with pytest.raises(WeightsError, match=r"the layer model\.0\.act is a ReLU, and ultralytics builds a SiLU"):
+        ultralytics_models.load("model.pt", str(saved(tmp_path / "model.pt", module)), tmp_path)
+    module = YOLO("yolo11n-cls.yaml").model
+    module.model[0].conv.stride = (1, 1)
+    with pytest.raises(WeightsError, match=r"is a Conv2d of stride=\(1, 1\), and ultralytics builds stride=\(2, 2\)"):
+        ultralytics_models.load("model.pt", str(saved(tmp_path / "model.pt", module)), tmp_path)
+
+
+def test_a_detector_whose_head_has_a_small_letter_is_read(tmp_path: Path) -> None:
+    path = saved(tmp_path / "model.pt", YOLO("yolov10n.yaml").model)
+    mine, _, _ = ultralytics_models.load(str(path), "auto", tmp_path)
+    assert type(mine.model[-1]).__name__ == "v10Detect"
+
+
+def test_what_an_interrupted_training_left_is_read(tmp_path: Path) -> None:
+    module: Any = YOLO("yolo11n.yaml").model
+    module.args = IterableSimpleNamespace(box=7.5, cls=0.5, dfl=1.5)
+    module.criterion = module.init_criterion()  # stripped at the end of a training only
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1).state_dict()
+    torch.save({"epoch": 3, "model": None, "ema": module.half(), "optimizer": optimiser}, tmp_path / "model.pt")
+    mine, kind, _ = ultralytics_models.load("model.pt", "auto", tmp_path)
+    assert kind == "local"
+    assert torch.equal(mine.model[0].conv.weight, module.model[0].conv.weight)
