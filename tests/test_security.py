@@ -38,7 +38,10 @@ HELD: Mapping[str, tuple[str, ...]] = {
         "tests/networks/test_stored_weights.py::test_a_pickle_with_code_is_refused",
         f"{HERE}test_pickled_weights_of_a_transformer_run_nothing",
     ),
-    "| remote code of a hub model": (f"{HERE}test_remote_code_is_never_run",),
+    "| remote code of a hub model": (
+        f"{HERE}test_remote_code_is_never_run",
+        "tests/networks/test_transformers_models.py::test_kernels_of_the_hub_are_never_run",
+    ),
     "| a local `.pt` of ultralytics": (
         "tests/test_trust.py::test_a_pickle_with_code_is_refused_unless_trusted",
         "tests/networks/test_ultralytics_checkpoint.py::test_nothing_of_a_saved_object_but_description_and_weights_is_taken",

@@ -12,6 +12,7 @@ from mlflow_compress.errors import RecipeError, WeightsError, one_line
 from mlflow_compress.networks.hub import Origin, config_fields, is_config_cached
 from mlflow_compress.sockets import Family, Model
 
+_KERNELS = "_implementation"  # in the names of what a config says of attention and of experts
 _ENDLESS = 10**9  # tokenizers that know no length say 10**30
 _AUTO_CLASSES = {  # of what is saved in a folder of its own
     "tokenizer": "AutoTokenizer",
@@ -76,6 +77,7 @@ class TransformersFamily(Family):
         """Read the config and the companions."""
         import transformers
 
+        _require_own_kernels(_saved_fields(str(folder)), str(folder))
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         read = Companions()
         for name in self.keeps:
@@ -145,6 +147,7 @@ def _from_architecture(loader: Any, source: str, architecture: Mapping[str, Any]
             "options.architecture, or give a local folder."
         )
     fields = dict(architecture or config_fields(source))
+    _require_own_kernels(fields, source)
     try:
         config = AutoConfig.for_model(fields.pop("model_type"), **fields)
         return loader.from_config(config, dtype=torch.float32)
@@ -155,6 +158,8 @@ def _from_architecture(loader: Any, source: str, architecture: Mapping[str, Any]
 def _from_pretrained(loader: Any, origin: Origin) -> tuple[Any, str]:
     import torch
 
+    if not origin.file:
+        _require_own_kernels(_saved_fields(origin.location), origin.location)
     try:
         module, info = loader.from_pretrained(
             origin.location, dtype=torch.float32, output_loading_info=True, **_unpacked(origin), **origin.arguments
@@ -181,6 +186,38 @@ def _unpacked(origin: Origin) -> dict[str, Any]:
 
     packing = getattr(transformers, "GgufConfig", None)
     return {"quantization_config": packing(dequantize=True)} if origin.file and packing is not None else {}
+
+
+def _require_own_kernels(fields: Mapping[str, Any], origin: str) -> None:
+    """Check that a config names no kernels of the hub (`owner/name`), which transformers would fetch and run.
+
+    Args:
+        fields: of the config.
+        origin: where it is from, for messages.
+
+    Raises:
+        WeightsError: it does.
+    """
+    waiting: list[tuple[str, Any]] = [("", fields)]
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [(key if _KERNELS in key else str(name), inner) for name, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [(key, inner) for inner in value]
+        elif _KERNELS in key and isinstance(value, str) and "/" in value:
+            raise WeightsError(
+                f"The config of {origin} says {key}={value!r:.100}. That is code of the hub, which is never run: take "
+                "this line out of its config.json."
+            )
+
+
+def _saved_fields(location: str) -> Mapping[str, Any]:
+    """Return what a config says; nothing where it can't be read: transformers can't either, and says so."""
+    try:
+        return config_fields(location)
+    except (RecipeError, WeightsError):
+        return {}
 
 
 def _plain(loader: Any, module: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -256,3 +257,17 @@ def test_a_gguf_file_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.gguf").write_bytes(b"GGUFnothing")
     with pytest.raises(WeightsError, match="can't be loaded"):
         load_transformer("AutoModelForCausalLM", "a.gguf", find_weights("a.gguf", "auto", tmp_path), {}, 0)
+
+
+@pytest.mark.parametrize(
+    "named", [{"attn_implementation": "evil/kernels:run"}, {"_experts_implementation": {"": "evil/k"}}]
+)
+def test_kernels_of_the_hub_are_never_run(named: dict[str, Any], tmp_path: Path) -> None:
+    fields = {**DISTILBERT, **named}
+    with pytest.raises(WeightsError, match="That is code of the hub, which is never run"):
+        load_transformer(CLASSIFIER, SOURCE, Origin("random"), fields, 0)
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(WeightsError, match="That is code of the hub, which is never run"):
+        load_transformer(CLASSIFIER, SOURCE, Origin("local", str(tmp_path), offline=True), {}, 0)
+    with pytest.raises(WeightsError, match="That is code of the hub, which is never run"):
+        registry.build("families", "text_classification").restore(tmp_path)
