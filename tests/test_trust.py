@@ -132,3 +132,10 @@ def bench(known: dict[str, str], folder: Path, *words: str) -> str:
 def dump(path: Path) -> str:
     with sqlite3.connect(path) as database:
         return "\n".join(database.iterdump())
+
+
+def test_a_damaged_checkpoint_is_called_that(tmp_path: Path) -> None:
+    path = saved(tmp_path / "net.pt", {"weight": 3})
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(RecipeError, match=r"net\.pt is damaged, or in another format .* is not known\. If you trust"):
+        planned(str(path))

@@ -19,7 +19,7 @@ from mlflow_compress.data.labels import distinct, labels_of
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks import ultralytics_images, ultralytics_models
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
-from mlflow_compress.networks.pickle_scan import code_in
+from mlflow_compress.networks.pickle_scan import UNREADABLE, code_in
 from mlflow_compress.networks.ultralytics_architecture import Architecture
 from mlflow_compress.networks.ultralytics_images import read_photo
 from mlflow_compress.networks.ultralytics_models import ExportedNet
@@ -68,6 +68,10 @@ class Yolo(Family):
         paths = [folder / source, Path(source)] if weights in ("auto", "pretrained") else [folder / weights]
         path = next((path for path in paths if path.is_file()), None)
         called = code_in(path) if path else []
+        if called == [UNREADABLE]:
+            return (
+                f"{path} is damaged, or in another format than today's torch.save: what code it would run is not known"
+            )
         return f"{path} is a pickle that calls {', '.join(called[:3])} when it is read" if called else ""
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:

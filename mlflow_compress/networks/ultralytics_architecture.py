@@ -138,7 +138,7 @@ def _require_names(names: object) -> None:
     if not isinstance(names, dict) or not all(
         isinstance(number, int) and isinstance(name, str) for number, name in names.items()
     ):
-        raise _OpenError("the names of its classes are not texts by number")
+        raise _OpenError("its classes are not names, each with its number")
 
 
 def _require_plain(value: object) -> None:
@@ -148,7 +148,7 @@ def _require_plain(value: object) -> None:
         part, depth = waiting.pop()
         seen += 1
         if seen > _MOST_VALUES or depth > _DEEPEST:
-            raise _OpenError("its description is endless")
+            raise _OpenError(f"its description holds over {_MOST_VALUES:,} values, or lists over {_DEEPEST} deep")
         if isinstance(part, dict):
             waiting += [(inner, depth + 1) for pair in part.items() for inner in pair]
         elif isinstance(part, (list, tuple)):

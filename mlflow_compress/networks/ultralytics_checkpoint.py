@@ -95,7 +95,8 @@ def _model_in(checkpoint: Checkpoint, path: Path) -> Made:
         raise WeightsError(f"The weights file {path} holds no model that ultralytics saved.")
     if content.get("modelopt"):
         raise WeightsError(
-            f"The weights file {path} holds a model that was quantized in training: give that before it."
+            f"The weights file {path} holds a model that was quantized while it was trained. Give the file from "
+            "before that."
         )
     return model
 
