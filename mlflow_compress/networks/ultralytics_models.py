@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -179,13 +181,23 @@ def _unfused(described: Architecture) -> Any:
     from ultralytics.nn import tasks
 
     try:
-        module: Any = getattr(tasks, described.does.built_by)(described.yaml, verbose=False).eval()
+        module: Any = getattr(tasks, described.does.built_by)(_without_downloads(described.yaml), verbose=False).eval()
     except Exception as error:  # whatever the layers raise at what does not fit
         raise WeightsError(
             f"The architecture of an ultralytics model can't be built: {named_line(error, 300)}"
         ) from error
     module.names = described.names
     return module
+
+
+def _without_downloads(yaml: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a description whose layers of torchvision fetch no weights of their own: they are the model's."""
+    offline = copy.deepcopy(dict(yaml))
+    for layer in (*offline["backbone"], *offline["head"]):
+        if layer[2] == "TorchVision":
+            channels, name, *others = layer[3]
+            layer[3] = [channels, name, None, *others[1:]]
+    return offline
 
 
 def _from_architecture(source: str) -> Any:

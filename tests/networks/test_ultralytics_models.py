@@ -71,3 +71,14 @@ def test_weights_that_can_not_be_had_are_told(source: str, weights: str, told: s
     (tmp_path / "broken.pt").write_bytes(b"no weights")
     with pytest.raises(WeightsError, match=told):
         ultralytics_models.load(source, weights, tmp_path)
+
+
+def test_layers_of_torchvision_fetch_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(*arguments: object, **named: object) -> None:
+        raise AssertionError("nothing is fetched")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    for given in ([512, "resnet18", "DEFAULT", True, 2, False], [512, "resnet18"]):
+        layers = {"backbone": [[-1, 1, "TorchVision", given]], "head": [[-1, 1, "Classify", ["nc"]]]}
+        module = ultralytics_models.build(Architecture({"nc": 2, **layers}, {0: "a", 1: "b"}, "classify"))
+        assert sum(each.numel() for each in module.model[0].parameters()) > 10**7
