@@ -149,7 +149,7 @@ def restore_others(folder: Path) -> Restored:
     for path in () if brings_code else sorted(folder.rglob("*.pt2")):
         if code := code_in_program(path):
             raise WeightsError(f"{path} is not loaded, as it may run code: it holds {code}.")
-    for path in () if brings_code else sorted(folder.rglob("*.ts")):
+    for path in () if brings_code else sorted(folder.glob("*.ts")):  # no deeper: others write TypeScript
         if code := code_in_script(path):
             raise WeightsError(f"{path} is not loaded, as it may run code: it holds {code}.")
     for path in sorted(folder.rglob("*.onnx")):
