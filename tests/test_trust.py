@@ -72,7 +72,7 @@ def test_a_logged_model_is_told_whether_it_is_trusted(trust: bool) -> None:
 
 def test_a_recipe_can_not_say_that_it_is_trusted(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("family: mlflow_model\nsource: models:/a/1\noptions: {trust: true}\n")
-    with pytest.raises(RecipeError, match="The recipe mine says trust: true, which only you can say: --trust"):
+    with pytest.raises(RecipeError, match=r"The recipe mine says trust: true\. Only you may let its code run: --trust"):
         planned(str(tmp_path / "mine.yaml"))
     assert planned(str(tmp_path / "mine.yaml"), trust=True)
     assert planned(str(tmp_path / "mine.yaml"), options={"trust": ["true"]})

@@ -21,8 +21,9 @@ from mlflow_compress.networks.onnx_files import require_own_weights
 from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.networks.stored_weights import load_weights, save_weights
 from mlflow_compress.networks.torchscript_scan import code_in_script
-from mlflow_compress.records import Step, Variant, read_json, write_json
+from mlflow_compress.records import Step, Variant, write_json
 from mlflow_compress.sockets import Family, Method, Model
+from mlflow_compress.untrusted import Malformed, read_json, record
 from mlflow_compress.version import installed
 
 _MANIFEST = "manifest.json"
@@ -89,9 +90,8 @@ def read_manifest(folder: Path) -> Manifest:
         WeightsError: it is no model folder.
     """
     try:
-        data = read_json(folder / _MANIFEST)
-        return Manifest(**{**data, "chain": tuple(Step(**step) for step in data["chain"])})
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return record(Manifest, read_json(folder / _MANIFEST), _MANIFEST)
+    except (OSError, Malformed) as error:
         raise WeightsError(f"{folder} is no model folder of mlflow-compress: {error}") from error
 
 

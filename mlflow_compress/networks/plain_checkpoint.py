@@ -65,7 +65,7 @@ class Checkpoint:
                 name="torch._utils _rebuild_tensor_v2", arguments=(Elsewhere() as storage, offset, size, stride, *_)
             ):
                 return _view(self._storage(storage), offset, size, stride)
-        raise ValueError("what should be a tensor is none")
+        raise ValueError("a weight is no tensor")
 
     def _storage(self, storage: Elsewhere) -> Any:
         import torch
@@ -74,7 +74,7 @@ class Checkpoint:
             case ("storage", kind, str(key), *_) if (dtype := _DTYPES.get(_kind(kind))) is not None:
                 pass
             case _:
-                raise ValueError("a storage of an unknown kind")
+                raise ValueError("numbers of a type that is not known")
         if (place := f"{key} {dtype}") not in self._storages:
             data = bytearray(self._read(f"data/{key}"))
             kind = getattr(torch, dtype)

@@ -253,7 +253,7 @@ def require_said_trust(name: str, options: Mapping[str, Any], settings: Settings
     written = options.get("trust", False)
     is_said = any(written) if isinstance(written, tuple) else written
     if is_said and not settings.trust and not any(settings.options.get("trust", ())):
-        raise RecipeError(f"The recipe {name} says trust: true, which only you can say: --trust")
+        raise RecipeError(f"The recipe {name} says trust: true. Only you may let its code run: --trust")
 
 
 def require_few(count: int, name: str) -> None:
