@@ -34,15 +34,20 @@ def test_the_processes_that_compile_end_with_the_warm_up(tmp_path: Path) -> None
 
     _, _, target = saved("torch_compile", tmp_path)
     restored = model_folder.restore(target)
+    of_other_tests = _children()
     with config.patch(compile_threads=2, worker_start_method="subprocess"):
         pool = async_compile.AsyncCompile.process_pool()
         pool.submit(int).result()
-        assert psutil.Process().children(recursive=True)
+        assert _children() - of_other_tests
         restored.model.warmed()
-        assert not psutil.Process().children(recursive=True)
+        assert not _children() - of_other_tests
         pool = async_compile.AsyncCompile.process_pool()
         assert pool.submit(int).result() == 0, "what is compiled later starts them again"
         restored.model.warmed()
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
 
 
 def test_the_backend_and_the_mode_are_those_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
