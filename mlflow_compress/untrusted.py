@@ -43,7 +43,7 @@ def read_json(path: Path, most_bytes: int = MOST_BYTES, name: str = "") -> Any:
     name = name or path.name
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):  # a pipe would keep the reader waiting
-        raise Malformed(f"{_named(name)} is no file.")
+        raise Malformed(f"{_named(name)} is not a file.")
     check_size(name, status.st_size, most_bytes)
     with path.open("rb") as file:
         return parse_json(file.read(most_bytes + 1), name, most_bytes)  # it may grow meanwhile
@@ -141,7 +141,7 @@ def _named(name: str) -> str:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise Malformed(f"holds {text}, which is no number.")
+    raise Malformed(f"holds {text}, which is not a number.")
 
 
 def _finite(text: str) -> float:

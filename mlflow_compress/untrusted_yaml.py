@@ -35,7 +35,7 @@ def read_yaml(path: Path, most_bytes: int = MOST_BYTES) -> Any:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(f"{path} is a folder")
     if not stat.S_ISREG(status.st_mode):  # a pipe would keep the reader waiting
-        raise Malformed("it is no file")
+        raise Malformed("it is not a file")
     if status.st_size > most_bytes:
         raise Malformed(f"it takes {status.st_size / 2**10:,.0f} KiB, more than the {most_bytes / 2**10:,.0f} it may")
     try:

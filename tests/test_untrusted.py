@@ -45,8 +45,8 @@ class Outer:
             '{"a":' * 200_000 + "1" + "}" * 200_000,
             "x.json is not JSON: recursion limit exceeded at line 1 column 1006.",
         ),
-        ("[NaN]", "x.json holds NaN, which is no number."),
-        ("[-Infinity]", "x.json holds -Infinity, which is no number."),
+        ("[NaN]", "x.json holds NaN, which is not a number."),
+        ("[-Infinity]", "x.json holds -Infinity, which is not a number."),
         ("[1e999]", "x.json holds a number that is too large."),
         ("[" + "9" * 5000 + "]", "x.json is not JSON: number out of range at line 1 column 4303."),
         (b'["\xff"]', "x.json is not JSON: invalid unicode code point at line 1 column 3."),
@@ -95,7 +95,7 @@ def test_a_large_file_is_refused_before_it_is_opened(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "result.json")
-    with pytest.raises(Malformed, match=r"result\.json is no file\."):
+    with pytest.raises(Malformed, match=r"result\.json is not a file\."):
         read_json(tmp_path / "result.json")
 
 

@@ -82,7 +82,7 @@ def test_what_is_no_plain_data_is_refused_and_runs_nothing(
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 def test_what_never_ends_is_not_opened(tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "a.yaml")
-    with pytest.raises(Malformed, match=r"^it is no file$"):
+    with pytest.raises(Malformed, match=r"^it is not a file$"):
         read_yaml(tmp_path / "a.yaml")
 
 

@@ -88,7 +88,7 @@ def read_predictions(text: str | bytes) -> tuple[list[Any], list[Any]]:
     table = parse_json(text, PREDICTIONS, MOST_BYTES, finite=False)  # a likelihood may be infinite
     rows = table.get("data") if isinstance(table, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) >= 2 for row in rows):
-        raise Malformed(f"{PREDICTIONS} is no table of references and predictions.")
+        raise Malformed(f"{PREDICTIONS} is not a table of references and predictions.")
     return [row[0] for row in rows], [row[1] for row in rows]
 
 

@@ -85,7 +85,7 @@ def _check(path: Path) -> None:
     names = reader.get_all_records()
     for name in names:
         if not _KNOWN_RECORDS.fullmatch(name):
-            raise ValueError(f"{name!r:.100}, which is no part of a graph")
+            raise ValueError(f"{name!r:.100}, which is not part of a graph")
     for name in names:
         record = reader.get_record(name) if name.endswith((".json", ".pt")) else b""
         if name.endswith("_config.json"):

@@ -142,7 +142,7 @@ def _require_own(name: str, architecture: Mapping[str, Any]) -> None:
         RecipeError: it would.
     """
     if not _NAME.fullmatch(name):
-        raise RecipeError(f"{name!r} is no name of a model of torchvision or timm.")
+        raise RecipeError(f"{name!r} is not the name of a model of torchvision or timm.")
     if reading := sorted(_READING & set(architecture)):
         raise RecipeError(
             f"options.architecture of {name} says {', '.join(reading)}, which loads weights: give them by weights=PATH."

@@ -24,5 +24,5 @@ def require_own_files(folder: Path) -> None:
                     waiting.append(Path(entry.path))
                 elif not entry.is_file(follow_symlinks=False):
                     place = Path(entry.path).relative_to(folder)
-                    kind = "a link to a file elsewhere" if entry.is_symlink() else "no file"
+                    kind = "a link to a file elsewhere" if entry.is_symlink() else "not a file"
                     raise WeightsError(f"{place} in {folder} is {kind}: a model of somebody else's must hold its own.")

@@ -65,7 +65,7 @@ class Checkpoint:
                 name="torch._utils _rebuild_tensor_v2", arguments=(Elsewhere() as storage, offset, size, stride, *_)
             ):
                 return _view(self._storage(storage), offset, size, stride)
-        raise ValueError("a weight is no tensor")
+        raise ValueError("a weight is not a tensor")
 
     def _storage(self, storage: Elsewhere) -> Any:
         import torch

@@ -47,7 +47,7 @@ def _check(path: Path) -> None:
     reader = torch._C.PyTorchFileReader(str(path))  # as torch reads it
     for name in reader.get_all_records():
         if not _KNOWN_RECORDS.fullmatch(name):
-            raise ValueError(f"{name!r:.100}, which is no part of a TorchScript model")
+            raise ValueError(f"{name!r:.100}, which is not part of a TorchScript model")
         if name.endswith(".py"):
             _check_source(reader.get_record(name).decode())
 

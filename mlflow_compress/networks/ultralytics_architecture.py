@@ -124,7 +124,7 @@ def require_closed(yaml: object) -> None:
 def _listed(yaml: Mapping[str, Any], part: str) -> list[Any]:
     layers = yaml.get(part)
     if not isinstance(layers, list):
-        raise _OpenError(f"its {part} is no list of layers")
+        raise _OpenError(f"its {part} is not a list of layers")
     return layers
 
 
@@ -207,7 +207,7 @@ def _require_layer(layer: object) -> None:
         case [_, int(repeats), str(name), list(arguments)] if repeats <= _MOST_REPEATS:
             _require_layer_class(name)
         case _:
-            raise _OpenError(f"{shown(layer)} is no layer [from, repeats, name, arguments]")
+            raise _OpenError(f"{shown(layer)} is not a layer [from, repeats, name, arguments]")
     for argument in arguments:
         if isinstance(argument, str):
             _require_word(argument)
@@ -225,7 +225,7 @@ def _require_layer_class(name: str) -> None:
     kind = vars(home).get(name.removeprefix(prefix))
     is_layer = isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__.startswith(module)
     if not is_layer and name != "Silence":  # that ultralytics itself replaces
-        raise _OpenError(f"{shown(name)} is no layer that ultralytics knows")
+        raise _OpenError(f"{shown(name)} is not a layer that ultralytics knows")
 
 
 def _require_word(argument: str) -> None:

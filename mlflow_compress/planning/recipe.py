@@ -422,13 +422,15 @@ def chain_name(chain: Sequence[Step]) -> str:
 def _step(part: str, whole: str) -> Step:
     match = _STEP.fullmatch(part)
     if match is None:
-        raise RecipeError(f"{shown(whole)} is no chain of methods. An example: prune_magnitude:amount=0.5+int8_dynamic")
+        raise RecipeError(
+            f"{shown(whole)} is not a chain of methods. An example: prune_magnitude:amount=0.5+int8_dynamic"
+        )
     name, given = match["name"], match["options"]
     options: dict[str, Scalar] = {}
     for pair in given.split(",") if given else []:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise RecipeError(f"{shown(whole)}: {shown(pair)} is no option; write {name}:key=value")
+            raise RecipeError(f"{shown(whole)}: {shown(pair)} is not an option; write {name}:key=value")
         if key.strip() in options:
             raise RecipeError(f"{shown(whole)}: {plain(key, _LONGEST_NAME)} is given twice")
         options[key.strip()] = value.strip()

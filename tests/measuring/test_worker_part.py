@@ -65,7 +65,7 @@ def test_what_is_no_record_is_no_part(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 def test_what_is_no_file_is_no_part(tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "part.json")
-    with pytest.raises(WorkerError, match=r"left no result that can be read: part\.json is no file\.$"):
+    with pytest.raises(WorkerError, match=r"left no result that can be read: part\.json is not a file\.$"):
         worker_part.read(tmp_path / "part.json")
 
 

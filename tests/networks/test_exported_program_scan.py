@@ -62,5 +62,5 @@ def test_what_is_no_such_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "text.pt2").write_text("no archive")
     assert code_in_program(tmp_path / "text.pt2") == "File is not a zip file"
     torch.save({"weight": torch.ones(2)}, tmp_path / "state.pt2")
-    assert code_in_program(tmp_path / "state.pt2") == "'data.pkl', which is no part of a graph"
+    assert code_in_program(tmp_path / "state.pt2") == "'data.pkl', which is not part of a graph"
     assert "No such file" in code_in_program(tmp_path / "gone.pt2")

@@ -124,7 +124,7 @@ def test_channels_of_a_model_of_torchvision_are_pruned(tmp_path: Path) -> None:
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
 def test_building_a_model_loads_no_other_files(library: str, name: str, architecture: dict[str, Any]) -> None:
     described = {"library": library, "name": name, "architecture": architecture, "labels": [], "transform": {}}
-    with pytest.raises(RecipeError, match=r"is no name of a model|which loads weights"):
+    with pytest.raises(RecipeError, match=r"is not the name of a model|which loads weights"):
         image_zoos.build(described)
-    with pytest.raises(RecipeError, match=r"is no name of a model|which loads weights"):
+    with pytest.raises(RecipeError, match=r"is not the name of a model|which loads weights"):
         image_zoos.load(f"{library}:{name}", "random", Path(), architecture, 0)

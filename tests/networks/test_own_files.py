@@ -32,11 +32,11 @@ def test_links_are_refused_wherever_they_lead(target: str, tmp_path: Path) -> No
 
 def test_pipes_and_sockets_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(WeightsError, match=r"pipe in .* is no file"):
+    with pytest.raises(WeightsError, match=r"pipe in .* is not a file"):
         require_own_files(tmp_path)
     (tmp_path / "pipe").unlink()
     monkeypatch.chdir(tmp_path)  # the path of a socket is short
     with socket.socket(socket.AF_UNIX) as held:
         held.bind("socket")
-        with pytest.raises(WeightsError, match=r"socket in .* is no file"):
+        with pytest.raises(WeightsError, match=r"socket in .* is not a file"):
             require_own_files(tmp_path)
