@@ -378,6 +378,21 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """The original that a row is compared with.
+
+    Attributes:
+        team: whose it is.
+        by_hand: copied from a table that somebody wrote, not measured by this tool.
+        random_weights: whether its quality says nothing, since the weights are random.
+    """
+
+    team: str
+    by_hand: bool = False
+    random_weights: bool = False
+
+
+@dataclass(frozen=True)
 class Row:
     """One line of the table: one team's model under one method, put together from its newest runs.
 
@@ -393,6 +408,8 @@ class Row:
         circumstances: what a number may only be compared under: by `cpu` and `gpu` the hardware, by `quality` the data.
         links: the page of each device's run in MLflow's UI, where a server shows one.
         by_hand: copied from a table that somebody wrote, not measured by this tool.
+        original: what its ratios and differences are to; None where it has none, and on an original itself.
+        random_weights: whether its quality says nothing, since the weights are random.
         dominated: another row is at least as good in every objective and better in one. None: not ranked, since it
             lacks an objective or none was asked for.
         ranked_in: the group of rows that it was compared with for that, by a number; None where it was not ranked.
@@ -410,6 +427,8 @@ class Row:
     circumstances: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     by_hand: bool = False
+    original: Reference | None = None
+    random_weights: bool = False
     dominated: bool | None = None
     ranked_in: int | None = None
 

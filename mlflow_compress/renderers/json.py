@@ -24,7 +24,9 @@ class Json(Renderer):
       interval, two numbers, where the samples tell it), `runs` (run ids by device, `cpu` and `gpu`), `links` (their
       pages, where a server shows them), `hardware` (in words), `circumstances` (what a
       number may only be compared under: by `cpu` and `gpu` the hardware, by `quality` the data), `by_hand` (copied from
-      a table, not measured), `dominated` (another row is better in an objective and as good in all; null: not ranked),
+      a table, not measured), `original` (what it is compared with: `team`, `by_hand`, `random_weights`; or null),
+      `random_weights` (its quality says nothing),
+      `dominated` (another row is better in an objective and as good in all; null: not ranked),
       `ranked_in` (the number of the group of rows that were compared for that), and `notes` (indices into `footnotes`,
       from 0).
     * `failures`: what has no number; each has `team`, `model`, `method`, `status` (`failed`, `skipped`), `device`

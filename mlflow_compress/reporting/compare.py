@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from mlflow_compress import words
-from mlflow_compress.records import Comparison, Row, Run, short_texts
+from mlflow_compress.records import Comparison, Reference, Row, Run, short_texts
 from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.against_original import differences, in_turns, intervals_of, ratios_to
 from mlflow_compress.reporting.table_lines import Key, Line, is_by_hand, sorted_out, variants_of
@@ -121,8 +121,24 @@ def _row(line: Line, original: Line | None, footnotes: dict[str, int], language:
         hardware="; ".join(dict.fromkeys(filter(None, _hardware(line).values()))),
         circumstances={**_hardware(line), **_scored_on(line)},
         links={device: line.runs[device].link for device in sorted(line.runs) if line.runs[device].link},
-        by_hand=all(is_by_hand(run) for run in line.runs.values()),
+        by_hand=_is_by_hand(line),
+        original=None if original is None or _is_same(line, original) else _reference(original),
+        random_weights=_is_random(line),
     )
+
+
+def _reference(original: Line) -> Reference:
+    return Reference(original.key.team, _is_by_hand(original), _is_random(original))
+
+
+def _is_by_hand(line: Line) -> bool:
+    return all(is_by_hand(run) for run in line.runs.values())
+
+
+def _is_random(line: Line) -> bool:
+    """Return whether the run that was scored has random weights; where none was, whether any run has."""
+    scored = [line.scored] if line.scored is not None else line.runs.values()
+    return any(run.tags.get("compress.weights") == "random" for run in scored)
 
 
 def _is_same(line: Line, original: Line) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mlflow_compress.records import Caution, CautionKind, Comparison, Row, Run
+from mlflow_compress.records import Caution, CautionKind, Comparison, Reference, Row, Run
 from mlflow_compress.reporting.compare import compare
 from mlflow_compress.reporting.table_text import COLUMNS, cells
 
@@ -477,3 +477,22 @@ def test_a_difference_without_an_interval_is_known_but_not_claimed(make_run: Mak
         found, cell = differences(make_run, own)
         assert found == {"quality/wer_difference": pytest.approx(0.01)}
         assert cell == "0.2100 mAP50, 0.2100 WER (n=50)"
+
+
+def test_a_row_says_what_it_is_compared_with_and_whether_quality_says_anything(make_run: MakeRun) -> None:
+    copied = {"compress.source": "imported"}
+    runs = [
+        make_run(),
+        make_run(method="fp16"),
+        make_run(method="int8", team="beta", tags={"compress.weights": "random"}),
+        make_run(model="vit", tags=copied | {"compress.weights": "random"}),
+        make_run(model="vit", method="fp16"),
+        make_run(model="whisper", method="fp16"),
+    ]
+    rows = {(row.team, row.model, row.method): row for row in compare(runs).rows}
+    assert rows["alpha", "yolo", "original"].original is None
+    assert rows["alpha", "yolo", "fp16"].original == Reference("alpha")
+    assert rows["beta", "yolo", "int8"].original == Reference("alpha")
+    assert rows["alpha", "vit", "fp16"].original == Reference("alpha", by_hand=True, random_weights=True)
+    assert rows["alpha", "whisper", "fp16"].original is None
+    assert [key[2] for key, row in rows.items() if row.random_weights] == ["original", "int8"]
