@@ -134,19 +134,19 @@ FOOTNOTES = {
         "ru": "случайные веса: размер, время и память настоящие, качество не измерялось",
     },
     "partly_random": {
-        "en": "random weights in the {devices} run: its latency and memory are true, the quality is another run's",
-        "ru": "случайные веса в запуске на {devices}: его время и память настоящие, качество из другого запуска",
+        "en": "random weights in the {about} run: its latency and memory are true, the quality is another run's",
+        "ru": "случайные веса в запуске на {about}: его время и память настоящие, качество из другого запуска",
     },
-    "cautions": {"en": "caution: {cautions}", "ru": "осторожно: {cautions}"},
+    "caution": {"en": "caution: {about}", "ru": "осторожно: {about}"},
     "hardware": {
-        "en": "{device}: not compared with the original, which was measured elsewhere ({differences})",
-        "ru": "{device}: не сравнивается с оригиналом, он измерен в других условиях ({differences})",
+        "en": "{about}: not compared with the original, which was measured elsewhere ({details})",
+        "ru": "{about}: не сравнивается с оригиналом, он измерен в других условиях ({details})",
     },
     "difference": {"en": "{what}: {own}, the original's: {other}", "ru": "{what}: {own}, у оригинала: {other}"},
     "unknown": {"en": "unknown", "ru": "неизвестно"},
     "other_team": {
-        "en": "compared with the original of team {team}",
-        "ru": "сравнивается с оригиналом команды {team}",
+        "en": "compared with the original of team {details}",
+        "ru": "сравнивается с оригиналом команды {details}",
     },
     "no_original": {
         "en": "no original of this model was measured, so there is nothing to compare with",
@@ -159,6 +159,7 @@ FOOTNOTES = {
     "no_result": {"en": "the run ended without a result", "ru": "запуск завершился без результата"},
     "no_numbers": {"en": "the run holds no numbers", "ru": "в запуске нет чисел"},
 }
+AND_MORE = {"en": "and {count} more", "ru": "и ещё {count}"}
 # What must be the same before two numbers of a device may be divided: tag (after `compress.env.`), and its name.
 CIRCUMSTANCES: Mapping[str, Mapping[str, Text]] = {
     "cpu": {

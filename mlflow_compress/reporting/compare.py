@@ -6,12 +6,14 @@ Nothing here asks a server or the clock: the same runs always give the same comp
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from mlflow_compress import words
 from mlflow_compress.records import Comparison, Reference, Row, Run, short_texts
 from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.against_original import differences, in_turns, intervals_of, ratios_to
+from mlflow_compress.reporting.footnotes import CAUTION, Note, numbered
 from mlflow_compress.reporting.table_lines import Key, Line, is_by_hand, sorted_out, variants_of
 from mlflow_compress.reporting.table_text import COLUMNS, natural
 from mlflow_compress.words import DEVICES, ORIGINAL
@@ -89,27 +91,27 @@ def _scored(lines: Iterable[Line]) -> list[Run]:
 
 def _rows(lines: Sequence[tuple[Line, Line | None]], language: str) -> tuple[tuple[Row, ...], tuple[str, ...]]:
     """Return the rows of lines and their originals, and the footnotes that the rows refer to."""
-    footnotes: dict[str, int] = {}
-    rows = tuple(_row(line, original, footnotes, language) for line, original in lines)
-    return rows, tuple(footnotes)
+    rows, notes = zip(*(_row(line, original, language) for line, original in lines), strict=True) if lines else ((), ())
+    footnotes, indices = numbered(notes, language)
+    return tuple(replace(row, notes=own) for row, own in zip(rows, indices, strict=True)), footnotes
 
 
-def _row(line: Line, original: Line | None, footnotes: dict[str, int], language: str) -> Row:
+def _row(line: Line, original: Line | None, language: str) -> tuple[Row, list[Note]]:
     values = dict(line.values)
-    sentences = _about_weights(line, language) + _about_cautions(line, language)
+    notes = _about_weights(line) + _about_cautions(line, language)
     ratios: dict[str, float] = {}
     ratios_in_turns, their_intervals = in_turns(values)  # better than two runs one after the other
     if original is None and not ratios_in_turns:
-        sentences.append(words.footnote("no_original", language))
+        notes.append(Note("no_original"))
     elif original is not None and not _is_same(line, original):
         apart, reasons = _apart(line, original, language)
         ratios = ratios_to(values, original.values, apart)
         values |= differences(line.scored, original.scored)
         if original.key.team != line.key.team:
-            sentences.append(words.footnote("other_team", language, team=original.key.team))
-        sentences += reasons
+            notes.append(Note("other_team", details=(original.key.team,)))
+        notes += reasons
     intervals = intervals_of(values, original.values, ratios) if original else {}
-    return Row(
+    row = Row(
         team=line.key.team,
         model=line.key.model,
         method=line.key.label,
@@ -117,7 +119,6 @@ def _row(line: Line, original: Line | None, footnotes: dict[str, int], language:
         ratios={**ratios, **ratios_in_turns},
         ratio_intervals={**intervals, **their_intervals},
         runs={device: line.runs[device].run_id for device in sorted(line.runs)},
-        notes=tuple(sorted({footnotes.setdefault(sentence, len(footnotes)) for sentence in sentences})),
         hardware="; ".join(dict.fromkeys(filter(None, _hardware(line).values()))),
         circumstances={**_hardware(line), **_scored_on(line)},
         links={device: line.runs[device].link for device in sorted(line.runs) if line.runs[device].link},
@@ -125,6 +126,7 @@ def _row(line: Line, original: Line | None, footnotes: dict[str, int], language:
         original=None if original is None or _is_same(line, original) else _reference(original),
         random_weights=_is_random(line),
     )
+    return row, notes
 
 
 def _reference(original: Line) -> Reference:
@@ -176,9 +178,9 @@ def _scored_on(line: Line) -> dict[str, str]:
     return {"quality": f"{digest}, {run.metrics.get('quality/samples', 0):.0f} samples"}
 
 
-def _apart(line: Line, original: Line, language: str) -> tuple[set[str], list[str]]:
-    """Return the devices whose numbers can't be divided by the original's, and a sentence why for each."""
-    apart, sentences = set(), []
+def _apart(line: Line, original: Line, language: str) -> tuple[set[str], list[Note]]:
+    """Return the devices whose numbers can't be divided by the original's, and a note why for each."""
+    apart, notes = set(), []
     for device in sorted(line.runs.keys() & original.runs.keys()):
         differences = []
         for name, text in words.CIRCUMSTANCES.get(device, {}).items():
@@ -189,29 +191,28 @@ def _apart(line: Line, original: Line, language: str) -> tuple[set[str], list[st
                 differences.append(words.footnote("difference", language, **said))
         if differences:
             apart.add(device)
-            where = DEVICES.get(device, device)
-            sentences.append(words.footnote("hardware", language, device=where, differences="; ".join(differences)))
-    return apart, sentences
+            notes.append(Note("hardware", DEVICES.get(device, device), tuple(differences)))
+    return apart, notes
 
 
-def _about_weights(line: Line, language: str) -> list[str]:
+def _about_weights(line: Line) -> list[Note]:
     random = [device for device, run in line.runs.items() if run.tags.get("compress.weights") == "random"]
     if not random:
         return []
     if len(random) == len(line.runs):
-        return [words.footnote("random", language)]
+        return [Note("random")]
     devices = ", ".join(DEVICES.get(device, device) for device in sorted(random))
-    return [words.footnote("partly_random", language, devices=devices)]
+    return [Note("partly_random", devices)]
 
 
-def _about_cautions(line: Line, language: str) -> list[str]:
-    told: dict[str, None] = {}
+def _about_cautions(line: Line, language: str) -> list[Note]:
+    told: dict[Note, None] = {}
     for device in sorted(line.runs):
         told |= dict.fromkeys(_cautions(line.runs[device], language))
-    return [words.footnote("cautions", language, cautions="; ".join(told))] if told else []
+    return list(told)
 
 
-def _cautions(run: Run, language: str) -> Iterator[str]:
+def _cautions(run: Run, language: str) -> Iterator[Note]:
     """Return what a run's cautions say in a table: its own words, else those of the code, else the code itself."""
     tags = sorted((tag for tag in run.tags if tag.startswith(_CAUTION)), key=natural)
     own: dict[str, list[Mapping[str, str]]] = {}
@@ -220,7 +221,7 @@ def _cautions(run: Run, language: str) -> Iterator[str]:
     for code in dict.fromkeys(part.strip() for part in run.tags.get("compress.cautions", "").split(",")):
         for texts in own.get(code) or [words.CAUTIONS_OF_0_1.get(code, {"en": code})]:
             if said := texts.get(language) or texts.get("en"):
-                yield said
+                yield Note(CAUTION, said, code=code)
 
 
 @lru_cache(maxsize=4096)

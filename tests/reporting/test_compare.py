@@ -247,14 +247,18 @@ def test_a_caution_brings_its_words_with_its_run(make_run: MakeRun, language: st
     }
     run = make_run(tags={**tags, "compress.cautions": "new,silent,of_a_plugin,of_a_plugin,unheard_of"})
     comparison = compare([run], language=language)
-    first = {"en": "caution: it is new", "ru": "осторожно: оно новое"}[language]
-    assert notes(comparison, comparison.rows[0]) == [f"{first}; the plugin of 0.1 says this; and this; unheard_of"]
+    prefix, first = {"en": ("caution", "it is new"), "ru": ("осторожно", "оно новое")}[language]
+    told = [first, "the plugin of 0.1 says this", "and this", "unheard_of"]
+    assert notes(comparison, comparison.rows[0]) == [f"{prefix}: {each}" for each in told]
 
 
 def test_cautions_are_told_in_words(make_run: MakeRun) -> None:
     run = make_run(tags={"compress.cautions": "busy_machine, made_up_code,random_weights"})
     comparison = compare([run])
-    assert notes(comparison, comparison.rows[0]) == ["caution: the machine was busy; made_up_code"]
+    assert notes(comparison, comparison.rows[0]) == [
+        "caution: made_up_code",
+        "caution: the machine was busy",
+    ]
 
 
 def test_rows_share_a_footnote(make_run: MakeRun) -> None:

@@ -1,0 +1,86 @@
+"""Footnotes of a table: one for each kind of thing that rows must say, the one that matters most first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mlflow_compress import words
+
+CAUTION = "caution"
+_WEIGHTS = ("random", "partly_random")
+_MOST_DETAILS = 3
+# Cautions about how quiet the machine was. All others are about what was made or scored, and come before these.
+_ABOUT_TIMING = frozenset(
+    {
+        "busy_gpu",
+        "busy_machine",
+        "drift",
+        "few_samples",
+        "interference",
+        "not_settled",
+        "notebook",
+        "oversubscribed",
+        "page_faults",
+        "slow_clock",
+        "swapping",
+        "throttled",
+        "unstable",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a table must say of one row.
+
+    Attributes:
+        kind: a key of `words.FOOTNOTES`.
+        about: what tells two footnotes of one kind apart: a device, or what a caution says.
+        details: what differs from row to row, such as names. A footnote lists those of all its rows.
+        code: of a caution.
+    """
+
+    kind: str
+    about: str = ""
+    details: tuple[str, ...] = ()
+    code: str = ""
+
+
+def numbered(notes: Iterable[Sequence[Note]], language: str) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
+    """Merge the notes of all rows by kind, and put them in order: weights, results, comparisons, noise.
+
+    Args:
+        notes: of each row.
+        language: `en` or `ru`.
+
+    Returns:
+        The footnotes, and of each row the indices of its own.
+    """
+    rows = [[(note, (note.kind, note.about)) for note in several] for several in notes]
+    merged: dict[tuple[str, str], dict[str, None]] = {}
+    ranks: dict[tuple[str, str], int] = {}
+    for note, key in (pair for row in rows for pair in row):
+        merged.setdefault(key, {}).update(dict.fromkeys(note.details))
+        ranks[key] = min(_rank(note), ranks.get(key, _rank(note)))
+    keys = sorted(merged, key=lambda key: ranks[key])
+    places = {key: at for at, key in enumerate(keys)}
+    sentences = tuple(
+        words.footnote(kind, language, about=about, details=_listed(list(merged[kind, about]), language))
+        for kind, about in keys
+    )
+    return sentences, [tuple(sorted({places[key] for _, key in row})) for row in rows]
+
+
+def _rank(note: Note) -> int:
+    if note.kind in _WEIGHTS:
+        return _WEIGHTS.index(note.kind)
+    if note.kind != CAUTION:
+        return 3
+    return 4 if note.code in _ABOUT_TIMING else 2
+
+
+def _listed(details: Sequence[str], language: str) -> str:
+    more = len(details) - _MOST_DETAILS
+    rest = [words.AND_MORE[language].format(count=more)] if more > 0 else []
+    return "; ".join([*details[:_MOST_DETAILS], *rest])
