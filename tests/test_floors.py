@@ -49,7 +49,15 @@ DOORS = {
         "plugin.evaluator",
         "plugin.backend",
     },
-    "click": {"cli.bench", "cli.report", "cli.exits", "cli.late_options", "cli.click_options"},
+    "click": {
+        "cli.bench",
+        "cli.report",
+        "cli.gate",
+        "cli.selecting",
+        "cli.exits",
+        "cli.late_options",
+        "cli.click_options",
+    },
     "sqlalchemy": {"tracking.database", "tracking.private_mlflow"},
     "yaml": {"untrusted_yaml"},  # ultralytics' own reader runs code that a data.yaml may hold
     "pydantic": {"registry", "untrusted"},

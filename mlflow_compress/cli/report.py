@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +13,9 @@ import click
 
 from mlflow_compress import terminal
 from mlflow_compress.cli.exits import Group
-from mlflow_compress.errors import CompressError, RecipeError, StoreError, UnknownName
-from mlflow_compress.plain_text import plain
+from mlflow_compress.cli.gate import gate
+from mlflow_compress.cli.selecting import compare_selected, experiments_of, selecting
+from mlflow_compress.errors import CompressError, RecipeError, UnknownName
 
 if TYPE_CHECKING:
     from mlflow_compress.records import Comparison
@@ -41,44 +40,10 @@ Exit codes:
   5  --check: the file is not up to date
   6  gate: a variant misses what was asked of it
 """
-_OUT_OF_DATE, _MISSED = 5, 6
+_OUT_OF_DATE = 5
 _MOST_BYTES = 4 * 2**20  # of a text with tables: thousands of rows
 _LANGUAGES = click.Choice(["en", "ru"])
-_AGO = {"d": 86_400, "h": 3600, "w": 7 * 86_400}
 _LOGGED = ("md", "html", "png")
-
-
-def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say which runs are compared."""
-    options = [
-        click.option(
-            "-e",
-            "--experiment",
-            "experiments",
-            multiple=True,
-            metavar="NAME",
-            help="An experiment, or a pattern (hw*); may be given again. Without it, MLFLOW_EXPERIMENT_NAME.",
-        ),
-        click.option(
-            "--tracking-uri",
-            "tracking_uris",
-            multiple=True,
-            metavar="URI",
-            help="A tracking server or store; give it again for one table of several. Without it, MLFLOW_TRACKING_URI, "
-            "or mlflow.db here.",
-        ),
-        click.option("--team", "teams", multiple=True, metavar="NAME", help="This team only; may be given again."),
-        click.option("--model", "models", multiple=True, metavar="NAME", help="This model only; may be given again."),
-        click.option(
-            "--method", "methods", multiple=True, metavar="NAME", help="This method only; may be given again."
-        ),
-        click.option("--device", type=click.Choice(["cpu", "gpu"]), help="What was measured on this device only."),
-        click.option("--since", metavar="WHEN", help="Runs started since: 2026-11-01, 2026-11-01T12:00, 7d, 12h."),
-        click.option("--where", default="", metavar="FILTER", help="A filter in MLflow's own language."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 @click.group(
@@ -88,7 +53,7 @@ def _selecting(command: Callable[..., Any]) -> Callable[..., Any]:
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110},
     epilog=_EPILOG,
 )
-@_selecting
+@selecting
 @click.option("--lang", type=_LANGUAGES, default="en", help="The table's language.")
 @click.option(
     "--columns",
@@ -147,7 +112,7 @@ def main(
     check: bool,
     all_teams: bool,
     log: bool,
-    **selecting: Any,
+    **selected: Any,
 ) -> None:
     """Build the comparison table: every team's models, before and after compression.
 
@@ -161,16 +126,16 @@ def main(
         raise click.UsageError("--check needs --update FILE.")
     files = [_writer(name) for name in outputs]
 
-    comparison = _compare(selecting, lang, all_runs)
+    comparison = compare_selected(selected, lang, all_runs)
     comparison = _arranged(comparison, columns, sorting, grouping, pareto, best)
 
     for path, content in [(path, renderer.render(comparison)) for path, renderer in files]:
         _write(path, content)
         terminal.warn(f"Wrote {path}")
     if log:
-        _log(comparison, selecting)
+        _log(comparison, selected)
     if readme:
-        _update(Path(readme), comparison, () if all_teams else selecting["teams"], check)
+        _update(Path(readme), comparison, () if all_teams else selected["teams"], check)
     if as_json or not (files or readme or log):
         from mlflow_compress import registry
 
@@ -178,59 +143,7 @@ def main(
         (terminal.give_json_text if as_json else terminal.give_table)(text)
 
 
-@main.command("gate")
-@_selecting
-@click.option(
-    "--min-speedup", type=click.FloatRange(0, min_open=True), metavar="X", help="At least so many times as fast."
-)
-@click.option(
-    "--max-quality-drop",
-    metavar="DROP",
-    help="At most so much of the original's quality lost: 1% of it, or 0.005 in the score's own unit.",
-)
-@click.option(
-    "--max-size-ratio", type=click.FloatRange(0, min_open=True), metavar="X", help="At most so much of its size."
-)
-@click.option(
-    "--max-memory-ratio", type=click.FloatRange(0, min_open=True), metavar="X", help="... of its peak memory."
-)
-@click.option(
-    "--preset",
-    type=click.Choice(["mlperf", "mlperf-high"]),
-    help="MLPerf's rule for quality: 99 % (or 99.9 %) of the original's.",
-)
-def gate(
-    min_speedup: float | None,
-    max_quality_drop: str | None,
-    max_size_ratio: float | None,
-    max_memory_ratio: float | None,
-    preset: str | None,
-    **selecting: Any,
-) -> None:
-    """Exit with 6 when a variant misses what is asked of it, and say which and why.
-
-    Speed and memory are those of --device, or of the CPU. A variant that failed, or whose number is not known, misses.
-    """
-    from mlflow_compress.reporting.gate import PRESETS, Demands, Drop, misses
-
-    drop = Drop.read(max_quality_drop) if max_quality_drop is not None else PRESETS[preset] if preset else None
-    demands = Demands(min_speedup, drop, max_size_ratio, max_memory_ratio, selecting["device"] or "cpu")
-    if demands == Demands(device=demands.device):
-        raise click.UsageError("What must a variant reach? Give --min-speedup, --max-quality-drop, or another demand.")
-    comparison = _compare(selecting, "en", every_run=False)
-    from mlflow_compress.reporting.table_text import is_original
-
-    checked = sum(not is_original(row) for row in comparison.rows)
-    missed = misses(comparison, demands)
-    for miss in missed:
-        terminal.say(plain(f"{miss.team}, {miss.model}, {miss.method}: {miss.reason}"))
-    if missed:
-        variants = len({(miss.team, miss.model, miss.method) for miss in missed})
-        terminal.warn(f"{variants} variants miss what was asked of them.")
-        raise SystemExit(_MISSED)
-    if not checked:
-        raise StoreError("There is no variant to check: only originals were measured.")
-    terminal.say(f"All {checked} variants reach what was asked of them.")
+main.add_command(gate)
 
 
 @main.command("import")
@@ -263,7 +176,7 @@ def import_tables(
     if dry_run:
         terminal.say_lines("\n".join(map(import_tables.listing, found)).removesuffix("\n").split("\n"))
         return
-    (name,) = _experiments((experiment,) if experiment else ())
+    (name,) = experiments_of((experiment,) if experiment else ())
     store = open_store(tracking_uri)
     with contextlib.closing(Progress(sys.stderr, patience=PATIENCE_SECONDS)) as progress:
         progress.begin(", ".join(each.source for each in found))
@@ -278,50 +191,6 @@ def import_tables(
         for line, what, why in each.passed_over:
             terminal.warn(f"{each.source}, line {line}, {what}: passed over: {why}")
     terminal.say(f"{stored} rows stored, {len(rows) - stored} were there already.")
-
-
-def _experiments(given: tuple[str, ...]) -> tuple[str, ...]:
-    # Not click's envvar=, which would split a name with spaces in it.
-    named = given or (os.environ.get("MLFLOW_EXPERIMENT_NAME") or os.environ.get("COMPRESS_EXPERIMENT") or "",)
-    named = tuple(filter(None, named))
-    if not named:
-        raise click.UsageError("Which experiment? Give --experiment NAME, or set MLFLOW_EXPERIMENT_NAME.")
-    return named
-
-
-def _compare(selecting: dict[str, Any], language: str, every_run: bool) -> Comparison:
-    from mlflow_compress.records import Selection
-    from mlflow_compress.reporting import ranking
-    from mlflow_compress.reporting.compare import compare
-    from mlflow_compress.tracking.query import find
-
-    experiments = _experiments(selecting["experiments"])
-    selection = Selection(
-        teams=selecting["teams"],
-        models=selecting["models"],
-        methods=selecting["methods"],
-        device=selecting["device"] or "",
-        since_ms=_since(selecting["since"]),
-        where=selecting["where"],
-    )
-    found = find(experiments, selection, selecting["tracking_uris"])
-    if not found.runs:
-        names = ", ".join(repr(name) for name in experiments)
-        if selection != Selection():
-            raise StoreError(f"No run in {names} fits all of what was asked for. Take a filter away.")
-        raise StoreError(
-            f"Nothing was measured in {names} yet. Measure a model (compress-bench run RECIPE --experiment "
-            f"{experiments[0]}), or name another experiment with --experiment."
-        )
-    comparison = compare(
-        found.runs,
-        originals=found.originals,
-        title=", ".join(found.experiments),
-        language=language,
-        devices=(selection.device,) if selection.device else (),
-        every_run=every_run,
-    )
-    return ranking.summed_up(ranking.directed(comparison))
 
 
 def _arranged(
@@ -350,21 +219,7 @@ def _listed(text: str) -> list[str]:
     return [part for each in text.split(",") if (part := each.strip())]
 
 
-def _since(text: str | None) -> int:
-    """Read a day, a time, or how long ago, as milliseconds since the epoch."""
-    from datetime import datetime
-
-    if not text:
-        return 0
-    if ago := re.fullmatch(r"(\d{1,6})([dhw])", text.strip()):
-        return int((time.time() - int(ago[1]) * _AGO[ago[2]]) * 1000)
-    try:
-        return int(datetime.fromisoformat(text.strip()).timestamp() * 1000)
-    except (ValueError, OverflowError, OSError):
-        raise click.BadParameter(f"{text!r} is no time. Give 2026-11-01, 2026-11-01T12:00, 7d or 12h.") from None
-
-
-def _log(comparison: Comparison, selecting: dict[str, Any]) -> None:
+def _log(comparison: Comparison, selected: dict[str, Any]) -> None:
     """Keep the comparison on the tracking server, where its experiment is."""
     from mlflow_compress import registry
     from mlflow_compress.reporting.table_text import summary
@@ -373,7 +228,7 @@ def _log(comparison: Comparison, selecting: dict[str, Any]) -> None:
     from mlflow_compress.tracking.query import named
 
     set_up_client()
-    experiment, store = named(_experiments(selecting["experiments"]), selecting["tracking_uris"])
+    experiment, store = named(experiments_of(selected["experiments"]), selected["tracking_uris"])
     files = {f"comparison.{form}": registry.build("renderers", form).render(comparison) for form in _LOGGED}
     teams = {row.team for row in comparison.rows}
     lines = [summary(each, comparison.language, comparison.metrics) for each in comparison.summaries]
