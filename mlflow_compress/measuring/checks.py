@@ -171,19 +171,18 @@ TINY_QUALITY_SAMPLE = CautionKind(
         "ru": "Разница в несколько пунктов это шум: возьмите больше примеров.",
     },
 )
-_FEW_CALLS = {"en": "few calls were timed", "ru": "измерено мало вызовов"}
 FEW_FOR_MLPERF = CautionKind(
-    "few_samples",
-    short=_FEW_CALLS,
+    "few_for_tail",
+    short={},  # a table shows medians
     message={
-        "en": "{group}: p{rank} stands on {calls} calls, MLPerf asks for {least}",
-        "ru": "{group}: p{rank} получен из {calls} вызовов, MLPerf требует {least}",
+        "en": "{group}: p{rank} stands on {calls} calls; MLPerf, at 99 % confidence, asks for {least}",
+        "ru": "{group}: p{rank} получен из {calls} вызовов; MLPerf с доверием 99 % требует {least}",
     },
     advice={"en": "Ask for more: --iterations {least}.", "ru": "Задайте больше: --iterations {least}."},
 )
 FEW_FOR_PERCENTILES = CautionKind(
     "few_samples",
-    short=_FEW_CALLS,
+    short={"en": "few calls were timed", "ru": "измерено мало вызовов"},
     message={
         "en": "{group}: {calls} calls fitted into the time, too few for a percentile above the median",
         "ru": "{group}: за отведённое время сделано вызовов: {calls}; для процентиля выше медианы этого мало",

@@ -10,17 +10,18 @@ from __future__ import annotations
 import dataclasses
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
-from mlflow_compress.percentiles import interval, median_error, percentile
+from mlflow_compress.percentiles import interval, launch_interval, launch_mean, launch_spread, percentile
 from mlflow_compress.records import Budget
 from mlflow_compress.sockets import Mark
 
 _STABLE_WINDOW = 3
 _STABLE_SPREAD = 0.05
-_PERCENTILES = (50, 90, 95, 99)
+_TAILS = (90, 95, 99)  # percentiles
 
 _ROUND_MS, _FEWEST_IN_ROUND = 500.0, 3  # the first call of a round finds the caches full of the other process
 
@@ -39,6 +40,7 @@ class Timing:
         warmup_ms: the calls before the counted ones.
         settled: whether the warm-up ended because the latency was stable.
         round_sizes: how many calls each round had, when they were made in turns with another process.
+        launch_sizes: how many calls each launch made, when several were put together; empty for one launch.
     """
 
     wall_ms: list[float] = field(default_factory=list)
@@ -47,6 +49,12 @@ class Timing:
     warmup_ms: list[float] = field(default_factory=list)
     settled: bool = False
     round_sizes: list[int] = field(default_factory=list)
+    launch_sizes: list[int] = field(default_factory=list)
+
+    @property
+    def launch_medians_ms(self) -> list[float]:
+        """The median of each launch's calls."""
+        return [percentile(calls, 50) for calls in parts(self.wall_ms, self.launch_sizes or [len(self.wall_ms)])]
 
 
 def measure(
@@ -202,8 +210,17 @@ def _between(start: int, marks: list[tuple[str, int]]) -> list[tuple[str, float]
     return [(stage, (when - before) / 1e6) for before, (stage, when) in zip(starts, marks, strict=False)]
 
 
+def parts(samples: Sequence[float], sizes: Sequence[float]) -> list[Sequence[float]]:
+    """Cut samples into parts of these sizes, one after the other: launches, or rounds."""
+    ends = [round(end) for end in accumulate(sizes)]
+    return [samples[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
 def numbers(timing: Timing, group: str, batch_size: int) -> dict[str, float]:
-    """Return the metrics of a timing. A percentile is there only where the sample gives it a 95 % confidence interval.
+    """Return the metrics of a timing.
+
+    The median has a confidence interval from three launches on; of one launch its noise is not known. A higher
+    percentile is there only where all calls together give it a 95 % confidence interval.
 
     Args:
         timing: what was measured.
@@ -215,14 +232,12 @@ def numbers(timing: Timing, group: str, batch_size: int) -> dict[str, float]:
         f"{group}/latency_mean_ms": sum(wall) / len(wall),
         f"{group}/latency_min_ms": min(wall),
         f"{group}/latency_max_ms": max(wall),
-        f"{group}/latency_p50_ms": percentile(wall, 50),
+        **_middle(timing.launch_medians_ms, group),
         f"{group}/latency_count": float(len(wall)),
         f"{group}/warmup_count": float(len(timing.warmup_ms)),
         f"{group}/throughput_per_s": batch_size * len(wall) / sum(wall) * 1000,
     }
-    if (error := median_error(wall)) is not None:
-        found[f"{group}/latency_p50_stderr_ms"] = error
-    for rank in _PERCENTILES:
+    for rank in _TAILS:
         if (bounds := interval(wall, rank)) is not None:
             found[f"{group}/latency_p{rank}_ms"] = percentile(wall, rank)
             found[f"{group}/latency_p{rank}_low_ms"], found[f"{group}/latency_p{rank}_high_ms"] = bounds
@@ -233,6 +248,18 @@ def numbers(timing: Timing, group: str, batch_size: int) -> dict[str, float]:
     return found
 
 
+def _middle(medians: Sequence[float], group: str) -> dict[str, float]:
+    """Return the metrics of the latency in the middle: the mean over launches of their medians, and how they spread."""
+    if len(medians) == 1:
+        return {f"{group}/latency_p50_ms": medians[0], f"{group}/launches": 1.0}
+    found = {f"{group}/latency_p50_ms": launch_mean(medians), f"{group}/launches": float(len(medians))}
+    if (spread := launch_spread(medians)) is not None:
+        found[f"{group}/latency_launch_sd"] = spread
+    if (bounds := launch_interval(medians)) is not None:
+        found[f"{group}/latency_p50_low_ms"], found[f"{group}/latency_p50_high_ms"] = bounds
+    return found
+
+
 def samples(timing: Timing, group: str) -> dict[str, list[float]]:
     """Return all samples by name, in milliseconds, in the order of the calls."""
     found = {f"{group}/latency_ms": timing.wall_ms, f"{group}/warmup_ms": timing.warmup_ms}
@@ -240,4 +267,6 @@ def samples(timing: Timing, group: str) -> dict[str, list[float]]:
         found[f"{group}/latency_events_ms"] = timing.events_ms
     if timing.round_sizes:
         found[f"{group}/round_sizes"] = [float(size) for size in timing.round_sizes]
+    if timing.launch_sizes:
+        found[f"{group}/launch_sizes"] = [float(size) for size in timing.launch_sizes]
     return found | {f"{group}/{stage}_ms": values for stage, values in timing.stages_ms.items()}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
@@ -10,7 +11,6 @@ from hypothesis import strategies as st
 
 from mlflow_compress.meters import latency
 from mlflow_compress.meters.latency import Timing, brief, measure, unmarked
-from mlflow_compress.percentiles import median_error
 from mlflow_compress.records import Budget
 from mlflow_compress.sockets import Mark
 
@@ -177,30 +177,48 @@ def test_a_brief_budget_has_as_many_calls_in_a_tenth_of_the_time() -> None:
     assert brief(Budget(30, 5, 60, 6, 20, 999)) == Budget(30, 0.5, 6, 6, 2, 999)
 
 
-@pytest.mark.parametrize(("count", "ranks"), [(5, []), (6, [50]), (28, [50]), (29, [50, 90]), (59, [50, 90, 95])])
+@pytest.mark.parametrize(("count", "ranks"), [(5, []), (28, []), (29, [90]), (59, [90, 95]), (299, [90, 95, 99])])
 def test_a_percentile_is_withheld_that_the_sample_cannot_carry(count: int, ranks: list[int]) -> None:
     numbers = latency.numbers(Timing(wall_ms=[20.0 + index / 100 for index in range(count)], settled=True), "gpu", 1)
-    for rank in (50, 90, 95, 99):
+    assert "gpu/latency_p50_ms" in numbers
+    assert "gpu/latency_p50_low_ms" not in numbers  # of one launch the noise is not known
+    for rank in (90, 95, 99):
         assert (f"gpu/latency_p{rank}_low_ms" in numbers) == (rank in ranks)
-        assert (f"gpu/latency_p{rank}_ms" in numbers) == (rank in ranks or rank == 50)
+        assert (f"gpu/latency_p{rank}_ms" in numbers) == (rank in ranks)
 
 
 def test_a_summary_says_all_in_its_units() -> None:
     timing = Timing([10.0, 20, 30, 40, 50, 60], warmup_ms=[90.0, 80], events_ms=[9.0, 19, 29, 39, 49, 59], settled=True)
     numbers = latency.numbers(timing, "gpu", 4)
-    assert numbers.pop("gpu/latency_p50_stderr_ms") == pytest.approx(median_error(timing.wall_ms))
     assert numbers == {
         "gpu/latency_mean_ms": 35,
         "gpu/latency_min_ms": 10,
         "gpu/latency_max_ms": 60,
         "gpu/latency_p50_ms": 35,
-        "gpu/latency_p50_low_ms": 10,
-        "gpu/latency_p50_high_ms": 60,
+        "gpu/launches": 1,
         "gpu/latency_events_p50_ms": 34,
         "gpu/latency_count": 6,
         "gpu/warmup_count": 2,
         "gpu/throughput_per_s": pytest.approx(4 * 6 / 0.21),
     }
+
+
+def test_launches_give_the_median_its_spread_and_its_interval() -> None:
+    timing = Timing([8.0, 10, 12, 20, 20, 40, 40], launch_sizes=[3, 2, 2])  # medians 10, 20 and 40
+    numbers = latency.numbers(timing, "cpu", 1)
+    assert numbers["cpu/launches"] == 3
+    assert numbers["cpu/latency_p50_ms"] == pytest.approx(20)
+    assert numbers["cpu/latency_launch_sd"] == pytest.approx(math.log(2))
+    factor = math.exp(4.302652729749464 * math.log(2) / math.sqrt(3))  # Student's t of two degrees
+    assert numbers["cpu/latency_p50_low_ms"] == pytest.approx(20 / factor)
+    assert numbers["cpu/latency_p50_high_ms"] == pytest.approx(20 * factor)
+    assert latency.samples(timing, "cpu")["cpu/launch_sizes"] == [3, 2, 2]
+
+
+def test_two_launches_have_a_spread_and_no_interval() -> None:
+    numbers = latency.numbers(Timing([10.0, 10, 20, 20], launch_sizes=[2, 2]), "cpu", 1)
+    assert numbers["cpu/latency_launch_sd"] == pytest.approx(math.log(2) / math.sqrt(2))
+    assert "cpu/latency_p50_low_ms" not in numbers
 
 
 @settings(max_examples=50, deadline=None)
