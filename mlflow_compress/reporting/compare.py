@@ -18,7 +18,7 @@ from mlflow_compress.reporting.table_lines import Key, Line, is_by_hand, sorted_
 from mlflow_compress.reporting.table_text import COLUMNS, natural
 from mlflow_compress.words import DEVICES, ORIGINAL
 
-_WITH_HARDWARE = ("hardware", *(column.key for column in COLUMNS))
+_WITH_HARDWARE = (*(column.key for column in COLUMNS), "hardware")
 _CAUTION = "compress.caution."
 
 
@@ -78,7 +78,7 @@ def compare(
         footnotes=footnotes,
         title=", ".join(sorted({run.experiment for run in newest})) if title is None else title,
         language=language,
-        columns=_WITH_HARDWARE if apart else (),
+        columns=_WITH_HARDWARE if _differ(row.circumstances for row in rows) else (),
         metrics=metric_facts.agreed(_scored(lines.values())),
     )
 
@@ -168,6 +168,15 @@ def _hardware_of(line: Line, original: Line | None) -> str:
         ):
             own = theirs | own
     return "; ".join(own[device] for device in sorted(own))
+
+
+def _differ(circumstances: Iterable[Mapping[str, str]]) -> bool:
+    """Return whether rows were measured on different hardware; one that doesn't know its own says nothing of it."""
+    known: dict[str, set[str]] = {}
+    for said in circumstances:
+        for device in DEVICES:
+            known.setdefault(device, set()).update(filter(None, [said.get(device, "")]))
+    return any(len(several) > 1 for several in known.values())
 
 
 def _scored_on(line: Line) -> dict[str, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mlflow_compress import words
 from mlflow_compress.records import Comparison, Failure, Row, Summary
-from mlflow_compress.reporting import metric_facts
+from mlflow_compress.reporting import hardware_names, metric_facts
 from mlflow_compress.reporting.metric_facts import Known
 from mlflow_compress.words import DEVICES, LANGUAGES, ORIGINAL, UNITS
 
@@ -261,7 +261,7 @@ def _cell(row: Row, key: str, language: str, known: Known) -> str:
     if key == "quality":
         return _quality(row.values, language, known)
     if key == "hardware":
-        return row.hardware or MISSING
+        return hardware_names.short(row.hardware) or MISSING
     if key == "pareto":
         return MISSING if row.dominated is None else words.PARETO[row.dominated][language]
     value = row.values.get(key)

@@ -328,7 +328,7 @@ def test_rows_of_the_same_hardware_stand_together(make_run: MakeRun) -> None:
         make_run(team="beta", method="bf16", cpu="ok", gpu="ok"),
     ]
     comparison = compare(runs)
-    assert comparison.columns[0] == "hardware"
+    assert comparison.columns[-1] == "hardware"
     assert [(row.team, row.method, row.hardware) for row in comparison.rows] == [
         ("beta", "original", "EPYC, 2 threads"),
         ("beta", "int8", "EPYC, 2 threads"),
@@ -336,7 +336,12 @@ def test_rows_of_the_same_hardware_stand_together(make_run: MakeRun) -> None:
         ("alpha", "int8", "Xeon, 2 threads"),
         ("beta", "bf16", "Xeon, 2 threads; T4"),
     ]
-    assert compare(runs[:2]).columns == ()
+    assert compare(runs[:2]).columns == (), "a GPU run beside a CPU run tells no two machines apart"
+
+
+def test_what_does_not_know_its_hardware_makes_no_column(make_run: MakeRun) -> None:
+    unknown = {"compress.source": "imported", "compress.env.cpu_model": None, "compress.env.threads": None}
+    assert compare([make_run(cpu="ok"), make_run(team="beta", tags=unknown)]).columns == ()
 
 
 def test_what_was_copied_by_hand_says_so_and_is_compared_within_its_team(make_run: MakeRun) -> None:

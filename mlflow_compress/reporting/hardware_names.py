@@ -1,0 +1,30 @@
+"""What processors and GPUs are called in a table: the name that tells them apart, without the maker's trimmings."""
+
+from __future__ import annotations
+
+import re
+
+_TRIMMINGS = re.compile(
+    r"\((?:r|tm|c)\)|[®™]"
+    r"|\s@\s*[\d.]+\s*[gm]hz"
+    r"|\s(?:w/|with)\s[^,;]*"  # the graphics beside it
+    r"|\b\d+-core\b|\b(?:\w+-core|processor|cpu|gpu|graphics)\b"
+    r"|\b(?:genuine)?intel\b|\bamd\b|\bnvidia\b|\bgeforce\b",
+    re.IGNORECASE,
+)
+
+
+def short(hardware: str) -> str:
+    """Return the name without trademarks, clock and maker; the whole name where nothing would be left.
+
+    >>> short("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz, 8 threads; NVIDIA H100 80GB HBM3")
+    'Xeon Platinum 8481C, 8 threads; H100 80GB HBM3'
+    >>> short("AMD Ryzen 7 7840U w/ Radeon 780M Graphics, 8 threads")
+    'Ryzen 7 7840U, 8 threads'
+    """
+    return "; ".join(", ".join(_short(part) for part in device.split(", ")) for device in hardware.split("; "))
+
+
+def _short(name: str) -> str:
+    left, count = _TRIMMINGS.subn(" ", name)
+    return " ".join(left.split()) or name if count else name
