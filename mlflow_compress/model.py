@@ -168,6 +168,7 @@ class Model:
         files: those that the module of another runtime runs from, until they are saved.
         family_data: what the family needs beside the weights (a tokenizer, the names of classes): an object of a class
             of its own, which nobody else reads.
+        runtime: the distribution whose engine executes it. What opens an exported graph says it.
         things: what is in `assets` and in no field.
     """
 
@@ -186,6 +187,7 @@ class Model:
     structure: dict[str, LayerSizes] = field(default_factory=dict)
     files: TemporaryDirectory[str] | None = None
     family_data: object = None
+    runtime: str = "torch"
     things: dict[str, Any] = field(init=False, repr=False, compare=False)
     _given: Any = field(init=False, repr=False, compare=False)
     _said: str = field(init=False, repr=False, compare=False)

@@ -228,7 +228,7 @@ class _InMemory(Family):
 
 def _measured(model: Callable[..., Any], batch: Any, variant: Variant, device: str) -> Result:
     """Measure the model when nobody else measures on this machine, and make its result as those of workers are."""
-    from mlflow_compress.measuring import checks, machine_lock
+    from mlflow_compress.measuring import checks, machine_lock, timed_work
     from mlflow_compress.measuring.combine import combine
     from mlflow_compress.meters import environment, size
 
@@ -236,11 +236,18 @@ def _measured(model: Callable[..., Any], batch: Any, variant: Variant, device: s
     with machine_lock.alone(lambda text: warnings.warn(plain(text), stacklevel=5)), _evaluating(model):
         cautions = [NOTEBOOK.of(), *checks.busy(environment.busy_share())]
         timed = _timed(_call(model, batch), variant, device)
+    if hasattr(model, "parameters"):  # of anything else that can be called nobody knows what executes it
+        timed = dataclasses.replace(timed, environment={**timed.environment, "runtime": environment.runtime("torch")})
     loaded = Part(
         Outcome("ok"),
         measurements=size.in_memory(model) if hasattr(model, "parameters") else {},
         cautions=tuple(cautions),
-        facts={"weights": "local", "timed": _TIMED, "family": _FAMILY},
+        facts={
+            "weights": "local",
+            "timed": _TIMED,
+            "family": _FAMILY,
+            "work": timed_work.describe(_TIMED, {}, batch),
+        },
     )
     return combine(variant, {"prepare": loaded, device: timed}, started)
 
@@ -253,7 +260,7 @@ def _timed(call: Callable[[], Any], variant: Variant, device: str) -> Part:
     surroundings = {"load_before": environment.load_average()}
     if device == "cuda":
         gpu.reset()
-        surroundings |= environment.gpu(gpu.driver_version())
+        surroundings |= environment.gpu()
     meter = memory.MemoryMeter()
     meter.end_phase("before")
     timed = TimedCall(run=lambda mark: call(), device=device, batch_size=variant.batch_size)

@@ -94,6 +94,8 @@ class Family(ABC):
         imports: the modules that it imports sooner or later, so that their memory is not taken for the model's.
         takes_rows: whether an input is a row of a table: a mapping of columns to values.
         flexible_axes: the axes of the array that `example` gives whose length may be another.
+        call_options: the options that change what one timed call does, though its input is the same. Latencies under
+            different ones are not divided. None: any of them may.
     """
 
     timed: ClassVar[str]
@@ -103,6 +105,7 @@ class Family(ABC):
     imports: ClassVar[tuple[str, ...]] = ("torch",)
     takes_rows: ClassVar[bool] = False
     flexible_axes: ClassVar[tuple[int, ...]] = ()
+    call_options: ClassVar[tuple[str, ...] | None] = None
 
     @abstractmethod
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:

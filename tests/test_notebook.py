@@ -104,6 +104,7 @@ def test_anything_that_can_be_called_is_measured(batch: Any, size: int) -> None:
     result = mc.benchmark(add, batch, seconds=0.0, log=False)
     assert result.variant.model == "add"
     assert result.variant.batch_size == size
+    assert "runtime" not in result.environment  # nobody knows what a function calls
     assert not any(name.startswith("size/") for name in result.measurements)
     assert "cpu/ram_model_mib" not in result.measurements
 

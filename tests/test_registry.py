@@ -42,6 +42,8 @@ def test_there_is_one_plugin_in_a_file(kind: str, name: str) -> None:
 def test_every_family_says_what_it_times_and_which_metrics_score_it(name: str) -> None:
     family: type[Family] = registry.find("families", name)
     assert len(family.timed) > 20
+    assert family.call_options is not None
+    assert set(family.call_options) <= set(registry.options_of("families", name))
     for metric in family.metrics:
         registry.find("metrics", metric)
 

@@ -59,7 +59,8 @@ class ExportMethod(Method):
             folder: where the file is.
 
         Returns:
-            What runs the graph. It has `held_weights`, as `stored_weights.held` gives it.
+            What runs the graph. It has `held_weights`, as `stored_weights.held` gives it, and where its engine is not
+            torch's, `runtime`: the distribution that it belongs to.
         """
 
     def compress(self, model: Model, family: Family) -> Model:
@@ -102,7 +103,10 @@ class ExportMethod(Method):
             raise WeightsError(f"There are no exported graphs in {folder}: {error}") from error
         if not (isinstance(graphs, dict) and all(name.isidentifier() for name in graphs)):
             raise WeightsError(f"{folder / _GRAPHS} names graphs that are no files of the model.")
-        return family.attach(model, {name: self.open(name, buffers, model, folder) for name, buffers in graphs.items()})
+        calls = {name: self.open(name, buffers, model, folder) for name, buffers in graphs.items()}
+        model = family.attach(model, calls)
+        model.runtime = next((str(call.runtime) for call in calls.values() if hasattr(call, "runtime")), "torch")
+        return model
 
 
 def record(model: Model, family: Family, calls: Mapping[str, Call], samples: int) -> dict[str, list[tuple[Any, ...]]]:

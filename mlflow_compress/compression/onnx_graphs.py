@@ -100,6 +100,8 @@ class Session:
         buffers: what among its constants is no weight (see `has_weights`).
     """
 
+    runtime = "onnxruntime"
+
     def __init__(self, path: Path, buffers: Sequence[Values]) -> None:
         import onnxruntime
         import torch

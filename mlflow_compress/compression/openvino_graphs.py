@@ -76,6 +76,8 @@ class Compiled:
         precision: `f32`, or the CPU's own choice (`default`: bfloat16 where it has instructions for it).
     """
 
+    runtime = "openvino"
+
     def __init__(self, path: Path, buffers: Sequence[Values], precision: str) -> None:
         import openvino
         import torch

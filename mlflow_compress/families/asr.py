@@ -54,6 +54,7 @@ class Asr(TransformersFamily):
 
     auto_class: ClassVar[str] = "AutoModelForSpeechSeq2Seq"
     keeps: ClassVar[tuple[str, ...]] = ("features", "tokenizer", "generation")
+    call_options: ClassVar[tuple[str, ...]] = ("new_tokens",)
     timed: ClassVar[str] = (
         "log-mel features of a 30 s window of 16 kHz audio, the encoder, and generate of transformers: greedy decoding "
         "of exactly new_tokens tokens with a key-value cache"

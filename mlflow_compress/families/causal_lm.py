@@ -49,6 +49,7 @@ class CausalLm(TransformersFamily):
     """
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    call_options: ClassVar[tuple[str, ...]] = ("new_tokens",)
     timed: ClassVar[str] = (
         "generate of transformers: prefill of a prompt [batch, prompt_tokens] and greedy decoding of exactly "
         "new_tokens tokens with a key-value cache; tokenising is timed apart"

@@ -49,6 +49,7 @@ class ImageClassification(TransformersFamily):
 
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
     keeps: ClassVar[tuple[str, ...]] = ("processor",)
+    call_options: ClassVar[tuple[str, ...]] = ()
     timed: ClassVar[str] = (
         "one forward pass on prepared images [batch, channels, height, width] of the model's own size, on the device; "
         "resizing and normalising (preprocess) are timed apart"

@@ -67,6 +67,7 @@ class MlflowModel(Family):
         trust: whether to load a model that may hold code (any pickled one), which runs when it is loaded.
     """
 
+    call_options: ClassVar[tuple[str, ...]] = ()
     timed: ClassVar[str] = (
         "one predict() of the MLflow model, which checks its input too; of a pickled torch module, one forward pass. "
         "The input is the model's input example, repeated to the batch size, or made by its signature"
@@ -235,7 +236,7 @@ class MlflowModel(Family):
         except Exception as error:  # MLflow's, the flavor's, the model's own
             raise WeightsError(f"The MLflow model {source} can't be loaded: {named_line(error)}") from error
         logged = LoggedModel(path, reason=mlflow_folders.refusal_of(path))
-        return Model(_opaque(loaded), weights="local", family_data=logged)
+        return Model(_opaque(loaded), weights="local", family_data=logged, runtime="mlflow")
 
     def _require_trust(self, path: Path, source: str) -> None:
         if not self.trust and (code := mlflow_folders.code_in(path)):

@@ -78,6 +78,7 @@ class Python(Family):
         function: the function that builds the architecture.
     """
 
+    call_options: ClassVar[tuple[str, ...]] = ()
     timed: ClassVar[str] = "one call of the module on the tensors that the file's batch() gives, already on the device"
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     needs: ClassVar[tuple[str, ...]] = ("torch", "safetensors")

@@ -57,6 +57,7 @@ class Seq2Seq(TransformersFamily):
 
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
     keeps: ClassVar[tuple[str, ...]] = ("tokenizer", "generation")
+    call_options: ClassVar[tuple[str, ...]] = ("new_tokens",)
     timed: ClassVar[str] = (
         "the encoder on token ids [batch, source_tokens], and generate of transformers: greedy decoding of exactly "
         "new_tokens tokens with a key-value cache; tokenising is timed apart"

@@ -47,6 +47,7 @@ class Yolo(Family):
         trust: whether to load a .pt file as ultralytics does, which runs what code it holds.
     """
 
+    call_options: ClassVar[tuple[str, ...]] = ()
     timed: ClassVar[str] = (
         "one forward pass on a prepared image [batch, 3, image_size, image_size]; preparing it (preprocess) and, of a "
         "detector, non-maximum suppression and masks (postprocess) are timed apart"

@@ -146,6 +146,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     started = time.perf_counter()
     restored = model_folder.restore(folder / MODEL_FOLDER, device)
     model, family = restored.model, restored.family
+    surroundings["runtime"] = environment.runtime(model.runtime)
     _touch(model.module)
     numbers = {f"{group}/load_ms": (time.perf_counter() - started) * 1000}
     meter.end_phase("load")
@@ -176,7 +177,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         samples=timed.samples,
         cautions=tuple(cautions),
         environment={**surroundings, **timed.environment, "load_after": environment.load_average()},
-        facts={"memory_source": meter.source, **(scored.facts if scored else {})},
+        facts={"memory_source": meter.source, **timed.facts, **(scored.facts if scored else {})},
     )
 
 
@@ -184,6 +185,7 @@ def _time(family: Family, model: Model, device: str, variant: Variant, meter: Me
     """Time the family's call on one batch, as `timing.time_call` does."""
     import torch
 
+    from mlflow_compress.measuring import timed_work
     from mlflow_compress.measuring.timing import TimedCall, time_call
 
     size, seed = variant.batch_size, variant.seed
@@ -197,7 +199,9 @@ def _time(family: Family, model: Model, device: str, variant: Variant, meter: Me
         rates=lambda latency_ms, stages_ms: family.rates(latency_ms, stages_ms, size),
         warmed=model.warmed,
     )
-    return time_call(call, variant.budget, meter, report, variant.interleave)
+    work = timed_work.describe(type(family).timed, timed_work.options_of(family), batch)
+    part = time_call(call, variant.budget, meter, report, variant.interleave)
+    return dataclasses.replace(part, facts={"work": work})
 
 
 def _show(family: Family, model: Model, folder: Path, report: Report) -> None:
@@ -242,7 +246,7 @@ def _open_device(device: str, cautions: list[Caution]) -> dict[str, str]:
     cautions += checks.busy(0.0, gpu.busy_share())
     torch.zeros(1, device="cuda")  # the context's memory is no part of the model's
     gpu.reset()
-    return environment.gpu(gpu.driver_version())
+    return environment.gpu()
 
 
 def _import_all(variant: Variant) -> None:

@@ -1,7 +1,7 @@
 """On what machine, with which libraries, and under what load the numbers came about.
 
-Covers: CPU, memory, what a container may use of both, operating system, GPU and driver, versions, threads, governor,
-load average.
+Covers: CPU, its instructions, memory, what a container may use of both, NUMA nodes, operating system, GPU, its driver
+and power limit, versions, threads, governor, load average.
 Does not cover: what other tenants of a virtual machine do.
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 
 from mlflow_compress.meters import cgroup
+from mlflow_compress.meters import gpu as driver
 from mlflow_compress.version import __version__, installed
 
 _LIBRARIES = ("torch", "transformers", "ultralytics", "mlflow", "numpy")
@@ -19,6 +21,11 @@ _NATIVE = {
     "bfloat16": {"avx512_bf16", "amx_bf16", "bf16"},
     "float16": {"avx512_fp16", "amx_fp16", "asimdhp"},
 }
+# What kernels for matrix products ask a CPU for, on x86 and on ARM: with other ones the same call is other work.
+_MATRIX_FLAGS = (
+    "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16",
+    "amx_fp16", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2", "sme",
+)  # fmt: skip
 _LOOK_SECONDS = 0.5
 
 
@@ -39,13 +46,18 @@ def machine(root: Path = Path("/")) -> dict[str, str]:
         "cores_logical": str(psutil.cpu_count() or "unknown"),
         "ram_total_mib": str(psutil.virtual_memory().total // 2**20),
     }
-    memory, cores = cgroup.memory_limit(root), cgroup.core_limit(root)
+    memory, quota = cgroup.memory_limit(root), cgroup.core_limit(root)
     if memory is not None and memory < psutil.virtual_memory().total:
         found["ram_limit_mib"] = str(memory // 2**20)
-    if cores is not None:
-        found["cores_limit"] = f"{cores:g}"
+    if quota is not None:
+        found["cores_limit"] = f"{quota:g}"
+    found["cores"] = f"{cores(root):g}"
+    if flags := _flags(root):
+        found["cpu_flags"] = " ".join(name for name in _MATRIX_FLAGS if name in flags) or "none"
     if hasattr(os, "sched_getaffinity"):
         found["affinity"] = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
+    if nodes := list((root / "sys/devices/system/node").glob("node[0-9]*")):
+        found["numa_nodes"] = str(len(nodes))
     governor = root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"
     if governor.is_file():
         found["governor"] = governor.read_text().strip()
@@ -55,18 +67,50 @@ def machine(root: Path = Path("/")) -> dict[str, str]:
     return found
 
 
-def gpu(driver: str) -> dict[str, str]:
+def cores(root: Path = Path("/")) -> float:
+    """Return how many cores this process may use: those of its affinity, or the time of fewer that its group has.
+
+    Args:
+        root: where `proc` and `sys` are; another folder in tests.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(float(allowed), cgroup.core_limit(root) or float(allowed))
+
+
+def most_threads(root: Path = Path("/")) -> int:
+    """Return how many threads may run at once without being stopped for taking more time than is allowed.
+
+    Args:
+        root: where `proc` and `sys` are; another folder in tests.
+    """
+    return max(1, int(cores(root)))
+
+
+def runtime(distribution: str) -> str:
+    """Name an engine with its version: `onnxruntime 1.32.0`.
+
+    Args:
+        distribution: as `Model.runtime` names it. Where it was installed under another name (`onnxruntime-gpu`), the
+            module that was imported says its version.
+    """
+    version = installed(distribution) or getattr(sys.modules.get(distribution), "__version__", "")
+    return f"{distribution} {version}".strip()
+
+
+def gpu() -> dict[str, str]:
     """Describe the current CUDA device, and what torch computes in TF32 there though its tensors are float32."""
     import torch
 
     backends = torch.backends
     in_tf32 = {"convolutions": backends.cudnn.allow_tf32, "matmul": backends.cuda.matmul.allow_tf32}
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    limit = driver.power_limit_w()
     return {
         "gpu_model": properties.name,
         "gpu_memory_mib": str(properties.total_memory // 2**20),
         "gpu_capability": f"{properties.major}.{properties.minor}",
-        "gpu_driver": driver,
+        "gpu_driver": driver.driver_version(),
+        **({} if limit is None else {"gpu_power_limit_w": f"{limit:.0f}"}),
         "gpu_tf32": ", ".join(name for name, allowed in in_tf32.items() if allowed) or "none",
         "cuda": str(torch.version.cuda),
     }
@@ -95,10 +139,15 @@ def emulated(root: Path = Path("/")) -> list[str]:
     Args:
         root: where `proc` is; another folder in tests.
     """
+    flags = _flags(root)
+    return [name for name, native in _NATIVE.items() if flags and not native & flags]
+
+
+def _flags(root: Path) -> set[str]:
+    """Return the instructions that the CPU has, as the kernel names them; none where it does not tell."""
     info = root / "proc/cpuinfo"
     text = info.read_text() if info.is_file() else ""
-    flags = set(text.partition("flags")[2].partition("\n")[0].split() or text.partition("Features")[2].split())
-    return [name for name, native in _NATIVE.items() if flags and not native & flags]
+    return set(text.partition("flags")[2].partition("\n")[0].split() or text.partition("Features")[2].split())
 
 
 def _cpu_model(root: Path) -> str:

@@ -92,6 +92,17 @@ def driver_version() -> str:
         return str(nvml.nvmlSystemGetDriverVersion()) if nvml else ""
 
 
+def power_limit_w() -> float | None:
+    """Return the power that the GPU is held to, in watts; None where the driver does not tell."""
+    with _nvml() as nvml:
+        if not nvml:
+            return None
+        try:
+            return float(nvml.nvmlDeviceGetEnforcedPowerLimit(_handle(nvml))) / 1000
+        except nvml.NVMLError:
+            return None
+
+
 def _driver_view() -> dict[str, int]:
     """Return what the driver says: bytes held by this process, and bytes in use on the device by all processes."""
     with _nvml() as nvml:

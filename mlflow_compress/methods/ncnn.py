@@ -70,6 +70,8 @@ class Ncnn(ExportMethod):
 class _Network:
     """An ncnn network. Takes and gives tensors, and copies both. It takes as many threads as torch has."""
 
+    runtime = "ncnn"
+
     def __init__(self, folder: Path, name: str) -> None:
         import ncnn
         import torch

@@ -89,6 +89,8 @@ class Tensorrt(ExportMethod):
 class _Engine:
     """A TensorRT engine. Takes tensors, and gives tensors where the first of them was."""
 
+    runtime = "tensorrt"
+
     def __init__(self, path: Path) -> None:
         import tensorrt
 

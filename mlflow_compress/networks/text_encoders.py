@@ -23,6 +23,7 @@ class TextEncoder(TransformersFamily):
         tokens: length of the timed input, in tokens.
     """
 
+    call_options: ClassVar[tuple[str, ...]] = ()
     timed: ClassVar[str] = "one forward pass on token ids [batch, tokens] on the device; tokenising is timed apart"
     logits_axes: ClassVar[Mapping[int, str]]
 

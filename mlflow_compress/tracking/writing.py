@@ -11,7 +11,10 @@ Layout of a run (schema 1):
   `compress.metric.wer` (its label, scale, direction and rank, as JSON), `compress.batch_size`,
   `compress.setting` (`tokens=64`), `compress.cautions` (codes, separated by commas) and
   `compress.caution.1`, ... (each one's words in every language, as JSON), `compress.seconds` (how long it took), and
-  `compress.env.*` for the machine and its libraries;
+  `compress.env.*` for the machine and its libraries (`cores`: what affinity and a container leave of them, `cpu_flags`:
+  the instructions that matter to kernels, `runtime`: the engine that executes the model, and its version,
+  `gpu_power_limit_w`, `gpu_tf32`, ...); `compress.work`: a digest of what one timed call does, and its inputs: of two
+  runs with different ones, speeds say nothing of each other;
   `compress.result_id`, `compress.variant_digest`, `compress.process` (who logs it), `compress.logged` (`complete` when
   all of it is there), `compress.not_logged` (what the server refused, and why);
   a row of a hand-made table has `compress.source` (`imported`), `compress.imported.from`, `.line` and `.remarks`,

@@ -74,7 +74,9 @@ class Unexportable(Summing):
 def test_all_parameters_are_counted_and_nothing_else(chain: str, tmp_path: Path) -> None:
     for (family, model), parameters in (((own(tmp_path)), PARAMETERS), (text(), None)):
         parameters = parameters or sum(each.numel() for each in model.module.parameters())
-        numbers = size.in_memory(compress(chain, family, model).module)
+        model = compress(chain, family, model)
+        assert model.runtime == {"onnx": "onnxruntime", "openvino": "openvino"}[chain]
+        numbers = size.in_memory(model.module)
         assert numbers["size/params"] == parameters
         assert numbers["size/weights_mib"] == parameters * 4 / 2**20
 

@@ -32,7 +32,9 @@ def test_a_variant_is_measured(lab: Lab) -> None:
     assert numbers["cpu/load_ms"] > 0
     assert result.facts["weights"] == "local"
     assert result.facts["timed"]
+    assert result.facts["work"].endswith(": [1, 8] float")
     assert result.environment["threads"] == "1"
+    assert result.environment["runtime"] == f"torch {result.environment['torch']}"
     assert result.ended_s > result.started_s
     assert Result.from_json(json.loads(json.dumps(to_json(result)))) == result
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,8 +10,8 @@ import psutil
 import pytest
 import torch
 
-from mlflow_compress.meters import environment
-from mlflow_compress.version import __version__
+from mlflow_compress.meters import environment, gpu
+from mlflow_compress.version import __version__, installed
 
 
 @pytest.fixture
@@ -49,6 +50,54 @@ def test_what_a_container_may_use_is_told(root: Path) -> None:
     assert (found["ram_limit_mib"], found["cores_limit"]) == ("64", "1.5")
     (group / "memory.max").write_text(f"{2**59}\n")  # more than there is
     assert "ram_limit_mib" not in environment.machine(root)
+
+
+@pytest.mark.parametrize(
+    ("affinity", "quota", "cores", "threads"),
+    [
+        ({0, 1, 2, 3}, "max 100000", "4", 4),
+        ({0, 1, 2, 3}, "150000 100000", "1.5", 1),
+        ({0, 1, 2, 3}, "50000 100000", "0.5", 1),
+        ({0}, "200000 100000", "1", 1),
+    ],
+)
+def test_cores_are_what_affinity_and_a_container_leave(
+    root: Path, monkeypatch: pytest.MonkeyPatch, affinity: set[int], quota: str, cores: str, threads: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: affinity, raising=False)
+    group = root / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "cpu.max").write_text(f"{quota}\n")
+    assert environment.machine(root)["cores"] == cores
+    assert environment.most_threads(root) == threads
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("flags\t\t: fpu amx_int8 avx2 avx512_vnni", "avx2 avx512_vnni amx_int8"),
+        ("Features\t: fp asimd i8mm asimddp", "asimddp i8mm"),
+        ("flags\t\t: fpu sse2", "none"),
+        ("", None),
+    ],
+)
+def test_instructions_that_matter_to_kernels_are_told(root: Path, flags: str, told: str | None) -> None:
+    (root / "proc/cpuinfo").write_text(f"processor\t: 0\n{flags}\n")
+    assert environment.machine(root).get("cpu_flags") == told
+
+
+def test_nodes_of_memory_are_counted(root: Path) -> None:
+    assert "numa_nodes" not in environment.machine(root)
+    for name in ("node0", "node1", "power"):
+        (root / "sys/devices/system/node" / name).mkdir(parents=True)
+    assert environment.machine(root)["numa_nodes"] == "2"
+
+
+def test_an_engine_is_named_with_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert environment.runtime("torch") == f"torch {installed('torch')}"
+    monkeypatch.setitem(sys.modules, "installed_as_another", SimpleNamespace(__version__="1.2"))
+    assert environment.runtime("installed_as_another") == "installed_as_another 1.2"
+    assert environment.runtime("nobodys") == "nobodys"
 
 
 def test_the_governor_is_told(root: Path) -> None:
@@ -119,6 +168,9 @@ def test_what_a_gpu_computes_more_coarsely_than_it_seems(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: device)
     monkeypatch.setattr(torch.backends, "cudnn", SimpleNamespace(allow_tf32=convolutions))
     monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(allow_tf32=matmul))
-    found = environment.gpu("580.159.04")
+    monkeypatch.setattr(gpu, "driver_version", lambda: "580.159.04")
+    monkeypatch.setattr(gpu, "power_limit_w", lambda: 699.7)
+    found = environment.gpu()
     assert found["gpu_tf32"] == told
+    assert (found["gpu_driver"], found["gpu_power_limit_w"]) == ("580.159.04", "700")
     assert (found["gpu_model"], found["gpu_memory_mib"]) == ("NVIDIA H200", "143155")

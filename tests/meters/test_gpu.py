@@ -186,6 +186,20 @@ def test_the_clock_is_not_known_where_the_driver_refuses(monkeypatch: pytest.Mon
     assert gpu.slowed() == ""
 
 
+def test_the_power_limit_is_in_watts(monkeypatch: pytest.MonkeyPatch) -> None:
+    Driver().install(monkeypatch)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetEnforcedPowerLimit", lambda handle: 350_000)
+    assert gpu.power_limit_w() == 350
+
+    def refuse(handle: str) -> None:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetEnforcedPowerLimit", refuse)
+    assert gpu.power_limit_w() is None
+    Driver(works=False).install(monkeypatch)
+    assert gpu.power_limit_w() is None
+
+
 @pytest.mark.gpu
 def test_a_real_gpu() -> None:
     if not torch.cuda.is_available():
