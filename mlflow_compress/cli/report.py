@@ -154,27 +154,45 @@ main.add_command(gate)
 @click.option(
     "--model", default="", help="The model of tables that have no column of methods, and name these as models."
 )
+@click.option(
+    "--scale",
+    "scales",
+    multiple=True,
+    metavar="METRIC=SCALE",
+    help="How a score's numbers without % are meant: bleu=share (0.63 is 63 of 100), bleu=percent. Again for others.",
+)
 @click.option("--dry-run", is_flag=True, help="Store nothing: say of every cell what would become of it.")
 def import_tables(
-    files: tuple[Path, ...], experiment: str | None, tracking_uri: str | None, team: str, model: str, dry_run: bool
+    files: tuple[Path, ...],
+    experiment: str | None,
+    tracking_uri: str | None,
+    team: str,
+    model: str,
+    scales: tuple[str, ...],
+    dry_run: bool,
 ) -> None:
     """Read hand-made tables of Markdown files into runs, so that a course's history is not lost.
 
     Every table marks their rows "by hand". Cells that can't be read are named; their text is kept with the run. The
     same file again changes nothing; a row that changed makes a newer run.
     """
-    from mlflow_compress.reporting import import_tables
+    from mlflow_compress.reporting import import_listing, import_tables
+    from mlflow_compress.reporting.written_scores import scale_of
     from mlflow_compress.sweeping.progress import PATIENCE_SECONDS, Progress
     from mlflow_compress.tracking import imported_rows, writing
     from mlflow_compress.tracking.connection import open_store
 
     team = team or os.environ.get("COMPRESS_TEAM", "")
-    found = [import_tables.read(_read(file), team=team, source=file.name, model=model) for file in files]
+    try:
+        meant = dict(map(scale_of, scales))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--scale") from None
+    found = [import_tables.read(_read(file), team=team, source=file.name, model=model, scales=meant) for file in files]
     rows = [row for each in found for row in each.rows]
     if not dry_run and any(not row.team for row in rows):
         raise click.UsageError("Whose rows are these? Give --team NAME.")
     if dry_run:
-        terminal.say_lines("\n".join(map(import_tables.listing, found)).removesuffix("\n").split("\n"))
+        terminal.say_lines("\n".join(map(import_listing.listing, found)).removesuffix("\n").split("\n"))
         return
     (name,) = experiments_of((experiment,) if experiment else ())
     store = open_store(tracking_uri)
@@ -187,7 +205,7 @@ def import_tables(
         stored = imported_rows.write_rows(store, writing.experiment_id(store, name), rows, told)
     for each in found:
         for it in (*each.unread, *each.doubtful):
-            terminal.warn(f"{each.source}, {import_tables.told(it)}")
+            terminal.warn(f"{each.source}, {it.told}")
         for line, what, why in each.passed_over:
             terminal.warn(f"{each.source}, line {line}, {what}: passed over: {why}")
     terminal.say(f"{stored} rows stored, {len(rows) - stored} were there already.")

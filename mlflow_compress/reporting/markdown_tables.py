@@ -8,8 +8,9 @@ Source: GitHub Flavored Markdown, section 4.10.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _PIPE = re.compile(r"(?<!\\)\|")
 _RULE = re.compile(r"(?=.*\|)\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*")
-_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
+_BREAK = re.compile(r"</?br\s*/?\s*>", re.IGNORECASE)  # browsers break at </br> too
 _BLANKS = " \t\v\f"
+_AROUND_BREAK = re.compile(r"[ \t\v\f]*\n[ \t\v\f\n]*")
 _RUN_OF_BLANKS = re.compile(r"[ \t\v\f\r\n]+")  # a no-break space may be part of a number
 _SPANS = "spans"
 
@@ -33,11 +35,13 @@ class Cell:
 
     Attributes:
         text: what a reader sees, in one line: no decoration, entities decoded, links as their text.
+        lines: the same, with a line ending where the cell has one (`<br>`).
         raw: what stands in the file, without the blanks around it.
         start, end: where it begins and ends in the text, blanks included, pipes not.
     """
 
     text: str
+    lines: str
     raw: str
     start: int
     end: int
@@ -69,6 +73,7 @@ class Table:
         end: where its last line ends in the text, without the line ending.
         newline: how its first line ends, which is how a line that is added should.
         is_nested: whether it stands in a list or a quote.
+        section: the heading that it stands under, plain; empty where there is none.
     """
 
     header: Line
@@ -76,6 +81,7 @@ class Table:
     end: int
     newline: str
     is_nested: bool
+    section: str
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def read(text: str) -> Page:
     lines = [match.span() for match in _LINE.finditer(text, skipped)]
     tokens = _parser().parse(text[skipped:])
     return Page(
-        tuple(_table(text, token, lines) for token in tokens if token.type == "table_open"),
+        tuple(_tables(text, tokens, lines)),
         tuple(found for token in tokens if token.type == "inline" and (found := _lookalike(token))),
         tuple(
             (at + 1, start, _content_end(text, end))
@@ -116,8 +122,12 @@ def read(text: str) -> Page:
 
 def plain(markdown: str) -> str:
     """Return what a reader sees of one line of Markdown; no-break and thin spaces stay."""
+    return _RUN_OF_BLANKS.sub(" ", _broken(markdown)).strip(_BLANKS)
+
+
+def _broken(markdown: str) -> str:
     inline = _parser().parseInline(markdown.replace("\\|", "|"))[0]
-    return _RUN_OF_BLANKS.sub(" ", "".join(_seen(inline.children or []))).strip(_BLANKS)
+    return "".join(_seen(inline.children or []))
 
 
 def _seen(tokens: list[Token]) -> Iterator[str]:
@@ -127,10 +137,19 @@ def _seen(tokens: list[Token]) -> Iterator[str]:
         elif token.type == "image":
             yield from _seen(token.children or [])
         elif token.type in ("softbreak", "hardbreak") or _BREAK.fullmatch(token.content):
-            yield " "
+            yield "\n"
 
 
-def _table(text: str, token: Token, lines: list[tuple[int, int]]) -> Table:
+def _tables(text: str, tokens: Sequence[Token], lines: list[tuple[int, int]]) -> Iterator[Table]:
+    section = ""
+    for before, token in itertools.pairwise(tokens):
+        if before.type == "heading_open":
+            section = plain(token.content)
+        elif before.type == "table_open":
+            yield _table(text, before, lines, section)
+
+
+def _table(text: str, token: Token, lines: list[tuple[int, int]], section: str) -> Table:
     # The parser turns every line ending into one character, so places are counted from the start of their line.
     found = [
         _line(text, at + 1, lines[at][0] + before, lines[at][0] + before + length)
@@ -138,7 +157,7 @@ def _table(text: str, token: Token, lines: list[tuple[int, int]]) -> Table:
     ]
     end = lines[found[0].number - 1][1]
     newline = text[_content_end(text, end) : end]
-    return Table(found[0], tuple(found[2:]), found[-1].end, newline, is_nested=token.level > 0)
+    return Table(found[0], tuple(found[2:]), found[-1].end, newline, token.level > 0, section)
 
 
 def _line(text: str, number: int, start: int, end: int) -> Line:
@@ -155,7 +174,10 @@ def _line(text: str, number: int, start: int, end: int) -> Line:
     cells = []
     for before, after in spans:
         raw = text[left + before : left + after].strip(_BLANKS)
-        cells.append(Cell(plain(raw), raw, left + before, left + after))
+        seen = _broken(raw)
+        text_of_cell = _RUN_OF_BLANKS.sub(" ", seen).strip(_BLANKS)
+        lines = _AROUND_BREAK.sub("\n", seen).strip(_BLANKS + "\n")
+        cells.append(Cell(text_of_cell, lines, raw, left + before, left + after))
     return Line(number, start, end, tuple(cells))
 
 

@@ -11,14 +11,24 @@ from typing import Literal
 
 from mlflow_compress import registry
 from mlflow_compress.errors import CompressError
-from mlflow_compress.reporting.written_units import Unit, Unreadable, unit
+from mlflow_compress.reporting.written_circumstances import hardware_in, several_inputs
+from mlflow_compress.reporting.written_units import ONE, Unit, Unreadable, unit
 from mlflow_compress.sockets import Metric
 
 Kind = Literal["team", "model", "method", "size", "time", "ram", "vram", "quality", "unknown"]
 
-ORIGINALS = re.compile(
-    r"originals?|original model|baseline|оригинал(ьная)?( модель)?|исходная( модель)?|исходный|базовая( модель)?|"
-    r"without compression|no compression|без сжатия",
+_ORIGINALS = re.compile(
+    r"originals?|(the )?(original|base|full|uncompressed|unquantized|vanilla)( model)?|baseline( model)?|"
+    r"оригинал(ьная|ьный)?( модель)?|исходн(ая|ый)( модель)?|базов(ая|ый)( модель)?|полная( модель)?|"
+    r"без (сжатия|оптимизаци[ийя]|квантизации|изменений)|несжатая( модель)?|"
+    r"(without|no) (compression|optimi[sz]ations?|quanti[sz]ation)",
+    re.IGNORECASE,
+)
+_CALLED = re.compile(r"original|baseline|оригинал|исходная( модель)?|базовая( модель)?", re.IGNORECASE)
+_AS_IT_IS = re.compile(r"\b((fp|float|f)[ -]?32|full precision|pytorch|torch|полная точность)\b", re.IGNORECASE)
+_CHANGED = re.compile(
+    r"quant|квант|prun|прун|distil|дистил|\b(u?int|nf|w)\d|\bb?(fp|float|f)[ -]?(8|16)|half|onnx|openvino|tensorrt|"
+    r"\btrt|script|compil|cluster|кластер|spars|разреж|gptq|awq|lora|student|студент|ученик",
     re.IGNORECASE,
 )
 _NAMES: dict[Kind, str] = {
@@ -30,7 +40,7 @@ _NAMES: dict[Kind, str] = {
 _QUANTITIES: tuple[tuple[Kind, str], ...] = (
     ("vram", r"\bvram\b|видеопамят|\b(gpu|гпу|cuda)[ -]?(memory|mem|памят)|(memory|памят\w*)\W{0,2}(gpu|гпу)\b"),
     ("ram", r"\bram\b|\bозу\b|памят|memory"),
-    ("size", r"размер|\bsize\b|\bвес(а|ов)?\b|weights?\b|на диске|on disk"),
+    ("size", r"размер|\bsize\b|\bвес(а|ов)?\b|weights?\b|на диске|on disk|\bgzip\b|\.gz\b|архив"),
     ("time", r"врем[яе]|\btime\b|latency|задержк|латентност|инференс|inference|скорост|speed|throughput|пропускн|"
      r"\b(ms|мс|fps)\b|tokens?\b|токен"),
 )  # fmt: skip
@@ -39,9 +49,18 @@ _ANOTHER = re.compile(
     r"ускорени|speed-?up|ratio|отношени|сжати|compression|уменьшени|reduction|[δ∆]|дельт|изменени|прирост|раз\b|gain|"
     r"drop|diff|разниц|экономи|\bvs\b|\bstd\b|отклонени|train|обучени|load|загрузк|compil|компиляц|convert|конверт|"
     r"export|экспорт|\bp9\d|batch|батч|dataset|датасет|выборк|image|изображени|\binput|вход|vocab|слова?р|hidden|"
-    r"param|параметр|per token|/ ?token|на токен",
+    r"param|параметр",
 )
+_OF_ONE = re.compile(
+    rf"(?:/|\bper\b|\bна\b|\bв\b) ?(?:{ONE}|tok|tokens?|токен\w*)\b|batch(?: size)? ?[:=]? ?1\b", re.IGNORECASE
+)
+_PACKED = re.compile(r"\bgz(?:ip)?\b|\bzip\b", re.IGNORECASE)
+_OTHERWISE_PACKED = re.compile(
+    r"архив|archive|\b(?:7z|rar|xz|bz2|zst|tar)\b|compressed|сжат(?:ый|ая|ого|ом|ой)\b", re.IGNORECASE
+)
+_FILE = re.compile(r"диск|disk|файл|\bfile|checkpoint|чекпоинт")
 _DEVICES = {"cpu": re.compile(r"\bcpu\b|\bцпу?\b"), "gpu": re.compile(r"\bgpu\b|\bгпу?\b|\bcuda\b")}
+_NO_SCORE = re.compile(r"(?:fp|bf|int|uint|tf|nf|w)\d|cpu|gpu|cuda|v?ram|oom", re.IGNORECASE)
 _QUALITY = re.compile(r"качеств|quality|метрик|\bmetrics?\b|\bscores?\b")
 
 _LESS = r"(?P<less>1\s*[-–−]\s*)?"
@@ -81,6 +100,9 @@ class Heading:
         scores: the metrics that it names.
         is_percent: whether its numbers are per cent.
         reason: why nothing is read from it; empty where something is.
+        needs_unit: why a number without a unit is not read from it; empty where one may be.
+        hardware: what the device is that it names; empty where it names none.
+        several: what it says of how many inputs its times are of; empty where they are of one.
     """
 
     text: str
@@ -91,6 +113,9 @@ class Heading:
     scores: tuple[Score, ...] = ()
     is_percent: bool = False
     reason: str = ""
+    needs_unit: str = ""
+    hardware: str = ""
+    several: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,6 +166,23 @@ def _spelling(name: str) -> str:
     return "|".join(re.escape(each) for each in (*metric.class_facts().label.values(), name))
 
 
+def is_original(name: str) -> bool:
+    """Return whether a method's name says that nothing was done: `Baseline`, `full model`, `FP32 (Baseline)`."""
+    if is_plainly_original(name):
+        return True
+    inside = [each.strip() for each in re.findall(r"\(([^()]*)\)", name)]
+    outside = re.sub(r"\([^()]*\)", " ", name)
+    if _CHANGED.search(name):
+        return False
+    bare = " ".join(_AS_IT_IS.sub(" ", outside).split())
+    return bool(_ORIGINALS.fullmatch(bare)) or any(_CALLED.fullmatch(each) for each in inside)
+
+
+def is_plainly_original(name: str) -> bool:
+    """Return whether a method's name says so and nothing else."""
+    return bool(_ORIGINALS.fullmatch(name.strip()))
+
+
 def headings(texts: Sequence[str]) -> tuple[Heading, ...]:
     """Tell what the columns of a table hold.
 
@@ -167,32 +209,67 @@ def is_comparison(found: Sequence[Heading]) -> bool:
 
 def _heading(text: str) -> Heading:
     words = " ".join(text.casefold().replace("ё", "е").split())
-    for kind, pattern in _NAMES.items():
+    for name, pattern in _NAMES.items():
         if re.fullmatch(pattern, re.sub(r"\(.*", "", words).strip(" :")):
-            return Heading(text, kind)
+            return Heading(text, name)
     devices = [device for device, pattern in _DEVICES.items() if pattern.search(words)]
     device = devices[0] if len(devices) == 1 else ""
-    if _ANOTHER.search(words):
+    if _ANOTHER.search(_OF_ONE.sub(" ", words)):
         return Heading(text, "unknown", reason="not a column that is known here")
-    if _QUALITY.search(words) or spellings().pattern.search(words):
-        return Heading(text, "quality", device=device, scores=_scores(text), is_percent="%" in words)
-    kind = next((kind for kind, pattern in _QUANTITIES if re.search(pattern, words)), "unknown")
-    if kind == "unknown":
-        return Heading(text, "unknown", reason="not a column that is known here")
+    quantities = [kind for kind, pattern in _QUANTITIES if re.search(pattern, words)]
+    kind = quantities[0] if quantities else None
     try:
         sign = _unit(text)
     except Unreadable as error:
         return Heading(text, "unknown", reason=str(error))
+    names_score = bool(_QUALITY.search(words) or spellings().pattern.search(words))
+    outside = re.sub(r"\([^()]*\)", " ", words)
+    is_score_outside = bool(_QUALITY.search(outside) or spellings().pattern.search(outside))
+    is_quantity = kind is not None and (_fits(sign, kind) or (not is_score_outside and _is_in(kind, outside)))
+    if names_score and not is_quantity:
+        return Heading(text, "quality", device=device, scores=_scores(text), is_percent="%" in words)
+    if kind is None:
+        return Heading(text, "unknown", reason="not a column that is known here")
+    doubt = "its header names a score too, and neither it nor the cell has a unit" if names_score and not sign else ""
     if kind == "time" and not device:
         reason = "its header names both CPU and GPU" if devices else "its header names neither CPU nor GPU"
         return Heading(text, "unknown", unit=sign, reason=reason)
-    metrics: dict[Kind, str] = {
-        "size": "size/disk_mib" if re.search(r"диск|disk", words) else "size/weights_mib",
-        "ram": "cpu/ram_peak_mib",
-        "vram": "gpu/vram_peak_mib",
-        "time": rate(device, sign) if sign and sign.kind in ("tokens", "samples") else f"{device}/latency_p50_ms",
-    }
-    return Heading(text, kind, metrics[kind], device, sign)
+    if kind == "size" and _OTHERWISE_PACKED.search(words) and not _PACKED.search(words):
+        reason = "it may be the size of the compressed model, or of an archive other than gz"
+        return Heading(text, "unknown", unit=sign, reason=reason)
+    return Heading(
+        text,
+        kind,
+        _metric(kind, device, sign, words),
+        device,
+        sign,
+        needs_unit=doubt,
+        hardware=hardware_in(text),
+        several=several_inputs(text) if kind == "time" else "",
+    )
+
+
+def _fits(sign: Unit | None, kind: Kind) -> bool:
+    """Return whether a unit is one of what a column holds: then that is what it holds, whatever else it names."""
+    return sign is not None and (sign.kind == "size") == (kind in ("size", "ram", "vram"))
+
+
+def _is_in(kind: Kind, words: str) -> bool:
+    return any(kind == each and re.search(pattern, words) for each, pattern in _QUANTITIES)
+
+
+def _metric(kind: Kind, device: str, sign: Unit | None, words: str) -> str:
+    if kind == "size":
+        return size_metric(words) or ("size/disk_mib" if _FILE.search(words) else "size/weights_mib")
+    if kind == "time":
+        is_rate = sign is not None and sign.kind in ("tokens", "samples")
+        return rate(device, sign) if sign and is_rate else f"{device}/latency_p50_ms"
+    return "gpu/vram_peak_mib" if kind == "vram" else "cpu/ram_peak_mib"
+
+
+def size_metric(words: str) -> str:
+    """Return the metric of the size of a compressed file, where that is what a text names; else nothing."""
+    return "size/disk_gzip_mib" if _PACKED.search(words) else ""
 
 
 def rate(device: str, sign: Unit) -> str:
@@ -204,11 +281,18 @@ def _scores(text: str) -> tuple[Score, ...]:
     known = spellings()
     inside = " ".join(re.findall(r"\(([^()]*)\)", text))
     found = [*known.pattern.finditer(inside)] or [*known.pattern.finditer(re.sub(r"\([^()]*\)", " ", text))]
-    unknown = inside.strip()
-    is_acronym = re.fullmatch(r"[A-Za-z][\w@.-]*", unknown) and sum(map(str.isupper, unknown)) > 1
-    if is_acronym and not known.pattern.search(inside) and unknown.casefold() not in _DEVICES:
-        return (Score(f"quality/{re.sub(r'[^0-9a-z]+', '_', unknown.casefold()).strip('_')}", is_known=False),)
+    if not known.pattern.search(inside) and (score := unknown_score(inside.strip())):
+        return (score,)
     return tuple(dict.fromkeys(map(known.score, found)))
+
+
+def unknown_score(text: str) -> Score | None:
+    """Return the score that a text names which this tool does not know: an acronym (`NISQA-AVG`), and no precision."""
+    is_acronym = re.fullmatch(r"[A-Za-z][\w@.-]*(?: [\w@.-]+)?", text) and sum(map(str.isupper, text)) > 1
+    if not is_acronym or text.casefold() in _DEVICES or _NO_SCORE.match(text) or hardware_in(text):
+        return None
+    name = re.sub(r"[^0-9a-z]+", "_", text.casefold()).strip("_")
+    return None if name in registry.names("metrics") else Score(f"quality/{name}", is_known=False)
 
 
 def _unit(header: str) -> Unit | None:

@@ -22,7 +22,7 @@ from mlflow_compress.records import Comparison, Row
 from mlflow_compress.reporting import markdown_tables, metric_facts
 from mlflow_compress.reporting.import_tables import BEGIN, END
 from mlflow_compress.reporting.markdown_tables import Cell, Line, Page, Table, plain
-from mlflow_compress.reporting.table_headings import ORIGINALS, Heading, headings, is_comparison
+from mlflow_compress.reporting.table_headings import Heading, headings, is_comparison, is_original
 from mlflow_compress.reporting.table_text import COLUMNS, MISSING, columns, natural, number
 from mlflow_compress.words import ORIGINAL
 
@@ -214,7 +214,7 @@ def _edited(text: str, table: Table, comparison: Comparison) -> str:
 def _key(team: str, model: str, method: str) -> _Key:
     method = _BY_HAND.sub("", method)
     first, bracket, setting = method.partition(" [")
-    return team, model, f"{ORIGINAL}{bracket}{setting}" if ORIGINALS.fullmatch(first) else method
+    return team, model, f"{ORIGINAL}{bracket}{setting}" if is_original(first) else method
 
 
 def _wanted(above: Sequence[Heading], comparison: Comparison, *, has_teams: bool) -> list[_Wanted]:

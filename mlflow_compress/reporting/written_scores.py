@@ -1,24 +1,47 @@
-"""Reads the scores of a cell as people write them: `1.34% CER 3.83% WER`, `BLEU on CPU: 35.2; BLEU on GPU: 35.1`."""
+"""Reads the scores of a cell as people write them: `1.34% CER 3.83% WER`, `BLEU on CPU: 35.2; BLEU on GPU: 35.1`.
+
+A cell is parted into clauses by lines, semicolons, slashes and commas. What is understood of them is read, and the rest
+is told. Numbers without names are those that the header names, where it names as many, in its order.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
+from mlflow_compress import registry
 from mlflow_compress.reporting import metric_facts
-from mlflow_compress.reporting.table_headings import Heading, Score, spellings
+from mlflow_compress.reporting.table_headings import Heading, Score, spellings, unknown_score
 from mlflow_compress.reporting.written_units import Unreadable, number, to_float
+
+SHARE, PERCENT = "share", "percent"  # how a score's numbers are meant, where a person says it
 
 _PIECE = re.compile(
     r"(?P<N>[-+]?(?:\d+(?:[.,]\d+)*|[.,]\d+)(?:e[-+]?\d+)?\s*%?"
     r"(?:\s*(?:±|\+\s*/?\s*-)\s*[\d.,]*\d\s*%?)?)"
     r"|(?P<D>(?:\b(?:on|на|for)\s+)?(?<![^\W_])\(?(?P<device>cpu|gpu|cuda|цпу?|гпу)\)?(?![^\W_]))"
-    r"|(?P<S>[;\n]|,(?!\d)|\band\b|\bи\b)"
-    r"|(?P<B>[:=]|\bis\b)|(?P<X>\([^()]*\))|(?P<W>\s+)",
+    r"|(?P<Z>(?<![^\W_])n/a(?![^\W_])|[-\u2010-\u2015\u2212]+(?=\s*(?:[;/\n,]|\Z)))"
+    r"|(?P<S>[;\n/]|,(?!\d)|\band\b|\bи\b)"
+    r"|(?P<B>[:=]|\bis\b)|(?P<X>\([^()]*\))|(?P<W>[^\S\n]+)",
     re.IGNORECASE,
 )
+_NAMED = re.compile(r"(?P<name>[A-Za-z][\w@.-]*(?: [\w@.-]+)?)\s*[:=](?=\s*[-+.]?\d)")
+_REST_OF_CLAUSE = re.compile(r"[^;\n]*")
+_SET = re.compile(r"(?P<metric>[\w.]+)\s*=\s*(?P<scale>\w+)")
+
+
+@dataclass(frozen=True)
+class _Token:
+    """A part of a clause: a name (M), a number (N), a device (D), or a gap (Z)."""
+
+    kind: str
+    text: str
+    score: Score | None = None
+
+
+_Clause = list[_Token]
 
 
 @dataclass
@@ -30,26 +53,47 @@ class _Piece:
     device: str = ""
 
 
-def read_scores(text: str, heading: Heading, known: Mapping[str, str]) -> tuple[dict[str, float], list[str]]:
+def scale_of(text: str) -> tuple[str, str]:
+    """Read what a person says of a score's numbers: `bleu=share` is ("bleu", "share").
+
+    Raises:
+        ValueError: it says nothing of the kind, or of a metric that is no share.
+    """
+    match = _SET.fullmatch(text.strip())
+    if match is None or match["scale"].casefold() not in (SHARE, PERCENT):
+        raise ValueError(f"{text!r} is not METRIC={SHARE} or METRIC={PERCENT}")
+    scale = match["scale"].casefold()
+    metric = {name.casefold(): name for name in registry.names("metrics")}.get(match["metric"].casefold(), "")
+    if not metric:
+        raise ValueError(f"{text!r}: there is no metric {match['metric']!r}")
+    if metric_facts.installed(metric).scale == "unbounded":
+        raise ValueError(f"{text!r}: {metric} is no share of anything")
+    return metric, scale
+
+
+def read_scores(
+    text: str, heading: Heading, known: Mapping[str, str], scales: Mapping[str, str]
+) -> tuple[dict[str, float], list[str]]:
     """Read the scores of a quality cell: metrics, and remarks.
 
     Args:
-        text: the cell.
+        text: the cell, in lines as a reader sees them.
         heading: of its column.
         known: the headers of the columns that metrics were read from already.
+        scales: how a metric's numbers without a per cent sign are meant, by its name: `share` or `percent`.
 
     Raises:
         Unreadable: it says no score, or one that could mean two things.
     """
     remarks: list[str] = []
     metrics: dict[str, float] = {}
-    reasons: list[str] = []
     devices: dict[str, str] = {}
-    for piece in _pieces(text, heading, remarks):
+    clauses, reasons = _clauses(text, remarks)
+    for piece in _pieces(_in_order(clauses, heading, remarks), heading, is_whole=not reasons):
         assert piece.score is not None
         name, device = piece.score.metric, piece.device or heading.device
         try:
-            value, said = _scored(piece.figures, piece.score, heading.is_percent)
+            value, said = _scored(piece.figures, piece.score, heading.is_percent, scales)
         except Unreadable as error:
             reasons.append(str(error))
             continue
@@ -65,34 +109,66 @@ def read_scores(text: str, heading: Heading, known: Mapping[str, str]) -> tuple[
     return metrics, [*remarks, *(f"not stored: {reason}" for reason in reasons)]
 
 
-def _pieces(text: str, heading: Heading, remarks: list[str]) -> Iterator[_Piece]:
-    """Part a quality cell into its scores."""
+def _in_order(clauses: Sequence[_Clause], heading: Heading, remarks: list[str]) -> list[_Clause]:
+    """Name the numbers that stand in the order of names: of the header's, or of those before or behind them."""
+    kinds = [_kinds(clause) for clause in clauses]
+    flat = [token for clause in clauses for token in clause]
+    if len(clauses) == len(heading.scores) > 1 and set(kinds) <= {"N", "Z"}:
+        named = [
+            [replace(clause[0], kind="M", score=score), clause[0]]
+            for clause, score in zip(clauses, heading.scores, strict=True)
+            if clause[0].kind == "N"
+        ]
+        remarks.append(f"in the header's order: {', '.join(score.metric for score in heading.scores)}")
+        return named
+    order = "".join(kinds)
+    half = len(order) // 2
+    if half > 1 and order in ("M" * half + "N" * half, "N" * half + "M" * half):
+        remarks.append("numbers and names are taken in their order")
+        return [[first, second] for first, second in zip(flat[:half], flat[half:], strict=True)]
+    return [[token for token in clause if token.kind != "Z"] for clause in clauses if set(_kinds(clause)) != {"Z"}]
+
+
+def _kinds(clause: _Clause) -> str:
+    return "".join(token.kind for token in clause)
+
+
+def _pieces(clauses: Sequence[_Clause], heading: Heading, *, is_whole: bool) -> Iterator[_Piece]:
+    """Part the clauses of a cell into its scores.
+
+    Args:
+        clauses: of the cell.
+        heading: of its column.
+        is_whole: whether all of the cell was understood: only then can a number have no name.
+    """
     last: _Piece | None = None
-    for clause in _clauses(text, remarks):
-        order = "".join(kind for kind, _ in clause)
-        count = order.count("N")
-        if not count:
-            raise Unreadable("a name without a number")
-        groups: list[list[tuple[str, str]]]
-        if count == 1:
-            groups = [clause]
-        elif re.fullmatch(r"(MD?ND?)+|(ND?MD?)+|(ND)+", order):
-            first = order[0]
-            starts = [at for at, kind in enumerate(order) if kind == first]
-            groups = [clause[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
-        else:
-            raise Unreadable("several numbers, and it is not clear what each is")
-        for group in groups:
-            found = dict(group)
+    for clause in clauses:
+        for group in _groups(clause):
+            found = {token.kind: token for token in group}
             if len(found) < len(group):
                 raise Unreadable("several names for one number")
-            known = spellings()
-            match = known.pattern.fullmatch(found["M"]) if "M" in found else None
-            piece = _Piece(found["N"], known.score(match) if match else None, found.get("D", ""))
+            device = found["D"].text if "D" in found else ""
+            piece = _Piece(found["N"].text, found["M"].score if "M" in found else None, device)
+            if piece.score is None and not is_whole:
+                raise Unreadable(f"{piece.figures.strip()!r} has no name, and what is beside it is not understood")
             if piece.score is None:
                 piece.score = _implied(piece, last, heading)
             last = piece
             yield piece
+
+
+def _groups(clause: _Clause) -> list[_Clause]:
+    """Part a clause into one group for each of its numbers."""
+    order = _kinds(clause)
+    count = order.count("N")
+    if not count:
+        raise Unreadable("a name without a number")
+    if count == 1:
+        return [clause]
+    if not re.fullmatch(r"(MD?ND?)+|(ND?MD?)+|(ND)+", order):
+        raise Unreadable("several numbers, and it is not clear what each is")
+    starts = [at for at, kind in enumerate(order) if kind == order[0]]
+    return [clause[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
 
 
 def _implied(piece: _Piece, last: _Piece | None, heading: Heading) -> Score:
@@ -109,33 +185,46 @@ def _implied(piece: _Piece, last: _Piece | None, heading: Heading) -> Score:
     raise Unreadable(f"{piece.figures.strip()!r} has no name, and the header names several scores")
 
 
-def _clauses(text: str, remarks: list[str]) -> Iterator[list[tuple[str, str]]]:
-    """Return the parts between separators, each as names (M), numbers (N) and devices (D)."""
-    clause: list[tuple[str, str]] = []
-    scores = spellings().pattern
+def _clauses(text: str, remarks: list[str]) -> tuple[list[_Clause], list[str]]:
+    """Return the parts between separators, and why others are not understood: each of these ends with its line."""
+    clauses: list[_Clause] = [[]]
+    reasons: list[str] = []
     at = 0
     while at < len(text):
-        match = scores.match(text, at) or _PIECE.match(text, at)
+        match, token = _token(text, at)
         if match is None:
             rest = re.match(r"[^\s,;]+", text[at:])
-            raise Unreadable(f"{rest[0] if rest else text[at]!r} is not understood")
+            reasons.append(f"{rest[0] if rest else text[at]!r} is not understood")
+            clauses[-1] = []
+            ending = _REST_OF_CLAUSE.match(text, at)
+            at = max(ending.end() if ending else at, at + 1)
+            continue
         at = match.end()
-        kind = "M" if match.re is scores else str(match.lastgroup if match.lastgroup != "device" else "D")
-        if kind == "D":
-            clause.append((kind, "gpu" if match["device"].casefold() in ("gpu", "cuda", "гпу") else "cpu"))
-        elif kind == "S":
-            if clause:
-                yield clause
-            clause = []
-        elif kind == "X":
+        if token is not None:
+            clauses[-1].append(token)
+        elif match.re is _PIECE and match.lastgroup == "S" and clauses[-1]:
+            clauses.append([])
+        elif match.re is _PIECE and match.lastgroup == "X":
             remarks.append(f"“{match.group()}” is kept in the cell's text only")
-        elif kind not in "BW":
-            clause.append((kind, match.group()))
-    if clause:
-        yield clause
+    return [clause for clause in clauses if clause], reasons
 
 
-def _scored(figures: str, what: Score, is_percent: bool) -> tuple[float, list[str]]:
+def _token(text: str, at: int) -> tuple[re.Match[str] | None, _Token | None]:
+    """Return what stands at a place of a cell: None where it is not understood, no token where it only separates."""
+    known = spellings()
+    if match := known.pattern.match(text, at):
+        return match, _Token("M", match.group(), known.score(match))
+    match = _PIECE.match(text, at)
+    if match is None:
+        match = _NAMED.match(text, at)
+        score = unknown_score(match["name"]) if match else None
+        return (match, _Token("M", match["name"], score)) if match and score else (None, None)
+    if match["device"]:
+        return match, _Token("D", "gpu" if match["device"].casefold() in ("gpu", "cuda", "гпу") else "cpu")
+    return match, next((_Token(kind, match[kind]) for kind in "NZ" if match[kind]), None)
+
+
+def _scored(figures: str, what: Score, is_percent: bool, scales: Mapping[str, str]) -> tuple[float, list[str]]:
     """Bring a score to the scale that ours have."""
     remarks = []
     head, *spread = re.split(r"±|\+\s*/?\s*-", figures)
@@ -147,20 +236,23 @@ def _scored(figures: str, what: Score, is_percent: bool) -> tuple[float, list[st
     name = what.metric
     if value < 0:
         raise Unreadable(f"{said} is impossible: no score is below 0")
+    meant = "" if percent else scales.get(name.partition("/")[2], "")
+    remarks += [f"taken as {meant}, as was said"] if meant else []
     scale = metric_facts.of(name, {}).scale if what.is_known else None
     if scale is None:
         remarks += [] if what.is_known else [f"no score of this tool: stored as {name}"]
-        value = value / 100 if percent else value
+        value = value / 100 if percent or meant == PERCENT else value
     elif scale == "hundred":
-        if 0 < value <= 1 and not percent:
-            raise Unreadable(f"{said} may be {name} of 1 or of 100")
+        if 0 < value <= 1 and not percent and not meant:
+            raise Unreadable(f"{said} may be {name} of 1 or of 100{_say_so(name)}")
+        value = value * 100 if meant == SHARE else value
         if value > 100:
             raise Unreadable(f"{said} is impossible: {name} goes to 100")
     elif scale == "unbounded":
         if percent:
             raise Unreadable(f"{said}: {name} is no share")
     else:
-        value, more = _share(value, said, name, percent, can_be_more=scale == "error_rate")
+        value, more = _share(value, said, name, percent or meant == PERCENT, meant, can_be_more=scale == "error_rate")
         remarks += more
         if what.is_rest:
             remarks.append(f"it is 1 less the error rate: {1 - value:f} is stored as {name}")
@@ -168,14 +260,21 @@ def _scored(figures: str, what: Score, is_percent: bool) -> tuple[float, list[st
     return to_float(value), remarks
 
 
-def _share(value: Decimal, said: str, name: str, percent: bool, can_be_more: bool) -> tuple[Decimal, list[str]]:
+def _share(
+    value: Decimal, said: str, name: str, percent: bool, meant: str, *, can_be_more: bool
+) -> tuple[Decimal, list[str]]:
     """Bring a share, or an error rate, which can be more than 1, to parts of 1."""
     if percent:
         value /= 100
-    elif value > 1 and can_be_more:
-        raise Unreadable(f"{said} may be {name} as a share or in per cent")
+    elif value > 1 and can_be_more and not meant:
+        raise Unreadable(f"{said} may be {name} as a share or in per cent{_say_so(name)}")
     if value <= 1 or can_be_more:
         return value, []
-    if not percent and value <= 100:
+    if not percent and not meant and value <= 100:
         return value / 100, ["taken as per cent, since a share is at most 1"]
     raise Unreadable(f"{said} is impossible: {name} is at most 1")
+
+
+def _say_so(name: str) -> str:
+    metric = name.partition("/")[2]
+    return f": say --scale {metric}={SHARE} or --scale {metric}={PERCENT}"

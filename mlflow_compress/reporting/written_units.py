@@ -38,10 +38,11 @@ _TIMES = (
 )
 _SECOND = re.compile(_TIMES[3][0])
 _TOKENS = re.compile(r"tok|tokens?|токен(ов|а|ы)?")
-_ONE = re.compile(
-    r"samples?|с[эе]мпл|examples?|пример|texts?|текст|items?|im(a)?ge?|картинк[ау]|изображение|requests?|запрос|"
-    r"sentence|предложение|file|файл|audio|аудио|call|вызов|iter(ation)?|it|inference|инференс|input|1"
+ONE = (
+    r"(?:samples?|с[эе]мпл|examples?|пример|texts?|текст|items?|im(?:a)?ge?|картинк[ау]|изображение|requests?|запрос|"
+    r"sentence|предложение|file|файл|audio|аудио|call|вызов|iter(?:ation)?|it|inference|инференс|input|1)"
 )
+_ONE = re.compile(ONE)
 _UNIT = re.compile(r"([^\W\d_]+)\.?(?:\s*(?:/|\bper\b|\bна\b|\bв\b)\s*(\w+)\.?)?", re.IGNORECASE)
 
 _FIGURES = r"[-+]?(?:\d(?:[\d .,'’\u00a0\u2009\u202f\u2007]*\d)?|[.,]\d+)(?:e[-+]?\d+)?"
@@ -75,11 +76,25 @@ class Unit:
         kind: what is counted: `size` in MB, `time` in ms, `tokens` or `samples` in one second.
         factor: what a number in this unit is multiplied with.
         text: as it was written.
+        is_inverse: whether it is the time of one (`sec/token`), of which the rate is made: 1 divided by the product.
     """
 
     kind: Kind
     factor: Decimal
     text: str
+    is_inverse: bool = False
+
+    def ours(self, value: Decimal) -> Decimal:
+        """Return a number in this unit as one in ours. A time of nothing has no rate: the number is not 0."""
+        return 1 / (value * self.factor) if self.is_inverse else value * self.factor
+
+    def theirs(self, value: float) -> float:
+        """Return a number in our unit as one in this unit."""
+        return 1 / (value * float(self.factor)) if self.is_inverse else value / float(self.factor)
+
+    def is_same(self, other: Unit) -> bool:
+        """Return whether numbers in both mean the same."""
+        return (self.kind, self.factor, self.is_inverse) == (other.kind, other.factor, other.is_inverse)
 
 
 @dataclass(frozen=True)
@@ -125,6 +140,8 @@ def unit(text: str) -> Unit | None:
             return Unit("tokens", Decimal(1), text)
         return Unit("samples", Decimal(1), text) if _ONE.fullmatch(what) else None
     factor = next((factor for words, factor in _TIMES if re.fullmatch(words, what)), None)
+    if factor is not None and of and _TOKENS.fullmatch(of):
+        return Unit("tokens", factor / 1000, text, is_inverse=True)
     if factor is not None and of and not _ONE.fullmatch(of):
         raise Unreadable(f"“{text}” is not the time of one sample")
     return None if factor is None else Unit("time", factor, text)
@@ -161,7 +178,7 @@ def measure(text: str) -> Measure:
         remarks.append(f"the spread {match['spread'].strip()} is kept in the cell's text only")
     for part in (match["unit"], match["other_unit"]):
         units += _units(part or "")
-    if len({(each.kind, each.factor) for each in units}) > 1:
+    if any(not each.is_same(units[0]) for each in units):
         raise Unreadable(f"two units: {' and '.join(each.text for each in units)}")
     if len(units) > 1 and not match["spread"]:
         remarks.append("the unit stands twice")

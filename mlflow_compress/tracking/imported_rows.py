@@ -12,7 +12,10 @@ from mlflow_compress.tracking.connection import Store, refusals
 from mlflow_compress.tracking.writing import LOGGED, TAG_LIMIT
 
 if TYPE_CHECKING:
-    from mlflow_compress.reporting.import_tables import ByHand
+    from mlflow_compress.records import Run
+    from mlflow_compress.reporting.hand_made_rows import ByHand, Origin
+
+_TABLE = "compress.table"
 
 
 def write_rows(
@@ -23,8 +26,9 @@ def write_rows(
 ) -> int:
     """Store rows of hand-made tables, each as a run that has ended. What is there already is left as it is.
 
-    What a file says about one team, model and method is stored anew when it is not what the newest such runs say;
-    these stay, and are older.
+    What a table says about one team, model and method is stored anew when it is not what the newest such runs say;
+    these stay, and are older. Runs of 0.1 do not know their table: they are told it, so that the new ones take their
+    place.
 
     Args:
         store: the tracking store.
@@ -38,10 +42,14 @@ def write_rows(
     Raises:
         StoreError: the server refused, or is gone.
     """
+    stored = reading.runs(store, {experiment_id: ""}, "tags.`compress.source` = 'imported'")
+    tables = {_place(row.tags)[:-1]: row.table for row in reversed(rows)}
     known: dict[tuple[str, ...], list[str]] = {}
-    for run in reversed(reading.runs(store, {experiment_id: ""}, "tags.`compress.source` = 'imported'")):
-        if run.tags.get(LOGGED):
+    for run in reversed(stored):
+        if run.tags.get(LOGGED) and (_TABLE in run.tags or _place(run.tags)[:-1] not in tables):
             known.setdefault(_place(run.tags), []).append(run.tags["compress.import_id"])
+        elif run.tags.get(LOGGED):
+            _tell_table(store, run, tables[_place(run.tags)[:-1]])
     asked: dict[tuple[str, ...], list[ByHand]] = {}
     for row in rows:
         asked.setdefault(_place(row.tags), []).append(row)
@@ -71,6 +79,12 @@ def _write_row(store: Store, experiment_id: str, row: ByHand, start_ms: int) -> 
         store.client.set_terminated(run_id, "FINISHED", end_time=start_ms)
 
 
+def _tell_table(store: Store, run: Run, table: Origin) -> None:
+    with refusals(store.uri):
+        store.client.set_tag(run.run_id, _TABLE, table.digest)
+        store.client.set_tag(run.run_id, f"{_TABLE}.name", table.name)
+
+
 def _place(tags: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what an imported run is about, and which file says so."""
-    return tuple(tags.get(name, "") for name in ("team", "model", "method", "compress.imported.from"))
+    """Return what an imported run is about, and which file and table say so."""
+    return tuple(tags.get(name, "") for name in ("team", "model", "method", "compress.imported.from", _TABLE))

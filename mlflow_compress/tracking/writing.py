@@ -18,7 +18,8 @@ Layout of a run (schema 1):
   `compress.result_id`, `compress.variant_digest`, `compress.process` (who logs it), `compress.logged` (`complete` when
   all of it is there), `compress.not_logged` (what the server refused, and why);
   a row of a hand-made table has `compress.source` (`imported`), `compress.imported.from`, `.line` and `.remarks`,
-  `compress.import_id` (of its text) and `compress.cell.*` (its cells as they were written);
+  `compress.import_id` (of its text), `compress.table` (a fingerprint of the table it stands in: only rows of one are
+  compared) and `.name`, and `compress.cell.*` (its cells as they were written);
 * artifacts: `variant.json`, `result.json`, plots, logs, and the model as an MLflow model.
 """
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_compress.reporting import markdown_tables
-from mlflow_compress.reporting.import_tables import BEGIN, END, Import, Reading, listing, read
+from mlflow_compress.reporting.hand_made_rows import Import, Reading
+from mlflow_compress.reporting.import_listing import listing
+from mlflow_compress.reporting.import_tables import BEGIN, END, read
+from mlflow_compress.reporting.written_scores import scale_of
 
 COURSE = Path(__file__).parents[1] / "course_tables"
 NUMBERS = sorted(path.stem.removeprefix("table-") for path in COURSE.glob("*.md"))
 
 
-def course(number: str, **options: str) -> Import:
+def course(number: str, model: str = "") -> Import:
     path = COURSE / f"table-{number}.md"
-    return read(path.read_bytes().decode(), team="alpha", source=path.name, **options)
+    return read(path.read_bytes().decode(), team="alpha", source=path.name, model=model)
 
 
 def reading(header: str, cell: str) -> Reading:
@@ -110,6 +114,35 @@ def test_every_cell_of_any_table_is_accounted_for_once(
         ("Время (GPU, ms)", "11.46+-0.58 (tokens/sec)", {"gpu/tokens_per_s": 11.46}, "a rate and no time"),
         ("Время (GPU)", "20 fps", {"gpu/throughput_per_s": 20.0}, "a rate and no time"),
         ("Время (GPU, ms)", "12 (batch 1)", {"gpu/latency_p50_ms": 12.0}, "“(batch 1)” is kept"),
+        ("Размер в .gz (MB)", "85.3", {"size/disk_gzip_mib": 85.3}, ""),
+        ("Размер весов (MB)", "85.3 (gz)", {"size/disk_gzip_mib": 85.3}, ""),
+        ("Размер файла (MB)", "170", {"size/disk_mib": 170.0}, ""),
+        ("VRAM (Perplexity, MB)", "931.01", {"gpu/vram_peak_mib": 931.01}, ""),
+        ("VRAM (Perplexity)", "931.01 MB", {"gpu/vram_peak_mib": 931.01}, ""),
+        ("Perplexity (VRAM)", "12.5", {"quality/perplexity": 12.5}, ""),
+        ("Время (CPU, tokens/sec)", "2.38 (sec/tokens)", {"cpu/tokens_per_s": 1 / 2.38}, "the time of one token"),
+        ("Время (CPU, ms/token)", "25", {"cpu/tokens_per_s": 40.0}, "the time of one token"),
+        ("Время на изображение (CPU, ms)", "25", {"cpu/latency_p50_ms": 25.0}, ""),
+        ("Время (CPU, ms, среднее по 20 записям)", "25", {"cpu/latency_p50_ms": 25.0}, ""),
+        ("WER / CER", "0.1468 / 0.0490", {"quality/wer": 0.1468, "quality/cer": 0.049}, "in the header's order"),
+        ("WER / CER", "0.1468 / -", {"quality/wer": 0.1468}, "in the header's order"),
+        ("Качество (CER, WER)", "1.34%; 3.83%", {"quality/cer": 0.0134, "quality/wer": 0.0383}, "header's order"),
+        ("Качество", "WER / CER: 0.14 / 0.05", {"quality/wer": 0.14, "quality/cer": 0.05}, "in their order"),
+        (
+            "Качество",
+            "ROUGE-1: 0.41</br>ROUGE-2: 0.19</br>ROUGE-L: 0.38</br>BLEU: 27.3</br>chrF: 51<br>METEOR: 0.35<br/>F1 0.8",
+            {
+                "quality/rouge1": 0.41,
+                "quality/rouge2": 0.19,
+                "quality/rougeL": 0.38,
+                "quality/bleu": 27.3,
+                "quality/chrf": 51.0,
+                "quality/meteor": 0.35,
+                "quality/f1": 0.8,
+            },
+            "no score of this tool",
+        ),
+        ("Качество", "F1 0.8, loss: 0.3", {"quality/f1": 0.8}, "not stored: 'loss:' is not understood"),
         ("Accuracy", "80.00%", {"quality/accuracy": 0.8}, ""),
         ("Accuracy, %", "80", {"quality/accuracy": 0.8}, ""),
         ("Accuracy", "80", {"quality/accuracy": 0.8}, "taken as per cent"),
@@ -134,13 +167,21 @@ def test_a_cell_is_read_in_our_units(header: str, cell: str, metrics: dict[str, 
     ("header", "cell", "reason"),
     [
         ("Размер весов", "0.00Mb", "impossible"),
+        ("Размер .7z (MB)", "5", "an archive other than gz"),
+        ("Сжатый размер (MB)", "5", "the compressed model"),
+        ("VRAM (Perplexity)", "12.5", "names a score too"),
+        ("Время (CPU, ms)", "4504 (20 x 30 s)", "“20 x 30 s”: a time of several inputs"),
+        ("Время (CPU, ms), 20 x 30 s", "4504", "“20 x 30 s”: a time of several inputs"),
+        ("Время (CPU, ms, 100 texts)", "4504", "“100 texts”: a time of several inputs"),
+        ("Время (CPU, ms)", "12 (batch 8)", "“batch 8”: a time of several inputs"),
+        ("Accuracy", "foo, 0.8", "'foo' is not understood"),
         ("VRAM (MB)", "0.00Mb", "the device was not used"),
         ("Время (CPU, ms)", "0.0ms", "impossible"),
         ("Размер весов", "-5", "impossible"),
         ("Размер весов", "12 ms", "no unit of this column"),
         ("Размер весов", "1e9999", "too large"),
         ("Время (GPU)", "12", "seconds or milliseconds"),
-        ("Время (GPU)", "12 ms/token", "one sample"),
+        ("Время (GPU)", "12 ms/batch", "one sample"),
         ("RAM (MB)", "5", "read from the column 'RAM (MB)' already"),
         ("Качество", "0.635", "without a name"),
         ("Качество (PPL, BLEU, Accuracy)", "0.635", "names several"),
@@ -163,6 +204,87 @@ def test_a_cell_that_says_nothing_certain_is_named(header: str, cell: str, reaso
 
 
 @pytest.mark.parametrize(
+    ("cell", "scales", "metrics"),
+    [
+        ("BLEU 0.63", {"bleu": "share"}, {"quality/bleu": 63.0}),
+        ("BLEU 0.63", {"bleu": "percent"}, {"quality/bleu": 0.63}),
+        ("BLEU 63", {"bleu": "percent"}, {"quality/bleu": 63.0}),
+        ("WER 3.8", {"wer": "percent"}, {"quality/wer": 0.038}),
+        ("WER 3.8", {"wer": "share"}, {"quality/wer": 3.8}),
+        ("accuracy 0.9", {"accuracy": "percent"}, {"quality/accuracy": 0.009}),
+        ("accuracy 90%", {"accuracy": "share"}, {"quality/accuracy": 0.9}),
+    ],
+)
+def test_a_person_says_how_a_score_is_meant(cell: str, scales: dict[str, str], metrics: dict[str, float]) -> None:
+    text = f"| Model | Method | Quality |\n|---|---|---|\n| m | x | {cell} |"
+    (row,) = read(text, team="alpha", source="README.md", scales=scales).rows
+    assert row.metrics == pytest.approx(metrics, rel=1e-15)
+
+
+@pytest.mark.parametrize("text", ["bleu", "bleu=half", "blue=share", "perplexity=share", "=share"])
+def test_a_scale_that_says_nothing_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(repr(text))):
+        scale_of(text)
+
+
+def test_a_scale_names_a_metric() -> None:
+    assert scale_of("BLEU=Share") == ("bleu", "share")
+    assert scale_of("rougeL = percent") == ("rougeL", "percent")
+
+
+@pytest.mark.parametrize(
+    ("methods", "named"),
+    [
+        (["FP32 (Baseline)", "INT8"], ["original", "INT8"]),
+        (["Full model", "pruning"], ["original", "pruning"]),
+        (["Исходная модель (FP32)", "Квантизация"], ["original", "Квантизация"]),
+        (["Baseline FP32", "Baseline (INT8)"], ["original", "Baseline (INT8)"]),
+        (["Whisper (original)", "Whisper (int8)"], ["original", "Whisper (int8)"]),
+        (["Оригинал", "FP32 (Baseline)"], ["original", "FP32 (Baseline)"]),
+        (["FP32", "Pruning (no quantization)", "ONNX (baseline)"],) * 2,
+    ],
+)
+def test_originals_as_people_call_them(methods: list[str], named: list[str]) -> None:
+    lines = "".join(f"| m | {method} | 5 |\n" for method in methods)
+    found = read(f"| Model | Method | RAM (MB) |\n|---|---|---|\n{lines}", team="alpha", source="r")
+    assert [row.method for row in found.rows] == named
+
+
+def test_hardware_that_one_cell_names_is_that_of_the_table_unless_it_names_another() -> None:
+    head = "| Model | Method | Время (GPU, ms) | Время (CPU, ms) |\n|---|---|---|---|\n"
+    rows = read(
+        f"{head}| m | original | 5 (Tesla T4) | 7 |\n| m | x | 4 | 6 |\n| m | y | - | 6 |", team="a", source="r"
+    ).rows
+    assert [row.environment for row in rows] == [{"gpu_model": "Tesla T4"}, {"gpu_model": "Tesla T4"}, {}]
+    rows = read(
+        f"{head}| m | original | 5 (T4) | 7 |\n| m | x | 4 (A100) | 6 |\n| m | y | 3 | 6 |", team="a", source="r"
+    ).rows
+    assert [row.environment for row in rows] == [{"gpu_model": "T4"}, {"gpu_model": "A100"}, {}]
+    head = head.replace("GPU, ms", "GPU Tesla T4, ms")
+    (row,) = read(f"{head}| m | x | 4 | 6 |", team="a", source="r").rows
+    assert row.tags["compress.env.gpu_model"] == "Tesla T4"
+
+
+def test_rows_know_their_table_whatever_else_stands_in_it() -> None:
+    table = "| Model | Method | RAM (MB) |\n|---|---|---|\n| m | original | 5 |\n"
+    text = f"{table}\n## Pruning\n\n{table}\n{table}| m | x | 4 |\n"
+
+    def names(text: str, source: str = "README.md", team: str = "a") -> list[tuple[str, str]]:
+        rows = read(text, team=team, source=source).rows
+        return [(row.tags["compress.table.name"], row.tags["compress.table"]) for row in rows]
+
+    found = names(text)
+    assert [name for name, _ in found] == [
+        "README.md", "README.md: Pruning", "README.md: Pruning, table 2", "README.md: Pruning, table 2"
+    ]  # fmt: skip
+    assert len({digest for _, digest in found}) == 3
+    assert found[2] == found[3]
+    assert names(f"Before.\n\n{text.replace('| 4 |', '| 3 |')}") == found  # neither its place nor its rows
+    assert not {digest for _, digest in found} & {digest for _, digest in names(text, team="b")}
+    assert not {digest for _, digest in found} & {digest for _, digest in names(text.replace("RAM (MB)", "RAM (GB)"))}
+
+
+@pytest.mark.parametrize(
     "cell", ["-", "--", "---", "—", "--Mb", "N/A", "*Не применимо*", "not supported", "", "&nbsp;"]
 )
 def test_a_gap_is_no_number_and_no_riddle(cell: str) -> None:
@@ -178,14 +300,13 @@ def test_hardware_in_brackets_is_what_the_device_was() -> None:
 
 
 def test_a_table_without_methods_is_doubted_until_the_model_is_named() -> None:
-    rows = course("29").rows
-    assert {(row.model, row.method) for row in rows} >= {("full model", "unnamed"), ("pruning", "unnamed")}
+    methods = ["original", "FP16 quantization", "INT8 quantization", "pruning"]  # the first is `full model` there
+    assert [(row.model, row.method) for row in course("29").rows] == [("unnamed", method) for method in methods]
     assert all(each.reason for each in course("29").readings if each.fate == "name")
     named = course("29", model="openai/whisper-small").rows
-    assert [(row.model, row.method) for row in named] == [
-        ("openai/whisper-small", method)
-        for method in ("full model", "FP16 quantization", "INT8 quantization", "pruning")
-    ]
+    assert [(row.model, row.method) for row in named] == [("openai/whisper-small", method) for method in methods]
+    models = read("| Model | RAM (MB) |\n|---|---|\n| a | 5 |\n| b | 6 |", team="alpha", source="r").rows
+    assert [(row.model, row.method) for row in models] == [("a", "unnamed"), ("b", "unnamed")]
 
 
 def test_placeholders_repetitions_and_other_tables_are_passed_over_by_name() -> None:

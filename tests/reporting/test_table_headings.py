@@ -38,7 +38,7 @@ from mlflow_compress.words import LANGUAGES
         ("CPU p99, ms", "unknown", "", None),
         ("Inference (ms)", "unknown", "", "ms"),
         ("Время (CPU/GPU, ms)", "unknown", "", "ms"),
-        ("ms/token (GPU)", "unknown", "", None),
+        ("ms/token (GPU)", "time", "gpu/tokens_per_s", "ms/token"),
         ("Комментарий", "unknown", "", None),
         ("", "unknown", "", None),
     ],

@@ -9,9 +9,11 @@ from mlflow_compress.reporting.written_scores import read_scores
 from mlflow_compress.reporting.written_units import Unreadable
 
 
-def read(text: str, column: str = "Quality") -> dict[str, float]:
+def read(text: str, column: str = "Quality", scales: dict[str, str] | None = None) -> dict[str, float]:
     (heading,) = headings([column])
-    return {name.removeprefix("quality/"): value for name, value in read_scores(text, heading, {})[0].items()}
+    return {
+        name.removeprefix("quality/"): value for name, value in read_scores(text, heading, {}, scales or {})[0].items()
+    }
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 
 from mlflow_compress.records import Run
 from mlflow_compress.reporting.compare import compare
-from mlflow_compress.reporting.import_tables import Import, read
+from mlflow_compress.reporting.hand_made_rows import Import
+from mlflow_compress.reporting.import_tables import read
 from mlflow_compress.tracking import imported_rows, writing
 from mlflow_compress.tracking.connection import Store
 from mlflow_compress.tracking.reading import runs as logged_runs
@@ -17,9 +18,9 @@ from mlflow_compress.tracking.reading import runs as logged_runs
 COURSE = Path(__file__).parents[1] / "course_tables"
 
 
-def course(number: str, **options: str) -> Import:
+def course(number: str) -> Import:
     path = COURSE / f"table-{number}.md"
-    return read(path.read_bytes().decode(), team="alpha", source=path.name, **options)
+    return read(path.read_bytes().decode(), team="alpha", source=path.name)
 
 
 def imported(store: Store, experiment: str) -> list[Run]:
@@ -74,6 +75,29 @@ def test_a_changed_row_is_stored_beside_the_older_one(store: Store) -> None:
     assert imported_rows.write_rows(store, experiment, text(5).rows) == 1  # as it was before
     assert ram() == 5
     assert len(imported(store, "changed by hand")) == 4
+
+
+def test_a_run_of_0_1_is_told_its_table_and_gives_way_to_what_is_read_now(store: Store) -> None:
+    experiment = writing.experiment_id(store, "0.1 by hand")
+    text = "| Model | Method | RAM (MB) |\n|---|---|---|\n| m | x | 5 |"
+    rows = read(text, team="alpha", source="README.md").rows
+    assert imported_rows.write_rows(store, experiment, rows) == 1
+    (run,) = imported(store, "0.1 by hand")
+    for name in ("compress.table", "compress.table.name"):
+        store.client.delete_tag(run.run_id, name)
+    assert [imported_rows.write_rows(store, experiment, rows) for _ in range(2)] == [1, 0]
+    runs = imported(store, "0.1 by hand")
+    assert {run.tags["compress.table"] for run in runs} == {rows[0].table.digest}
+    assert len(runs) == 2
+
+
+def test_a_table_holds_its_own_row_though_another_holds_the_same(store: Store) -> None:
+    experiment = writing.experiment_id(store, "two tables by hand")
+    table = "| Model | Method | RAM (MB) |\n|---|---|---|\n| m | original | 5 |\n"
+    rows = read(f"{table}\n{table}| m | x | 4 |\n", team="alpha", source="README.md").rows
+    assert [imported_rows.write_rows(store, experiment, rows) for _ in range(2)] == [3, 0]
+    tables = {run.tags["compress.table.name"] for run in imported(store, "two tables by hand")}
+    assert tables == {"README.md", "README.md: table 2"}
 
 
 def test_rows_of_one_name_are_stored_in_the_order_of_the_file_and_once(store: Store) -> None:

@@ -1,0 +1,135 @@
+"""Reads the cells of one row of a hand-made table: numbers in our units, what can't be read, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mlflow_compress.reporting.hand_made_rows import Reading
+from mlflow_compress.reporting.markdown_tables import Cell, Line
+from mlflow_compress.reporting.table_headings import Heading, rate, size_metric
+from mlflow_compress.reporting.written_circumstances import hardware_in, several_inputs
+from mlflow_compress.reporting.written_scores import read_scores
+from mlflow_compress.reporting.written_units import Measure, Unreadable, is_missing, measure, to_float
+from mlflow_compress.words import DEVICES
+
+_NAMES = ("team", "model", "method")
+_NOTHING = {
+    "size": "no model weighs that",
+    "time": "nothing takes that time",
+    "ram": "it was not measured, or the device was not used",
+}
+_RATIO = re.compile(r"≈?[\d.]+x(;.*)?")  # this tool writes it behind a number
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a person says of the tables of a file, beside what stands in them.
+
+    Attributes:
+        team: whose rows they are, unless a column says so.
+        model: the model of tables that have no column of methods; empty where nobody said.
+        scales: how a metric's numbers without a per cent sign are meant, by its name: `share` or `percent`.
+    """
+
+    team: str = ""
+    model: str = ""
+    scales: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_cells(line: Line, row: int, columns: Sequence[Heading], said: Said, doubt: str) -> list[Reading]:
+    """Read a row, each cell once, and say which of its columns it lacks.
+
+    Args:
+        line: the row.
+        row: of its table's rows, from 1.
+        columns: of the table.
+        said: by the person who imports it.
+        doubt: what to know about the cells that name the model and the method; empty where there is nothing.
+    """
+    readings: list[Reading] = []
+    known: dict[str, str] = {}
+    names = [cell.text for cell, heading in zip(line.cells, columns, strict=False) if heading.kind in _NAMES]
+    several = next(filter(None, map(several_inputs, names)), "")
+    for at, cell in enumerate(line.cells, 1):
+        beyond = Heading("", "unknown", reason="the table has no such column")
+        heading = columns[at - 1] if at <= len(columns) else beyond
+        reading = Reading(line.number, row, at, heading.text, cell.raw, "unread")
+        if heading.kind in _NAMES:
+            reading = replace(reading, fate="name", reason=doubt if heading.kind != "team" else "")
+        elif is_missing(cell.text):
+            reading = replace(reading, fate="missing")
+        else:
+            try:
+                metrics, remarks, environment = _read(cell, heading, known, said, several)
+            except Unreadable as error:
+                reading = replace(reading, reason=str(error))
+            else:
+                known |= dict.fromkeys(metrics, heading.text)
+                reason = "; ".join(remarks)
+                reading = replace(reading, fate="read", metrics=metrics, reason=reason, environment=environment)
+        readings.append(reading)
+    for at, heading in enumerate(columns[len(line.cells) :], len(line.cells) + 1):
+        readings.append(Reading(line.number, row, at, heading.text, "", "missing", reason="the row ends before it"))
+    return readings
+
+
+def _read(
+    cell: Cell, heading: Heading, known: Mapping[str, str], said: Said, several: str
+) -> tuple[dict[str, float], list[str], dict[str, str]]:
+    """Read a cell that says something: metrics, remarks, and what is known of the machine."""
+    if heading.reason:
+        raise Unreadable(heading.reason)
+    if heading.kind == "quality":
+        metrics, remarks = read_scores(cell.lines, heading, known, said.scales)
+        return metrics, remarks, {}
+    written = measure(cell.text)
+    if heading.kind == "time":
+        several = next(filter(None, map(several_inputs, written.notes)), "") or heading.several or several
+        _refuse_several(several, written, heading)
+    name, value, remarks = _quantity(written, heading)
+    if name in known:
+        raise Unreadable(f"{name} was read from the column {known[name]!r} already")
+    device = name.partition("/")[0]
+    hardware = heading.hardware if device in DEVICES else ""
+    for note in written.notes:
+        if device in DEVICES and (named := hardware_in(note)):
+            hardware = named
+        if not (device in DEVICES and hardware == note) and not _RATIO.fullmatch(note) and not size_metric(note):
+            remarks.append(f"“({note})” is kept in the cell's text only")
+    return {name: value}, remarks, {f"{device}_model": hardware} if hardware else {}
+
+
+def _refuse_several(several: str, written: Measure, heading: Heading) -> None:
+    sign = written.unit or heading.unit
+    if several and (sign is None or sign.kind == "time"):
+        raise Unreadable(f"“{several}”: a time of several inputs, for all or for each isn't said, and not of one call")
+
+
+def _quantity(written: Measure, heading: Heading) -> tuple[str, float, list[str]]:
+    remarks = list(written.remarks)
+    sign = written.unit or heading.unit
+    name = heading.metric
+    if heading.kind == "size":
+        name = next(filter(None, map(size_metric, written.notes)), "") or name
+    if sign is None and heading.kind == "time":
+        raise Unreadable("neither the cell nor the header has a unit: seconds or milliseconds?")
+    if sign is None and heading.needs_unit:
+        raise Unreadable(heading.needs_unit)
+    kinds = {"time": ("time", "tokens", "samples")}.get(heading.kind, ("size",))
+    if sign is not None and sign.kind not in kinds:
+        raise Unreadable(f"{sign.text} is no unit of this column")
+    if sign is None:
+        remarks.append("neither the cell nor the header has a unit: taken as MB")
+    elif heading.kind == "time":
+        name = f"{heading.device}/latency_p50_ms" if sign.kind == "time" else rate(heading.device, sign)
+        if sign.is_inverse:
+            remarks.append("the time of one token: the tokens of one second are stored")
+        elif sign.kind != "time":
+            remarks.append("a rate and no time")
+    if written.unit and heading.unit and not written.unit.is_same(heading.unit):
+        remarks.append(f"the cell's unit is {written.unit.text}, the header's {heading.unit.text}: the cell's is taken")
+    if written.value <= 0:
+        raise Unreadable(f"{written.value:f} is impossible: {_NOTHING.get(heading.kind, _NOTHING['ram'])}")
+    return name, to_float(sign.ours(written.value) if sign else written.value), remarks
