@@ -14,13 +14,14 @@ from typing import Any, ClassVar
 from mlflow_compress import words
 from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Comparison, Row
-from mlflow_compress.reporting.chart_choices import Axis, axes, bars, fronts, objectives
+from mlflow_compress.reporting.chart_choices import Axis, axes, bars, charted, fronts, objectives
 from mlflow_compress.reporting.table_text import cells, columns, is_original, label, method, ratio
 from mlflow_compress.sockets import Renderer
 from mlflow_compress.words import Text
 
 MOST_BARS = 30
 _MOST_NAMES = 14
+_MOST_TRIES = 6  # each halves the ticks
 _INCHES, _DPI = (16, 9), 150
 
 # Okabe and Ito, "Color Universal Design" (2008), without its yellow: told apart by the colour-blind, and on white.
@@ -60,6 +61,7 @@ def figure(it: Comparison) -> Any:
     from matplotlib.figure import Figure
 
     texts = words.PICTURE[it.language]
+    it = charted(it)
     drawn = Figure(figsize=_INCHES, layout="constrained", facecolor="white")
     FigureCanvasAgg(drawn)
     drawn.suptitle(_short(": ".join(filter(None, (words.COMPARISON[it.language], it.title))), 90), fontsize=18)
@@ -76,6 +78,7 @@ def figure(it: Comparison) -> Any:
         _say_nothing(barred, texts)
     else:
         _bars(barred, it, compared, texts)
+    _spread_ticks([scatter.xaxis, scatter.yaxis, barred.xaxis])
     return drawn
 
 
@@ -169,13 +172,13 @@ def _bars(plot: Any, it: Comparison, name: str, texts: Text) -> None:
         plot.barh(place, bar.ratio - 1, left=1, height=0.7, edgecolor=colour, **look)
         if 0 < bar.low < bar.high:
             plot.plot([bar.low, bar.high], [place, place], color="0.15", linewidth=1.5)
+        # In a column of their own, where they cover neither names nor bars.
         text = f"{'≈' if bar.is_noise else ''}{ratio(bar.ratio)}"
-        end = max(bar.ratio, bar.high) if bar.ratio >= 1 else min(bar.ratio, bar.low or bar.ratio)
-        offset, anchor = ((5, 0), "left") if bar.ratio >= 1 else ((-5, 0), "right")
-        plot.annotate(text, (end, place), offset, textcoords="offset points", ha=anchor, va="center", fontsize=size)
+        beside = {"xycoords": plot.get_yaxis_transform(), "textcoords": "offset points", "ha": "right", "va": "center"}
+        plot.annotate(text, (1, place), (5.2 * size, 0), fontsize=size, annotation_clip=False, **beside)
     plot.set_xscale("log", base=2)
     ratios = [bar.ratio for bar in shown]
-    plot.set_xlim(min(0.8, *ratios, 1) / 1.35, max(1.25, *(1.25 * each for each in ratios)))
+    plot.set_xlim(min(0.8, *ratios) / 1.1, max(1.25, *ratios) * 1.1)
     plot.xaxis.set_major_formatter(lambda value, _: ratio(value))
     plot.xaxis.set_minor_formatter(lambda *_: "")
     plot.set_yticks(range(len(shown)), [bar.name for bar in shown], fontsize=size)
@@ -259,6 +262,30 @@ def _lay_out(plot: Any, values: Sequence[float], axis: Axis, side: str, it: Comp
     plot.margins(0.09)
     plot.grid(color="0.92")
     plot.set_axisbelow(True)
+
+
+def _spread_ticks(axes_with_numbers: Sequence[Any]) -> None:
+    """Leave out ticks until no label touches the next one: first those between powers of ten, then every second one."""
+    drawn = axes_with_numbers[0].figure
+    crowded = list(axes_with_numbers)
+    for _ in range(_MOST_TRIES):
+        drawn.draw_without_rendering()
+        crowded = [axis for axis in crowded if _is_crowded(axis)]
+        if not crowded:
+            return
+        for axis in crowded:
+            low, high = sorted(axis.get_view_interval())
+            ticks = [tick for tick in axis.get_majorticklocs() if low <= tick <= high]
+            powers = [tick for tick in ticks if axis.get_scale() == "log" and math.log10(tick).is_integer()]
+            axis.set_ticks(powers if 1 < len(powers) < len(ticks) else ticks[::2])
+
+
+def _is_crowded(axis: Any) -> bool:
+    boxes = [label.get_window_extent() for label in axis.get_majorticklabels() if label.get_text()]
+    boxes = [box for box in boxes if box.width > 0]
+    return any(
+        one.expanded(1.15, 1.15).overlaps(other.expanded(1.15, 1.15)) for one, other in itertools.pairwise(boxes)
+    )
 
 
 def _say_nothing(plot: Any, texts: Text) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlflow_compress import words
 from mlflow_compress.records import Comparison, Row
@@ -16,6 +17,8 @@ from mlflow_compress.reporting.table_text import DIFFERENCE, NOTHING_SAID, is_or
 
 _SIZE, _SCORES = "size/weights_mib", "quality/"
 _TIMES = ("cpu/latency_p50_ms", "gpu/latency_p50_ms")
+# What only describes another number: the ends of its interval, its spread, what stands behind it.
+_DETAIL = re.compile(r"_(?:low|high|stderr)(?:_ms)?$|_launch_sd$|/(?:launches|pairs|rounds|latency_ratio)$")
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,17 @@ def metrics(rows: Iterable[Row]) -> tuple[str, ...]:
     """Return the metrics that rows can be drawn by, in a file's order: no interval's ends, errors or differences."""
     names = {name for row in rows for name, value in row.values.items() if math.isfinite(value)}
     ends = {f"{name}{end}" for name in names for end in ("_low", "_high", DIFFERENCE)}
-    return tuple(name for name in ordered(names) if name in names - ends and "_stderr_" not in name)
+    return tuple(name for name in ordered(names) if name in names - ends and not _DETAIL.search(name))
+
+
+def charted(it: Comparison) -> Comparison:
+    """Take the numbers away from rows whose own run failed as a whole: what it measured before is no point of a chart.
+
+    The rows stay, so that their places are those of the table's.
+    """
+    failed = {failure.run_id for failure in it.failures if not failure.device}
+    rows = (replace(row, values={}, ratios={}) if failed & set(row.runs.values()) else row for row in it.rows)
+    return replace(it, rows=tuple(rows))
 
 
 def axes(it: Comparison) -> tuple[Axis, Axis] | None:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import struct
 import warnings
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
-from mlflow_compress.records import Comparison, Row, Summary
+from mlflow_compress.records import Comparison, Failure, Row, Summary
 from mlflow_compress.renderers.png import MOST_BARS, Png, figure
 
 SIZE, CPU = "size/weights_mib", "cpu/latency_p50_ms"
@@ -80,6 +83,58 @@ def test_only_what_the_column_calls_beaten_is_hollow() -> None:
     assert not [line for line in scatter.lines if line.get_linestyle() == "--"], "of three numbers there is no line"
     legend = [text.get_text() for text in scatter.figure.legends[0].get_texts()]
     assert not [text for text in legend if "no other" in text]
+
+
+def boxes(texts: Iterable[Any]) -> list[Any]:
+    return [text.get_window_extent() for text in texts if text.get_text() and text.get_visible()]
+
+
+LONG = "prune_structured:amount=0.3+openvino_int8:preset=performance"
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+@pytest.mark.parametrize(
+    ("sizes", "times"),
+    [
+        ((100.0, 99.0), (10.0, 9.9)),
+        ((100.0, 0.3), (10.0, 4e5)),
+        ((1e-6, 1e9), (1e-9, 1e9)),
+        ((96.67, 48.3), (7.0, 3.0)),
+    ],
+)
+def test_no_label_covers_another(language: str, sizes: tuple[float, ...], times: tuple[float, ...]) -> None:
+    named = zip((LONG, f"{LONG} 2", "int8", "Метод"), (1, 0.7, 0.4, 0), strict=True)
+    spread = [(name, *(low + (high - low) * part for low, high in (sizes, times))) for name, part in named]
+    original = Row("alpha", "yolo", "original", values={SIZE: sizes[0], CPU: times[0]})
+    compressed = [
+        Row("Команда", "yolo", name, {SIZE: size, CPU: time}, {SIZE: size / sizes[0], CPU: time / times[0]})
+        for name, size, time in spread
+    ]
+    it = Comparison((original, *compressed), language=language, greater_is_better=LESS, objectives=(SIZE, CPU))
+    drawn = figure(it)
+    drawn.draw_without_rendering()
+    scatter, barred = drawn.axes
+    for axis in (scatter.xaxis, scatter.yaxis, barred.xaxis, barred.yaxis):
+        labels = boxes(axis.get_majorticklabels())
+        assert len(labels) >= 2
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(labels, 2))
+    names, numbers = boxes(barred.get_yticklabels()), boxes(barred.texts)
+    bars = [patch.get_window_extent() for patch in barred.patches]
+    assert not any(one.overlaps(other) for one in numbers for other in [*names, *bars])
+    assert not any(name.overlaps(scatter.get_window_extent()) for name in names)
+    (legend,) = drawn.legends
+    for box in [*names, *numbers, legend.get_window_extent(), barred.title.get_window_extent()]:
+        assert drawn.bbox.x0 <= box.x0
+        assert box.x1 <= drawn.bbox.x1
+
+
+def test_what_failed_as_a_whole_is_not_drawn() -> None:
+    *good, ruined = rows(4)
+    ruined = dataclasses.replace(ruined, runs={"cpu": "r1"})
+    failures = (Failure("alpha", "yolo", ruined.method, "failed", "", "the output differs", "r1"),)
+    scatter, barred = figure(Comparison((*good, ruined), failures, greater_is_better=LESS, objectives=(SIZE, CPU))).axes
+    assert sum(len(line.get_xdata()) for line in scatter.lines if line.get_linestyle() == "None") == len(good) + 1
+    assert len(barred.patches) == len(good) - 1
 
 
 @pytest.mark.parametrize(

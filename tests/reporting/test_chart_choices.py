@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlflow_compress.records import Comparison, Row
+from mlflow_compress.records import Comparison, Failure, Row
 from mlflow_compress.reporting import ranking
-from mlflow_compress.reporting.chart_choices import Axis, axes, bars, fronts, metrics
+from mlflow_compress.reporting.chart_choices import Axis, axes, bars, charted, fronts, metrics
 
 SIZE, CPU, ACCURACY = "size/weights_mib", "cpu/latency_p50_ms", "quality/accuracy"
 LESS = {SIZE: False, CPU: False, ACCURACY: True}
@@ -27,13 +27,30 @@ def comparison(*rows: Row, objectives: tuple[str, ...] = ()) -> Comparison:
 
 
 def test_metrics_leave_out_what_is_about_another_number() -> None:
-    values = {CPU: 1.0, "cpu/latency_stderr_ms": 0.1, "cpu/latency_p50_low_ms": 1.0}
+    details = ("p50_stderr_ms", "p50_low_ms", "p50_high_ms", "launch_sd", "ratio", "ratio_low", "ratio_high")
+    values = {CPU: 1.0, "cpu/launches": 5.0, "cpu/pairs": 3.0, **{f"cpu/latency_{name}": 1.0 for name in details}}
     scores = {f"{ACCURACY}{end}": 0.5 for end in ("", "_low", "_high", "_difference", "_difference_low")}
     assert metrics([Row("a", "b", "c", values={**values, **scores, "cpu/load_s": math.nan})]) == (
         CPU,
-        "cpu/latency_p50_low_ms",
         ACCURACY,
     )
+
+
+def test_a_row_whose_own_run_failed_is_in_no_chart_and_keeps_its_place() -> None:
+    ruined, older = (
+        dataclasses.replace(row(name, 1, 0.1), runs={"cpu": name}) for name in ("ruined", "measured before")
+    )
+    failures = (
+        Failure("alpha", "yolo", "ruined", "failed", "", "what was restored differs", "ruined"),
+        Failure("alpha", "yolo", "measured before", "failed", "", "out of memory", "a later run"),
+        Failure("alpha", "yolo", "measured before", "skipped", "gpu", "no GPU", "measured before"),
+    )
+    it = dataclasses.replace(comparison(row("original", 100, 10), ruined, older), failures=failures)
+    drawn = charted(it).rows
+    assert [(each.method, bool(each.values), bool(each.ratios)) for each in drawn[1:]] == [
+        ("ruined", False, False),
+        ("measured before", True, True),
+    ]
 
 
 def test_the_objectives_are_drawn() -> None:
