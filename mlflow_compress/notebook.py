@@ -233,7 +233,11 @@ def _measured(model: Callable[..., Any], batch: Any, variant: Variant, device: s
     from mlflow_compress.meters import environment, size
 
     started = time.time()
-    with machine_lock.alone(lambda text: warnings.warn(plain(text), stacklevel=5)), _evaluating(model):
+    with (
+        machine_lock.alone(lambda text: warnings.warn(plain(text), stacklevel=5)),
+        _evaluating(model),
+        _allowed_threads(),
+    ):
         cautions = [NOTEBOOK.of(), *checks.busy(environment.busy_share())]
         timed = _timed(_call(model, batch), variant, device)
     if hasattr(model, "parameters"):  # of anything else that can be called nobody knows what executes it
@@ -269,6 +273,21 @@ def _timed(call: Callable[[], Any], variant: Variant, device: str) -> Part:
     del numbers[f"{timed.group}/ram_model_mib"]  # the model was there before
     del numbers[f"{timed.group}/ram_peak_around_mib"]  # nothing is timed around the call
     return dataclasses.replace(part, measurements=numbers, environment={**surroundings, **part.environment})
+
+
+@contextlib.contextmanager
+def _allowed_threads() -> Iterator[None]:
+    """Have torch take no more threads than may run at once, as in a worker, and leave their number as it was."""
+    import torch
+
+    from mlflow_compress.meters import environment
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, environment.most_threads()))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -63,7 +63,8 @@ class Variant:
         devices: `cpu` and/or `cuda`.
         batch_size: samples in one timed call.
         setting: what else its row must be told apart by (`tokens=64`, `threads=1`); empty for nothing.
-        threads: intra-op threads; None leaves torch's own choice (the physical cores).
+        threads: intra-op threads; None: torch's own choice (the physical cores), but no more than affinity and a
+            container's limit allow.
         interleave: whether it is measured in turns with its original.
         seed: of random weights and random inputs.
         limit: most samples to score; None scores all.

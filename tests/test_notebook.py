@@ -13,6 +13,7 @@ from torch import nn
 
 import mlflow_compress as mc
 from mlflow_compress.errors import RecipeError, StoreError, UnknownName, Unsupported
+from mlflow_compress.meters import environment
 from mlflow_compress.records import Result
 from mlflow_compress.tracking import writing
 from mlflow_compress.tracking.connection import Store
@@ -81,6 +82,18 @@ def test_the_module_is_measured_in_eval_mode_and_left_as_it_was() -> None:
     mc.benchmark(model, torch.rand(1, 64), seconds=0.0, log=False)
     assert set(seen) == {(False, False)}
     assert [each.training for each in model] == [True, False, True, True]
+
+
+def test_threads_are_those_that_may_run_and_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.setattr(environment, "most_threads", lambda root=None: 1)
+        result = mc.benchmark(mlp(), torch.rand(1, 64), seconds=0.0, log=False)
+        assert result.environment["threads"] == "1"
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_it_is_left_as_it_was_when_it_fails(store: Store) -> None:

@@ -63,10 +63,10 @@ def _cores(root: Path) -> Iterator[Finding]:
     facts = environment.machine(root)
     allowed = len(facts["affinity"].split(",")) if "affinity" in facts else os.cpu_count() or 1
     cpu = f"{facts['cpu_model']}, {facts['cores_physical']} cores, {allowed} threads usable"
-    quota = cgroup.core_limit(root)
-    if quota is not None and quota < allowed:
-        advice = f"Set --threads {max(1, int(quota))}: more would be stopped again and again."
-        yield Finding("cores", False, f"{cpu}, but a limit of {quota:g} cores' time", advice)
+    cores, threads = environment.cores(root), environment.most_threads(root)
+    if cores < allowed:
+        advice = f"Leave --threads at {threads}, its default here: more would be stopped again and again."
+        yield Finding("cores", False, f"{cpu}, but a limit of {cores:g} cores' time", advice)
     else:
         yield Finding("cores", True, cpu)
     busy = checks.busy(share := environment.busy_share())

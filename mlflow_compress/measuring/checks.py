@@ -5,11 +5,9 @@ The meters measure and this file judges, so that a threshold can be argued about
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Collection, Sequence
 
-from mlflow_compress.meters import cgroup
+from mlflow_compress.meters import environment
 from mlflow_compress.meters.energy import Energy
 from mlflow_compress.meters.latency import Timing
 from mlflow_compress.meters.usage import Usage
@@ -91,6 +89,18 @@ THROTTLED_GPU = CautionKind(
     advice={
         "en": "Let the GPU cool down, raise its power limit, and measure again.",
         "ru": "Дайте GPU остыть, поднимите предел мощности и измерьте снова.",
+    },
+)
+CPU_LIMIT = CautionKind(
+    "cpu_limit",
+    short={"en": "the container's CPU time was used up", "ru": "процессорное время контейнера кончалось"},
+    message={
+        "en": "{group}: all threads were stopped {times} times, as a container or a batch system allows no more time",
+        "ru": "{group}: потоки останавливались, раз: {times}; контейнер или пакетная система не даёт больше времени",
+    },
+    advice={
+        "en": "Set --threads {cores}, or give the container more CPU time.",
+        "ru": "Задайте --threads {cores} или дайте контейнеру больше процессорного времени.",
     },
 )
 SLOW_CLOCK = CautionKind(
@@ -237,7 +247,7 @@ def timing(seen: Timing, group: str) -> list[Caution]:
 
 
 def usage(used: Usage, calls: int, threads: int, group: str) -> list[Caution]:
-    """Judge what the timed calls cost: interference, allocation, swapping, throttling.
+    """Judge what the timed calls cost: interference, allocation, swapping, throttling, a container's limit of time.
 
     Args:
         used: what the calls used together.
@@ -256,6 +266,8 @@ def usage(used: Usage, calls: int, threads: int, group: str) -> list[Caution]:
         found.append(SWAPPING.of(group=group, pages=used.major_faults / calls))
     if used.throttled:
         found.append(THROTTLED.of(group=group, times=used.throttled))
+    if used.stopped:
+        found.append(CPU_LIMIT.of(group=group, times=used.stopped, cores=environment.most_threads()))
     return found
 
 
@@ -291,8 +303,7 @@ def busy(cpu_share: float, gpu_share: float = 0.0) -> list[Caution]:
 
 def threads(used: int) -> list[Caution]:
     """Judge the number of threads against the cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = min(cores, math.ceil(cgroup.core_limit() or cores))
+    cores = environment.most_threads()
     return [OVERSUBSCRIBED.of(threads=used, cores=cores)] if used > cores else []
 
 

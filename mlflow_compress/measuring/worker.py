@@ -261,10 +261,12 @@ def _import_all(variant: Variant) -> None:
 
 
 def _set_threads(variant: Variant) -> None:
-    if variant.threads is not None:
-        import torch
+    """Set the threads that were asked for, else torch's own choice, but no more than may run at once here."""
+    import torch
 
-        torch.set_num_threads(variant.threads)
+    from mlflow_compress.meters import environment
+
+    torch.set_num_threads(variant.threads or min(torch.get_num_threads(), environment.most_threads()))
 
 
 def _touch(module: Any) -> None:

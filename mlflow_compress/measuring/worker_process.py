@@ -23,6 +23,8 @@ from mlflow_compress.measuring import descendants, worker_part
 from mlflow_compress.measuring.bounded_log import BoundedLog
 from mlflow_compress.measuring.worker import PARENT, SCORE, part_file
 from mlflow_compress.measuring.worker_events import WorkerEvents
+from mlflow_compress.meters import cgroup
+from mlflow_compress.meters import environment as surroundings
 from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Part, Variant
 
@@ -160,6 +162,7 @@ def _new_file(path: Path) -> IO[bytes]:
 
 def environment(variant: Variant, verb: str) -> dict[str, str]:
     """Return the worker's environment: the user's, less what could disturb or leak."""
+    cores = os.cpu_count() or 1
     kept = {key: value for key, value in os.environ.items() if not key.startswith(_DROPPED)}
     package = str(Path(__file__).resolve().parents[2])
     kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package, kept.get("PYTHONPATH")]))
@@ -170,6 +173,8 @@ def environment(variant: Variant, verb: str) -> dict[str, str]:
         kept["HF_HUB_OFFLINE"] = "1"  # all that is needed was saved
     if variant.threads is not None:
         kept["OMP_NUM_THREADS"] = kept["MKL_NUM_THREADS"] = str(variant.threads)
+    elif (cgroup.core_limit() or cores) < cores:  # libraries see the cores, and not how much of their time there is
+        kept.setdefault("OMP_NUM_THREADS", str(surroundings.most_threads()))
     return kept
 
 

@@ -52,6 +52,17 @@ def core_limit(root: Path = _ROOT) -> float | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
+def stopped(root: Path = _ROOT) -> int:
+    """Return in how many periods this process's groups had used up their time, and were stopped until the next one.
+
+    Args:
+        root: where `proc` and `sys` are; another folder in tests.
+    """
+    folders = [*_groups(root, ""), *_groups(root, "cpu")]
+    lines = (line for folder in folders for line in _text(folder / "cpu.stat").splitlines())
+    return sum(_count(line.removeprefix("nr_throttled ")) or 0 for line in lines if line.startswith("nr_throttled "))
+
+
 def _memory(root: Path) -> Iterator[tuple[int, int]]:
     """Yield the limit and the use of each group that has one, in bytes."""
     for folder in _groups(root, ""):

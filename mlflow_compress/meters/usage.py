@@ -1,7 +1,7 @@
 """What the timed calls cost the machine, and who got in their way.
 
-Covers: CPU time of all threads, involuntary context switches, page faults, pages swapped in, and thermal throttling of
-the cores, between two moments; the clock at one moment.
+Covers: CPU time of all threads, involuntary context switches, page faults, pages swapped in, thermal throttling of the
+cores, and stops for more time than a container allows, between two moments; the clock at one moment.
 Does not cover: what other processes did; what a hypervisor took away.
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from mlflow_compress.meters import cgroup
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Usage:
         minor_faults: page faults served without the disk: memory handed out anew.
         major_faults: page faults served from the disk: swapped out, or read from a file.
         throttled: how often a core was slowed down because it was hot; 0 where the kernel does not tell.
+        stopped: in how many periods, mostly of 0.1 s, all threads were stopped, as a container's time was used up.
     """
 
     wall_s: float
@@ -31,6 +34,7 @@ class Usage:
     minor_faults: int
     major_faults: int
     throttled: int
+    stopped: int = 0
 
     def __sub__(self, earlier: Usage) -> Usage:
         """Return what was used since an earlier moment."""
@@ -41,6 +45,7 @@ class Usage:
             self.minor_faults - earlier.minor_faults,
             self.major_faults - earlier.major_faults,
             self.throttled - earlier.throttled,
+            self.stopped - earlier.stopped,
         )
 
 
@@ -48,7 +53,7 @@ def now(root: Path = Path("/")) -> Usage:
     """Read all counters; the difference of two readings is what was used between them.
 
     Args:
-        root: where `sys` is; another folder in tests.
+        root: where `proc` and `sys` are; another folder in tests.
     """
     import resource
 
@@ -61,6 +66,7 @@ def now(root: Path = Path("/")) -> Usage:
         minor_faults=used.ru_minflt,
         major_faults=used.ru_majflt,
         throttled=sum(int(path.read_text()) for path in counts),
+        stopped=cgroup.stopped(root),
     )
 
 

@@ -96,9 +96,16 @@ def test_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks.threads(2) == []
     (caution,) = checks.threads(3)
     assert (caution.code, "--threads to 2" in caution.advice) == ("oversubscribed", True)
-    monkeypatch.setattr(cgroup, "core_limit", lambda: 0.5)
+    monkeypatch.setattr(cgroup, "core_limit", lambda root: 1.5)
     assert checks.threads(1) == []
     assert [caution.code for caution in checks.threads(2)] == ["oversubscribed"]
+
+
+def test_stops_for_a_containers_limit_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "core_limit", lambda root: 1.5)
+    (caution,) = checks.usage(used(stopped=7), 10, 2, "cpu")
+    assert (caution.code, "stopped 7 times" in caution.message) == ("cpu_limit", True)
+    assert "--threads 1," in caution.advice
 
 
 def test_precision_is_judged_for_weights_that_are_there() -> None:

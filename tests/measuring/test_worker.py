@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from lab import Lab
 
-from mlflow_compress.measuring import isolate
+from mlflow_compress.measuring import isolate, worker
+from mlflow_compress.meters import environment
+from mlflow_compress.records import Variant
 
 
 def test_progress_is_told_stage_by_stage(lab: Lab) -> None:
@@ -32,6 +35,18 @@ def test_a_method_that_does_not_apply_is_skipped(lab: Lab) -> None:
     result = lab.measure("crash:kind=skip")
     assert (result.status, result.reason) == ("skipped", "it does not apply to this model")
     assert result.outcomes == {}
+
+
+@pytest.mark.parametrize(("asked", "allowed", "threads"), [(None, 2, 2), (None, 64, 3), (5, 2, 5)])
+def test_threads_are_those_asked_for_or_at_most_those_that_may_run(
+    monkeypatch: pytest.MonkeyPatch, asked: int | None, allowed: int, threads: int
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr(environment, "most_threads", lambda: allowed)
+    worker._set_threads(Variant("tiny", "original", "alpha", "python", "model.py", threads=asked))
+    assert chosen == [threads]
 
 
 @pytest.mark.parametrize(

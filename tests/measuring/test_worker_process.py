@@ -17,6 +17,7 @@ from lab import Lab
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.measuring import worker_process
 from mlflow_compress.measuring.worker_process import Worker
+from mlflow_compress.meters import cgroup
 from mlflow_compress.records import Budget, Variant
 
 
@@ -28,6 +29,19 @@ def test_a_worker_knows_nothing_of_the_server(lab: Lab) -> None:
     assert "secret" not in json.dumps(seen)
     assert [each.get("HF_HUB_OFFLINE") for each in seen].count("1") == 1
     assert all(each["OMP_NUM_THREADS"] == "1" for each in seen)
+
+
+def test_libraries_are_told_how_many_threads_a_container_has_time_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    variant = Variant("tiny", "original", "alpha", "python", "model.py")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    monkeypatch.setattr(cgroup, "core_limit", lambda root=None: None)
+    assert "OMP_NUM_THREADS" not in worker_process.environment(variant, "measure")
+    monkeypatch.setattr(cgroup, "core_limit", lambda root=None: 2.5)
+    assert worker_process.environment(variant, "measure")["OMP_NUM_THREADS"] == "2"
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")  # the user knows better
+    assert worker_process.environment(variant, "measure")["OMP_NUM_THREADS"] == "5"
 
 
 def test_what_hangs_is_stopped_with_all_that_it_started(lab: Lab) -> None:

@@ -30,6 +30,18 @@ def test_heat_is_added_up_over_cores(tmp_path: Path) -> None:
     assert usage.now(tmp_path / "elsewhere").throttled == 0
 
 
+def test_stops_for_a_containers_limit_are_counted_between_two_moments(tmp_path: Path) -> None:
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "cpu.max").write_text("150000 100000\n")
+    readings = []
+    for periods in (5, 12):
+        (group / "cpu.stat").write_text(f"usage_usec 9\nnr_periods 900\nnr_throttled {periods}\nthrottled_usec 7\n")
+        readings.append(usage.now(tmp_path))
+    assert (readings[1] - readings[0]).stopped == 7
+    assert usage.now(tmp_path / "elsewhere").stopped == 0
+
+
 def test_numbers_are_per_call() -> None:
     used = usage.Usage(wall_s=10, cpu_s=15, switches=40, minor_faults=200, major_faults=0, throttled=0)
     assert usage.numbers(used, 20, 2, "cpu") == {
