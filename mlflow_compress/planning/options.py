@@ -126,7 +126,7 @@ class Options:
                         logged_as="data")  # fmt: skip
     batch_size: tuple[int, ...] = _option((), "Samples in one timed call; 1,4,16 measures each.", "counts",
                                           takers=_ALL, logged_as="batch_size", in_evaluator=1)  # fmt: skip
-    threads: tuple[int, ...] = _option((), "CPU threads; 1,2 measures each. [auto: physical cores, as allowed]", "counts",
+    threads: tuple[int, ...] = _option((), "CPU threads; 1,2 measures each. [auto: physical cores allowed]", "counts",
                                        takers=_ALL, logged_as="threads", in_evaluator=0)  # fmt: skip
     limit: int | None = _option(None, "Most samples to score. [auto: all]", "count",
                                 takers=_ALL, logged_as="limit", in_evaluator=0)  # fmt: skip
