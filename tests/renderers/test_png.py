@@ -103,13 +103,12 @@ LONG = "prune_structured:amount=0.3+openvino_int8:preset=performance"
     ],
 )
 def test_no_label_covers_another(language: str, sizes: tuple[float, ...], times: tuple[float, ...]) -> None:
-    named = zip((LONG, f"{LONG} 2", "int8", "Метод"), (1, 0.7, 0.4, 0), strict=True)
-    spread = [(name, *(low + (high - low) * part for low, high in (sizes, times))) for name, part in named]
     original = Row("alpha", "yolo", "original", values={SIZE: sizes[0], CPU: times[0]})
-    compressed = [
-        Row("Команда", "yolo", name, {SIZE: size, CPU: time}, {SIZE: size / sizes[0], CPU: time / times[0]})
-        for name, size, time in spread
-    ]
+    compressed = []
+    for name, part in ((LONG, 1.0), (f"{LONG} 2", 0.7), ("int8", 0.4), ("Метод", 0.0)):
+        values = {metric: low + (high - low) * part for metric, (low, high) in ((SIZE, sizes), (CPU, times))}
+        ratios = {metric: value / original.values[metric] for metric, value in values.items()}
+        compressed.append(Row("Команда", "yolo", name, values, ratios))
     it = Comparison((original, *compressed), language=language, greater_is_better=LESS, objectives=(SIZE, CPU))
     drawn = figure(it)
     drawn.draw_without_rendering()
