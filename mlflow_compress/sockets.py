@@ -20,7 +20,7 @@ from mlflow_compress.records import LAST_RANK, CautionKind, Comparison, MetricFa
 
 __all__ = [
     "RANDOM_CALIBRATION", "AdditiveMetric", "Continuation", "Evaluation", "Family", "Graph", "LayerSizes", "Mark",
-    "Method", "Metric", "Model", "Renderer", "Sample", "State",
+    "Method", "Metric", "Model", "PooledMetric", "Renderer", "Sample", "State",
 ]  # fmt: skip
 
 RANDOM_CALIBRATION = CautionKind(
@@ -430,6 +430,46 @@ class AdditiveMetric(Metric):
         if not len(references) or len(references) != len(predictions):
             raise ValueError(f"{len(references)} references and {len(predictions)} predictions can't be scored")
         score = float(self.reduce(self.statistics(references, predictions).sum(axis=0)))
+        if not math.isfinite(score):
+            raise ValueError(f"{type(self).__name__} of these samples is no finite number")
+        return score
+
+
+@dataclass
+class PooledMetric(Metric):
+    """A metric of things of which each sample has any number: it is made anew of drawn samples, for its interval.
+
+    Mean average precision is one: the boxes of all images are sorted together, and no sum over images gives it.
+
+    Attributes:
+        pool: the name of the table of things; metrics of one pool share it, and the summary of drawn samples.
+    """
+
+    pool: ClassVar[str]
+
+    @abstractmethod
+    def items(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
+        """Return all things: an array [items, numbers] of float64 that begins with the index of the item's sample.
+
+        Each sample has one item at least.
+        """
+
+    @abstractmethod
+    def summarizer(self, items: Any) -> Callable[[Any], Any]:
+        """Return what summarises drawn samples, given how often each is drawn: integers [samples]."""
+
+    @abstractmethod
+    def pick(self, summary: Any) -> float:
+        """Make the metric from a summary; NaN where it makes no number."""
+
+    def compute(self, references: Sequence[Any], predictions: Sequence[Any]) -> float:
+        """Score all predictions at once (see `Metric.compute`)."""
+        import numpy as np
+
+        if not len(references) or len(references) != len(predictions):
+            raise ValueError(f"{len(references)} references and {len(predictions)} predictions can't be scored")
+        summarize = self.summarizer(self.items(references, predictions))
+        score = self.pick(summarize(np.ones(len(references), dtype=np.int64)))
         if not math.isfinite(score):
             raise ValueError(f"{type(self).__name__} of these samples is no finite number")
         return score

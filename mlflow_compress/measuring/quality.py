@@ -16,7 +16,7 @@ from typing import Any
 from mlflow_compress.files import whole_file
 from mlflow_compress.measuring import checks
 from mlflow_compress.records import CautionKind, Outcome, Part, Variant
-from mlflow_compress.scoring import bootstrap
+from mlflow_compress.scoring import bootstrap, statistics_file
 from mlflow_compress.scoring.hf_evaluate import metrics_of
 from mlflow_compress.sockets import Family, Model, Sample
 from mlflow_compress.untrusted import Malformed, parse_json
@@ -33,6 +33,22 @@ SCORING_CUT = CautionKind(
         "ru": "качество измерено на первых {done} примерах из {all}: потом время вышло",
     },
     advice={"en": "Allow more time: --score-seconds.", "ru": "Дайте больше времени: --score-seconds."},
+)
+
+INTERVAL_UNKNOWN = CautionKind(
+    "interval_unknown",
+    short={
+        "en": f"fewer than {bootstrap.FEWEST_SAMPLES} samples were scored: the interval of quality is unknown",
+        "ru": f"оценено меньше {bootstrap.FEWEST_SAMPLES} примеров: доверительный интервал качества неизвестен",
+    },
+    message={
+        "en": "quality was scored on {samples} samples: its interval is unknown",
+        "ru": "качество измерено на {samples} примерах: доверительный интервал неизвестен",
+    },
+    advice={
+        "en": f"Score at least {bootstrap.FEWEST_SAMPLES} samples, better hundreds.",
+        "ru": f"Возьмите хотя бы {bootstrap.FEWEST_SAMPLES} примеров, лучше сотни.",
+    },
 )
 
 Progress = Callable[[int, int | None, float | None], None]
@@ -60,8 +76,9 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
     found = bootstrap.score(metrics, references, predictions, variant.seed, progress)
     with whole_file(folder / PREDICTIONS) as aside:
         aside.write_text(_table(references, predictions), encoding="utf-8")
-    bootstrap.write(found.statistics(), folder / STATISTICS)
-    cautions = checks.quality(len(done))
+    statistics_file.write(found.statistics(), folder / STATISTICS)
+    is_bounded = len(done) >= bootstrap.FEWEST_SAMPLES
+    cautions = checks.quality(len(done)) if is_bounded else [INTERVAL_UNKNOWN.of(samples=len(done))]
     if len(done) < len(samples):
         cautions.append(SCORING_CUT.of(done=len(done), all=len(samples)))
     facts = {**facts_of(found), "data": variant.data}

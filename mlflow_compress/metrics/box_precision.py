@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlflow_compress.scoring.boxes import BoxMetric, Curves
+from mlflow_compress.scoring.box_curves import Curves
+from mlflow_compress.scoring.boxes import BoxMetric
 
 
 @dataclass
@@ -22,6 +23,6 @@ class BoxPrecision(BoxMetric):
     rank: ClassVar[int] = 230
     spelling: ClassVar[str] = r"box precision|precision рамок"
 
-    def pick(self, curves: Curves) -> Any:
+    def of_classes(self, curves: Curves) -> Any:
         """Take it from the curves."""
         return curves.precision

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlflow_compress.scoring.boxes import BoxMetric, Curves
+from mlflow_compress.scoring.box_curves import Curves
+from mlflow_compress.scoring.boxes import BoxMetric
 
 
 @dataclass
@@ -23,6 +24,6 @@ class Map50(BoxMetric):
     rank: ClassVar[int] = 170
     spelling: ClassVar[str] = r"map(?:@0?[.,]50?|50|@50)"
 
-    def pick(self, curves: Curves) -> Any:
+    def of_classes(self, curves: Curves) -> Any:
         """Take it from the curves."""
         return curves.average_precision[:, 0]

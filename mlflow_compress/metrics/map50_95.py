@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mlflow_compress.scoring.boxes import BoxMetric, Curves
+from mlflow_compress.scoring.box_curves import Curves
+from mlflow_compress.scoring.boxes import BoxMetric
 
 
 @dataclass
@@ -23,6 +24,6 @@ class Map5095(BoxMetric):
     rank: ClassVar[int] = 30
     spelling: ClassVar[str] = r"map(?:50[-\u2013]95|@0?[.,]50?[:-]0?[.,]95|@50[:-]95)"
 
-    def pick(self, curves: Curves) -> Any:
+    def of_classes(self, curves: Curves) -> Any:
         """Take it from the curves."""
         return curves.average_precision

@@ -1,34 +1,24 @@
-"""Detection: boxes matched to true boxes as ultralytics' validator does, and its curves."""
+"""Detection: boxes matched to true boxes as ultralytics' validator does, image by image."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 from mlflow_compress.records import Scale
-from mlflow_compress.sockets import Metric
+from mlflow_compress.scoring.box_curves import THRESHOLDS, Curves, MatchedBoxes
+from mlflow_compress.sockets import PooledMetric
 
-
-@dataclass(frozen=True)
-class Curves:
-    """What ultralytics makes of matched boxes, for each class that has true boxes.
-
-    Attributes:
-        precision, recall: [classes], at the confidence where the mean F1 over classes is greatest.
-        average_precision: [classes, 10], at intersection over union 0.5, 0.55, ... 0.95.
-    """
-
-    precision: Any
-    recall: Any
-    average_precision: Any
+_IMAGE, _TRUE, _FOUND = 0, 1, 2
+_BITS = tuple(1 << threshold for threshold in range(THRESHOLDS))
 
 
 @dataclass
-class BoxMetric(Metric):
-    """A mean over the classes that have true boxes; not a sum over images, so it has no bootstrap interval.
+class BoxMetric(PooledMetric):
+    """A mean over the classes that have true boxes, made of the boxes of all images together.
 
     Predictions must hold all boxes with a score above about 0.001, after non-maximum suppression, 300 an image at most:
     ultralytics' `val` keeps these. pycocotools gives slightly different numbers.
@@ -39,43 +29,64 @@ class BoxMetric(Metric):
     unit: ClassVar[str] = "ratio"
     scale: ClassVar[Scale | None] = "share"
     greater_is_better: ClassVar[bool] = True
+    pool: ClassVar[str] = "boxes"
     takes = "boxes"
 
     @abstractmethod
-    def pick(self, curves: Curves) -> Any:
+    def of_classes(self, curves: Curves) -> Any:
         """Return the number of each class."""
 
-    def compute(self, references: Sequence[Any], predictions: Sequence[Any]) -> float:
-        """Match the boxes of each image, and take the mean over classes (see `Metric.compute`)."""
-        if not len(references) or len(references) != len(predictions):
-            raise ValueError(f"{len(references)} references and {len(predictions)} predictions can't be scored")
-        return float(self.pick(curves(references, predictions)).mean())
+    def items(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
+        """Match the boxes of each image.
 
+        Returns:
+            An array [items, 5]: the index of the image, what the item is (0 an image, 1 a true box, 2 a found one), the
+            number of its class, its score, and at which thresholds it is right, as bits. Found boxes are in the order
+            in which ultralytics takes them: the best first.
 
-def curves(references: Sequence[Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]) -> Curves:
-    """Match the boxes of all images, and make the curves.
+        Raises:
+            ValueError: there is no true box, or some box is not four numbers with a label (and a score).
+        """
+        import numpy as np
 
-    Raises:
-        ValueError: there is no true box, or some box is not four numbers with a label (and a score).
-    """
-    import numpy as np
-    from ultralytics.utils.metrics import ap_per_class
+        place: dict[Any, int] = {}
+        true = [_read(each, place, scored=False) for each in references]
+        found = [_read(each, place, scored=True) for each in predictions]
+        if not any(len(each.labels) for each in true):
+            raise ValueError("there is no true box in any image: mAP, precision and recall are no numbers")
+        matches = np.concatenate([_matches(one, other) for one, other in zip(true, found, strict=True)])
+        # an image without boxes brings float64 zeros there too, which decides how numpy's sort orders equal scores
+        scores = np.concatenate([each.scores if len(each.scores) else np.zeros(0) for each in found])
+        order = np.argsort(-scores)
+        images = np.arange(len(references))
+        blank = np.zeros(len(images))
+        of_true = np.repeat(images, [len(each.labels) for each in true])
+        of_found = np.repeat(images, [len(each.labels) for each in found])
+        true_labels, labels = (np.concatenate([each.labels for each in several]) for several in (true, found))
+        no_score = np.zeros(len(of_true))
+        return np.concatenate(
+            [
+                np.stack([images, blank + _IMAGE, blank, blank, blank], axis=1),
+                np.stack([of_true, no_score + _TRUE, true_labels, no_score, no_score], axis=1),
+                np.stack([of_found, np.full(len(of_found), _FOUND), labels, scores, matches @ _BITS], axis=1)[order],
+            ],
+            dtype=np.float64,
+        )
 
-    place: dict[Any, int] = {}
-    true = [_read(each, place, scored=False) for each in references]
-    found = [_read(each, place, scored=True) for each in predictions]
-    if not any(len(each.labels) for each in true):
-        raise ValueError("there is no true box in any image: mAP, precision and recall are no numbers")
-    matches = [_matches(one, other) for one, other in zip(true, found, strict=True)]
-    # an image without boxes brings float64 zeros there too, which decides how numpy's sort orders equal scores
-    scores = [each.scores if len(each.scores) else np.zeros(0) for each in found]
-    _, _, precision, recall, _, average_precision, *_ = ap_per_class(
-        np.concatenate(matches),
-        np.concatenate(scores),
-        np.concatenate([each.labels for each in found]),
-        np.concatenate([each.labels for each in true]),
-    )
-    return Curves(precision, recall, average_precision)
+    def summarizer(self, items: Any) -> Callable[[Any], Curves]:
+        """Return what makes the curves of drawn images (see `PooledMetric.summarizer`)."""
+        import numpy as np
+
+        true, found = items[items[:, 1] == _TRUE], items[items[:, 1] == _FOUND]
+        is_right = found[:, 4].astype(np.int64)[:, None] & np.array(_BITS) > 0
+        return MatchedBoxes(
+            true[:, 0].astype(np.int64), true[:, 2], found[:, 0].astype(np.int64), found[:, 2], found[:, 3], is_right
+        ).curves
+
+    def pick(self, summary: Curves) -> float:
+        """Take the mean over classes; NaN where no drawn image has a true box."""
+        numbers = self.of_classes(summary)
+        return float(numbers.mean()) if len(numbers) else float("nan")
 
 
 def _read(image: Mapping[str, Any], place: dict[Any, int], scored: bool) -> Any:
@@ -101,7 +112,7 @@ def _matches(true: Any, found: Any) -> Any:
     from ultralytics.engine.validator import BaseValidator
     from ultralytics.utils.metrics import box_iou
 
-    thresholds = torch.linspace(0.5, 0.95, 10)
+    thresholds = torch.linspace(0.5, 0.95, THRESHOLDS)
     if not len(true.labels) or not len(found.labels):
         return np.zeros((len(found.labels), len(thresholds)), dtype=bool)
     overlap = box_iou(torch.from_numpy(true.boxes), torch.from_numpy(found.boxes))

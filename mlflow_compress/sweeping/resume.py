@@ -16,7 +16,7 @@ from mlflow_compress.folder_trees import files_below
 from mlflow_compress.measuring.quality import STATISTICS
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Run, Variant, to_json
-from mlflow_compress.scoring.bootstrap import MOST_PACKED_BYTES
+from mlflow_compress.scoring.statistics_file import MOST_PACKED_BYTES
 from mlflow_compress.tracking import reading
 from mlflow_compress.tracking.connection import Store
 from mlflow_compress.tracking.spool import Shipment, Spool

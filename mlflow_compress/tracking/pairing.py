@@ -8,14 +8,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_compress.errors import one_line
 from mlflow_compress.measuring.quality import STATISTICS
 from mlflow_compress.records import Result, finite, to_json
-from mlflow_compress.scoring import bootstrap
+from mlflow_compress.scoring import bootstrap, statistics_file
 from mlflow_compress.scoring.hf_evaluate import metrics_of
-from mlflow_compress.sockets import AdditiveMetric
+from mlflow_compress.sockets import AdditiveMetric, PooledMetric
 from mlflow_compress.untrusted import Malformed
 
 UNPAIRED = "unpaired"
@@ -24,19 +25,28 @@ UNPAIRED = "unpaired"
 _APART = ("method", "chain", "batch_size", "devices", "budget", "interleave", "threads", "requires")
 
 
+@dataclass(frozen=True)
+class _Original:
+    """What an original scored: sample by sample, by name, and in all."""
+
+    statistics: Mapping[str, statistics_file.Statistics]
+    measurements: Mapping[str, float]
+
+
 class Originals:
     """Remembers what the originals of a command scored, sample by sample."""
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._kept: dict[str, Mapping[str, bootstrap.Statistics]] = {}
+        self._kept: dict[str, _Original] = {}
 
     def pair(self, result: Result, folder: Path) -> Result:
         """Add to a result how far its scores are from its original's, if that came before it.
 
-        For each metric that has statistics: `quality/wer_difference`, with the ends of its 95 % interval as `_low` and
-        `_high`, and whether that excludes 0, as fact `significant.wer`. Statistics that can't be read pair nothing, and
-        the fact `unpaired` says why.
+        For each metric: `quality/wer_difference`, with the ends of its 95 % interval as `_low` and `_high`, and whether
+        that excludes 0, as fact `significant.wer`. Of fewer than ten samples, and of a metric that knows nothing of
+        single ones, there is the difference alone. Statistics that can't be read pair nothing, and the fact `unpaired`
+        says why.
 
         Args:
             result: what came of a variant.
@@ -46,33 +56,41 @@ class Originals:
         if not path.is_file():
             return result
         try:
-            own, samples = bootstrap.read(path), _samples(result)
+            own, samples = statistics_file.read(path), _samples(result)
         except (Malformed, OSError) as error:  # the model's own code may have written there
             return dataclasses.replace(result, facts={**result.facts, UNPAIRED: one_line(error)})
         if result.variant.is_original:
-            self._kept.setdefault(samples, own)
+            self._kept.setdefault(samples, _Original(own, result.measurements))
             return result
-        numbers, facts = _differences(result, own, self._kept.get(samples, {}))
+        if (original := self._kept.get(samples)) is None:
+            return result
+        numbers, facts = _differences(result, own, original)
         return dataclasses.replace(
             result, measurements={**result.measurements, **finite(numbers)}, facts={**result.facts, **facts}
         )
 
 
 def _differences(
-    result: Result, own: Mapping[str, bootstrap.Statistics], original: Mapping[str, bootstrap.Statistics]
+    result: Result, own: Mapping[str, statistics_file.Statistics], original: _Original
 ) -> tuple[dict[str, float], dict[str, str]]:
     numbers, facts = {}, {}
     variant = result.variant
     for name, metric in metrics_of(variant.metrics, Path(variant.folder)).items():
-        if name not in own or name not in original or not isinstance(metric, AdditiveMetric):
+        score = f"quality/{name}"
+        kept = bootstrap.kept_as(name, metric)
+        if not isinstance(metric, (AdditiveMetric, PooledMetric)):
+            if score in result.measurements and score in original.measurements:
+                numbers[f"{score}_difference"] = result.measurements[score] - original.measurements[score]
+            continue
+        if kept not in own or kept not in original.statistics:
             continue
         try:
-            value, low, high = bootstrap.paired(own[name], original[name], metric, variant.seed)
+            value, low, high = bootstrap.paired(own[kept], original.statistics[kept], metric, variant.seed)
         except (ValueError, LookupError, ArithmeticError):  # of statistics that do not fit together, or are another's
             continue
-        numbers[f"quality/{name}_difference"] = value
+        numbers[f"{score}_difference"] = value
         if low is not None and high is not None:
-            numbers |= {f"quality/{name}_difference_low": low, f"quality/{name}_difference_high": high}
+            numbers |= {f"{score}_difference_low": low, f"{score}_difference_high": high}
             facts[f"significant.{name}"] = "no" if low <= 0 <= high else "yes"
     return numbers, facts
 

@@ -18,7 +18,7 @@ from mlflow_compress.measuring import quality
 from mlflow_compress.measuring.interleave import Listener
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.records import Variant
-from mlflow_compress.scoring import bootstrap
+from mlflow_compress.scoring import bootstrap, statistics_file
 from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
 from mlflow_compress.sockets import Metric
 from mlflow_compress.tracking import reading, writing
@@ -176,11 +176,11 @@ def _statistics(found: bootstrap.Scores, store: Store, run_id: str) -> bytes:
         path = Path(folder, STATISTICS)
         known = {}
         try:
-            before = reading.artifact(store, run_id, STATISTICS, bootstrap.MOST_PACKED_BYTES)
+            before = reading.artifact(store, run_id, STATISTICS, statistics_file.MOST_PACKED_BYTES)
             if before is not None:
                 path.write_bytes(before)
-                known = bootstrap.read(path)
+                known = statistics_file.read(path)
         except Malformed as error:
             raise StoreError(f"Nothing was added to the run {run_id}: {error}") from error
-        bootstrap.write({**known, **found.statistics()}, path)
+        statistics_file.write({**known, **found.statistics()}, path)
         return path.read_bytes()

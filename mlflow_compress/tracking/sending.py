@@ -18,7 +18,7 @@ from mlflow_compress.measuring import input_example, isolate, quality
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.records import Result, Variant
-from mlflow_compress.scoring import bootstrap
+from mlflow_compress.scoring import statistics_file
 from mlflow_compress.tracking import models, process_identity, reading, run_plots, run_summary, writing
 from mlflow_compress.tracking.connection import Store, check
 from mlflow_compress.tracking.spool import Shipment
@@ -138,7 +138,7 @@ def _move_below(store: Store, run_id: str) -> None:
     except untrusted.Malformed:  # what can't be read is no row
         return
     result_id = f"{run.params.get(writing.RESULT_ID, run_id)}.below"  # the same each time, and no other run's
-    most = {PREDICTIONS: quality.MOST_BYTES, STATISTICS: bootstrap.MOST_PACKED_BYTES}
+    most = {PREDICTIONS: quality.MOST_BYTES, STATISTICS: statistics_file.MOST_PACKED_BYTES}
     files = {name: reading.artifact(store, run_id, name, size) for name, size in most.items()}
     tables = {name: content for name, content in files.items() if content is not None}
     asked = {name: text for name, text in run.params.items() if name != writing.RESULT_ID}

@@ -10,7 +10,7 @@ import pytest
 
 from mlflow_compress.measuring.quality import read_predictions
 from mlflow_compress.records import Result, Variant
-from mlflow_compress.scoring import bootstrap
+from mlflow_compress.scoring import statistics_file
 from mlflow_compress.sweeping import resume
 from mlflow_compress.tracking import writing
 from mlflow_compress.tracking.connection import Store
@@ -41,7 +41,7 @@ def read_predicted(path: Path) -> object:
 
 @pytest.mark.parametrize("name", inputs("texts"))
 def test_every_reader_refuses_them_in_its_own_words(name: str) -> None:
-    readers = {"result": read_result, "predictions": read_predicted, "statistics": bootstrap.read}
+    readers = {"result": read_result, "predictions": read_predicted, "statistics": statistics_file.read}
     assert_harmless(readers[name.removeprefix("texts.").partition("_")[0]], name, may_raise=(Malformed,))
 
 
@@ -50,7 +50,7 @@ def test_none_is_taken_for_data(name: str, tmp_path: Path) -> None:
     if name in ("texts.result_of_a_pipe", "texts.statistics_that_unpack_to_much"):
         return  # one ends a process that opens it; the other is data, and large
     path = inputs("texts")[name](tmp_path, "touch ran")
-    readers = {"result": read_result, "predictions": read_predicted, "statistics": bootstrap.read}
+    readers = {"result": read_result, "predictions": read_predicted, "statistics": statistics_file.read}
     with pytest.raises(Malformed) as error:
         readers[path.stem](path)
     assert "\n" not in str(error.value)

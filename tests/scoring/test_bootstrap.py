@@ -2,14 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mlflow_compress import registry
-from mlflow_compress.scoring import bootstrap
+from mlflow_compress.scoring import bootstrap, statistics_file
 from mlflow_compress.sockets import AdditiveMetric, Metric
 
 
@@ -21,8 +20,8 @@ def answers(right: Any) -> tuple[list[int], list[int]]:
     return [1] * len(right), [int(each) for each in right]
 
 
-def statistics(right: Any) -> bootstrap.Statistics:
-    return bootstrap.Statistics(additive("accuracy").statistics(*answers(right)))
+def statistics(right: Any) -> statistics_file.Statistics:
+    return statistics_file.Statistics(additive("accuracy").statistics(*answers(right)))
 
 
 def additive(name: str, **options: Any) -> AdditiveMetric:
@@ -56,7 +55,7 @@ def test_the_same_seed_gives_the_same_interval() -> None:
     assert len({ends(seed) for seed in range(4)}) > 1
 
 
-def test_few_samples_samples_alike_and_metrics_that_are_no_sums_have_no_interval() -> None:
+def test_few_samples_and_samples_alike_have_no_interval() -> None:
     right = [1, 0, 1, 1, 0, 1, 1, 0, 1]
     assert set(bootstrap.score(metrics("accuracy"), *answers(right), seed=0).numbers()) == {
         "quality/samples",
@@ -64,10 +63,6 @@ def test_few_samples_samples_alike_and_metrics_that_are_no_sums_have_no_interval
     }
     assert "quality/accuracy_low" in bootstrap.score(metrics("accuracy"), *answers([*right, 1]), seed=0).numbers()
     assert "quality/accuracy_low" not in bootstrap.score(metrics("accuracy"), *answers([1] * 50), seed=0).numbers()
-    boxes = [{"boxes": [[0, 0, 9, 9]], "labels": [0]}] * 12
-    scored = bootstrap.score(metrics("map50"), boxes, [{**each, "scores": [0.5]} for each in boxes], seed=0)
-    assert set(scored.numbers()) == {"quality/samples", "quality/map50"}
-    assert scored.by_name["map50"].statistics is None
 
 
 def test_the_interval_of_a_share_is_the_binomials() -> None:
@@ -133,7 +128,7 @@ def test_a_pair_of_identical_runs_differs_by_exactly_nothing() -> None:
     predictions = [{"nll": each, "tokens": 7} for each in generator.normal(20, 3, 333)]
     kept = bootstrap.score(metrics("perplexity"), [""] * 333, predictions, seed=0).by_name["perplexity"].statistics
     assert kept is not None
-    same = bootstrap.Statistics(kept.values.copy())
+    same = statistics_file.Statistics(kept.values.copy())
     assert bootstrap.paired(kept, same, additive("perplexity"), seed=0) == (0, 0, 0)
 
 
@@ -193,7 +188,7 @@ def test_few_samples_have_a_difference_without_an_interval() -> None:
 def test_other_samples_and_other_metrics_are_not_paired() -> None:
     with pytest.raises(ValueError, match="3 samples can't be paired with 2"):
         bootstrap.paired(statistics([1, 0, 1]), statistics([1, 1]), additive("accuracy"), seed=0)
-    other = bootstrap.Statistics(np.zeros((3, 5)))
+    other = statistics_file.Statistics(np.zeros((3, 5)))
     with pytest.raises(ValueError, match="same metric"):
         bootstrap.paired(statistics([1, 0, 1]), other, additive("accuracy"), seed=0)
 
@@ -206,69 +201,3 @@ def test_what_is_no_number_is_told_with_its_sample() -> None:
         bootstrap.score(metrics("perplexity"), [""], [{"nll": 1.0, "tokens": 0}], seed=0)
     with pytest.raises(ValueError, match="2 references and 1 predictions"):
         bootstrap.score(metrics("accuracy"), [1, 2], [1], seed=0)
-
-
-def test_statistics_are_kept_in_a_file(tmp_path: Path) -> None:
-    names = metrics("accuracy", "f1")
-    scored = bootstrap.score(names, [0, 1, 2] * 5, [0, 1, 1] * 5, seed=0)
-    bootstrap.write(scored.statistics(), tmp_path / "statistics.npz")
-    kept = bootstrap.read(tmp_path / "statistics.npz")
-    assert set(kept) == set(names)
-    for name, found in kept.items():
-        own = scored.by_name[name].statistics
-        assert own is not None
-        assert np.array_equal(found.values, own.values)
-        assert found.columns == own.columns
-        assert bootstrap.paired(found, own, additive(name), seed=0) == (0, 0, 0)
-
-
-@pytest.mark.parametrize(
-    "table",
-    [
-        np.random.default_rng(1).integers(-3, 4, (400, 2)),  # counts, whose rows are alike
-        np.random.default_rng(1).integers(0, 10**6, (400, 2)),  # counts, whose rows are not
-        np.random.default_rng(1).normal(size=(400, 2)),
-        np.random.default_rng(1).integers(0, 2, (400, 1)) * 1e15,  # sums too large to be exact
-        np.repeat(np.random.default_rng(1).normal(size=(4, 2)), 100, axis=0),
-    ],
-)
-def test_the_drawn_samples_are_summed_up_one_way_or_another(table: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = table.astype(np.float64)
-    expected = table[np.random.default_rng(7).integers(0, 400, (bootstrap.RESAMPLES, 400))].sum(axis=1)
-    np.testing.assert_allclose(bootstrap._drawn([table], 7)[0], expected, rtol=1e-12, atol=1e-9)
-    monkeypatch.setattr(bootstrap, "_AT_ONCE", 3 * 400)
-    np.testing.assert_allclose(bootstrap._drawn([table], 7)[0], expected, rtol=1e-12, atol=1e-9)
-
-
-def test_rows_that_only_have_the_same_key_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Ones:
-        def integers(self, low: int, high: int, count: int, dtype: Any) -> Any:
-            return np.ones(count, dtype)
-
-    table = np.array([[1.0, 2.0], [2.0, 1.0]] * 100)
-    assert len(bootstrap._kinds(table)[0]) == 2  # type: ignore[index]
-    monkeypatch.setattr(np.random, "default_rng", lambda seed: Ones())
-    assert bootstrap._kinds(table) is None
-
-
-@pytest.mark.parametrize("samples", [1_000, 100_000])
-def test_all_metrics_share_one_drawing_in_bounded_memory(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
-    sizes: list[int] = []
-    told: list[tuple[int, int | None]] = []
-    drawings = bootstrap._drawings
-
-    def watched(count: int, seed: int) -> Any:
-        for drawing in drawings(count, seed):
-            sizes.append(drawing.samples.size)
-            yield drawing
-
-    monkeypatch.setattr(bootstrap, "RESAMPLES", 20)
-    monkeypatch.setattr(bootstrap, "_AT_ONCE", 200_000)
-    monkeypatch.setattr(bootstrap, "_drawings", watched)
-    right = np.random.default_rng(0).random(samples) < 0.7
-    bootstrap.score(
-        metrics("accuracy", "f1", "recall"), *answers(right), 0, lambda done, total, left: told.append((done, total))
-    )
-    assert sum(sizes) == 20 * samples
-    assert max(sizes) <= 200_000
-    assert told[-1] == (20, 20)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from ultralytics.models.yolo.detect import DetectionValidator
-from ultralytics.utils.metrics import DetMetrics
+from ultralytics.utils.metrics import DetMetrics, ap_per_class
 
 from mlflow_compress import registry
+from mlflow_compress.scoring import bootstrap, statistics_file
+from mlflow_compress.sockets import PooledMetric
 
 NAMES = ("box_precision", "box_recall", "map50", "map50_95")
 CLASSES = 5
@@ -117,3 +119,81 @@ def test_what_is_no_box_is_told() -> None:
         metric.compute([one], [{**one, "scores": []}])
     with pytest.raises(ValueError, match="finite"):
         metric.compute([one], [{"boxes": [[0, 0, float("inf"), 1]], "labels": [0], "scores": [0.5]}])
+
+
+def metric_of(name: str) -> PooledMetric:
+    metric = registry.build("metrics", name)
+    assert isinstance(metric, PooledMetric)
+    return metric
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_drawn_images_make_what_ultralytics_makes_of_their_boxes(seed: int) -> None:
+    """Each image's boxes as often as it is drawn, given to ultralytics."""
+    items = metric_of("map50").items(*images(seed))
+    generator = np.random.default_rng(seed)
+    draws = [np.bincount(generator.integers(0, 30, 30), minlength=30) for _ in range(8)]
+    draws.append(np.bincount([3, 3, 7], minlength=30))
+    summarize = metric_of("map50").summarizer(items)
+    for times in draws:
+        true, found = (items[items[:, 1] == kind] for kind in (1, 2))
+        true, found = (np.repeat(each, times[each[:, 0].astype(int)], axis=0) for each in (true, found))
+        matches = found[:, 4].astype(int)[:, None] >> np.arange(10) & 1
+        # ever less, in their order: numpy's sort leaves equal ones in another one
+        made = ap_per_class(matches, found[:, 3], found[:, 2], true[:, 2])
+        summary = summarize(times)
+        np.testing.assert_allclose(summary.average_precision, made[5], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(summary.precision, made[2], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(summary.recall, made[3], rtol=1e-9, atol=1e-12)
+
+
+def test_a_detector_has_intervals_and_is_paired_image_by_image() -> None:
+    references, predictions = images(0, 60)
+    metrics = {name: metric_of(name) for name in NAMES}
+    scored = bootstrap.score(metrics, references, predictions, seed=0)
+    worse_boxes = [each if index % 3 else {**each, "boxes": [], "scores": [], "labels": []}
+                   for index, each in enumerate(predictions)]  # fmt: skip
+    worse = bootstrap.score(metrics, references, worse_boxes, seed=0)
+    assert set(scored.statistics()) == {"boxes"}  # one table for all of them
+    own, original = worse.statistics()["boxes"], scored.statistics()["boxes"]
+    for name, metric in metrics.items():
+        score = scored.by_name[name]
+        assert score.low is not None
+        assert score.high is not None
+        assert score.low < score.value < score.high
+        difference, low, high = bootstrap.paired(own, original, metric, seed=0)
+        assert difference == worse.by_name[name].value - score.value
+        assert bootstrap.paired(original, original, metric, seed=0) == (0, 0, 0)
+        assert low is not None
+        assert high is not None
+        assert low <= difference <= high
+        if name == "map50":
+            assert high < 0  # a third of all boxes is gone
+            assert high - low < score.high - score.low  # what is hard for both does not widen it
+
+
+def test_the_interval_is_that_of_the_metric_made_anew_of_drawn_images() -> None:
+    references, predictions = images(1, 40)
+    metric = metric_of("map50")
+    found = bootstrap.score({"map50": metric}, references, predictions, seed=5).by_name["map50"]
+    generator = np.random.default_rng(11)
+    draws = [generator.integers(0, 40, 40) for _ in range(150)]
+    values = [metric.compute([references[i] for i in drawn], [predictions[i] for i in drawn]) for drawn in draws]
+    spread = float(np.std(values))
+    assert found.low is not None
+    assert found.high is not None
+    assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.25)
+
+
+def test_few_images_have_a_difference_without_an_interval() -> None:
+    references, predictions = images(2, 9)
+    metric = metric_of("map50_95")
+    one = bootstrap.score({"map50_95": metric}, references, predictions, seed=0)
+    assert one.by_name["map50_95"].low is None
+    nothing: list[dict[str, Any]] = [{"boxes": [], "labels": [], "scores": []} for _ in references]
+    other = bootstrap.score({"map50_95": metric}, references, nothing, seed=0)
+    found = bootstrap.paired(other.statistics()["boxes"], one.statistics()["boxes"], metric, seed=0)
+    assert found == (-one.by_name["map50_95"].value, None, None)
+    more = statistics_file.Statistics(metric.items(*images(2, 10)))
+    with pytest.raises(ValueError, match="can't be paired"):
+        bootstrap.paired(more, one.statistics()["boxes"], metric, seed=0)

@@ -11,7 +11,7 @@ from mlflow_compress import registry
 from mlflow_compress.measuring.quality import STATISTICS
 from mlflow_compress.planning import recipe
 from mlflow_compress.records import Result, Variant
-from mlflow_compress.scoring import bootstrap
+from mlflow_compress.scoring import bootstrap, statistics_file
 from mlflow_compress.tracking import pairing
 
 COUNT = 200
@@ -22,7 +22,7 @@ def result(folder: Path, method: str, right: Any, digest: str = "abc", **changes
     folder.mkdir(exist_ok=True)
     answers = [int(each) for each in right]
     found = bootstrap.score({"accuracy": registry.build("metrics", "accuracy")}, [1] * len(answers), answers, seed=0)
-    bootstrap.write(found.statistics(), folder / STATISTICS)
+    statistics_file.write(found.statistics(), folder / STATISTICS)
     variant = Variant(
         "m", method, "t", "python", "m.py", data="own", chain=recipe.parse_chain(method), metrics=("accuracy",)
     )
@@ -96,3 +96,46 @@ def test_statistics_that_are_none_pair_nothing_and_say_so(tmp_path: Path, right:
     found = pairing.Originals().pair(scored, tmp_path)
     assert found.measurements == scored.measurements
     assert found.facts["unpaired"].startswith("statistics.npz can't be read: ")
+
+
+def test_a_detector_is_paired_and_of_few_samples_there_is_the_difference_alone(tmp_path: Path) -> None:
+    names = ("map50", "box_recall")
+    image = {"boxes": [[0, 0, 20, 20]], "labels": ["cat"]}
+
+    def detector(method: str, found: int, images: int) -> Result:
+        predictions: list[dict[str, Any]] = [
+            {**image, "scores": [0.9]} if index < found else {"boxes": [], "labels": [], "scores": []}
+            for index in range(images)
+        ]
+        metrics = {name: registry.build("metrics", name) for name in names}
+        scored = bootstrap.score(metrics, [image] * images, predictions, seed=0)
+        statistics_file.write(scored.statistics(), tmp_path / STATISTICS)
+        chain = recipe.parse_chain(method)
+        variant = Variant("m", method, "t", "yolo", "m.pt", data="own", chain=chain, metrics=names)
+        return Result(variant, "ok", measurements=scored.numbers(), facts={"data_digest": str(images)})
+
+    originals = pairing.Originals()
+    for images in (40, 5):
+        originals.pair(detector("original", images, images), tmp_path)
+    found = originals.pair(detector("fp16", 20, 40), tmp_path)
+    numbers = {name: value for name, value in found.measurements.items() if "recall_difference" in name}
+    assert numbers["quality/box_recall_difference"] == pytest.approx(-0.5)
+    error = np.sqrt(0.25 / 40)
+    ends = numbers["quality/box_recall_difference_low"], numbers["quality/box_recall_difference_high"]
+    assert ends == pytest.approx((-0.5 - 1.96 * error, -0.5 + 1.96 * error), abs=0.04)
+    assert found.facts["significant.map50"] == "yes"
+    few = originals.pair(detector("fp16", 4, 5), tmp_path)
+    assert few.measurements["quality/box_recall_difference"] == pytest.approx(-0.2)
+    assert not [name for name in (*few.measurements, *few.facts) if "difference_low" in name or "significant" in name]
+
+
+def test_a_metric_that_only_takes_all_samples_at_once_has_a_difference(tmp_path: Path, right: Any) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text("")
+    originals = pairing.Originals()
+    for method, value in (("original", 0.75), ("fp16", 0.5)):
+        scored = result(tmp_path, method, right, metrics=("accuracy", str(script)))
+        scored = dataclasses.replace(scored, measurements={**scored.measurements, "quality/mine": value})
+        found = originals.pair(scored, tmp_path)
+    assert found.measurements["quality/mine_difference"] == -0.25
+    assert "quality/mine_difference_low" not in found.measurements

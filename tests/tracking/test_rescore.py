@@ -17,7 +17,7 @@ from mlflow_compress.measuring import quality
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.planning import recipe
 from mlflow_compress.records import Budget, MetricFacts, Result, Variant
-from mlflow_compress.scoring import bootstrap
+from mlflow_compress.scoring import statistics_file
 from mlflow_compress.sockets import Family, Model, Sample
 from mlflow_compress.tracking import reading, rescore, writing
 from mlflow_compress.tracking.connection import Store
@@ -89,7 +89,7 @@ def test_new_metrics_are_as_if_they_had_been_scored_at_once(store: Store, tmp_pa
     kept = reading.artifact(store, run_id, STATISTICS)
     assert kept is not None
     (tmp_path / "again.npz").write_bytes(kept)
-    statistics, expected = bootstrap.read(tmp_path / "again.npz"), bootstrap.read(tmp_path / STATISTICS)
+    statistics, expected = statistics_file.read(tmp_path / "again.npz"), statistics_file.read(tmp_path / STATISTICS)
     assert set(statistics) == {"wer", "cer_normalized", "chrf"}
     assert all(np.array_equal(statistics[name].values, expected[name].values) for name in statistics)
 
@@ -207,7 +207,7 @@ def test_scoring_stops_when_the_time_is_up(tmp_path: Path, monkeypatch: pytest.M
     cut = next(caution for caution in part.cautions if caution.code == "scoring_cut")
     assert "the first 6 of 20 samples" in cut.message
     assert quality.read_predictions((tmp_path / PREDICTIONS).read_text())[0] == REFERENCES[:6]
-    assert bootstrap.read(tmp_path / STATISTICS)["wer"].values.shape[0] == 6
+    assert statistics_file.read(tmp_path / STATISTICS)["wer"].values.shape[0] == 6
 
 
 def test_the_predictions_and_the_data_are_in_the_run(store: Store, tmp_path: Path) -> None:
@@ -256,4 +256,4 @@ def test_two_at_once_add_to_one_file(store: Store, tmp_path: Path, monkeypatch: 
     kept = reading.artifact(store, run_id, STATISTICS)
     assert kept is not None
     (tmp_path / "again.npz").write_bytes(kept)
-    assert set(bootstrap.read(tmp_path / "again.npz")) == {"wer", "cer_normalized", "chrf"}
+    assert set(statistics_file.read(tmp_path / "again.npz")) == {"wer", "cer_normalized", "chrf"}

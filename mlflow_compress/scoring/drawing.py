@@ -1,0 +1,119 @@
+"""Draws samples with replacement, as many as there are, many times, and sums up what is known of the drawn ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+RESAMPLES = 1000
+_AT_ONCE = 2**22  # drawn samples in memory
+_ALIKE = 4  # rows to each kind of row, at least, for kinds to be worth telling apart
+_EXACT = 2**53  # up to here float64 holds every integer
+
+Progress = Callable[[int, int | None, float | None], object]
+Summing = Callable[["Drawing"], Any]
+
+
+def silent(done: int, total: int | None, seconds_left: float | None) -> None:
+    """Tell nobody how far it is."""
+
+
+def drawn_sums(tables: Sequence[Any], seed: int, progress: Progress = silent) -> list[Any]:
+    """Sum up the statistics of samples that are drawn with replacement.
+
+    Args:
+        tables: arrays [samples, statistics], all of the same samples.
+        seed: of the drawing.
+        progress: told how often it was drawn, how often it will be, and about how many seconds that takes.
+
+    Returns:
+        For each table the sums [resamples, statistics].
+    """
+    import numpy as np
+
+    ways = [_summing(table) for table in tables]
+    sums: list[list[Any]] = [[] for _ in tables]
+    done, started = 0, time.monotonic()
+    for drawing in drawings(len(tables[0]), seed):
+        for found, way in zip(sums, ways, strict=True):
+            found.append(way(drawing))
+        done += len(drawing.samples)
+        progress(done, RESAMPLES, (time.monotonic() - started) / done * (RESAMPLES - done))
+    return [np.concatenate(found) for found in sums]
+
+
+class Drawing:
+    """Some resamples.
+
+    Args:
+        samples: the numbers of the drawn samples [resamples, samples].
+    """
+
+    def __init__(self, samples: Any) -> None:
+        self.samples = samples
+
+    @cached_property
+    def counts(self) -> Any:
+        """How often each sample is drawn: float64 [resamples, samples]."""
+        import numpy as np
+
+        return _counted(self.samples, self.samples.shape[1]).astype(np.float64)
+
+
+def drawings(count: int, seed: int, times: int | None = None) -> Iterator[Drawing]:
+    """Draw so often (None: `RESAMPLES`) from so many samples, some resamples at once, as memory allows."""
+    import numpy as np
+
+    times = RESAMPLES if times is None else times
+    generator = np.random.default_rng(seed)
+    rows = max(1, min(times, _AT_ONCE // count))
+    for done in range(0, times, rows):
+        yield Drawing(generator.integers(0, count, (min(rows, times - done), count)))
+
+
+def _summing(table: Any) -> Summing:
+    """Return the quickest way to sum up the drawn samples' statistics [samples, statistics].
+
+    Counts of things are integers, and few rows differ, however many there are: then it is enough to count how often
+    each kind of row is drawn. Sums of integers are exact in whatever order, so both ways give the same.
+    """
+    kinds = _kinds(table)
+    if kinds is None:
+        return lambda drawing: drawing.counts @ table
+    rows, kind_of = kinds
+    return lambda drawing: _counted(kind_of[drawing.samples], len(rows)) @ rows
+
+
+def _kinds(table: Any) -> tuple[Any, Any] | None:
+    """Return the rows of a table that differ, and which of them each row is.
+
+    None where they are not integers, where their sums may be too large to be exact, and where most rows differ.
+    """
+    import numpy as np
+
+    count, width = table.shape
+    weights = np.random.default_rng(0).integers(1, 2**63, width, dtype=np.uint64)
+    keys = np.zeros(count, dtype=np.uint64)  # equal rows have equal ones; column by column, which takes little memory
+    for column, weight in zip(table.T, weights, strict=True):
+        if np.abs(column).max(initial=0) * count >= _EXACT:
+            return None
+        whole = column.astype(np.int64)
+        if (whole != column).any():
+            return None
+        keys += whole.astype(np.uint64) * weight
+    _, first, kind_of = np.unique(keys, return_index=True, return_inverse=True)
+    if len(first) > count // _ALIKE:
+        return None
+    if any((column[first][kind_of] != column).any() for column in table.T):
+        return None  # two that differ have the same key
+    return table[first], kind_of.astype(np.min_scalar_type(len(first)))
+
+
+def _counted(drawn: Any, kinds: int) -> Any:
+    """Count how often each number below `kinds` stands in each row: [rows, kinds]."""
+    import numpy as np
+
+    places = drawn + kinds * np.arange(len(drawn))[:, None]
+    return np.bincount(places.ravel(), minlength=len(drawn) * kinds).reshape(len(drawn), kinds)

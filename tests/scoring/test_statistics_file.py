@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mlflow_compress import registry
+from mlflow_compress.scoring import bootstrap, statistics_file
+
+
+def test_statistics_are_kept_in_a_file(tmp_path: Path) -> None:
+    names = {name: registry.build("metrics", name) for name in ("accuracy", "f1")}
+    scored = bootstrap.score(names, [0, 1, 2] * 5, [0, 1, 1] * 5, seed=0)
+    statistics_file.write(scored.statistics(), tmp_path / "statistics.npz")
+    kept = statistics_file.read(tmp_path / "statistics.npz")
+    assert set(kept) == set(names)
+    for name, found in kept.items():
+        own = scored.by_name[name].statistics
+        assert own is not None
+        assert np.array_equal(found.values, own.values)
+        assert found.columns == own.columns
+        assert bootstrap.paired(found, own, names[name], seed=0) == (0, 0, 0)
