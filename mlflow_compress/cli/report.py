@@ -187,7 +187,10 @@ def import_tables(
         meant = dict(map(scale_of, scales))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--scale") from None
-    found = [import_tables.read(_read(file), team=team, source=file.name, model=model, scales=meant) for file in files]
+    found = [
+        import_tables.read(_read(file), team=team, source=source, model=model, scales=meant)
+        for file, source in zip(files, _sources(files), strict=True)
+    ]
     rows = [row for each in found for row in each.rows]
     if not dry_run and any(not row.team for row in rows):
         raise click.UsageError("Whose rows are these? Give --team NAME.")
@@ -209,6 +212,12 @@ def import_tables(
         for line, what, why in each.passed_over:
             terminal.warn(f"{each.source}, line {line}, {what}: passed over: {why}")
     terminal.say(f"{stored} rows stored, {len(rows) - stored} were there already.")
+
+
+def _sources(files: Sequence[Path]) -> list[str]:
+    """Return what files are called: their names, with their folders where two have the same name."""
+    names = [file.name for file in files]
+    return [file.as_posix() if names.count(file.name) > 1 else file.name for file in files]
 
 
 def _arranged(

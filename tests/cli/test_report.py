@@ -360,6 +360,29 @@ def test_hand_made_tables_become_rows(tracking_uri: str) -> None:
     assert "424.00 MB (0.31x)" in result.stdout
 
 
+def test_what_is_not_read_of_a_file_is_told_and_a_person_can_say_its_scale(tracking_uri: str) -> None:
+    args = [str(Path(__file__).parents[1] / "course_tables" / "table-17.md"), "-e", "scales", "--team", "qwen"]
+    told = bring(tracking_uri, *args)
+    assert (
+        "table-17.md, line 3, row 1, column 8 (Качество (PPL, BLEU, Accuracy)): 'BLEU on CPU: 0.635248;" in told.stderr
+    )
+    assert "say --scale bleu=share or --scale bleu=percent" in told.stderr
+    assert bring(tracking_uri, *args, "--scale", "bleu=share").stdout == "1 rows stored, 0 were there already.\n"
+    assert "63.52 BLEU" in report(tracking_uri, "-e", "scales").stdout
+    wrong = bring(tracking_uri, *args, "--scale", "blue=share")
+    assert (wrong.exit_code, "there is no metric 'blue'" in wrong.stderr) == (2, True)
+
+
+def test_files_of_one_name_are_told_apart(tracking_uri: str, tmp_path: Path) -> None:
+    files = [tmp_path / folder / "README.md" for folder in "ab"]
+    for size, file in enumerate(files, 1):
+        file.parent.mkdir()
+        file.write_text(f"| Model | Method | RAM (MB) |\n|---|---|---|\n| m | x | {size} |\n")
+    args = [*map(str, files), "-e", "two files", "--team", "t"]
+    assert bring(tracking_uri, *args).stdout == "2 rows stored, 0 were there already.\n"
+    assert bring(tracking_uri, *args).stdout == "0 rows stored, 2 were there already.\n"
+
+
 def test_rows_need_a_team_and_a_file(tracking_uri: str) -> None:
     file = str(Path(__file__).parents[1] / "course_tables" / "table-43.md")
     assert "Give --team NAME" in bring(tracking_uri, file, "-e", "report by hand").stderr

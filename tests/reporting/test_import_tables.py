@@ -40,6 +40,62 @@ def test_what_is_stored_of_the_course_tables_and_what_can_not_be_read(golden: Ca
     golden("imported.txt", "\n".join(listing(course(number)) for number in NUMBERS).encode())
 
 
+ZERO_VRAM = "0.00 is impossible: it was not measured, or the device was not used"
+BERT, VIT = "dslim/bert-large-NER", "google/vit-base-patch16-224-in21k"
+# Of each table: rows and numbers that are stored, the models of its originals, and why cells or rows are not read.
+READ: dict[str, tuple[int, int, list[str], list[str]]] = {
+    "01": (1, 7, [VIT], []),
+    "03": (3, 21, [], []),  # a model's family stands as the method
+    "05": (2, 11, [BERT], []),
+    "07": (3, 15, [f"Teacher ({BERT})", "Student (dslim/bert-base-NER)"], []),
+    "09": (2, 10, ["openai/whisper-large-v3"], []),
+    "11": (1, 6, [BERT], []),
+    "13": (1, 7, ["FishSpeech"], []),
+    "15": (4, 16, ["rubert-base-cased"], []),
+    "17": (
+        1,
+        5,
+        ["Qwen/Qwen2.5-1.5B-Instruct"],
+        [
+            "; ".join(
+                f"{score} may be quality/bleu of 1 or of 100: say --scale bleu=share or --scale bleu=percent"
+                for score in ("0.635248", "0.636546")
+            )
+        ],
+    ),
+    "19": (2, 8, ["rubert-base-cased"], []),
+    "21": (0, 0, [], ["'your model name' is a placeholder"]),
+    "23": (3, 21, [], []),
+    "25": (3, 13, [VIT], [ZERO_VRAM, "0.00 is impossible: no model weighs that"]),
+    "27": (1, 7, [VIT], []),
+    "29": (4, 19, ["unnamed"], []),  # no column of methods, and nobody named the model
+    "31": (1, 5, ["yolo11l"], []),
+    "33": (4, 32, ["efficientvit_b3"], []),
+    "35": (1, 7, [], []),
+    "37": (2, 8, [VIT], [ZERO_VRAM, ZERO_VRAM]),
+    "39": (3, 24, ["efficientvit_b3"], []),
+    "41": (1, 8, ["efficientvit_b3"], []),
+    "43": (5, 29, [BERT], []),
+    "45": (4, 30, ["efficientvit_b3"], []),
+}
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_each_course_table_is_read_to_its_last_number(number: str) -> None:
+    found = course(number)
+    numbers = sum(len(row.metrics) for row in found.rows)
+    originals = [row.model for row in found.rows if row.method == "original"]
+    why = [each.reason for each in found.unread] + [reason for _, _, reason in found.passed_over]
+    assert (len(found.rows), numbers, originals, why) == READ[number]
+    assert {row.tags["compress.table"] for row in found.rows} == {row.table.digest for row in found.rows[:1]}
+
+
+def test_a_bleu_of_a_course_table_is_read_where_somebody_says_its_scale() -> None:
+    path = COURSE / "table-17.md"
+    (row,) = read(path.read_bytes().decode(), team="a", source=path.name, scales={"bleu": "share"}).rows
+    assert (row.metrics["quality/bleu"], row.metrics["quality/bleu_gpu"]) == (63.5248, 63.6546)
+
+
 @pytest.mark.parametrize("number", NUMBERS)
 def test_every_cell_of_the_course_tables_is_accounted_for_once(number: str) -> None:
     assert_accounted((COURSE / f"table-{number}.md").read_bytes().decode(), course(number))
