@@ -47,6 +47,14 @@ QUANTITIES = {
         "en": "energy per sample, estimated",
         "ru": "энергия на пример, оценка",
     },
+    "cpu_energy_per_item": {
+        "en": "the CPU's energy per sample meanwhile",
+        "ru": "энергия процессора на пример при этом",
+    },
+    "cpu_energy_per_item_estimated": {
+        "en": "the CPU's energy per sample meanwhile, estimated",
+        "ru": "энергия процессора на пример при этом, оценка",
+    },
 }
 STATISTICS = {
     "p50": {"en": "median", "ru": "медиана"},

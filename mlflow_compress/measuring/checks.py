@@ -272,11 +272,11 @@ def usage(used: Usage, calls: int, threads: int, group: str) -> list[Caution]:
 
 
 def clock(share: float | None = None, gpu_reason: str = "") -> list[Caution]:
-    """Judge the clocks right after the timed calls.
+    """Judge the clocks: the CPU's right after the timed calls, the GPU's while they were made.
 
     Args:
         share: the fastest core's clock over the rated one; None where the kernel does not tell.
-        gpu_reason: why the GPU's clock is slowed down; empty when it is not.
+        gpu_reason: why the GPU's clock was slowed down; empty when it was not.
     """
     found = []
     if share is not None and share < _SLOW_CLOCK:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class TimedCall:
             their inputs take memory.
         rates: makes further metrics of the median latency and the medians of its stages, both in milliseconds.
         warmed: called between warm-up and counting, when the memory of the warm-up is known.
+        runtime: the distribution whose engine executes it: a GPU's memory is what torch's allocator says, or the driver.
     """
 
     run: Callable[[Mark], object]
@@ -39,6 +41,7 @@ class TimedCall:
     around: Callable[[], Mapping[str, Callable[[], object]]] = dict
     rates: Callable[[float, Mapping[str, float]], Mapping[str, float]] = _no_rates
     warmed: Callable[[], object] = lambda: None
+    runtime: str = "torch"
 
     @property
     def group(self) -> str:
@@ -84,7 +87,8 @@ def time_call(call: TimedCall, budget: Budget, memory: MemoryMeter, reporter: Re
         in_turns: whether the reporter says when to make calls, and when to stop.
 
     Returns:
-        A part with the numbers, the samples in milliseconds, what to be careful about, and the number of threads.
+        A part with the numbers, the samples in milliseconds, what to be careful about, the number of threads, and whose
+        figure the GPU's memory is (`vram_source`).
     """
     import torch
 
@@ -92,8 +96,10 @@ def time_call(call: TimedCall, budget: Budget, memory: MemoryMeter, reporter: Re
     with torch.inference_mode():
         reporter.stage(f"warming up on {group}")
         call.run(lambda stage: None)
-        timing, used = _timed(call, budget, memory, reporter, in_turns)
-        clocks = checks.clock(gpu_reason=gpu.slowed()) if group == "gpu" else checks.clock(usage.clock_share())
+        watch = gpu.Watch()
+        with watch if group == "gpu" else contextlib.nullcontext():
+            timing, used = _timed(call, budget, memory, reporter, in_turns)
+        clocks = checks.clock(None if group == "gpu" else usage.clock_share(), ", ".join(watch.slowed))
         apart = {}
         for stage, other in call.around().items():
             reporter.stage(f"timing {stage}")
@@ -114,10 +120,13 @@ def time_call(call: TimedCall, budget: Budget, memory: MemoryMeter, reporter: Re
             numbers |= energy_numbers
             cautions += energy_cautions
     numbers |= memory.numbers(group)
+    facts = {}
     if group == "gpu":
-        numbers |= gpu.numbers(group)
+        held, source = gpu.numbers(group, watch, is_torchs=call.runtime == "torch")
+        numbers |= held
+        facts["vram_source"] = source or "unknown: the driver does not tell what this process holds"
     samples = latency.samples(timing, group) | {f"{group}/{stage}_ms": wall for stage, wall in apart.items()}
-    return Part(Outcome("ok"), None, numbers, samples, tuple(cautions), {"threads": str(threads)})
+    return Part(Outcome("ok"), None, numbers, samples, tuple(cautions), {"threads": str(threads)}, facts)
 
 
 def _timed(
@@ -155,6 +164,6 @@ def _energy(call: TimedCall, budget: Budget) -> tuple[dict[str, float], list[Cau
     import torch
 
     synchronise = torch.cuda.synchronize if call.device == "cuda" else lambda: None
-    taken = energy.measure(lambda: call.run(lambda stage: None), synchronise, budget.energy_seconds)
-    cautions = checks.energy(taken) if call.group == "cpu" else []
-    return energy.numbers(taken, call.group, call.batch_size), cautions
+    index = gpu.index() if call.device == "cuda" else None
+    taken = energy.measure(lambda: call.run(lambda stage: None), synchronise, budget.energy_seconds, index)
+    return energy.numbers(taken, call.group, call.batch_size), checks.energy(taken)

@@ -198,10 +198,11 @@ def _time(family: Family, model: Model, device: str, variant: Variant, meter: Me
         around=lambda: family.around(model, size, seed),
         rates=lambda latency_ms, stages_ms: family.rates(latency_ms, stages_ms, size),
         warmed=model.warmed,
+        runtime=model.runtime,
     )
     work = timed_work.describe(type(family).timed, timed_work.options_of(family), batch)
     part = time_call(call, variant.budget, meter, report, variant.interleave)
-    return dataclasses.replace(part, facts={"work": work})
+    return dataclasses.replace(part, facts={**part.facts, "work": work})
 
 
 def _show(family: Family, model: Model, folder: Path, report: Report) -> None:

@@ -1,7 +1,7 @@
 """How much energy one sample takes, through codecarbon.
 
-Covers: the CPU package, from its own counters (RAPL) or else from its rated power and its load; an NVIDIA GPU, from its
-own counter (NVML). Everything that the machine does meanwhile is in it, idling included.
+Covers: the CPU package, from its own counters (RAPL) or else from its rated power and its load, in a GPU's run too; the
+one NVIDIA GPU that was measured, from its own counter (NVML). All that they do meanwhile is in it, idling included.
 Does not cover: memory, disks, power supply, cooling: what codecarbon says of these is a constant, not a measurement.
 """
 
@@ -27,7 +27,7 @@ class Energy:
         window_s: how long it lasted, seconds.
         calls: how many calls it held.
         cpu_j: energy of the CPU, joules.
-        gpu_j: energy of the GPUs, joules; 0 without one.
+        gpu_j: energy of the GPU that the calls ran on, joules; 0 without one.
         is_counted: whether `cpu_j` comes from counters rather than from the rated power.
     """
 
@@ -38,13 +38,16 @@ class Energy:
     is_counted: bool
 
 
-def measure(call: Callable[[], object], synchronise: Callable[[], object], seconds: float) -> Energy:
+def measure(
+    call: Callable[[], object], synchronise: Callable[[], object], seconds: float, gpu_index: int | None = None
+) -> Energy:
     """Call again and again for so many seconds under codecarbon's eyes.
 
     Args:
         call: makes one call.
         synchronise: waits until the device has done all calls.
         seconds: length of the window; the last call may exceed it.
+        gpu_index: the driver's number of the GPU that the calls run on; None: on none. Others' energy is not theirs.
     """
     from codecarbon import OfflineEmissionsTracker
 
@@ -55,6 +58,7 @@ def measure(call: Callable[[], object], synchronise: Callable[[], object], secon
         allow_multiple_runs=True,
         log_level="error",
         tracking_mode="machine",
+        gpu_ids=[] if gpu_index is None else [gpu_index],
     )
     logging.getLogger("codecarbon").setLevel(logging.ERROR)
     tracker.start()
@@ -78,17 +82,17 @@ def measure(call: Callable[[], object], synchronise: Callable[[], object], secon
 def numbers(energy: Energy, group: str, batch_size: int) -> dict[str, float]:
     """Return the metrics of a window; none when it was too short to say anything.
 
-    A number from counters is `energy_per_item_j`, one from the CPU's rated power `energy_per_item_estimated_j`.
+    A number from counters is `energy_per_item_j`, one from the CPU's rated power `energy_per_item_estimated_j`. Of a
+    GPU's run these are the GPU's, and the CPU's share has a number of its own (`cpu_energy_per_item_j`).
     """
     if energy.window_s < _SHORTEST_WINDOW_SECONDS:
         return {}
     items = energy.calls * batch_size
+    cpus = "energy_per_item_j" if energy.is_counted else "energy_per_item_estimated_j"
+    taken = {f"cpu/{cpus}": energy.cpu_j}
     if group == "gpu":
-        return {"gpu/energy_per_item_j": energy.gpu_j / items} if energy.gpu_j > 0 else {}
-    if energy.cpu_j <= 0:
-        return {}
-    name = "energy_per_item_j" if energy.is_counted else "energy_per_item_estimated_j"
-    return {f"{group}/{name}": energy.cpu_j / items}
+        taken = {"gpu/energy_per_item_j": energy.gpu_j, f"gpu/cpu_{cpus}": energy.cpu_j}
+    return {name: joules / items for name, joules in taken.items() if joules > 0}
 
 
 def _counted(tracker: Any) -> bool:

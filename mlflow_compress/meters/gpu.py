@@ -1,21 +1,23 @@
 """How much memory of the GPU the model takes, and how the GPU is.
 
-Covers: the peak of what torch's allocator handed out and of what it reserved, and what the driver (NVML) says that this
+Covers: the peak of what torch's allocator handed out and of what it reserved; what the driver (NVML) says that this
 process holds, context and libraries included, and that all processes hold; how busy others keep the GPU; why its clock
-is slowed down. What cuBLAS takes to work in comes from torch's allocator and is in its peak: 32 MiB on Hopper, however
-small the model is.
-Does not cover: other frameworks' allocators, except in the driver's figure; peaks of the driver's figure between reads;
-a clock that was slowed down and is not any more.
+is slowed down while the model is called. What cuBLAS takes to work in comes from torch's allocator and is in its peak:
+32 MiB on Hopper, however small the model is.
+Does not cover: peaks of the driver's figure between two looks, a fifth of a second apart.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any
 
 _MIB = 2**20
+_LOOK_EVERY_SECONDS = 0.2
 # Source: NVML API reference, nvmlClocksEventReasons; 2, idle and fixed by the user, are no throttling
 _SLOWED = {0x4: "power cap", 0x8: "hardware", 0x20: "heat", 0x40: "heat", 0x80: "power brake"}
 
@@ -27,15 +29,66 @@ def reset() -> None:
     torch.cuda.reset_peak_memory_stats()
 
 
-def numbers(group: str) -> dict[str, float]:
-    """Return the metrics in MiB; the driver's figures are absent where NVML does not tell them."""
+class Watch:
+    """Looks at what the driver says while the `with` block runs.
+
+    Attributes:
+        peak_bytes: the most that this process was seen to hold; None where the driver does not tell.
+        slowed: why the clock was slowed down at any look, in words.
+    """
+
+    def __init__(self) -> None:
+        self.peak_bytes: int | None = None
+        self.slowed: list[str] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Watch:
+        """Begin to look."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Look once more, and stop."""
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        with _nvml():  # kept open: opening takes long
+            is_last = False
+            while not is_last:
+                is_last = self._over.wait(_LOOK_EVERY_SECONDS)
+                held = _driver_view().get("vram_process_mib")
+                if held is not None:
+                    self.peak_bytes = max(held, self.peak_bytes or 0)
+                self.slowed += [reason for reason in _slowed_now() if reason not in self.slowed]
+
+
+def numbers(group: str, watch: Watch, is_torchs: bool = True) -> tuple[dict[str, float], str]:
+    """Return the metrics in MiB, and whose figure the peak is; what nobody tells is absent.
+
+    Args:
+        group: what the metrics' names begin with.
+        watch: what the driver said while the model was called.
+        is_torchs: whether torch's allocator hands out the model's memory. Another engine has one of its own, and only
+            the driver knows what that took.
+
+    Returns:
+        The metrics, and `allocator` (torch's: what the model takes) or `driver` (what the whole process holds, CUDA
+        itself included); empty where there is no peak.
+    """
     import torch
 
-    found = {
-        f"{group}/vram_peak_mib": torch.cuda.max_memory_allocated() / _MIB,
-        f"{group}/vram_reserved_peak_mib": torch.cuda.max_memory_reserved() / _MIB,
-    }
-    return found | {f"{group}/{name}": held / _MIB for name, held in _driver_view().items()}
+    held = {name: size / _MIB for name, size in _driver_view().items()}
+    held["vram_reserved_peak_mib"] = torch.cuda.max_memory_reserved() / _MIB
+    source = "allocator" if is_torchs else "driver" if watch.peak_bytes is not None else ""
+    if source == "allocator":
+        held["vram_peak_mib"] = torch.cuda.max_memory_allocated() / _MIB
+    elif watch.peak_bytes is not None:
+        held["vram_peak_mib"] = watch.peak_bytes / _MIB
+    return {f"{group}/{name}": size for name, size in held.items()}, source
 
 
 def present() -> bool:
@@ -74,16 +127,15 @@ def busy_share() -> float:
             return 0.0
 
 
-def slowed() -> str:
-    """Return why the driver slows the clock down right now; empty when it does not, or does not tell."""
+def index() -> int | None:
+    """Return the driver's number of torch's current device, as other libraries count; None where it does not tell."""
     with _nvml() as nvml:
         if not nvml:
-            return ""
+            return None
         try:
-            reasons = nvml.nvmlDeviceGetCurrentClocksEventReasons(_handle(nvml))
+            return int(nvml.nvmlDeviceGetIndex(_handle(nvml)))
         except nvml.NVMLError:
-            return ""
-        return ", ".join(dict.fromkeys(name for bit, name in _SLOWED.items() if reasons & bit))
+            return None
 
 
 def driver_version() -> str:
@@ -103,6 +155,18 @@ def power_limit_w() -> float | None:
             return None
 
 
+def _slowed_now() -> list[str]:
+    """Return why the driver slows the clock down right now; empty when it does not, or does not tell."""
+    with _nvml() as nvml:
+        if not nvml:
+            return []
+        try:
+            reasons = nvml.nvmlDeviceGetCurrentClocksEventReasons(_handle(nvml))
+        except nvml.NVMLError:
+            return []
+        return list(dict.fromkeys(name for bit, name in _SLOWED.items() if reasons & bit))
+
+
 def _driver_view() -> dict[str, int]:
     """Return what the driver says: bytes held by this process, and bytes in use on the device by all processes."""
     with _nvml() as nvml:
@@ -114,9 +178,10 @@ def _driver_view() -> dict[str, int]:
             processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
         except nvml.NVMLError:
             return {}
-        # in a container the process ids are those of the host, and ours is not among them
-        ours = next((each.usedGpuMemory for each in processes if each.pid == os.getpid()), None)
-        return found | ({"vram_process_mib": int(ours)} if ours is not None else {})
+        ours = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
+        if not ours and len(processes) == 1:  # in a container process ids are the host's; one that is alone is this one
+            ours = [processes[0].usedGpuMemory]
+        return found | ({"vram_process_mib": int(ours[0])} if ours and ours[0] is not None else {})
 
 
 def _in_use(nvml: Any, handle: Any) -> int:

@@ -14,7 +14,8 @@ Layout of a run (schema 1):
   `compress.env.*` for the machine and its libraries (`cores`: what affinity and a container leave of them, `cpu_flags`:
   the instructions that matter to kernels, `runtime`: the engine that executes the model, and its version,
   `gpu_power_limit_w`, `gpu_tf32`, ...); `compress.work`: a digest of what one timed call does, and its inputs: of two
-  runs with different ones, speeds say nothing of each other;
+  runs with different ones, speeds say nothing of each other; `compress.vram_source`: whose figure `gpu/vram_peak_mib`
+  is (`allocator`: torch's, `driver`: of the whole process);
   `compress.result_id`, `compress.variant_digest`, `compress.process` (who logs it), `compress.logged` (`complete` when
   all of it is there), `compress.not_logged` (what the server refused, and why);
   a row of a hand-made table has `compress.source` (`imported`), `compress.imported.from`, `.line` and `.remarks`,

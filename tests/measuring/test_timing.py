@@ -53,6 +53,8 @@ class Call:
 class Family:
     """Serves the call to a worker."""
 
+    timed, call_options = "one call", ()
+
     def __init__(self, call: Call) -> None:
         self._call = call
 

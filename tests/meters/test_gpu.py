@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +27,7 @@ class Driver:
         self.count, self.processes, self.works, self.is_recent = count, processes or {}, works, is_recent
         self.open = 0
         self.asked: list[str] = []
+        self.looks = 0
 
     def install(self, patch: pytest.MonkeyPatch) -> Driver:
         for name in ("nvmlInit", "nvmlShutdown", "nvmlDeviceGetCount", "nvmlSystemGetDriverVersion"):
@@ -66,6 +68,7 @@ class Driver:
         return SimpleNamespace(used=900 * MIB)
 
     def running(self, handle: str) -> list[Any]:
+        self.looks += 1
         return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.processes.items()]
 
 
@@ -131,12 +134,13 @@ def test_without_a_driver_nothing_is_present() -> None:
 
 def test_the_drivers_figure_is_this_processs(monkeypatch: pytest.MonkeyPatch) -> None:
     driver = Driver(processes={1: 99 * MIB, os.getpid(): 700 * MIB}).install(monkeypatch)
-    assert gpu.numbers("gpu") == {
+    numbers = {
         "gpu/vram_peak_mib": 3,
         "gpu/vram_reserved_peak_mib": 4,
         "gpu/vram_device_mib": 900,
         "gpu/vram_process_mib": 700,
     }
+    assert gpu.numbers("gpu", gpu.Watch()) == (numbers, "allocator")
     assert gpu.busy_share() == 0.37
     assert set(driver.asked) == {"GPU-aaaa-bbbb"}
     assert driver.open == 0
@@ -144,15 +148,43 @@ def test_the_drivers_figure_is_this_processs(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_old_driver_counts_what_it_keeps_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     Driver(is_recent=False).install(monkeypatch)
-    assert gpu.numbers("gpu")["gpu/vram_device_mib"] == 1500
+    assert gpu.numbers("gpu", gpu.Watch())[0]["gpu/vram_device_mib"] == 1500
 
 
-@pytest.mark.parametrize("processes", [{}, {1: 99 * MIB}, {os.getpid(): None}])
+def test_in_a_container_the_only_process_is_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    Driver(processes={1: 99 * MIB}).install(monkeypatch)
+    assert gpu.numbers("gpu", gpu.Watch())[0]["gpu/vram_process_mib"] == 99
+
+
+def test_memory_of_another_engine_is_the_most_that_the_driver_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(processes={os.getpid(): 700 * MIB, 1: 99 * MIB}).install(monkeypatch)
+    monkeypatch.setattr(gpu, "_LOOK_EVERY_SECONDS", 0.001)
+    with gpu.Watch() as watch:
+        for held in (900, 650):
+            driver.processes[os.getpid()] = held * MIB
+            looks = driver.looks
+            while driver.looks < looks + 2:
+                time.sleep(0.001)
+    numbers, source = gpu.numbers("gpu", watch, is_torchs=False)
+    assert (numbers["gpu/vram_peak_mib"], source) == (900, "driver")
+    assert driver.open == 0
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_memory_of_another_engine_that_nobody_knows_is_absent(monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
+    Driver(processes={1: 99 * MIB, 2: 99 * MIB}, works=works).install(monkeypatch)
+    with gpu.Watch() as watch:
+        pass
+    numbers, source = gpu.numbers("gpu", watch, is_torchs=False)
+    assert ("gpu/vram_peak_mib" in numbers, source) == (False, "")
+
+
+@pytest.mark.parametrize("processes", [{}, {1: 99 * MIB, 2: 99 * MIB}, {os.getpid(): None}])
 def test_the_drivers_figure_is_absent_where_the_driver_does_not_know_this_process(
     monkeypatch: pytest.MonkeyPatch, processes: dict[int, int | None]
 ) -> None:
     Driver(processes=processes).install(monkeypatch)
-    assert "gpu/vram_process_mib" not in gpu.numbers("gpu")
+    assert "gpu/vram_process_mib" not in gpu.numbers("gpu", gpu.Watch())[0]
 
 
 def test_the_drivers_figure_is_absent_where_the_driver_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,18 +194,41 @@ def test_the_drivers_figure_is_absent_where_the_driver_refuses(monkeypatch: pyte
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
     monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", refuse)
-    assert set(gpu.numbers("gpu")) == {"gpu/vram_peak_mib", "gpu/vram_reserved_peak_mib"}
+    assert set(gpu.numbers("gpu", gpu.Watch())[0]) == {"gpu/vram_peak_mib", "gpu/vram_reserved_peak_mib"}
     assert driver.open == 0
 
 
 @pytest.mark.parametrize(
     ("reasons", "said"),
-    [(0x0, ""), (0x1, ""), (0x2, ""), (0x4, "power cap"), (0x60, "heat"), (0x44, "power cap, heat"), (0x8, "hardware")],
+    [
+        (0x0, []),
+        (0x1, []),
+        (0x2, []),
+        (0x4, ["power cap"]),
+        (0x60, ["heat"]),
+        (0x44, ["power cap", "heat"]),
+        (0x8, ["hardware"]),
+    ],
 )
-def test_why_the_clock_is_slow(monkeypatch: pytest.MonkeyPatch, reasons: int, said: str) -> None:
+def test_why_the_clock_is_slow(monkeypatch: pytest.MonkeyPatch, reasons: int, said: list[str]) -> None:
     Driver().install(monkeypatch)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCurrentClocksEventReasons", lambda handle: reasons)
-    assert gpu.slowed() == said
+    with gpu.Watch() as watch:
+        pass
+    assert watch.slowed == said
+
+
+def test_a_clock_that_was_slow_for_a_while_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    Driver().install(monkeypatch)
+    monkeypatch.setattr(gpu, "_LOOK_EVERY_SECONDS", 0.001)
+    reasons = [0x0, 0x4, 0x0, 0x40, 0x4]
+    monkeypatch.setattr(
+        pynvml, "nvmlDeviceGetCurrentClocksEventReasons", lambda handle: reasons.pop(0) if reasons else 0x0
+    )
+    with gpu.Watch() as watch:
+        while reasons:
+            time.sleep(0.001)
+    assert watch.slowed == ["power cap", "heat"]
 
 
 def test_the_clock_is_not_known_where_the_driver_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +238,18 @@ def test_the_clock_is_not_known_where_the_driver_refuses(monkeypatch: pytest.Mon
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
 
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCurrentClocksEventReasons", refuse)
-    assert gpu.slowed() == ""
+    with gpu.Watch() as watch:
+        pass
+    assert watch.slowed == []
+
+
+def test_the_drivers_number_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver().install(monkeypatch)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetIndex", lambda handle: 3)
+    assert gpu.index() == 3
+    assert driver.asked == ["GPU-aaaa-bbbb"]
+    Driver(works=False).install(monkeypatch)
+    assert gpu.index() is None
 
 
 def test_the_power_limit_is_in_watts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,9 +273,13 @@ def test_a_real_gpu() -> None:
     assert gpu.present()
     assert gpu.driver_version()
     gpu.reset()
-    held = torch.ones(64 * MIB // 4, device="cuda")
-    numbers = gpu.numbers("gpu")
+    with gpu.Watch() as watch:
+        held = torch.ones(64 * MIB // 4, device="cuda")
+    numbers, _ = gpu.numbers("gpu", watch)
     assert numbers["gpu/vram_peak_mib"] >= 64
     process = numbers.get("gpu/vram_process_mib")  # absent in a container
     assert process is None or 64 <= process <= numbers["gpu/vram_device_mib"]
+    assert watch.peak_bytes is None or watch.peak_bytes >= 64 * MIB
+    assert gpu.index() is not None
+    assert (gpu.power_limit_w() or 1) > 0
     del held
