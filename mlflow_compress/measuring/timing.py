@@ -32,7 +32,7 @@ class TimedCall:
             their inputs take memory.
         rates: makes further metrics of the median latency and the medians of its stages, both in milliseconds.
         warmed: called between warm-up and counting, when the memory of the warm-up is known.
-        runtime: the distribution whose engine executes it: a GPU's memory is what torch's allocator says, or the driver.
+        runtime: the distribution whose engine executes it: torch's allocator, or the driver, says what a GPU holds.
     """
 
     run: Callable[[Mark], object]
