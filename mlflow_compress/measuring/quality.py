@@ -16,7 +16,7 @@ from typing import Any
 from mlflow_compress.files import whole_file
 from mlflow_compress.measuring import checks
 from mlflow_compress.records import CautionKind, Outcome, Part, Variant
-from mlflow_compress.scoring import bootstrap, statistics_file
+from mlflow_compress.scoring import bootstrap, statistics_file, writing_style
 from mlflow_compress.scoring.hf_evaluate import metrics_of
 from mlflow_compress.sockets import Family, Model, Sample
 from mlflow_compress.untrusted import Malformed, parse_json
@@ -79,6 +79,7 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
     statistics_file.write(found.statistics(), folder / STATISTICS)
     is_bounded = len(done) >= bootstrap.FEWEST_SAMPLES
     cautions = checks.quality(len(done)) if is_bounded else [INTERVAL_UNKNOWN.of(samples=len(done))]
+    cautions += writing_style.compared(metrics, references, predictions)
     if len(done) < len(samples):
         cautions.append(SCORING_CUT.of(done=len(done), all=len(samples)))
     facts = {**facts_of(found), "data": variant.data}

@@ -24,6 +24,6 @@ class CerNormalized(NormalizedErrorRate):
     """
 
     label: ClassVar[Mapping[str, str]] = {"en": "normalized CER", "ru": "нормализованный CER"}
-    rank: ClassVar[int] = 140
+    rank: ClassVar[int] = 55
     spelling: ClassVar[str] = r"normali[sz]ed cer|нормализованный cer"
     counts = "characters"

@@ -24,6 +24,6 @@ class WerNormalized(NormalizedErrorRate):
     """
 
     label: ClassVar[Mapping[str, str]] = {"en": "normalized WER", "ru": "нормализованный WER"}
-    rank: ClassVar[int] = 130
+    rank: ClassVar[int] = 45
     spelling: ClassVar[str] = r"normali[sz]ed wer|нормализованный wer"
     counts = "words"

@@ -1,0 +1,85 @@
+"""Notices where references are written otherwise than answers: in capitals, or without punctuation.
+
+Many sets of speech are so: LibriSpeech's references are all capitals, without punctuation, and a perfect transcript of
+them has a plain word error rate of 1.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mlflow_compress.records import Caution, CautionKind
+from mlflow_compress.sockets import Metric
+
+WRITTEN_OTHERWISE = CautionKind(
+    "written_otherwise",
+    short={
+        "en": "references and answers differ in case or punctuation",
+        "ru": "эталоны и ответы различаются регистром или пунктуацией",
+    },
+    message={
+        "en": "references have {references}, and answers have {answers}: scores that are not normalized count this as "
+        "errors",
+        "ru": "в эталонах {references}, в ответах {answers}: ненормализованные метрики считают это ошибками",
+    },
+    advice={
+        "en": "Judge by wer_normalized and cer_normalized, or write the references as the model writes.",
+        "ru": "Смотрите на wer_normalized и cer_normalized или запишите эталоны так, как пишет модель.",
+    },
+)
+_CASES: Mapping[str, Mapping[str, str]] = {
+    "capital": {"en": "capital letters only", "ru": "только прописные буквы"},
+    "small": {"en": "small letters only", "ru": "только строчные буквы"},
+    "both": {"en": "capital and small letters", "ru": "прописные и строчные буквы"},
+}
+_PUNCTUATION: Mapping[bool, Mapping[str, str]] = {
+    True: {"en": "punctuation", "ru": "есть знаки препинания"},
+    False: {"en": "no punctuation", "ru": "нет знаков препинания"},
+}
+_MARKS = frozenset(".,!?;:…。，！？、")  # noqa: RUF001  (Chinese and Japanese ones)
+_FEWEST_LETTERS = 20
+_ALL, _NONE = 0.95, 0.001  # shares of capitals among letters that have a case
+_MOST, _HARDLY = 0.5, 0.05  # shares of texts with punctuation
+
+
+def compared(metrics: Mapping[str, Metric], references: Sequence[Any], answers: Sequence[Any]) -> list[Caution]:
+    """Compare how references and answers are written, where a metric takes texts."""
+    is_text = any(metric.takes == "texts" for metric in metrics.values())
+    if not is_text or not all(isinstance(text, str) for text in (*references, *answers)):
+        return []
+    differences: list[tuple[Mapping[str, str], Mapping[str, str]]] = []
+    of_references, of_answers = _case(references), _case(answers)
+    if of_references and of_answers and of_references != of_answers:
+        differences.append((_CASES[of_references], _CASES[of_answers]))
+    shares = _punctuated(references), _punctuated(answers)
+    if max(shares) >= _MOST and min(shares) <= _HARDLY:
+        differences.append((_PUNCTUATION[shares[0] > shares[1]], _PUNCTUATION[shares[1] > shares[0]]))
+    if not differences:
+        return []
+    said = [{language: _joined(language, [each[side] for each in differences]) for language in ("en", "ru")}
+            for side in (0, 1)]  # fmt: skip
+    return [WRITTEN_OTHERWISE.of(references=said[0], answers=said[1])]
+
+
+def _case(texts: Sequence[str]) -> str:
+    """Say which letters texts have; empty where there are too few that have a case."""
+    capital = small = 0
+    for text in texts:
+        capital += sum(map(str.isupper, text))
+        small += sum(map(str.islower, text))
+    if capital + small < _FEWEST_LETTERS:
+        return ""
+    share = capital / (capital + small)
+    return "capital" if share >= _ALL else "small" if share <= _NONE else "both"
+
+
+def _punctuated(texts: Sequence[str]) -> float:
+    """Return the share of texts that have a mark of punctuation between or behind words; empty texts do not count."""
+    written = [unicodedata.normalize("NFC", text) for text in texts if text.strip()]
+    return sum(not _MARKS.isdisjoint(text) for text in written) / len(written) if written else 0.0
+
+
+def _joined(language: str, parts: Sequence[Mapping[str, str]]) -> str:
+    return {"en": " and ", "ru": " и "}[language].join(part[language] for part in parts)
