@@ -33,12 +33,13 @@ Examples:
 
 \b
 Exit codes:
-  0  done
+  0  done; gate: every variant that was checked passes
   1  a file can't be read or written
   2  a wrong option
   4  no tracking server, no such experiment, or nothing in it
   5  --check: the file is not up to date
-  6  gate: a variant misses what was asked of it
+  6  gate: a variant fails
+  7  gate: none fails, and any is undecided, or nothing was checked
 """
 _OUT_OF_DATE = 5
 _MOST_BYTES = 4 * 2**20  # of a text with tables: thousands of rows

@@ -11,7 +11,6 @@ from typing import ClassVar
 from mlflow_compress.plain_text import visible
 from mlflow_compress.records import Comparison
 from mlflow_compress.reporting.table_text import (
-    Column,
     cells,
     columns,
     failure,
@@ -45,34 +44,40 @@ def _blocks(comparison: Comparison) -> Iterator[list[str]]:
     language = comparison.language
     shown = columns(comparison.columns, comparison.metrics)
     noted = next((at for at, column in enumerate(shown) if column.key == "method"), 0)
-    table = [[_escape(text) for text in headers(shown, language)]]
+    table = [[escape(text) for text in headers(shown, language)]]
     for row in comparison.rows:
-        line = [_escape(text) for text in cells(row, shown, language, comparison.metrics)]
+        line = [escape(text) for text in cells(row, shown, language, comparison.metrics)]
         line[noted] = " ".join(filter(None, [line[noted], *(f"[{note + 1}]" for note in row.notes)]))
         table.append(line)
-    yield list(_table(shown, table))
-    yield [f"- [{index}] {_escape(note)}" for index, note in enumerate(comparison.footnotes, 1)]
+    yield list(padded_table([column.numeric for column in shown], table))
+    yield [f"- [{index}] {escape(note)}" for index, note in enumerate(comparison.footnotes, 1)]
     if lines := summaries(comparison):
         yield [f"{summaries_title(language)}:"]
-        yield [f"- {_escape(line)}" for line in lines]
-    yield [_escape(legend(comparison))]
+        yield [f"- {escape(line)}" for line in lines]
+    yield [escape(legend(comparison))]
     if comparison.failures:
         yield [f"{failures_title(language)}:"]
-        yield [f"- {_escape(failure(each, language))}" for each in comparison.failures]
+        yield [f"- {escape(failure(each, language))}" for each in comparison.failures]
 
 
-def _table(shown: Sequence[Column], lines: Sequence[Sequence[str]]) -> Iterator[str]:
+def padded_table(numeric: Sequence[bool], lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Write a GitHub table, line by line.
+
+    Args:
+        numeric: of each column whether it is read from the right.
+        lines: their cells, escaped already; the first line is the header.
+    """
     widths = [
-        max([4, *(width for line in lines if (width := _width(line[at])) <= _WIDEST)]) for at in range(len(shown))
+        max([4, *(width for line in lines if (width := _width(line[at])) <= _WIDEST)]) for at in range(len(numeric))
     ]
     rule = [
-        "-" * (width - 1) + ":" if column.numeric else ":" + "-" * (width - 1)
-        for column, width in zip(shown, widths, strict=True)
+        "-" * (width - 1) + ":" if is_numeric else ":" + "-" * (width - 1)
+        for is_numeric, width in zip(numeric, widths, strict=True)
     ]
     for line in (lines[0], rule, *lines[1:]):
         padded = (
-            _padding(text, width) + text if column.numeric else text + _padding(text, width)
-            for text, column, width in zip(line, shown, widths, strict=True)
+            _padding(text, width) + text if is_numeric else text + _padding(text, width)
+            for text, is_numeric, width in zip(line, numeric, widths, strict=True)
         )
         yield f"| {' | '.join(padded)} |"
 
@@ -89,7 +94,7 @@ def _width(text: str) -> int:
     )
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """Make plain text of any text: one line, no markup, no HTML, no link."""
     text = visible(text)
     body = text.strip()

@@ -1,56 +1,101 @@
-"""Says which variants miss what was asked of them: the check of a pull request."""
+"""Says of every variant and demand whether it passes, fails, or can't be decided: the check of a pull request."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypedDict
 
-from mlflow_compress.errors import RecipeError
-from mlflow_compress.records import Comparison, Row
-from mlflow_compress.reporting import metric_facts
+from mlflow_compress.records import Comparison, Failure, Row
+from mlflow_compress.reporting.metric_facts import GROUP as QUALITY
 from mlflow_compress.reporting.metric_facts import Known
-from mlflow_compress.reporting.ranking import direction, lacking, primary
-from mlflow_compress.reporting.table_text import DIFFERENCE, is_original, label, number
-from mlflow_compress.words import DEVICES
+from mlflow_compress.reporting.quality_drop import LOOK, loss_of
+from mlflow_compress.reporting.quality_drop import Drop as Drop
+from mlflow_compress.reporting.ranking import primary
+from mlflow_compress.reporting.table_text import befell, is_original, label, number, score_text, value_text
+from mlflow_compress.reporting.table_text import ratio as ratio_text
 
-_LATENCY = {device: f"{device}/latency_p50_ms" for device in DEVICES}
-_MEMORY = {"cpu": "cpu/ram_peak_mib", "gpu": "gpu/vram_peak_mib"}
-_SIZE, _DISK = "size/weights_mib", "size/disk_mib"
-_PERFECT = {"share": 1.0, "error_rate": 1.0, "hundred": 100.0}  # less an error, by the metric's scale: what is right
+Verdict = Literal["passes", "fails", "undecided", "not checked"]
+Kind = Literal["speed", "quality", "size", "memory"]
+EXIT_CODES: Mapping[Verdict, int] = {"passes": 0, "fails": 6, "undecided": 7, "not checked": 7}
+_WORST_FIRST: tuple[Verdict, ...] = ("fails", "undecided", "passes", "not checked")
+
+# RAM and VRAM of one model repeat to 0.3 %.
+MEMORY_TOLERANCE = 0.01
+_EXACT = 1e-9  # of sizes: what the division of two floats may be off
+# Beyond these no model was ever compressed: such a ratio is a slip, or made up.
+_BELIEVED = (1e-4, 1e4)
+
+_LEAST_OF_FP32 = 3.9  # bytes a parameter
+_HOLDS = "the interval holds what is asked"
+_EVEN_AT_BEST = "even the good end of the interval misses"
+_ONE_LAUNCH = (
+    "one launch: noise unknown",
+    "measure it in turns with its original (--interleave), or give it time for several launches (--launches)",
+)
+_MORE_LAUNCHES = "measure longer, in more launches (--launches), or in turns with its original (--interleave)"
+_MEASURE_ORIGINAL = "measure the original by the same team on the same machine (compress-bench run MODEL)"
+_SCORE = "score trained weights on data"
+_APART = (
+    "not compared with the original, which was measured elsewhere",
+    "measure both on one machine in the same way; compress-report's footnotes say what differs",
+)
 
 
 @dataclass(frozen=True)
-class Drop:
-    """How much quality may be lost.
+class Preset:
+    """A rule for quality that others made.
 
     Attributes:
-        amount: the most that may be lost.
-        relative: as a part of the original's quality; otherwise in the score's own unit.
+        drop: what it allows.
+        meaning: what it asks, in words, and what this check is not.
     """
 
-    amount: float
-    relative: bool
-
-    @classmethod
-    def read(cls, text: str) -> Drop:
-        """Read `1%` (a part of the original's quality) or `0.005` (in the score's own unit).
-
-        Raises:
-            RecipeError: it is neither.
-        """
-        try:
-            amount = float(text.strip().removesuffix("%"))
-        except ValueError:
-            amount = math.nan
-        if not 0 <= amount < math.inf:
-            raise RecipeError(f"{text!r} is no drop of quality. Give a part of the original's, 1%, or a number, 0.005.")
-        relative = text.strip().endswith("%")
-        return cls(amount / 100 if relative else amount, relative)
+    drop: Drop
+    meaning: str
 
 
-# MLPerf Inference: the quality of a closed division's model is at least 99 % (or 99.9 %) of that of the FP32 reference.
-PRESETS = {"mlperf": Drop(0.01, relative=True), "mlperf-high": Drop(0.001, relative=True)}
+def _mlperf(percent: str, drop: float) -> Preset:
+    meaning = (
+        f"at least {percent} of the original's quality. MLPerf's closed division asks it of the accuracy of the FP32 "
+        "reference on a whole data set of its own; here the reference is each row's original, on the samples scored"
+    )
+    return Preset(Drop(drop, relative=True, against_fp32=True), meaning)
+
+
+PRESETS = {"mlperf": _mlperf("99 %", 0.01), "mlperf-high": _mlperf("99.9 %", 0.001)}
+
+
+@dataclass(frozen=True)
+class Demand:
+    """One thing that every variant must reach.
+
+    Attributes:
+        option: what asks it, as the command line has it.
+        kind: how it is judged.
+        group: what the number is about: `cpu`, `gpu`, `size` or `quality`.
+        metric: the number; empty for `quality`, where each row has its own.
+        limit: the least speed-up, the greatest ratio, or the most that may be lost.
+        drop: of quality only: in whose terms the limit is.
+    """
+
+    option: str
+    kind: Kind
+    group: str
+    metric: str
+    limit: float
+    drop: Drop | None = None
+
+    def say(self, metric: str, known: Known) -> str:
+        """Say what is asked of a number."""
+        if self.drop is not None:
+            return f"{label(metric, 'en', known) if metric else QUALITY}: at most {self.drop} lost"
+        what = label(self.metric, "en", with_unit=False)
+        if self.kind == "speed":
+            return f"{what}: at least {self.limit:g}x as fast"
+        tolerance = f" and {100 * MEMORY_TOLERANCE:g} %" if self.kind == "memory" else ""
+        return f"{what}: at most {self.limit:g}x{tolerance}"
 
 
 @dataclass(frozen=True)
@@ -60,7 +105,8 @@ class Demands:
     Attributes:
         min_speedup: the original's median latency divided by the variant's.
         max_quality_drop: on the score that stands for the model's quality.
-        max_size_ratio: bytes of weights divided by the original's; on disk where that is less.
+        max_size_ratio: bytes of the weights as they are held in memory, divided by the original's.
+        max_disk_ratio: bytes of the saved model, divided by the original's.
         max_memory_ratio: peak memory divided by the original's.
         device: whose latency and memory: `cpu` or `gpu`.
     """
@@ -68,122 +114,269 @@ class Demands:
     min_speedup: float | None = None
     max_quality_drop: Drop | None = None
     max_size_ratio: float | None = None
+    max_disk_ratio: float | None = None
     max_memory_ratio: float | None = None
     device: str = "cpu"
 
+    def asked(self) -> tuple[Demand, ...]:
+        """Return what is asked, one by one."""
+        drop, memory = self.max_quality_drop, {"cpu": "cpu/ram_peak_mib", "gpu": "gpu/vram_peak_mib"}[self.device]
+        everything: tuple[tuple[str, Kind, str, str, float | None, Drop | None], ...] = (
+            ("--min-speedup", "speed", self.device, f"{self.device}/latency_p50_ms", self.min_speedup, None),
+            ("--max-quality-drop", "quality", QUALITY, "", drop.amount if drop else None, drop),
+            ("--max-size-ratio", "size", "size", "size/weights_mib", self.max_size_ratio, None),
+            ("--max-disk-ratio", "size", "size", "size/disk_mib", self.max_disk_ratio, None),
+            ("--max-memory-ratio", "memory", self.device, memory, self.max_memory_ratio, None),
+        )
+        return tuple(
+            Demand(option, kind, group, metric, limit, in_terms)
+            for option, kind, group, metric, limit, in_terms in everything
+            if limit is not None
+        )
+
 
 @dataclass(frozen=True)
-class Miss:
-    """A variant that misses a demand, and why in words."""
+class Check:
+    """One demand on one variant, and what came of it.
+
+    Attributes:
+        team, model, method: the variant.
+        option: what asks it: `--min-speedup`; empty: that the variant could be measured at all.
+        asked: the same in words, with the number that decides.
+        metric: that number; empty where the row has none.
+        verdict: `passes` where even the bad end of the 95 % interval meets the demand, `fails` where even the good end
+            misses it, otherwise `undecided`; `not checked` where there is no measurement to check.
+        measured: the number as the table shows it.
+        result: the value in words.
+        interval: the ends in words.
+        value: in the demand's own terms: times as fast, times the original's, or what was lost; None: not known.
+        low, high: the ends of its 95 % interval; None: its noise is not known, or it has none.
+        limit: what is asked, in the same terms.
+        reason: why the verdict is what it is.
+        advice: what to do about it.
+    """
 
     team: str
     model: str
     method: str
+    option: str = ""
+    asked: str = ""
+    metric: str = ""
+    verdict: Verdict = "undecided"
+    measured: str = ""
+    result: str = ""
+    interval: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    limit: float | None = None
+    reason: str = ""
+    advice: str = ""
+
+
+@dataclass
+class _Variant:
+    """A row that is checked, and what befell the newest attempt to measure it."""
+
+    row: Row | None = None
+    failures: list[Failure] = field(default_factory=list)
+
+
+def check(comparison: Comparison, demands: Demands) -> tuple[Check, ...]:
+    """Check every variant of a comparison, in its order; its originals are what is compared with.
+
+    A variant whose newest attempt failed, in whatever part, fails; what was skipped, or copied by hand, is not checked.
+
+    Raises:
+        RecipeError: a drop of quality that allows all of a score to be lost.
+    """
+    known = comparison.metrics
+    variants: dict[tuple[str, str, str], _Variant] = defaultdict(_Variant)
+    for row in comparison.rows:
+        if not is_original(row):
+            variants[row.team, row.model, row.method].row = row
+            if demands.max_quality_drop is not None:
+                demands.max_quality_drop.refuse_all(primary(row, known), known)
+    for each in comparison.failures:
+        variants[each.team, each.model, each.method].failures.append(each)
+    asked = demands.asked()
+    return tuple(
+        replace(found, team=team, model=model, method=method)
+        for (team, model, method), variant in variants.items()
+        for found in _checks(variant, asked, known)
+    )
+
+
+def verdict(checks: Iterable[Check]) -> Verdict:
+    """Return what all checks come to: the worst; `undecided` too where a demand was checked on no variant."""
+    by_demand: dict[str, set[Verdict]] = defaultdict(set)
+    for each in checks:
+        by_demand[each.option].add(each.verdict)
+    found = [next(one for one in _WORST_FIRST if one in verdicts) for verdicts in by_demand.values()]
+    unseen = [by_demand[option] <= {"not checked"} for option in by_demand if option]
+    if "fails" in found:
+        return "fails"
+    return "undecided" if "undecided" in found or any(unseen) or not unseen else "passes"
+
+
+def of_variants(checks: Iterable[Check]) -> dict[tuple[str, str, str], Verdict]:
+    """Return the worst verdict of each variant: of team, model and method."""
+    found: dict[tuple[str, str, str], set[Verdict]] = defaultdict(set)
+    for each in checks:
+        found[each.team, each.model, each.method].add(each.verdict)
+    return {variant: next(one for one in _WORST_FIRST if one in verdicts) for variant, verdicts in found.items()}
+
+
+def _checks(variant: _Variant, asked: Sequence[Demand], known: Known) -> Iterator[Check]:
+    told: list[Failure] = []
+    for demand in asked:
+        found = _judged(variant.row, demand, known) if variant.row is not None else _blank("", demand, known)
+        about = ("", demand.group)
+        if failures := [each for each in variant.failures if variant.row is None or each.device in about]:
+            told += failures
+            worst = min(failures, key=lambda each: each.status != "failed")
+            found = replace(found, **_after(worst, variant.row))
+        yield found
+    for each in variant.failures:
+        if each not in told:
+            yield replace(Check("", "", "", asked="to be measured"), **_after(each, variant.row))
+
+
+def _blank(metric: str, demand: Demand, known: Known) -> Check:
+    """Return a check of which nothing is known but what is asked."""
+    asked = demand.say(metric, known)
+    return Check("", "", "", demand.option, asked, metric or demand.metric, limit=demand.limit)
+
+
+class _Changes(TypedDict):
+    verdict: Verdict
     reason: str
+    advice: str
 
 
-def misses(comparison: Comparison, demands: Demands) -> list[Miss]:
-    """Check every variant of a comparison. What was not measured misses: a gate must not open for lack of numbers.
-
-    A variant that failed misses too; one that was skipped has nothing to check.
-
-    Args:
-        comparison: its originals are not checked.
-        demands: what to check.
-
-    Source: MLPerf Inference rules, "Quality targets", for the relative drop of quality. There a word error rate counts
-    by its complement, and a perplexity by its inverse.
-    """
-    found = [
-        Miss(row.team, row.model, row.method, reason)
-        for row in comparison.rows
-        if not is_original(row)
-        for reason in _reasons(row, demands, comparison.metrics)
-    ]
-    failed = [each for each in comparison.failures if each.status == "failed"]
-    return found + [Miss(each.team, each.model, each.method, f"failed: {each.reason}") for each in failed]
+def _after(failure: Failure, row: Row | None) -> _Changes:
+    """Return what a failed or skipped attempt makes of a check."""
+    reason = befell(failure, "en")
+    if row is not None and (not failure.device or failure.device in row.runs):
+        reason += "; the numbers are those of an older run"
+    if failure.status == "skipped":
+        return {"verdict": "not checked", "reason": reason, "advice": ""}
+    return {"verdict": "fails", "reason": reason, "advice": "repair it and measure again, or delete the failed run"}
 
 
-def _reasons(row: Row, demands: Demands, known: Known) -> Iterator[str]:
-    latency, memory = _LATENCY[demands.device], _MEMORY[demands.device]
-    if demands.min_speedup is not None:
-        speedup = 1 / row.ratios[latency] if row.ratios.get(latency) else None
-        if speedup is None:
-            yield f"{label(latency, 'en', with_unit=False)}: no ratio to the original is known"
-        elif speedup < demands.min_speedup:
-            yield f"{number(speedup, 3)}x as fast as the original, not {demands.min_speedup:g}x{_noise(row, latency)}"
-    size = row.ratios.get(_SIZE)
-    on_disk = row.ratios.get(_DISK, math.inf)
-    for what, ratio, most in (
-        ("size", None if size is None else min(size, on_disk), demands.max_size_ratio),
-        (label(memory, "en", with_unit=False), row.ratios.get(memory), demands.max_memory_ratio),
-    ):
-        if most is not None and ratio is None:
-            yield f"{what}: no ratio to the original is known"
-        elif most is not None and ratio is not None and ratio > most:
-            yield f"{what} is {number(ratio, 3)}x of the original's, more than {most:g}x"
-    if demands.max_quality_drop is not None:
-        yield from _lost(row, demands.max_quality_drop, known)
+def _judged(row: Row, demand: Demand, known: Known) -> Check:
+    """Check one demand on a row with numbers."""
+    found = _ratio(row, demand, known) if demand.drop is None else _quality(row, demand, demand.drop, known)
+    if row.by_hand:
+        return replace(found, verdict="not checked", reason="copied by hand from a table, not measured", advice="")
+    return found
 
 
-def _noise(row: Row, name: str) -> str:
-    low, high = row.ratio_intervals.get(name, (0.0, 0.0))
-    return f" (95 % interval: {number(1 / high, 3)}x to {number(1 / low, 3)}x)" if low > 0 else ""
-
-
-def _lost(row: Row, allowed: Drop, known: Known) -> Iterator[str]:
-    """Say what was lost of the score that stands for a row's quality, where that is too much or can't be told."""
+def _quality(row: Row, demand: Demand, drop: Drop, known: Known) -> Check:
     name = primary(row, known)
-    if not name:
-        yield "quality: it was not scored"
-        return
-    difference = row.values.get(name + DIFFERENCE)
-    if difference is None:
-        yield "quality: no difference from the original on the same samples is known"
-        return
-    if difference == 0:
-        return
-    better = direction(name, known)
-    if better is None:
-        yield f"quality: {lacking(name, 'direction')}"
-        return
-    own, original = row.values[name], row.values[name] - difference
-    if (difference > 0) == better:
-        return
-    lost = abs(difference)
-    if allowed.relative:
-        scale = metric_facts.of(name, known).scale
-        if scale is None and not better:
-            yield f"quality: {lacking(name, 'scale')}. Or give the drop in the score's own unit"
-            return
-        part = _part_lost(own, original, better, _PERFECT.get(scale or ""))
-        if part is None:
-            yield (
-                f"quality: no part of the original's {label(name, 'en', known)}, {number(original)}, can be lost. "
-                "Give the drop in the score's own unit"
-            )
-            return
-        lost = part
-    if lost > allowed.amount * (1 + 1e-9):
-        said = f"{100 * lost:.3g} % of it" if allowed.relative else number(lost, 3)
-        most = f"{100 * allowed.amount:g} %" if allowed.relative else f"{allowed.amount:g}"
-        yield (
-            f"{label(name, 'en', known)} is {number(own)}, the original's {number(original)}: {said} lost, "
-            f"more than {most}"
-        )
+    blank = _blank(name, demand, known)
+    if not name or row.random_weights:
+        why = "random weights: there is no quality to lose" if row.random_weights else "quality was not scored"
+        return replace(blank, reason=why, advice=_SCORE)
+    blank = replace(blank, measured=score_text(row, name, "en", known))
+    doubt = _doubt(row, about_quality=True)
+    loss = loss_of(row, name, drop, known)
+    if row.original is None or loss.value is None:
+        return replace(blank, reason=doubt[0] or loss.reason, advice=doubt[1] or loss.advice)
+    found = replace(blank, value=loss.value, low=loss.low, high=loss.high, result=drop.say(loss.value))
+    if loss.low is not None and loss.high is not None:
+        found = replace(found, interval=drop.say_between(loss.low, loss.high))
+    if doubt[0] or loss.low is None or loss.high is None:
+        return replace(found, reason=doubt[0] or loss.reason, advice=doubt[1] or loss.advice)
+    most = demand.limit * (1 + _EXACT)
+    decided = _decided(meets=loss.high <= most, misses=loss.low > most)
+    said = _not_fp32(row) if drop.against_fp32 else []
+    if decided == "undecided":
+        reason = "; ".join([loss.reason or _HOLDS, *said])
+        return replace(found, verdict=decided, reason=reason, advice=loss.advice or "score more samples")
+    reason = "; ".join([_EVEN_AT_BEST, *said] if decided == "fails" else said)
+    return replace(found, verdict=decided, reason=reason)
 
 
-def _part_lost(own: float, original: float, better: bool, perfect: float | None) -> float | None:
-    """Return the part of the original's quality that is lost; None where the original has none that could be.
+def _not_fp32(row: Row) -> list[str]:
+    """Say that the original is not in FP32, where its weights show it: they take less than 4 bytes a parameter."""
+    names = "size/weights_mib", "size/params"
+    if not all(row.values.get(name) and row.ratios.get(name) for name in names):
+        return []
+    mib, parameters = (row.values[name] / row.ratios[name] for name in names)
+    bytes_each = mib * 2**20 / parameters
+    if bytes_each > _LEAST_OF_FP32:
+        return []
+    return [f"the original takes {number(bytes_each, 2)} bytes a parameter: it is no FP32 reference"]
 
-    Args:
-        own: the variant's score, the worse one.
-        original: the original's.
-        better: whether more is better.
-        perfect: what all right answers make; None: the score has no end.
-    """
-    if not better and perfect is not None:
-        own, original = perfect - own, perfect - original
-    elif not better:
-        return (own - original) / own if original > 0 else None  # 1 - (1 / own) / (1 / original)
-    return (original - own) / original if original > 0 else None
+
+def _ratio(row: Row, demand: Demand, known: Known) -> Check:
+    """Check a number against the original's."""
+    name = demand.metric
+    blank = _blank("", demand, known)
+    if name not in row.values:
+        return replace(blank, reason="it was not measured", advice=f"measure it ({demand.group})")
+    blank = replace(blank, measured=value_text(row, name, "en"))
+    ratio = row.ratios.get(name)
+    is_in_turns = f"{demand.group}/latency_ratio" in row.values and demand.kind == "speed"
+    doubt = ("", "") if is_in_turns else _doubt(row)
+    if ratio is None:
+        return replace(blank, reason=doubt[0] or _APART[0], advice=doubt[1] or _APART[1])
+    if not _BELIEVED[0] <= ratio <= _BELIEVED[1]:
+        return replace(blank, reason=f"{ratio:.3g} times the original's is not believed", advice=LOOK)
+    if demand.kind == "speed":
+        return _speed(replace(blank, value=1 / ratio), row, demand, doubt)
+    found = replace(blank, value=ratio, result=_times(ratio, demand.limit))
+    if doubt[0]:
+        return replace(found, reason=doubt[0], advice=doubt[1])
+    tolerance = MEMORY_TOLERANCE if demand.kind == "memory" else _EXACT
+    if ratio <= demand.limit * (1 + tolerance):
+        return replace(found, verdict="passes")
+    return replace(found, verdict="fails", reason="more than was asked")
+
+
+def _speed(blank: Check, row: Row, demand: Demand, doubt: tuple[str, str]) -> Check:
+    """Check how many times as fast a row is, by the interval of that."""
+    value = blank.value or 0.0
+    found = replace(blank, result=f"{_times(value, demand.limit)} as fast")
+    if demand.metric not in row.ratio_intervals:
+        return replace(found, reason=doubt[0] or _ONE_LAUNCH[0], advice=doubt[1] or _ONE_LAUNCH[1])
+    ends = row.ratio_intervals[demand.metric]
+    if not 0 < ends[0] <= row.ratios[demand.metric] <= ends[1]:
+        return replace(found, reason="the ratio lies outside of its own interval", advice=LOOK)
+    low, high = 1 / ends[1], 1 / ends[0]
+    interval = f"{_times(low, demand.limit)} to {_times(high, demand.limit)}"
+    found = replace(found, low=low, high=high, interval=interval)
+    if doubt[0]:
+        return replace(found, reason=doubt[0], advice=doubt[1])
+    least = demand.limit * (1 - _EXACT)
+    decided = _decided(meets=low >= least, misses=high < least)
+    if decided == "undecided":
+        return replace(found, verdict=decided, reason=_HOLDS, advice=_MORE_LAUNCHES)
+    return replace(found, verdict=decided, reason=_EVEN_AT_BEST if decided == "fails" else "")
+
+
+def _decided(*, meets: bool, misses: bool) -> Verdict:
+    return "passes" if meets else "fails" if misses else "undecided"
+
+
+def _doubt(row: Row, *, about_quality: bool = False) -> tuple[str, str]:
+    """Return why a row's original decides nothing, and what to do; empty where it does."""
+    original = row.original
+    if original is None:
+        return "no original of this model was measured", _MEASURE_ORIGINAL
+    if original.by_hand:
+        return "the original's numbers were copied by hand", _MEASURE_ORIGINAL
+    if original.team != row.team:
+        return f"compared with the original of team {original.team}", _MEASURE_ORIGINAL
+    if about_quality and original.random_weights:
+        return "the original has random weights: there is no quality to lose", _SCORE
+    return "", ""
+
+
+def _times(value: float, limit: float) -> str:
+    """Write a ratio as the table does, and with more digits where these do not tell it from the limit."""
+    if value == limit or ratio_text(value) != ratio_text(limit):
+        return ratio_text(value)
+    texts = ((number(value, digits), number(limit, digits)) for digits in range(4, 16))
+    return next((f"{text}x" for text, other in texts if text != other), f"{value!r}x")

@@ -150,11 +150,23 @@ def failures_title(language: str) -> str:
 
 def failure(it: Failure, language: str) -> str:
     """Say in one line what has no number, and why."""
+    whose = ", ".join(part for part in (it.team, it.model, method(it.method, language)) if part)
+    return f"{_befell(it, language)}: {whose}: {_reason(it, language)}"
+
+
+def befell(it: Failure, language: str) -> str:
+    """Say the same of a variant that is named already: `failed (CPU): out of memory`."""
+    return f"{_befell(it, language)}: {_reason(it, language)}"
+
+
+def _befell(it: Failure, language: str) -> str:
     status = words.STATUS.get(it.status, words.STATUS["failed"])[language]
     where = words.SCORING[language] if it.device == "quality" else DEVICES.get(it.device, it.device)
-    reason = it.reason or words.NO_REASON[language]
-    whose = ", ".join(part for part in (it.team, it.model, method(it.method, language)) if part)
-    return f"{status} ({where}): {whose}: {reason}" if where else f"{status}: {whose}: {reason}"
+    return f"{status} ({where})" if where else status
+
+
+def _reason(it: Failure, language: str) -> str:
+    return it.reason or words.NO_REASON[language]
 
 
 def method(name: str, language: str) -> str:
@@ -259,11 +271,16 @@ def _cell(row: Row, key: str, language: str, known: Known) -> str:
     if key == "method":
         return method(row.method, language) + (f" ({words.BY_HAND[language]})" if row.by_hand else "")
     if key == "quality":
-        return _quality(row.values, language, known)
+        return _quality(row, language, known)
     if key == "hardware":
         return hardware_names.short(row.hardware) or MISSING
     if key == "pareto":
         return MISSING if row.dominated is None else words.PARETO[row.dominated][language]
+    return value_text(row, key, language)
+
+
+def value_text(row: Row, key: str, language: str) -> str:
+    """Write a number and its ratio to the original's as a table does: `379.0 (0.77x)`."""
     value = row.values.get(key)
     if value is None or not math.isfinite(value):
         return MISSING
@@ -280,12 +297,16 @@ def _is_packed_on_disk(row: Row, key: str) -> bool:
     return key == _WEIGHTS and _DISK in row.ratios and row.ratios[_DISK] < _MUCH_LESS * row.ratios[key]
 
 
-def _quality(values: Mapping[str, float], language: str, known: Known) -> str:
+def _quality(row: Row, language: str, known: Known) -> str:
     """Return all scores; where there is none, how far the outputs moved."""
-    said = ", ".join(
-        f"{number(values[name])} {label(name, language, known)}{_difference(values, name)}" for name in scores(values)
-    )
+    values = row.values
+    said = ", ".join(score_text(row, name, language, known) for name in scores(values))
     return f"{said} (n={values[metric_facts.COUNT]:.0f})" if said and metric_facts.COUNT in values else said or MISSING
+
+
+def score_text(row: Row, name: str, language: str, known: Known = NOTHING_SAID) -> str:
+    """Write one score as a table does: `0.7880 accuracy (-0.012)`."""
+    return f"{number(row.values[name])} {label(name, language, known)}{_difference(row.values, name)}"
 
 
 def _difference(values: Mapping[str, float], name: str) -> str:

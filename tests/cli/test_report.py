@@ -137,23 +137,82 @@ def test_the_form_of_times(filled: str) -> None:
     assert "is no time" in result.stderr
 
 
-def test_a_gate(filled: str) -> None:
-    def gate(*args: str) -> Result:
-        return CliRunner().invoke(main, ["gate", "--tracking-uri", filled, "-e", "report hw1", *args])
+def gate(filled: str, *args: str) -> Result:
+    return CliRunner().invoke(main, ["gate", "--tracking-uri", filled, "-e", "report hw1", *args])
 
-    passed = gate("--max-size-ratio", "0.5", "--method", "fp16")
-    assert (passed.exit_code, passed.stdout) == (0, "All 1 variants reach what was asked of them.\n")
-    missed = gate("--max-size-ratio", "0.4", "--min-speedup", "1.5", "--max-quality-drop", "1%")
-    assert missed.exit_code == 6
-    assert missed.stdout.splitlines() == [
-        "alpha, yolo, fp16: 1.00x as fast as the original, not 1.5x",
-        "alpha, yolo, fp16: size is 0.500x of the original's, more than 0.4x",
-        "alpha, yolo, fp16: quality: it was not scored",
-        "alpha, yolo, int8: failed: out of memory",
+
+def told(result: Result) -> list[tuple[str, ...]]:
+    """Return of each line of the gate's table the variant, the verdict, the number and the reason."""
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in result.stdout.splitlines()]
+    return [(line[2], line[3], line[6], line[8]) for line in lines[2:] if len(line) == 9]
+
+
+def test_a_gate_that_opens_shows_its_numbers(filled: str) -> None:
+    result = gate(filled, "--max-size-ratio", "0.5", "--method", "fp16")
+    assert result.exit_code == 0
+    assert told(result) == [("fp16", "passes", "0.50x", "-")]
+    assert result.stdout.endswith(
+        "\n\nPasses: every variant that was checked reaches what was asked of it. Variants: 1 passing.\n"
+    )
+
+
+def test_a_gate_that_does_not_open_says_why(filled: str) -> None:
+    result = gate(filled, "--max-size-ratio", "0.4", "--min-speedup", "1.5", "--max-quality-drop", "1%")
+    assert result.exit_code == 6
+    assert told(result) == [
+        ("fp16", "undecided", "1.00x as fast", "one launch: noise unknown"),
+        ("fp16", "undecided", "-", "quality was not scored"),
+        ("fp16", "fails", "0.50x", "more than was asked"),
+        *[("int8", "fails", "-", "failed: out of memory")] * 3,
     ]
-    assert missed.stderr == "2 variants miss what was asked of them.\n"
-    assert gate("--preset", "mlperf", "--method", "original").exit_code == 4
-    assert gate().exit_code == 2
+    assert result.stdout.endswith("\nFails. Variants: 2 missing what was asked of them.\n")
+    assert "\n- quality was not scored: score trained weights on data.\n" in result.stdout
+
+
+def test_a_gate_that_can_not_decide_has_an_exit_code_of_its_own(filled: str) -> None:
+    result = gate(filled, "--min-speedup", "1.5", "--method", "fp16")
+    assert result.exit_code == 7
+    assert "Undecided: nothing misses, but not all that was asked is shown. Variants: 1 undecided." in result.stdout
+
+
+def test_a_gate_for_programs(filled: str) -> None:
+    result = gate(filled, "--preset", "mlperf", "--max-disk-ratio", "2", "--max-size-ratio", "0.5", "--json")
+    assert result.exit_code == 6
+    data = json.loads(result.stdout)
+    assert (data["schema"], data["verdict"], data["exit_code"], data["preset"]) == (1, "fails", 6, "mlperf")
+    assert data["demands"][0] == {
+        "option": "--max-quality-drop",
+        "device": "cpu",
+        "limit": 0.01,
+        "relative": True,
+    }
+    (size,) = (each for each in data["checks"] if (each["method"], each["option"]) == ("fp16", "--max-size-ratio"))
+    assert (size["verdict"], size["value"], size["limit"], size["low"]) == ("passes", 0.5, 0.5, None)
+    assert result.stderr == "Fails. Variants: 1 missing what was asked of them, 1 undecided.\n"
+
+
+def test_a_preset_says_what_it_means(filled: str) -> None:
+    result = gate(filled, "--preset", "mlperf-high", "--method", "fp16", "--device", "cpu")
+    assert result.exit_code == 7
+    assert "mlperf-high: at least 99.9 % of the original's quality. MLPerf's closed division asks it" in result.stdout
+    assert gate(filled, "--preset", "mlperf", "--method", "fp16", "--device", "gpu").exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "told"),
+    [
+        (["--preset", "mlperf", "--method", "original"], 4, "only originals were measured"),
+        ([], 2, "What must a variant reach?"),
+        (["--preset", "mlperf", "--max-quality-drop", "1%"], 2, "give one"),
+        (["--max-quality-drop", "one"], 2, "is no drop of quality"),
+        (["--min-speedup", "0"], 2, "0"),
+        (["--max-size-ratio", "-1"], 2, "-1"),
+    ],
+)
+def test_what_a_gate_is_not_asked(filled: str, args: list[str], code: int, told: str) -> None:
+    result = gate(filled, *args)
+    assert result.exit_code == code
+    assert told in result.stderr
 
 
 def test_a_kept_comparison_is_updated_and_not_doubled(filled: str) -> None:

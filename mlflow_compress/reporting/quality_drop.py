@@ -1,0 +1,191 @@
+"""How much quality may be lost, and how much of a row's is: with the ends of the interval of that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.records import Row
+from mlflow_compress.reporting import metric_facts
+from mlflow_compress.reporting.metric_facts import Known
+from mlflow_compress.reporting.ranking import direction, lacking
+from mlflow_compress.reporting.table_text import DIFFERENCE, label, number
+
+_WHOLE: Mapping[str, float] = {"share": 1.0, "error_rate": 1.0, "hundred": 100.0}  # from worst to perfect, by scale
+_FEWEST = 10  # samples: fewer give no interval
+_ONE_SIDED = 0.025  # chance that one end of a 95 % interval is wrong
+NO_DIFFERENCE = "no difference from the original on the same samples is known"
+LOOK = "look at who logged the run, and how"
+
+
+@dataclass(frozen=True)
+class Drop:
+    """How much quality may be lost.
+
+    Attributes:
+        amount: the most that may be lost.
+        relative: as a part of the original's quality; otherwise in the score's own unit.
+        against_fp32: whether the rule that it is of means an original in FP32.
+    """
+
+    amount: float
+    relative: bool
+    against_fp32: bool = False
+
+    @classmethod
+    def read(cls, text: str) -> Drop:
+        """Read `1%` (a part of the original's quality) or `0.005` (in the score's own unit).
+
+        Raises:
+            RecipeError: it is neither, or allows that all is lost.
+        """
+        try:
+            amount = float(text.strip().removesuffix("%"))
+        except ValueError:
+            amount = math.nan
+        if not 0 <= amount < math.inf:
+            raise RecipeError(f"{text!r} is no drop of quality. Give a part of the original's, 1%, or a number, 0.005.")
+        relative = text.strip().endswith("%")
+        if relative and amount >= 100:
+            raise RecipeError(f"A drop of {text} allows that all quality is lost. Give less than 100%.")
+        return cls(amount / 100 if relative else amount, relative)
+
+    def refuse_all(self, name: str, known: Known) -> None:
+        """Raise where a score's whole scale may be lost: then somebody meant percent, or points.
+
+        Args:
+            name: of the score, `quality/accuracy`.
+            known: what the runs say of their metrics.
+
+        Raises:
+            RecipeError: it says what to write.
+        """
+        scale = metric_facts.of(name, known).scale or ""
+        if self.relative or self.amount < _WHOLE.get(scale, math.inf):
+            return
+        given, metric = f"{self.amount:g}", label(name, "en", known)
+        point = _WHOLE[scale] / 100
+        raise RecipeError(
+            f"--max-quality-drop {given} allows all of {metric} to be lost: it goes from 0 to {_WHOLE[scale]:g}. Write "
+            f"1% for a hundredth of the original's, or {point:g} for one point of {metric}."
+        )
+
+    def __str__(self) -> str:
+        """Say it as a person would: `1 % of the original's`."""
+        return f"{100 * self.amount:g} % of the original's" if self.relative else f"{self.amount:g}"
+
+    def say(self, lost: float) -> str:
+        """Say how much was lost in its own terms; what was gained, where it is below 0."""
+        return f"{self._size(lost)} {'gained' if lost < 0 else 'lost'}"
+
+    def say_between(self, low: float, high: float) -> str:
+        """Say an interval in its own terms, the good end first."""
+        if (low < 0) == (high < 0):
+            return f"{self._size(low)} to {self.say(high)}"
+        return f"{self.say(low)} to {self.say(high)}"
+
+    def _size(self, lost: float) -> str:
+        return f"{number(100 * abs(lost), 3)} %" if self.relative else number(abs(lost), 3)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a row lost of the score that stands for its quality, in the terms of a `Drop`; below 0 it gained.
+
+    Attributes:
+        value: what was lost; None where that can't be said, and `reason` says why.
+        low, high: the 95 % interval's good and bad end; None where the noise is not known.
+        reason: why something is not known, or what the interval stands on.
+        advice: what to do about it.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+    advice: str = ""
+
+
+def loss_of(row: Row, name: str, drop: Drop, known: Known) -> Loss:
+    """Return what a row lost of a score.
+
+    Args:
+        row: with a score, and its difference from the original's.
+        name: of the score.
+        drop: in whose terms the loss is said.
+        known: what the runs say of their metrics.
+
+    Source: MLPerf Inference rules, "Quality targets", for a relative drop; a word error rate counts by its complement
+    there, a perplexity by its inverse.
+    """
+    difference = row.values.get(name + DIFFERENCE)
+    if difference is None:
+        return Loss(reason=NO_DIFFERENCE, advice="score the original and the variant on the same data by one protocol")
+    better, scale = direction(name, known), metric_facts.of(name, known).scale
+    if better is None:
+        return Loss(reason=lacking(name, "direction"))
+    if drop.relative and scale is None and not better:
+        return Loss(reason=f"{lacking(name, 'scale')}. Or give the drop in the score's own unit")
+    original, whole = row.values[name] - difference, _WHOLE.get(scale or "")
+    quality = whole - original if whole and not better else original  # what there is to lose
+    if quality <= 0 and (whole or drop.relative):
+        said = f"{number(original)} {label(name, 'en', known)}"
+        return Loss(reason=f"the original has no quality to lose: {said}", advice="measure the trained original")
+    in_terms = _in_terms(drop, quality, counts_by_inverse=not (better or whole))
+    sign = -1.0 if better else 1.0
+    value = in_terms(sign * difference)
+    ends = [row.values[end] for side in ("_low", "_high") if (end := f"{name}{DIFFERENCE}{side}") in row.values]
+    if len(ends) < 2:
+        return _without_interval(row, value)
+    low, high = sorted(in_terms(sign * end) for end in ends)
+    if not (low <= value <= high and math.isfinite(value)):
+        return Loss(reason="these numbers contradict each other", advice=LOOK)
+    if low == high == 0 and scale != "unbounded":  # such a number is the same only where the outputs are
+        return _unchanged(row, drop, whole or abs(quality), in_terms)
+    return Loss(value, low, high)
+
+
+def _in_terms(drop: Drop, quality: float, counts_by_inverse: bool) -> Callable[[float], float]:
+    """Return what puts a loss in the score's own unit into the terms of a drop."""
+    if not drop.relative:
+        return float
+    if counts_by_inverse:  # 1 - (1 / own) / (1 / original)
+        return lambda lost: lost / (quality + lost) if quality + lost > 0 else -math.inf
+    return lambda lost: lost / quality
+
+
+def _without_interval(row: Row, value: float) -> Loss:
+    samples = row.values.get(metric_facts.COUNT, 0)
+    if samples < _FEWEST:
+        reason = f"{samples:.0f} samples are too few for an interval"
+        return Loss(value, reason=reason, advice=f"score {_FEWEST} samples at least; a drop of 1 % takes hundreds")
+    return Loss(
+        value,
+        reason="the difference has no interval: its noise is not known",
+        advice="score the original and the variant in one command, by a metric that sums up samples",
+    )
+
+
+def _unchanged(row: Row, drop: Drop, whole: float, in_terms: Callable[[float], float]) -> Loss:
+    """Return the loss of a row whose samples all score as the original's do: none, and what so few do not show.
+
+    Drawing from samples that are all alike shows no noise. With n of them, `1 - 0.025 ** (1 / n)` of all others may
+    have changed without being seen.
+
+    Source: J. A. Hanley and A. Lippman-Hand, If nothing goes wrong, is everything all right?, JAMA 249, 1983.
+    """
+    samples = row.values.get(metric_facts.COUNT, 0)
+    if samples < 1:
+        return Loss(0.0, reason="the number of samples is not known", advice=LOOK)
+    unseen = in_terms(whole * (1 - _ONE_SIDED ** (1 / samples)))
+    allowed = drop.amount / in_terms(whole) if whole else 0
+    needed = math.ceil(math.log(_ONE_SIDED) / math.log1p(-allowed)) if 0 < allowed < 1 else 0
+    return Loss(
+        value=0.0,
+        low=0.0,
+        high=unseen,
+        reason=f"none of {samples:.0f} samples scored otherwise, which shows no more than this",
+        advice=f"score {needed} samples, if still none of them changes" if needed else "allow a drop above 0",
+    )
