@@ -296,6 +296,7 @@ class Method(ABC):
         extra: the package's extra that installs them.
         devices: where the compressed model runs: `cpu`, `cuda`.
         excludes: the families it can't serve, each with the reason.
+        revision: raised when the same options make another model than before, so that a sweep measures it anew.
     """
 
     changes: ClassVar[Literal["nothing", "weights", "architecture", "storage", "runtime"]]
@@ -305,6 +306,7 @@ class Method(ABC):
     extra: ClassVar[str] = ""
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     excludes: ClassVar[Mapping[str, str]] = {}
+    revision: ClassVar[int] = 1
 
     @abstractmethod
     def compress(self, model: Model, family: Family) -> Model:

@@ -20,7 +20,7 @@ KNOWN: dict[str, str] = {
     # torch
     r"torch\.jit\.\w+` is deprecated": "2026-11: the method torchscript is TorchScript, and OpenVINO traces with it",
     r"torch\.ao\.quantization is deprecated|quantize_dynamic|reduce_range will be deprecated": (
-        "2026-11: int8_dynamic and int8_static measure torch's own int8, which has no successor on CPUs as fast"
+        "2026-11: int8_dynamic_torch and int8_static measure torch's own int8, which has no successor on CPUs as fast"
     ),
     r"TypedStorage is deprecated": "2026-11: torch's own, where packed int8 weights are saved",
     r"register_constant\(\) on Enum": "2026-11: torchao's own, at import",

@@ -107,7 +107,11 @@ DOORS = {
 LIGHT = {"click", "annotated_types", "packaging", "mlflow_compress"}
 
 # Modules that define torch modules, so they import these at once, and themselves wait inside the verbs.
-HEAVY = {"compression.packing": {"torch"}, "compression.bnb": {"torch", "bitsandbytes"}}
+HEAVY = {
+    "compression.packing": {"torch"},
+    "compression.int8_layers": {"torch"},
+    "compression.bnb": {"torch", "bitsandbytes"},
+}
 
 SOURCES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from mlflow_compress.compression import coverage
 from mlflow_compress.errors import Unsupported, WeightsError, WorkerError
 from mlflow_compress.networks import generation_check
 from mlflow_compress.networks.stored_weights import Held, distance, flat, held
@@ -32,6 +33,7 @@ class ExportMethod(Method):
 
     Attributes:
         tolerance: how far the outputs may be from the module's, relative to them; where it is only a conversion.
+        converts: whether it takes all of the weights over, rather than quantise some.
     """
 
     changes: ClassVar[Literal["runtime"]] = "runtime"
@@ -39,6 +41,7 @@ class ExportMethod(Method):
     gives: ClassVar[State] = "runtime"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     tolerance: ClassVar[float] = float("inf")
+    converts: ClassVar[bool] = True
 
     @abstractmethod
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
@@ -84,6 +87,8 @@ class ExportMethod(Method):
         if before is not None and not (moved := distance(_outputs(model, family), before)) <= self.tolerance:
             raise WorkerError(f"the exported model's outputs differ by {moved:.1%} from the original's")
         model.cautions += generation_check.require_past(generated, generation_check.generate(family, model))
+        if self.converts:
+            coverage.note_all(model)
         return model
 
     def save(self, model: Model, family: Family, folder: Path) -> None:
@@ -144,7 +149,7 @@ def record(model: Model, family: Family, calls: Mapping[str, Call], samples: int
 
 
 def require_integers(model: Model) -> Model:
-    """Say in the model's facts how many of its parameters are integers.
+    """Say in the model's facts how many of its parameters the method reached: those that are integers now.
 
     Raises:
         Unsupported: none is.
@@ -153,7 +158,7 @@ def require_integers(model: Model) -> Model:
     total, integers = sum(size for size, _ in weights), sum(size for size, is_float in weights if not is_float)
     if not integers:
         raise Unsupported("there is no layer that it quantises")
-    model.facts["integers"] = f"{integers} of {total} parameters"
+    coverage.record(model, integers, total)
     return model
 
 

@@ -294,6 +294,11 @@ def pack_layers(
     return replace(module, replacements), len(replacements)
 
 
+def packed_weights(module: nn.Module) -> int:
+    """Count the weights that a module's packed layers hold, those of tied ones once."""
+    return sum(each.shape.numel() for each in module.modules() if isinstance(each, Packed))
+
+
 def _layer_of(packed: Packed, layer: Any) -> nn.Module:
     if isinstance(layer, nn.Embedding):
         return PackedEmbedding(packed, layer.weight)

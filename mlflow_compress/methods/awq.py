@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
+from mlflow_compress.compression.coverage import NO_KERNEL, note
 from mlflow_compress.compression.layers import count
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Method, Model, State
@@ -68,7 +69,9 @@ class Awq(Method):
         layers, total = packable(model.module, self.bits, self.group_size), count(model.module, torch.nn.Linear)
         if not layers:
             raise Unsupported(f"there is no linear layer that {self.bits} bits would make smaller")
+        note(model, [layer.weight for layer in layers])
         fit_in_order(model, family, layers, self.samples, self.seed, fitted)
+        model.cautions.append(NO_KERNEL.of(bits=self.bits))
         model.facts["layers"] = f"{len(layers)} of {total} linear layers"
         return model
 

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
+from mlflow_compress.compression.coverage import note
 from mlflow_compress.compression.layers import called, count, replace
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Method, Model, State
@@ -50,6 +51,7 @@ class BnbInt8(Method):
         layers, total = called(model.module, torch.nn.Linear), count(model.module, torch.nn.Linear)
         if not layers:
             raise Unsupported("there is no linear layer to quantise, and bitsandbytes has no convolutions")
+        note(model, [layer.weight for layer in layers])
         model.module = replace(model.module, {layer: Linear8bit.of(layer, self.threshold) for layer in layers})
         model.facts["layers"] = f"{len(layers)} of {total} linear layers"
         return model

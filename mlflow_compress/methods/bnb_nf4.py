@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Le, Predicate
 
+from mlflow_compress.compression.coverage import note
 from mlflow_compress.compression.layers import called, count, replace
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Method, Model, State
@@ -56,6 +57,7 @@ class BnbNf4(Method):
         layers, total = called(model.module, torch.nn.Linear), count(model.module, torch.nn.Linear)
         if not layers:
             raise Unsupported("there is no linear layer to quantise, and bitsandbytes has no convolutions")
+        note(model, [layer.weight for layer in layers])
         replacements = {layer: Linear4bit.of(layer, self.block_size, self.double) for layer in layers}
         model.module = replace(model.module, replacements)
         model.facts["layers"] = f"{len(layers)} of {total} linear layers"

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Le
 
 from mlflow_compress.compression import compact, pruning
+from mlflow_compress.compression.coverage import STORED_ONLY, note
 from mlflow_compress.compression.imitation import Lesson, imitate
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Method, Model
@@ -71,6 +72,8 @@ class Cluster(Method):
             raise Unsupported("there is no layer to cluster" + ("" if self.layers == "all" else f" ({self.layers})"))
         if not any(changed):
             raise Unsupported(f"no weight has more than {self.centroids} distinct values")
+        note(model, [layer.weight for layer, is_changed in zip(found, changed, strict=True) if is_changed])
+        model.cautions.append(STORED_ONLY.of(bits=max(1, (self.centroids - 1).bit_length())))
         if self.steps:
             _train(model, original, family, found, self.steps)
         model.facts["layers"] = f"{sum(changed)} of {len(changed)} weights clustered"

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 
+from mlflow_compress.compression.coverage import note_all
 from mlflow_compress.compression.imitation import Lesson, has_data, imitate, relative_error
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.transformer_layers import spaced, watched
@@ -83,6 +84,7 @@ class Distill(Method):
                 imitate(student, model, family, lesson, lambda: self.hidden * _between(seen, wanted))
         else:
             imitate(student, model, family, lesson)
+        note_all(student)
         student.facts["student"] = f"{sizes[0]:,} of {sizes[1]:,} parameters"
         return student
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from mlflow_compress.compression.coverage import note_all
 from mlflow_compress.networks.stored_weights import cast
 from mlflow_compress.sockets import Family, Method, Model, State
 
@@ -30,5 +31,6 @@ class Fp16(Method):
         """
         import torch
 
+        note_all(model)
         cast(model.module, torch.float16)
         return model

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
+from mlflow_compress.compression.coverage import NO_KERNEL, record, total
 from mlflow_compress.compression.layers import count
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Method, Model, State
@@ -46,12 +47,14 @@ class Int4WeightOnly(Method):
         """
         from torch import nn
 
-        from mlflow_compress.compression.packing import CONVOLUTIONS
+        from mlflow_compress.compression.packing import CONVOLUTIONS, packed_weights
 
-        total = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding)
+        layers, every = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding), total(model.module)
         if not (packed := self._pack(model, filled=True)):
             raise Unsupported("there is no linear or convolution layer that 4 bits would make smaller")
-        model.facts["layers"] = f"{packed} of {total} linear, convolution and embedding layers"
+        record(model, packed_weights(model.module), every)
+        model.cautions.append(NO_KERNEL.of(bits=_BITS))
+        model.facts["layers"] = f"{packed} of {layers} linear, convolution and embedding layers"
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:

@@ -1,27 +1,28 @@
-"""Linear layers in int8, activations quantised on the fly."""
+"""Linear and recurrent layers in int8, a scale for each token and each output channel."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from mlflow_compress.compression.coverage import note
+from mlflow_compress.compression.layers import called, replace
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Method, Model, State
 
 
 @dataclass
 class Int8Dynamic(Method):
-    """Dynamic quantisation of every `nn.Linear`: int8 weights, packed; activations quantised at each call.
+    """Dynamic int8 (W8A8): weights with a scale for each output channel, inputs with one for each token at each call.
 
-    Embeddings, convolutions and normalisation stay in float32. A head that is tied to an embedding gets weights of its
-    own. The kernels (FBGEMM, oneDNN) run on the CPU only.
+    All 8 bits, symmetric, integers multiplied by integers (oneDNN's kernels, through torch): on a CPU without VNNI in
+    two passes, so that the numbers are the same everywhere. Linear layers are replaced, GPT-2's too, and LSTM and GRU,
+    whose kernels in torch round inputs to 7 bits with one scale for each step. A language model's head, layers that
+    share their weight, embeddings, convolutions and normalisation stay in float32. It runs on the CPU only.
 
-    torch marks this API as deprecated in favour of torchao, whose eager int8 is no faster than float32 on a CPU; this
-    one is, and is what the field means by the name.
-
-    Source: torch.ao.quantization.quantize_dynamic; Jacob et al., arXiv 1712.05877.
+    Source: Yao et al., ZeroQuant, arXiv 2206.01861 (a scale for each token); Dettmers et al., LLM.int8(), arXiv
+    2208.07339, section 2.1, without its outliers; torch._int_mm, torch.quantized_lstm.
 
     Attributes:
         per_channel: one scale for each output channel rather than one for each matrix.
@@ -32,42 +33,57 @@ class Int8Dynamic(Method):
     gives: ClassVar[State] = "packed"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     excludes: ClassVar[Mapping[str, str]] = {"yolo": "it is made of convolutions, which have no dynamic int8 kernels"}
+    revision: ClassVar[int] = 2
 
-    per_channel: bool = False
+    per_channel: bool = True
 
     def compress(self, model: Model, family: Family) -> Model:
         """Quantise in place.
 
         Raises:
-            Unsupported: there are no float32 linear layers.
+            Unsupported: there is no linear or recurrent layer.
         """
         import torch
-        from torch.ao.quantization import default_dynamic_qconfig, per_channel_dynamic_qconfig, quantize_dynamic
 
-        linear = [each for each in model.module.modules() if type(each) is torch.nn.Linear]
-        if not linear:
-            raise Unsupported("there is no linear layer to quantise, and convolutions have no dynamic int8 kernels")
-        qconfig = per_channel_dynamic_qconfig if self.per_channel else default_dynamic_qconfig
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the deprecation, said above
-            model.module = quantize_dynamic(model.module, {torch.nn.Linear: qconfig}, inplace=True)
+        from mlflow_compress.compression.int8_layers import Int8Linear, Int8Recurrent, recurrent
+
+        linear, recurring = _linear(model.module), recurrent(model.module)
+        if not linear and not recurring:
+            raise Unsupported(
+                "there is no linear or recurrent layer to quantise, and convolutions have no dynamic int8 kernels"
+            )
+        note(model, [parameter for layer in (*linear, *recurring) for parameter in layer.parameters(recurse=False)])
+        with torch.no_grad():
+            replacements: dict[Any, Any] = {
+                layer: Int8Linear.of(_matrix(layer), layer.bias, self.per_channel) for layer in linear
+            }
+            replacements |= {layer: Int8Recurrent.of(layer) for layer in recurring}
+        model.module = replace(model.module, replacements)
+        model.facts["layers"] = f"{len(linear)} linear and {len(recurring)} recurrent layers"
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
-        """Put empty packed layers in the place of the linear ones, so that no float32 copy is ever held."""
-        import torch
+        """Put empty int8 layers in place, so that no float32 copy is ever held."""
+        from mlflow_compress.compression.int8_layers import Int8Linear, Int8Recurrent, recurrent
 
-        for parent in list(model.module.modules()):
-            for name, child in list(parent.named_children()):
-                if type(child) is torch.nn.Linear:
-                    setattr(parent, name, _packed(child))
+        replacements: dict[Any, Any] = {layer: Int8Recurrent(layer) for layer in recurrent(model.module)}
+        for layer in _linear(model.module):
+            out_features, in_features = _matrix(layer).shape
+            replacements[layer] = Int8Linear(in_features, out_features, layer.bias)
+        model.module = replace(model.module, replacements)
         return model
 
 
-def _packed(linear: Any) -> Any:
+def _linear(module: Any) -> list[Any]:
+    """Return the linear layers to replace, with those that transformers writes the other way round."""
     import torch
-    from torch.ao.nn.quantized.dynamic import Linear
+    from transformers.pytorch_utils import Conv1D
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Linear(linear.in_features, linear.out_features, linear.bias is not None, dtype=torch.qint8)
+    return called(module, torch.nn.Linear, Conv1D)
+
+
+def _matrix(layer: Any) -> Any:
+    """Return a linear layer's weight as [out, in]."""
+    import torch
+
+    return layer.weight if isinstance(layer, torch.nn.Linear) else layer.weight.T

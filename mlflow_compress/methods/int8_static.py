@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
+from mlflow_compress.compression.coverage import note
 from mlflow_compress.compression.layers import called, count, replace
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.stored_weights import TORCH, Held, fill, read_state, save_weights
@@ -75,6 +76,7 @@ class Int8Static(Method):
                 hook.remove()
             seen = {layer: both for layer, both in observers.items() if both[0].min_val.isfinite()}
             quantized = {layer: _quantized(layer, qconfig, *both) for layer, both in seen.items()}
+        note(model, [parameter for layer in quantized for parameter in layer.parameters(recurse=False)])
         model.module = replace(model.module, quantized)
         model.facts["layers"] = f"{len(quantized)} of {total} linear and convolution layers"
         return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from mlflow_compress.compression.coverage import NO_KERNEL, record, total
 from mlflow_compress.compression.layers import called, count
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Method, Model, State
@@ -44,16 +45,18 @@ class Int8WeightOnly(Method):
         from torch import nn
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-        from mlflow_compress.compression.packing import CONVOLUTIONS
+        from mlflow_compress.compression.packing import CONVOLUTIONS, packed_weights
 
-        total = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding)
+        kinds, every = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding), total(model.module)
         packed = self._pack(model, filled=True)
         layers = set(called(model.module, nn.Linear, head=self.embeddings))
         if not packed and not layers:
             raise Unsupported("there is no linear or convolution layer to round")
         config = Int8WeightOnlyConfig(set_inductor_config=False, version=2)
         quantize_(model.module, config, filter_fn=lambda layer, _: layer in layers)
-        model.facts["layers"] = f"{packed + len(layers)} of {total} linear, convolution and embedding layers"
+        record(model, packed_weights(model.module) + sum(layer.weight.numel() for layer in layers), every)
+        model.cautions.append(NO_KERNEL.of(bits=_BITS))
+        model.facts["layers"] = f"{packed + len(layers)} of {kinds} linear, convolution and embedding layers"
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:

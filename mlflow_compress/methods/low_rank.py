@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Gt, Lt
 
 from mlflow_compress.compression import pruning
+from mlflow_compress.compression.coverage import note
 from mlflow_compress.compression.layers import head_of, replace, sharing
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, LayerSizes, Method, Model
@@ -64,6 +65,7 @@ class LowRank(Method):
                 split[layer] = _halves(layer, directions[:, :rank])
         if not split:
             raise Unsupported("no layer gets smaller at such a rank" if whole else "there is no layer to split")
+        note(model, [layer.weight for layer in split])
         before = sum(layer.weight.numel() for layer in whole)
         after = sum(half.weight.numel() for layer in whole for half in split.get(layer, [layer]))
         model.facts["layers"] = f"{len(split)} of {len(whole)} layers split, {after / before:.0%} of their weights left"

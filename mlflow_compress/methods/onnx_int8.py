@@ -36,6 +36,8 @@ class OnnxInt8(ExportMethod):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
+    converts: ClassVar[bool] = False
+    revision: ClassVar[int] = 2
     extra: ClassVar[str] = "onnx"
 
     mode: Literal["static", "dynamic"] = "static"

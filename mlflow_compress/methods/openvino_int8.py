@@ -36,6 +36,8 @@ class OpenvinoInt8(ExportMethod):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
+    converts: ClassVar[bool] = False
+    revision: ClassVar[int] = 2
     extra: ClassVar[str] = "openvino"
 
     samples: Annotated[int, Ge(1)] = 16

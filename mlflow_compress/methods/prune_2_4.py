@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.compression import compact, pruning
+from mlflow_compress.compression.coverage import DENSE_ZEROS, note
 from mlflow_compress.compression.layers import linear
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Method, Model
@@ -45,18 +46,22 @@ class Prune24(Method):
             Unsupported: no layer's inputs are a multiple of 4, or all have the pattern already.
         """
         found = pruning.inner(model.module)
-        pruned = 0
+        reached = []
         for layer in found:
             weight = pruning.by_input(layer.weight.data)
             if weight.shape[-1] % _OF == 0:
                 mask = pruning.largest(weight.abs(), _KEEP, _OF)
-                pruned += bool(weight[~mask].any())
+                if bool(weight[~mask].any()):
+                    reached.append(layer.weight)
                 weight.masked_fill_(~mask, 0)
-        if not pruned:
+        if not reached:
             raise Unsupported(
                 f"no linear or convolution layer has inputs that are a multiple of {_OF} and not zero yet"
             )
-        model.facts["layers"] = f"{pruned} of {len(found)} layers pruned"
+        note(model, reached)
+        if self.kernels == "dense":
+            model.cautions.append(DENSE_ZEROS.of())
+        model.facts["layers"] = f"{len(reached)} of {len(found)} layers pruned"
         return model
 
     def save(self, model: Model, family: Family, folder: Path) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Gt, Lt
 
 from mlflow_compress.compression import pruning
+from mlflow_compress.compression.coverage import DENSE_ZEROS, note
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Method, Model
 
 
 @dataclass
 class PruneMagnitude(Method):
-    """Unstructured magnitude pruning of linear and convolution weights, without retraining.
+    """Unstructured magnitude pruning of linear, convolution, attention and recurrent weights, without retraining.
+
+    Recurrent layers are LSTM, GRU and plain ones, attention torch's own MultiheadAttention; GPT-2's linear layers are
+    among the linear ones. Embeddings, normalisation and biases stay as they are.
 
     The zeros are stored densely: size in memory and latency stay as they were, and only the compressed size
     (`size/disk_gzip_mib`) and `size/params_nonzero` show what was gained. The mask is not stored.
@@ -35,19 +39,44 @@ class PruneMagnitude(Method):
         """Prune in place.
 
         Raises:
-            Unsupported: there is no linear or convolution layer.
+            Unsupported: there is no such layer.
         """
-        from torch.nn.utils import prune
-
-        targets = [(each, "weight") for each in pruning.learned(model.module)]
-        if not targets:
-            raise Unsupported("there is no linear or convolution layer to prune")
+        weights = _weights(model.module)
+        if not weights:
+            raise Unsupported("there is no linear, convolution, attention or recurrent layer to prune")
+        note(model, weights)
         if self.scope == "global":
-            prune.global_unstructured(targets, pruning_method=prune.L1Unstructured, amount=self.amount)
+            _prune(weights, self.amount)
         else:
-            for layer, name in targets:
-                prune.l1_unstructured(layer, name, amount=self.amount)
-        for layer, name in targets:
-            prune.remove(layer, name)  # else the mask is saved too, and the file doubles
-            layer.weight.requires_grad_(False)
+            for weight in weights:
+                _prune([weight], self.amount)
+        model.cautions.append(DENSE_ZEROS.of())
         return model
+
+
+def _weights(module: Any) -> list[Any]:
+    """Return the parameters to prune, each once."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    weights = [layer.weight for layer in pruning.learned(module)]
+    for layer in module.modules():
+        if isinstance(layer, Conv1D):
+            weights.append(layer.weight)
+        elif isinstance(layer, nn.RNNBase | nn.RNNCellBase):
+            weights += [each for name, each in layer.named_parameters(recurse=False) if name.startswith("weight")]
+        elif isinstance(layer, nn.MultiheadAttention):
+            parts = (layer.in_proj_weight, layer.q_proj_weight, layer.k_proj_weight, layer.v_proj_weight)
+            weights += [each for each in parts if each is not None]
+    return list({id(weight): weight for weight in weights}.values())
+
+
+def _prune(weights: list[Any], amount: float) -> None:
+    """Set the smallest of all these weights to zero, in place: a share of them, to the nearest whole number."""
+    import torch
+
+    magnitudes = torch.cat([weight.detach().abs().reshape(-1) for weight in weights])
+    smallest = magnitudes.topk(round(amount * len(magnitudes)), largest=False, sorted=False).indices
+    is_kept = torch.ones(len(magnitudes), dtype=torch.bool).index_fill_(0, smallest, False)
+    for weight, kept in zip(weights, is_kept.split([weight.numel() for weight in weights]), strict=True):
+        weight.data.masked_fill_(~kept.view(weight.shape), 0)

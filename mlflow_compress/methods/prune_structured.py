@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 
-from mlflow_compress.compression import detectors
+from mlflow_compress.compression import coverage, detectors
 from mlflow_compress.compression.imitation import Lesson, has_data, imitate
 from mlflow_compress.errors import Unsupported, named_line
 from mlflow_compress.networks import layer_widths, transformer_layers
@@ -76,6 +76,7 @@ class PruneStructured(Method):
         steps = (_STEPS if has_data(model, family) else 0) if self.steps is None else self.steps
         teacher = dataclasses.replace(model, module=copy.deepcopy(model.module)) if steps else None
         before = _parameters(model)
+        widths = {name: (each.shape, each.numel()) for name, each in model.module.named_parameters()}
         shapes = _shapes(model, family)
         what = self.what if self.what != "auto" else "heads and neurons" if model.is_transformer else "channels"
         if what == "layers":
@@ -91,6 +92,9 @@ class PruneStructured(Method):
             raise Unsupported(f"amount={self.amount:g} leaves all {what}: there are none, or too few")
         if _shapes(model, family) != shapes:
             raise Unsupported("it would change the shape of the outputs")
+        left = {name: each.shape for name, each in model.module.named_parameters()}
+        reached = sum(size for name, (shape, size) in widths.items() if left.get(name) != shape)
+        coverage.record(model, reached, before)
         model.facts["kept"] = f"{told}; {after:,} of {before:,} parameters"
         if teacher is not None:
             model.module.requires_grad_(True)

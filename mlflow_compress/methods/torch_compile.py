@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from mlflow_compress.compression.coverage import note_all
 from mlflow_compress.errors import UnknownName, Unsupported
 from mlflow_compress.sockets import Family, Method, Model, State
 
@@ -61,6 +62,7 @@ class TorchCompile(Method):
                 f"mode {self.mode} keeps what a call gives in a CUDA graph's memory, which the next overwrites: "
                 "a key-value cache can't live there. Take default or max-autotune-no-cudagraphs."
             )
+        note_all(model)
         model.facts["compiled"] = f"by {self.backend} in the warm-up, in mode {self.mode}"
         return model
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Gt, Lt
 
 from mlflow_compress.compression import compact, pruning
+from mlflow_compress.compression.coverage import DENSE_ZEROS, note
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.stored_weights import save_weights
 from mlflow_compress.sockets import Family, Method, Model
@@ -54,7 +55,7 @@ class Wanda(Method):
         if not found:
             fitting = f" whose inputs are a multiple of {of}" if keep else ""
             raise Unsupported(f"there is no linear or convolution layer to prune{fitting}")
-        pruned = 0
+        reached = []
         for layer, squares in _input_squares(model, family, found, self.samples).items():
             weight = pruning.by_input(layer.weight.data)
             norms = pruning.by_input(squares).sqrt().repeat_interleave(len(weight) // len(squares), 0)
@@ -62,11 +63,14 @@ class Wanda(Method):
             size = scores.shape[1]
             mask = pruning.largest(scores, keep or size - int(size * self.sparsity), of if keep else size)
             mask = mask.view(weight.shape)
-            pruned += bool(weight[~mask].any())
+            if bool(weight[~mask].any()):
+                reached.append(layer.weight)
             weight.masked_fill_(~mask, 0)
-        if not pruned:
+        if not reached:
             raise Unsupported("all that it would prune is zero already")
-        model.facts["layers"] = f"{pruned} of {len(every)} layers pruned"
+        note(model, reached)
+        model.cautions.append(DENSE_ZEROS.of())
+        model.facts["layers"] = f"{len(reached)} of {len(every)} layers pruned"
         return model
 
     def save(self, model: Model, family: Family, folder: Path) -> None:

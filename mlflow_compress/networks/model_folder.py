@@ -9,7 +9,7 @@ model/
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,17 @@ from mlflow_compress.untrusted import Malformed, read_json, record
 from mlflow_compress.version import installed
 
 _MANIFEST = "manifest.json"
+_FORMAT = 2
+_CALLED_IN_0_1 = {"int8_dynamic": "int8_dynamic_torch"}  # what these methods of format 1 are called now
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a model folder holds."""
+    """What a model folder holds.
+
+    Attributes:
+        format: of the folder; version 0.1 wrote none, and is 1.
+    """
 
     family: str
     options: dict[str, Any]
@@ -39,6 +45,7 @@ class Manifest:
     weights: str
     model: str
     method: str
+    format: int = 1
 
 
 @dataclass
@@ -74,6 +81,7 @@ def save(model: Model, family: Family, methods: Sequence[Method], variant: Varia
         weights=model.weights,
         model=variant.model,
         method=variant.method,
+        format=_FORMAT,
     )
     family.save(model, folder)
     if (saver := _saver(methods)) is not None:
@@ -90,9 +98,13 @@ def read_manifest(folder: Path) -> Manifest:
         WeightsError: it is no model folder.
     """
     try:
-        return record(Manifest, read_json(folder / _MANIFEST), _MANIFEST)
+        manifest = record(Manifest, read_json(folder / _MANIFEST), _MANIFEST)
     except (OSError, Malformed) as error:
         raise WeightsError(f"{folder} is no model folder of mlflow-compress: {error}") from error
+    if manifest.format > 1:
+        return manifest
+    chain = tuple(replace(step, method=_CALLED_IN_0_1.get(step.method, step.method)) for step in manifest.chain)
+    return replace(manifest, chain=chain)
 
 
 def restore(folder: Path, device: str = "cpu") -> Restored:

@@ -42,6 +42,7 @@ def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
     described = {key: value for key, value in to_json(variant).items() if key not in _NO_DIFFERENCE}
     described["budget"].pop("timeout_seconds")
     described["timed"] = registry.find("families", variant.family).timed
+    described |= _revisions(variant)
     paths = {"source": variant.source, "weights": variant.weights, "data": _source(variant.data)}
     described["content"] = {key: _content(Path(variant.folder, path)) for key, path in paths.items() if path}
     for key, path in paths.items():
@@ -52,6 +53,13 @@ def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
     if "cuda" in variant.devices:
         described["machine"].append(machine.get(_GPU, ""))
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _revisions(variant: Variant) -> dict[str, dict[str, int]]:
+    """Return the revisions of a chain's methods, where one makes another model today than its first."""
+    revisions = {step.method: registry.find("methods", step.method).revision for step in variant.chain}
+    later = {name: revision for name, revision in revisions.items() if revision > 1}
+    return {"revisions": later} if later else {}
 
 
 def measured(

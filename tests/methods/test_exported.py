@@ -53,7 +53,7 @@ def test_int8_of_convolutions(chain: str, tmp_path: Path) -> None:
     assert integers in (WEIGHTS, WEIGHTS + 24)  # the shift, once it is in integers, is not told from a weight
     assert sum(each.parameters for each in held) - PARAMETERS in (0, 24)
     assert sum(each.tensor.nbytes for each in held) < 0.3 * 4 * PARAMETERS
-    assert model.facts["integers"].endswith("parameters")
+    assert model.facts["reached"].endswith("weights")
     assert not model.cautions
 
 

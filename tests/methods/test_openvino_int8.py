@@ -23,7 +23,7 @@ def check(folder: Path) -> None:
     assert 0 < stored_weights.distance(forward(family, model, batch), want) < 0.1
     integers = [each for each in stored_weights.held(model.module) if each.tensor.dtype == torch.int8]
     assert sum(each.parameters for each in integers) >= WEIGHTS
-    assert model.facts["integers"].endswith("parameters")
+    assert model.facts["reached"].endswith("weights")
 
 
 def test_weights_are_integers_and_the_numbers_near(tmp_path: Path) -> None:

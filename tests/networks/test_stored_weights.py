@@ -12,7 +12,7 @@ from torch import nn
 
 from mlflow_compress.errors import Unsupported, WeightsError
 from mlflow_compress.meters import size
-from mlflow_compress.methods.int8_dynamic import Int8Dynamic
+from mlflow_compress.methods.int8_dynamic_torch import Int8DynamicTorch
 from mlflow_compress.networks import stored_weights
 from mlflow_compress.networks.stored_weights import (
     SAFETENSORS,
@@ -57,7 +57,7 @@ def mlp() -> Any:
 
 
 def quantised(per_channel: bool = False) -> Any:
-    return Int8Dynamic(per_channel).compress(Model(mlp()), ANY_FAMILY).module
+    return Int8DynamicTorch(per_channel).compress(Model(mlp()), ANY_FAMILY).module
 
 
 def test_tied_weights_are_written_once_and_tied_again(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_packed_int8_is_read_back_without_running_code(tmp_path: Path, per_chann
     first = quantised(per_channel)
     save_weights(first, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [TORCH]
-    second = Int8Dynamic(per_channel).rebuild(Model(mlp()), ANY_FAMILY).module
+    second = Int8DynamicTorch(per_channel).rebuild(Model(mlp()), ANY_FAMILY).module
     load_weights(second, tmp_path)
     batch = torch.rand(5, 6)
     assert torch.equal(first(batch), second(batch))
@@ -256,7 +256,7 @@ def test_a_mix_of_packed_and_plain_is_counted_whole() -> None:
             self.embedding = nn.Embedding(7, 6)
             self.rest = mlp()
 
-    module = Int8Dynamic().compress(Model(made(Mixed, 0)), ANY_FAMILY).module
+    module = Int8DynamicTorch().compress(Model(made(Mixed, 0)), ANY_FAMILY).module
     found = size.in_memory(module)
     assert found["size/params"] == 7 * 6 + 100
     assert found["size/weights_mib"] == (4 * 7 * 6 + 60 + 30 + 4 * 10) / MIB
@@ -351,7 +351,7 @@ def test_an_unfilled_quantised_module_is_filled(tmp_path: Path) -> None:
         empty = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 3, bias=False))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        second = Int8Dynamic().rebuild(Model(empty), ANY_FAMILY).module
+        second = Int8DynamicTorch().rebuild(Model(empty), ANY_FAMILY).module
     load_weights(second, tmp_path)
     batch = torch.rand(2, 6)
     assert torch.equal(first(batch), second(batch))

@@ -23,7 +23,7 @@ def test_a_method_says_what_it_changes_needs_and_does_not_serve(methods: list[di
     assert rows["int8_dynamic"] == {
         "name": "int8_dynamic",
         "about": registry.about("methods", "int8_dynamic"),
-        "options": {"per_channel": ["bool", False]},
+        "options": {"per_channel": ["bool", True]},
         "changes": "architecture",
         "devices": ["cpu"],
         "needs": [],

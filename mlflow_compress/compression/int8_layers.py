@@ -1,0 +1,221 @@
+"""Layers in int8 whose inputs are rounded at each call: linear ones with a scale for each token, and recurrent ones.
+
+This module defines torch modules, so it is imported where torch is: inside verbs.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlflow_compress.networks.stored_weights import Held
+
+_MOST = 127  # of a code: symmetric, so that no zero point is needed
+_LEAST_SCALE = torch.finfo(torch.float32).tiny
+
+
+def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Round rows [..., columns] to int8, each by its greatest magnitude: codes and float32 scales [..., 1]."""
+    scales = (rows.abs().amax(-1, keepdim=True).float() / _MOST).clamp_(min=_LEAST_SCALE)
+    return (rows * scales.reciprocal()).round_().clamp_(-_MOST, _MOST).to(torch.int8), scales
+
+
+class Int8Linear(nn.Module):
+    """A linear layer in 8 bits: a scale for each output channel, and one for each token at each call.
+
+    It multiplies integers: oneDNN's int8 kernels, through `torch._int_mm`. It has no memory until it is filled.
+
+    Args:
+        in_features: length of an input.
+        out_features: length of an output.
+        bias: [out] or None.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: Tensor | None) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        empty = torch.empty(out_features, in_features, dtype=torch.int8, device="meta")
+        self.weight = nn.Parameter(empty, requires_grad=False)
+        self.scales: Tensor
+        self.register_buffer("scales", torch.empty(out_features, dtype=torch.float32, device="meta"))
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None, per_channel: bool = True) -> Int8Linear:
+        """Round a weight [out, in]; with one scale for all of it where it is not `per_channel`."""
+        new = cls(weight.shape[1], weight.shape[0], bias)
+        weight = weight.detach().float()
+        codes, scales = quantise_rows(weight if per_channel else weight.reshape(1, -1))
+        new.weight = nn.Parameter(codes.view(weight.shape), requires_grad=False)
+        new.scales = scales.view(-1).expand(new.out_features).contiguous()
+        return new
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return [..., out] for [..., in]."""
+        rows = inputs.reshape(-1, self.in_features)
+        codes, scales = quantise_rows(rows)
+        output = _product(codes, self.weight).to(torch.float32).mul_(self.scales).mul_(scales)
+        if self.bias is not None:
+            output.add_(self.bias)
+        return output.to(inputs.dtype).view(*inputs.shape[:-1], self.out_features)
+
+    def held_weights(self) -> Iterator[Held]:
+        """Tell the weights from their scales (see `stored_weights.held`)."""
+        yield Held(self.weight.data, self.weight.numel())
+        yield Held(self.scales, 0)
+        if self.bias is not None:
+            yield Held(self.bias.data, self.bias.numel())
+
+
+def _product(codes: Tensor, weight: Tensor) -> Tensor:
+    """Multiply int8 [rows, in] by int8 [out, in]: exact sums, int32 [rows, out]."""
+    if not len(codes):
+        return torch.zeros(0, len(weight), dtype=torch.int32)
+    if not _saturates():
+        return torch._int_mm(codes, weight.T)
+    halves = weight >> 1  # of 7 bits, and what is left of each is 0 or 1
+    return torch._int_mm(codes, halves.T).mul_(2).add_(torch._int_mm(codes, (weight & 1).T))
+
+
+@functools.cache
+def _saturates() -> bool:
+    """Tell whether this CPU cuts off sums of two products of 8 bits at 16 bits, as those without VNNI do."""
+    full = torch.full((32, 256), _MOST, dtype=torch.int8)
+    return bool((torch._int_mm(full, full.T) != _MOST * _MOST * 256).any())
+
+
+class Int8Recurrent(nn.Module):
+    """An LSTM or GRU whose weights are int8, with a scale for each row; its inputs are rounded at each call, as one.
+
+    The kernels are torch's (FBGEMM, oneDNN), which take inputs of 7 bits, for CPUs without VNNI.
+    It has no memory until it is filled.
+
+    Source: torch.quantized_lstm, torch.quantized_gru.
+
+    Args:
+        layer: the layer whose place it takes: `nn.LSTM` without projections, or `nn.GRU`.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.mode, self.hidden_size, self.num_layers = layer.mode, layer.hidden_size, layer.num_layers
+        self.input_size, self.batch_first, self.bidirectional = layer.input_size, layer.batch_first, layer.bidirectional
+        self.matrices = [name for names in layer._all_weights for name in names if name.startswith("weight")]
+        self.has_bias = layer.bias
+        self._cells: list[Any] | None = None
+        for name, parameter in layer.named_parameters(recurse=False):
+            if name in self.matrices:
+                codes = torch.empty(parameter.shape, dtype=torch.int8, device="meta")
+                self.register_parameter(name, nn.Parameter(codes, requires_grad=False))
+                self.register_buffer(f"{name}_scales", torch.empty(len(parameter), device="meta"))
+            else:
+                self.register_parameter(name, nn.Parameter(parameter.detach(), requires_grad=False))
+
+    @classmethod
+    def of(cls, layer: Any) -> Int8Recurrent:
+        """Round a layer's weights."""
+        new = cls(layer)
+        for name in new.matrices:
+            codes, scales = quantise_rows(getattr(layer, name).detach().float())
+            setattr(new, name, nn.Parameter(codes, requires_grad=False))
+            setattr(new, f"{name}_scales", scales.view(-1))
+        return new
+
+    def forward(self, inputs: Any, state: Any = None) -> Any:
+        """Return what the layer gives: the outputs, and the last state (of an LSTM a pair).
+
+        Inputs may be packed sequences, or without a batch.
+        """
+        if self._cells is None:
+            self._cells = [self._cell(index) for index in range(len(self.matrices) // 2)]
+        packed = inputs if isinstance(inputs, nn.utils.rnn.PackedSequence) else None
+        data: Tensor = inputs.data if packed is not None else inputs
+        is_single = packed is None and data.dim() == 2
+        if is_single:
+            data = data.unsqueeze(0 if self.batch_first else 1)
+        states = self._states(data, packed, state, is_single)
+        shape = (True, self.num_layers, 0.0, False, self.bidirectional)
+        if self.mode == "LSTM":
+            how = {"dtype": torch.qint8, "use_dynamic": True}
+            if packed is not None:
+                output, *last = torch.quantized_lstm(data, packed.batch_sizes, states, self._cells, *shape, **how)
+            else:
+                output, *last = torch.quantized_lstm(data, states, self._cells, *shape, self.batch_first, **how)
+        elif packed is not None:
+            output, *last = torch.quantized_gru(data, packed.batch_sizes, states[0], self._cells, *shape)
+        else:
+            output, *last = torch.quantized_gru(data, states[0], self._cells, *shape, self.batch_first)
+        return self._as_given(output, last, packed, is_single)
+
+    def _states(self, data: Tensor, packed: Any, state: Any, is_single: bool) -> list[Tensor]:
+        """Return the first states [layers * directions, batch, hidden], in the order of the batch."""
+        count = 2 if self.mode == "LSTM" else 1
+        if state is None:
+            batch = int(packed.batch_sizes[0]) if packed is not None else data.shape[0 if self.batch_first else 1]
+            directions = 2 if self.bidirectional else 1
+            return [data.new_zeros(self.num_layers * directions, batch, self.hidden_size)] * count
+        states = list(state) if count == 2 else [state]
+        if is_single:
+            return [each.unsqueeze(1) for each in states]
+        if packed is not None and packed.sorted_indices is not None:
+            return [each.index_select(1, packed.sorted_indices) for each in states]
+        return states
+
+    def _as_given(self, output: Any, last: list[Tensor], packed: Any, is_single: bool) -> Any:
+        """Put outputs and states into the form that the inputs had."""
+        if packed is not None:
+            output = nn.utils.rnn.PackedSequence(
+                output, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
+            )
+            if packed.unsorted_indices is not None:
+                last = [each.index_select(1, packed.unsorted_indices) for each in last]
+        elif is_single:
+            output, last = output.squeeze(0 if self.batch_first else 1), [each.squeeze(1) for each in last]
+        return output, tuple(last) if self.mode == "LSTM" else last[0]
+
+    def _cell(self, index: int) -> Any:
+        """Make the kernel's own form of the weights of one layer and direction."""
+        parts = []
+        names = self.matrices[2 * index : 2 * index + 2]
+        biases = [
+            getattr(self, name.replace("weight", "bias")) if self.has_bias else torch.zeros(len(getattr(self, name)))
+            for name in names
+        ]
+        for name, bias in zip(names, biases, strict=True):
+            codes, scales = getattr(self, name).detach(), getattr(self, f"{name}_scales").double()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # these tensors are deprecated, and the kernels take no others
+                zeros = torch.zeros(len(scales), dtype=torch.long)
+                weight = torch._make_per_channel_quantized_tensor(codes, scales, zeros, 0)
+                parts.append(torch.ops.quantized.linear_prepack(weight, bias))
+        return torch.ops.quantized.make_quantized_cell_params_dynamic(*parts, *biases, True)
+
+    def held_weights(self) -> Iterator[Held]:
+        """Tell the weights from their scales (see `stored_weights.held`)."""
+        for parameter in self.parameters(recurse=False):
+            yield Held(parameter.data, parameter.numel())
+        for name in self.matrices:
+            yield Held(getattr(self, f"{name}_scales"), 0)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Int8Recurrent:
+        """Copy it without the kernel's form of the weights, which can't be copied."""
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        cells, self._cells = self._cells, None
+        try:
+            new.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        finally:
+            self._cells = cells
+        return new
+
+
+def recurrent(module: Any) -> list[Any]:
+    """Return the LSTM and GRU layers that there are int8 kernels for."""
+    kinds = (nn.LSTM, nn.GRU)
+    return [each for each in module.modules() if type(each) in kinds and not getattr(each, "proj_size", 0)]
