@@ -55,7 +55,9 @@ _LOGGED = ("md", "html", "png")
     epilog=_EPILOG,
 )
 @selecting
-@click.option("--lang", type=_LANGUAGES, default="en", help="The table's language.")
+@click.option(
+    "--lang", type=_LANGUAGES, default="en", help="The table's language. With --update, that of the file's table."
+)
 @click.option(
     "--columns",
     metavar="A,B",
@@ -126,6 +128,8 @@ def main(
     if check and not readme:
         raise click.UsageError("--check needs --update FILE.")
     files = [_writer(name) for name in outputs]
+    if readme and context.get_parameter_source("lang") is click.core.ParameterSource.DEFAULT:
+        lang = _language_of(Path(readme))
 
     comparison = compare_selected(selected, lang, all_runs)
     comparison = _arranged(comparison, columns, sorting, grouping, pareto, best)
@@ -264,6 +268,13 @@ def _log(comparison: Comparison, selected: dict[str, Any]) -> None:
     summaries = "\n\n".join([said, "\n".join(f"- {line}" for line in lines)])
     run_id = writing.write_comparison(store, experiment, files, summaries)
     terminal.warn(f"Kept in the run comparison ({run_id})")
+
+
+def _language_of(path: Path) -> str:
+    """Return the language of the table in a Markdown file."""
+    from mlflow_compress.reporting import update_readme
+
+    return update_readme.language_of(_read(path))
 
 
 def _update(path: Path, comparison: Comparison, teams: Sequence[str], check: bool) -> None:

@@ -26,12 +26,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from mlflow_compress.reporting import markdown_tables
+from mlflow_compress.reporting import markdown_tables, readme_notes
 from mlflow_compress.reporting.hand_made_rows import ByHand, Import, Origin, Reading
 from mlflow_compress.reporting.import_cells import Said, read_cells
-from mlflow_compress.reporting.markdown_tables import Line, Table
+from mlflow_compress.reporting.markdown_tables import Line, Table, plain
 from mlflow_compress.reporting.table_headings import (
     Heading,
+    Kind,
     headings,
     is_comparison,
     is_original,
@@ -140,9 +141,12 @@ def _named(table: Table, columns: Sequence[Heading], said: Said) -> list[_Names]
     """Say what each row is about."""
     places = {each.kind: at for at, each in reversed([*enumerate(columns)])}
 
-    def text(line: Line, kind: str) -> str:
-        at = {str(known): place for known, place in places.items()}.get(kind, len(line.cells))
-        return line.cells[at].text if at < len(line.cells) else ""
+    def text(line: Line, kind: Kind) -> str:
+        at = places.get(kind, len(line.cells))
+        if at >= len(line.cells):
+            return ""
+        cell = line.cells[at]
+        return plain(readme_notes.without_marks(cell.raw)) if kind == "method" else cell.text
 
     models = [text(line, "model") for line in table.rows]
     are_methods = "method" not in places and (bool(said.model) or any(map(is_plainly_original, models)))

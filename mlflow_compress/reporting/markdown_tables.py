@@ -69,6 +69,7 @@ class Table:
 
     Attributes:
         header: its first line.
+        rule: the line below it.
         rows: the lines below the rule.
         end: where its last line ends in the text, without the line ending.
         newline: how its first line ends, which is how a line that is added should.
@@ -77,6 +78,7 @@ class Table:
     """
 
     header: Line
+    rule: Line
     rows: tuple[Line, ...]
     end: int
     newline: str
@@ -157,7 +159,7 @@ def _table(text: str, token: Token, lines: list[tuple[int, int]], section: str) 
     ]
     end = lines[found[0].number - 1][1]
     newline = text[_content_end(text, end) : end]
-    return Table(found[0], tuple(found[2:]), found[-1].end, newline, token.level > 0, section)
+    return Table(found[0], found[1], tuple(found[2:]), found[-1].end, newline, token.level > 0, section)
 
 
 def _line(text: str, number: int, start: int, end: int) -> Line:

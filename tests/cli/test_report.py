@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from mlflow import MlflowClient
 
 from mlflow_compress.cli.report import main
+from mlflow_compress.reporting.import_tables import BEGIN, END
 from mlflow_compress.reporting.table_text import COLUMNS, headers
 from mlflow_compress.tracking import reading, writing
 from mlflow_compress.tracking.connection import Store, open_store
@@ -248,6 +249,14 @@ def test_a_readme_is_updated_once(filled: str) -> None:
     assert (again.exit_code, again.stderr) == (0, "README.md is up to date\n")
     assert report(filled, *command).exit_code == 0
     assert file.read_bytes() == updated
+
+
+def test_a_table_stays_in_its_language_unless_told_otherwise(filled: str) -> None:
+    Path("README.md").write_text(f"{BEGIN}\n\n| Модель | Метод |\n|---|---|\n\n{END}\n")
+    assert report(filled, "-e", "report hw1", "--update", "README.md").exit_code == 0
+    assert "Размер весов" in Path("README.md").read_text()
+    assert report(filled, "-e", "report hw1", "--update", "README.md", "--lang", "en").exit_code == 0
+    assert "Weight size" in Path("README.md").read_text()
 
 
 @pytest.mark.parametrize(

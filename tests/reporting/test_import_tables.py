@@ -408,6 +408,11 @@ def test_rows_with_too_few_and_too_many_cells() -> None:
     assert found.rows[1].tags["compress.cell.5"] == "7"
 
 
+def test_marks_of_footnotes_are_no_part_of_a_method() -> None:
+    text = "| Model | Method | RAM (MB) |\n|---|---|---|\n| m | original [1] | 5 |\n| m | x \\[2] [1] [3] | 5 |"
+    assert [row.method for row in read(text, team="a", source="r").rows] == ["original", "x [2]"]
+
+
 def test_a_column_of_teams_says_whose_a_row_is() -> None:
     text = "| Команда | Модель | Метод | RAM (MB) |\n|---|---|---|---|\n| beta | m | baseline | 5 |\n| - | m | x | 5 |"
     assert [(row.team, row.method) for row in read(text, team="alpha", source="r").rows] == [

@@ -1,0 +1,99 @@
+"""Keeps the footnotes of a table in a README: their marks in the rows, and their list below the table.
+
+A table between the markers of `update_readme` has its list within them. Below any other table the list stands between
+two comments of its own, so that it is found again and nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from mlflow_compress.reporting.markdown_tables import Page, Table
+
+BEGIN, END = "<!-- compress-report: notes -->", "<!-- compress-report: end of notes -->"
+
+_MARK = re.compile(r"(?<!\\)\[(\d+)\]")
+_MARKS_AT_END = re.compile(r"(?:\s*(?<!\\)\[\d+\])+\s*$")
+_LISTED = re.compile(r"^- \[(\d+)\] (.*)$", re.MULTILINE)
+
+
+def marks(markdown: str) -> list[int]:
+    """Return the numbers of all footnotes that a text refers to."""
+    return [int(number) for number in _MARK.findall(markdown)]
+
+
+def without_marks(cell: str, own: Iterable[int] | None = None) -> str:
+    """Return a cell without the marks at its end.
+
+    Args:
+        cell: as it stands in the file.
+        own: the numbers of the marks that are taken away; None for all.
+    """
+    ending = _MARKS_AT_END.search(cell)
+    if ending is None:
+        return cell
+    kept = [] if own is None else [number for number in marks(ending.group()) if number not in set(own)]
+    return " ".join([cell[: ending.start()], *(f"[{number}]" for number in kept)])
+
+
+def with_marks(cell: str, numbers: Iterable[int]) -> str:
+    """Return a cell with marks behind it."""
+    return " ".join(filter(None, [cell, *(f"[{number}]" for number in sorted(numbers))]))
+
+
+def listed(markdown: str) -> dict[int, str]:
+    """Return the footnotes of a list, by their numbers."""
+    return {int(number): note for number, note in _LISTED.findall(markdown.replace("\r", ""))}
+
+
+def replaced(markdown: str, numbers: Mapping[int, int]) -> str:
+    """Return a text with other numbers in its marks."""
+    return _MARK.sub(lambda mark: f"[{numbers.get(int(mark[1]), int(mark[1]))}]", markdown)
+
+
+@dataclass
+class Numbering:
+    """Footnotes by their numbers: those that stay keep theirs, a new one gets the lowest that is free.
+
+    Attributes:
+        notes: the footnotes so far.
+        before: all that were there: one that comes again gets its number again.
+        foreign: numbers that stand elsewhere in the file and mean something else.
+    """
+
+    notes: dict[int, str] = field(default_factory=dict)
+    before: Mapping[int, str] = field(default_factory=dict)
+    foreign: frozenset[int] = frozenset()
+
+    def number(self, note: str) -> int:
+        """Return a footnote's number."""
+        known = [number for number, said in {**self.before, **self.notes}.items() if said == note]
+        taken = {*self.notes, *self.foreign}
+        number = next((each for each in known if self.notes.get(each, note) == note and each not in self.foreign), 0)
+        number = number or next(each for each in range(1, len(taken) + 2) if each not in taken)
+        self.notes[number] = note
+        return number
+
+    @property
+    def lines(self) -> list[str]:
+        """The list, a line for each."""
+        return [f"- [{number}] {note}" for number, note in sorted(self.notes.items())]
+
+
+def block_below(text: str, page: Page, table: Table) -> tuple[int, int] | None:
+    """Return where the list of a table's footnotes begins and ends, with the blank lines above it; None without one."""
+    begins, ends = (
+        [(start, end) for _, start, end in page.html if text[start:end].strip() == mark and start >= table.end]
+        for mark in (BEGIN, END)
+    )
+    if not begins or not ends or text[table.end : begins[0][0]].strip() or ends[0][0] < begins[0][0]:
+        return None
+    return table.end, ends[0][1]
+
+
+def block(lines: Iterable[str], newline: str) -> str:
+    """Return what stands below a table: its footnotes, between their comments; nothing where there is none."""
+    several = list(lines)
+    return newline.join(["", "", BEGIN, "", *several, "", END]) if several else ""
