@@ -55,9 +55,7 @@ _LOGGED = ("md", "html", "png")
     epilog=_EPILOG,
 )
 @selecting
-@click.option(
-    "--lang", type=_LANGUAGES, default="en", help="The table's language. With --update, that of the file's table."
-)
+@click.option("--lang", type=_LANGUAGES, default="en", help="The table's language; with --update, its own.")
 @click.option(
     "--columns",
     metavar="A,B",
