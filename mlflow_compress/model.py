@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Data = TypeVar("Data")
 
+SCORING = "scoring"  # the fact in which a family says how it took its answers, where that can be done in several ways
+
 RANDOM_WEIGHTS = CautionKind(
     "random_weights",
     short={},  # it has a footnote of its own, which says of which numbers it is true

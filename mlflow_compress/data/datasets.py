@@ -52,6 +52,7 @@ SKIPPED_SAMPLES = CautionKind(
     },
     advice={"en": "The score is of the rest.", "ru": "Качество измерено на остальных."},
 )
+_TEXT_ALONE = ("text",)
 _SPLIT = "split"  # also a column that says of each row what split it is in
 _MEND = "Mend it, take it out, or say skip_bad=true."
 _DIGEST_LENGTH = 16
@@ -164,6 +165,23 @@ def scored(
     return table.rows
 
 
+def scored_whole(
+    model: Model, data: str, folder: Path, roles: Sequence[str], limit: int | None = None
+) -> tuple[list[Row], int | None]:
+    """Read all samples in order, blank ones too, for a family that joins them and then takes so many pieces.
+
+    Returns:
+        The rows, and how many pieces are wanted: by the limit, or by the data's own; None: all.
+    """
+    asked = parse(data)
+    everything = replace(asked, limit=None)
+    source = _open(everything, folder, roles)
+    rows, skipped = _take(source, roles, source.indices, None, keeps_blank=True)
+    table = Table(rows, source.name, str(source.data), tuple(skipped))
+    remember(model, table, Evaluation(str(everything), folder, None, 0))
+    return rows, asked.limit if limit is None else limit
+
+
 def remember(model: Model, table: Table, evaluation: Evaluation) -> None:
     """Note with a model what its quality is scored on: in its facts, and what was left out in its cautions."""
     model.evaluation = evaluation
@@ -271,9 +289,16 @@ def _in_package(data: Data) -> tuple[Path, str]:
 
 
 def _take(
-    source: _Source, roles: Sequence[str], order: Iterable[int], limit: int | None, without: Collection[str] = ()
+    source: _Source,
+    roles: Sequence[str],
+    order: Iterable[int],
+    limit: int | None,
+    without: Collection[str] = (),
+    keeps_blank: bool = False,
 ) -> tuple[list[Row], list[str]]:
     """Read rows in the order of their indices until there are as many good ones as the limit says.
+
+    Where rows are of text alone, a blank one is no sample: WikiText has one between paragraphs.
 
     Returns:
         The rows, and why others were skipped.
@@ -284,6 +309,9 @@ def _take(
     for index in order:
         if len(rows) == limit:
             break
+        if tuple(roles) == _TEXT_ALONE and _is_blank(source.records.rows[index], columns["text"]):
+            rows += [Row({"text": ""}, source.records.where(index))] if keeps_blank else []
+            continue
         try:
             row = _row(source, columns, index)
         except RecipeError as error:
@@ -294,6 +322,11 @@ def _take(
         if not without or row.digest(*roles) not in without:
             rows.append(row)
     return rows, skipped
+
+
+def _is_blank(raw: Mapping[str, Any] | Bad, column: str) -> bool:
+    text = None if isinstance(raw, Bad) else _within(raw, column)
+    return isinstance(text, str) and not text.strip()
 
 
 def _row(source: _Source, columns: Mapping[str, str], index: int) -> Row:

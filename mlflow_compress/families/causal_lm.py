@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
-from mlflow_compress.data.datasets import draw, scored
-from mlflow_compress.errors import RecipeError, Unsupported
+from mlflow_compress.data.datasets import draw, scored, scored_whole
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.model import SCORING
 from mlflow_compress.networks.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
 from mlflow_compress.networks.export_graphs import Calls, graph
 from mlflow_compress.networks.exported_decoders import DecoderOnly
 from mlflow_compress.networks.hub import find_weights
-from mlflow_compress.networks.sliding_window import likelihoods
+from mlflow_compress.networks.perplexity_protocols import Protocol
+from mlflow_compress.networks.token_windows import likelihoods
 from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.networks.transformers_models import (
     Companions,
@@ -41,10 +43,15 @@ class CausalLm(TransformersFamily):
     Attributes:
         prompt_tokens: length of the prompt, in tokens.
         new_tokens: how many tokens one call makes.
-        window: tokens that the model is given at once in scoring a text; no more than it can take.
-        stride: how far a window is from the next, in tokens: only so many are scored in each. None: half of the window.
-        with_bos: whether a text is scored behind a token that begins texts, where the tokenizer puts none itself: so
-            that its first token is predicted too, as lm-evaluation-harness does.
+        protocol: how texts are scored, see `perplexity_protocols`: `lm_eval` (lm-evaluation-harness: every token is
+            predicted, in windows that do not overlap), `wikitext2` (as GPTQ, AWQ and Wanda do: all texts joined, in
+            blocks of 2,048 tokens) or `sliding` (windows that overlap, as 0.1 did). Their numbers are not comparable.
+        window: tokens that the model is given at once in scoring a text; no more than it can take. None: `lm_eval`
+            takes as many as it can, 8,192 at most, `wikitext2` 2,048 and `sliding` 1,024.
+        stride: of `sliding`, how far a window is from the next, in tokens: only so many are scored in each. None: half
+            of the window.
+        with_bos: of `sliding`, whether a text is scored behind a token that begins texts, where the tokenizer puts none
+            itself, so that its first token is predicted too.
         architecture: the config's fields with `model_type`, for random weights.
     """
 
@@ -59,7 +66,8 @@ class CausalLm(TransformersFamily):
 
     prompt_tokens: Annotated[int, Ge(1)] = 128
     new_tokens: Annotated[int, Ge(2)] = 32
-    window: Annotated[int, Ge(2)] = 1024
+    protocol: Literal["lm_eval", "wikitext2", "sliding"] = "lm_eval"
+    window: Annotated[int, Ge(2)] | None = None
     stride: Annotated[int, Ge(1)] | None = None
     with_bos: bool = False
     architecture: dict[str, Any] = field(default_factory=dict)
@@ -172,15 +180,20 @@ class CausalLm(TransformersFamily):
         }
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
-        """Read texts.
+        """Read texts; of `protocol=wikitext2` all of them, joined and cut into blocks of tokens.
 
         Raises:
-            RecipeError: the data can't be read (see `datasets.read`), or the stride is longer than the window.
+            RecipeError: the data can't be read (see `datasets.read`), or the protocol can't be kept.
         """
-        if (self.stride or 0) > self.window:
-            raise RecipeError(f"stride={self.stride} would skip tokens: it is more than window={self.window}.")
-        texts = [str(row.values["text"]) for row in scored(model, data, folder, _ROLES, limit, seed)]
-        return [Sample(text, text) for text in texts]
+        protocol = self._protocol(model)
+        model.facts[SCORING] = protocol.text
+        if protocol.name != "wikitext2":
+            texts = [str(row.values["text"]) for row in scored(model, data, folder, _ROLES, limit, seed)]
+            return [Sample(text, text) for text in texts]
+        tokenizer = companions(model).tokenizer
+        rows, most = scored_whole(model, data, folder, _ROLES, limit)
+        blocks = protocol.blocks(tokenizer, [str(row.values["text"]) for row in rows], most)
+        return [Sample(ids, tokenizer.decode(ids)) for ids in blocks]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
         """Draw texts that quality is not scored on, and cut their tokens into rows; without any, the family's default.
@@ -195,39 +208,37 @@ class CausalLm(TransformersFamily):
             texts = draw(model, _ROLES, count * size, seed + len(tokens))
             if not texts:
                 return super().calibration(model, count, seed, size)
-            tokens += [token for ids in self._encode(model, texts) for token in ids]
+            tokens += [token for ids in companions(model).tokenizer(texts, verbose=False)["input_ids"] for token in ids]
         rows = torch.tensor(tokens[:wanted]).reshape(count, size, self.prompt_tokens)
         return list(rows.to(model.device))
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, float]]:
-        """Return how likely each text is to the model, by windows of `window` tokens: `sliding_window.likelihoods`.
+        """Return how likely each text is to the model, by the protocol. A block is given as its tokens.
 
         Returns:
-            For each text `nll`, its negative log-likelihood in nats, summed over its `tokens` (those predicted: all but
-            the first), and its length in `words` (parted by white space) and in `bytes` of UTF-8.
+            For each text `nll`, its negative log-likelihood in nats, summed over its `tokens` (those predicted), and
+            its length in `words` (parted by white space) and in `bytes` of UTF-8.
         """
         import torch
 
-        config = model.config
-        window = min(self.window, getattr(config, "max_position_embeddings", None) or self.window)
-        stride = min(self.stride or window // 2, window)
-        ids = self._encode(model, inputs)
+        protocol, tokenizer = self._protocol(model), companions(model).tokenizer
+        texts = [each if isinstance(each, str) else tokenizer.decode(each) for each in inputs]
+        ids = [list(each) for each in inputs] if protocol.name == "wikitext2" else protocol.encoded(tokenizer, texts)
         with torch.inference_mode():
             found = likelihoods(
-                lambda batch: self.forward(model, batch.to(model.device)), ids, window, stride, config.vocab_size
+                lambda batch: self.forward(model, batch.to(model.device)),
+                ids,
+                protocol.windows(ids),
+                model.config.vocab_size,
             )
         return [
-            {"nll": loss, "tokens": tokens, "words": len(str(text).split()), "bytes": len(str(text).encode())}
-            for (loss, tokens), text in zip(found, inputs, strict=True)
+            {"nll": loss, "tokens": tokens, "words": protocol.words(text), "bytes": len(text.encode())}
+            for (loss, tokens), text in zip(found, texts, strict=True)
         ]
 
-    def _encode(self, model: Model, texts: Sequence[Any]) -> list[list[int]]:
+    def _protocol(self, model: Model) -> Protocol:
         tokenizer = companions(model).tokenizer
-        encoded: list[list[int]] = tokenizer([str(text) for text in texts], verbose=False)["input_ids"]
-        first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-        if not self.with_bos or first is None:
-            return encoded
-        return [ids if ids[:1] == [first] else [first, *ids] for ids in encoded]
+        return Protocol.of(self.protocol, model.config, tokenizer, self.window, self.stride, self.with_bos)
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
         """Continue each text by at most `new_tokens` tokens; gives the continuations."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from mlflow_compress.files import whole_file
 from mlflow_compress.measuring import checks
+from mlflow_compress.model import SCORING
 from mlflow_compress.records import CautionKind, Outcome, Part, Variant
 from mlflow_compress.scoring import bootstrap, statistics_file, writing_style
 from mlflow_compress.scoring.hf_evaluate import metrics_of
@@ -82,18 +83,23 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
     cautions += writing_style.compared(metrics, references, predictions)
     if len(done) < len(samples):
         cautions.append(SCORING_CUT.of(done=len(done), all=len(samples)))
-    facts = {**facts_of(found), "data": variant.data}
+    facts = {**facts_of(found, model.facts.get(SCORING, "")), "data": variant.data}
     if "data_digest" not in model.facts:
         facts |= {"data_name": variant.data, "data_source": variant.source, "data_digest": _digest(samples)}
     return Part(Outcome("ok"), None, found.numbers(), cautions=tuple(cautions), facts=facts)
 
 
-def facts_of(found: bootstrap.Scores) -> dict[str, str]:
+def facts_of(found: bootstrap.Scores, scoring: str = "") -> dict[str, str]:
     """Return what must stand beside the scores to read them, as facts of a result.
 
     These are, of each metric, its protocol (`protocol.wer`), where it says one, and its own facts (`metric.wer`).
+
+    Args:
+        found: the scores.
+        scoring: how the family took the answers that they are made of, where it says so: a part of each protocol.
     """
-    protocols = {f"protocol.{name}": text for name, text in found.protocols().items() if text}
+    protocols = {name: "; ".join(filter(None, (text, scoring))) for name, text in found.protocols().items()}
+    protocols = {f"protocol.{name}": text for name, text in protocols.items() if text}
     return protocols | {f"metric.{name}": facts.to_text() for name, facts in found.facts().items()}
 
 

@@ -13,9 +13,10 @@ from mlflow_compress.scoring.likelihoods import LikelihoodPer
 class Perplexity(LikelihoodPer):
     """Perplexity by token: e to the negative log-likelihood per predicted token, all texts together.
 
-    Comparable only between models that share a tokenizer, window and stride (see the family).
+    Comparable only between models that share a tokenizer, and by one protocol: the family's `protocol` says which
+    tokens are predicted and from what (`causal_lm`: `lm_eval`, `wikitext2` or `sliding`).
 
-    Source: transformers' documentation, Perplexity of fixed-length models; Jelinek et al., 1977.
+    Source: Jelinek et al., 1977; the protocols: see `networks/token_windows.py`.
     """
 
     label: ClassVar[Mapping[str, str]] = {"en": "perplexity", "ru": "перплексия"}

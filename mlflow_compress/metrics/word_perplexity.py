@@ -13,9 +13,10 @@ from mlflow_compress.scoring.likelihoods import LikelihoodPer
 class WordPerplexity(LikelihoodPer):
     """Perplexity by word: e to the negative log-likelihood per word, all texts together.
 
-    Comparable between tokenizers. Words are what stands between runs of white space.
+    Comparable between tokenizers, by one protocol of the family. Words are what stands between runs of white space.
 
-    Source: lm-evaluation-harness's `word_perplexity` (weighted_perplexity; wikitext's task counts the words).
+    Source: lm-evaluation-harness's `word_perplexity` (weighted_perplexity; wikitext's task counts the words), by
+    `protocol=lm_eval` of `causal_lm`. Its task also undoes WikiText's spacing before punctuation: give it such text.
     """
 
     label: ClassVar[Mapping[str, str]] = {"en": "word perplexity", "ru": "перплексия по словам"}

@@ -96,7 +96,8 @@ def _differences(
 
 
 def _samples(result: Result) -> str:
-    """Name the model and the samples that it was scored on, however it was compressed."""
+    """Name the model, the samples that it was scored on and the protocols, however it was compressed."""
     described = {key: value for key, value in to_json(result.variant).items() if key not in _APART}
-    scored = result.facts.get("data_digest", ""), result.measurements.get("quality/samples")
+    protocols = {name: text for name, text in result.facts.items() if name.startswith("protocol.")}
+    scored = result.facts.get("data_digest", ""), result.measurements.get("quality/samples"), protocols
     return json.dumps([described, scored], sort_keys=True, default=str)

@@ -17,6 +17,7 @@ from mlflow_compress.errors import RecipeError, StoreError
 from mlflow_compress.measuring import quality
 from mlflow_compress.measuring.interleave import Listener
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
+from mlflow_compress.model import SCORING
 from mlflow_compress.records import Variant
 from mlflow_compress.scoring import bootstrap, statistics_file
 from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
@@ -124,8 +125,9 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listene
     rescored = Rescored(_score(kept, f"the run {run_id}", metrics, variant.seed, listener), run.metrics)
     if log:
         with Spool().alone():  # another may add to the same file
+            facts = quality.facts_of(rescored.found, run.said(f"compress.{SCORING}"))
             statistics = {STATISTICS: _statistics(rescored.found, store, run_id)}
-            writing.add_to_run(store, run_id, rescored.found.numbers(), quality.facts_of(rescored.found), statistics)
+            writing.add_to_run(store, run_id, rescored.found.numbers(), facts, statistics)
     return rescored
 
 

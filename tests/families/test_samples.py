@@ -230,7 +230,7 @@ TEXTS = ["a" * 150, "hello world. " * 9, "x", "ab", "déjà vu 🙂 " * 6]
 
 @pytest.mark.parametrize(("window", "stride"), [(32, 8), (32, 32), (32, None), (1024, None)])
 def test_likelihood_is_that_of_transformers_guide(window: int, stride: int | None) -> None:
-    family, model = loaded("causal_lm", window=window, stride=stride)
+    family, model = loaded("causal_lm", protocol="sliding", window=window, stride=stride)
     found = family.answers(model, TEXTS)
     step = stride or window // 2
     for text, answer in zip(TEXTS, found, strict=True):
@@ -253,7 +253,7 @@ def test_likelihood_is_that_of_transformers_guide(window: int, stride: int | Non
 
 @pytest.mark.parametrize("chain", ["original", "int8_dynamic"])
 def test_the_batch_does_not_change_the_likelihood(chain: str) -> None:
-    family, model = loaded("causal_lm", window=32, stride=8)
+    family, model = loaded("causal_lm", protocol="sliding", window=32, stride=8)
     for method in model_folder.methods_of(recipe.parse_chain(chain)):
         model = method.compress(model, family)
     together = family.answers(model, TEXTS)
@@ -277,15 +277,15 @@ def test_a_window_is_no_longer_than_what_the_model_takes() -> None:
 
 
 def test_a_stride_may_not_skip_tokens(tmp_path: Path) -> None:
-    family, model = loaded("causal_lm", window=8, stride=9)
+    family, model = loaded("causal_lm", protocol="sliding", window=8, stride=9)
     data = write(tmp_path / "a.jsonl", [{"text": "x"}])
     with pytest.raises(RecipeError, match="stride=9 would skip tokens: it is more than window=8"):
         family.samples(model, data, tmp_path, None, 0)
 
 
 def test_the_first_token_is_predicted_behind_one_that_begins_texts() -> None:
-    plain, model = loaded("causal_lm")
-    begun, _ = loaded("causal_lm", with_bos=True)
+    plain, model = loaded("causal_lm", protocol="sliding")
+    begun, _ = loaded("causal_lm", protocol="sliding", with_bos=True)
     one, other = plain.answers(model, ["hello"])[0], begun.answers(model, ["hello"])[0]
     assert other["tokens"] == one["tokens"] + 1
     companions(model).tokenizer.bos_token = companions(model).tokenizer.decode([107])  # as the text begins
@@ -293,7 +293,7 @@ def test_the_first_token_is_predicted_behind_one_that_begins_texts() -> None:
 
 
 def test_exported_graphs_are_scored_alike() -> None:
-    family, model = loaded("causal_lm", window=32, stride=8)
+    family, model = loaded("causal_lm", protocol="sliding", window=32, stride=8)
     expected = family.answers(model, TEXTS)
     graphs = family.graphs(model)
     attached = family.attach(

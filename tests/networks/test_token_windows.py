@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_compress.networks.sliding_window import likelihoods, windows
+from mlflow_compress.networks.token_windows import Window, blocks, likelihoods, rolling, sliding
 
 VOCABULARY = 50
 
@@ -31,11 +31,15 @@ class Tiny(torch.nn.Module):
         return self.head(hidden) * 3
 
 
+def windows_of(texts: list[list[int]], window: int, stride: int) -> list[Window]:
+    return [part for index, text in enumerate(texts) for part in sliding(index, len(text), window, stride)]
+
+
 @given(st.integers(0, 200), st.integers(2, 64), st.data())
 @settings(max_examples=200, deadline=None)
 def test_each_token_but_the_first_is_scored_once(length: int, window: int, data: st.DataObject) -> None:
     stride = data.draw(st.integers(1, window - 1))
-    found = list(windows(0, length, window, stride))
+    found = list(sliding(0, length, window, stride))
     scored = [place for part in found for place in range(part.end - part.scored, part.end)]
     assert scored == list(range(1, length))
     assert all(part.length <= window for part in found)
@@ -43,7 +47,7 @@ def test_each_token_but_the_first_is_scored_once(length: int, window: int, data:
 
 
 def test_windows_side_by_side_do_not_predict_their_first() -> None:
-    assert [part.scored for part in windows(0, 10, 4, 4)] == [3, 3, 1]
+    assert [part.scored for part in sliding(0, 10, 4, 4)] == [3, 3, 1]
 
 
 @pytest.mark.parametrize(("window", "stride"), [(16, 4), (16, 16), (1000, 500), (2, 1)])
@@ -51,7 +55,7 @@ def test_likelihoods_are_those_of_a_loop_over_tokens(window: int, stride: int) -
     model = Tiny()
     texts = [torch.randint(0, VOCABULARY, (length,)).tolist() for length in (37, 1, 0, 2, 90, 16, 17)]
     with torch.no_grad():
-        found = likelihoods(model, texts, window, stride, VOCABULARY)
+        found = likelihoods(model, texts, windows_of(texts, window, stride), VOCABULARY)
         for text, (nll, tokens) in zip(texts, found, strict=True):
             expected, count, done = 0.0, 0, 1
             for start in range(0, len(text), stride):
@@ -67,7 +71,7 @@ def test_likelihoods_are_those_of_a_loop_over_tokens(window: int, stride: int) -
 
 
 def test_as_many_go_together_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlflow_compress.networks.sliding_window._MOST_LOGITS", 64 * VOCABULARY)
+    monkeypatch.setattr("mlflow_compress.networks.token_windows._MOST_LOGITS", 64 * VOCABULARY)
     model, shapes = Tiny(), []
 
     def run(ids: Any) -> Any:
@@ -75,8 +79,9 @@ def test_as_many_go_together_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -
         return model(ids)
 
     with torch.no_grad():
-        likelihoods(run, [[1] * 100, [2] * 20, [3] * 16, [4] * 4], 32, 16, VOCABULARY)
-    assert shapes[3:] == [(2, 32), (2, 32), (2, 32), (3, 20)]  # three were to find out that it may be done
+        texts = [[1] * 100, [2] * 20, [3] * 16, [4] * 4]
+        likelihoods(run, texts, windows_of(texts, 32, 16), VOCABULARY)
+    assert shapes[3:] == [(2, 31), (2, 31), (2, 31), (3, 19)]  # three were to find out that it may be done
 
 
 def test_what_depends_on_its_neighbours_goes_alone() -> None:
@@ -90,9 +95,9 @@ def test_what_depends_on_its_neighbours_goes_alone() -> None:
 
     with torch.no_grad():
         texts = [[1, 2, 3, 4], [5, 6], [7, 8, 9]]
-        together = likelihoods(run, texts, 32, 16, VOCABULARY)
+        together = likelihoods(run, texts, windows_of(texts, 32, 16), VOCABULARY)
         assert [rows for rows, _ in shapes[-3:]] == [1, 1, 1]
-        assert together == [likelihoods(run, [text], 32, 16, VOCABULARY)[0] for text in texts]
+        assert together == [likelihoods(run, [text], windows_of([text], 32, 16), VOCABULARY)[0] for text in texts]
 
 
 def test_half_precision_may_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,6 +108,52 @@ def test_half_precision_may_round(monkeypatch: pytest.MonkeyPatch) -> None:
         return model(ids)
 
     with torch.no_grad():
-        found = likelihoods(run, [[1, 2, 3, 4], [5, 6, 7, 8]], 32, 16, VOCABULARY)
-    assert shapes[-1] == (2, 4)
+        texts = [[1, 2, 3, 4], [5, 6, 7, 8]]
+        found = likelihoods(run, texts, windows_of(texts, 32, 16), VOCABULARY)
+    assert shapes[-1] == (2, 3)
     assert all(math.isfinite(nll) and tokens == 3 for nll, tokens in found)
+
+
+def test_rolling_windows_are_those_of_lm_evaluation_harness() -> None:
+    """34 tokens behind a prefix, ten at a time: the pairs of its own test of get_rolling_token_windows."""
+    text = [-100, *range(34)]
+    pairs = [
+        (text[part.start : part.end - 1], text[part.end - part.scored : part.end])
+        for part in rolling(0, len(text), window=10)
+    ]
+    assert pairs == [
+        ([-100, *range(9)], list(range(10))),
+        (list(range(9, 19)), list(range(10, 20))),
+        (list(range(19, 29)), list(range(20, 30))),
+        (list(range(23, 33)), list(range(30, 34))),
+    ]
+
+
+@given(st.integers(0, 200), st.integers(1, 64))
+@settings(max_examples=200, deadline=None)
+def test_rolling_predicts_every_token_behind_the_prefix_once(length: int, window: int) -> None:
+    found = list(rolling(0, length, window))
+    scored = [place for part in found for place in range(part.end - part.scored, part.end)]
+    assert scored == list(range(1, length))
+    assert all(part.length - 1 <= window for part in found)
+
+
+def test_blocks_and_rolling_windows_score_as_a_loop_over_tokens_does() -> None:
+    model = Tiny()
+    texts = [torch.randint(0, VOCABULARY, (length,)).tolist() for length in (40, 7, 1)]
+    with torch.no_grad():
+        logged = model(torch.tensor([texts[1]]))[0].log_softmax(-1)
+        ((nll, tokens),) = likelihoods(model, texts[1:2], blocks(0, 7), VOCABULARY)
+        assert tokens == 6
+        assert nll == pytest.approx(-sum(float(logged[at, texts[1][at + 1]]) for at in range(6)), rel=1e-5)
+        rolled = [part for index, text in enumerate(texts) for part in rolling(index, len(text), 16)]
+        made = likelihoods(model, texts, rolled, VOCABULARY)
+        for text, (nll, tokens) in zip(texts, made, strict=True):
+            expected = 0.0
+            for place in range(1, len(text)):
+                first = (place - 1) // 16 * 16  # of the window that predicts it
+                last = min(first + 16, len(text) - 1)
+                given = text[max(0, last - 16) : place]
+                expected -= float(model(torch.tensor([given]))[0, -1].log_softmax(-1)[text[place]])
+            assert tokens == len(text) - 1
+            assert nll == pytest.approx(expected, rel=1e-5)

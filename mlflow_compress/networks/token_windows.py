@@ -1,12 +1,13 @@
-"""How likely texts are to a language model that looks at a window of tokens at a time.
+"""How likely texts are to a language model that looks at a window of tokens at a time, by the field's protocols.
 
-Source: transformers' documentation, Perplexity of fixed-length models: windows overlap, and of each only the tokens
-that no window before it has scored are scored, so that nearly all are predicted from a long context.
+Source: EleutherAI's lm-evaluation-harness, get_rolling_token_windows with context_len=1 and make_disjoint_window
+(`rolling`); transformers' documentation, Perplexity of fixed-length models (`sliding`); the code of GPTQ, AWQ and
+Wanda, which cuts the joined text into blocks that know nothing of each other (`blocks`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ class Window:
     Attributes:
         text: the text's index.
         start, end: the part's place in it, in tokens.
-        scored: how many of its last tokens are predicted here.
+        scored: how many of its last tokens are predicted here, from those before them.
     """
 
     text: int
@@ -36,7 +37,7 @@ class Window:
         return self.end - self.start
 
 
-def windows(text: int, length: int, window: int, stride: int) -> Iterator[Window]:
+def sliding(text: int, length: int, window: int, stride: int) -> Iterator[Window]:
     """Cut a text into windows, each a stride further on; the first token of all is never predicted."""
     done = 0
     for start in range(0, length, stride):
@@ -47,8 +48,31 @@ def windows(text: int, length: int, window: int, stride: int) -> Iterator[Window
             break
 
 
+def rolling(text: int, length: int, window: int) -> Iterator[Window]:
+    """Cut a text that begins with a prefix token into windows of which each predicts as many tokens as it is given.
+
+    No token is predicted twice. Behind the first window, one token before those predicted is given; where fewer are
+    left at the end, so many more before them are.
+
+    Args:
+        text: the text's index.
+        length: tokens of the text and its prefix token.
+        window: most tokens that the model is given.
+    """
+    done = 1
+    while done < length:
+        end = min(done + window, length)
+        yield Window(text, max(0, end - window - 1), end, end - done)
+        done = end
+
+
+def blocks(text: int, length: int) -> Iterator[Window]:
+    """Take a text, which is a block, as one window."""
+    yield Window(text, 0, length, length - 1)
+
+
 def likelihoods(
-    run: Callable[[Any], Any], texts: Sequence[Sequence[int]], window: int, stride: int, vocabulary: int
+    run: Callable[[Any], Any], texts: Sequence[Sequence[int]], parts: Iterable[Window], vocabulary: int
 ) -> list[tuple[float, int]]:
     """Score texts: as many windows at once as memory allows, unless the model's outputs depend on what is beside them.
 
@@ -56,22 +80,19 @@ def likelihoods(
         run: gives logits [batch, tokens, vocabulary] for token ids [batch, tokens], int64 on the CPU, of a model in
             which no token sees a later one.
         texts: token ids of each.
-        window: tokens that the model is given at once.
-        stride: how far a window is from the next.
+        parts: the windows of all texts. A window's last token is predicted, and not given.
         vocabulary: how many tokens there are.
 
     Returns:
         For each text the summed negative log-likelihood in nats, and the number of tokens predicted.
     """
-    parts = [
-        part for index, ids in enumerate(texts) for part in windows(index, len(ids), window, stride) if part.scored
-    ]
-    parts.sort(key=lambda part: part.length, reverse=True)  # so that little is filled up
-    most = _MOST_LOGITS // vocabulary if len(parts) > 1 and _is_independent(run, vocabulary, window) else 0
+    waiting = sorted((part for part in parts if part.scored > 0), key=lambda part: part.length, reverse=True)
+    longest = waiting[0].length - 1 if waiting else 0  # the longest first, so that little is filled up
+    most = _MOST_LOGITS // vocabulary if len(waiting) > 1 and _is_independent(run, vocabulary, longest) else 0
     sums, counts = [0.0] * len(texts), [0] * len(texts)
-    while parts:
-        size = max(1, most // parts[0].length)
-        together, parts = parts[:size], parts[size:]
+    while waiting:
+        size = max(1, most // waiting[0].length)
+        together, waiting = waiting[:size], waiting[size:]
         ids = [texts[part.text][part.start : part.end] for part in together]
         for part, loss in zip(together, _losses(run, ids, [part.scored for part in together]), strict=True):
             sums[part.text] += loss
@@ -83,19 +104,18 @@ def _losses(run: Callable[[Any], Any], texts: Sequence[Sequence[int]], scored: S
     """Return the summed negative log-likelihood of the last tokens of each text."""
     import torch
 
-    ids = _filled_up(texts)
-    logits = run(ids)
+    logits = run(_filled_up([text[:-1] for text in texts]))
     losses = []
     for row, (text, count) in enumerate(zip(texts, scored, strict=True)):
         end = len(text)
-        wanted = ids[row, end - count : end].to(logits.device)
+        wanted = torch.tensor(text[end - count :], device=logits.device)
         chosen = logits[row, end - count - 1 : end - 1].float()
         loss = torch.nn.functional.cross_entropy(chosen, wanted, reduction="none")
         losses.append(float(loss.double().sum()))
     return losses
 
 
-def _is_independent(run: Callable[[Any], Any], vocabulary: int, window: int) -> bool:
+def _is_independent(run: Callable[[Any], Any], vocabulary: int, longest: int) -> bool:
     """Return whether a text's logits are the same whatever text it is run with.
 
     They are not where activations are quantised by the range that they have in the whole batch.
@@ -103,7 +123,7 @@ def _is_independent(run: Callable[[Any], Any], vocabulary: int, window: int) -> 
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    texts = [torch.randint(0, vocabulary, (min(length, window),), generator=generator).tolist() for length in _PROBE]
+    texts = [torch.randint(0, vocabulary, (min(length, longest),), generator=generator).tolist() for length in _PROBE]
     together = run(_filled_up(texts))
     same = max(_SAME, _ROUNDINGS * torch.finfo(together.dtype).eps)
     for row, text in enumerate(texts):

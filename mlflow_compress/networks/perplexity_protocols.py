@@ -1,0 +1,113 @@
+"""By which protocol a language model's likelihood of texts is taken: which tokens are predicted, and from what.
+
+Numbers of different protocols are not comparable, so each run says by which its own were made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.networks.token_windows import Window, blocks, rolling, sliding
+
+Name = Literal["lm_eval", "wikitext2", "sliding"]
+
+JOINED_BY = "\n\n"  # of the papers that measure on WikiText-2
+_WINDOWS: dict[Name, int] = {"lm_eval": 8192, "wikitext2": 2048, "sliding": 1024}  # tokens, where nobody says how many
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How texts are read and cut.
+
+    Attributes:
+        name: `lm_eval` (lm-evaluation-harness: every token is predicted, the first from a prefix token, and windows do
+            not overlap but for the last), `wikitext2` (the papers of GPTQ, AWQ and Wanda: all texts joined, cut into
+            blocks, the rest left out), or `sliding` (transformers' documentation: windows overlap).
+        window: most tokens that the model is given at once.
+        stride: how far a sliding window is from the next.
+        prefix: the token that stands before each text; None: none does, or the tokenizer's own.
+    """
+
+    name: Name
+    window: int
+    stride: int
+    prefix: int | None
+
+    @classmethod
+    def of(cls, name: Name, config: Any, tokenizer: Any, window: int | None, stride: int | None, bos: bool) -> Protocol:
+        """Choose what is left open by what the model can take.
+
+        Args:
+            name: which protocol.
+            config: the model's.
+            tokenizer: the model's.
+            window: most tokens at once; None: of `lm_eval` as many as the model can take, 8,192 at most, of `wikitext2`
+                2,048, of `sliding` 1,024; never more than the model can take.
+            stride: of `sliding`; None: half of the window.
+            bos: whether a prefix stands before the texts of `sliding`.
+
+        Raises:
+            RecipeError: the protocol has no such option, or the tokenizer no token for a prefix.
+        """
+        if name != "sliding" and (stride is not None or bos):
+            option = "with_bos" if bos else "stride"
+            raise RecipeError(f"{option} is an option of protocol=sliding: say that, or leave {option} out.")
+        longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        window = min(window or _WINDOWS[name], longest or window or _WINDOWS[name])
+        if (stride or 0) > window:
+            raise RecipeError(f"stride={stride} would skip tokens: it is more than window={window}.")
+        prefix = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+        if name == "lm_eval" and prefix is None:
+            raise RecipeError("protocol=lm_eval begins a text with a token that this tokenizer lacks: say another one.")
+        has_prefix = name == "lm_eval" or bos
+        return cls(name, window, stride or max(1, window // 2), prefix if has_prefix else None)
+
+    @property
+    def text(self) -> str:
+        """The protocol in a line that is kept beside the numbers."""
+        if self.name == "lm_eval":
+            return f"lm-evaluation-harness: prefix token {self.prefix}, rolling windows of {self.window} tokens"
+        if self.name == "wikitext2":
+            return f"as GPTQ, AWQ and Wanda: texts joined by two line breaks, blocks of {self.window} tokens"
+        begin = "" if self.prefix is None else f", prefix token {self.prefix}"
+        return f"sliding windows of {self.window} tokens, stride {self.stride}{begin}"
+
+    def encoded(self, tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of each text, behind the prefix where there is one."""
+        specials = self.name != "lm_eval"  # there, the prefix alone stands before a text
+        ids: list[list[int]] = tokenizer(list(texts), verbose=False, add_special_tokens=specials)["input_ids"]
+        if self.prefix is None:
+            return ids
+        return [each if specials and each[:1] == [self.prefix] else [self.prefix, *each] for each in ids]
+
+    def blocks(self, tokenizer: Any, texts: Sequence[str], limit: int | None) -> list[list[int]]:
+        """Return the tokens of joined texts, cut into blocks, the first ones only where there is a limit.
+
+        Raises:
+            RecipeError: they are less than one block.
+        """
+        (ids,) = self.encoded(tokenizer, [JOINED_BY.join(texts)])
+        whole = [ids[start : start + self.window] for start in range(0, len(ids) - self.window + 1, self.window)]
+        if not whole:
+            raise RecipeError(
+                f"protocol=wikitext2 takes blocks of {self.window} tokens, and all texts together have {len(ids)}: "
+                "give more, or say window=N."
+            )
+        return whole if limit is None else whole[:limit]
+
+    def windows(self, texts: Sequence[Sequence[int]]) -> list[Window]:
+        """Cut texts, as tokens, into windows."""
+        return [part for index, ids in enumerate(texts) for part in self._cut(index, len(ids))]
+
+    def words(self, text: str) -> int:
+        """Count what stands between white space; lm-evaluation-harness counts what is before and behind it too."""
+        return len(re.split(r"\s+", text)) if self.name == "lm_eval" else len(text.split())
+
+    def _cut(self, index: int, length: int) -> Iterable[Window]:
+        if self.name == "lm_eval":
+            return rolling(index, length, self.window)
+        return blocks(index, length) if self.name == "wikitext2" else sliding(index, length, self.window, self.stride)
