@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.records import Row
@@ -16,6 +16,7 @@ from mlflow_compress.reporting.table_text import DIFFERENCE, label, number
 _WHOLE: Mapping[str, float] = {"share": 1.0, "error_rate": 1.0, "hundred": 100.0}  # from worst to perfect, by scale
 _FEWEST = 10  # samples: fewer give no interval
 _ONE_SIDED = 0.025  # chance that one end of a 95 % interval is wrong
+_ROUNDED = 1e-6
 NO_DIFFERENCE = "no difference from the original on the same samples is known"
 LOOK = "look at who logged the run, and how"
 
@@ -136,15 +137,52 @@ def loss_of(row: Row, name: str, drop: Drop, known: Known) -> Loss:
     in_terms = _in_terms(drop, quality, counts_by_inverse=not (better or whole))
     sign = -1.0 if better else 1.0
     value = in_terms(sign * difference)
+    samples = row.values.get(metric_facts.COUNT, 0)
     ends = [row.values[end] for side in ("_low", "_high") if (end := f"{name}{DIFFERENCE}{side}") in row.values]
-    if len(ends) < 2:
-        return _without_interval(row, value)
+    if len(ends) < 2 or samples < _FEWEST:
+        return _without_interval(value, samples)
     low, high = sorted(in_terms(sign * end) for end in ends)
     if not (low <= value <= high and math.isfinite(value)):
         return Loss(reason="these numbers contradict each other", advice=LOOK)
-    if low == high == 0 and scale != "unbounded":  # such a number is the same only where the outputs are
-        return _unchanged(row, drop, whole or abs(quality), in_terms)
+    # An unbounded score, as a perplexity, is the same only where the outputs are.
+    is_unchanged = low == high == 0 and scale != "unbounded"
+    if is_unchanged or (scale == "share" and _counts_samples(difference, samples)):
+        whole = whole or abs(quality)
+        seen = Loss(value, low, high)
+        return _with_unseen(
+            seen, in_terms(sign * difference + whole * _unseen(samples)), in_terms(whole), drop, samples
+        )
     return Loss(value, low, high)
+
+
+def _counts_samples(difference: float, samples: float) -> bool:
+    """Return whether a difference is that of two counts of samples: each scored right or wrong, as for an accuracy."""
+    return abs(difference * samples - round(difference * samples)) < _ROUNDED
+
+
+def _unseen(samples: float) -> float:
+    """Return the part of all samples that may have changed where none of so many did."""
+    return 1 - _ONE_SIDED ** (1 / samples)
+
+
+def _with_unseen(seen: Loss, bad_end: float, whole: float, drop: Drop, samples: float) -> Loss:
+    """Return a loss whose bad end is at least what so few changed samples may hide.
+
+    Drawing from samples that all score alike shows no noise, and from few that changed too little: what no sample
+    shows is drawn by none.
+
+    Source: J. A. Hanley and A. Lippman-Hand, If nothing goes wrong, is everything all right?, JAMA 249, 1983.
+    """
+    if seen.high is None or bad_end <= seen.high:
+        return seen
+    allowed = drop.amount / whole if whole else 0
+    needed = math.ceil(math.log(_ONE_SIDED) / math.log1p(-allowed)) if 0 < allowed < 1 else 0
+    return replace(
+        seen,
+        high=bad_end,
+        reason=f"so few of {samples:.0f} samples score otherwise that more of it may be unseen",
+        advice=f"score {needed} samples or more" if needed else "allow a drop above 0",
+    )
 
 
 def _in_terms(drop: Drop, quality: float, counts_by_inverse: bool) -> Callable[[float], float]:
@@ -156,8 +194,7 @@ def _in_terms(drop: Drop, quality: float, counts_by_inverse: bool) -> Callable[[
     return lambda lost: lost / quality
 
 
-def _without_interval(row: Row, value: float) -> Loss:
-    samples = row.values.get(metric_facts.COUNT, 0)
+def _without_interval(value: float, samples: float) -> Loss:
     if samples < _FEWEST:
         reason = f"{samples:.0f} samples are too few for an interval"
         return Loss(value, reason=reason, advice=f"score {_FEWEST} samples at least; a drop of 1 % takes hundreds")
@@ -165,27 +202,4 @@ def _without_interval(row: Row, value: float) -> Loss:
         value,
         reason="the difference has no interval: its noise is not known",
         advice="score the original and the variant in one command, by a metric that sums up samples",
-    )
-
-
-def _unchanged(row: Row, drop: Drop, whole: float, in_terms: Callable[[float], float]) -> Loss:
-    """Return the loss of a row whose samples all score as the original's do: none, and what so few do not show.
-
-    Drawing from samples that are all alike shows no noise. With n of them, `1 - 0.025 ** (1 / n)` of all others may
-    have changed without being seen.
-
-    Source: J. A. Hanley and A. Lippman-Hand, If nothing goes wrong, is everything all right?, JAMA 249, 1983.
-    """
-    samples = row.values.get(metric_facts.COUNT, 0)
-    if samples < 1:
-        return Loss(0.0, reason="the number of samples is not known", advice=LOOK)
-    unseen = in_terms(whole * (1 - _ONE_SIDED ** (1 / samples)))
-    allowed = drop.amount / in_terms(whole) if whole else 0
-    needed = math.ceil(math.log(_ONE_SIDED) / math.log1p(-allowed)) if 0 < allowed < 1 else 0
-    return Loss(
-        value=0.0,
-        low=0.0,
-        high=unseen,
-        reason=f"none of {samples:.0f} samples scored otherwise, which shows no more than this",
-        advice=f"score {needed} samples, if still none of them changes" if needed else "allow a drop above 0",
     )

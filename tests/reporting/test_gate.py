@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import math
+import random
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mlflow_compress.errors import RecipeError
+from mlflow_compress.metrics.accuracy import Accuracy
+from mlflow_compress.percentiles import launch_interval, launch_mean
 from mlflow_compress.records import Comparison, Reference, Row, Run
 from mlflow_compress.reporting.compare import compare
 from mlflow_compress.reporting.gate import (
@@ -22,6 +28,7 @@ from mlflow_compress.reporting.gate import (
 )
 from mlflow_compress.reporting.quality_drop import Drop
 from mlflow_compress.reporting.table_text import cells, columns, label
+from mlflow_compress.scoring import bootstrap
 
 MakeRun = Callable[..., Run]
 SPEED, RATIO, SCORE = "cpu/latency_p50_ms", "cpu/latency_ratio", "quality/accuracy"
@@ -301,7 +308,7 @@ def test_the_gpu_has_its_own_numbers() -> None:
 def test_quality_is_judged_by_the_interval_of_the_difference(
     name: str, original: float, difference: tuple[float, float, float], drop: str, expected: Verdict
 ) -> None:
-    found = checked(Demands(max_quality_drop=Drop.read(drop)), scored_row(name, original, difference))
+    found = checked(Demands(max_quality_drop=Drop.read(drop)), scored_row(name, original, difference, 1e5))
     assert found.verdict == expected
     assert found.metric == f"quality/{name}"
     assert found.asked.startswith(label(found.metric, "en"))
@@ -418,3 +425,44 @@ def test_a_demand_that_was_checked_on_no_variant_is_undecided() -> None:
 def test_a_number_is_written_so_that_it_differs_from_the_limit() -> None:
     for ratio, said in ((1.0004, "1.0004x"), (1.0, "1.00x"), (0.99996, "0.99996x"), (1.2, "1.20x")):
         assert checked(Demands(max_size_ratio=1.0), measured(ratio, name="size/weights_mib")).result == said
+
+
+@pytest.mark.parametrize(
+    ("speed", "least", "most_passing", "most_failing"),
+    [(1.0, 1.0, 0.05, 0.05), (1.0, 0.95, 1.0, 0.05), (0.9, 0.95, 0.05, 1.0), (0.5, 1.0, 0.0, 1.0)],
+)
+def test_launches_of_one_model_seldom_fail_and_twice_the_loss_seldom_passes(
+    speed: float, least: float, most_passing: float, most_failing: float
+) -> None:
+    """Simulate five pairs of launches that differ by 5 %, as real ones do, 500 times."""
+    rng = random.Random(1)
+    found: Counter[Verdict] = Counter()
+    for _ in range(500):
+        pairs = [rng.lognormvariate(-math.log(speed), 0.05) for _ in range(5)]
+        row = measured(launch_mean(pairs), launch_interval(pairs))
+        found[checked(Demands(min_speedup=least), row).verdict] += 1
+    assert found["passes"] <= most_passing * 500
+    assert found["fails"] <= most_failing * 500
+
+
+@pytest.mark.parametrize(("worse", "better"), [(0.03, 0.03), (0.02, 0.0), (0.03, 0.01)])
+@pytest.mark.parametrize("samples", [50, 200])
+def test_equal_models_seldom_fail_and_a_loss_of_two_points_seldom_passes_as_one(
+    worse: float, better: float, samples: int
+) -> None:
+    """Simulate a test set 100 times on which so many answers change; both models are paired as real ones are."""
+    rng, metric = np.random.default_rng(2), Accuracy()
+    found: Counter[Verdict] = Counter()
+    for _ in range(100):
+        original, chance = rng.random(samples) < 0.8, rng.random(samples)
+        own = np.where(original, chance >= worse / 0.8, chance < better / 0.2)
+        kept, base = (bootstrap.Statistics(np.stack([each, np.ones(samples)], axis=1)) for each in (own, original))
+        value, low, high = bootstrap.paired(kept, base, metric, seed=0)
+        assert low is not None
+        assert high is not None
+        row = scored_row("accuracy", float(original.mean()), (value, low, high), samples)
+        found[checked(Demands(max_quality_drop=Drop.read("0.01")), row).verdict] += 1
+    if worse == better:
+        assert found["fails"] <= 5
+    else:
+        assert found["passes"] <= 5
