@@ -162,7 +162,7 @@ def _counts_samples(difference: float, samples: float) -> bool:
 
 def _unseen(samples: float) -> float:
     """Return the part of all samples that may have changed where none of so many did."""
-    return 1 - _ONE_SIDED ** (1 / samples)
+    return float(1 - _ONE_SIDED ** (1 / samples))
 
 
 def _with_unseen(seen: Loss, bad_end: float, whole: float, drop: Drop, samples: float) -> Loss:

@@ -29,6 +29,7 @@ from mlflow_compress.reporting.gate import (
 from mlflow_compress.reporting.quality_drop import Drop
 from mlflow_compress.reporting.table_text import cells, columns, label
 from mlflow_compress.scoring import bootstrap
+from mlflow_compress.scoring.statistics_file import Statistics
 
 MakeRun = Callable[..., Run]
 SPEED, RATIO, SCORE = "cpu/latency_p50_ms", "cpu/latency_ratio", "quality/accuracy"
@@ -456,7 +457,7 @@ def test_equal_models_seldom_fail_and_a_loss_of_two_points_seldom_passes_as_one(
     for _ in range(100):
         original, chance = rng.random(samples) < 0.8, rng.random(samples)
         own = np.where(original, chance >= worse / 0.8, chance < better / 0.2)
-        kept, base = (bootstrap.Statistics(np.stack([each, np.ones(samples)], axis=1)) for each in (own, original))
+        kept, base = (Statistics(np.stack([each, np.ones(samples)], axis=1)) for each in (own, original))
         value, low, high = bootstrap.paired(kept, base, metric, seed=0)
         assert low is not None
         assert high is not None
