@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_compress.measuring import isolate, worker_process
+from mlflow_compress.measuring import one_process, worker_process
 from mlflow_compress.planning import recipe
 from mlflow_compress.records import Budget, Part, Variant
 
@@ -122,7 +122,7 @@ def _work(verb: str, variant: Variant, folder: Path, device: str = "") -> Part:
     Raises:
         RuntimeError: it failed.
     """
-    part = isolate._work(verb, variant, folder, lambda event: None, device)
+    part = one_process.work(verb, variant, folder, lambda event: None, device)
     if part.outcome.status != "ok":
         raise RuntimeError(f"{verb} of {variant.model}, {variant.method}: {part.outcome.reason}")
     return part

@@ -40,6 +40,7 @@ from mlflow_compress.records import Variant, write_json
 _TOLERANCE = 0.02
 _SECONDS = {1: 45.0, 2: 10.0}  # for the rounds of each model, by the number of processes
 _QUICK_SECONDS = 5.0
+_ROUND_MS = 500.0
 _FEWEST_ROUNDS = 4
 _WARMUP = 6  # the fewest that the tool makes
 _KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**36)}  # Source: mallopt(3)
@@ -92,10 +93,11 @@ def _in_two(variant: Variant, folder: Path, seconds: float) -> dict[str, Cell]:
     with Worker("measure", variant, folder, "cpu") as worker, _bare(variant, folder) as loop:
         ours = Turns(worker, lambda event: None)
         ours.wait()
+        ours.warm_up()
         bare: list[dict[str, float]] = []
-        ours.go()  # not counted: it says how many calls a round has
+        ours.go(_ROUND_MS)  # not counted: it says how many calls a round has
         size = ours.count
-        turns: list[Callable[[], object]] = [ours.go, lambda: bare.append(_turn(loop, size))]
+        turns: list[Callable[[], object]] = [lambda: ours.go(_ROUND_MS), lambda: bare.append(_turn(loop, size))]
         _turn(loop, size)
         ends = time.monotonic() + seconds
         while len(bare) < _FEWEST_ROUNDS or time.monotonic() < ends:

@@ -163,6 +163,7 @@ class Model:
         progress: called by what takes long with how many of how many steps are done.
         warmed: called when the warm-up is over and its memory is known: a method that compiles meanwhile ends here what
             helped it.
+        first_calls: after how many calls all is there that is made when it is first needed.
         evaluation: what its quality will be scored on; None: nothing.
         config: the config of a transformers model, from which it can be built again; None of others.
         structure: of what has no config, the layers that are not as the family's code builds them, by their names.
@@ -184,6 +185,7 @@ class Model:
     facts: dict[str, str] = field(default_factory=dict)
     progress: Callable[[int, int], None] = lambda done, total: None
     warmed: Callable[[], object] = lambda: None
+    first_calls: int = 1
     evaluation: Evaluation | None = None
     config: Any = None
     structure: dict[str, LayerSizes] = field(default_factory=dict)

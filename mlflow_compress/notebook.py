@@ -271,6 +271,7 @@ def _timed(call: Callable[[], Any], variant: Variant, device: str) -> Part:
     part = time_call(timed, variant.budget, meter, Silent())
     numbers = dict(part.measurements)
     del numbers[f"{timed.group}/ram_model_mib"]  # the model was there before
+    del numbers[f"{timed.group}/first_call_ms"]  # it may have been called before
     del numbers[f"{timed.group}/ram_peak_around_mib"]  # nothing is timed around the call
     return dataclasses.replace(part, measurements=numbers, environment={**surroundings, **part.environment})
 

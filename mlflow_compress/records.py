@@ -45,6 +45,11 @@ class Step:
         return f"{self.method}:{options}" if options else self.method
 
 
+def is_original(chain: tuple[Step, ...]) -> bool:
+    """Return whether a chain of methods changes nothing."""
+    return chain in ((), (Step(ORIGINAL),))
+
+
 @dataclass(frozen=True)
 class Variant:
     """One model, one chain of methods, one set of settings: all that a worker needs to know.
@@ -96,7 +101,7 @@ class Variant:
     @property
     def is_original(self) -> bool:
         """Return whether it is what its model's other variants are compared with."""
-        return self.chain in ((), (Step(ORIGINAL),))
+        return is_original(self.chain)
 
     @property
     def label(self) -> str:

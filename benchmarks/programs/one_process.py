@@ -16,6 +16,8 @@ from mlflow_compress.meters import latency
 from mlflow_compress.networks.model_folder import restore
 from mlflow_compress.records import Variant, read_json
 
+ROUND_MS = 500.0
+
 
 def main() -> None:
     """Restore, and let the meter ask for its turns: each is answered with a turn of the bare loop."""
@@ -39,12 +41,12 @@ def main() -> None:
         gc.disable()
         bare.append(statistics.median(spent) * 1000)
 
-    def turn(count: int, spent_s: float) -> bool:
+    def turn(count: int, spent_s: float, call_ms: float) -> float:
         if count == 0:
             ends[0] = time.monotonic() + seconds
-            return True  # how many calls a round has is known after it
+            return ROUND_MS  # how many calls a round has is known after it
         bare_round(count // (len(bare) + 1))
-        return time.monotonic() < ends[0]
+        return ROUND_MS if time.monotonic() < ends[0] else 0.0
 
     with torch.inference_mode():
         timing = latency.measure(

@@ -52,6 +52,18 @@ class Finite(click.FloatRange):
         return float(number)
 
 
+class AutoSwitch(click.ParamType[bool | None]):
+    """True, false, or `auto`: None."""
+
+    name = "true|false|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool | None:
+        """Read it."""
+        if value is None or value == AUTO:
+            return None
+        return bool(click.BOOL.convert(value, param, ctx))
+
+
 class Count(click.ParamType[int | None]):
     """A whole number from 1, or `auto`."""
 
@@ -97,7 +109,7 @@ def _attributes(option: Option) -> dict[str, Any]:
     if option.kind == "repeated":
         return {**about, "multiple": True}
     about |= {"default": option.written_default, "show_default": _is_default_shown(option), "type": _type(option)}
-    if option.kind == "switch":
+    if option.kind in ("switch", "auto_switch"):
         about |= {"is_flag": False, "flag_value": True}
     return about
 
@@ -116,4 +128,5 @@ def _type(option: Option) -> Any:
     if option.kind == "number":
         return Finite(min=option.least)
     plain = {"text": str, "yes_no": bool, "switch": bool}
-    return plain.get(option.kind) or {"count": Count, "counts": Counts, "duration": Duration}[option.kind]()
+    own = {"count": Count, "counts": Counts, "duration": Duration, "auto_switch": AutoSwitch}
+    return plain.get(option.kind) or own[option.kind]()

@@ -242,8 +242,18 @@ _MORE, _LESS = {"en": "more", "ru": "больше"}, {"en": "less", "ru": "ме�
 
 
 def timing(seen: Timing, group: str) -> list[Caution]:
-    """Judge latency samples: too few, not settled, spread out, drifting."""
-    return [*_few(seen.wall_ms, group), *_unsettled(seen, group), *_spread(seen.wall_ms, group), *_drift(seen, group)]
+    """Judge the latency samples of one launch: not settled, spread out, drifting."""
+    return [*_unsettled(seen, group), *_spread(seen.wall_ms, group), *_drift(seen, group)]
+
+
+def few(calls: int, group: str) -> list[Caution]:
+    """Judge how many calls were timed in all launches together."""
+    for rank, least in MLPERF_COUNTS.items():
+        if carries(calls, rank) and calls < least:
+            return [FEW_FOR_MLPERF.of(group=group, rank=rank, calls=calls, least=least)]
+    if not carries(calls, min(MLPERF_COUNTS)):
+        return [FEW_FOR_PERCENTILES.of(group=group, calls=calls)]
+    return []
 
 
 def usage(used: Usage, calls: int, threads: int, group: str) -> list[Caution]:
@@ -320,15 +330,6 @@ def energy(seen: Energy) -> list[Caution]:
 def quality(samples: int) -> list[Caution]:
     """Judge the number of scored samples."""
     return [TINY_QUALITY_SAMPLE.of(samples=samples)] if samples < _TINY_SAMPLE else []
-
-
-def _few(wall: Sequence[float], group: str) -> list[Caution]:
-    for rank, least in MLPERF_COUNTS.items():
-        if carries(len(wall), rank) and len(wall) < least:
-            return [FEW_FOR_MLPERF.of(group=group, rank=rank, calls=len(wall), least=least)]
-    if not carries(len(wall), min(MLPERF_COUNTS)):
-        return [FEW_FOR_PERCENTILES.of(group=group, calls=len(wall))]
-    return []
 
 
 def _unsettled(seen: Timing, group: str) -> list[Caution]:

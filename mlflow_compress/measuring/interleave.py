@@ -2,7 +2,8 @@
 
 On a machine that others use too, two latencies measured one after the other differ by what happened meanwhile. Here
 both models are in memory, each in a process of its own; one makes some calls while the other waits, and then the other
-way round. Each round gives one ratio.
+way round. Who begins changes from round to round (ABBA). Two processes also differ lastingly, by where their memory
+came to lie: so there are several pairs of fresh processes, and each pair gives one ratio.
 
 Source: paired design; Kalibera and Jones, Rigorous Benchmarking in Reasonable Time, 2013.
 """
@@ -10,76 +11,157 @@ Source: paired design; Kalibera and Jones, Rigorous Benchmarking in Reasonable T
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import WorkerError
+from mlflow_compress.measuring import launches
+from mlflow_compress.measuring.one_process import Listener
+from mlflow_compress.measuring.worker import SCORE, VARIANT
 from mlflow_compress.measuring.worker_process import Worker
+from mlflow_compress.meters.latency import parts
 from mlflow_compress.meters.timeline import Timeline
-from mlflow_compress.percentiles import interval, percentile
-from mlflow_compress.records import Budget, Outcome, Part, Variant, metric_group
+from mlflow_compress.percentiles import interval, launch_interval, launch_mean, percentile
+from mlflow_compress.records import Budget, CautionKind, Outcome, Part, Variant, metric_group, write_json
 
-Listener = Callable[[Mapping[str, Any]], None]
+_ROUNDS_OF_ONE, _ROUNDS_OF_SEVERAL = 10, 4  # of a pair: one pair's own rounds must carry an interval
+_FEWEST_OF_SEVERAL = 2  # rounds, ABBA
+_LONGEST_ROUND_MS = 500.0
+_SHORTEST_ROUND_MS = 1e-3
+_SPARE_SECONDS = 60.0  # that a further pair may take longer than the first one
+_OUT_OF_MEMORY = "out of memory"  # what the reasons of such an end have in common
 
-_FEWEST_ROUNDS = 10
+NOT_IN_TURNS = CautionKind(
+    "not_in_turns",
+    short={"en": "not measured in turns with the original", "ru": "измерено не поочерёдно с оригиналом"},
+    message={
+        "en": "{group}: measured alone, not in turns with the original: {reason}",
+        "ru": "{group}: измерено отдельно, а не поочерёдно с оригиналом: {reason}",
+    },
+    advice={
+        "en": "Its ratio to the original holds what changed on the machine between the two.",
+        "ru": "В отношение к оригиналу входит то, что изменилось на машине между измерениями.",
+    },
+)
 
 
-def alternate(
-    variant: Variant,
-    folder: Path,
-    original: Variant,
-    original_folder: Path,
-    device: str,
-    score: bool,
-    listener: Listener,
-) -> Part:
-    """Measure both on a device in turns.
+@dataclass(frozen=True)
+class Side:
+    """One of the two that take turns: the variant and its prepared folder."""
+
+    variant: Variant
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What the two processes of a pair left.
+
+    Attributes:
+        own: the variant's part; None where it was ended since the original failed.
+        base: the original's; None where the variant failed first.
+        planned: among how many pairs the budget is split.
+    """
+
+    own: Part | None
+    base: Part | None
+    planned: int
+
+
+def alternate(own: Side, base: Side, device: str, score: bool, listener: Listener) -> Part:
+    """Measure a variant on a device in turns with its original.
 
     Args:
-        variant: what is measured.
-        folder: its folder, prepared.
-        original: what it is measured against.
-        original_folder: the original's folder, prepared.
+        own: what is measured.
+        base: what it is measured against.
         device: `cpu` or `cuda`.
         score: whether the variant's quality is scored too.
         listener: told of the events of both.
 
     Returns:
-        The variant's part; beside its own numbers `latency_ratio`, its 95 % interval and the number of rounds.
+        The variant's part; beside its own numbers `latency_ratio`, its 95 % interval, and the number of pairs and
+        rounds. Where the two can't be measured together, the variant's alone, with a caution.
     """
-    group = metric_group(device)
+    group, started = metric_group(device), time.monotonic()
+    first = _pair(own, base, device, SCORE if score else "", 0, listener)
+    if reason := _why_alone(first):
+        return alone(own, device, score, listener, reason)
+    assert first.own is not None
+    if first.own.outcome.status != "ok":
+        return first.own
+    if failure := _why_unusable(first, group):
+        return Part(Outcome("failed", failure))
+    seconds = time.monotonic() - started + _SPARE_SECONDS
+    hurried, hurried_base = (Side(launches.in_seconds(side.variant, seconds), side.folder) for side in (own, base))
+    pairs, failures = [first], list[str]()
+    for number in range(2, first.planned + 1):
+        if len(failures) == launches.MOST_FAILURES:
+            break
+        pair = _pair(hurried, hurried_base, device, f"{number}/{first.planned}", first.planned, listener)
+        if failure := _why_unusable(pair, group):
+            failures.append(failure)
+        else:
+            pairs.append(pair)
+    own_parts = [pair.own for pair in pairs if pair.own is not None]
+    base_parts = [pair.base for pair in pairs if pair.base is not None]
+    part = launches.together(own_parts, first.planned, failures, group, own.variant.batch_size)
+    return _compared(part, own_parts, base_parts, group)
+
+
+def alone(own: Side, device: str, score: bool, listener: Listener, reason: str) -> Part:
+    """Measure a variant without its original, and say why."""
+    variant = dataclasses.replace(own.variant, interleave=False)
+    part = launches.measure(variant, own.folder, device, score, listener)
+    caution = NOT_IN_TURNS.of(group=metric_group(device), reason=reason)
+    return dataclasses.replace(part, cautions=(*part.cautions, caution))
+
+
+def _pair(own: Side, base: Side, device: str, how: str, planned: int, listener: Listener) -> Pair:
+    """Start both at the same time, have them make their calls in turns, and wait for their end.
+
+    Args:
+        own: the variant.
+        base: the original.
+        device: `cpu` or `cuda`.
+        how: as `Worker` takes it: in the first pair the variant's process measures all there is.
+        planned: among how many pairs the budget is split; 0: this is the first one, and finds out.
+        listener: told of the events of both.
+    """
+    started, verb, further = time.monotonic(), "time" if planned else "measure", how if planned else "1/1"
     try:
-        with Worker("measure", original, original_folder, device) as base:
-            base_events = Turns(base, listener)
-            if not base_events.wait():
-                return _failed(base.part())
-            with Worker("measure", variant, folder, device, score) as own, Timeline(own.pid) as timeline:
-                own_events = Turns(own, listener)
-                if not own_events.wait():
-                    return own.part()
-                while not _enough(variant.budget, own_events, base_events):
-                    for turns in (base_events, own_events):
-                        turns.go()
-                base_events.finish()
-                own_events.finish()
-                base_part, own_part = base.part(), own.part()
-    except (WorkerError, OSError) as error:  # OSError: the disk is full
+        for side in (own, base):  # the original's folder serves variants of other settings too
+            write_json(side.folder / VARIANT, side.variant)
+        with ExitStack() as stack:
+            base_worker = stack.enter_context(Worker("time", base.variant, base.folder, device, further))
+            own_worker = stack.enter_context(Worker(verb, own.variant, own.folder, device, how))
+            timeline = stack.enter_context(Timeline(own_worker.pid))
+            own_turns, base_turns = Turns(own_worker, listener), Turns(base_worker, listener)
+            if not own_turns.wait():
+                return Pair(_left(own_worker), None, 1)
+            if not base_turns.wait():
+                return Pair(None, _left(base_worker), 1)
+            restored_s = time.monotonic() - started
+            planned = _take_turns(own_turns, base_turns, own.variant.budget, restored_s, planned)
+            base_turns.finish()
+            own_turns.finish()
+            own_part, base_part = launches.without_plan(_left(own_worker)), _left(base_worker)
+    except OSError as error:  # the disk is full
+        return Pair(Part(Outcome("failed", str(error))), None, 1)
+    samples = own_part.samples if verb == "time" else {**own_part.samples, **timeline.samples(metric_group(device))}
+    return Pair(dataclasses.replace(own_part, samples=samples), base_part, planned)
+
+
+def _left(worker: Worker) -> Part:
+    """Return the part that a worker left; failed, with the reason, where it left none."""
+    try:
+        return worker.part()
+    except WorkerError as error:
         return Part(Outcome("failed", str(error)))
-    if base_part.outcome.status != "ok":
-        return _failed(base_part)
-    if own_part.outcome.status != "ok":
-        return own_part
-    try:
-        numbers = _ratio(own_part.samples, base_part.samples, group)
-        samples = {f"{group}/original_latency_ms": base_part.samples[f"{group}/latency_ms"]}
-    except (LookupError, ValueError, ArithmeticError):  # the model's own code may have written the part
-        return Part(Outcome("failed", "measure left no latencies of the rounds"))
-    return dataclasses.replace(
-        own_part,
-        measurements={**own_part.measurements, **numbers},
-        samples={**own_part.samples, **samples, **timeline.samples(group)},
-    )
 
 
 class Turns:
@@ -92,62 +174,126 @@ class Turns:
         self.rounds = 0
         self.count = 0
         self.seconds = 0.0
+        self.call_ms = 0.0
         self.alive = True
 
     def wait(self) -> bool:
         """Wait until it waits; False when it ended instead."""
         for event in self._events:
             if "turn" in event:
-                self.count, self.seconds = event["turn"]["count"], event["turn"]["seconds"]
+                turn = event["turn"]
+                self.count, self.seconds, self.call_ms = turn["count"], turn["seconds"], turn["call_ms"]
                 return True
             self._listener(event)
         self.alive = False
         return False
 
-    def go(self) -> None:
-        """Let it make one round of calls."""
-        self._worker.tell("go")
+    def warm_up(self) -> float:
+        """Let it make its first call and warm up; return the seconds that both took."""
+        started = time.monotonic()
+        self._worker.tell("1")
+        self.wait()
+        return time.monotonic() - started
+
+    def go(self, milliseconds: float) -> None:
+        """Let it make one round of calls that take about so long."""
+        self._worker.tell(repr(max(milliseconds, _SHORTEST_ROUND_MS)))
         self.rounds += 1
         self.wait()
 
     def finish(self) -> None:
         """Let it do the rest, and wait for its end."""
-        self._worker.tell("end")
+        self._worker.tell("0")
         for event in self._events:
             self._listener(event)
 
 
-def _enough(budget: Budget, own: Turns, base: Turns) -> bool:
+def _take_turns(own: Turns, base: Turns, budget: Budget, restored_s: float, planned: int) -> int:
+    """Let both warm up, and make rounds until their share of the budget is met.
+
+    Args:
+        own: the variant.
+        base: the original.
+        budget: of all pairs.
+        restored_s: seconds until both were restored.
+        planned: among how many pairs the budget is split; 0: not known yet.
+
+    Returns:
+        The same, known now.
+    """
+    for turns in (base, own):
+        restored_s += max(0.0, turns.warm_up() - budget.warmup_min_seconds)
+    planned = planned or budget.launches_that_fit(restored_s, max(own.call_ms, base.call_ms) / 1000)
+    share = budget.share(planned)
+    rounds, fewest = (_ROUNDS_OF_ONE,) * 2 if planned == 1 else (_ROUNDS_OF_SEVERAL, _FEWEST_OF_SEVERAL)
+    round_ms = min(_LONGEST_ROUND_MS, share.min_seconds * 1000 / rounds)
+    while not _enough(share, own, base, fewest):
+        order = (base, own) if own.rounds % 2 == 0 else (own, base)
+        for turns in order:
+            turns.go(round_ms)
+    return planned
+
+
+def _enough(budget: Budget, own: Turns, base: Turns, fewest: int) -> bool:
     if not (own.alive and base.alive):
         return True
-    if own.rounds < _FEWEST_ROUNDS:
+    if own.rounds < fewest or own.rounds % 2:  # each begins as often as the other
         return False
     counts, seconds = (own.count, base.count), (own.seconds, base.seconds)
     full = min(counts) >= budget.min_iterations and min(seconds) >= budget.min_seconds
     return full or max(seconds) >= budget.max_seconds
 
 
-def _ratio(own: Mapping[str, list[float]], base: Mapping[str, list[float]], group: str) -> dict[str, float]:
-    """Return the median over the rounds of the ratio of the two medians of a round, and its 95 % interval."""
-    ratios = [
-        percentile(a, 50) / percentile(b, 50)
-        for a, b in zip(rounds_of(own, group), rounds_of(base, group), strict=False)
-    ]
-    found = {f"{group}/latency_ratio": percentile(ratios, 50), f"{group}/rounds": float(len(ratios))}
-    if (bounds := interval(ratios, 50)) is not None:
-        found[f"{group}/latency_ratio_low"], found[f"{group}/latency_ratio_high"] = bounds
-    return found
+def _why_alone(pair: Pair) -> str:
+    """Say why the two can't be measured together though the variant alone might be; empty where that is not so."""
+    if pair.base is not None and pair.base.outcome.status != "ok":
+        return f"the original: {pair.base.outcome.reason}"
+    if pair.own is not None and _OUT_OF_MEMORY in pair.own.outcome.reason:
+        return f"with both in memory: {pair.own.outcome.reason}"
+    return ""
 
 
-def rounds_of(samples: Mapping[str, list[float]], group: str) -> Iterator[list[float]]:
+def _why_unusable(pair: Pair, group: str) -> str:
+    """Say why a pair gives no ratio; empty where it does: the model's own code may have written the parts."""
+    for part in (pair.own, pair.base):
+        if part is not None and (reason := launches.why_unusable(part, group)):
+            return reason
+    if pair.own is None or pair.base is None:
+        return "one of the two left nothing"
+    try:
+        ratios = _round_ratios(pair.own, pair.base, group)
+    except (LookupError, ValueError, ArithmeticError):
+        ratios = []
+    is_good = ratios and all(0 < ratio < math.inf for ratio in ratios)
+    return "" if is_good else "measure left no latencies of the rounds"
+
+
+def _compared(part: Part, own: Sequence[Part], base: Sequence[Part], group: str) -> Part:
+    """Add to a variant's part how it compares with the original: the mean of the pairs' ratios, and its interval."""
+    rounds = [_round_ratios(each, other, group) for each, other in zip(own, base, strict=True)]
+    ratios = [percentile(each, 50) for each in rounds]
+    numbers = {
+        f"{group}/latency_ratio": launch_mean(ratios),
+        f"{group}/pairs": float(len(ratios)),
+        f"{group}/rounds": float(sum(map(len, rounds))),
+    }
+    bounds = interval(rounds[0], 50) if len(ratios) == 1 else launch_interval(ratios)
+    if bounds is not None:
+        numbers[f"{group}/latency_ratio_low"], numbers[f"{group}/latency_ratio_high"] = bounds
+    samples = {
+        f"{group}/original_{name}": [value for each in base for value in each.samples[f"{group}/{name}"]]
+        for name in ("latency_ms", "round_sizes")
+    }
+    samples[f"{group}/pair_sizes"] = [float(len(each)) for each in rounds]
+    return dataclasses.replace(part, measurements={**part.measurements, **numbers}, samples={**part.samples, **samples})
+
+
+def _round_ratios(own: Part, base: Part, group: str) -> list[float]:
+    """Return the ratio of the two medians of each round of a pair."""
+    both = zip(rounds_of(own.samples, group), rounds_of(base.samples, group), strict=False)
+    return [percentile(a, 50) / percentile(b, 50) for a, b in both]
+
+
+def rounds_of(samples: Mapping[str, list[float]], group: str) -> list[Sequence[float]]:
     """Return the latencies of each round, in milliseconds."""
-    start = 0
-    for size in samples[f"{group}/round_sizes"]:
-        yield samples[f"{group}/latency_ms"][start : start + int(size)]
-        start += int(size)
-
-
-def _failed(original: Part) -> Part:
-    """Say that the original stood in the way."""
-    reason = f"the original, measured in turns with it: {original.outcome.reason}"
-    return Part(dataclasses.replace(original.outcome, reason=reason))
+    return parts(samples[f"{group}/latency_ms"], samples[f"{group}/round_sizes"])

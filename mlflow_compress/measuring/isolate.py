@@ -7,22 +7,27 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mlflow_compress.errors import WorkerError
-from mlflow_compress.measuring import bounded_log
+from mlflow_compress.folder_trees import remove
+from mlflow_compress.measuring import bounded_log, launches
 from mlflow_compress.measuring.combine import combine
-from mlflow_compress.measuring.interleave import Listener, alternate
+from mlflow_compress.measuring.interleave import Side, alone, alternate
+from mlflow_compress.measuring.one_process import Listener, work
+from mlflow_compress.measuring.prepared_originals import PreparedOriginals, fits_in_memory, original_of
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
-from mlflow_compress.measuring.worker import MODEL_FOLDER, VARIANT
-from mlflow_compress.measuring.worker_process import Worker
-from mlflow_compress.meters.timeline import Timeline
-from mlflow_compress.records import Outcome, Part, Result, Step, Variant, metric_group, write_json
-from mlflow_compress.words import ORIGINAL
+from mlflow_compress.measuring.worker import MODEL_FOLDER
+from mlflow_compress.records import Part, Result, Variant
 
 MOST_TABLE_BYTES = 512 * 2**20  # millions of predictions
-_ORIGINAL_FOLDER = "original"
+_ORIGINALS = "originals"
 
 
-def run(variant: Variant, folder: Path, listener: Listener, ready: Callable[[], object] = lambda: None) -> Result:
+def run(
+    variant: Variant,
+    folder: Path,
+    listener: Listener,
+    ready: Callable[[], object] = lambda: None,
+    originals: PreparedOriginals | None = None,
+) -> Result:
     """Prepare and measure a variant, each in a process of its own.
 
     Args:
@@ -31,29 +36,36 @@ def run(variant: Variant, folder: Path, listener: Listener, ready: Callable[[], 
         listener: told of each event of progress: `stage`, and as far as known `done`, `total`, `seconds_left`.
         ready: called between preparing and measuring: waits for whatever else is going on to end, since nothing may
             share the machine with a measurement.
+        originals: those that this command has prepared, for the variants that take turns with them.
 
     Returns:
         One result, whatever happens.
     """
     started, began = time.time(), time.monotonic()
-    original = _original(variant) if variant.interleave else None
-    variant = dataclasses.replace(variant, interleave=original is not None)
-    prepared = _work("prepare", variant, folder, listener)
-    if original is not None:  # if preparing it fails, so will measuring, and say why
-        _work("prepare", original, folder / _ORIGINAL_FOLDER, listener)
-    ready()
-    found: dict[str, Part] = {}
+    variant = dataclasses.replace(variant, interleave=variant.interleave and not variant.is_original)
+    prepared = work("prepare", variant, folder, listener)
+    parts: dict[str, Part] = {}
     if prepared.outcome.status == "ok":
+        base, obstacle = None, ""
+        if variant.interleave:
+            base, obstacle = _base(variant, folder, originals or PreparedOriginals(folder / _ORIGINALS), listener)
+        elif originals is not None and variant.is_original:
+            originals.keep(variant, folder)
+        ready()
         score = True  # on the GPU if it runs there, which is faster, and once
         for device in reversed(variant.devices):
-            if original is None:
-                part = _work("measure", variant, folder, listener, device, score)
+            own = Side(variant, folder)
+            if base is not None:
+                parts[device] = alternate(own, base, device, score, listener)
+            elif obstacle:
+                parts[device] = alone(own, device, score, listener, obstacle)
             else:
-                part = alternate(variant, folder, original, folder / _ORIGINAL_FOLDER, device, score, listener)
-            found[device] = part
-            score = score and part.outcome.status != "ok"
-    parts = {device: found[device] for device in variant.devices if device in found}
-    result = combine(variant, {"prepare": prepared, **parts}, started)
+                parts[device] = launches.measure(variant, folder, device, score, listener)
+            score = score and parts[device].outcome.status != "ok"
+    else:
+        ready()
+    measured = {device: parts[device] for device in variant.devices if device in parts}
+    result = combine(variant, {"prepare": prepared, **measured}, started)
     return dataclasses.replace(result, ended_s=started + time.monotonic() - began)  # whatever is done to the clock
 
 
@@ -95,24 +107,15 @@ def _log(path: Path) -> bytes:
         return f"The log can't be read: {error}\n".encode()
 
 
-def _original(variant: Variant) -> Variant | None:
-    """Return the original that a variant is measured in turns with; None for the original itself."""
-    original = dataclasses.replace(variant, method=ORIGINAL, chain=(Step(ORIGINAL),), data=None)
-    return None if variant.chain == original.chain else original
-
-
-def _work(verb: str, variant: Variant, folder: Path, listener: Listener, device: str = "", score: bool = False) -> Part:
-    """Run one verb to its end."""
-    try:
-        folder.mkdir(exist_ok=True)
-        write_json(folder / VARIANT, variant)
-        with Worker(verb, variant, folder, device, score) as worker, Timeline(worker.pid) as timeline:
-            for event in worker.events():
-                listener(event)
-            part = worker.part()
-    except (WorkerError, OSError) as error:  # OSError: the disk is full
-        return Part(Outcome("failed", str(error)))
-    if verb == "prepare":
-        return part
-    group = metric_group(device)
-    return dataclasses.replace(part, samples={**part.samples, **timeline.samples(group)})
+def _base(variant: Variant, folder: Path, originals: PreparedOriginals, listener: Listener) -> tuple[Side | None, str]:
+    """Return the original that a variant takes turns with, prepared; or None, and why it takes none."""
+    original = original_of(variant)
+    place = originals.place(original)
+    if not (place / MODEL_FOLDER).is_dir():
+        outcome = work("prepare", original, place, listener).outcome
+        if outcome.status != "ok":
+            remove(place)
+            return None, f"the original: {outcome.reason}"
+    if "cpu" in variant.devices and not fits_in_memory(folder / MODEL_FOLDER, place / MODEL_FOLDER):
+        return None, "both together may not fit into memory"
+    return Side(original, place), ""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlflow_compress.measuring import isolate, machine_lock
-from mlflow_compress.measuring.interleave import Listener
+from mlflow_compress.measuring.one_process import Listener
 from mlflow_compress.records import Result, Variant
 
 Run = Callable[[Variant, Path, Listener], Result]

@@ -1,6 +1,6 @@
-"""The measured process: `prepare` compresses and saves, `measure` restores, times and scores.
+"""The measured process: `prepare` compresses and saves; `measure` restores, times and scores; `time` only times.
 
-It is started as `python -m mlflow_compress.measuring.worker VERB FOLDER [DEVICE [score]]`. It reads `variant.json` in
+It is started as `python -m mlflow_compress.measuring.worker VERB FOLDER [DEVICE [HOW]]`. It reads `variant.json` in
 the folder, and writes one `Part` there. It tells its progress as lines of JSON on standard output; whatever libraries
 print goes to standard error.
 """
@@ -26,10 +26,12 @@ from mlflow_compress.sockets import Family, Model
 from mlflow_compress.words import ORIGINAL
 
 if TYPE_CHECKING:
+    from mlflow_compress.measuring.timing import TimedCall
     from mlflow_compress.meters.memory import MemoryMeter
 
 VARIANT, MODEL_FOLDER = "variant.json", "model"
-SCORE = "score"
+SCORE = "score"  # how to measure
+_STARTED = time.monotonic()
 OUTPUTS, GENERATED = "outputs.safetensors", "generated.pt"
 PARENT = "COMPRESS_PARENT"  # environment: the process that the worker must not outlive
 _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, see prctl(2)
@@ -44,24 +46,25 @@ def part_file(verb: str, device: str = "") -> str:
 class Report:
     """Tells the parent what is being done, as lines of JSON."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, where: str = "") -> None:
         self._stream = stream
+        self._where = where
         self._stage = ""
         self._told = 0.0
 
     def stage(self, name: str) -> None:
         """Say that a stage begins."""
-        self._stage = name
-        self._write({"stage": name})
+        self._stage = f"{self._where}{name}"
+        self._write({"stage": self._stage})
 
     def warn(self, text: str) -> None:
         """Say something that the user must hear now, not after an hour."""
         self._write({"stage": self._stage, "warning": text})
 
-    def turn(self, count: int, seconds: float) -> bool:
-        """Wait for the turn, in a measurement in turns with another process; False when there are no more."""
-        self._write({"turn": {"count": count, "seconds": seconds}})
-        return sys.stdin.readline().strip() == "go"
+    def turn(self, count: int, seconds: float, call_ms: float) -> float:
+        """Wait for the turn, in a measurement in turns; return its milliseconds, 0 when there are no more."""
+        self._write({"turn": {"count": count, "seconds": seconds, "call_ms": call_ms}})
+        return float(sys.stdin.readline() or 0)
 
     def progress(self, done: int, total: int | None, seconds_left: float | None) -> None:
         """Say how far the stage is, at most four times a second."""
@@ -130,7 +133,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     """Restore the saved model on a device, and measure all there is to measure; score it too when asked to."""
     from mlflow_compress.measuring import checks, output_error
     from mlflow_compress.meters import environment, memory, size
-    from mlflow_compress.networks import generation_check, model_folder
+    from mlflow_compress.networks import generation_check
     from mlflow_compress.networks.stored_weights import held
 
     group = metric_group(device)
@@ -142,13 +145,10 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     surroundings = {**environment.machine(), **_open_device(device, cautions), **before}
     meter.end_phase("import")
 
-    report.stage("restoring")
     started = time.perf_counter()
-    restored = model_folder.restore(folder / MODEL_FOLDER, device)
-    model, family = restored.model, restored.family
-    surroundings["runtime"] = environment.runtime(model.runtime)
-    _touch(model.module)
+    model, family = _restored(folder, device, report)
     numbers = {f"{group}/load_ms": (time.perf_counter() - started) * 1000}
+    surroundings["runtime"] = environment.runtime(model.runtime)
     meter.end_phase("load")
 
     timed = _time(family, model, device, variant, meter, report)
@@ -181,17 +181,55 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     )
 
 
+def time_again(variant: Variant, folder: Path, device: str, launches: int, report: Report) -> Part:
+    """Restore the saved model in a further launch, and time its share of the calls."""
+    from mlflow_compress.measuring import timing
+
+    _import_all(variant)
+    _set_threads(variant)
+    _open_device(device, [])
+    model, family = _restored(folder, device, report)
+    call = _timed_call(family, model, device, variant, _batch(family, model, variant))
+    return timing.time_again(call, variant.budget, report, variant.interleave, launches)
+
+
+def _restored(folder: Path, device: str, report: Report) -> tuple[Model, Family]:
+    """Restore the saved model, with all of its weights in memory."""
+    from mlflow_compress.networks import model_folder
+
+    report.stage("restoring")
+    restored = model_folder.restore(folder / MODEL_FOLDER, device)
+    _touch(restored.model.module)
+    return restored.model, restored.family
+
+
 def _time(family: Family, model: Model, device: str, variant: Variant, meter: MemoryMeter, report: Report) -> Part:
     """Time the family's call on one batch, as `timing.time_call` does."""
+    from mlflow_compress.measuring import timed_work, timing
+
+    batch = _batch(family, model, variant)
+    work = timed_work.describe(type(family).timed, timed_work.options_of(family), batch)
+    call = _timed_call(family, model, device, variant, batch)
+    part = timing.time_call(
+        call, variant.budget, meter, report, variant.interleave, lambda: time.monotonic() - _STARTED
+    )
+    return dataclasses.replace(part, facts={**part.facts, "work": work})
+
+
+def _batch(family: Family, model: Model, variant: Variant) -> Any:
+    """Return the input of one call."""
     import torch
 
-    from mlflow_compress.measuring import timed_work
-    from mlflow_compress.measuring.timing import TimedCall, time_call
+    with torch.inference_mode():
+        return family.batch(model, variant.batch_size, variant.seed)
+
+
+def _timed_call(family: Family, model: Model, device: str, variant: Variant, batch: Any) -> TimedCall:
+    """Return what is timed: the family's call on one batch."""
+    from mlflow_compress.measuring.timing import TimedCall
 
     size, seed = variant.batch_size, variant.seed
-    with torch.inference_mode():
-        batch = family.batch(model, size, seed)
-    call = TimedCall(
+    return TimedCall(
         run=lambda mark: family.run(model, batch, mark),
         device=device,
         batch_size=size,
@@ -199,10 +237,8 @@ def _time(family: Family, model: Model, device: str, variant: Variant, meter: Me
         rates=lambda latency_ms, stages_ms: family.rates(latency_ms, stages_ms, size),
         warmed=model.warmed,
         runtime=model.runtime,
+        first_calls=model.first_calls,
     )
-    work = timed_work.describe(type(family).timed, timed_work.options_of(family), batch)
-    part = time_call(call, variant.budget, meter, report, variant.interleave)
-    return dataclasses.replace(part, facts={**part.facts, "work": work})
 
 
 def _show(family: Family, model: Model, folder: Path, report: Report) -> None:
@@ -325,17 +361,21 @@ def main() -> None:
     verb, folder, *rest = sys.argv[1:]
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries print to standard output
-    report = Report(stream)
+    number, _, launches = rest[1].partition("/") if verb == "time" else ("", "", "")
+    report = Report(stream, f"launch {number} of {launches}: " if verb == "time" else "")
     work = Path(folder)
     variant = Variant.from_json(read_json(work / VARIANT))
     if verb == "prepare":
         shutil.rmtree(work / MODEL_FOLDER, ignore_errors=True)
         part = _outcome(lambda: prepare(variant, work, report))
         write_json(work / part_file(verb), part)
+        return
+    device = rest[0]
+    if verb == "time":
+        part = _outcome(lambda: time_again(variant, work, device, int(launches), report))
     else:
-        device, score = rest[0], rest[1:] == [SCORE]
-        part = _outcome(lambda: measure(variant, work, device, score, report))
-        write_json(work / part_file(verb, device), part)
+        part = _outcome(lambda: measure(variant, work, device, rest[1:] == [SCORE], report))
+    write_json(work / part_file(verb, device), part)
 
 
 if __name__ == "__main__":

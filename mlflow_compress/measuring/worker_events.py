@@ -19,6 +19,7 @@ _CHUNK_BYTES = 64 * 2**10
 _LINE_BYTES = 16 * 2**10  # of the longest event
 _AT_ONCE, _EACH_SECOND = 10_000, 100  # lines that are read: more than so is a flood
 _STAGE_CHARACTERS, _WARNING_CHARACTERS = 200, 2000
+_TURN = ("count", "seconds", "call_ms")
 _MOST = 2**53  # of a count or of seconds
 
 
@@ -69,7 +70,8 @@ def event(line: bytes) -> Event:
     """Return what a line tells; empty where it tells nothing: cut off by the worker's death, or no event.
 
     Returns:
-        `stage` and `warning` are texts, `done`, `total`, `seconds_left` and both of `turn` are numbers from 0.
+        `stage` and `warning` are texts; `done`, `total`, `seconds_left`, and `count`, `seconds` and `call_ms` of `turn`
+        are numbers from 0.
     """
     try:
         told = json.loads(line) if len(line) <= _LINE_BYTES else None
@@ -81,8 +83,8 @@ def event(line: bytes) -> Event:
     known: dict[str, Any] = {name: told[name][:most] for name, most in texts.items() if isinstance(told.get(name), str)}
     known |= {name: told[name] for name in ("done", "total", "seconds_left") if _is_number(told.get(name))}
     turn = told.get("turn")
-    if isinstance(turn, dict) and _is_number(turn.get("count")) and _is_number(turn.get("seconds")):
-        known["turn"] = {"count": turn["count"], "seconds": turn["seconds"]}
+    if isinstance(turn, dict) and all(_is_number(turn.get(name)) for name in _TURN):
+        known["turn"] = {name: turn[name] for name in _TURN}
     return known
 
 

@@ -21,7 +21,7 @@ from typing import IO, Any
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.measuring import descendants, worker_part
 from mlflow_compress.measuring.bounded_log import BoundedLog
-from mlflow_compress.measuring.worker import PARENT, SCORE, part_file
+from mlflow_compress.measuring.worker import PARENT, part_file
 from mlflow_compress.measuring.worker_events import WorkerEvents
 from mlflow_compress.meters import cgroup
 from mlflow_compress.meters import environment as surroundings
@@ -42,14 +42,14 @@ class Worker:
     end of its time. While it is silent none of them runs.
 
     Args:
-        verb: `prepare` or `measure`.
+        verb: `prepare`, `measure` or `time`.
         variant: what it works on.
         folder: the folder with `variant.json`; the part and the log are left there.
         device: `cpu` or `cuda`, to measure on.
-        score: whether quality is scored too.
+        how: to measure: `score` scores quality too. To time: which launch it is of how many, `2/5`.
     """
 
-    def __init__(self, verb: str, variant: Variant, folder: Path, device: str = "", score: bool = False) -> None:
+    def __init__(self, verb: str, variant: Variant, folder: Path, device: str = "", how: str = "") -> None:
         self._verb = verb
         self._timeout = variant.budget.timeout_seconds
         self._found = folder / part_file(verb, device)
@@ -57,7 +57,7 @@ class Worker:
         log = _new_file(folder / f"{self._found.stem}.log")
         self._mark = uuid.uuid4().hex
         self._stopped = ""  # for what, in words
-        words = [verb, str(folder), *([device] if device else []), *([SCORE] if score else [])]
+        words = [verb, str(folder), *filter(None, (device, how))]
         self._process = subprocess.Popen(
             [sys.executable, *_PROGRAM, *words],
             bufsize=0,
@@ -169,7 +169,7 @@ def environment(variant: Variant, verb: str) -> dict[str, str]:
     kept["PYTHONUNBUFFERED"] = "1"
     kept[PARENT] = str(os.getpid())
     kept["TOKENIZERS_PARALLELISM"] = "false"
-    if verb == "measure":
+    if verb != "prepare":
         kept["HF_HUB_OFFLINE"] = "1"  # all that is needed was saved
     if variant.threads is not None:
         kept["OMP_NUM_THREADS"] = kept["MKL_NUM_THREADS"] = str(variant.threads)

@@ -23,9 +23,10 @@ _STABLE_WINDOW = 3
 _STABLE_SPREAD = 0.05
 _TAILS = (90, 95, 99)  # percentiles
 
-_ROUND_MS, _FEWEST_IN_ROUND = 500.0, 3  # the first call of a round finds the caches full of the other process
+_FEWEST_IN_ROUND = 3  # calls: the first one finds the caches full of the other process
+_SHORTEST_MS = 1e-6  # of a call, on a clock that stands still
 
-Turn = Callable[[int, float], bool]
+Turn = Callable[[int, float, float], float]
 Progress = Callable[[int, int | None, float | None], None]
 
 
@@ -64,6 +65,7 @@ def measure(
     progress: Progress,
     warmed: Callable[[], object] = lambda: None,
     turn: Turn | None = None,
+    share: Callable[[float], Budget] | None = None,
 ) -> Timing:
     """Warm up until the latency is stable, then time calls until the budget is met.
 
@@ -75,8 +77,11 @@ def measure(
         budget: when to stop.
         progress: told of calls done, calls at most, and seconds left as far as known.
         warmed: called once between warm-up and counting.
-        turn: asked before each round of calls whether there is to be one, told of the calls made and the seconds they
-            took; then it decides when to stop, and not the budget.
+        turn: asked before each round of calls how many milliseconds it is to take, told of the calls made, the seconds
+            they took, and the milliseconds of one call; 0 ends the timing. Then it decides when to stop, and not the
+            budget.
+        share: asked after the warm-up for the budget of the counted calls, told of the milliseconds of one call; None:
+            all of it.
     """
     stopwatch: _Wall | _Cuda = _Cuda() if device == "cuda" else _Wall()
     timing = Timing()
@@ -86,14 +91,22 @@ def measure(
     try:
         _warm_up(call, stopwatch, budget, timing, progress)
         warmed()
+        call_ms = max(percentile(timing.warmup_ms[-2 * _STABLE_WINDOW :], 50), _SHORTEST_MS)
         if turn is None:
-            _count(call, stopwatch, budget, timing, progress)
+            _count(call, stopwatch, share(call_ms) if share else budget, timing, progress)
         else:
-            _take_turns(call, stopwatch, timing, turn)
+            _take_turns(call, stopwatch, timing, turn, call_ms)
     finally:
         if collecting:
             gc.enable()
     return timing
+
+
+def time_once(call: Callable[[], object], device: str) -> float:
+    """Return the milliseconds of one call, until the device is done with it."""
+    stopwatch: _Wall | _Cuda = _Cuda() if device == "cuda" else _Wall()
+    wall_ms, _, _ = stopwatch.time(unmarked(call))
+    return wall_ms
 
 
 def unmarked(call: Callable[[], object]) -> Callable[[Mark], object]:
@@ -112,20 +125,24 @@ def brief(budget: Budget) -> Budget:
 
 
 def _warm_up(call: Any, stopwatch: Any, budget: Budget, timing: Timing, progress: Progress) -> None:
-    """Call until the medians of two neighbouring windows differ by at most 5 %, or until the time is up."""
+    """Call until the medians of two neighbouring windows differ by at most 5 %, or until the time is up.
+
+    However stable the latency is, clocks and allocators get their least time.
+    """
     started = time.monotonic()
     done = timing.warmup_ms
     while True:
         wall, _, _ = stopwatch.time(call)
         done.append(wall)
         progress(len(done), None, None)
-        if len(done) >= 2 * _STABLE_WINDOW:
+        elapsed = time.monotonic() - started
+        if len(done) >= 2 * _STABLE_WINDOW and elapsed >= budget.warmup_min_seconds:
             now = percentile(done[-_STABLE_WINDOW:], 50)
             before = percentile(done[-2 * _STABLE_WINDOW : -_STABLE_WINDOW], 50)
             if abs(now - before) <= _STABLE_SPREAD * before:
                 timing.settled = True
                 return
-        if time.monotonic() - started >= budget.warmup_max_seconds and len(done) > 1:
+        if elapsed >= budget.warmup_max_seconds and len(done) > 1:
             return
 
 
@@ -143,9 +160,9 @@ def _count(call: Any, stopwatch: Any, budget: Budget, timing: Timing, progress: 
         progress(count, wanted, left)
 
 
-def _take_turns(call: Any, stopwatch: Any, timing: Timing, turn: Turn) -> None:
-    size = max(_FEWEST_IN_ROUND, round(_ROUND_MS / percentile(timing.warmup_ms, 50)))
-    while turn(len(timing.wall_ms), sum(timing.wall_ms) / 1000):
+def _take_turns(call: Any, stopwatch: Any, timing: Timing, turn: Turn, call_ms: float) -> None:
+    while (round_ms := turn(len(timing.wall_ms), sum(timing.wall_ms) / 1000, call_ms)) > 0:
+        size = max(_FEWEST_IN_ROUND, round(round_ms / call_ms))
         for _ in range(size):
             _once(call, stopwatch, timing)
         timing.round_sizes.append(size)

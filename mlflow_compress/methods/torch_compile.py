@@ -20,11 +20,11 @@ _MOST_VARIANTS = 64  # of one function: the lengths and caches that decoders and
 class TorchCompile(Method):
     """torch.compile: the model's graphs compiled to fused kernels in its first calls.
 
-    Every layer is compiled, and the weights are saved as they are. Compiling belongs to the warm-up: it takes a minute
-    or so, and memory, which is in the peak of the whole process but not in that of the timed phase
-    (`ram_peak_run_mib`): the processes that compile, one for each core, end with the warm-up. The first call of all
-    runs as it is, so that what a model makes only once (a detector's anchors) is not compiled in. Where a model does
-    what can't be captured, its graph is cut.
+    Every layer is compiled, and the weights are saved as they are. Compiling is no part of the latency: it takes a
+    minute or so, which is in `first_call_ms`, and memory, which is in the peak of the whole process but not in that of
+    the timed phase (`ram_peak_run_mib`): the processes that compile, one for each core, end with the warm-up. The
+    first call of all runs as it is, so that what a model makes only once (a detector's anchors) is not compiled in; the
+    second compiles. Where a model does what can't be captured, its graph is cut.
 
     It needs a C++ compiler and Python's headers, for CUDA too.
 
@@ -72,6 +72,7 @@ class TorchCompile(Method):
 
         config.recompile_limit = max(config.recompile_limit, _MOST_VARIANTS)
         model.warmed = _end_compiling_processes
+        model.first_calls = 2  # the second compiles
         self._compile_later(model.module)
         if getattr(getattr(model.module, "config", None), "is_encoder_decoder", False):
             self._compile_later(model.module.get_encoder())  # it is also called on its own

@@ -25,7 +25,18 @@ _KEY = "option"
 T = TypeVar("T")
 Taker = Literal["run", "sweep", "evaluator"]
 Kind = Literal[
-    "text", "choice", "whole", "number", "count", "counts", "duration", "yes_no", "switch", "flag", "repeated"
+    "text",
+    "choice",
+    "whole",
+    "number",
+    "count",
+    "counts",
+    "duration",
+    "yes_no",
+    "switch",
+    "auto_switch",
+    "flag",
+    "repeated",
 ]
 
 
@@ -36,8 +47,8 @@ class Option:
     Attributes:
         help: what it means, in a sentence.
         kind: how its value is written. `count`: a whole number from 1, or `auto`; `counts`: several with commas;
-            `duration`: such as 30m, or `none`; `switch`: true, false, or nothing for true; `flag`: no value;
-            `repeated`: may be given again.
+            `duration`: such as 30m, or `none`; `switch`: true, false, or nothing for true; `auto_switch`:
+            that, or `auto`; `flag`: no value; `repeated`: may be given again.
         takers: who takes it.
         flags: how it is called on the command line, where that is not `--` and its name.
         least: the smallest number that is allowed.
@@ -72,7 +83,7 @@ class Option:
     def written_default(self) -> Any:
         """Return the default as it is written on the command line."""
         if self.default in (None, ()):
-            return {"count": AUTO, "counts": AUTO, "duration": NONE}.get(self.kind)
+            return {"count": AUTO, "counts": AUTO, "auto_switch": AUTO, "duration": NONE}.get(self.kind)
         return self.default
 
     @property
@@ -150,8 +161,12 @@ class Options:
     trust: bool = _option(
         False, "Run code that comes with the model: Python files, pickles, metrics of one's own.", "switch"
     )
-    interleave: bool = _option(
-        False, "Measure the original and the variant in turns: for machines that others use too.", "switch",
+    launches: int = _option(
+        Budget.launches, "Fresh processes that share the timed calls, at most: 3 or more show the noise. Fewer where "
+        "starting them takes longer than timing.", "whole",
+        takers=_ALL, least=1, logged_as="launches")  # fmt: skip
+    interleave: bool | None = _option(
+        None, "Measure the variant in turns with its original. auto: where this command measures both.", "auto_switch",
         logged_as="interleave")  # fmt: skip
     family_options: tuple[str, ...] = _option(
         (), "An option of the model's family; tokens=64,128 measures each; may be given again.", "repeated",
@@ -205,6 +220,7 @@ class Options:
                 energy_seconds=self.energy_seconds,
                 score_seconds=self.score_seconds,
                 timeout_seconds=self.timeout,
+                launches=self.launches,
             ),
         )
 

@@ -107,4 +107,4 @@ def _numbered(names: Iterable[object]) -> dict[object, int]:
 
 def _row(variant: Variant) -> str:
     """Name what a variant and its original have in common."""
-    return repr(to_json(replace(variant, method="", chain=(), requires={})))
+    return repr(to_json(replace(variant, method="", chain=(), interleave=False, requires={})))

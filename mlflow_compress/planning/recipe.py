@@ -33,7 +33,7 @@ from mlflow_compress.errors import RecipeError, UnknownName, one_line
 from mlflow_compress.plain_text import plain
 from mlflow_compress.planning import requirements
 from mlflow_compress.planning.recognise import recognise
-from mlflow_compress.records import Budget, Scalar, Step, Variant
+from mlflow_compress.records import Budget, Scalar, Step, Variant, is_original
 from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
 from mlflow_compress.sockets import Family, State
 from mlflow_compress.untrusted import Malformed
@@ -85,7 +85,8 @@ class Recipe:
 class Settings:
     """What the command line says; None, `auto` or nothing leaves the recipe's choice.
 
-    `trust`: whether code that somebody wrote may run: Python files, pickles, metrics of one's own.
+    `trust`: whether code that somebody wrote may run: Python files, pickles, metrics of one's own. `interleave`:
+    whether variants are measured in turns with their original; None: where it is among what is planned.
 
     Several batch sizes, numbers of threads, or values of a family's option ask for a variant of each. What is required
     of a machine is added to what the recipe requires, and wins.
@@ -101,7 +102,7 @@ class Settings:
     limit: int | None = None
     options: Mapping[str, Sequence[Scalar]] = field(default_factory=dict)
     budget: Budget = field(default_factory=Budget)
-    interleave: bool = False
+    interleave: bool | None = None
     trust: bool = False
     requires: Mapping[str, Scalar] = field(default_factory=dict)
 
@@ -212,6 +213,9 @@ def plan(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> list[Va
     if not settings.trust:
         require_said_trust(recipe.name, recipe.options, settings)
         _require_no_code(family(), recipe, weights)
+    in_turns = settings.interleave
+    if in_turns is None:
+        in_turns = any(is_original(chain) for _, chain in chains)
     several = len(settings.threads) > 1  # then they tell rows apart
     counts = [(threads, {"threads": threads} if several else {}) for threads in settings.threads or (None,)]
     return [
@@ -230,7 +234,7 @@ def plan(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> list[Va
             batch_size=batch_size,
             setting=", ".join(f"{key}={value}" for key, value in {**options, **apart}.items()),
             threads=threads,
-            interleave=settings.interleave,
+            interleave=in_turns and not is_original(chain),
             seed=settings.seed,
             limit=settings.limit,
             budget=settings.budget,

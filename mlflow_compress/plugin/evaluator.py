@@ -32,8 +32,8 @@ class CompressEvaluator:
     else it is left out. MLflow itself has loaded the model before, so that its code is trusted already.
 
     `evaluator_config` takes `team`, `model` (its name in tables), `method`, `device`, `batch_size`, `threads`, `limit`,
-    `seed`, `iterations`, `seconds`, `max_seconds`, `energy_seconds`, `score_seconds`, `timeout`, as the options of
-    `compress-bench run`, and `uri`: of a model that is only a folder.
+    `seed`, `iterations`, `seconds`, `max_seconds`, `energy_seconds`, `score_seconds`, `timeout`, `launches`, as the
+    options of `compress-bench run`, and `uri`: of a model that is only a folder.
     """
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_compress.measuring import isolate
 from mlflow_compress.measuring.combine import unmeasured
 from mlflow_compress.measuring.measure_one import measure_one
+from mlflow_compress.measuring.prepared_originals import PreparedOriginals
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Variant
 from mlflow_compress.sweeping import resume
@@ -38,31 +40,42 @@ def sweep(
     """
     count = len(queue.waiting)
     results: list[Result] = []
-    while (variant := queue.take()) is not None:
-        position = f"[{len(results) + 1}/{count}] " if count > 1 else ""
-        progress.begin(f"{position}{variant.model}, {variant.label}")
-        digest = resume.digest(variant)
-        earlier = None if again else delivery.earlier(variant, digest, progress.end)
-        results.append(earlier or _measured(variant, digest, delivery, progress))
-        show(results[-1])
+    with contextlib.ExitStack() as stack:
+        originals = None
+        if any(variant.interleave for variant in queue.waiting):
+            originals = PreparedOriginals(stack.enter_context(delivery.entry(progress.end)).folder)
+        while (variant := queue.take()) is not None:
+            position = f"[{len(results) + 1}/{count}] " if count > 1 else ""
+            progress.begin(f"{position}{variant.model}, {variant.label}")
+            digest = resume.digest(variant)
+            earlier = None if again else delivery.earlier(variant, digest, progress.end)
+            results.append(earlier or _measured(variant, digest, delivery, progress, originals))
+            show(results[-1])
     return results
 
 
-def _measured(variant: Variant, digest: str, delivery: Delivery, progress: Progress) -> Result:
+def _measured(
+    variant: Variant, digest: str, delivery: Delivery, progress: Progress, originals: PreparedOriginals | None
+) -> Result:
     """Measure one variant, and log it."""
     with delivery.entry(progress.end) as entry:
         lack = requirements.unmet(variant.requires, requirements.here()) if variant.requires else ""
-        result = unmeasured(variant, "skipped", lack) if lack else _measure(variant, entry, delivery, progress)
+        result = (
+            unmeasured(variant, "skipped", lack) if lack else _measure(variant, entry, delivery, progress, originals)
+        )
         return delivery.deliver(Shipment(entry, result, delivery.log.address(digest), progress.end))
 
 
-def _measure(variant: Variant, entry: Entry, delivery: Delivery, progress: Progress) -> Result:
+def _measure(
+    variant: Variant, entry: Entry, delivery: Delivery, progress: Progress, originals: PreparedOriginals | None
+) -> Result:
     def listen(event: Mapping[str, Any]) -> None:
         delivery.check()  # a server that refuses is known at once, not after the download of the weights
         progress.event(event)
 
     fetched = delivery.log.fetched(variant, lambda: progress.event({"stage": "fetching"}))
-    run = functools.partial(isolate.run, ready=lambda: delivery.log)  # MLflow is imported beside the preparing
+    # MLflow is imported beside the preparing
+    run = functools.partial(isolate.run, ready=lambda: delivery.log, originals=originals)
     result = measure_one(variant, entry.folder, listen, progress.end, fetched=fetched, run=run)
     progress.event({"stage": "logging"})
     return result

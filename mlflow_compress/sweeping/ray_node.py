@@ -18,8 +18,8 @@ from typing import Any
 from mlflow_compress.errors import StoreError
 from mlflow_compress.folder_trees import files_below
 from mlflow_compress.measuring import isolate
-from mlflow_compress.measuring.interleave import Listener
 from mlflow_compress.measuring.measure_one import Run, measure_one
+from mlflow_compress.measuring.one_process import Listener
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Variant, write_json
 from mlflow_compress.sweeping import file_bundle

@@ -15,7 +15,7 @@ from typing import Any
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, StoreError
 from mlflow_compress.measuring import quality
-from mlflow_compress.measuring.interleave import Listener
+from mlflow_compress.measuring.one_process import Listener
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
 from mlflow_compress.model import SCORING
 from mlflow_compress.records import Variant

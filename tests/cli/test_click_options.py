@@ -42,6 +42,8 @@ def test_nothing_said_is_every_default(taker: Taker) -> None:
         ("--limit auto", "limit", None),
         ("--score-seconds 2", "score_seconds", 2.0),
         ("--interleave", "interleave", True),
+        ("--interleave false", "interleave", False),
+        ("--launches 3", "launches", 3),
         ("--trust false", "trust", False),
         ("--no-log-model", "log_model", False),
         ("--log-model false", "log_model", False),
@@ -66,7 +68,16 @@ def test_a_sweep_has_a_limit_of_time() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["--limit 0", "--batch-size 1,x", "--iterations 0", "--seconds -1", "--seconds nan", "--device tpu"]
+    "words",
+    [
+        "--limit 0",
+        "--batch-size 1,x",
+        "--iterations 0",
+        "--launches 0",
+        "--seconds -1",
+        "--seconds nan",
+        "--device tpu",
+    ],
 )
 def test_what_is_out_of_range_is_refused(words: str) -> None:
     with pytest.raises(AssertionError, match=words.split()[0]):

@@ -103,7 +103,7 @@ def _is_meant(step: str, given: tuple[Any, ...]) -> bool:
     return True
 
 
-def _measured(variant: Any, folder: Path, listener: Any, ready: Callable[[], object]) -> Any:
+def _measured(variant: Any, folder: Path, listener: Any, ready: Callable[[], object], originals: object) -> Any:
     ready()
     return measured(variant, folder)
 

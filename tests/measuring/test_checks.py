@@ -12,7 +12,8 @@ from mlflow_compress.meters.usage import Usage
 
 
 def codes(samples: list[float], settled: bool = True) -> list[str]:
-    return [caution.code for caution in checks.timing(Timing(samples, settled=settled), "cpu")]
+    seen = [*checks.few(len(samples), "cpu"), *checks.timing(Timing(samples, settled=settled), "cpu")]
+    return [caution.code for caution in seen]
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def test_cautions(samples: list[float], found: list[str]) -> None:
 
 
 def test_a_caution_says_what_to_do() -> None:
-    cautions = checks.timing(Timing([20.0, 40.0] * 15), "cpu")
+    cautions = [*checks.few(30, "cpu"), *checks.timing(Timing([20.0, 40.0] * 15), "cpu")]
     assert {caution.code for caution in cautions} == {"few_for_tail", "not_settled", "unstable"}
     assert all(caution.advice and caution.message.startswith("cpu: ") for caution in cautions)
     assert "--iterations 64" in cautions[0].advice
@@ -135,6 +136,7 @@ def test_clock(share: float | None, reason: str, found: list[str]) -> None:
 
 def test_every_caution_says_what_to_do() -> None:
     found = [
+        *checks.few(80, "cpu"),
         *checks.timing(Timing([20.0, 40.0] * 20 + [90.0, 190.0] * 20), "cpu"),
         *checks.usage(used(switches=9000, cpu_s=1.0, minor_faults=9e6, major_faults=900, throttled=3), 10, 2, "cpu"),
         *checks.busy(1, 1),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lab import Lab
 
-from mlflow_compress.measuring import isolate
+from mlflow_compress.measuring import isolate, one_process
 from mlflow_compress.meters import size
 from mlflow_compress.networks.model_folder import restore
 from mlflow_compress.records import Outcome, Part, Result, Variant, to_json
@@ -42,7 +42,7 @@ def test_a_variant_is_measured(lab: Lab) -> None:
 def test_a_clock_that_is_set_back_changes_no_duration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     times = iter((1e9, 5e8, 0.0, -1.0))
     monkeypatch.setattr("mlflow_compress.measuring.isolate.time.time", lambda: next(times))
-    monkeypatch.setattr(isolate, "_work", lambda *given, **named: Part(Outcome("failed", "no")))
+    monkeypatch.setattr(isolate, "work", lambda *given, **named: Part(Outcome("failed", "no")))
     result = isolate.run(Variant("tiny", "original", "alpha", "python", "model.py"), tmp_path, lambda event: None)
     assert result.started_s == 1e9
     assert 0 <= result.ended_s - result.started_s < 60
@@ -52,7 +52,7 @@ def test_a_full_disk_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     def full(*given: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(isolate, "write_json", full)
+    monkeypatch.setattr(one_process, "write_json", full)
     result = isolate.run(Variant("tiny", "original", "alpha", "python", "model.py"), tmp_path, lambda event: None)
     assert result.status == "failed"
     assert "No space left" in result.reason

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mlflow_compress.measuring.interleave import Listener
 from mlflow_compress.measuring.measure_one import measure_one
+from mlflow_compress.measuring.one_process import Listener
 from mlflow_compress.records import Result, Variant
 
 VARIANT = Variant("m", "original", "t", "mlflow_model", "models:/m/1")

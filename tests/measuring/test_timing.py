@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from mlflow_compress import notebook
-from mlflow_compress.measuring import worker
-from mlflow_compress.measuring.timing import Silent, TimedCall, time_call
+from mlflow_compress.measuring import launches, worker
+from mlflow_compress.measuring.timing import Silent, TimedCall, time_again, time_call
 from mlflow_compress.meters import latency, usage
+from mlflow_compress.meters.latency import unmarked
 from mlflow_compress.meters.memory import MemoryMeter
 from mlflow_compress.meters.usage import Usage
 from mlflow_compress.records import Budget, Part, Variant
@@ -74,7 +75,8 @@ def as_worker(call: Call) -> Part:
     family: Any = Family(call)
     meter = MemoryMeter()
     meter.end_phase("load")
-    return worker._time(family, Model(None), "cpu", VARIANT, meter, worker.Report(io.StringIO()))
+    part = worker._time(family, Model(None), "cpu", VARIANT, meter, worker.Report(io.StringIO()))
+    return launches.together([launches.without_plan(part)], 1, (), "cpu", VARIANT.batch_size)
 
 
 def as_notebook(call: Call) -> Part:
@@ -111,6 +113,7 @@ def test_warm_up_and_counted_calls(clock: Clock, measure: Callable[[Call], Part]
     assert call.seen[0] == (collects, True)
     assert gc.isenabled() == collects
     assert part.measurements["cpu/latency_p50_ms"] == 20
+    assert part.measurements["cpu/launches"] == 1
     assert part.measurements["cpu/throughput_per_s"] == pytest.approx(4 * 12 / 0.312)
 
 
@@ -130,19 +133,55 @@ def test_cautions_and_circumstances(clock: Clock, measure: Callable[[Call], Part
     assert part.environment["threads"] == "4096"
 
 
-def test_the_two_agree_in_all_but_the_memory(clock: Clock) -> None:
+def test_the_two_agree_in_all_but_the_memory_and_the_first_call(clock: Clock) -> None:
     from_worker, from_notebook = as_worker(Call(clock)), as_notebook(Call(clock))
     assert from_worker.samples == from_notebook.samples
     assert from_worker.cautions == from_notebook.cautions
 
     def timed(part: Part) -> dict[str, float]:
-        return {name: value for name, value in part.measurements.items() if "/ram_" not in name}
+        apart = ("/ram_", "/first_call")
+        return {name: value for name, value in part.measurements.items() if not any(each in name for each in apart)}
 
     assert timed(from_worker) == timed(from_notebook)
     memory = {name for part in (from_worker, from_notebook) for name in part.measurements if "/ram_" in name}
     assert {"cpu/ram_peak_warmup_mib", "cpu/ram_peak_run_mib", "cpu/ram_peak_mib"} <= memory
     # what a notebook can't know, or has not
     assert not {"cpu/ram_model_mib", "cpu/ram_peak_around_mib"} & set(from_notebook.measurements)
+
+
+def test_the_first_call_is_a_number_of_its_own(clock: Clock) -> None:
+    """A notebook's model may have been called before; a compiled one makes its kernels in the second call."""
+    assert as_worker(Call(clock)).measurements["cpu/first_call_ms"] == 400
+    assert "cpu/first_call_ms" not in as_notebook(Call(clock)).measurements
+    call = Call(clock)
+    compiled = TimedCall(lambda mark: call(), "cpu", 1, first_calls=2)
+    part = time_call(compiled, BUDGET, MemoryMeter(), Silent())
+    assert part.measurements["cpu/first_call_ms"] == 400 + 90
+    assert part.samples["cpu/warmup_ms"][0] == 60
+
+
+def test_the_first_launch_splits_the_budget_by_how_long_it_took_to_be_ready(clock: Clock) -> None:
+    budget = Budget(min_iterations=12, min_seconds=0.6, energy_seconds=0, launches=5)  # 6 s may go into restoring
+    planned = {}
+    for ready_s in (1.4, 1.9, 2.9, 3.1):
+        call = Call(clock)
+        timed = TimedCall(unmarked(call), "cpu", 1)
+        part = time_call(timed, budget, MemoryMeter(), Silent(), ready=iter([ready_s]).__next__)
+        planned[ready_s] = part.facts["launches"], len(part.samples["cpu/latency_ms"])
+        assert [caution.code for caution in part.cautions if caution.code.startswith("few")] == []
+    assert {ready_s: launches for ready_s, (launches, _) in planned.items()} == {1.4: "5", 1.9: "4", 2.9: "3", 3.1: "1"}
+    assert planned[1.4][1] < planned[2.9][1] < planned[3.1][1]
+
+
+def test_a_further_launch_times_its_share_and_nothing_else(clock: Clock) -> None:
+    call = Call(clock)
+    budget = Budget(min_iterations=12, min_seconds=0, warmup_max_seconds=0.4, energy_seconds=5)
+    timed = TimedCall(lambda mark: call(), "cpu", 1, rates=lambda latency_ms, stages_ms: {"speed": 1 / latency_ms})
+    part = time_again(timed, budget, Silent(), False, 4)
+    assert part.samples["cpu/latency_ms"] == [40, 20, 20]
+    assert part.samples["cpu/warmup_ms"] == [90, 60]  # a quarter of the time for the warm-up, too
+    assert part.measurements["cpu/speed"] == 1 / 20
+    assert not {"cpu/first_call_ms", "cpu/cpu_time_share", "cpu/ram_peak_mib"} & set(part.measurements)
 
 
 def test_what_is_around_the_call_is_made_and_timed_after_it(clock: Clock) -> None:
@@ -181,15 +220,17 @@ def test_what_helped_in_the_warm_up_ends_before_calls_are_counted(clock: Clock) 
 def test_turns_are_asked_for_before_each_round(clock: Clock) -> None:
     class Turns(Silent):
         def __init__(self) -> None:
-            self.asked: list[tuple[int, float]] = []
+            self.asked: list[tuple[int, float, float]] = []
 
-        def turn(self, count: int, seconds: float) -> bool:
-            self.asked.append((count, seconds))
-            return len(self.asked) < 3
+        def turn(self, count: int, seconds: float, call_ms: float) -> float:
+            self.asked.append((count, seconds, call_ms))
+            return (100.0, 100.0, 200.0, 0.0)[len(self.asked) - 1]
 
     turns = Turns()
-    part = time_call(TimedCall(lambda mark: Call(clock)(), "cpu", 1), BUDGET, MemoryMeter(), turns, in_turns=True)
-    sizes = part.samples["cpu/round_sizes"]
-    assert len(sizes) == 2
-    assert [count for count, _ in turns.asked] == [0, sizes[0], sum(sizes)]
-    assert len(part.samples["cpu/latency_ms"]) == sum(sizes)
+    call = Call(clock)
+    part = time_call(TimedCall(lambda mark: call(), "cpu", 1), BUDGET, MemoryMeter(), turns, in_turns=True)
+    assert part.samples["cpu/round_sizes"] == [5, 10]  # of calls that take 20 ms, in 100 and 200
+    # before the very first call, when both are restored, and then before each round
+    assert [count for count, _, _ in turns.asked] == [0, 0, 5, 15]
+    assert [call_ms for _, _, call_ms in turns.asked] == [0, 20, 20, 20]
+    assert len(part.samples["cpu/latency_ms"]) == 15

@@ -38,10 +38,13 @@ def test_a_line_that_is_no_event_says_nothing(line: bytes) -> None:
         (b'{"stage": "a", "done": NaN, "total": Infinity, "seconds_left": -1}', {"stage": "a"}),
         (b'{"stage": "a", "done": true, "seconds_left": 1e999}', {"stage": "a"}),
         (b'{"stage": "a", "done": 1' + b"0" * 4000 + b"}", {"stage": "a"}),
-        (b'{"turn": {"count": 3, "seconds": 0.25}}', {"turn": {"count": 3, "seconds": 0.25}}),
+        (
+            b'{"turn": {"count": 3, "seconds": 0.25, "call_ms": 5, "other": 1}}',
+            {"turn": {"count": 3, "seconds": 0.25, "call_ms": 5}},
+        ),
         (b'{"turn": 3}', {}),
-        (b'{"turn": {"count": "3", "seconds": 1}}', {}),
-        (b'{"turn": {"count": 3}}', {}),
+        (b'{"turn": {"count": "3", "seconds": 1, "call_ms": 1}}', {}),
+        (b'{"turn": {"count": 3, "seconds": 1}}', {}),
         (b'{"stage": "a", "warning": "' + b"w" * 9000 + b'"}', {"stage": "a", "warning": "w" * 2000}),
     ],
 )

@@ -37,7 +37,8 @@ def test_what_was_asked_for_is_logged_as_it_was_written() -> None:
         "max_seconds": "60.0",
         "energy_seconds": "5.0",
         "score_seconds": "1800.0",
-        "interleave": "False",
+        "launches": "5",
+        "interleave": "auto",
         "option": "tokens=8 x=y",
         "requires": "",
     }
@@ -78,6 +79,7 @@ def test_the_keys_of_the_evaluator_and_their_defaults() -> None:
         "energy_seconds": 5.0,
         "score_seconds": 1800.0,
         "timeout": 3600.0,
+        "launches": 5,
     }
     assert options == Options(device="cpu", team="", batch_size=(1,))
     told = CompressEvaluator.__doc__ or ""

@@ -36,7 +36,9 @@ class Measuring:
     def __init__(self) -> None:
         self.seen: list[Variant] = []
 
-    def __call__(self, variant: Variant, folder: Path, listener: Any, ready: Callable[[], object]) -> Result:
+    def __call__(
+        self, variant: Variant, folder: Path, listener: Any, ready: Callable[[], object], originals: object = None
+    ) -> Result:
         self.seen.append(variant)
         listener({"stage": "timing on cpu"})
         ready()

@@ -1,0 +1,134 @@
+"""Several fresh launches of one saved model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from lab import Lab
+
+from mlflow_compress.measuring import launches, one_process
+from mlflow_compress.percentiles import launch_interval, launch_mean
+from mlflow_compress.records import Budget, Caution, Outcome, Part, Variant
+
+VARIANT = Variant("tiny", "original", "alpha", "python", "x.py", batch_size=2, budget=Budget(timeout_seconds=900))
+
+
+def launch(latencies: Sequence[float], **facts: str) -> Part:
+    return Part(
+        Outcome("ok"),
+        measurements={"cpu/tokens_per_s": 1000 / latencies[0]},
+        samples={"cpu/latency_ms": list(latencies), "cpu/warmup_ms": [9.0], "cpu/token_ms": [latencies[0] / 2]},
+        cautions=(Caution("drift", f"of {latencies[0]}"),),
+        facts=facts,
+    )
+
+
+class Processes:
+    """Stands for `work`: gives one part after the other, and notes what was asked for."""
+
+    def __init__(self, *parts: Part) -> None:
+        self._parts = list(parts)
+        self.asked: list[tuple[str, str]] = []
+        self.timeouts: list[float] = []
+
+    def __call__(
+        self, verb: str, variant: Variant, folder: Path, listener: object, device: str = "", how: str = ""
+    ) -> Part:
+        self.asked.append((verb, how))
+        self.timeouts.append(variant.budget.timeout_seconds)
+        return self._parts.pop(0)
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, *parts: Part) -> tuple[Part, Processes]:
+    processes = Processes(*parts)
+    monkeypatch.setattr(launches, "work", processes)
+    return launches.measure(VARIANT, Path(), "cpu", True, lambda event: None), processes
+
+
+def first(latencies: Sequence[float], planned: str) -> Part:
+    part = launch(latencies, launches=planned, work="a call")
+    numbers = {**part.measurements, "cpu/ram_peak_mib": 70.0, "quality/accuracy": 0.5, "cpu/first_call_ms": 40.0}
+    samples = {**part.samples, "cpu/tokenize_ms": [0.5]}  # around the call: further launches do not time it
+    return dataclasses.replace(part, measurements=numbers, samples=samples)
+
+
+def test_further_launches_add_their_latencies_to_the_first_ones_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    part, processes = measured(monkeypatch, first([4.0, 4, 5], "3"), launch([5.0, 5]), launch([8.0, 8, 8]))
+    assert processes.asked == [("measure", "score"), ("time", "2/3"), ("time", "3/3")]
+    assert processes.timeouts[0] == 900 > 70 > processes.timeouts[1]  # what hangs is not waited for so long again
+    numbers = part.measurements
+    assert numbers["cpu/launches"] == 3
+    assert numbers["cpu/latency_p50_ms"] == pytest.approx(launch_mean([4, 5, 8]))
+    ends = numbers["cpu/latency_p50_low_ms"], numbers["cpu/latency_p50_high_ms"]
+    assert ends == pytest.approx(launch_interval([4, 5, 8]))
+    assert numbers["cpu/latency_count"] == 8
+    assert numbers["cpu/tokens_per_s"] == pytest.approx(1000 / launch_mean([4, 5, 8]))  # a rate that the family makes
+    assert numbers["cpu/token_p50_ms"] == 2.5
+    assert (numbers["cpu/ram_peak_mib"], numbers["quality/accuracy"]) == (70, 0.5)
+    assert numbers["cpu/first_call_ms"] == 40  # the others find on the disk what the first one compiled
+    assert part.samples["cpu/latency_ms"] == [4, 4, 5, 5, 5, 8, 8, 8]
+    assert part.samples["cpu/launch_sizes"] == [3, 2, 3]
+    assert part.samples["cpu/token_ms"] == [2, 2.5, 4]
+    assert part.samples["cpu/tokenize_ms"] == [0.5]
+    assert part.facts == {"work": "a call"}
+    assert [caution.code for caution in part.cautions] == ["few_samples", "drift"]  # of all together; of each kind one
+
+
+@pytest.mark.parametrize(
+    ("further", "kept", "tried"),
+    [
+        ([Part(Outcome("failed", "killed")), launch([8.0])], 2, 2),
+        ([Part(Outcome("failed", "killed"))] * 2, 1, 2),  # the others are not tried any more
+        ([Part(Outcome("ok")), Part(Outcome("ok"), samples={"cpu/latency_ms": [0.0]})], 1, 2),  # nothing that counts
+    ],
+)
+def test_a_launch_that_fails_takes_nothing_from_the_first(
+    monkeypatch: pytest.MonkeyPatch, further: list[Part], kept: int, tried: int
+) -> None:
+    more = [launch([9.0])] * (3 - len(further)) if kept > 1 else []
+    part, processes = measured(monkeypatch, first([4.0, 4], "3"), *further, *more)
+    assert part.outcome == Outcome("ok")
+    assert len(processes.asked) == 1 + tried
+    assert part.measurements["quality/accuracy"] == 0.5
+    assert part.samples["cpu/latency_ms"][:2] == [4, 4]
+    assert part.measurements.get("cpu/launches", 1) == kept
+    assert "cpu/latency_p50_low_ms" not in part.measurements
+    lost = next(caution for caution in part.cautions if caution.code == "lost_launches")
+    assert lost.message.startswith(f"cpu: {kept} of 3 launches could be timed: ")
+
+
+@pytest.mark.parametrize("said", ["1", "", "-3", "two", "9" * 400])
+def test_one_launch_is_all_where_no_more_are_planned(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    part, processes = measured(monkeypatch, first([4.0], said))
+    assert len(processes.asked) == 1
+    assert "launches" not in part.facts
+
+
+def test_no_more_launches_than_were_asked_for_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model's own code runs in the process that plans them."""
+    _, processes = measured(monkeypatch, first([4.0], "99"), *[launch([5.0])] * 4)
+    assert len(processes.asked) == VARIANT.budget.launches == 5
+
+
+def test_what_failed_is_not_launched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = Part(Outcome("failed", "no"), facts={"launches": "3"})
+    part, processes = measured(monkeypatch, failed)
+    assert (part.outcome, len(processes.asked)) == (Outcome("failed", "no"), 1)
+
+
+def test_a_launch_times_what_was_saved(lab: Lab) -> None:
+    result = lab.measure("original")
+    budget = dataclasses.replace(result.variant.budget, min_iterations=30)
+    variant = dataclasses.replace(result.variant, budget=budget)
+    events: list[str] = []
+    part = one_process.work(
+        "time", variant, lab.work("original"), lambda event: events.append(event.get("stage", "")), "cpu", "2/3"
+    )
+    assert part.outcome == Outcome("ok")
+    assert len(part.samples["cpu/latency_ms"]) == 10
+    assert part.measurements["cpu/launches"] == 1
+    assert not {"cpu/ram_peak_mib", "cpu/first_call_ms", "quality/accuracy"} & set(part.measurements)
+    assert {"launch 2 of 3: restoring", "launch 2 of 3: warming up on cpu"} <= set(events)
