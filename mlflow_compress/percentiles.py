@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 
 FEWEST_LAUNCHES = 3  # fewer support no interval
 MLPERF_COUNTS = {90: 64, 95: 130, 99: 662}
@@ -136,41 +136,20 @@ def launch_interval(medians: Sequence[float], confidence: float = 0.95) -> tuple
     return error_of_launches(spread, len(medians)).interval(launch_mean(medians), confidence)
 
 
-def ratio_of_launches(spread: float, launches: int, base_spread: float, base_launches: int) -> LogError:
+def ratio_error(own: LogError, base: LogError) -> LogError:
     """Return the error of a ratio of two means over launches, which may spread differently.
 
     Welch's t with Satterthwaite's degrees of freedom. Where neither spreads at all, the degrees are infinite.
 
     Args:
-        spread: the sample standard deviation of the logarithms of the first's launches.
-        launches: how many it has; at least two.
-        base_spread: the same of those that it is divided by.
-        base_launches: how many these are; at least two.
+        own: the error of the first.
+        base: the error of that by which it is divided.
     """
-    own, base = spread**2 / launches, base_spread**2 / base_launches
-    if own + base == 0:
+    variances = own.error**2, base.error**2
+    if not any(variances):
         return LogError(0.0, math.inf)
-    degrees = (own + base) ** 2 / (own**2 / (launches - 1) + base**2 / (base_launches - 1))
-    return LogError(math.sqrt(own + base), degrees)
-
-
-def ratio_interval(
-    value: float, error: float, base: float, base_error: float, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Return the confidence interval of value / base, from their standard errors.
-
-    The logarithm of the ratio is taken as normal (delta method). Where the interval holds 1, the two can't be told
-    apart.
-
-    Args:
-        value: a positive estimate.
-        error: its standard error.
-        base: the positive estimate that it is divided by.
-        base_error: its standard error.
-        confidence: of the interval.
-    """
-    width = NormalDist().inv_cdf(0.5 + confidence / 2) * math.hypot(error / value, base_error / base)
-    return value / base * math.exp(-min(width, _WIDEST)), value / base * math.exp(min(width, _WIDEST))
+    degrees = sum(variances) ** 2 / (variances[0] ** 2 / own.degrees + variances[1] ** 2 / base.degrees)
+    return LogError(math.sqrt(sum(variances)), degrees)
 
 
 def difference_interval(

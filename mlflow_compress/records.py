@@ -354,6 +354,12 @@ class Run:
         """Return a tag, or the param of that name; empty where it has neither."""
         return self.tags.get(name) or self.params.get(name, "")
 
+    @property
+    def is_original(self) -> bool:
+        """Whether it is what its model's other variants are compared with; of a run of 0.1 its name says so."""
+        told = self.tags.get("compress.original")
+        return told == "yes" if told else self.said("method") == ORIGINAL
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -406,12 +412,16 @@ class Row:
         team, model, method: what the row is about.
         values: numbers by metric name; a metric that nobody measured is absent.
         ratios: value divided by the original's value, by metric name, where both exist.
-        ratio_intervals: the 95 % confidence interval of a ratio, where the samples tell it. Where it holds 1, the
-            difference is within the noise.
+        ratio_intervals: the 95 % confidence interval of a ratio, of it alone; absent where its noise is not known.
+        ratio_degrees: the degrees of freedom behind such an interval; absent where it is as of many.
+        not_believed: the metrics whose ratio is left out, since it is none that a compression reaches.
+        told_apart: whether a ratio, or a score's difference (`quality/wer_difference`), is told apart from the
+            original's at 5 % in the whole table; absent where its noise is not known.
         runs: the run that each device's numbers come from, by `cpu` and `gpu`.
         notes: indices into the comparison's footnotes.
         hardware: what its numbers were measured on, in words; empty where nobody knows.
-        circumstances: what a number may only be compared under: by `cpu` and `gpu` the hardware, by `quality` the data.
+        circumstances: what a number may only be compared under: by `cpu` and `gpu` the hardware and libraries, by
+            `quality` the data; and by `cpu_work` and `gpu_work` what one call does, which two models differ in.
         links: the page of each device's run in MLflow's UI, where a server shows one.
         by_hand: copied from a table that somebody wrote, not measured by this tool.
         original: what its ratios and differences are to; None where it has none, and on an original itself.
@@ -419,6 +429,8 @@ class Row:
         dominated: another row is at least as good in every objective and better in one. None: not ranked, since it
             lacks an objective or none was asked for.
         ranked_in: the group of rows that it was compared with for that, by a number; None where it was not ranked.
+        is_original: whether it is what others are compared with; None: its name says so.
+        source: where the model comes from, as its recipe says it; empty where nobody knows.
     """
 
     team: str
@@ -427,6 +439,9 @@ class Row:
     values: Mapping[str, float] = field(default_factory=dict)
     ratios: Mapping[str, float] = field(default_factory=dict)
     ratio_intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    ratio_degrees: Mapping[str, float] = field(default_factory=dict)
+    not_believed: tuple[str, ...] = ()
+    told_apart: Mapping[str, bool] = field(default_factory=dict)
     runs: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[int, ...] = ()
     hardware: str = ""
@@ -437,6 +452,8 @@ class Row:
     random_weights: bool = False
     dominated: bool | None = None
     ranked_in: int | None = None
+    is_original: bool | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -449,6 +466,9 @@ class Summary:
         ratios: geometric means over the models of value divided by the original's, by metric name.
         differences: means over the models of a score's difference from the original's, by the score's metric name.
         counts: models behind each of these numbers, by metric name.
+        rows: rows behind it.
+        within_noise: names of those of these numbers that are not told apart from no change.
+        noise_unknown: names of those whose noise is not known.
     """
 
     method: str
@@ -456,6 +476,9 @@ class Summary:
     ratios: Mapping[str, float] = field(default_factory=dict)
     differences: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    rows: int = 0
+    within_noise: tuple[str, ...] = ()
+    noise_unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -94,17 +94,23 @@ SCORED_SAMPLES = {"en": "scored samples", "ru": "оценено примеров
 
 LEGEND = {
     "en": "MB is 2^20 bytes. A time is the median of one call on one batch; RAM and VRAM are peaks. "
-    "(0.50x) is the value divided by the original's: below 1 is smaller or faster; (≈0.99x) differs no more than "
-    "noise does. A score's (-0.012) is its difference from the original's on the same samples; (≈-0.002) "
-    "may be chance.",
+    "(0.50x) is the value divided by the original's: below 1 is smaller or faster. A score's (-0.012) is its "
+    "difference from the original's on the same samples. ≈ stands where the two are not told apart at 5 % in the "
+    "whole table (Holm's procedure over all its ratios of times and differences of scores); intervals are 95 % of each "
+    "alone.",
     "ru": "MB = 2^20 байт. Время: медиана одного вызова на одном батче; RAM и VRAM: пиковые значения. "
-    "(0.50x): значение, делённое на значение оригинала: меньше 1 значит меньше или быстрее; (≈0.99x): разница в "
-    "пределах шума. (-0.012) у метрики качества: разница с оригиналом на тех же примерах; (≈-0.002) может быть "
-    "случайной.",
+    "(0.50x): значение, делённое на значение оригинала: меньше 1 значит меньше или быстрее. (-0.012) у метрики "
+    "качества: разница с оригиналом на тех же примерах. ≈ стоит там, где разница с оригиналом не отличается от шума на "
+    "уровне 5 % по всей таблице (поправка Холма по всем отношениям времён и разницам качества); 95 % интервалы "
+    "считаются по отдельности.",
 }
 LEGEND_BY_HAND = {
     "en": "By hand: copied from a table that somebody wrote, not measured by this tool.",
     "ru": "Вручную: переписано из чьей-то таблицы, а не измерено этим инструментом.",
+}
+LEGEND_HEADLINE = {
+    "en": "Of several scores the first stands for the quality: {metrics}.",
+    "ru": "Из нескольких метрик качество определяет первая: {metrics}.",
 }
 LEGEND_PARETO = {
     "en": "Pareto: a dominated row has another one beside it that is at least as good in all of these and better in "
@@ -147,14 +153,41 @@ FOOTNOTES = {
     },
     "caution": {"en": "caution: {about}", "ru": "осторожно: {about}"},
     "hardware": {
-        "en": "{about}: not compared with the original, which was measured elsewhere ({details})",
+        "en": "{about}: not compared with the original, which was measured under other circumstances ({details})",
         "ru": "{about}: не сравнивается с оригиналом, он измерен в других условиях ({details})",
+    },
+    "measure_again": {
+        "en": "{about}: not compared with the original, since an earlier version noted less of the circumstances: "
+        "measure {details} again",
+        "ru": "{about}: не сравнивается с оригиналом: более ранняя версия записала не все условия, измерьте заново "
+        "{details}",
+    },
+    "other_memory": {
+        "en": "VRAM: not compared with the original, since torch's allocator sees only its own memory",
+        "ru": "VRAM: не сравнивается с оригиналом: аллокатор torch видит только свою память",
+    },
+    "contradiction": {
+        "en": "{about}: the ratio logged as measured in turns ({details}) contradicts the two times by more than 4x",
+        "ru": "{about}: записанное отношение ({details}) расходится с самими временами более чем в 4 раза",
+    },
+    "not_believed": {
+        "en": "{about}: a ratio that can't be is not believed",
+        "ru": "{about}: невозможному отношению не верим",
+    },
+    "one_launch": {"en": "one launch: noise unknown", "ru": "один запуск: шум неизвестен"},
+    "score_noise": {
+        "en": "quality: the noise of the difference is unknown",
+        "ru": "качество: шум разницы неизвестен",
     },
     "difference": {"en": "{what}: {own}, the original's: {other}", "ru": "{what}: {own}, у оригинала: {other}"},
     "unknown": {"en": "unknown", "ru": "неизвестно"},
     "other_team": {
         "en": "compared with the original of team {details}",
         "ru": "сравнивается с оригиналом команды {details}",
+    },
+    "no_original_in_table": {
+        "en": "its table has no original of this model, so there is nothing to compare with",
+        "ru": "в его таблице нет оригинала этой модели, сравнивать не с чем",
     },
     "no_original": {
         "en": "no original of this model was measured, so there is nothing to compare with",
@@ -168,14 +201,30 @@ FOOTNOTES = {
     "no_numbers": {"en": "the run holds no numbers", "ru": "в запуске нет чисел"},
 }
 AND_MORE = {"en": "and {count} more", "ru": "и ещё {count}"}
-# What must be the same before two numbers of a device may be divided: tag (after `compress.env.`), and its name.
+OLDER = {True: {"en": "this row", "ru": "эту строку"}, False: {"en": "the original", "ru": "оригинал"}}
+# What must be the same before two numbers of a device may be divided: tag (after `compress.env.`; `compress.work`), and
+# its name.
+_OF_ANY_DEVICE: Mapping[str, Text] = {
+    "torch": {"en": "torch", "ru": "torch"},
+    "runtime": {"en": "runtime", "ru": "среда выполнения"},
+    "work": {"en": "one call", "ru": "один вызов"},
+}
 CIRCUMSTANCES: Mapping[str, Mapping[str, Text]] = {
     "cpu": {
         "cpu_model": {"en": "processor", "ru": "процессор"},
         "threads": {"en": "threads", "ru": "потоков"},
+        "cores": {"en": "cores allowed", "ru": "доступно ядер"},
+        "cpu_flags": {"en": "CPU instructions", "ru": "инструкции процессора"},
+        **_OF_ANY_DEVICE,
     },
-    "gpu": {"gpu_model": {"en": "GPU", "ru": "GPU"}},
+    "gpu": {
+        "gpu_model": {"en": "GPU", "ru": "GPU"},
+        "gpu_power_limit_w": {"en": "power limit, W", "ru": "предел мощности, Вт"},
+        "gpu_tf32": {"en": "TF32", "ru": "TF32"},
+        **_OF_ANY_DEVICE,
+    },
 }
+HARDWARE: Mapping[str, tuple[str, ...]] = {"cpu": ("cpu_model", "threads"), "gpu": ("gpu_model",)}  # of these, shown
 NOT_RANKED = {
     "en": "not ranked: nobody says whether more or less {metric} is better",
     "ru": "не сравнивается по качеству: неизвестно, больше или меньше {metric} лучше",

@@ -49,6 +49,7 @@ _STATES: Mapping[State, str] = {
     "packed": "packed weights",
     "runtime": "a module of another runtime",
 }
+_ORIGINAL_NAME = re.compile(rf"\s*{ORIGINAL}(?!\w)", re.IGNORECASE)  # a name that readers take for the original's
 _LINK = re.compile(r"\+(?=\s*[A-Za-z_])")  # not the plus of 1e+3
 MOST_VARIANTS = 10_000  # of one command, before any is left out: at two minutes each these take two weeks
 _MOST_STEPS, _MOST_CHARACTERS = 16, 2000  # of a chain of methods
@@ -414,7 +415,12 @@ def _named_chain(path: Path, entry: Any) -> Named:
         name = str(entry["name"])
         if len(name) > _LONGEST_NAME:
             raise RecipeError(f"{path}: a variant's name has at most {_LONGEST_NAME} characters, not {len(name):,}.")
-        return name, parse_chain(str(entry["method"]))
+        chain = parse_chain(str(entry["method"]))
+        if _ORIGINAL_NAME.match(name) and chain != (Step(ORIGINAL),):
+            raise RecipeError(
+                f"{path}: {shown(name)} is {chain_name(chain)}, and can't be called the original. Give it another name."
+            )
+        return name, chain
     raise RecipeError(f"{path}: a variant is a chain of methods, or has a name and a method; this is {shown(entry)}.")
 
 

@@ -20,7 +20,8 @@ from mlflow_compress.plain_text import visible
 from mlflow_compress.records import Comparison, Row
 from mlflow_compress.reporting import table_text
 from mlflow_compress.reporting.chart_choices import Axis, axes, bars, classes, metrics, objectives
-from mlflow_compress.reporting.table_text import MISSING, Column, is_original
+from mlflow_compress.reporting.metric_facts import Known
+from mlflow_compress.reporting.table_text import MISSING, Column, is_original, is_told_apart
 from mlflow_compress.sockets import Renderer
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def _cell(it: Comparison, row: Row, column: Column) -> _Cell:
         links = tuple(_links(row, it.language))
         return _Cell("runs", links=links, is_missing=not links)
     (text,) = table_text.cells(row, (column,), it.language, it.metrics)
-    cell = _sorted(_Cell("number" if column.numeric else column.key, text), row, column)
+    cell = _sorted(_Cell("number" if column.numeric else column.key, text), row, column, it.metrics)
     if column.key == "method":
         return replace(cell, whose=" · ".join(filter(None, (row.model, row.team))), notes=row.notes)
     value, has_ratio, against = text.partition(" (")
@@ -211,14 +212,14 @@ def _cell(it: Comparison, row: Row, column: Column) -> _Cell:
     return cell
 
 
-def _sorted(cell: _Cell, row: Row, column: Column) -> _Cell:
+def _sorted(cell: _Cell, row: Row, column: Column, known: Known) -> _Cell:
     """Say what a cell is sorted by, where that isn't its text."""
     if cell.text == MISSING and column.key not in ("team", "model", "method"):
         return replace(cell, is_missing=True)
     if column.key == "pareto":
         return replace(cell, value=str(int(bool(row.dominated))))
     if column.key == "quality":
-        first = table_text.scores(row.values)[0]
+        first = table_text.scores(row.values, known)[0]
         return replace(cell, group=first, value=repr(row.values[first]))
     return replace(cell, value=repr(row.values[column.key])) if column.numeric else cell
 
@@ -226,8 +227,8 @@ def _sorted(cell: _Cell, row: Row, column: Column) -> _Cell:
 def _verdict(it: Comparison, row: Row, name: str) -> str:
     """Return whether a ratio is to the good, where that is known and no noise."""
     found, greater = row.ratios[name], it.greater_is_better.get(name)
-    low, high = row.ratio_intervals.get(name, (0.0, 0.0))
-    if greater is None or table_text.ratio(found) == table_text.ratio(1) or low <= 1 <= high:
+    is_one = table_text.ratio(found) == table_text.ratio(1)
+    if greater is None or is_one or not is_told_apart(row, name):
         return ""
     return "better" if (found > 1) == greater else "worse"
 
@@ -308,6 +309,7 @@ def _metric(it: Comparison, name: str) -> dict[str, Any]:
         "greater_is_better": it.greater_is_better.get(name),
         "values": [_short(plain.value(row)) for row in it.rows],
         "relative": [_short(found) for found in distances] if has_distances else None,
+        "told_apart": {str(at): is_told_apart(row, name) for at, row in enumerate(it.rows) if name in row.ratios},
         "intervals": {
             str(at): [_short(end) for end in row.ratio_intervals[name]]
             for at, row in enumerate(it.rows)

@@ -20,15 +20,18 @@ class Json(Renderer):
     * `title`: the experiments. `language`: of the sentences, `en` or `ru`.
     * `rows`: in the table's order; each has `team`, `model`, `method` (with its batch size where that is not 1),
       `values` (numbers by metric name; what nobody measured is absent), `ratios` (value divided by the original's, by
-      metric name; absent on the original and where circumstances differ), `ratio_intervals` (a ratio's 95 % confidence
-      interval, two numbers, where the samples tell it), `runs` (run ids by device, `cpu` and `gpu`), `links` (their
-      pages, where a server shows them), `hardware` (in words), `circumstances` (what a
-      number may only be compared under: by `cpu` and `gpu` the hardware, by `quality` the data), `by_hand` (copied from
-      a table, not measured), `original` (what it is compared with: `team`, `by_hand`, `random_weights`; or null),
-      `random_weights` (its quality says nothing),
-      `dominated` (another row is better in an objective and as good in all; null: not ranked),
-      `ranked_in` (the number of the group of rows that were compared for that), and `notes` (indices into `footnotes`,
-      from 0).
+      metric name; absent on the original and where circumstances differ), `ratio_intervals` (a ratio's 95 %
+      confidence interval, of it alone, two numbers, where its noise is known), `ratio_degrees` (the degrees of
+      freedom behind it; absent: as of many), `not_believed` (metrics whose ratio is left out, since it can't be),
+      `told_apart` (by name of a ratio or of a score's difference, whether it is told apart from the original's at 5 %
+      in the whole table; absent: its noise is not known), `runs` (run ids by device, `cpu` and `gpu`), `links` (their
+      pages, where a server shows them), `hardware` (in words), `circumstances` (what a number may only be compared
+      under: by `cpu` and `gpu` the hardware and libraries, by `cpu_work` and `gpu_work` what one call does, by
+      `quality` the data), `by_hand` (copied from a table, not measured), `original` (what it is compared with:
+      `team`, `by_hand`, `random_weights`; or null), `random_weights` (its quality says nothing), `dominated` (another
+      row is better in an objective and as good in all; null: not ranked), `ranked_in` (the number of the group of
+      rows that were compared for that), `is_original` (whether it is what others are compared with; null: its name
+      says so), `source` (where the model comes from), and `notes` (indices into `footnotes`, from 0).
     * `failures`: what has no number; each has `team`, `model`, `method`, `status` (`failed`, `skipped`), `device`
       (empty when it befell the whole run), `reason`, `run_id`.
     * `footnotes`: sentences.
@@ -37,7 +40,8 @@ class Json(Renderer):
       `hundred`, `error_rate`, `unbounded`, or null), `greater_is_better` (or null), `rank`.
     * `greater_is_better`: by metric name. `summaries`: what each method did over all models: `method`, `models` (how
       many), `ratios` (geometric means), `differences` (means of a score's difference from the original's), `counts`
-      (models behind each of these numbers).
+      (models behind each of these numbers), `rows` (behind it), `within_noise` and `noise_unknown` (names of those of
+      its numbers that are not told apart from no change, and of those whose noise is not known).
     """
 
     suffix: ClassVar[str] = ".json"

@@ -15,7 +15,16 @@ from mlflow_compress import words
 from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Comparison, Row
 from mlflow_compress.reporting.chart_choices import Axis, axes, bars, charted, fronts, objectives
-from mlflow_compress.reporting.table_text import cells, columns, is_original, label, method, ratio
+from mlflow_compress.reporting.table_text import (
+    cells,
+    columns,
+    is_original,
+    is_told_apart,
+    label,
+    method,
+    ratio,
+    told_apart_over_models,
+)
 from mlflow_compress.sockets import Renderer
 from mlflow_compress.words import Text
 
@@ -152,10 +161,11 @@ class _Bar:
     ratio: float
     low: float = 0.0
     high: float = 0.0
+    told_apart: bool | None = None  # None: its noise is not known
 
     @property
     def is_noise(self) -> bool:
-        return self.low <= 1 <= self.high
+        return self.told_apart is False
 
 
 def _bars(plot: Any, it: Comparison, name: str, texts: Text) -> None:
@@ -166,7 +176,7 @@ def _bars(plot: Any, it: Comparison, name: str, texts: Text) -> None:
     shown = found[:MOST_BARS]
     size = 12.0 if len(shown) < 20 else 9.5
     for place, bar in enumerate(shown):
-        is_judged = greater is not None and not bar.is_noise and ratio(bar.ratio) != ratio(1)
+        is_judged = greater is not None and bar.told_apart and ratio(bar.ratio) != ratio(1)
         colour = (_BETTER if (bar.ratio > 1) == greater else _WORSE) if is_judged else _NEUTRAL
         look = {"facecolor": "white", "hatch": "////"} if bar.is_noise else {"facecolor": colour}
         plot.barh(place, bar.ratio - 1, left=1, height=0.7, edgecolor=colour, **look)
@@ -203,14 +213,18 @@ def _of_rows(it: Comparison, name: str) -> list[_Bar]:
         whose = (_short(row.model, 18) if several["model"] else "", _short(row.team, 12) if several["team"] else "")
         ends = row.ratio_intervals.get(name, (0.0, 0.0))
         ends = ends if all(map(math.isfinite, ends)) else (0.0, 0.0)
-        found.append(_Bar(" · ".join(filter(None, (_short(said, 34), *whose))), row.ratios[name], *ends))
+        found.append(
+            _Bar(
+                " · ".join(filter(None, (_short(said, 34), *whose))), row.ratios[name], *ends, is_told_apart(row, name)
+            )
+        )
     return found
 
 
 def _of_methods(it: Comparison, name: str) -> list[_Bar]:
     """Return the means over several models."""
     return [
-        _Bar(_short(method(each.method, it.language)), each.ratios[name])
+        _Bar(_short(method(each.method, it.language)), each.ratios[name], told_apart=told_apart_over_models(each, name))
         for each in it.summaries
         if each.counts.get(name, each.models) > 1 and _is_drawable(each.ratios.get(name))
     ]

@@ -3,44 +3,97 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
-from mlflow_compress.percentiles import difference_interval, ratio_interval
+from mlflow_compress.percentiles import FEWEST_LAUNCHES, LogError, difference_interval, ratio_error
 from mlflow_compress.records import Run, finite
+from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.table_text import DIFFERENCE
 from mlflow_compress.words import DEVICES
 
+# Two launches of one model on a machine that others use differ by less than twice; ratios in turns and ratios of two
+# runs that differ by more than this are not of the same two models.
+MOST_CONTRADICTION = 4.0  # the footnote says it too
 _PROTOCOL = "compress.protocol."
+_ESTIMATED = "_estimated_j"  # from rated power and load: between two rows it says no more than their latencies do
+MOST_TIMES = 1e4  # more or less than the original: no compression does that
 
 
-def in_turns(values: Mapping[str, float]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+@dataclass
+class Ratios:
+    """Values divided by the original's.
+
+    Attributes:
+        values: by metric name.
+        intervals: their 95 % confidence intervals, where the noise is known.
+        degrees: of freedom behind such an interval; absent where it is as of many.
+        not_believed: the metrics whose ratio was left out, since it can't be.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    degrees: dict[str, float] = field(default_factory=dict)
+    not_believed: list[str] = field(default_factory=list)
+
+    def disbelieve(self, name: str) -> None:
+        """Leave out the ratio of a metric."""
+        self.not_believed.append(name)
+        for known in (self.values, self.intervals, self.degrees):
+            known.pop(name, None)
+
+    def add_interval(self, name: str, own: LogError, base: LogError) -> None:
+        """Add the interval of a ratio of two latencies, whose own errors are known."""
+        error = ratio_error(own, base)
+        self.intervals[name], self.degrees[name] = error.interval(self.values[name]), error.degrees
+
+
+def latency(device: str) -> str:
+    """Return the name of a device's median latency."""
+    return f"{device}/latency_p50_ms"
+
+
+def in_turns(values: Mapping[str, float]) -> Ratios:
     """Return the ratios of latencies that were measured in turns with the original, and their intervals."""
-    ratios, intervals = {}, {}
+    found = Ratios()
     for device in DEVICES:
-        name, ratio = f"{device}/latency_p50_ms", f"{device}/latency_ratio"
-        if ratio in values:
-            ratios[name] = values[ratio]
-            if f"{ratio}_low" in values and f"{ratio}_high" in values:
-                intervals[name] = (values[f"{ratio}_low"], values[f"{ratio}_high"])
-    return ratios, intervals
+        name, logged = latency(device), f"{device}/latency_ratio"
+        ratio, low, high = (values.get(f"{logged}{end}", math.nan) for end in ("", "_low", "_high"))
+        if math.isnan(ratio):
+            continue
+        if not is_believed(ratio):
+            found.not_believed.append(name)
+            continue
+        found.values[name] = ratio
+        pairs = values.get(f"{device}/pairs", 1.0)
+        if 0 < low <= ratio <= high and low < high < math.inf:
+            found.intervals[name] = (low, high)
+            if pairs >= FEWEST_LAUNCHES:
+                found.degrees[name] = pairs - 1
+    return found
 
 
-def ratios_to(values: Mapping[str, float], base: Mapping[str, float], apart: set[str]) -> dict[str, float]:
-    """Return a line's numbers divided by the original's, but for those of devices that were measured apart."""
-    both = (name for name in values if base.get(name) and name.partition("/")[0] not in apart)
+def ratios_to(values: Mapping[str, float], base: Mapping[str, float], apart: Collection[str]) -> dict[str, float]:
+    """Return a line's numbers divided by the original's, where that says something.
+
+    Args:
+        values: the line's numbers, by metric name.
+        base: the original's.
+        apart: devices, or names of metrics, whose numbers were measured apart.
+    """
+    names = (name for name in values if name not in apart and name.partition("/")[0] not in apart)
+    both = (name for name in names if base.get(name) and not name.endswith(_ESTIMATED))
     return finite({name: values[name] / base[name] for name in both})
 
 
-def intervals_of(
-    values: Mapping[str, float], base: Mapping[str, float], ratios: Mapping[str, float]
-) -> dict[str, tuple[float, float]]:
-    """Return the confidence intervals of the ratios whose medians have standard errors."""
-    found = {}
-    for name in ratios:
-        error = f"{name.removesuffix('_ms')}_stderr_ms"
-        if values[name] > 0 and error in values and error in base:
-            found[name] = ratio_interval(values[name], values[error], base[name], base[error])
-    return found
+def is_believed(ratio: float) -> bool:
+    """Return whether a compression may reach a ratio at all."""
+    return 1 / MOST_TIMES <= ratio <= MOST_TIMES
+
+
+def contradicts(ratio: float, other: float) -> bool:
+    """Return whether two ratios of the same latencies are too far apart to be of the same two models."""
+    return not 1 / MOST_CONTRADICTION <= ratio / other <= MOST_CONTRADICTION
 
 
 def differences(own: Run | None, original: Run | None) -> dict[str, float]:
@@ -79,6 +132,12 @@ def _ends(name: str, own: Mapping[str, float], original: Mapping[str, float]) ->
     )
 
 
-def without_differences(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Leave out what was logged of differences: the row may have another original by now."""
-    return {name: value for name, value in numbers.items() if DIFFERENCE not in name}
+def shown_scores(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Return what a row shows of what was logged of quality.
+
+    Differences are left out, since the row may have another original by now; and how far the outputs moved on random
+    inputs, where the answers to real ones were scored.
+    """
+    scored = {name for name in numbers if name not in metric_facts.FIDELITY and name != metric_facts.COUNT}
+    hidden = metric_facts.FIDELITY if scored else ()
+    return {name: value for name, value in numbers.items() if DIFFERENCE not in name and name not in hidden}

@@ -11,15 +11,24 @@ from functools import lru_cache
 
 from mlflow_compress import words
 from mlflow_compress.records import Comparison, Reference, Row, Run, short_texts
-from mlflow_compress.reporting import metric_facts
-from mlflow_compress.reporting.against_original import differences, in_turns, intervals_of, ratios_to
+from mlflow_compress.reporting import circumstances, claims, metric_facts
+from mlflow_compress.reporting.against_original import (
+    Ratios,
+    contradicts,
+    differences,
+    in_turns,
+    is_believed,
+    latency,
+    ratios_to,
+)
 from mlflow_compress.reporting.footnotes import CAUTION, Note, numbered
-from mlflow_compress.reporting.table_lines import Key, Line, is_by_hand, sorted_out, variants_of
-from mlflow_compress.reporting.table_text import COLUMNS, natural
+from mlflow_compress.reporting.table_lines import Key, Line, sorted_out, variants_of
+from mlflow_compress.reporting.table_text import COLUMNS, DIFFERENCE, label, natural, ratio
 from mlflow_compress.words import DEVICES, ORIGINAL
 
 _WITH_HARDWARE = (*(column.key for column in COLUMNS), "hardware")
 _CAUTION = "compress.caution."
+_VRAM = "gpu/vram_peak_mib"
 
 
 def compare(
@@ -36,7 +45,11 @@ def compare(
     A row is one team's model under one method at one batch size and setting. Each device's numbers come from the newest
     run in which that device was ok, so that a laptop's CPU run and a server's GPU run make one row; size and quality
     come from the newest of these that has them. Ratios are to the original of the same team and model at the same
-    batch size and setting, else to the newest of another team. Numbers of different hardware are never divided.
+    batch size and setting, else to the newest of another team. Numbers that came about under other circumstances (see
+    `circumstances`) are never divided. What was copied from a table is divided by that table's original alone.
+
+    Of a latency's ratio that was measured in turns, or whose noise between launches is known, there is an interval; all
+    of these claims and those on scores are judged together, see `claims`.
 
     A score that was made of the same samples by the same protocol as the original's gets its difference from that,
     `quality/wer_difference`, with the ends of the 95 % interval of it, `_low` and `_high`: where both were paired when
@@ -59,28 +72,62 @@ def compare(
     newest = variants_of(runs, devices)
     lines, failures = sorted_out(newest, language, every_run)
     everything = sorted_out(variants_of([*newest, *originals], devices), language)[0]
-    known = everything if every_run else everything | lines
-    newest_of: dict[Key, Line] = {}  # the newest original of any team, by all else
-    for key, line in everything.items():
-        if key.method == ORIGINAL:
-            newest_of.setdefault(key.original(""), line)
-    found = {key: known.get(key.original(key.team)) or newest_of.get(key.original("")) for key in lines}
-    hardware = {key: _hardware_of(lines[key], found[key]) for key in lines}
-    apart = len(set(hardware.values())) > 1
+    original_of = _originals_of(lines, everything.values() if every_run else (everything | lines).values())
+    lines = _without_copies(lines)
+    hardware = {key: _hardware_of(lines[key], original_of[key]) for key in lines}
+    apart = len(set(hardware.values()) - {""}) > 1
 
     def place(key: Key) -> tuple[object, ...]:
-        return (natural(hardware.get(key, "")) if apart else (), key.place())
+        return ((key.by_hand, natural("" if key.by_hand else hardware[key])) if apart else (), key.place())
 
-    rows, footnotes = _rows([(lines[key], found[key]) for key in sorted(lines, key=place)], language)
+    rows, footnotes = _rows([(lines[key], original_of[key]) for key in sorted(lines, key=place)], language)
     return Comparison(
         rows=rows,
         failures=tuple(failure for key in sorted(failures, key=Key.place) for failure in failures[key]),
         footnotes=footnotes,
         title=", ".join(sorted({run.experiment for run in newest})) if title is None else title,
         language=language,
-        columns=_WITH_HARDWARE if _differ(row.circumstances for row in rows) else (),
+        columns=_WITH_HARDWARE if _differ(_hardware(line) for line in lines.values()) else (),
         metrics=metric_facts.agreed(_scored(lines.values())),
     )
+
+
+def _originals_of(lines: Iterable[Key], known: Iterable[Line]) -> dict[Key, Line | None]:
+    """Return of each row the original that it is compared with: its team's, else the newest of another team.
+
+    Args:
+        lines: what rows are about.
+        known: all lines, those of the newest runs first.
+    """
+    originals: dict[object, Line] = {}
+    for line in known:
+        if line.key.is_original:
+            of_team, of_any = line.key.work(line.key.team), line.key.work("")
+            if of_team not in originals or line.key.method == ORIGINAL:  # before one of another name
+                originals[of_team] = line
+            originals.setdefault(("", *of_any), line)
+    return {key: originals.get(key.work(key.team)) or originals.get(("", *key.work(""))) for key in lines}
+
+
+def _without_copies(lines: Mapping[Key, Line]) -> dict[Key, Line]:
+    """Leave out what was copied by hand where all that it has numbers of was measured."""
+    measured: dict[object, set[str]] = {}
+    for key, line in lines.items():
+        if not key.by_hand:
+            measured[_row_of(key)] = _groups(line)
+    return {
+        key: line
+        for key, line in lines.items()
+        if not key.by_hand or not _groups(line) <= measured.get(_row_of(key), set())
+    }
+
+
+def _row_of(key: Key) -> tuple[str, ...]:
+    return key.team, key.model, key.method, key.batch, key.setting, key.run_id
+
+
+def _groups(line: Line) -> set[str]:
+    return {name.partition("/")[0] for name in line.values}
 
 
 def _scored(lines: Iterable[Line]) -> list[Run]:
@@ -93,48 +140,48 @@ def _rows(lines: Sequence[tuple[Line, Line | None]], language: str) -> tuple[tup
     """Return the rows of lines and their originals, and the footnotes that the rows refer to."""
     rows, notes = zip(*(_row(line, original, language) for line, original in lines), strict=True) if lines else ((), ())
     footnotes, indices = numbered(notes, language)
-    return tuple(replace(row, notes=own) for row, own in zip(rows, indices, strict=True)), footnotes
+    noted = (replace(row, notes=own) for row, own in zip(rows, indices, strict=True))
+    return claims.corrected(noted), footnotes
 
 
 def _row(line: Line, original: Line | None, language: str) -> tuple[Row, list[Note]]:
     values = dict(line.values)
     notes = _about_weights(line) + _about_cautions(line, language)
-    ratios: dict[str, float] = {}
-    ratios_in_turns, their_intervals = in_turns(values)  # better than two runs one after the other
-    if original is None and not ratios_in_turns:
-        notes.append(Note("no_original"))
+    ratios = in_turns(values)  # better than two runs one after the other
+    if original is None and not ratios.values and not line.key.is_original:
+        notes.append(Note("no_original_in_table" if line.key.by_hand else "no_original"))
     elif original is not None and not _is_same(line, original):
-        apart, reasons = _apart(line, original, language)
-        ratios = ratios_to(values, original.values, apart)
-        values |= differences(line.scored, original.scored)
         if original.key.team != line.key.team:
             notes.append(Note("other_team", details=(original.key.team,)))
+        values |= differences(line.scored, original.scored)
+        ratios, reasons = _compared(line, original, ratios, language)
         notes += reasons
-    intervals = intervals_of(values, original.values, ratios) if original else {}
+    notes += _about_noise(line, values, ratios)
+    notes += [Note("not_believed", label(name, language, with_unit=False)) for name in sorted(ratios.not_believed)]
     row = Row(
         team=line.key.team,
         model=line.key.model,
         method=line.key.label,
         values=values,
-        ratios={**ratios, **ratios_in_turns},
-        ratio_intervals={**intervals, **their_intervals},
+        ratios=ratios.values,
+        ratio_intervals=ratios.intervals,
+        ratio_degrees=ratios.degrees,
+        not_believed=tuple(ratios.not_believed),
         runs={device: line.runs[device].run_id for device in sorted(line.runs)},
         hardware="; ".join(dict.fromkeys(filter(None, _hardware(line).values()))),
-        circumstances={**_hardware(line), **_scored_on(line)},
+        circumstances=_circumstances(line),
         links={device: line.runs[device].link for device in sorted(line.runs) if line.runs[device].link},
-        by_hand=_is_by_hand(line),
+        by_hand=line.key.by_hand,
         original=None if original is None or _is_same(line, original) else _reference(original),
         random_weights=_is_random(line),
+        is_original=line.key.is_original,
+        source=next((source for run in line.runs.values() if (source := run.params.get("source", ""))), ""),
     )
     return row, notes
 
 
 def _reference(original: Line) -> Reference:
-    return Reference(original.key.team, _is_by_hand(original), _is_random(original))
-
-
-def _is_by_hand(line: Line) -> bool:
-    return all(is_by_hand(run) for run in line.runs.values())
+    return Reference(original.key.team, original.key.by_hand, _is_random(original))
 
 
 def _is_random(line: Line) -> bool:
@@ -143,19 +190,70 @@ def _is_random(line: Line) -> bool:
     return any(run.tags.get("compress.weights") == "random" for run in scored)
 
 
+def _compared(line: Line, original: Line, turns: Ratios, language: str) -> tuple[Ratios, list[Note]]:
+    """Return a line's ratios to its original, and notes on those that there are not.
+
+    Args:
+        line: of the table.
+        original: another line.
+        turns: the ratios that were measured in turns, as `in_turns` gives them: they come before those of two runs.
+        language: of the notes.
+    """
+    apart: set[str] = set()
+    notes: list[Note] = []
+    for device in sorted(line.runs.keys() & original.runs.keys()):
+        own, base = line.runs[device], original.runs[device]
+        if reason := circumstances.apart(own, base, device, language):
+            apart.add(device)
+            notes.append(reason)
+        elif circumstances.counts_other_memory(own, base) and _VRAM in line.values.keys() & original.values.keys():
+            apart.add(_VRAM)
+            notes.append(Note("other_memory"))
+    ratios = Ratios(ratios_to(line.values, original.values, apart))
+    for name in {*turns.not_believed, *(name for name, found in ratios.values.items() if not is_believed(found))}:
+        ratios.disbelieve(name)
+    for device in line.runs:
+        name = latency(device)
+        if name in turns.values and name in ratios.values and contradicts(turns.values[name], ratios.values[name]):
+            notes.append(Note("contradiction", DEVICES.get(device, device), (ratio(turns.values.pop(name)),)))
+            turns.intervals.pop(name, None)
+            ratios.disbelieve(name)
+        elif name in ratios.values and name not in turns.values and not line.key.by_hand:
+            errors = line.error(device), original.error(device)
+            if errors[0] is not None and errors[1] is not None:
+                ratios.add_interval(name, errors[0], errors[1])
+    return (
+        Ratios(
+            {**ratios.values, **turns.values},
+            {**ratios.intervals, **turns.intervals},
+            {**ratios.degrees, **turns.degrees},
+            ratios.not_believed,
+        ),
+        notes,
+    )
+
+
+def _about_noise(line: Line, values: Mapping[str, float], ratios: Ratios) -> list[Note]:
+    """Say of what a row claims nothing, since its noise is not known."""
+    if line.key.by_hand:
+        return []
+    notes = []
+    if any(latency(device) in ratios.values.keys() - ratios.intervals.keys() for device in line.runs):
+        notes.append(Note("one_launch"))
+    moved = (name for name in values if name.endswith(DIFFERENCE))
+    if any(claims.difference_ends(values, name) is None for name in moved):
+        notes.append(Note("score_noise"))
+    return notes
+
+
 def _is_same(line: Line, original: Line) -> bool:
     """Return whether a line is the very original."""
-    return line.runs == original.runs and line.key.method == ORIGINAL
+    return line.runs == original.runs and line.key.is_original
 
 
 def _hardware(line: Line) -> dict[str, str]:
     """Say by device what it was; empty where the run does not know."""
-    found = {}
-    for device, run in sorted(line.runs.items()):
-        said = {name: run.tags.get(f"compress.env.{name}", "") for name in words.CIRCUMSTANCES.get(device, {})}
-        parts = [f"{value} {name}" if name == "threads" else value for name, value in said.items() if value]
-        found[device] = ", ".join(parts)
-    return found
+    return {device: circumstances.hardware(run, device) for device, run in sorted(line.runs.items())}
 
 
 def _hardware_of(line: Line, original: Line | None) -> str:
@@ -170,38 +268,23 @@ def _hardware_of(line: Line, original: Line | None) -> str:
     return "; ".join(own[device] for device in sorted(own))
 
 
-def _differ(circumstances: Iterable[Mapping[str, str]]) -> bool:
+def _differ(hardware: Iterable[Mapping[str, str]]) -> bool:
     """Return whether rows were measured on different hardware; one that doesn't know its own says nothing of it."""
     known: dict[str, set[str]] = {}
-    for said in circumstances:
+    for said in hardware:
         for device in DEVICES:
             known.setdefault(device, set()).update(filter(None, [said.get(device, "")]))
     return any(len(several) > 1 for several in known.values())
 
 
-def _scored_on(line: Line) -> dict[str, str]:
-    """Say on what data a row was scored, so that only scores of the same data are ranked."""
+def _circumstances(line: Line) -> dict[str, str]:
+    """Say what a row's numbers may only be compared under, see `Row.circumstances`."""
+    said = {device: circumstances.surroundings(run, device) for device, run in sorted(line.runs.items())}
+    said |= {f"{device}_work": work for device, run in line.runs.items() if (work := circumstances.work(run))}
     run = line.scored
-    if run is None or not (digest := run.tags.get("compress.data_digest")):
-        return {}
-    return {"quality": f"{digest}, {run.metrics.get('quality/samples', 0):.0f} samples"}
-
-
-def _apart(line: Line, original: Line, language: str) -> tuple[set[str], list[Note]]:
-    """Return the devices whose numbers can't be divided by the original's, and a note why for each."""
-    apart, notes = set(), []
-    for device in sorted(line.runs.keys() & original.runs.keys()):
-        differences = []
-        for name, text in words.CIRCUMSTANCES.get(device, {}).items():
-            own, other = (each.runs[device].tags.get(f"compress.env.{name}", "") for each in (line, original))
-            if own != other or (own == "" and line.key.team != original.key.team):
-                unknown = words.footnote("unknown", language)
-                said = {"what": text[language], "own": own or unknown, "other": other or unknown}
-                differences.append(words.footnote("difference", language, **said))
-        if differences:
-            apart.add(device)
-            notes.append(Note("hardware", DEVICES.get(device, device), tuple(differences)))
-    return apart, notes
+    if run is not None and (digest := run.tags.get("compress.data_digest")):
+        said["quality"] = f"{digest}, {run.metrics.get('quality/samples', 0):.0f} samples"
+    return said
 
 
 def _about_weights(line: Line) -> list[Note]:

@@ -9,6 +9,8 @@ from mlflow_compress import words
 
 CAUTION = "caution"
 _WEIGHTS = ("random", "partly_random")
+_RESULTS = (CAUTION, "contradiction", "not_believed")
+_NOISE = ("one_launch", "score_noise")
 _MOST_DETAILS = 3
 # Cautions about how quiet the machine was. All others are about what was made or scored, and come before these.
 _ABOUT_TIMING = frozenset(
@@ -75,9 +77,9 @@ def numbered(notes: Iterable[Sequence[Note]], language: str) -> tuple[tuple[str,
 def _rank(note: Note) -> int:
     if note.kind in _WEIGHTS:
         return _WEIGHTS.index(note.kind)
-    if note.kind != CAUTION:
-        return 3
-    return 4 if note.code in _ABOUT_TIMING else 2
+    if note.kind in _NOISE or note.code in _ABOUT_TIMING:
+        return 4
+    return 2 if note.kind in _RESULTS else 3
 
 
 def _listed(details: Sequence[str], language: str) -> str:

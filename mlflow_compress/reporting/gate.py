@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict
 
 from mlflow_compress.records import Comparison, Failure, Row
+from mlflow_compress.reporting.against_original import is_believed
 from mlflow_compress.reporting.metric_facts import GROUP as QUALITY
 from mlflow_compress.reporting.metric_facts import Known
 from mlflow_compress.reporting.quality_drop import LOOK, loss_of
@@ -25,7 +26,7 @@ _WORST_FIRST: tuple[Verdict, ...] = ("fails", "undecided", "passes", "not checke
 MEMORY_TOLERANCE = 0.01
 _EXACT = 1e-9  # of sizes: what the division of two floats may be off
 # Beyond these no model was ever compressed: such a ratio is a slip, or made up.
-_BELIEVED = (1e-4, 1e4)
+_NOT_BELIEVED = "a ratio that no compression reaches, or that contradicts the two times, is not believed"
 
 _LEAST_OF_FP32 = 3.9  # bytes a parameter
 _HOLDS = "the interval holds what is asked"
@@ -320,9 +321,11 @@ def _ratio(row: Row, demand: Demand, known: Known) -> Check:
     ratio = row.ratios.get(name)
     is_in_turns = f"{demand.group}/latency_ratio" in row.values and demand.kind == "speed"
     doubt = ("", "") if is_in_turns else _doubt(row)
+    if ratio is None and name in row.not_believed:
+        return replace(blank, reason=_NOT_BELIEVED, advice=LOOK)
     if ratio is None:
         return replace(blank, reason=doubt[0] or _APART[0], advice=doubt[1] or _APART[1])
-    if not _BELIEVED[0] <= ratio <= _BELIEVED[1]:
+    if not is_believed(ratio):
         return replace(blank, reason=f"{ratio:.3g} times the original's is not believed", advice=LOOK)
     if demand.kind == "speed":
         return _speed(replace(blank, value=1 / ratio), row, demand, doubt)

@@ -34,6 +34,7 @@ def peers(row: Row, groups: Iterable[str], *, score: str = "", against_originals
         whose = ("", "")
     else:
         whose = (row.team if row.by_hand or (is_scored and not against_originals) else "", row.model)
+        under += [row.circumstances.get(f"{group}_work", "") for group in about]
     return (*whose, score, *under)
 
 

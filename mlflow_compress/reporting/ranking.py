@@ -15,7 +15,7 @@ from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.records import Comparison, Row, Summary
 from mlflow_compress.reporting import metric_facts, pareto
 from mlflow_compress.reporting.metric_facts import Known
-from mlflow_compress.reporting.table_text import DIFFERENCE, columns, is_original, label, natural, scores
+from mlflow_compress.reporting.table_text import DIFFERENCE, columns, headline, is_original, label, natural
 
 QUALITY = pareto.QUALITY
 # What people call the numbers that they choose by; every metric has its own name beside these.
@@ -58,16 +58,8 @@ def key(name: str, rows: Iterable[Row], *, texts: bool = False) -> str:
 
 
 def primary(row: Row, known: Known) -> str:
-    """Return the metric that stands for a row's quality: the one of the lowest rank; empty where it was not scored.
-
-    One whose direction is known comes first: without it, nothing can be said of the number.
-    """
-
-    def place(name: str) -> tuple[object, ...]:
-        facts = metric_facts.of(name, known)
-        return (facts.greater_is_better is None, facts.rank, natural(name))
-
-    return min((name for name in scores(row.values) if name not in metric_facts.FIDELITY), key=place, default="")
+    """Return the metric that stands for a row's quality; empty where it was not scored."""
+    return headline(row.values, known)
 
 
 def direction(name: str, known: Known) -> bool | None:

@@ -8,11 +8,13 @@ from datetime import datetime, timezone
 from functools import cached_property
 
 from mlflow_compress import words
+from mlflow_compress.percentiles import LogError
 from mlflow_compress.records import Failure, Outcome, Run, row_label
-from mlflow_compress.reporting.against_original import without_differences
+from mlflow_compress.reporting import launch_noise
+from mlflow_compress.reporting.against_original import shown_scores
 from mlflow_compress.reporting.possible import dated, without_impossible
 from mlflow_compress.reporting.table_text import natural
-from mlflow_compress.words import DEVICES, ORIGINAL
+from mlflow_compress.words import DEVICES
 
 
 def variants_of(runs: Iterable[Run], devices: Sequence[str]) -> list[Run]:
@@ -44,6 +46,9 @@ class Key:
     method: str
     batch: str
     setting: str = ""
+    is_original: bool = False
+    by_hand: bool = False
+    table: str = ""  # of a row by hand: which one it was copied from
     run_id: str = ""  # where every run has a row of its own
     started_ms: int = 0
 
@@ -51,8 +56,11 @@ class Key:
     def of(cls, run: Run, every_run: bool = False) -> Key:
         """Return the key of the row that a run belongs to."""
         batch, setting = run.tags.get("compress.batch_size") or "1", run.tags.get("compress.setting", "")
+        names = run.said("team"), run.said("model"), run.said("method"), batch, setting
+        by_hand = is_by_hand(run)
+        table = run.tags.get("compress.table", "") if by_hand else ""
         alone = (run.run_id, run.started_ms) if every_run else ("", 0)
-        return cls(run.said("team"), run.said("model"), run.said("method"), batch, setting, *alone)
+        return cls(*names, run.is_original, by_hand, table, *alone)
 
     @property
     def label(self) -> str:
@@ -65,7 +73,9 @@ class Key:
         return (
             natural(self.team),
             natural(self.model),
-            self.method != ORIGINAL,
+            self.by_hand,
+            natural(self.table),
+            not self.is_original,
             natural(self.method),
             natural(self.setting),
             natural(self.batch),
@@ -73,26 +83,40 @@ class Key:
             self.run_id,
         )
 
-    def original(self, team: str) -> Key:
-        """Return the key of what this is compared with, in a team."""
-        return Key(team, self.model, ORIGINAL, self.batch, self.setting)
+    def work(self, team: str) -> tuple[object, ...]:
+        """Return what a row has in common with the original of a team that it is compared with.
+
+        What was measured is compared with what was measured, and what was copied with a row of the same table.
+        """
+        return team, self.model, self.batch, self.setting, self.by_hand, self.table
 
 
 @dataclass
 class Line:
-    """The runs behind a row: the newest good one for each device, the newest of them first."""
+    """The runs behind a row: the newest good one for each device, the newest of them first.
+
+    Attributes:
+        key: what the row is about.
+        runs: by device.
+        launches: all good runs of the same variant, by device: they tell how far one launch is from another.
+    """
 
     key: Key
     runs: dict[str, Run] = field(default_factory=dict)
+    launches: dict[str, list[Run]] = field(default_factory=dict)
 
     @cached_property
     def values(self) -> Mapping[str, float]:
         """Take each device's numbers from its own run, size and quality from the newest that has any."""
         values = next((numbers for run in self.runs.values() if (numbers := numbers_of(run, "size"))), {})
-        values |= {} if (run := self.scored) is None else without_differences(numbers_of(run, "quality"))
+        values |= {} if (run := self.scored) is None else shown_scores(numbers_of(run, "quality"))
         for device, run in self.runs.items():
             values.update(numbers_of(run, device))
         return values
+
+    def error(self, device: str) -> LogError | None:
+        """Return the error of the latency on a device; None where it is not known."""
+        return launch_noise.of(self.runs[device], device, self.launches.get(device, ()))
 
     @cached_property
     def scored(self) -> Run | None:
@@ -109,8 +133,9 @@ def sorted_out(
     lines: dict[Key, Line] = {}
     failures: dict[Key, list[Failure]] = {}
     tried: dict[Key, set[str]] = {}
+    launched: dict[tuple[Key, str], list[Run]] = {}
     for run in newest:
-        key = Key.of(run, every_run)
+        key, variant = Key.of(run, every_run), Key.of(run)
         later = frozenset(tried.setdefault(key, set()))
         for device, outcome in _outcomes(run, language).items():
             tried[key].add(device)
@@ -118,7 +143,10 @@ def sorted_out(
                 continue  # scored along with a device: the numbers are that device's run's
             if outcome.status == "ok":
                 line = lines.setdefault(key, Line(key))
+                launches = launched.setdefault((variant, device), [])
+                launches.append(run)
                 if device not in line.runs:
+                    line.launches[device] = launches
                     line.runs[device] = without_impossible(run)
             elif device not in later and (device or not later):
                 failure = Failure(

@@ -23,6 +23,8 @@ NOTHING_SAID: Known = {}  # by the runs of their metrics: those that are install
 _GROUPS = ("size", "cpu", "gpu", "quality")
 _WEIGHTS, _DISK = "size/weights_mib", "size/disk_mib"
 _MUCH_LESS = 0.9
+_NO_DIFFERENCE = "±0"
+_NOTHING = 1e-9  # two equal sums may differ by less, where they were added up in another order
 _NO_SCORES = (metric_facts.COUNT, *metric_facts.FIDELITY)
 _SPEEDS = {"cpu/latency_p50_ms": "CPU", "gpu/latency_p50_ms": "GPU"}
 
@@ -85,12 +87,25 @@ def legend(it: Comparison) -> str:
     sentences = [words.LEGEND[language]]
     if any(row.by_hand for row in it.rows):
         sentences.append(words.LEGEND_BY_HAND[language])
+    several = [row.values for row in it.rows if len(scores(row.values, it.metrics)) > 1]
+    if deciding := dict.fromkeys(headline(values, it.metrics) for values in several):
+        metrics = ", ".join(label(name, language, it.metrics) for name in deciding if name)
+        sentences.append(words.LEGEND_HEADLINE[language].format(metrics=metrics))
     if "pareto" in it.columns and it.objectives:
-        objectives = ", ".join(label(name, language, it.metrics, with_unit=False) for name in it.objectives)
+        objectives = ", ".join(_objective(name, it) for name in it.objectives)
         sentences.append(words.LEGEND_PARETO[language].format(objectives=objectives))
     if it.title:
         sentences.append(f"{words.SOURCE[language]}: {it.title}.")
     return " ".join(sentences)
+
+
+def _objective(name: str, it: Comparison) -> str:
+    """Name what rows were ranked by; of `quality` the scores that stood for it."""
+    if name != metric_facts.GROUP:
+        return label(name, it.language, it.metrics, with_unit=False)
+    names = dict.fromkeys(headline(row.values, it.metrics) for row in it.rows if row.dominated is not None)
+    scored = ", ".join(label(each, it.language, it.metrics) for each in names if each)
+    return f"{words.SCORING[it.language]} ({scored})" if scored else words.SCORING[it.language]
 
 
 def summaries_title(language: str) -> str:
@@ -176,16 +191,60 @@ def method(name: str, language: str) -> str:
     return name
 
 
-def scores(values: Mapping[str, float]) -> tuple[str, ...]:
-    """Return the scores among metrics, sorted; where there is none, how far the outputs moved, if that is known."""
+def scores(values: Mapping[str, float], known: Known = NOTHING_SAID) -> tuple[str, ...]:
+    """Return the scores among metrics, that first which stands for a model's quality.
+
+    That is the one of the lowest rank. One whose direction is known comes first: without it, nothing can be said of the
+    number. Where there is no score, how far the outputs moved is all, if that is known.
+
+    Args:
+        values: numbers by metric name.
+        known: what the runs say of their metrics: a comparison's `metrics`.
+    """
     ends = {f"{name}{end}" for name in values for end in ("_low", "_high", DIFFERENCE)}
     found = {name for name, value in values.items() if name.startswith("quality/") and math.isfinite(value)}
-    return tuple(sorted(found.difference(_NO_SCORES, ends), key=natural)) or tuple(found & {metric_facts.OUTPUT_ERROR})
+
+    def place(name: str) -> tuple[object, ...]:
+        facts = metric_facts.of(name, known)
+        return (facts.greater_is_better is None, facts.rank, natural(name))
+
+    return tuple(sorted(found.difference(_NO_SCORES, ends), key=place)) or tuple(found & {metric_facts.OUTPUT_ERROR})
+
+
+def headline(values: Mapping[str, float], known: Known = NOTHING_SAID) -> str:
+    """Return the metric that stands for a row's quality; empty where it was not scored."""
+    return next((name for name in scores(values, known) if name not in metric_facts.FIDELITY), "")
 
 
 def is_original(row: Row) -> bool:
     """Return whether a row is what others are compared with, at whatever batch size and setting."""
+    if row.is_original is not None:
+        return row.is_original
     return row.method == ORIGINAL or row.method.startswith(f"{ORIGINAL} [")
+
+
+def is_told_apart(row: Row, name: str) -> bool | None:
+    """Return whether a ratio, or a score's difference, is more than noise; None where its noise is not known.
+
+    Args:
+        row: of a comparison.
+        name: of the metric whose ratio it is; of a score's difference that of the difference.
+    """
+    if name in row.told_apart:
+        return row.told_apart[name]
+    if name in row.ratio_intervals:  # of a row that stands in no table
+        low, high = row.ratio_intervals[name]
+        return not low <= 1 <= high
+    low, high = row.values.get(f"{name}_low", math.nan), row.values.get(f"{name}_high", math.nan)
+    if DIFFERENCE in name:
+        return None if math.isnan(low) or math.isnan(high) else not low <= 0 <= high
+    # Bytes are what they are; times and energies vary.
+    return True if name.endswith("_mib") or name.partition("/")[0] not in DEVICES else None
+
+
+def told_apart_over_models(it: Summary, name: str) -> bool | None:
+    """Return whether a mean over models is more than noise; None where its noise is not known."""
+    return None if name in it.noise_unknown else name not in it.within_noise
 
 
 def number(value: float, digits: int = 4) -> str:
@@ -205,6 +264,11 @@ def number(value: float, digits: int = 4) -> str:
 def megabytes(value: float) -> str:
     """Write a size as the course does: two decimals, more only where they would be all that there is."""
     return f"{value:.2f}" if abs(value) >= 1 else number(value, 3)
+
+
+def difference(value: float) -> str:
+    """Write a score less the original's: `+0.031`, `-0.0020`; none at all, as a computer subtracts, is `±0`."""
+    return _NO_DIFFERENCE if abs(value) < _NOTHING else f"{'+' if value > 0 else ''}{number(value, 2)}"
 
 
 def ratio(value: float) -> str:
@@ -287,9 +351,8 @@ def value_text(row: Row, key: str, language: str) -> str:
     text = f"{megabytes(value)} MB" if key.startswith("size/") else number(value)
     if key not in row.ratios:
         return text
-    low, high = row.ratio_intervals.get(key, (0.0, 0.0))
     on_disk = f"; {ratio(row.ratios[_DISK])} {words.ON_DISK[language]}" if _is_packed_on_disk(row, key) else ""
-    return f"{text} ({'≈' if low <= 1 <= high else ''}{ratio(row.ratios[key])}{on_disk})"
+    return f"{text} ({'≈' if is_told_apart(row, key) is False else ''}{ratio(row.ratios[key])}{on_disk})"
 
 
 def _is_packed_on_disk(row: Row, key: str) -> bool:
@@ -298,24 +361,22 @@ def _is_packed_on_disk(row: Row, key: str) -> bool:
 
 
 def _quality(row: Row, language: str, known: Known) -> str:
-    """Return all scores; where there is none, how far the outputs moved."""
+    """Return all scores, the one that decides first; where there is none, how far the outputs moved."""
     values = row.values
-    said = ", ".join(score_text(row, name, language, known) for name in scores(values))
+    said = ", ".join(score_text(row, name, language, known) for name in scores(values, known))
     return f"{said} (n={values[metric_facts.COUNT]:.0f})" if said and metric_facts.COUNT in values else said or MISSING
 
 
 def score_text(row: Row, name: str, language: str, known: Known = NOTHING_SAID) -> str:
     """Write one score as a table does: `0.7880 accuracy (-0.012)`."""
-    return f"{number(row.values[name])} {label(name, language, known)}{_difference(row.values, name)}"
+    return f"{number(row.values[name])} {label(name, language, known)}{_difference(row, name)}"
 
 
-def _difference(values: Mapping[str, float], name: str) -> str:
-    """Write a score's difference from the original's: ` (-0.012)`, or ` (≈-0.002)` within noise.
-
-    One without an interval is not written: nobody knows whether it is noise.
-    """
+def _difference(row: Row, name: str) -> str:
+    """Write a score's difference from the original's: ` (-0.012)`, or ` (≈-0.002)` within noise."""
     name += DIFFERENCE
-    if not {name, f"{name}_low", f"{name}_high"} <= values.keys():
+    if name not in row.values:
         return ""
-    is_noise = values[f"{name}_low"] <= 0 <= values[f"{name}_high"]
-    return f" ({'≈' if is_noise else ''}{'+' if values[name] > 0 else ''}{number(values[name], 2)})"
+    said = difference(row.values[name])
+    is_noise = said != _NO_DIFFERENCE and is_told_apart(row, name) is False
+    return f" ({'≈' if is_noise else ''}{said})"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _FEW = 5000  # runs whose numbers are sought by their ids rather than by the same filter again
 _IDS_PER_STATEMENT = 500
 _ROWS_AT_ONCE = 10_000
-_PARAMS = ("team", "model", "method")  # what stands in for tags that a run lacks
+PARAMS = ("team", "model", "method", "source")  # what stands in for tags that a run lacks, and where a model comes from
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Database:
             own_tags = select(tags.run_uuid, tags.key, tags.value).where(tags.key.not_like("mlflow.%"))
             for run_id, key, value in of.rows(own_tags, tags.run_uuid):
                 _into(found[run_id].tags)[sys.intern(key)] = sys.intern(value or "")
-            names = select(params.run_uuid, params.key, params.value).where(params.key.in_(_PARAMS))
+            names = select(params.run_uuid, params.key, params.value).where(params.key.in_(PARAMS))
             for run_id, key, value in of.rows(names, params.run_uuid):
                 _into(found[run_id].params)[sys.intern(key)] = sys.intern(value)
             numbers = select(metrics.run_uuid, metrics.key, metrics.value, metrics.is_nan)

@@ -23,7 +23,7 @@ from mlflow_compress.records import Run, Selection
 from mlflow_compress.reporting.table_text import natural
 from mlflow_compress.tracking import reading
 from mlflow_compress.tracking.connection import HTTP, open_store, without_secrets
-from mlflow_compress.tracking.database import Database, Variants, open_database
+from mlflow_compress.tracking.database import PARAMS, Database, Variants, open_database
 from mlflow_compress.words import ORIGINAL
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def _originals(selection: Selection, runs: Iterable[Run], known: Iterable[Run], 
     if selection == Selection(models=selection.models):
         return None
     every = [*runs, *known]
-    good = {_original_of(run) for run in every if run.said("method") == ORIGINAL and _is_good(run, selection.device)}
+    good = {_original_of(run) for run in every if run.is_original and _is_good(run, selection.device)}
     lacking = [run for run in every if _original_of(run) not in good]
     if not lacking:
         return None
@@ -280,7 +280,7 @@ def _bare(run: Run) -> Run:
     return replace(
         run,
         tags={key: value for key, value in run.tags.items() if not key.startswith("mlflow.")},
-        params={key: run.params[key] for key in ("team", "model", "method") if key in run.params},
+        params={key: run.params[key] for key in PARAMS if key in run.params},
     )
 
 

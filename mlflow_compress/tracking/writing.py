@@ -9,7 +9,7 @@ Layout of a run (schema 1):
   (`variant`, `sweep`, ...), `compress.weights`, `compress.outcome.cpu` and `.gpu` (`ok`, `skipped`, `failed`),
   `compress.reason`, `compress.reason.cpu` and `.gpu`, for each metric `compress.protocol.wer` (how it was scored) and
   `compress.metric.wer` (its label, scale, direction and rank, as JSON), `compress.batch_size`,
-  `compress.setting` (`tokens=64`), `compress.cautions` (codes, separated by commas) and
+  `compress.setting` (`tokens=64`), `compress.original` (`yes`, `no`), `compress.cautions` (codes, with commas) and
   `compress.caution.1`, ... (each one's words in every language, as JSON), `compress.seconds` (how long it took), and
   `compress.env.*` for the machine and its libraries (`cores`: what affinity and a container leave of them, `cpu_flags`:
   the instructions that matter to kernels, `runtime`: the engine that executes the model, and its version,
@@ -348,6 +348,7 @@ def tags_of(result: Result) -> dict[str, str]:
         "compress.role": "variant",
         "compress.batch_size": str(variant.batch_size),
         "compress.setting": variant.setting,
+        "compress.original": "yes" if variant.is_original else "no",
         "compress.cautions": ",".join(caution.code for caution in result.cautions),
         SECONDS: f"{result.ended_s - result.started_s:.1f}",
     }

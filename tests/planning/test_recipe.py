@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlflow_compress.errors import CompressError, RecipeError, UnknownName, WeightsError
 from mlflow_compress.networks import hub
 from mlflow_compress.planning import recipe
-from mlflow_compress.planning.recipe import Recipe, Settings, chain_name, parse_chain, plan
+from mlflow_compress.planning.recipe import Recipe, Settings, chain_name, named_chains, parse_chain, plan
 from mlflow_compress.records import Budget, Scalar, Step
 
 GOOD = {"family": "python", "source": "model.py"}
@@ -422,3 +422,11 @@ def test_a_recipe_of_any_size_is_a_short_sentence(tmp_path: Path, line: str, sen
         recipe.read(str(tmp_path / "a.yaml"))
     assert sentence in str(raised.value)
     assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["original", "Original [batch 4]", " original-ish", "ORIGINAL"])
+def test_a_compressed_variant_is_not_called_the_original(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RecipeError, match=r"is int8_dynamic, and can't be called the original. Give it another name"):
+        named_chains(tmp_path / "r.yaml", "variants", [{"name": name, "method": "int8_dynamic"}])
+    for free, method in (("originality", "int8_dynamic"), (name, "original"), ("base", "original")):
+        assert named_chains(tmp_path / "r.yaml", "variants", [{"name": free, "method": method}])[0][0] == free

@@ -26,11 +26,18 @@ def test_it_holds_all_of_the_comparison(comparison: Comparison) -> None:
     data = read(Json().render(comparison))
     assert data["schema"] == 1
     rows = tuple(
-        Row(**{**row, "notes": tuple(row["notes"]), "ratio_intervals": _pairs(row["ratio_intervals"])})
+        Row(
+            **{
+                **row,
+                "notes": tuple(row["notes"]),
+                "not_believed": tuple(row["not_believed"]),
+                "ratio_intervals": _pairs(row["ratio_intervals"]),
+            }
+        )
         for row in data["rows"]
     )
     failures = tuple(Failure(**each) for each in data["failures"])
-    summaries = tuple(Summary(**each) for each in data["summaries"])
+    summaries = tuple(_summary(each) for each in data["summaries"])
     assert rows == comparison.rows
     assert failures == comparison.failures
     assert summaries == comparison.summaries
@@ -61,3 +68,8 @@ def test_any_text_survives(team: str, reason: str) -> None:
 
 def test_half_a_surrogate_pair_does_not_break_the_file() -> None:
     assert read(Json().render(Comparison((Row("\ud800", "b", "c"),))))["rows"][0]["team"] == "\ud800"
+
+
+def _summary(data: dict[str, Any]) -> Summary:
+    several = {name: tuple(value) for name, value in data.items() if isinstance(value, list)}
+    return Summary(**{**data, **several})

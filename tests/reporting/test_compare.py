@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -7,9 +8,11 @@ import pytest
 
 from mlflow_compress.records import Caution, CautionKind, Comparison, Reference, Row, Run
 from mlflow_compress.reporting.compare import compare
-from mlflow_compress.reporting.table_text import COLUMNS, cells
+from mlflow_compress.reporting.table_text import COLUMNS, cells, is_original
 
 MakeRun = Callable[..., Run]
+P50 = "cpu/latency_p50_ms"
+ONE_LAUNCH = "one launch: noise unknown"
 
 
 def names(comparison: Comparison) -> list[tuple[str, str, str]]:
@@ -38,7 +41,6 @@ def test_ratio_to_the_original(make_run: MakeRun) -> None:
     assert original.method == "original"
     assert original.ratios == {}
     assert fp16.ratios == {"size/weights_mib": 0.5, "cpu/latency_p50_ms": 2.0}
-    assert fp16.notes == ()
 
 
 def test_a_cpu_run_and_a_gpu_run_make_one_row(make_run: MakeRun) -> None:
@@ -186,7 +188,7 @@ def test_another_teams_original_serves_and_is_named(make_run: MakeRun) -> None:
     comparison = compare(runs[2:], originals=runs[:2])
     (row,) = comparison.rows
     assert row.ratios == {"cpu/latency_p50_ms": 0.5}
-    assert notes(comparison, row) == ["compared with the original of team new"]
+    assert notes(comparison, row) == ["compared with the original of team new", ONE_LAUNCH]
 
 
 @pytest.mark.parametrize(
@@ -210,8 +212,9 @@ def test_different_hardware_is_never_compared(
     (row,) = (row for row in comparison.rows if row.method == "fp16")
     assert f"{device}/latency_p50_ms" not in row.ratios
     assert len(row.ratios) == 2
-    (note,) = notes(comparison, row)
+    note, noise = notes(comparison, row)
     assert note.startswith(f"{device.upper()}: not compared")
+    assert noise == ONE_LAUNCH
     assert told in note
 
 
@@ -264,8 +267,8 @@ def test_cautions_are_told_in_words(make_run: MakeRun) -> None:
 def test_rows_share_a_footnote(make_run: MakeRun) -> None:
     busy = {"compress.cautions": "busy_machine"}
     comparison = compare([make_run(tags=busy), make_run(method="fp16", tags=busy)])
-    assert [row.notes for row in comparison.rows] == [(0,), (0,)]
-    assert len(comparison.footnotes) == 1
+    assert [row.notes for row in comparison.rows] == [(0,), (0, 1)]
+    assert comparison.footnotes == ("caution: the machine was busy", ONE_LAUNCH)
 
 
 def test_russian(make_run: MakeRun) -> None:
@@ -384,17 +387,212 @@ def test_a_setting_is_a_row_of_its_own_against_its_own_original(make_run: MakeRu
     assert rows["fp16 [batch 4, tokens=256]"].ratios == {}
 
 
-@pytest.mark.parametrize(("error", "told_apart"), [(0.1, True), (1.0, False)])
-def test_a_difference_within_the_noise_is_shown_as_such(make_run: MakeRun, error: float, told_apart: bool) -> None:
-    runs = [
-        make_run(metrics={"cpu/latency_p50_ms": 10.0, "cpu/latency_p50_stderr_ms": error}),
-        make_run(method="fp16", metrics={"cpu/latency_p50_ms": 9.0, "cpu/latency_p50_stderr_ms": error}),
-    ]
+def launched(median: float, spread: float, launches: float = 5.0) -> dict[str, float]:
+    return {P50: median, "cpu/launches": launches, "cpu/latency_launch_sd": spread}
+
+
+def test_the_interval_of_a_ratio_rests_on_launches(make_run: MakeRun) -> None:
+    """By hand: of 5 launches each with 1 %, the error is sqrt(2 * 0.0001 / 5) = 0.632 %, with 8 degrees t = 2.306."""
+    runs = [make_run(metrics=launched(10.0, 0.01)), make_run(method="fp16", metrics=launched(9.8, 0.01))]
     _, row = compare(runs).rows
-    low, high = row.ratio_intervals["cpu/latency_p50_ms"]
-    assert low < 0.9 < high
-    assert (high < 1) is told_apart
-    assert cells(row, COLUMNS, "en")[4] == ("9.000 (0.90x)" if told_apart else "9.000 (≈0.90x)")
+    width = 2.3060041 * (2 * 0.01**2 / 5) ** 0.5
+    assert row.ratio_intervals[P50] == pytest.approx((0.98 * math.exp(-width), 0.98 * math.exp(width)))
+    assert row.ratio_degrees[P50] == pytest.approx(8.0)
+    assert row.told_apart == {P50: True}  # ln 0.98 is 3.19 errors from 0, p = 0.013
+    assert row.notes == ()
+    assert cells(row, COLUMNS, "en")[4] == "9.800 (0.98x)"
+
+
+@pytest.mark.parametrize(("spread", "cell"), [(0.01, "9.800 (0.98x)"), (0.02, "9.800 (≈0.98x)")])
+def test_a_difference_within_the_noise_of_launches_is_shown_as_such(
+    make_run: MakeRun, spread: float, cell: str
+) -> None:
+    runs = [make_run(metrics=launched(10.0, spread)), make_run(method="fp16", metrics=launched(9.8, spread))]
+    assert cells(compare(runs).rows[1], COLUMNS, "en")[4] == cell
+
+
+def test_the_claims_of_a_table_are_judged_together(make_run: MakeRun) -> None:
+    """Alone p = 0.013; among five equal ones, Holm multiplies the smallest by five: 0.066."""
+    runs = [make_run(metrics=launched(10.0, 0.01)), make_run(method="fp16", metrics=launched(9.8, 0.01))]
+    runs += [make_run(method=f"x{at}", metrics=launched(10.0, 0.01)) for at in range(4)]
+    row = next(row for row in compare(runs).rows if row.method == "fp16")
+    assert row.ratio_intervals[P50][1] < 1, "the interval of it alone leaves 1 out"
+    assert row.told_apart == {P50: False}
+    assert cells(row, COLUMNS, "en")[4] == "9.800 (≈0.98x)"
+
+
+@pytest.mark.parametrize(
+    ("language", "note"), [("en", "one launch: noise unknown"), ("ru", "один запуск: шум неизвестен")]
+)
+def test_one_launch_claims_nothing(make_run: MakeRun, language: str, note: str) -> None:
+    old = {"cpu/latency_p50_stderr_ms": 0.001}  # an error of the calls within one process
+    runs = [make_run(metrics={P50: 10.0, **old}), make_run(method="fp16", metrics={**launched(5.0, 0.01), **old})]
+    comparison = compare(runs, language=language)
+    row = comparison.rows[1]
+    assert (row.ratios[P50], row.ratio_intervals, row.told_apart) == (0.5, {}, {})
+    assert cells(row, COLUMNS, language)[4] == "5.000 (0.50x)"
+    assert notes(comparison, row) == [note]
+
+
+def test_earlier_launches_of_a_variant_tell_its_noise(make_run: MakeRun) -> None:
+    """By hand: logarithms of 10, 11 and 12.1 are 9.531 % apart, which is their standard deviation, of 2 degrees."""
+    earlier = [make_run(metrics={P50: median}) for median in (11.0, 12.1, 10.0)]
+    elsewhere = make_run(method="fp16", metrics={P50: 900.0}, tags={"compress.env.cpu_model": "EPYC"})
+    twice = make_run(metrics={P50: 10.0})  # the newest again, under another id
+    runs = [*earlier, twice, elsewhere, make_run(method="fp16", metrics=launched(5.0, 0.01))]
+    row = compare(runs).rows[1]
+    variances = math.log(1.1) ** 2, 0.01**2 / 5
+    degrees = sum(variances) ** 2 / (variances[0] ** 2 / 2 + variances[1] ** 2 / 4)
+    assert row.ratio_degrees[P50] == pytest.approx(degrees)
+    low, high = row.ratio_intervals[P50]
+    assert math.sqrt(low * high) == pytest.approx(0.5)
+    assert row.notes == ()
+    few = compare([*earlier[1:], make_run(method="fp16", metrics=launched(5.0, 0.01))]).rows[1]
+    assert few.ratio_intervals == {}, "two launches are one too few"
+
+
+ENV = "compress.env."
+COMPLETE = {
+    "compress.work": "3f2a91bc: [1, 16] int64",
+    f"{ENV}cores": "2",
+    f"{ENV}cpu_flags": "avx2 avx512f",
+    f"{ENV}torch": "2.14.1",
+    f"{ENV}runtime": "torch 2.14.1",
+    f"{ENV}gpu_power_limit_w": "400",
+    f"{ENV}gpu_tf32": "none",
+}
+
+
+@pytest.mark.parametrize(
+    ("device", "tag", "other", "told"),
+    [
+        ("cpu", "compress.work", "77777777: [1, 128] int64", "one call: [1, 128] int64, the original's: [1, 16] int64"),
+        ("cpu", "compress.work", "77777777: [1, 16] int64", "one call: 77777777: [1, 16] int64, the original's: 3f2a"),
+        ("cpu", f"{ENV}cores", "1.5", "cores allowed: 1.5, the original's: 2"),
+        ("cpu", f"{ENV}cpu_flags", "avx2 amx_int8", "CPU instructions: amx_int8, the original's: avx512f"),
+        ("cpu", f"{ENV}torch", "2.15.0", "torch: 2.15.0, the original's: 2.14.1"),
+        ("cpu", f"{ENV}runtime", "torch 2.15.0", "runtime: torch 2.15.0, the original's: torch 2.14.1"),
+        ("gpu", f"{ENV}gpu_power_limit_w", "700", "power limit, W: 700, the original's: 400"),
+        ("gpu", f"{ENV}gpu_tf32", "matmul", "TF32: matmul, the original's: none"),
+    ],
+)
+def test_only_like_is_divided_by_like(make_run: MakeRun, device: str, tag: str, other: str, told: str) -> None:
+    numbers = {f"{device}/latency_p50_ms": 10.0, f"{device}/energy_per_item_j": 1.0, "size/weights_mib": 1.0}
+    original = make_run(metrics=numbers, tags={**COMPLETE}, **{device: "ok"})
+    variant = make_run(method="fp16", metrics=numbers, tags={**COMPLETE, tag: other}, **{device: "ok"})
+    comparison = compare([original, variant])
+    assert comparison.rows[1].ratios == {"size/weights_mib": 1.0}
+    (note,) = notes(comparison, comparison.rows[1])
+    assert note.startswith(f"{device.upper()}: not compared with the original, which was measured under other circumst")
+    assert told in note
+    assert comparison.columns == (), "it is the same hardware"
+
+
+def test_another_runtime_of_a_variant_is_legitimate(make_run: MakeRun) -> None:
+    numbers = {P50: 10.0}
+    exported = {**COMPLETE, f"{ENV}runtime": "onnxruntime 1.32.0"}
+    runs = [make_run(metrics=numbers, tags={**COMPLETE}), make_run(method="onnx", metrics=numbers, tags=exported)]
+    assert compare(runs).rows[1].ratios == {P50: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("older", "who"), [(("original",), "the original"), (("fp16",), "this row"), (("original", "fp16"), "")]
+)
+def test_what_an_earlier_version_measured_is_compared_with_its_like(
+    make_run: MakeRun, older: tuple[str, ...], who: str
+) -> None:
+    numbers = {P50: 10.0, "cpu/ram_peak_mib": 900.0, "size/weights_mib": 1.0}
+    tags = {method: {} if method in older else {**COMPLETE} for method in ("original", "fp16")}
+    comparison = compare([make_run(method=method, metrics=numbers, tags=said) for method, said in tags.items()])
+    row = comparison.rows[1]
+    if who:
+        assert row.ratios == {"size/weights_mib": 1.0}
+        assert notes(comparison, row) == [
+            "CPU: not compared with the original, since an earlier version noted less of the circumstances: "
+            f"measure {who} again"
+        ]
+    else:
+        assert row.ratios == {P50: 1.0, "cpu/ram_peak_mib": 1.0, "size/weights_mib": 1.0}
+
+
+def test_memory_of_the_gpu_is_compared_where_one_allocator_counts_it(make_run: MakeRun) -> None:
+    numbers = {"gpu/vram_peak_mib": 100.0, "gpu/vram_process_mib": 500.0}
+
+    def ratios(method: str, own: str = "", base: str = "") -> tuple[dict[str, float], list[str]]:
+        runs = [
+            make_run(method=name, metrics=numbers, tags={"compress.vram_source": source} if source else {}, gpu="ok")
+            for name, source in (("original", base), (method, own))
+        ]
+        comparison = compare(runs)
+        return dict(comparison.rows[1].ratios), notes(comparison, comparison.rows[1])
+
+    both = {"gpu/vram_peak_mib": 1.0, "gpu/vram_process_mib": 1.0}
+    assert ratios("fp16") == (both, [])
+    for apart in (("tensorrt",), ("fp16+onnx_int8",), ("fp16", "driver", "allocator")):
+        found, told = ratios(*apart)
+        assert found == {"gpu/vram_process_mib": 1.0}
+        assert told == ["VRAM: not compared with the original, since torch's allocator sees only its own memory"]
+    assert ratios("tensorrt", "driver", "driver") == (both, [])
+
+
+def test_a_logged_ratio_that_contradicts_the_times_is_not_believed(make_run: MakeRun) -> None:
+    turns = {"cpu/latency_ratio": 0.001, "cpu/latency_ratio_low": 0.0009, "cpu/latency_ratio_high": 0.0011}
+    comparison = compare([make_run(metrics={P50: 10.0}), make_run(method="fp16", metrics={P50: 9.0, **turns})])
+    row = comparison.rows[1]
+    assert (row.ratios, row.ratio_intervals) == ({}, {})
+    assert notes(comparison, row) == [
+        "CPU: the ratio logged as measured in turns (0.0010x) contradicts the two times by more than 4x",
+        "CPU inference time, median: a ratio that can't be is not believed",
+    ]
+
+
+def test_a_ratio_that_no_compression_reaches_is_not_believed(make_run: MakeRun) -> None:
+    comparison = compare([make_run(metrics={P50: 10.0}), make_run(method="fp16", metrics={P50: 1e-6})])
+    row = comparison.rows[1]
+    assert (row.ratios, row.not_believed) == ({}, (P50,))
+    assert notes(comparison, row) == ["CPU inference time, median: a ratio that can't be is not believed"]
+
+
+def test_an_original_is_one_by_what_it_is(make_run: MakeRun) -> None:
+    yes, no = {"compress.original": "yes"}, {"compress.original": "no"}
+    runs = [
+        make_run(method="base", tags={**yes}, metrics={P50: 10.0}),
+        make_run(method="original", tags={**no}, metrics={P50: 5.0}),
+        make_run(method="original-ish", tags={**no}, metrics={P50: 4.0}),
+    ]
+    rows = {row.method: row for row in compare(runs).rows}
+    assert [method for method, row in rows.items() if is_original(row)] == ["base"]
+    assert {method: dict(row.ratios) for method, row in rows.items()} == {
+        "base": {},
+        "original": {P50: 0.5},
+        "original-ish": {P50: 0.4},
+    }
+
+
+def test_a_copied_row_is_compared_with_the_original_of_its_table(make_run: MakeRun) -> None:
+    def copied(method: str, table: str, milliseconds: float) -> Run:
+        unknown = {f"{ENV}{name}": None for name in ("cpu_model", "threads", "gpu_model")}
+        tags = {"compress.source": "imported", "compress.table": table, **unknown}
+        return make_run(method=method, metrics={P50: milliseconds}, tags=tags)
+
+    runs = [
+        copied("original", "one", 10.0),
+        copied("onnx", "one", 5.0),
+        copied("onnx", "two", 6.0),
+        copied("int8", "one", 4.0),
+        make_run(metrics={P50: 8.0}),
+        make_run(method="int8", metrics={P50: 2.0}),
+    ]
+    comparison = compare(runs)
+    assert [(row.by_hand, row.method, dict(row.ratios)) for row in comparison.rows] == [
+        (False, "original", {}),
+        (False, "int8", {P50: 0.25}),
+        (True, "onnx", {P50: 0.5}),
+        (True, "onnx", {}),
+    ], "what was measured stands first, hides what was copied, and divides nothing of it"
+    assert notes(comparison, comparison.rows[3]) == [
+        "its table has no original of this model, so there is nothing to compare with"
+    ]
 
 
 def test_a_ratio_measured_in_turns_comes_before_that_of_two_runs(make_run: MakeRun) -> None:
@@ -443,7 +641,7 @@ def test_a_difference_is_that_of_the_pairs(make_run: MakeRun) -> None:
     paired = {"wer_difference": 0.01, "wer_difference_low": 0.005, "wer_difference_high": 0.015}
     found, cell = differences(make_run, scored(0.21, 0.17, 0.25, **paired))
     assert found == pytest.approx({f"quality/{name}": value for name, value in paired.items()})
-    assert cell == "0.2100 mAP50, 0.2100 WER (+0.010) (n=50)"
+    assert cell == "0.2100 WER (+0.010), 0.2100 mAP50 (+0.010) (n=50)"
 
 
 def test_pairs_with_another_original_do_not_count(make_run: MakeRun) -> None:
@@ -478,14 +676,18 @@ def test_other_samples_and_protocols_make_no_claim(make_run: MakeRun, tags: dict
     assert differences(make_run, scored(0.21, 0.17, 0.25, **paired), **tags)[0] == {}
 
 
-def test_a_difference_without_an_interval_is_known_but_not_claimed(make_run: MakeRun) -> None:
+def test_a_difference_without_an_interval_is_shown_and_not_claimed(make_run: MakeRun) -> None:
     own = scored(0.21, 0.17, 0.25, samples=49.0)
     assert differences(make_run, own)[0] == {}
     without = {name: value for name, value in scored(0.21, 0, 0).items() if "_low" not in name}
     for own in (without, scored(0.21, 0.17, 0.25, wer_difference=0.01)):
         found, cell = differences(make_run, own)
         assert found == {"quality/wer_difference": pytest.approx(0.01)}
-        assert cell == "0.2100 mAP50, 0.2100 WER (n=50)"
+        assert cell == "0.2100 WER (+0.010), 0.2100 mAP50 (+0.010) (n=50)"
+    comparison = compare(
+        [make_run(tags={**SAMPLES}, metrics=without), make_run("yolo", "x", tags={**SAMPLES}, metrics=own)]
+    )
+    assert notes(comparison, comparison.rows[1])[-1] == "quality: the noise of the difference is unknown"
 
 
 def test_a_row_says_what_it_is_compared_with_and_whether_quality_says_anything(make_run: MakeRun) -> None:
@@ -496,12 +698,14 @@ def test_a_row_says_what_it_is_compared_with_and_whether_quality_says_anything(m
         make_run(method="int8", team="beta", tags={"compress.weights": "random"}),
         make_run(model="vit", tags=copied | {"compress.weights": "random"}),
         make_run(model="vit", method="fp16"),
+        make_run(model="vit", method="onnx", tags=copied),
         make_run(model="whisper", method="fp16"),
     ]
     rows = {(row.team, row.model, row.method): row for row in compare(runs).rows}
     assert rows["alpha", "yolo", "original"].original is None
     assert rows["alpha", "yolo", "fp16"].original == Reference("alpha")
     assert rows["beta", "yolo", "int8"].original == Reference("alpha")
-    assert rows["alpha", "vit", "fp16"].original == Reference("alpha", by_hand=True, random_weights=True)
+    assert rows["alpha", "vit", "onnx"].original == Reference("alpha", by_hand=True, random_weights=True)
+    assert rows["alpha", "vit", "fp16"].original is None, "measured numbers are not divided by copied ones"
     assert rows["alpha", "whisper", "fp16"].original is None
     assert [key[2] for key, row in rows.items() if row.random_weights] == ["original", "int8"]

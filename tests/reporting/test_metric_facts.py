@@ -19,7 +19,7 @@ from conftest import MakeRun
 from mlflow_compress import registry
 from mlflow_compress.cli.report import main
 from mlflow_compress.measuring import quality
-from mlflow_compress.records import LAST_RANK, MetricFacts, Outcome, Result, Run, Variant
+from mlflow_compress.records import LAST_RANK, MetricFacts, Outcome, Result, Run, Step, Variant
 from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.compare import compare
 from mlflow_compress.reporting.table_text import label
@@ -81,7 +81,8 @@ def log(
         for end in ("", "_low", "_high")
         if method != "original"
     }
-    variant = Variant("m", method, "t", "python", "x", metrics=tuple(metrics))
+    chain = () if method == "original" else (Step("fp16"),)
+    variant = Variant("m", method, "t", "python", "x", metrics=tuple(metrics), chain=chain)
     facts = {**quality.facts_of(found), "data_digest": "abc", "data_name": "d", "data_source": "s"}
     size = {"size/weights_mib": 10.0 if method == "original" else 5.0}
     at = float(next(COUNT))

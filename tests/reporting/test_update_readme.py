@@ -195,7 +195,7 @@ def test_a_line_that_is_filled_and_one_that_is_added_do_not_mix() -> None:
         ("Accuracy, %", {"accuracy": 0.8}, "80.00"),
         ("BLEU, %", {"bleu": 35.2}, "35.20"),
         ("1 - WER", {"wer": 0.1}, "0.9000"),
-        ("Quality (PPL, BLEU)", {"wer": 0.1, "bleu": 35.2}, "35.20 BLEU, 0.1000 WER"),
+        ("Quality (PPL, BLEU)", {"wer": 0.1, "bleu": 35.2}, "0.1000 WER, 35.20 BLEU"),
         ("Notes", {"wer": 0.1}, ""),
     ],
 )

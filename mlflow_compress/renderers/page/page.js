@@ -540,9 +540,10 @@
     return make("div", { class: "bar scale", "aria-hidden": "true" }, make("span"), track, make("span"));
   }
 
-  function barOf({ row, ratio, ends }, metric, place, teams) {
-    const noise = ends && ends[0] <= 1 && 1 <= ends[1];
-    const judged = metric.greater_is_better !== null && ratio.toFixed(2) !== "1.00";
+  function barOf({ row, at, ratio, ends }, metric, place, teams) {
+    const told = metric.told_apart[at]; // null: its noise is not known
+    const noise = told === false;
+    const judged = metric.greater_is_better !== null && told !== null && ratio.toFixed(2) !== "1.00";
     const verdict = judged ? ((ratio > 1) === metric.greater_is_better ? "better" : "worse") : "";
     const fill = make("span", { class: `fill ${noise ? "noise" : ""} ${verdict}` });
     fill.style.left = `${Math.min(place(1), place(ratio))}%`;

@@ -1,0 +1,110 @@
+"""Says under which circumstances a run's numbers came about, and whether those of two runs may be divided.
+
+Two latencies are compared where the machine, what it lets a process use, the libraries and the work of one call are the
+same. Runs of earlier versions say less of that: among themselves they are compared by what they say.
+"""
+
+from __future__ import annotations
+
+from mlflow_compress import words
+from mlflow_compress.records import Run
+from mlflow_compress.reporting.footnotes import Note
+from mlflow_compress.words import DEVICES
+
+_WORK, _RUNTIME = "work", "runtime"
+_MACHINE_ONLY = (_WORK, _RUNTIME)  # circumstances but these are the machine's and its libraries'
+_EXPORTS = ("tensorrt", "onnx")  # how methods begin whose engines take GPU memory past torch
+
+
+def of(run: Run, device: str) -> dict[str, str]:
+    """Return what a run says of its circumstances on a device, by name; what it does not say is left out."""
+    said = {name: _said(run, name) for name in words.CIRCUMSTANCES.get(device, {})}
+    return {name: text for name, text in said.items() if text}
+
+
+def hardware(run: Run, device: str) -> str:
+    """Say what hardware a device's numbers are of; empty where the run does not know."""
+    said = {name: run.tags.get(f"compress.env.{name}", "") for name in words.HARDWARE.get(device, ())}
+    return ", ".join(f"{text} {name}" if name == "threads" else text for name, text in said.items() if text)
+
+
+def surroundings(run: Run, device: str) -> str:
+    """Say all that must be the same of two runs of whatever model before their numbers of a device are compared."""
+    shown = words.HARDWARE.get(device, ())
+    others = [f"{name} {text}" for name, text in of(run, device).items() if name not in (*shown, *_MACHINE_ONLY)]
+    return ", ".join(filter(None, (hardware(run, device), *others)))
+
+
+def work(run: Run) -> str:
+    """Return what one timed call of a run does; empty where it does not say."""
+    return _said(run, _WORK)
+
+
+def apart(own: Run, original: Run, device: str, language: str) -> Note | None:
+    """Return a note why numbers of a device can't be divided by the original's; None where they can."""
+    about = DEVICES.get(device, device)
+    differing = _differing(own, original, device)
+    if differing:
+        differences = tuple(_difference(name, own, original, device, language) for name in differing)
+        return Note("hardware", about, differences)
+    is_older = [not work(run) for run in (own, original)]
+    return Note("measure_again", about, (words.OLDER[is_older[0]][language],)) if is_older[0] != is_older[1] else None
+
+
+def counts_other_memory(own: Run, original: Run) -> bool:
+    """Return whether the peaks of GPU memory of two runs are of different allocators: torch sees only its own."""
+    sources = [run.tags.get("compress.vram_source", "") for run in (own, original)]
+    if all(sources):
+        return sources[0] != sources[1]
+    return _is_exported(own) != _is_exported(original)
+
+
+def _said(run: Run, name: str) -> str:
+    return run.tags.get("compress.work" if name == _WORK else f"compress.env.{name}", "")
+
+
+def _differing(own: Run, original: Run, device: str) -> list[str]:
+    """Return the names of the circumstances in which two runs differ.
+
+    Those that an earlier version did not note tell nothing of its runs.
+    """
+    shown = words.HARDWARE.get(device, ())
+    are_complete = bool(work(own)) and bool(work(original))
+    differing = []
+    for name in words.CIRCUMSTANCES.get(device, {}):
+        one, other = _said(own, name), _said(original, name)
+        if name in shown:
+            # What nobody knows is the same only within a team.
+            is_other = one != other or (one == "" and own.said("team") != original.said("team"))
+        elif not are_complete:
+            is_other = False
+        elif name == _RUNTIME:
+            is_other = one.partition(" ")[0] == other.partition(" ")[0] and one != other
+        elif name == _WORK:
+            is_other = one.partition(":")[0] != other.partition(":")[0]
+        else:
+            is_other = one != other
+        if is_other:
+            differing.append(name)
+    return differing
+
+
+def _difference(name: str, own: Run, original: Run, device: str, language: str) -> str:
+    one, other = _said(own, name), _said(original, name)
+    if name == _WORK and one.partition(":")[2] != other.partition(":")[2]:
+        one, other = (text.partition(":")[2].strip() for text in (one, other))
+    if name == "cpu_flags":
+        one, other = _less(one, other), _less(other, one)
+    unknown = words.footnote("unknown", language)
+    what = words.CIRCUMSTANCES[device][name][language]
+    return words.footnote("difference", language, what=what, own=one or unknown, other=other or unknown)
+
+
+def _less(text: str, other: str) -> str:
+    """Leave out the words that another text has too."""
+    return " ".join(word for word in text.split() if word not in other.split()) or "-"
+
+
+def _is_exported(run: Run) -> bool:
+    """Return whether another engine than torch runs the model of a run that does not say whose figure its memory is."""
+    return run.said("method").rpartition("+")[2].startswith(_EXPORTS)

@@ -1,0 +1,89 @@
+"""Says which of a table's ratios and differences are more than noise: all of them judged together.
+
+Each ratio of times, and each difference of a score, has an interval of its own. A table holds many, and of twenty equal
+variants one differs at 5 % by chance: so the claims of one table are corrected as one family.
+
+Source: Holm, A simple sequentially rejective multiple test procedure, 1979.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from mlflow_compress.percentiles import LogError
+from mlflow_compress.records import Row
+from mlflow_compress.reporting.table_text import DIFFERENCE
+
+LEVEL = 0.05  # the most that the chance of any false claim in a table may be
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return the p-values corrected for how many they are: a claim holds where its corrected one is below the level.
+
+    The smallest is multiplied by their number, the next by one less, and so on; none comes out below a smaller one's.
+    """
+    corrected = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, at in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[at]))
+        corrected[at] = highest
+    return corrected
+
+
+def of_ratio(ratio: float, ends: tuple[float, float], degrees: float = math.inf) -> float:
+    """Return the p-value of a ratio against 1, from its 95 % interval.
+
+    Of an interval that is wider on one side the side towards 1 counts. So the p-value is below 5 % where the interval
+    leaves 1 out, and nowhere else.
+    """
+    towards_1 = math.log(ratio / ends[0]) if ratio > 1 else math.log(ends[1] / ratio)
+    return _p_value(abs(math.log(ratio)), towards_1, degrees)
+
+
+def of_difference(difference: float, ends: tuple[float, float]) -> float:
+    """Return the p-value of a difference against 0, from its 95 % interval; see `of_ratio`."""
+    return _p_value(abs(difference), difference - ends[0] if difference > 0 else ends[1] - difference, math.inf)
+
+
+def error_of_ratio(ratio: float, ends: tuple[float, float], degrees: float = math.inf) -> LogError:
+    """Return the error of a ratio's logarithm, from its 95 % interval: from that side which is wider."""
+    wider = max(math.log(ends[1] / ratio), math.log(ratio / ends[0]))
+    return LogError(wider / LogError(1.0, degrees).half_width(), degrees)
+
+
+def corrected(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """Say in each row of a table which of its ratios and differences are told apart from the original's."""
+    listed = tuple(rows)
+    claims = [(at, name, p_value) for at, row in enumerate(listed) for name, p_value in _of_row(row).items()]
+    told: list[dict[str, bool]] = [{} for _ in listed]
+    for (at, name, _), p_value in zip(claims, holm([claim[2] for claim in claims]), strict=True):
+        told[at][name] = p_value < LEVEL
+    return tuple(replace(row, told_apart=verdicts) for row, verdicts in zip(listed, told, strict=True))
+
+
+def _of_row(row: Row) -> dict[str, float]:
+    """Return the p-value of each ratio and difference of a row whose noise is known."""
+    found = {
+        name: of_ratio(row.ratios[name], ends, row.ratio_degrees.get(name, math.inf))
+        for name, ends in row.ratio_intervals.items()
+        if name in row.ratios
+    }
+    for name in row.values:
+        if name.endswith(DIFFERENCE) and (ends := difference_ends(row.values, name)):
+            found[name] = of_difference(row.values[name], ends)
+    return found
+
+
+def difference_ends(values: Mapping[str, float], name: str) -> tuple[float, float] | None:
+    """Return the ends of a difference's interval; None where it has none."""
+    ends = values.get(f"{name}_low"), values.get(f"{name}_high")
+    return None if ends[0] is None or ends[1] is None else (ends[0], ends[1])
+
+
+def _p_value(distance: float, half_width: float, degrees: float) -> float:
+    """Return how probable so far a distance from nothing is, where its 95 % interval has this half width."""
+    if distance == 0 or half_width <= 0:
+        return float(distance == 0)
+    return LogError(half_width / LogError(1.0, degrees).half_width(), degrees).p_value(math.exp(min(distance, 700.0)))

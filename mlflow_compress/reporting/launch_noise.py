@@ -1,0 +1,61 @@
+"""Says how far a latency may be from what other launches would give: from its own launches, or from earlier ones.
+
+A launch is one fresh process. A run that was launched once knows nothing of the noise between launches; the store may
+hold earlier runs of the same variant on the same machine and work, and each of these is a launch more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from mlflow_compress.percentiles import FEWEST_LAUNCHES, LogError, error_of_launches
+from mlflow_compress.records import Run
+from mlflow_compress.reporting import circumstances
+
+
+def of(run: Run, device: str, others: Iterable[Run] = ()) -> LogError | None:
+    """Return the error of a run's latency on a device, as the mean over its launches; None where it is not known.
+
+    Args:
+        run: it.
+        device: `cpu` or `gpu`.
+        others: runs of the same variant, from which the spread is taken where this run was launched once. Those under
+            other circumstances do not count. One launch each, they make a sample; those of several launches add theirs.
+    """
+    launches = _count(run, device)
+    if launches >= FEWEST_LAUNCHES and (spread := _spread(run, device)) > 0:
+        return error_of_launches(spread, launches)
+    squares, degrees = 0.0, 0
+    medians = {_median(run, device)}  # a result that was logged twice is one launch
+    same = circumstances.of(run, device)
+    for other in others:
+        if other.run_id == run.run_id or circumstances.of(other, device) != same:
+            continue
+        count, spread = _count(other, device), _spread(other, device)
+        if count >= FEWEST_LAUNCHES and spread > 0:
+            squares, degrees = squares + spread**2 * (count - 1), degrees + count - 1
+        elif count == 1:
+            medians.add(_median(other, device))
+    logarithms = [math.log(median) for median in medians if median > 0]
+    if launches == 1 and len(logarithms) > 1:
+        mean = math.fsum(logarithms) / len(logarithms)
+        squares += math.fsum((logarithm - mean) ** 2 for logarithm in logarithms)
+        degrees += len(logarithms) - 1
+    if degrees < FEWEST_LAUNCHES - 1 or squares == 0:
+        return None
+    return LogError(math.sqrt(squares / degrees / launches), degrees)
+
+
+def _count(run: Run, device: str) -> int:
+    """Return how many launches are behind a latency; runs that do not say it were launched once."""
+    count = run.metrics.get(f"{device}/launches", 1.0)
+    return int(count) if count >= 1 else 1
+
+
+def _spread(run: Run, device: str) -> float:
+    return run.metrics.get(f"{device}/latency_launch_sd", 0.0)
+
+
+def _median(run: Run, device: str) -> float:
+    return run.metrics.get(f"{device}/latency_p50_ms", 0.0)

@@ -1,0 +1,55 @@
+"""The noise of a latency is that between launches: a run's own, or those of earlier runs like it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from conftest import MakeRun
+
+from mlflow_compress.percentiles import LogError
+from mlflow_compress.records import Run
+from mlflow_compress.reporting import launch_noise
+
+
+@pytest.fixture
+def once(make_run: MakeRun) -> list[Run]:
+    """Give three runs of one launch each, whose logarithms are ln 1.1 apart."""
+    return [make_run(metrics={"cpu/latency_p50_ms": median}) for median in (10.0, 11.0, 12.1)]
+
+
+def test_a_run_of_several_launches_knows_its_own(make_run: MakeRun, once: list[Run]) -> None:
+    run = make_run(metrics={"cpu/latency_p50_ms": 10.0, "cpu/launches": 4.0, "cpu/latency_launch_sd": 0.02})
+    assert launch_noise.of(run, "cpu", once) == LogError(0.01, 3)
+    assert launch_noise.of(run, "gpu", once) is None
+
+
+def test_earlier_launches_are_a_sample(once: list[Run]) -> None:
+    error = launch_noise.of(once[0], "cpu", once)
+    assert error is not None
+    assert error.error == pytest.approx(math.log(1.1))
+    assert error.degrees == 2
+    assert launch_noise.of(once[0], "cpu", once[:2]) is None
+    assert launch_noise.of(once[0], "cpu") is None
+
+
+def test_runs_of_several_launches_lend_theirs(make_run: MakeRun, once: list[Run]) -> None:
+    """By hand: (2 * ln(1.1)^2 + 4 * 0.01^2) / 6 of six degrees."""
+    many = make_run(metrics={"cpu/latency_p50_ms": 500.0, "cpu/launches": 5.0, "cpu/latency_launch_sd": 0.01})
+    error = launch_noise.of(once[0], "cpu", [*once, many])
+    assert error is not None
+    assert error.error == pytest.approx(math.sqrt((2 * math.log(1.1) ** 2 + 4e-4) / 6))
+    assert error.degrees == 6
+
+
+@pytest.mark.parametrize("tag", ["compress.env.cpu_model", "compress.env.torch", "compress.work", "compress.env.cores"])
+def test_runs_under_other_circumstances_tell_nothing(make_run: MakeRun, once: list[Run], tag: str) -> None:
+    others = [make_run(metrics=dict(run.metrics), tags={tag: "another"}) for run in once]
+    assert launch_noise.of(once[0], "cpu", others) is None
+    assert launch_noise.of(others[0], "cpu", others) is not None
+
+
+@pytest.mark.parametrize("spread", [0.0, -1.0])
+def test_a_spread_that_can_not_be_is_none(make_run: MakeRun, spread: float) -> None:
+    run = make_run(metrics={"cpu/latency_p50_ms": 10.0, "cpu/launches": 5.0, "cpu/latency_launch_sd": spread})
+    assert launch_noise.of(run, "cpu") is None
