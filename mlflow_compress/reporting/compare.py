@@ -23,12 +23,13 @@ from mlflow_compress.reporting.against_original import (
 )
 from mlflow_compress.reporting.footnotes import CAUTION, Note, numbered
 from mlflow_compress.reporting.table_lines import Key, Line, sorted_out, variants_of
-from mlflow_compress.reporting.table_text import COLUMNS, DIFFERENCE, label, natural, ratio
+from mlflow_compress.reporting.table_text import COLUMNS, DIFFERENCE, METRICS, label, natural, ratio
 from mlflow_compress.words import DEVICES, ORIGINAL
 
 _WITH_HARDWARE = (*(column.key for column in COLUMNS), "hardware")
 _CAUTION = "compress.caution."
 _VRAM = "gpu/vram_peak_mib"
+_NEVER_NOTHING = {*METRICS, "size/disk_mib"}  # of a model that runs; a count of page faults may well be 0
 
 
 def compare(
@@ -210,7 +211,8 @@ def _compared(line: Line, original: Line, turns: Ratios, language: str) -> tuple
             apart.add(_VRAM)
             notes.append(Note("other_memory"))
     ratios = Ratios(ratios_to(line.values, original.values, apart))
-    for name in {*turns.not_believed, *(name for name, found in ratios.values.items() if not is_believed(found))}:
+    beyond = {name for name in _NEVER_NOTHING & ratios.values.keys() if not is_believed(ratios.values[name])}
+    for name in beyond.union(turns.not_believed):
         ratios.disbelieve(name)
     for device in line.runs:
         name = latency(device)
