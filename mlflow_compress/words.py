@@ -39,6 +39,10 @@ QUANTITIES = {
     "latency": {"en": "inference time", "ru": "время инференса"},
     "throughput": {"en": "throughput", "ru": "пропускная способность"},
     "load": {"en": "load time", "ru": "время загрузки"},
+    "first_call": {
+        "en": "first call, with what is compiled in it",
+        "ru": "первый вызов вместе с компиляцией",
+    },
     "ram_peak": {"en": "peak RAM", "ru": "пик RAM"},
     "ram_model": {"en": "peak RAM less that of an empty process", "ru": "пик RAM без пустого процесса"},
     "vram_peak": {"en": "peak VRAM", "ru": "пик VRAM"},
