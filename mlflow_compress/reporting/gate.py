@@ -259,7 +259,7 @@ def _after(failure: Failure, row: Row | None) -> _Changes:
     """Return what a failed or skipped attempt makes of a check."""
     reason = befell(failure, "en")
     if row is not None and (not failure.device or failure.device in row.runs):
-        reason += "; the numbers are those of an older run"
+        reason += "; the numbers are those of an older run, or of what was measured before"
     if failure.status == "skipped":
         return {"verdict": "not checked", "reason": reason, "advice": ""}
     return {"verdict": "fails", "reason": reason, "advice": "repair it and measure again, or delete the failed run"}

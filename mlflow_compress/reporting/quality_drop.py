@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.records import Row
+from mlflow_compress.records import Row, Scale
 from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.metric_facts import Known
 from mlflow_compress.reporting.ranking import direction, lacking
@@ -130,6 +130,8 @@ def loss_of(row: Row, name: str, drop: Drop, known: Known) -> Loss:
     if drop.relative and scale is None and not better:
         return Loss(reason=f"{lacking(name, 'scale')}. Or give the drop in the score's own unit")
     original, whole = row.values[name] - difference, _WHOLE.get(scale or "")
+    if wrong := [each for each in (row.values[name], original) if not _can_be(each, name, scale, better)]:
+        return Loss(reason=f"{number(wrong[0])} {label(name, 'en', known)} can't be", advice=LOOK)
     quality = whole - original if whole and not better else original  # what there is to lose
     if quality <= 0 and (whole or drop.relative):
         said = f"{number(original)} {label(name, 'en', known)}"
@@ -153,6 +155,14 @@ def loss_of(row: Row, name: str, drop: Drop, known: Known) -> Loss:
             seen, in_terms(sign * difference + whole * _unseen(samples)), in_terms(whole), drop, samples
         )
     return Loss(value, low, high)
+
+
+def _can_be(score: float, name: str, scale: Scale | None, better: bool) -> bool:
+    """Return whether a score is one that its scale has; an error or a perplexity of nothing is none."""
+    if scale in ("share", "hundred"):
+        return -_ROUNDED <= score <= _WHOLE[scale] + _ROUNDED
+    least = 1.0 if "perplexity" in name else 0.0
+    return better or (score >= least and (scale != "unbounded" or score > 0))
 
 
 def _counts_samples(difference: float, samples: float) -> bool:
