@@ -75,6 +75,7 @@ def benchmark(
 
     Raises:
         RecipeError: the module is not on the device that was named.
+        WorkerError: this machine has no such device.
         StoreError: MLflow does not take it.
         Exception: whatever the model raises.
     """
@@ -331,9 +332,13 @@ def _device(model: Any, asked: str) -> str:
 
     Raises:
         RecipeError: another place was named than the one where it is.
+        WorkerError: this machine has no such place.
     """
+    from mlflow_compress.planning import requirements
+
     if asked not in ("auto", "cpu", "cuda"):
         raise RecipeError(str(UnknownName("device", asked, ("auto", "cpu", "cuda"))))
+    requirements.require_device(asked)
     parameters = getattr(model, "parameters", None)
     first = next(iter(parameters()), None) if callable(parameters) else None
     if first is None:

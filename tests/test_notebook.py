@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 from torch import nn
 
 import mlflow_compress as mc
-from mlflow_compress.errors import RecipeError, StoreError, UnknownName, Unsupported
-from mlflow_compress.meters import environment
+from mlflow_compress.errors import RecipeError, StoreError, UnknownName, Unsupported, WorkerError
+from mlflow_compress.meters import environment, gpu
 from mlflow_compress.records import Result
 from mlflow_compress.tracking import writing
 from mlflow_compress.tracking.connection import Store
@@ -122,10 +122,20 @@ def test_anything_that_can_be_called_is_measured(batch: Any, size: int) -> None:
     assert "cpu/ram_model_mib" not in result.measurements
 
 
-@pytest.mark.parametrize("device", ["cuda", "gpu"])
-def test_a_module_elsewhere_is_refused(device: Any) -> None:
+def test_a_module_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu_device: Any = "gpu"
     with pytest.raises(RecipeError, match="cuda"):
-        mc.benchmark(mlp(), torch.rand(1, 64), device=device, log=False)
+        mc.benchmark(mlp(), torch.rand(1, 64), device=gpu_device, log=False)
+    monkeypatch.setattr(gpu, "models", lambda: [("A100", 40_000)])
+    with pytest.raises(RecipeError, match="The module is on cpu, not on cuda"):
+        mc.benchmark(mlp(), torch.rand(1, 64), device="cuda", log=False)
+
+
+@pytest.mark.parametrize("model", [mlp(), lambda batch: batch])
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
+    monkeypatch.setattr(gpu, "models", list)
+    with pytest.raises(WorkerError, match="this machine has no NVIDIA GPU"):
+        mc.benchmark(model, torch.rand(1, 64), device="cuda", log=False)
 
 
 def test_the_original_stays_unless_it_need_not() -> None:

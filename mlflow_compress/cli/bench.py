@@ -64,12 +64,13 @@ def run(model: str, options: Options) -> None:
     from mlflow_compress.words import ORIGINAL
 
     options = dataclasses.replace(options, again=True)
+    settings = options.settings()
     names = [options.method]
     if options.all_methods:
         names = sorted(registry.names("methods"), key=lambda name: (name != ORIGINAL, name))
     chains = [recipe.parse_chain(name) for name in names]
     found = recipe.read(model, options.family_name)
-    variants = recipe.plan(found, [(recipe.chain_name(chain), chain) for chain in chains], options.settings())
+    variants = recipe.plan(found, [(recipe.chain_name(chain), chain) for chain in chains], settings)
     results = _measure(variants, [model], {} if options.all_methods else {"method": options.method}, options)
     _exit(results, only=not options.all_methods)
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mlflow_compress.errors import CompressError, Unsupported, one_line
+from mlflow_compress.errors import CompressError, Unsupported, WorkerError, one_line
 from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, metric_group, read_json, write_json
 from mlflow_compress.sockets import Family, Model
 from mlflow_compress.words import ORIGINAL
@@ -36,6 +36,7 @@ OUTPUTS, GENERATED = "outputs.safetensors", "generated.pt"
 PARENT = "COMPRESS_PARENT"  # environment: the process that the worker must not outlive
 _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, see prctl(2)
 _ERROR_LINES = 30
+_NO_CUDA = "this machine has no CUDA device that torch can use"
 
 
 def part_file(verb: str, device: str = "") -> str:
@@ -89,6 +90,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     from mlflow_compress.networks import generation_check, model_folder
     from mlflow_compress.scoring import hf_evaluate
 
+    _require_devices(variant)
     family = registry.build("families", variant.family, variant.options)
     methods = model_folder.methods_of(variant.chain)
     for step, method in zip(variant.chain, methods, strict=True):
@@ -265,6 +267,26 @@ def _score(family: Family, model: Model, variant: Variant, folder: Path, report:
     return dataclasses.replace(found, facts={**model.facts, **found.facts}, cautions=(*found.cautions, *model.cautions))
 
 
+def _require_devices(variant: Variant) -> None:
+    """Raise before anything is loaded where there is no GPU for what can do with nothing else.
+
+    Raises:
+        WorkerError: the variant was to be measured on one and nowhere else.
+        Unsupported: a method makes models for one only.
+    """
+    import torch
+
+    from mlflow_compress import registry
+
+    if torch.cuda.is_available():
+        return
+    if variant.devices == ("cuda",):
+        raise WorkerError(f"device=cuda was asked for, and {_NO_CUDA}")
+    for step in variant.chain:
+        if "cpu" not in registry.find("methods", step.method).devices:
+            raise Unsupported(f"what {step.method} makes runs on an NVIDIA GPU only, and {_NO_CUDA}")
+
+
 def _open_device(device: str, cautions: list[Caution]) -> dict[str, str]:
     """Make the device ready, and describe it; add to the cautions when others use it.
 
@@ -279,7 +301,7 @@ def _open_device(device: str, cautions: list[Caution]) -> dict[str, str]:
     from mlflow_compress.meters import environment, gpu
 
     if not torch.cuda.is_available():
-        raise Unsupported("this machine has no CUDA device that torch can use")
+        raise Unsupported(_NO_CUDA)
     cautions += checks.busy(0.0, gpu.busy_share())
     torch.zeros(1, device="cuda")  # the context's memory is no part of the model's
     gpu.reset()

@@ -195,10 +195,13 @@ class Options:
         Raises:
             RecipeError: an option is not of the form KEY=VALUE.
             UnknownName: nothing like that can be required.
+            WorkerError: this machine lacks the device that was named.
         """
         from mlflow_compress.planning import requirements
         from mlflow_compress.planning.recipe import Settings
 
+        if self.on == "here":
+            requirements.require_device(self.device)
         required = (part for text in self.requires for part in text.split(",") if part.strip() != NONE)
         return Settings(
             team=self.team_name,
@@ -246,7 +249,7 @@ class Options:
 
         if self.device != AUTO:
             return (self.device,)
-        return ("cpu", "cuda") if gpu.present() else ("cpu",)
+        return ("cpu", "cuda") if gpu.models() else ("cpu",)
 
 
 def declared(taker: Taker | None = None) -> list[Option]:

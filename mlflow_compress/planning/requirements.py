@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.errors import RecipeError, UnknownName, WorkerError
 from mlflow_compress.meters import environment, gpu
 from mlflow_compress.records import Scalar
 
@@ -70,6 +70,23 @@ def here() -> dict[str, str]:
     for name, memory in gpu.models()[:1]:
         found |= {"gpu_model": name, "gpu_memory_mib": str(memory)}
     return found
+
+
+def require_device(device: str) -> None:
+    """Raise where a device that was asked for by name is not on this machine: measuring another one is no answer.
+
+    Args:
+        device: `cpu`, `cuda`, or `auto`, which takes what there is.
+
+    Raises:
+        WorkerError: it is not.
+    """
+    if device == "cuda" and not gpu.models():
+        raise WorkerError(
+            "device=cuda was asked for, and this machine has no NVIDIA GPU that its driver shows (nvidia-smi lists "
+            "them; CUDA_VISIBLE_DEVICES hides some). Nothing was measured. Leave the device out to measure on the CPU, "
+            "or go to a machine with a GPU."
+        )
 
 
 def text(requires: Mapping[str, Scalar]) -> str:

@@ -63,12 +63,14 @@ class CompressEvaluator:
 
         from mlflow_compress.measuring import isolate
         from mlflow_compress.measuring.measure_one import measure_one
+        from mlflow_compress.planning import requirements
         from mlflow_compress.records import finite
         from mlflow_compress.tracking import models
         from mlflow_compress.tracking.connection import open_store
         from mlflow_compress.tracking.sending import write_into_open_run
 
         options, settings = from_config(evaluator_config or {}, _OTHERS)
+        requirements.require_device(options.device)
         known = model_id or getattr(getattr(model, "metadata", None), "model_id", None) or ""
         uri = settings["uri"] or (f"models:/{known}" if known else "")
         if not uri:

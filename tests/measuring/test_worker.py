@@ -49,6 +49,18 @@ def test_threads_are_those_asked_for_or_at_most_those_that_may_run(
     assert chosen == [threads]
 
 
+def test_a_gpu_that_is_asked_for_by_name_is_missed_before_anything_is_loaded(lab: Lab) -> None:
+    result = lab.measure("original", devices=("cuda",), weights="bad.pt")
+    assert (result.status, result.cause) == ("failed", "measuring")
+    assert result.reason == "device=cuda was asked for, and this machine has no CUDA device that torch can use"
+
+
+def test_a_missing_gpu_is_named_before_a_missing_package(lab: Lab) -> None:
+    result = lab.measure("tensorrt")
+    assert result.status == "skipped"
+    assert result.reason.startswith("what tensorrt makes runs on an NVIDIA GPU only, and this machine has no CUDA")
+
+
 @pytest.mark.parametrize(
     ("method", "reason"),
     [

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from mlflow_compress.budget import Budget
-from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.errors import RecipeError, UnknownName, WorkerError
+from mlflow_compress.meters import gpu
 from mlflow_compress.planning.options import Options, declared, from_config
 from mlflow_compress.plugin.evaluator import CompressEvaluator
 
@@ -46,6 +47,7 @@ def test_what_was_asked_for_is_logged_as_it_was_written() -> None:
 
 def test_settings_are_read_from_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COMPRESS_TEAM", raising=False)
+    monkeypatch.setattr(gpu, "models", lambda: [("A100", 40_000)])
     options = Options(
         device="cuda", family_options=("tokens=8,16",), requires=("min_cores=2,none", "os=linux"), threads=(1, 2)
     )
@@ -109,3 +111,11 @@ def test_what_the_evaluator_is_told_becomes_options() -> None:
 def test_what_the_evaluator_does_not_take(config: dict[str, Any], error: type[Exception], told: str) -> None:
     with pytest.raises(error, match=told):
         from_config(config, {})
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "models", list)
+    with pytest.raises(WorkerError, match=r"device=cuda was asked for, and this machine has no NVIDIA GPU"):
+        Options(device="cuda").settings()
+    assert Options(device="auto").settings().devices == ("cpu",)
+    assert Options(device="cuda", on="ray").settings().devices == ("cuda",)  # a machine of the cluster may have one
