@@ -21,6 +21,8 @@ DEVICES: Mapping[str, str] = {"cpu": "CPU", "gpu": "GPU"}
 UNITS = {"_per_s": "1/s", "_mib": "MB", "_ms": "ms", "_s": "s", "_j": "J", "_w": "W"}
 COMPARISON = {"en": "Comparison", "ru": "Сравнение"}
 NOTES = {"en": "Notes", "ru": "Сноски"}
+ALL_NUMBERS = {"en": "All numbers", "ru": "Все числа"}
+RUN = {"en": "{device} run", "ru": "Запуск, {device}"}
 
 # The table: its cells
 

@@ -1,33 +1,40 @@
-"""XLSX: a workbook whose numbers are numbers, with every digit."""
+"""XLSX: a workbook of the table, with numbers that are numbers, and of all numbers behind it."""
 
 from __future__ import annotations
 
 import io
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mlflow_compress import words
 from mlflow_compress.errors import CompressError
 from mlflow_compress.records import Comparison, Row, finite
-from mlflow_compress.reporting import table_text
+from mlflow_compress.reporting import metric_facts, table_text
 from mlflow_compress.reporting.chart_choices import Axis
 from mlflow_compress.sockets import Renderer
 
 _TEXTS = ("team", "model", "method")
 _CIRCUMSTANCES = ("hardware", "pareto")
+_NARROWEST, _WIDEST = 9, 46  # characters of a column
 _LONGEST = 32767  # characters, the most that a cell holds
+_LONGEST_LINK = 2000
 _UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # what XML 1.0 can't hold
 
 
 @dataclass
 class Xlsx(Renderer):
-    """Two sheets: the rows, with a frozen header and filters; and the footnotes, summaries, legend and failures.
+    """Three sheets: the table, all numbers, and the notes.
 
-    After team, model and method come all metrics, the table's own first, in the unit that the header says, then the
-    ratios to the original, the hardware, the Pareto mark and the footnotes. A text is never a formula. Characters that
-    the format can't hold are left out.
+    The table has the columns that it has elsewhere. A cell holds one number with every digit, and shows as many as mean
+    something; a ratio to the original and a score's difference from it stand in columns of their own, `≈` where they
+    may be noise. Below the frozen header originals are bold, and runs are links where a server shows them.
+
+    The second sheet holds all metrics, in the unit that the header says, then the ratios to the original, the hardware,
+    the Pareto mark and the footnotes. The third holds footnotes, summaries, legend and failures. A text is never a
+    formula. Characters that the format can't hold are left out.
     """
 
     suffix: ClassVar[str] = ".xlsx"
@@ -45,21 +52,119 @@ class Xlsx(Renderer):
         """Write the comparison as a workbook."""
         from openpyxl import Workbook
 
-        book = Workbook()
-        names = words.COMPARISON[comparison.language], words.NOTES[comparison.language]
-        table, about = book.active, book.create_sheet(names[1])
-        table.title = names[0]
-        for at, line in enumerate(_lines(comparison), 1):
-            _write(table, at, line)
-        table.freeze_panes = "D2"
-        table.auto_filter.ref = table.dimensions
-        for at, text in enumerate(_about(comparison), 1):
-            _write(about, at, [text])
-        _lay_out(table)
+        book, language = Workbook(), comparison.language
+        table = book.active
+        table.title = words.COMPARISON[language]
+        columns = list(_columns(comparison))
+        for at, column in enumerate(columns, 1):
+            _write(table, at, column)
+        _lay_out(table, frozen=sum(column.is_name for column in columns))
+        numbers, about = book.create_sheet(words.ALL_NUMBERS[language]), book.create_sheet(words.NOTES[language])
+        for at, (header, *values) in enumerate(zip(*_lines(comparison), strict=True), 1):
+            _write(numbers, at, _Column(str(header), [_Cell(value) for value in values]))
+        _lay_out(numbers, frozen=len(_TEXTS))
+        _write(about, 1, _Column("", [_Cell(text) for text in _about(comparison)]), below=0)
         about.column_dimensions["A"].width = 120
         written = io.BytesIO()
         book.save(written)
         return written.getvalue()
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """What a cell holds: a text, a number with the form it is shown in, or nothing."""
+
+    value: str | float | None = None
+    form: str = "General"
+    link: str = ""
+    is_bold: bool = False
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column: its header, a cell for each row, and whether it says what the row is about."""
+
+    header: str
+    cells: Sequence[_Cell]
+    is_name: bool = False
+
+
+def _columns(it: Comparison) -> Iterator[_Column]:
+    """Return the table's columns, each with those of ratios and differences that belong to it."""
+    for column in table_text.columns(it.columns, it.metrics):
+        header = column.header[it.language]
+        if column.key == "quality":
+            yield from _scores(it)
+        elif "/" not in column.key:
+            texts = [table_text.cells(row, [column], it.language, it.metrics)[0] for row in it.rows]
+            cells = [
+                _Cell(None if text == table_text.MISSING else text, is_bold=table_text.is_original(row))
+                for row, text in zip(it.rows, texts, strict=True)
+            ]
+            yield _Column(header, cells, is_name=column.key in _TEXTS)
+        else:
+            unit = table_text.unit(column.key)
+            yield _numbers(it, column.key, header if unit in header else f"{header}, {unit}")
+            yield from _ratios(it, column.key)
+    for device in sorted({device for row in it.rows for device in row.runs}):
+        header = words.RUN[it.language].format(device=words.DEVICES.get(device, device))
+        yield _Column(header, [_Cell(row.runs.get(device), link=row.links.get(device, "")) for row in it.rows])
+    if it.footnotes:
+        notes = ["; ".join(it.footnotes[note] for note in row.notes) for row in it.rows]
+        yield _Column(words.NOTES[it.language], [_Cell(note or None) for note in notes])
+
+
+def _numbers(it: Comparison, name: str, header: str) -> _Column:
+    values = [finite(row.values).get(name) for row in it.rows]
+    return _Column(header, [_Cell(value, _form(value, is_size=name.startswith("size/"))) for value in values])
+
+
+def _ratios(it: Comparison, name: str) -> Iterator[_Column]:
+    """Return a number's ratios to the original; of weights those on disk too, where the saved model shrank more."""
+    on_disk = any(table_text.is_packed_on_disk(row, name) for row in it.rows)
+    for each in (name, *(["size/disk_mib"] if on_disk and "size/disk_mib" not in it.columns else [])):
+        cells = []
+        for row in it.rows:
+            low, high = row.ratio_intervals.get(each, (0.0, 0.0))
+            noise = '"≈"' if low <= 1 <= high else ""
+            cells.append(_Cell(finite(row.ratios).get(each), f'{noise}0.00"x"'))
+        if any(cell.value is not None for cell in cells):
+            yield _Column(Axis(each, relative=True).label(it.language, it.metrics), cells)
+
+
+def _scores(it: Comparison) -> Iterator[_Column]:
+    """Return a column for each score, its difference from the original's, and how many samples stand behind them."""
+    named = [table_text.scores(row.values) for row in it.rows]
+    for name in dict.fromkeys(name for several in named for name in several):
+        values = [row.values[name] if name in own else None for row, own in zip(it.rows, named, strict=True)]
+        header = table_text.label(name, it.language, it.metrics)
+        yield _Column(header, [_Cell(value, _form(value)) for value in values])
+        difference = f"{name}{table_text.DIFFERENCE}"
+        cells = [_difference(finite(row.values), difference) for row in it.rows]
+        if any(cell.value is not None for cell in cells):
+            yield _Column(table_text.label(difference, it.language, it.metrics), cells)
+    counts = [finite(row.values).get(metric_facts.COUNT) for row in it.rows]
+    if any(count is not None for count in counts):
+        header = table_text.label(metric_facts.COUNT, it.language, it.metrics)
+        yield _Column(header, [_Cell(count, "0") for count in counts])
+
+
+def _difference(values: Mapping[str, float], name: str) -> _Cell:
+    value = values.get(name)
+    is_noise = values.get(f"{name}_low", math.inf) <= 0 <= values.get(f"{name}_high", -math.inf)
+    form, noise = _form(value, digits=2), '"≈"' if is_noise else ""
+    return _Cell(value, f"{noise}+{form};{noise}-{form};{noise}0")
+
+
+def _form(value: float | None, digits: int = 4, *, is_size: bool = False) -> str:
+    """Return the number format that shows as many digits as the table does elsewhere."""
+    if value is None:
+        return "General"
+    text = table_text.megabytes(value) if is_size else table_text.number(value, digits)
+    if "e" in text:
+        return "0.000E+00"
+    decimals = len(text.partition(".")[2])
+    return f"0.{'0' * decimals}" if decimals else "0"
 
 
 def _lines(it: Comparison) -> Iterator[list[str | float | None]]:
@@ -99,22 +204,42 @@ def _about(it: Comparison) -> Iterator[str]:
         yield from (table_text.failure(each, it.language) for each in it.failures)
 
 
-def _write(sheet: Any, at: int, line: Sequence[str | float | None]) -> None:
-    for place, value in enumerate(line, 1):
-        if isinstance(value, str):
-            cell = sheet.cell(at, place, _UNSEEN.sub("", value)[:_LONGEST])
+def _write(sheet: Any, at: int, column: _Column, below: int = 1) -> None:
+    """Write a column: the header, and under it its cells.
+
+    Args:
+        sheet: of the workbook.
+        at: its place, from 1.
+        column: what it holds.
+        below: rows above the cells; without one there is no header.
+    """
+    from openpyxl.styles import Font
+
+    for place, each in enumerate(([_Cell(column.header, is_bold=True)] if below else []) + list(column.cells), 1):
+        if isinstance(each.value, str):
+            cell = sheet.cell(place, at, _UNSEEN.sub("", each.value)[:_LONGEST])
             cell.data_type = "s"  # openpyxl would take =1+1 for a formula, and #N/A for an error
-        elif value is not None:
-            sheet.cell(at, place, value)
+        elif each.value is not None:
+            cell = sheet.cell(place, at, each.value)
+            cell.number_format = each.form
+        else:
+            continue
+        if each.link.startswith(("http://", "https://")) and len(each.link) < _LONGEST_LINK:
+            cell.hyperlink = each.link
+            cell.style = "Hyperlink"
+        if each.is_bold:
+            cell.font = Font(bold=True)
 
 
-def _lay_out(sheet: Any) -> None:
-    from openpyxl.styles import Alignment, Font
+def _lay_out(sheet: Any, frozen: int) -> None:
+    """Freeze the header and the first columns, and make columns as wide as what they hold."""
+    from openpyxl.styles import Alignment
     from openpyxl.utils import get_column_letter
 
+    sheet.freeze_panes = f"{get_column_letter(frozen + 1)}2"
+    sheet.auto_filter.ref = sheet.dimensions
     for cell in sheet[1]:
-        cell.font = Font(bold=True)
         cell.alignment = Alignment(wrap_text=True, vertical="top")
-    for place in range(1, sheet.max_column + 1):
-        width = 28 if place in (2, 3) else 16
-        sheet.column_dimensions[get_column_letter(place)].width = width
+    for at, column in enumerate(sheet.iter_cols(min_row=2), 1):
+        widest = max((len(cell.value) for cell in column if isinstance(cell.value, str)), default=0)
+        sheet.column_dimensions[get_column_letter(at)].width = min(max(widest + 2, _NARROWEST + 3), _WIDEST)

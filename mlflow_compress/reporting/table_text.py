@@ -351,11 +351,11 @@ def value_text(row: Row, key: str, language: str) -> str:
     text = f"{megabytes(value)} MB" if key.startswith("size/") else number(value)
     if key not in row.ratios:
         return text
-    on_disk = f"; {ratio(row.ratios[_DISK])} {words.ON_DISK[language]}" if _is_packed_on_disk(row, key) else ""
+    on_disk = f"; {ratio(row.ratios[_DISK])} {words.ON_DISK[language]}" if is_packed_on_disk(row, key) else ""
     return f"{text} ({'≈' if is_told_apart(row, key) is False else ''}{ratio(row.ratios[key])}{on_disk})"
 
 
-def _is_packed_on_disk(row: Row, key: str) -> bool:
+def is_packed_on_disk(row: Row, key: str) -> bool:
     """Return whether the saved model shrank more than what it is in memory: clustered or sparse weights do."""
     return key == _WEIGHTS and _DISK in row.ratios and row.ratios[_DISK] < _MUCH_LESS * row.ratios[key]
 

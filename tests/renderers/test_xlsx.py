@@ -20,8 +20,58 @@ def read(it: Comparison) -> Any:
     return openpyxl.load_workbook(io.BytesIO(Xlsx().render(it)))
 
 
-def test_numbers_are_numbers_and_all_of_them_are_there(comparison: Comparison) -> None:
+def column(sheet: Any, header: str) -> list[Any]:
+    """Return the cells below a header."""
+    (cells,) = (cells for cells in sheet.iter_cols() if cells[0].value == header)
+    return list(cells[1:])
+
+
+def test_the_first_sheet_is_the_table_with_numbers_as_people_read_them(comparison: Comparison) -> None:
     sheet = read(comparison)["Comparison"]
+    assert [cell.value for cell in sheet[1]] == [
+        "Team", "Model", "Method", "Weight size, MB", "weights, divided by the original's", "CPU ms", "GPU ms",
+        "GPU inference time, median, divided by the original's", "RAM (MB)", "VRAM (MB)",
+        "mAP50", "CER", "CER, difference from the original", "WER", "WER, difference from the original", "scored samples", "CPU run", "GPU run", "Notes",
+    ]  # fmt: skip
+
+    def shown(header: str) -> list[tuple[object, str]]:
+        return [(cell.value, cell.number_format) for cell in column(sheet, header) if cell.value is not None]
+
+    assert shown("Weight size, MB")[:2] == [(96.66796875, "0.00"), (48.349609375, "0.00")]
+    assert shown("weights, divided by the original's") == [(0.50016, '0.00"x"')]
+    assert shown("CPU ms") == [(492.7215, "0.0")]
+    assert shown("GPU ms") == [(12.3456, "0.00"), (8.1, "0.000")]
+    assert shown("mAP50") == [(0.7912, "0.0000")]
+    assert shown("WER, difference from the original") == [(0.0031, "+0.0000;-0.0000;0")]
+    assert [(cell.value, cell.font.bold) for cell in column(sheet, "Method")[:2]] == [
+        ("original", True), ("fp16 [batch 16]", False)
+    ]  # fmt: skip
+    run = column(sheet, "CPU run")[0]
+    assert (run.value, run.hyperlink.target) == ("aaaa1111", "http://mlflow.example:5000/#/experiments/1/runs/aaaa1111")
+    assert (sheet.freeze_panes, sheet.max_row) == ("D2", 1 + len(comparison.rows))
+    assert sheet.auto_filter.ref == sheet.dimensions
+
+
+def test_what_may_be_noise_says_so_and_the_columns_are_those_that_were_chosen() -> None:
+    latency = "cpu/latency_p50_ms"
+    score = {"quality/f1": 0.5, "quality/f1_difference": -0.02, "quality/f1_difference_low": -0.1,
+             "quality/f1_difference_high": 0.1}  # fmt: skip
+    row = Row("a", "m", "x", {latency: 1234.5678, **score}, {latency: 0.99}, {latency: (0.9, 1.1)})
+    sheet = read(Comparison((row,), columns=("method", latency, "quality"), language="ru"))["Сравнение"]
+    assert [(cell.value, cell.number_format) for cell in sheet[2]] == [
+        ("x", "General"), (1234.5678, "0"), (0.99, '"≈"0.00"x"'), (0.5, "0.0000"),
+        (-0.02, '"≈"+0.000;"≈"-0.000;"≈"0'),
+    ]  # fmt: skip
+    assert sheet.freeze_panes == "B2"
+
+
+def test_links_that_no_browser_should_open_are_text() -> None:
+    row = Row("a", "m", "x", runs={"cpu": "1"}, links={"cpu": "file:///etc/passwd"})
+    assert column(read(Comparison((row,)))["Comparison"], "CPU run")[0].hyperlink is None
+
+
+def test_all_numbers_are_on_the_second_sheet(comparison: Comparison) -> None:
+    sheet = read(comparison)["All numbers"]
     header, first, second = ([cell.value for cell in line] for line in list(sheet.rows)[:3])
     named = dict(zip(header, first, strict=True))
     assert (named["Team"], named["Model"], named["Method"]) == ("alpha", "yolo11l", "original")
@@ -31,10 +81,9 @@ def test_numbers_are_numbers_and_all_of_them_are_there(comparison: Comparison) -
     assert dict(zip(header, second, strict=True))["weights, divided by the original's"] == 0.50016
     assert dict(zip(header, second, strict=True))["CPU inference time, median, ms"] is None
     assert (sheet.freeze_panes, sheet.max_row) == ("D2", 1 + len(comparison.rows))
-    assert sheet.auto_filter.ref == sheet.dimensions
 
 
-def test_what_else_is_to_know_is_on_the_second_sheet(comparison: Comparison) -> None:
+def test_what_else_is_to_know_is_on_the_third_sheet(comparison: Comparison) -> None:
     texts = [line[0].value for line in read(comparison)["Notes"].rows]
     assert texts[0] == "[1] caution: the machine was busy"
     assert any("over 3 models" in text for text in texts)
@@ -58,7 +107,7 @@ def test_any_text_survives(team: str, model: str) -> None:
 
 def test_what_is_no_number_is_left_empty() -> None:
     row = Row("a", "b", "c", values={"cpu/latency_p50_ms": math.nan}, ratios={"cpu/latency_p50_ms": math.inf})
-    line = list(read(Comparison((row,)))["Comparison"].rows)[1]
+    line = list(read(Comparison((row,)))["All numbers"].rows)[1]
     assert [cell.value for cell in line[3:]] == [None] * len(line[3:])
 
 
