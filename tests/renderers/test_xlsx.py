@@ -31,7 +31,8 @@ def test_the_first_sheet_is_the_table_with_numbers_as_people_read_them(compariso
     assert [cell.value for cell in sheet[1]] == [
         "Team", "Model", "Method", "Weight size, MB", "weights, divided by the original's", "CPU ms", "GPU ms",
         "GPU inference time, median, divided by the original's", "RAM (MB)", "VRAM (MB)",
-        "mAP50", "CER", "CER, difference from the original", "WER", "WER, difference from the original", "scored samples", "CPU run", "GPU run", "Notes",
+        "mAP50", "CER", "CER, difference from the original", "WER", "WER, difference from the original",
+        "scored samples", "CPU run", "GPU run", "Notes",
     ]  # fmt: skip
 
     def shown(header: str) -> list[tuple[object, str]]:
