@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -125,8 +124,7 @@ def _ratios(it: Comparison, name: str) -> Iterator[_Column]:
     for each in (name, *(["size/disk_mib"] if on_disk and "size/disk_mib" not in it.columns else [])):
         cells = []
         for row in it.rows:
-            low, high = row.ratio_intervals.get(each, (0.0, 0.0))
-            noise = '"≈"' if low <= 1 <= high else ""
+            noise = '"≈"' if table_text.is_told_apart(row, each) is False else ""
             cells.append(_Cell(finite(row.ratios).get(each), f'{noise}0.00"x"'))
         if any(cell.value is not None for cell in cells):
             yield _Column(Axis(each, relative=True).label(it.language, it.metrics), cells)
@@ -140,7 +138,7 @@ def _scores(it: Comparison) -> Iterator[_Column]:
         header = table_text.label(name, it.language, it.metrics)
         yield _Column(header, [_Cell(value, _form(value)) for value in values])
         difference = f"{name}{table_text.DIFFERENCE}"
-        cells = [_difference(finite(row.values), difference) for row in it.rows]
+        cells = [_difference(row, difference) for row in it.rows]
         if any(cell.value is not None for cell in cells):
             yield _Column(table_text.label(difference, it.language, it.metrics), cells)
     counts = [finite(row.values).get(metric_facts.COUNT) for row in it.rows]
@@ -149,11 +147,10 @@ def _scores(it: Comparison) -> Iterator[_Column]:
         yield _Column(header, [_Cell(count, "0") for count in counts])
 
 
-def _difference(values: Mapping[str, float], name: str) -> _Cell:
-    value = values.get(name)
-    is_noise = values.get(f"{name}_low", math.inf) <= 0 <= values.get(f"{name}_high", -math.inf)
-    form, noise = _form(value, digits=2), '"≈"' if is_noise else ""
-    return _Cell(value, f"{noise}+{form};{noise}-{form};{noise}0")
+def _difference(row: Row, name: str) -> _Cell:
+    value = finite(row.values).get(name)
+    form, noise = _form(value, digits=2), '"≈"' if table_text.is_told_apart(row, name) is False else ""
+    return _Cell(value, f"{noise}+{form};{noise}-{form};±0")
 
 
 def _form(value: float | None, digits: int = 4, *, is_size: bool = False) -> str:

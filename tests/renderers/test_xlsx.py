@@ -31,7 +31,7 @@ def test_the_first_sheet_is_the_table_with_numbers_as_people_read_them(compariso
     assert [cell.value for cell in sheet[1]] == [
         "Team", "Model", "Method", "Weight size, MB", "weights, divided by the original's", "CPU ms", "GPU ms",
         "GPU inference time, median, divided by the original's", "RAM (MB)", "VRAM (MB)",
-        "mAP50", "CER", "CER, difference from the original", "WER", "WER, difference from the original",
+        "mAP50", "WER", "WER, difference from the original", "CER", "CER, difference from the original",
         "scored samples", "CPU run", "GPU run", "Notes",
     ]  # fmt: skip
 
@@ -43,7 +43,7 @@ def test_the_first_sheet_is_the_table_with_numbers_as_people_read_them(compariso
     assert shown("CPU ms") == [(492.7215, "0.0")]
     assert shown("GPU ms") == [(12.3456, "0.00"), (8.1, "0.000")]
     assert shown("mAP50") == [(0.7912, "0.0000")]
-    assert shown("WER, difference from the original") == [(0.0031, "+0.0000;-0.0000;0")]
+    assert shown("WER, difference from the original") == [(0.0031, "+0.0000;-0.0000;±0")]
     assert [(cell.value, cell.font.bold) for cell in column(sheet, "Method")[:2]] == [
         ("original", True), ("fp16 [batch 16]", False)
     ]  # fmt: skip
@@ -61,7 +61,7 @@ def test_what_may_be_noise_says_so_and_the_columns_are_those_that_were_chosen() 
     sheet = read(Comparison((row,), columns=("method", latency, "quality"), language="ru"))["Сравнение"]
     assert [(cell.value, cell.number_format) for cell in sheet[2]] == [
         ("x", "General"), (1234.5678, "0"), (0.99, '"≈"0.00"x"'), (0.5, "0.0000"),
-        (-0.02, '"≈"+0.000;"≈"-0.000;"≈"0'),
+        (-0.02, '"≈"+0.000;"≈"-0.000;±0'),
     ]  # fmt: skip
     assert sheet.freeze_panes == "B2"
 
