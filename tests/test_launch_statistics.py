@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from mlflow_compress.percentiles import launch_interval, launch_mean, launch_spread, ratio_of_launches
+from mlflow_compress.percentiles import error_of_launches, launch_interval, launch_mean, launch_spread, ratio_error
 
 Noise = Callable[[np.random.Generator, int, int], np.ndarray]
 _CALLS = 200  # of a launch
@@ -56,8 +56,8 @@ def _medians(generator: np.random.Generator, noise: Noise, launches: int, slower
 
 def _differs_apart(own: list[float], base: list[float]) -> bool:
     """Judge two groups of launches, each measured by itself."""
-    error = ratio_of_launches(launch_spread(own) or 0.0, len(own), launch_spread(base) or 0.0, len(base))
-    low, high = error.interval(launch_mean(own) / launch_mean(base))
+    errors = [error_of_launches(launch_spread(medians) or 0.0, len(medians)) for medians in (own, base)]
+    low, high = ratio_error(*errors).interval(launch_mean(own) / launch_mean(base))
     return not low <= 1 <= high
 
 
