@@ -35,6 +35,7 @@ _STARTED = time.monotonic()
 OUTPUTS, GENERATED = "outputs.safetensors", "generated.pt"
 PARENT = "COMPRESS_PARENT"  # environment: the process that the worker must not outlive
 _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, see prctl(2)
+UNFINISHED = Outcome("failed", "scoring did not end")  # of quality, until it did
 _ERROR_LINES = 30
 _NO_CUDA = "this machine has no CUDA device that torch can use"
 
@@ -165,21 +166,31 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     generation_check.compare(family, model, folder / GENERATED, device)
     if score and not variant.is_original:
         numbers |= moved
-    scored = None
-    if score and model.weights != "random" and variant.data:
-        scored = _score(family, model, variant, folder, report)
-        numbers |= scored.measurements
-        cautions += scored.cautions
-    if score:
-        _show(family, model, folder, report)
-    return Part(
+    part = Part(
         Outcome("ok"),
-        quality=scored.outcome if scored else None,
         measurements=finite(numbers),
         samples=timed.samples,
         cautions=tuple(cautions),
         environment={**surroundings, **timed.environment, "load_after": environment.load_average()},
-        facts={"memory_source": meter.source, **timed.facts, **(scored.facts if scored else {})},
+        facts={"memory_source": meter.source, **timed.facts},
+    )
+    if score and model.weights != "random" and variant.data:
+        # what was timed stays, should the process be stopped or killed while it scores
+        write_json(folder / part_file("measure", device), dataclasses.replace(part, quality=UNFINISHED))
+        part = _with_scores(part, _score(family, model, variant, folder, report))
+    if score:
+        _show(family, model, folder, report)
+    return part
+
+
+def _with_scores(part: Part, scored: Part) -> Part:
+    """Return what was timed, together with what scoring found."""
+    return dataclasses.replace(
+        part,
+        quality=scored.outcome,
+        measurements={**part.measurements, **finite(scored.measurements)},
+        cautions=(*part.cautions, *scored.cautions),
+        facts={**part.facts, **scored.facts},
     )
 
 

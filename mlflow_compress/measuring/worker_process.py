@@ -6,6 +6,7 @@ Whatever the worker does, its events end soon after its time is up, and nothing 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from typing import IO, Any
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.measuring import descendants, worker_part
 from mlflow_compress.measuring.bounded_log import BoundedLog
-from mlflow_compress.measuring.worker import PARENT, part_file
+from mlflow_compress.measuring.worker import PARENT, UNFINISHED, part_file
 from mlflow_compress.measuring.worker_events import WorkerEvents
 from mlflow_compress.meters import cgroup
 from mlflow_compress.meters import environment as surroundings
@@ -121,7 +122,11 @@ class Worker:
             WorkerError: it left nothing: it crashed, was killed, or ran out of time; or nothing that is a part.
         """
         try:
-            return worker_part.read(self._found)
+            part = worker_part.read(self._found)
+            if part.quality != UNFINISHED:
+                return part
+            reason = f"scoring {self._stopped or _death(self._process.poll())}; what was timed before is kept"
+            return dataclasses.replace(part, quality=dataclasses.replace(UNFINISHED, reason=reason))
         except FileNotFoundError:
             pass
         except WorkerError as error:
