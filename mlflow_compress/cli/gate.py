@@ -73,7 +73,8 @@ def gate(
     good end misses it; otherwise it is undecided, as is what was not measured. Speed and memory are those of --device,
     or of the CPU. What failed fails; what was skipped or copied by hand is not checked.
     """
-    from mlflow_compress.reporting.gate import EXIT_CODES, PRESETS, Demands, Drop, check, verdict
+    from mlflow_compress.reporting.gate import EXIT_CODES, PRESETS, Demands, check, verdict
+    from mlflow_compress.reporting.quality_drop import Drop
 
     if preset and max_quality_drop is not None:
         raise click.UsageError("--preset says what quality may be lost, and so does --max-quality-drop: give one.")

@@ -11,11 +11,11 @@ from mlflow_compress.records import Comparison, Failure, Row
 from mlflow_compress.reporting.against_original import is_believed
 from mlflow_compress.reporting.metric_facts import GROUP as QUALITY
 from mlflow_compress.reporting.metric_facts import Known
-from mlflow_compress.reporting.quality_drop import LOOK, loss_of
-from mlflow_compress.reporting.quality_drop import Drop as Drop
+from mlflow_compress.reporting.quality_drop import LOOK, Drop, loss_of
 from mlflow_compress.reporting.ranking import primary
 from mlflow_compress.reporting.table_text import befell, is_original, label, number, score_text, value_text
 from mlflow_compress.reporting.table_text import ratio as ratio_text
+from mlflow_compress.words import footnote
 
 Verdict = Literal["passes", "fails", "undecided", "not checked"]
 Kind = Literal["speed", "quality", "size", "memory"]
@@ -25,14 +25,13 @@ _WORST_FIRST: tuple[Verdict, ...] = ("fails", "undecided", "passes", "not checke
 # RAM and VRAM of one model repeat to 0.3 %.
 MEMORY_TOLERANCE = 0.01
 _EXACT = 1e-9  # of sizes: what the division of two floats may be off
-# Beyond these no model was ever compressed: such a ratio is a slip, or made up.
 _NOT_BELIEVED = "a ratio that no compression reaches, or that contradicts the two times, is not believed"
 
 _LEAST_OF_FP32 = 3.9  # bytes a parameter
 _HOLDS = "the interval holds what is asked"
 _EVEN_AT_BEST = "even the good end of the interval misses"
 _ONE_LAUNCH = (
-    "one launch: noise unknown",
+    footnote("one_launch", "en"),
     "measure it in turns with its original (--interleave), or give it time for several launches (--launches)",
 )
 _MORE_LAUNCHES = "measure longer, in more launches (--launches), or in turns with its original (--interleave)"
