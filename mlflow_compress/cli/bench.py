@@ -32,11 +32,14 @@ Exit codes:
   3  the weights can't be had
   4  the tracking server can't be reached: nothing was measured
   5  measured, but the tracking server did not take all of it: `compress-bench sync` sends what is kept
+  130  stopped with Ctrl-C: what was measured is kept, and the same sweep goes on
 """
 
 
 @click.group(
     cls=Group,
+    stopped="Stopped. Each variant that was measured is kept; the same sweep goes on with the others, and "
+    "`compress-bench sync` sends what waits.",
     epilog=_EPILOG,
     context_settings={
         "help_option_names": ["-h", "--help"],

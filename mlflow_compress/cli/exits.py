@@ -6,6 +6,7 @@ option, and names the nearest right one.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,12 @@ from mlflow_compress.plain_text import plain, visible
 
 class Told(click.ClickException):
     """A `CompressError` on its way to the user. To click, the exit code is the class's: each has a subclass."""
+
+
+class Stopped(click.ClickException):
+    """Ctrl-C: its exit code is that of a program that SIGINT ends."""
+
+    exit_code = 128 + signal.SIGINT
 
 
 def _told(error: CompressError) -> Told:
@@ -54,10 +61,19 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A command with subcommands. What any of them raises is turned into a message and an exit code."""
+    """A command with subcommands. What any of them raises is turned into a message and an exit code.
+
+    Args:
+        stopped: what a user who stops it with Ctrl-C is told: what is kept, and how to go on.
+        given: as click's own group takes it.
+    """
 
     command_class = Command
     group_class = type
+
+    def __init__(self, *given: Any, stopped: str = "Stopped.", **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._stopped = stopped
 
     def main(self, *args: Any, **extra: Any) -> Any:
         """Run the program. An error that nobody foresaw has its traceback, in plain text as well."""
@@ -72,5 +88,8 @@ class Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand."""
-        with _telling():
-            return super().invoke(ctx)
+        try:
+            with _telling():
+                return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise Stopped(self._stopped) from interrupt

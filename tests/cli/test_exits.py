@@ -75,3 +75,13 @@ def test_a_wrong_subcommand_is_told_with_the_nearest() -> None:
 def test_a_fault_of_our_own_keeps_its_traceback() -> None:
     with pytest.raises(KeyError):
         CliRunner().invoke(command, ["no such error"], catch_exceptions=False)
+
+
+def test_who_stops_a_command_is_told_how_to_go_on() -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    stoppable = Group("bench", stopped="Stopped. Say it again.")
+    stoppable.add_command(Command("run", callback=stop))
+    result = CliRunner().invoke(stoppable, ["run"])
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Error: Stopped. Say it again.\n")

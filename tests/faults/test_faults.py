@@ -59,7 +59,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def test_on_sqlite(sqlite: Stage, counts: list[Count], fault: str, step: str) -> None:
     counts.append(sqlite.play(fault, step))
     assert counts[-1].is_well, counts[-1]
-    assert counts[-1].code == {"SIGKILL": 137, "SIGTERM": 143, "SIGINT": 1, "server": 5}[fault]
+    assert counts[-1].code == {"SIGKILL": 137, "SIGTERM": 143, "SIGINT": 130, "server": 5}[fault]
 
 
 @needs_postgres
