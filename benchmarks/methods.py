@@ -154,8 +154,9 @@ def _compared(own: Mapping[str, float], original: Mapping[str, float]) -> dict[s
         "speed-up high": 1 / own["cpu/latency_ratio_low"],
         "bytes": own["size/disk_mib"] / original["size/disk_mib"],
         "parameters": own["size/params"] / original["size/params"],
-        "output error": own["quality/output_error_rel_l2"],
     }
+    if "quality/output_error_rel_l2" in own:
+        found["output error"] = own["quality/output_error_rel_l2"]
     if "quality/accuracy" in own:
         found["points lost"] = 100 * (original["quality/accuracy"] - own["quality/accuracy"])
     return found

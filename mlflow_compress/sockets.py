@@ -155,6 +155,17 @@ class Family(ABC):
         """
         return self.run(model, batch, lambda stage: None)
 
+    def parts(self, model: Model, output: Any) -> list[tuple[Any, float]]:
+        """Return the parts of what `forward` gave, which are compared with another model's each by itself.
+
+        Returns:
+            Tensors, or what holds some, each with the least norm that a difference is divided by: smaller ones are
+            taken for nothing.
+        """
+        if isinstance(output, Mapping):
+            output = list(output.values())
+        return [(part, 0.0) for part in output] if isinstance(output, (list, tuple)) else [(output, 0.0)]
+
     def classes(self, model: Model) -> int:
         """Return the length of `forward`'s last axis where that holds logits of classes, else 0."""
         return 0

@@ -18,7 +18,8 @@ from typing import Any, ClassVar, Literal
 from mlflow_compress.compression import coverage
 from mlflow_compress.errors import Unsupported, WeightsError, WorkerError
 from mlflow_compress.networks import generation_check
-from mlflow_compress.networks.stored_weights import Held, distance, flat, held
+from mlflow_compress.networks.output_parts import farthest, parts_of
+from mlflow_compress.networks.stored_weights import Held, held
 from mlflow_compress.sockets import Family, Graph, Method, Model, State
 
 _GRAPHS = "graphs.json"
@@ -84,7 +85,7 @@ class ExportMethod(Method):
         model.module = None
         model.files = folder
         model = self.load(model, family, Path(folder.name))
-        if before is not None and not (moved := distance(_outputs(model, family), before)) <= self.tolerance:
+        if before is not None and not (moved := _moved(model, family, before)) <= self.tolerance:
             raise WorkerError(f"the exported model's outputs differ by {moved:.1%} from the original's")
         model.cautions += generation_check.require_past(generated, generation_check.generate(family, model))
         if self.converts:
@@ -205,11 +206,17 @@ def quiet() -> Iterator[None]:
             logging.disable(disabled)
 
 
-def _outputs(model: Model, family: Family) -> Any:
+def _outputs(model: Model, family: Family) -> list[tuple[Any, float]]:
     import torch
 
     with torch.inference_mode():
-        return flat(family.forward(model, family.batch(model, 1, 0)))
+        return parts_of(family, model, family.batch(model, 1, 0))
+
+
+def _moved(model: Model, family: Family, before: list[tuple[Any, float]]) -> float:
+    """Return how far the part of the outputs is from what it was that differs most."""
+    now, least = zip(*_outputs(model, family), strict=True)
+    return farthest(now, [part for part, _ in before], least)
 
 
 def _buffers(module: Any) -> Iterator[Values]:

@@ -29,6 +29,8 @@ _PHOTO = (720, 1280, 3)
 _ROLES = ("image", "label")
 _RANKED = 5
 _SCORED_CONFIDENCE = 0.001  # ultralytics' own, of its `val`
+_SEEN = 0.25  # the score of one box that is just reported
+_LEAST_SCORE = 1e-6  # nearer to 0 or 1, a logit is rounding
 _ARCHITECTURE = "architecture.json"
 
 
@@ -105,6 +107,20 @@ class Yolo(Family):
             classifier, logits [batch, classes].
         """
         return model.data_as(Architecture).does.output_of(model.module(batch))
+
+    def parts(self, model: Model, output: Any) -> list[tuple[Any, float]]:
+        """Return a detector's centres of boxes, their sizes, scores as probabilities and as logits, and the rest.
+
+        Probabilities tell what is detected, and logits what scores are of which none is high.
+        """
+        described = model.data_as(Architecture)
+        if described.does.classifies:
+            return super().parts(model, output)
+        raw, *rest = output if isinstance(output, (list, tuple)) else (output,)
+        scores = raw[:, 4 : 4 + len(described.names)].float()
+        others = [part for part in (raw[:, 4 + len(described.names) :], *rest) if part.numel()]
+        boxes = [(raw[:, :2], 0.0), (raw[:, 2:4], 0.0)]
+        return [*boxes, (scores, _SEEN), (scores.logit(_LEAST_SCORE), 0.0), *((part, 0.0) for part in others)]
 
     def side(self, model: Model) -> int:
         """Return the side of the square input, in pixels."""

@@ -116,7 +116,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
         if step.method != ORIGINAL:
             report.stage(f"compressing: {step}")
         model = method.compress(model, family)
-    saved = output_error.outputs(family, model, variant, len(original)) if is_changed else original.clone()
+    saved = output_error.outputs(family, model, variant, len(original[0])) if is_changed else original
     output_error.keep(original, saved, folder / OUTPUTS)
     generation_check.keep(family, model, folder / GENERATED)
     report.stage("saving")
@@ -127,7 +127,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     return Part(
         Outcome("ok"),
         measurements=size.on_disk(target),
-        cautions=tuple(model.cautions),
+        cautions=(*model.cautions, *(output_error.cautions(original) if is_changed else ())),
         facts={**model.facts, "weights": model.weights, "timed": type(family).timed, "family": variant.family},
     )
 
@@ -184,11 +184,18 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
 
 
 def _with_scores(part: Part, scored: Part) -> Part:
-    """Return what was timed, together with what scoring found."""
+    """Return what was timed, together with what scoring found.
+
+    Then how far outputs on random inputs are from the original's is left out: it would contradict scores of real ones.
+    """
+    from mlflow_compress.measuring.output_error import NUMBERS
+
+    is_scored = scored.outcome.status == "ok"
+    timed = {name: value for name, value in part.measurements.items() if not (is_scored and name in NUMBERS)}
     return dataclasses.replace(
         part,
         quality=scored.outcome,
-        measurements={**part.measurements, **finite(scored.measurements)},
+        measurements={**timed, **finite(scored.measurements)},
         cautions=(*part.cautions, *scored.cautions),
         facts={**part.facts, **scored.facts},
     )

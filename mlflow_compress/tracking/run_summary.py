@@ -20,6 +20,7 @@ _SHOWN = (
     "cpu/latency_p99_ms",
     "cpu/tokens_per_s",
     "cpu/real_time_factor",
+    "cpu/real_time_factor_estimated",
     "cpu/ram_peak_mib",
     "cpu/ram_model_mib",
     "gpu/latency_p50_ms",
@@ -27,6 +28,7 @@ _SHOWN = (
     "gpu/latency_p99_ms",
     "gpu/tokens_per_s",
     "gpu/real_time_factor",
+    "gpu/real_time_factor_estimated",
     "gpu/vram_peak_mib",
 )
 _COUNTS = ("size/params", "size/params_nonzero", "quality/samples")

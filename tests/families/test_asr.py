@@ -22,9 +22,16 @@ def test_a_timed_call_hears_a_window_and_makes_all_tokens() -> None:
 
 
 def test_the_real_time_factor_is_the_share_of_the_audios_length() -> None:
-    family, _ = tiny_model("asr")
+    family, _ = tiny_model("asr", new_tokens=100)
     rates = family.rates(6000.0, {"token": 20.0}, 2)
     assert rates == {"real_time_factor": pytest.approx(0.1), "decode_tokens_per_s": pytest.approx(100)}
+
+
+def test_of_fewer_tokens_than_speech_has_the_factor_is_an_estimate() -> None:
+    family, _ = tiny_model("asr", new_tokens=32)
+    rates = family.rates(6000.0, {"token": 20.0}, 2)
+    assert rates["real_time_factor_estimated"] == pytest.approx((6 + 68 * 0.02) / 60)
+    assert "real_time_factor" not in rates
 
 
 def test_a_sound_is_heard_through_the_models_own_features() -> None:

@@ -2,16 +2,79 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 from lab import Lab
 
+from mlflow_compress import registry
+from mlflow_compress.measuring import output_error
 from mlflow_compress.measuring.output_error import _of_classes
+from mlflow_compress.networks.output_parts import farthest
+from mlflow_compress.networks.stored_weights import flat
+from mlflow_compress.records import Variant
+from mlflow_compress.sockets import Family, Model
 
 
-def test_how_far_the_outputs_moved_is_logged(lab: Lab) -> None:
-    assert "quality/output_error_rel_l2" not in lab.measure("original").measurements
-    small, large = (lab.measure(method).measurements["quality/output_error_rel_l2"] for method in ("fp16", "drop_last"))
+def test_how_far_the_outputs_moved_is_logged_where_nothing_is_scored(lab: Lab) -> None:
+    name = "quality/output_error_rel_l2"
+    assert name not in lab.measure("original", data=None).measurements
+    small, large = (lab.measure(method, data=None).measurements[name] for method in ("fp16", "drop_last"))
     assert 0 < small < 0.02 < large
+    scored = lab.measure("fp16").measurements
+    assert "quality/accuracy" in scored
+    assert not {name, "quality/top1_agreement", "quality/kl_divergence_nats"} & set(scored)
+
+
+def yolo(side: int = 64) -> tuple[Family, Model]:
+    family: Family = registry.build("families", "yolo", {"image_size": side})
+    return family, family.load("yolo11n.pt", "random", Path(), 0)
+
+
+def raw(anchors: int = 8400) -> torch.Tensor:
+    """Make what a trained detector gives: boxes in pixels, and 30 of them with a score of 0.9."""
+    torch.manual_seed(0)
+    boxes = torch.rand(1, 4, anchors) * 600 + 20
+    scores = (torch.randn(1, 80, anchors) - 11).sigmoid()
+    scores[0, 3, :30] = 0.9
+    return torch.cat([boxes, scores], dim=1)
+
+
+def moved(own: torch.Tensor, original: torch.Tensor) -> float:
+    family, model = yolo()
+    sides = [[(flat(part), least) for part, least in family.parts(model, each)] for each in (own, original)]
+    now, before = ([part for part, _ in side] for side in sides)
+    return farthest(now, before, [least for _, least in sides[0]])
+
+
+def test_a_detector_without_any_detection_is_far_from_its_original() -> None:
+    original = raw()
+    lost = original.clone()
+    lost[0, 4 + 3, :30] = 1e-5
+    over_all = float((lost - original).norm() / original.norm())
+    assert over_all < 2e-4  # boxes drown it
+    assert moved(lost, original) > 0.9
+    assert 0 < moved(original.half().float(), original) < 0.005
+    shifted = original.clone()
+    shifted[:, 2:4] *= 1.1
+    assert moved(shifted, original) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_nothing_is_claimed_where_outputs_do_not_depend_on_the_input(tmp_path: Path) -> None:
+    one = torch.randn(1, 50)
+    same, other = torch.cat([one, one * (1 + 1e-8)]), torch.cat([one, one * 1.01])
+    assert output_error.is_blind([same, same])
+    assert not output_error.is_blind([same, other])
+    assert [caution.code for caution in output_error.cautions([same])] == ["blind_outputs"]
+    assert output_error.cautions([one]) == []  # of one input nobody knows
+    family, model = yolo()
+    variant = Variant("y", "fp16", "t", "yolo", "yolo11n.pt", "random", options={"image_size": 64})
+    parts = output_error.outputs(family, model, variant)
+    assert len(parts[0]) >= 2
+    output_error.keep(parts, parts, tmp_path / "outputs")
+    found = output_error.compare(family, model, variant, tmp_path / "outputs", "cpu")
+    assert bool(found) is not output_error.is_blind(parts)
 
 
 def test_what_restores_to_something_else_has_failed(lab: Lab) -> None:
