@@ -270,7 +270,10 @@ CAUTIONS_OF_0_1: Mapping[str, Mapping[str, str]] = {
 
 PAGE = {
     "en": {
-        "facts": "Rows: {rows} · teams: {teams} · models: {models} · methods: {methods}",
+        "rows": "Rows: {count}",
+        "teams": "teams: {count}",
+        "models": "models: {count}",
+        "methods": "methods: {count}",
         "skip": "Skip to the table",
         "table": "All rows",
         "caption": "Each row: one team's model under one method. Bold methods are the originals.",
@@ -279,7 +282,10 @@ PAGE = {
         "run": "{device} run of {name}",
     },
     "ru": {
-        "facts": "Строк: {rows} · команд: {teams} · моделей: {models} · методов: {methods}",
+        "rows": "Строк: {count}",
+        "teams": "команд: {count}",
+        "models": "моделей: {count}",
+        "methods": "методов: {count}",
         "skip": "К таблице",
         "table": "Все строки",
         "caption": "Строка: модель одной команды с одним методом. Жирным выделены оригиналы.",
@@ -332,6 +338,9 @@ PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
         "keys": "Arrow keys go from point to point, Enter finds the row in the table.",
         "bars": "1x is the original; left of it is less, right of it more. ≈ and a dashed bar: within noise.",
         "between": "A thin line is the 95 % interval.",
+        "grey": "Grey: one launch, noise unknown.",
+        "interval": "95 %: {low} to {high}",
+        "noise_unknown": "noise unknown",
         "left_out": "{count} more rows are not drawn: filter to see them.",
     },
     "ru": {
@@ -376,6 +385,9 @@ PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
         "keys": "Стрелки переходят от точки к точке, Enter находит строку в таблице.",
         "bars": "1x: оригинал; слева меньше, справа больше. ≈ и пунктир: в пределах шума.",
         "between": "Тонкая линия: 95 % интервал.",
+        "grey": "Серый: один запуск, шум неизвестен.",
+        "interval": "95 %: от {low} до {high}",
+        "noise_unknown": "шум неизвестен",
         "left_out": "Не показано строк: {count}, сузьте фильтр.",
     },
 }

@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -19,14 +18,23 @@ from mlflow_compress import words
 from mlflow_compress.plain_text import visible
 from mlflow_compress.records import Comparison, Row
 from mlflow_compress.reporting import table_text
-from mlflow_compress.reporting.chart_choices import Axis, axes, bars, classes, metrics, objectives
-from mlflow_compress.reporting.metric_facts import Known
-from mlflow_compress.reporting.table_text import MISSING, Column, is_original, is_told_apart
+from mlflow_compress.reporting.metric_facts import COUNT, GROUP, Known
+from mlflow_compress.reporting.page_data import page_data
+from mlflow_compress.reporting.table_text import COLUMNS, DIFFERENCE, MISSING, Column, is_original, is_told_apart
 from mlflow_compress.sockets import Renderer
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
+# Ours, so that a browser asks the server for none.
+_ICON = (
+    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16' fill='%230b5cad'%3E"
+    "%3Cpath d='M1 1h2v12h12v2H1z'/%3E%3Ccircle cx='6' cy='4' r='2'/%3E%3Ccircle cx='9' cy='9' r='2'/%3E"
+    "%3Ccircle cx='13' cy='10' r='2'/%3E%3C/svg%3E"
+)
+_KINDS = ("team", "model", "method")
+_AT_THE_END = ("pareto", "hardware")
 _LINK = re.compile(r"https?://[^\s]+\Z", re.IGNORECASE)
 
 
@@ -61,7 +69,7 @@ class Html(Renderer):
             "style_hash": _hash(style),
             "script": script,
             "script_hash": _hash(script),
-            "data": _json(_data(comparison)),
+            "data": _json(page_data(comparison)),
             "heading": ": ".join(filter(None, (words.COMPARISON[language], comparison.title))),
             "facts": _facts(comparison),
             "trail": trail,
@@ -91,25 +99,42 @@ class Link:
 
 
 @dataclass(frozen=True)
+class _Part:
+    """One number of a cell.
+
+    Attributes:
+        text: the number.
+        against: behind it, how far it is from the original's, in brackets.
+        verdict: whether that is `better` or `worse`; empty where it says nothing.
+        noise: how sure that is.
+    """
+
+    text: str
+    against: str = ""
+    verdict: str = ""
+    noise: str = ""
+
+
+@dataclass(frozen=True)
 class _Cell:
     """One cell of the table.
 
     Attributes:
         kind: `method`, `number`, `runs`, or the key of a column of text.
         text: what stands in it.
-        against: behind it, the ratio to the original in brackets.
-        verdict: whether that is `better` or `worse`; empty where it says nothing.
+        title: what it says in full, where it does not.
+        parts: its numbers, where it has some.
         value: what it is sorted by, where that isn't its text.
         group: what must be the same for its value to be compared with others'.
         is_missing: whether it has nothing to be sorted by.
-        whose, notes: of a method: its model and team, and its footnotes.
+        whose, notes: of a method: its model and team, where these tell rows apart, and its footnotes.
         links: of runs.
     """
 
     kind: str
-    text: str = ""
-    against: str = ""
-    verdict: str = ""
+    text: str | Markup = ""
+    title: str = ""
+    parts: tuple[_Part, ...] = ()
     value: str = ""
     group: str = ""
     is_missing: bool = False
@@ -133,7 +158,7 @@ def filled(template: str, about: Mapping[str, object]) -> bytes:
         template: its file's name.
         about: what it names.
     """
-    return _templates().get_template(template).render(about).encode()
+    return _templates().get_template(template).render({"icon": _ICON, **about}).encode()
 
 
 @cache
@@ -182,34 +207,96 @@ def _json(data: Any) -> str:
 
 
 def _facts(it: Comparison) -> str:
-    return words.PAGE[it.language]["facts"].format(
-        rows=len(it.rows),
-        **{f"{kind}s": len({getattr(row, kind) for row in it.rows}) for kind in ("team", "model", "method")},
-    )
+    """Say of what and how many the rows are: by name where it is one."""
+    texts, headers = words.PAGE[it.language], words.HEADERS
+    said = [texts["rows"].format(count=len(it.rows))]
+    for kind in _KINDS:
+        names = {getattr(row, kind) for row in it.rows}
+        name = "" if kind == "method" or len(names) != 1 else visible(*names)
+        said.append(f"{headers[kind][it.language]}: {name}" if name else texts[f"{kind}s"].format(count=len(names)))
+    return " · ".join(said)
 
 
 def _columns(it: Comparison) -> tuple[Column, ...]:
-    """Return the table's columns; where there are links to runs, these come last."""
+    """Return the page's columns: names, quality, numbers, circumstances; where there are links to runs, these.
+
+    Where nobody chose columns, those that say nothing are left out: a team or model that is all rows', and numbers that
+    no row has.
+    """
     runs = Column("runs", {language: page["runs"] for language, page in words.PAGE.items()}, numeric=False)
-    return (*table_text.columns(it.columns, it.metrics), *((runs,) if any(row.links for row in it.rows) else ()))
+    linked = (runs,) if any(row.links for row in it.rows) else ()
+    shown = table_text.columns(it.columns, it.metrics)
+    if {column.key for column in shown}.difference(_AT_THE_END) != {column.key for column in COLUMNS}:
+        return (*shown, *linked)
+    order = (*_KINDS, "quality", *(column.key for column in shown if column.numeric), *_AT_THE_END)
+    said = [column for column in shown if _says_something(it.rows, column)]
+    return (*sorted(said, key=lambda column: order.index(column.key)), *linked)
+
+
+def _says_something(rows: Sequence[Row], column: Column) -> bool:
+    if column.key in ("team", "model"):
+        return len({getattr(row, column.key) for row in rows}) != 1
+    return not rows or not column.numeric or any(math.isfinite(row.values.get(column.key, math.nan)) for row in rows)
 
 
 def _line(it: Comparison, row: Row, shown: Sequence[Column]) -> _Line:
-    return _Line(is_original(row), tuple(_cell(it, row, column) for column in shown))
+    return _Line(is_original(row), tuple(_cell(it, row, column, shown) for column in shown))
 
 
-def _cell(it: Comparison, row: Row, column: Column) -> _Cell:
+def _cell(it: Comparison, row: Row, column: Column, shown: Sequence[Column]) -> _Cell:
     if column.key == "runs":
         links = tuple(_links(row, it.language))
         return _Cell("runs", links=links, is_missing=not links)
     (text,) = table_text.cells(row, (column,), it.language, it.metrics)
     cell = _sorted(_Cell("number" if column.numeric else column.key, text), row, column, it.metrics)
     if column.key == "method":
-        return replace(cell, whose=" · ".join(filter(None, (row.model, row.team))), notes=row.notes)
+        keys = {each.key for each in shown}
+        whose = " · ".join(filter(None, (getattr(row, kind) for kind in ("model", "team") if kind in keys)))
+        return replace(cell, text=_breakable(text), value=text, whose=whose, notes=row.notes)
+    if column.key == "hardware" and row.hardware != text:
+        return replace(cell, title=row.hardware)
+    if cell.is_missing:
+        return cell
+    if column.key == "quality":
+        return replace(cell, parts=tuple(_scores(it, row)))
+    return replace(cell, parts=(_number(it, row, column.key, text),)) if column.numeric else cell
+
+
+def _number(it: Comparison, row: Row, name: str, text: str) -> _Part:
     value, has_ratio, against = text.partition(" (")
-    if column.numeric and has_ratio:
-        return replace(cell, text=value, against=f"({against}", verdict=_verdict(it, row, column.key))
-    return cell
+    if not has_ratio:
+        return _Part(value)
+    ends = row.ratio_intervals.get(name)
+    return _Part(value, f"({against}", _verdict(it, row, name), _noise(it, row, name, ends, table_text.ratio))
+
+
+def _scores(it: Comparison, row: Row) -> Iterator[_Part]:
+    for name in table_text.scores(row.values, it.metrics):
+        text, against = table_text.score_parts(row, name, it.language, it.metrics)
+        difference = f"{name}{DIFFERENCE}"
+        low, high = row.values.get(f"{difference}_low"), row.values.get(f"{difference}_high")
+        ends = None if low is None or high is None else (low, high)
+        verdict = _verdict(it, row, name) if against else ""
+        yield _Part(text, against, verdict, _noise(it, row, difference, ends, table_text.difference) if against else "")
+    if COUNT in row.values:
+        yield _Part(f"n={row.values[COUNT]:.0f}")
+
+
+def _noise(
+    it: Comparison, row: Row, name: str, ends: tuple[float, float] | None, written: Callable[[float], str]
+) -> str:
+    """Say how sure a ratio or difference is: its interval, or that nobody knows."""
+    texts = words.PAGE_SCRIPT[it.language]
+    if ends is not None:
+        return str(texts["interval"]).format(low=written(ends[0]), high=written(ends[1]))
+    return str(texts["noise_unknown"]) if is_told_apart(row, name) is None else ""
+
+
+def _breakable(text: str) -> Markup:
+    """Let a long chain of methods be broken where its parts end."""
+    from markupsafe import Markup
+
+    return Markup("<wbr>").join(visible(part) for part in re.split(r"(?<=[+:,])(?=\S)", text))
 
 
 def _sorted(cell: _Cell, row: Row, column: Column, known: Known) -> _Cell:
@@ -225,12 +312,16 @@ def _sorted(cell: _Cell, row: Row, column: Column, known: Known) -> _Cell:
 
 
 def _verdict(it: Comparison, row: Row, name: str) -> str:
-    """Return whether a ratio is to the good, where that is known and no noise."""
-    found, greater = row.ratios[name], it.greater_is_better.get(name)
-    is_one = table_text.ratio(found) == table_text.ratio(1)
-    if greater is None or is_one or not is_told_apart(row, name):
-        return ""
-    return "better" if (found > 1) == greater else "worse"
+    """Return whether a ratio, or a score's difference, is to the good, where that is known and no noise."""
+    greater = it.greater_is_better.get(name)
+    if name.startswith(f"{GROUP}/"):
+        moved = row.values[f"{name}{DIFFERENCE}"]
+        is_told, is_more, is_none = is_told_apart(row, f"{name}{DIFFERENCE}"), moved > 0, moved == 0
+    else:
+        moved = row.ratios[name]
+        is_told, is_more = is_told_apart(row, name), moved > 1
+        is_none = table_text.ratio(moved) == table_text.ratio(1)
+    return "" if greater is None or is_none or not is_told else "better" if is_more == greater else "worse"
 
 
 def _links(row: Row, language: str) -> Iterator[Link]:
@@ -239,85 +330,3 @@ def _links(row: Row, language: str) -> Iterator[Link]:
         if _LINK.match(link):
             device = words.DEVICES.get(key, key)
             yield Link(link, device, words.PAGE[language]["run"].format(device=device, name=name))
-
-
-def _data(it: Comparison) -> dict[str, Any]:
-    """Return what the script draws from: texts, rows, and a list of numbers for each metric."""
-    names = metrics(it.rows)
-    chosen = axes(it)
-    start: dict[str, str] = {"colour": "method"}
-    if chosen:
-        start |= {key: f"{names.index(axis.name)}{'r' * axis.relative}" for key, axis in zip("xy", chosen, strict=True)}
-    if compared := bars(it):
-        start["bars"] = str(names.index(compared))
-    return {
-        "words": words.PAGE_SCRIPT[it.language],
-        "start": start,
-        "rows": [_row(row, it.language) for row in it.rows],
-        "metrics": [_metric(it, name) for name in names],
-        "ranked": _ranked(it, names),
-        "classes": _classes(it.rows, names),
-    }
-
-
-def _ranked(it: Comparison, names: Sequence[str]) -> dict[str, Any] | None:
-    """Return the axes on which the column's verdict is drawn, and whether two numbers decided it."""
-    axes_of_it = objectives(it)
-    if axes_of_it is None:
-        return None
-    return {"axes": [names.index(axis.name) for axis in axes_of_it], "has_line": len(it.objectives) == 2}
-
-
-def _classes(rows: Sequence[Row], names: Sequence[str]) -> dict[str, list[int]]:
-    """Return which rows may be compared, by the groups of two axes: rows with the same number may."""
-    axes_by_group = {axis.group: axis for name in names for axis in (Axis(name), Axis(name, relative=True))}
-    numbered: dict[str, list[int]] = {}
-    for one, other in itertools.combinations_with_replacement(sorted(axes_by_group), 2):
-        keys = classes(rows, (axes_by_group[one], axes_by_group[other]))
-        numbers = {key: at for at, key in enumerate(dict.fromkeys(keys))}
-        numbered[f"{one}|{other}"] = [numbers[key] for key in keys]
-    return numbered
-
-
-def _row(row: Row, language: str) -> dict[str, Any]:
-    (label,) = table_text.cells(row, table_text.columns(("method",)), language)
-    facts = {
-        "team": row.team,
-        "model": row.model,
-        "method": row.method,
-        "label": label,
-        "method_label": table_text.method(row.method, language),
-        "hardware": row.hardware,
-        "dominated": row.dominated,
-        "ranked_in": row.ranked_in,
-        "original": is_original(row),
-        "by_hand": row.by_hand,
-    }
-    return {name: visible(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
-
-
-def _metric(it: Comparison, name: str) -> dict[str, Any]:
-    plain, relative = Axis(name), Axis(name, relative=True)
-    distances = [relative.value(row) for row in it.rows]
-    has_distances = any(
-        found is not None and not is_original(row) for found, row in zip(distances, it.rows, strict=True)
-    )
-    return {
-        "label": plain.label(it.language, it.metrics),
-        "relative_label": relative.label(it.language, it.metrics),
-        "group": name.partition("/")[0],
-        "greater_is_better": it.greater_is_better.get(name),
-        "values": [_short(plain.value(row)) for row in it.rows],
-        "relative": [_short(found) for found in distances] if has_distances else None,
-        "told_apart": {str(at): is_told_apart(row, name) for at, row in enumerate(it.rows) if name in row.ratios},
-        "intervals": {
-            str(at): [_short(end) for end in row.ratio_intervals[name]]
-            for at, row in enumerate(it.rows)
-            if name in row.ratio_intervals and all(map(math.isfinite, row.ratio_intervals[name]))
-        },
-    }
-
-
-def _short(value: float | None) -> float | None:
-    """Keep the digits that a chart can show."""
-    return None if value is None else float(f"{value:.6g}")

@@ -360,6 +360,16 @@ def is_packed_on_disk(row: Row, key: str) -> bool:
     return key == _WEIGHTS and _DISK in row.ratios and row.ratios[_DISK] < _MUCH_LESS * row.ratios[key]
 
 
+def score_parts(row: Row, name: str, language: str, known: Known = NOTHING_SAID) -> tuple[str, str]:
+    """Return one score as `0.7880 accuracy`, and how far it is from the original's, `(-0.012)`; empty if unknown."""
+    return f"{number(row.values[name])} {label(name, language, known)}", _difference(row, name)
+
+
+def score_text(row: Row, name: str, language: str, known: Known = NOTHING_SAID) -> str:
+    """Write one score as a table does: `0.7880 accuracy (-0.012)`."""
+    return " ".join(filter(None, score_parts(row, name, language, known)))
+
+
 def _quality(row: Row, language: str, known: Known) -> str:
     """Return all scores, the one that decides first; where there is none, how far the outputs moved."""
     values = row.values
@@ -367,16 +377,11 @@ def _quality(row: Row, language: str, known: Known) -> str:
     return f"{said} (n={values[metric_facts.COUNT]:.0f})" if said and metric_facts.COUNT in values else said or MISSING
 
 
-def score_text(row: Row, name: str, language: str, known: Known = NOTHING_SAID) -> str:
-    """Write one score as a table does: `0.7880 accuracy (-0.012)`."""
-    return f"{number(row.values[name])} {label(name, language, known)}{_difference(row, name)}"
-
-
 def _difference(row: Row, name: str) -> str:
-    """Write a score's difference from the original's: ` (-0.012)`, or ` (≈-0.002)` within noise."""
+    """Write a score's difference from the original's: `(-0.012)`, or `(≈-0.002)` within noise."""
     name += DIFFERENCE
     if name not in row.values:
         return ""
     said = difference(row.values[name])
     is_noise = said != _NO_DIFFERENCE and is_told_apart(row, name) is False
-    return f" ({'≈' if is_noise else ''}{said})"
+    return f"({'≈' if is_noise else ''}{said})"

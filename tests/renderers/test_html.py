@@ -58,7 +58,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
         self.texts.append((tag, ""))
-        if tag not in ("meta", "link", "br", "img"):
+        if tag not in ("meta", "link", "br", "img", "wbr"):
             self.open.append(len(self.texts) - 1)
 
     def handle_endtag(self, tag: str) -> None:
@@ -72,7 +72,7 @@ class Page(HTMLParser):
         raise AssertionError(f"a comment: {data}")
 
     def skeleton(self) -> list[tuple[str, list[str]]]:
-        return [(tag, list(attributes)) for tag, attributes in self.elements]
+        return [(tag, list(attributes)) for tag, attributes in self.elements if tag != "wbr"]
 
     def of(self, tag: str) -> list[str]:
         return [text for name, text in self.texts if name == tag]
@@ -138,7 +138,10 @@ def test_nothing_is_loaded_and_only_its_own_script_may_run(comparison: Compariso
     for tag, directive in (("script", "script-src"), ("style", "style-src")):
         digest = base64.b64encode(hashlib.sha256(page.of(tag)[-1].encode()).digest()).decode()
         assert f"{directive} 'sha256-{digest}';" in policy
-    assert not any(tag in ("link", "img", "iframe", "object", "base") for tag, _ in page.elements)
+    assert not any(tag in ("img", "iframe", "object", "base") for tag, _ in page.elements)
+    (icon,) = [each["href"] for tag, each in page.elements if tag == "link"]
+    assert icon is not None
+    assert icon.startswith("data:image/svg+xml,"), "else a browser asks the server for one"
     assert not any("src" in attributes or "style" in attributes for _, attributes in page.elements)
     assert "url(" not in page.of("style")[0]
     assert "@import" not in page.of("style")[0]

@@ -10,6 +10,7 @@
   const collator = new Intl.Collator(document.documentElement.lang, { numeric: true });
   const COLOURS = 8;
   const SHAPES = ["circle", "square", "triangle", "diamond", "cross", "drop", "star"];
+  const CHARACTER = 7.4; // pixels, of a tick's label
   const MOST_BARS = 60;
   const MOST_LINES = 200; // laying out thousands of lines takes a second each time
   let mostLines = MOST_LINES;
@@ -56,7 +57,7 @@
   function setTheme(theme) {
     document.documentElement.style.colorScheme = theme === "auto" ? "" : theme;
     themeButton.dataset.theme = theme;
-    themeButton.textContent = words.themes[theme];
+    for (const name of ["title", "aria-label"]) themeButton.setAttribute(name, words.themes[theme]);
   }
 
   themeButton.addEventListener("click", () => {
@@ -129,7 +130,7 @@
   const reset = make("button", { type: "button" }, words.reset);
   byId("choices").append(reset);
   search.addEventListener("input", filter);
-  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  byId("choices").parentElement.addEventListener("submit", (event) => event.preventDefault());
   reset.addEventListener("click", () => {
     search.value = "";
     for (const select of Object.values(selects)) select.value = "";
@@ -201,37 +202,53 @@
     return round(value) + (axis.isRatio ? "x" : "");
   }
 
-  function scale(values, from, to, isRatio) {
+  // `room` says how many pixels a tick's label needs along the axis
+
+  function scale(values, from, to, axis, room) {
     let low = Math.min(...values);
     let high = Math.max(...values);
-    const log = low > 0 && high / low > (isRatio ? 5 : 20);
-    if (!log) {
+    const log = low > 0 && high / low > (axis.isRatio ? 5 : 20);
+    if (log) {
+      const pad = (high / low) ** 0.06;
+      [low, high] = [low / pad, high * pad];
+    } else {
       const pad = (high - low || Math.abs(high) || 1) * 0.07;
       [low, high] = [low >= 0 && low - pad < 0 ? 0 : low - pad, high + pad];
-      const step = niceStep((high - low) / 5);
-      const ticks = [];
-      for (let at = Math.ceil(low / step); at * step <= high; at++) ticks.push(at * step);
-      return { log, ticks, place: (value) => from + ((value - low) / (high - low)) * (to - from) };
     }
-    const pad = (high / low) ** 0.06;
-    [low, high] = [low / pad, high * pad];
-    const place = (value) => from + (Math.log(value / low) / Math.log(high / low)) * (to - from);
-    return { log, ticks: logTicks(low, high), place };
+    const share = (value) => (log ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low));
+    const place = (value) => from + share(value) * (to - from);
+    const choices = log ? logTicks(low, high) : [7, 6, 5, 4, 3, 2].map((count) => evenTicks(low, high, count));
+    const ticks = choices.find((some) => some.length > 1 && areApart(some, place, axis, room)) ?? choices.at(-1).slice(0, 1);
+    return { log, ticks, place };
   }
 
-  function niceStep(rough) {
-    const power = 10 ** Math.floor(Math.log10(rough));
-    return power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
+  function areApart(ticks, place, axis, room) {
+    return ticks.every((tick, at) => {
+      if (!at) return true;
+      const needed = (room(written(tick, axis)) + room(written(ticks[at - 1], axis))) / 2;
+      return Math.abs(place(tick) - place(ticks[at - 1])) >= needed;
+    });
   }
+
+  function evenTicks(low, high, count) {
+    const rough = (high - low) / count;
+    const power = 10 ** Math.floor(Math.log10(rough));
+    const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
+    const ticks = [];
+    for (let at = Math.ceil(low / step); at * step <= high; at++) ticks.push(at * step);
+    return ticks;
+  }
+
+  // From the most ticks to the fewest: three in each power of ten, one, and one in several
 
   function logTicks(low, high) {
-    const decades = Math.log10(high / low);
-    const factors = decades > 3 ? [1] : decades > 1.4 ? [1, 3] : [1, 2, 5];
-    const ticks = [];
-    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
-      for (const factor of factors) ticks.push(factor * 10 ** power);
+    const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
+    const powers = Array.from({ length: last - first + 1 }, (_, at) => first + at);
+    const choices = [[1, 2, 5], [1, 3]].map((factors) => powers.flatMap((power) => factors.map((each) => each * 10 ** power)));
+    for (const stride of [1, 2, 3, 4, 6, 9]) {
+      choices.push(powers.filter((power) => power % stride === 0).map((power) => 10 ** power));
     }
-    return ticks.filter((tick) => tick >= low && tick <= high);
+    return choices.map((ticks) => ticks.filter((tick) => tick >= low && tick <= high)).filter((ticks) => ticks.length);
   }
 
   function wrap(text, most) {
@@ -320,10 +337,20 @@
     return [
       [row.team, row.model].filter(Boolean).join(", "),
       row.label,
-      `${x.label}: ${written(point.x, x)}`,
-      `${y.label}: ${written(point.y, y)}`,
+      `${x.label}: ${written(point.x, x)}${within(point.at, x)}`,
+      `${y.label}: ${written(point.y, y)}${within(point.at, y)}`,
       ...marks,
     ].join("\n");
+  }
+
+  // How sure a ratio is
+
+  function within(at, axis) {
+    const metric = metrics[axis.at];
+    if (!axis.isRatio || metric.told_apart[at] === undefined) return "";
+    const ends = metric.intervals[at];
+    if (ends) return ` (${say(words.interval, { low: written(ends[0], axis), high: written(ends[1], axis) })})`;
+    return metric.told_apart[at] === null ? ` (${words.noise_unknown})` : "";
   }
 
   const tip = make("div", { id: "tip", hidden: "" });
@@ -360,10 +387,13 @@
     }
     const width = Math.max(280, box.clientWidth);
     const height = Math.round(Math.min(440, Math.max(300, width * 0.62)));
-    const titles = [x, y].map((axis) => wrap(axis.label + direction(axis), Math.floor(width / 7)));
-    const edge = { left: 58, right: 14, top: 10 + 15 * titles[1].length, bottom: 31 + 15 * titles[0].length };
-    const across = scale(points.map((point) => point.x), edge.left, width - edge.right, x.isRatio);
-    const along = scale(points.map((point) => point.y), height - edge.bottom, edge.top, y.isRatio);
+    const titles = [x, y].map((axis) => wrap(axis.label + direction(axis), Math.floor(width / 8)));
+    const edge = { right: 18, top: 10 + 15 * titles[1].length, bottom: 31 + 15 * titles[0].length };
+    const along = scale(points.map((point) => point.y), height - edge.bottom, edge.top, y, () => 20);
+    const labels = along.ticks.map((tick) => written(tick, y).length);
+    edge.left = 14 + CHARACTER * Math.max(3, ...labels);
+    const room = (text) => 12 + CHARACTER * text.length;
+    const across = scale(points.map((point) => point.x), edge.left, width - edge.right, x, room);
     const name = `${words.scatter}: ${x.label}; ${y.label}`;
     const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "group", "aria-label": name });
     drawAxes(svg, across, along, x, y, titles, width, height, edge);
@@ -514,6 +544,7 @@
     const place = (ratio) => (100 * Math.log(Math.min(high, Math.max(low, ratio)) / low)) / Math.log(high / low);
     const teams = new Set(drawn.map(({ row }) => row.team)).size > 1;
     box.replaceChildren(barScale(low, high, place));
+    spread(box.querySelectorAll(".scale .track span"));
     for (const name of new Set(drawn.map(({ row }) => row.model))) {
       const list = make("ol");
       for (const each of drawn.filter(({ row }) => row.model === name)) list.append(barOf(each, metric, place, teams));
@@ -523,21 +554,31 @@
       metric.greater_is_better === null ? "" : `${metric.label}${direction({ greater: metric.greater_is_better })}.`,
       words.bars,
       drawn.some(({ ends }) => ends) ? words.between : "",
+      drawn.some(({ at }) => metric.told_apart[at] === null) ? words.grey : "",
       found.length > drawn.length ? say(words.left_out, { count: found.length - drawn.length }) : "",
     ].filter(Boolean).join(" ");
   }
 
   function barScale(low, high, place) {
     const track = make("span", { class: "track" });
-    const powers = [];
-    const stride = Math.max(1, Math.ceil(Math.log2(high / low) / 3)); // few enough for a narrow page
-    for (let power = -stride * 20; power <= stride * 20; power += stride) powers.push(2 ** power);
-    for (const tick of powers.filter((tick) => place(tick) > 2 && place(tick) < 98 && tick >= low && tick <= high)) {
-      const mark = make("span", {}, `${Number(tick.toPrecision(2))}x`);
-      mark.style.left = `${place(tick)}%`;
+    const most = Math.ceil(Math.log2(high / low));
+    const powers = [0];
+    for (let power = 1; power <= most; power++) powers.push(-power, power); // from 1x outwards
+    for (const power of powers.filter((each) => place(2 ** each) > 2 && place(2 ** each) < 98)) {
+      const mark = make("span", {}, `${Number((2 ** power).toPrecision(2))}x`);
+      mark.style.left = `${place(2 ** power)}%`;
       track.append(mark);
     }
     return make("div", { class: "bar scale", "aria-hidden": "true" }, make("span"), track, make("span"));
+  }
+
+  function spread(marks) {
+    const kept = [];
+    for (const mark of marks) {
+      const box = mark.getBoundingClientRect();
+      if (kept.some((other) => box.left < other.right + 8 && other.left < box.right + 8)) mark.remove();
+      else kept.push(box);
+    }
   }
 
   function barOf({ row, at, ratio, ends }, metric, place, teams) {
@@ -545,7 +586,7 @@
     const noise = told === false;
     const judged = metric.greater_is_better !== null && told !== null && ratio.toFixed(2) !== "1.00";
     const verdict = judged ? ((ratio > 1) === metric.greater_is_better ? "better" : "worse") : "";
-    const fill = make("span", { class: `fill ${noise ? "noise" : ""} ${verdict}` });
+    const fill = make("span", { class: `fill ${noise ? "noise" : ""} ${told === null ? "unknown" : verdict}` });
     fill.style.left = `${Math.min(place(1), place(ratio))}%`;
     fill.style.width = `${Math.abs(place(ratio) - place(1))}%`;
     const one = make("span", { class: "one" });
@@ -563,12 +604,20 @@
     return make("li", { class: "bar" }, make("span", {}, name), track, make("span", {}, text));
   }
 
+  addEventListener("beforeprint", () => {
+    mostLines = Infinity;
+    showLines();
+  });
+
   function drawCharts() {
     drawScatter();
     drawBars();
   }
 
-  byId("filters").hidden = rows.length < 2;
+  const isNarrow = matchMedia("(max-width: 40rem)").matches;
+  byId("filters").hidden = byId("count").hidden = rows.length < 2;
+  byId("filters").open = !isNarrow;
+  if (isNarrow) (document.querySelector(".notes") ?? byId("table")).after(byId("charts")); // numbers come first
   byId("charts").hidden = !metrics.length;
   showLines();
   if (metrics.length) {
@@ -577,7 +626,7 @@
     new ResizeObserver(() => {
       if (width === byId("charts").clientWidth) return;
       width = byId("charts").clientWidth;
-      requestAnimationFrame(drawScatter);
+      requestAnimationFrame(drawCharts);
     }).observe(byId("charts"));
   }
 })();
