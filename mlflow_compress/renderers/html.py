@@ -253,7 +253,7 @@ def _cell(it: Comparison, row: Row, column: Column, shown: Sequence[Column]) -> 
         keys = {each.key for each in shown}
         whose = " · ".join(filter(None, (getattr(row, kind) for kind in ("model", "team") if kind in keys)))
         return replace(cell, text=_breakable(text), value=text, whose=whose, notes=row.notes)
-    if column.key == "hardware" and row.hardware != text:
+    if column.key == "hardware" and row.hardware:
         return replace(cell, title=row.hardware)
     if cell.is_missing:
         return cell

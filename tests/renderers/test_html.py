@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -21,6 +22,7 @@ from mlflow_compress import words
 from mlflow_compress.plain_text import visible
 from mlflow_compress.records import Comparison, Failure, Row, Summary
 from mlflow_compress.renderers.html import Html, _part
+from mlflow_compress.reporting.hardware_names import short
 from mlflow_compress.reporting.table_text import COLUMNS, headers
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -120,11 +122,14 @@ def test_golden(comparison: Comparison, golden: Callable[[str, bytes], None], la
 
 def test_the_table_is_there_without_a_script(comparison: Comparison) -> None:
     page = render(comparison)
-    assert page.of("th")[: len(COLUMNS)] == list(headers(COLUMNS, "en"))
+    course = list(headers(COLUMNS, "en"))
+    quality = course.pop()
+    assert page.of("th")[: len(COLUMNS)] == [*course[:3], quality, *course[3:]], "the number that decides comes first"
     rows = page.rows()
     assert len(rows) == len(comparison.rows)
-    assert rows[0][:4] == ["alpha", "yolo11l", "original", "96.67 MB"]
-    assert rows[1][2:6] == ["fp16 [batch 16] [1]", "48.35 MB (0.50x)", "-", "8.100 (0.66x)"]
+    assert rows[0][:5] == ["alpha", "yolo11l", "original", "0.7912 mAP50", "96.67 MB"]
+    assert rows[1][2:7] == ["fp16 [batch 16] [1]", "-", "48.35 MB (0.50x)", "-", "8.100 (0.66x)"]
+    assert rows[2][3].startswith("0.04260 WER (+0.0031) 0.01530 CER (≈-0.00021) n=73")
     assert rows[3][:3] == ["=SUM(A1)", "модель 🙂 [x](http://y)", "`prune` (by hand)"]
     assert "caution: the machine was busy" in page.of("li")
     assert any(text.startswith("failed: Команда 2") for text in page.of("li"))
@@ -160,7 +165,7 @@ def test_cells_are_sorted_by_raw_values(comparison: Comparison) -> None:
         for tag, attributes in render(comparison).elements
         if tag in ("td", "th") and "scope" not in attributes
     ]
-    assert cells[2]["data-value"] == "96.66796875"
+    assert cells[3]["data-value"] == "96.66796875"
     (score,) = [each for each in cells if each.get("data-group") == "quality/map50"]
     assert score["data-value"] == "0.7912"
     assert "data-missing" in [cell for cell in cells if cell.get("class") == "number"][6]
@@ -174,8 +179,40 @@ def test_only_a_difference_that_shows_is_good_or_bad(ratio: float, interval: tup
     name = "cpu/latency_p50_ms"
     row = Row("a", "b", "c", values={name: 1.0}, ratios={name: ratio}, ratio_intervals={name: interval})
     page = render(Comparison((row,), greater_is_better={name: False}))
-    (found,) = [each["class"] for tag, each in page.elements if tag == "span" and "class" in each]
-    assert (found or "").split() == ["against", *filter(None, [marked])]
+    (found,) = [
+        each for tag, each in page.elements if tag == "span" and (each.get("class") or "").startswith("against")
+    ]
+    assert (found["class"] or "").split() == ["against", *filter(None, [marked])]
+    assert found["title"] == f"95 %: {interval[0]:.2f}x to {interval[1]:.2f}x"
+
+
+def test_a_ratio_of_one_launch_is_neither_good_nor_bad_and_says_why() -> None:
+    name = "cpu/latency_p50_ms"
+    row = Row("a", "b", "c", values={name: 1.0}, ratios={name: 0.5})
+    it = Comparison((row,), greater_is_better={name: False})
+    page = render(it)
+    assert [each["title"] for _, each in page.elements if each.get("class") == "against"] == ["noise unknown"]
+    (metric,) = page.data()["metrics"]
+    assert metric["told_apart"] == {"0": None}
+
+
+def test_columns_that_say_nothing_are_left_out_unless_somebody_chose_them() -> None:
+    values = {"size/weights_mib": 1.0, "cpu/latency_p50_ms": 2.0}
+    it = Comparison((Row("alpha", "yolo", "original", values), Row("alpha", "yolo", "int8", values)))
+    page = render(it)
+    assert page.of("thead") == ["\n\nMethod\nQuality\nWeight size\nCPU ms\n\n"]
+    assert "Rows: 2 · Team: alpha · Model: yolo · methods: 2" in page.of("p")
+    chosen = dataclasses.replace(it, columns=("team", "method", "gpu/latency_p50_ms"))
+    assert render(chosen).of("thead") == ["\n\nTeam\nMethod\nGPU ms\n\n"]
+    with_hardware = dataclasses.replace(it, columns=(*(column.key for column in COLUMNS), "hardware"))
+    assert render(with_hardware).of("thead")[0].split("\n")[-3] == "Hardware"
+
+
+def test_the_hardware_is_short_and_whole_where_one_points_at_it() -> None:
+    whole = "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz, 8 threads"
+    page = render(Comparison((Row("a", "b", "c", hardware=whole),), columns=("method", "hardware")))
+    assert page.rows()[0][1] == "Xeon Platinum 8481C, 8 threads"
+    assert whole in [each.get("title") for _, each in page.elements]
 
 
 def test_the_script_gets_all_that_it_draws(comparison: Comparison) -> None:
@@ -195,7 +232,7 @@ def test_what_is_no_number_is_missing() -> None:
     page = render(
         Comparison((Row("a", "b", "c", values={"cpu/latency_p50_ms": math.nan, "size/weights_mib": math.inf}),))
     )
-    assert page.rows()[0][3:5] == ["-", "-"]
+    assert page.rows() == [["c", "-"]], "a column without a number is left out"
     assert page.data()["metrics"] == []
 
 
@@ -244,11 +281,12 @@ def test_any_text_survives_and_is_never_more_than_text(text: str) -> None:
     if text:
         assert page.skeleton() == plain.skeleton()
     assert page.of("script")[1] == plain.of("script")[1]
-    assert page.rows()[0][:4] == [text, text, f"{text} (by hand) [1]", text or "-"]
+    assert page.rows()[0][:4] == [text, text, f"{text} (by hand) [1]", short(text) or "-"]
     assert page.of("title") == [f"Comparison: {text}" if text else "Comparison"]
     assert f"{text}: 0.50x size, over 2 models" in page.of("li")
     assert text in page.of("li")
-    assert page.data()["rows"][0]["team"] == page.data()["rows"][0]["hardware"] == text
+    (row, _) = page.data()["rows"]
+    assert (row["team"], row["hardware"]) == (text, short(text))
 
 
 @pytest.mark.parametrize("control", ["\x00", "\x1b", "\x0b", "\x85", "\u202e", "\u200b", "\ud800"])
@@ -258,9 +296,43 @@ def test_what_a_page_can_not_hold_is_replaced(control: str) -> None:
     assert page.data()["rows"][0]["team"] == "a\ufffdb"
 
 
+def dumped(file: Path, folder: Path) -> str:
+    """Give what Chromium makes of a page, after its script ran."""
+    assert CHROMIUM is not None
+    done = subprocess.run(
+        [
+            CHROMIUM,
+            *["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"],
+            *["--disable-component-update", "--disable-sync", "--virtual-time-budget=3000", "--dump-dom"],
+            f"--user-data-dir={folder / 'profile'}",
+            file.as_uri(),
+        ],
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout.decode()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.parametrize("times", [(0.0123, 0.0187), (0.002, 90_000.0)])
+def test_in_a_browser_no_label_of_a_tick_covers_another(tmp_path: Path, times: tuple[float, float]) -> None:
+    rows = [Row("a", "b", f"m{at}", {"cpu/latency_p50_ms": t, "size/weights_mib": t}) for at, t in enumerate(times)]
+    file = tmp_path / "page.html"
+    file.write_bytes(Html().render(Comparison(tuple(rows))))
+    dom = dumped(file, tmp_path)
+    across = re.findall(r'<text x="([\d.]+)" y="[\d.]+" text-anchor="middle">([^<]+)<', dom)
+    places, lengths = [float(place) for place, _ in across], [len(text) for _, text in across]
+    assert len(across) >= 2
+    for at in range(1, len(across)):
+        assert places[at] - places[at - 1] > 7 * (lengths[at] + lengths[at - 1]) / 2
+    upwards = [float(y) for y in re.findall(r'<text x="[\d.]+" y="([\d.]+)" text-anchor="end">[\d.e-]+<', dom)]
+    assert len(upwards) >= 2
+    assert all(abs(y - other) > 14 for y, other in itertools.pairwise(upwards))
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 def test_in_a_browser_the_charts_are_drawn_and_no_other_script_runs(tmp_path: Path) -> None:
-    assert CHROMIUM is not None
     values = {"size/weights_mib": 1.0, "cpu/latency_p50_ms": 2.0}
     ratios = {"size/weights_mib": 0.5, "cpu/latency_p50_ms": 0.4}
     rows = tuple(
@@ -273,21 +345,10 @@ def test_in_a_browser_the_charts_are_drawn_and_no_other_script_runs(tmp_path: Pa
     seized = b"<script>document.title='seized'</script></main>"
     file = tmp_path / "page.html"
     file.write_bytes(page.replace(b"</main>", seized))  # even a script that had got in
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            *["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"],
-            *["--disable-component-update", "--disable-sync", "--virtual-time-budget=3000", "--dump-dom"],
-            f"--user-data-dir={tmp_path / 'profile'}",
-            file.as_uri(),
-        ],
-        capture_output=True,
-        timeout=120,
-        check=True,
-    )
-    dom = done.stdout.decode()
+    dom = dumped(file, tmp_path)
     assert "<title>Comparison: ours</title>" in dom
     assert dom.count('class="point k0') + dom.count('class="point k1') >= 2
     assert len(re.findall(r'role="img"', dom)) == len(rows)
     assert dom.count('<li class="bar">') == len(rows)
-    assert dom.count("<button") > len(COLUMNS)
+    assert dom.count("<button") == len(re.findall(r"<th scope=\"col\"", dom)) + 3  # theme, all rows, and the list
+    assert len(re.findall(r'aria-sort="none"', dom)) == len(re.findall(r"<th scope=\"col\"", dom))
