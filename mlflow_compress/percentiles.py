@@ -148,8 +148,8 @@ def ratio_error(own: LogError, base: LogError) -> LogError:
     variances = own.error**2, base.error**2
     if not any(variances):
         return LogError(0.0, math.inf)
-    degrees = sum(variances) ** 2 / (variances[0] ** 2 / own.degrees + variances[1] ** 2 / base.degrees)
-    return LogError(math.sqrt(sum(variances)), degrees)
+    unsure = variances[0] ** 2 / own.degrees + variances[1] ** 2 / base.degrees  # 0: both errors are known as such
+    return LogError(math.sqrt(sum(variances)), sum(variances) ** 2 / unsure if unsure else math.inf)
 
 
 def difference_interval(

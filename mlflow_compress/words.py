@@ -120,13 +120,15 @@ LEGEND_HEADLINE = {
 }
 LEGEND_PARETO = {
     "en": "Pareto: a dominated row has another one beside it that is at least as good in all of these and better in "
-    "one: {objectives}.",
+    "one by more than noise (of unknown noise, by more than 10 %): {objectives}.",
     "ru": "Парето: «хуже других» значит, что другая строка не хуже ни по одному из этих показателей и лучше хотя бы "
-    "по одному: {objectives}.",
+    "по одному сверх шума (если шум неизвестен, более чем на 10 %): {objectives}.",
 }
 SOURCE = {"en": "Experiment", "ru": "Эксперимент"}
 SUMMARIES = {"en": "Over all models", "ru": "По всем моделям"}
 OVER_MODELS = {"en": "{said}, over {models} models", "ru": "{said}; моделей: {models}"}
+ROWS_BEHIND = {"en": " ({rows} rows)", "ru": " (строк: {rows})"}
+NOISE_UNKNOWN = {"en": "noise unknown", "ru": "шум неизвестен"}
 OF_MODELS = {"en": "{models} models", "ru": "моделей: {models}"}
 OF_ONE_MODEL = {"en": "1 model", "ru": "моделей: 1"}
 FASTER = {"en": "{times}x faster", "ru": "в {times} раза быстрее"}
@@ -231,6 +233,10 @@ CIRCUMSTANCES: Mapping[str, Mapping[str, Text]] = {
     },
 }
 HARDWARE: Mapping[str, tuple[str, ...]] = {"cpu": ("cpu_model", "threads"), "gpu": ("gpu_model",)}  # of these, shown
+AS_GOOD = {
+    "en": "as good within noise: {methods}",
+    "ru": "не хуже в пределах шума: {methods}",
+}
 NOT_RANKED = {
     "en": "not ranked: nobody says whether more or less {metric} is better",
     "ru": "не сравнивается по качеству: неизвестно, больше или меньше {metric} лучше",

@@ -5,7 +5,7 @@ The column `pareto`, the picture and the page all draw what is decided here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mlflow_compress.records import Row
 from mlflow_compress.reporting import metric_facts
@@ -38,22 +38,28 @@ def peers(row: Row, groups: Iterable[str], *, score: str = "", against_originals
     return (*whose, score, *under)
 
 
-def beaten(costs: Sequence[Sequence[float]]) -> list[bool]:
+def beaten(
+    costs: Sequence[Sequence[float]], differ: Callable[[int, int, int], bool] = lambda one, other, number: True
+) -> list[bool]:
     """Return of each point whether another one is as good in every number, and better in one.
 
     Args:
         costs: of each point its numbers, the less the better; none is NaN.
+        differ: whether two points, by their places, differ in a number by more than noise. One that is better only by
+            noise beats none.
     """
     front: list[int] = []
+    rest: list[int] = []
     is_beaten = [False] * len(costs)
+
+    def beats(one: int, other: int) -> bool:
+        pairs = list(zip(costs[one], costs[other], strict=True))
+        return all(a <= b for a, b in pairs) and any(
+            a < b and differ(one, other, number) for number, (a, b) in enumerate(pairs)
+        )
+
     for at in sorted(range(len(costs)), key=lambda at: tuple(costs[at])):
-        # What beats a point comes before it in this order, and is on the front itself or beaten by what is.
-        is_beaten[at] = any(_beats(costs[other], costs[at]) for other in front)
-        if not is_beaten[at]:
-            front.append(at)
+        # What beats a point comes before it in this order, and is mostly on the front; within noise not always.
+        is_beaten[at] = any(beats(other, at) for other in front) or any(beats(other, at) for other in rest)
+        (rest if is_beaten[at] else front).append(at)
     return is_beaten
-
-
-def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
-    pairs = list(zip(one, other, strict=True))
-    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)

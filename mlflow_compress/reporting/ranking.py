@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from mlflow_compress import words
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.records import Comparison, Row, Summary
-from mlflow_compress.reporting import metric_facts, pareto
+from mlflow_compress.reporting import claims, metric_facts, pairs, pareto
 from mlflow_compress.reporting.metric_facts import Known
-from mlflow_compress.reporting.table_text import DIFFERENCE, columns, headline, is_original, label, natural
+from mlflow_compress.reporting.table_text import (
+    DIFFERENCE,
+    columns,
+    headline,
+    is_original,
+    is_told_apart,
+    label,
+    natural,
+)
 
 QUALITY = pareto.QUALITY
 # What people call the numbers that they choose by; every metric has its own name beside these.
@@ -35,6 +43,7 @@ KEYS: Mapping[str, str] = {
     "gpu_throughput": "gpu/throughput_per_s",
 }
 _TEXTS = ("team", "model", "method", "hardware")
+_NORMAL_95 = 1.959964
 _MORE_IS_BETTER = ("_per_s",)
 
 
@@ -100,7 +109,7 @@ def directed(comparison: Comparison) -> Comparison:
 
 
 def marked(comparison: Comparison, objectives: Sequence[str]) -> Comparison:
-    """Mark the rows that another one dominates: as good in every objective, and better in one.
+    """Mark the rows that another one dominates: as good in every objective, and better in one by more than noise.
 
     Only what may be compared is, see `pareto.peers`.
 
@@ -125,7 +134,7 @@ def marked(comparison: Comparison, objectives: Sequence[str]) -> Comparison:
             groups[alike].append((at, costs))
     verdicts: dict[int, tuple[bool, int]] = {}
     for number, members in enumerate(groups.values()):
-        beaten = pareto.beaten([costs for _, costs in members])
+        beaten = pareto.beaten([costs for _, costs in members], _noise([at for at, _ in members], names, comparison))
         verdicts |= {at: (verdict, number) for (at, _), verdict in zip(members, beaten, strict=True)}
     ranked_rows = [_with_verdict(row, verdicts.get(at)) for at, row in enumerate(comparison.rows)]
     shown = [column.key for column in columns(comparison.columns)]
@@ -136,6 +145,20 @@ def marked(comparison: Comparison, objectives: Sequence[str]) -> Comparison:
         columns=tuple(shown if "pareto" in shown else [*shown, "pareto"]),
     )
     return _explained(ranked, names)
+
+
+def _noise(places: Sequence[int], objectives: Sequence[str], comparison: Comparison) -> Callable[[int, int, int], bool]:
+    """Return what tells whether two of some rows differ in an objective by more than noise, all pairs together."""
+    rows = [comparison.rows[at] for at in places]
+    noisy = sum(map(pairs.is_noisy, objectives))
+    comparisons = max(1, noisy * len(rows) * (len(rows) - 1) // 2)
+
+    def differ(one: int, other: int, objective: int) -> bool:
+        name = objectives[objective]
+        metric = primary(rows[one], comparison.metrics) if name == QUALITY else name
+        return pairs.differ(rows[one], rows[other], metric, comparisons)
+
+    return differ
 
 
 def ordered(comparison: Comparison, sorting: str, grouping: str = "") -> Comparison:
@@ -178,23 +201,50 @@ def best(comparison: Comparison, choosing: str) -> Comparison:
         if not is_original(row) and not math.isnan(cost):
             whose = (row.team, row.model)
             winners[whose] = min(winners.get(whose, (math.inf, at)), (cost, at))
-    kept = {at for _, at in winners.values()}
-    return replace(
-        comparison, rows=tuple(row for at, row in enumerate(comparison.rows) if at in kept or is_original(row))
-    )
+    footnotes = list(comparison.footnotes)
+    kept: list[Row] = []
+    winning = {at for _, at in winners.values()}
+    for at, row in enumerate(comparison.rows):
+        if is_original(row):
+            kept.append(row)
+        elif at in winning and (equal := _equals(row, name, comparison)):
+            footnotes.append(words.AS_GOOD[comparison.language].format(methods=", ".join(equal)))
+            kept.append(replace(row, notes=(*row.notes, len(footnotes) - 1)))
+        elif at in winning:
+            kept.append(row)
+    return replace(comparison, rows=tuple(kept), footnotes=tuple(footnotes))
+
+
+def _equals(row: Row, name: str, comparison: Comparison) -> list[str]:
+    """Return the other variants of a row's model that noise alone may have made worse."""
+    known = comparison.metrics
+    metric = primary(row, known) if name == QUALITY else name
+    others = [
+        other
+        for other in comparison.rows
+        if other is not row
+        and not is_original(other)
+        and (other.team, other.model) == (row.team, row.model)
+        and metric in other.values
+        and (name != QUALITY or primary(other, known) == metric)
+    ]
+    return [other.method for other in others if not pairs.differ(row, other, metric, len(others))]
 
 
 def summed_up(comparison: Comparison) -> Comparison:
     """Add what each method did over all models: geometric means of ratios, means of differences in quality.
 
-    A model that several teams measured counts once, by its own geometric mean. What was copied by hand is left out.
+    A model that several teams or recipes measured counts once, by its own geometric mean. What was copied by hand is
+    left out, and so is what failed since.
 
     Source: P. J. Fleming, J. J. Wallace, How not to lie with statistics: the correct way to summarize benchmark
     results, CACM 29(3), 1986.
     """
     methods: dict[str, list[Row]] = defaultdict(list)
+    failed = {(it.team, it.model, it.method) for it in comparison.failures if it.status == "failed"}
     for row in comparison.rows:
-        if row.ratios and not row.by_hand and not is_original(row):
+        has_failed = (row.team, row.model, row.method) in failed
+        if row.ratios and not row.by_hand and not is_original(row) and not has_failed:
             methods[row.method].append(row)
     summaries = [_summary(method, methods[method], comparison.metrics) for method in sorted(methods, key=natural)]
     return replace(comparison, summaries=tuple(summaries))
@@ -203,21 +253,51 @@ def summed_up(comparison: Comparison) -> Comparison:
 def _summary(method: str, rows: Sequence[Row], known: Known) -> Summary:
     logs: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     moved: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    errors: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))  # NaN: not known
     for row in rows:
+        model = row.source or row.model
         for name, ratio in row.ratios.items():
             if ratio > 0:
-                logs[name][row.model].append(math.log(ratio))
+                logs[name][model].append(math.log(ratio))
+                if is_told_apart(row, name) is not True or name in row.ratio_intervals:
+                    errors[name][model].append(_error_of_ratio(row, name))
         score = primary(row, known)
         if score and score + DIFFERENCE in row.values:
-            moved[score][row.model].append(row.values[score + DIFFERENCE])
+            moved[score][model].append(row.values[score + DIFFERENCE])
+            errors[score][model].append(_error_of_difference(row, score + DIFFERENCE))
     shown = [name for name in KEYS.values() if name in logs]
+    means = {name: _mean(map(_mean, logs[name].values())) for name in shown}
+    means |= {name: _mean(map(_mean, moved[name].values())) for name in sorted(moved)}
+    joint = {name: _joint_error(errors[name].values()) for name in means if name in errors}
     return Summary(
         method,
-        models=len({row.model for row in rows}),
-        ratios={name: math.exp(_mean(map(_mean, logs[name].values()))) for name in shown},
-        differences={name: _mean(map(_mean, moved[name].values())) for name in sorted(moved)},
+        models=len({row.source or row.model for row in rows}),
+        ratios={name: math.exp(means[name]) for name in shown},
+        differences={name: means[name] for name in sorted(moved)},
         counts={**{name: len(logs[name]) for name in shown}, **{name: len(moved[name]) for name in sorted(moved)}},
+        rows=len(rows),
+        within_noise=tuple(name for name, error in joint.items() if abs(means[name]) <= _NORMAL_95 * error),
+        noise_unknown=tuple(name for name, error in joint.items() if math.isnan(error)),
     )
+
+
+def _error_of_ratio(row: Row, name: str) -> float:
+    """Return the standard error of a ratio's logarithm, as of a normal one; NaN where it is not known."""
+    if name not in row.ratio_intervals:
+        return math.nan
+    error = claims.error_of_ratio(row.ratios[name], row.ratio_intervals[name], row.ratio_degrees.get(name, math.inf))
+    return error.half_width() / _NORMAL_95
+
+
+def _error_of_difference(row: Row, name: str) -> float:
+    ends = claims.difference_ends(row.values, name)
+    return math.nan if ends is None else (ends[1] - ends[0]) / 2 / _NORMAL_95
+
+
+def _joint_error(by_model: Collection[Sequence[float]]) -> float:
+    """Return the standard error of a mean over models of each one's mean, from the errors of each; NaN where one is."""
+    variances = [math.fsum(error**2 for error in errors) / len(errors) ** 2 for errors in by_model]
+    return math.sqrt(math.fsum(variances)) / len(variances)
 
 
 def _mean(numbers: Iterable[float]) -> float:

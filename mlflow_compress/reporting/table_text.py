@@ -127,21 +127,31 @@ def summary(it: Summary, language: str, known: Known = NOTHING_SAID) -> str:
     parts = []
     for name, device in _SPEEDS.items():
         if it.ratios.get(name, 0) > 0:
-            models = _behind(it, name, language)
-            parts.append(f"{_speed(it.ratios[name], language)} ({', '.join(filter(None, [device, models]))})")
+            unknown = words.NOISE_UNKNOWN[language] if name in it.noise_unknown else ""
+            behind = ", ".join(filter(None, [device, _behind(it, name, language), unknown]))
+            parts.append(f"{_about(it, name)}{_speed(it.ratios[name], language)} ({behind})")
     for name, smaller in words.SMALLER.items():
         told_by_weights = name == _DISK and it.ratios.get(_DISK, 1) >= _MUCH_LESS * it.ratios.get(_WEIGHTS, 1)
         if name in it.ratios and not told_by_weights:
             models = _behind(it, name, language)
             parts.append(smaller[language].format(ratio=ratio(it.ratios[name])) + (f" ({models})" if models else ""))
-    for name, difference in it.differences.items():
+    for name, moved in it.differences.items():
         models = _behind(it, name, language)
-        text = f"{label(name, language, known)} {'+' if difference > 0 else ''}{number(difference, 2)}"
-        parts.append(text + (f" ({models})" if models else ""))
+        unknown = words.NOISE_UNKNOWN[language] if name in it.noise_unknown else ""
+        text = f"{label(name, language, known)} {_about(it, name)}{difference(moved)}"
+        behind = ", ".join(filter(None, [models, unknown]))
+        parts.append(text + (f" ({behind})" if behind else ""))
     said = f"{method(it.method, language)}: {', '.join(parts)}" if parts else method(it.method, language)
     if it.models == 1:
         return f"{said} ({words.OF_ONE_MODEL[language]})"
-    return words.OVER_MODELS[language].format(said=said, models=it.models)
+    rows = words.ROWS_BEHIND[language].format(rows=it.rows) if it.rows > it.models else ""
+    return words.OVER_MODELS[language].format(said=said, models=it.models) + rows
+
+
+def _about(it: Summary, name: str) -> str:
+    """Return the sign of a mean that is not told apart from no change."""
+    changed = difference(it.differences[name]) != _NO_DIFFERENCE if name in it.differences else True
+    return "≈" if changed and told_apart_over_models(it, name) is False else ""
 
 
 def _behind(it: Summary, name: str, language: str) -> str:

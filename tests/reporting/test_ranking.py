@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.records import Comparison, Row
-from mlflow_compress.reporting import ranking
+from mlflow_compress.records import Comparison, Failure, Row, Summary
+from mlflow_compress.reporting import ranking, table_text
 
 SIZE, CPU, ACCURACY = "size/weights_mib", "cpu/latency_p50_ms", "quality/accuracy"
 DATA = {"cpu": "Xeon, 2 threads", "quality": "abc, 100 samples"}
@@ -24,13 +24,14 @@ def fronts(comparison: Comparison, *objectives: str) -> dict[str, bool | None]:
 
 
 def test_the_front() -> None:
-    rows = (row("original", 100, 10), row("small", 10, 20), row("worse", 100, 11), row("same", 10, 20))
+    rows = (row("original", 100, 10), row("small", 10, 20), row("worse", 100, 12), row("same", 10, 20))
     assert fronts(Comparison(rows), "size", "cpu") == {"original": False, "small": False, "worse": True, "same": False}
 
 
 def test_quality_is_better_where_it_is_greater_or_less_as_the_metric_says() -> None:
     def scored(method: str, size: float, name: str, value: float) -> Row:
-        return row(method, size, values={SIZE: size, f"quality/{name}": value})
+        ends = {f"quality/{name}_low": value - 0.01, f"quality/{name}_high": value + 0.01}
+        return row(method, size, values={SIZE: size, f"quality/{name}": value, **ends})
 
     assert fronts(
         Comparison((scored("a", 1, "accuracy", 0.9), scored("b", 1, "accuracy", 0.8))), "quality", "size"
@@ -85,6 +86,50 @@ def test_a_front_is_what_it_is_by_definition(points: list[tuple[int, int]]) -> N
     for (size, cpu), each in zip(points, found, strict=True):
         assert each.dominated == any(a <= size and b <= cpu and (a, b) != (size, cpu) for a, b in points)
     assert not all(each.dominated for each in found)
+
+
+def in_turns(method: str, ratio: float, width: float = 0.02) -> Row:
+    ends = {CPU: (ratio * math.exp(-width), ratio * math.exp(width))}
+    return row(method, 1, 10 * ratio, ratios={CPU: ratio}, ratio_intervals=ends)
+
+
+def test_nobody_is_dominated_within_noise() -> None:
+    """By hand: two ratios of 2 % to each side differ by 2.8 %; of three pairs at 5 %, by 3.5 %."""
+    rows = (in_turns("fast", 0.50), in_turns("equal", 0.51), in_turns("slow", 0.53))
+    assert fronts(Comparison(rows), "size", "cpu") == {"fast": False, "equal": False, "slow": True}
+    unknown = (row("fast", 1, 10.0), row("equal", 1, 10.9), row("slow", 1, 11.2))
+    assert fronts(Comparison(unknown), "size", "cpu") == {"fast": False, "equal": False, "slow": True}
+
+
+def test_the_best_says_who_is_as_good_within_noise() -> None:
+    rows = (row("original", 1, 10.0), in_turns("fast", 0.50), in_turns("equal", 0.51), in_turns("slow", 0.60))
+    found = ranking.best(Comparison(rows, footnotes=("of others",)), "cpu")
+    assert [each.method for each in found.rows] == ["original", "fast"]
+    assert [found.footnotes[note] for note in found.rows[1].notes] == ["as good within noise: equal"]
+
+
+def test_means_over_models_leave_out_what_failed_and_say_what_is_noise() -> None:
+    def of(model: str, ratio: float, source: str = "", width: float = 0.1) -> Row:
+        ends = {CPU: (ratio * math.exp(-width), ratio * math.exp(width))}
+        return Row("a", model, "fp16", ratios={CPU: ratio}, ratio_intervals=ends, source=source)
+
+    rows = (of("m", 1.02, "hub/m"), of("m_again", 1.02, "hub/m"), of("n", 1.02, "hub/n"), of("gone", 9.0))
+    failures = (Failure("a", "gone", "fp16", "failed", "cpu", "killed", "run9"),)
+    (summary,) = ranking.summed_up(Comparison(rows, failures)).summaries
+    assert (summary.models, summary.rows, summary.counts) == (2, 3, {CPU: 2})
+    assert summary.ratios == {CPU: pytest.approx(1.02)}
+    assert summary.within_noise == (CPU,)
+    assert table_text.summary(summary, "en") == "fp16: ≈1.02x slower (CPU), over 2 models (3 rows)"
+    (told,) = ranking.summed_up(Comparison((of("m", 1.5), of("n", 1.5)))).summaries
+    assert (told.within_noise, told.noise_unknown) == ((), ())
+    once = Row("a", "o", "fp16", ratios={CPU: 1.5})
+    (unknown,) = ranking.summed_up(Comparison((of("m", 1.5), once))).summaries
+    assert table_text.summary(unknown, "en") == "fp16: 1.50x slower (CPU, noise unknown), over 2 models"
+
+
+def test_no_difference_in_quality_is_not_a_quality_of_0() -> None:
+    summary = Summary("x", 2, differences={ACCURACY: -5.6e-17}, within_noise=(ACCURACY,))
+    assert table_text.summary(summary, "en") == "x: accuracy ±0, over 2 models"
 
 
 def test_order() -> None:

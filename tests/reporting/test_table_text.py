@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import doctest
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -142,7 +143,11 @@ def test_the_legend_explains_what_is_shown_and_nothing_else() -> None:
     assert "By hand: copied" in table_text.legend(Comparison((measured, copied)))
     assert "Pareto" not in table_text.legend(Comparison((measured,), objectives=objectives))
     shown = Comparison((measured,), columns=("team", "pareto"), objectives=objectives, title="hw1")
-    assert table_text.legend(shown).endswith("better in one: weights, WER. Experiment: hw1.")
+    assert table_text.legend(shown).endswith("by more than 10 %): weights, WER. Experiment: hw1.")
+    scored = replace(measured, values={"quality/wer": 0.1, "quality/cer": 0.1}, dominated=False)
+    by_quality = Comparison((scored,), columns=("pareto",), objectives=("quality", "size/weights_mib"))
+    assert "Of several scores the first stands for the quality: WER." in table_text.legend(by_quality)
+    assert ": quality (WER), weights." in table_text.legend(by_quality)
 
 
 SUMMARY = Summary(

@@ -1,0 +1,108 @@
+"""Says whether two rows of a table differ in a number by more than noise, so that one may be called better."""
+
+from __future__ import annotations
+
+import math
+
+from mlflow_compress.percentiles import LogError, difference_interval, error_of_launches, ratio_error
+from mlflow_compress.records import Row
+from mlflow_compress.reporting import claims, metric_facts
+from mlflow_compress.reporting.against_original import latency
+from mlflow_compress.reporting.table_text import DIFFERENCE, is_original
+from mlflow_compress.words import DEVICES
+
+# Where the noise of times is not known: launches of one model were seen to spread over 5 to 9 %. Peaks of memory repeat
+# to 0.3 %.
+UNKNOWN_NOISE, MEMORY_NOISE = 0.10, 0.01
+
+
+def is_noisy(name: str) -> bool:
+    """Return whether a number is another one when it is measured again; sizes are not."""
+    group = name.partition("/")[0]
+    return group == metric_facts.GROUP or group in DEVICES
+
+
+def differ(one: Row, other: Row, name: str, comparisons: int = 1) -> bool:
+    """Return whether two rows differ in a metric by more than noise.
+
+    Args:
+        one: a row that has the number.
+        other: another one.
+        name: of the metric.
+        comparisons: how many pairs are compared, for Bonferroni's correction at 5 %.
+    """
+    values = one.values[name], other.values[name]
+    if values[0] == values[1]:
+        return False
+    level = claims.LEVEL / comparisons
+    if name.startswith(f"{metric_facts.GROUP}/"):
+        p_value = _p_of_scores(one, other, name)
+        return p_value is not None and p_value < level
+    if name.partition("/")[0] not in DEVICES or min(values) <= 0:
+        return True
+    distance = abs(math.log(values[0] / values[1]))
+    if name.endswith("_mib"):
+        return distance > math.log1p(MEMORY_NOISE)
+    p_value = _p_of_times(one, other, name)
+    return distance > math.log1p(UNKNOWN_NOISE) if p_value is None else p_value < level
+
+
+def _have_one_original(one: Row, other: Row) -> bool:
+    return (one.team, one.model) == (other.team, other.model)
+
+
+def _p_of_scores(one: Row, other: Row, name: str) -> float | None:
+    """Return the p-value of a difference of scores: of both from their original, else of both by themselves."""
+    if _have_one_original(one, other):
+        moved = _moved(one, name), _moved(other, name)
+        if moved[0] is not None and moved[1] is not None:
+            ends = difference_interval(*moved[0], *moved[1])
+            return claims.of_difference(moved[0][0] - moved[1][0], ends)
+    own, others = _scored(one, name), _scored(other, name)
+    if own is None or others is None:
+        return None
+    return claims.of_difference(own[0] - others[0], difference_interval(*own, *others))
+
+
+def _moved(row: Row, name: str) -> tuple[float, tuple[float, float]] | None:
+    """Return a score's difference from the original's, and its interval; the original's own is nothing."""
+    if is_original(row):
+        return 0.0, (0.0, 0.0)
+    ends = claims.difference_ends(row.values, name + DIFFERENCE)
+    return None if ends is None else (row.values[name + DIFFERENCE], ends)
+
+
+def _scored(row: Row, name: str) -> tuple[float, tuple[float, float]] | None:
+    ends = claims.difference_ends(row.values, name)
+    return None if ends is None else (row.values[name], ends)
+
+
+def _p_of_times(one: Row, other: Row, name: str) -> float | None:
+    """Return the p-value of a ratio of latencies, or of what follows from them; None where their noise is not known."""
+    device, _, what = name.partition("/")
+    if not what.startswith(("latency_p50", "throughput")):
+        return None
+    median = latency(device)
+    if _have_one_original(one, other):
+        ratios = _ratio(one, median), _ratio(other, median)
+        if ratios[0] is not None and ratios[1] is not None:
+            return ratio_error(ratios[0][1], ratios[1][1]).p_value(ratios[0][0] / ratios[1][0])
+    errors = _error(one, device), _error(other, device)
+    if errors[0] is None or errors[1] is None or median not in one.values.keys() & other.values.keys():
+        return None
+    return ratio_error(errors[0], errors[1]).p_value(one.values[median] / other.values[median])
+
+
+def _ratio(row: Row, name: str) -> tuple[float, LogError] | None:
+    """Return the ratio of a latency to the original's, and its error; the original's own is 1."""
+    if is_original(row):
+        return 1.0, LogError(0.0, math.inf)
+    if name not in row.ratio_intervals or name not in row.ratios:
+        return None
+    ratio, degrees = row.ratios[name], row.ratio_degrees.get(name, math.inf)
+    return ratio, claims.error_of_ratio(ratio, row.ratio_intervals[name], degrees)
+
+
+def _error(row: Row, device: str) -> LogError | None:
+    launches, spread = (row.values.get(f"{device}/{name}", 0.0) for name in ("launches", "latency_launch_sd"))
+    return error_of_launches(spread, int(launches)) if launches >= 3 and spread > 0 else None
