@@ -213,7 +213,9 @@ def _run(store: Store, shipment: Shipment) -> str:
 
 def _run_below(store: Store, parent: str, experiment_id: str, result: Result, result_id: str) -> str:
     """Return a result's own run, below another one; below none where `parent` is empty."""
+    variant = result.variant  # while its files are sent, tables show whose it is
     tags = {writing.ROLE: "variant", process_identity.TAG: process_identity.mine()}
+    tags |= {"team": variant.team, "model": variant.model, "method": variant.method}
     if parent:
         tags[writing.PARENT] = parent
     started_ms = int(result.started_s * 1000)
@@ -227,8 +229,9 @@ def name_unnamed(store: Store, run_id: str, name: str) -> None:
 
 
 def _name(variant: Variant) -> str:
-    """Name a run so that it can be told from its siblings."""
-    return f"{variant.model} {variant.label}"
+    """Name a run so that it can be told from its siblings, and from those of other teams."""
+    team = "" if variant.team in ("", "none") else f"{variant.team}: "
+    return f"{team}{variant.model} {variant.label}"
 
 
 def _resolved(result: Result) -> dict[str, str]:

@@ -135,7 +135,7 @@ def test_run_logs_numbers_tags_and_params(measured: tuple[subprocess.CompletedPr
     assert run.data.metrics["cpu/ram_peak_mib"] > run.data.metrics["cpu/ram_baseline_mib"] > 100
     assert run.data.params["team"] == "alpha"
     assert run.data.params["batch_size"] == "2"
-    assert run.info.run_name == "small original [batch 2]"
+    assert run.info.run_name == "alpha: small original [batch 2]"
     assert run.data.params["device"] == "auto"
     tags = run.data.tags
     expected = {"team": "alpha", "model": "small", "method": "original", "status": "ok", "compress.weights": "local"}
@@ -243,7 +243,7 @@ def test_mlflow_run_fills_its_own_run(home: Home) -> None:
     assert done.returncode == 0, done.stderr
     (run,) = home.runs("project")
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == "small drop_last:count=1"
+    assert run.info.run_name == "Команда | `x`: small drop_last:count=1"
     assert run.data.tags["team"] == "Команда | `x`"
     assert run.data.tags["compress.role"] == "variant"
     assert run.data.metrics["size/params"] == 40

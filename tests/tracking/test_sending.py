@@ -152,7 +152,7 @@ def test_the_first_result_takes_the_run_and_the_others_get_runs_below(
         "fp16": 2.0,
     }
     assert found["original"].run_id == outer
-    assert found["original"].name == "small original"
+    assert found["original"].name == "alpha: small original"
     assert [found[method].tags["mlflow.parentRunId"] for method in ("bf16", "fp16")] == [outer, outer]
     assert {run.tags["compress.result_id"] for run in found.values()} == set(ids)
     assert {run.lifecycle for run in found.values()} == {"FINISHED"}
