@@ -22,8 +22,10 @@ from mlflow_compress.tracking.connection import Store
 from mlflow_compress.tracking.spool import Shipment, Spool
 from mlflow_compress.tracking.writing import LOGGED
 from mlflow_compress.untrusted import Malformed, parse_json
+from mlflow_compress.version import installed
 
-_MACHINE, _GPU = ("cpu_model", "cores_logical"), "gpu_model"  # what tells machines apart
+# What tells machines apart, and torch, which is another engine in another version.
+_MACHINE, _GPU = ("cpu_model", "cores_logical", "cores", "cpu_flags", "torch"), "gpu_model"
 _ROW = ("team", "model", "method", "family", "chain", "batch_size", "setting")
 _NO_DIFFERENCE = ("folder", "requires")  # to the numbers
 
@@ -32,8 +34,9 @@ def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
     """Return what two variants have in common when one's result does for the other.
 
     That is the kind of CPU, and of GPU where that is measured too, the row (team, model, method), the model's source
-    and weights and the data with the content of their files, what is timed, and all settings but the timeout. Versions
-    of libraries are not in it, nor is where the recipe lies, nor what kind of machine the variant requires.
+    and weights and the data with the content of their files, what is timed, and all settings but the timeout; and the
+    versions of torch there, and here of what the methods need. Those of other libraries are not in it, nor is where the
+    recipe lies, nor what kind of machine the variant requires.
 
     Args:
         variant: it.
@@ -48,6 +51,8 @@ def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
     for key, path in paths.items():
         if described["content"].get(key):
             described[key] = described[key].replace(path, Path(path).name)
+    needs = {name for step in variant.chain for name in registry.find("methods", step.method).needs}
+    described["engines"] = {name: installed(name) for name in sorted(needs)}
     machine = requirements.here() if machine is None else machine
     described["machine"] = [machine.get(key, "") for key in _MACHINE]
     if "cuda" in variant.devices:

@@ -96,7 +96,8 @@ def test_the_machines_of_earlier_runs_stand_for_those_to_come(variant: Variant) 
     ]
     found = resume.machines(runs)
     assert found == [{"cpu_model": "EPYC", "cores_logical": "2"}, {"cpu_model": "Xeon", "cores_logical": "8"}]
-    machine = {**environment.machine(), "cpu_model": "Xeon", "cores_logical": "8"}
+    others = {"os": "Linux", "transformers": "5.24.0"}  # neither tells machines apart
+    machine = {**others, "cpu_model": "Xeon", "cores_logical": "8"}
     assert resume.digest(variant, found[1]) == resume.digest(variant, machine)
 
 
@@ -198,3 +199,13 @@ def test_a_whole_result_of_another_row_is_not_taken_for_this_one(
     Shipment(entry, another, Address("uri", "hw1", digest=digest), print).keep()
     entry.release()
     assert resume.waiting(spool, "hw1", digest, variant) is None
+
+
+def test_another_version_of_torch_or_of_an_engine_is_measured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    variant = Variant("m", "onnx", "t", "python", "m.py", chain=(Step("onnx"),))
+    machine = {"cpu_model": "Xeon", "torch": "2.14.1", "cores": "2", "cpu_flags": "avx2"}
+    digests = {resume.digest(variant, machine)}
+    digests |= {resume.digest(variant, {**machine, name: "other"}) for name in ("torch", "cores", "cpu_flags")}
+    monkeypatch.setattr(resume, "installed", lambda name: "0.0.1")
+    digests.add(resume.digest(variant, machine))
+    assert len(digests) == 5
