@@ -31,8 +31,10 @@ RANDOM_CALIBRATION = CautionKind(
         "ru": "метод калиброван на случайных входах, а не на данных",
     },
     advice={
-        "en": "Its quality on real inputs may be far worse.",
-        "ru": "На настоящих входах его качество может быть намного хуже.",
+        "en": "Size and latency are right, its answers are not: give data with a training part, or "
+        "data=SOURCE:calibration=OTHER, or fewer samples to score (limit=N), so that some are left over.",
+        "ru": "Размер и время верны, ответы нет: дайте данные с обучающей частью, или data=SOURCE:calibration=OTHER, "
+        "или меньше примеров для оценки (limit=N), чтобы часть осталась.",
     },
 )
 
@@ -96,6 +98,7 @@ class Family(ABC):
         flexible_axes: the axes of the array that `example` gives whose length may be another.
         call_options: the options that change what one timed call does, though its input is the same. Latencies under
             different ones are not divided. None: any of them may.
+        calibrates_on: what to give so that there are inputs to calibrate and train on, for a sentence.
     """
 
     timed: ClassVar[str]
@@ -106,6 +109,10 @@ class Family(ABC):
     takes_rows: ClassVar[bool] = False
     flexible_axes: ClassVar[tuple[int, ...]] = ()
     call_options: ClassVar[tuple[str, ...] | None] = None
+    calibrates_on: ClassVar[str] = (
+        "data with a training part (a folder train/, a split train), or data=SOURCE:calibration=OTHER, or limit=N with "
+        "fewer samples to score than there are: what is left over is never scored"
+    )
 
     @abstractmethod
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mlflow_compress.compression.layers import replace
+from mlflow_compress.errors import Unsupported
 from mlflow_compress.records import CautionKind
-from mlflow_compress.sockets import Family, Model
+from mlflow_compress.sockets import RANDOM_CALIBRATION, Family, Model
 
 UNCALIBRATED_LAYERS = CautionKind(
     "uncalibrated_layers",
@@ -22,6 +24,20 @@ UNCALIBRATED_LAYERS = CautionKind(
         "ru": "Их веса округлены без данных.",
     },
 )
+FEW_TOKENS = CautionKind(
+    "few_calibration_tokens",
+    short={"en": "calibrated on few tokens", "ru": "калибровка на малом числе токенов"},
+    message={
+        "en": "the method was calibrated on {tokens} tokens, and {least} are usual at the least",
+        "ru": "метод калиброван на {tokens} токенах, а обычно берут не меньше {least}",
+    },
+    advice={
+        "en": "Take more: samples of the method, calibration_tokens of the family.",
+        "ru": "Возьмите больше: samples метода, calibration_tokens семейства.",
+    },
+)
+_FEWEST_TOKENS = 16_384  # GPTQ and Wanda take 128 x 2,048 of them, AWQ 512 x 512
+_TOKEN_SAMPLES, _SAMPLES = 128, 32  # of rows of tokens, and of what takes more memory
 _MOST_ROWS = 16_384  # of inputs that a layer is fitted to
 
 
@@ -47,11 +63,67 @@ class Inputs:
         return cls(len(rows), rows.T @ rows / len(rows), rows.abs().mean(0))
 
 
+def has_data(model: Model, family: Family) -> bool:
+    """Return whether the family has real inputs for this model."""
+    asked = dataclasses.replace(model, cautions=[])
+    family.calibration(asked, 1, 0)
+    return not any(caution.code == RANDOM_CALIBRATION.code for caution in asked.cautions)
+
+
+def require_data(model: Model, family: Family) -> None:
+    """Refuse to fit trained weights to random inputs: that makes them worse than without any data.
+
+    Raises:
+        Unsupported: the weights are trained, and there are no inputs but random ones.
+    """
+    if model.weights != "random" and not has_data(model, family):
+        raise Unsupported(
+            "it fits trained weights to data, and here is none but random inputs, which would ruin them. Give "
+            f"{family.calibrates_on}. For size and latency alone: weights=random"
+        )
+
+
+def require_data_to_score(model: Model, family: Family) -> None:
+    """Refuse the same where the quality would be scored; where it is not, a caution says what it is worth.
+
+    Raises:
+        Unsupported: as of `require_data`.
+    """
+    if model.evaluation is not None:
+        require_data(model, family)
+
+
+def samples_for(model: Model, family: Family, asked: int | None) -> int:
+    """Return how many samples to calibrate on: as asked for, else 128 rows of tokens, or 32 of anything else."""
+    if asked is not None:
+        return asked
+    batch = family.calibration(dataclasses.replace(model, cautions=[]), 1, 0)[0]
+    return _TOKEN_SAMPLES if _tokens(batch) else _SAMPLES
+
+
+def tell_few_tokens(model: Model, batches: Iterable[Any]) -> None:
+    """Add a caution where a language model with trained weights is fitted to less than 16,384 tokens."""
+    import torch
+
+    texts = [batch for batch in batches if isinstance(batch, torch.Tensor)]  # token ids alone: a language model's
+    tokens = sum(map(_tokens, texts))
+    if model.weights != "random" and 0 < tokens < _FEWEST_TOKENS:
+        model.cautions.append(FEW_TOKENS.of(tokens=f"{tokens:,}", least=f"{_FEWEST_TOKENS:,}"))
+
+
+def _tokens(batch: Any) -> int:
+    """Count the token ids of a batch; none of pictures and sounds."""
+    import torch
+
+    ids = batch.get("input_ids") if isinstance(batch, Mapping) else batch
+    return ids.numel() if isinstance(ids, torch.Tensor) and ids.dtype == torch.int64 else 0
+
+
 def fit_in_order(
     model: Model,
     family: Family,
     layers: Iterable[Any],
-    samples: int,
+    samples: int | None,
     seed: int,
     fit: Callable[[Any, Inputs | None], Any],
 ) -> None:
@@ -64,11 +136,18 @@ def fit_in_order(
         model: the model; its module is changed.
         family: gives the samples, and runs them.
         layers: the layers to replace.
-        samples: how many samples.
+        samples: how many samples; None: see `samples_for`.
         seed: of the samples.
         fit: makes the new layer from the old one and its inputs; None for a layer that was never called.
+
+    Raises:
+        Unsupported: there are no data for trained weights.
     """
     import torch
+
+    require_data(model, family)
+    batches = family.calibration(model, 1, seed, samples_for(model, family, samples))
+    tell_few_tokens(model, batches)
 
     waiting, fitted = set(layers), {}
     last: tuple[Any, Inputs | None] = (None, None)
@@ -94,7 +173,7 @@ def fit_in_order(
     torch.backends.mha.set_fastpath_enabled(False)  # it would read torch's own transformer layers without calling them
     try:
         with torch.no_grad():
-            family.forward(model, family.calibration(model, 1, seed, samples)[0])
+            family.forward(model, batches[0])
     except _Done:
         pass
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import logging
 import math
@@ -23,6 +24,8 @@ from mlflow_compress.networks.stored_weights import Held, held
 from mlflow_compress.sockets import Family, Graph, Method, Model, State
 
 _GRAPHS = "graphs.json"
+_FEWEST_SAMPLES, _MOST_SAMPLES = 16, 128  # to calibrate on, where nothing else is asked for
+_MOST_BYTES = 2**28  # of inputs that are kept for it, from the fewest on
 
 Call = Callable[..., tuple[Any, ...]]
 Values = tuple[int, float, float]
@@ -115,14 +118,17 @@ class ExportMethod(Method):
         return model
 
 
-def record(model: Model, family: Family, calls: Mapping[str, Call], samples: int) -> dict[str, list[tuple[Any, ...]]]:
+def record(
+    model: Model, family: Family, calls: Mapping[str, Call], samples: int | None
+) -> dict[str, list[tuple[Any, ...]]]:
     """Return what each graph really gets: the inputs of its first and last run in each of some timed calls.
 
     Args:
         model: the model, whose module is replaced.
         family: gives the data, and runs it.
         calls: what runs the graphs.
-        samples: how many calls, of one sample each.
+        samples: how many calls, of one sample each; None: 128 different ones, fewer (but at least 16) where they take
+            more than 256 MiB, and 16 where the weights are random.
     """
     import torch
 
@@ -138,7 +144,7 @@ def record(model: Model, family: Family, calls: Mapping[str, Call], samples: int
     model.module = None
     model = family.attach(model, {name: recorder(name) for name in calls})
     with torch.inference_mode():
-        for batch in family.calibration(model, samples, seed=0):
+        for batch in _calibration(model, family, samples, seen):
             now: dict[str, list[tuple[Any, ...]]] = {}
             family.run(model, batch, lambda stage: None)
             if len(now) < len(calls):
@@ -147,6 +153,25 @@ def record(model: Model, family: Family, calls: Mapping[str, Call], samples: int
                 seen[name] += inputs
     model.module = None
     return seen
+
+
+def _calibration(
+    model: Model, family: Family, samples: int | None, seen: Mapping[str, list[tuple[Any, ...]]]
+) -> Iterator[Any]:
+    """Return the batches to record on, one after the other: `seen` says what those before have left."""
+    few = family.calibration(model, samples or _FEWEST_SAMPLES, seed=0)
+    yield from few
+    if samples is not None or model.weights == "random":
+        return
+    kept = {id(tensor): tensor.nbytes for each in seen.values() for inputs in each for tensor in inputs}
+    wanted = min(_MOST_SAMPLES, len(few) * _MOST_BYTES // max(1, sum(kept.values())))
+    if wanted <= len(few):
+        return
+    first = flat(few[0])
+    for batch in family.calibration(dataclasses.replace(model, cautions=[]), wanted, seed=0)[len(few) :]:
+        if distance(flat(batch), first) == 0:  # there are no more: they begin again
+            return
+        yield batch
 
 
 def require_integers(model: Model) -> Model:

@@ -8,8 +8,34 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import RANDOM_CALIBRATION, Family, Model
 
+_SHORT = {"en": "made smaller and not trained afterwards", "ru": "модель уменьшена, но не дообучена"}
+_ADVICE = {
+    "en": "Its answers are worth little. Give inputs to train on: data with a training part, "
+    "data=SOURCE:calibration=OTHER, limit=N with fewer samples than there are, or training() in a file of one's own.",
+    "ru": "Её ответы мало чего стоят. Дайте входы для обучения: данные с обучающей частью, "
+    "data=SOURCE:calibration=OTHER, limit=N меньше числа примеров или training() в своём файле.",
+}
+NOT_TRAINED = CautionKind(
+    "not_trained",
+    short=_SHORT,
+    message={
+        "en": "the model was made smaller and not trained afterwards",
+        "ru": "модель уменьшена и после этого не дообучена",
+    },
+    advice=_ADVICE,
+)
+RANDOMLY_TRAINED = CautionKind(
+    "not_trained",
+    short=_SHORT,
+    message={
+        "en": "the model was made smaller, and {steps} steps of training on random inputs teach it nothing real",
+        "ru": "модель уменьшена, а шаги обучения на случайных входах ({steps}) не учат её ничему о настоящих",
+    },
+    advice=_ADVICE,
+)
 _CHUNK = 32  # batches drawn at once: all of them may be more than the memory holds
 _GREATEST_NORM = 1.0  # of the gradient
 _WARMUP = 0.1  # share of the steps in which the learning rate rises
@@ -38,11 +64,16 @@ class Lesson:
     seed: int = 0
 
 
-def has_data(model: Model, family: Family) -> bool:
-    """Return whether the family has real inputs to train this model on."""
-    asked = dataclasses.replace(model, cautions=[])
-    family.calibration(asked, 1, 0)
-    return not any(caution.code == RANDOM_CALIBRATION.code for caution in asked.cautions)
+def tell_not_trained(model: Model, steps: int, is_real: bool) -> None:
+    """Add a caution where a smaller model with trained weights did not get the training that it needs.
+
+    Args:
+        model: the smaller model.
+        steps: of training.
+        is_real: whether there are inputs but random ones to train on.
+    """
+    if model.weights != "random" and not (steps and is_real):
+        model.cautions.append(RANDOMLY_TRAINED.of(steps=steps) if steps else NOT_TRAINED.of())
 
 
 def imitate(

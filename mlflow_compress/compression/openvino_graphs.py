@@ -12,6 +12,7 @@ from mlflow_compress.compression.exporting import Values, array, has_weights
 from mlflow_compress.sockets import Graph
 
 _LEAST_WEIGHTS = 64
+_SMOOTHING = "nncf_smooth_quant"  # in the names of what NNCF divides activations by
 _PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 _INTEGERS = ("i8", "u8", "i4", "u4")
 _FLOATS = ("f32", "f16", "f64")
@@ -131,7 +132,7 @@ class Compiled:
 def _is_scale(constant: Any) -> bool:
     """Tell whether a constant scales or shifts integers, or limits activations."""
     readers = [reader.get_node() for reader in constant.output(0).get_target_inputs()]
-    if any(reader.get_type_name() == "FakeQuantize" for reader in readers):
+    if any(reader.get_type_name() == "FakeQuantize" or _SMOOTHING in reader.get_friendly_name() for reader in readers):
         return True
     return any(
         reader.get_type_name() in ("Multiply", "Subtract") and _is_integer(reader.input_value(0).get_node())

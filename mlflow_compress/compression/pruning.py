@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from mlflow_compress.compression.calibration import require_data, samples_for, tell_few_tokens
 from mlflow_compress.compression.layers import head_of, sharing
 from mlflow_compress.sockets import Family, Model
 
@@ -36,15 +37,23 @@ def inner(module: Any) -> list[Any]:
 
 
 def observe(
-    model: Model, family: Family, layers: Iterable[Any], samples: int, see: Callable[[Any, Any, Any], None]
+    model: Model, family: Family, layers: Iterable[Any], samples: int | None, see: Callable[[Any, Any, Any], None]
 ) -> None:
-    """Run calibration samples through the model; each time a layer is called, show it, its inputs and its output."""
+    """Run calibration samples through the model; each time a layer is called, show it, its inputs and its output.
+
+    Raises:
+        Unsupported: there are no data for trained weights.
+    """
     import torch
+
+    require_data(model, family)
+    batches = family.calibration(model, samples_for(model, family, samples), seed=0)
+    tell_few_tokens(model, batches)
 
     hooks = [layer.register_forward_hook(see) for layer in layers]
     try:
         with torch.no_grad():
-            for batch in family.calibration(model, samples, seed=0):
+            for batch in batches:
                 family.forward(model, batch)
     finally:
         for hook in hooks:

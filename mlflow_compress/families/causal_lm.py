@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -25,6 +25,7 @@ from mlflow_compress.networks.transformers_models import (
     companions,
     load_tokenizer,
     load_transformer,
+    longest,
     must_fit,
     token_ids,
 )
@@ -43,15 +44,9 @@ class CausalLm(TransformersFamily):
     Attributes:
         prompt_tokens: length of the prompt, in tokens.
         new_tokens: how many tokens one call makes.
-        protocol: how texts are scored, see `perplexity_protocols`: `lm_eval` (lm-evaluation-harness: every token is
-            predicted, in windows that do not overlap), `wikitext2` (as GPTQ, AWQ and Wanda do: all texts joined, in
-            blocks of 2,048 tokens) or `sliding` (windows that overlap, as 0.1 did). Their numbers are not comparable.
-        window: tokens that the model is given at once in scoring a text; no more than it can take. None: `lm_eval`
-            takes as many as it can, 8,192 at most, `wikitext2` 2,048 and `sliding` 1,024.
-        stride: of `sliding`, how far a window is from the next, in tokens: only so many are scored in each. None: half
-            of the window.
-        with_bos: of `sliding`, whether a text is scored behind a token that begins texts, where the tokenizer puts none
-            itself, so that its first token is predicted too.
+                return TransformersFamily.calibration(replace(self, prompt_tokens=length), model, count, seed, size)
+            tokens += [token for ids in companions(model).tokenizer(texts, verbose=False)["input_ids"] for token in ids]
+        rows = torch.tensor(tokens[:wanted]).reshape(count, size, length)
         architecture: the config's fields with `model_type`, for random weights.
     """
 
@@ -70,6 +65,7 @@ class CausalLm(TransformersFamily):
     window: Annotated[int, Ge(2)] | None = None
     stride: Annotated[int, Ge(1)] | None = None
     with_bos: bool = False
+    calibration_tokens: Annotated[int, Ge(1)] = 128
     architecture: dict[str, Any] = field(default_factory=dict)
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
@@ -198,18 +194,25 @@ class CausalLm(TransformersFamily):
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
         """Draw texts that quality is not scored on, and cut their tokens into rows; without any, the family's default.
 
-        The texts stand one behind the other, so that every row has `prompt_tokens` tokens.
+        The texts stand one behind the other, so that every row has `calibration_tokens` tokens.
         """
         import torch
 
-        wanted = count * size * self.prompt_tokens
+        length = min(self.calibration_tokens, max(1, (longest(model) or 2 * self.calibration_tokens) // 2))
+        wanted = count * size * length
         tokens: list[int] = []
         while len(tokens) < wanted:
             texts = draw(model, _ROLES, count * size, seed + len(tokens))
             if not texts:
+<<<<<<< HEAD
                 return super().calibration(model, count, seed, size)
             tokens += [token for ids in companions(model).tokenizer(texts, verbose=False)["input_ids"] for token in ids]
         rows = torch.tensor(tokens[:wanted]).reshape(count, size, self.prompt_tokens)
+=======
+                return TransformersFamily.calibration(replace(self, prompt_tokens=length), model, count, seed, size)
+            tokens += [token for ids in self._encode(model, texts) for token in ids]
+        rows = torch.tensor(tokens[:wanted]).reshape(count, size, length)
+>>>>>>> e9aed44 (Calibration needs data and has options of its own; what was not trained afterwards says so; SmoothQuant and 8 bits in openvino_int8, mode=auto in onnx_int8)
         return list(rows.to(model.device))
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, float]]:

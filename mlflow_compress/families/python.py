@@ -38,7 +38,7 @@ from mlflow_compress.files import sha256, whole_folder
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.exported_modules import ExportedModule, OutputForm, flattened, form_of, module_graph
 from mlflow_compress.networks.stored_weights import fill, load_weights, read_state, save_weights
-from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
+from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
 
 _COPY = "model.py"
 _FORM = "gives.json"  # of what it gives; only of an exported module
@@ -81,6 +81,7 @@ class Python(Family):
     call_options: ClassVar[tuple[str, ...]] = ()
     timed: ClassVar[str] = "one call of the module on the tensors that the file's batch() gives, already on the device"
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    calibrates_on: ClassVar[str] = "inputs that samples() does not give, in a function training() of its file"
     needs: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
     imports: ClassVar[tuple[str, ...]] = ("torch", "safetensors.torch")
 
@@ -214,6 +215,7 @@ class Python(Family):
             raise RecipeError(
                 f"A model of one's own brings its samples in its file: say data=own or none, not {data!r}."
             )
+        model.evaluation = Evaluation(data, folder, limit, seed)
         pairs = list(_function(model.data_as(OwnCode), "samples")())
         if limit is not None and limit < len(pairs):
             pairs = random.Random(seed).sample(pairs, limit)  # noqa: S311  (nothing secret)

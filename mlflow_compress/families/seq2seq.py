@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,7 @@ class Seq2Seq(TransformersFamily):
     Attributes:
         source_tokens: length of the timed input, in tokens.
         new_tokens: how many tokens one timed call makes.
+        calibration_tokens: what sources are cut to that methods calibrate and train on, in tokens, whatever is timed.
         most_tokens: how many tokens a prediction has at most.
         beams: width of the beam search of predictions, 1 for greedy decoding; None: as the model's generation config
             says.
@@ -68,6 +70,7 @@ class Seq2Seq(TransformersFamily):
 
     source_tokens: Annotated[int, Ge(1)] = 64
     new_tokens: Annotated[int, Ge(2)] = 32
+    calibration_tokens: Annotated[int, Ge(1)] = 64
     most_tokens: Annotated[int, Ge(1)] = 256
     beams: Annotated[int, Ge(1)] | None = None
     prefix: str = ""
@@ -187,12 +190,15 @@ class Seq2Seq(TransformersFamily):
         return [Sample(str(row.values["source"]), str(row.values["target"])) for row in rows]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Draw texts that quality is not scored on, cut to `source_tokens`; without any, see `Family.calibration`."""
+        """Draw texts that quality is not scored on, cut to `calibration_tokens`; else see `Family.calibration`."""
+        tokens = min(self.calibration_tokens, longest(model) or self.calibration_tokens)
         texts = draw(model, _ROLES, count * size, seed)
         if not texts:
-            return super().calibration(model, count, seed, size)
+            return TransformersFamily.calibration(
+                dataclasses.replace(self, source_tokens=tokens), model, count, seed, size
+            )
         parts = [texts[start : start + size] for start in range(0, len(texts), size)]
-        return [self._encoded(model, [str(text) for text in part], self.source_tokens) for part in parts]
+        return [self._encoded(model, [str(text) for text in part], tokens) for part in parts]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
         """Return what the model makes of each text, by beam search or greedily, until it ends."""

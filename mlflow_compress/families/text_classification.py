@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -33,6 +33,7 @@ class TextClassification(TextEncoder):
 
     Attributes:
         tokens: length of the timed input, in tokens.
+        calibration_tokens: what texts are cut to that methods calibrate and train on, in tokens, whatever is timed.
         scored_tokens: what texts are cut to in predicting and scoring, in tokens; None: what the model can take.
         architecture: the config's fields with `model_type`, for random weights.
     """
@@ -43,6 +44,7 @@ class TextClassification(TextEncoder):
     gives: ClassVar[tuple[str, ...]] = ("labels",)
 
     scored_tokens: Annotated[int, Ge(1)] | None = None
+    calibration_tokens: Annotated[int, Ge(1)] = 128
     architecture: dict[str, Any] = field(default_factory=dict)
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
@@ -68,12 +70,13 @@ class TextClassification(TextEncoder):
         return [Sample(str(row.values["text"]), label) for row, label in zip(rows, labels, strict=True)]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Draw texts that quality is not scored on, cut to `tokens`; without any, see `Family.calibration`."""
+        """Draw texts that quality is not scored on, cut to `calibration_tokens`; else see `Family.calibration`."""
+        tokens = min(self.calibration_tokens, longest(model) or self.calibration_tokens)
         texts = draw(model, _ROLES, count * size, seed)
         if not texts:
-            return super().calibration(model, count, seed, size)
+            return TextEncoder.calibration(replace(self, tokens=tokens), model, count, seed, size)
         parts = [texts[start : start + size] for start in range(0, len(texts), size)]
-        return [dict(self._encode(model, [str(text) for text in part], self.tokens).to(model.device)) for part in parts]
+        return [dict(self._encode(model, [str(text) for text in part], tokens).to(model.device)) for part in parts]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
         """Return the label's name for each text."""

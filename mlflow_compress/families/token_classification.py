@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -42,6 +42,7 @@ class TokenClassification(TextEncoder):
 
     Attributes:
         tokens: length of the timed input, in tokens.
+        calibration_tokens: what texts are cut to that methods calibrate and train on, in tokens, whatever is timed.
         scored_tokens: what a sentence may have in predicting and scoring, in tokens, before it is halved; None: what
             the model can take.
         architecture: the config's fields with `model_type`, for random weights.
@@ -53,6 +54,7 @@ class TokenClassification(TextEncoder):
     gives: ClassVar[tuple[str, ...]] = ("tags",)
 
     scored_tokens: Annotated[int, Ge(4)] | None = None
+    calibration_tokens: Annotated[int, Ge(1)] = 128
     architecture: dict[str, Any] = field(default_factory=dict)
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
@@ -82,12 +84,13 @@ class TokenClassification(TextEncoder):
         return [Sample(_listed(row, "words"), _tags(row, names, called)) for row in rows]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Draw sentences that quality is not scored on, cut to `tokens`; without any, see `Family.calibration`."""
+        """Draw sentences that quality is not scored on, cut to `calibration_tokens`; else see `Family.calibration`."""
+        tokens = min(self.calibration_tokens, longest(model) or self.calibration_tokens)
         sentences = draw(model, _ROLES, count * size, seed)
         if not sentences:
-            return super().calibration(model, count, seed, size)
+            return TextEncoder.calibration(replace(self, tokens=tokens), model, count, seed, size)
         tokenizer = companions(model).tokenizer
-        ids = [_encode(tokenizer, _words(each))[0][: self.tokens] for each in sentences]
+        ids = [_encode(tokenizer, _words(each))[0][:tokens] for each in sentences]
         return [_padded(model, ids[start : start + size]) for start in range(0, len(ids), size)]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[list[str]]:

@@ -26,6 +26,7 @@ _MATRIX_FLAGS = (
     "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16",
     "amx_fp16", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2", "sme",
 )  # fmt: skip
+_INT8_DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
 _LOOK_SECONDS = 0.5
 
 
@@ -148,6 +149,15 @@ def _flags(root: Path) -> set[str]:
     info = root / "proc/cpuinfo"
     text = info.read_text() if info.is_file() else ""
     return set(text.partition("flags")[2].partition("\n")[0].split() or text.partition("Features")[2].split())
+
+
+def has_int8_dot_products(root: Path = Path("/")) -> bool:
+    """Tell whether the CPU sums products of 8 bits in 32 (VNNI, AMX); without it they are cut off at 16.
+
+    Args:
+        root: where `proc` is; another folder in tests.
+    """
+    return bool(_INT8_DOT_PRODUCTS & _flags(root))
 
 
 def _cpu_model(root: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Le
 
 from mlflow_compress.compression import compact, pruning
+from mlflow_compress.compression.calibration import require_data
 from mlflow_compress.compression.coverage import STORED_ONLY, note
 from mlflow_compress.compression.imitation import Lesson, imitate
 from mlflow_compress.errors import Unsupported
@@ -56,7 +57,7 @@ class Cluster(Method):
 
         Raises:
             Unsupported: there are no such layers, no weight has more distinct values than that, or half-precision
-                weights are to be trained.
+                weights are to be trained, or trained ones without data.
         """
         import torch
         from torch.nn.modules.conv import _ConvNd
@@ -66,6 +67,8 @@ class Cluster(Method):
         found = pruning.learned(model.module, *chosen)
         if self.steps and any(layer.weight.dtype != torch.float32 for layer in found):
             raise Unsupported("centroids are trained in float32 only: cluster first, and cast after it")
+        if self.steps:
+            require_data(model, family)
         original = replace(model, module=deepcopy(model.module)) if self.steps else model
         changed = [_share(layer.weight.data, self.centroids) for layer in found]
         if not found:

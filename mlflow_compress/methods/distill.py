@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
 
+from mlflow_compress.compression.calibration import has_data
 from mlflow_compress.compression.coverage import note_all
-from mlflow_compress.compression.imitation import Lesson, has_data, imitate, relative_error
+from mlflow_compress.compression.imitation import Lesson, imitate, relative_error, tell_not_trained
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.transformer_layers import spaced, watched
 from mlflow_compress.sockets import Family, Method, Model, State
@@ -76,7 +77,8 @@ class Distill(Method):
             raise Unsupported(f"the student has {sizes[0]:,} parameters, no fewer than the original's {sizes[1]:,}")
         if self.hidden and not model.is_transformer:
             raise Unsupported("hidden states are known of transformers only: leave hidden at 0")
-        steps = (_STEPS if has_data(model, family) else _RANDOM_STEPS) if self.steps is None else self.steps
+        is_real = has_data(model, family)
+        steps = (_STEPS if is_real else _RANDOM_STEPS) if self.steps is None else self.steps
         names = [field.name for field in dataclasses.fields(Lesson) if field.name != "steps"]
         lesson = Lesson(steps, **{name: getattr(self, name) for name in names})
         if self.hidden:
@@ -85,6 +87,7 @@ class Distill(Method):
         else:
             imitate(student, model, family, lesson)
         note_all(student)
+        tell_not_trained(student, steps, is_real)
         student.facts["student"] = f"{sizes[0]:,} of {sizes[1]:,} parameters"
         return student
 

@@ -32,18 +32,19 @@ class Gptq(Method):
     Attributes:
         bits: of a weight.
         group_size: neighbouring weights of one output channel that share a scale and a zero point.
-        samples: samples of calibration data.
+        samples: samples of calibration data; None: 128 texts, or 32 of anything else.
         damping: added to the Hessian's diagonal, as a share of its mean; more where there are few inputs to a layer.
         seed: of the choice of samples.
     """
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
     gives: ClassVar[State] = "packed"
+    revision: ClassVar[int] = 2
     excludes: ClassVar[Mapping[str, str]] = {"yolo": "its detectors have no linear layer"}
 
     bits: Annotated[int, Ge(2), Le(8)] = 4
     group_size: Annotated[int, Ge(8)] = 128
-    samples: Annotated[int, Ge(1)] = 32
+    samples: Annotated[int | None, Ge(1)] = None
     damping: Annotated[float, Gt(0), Le(1)] = 0.01
     seed: Annotated[int, Ge(0)] = 0
 
@@ -51,7 +52,7 @@ class Gptq(Method):
         """Round the weights in place.
 
         Raises:
-            Unsupported: there is no linear layer to round.
+            Unsupported: there is no linear layer to round, or no data for trained weights.
         """
         import torch
 

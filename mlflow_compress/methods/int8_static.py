@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
+from mlflow_compress.compression.calibration import require_data_to_score
 from mlflow_compress.compression.coverage import note
 from mlflow_compress.compression.layers import called, count, replace
 from mlflow_compress.errors import Unsupported
@@ -51,7 +52,7 @@ class Int8Static(Method):
         """Calibrate and quantise in place.
 
         Raises:
-            Unsupported: there is no linear or convolution layer.
+            Unsupported: there is no linear or convolution layer, or no data for trained weights.
         """
         import torch
         from torch.ao.quantization import get_default_qconfig
@@ -59,6 +60,7 @@ class Int8Static(Method):
         layers, total = _layers(model.module), count(model.module, *_kinds())
         if not layers:
             raise Unsupported("there is no linear or convolution layer to quantise")
+        require_data_to_score(model, family)
         qconfig = get_default_qconfig("x86")
         observers = {layer: (qconfig.activation(), qconfig.activation()) for layer in layers}
 

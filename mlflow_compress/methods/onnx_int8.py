@@ -10,8 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
+from mlflow_compress.compression.calibration import require_data_to_score
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, array, record, require_integers
 from mlflow_compress.compression.onnx_graphs import Session, final_arithmetic, is_convolutional, is_large, write
+from mlflow_compress.meters.environment import has_int8_dot_products
 from mlflow_compress.sockets import Family, Graph, Model
 
 
@@ -23,16 +25,17 @@ class OnnxInt8(ExportMethod):
     the least and the greatest values seen in calibration. Of convolutional networks all operators are quantised up to
     the last layers, so that activations stay in int8 between them; of others the products alone, since ranges seen
     without padding do not fit what attention masks add. `dynamic`: ranges are found at each call, of matrix products
-    only, and nothing is calibrated.
+    only, and nothing is calibrated. `auto` is what ONNX Runtime's guide says: static for convolutional networks,
+    dynamic for transformers.
 
     Source: onnxruntime.quantization.quantize_static (QDQ) and quantize_dynamic.
 
     Attributes:
-        mode: whether activations' ranges are calibrated or found at each call.
-        samples: how many samples the calibration takes.
+        mode: whether activations' ranges are calibrated or found at each call, or auto.
+        samples: how many samples the calibration takes; None: up to 128, fewer where they are large.
         per_channel: one scale for each output channel rather than one for each matrix (embeddings always have one).
         reduce_range: weights in 7 of the 8 bits. CPUs without VNNI add two products of 8 bits in 16, and what does not
-            fit is cut off: on these it makes the outputs several times more accurate, and on others hardly less.
+            fit is cut off: on these it makes the outputs several times more accurate. None: where this CPU has none.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
@@ -40,16 +43,17 @@ class OnnxInt8(ExportMethod):
     revision: ClassVar[int] = 2
     extra: ClassVar[str] = "onnx"
 
-    mode: Literal["static", "dynamic"] = "static"
-    samples: Annotated[int, Ge(1)] = 16
+    mode: Literal["auto", "static", "dynamic"] = "auto"
+    samples: Annotated[int | None, Ge(1)] = None
     per_channel: bool = True
-    reduce_range: bool = True
+    reduce_range: bool | None = None
 
     def compress(self, model: Model, family: Family) -> Model:
         """Export and quantise.
 
         Raises:
-            Unsupported: the family gives no graphs of the model, or there is nothing to quantise.
+            Unsupported: the family gives no graphs of the model, there is nothing to quantise, or no data for
+                trained weights.
         """
         return require_integers(super().compress(model, family))
 
@@ -59,16 +63,27 @@ class OnnxInt8(ExportMethod):
             plain = Path(name)
             for name, graph in graphs.items():
                 write(graph, plain / f"{name}.onnx")
+            paths = {each: plain / f"{each}.onnx" for each in graphs}
+            static = {each for each, path in paths.items() if self._is_static(path)}
             inputs: dict[str, list[tuple[Any, ...]]] = {}
-            if self.mode == "static":
-                inputs = record(
-                    model, family, {each: Session(plain / f"{each}.onnx", ()) for each in graphs}, self.samples
-                )
+            if static:
+                require_data_to_score(model, family)
+                sessions = {each: Session(path, ()) for each, path in paths.items()}
+                inputs = record(model, family, sessions, self.samples)
             for name, graph in graphs.items():
-                self._quantise(graph, plain / f"{name}.onnx", folder / f"{name}.onnx", inputs.get(name, []))
+                self._quantise(graph, paths[name], folder / f"{name}.onnx", inputs[name] if name in static else None)
+        model.facts["activations"] = "ranges from calibration" if static else "ranges found at each call"
         return model
 
-    def _quantise(self, graph: Graph, plain: Path, path: Path, inputs: Sequence[tuple[Any, ...]]) -> None:
+    def _is_static(self, path: Path) -> bool:
+        import onnx
+
+        if self.mode != "auto":
+            return self.mode == "static"
+        return is_convolutional(onnx.load(str(path), load_external_data=False))
+
+    def _quantise(self, graph: Graph, plain: Path, path: Path, inputs: Sequence[tuple[Any, ...]] | None) -> None:
+        """Write a graph in int8: static ranges from these inputs, dynamic ones where there are none."""
         import onnx
         from onnxruntime.quantization import (
             CalibrationDataReader,
@@ -83,18 +98,19 @@ class OnnxInt8(ExportMethod):
             """Gives what the graph was fed."""
 
             def __init__(self) -> None:
-                self.left = iter(inputs)
+                self.left = iter(inputs or ())
 
             def get_next(self) -> dict[str, Any] | None:
                 given = next(self.left, None)
                 return None if given is None else dict(zip(graph.inputs, map(array, given), strict=True))
 
+        reduce_range = not has_int8_dot_products() if self.reduce_range is None else self.reduce_range
         prepared = plain.with_suffix(".prepared.onnx")
-        settings = {"per_channel": self.per_channel, "reduce_range": self.reduce_range, "weight_type": QuantType.QInt8}
+        settings = {"per_channel": self.per_channel, "reduce_range": reduce_range, "weight_type": QuantType.QInt8}
         settings["use_external_data_format"] = is_large(graph)
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True, save_as_external_data=is_large(graph))
         model = onnx.load(str(prepared), load_external_data=False)
-        if self.mode == "dynamic":
+        if inputs is None:
             del model.graph.value_info[:]  # it turns weights round, and would stumble over their shapes of before
             onnx.save(model, str(prepared))
             quantize_dynamic(str(prepared), str(path), op_types_to_quantize=["MatMul", "Gather"], **settings)

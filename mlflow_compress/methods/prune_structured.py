@@ -12,7 +12,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Gt, Lt
 
 from mlflow_compress.compression import coverage, detectors
-from mlflow_compress.compression.imitation import Lesson, has_data, imitate
+from mlflow_compress.compression.calibration import has_data
+from mlflow_compress.compression.imitation import Lesson, imitate, tell_not_trained
 from mlflow_compress.errors import Unsupported, named_line
 from mlflow_compress.networks import layer_widths, transformer_layers
 from mlflow_compress.sockets import Family, LayerSizes, Method, Model, State
@@ -73,7 +74,8 @@ class PruneStructured(Method):
         Raises:
             Unsupported: the model has none of what is to be removed, or too little, or its code does not allow it.
         """
-        steps = (_STEPS if has_data(model, family) else 0) if self.steps is None else self.steps
+        is_real = has_data(model, family)
+        steps = (_STEPS if is_real else 0) if self.steps is None else self.steps
         teacher = dataclasses.replace(model, module=copy.deepcopy(model.module)) if steps else None
         before = _parameters(model)
         widths = {name: (each.shape, each.numel()) for name, each in model.module.named_parameters()}
@@ -95,6 +97,7 @@ class PruneStructured(Method):
         left = {name: each.shape for name, each in model.module.named_parameters()}
         reached = sum(size for name, (shape, size) in widths.items() if left.get(name) != shape)
         coverage.record(model, reached, before)
+        tell_not_trained(model, steps, is_real)
         model.facts["kept"] = f"{told}; {after:,} of {before:,} parameters"
         if teacher is not None:
             model.module.requires_grad_(True)

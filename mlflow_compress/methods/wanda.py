@@ -32,20 +32,23 @@ class Wanda(Method):
     Attributes:
         sparsity: share of the weights of each output that becomes zero; N:M patterns are 0.5 by themselves.
         pattern: prune anywhere in an output's weights, or 2 of each 4, or 4 of each 8, consecutive inputs.
-        samples: calibration samples.
+        samples: calibration samples; None: 128 texts, or 32 of anything else.
     """
 
     changes: ClassVar[Literal["storage"]] = "storage"
 
+    revision: ClassVar[int] = 2
+
     sparsity: Annotated[float, Gt(0), Lt(1)] = 0.5
     pattern: Literal["unstructured", "2:4", "4:8"] = "unstructured"
-    samples: Annotated[int, Ge(1)] = 32
+    samples: Annotated[int | None, Ge(1)] = None
 
     def compress(self, model: Model, family: Family) -> Model:
         """Prune in place.
 
         Raises:
-            Unsupported: there is no layer to prune, or the pattern fits none or contradicts the sparsity.
+            Unsupported: there is no layer to prune, the pattern fits none or contradicts the sparsity, or there are
+                no data for trained weights.
         """
         keep, of = (0, 1) if self.pattern == "unstructured" else (int(each) for each in self.pattern.split(":"))
         if keep and self.sparsity != keep / of:
@@ -86,7 +89,7 @@ class Wanda(Method):
         return model
 
 
-def _input_squares(model: Model, family: Family, layers: list[Any], samples: int) -> dict[Any, Any]:
+def _input_squares(model: Model, family: Family, layers: list[Any], samples: int | None) -> dict[Any, Any]:
     """Return the sum of squares of what each weight of one output (in each group) is multiplied with: [groups, ...]."""
     squares: dict[Any, Any] = {}
 

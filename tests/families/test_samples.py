@@ -308,10 +308,10 @@ def test_texts_to_calibrate_on_fill_their_rows(tmp_path: Path) -> None:
     data = write(tmp_path / "a.jsonl", [{"text": chr(97 + index) * 11} for index in range(20)])
     held = {each.inputs[0] for each in family.samples(model, data, tmp_path, 12, 0)}
     batches = family.calibration(model, 3, 0, size=2)
-    assert [batch.shape for batch in batches] == [(2, family.prompt_tokens)] * 3  # type: ignore[attr-defined]
+    assert [batch.shape for batch in batches] == [(2, 128)] * 3
     seen = set(companions(model).tokenizer.decode(torch.cat(batches).flatten(), skip_special_tokens=True))
     assert seen
     assert not held & seen
     assert not model.cautions
     many = family.calibration(model, 4, 1, size=16)  # more than there is: texts come again
-    assert many[0].shape == (16, family.prompt_tokens)  # type: ignore[attr-defined]
+    assert many[0].shape == (16, 128)

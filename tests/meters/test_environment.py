@@ -152,6 +152,12 @@ def test_precisions_without_instructions_are_named(root: Path, flags: str, emula
     assert environment.emulated(root) == emulated
 
 
+@pytest.mark.parametrize(("flags", "has"), [("fpu avx2 avx512f", False), ("avx512_vnni", True), ("avx_vnni", True)])
+def test_whether_products_of_8_bits_are_summed_in_32(root: Path, flags: str, has: bool) -> None:
+    (root / "proc/cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    assert environment.has_int8_dot_products(root) is has
+
+
 def test_nothing_is_emulated_where_the_cpu_is_not_known(tmp_path: Path) -> None:
     assert environment.emulated(tmp_path) == []
 

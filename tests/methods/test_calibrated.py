@@ -1,0 +1,112 @@
+"""What methods that calibrate do with the data there is: trained weights are never fitted to noise in silence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_model
+
+from mlflow_compress import registry
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.sockets import Family, Model
+
+
+def trained(name: str, folder: Path, rows: int | None = None, limit: int | None = None, **options: Any) -> Any:
+    """Give a model whose weights pass for trained, after its samples were read, if there are any."""
+    family, model = tiny_model(name, **options)
+    model.weights = "local"
+    if rows is not None:
+        path = folder / "a.jsonl"
+        labelled = [{"text": f"{chr(97 + index % 26) * 9} {index}", "label": index % 2} for index in range(rows)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in labelled))
+        family.samples(model, str(path), folder, limit, 0)
+    return family, model
+
+
+def compress(name: str, family: Family, model: Model, **options: Any) -> Model:
+    made: Model = registry.build("methods", name, options).compress(model, family)
+    return made
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "wanda"])
+@pytest.mark.parametrize("rows", [None, 20])
+def test_trained_weights_are_not_fitted_to_random_tokens(method: str, rows: int | None, tmp_path: Path) -> None:
+    family, model = trained("causal_lm", tmp_path, rows)
+    with pytest.raises(Unsupported, match=r"calibration=OTHER, or limit=N .* weights=random"):
+        compress(method, family, model)
+
+
+@pytest.mark.parametrize("method", ["int8_static", "openvino_int8", "onnx_int8"])
+def test_static_int8_that_is_scored_is_not_calibrated_on_random_inputs(method: str, tmp_path: Path) -> None:
+    family, model = trained("text_classification", tmp_path, 20)
+    with pytest.raises(Unsupported, match="a training part"):
+        compress(method, family, model, **({"mode": "static"} if method == "onnx_int8" else {}))
+
+
+def test_where_nothing_is_scored_a_caution_says_what_it_is_worth(tmp_path: Path) -> None:
+    family, model = trained("text_classification", tmp_path)
+    (caution,) = (each for each in compress("int8_static", family, model).cautions if "random" in each.code)
+    assert "limit=N" in caution.advice
+
+
+def test_what_a_limit_leaves_over_is_enough(tmp_path: Path) -> None:
+    family, model = trained("text_classification", tmp_path, 20, 12)
+    assert "random_calibration" not in {each.code for each in compress("int8_static", family, model).cautions}
+
+
+def test_ones_own_file_is_asked_for_training(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import torch\nmodel = lambda: torch.nn.Linear(8, 8)\nload_weights = lambda module: None\n"
+        "batch = lambda size: torch.rand(size, 8)\nsamples = lambda: [(torch.rand(8), 1)]\n"
+    )
+    family: Family = registry.build("families", "python")
+    model = family.load("own.py", "auto", tmp_path, 0)
+    family.samples(model, "own", tmp_path, None, 0)
+    with pytest.raises(Unsupported, match=r"function training\(\) of its file"):
+        compress("int8_static", family, model)
+
+
+@pytest.mark.parametrize("method", ["gptq", "wanda"])
+def test_the_timed_length_does_not_change_the_weights(method: str, tmp_path: Path) -> None:
+    made = []
+    for prompt_tokens in (8, 32):
+        family, model = trained("causal_lm", tmp_path, 60, 20, prompt_tokens=prompt_tokens)
+        made.append(compress(method, family, model).module.state_dict())
+    assert made[0].keys() == made[1].keys()
+    assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
+
+
+def test_few_tokens_are_told(tmp_path: Path) -> None:
+    for samples, is_told in ((8, True), (128, False)):
+        family, model = trained("causal_lm", tmp_path, 60, 20)
+        told = [each for each in compress("wanda", family, model, samples=samples).cautions if "few" in each.code]
+        assert bool(told) is is_told
+        if told:
+            assert "1,024 tokens, and 16,384" in told[0].message
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "said"),
+    [
+        ("distill", {"keep": 0.5}, "10 steps of training on random inputs"),
+        ("prune_structured", {"amount": 0.5}, "not trained afterwards"),
+        ("prune_structured", {"amount": 0.5, "steps": 1}, "1 steps of training on random inputs"),
+    ],
+)
+def test_a_smaller_model_that_nothing_taught_says_so(
+    method: str, options: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    family, model = trained("text_classification", tmp_path, 20)
+    (caution,) = (each for each in compress(method, family, model, **options).cautions if each.code == "not_trained")
+    assert said in caution.message
+    assert "Give inputs to train on" in caution.advice
+
+
+def test_one_that_data_taught_does_not(tmp_path: Path) -> None:
+    family, model = trained("text_classification", tmp_path, 20, 10)
+    made = compress("prune_structured", family, model, amount=0.5, steps=1)
+    assert "not_trained" not in {each.code for each in made.cautions}
