@@ -44,9 +44,17 @@ class CausalLm(TransformersFamily):
     Attributes:
         prompt_tokens: length of the prompt, in tokens.
         new_tokens: how many tokens one call makes.
-                return TransformersFamily.calibration(replace(self, prompt_tokens=length), model, count, seed, size)
-            tokens += [token for ids in companions(model).tokenizer(texts, verbose=False)["input_ids"] for token in ids]
-        rows = torch.tensor(tokens[:wanted]).reshape(count, size, length)
+        calibration_tokens: length of the texts that methods calibrate and train on, in tokens, whatever is timed; no
+            more than half of what the model can take.
+        protocol: how texts are scored, see `perplexity_protocols`: `lm_eval` (lm-evaluation-harness: every token is
+            predicted, in windows that do not overlap), `wikitext2` (as GPTQ, AWQ and Wanda do: all texts joined, in
+            blocks of 2,048 tokens) or `sliding` (windows that overlap, as 0.1 did). Their numbers are not comparable.
+        window: tokens that the model is given at once in scoring a text; no more than it can take. None: `lm_eval`
+            takes as many as it can, 8,192 at most, `wikitext2` 2,048 and `sliding` 1,024.
+        stride: of `sliding`, how far a window is from the next, in tokens: only so many are scored in each. None: half
+            of the window.
+        with_bos: of `sliding`, whether a text is scored behind a token that begins texts, where the tokenizer puts none
+            itself, so that its first token is predicted too.
         architecture: the config's fields with `model_type`, for random weights.
     """
 
@@ -204,15 +212,9 @@ class CausalLm(TransformersFamily):
         while len(tokens) < wanted:
             texts = draw(model, _ROLES, count * size, seed + len(tokens))
             if not texts:
-<<<<<<< HEAD
-                return super().calibration(model, count, seed, size)
-            tokens += [token for ids in companions(model).tokenizer(texts, verbose=False)["input_ids"] for token in ids]
-        rows = torch.tensor(tokens[:wanted]).reshape(count, size, self.prompt_tokens)
-=======
                 return TransformersFamily.calibration(replace(self, prompt_tokens=length), model, count, seed, size)
-            tokens += [token for ids in self._encode(model, texts) for token in ids]
+            tokens += [token for ids in companions(model).tokenizer(texts, verbose=False)["input_ids"] for token in ids]
         rows = torch.tensor(tokens[:wanted]).reshape(count, size, length)
->>>>>>> e9aed44 (Calibration needs data and has options of its own; what was not trained afterwards says so; SmoothQuant and 8 bits in openvino_int8, mode=auto in onnx_int8)
         return list(rows.to(model.device))
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, float]]:
