@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlflow_compress.errors import RecipeError, UnknownName, Unsupported
 from mlflow_compress.plain_text import plain
-from mlflow_compress.records import Budget, CautionKind, Outcome, Part, Result, Selection, Variant
+from mlflow_compress.records import Budget, CautionKind, Outcome, Part, Result, Selection, Step, Variant
 from mlflow_compress.sockets import Family, Mark, Model
 from mlflow_compress.words import ORIGINAL
 
@@ -71,7 +71,7 @@ def benchmark(
         log: whether to log to MLflow: to the active run, or to a new one.
 
     Returns:
-        The result, with all samples.
+        The result, with all samples. It shows itself as a small table.
 
     Raises:
         RecipeError: the module is not on the device that was named.
@@ -79,10 +79,13 @@ def benchmark(
         StoreError: MLflow does not take it.
         Exception: whatever the model raises.
     """
+    from mlflow_compress.reporting import notebook_views
+
     place = _device(model, device)
     variant = Variant(
         model=name or _name(model),
         method=method,
+        chain=() if method == ORIGINAL else (Step(method),),  # nobody but its maker knows what was done to it
         team=team or os.environ.get("COMPRESS_TEAM") or "none",
         family=_FAMILY,
         source="notebook",
@@ -94,7 +97,7 @@ def benchmark(
     result = _measured(model, batch, variant, place)
     if log:
         _log(result)
-    return result
+    return notebook_views.ShownResult.of(result)
 
 
 def compare(
@@ -120,21 +123,20 @@ def compare(
 
     Returns:
         Columns `team`, `model`, `method`, `hardware`, then all metrics by name, then `ratio/<metric>`: the value
-        divided by the original's. What nobody measured is NaN.
+        divided by the original's. What nobody measured is NaN. It shows itself as the table of `compress-report`.
 
     Raises:
         StoreError: there is no such experiment, or the store can't be read.
     """
-    import pandas as pd
-
-    from mlflow_compress.reporting import compare
+    from mlflow_compress.reporting import compare, notebook_views
     from mlflow_compress.reporting.table_text import ordered
     from mlflow_compress.tracking import query
     from mlflow_compress.tracking.connection import chosen_uri
 
     selection = Selection(_several(team), _several(model), _several(method), device)
     found = query.find(_several(experiment), selection, [tracking_uri or chosen_uri()])
-    rows = compare.compare(found.runs, originals=found.originals, devices=_several(device), every_run=every_run).rows
+    comparison = compare.compare(found.runs, originals=found.originals, devices=_several(device), every_run=every_run)
+    rows = comparison.rows
     metrics = ordered({name for row in rows for name in row.values})
     ratios = [name for name in metrics if any(name in row.ratios for row in rows)]
     lines = [
@@ -149,7 +151,7 @@ def compare(
         for row in rows
     ]
     columns = ["team", "model", "method", "hardware", *metrics, *(f"ratio/{name}" for name in ratios)]
-    return pd.DataFrame(lines, columns=columns)
+    return notebook_views.shown_frame(lines, columns, comparison)
 
 
 def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:

@@ -47,6 +47,9 @@ def test_a_variant_stands_beside_its_original_in_the_table(store: Store) -> None
     assert kept.data.tags["compress.cautions"].startswith("notebook")
     file = MlflowClient(store.uri).download_artifacts(run.info.run_id, "result.json")
     assert Result.from_json(json.loads(Path(file).read_text())) == result
+    assert str(result).startswith("mlp, original\n  weights, MB")
+    assert "caution: measured in a notebook" in str(result)
+    assert "<td>9,610</td>" in result._repr_html_()  # type: ignore[attr-defined]
 
     table = mc.compare("notebook", team="notebook team")
     assert list(table.columns[:4]) == ["team", "model", "method", "hardware"]
@@ -54,6 +57,11 @@ def test_a_variant_stands_beside_its_original_in_the_table(store: Store) -> None
     assert table["ratio/size/weights_mib"].isna().tolist() == [True, False]
     assert table["ratio/size/weights_mib"][1] < 0.5
     assert (table["cpu/latency_p50_ms"] > 0).all()
+    header = [text.strip() for text in str(table).splitlines()[0].split("|")[1:-1]]
+    assert header[:6] == ["Team", "Model", "Method", "Weight size", "CPU ms", "RAM (MB)"]
+    assert "VRAM" not in table._repr_html_()
+    assert "<td>int8_dynamic [batch 4]</td>" in table._repr_html_()
+    assert type(table[["team"]]).__name__ == "DataFrame"
     assert len(mc.compare(["note*"], method="int8_dynamic", team="notebook team")) == 1
 
 

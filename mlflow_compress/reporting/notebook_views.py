@@ -1,0 +1,120 @@
+"""Shows a result and a comparison as small tables, where a notebook shows a cell's last line, and in plain text."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlflow_compress.plain_text import visible
+from mlflow_compress.records import Comparison, Result, finite
+from mlflow_compress.reporting import table_text
+from mlflow_compress.reporting.edited_table import as_markdown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_READ = (
+    "size/weights_mib", "size/params", "latency_p50_ms", "latency_p90_ms", "first_call_ms", "throughput_per_s",
+    "ram_peak_mib", "vram_peak_mib",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ShownResult(Result):
+    """A result that shows itself as a table of what one reads first; it holds all numbers and samples as any other."""
+
+    @classmethod
+    def of(cls, result: Result) -> ShownResult:
+        """Return a result that shows itself."""
+        return cls(**{field.name: getattr(result, field.name) for field in dataclasses.fields(Result)})
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both say the same, however they show it."""
+        names = [field.name for field in dataclasses.fields(Result)]
+        return isinstance(other, Result) and all(getattr(self, name) == getattr(other, name) for name in names)
+
+    __hash__ = None  # type: ignore[assignment]  # as of all results: they hold dictionaries
+
+    def __repr__(self) -> str:
+        """Return the table as text."""
+        title, *lines = self._lines()
+        width = max((len(what) for what, _ in lines), default=0)
+        table = [f"  {what.ljust(width)}  {value}" for what, value in lines]
+        return "\n".join([": ".join(filter(None, title)), *table, *(f"  {said}" for said in self._said())])
+
+    def _repr_html_(self) -> str:
+        title, *lines = self._lines()
+        head = f"<caption>{html.escape(': '.join(filter(None, title)))}</caption>"
+        body = "".join(
+            f'<tr><td style="text-align:left">{html.escape(what)}</td><td>{html.escape(value)}</td></tr>'
+            for what, value in lines
+        )
+        said = "".join(f"<li>{html.escape(text)}</li>" for text in self._said())
+        return f"<table>{head}{body}</table>" + (f"<ul>{said}</ul>" if said else "")
+
+    def _lines(self) -> list[tuple[str, str]]:
+        """Return what it is about, and the numbers that one reads first, each with its name."""
+        title = visible(f"{self.variant.model}, {self.variant.method}"), "" if self.status == "ok" else self.status
+        numbers = finite(self.measurements)
+        names = [name for read in _READ for name in numbers if name == read or name.partition("/")[2] == read]
+        lines = [
+            (
+                table_text.label(name, "en"),
+                f"{numbers[name]:,.0f}" if name == "size/params" else
+                table_text.megabytes(numbers[name]) if name.startswith("size/") else table_text.number(numbers[name]),
+            )
+            for name in names
+        ]  # fmt: skip
+        return [title, *lines]
+
+    def _said(self) -> list[str]:
+        reason = [visible(self.reason)] if self.reason else []
+        return reason + [visible(f"caution: {caution.message}") for caution in self.cautions]
+
+
+def shown_frame(lines: Sequence[Mapping[str, object]], columns: Sequence[str], comparison: Comparison) -> pd.DataFrame:
+    """Return a data frame of all numbers that shows itself as the table of the comparison.
+
+    What is made of it (`table[...]`, `table.head()`) is an ordinary data frame.
+
+    Args:
+        lines: of the data frame.
+        columns: of the data frame.
+        comparison: what it shows: of the table's columns those that any row has something in.
+    """
+    import pandas as pd
+
+    header, rows = _table(comparison)
+    size = f"{len(lines)} rows; the data frame has {len(columns)} columns: .columns names them"
+    text = f"{as_markdown(_read_columns(comparison)).partition(chr(10) * 2)[0]}\n\n[{size}]"
+
+    class Table(pd.DataFrame):  # type: ignore[misc]  # pandas has no types here
+        def __repr__(self) -> str:
+            return text
+
+        def _repr_html_(self) -> str:
+            head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+            body = "".join(
+                f"<tr>{''.join(f'<td>{html.escape(visible(cell))}</td>' for cell in row)}</tr>" for row in rows
+            )
+            return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{size}</p>"
+
+    return Table(lines, columns=list(columns))
+
+
+def _read_columns(comparison: Comparison) -> Comparison:
+    """Return a comparison whose columns are those of its table that any row has something in."""
+    shown = table_text.columns(comparison.columns, comparison.metrics)
+    rows = [table_text.cells(row, shown, comparison.language, comparison.metrics) for row in comparison.rows]
+    keys = [column.key for at, column in enumerate(shown) if any(row[at] != table_text.MISSING for row in rows)]
+    return dataclasses.replace(comparison, columns=tuple(keys) or comparison.columns)
+
+
+def _table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    comparison = _read_columns(comparison)
+    shown = table_text.columns(comparison.columns, comparison.metrics)
+    rows = [table_text.cells(row, shown, comparison.language, comparison.metrics) for row in comparison.rows]
+    return table_text.headers(shown, comparison.language), rows
