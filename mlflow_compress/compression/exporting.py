@@ -167,11 +167,22 @@ def _calibration(
     wanted = min(_MOST_SAMPLES, len(few) * _MOST_BYTES // max(1, sum(kept.values())))
     if wanted <= len(few):
         return
-    first = flat(few[0])
     for batch in family.calibration(dataclasses.replace(model, cautions=[]), wanted, seed=0)[len(few) :]:
-        if distance(flat(batch), first) == 0:  # there are no more: they begin again
+        if _is_same(batch, few[0]):  # there are no more: they begin again
             return
         yield batch
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Tell whether two batches hold equal tensors and arrays."""
+    import torch
+    from torch.utils._pytree import tree_leaves
+
+    pairs = list(zip(tree_leaves(one), tree_leaves(other), strict=False))
+    return all(
+        first.shape == second.shape and bool((torch.as_tensor(first) == torch.as_tensor(second)).all())
+        for first, second in pairs
+    )
 
 
 def require_integers(model: Model) -> Model:

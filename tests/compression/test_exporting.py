@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,14 @@ from mlflow_compress.planning.recipe import parse_chain
 from mlflow_compress.sockets import Family, Graph, Method, Model
 
 
+class Calls(dict[str, Callable[..., tuple[Any, ...]]]):
+    """Stands for a module of two graphs."""
+
+    def held_weights(self) -> Iterator[Any]:
+        for call in self.values():
+            yield from stored_weights.held(call)
+
+
 @dataclass
 class Summing(Family):
     """A family of two graphs; one is called many times in a timed call, and gets its own output."""
@@ -29,7 +37,7 @@ class Summing(Family):
     timed = "two graphs"
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
-        return Model({"start": nn.Linear(8, 8), "step": Running()})
+        return Model(nn.ModuleDict({"start": nn.Linear(8, 8), "step": Running()}))
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
         return torch.full((size, 8), float(seed))
@@ -49,7 +57,7 @@ class Summing(Family):
         return {"start": start, "step": step}
 
     def attach(self, model: Model, calls: Mapping[str, Callable[..., tuple[Any, ...]]]) -> Model:
-        model.module = calls
+        model.module = Calls(calls)
         return model
 
     def predict(self, model: Model, inputs: Any) -> list[Any]:
@@ -91,17 +99,7 @@ def test_any_number_of_graphs(chain: str, tmp_path: Path) -> None:
     torch_graphs = Summing.graphs(family, Model(modules))
     family.graphs = lambda model: torch_graphs  # type: ignore[method-assign]
     method: Method = model_folder.methods_of(parse_chain(chain))[0]
-    held_before = stored_weights.held
-
-    def held(module: Any) -> Any:
-        for call in module.values():
-            yield from held_before(call)
-
-    exporting.held, kept = held, exporting.held  # type: ignore[attr-defined]
-    try:
-        model = method.compress(model, family)
-    finally:
-        exporting.held = kept  # type: ignore[attr-defined]
+    model = method.compress(model, family)
     got = family.run(model, torch.full((3, 8), 2.0), lambda stage: None)
     assert stored_weights.distance(got, want.detach()) < (0.05 if "int8" in chain else 1e-5)
 
@@ -117,6 +115,29 @@ def test_each_graph_is_calibrated_on_what_it_gets() -> None:
     assert torch.allclose(first, start(torch.ones(1, 8)))
     assert torch.allclose(last - first, 4 * torch.arange(8.0).expand(1, 8))
     assert [caution.code for caution in model.cautions] == ["random_calibration"]
+
+
+@pytest.mark.parametrize(("weights", "kinds", "calls"), [("random", 999, 16), ("local", 999, 128), ("local", 40, 40)])
+def test_trained_weights_are_calibrated_on_as_many_samples_as_there_are(weights: Any, kinds: int, calls: int) -> None:
+    family = Summing()
+    family.calibration = lambda model, count, seed, size=1: [  # type: ignore[method-assign]
+        torch.full((size, 8), float(index % kinds)) for index in range(count)
+    ]
+    model = family.load("", "random", Path(), 0)
+    model.weights = weights
+    start, step = model.module["start"], model.module["step"]
+    seen = exporting.record(model, family, {"start": lambda x: (start(x),), "step": step}, None)
+    assert len(seen["start"]) == calls
+
+
+def test_large_inputs_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "_MOST_BYTES", 3 * 8 * 4 * 20)  # of the three inputs of a call, 20 times
+    family = Summing()
+    model = family.load("", "random", Path(), 0)
+    model.weights = "local"
+    start, step = model.module["start"], model.module["step"]
+    seen = exporting.record(model, family, {"start": lambda x: (start(x),), "step": step}, None)
+    assert len(seen["start"]) == 20
 
 
 def test_without_graphs_there_is_nothing_to_export(tmp_path: Path) -> None:
