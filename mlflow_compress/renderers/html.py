@@ -248,13 +248,13 @@ def _cell(it: Comparison, row: Row, column: Column, shown: Sequence[Column]) -> 
         links = tuple(_links(row, it.language))
         return _Cell("runs", links=links, is_missing=not links)
     (text,) = table_text.cells(row, (column,), it.language, it.metrics)
+    if column.key == "hardware" and row.hardware:
+        return _Cell("hardware", text, title=row.hardware)
     cell = _sorted(_Cell("number" if column.numeric else column.key, text), row, column, it.metrics)
     if column.key == "method":
         keys = {each.key for each in shown}
         whose = " · ".join(filter(None, (getattr(row, kind) for kind in ("model", "team") if kind in keys)))
         return replace(cell, text=_breakable(text), value=text, whose=whose, notes=row.notes)
-    if column.key == "hardware" and row.hardware:
-        return replace(cell, title=row.hardware)
     if cell.is_missing:
         return cell
     if column.key == "quality":
