@@ -483,7 +483,15 @@ class Summary:
 
 @dataclass(frozen=True)
 class Failure:
-    """A variant, or one device of it, that has no number: listed below the table."""
+    """A variant, or one device of it, that has no number: listed below the table.
+
+    Attributes:
+        team, model, method: what it is about.
+        status: `failed`, `skipped`, or `in_progress`: it has no result yet.
+        device: `cpu` or `gpu`; `quality` of scoring; empty when it befell the whole run.
+        reason: why it has none.
+        run_id: the run that says so.
+    """
 
     team: str
     model: str

@@ -134,10 +134,15 @@ OF_ONE_MODEL = {"en": "1 model", "ru": "моделей: 1"}
 FASTER = {"en": "{times}x faster", "ru": "в {times} раза быстрее"}
 SLOWER = {"en": "{times}x slower", "ru": "в {times} раза медленнее"}
 AS_FAST = {"en": "as fast", "ru": "так же быстро"}
-FAILURES = {"en": "Failed or skipped", "ru": "Не удалось или пропущено"}
+IN_PROGRESS = "in_progress"  # the status of a run that has no result yet
+FAILURES: Mapping[bool, Text] = {  # by whether a run is in progress
+    False: {"en": "Failed or skipped", "ru": "Не удалось или пропущено"},
+    True: {"en": "Failed, skipped or in progress", "ru": "Не удалось, пропущено или выполняется"},
+}
 STATUS = {
     "failed": {"en": "failed", "ru": "не удалось"},
     "skipped": {"en": "skipped", "ru": "пропущено"},
+    IN_PROGRESS: {"en": "in progress", "ru": "выполняется"},
 }
 NO_REASON = {"en": "no reason was recorded", "ru": "причина не записана"}
 SMALLER: Mapping[str, Text] = {
@@ -201,9 +206,9 @@ FOOTNOTES = {
         "en": "no original of this model was measured, so there is nothing to compare with",
         "ru": "оригинал этой модели не измерен, сравнивать не с чем",
     },
-    "never_ended": {
-        "en": "the run never ended: it was killed, or is still going on",
-        "ru": "запуск не завершился: его прервали, или он ещё идёт",
+    IN_PROGRESS: {
+        "en": "the run has not ended yet; if it was killed, compress-bench sync on its machine says so",
+        "ru": "запуск ещё не завершён; если его прервали, это отметит compress-bench sync на той же машине",
     },
     "no_result": {"en": "the run ended without a result", "ru": "запуск завершился без результата"},
     "no_numbers": {"en": "the run holds no numbers", "ru": "в запуске нет чисел"},

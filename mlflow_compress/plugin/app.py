@@ -92,13 +92,14 @@ def _show() -> Response:
 
     from mlflow_compress.plugin import pages, reader
     from mlflow_compress.records import Selection
+    from mlflow_compress.tracking.query import with_its_end
 
     known = reader.experiments()
     chosen = _chosen(known)
     site = _site()
     with _store() as store:
         if chosen:
-            content = pages.page(_runs(store, chosen, Selection()), chosen, site)
+            content = pages.page(map(with_its_end, _runs(store, chosen, Selection())), chosen, site)
         else:
             content = pages.index(known, _visible(store, known), site, reader.workspaces())
     return Response(content, mimetype="text/html", headers={"Content-Security-Policy": pages.policy(content)})

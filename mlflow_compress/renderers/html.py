@@ -83,7 +83,7 @@ class Html(Renderer):
             "summaries": table_text.summaries(comparison),
             "notes_title": words.NOTES[language],
             "notes": comparison.footnotes,
-            "failures_title": table_text.failures_title(language),
+            "failures_title": table_text.failures_title(comparison.failures, language),
             "failures": [table_text.failure(each, language) for each in comparison.failures],
         }
         return filled("page.html", about)

@@ -32,8 +32,8 @@ class Json(Renderer):
       row is better in an objective and as good in all; null: not ranked), `ranked_in` (the number of the group of
       rows that were compared for that), `is_original` (whether it is what others are compared with; null: its name
       says so), `source` (where the model comes from), and `notes` (indices into `footnotes`, from 0).
-    * `failures`: what has no number; each has `team`, `model`, `method`, `status` (`failed`, `skipped`), `device`
-      (empty when it befell the whole run), `reason`, `run_id`.
+    * `failures`: what has no number; each has `team`, `model`, `method`, `status` (`failed`, `skipped`,
+      `in_progress`), `device` (empty when it befell the whole run), `reason`, `run_id`.
     * `footnotes`: sentences.
     * `columns`: what a table of it shows; empty: the course's columns. `objectives`: what `dominated` was decided on.
     * `metrics`: what the runs say of their quality metrics, by metric name: `label` (by language), `scale` (`share`,

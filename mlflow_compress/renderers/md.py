@@ -56,7 +56,7 @@ def _blocks(comparison: Comparison) -> Iterator[list[str]]:
         yield [f"- {escape(line)}" for line in lines]
     yield [escape(legend(comparison))]
     if comparison.failures:
-        yield [f"{failures_title(language)}:"]
+        yield [f"{failures_title(comparison.failures, language)}:"]
         yield [f"- {escape(failure(each, language))}" for each in comparison.failures]
 
 

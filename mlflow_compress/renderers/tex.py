@@ -140,7 +140,7 @@ def _below(it: Comparison) -> Iterator[str]:
         paragraphs += [f"{summaries_title(it.language)}:", *map(escape, lines)]
     paragraphs.append(escape(legend(it)))
     if it.failures:
-        paragraphs.append(f"{failures_title(it.language)}:")
+        paragraphs.append(f"{failures_title(it.failures, it.language)}:")
         paragraphs += [escape(failure(each, it.language)) for each in it.failures]
     yield r"\par\medskip"
     yield r"\begin{minipage}{\linewidth}\raggedright\footnotesize"

@@ -197,7 +197,7 @@ def _about(it: Comparison) -> Iterator[str]:
     if lines := table_text.summaries(it):
         yield from (f"{table_text.summaries_title(it.language)}:", *lines)
     if it.failures:
-        yield f"{table_text.failures_title(it.language)}:"
+        yield f"{table_text.failures_title(it.failures, it.language)}:"
         yield from (table_text.failure(each, it.language) for each in it.failures)
 
 

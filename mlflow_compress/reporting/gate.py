@@ -15,11 +15,12 @@ from mlflow_compress.reporting.quality_drop import LOOK, Drop, loss_of
 from mlflow_compress.reporting.ranking import primary
 from mlflow_compress.reporting.table_text import befell, is_original, label, number, score_text, value_text
 from mlflow_compress.reporting.table_text import ratio as ratio_text
-from mlflow_compress.words import footnote
+from mlflow_compress.words import IN_PROGRESS, footnote
 
 Verdict = Literal["passes", "fails", "undecided", "not checked"]
 Kind = Literal["speed", "quality", "size", "memory"]
 EXIT_CODES: Mapping[Verdict, int] = {"passes": 0, "fails": 6, "undecided": 7, "not checked": 7}
+_WORST_STATUS_FIRST = ("failed", IN_PROGRESS, "skipped")
 _WORST_FIRST: tuple[Verdict, ...] = ("fails", "undecided", "passes", "not checked")
 
 # RAM and VRAM of one model repeat to 0.3 %.
@@ -234,7 +235,7 @@ def _checks(variant: _Variant, asked: Sequence[Demand], known: Known) -> Iterato
         about = ("", demand.group)
         if failures := [each for each in variant.failures if variant.row is None or each.device in about]:
             told += failures
-            worst = min(failures, key=lambda each: each.status != "failed")
+            worst = min(failures, key=lambda each: _WORST_STATUS_FIRST.index(each.status))
             found = replace(found, **_after(worst, variant.row))
         yield found
     for each in variant.failures:
@@ -255,12 +256,14 @@ class _Changes(TypedDict):
 
 
 def _after(failure: Failure, row: Row | None) -> _Changes:
-    """Return what a failed or skipped attempt makes of a check."""
+    """Return what an attempt without a result makes of a check."""
     reason = befell(failure, "en")
     if row is not None and (not failure.device or failure.device in row.runs):
         reason += "; the numbers are those of an older run, or of what was measured before"
     if failure.status == "skipped":
         return {"verdict": "not checked", "reason": reason, "advice": ""}
+    if failure.status == IN_PROGRESS:
+        return {"verdict": "undecided", "reason": reason, "advice": "check again when it has ended"}
     return {"verdict": "fails", "reason": reason, "advice": "repair it and measure again, or delete the failed run"}
 
 

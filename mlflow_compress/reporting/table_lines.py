@@ -9,7 +9,7 @@ from functools import cached_property
 
 from mlflow_compress import words
 from mlflow_compress.percentiles import LogError
-from mlflow_compress.records import Failure, Outcome, Run, row_label
+from mlflow_compress.records import Failure, Run, row_label
 from mlflow_compress.reporting import launch_noise
 from mlflow_compress.reporting.against_original import shown_scores
 from mlflow_compress.reporting.possible import dated, without_impossible
@@ -158,11 +158,19 @@ def sorted_out(
     return lines, failures
 
 
-def _outcomes(run: Run, language: str) -> dict[str, Outcome]:
+@dataclass(frozen=True)
+class _State:
+    """How a device, or a whole run, fared: `ok`, `skipped`, `failed` or `in_progress`, and why it is not `ok`."""
+
+    status: str
+    reason: str = ""
+
+
+def _outcomes(run: Run, language: str) -> dict[str, _State]:
     """Return how each device fared, how scoring did (`quality`), and under `""` what befell the run as a whole."""
     prefix = "compress.outcome."
     reason = run.tags.get("compress.reason", "")
-    found: dict[str, Outcome] = {}
+    found: dict[str, _State] = {}
     for tag, value in run.tags.items():
         if tag.startswith(prefix) and (device := tag.removeprefix(prefix)):
             found[device] = _outcome(value, run.tags.get(f"compress.reason.{device}") or reason)
@@ -170,25 +178,26 @@ def _outcomes(run: Run, language: str) -> dict[str, Outcome]:
     if status == "ok":
         return found or _measured(run, language)
     if status is None and not found:
-        sentence = "never_ended" if run.lifecycle in ("RUNNING", "SCHEDULED") else "no_result"
-        return {"": Outcome("failed", reason or words.footnote(sentence, language))}
+        if run.lifecycle in ("RUNNING", "SCHEDULED"):
+            return {"": _State(words.IN_PROGRESS, words.footnote(words.IN_PROGRESS, language))}
+        return {"": _State("failed", reason or words.footnote("no_result", language))}
     if status is not None and all(outcome.status == "ok" for outcome in found.values()):
         return {"": _outcome(status, reason), **found}
     return found
 
 
-def _outcome(status: str, reason: str) -> Outcome:
+def _outcome(status: str, reason: str) -> _State:
     if status == "ok":
-        return Outcome("ok")
+        return _State("ok")
     if status == "skipped":
-        return Outcome("skipped", reason)
-    return Outcome("failed", reason)
+        return _State("skipped", reason)
+    return _State("failed", reason)
 
 
-def _measured(run: Run, language: str) -> dict[str, Outcome]:
+def _measured(run: Run, language: str) -> dict[str, _State]:
     """Tell the devices of a run that has no outcomes from the numbers that it has."""
-    devices = {device: Outcome("ok") for device in DEVICES if numbers_of(run, device)}
-    return devices or {"": Outcome("failed", words.footnote("no_numbers", language))}
+    devices = {device: _State("ok") for device in DEVICES if numbers_of(run, device)}
+    return devices or {"": _State("failed", words.footnote("no_numbers", language))}
 
 
 def is_by_hand(run: Run) -> bool:

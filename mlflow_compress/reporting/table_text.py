@@ -168,9 +168,9 @@ def _speed(times_ratio: float, language: str) -> str:
     return text[language].format(times=times)
 
 
-def failures_title(language: str) -> str:
+def failures_title(failures: Iterable[Failure], language: str) -> str:
     """Return the title of the list of failures."""
-    return words.FAILURES[language]
+    return words.FAILURES[any(each.status == words.IN_PROGRESS for each in failures)][language]
 
 
 def failure(it: Failure, language: str) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from mlflow_compress.errors import StoreError, UnknownName
 from mlflow_compress.records import Run, Selection
 from mlflow_compress.reporting.table_text import natural
-from mlflow_compress.tracking import reading
+from mlflow_compress.tracking import process_identity, reading
 from mlflow_compress.tracking.connection import HTTP, open_store, without_secrets
 from mlflow_compress.tracking.database import PARAMS, Database, Variants, open_database
 from mlflow_compress.words import ORIGINAL
@@ -72,7 +72,7 @@ def find(
         ids = [_fitting(store.experiments(), experiments) for store in stores]
         _require(experiments, stores)
         runs = {
-            run.run_id: run
+            run.run_id: with_its_end(run)
             for store, wanted in zip(stores, ids, strict=True)
             if wanted
             for run in store.runs(wanted, selection)
@@ -87,6 +87,13 @@ def find(
     newest = sorted(runs.values(), key=lambda run: (-run.started_ms, run.run_id))
     others = tuple(run for run in originals.values() if run.run_id not in runs)
     return Found(tuple(newest), others, tuple(dict.fromkeys(name for each in ids for name in each.values())))
+
+
+def with_its_end(run: Run) -> Run:
+    """Return a run that still goes on though its process is known to be dead as KILLED, as `Sync.dead` makes it."""
+    if run.lifecycle == "RUNNING" and process_identity.is_dead(run.tags.get(process_identity.TAG, "")):
+        return replace(run, lifecycle="KILLED")
+    return run
 
 
 def named(experiments: Sequence[str], tracking_uris: Sequence[str] = ()) -> tuple[str, Store]:

@@ -214,8 +214,7 @@ def _run(store: Store, shipment: Shipment) -> str:
 def _run_below(store: Store, parent: str, experiment_id: str, result: Result, result_id: str) -> str:
     """Return a result's own run, below another one; below none where `parent` is empty."""
     variant = result.variant  # while its files are sent, tables show whose it is
-    tags = {writing.ROLE: "variant", process_identity.TAG: process_identity.mine()}
-    tags |= {"team": variant.team, "model": variant.model, "method": variant.method}
+    tags = {**writing.tags_of_variant(variant), process_identity.TAG: process_identity.mine()}
     if parent:
         tags[writing.PARENT] = parent
     started_ms = int(result.started_s * 1000)

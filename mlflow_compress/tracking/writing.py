@@ -36,7 +36,7 @@ from typing import TypeVar
 
 from mlflow_compress import user_home
 from mlflow_compress.errors import StoreError, one_line
-from mlflow_compress.records import Result, finite, to_json
+from mlflow_compress.records import Result, Variant, finite, to_json
 from mlflow_compress.tracking import reading
 from mlflow_compress.tracking.connection import Store, check, open_store, quiet, refusals, without_secrets
 
@@ -336,19 +336,25 @@ def add_to_run(
     tag(store, run_id, {f"compress.{name}": text for name, text in facts.items()})
 
 
-def tags_of(result: Result) -> dict[str, str]:
-    """Return all tags of a result's run."""
-    variant = result.variant
-    tags = {
+def tags_of_variant(variant: Variant) -> dict[str, str]:
+    """Return the tags that say what a run is about: which row of the table."""
+    return {
         "team": variant.team,
         "model": variant.model,
         "method": variant.method,
-        "status": result.status,
-        "compress.schema": str(result.schema),
-        "compress.role": "variant",
+        ROLE: "variant",
         "compress.batch_size": str(variant.batch_size),
         "compress.setting": variant.setting,
         "compress.original": "yes" if variant.is_original else "no",
+    }
+
+
+def tags_of(result: Result) -> dict[str, str]:
+    """Return all tags of a result's run."""
+    tags = {
+        **tags_of_variant(result.variant),
+        "status": result.status,
+        "compress.schema": str(result.schema),
         "compress.cautions": ",".join(caution.code for caution in result.cautions),
         SECONDS: f"{result.ended_s - result.started_s:.1f}",
     }

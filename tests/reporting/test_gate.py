@@ -123,6 +123,10 @@ def failed(scene: Scene, status: str, reason: str, **said: object) -> Run:
     return scene.variant({}, tags={"compress.outcome.cpu": None, "status": status, "compress.reason": reason}, **said)
 
 
+def in_progress(scene: Scene) -> Run:
+    return scene.variant({}, tags={"compress.outcome.cpu": None, "status": None}, lifecycle="RUNNING")
+
+
 APART = {"compress.env.cpu_model": "EPYC"}
 LAUNCHES = without(GOOD, RATIO, "cpu/pairs")  # one launch of each: without the ratio in turns
 ONLY_GPU = without(GOOD, "cpu/")
@@ -166,6 +170,8 @@ STATES: Mapping[str, Callable[[Scene], list[Run]]] = {
     "failed in scoring": lambda scene: scene.beside(
         without(GOOD, "quality/"), cpu="ok", quality="failed", tags={"compress.reason.quality": "no idea"}
     ),
+    "in progress": lambda scene: [scene.original(), in_progress(scene)],
+    "in progress, after it was measured once": lambda scene: [*scene.beside(GOOD), in_progress(scene)],
     "skipped": lambda scene: [scene.original(), failed(scene, "skipped", "needs a GPU")],
     "skipped on the device, measured on another": lambda scene: scene.beside(
         moved(GOOD), gpu="ok", cpu="skipped", tags={"compress.reason.cpu": "needs a GPU"}

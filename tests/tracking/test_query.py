@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import mlflow
 import pytest
 
 from mlflow_compress.errors import StoreError
-from mlflow_compress.records import Selection
-from mlflow_compress.tracking import reading, writing
+from mlflow_compress.records import Run, Selection
+from mlflow_compress.reporting.compare import compare
+from mlflow_compress.tracking import process_identity, reading, writing
 from mlflow_compress.tracking.connection import open_store
-from mlflow_compress.tracking.query import find
+from mlflow_compress.tracking.query import find, with_its_end
 
 from .filled_stores import EVERYTHING, HOSTILE, SELECTIONS, copied, names, plain
+
+MakeRun = Callable[..., Run]
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +66,19 @@ def test_originals_of_others_are_read_only_where_the_own_are_missing(filled: str
     assert found.originals == ()
     found = find(["query 1"], Selection(methods=("fp16",)), [filled])  # beta has none
     assert ("alpha", "yolo", "original") in names(found.originals)
+
+
+def test_a_run_whose_process_died_has_ended(make_run: MakeRun) -> None:
+    mine = process_identity.mine()
+    dead = mine.replace(f":{os.getpid()}:", ":4194304:")  # more than the kernel gives
+    elsewhere = dead.replace(process_identity.machine(), "0" * 16)
+    without_result = {"compress.outcome.cpu": None, "status": None}
+    for process, expected in {mine: "in_progress", dead: "failed", elsewhere: "in_progress", "": "in_progress"}.items():
+        run = make_run(lifecycle="RUNNING", tags={process_identity.TAG: process, **without_result})
+        (failure,) = compare([with_its_end(run)]).failures
+        assert (failure.team, failure.model, failure.method, failure.status) == ("alpha", "yolo", "original", expected)
+    ended = make_run(tags={process_identity.TAG: dead})
+    assert with_its_end(ended) is ended
 
 
 def test_a_filter_of_mlflow(filled: str) -> None:
