@@ -95,7 +95,14 @@ def plan(model: str, calls: int, method: str = "original", options: Mapping[str,
         trust=True,
         data="none",
         options={key: [value] for key, value in (options or {}).items()},
-        budget=Budget(min_iterations=calls, min_seconds=0, max_seconds=3600, fewest_iterations=calls, energy_seconds=0),
+        budget=Budget(
+            min_iterations=calls,
+            min_seconds=0,
+            max_seconds=3600,
+            fewest_iterations=calls,
+            energy_seconds=0,
+            launches=1,
+        ),
     )
     [variant] = recipe.plan(recipe.read(model), [(method, recipe.parse_chain(method))], settings)
     return variant

@@ -25,12 +25,12 @@ from pathlib import Path
 
 from benchmarks.children import plan, prepare
 from benchmarks.finding import Cell, Finding
+from mlflow_compress.budget import FEWEST_LAUNCHES
 from mlflow_compress.measuring import interleave, launches
 from mlflow_compress.measuring.interleave import Side
 from mlflow_compress.measuring.worker import VARIANT
 from mlflow_compress.meters.latency import parts
 from mlflow_compress.percentiles import (
-    FEWEST_LAUNCHES,
     difference_interval,
     error_of_launches,
     interval,

@@ -35,13 +35,17 @@ from mlflow_compress.records import Part, Variant, read_json
 _TOLERANCE = 0.01
 _MIB = 2**20
 _SPIKE_BYTES = 300_000_000
+_INDEPENDENT = (
+    "watched: one figure of the kernel (VmHWM), read by us and from outside, which shows that it is read rightly; "
+    "independent are the twins"
+)
 _MODELS: dict[str, dict[str, str]] = {"yolo11n": {}, "distilbert": {}, "llama": {"new_tokens": "8"}}
 
 
 def find(quick: bool) -> Finding:
     """Measure some models, and a spike."""
     rows: list[dict[str, Cell]] = []
-    errors, notes = [], []
+    errors, notes = [], [_INDEPENDENT]
     for model, options in list(_MODELS.items())[: 1 if quick else None]:
         with tempfile.TemporaryDirectory() as folder:
             variant = plan(model, 6, options=options)

@@ -72,7 +72,7 @@ def _environment(folder: Path) -> dict[str, str]:
 def _ours(folder: Path, calls: int) -> tuple[Ended, int]:
     """Run the tool, and give what it cost and how many calls of warm-up it made."""
     options = ["--weights", "random", "--device", "cpu", "--iterations", str(calls), "--seconds", "0"]
-    options += ["--max-seconds", "3600", "--energy-seconds", "0", "--quiet", "--json"]
+    options += ["--max-seconds", "3600", "--energy-seconds", "0", "--launches", "1", "--quiet", "--json"]
     command = [Path(sys.executable).parent / "compress-bench", "run", "distilbert", *options]
     ended = run(command, folder, _environment(folder))
     [result] = json.loads(ended.output)

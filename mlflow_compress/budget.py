@@ -6,7 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-_FEWEST_LAUNCHES = 3  # fewer support no interval
+FEWEST_LAUNCHES = 3  # fewer support no interval
 _FEWEST_IN_LAUNCH = 3  # calls, for a median that one outlier does not move
 _RESTORING_SHARE = 10  # of `min_seconds`, that further launches may take to get ready
 _WARMUP_SECONDS, _WARMUP_SHARE = 0.5, 1 / 6  # until clocks and allocators have settled; of `min_seconds` at most
@@ -40,17 +40,24 @@ class Budget:
     def launches_that_fit(self, restoring_s: float, call_s: float) -> int:
         """Return among how many launches to split the calls: at least 3, or 1.
 
-        Getting the further ones ready may take together ten times `min_seconds`, or as long as the timing itself.
-
         Args:
             restoring_s: seconds from the start of a process to the end of its first call.
             call_s: seconds that one call takes.
         """
         wanted_s = max(self.min_iterations * call_s, self.min_seconds)
         timing_s = min(wanted_s, max(self.max_seconds, self.fewest_iterations * call_s))
-        allowed_s = max(_RESTORING_SHARE * self.min_seconds, timing_s)
-        further = min(self.launches - 1, math.floor(allowed_s / max(restoring_s, 1e-3)))
-        return 1 + further if 1 + further >= _FEWEST_LAUNCHES else 1
+        further = min(self.launches - 1, math.floor(self.restoring_seconds(timing_s) / max(restoring_s, 1e-3)))
+        return 1 + further if 1 + further >= FEWEST_LAUNCHES else 1
+
+    def restoring_seconds(self, timing_s: float) -> float:
+        """Return the seconds that getting all further launches ready may take together.
+
+        Ten times `min_seconds`, or as long as the timing itself where that is longer.
+
+        Args:
+            timing_s: seconds that the timed calls take.
+        """
+        return max(_RESTORING_SHARE * self.min_seconds, timing_s)
 
     def share(self, launches: int) -> Budget:
         """Return one launch's share of the calls and of the seconds that they may take."""

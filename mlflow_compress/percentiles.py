@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from statistics import fmean, stdev
 
-FEWEST_LAUNCHES = 3  # fewer support no interval
+from mlflow_compress.budget import FEWEST_LAUNCHES
+
 MLPERF_COUNTS = {90: 64, 95: 130, 99: 662}
 _WIDEST = 700.0  # of a logarithm that a float's exponential can say
 

@@ -402,7 +402,8 @@ def main() -> None:
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries print to standard output
     number, _, launches = rest[1].partition("/") if verb == "time" else ("", "", "")
-    report = Report(stream, f"launch {number} of {launches}: " if verb == "time" else "")
+    which = f"launch {number} of {launches}" if launches != "1" else "the original"  # of the first pair: not known yet
+    report = Report(stream, f"{which}: " if verb == "time" else "")
     work = Path(folder)
     variant = Variant.from_json(read_json(work / VARIANT))
     if verb == "prepare":

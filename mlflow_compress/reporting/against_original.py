@@ -6,7 +6,8 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from mlflow_compress.percentiles import FEWEST_LAUNCHES, LogError, difference_interval, ratio_error
+from mlflow_compress.budget import FEWEST_LAUNCHES
+from mlflow_compress.percentiles import LogError, difference_interval, ratio_error
 from mlflow_compress.records import Run, finite
 from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.table_text import DIFFERENCE

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from mlflow_compress.percentiles import FEWEST_LAUNCHES, LogError, error_of_launches
+from mlflow_compress.budget import FEWEST_LAUNCHES
+from mlflow_compress.percentiles import LogError, error_of_launches
 from mlflow_compress.records import Run
 from mlflow_compress.reporting import circumstances
 

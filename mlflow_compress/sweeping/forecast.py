@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from mlflow_compress.budget import FEWEST_LAUNCHES
 from mlflow_compress.records import Result, Run, Variant
 from mlflow_compress.tracking.writing import SECONDS
 
@@ -68,11 +69,12 @@ def _row(variant: Variant) -> tuple[str, str, str]:
 
 def _bound(variant: Variant) -> float:
     """Return how long measuring may take at most, but for compressing and scoring, which nobody knows."""
-    budget = variant.budget
-    timed = budget.warmup_max_seconds + budget.max_seconds + budget.energy_seconds
-    once = _PROCESS_SECONDS + len(variant.devices) * (_PROCESS_SECONDS + timed)
-    in_turns = variant.interleave and not variant.is_original
-    return once * (2 if in_turns else 1)
+    budget, sides = variant.budget, 2 if variant.interleave and not variant.is_original else 1
+    further = budget.launches - 1 if budget.launches >= FEWEST_LAUNCHES else 0
+    restoring = min(further * _PROCESS_SECONDS, budget.restoring_seconds(budget.max_seconds))  # both of a pair at once
+    warmup = budget.warmup_max_seconds * (1 + further / budget.launches)
+    on_device = _PROCESS_SECONDS + restoring + sides * (warmup + budget.max_seconds) + budget.energy_seconds
+    return sides * _PROCESS_SECONDS + len(variant.devices) * on_device
 
 
 def _number(text: str) -> float:

@@ -48,13 +48,13 @@ def test_each_variant_is_told_with_what_would_come_of_it() -> None:
 
 def test_a_bound_is_called_one() -> None:
     planned = dry_run.look([FP16], Forecast())
-    assert "at most 1 min 20 s" in list(dry_run.text(planned))[1]
+    assert "at most 1 min 58 s" in list(dry_run.text(planned))[1]
     assert dry_run.summary(planned) == (
-        "1 variant, at most about 1 min 20 s on one machine (as the budget allows, without compressing and scoring)"
+        "1 variant, at most about 1 min 58 s on one machine (as the budget allows, without compressing and scoring)"
     )
     other = Variant("other", "x", "none", "python", "x.py", budget=BUDGET)
     both = dry_run.summary(dry_run.look([FP16, other], known()))
-    assert "2 variants, at most about 1 min 40 s on one machine (1 min 20 s of it as the budget allows" in both
+    assert "2 variants, at most about 2 min 18 s on one machine (1 min 58 s of it as the budget allows" in both
 
 
 def test_what_does_not_fit_is_told() -> None:

@@ -20,12 +20,27 @@ def test_nothing_is_known_but_the_budget() -> None:
     budget = Budget(max_seconds=60, warmup_max_seconds=20, energy_seconds=5)
     found = Forecast().of(replace(X, budget=budget))
     assert found.source == "budget"
-    assert found.seconds == pytest.approx(145)
+    # preparing; one process, its warm-up, all calls, the energy; four more processes, each with a fifth of a warm-up
+    alone = 30 + (30 + 20 + 60 + 5) + (60 + 4 * 4)
+    assert found.seconds == pytest.approx(alone)
     both = Forecast().of(replace(X, budget=budget, devices=("cpu", "cuda")))
-    assert both.seconds == pytest.approx(145 + 115)
+    assert both.seconds == pytest.approx(alone + alone - 30)
     in_turns = replace(X, budget=budget, interleave=True)
-    assert Forecast().of(in_turns).seconds == pytest.approx(2 * 145)
-    assert Forecast().of(replace(in_turns, method="original", chain=())).seconds == pytest.approx(145)
+    # two are prepared, and two warm up and are timed one after the other; a pair's processes start at the same time
+    assert Forecast().of(in_turns).seconds == pytest.approx(2 * 30 + (30 + 2 * (20 + 60) + 5) + (60 + 2 * 4 * 4))
+    assert Forecast().of(replace(in_turns, method="original", chain=())).seconds == pytest.approx(alone)
+
+
+@pytest.mark.parametrize(
+    ("launches", "further"),
+    [(1, 0), (2, 0), (3, 2 * 30 + 2 * 20 / 3), (4, 75 + 3 * 5), (100, 75 + 99 * 20 / 100)],
+)
+def test_further_launches_take_no_longer_than_they_may(launches: int, further: float) -> None:
+    budget = Budget(
+        min_seconds=7.5, max_seconds=60, warmup_max_seconds=20, energy_seconds=0, launches=launches
+    )  # ten times 7.5 s for all restoring
+    once = 30 + 30 + 20 + 60
+    assert Forecast().of(replace(X, budget=budget)).seconds == pytest.approx(once + further)
 
 
 def test_the_same_variant_is_known_before_its_model_is(make_run: MakeRun) -> None:
