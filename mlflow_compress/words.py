@@ -100,29 +100,29 @@ SCORED_SAMPLES = {"en": "scored samples", "ru": "оценено примеров
 
 LEGEND = {
     "en": "MB is 2^20 bytes. A time is the median of one call on one batch; RAM and VRAM are peaks. "
-    "(0.50x) is the value divided by the original's: below 1 is smaller or faster. A score's (-0.012) is its "
-    "difference from the original's on the same samples. ≈ stands where the two are not told apart at 5 % in the "
-    "whole table (Holm's procedure over all its ratios of times and differences of scores); intervals are 95 % of each "
-    "alone.",
+    "(0.50x) is the value divided by the original's: below 1 is smaller or faster. (-0.012) behind a score is its "
+    "difference from the original's on the same samples. ≈ marks what noise may explain: all times and scores of "
+    "the table are judged together, so that the chance of any false claim is at most 5 % (Holm's procedure); RAM and "
+    "VRAM repeat within 1 %. A 95 % interval, where one is shown, is that of its number alone.",
     "ru": "MB = 2^20 байт. Время: медиана одного вызова на одном батче; RAM и VRAM: пиковые значения. "
     "(0.50x): значение, делённое на значение оригинала: меньше 1 значит меньше или быстрее. (-0.012) у метрики "
-    "качества: разница с оригиналом на тех же примерах. ≈ стоит там, где разница с оригиналом не отличается от шума на "
-    "уровне 5 % по всей таблице (поправка Холма по всем отношениям времён и разницам качества); 95 % интервалы "
-    "считаются по отдельности.",
+    "качества: разница с оригиналом на тех же примерах. ≈ отмечает то, что может объясняться шумом: времена и качество "
+    "оцениваются все вместе, вероятность хотя бы одного ложного вывода в таблице не больше 5 % (поправка Холма); RAM и "
+    "VRAM повторяются с точностью 1 %. 95 % интервал, где он показан, относится только к своему числу.",
 }
 LEGEND_BY_HAND = {
     "en": "By hand: copied from a table that somebody wrote, not measured by this tool.",
     "ru": "Вручную: переписано из чьей-то таблицы, а не измерено этим инструментом.",
 }
 LEGEND_HEADLINE = {
-    "en": "Of several scores the first stands for the quality: {metrics}.",
-    "ru": "Из нескольких метрик качество определяет первая: {metrics}.",
+    "en": "Where a row has several scores, the first one decides: {metrics}.",
+    "ru": "Если метрик качества несколько, решает первая: {metrics}.",
 }
 LEGEND_PARETO = {
-    "en": "Pareto: a dominated row has another one beside it that is at least as good in all of these and better in "
-    "one by more than noise (of unknown noise, by more than 10 %): {objectives}.",
-    "ru": "Парето: «хуже других» значит, что другая строка не хуже ни по одному из этих показателей и лучше хотя бы "
-    "по одному сверх шума (если шум неизвестен, более чем на 10 %): {objectives}.",
+    "en": "Pareto: a row is dominated where another one is as good in all of these, and better in one by more than "
+    "noise: {objectives}. Where the noise of a time is unknown, 10 % counts as noise.",
+    "ru": "Парето: «хуже других» значит, что другая строка не хуже по всем этим показателям и лучше по одному больше, "
+    "чем на шум: {objectives}. Если шум времени неизвестен, шумом считаются 10 %.",
 }
 SOURCE = {"en": "Experiment", "ru": "Эксперимент"}
 SUMMARIES = {"en": "Over all models", "ru": "По всем моделям"}
@@ -189,8 +189,8 @@ FOOTNOTES = {
     },
     "one_launch": {"en": "one launch: noise unknown", "ru": "один запуск: шум неизвестен"},
     "score_noise": {
-        "en": "quality: the noise of the difference is unknown",
-        "ru": "качество: шум разницы неизвестен",
+        "en": "{details}: the noise of the difference is unknown",
+        "ru": "{details}: шум разницы неизвестен",
     },
     "difference": {"en": "{what}: {own}, the original's: {other}", "ru": "{what}: {own}, у оригинала: {other}"},
     "unknown": {"en": "unknown", "ru": "неизвестно"},
@@ -337,7 +337,7 @@ PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
         "no_points": "No row that is shown has both of these numbers.",
         "no_bars": "No row that is shown has this number and an original to compare with.",
         "points": "{shown} rows have both numbers.",
-        "front": "The dashed line joins the rows that no other one is better than in both.",
+        "front": "The dashed line joins the rows that no other one beats.",
         "fronts": "There is one line for each group of rows that may be compared: of the same hardware, and of the "
         "same model or evaluation data.",
         "ranked_best": "best: no other row is better in all of the Pareto column's numbers",
@@ -349,7 +349,7 @@ PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
         "keys": "Arrow keys go from point to point, Enter finds the row in the table.",
         "bars": "1x is the original; left of it is less, right of it more. ≈ and a dashed bar: within noise.",
         "between": "A thin line is the 95 % interval.",
-        "grey": "Grey: one launch, noise unknown.",
+        "grey": "Grey: noise unknown.",
         "interval": "95 %: {low} to {high}",
         "noise_unknown": "noise unknown",
         "left_out": "{count} more rows are not drawn: filter to see them.",
@@ -385,7 +385,7 @@ PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
         "no_points": "Ни в одной показанной строке нет обоих чисел.",
         "no_bars": "Ни в одной показанной строке нет этого числа вместе с оригиналом.",
         "points": "Строк с обоими числами: {shown}.",
-        "front": "Штриховая линия соединяет строки, лучше которых по обоим числам нет.",
+        "front": "Штриховая линия соединяет строки, лучше которых нет.",
         "fronts": "У каждой группы сравнимых строк своя линия: то же железо и та же модель или те же данные.",
         "ranked_best": "лучший: ни одна строка не лучше по всем числам столбца «Парето»",
         "ranked_dominated": "пустой: другая строка не хуже по всем числам столбца «Парето» и лучше по одному",
@@ -396,7 +396,7 @@ PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
         "keys": "Стрелки переходят от точки к точке, Enter находит строку в таблице.",
         "bars": "1x: оригинал; слева меньше, справа больше. ≈ и пунктир: в пределах шума.",
         "between": "Тонкая линия: 95 % интервал.",
-        "grey": "Серый: один запуск, шум неизвестен.",
+        "grey": "Серый: шум неизвестен.",
         "interval": "95 %: от {low} до {high}",
         "noise_unknown": "шум неизвестен",
         "left_out": "Не показано строк: {count}, сузьте фильтр.",
@@ -415,6 +415,7 @@ PICTURE: Mapping[str, Mapping[str, str]] = {
         "left_out": "the best {shown} of {all} rows",
         "means": "geometric means over the models",
         "noise": "≈ and hatched: within noise",
+        "unknown": "grey: noise unknown",
         "nothing": "No row has numbers that could be drawn here",
         "by_model": "each model against itself only",
     },
@@ -430,6 +431,7 @@ PICTURE: Mapping[str, Mapping[str, str]] = {
         "left_out": "лучшие {shown} из {all} строк",
         "means": "средние геометрические по моделям",
         "noise": "≈ и штриховка: в пределах шума",
+        "unknown": "серый: шум неизвестен",
         "nothing": "Ни в одной строке нет чисел для этого графика",
         "by_model": "каждая модель сравнивается только с собой",
     },

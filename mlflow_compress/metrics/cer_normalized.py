@@ -23,7 +23,7 @@ class CerNormalized(NormalizedErrorRate):
         language: Whisper's normaliser for english texts, or its basic one, for any other language.
     """
 
-    label: ClassVar[Mapping[str, str]] = {"en": "normalized CER", "ru": "нормализованный CER"}
+    label: ClassVar[Mapping[str, str]] = {"en": "normalized CER", "ru": "норм. CER"}
     rank: ClassVar[int] = 55
-    spelling: ClassVar[str] = r"normali[sz]ed cer|нормализованный cer"
+    spelling: ClassVar[str] = r"normali[sz]ed cer|(?:нормализованный|норм\.) cer"
     counts = "characters"

@@ -23,7 +23,7 @@ class WerNormalized(NormalizedErrorRate):
         language: Whisper's normaliser for english texts, or its basic one, for any other language.
     """
 
-    label: ClassVar[Mapping[str, str]] = {"en": "normalized WER", "ru": "нормализованный WER"}
+    label: ClassVar[Mapping[str, str]] = {"en": "normalized WER", "ru": "норм. WER"}
     rank: ClassVar[int] = 45
-    spelling: ClassVar[str] = r"normali[sz]ed wer|нормализованный wer"
+    spelling: ClassVar[str] = r"normali[sz]ed wer|(?:нормализованный|норм\.) wer"
     counts = "words"

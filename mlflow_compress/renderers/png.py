@@ -201,6 +201,7 @@ def _bars(plot: Any, it: Comparison, name: str, texts: Text) -> None:
     notes += [texts["means"]] if are_means else []
     notes += [texts["left_out"].format(shown=len(shown), all=len(found))] if len(shown) < len(found) else []
     notes += [texts["noise"]] if any(bar.is_noise for bar in shown) else []
+    notes += [texts["unknown"]] if any(bar.told_apart is None for bar in shown) else []
     plot.set_title(f"{title}\n{' · '.join(notes)}" if notes else title, fontsize=13, loc="right")
 
 

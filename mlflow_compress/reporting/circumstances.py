@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from mlflow_compress import words
 from mlflow_compress.records import Run
+from mlflow_compress.reporting import hardware_names
 from mlflow_compress.reporting.footnotes import Note
 from mlflow_compress.words import DEVICES
 
 _WORK, _RUNTIME = "work", "runtime"
 _MACHINE_ONLY = (_WORK, _RUNTIME)  # circumstances but these are the machine's and its libraries'
+_OF_PROCESSOR = ("threads", "cores", "cpu_flags")  # of another processor these say nothing more
 _EXPORTS = ("tensorrt", "onnx")  # how methods begin whose engines take GPU memory past torch
 
 
@@ -86,7 +88,7 @@ def _differing(own: Run, original: Run, device: str) -> list[str]:
             is_other = one != other
         if is_other:
             differing.append(name)
-    return differing
+    return [name for name in differing if name not in _OF_PROCESSOR or "cpu_model" not in differing]
 
 
 def _difference(name: str, own: Run, original: Run, device: str, language: str) -> str:
@@ -95,6 +97,8 @@ def _difference(name: str, own: Run, original: Run, device: str, language: str) 
         one, other = (text.partition(":")[2].strip() for text in (one, other))
     if name == "cpu_flags":
         one, other = _less(one, other), _less(other, one)
+    if name.endswith("_model"):
+        one, other = hardware_names.short(one), hardware_names.short(other)
     unknown = words.footnote("unknown", language)
     what = words.CIRCUMSTANCES[device][name][language]
     return words.footnote("difference", language, what=what, own=one or unknown, other=other or unknown)

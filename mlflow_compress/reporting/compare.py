@@ -157,7 +157,7 @@ def _row(line: Line, original: Line | None, language: str) -> tuple[Row, list[No
         values |= differences(line.scored, original.scored)
         ratios, reasons = _compared(line, original, ratios, language)
         notes += reasons
-    notes += _about_noise(line, values, ratios)
+    notes += _about_noise(line, values, ratios, language)
     notes += [Note("not_believed", label(name, language, with_unit=False)) for name in sorted(ratios.not_believed)]
     row = Row(
         team=line.key.team,
@@ -235,16 +235,16 @@ def _compared(line: Line, original: Line, turns: Ratios, language: str) -> tuple
     )
 
 
-def _about_noise(line: Line, values: Mapping[str, float], ratios: Ratios) -> list[Note]:
+def _about_noise(line: Line, values: Mapping[str, float], ratios: Ratios, language: str) -> list[Note]:
     """Say of what a row claims nothing, since its noise is not known."""
     if line.key.by_hand:
         return []
     notes = []
     if any(latency(device) in ratios.values.keys() - ratios.intervals.keys() for device in line.runs):
         notes.append(Note("one_launch"))
-    moved = (name for name in values if name.endswith(DIFFERENCE))
-    if any(claims.difference_ends(values, name) is None for name in moved):
-        notes.append(Note("score_noise"))
+    moved = [name for name in values if name.endswith(DIFFERENCE) and claims.difference_ends(values, name) is None]
+    if unknown := tuple(label(name.removesuffix(DIFFERENCE), language) for name in moved):
+        notes.append(Note("score_noise", details=unknown))
     return notes
 
 

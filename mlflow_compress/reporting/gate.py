@@ -13,7 +13,15 @@ from mlflow_compress.reporting.metric_facts import GROUP as QUALITY
 from mlflow_compress.reporting.metric_facts import Known
 from mlflow_compress.reporting.quality_drop import LOOK, Drop, loss_of
 from mlflow_compress.reporting.ranking import primary
-from mlflow_compress.reporting.table_text import befell, is_original, label, number, score_text, value_text
+from mlflow_compress.reporting.table_text import (
+    MEMORY_NOISE,
+    befell,
+    is_original,
+    label,
+    number,
+    score_text,
+    value_text,
+)
 from mlflow_compress.reporting.table_text import ratio as ratio_text
 from mlflow_compress.words import IN_PROGRESS, footnote
 
@@ -23,8 +31,6 @@ EXIT_CODES: Mapping[Verdict, int] = {"passes": 0, "fails": 6, "undecided": 7, "n
 _WORST_STATUS_FIRST = ("failed", IN_PROGRESS, "skipped")
 _WORST_FIRST: tuple[Verdict, ...] = ("fails", "undecided", "passes", "not checked")
 
-# RAM and VRAM of one model repeat to 0.3 %.
-MEMORY_TOLERANCE = 0.01
 _EXACT = 1e-9  # of sizes: what the division of two floats may be off
 _NOT_BELIEVED = "a ratio that no compression reaches, or that contradicts the two times, is not believed"
 
@@ -39,7 +45,7 @@ _MORE_LAUNCHES = "measure longer, in more launches (--launches), or in turns wit
 _MEASURE_ORIGINAL = "measure the original by the same team on the same machine (compress-bench run MODEL)"
 _SCORE = "score trained weights on data"
 _APART = (
-    "not compared with the original, which was measured elsewhere",
+    "not compared with the original, which was measured under other circumstances",
     "measure both on one machine in the same way; compress-report's footnotes say what differs",
 )
 
@@ -95,7 +101,7 @@ class Demand:
         what = label(self.metric, "en", with_unit=False)
         if self.kind == "speed":
             return f"{what}: at least {self.limit:g}x as fast"
-        tolerance = f" and {100 * MEMORY_TOLERANCE:g} %" if self.kind == "memory" else ""
+        tolerance = f" and {100 * MEMORY_NOISE:g} %" if self.kind == "memory" else ""
         return f"{what}: at most {self.limit:g}x{tolerance}"
 
 
@@ -334,7 +340,7 @@ def _ratio(row: Row, demand: Demand, known: Known) -> Check:
     found = replace(blank, value=ratio, result=_times(ratio, demand.limit))
     if doubt[0]:
         return replace(found, reason=doubt[0], advice=doubt[1])
-    tolerance = MEMORY_TOLERANCE if demand.kind == "memory" else _EXACT
+    tolerance = MEMORY_NOISE if demand.kind == "memory" else _EXACT
     if ratio <= demand.limit * (1 + tolerance):
         return replace(found, verdict="passes")
     return replace(found, verdict="fails", reason="more than was asked")

@@ -8,12 +8,10 @@ from mlflow_compress.percentiles import LogError, difference_interval, error_of_
 from mlflow_compress.records import Row
 from mlflow_compress.reporting import claims, metric_facts
 from mlflow_compress.reporting.against_original import latency
-from mlflow_compress.reporting.table_text import DIFFERENCE, is_original
+from mlflow_compress.reporting.table_text import DIFFERENCE, MEMORY_NOISE, is_original
 from mlflow_compress.words import DEVICES
 
-# Where the noise of times is not known: launches of one model were seen to spread over 5 to 9 %. Peaks of memory repeat
-# to 0.3 %.
-UNKNOWN_NOISE, MEMORY_NOISE = 0.10, 0.01
+UNKNOWN_NOISE = 0.10  # of times whose noise is not known: launches of one model were seen to spread over 5 to 9 %
 
 
 def is_noisy(name: str) -> bool:

@@ -259,7 +259,7 @@ def _summary(method: str, rows: Sequence[Row], known: Known) -> Summary:
         for name, ratio in row.ratios.items():
             if ratio > 0:
                 logs[name][model].append(math.log(ratio))
-                if is_told_apart(row, name) is not True or name in row.ratio_intervals:
+                if is_told_apart(row, name) is None or name in row.ratio_intervals:
                     errors[name][model].append(_error_of_ratio(row, name))
         score = primary(row, known)
         if score and score + DIFFERENCE in row.values:

@@ -18,6 +18,7 @@ from mlflow_compress.words import DEVICES, LANGUAGES, ORIGINAL, UNITS
 
 MISSING = "-"
 DIFFERENCE = "_difference"  # behind a score's name: how far it is from the original's
+MEMORY_NOISE = 0.01  # the peaks of RAM and VRAM of one model repeat to 0.3 %
 NOTHING_SAID: Known = {}  # by the runs of their metrics: those that are installed here say it
 
 _GROUPS = ("size", "cpu", "gpu", "quality")
@@ -129,7 +130,9 @@ def summary(it: Summary, language: str, known: Known = NOTHING_SAID) -> str:
         if it.ratios.get(name, 0) > 0:
             unknown = words.NOISE_UNKNOWN[language] if name in it.noise_unknown else ""
             behind = ", ".join(filter(None, [device, _behind(it, name, language), unknown]))
-            parts.append(f"{_about(it, name)}{_speed(it.ratios[name], language)} ({behind})")
+            speed = _speed(it.ratios[name], language)
+            about = "" if speed == words.AS_FAST[language] else _about(it, name)
+            parts.append(f"{about}{speed} ({behind})")
     for name, smaller in words.SMALLER.items():
         told_by_weights = name == _DISK and it.ratios.get(_DISK, 1) >= _MUCH_LESS * it.ratios.get(_WEIGHTS, 1)
         if name in it.ratios and not told_by_weights:
@@ -248,8 +251,11 @@ def is_told_apart(row: Row, name: str) -> bool | None:
     low, high = row.values.get(f"{name}_low", math.nan), row.values.get(f"{name}_high", math.nan)
     if DIFFERENCE in name:
         return None if math.isnan(low) or math.isnan(high) else not low <= 0 <= high
-    # Bytes are what they are; times and energies vary.
-    return True if name.endswith("_mib") or name.partition("/")[0] not in DEVICES else None
+    if name.partition("/")[0] not in DEVICES:
+        return True  # sizes are what they are
+    if not name.endswith("_mib"):
+        return None
+    return abs(math.log(row.ratios[name])) > math.log1p(MEMORY_NOISE) if row.ratios.get(name, 0) > 0 else None
 
 
 def told_apart_over_models(it: Summary, name: str) -> bool | None:

@@ -688,7 +688,18 @@ def test_a_difference_without_an_interval_is_shown_and_not_claimed(make_run: Mak
     comparison = compare(
         [make_run(tags={**SAMPLES}, metrics=without), make_run("yolo", "x", tags={**SAMPLES}, metrics=own)]
     )
-    assert notes(comparison, comparison.rows[1])[-1] == "quality: the noise of the difference is unknown"
+    assert notes(comparison, comparison.rows[1])[-1] == "WER; mAP50: the noise of the difference is unknown"
+
+
+def test_another_processor_is_one_difference_by_its_short_name(make_run: MakeRun) -> None:
+    mine = {"compress.env.cpu_model": "AMD Ryzen 7 7840U w/ Radeon 780M Graphics", "compress.env.threads": "8"}
+    theirs = {"compress.env.cpu_model": "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz", "compress.env.cores": "16"}
+    comparison = compare([make_run(tags={**theirs}), make_run(method="fp16", tags={**mine})])
+    (fp16,) = (row for row in comparison.rows if row.method == "fp16")
+    assert notes(comparison, fp16) == [
+        "CPU: not compared with the original, which was measured under other circumstances "
+        "(processor: Ryzen 7 7840U, the original's: Xeon Platinum 8481C)"
+    ]
 
 
 def test_a_row_says_what_it_is_compared_with_and_whether_quality_says_anything(make_run: MakeRun) -> None:

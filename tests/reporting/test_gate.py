@@ -150,7 +150,7 @@ STATES: Mapping[str, Callable[[Scene], list[Run]]] = {
         scene.variant(GOOD | scored(0.0, 0.0, 0.0) | {SCORE: 0.0}),
     ],
     "not measured on the device": lambda scene: scene.beside(moved(GOOD), gpu="ok"),
-    "measured elsewhere than the original": lambda scene: scene.beside(LAUNCHES, tags=APART),
+    "measured under other circumstances than the original": lambda scene: scene.beside(LAUNCHES, tags=APART),
     "without an original": lambda scene: [scene.variant(LAUNCHES)],
     "beside another team's original": lambda scene: of_others(scene, LAUNCHES),
     "beside another team's original, in turns with its own": lambda scene: of_others(scene, GOOD),

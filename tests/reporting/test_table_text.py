@@ -137,6 +137,15 @@ def test_failure_says_what_where_and_why() -> None:
     assert table_text.failure(it, "en") == "skipped (GPU): alpha, yolo, fp16: no such device"
 
 
+def test_memory_within_one_percent_is_noise_and_a_size_never_is() -> None:
+    names = ("cpu/ram_peak_mib", "gpu/vram_peak_mib", "size/weights_mib")
+    row = Row("a", "b", "c", values=dict.fromkeys(names, 500.0), ratios=dict.fromkeys(names, 1.008))
+    assert [table_text.is_told_apart(row, name) for name in names] == [False, False, True]
+    assert table_text.value_text(row, "cpu/ram_peak_mib", "en") == "500.0 (≈1.01x)"
+    more = replace(row, ratios=dict.fromkeys(names, 1.02))
+    assert [table_text.is_told_apart(more, name) for name in names] == [True, True, True]
+
+
 def test_the_legend_explains_what_is_shown_and_nothing_else() -> None:
     measured, copied = Row("a", "b", "c"), Row("a", "b", "c", by_hand=True)
     objectives = ("size/weights_mib", "quality/wer")
@@ -144,10 +153,12 @@ def test_the_legend_explains_what_is_shown_and_nothing_else() -> None:
     assert "By hand: copied" in table_text.legend(Comparison((measured, copied)))
     assert "Pareto" not in table_text.legend(Comparison((measured,), objectives=objectives))
     shown = Comparison((measured,), columns=("team", "pareto"), objectives=objectives, title="hw1")
-    assert table_text.legend(shown).endswith("by more than 10 %): weights, WER. Experiment: hw1.")
+    assert table_text.legend(shown).endswith(
+        ": weights, WER. Where the noise of a time is unknown, 10 % counts as noise. Experiment: hw1."
+    )
     scored = replace(measured, values={"quality/wer": 0.1, "quality/cer": 0.1}, dominated=False)
     by_quality = Comparison((scored,), columns=("pareto",), objectives=("quality", "size/weights_mib"))
-    assert "Of several scores the first stands for the quality: WER." in table_text.legend(by_quality)
+    assert "Where a row has several scores, the first one decides: WER." in table_text.legend(by_quality)
     assert ": quality (WER), weights." in table_text.legend(by_quality)
 
 

@@ -324,7 +324,7 @@ def test_the_language_is_that_of_the_table_in_the_file() -> None:
 
 def test_scores_are_named_in_the_language_of_the_table() -> None:
     text = "| Модель | Метод | Качество |\n|---|---|---|\n"
-    assert "0.1000 нормализованный WER |" in update(text, comparison(row(wer_normalized=0.1)))
+    assert "0.1000 норм. WER |" in update(text, comparison(row(wer_normalized=0.1)))
 
 
 NOTED = st.builds(
