@@ -14,9 +14,11 @@ from dataclasses import replace
 
 from mlflow_compress.percentiles import LogError
 from mlflow_compress.records import Row
+from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.table_text import DIFFERENCE
 
 LEVEL = 0.05  # the most that the chance of any false claim in a table may be
+_ROUNDED = 1e-6
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -39,12 +41,15 @@ def of_ratio(ratio: float, ends: tuple[float, float], degrees: float = math.inf)
     leaves 1 out, and nowhere else.
     """
     towards_1 = math.log(ratio / ends[0]) if ratio > 1 else math.log(ends[1] / ratio)
-    return _p_value(abs(math.log(ratio)), towards_1, degrees)
+    p_value = _p_value(abs(math.log(ratio)), towards_1, degrees)
+    return max(p_value, LEVEL) if ends[0] <= 1 <= ends[1] else p_value
 
 
 def of_difference(difference: float, ends: tuple[float, float]) -> float:
     """Return the p-value of a difference against 0, from its 95 % interval; see `of_ratio`."""
-    return _p_value(abs(difference), difference - ends[0] if difference > 0 else ends[1] - difference, math.inf)
+    towards_0 = difference - ends[0] if difference > 0 else ends[1] - difference
+    p_value = _p_value(abs(difference), towards_0, math.inf)
+    return max(p_value, LEVEL) if ends[0] <= 0 <= ends[1] else p_value
 
 
 def error_of_ratio(ratio: float, ends: tuple[float, float], degrees: float = math.inf) -> LogError:
@@ -72,14 +77,28 @@ def _of_row(row: Row) -> dict[str, float]:
     }
     for name in row.values:
         if name.endswith(DIFFERENCE) and (ends := difference_ends(row.values, name)):
-            found[name] = of_difference(row.values[name], ends)
+            least = _least_p_value(row.values[name], name, row.values.get(metric_facts.COUNT, math.inf))
+            found[name] = max(least, of_difference(row.values[name], ends))
     return found
 
 
 def difference_ends(values: Mapping[str, float], name: str) -> tuple[float, float] | None:
-    """Return the ends of a difference's interval; None where it has none."""
-    ends = values.get(f"{name}_low"), values.get(f"{name}_high")
-    return None if ends[0] is None or ends[1] is None else (ends[0], ends[1])
+    """Return the ends of a difference's interval, or of a score's; None where it has none, or lies outside of it."""
+    value, low, high = (values.get(f"{name}{end}", math.nan) for end in ("", "_low", "_high"))
+    return (low, high) if low <= value <= high else None
+
+
+def _least_p_value(difference: float, name: str, samples: float) -> float:
+    """Return the least p-value that so many samples can give: all that changed would have changed one way.
+
+    An accuracy says how many did so, of other scores it may be all.
+
+    Source: McNemar's test, exactly: the sign test of those samples that changed.
+    """
+    changed = abs(difference) * samples
+    is_count = math.isfinite(changed) and abs(changed - round(changed)) < _ROUNDED
+    is_share = metric_facts.of(name.removesuffix(DIFFERENCE), {}).scale == "share"
+    return min(1.0, 2 * math.ldexp(1.0, -round(min(changed if is_share and is_count else samples, 1000))))
 
 
 def _p_value(distance: float, half_width: float, degrees: float) -> float:

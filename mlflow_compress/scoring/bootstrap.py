@@ -2,28 +2,34 @@
 
 Samples are drawn with replacement, as many as there are, and the metric is made of the drawn ones' statistics: a sample
 is drawn whole, so errors within an utterance may depend on each other. The ends are bias-corrected percentiles, since a
-drawn sample misses rare classes, and macro averages suffer.
+drawn sample misses rare classes, and macro averages suffer; and they are further out where samples are few. Drawing
+still tells two models apart too often where few samples changed: so the interval of a difference reaches at least as
+far towards 0 as a test says that swaps their answers at random (for an accuracy that is McNemar's).
 
 Source: Efron and Tibshirani, An introduction to the bootstrap, 1993, sections 13.3 and 14.3 (without acceleration);
 Bisani and Ney, Bootstrap estimates for confidence intervals in ASR performance evaluation, 2004; Koehn, Statistical
-significance tests for machine translation evaluation, 2004 (two systems on the same drawn samples).
+significance tests for machine translation evaluation, 2004 (two systems on the same drawn samples); Hesterberg, What
+teachers should know about the bootstrap, 2015, section 5.3 (expanded percentiles); Noreen, Computer-intensive methods
+for testing hypotheses, 1989 (approximate randomization).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
 from mlflow_compress.records import MetricFacts
-from mlflow_compress.scoring.drawing import Progress, drawn_sums, silent
+from mlflow_compress.scoring.drawing import Progress, drawn_sums, silent, swapped_sums
 from mlflow_compress.scoring.pools import Pool, pools_of
 from mlflow_compress.scoring.statistics_file import Statistics
 from mlflow_compress.sockets import AdditiveMetric, Metric, PooledMetric
 
 FEWEST_SAMPLES = 10  # for an interval
 _CONFIDENCE = 0.95
+_ROUNDED = 1e-9
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,10 @@ def score(
     summaries = {name: pool.drawn(seed, progress) for name, pool in pools.items() if is_bounded}
     return Scores(
         len(references),
-        {name: _bounded(each, metrics[name], sums.get(name), summaries) for name, each in values.items()},
+        {
+            name: _bounded(each, metrics[name], sums.get(name), summaries, len(references))
+            for name, each in values.items()
+        },
     )
 
 
@@ -155,7 +164,10 @@ def paired(
     if both.shape[1] < FEWEST_SAMPLES:
         return value, None, None
     drawn = np.array([difference(sums) for sums in zip(*drawn_sums(list(both), seed), strict=True)])
-    return value, *(_ends(drawn, value) or (None, None))
+    ends = _ends(drawn, value, both.shape[1])
+    if ends is None:
+        return value, None, None
+    return value, *_reaching(ends, value, [difference(sums) for sums in swapped_sums(both[0], both[1], seed)])
 
 
 def _paired_pools(
@@ -171,7 +183,7 @@ def _paired_pools(
     if one.samples < FEWEST_SAMPLES:
         return value, None, None
     drawn, of_original = (np.array([metric.pick(summary) for summary in pool.drawn(seed)]) for pool in (one, other))
-    return value, *(_ends(drawn - of_original, value) or (None, None))
+    return value, *(_ends(drawn - of_original, value, one.samples) or (None, None))
 
 
 def _value(
@@ -197,7 +209,7 @@ def _value(
     return Score(float(value), None, None, metric.protocol, metric.facts, statistics, kept_as(name, metric))
 
 
-def _bounded(score: Score, metric: Metric, sums: Any, summaries: Mapping[str, Sequence[Any]]) -> Score:
+def _bounded(score: Score, metric: Metric, sums: Any, summaries: Mapping[str, Sequence[Any]], samples: int) -> Score:
     """Return a score with its interval, from drawn samples: their sums [resamples, statistics], or the summaries."""
     import numpy as np
 
@@ -207,11 +219,11 @@ def _bounded(score: Score, metric: Metric, sums: Any, summaries: Mapping[str, Se
         drawn = [metric.pick(each) for each in summaries[metric.pool]]
     else:
         return score
-    ends = _ends(np.array(drawn), score.value)
+    ends = _ends(np.array(drawn), score.value, samples)
     return score if ends is None or ends[0] >= ends[1] else replace(score, low=ends[0], high=ends[1])
 
 
-def _ends(drawn: Any, value: float) -> tuple[float, float] | None:
+def _ends(drawn: Any, value: float, samples: int) -> tuple[float, float] | None:
     """Return the interval of a value from the drawn ones, corrected for how far their median is off.
 
     None where one of them is no number, and where they are so far off that the value would lie outside.
@@ -222,9 +234,38 @@ def _ends(drawn: Any, value: float) -> tuple[float, float] | None:
     if not np.isfinite(drawn).all() or not 0 < below < 1:
         return None
     normal = NormalDist()
-    shift, width = 2 * normal.inv_cdf(below), normal.inv_cdf(0.5 + _CONFIDENCE / 2)
+    shift, width = 2 * normal.inv_cdf(below), _width(samples)
     low, high = np.percentile(drawn, [100 * normal.cdf(shift - width), 100 * normal.cdf(shift + width)])
     return (float(low), float(high)) if low <= value <= high else None
+
+
+def _width(samples: int) -> float:
+    """Return how many standard errors of drawn samples an interval is wide on each side: 1.96 where there are many.
+
+    Of few, drawn samples vary less than others would, and how much they vary is itself not known well.
+    """
+    from scipy.special import stdtrit
+
+    return math.sqrt(samples / (samples - 1)) * float(stdtrit(samples - 1, 0.5 + _CONFIDENCE / 2))
+
+
+def _reaching(ends: tuple[float, float], value: float, swapped: Sequence[float]) -> tuple[float, float]:
+    """Return an interval of a difference that reaches towards 0 as far as the test says whose differences are given.
+
+    Args:
+        ends: of the interval.
+        value: the difference.
+        swapped: what it would be, were the answers swapped at random.
+    """
+    as_far = sum(abs(each) >= abs(value) * (1 - _ROUNDED) for each in swapped)
+    if value == 0 or not as_far:
+        return ends
+    normal, p_value = NormalDist(), (as_far + 1) / (len(swapped) + 1)
+    reach = abs(value)  # where they are not told apart, the interval holds 0
+    if p_value < 1 - _CONFIDENCE:
+        reach *= normal.inv_cdf(0.5 + _CONFIDENCE / 2) / normal.inv_cdf(1 - p_value / 2)
+    low, high = ends
+    return (min(low, value - reach), high) if value > 0 else (low, max(high, value + reach))
 
 
 def _aligned(own: Statistics, original: Statistics) -> Any:

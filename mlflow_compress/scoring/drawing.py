@@ -73,6 +73,29 @@ def drawings(count: int, seed: int, times: int | None = None) -> Iterator[Drawin
         yield Drawing(generator.integers(0, count, (min(rows, times - done), count)))
 
 
+def swapped_sums(own: Any, original: Any, seed: int) -> Iterator[tuple[Any, Any]]:
+    """Sum up two models' statistics after a coin for each sample said whose answer counts as whose, `RESAMPLES` times.
+
+    Args:
+        own: a model's statistics [samples, statistics].
+        original: the other's, of the same samples.
+        seed: of the coins.
+
+    Yields:
+        The sums [statistics] of what counts as the model's, and of what counts as the other's.
+    """
+    import numpy as np
+
+    changed = np.flatnonzero((own != original).any(axis=1))
+    moved, base, total = (own - original)[changed], original.sum(axis=0), own.sum(axis=0) + original.sum(axis=0)
+    generator = np.random.default_rng(seed)
+    rows = max(1, min(RESAMPLES, _AT_ONCE // max(1, len(changed))))
+    for done in range(0, RESAMPLES, rows):
+        coins = generator.integers(0, 2, (min(rows, RESAMPLES - done), len(changed))).astype(np.float64)
+        for sums in base + coins @ moved:
+            yield sums, total - sums
+
+
 def _summing(table: Any) -> Summing:
     """Return the quickest way to sum up the drawn samples' statistics [samples, statistics].
 

@@ -50,6 +50,35 @@ def test_p_values_are_those_of_the_tables() -> None:
     assert claims.of_difference(-1.0, (-1.0, -1.0)) == 0, "all of the samples changed, whichever are drawn"
 
 
+def test_an_interval_that_touches_nothing_claims_nothing() -> None:
+    """What one sample of twenty changed may as well be drawn by none: the end is 0 itself."""
+    assert claims.of_difference(-0.05, (-0.15, 0.0)) >= 0.05
+    assert claims.of_difference(0.05, (0.0, 0.15)) >= 0.05
+    assert claims.of_ratio(1.1, (1.0, 1.3)) >= 0.05
+    assert claims.of_ratio(0.9, (0.8, 1.0), 2.0) >= 0.05
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.3), (-0.3, 0.05), (0.3, -0.1), (math.nan, 0.2), (0.0, math.nan)])
+def test_a_difference_outside_of_its_own_interval_claims_nothing(low: float, high: float) -> None:
+    row = Row("a", "m", "x", values={WER: 0.1, f"{WER}_low": low, f"{WER}_high": high})
+    assert claims.difference_ends(row.values, WER) is None
+    assert claims.corrected([row])[0].told_apart == {}
+
+
+@pytest.mark.parametrize(
+    ("difference", "samples", "is_told_apart"),
+    [(-0.25, 20.0, False), (-0.3, 20.0, True), (-1.0, 5.0, False), (-0.013, 1000.0, True)],
+)
+def test_a_share_is_told_apart_where_as_many_samples_changed_as_it_takes(
+    difference: float, samples: float, is_told_apart: bool
+) -> None:
+    """By hand: 2 / 2^5 is 6 %, 2 / 2^6 is 3 %, whatever an interval of an earlier version says."""
+    name = "quality/accuracy_difference"
+    ends = {f"{name}_low": 1.5 * difference, f"{name}_high": 0.1 * difference}
+    row = Row("a", "m", "x", values={name: difference, **ends, "quality/samples": samples})
+    assert claims.corrected([row])[0].told_apart == {name: is_told_apart}
+
+
 def test_ratios_of_times_and_differences_of_scores_are_one_family() -> None:
     p_005 = math.exp(2.5758293 / 1.959964 * 0.1)  # 1 % two-sided, where the interval is 0.1 wide on each side
     ends = (p_005 / math.exp(0.1), p_005 * math.exp(0.1))

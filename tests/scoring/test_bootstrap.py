@@ -143,7 +143,7 @@ def test_a_pair_is_told_apart_where_two_intervals_overlap() -> None:
     assert difference == pytest.approx(-12 / 500)
     assert low is not None
     assert high is not None
-    assert -0.04 < low < difference < high < -0.01
+    assert -0.041 < low < difference < high < -0.007
     back = bootstrap.paired(statistics(original), statistics(own), additive("accuracy"), seed=0)
     assert back == pytest.approx((-difference, -high, -low))
 
@@ -158,6 +158,43 @@ def test_models_that_differ_by_chance_only_are_seldom_told_apart() -> None:
         assert high is not None
         apart += not low <= 0 <= high
     assert apart / 100 <= 0.11
+
+
+@pytest.mark.parametrize(("became_wrong", "are_told_apart"), [(1, False), (5, False), (6, True), (12, True)])
+def test_few_samples_are_told_apart_where_mcnemars_test_does(became_wrong: int, are_told_apart: bool) -> None:
+    """By hand: 2 / 2^5 is 6 %, 2 / 2^6 is 3 %."""
+    original = np.ones(20)
+    own = np.arange(20) >= became_wrong
+    difference, low, high = bootstrap.paired(statistics(own), statistics(original), additive("accuracy"), seed=0)
+    assert difference == pytest.approx(-became_wrong / 20)
+    assert low is not None
+    assert high is not None
+    assert low < difference < high
+    assert (high < 0) == are_told_apart
+
+
+def test_models_of_which_few_samples_differ_are_seldom_told_apart() -> None:
+    """Drawing alone told 25 of 100 apart."""
+    generator = np.random.default_rng(3)
+    apart = 0
+    for seed in range(100):
+        words = generator.integers(5, 30, 20)
+        original = np.stack([generator.binomial(words, 0.05), words], axis=1).astype(float)
+        own = original.copy()
+        changed = generator.random(20) < 0.1
+        own[changed, 0] = generator.binomial(words[changed], 0.05)
+        one, other = statistics_file.Statistics(own), statistics_file.Statistics(original)
+        _, low, high = bootstrap.paired(one, other, additive("wer"), seed)
+        assert low is not None
+        assert high is not None
+        apart += not low <= 0 <= high
+    assert apart <= 5
+
+
+def test_the_interval_is_wider_where_samples_are_few() -> None:
+    """By hand: of ten samples t is 2.262, times the root of 10 / 9; of many 1.96."""
+    assert bootstrap._width(10) == pytest.approx(2.3845, abs=1e-3)
+    assert bootstrap._width(100_000) == pytest.approx(1.96, abs=1e-3)
 
 
 def test_runs_that_answer_other_classes_are_paired_too() -> None:
