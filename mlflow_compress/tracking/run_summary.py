@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from mlflow_compress.compression.coverage import REACHED
 from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Result
 from mlflow_compress.reporting import metric_facts
@@ -68,6 +69,8 @@ def markdown(result: Result) -> str:
             *(f"| {_escaped(name)} | {number} |" for name, number in rows),
             "",
         ]
+    if REACHED in result.facts:
+        lines += [f"The method {_escaped(result.facts[REACHED])}.", ""]
     if "timed" in result.facts:
         lines += [f"Timed: {_escaped(result.facts['timed'])}; batch {variant.batch_size}.", ""]
     environment = result.environment
@@ -87,6 +90,8 @@ def text(result: Result) -> str:
     reason = f" ({plain(result.reason)})" if result.reason else ""
     lines = [f"{plain(variant.model)}, {plain(variant.label)}: {result.status}{reason}"]
     rows = facts(result)
+    if REACHED in result.facts:
+        rows.append(("the method", plain(result.facts[REACHED])))
     width = max((len(name) for name, _ in rows), default=0)
     lines += [f"  {plain(name):<{width}}  {value}" for name, value in rows]
     lines += [f"  ! {plain(each.message)}. {plain(each.advice)}" for each in result.cautions]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -65,6 +66,16 @@ PLAIN = Result(
     environment={"cpu_model": "Xeon", "threads": "2", "gpu_model": "T4"},
     facts={"timed": "one call"},
 )
+
+
+def test_how_much_a_method_reached_is_told_with_the_numbers() -> None:
+    told = dataclasses.replace(PLAIN, facts={"timed": "one call", "reached": "reached 96 of 64,322 weights"})
+    assert run_summary.text(told).splitlines()[-2:] == [
+        "  the method                  reached 96 of 64,322 weights",
+        "  ! others were busy. Close them.",
+    ]
+    html = MarkdownIt("commonmark").enable("table").render(run_summary.markdown(told))
+    assert "<p>The method reached 96 of 64,322 weights.</p>" in html
 
 
 def test_a_result_in_words_for_a_terminal() -> None:
