@@ -180,8 +180,8 @@ FOOTNOTES = {
         "ru": "VRAM: не сравнивается с оригиналом: аллокатор torch видит только свою память",
     },
     "contradiction": {
-        "en": "{about}: the ratio logged as measured in turns ({details}) contradicts the two times by more than 4x",
-        "ru": "{about}: записанное отношение ({details}) расходится с самими временами более чем в 4 раза",
+        "en": "{about}: the ratio logged as measured in turns ({details}) contradicts the two times",
+        "ru": "{about}: записанное отношение ({details}) противоречит самим временам",
     },
     "not_believed": {
         "en": "{about}: a ratio that can't be is not believed",

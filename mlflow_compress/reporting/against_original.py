@@ -7,15 +7,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from mlflow_compress.budget import FEWEST_LAUNCHES
-from mlflow_compress.percentiles import LogError, difference_interval, ratio_error
+from mlflow_compress.percentiles import LogError, difference_interval
 from mlflow_compress.records import Run, finite
 from mlflow_compress.reporting import metric_facts
+from mlflow_compress.reporting.launch_noise import MOST_LAUNCHES
 from mlflow_compress.reporting.table_text import DIFFERENCE
 from mlflow_compress.words import DEVICES
 
 # Two launches of one model on a machine that others use differ by less than twice; ratios in turns and ratios of two
-# runs that differ by more than this are not of the same two models.
-MOST_CONTRADICTION = 4.0  # the footnote says it too
+# runs that differ by more than this are not of the same two models. Where the noise of the two runs is known, only what
+# else the machine did may add to it.
+MOST_CONTRADICTION, MOST_OF_LOAD = 4.0, 2.0
 _PROTOCOL = "compress.protocol."
 _ESTIMATED = "_estimated_j"  # from rated power and load: between two rows it says no more than their latencies do
 MOST_TIMES = 1e4  # more or less than the original: no compression does that
@@ -43,9 +45,8 @@ class Ratios:
         for known in (self.values, self.intervals, self.degrees):
             known.pop(name, None)
 
-    def add_interval(self, name: str, own: LogError, base: LogError) -> None:
-        """Add the interval of a ratio of two latencies, whose own errors are known."""
-        error = ratio_error(own, base)
+    def add_interval(self, name: str, error: LogError) -> None:
+        """Add the interval of a ratio of two latencies, whose error is known."""
         self.intervals[name], self.degrees[name] = error.interval(self.values[name]), error.degrees
 
 
@@ -67,9 +68,10 @@ def in_turns(values: Mapping[str, float]) -> Ratios:
             continue
         found.values[name] = ratio
         pairs = values.get(f"{device}/pairs", 1.0)
-        if 0 < low <= ratio <= high and low < high < math.inf:
+        are_several = FEWEST_LAUNCHES <= pairs <= MOST_LAUNCHES
+        if (are_several or pairs == 1) and 0 < low <= ratio <= high and low < high < math.inf:
             found.intervals[name] = (low, high)
-            if pairs >= FEWEST_LAUNCHES:
+            if are_several:
                 found.degrees[name] = pairs - 1
     return found
 
@@ -92,9 +94,18 @@ def is_believed(ratio: float) -> bool:
     return 1 / MOST_TIMES <= ratio <= MOST_TIMES
 
 
-def contradicts(ratio: float, other: float) -> bool:
-    """Return whether two ratios of the same latencies are too far apart to be of the same two models."""
-    return not 1 / MOST_CONTRADICTION <= ratio / other <= MOST_CONTRADICTION
+def contradicts(ratio: float, other: float, error: LogError | None = None) -> bool:
+    """Return whether a ratio in turns and that of two runs are too far apart to be of the same two models.
+
+    Args:
+        ratio: of the latencies in turns.
+        other: of those of the two runs.
+        error: that of the second, where it is known: then the machine's load at both times is all that may add to it.
+    """
+    most = MOST_CONTRADICTION
+    if error is not None:
+        most = min(most, MOST_OF_LOAD * math.exp(min(error.half_width(), math.log(most))))
+    return not 1 / most <= ratio / other <= most
 
 
 def differences(own: Run | None, original: Run | None) -> dict[str, float]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from mlflow_compress import words
+from mlflow_compress.percentiles import ratio_error
 from mlflow_compress.records import Comparison, Reference, Row, Run, short_texts
 from mlflow_compress.reporting import circumstances, claims, metric_facts
 from mlflow_compress.reporting.against_original import (
@@ -216,14 +217,17 @@ def _compared(line: Line, original: Line, turns: Ratios, language: str) -> tuple
         ratios.disbelieve(name)
     for device in line.runs:
         name = latency(device)
-        if name in turns.values and name in ratios.values and contradicts(turns.values[name], ratios.values[name]):
-            notes.append(Note("contradiction", DEVICES.get(device, device), (ratio(turns.values.pop(name)),)))
-            turns.intervals.pop(name, None)
+        if name not in ratios.values:
+            continue
+        errors = line.error(device), original.error(device)
+        error = None if errors[0] is None or errors[1] is None else ratio_error(errors[0], errors[1])
+        if name not in turns.values:
+            if error is not None and not line.key.by_hand:
+                ratios.add_interval(name, error)
+        elif contradicts(turns.values[name], ratios.values[name], None if _was_busy(line, original, device) else error):
+            notes.append(Note("contradiction", DEVICES.get(device, device), (ratio(turns.values[name]),)))
+            turns.disbelieve(name)
             ratios.disbelieve(name)
-        elif name in ratios.values and name not in turns.values and not line.key.by_hand:
-            errors = line.error(device), original.error(device)
-            if errors[0] is not None and errors[1] is not None:
-                ratios.add_interval(name, errors[0], errors[1])
     return (
         Ratios(
             {**ratios.values, **turns.values},
@@ -233,6 +237,11 @@ def _compared(line: Line, original: Line, turns: Ratios, language: str) -> tuple
         ),
         notes,
     )
+
+
+def _was_busy(line: Line, original: Line, device: str) -> bool:
+    """Return whether the machine was busy while one of two lines was measured: then the load may explain much."""
+    return any("busy_machine" in each.runs[device].tags.get("compress.cautions", "") for each in (line, original))
 
 
 def _about_noise(line: Line, values: Mapping[str, float], ratios: Ratios, language: str) -> list[Note]:

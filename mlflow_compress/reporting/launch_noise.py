@@ -14,6 +14,11 @@ from mlflow_compress.percentiles import LogError, error_of_launches
 from mlflow_compress.records import Run
 from mlflow_compress.reporting import circumstances
 
+# What was logged by hand may be anything: nobody launches more often, and no launches spread by a factor of 20.
+MOST_LAUNCHES = 1000
+_WIDEST_SPREAD = math.log(20)
+_MEDIANS_MS = (1e-12, 1e15)
+
 
 def of(run: Run, device: str, others: Iterable[Run] = ()) -> LogError | None:
     """Return the error of a run's latency on a device, as the mean over its launches; None where it is not known.
@@ -28,16 +33,19 @@ def of(run: Run, device: str, others: Iterable[Run] = ()) -> LogError | None:
     if launches >= FEWEST_LAUNCHES and (spread := _spread(run, device)) > 0:
         return error_of_launches(spread, launches)
     squares, degrees = 0.0, 0
-    medians = {_median(run, device)}  # a result that was logged twice is one launch
+    medians = {_median(run, device)}  # a result that was logged twice counts once
+    several: set[tuple[int, float, float]] = set()
     same = circumstances.of(run, device)
     for other in others:
         if other.run_id == run.run_id or circumstances.of(other, device) != same:
             continue
-        count, spread = _count(other, device), _spread(other, device)
+        count, spread, median = _count(other, device), _spread(other, device), _median(other, device)
         if count >= FEWEST_LAUNCHES and spread > 0:
-            squares, degrees = squares + spread**2 * (count - 1), degrees + count - 1
+            several.add((count, spread, median))
         elif count == 1:
-            medians.add(_median(other, device))
+            medians.add(median)
+    for count, spread, _ in several:
+        squares, degrees = squares + spread**2 * (count - 1), degrees + count - 1
     logarithms = [math.log(median) for median in medians if median > 0]
     if launches == 1 and len(logarithms) > 1:
         mean = math.fsum(logarithms) / len(logarithms)
@@ -51,12 +59,14 @@ def of(run: Run, device: str, others: Iterable[Run] = ()) -> LogError | None:
 def _count(run: Run, device: str) -> int:
     """Return how many launches are behind a latency; runs that do not say it were launched once."""
     count = run.metrics.get(f"{device}/launches", 1.0)
-    return int(count) if count >= 1 else 1
+    return int(count) if 1 <= count <= MOST_LAUNCHES else 1
 
 
 def _spread(run: Run, device: str) -> float:
-    return run.metrics.get(f"{device}/latency_launch_sd", 0.0)
+    spread = run.metrics.get(f"{device}/latency_launch_sd", 0.0)
+    return spread if 0 < spread <= _WIDEST_SPREAD else 0.0
 
 
 def _median(run: Run, device: str) -> float:
-    return run.metrics.get(f"{device}/latency_p50_ms", 0.0)
+    median = run.metrics.get(f"{device}/latency_p50_ms", 0.0)
+    return median if _MEDIANS_MS[0] <= median <= _MEDIANS_MS[1] else 0.0

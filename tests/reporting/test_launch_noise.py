@@ -53,3 +53,35 @@ def test_runs_under_other_circumstances_tell_nothing(make_run: MakeRun, once: li
 def test_a_spread_that_can_not_be_is_none(make_run: MakeRun, spread: float) -> None:
     run = make_run(metrics={"cpu/latency_p50_ms": 10.0, "cpu/launches": 5.0, "cpu/latency_launch_sd": spread})
     assert launch_noise.of(run, "cpu") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("launches", math.inf),
+        ("launches", 1.7e308),
+        ("launches", 1e9),
+        ("launches", math.nan),
+        ("latency_launch_sd", 1e300),
+        ("latency_launch_sd", math.inf),
+        ("latency_launch_sd", math.nan),
+        ("latency_p50_ms", math.inf),
+        ("latency_p50_ms", 1e300),
+        ("latency_p50_ms", math.nan),
+    ],
+)
+def test_what_can_not_have_been_measured_tells_nothing(
+    make_run: MakeRun, once: list[Run], name: str, value: float
+) -> None:
+    known = {"cpu/latency_p50_ms": 10.0, "cpu/launches": 1.0 if name == "latency_p50_ms" else 3.0}
+    run = make_run(metrics=known | {"cpu/latency_launch_sd": 0.02, f"cpu/{name}": value})
+    error = launch_noise.of(once[0], "cpu", [*once, run])
+    assert error is not None
+    assert error.error == pytest.approx(math.log(1.1), rel=0.1)
+    assert error.degrees in (2, 3)
+
+
+def test_a_result_that_was_logged_twice_counts_once(make_run: MakeRun, once: list[Run]) -> None:
+    many = {"cpu/latency_p50_ms": 10.0, "cpu/launches": 3.0, "cpu/latency_launch_sd": 0.02}
+    error = launch_noise.of(once[0], "cpu", [make_run(metrics=many) for _ in range(4)])
+    assert error == LogError(0.02, 2)
