@@ -101,7 +101,7 @@ def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], texts: Text) 
     looks = _looks(rows)
     other = ("#8A8A8A", "*")
     is_of_column = chosen == objectives(it)
-    lines = best if not is_of_column or len(it.objectives) == 2 else ()
+    lines = [front for front in best if len(front) > 1] if not is_of_column or len(it.objectives) == 2 else []
     for front in lines:
         line = sorted((_at(row, chosen) for row in front), key=lambda point: point[0])
         plot.plot(*zip(*_steps(line, it, chosen), strict=True), "--", color="0.45", linewidth=1.4, zorder=1)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from mlflow_compress import words
 from mlflow_compress.records import Comparison, Row
-from mlflow_compress.reporting import metric_facts, pareto
+from mlflow_compress.reporting import metric_facts, pairs, pareto
 from mlflow_compress.reporting.metric_facts import Known
 from mlflow_compress.reporting.ranking import primary
-from mlflow_compress.reporting.table_text import DIFFERENCE, NOTHING_SAID, is_original, label, ordered
+from mlflow_compress.reporting.table_text import DIFFERENCE, METRICS, NOTHING_SAID, is_original, label, ordered
 
 _SIZE, _SCORES = "size/weights_mib", "quality/"
 _TIMES = ("cpu/latency_p50_ms", "gpu/latency_p50_ms")
@@ -134,29 +134,51 @@ def fronts(it: Comparison, chosen: tuple[Axis, Axis]) -> tuple[tuple[Row, ...], 
         One front for each group of rows that may be compared, from the first axis' best to the second's; none at all
         if an axis has no direction. On the axes of the objectives they are the rows that the column calls the best.
     """
-    if any(axis.name not in it.greater_is_better for axis in chosen):
+    groups: dict[int, list[Row]] = {}
+    for row, verdict in zip(it.rows, verdicts(it, chosen), strict=True):
+        if verdict is not None and not verdict[0]:
+            groups.setdefault(verdict[1], []).append(row)
+    if not groups:
         return ()
-    rows = _on(chosen, it.rows)
     losses = [_loss(axis, it.greater_is_better) for axis in chosen]
-    groups: dict[object, list[Row]] = {}
-    if chosen == objectives(it):
-        for row in rows:
-            groups.setdefault(row.ranked_in, []).extend([] if row.dominated is not False else [row])
-    else:
-        for shared, row in zip(classes(rows, chosen), rows, strict=True):
-            groups.setdefault(shared, []).append(row)
-        for key, members in groups.items():
-            beaten = pareto.beaten([[loss(row) for loss in losses] for row in members])
-            groups[key] = [row for row, verdict in zip(members, beaten, strict=True) if not verdict]
-    return tuple(
-        tuple(sorted(front, key=lambda row: [loss(row) for loss in losses])) for front in groups.values() if front
-    )
+    return tuple(tuple(sorted(front, key=lambda row: [loss(row) for loss in losses])) for front in groups.values())
 
 
-def classes(rows: Iterable[Row], chosen: tuple[Axis, Axis]) -> list[tuple[str, ...]]:
-    """Return of each row what it shares with those that it may be compared with on two axes."""
+def verdicts(it: Comparison, chosen: tuple[Axis, Axis]) -> list[tuple[bool, int] | None]:
+    """Return of each row whether another one beats it on two axes, by more than noise, and in which group of rows.
+
+    None of a row that is not on both axes, and of all where an axis has no direction. On the axes of the objectives the
+    verdicts are the column's.
+    """
+    if any(axis.name not in it.greater_is_better for axis in chosen):
+        return [None] * len(it.rows)
+    drawn = [all(axis.value(row) is not None for axis in chosen) for row in it.rows]
+    if objectives(it) in (chosen, chosen[::-1]):
+        return [
+            (row.dominated, row.ranked_in or 0) if is_drawn and row.dominated is not None else None
+            for row, is_drawn in zip(it.rows, drawn, strict=True)
+        ]
     groups = [axis.group for axis in chosen if axis.group]
-    return [pareto.peers(row, groups, against_originals=len(groups) < 2) for row in rows]
+    keys = [
+        pareto.peers(row, groups, against_originals=len(groups) < 2) if is_drawn else None
+        for row, is_drawn in zip(it.rows, drawn, strict=True)
+    ]
+    losses = [_loss(axis, it.greater_is_better) for axis in chosen]
+    noisy = max(1, sum(pairs.is_noisy(axis.name) for axis in chosen))
+
+    def differ(one: int, other: int, number: int, count: int) -> bool:
+        axis = chosen[number]
+        is_apart = pairs.differ_from_originals if axis.relative else pairs.differ
+        return is_apart(it.rows[one], it.rows[other], axis.name, noisy * count)
+
+    return pareto.verdicts(keys, [[loss(row) for loss in losses] for row in it.rows], differ)
+
+
+def judged_axes(it: Comparison) -> tuple[Axis, ...]:
+    """Return the axes of which each pair is judged: the table's numbers and scores that decide, both ways."""
+    scored = dict.fromkeys(primary(row, it.metrics) for row in it.rows)
+    names = [name for name in metrics(it.rows) if name in METRICS or name in scored or name in it.objectives]
+    return tuple(Axis(name, relative=relative) for relative in (False, True) for name in names)
 
 
 def _against_original(row: Row, name: str) -> float | None:

@@ -11,7 +11,16 @@ from mlflow_compress import words
 from mlflow_compress.plain_text import visible
 from mlflow_compress.records import Comparison, Row
 from mlflow_compress.reporting import hardware_names, table_text
-from mlflow_compress.reporting.chart_choices import Axis, axes, bars, charted, classes, metrics, objectives
+from mlflow_compress.reporting.chart_choices import (
+    Axis,
+    axes,
+    bars,
+    charted,
+    judged_axes,
+    metrics,
+    objectives,
+    verdicts,
+)
 from mlflow_compress.reporting.table_text import is_original, is_told_apart
 
 
@@ -22,7 +31,7 @@ def page_data(it: Comparison) -> dict[str, Any]:
     chosen = axes(it)
     start: dict[str, str] = {"colour": "method"}
     if chosen:
-        start |= {key: f"{names.index(axis.name)}{'r' * axis.relative}" for key, axis in zip("xy", chosen, strict=True)}
+        start |= {key: _axis_key(axis, names) for key, axis in zip("xy", chosen, strict=True)}
     if compared := bars(it):
         start["bars"] = str(names.index(compared))
     return {
@@ -31,7 +40,7 @@ def page_data(it: Comparison) -> dict[str, Any]:
         "rows": [_row(row, it.language) for row in it.rows],
         "metrics": [_metric(it, name) for name in names],
         "ranked": _ranked(it, names),
-        "classes": _classes(it.rows, names),
+        "verdicts": _verdicts(it, names),
     }
 
 
@@ -43,15 +52,20 @@ def _ranked(it: Comparison, names: Sequence[str]) -> dict[str, Any] | None:
     return {"axes": [names.index(axis.name) for axis in axes_of_it], "has_line": len(it.objectives) == 2}
 
 
-def _classes(rows: Sequence[Row], names: Sequence[str]) -> dict[str, list[int]]:
-    """Return which rows may be compared, by the groups of two axes: rows with the same number may."""
-    axes_by_group = {axis.group: axis for name in names for axis in (Axis(name), Axis(name, relative=True))}
-    numbered: dict[str, list[int]] = {}
-    for one, other in itertools.combinations_with_replacement(sorted(axes_by_group), 2):
-        keys = classes(rows, (axes_by_group[one], axes_by_group[other]))
-        numbers = {key: at for at, key in enumerate(dict.fromkeys(keys))}
-        numbered[f"{one}|{other}"] = [numbers[key] for key in keys]
-    return numbered
+def _verdicts(it: Comparison, names: Sequence[str]) -> dict[str, list[int | None]]:
+    """Return which rows are beaten, by two axes: of each row the number of its group, below 0 where it is beaten."""
+    found: dict[str, list[int | None]] = {}
+    for chosen in itertools.combinations(judged_axes(it), 2):
+        judged = verdicts(it, chosen)
+        if any(judged):
+            key = "|".join(_axis_key(axis, names) for axis in chosen)
+            found[key] = [verdict and (-1 - verdict[1] if verdict[0] else verdict[1]) for verdict in judged]
+    return found
+
+
+def _axis_key(axis: Axis, names: Sequence[str]) -> str:
+    """Return what the script calls an axis: its metric's place, and `r` where it is against the original."""
+    return f"{names.index(axis.name)}{'r' * axis.relative}"
 
 
 def _row(row: Row, language: str) -> dict[str, Any]:
@@ -63,8 +77,6 @@ def _row(row: Row, language: str) -> dict[str, Any]:
         "label": label,
         "method_label": table_text.method(row.method, language),
         "hardware": hardware_names.short(row.hardware),
-        "dominated": row.dominated,
-        "ranked_in": row.ranked_in,
         "original": is_original(row),
         "by_hand": row.by_hand,
     }

@@ -11,6 +11,7 @@ from mlflow_compress.reporting.against_original import latency
 from mlflow_compress.reporting.table_text import DIFFERENCE, MEMORY_NOISE, is_original
 from mlflow_compress.words import DEVICES
 
+_OF_LATENCY = ("latency_p50", "throughput")
 UNKNOWN_NOISE = 0.10  # of times whose noise is not known: launches of one model were seen to spread over 5 to 9 %
 
 
@@ -45,21 +46,51 @@ def differ(one: Row, other: Row, name: str, comparisons: int = 1) -> bool:
     return distance > math.log1p(UNKNOWN_NOISE) if p_value is None else p_value < level
 
 
+def differ_from_originals(one: Row, other: Row, name: str, comparisons: int = 1) -> bool:
+    """Return whether two rows are at other distances from their originals by more than noise; see `differ`.
+
+    Args:
+        one: a row that has a ratio, or a score's difference; or an original.
+        other: another one, maybe with another original.
+        name: of the metric.
+        comparisons: how many pairs are compared.
+    """
+    level = claims.LEVEL / comparisons
+    if name.startswith(f"{metric_facts.GROUP}/"):
+        p_value = _p_of_moved(one, other, name)
+        return p_value is not None and p_value < level
+    ratios = [1.0 if is_original(row) else row.ratios[name] for row in (one, other)]
+    if ratios[0] == ratios[1]:
+        return False
+    if name.partition("/")[0] not in DEVICES or min(ratios) <= 0:
+        return True
+    distance = abs(math.log(ratios[0] / ratios[1]))
+    if name.endswith("_mib"):
+        return distance > math.log1p(MEMORY_NOISE)
+    device, _, what = name.partition("/")
+    p_value = _p_of_ratios(one, other, latency(device)) if what.startswith(_OF_LATENCY) else None
+    return distance > math.log1p(UNKNOWN_NOISE) if p_value is None else p_value < level
+
+
 def _have_one_original(one: Row, other: Row) -> bool:
     return (one.team, one.model) == (other.team, other.model)
 
 
 def _p_of_scores(one: Row, other: Row, name: str) -> float | None:
     """Return the p-value of a difference of scores: of both from their original, else of both by themselves."""
-    if _have_one_original(one, other):
-        moved = _moved(one, name), _moved(other, name)
-        if moved[0] is not None and moved[1] is not None:
-            ends = difference_interval(*moved[0], *moved[1])
-            return claims.of_difference(moved[0][0] - moved[1][0], ends)
+    if _have_one_original(one, other) and (p_value := _p_of_moved(one, other, name)) is not None:
+        return p_value
     own, others = _scored(one, name), _scored(other, name)
     if own is None or others is None:
         return None
     return claims.of_difference(own[0] - others[0], difference_interval(*own, *others))
+
+
+def _p_of_moved(one: Row, other: Row, name: str) -> float | None:
+    moved = _moved(one, name), _moved(other, name)
+    if moved[0] is None or moved[1] is None:
+        return None
+    return claims.of_difference(moved[0][0] - moved[1][0], difference_interval(*moved[0], *moved[1]))
 
 
 def _moved(row: Row, name: str) -> tuple[float, tuple[float, float]] | None:
@@ -78,17 +109,22 @@ def _scored(row: Row, name: str) -> tuple[float, tuple[float, float]] | None:
 def _p_of_times(one: Row, other: Row, name: str) -> float | None:
     """Return the p-value of a ratio of latencies, or of what follows from them; None where their noise is not known."""
     device, _, what = name.partition("/")
-    if not what.startswith(("latency_p50", "throughput")):
+    if not what.startswith(_OF_LATENCY):
         return None
     median = latency(device)
-    if _have_one_original(one, other):
-        ratios = _ratio(one, median), _ratio(other, median)
-        if ratios[0] is not None and ratios[1] is not None:
-            return ratio_error(ratios[0][1], ratios[1][1]).p_value(ratios[0][0] / ratios[1][0])
+    if _have_one_original(one, other) and (p_value := _p_of_ratios(one, other, median)) is not None:
+        return p_value
     errors = _error(one, device), _error(other, device)
     if errors[0] is None or errors[1] is None or median not in one.values.keys() & other.values.keys():
         return None
     return ratio_error(errors[0], errors[1]).p_value(one.values[median] / other.values[median])
+
+
+def _p_of_ratios(one: Row, other: Row, name: str) -> float | None:
+    ratios = _ratio(one, name), _ratio(other, name)
+    if ratios[0] is None or ratios[1] is None:
+        return None
+    return ratio_error(ratios[0][1], ratios[1][1]).p_value(ratios[0][0] / ratios[1][0])
 
 
 def _ratio(row: Row, name: str) -> tuple[float, LogError] | None:

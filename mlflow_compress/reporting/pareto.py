@@ -5,7 +5,7 @@ The column `pareto`, the picture and the page all draw what is decided here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from mlflow_compress.records import Row
 from mlflow_compress.reporting import metric_facts
@@ -36,6 +36,34 @@ def peers(row: Row, groups: Iterable[str], *, score: str = "", against_originals
         whose = (row.team if row.by_hand or (is_scored and not against_originals) else "", row.model)
         under += [row.circumstances.get(f"{group}_work", "") for group in about]
     return (*whose, score, *under)
+
+
+def verdicts(
+    keys: Sequence[Hashable | None],
+    costs: Sequence[Sequence[float]],
+    differ: Callable[[int, int, int, int], bool],
+) -> list[tuple[bool, int] | None]:
+    """Return of each row whether another one beats it, and the number of the group that it was compared with.
+
+    Args:
+        keys: what rows that may be compared have in common; None for a row that is not judged, whose verdict is None.
+        costs: of each row its numbers, the less the better.
+        differ: whether two rows, by their places, differ in a number by more than noise, as one of so many pairs.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for at, key in enumerate(keys):
+        if key is not None:
+            groups.setdefault(key, []).append(at)
+    judged: list[tuple[bool, int] | None] = [None] * len(keys)
+    for number, places in enumerate(groups.values()):
+        count = max(1, len(places) * (len(places) - 1) // 2)
+
+        def apart(one: int, other: int, objective: int, places: list[int] = places, count: int = count) -> bool:
+            return differ(places[one], places[other], objective, count)
+
+        for at, is_beaten in zip(places, beaten([costs[at] for at in places], apart), strict=True):
+            judged[at] = (is_beaten, number)
+    return judged
 
 
 def beaten(

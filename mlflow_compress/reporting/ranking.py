@@ -125,18 +125,13 @@ def marked(comparison: Comparison, objectives: Sequence[str]) -> Comparison:
         raise RecipeError("A Pareto front needs two objectives or more, such as --pareto size,quality.")
     for name in names:
         _require_direction(name, comparison, "it can't be an objective")
-    groups: dict[tuple[str, ...], list[tuple[int, list[float]]]] = defaultdict(list)
-    for at, row in enumerate(comparison.rows):
-        costs = [_cost(row, name, comparison.metrics) for name in names]
-        if not any(math.isnan(cost) for cost in costs):
-            score = primary(row, comparison.metrics) if QUALITY in names else ""
-            alike = pareto.peers(row, [name.partition("/")[0] for name in names], score=score)
-            groups[alike].append((at, costs))
-    verdicts: dict[int, tuple[bool, int]] = {}
-    for number, members in enumerate(groups.values()):
-        beaten = pareto.beaten([costs for _, costs in members], _noise([at for at, _ in members], names, comparison))
-        verdicts |= {at: (verdict, number) for (at, _), verdict in zip(members, beaten, strict=True)}
-    ranked_rows = [_with_verdict(row, verdicts.get(at)) for at, row in enumerate(comparison.rows)]
+    costs = [[_cost(row, name, comparison.metrics) for name in names] for row in comparison.rows]
+    keys = [
+        None if any(map(math.isnan, numbers)) else _peers(row, names, comparison.metrics)
+        for row, numbers in zip(comparison.rows, costs, strict=True)
+    ]
+    verdicts = pareto.verdicts(keys, costs, _noise(names, comparison))
+    ranked_rows = [_with_verdict(row, verdict) for row, verdict in zip(comparison.rows, verdicts, strict=True)]
     shown = [column.key for column in columns(comparison.columns)]
     ranked = replace(
         comparison,
@@ -147,16 +142,20 @@ def marked(comparison: Comparison, objectives: Sequence[str]) -> Comparison:
     return _explained(ranked, names)
 
 
-def _noise(places: Sequence[int], objectives: Sequence[str], comparison: Comparison) -> Callable[[int, int, int], bool]:
-    """Return what tells whether two of some rows differ in an objective by more than noise, all pairs together."""
-    rows = [comparison.rows[at] for at in places]
-    noisy = sum(map(pairs.is_noisy, objectives))
-    comparisons = max(1, noisy * len(rows) * (len(rows) - 1) // 2)
+def _peers(row: Row, objectives: Sequence[str], known: Known) -> tuple[str, ...]:
+    score = primary(row, known) if QUALITY in objectives else ""
+    return pareto.peers(row, [name.partition("/")[0] for name in objectives], score=score)
 
-    def differ(one: int, other: int, objective: int) -> bool:
+
+def _noise(objectives: Sequence[str], comparison: Comparison) -> Callable[[int, int, int, int], bool]:
+    """Return what tells whether two rows differ in an objective by more than noise, all pairs together."""
+    rows = comparison.rows
+    noisy = max(1, sum(map(pairs.is_noisy, objectives)))
+
+    def differ(one: int, other: int, objective: int, count: int) -> bool:
         name = objectives[objective]
         metric = primary(rows[one], comparison.metrics) if name == QUALITY else name
-        return pairs.differ(rows[one], rows[other], metric, comparisons)
+        return pairs.differ(rows[one], rows[other], metric, noisy * count)
 
     return differ
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlflow_compress.records import Comparison, Failure, Row
 from mlflow_compress.reporting import ranking
-from mlflow_compress.reporting.chart_choices import Axis, axes, bars, charted, fronts, metrics
+from mlflow_compress.reporting.chart_choices import Axis, axes, bars, charted, fronts, metrics, verdicts
 
 SIZE, CPU, ACCURACY = "size/weights_mib", "cpu/latency_p50_ms", "quality/accuracy"
 LESS = {SIZE: False, CPU: False, ACCURACY: True}
@@ -121,9 +121,34 @@ def test_without_a_direction_nothing_is_better() -> None:
     assert fronts(comparison(row("fp16", 50, 8)), (Axis(SIZE), Axis("size/params"))) == ()
 
 
+@pytest.mark.parametrize(("size", "time", "is_beaten"), [(50, 9.5, False), (50, 12, True), (51, 9.5, True)])
+def test_a_time_of_unknown_noise_beats_nobody_by_less_than_ten_percent(
+    size: float, time: float, is_beaten: bool
+) -> None:
+    it = comparison(row("int8", 50, 9), row("fp16", size, time))
+    for relative in (False, True):
+        chosen = (Axis(SIZE, relative=relative), Axis(CPU, relative=relative))
+        assert verdicts(it, chosen) == [(False, 0), (is_beaten, 0)]
+
+
+def test_known_noise_decides_on_axes_against_the_original_too() -> None:
+    it = comparison(row("int8", 50, 9), row("fp16", 50, 9.5))
+    sure = [
+        dataclasses.replace(each, ratio_intervals={CPU: (each.ratios[CPU] * 0.99, each.ratios[CPU] * 1.01)})
+        for each in it.rows
+    ]
+    for rows, is_beaten in ((sure, True), ([sure[0], it.rows[1]], False)):
+        for relative in (False, True):
+            chosen = (Axis(SIZE, relative=relative), Axis(CPU, relative=relative))
+            assert verdicts(comparison(*rows), chosen) == [(False, 0), (is_beaten, 0)]
+
+
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=12))
 def test_a_front_holds_just_what_nothing_dominates(points: list[tuple[int, int]]) -> None:
-    rows = [row("fp16", size, 1, accuracy=score) for size, score in points]
+    rows = [
+        row("fp16", size, 1, accuracy=score, accuracy_low=score - 0.001, accuracy_high=score + 0.001)
+        for size, score in points
+    ]
     (front,) = fronts(comparison(*rows), (Axis(SIZE), Axis(ACCURACY)))
 
     def dominated(size: int, score: int) -> bool:

@@ -2,7 +2,7 @@
 // Sorting, filters and charts for the table, which is complete without them. No text ever becomes markup here: names
 // go into the page as text nodes and attributes only.
 (() => {
-  const { words, rows, metrics, start, ranked, classes } = JSON.parse(document.getElementById("data").textContent);
+  const { words, rows, metrics, start, ranked, verdicts } = JSON.parse(document.getElementById("data").textContent);
   const table = document.querySelector("table");
   const body = table.tBodies[0];
   const lines = [...body.rows].filter((line) => line.dataset.row !== undefined);
@@ -155,6 +155,7 @@
     const metric = metrics[parseInt(value, 10)];
     const relative = value.endsWith("r");
     return {
+      value,
       at: parseInt(value, 10),
       relative,
       group: metric.group,
@@ -265,42 +266,20 @@
     return axis.greater === null ? "" : ` (${axis.greater ? words.higher : words.lower})`;
   }
 
-  // Which points no other one that they may be compared with is better than. What may be compared is said by the data.
+  // The points of each group of rows that may be compared. Which are beaten is said by the data, over all rows
 
-  function groups(points, x, y, isRanked) {
-    const key = [x, y].map((axis) => (axis.relative ? "" : axis.group)).sort().join("|");
+  function groups(points, x, y) {
+    const judged = verdicts[`${x.value}|${y.value}`] ?? verdicts[`${y.value}|${x.value}`] ?? [];
     const found = new Map();
     for (const point of points) {
-      const group = isRanked ? rows[point.at].ranked_in : classes[key][point.at];
-      if (group === null) continue;
+      const verdict = judged[point.at] ?? null;
+      if (verdict === null) continue;
+      point.dominated = verdict < 0;
+      const group = verdict < 0 ? -1 - verdict : verdict;
       if (!found.has(group)) found.set(group, []);
       found.get(group).push(point);
     }
     return [...found.values()];
-  }
-
-  // On the axes of the objectives the verdict is the column's
-
-  function rankedFront(points) {
-    for (const point of points) [point.dominated, point.isRanked] = [rows[point.at].dominated, true];
-    return points.filter((point) => !point.dominated);
-  }
-
-  function frontOf(points, x, y) {
-    const loss = (point) => [x.greater ? -point.x : point.x, y.greater ? -point.y : point.y];
-    const byLoss = points
-      .map((point) => [...loss(point), point])
-      .sort((a, b) => a[0] - b[0] || a[1] - b[1]);
-    const front = [];
-    let best = Infinity;
-    for (const [across, along, point] of byLoss) {
-      const last = front.at(-1);
-      const ties = last && across === loss(last)[0] && along === loss(last)[1];
-      if (along < best || ties) front.push(point);
-      else point.dominated = true;
-      best = Math.min(best, along);
-    }
-    return front;
   }
 
   // The scatter
@@ -324,16 +303,16 @@
     return `M${corners[shape].map(([a, b]) => `${(a * r).toFixed(2)} ${(b * r).toFixed(2)}`).join("L")}z`;
   }
 
-  function verdict(point) {
-    if (point.isRanked) return point.dominated ? words.ranked_dominated : words.ranked_best;
+  function verdict(point, isRanked) {
+    if (isRanked) return point.dominated ? words.ranked_dominated : words.ranked_best;
     return point.dominated ? words.dominated : words.best;
   }
 
-  function describe(point, x, y) {
+  function describe(point, x, y, isRanked) {
     const row = rows[point.at];
     const marks = [];
     if (row.by_hand) marks.push(words.by_hand);
-    if (point.dominated !== undefined) marks.push(verdict(point));
+    if (point.dominated !== undefined) marks.push(verdict(point, isRanked));
     return [
       [row.team, row.model].filter(Boolean).join(", "),
       row.label,
@@ -399,18 +378,13 @@
     drawAxes(svg, across, along, x, y, titles, width, height, edge);
     for (const point of points) [point.px, point.py] = [across.place(point.x), along.place(point.y)];
 
-    const directed = x.greater !== null && y.greater !== null;
     const isRanked =
       ranked !== null && !x.relative && !y.relative && ranked.axes.includes(x.at) && ranked.axes.includes(y.at) && x.at !== y.at;
-    const together = groups(points, x, y, isRanked);
-    if (directed) {
-      for (const group of together) {
-        const front = isRanked ? rankedFront(group) : frontOf(group, x, y);
-        for (const point of front) point.dominated = false;
-        if (!isRanked || ranked.has_line) svg.append(draw("path", { class: "front", d: steps(front, x, y) }));
-      }
-    }
-    drawPoints(svg, points, x, y, width);
+    const together = groups(points, x, y);
+    const fronts = isRanked && !ranked.has_line ? [] : together.map((group) => group.filter((point) => !point.dominated));
+    const joined = fronts.filter((front) => front.length > 1);
+    for (const front of joined) svg.append(draw("path", { class: "front", d: steps(front, x, y) }));
+    drawPoints(svg, points, x, y, width, isRanked);
     box.replaceChildren(svg, tip);
     tip.hidden = true;
     const logs = [across.log && x.label, along.log && y.label].filter(Boolean);
@@ -419,8 +393,8 @@
     byId("scatter-hint").textContent = [
       say(words.points, { shown: points.length }),
       isRanked ? words.ranked : "",
-      !directed ? words.no_front : !isRanked || ranked.has_line ? words.front : "",
-      together.length > 1 && directed ? words.fronts : "",
+      !together.length ? words.no_front : joined.length ? words.front : "",
+      joined.length > 1 ? words.fronts : "",
       severalModels && !(x.relative && y.relative) ? words.several : "",
       logs.length ? say(words.log, { axes: logs.join("; ") }) : "",
       words.keys,
@@ -460,7 +434,7 @@
     titles[1].forEach((text, at) => svg.append(draw("text", { class: "title", x: 4, y: 13 + 15 * at }, text)));
   }
 
-  function drawPoints(svg, points, x, y, width) {
+  function drawPoints(svg, points, x, y, width, isRanked) {
     const key = colourSelect.value;
     const names = [...new Set(points.map((point) => rows[point.at][key]))].sort(collator.compare);
     const places = new Map(names.map((name, at) => [name, at]));
@@ -469,7 +443,7 @@
     const marks = points.map((point, order) => {
       const row = rows[point.at];
       const [colour, shape] = look(row[key]);
-      const text = describe(point, x, y);
+      const text = describe(point, x, y, isRanked);
       const mark = draw("path", {
         class: `point ${colour} ${point.dominated ? "hollow" : "full"}`,
         d: shapePath(shape, 6),
@@ -516,7 +490,7 @@
     const circle = (attributes) => draw("circle", { r: 5.5, ...attributes });
     if (points.some((point) => rows[point.at].original)) item(words.original, circle({ class: "ring", r: 7.5 }));
     const hollow = points.find((point) => point.dominated);
-    if (hollow) item(verdict(hollow), circle({ class: "point k5 hollow" }));
+    if (hollow) item(verdict(hollow, isRanked), circle({ class: "point k5 hollow" }));
     if (points.some((point) => rows[point.at].by_hand)) item(words.by_hand, circle({ class: "ring by-hand", r: 7.5 }));
   }
 
