@@ -96,7 +96,7 @@ def why_unusable(launch: Part, group: str) -> str:
     if launch.outcome.status != "ok":
         return launch.outcome.reason
     wall = launch.samples.get(f"{group}/latency_ms")
-    return "" if wall and min(wall) > 0 else "time left no latencies"
+    return "" if wall and min(wall) > 0 else "the timing left no latencies"
 
 
 def together(launches: Sequence[Part], planned: int, failures: Sequence[str], group: str, batch_size: int) -> Part:

@@ -52,6 +52,7 @@ class Worker:
 
     def __init__(self, verb: str, variant: Variant, folder: Path, device: str = "", how: str = "") -> None:
         self._verb = verb
+        self._told = "the timing" if verb == "time" else verb  # of what went wrong
         self._timeout = variant.budget.timeout_seconds
         self._found = folder / part_file(verb, device)
         self._found.unlink(missing_ok=True)
@@ -130,13 +131,14 @@ class Worker:
         except FileNotFoundError:
             pass
         except WorkerError as error:
-            raise WorkerError(f"{self._verb} {error}") from error
+            raise WorkerError(f"{self._told} {error}") from error
         if self._stopped:
-            raise WorkerError(f"{self._verb} {self._stopped}")
-        raise WorkerError(f"{self._verb} {_death(self._process.poll())}{self._last_words()}")
+            raise WorkerError(f"{self._told} {self._stopped}")
+        raise WorkerError(f"{self._told} {_death(self._process.poll())}{self._last_words()}")
 
     def _late(self) -> None:
-        self._stop(f"took longer than {self._timeout:.0f} s and was stopped (--timeout allows more)")
+        advice = "" if self._verb == "time" else " (--timeout allows more)"  # a further launch has less
+        self._stop(f"took longer than {self._timeout:.0f} s and was stopped{advice}")
 
     def _flooded(self) -> None:
         self._stop("told of more progress than anybody can read and was stopped")

@@ -158,13 +158,13 @@ def test_a_pair_that_is_lost_costs_no_more_than_itself(sides: Sides) -> None:
     assert (part.outcome.status, part.measurements["cpu/pairs"], part.measurements["cpu/launches"]) == ("ok", 2, 2)
     assert "cpu/latency_ratio_low" not in part.measurements  # two support no interval
     lost = next(caution for caution in part.cautions if caution.code == "lost_launches")
-    assert lost.message.startswith("cpu: 2 of 3 launches could be timed: time was killed by SIGKILL")
+    assert lost.message.startswith("cpu: 2 of 3 launches could be timed: the timing was killed by SIGKILL")
 
 
 @pytest.mark.parametrize(
     ("own", "base", "reason"),
     [
-        (["ok", "ok"], "die", "the original: time was killed by SIGKILL"),
+        (["ok", "ok"], "die", "the original: the timing was killed by SIGKILL"),
         (["ok", "ok"], "no such layer", "the original: no such layer"),
         (["out of memory: 9 GiB", "ok"], "", "with both in memory: out of memory: 9 GiB"),
     ],
