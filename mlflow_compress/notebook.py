@@ -357,7 +357,8 @@ def _several(names: str | Sequence[str]) -> tuple[str, ...]:
 
 def _log(result: Result) -> None:
     from mlflow_compress.tracking.sending import write_into_open_run
-    from mlflow_compress.tracking.writing import fluent_run
+    from mlflow_compress.tracking.writing import fluent_run, run_name
 
-    with fluent_run(f"{result.variant.model} {result.variant.method}") as (store, run_id):
+    variant = result.variant
+    with fluent_run(run_name(variant.team, variant.model, variant.method)) as (store, run_id):
         write_into_open_run(store, run_id, result)

@@ -71,7 +71,8 @@ def _write_row(store: Store, experiment_id: str, row: ByHand, start_ms: int) -> 
     from mlflow.entities import Metric, Param, RunTag
 
     tags = {"mlflow.source.name": "compress-report import", **row.tags}
-    run_id = writing.start(store, experiment_id, f"{row.model} {row.method}", tags, start_ms)
+    name = writing.run_name(row.team, row.model, row.method)
+    run_id = writing.start(store, experiment_id, name, tags, start_ms)
     with refusals(store.uri):
         metrics = [Metric(name, value, start_ms, 0) for name, value in finite(row.metrics).items()]
         params = [Param(name, text[:TAG_LIMIT]) for name, text in row.params.items()]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlflow_compress.errors import StoreError
 from mlflow_compress.records import Result, Variant
-from mlflow_compress.tracking import process_identity, reading, run_summary, writing
+from mlflow_compress.tracking import experiment_note, process_identity, reading, run_summary, writing
 from mlflow_compress.tracking.connection import Store, lasting
 from mlflow_compress.tracking.models import FetchedModels, names_model
 from mlflow_compress.tracking.sending import NOTE, name_unnamed
@@ -55,6 +55,7 @@ class Log:
         else:
             self.experiment_id = _experiment(store, experiment)
         self.experiment = reading.experiment_name(store, self.experiment_id)
+        experiment_note.describe(store, self.experiment_id, self.experiment)
 
     def address(self, digest: str) -> Address:
         """Return where the result of a variant with this digest goes."""

@@ -119,6 +119,16 @@ def served(store: Store, experiments: Mapping[str, str], asked: Mapping[str, Seq
     return newest_first
 
 
+def has_page(store: Store, experiment_id: str) -> bool:
+    """Return whether a server has our page of an experiment's runs."""
+    try:
+        none = {"experiment_id": experiment_id, "since_ms": "9" * 15}  # none is that new
+        page = private_mlflow.get(store.uri, _SERVED, none)
+    except Exception:  # it answers with what is no JSON, or not at all
+        return False
+    return page is not None and page.get("compress_runs") == 1
+
+
 def artifact(store: Store, run_id: str, path: str, most_bytes: int = MOST_BYTES) -> bytes | None:
     """Read a file of a run's; None where it has none of that name.
 

@@ -228,9 +228,7 @@ def name_unnamed(store: Store, run_id: str, name: str) -> None:
 
 
 def _name(variant: Variant) -> str:
-    """Name a run so that it can be told from its siblings, and from those of other teams."""
-    team = "" if variant.team in ("", "none") else f"{variant.team}: "
-    return f"{team}{variant.model} {variant.label}"
+    return writing.run_name(variant.team, variant.model, variant.label)
 
 
 def _resolved(result: Result) -> dict[str, str]:

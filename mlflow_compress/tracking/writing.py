@@ -370,6 +370,11 @@ def tags_of(result: Result) -> dict[str, str]:
     return tags
 
 
+def run_name(team: str, model: str, label: str) -> str:
+    """Name a run so that it can be told from its siblings, and from those of other teams."""
+    return f"{model} {label}" if team in ("", "none") else f"{team}: {model} {label}"
+
+
 def cut(tags: Mapping[str, str]) -> dict[str, str]:
     """Shorten values that MLflow would cut without a word."""
     return {key: value if len(value) <= TAG_LIMIT else value[: TAG_LIMIT - 1] + "…" for key, value in tags.items()}
