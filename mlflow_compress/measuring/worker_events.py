@@ -17,6 +17,7 @@ Event = Mapping[str, Any]
 
 _CHUNK_BYTES = 64 * 2**10
 _LINE_BYTES = 16 * 2**10  # of the longest event
+_USUAL_BYTES = 512  # of an event: what is longer counts as several, so that a flood is one on a slow machine too
 _AT_ONCE, _EACH_SECOND = 10_000, 100  # lines that are read: more than so is a flood
 _STAGE_CHARACTERS, _WARNING_CHARACTERS = 200, 2000
 _TURN = ("count", "seconds", "call_ms")
@@ -57,7 +58,7 @@ class WorkerEvents:
                 if is_flood:
                     continue  # whoever writes is being ended, and must not block until then
                 *lines, rest = (rest + chunk).split(b"\n")
-                self._lines += len(lines) + (len(rest) > _LINE_BYTES)
+                self._lines += max(len(lines) + (len(rest) > _LINE_BYTES), len(chunk) // _USUAL_BYTES)
                 rest = rest[: _LINE_BYTES + 1]  # what is longer is no event
                 is_flood = self._lines > _AT_ONCE + _EACH_SECOND * (time.monotonic() - self._started)
                 if is_flood:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
-from lab import BUDGET, MODEL, Lab
+from lab import MODEL, Lab
 
 from mlflow_compress.measuring import isolate, worker
 from mlflow_compress.meters import environment
@@ -83,21 +81,12 @@ def test_weights_that_cannot_be_read_are_named(lab: Lab) -> None:
     assert "bad.pt can't be read" in result.reason
 
 
-@pytest.mark.parametrize(
-    ("slow", "timeout", "reason"),
-    [
-        ("import time; time.sleep(600)", 25, "scoring took longer than 25 s and was stopped (--timeout allows more)"),
-        ("import os; os.kill(os.getpid(), 9)", 120, "scoring was killed by SIGKILL"),
-    ],
-)
-def test_what_was_timed_stays_when_scoring_does_not_end(lab: Lab, slow: str, timeout: int, reason: str) -> None:
-    source = f"slow{timeout}.py"
-    (lab.folder / source).write_text(f"{MODEL}\n\ndef predict(module, inputs):\n    {slow}\n")
-    budget = dataclasses.replace(BUDGET, timeout_seconds=timeout)
-    result = lab.measure("original", source, budget=budget)
+def test_what_was_timed_stays_when_scoring_is_killed(lab: Lab) -> None:
+    (lab.folder / "killed.py").write_text(f"{MODEL}\n\ndef predict(module, inputs):\n    os.kill(os.getpid(), 9)\n")
+    result = lab.measure("original", "killed.py")
     assert result.status == "failed"
     assert result.outcomes["cpu"].status == "ok"
-    assert result.outcomes["quality"].reason.startswith(reason)
+    assert result.outcomes["quality"].reason.startswith("scoring was killed by SIGKILL")
     assert result.measurements["cpu/latency_p50_ms"] > 0
     assert result.samples["cpu/latency_ms"]
     assert "quality/accuracy" not in result.measurements

@@ -16,9 +16,10 @@ from lab import Lab
 
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.measuring import worker_process
+from mlflow_compress.measuring.worker import UNFINISHED
 from mlflow_compress.measuring.worker_process import Worker
 from mlflow_compress.meters import cgroup
-from mlflow_compress.records import Budget, Variant
+from mlflow_compress.records import Budget, Outcome, Part, Variant, to_json
 
 
 def test_a_worker_knows_nothing_of_the_server(lab: Lab) -> None:
@@ -80,16 +81,16 @@ _LATE = "took longer than 2 s and was stopped (--timeout allows more)"
 
 
 @pytest.fixture
-def ends_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
-    """Give what runs a program in the place of the worker, and returns why it left no part."""
+def ends_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Give what runs a program in the place of the worker for so many seconds, and returns why it left no part."""
 
-    def run(program: str) -> str:
+    def run(program: str, seconds: int = 60) -> str:
         fake = tmp_path / "fake.py"
         fake.write_text(_HEAD + program)
         monkeypatch.setattr(worker_process, "_PROGRAM", (str(fake),))
         folder = tmp_path / "work"
         folder.mkdir()
-        variant = Variant("tiny", "original", "alpha", "python", "x.py", budget=Budget(timeout_seconds=2))
+        variant = Variant("tiny", "original", "alpha", "python", "x.py", budget=Budget(timeout_seconds=seconds))
         with Worker("prepare", variant, folder) as worker:
             for _ in worker.events():
                 pass
@@ -118,10 +119,26 @@ def ends_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
     ],
 )
 @needs_linux
-def test_however_a_worker_ends_one_sentence_says_why(
-    ends_with: Callable[[str], str], program: str, reason: str
-) -> None:
-    assert ends_with(program) == f"prepare {reason}"
+def test_however_a_worker_ends_one_sentence_says_why(ends_with: Callable[..., str], program: str, reason: str) -> None:
+    assert ends_with(program, 2 if reason == _LATE else 60) == f"prepare {reason}"
+
+
+def test_what_was_timed_stays_when_scoring_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed = Part(Outcome("ok"), measurements={"cpu/latency_p50_ms": 5.0}, quality=UNFINISHED)
+    fake = tmp_path / "fake.py"
+    fake.write_text(f"{_HEAD}\nleave({json.dumps(to_json(timed))!r})\ntime.sleep(999)")
+    monkeypatch.setattr(worker_process, "_PROGRAM", (str(fake),))
+    variant = Variant("tiny", "original", "alpha", "python", "x.py", budget=Budget(timeout_seconds=5))
+    with Worker("prepare", variant, tmp_path) as worker:
+        for _ in worker.events():
+            pass
+        part = worker.part()
+    assert part.measurements == timed.measurements
+    assert part.quality is not None
+    assert part.quality.status == "failed"
+    assert part.quality.reason == (
+        "scoring took longer than 5 s and was stopped (--timeout allows more); what was timed before is kept"
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,10 +153,10 @@ def test_however_a_worker_ends_one_sentence_says_why(
 @pytest.mark.parametrize("end", ["sys.exit(7)", "time.sleep(999)", "os.kill(os.getpid(), 11)"])
 @needs_linux
 def test_nothing_that_a_worker_started_outlives_it(
-    ends_with: Callable[[str], str], tmp_path: Path, start: str, end: str
+    ends_with: Callable[..., str], tmp_path: Path, start: str, end: str
 ) -> None:
     """They hold the pipes of the worker open: what waited for these to close waited for ever."""
-    reason = ends_with(f"{start}\n{end}")
+    reason = ends_with(f"{start}\n{end}", 2 if "sleep" in end else 60)
     assert reason.startswith(("prepare ended with exit code 7", f"prepare {_LATE}", "prepare was killed by SIGSEGV"))
     assert _running_in(tmp_path / "work") == []
 
@@ -155,7 +172,7 @@ def _running_in(folder: Path) -> list[int]:
 
 
 @needs_linux
-def test_a_flood_of_words_leaves_the_two_ends_of_the_log(ends_with: Callable[[str], str], tmp_path: Path) -> None:
+def test_a_flood_of_words_leaves_the_two_ends_of_the_log(ends_with: Callable[..., str], tmp_path: Path) -> None:
     program = "os.write(2, b'begin\\n')\nfor _ in range(100): os.write(2, b'x' * 2**20)\nos.write(2, b'\\nend')"
     assert ends_with(program) == "prepare ended with exit code 0 and left no result. Its last line: end"
     log = (tmp_path / "work" / "prepare.log").read_bytes()
@@ -167,7 +184,7 @@ def test_a_flood_of_words_leaves_the_two_ends_of_the_log(ends_with: Callable[[st
 
 @needs_linux
 def test_what_a_worker_left_in_the_way_of_the_next_one_blocks_nobody(
-    ends_with: Callable[[str], str], tmp_path: Path
+    ends_with: Callable[..., str], tmp_path: Path
 ) -> None:
     theirs = tmp_path / "theirs"
     theirs.write_text("mine")
