@@ -109,6 +109,7 @@ def compare(
     device: Literal["", "cpu", "gpu"] = "",
     tracking_uri: str | None = None,
     every_run: bool = False,
+    lang: Literal["en", "ru"] = "en",
 ) -> pd.DataFrame:
     """Return the comparison of experiments as a data frame, one line for each row of `compress-report`'s table.
 
@@ -120,6 +121,7 @@ def compare(
         device: only what was measured on it; empty: all.
         tracking_uri: the tracking store; None takes MLflow's own choice in this process.
         every_run: a line for every run, not only for the newest of each variant.
+        lang: the language in which it shows itself.
 
     Returns:
         Columns `team`, `model`, `method`, `hardware`, then all metrics by name, then `ratio/<metric>`: the value
@@ -135,7 +137,9 @@ def compare(
 
     selection = Selection(_several(team), _several(model), _several(method), device)
     found = query.find(_several(experiment), selection, [tracking_uri or chosen_uri()])
-    comparison = compare.compare(found.runs, originals=found.originals, devices=_several(device), every_run=every_run)
+    comparison = compare.compare(
+        found.runs, originals=found.originals, devices=_several(device), every_run=every_run, language=lang
+    )
     rows = comparison.rows
     metrics = ordered({name for row in rows for name in row.values})
     ratios = [name for name in metrics if any(name in row.ratios for row in rows)]

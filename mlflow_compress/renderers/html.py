@@ -84,7 +84,7 @@ class Html(Renderer):
             "notes_title": words.NOTES[language],
             "notes": comparison.footnotes,
             "failures_title": table_text.failures_title(comparison.failures, language),
-            "failures": [table_text.failure(each, language) for each in comparison.failures],
+            "failures": table_text.failure_lines(comparison.failures, language),
         }
         return filled("page.html", about)
 

@@ -13,7 +13,7 @@ from mlflow_compress.records import Comparison
 from mlflow_compress.reporting.table_text import (
     cells,
     columns,
-    failure,
+    failure_lines,
     failures_title,
     headers,
     legend,
@@ -57,7 +57,7 @@ def _blocks(comparison: Comparison) -> Iterator[list[str]]:
     yield [escape(legend(comparison))]
     if comparison.failures:
         yield [f"{failures_title(comparison.failures, language)}:"]
-        yield [f"- {escape(failure(each, language))}" for each in comparison.failures]
+        yield [f"- {escape(line)}" for line in failure_lines(comparison.failures, language)]
 
 
 def padded_table(numeric: Sequence[bool], lines: Sequence[Sequence[str]]) -> Iterator[str]:

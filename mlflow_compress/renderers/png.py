@@ -117,7 +117,8 @@ def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], texts: Text) 
             marks.setdefault(("s", "0.2", "none", 19), []).append(_at(row, chosen))
     for (marker, edge, face, size), points in marks.items():
         style = {"markeredgecolor": edge, "markerfacecolor": face, "markeredgewidth": 1.8 if size == 10 else 1}
-        plot.plot(*zip(*points, strict=True), linestyle="", marker=marker, markersize=size, zorder=3, **style)
+        height = 3 if face == "white" else 4  # what none beats lies on top
+        plot.plot(*zip(*points, strict=True), linestyle="", marker=marker, markersize=size, zorder=height, **style)
     for axis, name in zip(chosen, "xy", strict=True):
         _lay_out(plot, [found for row in rows if (found := axis.value(row)) is not None], axis, name, it, texts)
     handles = [

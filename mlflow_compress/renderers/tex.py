@@ -14,7 +14,7 @@ from mlflow_compress.records import Comparison
 from mlflow_compress.reporting.table_text import (
     cells,
     columns,
-    failure,
+    failure_lines,
     failures_title,
     headers,
     is_original,
@@ -141,7 +141,7 @@ def _below(it: Comparison) -> Iterator[str]:
     paragraphs.append(escape(legend(it)))
     if it.failures:
         paragraphs.append(f"{failures_title(it.failures, it.language)}:")
-        paragraphs += [escape(failure(each, it.language)) for each in it.failures]
+        paragraphs += [escape(line) for line in failure_lines(it.failures, it.language)]
     yield r"\par\medskip"
     yield r"\begin{minipage}{\linewidth}\raggedright\footnotesize"
     yield "\\par\n".join(paragraphs)

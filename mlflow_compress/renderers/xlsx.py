@@ -198,7 +198,7 @@ def _about(it: Comparison) -> Iterator[str]:
         yield from (f"{table_text.summaries_title(it.language)}:", *lines)
     if it.failures:
         yield f"{table_text.failures_title(it.failures, it.language)}:"
-        yield from (table_text.failure(each, it.language) for each in it.failures)
+        yield from table_text.failure_lines(it.failures, it.language)
 
 
 def _write(sheet: Any, at: int, column: _Column, below: int = 1) -> None:

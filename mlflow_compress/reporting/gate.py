@@ -44,6 +44,7 @@ _ONE_LAUNCH = (
 _MORE_LAUNCHES = "measure longer, in more launches (--launches), or in turns with its original (--interleave)"
 _MEASURE_ORIGINAL = "measure the original by the same team on the same machine (compress-bench run MODEL)"
 _SCORE = "score trained weights on data"
+_MORE_SAMPLES = "score more samples, or the original and the variant in one command, which pairs their answers"
 _APART = (
     "not compared with the original, which was measured under other circumstances",
     "measure both on one machine in the same way; compress-report's footnotes say what differs",
@@ -302,7 +303,7 @@ def _quality(row: Row, demand: Demand, drop: Drop, known: Known) -> Check:
     said = _not_fp32(row) if drop.against_fp32 else []
     if decided == "undecided":
         reason = "; ".join([loss.reason or _HOLDS, *said])
-        return replace(found, verdict=decided, reason=reason, advice=loss.advice or "score more samples")
+        return replace(found, verdict=decided, reason=reason, advice=loss.advice or _MORE_SAMPLES)
     reason = "; ".join([_EVEN_AT_BEST, *said] if decided == "fails" else said)
     return replace(found, verdict=decided, reason=reason)
 

@@ -176,10 +176,19 @@ def failures_title(failures: Iterable[Failure], language: str) -> str:
     return words.FAILURES[any(each.status == words.IN_PROGRESS for each in failures)][language]
 
 
-def failure(it: Failure, language: str) -> str:
-    """Say in one line what has no number, and why."""
-    whose = ", ".join(part for part in (it.team, it.model, method(it.method, language)) if part)
-    return f"{_befell(it, language)}: {whose}: {_reason(it, language)}"
+def failure_lines(failures: Iterable[Failure], language: str) -> list[str]:
+    """Say what has no number, and why: methods of one model that one reason concerns in one line.
+
+    `skipped (CPU): alpha, yolo11n, awq, gptq: it is not a language model`
+    """
+    methods: dict[tuple[str, str, str, str], list[str]] = {}
+    for each in failures:
+        key = _befell(each, language), each.team, each.model, _reason(each, language)
+        methods.setdefault(key, []).append(method(each.method, language))
+    return [
+        f"{befallen}: {', '.join(part for part in (team, model, *names) if part)}: {reason}"
+        for (befallen, team, model, reason), names in methods.items()
+    ]
 
 
 def befell(it: Failure, language: str) -> str:

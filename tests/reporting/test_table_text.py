@@ -128,13 +128,24 @@ def test_all_words_are_there_in_each_language(language: str) -> None:
     assert len(set(titles)) == 2  # what is in progress is named in it where there is any
     for status in ("failed", "skipped"):
         for device in ("", "cpu", "gpu", "quality"):
-            text = table_text.failure(Failure("alpha", "yolo", "fp16", status, device, "", "run1"), language)
-            assert "alpha, yolo, fp16" in text
+            failure = Failure("alpha", "yolo", "fp16", status, device, "", "run1")
+            assert "alpha, yolo, fp16" in table_text.failure_lines([failure], language)[0]
 
 
-def test_failure_says_what_where_and_why() -> None:
-    it = Failure("alpha", "yolo", "fp16", "skipped", "gpu", "no such device", "run1")
-    assert table_text.failure(it, "en") == "skipped (GPU): alpha, yolo, fp16: no such device"
+def test_failures_say_what_where_and_why_and_one_reason_once() -> None:
+    fp16 = Failure("alpha", "yolo", "fp16", "skipped", "gpu", "no such device", "run1")
+    others = [
+        replace(fp16, method="bf16", run_id="run2"),
+        replace(fp16, method="onnx", reason="no such file"),
+        replace(fp16, model="bert"),
+        replace(fp16, status="failed"),
+    ]
+    assert table_text.failure_lines([fp16, *others], "en") == [
+        "skipped (GPU): alpha, yolo, fp16, bf16: no such device",
+        "skipped (GPU): alpha, yolo, onnx: no such file",
+        "skipped (GPU): alpha, bert, fp16: no such device",
+        "failed (GPU): alpha, yolo, fp16: no such device",
+    ]
 
 
 def test_memory_within_one_percent_is_noise_and_a_size_never_is() -> None:
