@@ -92,6 +92,8 @@ def obstacle(name: str, variant: Variant) -> str | None:
     """Say why a cell of the matrix is skipped, by what the methods declare; None when it must work."""
     for step in variant.chain:
         method = registry.find("methods", step.method)
+        if method.devices == ("cuda",) and not torch.cuda.is_available():
+            return f"what {step.method} makes runs on an NVIDIA GPU only"
         for distribution in method.needs:
             try:
                 metadata.version(distribution)

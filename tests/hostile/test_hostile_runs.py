@@ -113,18 +113,24 @@ def of_json(content: bytes) -> list[object]:
 
 def of_md(content: bytes) -> list[object]:
     lines = content.decode().splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
+    rows = [_cells(re.sub(r" \[\d+\]", "", line)) for line in lines if line.startswith("|")]
     failures = [line for line in lines if line.startswith("- ") and any(f" {team}," in line for team in HONEST)]
     return [*(row for row in rows if row[0].strip("| ") in HONEST), *failures]
 
 
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
 def of_html(content: bytes) -> list[str]:
-    rows = re.findall(r"<tr.*?</tr>", content.decode(), re.DOTALL)
+    page = re.sub(r' <a class="mark".*?</a>', "", content.decode())
+    rows = re.findall(r"<tr.*?</tr>", page, re.DOTALL)
     return [re.sub(r'data-row="\d+"', "", row) for row in rows if re.search(f">({'|'.join(HONEST)})<", row)]
 
 
 def of_tex(content: bytes) -> list[str]:
-    return [line for line in content.decode().splitlines() if line.startswith(HONEST)]
+    lines = re.sub(r"\\textsuperscript\{[\d, ]+\}", "", content.decode()).splitlines()
+    return [line for line in lines if line.startswith(HONEST)]
 
 
 def of_xlsx(content: bytes) -> list[tuple[object, ...]]:
