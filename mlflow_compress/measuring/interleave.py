@@ -2,8 +2,9 @@
 
 On a machine that others use too, two latencies measured one after the other differ by what happened meanwhile. Here
 both models are in memory, each in a process of its own; one makes some calls while the other waits, and then the other
-way round. Who begins changes from round to round (ABBA). Two processes also differ lastingly, by where their memory
-came to lie: so there are several pairs of fresh processes, and each pair gives one ratio.
+way round. Rounds are short, and both run on the same cores, since a core's speed changes from second to second. Who
+begins changes from round to round (ABBA). Two processes also differ lastingly, by where their memory came to lie: so
+there are several pairs of fresh processes, and each pair gives one ratio.
 
 Source: paired design; Kalibera and Jones, Rigorous Benchmarking in Reasonable Time, 2013.
 """
@@ -22,16 +23,16 @@ from typing import Any
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.measuring import launches
 from mlflow_compress.measuring.one_process import Listener
+from mlflow_compress.measuring.same_cores import SameCores, wait_until_idle
 from mlflow_compress.measuring.worker import SCORE, VARIANT
 from mlflow_compress.measuring.worker_process import Worker
 from mlflow_compress.meters.latency import parts
 from mlflow_compress.meters.timeline import Timeline
-from mlflow_compress.percentiles import interval, launch_interval, launch_mean, percentile
+from mlflow_compress.percentiles import launch_interval, launch_mean, percentile
 from mlflow_compress.records import Budget, CautionKind, Outcome, Part, Variant, metric_group, write_json
 
-_ROUNDS_OF_ONE, _ROUNDS_OF_SEVERAL = 10, 4  # of a pair: one pair's own rounds must carry an interval
-_FEWEST_OF_SEVERAL = 2  # rounds, ABBA
-_LONGEST_ROUND_MS = 500.0
+_FEWEST_ROUNDS = 4  # of a pair, ABBA twice
+_LONGEST_ROUND_MS = 5.0  # or a few calls, where they take longer
 _SHORTEST_ROUND_MS = 1e-3
 _SPARE_SECONDS = 60.0  # that a further pair may take longer than the first one
 _OUT_OF_MEMORY = "out of memory"  # what the reasons of such an end have in common
@@ -84,11 +85,11 @@ def alternate(own: Side, base: Side, device: str, score: bool, listener: Listene
         listener: told of the events of both.
 
     Returns:
-        The variant's part; beside its own numbers `latency_ratio`, its 95 % interval, and the number of pairs and
-        rounds. Where the two can't be measured together, the variant's alone, with a caution.
+        The variant's part; beside its own numbers `latency_ratio`, its 95 % interval from three pairs on, and how many
+        pairs and rounds there were. Where the two can't be measured together, the variant's alone, with a caution.
     """
     group, started = metric_group(device), time.monotonic()
-    first = _pair(own, base, device, SCORE if score else "", 0, listener)
+    first = _pair(own, base, device, SCORE if score else "", 1, 0, listener)
     if reason := _why_alone(first):
         return alone(own, device, score, listener, reason)
     assert first.own is not None
@@ -102,7 +103,7 @@ def alternate(own: Side, base: Side, device: str, score: bool, listener: Listene
     for number in range(2, first.planned + 1):
         if len(failures) == launches.MOST_FAILURES:
             break
-        pair = _pair(hurried, hurried_base, device, f"{number}/{first.planned}", first.planned, listener)
+        pair = _pair(hurried, hurried_base, device, f"{number}/{first.planned}", number, first.planned, listener)
         if failure := _why_unusable(pair, group):
             failures.append(failure)
         else:
@@ -121,7 +122,7 @@ def alone(own: Side, device: str, score: bool, listener: Listener, reason: str) 
     return dataclasses.replace(part, cautions=(*part.cautions, caution))
 
 
-def _pair(own: Side, base: Side, device: str, how: str, planned: int, listener: Listener) -> Pair:
+def _pair(own: Side, base: Side, device: str, how: str, number: int, planned: int, listener: Listener) -> Pair:
     """Start both at the same time, have them make their calls in turns, and wait for their end.
 
     Args:
@@ -129,6 +130,7 @@ def _pair(own: Side, base: Side, device: str, how: str, planned: int, listener: 
         base: the original.
         device: `cpu` or `cuda`.
         how: as `Worker` takes it: in the first pair the variant's process measures all there is.
+        number: of the pair, from 1.
         planned: among how many pairs the budget is split; 0: this is the first one, and finds out.
         listener: told of the events of both.
     """
@@ -146,7 +148,8 @@ def _pair(own: Side, base: Side, device: str, how: str, planned: int, listener: 
             if not base_turns.wait():
                 return Pair(None, _left(base_worker), 1)
             restored_s = time.monotonic() - started
-            planned = _take_turns(own_turns, base_turns, own.variant.budget, restored_s, planned)
+            cores = SameCores(own.variant.threads, number)
+            planned = _take_turns(own_turns, base_turns, own.variant.budget, restored_s, planned, cores)
             base_turns.finish()
             own_turns.finish()
             own_part, base_part = launches.without_plan(_left(own_worker)), _left(base_worker)
@@ -168,6 +171,7 @@ class Turns:
     """A worker that waits for its turns."""
 
     def __init__(self, worker: Worker, listener: Listener) -> None:
+        self.pid = worker.pid
         self._worker = worker
         self._events: Iterator[Mapping[str, Any]] = worker.events()
         self._listener = listener
@@ -200,6 +204,7 @@ class Turns:
         self._worker.tell(repr(max(milliseconds, _SHORTEST_ROUND_MS)))
         self.rounds += 1
         self.wait()
+        wait_until_idle(self.pid)
 
     def finish(self) -> None:
         """Let it do the rest, and wait for its end."""
@@ -208,7 +213,7 @@ class Turns:
             self._listener(event)
 
 
-def _take_turns(own: Turns, base: Turns, budget: Budget, restored_s: float, planned: int) -> int:
+def _take_turns(own: Turns, base: Turns, budget: Budget, restored_s: float, planned: int, cores: SameCores) -> int:
     """Let both warm up, and make rounds until their share of the budget is met.
 
     Args:
@@ -217,6 +222,7 @@ def _take_turns(own: Turns, base: Turns, budget: Budget, restored_s: float, plan
         budget: of all pairs.
         restored_s: seconds until both were restored.
         planned: among how many pairs the budget is split; 0: not known yet.
+        cores: those that both make their calls on.
 
     Returns:
         The same, known now.
@@ -225,19 +231,20 @@ def _take_turns(own: Turns, base: Turns, budget: Budget, restored_s: float, plan
         restored_s += max(0.0, turns.warm_up() - budget.warmup_min_seconds)
     planned = planned or budget.launches_that_fit(restored_s, max(own.call_ms, base.call_ms) / 1000)
     share = budget.share(planned)
-    rounds, fewest = (_ROUNDS_OF_ONE,) * 2 if planned == 1 else (_ROUNDS_OF_SEVERAL, _FEWEST_OF_SEVERAL)
-    round_ms = min(_LONGEST_ROUND_MS, share.min_seconds * 1000 / rounds)
-    while not _enough(share, own, base, fewest):
+    round_ms = min(_LONGEST_ROUND_MS, share.min_seconds * 1000 / _FEWEST_ROUNDS)
+    while not _enough(share, own, base):
+        cores.hold(own.pid, base.pid)
         order = (base, own) if own.rounds % 2 == 0 else (own, base)
         for turns in order:
             turns.go(round_ms)
+    cores.release(own.pid, base.pid)
     return planned
 
 
-def _enough(budget: Budget, own: Turns, base: Turns, fewest: int) -> bool:
+def _enough(budget: Budget, own: Turns, base: Turns) -> bool:
     if not (own.alive and base.alive):
         return True
-    if own.rounds < fewest or own.rounds % 2:  # each begins as often as the other
+    if own.rounds < _FEWEST_ROUNDS or own.rounds % 2:  # each begins as often as the other
         return False
     counts, seconds = (own.count, base.count), (own.seconds, base.seconds)
     full = min(counts) >= budget.min_iterations and min(seconds) >= budget.min_seconds
@@ -269,7 +276,10 @@ def _why_unusable(pair: Pair, group: str) -> str:
 
 
 def _compared(part: Part, own: Sequence[Part], base: Sequence[Part], group: str) -> Part:
-    """Add to a variant's part how it compares with the original: the mean of the pairs' ratios, and its interval."""
+    """Add to a variant's part how it compares with the original: the mean of the pairs' ratios, and its interval.
+
+    One pair has no interval, however many rounds it has: pairs differ by more than rounds do.
+    """
     rounds = [_round_ratios(each, other, group) for each, other in zip(own, base, strict=True)]
     ratios = [percentile(each, 50) for each in rounds]
     numbers = {
@@ -277,8 +287,7 @@ def _compared(part: Part, own: Sequence[Part], base: Sequence[Part], group: str)
         f"{group}/pairs": float(len(ratios)),
         f"{group}/rounds": float(sum(map(len, rounds))),
     }
-    bounds = interval(rounds[0], 50) if len(ratios) == 1 else launch_interval(ratios)
-    if bounds is not None:
+    if bounds := launch_interval(ratios):
         numbers[f"{group}/latency_ratio_low"], numbers[f"{group}/latency_ratio_high"] = bounds
     samples = {
         f"{group}/original_{name}": [value for each in base for value in each.samples[f"{group}/{name}"]]

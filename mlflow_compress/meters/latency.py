@@ -23,7 +23,8 @@ _STABLE_WINDOW = 3
 _STABLE_SPREAD = 0.05
 _TAILS = (90, 95, 99)  # percentiles
 
-_FEWEST_IN_ROUND = 3  # calls: the first one finds the caches full of the other process
+_FEWEST_IN_ROUND, _LONGEST_OF_FEWEST_MS = 3, 100.0  # calls, where they do not take longer
+_REFILLED_MS = 20.0  # a longer call does not feel that it finds the caches full of the other process
 _SHORTEST_MS = 1e-6  # of a call, on a clock that stands still
 
 Turn = Callable[[int, float, float], float]
@@ -69,7 +70,7 @@ def measure(
 ) -> Timing:
     """Warm up until the latency is stable, then time calls until the budget is met.
 
-    The garbage collector is off meanwhile. Nothing is dropped.
+    The garbage collector is off meanwhile. Nothing is dropped, but in turns a call before each round of short ones.
 
     Args:
         call: makes one call, and marks the end of each stage inside it.
@@ -162,7 +163,9 @@ def _count(call: Any, stopwatch: Any, budget: Budget, timing: Timing, progress: 
 
 def _take_turns(call: Any, stopwatch: Any, timing: Timing, turn: Turn, call_ms: float) -> None:
     while (round_ms := turn(len(timing.wall_ms), sum(timing.wall_ms) / 1000, call_ms)) > 0:
-        size = max(_FEWEST_IN_ROUND, round(round_ms / call_ms))
+        size = max(1, round(max(round_ms, min(_FEWEST_IN_ROUND * call_ms, _LONGEST_OF_FEWEST_MS)) / call_ms))
+        if call_ms <= _REFILLED_MS:
+            stopwatch.time(call)
         for _ in range(size):
             _once(call, stopwatch, timing)
         timing.round_sizes.append(size)

@@ -25,12 +25,12 @@ def test_turns_are_taken_with_the_original(lab: Lab) -> None:
     result = lab.measure("drop_last:count=1", interleave=True)
     assert result.status == "ok", result.reason
     numbers, samples = result.measurements, result.samples
-    assert numbers["cpu/rounds"] == len(samples["cpu/round_sizes"]) >= 10
+    assert numbers["cpu/rounds"] == len(samples["cpu/round_sizes"]) >= 4
     assert sum(samples["cpu/round_sizes"]) == len(samples["cpu/latency_ms"]) == numbers["cpu/latency_count"]
-    assert len(samples["cpu/original_latency_ms"]) >= 10
+    assert len(samples["cpu/original_latency_ms"]) >= 4
     assert samples["cpu/ram_timeline_mib"]
     assert (numbers["cpu/pairs"], numbers["cpu/launches"]) == (1, 1)
-    assert numbers["cpu/latency_ratio_low"] <= numbers["cpu/latency_ratio"] <= numbers["cpu/latency_ratio_high"]
+    assert "cpu/latency_ratio_low" not in numbers  # one pair says nothing of how pairs differ
     assert 0.2 < numbers["cpu/latency_ratio"] < 5  # one small layer less
     assert numbers["quality/accuracy"] > 0
     assert "launches" not in result.facts
@@ -45,7 +45,7 @@ def test_several_pairs_share_the_budget_and_give_the_ratio_its_interval(lab: Lab
     assert len(samples["cpu/launch_sizes"]) == len(samples["cpu/pair_sizes"]) == 3
     assert sum(samples["cpu/launch_sizes"]) == numbers["cpu/latency_count"] == len(samples["cpu/latency_ms"])
     assert sum(samples["cpu/pair_sizes"]) == numbers["cpu/rounds"]
-    assert all(rounds >= 2 and rounds % 2 == 0 for rounds in samples["cpu/pair_sizes"])
+    assert all(rounds >= 4 and rounds % 2 == 0 for rounds in samples["cpu/pair_sizes"])
     assert numbers["cpu/latency_p50_low_ms"] <= numbers["cpu/latency_p50_ms"] <= numbers["cpu/latency_p50_high_ms"]
     assert numbers["cpu/latency_ratio_low"] <= numbers["cpu/latency_ratio"] <= numbers["cpu/latency_ratio_high"]
     assert numbers["cpu/first_call_ms"] > 0
@@ -147,7 +147,7 @@ def test_each_pair_gives_one_ratio(sides: Sides) -> None:
     assert ends == pytest.approx(launch_interval(ratios))
     assert part.measurements["cpu/latency_p50_ms"] == pytest.approx(launch_mean([2.0, 2.01, 2.02]))
     assert part.measurements["cpu/latency_launch_sd"] == pytest.approx(launch_spread([2.0, 2.01, 2.02]))
-    assert part.samples["cpu/pair_sizes"] == [2, 2, 2]
+    assert part.samples["cpu/pair_sizes"] == [4, 4, 4]
     assert part.samples["cpu/original_latency_ms"] == [1.0] * 6 + [1.01] * 6 + [1.02] * 6
     assert "lost_launches" not in {caution.code for caution in part.cautions}
 
