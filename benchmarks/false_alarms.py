@@ -19,7 +19,8 @@ the call took (`programs/slowed/sitecustomize.py`). That takes as long as the co
 
 A goal is met where at most 8 % of the comparisons are called different. The budget is the default, less the energy.
 Each comparison is kept in `results/false_alarms.jsonl` at once, and those of the same machine and versions count: stop
-it whenever you like, and it goes on. `COMPRESS_PAIRS` and `COMPRESS_MODELS` ask for fewer than 40 comparisons, and for other models.
+it whenever you like, and it goes on. `COMPRESS_PAIRS` and `COMPRESS_MODELS` ask for fewer than 40 comparisons, and for
+other models.
 """
 
 from __future__ import annotations

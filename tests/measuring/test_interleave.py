@@ -148,7 +148,7 @@ def test_each_pair_gives_one_ratio(sides: Sides) -> None:
     assert part.measurements["cpu/latency_p50_ms"] == pytest.approx(launch_mean([2.0, 2.01, 2.02]))
     assert part.measurements["cpu/latency_launch_sd"] == pytest.approx(launch_spread([2.0, 2.01, 2.02]))
     assert part.samples["cpu/pair_sizes"] == [4, 4, 4]
-    assert part.samples["cpu/original_latency_ms"] == [1.0] * 6 + [1.01] * 6 + [1.02] * 6
+    assert part.samples["cpu/original_latency_ms"] == [1.0] * 12 + [1.01] * 12 + [1.02] * 12
     assert "lost_launches" not in {caution.code for caution in part.cautions}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,10 +99,10 @@ def test_threads_of_one_core_stand_last(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 def test_a_process_that_spins_is_not_waited_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[float] = []
-    monkeypatch.setattr(same_cores.time, "sleep", looks.append)
+    monkeypatch.setattr(time, "sleep", looks.append)
     assert same_cores._is_running(os.getpid())  # the thread that asks
     assert not same_cores._is_running(2**22 + 1)  # no such process
     times = iter((0.0, 0.01, 0.02, 0.04, 0.06, 9.0))
-    monkeypatch.setattr(same_cores.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(time, "monotonic", lambda: next(times))
     wait_until_idle(os.getpid())
     assert len(looks) == 3
