@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
+
+from mlflow_compress.meters.watcher import Watcher
 
 _MIB = 2**20
 _LOOK_EVERY_SECONDS = 0.2
@@ -29,8 +29,8 @@ def reset() -> None:
     torch.cuda.reset_peak_memory_stats()
 
 
-class Watch:
-    """Looks at what the driver says while the `with` block runs.
+class Watch(Watcher):
+    """Looks at what the driver says while the `with` block runs, and once more at its end.
 
     Attributes:
         peak_bytes: the most that this process was seen to hold; None where the driver does not tell.
@@ -38,32 +38,31 @@ class Watch:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.peak_bytes: int | None = None
         self.slowed: list[str] = []
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Watch:
-        """Begin to look."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Look once more, and stop."""
-        self._over.set()
-        self._thread.join()
 
     def _watch(self) -> None:
         with _nvml():  # kept open: opening takes long
             is_last = False
             while not is_last:
                 is_last = self._over.wait(_LOOK_EVERY_SECONDS)
-                held = _driver_view().get("vram_process_mib")
+                held = _driver_view().process_bytes
                 if held is not None:
                     self.peak_bytes = max(held, self.peak_bytes or 0)
                 self.slowed += [reason for reason in _slowed_now() if reason not in self.slowed]
+
+
+class _DriverView(NamedTuple):
+    """What the driver says of the device's memory; None where it does not tell.
+
+    Attributes:
+        device_bytes: in use by all processes.
+        process_bytes: held by this process.
+    """
+
+    device_bytes: int | None = None
+    process_bytes: int | None = None
 
 
 def numbers(group: str, watch: Watch, is_torchs: bool = True) -> tuple[dict[str, float], str]:
@@ -81,14 +80,16 @@ def numbers(group: str, watch: Watch, is_torchs: bool = True) -> tuple[dict[str,
     """
     import torch
 
-    held = {name: size / _MIB for name, size in _driver_view().items()}
-    held["vram_reserved_peak_mib"] = torch.cuda.max_memory_reserved() / _MIB
-    source = "allocator" if is_torchs else "driver" if watch.peak_bytes is not None else ""
-    if source == "allocator":
-        held["vram_peak_mib"] = torch.cuda.max_memory_allocated() / _MIB
-    elif watch.peak_bytes is not None:
-        held["vram_peak_mib"] = watch.peak_bytes / _MIB
-    return {f"{group}/{name}": size for name, size in held.items()}, source
+    driver = _driver_view()
+    peak_bytes = torch.cuda.max_memory_allocated() if is_torchs else watch.peak_bytes
+    sizes = {
+        "vram_device_mib": driver.device_bytes,
+        "vram_process_mib": driver.process_bytes,
+        "vram_reserved_peak_mib": torch.cuda.max_memory_reserved(),
+        "vram_peak_mib": peak_bytes,
+    }
+    source = "" if peak_bytes is None else "allocator" if is_torchs else "driver"
+    return {f"{group}/{name}": size / _MIB for name, size in sizes.items() if size is not None}, source
 
 
 def present() -> bool:
@@ -167,21 +168,21 @@ def _slowed_now() -> list[str]:
         return list(dict.fromkeys(name for bit, name in _SLOWED.items() if reasons & bit))
 
 
-def _driver_view() -> dict[str, int]:
-    """Return what the driver says: bytes held by this process, and bytes in use on the device by all processes."""
+def _driver_view() -> _DriverView:
+    """Ask the driver what this process and all processes hold."""
     with _nvml() as nvml:
         if not nvml:
-            return {}
+            return _DriverView()
         try:
             handle = _handle(nvml)
-            found = {"vram_device_mib": _in_use(nvml, handle)}
+            device_bytes = _in_use(nvml, handle)
             processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
         except nvml.NVMLError:
-            return {}
+            return _DriverView()
         ours = [process.usedGpuMemory for process in processes if process.pid == os.getpid()]
         if not ours and len(processes) == 1:  # in a container process ids are the host's; one that is alone is this one
             ours = [processes[0].usedGpuMemory]
-        return found | ({"vram_process_mib": int(ours[0])} if ours and ours[0] is not None else {})
+        return _DriverView(device_bytes, int(ours[0]) if ours and ours[0] is not None else None)
 
 
 def _in_use(nvml: Any, handle: Any) -> int:

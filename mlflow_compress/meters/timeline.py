@@ -8,16 +8,16 @@ Does not cover: peaks between two looks: these are in the kernel's mark (see `me
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from types import TracebackType
+
+from mlflow_compress.meters.watcher import Watcher
 
 _MIB = 2**20
 _FIRST_INTERVAL_SECONDS = 0.1
 _MOST_POINTS = 1000
 
 
-class Timeline:
+class Timeline(Watcher):
     """Looks at a process while the `with` block runs.
 
     Args:
@@ -29,29 +29,16 @@ class Timeline:
     """
 
     def __init__(self, pid: int) -> None:
+        super().__init__()
         self.seconds: list[float] = []
         self.mib: list[float] = []
         self._pid = pid
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> Timeline:
-        """Begin to look."""
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop looking."""
-        self._over.set()
-        self._thread.join()
 
     def samples(self, group: str) -> dict[str, list[float]]:
         """Return the series by name."""
         return {f"{group}/ram_timeline_s": self.seconds, f"{group}/ram_timeline_mib": self.mib}
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         import psutil
 
         started, interval = time.monotonic(), _FIRST_INTERVAL_SECONDS

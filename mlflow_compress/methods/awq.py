@@ -1,7 +1,8 @@
-"""AWQ: weights of strong input channels are scaled up before all are rounded."""
+"""AWQ: weights of strong input channels are scaled up, and great ones cut off, before all are rounded."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,6 +15,8 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Method, Model, State
 
 _SMALLEST = 1e-4  # of an input channel's mean magnitude
+_CUTS = tuple(1 - step / 20 for step in range(10))  # of a group's greatest weight; those of llm-awq
+_QUERY_OR_KEY = re.compile(r"(^|_)w?(q|k|qkv|query|key)(_|$)", re.IGNORECASE)  # in a layer's own name
 
 
 @dataclass
@@ -22,12 +25,14 @@ class Awq(Method):
 
     A channel's scale is its inputs' mean magnitude to a power between 0 and 1; each layer takes the power that changes
     its outputs on calibration data least. The inputs are scaled down when the layer is called, rather than in the
-    layer before it, so that any architecture is served. Layers are fitted in the order of execution, each to the inputs
-    that the rounded layers before it give, in one forward pass over all samples at once. Embeddings, convolutions,
-    normalisation, biases and a language model's head stay as they are. The weights are unpacked at every call: what
-    is saved is bytes, not time.
+    layer before it, so that any architecture is served. Then the greatest weights of each group are cut off, at 0.55
+    of the greatest or above, where that changes the group's part of the outputs less; not in queries and keys, which
+    are multiplied with each other. Layers are fitted in the order of execution, each to the inputs that the rounded
+    layers before it give, in one forward pass over all samples at once. Embeddings, convolutions, normalisation, biases
+    and a language model's head stay as they are. The weights are unpacked at every call: what is saved is bytes, not
+    time.
 
-    Source: Lin et al., arXiv 2306.00978, equations 4 and 5, without clipping of weights.
+    Source: Lin et al., arXiv 2306.00978, equations 4 and 5; where to cut off: auto_clip.py of its code, llm-awq.
 
     Attributes:
         bits: of a weight.
@@ -39,7 +44,7 @@ class Awq(Method):
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
     gives: ClassVar[State] = "packed"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     excludes: ClassVar[Mapping[str, str]] = {"yolo": "its detectors have no linear layer"}
 
     bits: Annotated[int, Ge(2), Le(8)] = 4
@@ -59,12 +64,18 @@ class Awq(Method):
         from mlflow_compress.compression.calibration import Inputs, fit_in_order
         from mlflow_compress.compression.packing import Packed, PackedLinear, packable
 
+        named = model.module.named_modules()
+        multiplied = {layer for name, layer in named if _QUERY_OR_KEY.search(name.rpartition(".")[2])}
+
         def fitted(layer: Any, inputs: Inputs | None) -> PackedLinear:
             weight = layer.weight.detach().float()
             scale = torch.ones(weight.shape[1])
             if inputs is not None:
                 scale = best_scale(weight, inputs, self.bits, self.group_size, self.steps)
-            packed = Packed.of(weight * scale, self.bits, self.group_size)
+                weight = weight * scale
+                if layer not in multiplied:
+                    weight = cut_off(weight, inputs.gram / scale.outer(scale), self.bits, self.group_size)
+            packed = Packed.of(weight, self.bits, self.group_size)
             return PackedLinear(packed, layer.bias, (1 / scale).to(layer.weight.dtype))
 
         layers, total = packable(model.module, self.bits, self.group_size), count(model.module, torch.nn.Linear)
@@ -108,3 +119,41 @@ def best_scale(weight: Any, inputs: Any, bits: int, group_size: int, steps: int)
         if best is None or error < least:
             best, least = scale, error
     return best
+
+
+def cut_off(weight: Any, gram: Any, bits: int, group_size: int) -> Any:
+    """Cut off the greatest weights of each group where rounding then changes the group's part of the outputs least.
+
+    Args:
+        weight: [out, in].
+        gram: second moments of the inputs [in, in].
+        bits: of a weight.
+        group_size: weights that share a scale and a zero point.
+
+    Returns:
+        float32 [out, in].
+    """
+    import torch
+
+    from mlflow_compress.compression.packing import Grid, grouped
+
+    groups = grouped(weight, group_size)
+    moments = _within_groups(gram, groups.shape[-1])
+    greatest = groups.abs().amax(-1, keepdim=True)
+    best, least = groups, torch.full_like(greatest, float("inf"))
+    for share in _CUTS:
+        kept = groups.clamp(-share * greatest, share * greatest)
+        grid = Grid.over(kept, bits)
+        change = grid.decode(grid.encode(kept)) - groups
+        error = (torch.einsum("ogi,gij->ogj", change, moments) * change).sum(-1, keepdim=True)
+        best, least = torch.where(error < least, kept, best), torch.minimum(error, least)
+    return best.reshape(len(weight), -1)[:, : weight.shape[1]]
+
+
+def _within_groups(gram: Any, size: int) -> Any:
+    """Return the second moments of each group's inputs: [groups, size, size], 0 where the last group is filled up."""
+    import torch
+
+    missing = -len(gram) % size
+    filled = torch.nn.functional.pad(gram, (0, missing, 0, missing))
+    return torch.stack([filled[start : start + size, start : start + size] for start in range(0, len(filled), size)])

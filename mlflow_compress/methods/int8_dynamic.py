@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from mlflow_compress.compression.coverage import note
+from mlflow_compress.compression.dynamic_int8 import DynamicInt8
 from mlflow_compress.compression.layers import called, replace
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.sockets import Family, Method, Model, State
+from mlflow_compress.sockets import Family, Model
 
 
 @dataclass
-class Int8Dynamic(Method):
+class Int8Dynamic(DynamicInt8):
     """Dynamic int8 (W8A8): weights with a scale for each output channel, inputs with one for each token at each call.
 
     All 8 bits, symmetric, integers multiplied by integers (oneDNN's kernels, through torch): on a CPU without VNNI in
@@ -28,11 +28,6 @@ class Int8Dynamic(Method):
         per_channel: one scale for each output channel rather than one for each matrix.
     """
 
-    changes: ClassVar[Literal["architecture"]] = "architecture"
-    takes: ClassVar[tuple[State, ...]] = ("float",)
-    gives: ClassVar[State] = "packed"
-    devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    excludes: ClassVar[Mapping[str, str]] = {"yolo": "it is made of convolutions, which have no dynamic int8 kernels"}
     revision: ClassVar[int] = 2
 
     per_channel: bool = True

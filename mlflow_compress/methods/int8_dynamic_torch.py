@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from mlflow_compress.compression.coverage import HELD_TWICE, note
+from mlflow_compress.compression.dynamic_int8 import DynamicInt8
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.sockets import Family, Method, Model, State
+from mlflow_compress.sockets import Family, Model
 
 
 @dataclass
-class Int8DynamicTorch(Method):
+class Int8DynamicTorch(DynamicInt8):
     """torch.ao's dynamic int8 of every `nn.Linear`: one scale for all inputs of a call; `int8_dynamic` of version 0.1.
 
     Activations get one scale for all tokens of a call and 7 of 8 bits, so one outlier channel costs all others their
@@ -26,12 +26,6 @@ class Int8DynamicTorch(Method):
     Attributes:
         per_channel: one scale for each output channel rather than one for each matrix.
     """
-
-    changes: ClassVar[Literal["architecture"]] = "architecture"
-    takes: ClassVar[tuple[State, ...]] = ("float",)
-    gives: ClassVar[State] = "packed"
-    devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    excludes: ClassVar[Mapping[str, str]] = {"yolo": "it is made of convolutions, which have no dynamic int8 kernels"}
 
     per_channel: bool = False
 

@@ -137,7 +137,11 @@ class PruneStructured(Method):
         from torch_pruning.pruner import MagnitudePruner
 
         if model.is_transformer:
-            raise Unsupported("channels are of convolutional nets: say what=heads, neurons or layers of a transformer")
+            raise Unsupported(
+                "a model of transformers is built again from its config, which has no field for channels. Of a "
+                "transformer say what=heads, neurons or layers; a convolutional net take from torchvision or timm: "
+                "source=torchvision:NAME"
+            )
         module = model.module
         if detectors.is_halving(module) and not detectors.is_detector(module):
             raise Unsupported("of ultralytics' models only plain detectors are taken apart, no segmenter or classifier")

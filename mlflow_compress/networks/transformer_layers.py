@@ -55,7 +55,10 @@ def stacks(model: Model) -> list[Stack]:
 
     config = model.config
     if not model.is_transformer:
-        raise Unsupported("this is no transformers model: it has no stack of equal layers to take something from")
+        raise Unsupported(
+            "this is no transformers model: it has no stack of equal layers to take something from. Remove channels "
+            "of it (prune_structured:what=channels), or distill it in a file of your own, with student()"
+        )
     found: list[Stack] = []
     for name, each in model.module.named_modules():
         is_inside = any(name.startswith(f"{stack.name}.") for stack in found)
@@ -65,7 +68,11 @@ def stacks(model: Model) -> list[Stack]:
             if count is not None:
                 found.append(Stack(name, part, count))
     if not found:
-        raise Unsupported(f"no stack of layers is known in a {type(model.module).__name__}")
+        raise Unsupported(
+            f"a {type(model.module).__name__} has no stack of equal layers, with their number in its config, to take "
+            "something from. Of a convolutional net take source=torchvision:NAME or timm:NAME, where prune_structured "
+            "removes channels, or a file of your own, where distill trains what student() builds"
+        )
     return found
 
 

@@ -1,14 +1,15 @@
-"""AWQ: channels that are strong are scaled, others are not."""
+"""AWQ: channels that are strong are scaled, others are not; great weights are cut off where that helps."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 from quantised import Vectors, compressed, error, stack
 from torch import nn
 
 from mlflow_compress.compression.calibration import Inputs
 from mlflow_compress.compression.packing import Packed, PackedLinear, nearest
-from mlflow_compress.methods.awq import best_scale
+from mlflow_compress.methods.awq import best_scale, cut_off
 from mlflow_compress.sockets import Model
 
 
@@ -45,6 +46,52 @@ def test_awq_takes_the_scale_that_errs_least() -> None:
     assert torch.allclose(found, errors[min(errors)])
 
 
+def heavy_tailed(rows: int, width: int) -> torch.Tensor:
+    return torch.randn(rows, width) ** 3  # few weights are great, and stretch their groups' grids
+
+
+def test_awq_cuts_off_where_the_outputs_of_a_group_change_least() -> None:
+    torch.manual_seed(0)
+    weight, rows = heavy_tailed(3, 20), with_outliers(200, 20)  # the last group has 4 of 8
+    made = cut_off(weight, Inputs.of(rows).gram, 3, 8)
+    for row in range(3):
+        for start in (0, 8, 16):
+            group, seen = weight[row, start : start + 8], rows[:, start : start + 8]
+            filled = torch.cat([group, torch.zeros(8 - len(group))])[None]
+            errors = {}
+            for step in range(10):
+                most = float(group.abs().max()) * (1 - step / 20)
+                rounded = nearest(filled.clamp(-most, most), 3, 8)[0, : len(group)]
+                errors[float((seen @ (rounded - group)).square().mean())] = group.clamp(-most, most)
+            assert torch.allclose(made[row, start : start + 8], errors[min(errors)])
+
+
+def test_awq_errs_less_where_it_cuts_off() -> None:
+    torch.manual_seed(0)
+    weight, inputs = torch.randn(64, 96), torch.randn(2000, 96)
+    made = nearest(cut_off(weight, Inputs.of(inputs[:1000]).gram, 2, 96), 2, 96)
+    assert error(weight, made, inputs[1000:]) < 0.85 * error(weight, nearest(weight, 2, 96), inputs[1000:])
+
+
+@pytest.mark.parametrize("weight", [torch.zeros(2, 8), torch.arange(8.0).repeat(2, 1)])
+def test_awq_cuts_off_nothing_where_the_grid_fits(weight: torch.Tensor) -> None:
+    assert torch.equal(cut_off(weight, torch.eye(8), 3, 8), weight)
+
+
+@pytest.mark.parametrize(("name", "is_cut"), [("up_proj", True), ("q_proj", False), ("key", False), ("Wqkv", False)])
+def test_awq_cuts_off_nothing_of_queries_and_keys(name: str, is_cut: bool) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential()
+    module.add_module(name, nn.Linear(64, 16))
+    layer = module[0]
+    assert isinstance(layer, nn.Linear)
+    layer.weight.data = heavy_tailed(16, 64)
+    weight = layer.weight.detach().clone()
+    made = compressed(module, "awq", bits=3, group_size=32, samples=64).module[0]
+    whole = Packed.of(weight / made.input_scale, 3, 32)()
+    assert torch.equal(made.packed(), whole) is not is_cut
+
+
 def test_awq_multiplies_inputs_by_what_weights_are_divided_by() -> None:
     torch.manual_seed(0)
     module, family = stack(nn.Linear(64, 16)), Vectors()
@@ -52,6 +99,6 @@ def test_awq_multiplies_inputs_by_what_weights_are_divided_by() -> None:
     layer = compressed(module, "awq", samples=64).module[0]
     assert isinstance(layer, PackedLinear)
     assert layer.input_scale is not None
-    assert torch.equal(layer.packed(), Packed.of(weight / layer.input_scale, 4, 128)())
+    assert error(weight / layer.input_scale, layer.packed(), torch.randn(50, 64)) < 0.15
     inputs = family.calibration(Model(None), 1, 0, 50)[0]
     assert error(weight, layer.weight, inputs) < 0.2

@@ -1,0 +1,20 @@
+"""What the methods of dynamic int8 share: what they take and leave, where it runs, and whom it can't serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from mlflow_compress.sockets import Method, State
+
+
+@dataclass
+class DynamicInt8(Method):
+    """A method that rounds weights beforehand and inputs at each call, for int8 kernels of the CPU."""
+
+    changes: ClassVar[Literal["architecture"]] = "architecture"
+    takes: ClassVar[tuple[State, ...]] = ("float",)
+    gives: ClassVar[State] = "packed"
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    excludes: ClassVar[Mapping[str, str]] = {"yolo": "it is made of convolutions, which have no dynamic int8 kernels"}
