@@ -46,7 +46,7 @@ class Budget:
         """
         wanted_s = max(self.min_iterations * call_s, self.min_seconds)
         timing_s = min(wanted_s, max(self.max_seconds, self.fewest_iterations * call_s))
-        further = min(self.launches - 1, math.floor(self.restoring_seconds(timing_s) / max(restoring_s, 1e-3)))
+        further = math.floor(min(self.launches - 1, self.restoring_seconds(timing_s) / max(restoring_s, 1e-3)))
         return 1 + further if 1 + further >= FEWEST_LAUNCHES else 1
 
     def restoring_seconds(self, timing_s: float) -> float:

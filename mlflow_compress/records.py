@@ -414,7 +414,8 @@ class Row:
         ratios: value divided by the original's value, by metric name, where both exist.
         ratio_intervals: the 95 % confidence interval of a ratio, of it alone; absent where its noise is not known.
         ratio_degrees: the degrees of freedom behind such an interval; absent where it is as of many.
-        not_believed: the metrics whose ratio is left out, since it is none that a compression reaches.
+        not_believed: the metrics whose ratio is left out, since it is none that a compression reaches, or whose number
+            is, since it can't be.
         told_apart: whether a ratio, or a score's difference (`quality/wer_difference`), is told apart from the
             original's at 5 % in the whole table; absent where its noise is not known.
         runs: the run that each device's numbers come from, by `cpu` and `gpu`.

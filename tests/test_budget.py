@@ -25,6 +25,7 @@ from mlflow_compress.budget import Budget
         (3.0, 0.001, Budget(launches=1), 1),
         (1.1, 0.001, Budget(min_seconds=0.2), 1),  # a tiny budget stays tiny
         (1.0, 0.0001, Budget(min_seconds=0, max_seconds=2), 1),
+        (1.0, 0.0001, Budget(min_seconds=1e308, max_seconds=1e308), 5),  # ten times as long is no number
     ],
 )
 def test_launches_that_fit(restoring_s: float, call_s: float, budget: Budget, launches: int) -> None:

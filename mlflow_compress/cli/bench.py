@@ -38,8 +38,6 @@ Exit codes:
 
 @click.group(
     cls=Group,
-    stopped="Stopped. Each variant that was measured is kept; the same sweep goes on with the others, and "
-    "`compress-bench sync` sends what waits.",
     epilog=_EPILOG,
     context_settings={
         "help_option_names": ["-h", "--help"],
@@ -52,7 +50,13 @@ def main() -> None:
     """Measure models before and after compression, all the same way, and log them to MLflow."""
 
 
-@main.command(cls=LateOptions, taker="run", epilog=_EPILOG)
+@main.command(
+    cls=LateOptions,
+    taker="run",
+    epilog=_EPILOG,
+    stopped="Stopped. Each variant that was measured is kept, and `compress-bench sync` sends what waits. The same "
+    "command measures all of it anew.",
+)
 @click.argument("model")
 def run(model: str, options: Options) -> None:
     """Measure MODEL under one method, or under all.
@@ -78,7 +82,13 @@ def run(model: str, options: Options) -> None:
     _exit(results, only=not options.all_methods)
 
 
-@main.command(cls=LateOptions, taker="sweep", epilog=_EPILOG)
+@main.command(
+    cls=LateOptions,
+    taker="sweep",
+    epilog=_EPILOG,
+    stopped="Stopped. Each variant that was measured is kept; the same sweep, without --again, goes on with the "
+    "others, and `compress-bench sync` sends what waits.",
+)
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 def sweep(models: tuple[str, ...], options: Options) -> None:
     """Measure every variant that the recipes of MODEL... name; of models without a recipe, the original.
@@ -97,7 +107,7 @@ def sweep(models: tuple[str, ...], options: Options) -> None:
         _exit(_measure(variants, models, {}, options), only=False)
 
 
-@main.command(epilog=_EPILOG)
+@main.command(epilog=_EPILOG, stopped="Stopped. What was not sent is kept; `compress-bench sync` goes on with it.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--tracking-uri", metavar="URI",
               help="Another server whose runs to end, or the credentials of one. [MLFLOW_TRACKING_URI]")  # fmt: skip

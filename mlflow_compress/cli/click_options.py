@@ -61,7 +61,10 @@ class AutoSwitch(click.ParamType[bool | None]):
         """Read it."""
         if value is None or value == AUTO:
             return None
-        return bool(click.BOOL.convert(value, param, ctx))
+        try:
+            return bool(click.BOOL.convert(value, param, ctx))
+        except click.BadParameter:
+            self.fail(f"{value!r} is none of true, false and auto.", param, ctx)
 
 
 class Count(click.ParamType[int | None]):

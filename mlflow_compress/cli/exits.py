@@ -47,7 +47,16 @@ def _telling() -> Iterator[None]:
 
 
 class Command(click.Command):
-    """A command that turns a `CompressError` into a message on stderr and its exit code."""
+    """A command that turns a `CompressError` into a message on stderr and its exit code.
+
+    Args:
+        stopped: what a user who stops it with Ctrl-C is told: what is kept, and how to go on. Empty: its group's.
+        given: as click's own command takes it.
+    """
+
+    def __init__(self, *given: Any, stopped: str = "", **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.stopped = stopped
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line; options may be checked on the way."""
@@ -64,7 +73,7 @@ class Group(click.Group):
     """A command with subcommands. What any of them raises is turned into a message and an exit code.
 
     Args:
-        stopped: what a user who stops it with Ctrl-C is told: what is kept, and how to go on.
+        stopped: what a user who stops it with Ctrl-C is told, where the subcommand has nothing of its own to say.
         given: as click's own group takes it.
     """
 
@@ -92,4 +101,5 @@ class Group(click.Group):
             with _telling():
                 return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
-            raise Stopped(self._stopped) from interrupt
+            command = self.commands.get(ctx.invoked_subcommand or "")
+            raise Stopped(getattr(command, "stopped", "") or self._stopped) from interrupt

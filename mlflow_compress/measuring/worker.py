@@ -37,6 +37,7 @@ PARENT = "COMPRESS_PARENT"  # environment: the process that the worker must not 
 _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, see prctl(2)
 UNFINISHED = Outcome("failed", "scoring did not end")  # of quality, until it did
 _ERROR_LINES = 30
+_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "bad_alloc")  # how libraries word it, of any type
 _NO_CUDA = "this machine has no CUDA device that torch can use"
 
 
@@ -374,6 +375,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, CompressError):
         return str(error)
     is_memory = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
+    is_memory |= any(sign in str(error).lower() for sign in _OF_MEMORY)
     what = "out of memory" if is_memory else type(error).__name__
     return f"{what}: {one_line(error, most=500)}"
 

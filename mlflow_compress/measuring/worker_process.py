@@ -32,6 +32,7 @@ from mlflow_compress.records import Part, Variant
 _PROGRAM = ("-m", "mlflow_compress.measuring.worker")
 _DROPPED = ("MLFLOW_", "DATABRICKS_")  # the worker has no business with the tracking server, nor with its secrets
 _LAST_WORDS_SECONDS = 1.0  # for what is still in the pipes of a worker that has ended
+_LONGEST_SECONDS = 10 * 366 * 86_400.0  # that a worker may take: timers take no number that is much larger
 _GONE_SECONDS = 10.0  # in which the kernel ends what is killed
 _LAST_LINE_CHARACTERS = 300
 
@@ -53,7 +54,8 @@ class Worker:
     def __init__(self, verb: str, variant: Variant, folder: Path, device: str = "", how: str = "") -> None:
         self._verb = verb
         self._told = "the timing" if verb == "time" else verb  # of what went wrong
-        self._timeout = variant.budget.timeout_seconds
+        self._timeout = min(variant.budget.timeout_seconds, _LONGEST_SECONDS)
+        self._has_less = verb == "time" and how != "1/1"  # a further launch, whose time is that of the first
         self._found = folder / part_file(verb, device)
         self._found.unlink(missing_ok=True)
         log = _new_file(folder / f"{self._found.stem}.log")
@@ -137,7 +139,7 @@ class Worker:
         raise WorkerError(f"{self._told} {_death(self._process.poll())}{self._last_words()}")
 
     def _late(self) -> None:
-        advice = "" if self._verb == "time" else " (--timeout allows more)"  # a further launch has less
+        advice = "" if self._has_less else " (--timeout allows more)"
         self._stop(f"took longer than {self._timeout:.0f} s and was stopped{advice}")
 
     def _flooded(self) -> None:

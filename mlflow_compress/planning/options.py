@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from mlflow_compress.budget import Budget
+from mlflow_compress.budget import FEWEST_LAUNCHES, Budget
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.words import ORIGINAL
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow_compress.planning.recipe import Settings
 
 AUTO, NONE = "auto", "none"  # how the lack of a choice is written
+_MOST_LAUNCHES = 999
 _KEY = "option"
 
 T = TypeVar("T")
@@ -147,7 +148,8 @@ class Options:
     seconds: float = _option(Budget.min_seconds, "Seconds of timed calls, at least.", "number",
                              takers=_ALL, least=0, logged_as="seconds")  # fmt: skip
     max_seconds: float = _option(
-        Budget.max_seconds, "Seconds of timed calls, at most, whatever --iterations says (but 6 calls).", "number",
+        Budget.max_seconds, "Seconds of timed calls, at most, whatever --iterations and --seconds say (but 6 calls).",
+        "number",
         takers=_ALL, least=0, logged_as="max_seconds")  # fmt: skip
     energy_seconds: float = _option(
         Budget.energy_seconds, "Seconds of calls whose energy is measured; 0: none.", "number",
@@ -156,7 +158,8 @@ class Options:
         Budget.score_seconds, "Seconds of scoring, at most; then the samples so far count.", "number",
         takers=_ALL, least=0, logged_as="score_seconds")  # fmt: skip
     timeout: float = _option(
-        Budget.timeout_seconds, "Seconds after which a variant is stopped and has failed.", "number",
+        Budget.timeout_seconds, "Seconds that each process of a variant may take (one compresses, one measures and "
+        "scores); then it is stopped, and the variant has failed.", "number",
         takers=_ALL, least=1)  # fmt: skip
     trust: bool = _option(
         False, "Run code that comes with the model: Python files, pickles, metrics of one's own.", "switch"
@@ -193,13 +196,14 @@ class Options:
         """Return what of it a recipe is planned with.
 
         Raises:
-            RecipeError: an option is not of the form KEY=VALUE.
+            RecipeError: an option is not of the form KEY=VALUE, or so many launches say nothing.
             UnknownName: nothing like that can be required.
             WorkerError: this machine lacks the device that was named.
         """
         from mlflow_compress.planning import requirements
         from mlflow_compress.planning.recipe import Settings
 
+        _require_telling(self.launches)
         if self.on == "here":
             requirements.require_device(self.device)
         required = (part for text in self.requires for part in text.split(",") if part.strip() != NONE)
@@ -302,6 +306,21 @@ def _of_config(option: Option, value: Any) -> Any:
     if option.choices and value not in option.choices:
         raise UnknownName(f"{option.name} in evaluator_config", value, option.choices)
     return value
+
+
+def _require_telling(launches: int) -> None:
+    """Complain about launches that would not do what they are asked for.
+
+    Raises:
+        RecipeError: their spread would say nothing of the noise, or nobody waits for so many.
+    """
+    if 1 < launches < FEWEST_LAUNCHES:
+        raise RecipeError(
+            f"--launches {launches} is refused: so few don't tell how much launches differ. Ask for "
+            f"{FEWEST_LAUNCHES} or more, or for 1, of which the noise is not known."
+        )
+    if launches > _MOST_LAUNCHES:
+        raise RecipeError(f"--launches {launches:,} are more than the {_MOST_LAUNCHES} that share a measurement.")
 
 
 def _logged(option: Option, value: Any) -> str:

@@ -38,7 +38,7 @@ from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
 from mlflow_compress.sockets import Family, State
 from mlflow_compress.untrusted import Malformed
 from mlflow_compress.untrusted_yaml import read_yaml, shown
-from mlflow_compress.words import ORIGINAL
+from mlflow_compress.words import ORIGINAL, ORIGINAL_METHOD
 
 _KEYS = ("family", "source", "options", "data", "metrics", "batch_size", "requires", "variants")
 _ONLY_OF_SWEEPS = {"methods", "threads", "exclude"}
@@ -49,7 +49,9 @@ _STATES: Mapping[State, str] = {
     "packed": "packed weights",
     "runtime": "a module of another runtime",
 }
-_ORIGINAL_NAME = re.compile(rf"\s*{ORIGINAL}(?!\w)", re.IGNORECASE)  # a name that readers take for the original's
+_ORIGINAL_NAME = re.compile(  # a name that readers take for the original's, in any language of the table
+    rf"\s*(?:{'|'.join(re.escape(name) for name in (ORIGINAL, *ORIGINAL_METHOD.values()))})(?!\w)", re.IGNORECASE
+)
 _LINK = re.compile(r"\+(?=\s*[A-Za-z_])")  # not the plus of 1e+3
 MOST_VARIANTS = 10_000  # of one command, before any is left out: at two minutes each these take two weeks
 _MOST_STEPS, _MOST_CHARACTERS = 16, 2000  # of a chain of methods
@@ -399,12 +401,19 @@ def named_chains(path: Path, what: str, data: Any) -> tuple[Named, ...]:
     """Read a recipe's list of chains of methods; each is text, or has a name and a method.
 
     Raises:
-        RecipeError: it is no such list, or holds what is no chain.
+        RecipeError: it is no such list, holds what is no chain, or calls two chains the same.
         UnknownName: a method or option is unknown.
     """
     entries = listed(path, what, data)
     require_few(len(entries), str(path))
-    return tuple(_named_chain(path, each) for each in entries)
+    chains: dict[str, tuple[Step, ...]] = {}
+    for name, chain in (named := tuple(_named_chain(path, each) for each in entries)):
+        if (other := chains.setdefault(name, chain)) != chain:
+            raise RecipeError(
+                f"{path}: {shown(name)} is the name of two variants, {shown(chain_name(other))} and "
+                f"{shown(chain_name(chain))}: they would be one row. Give one of them another name."
+            )
+    return named
 
 
 def _named_chain(path: Path, entry: Any) -> Named:

@@ -22,7 +22,7 @@ class Json(Renderer):
       `values` (numbers by metric name; what nobody measured is absent), `ratios` (value divided by the original's, by
       metric name; absent on the original and where circumstances differ), `ratio_intervals` (a ratio's 95 %
       confidence interval, of it alone, two numbers, where its noise is known), `ratio_degrees` (the degrees of
-      freedom behind it; absent: as of many), `not_believed` (metrics whose ratio is left out, since it can't be),
+      freedom behind it; absent: as of many), `not_believed` (metrics whose ratio or number is left out: it can't be),
       `told_apart` (by name of a ratio or of a score's difference, whether it is told apart from the original's at 5 %
       in the whole table; absent: its noise is not known), `runs` (run ids by device, `cpu` and `gpu`), `links` (their
       pages, where a server shows them), `hardware` (in words), `circumstances` (what a number may only be compared

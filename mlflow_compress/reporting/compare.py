@@ -23,14 +23,14 @@ from mlflow_compress.reporting.against_original import (
     ratios_to,
 )
 from mlflow_compress.reporting.footnotes import CAUTION, Note, numbered
+from mlflow_compress.reporting.possible import NEVER_NOTHING, impossible
 from mlflow_compress.reporting.table_lines import Key, Line, sorted_out, variants_of
-from mlflow_compress.reporting.table_text import COLUMNS, DIFFERENCE, METRICS, label, natural, ratio
+from mlflow_compress.reporting.table_text import COLUMNS, DIFFERENCE, label, natural, ratio
 from mlflow_compress.words import DEVICES, ORIGINAL
 
 _WITH_HARDWARE = (*(column.key for column in COLUMNS), "hardware")
 _CAUTION = "compress.caution."
 _VRAM = "gpu/vram_peak_mib"
-_NEVER_NOTHING = {*METRICS, "size/disk_mib"}  # of a model that runs; a count of page faults may well be 0
 
 
 def compare(
@@ -168,7 +168,7 @@ def _row(line: Line, original: Line | None, language: str) -> tuple[Row, list[No
         ratios=ratios.values,
         ratio_intervals=ratios.intervals,
         ratio_degrees=ratios.degrees,
-        not_believed=tuple(ratios.not_believed),
+        not_believed=(*ratios.not_believed, *_impossible(line)),
         runs={device: line.runs[device].run_id for device in sorted(line.runs)},
         hardware="; ".join(dict.fromkeys(filter(None, _hardware(line).values()))),
         circumstances=_circumstances(line),
@@ -180,6 +180,12 @@ def _row(line: Line, original: Line | None, language: str) -> tuple[Row, list[No
         source=next((source for run in line.runs.values() if (source := run.params.get("source", ""))), ""),
     )
     return row, notes
+
+
+def _impossible(line: Line) -> list[str]:
+    """Return the names of the numbers that a row has not because what was logged of them can't be."""
+    names = {name for run in line.runs.values() for name in impossible(run)}
+    return sorted(names - line.values.keys())
 
 
 def _reference(original: Line) -> Reference:
@@ -212,7 +218,7 @@ def _compared(line: Line, original: Line, turns: Ratios, language: str) -> tuple
             apart.add(_VRAM)
             notes.append(Note("other_memory"))
     ratios = Ratios(ratios_to(line.values, original.values, apart))
-    beyond = {name for name in _NEVER_NOTHING & ratios.values.keys() if not is_believed(ratios.values[name])}
+    beyond = {name for name in NEVER_NOTHING & ratios.values.keys() if not is_believed(ratios.values[name])}
     for name in beyond.union(turns.not_believed):
         ratios.disbelieve(name)
     for device in line.runs:

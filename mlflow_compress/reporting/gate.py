@@ -34,6 +34,7 @@ _WORST_FIRST: tuple[Verdict, ...] = ("fails", "undecided", "passes", "not checke
 _EXACT = 1e-9  # of sizes: what the division of two floats may be off
 _NOT_BELIEVED = "a ratio that no compression reaches, or that contradicts the two times, is not believed"
 
+_IMPOSSIBLE = "what was logged of it can't be a measurement, and was left out"
 _LEAST_OF_FP32 = 3.9  # bytes a parameter
 _HOLDS = "the interval holds what is asked"
 _EVEN_AT_BEST = "even the good end of the interval misses"
@@ -285,6 +286,8 @@ def _judged(row: Row, demand: Demand, known: Known) -> Check:
 def _quality(row: Row, demand: Demand, drop: Drop, known: Known) -> Check:
     name = primary(row, known)
     blank = _blank(name, demand, known)
+    if not name and any(each.startswith(f"{QUALITY}/") for each in row.not_believed):
+        return replace(blank, reason=_IMPOSSIBLE, advice=LOOK)
     if not name or row.random_weights:
         why = "random weights: there is no quality to lose" if row.random_weights else "quality was not scored"
         return replace(blank, reason=why, advice=_SCORE)
@@ -324,6 +327,8 @@ def _ratio(row: Row, demand: Demand, known: Known) -> Check:
     """Check a number against the original's."""
     name = demand.metric
     blank = _blank("", demand, known)
+    if name not in row.values and name in row.not_believed:
+        return replace(blank, reason=_IMPOSSIBLE, advice=LOOK)
     if name not in row.values:
         return replace(blank, reason="it was not measured", advice=f"measure it ({demand.group})")
     blank = replace(blank, measured=value_text(row, name, "en"))

@@ -5,11 +5,12 @@ What can't be is left out of its row, and a caution says so there: in every form
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from mlflow_compress.records import LAST_S, CautionKind, Run
 from mlflow_compress.reporting import metric_facts
-from mlflow_compress.reporting.table_text import DIFFERENCE
+from mlflow_compress.reporting.table_text import DIFFERENCE, METRICS
 
 IMPOSSIBLE_NUMBER = CautionKind(
     "impossible_number",
@@ -33,19 +34,33 @@ IMPOSSIBLE_TIME = CautionKind(
 # Of what is measured: from a millionth of a nanosecond, or of a byte, to the bytes of all the world's disks. Scores are
 # further apart, a perplexity may be anything; beyond these, a ratio of two is no number any more.
 _MEASURED, _SCORED = (1e-12, 1e15), (1e-100, 1e100)
+NEVER_NOTHING = frozenset({*METRICS, "size/disk_mib"})  # of a model that runs; a count of page faults may well be 0
+_GREATEST = {"share": 1.0, "hundred": 100.0}  # by scale: what a score, or a difference of two, can be at most
+_ROUNDED = 1e-6
 _DIFFERENCES = ("/ram_model_mib",)  # the process less an empty one: noise may put it below 0
 _LAST_MS = LAST_S * 1000
+_LEFT_OUT = "compress.left_out"  # a tag that no run is logged with: the numbers that `without_impossible` took out
 
 
 def is_possible(name: str, value: float) -> bool:
     """Return whether a metric can have this value."""
-    if _MEASURED[0] <= value <= _MEASURED[1] or value == 0:  # as nearly all are
-        return True
     is_score = name.startswith(f"{metric_facts.GROUP}/") and name != metric_facts.COUNT
+    if is_score and abs(value) > 1 and not _is_on_scale(name, value):
+        return False
+    if _MEASURED[0] <= value <= _MEASURED[1]:  # as nearly all are
+        return True
+    if value == 0:
+        return name not in NEVER_NOTHING
     least, most = _SCORED if is_score else _MEASURED
     if not least <= abs(value) <= most:  # as NaN is
         return False
     return value > 0 or name.endswith(_DIFFERENCES) or (is_score and _may_be_negative(name))
+
+
+def _is_on_scale(name: str, value: float) -> bool:
+    """Return whether a score's scale goes so far: an accuracy of 93 is a slip of the pen, or none at all."""
+    score = name.removesuffix("_low").removesuffix("_high").removesuffix(DIFFERENCE)
+    return abs(value) <= _GREATEST.get(metric_facts.of(score, {}).scale or "", math.inf) + _ROUNDED
 
 
 def _may_be_negative(name: str) -> bool:
@@ -75,8 +90,13 @@ def without_impossible(run: Run) -> Run:
     return replace(
         run,
         metrics={name: value for name, value in run.metrics.items() if name not in left_out},
-        tags={**run.tags, **_tags(run, caution.code, caution.to_text())},
+        tags={**run.tags, **_tags(run, caution.code, caution.to_text()), _LEFT_OUT: "\n".join(left_out)},
     )
+
+
+def impossible(run: Run) -> list[str]:
+    """Return the names of the numbers that `without_impossible` took out of a run."""
+    return run.tags.get(_LEFT_OUT, "").splitlines()
 
 
 def _tags(run: Run, code: str, text: str) -> dict[str, str]:

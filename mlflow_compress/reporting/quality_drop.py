@@ -138,7 +138,7 @@ def loss_of(row: Row, name: str, drop: Drop, known: Known) -> Loss:
         return Loss(reason=f"the original has no quality to lose: {said}", advice="measure the trained original")
     in_terms = _in_terms(drop, quality, counts_by_inverse=not (better or whole))
     sign = -1.0 if better else 1.0
-    value = in_terms(sign * difference)
+    value = in_terms(sign * difference) + 0.0  # no loss is no -0.0
     samples = row.values.get(metric_facts.COUNT, 0)
     ends = [row.values[end] for side in ("_low", "_high") if (end := f"{name}{DIFFERENCE}{side}") in row.values]
     if len(ends) < 2 or samples < _FEWEST:

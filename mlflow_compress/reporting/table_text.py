@@ -382,7 +382,9 @@ def value_text(row: Row, key: str, language: str) -> str:
 
 def is_packed_on_disk(row: Row, key: str) -> bool:
     """Return whether the saved model shrank more than what it is in memory: clustered or sparse weights do."""
-    return key == _WEIGHTS and _DISK in row.ratios and row.ratios[_DISK] < _MUCH_LESS * row.ratios[key]
+    if key != _WEIGHTS or not {_DISK, _WEIGHTS} <= row.ratios.keys():
+        return False
+    return row.ratios[_DISK] < _MUCH_LESS * row.ratios[_WEIGHTS]
 
 
 def score_parts(row: Row, name: str, language: str, known: Known = NOTHING_SAID) -> tuple[str, str]:

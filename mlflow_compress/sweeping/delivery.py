@@ -108,7 +108,9 @@ class Delivery:
                 entry.remove()
 
     def deliver(self, shipment: Shipment) -> Result:
-        """Pair a result with its original's, keep it on disk, send it, and take it off the disk when MLflow has it.
+        """Keep a result on disk, pair it with its original's, send it, and take it off the disk when MLflow has it.
+
+        It is kept before it is paired, which may take minutes: who stops the command then loses nothing.
 
         Returns:
             The result, with how far its scores are from its original's.
@@ -117,12 +119,10 @@ class Delivery:
             StoreError: the server refused it, and it could not be kept either.
         """
         entry, tell = shipment.entry, shipment.tell
+        shipment = _kept(shipment)
         result = self._originals.pair(shipment.result, entry.folder)
-        shipment = dataclasses.replace(shipment, result=result)
-        try:
-            shipment = shipment.keep()
-        except OSError as error:
-            tell(f"WARNING: the result can't be kept on disk: {error}")
+        if result is not shipment.result:
+            shipment = _kept(dataclasses.replace(shipment, result=result))
         try:
             sending.send(self.log.store, shipment, ending=not shipment.address.run)  # `mlflow run` ends its own
         except StoreError as error:
@@ -171,3 +171,12 @@ class Delivery:
         except StoreError as error:  # what is measured now is not to suffer from what was before
             self._sync.tell(str(error))
         return log
+
+
+def _kept(shipment: Shipment) -> Shipment:
+    """Keep a shipment on disk as far as that goes; return it, as it is kept."""
+    try:
+        return shipment.keep()
+    except OSError as error:
+        shipment.tell(f"WARNING: the result can't be kept on disk: {error}")
+        return shipment

@@ -41,6 +41,7 @@ def sweep(
     count = len(queue.waiting)
     results: list[Result] = []
     with contextlib.ExitStack() as stack:
+        stack.callback(progress.close)  # also where it is stopped: what is said then has a line of its own
         originals = None
         if any(variant.interleave for variant in queue.waiting):
             originals = PreparedOriginals(stack.enter_context(delivery.entry(progress.end)).folder)

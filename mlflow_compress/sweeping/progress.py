@@ -131,9 +131,14 @@ class Board:
     def tell(self, text: str) -> None:
         """Write a line that stays."""
         with self._lock:
+            self.close()
+            terminal.write_line(self._stream, plain(text))
+
+    def close(self) -> None:
+        """Take the state away."""
+        with self._lock:
             if self._live and not self._quiet:
                 terminal.clear_line(self._stream)
-            terminal.write_line(self._stream, plain(text))
 
     def line(self) -> str:
         """Return the whole state in one line."""

@@ -91,7 +91,7 @@ def sweep(
         WorkerError: the cluster is gone.
         StoreError: the server refused a result, and it could not be kept either.
     """
-    with ray_cluster.connected(address) as cluster:
+    with contextlib.closing(board), ray_cluster.connected(address) as cluster:
         try:
             return _Sweep(cluster, queue, task, delivery, board, show).run()
         except cluster.errors.RayError as error:

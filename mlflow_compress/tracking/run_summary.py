@@ -32,6 +32,7 @@ _SHOWN = (
     "gpu/real_time_factor_estimated",
     "gpu/vram_peak_mib",
 )
+_TO_LAUNCHES = ("/latency_p50_ms", "/launches")
 _COUNTS = ("size/params", "size/params_nonzero", "quality/samples")
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~$@&:.-])")
 
@@ -51,6 +52,8 @@ def facts(result: Result) -> list[tuple[str, str]]:
         low, high = (result.measurements.get(f"{stem}_{end}{suffix}") for end in ("low", "high"))
         if low is not None and high is not None:
             text += f" (95 %: {number(low)} to {number(high)})"
+        if name.endswith(_TO_LAUNCHES[0]) and (count := result.measurements.get(name.replace(*_TO_LAUNCHES))):
+            text += f", {count:.0f} launch{'es' if count > 1 else ''}"
         rows.append((label(name, "en", known, with_unit=False), text))
     return rows
 

@@ -2,7 +2,7 @@
 
 A run that somebody else began takes one result, the first. Each later one gets a run of its own below it.
 
-What a variant gave goes home in four steps: `Originals.pair`, `Shipment.keep`, `send`, `write`.
+What a variant gave goes home in four steps: `Shipment.keep`, `Originals.pair`, `send`, `write`.
 """
 
 from __future__ import annotations

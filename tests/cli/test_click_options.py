@@ -74,6 +74,7 @@ def test_a_sweep_has_a_limit_of_time() -> None:
         "--batch-size 1,x",
         "--iterations 0",
         "--launches 0",
+        "--interleave maybe",
         "--seconds -1",
         "--seconds nan",
         "--device tpu",

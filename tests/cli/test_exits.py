@@ -85,3 +85,6 @@ def test_who_stops_a_command_is_told_how_to_go_on() -> None:
     stoppable.add_command(Command("run", callback=stop))
     result = CliRunner().invoke(stoppable, ["run"])
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Error: Stopped. Say it again.\n")
+    stoppable.add_command(Command("sync", callback=stop, stopped="Stopped. It is kept."))  # knows more than its group
+    result = CliRunner().invoke(stoppable, ["sync"])
+    assert (result.exit_code, result.stderr) == (130, "Error: Stopped. It is kept.\n")

@@ -90,3 +90,17 @@ def test_what_was_timed_stays_when_scoring_is_killed(lab: Lab) -> None:
     assert result.measurements["cpu/latency_p50_ms"] > 0
     assert result.samples["cpu/latency_ms"]
     assert "quality/accuracy" not in result.measurements
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError("4 TiB"), "out of memory: 4 TiB"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory: DefaultCPUAllocator: "),
+        (OSError(12, "Cannot allocate memory"), "out of memory: [Errno 12] Cannot allocate memory"),
+        (RuntimeError("std::bad_alloc"), "out of memory: std::bad_alloc"),
+        (RuntimeError("shapes do not fit"), "RuntimeError: shapes do not fit"),
+    ],
+)
+def test_a_lack_of_memory_is_called_so_whatever_a_library_raises(error: Exception, reason: str) -> None:
+    assert worker._reason(error).startswith(reason)

@@ -123,6 +123,11 @@ def test_however_a_worker_ends_one_sentence_says_why(ends_with: Callable[..., st
     assert ends_with(program, 2 if reason == _LATE else 60) == f"prepare {reason}"
 
 
+@needs_linux
+def test_a_time_that_no_timer_takes_is_as_none(ends_with: Callable[..., str]) -> None:
+    assert ends_with("sys.exit(3)", 10**12) == f"prepare {_ENDED} 3{_NOTHING}"
+
+
 def test_what_was_timed_stays_when_scoring_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     timed = Part(Outcome("ok"), measurements={"cpu/latency_p50_ms": 5.0}, quality=UNFINISHED)
     fake = tmp_path / "fake.py"

@@ -119,3 +119,10 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_at_once(monkeypatch: 
         Options(device="cuda").settings()
     assert Options(device="auto").settings().devices == ("cpu",)
     assert Options(device="cuda", on="ray").settings().devices == ("cuda",)  # a machine of the cluster may have one
+
+
+@pytest.mark.parametrize(("launches", "told"), [(2, "Ask for 3 or more, or for 1"), (1000, "more than the 999")])
+def test_launches_that_would_not_do_what_they_are_asked_for_are_refused(launches: int, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        Options(launches=launches).settings()
+    assert [Options(launches=each).settings().budget.launches for each in (1, 3, 999)] == [1, 3, 999]

@@ -424,9 +424,18 @@ def test_a_recipe_of_any_size_is_a_short_sentence(tmp_path: Path, line: str, sen
     assert len(str(raised.value)) < 500
 
 
-@pytest.mark.parametrize("name", ["original", "Original [batch 4]", " original-ish", "ORIGINAL"])
+@pytest.mark.parametrize("name", ["original", "Original [batch 4]", " original-ish", "ORIGINAL", "оригинал"])
 def test_a_compressed_variant_is_not_called_the_original(tmp_path: Path, name: str) -> None:
     with pytest.raises(RecipeError, match=r"is int8_dynamic, and can't be called the original. Give it another name"):
         named_chains(tmp_path / "r.yaml", "variants", [{"name": name, "method": "int8_dynamic"}])
     for free, method in (("originality", "int8_dynamic"), (name, "original"), ("base", "original")):
         assert named_chains(tmp_path / "r.yaml", "variants", [{"name": free, "method": method}])[0][0] == free
+
+
+def test_two_variants_of_one_name_are_refused(tmp_path: Path) -> None:
+    twice = [{"name": "small", "method": "fp16"}, {"name": "small", "method": "bf16"}]
+    with pytest.raises(RecipeError, match=r"'small' is the name of two variants, 'fp16' and 'bf16'.*one row"):
+        named_chains(tmp_path / "r.yaml", "variants", twice)
+    with pytest.raises(RecipeError, match="'bf16' is the name of two variants"):
+        named_chains(tmp_path / "r.yaml", "variants", ["bf16", {"name": "bf16", "method": "fp16"}])
+    assert len(named_chains(tmp_path / "r.yaml", "variants", ["bf16", "bf16", "fp16"])) == 3

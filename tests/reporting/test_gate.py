@@ -183,6 +183,7 @@ STATES: Mapping[str, Callable[[Scene], list[Run]]] = {
     "with a number of 0": lambda scene: scene.beside(
         LAUNCHES | {SPEED: 0.0, "size/weights_mib": 0.0, "size/disk_mib": 0.0, "cpu/ram_peak_mib": 0.0}
     ),
+    "with a score beyond its scale": lambda scene: scene.beside(GOOD | {SCORE: 93.0}),
     "with a ratio that no compression reaches": lambda scene: scene.beside(
         LAUNCHES | {SPEED: 1e-6, "size/weights_mib": 1e-6, "size/disk_mib": 1e-6, "cpu/ram_peak_mib": 1e-6}
     ),
@@ -476,3 +477,8 @@ def test_equal_models_seldom_fail_and_a_loss_of_two_points_seldom_passes_as_one(
         assert found["fails"] <= 5
     else:
         assert found["passes"] <= 5
+
+
+def test_no_loss_is_no_negative_zero() -> None:
+    row = Row("alpha", "yolo", "int8", values=GOOD | scored(0.0, -0.01, 0.01), original=Reference("alpha"))
+    assert math.copysign(1, checked(Demands(max_quality_drop=Drop.read("5%")), row).value or 0.0) == 1

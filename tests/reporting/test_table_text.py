@@ -264,3 +264,9 @@ def test_natural_order_is_total(texts: list[str]) -> None:
 
 def test_natural_order_takes_thousands_of_digits() -> None:
     assert table_text.natural("1" * 5000) < table_text.natural("1" * 5001)
+
+
+def test_a_size_on_disk_is_told_beside_that_in_memory_where_both_are_known() -> None:
+    row = Row("alpha", "m", "x", {"size/weights_mib": 5.0}, {"size/weights_mib": 1.0, "size/disk_mib": 0.3})
+    assert table_text.value_text(row, "size/weights_mib", "en") == "5.00 MB (1.00x; 0.30x on disk)"
+    assert not table_text.is_packed_on_disk(replace(row, ratios={"size/disk_mib": 0.3}), "size/weights_mib")

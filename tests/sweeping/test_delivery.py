@@ -15,6 +15,7 @@ from mlflow_compress.sweeping.delivery import Delivery
 from mlflow_compress.tracking import reading, sending
 from mlflow_compress.tracking.connection import Store
 from mlflow_compress.tracking.log import Log
+from mlflow_compress.tracking.pairing import Originals
 from mlflow_compress.tracking.spool import Shipment, Spool
 
 VARIANT = Variant("small", "original", "alpha", "python", "small.py", chain=(Step("original"),))
@@ -100,3 +101,31 @@ def test_a_folder_without_a_result_goes(delivery: Delivery, tmp_path: Path) -> N
         assert entry.folder.is_dir()
     assert not entry.folder.exists()
     assert list((tmp_path / "spool").iterdir()) == []
+
+
+def test_who_stops_the_pairing_of_scores_loses_no_result(
+    delivery: Delivery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*given: object) -> Result:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Originals, "pair", stop)
+        with pytest.raises(KeyboardInterrupt):
+            deliver(delivery, [])
+    assert len(list((tmp_path / "spool").glob("*/address.json"))) == 1
+    told: list[str] = []
+    assert delivery.earlier(RESULT.variant, "digest", told.append) is not None
+    assert told[-1].startswith("measured already (kept in ")
+
+
+def test_what_is_kept_and_sent_is_the_paired_result(delivery: Delivery, monkeypatch: pytest.MonkeyPatch) -> None:
+    paired = dataclasses.replace(RESULT, measurements={"size/params": 7.0, "quality/accuracy_difference": 0.5})
+    monkeypatch.setattr(Originals, "pair", lambda self, result, folder: paired)
+    kept: list[Result] = []
+    keep = Shipment.keep
+    monkeypatch.setattr(Shipment, "keep", lambda self: kept.append(self.result) or keep(self))
+    assert deliver(delivery, []) == paired
+    assert kept == [RESULT, paired]
+    (run,) = reading.runs(delivery.log.store, {delivery.log.experiment_id: ""})
+    assert run.metrics["quality/accuracy_difference"] == 0.5

@@ -123,3 +123,22 @@ def test_a_server_that_refuses_ends_it_before_anything_is_measured(tmp_path: Pat
     delivery = Delivery(Spool(tmp_path / "spool"), refuse, lambda text: None)
     with pytest.raises(StoreError, match="no such server"):
         here.sweep(Queue([variant()]), delivery, Progress(io.StringIO()), lambda result: None, again=True)
+
+
+def test_who_stops_it_finds_no_bar_on_the_line(
+    sweep: Sweep, measuring: Measuring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def stop(variant: Variant, folder: Path, listener: Any, **named: object) -> Result:
+        listener({"stage": "timing on cpu", "done": 3, "total": 50})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(isolate, "run", stop)
+    stream = Terminal()
+    with pytest.raises(KeyboardInterrupt):
+        sweep(variant(), stream=stream)
+    assert "3/50" in stream.getvalue()
+    assert stream.getvalue().endswith("\r\x1b[2K")

@@ -78,6 +78,12 @@ def test_how_much_a_method_reached_is_told_with_the_numbers() -> None:
     assert "<p>The method reached 96 of 64,322 weights.</p>" in html
 
 
+@pytest.mark.parametrize(("launches", "told"), [(1.0, "43.50), 1 launch"), (5.0, "43.50), 5 launches")])
+def test_a_time_says_on_how_many_launches_it_stands(launches: float, told: str) -> None:
+    known = dataclasses.replace(PLAIN, measurements={**PLAIN.measurements, "cpu/launches": launches})
+    assert dict(run_summary.facts(known))["CPU inference time, median"].endswith(told)
+
+
 def test_a_result_in_words_for_a_terminal() -> None:
     assert run_summary.text(PLAIN).splitlines() == [
         "yolo11n, fp16 [batch 2]: ok",
