@@ -124,7 +124,12 @@ def test_what_is_kept_and_sent_is_the_paired_result(delivery: Delivery, monkeypa
     monkeypatch.setattr(Originals, "pair", lambda self, result, folder: paired)
     kept: list[Result] = []
     keep = Shipment.keep
-    monkeypatch.setattr(Shipment, "keep", lambda self: kept.append(self.result) or keep(self))
+
+    def noted(shipment: Shipment) -> Shipment:
+        kept.append(shipment.result)
+        return keep(shipment)
+
+    monkeypatch.setattr(Shipment, "keep", noted)
     assert deliver(delivery, []) == paired
     assert kept == [RESULT, paired]
     (run,) = reading.runs(delivery.log.store, {delivery.log.experiment_id: ""})
