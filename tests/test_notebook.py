@@ -61,7 +61,9 @@ def test_a_variant_stands_beside_its_original_in_the_table(store: Store) -> None
     assert header[:6] == ["Team", "Model", "Method", "Weight size", "CPU ms", "RAM (MB)"]
     assert "VRAM" not in table._repr_html_()
     assert str(mc.compare("notebook", team="notebook team", lang="ru")).startswith("| Команда")
-    assert "<td>int8_dynamic [batch 4]</td>" in table._repr_html_()
+    assert 'text-align:left">int8_dynamic [batch 4] [1]' in table._repr_html_()
+    assert "[1] caution: " in table._repr_html_()
+    assert "[1] caution: " in str(table)
     assert type(table[["team"]]).__name__ == "DataFrame"
     assert len(mc.compare(["note*"], method="int8_dynamic", team="notebook team")) == 1
 

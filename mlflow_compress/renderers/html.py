@@ -34,6 +34,7 @@ _ICON = (
     "%3Ccircle cx='13' cy='10' r='2'/%3E%3C/svg%3E"
 )
 _KINDS = ("team", "model", "method")
+_SCRIPT = ("elements", "theme", "table", "axes", "scatter", "bars", "start")
 _AT_THE_END = ("pareto", "hardware")
 _LINK = re.compile(r"https?://[^\s]+\Z", re.IGNORECASE)
 
@@ -61,7 +62,7 @@ class Html(Renderer):
         """
         language, texts = comparison.language, words.PAGE[comparison.language]
         script_texts = words.PAGE_SCRIPT[language]
-        style, script = _part("page.css"), _part("page.js")
+        style, script = _part("page.css"), page_script()
         shown = _columns(comparison)
         about = {
             "language": language,
@@ -76,6 +77,7 @@ class Html(Renderer):
             "texts": _own(texts),
             "script_texts": _own({name: text for name, text in script_texts.items() if isinstance(text, str)}),
             "columns": shown,
+            "headers": {key: words.HEADERS[key][language] for key in words.SHORT_HEADERS},
             "is_named": any(column.key == "method" for column in shown),
             "rows": [_line(comparison, row, shown) for row in comparison.rows],
             "legend": table_text.legend(comparison),
@@ -196,6 +198,13 @@ def _part(name: str) -> str:
     return files("mlflow_compress.renderers").joinpath("page", name).read_text(encoding="utf-8")
 
 
+@cache
+def page_script() -> str:
+    """Return the page's script: one function of all its parts."""
+    parts = "\n".join(_part(f"{name}.js") for name in _SCRIPT)
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
+
+
 def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
@@ -225,12 +234,16 @@ def _columns(it: Comparison) -> tuple[Column, ...]:
     """
     runs = Column("runs", {language: page["runs"] for language, page in words.PAGE.items()}, numeric=False)
     linked = (runs,) if any(row.links for row in it.rows) else ()
-    shown = table_text.columns(it.columns, it.metrics)
+    shown = [_short(column) for column in table_text.columns(it.columns, it.metrics)]
     if {column.key for column in shown}.difference(_AT_THE_END) != {column.key for column in COLUMNS}:
         return (*shown, *linked)
     order = (*_KINDS, "quality", *(column.key for column in shown if column.numeric), *_AT_THE_END)
     said = [column for column in shown if _says_something(it.rows, column)]
     return (*sorted(said, key=lambda column: order.index(column.key)), *linked)
+
+
+def _short(column: Column) -> Column:
+    return replace(column, header=words.SHORT_HEADERS.get(column.key, column.header))
 
 
 def _says_something(rows: Sequence[Row], column: Column) -> bool:
@@ -264,6 +277,7 @@ def _cell(it: Comparison, row: Row, column: Column, shown: Sequence[Column]) -> 
 
 def _number(it: Comparison, row: Row, name: str, text: str) -> _Part:
     value, has_ratio, against = text.partition(" (")
+    value = value.removesuffix(" MB")  # the header says it
     if not has_ratio:
         return _Part(value)
     ends = row.ratio_intervals.get(name)

@@ -7,7 +7,7 @@ import itertools
 import math
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,12 +30,14 @@ from mlflow_compress.words import Text
 
 MOST_BARS = 30
 _MOST_NAMES = 14
+_WIDEST_OF_FOUR = 34  # characters of a name in a legend of four columns
 _MOST_TRIES = 6  # each halves the ticks
 _INCHES, _DPI = (16, 9), 150
 
 # Okabe and Ito, "Color Universal Design" (2008), without its yellow: told apart by the colour-blind, and on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _MARKERS = ("o", "s", "^", "D", "P", "v", "X", "p")
+_OTHER = ("#8A8A8A", "*")  # of the methods that have no look of their own
 _BETTER, _WORSE, _NEUTRAL = "#0072B2", "#D55E00", "#8A8A8A"
 
 
@@ -92,14 +94,11 @@ def figure(it: Comparison) -> Any:
 
 
 def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], texts: Text) -> None:
-    from matplotlib.lines import Line2D
-
     x, y = chosen
     best = fronts(it, chosen)
     among_best = {id(row) for front in best for row in front}
     rows = [row for row in it.rows if x.value(row) is not None and y.value(row) is not None]
     looks = _looks(rows)
-    other = ("#8A8A8A", "*")
     is_of_column = chosen == objectives(it)
     lines = [front for front in best if len(front) > 1] if not is_of_column or len(it.objectives) == 2 else []
     for front in lines:
@@ -107,7 +106,7 @@ def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], texts: Text) 
         plot.plot(*zip(*_steps(line, it, chosen), strict=True), "--", color="0.45", linewidth=1.4, zorder=1)
     marks: dict[tuple[str, str, str, int], list[tuple[float, float]]] = {}  # those that look alike are drawn at once
     for row in rows:
-        colour, marker = looks.get(row.method, other)
+        colour, marker = looks.get(row.method, _OTHER)
         is_beaten = row.dominated is True if is_of_column else bool(best) and id(row) not in among_best
         face = "white" if is_beaten else colour
         marks.setdefault((marker, colour, face, 10), []).append(_at(row, chosen))
@@ -121,12 +120,30 @@ def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], texts: Text) 
         plot.plot(*zip(*points, strict=True), linestyle="", marker=marker, markersize=size, zorder=height, **style)
     for axis, name in zip(chosen, "xy", strict=True):
         _lay_out(plot, [found for row in rows if (found := axis.value(row)) is not None], axis, name, it, texts)
+    _explain(plot, it, rows, looks, texts, has_verdicts=bool(best), has_lines=bool(lines))
+    if len({row.model for row in rows}) > 1 and all(len({row.model for row in front}) == 1 for front in best):
+        plot.set_title(texts["by_model"], fontsize=13, color="0.3")
+
+
+def _explain(
+    plot: Any,
+    it: Comparison,
+    rows: Sequence[Row],
+    looks: Mapping[str, tuple[str, str]],
+    texts: Text,
+    *,
+    has_verdicts: bool,
+    has_lines: bool,
+) -> None:
+    """Say below the scatter what its marks mean."""
+    from matplotlib.lines import Line2D
+
     handles = [
         Line2D([], [], color=colour, marker=marker, linestyle="", markersize=9) for colour, marker in looks.values()
     ]
     names = [_short(method(name, it.language)) for name in looks]
     if rest := len({row.method for row in rows} - looks.keys()):
-        handles.append(Line2D([], [], color=other[0], marker=other[1], linestyle="", markersize=9))
+        handles.append(Line2D([], [], color=_OTHER[0], marker=_OTHER[1], linestyle="", markersize=9))
         names.append(texts["others"].format(count=rest))
     frames = ((any(map(is_original, rows)), "o", "original"), (any(row.by_hand for row in rows), "s", "by_hand"))
     for has_frame, marker, word in frames:
@@ -134,24 +151,23 @@ def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], texts: Text) 
             frame: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": "0.2", "markersize": 13}
             handles.append(Line2D([], [], marker=marker, linestyle="", **frame))
             names.append(texts[word])
-    if best:
+    if has_verdicts:
         hollow: dict[str, Any] = {
             "markerfacecolor": "white",
             "markeredgecolor": "0.4",
             "markersize": 9,
             "markeredgewidth": 1.8,
         }
-        if lines:
+        if has_lines:
             handles.append(Line2D([], [], color="0.45", linestyle="--"))
             names.append(texts["front"])
         handles.append(Line2D([], [], marker="o", linestyle="", **hollow))
         names.append(texts["dominated"])
     # A label that begins with an underscore would be left out.
+    ncols = 4 if max(map(len, names), default=0) <= _WIDEST_OF_FOUR else 3
     plot.figure.legend(
-        handles, [f" {name}" for name in names], loc="outside lower center", ncols=4, fontsize=12, frameon=False
+        handles, [f" {name}" for name in names], loc="outside lower center", ncols=ncols, fontsize=12, frameon=False
     )
-    if len({row.model for row in rows}) > 1 and all(len({row.model for row in front}) == 1 for front in best):
-        plot.set_title(texts["by_model"], fontsize=13, color="0.3")
 
 
 @dataclass(frozen=True)

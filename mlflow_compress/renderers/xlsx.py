@@ -115,7 +115,7 @@ def _columns(it: Comparison) -> Iterator[_Column]:
 
 def _numbers(it: Comparison, name: str, header: str) -> _Column:
     values = [finite(row.values).get(name) for row in it.rows]
-    return _Column(header, [_Cell(value, _form(value, is_size=name.startswith("size/"))) for value in values])
+    return _Column(header, [_Cell(value, _form(value, is_size=table_text.is_size(name))) for value in values])
 
 
 def _ratios(it: Comparison, name: str) -> Iterator[_Column]:

@@ -5,6 +5,7 @@ Nothing here asks a server or the clock: the same runs always give the same comp
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -61,7 +62,8 @@ def compare(
     A device that has no number, or whose newest attempt failed or was skipped, is listed as a failure.
 
     Rows are sorted by team and model, the original first, then by method, all in natural order. Where their hardware
-    differs, rows of the same hardware stand together, and the table says what it is.
+    differs, rows of the same hardware stand together, those of a processor alone among those of it with its GPU, and
+    the table says what it is.
 
     Args:
         runs: all runs of the experiments; those that are no variant are passed over.
@@ -76,7 +78,7 @@ def compare(
     everything = sorted_out(variants_of([*newest, *originals], devices), language)[0]
     original_of = _originals_of(lines, everything.values() if every_run else (everything | lines).values())
     lines = _without_copies(lines)
-    hardware = {key: _hardware_of(lines[key], original_of[key]) for key in lines}
+    hardware = _wholes({key: _hardware_of(lines[key], original_of[key]) for key in lines})
     apart = len(set(hardware.values()) - {""}) > 1
 
     def place(key: Key) -> tuple[object, ...]:
@@ -273,8 +275,8 @@ def _hardware(line: Line) -> dict[str, str]:
     return {device: circumstances.hardware(run, device) for device, run in sorted(line.runs.items())}
 
 
-def _hardware_of(line: Line, original: Line | None) -> str:
-    """Say under what hardware a row stands: its original's, where that is what it is compared with."""
+def _hardware_of(line: Line, original: Line | None) -> dict[str, str]:
+    """Say by device under what hardware a row stands: its original's, where that is what it is compared with."""
     own = _hardware(line)
     if original is not None:
         theirs = _hardware(original)
@@ -282,7 +284,20 @@ def _hardware_of(line: Line, original: Line | None) -> str:
             theirs.get(device, said) == said for device, said in own.items()
         ):
             own = theirs | own
-    return "; ".join(own[device] for device in sorted(own))
+    return own
+
+
+def _wholes(hardware: Mapping[Key, Mapping[str, str]]) -> dict[Key, str]:
+    """Name each row's hardware; of rows on a part of what others stand on, the whole: a processor with its GPU."""
+    known = {
+        key: tuple((device, said[device]) for device in sorted(said) if said[device]) for key, said in hardware.items()
+    }
+    wholes: dict[tuple[tuple[str, str], ...], str] = {(): ""}
+    for devices in sorted(set(known.values()), key=lambda devices: (-len(devices), natural(str(devices)))):
+        for count in range(1, len(devices) + 1):
+            for part in itertools.combinations(devices, count):
+                wholes.setdefault(part, "; ".join(name for _, name in devices))
+    return {key: wholes[devices] for key, devices in known.items()}
 
 
 def _differ(hardware: Iterable[Mapping[str, str]]) -> bool:

@@ -43,6 +43,9 @@ from mlflow_compress.words import ORIGINAL
 
 BEGIN, END = "<!-- compress-report: begin -->", "<!-- compress-report: end -->"
 UNNAMED = "unnamed"
+_AS_HTML = (
+    "written as HTML: write it in Markdown, with pipes (|), and a merged cell once for each of its rows and columns"
+)
 
 _PLACEHOLDER = re.compile(
     r"(your |the )?model( |_)?name|your model|(название|имя) (вашей )?модели|ваша модель|\.{3}|…|x{3,}|todo|tbd",
@@ -112,6 +115,7 @@ def read(
             readings += outcome.readings
     for first, last in page.lookalikes:
         passed.append((first, "lines", f"to {last}: no table for GitHub: the rule has other columns than the header"))
+    passed += [(line, "table", _AS_HTML) for line in page.html_tables if line not in own]
     return Import(source, tuple(rows), tuple(readings), tuple(sorted(passed)))
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _PIPE = re.compile(r"(?<!\\)\|")
 _RULE = re.compile(r"(?=.*\|)\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*")
+_HTML_TABLE = re.compile(r"<!--.*?(?:-->|\Z)|(<table\b)", re.IGNORECASE | re.DOTALL)
 _BREAK = re.compile(r"</?br\s*/?\s*>", re.IGNORECASE)  # browsers break at </br> too
 _BLANKS = " \t\v\f"
 _AROUND_BREAK = re.compile(r"[ \t\v\f]*\n[ \t\v\f\n]*")
@@ -94,11 +95,13 @@ class Page:
         tables: from the first to the last.
         lookalikes: first and last line, from 1, of what was meant as a table and is shown as plain text.
         html: lines of HTML outside of lists and quotes, comments among them: number from 1, start, end.
+        html_tables: lines, from 1, where a table that is written as HTML begins. What is in it is not read.
     """
 
     tables: tuple[Table, ...]
     lookalikes: tuple[tuple[int, int], ...]
     html: tuple[tuple[int, int, int], ...]
+    html_tables: tuple[int, ...]
 
 
 def read(text: str) -> Page:
@@ -118,6 +121,13 @@ def read(text: str) -> Page:
             for token in tokens
             if token.type == "html_block" and token.level == 0 and token.map
             for at, (start, end) in enumerate(lines[token.map[0] : token.map[1]], token.map[0])
+        ),
+        tuple(
+            token.map[0] + token.content.count("\n", 0, match.start()) + 1
+            for token in tokens
+            if token.type == "html_block" and token.map
+            for match in _HTML_TABLE.finditer(token.content)
+            if match[1]
         ),
     )
 

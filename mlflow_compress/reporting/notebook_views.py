@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mlflow_compress.plain_text import visible
@@ -16,6 +16,7 @@ from mlflow_compress.reporting.edited_table import as_markdown
 if TYPE_CHECKING:
     import pandas as pd
 
+_MOST_ROWS = 60  # as many as pandas shows
 _READ = (
     "size/weights_mib", "size/params", "latency_p50_ms", "latency_p90_ms", "first_call_ms", "throughput_per_s",
     "ram_peak_mib", "vram_peak_mib",
@@ -64,7 +65,7 @@ class ShownResult(Result):
             (
                 table_text.label(name, "en"),
                 f"{numbers[name]:,.0f}" if name == "size/params" else
-                table_text.megabytes(numbers[name]) if name.startswith("size/") else table_text.number(numbers[name]),
+                table_text.megabytes(numbers[name]) if table_text.is_size(name) else table_text.number(numbers[name]),
             )
             for name in names
         ]  # fmt: skip
@@ -83,26 +84,45 @@ def shown_frame(lines: Sequence[Mapping[str, object]], columns: Sequence[str], c
     Args:
         lines: of the data frame.
         columns: of the data frame.
-        comparison: what it shows: of the table's columns those that any row has something in.
+        comparison: what it shows: its first rows, of the table's columns those that any row has something in, and the
+            footnotes.
     """
     import pandas as pd
 
-    header, rows = _table(comparison)
-    size = f"{len(lines)} rows; the data frame has {len(columns)} columns: .columns names them"
-    text = f"{as_markdown(_read_columns(comparison)).partition(chr(10) * 2)[0]}\n\n[{size}]"
+    shown = replace(_read_columns(comparison), rows=comparison.rows[:_MOST_ROWS])
+    cut = f"the first {_MOST_ROWS} of " if len(lines) > _MOST_ROWS else ""
+    size = f"{cut}{len(lines)} rows; the data frame has {len(columns)} columns: .columns names them"
+    blocks = as_markdown(shown).split("\n\n")
+    text = "\n\n".join([*blocks[: 2 if shown.footnotes else 1], f"[{size}]"])  # the table, and its footnotes
 
     class Table(pd.DataFrame):  # type: ignore[misc]  # pandas has no types here
         def __repr__(self) -> str:
             return text
 
         def _repr_html_(self) -> str:
-            head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
-            body = "".join(
-                f"<tr>{''.join(f'<td>{html.escape(visible(cell))}</td>' for cell in row)}</tr>" for row in rows
-            )
-            return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{size}</p>"
+            return f"{_as_html(shown)}<p>{size}</p>"
 
     return Table(lines, columns=list(columns))
+
+
+def _as_html(it: Comparison) -> str:
+    """Return the table as HTML, names to the left, and its footnotes."""
+    columns = table_text.columns(it.columns, it.metrics)
+    noted = next((at for at, column in enumerate(columns) if column.key == "method"), 0)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in table_text.headers(columns, it.language))
+    lines = []
+    for row in it.rows:
+        texts = list(table_text.cells(row, columns, it.language, it.metrics))
+        texts[noted] = " ".join([texts[noted], *(f"[{note + 1}]" for note in row.notes)])
+        cells = (
+            f"<td>{html.escape(visible(text))}</td>" if column.numeric else
+            f'<td style="text-align:left">{html.escape(visible(text))}</td>'
+            for column, text in zip(columns, texts, strict=True)
+        )  # fmt: skip
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    notes = "<br>".join(f"[{at}] {html.escape(visible(note))}" for at, note in enumerate(it.footnotes, 1))
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return table + (f"<p>{notes}</p>" if notes else "")
 
 
 def _read_columns(comparison: Comparison) -> Comparison:
@@ -110,11 +130,4 @@ def _read_columns(comparison: Comparison) -> Comparison:
     shown = table_text.columns(comparison.columns, comparison.metrics)
     rows = [table_text.cells(row, shown, comparison.language, comparison.metrics) for row in comparison.rows]
     keys = [column.key for at, column in enumerate(shown) if any(row[at] != table_text.MISSING for row in rows)]
-    return dataclasses.replace(comparison, columns=tuple(keys) or comparison.columns)
-
-
-def _table(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    comparison = _read_columns(comparison)
-    shown = table_text.columns(comparison.columns, comparison.metrics)
-    rows = [table_text.cells(row, shown, comparison.language, comparison.metrics) for row in comparison.rows]
-    return table_text.headers(shown, comparison.language), rows
+    return replace(comparison, columns=tuple(keys) or comparison.columns)

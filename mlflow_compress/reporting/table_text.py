@@ -373,11 +373,16 @@ def value_text(row: Row, key: str, language: str) -> str:
     value = row.values.get(key)
     if value is None or not math.isfinite(value):
         return MISSING
-    text = f"{megabytes(value)} MB" if key.startswith("size/") else number(value)
+    text = f"{megabytes(value)} MB" if is_size(key) else number(value)
     if key not in row.ratios:
         return text
     on_disk = f"; {ratio(row.ratios[_DISK])} {words.ON_DISK[language]}" if is_packed_on_disk(row, key) else ""
     return f"{text} ({'≈' if is_told_apart(row, key) is False else ''}{ratio(row.ratios[key])}{on_disk})"
+
+
+def is_size(name: str) -> bool:
+    """Return whether a metric is a size in MB: a count of parameters is none."""
+    return name.startswith("size/") and name.endswith("_mib")
 
 
 def is_packed_on_disk(row: Row, key: str) -> bool:

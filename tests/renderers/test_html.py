@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from mlflow_compress import words
 from mlflow_compress.plain_text import visible
 from mlflow_compress.records import Comparison, Failure, Row, Summary
-from mlflow_compress.renderers.html import Html, _part
+from mlflow_compress.renderers.html import Html, _part, page_script
 from mlflow_compress.reporting.hardware_names import short
-from mlflow_compress.reporting.table_text import COLUMNS, headers
+from mlflow_compress.reporting.table_text import COLUMNS
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = [
@@ -116,19 +116,20 @@ def filled(text: str, *, reason: str | None = None) -> Comparison:
 @pytest.mark.parametrize("language", ["en", "ru"])
 def test_golden(comparison: Comparison, golden: Callable[[str, bytes], None], language: str) -> None:
     page = Html().render(dataclasses.replace(comparison, language=language)).decode()
-    page = page.replace(_part("page.css"), "/* style */").replace(_part("page.js"), "// script")
+    page = page.replace(_part("page.css"), "/* style */").replace(page_script(), "// script")
     golden(f"comparison.{language}.html", re.sub(r"sha256-[\w+/=]+", "sha256", page).encode())
 
 
 def test_the_table_is_there_without_a_script(comparison: Comparison) -> None:
     page = render(comparison)
-    course = list(headers(COLUMNS, "en"))
-    quality = course.pop()
-    assert page.of("th")[: len(COLUMNS)] == [*course[:3], quality, *course[3:]], "the number that decides comes first"
+    head = ["Team", "Model", "Method", "Quality", "Weights, MB", "CPU, ms", "GPU, ms", "RAM, MB", "VRAM, MB"]
+    assert page.of("th")[: len(head)] == head, "the number that decides comes first"
+    whole = [each.get("title") for tag, each in page.elements if tag == "th" and "scope" in each]
+    assert whole[3:6] == [None, "Weight size", "CPU ms"]
     rows = page.rows()
     assert len(rows) == len(comparison.rows)
-    assert rows[0][:5] == ["alpha", "yolo11l", "original", "0.7912 mAP50", "96.67 MB"]
-    assert rows[1][2:7] == ["fp16 [batch 16] [1]", "-", "48.35 MB (0.50x)", "-", "8.100 (0.66x)"]
+    assert rows[0][:5] == ["alpha", "yolo11l", "original", "0.7912 mAP50", "96.67"]
+    assert rows[1][2:7] == ["fp16 [batch 16] [1]", "-", "48.35 (0.50x)", "-", "8.100 (0.66x)"]
     assert rows[2][3].startswith("0.04260 WER (+0.0031) 0.01530 CER (≈-0.00021) n=73")
     assert rows[3][:3] == ["=SUM(A1)", "модель 🙂 [x](http://y)", "`prune` (by hand)"]
     assert "caution: the machine was busy" in page.of("li")
@@ -183,7 +184,7 @@ def test_only_a_difference_that_shows_is_good_or_bad(ratio: float, interval: tup
         each for tag, each in page.elements if tag == "span" and (each.get("class") or "").startswith("against")
     ]
     assert (found["class"] or "").split() == ["against", *filter(None, [marked])]
-    assert found["title"] == f"95 %: {interval[0]:.2f}x to {interval[1]:.2f}x"
+    assert found["title"] == f"95\N{NO-BREAK SPACE}%: {interval[0]:.2f}x to {interval[1]:.2f}x"
 
 
 def test_a_ratio_of_one_launch_is_neither_good_nor_bad_and_says_why() -> None:
@@ -200,10 +201,10 @@ def test_columns_that_say_nothing_are_left_out_unless_somebody_chose_them() -> N
     values = {"size/weights_mib": 1.0, "cpu/latency_p50_ms": 2.0}
     it = Comparison((Row("alpha", "yolo", "original", values), Row("alpha", "yolo", "int8", values)))
     page = render(it)
-    assert page.of("thead") == ["\n\nMethod\nQuality\nWeight size\nCPU ms\n\n"]
+    assert page.of("thead") == ["\n\nMethod\nQuality\nWeights, MB\nCPU, ms\n\n"]
     assert "Rows: 2 · Team: alpha · Model: yolo · methods: 2" in page.of("p")
     chosen = dataclasses.replace(it, columns=("team", "method", "gpu/latency_p50_ms"))
-    assert render(chosen).of("thead") == ["\n\nTeam\nMethod\nGPU ms\n\n"]
+    assert render(chosen).of("thead") == ["\n\nTeam\nMethod\nGPU, ms\n\n"]
     with_hardware = dataclasses.replace(it, columns=(*(column.key for column in COLUMNS), "hardware"))
     assert render(with_hardware).of("thead")[0].split("\n")[-3] == "Hardware"
 
@@ -268,7 +269,7 @@ def test_an_empty_comparison_is_a_page_too(it: Comparison) -> None:
 
 def test_the_script_has_all_words_that_it_says() -> None:
     said = words.PAGE_SCRIPT["en"]
-    used = set(re.findall(r"\bwords\.(\w+)", _part("page.js")))
+    used = set(re.findall(r"\bwords\.(\w+)", page_script()))
     assert used <= said.keys()
     assert said.keys() - used <= {"filters", "bars_title", "team", "model", "method", "hardware"}
 
@@ -354,3 +355,39 @@ def test_in_a_browser_the_charts_are_drawn_and_no_other_script_runs(tmp_path: Pa
     assert dom.count('<li class="bar">') == len(rows)
     assert dom.count("<button") == len(re.findall(r"<th scope=\"col\"", dom)) + 3  # theme, all rows, and the list
     assert len(re.findall(r'aria-sort="none"', dom)) == len(re.findall(r"<th scope=\"col\"", dom))
+
+
+def with_script(page: bytes, script: str) -> bytes:
+    """Let a script of the test run after the page's own."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest())
+    allowed = page.replace(b"script-src '", b"script-src 'sha256-" + digest + b"' '", 1)
+    return allowed.replace(b"</body>", f"<script>{script}</script></body>".encode())
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+def test_in_a_browser_columns_sort_tips_tell_what_is_covered_and_noise_is_neither_good_nor_bad(tmp_path: Path) -> None:
+    latency = "cpu/latency_p50_ms"
+    values = {"size/weights_mib": 1.0, latency: 2.0}
+
+    def row(method: str, ratio: float, low: float, high: float) -> Row:
+        return Row("a", "m", method, values, {latency: ratio}, {latency: (low, high)}, notes=(0,))
+
+    rows = (row("m10", 1.01, 0.9, 1.1), row("prune:amount=0.5+m9", 0.5, 0.4, 0.6), row("m9", 2.0, 1.9, 2.1))
+    it = Comparison(rows, footnotes=("a footnote",), greater_is_better=dict.fromkeys(values, False))
+    file = tmp_path / "page.html"
+    file.write_bytes(
+        with_script(
+            Html().render(it),
+            "document.querySelector('th.method button').click();"
+            "document.querySelector('[role=img]').dispatchEvent(new Event('focus'));",
+        )
+    )
+    dom = dumped(file, tmp_path)
+    assert re.findall(r'<tr data-row="(\d)"', dom) == ["2", "0", "1"], "by the method, m9 before m10"
+    (tip,) = re.findall(r'<div id="tip"[^>]*>(.*?)</div>', dom, re.DOTALL)
+    assert len([line for line in tip.split("\n") if line in ("m10", "m9", "prune:amount=0.5+m9")]) == 3
+    assert sorted(" ".join(each.split()) for each in re.findall(r'class="(fill [^"]*)"', dom)) == [
+        "fill better", "fill noise", "fill worse"
+    ]  # fmt: skip
+    assert "<span>prune:<wbr>amount=0.5+<wbr>m9</span>" in dom
+    assert 'title="a footnote"' in dom

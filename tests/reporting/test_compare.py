@@ -343,6 +343,18 @@ def test_rows_of_the_same_hardware_stand_together(make_run: MakeRun) -> None:
     assert compare(runs[:2]).columns == (), "a GPU run beside a CPU run tells no two machines apart"
 
 
+def test_a_model_on_the_processor_alone_stands_where_its_name_belongs(make_run: MakeRun) -> None:
+    epyc = {"compress.env.cpu_model": "EPYC"}
+    runs = [
+        make_run(model="bert", cpu="ok", gpu="ok"),
+        make_run(model="alexnet", cpu="ok"),
+        make_run(model="clip", gpu="ok"),
+        make_run(model="zoo", team="beta", tags=epyc),
+    ]
+    assert [row.model for row in compare(runs[:3]).rows] == ["alexnet", "bert", "clip"]
+    assert [row.model for row in compare(runs).rows] == ["zoo", "alexnet", "bert", "clip"], "EPYC stands before Xeon"
+
+
 def test_what_does_not_know_its_hardware_makes_no_column(make_run: MakeRun) -> None:
     unknown = {"compress.source": "imported", "compress.env.cpu_model": None, "compress.env.threads": None}
     assert compare([make_run(cpu="ok"), make_run(team="beta", tags=unknown)]).columns == ()

@@ -365,6 +365,18 @@ def test_a_table_without_methods_is_doubted_until_the_model_is_named() -> None:
     assert [(row.model, row.method) for row in models] == [("a", "unnamed"), ("b", "unnamed")]
 
 
+def test_a_table_in_html_is_passed_over_with_what_to_do() -> None:
+    html = '<table>\n<tr><td rowspan="2">yolo11l</td><td>original</td><td>5</td></tr>\n<tr><td>int8</td><td>3</td></tr>\n</table>'
+    text = f"# Results\n\n{html}\n\n| Model | Method | RAM (MB) |\n|---|---|---|\n| m | x | 5 |\n"
+    found = read(text, team="alpha", source="README.md")
+    assert [row.model for row in found.rows] == ["m"]
+    ((line, what, why),) = found.passed_over
+    assert (line, what) == (3, "table")
+    assert "write it in Markdown" in why
+    assert "merged cell" in why
+    assert not read(f"{BEGIN}\n\n{html}\n\n{END}", team="alpha", source="README.md").passed_over
+
+
 def test_placeholders_repetitions_and_other_tables_are_passed_over_by_name() -> None:
     head = "| Model | Method | RAM (MB) |\n|---|---|---|\n"
     text = (

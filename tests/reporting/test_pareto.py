@@ -147,4 +147,4 @@ def test_in_a_browser_the_columns_verdict_is_drawn(tmp_path: Path) -> None:
     drawn = re.findall(r'<path class="point k\d+ (full|hollow)"[^>]*role="img"', done.stdout.decode())
     verdicts = sorted(drawn)
     assert verdicts == ["full"] * 3 + ["hollow"] * 2
-    assert done.stdout.decode().count('class="front"') == 1
+    assert done.stdout.decode().count('<path class="front"') == 1

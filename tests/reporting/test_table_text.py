@@ -270,3 +270,9 @@ def test_a_size_on_disk_is_told_beside_that_in_memory_where_both_are_known() -> 
     row = Row("alpha", "m", "x", {"size/weights_mib": 5.0}, {"size/weights_mib": 1.0, "size/disk_mib": 0.3})
     assert table_text.value_text(row, "size/weights_mib", "en") == "5.00 MB (1.00x; 0.30x on disk)"
     assert not table_text.is_packed_on_disk(replace(row, ratios={"size/disk_mib": 0.3}), "size/weights_mib")
+
+
+def test_a_count_of_parameters_is_no_size_in_mb() -> None:
+    row = Row("a", "b", "c", {"size/params": 66_955_010.0, "size/disk_mib": 3.0}, {"size/params": 0.5})
+    assert table_text.value_text(row, "size/params", "en") == "66955010 (0.50x)"
+    assert table_text.value_text(row, "size/disk_mib", "en") == "3.00 MB"

@@ -1,0 +1,22 @@
+// What stands where at first, and when charts are drawn anew.
+
+function drawCharts() {
+  drawScatter();
+  drawBars();
+}
+
+const isNarrow = matchMedia("(max-width: 40rem)").matches;
+byId("filters").hidden = rows.length < 2;
+byId("filters").open = !isNarrow;
+if (isNarrow) (document.querySelector(".notes") ?? byId("table")).after(byId("charts")); // numbers come first
+byId("charts").hidden = !metrics.length;
+showLines();
+if (metrics.length) {
+  drawCharts();
+  let width = byId("charts").clientWidth;
+  new ResizeObserver(() => {
+    if (width === byId("charts").clientWidth) return;
+    width = byId("charts").clientWidth;
+    requestAnimationFrame(drawCharts);
+  }).observe(byId("charts"));
+}
