@@ -127,6 +127,16 @@ def test_no_label_covers_another(language: str, sizes: tuple[float, ...], times:
         assert box.x1 <= drawn.bbox.x1
 
 
+def test_a_legend_of_many_long_names_stays_on_the_picture() -> None:
+    values = {SIZE: 50.0, CPU: 5.0}
+    named = tuple(Row("alpha", "yolo", f"{at:02}_{'W' * 60}", values) for at in range(14))
+    drawn = figure(Comparison(named, greater_is_better=LESS))
+    drawn.draw_without_rendering()
+    box = drawn.legends[0].get_window_extent()
+    assert drawn.bbox.x0 <= box.x0
+    assert box.x1 <= drawn.bbox.x1
+
+
 def test_what_failed_as_a_whole_is_not_drawn() -> None:
     *good, ruined = rows(4)
     ruined = dataclasses.replace(ruined, runs={"cpu": "r1"})

@@ -151,7 +151,8 @@ def test_comments_are_found_on_lines_of_their_own_and_outside_of_code() -> None:
 
 def test_tables_in_html_are_found_but_neither_in_comments_nor_in_code() -> None:
     table = "<table>\n<tr><td>1</td></tr>\n</table>"
-    text = f"<!--\n{table}\n-->\n\n```\n{table}\n```\n\n<div>\n<TABLE border=1>\n</table></div>\n\n> {table[:7]}\n\n<tablet>"
+    hidden = f"<!--\n{table}\n-->\n\n```\n{table}\n```"
+    text = f"{hidden}\n\n<div>\n<TABLE border=1>\n</table></div>\n\n> {table[:7]}\n\n<tablet>"
     page = read(text)
     assert page.html_tables == (14, 17)
     assert not page.tables
