@@ -30,7 +30,6 @@ from mlflow_compress.words import Text
 
 MOST_BARS = 30
 _MOST_NAMES = 14
-_WIDEST_OF_FOUR = 34  # characters of a name in a legend of four columns
 _MOST_TRIES = 6  # each halves the ticks
 _INCHES, _DPI = (16, 9), 150
 
@@ -164,10 +163,14 @@ def _explain(
         handles.append(Line2D([], [], marker="o", linestyle="", **hollow))
         names.append(texts["dominated"])
     # A label that begins with an underscore would be left out.
-    ncols = 4 if max(map(len, names), default=0) <= _WIDEST_OF_FOUR else 3
-    plot.figure.legend(
-        handles, [f" {name}" for name in names], loc="outside lower center", ncols=ncols, fontsize=12, frameon=False
-    )
+    for ncols in (4, 3, 2):
+        legend = plot.figure.legend(
+            handles, [f" {name}" for name in names], loc="outside lower center", ncols=ncols, fontsize=12, frameon=False
+        )
+        width = legend.get_window_extent(plot.figure.canvas.get_renderer()).width
+        if width < plot.figure.bbox.width or ncols == 2:
+            break
+        legend.remove()
 
 
 @dataclass(frozen=True)

@@ -366,9 +366,7 @@ def test_a_table_without_methods_is_doubted_until_the_model_is_named() -> None:
 
 
 def test_a_table_in_html_is_passed_over_with_what_to_do() -> None:
-    html = (
-        '<table>\n<tr><td rowspan="2">m</td><td>original</td><td>5</td></tr>\n<tr><td>x</td><td>3</td></tr>\n</table>'
-    )
+    html = '<table>\n<tr><td rowspan="2">m</td><td>original</td><td>5</td></tr>\n<tr><td>x</td></tr>\n</table>'
     text = f"# Results\n\n{html}\n\n| Model | Method | RAM (MB) |\n|---|---|---|\n| m | x | 5 |\n"
     found = read(text, team="alpha", source="README.md")
     assert [row.model for row in found.rows] == ["m"]
