@@ -410,10 +410,18 @@ def _quality(row: Row, language: str, known: Known) -> str:
 
 
 def _difference(row: Row, name: str) -> str:
-    """Write a score's difference from the original's: `(-0.012)`, or `(≈-0.002)` within noise."""
-    name += DIFFERENCE
-    if name not in row.values:
+    """Write a score's difference from the original's: `(-0.012)`, or `(≈-0.002)` within noise.
+
+    What noise may explain is written no finer than the score itself; `(≈0)` where that leaves nothing.
+    """
+    moved = row.values.get(f"{name}{DIFFERENCE}")
+    if moved is None:
         return ""
-    said = difference(row.values[name])
-    is_noise = said != _NO_DIFFERENCE and is_told_apart(row, name) is False
-    return f"({'≈' if is_noise else ''}{said})"
+    said = difference(moved)
+    if said == _NO_DIFFERENCE or is_told_apart(row, f"{name}{DIFFERENCE}") is not False:
+        return f"({said})"
+    score = number(row.values[name])
+    decimals = len(score.partition(".")[2])
+    if score != "0" and "e" not in score + said and decimals < len(said.partition(".")[2]):
+        said = f"{moved:+.{decimals}f}"
+    return f"(≈{said if float(said) else '0'})"

@@ -276,3 +276,31 @@ def test_a_count_of_parameters_is_no_size_in_mb() -> None:
     row = Row("a", "b", "c", {"size/params": 66_955_010.0, "size/disk_mib": 3.0}, {"size/params": 0.5})
     assert table_text.value_text(row, "size/params", "en") == "66955010 (0.50x)"
     assert table_text.value_text(row, "size/disk_mib", "en") == "3.00 MB"
+
+
+@pytest.mark.parametrize(
+    ("score", "moved", "text"),
+    [
+        (0.91, -0.00051, "(≈-0.0005)"),
+        (0.01785, 0.000007, "(≈+0.00001)"),
+        (0.1071, 0.00004, "(≈0)"),
+        (45.38, 0.0031, "(≈0)"),
+        (1234.5, 2.4, "(≈+2)"),
+        (0.91, -0.012, "(≈-0.012)"),
+        (0.91, 0.0, "(±0)"),
+        (1e-9, 2.1e-9, "(≈+2.1e-09)"),
+        (0.0, -0.04, "(≈-0.040)"),
+    ],
+)
+def test_a_difference_within_noise_is_no_finer_than_its_score(score: float, moved: float, text: str) -> None:
+    name = "quality/wer"
+    ends = {f"{name}_difference_low": moved - 1, f"{name}_difference_high": moved + 1}
+    row = Row("a", "b", "c", {name: score, f"{name}_difference": moved, **ends})
+    assert table_text.score_parts(row, name, "en")[1] == text
+
+
+def test_a_difference_that_is_told_apart_keeps_its_digits() -> None:
+    name = "quality/perplexity"
+    ends = {f"{name}_difference_low": 0.001, f"{name}_difference_high": 0.005}
+    row = Row("a", "b", "c", {name: 45.38, f"{name}_difference": 0.0031, **ends})
+    assert table_text.score_parts(row, name, "en")[1] == "(+0.0031)"
