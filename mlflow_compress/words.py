@@ -245,6 +245,7 @@ CIRCUMSTANCES: Mapping[str, Mapping[str, Text]] = {
         **_OF_ANY_DEVICE,
     },
 }
+THREADS = {"en": "{count} threads", "ru": "потоков: {count}"}
 HARDWARE: Mapping[str, tuple[str, ...]] = {"cpu": ("cpu_model", "threads"), "gpu": ("gpu_model",)}  # of these, shown
 AS_GOOD = {
     "en": "as good within noise: {methods}",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+from mlflow_compress import words
+
+_THREADS = re.compile(r"(?<=, )(\d+) threads(?=; |\Z)")
 _TRIMMINGS = re.compile(
     r"\((?:r|tm|c)\)|[®™]"
     r"|\s@\s*[\d.]+\s*[gm]hz"
@@ -14,15 +17,20 @@ _TRIMMINGS = re.compile(
 )
 
 
-def short(hardware: str) -> str:
+def short(hardware: str, language: str = "en") -> str:
     """Return the name without trademarks, clock and maker; the whole name where nothing would be left.
+
+    Args:
+        hardware: as `Row.hardware` says it.
+        language: of the word for threads.
 
     >>> short("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz, 8 threads; NVIDIA H100 80GB HBM3")
     'Xeon Platinum 8481C, 8 threads; H100 80GB HBM3'
     >>> short("AMD Ryzen 7 7840U w/ Radeon 780M Graphics, 8 threads")
     'Ryzen 7 7840U, 8 threads'
     """
-    return "; ".join(", ".join(_short(part) for part in device.split(", ")) for device in hardware.split("; "))
+    names = "; ".join(", ".join(_short(part) for part in device.split(", ")) for device in hardware.split("; "))
+    return _THREADS.sub(lambda match: words.THREADS[language].format(count=match[1]), names)
 
 
 def _short(name: str) -> str:

@@ -76,7 +76,7 @@ def _row(row: Row, language: str) -> dict[str, Any]:
         "method": row.method,
         "label": label,
         "method_label": table_text.method(row.method, language),
-        "hardware": hardware_names.short(row.hardware),
+        "hardware": hardware_names.short(row.hardware, language),
         "original": is_original(row),
         "by_hand": row.by_hand,
     }

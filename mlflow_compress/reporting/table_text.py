@@ -362,7 +362,7 @@ def _cell(row: Row, key: str, language: str, known: Known) -> str:
     if key == "quality":
         return _quality(row, language, known)
     if key == "hardware":
-        return hardware_names.short(row.hardware) or MISSING
+        return hardware_names.short(row.hardware, language) or MISSING
     if key == "pareto":
         return MISSING if row.dominated is None else words.PARETO[row.dominated][language]
     return value_text(row, key, language)
