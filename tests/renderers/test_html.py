@@ -265,6 +265,7 @@ def test_texts_and_marks_stand_out_from_what_is_behind_them(theme: int) -> None:
 @pytest.mark.parametrize("it", [Comparison(()), Comparison((), language="ru", title="hw1")])
 def test_an_empty_comparison_is_a_page_too(it: Comparison) -> None:
     assert render(it).rows() == []
+    assert words.PAGE[it.language]["no_rows"] in render(it).of("p")
 
 
 def test_the_script_has_all_words_that_it_says() -> None:

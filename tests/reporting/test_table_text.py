@@ -294,7 +294,7 @@ def test_a_count_of_parameters_is_no_size_in_mb() -> None:
 )
 def test_a_difference_within_noise_is_no_finer_than_its_score(score: float, moved: float, text: str) -> None:
     name = "quality/wer"
-    ends = {f"{name}_difference_low": moved - 1, f"{name}_difference_high": moved + 1}
+    ends = {f"{name}_difference_low": moved - 9, f"{name}_difference_high": moved + 9}
     row = Row("a", "b", "c", {name: score, f"{name}_difference": moved, **ends})
     assert table_text.score_parts(row, name, "en")[1] == text
 

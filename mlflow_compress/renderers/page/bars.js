@@ -19,7 +19,7 @@ function drawBars() {
     byId("bars-hint").textContent = "";
     return;
   }
-  const low = Math.min(0.8, ...drawn.map(({ ratio }) => ratio)) / 1.08;
+  const low = Math.min(0.5, ...drawn.map(({ ratio }) => ratio)) / 1.08;
   const high = Math.max(1.25, ...drawn.map(({ ratio }) => ratio)) * 1.08;
   const place = (ratio) => (100 * Math.log(Math.min(high, Math.max(low, ratio)) / low)) / Math.log(high / low);
   const teams = new Set(drawn.map(({ row }) => row.team)).size > 1;
@@ -78,7 +78,7 @@ function barOf({ row, at, ratio, ends }, metric, place, teams) {
     between.style.width = `${place(ends[1]) - place(ends[0])}%`;
     track.append(between);
   }
-  const name = teams ? `${row.label} · ${row.team || words.none}` : row.label;
+  const name = teams ? `${row.label}\u00a0· ${row.team || words.none}` : row.label;
   const digits = ratio >= 0.1 ? ratio.toFixed(2) : String(Number(ratio.toPrecision(2)));
   const text = `${noise ? "≈" : ""}${ratio >= 100 ? round(ratio) : digits}x`;
   return make("li", { class: "bar" }, make("span", {}, ...breakable(name)), track, make("span", {}, text));

@@ -10,6 +10,7 @@ byId("filters").hidden = rows.length < 2;
 byId("filters").open = !isNarrow;
 if (isNarrow) (document.querySelector(".notes") ?? byId("table")).after(byId("charts")); // numbers come first
 byId("charts").hidden = !metrics.length;
+byId("bars").closest("section").hidden = !ratios.length;
 showLines();
 if (metrics.length) {
   drawCharts();
