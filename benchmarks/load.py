@@ -26,8 +26,8 @@ SELECT r.run_uuid, r.status, t.value AS team, p.value AS param_team, k.value AS 
 FROM runs r
 LEFT JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'team'
 LEFT JOIN params p ON p.run_uuid = r.run_uuid AND p.key = 'team'
-LEFT JOIN tags k ON k.run_uuid = r.run_uuid AND k.key = 'compress.result_id'
-LEFT JOIN tags l ON l.run_uuid = r.run_uuid AND l.key = 'compress.logged'
+LEFT JOIN tags k ON k.run_uuid = r.run_uuid AND k.key = 'mlflow.compress.result_id'
+LEFT JOIN tags l ON l.run_uuid = r.run_uuid AND l.key = 'mlflow.compress.logged'
 WHERE r.lifecycle_stage = 'active'
 """
 _NUMBERS = "SELECT run_uuid, key, value FROM metrics"

@@ -60,7 +60,7 @@ def test_what_waits_in_its_spool_is_sent_and_its_model_predicts(
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.data.tags["team"] == "delta"
-    assert run.data.tags["compress.logged"] == "complete"
+    assert run.data.tags["mlflow.compress.logged"] == "complete"
     assert run.data.metrics["quality/accuracy"] == 0.98
     (model,) = client.search_logged_models([experiment.experiment_id])
     assert tells_the_digit(model.model_uri, uri)

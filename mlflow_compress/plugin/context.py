@@ -20,7 +20,10 @@ _GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 class CompressContext:
-    """MLflow's `RunContextProvider`: `team`, `compress.version` and `compress.env.*`."""
+    """MLflow's `RunContextProvider`: `team`, `compress.version` and `compress.env.*`.
+
+    All but the team are kept as those of our own runs are, see `run_tags`.
+    """
 
     def __init__(self) -> None:
         """Give the user a name where the system has none: MLflow itself tags each run with it, or raises."""
@@ -58,6 +61,10 @@ def _machine() -> dict[str, str]:
     with contextlib.suppress(Exception):
         if gpus := _gpus():
             found["compress.env.gpu_model"] = gpus[0]
+    with contextlib.suppress(Exception):
+        from mlflow_compress.tracking import run_tags
+
+        found = run_tags.kept(found)
     return found
 
 

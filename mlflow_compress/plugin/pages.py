@@ -17,6 +17,7 @@ from mlflow_compress.reporting import ranking
 from mlflow_compress.reporting.compare import compare
 from mlflow_compress.reporting.possible import is_time
 from mlflow_compress.reporting.table_text import MISSING, natural
+from mlflow_compress.tracking import reading
 from mlflow_compress.tracking.database import Variants
 
 _POLICY = re.compile(rb'http-equiv="Content-Security-Policy"\s+content="([^"]+)"')
@@ -141,7 +142,8 @@ def as_json(runs: Sequence[Run], experiments: Mapping[str, str]) -> bytes:
         }
         for run in runs
     ]
-    return json.dumps({"compress_runs": 1, "runs": rows}, allow_nan=False, separators=(",", ":")).encode()
+    page = {"compress_runs": reading.SERVED_LAYOUT, "runs": rows}
+    return json.dumps(page, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _when(milliseconds: int) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from mlflow_compress.budget import FEWEST_LAUNCHES
 from mlflow_compress.records import Result, Run, Variant
-from mlflow_compress.tracking.writing import SECONDS
+from mlflow_compress.tracking.run_tags import SECONDS
 
 _LONGEST_SECONDS = 366 * 86_400.0  # that anybody waited for a variant
 _PROCESS_SECONDS = 30.0  # to start one, and to load or save a model

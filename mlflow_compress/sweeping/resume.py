@@ -19,8 +19,8 @@ from mlflow_compress.records import Result, Run, Variant, to_json
 from mlflow_compress.scoring.statistics_file import MOST_PACKED_BYTES
 from mlflow_compress.tracking import reading
 from mlflow_compress.tracking.connection import Store
+from mlflow_compress.tracking.run_tags import LOGGED
 from mlflow_compress.tracking.spool import Shipment, Spool
-from mlflow_compress.tracking.writing import LOGGED
 from mlflow_compress.untrusted import Malformed, parse_json
 from mlflow_compress.version import installed
 

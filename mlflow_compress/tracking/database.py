@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlflow_compress.records import Run, Selection
-from mlflow_compress.tracking import private_mlflow, sqlite_file
+from mlflow_compress.tracking import private_mlflow, run_tags, sqlite_file
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Select
@@ -87,7 +87,7 @@ class Database:
             ids: experiments' names by their ids.
             selection: its `where` is not understood here, and must be empty.
         """
-        from sqlalchemy import select
+        from sqlalchemy import or_, select
 
         tables = private_mlflow.tables()
         tags, params, metrics = tables.tags.c, tables.params.c, tables.latest_metrics.c
@@ -100,9 +100,10 @@ class Database:
                 for run_id, at, name, status, started in _rows(connection, newest_first)
             }
             of = _Chosen(connection, chosen, found)
-            own_tags = select(tags.run_uuid, tags.key, tags.value).where(tags.key.not_like("mlflow.%"))
+            are_ours = or_(tags.key.not_like("mlflow.%"), tags.key.like(f"{run_tags.HIDDEN}%"))
+            own_tags = select(tags.run_uuid, tags.key, tags.value).where(are_ours)
             for run_id, key, value in of.rows(own_tags, tags.run_uuid):
-                _into(found[run_id].tags)[sys.intern(key)] = sys.intern(value or "")
+                run_tags.tell(_into(found[run_id].tags), sys.intern(key), sys.intern(value or ""))
             names = select(params.run_uuid, params.key, params.value).where(params.key.in_(PARAMS))
             for run_id, key, value in of.rows(names, params.run_uuid):
                 _into(found[run_id].params)[sys.intern(key)] = sys.intern(value)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlflow_compress.records import finite
 from mlflow_compress.tracking import reading, writing
 from mlflow_compress.tracking.connection import Store, refusals
-from mlflow_compress.tracking.writing import LOGGED, TAG_LIMIT
+from mlflow_compress.tracking.run_tags import LOGGED, TAG_LIMIT
 
 if TYPE_CHECKING:
     from mlflow_compress.records import Run
@@ -76,14 +76,13 @@ def _write_row(store: Store, experiment_id: str, row: ByHand, start_ms: int) -> 
     with refusals(store.uri):
         metrics = [Metric(name, value, start_ms, 0) for name, value in finite(row.metrics).items()]
         params = [Param(name, text[:TAG_LIMIT]) for name, text in row.params.items()]
-        store.client.log_batch(run_id, metrics=metrics, params=params, tags=[RunTag(LOGGED, "complete")])
+        said = [RunTag(name, text) for name, text in writing.kept({LOGGED: "complete"}).items()]
+        store.client.log_batch(run_id, metrics=metrics, params=params, tags=said)
         store.client.set_terminated(run_id, "FINISHED", end_time=start_ms)
 
 
 def _tell_table(store: Store, run: Run, table: Origin) -> None:
-    with refusals(store.uri):
-        store.client.set_tag(run.run_id, _TABLE, table.digest)
-        store.client.set_tag(run.run_id, f"{_TABLE}.name", table.name)
+    writing.tag(store, run.run_id, {_TABLE: table.digest, f"{_TABLE}.name": table.name})
 
 
 def _place(tags: Mapping[str, str]) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from mlflow_compress.records import Result, Variant
 from mlflow_compress.tracking import experiment_note, process_identity, reading, run_summary, writing
 from mlflow_compress.tracking.connection import Store, lasting
 from mlflow_compress.tracking.models import FetchedModels, names_model
-from mlflow_compress.tracking.sending import NOTE, name_unnamed
+from mlflow_compress.tracking.run_tags import LOGGED, NOTE, ROLE
+from mlflow_compress.tracking.sending import name_unnamed
 from mlflow_compress.tracking.spool import Address
-from mlflow_compress.tracking.writing import LOGGED
 
 
 class Log:
@@ -110,7 +110,7 @@ class Log:
             writing.tag(self.store, self._outer, {process_identity.TAG: process_identity.mine()})
         if not self._into_outer and writing.take(self.store, self._outer, writing.SWEEP):
             self._is_sweep_of_outer = True
-            writing.tag(self.store, self._outer, {writing.ROLE: writing.SWEEP})
+            writing.tag(self.store, self._outer, {ROLE: writing.SWEEP})
             name_unnamed(self.store, self._outer, f"sweep of {', '.join(models)}")
         return reading.experiment_of(self.store, self._outer)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.records import Result, finite
 from mlflow_compress.tracking.connection import Store, quiet, refusals
-from mlflow_compress.tracking.writing import METRICS_PER_CALL, PROGRAM, ROLE, cut, parts
+from mlflow_compress.tracking.run_tags import ROLE
+from mlflow_compress.tracking.writing import METRICS_PER_CALL, PROGRAM, cut, parts
 
 _OURS = "variant"
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import StoreError
 from mlflow_compress.records import Run
-from mlflow_compress.tracking import private_mlflow
+from mlflow_compress.tracking import private_mlflow, run_tags
 from mlflow_compress.tracking.connection import HTTP, Store, check, quiet, refusals, without_secrets
 from mlflow_compress.untrusted import MOST_BYTES, check_size
 
@@ -17,6 +17,7 @@ _PAGE = 50_000  # MLflow's most: every further page asks the database anew
 _EXPERIMENTS_PER_PAGE = 1000
 _SEARCH = "/api/2.0/mlflow/runs/search"
 _SERVED, _EXPERIMENTS_PER_ADDRESS = "/compress/runs.json", 100
+SERVED_LAYOUT = 2  # of what that page gives: 1 lacks the tags that MLflow's UI does not show
 _NEWEST = ["start_time DESC"]
 
 
@@ -78,20 +79,21 @@ def runs(store: Store, experiments: Mapping[str, str], where: str = "") -> list[
     Args:
         store: the tracking store.
         experiments: names by ids.
-        where: a filter in MLflow's own language.
+        where: a filter in MLflow's own language, with the names of tags as `run_tags` tells them.
 
     Raises:
         StoreError: the server can't answer, or can't read the filter.
     """
-    ask = _search_http if store.uri.startswith(HTTP) else _search
+    found: dict[str, Run] = {}
     with quiet(), refusals(store.uri):
-        newest_first: list[Run] = []
-        token = ""
-        while True:
-            page, token = ask(store, list(experiments), where, token)
-            newest_first += [replace(run, experiment=experiments[run.experiment]) for run in page]
-            if not token:
-                return newest_first
+        several = run_tags.filters(where)
+        for one in several:
+            pages = _pages(store, list(experiments), one)
+            found |= {run.run_id: replace(run, experiment=experiments[run.experiment]) for run in pages}
+    newest_first = list(found.values())
+    if len(several) > 1:
+        newest_first.sort(key=lambda run: -run.started_ms)
+    return newest_first
 
 
 def served(store: Store, experiments: Mapping[str, str], asked: Mapping[str, Sequence[str]]) -> list[Run] | None:
@@ -111,7 +113,7 @@ def served(store: Store, experiments: Mapping[str, str], asked: Mapping[str, Seq
         part = ids[start : start + _EXPERIMENTS_PER_ADDRESS]
         try:
             page = private_mlflow.get(store.uri, _SERVED, {**asked, "experiment_id": part})
-            if page is None or page.get("compress_runs") != 1:
+            if page is None or page.get("compress_runs") != SERVED_LAYOUT:
                 return None
             newest_first += [_run_as_served(store, found, experiments) for found in page["runs"]]
         except Exception:  # whatever it is, MLflow's own search meets it too, and says what
@@ -126,7 +128,7 @@ def has_page(store: Store, experiment_id: str) -> bool:
         page = private_mlflow.get(store.uri, _SERVED, none)
     except Exception:  # it answers with what is no JSON, or not at all
         return False
-    return page is not None and page.get("compress_runs") == 1
+    return page is not None and page.get("compress_runs") == SERVED_LAYOUT
 
 
 def artifact(store: Store, run_id: str, path: str, most_bytes: int = MOST_BYTES) -> bytes | None:
@@ -156,6 +158,17 @@ def artifact(store: Store, run_id: str, path: str, most_bytes: int = MOST_BYTES)
         return fetched.read_bytes()
 
 
+def _pages(store: Store, experiments: list[str], where: str) -> Iterator[Run]:
+    """Yield the runs that one filter finds, newest first, with their experiments' ids for names."""
+    ask = _search_http if store.uri.startswith(HTTP) else _search
+    token = ""
+    while True:
+        page, token = ask(store, experiments, where, token)
+        yield from page
+        if not token:
+            return
+
+
 def _search(store: Store, experiments: list[str], where: str, token: str) -> tuple[list[Run], str]:
     """Return a page of runs, with their experiments' ids for names, and the token of the next page."""
     page = store.client.search_runs(experiments, where, max_results=_PAGE, order_by=_NEWEST, page_token=token or None)
@@ -177,7 +190,7 @@ def _run_of_json(store: Store, info: Mapping[str, Any], data: Mapping[str, Any])
         name=info.get("run_name", ""),
         lifecycle=info["status"],
         started_ms=int(info.get("start_time", 0)),
-        tags={each["key"]: each.get("value", "") for each in data.get("tags", [])},
+        tags=run_tags.told((each["key"], each.get("value", "")) for each in data.get("tags", [])),
         params={each["key"]: each.get("value", "") for each in data.get("params", [])},
         metrics={each["key"]: float(each.get("value", 0)) for each in data.get("metrics", [])},
         link=_link(store, info["experiment_id"], info["run_id"]),
@@ -205,7 +218,7 @@ def _run(store: Store, run: Any, experiment: str) -> Run:
         name=run.info.run_name or "",
         lifecycle=run.info.status,
         started_ms=run.info.start_time or 0,
-        tags=dict(run.data.tags),
+        tags=run_tags.told(run.data.tags.items()),
         params=dict(run.data.params),
         metrics=dict(run.data.metrics),
         link=_link(store, run.info.experiment_id, run.info.run_id),

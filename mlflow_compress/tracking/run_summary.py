@@ -1,4 +1,4 @@
-"""A result in words: the description of its MLflow run, and the answer on the terminal."""
+"""A result in words: for descriptions of MLflow runs, and as the answer on the terminal."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
 
 
 def markdown(result: Result) -> str:
-    """Write the run's description. All names are escaped: they are other people's."""
+    """Write a result for a run's description. All names are escaped: they are other people's."""
     variant = result.variant
     title = f"## {_escaped(variant.model)}, {_escaped(variant.label)}: {result.status}"
     lines = [title, ""]
@@ -85,6 +85,21 @@ def markdown(result: Result) -> str:
         lines += ["**Before you trust these numbers:**", ""]
         lines += [f"* {_escaped(f'{each.message}. {each.advice}')}" for each in result.cautions]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def page(result: Result) -> str:
+    """Write the description of a run's own page: `markdown`, and all facts and circumstances.
+
+    MLflow's UI does not show the tags that hold these, see `run_tags`.
+    """
+    told = (REACHED, "timed")
+    facts = {name: text for name, text in result.facts.items() if name not in told and not name.startswith("metric.")}
+    rows = {**facts, **result.environment}
+    if not rows:
+        return markdown(result)
+    lines = ["| circumstance | |", "| :-- | :-- |"]
+    lines += [f"| {_escaped(name)} | {_escaped(text)} |" for name, text in rows.items()]
+    return "\n".join([markdown(result), *lines]) + "\n"
 
 
 def text(result: Result) -> str:

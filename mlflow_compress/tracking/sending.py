@@ -21,11 +21,10 @@ from mlflow_compress.records import Result, Variant
 from mlflow_compress.scoring import statistics_file
 from mlflow_compress.tracking import models, process_identity, reading, run_plots, run_summary, writing
 from mlflow_compress.tracking.connection import Store, check
+from mlflow_compress.tracking.run_tags import LOGGED, NOT_LOGGED, NOTE, PARENT, RESULT_ID, ROLE
 from mlflow_compress.tracking.spool import Shipment
-from mlflow_compress.tracking.writing import LOGGED
 from mlflow_compress.version import installed
 
-NOTE, NOT_LOGGED = "mlflow.note.content", "compress.not_logged"
 _OF_AN_EARLIER_TRY = {"compress.reason", NOT_LOGGED}  # what may not be true any more
 _GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named
 
@@ -72,9 +71,7 @@ def write(store: Store, run_id: str, shipment: Shipment) -> None:
     files |= {} if result.status == "ok" else {f"logs/{name}": text for name, text in isolate.logs(folder).items()}
     missing = {"tables": isolate.too_large(folder)}
     writing.untag(store, run_id, _OF_AN_EARLIER_TRY)
-    writing.write_result(
-        store, run_id, result, {**address.asked, **_resolved(result)}, run_summary.markdown(result), {}
-    )
+    writing.write_result(store, run_id, result, {**address.asked, **_resolved(result)}, run_summary.page(result), {})
     missing["files"] = _refusal(store, lambda: writing.write_files(store, run_id, files))
     if address.with_model and result.outcomes and result.status != "skipped":
         missing["model"] = _refusal(store, lambda: _write_model(store, run_id, shipment))
@@ -115,7 +112,7 @@ def write_into_open_run(
     """
     all_files = {**_pictures(result), **(files or {})}
     about = {**(asked or {}), **_resolved(result)}
-    note, result_id = run_summary.markdown(result), uuid.uuid4().hex
+    note, result_id = run_summary.page(result), uuid.uuid4().hex
     if writing.take(store, run_id, result_id):
         theirs = reading.run(store, run_id).tags.get(NOTE, "").rstrip()
         note = f"{theirs}\n\n{note}" if theirs else note
@@ -130,20 +127,20 @@ def write_into_open_run(
 def _move_below(store: Store, run_id: str) -> None:
     """Copy the result that took a run into a run below it, as MLflow will log other numbers into this one."""
     run = reading.run(store, run_id)
-    if run.tags.get(writing.ROLE) != "variant":
+    if run.tags.get(ROLE) != "variant":
         return
     try:
         record = reading.artifact(store, run_id, writing.RESULT) or b""
         result = Result.from_json(untrusted.parse_json(record, writing.RESULT))
     except untrusted.Malformed:  # what can't be read is no row
         return
-    result_id = f"{run.params.get(writing.RESULT_ID, run_id)}.below"  # the same each time, and no other run's
+    result_id = f"{run.params.get(RESULT_ID, run_id)}.below"  # the same each time, and no other run's
     most = {PREDICTIONS: quality.MOST_BYTES, STATISTICS: statistics_file.MOST_PACKED_BYTES}
     files = {name: reading.artifact(store, run_id, name, size) for name, size in most.items()}
     tables = {name: content for name, content in files.items() if content is not None}
-    asked = {name: text for name, text in run.params.items() if name != writing.RESULT_ID}
+    asked = {name: text for name, text in run.params.items() if name != RESULT_ID}
     _write_below(store, run_id, result, result_id, asked, _pictures(result) | tables)
-    writing.tag(store, run_id, {writing.ROLE: writing.EVALUATIONS})
+    writing.tag(store, run_id, {ROLE: writing.EVALUATIONS})
 
 
 def _write_below(
@@ -153,7 +150,7 @@ def _write_below(
     run_id = _run_below(store, parent, reading.experiment_of(store, parent), result, result_id)
     succeeded = False
     try:
-        writing.write_result(store, run_id, result, asked, run_summary.markdown(result), files)
+        writing.write_result(store, run_id, result, asked, run_summary.page(result), files)
         writing.tag(store, run_id, {LOGGED: "complete"})
         succeeded = result.status != "failed"
     finally:
@@ -203,7 +200,7 @@ def _run(store: Store, shipment: Shipment) -> str:
     result, address, result_id = shipment.result, shipment.address, shipment.entry.id
     outer = address.run if address.run and reading.has_run(store, address.run) else ""
     if outer and writing.take(store, outer, result_id):
-        tags = {writing.RESULT_ID: result_id, process_identity.TAG: process_identity.mine()}
+        tags = {RESULT_ID: result_id, process_identity.TAG: process_identity.mine()}
         writing.tag(store, outer, tags)
         name_unnamed(store, outer, _name(result.variant))
         return outer
@@ -216,7 +213,7 @@ def _run_below(store: Store, parent: str, experiment_id: str, result: Result, re
     variant = result.variant  # while its files are sent, tables show whose it is
     tags = {**writing.tags_of_variant(variant), process_identity.TAG: process_identity.mine()}
     if parent:
-        tags[writing.PARENT] = parent
+        tags[PARENT] = parent
     started_ms = int(result.started_s * 1000)
     return writing.claim(store, experiment_id, result_id, _name(result.variant), tags, started_ms)
 

@@ -11,9 +11,9 @@ from mlflow_compress.errors import CompressError, StoreError
 from mlflow_compress.records import Run
 from mlflow_compress.tracking import process_identity, reading, writing
 from mlflow_compress.tracking.connection import Store, check, lasting, open_store
+from mlflow_compress.tracking.run_tags import LOGGED, RESULT_ID, ROLE
 from mlflow_compress.tracking.sending import send
 from mlflow_compress.tracking.spool import Entry, Shipment, Spool, Tell
-from mlflow_compress.tracking.writing import LOGGED
 from mlflow_compress.untrusted import Malformed
 
 _DEFAULT = "sqlite:///mlflow.db"  # MLflow's own
@@ -102,7 +102,7 @@ class Sync:
         """Return whether a run still goes on though its process died, and nothing of it waits here."""
         if run.lifecycle != "RUNNING" or not process_identity.is_dead(run.tags.get(process_identity.TAG, "")):
             return False
-        return not self.spool.holds(run.tags.get(writing.RESULT_ID, ""))
+        return not self.spool.holds(run.tags.get(RESULT_ID, ""))
 
     def _end(self, store: Store, run: Run) -> None:
         """End a run that was left, unless another process did so meanwhile: it may have sent the result, too.
@@ -120,7 +120,7 @@ class Sync:
         if run.tags.get(LOGGED) == "complete":
             writing.end(store, run.run_id, succeeded=run.tags.get("status") != "failed")
             return
-        needs_status = "status" not in run.tags and run.tags.get(writing.ROLE) != writing.SWEEP
+        needs_status = "status" not in run.tags and run.tags.get(ROLE) != writing.SWEEP
         status = {"status": "failed"} if needs_status else {}
         writing.tag(store, run.run_id, {**status, "compress.reason": _DIED})
         writing.close(store, run.run_id, "KILLED")

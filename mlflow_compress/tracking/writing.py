@@ -5,22 +5,7 @@ Layout of a run (schema 1):
 * params: what was asked, as strings (`model`, `method`, `team`, `device`, `weights`, ...); where somebody else began
   the run, `compress.result_id` too: the result that took it, as nobody can change a parameter;
 * metrics: what was measured (`cpu/latency_p50_ms`); the samples behind them are in `result.json`;
-* tags: `team`, `model`, `method`, `status`, and `compress.*` for all else: `compress.schema`, `compress.role`
-  (`variant`, `sweep`, ...), `compress.weights`, `compress.outcome.cpu` and `.gpu` (`ok`, `skipped`, `failed`),
-  `compress.reason`, `compress.reason.cpu` and `.gpu`, for each metric `compress.protocol.wer` (how it was scored) and
-  `compress.metric.wer` (its label, scale, direction and rank, as JSON), `compress.batch_size`,
-  `compress.setting` (`tokens=64`), `compress.original` (`yes`, `no`), `compress.cautions` (codes, with commas) and
-  `compress.caution.1`, ... (each one's words in every language, as JSON), `compress.seconds` (how long it took), and
-  `compress.env.*` for the machine and its libraries (`cores`: what affinity and a container leave of them, `cpu_flags`:
-  the instructions that matter to kernels, `runtime`: the engine that executes the model, and its version,
-  `gpu_power_limit_w`, `gpu_tf32`, ...); `compress.work`: a digest of what one timed call does, and its inputs: of two
-  runs with different ones, speeds say nothing of each other; `compress.vram_source`: whose figure `gpu/vram_peak_mib`
-  is (`allocator`: torch's, `driver`: of the whole process);
-  `compress.result_id`, `compress.variant_digest`, `compress.process` (who logs it), `compress.logged` (`complete` when
-  all of it is there), `compress.not_logged` (what the server refused, and why);
-  a row of a hand-made table has `compress.source` (`imported`), `compress.imported.from`, `.line` and `.remarks`,
-  `compress.import_id` (of its text), `compress.table` (a fingerprint of the table it stands in: only rows of one are
-  compared) and `.name`, and `compress.cell.*` (its cells as they were written);
+* tags: see `run_tags`;
 * artifacts: `variant.json`, `result.json`, plots, logs, and the model as an MLflow model.
 """
 
@@ -37,15 +22,12 @@ from typing import TypeVar
 from mlflow_compress import user_home
 from mlflow_compress.errors import StoreError, one_line
 from mlflow_compress.records import Result, Variant, finite, to_json
-from mlflow_compress.tracking import reading
+from mlflow_compress.tracking import experiment_note, reading, run_tags
 from mlflow_compress.tracking.connection import Store, check, open_store, quiet, refusals, without_secrets
+from mlflow_compress.tracking.run_tags import LOGGED, NOTE, RESULT_ID, ROLE, SECONDS, TAG_LIMIT
 
-LOGGED = "compress.logged"  # this tag of a run says that all of a result is there
-SECONDS = "compress.seconds"  # this one says how long the variant took
-RESULT_ID, ROLE, PARENT = "compress.result_id", "compress.role", "mlflow.parentRunId"
 SWEEP, EVALUATIONS = "sweep", "evaluations"  # roles of runs that are no result, but have results below them
 PROGRAM = "compress-bench"
-TAG_LIMIT = 5000
 METRICS_PER_CALL, TAGS_PER_CALL, _PARAMS_PER_CALL = 1000, 100, 100
 _TABLE = "predictions.json"
 RESULT = "result.json"
@@ -96,7 +78,7 @@ def start(store: Store, experiment_id: str, name: str, tags: Mapping[str, str], 
         "mlflow.source.type": "LOCAL",
     }
     with refusals(store.uri):
-        run = store.client.create_run(experiment_id, run_name=name, tags=cut({**known, **tags}), start_time=start_ms)
+        run = store.client.create_run(experiment_id, run_name=name, tags=kept({**known, **tags}), start_time=start_ms)
         return str(run.info.run_id)
 
 
@@ -151,27 +133,27 @@ def _owner(store: Store, run_id: str) -> str:
         data = store.client.get_run(run_id).data
     if owner := data.params.get(RESULT_ID):
         return str(owner)
-    if data.tags.get(ROLE) == SWEEP:
-        return SWEEP
-    return str(data.tags.get(RESULT_ID) or data.tags.get(LOGGED, ""))
+    tags = run_tags.told(data.tags.items())
+    return SWEEP if tags.get(ROLE) == SWEEP else tags.get(RESULT_ID) or tags.get(LOGGED, "")
 
 
 def _runs_of(store: Store, experiment_id: str, result_id: str) -> list[str]:
-    found = reading.runs(store, {experiment_id: ""}, f"tags.`compress.result_id` = '{result_id}'")
+    found = reading.runs(store, {experiment_id: ""}, f"tags.`{RESULT_ID}` = '{result_id}'")
     return [run.run_id for run in sorted(found, key=lambda run: (LOGGED not in run.tags, run.run_id))]
 
 
 def tag(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
     """Set tags of a run."""
     with refusals(store.uri):
-        for key, value in cut(tags).items():
+        for key, value in kept(tags).items():
             store.client.set_tag(run_id, key, value)
 
 
 def untag(store: Store, run_id: str, names: AbstractSet[str]) -> None:
     """Take tags off a run, as far as it has them."""
     with refusals(store.uri):
-        for name in names & store.client.get_run(run_id).data.tags.keys():
+        every = names | set(map(run_tags.kept_name, names))
+        for name in every & store.client.get_run(run_id).data.tags.keys():
             store.client.delete_tag(run_id, name)
 
 
@@ -215,7 +197,7 @@ def write_result(
     with refusals(store.uri):
         known = store.client.get_run(run_id).data.params
         params = [Param(key, value[:TAG_LIMIT]) for key, value in asked.items() if key not in known]
-        tags = [RunTag(key, value) for key, value in cut({**tags_of(result), "mlflow.note.content": note}).items()]
+        tags = [RunTag(key, value) for key, value in kept({**tags_of(result), NOTE: note}).items()]
         now = int(result.ended_s * 1000)
         numbers = finite(result.measurements) if with_metrics else {}
         metrics = [Metric(key, value, now, 0) for key, value in numbers.items()]
@@ -287,7 +269,7 @@ def _artifacts(store: Store, run_id: str) -> Iterator[None]:
 
 
 def write_comparison(store: Store, experiment_id: str, files: Mapping[str, bytes], summary: str) -> str:
-    """Keep a comparison's files in the run `comparison`, and tell of it in the experiment's description.
+    """Keep a comparison's files in the run `comparison`, and tell of it in our part of the experiment's description.
 
     Args:
         store: the tracking store.
@@ -299,12 +281,12 @@ def write_comparison(store: Store, experiment_id: str, files: Mapping[str, bytes
         the run's id.
     """
     with quiet(), refusals(store.uri):
-        tags = {ROLE: "comparison", "mlflow.note.content": summary}
+        tags = {ROLE: "comparison", NOTE: summary}
         run_id = _comparison(store, experiment_id) or _start_comparison(store, experiment_id, tags)
         tag(store, run_id, tags)
         write_files(store, run_id, files)
         end(store, run_id, succeeded=True)
-        store.client.set_experiment_tag(experiment_id, "mlflow.note.content", summary[:TAG_LIMIT])
+        experiment_note.tell(store, experiment_id, summary)
         return str(run_id)
 
 
@@ -355,9 +337,10 @@ def tags_of(result: Result) -> dict[str, str]:
         **tags_of_variant(result.variant),
         "status": result.status,
         "compress.schema": str(result.schema),
-        "compress.cautions": ",".join(caution.code for caution in result.cautions),
         SECONDS: f"{result.ended_s - result.started_s:.1f}",
     }
+    if result.cautions:
+        tags["compress.cautions"] = ",".join(caution.code for caution in result.cautions)
     if result.reason:
         tags["compress.reason"] = result.reason
     for device, outcome in result.outcomes.items():
@@ -373,6 +356,11 @@ def tags_of(result: Result) -> dict[str, str]:
 def run_name(team: str, model: str, label: str) -> str:
     """Name a run so that it can be told from its siblings, and from those of other teams."""
     return f"{model} {label}" if team in ("", "none") else f"{team}: {model} {label}"
+
+
+def kept(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags as a run keeps them: under names that `run_tags` gives, none too long."""
+    return cut(run_tags.kept(tags))
 
 
 def cut(tags: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mlflow_compress.records import Result, Variant
+from mlflow_compress.tracking import run_tags
 
 PROJECT = Path(__file__).parents[2]
 PLUGIN = Path(__file__).parents[1] / "fake_distribution"
@@ -137,7 +138,7 @@ def test_run_logs_numbers_tags_and_params(measured: tuple[subprocess.CompletedPr
     assert run.data.params["batch_size"] == "2"
     assert run.info.run_name == "alpha: small original [batch 2]"
     assert run.data.params["device"] == "auto"
-    tags = run.data.tags
+    tags = run_tags.told(run.data.tags.items())
     expected = {"team": "alpha", "model": "small", "method": "original", "status": "ok", "compress.weights": "local"}
     assert {key: tags[key] for key in expected} == expected
     assert tags["compress.outcome.cpu"] == tags["compress.outcome.quality"] == "ok"
@@ -339,8 +340,9 @@ def test_a_sweep_recipe_within_a_limit_of_time(home: Home) -> None:
     )
     (run,) = home.runs("grid")
     assert run.info.run_name == "small original [threads=1]"
-    assert run.data.tags["compress.setting"] == "threads=1"
-    took = float(run.data.tags["compress.seconds"])
+    tags = run_tags.told(run.data.tags.items())
+    assert tags["compress.setting"] == "threads=1"
+    took = float(tags["compress.seconds"])
     assert took > 0
 
     foretold = home.bench(*words, "--dry-run", "--json")

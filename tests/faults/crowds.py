@@ -144,7 +144,7 @@ def _count(crowd: Crowd, fault: str, step: str, code: int, wanted: int) -> Count
     whole = [
         run
         for run in rows
-        if (run.info.status, run.data.tags.get("compress.logged"), run.data.tags.get("status"))
+        if (run.info.status, run.data.tags.get("mlflow.compress.logged"), run.data.tags.get("status"))
         == ("FINISHED", "complete", "ok")
         and run.data.metrics == NUMBERS
     ]

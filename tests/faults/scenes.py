@@ -19,7 +19,7 @@ _RUNS = """
 SELECT r.run_uuid, r.status, m.value AS method, l.value AS logged FROM runs r
 JOIN experiments e ON e.experiment_id = r.experiment_id AND e.name = :experiment
 LEFT JOIN tags m ON m.run_uuid = r.run_uuid AND m.key = 'method'
-LEFT JOIN tags l ON l.run_uuid = r.run_uuid AND l.key = 'compress.logged'
+LEFT JOIN tags l ON l.run_uuid = r.run_uuid AND l.key = 'mlflow.compress.logged'
 WHERE r.lifecycle_stage = 'active'
 """
 _METRICS = "SELECT count(*), count(DISTINCT key) FROM metrics WHERE run_uuid = :run"

@@ -27,7 +27,7 @@ mlflow.set_tracking_uri({uri!r})
 with mlflow.start_run() as run:
     pass
 found = mlflow.get_run(run.info.run_id)
-tags = {{key: text for key, text in found.data.tags.items() if key.startswith(("team", "compress."))}}
+tags = {{key: text for key, text in found.data.tags.items() if key.startswith(("team", "mlflow.compress."))}}
 about = [str(each.message) for each in told if "compress" in str(each.message)]
 name = mlflow.get_experiment(found.info.experiment_id).name
 print("FOUND" + json.dumps({{"tags": tags, "told": about, "experiment": name}}))
@@ -55,7 +55,7 @@ def test_a_run_bears_team_and_machine_and_goes_to_the_experiment(tracking_uri: s
     tags = found["tags"]
     assert isinstance(tags, dict)
     assert tags["team"] == "alpha[31m"
-    assert {"compress.version", "compress.env.cpu_model", "compress.env.cores_physical"} <= tags.keys()
+    assert {f"mlflow.compress.{name}" for name in ("version", "env.cpu_model", "env.cores_physical")} <= tags.keys()
     assert found["experiment"] == "it's `ours` Ё"
     assert found["told"] == []
 
@@ -74,7 +74,7 @@ def test_what_is_broken_costs_its_own_tags_only(before: str, after: str, trackin
     tags = found["tags"]
     assert isinstance(tags, dict)
     assert tags["team"] == "al?pha"
-    assert "compress.version" in tags
+    assert "mlflow.compress.version" in tags
     assert found["experiment"] == "hw?"
 
 
@@ -95,7 +95,7 @@ def test_the_machine_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     _machine.cache_clear()
     monkeypatch.setattr("mlflow_compress.meters.environment.machine", iter([{"cpu_model": "Xeon"}]).__next__)
     assert CompressContext().tags() == CompressContext().tags()
-    assert CompressContext().tags()["compress.env.cpu_model"] == "Xeon"
+    assert CompressContext().tags()["mlflow.compress.env.cpu_model"] == "Xeon"
     _machine.cache_clear()
 
 

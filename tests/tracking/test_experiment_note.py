@@ -33,3 +33,55 @@ def test_a_server_with_our_page_is_linked_even_where_it_had_none_before(
     experiment_note.describe(store, number, "described & linked")
     address = f"{served}/compress?experiment=described+%26+linked"
     assert note(store, number) == f"[The comparison of these runs]({address})"
+
+
+SUMMARY = "3 rows of 2 teams: see the run `comparison`, artifact `comparison.html`.\n\n- int8: 0.25x the size"
+NEWER = SUMMARY.replace("3 rows", "4 rows")
+LINK = "The comparison of these runs: `compress-report --experiment hw1`"
+
+
+def test_what_a_user_wrote_stays_around_what_comparisons_say() -> None:
+    first = experiment_note.with_part("# Our homework\n\nby *Alpha*", SUMMARY)
+    assert first.startswith("# Our homework\n\nby *Alpha*\n\n<!--")
+    assert SUMMARY in first
+    added = f"{first}\n\nHand in by Friday."
+    second = experiment_note.with_part(added, NEWER)
+    assert second == added.replace(SUMMARY, NEWER)
+    assert experiment_note.with_part(second, NEWER) == second
+
+
+def test_what_earlier_versions_and_describe_wrote_is_replaced_and_the_link_stays() -> None:
+    unmarked = experiment_note.with_part(SUMMARY, NEWER)
+    assert unmarked == experiment_note.with_part("", NEWER)
+    around = experiment_note.with_part(f"before\n\n{SUMMARY}\n\nbehind", NEWER)
+    assert around.startswith("before\n\n")
+    assert around.endswith("behind")
+    assert "3 rows" not in around
+    linked = experiment_note.with_part(LINK, SUMMARY)
+    assert linked.count(LINK) == 1
+    assert experiment_note.with_part(linked, NEWER) == linked.replace(SUMMARY, NEWER)
+
+
+def test_a_long_summary_is_cut_and_a_full_description_stays_alone() -> None:
+    long = experiment_note.with_part("theirs", "- line\n" * 2000)
+    assert len(long) == 5000
+    assert long.startswith("theirs\n\n")
+    assert experiment_note.with_part(long, SUMMARY) == experiment_note.with_part("theirs", SUMMARY)
+    full = "x" * 4990
+    assert experiment_note.with_part(full, SUMMARY) == full
+
+
+def test_a_hostile_name_in_a_summary_does_not_end_our_part() -> None:
+    hostile = "- a <!-- end of mlflow-compress --> b"
+    told = experiment_note.with_part("theirs", hostile)
+    assert experiment_note.with_part(told, SUMMARY) == experiment_note.with_part("theirs", SUMMARY)
+
+
+def test_a_comparison_is_told_in_the_experiments_description_beside_its_users_text(store: Store) -> None:
+    number = writing.experiment_id(store, "told beside")
+    store.client.set_experiment_tag(number, "mlflow.note.content", "what its user wrote")
+    for summary in (SUMMARY, NEWER):
+        writing.write_comparison(store, number, {}, summary)
+    assert note(store, number) == experiment_note.with_part("what its user wrote", NEWER)
+    experiment_note.describe(store, number, "told beside")
+    assert note(store, number) == experiment_note.with_part("what its user wrote", NEWER)

@@ -222,7 +222,7 @@ def test_the_predictions_and_the_data_are_in_the_run(store: Store, tmp_path: Pat
     assert run.inputs is not None
     (used,) = run.inputs.dataset_inputs
     assert (used.dataset.name, len(used.dataset.digest)) == ("d", 16)
-    assert used.dataset.digest == run.data.tags["compress.data_digest"]
+    assert used.dataset.digest == run.data.tags["mlflow.compress.data_digest"]
     assert [(tag.key, tag.value) for tag in used.tags] == [("mlflow.data.context", "evaluation")]
 
 

@@ -162,3 +162,31 @@ def test_a_link_is_no_link_even_where_addresses_are_linked() -> None:
     assert not re.search(
         r"(?<!\\)[:.]//|www\.", run_summary.markdown(result("see http://evil.example or www.evil.example"))
     )
+
+
+def test_a_runs_page_says_what_its_hidden_tags_say_and_nothing_twice() -> None:
+    more = {"reached": "reached 96 weights", "protocol.accuracy": "top 1 | exact", "metric.accuracy": '{"rank":1}'}
+    told = dataclasses.replace(PLAIN, facts={**PLAIN.facts, **more}, environment={**PLAIN.environment, "torch": "2.14"})
+    page = run_summary.page(told)
+    assert page.startswith(run_summary.markdown(told))
+    html = MarkdownIt("commonmark").enable("table").render(page)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", html)[-10:]
+    assert cells == [
+        "protocol.accuracy", "top 1 | exact",
+        "cpu_model", "Xeon",
+        "threads", "2",
+        "gpu_model", "T4",
+        "torch", "2.14",
+    ]  # fmt: skip
+    assert run_summary.page(dataclasses.replace(PLAIN, environment={}, facts={})) == run_summary.markdown(
+        dataclasses.replace(PLAIN, environment={}, facts={})
+    )
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_circumstance_never_becomes_markup(name: str) -> None:
+    def tokens(text: str) -> list[str]:
+        of = dataclasses.replace(PLAIN, environment={"torch": text}, facts={text: text})
+        return [token.type for token in MarkdownIt("commonmark").enable("table").parse(run_summary.page(of))]
+
+    assert tokens(name) == tokens("harmless")
