@@ -50,8 +50,8 @@ _SHOWN = frozenset(
 )
 _SHOWN_PARTS = ("compress.reason.", "compress.imported.", "compress.cell.")
 _NAME = r"(?<!mlflow\.)\bcompress\.[^\s`'\"=!<>()]+"
-_IN_FILTER = re.compile(_NAME)
-_ABSENT = re.compile(rf"tags?\.(?P<quote>[`\"]?){_NAME}(?P=quote)\s+is\s+null", re.IGNORECASE)
+_ABSENT = re.compile(rf"(?P<absent>tags?\.(?P<quote>[`\"]?)(?P<name>{_NAME})(?P=quote)\s+is\s+null)", re.IGNORECASE)
+_IN_FILTER = re.compile(f"{_ABSENT.pattern}|{_NAME}", re.IGNORECASE)
 
 
 def kept_name(name: str) -> str:
@@ -97,10 +97,18 @@ def filters(where: str) -> list[str]:
     Args:
         where: a filter in MLflow's own language.
     """
-    where = _ABSENT.sub(lambda match: f"{match[0]} and {_of_today(match[0])}", where)  # under neither name
-    today = _of_today(where)
-    return [where] if today == where else [where, today]
+    own, today = _ABSENT.sub(_under_neither, where), _IN_FILTER.sub(_kept, where)
+    return [own] if today == where else [own, today]
 
 
-def _of_today(where: str) -> str:
-    return _IN_FILTER.sub(lambda match: kept_name(match[0]), where)
+def _kept(part: re.Match[str]) -> str:
+    """Return a part of a filter as it asks for what is kept today."""
+    if part["absent"]:
+        return _under_neither(part)
+    return kept_name(part[0])
+
+
+def _under_neither(absent: re.Match[str]) -> str:
+    """Return the part of a filter that asks for runs without a tag, under whichever name."""
+    name = absent["name"]
+    return f"{absent[0]} and {absent[0].replace(name, kept_name(name))}"

@@ -83,8 +83,7 @@ def test_a_run_of_0_1_is_told_its_table_and_gives_way_to_what_is_read_now(store:
     rows = read(text, team="alpha", source="README.md").rows
     assert imported_rows.write_rows(store, experiment, rows) == 1
     (run,) = imported(store, "0.1 by hand")
-    for name in ("compress.table", "compress.table.name"):
-        store.client.delete_tag(run.run_id, name)
+    writing.untag(store, run.run_id, {"compress.table", "compress.table.name"})
     assert [imported_rows.write_rows(store, experiment, rows) for _ in range(2)] == [1, 0]
     runs = imported(store, "0.1 by hand")
     assert {run.tags["compress.table"] for run in runs} == {rows[0].table.digest}
