@@ -5,8 +5,9 @@ where memory came to lie and by the clock. So what is said of a latency rests on
 
 Source: Conover, Practical Nonparametric Statistics, 3rd edition, section 3.2 (confidence interval for a quantile);
 Kalibera and Jones, Rigorous Benchmarking in Reasonable Time, 2013 (repeat at the highest level that varies); Welch, The
-generalization of Student's problem, 1947 (two groups of launches). The counts in `MLPERF_COUNTS` are the least with
-which MLPerf Inference's early stopping, at 99 % confidence, gives an estimate of a tail latency.
+generalization of Student's problem, 1947 (two groups of launches); Mickey and Brown, Bounds on the distribution
+functions of the Behrens-Fisher statistic, 1966 (the degrees of freedom of these). The counts in `MLPERF_COUNTS` are the
+least with which MLPerf Inference's early stopping, at 99 % confidence, gives an estimate of a tail latency.
 """
 
 from __future__ import annotations
@@ -140,17 +141,16 @@ def launch_interval(medians: Sequence[float], confidence: float = 0.95) -> tuple
 def ratio_error(own: LogError, base: LogError) -> LogError:
     """Return the error of a ratio of two means over launches, which may spread differently.
 
-    Welch's t with Satterthwaite's degrees of freedom. Where neither spreads at all, the degrees are infinite.
+    Welch's t with the fewer degrees of freedom of the two that spread at all: whatever the spreads, equal models are
+    told apart no more often than the level says. Satterthwaite's estimated degrees do not hold that of three launches
+    against a calmer original: 10 to 20 % of tables with twenty equal rows would claim something.
 
     Args:
         own: the error of the first.
         base: the error of that by which it is divided.
     """
-    variances = own.error**2, base.error**2
-    if not any(variances):
-        return LogError(0.0, math.inf)
-    unsure = variances[0] ** 2 / own.degrees + variances[1] ** 2 / base.degrees  # 0: both errors are known as such
-    return LogError(math.sqrt(sum(variances)), sum(variances) ** 2 / unsure if unsure else math.inf)
+    degrees = [each.degrees for each in (own, base) if each.error > 0]
+    return LogError(math.hypot(own.error, base.error), min(degrees, default=math.inf))
 
 
 def difference_interval(

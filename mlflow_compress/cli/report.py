@@ -67,7 +67,7 @@ _LOGGED = ("md", "html", "png")
     "--group-by",
     "grouping",
     type=click.Choice(["team", "model", "method", "hardware"]),
-    help="Keep rows of the same together. Without it, those of the same hardware, where there are several.",
+    help="Keep rows of the same together. Without it, those of one original, by hardware.",
 )
 @click.option(
     "--pareto",

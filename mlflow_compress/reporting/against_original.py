@@ -56,7 +56,11 @@ def latency(device: str) -> str:
 
 
 def in_turns(values: Mapping[str, float]) -> Ratios:
-    """Return the ratios of latencies that were measured in turns with the original, and their intervals."""
+    """Return the ratios of latencies that were measured in turns with the original, and their intervals.
+
+    One pair of processes is one launch of each: its rounds know nothing of the noise between launches, so there is no
+    interval, whatever was logged.
+    """
     found = Ratios()
     for device in DEVICES:
         name, logged = latency(device), f"{device}/latency_ratio"
@@ -68,11 +72,8 @@ def in_turns(values: Mapping[str, float]) -> Ratios:
             continue
         found.values[name] = ratio
         pairs = values.get(f"{device}/pairs", 1.0)
-        are_several = FEWEST_LAUNCHES <= pairs <= MOST_LAUNCHES
-        if (are_several or pairs == 1) and 0 < low <= ratio <= high and low < high < math.inf:
-            found.intervals[name] = (low, high)
-            if are_several:
-                found.degrees[name] = pairs - 1
+        if FEWEST_LAUNCHES <= pairs <= MOST_LAUNCHES and 0 < low <= ratio <= high and low < high < math.inf:
+            found.intervals[name], found.degrees[name] = (low, high), pairs - 1
     return found
 
 

@@ -62,8 +62,8 @@ def compare(
     A device that has no number, or whose newest attempt failed or was skipped, is listed as a failure.
 
     Rows are sorted by team and model, the original first, then by method, all in natural order. Where their hardware
-    differs, rows of the same hardware stand together, those of a processor alone among those of it with its GPU, and
-    the table says what it is.
+    differs, the table says what it is, and originals of the same hardware stand together, each with what is compared
+    with it; those of a processor alone among those of it with its GPU.
 
     Args:
         runs: all runs of the experiments; those that are no variant are passed over.
@@ -276,15 +276,14 @@ def _hardware(line: Line) -> dict[str, str]:
 
 
 def _hardware_of(line: Line, original: Line | None) -> dict[str, str]:
-    """Say by device under what hardware a row stands: its original's, where that is what it is compared with."""
+    """Say by device under what hardware a row stands: its team's original's, or another's that it is compared with."""
     own = _hardware(line)
-    if original is not None:
-        theirs = _hardware(original)
-        if any(device in theirs for device in own) and all(
-            theirs.get(device, said) == said for device, said in own.items()
-        ):
-            own = theirs | own
-    return own
+    if original is None:
+        return own
+    theirs = _hardware(original)
+    shared = own.keys() & theirs.keys()
+    is_compared = bool(shared) and all(own[device] == theirs[device] for device in shared)
+    return theirs if is_compared or original.key.team == line.key.team else own
 
 
 def _wholes(hardware: Mapping[Key, Mapping[str, str]]) -> dict[Key, str]:

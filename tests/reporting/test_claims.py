@@ -12,6 +12,7 @@ from mlflow_compress.records import Row
 from mlflow_compress.reporting import claims
 
 P50, WER = "cpu/latency_p50_ms", "quality/wer_difference"
+_TABLES = 200  # simulated
 
 
 def test_holms_corrected_p_values() -> None:
@@ -114,3 +115,27 @@ def test_no_more_than_a_twentieth_of_tables_of_equal_models_claims_anything() ->
             )
         false_alarms += any(row.told_apart[P50] for row in claims.corrected(rows))
     assert false_alarms / 400 < 0.07
+
+
+@pytest.mark.parametrize(("launches", "of_original"), [(3, 3), (3, 5), (5, 3), (5, 5)])
+@pytest.mark.parametrize(("spread", "of_calmer"), [(0.03, 0.003), (0.03, 0.03), (0.003, 0.03)])
+def test_launches_that_spread_unlike_the_originals_make_no_more_claims(
+    launches: int, of_original: int, spread: float, of_calmer: float
+) -> None:
+    """Simulated: 20 equal variants beside one original. With Satterthwaite's degrees up to 20 % of tables claimed."""
+    import numpy as np
+
+    from mlflow_compress.percentiles import error_of_launches, ratio_error
+
+    generator = np.random.default_rng(0)
+    own = generator.normal(0, spread, (_TABLES, 20, launches))
+    base = generator.normal(0, of_calmer, (_TABLES, of_original))
+    far = np.abs(own.mean(axis=2) - base.mean(axis=1)[:, None])
+    spreads = own.std(axis=2, ddof=1), base.std(axis=1, ddof=1)
+    alarms = 0
+    for table in range(_TABLES):
+        of_base = error_of_launches(float(spreads[1][table]), of_original)
+        errors = (ratio_error(error_of_launches(float(each), launches), of_base) for each in spreads[0][table])
+        p_values = [error.p_value(math.exp(distance)) for error, distance in zip(errors, far[table], strict=True)]
+        alarms += min(claims.holm(p_values)) < claims.LEVEL
+    assert alarms / _TABLES <= 0.07
