@@ -289,7 +289,7 @@ def _scores(it: Comparison, row: Row) -> Iterator[_Part]:
         text, against = table_text.score_parts(row, name, it.language, it.metrics)
         difference = f"{name}{DIFFERENCE}"
         low, high = row.values.get(f"{difference}_low"), row.values.get(f"{difference}_high")
-        ends = None if low is None or high is None else (low, high)
+        ends = None if low is None or high is None or low == high else (low, high)  # alike: drawing says nothing
         verdict = _verdict(it, row, name) if against else ""
         yield _Part(text, against, verdict, _noise(it, row, difference, ends, table_text.difference) if against else "")
     if COUNT in row.values:

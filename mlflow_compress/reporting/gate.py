@@ -42,6 +42,7 @@ _ONE_LAUNCH = (
     footnote("one_launch", "en"),
     "measure it in turns with its original (--interleave), or give it time for several launches (--launches)",
 )
+_ONE_PAIR = "give it time for several pairs of launches (--seconds: starting them may take ten times as long)"
 _MORE_LAUNCHES = "measure longer, in more launches (--launches), or in turns with its original (--interleave)"
 _MEASURE_ORIGINAL = "measure the original by the same team on the same machine (compress-bench run MODEL)"
 _SCORE = "score trained weights on data"
@@ -333,8 +334,7 @@ def _ratio(row: Row, demand: Demand, known: Known) -> Check:
         return replace(blank, reason="it was not measured", advice=f"measure it ({demand.group})")
     blank = replace(blank, measured=value_text(row, name, "en"))
     ratio = row.ratios.get(name)
-    is_in_turns = f"{demand.group}/latency_ratio" in row.values and demand.kind == "speed"
-    doubt = ("", "") if is_in_turns else _doubt(row)
+    doubt = ("", "") if _is_in_turns(row, demand) else _doubt(row)
     if ratio is None and name in row.not_believed:
         return replace(blank, reason=_NOT_BELIEVED, advice=LOOK)
     if ratio is None:
@@ -357,7 +357,8 @@ def _speed(blank: Check, row: Row, demand: Demand, doubt: tuple[str, str]) -> Ch
     value = blank.value or 0.0
     found = replace(blank, result=f"{_times(value, demand.limit)} as fast")
     if demand.metric not in row.ratio_intervals:
-        return replace(found, reason=doubt[0] or _ONE_LAUNCH[0], advice=doubt[1] or _ONE_LAUNCH[1])
+        advice = _ONE_PAIR if _is_in_turns(row, demand) else _ONE_LAUNCH[1]
+        return replace(found, reason=doubt[0] or _ONE_LAUNCH[0], advice=doubt[1] or advice)
     ends = row.ratio_intervals[demand.metric]
     if not 0 < ends[0] <= row.ratios[demand.metric] <= ends[1]:
         return replace(found, reason="the ratio lies outside of its own interval", advice=LOOK)
@@ -371,6 +372,11 @@ def _speed(blank: Check, row: Row, demand: Demand, doubt: tuple[str, str]) -> Ch
     if decided == "undecided":
         return replace(found, verdict=decided, reason=_HOLDS, advice=_MORE_LAUNCHES)
     return replace(found, verdict=decided, reason=_EVEN_AT_BEST if decided == "fails" else "")
+
+
+def _is_in_turns(row: Row, demand: Demand) -> bool:
+    """Return whether a row has a ratio of its own: to the original that it was measured in turns with."""
+    return demand.kind == "speed" and f"{demand.group}/latency_ratio" in row.values
 
 
 def _decided(*, meets: bool, misses: bool) -> Verdict:

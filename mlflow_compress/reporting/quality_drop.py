@@ -146,15 +146,12 @@ def loss_of(row: Row, name: str, drop: Drop, known: Known) -> Loss:
     low, high = sorted(in_terms(sign * end) for end in ends)
     if not (low <= value <= high and math.isfinite(value)):
         return Loss(reason="these numbers contradict each other", advice=LOOK)
-    # An unbounded score, as a perplexity, is the same only where the outputs are.
-    is_unchanged = low == high == 0 and scale != "unbounded"
-    if is_unchanged or (scale == "share" and _counts_samples(difference, samples)):
-        whole = whole or abs(quality)
-        seen = Loss(value, low, high)
-        return _with_unseen(
-            seen, in_terms(sign * difference + whole * _unseen(samples)), in_terms(whole), drop, samples
-        )
-    return Loss(value, low, high)
+    seen = Loss(value, low, high)
+    if scale == "unbounded":  # as a perplexity, which is the same only where the outputs are
+        return seen
+    span = whole or abs(quality)
+    bad_end = in_terms(sign * difference + span * _unseen(samples))
+    return seen if bad_end <= high else _with_unseen(seen, bad_end, drop, in_terms(span), samples)
 
 
 def _can_be(score: float, name: str, scale: Scale | None, better: bool) -> bool:
@@ -165,34 +162,32 @@ def _can_be(score: float, name: str, scale: Scale | None, better: bool) -> bool:
     return better or (score >= least and (scale != "unbounded" or score > 0))
 
 
-def _counts_samples(difference: float, samples: float) -> bool:
-    """Return whether a difference is that of two counts of samples: each scored right or wrong, as for an accuracy."""
-    return abs(difference * samples - round(difference * samples)) < _ROUNDED
-
-
 def _unseen(samples: float) -> float:
     """Return the part of all samples that may have changed where none of so many did."""
     return float(1 - _ONE_SIDED ** (1 / samples))
 
 
-def _with_unseen(seen: Loss, bad_end: float, whole: float, drop: Drop, samples: float) -> Loss:
-    """Return a loss whose bad end is at least what so few changed samples may hide.
+def _with_unseen(seen: Loss, bad_end: float, drop: Drop, span: float, samples: float) -> Loss:
+    """Return a loss with the bad end that so many samples may hide, which is further out than that of the interval.
 
-    Drawing from samples that all score alike shows no noise, and from few that changed too little: what no sample
-    shows is drawn by none.
+    What no sample shows is drawn by none: from samples that all score alike drawing finds no noise, and from few that
+    changed too little. So one more part of all samples may score nothing at all.
+
+    Args:
+        seen: the loss, with the interval of drawn samples.
+        bad_end: what was lost, and that part of the whole scale.
+        drop: what is allowed.
+        span: the whole scale, in the terms of the drop.
+        samples: how many were scored.
 
     Source: J. A. Hanley and A. Lippman-Hand, If nothing goes wrong, is everything all right?, JAMA 249, 1983.
     """
-    if seen.high is None or bad_end <= seen.high:
-        return seen
-    allowed = drop.amount / whole if whole else 0
-    needed = math.ceil(math.log(_ONE_SIDED) / math.log1p(-allowed)) if 0 < allowed < 1 else 0
-    return replace(
-        seen,
-        high=bad_end,
-        reason=f"so few of {samples:.0f} samples score otherwise that more of it may be unseen",
-        advice=f"score {needed} samples or more" if needed else "allow a drop above 0",
-    )
+    margin = (drop.amount - (seen.value or 0.0)) / span
+    needed = math.ceil(math.log(_ONE_SIDED) / math.log1p(-margin)) if 0 < margin < 1 else 0
+    advice = f"score {needed} samples or more" if needed else "" if drop.amount else "allow a drop above 0"
+    part = number(100 * _unseen(samples), 2)
+    reason = f"a loss in {part} % of all samples may show in none of {samples:.0f}"
+    return replace(seen, high=bad_end, reason=reason, advice=advice)
 
 
 def _in_terms(drop: Drop, quality: float, counts_by_inverse: bool) -> Callable[[float], float]:

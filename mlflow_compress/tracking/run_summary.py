@@ -50,7 +50,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
         text = f"{value:,.0f}" if name in _COUNTS else f"{number(value)} {unit(name)}".strip()
         stem, suffix = (name.removesuffix("_ms"), "_ms") if name.endswith("_ms") else (name, "")
         low, high = (result.measurements.get(f"{stem}_{end}{suffix}") for end in ("low", "high"))
-        if low is not None and high is not None:
+        if low is not None and high is not None and low < high:  # of samples that are all alike drawing says nothing
             text += f" (95 %: {number(low)} to {number(high)})"
         if name.endswith(_TO_LAUNCHES[0]) and (count := result.measurements.get(name.replace(*_TO_LAUNCHES))):
             text += f", {count:.0f} launch{'es' if count > 1 else ''}"

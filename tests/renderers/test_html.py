@@ -197,6 +197,20 @@ def test_a_ratio_of_one_launch_is_neither_good_nor_bad_and_says_why() -> None:
     assert metric["told_apart"] == {"0": None}
 
 
+@pytest.mark.parametrize(
+    ("ends", "titles"), [((-0.01, 0.02), ["95 %: -0.010 to +0.020"]), ((0.0, 0.0), []), (None, ["noise unknown"])]
+)
+def test_an_interval_of_samples_that_are_all_alike_is_not_told(
+    ends: tuple[float, float] | None, titles: list[str]
+) -> None:
+    name = "quality/accuracy_difference"
+    values = {"quality/accuracy": 1.0, name: 0.0} | (
+        {} if ends is None else {f"{name}_low": ends[0], f"{name}_high": ends[1]}
+    )
+    page = render(Comparison((Row("a", "b", "c", values=values),)))
+    assert [each["title"] for _, each in page.elements if each.get("class") == "against" and "title" in each] == titles
+
+
 def test_columns_that_say_nothing_are_left_out_unless_somebody_chose_them() -> None:
     values = {"size/weights_mib": 1.0, "cpu/latency_p50_ms": 2.0}
     it = Comparison((Row("alpha", "yolo", "original", values), Row("alpha", "yolo", "int8", values)))

@@ -4,13 +4,14 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.metrics.accuracy import Accuracy
 from mlflow_compress.percentiles import launch_interval, launch_mean
@@ -129,12 +130,14 @@ def in_progress(scene: Scene) -> Run:
 
 APART = {"compress.env.cpu_model": "EPYC"}
 LAUNCHES = without(GOOD, RATIO, "cpu/pairs")  # one launch of each: without the ratio in turns
+ONE_PAIR = GOOD | {"cpu/pairs": 1.0}
 ONLY_GPU = without(GOOD, "cpu/")
 STATES: Mapping[str, Callable[[Scene], list[Run]]] = {
     "meets all": lambda scene: scene.beside(GOOD),
     "misses all": bad,
     "within noise of all": lambda scene: scene.beside(GOOD | in_turns(0.6, 0.5, 0.72) | scored(-0.005, -0.012, 0.002)),
     "measured in one launch": lambda scene: scene.beside(LAUNCHES),
+    "measured in turns, in one pair of launches": lambda scene: scene.beside(ONE_PAIR),
     "scored on fewer than ten samples": few,
     "scored by a metric without an interval": lambda scene: scene.beside(without(GOOD, f"{SCORE}_difference")),
     "scored on few samples, none of which changed": unseen,
@@ -343,6 +346,57 @@ def test_samples_that_all_score_the_same_show_no_more_than_they_can(samples: int
     assert (found.verdict, found.value) == (expected, 0.0)
     assert found.high == pytest.approx(1 - 0.025 ** (1 / samples))
     assert "score 368 samples" in found.advice or expected == "passes"
+
+
+_RIGHT: Mapping[str, Sequence[object]] = {
+    "labels": ("cat", "dog"),
+    "texts": ("one two three four five", "six seven eight nine ten"),
+    "tags": (["B-PER", "I-PER", "O"], ["O", "O", "B-LOC"]),
+    "boxes": (
+        {"boxes": [[0, 0, 10, 10]], "labels": ["cat"], "scores": [0.9]},
+        {"boxes": [[5, 5, 20, 30], [40, 40, 60, 60]], "labels": ["dog", "cat"], "scores": [0.8, 0.7]},
+    ),
+}
+_TOLD_RIGHT = [name for name in registry.names("metrics") if registry.find("metrics", name).takes in _RIGHT]
+
+
+@pytest.mark.parametrize("name", _TOLD_RIGHT)
+def test_perfect_answers_to_twenty_samples_do_not_show_one_percent_of_any_score(name: str) -> None:
+    """Drawing from them finds no noise at all: an interval from 0 to 0 of every difference."""
+    metric = registry.build("metrics", name, {})
+    answers = [*_RIGHT[metric.takes]] * 10
+    ranked = [[answer] for answer in answers] if metric.takes == "labels" else answers
+    found = bootstrap.score({name: metric}, answers, ranked, seed=0)
+    kept = found.statistics()[bootstrap.kept_as(name, metric)]
+    difference = bootstrap.paired(kept, kept, metric, seed=0)
+    assert difference == (0, 0, 0)
+    row = scored_row(name, found.by_name[name].value, (0.0, 0.0, 0.0), 20)
+    told = checked(Demands(max_quality_drop=Drop.read("1%")), row)
+    assert (told.verdict, told.value) == ("undecided", 0)
+    assert told.reason == "a loss in 17 % of all samples may show in none of 20"
+    needed = int(told.advice.split()[1])
+    assert 368 <= needed <= 370, "a perfect mAP is 0.995"
+    enough = replace(row, values={**row.values, "quality/samples": float(needed)})
+    assert checked(Demands(max_quality_drop=Drop.read("1%")), enough).verdict == "passes"
+
+
+@pytest.mark.parametrize(
+    ("name", "original", "difference", "samples", "expected", "needed"),
+    [
+        ("wer", 0.1, (-0.005, -0.015, 0.0), 20, "undecided", 262),  # one transcript got better: no bad end is seen
+        ("f1", 0.9, (-0.002, -0.004, 0.0), 300, "undecided", 526),
+        ("f1", 0.9, (-0.002, -0.004, 0.0), 526, "passes", 0),
+        ("bleu", 30.0, (0.0, -0.01, 0.01), 1000, "undecided", 1228),  # 0.3 of the 100 points that there are
+        ("bleu", 30.0, (0.0, -0.01, 0.01), 1228, "passes", 0),
+        ("map50_95", 0.4, (0.0, 0.0, 0.0), 128, "undecided", 921),
+    ],
+)
+def test_few_samples_that_changed_hide_as_much_as_none(
+    name: str, original: float, difference: tuple[float, float, float], samples: int, expected: Verdict, needed: int
+) -> None:
+    """By hand: n = ln(0.025) / ln(1 - margin), of a margin of 0.01 * quality - loss in parts of the whole scale."""
+    found = checked(Demands(max_quality_drop=Drop.read("1%")), scored_row(name, original, difference, samples))
+    assert (found.verdict, found.advice) == (expected, f"score {needed} samples or more" if needed else "")
 
 
 def test_outputs_of_a_language_model_that_are_the_same_are_the_same() -> None:

@@ -97,6 +97,12 @@ def test_a_result_in_words_for_a_terminal() -> None:
     ]
 
 
+def test_an_interval_of_samples_that_are_all_alike_is_not_told() -> None:
+    difference = {f"quality/accuracy_difference{end}": 0.0 for end in ("", "_low", "_high")}
+    told = run_summary.text(dataclasses.replace(PLAIN, measurements=difference))
+    assert told.splitlines()[1].split() == ["accuracy,", "difference", "from", "the", "original", "0"]
+
+
 def test_a_result_in_words_for_mlflow() -> None:
     html = MarkdownIt("commonmark").enable("table").render(run_summary.markdown(PLAIN))
     assert "<h2>yolo11n, fp16 [batch 2]: ok</h2>" in html
