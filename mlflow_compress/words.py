@@ -70,7 +70,7 @@ STATISTICS = {
     "stderr": {"en": "standard error", "ru": "стандартная ошибка"},
     "std": {"en": "standard deviation", "ru": "стандартное отклонение"},
 }
-DIVIDED_BY_ORIGINAL = {"en": "divided by the original's", "ru": "делённое на оригинал"}
+DIVIDED_BY_ORIGINAL = {"en": "divided by the original's", "ru": "относительно оригинала"}
 HEADERS: Mapping[str, Text] = {
     "team": {"en": "Team", "ru": "Команда"},
     "model": {"en": "Model", "ru": "Модель"},

@@ -119,7 +119,8 @@ def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], texts: Text) 
         plot.plot(*zip(*points, strict=True), linestyle="", marker=marker, markersize=size, zorder=height, **style)
     for axis, name in zip(chosen, "xy", strict=True):
         _lay_out(plot, [found for row in rows if (found := axis.value(row)) is not None], axis, name, it, texts)
-    _explain(plot, it, rows, looks, texts, has_verdicts=bool(best), has_lines=bool(lines))
+    has_hollow = any(face == "white" for _, _, face, _ in marks)
+    _explain(plot, it, rows, looks, texts, has_hollow=has_hollow, has_lines=bool(lines))
     if len({row.model for row in rows}) > 1 and all(len({row.model for row in front}) == 1 for front in best):
         plot.set_title(texts["by_model"], fontsize=13, color="0.3")
 
@@ -131,7 +132,7 @@ def _explain(
     looks: Mapping[str, tuple[str, str]],
     texts: Text,
     *,
-    has_verdicts: bool,
+    has_hollow: bool,
     has_lines: bool,
 ) -> None:
     """Say below the scatter what its marks mean."""
@@ -150,16 +151,16 @@ def _explain(
             frame: dict[str, Any] = {"markerfacecolor": "none", "markeredgecolor": "0.2", "markersize": 13}
             handles.append(Line2D([], [], marker=marker, linestyle="", **frame))
             names.append(texts[word])
-    if has_verdicts:
+    if has_lines:
+        handles.append(Line2D([], [], color="0.45", linestyle="--"))
+        names.append(texts["front"])
+    if has_hollow:
         hollow: dict[str, Any] = {
             "markerfacecolor": "white",
             "markeredgecolor": "0.4",
             "markersize": 9,
             "markeredgewidth": 1.8,
         }
-        if has_lines:
-            handles.append(Line2D([], [], color="0.45", linestyle="--"))
-            names.append(texts["front"])
         handles.append(Line2D([], [], marker="o", linestyle="", **hollow))
         names.append(texts["dominated"])
     # A label that begins with an underscore would be left out.

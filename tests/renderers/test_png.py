@@ -83,6 +83,10 @@ def test_only_what_the_column_calls_beaten_is_hollow() -> None:
     assert not [line for line in scatter.lines if line.get_linestyle() == "--"], "of three numbers there is no line"
     legend = [text.get_text() for text in scatter.figure.legends[0].get_texts()]
     assert not [text for text in legend if "no other" in text]
+    assert [text for text in legend if "hollow" in text]
+    unbeaten = tuple(dataclasses.replace(row, dominated=None) for row in ranked[:1])
+    (legend_of_one,) = figure(dataclasses.replace(it, rows=unbeaten)).legends
+    assert not [text for text in legend_of_one.get_texts() if "hollow" in text.get_text()], "there is none to explain"
 
 
 def boxes(texts: Iterable[Any]) -> list[Any]:

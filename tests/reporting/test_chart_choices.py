@@ -103,7 +103,7 @@ def test_axes_have_names_for_people() -> None:
     assert Axis(CPU).label("en") == "CPU inference time, median, ms"
     assert Axis(CPU, relative=True).label("en") == "CPU inference time, median, divided by the original's"
     assert Axis(ACCURACY, relative=True).label("en") == "accuracy, difference from the original"
-    assert Axis(SIZE, relative=True).label("ru") == "веса, делённое на оригинал"
+    assert Axis(SIZE, relative=True).label("ru") == "веса, относительно оригинала"
 
 
 def test_only_the_same_model_on_the_same_hardware_is_better() -> None:
