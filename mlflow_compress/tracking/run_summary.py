@@ -34,7 +34,10 @@ _SHOWN = (
 )
 _TO_LAUNCHES = ("/latency_p50_ms", "/launches")
 _COUNTS = ("size/params", "size/params_nonzero", "quality/samples")
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~$@&:.-])")
+_MARKUP = re.compile(r"([\\`*_{}\[\]()#+!~.-])")
+_BY_NUMBER = str.maketrans(
+    {char: f"&#{ord(char)};" for char in "<>|$@&:"}
+)  # MLflow's UI would show a backslash before these
 
 
 def facts(result: Result) -> list[tuple[str, str]]:
@@ -117,4 +120,4 @@ def text(result: Result) -> str:
 
 
 def _escaped(name: str) -> str:
-    return _MARKUP.sub(r"\\\1", plain(name))
+    return "".join(_MARKUP.sub(r"\\\1", char).translate(_BY_NUMBER) for char in plain(name))

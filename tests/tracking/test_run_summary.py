@@ -196,3 +196,9 @@ def test_a_hostile_circumstance_never_becomes_markup(name: str) -> None:
         return [token.type for token in MarkdownIt("commonmark").enable("table").parse(run_summary.page(of))]
 
     assert tokens(name) == tokens("harmless")
+
+
+def test_no_backslash_is_seen_in_mlflows_ui() -> None:
+    """Its renderer takes one away only before these."""
+    note = run_summary.markdown(result("Intel(R) Xeon @ 2.80GHz: a<b & c|d $5 > 4 ~ x"))
+    assert set(re.findall(r"\\(.)", note)) <= set("\\`*_{}[]()>#+.!~=|-")
