@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 from mlflow_compress.plain_text import plain
 
 _LONGEST_NAME = 200  # characters of a wrong name that are shown, and compared with right ones
-Cause = Literal["", "measuring", "recipe", "weights"]  # why a variant failed, as its Result keeps it
+# why a variant failed, or (`machine`) was skipped, as its Result keeps it
+Cause = Literal["", "machine", "measuring", "recipe", "weights"]
 
 
 class CompressError(Exception):
@@ -82,7 +83,22 @@ def failure(cause: Cause, reason: str) -> CompressError:
 
 
 class Unsupported(Exception):  # noqa: N818  (not an error: the variant is skipped, with this reason)
-    """A method does not apply to this model, device or machine. The result is `skipped`."""
+    """A method does not apply to this model or device. The result is `skipped`.
+
+    Attributes:
+        cause: as the result keeps it.
+    """
+
+    cause: ClassVar[Cause] = ""
+
+
+class MachineLacks(Unsupported):
+    """This machine lacks what it takes: a device, a library, a compiler.
+
+    The result is `skipped`; where one variant was asked for by name, the command fails: somebody wanted that one.
+    """
+
+    cause = "machine"
 
 
 def one_line(error: object, most: int | None = 400) -> str:

@@ -242,7 +242,7 @@ def short_texts(text: str) -> tuple[str, Mapping[str, str]] | None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one device fared: its status, the reason when it is not `ok`, and the cause when it failed."""
+    """How one device fared: its status, the reason when it is not `ok`, and the cause: see `Result.cause`."""
 
     status: Status
     reason: str = ""
@@ -257,8 +257,8 @@ class Result:
         variant: what was asked for.
         status: `ok`, `skipped` (does not apply) or `failed`.
         reason: why it is not `ok`.
-        cause: what it failed for: `recipe`, `weights`, or `measuring`: anything else. Empty where it did not fail, and
-            in what 0.1 wrote.
+        cause: what it failed for: `recipe`, `weights`, or `measuring`: anything else; `machine`: it was skipped, since
+            this machine lacks a device or a library. Otherwise empty, and in what 0.1 wrote.
         measurements: final numbers by metric name (`cpu/latency_p50_ms`); finite numbers only.
         samples: raw samples by name (`cpu/latency_ms`: one number per timed call).
         cautions: what to know before trusting the numbers.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Exit codes:
   0  measured, or skipped because the method does not apply
-  1  a variant failed
+  1  a variant failed, or `run` asked for a method or device that this machine can't serve
   2  a wrong name or option: nothing was run
   3  the weights can't be had
   4  the tracking server can't be reached: nothing was measured
@@ -61,6 +61,9 @@ def main() -> None:
 def run(model: str, options: Options) -> None:
     """Measure MODEL under one method, or under all.
 
+    A method that is named here, and needs a GPU or a library that this machine lacks, fails with exit code 1; under
+    --all-methods, and in a sweep, it is skipped.
+
     MODEL is a recipe's name, a recipe.yaml, or a model without a recipe: ORG/NAME on the Hugging Face hub, a local
     folder of transformers, an ultralytics name or .pt file, torchvision:NAME.
     """
@@ -79,7 +82,7 @@ def run(model: str, options: Options) -> None:
     found = recipe.read(model, options.family_name)
     variants = recipe.plan(found, [(recipe.chain_name(chain), chain) for chain in chains], settings)
     results = _measure(variants, [model], {} if options.all_methods else {"method": options.method}, options)
-    _exit(results, only=not options.all_methods)
+    _exit(results, is_named=not options.all_methods)
 
 
 @main.command(
@@ -104,7 +107,7 @@ def sweep(models: tuple[str, ...], options: Options) -> None:
     if options.dry_run:
         _foretell(variants, options)
     else:
-        _exit(_measure(variants, models, {}, options), only=False)
+        _exit(_measure(variants, models, {}, options), is_named=False)
 
 
 @main.command(epilog=_EPILOG, stopped="Stopped. What was not sent is kept; `compress-bench sync` goes on with it.")
@@ -313,16 +316,20 @@ def _brief(result: Result) -> dict[str, Any]:
     return data
 
 
-def _exit(results: Sequence[Result], only: bool) -> None:
+def _exit(results: Sequence[Result], *, is_named: bool) -> None:
     """Leave with the exit code that the results deserve.
+
+    Args:
+        results: of all variants.
+        is_named: whether one method was asked for by name: then what this machine lacks for it is a failure.
 
     Raises:
         WorkerError, WeightsError, RecipeError: something failed.
     """
-    failed = [result for result in results if result.status == "failed"]
+    failed = [result for result in results if result.status == "failed" or (is_named and result.cause == "machine")]
     if not failed:
         return
-    if only:
+    if is_named:
         raise failure(failed[0].cause, failed[0].reason)
     names = "; ".join(f"{result.variant.model}, {result.variant.label}" for result in failed)
     raise WorkerError(f"{len(failed)} of {len(results)} variants failed: {names}")

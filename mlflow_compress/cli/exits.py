@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,6 +46,28 @@ def _telling() -> Iterator[None]:
         raise
 
 
+def _refuse_repeated(command: click.Command, ctx: click.Context, args: Sequence[str]) -> None:
+    """Raise where an option that takes one value is given several times: click takes the last, and says nothing.
+
+    Raises:
+        UsageError: it says what the option means, and with that how several are given.
+    """
+    *_, given = command.make_parser(ctx).parse_args(list(args))
+    options = [option for option in given if isinstance(option, click.Option) and not (option.multiple or option.count)]
+    by_field: dict[str | None, list[click.Option]] = {}
+    for option in options:
+        by_field.setdefault(option.name, []).append(option)
+    for several in by_field.values():
+        flags = dict.fromkeys(option.opts[0] for option in several)
+        is_one_flag = several[0].is_flag and len(flags) == 1
+        if len(several) > 1 and not is_one_flag and not ctx.resilient_parsing:
+            raise click.UsageError(
+                f"{' and '.join(flags)} would have {len(several)} values, and the last would count alone. Give one. "
+                f"{several[0].opts[0]}: {several[0].help or 'one value'}",
+                ctx,
+            )
+
+
 class Command(click.Command):
     """A command that turns a `CompressError` into a message on stderr and its exit code.
 
@@ -61,6 +83,7 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line; options may be checked on the way."""
         with _telling():
+            _refuse_repeated(self, ctx, args)
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -93,6 +116,7 @@ class Group(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the command line up to the subcommand."""
         with _telling():
+            _refuse_repeated(self, ctx, args)
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

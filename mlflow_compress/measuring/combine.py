@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from mlflow_compress.errors import Cause
 from mlflow_compress.meters import environment as surroundings
 from mlflow_compress.records import Caution, Outcome, Part, Result, Status, Variant, finite
 
@@ -31,8 +32,8 @@ def combine(variant: Variant, parts: Mapping[str, Part], started: float) -> Resu
             outcomes["quality"] = part.quality
     judged = {"": parts["prepare"].outcome, **outcomes} if parts["prepare"].outcome.status != "ok" else outcomes
     bad = {name: outcome for name, outcome in judged.items() if outcome.status != "ok"}
-    failed = [outcome for outcome in bad.values() if outcome.status == "failed"]
-    status: Status = "failed" if failed else "skipped" if len(bad) == len(judged) else "ok"
+    has_failed = any(outcome.status == "failed" for outcome in bad.values())
+    status: Status = "failed" if has_failed else "skipped" if len(bad) == len(judged) else "ok"
     reason = "; ".join(f"{name}: {outcome.reason}" if name else outcome.reason for name, outcome in bad.items())
     cautions: list[Caution] = []
     for part in parts.values():
@@ -41,7 +42,7 @@ def combine(variant: Variant, parts: Mapping[str, Part], started: float) -> Resu
         variant=variant,
         status=status,
         reason=reason,
-        cause=failed[0].cause or "measuring" if failed else "",
+        cause=_cause(status, bad.values()),
         measurements=finite(_merged(part.measurements for part in parts.values())),
         samples=_merged(part.samples for part in parts.values()),
         cautions=tuple(cautions),
@@ -51,6 +52,14 @@ def combine(variant: Variant, parts: Mapping[str, Part], started: float) -> Resu
         started_s=started,
         ended_s=time.time(),
     )
+
+
+def _cause(status: Status, outcomes: Iterable[Outcome]) -> Cause:
+    """Return what a variant failed for, or was skipped for."""
+    causes = [outcome.cause for outcome in outcomes if outcome.status == status]
+    if status == "failed":
+        return causes[0] or "measuring"
+    return "machine" if status == "skipped" and "machine" in causes else ""
 
 
 def unmeasured(variant: Variant, status: Status, reason: str) -> Result:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mlflow_compress.errors import CompressError, Unsupported, WorkerError, one_line
+from mlflow_compress.errors import CompressError, MachineLacks, Unsupported, WorkerError, one_line
 from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, metric_group, read_json, write_json
 from mlflow_compress.sockets import Family, Model
 from mlflow_compress.words import ORIGINAL
@@ -291,7 +291,7 @@ def _require_devices(variant: Variant) -> None:
 
     Raises:
         WorkerError: the variant was to be measured on one and nowhere else.
-        Unsupported: a method makes models for one only.
+        MachineLacks: a method makes models for one only.
     """
     import torch
 
@@ -303,14 +303,14 @@ def _require_devices(variant: Variant) -> None:
         raise WorkerError(f"device=cuda was asked for, and {_NO_CUDA}")
     for step in variant.chain:
         if "cpu" not in registry.find("methods", step.method).devices:
-            raise Unsupported(f"what {step.method} makes runs on an NVIDIA GPU only, and {_NO_CUDA}")
+            raise MachineLacks(f"what {step.method} makes runs on an NVIDIA GPU only, and {_NO_CUDA}")
 
 
 def _open_device(device: str, cautions: list[Caution]) -> dict[str, str]:
     """Make the device ready, and describe it; add to the cautions when others use it.
 
     Raises:
-        Unsupported: this machine has none.
+        MachineLacks: this machine has none.
     """
     if device == "cpu":
         return {}
@@ -320,7 +320,7 @@ def _open_device(device: str, cautions: list[Caution]) -> dict[str, str]:
     from mlflow_compress.meters import environment, gpu
 
     if not torch.cuda.is_available():
-        raise Unsupported(_NO_CUDA)
+        raise MachineLacks(_NO_CUDA)
     cautions += checks.busy(0.0, gpu.busy_share())
     torch.zeros(1, device="cuda")  # the context's memory is no part of the model's
     gpu.reset()
@@ -362,7 +362,7 @@ def _outcome(action: Callable[[], Part]) -> Part:
     try:
         return action()
     except Unsupported as reason:
-        return Part(Outcome("skipped", str(reason)))
+        return Part(Outcome("skipped", str(reason), reason.cause))
     except CompressError as error:
         return Part(Outcome("failed", str(error), error.cause))
     except Exception as error:

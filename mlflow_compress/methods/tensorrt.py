@@ -11,7 +11,7 @@ from annotated_types import Ge
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, counted, write_counts
 from mlflow_compress.compression.onnx_graphs import halve, write
-from mlflow_compress.errors import Unsupported
+from mlflow_compress.errors import MachineLacks, Unsupported
 from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Family, Graph, Model
 
@@ -44,12 +44,13 @@ class Tensorrt(ExportMethod):
         """Write `NAME.engine` for each graph, and its number of parameters beside it.
 
         Raises:
-            Unsupported: there is no GPU to build for, or TensorRT lacks an operator.
+            MachineLacks: there is no GPU to build for.
+            Unsupported: TensorRT lacks an operator.
         """
         import torch
 
         if not torch.cuda.is_available():
-            raise Unsupported("TensorRT builds for the GPU of this machine, and torch finds none")
+            raise MachineLacks("TensorRT builds for the GPU of this machine, and torch finds none")
         for name, graph in graphs.items():
             path = folder / f"{name}.onnx"
             write(graph, path)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.compression.coverage import note_all
-from mlflow_compress.errors import UnknownName, Unsupported
+from mlflow_compress.errors import MachineLacks, UnknownName, Unsupported
 from mlflow_compress.sockets import Family, Method, Model, State
 
 _WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
@@ -47,7 +47,8 @@ class TorchCompile(Method):
         """Check that it can be compiled where it will be restored; nothing is compiled yet.
 
         Raises:
-            Unsupported: there is no compiler, or the mode is not for this model.
+            MachineLacks: there is no compiler.
+            Unsupported: the mode is not for this model.
             UnknownName: torch knows no such backend.
         """
         import torch
@@ -101,7 +102,7 @@ def _require_compiler() -> None:
     """Raise where Inductor will not find what it compiles with.
 
     Raises:
-        Unsupported: there is no C++ compiler, or Python's headers are missing.
+        MachineLacks: there is no C++ compiler, or Python's headers are missing.
     """
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
@@ -110,9 +111,9 @@ def _require_compiler() -> None:
         get_cpp_compiler()
     except InvalidCxxCompiler:
         wanted = os.environ.get("CXX", "g++")
-        raise Unsupported(
+        raise MachineLacks(
             f"Inductor needs a C++ compiler, and {wanted} can't be run: install g++, or set CXX"
         ) from None
     headers = Path(sysconfig.get_paths()["include"], "Python.h")
     if not headers.is_file():
-        raise Unsupported(f"Inductor needs Python's headers, and there is no {headers}: install python3-dev")
+        raise MachineLacks(f"Inductor needs Python's headers, and there is no {headers}: install python3-dev")

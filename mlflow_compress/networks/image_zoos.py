@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mlflow_compress.errors import RecipeError, UnknownName, Unsupported, WeightsError, one_line
+from mlflow_compress.errors import MachineLacks, RecipeError, UnknownName, WeightsError, one_line
 from mlflow_compress.networks.hub import cached_file, unreachable
 from mlflow_compress.networks.stored_weights import unfilled
 from mlflow_compress.sockets import Model
@@ -86,7 +86,7 @@ def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any
         UnknownName: the library has no such model, or no such weights for it.
         RecipeError: the architecture is not what it takes.
         WeightsError: the weights can't be had, or are not this model's.
-        Unsupported: the library is not installed.
+        MachineLacks: the library is not installed.
     """
     import torch
 
@@ -239,7 +239,7 @@ def _imagenet() -> tuple[str, ...]:
 
 def _require_timm() -> Any:
     if importlib.util.find_spec("timm") is None:
-        raise Unsupported("timm is not installed: pip install timm")
+        raise MachineLacks("timm is not installed: pip install timm")
     import timm
 
     return timm

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress import registry
-from mlflow_compress.errors import CompressError, Unsupported, WeightsError, named_line
+from mlflow_compress.errors import CompressError, MachineLacks, Unsupported, WeightsError, named_line
 from mlflow_compress.networks import mlflow_folders
 from mlflow_compress.networks.exported_program_scan import code_in_program
 from mlflow_compress.networks.onnx_files import require_own_weights
@@ -62,13 +62,13 @@ def methods_of(chain: Sequence[Step]) -> list[Method]:
     """Make the methods of a chain, in order.
 
     Raises:
-        Unsupported: what a method needs is not installed.
+        MachineLacks: what a method needs is not installed.
     """
     methods: list[Method] = [registry.build("methods", step.method, step.options) for step in chain]
     for step, method in zip(chain, methods, strict=True):
         if missing := [name for name in method.needs if installed(name) is None]:
             wanted = f'"mlflow-compress[{method.extra}]"' if method.extra else " ".join(missing)
-            raise Unsupported(f"{step.method} needs {', '.join(missing)}: pip install {wanted}")
+            raise MachineLacks(f"{step.method} needs {', '.join(missing)}: pip install {wanted}")
     return methods
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow_compress.errors import Unsupported, WeightsError, named_line, one_line
+from mlflow_compress.errors import MachineLacks, WeightsError, named_line, one_line
 from mlflow_compress.networks import ultralytics_checkpoint
 from mlflow_compress.networks.export_graphs import Attached, Calls, graph, twin
 from mlflow_compress.networks.stored_weights import fill
@@ -21,10 +21,10 @@ def require_ultralytics() -> None:
     """Check that ultralytics is installed.
 
     Raises:
-        Unsupported: it is not.
+        MachineLacks: it is not.
     """
     if importlib.util.find_spec("ultralytics") is None:
-        raise Unsupported("ultralytics is not installed: pip install ultralytics")
+        raise MachineLacks("ultralytics is not installed: pip install ultralytics")
 
 
 def load(

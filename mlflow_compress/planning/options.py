@@ -109,7 +109,8 @@ class Options:
     The fields are in the order of the help.
     """
 
-    method: str = _option(ORIGINAL, "A chain of methods: prune_magnitude:amount=0.5+int8_dynamic",
+    method: str = _option(ORIGINAL, "A chain of methods: prune_magnitude:amount=0.5+int8_dynamic. For several, "
+                          "sweep a recipe that names them, or --all-methods.",
                           takers=("run", "evaluator"))  # fmt: skip
     all_methods: bool = _option(False, "Measure it under every method there is, each with its defaults.", "switch",
                                 takers=_RUN)  # fmt: skip

@@ -18,7 +18,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mlflow_compress.records import Result, Variant
+from mlflow_compress.cli import bench
+from mlflow_compress.errors import Cause, CompressError
+from mlflow_compress.records import Result, Status, Variant
 from mlflow_compress.tracking import run_tags
 
 PROJECT = Path(__file__).parents[2]
@@ -283,6 +285,7 @@ def test_missing_weights_have_an_exit_code_of_their_own(home: Home) -> None:
         (("run", "small.yaml", "--method", "prune_magnitude:amont=0.5"), "'amount'"),
         (("run", "small.yaml", "--method", "prune_magnitude:amount=1.5"), "less than 1"),
         (("run", "small.yaml", "--methd", "fp16"), "--method"),
+        (("run", "small.yaml", "--method", "fp16", "--method", "bf16"), "For several, sweep a recipe"),
         (("run", "small.yaml", "-O", "functon=model"), "'function'"),
         (("run", "small.yaml", "--threads", "0"), "--threads"),
         (("run", "small.yaml", "--batch-size", "-1"), "--batch-size"),
@@ -369,6 +372,36 @@ def test_a_machine_that_does_not_serve_skips_and_loads_nothing(home: Home) -> No
         assert run.data.params["requires"] == "min_ram_gb=1000000,os=linux min_cores=0"
         assert run.data.metrics == {}
     assert "loading" not in done.stderr
+
+
+def test_what_is_asked_for_by_name_and_lacks_a_library_fails(home: Home) -> None:
+    done = home.bench("run", "small.yaml", "--trust", "-e", "lacking", "--method", "absent", *BRIEF)
+    assert done.returncode == 1
+    assert 'Error: absent needs a-distribution-that-nobody-has: pip install "mlflow-compress[imag' in done.stderr
+    (run,) = home.runs("lacking")
+    assert run.data.tags["status"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("status", "cause", "is_named", "code"),
+    [
+        ("ok", "", True, 0),
+        ("skipped", "", True, 0),
+        ("skipped", "machine", True, 1),
+        ("skipped", "machine", False, 0),
+        ("failed", "weights", True, 3),
+        ("failed", "recipe", True, 2),
+        ("failed", "measuring", False, 1),
+    ],
+)
+def test_what_a_result_exits_with(status: Status, cause: Cause, is_named: bool, code: int) -> None:
+    result = Result(Variant("m", "x", "t", "python", "none.py"), status, "why", cause=cause)
+    found = 0
+    try:
+        bench._exit([result], is_named=is_named)
+    except CompressError as error:
+        found = error.exit_code
+    assert found == code
 
 
 def test_a_dead_server_is_found_out_before_measuring(home: Home) -> None:

@@ -66,6 +66,36 @@ def test_a_wrong_option_is_told_with_the_nearest() -> None:
     assert "--model" in result.stderr
 
 
+@click.command(cls=Command)
+@click.option("--model", help="Whose.")
+@click.option("--log", "log", type=bool, help="Whether.")
+@click.option("--no-log", "log", flag_value=False, type=bool)
+@click.option("--quiet", is_flag=True)
+@click.option("--some", multiple=True)
+def options(**given: object) -> None:
+    click.echo(given)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--model", "a", "--model", "b"], "--model would have 2 values, and the last would count alone. Give one. "),
+        (["--model=a", "--model=a", "--model=a"], "--model would have 3 values"),
+        (["--log", "true", "--no-log"], "--log and --no-log would have 2 values"),
+    ],
+)
+def test_an_option_of_one_value_is_not_given_twice(words: list[str], said: str) -> None:
+    result = CliRunner().invoke(options, words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+    assert ("--model: Whose." in result.stderr) == ("--model" in said)
+
+
+def test_what_may_be_given_again_is() -> None:
+    result = CliRunner().invoke(options, ["--quiet", "--quiet", "--some", "a", "--some", "b", "--model", "a"])
+    assert result.exit_code == 0, result.stderr
+
+
 def test_a_wrong_subcommand_is_told_with_the_nearest() -> None:
     result = CliRunner().invoke(group, ["mesure"])
     assert result.exit_code == 2

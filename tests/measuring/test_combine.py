@@ -60,6 +60,15 @@ def test_parts_are_put_together() -> None:
     [
         ({"prepare": Part(Outcome("ok")), "cpu": Part(Outcome("ok"))}, ""),
         ({"prepare": Part(Outcome("skipped", "why"))}, ""),
+        ({"prepare": Part(Outcome("skipped", "no GPU", "machine"))}, "machine"),
+        (
+            {
+                "prepare": Part(Outcome("ok")),
+                "cpu": Part(Outcome("ok")),
+                "cuda": Part(Outcome("skipped", "", "machine")),
+            },
+            "",
+        ),
         ({"prepare": Part(Outcome("failed", "no weights", "weights"))}, "weights"),
         ({"prepare": Part(Outcome("failed", "killed"))}, "measuring"),  # a process that left no part
         ({"prepare": Part(Outcome("ok")), "cpu": Part(Outcome("failed", "what?", "recipe"))}, "recipe"),
@@ -73,7 +82,7 @@ def test_parts_are_put_together() -> None:
         ),
     ],
 )
-def test_a_failure_keeps_its_cause(parts: dict[str, Part], cause: Cause) -> None:
+def test_a_result_keeps_why_it_failed_or_was_skipped(parts: dict[str, Part], cause: Cause) -> None:
     assert combine(VARIANT, parts, 0.0).cause == cause
 
 

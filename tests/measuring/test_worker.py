@@ -33,7 +33,7 @@ def test_outputs_that_are_no_numbers_are_a_failure(lab: Lab) -> None:
 
 def test_a_method_that_does_not_apply_is_skipped(lab: Lab) -> None:
     result = lab.measure("crash:kind=skip")
-    assert (result.status, result.reason) == ("skipped", "it does not apply to this model")
+    assert (result.status, result.reason, result.cause) == ("skipped", "it does not apply to this model", "")
     assert result.outcomes == {}
 
 
@@ -57,20 +57,20 @@ def test_a_gpu_that_is_asked_for_by_name_is_missed_before_anything_is_loaded(lab
 
 def test_a_missing_gpu_is_named_before_a_missing_package(lab: Lab) -> None:
     result = lab.measure("tensorrt")
-    assert result.status == "skipped"
+    assert (result.status, result.cause) == ("skipped", "machine")
     assert result.reason.startswith("what tensorrt makes runs on an NVIDIA GPU only, and this machine has no CUDA")
 
 
 @pytest.mark.parametrize(
-    ("method", "reason"),
+    ("method", "reason", "cause"),
     [
-        ("absent", 'absent needs a-distribution-that-nobody-has: pip install "mlflow-compress[imaginary]"'),
-        ("choosy", "choosy does not serve python: it must know the layers' names"),
+        ("absent", 'absent needs a-distribution-that-nobody-has: pip install "mlflow-compress[imaginary]"', "machine"),
+        ("choosy", "choosy does not serve python: it must know the layers' names", ""),
     ],
 )
-def test_a_method_that_cannot_serve_is_skipped_with_what_to_do(lab: Lab, method: str, reason: str) -> None:
+def test_a_method_that_cannot_serve_is_skipped_with_what_to_do(lab: Lab, method: str, reason: str, cause: str) -> None:
     result = lab.measure(method)
-    assert (result.status, result.reason) == ("skipped", reason)
+    assert (result.status, result.reason, result.cause) == ("skipped", reason, cause)
 
 
 def test_weights_that_cannot_be_read_are_named(lab: Lab) -> None:

@@ -198,7 +198,7 @@ def test_a_ratio_of_one_launch_is_neither_good_nor_bad_and_says_why() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ends", "titles"), [((-0.01, 0.02), ["95 %: -0.010 to +0.020"]), ((0.0, 0.0), []), (None, ["noise unknown"])]
+    ("ends", "titles"), [((-0.01, 0.02), ["95\xa0%: -0.010 to +0.020"]), ((0.0, 0.0), []), (None, ["noise unknown"])]
 )
 def test_an_interval_of_samples_that_are_all_alike_is_not_told(
     ends: tuple[float, float] | None, titles: list[str]
