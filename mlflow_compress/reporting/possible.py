@@ -47,6 +47,8 @@ def is_possible(name: str, value: float) -> bool:
     is_score = name.startswith(f"{metric_facts.GROUP}/") and name != metric_facts.COUNT
     if is_score and abs(value) > 1 and not _is_on_scale(name, value):
         return False
+    if is_score and value < 1 and name.endswith("perplexity"):  # 1: each token was foreseen for sure
+        return False
     if _MEASURED[0] <= value <= _MEASURED[1]:  # as nearly all are
         return True
     if value == 0:

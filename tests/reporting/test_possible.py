@@ -30,6 +30,9 @@ from mlflow_compress.reporting.possible import is_possible
         ("quality/bleu_difference", -40.0, True),
         ("quality/wer", 1.7, True),  # more words than there are
         ("quality/perplexity", 16_662.0, True),
+        ("quality/perplexity", 0.0, False),
+        ("quality/word_perplexity", 0.9, False),
+        ("quality/perplexity_difference", -12.0, True),
         ("quality/my_own", 1e6, True),  # nobody knows its scale
         ("quality/samples", 450.0, True),
     ],
