@@ -28,6 +28,7 @@ from mlflow_compress.scoring.hf_evaluate import metrics_of
 from mlflow_compress.sockets import Metric
 from mlflow_compress.tracking import reading, writing
 from mlflow_compress.tracking.connection import Store
+from mlflow_compress.tracking.run_tags import kept_name
 
 BOX = {"boxes": [[0, 0, 10, 10]], "labels": ["cat"]}
 WORSE_BOX = {"boxes": [[0, 0, 10, 10], [20, 0, 30, 10]], "labels": ["cat", "cat"], "scores": [0.5, 0.9]}
@@ -154,7 +155,7 @@ def test_what_is_lacking_is_said_and_nothing_false(store: Store) -> None:
         pairs = (numbers, [*numbers[:-1], top])
         log(store, "of 0.1", method, {"newest": Newest()}, pairs)
     for run in reading.runs(store, {writing.experiment_id(store, "of 0.1"): ""}):
-        store.client.delete_tag(run.run_id, "compress.metric.newest")  # as 0.1 left them
+        store.client.delete_tag(run.run_id, kept_name("compress.metric.newest"))  # as 0.1 left them
     status, told = gate(store, "of 0.1")
     assert status == 7
     assert "the direction of 'newest' is not known" in told
