@@ -103,6 +103,7 @@ def find(quick: bool) -> Finding:
             f"power: how often a difference is claimed of calls that take {_SLOWER - 1:.0%} longer: reckoned by moving "
             f"the interval; in the rows of {_PLANTED!r} those calls took longer in fact",
             f"{_APART}: each group of launches stands in two comparisons, with the one before and the one after it",
+            "the time below is that of the last sitting: comparisons that were kept before took theirs",
             f"{_CALLS}: what the calls of one launch of each say, as all did before there were several",
             f"up to {_BUDGET.launches} launches or pairs, of {_BUDGET.min_seconds:g} s together at least, one thread",
         ],

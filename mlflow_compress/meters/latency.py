@@ -24,7 +24,7 @@ _STABLE_SPREAD = 0.05
 _TAILS = (90, 95, 99)  # percentiles
 
 _FEWEST_IN_ROUND, _LONGEST_OF_FEWEST_MS = 3, 100.0  # calls, where they do not take longer
-_REFILLED_MS = 20.0  # a longer call does not feel that it finds the caches full of the other process
+_REFILLED_MS = 20.0  # of a call: after the other process the caches are cold, which cost half a millisecond where seen
 _SHORTEST_MS = 1e-6  # of a call, on a clock that stands still
 
 Turn = Callable[[int, float, float], float]
