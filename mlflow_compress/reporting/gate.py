@@ -186,10 +186,14 @@ class Check:
 
 @dataclass
 class _Variant:
-    """A row that is checked, and what befell the newest attempt to measure it."""
+    """A row that is checked, and what befell the newest attempt to measure it.
+
+    Of an original only the latter is told: nothing is asked of it.
+    """
 
     row: Row | None = None
     failures: list[Failure] = field(default_factory=list)
+    is_original: bool = False
 
 
 def check(comparison: Comparison, demands: Demands) -> tuple[Check, ...]:
@@ -207,8 +211,11 @@ def check(comparison: Comparison, demands: Demands) -> tuple[Check, ...]:
             variants[row.team, row.model, row.method].row = row
             if demands.max_quality_drop is not None:
                 demands.max_quality_drop.refuse_all(primary(row, known), known)
+    originals = {(row.team, row.model, row.method) for row in comparison.rows if is_original(row)}
     for each in comparison.failures:
-        variants[each.team, each.model, each.method].failures.append(each)
+        key = each.team, each.model, each.method
+        variants[key].failures.append(each)
+        variants[key].is_original = key in originals
     asked = demands.asked()
     return tuple(
         replace(found, team=team, model=model, method=method)
@@ -239,7 +246,7 @@ def of_variants(checks: Iterable[Check]) -> dict[tuple[str, str, str], Verdict]:
 
 def _checks(variant: _Variant, asked: Sequence[Demand], known: Known) -> Iterator[Check]:
     told: list[Failure] = []
-    for demand in asked:
+    for demand in () if variant.is_original else asked:
         found = _judged(variant.row, demand, known) if variant.row is not None else _blank("", demand, known)
         about = ("", demand.group)
         if failures := [each for each in variant.failures if variant.row is None or each.device in about]:

@@ -222,6 +222,18 @@ def test_every_cell_of_the_matrix(make_run: MakeRun, state: str) -> None:
         assert "1.00x, more than 1x" not in f"{each.result}, {each.reason}"
 
 
+def test_an_original_whose_scoring_failed_is_told_once_and_asked_nothing(make_run: MakeRun) -> None:
+    scene = Scene(make_run)
+    lost = {"compress.reason.quality": "no idea"}
+    original = scene.original(without(ORIGINAL, "quality/"), cpu="ok", quality="failed", tags=lost)
+    checks = check(compare([original, scene.variant()]), ALL)
+    (told,) = (each for each in checks if each.method == "original")
+    assert (told.option, told.verdict) == ("", "fails")
+    assert "no idea" in told.reason
+    of = {each.option: each.verdict for each in checks if each.method != "original"}
+    assert (of["--max-size-ratio"], of["--max-quality-drop"]) == ("passes", "undecided")
+
+
 def checked(demands: Demands, row: Row) -> Check:
     """Check one demand on a row."""
     found = check(Comparison((row,)), demands)
