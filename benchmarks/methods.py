@@ -1,8 +1,8 @@
 """What the methods buy on this machine: speed, bytes, parameters and accuracy against the original.
 
-Each variant goes the tool's whole way, and is timed in turns with its original (`--interleave`), so that a ratio stands
-on rounds that saw the same machine. Sizes are those of the saved folders. Accuracy is that of `digits_cnn`, which is
-really trained; the other models have random weights.
+Each variant goes the tool's whole way, and is timed in turns with its original, as a sweep does, so that a ratio stands
+on pairs of processes that saw the same machine. Sizes are those of the saved folders. Accuracy is that of `digits_cnn`,
+which is really trained; the other models have random weights.
 
 The goals were set for a CPU with AMX or VNNI. On one without, int8 and bfloat16 have no instructions of their own, and
 what stands in the table is what such a machine gives.
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.finding import Cell, Finding
 from mlflow_compress.measuring import isolate
+from mlflow_compress.measuring.prepared_originals import PreparedOriginals
 from mlflow_compress.planning import recipe
 from mlflow_compress.records import Budget, Result
 
@@ -113,15 +114,17 @@ def find(quick: bool) -> Finding:
     rows: list[_Row] = []
     numbers: dict[tuple[str, str], dict[str, float]] = {}
     for model, methods in list(_METHODS.items())[-1 if quick else 0 :]:
-        original = _measured(model, "original", quick)
-        for method in methods:
-            result = _measured(model, method, quick)
-            row: dict[str, Cell] = {"model": model, "method": method}
-            if result.status == "ok":
-                numbers[model, method] = _compared(result.measurements, original.measurements)
-                rows.append({**row, **numbers[model, method]})
-            else:
-                rows.append({**row, "instead": f"{result.status}: {result.reason}"})
+        with tempfile.TemporaryDirectory() as folder:
+            originals = PreparedOriginals(Path(folder))
+            original = _measured(model, "original", quick, originals)
+            for method in methods:
+                result = _measured(model, method, quick, originals)
+                row: dict[str, Cell] = {"model": model, "method": method}
+                if result.status == "ok":
+                    numbers[model, method] = _compared(result.measurements, original.measurements)
+                    rows.append({**row, **numbers[model, method]})
+                else:
+                    rows.append({**row, "instead": f"{result.status}: {result.reason}"})
     judged = {goal.text: goal.met(numbers) for goal in _GOALS}
     return Finding(
         name="methods",
@@ -129,14 +132,14 @@ def find(quick: bool) -> Finding:
         met=all(judged.values()),
         rows=rows,
         notes=[
-            "bytes, parameters: share of the original's; speed-up: median over the rounds, with its 95 % interval",
+            "bytes, parameters: share of the original's; speed-up: mean over the pairs, with its 95 % interval",
             *(f"{'met' if met else 'NOT met'}: {text}" for text, met in judged.items()),
         ],
     )
 
 
-def _measured(model: str, method: str, quick: bool) -> Result:
-    """Run a variant as `compress-bench run --interleave true` does."""
+def _measured(model: str, method: str, quick: bool, originals: PreparedOriginals) -> Result:
+    """Run a variant as a sweep does."""
     settings = recipe.Settings(
         weights="auto" if model == "digits_cnn" else "random",
         budget=_QUICK_BUDGET if quick else _BUDGET,
@@ -144,12 +147,13 @@ def _measured(model: str, method: str, quick: bool) -> Result:
     )
     [variant] = recipe.plan(recipe.read(model), [(method, recipe.parse_chain(method))], settings)
     with tempfile.TemporaryDirectory() as folder:
-        return isolate.run(variant, Path(folder), lambda event: None)
+        return isolate.run(variant, Path(folder), lambda event: None, originals=originals)
 
 
 def _compared(own: Mapping[str, float], original: Mapping[str, float]) -> dict[str, float]:
     shown = {"speed-up": "latency_ratio", "speed-up low": "latency_ratio_high", "speed-up high": "latency_ratio_low"}
     found = {
+        "pairs": own.get("cpu/pairs", 0),
         **{column: 1 / own[f"cpu/{name}"] for column, name in shown.items() if f"cpu/{name}" in own},
         "bytes": own["size/disk_mib"] / original["size/disk_mib"],
         "parameters": own["size/params"] / original["size/params"],

@@ -397,11 +397,13 @@ class Reference:
         team: whose it is.
         by_hand: copied from a table that somebody wrote, not measured by this tool.
         random_weights: whether its quality says nothing, since the weights are random.
+        launches: by device, how many processes its latency was measured in.
     """
 
     team: str
     by_hand: bool = False
     random_weights: bool = False
+    launches: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -196,6 +196,15 @@ FOOTNOTES = {
         "ru": "{about}: невозможному отношению не верим",
     },
     "one_launch": {"en": "one launch: noise unknown", "ru": "один запуск: шум неизвестен"},
+    "two_launches": {"en": "two launches: noise unknown", "ru": "два запуска: шум неизвестен"},
+    "few_of_original": {
+        "en": "the original was launched fewer than three times: noise unknown",
+        "ru": "у оригинала меньше трёх запусков: шум неизвестен",
+    },
+    "unknown_noise": {
+        "en": "how far its launches lie apart is not known: noise unknown",
+        "ru": "разброс запусков не записан: шум неизвестен",
+    },
     "score_noise": {
         "en": "{details}: the noise of the difference is unknown",
         "ru": "{details}: шум разницы неизвестен",

@@ -7,9 +7,12 @@ Does not cover: what other tenants of a virtual machine do.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 
 from mlflow_compress.meters import cgroup
@@ -28,6 +31,7 @@ _MATRIX_FLAGS = (
 )  # fmt: skip
 _INT8_DOT_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"}
 _LOOK_SECONDS = 0.5
+_COMMAND_WORDS = 3  # `python -m module`
 
 
 def machine(root: Path = Path("/")) -> dict[str, str]:
@@ -127,11 +131,32 @@ def load_average() -> str:
 def busy_share() -> float:
     """Look for half a second, while we ourselves are idle, which share of all cores others keep busy, 0 to 1.
 
-    The load average can't tell: our own preparing is in it.
+    The load average can't tell: our own preparing is in it. The other process of a pair, which may be starting, does
+    not count as others.
     """
     import psutil
 
-    return float(psutil.cpu_percent(_LOOK_SECONDS)) / 100
+    before, started = _seconds_of_partners(), time.monotonic()
+    busy = float(psutil.cpu_percent(_LOOK_SECONDS)) / 100
+    partners = math.fsum(seconds - before.get(pid, 0.0) for pid, seconds in _seconds_of_partners().items())
+    elapsed = max(time.monotonic() - started, _LOOK_SECONDS)
+    return max(0.0, busy - partners / (elapsed * (psutil.cpu_count() or 1)))
+
+
+def _seconds_of_partners() -> dict[int, float]:
+    """Return the CPU seconds, by process, of those that our parent started with the same command as this one."""
+    import psutil
+
+    seconds = {}
+    with contextlib.suppress(psutil.Error):  # they may end at any time
+        own = psutil.Process()
+        parent, command = own.parent(), own.cmdline()[:_COMMAND_WORDS]
+        for child in () if parent is None else parent.children():
+            with contextlib.suppress(psutil.Error):
+                if child.pid != own.pid and child.cmdline()[:_COMMAND_WORDS] == command:
+                    times = child.cpu_times()
+                    seconds[child.pid] = times.user + times.system
+    return seconds
 
 
 def emulated(root: Path = Path("/")) -> list[str]:

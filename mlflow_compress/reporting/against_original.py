@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from mlflow_compress.budget import FEWEST_LAUNCHES
 from mlflow_compress.percentiles import LogError, difference_interval
-from mlflow_compress.records import Run, finite
+from mlflow_compress.records import Reference, Run, finite
 from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.launch_noise import MOST_LAUNCHES
 from mlflow_compress.reporting.table_text import DIFFERENCE
@@ -75,6 +75,23 @@ def in_turns(values: Mapping[str, float]) -> Ratios:
         if FEWEST_LAUNCHES <= pairs <= MOST_LAUNCHES and 0 < low <= ratio <= high and low < high < math.inf:
             found.intervals[name], found.degrees[name] = (low, high), pairs - 1
     return found
+
+
+def why_unsure(values: Mapping[str, float], original: Reference | None, device: str) -> str:
+    """Return the kind of the footnote that says why the noise of a row's ratio of latencies is not known.
+
+    Args:
+        values: the row's numbers, by metric name.
+        original: what it is compared with.
+        device: `cpu` or `gpu`.
+    """
+    is_in_turns = f"{device}/latency_ratio" in values
+    launches = values.get(f"{device}/{'pairs' if is_in_turns else 'launches'}", 1.0)
+    if launches < FEWEST_LAUNCHES:
+        return "two_launches" if launches == FEWEST_LAUNCHES - 1 else "one_launch"
+    if is_in_turns or original is None or original.launches.get(device, 1.0) >= FEWEST_LAUNCHES:
+        return "unknown_noise"
+    return "few_of_original"
 
 
 def ratios_to(values: Mapping[str, float], base: Mapping[str, float], apart: Collection[str]) -> dict[str, float]:

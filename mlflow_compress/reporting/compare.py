@@ -22,6 +22,7 @@ from mlflow_compress.reporting.against_original import (
     is_believed,
     latency,
     ratios_to,
+    why_unsure,
 )
 from mlflow_compress.reporting.footnotes import CAUTION, Note, numbered
 from mlflow_compress.reporting.possible import NEVER_NOTHING, impossible
@@ -160,7 +161,7 @@ def _row(line: Line, original: Line | None, language: str) -> tuple[Row, list[No
         values |= differences(line.scored, original.scored)
         ratios, reasons = _compared(line, original, ratios, language)
         notes += reasons
-    notes += _about_noise(line, values, ratios, language)
+    notes += _about_noise(line, original, values, ratios, language)
     notes += [Note("not_believed", label(name, language, with_unit=False)) for name in sorted(ratios.not_believed)]
     row = Row(
         team=line.key.team,
@@ -191,7 +192,8 @@ def _impossible(line: Line) -> list[str]:
 
 
 def _reference(original: Line) -> Reference:
-    return Reference(original.key.team, original.key.by_hand, _is_random(original))
+    launches = {device: original.values.get(f"{device}/launches", 1.0) for device in sorted(original.runs)}
+    return Reference(original.key.team, original.key.by_hand, _is_random(original), launches)
 
 
 def _is_random(line: Line) -> bool:
@@ -252,13 +254,15 @@ def _was_busy(line: Line, original: Line, device: str) -> bool:
     return any("busy_machine" in each.runs[device].tags.get("compress.cautions", "") for each in (line, original))
 
 
-def _about_noise(line: Line, values: Mapping[str, float], ratios: Ratios, language: str) -> list[Note]:
+def _about_noise(
+    line: Line, original: Line | None, values: Mapping[str, float], ratios: Ratios, language: str
+) -> list[Note]:
     """Say of what a row claims nothing, since its noise is not known."""
     if line.key.by_hand:
         return []
-    notes = []
-    if any(latency(device) in ratios.values.keys() - ratios.intervals.keys() for device in line.runs):
-        notes.append(Note("one_launch"))
+    unsure = [device for device in line.runs if latency(device) in ratios.values.keys() - ratios.intervals.keys()]
+    reference = None if original is None else _reference(original)
+    notes = [Note(kind) for kind in sorted({why_unsure(values, reference, device) for device in unsure})]
     moved = [name for name in values if name.endswith(DIFFERENCE) and claims.difference_ends(values, name) is None]
     if unknown := tuple(label(name.removesuffix(DIFFERENCE), language) for name in moved):
         notes.append(Note("score_noise", details=unknown))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, TypedDict
 
 from mlflow_compress.records import Comparison, Failure, Row
-from mlflow_compress.reporting.against_original import is_believed
+from mlflow_compress.reporting.against_original import is_believed, why_unsure
 from mlflow_compress.reporting.metric_facts import GROUP as QUALITY
 from mlflow_compress.reporting.metric_facts import Known
 from mlflow_compress.reporting.quality_drop import LOOK, Drop, loss_of
@@ -38,11 +38,8 @@ _IMPOSSIBLE = "what was logged of it can't be a measurement, and was left out"
 _LEAST_OF_FP32 = 3.9  # bytes a parameter
 _HOLDS = "the interval holds what is asked"
 _EVEN_AT_BEST = "even the good end of the interval misses"
-_ONE_LAUNCH = (
-    footnote("one_launch", "en"),
-    "measure it in turns with its original (--interleave), or give it time for several launches (--launches)",
-)
-_ONE_PAIR = "give it time for several pairs of launches (--seconds: starting them may take ten times as long)"
+_MORE_TIME = "measure it in turns with its original (--interleave), or give both time for several launches (--launches)"
+_MORE_PAIRS = "give it time for several pairs of launches (--seconds: starting them may take ten times as long)"
 _MORE_LAUNCHES = "measure longer, in more launches (--launches), or in turns with its original (--interleave)"
 _MEASURE_ORIGINAL = "measure the original by the same team on the same machine (compress-bench run MODEL)"
 _SCORE = "score trained weights on data"
@@ -364,8 +361,9 @@ def _speed(blank: Check, row: Row, demand: Demand, doubt: tuple[str, str]) -> Ch
     value = blank.value or 0.0
     found = replace(blank, result=f"{_times(value, demand.limit)} as fast")
     if demand.metric not in row.ratio_intervals:
-        advice = _ONE_PAIR if _is_in_turns(row, demand) else _ONE_LAUNCH[1]
-        return replace(found, reason=doubt[0] or _ONE_LAUNCH[0], advice=doubt[1] or advice)
+        advice = _MORE_PAIRS if _is_in_turns(row, demand) else _MORE_TIME
+        reason = footnote(why_unsure(row.values, row.original, demand.group), "en")
+        return replace(found, reason=doubt[0] or reason, advice=doubt[1] or advice)
     ends = row.ratio_intervals[demand.metric]
     if not 0 < ends[0] <= row.ratios[demand.metric] <= ends[1]:
         return replace(found, reason="the ratio lies outside of its own interval", advice=LOOK)

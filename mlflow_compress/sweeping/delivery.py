@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlflow_compress.errors import StoreError, UnsentError
+from mlflow_compress.interrupts import interrupts_wait
 from mlflow_compress.records import Result, Variant
 from mlflow_compress.sweeping import resume
 from mlflow_compress.tracking import sending
@@ -174,9 +175,10 @@ class Delivery:
 
 
 def _kept(shipment: Shipment) -> Shipment:
-    """Keep a shipment on disk as far as that goes; return it, as it is kept."""
+    """Keep a shipment on disk as far as that goes; return it, as it is kept. Ctrl-C waits until it is."""
     try:
-        return shipment.keep()
+        with interrupts_wait():
+            return shipment.keep()
     except OSError as error:
         shipment.tell(f"WARNING: the result can't be kept on disk: {error}")
         return shipment

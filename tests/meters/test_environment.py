@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -129,7 +130,47 @@ def test_the_number_of_cores_may_be_unknown(root: Path, monkeypatch: pytest.Monk
 
 def test_the_busy_share_is_a_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 15.0)
+    monkeypatch.setattr(environment, "_seconds_of_partners", dict)
     assert environment.busy_share() == 0.15
+
+
+_PARTNER = """
+import sys
+from mlflow_compress.meters import environment
+if sys.argv[1] == "look":
+    print(*environment._seconds_of_partners(), flush=True)
+else:
+    print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_the_other_process_of_a_pair_does_not_count_as_others() -> None:
+    def start(*words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    started = [start(_PARTNER, "partner"), start("print(0, flush=True); input()", "another command")]
+    try:
+        for process in started:
+            assert process.stdout is not None
+            process.stdout.readline()
+        started.append(start(_PARTNER, "look"))
+        assert started[-1].stdout is not None
+        assert started[-1].stdout.readline().split() == [str(started[0].pid)]
+    finally:
+        for process in started:
+            process.communicate("\n")
+
+
+def test_what_the_other_process_of_a_pair_takes_is_not_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: of 2 cores 60 % are busy for half a second, which is 0.6 s; 0.5 s of that is the partner's."""
+    seconds = iter([{7: 1.0, 8: 3.0}, {7: 1.4, 9: 0.1}])
+    monkeypatch.setattr(environment, "_seconds_of_partners", lambda: next(seconds))
+    monkeypatch.setattr(psutil, "cpu_percent", lambda interval: 60.0)
+    monkeypatch.setattr(psutil, "cpu_count", lambda: 2)
+    assert environment.busy_share() == pytest.approx(0.1)
 
 
 def test_the_load_average_is_three_numbers() -> None:

@@ -445,11 +445,41 @@ def test_the_claims_of_a_table_are_judged_together(make_run: MakeRun) -> None:
 )
 def test_one_launch_claims_nothing(make_run: MakeRun, language: str, note: str) -> None:
     old = {"cpu/latency_p50_stderr_ms": 0.001}  # an error of the calls within one process
-    runs = [make_run(metrics={P50: 10.0, **old}), make_run(method="fp16", metrics={**launched(5.0, 0.01), **old})]
+    runs = [make_run(metrics={**launched(10.0, 0.01), **old}), make_run(method="fp16", metrics={P50: 5.0, **old})]
     comparison = compare(runs, language=language)
     row = comparison.rows[1]
     assert (row.ratios[P50], row.ratio_intervals, row.told_apart) == (0.5, {}, {})
     assert cells(row, COLUMNS, language)[4] == "5.000 (0.50x)"
+    assert notes(comparison, row) == [note]
+
+
+TURNS = {"cpu/launches": 1.0, "cpu/latency_ratio": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("own", "original", "note"),
+    [
+        (launched(5.0, 0.01, 2.0), launched(10.0, 0.01), "two launches: noise unknown"),
+        ({P50: 5.0, **TURNS, "cpu/pairs": 2.0}, launched(10.0, 0.01), "two launches: noise unknown"),
+        (launched(5.0, 0.01), {P50: 10.0}, "the original was launched fewer than three times: noise unknown"),
+        (
+            launched(5.0, 0.01),
+            launched(10.0, 0.01, 2.0),
+            "the original was launched fewer than three times: noise unknown",
+        ),
+        (
+            {P50: 5.0, **TURNS, "cpu/pairs": 5.0, "cpu/latency_ratio_low": 0.6, "cpu/latency_ratio_high": 0.7},
+            launched(10.0, 0.01),
+            "how far its launches lie apart is not known: noise unknown",
+        ),
+    ],
+)
+def test_the_note_says_whose_launches_are_too_few(
+    make_run: MakeRun, own: dict[str, float], original: dict[str, float], note: str
+) -> None:
+    comparison = compare([make_run(metrics=original), make_run(method="fp16", metrics=own)])
+    row = comparison.rows[1]
+    assert (row.ratios[P50], row.ratio_intervals) == (0.5, {})
     assert notes(comparison, row) == [note]
 
 
@@ -759,9 +789,11 @@ def test_a_row_says_what_it_is_compared_with_and_whether_quality_says_anything(m
     ]
     rows = {(row.team, row.model, row.method): row for row in compare(runs).rows}
     assert rows["alpha", "yolo", "original"].original is None
-    assert rows["alpha", "yolo", "fp16"].original == Reference("alpha")
-    assert rows["beta", "yolo", "int8"].original == Reference("alpha")
-    assert rows["alpha", "vit", "onnx"].original == Reference("alpha", by_hand=True, random_weights=True)
+    assert rows["alpha", "yolo", "fp16"].original == Reference("alpha", launches={"cpu": 1.0})
+    assert rows["beta", "yolo", "int8"].original == Reference("alpha", launches={"cpu": 1.0})
+    assert rows["alpha", "vit", "onnx"].original == Reference(
+        "alpha", by_hand=True, random_weights=True, launches={"cpu": 1.0}
+    )
     assert rows["alpha", "vit", "fp16"].original is None, "measured numbers are not divided by copied ones"
     assert rows["alpha", "whisper", "fp16"].original is None
     assert [key[2] for key, row in rows.items() if row.random_weights] == ["original", "int8"]

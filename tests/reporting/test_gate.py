@@ -138,6 +138,7 @@ STATES: Mapping[str, Callable[[Scene], list[Run]]] = {
     "within noise of all": lambda scene: scene.beside(GOOD | in_turns(0.6, 0.5, 0.72) | scored(-0.005, -0.012, 0.002)),
     "measured in one launch": lambda scene: scene.beside(LAUNCHES),
     "measured in turns, in one pair of launches": lambda scene: scene.beside(ONE_PAIR),
+    "measured in turns, of which two pairs were left": lambda scene: scene.beside(GOOD | {"cpu/pairs": 2.0}),
     "scored on fewer than ten samples": few,
     "scored by a metric without an interval": lambda scene: scene.beside(without(GOOD, f"{SCORE}_difference")),
     "scored on few samples, none of which changed": unseen,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from mlflow_compress.errors import StoreError, UnsentError
 from mlflow_compress.records import Outcome, Result, Step, Variant
 from mlflow_compress.sweeping.delivery import Delivery
-from mlflow_compress.tracking import reading, sending
+from mlflow_compress.tracking import reading, sending, spool
 from mlflow_compress.tracking.connection import Store
 from mlflow_compress.tracking.log import Log
 from mlflow_compress.tracking.pairing import Originals
@@ -117,6 +118,24 @@ def test_who_stops_the_pairing_of_scores_loses_no_result(
     told: list[str] = []
     assert delivery.earlier(RESULT.variant, "digest", told.append) is not None
     assert told[-1].startswith("measured already (kept in ")
+
+
+def test_ctrl_c_while_a_result_is_kept_waits_until_it_is(
+    delivery: Delivery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = spool._write
+
+    def interrupted(path: Path, data: object) -> None:
+        if path.name == "result.json":
+            signal.raise_signal(signal.SIGINT)
+        write(path, data)
+
+    monkeypatch.setattr(spool, "_write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        deliver(delivery, [])
+    assert lifecycles(delivery) == [], "it is stopped before the result is sent"
+    assert len(list((tmp_path / "spool").glob("*/address.json"))) == 1
+    assert delivery.earlier(RESULT.variant, "digest", print) == RESULT
 
 
 def test_what_is_kept_and_sent_is_the_paired_result(delivery: Delivery, monkeypatch: pytest.MonkeyPatch) -> None:
