@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from mlflow_compress.errors import StoreError, UnknownName
 from mlflow_compress.records import Run, Selection
+from mlflow_compress.reporting.table_lines import Key
 from mlflow_compress.reporting.table_text import natural
 from mlflow_compress.tracking import process_identity, reading
 from mlflow_compress.tracking.connection import HTTP, open_store, without_secrets
@@ -78,11 +79,14 @@ def find(
             for run in store.runs(wanted, selection)
         }
         originals: dict[str, Run] = {}
-        for own in (True, False):  # another team's are of use only where the own are missing, and may be thousands
+        # Another team's are of use only where the own are missing, and may be thousands. Those of another name than
+        # `original` are told by a tag, so all variants are read where none of that name is there.
+        for own, methods in itertools.product((True, False), ((ORIGINAL,), ())):
             more = _originals(selection, runs.values(), originals.values(), own)
             if more is not None:
                 for store, wanted in zip(stores, ids, strict=True):
-                    originals |= {run.run_id: run for run in (store.runs(wanted, more) if wanted else ())}
+                    candidates = store.runs(wanted, replace(more, methods=methods)) if wanted else []
+                    originals |= {run.run_id: run for run in candidates if run.is_original}
         _require_names(selection, runs.values(), zip(stores, ids, strict=True))
     newest = sorted(runs.values(), key=lambda run: (-run.started_ms, run.run_id))
     others = tuple(run for run in originals.values() if run.run_id not in runs)
@@ -228,25 +232,25 @@ def _said(runs: Iterable[Run], kind: str) -> set[str]:
 
 
 def _originals(selection: Selection, runs: Iterable[Run], known: Iterable[Run], own: bool) -> Selection | None:
-    """Return what to ask for so that the runs that still lack their original get it, from their own team or from any.
+    """Return where to look for the originals that runs still lack: among those of their own teams, or of any.
 
     None where the selection took all there are, or where none lacks it.
     """
     if selection == Selection(models=selection.models):
         return None
-    every = [*runs, *known]
-    good = {_original_of(run) for run in every if run.is_original and _is_good(run, selection.device)}
-    lacking = [run for run in every if _original_of(run) not in good]
+    every = [(run, _original_of(run)) for run in (*runs, *known)]
+    good = {original for run, original in every if run.is_original and _is_good(run, selection.device)}
+    lacking = [run for run, original in every if original not in good]
     if not lacking:
         return None
     models, teams = _said(lacking, "model"), _said(lacking, "team") if own else set()
-    return Selection(teams=_few(teams), models=_few(models), methods=(ORIGINAL,))
+    return Selection(teams=_few(teams), models=_few(models))
 
 
-def _original_of(run: Run) -> tuple[str, ...]:
-    """Tell apart the originals that runs are compared with."""
-    settings = (run.tags.get(f"compress.{name}", "") for name in ("batch_size", "setting"))
-    return run.said("team"), run.said("model"), *settings
+def _original_of(run: Run) -> tuple[object, ...]:
+    """Tell apart the originals that runs are compared with: what was copied by hand serves no measured run."""
+    key = Key.of(run)
+    return key.work(key.team)
 
 
 def _is_good(run: Run, device: str) -> bool:

@@ -39,7 +39,9 @@ def fill(uri: str, folder: Path) -> None:
     mlflow.set_tracking_uri("")
 
 
-def add(uri: str, experiment: str, team: str, model: str, method: str, at: int, device: str = "cpu") -> str:
+def add(
+    uri: str, experiment: str, team: str, model: str, method: str, at: int, device: str = "cpu", **said: str
+) -> str:
     store = open_store(uri)
     tags = {
         "team": team,
@@ -49,6 +51,7 @@ def add(uri: str, experiment: str, team: str, model: str, method: str, at: int, 
         "compress.role": "variant",
         f"compress.outcome.{device}": "ok",
         "compress.note": "mlflow.x",
+        **{f"compress.{name}": text for name, text in said.items()},
     }
     run_id = writing.start(
         store, writing.experiment_id(store, experiment), f"{model} {method}"[:200], tags, start_ms=at

@@ -16,7 +16,7 @@ from mlflow_compress.tracking import process_identity, reading, writing
 from mlflow_compress.tracking.connection import open_store
 from mlflow_compress.tracking.query import find, with_its_end
 
-from .filled_stores import EVERYTHING, HOSTILE, SELECTIONS, copied, names, plain
+from .filled_stores import EVERYTHING, HOSTILE, SELECTIONS, add, copied, names, plain
 
 MakeRun = Callable[..., Run]
 
@@ -66,6 +66,30 @@ def test_originals_of_others_are_read_only_where_the_own_are_missing(filled: str
     assert found.originals == ()
     found = find(["query 1"], Selection(methods=("fp16",)), [filled])  # beta has none
     assert ("alpha", "yolo", "original") in names(found.originals)
+
+
+def test_an_original_of_another_name_is_found(filled: str) -> None:
+    yes, no = {"original": "yes"}, {"original": "no"}
+    add(filled, "named base", "alpha", "yolo", "base", 1000, **yes)
+    add(filled, "named base", "alpha", "yolo", "int8", 2000, **no)
+    add(filled, "named base", "alpha", "yolo", "original", 3000, **no)  # as 0.1 let a compressed one be called
+    add(filled, "named base", "beta", "yolo", "original", 4000, **yes)
+    found = find(["named base"], Selection(methods=("int8",)), [filled])
+    assert ("alpha", "yolo", "base") in names(found.originals)
+    (row,) = compare(found.runs, originals=found.originals).rows
+    assert row.ratios["size/weights_mib"] == 2
+    asked_of_mlflow = find(["named base"], Selection(methods=("int8",)), [filled], directly=False)
+    assert sorted(names(asked_of_mlflow.originals)) == sorted(names(found.originals))
+
+
+def test_a_copied_original_keeps_no_measured_one_away(filled: str) -> None:
+    add(filled, "copied later", "alpha", "yolo", "original", 1000)
+    add(filled, "copied later", "alpha", "yolo", "original", 3000, source="imported", table="one")
+    add(filled, "copied later", "alpha", "yolo", "int8", 2000)
+    found = find(["copied later"], Selection(since_ms=2000), [filled])
+    assert [run.started_ms for run in found.originals] == [1000]
+    rows = {row.method: row for row in compare(found.runs, originals=found.originals).rows if not row.by_hand}
+    assert rows["int8"].ratios["size/weights_mib"] == 2
 
 
 def test_a_run_whose_process_died_has_ended(make_run: MakeRun) -> None:
