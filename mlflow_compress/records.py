@@ -434,6 +434,7 @@ class Row:
         ranked_in: the group of rows that it was compared with for that, by a number; None where it was not ranked.
         is_original: whether it is what others are compared with; None: its name says so.
         source: where the model comes from, as its recipe says it; empty where nobody knows.
+        cautions: what to know of what was made or scored, in the comparison's language; not of how quiet it was.
     """
 
     team: str
@@ -457,6 +458,7 @@ class Row:
     ranked_in: int | None = None
     is_original: bool | None = None
     source: str = ""
+    cautions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -212,8 +212,8 @@ FOOTNOTES = {
     "difference": {"en": "{what}: {own}, the original's: {other}", "ru": "{what}: {own}, у оригинала: {other}"},
     "unknown": {"en": "unknown", "ru": "неизвестно"},
     "other_team": {
-        "en": "compared with the original of team {details}",
-        "ru": "сравнивается с оригиналом команды {details}",
+        "en": "compared with the original of team {about}",
+        "ru": "сравнивается с оригиналом команды {about}",
     },
     "no_original_in_table": {
         "en": "its table has no original of this model, so there is nothing to compare with",

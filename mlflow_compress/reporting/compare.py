@@ -6,7 +6,7 @@ Nothing here asks a server or the clock: the same runs always give the same comp
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import lru_cache
 
@@ -78,7 +78,7 @@ def compare(
     lines, failures = sorted_out(newest, language, every_run)
     everything = sorted_out(variants_of([*newest, *originals], devices), language)[0]
     original_of = _originals_of(lines, everything.values() if every_run else (everything | lines).values())
-    lines = _without_copies(lines)
+    lines = _without_copies(lines, original_of)
     hardware = _wholes({key: _hardware_of(lines[key], original_of[key]) for key in lines})
     apart = len(set(hardware.values()) - {""}) > 1
 
@@ -114,25 +114,25 @@ def _originals_of(lines: Iterable[Key], known: Iterable[Line]) -> dict[Key, Line
     return {key: originals.get(key.work(key.team)) or originals.get(("", *key.work(""))) for key in lines}
 
 
-def _without_copies(lines: Mapping[Key, Line]) -> dict[Key, Line]:
-    """Leave out what was copied by hand where all that it has numbers of was measured."""
-    measured: dict[object, set[str]] = {}
-    for key, line in lines.items():
-        if not key.by_hand:
-            measured[_row_of(key)] = _groups(line)
-    return {
-        key: line
+def _without_copies(lines: Mapping[Key, Line], original_of: Mapping[Key, Line | None]) -> dict[Key, Line]:
+    """Leave out what was copied by hand where each of its numbers was measured too.
+
+    A copied original stays where a row that was copied with it does: that one is divided by it.
+    """
+    measured: dict[tuple[str, ...], Set[str]]
+    measured = {_row_of(key): line.values.keys() for key, line in lines.items() if not key.by_hand}
+    nothing: Set[str] = frozenset()
+    kept = {
+        key
         for key, line in lines.items()
-        if not key.by_hand or not _groups(line) <= measured.get(_row_of(key), set())
+        if not key.by_hand or not line.values.keys() <= measured.get(_row_of(key), nothing)
     }
+    kept |= {original.key for key in kept if key.by_hand and (original := original_of[key]) is not None}
+    return {key: line for key, line in lines.items() if key in kept}
 
 
 def _row_of(key: Key) -> tuple[str, ...]:
     return key.team, key.model, key.method, key.batch, key.setting, key.run_id
-
-
-def _groups(line: Line) -> set[str]:
-    return {name.partition("/")[0] for name in line.values}
 
 
 def _scored(lines: Iterable[Line]) -> list[Run]:
@@ -157,7 +157,7 @@ def _row(line: Line, original: Line | None, language: str) -> tuple[Row, list[No
         notes.append(Note("no_original_in_table" if line.key.by_hand else "no_original"))
     elif original is not None and not _is_same(line, original):
         if original.key.team != line.key.team:
-            notes.append(Note("other_team", details=(original.key.team,)))
+            notes.append(Note("other_team", original.key.team))
         values |= differences(line.scored, original.scored)
         ratios, reasons = _compared(line, original, ratios, language)
         notes += reasons
@@ -181,6 +181,7 @@ def _row(line: Line, original: Line | None, language: str) -> tuple[Row, list[No
         random_weights=_is_random(line),
         is_original=line.key.is_original,
         source=next((source for run in line.runs.values() if (source := run.params.get("source", ""))), ""),
+        cautions=tuple(note.about for note in notes if note.is_of_a_result),
     )
     return row, notes
 

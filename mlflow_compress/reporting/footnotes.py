@@ -17,9 +17,12 @@ _ABOUT_TIMING = frozenset(
     {
         "busy_gpu",
         "busy_machine",
+        "cpu_limit",
         "drift",
         "few_samples",
         "interference",
+        "lost_launches",
+        "not_in_turns",
         "not_settled",
         "notebook",
         "oversubscribed",
@@ -38,7 +41,7 @@ class Note:
 
     Attributes:
         kind: a key of `words.FOOTNOTES`.
-        about: what tells two footnotes of one kind apart: a device, or what a caution says.
+        about: what tells two footnotes of one kind apart: a device, a team, or what a caution says.
         details: what differs from row to row, such as names. A footnote lists those of all its rows.
         code: of a caution.
     """
@@ -47,6 +50,11 @@ class Note:
     about: str = ""
     details: tuple[str, ...] = ()
     code: str = ""
+
+    @property
+    def is_of_a_result(self) -> bool:
+        """Whether it is a caution about what was made or scored, and not about how quiet the machine was."""
+        return self.kind == CAUTION and self.code not in _ABOUT_TIMING
 
 
 def numbered(notes: Iterable[Sequence[Note]], language: str) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:

@@ -31,6 +31,7 @@ def test_it_holds_all_of_the_comparison(comparison: Comparison) -> None:
                 **row,
                 "notes": tuple(row["notes"]),
                 "not_believed": tuple(row["not_believed"]),
+                "cautions": tuple(row["cautions"]),
                 "ratio_intervals": _pairs(row["ratio_intervals"]),
             }
         )

@@ -649,12 +649,42 @@ def test_a_copied_row_is_compared_with_the_original_of_its_table(make_run: MakeR
     assert [(row.by_hand, row.method, dict(row.ratios)) for row in comparison.rows] == [
         (False, "original", {}),
         (False, "int8", {P50: 0.25}),
+        (True, "original", {}),
         (True, "onnx", {P50: 0.5}),
         (True, "onnx", {}),
-    ], "what was measured stands first, hides what was copied, and divides nothing of it"
-    assert notes(comparison, comparison.rows[3]) == [
+    ], "what was measured stands first, hides what was copied but what a copied row is divided by, and divides none"
+    assert notes(comparison, comparison.rows[4]) == [
         "its table has no original of this model, so there is nothing to compare with"
     ]
+    assert [row.by_hand for row in compare([*runs[:1], *runs[3:]]).rows] == [False, False], "it serves nobody"
+
+
+def test_a_copied_row_goes_only_where_each_of_its_numbers_was_measured(make_run: MakeRun) -> None:
+    by_hand = {"compress.source": "imported"}
+    error = {P50: 10.0, "quality/output_error_rel_l2": 0.1}
+    measured = make_run(method="int8", metrics=error, tags={"compress.weights": "random"})
+    copied = make_run(method="int8", metrics={P50: 9.0, "quality/accuracy": 0.9}, tags=by_hand)
+    assert [dict(row.values) for row in compare([measured, copied]).rows] == [
+        error,
+        {P50: 9.0, "quality/accuracy": 0.9},
+    ]
+    scored = make_run(method="int8", metrics={P50: 10.0, "quality/accuracy": 0.8, "quality/samples": 450.0})
+    assert [row.by_hand for row in compare([scored, copied]).rows] == [False]
+
+
+def test_each_team_that_lends_its_original_has_a_footnote_of_its_own(make_run: MakeRun) -> None:
+    runs = [
+        make_run(team="alpha"),
+        make_run(team="beta", model="vit"),
+        make_run(team="mine", method="fp16"),
+        make_run(team="mine", model="vit", method="fp16"),
+    ]
+    comparison = compare(runs)
+    lent = {row.model: notes(comparison, row)[0] for row in comparison.rows if row.team == "mine"}
+    assert lent == {
+        "yolo": "compared with the original of team alpha",
+        "vit": "compared with the original of team beta",
+    }
 
 
 def test_a_ratio_measured_in_turns_comes_before_that_of_two_runs(make_run: MakeRun) -> None:

@@ -1,11 +1,47 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+import mlflow_compress
 from mlflow_compress.reporting.footnotes import CAUTION, Note, numbered
 
 BUSY = Note(CAUTION, "the machine was busy", code="busy_machine")
 RANDOM_CALIBRATION = Note(CAUTION, "calibrated on random inputs", code="random_calibration")
+
+
+CODES = {
+    code
+    for path in Path(mlflow_compress.__file__).parent.rglob("*.py")
+    for code in re.findall(r'\bCautionKind\(\s*"(\w+)"', path.read_text(encoding="utf-8"))
+}
+NOT_IN_TABLES = {"energy_estimated", "few_for_tail", "random_weights"}
+ABOUT_RESULTS = {
+    "blind_outputs",
+    "cut_sounds",
+    "dense_zeros",
+    "emulated_precision",
+    "example_calibration",
+    "few_calibration_tokens",
+    "impossible_number",
+    "impossible_time",
+    "interval_unknown",
+    "no_kernel",
+    "not_trained",
+    "partly_random_weights",
+    "random_calibration",
+    "scoring_cut",
+    "skipped_samples",
+    "small_coverage",
+    "stored_only",
+    "tied_held_twice",
+    "tiny_quality_sample",
+    "uncalibrated_layers",
+    "unchecked_past",
+    "written_otherwise",
+}
 
 
 def elsewhere(*models: str) -> Note:
@@ -18,6 +54,19 @@ def test_what_ruins_a_result_comes_before_what_makes_it_noisy() -> None:
     assert footnotes[1] == "caution: calibrated on random inputs"
     assert footnotes[3] == "caution: the machine was busy"
     assert indices == [(3,), (1, 2, 3), (0,)]
+
+
+@pytest.mark.parametrize("code", sorted(CODES - NOT_IN_TABLES))
+def test_every_caution_comes_before_comparisons_or_is_about_timing_and_comes_after(code: str) -> None:
+    footnotes, _ = numbered([[Note("no_original"), Note(CAUTION, "this", code=code)]], "en")
+    assert footnotes.index("caution: this") == (0 if code in ABOUT_RESULTS else 1), (
+        f"say in footnotes.py what {code} is"
+    )
+
+
+def test_the_kinds_of_cautions_are_known() -> None:
+    assert CODES > ABOUT_RESULTS | NOT_IN_TABLES
+    assert {"lost_launches", "not_in_turns", "cpu_limit"} <= CODES - ABOUT_RESULTS
 
 
 def test_rows_of_one_kind_share_a_footnote_that_lists_what_differs() -> None:
