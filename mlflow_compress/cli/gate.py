@@ -25,6 +25,12 @@ _HEADER = ("Team", "Model", "Method", "Verdict", "Asked", "Measured", "That is",
 @click.command("gate", cls=Command)
 @selecting
 @click.option(
+    "--device",
+    type=click.Choice(["cpu", "gpu"]),
+    default="cpu",
+    help="Whose latency and memory are meant. It leaves no variant out.",
+)
+@click.option(
     "--min-speedup", type=click.FloatRange(0, min_open=True), metavar="X", help="At least so many times as fast."
 )
 @click.option(
@@ -58,6 +64,7 @@ _HEADER = ("Team", "Model", "Method", "Verdict", "Asked", "Measured", "That is",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the Markdown table.")
 def gate(
+    device: str,
     min_speedup: float | None,
     max_quality_drop: str | None,
     max_size_ratio: float | None,
@@ -70,8 +77,8 @@ def gate(
     """Say of every variant whether it passes, fails, or can't be decided: exit code 0, 6 or 7.
 
     A variant passes where even the bad end of the number's 95 % interval meets the demand, and fails where even the
-    good end misses it; otherwise it is undecided, as is what was not measured. Speed and memory are those of --device,
-    or of the CPU. What failed fails; what was skipped or copied by hand is not checked.
+    good end misses it; otherwise it is undecided, as is what was not measured. Speed and memory are those of --device.
+    What failed fails; what was skipped or copied by hand is not checked.
     """
     from mlflow_compress.reporting.gate import EXIT_CODES, PRESETS, Demands, check, verdict
     from mlflow_compress.reporting.quality_drop import Drop
@@ -79,7 +86,6 @@ def gate(
     if preset and max_quality_drop is not None:
         raise click.UsageError("--preset says what quality may be lost, and so does --max-quality-drop: give one.")
     drop = Drop.read(max_quality_drop) if max_quality_drop is not None else PRESETS[preset].drop if preset else None
-    device = selected["device"] or "cpu"
     demands = Demands(min_speedup, drop, max_size_ratio, max_disk_ratio, max_memory_ratio, device)
     if not demands.asked():
         raise click.UsageError("What must a variant reach? Give --min-speedup, --max-quality-drop, or another demand.")

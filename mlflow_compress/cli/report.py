@@ -55,6 +55,7 @@ _LOGGED = ("md", "html", "png")
     epilog=_EPILOG,
 )
 @selecting
+@click.option("--device", type=click.Choice(["cpu", "gpu"]), help="What was measured on this device only.")
 @click.option("--lang", type=_LANGUAGES, default="en", help="The table's language; with --update, its own.")
 @click.option(
     "--columns",

@@ -19,7 +19,7 @@ _AGO = {"d": 86_400, "h": 3600, "w": 7 * 86_400}
 
 
 def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say which runs are compared."""
+    """Add the options that say which runs are compared; what a device means is each command's own."""
     options = [
         click.option(
             "-e",
@@ -42,7 +42,6 @@ def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--method", "methods", multiple=True, metavar="NAME", help="This method only; may be given again."
         ),
-        click.option("--device", type=click.Choice(["cpu", "gpu"]), help="What was measured on this device only."),
         click.option("--since", metavar="WHEN", help="Runs started since: 2026-11-01, 2026-11-01T12:00, 7d, 12h."),
         click.option("--where", default="", metavar="FILTER", help="A filter in MLflow's own language."),
     ]
@@ -69,7 +68,7 @@ def compare_selected(selected: dict[str, Any], language: str, every_run: bool) -
     """Read the runs that the options of `selecting` take, and compare them.
 
     Args:
-        selected: those options, by name.
+        selected: those options, by name; `device` too where only what was measured on it is wanted.
         language: of the table, `en` or `ru`.
         every_run: whether each run has a row of its own.
 
@@ -86,7 +85,7 @@ def compare_selected(selected: dict[str, Any], language: str, every_run: bool) -
         teams=selected["teams"],
         models=selected["models"],
         methods=selected["methods"],
-        device=selected["device"] or "",
+        device=selected.get("device") or "",
         since_ms=_since(selected["since"]),
         where=selected["where"],
     )

@@ -43,6 +43,7 @@ _MORE_PAIRS = "give it time for several pairs of launches (--seconds: starting t
 _MORE_LAUNCHES = "measure longer, in more launches (--launches), or in turns with its original (--interleave)"
 _MEASURE_ORIGINAL = "measure the original by the same team on the same machine (compress-bench run MODEL)"
 _SCORE = "score trained weights on data"
+_RANDOM = "random weights: its quality is not known"
 _MORE_SAMPLES = "score more samples, or the original and the variant in one command, which pairs their answers"
 _APART = (
     "not compared with the original, which was measured under other circumstances",
@@ -159,7 +160,7 @@ class Check:
         value: in the demand's own terms: times as fast, times the original's, or what was lost; None: not known.
         low, high: the ends of its 95 % interval; None: its noise is not known, or it has none.
         limit: what is asked, in the same terms.
-        reason: why the verdict is what it is.
+        reason: why the verdict is what it is, and where a number decided, what that does not say of the row.
         advice: what to do about it.
     """
 
@@ -183,12 +184,13 @@ class Check:
 
 @dataclass
 class _Variant:
-    """A row that is checked, and what befell the newest attempt to measure it.
+    """The rows of one name that are checked, and what befell the newest attempt to measure it.
 
     Of an original only the latter is told: nothing is asked of it.
     """
 
-    row: Row | None = None
+    measured: list[Row] = field(default_factory=list)
+    copied: list[Row] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     is_original: bool = False
 
@@ -197,6 +199,7 @@ def check(comparison: Comparison, demands: Demands) -> tuple[Check, ...]:
     """Check every variant of a comparison, in its order; its originals are what is compared with.
 
     A variant whose newest attempt failed, in whatever part, fails; what was skipped, or copied by hand, is not checked.
+    A row that was copied stands beside what was measured under the same name, and takes nothing's place.
 
     Raises:
         RecipeError: a drop of quality that allows all of a score to be lost.
@@ -205,14 +208,15 @@ def check(comparison: Comparison, demands: Demands) -> tuple[Check, ...]:
     variants: dict[tuple[str, str, str], _Variant] = defaultdict(_Variant)
     for row in comparison.rows:
         if not is_original(row):
-            variants[row.team, row.model, row.method].row = row
+            variant = variants[row.team, row.model, row.method]
+            (variant.copied if row.by_hand else variant.measured).append(row)
             if demands.max_quality_drop is not None:
                 demands.max_quality_drop.refuse_all(primary(row, known), known)
     originals = {(row.team, row.model, row.method) for row in comparison.rows if is_original(row)}
     for each in comparison.failures:
         key = each.team, each.model, each.method
         variants[key].failures.append(each)
-        variants[key].is_original = key in originals
+        variants[key].is_original = key in originals and not variants[key].measured
     asked = demands.asked()
     return tuple(
         replace(found, team=team, model=model, method=method)
@@ -243,17 +247,23 @@ def of_variants(checks: Iterable[Check]) -> dict[tuple[str, str, str], Verdict]:
 
 def _checks(variant: _Variant, asked: Sequence[Demand], known: Known) -> Iterator[Check]:
     told: list[Failure] = []
-    for demand in () if variant.is_original else asked:
-        found = _judged(variant.row, demand, known) if variant.row is not None else _blank("", demand, known)
-        about = ("", demand.group)
-        if failures := [each for each in variant.failures if variant.row is None or each.device in about]:
-            told += failures
-            worst = min(failures, key=lambda each: _WORST_STATUS_FIRST.index(each.status))
-            found = replace(found, **_after(worst, variant.row))
-        yield found
+    attempts: Sequence[Row | None] = variant.measured or ([None] if variant.failures else [])
+    for row in () if variant.is_original else attempts:
+        for demand in asked:
+            found = _judged(row, demand, known) if row is not None else _blank("", demand, known)
+            about = ("", demand.group)
+            if failures := [each for each in variant.failures if row is None or each.device in about]:
+                told += failures
+                worst = min(failures, key=lambda each: _WORST_STATUS_FIRST.index(each.status))
+                found = replace(found, **_after(worst, row))
+            yield found
     for each in variant.failures:
         if each not in told:
-            yield replace(Check("", "", "", asked="to be measured"), **_after(each, variant.row))
+            yield replace(Check("", "", "", asked="to be measured"), **_after(each, next(iter(attempts), None)))
+    for row in variant.copied:
+        for demand in asked:
+            found = _judged(row, demand, known)
+            yield replace(found, verdict="not checked", reason="copied by hand from a table, not measured", advice="")
 
 
 def _blank(metric: str, demand: Demand, known: Known) -> Check:
@@ -281,11 +291,14 @@ def _after(failure: Failure, row: Row | None) -> _Changes:
 
 
 def _judged(row: Row, demand: Demand, known: Known) -> Check:
-    """Check one demand on a row with numbers."""
+    """Check one demand on a row with numbers, and say what its verdict is not to hide."""
     found = _ratio(row, demand, known) if demand.drop is None else _quality(row, demand, demand.drop, known)
-    if row.by_hand:
-        return replace(found, verdict="not checked", reason="copied by hand from a table, not measured", advice="")
-    return found
+    said = [found.reason]
+    if demand.drop is not None and demand.drop.against_fp32:
+        said += _not_fp32(row)
+    if found.verdict in ("passes", "fails"):
+        said += [*([_RANDOM] if row.random_weights else []), *row.cautions]
+    return replace(found, reason="; ".join(filter(None, said)))
 
 
 def _quality(row: Row, demand: Demand, drop: Drop, known: Known) -> Check:
@@ -308,12 +321,9 @@ def _quality(row: Row, demand: Demand, drop: Drop, known: Known) -> Check:
         return replace(found, reason=doubt[0] or loss.reason, advice=doubt[1] or loss.advice)
     most = demand.limit * (1 + _EXACT)
     decided = _decided(meets=loss.high <= most, misses=loss.low > most)
-    said = _not_fp32(row) if drop.against_fp32 else []
     if decided == "undecided":
-        reason = "; ".join([loss.reason or _HOLDS, *said])
-        return replace(found, verdict=decided, reason=reason, advice=loss.advice or _MORE_SAMPLES)
-    reason = "; ".join([_EVEN_AT_BEST, *said] if decided == "fails" else said)
-    return replace(found, verdict=decided, reason=reason)
+        return replace(found, verdict=decided, reason=loss.reason or _HOLDS, advice=loss.advice or _MORE_SAMPLES)
+    return replace(found, verdict=decided, reason=_EVEN_AT_BEST if decided == "fails" else "")
 
 
 def _not_fp32(row: Row) -> list[str]:

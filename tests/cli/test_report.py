@@ -138,8 +138,8 @@ def test_the_form_of_times(filled: str) -> None:
     assert "is no time" in result.stderr
 
 
-def gate(filled: str, *args: str) -> Result:
-    return CliRunner().invoke(main, ["gate", "--tracking-uri", filled, "-e", "report hw1", *args])
+def gate(filled: str, *args: str, experiment: str = "report hw1") -> Result:
+    return CliRunner().invoke(main, ["gate", "--tracking-uri", filled, "-e", experiment, *args])
 
 
 def told(result: Result) -> list[tuple[str, ...]]:
@@ -196,7 +196,43 @@ def test_a_preset_says_what_it_means(filled: str) -> None:
     result = gate(filled, "--preset", "mlperf-high", "--method", "fp16", "--device", "cpu")
     assert result.exit_code == 7
     assert "mlperf-high: at least 99.9 % of the original's quality. MLPerf's closed division asks it" in result.stdout
-    assert gate(filled, "--preset", "mlperf", "--method", "fp16", "--device", "gpu").exit_code == 4
+
+
+def test_a_gate_of_the_gpu_leaves_no_variant_out(filled: str) -> None:
+    store = open_store(filled)
+    experiment = writing.experiment_id(store, "report devices")
+    names = {"team": "alpha", "model": "yolo", "compress.role": "variant", "compress.batch_size": "1"}
+    on_cpu, on_gpu = ({"status": "ok", f"compress.outcome.{device}": "ok"} for device in ("cpu", "gpu"))
+    times = {"cpu/latency_p50_ms": 20.0, "gpu/latency_p50_ms": 10.0}
+    faster = {"gpu/latency_ratio": 0.5, "gpu/latency_ratio_low": 0.45, "gpu/latency_ratio_high": 0.55, "gpu/pairs": 5.0}
+    put: dict[str, tuple[dict[str, str], dict[str, float]]] = {
+        "original": (on_cpu | on_gpu, times),
+        "on gpu": (on_gpu, {"gpu/latency_p50_ms": 5.0, **faster}),
+        "on cpu": (on_cpu, {"cpu/latency_p50_ms": 5.0}),
+        "unprepared": ({"status": "failed", "compress.reason": "no such layer"}, {}),
+        "unfinished": ({}, {}),
+    }
+    for method, (tags, numbers) in put.items():
+        run_id = writing.start(store, experiment, method, {**names, "method": method, **tags})
+        for name, number in numbers.items():
+            MlflowClient(store.uri).log_metric(run_id, name, number)
+        if tags:
+            writing.end(store, run_id, succeeded=tags["status"] == "ok")
+
+    def asked(*methods: str) -> Result:
+        named = [part for method in methods for part in ("--method", method)]
+        return gate(filled, "--device", "gpu", "--min-speedup", "1.5", *named, experiment="report devices")
+
+    assert asked("on gpu").exit_code == 0
+    assert told(asked("on cpu")) == [("on cpu", "undecided", "-", "it was not measured")]
+    assert told(asked("unprepared")) == [("unprepared", "fails", "-", "failed: no such layer")]
+    assert told(asked("unfinished"))[0][:2] == ("unfinished", "undecided")
+    codes = {method: asked("on gpu", method).exit_code for method in ("on cpu", "unprepared", "unfinished")}
+    assert codes == {"on cpu": 7, "unprepared": 6, "unfinished": 7}
+    assert asked().exit_code == 6
+
+    table = report(filled, "-e", "report devices", "--device", "gpu", "--json")
+    assert methods(table) == ["original", "on gpu"], "the table shows what was measured on this device only"
 
 
 @pytest.mark.parametrize(

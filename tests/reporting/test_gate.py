@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mlflow_compress import registry
+from mlflow_compress.compression.coverage import SMALL_COVERAGE
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.metrics.accuracy import Accuracy
 from mlflow_compress.percentiles import launch_interval, launch_mean
@@ -124,10 +125,19 @@ def failed(scene: Scene, status: str, reason: str, **said: object) -> Run:
     return scene.variant({}, tags={"compress.outcome.cpu": None, "status": status, "compress.reason": reason}, **said)
 
 
+def copied(scene: Scene, **said: object) -> Run:
+    """Give a copied row with a number that no measured one has, so that the table shows both."""
+    return scene.variant(GOOD | {"quality/f1": 0.9}, tags={"compress.source": "imported"}, **said)
+
+
 def in_progress(scene: Scene) -> Run:
     return scene.variant({}, tags={"compress.outcome.cpu": None, "status": None}, lifecycle="RUNNING")
 
 
+LITTLE = {
+    "compress.cautions": "small_coverage",
+    "compress.caution.1": SMALL_COVERAGE.of(reached=96, total=64322, share="0.1 %").to_text(),
+}
 APART = {"compress.env.cpu_model": "EPYC"}
 LAUNCHES = without(GOOD, RATIO, "cpu/pairs")  # one launch of each: without the ratio in turns
 ONE_PAIR = GOOD | {"cpu/pairs": 1.0}
@@ -145,6 +155,7 @@ STATES: Mapping[str, Callable[[Scene], list[Run]]] = {
     "scored on other samples than the original": lambda scene: scene.beside(GOOD, tags={"compress.data_digest": "x"}),
     "not scored": lambda scene: scene.beside(without(GOOD, "quality/")),
     "with random weights": lambda scene: scene.beside(GOOD, tags={"compress.weights": "random"}),
+    "with a caution about what was made": lambda scene: scene.beside(GOOD, tags=LITTLE),
     "whose original has random weights": lambda scene: [
         scene.original(tags={"compress.weights": "random"}),
         scene.variant(),
@@ -163,6 +174,7 @@ STATES: Mapping[str, Callable[[Scene], list[Run]]] = {
         scene.variant(LAUNCHES),
     ],
     "copied by hand": lambda scene: scene.beside(GOOD, tags={"compress.source": "imported"}),
+    "copied by hand, beside a measured one that misses all": lambda scene: [*bad(scene), copied(scene)],
     "failed": lambda scene: [scene.original(), failed(scene, "failed", "out of memory")],
     "failed, after it was measured once": lambda scene: [*scene.beside(GOOD), failed(scene, "failed", "out of memory")],
     "failed on the device, measured on another": lambda scene: scene.beside(
@@ -212,7 +224,10 @@ def test_the_matrix_names_every_state() -> None:
 @pytest.mark.parametrize("state", STATES)
 def test_every_cell_of_the_matrix(make_run: MakeRun, state: str) -> None:
     checks = check(compare(STATES[state](Scene(make_run))), ALL)
-    of = {each.option: each for each in checks if each.method == "int8"}
+    of: dict[str, Check] = {}
+    for each in checks:
+        if each.method == "int8":
+            of.setdefault(each.option, each)  # before the lines of a copied row
     speed, quality, sizes, memory, code, why = matrix()[state]
     assert [of[option].verdict for option in of if option] == [speed, quality, sizes, sizes, memory]
     assert EXIT_CODES[verdict(checks)] == int(code)
@@ -233,6 +248,45 @@ def test_an_original_whose_scoring_failed_is_told_once_and_asked_nothing(make_ru
     assert "no idea" in told.reason
     of = {each.option: each.verdict for each in checks if each.method != "original"}
     assert (of["--max-size-ratio"], of["--max-quality-drop"]) == ("passes", "undecided")
+
+
+def test_no_row_of_a_name_takes_anothers_place(make_run: MakeRun) -> None:
+    scene = Scene(make_run)
+    both = check(compare([*bad(scene), copied(scene)]), ALL)
+    assert [each.verdict for each in both] == ["fails"] * 5 + ["not checked"] * 5
+    lost = check(compare([scene.original(), copied(scene), failed(scene, "failed", "out of memory")]), ALL)
+    assert [each.verdict for each in lost] == ["fails"] * 5 + ["not checked"] * 5
+    rows = (measured(0.9, name="size/weights_mib"), measured(0.1, name="size/weights_mib"))
+    assert [each.verdict for each in check(Comparison(rows), Demands(max_size_ratio=0.5))] == ["fails", "passes"]
+
+
+def test_other_batch_sizes_and_settings_are_checked_by_themselves(make_run: MakeRun) -> None:
+    scene = Scene(make_run)
+    runs = scene.beside(GOOD)
+    for tag, value in (("compress.batch_size", "4"), ("compress.setting", "tokens=64")):
+        runs += [scene.original(tags={tag: value}), scene.variant(GOOD | {"size/weights_mib": 90.0}, tags={tag: value})]
+    checks = check(compare(runs), Demands(max_size_ratio=0.6))
+    assert {each.method: each.verdict for each in checks} == {
+        "int8": "passes",
+        "int8 [batch 4]": "fails",
+        "int8 [tokens=64]": "fails",
+    }
+
+
+def test_what_passes_with_random_weights_says_that_its_quality_is_not_known(make_run: MakeRun) -> None:
+    runs = Scene(make_run).beside(GOOD, tags={"compress.weights": "random"})
+    checks = check(compare(runs), Demands(min_speedup=1.5, max_size_ratio=0.1))
+    assert [(each.verdict, each.reason) for each in checks] == [
+        ("passes", "random weights: its quality is not known"),
+        ("fails", "more than was asked; random weights: its quality is not known"),
+    ]
+
+
+def test_cautions_are_told_of_what_was_made_and_not_of_a_busy_machine(make_run: MakeRun) -> None:
+    tags = LITTLE | {"compress.cautions": "busy_machine,small_coverage"}
+    checks = check(compare(Scene(make_run).beside(GOOD, tags=tags)), Demands(min_speedup=1.5, max_size_ratio=0.1))
+    said = "the method reached less than half of the weights"
+    assert [each.reason for each in checks] == [said, f"more than was asked; {said}"]
 
 
 def checked(demands: Demands, row: Row) -> Check:
@@ -476,6 +530,11 @@ def test_mlperfs_rule_names_what_is_no_reference_in_fp32() -> None:
         ratios = {"size/weights_mib": 1 / bytes_each, "size/params": 1.0}
         found = checked(Demands(max_quality_drop=drop), replace(row, values={**row.values, **size}, ratios=ratios))
         assert (found.verdict, found.reason) == ("passes", reason)
+        for beginnings in (f"{SCORE}_difference_", f"{SCORE}_difference", SCORE):  # without interval, difference, score
+            numbers = {**without(row.values, beginnings), **size}
+            found = checked(Demands(max_quality_drop=drop), replace(row, values=numbers, ratios=ratios))
+            assert found.verdict == "undecided"
+            assert found.reason.endswith(f"; {reason}") if reason else "FP32" not in found.reason
 
 
 @pytest.mark.parametrize(
