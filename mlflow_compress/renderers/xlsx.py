@@ -124,15 +124,16 @@ def _ratios(it: Comparison, name: str) -> Iterator[_Column]:
     for each in (name, *(["size/disk_mib"] if on_disk and "size/disk_mib" not in it.columns else [])):
         cells = []
         for row in it.rows:
-            noise = '"≈"' if table_text.is_told_apart(row, each) is False else ""
-            cells.append(_Cell(finite(row.ratios).get(each), f'{noise}0.00"x"'))
+            ratio, noise = finite(row.ratios).get(each), '"≈"' if table_text.is_told_apart(row, each) is False else ""
+            text = "" if ratio is None else table_text.ratio(ratio).removesuffix("x")
+            cells.append(_Cell(ratio, f'{noise}{_form_of(text)}"x"'))
         if any(cell.value is not None for cell in cells):
             yield _Column(Axis(each, relative=True).label(it.language, it.metrics), cells)
 
 
 def _scores(it: Comparison) -> Iterator[_Column]:
     """Return a column for each score, its difference from the original's, and how many samples stand behind them."""
-    named = [table_text.scores(row.values) for row in it.rows]
+    named = [table_text.scores(row.values, it.metrics) for row in it.rows]
     for name in dict.fromkeys(name for several in named for name in several):
         values = [row.values[name] if name in own else None for row, own in zip(it.rows, named, strict=True)]
         header = table_text.label(name, it.language, it.metrics)
@@ -157,7 +158,11 @@ def _form(value: float | None, digits: int = 4, *, is_size: bool = False) -> str
     """Return the number format that shows as many digits as the table does elsewhere."""
     if value is None:
         return "General"
-    text = table_text.megabytes(value) if is_size else table_text.number(value, digits)
+    return _form_of(table_text.megabytes(value) if is_size else table_text.number(value, digits))
+
+
+def _form_of(text: str) -> str:
+    """Return the number format that shows as many digits as a text has."""
     if "e" in text:
         return "0.000E+00"
     decimals = len(text.partition(".")[2])

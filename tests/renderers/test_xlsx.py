@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlflow_compress.errors import CompressError
-from mlflow_compress.records import Comparison, Row
+from mlflow_compress.records import Comparison, MetricFacts, Row
 from mlflow_compress.renderers.xlsx import Xlsx
 
 openpyxl = pytest.importorskip("openpyxl", reason="the extra xlsx is not installed")
@@ -64,6 +64,21 @@ def test_what_may_be_noise_says_so_and_the_columns_are_those_that_were_chosen() 
         (-0.02, '"≈"+0.000;"≈"-0.000;±0'),
     ]  # fmt: skip
     assert sheet.freeze_panes == "B2"
+
+
+def test_ratios_show_the_digits_of_the_table() -> None:
+    size = "size/weights_mib"
+    ratios = (0.0034, 0.05, 0.5, 12.0, 345.6)
+    rows = tuple(Row("a", "m", str(ratio), {size: ratio}, {size: ratio}) for ratio in ratios)
+    cells = column(read(Comparison(rows, columns=("method", size)))["Comparison"], "weights, divided by the original's")
+    assert [cell.number_format for cell in cells] == ['0.0000"x"', '0.000"x"', '0.00"x"', '0.00"x"', '0"x"']
+
+
+def test_the_score_that_decides_comes_first() -> None:
+    values = {"quality/a_metric": 1.0, "quality/b_metric": 2.0}
+    known = {name: MetricFacts({"en": name[-8:]}, None, True, rank) for name, rank in zip(values, (2, 1), strict=True)}
+    header = [cell.value for cell in read(Comparison((Row("a", "m", "x", values),), metrics=known))["Comparison"][1]]
+    assert header.index("b_metric") < header.index("a_metric")
 
 
 def test_links_that_no_browser_should_open_are_text() -> None:
