@@ -99,6 +99,7 @@ class Family(ABC):
         call_options: the options that change what one timed call does, though its input is the same. Latencies under
             different ones are not divided. None: any of them may.
         calibrates_on: what to give so that there are inputs to calibrate and train on, for a sentence.
+        has_random_weights: whether `load` gives a model with `weights=random`.
     """
 
     timed: ClassVar[str]
@@ -113,6 +114,7 @@ class Family(ABC):
         "data with a training part (a folder train/, a split train), or data=SOURCE:calibration=OTHER, or limit=N with "
         "fewer samples to score than there are: what is left over is never scored"
     )
+    has_random_weights: ClassVar[bool] = True
 
     @abstractmethod
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:

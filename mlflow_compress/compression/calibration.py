@@ -12,6 +12,20 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import RANDOM_CALIBRATION, Family, Model
 
+EXAMPLE_CALIBRATION = CautionKind(
+    "example_calibration",
+    short={"en": "calibrated on one example", "ru": "калибровка на одном примере"},
+    message={
+        "en": "the method was calibrated on the model's own input example alone",
+        "ru": "метод калиброван только на собственном примере входа модели",
+    },
+    advice={
+        "en": "Its quality on other inputs may be far worse: give data with a training part, or "
+        "data=SOURCE:calibration=OTHER, or log the model with an input_example of 16 different rows or more.",
+        "ru": "На других входах его качество может быть намного хуже: дайте данные с обучающей частью, или "
+        "data=SOURCE:calibration=OTHER, или сохраните модель с input_example из 16 разных строк или больше.",
+    },
+)
 UNCALIBRATED_LAYERS = CautionKind(
     "uncalibrated_layers",
     short={"en": "some layers were compressed without data", "ru": "часть слоёв сжата без данных"},
@@ -36,6 +50,8 @@ FEW_TOKENS = CautionKind(
         "ru": "Возьмите больше: samples метода, calibration_tokens семейства.",
     },
 )
+# What a family gives where it has no data, by the code of the caution that says so.
+_IN_PLACE_OF_DATA = {RANDOM_CALIBRATION.code: "random inputs", EXAMPLE_CALIBRATION.code: "repeated examples"}
 _FEWEST_TOKENS = 16_384  # GPTQ and Wanda take 128 x 2,048 of them, AWQ 512 x 512
 _TOKEN_SAMPLES, _SAMPLES = 128, 32  # of rows of tokens, and of what takes more memory
 _MOST_ROWS = 16_384  # of inputs that a layer is fitted to
@@ -63,23 +79,34 @@ class Inputs:
         return cls(len(rows), rows.T @ rows / len(rows), rows.abs().mean(0))
 
 
+def in_place_of_data(model: Model) -> str:
+    """Return what a model was given where there are no data, as its cautions say; empty where there are."""
+    said = (_IN_PLACE_OF_DATA.get(caution.code, "") for caution in model.cautions)
+    return next(filter(None, said), "")
+
+
 def has_data(model: Model, family: Family) -> bool:
-    """Return whether the family has real inputs for this model."""
+    """Return whether the family has real inputs for this model, and not just one example again and again."""
+    return not _replacement(model, family)
+
+
+def _replacement(model: Model, family: Family) -> str:
     asked = dataclasses.replace(model, cautions=[])
     family.calibration(asked, 1, 0)
-    return not any(caution.code == RANDOM_CALIBRATION.code for caution in asked.cautions)
+    return in_place_of_data(asked)
 
 
 def require_data(model: Model, family: Family) -> None:
-    """Refuse to fit trained weights to random inputs: that makes them worse than without any data.
+    """Refuse to fit trained weights to random inputs, or to one example: that makes them worse than without any data.
 
     Raises:
-        Unsupported: the weights are trained, and there are no inputs but random ones.
+        Unsupported: the weights are trained, and there are no real inputs.
     """
-    if model.weights != "random" and not has_data(model, family):
+    if model.weights != "random" and (replacement := _replacement(model, family)):
+        without = ". For size and latency alone: weights=random" if family.has_random_weights else ""
         raise Unsupported(
-            "it fits trained weights to data, and here is none but random inputs, which would ruin them. Give "
-            f"{family.calibrates_on}. For size and latency alone: weights=random"
+            f"it fits trained weights to data, and here is none but {replacement}, which would ruin them. Give "
+            f"{family.calibrates_on}{without}"
         )
 
 

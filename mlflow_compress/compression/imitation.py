@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from mlflow_compress.compression.calibration import in_place_of_data
 from mlflow_compress.records import CautionKind
-from mlflow_compress.sockets import RANDOM_CALIBRATION, Family, Model
+from mlflow_compress.sockets import Family, Model
 
 _SHORT = {"en": "made smaller and not trained afterwards", "ru": "модель уменьшена, но не дообучена"}
 _ADVICE = {
@@ -31,8 +32,10 @@ RANDOMLY_TRAINED = CautionKind(
     "not_trained",
     short=_SHORT,
     message={
-        "en": "the model was made smaller, and {steps} steps of training on random inputs teach it nothing real",
-        "ru": "модель уменьшена, а шаги обучения на случайных входах ({steps}) не учат её ничему о настоящих",
+        "en": "the model was made smaller, and {steps} steps of training on random inputs or repeated "
+        "examples teach it nothing real",
+        "ru": "модель уменьшена, а шаги обучения на случайных входах или одних и тех же примерах ({steps}) не учат "
+        "её ничему о настоящих",
     },
     advice=_ADVICE,
 )
@@ -70,7 +73,7 @@ def tell_not_trained(model: Model, steps: int, is_real: bool) -> None:
     Args:
         model: the smaller model.
         steps: of training.
-        is_real: whether there are inputs but random ones to train on.
+        is_real: whether there are real inputs to train on.
     """
     if model.weights != "random" and not (steps and is_real):
         model.cautions.append(RANDOMLY_TRAINED.of(steps=steps) if steps else NOT_TRAINED.of())
@@ -131,7 +134,7 @@ def imitate(
     _move(teacher, homes[1])
     if losses:
         some = max(1, round(len(losses) * _TOLD))
-        kind = "random inputs" if any(each.code == RANDOM_CALIBRATION.code for each in student.cautions) else "inputs"
+        kind = in_place_of_data(student) or "inputs"
         first, last = sum(losses[:some]) / some, sum(losses[-some:]) / some
         student.facts["training"] = (
             f"{lesson.steps} steps of {lesson.batch_size} {kind}, loss from {first:.3g} to {last:.3g}"
@@ -168,7 +171,7 @@ def relative_error(given: Any, wanted: Any) -> Any:
 def _batches(model: Model, family: Family, lesson: Lesson) -> Iterator[Any]:
     """Return as many batches as there are steps; what the family says of them goes into the model's cautions, once."""
     asked = model
-    if any(caution.code == RANDOM_CALIBRATION.code for caution in model.cautions):
+    if in_place_of_data(model):
         asked = dataclasses.replace(model, cautions=[])
     for start in range(0, lesson.steps, _CHUNK):
         count = min(_CHUNK, lesson.steps - start)

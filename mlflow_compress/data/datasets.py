@@ -208,37 +208,56 @@ def draw(model: Model, roles: Sequence[str], count: int, seed: int) -> list[Any]
     Raises:
         RecipeError: as of `read`.
     """
-    apart = _apart(model.evaluation, tuple(roles)) if model.evaluation is not None else None
+    return [values[roles[0]] for values in draw_rows(model, roles, 1, count, seed)]
+
+
+def draw_rows(model: Model, roles: Sequence[str], inputs: int, count: int, seed: int) -> list[Mapping[str, Any]]:
+    """Draw inputs that several columns make up, as `draw` does.
+
+    Args:
+        model: as of `draw`.
+        roles: as they were given to `scored`, those of the input first.
+        inputs: how many roles make up the input.
+        count: as of `draw`.
+        seed: as of `draw`.
+
+    Returns:
+        The values of the input by role.
+
+    Raises:
+        RecipeError: as of `read`.
+    """
+    apart = _apart(model.evaluation, tuple(roles), inputs) if model.evaluation is not None else None
     if apart is None:
         return []
     source, held_out = apart
     order = list(source.indices)
     random.Random(seed).shuffle(order)  # noqa: S311  (nothing secret)
-    rows, _ = _take(source, roles[:1], order, count, held_out)
-    return [rows[index % len(rows)].values[roles[0]] for index in range(count)] if rows else []
+    rows, _ = _take(source, roles[:inputs], order, count, held_out)
+    return [rows[index % len(rows)].values for index in range(count)] if rows else []
 
 
 @functools.lru_cache(maxsize=1)
-def _apart(evaluation: Evaluation, roles: tuple[str, ...]) -> tuple[_Source, frozenset[str]] | None:
+def _apart(evaluation: Evaluation, roles: tuple[str, ...], inputs: int) -> tuple[_Source, frozenset[str]] | None:
     """Open what may be calibrated on, and give the digests of the inputs that must not be."""
-    whole, folder = parse(evaluation.data), evaluation.folder
-    data = replace(whole, columns={role: column for role, column in whole.columns.items() if role == roles[0]})
-    source = _open(data, folder, roles[:1])
+    whole, folder, wanted = parse(evaluation.data), evaluation.folder, roles[:inputs]
+    data = replace(whole, columns={role: column for role, column in whole.columns.items() if role in wanted})
+    source = _open(data, folder, wanted)
     if data.calibration:
         other = parse(data.calibration)
         split = "train" if other.split == DEFAULT.split else other.split
         columns = {**data.columns, **other.columns}
         other = replace(data, source=other.source, revision=other.revision, split=split, columns=columns)
-        source = _open(other, folder, roles[:1], must_be_split=False)
+        source = _open(other, folder, wanted, must_be_split=False)
     elif source.is_split and not is_training(data.split):
         try:
-            source = _open(replace(data, split="train"), folder, roles[:1])
+            source = _open(replace(data, split="train"), folder, wanted)
         except MissingSplit:
             return None
     elif evaluation.limit is None and data.limit is None:
         return None
     rows = read(evaluation.data, folder, roles, evaluation.limit, evaluation.seed).rows
-    return source, frozenset(row.digest(roles[0]) for row in rows)
+    return source, frozenset(row.digest(*wanted) for row in rows)
 
 
 def _open(data: Data, folder: Path, roles: Sequence[str], must_be_split: bool = True) -> _Source:

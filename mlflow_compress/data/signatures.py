@@ -40,19 +40,48 @@ def repeat(example: Any, size: int) -> Any:
     Raises:
         RecipeError: it is not made of rows.
     """
+    return take(example, range(size))
+
+
+def take(example: Any, indices: Sequence[int]) -> Any:
+    """Take rows of an example by their indices, counted on from its beginning behind its end.
+
+    Raises:
+        RecipeError: it is not made of rows.
+    """
     import numpy as np
 
     if hasattr(example, "iloc"):
-        return example.iloc[[index % len(example) for index in range(size)]].reset_index(drop=True)
+        return example.iloc[[index % len(example) for index in indices]].reset_index(drop=True)
     if isinstance(example, Mapping):
-        return {name: repeat(each, size) for name, each in example.items()}
+        return {name: take(each, indices) for name, each in example.items()}
     if isinstance(example, np.ndarray) and example.ndim:
-        return example[[index % len(example) for index in range(size)]]
+        return example[[index % len(example) for index in indices]]
     if isinstance(example, list):
-        return [example[index % len(example)] for index in range(size)]
-    if size == 1:
+        return [example[index % len(example)] for index in indices]
+    if len(indices) == 1:
         return example
-    raise RecipeError(f"The input example, a {type(example).__name__}, has no rows to make a batch of {size} of.")
+    raise RecipeError(
+        f"The input example, a {type(example).__name__}, has no rows to make a batch of {len(indices)} of."
+    )
+
+
+def different_rows(example: Any) -> list[int]:
+    """Return the indices of the rows of an example that equal no earlier one; of what has no rows only the first."""
+    import numpy as np
+
+    def content(row: Any) -> Any:
+        if isinstance(row, np.ndarray):
+            return row.tobytes() if row.dtype != object else repr(row.tolist())
+        return repr(row)
+
+    parts = list(example.values()) if isinstance(example, Mapping) else [example]
+    columns = [part.to_numpy() if hasattr(part, "to_numpy") else part for part in parts]
+    if not all(isinstance(column, list) or (isinstance(column, np.ndarray) and column.ndim) for column in columns):
+        return [0]
+    rows = zip(*([content(row) for row in column] for column in columns), strict=False)
+    first = {row: index for index, row in reversed(list(enumerate(rows)))}
+    return sorted(first.values())
 
 
 def stack_rows(rows: Sequence[Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
@@ -11,30 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from mlflow_compress.compression.calibration import EXAMPLE_CALIBRATION
 from mlflow_compress.data import signatures
-from mlflow_compress.data.datasets import scored
+from mlflow_compress.data.datasets import draw_rows, scored
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, named_line
 from mlflow_compress.networks import mlflow_folders
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.exported_modules import ExportedModule, OutputForm, flattened, form_of, module_graph
 from mlflow_compress.networks.own_files import require_own_files
-from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
 
-EXAMPLE_CALIBRATION = CautionKind(
-    "example_calibration",
-    short={"en": "calibrated on one example", "ru": "калибровка на одном примере"},
-    message={
-        "en": "the method was calibrated on the model's own input example alone",
-        "ru": "метод калиброван только на собственном примере входа модели",
-    },
-    advice={
-        "en": "Its quality on other inputs may be far worse.",
-        "ru": "На других входах его качество может быть намного хуже.",
-    },
-)
 _COPY, _STRUCTURE, _CHANGED = "mlflow", "structure.pt", "changed.json"
 _LABEL = "label"
+_FEWEST_ROWS = 16  # different ones of an input example that are data
 
 
 @dataclass
@@ -47,6 +37,7 @@ class LoggedModel:
         empty: a torch module without its weights; None of others.
         form: of what an exported module gives; None of others.
         example: its input example, or what was made by its signature; None until it is asked for.
+        is_made_up: whether that was made by its signature.
     """
 
     path: Path
@@ -54,6 +45,7 @@ class LoggedModel:
     empty: Any = None
     form: OutputForm | None = None
     example: Any = None
+    is_made_up: bool = False
 
 
 @dataclass
@@ -76,6 +68,10 @@ class MlflowModel(Family):
     needs: ClassVar[tuple[str, ...]] = ("torch", "mlflow", "safetensors")
     imports: ClassVar[tuple[str, ...]] = ("torch", "mlflow.pyfunc", "safetensors.torch")
     takes_rows: ClassVar[bool] = True
+    has_random_weights: ClassVar[bool] = False
+    calibrates_on: ClassVar[str] = (
+        f"{Family.calibrates_on}; or log the model with an input_example of {_FEWEST_ROWS} different rows or more"
+    )
 
     trust: bool = False
 
@@ -99,7 +95,7 @@ class MlflowModel(Family):
         """
         if model.device != "cpu" and not _is_torch(model):
             raise Unsupported("MLflow runs this model where its library puts it: it is measured in its CPU run")
-        rows = signatures.repeat(_example(model, size, seed), size)
+        rows = signatures.repeat(_example(model, seed), size)
         return _tensors(rows, model) if _is_torch(model) else rows
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
@@ -142,9 +138,28 @@ class MlflowModel(Family):
         return model
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Return the input example again and again: the model brings no other data."""
-        model.cautions.append(EXAMPLE_CALIBRATION.of())
-        return [self.batch(model, size, seed + index) for index in range(count)]
+        """Draw rows of the data, where the signature names its columns; else draw rows of the input example.
+
+        An example of fewer than 16 different rows is no data, and a caution says so. Nor is what the signature makes.
+
+        Raises:
+            RecipeError: the data can't be read (see `datasets.read`), or the model says nothing about its input.
+        """
+        columns = _columns(model)
+        if rows := draw_rows(model, (*columns, _LABEL), len(columns), count * size, seed) if columns else []:
+            inputs = [_typed(values, columns) for values in rows]
+            batches = [signatures.stack_rows(inputs[start : start + size]) for start in range(0, len(inputs), size)]
+            return [_tensors(batch, model) if _is_torch(model) else batch for batch in batches]
+        example = _example(model, seed)
+        if model.data_as(LoggedModel).is_made_up:
+            return super().calibration(model, count, seed, size)
+        different = signatures.different_rows(example)
+        if len(different) < _FEWEST_ROWS:
+            model.cautions.append(EXAMPLE_CALIBRATION.of())
+        random.Random(seed).shuffle(different)  # noqa: S311  (nothing secret)
+        drawn = [different[index % len(different)] for index in range(count * size)]
+        batches = [signatures.take(example, drawn[start : start + size]) for start in range(0, len(drawn), size)]
+        return [_tensors(batch, model) if _is_torch(model) else batch for batch in batches]
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
         """Read rows of the columns that the signature names, and of `label`.
@@ -159,27 +174,22 @@ class MlflowModel(Family):
                 "model with an input example that is a data frame."
             )
         rows = scored(model, data, folder, (*columns, _LABEL), limit, seed)
-        samples = []
-        for row in rows:
-            inputs = {name: signatures.typed_value(row.values[name], kind) for name, kind in columns.items()}
-            samples.append(Sample(inputs, str(row.values[_LABEL])))
-        return samples
+        return [Sample(_typed(row.values, columns), str(row.values[_LABEL])) for row in rows]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
         """Predict for rows: mappings of columns to values, or arrays; of a torch module, its outputs as lists."""
-        import numpy as np
         import torch
 
+        rows = signatures.stack_rows(inputs)
         if _is_torch(model):
             with torch.inference_mode():
-                output = model.module(*_tensors(np.stack([np.asarray(each) for each in inputs]), model))
+                output = model.module(*_tensors(rows, model))
             return list(flattened(output)[0].tolist())
-        return list(_rows_of(model.module.loaded.predict(signatures.stack_rows(inputs))))
+        return list(_rows_of(model.module.loaded.predict(rows)))
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
-        """Return the predictions as texts, as labels in a table are."""
-        found = self.predict(model, inputs)
-        return [str(int(each) if isinstance(each, float) and each.is_integer() else each) for each in found]
+        """Return the predictions as texts, as labels in a table are; of scores of classes the place of the greatest."""
+        return [_label(prediction) for prediction in self.predict(model, inputs)]
 
     def save(self, model: Model, folder: Path) -> None:
         """Copy the MLflow model; of a torch module all but its weights, and the module without them."""
@@ -271,7 +281,7 @@ def _without_weights(module: Any) -> Any:
     return copy.deepcopy(module, kept)
 
 
-def _example(model: Model, size: int, seed: int) -> Any:
+def _example(model: Model, seed: int) -> Any:
     """Return the input example as logged, or what the signature says."""
     logged = model.data_as(LoggedModel)
     if logged.example is None:
@@ -282,6 +292,7 @@ def _example(model: Model, size: int, seed: int) -> Any:
                 f"The MLflow model says nothing about its input: log it with input_example=..., or with a signature "
                 f"({logged.path / mlflow_folders.DESCRIPTION})."
             )
+        logged.is_made_up = example is None
         logged.example = signatures.make_input(described.signature.inputs, seed) if example is None else example
     return logged.example
 
@@ -307,6 +318,18 @@ def _columns(model: Model) -> dict[str, str]:
     if signature is None or signature.inputs is None or signature.inputs.is_tensor_spec():
         return {}
     return {str(spec.name): spec.type.name for spec in signature.inputs.inputs if spec.name is not None}
+
+
+def _typed(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of the columns, each of its column's type."""
+    return {name: signatures.typed_value(values[name], kind) for name, kind in columns.items()}
+
+
+def _label(prediction: Any) -> str:
+    if isinstance(prediction, list) and prediction:  # what a torch module gives of one row
+        is_score = len(prediction) > 1
+        prediction = prediction.index(max(prediction)) if is_score else prediction[0]
+    return str(int(prediction) if isinstance(prediction, float) and prediction.is_integer() else prediction)
 
 
 def _rows_of(output: Any) -> list[Any]:

@@ -82,3 +82,19 @@ def test_a_value_of_another_type_is_told() -> None:
 def test_rows_become_a_frame_or_an_array() -> None:
     assert signatures.stack_rows([{"a": 1}, {"a": 2}])["a"].tolist() == [1, 2]
     assert signatures.stack_rows([[1, 2], [3, 4]]).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("example", "expected"),
+    [
+        (pd.DataFrame({"a": [1, 1, 2, 1], "b": ["x", "x", "x", "y"]}), [0, 2, 3]),
+        (np.array([[1.0, 2.0], [1.0, 2.0], [2.0, 1.0]]), [0, 2]),
+        ({"ids": np.array([[1], [1]]), "mask": np.array([[0], [1]])}, [0, 1]),
+        (["text", "text", "other"], [0, 2]),
+        ("text", [0]),
+        (np.float32(1), [0]),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_rows_that_come_again_are_left_out(example: Any, expected: list[int]) -> None:
+    assert signatures.different_rows(example) == expected

@@ -17,10 +17,12 @@ import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.models import infer_signature
 from sklearn.datasets import load_iris
 from sklearn.tree import DecisionTreeClassifier
 
 from mlflow_compress import registry
+from mlflow_compress.compression.calibration import has_data, require_data, require_data_to_score
 from mlflow_compress.data import signatures
 from mlflow_compress.errors import RecipeError, StoreError, Unsupported, WeightsError
 from mlflow_compress.families.mlflow_model import LoggedModel
@@ -178,6 +180,99 @@ def test_the_weights_are_written_once(shelf: Shelf, tmp_path: Path) -> None:
     weights = (tmp_path / worker.MODEL_FOLDER / "weights.safetensors").stat().st_size
     assert weights > 4 * sum(parameter.numel() for parameter in shelf.net.parameters())
     assert (tmp_path / worker.MODEL_FOLDER / "structure.pt").stat().st_size < 8000
+
+
+def of_table(folder: Path, **logged: Any) -> tuple[Family, Model, torch.nn.Module]:
+    """Save a torch module that takes the rows of iris, and load it as a family does."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.ReLU(), torch.nn.Linear(32, 3)).eval()
+    mlflow.pytorch.save_model(net, folder / "net", serialization_format="pickle", pip_requirements=[], **logged)
+    family: Family = registry.build("families", "mlflow_model", {"trust": True})
+    return family, family.load(str(folder / "net"), "auto", Path(), 0), net
+
+
+def table(folder: Path) -> pd.DataFrame:
+    """Write iris with its labels as `all.csv`, and in two parts as `some.csv` and `others.csv`; return its inputs."""
+    frame = load_iris(as_frame=True)
+    labelled = frame.data.assign(label=frame.target).sample(frac=1, random_state=0)
+    labelled.to_csv(folder / "all.csv", index=False)
+    labelled[:100].to_csv(folder / "some.csv", index=False)
+    labelled[100:].to_csv(folder / "others.csv", index=False)
+    return frame.data
+
+
+def distinct(rows: Any) -> set[tuple[float, ...]]:
+    return {tuple(row) for row in np.asarray(rows, np.float32).tolist()}
+
+
+@pytest.mark.parametrize("data", ["all.csv:limit=100", "some.csv:calibration=others.csv"])
+def test_methods_calibrate_on_rows_that_are_not_scored(data: str, tmp_path: Path) -> None:
+    inputs = table(tmp_path)
+    family, model, net = of_table(tmp_path, input_example=inputs.head(1))
+    samples = [sample.inputs for sample in family.samples(model, data, tmp_path, None, 0)]
+    batches = [batch for (batch,) in family.calibration(model, 3, 1, 20)]
+    drawn, scored = distinct(torch.cat(batches)), distinct([list(row.values()) for row in samples])
+    assert [batch.shape for batch in batches] == [(20, 4)] * 3
+    assert drawn <= distinct(inputs) - scored
+    assert len(drawn) > 30
+    assert (model.cautions, has_data(model, family)) == ([], True)
+
+    with torch.no_grad():
+        classes = net(torch.tensor([list(row.values()) for row in samples], dtype=torch.float32)).argmax(-1)
+    assert family.answers(model, samples) == list(map(str, classes.tolist()))
+
+
+def some_rows(count: int) -> pd.DataFrame:
+    return pd.DataFrame(np.arange(count * 4.0).reshape(count, 4), columns=list("abcd"))
+
+
+@pytest.mark.parametrize("example", [some_rows(1), some_rows(15), pd.concat([some_rows(2)] * 20)], ids=len)
+def test_a_few_rows_of_an_example_are_no_data(example: pd.DataFrame, tmp_path: Path) -> None:
+    family, model, _ = of_table(tmp_path, input_example=example)
+    (batch,) = family.calibration(model, 1, 0, 30)[0]
+    assert distinct(batch) == distinct(example)
+    assert [caution.code for caution in model.cautions] == ["example_calibration"]
+    with pytest.raises(Unsupported, match=r"but repeated examples.*calibration=OTHER.*input_example of 16") as told:
+        require_data(model, family)
+    assert "weights=random" not in str(told.value), "a logged model comes with its weights"
+    require_data_to_score(model, family)  # nothing is scored
+
+
+def test_many_rows_of_an_example_are_data(tmp_path: Path) -> None:
+    family, model, _ = of_table(tmp_path, input_example=some_rows(16))
+    batches = [batch for (batch,) in family.calibration(model, 4, 0, 4)]
+    assert distinct(torch.cat(batches)) == distinct(some_rows(16))
+    assert model.cautions == []
+    require_data(model, family)
+
+
+def test_what_a_signature_makes_is_random(tmp_path: Path) -> None:
+    signature = infer_signature(some_rows(1))  # type: ignore[no-untyped-call]
+    family, model, _ = of_table(tmp_path, signature=signature)
+    assert family.calibration(model, 1, 0, 3)[0][0].shape == (3, 4)
+    assert [caution.code for caution in model.cautions] == ["random_calibration"]
+    with pytest.raises(Unsupported, match="none but random inputs"):
+        require_data(model, family)
+
+
+def test_trained_weights_are_fitted_to_data_alone(tmp_path: Path) -> None:
+    inputs = table(tmp_path)
+    of_table(tmp_path, input_example=inputs.head(3))
+
+    def cautions(chain: str, data: str | None) -> set[str]:
+        variant = Variant(
+            "net", chain, "t", "mlflow_model", str(tmp_path / "net"), chain=parse_chain(chain),
+            options={"trust": True}, data=data, folder=str(tmp_path),
+        )  # fmt: skip
+        folder = tmp_path / f"{chain.partition(':')[0]} {bool(data)}"
+        folder.mkdir()
+        return {caution.code for caution in worker.prepare(variant, folder, worker.Report(io.StringIO())).cautions}
+
+    with pytest.raises(Unsupported, match="none but repeated examples"):
+        cautions("wanda", None)
+    assert cautions("wanda", "all.csv:limit=100").isdisjoint({"example_calibration", "random_calibration"})
+    assert "not_trained" in cautions("prune_structured:amount=0.5,steps=1", None)
+    assert "not_trained" not in cautions("prune_structured:amount=0.5,steps=1", "all.csv:limit=100")
 
 
 @pytest.mark.parametrize(
