@@ -1,18 +1,21 @@
 """Says under which circumstances a run's numbers came about, and whether those of two runs may be divided.
 
 Two latencies are compared where the machine, what it lets a process use, the libraries and the work of one call are the
-same. Runs of earlier versions say less of that: among themselves they are compared by what they say.
+same. Runs of earlier versions say less of that: they are compared by what both of them say, and by the options that
+they were given instead of the work of one call.
 """
 
 from __future__ import annotations
 
-from mlflow_compress import words
+from mlflow_compress import registry, words
+from mlflow_compress.errors import CompressError
 from mlflow_compress.records import Run
 from mlflow_compress.reporting import hardware_names
 from mlflow_compress.reporting.footnotes import Note
 from mlflow_compress.words import DEVICES
 
 _WORK, _RUNTIME = "work", "runtime"
+_OPTION = "option."  # how the params begin that hold a family's options
 _MACHINE_ONLY = (_WORK, _RUNTIME)  # circumstances but these are the machine's and its libraries'
 _OF_PROCESSOR = ("threads", "cores", "cpu_flags")  # of another processor these say nothing more
 _EXPORTS = ("tensorrt", "onnx")  # how methods begin whose engines take GPU memory past torch
@@ -68,7 +71,7 @@ def _said(run: Run, name: str) -> str:
 def _differing(own: Run, original: Run, device: str) -> list[str]:
     """Return the names of the circumstances in which two runs differ.
 
-    Those that an earlier version did not note tell nothing of its runs.
+    Those that an earlier version did not note of one of them tell nothing.
     """
     shown = words.HARDWARE.get(device, ())
     are_complete = bool(work(own)) and bool(work(original))
@@ -78,7 +81,9 @@ def _differing(own: Run, original: Run, device: str) -> list[str]:
         if name in shown:
             # What nobody knows is the same only within a team.
             is_other = one != other or (one == "" and own.said("team") != original.said("team"))
-        elif not are_complete:
+        elif name == _WORK and not are_complete:
+            is_other = bool(_other_options(own, original))
+        elif not are_complete and not (one and other):
             is_other = False
         elif name == _RUNTIME:
             is_other = one.partition(" ")[0] == other.partition(" ")[0] and one != other
@@ -91,9 +96,34 @@ def _differing(own: Run, original: Run, device: str) -> list[str]:
     return [name for name in differing if name not in _OF_PROCESSOR or "cpu_model" not in differing]
 
 
+def _other_options(own: Run, original: Run) -> list[str]:
+    """Return the names of the params that hold another value of an option which changes what one call does."""
+    both = sorted(name for name in own.params.keys() & original.params.keys() if name.startswith(_OPTION))
+    return [
+        name
+        for name in both
+        if own.params[name] != original.params[name] and _changes_call(own.said("family"), name.removeprefix(_OPTION))
+    ]
+
+
+def _changes_call(family: str, option: str) -> bool:
+    """Return whether an option of a family may change what one timed call does, as far as is known here."""
+    options: tuple[str, ...] | None
+    try:
+        options = registry.find("families", family).call_options
+    except CompressError:  # of a plugin that is not here
+        return True
+    return options is None or option in options
+
+
 def _difference(name: str, own: Run, original: Run, device: str, language: str) -> str:
     one, other = _said(own, name), _said(original, name)
-    if name == _WORK and one.partition(":")[2] != other.partition(":")[2]:
+    if name == _WORK and not (one and other):
+        named = _other_options(own, original)
+        one, other = (
+            ", ".join(f"{each.removeprefix(_OPTION)}={run.params[each]}" for each in named) for run in (own, original)
+        )
+    elif name == _WORK and one.partition(":")[2] != other.partition(":")[2]:
         one, other = (text.partition(":")[2].strip() for text in (one, other))
     if name == "cpu_flags":
         one, other = _less(one, other), _less(other, one)

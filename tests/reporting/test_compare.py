@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from collections.abc import Callable
@@ -561,6 +562,50 @@ def test_what_an_earlier_version_measured_is_compared_with_its_like(
         ]
     else:
         assert row.ratios == {P50: 1.0, "cpu/ram_peak_mib": 1.0, "size/weights_mib": 1.0}
+
+
+@pytest.mark.parametrize("original_is_older", [True, False])
+def test_what_two_runs_say_is_compared_though_one_is_of_an_earlier_version(
+    make_run: MakeRun, original_is_older: bool
+) -> None:
+    old = {f"{ENV}torch": "2.13.0"}
+    original = make_run(metrics={P50: 10.0}, tags=old if original_is_older else {**COMPLETE})
+    later = {f"{ENV}torch": "2.14.1"} if original_is_older else old
+    comparison = compare([original, make_run(method="fp16", metrics={P50: 5.0}, tags=later)])
+    assert comparison.rows[1].ratios == {}
+    own, base = ("2.14.1", "2.13.0") if original_is_older else ("2.13.0", "2.14.1")
+    assert notes(comparison, comparison.rows[1]) == [
+        "CPU: not compared with the original, which was measured under other circumstances "
+        f"(torch: {own}, the original's: {base})"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("family", "option", "is_other"),
+    [
+        ("causal_lm", "new_tokens", True),
+        ("causal_lm", "protocol", False),  # changes what is scored, and no call
+        ("plugin that is not here", "tokens", True),
+    ],
+)
+def test_options_of_earlier_runs_stand_for_the_work_of_one_call(
+    make_run: MakeRun, family: str, option: str, is_other: bool
+) -> None:
+    runs = [
+        dataclasses.replace(run, params={**run.params, f"option.{option}": text})
+        for run, text in (
+            (make_run(metrics={P50: 10.0}, tags={"family": family}), "64"),
+            (make_run(method="fp16", metrics={P50: 5.0}, tags={"family": family}), "32"),
+        )
+    ]
+    comparison = compare(runs)
+    if is_other:
+        assert notes(comparison, comparison.rows[1]) == [
+            "CPU: not compared with the original, which was measured under other circumstances "
+            f"(one call: {option}=32, the original's: {option}=64)"
+        ]
+    else:
+        assert comparison.rows[1].ratios == {P50: 0.5}
 
 
 def test_memory_of_the_gpu_is_compared_where_one_allocator_counts_it(make_run: MakeRun) -> None:
