@@ -240,7 +240,8 @@ def numbers(timing: Timing, group: str, batch_size: int) -> dict[str, float]:
     """Return the metrics of a timing.
 
     The median has a confidence interval from three launches on; of one launch its noise is not known. A higher
-    percentile is there only where all calls together give it a 95 % confidence interval.
+    percentile is there only where all calls together give it a 95 % confidence interval. That is of these calls alone,
+    whatever launches they are from: it knows nothing of the noise between launches, and claims rest on none of it.
 
     Args:
         timing: what was measured.

@@ -1,11 +1,13 @@
 """How much memory the process holds at its peak, by phase.
 
 Covers: resident memory of this process, its shared libraries and touched memory-mapped weights, at the highest moment
-of each phase. On Linux this is the kernel's own high-water mark, reset between phases, so that no peak can be missed;
-elsewhere it is sampled every 2 ms. Child processes count with their own marks, added up, as far as they live when the
+of each phase. On Linux this is the kernel's own high-water mark, reset between phases, so that a short peak is not
+missed; elsewhere it is sampled every 2 ms. Child processes count with their own marks, as far as they live when the
 phase ends (Linux only). On CUDA, what cuBLAS and cuDNN load at their first call counts as the model's: 200 to 400 MiB.
 Does not cover: swapped-out pages, memory of the device (see `gpu`), and what scoring, the energy window and our own
-statistics take after the last phase: the whole process ends higher than its peak here.
+statistics take after the last phase: the whole process ends higher than its peak here. The kernel gathers counts of
+pages for each CPU, and adds them up about 64 at a time: a mark may lack some hundred KiB for each CPU. The marks of
+child processes are added though they need not be of one moment: together they may be more than was ever held.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from mlflow_compress.compression.coverage import REACHED
 from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Result
 from mlflow_compress.reporting import metric_facts
-from mlflow_compress.reporting.table_text import label, number, unit
+from mlflow_compress.reporting.table_text import DIFFERENCE, label, number, scores, unit
 
 _SHOWN = (
     "size/weights_mib",
@@ -33,6 +33,7 @@ _SHOWN = (
     "gpu/vram_peak_mib",
 )
 _TO_LAUNCHES = ("/latency_p50_ms", "/launches")
+_TAIL = re.compile(r"/latency_p(?!50_)\d+_ms$")
 _COUNTS = ("size/params", "size/params_nonzero", "quality/samples")
 _MARKUP = re.compile(r"([\\`*_{}\[\]()#+!~.-])")
 _BY_NUMBER = str.maketrans(
@@ -41,11 +42,17 @@ _BY_NUMBER = str.maketrans(
 
 
 def facts(result: Result) -> list[tuple[str, str]]:
-    """Return what a person asks first, as pairs of name and number with unit."""
+    """Return what a person asks first, as pairs of name and number with unit.
+
+    Scores stand in the order of the table: that first which stands for a model's quality. The interval of a percentile
+    but the median is of the calls that were timed, and says nothing of the noise between launches: so it is written.
+    """
     rows = []
     known = metric_facts.said(result.facts, "metric.")
     ends = {f"{name}_{end}" for name in result.measurements for end in ("low", "high")}
     quality = [name for name in result.measurements if name.startswith("quality/") and name not in ends]
+    places = {name: place for place, name in enumerate(scores(result.measurements, known))}
+    quality.sort(key=lambda name: places.get(name.removesuffix(DIFFERENCE), len(places)))
     for name in (*_SHOWN, *quality):
         if name not in result.measurements:
             continue
@@ -54,7 +61,8 @@ def facts(result: Result) -> list[tuple[str, str]]:
         stem, suffix = (name.removesuffix("_ms"), "_ms") if name.endswith("_ms") else (name, "")
         low, high = (result.measurements.get(f"{stem}_{end}{suffix}") for end in ("low", "high"))
         if low is not None and high is not None and low < high:  # of samples that are all alike drawing says nothing
-            text += f" (95 %: {number(low)} to {number(high)})"
+            scope = ", of these calls" if _TAIL.search(name) else ""
+            text += f" (95 %{scope}: {number(low)} to {number(high)})"
         if name.endswith(_TO_LAUNCHES[0]) and (count := result.measurements.get(name.replace(*_TO_LAUNCHES))):
             text += f", {count:.0f} launch{'es' if count > 1 else ''}"
         rows.append((label(name, "en", known, with_unit=False), text))

@@ -103,6 +103,23 @@ def test_an_interval_of_samples_that_are_all_alike_is_not_told() -> None:
     assert told.splitlines()[1].split() == ["accuracy,", "difference", "from", "the", "original", "0"]
 
 
+def test_the_score_that_decides_comes_first_with_its_difference() -> None:
+    scores = ("map50", "map50_difference", "samples", "map50_95", "map50_95_difference")
+    measured = {f"quality/{name}": 0.5 for name in scores}
+    told = dataclasses.replace(PLAIN, measurements=measured, facts={})
+    difference = "difference from the original"
+    assert [name for name, _ in run_summary.facts(told)] == [
+        "mAP50-95", f"mAP50-95, {difference}", "mAP50", f"mAP50, {difference}", "scored samples"
+    ]  # fmt: skip
+
+
+def test_an_interval_of_calls_is_not_told_as_one_of_the_machine() -> None:
+    p90 = {"cpu/latency_p90_low_ms": 49.0, "cpu/latency_p90_high_ms": 52.0}
+    told = dict(run_summary.facts(dataclasses.replace(PLAIN, measurements={**PLAIN.measurements, **p90})))
+    assert told["CPU inference time, p90"] == "50.00 ms (95 %, of these calls: 49.00 to 52.00)"
+    assert told["CPU inference time, median"] == "43.12 ms (95 %: 42.90 to 43.50)"
+
+
 def test_a_result_in_words_for_mlflow() -> None:
     html = MarkdownIt("commonmark").enable("table").render(run_summary.markdown(PLAIN))
     assert "<h2>yolo11n, fp16 [batch 2]: ok</h2>" in html
