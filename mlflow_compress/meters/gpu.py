@@ -146,14 +146,23 @@ def driver_version() -> str:
 
 
 def power_limit_w() -> float | None:
-    """Return the power that the GPU is held to, in watts; None where the driver does not tell."""
+    """Return the power that torch's GPU is held to, in watts; None where the driver does not tell."""
     with _nvml() as nvml:
-        if not nvml:
-            return None
-        try:
-            return float(nvml.nvmlDeviceGetEnforcedPowerLimit(_handle(nvml))) / 1000
-        except nvml.NVMLError:
-            return None
+        return _limit_w(nvml, _handle(nvml)) if nvml else None
+
+
+def first_power_limit_w() -> float | None:
+    """Return the power that the first GPU of `models` is held to, in watts, without importing torch; None as above."""
+    with _nvml() as nvml:
+        handle = next(_visible(nvml), None) if nvml else None
+        return None if handle is None else _limit_w(nvml, handle)
+
+
+def _limit_w(nvml: Any, handle: Any) -> float | None:
+    try:
+        return float(nvml.nvmlDeviceGetEnforcedPowerLimit(handle)) / 1000
+    except nvml.NVMLError:
+        return None
 
 
 def _slowed_now() -> list[str]:

@@ -64,11 +64,13 @@ def unmet(requires: Mapping[str, Scalar], machine: Mapping[str, str]) -> str:
 def here() -> dict[str, str]:
     """Describe this machine and its first GPU, without importing torch: what `environment.machine` gives, and more.
 
-    Where there is a GPU: `gpu_model`, `gpu_memory_mib`.
+    Where there is a GPU: `gpu_model`, `gpu_memory_mib`, and `gpu_power_limit_w` where its driver tells that.
     """
     found = environment.machine()
     for name, memory in gpu.models()[:1]:
         found |= {"gpu_model": name, "gpu_memory_mib": str(memory)}
+        if (limit := gpu.first_power_limit_w()) is not None:
+            found["gpu_power_limit_w"] = f"{limit:.0f}"
     return found
 
 

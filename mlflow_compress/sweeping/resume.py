@@ -24,8 +24,12 @@ from mlflow_compress.tracking.spool import Shipment, Spool
 from mlflow_compress.untrusted import Malformed, parse_json
 from mlflow_compress.version import installed
 
-# What tells machines apart, and torch, which is another engine in another version.
-_MACHINE, _GPU = ("cpu_model", "cores_logical", "cores", "cpu_flags", "torch"), "gpu_model"
+# What tells machines apart, and torch, which is another engine in another version: those of `words.CIRCUMSTANCES` that
+# are known before anything is measured. Threads, the runtime and the work of a call are the variant's own, and what is
+# computed in TF32 is torch's.
+_MACHINE = ("cpu_model", "cores_logical", "cores", "cpu_flags", "torch")
+_GPU, _POWER = "gpu_model", "gpu_power_limit_w"
+_KEYS = (*_MACHINE, _GPU, _POWER)
 _ROW = ("team", "model", "method", "family", "chain", "batch_size", "setting")
 _NO_DIFFERENCE = ("folder", "requires")  # to the numbers
 
@@ -33,10 +37,10 @@ _NO_DIFFERENCE = ("folder", "requires")  # to the numbers
 def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
     """Return what two variants have in common when one's result does for the other.
 
-    That is the kind of CPU, and of GPU where that is measured too, the row (team, model, method), the model's source
-    and weights and the data with the content of their files, what is timed, and all settings but the timeout; and the
-    versions of torch there, and here of what the methods need. Those of other libraries are not in it, nor is where the
-    recipe lies, nor what kind of machine the variant requires.
+    That is the kind of CPU, and of GPU with its power limit where that is measured too, the row (team, model, method),
+    the model's source and weights and the data with the content of their files, what is timed, and all settings but the
+    timeout; and the versions of torch there, and here of what the methods need. Those of other libraries are not in it,
+    nor is where the recipe lies, nor what kind of machine the variant requires.
 
     Args:
         variant: it.
@@ -57,6 +61,8 @@ def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
     described["machine"] = [machine.get(key, "") for key in _MACHINE]
     if "cuda" in variant.devices:
         described["machine"].append(machine.get(_GPU, ""))
+        if limit := machine.get(_POWER):
+            described["machine"].append(limit)
     return hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -127,7 +133,7 @@ def digests(runs: Iterable[Run], spool: Spool, experiment: str) -> set[str]:
 
 def machines(runs: Iterable[Run]) -> list[dict[str, str]]:
     """Return what tells the machines apart that runs were measured on, as `digest` takes it."""
-    found = {tuple((key, run.tags.get(f"compress.env.{key}", "")) for key in (*_MACHINE, _GPU)) for run in runs}
+    found = {tuple((key, run.tags.get(f"compress.env.{key}", "")) for key in _KEYS) for run in runs}
     return [{key: text for key, text in each if text} for each in sorted(found)]
 
 

@@ -263,7 +263,19 @@ def test_the_power_limit_is_in_watts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pynvml, "nvmlDeviceGetEnforcedPowerLimit", refuse)
     assert gpu.power_limit_w() is None
     Driver(works=False).install(monkeypatch)
-    assert gpu.power_limit_w() is None
+    assert gpu.power_limit_w() is gpu.first_power_limit_w() is None
+
+
+def test_the_first_gpus_power_limit_is_known_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    Driver(count=2).install(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: f"handle {index}")
+    limits = {"handle 0": 250_000, "handle 1": 400_000}
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetEnforcedPowerLimit", limits.__getitem__)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    assert gpu.first_power_limit_w() == 400
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert gpu.first_power_limit_w() is None
 
 
 @pytest.mark.gpu

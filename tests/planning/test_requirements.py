@@ -143,8 +143,12 @@ def test_whatever_is_given_is_checked_or_refused(given_needs: dict[str, Any]) ->
 
 def test_this_machine_is_told_with_its_first_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "models", lambda: [("Tesla T4", 15360), ("NVIDIA L4", 23034)])
+    monkeypatch.setattr(gpu, "first_power_limit_w", lambda: None)
     here = requirements.here()
     assert (here["gpu_model"], here["gpu_memory_mib"]) == ("Tesla T4", "15360")
+    assert "gpu_power_limit_w" not in here
     assert requirements.unmet(requirements.check({"gpu": "t4", "min_vram_gb": 16, "min_cores": 1}), here) == ""
+    monkeypatch.setattr(gpu, "first_power_limit_w", lambda: 69.6)
+    assert requirements.here()["gpu_power_limit_w"] == "70"  # as runs note it
     monkeypatch.setattr(gpu, "models", list)
     assert "gpu_model" not in requirements.here()

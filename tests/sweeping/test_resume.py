@@ -10,7 +10,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from mlflow_compress import registry
+from mlflow_compress import registry, words
 from mlflow_compress.meters import environment
 from mlflow_compress.records import Budget, Result, Run, Step, Variant
 from mlflow_compress.sweeping import resume
@@ -87,6 +87,22 @@ def test_another_gpu_counts_where_it_is_measured(variant: Variant) -> None:
     assert resume.digest(variant, old) == resume.digest(variant, new)
     variant = dataclasses.replace(variant, devices=("cpu", "cuda"))
     assert resume.digest(variant, old) != resume.digest(variant, new)
+
+
+def test_another_power_limit_of_the_gpu_counts_where_it_is_known(variant: Variant) -> None:
+    machine = {**environment.machine(), "gpu_model": "NVIDIA A100"}
+    low, high = ({**machine, "gpu_power_limit_w": watts} for watts in ("250", "400"))
+    assert resume.digest(variant, low) == resume.digest(variant, high)
+    variant = dataclasses.replace(variant, devices=("cpu", "cuda"))
+    assert len({resume.digest(variant, each) for each in (machine, low, high)}) == 3
+    runs = [Run("", "", "", "FINISHED", 0, {f"compress.env.{name}": text for name, text in low.items()})]
+    assert [resume.digest(variant, each) for each in resume.machines(runs)] == [resume.digest(variant, low)]
+
+
+def test_what_is_not_compared_is_measured_anew() -> None:
+    of_the_variant_and_torch = {"threads", "runtime", "work", "gpu_tf32"}
+    refused = {name for names in words.CIRCUMSTANCES.values() for name in names}
+    assert refused - of_the_variant_and_torch == {*resume._KEYS} - {"cores_logical"}
 
 
 def test_the_machines_of_earlier_runs_stand_for_those_to_come(variant: Variant) -> None:
