@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlflow_compress.errors import RecipeError, UnknownName, Unsupported
+from mlflow_compress.errors import RecipeError, StoreError, UnknownName, Unsupported
 from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Budget, CautionKind, Outcome, Part, Result, Selection, Step, Variant
 from mlflow_compress.sockets import Family, Mark, Model
@@ -360,9 +360,13 @@ def _several(names: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _log(result: Result) -> None:
+    from mlflow_compress.tracking import experiment_note, reading
     from mlflow_compress.tracking.sending import write_into_open_run
     from mlflow_compress.tracking.writing import fluent_run, run_name
 
     variant = result.variant
     with fluent_run(run_name(variant.team, variant.model, variant.method)) as (store, run_id):
         write_into_open_run(store, run_id, result)
+        with contextlib.suppress(StoreError):  # what was measured is there
+            experiment_id = reading.experiment_of(store, run_id)
+            experiment_note.describe(store, experiment_id, reading.experiment_name(store, experiment_id))

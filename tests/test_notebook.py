@@ -42,6 +42,8 @@ def test_a_variant_stands_beside_its_original_in_the_table(store: Store) -> None
     assert mlflow.active_run() is None
 
     kept = MlflowClient(store.uri).get_run(run.info.run_id)
+    described = MlflowClient(store.uri).get_experiment(run.info.experiment_id).tags["mlflow.note.content"]
+    assert described == "The comparison of these runs: `compress-report --experiment notebook`"
     assert kept.info.status == "FINISHED"
     assert kept.data.metrics == pytest.approx(dict(result.measurements))
     assert kept.data.tags["compress.cautions"].startswith("notebook")

@@ -183,7 +183,7 @@ def import_tables(
     from mlflow_compress.reporting import import_listing, import_tables
     from mlflow_compress.reporting.written_scores import scale_of
     from mlflow_compress.sweeping.progress import PATIENCE_SECONDS, Progress
-    from mlflow_compress.tracking import imported_rows, writing
+    from mlflow_compress.tracking import experiment_note, imported_rows, writing
     from mlflow_compress.tracking.connection import open_store
 
     team = team or os.environ.get("COMPRESS_TEAM", "")
@@ -209,12 +209,20 @@ def import_tables(
         def told(done: int, total: int, seconds_left: float) -> None:
             progress.event({"stage": "storing rows", "done": done, "total": total, "seconds_left": seconds_left})
 
-        stored = imported_rows.write_rows(store, writing.experiment_id(store, name), rows, told)
+        experiment_id = writing.experiment_id(store, name)
+        stored = imported_rows.write_rows(store, experiment_id, rows, told)
+        left = imported_rows.left_behind(store, experiment_id, rows)
+        experiment_note.describe(store, experiment_id, name)
     for each in found:
         for it in (*each.unread, *each.doubtful):
             terminal.warn(f"{each.source}, {it.told}")
         for line, what, why in each.passed_over:
             terminal.warn(f"{each.source}, line {line}, {what}: passed over: {why}")
+    if left:
+        terminal.warn(
+            f"{left} rows of earlier imports of the same file and team are not in it as it is now, and tables still "
+            "show them. To take them away, delete their runs in MLflow's UI."
+        )
     terminal.say(f"{stored} rows stored, {len(rows) - stored} were there already.")
 
 

@@ -15,6 +15,7 @@ from mlflow_compress.tracking import reading
 from mlflow_compress.tracking.connection import HTTP, Store, refusals, without_secrets
 from mlflow_compress.tracking.run_tags import NOTE, TAG_LIMIT
 
+_DEFAULT_WORKSPACE = "default"  # MLflow's name for it, also where a server has no workspaces
 _BEGIN, _END = "<!-- mlflow-compress -->", "<!-- end of mlflow-compress -->"  # which the UI does not show
 _MARKED = re.compile(f"{_BEGIN}.*?{_END}", re.DOTALL)
 _LINK = re.compile(
@@ -39,11 +40,15 @@ def describe(store: Store, experiment_id: str, name: str) -> None:
     """
     text = f"The comparison of these runs: `compress-report --experiment {shlex.quote(name)}`"
     with contextlib.suppress(StoreError), refusals(store.uri):
-        note = store.client.get_experiment(experiment_id).tags.get(NOTE, "")
+        experiment = store.client.get_experiment(experiment_id)
+        note = experiment.tags.get(NOTE, "")
         if note not in ("", text):
             return
         if store.uri.startswith(HTTP) and reading.has_page(store, experiment_id):
-            page = f"{without_secrets(store.uri).rstrip('/')}/compress?{urlencode({'experiment': name})}"
+            asked = {"experiment": name}
+            if experiment.workspace != _DEFAULT_WORKSPACE:
+                asked["workspace"] = experiment.workspace
+            page = f"{without_secrets(store.uri).rstrip('/')}/compress?{urlencode(asked)}"
             text = f"[The comparison of these runs]({page})"
         if note != text:
             store.client.set_experiment_tag(experiment_id, NOTE, text)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mlflow_compress.records import Run
     from mlflow_compress.reporting.hand_made_rows import ByHand, Origin
 
-_TABLE = "compress.table"
+_TABLE, _FILE = "compress.table", "compress.imported.from"
 
 
 def write_rows(
@@ -66,6 +66,27 @@ def write_rows(
     return len(new)
 
 
+def left_behind(store: Store, experiment_id: str, rows: Sequence[ByHand]) -> int:
+    """Count the rows of earlier imports of the same files and teams that are not in these files now.
+
+    A row that says something else now is still there, and so is one whose table other rows were added to. A table under
+    another heading, or with other columns, is another one.
+
+    Args:
+        store: the tracking store.
+        experiment_id: where they are.
+        rows: all rows of the files, which were stored.
+
+    Raises:
+        StoreError: the server is gone.
+    """
+    stored = reading.runs(store, {experiment_id: ""}, "tags.`compress.source` = 'imported'")
+    places = {_place(row.tags) for row in rows}
+    origins = {(row.team, row.table.source) for row in rows}
+    known = {_place(run.tags): (run.tags.get("team"), run.tags.get(_FILE)) for run in stored if run.tags.get(LOGGED)}
+    return sum(origin in origins for place, origin in known.items() if place not in places)
+
+
 def _write_row(store: Store, experiment_id: str, row: ByHand, start_ms: int) -> None:
     """Store a row in three calls, however many cells it has; that it is complete is said last."""
     from mlflow.entities import Metric, Param, RunTag
@@ -87,4 +108,4 @@ def _tell_table(store: Store, run: Run, table: Origin) -> None:
 
 def _place(tags: Mapping[str, str]) -> tuple[str, ...]:
     """Return what an imported run is about, and which file and table say so."""
-    return tuple(tags.get(name, "") for name in ("team", "model", "method", "compress.imported.from", _TABLE))
+    return tuple(tags.get(name, "") for name in ("team", "model", "method", _FILE, _TABLE))

@@ -464,6 +464,23 @@ def test_hand_made_tables_become_rows(tracking_uri: str) -> None:
     assert "424.00 MB (0.31x)" in result.stdout
 
 
+def test_rows_that_a_file_no_longer_holds_are_told(tracking_uri: str, tmp_path: Path) -> None:
+    file, args = tmp_path / "README.md", [str(tmp_path / "README.md"), "-e", "edited by hand", "--team", "t"]
+    text = "## Size\n\n| Model | Method | RAM (MB) |\n|---|---|---|\n| m | x | 1 |\n| m | y | 2 |\n"
+    file.write_text(text)
+    assert "earlier imports" not in bring(tracking_uri, *args).stderr
+    file.write_text(text.replace("| 1 |", "| 3 |"))
+    assert "earlier imports" not in bring(tracking_uri, *args).stderr
+    assert "earlier imports" not in bring(tracking_uri, *args[:-1], "another").stderr
+    file.write_text(text.replace("## Size", "## Memory"))
+    told = "2 rows of earlier imports of the same file and team are not in it as it is now"
+    assert told in bring(tracking_uri, *args).stderr
+    store = open_store(tracking_uri)
+    experiment = store.client.get_experiment_by_name("edited by hand")
+    assert experiment is not None
+    assert "compress-report --experiment 'edited by hand'" in experiment.tags["mlflow.note.content"]
+
+
 def test_what_is_not_read_of_a_file_is_told_and_a_person_can_say_its_scale(tracking_uri: str) -> None:
     args = [str(Path(__file__).parents[1] / "course_tables" / "table-17.md"), "-e", "scales", "--team", "qwen"]
     told = bring(tracking_uri, *args)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from unittest.mock import create_autospec
+
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Experiment
 
 from mlflow_compress.tracking import experiment_note, reading, writing
 from mlflow_compress.tracking.connection import Store, open_store
@@ -33,6 +37,18 @@ def test_a_server_with_our_page_is_linked_even_where_it_had_none_before(
     experiment_note.describe(store, number, "described & linked")
     address = f"{served}/compress?experiment=described+%26+linked"
     assert note(store, number) == f"[The comparison of these runs]({address})"
+
+
+def test_the_link_leads_into_the_experiments_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(reading, "has_page", lambda store, experiment_id: True)
+    for workspace in ("default", "lab 1"):
+        client = create_autospec(MlflowClient, instance=True)
+        client.get_experiment.return_value = Experiment("1", "hw1", "", "active", workspace=workspace)
+        client.set_experiment_tag.side_effect = lambda number, name, text: written.append(text)
+        experiment_note.describe(Store(client, "http://host:5000"), "1", "hw1")
+    page = "http://host:5000/compress?experiment=hw1"
+    assert written == [f"[The comparison of these runs]({page}{rest})" for rest in ("", "&workspace=lab+1")]
 
 
 SUMMARY = "3 rows of 2 teams: see the run `comparison`, artifact `comparison.html`.\n\n- int8: 0.25x the size"
