@@ -92,7 +92,9 @@ class Assets(dict[str, Any]):
         data = model.family_data
         fields_of_data = [field.name for field in fields(data)] if is_dataclass(data) else []
         held = {name: getattr(self._holder(name), name) for name in (*self._FIELDS, *fields_of_data)}
-        super().__init__({name: value for name, value in held.items() if value is not None and value != {}})
+        # What is empty is left out; a data frame or an array says nothing of itself by `==`.
+        is_empty = {name: value is None or (isinstance(value, dict) and not value) for name, value in held.items()}
+        super().__init__({name: value for name, value in held.items() if not is_empty[name]})
         super().update(model.things)
 
     def _holder(self, name: str) -> object:

@@ -247,7 +247,7 @@ def test_many_rows_of_an_example_are_data(tmp_path: Path) -> None:
 
 
 def test_what_a_signature_makes_is_random(tmp_path: Path) -> None:
-    signature = infer_signature(some_rows(1))  # type: ignore[no-untyped-call]
+    signature = infer_signature(some_rows(1))
     family, model, _ = of_table(tmp_path, signature=signature)
     assert family.calibration(model, 1, 0, 3)[0][0].shape == (3, 4)
     assert [caution.code for caution in model.cautions] == ["random_calibration"]

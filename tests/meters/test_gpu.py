@@ -274,7 +274,9 @@ def test_the_first_gpus_power_limit_is_known_without_torch(monkeypatch: pytest.M
     monkeypatch.setattr(pynvml, "nvmlDeviceGetEnforcedPowerLimit", limits.__getitem__)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
     assert gpu.first_power_limit_w() == 400
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert gpu.first_power_limit_w() == 250
+    Driver(count=0).install(monkeypatch)
     assert gpu.first_power_limit_w() is None
 
 
