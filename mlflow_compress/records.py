@@ -435,6 +435,7 @@ class Row:
         is_original: whether it is what others are compared with; None: its name says so.
         source: where the model comes from, as its recipe says it; empty where nobody knows.
         cautions: what to know of what was made or scored, in the comparison's language; not of how quiet it was.
+        table: of a row by hand, which table it was copied from; otherwise empty.
     """
 
     team: str
@@ -459,6 +460,7 @@ class Row:
     is_original: bool | None = None
     source: str = ""
     cautions: tuple[str, ...] = ()
+    table: str = ""
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,10 @@ LEGEND = {
     "оцениваются все вместе, вероятность хотя бы одного ложного вывода в таблице не больше 5 % (поправка Холма); RAM и "
     "VRAM повторяются с точностью 1 %. 95 % интервал, где он показан, относится только к своему числу.",
 }
+LEGEND_UNKNOWN = {
+    "en": "{metrics}: noise unknown, these ratios claim nothing.",
+    "ru": "{metrics}: шум неизвестен, эти отношения ничего не утверждают.",
+}
 LEGEND_BY_HAND = {
     "en": "By hand: copied from a table that somebody wrote, not measured by this tool.",
     "ru": "Вручную: переписано из чьей-то таблицы, а не измерено этим инструментом.",
@@ -128,9 +132,9 @@ LEGEND_HEADLINE = {
 }
 LEGEND_PARETO = {
     "en": "Pareto: a row is dominated where another one is as good in all of these, and better in one by more than "
-    "noise: {objectives}. Where the noise of a time is unknown, 10 % counts as noise.",
+    "noise: {objectives}. A number whose noise is unknown tells no two rows apart.",
     "ru": "Парето: «хуже других» значит, что другая строка не хуже по всем этим показателям и лучше по одному больше, "
-    "чем на шум: {objectives}. Если шум времени неизвестен, шумом считаются 10 %.",
+    "чем на шум: {objectives}. Число, шум которого неизвестен, строк не различает.",
 }
 SOURCE = {"en": "Experiment", "ru": "Эксперимент"}
 SUMMARIES = {"en": "Over all models", "ru": "По всем моделям"}
@@ -257,8 +261,8 @@ CIRCUMSTANCES: Mapping[str, Mapping[str, Text]] = {
 THREADS = {"en": "{count} threads", "ru": "потоков: {count}"}
 HARDWARE: Mapping[str, tuple[str, ...]] = {"cpu": ("cpu_model", "threads"), "gpu": ("gpu_model",)}  # of these, shown
 AS_GOOD = {
-    "en": "as good within noise: {methods}",
-    "ru": "не хуже в пределах шума: {methods}",
+    "en": "not told apart from this row: {methods}",
+    "ru": "не удалось отличить от этой строки: {methods}",
 }
 NOT_RANKED = {
     "en": "not ranked: nobody says whether more or less {metric} is better",
@@ -361,7 +365,7 @@ PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
         "front": "line: no other row beats these",
         "beaten": "A row is beaten where another one is as good in both numbers, and better in one by more than noise.",
         "fronts": "There is one line for each group of rows that may be compared: of the same hardware, and of the "
-        "same model or evaluation data.",
+        "same model or evaluation data; of rows by hand, of the same table.",
         "ranked_best": "best: no other row is better in all of the Pareto column's numbers",
         "ranked_dominated": "beaten: another row is as good in all of the Pareto column's numbers and better in one",
         "ranked": "Which rows are best is what the Pareto column says, over all rows.",
@@ -410,7 +414,8 @@ PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
         "points": "Строк с обоими числами: {shown}.",
         "front": "линия: строки, лучше которых нет",
         "beaten": "Строка лучше другой, если она не хуже по обоим числам и лучше по одному больше, чем на шум.",
-        "fronts": "У каждой группы сравнимых строк своя линия: то же железо и та же модель или те же данные.",
+        "fronts": "У каждой группы сравнимых строк своя линия: то же железо и та же модель или те же данные; "
+        "у строк вручную та же таблица.",
         "ranked_best": "лучший: ни одна строка не лучше по всем числам столбца «Парето»",
         "ranked_dominated": "хуже других: другая строка не хуже по всем числам столбца «Парето» и лучше по одному",
         "ranked": "Какие строки лучшие, решает столбец «Парето», по всем строкам.",

@@ -75,7 +75,11 @@ _LOGGED = ("md", "html", "png")
     metavar="A,B",
     help="Mark the rows that no other beats in all of these: quality, size, cpu, ram, energy, or names of metrics.",
 )
-@click.option("--best", metavar="COLUMN", help="Of each team's model, only the original and the best variant in this.")
+@click.option(
+    "--best",
+    metavar="COLUMN",
+    help="Of each team's model, only the original and the best variant in this, of those that may be compared.",
+)
 @click.option("--all-runs", is_flag=True, help="A row for every run, not only the newest of each variant.")
 @click.option(
     "-o",

@@ -32,7 +32,7 @@ class Json(Renderer):
       row is better in an objective and as good in all; null: not ranked), `ranked_in` (the number of the group of
       rows that were compared for that), `is_original` (whether it is what others are compared with; null: its name
       says so), `source` (where the model comes from), `cautions` (what to know of what was made or scored, in words),
-      and `notes` (indices into `footnotes`, from 0).
+      `table` (of a row by hand: which one it was copied from), and `notes` (indices into `footnotes`, from 0).
     * `failures`: what has no number; each has `team`, `model`, `method`, `status` (`failed`, `skipped`,
       `in_progress`), `device` (empty when it befell the whole run), `reason`, `run_id`.
     * `footnotes`: sentences.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ MOST_CONTRADICTION, MOST_OF_LOAD = 4.0, 2.0
 _PROTOCOL = "compress.protocol."
 _ESTIMATED = "_estimated_j"  # from rated power and load: between two rows it says no more than their latencies do
 MOST_TIMES = 1e4  # more or less than the original: no compression does that
+# What is made of the median latency alone, by the power of it: such a ratio is the median's, and so is its claim. The
+# throughput is none: it is made of the mean.
+MADE_OF_MEDIAN: Mapping[str, int] = {"tokens_per_s": -1, "real_time_factor": 1}
+_ROUNDED = 1e-6
 
 
 @dataclass
@@ -48,6 +53,26 @@ class Ratios:
     def add_interval(self, name: str, error: LogError) -> None:
         """Add the interval of a ratio of two latencies, whose error is known."""
         self.intervals[name], self.degrees[name] = error.interval(self.values[name]), error.degrees
+
+    def follow_medians(self, own: Mapping[str, float], base: Mapping[str, float]) -> None:
+        """Take the ratios that are made of a median's from that, and their intervals.
+
+        Args:
+            own: the numbers that were divided, by metric name.
+            base: the original's.
+        """
+        for device, (what, power) in itertools.product(DEVICES, MADE_OF_MEDIAN.items()):
+            name, median = f"{device}/{what}", latency(device)
+            if name not in self.values or median not in self.values or not (own.get(median) and base.get(median)):
+                continue
+            if not math.isclose(self.values[name], (own[median] / base[median]) ** power, rel_tol=_ROUNDED):
+                continue  # of another version, or another plugin's
+            self.values[name] = self.values[median] ** power
+            if median in self.intervals:
+                low, high = sorted(end**power for end in self.intervals[median])
+                self.intervals[name] = low, high
+            if median in self.degrees:
+                self.degrees[name] = self.degrees[median]
 
 
 def latency(device: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mlflow_compress import words
@@ -72,13 +72,29 @@ def metrics(rows: Iterable[Row]) -> tuple[str, ...]:
 
 
 def charted(it: Comparison) -> Comparison:
-    """Take the numbers away from rows whose own run failed as a whole: what it measured before is no point of a chart.
+    """Take the numbers away whose newest attempt failed: what was measured before it is no point of a chart.
 
-    The rows stay, so that their places are those of the table's.
+    Of a device, or of scoring, that failed only its own numbers go. The rows stay, so that their places are those of
+    the table's.
     """
-    failed = {failure.run_id for failure in it.failures if not failure.device}
-    rows = (replace(row, values={}, ratios={}) if failed & set(row.runs.values()) else row for row in it.rows)
-    return replace(it, rows=tuple(rows))
+    failed: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for each in it.failures:
+        if each.status == "failed":
+            failed[each.team, each.model, each.method].add(each.device)
+    return replace(
+        it, rows=tuple(_without(row, failed.get((row.team, row.model, row.method), set())) for row in it.rows)
+    )
+
+
+def _without(row: Row, groups: Collection[str]) -> Row:
+    """Leave out a measured row's numbers of some groups (`cpu`, `quality`); all, where an empty one is among them."""
+    if row.by_hand or not groups:
+        return row
+
+    def kept(numbers: Mapping[str, float]) -> dict[str, float]:
+        return {name: number for name, number in numbers.items() if not {"", name.partition("/")[0]} & {*groups}}
+
+    return replace(row, values=kept(row.values), ratios=kept(row.ratios))
 
 
 def axes(it: Comparison) -> tuple[Axis, Axis] | None:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from mlflow_compress.percentiles import LogError
 from mlflow_compress.records import Row
 from mlflow_compress.reporting import metric_facts
+from mlflow_compress.reporting.against_original import MADE_OF_MEDIAN, latency
 from mlflow_compress.reporting.table_text import DIFFERENCE
 
 LEVEL = 0.05  # the most that the chance of any false claim in a table may be
@@ -52,6 +53,11 @@ def of_difference(difference: float, ends: tuple[float, float]) -> float:
     return max(p_value, LEVEL) if ends[0] <= 0 <= ends[1] else p_value
 
 
+def of_mean(mean: float, error: float) -> float:
+    """Return the p-value of a mean against 0, from its standard error, as of a normal one."""
+    return _p_value(abs(mean), error * LogError(1.0, math.inf).half_width(), math.inf)
+
+
 def error_of_ratio(ratio: float, ends: tuple[float, float], degrees: float = math.inf) -> LogError:
     """Return the error of a ratio's logarithm, from its 95 % interval: from that side which is wider."""
     wider = max(math.log(ends[1] / ratio), math.log(ratio / ends[0]))
@@ -65,6 +71,9 @@ def corrected(rows: Iterable[Row]) -> tuple[Row, ...]:
     told: list[dict[str, bool]] = [{} for _ in listed]
     for (at, name, _), p_value in zip(claims, holm([claim[2] for claim in claims]), strict=True):
         told[at][name] = p_value < LEVEL
+    for row, verdicts in zip(listed, told, strict=True):
+        made = {name: median for name in row.ratio_intervals if (median := _median_behind(name)) in verdicts}
+        verdicts |= {name: verdicts[median] for name, median in made.items()}
     return tuple(replace(row, told_apart=verdicts) for row, verdicts in zip(listed, told, strict=True))
 
 
@@ -73,13 +82,19 @@ def _of_row(row: Row) -> dict[str, float]:
     found = {
         name: of_ratio(row.ratios[name], ends, row.ratio_degrees.get(name, math.inf))
         for name, ends in row.ratio_intervals.items()
-        if name in row.ratios
+        if name in row.ratios and _median_behind(name) not in row.ratio_intervals  # the median's claim is theirs
     }
     for name in row.values:
         if name.endswith(DIFFERENCE) and (ends := difference_ends(row.values, name)):
             least = _least_p_value(row.values[name], name, row.values.get(metric_facts.COUNT, math.inf))
             found[name] = max(least, of_difference(row.values[name], ends))
     return found
+
+
+def _median_behind(name: str) -> str:
+    """Return the median latency that a metric is made of alone; empty where it is made of none."""
+    device, _, what = name.partition("/")
+    return latency(device) if what in MADE_OF_MEDIAN else ""
 
 
 def difference_ends(values: Mapping[str, float], name: str) -> tuple[float, float] | None:

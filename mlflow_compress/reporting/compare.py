@@ -182,6 +182,7 @@ def _row(line: Line, original: Line | None, language: str) -> tuple[Row, list[No
         is_original=line.key.is_original,
         source=next((source for run in line.runs.values() if (source := run.params.get("source", ""))), ""),
         cautions=tuple(note.about for note in notes if note.is_of_a_result),
+        table=line.key.table,
     )
     return row, notes
 
@@ -239,15 +240,14 @@ def _compared(line: Line, original: Line, turns: Ratios, language: str) -> tuple
             notes.append(Note("contradiction", DEVICES.get(device, device), (ratio(turns.values[name]),)))
             turns.disbelieve(name)
             ratios.disbelieve(name)
-    return (
-        Ratios(
-            {**ratios.values, **turns.values},
-            {**ratios.intervals, **turns.intervals},
-            {**ratios.degrees, **turns.degrees},
-            ratios.not_believed,
-        ),
-        notes,
+    compared = Ratios(
+        {**ratios.values, **turns.values},
+        {**ratios.intervals, **turns.intervals},
+        {**ratios.degrees, **turns.degrees},
+        ratios.not_believed,
     )
+    compared.follow_medians(line.values, original.values)
+    return compared, notes
 
 
 def _was_busy(line: Line, original: Line, device: str) -> bool:

@@ -76,7 +76,7 @@ def numbered(notes: Iterable[Sequence[Note]], language: str) -> tuple[tuple[str,
     keys = sorted(merged, key=lambda key: ranks[key])
     places = {key: at for at, key in enumerate(keys)}
     sentences = tuple(
-        words.footnote(kind, language, about=about, details=_listed(list(merged[kind, about]), language))
+        words.footnote(kind, language, about=about, details=listed(list(merged[kind, about]), language))
         for kind, about in keys
     )
     return sentences, [tuple(sorted({places[key] for _, key in row})) for row in rows]
@@ -90,7 +90,8 @@ def _rank(note: Note) -> int:
     return 2 if note.kind in _RESULTS else 3
 
 
-def _listed(details: Sequence[str], language: str) -> str:
+def listed(details: Sequence[str], language: str) -> str:
+    """Name the first three, and say how many more there are."""
     more = len(details) - _MOST_DETAILS
     rest = [words.AND_MORE[language].format(count=more)] if more > 0 else []
     return "; ".join([*details[:_MOST_DETAILS], *rest])

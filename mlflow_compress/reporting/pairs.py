@@ -7,12 +7,9 @@ import math
 from mlflow_compress.percentiles import LogError, difference_interval, error_of_launches, ratio_error
 from mlflow_compress.records import Row
 from mlflow_compress.reporting import claims, metric_facts
-from mlflow_compress.reporting.against_original import latency
+from mlflow_compress.reporting.against_original import MADE_OF_MEDIAN, latency
 from mlflow_compress.reporting.table_text import DIFFERENCE, MEMORY_NOISE, is_original
 from mlflow_compress.words import DEVICES
-
-_OF_LATENCY = ("latency_p50", "throughput")
-UNKNOWN_NOISE = 0.10  # of times whose noise is not known: launches of one model were seen to spread over 5 to 9 %
 
 
 def is_noisy(name: str) -> bool:
@@ -22,7 +19,7 @@ def is_noisy(name: str) -> bool:
 
 
 def differ(one: Row, other: Row, name: str, comparisons: int = 1) -> bool:
-    """Return whether two rows differ in a metric by more than noise.
+    """Return whether two rows differ in a metric by more than noise. Where that is not known, they are not told apart.
 
     Args:
         one: a row that has the number.
@@ -37,13 +34,12 @@ def differ(one: Row, other: Row, name: str, comparisons: int = 1) -> bool:
     if name.startswith(f"{metric_facts.GROUP}/"):
         p_value = _p_of_scores(one, other, name)
         return p_value is not None and p_value < level
-    if name.partition("/")[0] not in DEVICES or min(values) <= 0:
+    if name.partition("/")[0] not in DEVICES:
         return True
-    distance = abs(math.log(values[0] / values[1]))
     if name.endswith("_mib"):
-        return distance > math.log1p(MEMORY_NOISE)
+        return _differ_in_memory(*values)
     p_value = _p_of_times(one, other, name)
-    return distance > math.log1p(UNKNOWN_NOISE) if p_value is None else p_value < level
+    return p_value is not None and p_value < level
 
 
 def differ_from_originals(one: Row, other: Row, name: str, comparisons: int = 1) -> bool:
@@ -62,14 +58,23 @@ def differ_from_originals(one: Row, other: Row, name: str, comparisons: int = 1)
     ratios = [1.0 if is_original(row) else row.ratios[name] for row in (one, other)]
     if ratios[0] == ratios[1]:
         return False
-    if name.partition("/")[0] not in DEVICES or min(ratios) <= 0:
+    device = name.partition("/")[0]
+    if device not in DEVICES:
         return True
-    distance = abs(math.log(ratios[0] / ratios[1]))
     if name.endswith("_mib"):
-        return distance > math.log1p(MEMORY_NOISE)
+        return _differ_in_memory(*ratios)
+    p_value = _p_of_ratios(one, other, latency(device)) if _is_of_median(name) else None
+    return p_value is not None and p_value < level
+
+
+def _differ_in_memory(one: float, other: float) -> bool:
+    return min(one, other) <= 0 or abs(math.log(one / other)) > math.log1p(MEMORY_NOISE)
+
+
+def _is_of_median(name: str) -> bool:
+    """Return whether a number is a median latency, or made of one alone: of other times no noise is known."""
     device, _, what = name.partition("/")
-    p_value = _p_of_ratios(one, other, latency(device)) if what.startswith(_OF_LATENCY) else None
-    return distance > math.log1p(UNKNOWN_NOISE) if p_value is None else p_value < level
+    return name == latency(device) or what in MADE_OF_MEDIAN
 
 
 def _have_one_original(one: Row, other: Row) -> bool:
@@ -108,16 +113,17 @@ def _scored(row: Row, name: str) -> tuple[float, tuple[float, float]] | None:
 
 def _p_of_times(one: Row, other: Row, name: str) -> float | None:
     """Return the p-value of a ratio of latencies, or of what follows from them; None where their noise is not known."""
-    device, _, what = name.partition("/")
-    if not what.startswith(_OF_LATENCY):
+    if not _is_of_median(name):
         return None
+    device = name.partition("/")[0]
     median = latency(device)
     if _have_one_original(one, other) and (p_value := _p_of_ratios(one, other, median)) is not None:
         return p_value
     errors = _error(one, device), _error(other, device)
-    if errors[0] is None or errors[1] is None or median not in one.values.keys() & other.values.keys():
+    medians = [row.values.get(median, 0.0) for row in (one, other)]
+    if errors[0] is None or errors[1] is None or min(medians) <= 0:
         return None
-    return ratio_error(errors[0], errors[1]).p_value(one.values[median] / other.values[median])
+    return ratio_error(errors[0], errors[1]).p_value(medians[0] / medians[1])
 
 
 def _p_of_ratios(one: Row, other: Row, name: str) -> float | None:
@@ -131,7 +137,7 @@ def _ratio(row: Row, name: str) -> tuple[float, LogError] | None:
     """Return the ratio of a latency to the original's, and its error; the original's own is 1."""
     if is_original(row):
         return 1.0, LogError(0.0, math.inf)
-    if name not in row.ratio_intervals or name not in row.ratios:
+    if name not in row.ratio_intervals or row.ratios.get(name, 0.0) <= 0:
         return None
     ratio, degrees = row.ratios[name], row.ratio_degrees.get(name, math.inf)
     return ratio, claims.error_of_ratio(ratio, row.ratio_intervals[name], degrees)

@@ -13,12 +13,12 @@ from mlflow_compress.reporting import metric_facts
 QUALITY = metric_facts.GROUP
 
 
-def peers(row: Row, groups: Iterable[str], *, score: str = "", against_originals: bool = False) -> tuple[str, ...]:
+def peers(row: Row, groups: Iterable[str], *, score: str = "", against_originals: bool = False) -> tuple[Hashable, ...]:
     """Return what must be the same of two rows before one can beat the other.
 
     Numbers of a device are compared on the same hardware; scores on the same data. Where a score is among the numbers
-    and its data is known, models are compared with each other; otherwise each only with itself, and what was copied by
-    hand only within its team.
+    and its data is known, models are compared with each other; otherwise each only with itself. What was copied by hand
+    is compared only within its team and table, never with what was measured.
 
     Args:
         row: of a comparison.
@@ -35,7 +35,7 @@ def peers(row: Row, groups: Iterable[str], *, score: str = "", against_originals
     else:
         whose = (row.team if row.by_hand or (is_scored and not against_originals) else "", row.model)
         under += [row.circumstances.get(f"{group}_work", "") for group in about]
-    return (*whose, score, *under)
+    return (row.by_hand, row.table, *whose, score, *under)
 
 
 def verdicts(

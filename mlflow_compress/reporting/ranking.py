@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from mlflow_compress import words
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.records import Comparison, Row, Summary
 from mlflow_compress.reporting import claims, metric_facts, pairs, pareto
+from mlflow_compress.reporting.footnotes import listed
 from mlflow_compress.reporting.metric_facts import Known
 from mlflow_compress.reporting.table_text import (
     DIFFERENCE,
@@ -142,7 +143,7 @@ def marked(comparison: Comparison, objectives: Sequence[str]) -> Comparison:
     return _explained(ranked, names)
 
 
-def _peers(row: Row, objectives: Sequence[str], known: Known) -> tuple[str, ...]:
+def _peers(row: Row, objectives: Sequence[str], known: Known) -> tuple[Hashable, ...]:
     score = primary(row, known) if QUALITY in objectives else ""
     return pareto.peers(row, [name.partition("/")[0] for name in objectives], score=score)
 
@@ -183,7 +184,10 @@ def ordered(comparison: Comparison, sorting: str, grouping: str = "") -> Compari
 
 
 def best(comparison: Comparison, choosing: str) -> Comparison:
-    """Keep, of each team's every model, the original and the variant that is best in a number.
+    """Keep, of each team's every model, its originals and the variants that are best in a number.
+
+    There is one best variant of those that may be compared, see `pareto.peers`; what was copied by hand is kept only of
+    a model that the team did not measure.
 
     Args:
         comparison: its failures and notes stay.
@@ -194,47 +198,48 @@ def best(comparison: Comparison, choosing: str) -> Comparison:
     """
     name = key(choosing, comparison.rows)
     _require_direction(name, comparison, "nothing is best in it")
-    winners: dict[tuple[str, str], tuple[float, int]] = {}
+    known = comparison.metrics
+    measured = {(row.team, row.model) for row in comparison.rows if not row.by_hand}
+    groups: dict[Hashable, list[tuple[float, int]]] = defaultdict(list)
     for at, row in enumerate(comparison.rows):
-        cost = _cost(row, name, comparison.metrics)
-        if not is_original(row) and not math.isnan(cost):
-            whose = (row.team, row.model)
-            winners[whose] = min(winners.get(whose, (math.inf, at)), (cost, at))
+        cost = _cost(row, name, known)
+        is_beside_measured = row.by_hand and (row.team, row.model) in measured
+        if not (is_original(row) or is_beside_measured or math.isnan(cost)):
+            groups[row.team, row.model, _peers(row, [name], known)].append((cost, at))
+    ranked = ([at for _, at in sorted(group)] for group in groups.values())
+    rivals = {first: [comparison.rows[at] for at in others] for first, *others in ranked}
     footnotes = list(comparison.footnotes)
     kept: list[Row] = []
-    winning = {at for _, at in winners.values()}
     for at, row in enumerate(comparison.rows):
         if is_original(row):
             kept.append(row)
-        elif at in winning and (equal := _equals(row, name, comparison)):
-            footnotes.append(words.AS_GOOD[comparison.language].format(methods=", ".join(equal)))
-            kept.append(replace(row, notes=(*row.notes, len(footnotes) - 1)))
-        elif at in winning:
-            kept.append(row)
+        elif at in rivals:
+            equal = _equals(row, rivals[at], primary(row, known) if name == QUALITY else name)
+            kept.append(_with_equals(row, equal, footnotes, comparison.language))
     return replace(comparison, rows=tuple(kept), footnotes=tuple(footnotes))
 
 
-def _equals(row: Row, name: str, comparison: Comparison) -> list[str]:
-    """Return the other variants of a row's model that noise alone may have made worse."""
-    known = comparison.metrics
-    metric = primary(row, known) if name == QUALITY else name
-    others = [
-        other
-        for other in comparison.rows
-        if other is not row
-        and not is_original(other)
-        and (other.team, other.model) == (row.team, row.model)
-        and metric in other.values
-        and (name != QUALITY or primary(other, known) == metric)
-    ]
+def _equals(row: Row, others: Sequence[Row], metric: str) -> list[str]:
+    """Return which others are not told apart from a row: noise alone may have made them worse."""
     return [other.method for other in others if not pairs.differ(row, other, metric, len(others))]
+
+
+def _with_equals(row: Row, methods: Sequence[str], footnotes: list[str], language: str) -> Row:
+    """Say in a footnote, which is added to these unless it is there, what a row is not told apart from."""
+    if not methods:
+        return row
+    sentence = words.AS_GOOD[language].format(methods=listed(methods, language))
+    if sentence not in footnotes:
+        footnotes.append(sentence)
+    return replace(row, notes=(*row.notes, footnotes.index(sentence)))
 
 
 def summed_up(comparison: Comparison) -> Comparison:
     """Add what each method did over all models: geometric means of ratios, means of differences in quality.
 
     A model that several teams or recipes measured counts once, by its own geometric mean. What was copied by hand is
-    left out, and so is what failed since.
+    left out, and so is what failed since. Which of these means are more than noise is judged of all of them together,
+    see `claims.holm`.
 
     Source: P. J. Fleming, J. J. Wallace, How not to lie with statistics: the correct way to summarize benchmark
     results, CACM 29(3), 1986.
@@ -245,11 +250,20 @@ def summed_up(comparison: Comparison) -> Comparison:
         has_failed = (row.team, row.model, row.method) in failed
         if row.ratios and not row.by_hand and not is_original(row) and not has_failed:
             methods[row.method].append(row)
-    summaries = [_summary(method, methods[method], comparison.metrics) for method in sorted(methods, key=natural)]
+    told = [_summary(method, methods[method], comparison.metrics) for method in sorted(methods, key=natural)]
+    judged = [(at, name, p_value) for at, (_, p_values) in enumerate(told) for name, p_value in p_values.items()]
+    within_noise: list[list[str]] = [[] for _ in told]
+    for (at, name, _), p_value in zip(judged, claims.holm([p_value for *_, p_value in judged]), strict=True):
+        if p_value >= claims.LEVEL:
+            within_noise[at].append(name)
+    summaries = (
+        replace(summary, within_noise=tuple(names)) for (summary, _), names in zip(told, within_noise, strict=True)
+    )
     return replace(comparison, summaries=tuple(summaries))
 
 
-def _summary(method: str, rows: Sequence[Row], known: Known) -> Summary:
+def _summary(method: str, rows: Sequence[Row], known: Known) -> tuple[Summary, dict[str, float]]:
+    """Return what a method did, and the p-value of each mean whose noise is known."""
     logs: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     moved: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     errors: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))  # NaN: not known
@@ -268,16 +282,17 @@ def _summary(method: str, rows: Sequence[Row], known: Known) -> Summary:
     means = {name: _mean(map(_mean, logs[name].values())) for name in shown}
     means |= {name: _mean(map(_mean, moved[name].values())) for name in sorted(moved)}
     joint = {name: _joint_error(errors[name].values()) for name in means if name in errors}
-    return Summary(
+    summary = Summary(
         method,
         models=len({row.source or row.model for row in rows}),
         ratios={name: math.exp(means[name]) for name in shown},
         differences={name: means[name] for name in sorted(moved)},
         counts={**{name: len(logs[name]) for name in shown}, **{name: len(moved[name]) for name in sorted(moved)}},
         rows=len(rows),
-        within_noise=tuple(name for name, error in joint.items() if abs(means[name]) <= _NORMAL_95 * error),
         noise_unknown=tuple(name for name, error in joint.items() if math.isnan(error)),
     )
+    p_values = {name: claims.of_mean(means[name], error) for name, error in joint.items() if not math.isnan(error)}
+    return summary, p_values
 
 
 def _error_of_ratio(row: Row, name: str) -> float:

@@ -86,6 +86,9 @@ def legend(it: Comparison) -> str:
     """Say what the units, the ratios and the marks mean, and where the rows come from."""
     language = it.language
     sentences = [words.LEGEND[language]]
+    if unclaimed := [name for name in _shown_metrics(it) if _claims_nothing(it.rows, name)]:
+        metrics = "; ".join(label(name, language, it.metrics, with_unit=False) for name in unclaimed)
+        sentences.append(words.LEGEND_UNKNOWN[language].format(metrics=metrics))
     if any(row.by_hand for row in it.rows):
         sentences.append(words.LEGEND_BY_HAND[language])
     several = [row.values for row in it.rows if len(scores(row.values, it.metrics)) > 1]
@@ -98,6 +101,16 @@ def legend(it: Comparison) -> str:
     if it.title:
         sentences.append(f"{words.SOURCE[language]}: {it.title}.")
     return " ".join(sentences)
+
+
+def _shown_metrics(it: Comparison) -> list[str]:
+    return [column.key for column in columns(it.columns, it.metrics) if "/" in column.key]
+
+
+def _claims_nothing(rows: Iterable[Row], name: str) -> bool:
+    """Return whether a metric has ratios whose noise nobody knows; of a median, a footnote of its row says so."""
+    told = [is_told_apart(row, name) for row in rows if name in row.ratios]
+    return name not in _SPEEDS and bool(told) and all(verdict is None for verdict in told)
 
 
 def _objective(name: str, it: Comparison) -> str:

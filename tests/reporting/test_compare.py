@@ -9,7 +9,7 @@ import pytest
 
 from mlflow_compress.records import Caution, CautionKind, Comparison, Reference, Row, Run
 from mlflow_compress.reporting.compare import compare
-from mlflow_compress.reporting.table_text import COLUMNS, cells, is_original
+from mlflow_compress.reporting.table_text import COLUMNS, cells, is_original, value_text
 
 MakeRun = Callable[..., Run]
 P50 = "cpu/latency_p50_ms"
@@ -441,6 +441,39 @@ def test_the_claims_of_a_table_are_judged_together(make_run: MakeRun) -> None:
     assert cells(row, COLUMNS, "en")[4] == "9.800 (≈0.98x)"
 
 
+TOKENS, MEAN_RATE = "cpu/tokens_per_s", "cpu/throughput_per_s"
+
+
+@pytest.mark.parametrize(("spread", "is_told_apart"), [(0.01, True), (0.02, False)])
+def test_a_rate_that_is_made_of_the_median_claims_what_the_median_claims(
+    make_run: MakeRun, spread: float, is_told_apart: bool
+) -> None:
+    """Both are one claim: as two, p = 0.033 would not be below 5 %. A rate of the mean claims nothing."""
+    original = {**launched(10.0, spread), TOKENS: 320.0, MEAN_RATE: 99.0}
+    runs = [
+        make_run(metrics=original),
+        make_run(method="fp16", metrics={**launched(9.8, spread), TOKENS: 3200 / 9.8, MEAN_RATE: 101.0}),
+        make_run(method="other", metrics={P50: 9.8, TOKENS: 1000.0}),
+    ]
+    _, row, other = compare(runs).rows
+    low, high = row.ratio_intervals[P50]
+    assert row.ratios[TOKENS] == pytest.approx(1 / 0.98)
+    assert row.ratio_intervals == {P50: (low, high), TOKENS: pytest.approx((1 / high, 1 / low))}
+    assert row.told_apart == {P50: is_told_apart, TOKENS: is_told_apart}
+    assert value_text(row, TOKENS, "en") == f"326.5 ({'' if is_told_apart else '≈'}1.02x)"
+    assert (other.ratios[TOKENS], other.ratio_intervals) == (3.125, {}), "of another median, or of none"
+
+
+def test_a_rate_of_the_median_follows_its_ratio_in_turns(make_run: MakeRun) -> None:
+    in_turns = {"cpu/latency_ratio": 0.5, "cpu/latency_ratio_low": 0.4, "cpu/latency_ratio_high": 0.8, "cpu/pairs": 3.0}
+    runs = [
+        make_run(metrics={P50: 10.0, TOKENS: 320.0}),
+        make_run(method="fp16", metrics={P50: 5.5, TOKENS: 3200 / 5.5, **in_turns}),
+    ]
+    row = compare(runs).rows[1]
+    assert (row.ratios[TOKENS], row.ratio_intervals[TOKENS], row.ratio_degrees[TOKENS]) == (2.0, (1.25, 2.5), 2.0)
+
+
 @pytest.mark.parametrize(
     ("language", "note"), [("en", "one launch: noise unknown"), ("ru", "один запуск: шум неизвестен")]
 )
@@ -698,6 +731,7 @@ def test_a_copied_row_is_compared_with_the_original_of_its_table(make_run: MakeR
         (True, "onnx", {P50: 0.5}),
         (True, "onnx", {}),
     ], "what was measured stands first, hides what was copied but what a copied row is divided by, and divides none"
+    assert [row.table for row in comparison.rows] == ["", "", "one", "one", "two"]
     assert notes(comparison, comparison.rows[4]) == [
         "its table has no original of this model, so there is nothing to compare with"
     ]

@@ -18,7 +18,7 @@ from mlflow_compress.records import Comparison, Row
 from mlflow_compress.renderers.html import Html
 from mlflow_compress.renderers.png import figure
 from mlflow_compress.reporting import pareto, ranking
-from mlflow_compress.reporting.chart_choices import axes, fronts
+from mlflow_compress.reporting.chart_choices import Axis, axes, fronts, verdicts
 
 SIZE, CPU, ACCURACY = "size/weights_mib", "cpu/latency_p50_ms", "quality/accuracy"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -120,6 +120,30 @@ def test_what_may_be_compared() -> None:
     assert pareto.peers(one, ["size"]) == pareto.peers(elsewhere, ["size"])
     by_hand = dataclasses.replace(one, by_hand=True, team="beta")
     assert pareto.peers(by_hand, ["size"]) != pareto.peers(dataclasses.replace(by_hand, team="gamma"), ["size"])
+
+
+@pytest.mark.parametrize("objectives", [("size", "cpu"), ("size", "quality")])
+def test_copied_rows_are_compared_in_their_own_table_alone(objectives: tuple[str, str]) -> None:
+    small, large = row("small", 1, 0.9), row("large", 2, 0.8)
+
+    def copied(it: Row, table: str) -> Row:
+        return dataclasses.replace(it, by_hand=True, table=table)
+
+    for one, other, is_compared in (
+        (small, large, True),
+        (small, copied(large, "one"), False),
+        (copied(small, "one"), large, False),
+        (copied(small, "one"), copied(large, "two"), False),
+        (copied(small, "one"), copied(large, "one"), True),
+    ):
+        it = ranking.marked(ranking.directed(Comparison((one, other))), objectives)
+        assert [each.dominated for each in it.rows] == [False, is_compared]
+        for relative in (False, True):
+            chosen = (Axis(SIZE, relative=relative), Axis(CPU, relative=relative))
+            judged = verdicts(dataclasses.replace(it, objectives=()), chosen)
+            assert [verdict and verdict[0] for verdict in judged] == [False, is_compared]
+        said = page_data(dataclasses.replace(it, objectives=()))["verdicts"]["0|1"]
+        assert (said[0], said[1] < 0) == (0, is_compared)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), max_size=12))

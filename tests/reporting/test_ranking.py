@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -12,10 +13,11 @@ from mlflow_compress.reporting import ranking, table_text
 
 SIZE, CPU, ACCURACY = "size/weights_mib", "cpu/latency_p50_ms", "quality/accuracy"
 DATA = {"cpu": "Xeon, 2 threads", "quality": "abc, 100 samples"}
+SURE = {"cpu/launches": 5.0, "cpu/latency_launch_sd": 1e-9}  # the noise between launches is known, and next to nothing
 
 
 def row(method: str, size: float, cpu: float = 1.0, model: str = "yolo", team: str = "alpha", **more: object) -> Row:
-    known: dict[str, object] = {"values": {SIZE: size, CPU: cpu}, "circumstances": DATA}
+    known: dict[str, object] = {"values": {SIZE: size, CPU: cpu, **SURE}, "circumstances": DATA}
     return Row(team, model, method, **{**known, **more})  # type: ignore[arg-type]
 
 
@@ -79,7 +81,7 @@ def test_objectives_that_make_no_front(objectives: tuple[str, ...]) -> None:
         ranking.marked(Comparison((row("a", 1, values={SIZE: 1.0, "quality/moved": 1.0}),)), objectives)
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12))
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=12))
 def test_a_front_is_what_it_is_by_definition(points: list[tuple[int, int]]) -> None:
     rows = tuple(row(str(at), size, cpu) for at, (size, cpu) in enumerate(points))
     found = ranking.marked(Comparison(rows), ["size", "cpu"]).rows
@@ -97,15 +99,33 @@ def test_nobody_is_dominated_within_noise() -> None:
     """By hand: two ratios of 2 % to each side differ by 2.8 %; of three pairs at 5 %, by 3.5 %."""
     rows = (in_turns("fast", 0.50), in_turns("equal", 0.51), in_turns("slow", 0.53))
     assert fronts(Comparison(rows), "size", "cpu") == {"fast": False, "equal": False, "slow": True}
-    unknown = (row("fast", 1, 10.0), row("equal", 1, 10.9), row("slow", 1, 11.2))
-    assert fronts(Comparison(unknown), "size", "cpu") == {"fast": False, "equal": False, "slow": True}
 
 
-def test_the_best_says_who_is_as_good_within_noise() -> None:
+RAM, P90, ENERGY = "cpu/ram_peak_mib", "cpu/latency_p90_ms", "cpu/energy_per_item_j"
+
+
+@pytest.mark.parametrize("name", [CPU, P90, ENERGY, "cpu/first_call_ms", "cpu/latency_mean_ms"])
+def test_a_number_of_unknown_noise_makes_no_row_dominated_nor_the_sole_best(name: str) -> None:
+    sizes = {"fast": 1.0, "slow": 1.0, "larger": 2.0}
+    costs = {"fast": 1.0, "slow": 100.0, "larger": 100.0}
+    rows = tuple(row(method, 1, values={SIZE: size, name: costs[method]}) for method, size in sizes.items())
+    known = dataclasses.replace(Comparison(rows), greater_is_better={name: False})
+    assert fronts(known, "size", name) == {"fast": False, "slow": False, "larger": True}
+    found = ranking.best(known, name)
+    assert [each.method for each in found.rows] == ["fast"]
+    assert found.footnotes == ("not told apart from this row: slow; larger",)
+
+
+def test_memory_repeats_within_one_percent() -> None:
+    rows = tuple(row(name, 1, values={SIZE: 1.0, RAM: ram}) for name, ram in (("a", 100.0), ("b", 100.9), ("c", 102.0)))
+    assert fronts(Comparison(rows), "size", RAM) == {"a": False, "b": False, "c": True}
+
+
+def test_the_best_says_what_is_not_told_apart_from_it() -> None:
     rows = (row("original", 1, 10.0), in_turns("fast", 0.50), in_turns("equal", 0.51), in_turns("slow", 0.60))
     found = ranking.best(Comparison(rows, footnotes=("of others",)), "cpu")
     assert [each.method for each in found.rows] == ["original", "fast"]
-    assert [found.footnotes[note] for note in found.rows[1].notes] == ["as good within noise: equal"]
+    assert [found.footnotes[note] for note in found.rows[1].notes] == ["not told apart from this row: equal"]
 
 
 def test_means_over_models_leave_out_what_failed_and_say_what_is_noise() -> None:
@@ -160,6 +180,60 @@ def test_the_best_of_each_model_stands_beside_its_original() -> None:
     )
     found = ranking.best(Comparison(rows), "size").rows
     assert [each.method for each in found] == ["original", "b", "original [batch 4]", "c"]
+
+
+def test_the_best_is_one_of_those_that_may_be_compared() -> None:
+    laptop = {**DATA, "cpu": "laptop, 8 threads"}
+    batch = {**DATA, "cpu_work": "abcd: batch 4"}
+    rows = (
+        row("original", 9, 9),
+        row("slow", 1, 5),
+        row("fast", 1, 4),
+        row("slow elsewhere", 1, 2, circumstances=laptop),
+        row("fast elsewhere", 1, 1, circumstances=laptop),
+        row("fast [batch 4]", 1, 3, circumstances=batch),
+    )
+    found = ranking.best(Comparison(rows), "cpu").rows
+    assert [each.method for each in found] == ["original", "fast", "fast elsewhere", "fast [batch 4]"]
+    smallest = ranking.best(Comparison(rows), "size")  # of whatever hardware
+    assert [each.method for each in smallest.rows] == ["original", "slow"]
+    (sentence,) = smallest.footnotes
+    assert sentence == "not told apart from this row: fast; slow elsewhere; fast elsewhere; and 1 more"
+
+
+def test_a_copied_row_is_the_best_of_its_table_alone_and_of_no_model_that_was_measured() -> None:
+    copied = (
+        row("a", 3, by_hand=True, table="one"),
+        row("b", 2, by_hand=True, table="one"),
+        row("c", 1, by_hand=True, table="two"),
+    )
+    assert [each.method for each in ranking.best(Comparison(copied), "size").rows] == ["b", "c"]
+    measured = row("d", 4)
+    assert [each.method for each in ranking.best(Comparison((*copied, measured)), "size").rows] == ["d"]
+    of_another = row("d", 4, team="beta")
+    assert [each.method for each in ranking.best(Comparison((*copied, of_another)), "size").rows] == ["b", "c", "d"]
+
+
+def test_what_the_best_of_two_models_are_like_is_said_once() -> None:
+    rows = tuple(row(method, 1, model=model) for model in ("yolo", "vit") for method in ("a", "b"))
+    found = ranking.best(Comparison(rows, footnotes=("of others",)), "size")
+    assert found.footnotes == ("of others", "not told apart from this row: b")
+    assert [each.notes for each in found.rows] == [(1,), (1,)]
+
+
+def test_means_over_models_are_judged_together() -> None:
+    def of(method: str, ratio: float) -> Row:
+        ends = {CPU: (ratio / 1.1, ratio * 1.1)}
+        return Row("a", "m", method, ratios={CPU: ratio}, ratio_intervals=ends)
+
+    # 2.1 standard errors: a p-value of 0.036, by itself below 5 %
+    ratio = math.exp(2.1 * math.log(1.1) / 1.959964)
+    (alone,) = ranking.summed_up(Comparison((of("x", ratio),))).summaries
+    assert alone.within_noise == ()
+    several = ranking.summed_up(Comparison(tuple(of(method, ratio) for method in "xyz"))).summaries
+    assert [each.within_noise for each in several] == [(CPU,)] * 3
+    with_one_sure = ranking.summed_up(Comparison((of("sure", 2.0), of("x", ratio)))).summaries
+    assert [each.within_noise for each in with_one_sure] == [(), ()]  # the second of two is judged at 5 %
 
 
 def test_what_a_method_did_over_all_models() -> None:

@@ -165,12 +165,25 @@ def test_the_legend_explains_what_is_shown_and_nothing_else() -> None:
     assert "Pareto" not in table_text.legend(Comparison((measured,), objectives=objectives))
     shown = Comparison((measured,), columns=("team", "pareto"), objectives=objectives, title="hw1")
     assert table_text.legend(shown).endswith(
-        ": weights, WER. Where the noise of a time is unknown, 10 % counts as noise. Experiment: hw1."
+        ": weights, WER. A number whose noise is unknown tells no two rows apart. Experiment: hw1."
     )
     scored = replace(measured, values={"quality/wer": 0.1, "quality/cer": 0.1}, dominated=False)
     by_quality = Comparison((scored,), columns=("pareto",), objectives=("quality", "size/weights_mib"))
     assert "Where a row has several scores, the first one decides: WER." in table_text.legend(by_quality)
     assert ": quality (WER), weights." in table_text.legend(by_quality)
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_the_legend_says_which_ratios_claim_nothing(language: str) -> None:
+    names = ("cpu/latency_p50_ms", "cpu/latency_p90_ms", "cpu/energy_per_item_j", "cpu/ram_peak_mib", "size/disk_mib")
+    row = Row("a", "b", "c", values=dict.fromkeys(names, 1.0), ratios=dict.fromkeys(names, 0.5))
+    said = table_text.legend(Comparison((row,), columns=names, language=language))
+    unknown = ("cpu/latency_p90_ms", "cpu/energy_per_item_j")
+    metrics = "; ".join(table_text.label(name, language, with_unit=False) for name in unknown)
+    assert words.LEGEND_UNKNOWN[language].format(metrics=metrics) in said
+    sentence = words.LEGEND_UNKNOWN[language].partition("{metrics}")[2]
+    assert sentence not in table_text.legend(Comparison((row,), language=language))  # the columns are not shown
+    assert sentence not in table_text.legend(Comparison((replace(row, ratios={}),), columns=names, language=language))
 
 
 SUMMARY = Summary(
