@@ -44,6 +44,7 @@ class _Goal:
         methods: one of these must reach it, or all of them.
         reached: whether a row reaches it.
         of_all: whether all of the methods must.
+        is_about_time: whether it is about speed: then a row of one pair, whose noise is not known, shows nothing.
     """
 
     text: str
@@ -51,11 +52,17 @@ class _Goal:
     methods: tuple[str, ...]
     reached: Callable[[Mapping[str, float]], bool]
     of_all: bool = False
+    is_about_time: bool = False
 
-    def met(self, rows: Mapping[tuple[str, str], Mapping[str, float]]) -> bool:
-        """Judge by the rows that there are."""
+    def verdict(self, rows: Mapping[tuple[str, str], Mapping[str, float]]) -> str:
+        """Judge by the rows that there are: `met`, `NOT met`, or `not shown`."""
         found = [rows.get((self.model, method), {}) for method in self.methods]
-        return (all if self.of_all else any)(bool(row) and self.reached(row) for row in found)
+        reach = [bool(row) and self.reached(row) for row in found]
+        shown = [not self.is_about_time or "speed-up low" in row for row in found]
+        judge = all if self.of_all else any
+        if judge(reached and is_shown for reached, is_shown in zip(reach, shown, strict=True)):
+            return "met"
+        return "not shown" if judge(reach) else "NOT met"
 
 
 _INT8 = ("int8_dynamic", "int8_static", "onnx_int8", "openvino_int8")
@@ -65,26 +72,36 @@ _GOALS = (
         "distilbert",
         _INT8,
         lambda row: row["speed-up"] >= 4.5 and row["bytes"] <= 0.26,
+        is_about_time=True,
     ),
-    _Goal("distilbert: bf16 at least 2x faster", "distilbert", ("bf16",), lambda row: row["speed-up"] >= 2),
+    _Goal(
+        "distilbert: bf16 at least 2x faster",
+        "distilbert",
+        ("bf16",),
+        lambda row: row["speed-up"] >= 2,
+        is_about_time=True,
+    ),
     _Goal(
         "yolo11l: openvino_int8 at least 5x faster, at most 0.26x of the bytes",
         "yolo11l",
         ("openvino_int8",),
         lambda row: row["speed-up"] >= 5 and row["bytes"] <= 0.26,
+        is_about_time=True,
     ),
     _Goal(
         "yolo11l: openvino and onnx no slower",
         "yolo11l",
         ("openvino", "onnx"),
-        lambda row: row.get("speed-up high", 0) >= 1,
+        lambda row: row.get("speed-up high", row["speed-up"]) >= 1,
         of_all=True,
+        is_about_time=True,
     ),
     _Goal(
         "whisper_small: an int8 method at least 2x faster, at most 0.3x of the bytes",
         "whisper_small",
         _INT8,
         lambda row: row["speed-up"] >= 2 and row["bytes"] <= 0.3,
+        is_about_time=True,
     ),
     _Goal(
         "digits_cnn: int8 loses at most 0.5 points",
@@ -125,15 +142,16 @@ def find(quick: bool) -> Finding:
                     rows.append({**row, **numbers[model, method]})
                 else:
                     rows.append({**row, "instead": f"{result.status}: {result.reason}"})
-    judged = {goal.text: goal.met(numbers) for goal in _GOALS}
+    judged = {goal.text: goal.verdict(numbers) for goal in _GOALS}
     return Finding(
         name="methods",
         goal="each of those below, on a CPU with AMX or VNNI.",
-        met=all(judged.values()),
+        met=set(judged.values()) == {"met"},
         rows=rows,
         notes=[
             "bytes, parameters: share of the original's; speed-up: mean over the pairs, with its 95 % interval",
-            *(f"{'met' if met else 'NOT met'}: {text}" for text, met in judged.items()),
+            "a speed-up of one pair of launches has no interval: its noise is not known",
+            *(f"{verdict}: {text}" for text, verdict in judged.items()),
         ],
     )
 
