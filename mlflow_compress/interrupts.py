@@ -12,10 +12,10 @@ from contextlib import contextmanager
 def interrupts_wait() -> Iterator[None]:
     """Have the first Ctrl-C take effect when the block is over; the second one does so at once.
 
-    Only the main thread is interrupted, so in others this does nothing.
+    Only the main thread is interrupted, so in others this does nothing; nor does it where Ctrl-C is ignored.
     """
     before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    if threading.current_thread() is not threading.main_thread() or before in (signal.SIG_IGN, None):
         yield
         return
     is_waiting = False

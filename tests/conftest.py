@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -224,3 +225,11 @@ def plugin_path() -> Iterator[Path]:
     sys.modules.pop("compress_test_plugin", None)
     for cache in caches:
         cache.cache_clear()
+
+
+@pytest.fixture
+def _ctrl_c_raises() -> Iterator[None]:
+    """Have SIGINT raise KeyboardInterrupt, as in a program: what ran before in this process may have changed it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)

@@ -120,6 +120,7 @@ def test_who_stops_the_pairing_of_scores_loses_no_result(
     assert told[-1].startswith("measured already (kept in ")
 
 
+@pytest.mark.usefixtures("_ctrl_c_raises")
 def test_ctrl_c_while_a_result_is_kept_waits_until_it_is(
     delivery: Delivery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
