@@ -17,10 +17,10 @@ import torch
 from tiny import OWN, TINY
 
 from mlflow_compress import registry
-from mlflow_compress.families.python import OwnCode
 from mlflow_compress.methods.low_rank import LowRank
 from mlflow_compress.methods.prune_structured import PruneStructured
 from mlflow_compress.model import PARTLY_RANDOM_WEIGHTS, RANDOM_WEIGHTS
+from mlflow_compress.networks.own_code import OwnCode
 from mlflow_compress.networks.transformers_models import Companions, companions
 from mlflow_compress.records import Caution, CautionKind
 from mlflow_compress.sockets import Family, Mark, Model

@@ -20,54 +20,25 @@ The file stands alone: it is copied into the model's folder, so that the model c
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import inspect
 import json
 import random
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
-from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
-from mlflow_compress.files import sha256, whole_folder
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.exported_modules import ExportedModule, OutputForm, flattened, form_of, module_graph
-from mlflow_compress.networks.stored_weights import fill, load_weights, read_state, save_weights
+from mlflow_compress.networks.own_code import Built, OwnCode, build, came_with_us, defined, fill_cached, run_file
+from mlflow_compress.networks.stored_weights import fill, read_state
 from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
 
 _COPY = "model.py"
 _FORM = "gives.json"  # of what it gives; only of an exported module
 _CHANGES = "architecture.json"  # only of a module that is not as `model` builds it
-
-
-@dataclass(frozen=True)
-class Built:
-    """The call that builds an architecture: a function's name, and what it is given."""
-
-    function: str
-    arguments: list[Any]
-
-
-@dataclass
-class OwnCode:
-    """A user's file, and what was made of its module.
-
-    Attributes:
-        code: the file, run as a module.
-        path: where it is.
-        built: what built the architecture; None: the function that the options name, without arguments.
-        form: of what an exported module gives; None of others.
-    """
-
-    code: ModuleType
-    path: Path
-    built: Built | None = None
-    form: OutputForm | None = None
 
 
 @dataclass
@@ -90,16 +61,16 @@ class Python(Family):
     def code(self, source: str, weights: str, folder: Path) -> str:
         """Name the file, unless it is one that came with this package."""
         path = folder / source
-        return "" if not path.is_file() or _came_with_us(path) else f"{path} is Python code"
+        return "" if not path.is_file() or came_with_us(path) else f"{path} is Python code"
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Build the module and fill it: by `load_weights`, from its cache, or from a path (see `Family.load`)."""
         import torch
 
         path = folder / source
-        own_code = OwnCode(_run_file(path), path)
+        own_code = OwnCode(run_file(path), path)
         torch.manual_seed(seed)
-        module = _build(own_code, self.function)
+        module = build(own_code, self.function)
         if not isinstance(module, torch.nn.Module):
             raise RecipeError(f"{path}: {self.function}() gave a {type(module).__name__}, not a torch.nn.Module.")
         own = getattr(own_code.code, "load_weights", None)
@@ -112,7 +83,7 @@ class Python(Family):
         elif weights == "pretrained" and own is None:
             raise WeightsError(f"{path} defines no load_weights(module). Define it, or give weights=PATH.")
         elif weights != "random" and own is not None:
-            _fill_cached(module, own, path, seed)
+            fill_cached(module, own, path, seed)
             kind = "local"
         module.requires_grad_(False)
         module.eval()
@@ -123,7 +94,7 @@ class Python(Family):
         import torch
 
         torch.manual_seed(seed)
-        inputs = _function(model.data_as(OwnCode), "batch")(size)
+        inputs = defined(model.data_as(OwnCode), "batch")(size)
         inputs = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
         return [_placed(tensor, model) for tensor in inputs]
 
@@ -186,7 +157,7 @@ class Python(Family):
         own = model.data_as(OwnCode)
         if not hasattr(own.code, "training"):
             return super().calibration(model, count, seed, size)
-        inputs = _function(own, "training")()
+        inputs = defined(own, "training")()
         inputs = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
         generator = torch.Generator().manual_seed(seed)
         drawn = [torch.randint(0, len(inputs[0]), (size,), generator=generator) for _ in range(count)]
@@ -206,7 +177,7 @@ class Python(Family):
             )
         made = dataclasses.replace(own, built=Built("student", [keep]))
         student = dataclasses.replace(model, structure={}, family_data=made)
-        student.module = _build(made, self.function)
+        student.module = build(made, self.function)
         return student
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
@@ -216,7 +187,7 @@ class Python(Family):
                 f"A model of one's own brings its samples in its file: say data=own or none, not {data!r}."
             )
         model.evaluation = Evaluation(data, folder, limit, seed)
-        pairs = list(_function(model.data_as(OwnCode), "samples")())
+        pairs = list(defined(model.data_as(OwnCode), "samples")())
         if limit is not None and limit < len(pairs):
             pairs = random.Random(seed).sample(pairs, limit)  # noqa: S311  (nothing secret)
         return [Sample(inputs, reference) for inputs, reference in pairs]
@@ -255,13 +226,13 @@ class Python(Family):
     def restore(self, folder: Path) -> Model:
         """Build the module anew from the copied file."""
         model = self.restore_assets(folder)
-        model.module = _build(model.data_as(OwnCode), self.function)
+        model.module = build(model.data_as(OwnCode), self.function)
         return model
 
     def restore_assets(self, folder: Path) -> Model:
         """Run the copied file."""
         path, form, changed = folder / _COPY, folder / _FORM, folder / _CHANGES
-        own = OwnCode(_run_file(path), path)
+        own = OwnCode(run_file(path), path)
         if form.is_file():
             own.form = json.loads(form.read_text(encoding="utf-8"))
         changes = json.loads(changed.read_text(encoding="utf-8")) if changed.is_file() else {}
@@ -294,63 +265,6 @@ def _batch_axes(few: Sequence[int], more: Sequence[int]) -> dict[int, str]:
     if any(pair != (2, 3) for pair in changed.values()):
         raise ValueError(changed)
     return dict.fromkeys(changed, "batch")
-
-
-def _came_with_us(path: Path) -> bool:
-    package = Path(__file__).parents[1]
-    ours = (folder / "recipes" / path.name for folder in (package, package.parent))
-    return any(each.is_file() and each.read_bytes() == path.read_bytes() for each in ours)
-
-
-def _run_file(path: Path) -> ModuleType:
-    """Run the user's file as a module of its own.
-
-    Raises:
-        RecipeError: there is no such file, or it raises.
-    """
-    if not path.is_file():
-        raise RecipeError(f"There is no file {path}.")
-    name = f"mlflow_compress_user_{_digest(path)}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise RecipeError(f"{path} is no Python file.")
-    code = importlib.util.module_from_spec(spec)
-    sys.modules[name] = code
-    try:
-        spec.loader.exec_module(code)
-    except Exception as error:
-        raise RecipeError(f"{path} can't be run: {type(error).__name__}: {error}") from error
-    return code
-
-
-def _build(own: OwnCode, function: str) -> Any:
-    """Build the architecture with the function of this name, or as the student that the model is was built."""
-    built = own.built or Built(function, [])
-    return _function(own, built.function)(*built.arguments)
-
-
-def _function(own: OwnCode, name: str) -> Any:
-    function = getattr(own.code, name, None)
-    if not callable(function):
-        raise RecipeError(f"{own.path} defines no function {name}().")
-    return function
-
-
-def _fill_cached(module: Any, own: Any, path: Path, seed: int) -> None:
-    """Call the user's `load_weights` once for each version of the file and seed, and keep what it gave."""
-    import torch
-
-    folder = cache_folder("weights") / f"{path.stem}-{_digest(path)}-{seed}-torch{torch.__version__}"
-    if folder.is_dir():
-        load_weights(module, folder)
-        return
-    own(module)
-    with whole_folder(folder) as aside:
-        save_weights(module, aside)
-
-
-def _digest(path: Path) -> str:
-    return sha256(path)[:12]
 
 
 def _placed(tensor: Any, model: Model) -> Any:

@@ -11,7 +11,7 @@ from tiny import OWN
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
-from mlflow_compress.families.python import OwnCode
+from mlflow_compress.networks.own_code import OwnCode
 from mlflow_compress.sockets import Family, Model
 
 

@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported
-from mlflow_compress.families.python import OwnCode
 from mlflow_compress.measuring import worker
 from mlflow_compress.networks import model_folder
+from mlflow_compress.networks.own_code import OwnCode
 from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model

@@ -14,8 +14,8 @@ from torch import nn
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported
-from mlflow_compress.families.python import OwnCode
 from mlflow_compress.networks import model_folder, stored_weights
+from mlflow_compress.networks.own_code import OwnCode
 from mlflow_compress.planning import recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model

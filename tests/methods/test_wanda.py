@@ -11,7 +11,7 @@ from pruned import groups, loaded, method
 from torch import nn
 
 from mlflow_compress.compression import pruning
-from mlflow_compress.families.python import OwnCode
+from mlflow_compress.networks.own_code import OwnCode
 
 
 @pytest.mark.parametrize("samples", [1, 5])
