@@ -1,0 +1,35 @@
+"""It gives a dataclass."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass
+class Outputs:
+    logits: torch.Tensor
+    hidden: torch.Tensor
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(16, 64)
+        self.last = nn.Linear(64, 4)
+
+    def forward(self, x):
+        hidden = self.first(x).relu()
+        return Outputs(self.last(hidden), hidden)
+
+
+def model():
+    return Net()
+
+
+def batch(size):
+    return torch.rand(size, 16)
+
+
+def samples():
+    return [(torch.rand(16), index % 4) for index in range(4)]

@@ -1,0 +1,23 @@
+"""Its argument nests lists, tuples and dictionaries of tensors."""
+
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(16, 64)
+        self.last = nn.Linear(64, 4)
+
+    def forward(self, tree):
+        first, (second, rest) = tree
+        return self.last(self.first(first + second["x"]).relu()) + rest[0]
+
+
+def model():
+    return Net()
+
+
+def batch(size):
+    return ((torch.rand(size, 16), ({"x": torch.rand(size, 16)}, [torch.rand(size, 4)])),)

@@ -1,0 +1,12 @@
+"""It is one linear layer itself."""
+
+import torch
+from torch import nn
+
+
+def model():
+    return nn.Linear(64, 64)
+
+
+def batch(size):
+    return torch.rand(size, 64)

@@ -1,0 +1,15 @@
+"""Weight normalisation as a parametrization: the weight is a property."""
+
+import torch
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+
+def model():
+    return nn.Sequential(
+        weight_norm(nn.Linear(16, 64)), nn.ReLU(), weight_norm(nn.Linear(64, 64)), nn.ReLU(), nn.Linear(64, 4)
+    )
+
+
+def batch(size):
+    return torch.rand(size, 16)
