@@ -19,7 +19,18 @@ PACKAGE = Path(mlflow_compress.__file__).parent
 
 # From the ground up. Within a folder modules may import each other, though never in a circle.
 FLOORS = (
-    {"budget", "file_locks", "files", "folder_trees", "interrupts", "plain_text", "user_home", "version", "words"},
+    {
+        "budget",
+        "file_locks",
+        "files",
+        "folder_trees",
+        "interrupts",
+        "plain_text",
+        "trust_word",
+        "user_home",
+        "version",
+        "words",
+    },
     {"cache_folders", "errors", "percentiles", "terminal", "untrusted"},
     {"records", "untrusted_yaml"},
     {"model"},

@@ -54,6 +54,10 @@ HELD: Mapping[str, tuple[str, ...]] = {
     "| a recipe of the family `python`": (
         "tests/test_trust.py::test_ones_own_python_file_needs_trust_and_ours_does_not",
     ),
+    "| a `.py` file that you name yourself": (
+        "tests/test_trust.py::test_a_file_that_the_user_named_is_his_own_program",
+        "tests/test_trust.py::test_a_file_that_a_recipe_names_is_somebody_elses",
+    ),
     "| a recipe that says `trust: true` itself": ("tests/test_trust.py::test_a_recipe_can_not_say_that_it_is_trusted",),
     "| a metric of `evaluate`": (
         "tests/test_trust.py::test_ones_own_metric_needs_trust",

@@ -55,6 +55,43 @@ def test_ones_own_python_file_needs_trust_and_ours_does_not(tmp_path: Path) -> N
     assert planned(str(tmp_path / "digits_cnn.yaml"), trust=True)
 
 
+def test_a_file_that_the_user_named_is_his_own_program(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("def samples(): return []\nmetrics = ['f1']\n")
+    (variant,) = sweep_recipe.plan([str(path)], recipe.Settings())
+    assert (variant.model, variant.family, variant.source, variant.folder) == (
+        "mine",
+        "python",
+        "mine.py",
+        str(tmp_path),
+    )
+    assert (variant.data, variant.metrics) == ("own", ("f1",))
+    path.write_text("")
+    (variant,) = sweep_recipe.plan([str(path)], recipe.Settings())
+    assert (variant.data, variant.metrics) == (None, ("accuracy",))
+    with pytest.raises(RecipeError, match=r"mine\.py is Python code, which the family python serves"):
+        recipe.read(str(path), "yolo", is_named=True)
+
+
+def test_a_file_that_a_recipe_names_is_somebody_elses(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("")
+    (tmp_path / "one.yaml").write_text("family: python\nsource: mine.py\n")
+    (tmp_path / "all.yaml").write_text("models: [mine.py]\nmethods: [original]\n")
+    for name in ("one.yaml", "all.yaml"):
+        with pytest.raises(RecipeError, match=r"mine\.py is Python code\. If you trust"):
+            sweep_recipe.plan([str(tmp_path / name)], recipe.Settings())
+    with pytest.raises(RecipeError, match=r"mine\.py is Python code\. If you trust"):
+        planned(str(tmp_path / "mine.py"))
+
+
+def test_a_recipe_takes_the_metrics_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("metrics = ('f1',)\n")
+    lines = "family: python\nsource: mine.py\ndata: own\n"
+    for more, expected in (("", ("f1",)), ("metrics: [accuracy]", ("accuracy",)), ("metrics: []", ())):
+        (tmp_path / "mine.yaml").write_text(lines + more)
+        assert recipe.read(str(tmp_path / "mine.yaml")).metrics == expected
+
+
 def test_ones_own_metric_needs_trust(tmp_path: Path) -> None:
     (tmp_path / "edits.py").write_text("")
     (tmp_path / "mine.yaml").write_text("family: text_classification\nsource: x/y\nmetrics: [accuracy, ./edits.py]\n")

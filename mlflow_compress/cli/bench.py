@@ -64,8 +64,9 @@ def run(model: str, options: Options) -> None:
     A method that is named here, and needs a GPU or a library that this machine lacks, fails with exit code 1; under
     --all-methods, and in a sweep, it is skipped.
 
-    MODEL is a recipe's name, a recipe.yaml, or a model without a recipe: ORG/NAME on the Hugging Face hub, a local
-    folder of transformers, an ultralytics name or .pt file, torchvision:NAME.
+    MODEL is a recipe's name, a recipe.yaml, or a model without a recipe: your own my_model.py (see `compress-bench
+    init`), ORG/NAME on the Hugging Face hub, a local folder of transformers, an ultralytics name or .pt file,
+    torchvision:NAME.
     """
     import dataclasses
 
@@ -79,7 +80,7 @@ def run(model: str, options: Options) -> None:
     if options.all_methods:
         names = sorted(registry.names("methods"), key=lambda name: (name != ORIGINAL, name))
     chains = [recipe.parse_chain(name) for name in names]
-    found = recipe.read(model, options.family_name)
+    found = recipe.read(model, options.family_name, is_named=True)
     variants = recipe.plan(found, [(recipe.chain_name(chain), chain) for chain in chains], settings)
     results = _measure(variants, [model], {} if options.all_methods else {"method": options.method}, options)
     _exit(results, is_named=not options.all_methods)

@@ -21,6 +21,7 @@ from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.exported_modules import ExportedModule, OutputForm, flattened, form_of, module_graph
 from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
+from mlflow_compress.trust_word import trust_word
 
 _COPY, _STRUCTURE, _CHANGED = "mlflow", "structure.pt", "changed.json"
 _LABEL = "label"
@@ -213,7 +214,7 @@ class MlflowModel(Family):
 
         if not self.trust:
             raise RecipeError(
-                f"Loading {folder / _STRUCTURE} runs what code it holds. If you trust it, say so: --trust"
+                f"Loading {folder / _STRUCTURE} runs what code it holds. If you trust it, say so: {trust_word()}"
             )
         model = self.restore_assets(folder)
         with mlflow_folders.importable_code(folder / _COPY):
@@ -252,7 +253,7 @@ class MlflowModel(Family):
         if not self.trust and (code := mlflow_folders.code_in(path)):
             raise RecipeError(
                 f"Loading the MLflow model {source} may run code that it holds: {code}. If you trust who logged it, "
-                "say so: --trust"
+                f"say so: {trust_word()}"
             )
 
 

@@ -28,6 +28,7 @@ from mlflow_compress.meters import cgroup
 from mlflow_compress.meters import environment as surroundings
 from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Part, Variant
+from mlflow_compress.trust_word import WORD, trust_word
 
 _PROGRAM = ("-m", "mlflow_compress.measuring.worker")
 _DROPPED = ("MLFLOW_", "DATABRICKS_")  # the worker has no business with the tracking server, nor with its secrets
@@ -178,6 +179,7 @@ def environment(variant: Variant, verb: str) -> dict[str, str]:
     kept["PYTHONUNBUFFERED"] = "1"
     kept[PARENT] = str(os.getpid())
     kept["TOKENIZERS_PARALLELISM"] = "false"
+    kept[WORD] = trust_word()
     if verb != "prepare":
         kept["HF_HUB_OFFLINE"] = "1"  # all that is needed was saved
     if variant.threads is not None:

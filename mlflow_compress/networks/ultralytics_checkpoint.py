@@ -13,6 +13,7 @@ from mlflow_compress.networks.inert_pickle import Made
 from mlflow_compress.networks.pickle_scan import foreign
 from mlflow_compress.networks.plain_checkpoint import Checkpoint, mapping_of
 from mlflow_compress.networks.ultralytics_architecture import TASKS, Architecture, shown
+from mlflow_compress.trust_word import trust_word
 
 _TASKS_MODULE = "ultralytics.nn.tasks "
 _OLD_NAMES = {"YOLOv10DetectionModel": "DetectionModel"}
@@ -46,7 +47,7 @@ def read(path: Path) -> Saved:
             if called := foreign(checkpoint.calls):
                 raise WeightsError(
                     f"The weights file {path} is a pickle that calls {', '.join(called[:3])} when it is read. If you "
-                    "trust where it comes from, say so: --trust"
+                    f"trust where it comes from, say so: {trust_word()}"
                 )
             model = _model_in(checkpoint, path)
             named = _state_of(model)
@@ -83,7 +84,7 @@ def require_same_layers(saved: Saved, module: Any, path: Path) -> None:
             raise WeightsError(
                 f"The model in {path} is not as its own description says: the layer {name} is {what}, and ultralytics "
                 f"builds {found}. Only ultralytics itself can load it. If you "
-                "trust where it comes from, say so: --trust"
+                f"trust where it comes from, say so: {trust_word()}"
             )
 
 

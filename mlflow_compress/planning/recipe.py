@@ -31,15 +31,17 @@ from mlflow_compress import registry
 from mlflow_compress.data.spec import absolute
 from mlflow_compress.errors import RecipeError, UnknownName, one_line
 from mlflow_compress.plain_text import plain
-from mlflow_compress.planning import requirements
+from mlflow_compress.planning import missing_files, own_file, requirements
 from mlflow_compress.planning.recognise import recognise
 from mlflow_compress.records import Budget, Scalar, Step, Variant, is_original
 from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
 from mlflow_compress.sockets import Family, State
+from mlflow_compress.trust_word import trust_word
 from mlflow_compress.untrusted import Malformed
 from mlflow_compress.untrusted_yaml import read_yaml, shown
 from mlflow_compress.words import ORIGINAL, ORIGINAL_METHOD
 
+_OWN = "python"  # the family of the user's own code
 _KEYS = ("family", "source", "options", "data", "metrics", "batch_size", "requires", "variants")
 _ONLY_OF_SWEEPS = {"methods", "threads", "exclude"}
 _STEP = re.compile(r"\s*(?P<name>[A-Za-z_]\w*)\s*(?::(?P<options>.*))?", re.DOTALL)
@@ -70,6 +72,8 @@ class Recipe:
         variants: name and chain of each variant of a sweep.
         folder: where the recipe lies: relative paths start there.
         requires: what a machine must have, see `requirements`.
+        is_users_program: whether the source is a Python file that the user named himself as the MODEL of a command. It
+            is run as `python FILE` would run it, without a word of trust.
     """
 
     name: str
@@ -82,6 +86,7 @@ class Recipe:
     batch_size: int = 1
     variants: tuple[Named, ...] = ()
     requires: Mapping[str, Scalar] = field(default_factory=dict)
+    is_users_program: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,12 +126,13 @@ def names() -> list[str]:
     return sorted({path.stem for folder in folders() for path in folder.glob("*.yaml")})
 
 
-def read(name: str, family: str = "") -> Recipe:
+def read(name: str, family: str = "", *, is_named: bool = False) -> Recipe:
     """Read a recipe by its name or its path; make one of a model that has none (see `recognise`).
 
     Args:
         name: of the recipe, or what names a model.
         family: of a model without a recipe; empty: as it is recognised.
+        is_named: whether the user wrote this name himself on a command line; else a recipe did.
 
     Raises:
         UnknownName: there is no recipe or model of that name, or a key, family, method or option in it is unknown.
@@ -135,7 +141,7 @@ def read(name: str, family: str = "") -> Recipe:
     """
     path = find(name)
     if path is None:
-        return _made(name, family)
+        return _of_file(Path(name), family, is_named) if _is_code(Path(name)) else _made(name, family)
     if family:
         raise RecipeError(f"{path} says which family it is: leave out --family.")
     data = load(path)
@@ -147,7 +153,8 @@ def read(name: str, family: str = "") -> Recipe:
             raise RecipeError(f"{path}: {key} is missing, or is no text.")
     plugin = registry.find("families", data["family"])
     options = registry.check("families", data["family"], mapping(path, "options", data.get("options")))
-    metrics = tuple(_texts(path, "metrics", data.get("metrics", plugin.metrics)))
+    written = data["metrics"] if "metrics" in data else _metrics(data, path.parent, plugin.metrics)
+    metrics = tuple(_texts(path, "metrics", written))
     if len(metrics) > _MOST_METRICS:
         raise RecipeError(f"{path}: there are {len(metrics):,} metrics, more than the {_MOST_METRICS} of one recipe.")
     metrics_of(metrics, path.parent, gives=plugin.gives)
@@ -260,7 +267,7 @@ def require_said_trust(name: str, options: Mapping[str, Any], settings: Settings
     written = options.get("trust", False)
     is_said = any(written) if isinstance(written, tuple) else written
     if is_said and not settings.trust and not any(settings.options.get("trust", ())):
-        raise RecipeError(f"The recipe {name} says trust: true. Only you may let its code run: --trust")
+        raise RecipeError(f"The recipe {name} says trust: true. Only you may let its code run: {trust_word()}")
 
 
 def require_few(count: int, name: str) -> None:
@@ -288,18 +295,49 @@ def _count(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> int:
 
 def _require_no_code(family: Family, recipe: Recipe, weights: str) -> None:
     """Complain about code that would run without the user having said so."""
-    code = [family.code(recipe.source, weights, recipe.folder)]
+    code = [family.code("" if recipe.is_users_program else recipe.source, weights, recipe.folder)]
     code += [f"the metric {name} is Python code" for name in recipe.metrics if is_code(name)]
     if any(code):
-        raise RecipeError(f"{'; '.join(filter(None, code))}. If you trust where it comes from, say so: --trust")
+        raise RecipeError(f"{'; '.join(filter(None, code))}. If you trust where it comes from, say so: {trust_word()}")
+
+
+def _is_code(path: Path) -> bool:
+    return path.suffix == ".py" and _exists(path)
+
+
+def _of_file(path: Path, family: str, is_named: bool) -> Recipe:
+    """Make a recipe of a Python file: its samples are scored, where it has some."""
+    if family not in ("", _OWN):
+        raise RecipeError(f"{path} is Python code, which the family {_OWN} serves: leave out --family {family}.")
+    found = own_file.look(path)
+    return Recipe(
+        name=path.stem,
+        family=_OWN,
+        source=path.name,
+        folder=path.parent.resolve(),
+        data=found.own_data,
+        metrics=found.metrics or registry.find("families", _OWN).metrics,
+        variants=((ORIGINAL, parse_chain(ORIGINAL)),),
+        is_users_program=is_named,
+    )
+
+
+def _metrics(data: Mapping[str, Any], folder: Path, others: Sequence[str]) -> Sequence[str]:
+    """Return the metrics that a Python file names itself; else the others."""
+    path = folder / data["source"]
+    return (own_file.look(path).metrics if data["family"] == _OWN and _is_code(path) else ()) or others
 
 
 def _made(name: str, family: str) -> Recipe:
     """Make a recipe of a model that has none."""
     if family:
         registry.find("families", family)
+    if "/" in name and (said := missing_files.missing(name)):  # else it may be ORG/NAME on the hub
+        raise RecipeError(said)
     found = recognise(name, family)
     if found is None:
+        if said := missing_files.missing(name) or missing_files.weights_alone(name):
+            raise RecipeError(said)
         raise UnknownName("model", name, names())
     return Recipe(
         name=found.name,
@@ -320,7 +358,7 @@ def find(name: str) -> Path | None:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not _exists(path):
-            raise RecipeError(f"There is no recipe {path}.")
+            raise RecipeError(missing_files.missing(name))
         return path
     for folder in folders():
         if name in {path.stem for path in folder.glob("*.yaml")}:

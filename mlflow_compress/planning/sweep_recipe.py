@@ -114,7 +114,7 @@ def plan(names: Sequence[str], settings: Settings, family: str = "") -> list[Var
     found: list[Variant] = []
     for name in names:
         if (grid := read(name)) is None:
-            model = recipe.read(name, family)
+            model = recipe.read(name, family, is_named=True)
             found += recipe.plan(model, model.variants, settings)
         elif family:
             raise RecipeError(f"{grid.path} says which models it has: leave out --family.")

@@ -1,0 +1,88 @@
+"""`look`: what a model file of the user's defines, read as text. Nothing in it is run."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow_compress.errors import RecipeError, one_line
+
+_METRICS = "metrics"
+_MOST_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class OwnFile:
+    """What a Python file defines.
+
+    Attributes:
+        names: the functions, classes and values that it defines or imports at its top.
+        metrics: the metrics that it names; empty: it names none.
+    """
+
+    names: frozenset[str] = frozenset()
+    metrics: tuple[str, ...] = ()
+
+    @property
+    def own_data(self) -> str | None:
+        """Return what its quality is scored on: its own labelled samples, or nothing."""
+        return "own" if "samples" in self.names else None
+
+
+def look(path: Path) -> OwnFile:
+    """Read a file.
+
+    Raises:
+        RecipeError: it can't be read, or is not written in Python.
+    """
+    try:
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise ValueError(f"it takes {size / 2**20:,.1f} MiB, which no code does")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its style: they come when it is run
+            tree = ast.parse(path.read_bytes(), filename=str(path))
+    except SyntaxError as error:
+        place = f"{path}, line {error.lineno}" if error.lineno else str(path)
+        raise RecipeError(f"{place} is not right in Python: {error.msg}.") from None
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        raise RecipeError(f"{path} can't be read as Python: {one_line(error)}") from None
+    names = frozenset(_names(tree.body))
+    metrics = [_texts(each.value, path) for each in tree.body if isinstance(each, ast.Assign) and _is_metrics(each)]
+    return OwnFile(names, metrics[-1] if metrics else ())
+
+
+def _names(statements: list[ast.stmt]) -> Iterator[str]:
+    """Give the names that statements define, also those under a condition."""
+    for statement in statements:
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield statement.name
+        elif isinstance(statement, (ast.Import, ast.ImportFrom)):
+            yield from (alias.asname or alias.name for alias in statement.names)
+        elif isinstance(statement, ast.Assign):
+            yield from (target.id for target in statement.targets if isinstance(target, ast.Name))
+        elif isinstance(statement, (ast.If, ast.Try)):
+            yield from _names([*statement.body, *statement.orelse])
+
+
+def _is_metrics(assignment: ast.Assign) -> bool:
+    return any(isinstance(target, ast.Name) and target.id == _METRICS for target in assignment.targets)
+
+
+def _texts(value: ast.expr, path: Path) -> tuple[str, ...]:
+    """Return the texts of a written list.
+
+    Raises:
+        RecipeError: it is something else.
+    """
+    try:
+        texts = ast.literal_eval(value)
+    except ValueError:
+        texts = None
+    if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
+        raise RecipeError(
+            f'{path}, line {value.lineno}: {_METRICS} must be a list of names as they are, such as ["accuracy"].'
+        )
+    return tuple(texts)

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlflow_compress.errors import RecipeError, UnknownName
+from mlflow_compress.planning import recipe
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_model.py").touch()
+
+
+@pytest.mark.parametrize(
+    "name", ["./net.pth", "net.pth", "gone/net.pt", "/gone/net.ckpt", "~/net.safetensors", "./net"]
+)
+def test_a_path_to_no_file_is_called_that(name: str) -> None:
+    with pytest.raises(RecipeError) as told:
+        recipe.read(name)
+    assert str(told.value) == f"There is no file {name}."
+
+
+def test_the_nearest_file_of_its_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"^There is no file my_modle\.py: did you mean my_model\.py\?$"):
+        recipe.read("my_modle.py")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "small.yaml").touch()
+    with pytest.raises(RecipeError, match=r"no recipe sub/smal\.yaml: did you mean sub/small\.yaml\?"):
+        recipe.read("sub/smal.yaml")
+
+
+def test_a_project_says_in_which_folder_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(RecipeError, match=rf"`mlflow run` works in the project's folder, {tmp_path}: give an absolute"):
+        recipe.read("gone.yaml")
+    with pytest.raises(RecipeError) as told:
+        recipe.read("/gone/model.yaml")
+    assert str(told.value) == "There is no recipe /gone/model.yaml."
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.safetensors", "net.ckpt"])
+def test_weights_are_no_model(name: str) -> None:
+    Path(name).touch()
+    with pytest.raises(
+        RecipeError, match=rf"{name} holds weights; .* init my_model` .* run my_model\.py --weights {name}"
+    ):
+        recipe.read(name)
+
+
+def test_a_name_is_still_a_name() -> None:
+    with pytest.raises(UnknownName, match="Did you mean 'digits_cnn'"):
+        recipe.read("digits_cn")

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.planning.own_file import look
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.py"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_what_a_file_defines_is_read_and_not_run(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        "import os\nfrom data import samples\nif True:\n    def batch(size): ...\nelse:\n    model = 1\n"
+        f"open({str(tmp_path / 'ran')!r}, 'w')\nmetrics = ['f1', 'accuracy']\n",
+    )
+    found = look(path)
+    assert found.names == {"os", "samples", "batch", "model", "metrics"}
+    assert found.metrics == ("f1", "accuracy")
+    assert found.own_data == "own"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_function_in_a_class_is_none_of_the_file(tmp_path: Path) -> None:
+    found = look(written(tmp_path, "class Data:\n    def samples(self): ...\n"))
+    assert found.names == {"Data"}
+    assert found.metrics == ()
+    assert found.own_data is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "def model():\n    return nn.Linear(1, 1\n",
+            r"mine\.py, line 2 is not right in Python: '\(' was never closed",
+        ),
+        ("x = 1\nmetrics = names()\n", r'mine\.py, line 2: metrics must be a list of names .* \["accuracy"\]'),
+        ("metrics = [1]", "line 1: metrics must be a list"),
+        ("x = '\0'", "not right in Python|can't be read as Python"),
+    ],
+)
+def test_what_is_not_right_is_told_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        look(written(tmp_path, text))
+
+
+def test_what_is_no_code_for_its_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"takes 5\.0 MiB, which no code does"):
+        look(written(tmp_path, "#" * 5 * 2**20))
