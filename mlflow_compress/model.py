@@ -174,6 +174,7 @@ class Model:
         family_data: what the family needs beside the weights (a tokenizer, the names of classes): an object of a class
             of its own, which nobody else reads.
         runtime: the distribution whose engine executes it. What opens an exported graph says it.
+        origin: of a restored model, what it was loaded from, for samples that lie beside that; None: not known.
         things: what is in `assets` and in no field.
     """
 
@@ -194,6 +195,7 @@ class Model:
     files: TemporaryDirectory[str] | None = None
     family_data: object = None
     runtime: str = "torch"
+    origin: Path | None = None
     things: dict[str, Any] = field(init=False, repr=False, compare=False)
     _given: Any = field(init=False, repr=False, compare=False)
     _said: str = field(init=False, repr=False, compare=False)

@@ -14,31 +14,31 @@ The file is Python code of the user's. It defines:
   of the greatest output is the prediction.
 * `metrics`, optional: the names of the metrics that score it (default: accuracy).
 
-The file stands alone: it is copied into the model's folder, so that the model can be restored without the rest.
+It may import modules that lie beside it, and read files below its folder, where relative paths start. It is copied into
+the model's folder, with the modules that it imports and what it reads while it builds the model (64 MiB at most), so
+that the model can be restored without the rest. `model()` is called each time that the model is restored: load weights
+in `load_weights`. What that sets outside of the state dict, in numbers, texts and tensors, is kept too.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import random
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
+from mlflow_compress.networks import own_folder
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.exported_modules import ExportedModule, OutputForm, flattened, form_of, module_graph
-from mlflow_compress.networks.own_code import Built, OwnCode, build, came_with_us, defined, fill_cached, run_file
+from mlflow_compress.networks.outside_state import put_back
+from mlflow_compress.networks.own_code import Built, OwnCode, at_source, build, came_with_us, defined, loaded
+from mlflow_compress.networks.own_weights import fill_cached
 from mlflow_compress.networks.stored_weights import fill, read_state
 from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
-
-_COPY = "model.py"
-_FORM = "gives.json"  # of what it gives; only of an exported module
-_CHANGES = "architecture.json"  # only of a module that is not as `model` builds it
 
 
 @dataclass
@@ -68,26 +68,25 @@ class Python(Family):
         import torch
 
         path = folder / source
-        own_code = OwnCode(run_file(path), path)
-        torch.manual_seed(seed)
-        module = build(own_code, self.function)
+        own = loaded(path, seed)
+        module = build(own, self.function)
         if not isinstance(module, torch.nn.Module):
             raise RecipeError(f"{path}: {self.function}() gave a {type(module).__name__}, not a torch.nn.Module.")
-        own = getattr(own_code.code, "load_weights", None)
-        kind: Any = "random"
+        can_fill = hasattr(own.code, "load_weights")
+        kind: Literal["random", "local"] = "random"
         if weights not in ("auto", "pretrained", "random"):
             if not (folder / weights).is_file():
                 raise WeightsError(f"There is no weights file {folder / weights}.")
             fill(module, read_state(folder / weights), folder / weights)
             kind = "local"
-        elif weights == "pretrained" and own is None:
+        elif weights == "pretrained" and not can_fill:
             raise WeightsError(f"{path} defines no load_weights(module). Define it, or give weights=PATH.")
-        elif weights != "random" and own is not None:
-            fill_cached(module, own, path, seed)
+        elif weights != "random" and can_fill:
+            fill_cached(module, own, self.function)
             kind = "local"
         module.requires_grad_(False)
         module.eval()
-        return Model(module, weights=kind, family_data=own_code)
+        return Model(module, weights=kind, family_data=own)
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
         """Take the inputs from the file's `batch`, and move floating-point ones to the module's dtype."""
@@ -187,7 +186,7 @@ class Python(Family):
                 f"A model of one's own brings its samples in its file: say data=own or none, not {data!r}."
             )
         model.evaluation = Evaluation(data, folder, limit, seed)
-        pairs = list(defined(model.data_as(OwnCode), "samples")())
+        pairs = list(defined(at_source(model.data_as(OwnCode), model.origin), "samples")())
         if limit is not None and limit < len(pairs):
             pairs = random.Random(seed).sample(pairs, limit)  # noqa: S311  (nothing secret)
         return [Sample(inputs, reference) for inputs, reference in pairs]
@@ -212,33 +211,21 @@ class Python(Family):
         return [inputs[0][0]] if len(inputs) == 1 else []
 
     def save(self, model: Model, folder: Path) -> None:
-        """Copy the file; write the form of what an exported module gives, and how a changed one is built."""
-        own = model.data_as(OwnCode)
-        shutil.copyfile(own.path, folder / _COPY)
-        if own.form is not None:
-            (folder / _FORM).write_text(json.dumps(own.form), encoding="utf-8")
-        changes: dict[str, Any] = {"structure": model.structure} if model.structure else {}
-        if own.built is not None:
-            changes["built"] = dataclasses.asdict(own.built)
-        if changes:
-            (folder / _CHANGES).write_text(json.dumps(changes), encoding="utf-8")
+        """Copy the file and what it needs beside it; write how the module is built, and what it gives if exported."""
+        own_folder.keep(model.data_as(OwnCode), model.structure, folder)
 
     def restore(self, folder: Path) -> Model:
         """Build the module anew from the copied file."""
         model = self.restore_assets(folder)
-        model.module = build(model.data_as(OwnCode), self.function)
+        own = model.data_as(OwnCode)
+        model.module = build(own, self.function)
+        put_back(own.outside, model.module)
         return model
 
     def restore_assets(self, folder: Path) -> Model:
         """Run the copied file."""
-        path, form, changed = folder / _COPY, folder / _FORM, folder / _CHANGES
-        own = OwnCode(run_file(path), path)
-        if form.is_file():
-            own.form = json.loads(form.read_text(encoding="utf-8"))
-        changes = json.loads(changed.read_text(encoding="utf-8")) if changed.is_file() else {}
-        if "built" in changes:
-            own.built = Built(**changes["built"])
-        return Model(None, weights="local", structure=changes.get("structure", {}), family_data=own)
+        own, structure = own_folder.restored(folder)
+        return Model(None, weights="local", structure=structure, family_data=own)
 
 
 def _form(model: Model) -> OutputForm:

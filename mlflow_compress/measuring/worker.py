@@ -151,6 +151,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
 
     started = time.perf_counter()
     model, family = _restored(folder, device, report)
+    model.origin = Path(variant.folder, variant.source)
     numbers = {f"{group}/load_ms": (time.perf_counter() - started) * 1000}
     surroundings["runtime"] = environment.runtime(model.runtime)
     meter.end_phase("load")

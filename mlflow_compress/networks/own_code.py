@@ -1,19 +1,25 @@
-"""A user's own Python code: run as a module, asked for what it defines, and filled through a cache."""
+"""A user's own Python code: run as a module, and asked for what it defines."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import inspect
+import os
+import random
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.files import sha256, whole_folder
+from mlflow_compress.files import sha256
+from mlflow_compress.networks import modules_beside
 from mlflow_compress.networks.exported_modules import OutputForm
-from mlflow_compress.networks.stored_weights import load_weights, save_weights
+from mlflow_compress.networks.opened_files import State, watched
+from mlflow_compress.networks.outside_state import Values
 
 
 @dataclass(frozen=True)
@@ -33,12 +39,22 @@ class OwnCode:
         path: where it is.
         built: what built the architecture; None: the function that the options name, without arguments.
         form: of what an exported module gives; None of others.
+        seed: of what is drawn while the architecture is built.
+        opened: the files that were read meanwhile, and their state.
+        outside: what `load_weights` set outside of the state dict (see `outside_state`).
+        lost: names of what it set there and can't be saved.
+        is_restored: whether it is the copy in a model folder, whose files nobody changes.
     """
 
     code: ModuleType
     path: Path
     built: Built | None = None
     form: OutputForm | None = None
+    seed: int = 0
+    opened: dict[str, State] = field(default_factory=dict)
+    outside: Values = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+    is_restored: bool = False
 
 
 def came_with_us(path: Path) -> bool:
@@ -49,34 +65,86 @@ def came_with_us(path: Path) -> bool:
 
 
 def run_file(path: Path) -> ModuleType:
-    """Run the user's file as a module of its own.
+    """Run the user's file as a module of its own. It may import what lies beside it.
 
     Raises:
         RecipeError: there is no such file, or it raises.
     """
     if not path.is_file():
         raise RecipeError(f"There is no file {path}.")
-    name = f"mlflow_compress_user_{_digest(path)}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    path = path.absolute()
+    name = f"mlflow_compress_user_{sha256(path)[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path, loader=modules_beside.Uncached(name, str(path)))
     if spec is None or spec.loader is None:
         raise RecipeError(f"{path} is no Python file.")
     code = importlib.util.module_from_spec(spec)
     sys.modules[name] = code
+    modules_beside.allow(path)
     try:
-        spec.loader.exec_module(code)
+        with at_home(path):
+            spec.loader.exec_module(code)
     except Exception as error:
         raise RecipeError(f"{path} can't be run: {type(error).__name__}: {error}") from error
     return code
 
 
+@contextlib.contextmanager
+def at_home(path: Path) -> Iterator[None]:
+    """Work in the folder of a user's file, from which the paths in it start."""
+    before = Path.cwd()
+    os.chdir(path.parent)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def loaded(path: Path, seed: int, is_restored: bool = False) -> OwnCode:
+    """Run a user's file, and note which files it reads.
+
+    Raises:
+        RecipeError: see `run_file`.
+    """
+    own = OwnCode(ModuleType(""), path.absolute(), seed=seed, is_restored=is_restored)
+    seed_all(seed)
+    with _noted(own):
+        own.code = run_file(own.path)
+    return own
+
+
+def at_source(own: OwnCode, source: Path | None) -> OwnCode:
+    """Return the user's own file instead of its restored copy: the data beside it was not copied.
+
+    Args:
+        own: the code.
+        source: where the file was; None: not known.
+    """
+    if not own.is_restored or source is None or not source.is_file() or sha256(source) != sha256(own.path):
+        return own
+    return loaded(source, own.seed, is_restored=True)
+
+
+def seed_all(seed: int) -> None:
+    """Seed what modules draw their first weights with: torch, numpy and Python itself."""
+    import numpy as np
+    import torch
+
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
 def build(own: OwnCode, function: str) -> Any:
     """Build the architecture with the function of this name, or as the student that the model is was built."""
     built = own.built or Built(function, [])
-    return defined(own, built.function)(*built.arguments)
+    builder = defined(own, built.function)
+    seed_all(own.seed)
+    with _noted(own):
+        return builder(*built.arguments)
 
 
-def defined(own: OwnCode, name: str) -> Any:
-    """Return the function of this name.
+def defined(own: OwnCode, name: str) -> Callable[..., Any]:
+    """Return the function of this name; called, it works in its file's folder.
 
     Raises:
         RecipeError: the file defines none.
@@ -84,21 +152,21 @@ def defined(own: OwnCode, name: str) -> Any:
     function = getattr(own.code, name, None)
     if not callable(function):
         raise RecipeError(f"{own.path} defines no function {name}().")
-    return function
+
+    def called(*arguments: Any) -> Any:
+        with at_home(own.path):
+            given = function(*arguments)
+            return list(given) if inspect.isgenerator(given) else given  # it would be run later, and elsewhere
+
+    return called
 
 
-def fill_cached(module: Any, own: Any, path: Path, seed: int) -> None:
-    """Call the user's `load_weights` once for each version of the file and seed, and keep what it gave."""
-    import torch
-
-    folder = cache_folder("weights") / f"{path.stem}-{_digest(path)}-{seed}-torch{torch.__version__}"
-    if folder.is_dir():
-        load_weights(module, folder)
+@contextlib.contextmanager
+def _noted(own: OwnCode) -> Iterator[None]:
+    """Note which files are read meanwhile; not of a restored model, where this would cost time and tell nothing."""
+    if own.is_restored:
+        yield
         return
-    own(module)
-    with whole_folder(folder) as aside:
-        save_weights(module, aside)
-
-
-def _digest(path: Path) -> str:
-    return sha256(path)[:12]
+    with watched() as opened:
+        yield
+    own.opened |= opened

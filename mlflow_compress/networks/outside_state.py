@@ -1,0 +1,164 @@
+"""What a module holds outside of its state dict: plain attributes, and buffers that are not saved."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import pickle
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+Values = dict[str, dict[str, Any]]  # by a layer's name, then by the attribute's
+
+
+def values_of(module: Any) -> Values:
+    """Return copies of what a module holds outside of its state dict.
+
+    Tensors are copied, and lists, tuples, sets and dictionaries of such and of numbers and texts. Of other objects
+    there is a mark, which is another when they have changed, as far as pickling tells.
+    """
+    return {name: {key: _copied(value) for key, value in _attributes(layer)} for name, layer in module.named_modules()}
+
+
+def structure_of(module: Any) -> dict[str, str]:
+    """Return of which class each layer is, and of which shape each entry of the state dict, by name."""
+    classes = {name: type(layer).__name__ for name, layer in module.named_modules()}
+    shapes = {
+        name: f"a tensor of shape {list(value.shape)}" if hasattr(value, "shape") else type(value).__name__
+        for name, value in module.state_dict().items()
+    }
+    return classes | shapes
+
+
+def changed(before: Values, after: Values) -> Values:
+    """Return those values that are others than before, or were not there."""
+    found = {
+        layer: {
+            key: value
+            for key, value in values.items()
+            if key not in before.get(layer, {}) or not _same(before[layer][key], value)
+        }
+        for layer, values in after.items()
+    }
+    return {layer: values for layer, values in found.items() if values}
+
+
+def kept_and_lost(values: Values) -> tuple[Values, list[str]]:
+    """Divide values into those that can be saved as data, and the names of those that can't, with their types."""
+    kept: Values = {}
+    lost = []
+    for layer, attributes in values.items():
+        for key, value in attributes.items():
+            if _is_plain(value):
+                kept.setdefault(layer, {})[key] = value
+            else:
+                lost.append(f"{layer}.{key}".lstrip("."))
+    return kept, lost
+
+
+def put_back(values: Mapping[str, Mapping[str, Any]], module: Any) -> None:
+    """Give a module's layers their values back, as far as these layers are there."""
+    layers = dict(module.named_modules())
+    for name, attributes in values.items():
+        for key, value in attributes.items() if name in layers else ():
+            if key in layers[name]._buffers:
+                layers[name]._buffers[key] = value
+            else:
+                setattr(layers[name], key, _copied(value))
+
+
+def tensors_outside(module: Any) -> list[str]:
+    """Name the tensors that a module holds and its state dict does not."""
+    return [
+        f"{name}.{key}".lstrip(".")
+        for name, layer in module.named_modules()
+        for key, value in _attributes(layer)
+        if _holds_tensor(value)
+    ]
+
+
+def _attributes(layer: Any) -> Iterator[tuple[str, Any]]:
+    """Yield a layer's own attributes and unsaved buffers; not what torch's base class keeps or a hook makes anew."""
+    import torch
+
+    for name in layer._non_persistent_buffers_set:
+        yield name, layer._buffers.get(name)
+    made = {_made_by(hook) for hook in layer._forward_pre_hooks.values()}
+    own = {id(tensor) for tensor in (*layer.parameters(), *layer.buffers())}
+    for name, value in vars(layer).items():
+        if name in _torchs_own() or name in made or isinstance(value, torch.nn.Module):
+            continue
+        several = value if isinstance(value, (list, tuple)) else [value]
+        if any(id(each) in own for each in several):  # an RNN keeps its parameters in a list too
+            continue
+        yield name, value
+
+
+def _made_by(hook: Any) -> str:
+    """Name the weight that a hook of torch's makes of others before each call: weight norm, spectral norm, pruning."""
+    return str(getattr(hook, "_tensor_name", getattr(hook, "name", "")))
+
+
+@functools.cache
+def _torchs_own() -> frozenset[str]:
+    import torch
+
+    return frozenset(vars(torch.nn.Module())) | {"_forward_pre_hooks_with_kwargs", "_flat_weights"}
+
+
+class _Mark:
+    """What stands for an object that is not copied."""
+
+    def __init__(self, value: Any) -> None:
+        try:
+            self.content: object = hashlib.sha256(pickle.dumps(value)).hexdigest()
+        except Exception:  # objects say in any way that they can't be pickled
+            self.content = id(value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Mark) and self.content == other.content
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _copied(value: Any) -> Any:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone() if type(value) in (torch.Tensor, torch.nn.Parameter) else _Mark(value)
+    if type(value) in (list, tuple, set, frozenset):
+        return type(value)(_copied(each) for each in value) if type(value) in (list, tuple) else type(value)(value)
+    if type(value) is dict:
+        return {key: _copied(each) for key, each in value.items()}
+    is_known = isinstance(value, (torch.Size, torch.dtype, torch.device)) or type(value) in _PLAIN
+    return value if is_known else _Mark(value)
+
+
+def _same(one: Any, other: Any) -> bool:
+    import torch
+
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor):
+        return one.dtype == other.dtype and one.shape == other.shape and bool(((one == other) | (one != one)).all())
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(_same(*pair) for pair in zip(one, other, strict=True))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    return bool(one == other) or (one != one and other != other)
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) in (list, tuple, set):
+        return all(_is_plain(each) for each in value)
+    if type(value) is dict:
+        return all(type(key) in _PLAIN and _is_plain(each) for key, each in value.items())
+    return not isinstance(value, (_Mark, frozenset))
+
+
+def _holds_tensor(value: Any) -> bool:
+    import torch
+
+    several = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return isinstance(value, torch.Tensor) or any(_holds_tensor(each) for each in several)

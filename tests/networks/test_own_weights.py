@@ -1,0 +1,201 @@
+"""What `load_weights` gives is kept, and made anew when anything that it was made of has changed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mlflow_compress import registry
+from mlflow_compress.errors import WeightsError
+from mlflow_compress.networks import model_folder
+from mlflow_compress.networks.own_code import OwnCode
+from mlflow_compress.records import Step, Variant
+from mlflow_compress.sockets import Family, Model
+
+CODE = """
+import os
+from pathlib import Path
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.scale = 1.0
+    def forward(self, x):
+        return self.layer(x) * self.scale
+
+def model():
+    return Net()
+
+def batch(size):
+    return torch.rand(size, 4)
+
+def load_weights(module):
+    with open({counter!r}, "a") as file:
+        file.write("x")
+"""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def loaded(folder: Path, filling: str, beside: str = "") -> Model:
+    folder.mkdir(exist_ok=True)
+    if beside:
+        (folder / "filler.py").write_text(beside)
+    code = CODE.format(counter=str(folder.parent / "calls"))
+    (folder / "own.py").write_text(f"{code}    {filling}\n")
+    family: Family = registry.build("families", "python")
+    return family.load("own.py", "auto", folder, 0)
+
+
+def calls(folder: Path) -> int:
+    return len((folder / "calls").read_text())
+
+
+def checkpoint(path: Path, value: float) -> None:
+    state = {"layer.weight": torch.full((3, 4), value), "layer.bias": torch.zeros(3)}
+    if path.suffix == ".safetensors":
+        save_file(state, str(path))
+    else:
+        torch.save(state, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "reading"),
+    [
+        ("w.pt", "module.load_state_dict(torch.load(Path(__file__).parent / 'w.pt'))"),
+        ("w.pt", "module.load_state_dict(torch.load('w.pt'))"),
+        ("w.safetensors", "import safetensors.torch as s; module.load_state_dict(s.load_file('w' + '.safetensors'))"),
+        ("w.pt", "module.load_state_dict(torch.load(sorted(Path(__file__).parent.glob('*.pt'))[-1]))"),
+    ],
+)
+def test_a_checkpoint_that_was_written_anew_is_loaded_anew(name: str, reading: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    for value in (1.0, 1.0, 2.0):
+        if not (home / name).exists() or value == 2.0:
+            checkpoint(home / name, value)
+        assert float(loaded(home, reading).module.layer.weight.mean()) == value
+    assert calls(tmp_path) == 2
+    assert len(list((tmp_path / "cache").rglob("made_of.json"))) == 1  # the old one is gone
+
+
+def test_a_new_checkpoint_in_a_folder_that_was_listed_is_loaded(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    reading = "module.load_state_dict(torch.load(max(Path(__file__).parent.glob('*.pt'))))"
+    checkpoint(home / "1.pt", 1.0)
+    assert float(loaded(home, reading).module.layer.weight.mean()) == 1
+    checkpoint(home / "2.pt", 2.0)
+    assert float(loaded(home, reading).module.layer.weight.mean()) == 2
+
+
+def test_another_value_of_the_environment_is_another_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value in (1.0, 2.0):
+        checkpoint(tmp_path / f"{value}.pt", value)
+    for value in (1.0, 2.0, 1.0):
+        monkeypatch.setenv("MY_CHECKPOINT", str(tmp_path / f"{value}.pt"))
+        module = loaded(tmp_path / "home", "module.load_state_dict(torch.load(os.environ['MY_CHECKPOINT']))").module
+        assert float(module.layer.weight.mean()) == value
+
+
+def test_a_helper_that_changed_is_called_again(tmp_path: Path) -> None:
+    for value in (1, 2):  # of one size, and in one second
+        beside = f"import torch\ndef fill(module): torch.nn.init.constant_(module.layer.weight, {value})\n"
+        module = loaded(tmp_path / "home", "from filler import fill; fill(module)", beside).module
+        assert float(module.layer.weight.mean()) == value
+
+
+def test_what_is_set_beside_the_tensors_is_there_the_second_time_too(tmp_path: Path) -> None:
+    for _ in range(2):
+        module = loaded(tmp_path / "home", "module.scale = 3.0; module.table = {'a': [torch.ones(2)]}").module
+        assert module.scale == 3.0
+        assert torch.equal(module.table["a"][0], torch.ones(2))
+    assert calls(tmp_path) == 1
+
+
+def test_where_it_can_not_be_kept_load_weights_is_called_each_time(tmp_path: Path) -> None:
+    for _ in range(2):
+        model = loaded(tmp_path / "home", "module.layer.how = abs; module.optimizer = object()")
+        assert model.module.optimizer is not None
+        assert sorted(model.data_as(OwnCode).lost) == ["layer.how", "optimizer"]
+    assert calls(tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("filling", "told"),
+    [
+        ("module.layer = nn.Linear(4, 5)", r"layer\.bias was a tensor of shape \[3\], and is a tensor of shape \[5\]"),
+        ("module.layer = nn.Identity()", "layer was Linear, and is Identity"),
+        ("module.act = nn.ReLU()", "act was not there, and is ReLU"),
+    ],
+)
+def test_an_architecture_that_load_weights_changed_is_refused(filling: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=rf"changed the architecture: {told}.*Build it so in model\(\)"):
+        loaded(tmp_path / "home", filling)
+
+
+def saved(model: Model, folder: Path) -> Path:
+    variant = Variant(
+        model="own", method="original", team="none", family="python", source="own.py", chain=(Step("original"),)
+    )
+    folder.mkdir()
+    model_folder.save(model, registry.build("families", "python"), [], variant, folder)
+    return folder
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_is_set_beside_the_tensors_is_restored(is_first: bool, tmp_path: Path) -> None:
+    filling = "module.scale = 3.0"
+    if not is_first:
+        loaded(tmp_path / "home", filling)
+    model = loaded(tmp_path / "home", filling)
+    restored = model_folder.restore(saved(model, tmp_path / "saved")).model.module
+    assert restored.scale == 3.0
+    inputs = torch.rand(2, 4)
+    assert torch.equal(restored(inputs), model.module(inputs))
+
+
+def test_what_model_draws_is_drawn_alike_when_it_is_restored(tmp_path: Path) -> None:
+    code = """
+import random
+import numpy as np
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.scale = torch.rand(3) + float(np.random.rand()) + random.random()
+    def forward(self, x):
+        return self.layer(x) * self.scale
+
+model = Net
+"""
+    (tmp_path / "own.py").write_text(code)
+    family: Any = registry.build("families", "python")
+    model = family.load("own.py", "auto", tmp_path, 5)
+    torch.rand(3)
+    assert torch.equal(model_folder.restore(saved(model, tmp_path / "saved")).model.module.scale, model.module.scale)
+
+
+def test_no_secret_of_the_environment_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "geheim")
+    loaded(tmp_path / "home", "os.environ['MY_TOKEN']")
+    texts = [path.read_text() for path in (tmp_path / "cache").rglob("made_of.json")]
+    assert ["$MY_TOKEN" in text for text in texts] == [True]
+    assert "geheim" not in "".join(texts)
+    assert os.environ["MY_TOKEN"] == "geheim"
