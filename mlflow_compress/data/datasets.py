@@ -22,7 +22,7 @@ from mlflow_compress.data.layouts import (
     is_training,
     read_path,
 )
-from mlflow_compress.data.media import Medium
+from mlflow_compress.data.media import MEND, Medium
 from mlflow_compress.data.spec import DEFAULT, KEYS, Data, parse, path_of
 from mlflow_compress.data.tables import Bad, Records, read_text
 from mlflow_compress.errors import RecipeError, UnknownName
@@ -54,7 +54,6 @@ SKIPPED_SAMPLES = CautionKind(
 )
 _TEXT_ALONE = ("text",)
 _SPLIT = "split"  # also a column that says of each row what split it is in
-_MEND = "Mend it, take it out, or say skip_bad=true."
 _DIGEST_LENGTH = 16
 
 
@@ -356,7 +355,7 @@ def _row(source: _Source, columns: Mapping[str, str], index: int) -> Row:
     """
     where, raw = source.records.where(index), source.records.rows[index]
     if isinstance(raw, Bad):
-        raise RecipeError(f"{raw} {_MEND}")
+        raise RecipeError(f"{raw} {MEND}")
     values = {role: _value(source, raw, column, role, where) for role, column in columns.items()}
     return Row(values, where)
 
@@ -364,9 +363,9 @@ def _row(source: _Source, columns: Mapping[str, str], index: int) -> Row:
 def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, where: str) -> Any:
     value = _within(raw, column)
     if value is None or value in ([], {}) or (isinstance(value, str) and not value.strip()):
-        raise RecipeError(f"{where}: {column} is empty. {_MEND}")
+        raise RecipeError(f"{where}: {column} is empty. {MEND}")
     if isinstance(value, str) and not _is_unicode(value):
-        raise RecipeError(f"{where}: {column} has half a character in it. {_MEND}")
+        raise RecipeError(f"{where}: {column} has half a character in it. {MEND}")
     if role in MEDIA:
         medium = _medium(source, value, role, where)
         medium.decode() if source.data.skip_bad else medium.check()
@@ -374,7 +373,7 @@ def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, wher
     if isinstance(value, Path):
         text = read_text(value)
         if not text.strip():
-            raise RecipeError(f"{where}: the file is empty. {_MEND}")
+            raise RecipeError(f"{where}: the file is empty. {MEND}")
         return text
     return source.data.labels.get(str(value), value) if role == "label" else value
 
@@ -395,9 +394,9 @@ def _medium(source: _Source, value: Any, role: str, where: str) -> Medium:
         try:
             value = find_file(value, folder, source.files[role])
         except RecipeError as error:
-            raise RecipeError(f"{where}: {error} {_MEND}") from None
+            raise RecipeError(f"{where}: {error} {MEND}") from None
     if not isinstance(value, Path):
-        raise RecipeError(f"{where}: {role} must be the name of a file, not {value!r:.60}. {_MEND}")
+        raise RecipeError(f"{where}: {role} must be the name of a file, not {value!r:.60}. {MEND}")
     found: Medium = medium.at(value, str(value) if str(value).endswith(where) else f"{where}: {value}")
     return found
 

@@ -3,7 +3,8 @@
 The YAML file says `path` (the root), `train`, `val`, `test` (a folder of pictures, a list of them in a `.txt` file, or
 several of these) and `names`. The labels of `images/a/1.jpg` are in `labels/a/1.txt`: a line is a class and its box
 (the middle's x and y, width and height) or the corners of its outline (x y x y ...), all from 0 to 1. A picture without
-such a file holds nothing. Nothing is downloaded, and no code in the file is run.
+such a file holds nothing. Nothing is downloaded, and no code in the file is run. What editors and systems leave in the
+folders is no picture (see `data_files`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlflow_compress.data.data_files import data_files, is_leftover
 from mlflow_compress.data.datasets import Row, Table
-from mlflow_compress.data.media import Picture
+from mlflow_compress.data.media import MEND, Picture
 from mlflow_compress.data.spec import Data, parse
+from mlflow_compress.data.tables import read_text
 from mlflow_compress.errors import RecipeError, named_line
-from mlflow_compress.folder_trees import files_below
 from mlflow_compress.untrusted_yaml import read_yaml
 
 _MOST_BYTES = 2**20  # of a data.yaml: thousands of names
@@ -62,7 +64,9 @@ class Boxes:
         Raises:
             RecipeError: a folder or a list is not there, or there is no picture.
         """
-        found = sorted(path for entry in self.splits.get(split, ()) for path in _pictures(self.root / entry, self.path))
+        found = sorted(
+            path for entry in self.splits.get(split, ()) for path in _pictures(_placed(self.root, entry), self.path)
+        )
         if not found:
             raise RecipeError(f"{self.path}: there is no picture in its split {split!r}.")
         return found
@@ -103,10 +107,11 @@ def read(text: str, folder: Path, limit: int | None, seed: int) -> tuple[Table, 
 
     Returns:
         Rows with `image`, `path`, and `boxes` ([class, x1, y1, x2, y2], from 0 to 1); and the names of the classes. All
-        pictures, in order, or with a limit the first ones of them shuffled.
+        pictures, in order, or with a limit the first ones of them shuffled. With `skip_bad=true` pictures that can't
+        be read, and those whose labels can't, are left out and told.
 
     Raises:
-        RecipeError: the data can't be had, or a label can't be read.
+        RecipeError: the data can't be had, or a picture or a label can't be read.
     """
     data = parse(text)
     described = describe(data, folder)
@@ -115,15 +120,21 @@ def read(text: str, folder: Path, limit: int | None, seed: int) -> tuple[Table, 
     limit = data.limit if limit is None else limit
     if limit is not None and limit < len(paths):
         random.Random(seed).shuffle(paths)  # noqa: S311  (nothing secret)
-        paths = paths[:limit]
-    rows = [
-        Row({"image": Picture.at(path), "path": str(path), "boxes": _boxes(path, described.names)}, str(path))
-        for path in paths
-    ]
+    rows: list[Row] = []
+    skipped: list[str] = []
+    for path in paths:
+        if len(rows) == limit:
+            break
+        try:
+            rows.append(_row(path, described.names, data.skip_bad))
+        except RecipeError as error:
+            if not data.skip_bad:
+                raise
+            skipped.append(str(error))
     if not any(row.values["boxes"] for row in rows):
         raise RecipeError(f"{described.path}: no picture of its split {split!r} has a box. Are there labels beside it?")
     source = str(replace(data, split=split))
-    return Table(rows, f"{described.path.stem} {split}", source), described.names
+    return Table(rows, f"{described.path.stem} {split}", source, tuple(skipped)), described.names
 
 
 def training(text: str, folder: Path, held_out: frozenset[str], count: int, seed: int) -> list[Path]:
@@ -132,7 +143,8 @@ def training(text: str, folder: Path, held_out: frozenset[str], count: int, seed
     Returns:
         As many as asked for; they come again where there are fewer. None where there is no training split.
     """
-    described = describe(parse(text), folder)
+    data = parse(text)
+    described = describe(data, folder)
     try:
         paths = described.pictures("train")
     except RecipeError:
@@ -140,20 +152,46 @@ def training(text: str, folder: Path, held_out: frozenset[str], count: int, seed
     random.Random(seed).shuffle(paths)  # noqa: S311  (nothing secret)
     drawn: list[Path] = []
     for path in paths:
-        if len(drawn) < count and Picture.at(path).digest() not in held_out:
+        if len(drawn) == count:
+            break
+        if Picture.at(path).digest() not in held_out and not (data.skip_bad and _is_broken(path)):
             drawn.append(path)
     return [drawn[index % len(drawn)] for index in range(count)] if drawn else []
 
 
+def _row(path: Path, names: Mapping[int, str], decodes: bool) -> Row:
+    picture = Picture.at(path)
+    picture.decode() if decodes else picture.check()
+    return Row({"image": picture, "path": str(path), "boxes": _boxes(path, names)}, str(path))
+
+
+def _is_broken(path: Path) -> bool:
+    try:
+        Picture.at(path).decode()
+    except RecipeError:
+        return True
+    return False
+
+
 def _pictures(path: Path, origin: Path) -> Iterator[Path]:
     if path.is_dir():
-        yield from (each for each in files_below(path) if each.suffix.lower() in Picture.suffixes)
+        yield from (each for each in data_files(path) if each.suffix.lower() in Picture.suffixes)
     elif path.is_file():
-        for line in path.read_text(encoding="utf-8-sig").split("\n"):
-            if line.strip():
-                yield path.parent / line.strip()
+        for number, line in enumerate(read_text(path).split("\n"), 1):
+            if not line.strip() or is_leftover(Path(line.strip())):
+                continue
+            if not (named := path.parent / line.strip()).is_file():
+                raise RecipeError(f"{path}, line {number}: there is no picture {named}.")
+            yield named
     else:
         raise RecipeError(f"{origin} names {path}, which is not there.")
+
+
+def _placed(root: Path, entry: str) -> Path:
+    """Find what an entry names: `../val/images`, as Roboflow writes it, may lie beside the file, and not above it."""
+    path = root / entry
+    beside = root / entry.removeprefix("../")
+    return beside if beside.exists() and not path.exists() else path
 
 
 def _labels_of(picture: Path) -> Path:
@@ -166,7 +204,7 @@ def _boxes(picture: Path, names: Mapping[int, str]) -> list[list[float]]:
     path = _labels_of(picture)
     if not path.is_file():
         return []
-    lines = enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1)
+    lines = enumerate(read_text(path).split("\n"), 1)
     found = [_box(line.split(), names, f"{path}, line {number}") for number, line in lines if line.strip()]
     return [list(box) for box in dict.fromkeys(map(tuple, found))]  # ultralytics drops a box that is there twice
 
@@ -175,14 +213,15 @@ def _box(words: list[str], names: Mapping[int, str], where: str) -> list[Any]:
     try:
         number, *places = (float(word) for word in words)
     except ValueError as error:
-        raise RecipeError(f"{where}: {' '.join(words)[:60]!r} are not all numbers.") from error
+        raise RecipeError(f"{where}: {' '.join(words)[:60]!r} are not all numbers. {MEND}") from error
     if int(number) != number or int(number) not in names:
-        raise RecipeError(f"{where}: there is no class {words[0]}; data.yaml names {len(names)}.")
+        known = f"{len(names)}, from {min(names)} to {max(names)}"
+        raise RecipeError(f"{where}: there is no class {words[0]}; data.yaml names {known}. {MEND}")
     if not all(-_TOLERANCE <= place <= 1 + _TOLERANCE for place in places):
-        raise RecipeError(f"{where}: coordinates are parts of the picture's width and height, from 0 to 1.")
+        raise RecipeError(f"{where}: coordinates are parts of the picture's width and height, from 0 to 1. {MEND}")
     if len(places) == 4:
         x, y, width, height = places
         return [int(number), x - width / 2, y - height / 2, x + width / 2, y + height / 2]
     if len(places) < 6 or len(places) % 2:
-        raise RecipeError(f"{where}: a box is four numbers behind the class, an outline six or more in pairs.")
+        raise RecipeError(f"{where}: a box is four numbers behind the class, an outline six or more in pairs. {MEND}")
     return [int(number), min(places[::2]), min(places[1::2]), max(places[::2]), max(places[1::2])]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow_compress.data.data_files import data_files, is_leftover
 from mlflow_compress.data.media import Medium, Picture, Sound
 from mlflow_compress.data.tables import (
     SUFFIXES,
@@ -20,7 +21,6 @@ from mlflow_compress.data.tables import (
     read_texts,
 )
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.folder_trees import files_below
 
 MEDIA: Mapping[str, type[Medium]] = {"audio": Sound, "image": Picture}
 _TRAINING = frozenset({"train", "training"})
@@ -142,7 +142,7 @@ def _read_folder(folder: Path, roles: Sequence[str], form: Form) -> tuple[Record
         named = find_split([path.stem for path in tables], form.split, folder)
         table = _one_of([path for path in tables if path.stem == named] or tables, folder)
         return read_table(table, form.delimiter, form.quotes), is_split or named is not None
-    if medium == "audio" and (transcripts := sorted(folder.rglob(_TRANSCRIPTS))):
+    if medium == "audio" and (transcripts := sorted(path for path in data_files(folder) if path.match(_TRANSCRIPTS))):
         return _librispeech(folder, transcripts), is_split
     if medium is None and "label" not in roles:
         role, paths = _only_role(folder, roles), _below(folder, {TEXT})
@@ -223,11 +223,9 @@ def _is_package(path: Path) -> bool:
 
 
 def _within(folder: Path, kind: Callable[[Path], bool]) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if kind(path) and not path.name.startswith((".", "__")))
+    paths = (path for path in folder.iterdir() if not path.name.startswith("__"))
+    return sorted(path for path in paths if kind(path) and not is_leftover(path.relative_to(folder)))
 
 
 def _below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    found = files_below(folder)
-    return sorted(
-        (path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".")), key=Path.as_posix
-    )
+    return sorted((path for path in data_files(folder) if path.suffix.lower() in suffixes), key=Path.as_posix)

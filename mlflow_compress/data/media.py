@@ -14,8 +14,19 @@ from typing import Any, BinaryIO, ClassVar
 from mlflow_compress.errors import RecipeError, one_line
 
 RATE_HZ = 16_000
+MEND = "Mend it, take it out, or say skip_bad=true."  # what to do about a sample that can't be read
 _TURN = 0x0112  # of EXIF: from 5 on, width and height change places
 _ZERO_CROSSINGS, _ROLLOFF, _BETA = 64, 0.9475937167399596, 14.769656459379492
+
+
+@dataclass(frozen=True)
+class _File:
+    """Opens a file when it is called; equal to another that opens the same one."""
+
+    path: Path
+
+    def __call__(self) -> BinaryIO:
+        return self.path.open("rb")
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,7 @@ class Medium(ABC):
     @classmethod
     def at(cls, path: Path, name: str = "") -> Any:
         """Return the one in a file."""
-        return cls(name or str(path), lambda: path.open("rb"))
+        return cls(name or str(path), _File(path))
 
     @abstractmethod
     def check(self) -> None:
@@ -66,9 +77,7 @@ class Medium(ABC):
     def _unreadable(self, kind: str, error: Exception | str) -> RecipeError:
         said = str(getattr(error, "error_string", error))  # libsndfile's, without Python's name of the open file
         message = one_line(said, most=200).rstrip(".") or type(error).__name__
-        return RecipeError(
-            f"{self.name} can't be read as {kind}: {message}. Mend it, take it out, or say skip_bad=true."
-        )
+        return RecipeError(f"{self.name} can't be read as {kind}: {message}. {MEND}")
 
 
 class Sound(Medium):
@@ -141,7 +150,7 @@ class Picture(Medium):
         return self._read(lambda image: np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
 
     def _read(self, use: Callable[[Any], Any]) -> Any:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
 
         try:
             with self.open() as file, Image.open(file) as image:
@@ -149,7 +158,9 @@ class Picture(Medium):
                     raise ValueError(f"its pixels are {image.mode}, and more than 8 bits are not taken")
                 return use(image)
         except Exception as error:  # PIL's, the codecs', the system's
-            raise self._unreadable("a picture", error) from error
+            # ultralytics, once imported, looks for another reader of what PIL does not know, and misses it
+            is_unknown = any(isinstance(each, UnidentifiedImageError) for each in (error, error.__context__))
+            raise self._unreadable("a picture", "it is none, or empty" if is_unknown else error) from error
 
 
 def decode(path: Path) -> Any:

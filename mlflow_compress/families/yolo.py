@@ -305,7 +305,7 @@ class _Boxes(_Answerer):
         table, classes = read_boxes(evaluation.data, evaluation.folder, evaluation.limit, evaluation.seed)
         remember(self.model, table, evaluation)
         by_number = _matched(classes, self.names, evaluation.data)
-        return [Sample(row.values["path"], _true_boxes(row.values, by_number)) for row in table.rows]
+        return [Sample(row.values["image"], _true_boxes(row.values, by_number)) for row in table.rows]
 
     def training(self, count: int, seed: int) -> Sequence[Any]:
         evaluation = self.model.evaluation
@@ -362,6 +362,9 @@ def _matched(classes: Mapping[int, str], names: Mapping[int, str], data: str) ->
     """
     if set(classes.values()) <= set(names.values()):
         return classes
+    by_lower = {name.casefold(): name for name in names.values()}
+    if all(name.casefold() in by_lower for name in classes.values()):
+        return {number: by_lower[name.casefold()] for number, name in classes.items()}
     if len(classes) == len(names):
         return {number: names[number] for number in classes}
     raise RecipeError(

@@ -34,21 +34,31 @@ class Fitted:
 
 
 def read_photo(image: Any) -> Any:
-    """Read BGR uint8 [height, width, 3] from a path, or from what opens a file of an image; an array stays as it is.
+    """Read BGR uint8 [height, width, 3] from a path, or from a picture of a data set; an array stays as it is.
+
+    It is turned as its EXIF says.
 
     Raises:
-        FileNotFoundError: it can't be read as an image.
+        FileNotFoundError: a path can't be read as an image.
+        RecipeError: a picture of a data set can't.
     """
     import cv2
     import numpy as np
 
     if hasattr(image, "open") and not isinstance(image, Path):
         with image.open() as file:
-            photo = cv2.imdecode(np.frombuffer(file.read(), dtype=np.uint8), cv2.IMREAD_COLOR)
+            held = file.read()
     elif isinstance(image, (str, Path)):
-        photo = cv2.imread(str(image))
+        try:
+            held = Path(image).read_bytes()
+        except OSError as error:
+            raise FileNotFoundError(f"{image} can't be read as an image: {error.strerror or error}") from error
     else:
         return np.asarray(image, dtype=np.uint8)
+    # from memory: by its name, OpenCV gives up on a TIFF that is to be turned
+    photo = cv2.imdecode(np.frombuffer(held, dtype=np.uint8), cv2.IMREAD_COLOR) if held else None
+    if photo is None and hasattr(image, "decode"):  # older versions of OpenCV know no GIF; or it tells what is wrong
+        return image.decode()[..., ::-1].copy()
     if photo is None:
         raise FileNotFoundError(f"{image} can't be read as an image")
     return photo

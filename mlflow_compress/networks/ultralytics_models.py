@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,13 +19,14 @@ from mlflow_compress.sockets import Graph
 
 
 def require_ultralytics() -> None:
-    """Check that ultralytics is installed.
+    """Check that ultralytics is installed, and keep it from installing others.
 
     Raises:
         MachineLacks: it is not.
     """
     if importlib.util.find_spec("ultralytics") is None:
         raise MachineLacks("ultralytics is not installed: pip install ultralytics")
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # it would run pip on a picture that can't be read
 
 
 def load(

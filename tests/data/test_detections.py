@@ -85,3 +85,75 @@ def test_code_in_a_description_is_not_run(tmp_path: Path) -> None:
     write(tmp_path, more=f"download: open('{tmp_path}/run', 'w')\n")
     detections.read("d.yaml", tmp_path, None, 0)
     assert not (tmp_path / "run").exists()
+
+
+def with_second(folder: Path, picture: bytes | None = None, labels: str = "1 0.5 0.5 1 1") -> Path:
+    """Add a second picture, `b.png`, to the data set of one."""
+    write(folder)
+    whole = cv2.imencode(".png", np.zeros((40, 80, 3), dtype=np.uint8))[1].tobytes()
+    (folder / "images" / "b.png").write_bytes(whole if picture is None else picture)
+    (folder / "labels" / "b.txt").write_text(labels, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("picture", "labels", "told"),
+    [
+        (b"no picture", "1 0.5 0.5 1 1", "b.png can't be read as a picture: it is none, or empty"),
+        (b"", "1 0.5 0.5 1 1", "b.png can't be read as a picture: it is none, or empty"),
+        (None, "7 0.5 0.5 1 1", "b.txt, line 1: there is no class 7; data.yaml names 2, from 0 to 1"),
+        (None, "1 0.5 0.5 3 1\n", "b.txt, line 1: coordinates are parts"),
+    ],
+)
+def test_bad_pictures_and_labels_are_told_or_skipped(
+    tmp_path: Path, picture: bytes | None, labels: str, told: str
+) -> None:
+    with_second(tmp_path, picture, labels)
+    with pytest.raises(RecipeError, match=re.escape(told) + r".*skip_bad=true\."):
+        detections.read("d.yaml", tmp_path, None, 0)
+    table, _ = detections.read("d.yaml:skip_bad=true", tmp_path, None, 0)
+    assert [Path(row.where).name for row in table.rows] == ["a.png"]
+    assert len(table.skipped) == 1
+    assert told in table.skipped[0]
+
+
+def test_a_picture_that_ends_early_is_skipped(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 80, 3), dtype=np.uint8)
+    with_second(tmp_path, cv2.imencode(".png", noise)[1].tobytes()[:2000])
+    table, _ = detections.read("d.yaml:skip_bad=true,limit=1", tmp_path, None, 1)  # whichever is looked at first
+    assert [Path(row.where).name for row in table.rows] == ["a.png"]
+
+
+@pytest.mark.parametrize("place", [".ipynb_checkpoints/a-checkpoint.png", "._a.png", "__MACOSX/a.png", ".hidden/a.png"])
+def test_what_editors_and_systems_leave_is_no_picture(tmp_path: Path, place: str) -> None:
+    write(tmp_path)
+    left = tmp_path / "images" / place
+    left.parent.mkdir(exist_ok=True)
+    left.write_bytes((tmp_path / "images" / "a.png").read_bytes())
+    table, _ = detections.read("d.yaml", tmp_path, None, 0)
+    assert [row.where for row in table.rows] == [str(tmp_path / "images" / "a.png")]
+
+
+def test_a_list_names_the_line_of_a_picture_that_is_not_there(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "d.yaml").write_text("val: val.txt\nnames: [cat, dog]\n")
+    (tmp_path / "val.txt").write_text("./images/a.png\n\n./images/gone.png\n")
+    with pytest.raises(RecipeError, match=r"val\.txt, line 3: there is no picture .*gone\.png"):
+        detections.read("d.yaml", tmp_path, None, 0)
+
+
+def test_labels_in_another_encoding_are_told(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "labels" / "a.txt").write_bytes(b"0 0.5 0.5 0.2 0.4\n\xff\n")
+    with pytest.raises(RecipeError, match=r"a\.txt, line 2: this is not UTF-8"):
+        detections.read("d.yaml", tmp_path, None, 0)
+
+
+def test_folders_that_roboflow_writes_as_above_are_found_beside(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "valid").mkdir()
+    for part in ("images", "labels"):
+        (tmp_path / part).rename(tmp_path / "valid" / part)
+    (tmp_path / "d.yaml").write_text("val: ../valid/images\nnames: [cat, dog]\n")
+    table, _ = detections.read("d.yaml", tmp_path, None, 0)
+    assert table.rows[0].values["boxes"] == [pytest.approx([0, 0.4, 0.3, 0.6, 0.7])]

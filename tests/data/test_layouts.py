@@ -164,3 +164,34 @@ def test_a_table_must_name_files(tmp_path: Path) -> None:
     write(tmp_path / "a.json", '[{"image": 7, "label": 1}]')
     with pytest.raises(RecipeError, match="image must be the name of a file, not 7"):
         read("a.json", tmp_path, ("image", "label"))
+
+
+LEFT = [".ipynb_checkpoints/1-checkpoint.png", "cat/.ipynb_checkpoints/1-checkpoint.png", "cat/._1.png",
+        "__MACOSX/cat/1.png", "cat/Thumbs.db", "cat/.DS_Store", "._labels.csv", ".~lock.labels.csv"]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", LEFT)
+def test_what_editors_and_systems_leave_is_no_sample(tmp_path: Path, place: str) -> None:
+    for label in ("cat", "dog"):
+        picture(tmp_path / "d" / label / "1.png")
+    left = tmp_path / "d" / place
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_bytes((tmp_path / "d" / "cat" / "1.png").read_bytes())
+    assert values(read("d", tmp_path, ("image", "label")), "label") == ["cat", "dog"]
+
+
+def test_the_data_itself_may_lie_in_a_hidden_folder(tmp_path: Path) -> None:
+    picture(tmp_path / ".cache" / "d" / "cat" / "1.png")
+    assert values(read(".cache/d", tmp_path, ("image", "label")), "label") == ["cat"]
+
+
+def test_transcripts_and_sounds_of_a_mac_are_not_doubled(tmp_path: Path) -> None:
+    librispeech(tmp_path / "d")
+    for place in ("._121-121726.trans.txt", "._121-121726-0000.flac"):
+        write(tmp_path / "d" / "test-clean" / "121" / "121726" / place, "\0")
+    write(tmp_path / "d" / "__MACOSX" / "x.trans.txt", "x no\n")
+    assert len(read("d", tmp_path, SPEECH).rows) == 3
+    sound(tmp_path / "e" / "wavs" / "a.wav")
+    write(tmp_path / "e" / ".ipynb_checkpoints" / "a.wav", "")
+    write(tmp_path / "e" / "metadata.csv", "file,text\na.wav,hello\n")
+    assert values(read("e", tmp_path, SPEECH)) == ["hello"]

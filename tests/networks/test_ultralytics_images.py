@@ -10,7 +10,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from mlflow_compress.data.media import Picture
+from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks import ultralytics_images
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (40, 80, 3), dtype=np.uint8)
@@ -29,9 +32,36 @@ def test_a_path_an_opened_file_and_an_array_are_the_same_photo(tmp_path: Path) -
 
 
 def test_what_is_no_image_is_told(tmp_path: Path) -> None:
+    for held in (b"no image", b""):
+        (tmp_path / "a.png").write_bytes(held)
+        with pytest.raises(FileNotFoundError, match=r"a\.png can't be read as an image"):
+            ultralytics_images.read_photo(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tiff"])
+def test_a_photo_is_turned_once_as_its_exif_says(tmp_path: Path, suffix: str) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(PHOTO).save(tmp_path / f"a{suffix}", exif=turned)
+    assert ultralytics_images.read_photo(tmp_path / f"a{suffix}").shape == (80, 40, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1"])
+def test_photos_of_any_colours_have_three(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (6, 4)).save(tmp_path / "a.png")
+    assert ultralytics_images.read_photo(tmp_path / "a.png").shape == (4, 6, 3)
+
+
+def test_the_first_picture_of_an_animation_is_taken(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (6, 4), colour) for colour in ("red", "lime"))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    assert ultralytics_images.read_photo(Picture.at(tmp_path / "a.gif"))[0, 0].tolist() == [0, 0, 255]
+
+
+def test_a_picture_of_a_data_set_says_what_is_wrong_with_it(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
-    with pytest.raises(FileNotFoundError, match=r"a\.png can't be read as an image"):
-        ultralytics_images.read_photo(tmp_path / "a.png")
+    with pytest.raises(RecipeError, match=r"a\.png can't be read as a picture: it is none, or empty.*skip_bad=true"):
+        ultralytics_images.read_photo(Picture.at(tmp_path / "a.png"))
 
 
 def test_a_tensor_is_rgb_and_channels_first() -> None:
