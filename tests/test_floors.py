@@ -31,7 +31,7 @@ FLOORS = (
         "version",
         "words",
     },
-    {"cache_folders", "errors", "percentiles", "terminal", "untrusted"},
+    {"cache_folders", "error_causes", "errors", "percentiles", "terminal", "untrusted"},
     {"records", "untrusted_yaml"},
     {"model"},
     {"sockets"},

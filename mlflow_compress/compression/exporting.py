@@ -17,12 +17,36 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.compression import coverage
-from mlflow_compress.errors import Unsupported, WeightsError, WorkerError
-from mlflow_compress.networks import generation_check
+from mlflow_compress.compression.export_check import require_alike
+from mlflow_compress.error_causes import cause_line, is_out_of_memory, own_place
+from mlflow_compress.errors import CompressError, Unsupported, WeightsError
+from mlflow_compress.networks import generation_check, made_weights
 from mlflow_compress.networks.output_parts import farthest, parts_of
 from mlflow_compress.networks.stored_weights import Held, held
+from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Graph, Method, Model, State
 
+FEWER_WEIGHTS = CautionKind(
+    "fewer_weights",
+    short={
+        "en": "the exported graph holds fewer weights than the module",
+        "ru": "в экспортированном графе меньше весов, чем в модели",
+    },
+    message={
+        "en": "the exported graph holds {kept} of the module's {given} weights: the call that was exported needs no "
+        "others",
+        "ru": "в экспортированном графе {kept} из {given} весов модели: остальные экспортированному вызову не нужны",
+    },
+    advice={
+        "en": "Its size is smaller for that, and not by compression: remove from the module what it does not use, and "
+        "measure the original anew.",
+        "ru": "Поэтому размер меньше, и не за счёт сжатия: уберите из модели то, что не используется, и измерьте "
+        "оригинал заново.",
+    },
+)
+_ALL_WEIGHTS = 0.9  # share of the parameters; exporters fold batch normalisation, and keep equal tensors once
+_ONE_PATH = "its path depends on the values of its inputs, and an export holds one path"
+_OF_VALUES = ("data-dependent", "DataDependent")  # in what torch.export says then
 _GRAPHS = "graphs.json"
 _FEWEST_SAMPLES, _MOST_SAMPLES = 16, 128  # to calibrate on, where nothing else is asked for
 _MOST_BYTES = 2**28  # of inputs that are kept for it, from the fewest on
@@ -38,6 +62,7 @@ class ExportMethod(Method):
     Attributes:
         tolerance: how far the outputs may be from the module's, relative to them; where it is only a conversion.
         converts: whether it takes all of the weights over, rather than quantise some.
+        exporter: what people call the library that takes the graphs.
     """
 
     changes: ClassVar[Literal["runtime"]] = "runtime"
@@ -46,6 +71,7 @@ class ExportMethod(Method):
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     tolerance: ClassVar[float] = float("inf")
     converts: ClassVar[bool] = True
+    exporter: ClassVar[str] = "the exporter"
 
     @abstractmethod
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
@@ -74,25 +100,66 @@ class ExportMethod(Method):
         """Export the model, and run it from the files.
 
         Raises:
-            Unsupported: the family gives no graphs of it.
-            WorkerError: what was exported is not what the module computes, or generates something else.
+            Unsupported: the family gives no graphs of it, they can't be exported, or what was exported computes
+                something else than the module.
+            WorkerError: it generates something else.
         """
+        made_weights.fold(model.module)
         before = _outputs(model, family) if self.tolerance < float("inf") else None
         generated = generation_check.generate(family, model)
         graphs = family.graphs(model)
+        try:
+            model = self._exported(model, family, graphs, before)
+        except (CompressError, Unsupported, OSError):
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            raise Unsupported(f"{self.exporter} can't take it: {_why(error)}") from error
+        model.cautions += generation_check.require_past(generated, generation_check.generate(family, model))
+        if self.converts:
+            coverage.note_all(model)
+        return model
+
+    def _exported(
+        self, model: Model, family: Family, graphs: Mapping[str, Graph], before: list[tuple[Any, float]] | None
+    ) -> Model:
+        """Export the model, run it from the files, and check what it gives and holds."""
         folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-")
-        buffers = {name: list(_buffers(graph.module)) for name, graph in graphs.items()}
-        (Path(folder.name) / _GRAPHS).write_text(json.dumps(buffers), encoding="utf-8")
+        _write_buffers(graphs, Path(folder.name), with_attributes=True)
         with quiet():
             model = self.export(model, family, graphs, Path(folder.name))
         model.module = None
         model.files = folder
-        model = self.load(model, family, Path(folder.name))
-        if before is not None and not (moved := _moved(model, family, before)) <= self.tolerance:
-            raise WorkerError(f"the exported model's outputs differ by {moved:.1%} from the original's")
-        model.cautions += generation_check.require_past(generated, generation_check.generate(family, model))
-        if self.converts:
-            coverage.note_all(model)
+        calls = self._calls(model, Path(folder.name))
+        model = _attached(model, family, calls)
+        if before is not None:
+            if not (moved := _moved(model, family, before)) <= self.tolerance:
+                raise Unsupported(
+                    f"what {self.exporter} makes of it differs by {moved:.1%} from the original's outputs"
+                )
+            for name, graph in graphs.items():
+                require_alike(graph, calls[name], self.tolerance)
+        return self._with_all_weights(model, family, graphs, Path(folder.name))
+
+    def _with_all_weights(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
+        """Count the weights that the files hold; say it where they are fewer than the module's.
+
+        A tensor that a module keeps as a plain attribute is a weight where without it too few are counted: it was made
+        of the parameters.
+        """
+        weights = {id(each): each.numel() for graph in graphs.values() for each in graph.module.parameters()}
+        given, counted_ = sum(weights.values()), coverage.total(model.module)
+        if counted_ < _ALL_WEIGHTS * given:
+            _write_buffers(graphs, folder, with_attributes=False)
+            model.module = None
+            model = self.load(model, family, folder)
+            if abs(coverage.total(model.module) - given) >= given - counted_:
+                _write_buffers(graphs, folder, with_attributes=True)
+                model.module = None
+                model = self.load(model, family, folder)
+        if (kept := coverage.total(model.module)) < _ALL_WEIGHTS * given:
+            model.cautions.append(FEWER_WEIGHTS.of(kept=f"{kept:,}", given=f"{given:,}"))
         return model
 
     def save(self, model: Model, family: Family, folder: Path) -> None:
@@ -106,16 +173,23 @@ class ExportMethod(Method):
         Raises:
             WeightsError: they are not there.
         """
+        return _attached(model, family, self._calls(model, folder))
+
+    def _calls(self, model: Model, folder: Path) -> dict[str, Call]:
         try:
             graphs = json.loads((folder / _GRAPHS).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise WeightsError(f"There are no exported graphs in {folder}: {error}") from error
         if not (isinstance(graphs, dict) and all(name.isidentifier() for name in graphs)):
             raise WeightsError(f"{folder / _GRAPHS} names graphs that are no files of the model.")
-        calls = {name: self.open(name, buffers, model, folder) for name, buffers in graphs.items()}
-        model = family.attach(model, calls)
-        model.runtime = next((str(call.runtime) for call in calls.values() if hasattr(call, "runtime")), "torch")
-        return model
+        return {name: self.open(name, buffers, model, folder) for name, buffers in graphs.items()}
+
+
+def _attached(model: Model, family: Family, calls: Mapping[str, Call]) -> Model:
+    """Put what runs the graphs in the module's place."""
+    model = family.attach(model, calls)
+    model.runtime = next((str(call.runtime) for call in calls.values() if hasattr(call, "runtime")), "torch")
+    return model
 
 
 def record(
@@ -255,12 +329,33 @@ def _moved(model: Model, family: Family, before: list[tuple[Any, float]]) -> flo
     return farthest(now, [part for part, _ in before], least)
 
 
-def _buffers(module: Any) -> Iterator[Values]:
-    """Return the values of all tensors that a module holds beside its parameters, but for those all of one value."""
+def _why(error: Exception) -> str:
+    """Return in words why a module was not exported, with the place in the user's code where that is known."""
+    place = own_place(error)
+    where = f" ({place})" if place else ""
+    cause = cause_line(error)
+    return f"{_ONE_PATH if any(sign in cause for sign in _OF_VALUES) else cause}{where}"
+
+
+def _write_buffers(graphs: Mapping[str, Graph], folder: Path, *, with_attributes: bool) -> None:
+    """Note beside the graphs' files what among their constants is no weight."""
+    buffers = {name: list(_buffers(graph.module, with_attributes)) for name, graph in graphs.items()}
+    (folder / _GRAPHS).write_text(json.dumps(buffers), encoding="utf-8")
+
+
+def _buffers(module: Any, with_attributes: bool) -> Iterator[Values]:
+    """Return the values of all tensors that a module holds beside its parameters, but for those all of one value.
+
+    Args:
+        module: the module.
+        with_attributes: tensors that are plain attributes, too (a detector's anchors), but for those of layers with
+            hooks that come before a call: such hooks make weights.
+    """
     import torch
 
     for layer in module.modules():
-        for tensor in (*layer._buffers.values(), *vars(layer).values()):
+        attributes = vars(layer) if with_attributes and not layer._forward_pre_hooks else {}
+        for tensor in (*layer._buffers.values(), *attributes.values()):
             is_number = isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel() > 1
             if is_number and tensor.min() < tensor.max():
                 yield _values(array(tensor.float()))

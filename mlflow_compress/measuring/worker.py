@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from mlflow_compress.error_causes import is_out_of_memory
 from mlflow_compress.errors import CompressError, MachineLacks, Unsupported, WorkerError, one_line
 from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, metric_group, read_json, write_json
 from mlflow_compress.sockets import Family, Model
@@ -37,7 +38,6 @@ PARENT = "COMPRESS_PARENT"  # environment: the process that the worker must not 
 _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, see prctl(2)
 UNFINISHED = Outcome("failed", "scoring did not end")  # of quality, until it did
 _ERROR_LINES = 30
-_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "bad_alloc")  # how libraries word it, of any type
 _NO_CUDA = "this machine has no CUDA device that torch can use"
 
 
@@ -375,9 +375,7 @@ def _reason(error: Exception) -> str:
     """Return an unexpected error in one line."""
     if isinstance(error, CompressError):
         return str(error)
-    is_memory = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
-    is_memory |= any(sign in str(error).lower() for sign in _OF_MEMORY)
-    what = "out of memory" if is_memory else type(error).__name__
+    what = "out of memory" if is_out_of_memory(error) else type(error).__name__
     return f"{what}: {one_line(error, most=500)}"
 
 

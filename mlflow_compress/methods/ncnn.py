@@ -31,6 +31,7 @@ class Ncnn(ExportMethod):
 
     needs: ClassVar[tuple[str, ...]] = ("ncnn", "pnnx")
     extra: ClassVar[str] = "ncnn"
+    exporter: ClassVar[str] = "ncnn"
     excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("asr", "causal_lm", "seq2seq", "text_classification", "token_classification"), _ONE_SIZE
     )

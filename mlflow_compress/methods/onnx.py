@@ -25,6 +25,7 @@ class Onnx(ExportMethod):
 
     needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
     extra: ClassVar[str] = "onnx"
+    exporter: ClassVar[str] = "ONNX"
     tolerance: ClassVar[float] = 0.01
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:

@@ -42,6 +42,7 @@ class OnnxInt8(ExportMethod):
     converts: ClassVar[bool] = False
     revision: ClassVar[int] = 2
     extra: ClassVar[str] = "onnx"
+    exporter: ClassVar[str] = "ONNX"
 
     mode: Literal["auto", "static", "dynamic"] = "auto"
     samples: Annotated[int | None, Ge(1)] = None

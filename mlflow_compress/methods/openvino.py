@@ -28,6 +28,7 @@ class Openvino(ExportMethod):
 
     needs: ClassVar[tuple[str, ...]] = ("openvino",)
     extra: ClassVar[str] = "openvino"
+    exporter: ClassVar[str] = "OpenVINO"
     tolerance: ClassVar[float] = 0.02
 
     precision: Literal["f32", "default"] = "f32"

@@ -43,6 +43,7 @@ class OpenvinoInt8(ExportMethod):
     converts: ClassVar[bool] = False
     revision: ClassVar[int] = 2
     extra: ClassVar[str] = "openvino"
+    exporter: ClassVar[str] = "OpenVINO"
 
     samples: Annotated[int | None, Ge(1)] = None
     preset: Literal["mixed", "performance"] = "mixed"

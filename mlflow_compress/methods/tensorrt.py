@@ -35,6 +35,7 @@ class Tensorrt(ExportMethod):
 
     needs: ClassVar[tuple[str, ...]] = ("tensorrt", "onnx", "onnxruntime", "onnxscript")
     devices: ClassVar[tuple[str, ...]] = ("cuda",)
+    exporter: ClassVar[str] = "TensorRT"
     excludes: ClassVar[Mapping[str, str]] = {"asr": _CACHE, "causal_lm": _CACHE}
 
     precision: Literal["fp16", "fp32"] = "fp16"

@@ -26,6 +26,7 @@ class TorchExport(ExportMethod):
 
     takes: ClassVar[tuple[State, ...]] = ("float", "half")
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    exporter: ClassVar[str] = "torch.export"
     tolerance: ClassVar[float] = 1e-3
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:

@@ -29,6 +29,7 @@ class Torchscript(ExportMethod):
 
     takes: ClassVar[tuple[State, ...]] = ("float", "half")
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    exporter: ClassVar[str] = "TorchScript"
     tolerance: ClassVar[float] = 1e-3
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:

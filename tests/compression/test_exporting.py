@@ -14,7 +14,7 @@ from torch import nn
 
 from mlflow_compress import registry
 from mlflow_compress.compression import exporting
-from mlflow_compress.errors import Unsupported, WorkerError
+from mlflow_compress.errors import Unsupported
 from mlflow_compress.meters import size
 from mlflow_compress.networks import model_folder, stored_weights
 from mlflow_compress.networks.export_graphs import graph
@@ -160,5 +160,66 @@ def model():
 def batch(size):
     return torch.rand(size, 8)
 """
-    with pytest.raises(WorkerError, match="outputs differ by 100"):
+    with pytest.raises(Unsupported, match=r"what OpenVINO makes of it differs by 100.0% from the original's outputs"):
         compress("openvino", *own(tmp_path, code))
+
+
+MADE = """
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune, weight_norm
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.raw = nn.Parameter(torch.randn(32, 16))
+        {hook}
+    def make(self, *_):
+        self.weight = self.raw * 2
+    def forward(self, x):
+        {call}
+        return nn.functional.linear(x, self.weight)
+
+def model():
+    masked = nn.Linear(16, 16)
+    prune.l1_unstructured(masked, "weight", 100)
+    normed = weight_norm(nn.Linear(16, 16)), parametrizations.weight_norm(nn.Linear(16, 16))
+    return nn.Sequential(*normed, masked, Scaled())
+
+def batch(size):
+    return torch.rand(size, 16)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("made", [("self.register_forward_pre_hook(Scaled.make)", ""), ("", "self.make()")])
+@pytest.mark.parametrize("chain", ["onnx", "torchscript"])
+def test_weights_that_are_made_before_a_call_are_weights(chain: str, made: tuple[str, str], tmp_path: Path) -> None:
+    hook, call = (line or "pass" for line in made)
+    model = compress(chain, *own(tmp_path, MADE.format(hook=hook, call=call)))
+    numbers = size.in_memory(model.module)
+    assert numbers["size/params"] == 3 * (256 + 16) + 512
+    assert numbers["size/params_nonzero"] == 3 * (256 + 16) + 512 - 100
+    assert not model.cautions
+
+
+def test_weights_that_the_call_does_not_need_are_told(tmp_path: Path) -> None:
+    code = """
+import torch
+from torch import nn
+
+class Net(nn.Linear):
+    def __init__(self):
+        super().__init__(16, 4)
+        self.auxiliary = nn.Linear(16, 400)
+
+def model():
+    return Net()
+
+def batch(size):
+    return torch.rand(size, 16)
+"""
+    model = compress("onnx", *own(tmp_path, code))
+    assert [each.message for each in model.cautions] == [
+        "the exported graph holds 68 of the module's 6,868 weights: the call that was exported needs no others"
+    ]

@@ -1,0 +1,147 @@
+"""Whether an exported graph computes what the module does on inputs other than those that it was exported with.
+
+Tracing records what was done for one example. A path that depends on values, or a length that was written down as a
+number, gives the same on that example and something else on others.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mlflow_compress.error_causes import cause_line
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.stored_weights import distance
+from mlflow_compress.sockets import Graph
+
+_SEED = 20
+_MOST_SECONDS = 10.0  # after which no further inputs are tried
+_MOST_OTHERS = 0.02  # share of integers in an output that may differ: equal scores are sorted in any order
+_ANOTHER_SIZE = 3
+
+
+def require_alike(graph: Graph, call: Callable[..., tuple[Any, ...]], tolerance: float) -> None:
+    """Check an exported graph on other values, and on a batch of another size where it may have one.
+
+    A module that draws random numbers, or keeps something from call to call, can't be compared so, and passes.
+
+    Args:
+        graph: what was exported.
+        call: what runs it now.
+        tolerance: how far an output may be from the module's, relative to it.
+
+    Raises:
+        Unsupported: it gives something else, or fails.
+    """
+    started = time.monotonic()
+    for what, inputs in _others(graph):
+        wanted = _steady(graph, inputs)
+        if wanted is not None:
+            given = _given(call, inputs, what)
+            if len(given) != len(wanted):
+                raise Unsupported(f"{what} the exported graph gives {len(given)} outputs, and not {len(wanted)}")
+            moved = max((_apart(one, two, tolerance) for one, two in zip(given, wanted, strict=True)), default=0.0)
+            if not moved <= tolerance:
+                by = f"by {moved:.0%}" if math.isfinite(moved) else "in its shape, or in what is no finite number"
+                raise Unsupported(
+                    f"{what} the exported graph differs from the module {by}: what it does depends on its inputs, and "
+                    "an export holds one path"
+                )
+        if time.monotonic() - started > _MOST_SECONDS:
+            return
+
+
+def _others(graph: Graph) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Return other inputs than the graph's examples, each with words for them."""
+    import torch
+
+    examples = tuple(graph.inputs.values())
+    generator = torch.Generator().manual_seed(_SEED)
+    yield "for other values", tuple(_negated(tensor) for tensor in examples)
+    for size in (1.0, 1.0, 10.0):
+        yield "for other values", tuple(_drawn(tensor, size, generator) for tensor in examples)
+    axes = [_batch_axis(graph.dynamic.get(name, {})) for name in graph.inputs]
+    if any(axis is not None for axis in axes):
+        pairs = zip(examples, axes, strict=True)
+        yield f"for a batch of {_ANOTHER_SIZE}", tuple(_resized(tensor, axis) for tensor, axis in pairs)
+
+
+def _batch_axis(axes: Mapping[int, str]) -> int | None:
+    return next((axis for axis, name in axes.items() if name == "batch"), None)
+
+
+def _negated(tensor: Any) -> Any:
+    """Turn signs round, and the order of what is no floating-point number (ids of tokens)."""
+    return -tensor if tensor.is_floating_point() or tensor.is_complex() else tensor.flip(-1) if tensor.dim() else tensor
+
+
+def _drawn(tensor: Any, size: float, generator: Any) -> Any:
+    """Draw numbers that are spread as these, times a size, and an order of what is no floating-point number."""
+    import torch
+
+    if not tensor.numel():
+        return tensor
+    if tensor.is_floating_point():
+        drawn = torch.randn(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
+        return size * (drawn * tensor.std(correction=0) + tensor.mean())
+    order = torch.randperm(tensor.shape[-1] if tensor.dim() else 1, generator=generator)
+    return tensor[..., order.to(tensor.device)] if tensor.dim() else tensor
+
+
+def _resized(tensor: Any, axis: int | None) -> Any:
+    """Repeat or cut the samples, so that there are three of them, in another order."""
+    import torch
+
+    if axis is None:
+        return tensor
+    return tensor.index_select(axis, (torch.arange(_ANOTHER_SIZE, device=tensor.device) + 1) % tensor.shape[axis])
+
+
+def _steady(graph: Graph, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Return what the module gives; None where it takes no such inputs, or gives something else each time."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            once = graph.module(*_copied(inputs))
+            again = graph.module(*_copied(inputs))
+    except Exception:  # whatever a module says of inputs that it was never made for
+        return None
+    is_steady = all(
+        torch.equal(torch.nan_to_num(one), torch.nan_to_num(two)) for one, two in zip(once, again, strict=True)
+    )
+    return once if is_steady else None
+
+
+def _given(call: Callable[..., tuple[Any, ...]], inputs: tuple[Any, ...], what: str) -> tuple[Any, ...]:
+    import torch
+
+    try:
+        with torch.no_grad():
+            return call(*_copied(inputs))
+    except Exception as error:
+        raise Unsupported(f"{what} the exported graph fails where the module does not: {cause_line(error)}") from error
+
+
+def _copied(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Copy the inputs: a module may write into them."""
+    return tuple(tensor.clone() for tensor in inputs)
+
+
+def _apart(given: Any, wanted: Any, tolerance: float) -> float:
+    """Return how far an output is from the module's; infinite where NaN or infinities are elsewhere."""
+    import torch
+
+    if given.shape != wanted.shape:
+        return float("inf")
+    if not (wanted.is_floating_point() or wanted.is_complex()):
+        different = float((given.cpu() != wanted.cpu()).float().mean()) if wanted.numel() else 0.0
+        return different if different > max(tolerance, _MOST_OTHERS) else 0.0
+    one, two = (torch.view_as_real(each) if each.is_complex() else each for each in (given.cpu(), wanted.cpu()))
+    one, two = one.double().reshape(-1), two.double().reshape(-1)
+    finite = two.isfinite()
+    if not torch.equal(one[~finite].nan_to_num(), two[~finite].nan_to_num()) or not bool(one[finite].isfinite().all()):
+        return float("inf")
+    return distance(one[finite], two[finite]) if bool(finite.any()) else 0.0

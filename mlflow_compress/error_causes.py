@@ -1,0 +1,57 @@
+"""What an error that other code raised says, for a sentence: its first cause, and where in the user's code it was."""
+
+from __future__ import annotations
+
+import re
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlflow_compress.plain_text import plain
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "bad_alloc")  # how libraries word it, of any type
+_EMPTY = re.compile(r"\W*(error|exception|exception from \S+)?\W*", re.IGNORECASE)  # lines that say nothing
+
+
+def cause_line(error: BaseException, most: int = 200) -> str:
+    """Return the first cause of an error in one line: what it is called, and the first line of what it says."""
+    cause = list(_chain(error))[-1]
+    said = [line for line in _COLOURS.sub("", str(cause)).splitlines() if not _EMPTY.fullmatch(line)]
+    name = type(cause).__name__
+    return plain(f"{name}: {said[0]}" if said else name, most)
+
+
+def own_place(error: BaseException) -> str:
+    """Name file, line and function of the user's code in which an error was raised; empty where it was in none.
+
+    The user's code is what neither Python, nor an installed library, nor this package brings.
+    """
+    paths = sysconfig.get_paths()
+    others = [Path(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    others += [Path(__file__).parent, Path(traceback.__file__).parent]
+    for each in reversed(list(_chain(error))):
+        for frame in reversed(traceback.extract_tb(each.__traceback__)):
+            path = Path(frame.filename)
+            is_library = "site-packages" in path.parts or any(path.is_relative_to(other) for other in others)
+            if path.is_file() and not is_library:
+                return f"{plain(path.name)}, line {frame.lineno}, in {plain(frame.name)}"
+    return ""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out, of the machine or of a GPU."""
+    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
+        return True
+    return any(sign in str(error).lower() for sign in _OF_MEMORY)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Return an error, and what it was raised from, one after the other."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__

@@ -1,0 +1,119 @@
+"""An exported graph is tried on other values, and on a batch of another size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mlflow_compress.compression.export_check import require_alike
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.exported_modules import module_graph
+from mlflow_compress.sockets import Graph
+
+
+class Net(nn.Module):
+    """Computes what a function of its layer and the inputs says."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.layer, self.function, self.calls = nn.Linear(4, 4), function, 0
+
+    def forward(self, *inputs: Any) -> Any:
+        self.calls += 1
+        return self.function(self, *inputs)
+
+
+def graph_of(function: Callable[..., Any], dynamic: bool = True, **inputs: Any) -> Graph:
+    torch.manual_seed(0)
+    inputs = inputs or {"x": torch.rand(2, 4)}
+    axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in (*inputs, "output")} if dynamic else {}
+    return module_graph(Net(function).eval(), inputs, ["output"], axes)
+
+
+def traced(graph: Graph) -> Callable[..., tuple[Any, ...]]:
+    with torch.no_grad():
+        call: Callable[..., tuple[Any, ...]] = torch.jit.trace(
+            graph.module, tuple(graph.inputs.values()), check_trace=False
+        )
+    return call
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda net, x: net.layer(x) if x.sum() > 0 else -net.layer(x),
+        lambda net, x: net.layer(x) if x.max() < 3 else net.layer(x) * 2,
+        lambda net, x: net.layer(x) * float(x.mean()),
+    ],
+)
+def test_a_path_that_depends_on_values_is_found(function: Callable[..., Any]) -> None:
+    graph = graph_of(function, dynamic=False)
+    with pytest.raises(
+        Unsupported, match=r"for other values the exported graph differs from the module by \d+%.*one path"
+    ):
+        require_alike(graph, traced(graph), 1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_length_that_was_written_down_is_found() -> None:
+    graph = graph_of(lambda net, x: net.layer(x) * float(x.shape[0]))
+    with pytest.raises(Unsupported, match="for a batch of 3 the exported graph differs from the module by 33%"):
+        require_alike(graph, traced(graph), 1e-3)
+    graph = graph_of(lambda net, x: net.layer(x).reshape(int(x.shape[0]), 2, 2))
+    with pytest.raises(Unsupported, match="for a batch of 3 the exported graph fails where the module does not: "):
+        require_alike(graph, traced(graph), 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("function", "inputs"),
+    [
+        (lambda net, x: net.layer(x), {}),
+        (lambda net, x: net.layer(x).masked_fill(x > 0.5, float("-inf")), {}),
+        (lambda net, x: net.layer(x).argmax(-1), {}),
+        (lambda net, x: net.layer(x).to(torch.complex64) * 1j, {}),
+        (lambda net, x: torch.log(x), {}),  # NaN where x is turned round
+        (
+            lambda net, ids: nn.functional.embedding(ids, net.layer.weight),
+            {"ids": torch.tensor([[0, 1, 3], [2, 2, 0]])},
+        ),
+        (lambda net, x, scale: net.layer(x) * scale, {"x": torch.rand(2, 4), "scale": torch.tensor(3)}),
+        (lambda net, x: net.layer(x.mul_(2)), {}),  # writes into its input
+    ],
+)
+def test_what_computes_the_same_passes(function: Callable[..., Any], inputs: dict[str, Any]) -> None:
+    graph = graph_of(function, dynamic=not inputs, **inputs)
+    require_alike(graph, traced(graph), 1e-3)
+    assert graph.module.module.calls > 8, "it was compared"
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda net, x: net.layer(x) + torch.rand(1),
+        lambda net, x: net.layer(x) * net.calls,
+        lambda net, x: net.layer(x) if torch.equal(x, torch.rand(0)) else net.no_such_layer(x),
+    ],
+)
+def test_what_a_module_does_not_repeat_is_not_compared(function: Callable[..., Any]) -> None:
+    require_alike(graph_of(function), lambda x: (torch.zeros(0),), 1e-3)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: (torch.full((len(x), 4), float("nan")),),
+        lambda x: (torch.zeros(len(x), 4), torch.zeros(1)),
+        lambda x: (torch.zeros(len(x), 3),),
+    ],
+)
+def test_outputs_of_another_kind_are_found(call: Callable[..., Any]) -> None:
+    with pytest.raises(
+        Unsupported,
+        match=r"for other values the exported graph (differs from the module in its shape|gives 2 outputs, and not 1)",
+    ):
+        require_alike(graph_of(lambda net, x: net.layer(x)), call, 1e-3)

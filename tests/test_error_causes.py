@@ -1,0 +1,51 @@
+"""An error of other code in one line: the first cause without colours, and the place in the user's own code."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from mlflow_compress.error_causes import cause_line, is_out_of_memory, own_place
+
+
+def test_the_first_cause_is_told_in_one_line_without_colours() -> None:
+    error = RuntimeError("Failed to export. This is step 1/3")
+    error.__cause__ = ValueError("\n\x1b[96mthe shape\x1b[0m is\twrong\nmore of it")
+    assert cause_line(error) == "ValueError: the shape is wrong"
+    assert cause_line(error, most=12) == "ValueError:…"
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("", "KeyError"),
+        ("Error:\n---\nat last", "KeyError: at last"),
+        ("Exception from src/a.cpp:12:\nso", "KeyError: so"),
+    ],
+)
+def test_lines_that_say_nothing_are_passed_over(said: str, line: str) -> None:
+    class KeyError(Exception):  # noqa: A001  (the real one quotes what it says)
+        pass
+
+    assert cause_line(KeyError(said)) == line
+
+
+def test_the_users_code_is_named_and_a_librarys_is_not(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("import json\n\n\ndef load():\n    return json.loads('{')\n")
+    spec = importlib.util.spec_from_file_location("mine", tmp_path / "mine.py")
+    assert spec is not None
+    assert spec.loader is not None
+    mine = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mine)
+    with pytest.raises(ValueError, match="property name") as caught:
+        mine.load()
+    assert own_place(caught.value) == "mine.py, line 5, in load"
+    assert own_place(ValueError("never raised")) == ""
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_ran_out_is_known(error: Exception) -> None:
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(ValueError("no"))
