@@ -282,6 +282,10 @@ class Family(ABC):
         """Return one small input as `predict` takes it, a text or an array, for users of the logged model; or none."""
         return []
 
+    def metrics_for(self, model: Model) -> tuple[str, ...]:
+        """Return the names of the metrics that score this model, where nobody names any."""
+        return self.metrics
+
     def kinds(self, model: Model) -> tuple[str, ...]:
         """Say what the answers are, as `Metric.takes` names it, where that depends on the model; empty: anything."""
         return self.gives
@@ -429,7 +433,12 @@ class AdditiveMetric(Metric):
     """A metric that is a function of sums over samples, and so has a bootstrap interval and can be paired.
 
     Word error rate is one: edits over words, both summed over the utterances. Most are.
+
+    Attributes:
+        undefined: of which samples it is no number, and why, for a sentence.
     """
+
+    undefined: ClassVar[str] = ""
 
     @abstractmethod
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
@@ -453,8 +462,14 @@ class AdditiveMetric(Metric):
             raise ValueError(f"{len(references)} references and {len(predictions)} predictions can't be scored")
         score = float(self.reduce(self.statistics(references, predictions).sum(axis=0)))
         if not math.isfinite(score):
-            raise ValueError(f"{type(self).__name__} of these samples is no finite number")
+            raise ValueError(no_number(type(self).__name__, self))
         return score
+
+
+def no_number(name: str, metric: Metric) -> str:
+    """Say that a metric makes no finite number of samples, and why where it says so itself."""
+    why = metric.undefined if isinstance(metric, AdditiveMetric) else ""
+    return f"{name} of these samples is no finite number" + (f": {why}" if why else "")
 
 
 @dataclass

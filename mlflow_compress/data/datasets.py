@@ -109,6 +109,7 @@ class _Source:
         indices: of those that are meant.
         name: the data set's, for people.
         is_split: whether they are one split of several.
+        roles: what the columns are wanted for.
     """
 
     data: Data
@@ -116,6 +117,7 @@ class _Source:
     indices: Sequence[int]
     name: str
     is_split: bool
+    roles: Sequence[str]
 
     @functools.cached_property
     def files(self) -> Mapping[str, Mapping[str, Sequence[Path]]]:
@@ -289,7 +291,7 @@ def _open(data: Data, folder: Path, roles: Sequence[str], must_be_split: bool = 
         column, _, value = data.only.partition("=")
         _must_have(column, "only", records, data)
         indices = [index for index in indices if _has(records.rows[index], column, value)]
-    return _Source(data, records, list(indices), name, is_split)
+    return _Source(data, records, list(indices), name, is_split, roles)
 
 
 def _in_package(data: Data) -> tuple[Path, str]:
@@ -362,6 +364,8 @@ def _row(source: _Source, columns: Mapping[str, str], index: int) -> Row:
 
 def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, where: str) -> Any:
     value = _within(raw, column)
+    if role == "text" and isinstance(value, str) and not value.strip() and "audio" in source.roles:
+        return ""  # nothing is said in that sound
     if value is None or value in ([], {}) or (isinstance(value, str) and not value.strip()):
         raise RecipeError(f"{where}: {column} is empty. {MEND}")
     if isinstance(value, str) and not _is_unicode(value):

@@ -11,7 +11,7 @@ from annotated_types import Ge
 
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.media import RATE_HZ
-from mlflow_compress.errors import Unsupported, WeightsError, one_line
+from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, one_line
 from mlflow_compress.networks.decoding import cache_keyword, cache_of, continuation, generate, tensors_of
 from mlflow_compress.networks.encoder_decoder_graphs import decoder_graph, encoder_graph, take_projections
 from mlflow_compress.networks.export_graphs import Calls, twin
@@ -36,6 +36,18 @@ CUT_SOUNDS = CautionKind(
         "ru": "записей длиннее {seconds} с, от которых слышно только начало: {cut} из {all}",
     },
     advice={"en": "Cut them, or leave them out.", "ru": "Разрежьте их или уберите."},
+)
+SILENT_SOUNDS = CautionKind(
+    "silent_sounds",
+    short={"en": "some transcripts are empty", "ru": "часть расшифровок пуста"},
+    message={
+        "en": "the transcripts of {silent} of {all} sounds are empty: all that the model hears there is an error",
+        "ru": "записей с пустой расшифровкой, где всё услышанное моделью ошибка: {silent} из {all}",
+    },
+    advice={
+        "en": "That is right of silence and noise; give words to what holds speech.",
+        "ru": "Это верно для тишины и шума; для речи нужны слова.",
+    },
 )
 _ROLES = ("audio", "text")
 _WINDOW_SECONDS = 30
@@ -177,9 +189,16 @@ class Asr(TransformersFamily):
         """Read sounds, decoded when they are used, and what is said in them.
 
         Raises:
-            RecipeError: the data can't be read (see `datasets.read`).
+            RecipeError: the data can't be read (see `datasets.read`), or nothing is said in any sound.
         """
         rows = scored(model, data, folder, _ROLES, limit, seed)
+        if silent := sum(not str(row.values["text"]).strip() for row in rows):
+            if silent == len(rows):
+                raise RecipeError(
+                    f"{data}: all {silent} transcripts are empty, and error rates are errors over words that are said. "
+                    "Add sounds with words."
+                )
+            model.cautions.append(SILENT_SOUNDS.of(silent=silent, all=len(rows)))
         if too_long := sum(row.values["audio"].seconds > _WINDOW_SECONDS for row in rows):
             model.cautions.append(CUT_SOUNDS.of(cut=too_long, all=len(rows), seconds=_WINDOW_SECONDS))
         return [Sample(row.values["audio"], str(row.values["text"])) for row in rows]

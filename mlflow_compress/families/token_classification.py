@@ -22,8 +22,22 @@ from mlflow_compress.networks.transformers_models import (
     load_transformer,
     longest,
 )
+from mlflow_compress.records import CautionKind
+from mlflow_compress.scoring.entities import are_entities
 from mlflow_compress.sockets import Model, Sample
 
+WORD_TAGS = CautionKind(
+    "word_tags",
+    short={"en": "tags are no entities: scored word by word", "ru": "теги не сущности: оценка по словам"},
+    message={
+        "en": "none of the model's tags ({tags}) begins with B- or I-: they are no entities",
+        "ru": "ни один тег модели ({tags}) не начинается с B- или I-: это не сущности",
+    },
+    advice={
+        "en": "Its score is the share of words with the right tag (tag_accuracy), not the F1 of entities.",
+        "ru": "Качество: доля слов с верным тегом (tag_accuracy), а не F1 сущностей.",
+    },
+)
 _PREDICT_BATCH = 16
 _ROLES = ("words", "tags")
 _OUTSIDE = "O"
@@ -81,7 +95,13 @@ class TokenClassification(TextEncoder):
         names = dict(model.config.id2label)
         called = parse(data).labels
         rows = scored(model, data, folder, _ROLES, limit, seed)
+        if not are_entities(names.values()):
+            model.cautions.append(WORD_TAGS.of(tags=listed({name: name for name in names.values()})))
         return [Sample(_listed(row, "words"), _tags(row, names, called)) for row in rows]
+
+    def metrics_for(self, model: Model) -> tuple[str, ...]:
+        """Score entities; where the model's tags are none (parts of speech), word by word."""
+        return self.metrics if are_entities(model.config.id2label.values()) else ("tag_accuracy",)
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
         """Draw sentences that quality is not scored on, cut to `calibration_tokens`; else see `Family.calibration`."""

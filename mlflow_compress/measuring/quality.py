@@ -19,7 +19,7 @@ from mlflow_compress.model import SCORING
 from mlflow_compress.records import CautionKind, Outcome, Part, Variant
 from mlflow_compress.scoring import bootstrap, statistics_file, writing_style
 from mlflow_compress.scoring.hf_evaluate import metrics_of
-from mlflow_compress.sockets import Family, Model, Sample
+from mlflow_compress.sockets import Family, Metric, Model, Sample
 from mlflow_compress.untrusted import Malformed, parse_json
 
 PREDICTIONS, STATISTICS = "predictions.json", "statistics.npz"
@@ -69,7 +69,7 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
         A part with the numbers, their protocols and their metrics' facts, and what to be careful about.
     """
     assert variant.data is not None
-    metrics = metrics_of(variant.metrics, Path(variant.folder), load=True, gives=family.kinds(model))
+    metrics = metrics_for(family, model, variant)
     samples = family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
     predictions = _predicted(family, model, samples, variant.budget.score_seconds, progress)
     done = samples[: len(predictions)]
@@ -87,6 +87,16 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
     if "data_digest" not in model.facts:
         facts |= {"data_name": variant.data, "data_source": variant.source, "data_digest": _digest(samples)}
     return Part(Outcome("ok"), None, found.numbers(), cautions=tuple(cautions), facts=facts)
+
+
+def metrics_for(family: Family, model: Model, variant: Variant) -> dict[str, Metric]:
+    """Build the metrics of a variant: those that it names, or where they are only its family's, those of its model.
+
+    Raises:
+        RecipeError: one can't be loaded, or takes other answers than the model's.
+    """
+    names = family.metrics_for(model) if tuple(variant.metrics) == family.metrics else variant.metrics
+    return metrics_of(names, Path(variant.folder), load=True, gives=family.kinds(model))
 
 
 def facts_of(found: bootstrap.Scores, scoring: str = "") -> dict[str, str]:

@@ -87,10 +87,9 @@ class Report:
 def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     """Load the original, run the chain of methods over it, and save what came of it."""
     from mlflow_compress import registry
-    from mlflow_compress.measuring import output_error
+    from mlflow_compress.measuring import output_error, quality
     from mlflow_compress.meters import size
     from mlflow_compress.networks import generation_check, model_folder
-    from mlflow_compress.scoring import hf_evaluate
 
     _require_devices(variant)
     family = registry.build("families", variant.family, variant.options)
@@ -107,7 +106,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     model.progress = lambda done, total: report.progress(done, total, None)
     if variant.data and model.weights != "random":
         report.stage("checking the data")  # now, not after an hour of compressing and measuring
-        hf_evaluate.metrics_of(variant.metrics, Path(variant.folder), load=True, gives=family.kinds(model))
+        quality.metrics_for(family, model, variant)
         family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
     is_changed = not variant.is_original
     if is_changed and (refusal := family.refuses(model)):

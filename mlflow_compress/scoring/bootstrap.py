@@ -25,7 +25,7 @@ from mlflow_compress.records import MetricFacts
 from mlflow_compress.scoring.drawing import Progress, drawn_sums, silent, swapped_sums
 from mlflow_compress.scoring.pools import Pool, pools_of
 from mlflow_compress.scoring.statistics_file import Statistics
-from mlflow_compress.sockets import AdditiveMetric, Metric, PooledMetric
+from mlflow_compress.sockets import AdditiveMetric, Metric, PooledMetric, no_number
 
 FEWEST_SAMPLES = 10  # for an interval
 _CONFIDENCE = 0.95
@@ -205,7 +205,7 @@ def _value(
     else:
         value = metric.compute(references, predictions)
     if not np.isfinite(value):
-        raise ValueError(f"{name} of these samples is no finite number")
+        raise ValueError(no_number(name, metric))
     return Score(float(value), None, None, metric.protocol, metric.facts, statistics, kept_as(name, metric))
 
 

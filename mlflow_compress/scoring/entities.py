@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from mlflow_compress.records import Scale
 from mlflow_compress.sockets import AdditiveMetric
+
+_OUTSIDE = "O"
+_MARKS = ("B-", "I-", "E-", "S-", "L-", "U-")  # begin a tag of an entity, in IOB, IOBES and BILOU
+
+
+def are_entities(tags: Iterable[Any]) -> bool:
+    """Return whether any of the tags marks a part of an entity, as `B-PER` does, and not a kind of word."""
+    return any(str(tag).startswith(_MARKS) for tag in tags)
+
+
+def tag_pairs(references: Sequence[Any], predictions: Sequence[Any]) -> Iterator[tuple[list[Any], list[Any]]]:
+    """Yield the true tags and the predicted ones of each sample.
+
+    Raises:
+        ValueError: a sample has not one tag of each kind for each word.
+    """
+    for index, (reference, prediction) in enumerate(zip(references, predictions, strict=True)):
+        if isinstance(reference, str) or isinstance(prediction, str) or len(reference) != len(prediction):
+            raise ValueError(f"sample {index} must have one tag of each kind for each word")
+        yield list(reference), list(prediction)
 
 
 @dataclass
@@ -25,14 +45,21 @@ class EntityCounts(AdditiveMetric):
     takes = "tags"
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
-        """Count right, predicted and true entities of each sample."""
+        """Count right, predicted and true entities of each sample.
+
+        Raises:
+            ValueError: there are tags, but none that marks a part of an entity.
+        """
         import numpy as np
         from seqeval.metrics.sequence_labeling import get_entities
 
         counts = []
-        for index, (reference, prediction) in enumerate(zip(references, predictions, strict=True)):
-            if isinstance(reference, str) or isinstance(prediction, str) or len(reference) != len(prediction):
-                raise ValueError(f"sample {index} must have one tag of each kind for each word")
-            true, predicted = set(get_entities(list(reference))), set(get_entities(list(prediction)))
+        pairs = list(tag_pairs(references, predictions))
+        tags = {str(tag) for pair in pairs for side in pair for tag in side} - {_OUTSIDE}
+        if tags and not are_entities(tags):
+            shown = ", ".join(sorted(tags)[:5])
+            raise ValueError(f"the tags ({shown}) are no entities, none begins with B- or I-: take tag_accuracy")
+        for reference, prediction in pairs:
+            true, predicted = set(get_entities(reference)), set(get_entities(prediction))
             counts.append((len(true & predicted), len(predicted), len(true)))
         return np.array(counts, dtype=np.float64)

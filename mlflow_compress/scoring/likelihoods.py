@@ -21,6 +21,7 @@ class LikelihoodPer(AdditiveMetric):
     greater_is_better: ClassVar[bool] = False
     scale: ClassVar[Scale | None] = "unbounded"
     takes = "likelihoods"
+    undefined = "no token is predicted; the first of a text is not, where nothing stands before it"
     per: ClassVar[Literal["tokens", "words", "bytes"]]
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:

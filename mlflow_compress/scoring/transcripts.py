@@ -17,7 +17,9 @@ _SPELLING = Path(__file__).with_name("english_spelling.json")
 
 @dataclass
 class ErrorRate(AdditiveMetric):
-    """Edits over the units of the references. Where these have no units, it is the number of edits, as in jiwer.
+    """Edits over the units of the references, both of all samples: what is heard in silence counts as insertions.
+
+    Where no reference has a unit there is no rate; jiwer then gives the number of edits.
 
     Source: jiwer's process_words and process_characters.
 
@@ -29,6 +31,7 @@ class ErrorRate(AdditiveMetric):
     scale: ClassVar[Scale | None] = "error_rate"
     greater_is_better: ClassVar[bool] = False
     takes = "texts"
+    undefined = "in no reference is anything said, and errors are divided by what is said"
     counts: ClassVar[Literal["words", "characters"]]
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
@@ -42,9 +45,9 @@ class ErrorRate(AdditiveMetric):
         return np.array(list(zip(edits, map(len, aligned.references), strict=True)), dtype=np.float64)
 
     def reduce(self, sums: Any) -> float:
-        """Divide edits by units."""
+        """Divide edits by units; without units there is no rate."""
         edits, units = sums
-        return float(edits / units if units else edits)
+        return float(edits / units) if units else float("nan")
 
     def normalized(self, texts: Sequence[Any]) -> list[str]:
         """Return the texts as they are to be compared; here as they are."""

@@ -61,6 +61,22 @@ def test_the_metrics_of_a_family_take_what_it_answers(name: str, tmp_path: Path)
 ROLES = ("text", "label")
 
 
+# Speech
+
+
+def test_silence_is_scored_and_said(tmp_path: Path) -> None:
+    family, model = loaded("asr")
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, np.zeros(1600), 16_000)
+    (tmp_path / "a.csv").write_text("audio,text\na.wav,\nb.wav,hello\n")
+    samples = family.samples(model, "a.csv", tmp_path, None, 0)
+    assert [each.reference for each in samples] == ["", "hello"]
+    assert [caution.code for caution in model.cautions] == ["silent_sounds"]
+    (tmp_path / "b.csv").write_text("audio,text\na.wav,\n")
+    with pytest.raises(RecipeError, match="all 1 transcripts are empty"):
+        family.samples(model, "b.csv", tmp_path, None, 0)
+
+
 # Text classification
 
 

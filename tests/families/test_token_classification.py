@@ -184,3 +184,13 @@ def test_sentences_to_calibrate_on_are_not_those_that_are_scored(tmp_path: Path)
     assert not held & drawn
     assert not model.cautions
     family.forward(model, batches[0])
+
+
+def test_parts_of_speech_are_scored_word_by_word_and_that_is_said(tmp_path: Path) -> None:
+    family, model = loaded(architecture={**BERT, "id2label": {0: "NOUN", 1: "VERB"}})
+    (tmp_path / "a.jsonl").write_text('{"words": ["Boats", "sail"], "tags": ["NOUN", "VERB"]}\n')
+    (sample,) = family.samples(model, "a.jsonl", tmp_path, None, 0)
+    assert sample.reference == ["NOUN", "VERB"]
+    assert [caution.code for caution in model.cautions] == ["word_tags"]
+    assert family.metrics_for(model) == ("tag_accuracy",)
+    assert family.metrics_for(loaded()[1]) == ("seqeval_f1", "seqeval_precision", "seqeval_recall")

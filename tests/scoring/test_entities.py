@@ -51,3 +51,17 @@ def test_each_word_needs_one_tag() -> None:
         registry.build("metrics", "seqeval_f1").compute([["O"], ["O", "O"]], [["O"], ["O"]])
     with pytest.raises(ValueError, match="sample 0"):
         registry.build("metrics", "seqeval_f1").compute(["O"], ["O"])
+
+
+def test_tags_that_are_no_entities_are_scored_word_by_word() -> None:
+    references, predictions = [["NOUN", "VERB", "DET"], ["NOUN"]], [["NOUN", "NOUN", "DET"], ["NOUN"]]
+    with pytest.raises(ValueError, match=r"the tags \(DET, NOUN, VERB\) are no entities.*tag_accuracy"):
+        registry.build("metrics", "seqeval_f1").compute(references, predictions)
+    accuracy = registry.build("metrics", "tag_accuracy").compute(references, predictions)
+    assert accuracy == seqeval.accuracy_score(references, predictions) == 0.75
+
+
+@pytest.mark.parametrize("scheme", ["S-PER", "I-PER", "B-PER"])
+def test_tags_of_any_scheme_are_entities(scheme: str) -> None:
+    assert registry.build("metrics", "seqeval_f1").compute([["O", scheme]], [["O", scheme]]) == 1
+    assert registry.build("metrics", "seqeval_f1").compute([["O"]], [["O"]]) == 0
