@@ -35,10 +35,25 @@ from mlflow_compress.networks import own_folder
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.exported_modules import ExportedModule, OutputForm, flattened, form_of, module_graph
 from mlflow_compress.networks.outside_state import put_back
+from mlflow_compress.networks.own_checkpoint import Fit, fill_from
 from mlflow_compress.networks.own_code import Built, OwnCode, at_source, build, came_with_us, defined, loaded
 from mlflow_compress.networks.own_weights import fill_cached
-from mlflow_compress.networks.stored_weights import fill, read_state
+from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
+
+CHECKPOINT = "checkpoint"  # the fact: what was taken of it
+CAST_WEIGHTS = CautionKind(
+    "cast_weights",
+    short={"en": "weights cast to the precision of the module", "ru": "веса приведены к точности модуля"},
+    message={
+        "en": "the weights were cast to the precision of the module: {cast}",
+        "ru": "веса приведены к точности модуля: {cast}",
+    },
+    advice={
+        "en": "To measure them as they are, build the module in their precision in model().",
+        "ru": "Чтобы измерить их как есть, постройте модуль с их точностью в model().",
+    },
+)
 
 
 @dataclass
@@ -74,10 +89,9 @@ class Python(Family):
             raise RecipeError(f"{path}: {self.function}() gave a {type(module).__name__}, not a torch.nn.Module.")
         can_fill = hasattr(own.code, "load_weights")
         kind: Literal["random", "local"] = "random"
+        fit = Fit()
         if weights not in ("auto", "pretrained", "random"):
-            if not (folder / weights).is_file():
-                raise WeightsError(f"There is no weights file {folder / weights}.")
-            fill(module, read_state(folder / weights), folder / weights)
+            fit = fill_from(module, folder / weights)
             kind = "local"
         elif weights == "pretrained" and not can_fill:
             raise WeightsError(f"{path} defines no load_weights(module). Define it, or give weights=PATH.")
@@ -86,7 +100,12 @@ class Python(Family):
             kind = "local"
         module.requires_grad_(False)
         module.eval()
-        return Model(module, weights=kind, family_data=own)
+        model = Model(module, weights=kind, family_data=own)
+        if fit.steps:
+            model.facts[CHECKPOINT] = "; ".join(fit.steps)
+        if fit.cast:
+            model.cautions.append(CAST_WEIGHTS.of(cast=fit.cast))
+        return model
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
         """Take the inputs from the file's `batch`, and move floating-point ones to the module's dtype."""

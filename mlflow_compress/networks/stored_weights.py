@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ from mlflow_compress.errors import Unsupported, WeightsError, first_line
 
 SAFETENSORS, TORCH = "weights.safetensors", "weights.pt"
 _ALIASES = "aliases"
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_MOST_NAMES = 3  # in a message
+
+_SHAPES = re.compile(  # what torch says of a tensor that does not fit
+    r"size mismatch for (?P<name>[^:]+): .*torch\.Size\((?P<given>\[.*?\])\).*torch\.Size\((?P<own>\[.*?\])\)"
+)
 
 # relative difference of the outputs of one model that rounding makes: another device rounds otherwise than the CPU
 ROUNDING = {"cpu": 0.02, "cuda": 0.1}
@@ -70,6 +77,7 @@ def read_state(path: Path) -> Mapping[str, Any]:
     import torch
     from safetensors import safe_open
 
+    _require_content(path)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -82,6 +90,24 @@ def read_state(path: Path) -> Mapping[str, Any]:
     if not isinstance(state, Mapping):
         raise WeightsError(f"The weights file {path} holds a {type(state).__name__}, not a state dict.")
     return state  # not copied: packed modules need the versions that it carries as an attribute
+
+
+def _require_content(path: Path) -> None:
+    """Complain about what stands for a file where Git LFS has not fetched it.
+
+    Raises:
+        WeightsError: it is such a pointer, or there is no file.
+    """
+    if not path.is_file():
+        raise WeightsError(f"There is no weights file {path}.")
+    if is_pointer(path):
+        raise WeightsError(f"{path} is not the weights, but what Git LFS puts in their place: run `git lfs pull`.")
+
+
+def is_pointer(path: Path) -> bool:
+    """Return whether a file is what stands for one that Git LFS has not fetched."""
+    with path.open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
 
 
 def fill(module: Any, state: Mapping[str, Any], origin: Path) -> None:
@@ -295,5 +321,19 @@ def _identity(tensor: Any) -> Any:
 
 
 def _mismatch(error: Exception) -> str:
+    """Return what torch says of names and shapes that differ, in short."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[1:3] or lines[:1])[:400]
+    told = []
+    for kind, start in (("missing are", "Missing key(s)"), ("not known are", "Unexpected key(s)")):
+        names = [name for line in lines if line.startswith(start) for name in re.findall(r'"([^"]+)"', line)]
+        if names:
+            told.append(f"{kind} {_few(names)}")
+    if shapes := [match for line in lines if (match := _SHAPES.match(line))]:
+        told.append(f"of other shapes are {_few([match['name'] for match in shapes])}")
+        told.append(f"{shapes[0]['name']} is {shapes[0]['given']} in the file and {shapes[0]['own']} in the model")
+    return ("; ".join(told) or " ".join(lines[1:3] or lines[:1]))[:600]
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")

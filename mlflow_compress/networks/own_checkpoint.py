@@ -1,0 +1,237 @@
+"""A checkpoint as people save them: the tensors in it that are a module's, found, renamed and fitted to the module."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.errors import WeightsError
+from mlflow_compress.networks import plain_checkpoint
+from mlflow_compress.networks.inert_pickle import Made
+from mlflow_compress.networks.stored_weights import fill, is_pointer, read_state
+
+_TENSOR = "torch._utils _rebuild_"  # how names begin of what makes tensors when a pickle is read
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # which no name of a layer is
+_OUTER = frozenset(
+    ("module", "model", "net", "network", "state_dict", "ema", "ema_model", "model_ema", "averaged_model", "backbone")
+)  # what trainers call the attribute that holds the module
+_DEEPEST = 4  # mappings in mappings
+_INDICES, _FILES = ("*.index.json",), ("*.safetensors", "*.pt", "*.pth", "*.bin", "*.ckpt")
+Tensors = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a checkpoint that may be a module's state dict.
+
+    Attributes:
+        name: where in the checkpoint it stands; empty: it is all of it.
+        state: its tensors by the names that the module has for them.
+        prefix: what was taken off the names, or put before them (then it begins with `+`).
+        left: how many of its tensors stand under other names.
+        matched: how many names are the module's.
+    """
+
+    name: str
+    state: Tensors
+    prefix: str
+    left: int
+    matched: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was done so that a checkpoint fits, in words.
+
+    Attributes:
+        steps: what was taken of it, and how it was renamed.
+        cast: of which precision its tensors were, and are; empty where they were the module's.
+    """
+
+    steps: tuple[str, ...] = ()
+    cast: str = ""
+
+
+def fill_from(module: Any, path: Path) -> Fit:
+    """Fill a module from a file or folder; floating-point tensors take the precision that the module has.
+
+    Whatever the file is, nothing in it is run: of a module that was pickled whole, the tensors are read.
+
+    Raises:
+        WeightsError: it can't be read, or its tensors are not this module's.
+    """
+    content, words = _content(path)
+    own = module.state_dict()
+    parts = [_fitted(name, state, own) for name, state in _candidates(content)]
+    if not parts:
+        raise WeightsError(f"The weights file {path} holds a {type(content).__name__}, not a state dict.")
+    best = max(parts, key=lambda part: (part.matched, "ema" in f"{part.name}{part.prefix}".lower(), -len(part.name)))
+    if best.name:
+        others = [part.name for part in parts if part.matched == best.matched and part.name != best.name]
+        words.append(f"{best.name!r} of the file is taken" + (f", not {', '.join(others)!r}" if others else ""))
+    if best.prefix:
+        is_added = best.prefix.startswith("+")
+        words.append(f"{best.prefix.lstrip('+')!r} {'put before' if is_added else 'taken off'} its names")
+    if best.left:
+        words.append(f"{best.left} tensors under other names are left out")
+    state, cast = _in_precision_of(best.state, own)
+    fill(module, state, path)
+    return Fit(tuple(words), cast)
+
+
+def _content(path: Path) -> tuple[Any, list[str]]:
+    """Read a file, or the weights in a folder; return it, and what was chosen, in words."""
+    if path.is_dir():
+        index = next((each for pattern in _INDICES for each in sorted(path.glob(pattern))), None)
+        if index is not None:
+            return _of_shards(index), [f"the files that {index.name} names are taken"]
+        files = [each for pattern in _FILES for each in sorted(path.glob(pattern))]
+        if len(files) != 1:
+            given = f"none of {', '.join(_FILES)}" if not files else f"{', '.join(each.name for each in files[:3])}"
+            raise WeightsError(f"The folder {path} holds {given}: name the one file of the weights.")
+        return _content(files[0])[0], [f"{files[0].name} is taken"]
+    if path.name.endswith(".index.json"):
+        return _of_shards(path), []
+    if path.suffix == ".safetensors":
+        return read_state(path), []
+    return _of_pickle(path), []
+
+
+def _of_shards(index: Path) -> Tensors:
+    """Read the files that an index names.
+
+    Raises:
+        WeightsError: it is no index, or a file is missing or lies elsewhere.
+    """
+    try:
+        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        names = sorted({Path(str(name)) for name in named})
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise WeightsError(f"{index} is no index of weights: {type(error).__name__}.") from error
+    state: dict[str, Any] = {}
+    for name in names:
+        shard = index.parent / name
+        if name.is_absolute() or ".." in name.parts or not shard.is_file():
+            raise WeightsError(f"{index} names {name}, and there is no such file beside it.")
+        state |= _content(shard)[0]
+    return state
+
+
+def _of_pickle(path: Path) -> Any:
+    """Read a file of `torch.save`: as torch reads tensors and plain data, else as data of which nothing is called."""
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as refusal:  # torch says in many ways that it will not
+        try:
+            with plain_checkpoint.opened(path) as checkpoint:
+                return _plain(checkpoint, checkpoint.content, 0)
+        except (OSError, ValueError) as error:
+            if "Weights only load failed" not in str(refusal) or is_pointer(path):
+                return read_state(path)  # raises, and says why
+            raise WeightsError(
+                f"The weights file {path} can't be read without running code from it: {error}. Save the state dict "
+                "alone: torch.save(module.state_dict(), PATH)."
+            ) from error
+
+
+def _plain(checkpoint: plain_checkpoint.Checkpoint, made: Any, depth: int) -> Any:
+    """Return the tensors that a part of a pickle stands for, in mappings; None for all else."""
+    if isinstance(made, Made) and made.name.startswith(_TENSOR):
+        return checkpoint.tensor(made)
+    if isinstance(made, Made) and isinstance(made.state, dict) and "_parameters" in made.state:
+        return {name: checkpoint.tensor(tensor) for name, tensor in _of_module(made.state, "", 0)}
+    if isinstance(made, Made) and isinstance(made.state, dict) and depth < _DEEPEST:
+        return _plain(checkpoint, made.state, depth + 1)
+    mapping = plain_checkpoint.mapping_of(made)
+    if depth > _DEEPEST:
+        return None
+    return {name: _plain(checkpoint, value, depth + 1) for name, value in mapping.items() if isinstance(name, str)}
+
+
+def _of_module(state: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """Yield what stands for the tensors of a module that was pickled whole, by the names of its state dict."""
+    unsaved = state.get("_non_persistent_buffers_set")
+    skipped = unsaved.arguments[0] if isinstance(unsaved, Made) and unsaved.arguments else unsaved or ()
+    for kind in ("_parameters", "_buffers"):
+        for name, tensor in plain_checkpoint.mapping_of(state.get(kind)).items():
+            if isinstance(tensor, Made) and not (kind == "_buffers" and name in skipped):
+                yield f"{prefix}{name}", tensor
+    for name, layer in plain_checkpoint.mapping_of(state.get("_modules")).items():
+        if isinstance(layer, Made) and isinstance(layer.state, dict) and depth < 100:
+            yield from _of_module(layer.state, f"{prefix}{name}.", depth + 1)
+
+
+def _candidates(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Tensors]]:
+    """Yield the mappings of names to tensors in a checkpoint, each with where it stands."""
+    import torch
+
+    if not isinstance(content, Mapping):
+        return
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    if tensors:
+        yield name, tensors
+    for key, value in content.items() if depth < _DEEPEST else ():
+        if isinstance(key, str):
+            yield from _candidates(value, f"{name}.{key}".lstrip("."), depth + 1)
+
+
+def _fitted(name: str, tensors: Tensors, own: Tensors) -> Part:
+    """Name a part's tensors as the module does, by the prefix that makes most of them the module's."""
+    state = {_unwrapped(key): value for key, value in tensors.items()}
+    best, prefix = _matched(state, own, ""), ""
+    for candidate in _prefixes(list(state), list(own)):
+        count = _matched(state, own, candidate)
+        if (count, "ema" in candidate) > (best, "ema" in prefix) and count:
+            best, prefix = count, candidate
+    if not prefix and not best and (shared := _shared(list(own))):
+        added = {f"{shared}{key}": value for key, value in state.items()}
+        if added.keys() == own.keys():
+            return Part(name, added, f"+{shared}", 0, len(added))
+    inner = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    return Part(name, inner, prefix, len(state) - len(inner), best)
+
+
+def _matched(state: Tensors, own: Tensors, prefix: str) -> int:
+    return sum(f"{prefix}{key}" in state for key in own)
+
+
+def _prefixes(names: Sequence[str], own: Sequence[str]) -> list[str]:
+    """Return what may stand before a module's names: all that the file's names share, or words that trainers use."""
+    probes = (own[0], own[-1]) if own else ()
+    found = {key[: -len(probe)] for key in names for probe in probes if key.endswith(f".{probe}")}
+    return sorted(
+        prefix
+        for prefix in found
+        if all(key.startswith(prefix) for key in names) or _OUTER.issuperset(prefix.rstrip(".").split("."))
+    )
+
+
+def _unwrapped(name: str) -> str:
+    """Return a name without what torch's own wrappers add to it."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def _shared(names: Sequence[str]) -> str:
+    """Return the first part that all names share, with its dot; empty where they share none."""
+    first = {name.partition(".")[0] for name in names if "." in name}
+    return f"{first.pop()}." if len(first) == 1 and all("." in name for name in names) else ""
+
+
+def _in_precision_of(state: Tensors, own: Tensors) -> tuple[Tensors, str]:
+    """Return the tensors in the floating-point precision that the module has, and what was cast, in words."""
+    fitted, cast = dict(state), set()
+    for name, tensor in state.items():
+        wanted = getattr(own.get(name), "dtype", None)
+        if wanted is not None and wanted.is_floating_point and tensor.is_floating_point() and tensor.dtype != wanted:
+            fitted[name] = tensor.to(wanted)
+            cast.add(f"{_short(tensor.dtype)} to {_short(wanted)}")
+    return fitted, ", ".join(sorted(cast))
+
+
+def _short(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
