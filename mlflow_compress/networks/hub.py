@@ -7,18 +7,21 @@ import importlib.util
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from mlflow_compress.errors import RecipeError, WeightsError, one_line
+from mlflow_compress.networks import lora_adapters, weight_files
+from mlflow_compress.networks.lora_adapters import Adapter
 from mlflow_compress.version import installed
 
 PACKAGE = "package:"
 _REACH_SECONDS = 6.0  # to find out whether the hub answers; "offline" must be said within 10 s
 _GGUF = ".gguf"
 _CONFIG = "config.json"
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "vocab.json")
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class Origin:
         offline: whether the hub must not be asked.
         caution: what the user must hear; empty when there is nothing.
         file: the GGUF file at the location that holds all: weights, configuration, tokenizer; empty for other formats.
+        revision: of a hub id, a branch, tag or commit; empty: the newest.
+        subfolder: of a hub id, where the model lies in it; empty: at its top.
+        variant: which of several files of the weights are read (`fp16` of `model.fp16.safetensors`); empty: the plain.
+        adapter: the folder of an adapter that is merged into these weights; empty: none.
     """
 
     kind: Literal["pretrained", "local", "random"]
@@ -38,12 +45,69 @@ class Origin:
     offline: bool = False
     caution: str = ""
     file: str = ""
+    revision: str = ""
+    subfolder: str = ""
+    variant: str = ""
+    adapter: str = ""
 
     @property
     def arguments(self) -> dict[str, Any]:
         """What `from_pretrained` of transformers takes beside the location."""
-        known = {"local_files_only": self.offline, "trust_remote_code": False}
-        return {**known, "gguf_file": self.file} if self.file else known
+        named = {"gguf_file": self.file, "revision": self.revision, "subfolder": self.subfolder}
+        given = {name: value for name, value in named.items() if value}
+        return {"local_files_only": self.offline, "trust_remote_code": False, **given}
+
+    @property
+    def source(self) -> str:
+        """The location with subfolder and revision, as `find_weights` takes it."""
+        address = f"{self.location}:{self.subfolder}" if self.subfolder else self.location
+        return f"{address}@{self.revision}" if self.revision else address
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the files are on this machine; None: not all of a hub's model is here yet."""
+        if (path := Path(self.location)).is_dir():
+            return path
+        cached = cached_file(self.source, _CONFIG)
+        return cached.parent if cached else None
+
+    @property
+    def companions(self) -> Origin:
+        """Where the tokenizer is: with an adapter, where that was saved with one, as training may have changed it."""
+        if self.adapter and any(Path(self.adapter, name).is_file() for name in _TOKENIZERS):
+            return Origin(self.kind, self.adapter, offline=True)
+        return self
+
+
+@dataclass(frozen=True)
+class HubPlace:
+    """What `ORG/NAME:FOLDER@REVISION` says.
+
+    Attributes:
+        id: the hub id.
+        revision: a branch, tag or commit; empty: the newest.
+        subfolder: empty: the top.
+    """
+
+    id: str
+    revision: str = ""
+    subfolder: str = ""
+
+    @classmethod
+    def of(cls, source: str) -> HubPlace:
+        """Read a source."""
+        address, _, revision = source.partition("@")
+        repository, _, subfolder = address.partition(":")
+        return cls(repository, revision, subfolder)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What functions of huggingface_hub take beside the id and the file."""
+        return {"revision": self.revision} if self.revision else {}
+
+    def path_of(self, file: str) -> str:
+        """Return the path of a file in the repository."""
+        return f"{self.subfolder}/{file}" if self.subfolder else file
 
 
 def find_weights(source: str, weights: str, folder: Path) -> Origin:
@@ -63,15 +127,21 @@ def find_weights(source: str, weights: str, folder: Path) -> Origin:
         path = folder / weights
         if not path.exists():
             raise WeightsError(f"There are no weights at {path}. Give a folder that save_pretrained wrote, or auto.")
+        if _is_bare_adapter(path) and (folder / source).resolve() != path.resolve():
+            return replace(find_weights(source, "pretrained", folder), kind="local", adapter=str(path))
         return _local("local", path)
     if source.startswith(PACKAGE):
         return _local("pretrained", _package_of(source))
     if (folder / source).is_dir() or _is_gguf(folder / source):
         return _local("local", folder / source)
+    place = HubPlace.of(source)
+    at_hub = Origin("pretrained", place.id, revision=place.revision, subfolder=place.subfolder)
     if is_cached(source):
-        return Origin("pretrained", source, offline=True)
+        return replace(at_hub, offline=True)
+    if (adapter := _cached_adapter(source)) is not None:
+        return replace(_with_base(adapter), kind="pretrained")
     if (obstacle := unreachable()) is None:
-        return Origin("pretrained", source)
+        return at_hub
     if weights == "pretrained":
         raise WeightsError(
             f"The pretrained weights of {source} can't be had: {obstacle}, and they are not in the local cache. "
@@ -126,14 +196,76 @@ def _local(kind: Literal["pretrained", "local"], path: Path) -> Origin:
     """Describe a folder, or a GGUF file, or a folder with one and nothing else that transformers reads."""
     if _is_gguf(path):
         return Origin(kind, str(path.parent), offline=True, file=path.name)
-    files = [] if (path / "config.json").exists() else sorted(path.glob(f"*{_GGUF}"))
+    if _is_bare_adapter(path):
+        return replace(_with_base(lora_adapters.read(path)), kind=kind)
+    files = [] if (path / _CONFIG).exists() else gguf_files(path)
     if len(files) > 1:
         raise WeightsError(f"{path} holds several GGUF files: {', '.join(each.name for each in files)}. Name one.")
-    return Origin(kind, str(path), offline=True, file=files[0].name if files else "")
+    if files:
+        return Origin(kind, str(path), offline=True, file=files[0].name)
+    variant = weight_files.variant_in(path)
+    adapter = str(path) if (path / lora_adapters.CONFIG).is_file() else ""
+    return Origin(kind, str(path), offline=True, variant=variant, adapter=adapter)
 
 
 def _is_gguf(path: Path) -> bool:
     return path.suffix == _GGUF and path.is_file()
+
+
+def gguf_files(folder: Path) -> list[Path]:
+    """Return the GGUF files in a folder, but for what macOS puts beside files."""
+    return sorted(path for path in folder.glob(f"*{_GGUF}") if not path.name.startswith("."))
+
+
+def _is_bare_adapter(path: Path) -> bool:
+    """Return whether a folder holds an adapter without the model that it belongs to."""
+    return (path / lora_adapters.CONFIG).is_file() and not (path / _CONFIG).is_file()
+
+
+def _with_base(adapter: Adapter | None) -> Origin:
+    """Return where the base of an adapter is.
+
+    Raises:
+        WeightsError: it can't be had.
+    """
+    if adapter is None or not adapter.base:
+        where = adapter.folder if adapter else "the folder"
+        raise WeightsError(
+            f"The adapter in {where} does not say what its base is: give the base as MODEL, and the adapter by "
+            "weights=PATH."
+        )
+    base = base_of(adapter)
+    if Path(base).is_dir() and _is_bare_adapter(Path(base)):
+        raise WeightsError(f"The base of the adapter in {adapter.folder} is an adapter too: {base}. Merge that first.")
+    try:
+        return replace(find_weights(base, "pretrained", adapter.folder), adapter=str(adapter.folder))
+    except WeightsError as error:
+        raise WeightsError(
+            f"{adapter.folder} is an adapter of {base}. {error} Or put the base's files into the adapter's folder, or "
+            "give the base's folder as MODEL and the adapter by weights=PATH."
+        ) from error
+
+
+def base_of(adapter: Adapter) -> str:
+    """Return the folder or hub id of an adapter's base, as `find_weights` takes it."""
+    for place in (adapter.folder / adapter.base, Path(adapter.base)):
+        if place.is_dir():
+            return str(place.resolve())
+    return f"{adapter.base}@{adapter.revision}" if adapter.revision else adapter.base
+
+
+def adapter_of(source: str) -> Adapter | None:
+    """Return the adapter that a folder or a hub id in the local cache holds without a model; None: it holds none."""
+    if _is_bare_adapter(Path(source)):
+        return lora_adapters.read(Path(source))
+    return None if Path(source).is_dir() else _cached_adapter(source)
+
+
+def _cached_adapter(source: str) -> Adapter | None:
+    """Return the adapter of a hub id in the local cache that has no configuration of a model; else None."""
+    if cached_file(source, _CONFIG) is not None or (path := cached_file(source, lora_adapters.CONFIG)) is None:
+        return None
+    return lora_adapters.read(path.parent)
 
 
 def is_cached(source: str) -> bool:
@@ -151,8 +283,9 @@ def cached_file(source: str, file: str) -> Path | None:
     """Return a file of a hub model in the local cache, or None where it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
+    place = HubPlace.of(source)
     try:
-        found = try_to_load_from_cache(source, file)
+        found = try_to_load_from_cache(place.id, place.path_of(file), **place.arguments)
     except ValueError:  # no id of the hub
         return None
     return Path(found) if isinstance(found, str) else None
@@ -167,6 +300,7 @@ def config_fields(source: str) -> Mapping[str, Any]:
     """
     try:
         path = _find_config(source)
+        weight_files.require_no_pointer(path)
         fields = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"The configuration of {source} can't be read: {one_line(error)}") from error
@@ -176,10 +310,12 @@ def config_fields(source: str) -> Mapping[str, Any]:
 
 
 def _find_config(source: str) -> Path:
+    if (adapter := adapter_of(source)) is not None and adapter.base:
+        source = base_of(adapter)
     if Path(source).is_dir():
         path = Path(source, _CONFIG)
         if not path.is_file():
-            raise RecipeError(f"There is no {_CONFIG} in {source}: give a folder that save_pretrained wrote.")
+            raise RecipeError(weight_files.without_config(Path(source)))
         return path
     if (cached := cached_file(source, _CONFIG)) is not None:
         return cached
@@ -190,7 +326,8 @@ def _find_config(source: str) -> Path:
         )
     from huggingface_hub import hf_hub_download
 
-    return Path(hf_hub_download(source, _CONFIG))  # its errors are OSErrors or ValueErrors
+    place = HubPlace.of(source)  # the errors of what follows are OSErrors or ValueErrors
+    return Path(hf_hub_download(place.id, place.path_of(_CONFIG), **place.arguments))
 
 
 def unreachable(server: str = "") -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlflow_compress.errors import RecipeError, WeightsError, one_line
+from mlflow_compress.networks import saved_models
 from mlflow_compress.networks.hub import Origin, config_fields, is_config_cached
 from mlflow_compress.sockets import Family, Model
 
@@ -128,12 +129,13 @@ def load_transformer(auto_class: str, source: str, origin: Origin, architecture:
     loader = getattr(transformers, auto_class)
     torch.manual_seed(seed)
     if origin.kind == "random":
-        module, caution = _from_architecture(loader, source, architecture, origin), origin.caution
+        model = Model(_from_architecture(loader, source, architecture, origin), caution=origin.caution)
     else:
-        module, caution = _from_pretrained(loader, origin)
-    module.requires_grad_(False)
-    module.eval()
-    return Model(module, weights=origin.kind, caution=caution, config=module.config)
+        model = _from_pretrained(loader, origin)
+    model.module.requires_grad_(False)
+    model.module.eval()
+    model.config = model.module.config
+    return model
 
 
 def _from_architecture(loader: Any, source: str, architecture: Mapping[str, Any], origin: Origin) -> Any:
@@ -155,18 +157,25 @@ def _from_architecture(loader: Any, source: str, architecture: Mapping[str, Any]
         raise RecipeError(f"options.architecture of {source} describes no model: {one_line(error)}") from error
 
 
-def _from_pretrained(loader: Any, origin: Origin) -> tuple[Any, str]:
+def _from_pretrained(loader: Any, origin: Origin) -> Model:
     import torch
 
     if not origin.file:
-        _require_own_kernels(_saved_fields(origin.location), origin.location)
-    try:
-        module, info = loader.from_pretrained(
-            origin.location, dtype=torch.float32, output_loading_info=True, **_unpacked(origin), **origin.arguments
-        )
-    except Exception as error:  # safetensors, pickle, hub and config errors share no root
-        raise WeightsError(f"The weights in {origin.location} can't be loaded: {one_line(error)}") from error
-    missing = sorted(info["missing_keys"])
+        _require_own_kernels(_saved_fields(origin.source), origin.location)
+    with saved_models.opened(origin) as saved:
+        try:
+            module, info = loader.from_pretrained(
+                saved.location,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **_unpacked(origin),
+                **saved.arguments,
+                **origin.arguments,
+            )
+        except Exception as error:  # safetensors, pickle, hub and config errors share no root
+            raise WeightsError(f"The weights in {origin.location} can't be loaded: {one_line(error)}") from error
+        unread = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
+        missing = sorted(unread - saved.merge(module))
     names = {name for name, _ in module.named_parameters()}
     if len(set(missing) & names) > len(names) / 2:
         raise WeightsError(
@@ -175,9 +184,8 @@ def _from_pretrained(loader: Any, origin: Origin) -> tuple[Any, str]:
         )
     if origin.file:
         module = _plain(loader, module)
-    if missing:
-        return module, f"{origin.location} has no weights for {', '.join(missing[:3])}: these are random"
-    return module, ""
+    caution = f"{origin.location} has no weights for {', '.join(missing[:3])}: these are random" if missing else ""
+    return Model(module, weights=origin.kind, caution=caution, facts=saved.facts())
 
 
 def _unpacked(origin: Origin) -> dict[str, Any]:
@@ -249,6 +257,7 @@ def load_tokenizer(origin: Origin, **options: Any) -> Any:
 
     if origin.kind == "random":
         return ByT5Tokenizer(extra_ids=0)
+    origin = origin.companions
     try:
         tokenizer = AutoTokenizer.from_pretrained(origin.location, **origin.arguments, **options)
     except Exception as error:  # as above

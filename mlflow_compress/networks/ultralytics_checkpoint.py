@@ -15,6 +15,7 @@ from mlflow_compress.networks.plain_checkpoint import Checkpoint, mapping_of
 from mlflow_compress.networks.ultralytics_architecture import TASKS, Architecture, shown
 from mlflow_compress.trust_word import trust_word
 
+_PACKAGE = "ultralytics."
 _TASKS_MODULE = "ultralytics.nn.tasks "
 _OLD_NAMES = {"YOLOv10DetectionModel": "DetectionModel"}
 _DEEPEST, _MOST_LAYERS = 32, 100_000  # layers in layers, and all of them
@@ -56,6 +57,17 @@ def read(path: Path) -> Saved:
             return Saved(described, {name: checkpoint.tensor(made) for name, made in _tensors(layers)}, layers)
     except (OSError, ValueError) as error:
         raise WeightsError(f"The weights file {path} can't be loaded: {error}.") from error
+
+
+def is_of_others(path: Path) -> bool:
+    """Return whether a file can be read and holds no model of ultralytics: a state dict, say, or another module."""
+    try:
+        with plain_checkpoint.opened(path) as checkpoint:
+            content = mapping_of(checkpoint.content)
+            models = [content.get("ema"), content.get("model"), checkpoint.content]
+            return not any(isinstance(model, Made) and model.name.startswith(_PACKAGE) for model in models)
+    except (OSError, ValueError):
+        return False
 
 
 def require_same_layers(saved: Saved, module: Any, path: Path) -> None:

@@ -1,0 +1,283 @@
+"""LoRA adapters as peft saves them: read as data, and merged into the weights of their base.
+
+Only plain LoRA is merged: what else a file asks for is refused, as the merged model would be another one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.errors import WeightsError, one_line
+
+CONFIG = "adapter_config.json"
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_PREFIX = "base_model.model."
+_WRAPPERS = (".base_layer", ".modules_to_save")  # what peft puts between a layer and its tensors
+_PAIRS = {  # endings of the two thin matrices
+    ".lora_A.weight": ".lora_B.weight",
+    ".lora_embedding_A": ".lora_embedding_B",
+}
+_HEADS = (".classifier.weight", ".score.weight", ".classifier.out_proj.weight")
+_LAYER_NAME = re.compile(r"\^?[\w.]+")
+_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")  # of training, which leave the base as it is
+# fields of the config that change nothing of how the weights are merged, or that are read here
+_UNDERSTOOD = frozenset(
+    (
+        "alpha_pattern",
+        "auto_mapping",
+        "base_model_name_or_path",
+        "bias",
+        "ensure_weight_tying",
+        "eva_config",
+        "exclude_modules",
+        "fan_in_fan_out",
+        "inference_mode",
+        "init_lora_weights",
+        "layers_pattern",
+        "layers_to_transform",
+        "lora_alpha",
+        "lora_dropout",
+        "megatron_core",
+        "modules_to_save",
+        "peft_type",
+        "peft_version",
+        "qalora_group_size",
+        "r",
+        "rank_pattern",
+        "revision",
+        "runtime_config",
+        "target_modules",
+        "task_type",
+        "use_rslora",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter that was saved.
+
+    Attributes:
+        folder: where it lies.
+        fields: what its config says.
+    """
+
+    folder: Path
+    fields: Mapping[str, Any]
+
+    @property
+    def base(self) -> str:
+        """The hub id or folder of the model that it was trained on; empty where it is not told."""
+        return str(self.fields.get("base_model_name_or_path") or "")
+
+    @property
+    def revision(self) -> str:
+        """The revision of the base; empty: none was named."""
+        return str(self.fields.get("revision") or "")
+
+    @property
+    def task(self) -> str:
+        """What it was trained for, as peft names it (`CAUSAL_LM`); empty where it is not told."""
+        return str(self.fields.get("task_type") or "")
+
+    @property
+    def trained_class(self) -> str:
+        """The class of its base, where peft kept it instead of a task; else empty."""
+        mapping = self.fields.get("auto_mapping")
+        return str(mapping.get("base_model_class") or "") if isinstance(mapping, Mapping) else ""
+
+
+@dataclass
+class _Sorted:
+    """The tensors of an adapter, by the parameters of the base that they change.
+
+    Attributes:
+        pairs: the two thin matrices of a layer, by its name.
+        whole: what replaces a parameter, by its name.
+    """
+
+    pairs: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    whole: dict[str, Any] = field(default_factory=dict)
+
+
+def read(folder: Path) -> Adapter | None:
+    """Return the adapter in a folder; None where there is none.
+
+    Raises:
+        WeightsError: its config is no JSON.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        return None
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"The adapter in {folder} can't be read: {CONFIG}: {one_line(error)}") from error
+    if not isinstance(fields, dict):
+        raise WeightsError(f"The adapter in {folder} can't be read: {CONFIG} is no mapping.")
+    return Adapter(folder, fields)
+
+
+class Opened:
+    """An adapter with its tensors, which were looked through.
+
+    Args:
+        adapter: as it was found.
+
+    Raises:
+        WeightsError: it is no plain LoRA, or its tensors can't be had.
+    """
+
+    def __init__(self, adapter: Adapter) -> None:
+        from mlflow_compress.networks.stored_weights import read_state
+
+        _require_plain(adapter)
+        self.adapter = adapter
+        path = next((adapter.folder / name for name in WEIGHTS if (adapter.folder / name).is_file()), None)
+        if path is None:
+            raise WeightsError(f"{adapter.folder} holds {CONFIG}, but not the adapter's weights ({WEIGHTS[0]}).")
+        self._tensors = _sorted(read_state(path), adapter.folder)
+
+    @property
+    def labels(self) -> int | None:
+        """How many labels a classifier's head has that the adapter brings; None where it brings none."""
+        heads = [tensor for name, tensor in self._tensors.whole.items() if f".{name}".endswith(_HEADS)]
+        return int(heads[0].shape[0]) if len(heads) == 1 else None
+
+    def merge(self, module: Any) -> frozenset[str]:
+        """Change the weights of the base, in place.
+
+        Returns:
+            The names of the parameters that were replaced as a whole.
+
+        Raises:
+            WeightsError: a tensor is of none of its layers, or of another shape.
+        """
+        import torch
+
+        parameters = dict(module.named_parameters(remove_duplicate=False))
+        self._require_separate(parameters)
+        with torch.no_grad():
+            for name, whole in self._tensors.whole.items():
+                self._parameter(parameters, name, whole).copy_(whole)
+            for name, (down, up) in self._tensors.pairs.items():
+                change = up.float().flatten(1) @ down.float().flatten(1)
+                if not name.endswith(".weight"):  # the matrices of an embedding are stored the other way round
+                    change, name = change.T, f"{name}.weight"
+                layer = module.get_submodule(name.removesuffix(".weight")) if name in parameters else None
+                if type(layer).__name__ == "Conv1D":  # transformers' linear layer with its weight transposed
+                    change = change.T
+                weight = self._parameter(parameters, name, change)
+                weight += self._scale(name, int(down.shape[0])) * change.reshape(weight.shape)
+        return frozenset(self._tensors.whole)
+
+    def describe(self, base: str) -> str:
+        """Say what was done, for the run's page."""
+        ranks = sorted({int(down.shape[0]) for down, _ in self._tensors.pairs.values()})
+        text = f"LoRA of rank {', '.join(map(str, ranks))} in {len(self._tensors.pairs)} layers"
+        replaced = f", {len(self._tensors.whole)} tensors replaced" if self._tensors.whole else ""
+        return f"{text}{replaced}, merged into the weights of {base}"
+
+    def _parameter(self, parameters: Mapping[str, Any], name: str, change: Any) -> Any:
+        parameter = parameters.get(name)
+        if parameter is None:
+            raise WeightsError(
+                f"The adapter in {self.adapter.folder} changes {name}, which its base does not have: the base is "
+                f"another model than {self.adapter.base or 'the one it was trained on'}."
+            )
+        if change.numel() != parameter.numel() or (change.ndim > 1 and change.shape[0] != parameter.shape[0]):
+            raise WeightsError(
+                f"The adapter in {self.adapter.folder} was trained on another base: its change of {name} is "
+                f"{list(change.shape)}, the weight {list(parameter.shape)}."
+            )
+        return parameter
+
+    def _scale(self, name: str, rank: int) -> float:
+        """Return the factor of a change: alpha over the rank, or over its square root.
+
+        Source: Hu et al. 2021, arXiv:2106.09685; rank-stabilised: Kalajdzievski 2023, arXiv:2312.03732.
+        """
+        layer = name.removesuffix(".weight")
+        patterns = self.adapter.fields.get("alpha_pattern") or {}
+        alphas = [alpha for key, alpha in patterns.items() if _names(key, layer)]
+        alpha = alphas[0] if alphas else self.adapter.fields.get("lora_alpha", 8)
+        return float(alpha) / (math.sqrt(rank) if self.adapter.fields.get("use_rslora") else rank)
+
+    def _require_separate(self, parameters: Mapping[str, Any]) -> None:
+        """Refuse to change a tensor that is also another layer's: peft changes it for one of them only."""
+        changed = {name if name.endswith(".weight") else f"{name}.weight" for name in self._tensors.pairs}
+        changed |= set(self._tensors.whole)
+        owners = Counter(id(parameter) for parameter in parameters.values())
+        by_owner = Counter(id(parameters[name]) for name in changed if name in parameters)
+        for name in sorted(changed & set(parameters)):
+            owner = id(parameters[name])
+            if by_owner[owner] < owners[owner] and not self.adapter.fields.get("ensure_weight_tying"):
+                raise WeightsError(
+                    f"The adapter in {self.adapter.folder} changes {name}, which is tied to another layer that it "
+                    f"leaves as it is: this can't be merged."
+                )
+
+
+def _require_plain(adapter: Adapter) -> None:
+    fields = adapter.fields
+    kind = fields.get("peft_type")
+    other = sorted(str(name) for name, value in fields.items() if name not in _UNDERSTOOD and value)
+    start = fields.get("init_lora_weights")
+    patterns = fields.get("alpha_pattern") or {}
+    if kind != "LORA":
+        what = f"of the kind {kind!r:.40}"
+    elif other:
+        what = f"with {', '.join(other[:3])}"
+    elif start not in _STARTS:
+        what = f"with init_lora_weights={start!r:.40}, which changes the base"
+    elif not all(_LAYER_NAME.fullmatch(str(key)) for key in patterns):
+        what = "with an alpha_pattern of regular expressions"
+    else:
+        return
+    raise WeightsError(
+        f"{adapter.folder} holds an adapter {what}; only plain LoRA is merged here. Merge it with peft "
+        "(merge_and_unload), write the result with save_pretrained, and give that folder."
+    )
+
+
+def _sorted(state: Mapping[str, Any], folder: Path) -> _Sorted:
+    """Sort the tensors of a file by what they change."""
+    made = _Sorted()
+    for name, tensor in state.items():
+        place = _place(name)
+        if "lora_" not in place:
+            made.whole[place] = tensor
+            continue
+        ending = next((ending for ending in _PAIRS if place.endswith(ending)), "")
+        if not ending:
+            if not place.endswith(tuple(_PAIRS.values())):
+                raise WeightsError(f"The adapter in {folder} holds {name}, which is not of plain LoRA.")
+            continue
+        other = name.removesuffix(ending) + _PAIRS[ending]
+        if other not in state:
+            raise WeightsError(f"The adapter in {folder} is not whole: it has {name}, but no {other}.")
+        layer = place.removesuffix(ending)
+        made.pairs[layer if "embedding" in ending else f"{layer}.weight"] = (tensor, state[other])
+    if not made.pairs and not made.whole:
+        raise WeightsError(f"The adapter in {folder} holds no tensors.")
+    return made
+
+
+def _names(key: str, layer: str) -> bool:
+    """Return whether a key of a pattern names a layer: in full after `^`, else by its end."""
+    return layer == key[1:] if key.startswith("^") else f".{layer}".endswith(f".{key}")
+
+
+def _place(name: str) -> str:
+    """Return what a tensor's name says of the place in the base."""
+    place = name.removeprefix(_PREFIX)
+    for wrapper in _WRAPPERS:
+        place = place.replace(wrapper + ".", ".")
+    return place

@@ -1,0 +1,137 @@
+"""What `save_pretrained` wrote, looked at before transformers reads it: what it can't read rightly is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.errors import RecipeError, WeightsError
+from mlflow_compress.networks import lora_adapters, weight_files
+from mlflow_compress.networks.hub import Origin, config_fields
+
+_ADAPTER_FILES = (lora_adapters.CONFIG, *lora_adapters.WEIGHTS)
+
+
+@dataclass
+class Saved:
+    """A model that can be read.
+
+    Attributes:
+        origin: where it is.
+        location: what `from_pretrained` reads.
+        adapter: what is merged into it; None: nothing.
+        arguments: what `from_pretrained` takes for its files, beside those of the origin.
+        told: what is said of how it was read, by name.
+    """
+
+    origin: Origin
+    location: str
+    adapter: lora_adapters.Opened | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    told: dict[str, str] = field(default_factory=dict)
+
+    def merge(self, module: Any) -> frozenset[str]:
+        """Merge the adapter into the module that was read; return the names of what was replaced as a whole."""
+        if self.adapter is None:
+            return frozenset()
+        replaced = self.adapter.merge(module)
+        self.told["adapter"] = self.adapter.describe(self.origin.source)
+        return replaced
+
+    def facts(self) -> dict[str, str]:
+        """Say how the weights that are measured differ from those in the files, once they were read."""
+        kept = weight_files.dtype_in(self.origin.folder) if self.origin.folder else ""
+        is_float32 = kept in ("", "float32")
+        precision = {} if is_float32 else {"precision": f"measured in float32; the files hold {kept}"}
+        variant = {"variant": self.origin.variant} if self.origin.variant else {}
+        return {**precision, **variant, **self.told}
+
+
+@contextlib.contextmanager
+def opened(origin: Origin) -> Iterator[Saved]:
+    """Look at what a model was saved as, and at the adapter that is merged into it.
+
+    Raises:
+        WeightsError: files are missing, or of another library; it brings code of its own, or is quantized already; or
+            the adapter can't be merged.
+    """
+    folder = Path(origin.location)
+    if origin.file:
+        weight_files.require_no_pointer(folder / origin.file)
+        yield Saved(origin, origin.location)
+        return
+    fields = _fields(origin)
+    _require_float(fields, origin.location)
+    _require_no_code(fields, origin.location)
+    if folder.is_dir():
+        weight_files.require_whole(folder)
+    arguments: dict[str, Any] = {"variant": origin.variant} if origin.variant else {}
+    if not origin.adapter:
+        yield Saved(origin, origin.location, arguments=arguments)
+        return
+    adapter = _adapter(Path(origin.adapter))
+    if adapter.labels is not None and adapter.labels != _labels(fields):
+        # the base has no head, or another: what is made anew is the adapter's
+        arguments |= {"num_labels": adapter.labels, "ignore_mismatched_sizes": True}
+    with _base_alone(origin) as location:
+        yield Saved(origin, location, adapter, arguments)
+
+
+def _adapter(folder: Path) -> lora_adapters.Opened:
+    weight_files.require_whole(folder)
+    read = lora_adapters.read(folder)
+    if read is None:
+        raise WeightsError(f"There is no adapter in {folder}.")
+    return lora_adapters.Opened(read)
+
+
+@contextlib.contextmanager
+def _base_alone(origin: Origin) -> Iterator[str]:
+    """Give a place with the base's files only: where peft is installed, transformers would load the adapter itself."""
+    folder = Path(origin.location)
+    if not (folder / lora_adapters.CONFIG).is_file():
+        yield origin.location
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        for path in folder.iterdir():
+            if path.name not in _ADAPTER_FILES:
+                Path(scratch, path.name).symlink_to(path.resolve())
+        yield scratch
+
+
+def _fields(origin: Origin) -> Mapping[str, Any]:
+    """Return what the config says; nothing where it can't be read: transformers can't either, and says so."""
+    try:
+        return config_fields(origin.source)
+    except (RecipeError, WeightsError):
+        return {}
+
+
+def _labels(fields: Mapping[str, Any]) -> int:
+    """Return how many labels a config has; of what names none, transformers makes two."""
+    named = fields.get("id2label")
+    return len(named) if isinstance(named, Mapping) else int(fields.get("num_labels") or 2)
+
+
+def _require_float(fields: Mapping[str, Any], location: str) -> None:
+    packed = fields.get("quantization_config")
+    if isinstance(packed, Mapping):
+        raise WeightsError(
+            f"The weights in {location} are quantized already ({packed.get('quant_method', 'unknown')!s:.40}), and an "
+            "original is measured and compressed in floating point: give the model that it was made of."
+        )
+
+
+def _require_no_code(fields: Mapping[str, Any], location: str) -> None:
+    from transformers import CONFIG_MAPPING
+
+    if fields.get("auto_map") and fields.get("model_type") not in CONFIG_MAPPING:
+        raise WeightsError(
+            f"The model in {location} is built by Python code that lies beside it (auto_map in its config.json), and "
+            f"transformers knows no {fields.get('model_type', 'model')!s:.60} of its own. That code is never run here: "
+            "measure it as a model of your own, a Python file that you trust (compress-bench init)."
+        )

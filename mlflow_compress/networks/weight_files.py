@@ -1,0 +1,168 @@
+"""What the files in a folder of weights are, told from their names and first bytes before a library reads them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.errors import WeightsError, one_line
+
+SENTENCE_MODULES = "modules.json"  # how sentence-transformers puts encoder and pooling together
+_POINTER = b"version https://git-lfs"
+_INDEX = ".index."
+_PLAIN = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
+_VARIANT = re.compile(r"(?:model|pytorch_model)\.([\w-]+?)(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index\.[\w-]+)?")
+_LEAST = 3  # characters that a name of a variant has: fp16, bf16
+_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn"}
+_LONGEST_HEADER = 100 * 2**20  # bytes, as the library has it
+_READ = (".safetensors", ".bin", ".json", ".model", ".txt", ".gguf", ".pt", ".pth", ".ckpt")
+_OWN = "Measure it as a model of your own: compress-bench init writes the Python file that builds it, weights=PATH."
+_SAVE = "Load it where it was made, and write it with save_pretrained."
+_OTHERS = {  # files of other libraries: what they are, and what to do
+    ("tf_model.h5", "*.h5", "saved_model.pb"): ("weights of TensorFlow", _SAVE),
+    ("flax_model.msgpack", "*.msgpack"): ("weights of Flax", _SAVE),
+    ("*.onnx", "onnx/*.onnx"): ("an exported ONNX graph", "Give the model that it was exported from."),
+    ("openvino_model.xml", "*.xml"): ("a graph of OpenVINO", "Give the model that it was exported from."),
+    ("consolidated*.pth", "consolidated*.safetensors"): (
+        "weights in the format of their makers",
+        "Convert them to transformers' format, or take the repository whose name ends in -hf.",
+    ),
+}
+_NAMELESS = {  # files of torch that say nothing of the model
+    ("*.pt", "*.pth", "*.ckpt"): ("weights of torch, and nothing says of which model", _OWN),
+    ("*.safetensors", "*.bin"): (
+        "weights, and nothing says of which model",
+        "Put the model's config.json beside them, or measure it as a model of your own (compress-bench init).",
+    ),
+}
+
+
+def require_whole(folder: Path) -> None:
+    """Check that the files of a folder are there, and are what they are named.
+
+    Raises:
+        WeightsError: a file is a pointer of Git LFS, a shard is missing, or the weights are another library's.
+    """
+    files = _files(folder)
+    for path in files:
+        require_no_pointer(path)
+    for index in (path for path in files if _INDEX in path.name and _is_of_torch(path.name)):
+        if missing := [name for name in _shards(index) if not (folder / name).is_file()]:
+            raise WeightsError(
+                f"{folder} is not whole: {index.name} names {missing[0]}"
+                f"{f' and {len(missing) - 1} more files' if missing[1:] else ''}, which are not there."
+            )
+    if (folder / "config.json").is_file() and not any(_is_of_torch(path.name) for path in files):
+        what, advice = _told(folder, _OTHERS)
+        if what:
+            raise WeightsError(f"There are no weights of torch in {folder}, but {what}. {advice}")
+
+
+def variant_in(folder: Path) -> str:
+    """Return the variant that a folder's weights are of, where it has no plain ones (`model.fp16.safetensors`).
+
+    Raises:
+        WeightsError: it has several.
+    """
+    names = [path.name for path in _files(folder)]
+    if any(_PLAIN.fullmatch(name) for name in names):
+        return ""
+    named = (match.group(1) for name in names if (match := _VARIANT.fullmatch(name)) is not None)
+    variants = sorted({variant for variant in named if len(variant) >= _LEAST})
+    if len(variants) > 1:
+        raise WeightsError(f"{folder} holds several variants of the weights: {', '.join(variants)}. Leave one there.")
+    return variants[0] if variants else ""
+
+
+def embeds(source: str) -> str:
+    """Say that a model of sentence-transformers is not served, and what to do."""
+    return (
+        f"{source} is a model of sentence-transformers, and no family serves what it gives: embeddings. Measure it as "
+        "a model of your own (compress-bench init): its encoder and pooling are modules of torch."
+    )
+
+
+def without_config(folder: Path) -> str:
+    """Say what a folder without a config.json holds, and what to do."""
+    if (folder / SENTENCE_MODULES).is_file():
+        return embeds(str(folder))
+    if (folder / "model_index.json").is_file():
+        return f"{folder} is a pipeline of diffusers, which no family serves. Measure a part as a model of your own."
+    what, advice = _told(folder, {**_OTHERS, **_NAMELESS})
+    if what:
+        return f"There is no config.json in {folder}, but {what}. {advice}"
+    inner = sorted(path.parent.name for path in folder.glob("*/config.json") if not path.parent.name.startswith("."))
+    if inner:
+        return f"There is no config.json in {folder}, but in {', '.join(inner[:3])}: give that folder."
+    return f"There is no config.json in {folder}: give a folder that save_pretrained wrote."
+
+
+def require_no_pointer(path: Path) -> None:
+    """Check that a file is not what Git LFS puts in the place of a large one.
+
+    Raises:
+        WeightsError: it is.
+    """
+    with path.open("rb") as file:
+        is_pointer = file.read(len(_POINTER)) == _POINTER
+    if is_pointer:
+        raise WeightsError(
+            f"{path} is a pointer file of Git LFS, not the file itself: run git lfs pull in its folder, or download it "
+            "again."
+        )
+
+
+def _told(folder: Path, kinds: Mapping[tuple[str, ...], tuple[str, str]]) -> tuple[str, str]:
+    """Return what other weights a folder holds, and what to do; empty where there are none."""
+    for patterns, told in kinds.items():
+        names = sorted(path.name for pattern in patterns for path in folder.glob(pattern) if path.name[0] != ".")
+        if names:
+            return f"{told[0]} ({names[0]})", told[1]
+    return "", ""
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files that a library may read, but for what macOS puts beside files."""
+    return sorted(path for path in folder.iterdir() if path.suffix in _READ and path.name[0] != "." and path.is_file())
+
+
+def _is_of_torch(name: str) -> bool:
+    return bool(_PLAIN.fullmatch(name) or _VARIANT.fullmatch(name))
+
+
+def _shards(index: Path) -> Iterable[str]:
+    try:
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{index} can't be read: {one_line(error)}") from error
+    return sorted({str(name) for name in files})
+
+
+def dtype_in(folder: Path) -> str:
+    """Return the floating-point type that most numbers of a folder's safetensors are of; empty where it has none."""
+    counts: Counter[str] = Counter()
+    for path in _files(folder):
+        if path.suffix == ".safetensors" and _is_of_torch(path.name):
+            for tensor in _header(path).values():
+                if isinstance(tensor, Mapping) and (dtype := _FLOATS.get(str(tensor.get("dtype")))) is not None:
+                    counts[dtype] += math.prod(tensor.get("shape") or [1])
+    return counts.most_common(1)[0][0] if counts else ""
+
+
+def _header(path: Path) -> Mapping[str, Any]:
+    """Return what a file of safetensors says of its tensors, by their names.
+
+    Source: https://huggingface.co/docs/safetensors, "Format".
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            read = json.loads(file.read(min(length, _LONGEST_HEADER)))
+        except ValueError:
+            return {}
+    return read if isinstance(read, dict) else {}

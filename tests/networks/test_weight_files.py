@@ -1,0 +1,115 @@
+"""What is wrong with a folder of weights is told by its files, in one sentence that says what to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mlflow_compress.errors import RecipeError, WeightsError
+from mlflow_compress.networks import weight_files
+from mlflow_compress.planning.recognise import recognise
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 268435456\n"
+
+
+def folder(place: Path, *names: str, config: bool = True) -> Path:
+    for name in (*names, *(["config.json"] if config else [])):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("{}")
+    return place
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model-00001-of-00002.bin", "tokenizer.json"])
+def test_a_pointer_of_git_lfs_is_called_that(tmp_path: Path, name: str) -> None:
+    (folder(tmp_path, "model.safetensors") / name).write_text(POINTER)
+    with pytest.raises(WeightsError, match=rf"{name} is a pointer file of Git LFS.*git lfs pull"):
+        weight_files.require_whole(tmp_path)
+
+
+def test_a_configuration_that_is_a_pointer_is_called_that(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(POINTER)
+    with pytest.raises(WeightsError, match=r"config\.json is a pointer file of Git LFS"):
+        recognise(str(tmp_path))
+
+
+def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
+    shards = [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
+    index = folder(tmp_path, shards[1]) / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict(zip("abc", shards, strict=True))}))
+    with pytest.raises(WeightsError, match=f"not whole: {index.name} names {shards[0]} and 1 more files"):
+        weight_files.require_whole(tmp_path)
+    folder(tmp_path, *shards)
+    weight_files.require_whole(tmp_path)
+    index.write_text("[]")
+    with pytest.raises(WeightsError, match="can't be read"):
+        weight_files.require_whole(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("tf_model.h5", r"weights of TensorFlow \(tf_model\.h5\)"),
+        ("flax_model.msgpack", "weights of Flax"),
+        ("onnx/model.onnx", r"an exported ONNX graph \(model\.onnx\)"),
+        ("openvino_model.xml", "a graph of OpenVINO"),
+        ("consolidated.00.pth", "weights in the format of their makers"),
+    ],
+)
+def test_weights_of_other_libraries_are_named(tmp_path: Path, file: str, told: str) -> None:
+    folder(tmp_path / "with", file, "training_args.bin", "._model.safetensors")
+    with pytest.raises(WeightsError, match=f"There are no weights of torch in .*, but {told}"):
+        weight_files.require_whole(tmp_path / "with")
+    folder(tmp_path / "without", file, config=False)
+    with pytest.raises(RecipeError, match=rf"There is no config\.json in .*, but {told}"):
+        recognise(str(tmp_path / "without"))
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [
+        ("best.pth", "weights of torch, and nothing says of which model.*compress-bench init"),
+        ("model.safetensors", r"Put the model's config\.json beside them"),
+        ("checkpoint-500/config.json", "but in checkpoint-500: give that folder"),
+        ("modules.json", "a model of sentence-transformers.*embeddings.*compress-bench init"),
+        ("model_index.json", "a pipeline of diffusers"),
+        ("notes.txt", "give a folder that save_pretrained wrote"),
+    ],
+)
+def test_a_folder_without_a_configuration_says_what_it_holds(tmp_path: Path, file: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        recognise(str(folder(tmp_path, file, config=False)))
+
+
+def test_an_encoder_of_sentence_transformers_is_not_called_unknown(tmp_path: Path) -> None:
+    config = {"architectures": ["BertModel"], "model_type": "bert"}
+    (folder(tmp_path, "modules.json") / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RecipeError, match="sentence-transformers"):
+        recognise(str(tmp_path))
+
+
+def test_a_variant_is_taken_where_there_is_nothing_else(tmp_path: Path) -> None:
+    assert weight_files.variant_in(folder(tmp_path, "model.fp16.safetensors")) == "fp16"
+    folder(tmp_path, "pytorch_model.bf16-00001-of-00002.bin")
+    with pytest.raises(WeightsError, match="several variants of the weights: bf16, fp16"):
+        weight_files.variant_in(tmp_path)
+    assert weight_files.variant_in(folder(tmp_path, "model.safetensors")) == ""
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_type_of_most_numbers_is_told(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors = {
+        "weight": torch.ones(8, 8, dtype=dtype),
+        "scale": torch.ones(1),
+        "ids": torch.ones(99, dtype=torch.int64),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert weight_files.dtype_in(tmp_path) == str(dtype).removeprefix("torch.")
+
+
+def test_a_damaged_file_is_of_no_type(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 20)
+    assert weight_files.dtype_in(tmp_path) == ""
