@@ -40,6 +40,12 @@ def own_place(error: BaseException) -> str:
     return ""
 
 
+def is_of_this_package(error: BaseException) -> bool:
+    """Tell whether the first cause was raised by a line of this package: then it is a defect, and no reason to skip."""
+    frames = traceback.extract_tb(list(_chain(error))[-1].__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether memory ran out, of the machine or of a GPU."""
     if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__:
@@ -54,4 +60,4 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         yield cause
-        cause = cause.__cause__
+        cause = cause.__cause__ or getattr(cause, "inner_exception", None)  # as torch.compile keeps a backend's

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
 
-from mlflow_compress.error_causes import cause_line, is_out_of_memory, own_place
+from mlflow_compress.error_causes import cause_line, is_of_this_package, is_out_of_memory, own_place
 
 
 def test_the_first_cause_is_told_in_one_line_without_colours() -> None:
@@ -43,6 +44,16 @@ def test_the_users_code_is_named_and_a_librarys_is_not(tmp_path: Path) -> None:
         mine.load()
     assert own_place(caught.value) == "mine.py, line 5, in load"
     assert own_place(ValueError("never raised")) == ""
+
+
+def test_a_defect_of_this_package_is_known() -> None:
+    with pytest.raises(TypeError) as ours:
+        cause_line(ValueError(), most="three")  # type: ignore[arg-type]
+    assert is_of_this_package(ours.value)
+    with pytest.raises(ValueError, match="Expecting value") as other:
+        json.loads("?")
+    assert not is_of_this_package(other.value)
+    assert not is_of_this_package(ValueError("never raised"))
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from mlflow_compress.compression import coverage
 from mlflow_compress.compression.export_check import require_alike
-from mlflow_compress.error_causes import cause_line, is_out_of_memory, own_place
+from mlflow_compress.error_causes import cause_line, is_of_this_package, is_out_of_memory, own_place
 from mlflow_compress.errors import CompressError, Unsupported, WeightsError
 from mlflow_compress.networks import generation_check, made_weights
 from mlflow_compress.networks.output_parts import farthest, parts_of
@@ -113,7 +113,7 @@ class ExportMethod(Method):
         except (CompressError, Unsupported, OSError):
             raise
         except Exception as error:
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or is_of_this_package(error):
                 raise
             raise Unsupported(f"{self.exporter} can't take it: {_why(error)}") from error
         model.cautions += generation_check.require_past(generated, generation_check.generate(family, model))

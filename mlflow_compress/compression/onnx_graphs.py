@@ -10,6 +10,7 @@ from typing import Any
 from mlflow_compress.compression.exporting import Values, array, has_weights
 from mlflow_compress.sockets import Graph
 
+TOLERANCE = 0.01  # relative difference of the outputs that another runtime in float32 may make
 _MOST_BYTES = 2 * 10**9  # that a file of protocol buffers holds; more go into a second file beside it
 _LEAST_WEIGHTS = 64
 _PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
@@ -87,6 +88,16 @@ def final_arithmetic(model: Any) -> list[str]:
         else:
             found.append(node.name)
     return found
+
+
+def grouped_transposed(model: Any) -> list[str]:
+    """Name the transposed convolutions in groups: ONNX Runtime's scales by channel are those of one group only."""
+    groups = {
+        node.name: next((each.i for each in node.attribute if each.name == "group"), 1)
+        for node in model.graph.node
+        if node.op_type == "ConvTranspose"
+    }
+    return [name for name, count in groups.items() if count > 1]
 
 
 class Session:

@@ -11,6 +11,7 @@ from typing import Any
 from mlflow_compress.compression.exporting import Values, array, has_weights
 from mlflow_compress.sockets import Graph
 
+TOLERANCE = 0.02  # relative difference of the outputs that another runtime in float32 may make
 _LEAST_WEIGHTS = 64
 _SMOOTHING = "nncf_smooth_quant"  # in the names of what NNCF divides activations by
 _PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")

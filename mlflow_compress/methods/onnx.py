@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values
-from mlflow_compress.compression.onnx_graphs import Session, write
+from mlflow_compress.compression.onnx_graphs import TOLERANCE, Session, write
 from mlflow_compress.sockets import Family, Graph, Model
 
 
@@ -26,7 +26,7 @@ class Onnx(ExportMethod):
     needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
     extra: ClassVar[str] = "onnx"
     exporter: ClassVar[str] = "ONNX"
-    tolerance: ClassVar[float] = 0.01
+    tolerance: ClassVar[float] = TOLERANCE
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
         """Write `NAME.onnx` for each graph."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values
-from mlflow_compress.compression.onnx_graphs import Session, halve, write
+from mlflow_compress.compression.onnx_graphs import TOLERANCE, Session, halve, write
 from mlflow_compress.sockets import Family, Graph, Model
 
 
@@ -31,6 +32,7 @@ class OnnxFp16(ExportMethod):
         """Write `NAME.onnx` for each graph, in float16."""
         for name, graph in graphs.items():
             write(graph, folder / f"{name}.onnx")
+            require_alike(graph, Session(folder / f"{name}.onnx", ()), TOLERANCE)
             halve(folder / f"{name}.onnx")
         return model
 

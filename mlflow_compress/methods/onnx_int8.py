@@ -11,8 +11,17 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge
 
 from mlflow_compress.compression.calibration import require_data_to_score
+from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, array, record, require_integers
-from mlflow_compress.compression.onnx_graphs import Session, final_arithmetic, is_convolutional, is_large, write
+from mlflow_compress.compression.onnx_graphs import (
+    TOLERANCE,
+    Session,
+    final_arithmetic,
+    grouped_transposed,
+    is_convolutional,
+    is_large,
+    write,
+)
 from mlflow_compress.meters.environment import has_int8_dot_products
 from mlflow_compress.sockets import Family, Graph, Model
 
@@ -65,11 +74,13 @@ class OnnxInt8(ExportMethod):
             for name, graph in graphs.items():
                 write(graph, plain / f"{name}.onnx")
             paths = {each: plain / f"{each}.onnx" for each in graphs}
+            sessions = {each: Session(path, ()) for each, path in paths.items()}
+            for name, graph in graphs.items():
+                require_alike(graph, sessions[name], TOLERANCE)
             static = {each for each, path in paths.items() if self._is_static(path)}
             inputs: dict[str, list[tuple[Any, ...]]] = {}
             if static:
                 require_data_to_score(model, family)
-                sessions = {each: Session(path, ()) for each, path in paths.items()}
                 inputs = record(model, family, sessions, self.samples)
             for name, graph in graphs.items():
                 self._quantise(graph, paths[name], folder / f"{name}.onnx", inputs[name] if name in static else None)
@@ -123,7 +134,7 @@ class OnnxInt8(ExportMethod):
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             op_types_to_quantize=None if is_convolutional(model) else ["Conv", "MatMul", "Gemm", "Gather"],
-            nodes_to_exclude=final_arithmetic(model),
+            nodes_to_exclude=final_arithmetic(model) + (grouped_transposed(model) if self.per_channel else []),
             **settings,
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values
-from mlflow_compress.compression.openvino_graphs import Compiled, write
+from mlflow_compress.compression.openvino_graphs import TOLERANCE, Compiled, write
 from mlflow_compress.sockets import Family, Graph, Model
 
 
@@ -29,7 +29,7 @@ class Openvino(ExportMethod):
     needs: ClassVar[tuple[str, ...]] = ("openvino",)
     extra: ClassVar[str] = "openvino"
     exporter: ClassVar[str] = "OpenVINO"
-    tolerance: ClassVar[float] = 0.02
+    tolerance: ClassVar[float] = TOLERANCE
 
     precision: Literal["f32", "default"] = "f32"
 

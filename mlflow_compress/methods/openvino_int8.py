@@ -12,8 +12,9 @@ from annotated_types import Ge
 
 from mlflow_compress.compression import openvino_graphs
 from mlflow_compress.compression.calibration import require_data_to_score
+from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, array, record, require_integers
-from mlflow_compress.compression.openvino_graphs import Compiled, write
+from mlflow_compress.compression.openvino_graphs import TOLERANCE, Compiled, write
 from mlflow_compress.meters.environment import has_int8_dot_products
 from mlflow_compress.sockets import Family, Graph, Model
 
@@ -68,9 +69,10 @@ class OpenvinoInt8(ExportMethod):
             paths = {name: Path(plain) / f"{name}.xml" for name in graphs}
             for name, graph in graphs.items():
                 write(graph, paths[name])
-            inputs = record(
-                model, family, {name: Compiled(path, (), "f32") for name, path in paths.items()}, self.samples
-            )
+            calls = {name: Compiled(path, (), "f32") for name, path in paths.items()}
+            for name, graph in graphs.items():
+                require_alike(graph, calls[name], TOLERANCE)
+            inputs = record(model, family, calls, self.samples)
             for name, path in paths.items():
                 converted = openvino.Core().read_model(str(path))
                 is_convolutional = openvino_graphs.is_convolutional(converted)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.compression.coverage import note_all
+from mlflow_compress.error_causes import cause_line, own_place
 from mlflow_compress.errors import MachineLacks, UnknownName, Unsupported
 from mlflow_compress.sockets import Family, Method, Model, State
 
@@ -84,8 +85,24 @@ class TorchCompile(Method):
             hook.remove()
             options = {} if self.mode == "default" else {"mode": self.mode}
             module.compile(backend=self.backend, **options)
+            module._compiled_call_impl = _told(module._compiled_call_impl)
 
         hook = module.register_forward_hook(after_first_call)
+
+
+def _told(compiled: Any) -> Any:
+    """Let a compiled call say in a sentence what can't be compiled: that is found out in the first call only."""
+    from torch._dynamo.exc import TorchDynamoException
+
+    def call(*inputs: Any, **named: Any) -> Any:
+        try:
+            return compiled(*inputs, **named)
+        except TorchDynamoException as error:
+            place = own_place(error)
+            where = f" ({place})" if place else ""
+            raise Unsupported(f"torch.compile can't compile it: {cause_line(error)}{where}") from error
+
+    return call
 
 
 def _end_compiling_processes() -> None:

@@ -90,3 +90,15 @@ def test_without_pythons_headers_it_is_unsupported(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("sysconfig.get_paths", lambda *which: {"include": str(tmp_path)})
     with pytest.raises(Unsupported, match="Python's headers"):
         torch_compile.TorchCompile().compress(model, family)
+
+
+def test_what_cant_be_compiled_is_skipped_in_a_sentence(tmp_path: Path) -> None:
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise NotImplementedError("no kernel for this")
+
+    torch._dynamo.register_backend(broken, name="broken")
+    _, _, target = saved("torch_compile:backend=broken", tmp_path)
+    restored = model_folder.restore(target)
+    outputs(restored)  # the first call runs as it is
+    with pytest.raises(Unsupported, match=r"^torch.compile can't compile it: NotImplementedError: no kernel for this"):
+        outputs(restored)
