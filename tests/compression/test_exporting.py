@@ -146,7 +146,14 @@ def test_without_graphs_there_is_nothing_to_export(tmp_path: Path) -> None:
             registry.build("methods", name).compress(Unexportable().load("", "random", tmp_path, 0), Unexportable())
 
 
-def test_what_tracing_would_freeze_is_found_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("chain", "reason"),
+    [
+        ("openvino", "what OpenVINO makes of it differs by 100.0% from the original's outputs"),
+        ("openvino_int8", "for a batch of 3 the exported graph differs from the module by 33%: "),
+    ],
+)
+def test_what_tracing_would_freeze_is_found_out(chain: str, reason: str, tmp_path: Path) -> None:
     code = """
 import torch
 
@@ -160,8 +167,30 @@ def model():
 def batch(size):
     return torch.rand(size, 8)
 """
-    with pytest.raises(Unsupported, match=r"what OpenVINO makes of it differs by 100.0% from the original's outputs"):
-        compress("openvino", *own(tmp_path, code))
+    with pytest.raises(Unsupported, match=reason):
+        compress(chain, *own(tmp_path, code))
+
+
+def test_a_path_that_depends_on_values_is_told_in_a_sentence_with_its_place(tmp_path: Path) -> None:
+    code = """
+import torch
+
+class Net(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x if x.sum() > 0 else -x)
+
+def model():
+    return Net(8, 8)
+
+def batch(size):
+    return torch.rand(size, 8)
+"""
+    with pytest.raises(Unsupported) as skipped:
+        compress("onnx_fp16", *own(tmp_path, code))
+    assert str(skipped.value) == (
+        "ONNX can't take it: its path depends on the values of its inputs, and an export holds one path "
+        "(own.py, line 6, in forward)"
+    )
 
 
 MADE = """
