@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlflow_compress.data.columns import column_of, must_have, within
 from mlflow_compress.data.hubdata import load_split
 from mlflow_compress.data.layouts import (
     MEDIA,
@@ -24,25 +26,13 @@ from mlflow_compress.data.layouts import (
 )
 from mlflow_compress.data.media import MEND, Medium
 from mlflow_compress.data.spec import DEFAULT, KEYS, Data, parse, path_of
-from mlflow_compress.data.tables import Bad, Records, read_text
+from mlflow_compress.data.tables import Bad, Records
+from mlflow_compress.data.text_files import read_text
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.networks.hub import PACKAGE, in_package
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Evaluation, Model
 
-COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "text": (
-        *("sentence", "transcript", "transcription", "normalized_text", "content", "document", "review", "review_text"),
-        *("body", "comment", "utterance"),
-    ),
-    "label": ("labels", "class", "category", "sentiment", "target", "stars", "rating"),
-    "audio": ("file", "file_name", "filename", "path", "audio_filepath", "audio_path", "audio_file", "wav", "id"),
-    "image": ("img", "file", "file_name", "filename", "path", "image_path", "image_file"),
-    "words": ("tokens",),
-    "tags": ("ner_tags", "labels", "ner", "entities"),
-    "source": ("src", "input", "text", "document", "article", "dialogue"),
-    "target": ("tgt", "reference", "translation", "summary", "highlights", "output"),
-}  # what columns are called that have a role; the first that is there is taken
 SKIPPED_SAMPLES = CautionKind(
     "skipped_samples",
     short={"en": "some samples could not be read", "ru": "часть примеров не прочитана"},
@@ -266,7 +256,7 @@ def _open(data: Data, folder: Path, roles: Sequence[str], must_be_split: bool = 
     for key in data.columns:
         if key not in roles:
             raise UnknownName(f"key of data {str(data)!r}", key, [*roles, *KEYS])
-    form = Form(data.split, data.delimiter, data.quotes, data.unit)
+    form = Form(data.split, data.delimiter, data.quotes, data.unit, data.encoding)
     if data.source.startswith(PACKAGE):
         path, version = _in_package(data)
         data, name = replace(data, revision=version), data.source.removeprefix(PACKAGE).partition("/")[0]
@@ -289,7 +279,7 @@ def _open(data: Data, folder: Path, roles: Sequence[str], must_be_split: bool = 
         raise RecipeError(f"{data.source} is not divided into splits: leave out split={data.split}.")
     if data.only:
         column, _, value = data.only.partition("=")
-        _must_have(column, "only", records, data)
+        must_have(column, "only", records, data)
         indices = [index for index in indices if _has(records.rows[index], column, value)]
     return _Source(data, records, list(indices), name, is_split, roles)
 
@@ -323,7 +313,7 @@ def _take(
     Returns:
         The rows, and why others were skipped.
     """
-    columns = {role: _column(role, source) for role in roles}
+    columns = {role: column_of(role, source.records, source.data) for role in roles}
     rows: list[Row] = []
     skipped: list[str] = []
     for index in order:
@@ -345,7 +335,7 @@ def _take(
 
 
 def _is_blank(raw: Mapping[str, Any] | Bad, column: str) -> bool:
-    text = None if isinstance(raw, Bad) else _within(raw, column)
+    text = None if isinstance(raw, Bad) else within(raw, column)
     return isinstance(text, str) and not text.strip()
 
 
@@ -363,7 +353,7 @@ def _row(source: _Source, columns: Mapping[str, str], index: int) -> Row:
 
 
 def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, where: str) -> Any:
-    value = _within(raw, column)
+    value = within(raw, column)
     if role == "text" and isinstance(value, str) and not value.strip() and "audio" in source.roles:
         return ""  # nothing is said in that sound
     if value is None or value in ([], {}) or (isinstance(value, str) and not value.strip()):
@@ -375,7 +365,7 @@ def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, wher
         medium.decode() if source.data.skip_bad else medium.check()
         return medium
     if isinstance(value, Path):
-        text = read_text(value)
+        text = read_text(value, source.data.encoding)
         if not text.strip():
             raise RecipeError(f"{where}: the file is empty. {MEND}")
         return text
@@ -394,6 +384,8 @@ def _medium(source: _Source, value: Any, role: str, where: str) -> Medium:
     medium, folder = MEDIA[role], source.records.folder
     if callable(value):
         return medium(where, value)
+    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):  # of Parquet
+        return medium(where, functools.partial(io.BytesIO, value["bytes"]))
     if isinstance(value, str) and folder is not None:
         try:
             value = find_file(value, folder, source.files[role])
@@ -405,36 +397,5 @@ def _medium(source: _Source, value: Any, role: str, where: str) -> Medium:
     return found
 
 
-def _column(role: str, source: _Source) -> str:
-    """Find the column that has a role: the one that the data says, or else one by its name or a usual one."""
-    if (given := source.data.columns.get(role)) is not None:
-        return _must_have(given, role, source.records, source.data)
-    known = {name.lower(): name for name in reversed(source.records.columns)}
-    for name in (role, *COLUMNS.get(role, ())):
-        if name in known:
-            return known[name]
-    return _must_have(role, role, source.records, source.data)
-
-
-def _must_have(column: str, key: str, records: Records, data: Data) -> str:
-    if column in records.columns or (column.partition(".")[0] in records.columns and "." in column):
-        return column
-    if not records.columns:
-        raise RecipeError(f"There is no sample in {data}: it is empty")
-    there = ", ".join(repr(name) for name in records.columns)
-    raise RecipeError(
-        f"{data.source} has no column {column!r} for {key}. Its columns are: {there}. Say which with {key}=COLUMN."
-    )
-
-
-def _within(raw: Mapping[str, Any], column: str) -> Any:
-    """Return a value by its column, or by a path into nested ones (`translation.en`)."""
-    if column in raw or "." not in column:
-        return raw.get(column)
-    first, _, rest = column.partition(".")
-    inner = raw.get(first)
-    return _within(inner, rest) if isinstance(inner, Mapping) else None
-
-
 def _has(raw: Mapping[str, Any] | Bad, column: str, value: str) -> bool:
-    return not isinstance(raw, Bad) and str(_within(raw, column)) == value
+    return not isinstance(raw, Bad) and str(within(raw, column)) == value

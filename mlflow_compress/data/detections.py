@@ -20,7 +20,7 @@ from mlflow_compress.data.data_files import data_files, is_leftover
 from mlflow_compress.data.datasets import Row, Table
 from mlflow_compress.data.media import MEND, Picture
 from mlflow_compress.data.spec import Data, parse
-from mlflow_compress.data.tables import read_text
+from mlflow_compress.data.text_files import read_text
 from mlflow_compress.errors import RecipeError, named_line
 from mlflow_compress.untrusted_yaml import read_yaml
 

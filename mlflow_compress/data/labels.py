@@ -2,34 +2,79 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from mlflow_compress.data.datasets import Row
 from mlflow_compress.errors import RecipeError
 
+_WHOLE = re.compile(r"(\d+)(?:\.0*)?")
+_BETWEEN = re.compile(r"[\s_-]+")
+_TRUTH = {"false": "0", "true": "1"}
 _TOLD = 10  # labels that a message lists: some models have thousands
 
 
 def labels_of(rows: Sequence[Row], names: Mapping[int, str]) -> list[str]:
-    """Return the labels of rows as the model calls them: all are names of its labels, in any case, or all are numbers.
+    """Return the labels of rows as the model calls them: all are names of its labels, or all are numbers.
+
+    Names may differ in case, and in what stands between words (a blank, `_` or `-`). Numbers may be written as 1.0, and
+    of two classes as true and false.
 
     Raises:
         RecipeError: they are neither.
     """
     by_name = {name: name for name in names.values()}
-    by_lower = {name.lower(): name for name in names.values()}
     by_number = {str(number): name for number, name in names.items()}
     given = [str(row.values["label"]) for row in rows]
-    for known, asked in ((by_name, given), (by_lower, [each.lower() for each in given]), (by_number, given)):
+    numbers = [_number(label, len(names)) for label in given]
+    by_case, by_words = (_told_apart({name: alike(name) for name in by_name}) for alike in (_any_case, _words))
+    ways = (
+        (by_name, given),
+        (by_case, list(map(_any_case, given))),
+        (by_words, list(map(_words, given))),
+        (by_number, numbers),
+    )
+    for known, asked in ways:
         if all(each in known for each in asked):
             return [known[each] for each in asked]
-    known = by_name if given[0] in by_name else by_number
-    row, label = next((row, each) for row, each in zip(rows, given, strict=True) if each not in known)
+    is_named = _words(given[0]) in by_words
+    row, label = next(
+        (row, label)
+        for row, label, number in zip(rows, given, numbers, strict=True)
+        if (_words(label) not in by_words if is_named else number not in by_number)
+    )
     raise RecipeError(
         f"{row.where}: the label {label!r} is none of the model's, which are {listed(by_name)} "
         f"(or {listed(by_number)}). Say which is which: labels={label}=LABEL|..."
     )
+
+
+def whole_number(label: str) -> str:
+    """Return a number without its decimal point and zeros, `1` of `1.0`; anything else as it is."""
+    match = _WHOLE.fullmatch(label.strip())
+    return str(int(match[1])) if match else label
+
+
+def _number(label: str, classes: int) -> str:
+    if classes == len(_TRUTH) and label.strip().lower() in _TRUTH:
+        return _TRUTH[label.strip().lower()]
+    return whole_number(label)
+
+
+def _any_case(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()  # macOS writes file names in parts: a letter, and its mark
+
+
+def _words(name: str) -> str:
+    return " ".join(_BETWEEN.split(_any_case(name).strip()))
+
+
+def _told_apart(alike: Mapping[str, str]) -> dict[str, str]:
+    """Return names by what is written alike, without those of which there are several."""
+    counts = Counter(alike.values())
+    return {written: name for name, written in alike.items() if counts[written] == 1}
 
 
 def distinct(names: Mapping[int, str]) -> dict[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ from mlflow_compress.data.tables import (
     Unit,
     read_table,
     read_tagged,
-    read_text,
     read_texts,
 )
+from mlflow_compress.data.text_files import read_text
 from mlflow_compress.errors import RecipeError
 
 MEDIA: Mapping[str, type[Medium]] = {"audio": Sound, "image": Picture}
@@ -41,12 +42,14 @@ class Form:
         split: the part of it that is wanted.
         delimiter, quotes: as in `tables.read_table`.
         unit: as in `tables.read_texts`.
+        encoding: as in `tables.read_text`.
     """
 
     split: str
     delimiter: str = ""
     quotes: bool = True
     unit: Unit = "file"
+    encoding: str = ""
 
 
 class MissingSplit(RecipeError):  # noqa: N818  (says what is wrong without a suffix)
@@ -67,10 +70,10 @@ def read_path(path: Path, roles: Sequence[str], form: Form) -> tuple[Records, bo
     if path.is_dir():
         return _read_folder(path, roles, form)
     if path.suffix.lower() == TEXT and "tags" in roles:
-        return read_tagged(path), False
+        return read_tagged(path, form.encoding), False
     if path.suffix.lower() == TEXT:
-        return read_texts([path], path.parent, _only_role(path, roles), form.unit), False
-    return read_table(path, form.delimiter, form.quotes), False
+        return read_texts([path], path.parent, _only_role(path, roles), form.unit, form.encoding), False
+    return read_table(path, form.delimiter, form.quotes, form.encoding), False
 
 
 def find_file(name: str, folder: Path, index: Mapping[str, Sequence[Path]]) -> Path:
@@ -84,21 +87,30 @@ def find_file(name: str, folder: Path, index: Mapping[str, Sequence[Path]]) -> P
     Raises:
         RecipeError: there is none, or there are several.
     """
-    if (path := folder / name).is_file():
-        return path
-    found = index.get(Path(name).name, ())
+    ways = (name, name.strip().replace("\\", "/"))  # as it is, and as Windows writes it
+    for way in ways:
+        if (path := folder / way).is_file():
+            return path
+    found = next((index[known] for way in ways if (known := _known_as(Path(way).name)) in index), ())
+    if len(found) > 1:
+        found = [path for path in found if path.name == Path(name).name] or found
     if len(found) != 1:
         raise RecipeError(f"it names {name!r}, and there {'is no such file' if not found else 'are several'}.")
     return found[0]
 
 
 def index_files(folder: Path, medium: type[Medium]) -> dict[str, list[Path]]:
-    """Return all media below a folder, by name with and without suffix."""
+    """Return all media below a folder, by name with and without suffix, as `find_file` looks for them."""
     index: dict[str, list[Path]] = {}
     for path in _below(folder, medium.suffixes):
         for name in (path.name, path.stem):
-            index.setdefault(name, []).append(path)
+            index.setdefault(_known_as(name), []).append(path)
     return index
+
+
+def _known_as(name: str) -> str:
+    """Return a file's name as it is found on any system: macOS parts letters from their marks, and knows no case."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def is_training(split: str) -> bool:
@@ -141,14 +153,14 @@ def _read_folder(folder: Path, roles: Sequence[str], form: Form) -> tuple[Record
     if tables:
         named = find_split([path.stem for path in tables], form.split, folder)
         table = _one_of([path for path in tables if path.stem == named] or tables, folder)
-        return read_table(table, form.delimiter, form.quotes), is_split or named is not None
+        return read_table(table, form.delimiter, form.quotes, form.encoding), is_split or named is not None
     if medium == "audio" and (transcripts := sorted(path for path in data_files(folder) if path.match(_TRANSCRIPTS))):
-        return _librispeech(folder, transcripts), is_split
+        return _librispeech(folder, transcripts, form.encoding), is_split
     if medium is None and "label" not in roles:
         role, paths = _only_role(folder, roles), _below(folder, {TEXT})
         if not paths:
             raise RecipeError(f"{folder}: there is no {', '.join(sorted({*SUFFIXES, TEXT}))} file in it.")
-        return read_texts(paths, folder, role, form.unit), is_split
+        return read_texts(paths, folder, role, form.unit, form.encoding), is_split
     role = medium or _only_role(folder, [role for role in roles if role != "label"])
     return _labelled_by_folder(folder, role, "label" in roles), is_split
 
@@ -176,12 +188,12 @@ def _only_role(path: Path, roles: Sequence[str]) -> str:
     return roles[0]
 
 
-def _librispeech(folder: Path, transcripts: Sequence[Path]) -> Records:
+def _librispeech(folder: Path, transcripts: Sequence[Path], encoding: str) -> Records:
     """Read lines of an utterance's name and its text; the sound of that name lies beside."""
     rows: list[Mapping[str, object] | Bad] = []
     places: list[str] = []
     for path in transcripts:
-        for number, line in enumerate(read_text(path).split("\n"), 1):
+        for number, line in enumerate(read_text(path, encoding).split("\n"), 1):
             name, _, text = line.strip().partition(" ")
             if not name:
                 continue
@@ -206,7 +218,7 @@ def _labelled_by_folder(folder: Path, role: str, is_labelled: bool) -> Records:
         )
     names = [path.relative_to(folder) for path in paths]
     rows: list[Mapping[str, object] | Bad] = [
-        {role: path, "label": name.parts[0]}
+        {role: path, "label": unicodedata.normalize("NFC", name.parts[0])}
         if len(name.parts) > 1 or not is_labelled
         else Bad(f"{name}: it is in no sub-folder that is named for its label, and there is no table.")
         for path, name in zip(paths, names, strict=True)

@@ -2,7 +2,7 @@
 
     SOURCE[@REVISION][:KEY=VALUE,...]
 
-    reviews.csv                             a file of rows (.csv, .tsv, .json, .jsonl), or of text (.txt)
+    reviews.csv                             a file of rows (.csv, .tsv, .json, .jsonl, .parquet), or of text (.txt)
     reviews.csv:text=review,label=stars     its columns, where they are not called what they are
     LibriSpeech/test-clean                  a folder
     imdb@e6281661:split=train               a data set of the Hugging Face hub, at a revision
@@ -51,8 +51,9 @@ class Data:
         limit: how many samples at most, where nothing else is asked for.
         skip_bad: whether to leave out samples that can't be read, and say how many, instead of giving up at the first.
         unit: what is one sample in a text file: `file`, `paragraph` or `line`.
-        delimiter: what stands between the values of a row, where it is not the comma of CSV or the tab of TSV.
+        delimiter: what stands between the values of a row, where it is not seen from the header.
         quotes: whether quotes in CSV and TSV files keep a value together.
+        encoding: of text files that are not UTF-8 and have no byte order mark, as Python calls it: `cp1251`.
         calibration: where methods that calibrate or train take their inputs, where it is not the data set's own
             training split.
     """
@@ -69,6 +70,7 @@ class Data:
     unit: Unit = "file"
     delimiter: str = ""
     quotes: bool = True
+    encoding: str = ""
     calibration: str = ""
 
     def __str__(self) -> str:
@@ -173,6 +175,11 @@ def _typed(key: str, value: str) -> Any:
         return int(value)
     if key == "delimiter" and len(value) != 1:
         raise RecipeError(f"data: delimiter must be one character, not {value!r}.")
+    if key == "encoding":
+        try:
+            b" ".decode(value, "ignore")
+        except LookupError:  # also of what Python encodes, but not as text
+            raise RecipeError(f"data: Python knows no encoding {value!r} of texts. An example: cp1251.") from None
     if key == "labels":
         pairs = [each.partition("=") for each in value.split("|")]
         if not all(equals and own for own, equals, _ in pairs):

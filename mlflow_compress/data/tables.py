@@ -1,9 +1,11 @@
-"""Files of rows: CSV, TSV, JSON, JSONL, CoNLL and plain text, as they are, without regard to what the columns mean."""
+"""Files of rows: CSV, TSV, JSON, JSONL, Parquet, CoNLL and plain text, without regard to what the columns mean."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,14 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow_compress.errors import RecipeError
+from mlflow_compress.data.text_files import read_text
+from mlflow_compress.errors import RecipeError, one_line
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
-TAGGED = frozenset({".conll", ".iob2", ".bio"})
-SUFFIXES = frozenset({*DELIMITERS, *TAGGED, ".json", ".jsonl"})
+TREEBANK = ".conllu"
+TAGGED = frozenset({".conll", ".iob2", ".bio", TREEBANK})
+LINES = frozenset({".jsonl", ".ndjson"})
+PARQUET = ".parquet"
+SUFFIXES = frozenset({*DELIMITERS, *TAGGED, *LINES, ".json", PARQUET})
 TEXT = ".txt"
 Unit = Literal["file", "paragraph", "line"]
 _LONGEST_FIELD = 2**31 - 1
+_HEAD, _LONG = 2**14, 2**20  # characters that a form is seen from
+_DELIMITERS = (";", "\t", "|", ",")
+_EXCEL = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+_SHEETS, _PACKED = frozenset({".xls", ".xlsx", ".ods"}), frozenset({".gz", ".zip", ".bz2", ".xz", ".zst", ".tar"})
+_PASSED_OVER = "\0"  # a line of a treebank that is no word
 _DOCUMENT = "-DOCSTART-"  # stands where a document begins, as if it were a sentence
 
 
@@ -37,69 +48,161 @@ class Records:
         rows: values by column (of a row of JSON, maybe not all); a `Path` stands for what is in the file.
         where: names the row of an index in messages.
         folder: where names of files in it start; None where it can't name any.
+        file: the file that they are from, where it is one.
+        doubled: names of several columns, which mean none.
     """
 
     columns: tuple[str, ...]
     rows: Sequence[Mapping[str, Any] | Bad]
     where: Callable[[int], str]
     folder: Path | None = None
+    file: Path | None = None
+    doubled: frozenset[str] = frozenset()
 
 
-def read_table(path: Path, delimiter: str = "", quotes: bool = True) -> Records:
+def read_table(path: Path, delimiter: str = "", quotes: bool = True, encoding: str = "") -> Records:
     """Read a file of rows by its suffix.
 
     Args:
-        path: a `.csv`, `.tsv` or `.tab` file with a header, a `.json` file with a list of objects, a `.jsonl` file
-            with one in each line, or a `.conll`, `.iob2` or `.bio` file (see `read_tagged`); UTF-8, with or without a
-            byte order mark.
-        delimiter: what stands between the values of a CSV file, where it is not what its suffix says.
+        path: a `.csv`, `.tsv` or `.tab` file with a header, a `.json` file with a list of objects, a `.jsonl` or
+            `.ndjson` file with one in each line, a `.parquet` file, or one of tagged sentences (see `read_tagged`).
+        delimiter: what stands between the values of a CSV file; empty: what its suffix or its header says.
         quotes: whether a value of a CSV file may stand in double quotes, as in RFC 4180.
+        encoding: see `read_text`.
 
     Raises:
         RecipeError: it is not readable as what its suffix says, naming the row.
     """
     suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        advice = " Save it as CSV." if suffix in _SHEETS else " Unpack it." if suffix in _PACKED else ""
+        raise RecipeError(
+            f"{path}: data is read from {', '.join(sorted({*SUFFIXES, TEXT}))} files, not from {suffix!r}.{advice}"
+        )
+    if suffix == PARQUET:
+        return read_parquet(path)
     if suffix in TAGGED:
-        return read_tagged(path)
-    text = read_text(path)
+        return read_tagged(path, encoding)
+    text = read_text(path, encoding)
     if suffix in DELIMITERS:
-        columns, rows = _rows(path, text, delimiter or DELIMITERS[suffix], quotes)
-        return Records(columns, list(rows.values()), _named(path, "row", rows), path.parent)
-    if suffix == ".json":
-        objects = _objects(path, text)
-        return Records(_keys(objects), list(objects.values()), _named(path, "item", objects), path.parent)
-    if suffix == ".jsonl":
+        return read_separated(path, text, delimiter, quotes)
+    return read_objects(path, text)
+
+
+def read_separated(path: Path, text: str, delimiter: str, quotes: bool) -> Records:
+    """Read rows of CSV and its kin; row 1 is the header, and empty rows count.
+
+    Args:
+        path: where they are from.
+        text: what stands there.
+        delimiter: empty: what the first line says (`sep=;`, as Excel writes it), or what parts the header.
+        quotes: as of `read_table`.
+
+    Raises:
+        RecipeError: quotes are open, naming the line.
+    """
+    said = _EXCEL.match(text)
+    if said:
+        delimiter, text = delimiter or said[1], text[said.end() :]
+    delimiter = delimiter or _delimiter_of(text, DELIMITERS[path.suffix.lower()])
+    csv.field_size_limit(_LONGEST_FIELD)
+    lines = _reader(text, delimiter, quotes)
+    first = 2 if said else 1
+    try:
+        header = tuple(name.strip() for name in next(lines, ()))
+        rows = {number: line for number, line in enumerate(lines, first + 1) if line}
+    except csv.Error as error:
+        raise RecipeError(
+            f"{path}, line {lines.line_num}: {error}. Mend the quotes, or say quotes=false if its quotes mean nothing."
+        ) from error
+    columns = tuple(dict.fromkeys(header))
+    doubled = frozenset(name for name in columns if header.count(name) > 1)
+    read = {number: _row(f"{path.name}, row {number}", header, line, delimiter) for number, line in rows.items()}
+    return Records(columns, list(read.values()), _named(path, "row", read), path.parent, path, doubled)
+
+
+def read_objects(path: Path, text: str) -> Records:
+    """Read JSON: a list of objects, or one object in each line, whatever the file is called.
+
+    Raises:
+        RecipeError: it is neither, naming the item or line.
+    """
+    is_list = text.lstrip().startswith("[")
+    is_lines = not is_list and (path.suffix.lower() in LINES or _starts_lines(text))
+    if is_lines:
         lines = {number: line for number, line in enumerate(text.split("\n"), 1) if line.strip()}
         objects = {number: _object(f"{path.name}, line {number}", line) for number, line in lines.items()}
-        return Records(_keys(objects), list(objects.values()), _named(path, "line", objects), path.parent)
-    raise RecipeError(f"{path}: data is read from {', '.join(sorted({*SUFFIXES, TEXT}))} files, not from {suffix!r}.")
+    else:
+        objects = _objects(path, text)
+    where = _named(path, "line" if is_lines else "item", objects)
+    return Records(_keys(objects), list(objects.values()), where, path.parent, path)
 
 
-def read_tagged(path: Path) -> Records:
+def read_parquet(path: Path) -> Records:
+    """Read a file of Apache Parquet; numbers that Hugging Face has names for are called by them.
+
+    Raises:
+        RecipeError: it can't be read.
+    """
+    try:
+        from pyarrow import parquet
+
+        table = parquet.read_table(path)
+        rows = table.to_pylist()
+        about = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+    except (ImportError, OSError, ValueError, RecursionError) as error:  # those of Arrow are ValueErrors and OSErrors
+        raise RecipeError(f"{path} is not readable as Parquet: {one_line(error, 200)}") from error
+    features = about.get("info", {}).get("features", {}) if isinstance(about, dict) else {}
+    named = {name: each["names"] for name, each in features.items() if isinstance(each, dict) and "names" in each}
+    for row in rows:
+        for name, names in named.items():
+            if isinstance(row.get(name), int) and 0 <= row[name] < len(names):
+                row[name] = names[row[name]]
+    columns = tuple(map(str, table.column_names))
+    return Records(columns, rows, lambda index: f"{path.name}, row {index + 1}", path.parent, path)
+
+
+def read_tagged(path: Path, encoding: str = "") -> Records:
     """Read sentences in the form of CoNLL-2003: a word in each line, its tag last, and a blank line between sentences.
+
+    A `.conllu` file is a treebank: its second column is the word, its fourth the part of speech.
 
     Returns:
         For each sentence `words` and `tags`, as lists.
 
     Raises:
-        RecipeError: it can't be read, or is not UTF-8.
+        RecipeError: it can't be read, is not UTF-8, or is a treebank by another name.
     """
     sentences: dict[int, Mapping[str, Any] | Bad] = {}
-    start, lines = 1, [*read_text(path).split("\n"), ""]
+    start, lines = 1, [*read_text(path, encoding).split("\n"), ""]
+    if path.suffix.lower() == TREEBANK:
+        lines = ["" if not line.strip() else _of_treebank(line) for line in lines]
     for number, line in enumerate(lines, 1):
         if line.strip():
             continue
-        fields = [each.split() for each in lines[start - 1 : number - 1]]
+        fields = [each.split() for each in lines[start - 1 : number - 1] if each != _PASSED_OVER]
+        if len(fields) > 1 and [each[0] for each in fields] == [str(place) for place in range(1, len(fields) + 1)]:
+            raise RecipeError(
+                f"{path.name}, line {start}: the words are the numbers 1 to {len(fields)}. Call CoNLL-U .conllu."
+            )
         if fields and fields[0][0] != _DOCUMENT:
             untagged = next((index for index, each in enumerate(fields, start) if len(each) < 2), None)
             missing = Bad(f"{path.name}, line {untagged}: there is a word without a tag, or a tag without a word.")
             tagged = {"words": [each[0] for each in fields], "tags": [each[-1] for each in fields]}
             sentences[start] = tagged if untagged is None else missing
         start = number + 1
-    return Records(("words", "tags"), list(sentences.values()), _named(path, "line", sentences), path.parent)
+    return Records(("words", "tags"), list(sentences.values()), _named(path, "line", sentences), path.parent, path)
 
 
-def read_texts(paths: Sequence[Path], root: Path, column: str, unit: Unit = "file") -> Records:
+def _of_treebank(line: str) -> str:
+    """Return a line of CoNLL-U as a word and its part of speech; what is no word of the text is passed over."""
+    columns = line.split("\t")
+    if not columns[0].isdecimal():
+        return _PASSED_OVER
+    return f"{columns[1].replace(' ', '_')} {columns[3]}" if len(columns) > 3 else columns[0]
+
+
+def read_texts(paths: Sequence[Path], root: Path, column: str, unit: Unit = "file", encoding: str = "") -> Records:
     """Take text files as rows of one column.
 
     Args:
@@ -107,6 +210,7 @@ def read_texts(paths: Sequence[Path], root: Path, column: str, unit: Unit = "fil
         root: the folder that their names in messages start from.
         column: the column's name.
         unit: whether a row is a file, a paragraph (parted by blank lines), or a line that is not blank.
+        encoding: see `read_text`.
 
     Raises:
         RecipeError: a file is not UTF-8.
@@ -115,26 +219,11 @@ def read_texts(paths: Sequence[Path], root: Path, column: str, unit: Unit = "fil
     if unit == "file":
         return Records((column,), [{column: path} for path in paths], names.__getitem__, root)
     found = [
-        (f"{name}, {part}", text) for path, name in zip(paths, names, strict=True) for part, text in _parts(path, unit)
+        (f"{name}, {part}", text)
+        for path, name in zip(paths, names, strict=True)
+        for part, text in _parts(path, unit, encoding)
     ]
     return Records((column,), [{column: text} for _, text in found], lambda index: found[index][0], root)
-
-
-def read_text(path: Path) -> str:
-    """Read a file of UTF-8, with or without a byte order mark; ends of lines stay as they are.
-
-    Raises:
-        RecipeError: it can't be read, or is not UTF-8, naming the line.
-    """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise RecipeError(f"{path} can't be read: {error.strerror or error}.") from error
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise RecipeError(f"{path}, line {line}: this is not UTF-8. Save the file as UTF-8.") from None
 
 
 def _named(path: Path, what: str, numbers: Iterable[int]) -> Callable[[int], str]:
@@ -142,30 +231,42 @@ def _named(path: Path, what: str, numbers: Iterable[int]) -> Callable[[int], str
     return lambda index: f"{path.name}, {what} {listed[index]}"
 
 
-def _rows(
-    path: Path, text: str, delimiter: str, quotes: bool
-) -> tuple[tuple[str, ...], dict[int, Mapping[str, Any] | Bad]]:
-    """Return the header, and the rows by their number; the header is row 1, and empty rows count."""
-    csv.field_size_limit(_LONGEST_FIELD)
-    plain = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if quotes else plain
-    try:
-        header = tuple(name.strip() for name in next(reader, ()))
-        lines = {number: line for number, line in enumerate(reader, 2) if line}
-    except csv.Error as error:
-        raise RecipeError(
-            f"{path}, line {reader.line_num}: {error}. Mend the quotes, or say quotes=false if its quotes mean nothing."
-        ) from error
-    if len(set(header)) < len(header):
-        twice = next(name for name in header if header.count(name) > 1)
-        raise RecipeError(f"{path}: two columns are called {twice!r}. Rename one.")
-    return header, {number: _row(f"{path.name}, row {number}", header, line) for number, line in lines.items()}
+def _reader(text: str, delimiter: str, quotes: bool) -> Any:
+    lines = io.StringIO(text, newline="")
+    if quotes:
+        return csv.reader(lines, delimiter=delimiter, strict=True)
+    return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
 
 
-def _row(where: str, header: Sequence[str], values: Sequence[str]) -> Mapping[str, Any] | Bad:
+def _delimiter_of(text: str, usual: str) -> str:
+    """Return the usual delimiter, or where it parts nothing, another that parts header and next row alike."""
+    head = text[:_HEAD]
+    best, most = usual, 1
+    for delimiter in (usual, *_DELIMITERS):
+        with contextlib.suppress(csv.Error):
+            rows = itertools.islice((row for row in _reader(head, delimiter, True) if row), 2)
+            widths = [len(row) for row in rows]
+            if delimiter == usual and widths and widths[0] > 1:
+                return usual
+            if widths and widths[0] > most and len(set(widths)) == 1:
+                best, most = delimiter, widths[0]
+    return best
+
+
+def _row(where: str, header: Sequence[str], values: Sequence[str], delimiter: str) -> Mapping[str, Any] | Bad:
     if len(values) != len(header):
-        return Bad(f"{where}: it has {len(values)} values, but there are {len(header)} columns.")
+        advice = f" Put a value with {delimiter!r} in it in quotes." if len(values) > len(header) else ""
+        return Bad(f"{where}: it has {len(values)} values, but there are {len(header)} columns.{advice}")
     return dict(zip(header, values, strict=True))
+
+
+def _starts_lines(text: str) -> bool:
+    """Return whether a file called .json holds several objects, one in each line."""
+    lines = [line for line in text[:_LONG].split("\n") if line.strip()][:2]
+    try:
+        return len(lines) > 1 and all(isinstance(json.loads(line), dict) for line in lines)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _objects(path: Path, text: str) -> dict[int, Mapping[str, Any] | Bad]:
@@ -173,9 +274,21 @@ def _objects(path: Path, text: str) -> dict[int, Mapping[str, Any] | Bad]:
         items = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{path} is not readable as JSON: {error}.") from error
+    if isinstance(items, dict):
+        items = _of_object(items)
     if not isinstance(items, list):
         raise RecipeError(f"{path}: this must be a list of objects, not {_kind(items)}.")
     return {number: _checked(f"{path.name}, item {number}", item) for number, item in enumerate(items, 1)}
+
+
+def _of_object(whole: Mapping[str, Any]) -> Any:
+    """Return the rows that an object holds: its only list, or its columns where all are lists of one length."""
+    lists = [value for value in whole.values() if isinstance(value, list)]
+    if len(lists) == 1 and all(isinstance(row, dict) for row in lists[0]) and lists[0]:
+        return lists[0]
+    if lists and len(lists) == len(whole) and len({len(values) for values in lists}) == 1:
+        return [dict(zip(whole, values, strict=True)) for values in zip(*lists, strict=True)]
+    return whole
 
 
 def _object(where: str, line: str) -> Mapping[str, Any] | Bad:
@@ -197,8 +310,8 @@ def _keys(objects: Mapping[int, Mapping[str, Any] | Bad]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(key for each in objects.values() if not isinstance(each, Bad) for key in each))
 
 
-def _parts(path: Path, unit: Unit) -> Iterator[tuple[str, str]]:
-    lines = read_text(path).replace("\r\n", "\n").split("\n")
+def _parts(path: Path, unit: Unit, encoding: str) -> Iterator[tuple[str, str]]:
+    lines = read_text(path, encoding).replace("\r\n", "\n").split("\n")
     if unit == "line":
         yield from ((f"line {number}", line) for number, line in enumerate(lines, 1) if line.strip())
         return

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge
 
 from mlflow_compress.data.datasets import Row, draw, scored
-from mlflow_compress.data.labels import listed
+from mlflow_compress.data.labels import listed, whole_number
 from mlflow_compress.data.spec import parse
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks.hub import find_weights
@@ -200,7 +200,7 @@ def _tags(row: Row, names: Mapping[int, str], called: Mapping[str, str]) -> list
     types = {name[2:] for name in known if name.startswith(_PREFIXES)}
     found = []
     for tag in tags:
-        name = called.get(tag, by_number.get(tag, tag))
+        name = called.get(tag, by_number.get(whole_number(tag), tag))
         if name not in {*known, _OUTSIDE} and not (name.startswith(_PREFIXES) and name[2:] in types):
             raise RecipeError(
                 f"{row.where}: the tag {tag!r} is none of the model's, which are {listed(known)} (or their numbers). "

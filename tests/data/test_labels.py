@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 
 from mlflow_compress.data.datasets import Row
@@ -21,6 +23,10 @@ def rows(*labels: object) -> list[Row]:
         (["POSITIVE", "NEGATIVE"], ["POSITIVE", "NEGATIVE"]),
         (["positive", "Negative"], ["POSITIVE", "NEGATIVE"]),
         ([1, "0"], ["POSITIVE", "NEGATIVE"]),
+        ([1.0, "0.0"], ["POSITIVE", "NEGATIVE"]),
+        ([True, False], ["POSITIVE", "NEGATIVE"]),
+        (["true", "FALSE"], ["POSITIVE", "NEGATIVE"]),
+        ([" positive ", "negative"], ["POSITIVE", "NEGATIVE"]),
     ],
 )
 def test_labels_are_names_in_any_case_or_numbers(given: list[object], expected: list[str]) -> None:
@@ -28,7 +34,8 @@ def test_labels_are_names_in_any_case_or_numbers(given: list[object], expected: 
 
 
 @pytest.mark.parametrize(
-    ("given", "where"), [(["POSITIVE", 1], "row 3: the label '1'"), ([0, 2], "row 3: the label '2'")]
+    ("given", "where"),
+    [(["POSITIVE", 1], "row 3: the label '1'"), ([0, 2], "row 3: the label '2'"), ([0, 0.5], "row 3: the label '0.5'")],
 )
 def test_a_label_that_is_none_of_the_models_is_told_with_its_row(given: list[object], where: str) -> None:
     with pytest.raises(RecipeError, match=f"{where} is none of the model's, which are NEGATIVE, POSITIVE"):
@@ -37,6 +44,29 @@ def test_a_label_that_is_none_of_the_models_is_told_with_its_row(given: list[obj
 
 def test_a_name_that_is_a_number_is_a_name_first() -> None:
     assert labels_of(rows("1", "2"), {0: "1", 1: "2"}) == ["1", "2"]
+
+
+def test_true_and_false_are_no_numbers_of_many_classes() -> None:
+    with pytest.raises(RecipeError, match=r"row 2: the label 'True'"):
+        labels_of(rows(True, False), {0: "a", 1: "b", 2: "c"})
+
+
+@pytest.mark.parametrize("given", ["red_fox", "red-fox", "Red Fox", "RED  FOX"])
+def test_what_stands_between_words_does_not_matter(given: str) -> None:
+    assert labels_of(rows(given), {0: "red fox", 1: "dog"}) == ["red fox"]
+    assert labels_of(rows("red fox"), {0: "red_fox", 1: "redfox"}) == ["red_fox"]
+
+
+def test_names_that_are_written_alike_must_be_given_as_they_are() -> None:
+    names = {0: "t-shirt", 1: "t_shirt", 2: "T-Shirt"}
+    assert labels_of(rows("T-Shirt", "t_shirt"), names) == ["T-Shirt", "t_shirt"]
+    with pytest.raises(RecipeError, match="the label 't shirt'"):
+        labels_of(rows("t shirt"), names)
+
+
+def test_letters_that_macos_takes_apart_are_the_same() -> None:
+    names = {0: "йод", 1: "ёж"}
+    assert labels_of(rows(*(unicodedata.normalize("NFD", name) for name in names.values())), names) == ["йод", "ёж"]
 
 
 def test_classes_of_one_name_are_told_apart() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -195,3 +196,34 @@ def test_transcripts_and_sounds_of_a_mac_are_not_doubled(tmp_path: Path) -> None
     write(tmp_path / "e" / ".ipynb_checkpoints" / "a.wav", "")
     write(tmp_path / "e" / "metadata.csv", "file,text\na.wav,hello\n")
     assert values(read("e", tmp_path, SPEECH)) == ["hello"]
+
+
+@pytest.mark.parametrize("label", ["red fox", "ёлка", "🐱", "naïve"])
+def test_folders_of_classes_may_have_any_name_on_any_system(tmp_path: Path, label: str) -> None:
+    for form in ("NFC", "NFD"):
+        picture(tmp_path / form / unicodedata.normalize(form, label) / "1.png")
+        assert values(read(form, tmp_path, ("image", "label")), "label") == [label]
+
+
+@pytest.mark.parametrize(
+    ("held", "named"),
+    [
+        ("x/йод.png", "йод.png"),
+        ("x/1.PNG", "x/1.png"),
+        ("x/1.png", "x\\1.png"),
+        ("x/1.png", " x/1.png "),
+        ("x/1.png", "/data/elsewhere/1.png"),
+    ],
+)
+def test_files_are_found_as_other_systems_write_them(tmp_path: Path, held: str, named: str) -> None:
+    picture(tmp_path / "d" / unicodedata.normalize("NFD", held))
+    write(tmp_path / "d" / "labels.csv", f"image,label\n{named},cat\n")
+    assert values(read("d", tmp_path, ("image", "label")), "label") == ["cat"]
+
+
+def test_of_names_that_differ_in_case_the_same_one_is_taken(tmp_path: Path) -> None:
+    picture(tmp_path / "d" / "x" / "A.png", 1)
+    picture(tmp_path / "d" / "x" / "a.png", 2)
+    write(tmp_path / "d" / "labels.csv", "image,label\na.png,cat\n")
+    (image,) = values(read("d", tmp_path, ("image", "label")), "image")
+    assert int(np.asarray(image)[0, 0, 0]) == 2

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
-from datafiles import REVIEWS, ROLES, values, write
+from datafiles import REVIEWS, ROLES, picture, values, write
+from pyarrow import parquet
 
 from mlflow_compress.data.datasets import read
 from mlflow_compress.errors import RecipeError
@@ -73,7 +76,14 @@ def test_a_field_may_be_as_long_as_it_is(tmp_path: Path) -> None:
         ("a.csv", b"text,label\na,1\n  ,1\n", "a.csv, row 3: text is empty"),
         ("a.csv", b"text,text\na,1\n", "two columns are called 'text'"),
         ("a.csv", b"text,label\ncaf\xe9,1\n", "a.csv, line 2: this is not UTF-8"),
-        ("a.csv", "text,label\n".encode("utf-16"), "line 1: this is not UTF-8"),
+        ("a.csv", b"text,label\ngo\0od,1\n", "a.csv, line 2: there is a null character"),
+        (
+            "a.csv",
+            b"text,label\na,b,1\n",
+            r"a.csv, row 2: it has 3 values, but there are 2 columns\. Put a value with ','",
+        ),
+        ("a.parquet", b"PAR1", "a.parquet is not readable as Parquet"),
+        ("a.csv.gz", b"", r"not from '\.gz'\. Unpack it"),
         ("a.json", b'{"text": "a"}', "must be a list of objects, not an object"),
         ("a.json", b"[1", "is not readable as JSON"),
         ("a.json", b'[{"text": "a", "label": 1}, 7]', "a.json, item 2: it must be an object, not 7"),
@@ -83,7 +93,7 @@ def test_a_field_may_be_as_long_as_it_is(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "a", "label": null}\n', "a.jsonl, line 1: label is empty"),
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}\n', "a.jsonl, line 2: label is empty"),
         ("a.jsonl", b'{"text": "\\ud800", "label": 1}\n', "text has half a character"),
-        ("a.xlsx", b"", r"not from '\.xlsx'"),
+        ("a.xlsx", b"", r"not from '\.xlsx'\. Save it as CSV"),
         ("a.txt", b"hello", "texts alone are no labelled data"),
     ],
 )
@@ -100,3 +110,108 @@ def test_texts(tmp_path: Path) -> None:
     assert values(lines) == ["One.", "Two.", "Three.", "Four."]
     assert lines.rows[2].where == "a.txt, line 5"
     assert values(read("a.txt:unit=paragraph", tmp_path, ("text",))) == ["One.\nTwo.", "Three.\nFour."]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_texts_in_utf_16_are_read(tmp_path: Path, name: str, encoding: str) -> None:
+    write(tmp_path / name, TABLES[name].replace("good", "хорошо"), encoding)
+    assert values(read(name, tmp_path, ROLES)) == ["хорошо", "bad", "fine"]
+
+
+def test_other_encodings_are_said(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "text,label\nДа,1\nЛучше,0\n", "cp1251")
+    with pytest.raises(RecipeError, match=r"a\.csv, line 2: this is not UTF-8.*encoding=cp1251"):
+        read("a.csv", tmp_path, ROLES)
+    table = read("a.csv:encoding=cp1251", tmp_path, ROLES)
+    assert values(table) == ["Да", "Лучше"]
+    assert table.source == "a.csv:encoding=cp1251"
+    write(tmp_path / "texts" / "a.txt", "привет", "koi8-r")
+    assert values(read("texts:encoding=koi8-r", tmp_path, ("text",))) == ["привет"]
+    for unknown in ("cp99999", "hex"):
+        with pytest.raises(RecipeError, match=f"knows no encoding '{unknown}'"):
+            read(f"a.csv:encoding={unknown}", tmp_path, ROLES)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|", ","])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_the_delimiter_is_seen_from_the_header(tmp_path: Path, name: str, delimiter: str) -> None:
+    write(tmp_path / name, REVIEWS.replace(",", delimiter))
+    assert values(read(name, tmp_path, ROLES)) == ["good", "bad", "fine"]
+
+
+def test_commas_in_the_texts_of_semicolons_stay(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "text;label\ngood, very;1\n")
+    assert values(read("a.csv", tmp_path, ROLES)) == ["good, very"]
+    write(tmp_path / "b.csv", "text\none; two\n")
+    assert values(read("b.csv", tmp_path, ("text",))) == ["one; two"]
+    write(tmp_path / "c.csv", "sep=;\r\ntext;label\r\ngood;1\r\n\r\n;0\r\n")
+    with pytest.raises(RecipeError, match=r"c\.csv, row 5: text is empty"):
+        read("c.csv", tmp_path, ROLES)
+
+
+def test_columns_that_nobody_wants_may_be_called_alike(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", ",text,label,x,x,\n0,good,1,2,3,\n")
+    assert values(read("a.csv", tmp_path, ROLES)) == ["good"]
+    with pytest.raises(RecipeError, match=r"a\.csv: two columns are called 'x'\. Rename one"):
+        read("a.csv:text=x", tmp_path, ROLES)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", TABLES["a.jsonl"]),
+        ("a.jsonl", TABLES["a.json"]),
+        ("a.ndjson", TABLES["a.jsonl"]),
+        ("a.json", json.dumps({"version": 1, "data": json.loads(TABLES["a.json"])})),
+        ("a.json", json.dumps({"text": ["good", "bad", "fine"], "label": ["1", "0", "1"]})),
+    ],
+)
+def test_json_is_read_in_any_form(tmp_path: Path, name: str, text: str) -> None:
+    write(tmp_path / name, text)
+    table = read(name, tmp_path, ROLES)
+    assert values(table) == ["good", "bad", "fine"]
+    assert values(table, "label") == ["1", "0", "1"]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    about = {"info": {"features": {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}}}}
+    table = pa.table({"text": ["good", "bad", None], "label": [1, 0, 1]})
+    parquet.write_table(table, tmp_path / "plain.parquet")
+    parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(about)}), tmp_path / "named.parquet")
+    for name, labels in (("plain", [1, 0]), ("named", ["pos", "neg"])):
+        with pytest.raises(RecipeError, match=rf"{name}\.parquet, row 3: text is empty"):
+            read(f"{name}.parquet", tmp_path, ROLES)
+        found = read(f"{name}.parquet:skip_bad=true", tmp_path, ROLES)
+        assert (values(found), values(found, "label")) == (["good", "bad"], labels)
+    picture(tmp_path / "1.png", 7)
+    held = [{"bytes": (tmp_path / "1.png").read_bytes(), "path": "1.png"}]
+    parquet.write_table(pa.table({"image": held, "label": ["cat"]}), tmp_path / "pictures.parquet")
+    (image,) = values(read("pictures.parquet", tmp_path, ("image", "label")), "image")
+    assert np.asarray(image)[0, 0].tolist() == [7, 7, 7]
+
+
+TREE = """# text = Boats don't sail.
+1\tBoats\tboat\tNOUN\tNNS\t_\t4\tnsubj\t_\t_
+2-3\tdon't\t_\t_\t_\t_\t_\t_\t_\t_
+2\tdo\tdo\tAUX\tVBP\t_\t4\taux\t_\t_
+3\tn't\tnot\tPART\tRB\t_\t4\tadvmod\t_\t_
+4\tsail\tsail\tVERB\tVB\t_\t0\troot\t_\t_
+4.1\tgone\t_\tVERB\t_\t_\t_\t_\t_\t_
+
+1\tYes\tyes\tINTJ\tUH\t_\t0\troot\t_\t_
+"""
+
+
+def test_a_treebank_gives_words_and_parts_of_speech(tmp_path: Path) -> None:
+    write(tmp_path / "a.conllu", TREE)
+    table = read("a.conllu", tmp_path, ("words", "tags"))
+    assert values(table, "words") == [["Boats", "do", "n't", "sail"], ["Yes"]]
+    assert values(table, "tags") == [["NOUN", "AUX", "PART", "VERB"], ["INTJ"]]
+    write(
+        tmp_path / "a.conll", TREE.replace("2-3\tdon't\t_\t_\t_\t_\t_\t_\t_\t_\n", "").split("4.1")[0].split("\n", 1)[1]
+    )
+    with pytest.raises(
+        RecipeError, match=r"a\.conll, line 1: the words are the numbers 1 to 4\. Call CoNLL-U \.conllu"
+    ):
+        read("a.conll", tmp_path, ("words", "tags"))
