@@ -186,6 +186,10 @@ class Family(ABC):
         """
         return model.is_transformer or self.classes(model) > 0
 
+    def scores(self, model: Model, output: Any) -> Any:
+        """Return the tensors of what `forward` gave that hold scores, where `outputs_are_scores` says so."""
+        return output
+
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
         """Return `count` batches of `size` samples, as `batch` gives them, for methods that calibrate or train.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import random
 import shutil
@@ -16,9 +17,10 @@ from mlflow_compress.compression.calibration import EXAMPLE_CALIBRATION
 from mlflow_compress.data import signatures
 from mlflow_compress.data.datasets import draw_rows, scored
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, named_line
-from mlflow_compress.networks import mlflow_folders
+from mlflow_compress.networks import mlflow_folders, value_trees
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
-from mlflow_compress.networks.exported_modules import ExportedModule, OutputForm, flattened, form_of, module_graph
+from mlflow_compress.networks.exported_modules import CallForm, ExportedModule
+from mlflow_compress.networks.module_graphs import fixed_graph_of
 from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.sockets import Family, Graph, Mark, Model, Sample
 from mlflow_compress.trust_word import trust_word
@@ -36,7 +38,7 @@ class LoggedModel:
         path: the folder.
         reason: why no method can change it; empty of torch modules.
         empty: a torch module without its weights; None of others.
-        form: of what an exported module gives; None of others.
+        form: of what an exported module takes and gives; None of others.
         example: its input example, or what was made by its signature; None until it is asked for.
         is_made_up: whether that was made by its signature.
     """
@@ -44,7 +46,7 @@ class LoggedModel:
     path: Path
     reason: str = ""
     empty: Any = None
-    form: OutputForm | None = None
+    form: CallForm | None = None
     example: Any = None
     is_made_up: bool = False
 
@@ -116,20 +118,11 @@ class MlflowModel(Family):
         """Return one graph, `model`: from `input_0` to what the module gives, for one batch size.
 
         Raises:
-            Unsupported: it gives something else than tensors.
+            Unsupported: it gives no tensors, or what can't be made again.
         """
-        import torch
-
-        inputs = self.batch(model, model.batch_size, 0)
-        with torch.no_grad():
-            output = model.module(*inputs)
-        outputs = flattened(output)
-        if not all(isinstance(each, torch.Tensor) for each in outputs):
-            raise Unsupported("only a module that gives a tensor, or a tuple or dict of them, is exported")
-        model.data_as(LoggedModel).form = form_of(output)
-        names = [f"output_{index}" for index in range(len(outputs))]
-        arguments = {f"input_{index}": tensor for index, tensor in enumerate(inputs)}
-        return {"model": module_graph(model.module, arguments, names, {})}
+        graph, form = fixed_graph_of(model.module, self.batch(model, model.batch_size, 0))
+        model.data_as(LoggedModel).form = form
+        return {"model": graph}
 
     def attach(self, model: Model, calls: Calls) -> Model:
         """Put the exported module in the module's place."""
@@ -185,7 +178,7 @@ class MlflowModel(Family):
         if _is_torch(model):
             with torch.inference_mode():
                 output = model.module(*_tensors(rows, model))
-            return list(flattened(output)[0].tolist())
+            return list(value_trees.tensors(output)[0].tolist())
         return list(_rows_of(model.module.loaded.predict(rows)))
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
@@ -198,7 +191,8 @@ class MlflowModel(Family):
         skipped = shutil.ignore_patterns(mlflow_folders.PICKLED) if _is_torch(model) else None
         require_own_files(logged.path)
         shutil.copytree(logged.path, folder / _COPY, ignore=skipped)
-        changed = {"gives": logged.form, "structure": model.structure}
+        gives = None if logged.form is None else dataclasses.asdict(logged.form)
+        changed = {"gives": gives, "structure": model.structure}
         if changed := {name: value for name, value in changed.items() if value}:
             (folder / _CHANGED).write_text(json.dumps(changed), encoding="utf-8")
         if _is_torch(model) and logged.form is None:
@@ -226,7 +220,8 @@ class MlflowModel(Family):
         """Read the description of the copy."""
         changed = folder / _CHANGED
         changes = json.loads(changed.read_text(encoding="utf-8")) if changed.is_file() else {}
-        logged = LoggedModel(folder / _COPY, form=changes.get("gives"))
+        form = CallForm.of_json(changes["gives"]) if "gives" in changes else None
+        logged = LoggedModel(folder / _COPY, form=form)
         return Model(None, weights="local", structure=changes.get("structure", {}), family_data=logged)
 
     def _opened(self, path: Path, source: str) -> Model:

@@ -3,15 +3,19 @@
 The file is Python code of the user's. It defines:
 
 * `model()`: build the architecture and give the module. Options may name another function.
-* `batch(size)`: give the inputs of one timed call: a tensor, or a tuple of tensors for several arguments.
+* `batch(size)`: give the inputs of one timed call: a tensor, a tuple for several arguments, a dictionary whose keys are
+  names of `forward`'s parameters, or anything else that `forward` takes as its only argument. Tensors may be nested in
+  lists, dictionaries and dataclasses; numbers, texts and arrays are passed on as they are.
 * `load_weights(module)`, optional: fill the module, from a checkpoint or by training it. What it gives is cached.
-* `samples()`, optional: give the labelled samples that were never trained on, as pairs (input, reference).
+* `samples()`, optional: give the labelled samples that were never trained on, as pairs (input, reference): a list, a
+  generator, or a Dataset of torch. The input is one sample of what `batch` gives: a tuple or dictionary for several.
 * `training()`, optional: give the inputs that methods may calibrate and train on, none of those that `samples` gives:
-  tensors as the module takes them, the first axis counts them; a tuple of such tensors for several arguments.
+  what `batch` gives, with all of them in it: the first axis of each tensor counts them.
 * `student(keep)`, optional: build a smaller module that takes and gives the same, of about the share `keep` of the
   layers or of the width of `model()`, for the method distill to train.
-* `predict(module, inputs)`, optional: give one prediction per input. Without it, the inputs are stacked, and the index
-  of the greatest output is the prediction.
+* `predict(module, inputs)`, optional: give one prediction per input. Without it, the inputs are stacked (those of other
+  shapes go one by one), and the index of the greatest score is the prediction. The scores are the output that the
+  recipe names (`output:`), or `logits`, or the only tensor.
 * `metrics`, optional: the names of the metrics that score it (default: accuracy).
 
 It may import modules that lie beside it, and read files below its folder, where relative paths start. It is copied into
@@ -23,21 +27,23 @@ in `load_weights`. What that sets outside of the state dict, in numbers, texts a
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
-from mlflow_compress.networks import own_folder
+from mlflow_compress.networks import module_calls, own_folder, own_samples, random_state, value_trees
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
-from mlflow_compress.networks.exported_modules import ExportedModule, OutputForm, flattened, form_of, module_graph
+from mlflow_compress.networks.exported_modules import ExportedModule
+from mlflow_compress.networks.module_calls import Arguments
+from mlflow_compress.networks.module_graphs import graph_of
 from mlflow_compress.networks.outside_state import put_back
 from mlflow_compress.networks.own_checkpoint import Fit, fill_from
-from mlflow_compress.networks.own_code import Built, OwnCode, at_source, build, came_with_us, defined, loaded
+from mlflow_compress.networks.own_code import Built, OwnCode, at_home, at_source, build, came_with_us, defined, loaded
 from mlflow_compress.networks.own_weights import fill_cached
+from mlflow_compress.networks.score_output import classes_of, score_of
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
 
@@ -62,6 +68,8 @@ class Python(Family):
 
     Attributes:
         function: the function that builds the architecture.
+        output: which output holds the scores: its name, its index, or the way to it (`hidden.0`); empty: `logits`, or
+            the only tensor.
     """
 
     call_options: ClassVar[tuple[str, ...]] = ()
@@ -72,6 +80,7 @@ class Python(Family):
     imports: ClassVar[tuple[str, ...]] = ("torch", "safetensors.torch")
 
     function: str = "model"
+    output: str | int = ""
 
     def code(self, source: str, weights: str, folder: Path) -> str:
         """Name the file, unless it is one that came with this package."""
@@ -108,65 +117,60 @@ class Python(Family):
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
-        """Take the inputs from the file's `batch`, and move floating-point ones to the module's dtype."""
-        import torch
+        """Take the inputs from the file's `batch`, and move floating-point ones to the module's dtype.
 
-        torch.manual_seed(seed)
-        inputs = defined(model.data_as(OwnCode), "batch")(size)
-        inputs = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-        return [_placed(tensor, model) for tensor in inputs]
+        Returns:
+            A list of arguments, or a dictionary of them by name (see `module_calls.passing`).
+        """
+        own = model.data_as(OwnCode)
+        random_state.seed_all(seed)
+        return self._arguments(model, defined(own, "batch")(size), lambda: defined(own, "batch")(size + 1))
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
         """Call the module; gives what it gives."""
-        return model.module(*batch)
+        return model.module(**batch) if isinstance(batch, dict) else model.module(*batch)
+
+    def parts(self, model: Model, output: Any) -> list[tuple[Any, float]]:
+        """Return each tensor, array and number that the module gave as a part of its own (see `Family.parts`)."""
+        return [(leaf, 0.0) for leaf in value_trees.leaves(output)]
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Return one graph, `model`: the module's arguments to `output`, or to `output_0`, `output_1` and so on.
+        """Return one graph, `model`: the module's tensors to `output`, or to `output_0`, `output_1` and so on.
 
         An axis is `batch` where its length is the number that the file's batch() was asked for.
 
         Raises:
-            Unsupported: the module takes or gives something else than tensors.
+            Unsupported: it takes or gives no tensors (see `module_graphs.graph_of`).
         """
-        try:
-            inputs, outputs = self._probe(model, 2)
-            others = self._probe(model, 3)
-            pairs = zip((*inputs, *outputs), (*others[0], *others[1]), strict=True)
-            axes = [_batch_axes(few.shape, more.shape) for few, more in pairs]
-        except Unsupported:
-            raise
-        except Exception:  # it takes one batch size only
-            inputs, outputs = self._probe(model, model.batch_size)
-            axes = [{} for _ in (*inputs, *outputs)]
-        arguments = _arguments(model.module, len(inputs))
-        names = ["output"] if len(outputs) == 1 else [f"output_{index}" for index in range(len(outputs))]
-        dynamic = {name: each for name, each in zip((*arguments, *names), axes, strict=True) if each}
-        inputs_by_name = dict(zip(arguments, inputs, strict=True))
-        return {"model": module_graph(model.module, inputs_by_name, names, dynamic)}
+        own = model.data_as(OwnCode)
+        graph, form = graph_of(
+            model.module, lambda size, seed: self.batch(model, size, seed), model.batch_size, vars(own.code)
+        )
+        own.form = dataclasses.replace(form, passing=own.passing)
+        return {"model": graph}
 
     def attach(self, model: Model, calls: Calls) -> Model:
-        """Put the exported module in the module's place; it gives what the module gave: a tensor, a tuple or a dict."""
-        model.module = ExportedModule(calls, _form(model))
+        """Put the exported module in the module's place; it takes and gives what the module did."""
+        own = model.data_as(OwnCode)
+        assert own.form is not None
+        model.module = ExportedModule(calls, own.form, vars(own.code))
         return model
 
-    def _probe(self, model: Model, size: int) -> tuple[list[Any], list[Any]]:
-        """Return the inputs and the outputs of a call; keeps the form of these."""
-        import torch
-
-        inputs = self.batch(model, size, 0)
-        with torch.no_grad():
-            output = model.module(*inputs)
-        outputs = flattened(output)
-        if not all(isinstance(each, torch.Tensor) for each in (*inputs, *outputs)):
-            raise Unsupported(
-                "only a module that takes tensors, and gives a tensor, or a tuple or dict of them, is exported"
-            )
-        model.data_as(OwnCode).form = form_of(output)
-        return inputs, outputs
+    def _arguments(self, model: Model, given: Any, another: Callable[[], Any]) -> Arguments:
+        """Return what the file gave as the arguments of a call, on the device."""
+        own = model.data_as(OwnCode)
+        own.passing = own.passing or module_calls.passing(given, model.module, another)
+        arguments = module_calls.arguments(given, own.passing, model.module)
+        placed: Arguments = value_trees.placed(arguments, model.device, dtype_of(model.module))
+        return placed
 
     def outputs_are_scores(self, model: Model) -> bool:
         """Return whether the prediction is the index of the greatest output, the file having no `predict`."""
         return not hasattr(model.data_as(OwnCode).code, "predict")
+
+    def scores(self, model: Model, output: Any) -> Any:
+        """Return the output that is named by `output`, or called `logits`, or the only tensor."""
+        return score_of(output, self.output)
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
         """Draw from the file's `training()`; without one, from `batch` (see `Family.calibration`)."""
@@ -176,10 +180,15 @@ class Python(Family):
         if not hasattr(own.code, "training"):
             return super().calibration(model, count, seed, size)
         inputs = defined(own, "training")()
-        inputs = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+        tensors = value_trees.tensors(inputs)
+        if not tensors:
+            raise RecipeError(
+                f"{own.path}: training() gave a {type(inputs).__name__} without tensors: give what batch() gives, with "
+                "all inputs in it."
+            )
         generator = torch.Generator().manual_seed(seed)
-        drawn = [torch.randint(0, len(inputs[0]), (size,), generator=generator) for _ in range(count)]
-        return [[_placed(tensor[indices], model) for tensor in inputs] for indices in drawn]
+        drawn = [torch.randint(0, len(tensors[0]), (size,), generator=generator) for _ in range(count)]
+        return [self._arguments(model, _taken(inputs, indices, len(tensors[0])), lambda: inputs) for indices in drawn]
 
     def student(self, model: Model, keep: float) -> Model:
         """Build what the file's `student(keep)` gives, with new weights.
@@ -205,29 +214,52 @@ class Python(Family):
                 f"A model of one's own brings its samples in its file: say data=own or none, not {data!r}."
             )
         model.evaluation = Evaluation(data, folder, limit, seed)
-        pairs = list(defined(at_source(model.data_as(OwnCode), model.origin), "samples")())
-        if limit is not None and limit < len(pairs):
-            pairs = random.Random(seed).sample(pairs, limit)  # noqa: S311  (nothing secret)
-        return [Sample(inputs, reference) for inputs, reference in pairs]
+        own = at_source(model.data_as(OwnCode), model.origin)
+        with at_home(own.path):
+            samples = own_samples.read(defined(own, "samples")(), f"{own.path}: samples()")
+        if limit is not None and limit < len(samples):
+            samples = random.Random(seed).sample(samples, limit)  # noqa: S311  (nothing secret)
+        return samples
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
-        """Predict with the file's `predict`, or by the greatest output."""
+        """Predict with the file's `predict`, or by the greatest output.
+
+        Raises:
+            RecipeError: the inputs are none of what `batch()` gives, or nobody knows which output holds scores.
+        """
         import torch
 
-        own = getattr(model.data_as(OwnCode).code, "predict", None)
+        own = model.data_as(OwnCode)
+        own_predict = getattr(own.code, "predict", None)
         with torch.inference_mode():
-            if own is not None:
-                return list(own(model.module, inputs))
-            stacked = torch.stack([torch.as_tensor(each) for each in inputs])
-            output = model.module(_placed(stacked, model))
-            return list(output.argmax(-1).tolist())
+            if own_predict is not None:
+                return list(own_predict(model.module, inputs))
+            predictions: list[Any] = []
+            at_once = own.form.samples if own.form is not None else None
+            calls = self._guide(model).arguments(inputs, at_once)
+            for arguments in calls:
+                placed = value_trees.placed(arguments, model.device, dtype_of(model.module))
+                output = module_calls.called(model.module, placed)
+                predictions += classes_of(self.scores(model, output), len(inputs) if len(calls) == 1 else at_once or 1)
+        return predictions[: len(inputs)]
+
+    def _guide(self, model: Model) -> own_samples.Guide:
+        own = model.data_as(OwnCode)
+        if own.guide is None:
+            one = self.batch(model, 1, 0)
+            try:
+                own.guide = own_samples.Guide(one, self.batch(model, 2, 0))
+            except Exception:  # it makes batches of one size only
+                own.guide = own_samples.Guide(one, one)
+        return own.guide
 
     def example(self, model: Model) -> list[Any]:
         """Return the first of the file's own samples; without these, of the only tensor that `batch` gives."""
         if hasattr(model.data_as(OwnCode).code, "samples"):
             return [next(iter(self.samples(model, "own", Path(), None, 0))).inputs]
         inputs = self.batch(model, 1, 0)
-        return [inputs[0][0]] if len(inputs) == 1 else []
+        tensors = value_trees.tensors(inputs)
+        return [tensors[0][0]] if len(inputs) == len(tensors) == 1 and tensors[0].dim() else []
 
     def save(self, model: Model, folder: Path) -> None:
         """Copy the file and what it needs beside it; write how the module is built, and what it gives if exported."""
@@ -247,32 +279,8 @@ class Python(Family):
         return Model(None, weights="local", structure=structure, family_data=own)
 
 
-def _form(model: Model) -> OutputForm:
-    form = model.data_as(OwnCode).form
-    assert form is not None
-    return form
-
-
-def _arguments(module: Any, count: int) -> list[str]:
-    """Name the first arguments of a module: by its own names, where they are explicit."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    own = [each.name for each in inspect.signature(module.forward).parameters.values() if each.kind in kinds]
-    is_clear = len(own) >= count and not any(name.startswith("output") for name in own)
-    return own[:count] if is_clear else [f"input_{index}" for index in range(count)]
-
-
-def _batch_axes(few: Sequence[int], more: Sequence[int]) -> dict[int, str]:
-    """Return the axes that were 2 long for two samples and 3 for three.
-
-    Raises:
-        ValueError: another axis has changed.
-    """
-    changed = {axis: pair for axis, pair in enumerate(zip(few, more, strict=True)) if len(set(pair)) > 1}
-    if any(pair != (2, 3) for pair in changed.values()):
-        raise ValueError(changed)
-    return dict.fromkeys(changed, "batch")
-
-
-def _placed(tensor: Any, model: Model) -> Any:
-    dtype = dtype_of(model.module) if tensor.is_floating_point() else None
-    return tensor.to(model.device, dtype)
+def _taken(inputs: Any, indices: Any, count: int) -> Any:
+    """Return the samples of these indices, of all that holds as many."""
+    return value_trees.mapped(
+        lambda leaf: leaf[indices] if getattr(leaf, "shape", ()) and leaf.shape[0] == count else leaf, inputs
+    )

@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import inspect
 import os
-import random
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,9 +16,12 @@ from typing import Any
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.files import sha256
 from mlflow_compress.networks import modules_beside
-from mlflow_compress.networks.exported_modules import OutputForm
+from mlflow_compress.networks.exported_modules import CallForm
+from mlflow_compress.networks.module_calls import Passing
 from mlflow_compress.networks.opened_files import State, watched
 from mlflow_compress.networks.outside_state import Values
+from mlflow_compress.networks.own_samples import Guide
+from mlflow_compress.networks.random_state import seed_all
 
 
 @dataclass(frozen=True)
@@ -38,23 +40,27 @@ class OwnCode:
         code: the file, run as a module.
         path: where it is.
         built: what built the architecture; None: the function that the options name, without arguments.
-        form: of what an exported module gives; None of others.
+        form: of what an exported module takes and gives; None of others.
         seed: of what is drawn while the architecture is built.
         opened: the files that were read meanwhile, and their state.
         outside: what `load_weights` set outside of the state dict (see `outside_state`).
         lost: names of what it set there and can't be saved.
         is_restored: whether it is the copy in a model folder, whose files nobody changes.
+        passing: how the module is called on what the file's `batch` gives; None: not known yet.
+        guide: what arguments look like, for samples; None: not known yet.
     """
 
     code: ModuleType
     path: Path
     built: Built | None = None
-    form: OutputForm | None = None
+    form: CallForm | None = None
     seed: int = 0
     opened: dict[str, State] = field(default_factory=dict)
     outside: Values = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
     is_restored: bool = False
+    passing: Passing | None = None
+    guide: Guide | None = None
 
 
 def came_with_us(path: Path) -> bool:
@@ -122,16 +128,6 @@ def at_source(own: OwnCode, source: Path | None) -> OwnCode:
     if not own.is_restored or source is None or not source.is_file() or sha256(source) != sha256(own.path):
         return own
     return loaded(source, own.seed, is_restored=True)
-
-
-def seed_all(seed: int) -> None:
-    """Seed what modules draw their first weights with: torch, numpy and Python itself."""
-    import numpy as np
-    import torch
-
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
 
 
 def build(own: OwnCode, function: str) -> Any:

@@ -17,6 +17,7 @@ from typing import Any
 from mlflow_compress.errors import RecipeError, WeightsError
 from mlflow_compress.model import LayerSizes
 from mlflow_compress.networks import code_files, modules_beside
+from mlflow_compress.networks.exported_modules import CallForm
 from mlflow_compress.networks.own_code import Built, OwnCode, loaded
 from mlflow_compress.networks.own_weights import read_outside, write_outside
 
@@ -41,7 +42,7 @@ def keep(own: OwnCode, structure: Mapping[str, LayerSizes], folder: Path) -> Non
         shutil.copyfile(path, copy)
     shutil.copyfile(own.path, folder / place)
     if own.form is not None:
-        (folder / _FORM).write_text(json.dumps(own.form), encoding="utf-8")
+        (folder / _FORM).write_text(json.dumps(dataclasses.asdict(own.form)), encoding="utf-8")
     changes: dict[str, Any] = {"code": place, "seed": own.seed}
     if structure:
         changes["structure"] = structure
@@ -66,7 +67,8 @@ def restored(folder: Path) -> tuple[OwnCode, dict[str, LayerSizes]]:
     own = loaded(path, changes.get("seed", 0), is_restored=True)
     own.outside = read_outside(folder)
     if form.is_file():
-        own.form = json.loads(form.read_text(encoding="utf-8"))
+        own.form = CallForm.of_json(json.loads(form.read_text(encoding="utf-8")))
+        own.passing = own.form.passing
     if "built" in changes:
         own.built = Built(**changes["built"])
     return own, changes.get("structure", {})

@@ -1,60 +1,122 @@
-"""A module of anybody's, exported: what it gives keeps its form."""
+"""A module of anybody's, exported: it takes and gives what it did, in the same form."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks import module_calls, value_trees
 from mlflow_compress.networks.export_graphs import TorchCall
-from mlflow_compress.networks.exported_modules import ExportedModule, flattened, form_of, module_graph
+from mlflow_compress.networks.exported_modules import CallForm, ExportedModule, filled, form_of
+from mlflow_compress.networks.module_graphs import graph_of
 
 ONE, TWO = torch.arange(3.0), torch.ones(2)
 
 
+@dataclass
+class Answer:
+    """What a module may give."""
+
+    logits: Any
+    extra: Any = None
+
+
+class Pair(NamedTuple):
+    """What a module may give."""
+
+    first: Any
+    second: Any
+
+
+NAMES = {"Answer": Answer, "Pair": Pair}
+
+
 class Giving(torch.nn.Module):
-    def __init__(self, give: Callable[[Any], Any]) -> None:
+    def __init__(self, give: Callable[..., Any]) -> None:
         super().__init__()
         self.give = give
 
-    def forward(self, values: Any) -> Any:
-        return self.give(values)
-
-
-@pytest.mark.parametrize(
-    ("output", "form", "flat"),
-    [
-        (ONE, "tensor", [ONE]),
-        ((ONE, TWO), "tuple", [ONE, TWO]),
-        ([ONE], "tuple", [ONE]),
-        ({"b": TWO, "a": ONE}, ["b", "a"], [TWO, ONE]),
-    ],
-)
-def test_an_output_has_a_form_and_tensors(output: Any, form: Any, flat: list[Any]) -> None:
-    assert form_of(output) == form
-    assert all(map(torch.equal, flattened(output), flat))
-    assert len(flattened(output)) == len(flat)
+    def forward(self, values: Any, scale: Any = 1.0) -> Any:
+        return self.give(values, scale)
 
 
 @pytest.mark.parametrize(
     "give",
     [
-        lambda values: values * 2,
-        lambda values: (values * 2, values + 1),
-        lambda values: {"double": values * 2, "next": values + 1},
+        lambda values, scale: values * 2,
+        lambda values, scale: (values * 2, values + 1),
+        lambda values, scale: [values * 2],
+        lambda values, scale: {"double": values * 2, "next": values + 1},
+        lambda values, scale: {"logits": values * scale, "hidden": (values + 1, [values - 1, None]), "n": 3},
+        lambda values, scale: Answer(values * 2),
+        lambda values, scale: Pair(values * 2, Answer(values)),
     ],
 )
-def test_the_exported_module_gives_what_the_module_gave(give: Callable[[Any], Any]) -> None:
+def test_the_exported_module_gives_what_the_module_gave(give: Callable[..., Any]) -> None:
     module = Giving(give)
-    expected = module(ONE)
-    names = [f"output_{index}" for index in range(len(flattened(expected)))]
-    graph = module_graph(module, {"values": ONE}, names, {"values": {0: "batch"}})
-    assert (list(graph.inputs), graph.outputs, graph.dynamic) == (["values"], tuple(names), {"values": {0: "batch"}})
-    assert isinstance(graph.module(ONE), tuple)
-    exported = ExportedModule({"model": TorchCall(graph.module)}, form_of(expected))
-    given = exported(ONE)
+    graph, form = graph_of(module, lambda size, seed: [torch.ones(size, 4), 2.0], 1, NAMES)
+    assert (list(graph.inputs), dict(graph.dynamic)["values"]) == (["values"], {0: "batch"})
+    assert isinstance(graph.module(torch.ones(2, 4)), tuple)
+    form = CallForm.of_json(json.loads(json.dumps(asdict(form))))
+    exported = ExportedModule({"model": TorchCall(graph.module)}, form, NAMES)
+    inputs = torch.rand(5, 4)
+    given, expected = exported(inputs, 2.0), module(inputs, 2.0)
     assert type(given) is type(expected)
-    assert form_of(given) == form_of(expected)
-    assert all(map(torch.equal, flattened(given), flattened(expected)))
+    assert value_trees.is_equal(given, expected)
+    with pytest.raises(ValueError, match=r"exported for the argument 2\.0, and can't take 3\.0"):
+        exported(inputs, 3.0)
+
+
+def test_arguments_by_name_and_nested_ones_are_taken_as_they_were() -> None:
+    module = Giving(lambda values, scale: values["x"] + values["bias"][0] * scale)
+    given = {"values": {"x": torch.ones(1, 2), "bias": [torch.ones(1, 2)]}, "scale": torch.tensor(3.0)}
+    graph, form = graph_of(module, lambda size, seed: given, 1)
+    assert list(graph.inputs) == ["values_x", "values_bias_0", "scale"]
+    exported = ExportedModule({"model": TorchCall(graph.module)}, form)
+    assert torch.equal(module_calls.called(exported, given), module(**given))
+
+
+@pytest.mark.parametrize(
+    ("give", "told"),
+    [
+        (lambda values, scale: None, "gives no tensor but NoneType"),
+        (lambda values, scale: (values, float(values.sum())), "depends on its inputs"),
+        (lambda values, scale: (values, object()), "gives a object, which can't be made again"),
+        (lambda values, scale: Answer(values), "gives a Answer, which can't be made again"),
+    ],
+)
+def test_what_no_graph_can_give_is_refused_in_words(give: Callable[..., Any], told: str) -> None:
+    with pytest.raises(Unsupported, match=told):
+        graph_of(Giving(give), lambda size, seed: [torch.rand(size, 4)], 1)
+
+
+def test_what_no_graph_can_take_is_refused_in_words() -> None:
+    module = Giving(lambda values, scale: torch.ones(1))
+    with pytest.raises(Unsupported, match="takes no tensor"):
+        graph_of(module, lambda size, seed: [2.0], 1)
+    with pytest.raises(Unsupported, match="takes a ndarray"):
+        graph_of(module, lambda size, seed: [torch.ones(1), torch.ones(1).numpy()], 1)
+
+
+def test_a_module_of_one_batch_size_says_so() -> None:
+    _, form = graph_of(Giving(lambda values, scale: values.view(2, 3)), lambda size, seed: [torch.ones(6)], 4)
+    assert form.samples is None  # it is asked for two and three samples, and takes six numbers each time
+    _, form = graph_of(Giving(lambda values, scale: values.view(4, 3)), lambda size, seed: [torch.ones(size, 3)], 4)
+    assert form.samples == 4
+
+
+def test_forms_that_0_1_wrote_are_read() -> None:
+    old: list[tuple[Any, list[Any], Any]] = [
+        ("tensor", [ONE], ONE),
+        ("tuple", [ONE, TWO], (ONE, TWO)),
+        (["b", "a"], [TWO, ONE], {"b": TWO, "a": ONE}),
+    ]
+    for form, tensors, expected in old:
+        assert value_trees.is_equal(filled(CallForm.of_json(form).output, iter(tensors)), expected)
+    assert form_of(ONE) == "tensor"

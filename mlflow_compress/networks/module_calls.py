@@ -1,0 +1,107 @@
+"""How a module is called on what a user's `batch()` gave: by position, by name, or with the whole as one argument."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sized
+from typing import Any, Literal
+
+from mlflow_compress.networks.export_graphs import Attached
+
+Passing = Literal["one", "by position", "by name"]
+Arguments = list[Any] | dict[str, Any]  # by position, or by name
+
+
+def passing(batch: Any, module: Any, another: Callable[[], Any]) -> Passing:
+    """Return how a batch is passed.
+
+    A mapping goes by name if each key names a parameter of `forward`; a tuple by position if `forward` takes so many
+    arguments; a list likewise, but not where it is as long as the batch: then its items are samples.
+
+    Args:
+        batch: what `batch()` gave.
+        module: the module that takes it.
+        another: gives a batch of another size.
+    """
+    from torch.nn.utils.rnn import PackedSequence
+
+    if isinstance(module, Attached):  # of 0.1, which did not write it down
+        return "by position" if isinstance(batch, (tuple, list)) else "one"
+    if isinstance(batch, PackedSequence):
+        return "one"
+    signature = _signature(module)
+    if isinstance(batch, Mapping):
+        return "by name" if signature is not None and _are_parameters(batch, signature) else "one"
+    if not isinstance(batch, (tuple, list)):
+        return "one"
+    names = getattr(batch, "_fields", ())
+    is_one_too = signature is not None and _binds(signature, 1)
+    if names and is_one_too:
+        return "by position" if signature is not None and set(names) <= set(signature.parameters) else "one"
+    if isinstance(batch, list) and _holds_samples(batch, another):
+        return "one"
+    return "one" if is_one_too and signature is not None and not _binds(signature, len(batch)) else "by position"
+
+
+def arguments(batch: Any, how: Passing, module: Any) -> Arguments:
+    """Return the arguments of a call; those by name in the order of `forward`'s parameters."""
+    if how == "by position":
+        return list(batch)
+    if how == "one":
+        return [batch]
+    signature = _signature(module)
+    order = list(signature.parameters) if signature is not None else []
+    ordered = sorted(batch, key=lambda name: order.index(name) if name in order else len(order))
+    return {name: batch[name] for name in ordered}
+
+
+def called(module: Any, given: Arguments) -> Any:
+    """Call a module; gives what it gives."""
+    return module(**given) if isinstance(given, dict) else module(*given)
+
+
+def named(given: Arguments, module: Any) -> dict[str, Any]:
+    """Return arguments by the names of `forward`'s parameters; `input_0`, `input_1` where these are not explicit."""
+    if isinstance(given, dict):
+        return given
+    signature = _signature(module)
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    own = [each.name for each in signature.parameters.values() if each.kind in kinds] if signature is not None else []
+    names = own if len(own) >= len(given) else [f"input_{index}" for index in range(len(given))]
+    return dict(zip(names, given, strict=False))
+
+
+def _signature(module: Any) -> inspect.Signature | None:
+    try:
+        return inspect.signature(module.forward)
+    except (TypeError, ValueError, AttributeError):  # of a scripted module, which says nothing about it
+        return None
+
+
+def _are_parameters(batch: Mapping[Any, Any], signature: inspect.Signature) -> bool:
+    """Return whether all keys are names of parameters, or may be any, there being no other parameter to fill."""
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    known = {name for name, parameter in signature.parameters.items() if parameter.kind in by_name}
+    if set(batch) <= known:
+        return True
+    takes_any = inspect.Parameter.VAR_KEYWORD in kinds and all(isinstance(name, str) for name in batch)
+    required = {name for name in known if signature.parameters[name].default is inspect.Parameter.empty}
+    return takes_any and required <= set(batch)
+
+
+def _binds(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+def _holds_samples(batch: list[Any], another: Callable[[], Any]) -> bool:
+    """Return whether a list of a batch of another size has another length."""
+    try:
+        other = another()
+    except Exception:  # it makes batches of one size only
+        return False
+    return isinstance(other, Sized) and len(other) != len(batch)

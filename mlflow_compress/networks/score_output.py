@@ -1,0 +1,63 @@
+"""Which output of a module is the score, and what it predicts: the class with the greatest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.networks import value_trees
+
+_SCORES = "logits"  # what transformers, and most others, call them
+
+
+def score_of(output: Any, chosen: str | int = "") -> Any:
+    """Return the tensor that holds scores: the one that was chosen, else `logits`, else the only one.
+
+    Args:
+        output: what the module gave.
+        chosen: its name, its index, or the way to it: `hidden.0`; empty: nobody has chosen one.
+
+    Raises:
+        RecipeError: there is no such output, or several could be meant.
+    """
+    import torch
+
+    named = {path: leaf for path, leaf in value_trees.named_leaves(output) if isinstance(leaf, torch.Tensor)}
+    told = ", ".join(".".join(map(str, path)) for path in named) or "none"
+    if chosen != "":
+        wanted = str(chosen).split(".")
+        matching = [leaf for path, leaf in named.items() if list(map(str, path[: len(wanted)])) == wanted]
+        if not matching and str(chosen).isdigit() and int(chosen) < len(named):
+            matching = [list(named.values())[int(chosen)]]
+        if len(matching) != 1:
+            raise RecipeError(f"output={chosen}: the module gives no such tensor, but these: {told}.")
+        return matching[0]
+    by_name = [leaf for path, leaf in named.items() if path and path[-1] == _SCORES]
+    floating = [leaf for leaf in named.values() if leaf.is_floating_point()]
+    for candidates in (by_name, list(named.values()), floating):
+        if len(candidates) == 1:
+            return candidates[0]
+    if not named:
+        raise RecipeError(f"The module gives no tensor but {type(output).__name__}: define predict(module, inputs).")
+    raise RecipeError(
+        f"The module gives several tensors ({told}): say in the recipe which one is the score, output: NAME, or define "
+        "predict(module, inputs) in its file."
+    )
+
+
+def classes_of(scores: Any, samples: int) -> list[Any]:
+    """Return the prediction for each sample: the index of its greatest score; whole numbers are predictions already.
+
+    Raises:
+        RecipeError: there is one score only for each sample.
+    """
+    if scores.dim() > 1 and scores.shape[0] != samples and samples in scores.shape:
+        scores = scores.movedim(list(scores.shape).index(samples), 0)
+    if scores.dim() and not scores.is_floating_point():
+        return list(scores.tolist())
+    if scores.dim() < 2 or scores.shape[-1] == 1:
+        raise RecipeError(
+            f"The module gives one number for each sample, of shape {list(scores.shape)}, and the greatest of one says "
+            "nothing: define predict(module, inputs) in its file."
+        )
+    return list(scores.argmax(-1).tolist())
