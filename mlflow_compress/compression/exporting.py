@@ -20,8 +20,8 @@ from mlflow_compress.compression import coverage
 from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.error_causes import cause_line, is_of_this_package, is_out_of_memory, own_place
 from mlflow_compress.errors import CompressError, Unsupported, WeightsError
-from mlflow_compress.networks import generation_check, made_weights
-from mlflow_compress.networks.output_parts import farthest, parts_of
+from mlflow_compress.networks import generation_check, made_weights, value_trees
+from mlflow_compress.networks.output_parts import Observed, differ, observe
 from mlflow_compress.networks.stored_weights import Held, held
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Graph, Method, Model, State
@@ -105,9 +105,9 @@ class ExportMethod(Method):
             WorkerError: it generates something else.
         """
         made_weights.fold(model.module)
-        before = _outputs(model, family) if self.tolerance < float("inf") else None
         generated = generation_check.generate(family, model)
         graphs = family.graphs(model)
+        before = observe(family, model, _checked_size(model, graphs)) if self.tolerance < float("inf") else None
         try:
             model = self._exported(model, family, graphs, before)
         except (CompressError, Unsupported, OSError):
@@ -121,9 +121,7 @@ class ExportMethod(Method):
             coverage.note_all(model)
         return model
 
-    def _exported(
-        self, model: Model, family: Family, graphs: Mapping[str, Graph], before: list[tuple[Any, float]] | None
-    ) -> Model:
+    def _exported(self, model: Model, family: Family, graphs: Mapping[str, Graph], before: Observed | None) -> Model:
         """Export the model, run it from the files, and check what it gives and holds."""
         folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-")
         _write_buffers(graphs, Path(folder.name), with_attributes=True)
@@ -134,9 +132,10 @@ class ExportMethod(Method):
         calls = self._calls(model, Path(folder.name))
         model = _attached(model, family, calls)
         if before is not None:
-            if not (moved := _moved(model, family, before)) <= self.tolerance:
+            moved = before.moved(family, model)
+            if not (moved <= self.tolerance or before.is_by_chance(moved)):
                 raise Unsupported(
-                    f"what {self.exporter} makes of it differs by {moved:.1%} from the original's outputs"
+                    f"the outputs of what {self.exporter} makes of it {differ(moved)} from the original's"
                 )
             for name, graph in graphs.items():
                 require_alike(graph, calls[name], self.tolerance)
@@ -242,21 +241,9 @@ def _calibration(
     if wanted <= len(few):
         return
     for batch in family.calibration(dataclasses.replace(model, cautions=[]), wanted, seed=0)[len(few) :]:
-        if _is_same(batch, few[0]):  # there are no more: they begin again
+        if value_trees.is_equal(batch, few[0]):  # there are no more: they begin again
             return
         yield batch
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    """Tell whether two batches hold equal tensors and arrays."""
-    import torch
-    from torch.utils._pytree import tree_leaves
-
-    pairs = list(zip(tree_leaves(one), tree_leaves(other), strict=False))
-    return all(
-        first.shape == second.shape and bool((torch.as_tensor(first) == torch.as_tensor(second)).all())
-        for first, second in pairs
-    )
 
 
 def require_integers(model: Model) -> Model:
@@ -316,17 +303,10 @@ def quiet() -> Iterator[None]:
             logging.disable(disabled)
 
 
-def _outputs(model: Model, family: Family) -> list[tuple[Any, float]]:
-    import torch
-
-    with torch.inference_mode():
-        return parts_of(family, model, family.batch(model, 1, 0))
-
-
-def _moved(model: Model, family: Family, before: list[tuple[Any, float]]) -> float:
-    """Return how far the part of the outputs is from what it was that differs most."""
-    now, least = zip(*_outputs(model, family), strict=True)
-    return farthest(now, [part for part, _ in before], least)
+def _checked_size(model: Model, graphs: Mapping[str, Graph]) -> int:
+    """Return a number of samples that the graphs take: one, where they take any."""
+    axes = [names for graph in graphs.values() for names in graph.dynamic.values()]
+    return 1 if any("batch" in names.values() for names in axes) else model.batch_size
 
 
 def _why(error: Exception) -> str:

@@ -8,13 +8,14 @@ the difference, the scores say, and where there are scores it is not told. Each 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import WorkerError
-from mlflow_compress.networks.output_parts import farthest, parts_of
-from mlflow_compress.networks.stored_weights import ROUNDING, distance, flat
+from mlflow_compress.networks.output_parts import differ, farthest, odd_places, parts_of, spread_of
+from mlflow_compress.networks.stored_weights import ROUNDING
 from mlflow_compress.records import Caution, CautionKind, Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -32,120 +33,246 @@ BLIND_OUTPUTS = CautionKind(
     },
     advice={"en": "Give real weights.", "ru": "Возьмите настоящие веса."},
 )
+RANDOM_OUTPUTS = CautionKind(
+    "random_outputs",
+    short={
+        "en": "the model draws random numbers: its outputs were not compared",
+        "ru": "модель использует случайные числа: выходы не сравнивались",
+    },
+    message={
+        "en": "the model draws random numbers in each call, and others here than where it was compared: how far its "
+        "outputs are from the original's can't be told from chance",
+        "ru": "модель при каждом вызове берёт случайные числа, и здесь не те, с которыми её сравнивали: отличие её "
+        "выходов от выходов оригинала не отделить от случайности",
+    },
+    advice={
+        "en": "Score it on data, or let forward() take the random numbers as an input.",
+        "ru": "Измерьте качество на данных или передавайте случайные числа в forward() как вход.",
+    },
+)
+NO_OUTPUTS = CautionKind(
+    "no_outputs",
+    short={"en": "it gives no numbers to compare", "ru": "модель не возвращает чисел для сравнения"},
+    message={
+        "en": "the model gives {given}: whether compressing changed its outputs can't be said",
+        "ru": "модель возвращает {given}: нельзя сказать, изменило ли сжатие её выходы",
+    },
+    advice={
+        "en": "Let forward() return what it computes.",
+        "ru": "Пусть forward() возвращает то, что вычисляет.",
+    },
+)
+OTHER_SHAPES = CautionKind(
+    "other_output_shapes",
+    short={
+        "en": "its outputs have other shapes than the original's",
+        "ru": "форма выходов не та, что у оригинала",
+    },
+    message={
+        "en": "the outputs have other shapes than the original's on the same inputs: how far they are can't be said",
+        "ru": "на тех же входах форма выходов не та, что у оригинала: их отличие измерить нельзя",
+    },
+    advice={
+        "en": "The number of what a model finds may change when it is compressed: score it on data.",
+        "ru": "Сжатие может менять количество найденного моделью: измерьте качество на данных.",
+    },
+)
 NUMBERS = ("quality/output_error_rel_l2", "quality/top1_agreement", "quality/kl_divergence_nats")
 _MOST_BATCHES, _MOST_SECONDS, _MOST_ELEMENTS = 8, 0.5, 2**24
 _FEWEST = 2  # inputs, to see whether outputs depend on them
 _ALIKE = 1e-5  # relative difference of what two inputs give, below which nothing can be said
 _OLD = ("original", "saved")  # tensors of 0.1, whose parts stood in one vector
+_COUNT, _SPREAD = "passes", "spread"
 
 
-def outputs(family: Family, model: Model, variant: Variant, count: int | None = None) -> list[Any]:
-    """Return the outputs of forward passes, always on the same inputs.
+@dataclass(frozen=True)
+class Outputs:
+    """What forward passes gave, always on the same inputs.
+
+    Attributes:
+        passes: of each pass its parts: vectors of float32 on the CPU.
+        least: of each part the least norm that a difference is divided by.
+        spread: how far apart two passes on one input are that draw other random numbers; 0: the model draws none.
+    """
+
+    passes: list[list[Any]]
+    least: list[float]
+    spread: float = 0.0
+
+    def joined(self) -> list[Any]:
+        """Return each part of all passes in one vector; everything in one, where passes have other parts."""
+        import torch
+
+        if len({len(parts) for parts in self.passes}) == 1:
+            return [torch.cat(part) for part in zip(*self.passes, strict=True)]
+        return [torch.cat([part for parts in self.passes for part in parts])]
+
+    def norms(self) -> list[float]:
+        """Return `least` for the parts of `joined`."""
+        parts = len(self.joined())
+        return self.least if len(self.least) == parts else [0.0] * parts
+
+
+def outputs(family: Family, model: Model, variant: Variant, count: int | None = None) -> Outputs:
+    """Return the outputs of forward passes, always on the same inputs and with the same random numbers.
 
     Args:
         family: the model's family.
         model: the model.
         variant: gives batch size and seed.
         count: how many passes; None: as many as fit into half a second and 64 MiB, two at least.
+    """
+    import torch
 
-    Returns:
-        Of each part a tensor [passes, elements] of float32 on the CPU.
+    with torch.inference_mode():
+        spread = spread_of(family, model, family.batch(model, variant.batch_size, variant.seed), variant.seed)
+    return replace(_passes(family, model, variant, count), spread=spread)
+
+
+def keep(original: Outputs, saved: Outputs, path: Path) -> None:
+    """Write what the original gave, and what the compressed model gave before it was saved.
 
     Raises:
-        ArithmeticError: they are not finite.
+        WorkerError: the compressed model's outputs hold NaN or infinity where the original's do not.
     """
-    return _passes(family, model, variant, count)[0]
-
-
-def keep(original: Sequence[Any], saved: Sequence[Any], path: Path) -> None:
-    """Write what the original gave, and what the compressed model gave before it was saved."""
+    import torch
     from safetensors.torch import save_file
 
-    both = zip(_OLD, (original, saved), strict=True)
-    kept = {f"{name}.{index}": part.clone() for name, parts in both for index, part in enumerate(parts)}
+    if places := odd_places(saved.joined(), original.joined()):
+        all_places = sum(part.numel() for part in saved.joined())
+        raise WorkerError(
+            f"the compressed model's outputs hold NaN or infinity where the original's do not, at {places:,} of "
+            f"{all_places:,} places"
+        )
+    kept = {_COUNT: torch.tensor(len(original.passes)), _SPREAD: torch.tensor(original.spread)}
+    for name, given in zip(_OLD, (original, saved), strict=True):
+        for index, parts in enumerate(given.passes):
+            kept |= {f"{name}.{index}.{place}": part.clone() for place, part in enumerate(parts)}
     save_file(kept, str(path))
 
 
-def compare(family: Family, model: Model, variant: Variant, path: Path, device: str) -> dict[str, float]:
+def compare(
+    family: Family, model: Model, variant: Variant, path: Path, device: str, cautions: list[Caution] | None = None
+) -> dict[str, float]:
     """Compare the restored model with what `keep` wrote.
+
+    Args:
+        family: the model's family.
+        model: the restored model.
+        variant: gives batch size and seed.
+        path: what `keep` wrote.
+        device: where the model is.
+        cautions: takes why outputs can't be compared.
 
     Returns:
         `quality/output_error_rel_l2`, the 2-norm of the difference to the original's outputs over that of these, of the
         part that differs most. For families whose outputs are scores of classes also `quality/top1_agreement`, the
         share of positions at which both choose the same class, and `quality/kl_divergence_nats`, the mean of
-        KL(original || restored) over positions. Nothing where outputs do not depend on the input.
+        KL(original || restored) over positions. Nothing where outputs do not depend on the input, or can't be compared.
 
     Raises:
         WorkerError: the restored model's outputs are not those of the model that was saved.
     """
     from safetensors.torch import load_file
 
+    told = cautions if cautions is not None else []
     before: Mapping[str, Any] = load_file(str(path))
-    if _OLD[1] in before:
-        restored, least = [_as_0_1_did(family, model, variant, len(before[_OLD[1]]))], [0.0]
-        original, saved = ([before[name]] for name in _OLD)
-    else:
-        original, saved = (_kept(before, name) for name in _OLD)
-        restored, least = _passes(family, model, variant, len(saved[0]))
-    if not (moved := farthest(restored, saved, least)) <= ROUNDING[device]:
-        raise WorkerError(f"the restored model's outputs differ by {moved:.1%} from those of the model that was saved")
+    is_old = _OLD[1] in before
+    original, saved = (_kept_by_0_1(before, name) if is_old else _kept(before, name) for name in _OLD)
+    restored = _passes(family, model, variant, len(saved.passes))
+    restored = _as_0_1_did(restored) if is_old else restored
+    if not any(part.numel() for part in (*restored.joined(), *saved.joined())):
+        return {}  # `cautions` has said so
+    norms = restored.norms()
+    if not (moved := farthest(restored.joined(), saved.joined(), norms)) <= ROUNDING[device]:
+        if not (saved.spread or _draws_at_each_call(family, model, variant)):
+            raise WorkerError(f"the restored model's outputs {differ(moved)} from those of the model that was saved")
+        told.append(RANDOM_OUTPUTS.of())
+        return {}
     if is_blind(original):
         return {}
-    found = {"quality/output_error_rel_l2": farthest(restored, original, least)}
+    apart = farthest(restored.joined(), original.joined(), norms)
+    if apart >= original.spread / 2 > 0:
+        told.append(RANDOM_OUTPUTS.of())
+        return {}
+    if apart == float("inf"):
+        told.append(OTHER_SHAPES.of())
+        return {}
+    found = {"quality/output_error_rel_l2": apart}
     if (classes := family.classes(model)) > 1:
-        found |= _of_classes(restored[0].reshape(-1, classes), original[0].reshape(-1, classes))
+        found |= _of_classes(*(given.joined()[0].reshape(-1, classes) for given in (restored, original)))
     return found
 
 
-def cautions(original: Sequence[Any]) -> list[Caution]:
-    """Say it where outputs do not depend on the input."""
+def cautions(original: Outputs) -> list[Caution]:
+    """Say it where outputs do not depend on the input, or where there is nothing to compare."""
+    import torch
+
+    parts = original.joined()
+    if not any(part.numel() for part in parts):
+        return [NO_OUTPUTS.of(given="no tensor and no number")]
+    if not any(bool(torch.isfinite(part).any()) for part in parts):
+        return [NO_OUTPUTS.of(given="NaN or infinity only")]
     return [BLIND_OUTPUTS.of(most=_ALIKE)] if is_blind(original) else []
 
 
-def is_blind(original: Sequence[Any]) -> bool:
+def is_blind(original: Outputs) -> bool:
     """Return whether the first two passes, on two inputs, gave the same but for rounding, in all parts."""
-    parts = [part for part in original if part.numel()]
-    if not parts or len(parts[0]) < _FEWEST:
+    if len(original.passes) < _FEWEST:
         return False
-    return all(distance(part[0], part[1]) < _ALIKE for part in parts)
+    one, two = original.passes[:_FEWEST]
+    return any(part.numel() for part in one) and farthest(one, two, [0.0] * len(one)) < _ALIKE
 
 
-def _passes(family: Family, model: Model, variant: Variant, count: int | None) -> tuple[list[Any], list[float]]:
-    """Return the outputs (see `outputs`), and the least norm of each part's."""
+def _passes(family: Family, model: Model, variant: Variant, count: int | None) -> Outputs:
+    """Return the outputs (see `outputs`), but not their spread."""
     import torch
 
     started = time.monotonic()
     passes: list[list[tuple[Any, float]]] = []
     with torch.inference_mode():
         while len(passes) < (count or _MOST_BATCHES):
-            passes.append(parts_of(family, model, family.batch(model, variant.batch_size, variant.seed + len(passes))))
+            seed = variant.seed + len(passes)
+            passes.append(parts_of(family, model, family.batch(model, variant.batch_size, seed), seed))
             elements = len(passes) * sum(part.numel() for part, _ in passes[0])
             is_enough = time.monotonic() - started > _MOST_SECONDS or elements > _MOST_ELEMENTS
             if count is None and is_enough and len(passes) >= _FEWEST:
                 break
-        stacked = [torch.stack([part for part, _ in several]) for several in zip(*passes, strict=True)]
-    return stacked, [least for _, least in passes[0]]
+    return Outputs([[part for part, _ in each] for each in passes], [least for _, least in passes[0]])
 
 
-def _kept(before: Mapping[str, Any], name: str) -> list[Any]:
-    return [before[f"{name}.{index}"] for index in range(sum(each.startswith(f"{name}.") for each in before))]
+def _draws_at_each_call(family: Family, model: Model, variant: Variant) -> bool:
+    """Return whether two passes differ that ought to be the same: a runtime's or a library's own random numbers."""
+    one, two = (_passes(family, model, variant, 1) for _ in range(2))
+    return not farthest(one.joined(), two.joined(), one.norms()) < _ALIKE
 
 
-def _as_0_1_did(family: Family, model: Model, variant: Variant, count: int) -> Any:
-    """Return the outputs with all parts in one vector: [passes, elements]."""
+def _kept(before: Mapping[str, Any], name: str) -> Outputs:
+    passes: list[list[Any]] = []
+    for index in range(int(before[_COUNT])):
+        count = sum(key.startswith(f"{name}.{index}.") for key in before)
+        passes.append([before[f"{name}.{index}.{place}"] for place in range(count)])
+    return Outputs(passes, [], float(before[_SPREAD]))
+
+
+def _kept_by_0_1(before: Mapping[str, Any], name: str) -> Outputs:
+    return Outputs([[vector] for vector in before[name]], [])
+
+
+def _as_0_1_did(given: Outputs) -> Outputs:
+    """Put all parts of each pass into one vector."""
     import torch
 
-    with torch.inference_mode():
-        batches = (family.batch(model, variant.batch_size, variant.seed + index) for index in range(count))
-        return torch.stack([flat(family.forward(model, batch)) for batch in batches])
+    return Outputs([[torch.cat(parts)] for parts in given.passes], [0.0])
 
 
 def _of_classes(own: Any, original: Any) -> dict[str, float]:
     import torch
 
     agreement = (own.argmax(-1) == original.argmax(-1)).float().mean()
-    divergence = torch.nn.functional.kl_div(
-        own.log_softmax(-1), original.log_softmax(-1), reduction="batchmean", log_target=True
+    pointwise = torch.nn.functional.kl_div(
+        own.log_softmax(-1), original.log_softmax(-1), reduction="none", log_target=True
     )
-    not_below_0 = max(0.0, float(divergence))  # of two that are nearly the same, rounding makes it -1e-9
+    pointwise = pointwise.masked_fill(original == -float("inf"), 0.0)  # of no probability, and of no weight
+    not_below_0 = max(0.0, float(pointwise.sum(-1).mean()))  # of two that are nearly the same, rounding makes it -1e-9
     return {"quality/top1_agreement": float(agreement), "quality/kl_divergence_nats": not_below_0}

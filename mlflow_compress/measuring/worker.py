@@ -116,7 +116,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
         if step.method != ORIGINAL:
             report.stage(f"compressing: {step}")
         model = method.compress(model, family)
-    saved = output_error.outputs(family, model, variant, len(original[0])) if is_changed else original
+    saved = output_error.outputs(family, model, variant, len(original.passes)) if is_changed else original
     output_error.keep(original, saved, folder / OUTPUTS)
     generation_check.keep(family, model, folder / GENERATED)
     report.stage("saving")
@@ -163,7 +163,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         dtypes = {str(each.tensor.dtype) for each in held(model.module) if each.parameters}  # scales cost nothing
         cautions += checks.precision(dtypes, environment.emulated())
 
-    moved = output_error.compare(family, model, variant, folder / OUTPUTS, device)
+    moved = output_error.compare(family, model, variant, folder / OUTPUTS, device, cautions)
     generation_check.compare(family, model, folder / GENERATED, device)
     if score and not variant.is_original:
         numbers |= moved

@@ -6,29 +6,82 @@ Boxes in pixels drown scores: over both, a detector that has lost all its detect
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from mlflow_compress.networks.stored_weights import distance, flat
+from mlflow_compress.networks.random_state import drawn_so_far, seed_all
+from mlflow_compress.networks.stored_weights import flat
 from mlflow_compress.sockets import Family, Model
 
+_LARGEST = 3e38  # about what float32 and bfloat16 hold at most: in one of them a mask is that, in the other infinite
+_OTHER_SEED = 7919  # added to a seed, for other random numbers
 
-def parts_of(family: Family, model: Model, batch: Any) -> list[tuple[Any, float]]:
-    """Make a forward pass.
+
+@dataclass(frozen=True)
+class Observed:
+    """What a model gave, to be compared with what it gives when it has been changed.
+
+    Attributes:
+        samples: how many it was given.
+        parts: of what it gave: vectors of float32 on the CPU.
+        least: of each part the least norm that a difference is divided by.
+        spread: how far apart two passes are that draw other random numbers; 0: it draws none.
+    """
+
+    samples: int
+    parts: list[Any]
+    least: list[float]
+    spread: float
+
+    def moved(self, family: Family, model: Model) -> float:
+        """Return how far what the model gives now is from what was observed (see `farthest`)."""
+        now = observe(family, model, self.samples)
+        if not any(part.numel() for part in (*now.parts, *self.parts)):
+            return 0.0
+        return farthest(now.parts, self.parts, self.least)
+
+    def is_by_chance(self, moved: float) -> bool:
+        """Return whether random numbers explain that the outputs have moved so far: nothing can be said then."""
+        return moved >= self.spread / 2 > 0
+
+
+def observe(family: Family, model: Model, samples: int) -> Observed:
+    """Call a model on a batch, always the same."""
+    import torch
+
+    with torch.inference_mode():
+        batch = family.batch(model, samples, 0)
+        spread = spread_of(family, model, batch)
+        given = parts_of(family, model, batch)
+    return Observed(samples, [part for part, _ in given], [least for _, least in given], spread)
+
+
+def parts_of(family: Family, model: Model, batch: Any, seed: int = 0) -> list[tuple[Any, float]]:
+    """Make a forward pass, whose random numbers, if it draws some, are those of a seed.
 
     Returns:
         Of each part a vector of float32 on the CPU, and the least norm that a difference is divided by.
-
-    Raises:
-        ArithmeticError: one holds NaN or infinity.
     """
+    seed_all(seed)
     return [(flat(part), least) for part, least in family.parts(model, family.forward(model, batch))]
+
+
+def spread_of(family: Family, model: Model, batch: Any, seed: int = 0) -> float:
+    """Return how far apart two passes on one batch are that draw other random numbers; 0 where none are drawn."""
+    seed_all(seed)
+    before = drawn_so_far()
+    given = family.parts(model, family.forward(model, batch))
+    if drawn_so_far() == before:
+        return 0.0
+    other = parts_of(family, model, batch, seed + _OTHER_SEED)
+    return farthest([flat(part) for part, _ in given], [part for part, _ in other], [least for _, least in other])
 
 
 def farthest(own: Sequence[Any], other: Sequence[Any], least: Sequence[float]) -> float:
     """Return how far the part is that differs most: the 2-norm of the difference over that of the other.
 
-    Infinite where they have other parts, or parts of another shape; NaN where there is nothing to compare, or a number
-    is none.
+    Where both hold the same infinity, or both NaN, they are alike. Infinite where only one does, and where they have
+    other parts, or parts of another shape; NaN where there is nothing to compare.
 
     Args:
         own: the parts.
@@ -37,11 +90,44 @@ def farthest(own: Sequence[Any], other: Sequence[Any], least: Sequence[float]) -
     """
     if len(own) != len(other) or any(one.shape != two.shape for one, two in zip(own, other, strict=True)):
         return float("inf")
-    moved = []
-    for one, two, norm in zip(own, other, least, strict=True):
-        if one.numel():
-            apart, whole = float((one - two).norm()), float(two.norm())
-            moved.append(apart / norm if whole < norm else distance(one, two))
-    if not moved or any(each != each for each in moved):
-        return float("nan")
-    return max(moved)
+    apart = [_apart(one, two, norm) for one, two, norm in zip(own, other, least, strict=True) if one.numel()]
+    return max(apart) if apart else float("nan")
+
+
+def differ(moved: float) -> str:
+    """Say how far outputs are: `differ by 3.0%`."""
+    if moved == float("inf"):
+        return "have other shapes, or NaN or infinity at other places,"
+    return f"differ by {moved:.1%}"
+
+
+def odd_places(own: Sequence[Any], other: Sequence[Any]) -> int:
+    """Count the places where one part holds NaN or infinity and the other one does not hold the same."""
+    pairs = [(one, two) for one, two in zip(own, other, strict=False) if one.shape == two.shape]
+    return sum(int(_odd(_settled(one), _settled(two)).sum()) for one, two in pairs)
+
+
+def _apart(own: Any, other: Any, least: float) -> float:
+    import torch
+
+    one, two = _settled(own), _settled(other)
+    if bool(_odd(one, two).any()):
+        return float("inf")
+    is_number = torch.isfinite(two)
+    one, two = one[is_number].double(), two[is_number].double()
+    return float((one - two).norm() / max(float(two.norm()), least or 1e-12))
+
+
+def _odd(one: Any, two: Any) -> Any:
+    """Return where one is no finite number, and the other is not the same."""
+    import torch
+
+    is_same = (one == two) | (one.isnan() & two.isnan())
+    return ~(torch.isfinite(one) & torch.isfinite(two)) & ~is_same
+
+
+def _settled(vector: Any) -> Any:
+    """Take what is about as large as float32 holds for infinite."""
+    import torch
+
+    return torch.where(vector.abs() >= _LARGEST, vector.sign() * float("inf"), vector)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import Unsupported, WeightsError, first_line
+from mlflow_compress.networks import value_trees
 
 SAFETENSORS, TORCH = "weights.safetensors", "weights.pt"
 _ALIASES = "aliases"
@@ -158,18 +159,32 @@ def cast(module: Any, dtype: Any) -> None:
 
 
 def flat(output: Any) -> Any:
-    """Return all tensors of a model's raw output, however nested, as one vector of float32 on the CPU.
+    """Return all numbers of a model's raw output, however nested, as one vector of float32 on the CPU.
 
-    Raises:
-        ArithmeticError: it holds NaN or infinity.
+    They are those of tensors and arrays, and plain ones.
     """
     import torch
 
-    parts = [each.detach().float().cpu().reshape(-1) for each in _leaves(output)]
-    vector = torch.cat(parts) if parts else torch.zeros(0)
-    if not torch.isfinite(vector).all():
-        raise ArithmeticError("the model's outputs hold NaN or infinity")
-    return vector
+    parts = [vector for leaf in value_trees.leaves(output) if (vector := _vector(leaf)) is not None]
+    return torch.cat(parts) if parts else torch.zeros(0)
+
+
+def _vector(leaf: Any) -> Any:
+    """Return the numbers of a leaf; None of what holds none."""
+    import numpy as np
+    import torch
+
+    if isinstance(leaf, (bool, int, float, complex, np.number, np.ndarray)):
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "biufc":
+            return None
+        leaf = torch.as_tensor(leaf)
+    if not isinstance(leaf, torch.Tensor):
+        return None
+    plain = leaf.detach()
+    plain = plain.dequantize() if plain.is_quantized else plain
+    plain = plain if plain.layout == torch.strided else plain.to_dense()
+    plain = torch.view_as_real(plain.resolve_conj()) if plain.is_complex() else plain
+    return plain.float().cpu().reshape(-1)
 
 
 def distance(one: Any, other: Any) -> float:
@@ -180,19 +195,6 @@ def distance(one: Any, other: Any) -> float:
     if one.shape != other.shape:
         return float("inf")
     return float((one - other).norm() / other.norm().clamp_min(1e-12)) if len(one) else float("nan")
-
-
-def _leaves(output: Any) -> Iterator[Any]:
-    """Return the tensors in a nested output, in order."""
-    if dataclasses.is_dataclass(output) and not isinstance(output, Mapping):
-        output = vars(output)
-    if isinstance(output, Mapping):
-        output = list(output.values())
-    if isinstance(output, (list, tuple)):
-        for part in output:
-            yield from _leaves(part)
-    elif _is_tensor(output):
-        yield output
 
 
 @contextlib.contextmanager
