@@ -15,6 +15,7 @@ from typing import Any
 
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.networks.output_parts import differ, farthest, odd_places, parts_of, spread_of
+from mlflow_compress.networks.random_state import has_drawn
 from mlflow_compress.networks.stored_weights import ROUNDING
 from mlflow_compress.records import Caution, CautionKind, Variant
 from mlflow_compress.sockets import Family, Model
@@ -122,11 +123,15 @@ def outputs(family: Family, model: Model, variant: Variant, count: int | None = 
         variant: gives batch size and seed.
         count: how many passes; None: as many as fit into half a second and 64 MiB, two at least.
     """
+    given = _passes(family, model, variant, count)
+    last = variant.seed + len(given.passes) - 1
+    if not has_drawn(last):
+        return given
     import torch
 
     with torch.inference_mode():
-        spread = spread_of(family, model, family.batch(model, variant.batch_size, variant.seed), variant.seed)
-    return replace(_passes(family, model, variant, count), spread=spread)
+        spread = spread_of(family, model, family.batch(model, variant.batch_size, last), last)
+    return replace(given, spread=spread)
 
 
 def keep(original: Outputs, saved: Outputs, path: Path) -> None:

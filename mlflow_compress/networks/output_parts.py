@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_compress.networks.random_state import drawn_so_far, seed_all
+from mlflow_compress.networks.random_state import has_drawn, seed_all
 from mlflow_compress.networks.stored_weights import flat
 from mlflow_compress.sockets import Family, Model
 
@@ -35,10 +35,13 @@ class Observed:
 
     def moved(self, family: Family, model: Model) -> float:
         """Return how far what the model gives now is from what was observed (see `farthest`)."""
-        now = observe(family, model, self.samples)
-        if not any(part.numel() for part in (*now.parts, *self.parts)):
+        import torch
+
+        with torch.inference_mode():
+            now = [part for part, _ in parts_of(family, model, family.batch(model, self.samples, 0))]
+        if not any(part.numel() for part in (*now, *self.parts)):
             return 0.0
-        return farthest(now.parts, self.parts, self.least)
+        return farthest(now, self.parts, self.least)
 
     def is_by_chance(self, moved: float) -> bool:
         """Return whether random numbers explain that the outputs have moved so far: nothing can be said then."""
@@ -51,8 +54,8 @@ def observe(family: Family, model: Model, samples: int) -> Observed:
 
     with torch.inference_mode():
         batch = family.batch(model, samples, 0)
-        spread = spread_of(family, model, batch)
         given = parts_of(family, model, batch)
+        spread = spread_of(family, model, batch) if has_drawn(0) else 0.0
     return Observed(samples, [part for part, _ in given], [least for _, least in given], spread)
 
 
@@ -67,14 +70,9 @@ def parts_of(family: Family, model: Model, batch: Any, seed: int = 0) -> list[tu
 
 
 def spread_of(family: Family, model: Model, batch: Any, seed: int = 0) -> float:
-    """Return how far apart two passes on one batch are that draw other random numbers; 0 where none are drawn."""
-    seed_all(seed)
-    before = drawn_so_far()
-    given = family.parts(model, family.forward(model, batch))
-    if drawn_so_far() == before:
-        return 0.0
-    other = parts_of(family, model, batch, seed + _OTHER_SEED)
-    return farthest([flat(part) for part, _ in given], [part for part, _ in other], [least for _, least in other])
+    """Return how far apart two passes on one batch are that draw other random numbers."""
+    one, other = (parts_of(family, model, batch, each) for each in (seed, seed + _OTHER_SEED))
+    return farthest([part for part, _ in one], [part for part, _ in other], [least for _, least in other])
 
 
 def farthest(own: Sequence[Any], other: Sequence[Any], least: Sequence[float]) -> float:

@@ -18,8 +18,14 @@ def seed_all(seed: int) -> None:
     random.seed(seed)
 
 
-def drawn_so_far() -> tuple[object, ...]:
-    """Return what changes when something draws from one of them: where two are equal, nothing has drawn between."""
+def has_drawn(seed: int) -> bool:
+    """Return whether something has drawn from one of them since `seed_all`; all begin anew then."""
+    now = _states()
+    seed_all(seed)
+    return now != _states()
+
+
+def _states() -> tuple[object, ...]:
     import numpy as np
     import torch
 

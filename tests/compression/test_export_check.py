@@ -11,7 +11,8 @@ from torch import nn
 
 from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.networks.exported_modules import module_graph
+from mlflow_compress.networks import value_trees
+from mlflow_compress.networks.export_graphs import graph
 from mlflow_compress.sockets import Graph
 
 
@@ -31,7 +32,11 @@ def graph_of(function: Callable[..., Any], dynamic: bool = True, **inputs: Any) 
     torch.manual_seed(0)
     inputs = inputs or {"x": torch.rand(2, 4)}
     axes: dict[str, dict[int, str]] = {name: {0: "batch"} for name in (*inputs, "output")} if dynamic else {}
-    return module_graph(Net(function).eval(), inputs, ["output"], axes)
+    return graph(_called, inputs, ["output"], axes, module=Net(function).eval())
+
+
+def _called(parts: Any, *inputs: Any) -> tuple[Any, ...]:
+    return tuple(value_trees.tensors(parts.module(*inputs)))
 
 
 def traced(graph: Graph) -> Callable[..., tuple[Any, ...]]:

@@ -149,7 +149,7 @@ def test_without_graphs_there_is_nothing_to_export(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("chain", "reason"),
     [
-        ("openvino", "what OpenVINO makes of it differs by 100.0% from the original's outputs"),
+        ("openvino", "outputs of what OpenVINO makes of it differ by 100.0% from the original's"),
         ("openvino_int8", "for a batch of 3 the exported graph differs from the module by 33%: "),
     ],
 )
