@@ -15,7 +15,7 @@ _OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "bad_alloc")  #
 _EMPTY = re.compile(r"\W*(error|exception|exception from \S+)?\W*", re.IGNORECASE)  # lines that say nothing
 
 
-def cause_line(error: BaseException, most: int = 200) -> str:
+def cause_line(error: BaseException, most: int = 140) -> str:
     """Return the first cause of an error in one line: what it is called, and the first line of what it says."""
     cause = list(_chain(error))[-1]
     said = [line for line in _COLOURS.sub("", str(cause)).splitlines() if not _EMPTY.fullmatch(line)]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow_compress.compression.exporting import Values, array, has_weights
+from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Graph
 
 TOLERANCE = 0.02  # relative difference of the outputs that another runtime in float32 may make
+_MOST_NAMED = 3  # operators, in a sentence
 _LEAST_WEIGHTS = 64
 _SMOOTHING = "nncf_smooth_quant"  # in the names of what NNCF divides activations by
 _PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
@@ -23,6 +26,9 @@ def write(graph: Graph, path: Path) -> None:
     """Convert a graph by tracing it; write PATH (.xml) and its weights beside it (.bin).
 
     Source: openvino.convert_model, openvino.save_model.
+
+    Raises:
+        Unsupported: OpenVINO lacks operators that it has.
     """
     import openvino
     import torch
@@ -32,12 +38,27 @@ def write(graph: Graph, path: Path) -> None:
         openvino.PartialShape([-1 if axis in dynamic[name] else length for axis, length in enumerate(example.shape)])
         for name, example in graph.inputs.items()
     ]
-    with torch.no_grad():
-        converted = openvino.convert_model(graph.module, example_input=tuple(graph.inputs.values()), input=shapes)
+    try:
+        with torch.no_grad():
+            converted = openvino.convert_model(graph.module, example_input=tuple(graph.inputs.values()), input=shapes)
+    except Exception as error:
+        if operators := _lacking(str(error)):
+            raise Unsupported(f"OpenVINO can't take it: it lacks {operators}") from error
+        raise
     names, ports = (*graph.inputs, *graph.outputs), (*converted.inputs, *converted.outputs)
     for name, port in zip(names, ports, strict=True):
         port.get_tensor().set_names({name})
     openvino.save_model(converted, str(path), compress_to_fp16=False)
+
+
+def _lacking(said: str) -> str:
+    """Return the operators that an error of the conversion says are lacking; empty where it says something else."""
+    rules = re.search(r"No conversion rule found for operations: (.+)", said)
+    names = (
+        re.findall(r"\w+::\w+", rules[1]) if rules else re.findall(r"^-- (\w+::\w+) with a message", said, re.MULTILINE)
+    )
+    few = list(dict.fromkeys(names))[:_MOST_NAMED]
+    return ", ".join(few)
 
 
 def is_convolutional(model: Any) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, counted, write_counts
-from mlflow_compress.errors import Unsupported, first_line
+from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Family, Graph, Model
 
@@ -43,7 +43,7 @@ class Ncnn(ExportMethod):
         """Write `NAME.param`, `NAME.bin` and the number of parameters for each graph.
 
         Raises:
-            Unsupported: a graph takes several inputs, or inputs of more than one size, or pnnx can't trace it.
+            Unsupported: a graph takes several inputs, or inputs of more than one size.
         """
         import pnnx
 
@@ -51,12 +51,9 @@ class Ncnn(ExportMethod):
             if len(graph.inputs) > 1 or any(set(axes) - {0} for axes in graph.dynamic.values()):
                 raise Unsupported(_ONE_SIZE)
             files = _outputs(folder, name)
-            try:
-                example = next(iter(graph.inputs.values()))[:1]
-                fp16 = self.precision == "fp16"
-                pnnx.export(graph.module, inputs=(example,), check_trace=False, fp16=fp16, **files)
-            except Exception as error:  # whatever the module does with what is no tensor now
-                raise Unsupported(f"pnnx can't trace it: {first_line(error)}") from error
+            example = next(iter(graph.inputs.values()))[:1]
+            fp16 = self.precision == "fp16"
+            pnnx.export(graph.module, inputs=(example,), check_trace=False, fp16=fp16, **files)
             for word, file in files.items():
                 if word not in ("ncnnparam", "ncnnbin"):
                     Path(file).unlink(missing_ok=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, quiet
-from mlflow_compress.errors import Unsupported, first_line
 from mlflow_compress.networks.export_graphs import TorchCall
 from mlflow_compress.sockets import Family, Graph, Model, State
 
@@ -30,24 +29,17 @@ class TorchExport(ExportMethod):
     tolerance: ClassVar[float] = 1e-3
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
-        """Export each graph into a file.
-
-        Raises:
-            Unsupported: the model's path depends on its inputs, or its lengths can't be dynamic.
-        """
+        """Export each graph into a file."""
         import torch
 
         for name, graph in graphs.items():
             dynamic = tuple(
                 dict.fromkeys(graph.dynamic.get(each, ()), torch.export.Dim.DYNAMIC) for each in graph.inputs
             )
-            try:
-                with torch.no_grad():
-                    program = torch.export.export(
-                        graph.module, tuple(graph.inputs.values()), dynamic_shapes=dynamic, strict=False
-                    )
-            except Exception as error:  # of torch._dynamo, of symbolic shapes, of the module itself
-                raise Unsupported(f"torch.export can't export it: {first_line(error)}") from error
+            with torch.no_grad():
+                program = torch.export.export(
+                    graph.module, tuple(graph.inputs.values()), dynamic_shapes=dynamic, strict=False
+                )
             program.example_inputs = None  # they would be saved too: a detector's images are as large as its weights
             torch.export.save(program, _file(folder, name))
         return model

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, quiet
-from mlflow_compress.errors import Unsupported, first_line
 from mlflow_compress.networks.export_graphs import TorchCall
 from mlflow_compress.sockets import Family, Graph, Model, State
 
@@ -33,19 +32,12 @@ class Torchscript(ExportMethod):
     tolerance: ClassVar[float] = 1e-3
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
-        """Trace each graph into a file.
-
-        Raises:
-            Unsupported: the model can't be traced.
-        """
+        """Trace each graph into a file."""
         import torch
 
         for name, graph in graphs.items():
-            try:
-                with torch.no_grad():
-                    traced = torch.jit.trace(graph.module, tuple(graph.inputs.values()), check_trace=False)
-            except Exception as error:  # whatever the module does with what is no tensor now
-                raise Unsupported(f"torch.jit.trace can't trace it: {first_line(error)}") from error
+            with torch.no_grad():
+                traced = torch.jit.trace(graph.module, tuple(graph.inputs.values()), check_trace=False)
             torch.jit.save(traced, str(_file(folder, name)))
         return model
 

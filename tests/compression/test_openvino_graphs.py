@@ -12,6 +12,7 @@ from torch import nn
 pytest.importorskip("openvino")
 
 from mlflow_compress.compression import openvino_graphs
+from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.export_graphs import graph
 
 
@@ -54,3 +55,13 @@ def test_what_most_weights_are_of_tells_convolutional_nets(tmp_path: Path) -> No
     net = nn.Sequential(nn.Conv2d(3, 64, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 2))
     (tmp_path / "b").mkdir()
     assert openvino_graphs.is_convolutional(written(net.requires_grad_(False), images, tmp_path / "b"))
+
+
+class Decomposed(nn.Module):
+    def forward(self, x: torch.Tensor) -> Any:
+        return torch.linalg.svd(x)[0]
+
+
+def test_operators_that_openvino_lacks_are_named(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match=r"^OpenVINO can't take it: it lacks aten::linalg_svd$"):
+        written(Decomposed(), torch.rand(3, 3), tmp_path)
