@@ -55,12 +55,14 @@ class LayerSizes(TypedDict, total=False):
         parameters: shapes of its own parameters, by name.
         buffers: shapes of its own buffers, by name.
         rank: of the two thin layers that stand in its place.
+        plain: what was made plain in it, see `plain_layers`; of the whole module only.
     """
 
     numbers: dict[str, Any]
     parameters: dict[str, list[int]]
     buffers: dict[str, list[int]]
     rank: int
+    plain: list[str]
 
 
 class _LoadingCaution:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_compress.compression.layers import replace
+from mlflow_compress.compression.layers import replace, unfused
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import RANDOM_CALIBRATION, Family, Model
@@ -196,15 +196,12 @@ def fit_in_order(
 
     for layer in waiting:
         layer.forward = stop(layer)
-    was_fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it would read torch's own transformer layers without calling them
     try:
-        with torch.no_grad():
+        with torch.no_grad(), unfused():
             family.forward(model, batches[0])
     except _Done:
         pass
     finally:
-        torch.backends.mha.set_fastpath_enabled(was_fused)
         for layer in (*waiting, *fitted):
             del layer.forward
     if waiting:

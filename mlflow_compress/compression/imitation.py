@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mlflow_compress.compression.calibration import in_place_of_data
+from mlflow_compress.networks import value_trees
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Model
 
@@ -42,6 +43,7 @@ RANDOMLY_TRAINED = CautionKind(
 _CHUNK = 32  # batches drawn at once: all of them may be more than the memory holds
 _GREATEST_NORM = 1.0  # of the gradient
 _WARMUP = 0.1  # share of the steps in which the learning rate rises
+_RULED_OUT = -1e4  # the score of a masked class: its probability is 0, and no difference of two is NaN
 _TOLD = 0.1  # share of the steps that the first and the last loss are means of
 
 
@@ -113,6 +115,7 @@ def imitate(
     losses: list[float] = []
     for each in student.module.modules():
         each.training = not any(True for _ in each.children())  # dropout and statistics; the form of outputs stays
+    hooks = [each.register_forward_pre_hook(_keep_statistics) for each in _normalisations(student.module)]
     for batch in _batches(student, family, lesson):
         with torch.no_grad():
             target = family.forward(teacher, batch)
@@ -127,6 +130,8 @@ def imitate(
         schedule.step()
         losses.append(value)
         student.progress(len(losses), lesson.steps)
+    for hook in hooks:
+        hook.remove()
     student.module.requires_grad_(False)
     student.module.zero_grad()
     student.module.eval()
@@ -145,22 +150,37 @@ def _distance(output: Any, target: Any, lesson: Lesson, is_scored: bool) -> Any:
     """Return the loss: a scalar, summed over all floating-point tensors of the output."""
     import torch
     from torch.nn import functional
-    from torch.utils._pytree import tree_leaves
 
     is_divergence = lesson.loss == "kl" or (lesson.loss == "auto" and is_scored)
     total = torch.zeros(())
-    for given, wanted in zip(tree_leaves(output), tree_leaves(target), strict=True):
-        if not (isinstance(given, torch.Tensor) and given.is_floating_point()):
+    for given, wanted in zip(value_trees.tensors(output), value_trees.tensors(target), strict=True):
+        if not given.is_floating_point():
             continue
-        if is_divergence:
-            scores, wanted_scores = (each.flatten(0, -2) / lesson.temperature for each in (given, wanted))
+        if is_divergence and given.dim() > 1:
+            ruled_out = wanted == -torch.inf  # masked classes have no part in it
+            pair = (each.masked_fill(ruled_out, _RULED_OUT).flatten(0, -2) for each in (given, wanted))
+            scores, wanted_scores = (each / lesson.temperature for each in pair)
             log, wanted_log = (each.log_softmax(-1) for each in (scores, wanted_scores))
             divergence = functional.kl_div(log, wanted_log, log_target=True, reduction="batchmean")
             loss = divergence * lesson.temperature**2  # so that gradients keep their size
         else:
-            loss = relative_error(given, wanted)
+            is_number = wanted.isfinite()
+            loss = relative_error(given[is_number], wanted[is_number])
         total = total.to(loss.device) + loss
     return total
+
+
+def _normalisations(module: Any) -> list[Any]:
+    """Return a module's batch normalisations."""
+    import torch
+
+    return [layer for layer in module.modules() if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)]
+
+
+def _keep_statistics(layer: Any, inputs: tuple[Any, ...]) -> None:
+    """Let a batch normalisation use the statistics that it has where a batch gives one value for each channel."""
+    if inputs and inputs[0].numel() == inputs[0].shape[1]:
+        layer.training = False
 
 
 def relative_error(given: Any, wanted: Any) -> Any:

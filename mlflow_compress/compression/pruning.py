@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mlflow_compress.compression.calibration import require_data, samples_for, tell_few_tokens
-from mlflow_compress.compression.layers import head_of, sharing
+from mlflow_compress.compression.layers import head_of, sharing, unfused
 from mlflow_compress.sockets import Family, Model
 
 
@@ -52,7 +52,7 @@ def observe(
 
     hooks = [layer.register_forward_hook(see) for layer in layers]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), unfused():
             for batch in batches:
                 family.forward(model, batch)
     finally:

@@ -8,6 +8,7 @@ print goes to standard error.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -87,7 +88,7 @@ class Report:
 def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     """Load the original, run the chain of methods over it, and save what came of it."""
     from mlflow_compress import registry
-    from mlflow_compress.measuring import output_error, quality
+    from mlflow_compress.measuring import compression_check, output_error, quality
     from mlflow_compress.meters import size
     from mlflow_compress.networks import generation_check, model_folder
 
@@ -111,12 +112,18 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     is_changed = not variant.is_original
     if is_changed and (refusal := family.refuses(model)):
         raise Unsupported(refusal)
-    original = output_error.outputs(family, model, variant, None if is_changed else 1)
+    saved = original = output_error.outputs(family, model, variant, None if is_changed else 1)
+    before = compression_check.State.of(model) if is_changed else None
     for step, method in zip(variant.chain, methods, strict=True):
         if step.method != ORIGINAL:
             report.stage(f"compressing: {step}")
         model = method.compress(model, family)
-    saved = output_error.outputs(family, model, variant, len(original.passes)) if is_changed else original
+    if before is not None:
+        after = compression_check.require_change(before, model, variant.method)
+        again = functools.partial(output_error.outputs, family, model, variant, len(original.passes))
+        saved = compression_check.tried(again, variant.method)
+        removes = any(method.changes == "architecture" for method in methods)
+        model.cautions += compression_check.cautions(before, after, removes)
     output_error.keep(original, saved, folder / OUTPUTS)
     generation_check.keep(family, model, folder / GENERATED)
     report.stage("saving")

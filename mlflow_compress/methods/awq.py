@@ -12,6 +12,7 @@ from annotated_types import Ge, Le
 from mlflow_compress.compression.coverage import NO_KERNEL, note
 from mlflow_compress.compression.layers import count
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, Method, Model, State
 
 _SMALLEST = 1e-4  # of an input channel's mean magnitude
@@ -64,6 +65,7 @@ class Awq(Method):
         from mlflow_compress.compression.calibration import Inputs, fit_in_order
         from mlflow_compress.compression.packing import Packed, PackedLinear, packable
 
+        make_plain(model)
         named = model.module.named_modules()
         multiplied = {layer for name, layer in named if _QUERY_OR_KEY.search(name.rpartition(".")[2])}
 

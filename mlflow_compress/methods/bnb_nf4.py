@@ -11,6 +11,7 @@ from annotated_types import Ge, Le, Predicate
 from mlflow_compress.compression.coverage import note
 from mlflow_compress.compression.layers import called, count, replace
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, Method, Model, State
 
 
@@ -54,6 +55,7 @@ class BnbNf4(Method):
 
         from mlflow_compress.compression.bnb import Linear4bit
 
+        make_plain(model)
         layers, total = called(model.module, torch.nn.Linear), count(model.module, torch.nn.Linear)
         if not layers:
             raise Unsupported("there is no linear layer to quantise, and bitsandbytes has no convolutions")

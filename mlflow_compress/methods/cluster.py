@@ -14,6 +14,7 @@ from mlflow_compress.compression.calibration import require_data
 from mlflow_compress.compression.coverage import STORED_ONLY, note
 from mlflow_compress.compression.imitation import Lesson, imitate
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, Method, Model
 
 _PRUNED = 0.01  # least share of exact zeros that are worth a centroid: fewer are a padding row
@@ -62,6 +63,7 @@ class Cluster(Method):
         import torch
         from torch.nn.modules.conv import _ConvNd
 
+        make_plain(model)
         kinds = {"linear": torch.nn.Linear, "convolution": _ConvNd, "embedding": torch.nn.Embedding}
         chosen = kinds.values() if self.layers == "all" else (kinds[self.layers],)
         found = pruning.learned(model.module, *chosen)

@@ -13,6 +13,7 @@ from mlflow_compress.compression.calibration import has_data
 from mlflow_compress.compression.coverage import note_all
 from mlflow_compress.compression.imitation import Lesson, imitate, relative_error, tell_not_trained
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.plain_layers import noted_in
 from mlflow_compress.networks.transformer_layers import spaced, watched
 from mlflow_compress.sockets import Family, Method, Model, State
 
@@ -70,6 +71,8 @@ class Distill(Method):
         """
         import torch
 
+        if model.is_transformer and noted_in(model):
+            raise Unsupported("its student is made of the model as it was built: distill first, other methods after it")
         torch.manual_seed(self.seed)
         student = family.student(model, self.keep)
         sizes = [sum(each.numel() for each in every.module.parameters()) for every in (student, model)]

@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le
 from mlflow_compress.compression.coverage import NO_KERNEL, note
 from mlflow_compress.compression.layers import count
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, Method, Model, State
 
 _BLOCK = 128  # columns after which the errors are carried to the rest, all at once
@@ -58,6 +59,8 @@ class Gptq(Method):
 
         from mlflow_compress.compression.calibration import Inputs, fit_in_order
         from mlflow_compress.compression.packing import Packed, PackedLinear, packable
+
+        make_plain(model)
 
         def fitted(layer: Any, inputs: Inputs | None) -> PackedLinear:
             if inputs is None:

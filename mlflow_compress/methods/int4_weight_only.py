@@ -10,6 +10,7 @@ from annotated_types import Ge
 from mlflow_compress.compression.coverage import NO_KERNEL, record, total
 from mlflow_compress.compression.layers import count
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, Method, Model, State
 
 _BITS = 4
@@ -49,6 +50,7 @@ class Int4WeightOnly(Method):
 
         from mlflow_compress.compression.packing import CONVOLUTIONS, packed_weights
 
+        make_plain(model)
         layers, every = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding), total(model.module)
         if not (packed := self._pack(model, filled=True)):
             raise Unsupported("there is no linear or convolution layer that 4 bits would make smaller")

@@ -9,6 +9,7 @@ from mlflow_compress.compression.coverage import note
 from mlflow_compress.compression.dynamic_int8 import DynamicInt8
 from mlflow_compress.compression.layers import called, replace
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, Model
 
 
@@ -42,6 +43,7 @@ class Int8Dynamic(DynamicInt8):
 
         from mlflow_compress.compression.int8_layers import Int8Linear, Int8Recurrent, recurrent
 
+        make_plain(model, turn=False)
         linear, recurring = _linear(model.module), recurrent(model.module)
         if not linear and not recurring:
             raise Unsupported(

@@ -8,7 +8,9 @@ from typing import Any
 
 from mlflow_compress.compression.coverage import HELD_TWICE, note
 from mlflow_compress.compression.dynamic_int8 import DynamicInt8
+from mlflow_compress.compression.layers import replace
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, Model
 
 
@@ -18,8 +20,9 @@ class Int8DynamicTorch(DynamicInt8):
 
     Activations get one scale for all tokens of a call and 7 of 8 bits, so one outlier channel costs all others their
     precision: language models suffer badly from that, and `int8_dynamic` does not have it. Embeddings, convolutions and
-    normalisation stay in float32. A head that is tied to an embedding gets weights of its own. The kernels (FBGEMM,
-    oneDNN) run on the CPU only. torch marks this API as deprecated.
+    normalisation stay in float32, and so do the linear layers of torch's own encoder, whose fused kernel takes no
+    others. A head that is tied to an embedding gets weights of its own. The kernels (FBGEMM, oneDNN) run on the CPU
+    only. torch marks this API as deprecated.
 
     Source: torch.ao.quantization.quantize_dynamic; Jacob et al., arXiv 1712.05877.
 
@@ -38,7 +41,8 @@ class Int8DynamicTorch(DynamicInt8):
         import torch
         from torch.ao.quantization import default_dynamic_qconfig, per_channel_dynamic_qconfig, quantize_dynamic
 
-        linear = [each for each in model.module.modules() if type(each) is torch.nn.Linear]
+        make_plain(model)
+        linear = _linear(model.module)
         if not linear:
             raise Unsupported("there is no linear layer to quantise, and convolutions have no dynamic int8 kernels")
         note(model, [parameter for layer in linear for parameter in layer.parameters(recurse=False)])
@@ -46,20 +50,32 @@ class Int8DynamicTorch(DynamicInt8):
         qconfig = per_channel_dynamic_qconfig if self.per_channel else default_dynamic_qconfig
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the deprecation, said above
-            model.module = quantize_dynamic(model.module, {torch.nn.Linear: qconfig}, inplace=True)
+            how = {torch.nn.Linear: qconfig}
+            packed = {each: quantize_dynamic(torch.nn.ModuleList([each]), how, inplace=True)[0] for each in linear}
+        model.module = replace(model.module, packed)
         if untied:
             model.cautions.append(HELD_TWICE.of(parameters=f"{untied:,}"))
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
         """Put empty packed layers in the place of the linear ones, so that no float32 copy is ever held."""
-        import torch
-
-        for parent in list(model.module.modules()):
-            for name, child in list(parent.named_children()):
-                if type(child) is torch.nn.Linear:
-                    setattr(parent, name, _packed(child))
+        model.module = replace(model.module, {layer: _packed(layer) for layer in _linear(model.module)})
         return model
+
+
+def _linear(module: Any) -> list[Any]:
+    """Return all linear layers, without those whose weights torch's own encoder hands to a kernel of floats."""
+    from torch import nn
+
+    encoders = (each for each in module.modules() if isinstance(each, nn.TransformerEncoderLayer))
+    fused = {child for encoder in encoders if _is_fused(encoder) for child in encoder.children()}
+    return [each for each in module.modules() if type(each) is nn.Linear and each not in fused]
+
+
+def _is_fused(encoder: Any) -> bool:
+    attention = encoder.self_attn
+    is_plain = attention.batch_first and attention._qkv_same_embed_dim and attention.num_heads % 2 == 0
+    return bool(is_plain and encoder.activation_relu_or_gelu)
 
 
 def _is_tied(module: Any, layer: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from mlflow_compress.compression.coverage import NO_KERNEL, record, total
 from mlflow_compress.compression.layers import called, count
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, Method, Model, State
 
 _BITS = 8
@@ -47,6 +48,7 @@ class Int8WeightOnly(Method):
 
         from mlflow_compress.compression.packing import CONVOLUTIONS, packed_weights
 
+        make_plain(model)
         kinds, every = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding), total(model.module)
         packed = self._pack(model, filled=True)
         layers = set(called(model.module, nn.Linear, head=self.embeddings))

@@ -12,6 +12,7 @@ from mlflow_compress.compression import pruning
 from mlflow_compress.compression.coverage import note
 from mlflow_compress.compression.layers import head_of, replace, sharing
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, LayerSizes, Method, Model
 
 _AS_BUILT: LayerSizes = {"numbers": {}, "parameters": {}, "buffers": {}}
@@ -53,6 +54,7 @@ class LowRank(Method):
         Raises:
             Unsupported: no layer gets smaller.
         """
+        make_plain(model)
         whole = _layers(model.module)
         moments = _output_moments(model, family, whole, self.samples) if self.samples else {}
         spectra = {layer: _spectrum(layer, moments.get(layer)) for layer in whole}

@@ -11,6 +11,7 @@ from mlflow_compress.compression import compact, pruning
 from mlflow_compress.compression.coverage import DENSE_ZEROS, note
 from mlflow_compress.compression.layers import linear
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, Method, Model
 
 _KEEP, _OF = 2, 4
@@ -45,6 +46,7 @@ class Prune24(Method):
         Raises:
             Unsupported: no layer's inputs are a multiple of 4, or all have the pattern already.
         """
+        make_plain(model)
         found = pruning.inner(model.module)
         reached = []
         for layer in found:

@@ -10,6 +10,7 @@ from annotated_types import Gt, Lt
 from mlflow_compress.compression import pruning
 from mlflow_compress.compression.coverage import DENSE_ZEROS, note
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, Method, Model
 
 
@@ -41,6 +42,7 @@ class PruneMagnitude(Method):
         Raises:
             Unsupported: there is no such layer.
         """
+        make_plain(model, turn=False)
         weights = _weights(model.module)
         if not weights:
             raise Unsupported("there is no linear, convolution, attention or recurrent layer to prune")

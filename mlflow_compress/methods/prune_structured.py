@@ -14,11 +14,14 @@ from annotated_types import Ge, Gt, Lt
 from mlflow_compress.compression import coverage, detectors
 from mlflow_compress.compression.calibration import has_data
 from mlflow_compress.compression.imitation import Lesson, imitate, tell_not_trained
+from mlflow_compress.compression.layers import sharing
 from mlflow_compress.errors import Unsupported, named_line
-from mlflow_compress.networks import layer_widths, transformer_layers
+from mlflow_compress.networks import layer_widths, transformer_layers, value_trees
+from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, LayerSizes, Method, Model, State
 
 _STEPS = 300
+_FEWEST_FOLLOWED, _FOLLOWED_PER_LAYER = 2000, 50  # links of one group of channels, from which on it is a circle
 _CALIBRATION = 8  # inputs from which the influence of layers is told
 
 
@@ -74,6 +77,7 @@ class PruneStructured(Method):
         Raises:
             Unsupported: the model has none of what is to be removed, or too little, or its code does not allow it.
         """
+        make_plain(model, turn=False)
         is_real = has_data(model, family)
         steps = (_STEPS if is_real else 0) if self.steps is None else self.steps
         teacher = dataclasses.replace(model, module=copy.deepcopy(model.module)) if steps else None
@@ -90,7 +94,7 @@ class PruneStructured(Method):
             told = ", ".join(
                 done for name, drop in cuts.items() if name in what and (done := drop(model, self.amount, self._power))
             )
-        if not told or (after := _parameters(model)) == before:
+        if not told or (after := _parameters(model)) >= before:
             raise Unsupported(f"amount={self.amount:g} leaves all {what}: there are none, or too few")
         if _shapes(model, family) != shapes:
             raise Unsupported("it would change the shape of the outputs")
@@ -147,31 +151,32 @@ class PruneStructured(Method):
             raise Unsupported("of ultralytics' models only plain detectors are taken apart, no segmenter or classifier")
         before = _sizes(module)
         batch = family.batch(model, model.batch_size, self.seed)
-        inputs = batch if isinstance(batch, (list, tuple)) else [batch]
         module.requires_grad_(True)  # the graph is followed along the gradients
         try:
-            with torch.enable_grad(), _followed(module) as followed:
+            with torch.enable_grad(), _never_in_circles(module), _followed(model, family) as followed:
                 outputs: list[Any] = []
 
-                def forward(module: Any, inputs: Any) -> Any:
-                    outputs.append(followed.forward(module, inputs))
+                def forward(module: Any, inputs: Any) -> list[Any]:
+                    outputs.extend(value_trees.tensors(followed.forward(module, inputs)))
                     return outputs
 
                 pruner = MagnitudePruner(
                     module,
-                    inputs,
+                    [batch] if detectors.is_detector(module) else batch,
                     lambda group: _importance(group, self._power),
                     pruning_ratio_dict=_ratios(module, self.amount),
                     ignored_layers=followed.fixed,
                     forward_fn=forward,
                 )
-                pruner.ignored_layers += _last(pruner, outputs)
+                pruner.ignored_layers += _kept_whole(pruner, outputs, _tied(module))
                 pruner.step()
         except Exception as error:
             raise Unsupported(f"its channels can't be followed: {named_line(error, most=200)}") from error
         module.requires_grad_(False)
         after = _sizes(module)
-        changed = {name: sizes for name, sizes in after.items() if sizes != before[name]}
+        changed: dict[str, LayerSizes] = {
+            name: {**model.structure.get(name, {}), **sizes} for name, sizes in after.items() if sizes != before[name]
+        }
         model.structure = {**model.structure, **changed}
         layers = [_channels(before[name]) for name in before if _channels(before[name])]
         fewer = sum(_channels(before[name]) != _channels(after[name]) for name in before)
@@ -197,24 +202,49 @@ def _shapes(model: Model, family: Family) -> list[Any]:
         Unsupported: it raises.
     """
     import torch
-    from torch.utils._pytree import tree_leaves
 
     try:
         with torch.no_grad():
             outputs = family.forward(model, family.batch(model, model.batch_size, 0))
     except Exception as error:
         raise Unsupported(f"the pruned model can't run: {named_line(error, most=200)}") from error
-    return [each.shape for each in tree_leaves(outputs) if isinstance(each, torch.Tensor)]
+    return [each.shape for each in value_trees.tensors(outputs)]
 
 
 @contextlib.contextmanager
-def _followed(module: Any) -> Iterator[detectors.Separated]:
+def _never_in_circles(module: Any) -> Iterator[None]:
+    """Raise where torch_pruning follows channels in circles, as through circular padding: it would never come back."""
+    import torch_pruning.dependency.graph as dependency_graph
+
+    most = max(_FEWEST_FOLLOWED, _FOLLOWED_PER_LAYER * sum(1 for _ in module.modules()))
+
+    class Bounded(dependency_graph.Group):  # type: ignore[misc]
+        def add_dep(self, dep: Any, idxs: Any) -> None:
+            if len(self) >= most:
+                raise RuntimeError("its code leads them in circles, as circular padding does")
+            super().add_dep(dep, idxs)
+
+    plain = dependency_graph.Group
+    dependency_graph.Group = Bounded
+    try:
+        yield
+    finally:
+        dependency_graph.Group = plain
+
+
+def _tied(module: Any) -> set[Any]:
+    """Return the layers that share a weight: cut apart, each would have its own, and the model be larger."""
+    return {layer for layers in sharing(module) if len(layers) > 1 for layer in layers}
+
+
+@contextlib.contextmanager
+def _followed(model: Model, family: Family) -> Iterator[detectors.Separated]:
     """Put a module into a form whose channels can be followed."""
-    if detectors.is_detector(module):
-        with detectors.separated(module) as separated:
+    if detectors.is_detector(model.module):
+        with detectors.separated(model.module) as separated:
             yield separated
     else:
-        yield detectors.Separated(lambda module, inputs: module(*inputs), [])
+        yield detectors.Separated(lambda _, batch: family.forward(model, batch), [])
 
 
 def _ratios(module: Any, amount: float) -> dict[Any, float]:
@@ -252,16 +282,14 @@ def _importance(group: Any, power: int) -> Any:
     return total
 
 
-def _last(pruner: Any, outputs: Any) -> list[Any]:
-    """Return the layers whose channels are channels of the model's outputs."""
-    from torch.utils._pytree import tree_leaves
-
-    ends = {each.grad_fn for each in tree_leaves(outputs) if getattr(each, "grad_fn", None) is not None}
+def _kept_whole(pruner: Any, outputs: list[Any], tied: set[Any]) -> list[Any]:
+    """Return the layers whose channels are channels of the model's outputs, or of a weight that layers share."""
+    ends = {each.grad_fn for each in outputs if each.grad_fn is not None}
     graph = pruner.DG
     found = []
     for group in graph.get_all_groups(root_module_types=pruner.root_module_types):
         made = [dep.target for dep, _ in group if graph.is_out_channel_pruning_fn(dep.handler)]
-        if any(node.grad_fn in ends for node in made):
+        if any(node.grad_fn in ends for node in made) or any(dep.target.module in tied for dep, _ in group):
             found += [node.module for node in made]
     return found
 

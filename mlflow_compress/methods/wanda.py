@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Lt
 from mlflow_compress.compression import compact, pruning
 from mlflow_compress.compression.coverage import DENSE_ZEROS, note
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.networks.stored_weights import save_weights
 from mlflow_compress.sockets import Family, Method, Model
 
@@ -50,6 +51,7 @@ class Wanda(Method):
             Unsupported: there is no layer to prune, the pattern fits none or contradicts the sparsity, or there are
                 no data for trained weights.
         """
+        make_plain(model)
         keep, of = (0, 1) if self.pattern == "unstructured" else (int(each) for each in self.pattern.split(":"))
         if keep and self.sparsity != keep / of:
             raise Unsupported(f"{self.pattern} is a sparsity of {keep / of}, not {self.sparsity}: leave sparsity out")

@@ -47,7 +47,7 @@ def _fold_parametrisation(layer: Any, name: str) -> None:
 def _fold_hook(layer: Any, hook: Any) -> bool:
     """Remove a hook that makes a weight, and leave the weight; tell whether it was one."""
     from torch.nn.utils import prune, remove_spectral_norm, remove_weight_norm
-    from torch.nn.utils.spectral_norm import SpectralNorm
+    from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
     from torch.nn.utils.weight_norm import WeightNorm
 
     if isinstance(hook, prune.BasePruningMethod):
@@ -56,6 +56,9 @@ def _fold_hook(layer: Any, hook: Any) -> bool:
         remove_weight_norm(layer, hook.name)
     elif isinstance(hook, SpectralNorm):
         remove_spectral_norm(layer, hook.name)
+        for key, on_loading in list(layer._load_state_dict_pre_hooks.items()):  # PyTorch leaves it, being wrapped
+            if isinstance(getattr(on_loading, "hook", None), SpectralNormLoadStateDictPreHook):
+                del layer._load_state_dict_pre_hooks[key]
     else:
         return False
     return True

@@ -19,6 +19,7 @@ from mlflow_compress.networks import mlflow_folders
 from mlflow_compress.networks.exported_program_scan import code_in_program
 from mlflow_compress.networks.onnx_files import require_own_weights
 from mlflow_compress.networks.own_files import require_own_files
+from mlflow_compress.networks.plain_layers import make_plain_again
 from mlflow_compress.networks.stored_weights import load_weights, save_weights
 from mlflow_compress.networks.torchscript_scan import code_in_script
 from mlflow_compress.records import Step, Variant, write_json
@@ -127,6 +128,7 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
     if saver is not None and is_runtime:
         model.device = device
         return Restored(saver.load(model, family, folder), family, methods, manifest)
+    make_plain_again(model)
     for method in methods:
         model = method.rebuild(model, family)
     if saver is not None:

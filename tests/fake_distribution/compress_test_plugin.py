@@ -86,6 +86,7 @@ class Crash(Method):
     def compress(self, model: Model, family: Family) -> Model:
         if self.at == "compress":
             self._crash(model)
+        model.module.is_crashed = True  # something must change, or it is skipped before it is saved
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:

@@ -49,6 +49,24 @@ def test_a_rebuilt_model_has_packed_layers_of_the_same_shapes() -> None:
     assert len(shapes[0]) == 14
 
 
+def test_a_module_that_is_one_linear_layer_is_packed() -> None:
+    family, _ = tiny_model("text_classification")
+    made = Int8DynamicTorch().compress(Model(nn.Linear(16, 8).eval()), family)
+    rebuilt = Int8DynamicTorch().rebuild(Model(nn.Linear(16, 8)), family)
+    assert isinstance(made.module, Linear)
+    assert isinstance(rebuilt.module, Linear)
+
+
+def test_layers_of_torchs_own_encoder_stay_for_their_kernel_takes_no_others() -> None:
+    family, _ = tiny_model("text_classification")
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 1)
+    module = nn.Sequential(encoder, nn.Linear(16, 4)).eval().requires_grad_(False)
+    made = Int8DynamicTorch().compress(Model(module), family)
+    with torch.no_grad():
+        assert made.module(torch.rand(2, 3, 16)).shape == (2, 3, 4)
+    assert [type(layer) for layer in made.module.modules() if isinstance(layer, Linear)] == [Linear]
+
+
 def test_without_linear_layers_it_is_unsupported() -> None:
     family, _ = tiny_model("text_classification")
     with pytest.raises(Unsupported, match="no linear layer to quantise"):

@@ -58,6 +58,29 @@ def numbers():
 def one():
     return nn.Linear(3, 2)
 
+def circular():
+    return nn.Sequential(
+        nn.Conv1d(4, 16, 3, padding=1, padding_mode="circular"), nn.ReLU(),
+        nn.Conv1d(16, 4, 3, padding=1, padding_mode="circular"),
+    )
+
+def tied():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.head = nn.Embedding(20, 8), nn.Linear(8, 20, bias=False)
+            self.up = nn.Linear(8, 32)
+            self.down = nn.Linear(32, 8)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, tokens):
+            return self.head(self.down(self.up(self.embedding(tokens)).relu()))
+
+    return Tied()
+
+def normed():
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+
 def batch(size):
     return torch.rand(size, 3, 4, 4)
 """
@@ -258,17 +281,42 @@ def test_the_layer_that_changes_least_goes() -> None:
         ("one", "", "leaves all channels"),
         ("model", "amount=0.01", "leaves all channels"),
         ("numbers", "", "can't be followed|can't run|would change the shape"),
+        ("circular", "", "leads them in circles, as circular padding does"),
         ("model", "what=heads", "no transformers model"),
         ("model", "what=layers", "no transformers model"),
     ],
 )
 def test_what_it_can_not_prune_is_told(function: str, options: str, reason: str, folder: Path) -> None:
     family, model = loaded(folder, function=function)
-    shape = {"one": (3,), "numbers": (6,), "model": (3, 4, 4)}[function]
+    shape = {"one": (3,), "numbers": (6,), "model": (3, 4, 4), "circular": (4, 12)}[function]
     code: Any = model.data_as(OwnCode).code
     code.batch = lambda size: torch.rand(size, *shape)
     with pytest.raises(Unsupported, match=reason):
         compressed(family, model, f"prune_structured:steps=0,{options}".rstrip(","))
+
+
+def test_a_head_stays_tied_to_its_embedding_and_the_layers_between_are_pruned(folder: Path) -> None:
+    family, model = loaded(folder, function="tied")
+    code: Any = model.data_as(OwnCode).code
+    code.batch = lambda size: torch.randint(0, 20, (size, 5))
+    made, _ = compressed(family, model, "prune_structured:steps=0")
+    assert made.module.head.weight is made.module.embedding.weight
+    assert made.module.embedding.weight.shape == (20, 8)
+    assert made.module.up.weight.shape == (16, 8)
+
+
+def test_a_batch_of_one_is_trained_on_with_the_statistics_that_are_there(folder: Path) -> None:
+    made, _ = compressed(*loaded_normed(folder), "prune_structured:steps=3,batch_size=1")
+    assert torch.equal(made.module[1].running_var, torch.ones(4))
+    made, _ = compressed(*loaded_normed(folder), "prune_structured:steps=3,batch_size=2")
+    assert not torch.equal(made.module[1].running_var, torch.ones(4))
+
+
+def loaded_normed(folder: Path) -> tuple[Family, Model]:
+    family, model = loaded(folder, function="normed")
+    code: Any = model.data_as(OwnCode).code
+    code.batch = lambda size: torch.rand(size, 6)
+    return family, model
 
 
 def test_a_transformer_has_no_channels_and_never_loses_its_last_layer() -> None:

@@ -1,0 +1,101 @@
+"""What a compressed model is asked before it is saved: did it change, does it run, did it grow?"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.measuring import compression_check
+from mlflow_compress.measuring.compression_check import State
+from mlflow_compress.sockets import Model
+
+
+def net() -> Model:
+    return Model(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)))
+
+
+def test_a_method_that_changes_nothing_is_refused() -> None:
+    model = net()
+    before = State.of(model)
+    model.facts["layers"] = "none at all"
+    with pytest.raises(Unsupported, match=r"^bf16 changed nothing in this model"):
+        compression_check.require_change(before, model, "bf16")
+
+
+@pytest.mark.parametrize("change", ["a weight", "a type", "a layer", "a number", "a hook"])
+def test_whatever_a_method_changes_is_seen(change: str) -> None:
+    model = net()
+    before = State.of(model)
+    if change == "a weight":
+        model.module[0].weight.data[0, 0] += 1e-6
+    elif change == "a type":
+        model.module.to(torch.bfloat16)
+    elif change == "a layer":
+        model.module[1] = nn.Tanh()
+    elif change == "a number":
+        model.module[0].in_features = 7
+    else:
+        model.module.register_forward_hook(lambda module, inputs, output: output)
+    assert compression_check.require_change(before, model, "m") != before
+
+
+def test_a_model_of_another_runtime_has_changed() -> None:
+    model = net()
+    before = State.of(model)
+    model.module = lambda inputs: inputs
+    assert compression_check.require_change(before, model, "onnx").size == 0
+
+
+@pytest.mark.parametrize("tensor", [torch.zeros(0, 3), torch.tensor(True), torch.randn(3, dtype=torch.complex64)])
+def test_odd_tensors_have_a_checksum(tensor: torch.Tensor) -> None:
+    model = net()
+    model.module.register_buffer("odd", tensor)
+    before = State.of(model)
+    with pytest.raises(Unsupported):
+        compression_check.require_change(before, model, "m")
+
+
+def test_a_model_that_no_longer_runs_is_skipped_with_the_root_cause_in_one_line() -> None:
+    def call() -> None:
+        try:
+            raise AttributeError("\x1b[31m'Int8Linear' object has no attribute 'weight'\x1b[0m\nand much more")
+        except AttributeError as error:
+            raise RuntimeError("forward failed") from error
+
+    with pytest.raises(Unsupported) as told:
+        compression_check.tried(call, "int8_dynamic")
+    assert str(told.value) == (
+        "the model does not run after int8_dynamic: its code reaches for what is no longer there: 'Int8Linear' object "
+        "has no attribute 'weight'"
+    )
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ArithmeticError("NaN"), RuntimeError("std::bad_alloc")])
+def test_what_is_no_fault_of_the_pair_stays_a_failure(error: Exception) -> None:
+    def call() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        compression_check.tried(call, "m")
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters", "removes", "code", "told"),
+    [
+        (400, 100, False, "", ""),
+        (404, 100, False, "", ""),
+        (500, 100, False, "grew", "500 bytes are held, the original holds 400"),
+        (200, 150, True, "grew", "150 parameters are held, the original holds 100"),
+        (30, 7, False, "not_all_held", "7 parameters are held, and the original has 100"),
+        (30, 7, True, "", ""),
+        (0, 0, False, "", ""),
+    ],
+)
+def test_what_a_model_claims_is_checked_against_the_original(
+    size: int, parameters: int, removes: bool, code: str, told: str
+) -> None:
+    cautions = compression_check.cautions(State({}, {}, 400, 100), State({}, {}, size, parameters), removes)
+    assert [caution.code for caution in cautions] == ([code] if code else [])
+    assert all(told in caution.message for caution in cautions)
