@@ -2,7 +2,8 @@
 
 The file is Python code of the user's. It defines:
 
-* `model()`: build the architecture and give the module. Options may name another function.
+* `model()`: build the architecture and give the module. Options may name another function, and say with
+  `initial: trained` that its weights are no random ones: it loads or trains them itself.
 * `batch(size)`: give the inputs of one timed call: a tensor, a tuple for several arguments, a dictionary whose keys are
   names of `forward`'s parameters, or anything else that `forward` takes as its only argument. Tensors may be nested in
   lists, dictionaries and dataclasses; numbers, texts and arrays are passed on as they are.
@@ -43,6 +44,7 @@ from mlflow_compress.networks.outside_state import put_back
 from mlflow_compress.networks.own_checkpoint import Fit, fill_from
 from mlflow_compress.networks.own_code import Built, OwnCode, at_home, at_source, build, came_with_us, defined, loaded
 from mlflow_compress.networks.own_weights import fill_cached
+from mlflow_compress.networks.plain_modules import make_real, unwrapped
 from mlflow_compress.networks.score_output import classes_of, score_of
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
@@ -62,12 +64,27 @@ CAST_WEIGHTS = CautionKind(
 )
 
 
+NOT_COMPILED = CautionKind(
+    "not_compiled",
+    short={"en": "torch.compile was taken off", "ru": "torch.compile снят"},
+    message={
+        "en": "torch.compile was taken off the module: it is measured without",
+        "ru": "с модуля снят torch.compile: он измеряется без него",
+    },
+    advice={
+        "en": "The method torch_compile measures it compiled.",
+        "ru": "Метод torch_compile измеряет его скомпилированным.",
+    },
+)
+
+
 @dataclass
 class Python(Family):
     """A module of the user's own.
 
     Attributes:
         function: the function that builds the architecture.
+        initial: what weights it gives: `trained` where it loads or trains them itself, which are then scored.
         output: which output holds the scores: its name, its index, or the way to it (`hidden.0`); empty: `logits`, or
             the only tensor.
     """
@@ -81,6 +98,7 @@ class Python(Family):
 
     function: str = "model"
     output: str | int = ""
+    initial: Literal["random", "trained"] = "random"
 
     def code(self, source: str, weights: str, folder: Path) -> str:
         """Name the file, unless it is one that came with this package."""
@@ -93,28 +111,39 @@ class Python(Family):
 
         path = folder / source
         own = loaded(path, seed)
-        module = build(own, self.function)
+        model = Model(build(own, self.function), family_data=own)
+        module = model.module
         if not isinstance(module, torch.nn.Module):
             raise RecipeError(f"{path}: {self.function}() gave a {type(module).__name__}, not a torch.nn.Module.")
+        self._make_real(model)
         can_fill = hasattr(own.code, "load_weights")
-        kind: Literal["random", "local"] = "random"
+        model.weights = "random" if self.initial == "random" else "local"
         fit = Fit()
         if weights not in ("auto", "pretrained", "random"):
             fit = fill_from(module, folder / weights)
-            kind = "local"
+            model.weights = "local"
         elif weights == "pretrained" and not can_fill:
             raise WeightsError(f"{path} defines no load_weights(module). Define it, or give weights=PATH.")
         elif weights != "random" and can_fill:
             fill_cached(module, own, self.function)
-            kind = "local"
-        module.requires_grad_(False)
-        module.eval()
-        model = Model(module, weights=kind, family_data=own)
+            model.weights = "local"
+        if self._simplify(model):
+            model.cautions.append(NOT_COMPILED.of())
         if fit.steps:
             model.facts[CHECKPOINT] = "; ".join(fit.steps)
         if fit.cast:
             model.cautions.append(CAST_WEIGHTS.of(cast=fit.cast))
         return model
+
+    def _make_real(self, model: Model) -> None:
+        """Give lazy layers their parameters, by a first batch."""
+        module = model.module
+
+        def run(inner: Any) -> None:
+            alone = dataclasses.replace(model, module=inner)
+            self.run(alone, self.batch(alone, 1, 0), lambda stage: None)
+
+        make_real(module, run)
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
         """Take the inputs from the file's `batch`, and move floating-point ones to the module's dtype.
@@ -205,6 +234,8 @@ class Python(Family):
         made = dataclasses.replace(own, built=Built("student", [keep]))
         student = dataclasses.replace(model, structure={}, family_data=made)
         student.module = build(made, self.function)
+        self._make_real(student)
+        self._simplify(student)
         return student
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
@@ -270,8 +301,17 @@ class Python(Family):
         model = self.restore_assets(folder)
         own = model.data_as(OwnCode)
         model.module = build(own, self.function)
+        self._make_real(model)
         put_back(own.outside, model.module)
+        self._simplify(model)
         return model
+
+    def _simplify(self, model: Model) -> bool:
+        """Take wrappers off, and make it ready for inference; tell whether it was compiled."""
+        model.module, is_compiled = unwrapped(model.module)
+        model.module.requires_grad_(False)
+        model.module.eval()
+        return is_compiled
 
     def restore_assets(self, folder: Path) -> Model:
         """Run the copied file."""

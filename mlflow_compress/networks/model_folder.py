@@ -15,7 +15,7 @@ from typing import Any
 
 from mlflow_compress import registry
 from mlflow_compress.errors import CompressError, MachineLacks, Unsupported, WeightsError, named_line
-from mlflow_compress.networks import mlflow_folders
+from mlflow_compress.networks import mlflow_folders, tensor_layouts
 from mlflow_compress.networks.exported_program_scan import code_in_program
 from mlflow_compress.networks.onnx_files import require_own_weights
 from mlflow_compress.networks.own_files import require_own_files
@@ -89,6 +89,7 @@ def save(model: Model, family: Family, methods: Sequence[Method], variant: Varia
         saver.save(model, family, folder)
     else:
         save_weights(model.module, folder)
+    tensor_layouts.keep(model.module, folder)
     write_json(folder / _MANIFEST, manifest)
 
 
@@ -135,6 +136,7 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
         model = saver.load(model, family, folder)
     else:
         load_weights(model.module, folder)
+    tensor_layouts.apply(model.module, folder)
     model.device = device
     model.module.to(device)
     return Restored(model, family, methods, manifest)

@@ -14,7 +14,7 @@ from mlflow_compress import folder_trees
 from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.errors import WeightsError
 from mlflow_compress.files import sha256, whole_folder
-from mlflow_compress.networks import code_files, modules_beside, outside_state
+from mlflow_compress.networks import code_files, modules_beside, outside_state, tensor_layouts
 from mlflow_compress.networks.opened_files import State, state_of, watched
 from mlflow_compress.networks.own_code import OwnCode, at_home
 from mlflow_compress.networks.stored_weights import load_weights, save_weights
@@ -40,6 +40,7 @@ def fill_cached(module: Any, own: OwnCode, function: str) -> None:
     for entry in _kept(entries, same):
         if _is_current(entry):
             load_weights(module, entry)
+            tensor_layouts.apply(module, entry)
             own.outside = read_outside(entry)
             outside_state.put_back(own.outside, module)
             return
@@ -55,6 +56,7 @@ def fill_cached(module: Any, own: OwnCode, function: str) -> None:
             folder_trees.remove(entry)
     with whole_folder(entries / f"{same}{digest}") as aside:
         save_weights(module, aside)
+        tensor_layouts.keep(module, aside)
         write_outside(own.outside, aside)
         (aside / _MADE_OF).write_text(json.dumps(made_of), encoding="utf-8")
 

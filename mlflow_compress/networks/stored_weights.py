@@ -17,6 +17,7 @@ from typing import Any
 
 from mlflow_compress.errors import Unsupported, WeightsError, first_line
 from mlflow_compress.networks import value_trees
+from mlflow_compress.networks.tensor_layouts import following_buffers
 
 SAFETENSORS, TORCH = "weights.safetensors", "weights.pt"
 _ALIASES = "aliases"
@@ -136,9 +137,9 @@ def _tie(module: Any) -> None:
 
 
 def cast(module: Any, dtype: Any) -> None:
-    """Cast floating-point parameters and saved buffers, in place.
+    """Cast floating-point parameters and buffers, in place.
 
-    Buffers that are not saved (a rotary embedding's frequencies) keep their precision: restoring makes them anew.
+    Unsaved buffers of transformers' layers keep their precision (see `tensor_layouts.following_buffers`).
 
     Raises:
         Unsupported: no parameter changes.
@@ -152,6 +153,8 @@ def cast(module: Any, dtype: Any) -> None:
         for name, buffer in layer.named_buffers(recurse=False):
             if buffer.is_floating_point() and name not in layer._non_persistent_buffers_set:
                 setattr(layer, name, buffer.to(dtype))
+    for _, layer, name in list(following_buffers(module)):
+        layer._buffers[name] = layer._buffers[name].to(dtype)
     if not changed:
         raise Unsupported(
             f"there is no floating-point parameter that is not {str(dtype).removeprefix('torch.')} already"

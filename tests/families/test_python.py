@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import torch
 from tiny import OWN
+from torch import nn
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
+from mlflow_compress.networks import model_folder
 from mlflow_compress.networks.own_code import OwnCode
+from mlflow_compress.records import Step, Variant
 from mlflow_compress.sockets import Family, Model
 
 
@@ -104,3 +107,50 @@ def test_a_student_is_restored_as_a_student(tmp_path: Path) -> None:
     family, model = own(tmp_path, "from torch import nn\ndef model(): return nn.Linear(2, 2)\n")
     with pytest.raises(Unsupported, match=r"own\.py defines no student\(keep\)"):
         family.student(model, 0.5)
+
+
+def round_trip(model: Model, folder: Path) -> Any:
+    variant = Variant("own", "original", "none", family="python", source="own.py", chain=(Step("original"),))
+    folder.mkdir()
+    model_folder.save(model, registry.build("families", "python"), [], variant, folder)
+    return model_folder.restore(folder).model.module
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize(
+    "built",
+    [
+        "torch.compile(nn.Linear(4, 4), backend='eager')",
+        "nn.DataParallel(nn.Linear(4, 4))",
+        "nn.Sequential(nn.LazyLinear(3), nn.ReLU(), nn.LazyLinear(2))",
+        "nn.utils.weight_norm(nn.Linear(4, 4))",
+        "nn.utils.spectral_norm(nn.Linear(4, 4))",
+        "nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))",
+        "nn.utils.parametrizations.orthogonal(nn.Linear(4, 4))",
+        "nn.utils.prune.random_unstructured(nn.Linear(4, 4), 'weight', 0.5)",
+    ],
+)
+def test_a_module_is_plain_and_restored_as_it_was(built: str, tmp_path: Path) -> None:
+    code = f"import torch\nfrom torch import nn\nimport torch.nn.utils.prune\ndef model(): return {built}\n"
+    _, model = own(tmp_path, f"{code}def batch(size): return torch.rand(size, 4)\n")
+    assert type(model.module) in (nn.Linear, nn.Sequential) or "Parametrized" in type(model.module).__name__
+    inputs = torch.rand(3, 4)
+    assert torch.equal(round_trip(model, tmp_path / "saved")(inputs), model.module(inputs))
+
+
+def test_a_model_that_trains_itself_is_not_random(tmp_path: Path) -> None:
+    _, model = own(tmp_path, initial="trained")
+    assert model.weights == "local"
+    with pytest.raises(RecipeError, match="initial"):
+        own(tmp_path, initial="perhaps")
+
+
+def test_a_checkpoint_in_half_precision_is_cast_and_told(tmp_path: Path) -> None:
+    _, model = own(tmp_path)
+    torch.save({"model": model.module.half().state_dict()}, tmp_path / "w.pt")
+    _, model = own(tmp_path, weights="w.pt")
+    assert model.module[0].weight.dtype == torch.float32
+    assert [caution.message for caution in model.cautions] == [
+        "the weights were cast to the precision of the module: float16 to float32"
+    ]
+    assert model.facts["checkpoint"] == "'model' of the file is taken"

@@ -306,10 +306,10 @@ def test_two_of_four_weights_that_are_packed_for_sparse_kernels_are_counted() ->
     assert found["size/weights_mib"] == 32 * (64 / 2 * 2 + 64 / 4 / 4 * 2) / MIB  # halves; 4 bits for each four
 
 
-def test_casting_leaves_what_is_not_saved_in_full_precision() -> None:
+def test_casting_takes_all_that_is_floating_point_and_keeps_ties() -> None:
     module = made(Tied, 0)
     cast(module, torch.float16)
-    assert module.frequencies.dtype == torch.float32
+    assert module.frequencies.dtype == torch.float16
     assert module.norm.running_mean.dtype == torch.float16
     assert module.norm.num_batches_tracked.dtype == torch.int64
     assert module.head.weight is module.embedding.weight

@@ -1,0 +1,87 @@
+"""What files of weights do not hold of tensors: the order of axes in memory, and the precision of unsaved buffers.
+
+The order decides which kernels run (channels last, transposed weights), so a restored model has the one that was saved.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_FILE = "layouts.json"  # only of a module whose tensors are not as they are read
+_MAKES_ITS_OWN = ("transformers.", "transformers_modules.")  # whose unsaved buffers stay in float32 in any precision
+
+
+def keep(module: Any, folder: Path) -> None:
+    """Write how a module's tensors lie in memory, and in which precision its unsaved buffers are."""
+    import torch
+
+    if not isinstance(module, torch.nn.Module):
+        return
+    strides = {
+        name: list(tensor.stride())
+        for name, tensor in module.state_dict().items()
+        if _is_strided(tensor) and not tensor.is_contiguous() and _is_dense(tensor)
+    }
+    dtypes = {
+        name: str(layer._buffers[key].dtype).removeprefix("torch.")
+        for name, layer, key in following_buffers(module)
+        if layer._buffers[key].dtype != torch.float32
+    }
+    if strides or dtypes:
+        (folder / _FILE).write_text(json.dumps({"strides": strides, "dtypes": dtypes}), encoding="utf-8")
+
+
+def apply(module: Any, folder: Path) -> None:
+    """Lay the tensors of a filled module as `keep` found them."""
+    import torch
+
+    if not (folder / _FILE).is_file() or not isinstance(module, torch.nn.Module):
+        return
+    kept = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    tensors = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    for name, stride in kept["strides"].items():
+        tensor = tensors.get(name)
+        if tensor is not None and _is_strided(tensor) and tensor.stride() != tuple(stride):
+            laid = torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype, device=tensor.device)
+            tensor.data = laid.copy_(tensor.data)
+    for name, layer, key in following_buffers(module):
+        if name in kept["dtypes"]:
+            layer._buffers[key] = layer._buffers[key].to(getattr(torch, kept["dtypes"][name]))
+
+
+def following_buffers(module: Any) -> Iterator[tuple[str, Any, str]]:
+    """Yield the unsaved floating-point buffers that follow the weights' precision, as under `Module.half()`.
+
+    Those of transformers' layers do not: its rotary embeddings stay in float32, and so it loads them.
+
+    Returns:
+        Of each its whole name, its layer, and its name there.
+    """
+    for path, layer in module.named_modules():
+        if type(layer).__module__.startswith(_MAKES_ITS_OWN):
+            continue
+        for key in layer._non_persistent_buffers_set:
+            buffer = layer._buffers.get(key)
+            if buffer is not None and buffer.is_floating_point():
+                yield f"{path}.{key}".lstrip("."), layer, key
+
+
+def _is_strided(tensor: Any) -> bool:
+    import torch
+
+    is_plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+    return is_plain and tensor.layout == torch.strided and not tensor.is_quantized
+
+
+def _is_dense(tensor: Any) -> bool:
+    """Return whether a tensor is a contiguous one with its axes in another order."""
+    step = 1
+    for stride, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if length > 1:
+            if stride != step:
+                return False
+            step *= length
+    return True
