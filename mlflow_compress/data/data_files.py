@@ -1,10 +1,12 @@
-"""The files below a folder that are data: without those that editors and systems leave there unseen."""
+"""The files below a folder that are data, without what editors and systems leave there unseen; found by name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
+from mlflow_compress.errors import RecipeError
 from mlflow_compress.folder_trees import files_below
 
 _LEFT_BY_SYSTEMS = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin"})
@@ -24,3 +26,40 @@ def is_leftover(path: PurePath) -> bool:
     return any(
         part.startswith(".") or part.lower() in _LEFT_BY_SYSTEMS for part in path.parts if part not in ("..", ".")
     )
+
+
+def find_file(name: str, folder: Path, index: Mapping[str, Sequence[Path]]) -> Path:
+    """Find the file that a table means by a name: its path, or as much of it as makes it clear.
+
+    Args:
+        name: what the table says.
+        folder: where the table is.
+        index: what `index_files` gave for that folder.
+
+    Raises:
+        RecipeError: there is none, or there are several.
+    """
+    ways = (name, name.strip().replace("\\", "/"))  # as it is, and as Windows writes it
+    for way in ways:
+        if (path := folder / way).is_file():
+            return path
+    found = next((index[known] for way in ways if (known := known_as(Path(way).name)) in index), ())
+    if len(found) > 1:
+        found = [path for path in found if path.name == Path(name).name] or found
+    if len(found) != 1:
+        raise RecipeError(f"it names {name!r}, and there {'is no such file' if not found else 'are several'}.")
+    return found[0]
+
+
+def index_files(folder: Path, suffixes: Collection[str]) -> dict[str, list[Path]]:
+    """Return all files of some kinds below a folder, by name with and without suffix, as `find_file` finds them."""
+    index: dict[str, list[Path]] = {}
+    for path in sorted((path for path in data_files(folder) if path.suffix.lower() in suffixes), key=Path.as_posix):
+        for name in (path.name, path.stem):
+            index.setdefault(known_as(name), []).append(path)
+    return index
+
+
+def known_as(name: str) -> str:
+    """Return a file's name as it is found on any system: macOS parts letters from their marks, and knows no case."""
+    return unicodedata.normalize("NFC", name).casefold()

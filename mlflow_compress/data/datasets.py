@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.data.columns import column_of, must_have, within
+from mlflow_compress.data.data_files import find_file, index_files
 from mlflow_compress.data.hubdata import load_split
 from mlflow_compress.data.layouts import (
     MEDIA,
     Form,
     MissingSplit,
-    find_file,
     find_split,
-    index_files,
     is_training,
     read_path,
 )
@@ -113,7 +112,9 @@ class _Source:
     def files(self) -> Mapping[str, Mapping[str, Sequence[Path]]]:
         """The sounds and pictures that rows can name, by role."""
         folder = self.records.folder
-        return {role: index_files(folder, medium) for role, medium in MEDIA.items()} if folder is not None else {}
+        return (
+            {role: index_files(folder, medium.suffixes) for role, medium in MEDIA.items()} if folder is not None else {}
+        )
 
 
 def read(text: str, folder: Path, roles: Sequence[str], limit: int | None = None, seed: int = 0) -> Table:

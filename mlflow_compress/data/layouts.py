@@ -8,9 +8,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow_compress.data.data_files import data_files, is_leftover
+from mlflow_compress.data.columns import usual_column
+from mlflow_compress.data.data_files import data_files, find_file, index_files, is_leftover
 from mlflow_compress.data.media import Medium, Picture, Sound
+from mlflow_compress.data.spoken import read_spoken
 from mlflow_compress.data.tables import (
+    DELIMITERS,
     SUFFIXES,
     TEXT,
     Bad,
@@ -20,7 +23,6 @@ from mlflow_compress.data.tables import (
     read_tagged,
     read_texts,
 )
-from mlflow_compress.data.text_files import read_text
 from mlflow_compress.errors import RecipeError
 
 MEDIA: Mapping[str, type[Medium]] = {"audio": Sound, "image": Picture}
@@ -31,7 +33,6 @@ _SPLITS = (
     frozenset({"validation", "valid", "val", "dev"}),
 )
 _TABLES = ("metadata", "transcripts", "transcript", "transcriptions", "labels", "annotations", "manifest")
-_TRANSCRIPTS = "*.trans.txt"
 
 
 @dataclass(frozen=True)
@@ -73,44 +74,33 @@ def read_path(path: Path, roles: Sequence[str], form: Form) -> tuple[Records, bo
         return read_tagged(path, form.encoding), False
     if path.suffix.lower() == TEXT:
         return read_texts([path], path.parent, _only_role(path, roles), form.unit, form.encoding), False
-    return read_table(path, form.delimiter, form.quotes, form.encoding), False
+    return with_header(read_table(path, form.delimiter, form.quotes, form.encoding), roles), False
 
 
-def find_file(name: str, folder: Path, index: Mapping[str, Sequence[Path]]) -> Path:
-    """Find the file that a table means by a name: its path, or as much of it as makes it clear.
+def with_header(records: Records, roles: Sequence[str]) -> Records:
+    """Take the header of a table for its first row, where it is one that names a sound or picture.
 
-    Args:
-        name: what the table says.
-        folder: where the table is.
-        index: what `index_files` gave for that folder.
-
-    Raises:
-        RecipeError: there is none, or there are several.
+    The first column is then the file, and the last what it is labelled with (as LJSpeech has it).
     """
-    ways = (name, name.strip().replace("\\", "/"))  # as it is, and as Windows writes it
-    for way in ways:
-        if (path := folder / way).is_file():
-            return path
-    found = next((index[known] for way in ways if (known := _known_as(Path(way).name)) in index), ())
-    if len(found) > 1:
-        found = [path for path in found if path.name == Path(name).name] or found
-    if len(found) != 1:
-        raise RecipeError(f"it names {name!r}, and there {'is no such file' if not found else 'are several'}.")
-    return found[0]
-
-
-def index_files(folder: Path, medium: type[Medium]) -> dict[str, list[Path]]:
-    """Return all media below a folder, by name with and without suffix, as `find_file` looks for them."""
-    index: dict[str, list[Path]] = {}
-    for path in _below(folder, medium.suffixes):
-        for name in (path.name, path.stem):
-            index.setdefault(_known_as(name), []).append(path)
-    return index
-
-
-def _known_as(name: str) -> str:
-    """Return a file's name as it is found on any system: macOS parts letters from their marks, and knows no case."""
-    return unicodedata.normalize("NFC", name).casefold()
+    medium = next((role for role in roles if role in MEDIA), None)
+    others = [role for role in roles if role not in MEDIA]
+    if medium is None or records.file is None or records.folder is None or len(others) > 1 or len(records.columns) < 2:
+        return records
+    if records.file.suffix.lower() not in DELIMITERS or usual_column(medium, records.columns) is not None:
+        return records
+    try:
+        find_file(records.columns[0], records.folder, index_files(records.folder, MEDIA[medium].suffixes))
+    except RecipeError:
+        return records
+    columns = {medium: records.columns[0], **dict.fromkeys(others, records.columns[-1])}
+    below = (
+        row if isinstance(row, Bad) else {role: row[column] for role, column in columns.items()} for row in records.rows
+    )
+    rows: list[Mapping[str, object] | Bad] = [columns, *below]
+    first, where = f"{records.file.name}, row 1", records.where
+    return Records(
+        tuple(columns), rows, lambda index: where(index - 1) if index else first, records.folder, records.file
+    )
 
 
 def is_training(split: str) -> bool:
@@ -153,9 +143,16 @@ def _read_folder(folder: Path, roles: Sequence[str], form: Form) -> tuple[Record
     if tables:
         named = find_split([path.stem for path in tables], form.split, folder)
         table = _one_of([path for path in tables if path.stem == named] or tables, folder)
-        return read_table(table, form.delimiter, form.quotes, form.encoding), is_split or named is not None
-    if medium == "audio" and (transcripts := sorted(path for path in data_files(folder) if path.match(_TRANSCRIPTS))):
-        return _librispeech(folder, transcripts, form.encoding), is_split
+        records = read_table(table, form.delimiter, form.quotes, form.encoding)
+        return with_header(records, roles), is_split or named is not None
+    if medium == "audio" and (spoken := read_spoken(folder, form.encoding)) is not None:
+        return spoken, is_split
+    if medium == "audio" and "text" in roles:
+        sounds = len(_below(folder, Sound.suffixes))
+        raise RecipeError(
+            f"{folder}: there are {sounds} sounds in it, but nothing says what is said. Put a table (.csv, .tsv, "
+            ".jsonl) with the columns file and text there, or a.txt beside a.wav."
+        )
     if medium is None and "label" not in roles:
         role, paths = _only_role(folder, roles), _below(folder, {TEXT})
         if not paths:
@@ -186,25 +183,6 @@ def _only_role(path: Path, roles: Sequence[str]) -> str:
     if len(roles) != 1:
         raise RecipeError(f"{path}: texts alone are no labelled data: {', '.join(roles)} are wanted. Give a CSV file.")
     return roles[0]
-
-
-def _librispeech(folder: Path, transcripts: Sequence[Path], encoding: str) -> Records:
-    """Read lines of an utterance's name and its text; the sound of that name lies beside."""
-    rows: list[Mapping[str, object] | Bad] = []
-    places: list[str] = []
-    for path in transcripts:
-        for number, line in enumerate(read_text(path, encoding).split("\n"), 1):
-            name, _, text = line.strip().partition(" ")
-            if not name:
-                continue
-            sounds = [
-                sound for suffix in sorted(Sound.suffixes) if (sound := path.parent / f"{name}{suffix}").is_file()
-            ]
-            place = f"{path.relative_to(folder).as_posix()}, line {number}"
-            missing = Bad(f"{place}: there is no sound {name} ({', '.join(sorted(Sound.suffixes))}) beside it.")
-            rows.append({"audio": sounds[0], "text": text} if sounds else missing)
-            places.append(place)
-    return Records(("audio", "text"), rows, places.__getitem__)
 
 
 def _labelled_by_folder(folder: Path, role: str, is_labelled: bool) -> Records:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -15,6 +16,8 @@ from mlflow_compress.errors import RecipeError, one_line
 
 RATE_HZ = 16_000
 MEND = "Mend it, take it out, or say skip_bad=true."  # what to do about a sample that can't be read
+_UNKNOWN_PICTURE = "it is empty, damaged, or in no format that Pillow knows"
+_UNKNOWN_SOUND = "it is empty, damaged, or in no format that libsndfile knows (WAV, FLAC, OGG and MP3 are)"
 _TURN = 0x0112  # of EXIF: from 5 on, width and height change places
 _ZERO_CROSSINGS, _ROLLOFF, _BETA = 64, 0.9475937167399596, 14.769656459379492
 
@@ -76,6 +79,7 @@ class Medium(ABC):
 
     def _unreadable(self, kind: str, error: Exception | str) -> RecipeError:
         said = str(getattr(error, "error_string", error))  # libsndfile's, without Python's name of the open file
+        said = _UNKNOWN_SOUND if "not recogni" in said else said
         message = one_line(said, most=200).rstrip(".") or type(error).__name__
         return RecipeError(f"{self.name} can't be read as {kind}: {message}. {MEND}")
 
@@ -83,7 +87,10 @@ class Medium(ABC):
 class Sound(Medium):
     """A sound: float32 [samples], mono, 16 kHz, in [-1, 1]."""
 
-    suffixes = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3"})
+    suffixes = frozenset({
+        *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"),
+        *(".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr"),  # which libsndfile can't read: told, not passed over
+    })  # fmt: skip
 
     @property
     def seconds(self) -> float:
@@ -127,7 +134,10 @@ class Sound(Medium):
 class Picture(Medium):
     """A picture: uint8 [height, width, 3], red, green and blue, turned as its EXIF says."""
 
-    suffixes = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+    suffixes = frozenset({
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"),
+        *(".avif", ".heic", ".heif"),  # which not every Pillow can read: told, not passed over
+    })  # fmt: skip
 
     def check(self) -> None:
         """Read the header (see `Medium.check`)."""
@@ -160,7 +170,21 @@ class Picture(Medium):
         except Exception as error:  # PIL's, the codecs', the system's
             # ultralytics, once imported, looks for another reader of what PIL does not know, and misses it
             is_unknown = any(isinstance(each, UnidentifiedImageError) for each in (error, error.__context__))
-            raise self._unreadable("a picture", "it is none, or empty" if is_unknown else error) from error
+            raise self._unreadable("a picture", _UNKNOWN_PICTURE if is_unknown else error) from error
+
+
+def decode_some(inputs: Sequence[Any], seconds: float) -> None:
+    """Decode the sounds and pictures among inputs, as many as so many seconds allow, to find one that ends early.
+
+    Raises:
+        RecipeError: one can't be read.
+    """
+    end = time.monotonic() + seconds
+    for medium in inputs:
+        if isinstance(medium, Medium):
+            medium.decode()
+        if time.monotonic() > end:
+            return
 
 
 def decode(path: Path) -> Any:

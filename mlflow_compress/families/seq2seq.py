@@ -18,6 +18,7 @@ from mlflow_compress.networks.encoder_decoder_graphs import decoder_graph, encod
 from mlflow_compress.networks.export_graphs import Calls, twin
 from mlflow_compress.networks.exported_decoders import EncoderDecoder
 from mlflow_compress.networks.hub import find_weights
+from mlflow_compress.networks.long_texts import note_cut
 from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.networks.transformers_models import (
     Companions,
@@ -187,6 +188,7 @@ class Seq2Seq(TransformersFamily):
             RecipeError: the data can't be read (see `datasets.read`).
         """
         rows = scored(model, data, folder, _ROLES, limit, seed)
+        note_cut(model, [self.prefix + str(row.values["source"]) for row in rows], longest(model))
         return [Sample(str(row.values["source"]), str(row.values["target"])) for row in rows]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:

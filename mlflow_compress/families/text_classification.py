@@ -12,6 +12,7 @@ from annotated_types import Ge
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.labels import labels_of
 from mlflow_compress.networks.hub import find_weights
+from mlflow_compress.networks.long_texts import note_cut
 from mlflow_compress.networks.text_encoders import TextEncoder
 from mlflow_compress.networks.transformers_models import (
     Companions,
@@ -67,6 +68,7 @@ class TextClassification(TextEncoder):
         """
         rows = scored(model, data, folder, _ROLES, limit, seed)
         labels = labels_of(rows, model.config.id2label)
+        note_cut(model, [str(row.values["text"]) for row in rows], self.scored_tokens or longest(model))
         return [Sample(str(row.values["text"]), label) for row, label in zip(rows, labels, strict=True)]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:

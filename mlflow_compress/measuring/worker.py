@@ -39,6 +39,7 @@ PARENT = "COMPRESS_PARENT"  # environment: the process that the worker must not 
 _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, see prctl(2)
 UNFINISHED = Outcome("failed", "scoring did not end")  # of quality, until it did
 _ERROR_LINES = 30
+_DECODING_SECONDS = 10.0  # to find a sound or picture that ends early, before anything is measured
 _NO_CUDA = "this machine has no CUDA device that torch can use"
 
 
@@ -88,6 +89,7 @@ class Report:
 def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     """Load the original, run the chain of methods over it, and save what came of it."""
     from mlflow_compress import registry
+    from mlflow_compress.data.media import decode_some
     from mlflow_compress.measuring import compression_check, output_error, quality
     from mlflow_compress.meters import size
     from mlflow_compress.networks import generation_check, model_folder
@@ -108,7 +110,8 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     if variant.data and model.weights != "random":
         report.stage("checking the data")  # now, not after an hour of compressing and measuring
         quality.metrics_for(family, model, variant)
-        family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
+        samples = family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
+        decode_some([sample.inputs for sample in samples], _DECODING_SECONDS)
     is_changed = not variant.is_original
     if is_changed and (refusal := family.refuses(model)):
         raise Unsupported(refusal)

@@ -99,8 +99,8 @@ def with_second(folder: Path, picture: bytes | None = None, labels: str = "1 0.5
 @pytest.mark.parametrize(
     ("picture", "labels", "told"),
     [
-        (b"no picture", "1 0.5 0.5 1 1", "b.png can't be read as a picture: it is none, or empty"),
-        (b"", "1 0.5 0.5 1 1", "b.png can't be read as a picture: it is none, or empty"),
+        (b"no picture", "1 0.5 0.5 1 1", "b.png can't be read as a picture: it is empty, damaged"),
+        (b"", "1 0.5 0.5 1 1", "b.png can't be read as a picture: it is empty, damaged"),
         (None, "7 0.5 0.5 1 1", "b.txt, line 1: there is no class 7; data.yaml names 2, from 0 to 1"),
         (None, "1 0.5 0.5 3 1\n", "b.txt, line 1: coordinates are parts"),
     ],

@@ -227,3 +227,59 @@ def test_of_names_that_differ_in_case_the_same_one_is_taken(tmp_path: Path) -> N
     write(tmp_path / "d" / "labels.csv", "image,label\na.png,cat\n")
     (image,) = values(read("d", tmp_path, ("image", "label")), "image")
     assert int(np.asarray(image)[0, 0, 0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("transcripts.txt", "a.wav hello there\nb.wav good day\n"),
+        ("what is said.txt", "a.wav\thello there\n\nb.wav\tgood day\n"),
+        ("transcript.txt", "wavs/a.wav|hello there\r\nwavs/b.wav|good day\r\n"),
+        ("text", "a hello there\nb good day\n"),
+        ("metadata.csv", "a|Hello there.|hello there\nb|Good day!|good day\n"),
+        ("metadata.csv", "a.wav,hello there\nb.wav,good day\n"),
+        ("any name.tsv", "a.wav\thello there\nb.wav\tgood day\n"),
+    ],
+)
+def test_what_is_said_may_stand_in_any_list(tmp_path: Path, name: str, text: str) -> None:
+    for number, stem in enumerate("ab"):
+        sound(tmp_path / "d" / "wavs" / f"{stem}.wav", seed=number)
+    write(tmp_path / "d" / "README.txt", "Two people.\n")
+    write(tmp_path / "d" / name, text)
+    table = read("d", tmp_path, SPEECH)
+    assert values(table) == ["hello there", "good day"]
+    assert [medium.name.rpartition("/")[2] for medium in values(table, "audio")] == ["a.wav", "b.wav"]
+    assert table.rows[0].where.startswith(name)
+
+
+def test_texts_may_lie_beside_their_sounds(tmp_path: Path) -> None:
+    for number, stem in enumerate("ab"):
+        sound(tmp_path / "d" / f"{stem}.wav", seed=number)
+    with pytest.raises(RecipeError, match=r"/d: there are 2 sounds in it, but nothing says what is said.*\.csv"):
+        read("d", tmp_path, SPEECH)
+    write(tmp_path / "d" / "a.txt", "hello there\n")
+    with pytest.raises(RecipeError, match=r"b\.wav: there is no b\.txt beside it"):
+        read("d", tmp_path, SPEECH)
+    write(tmp_path / "d" / "b.txt", "\n")
+    assert values(read("d", tmp_path, SPEECH)) == ["hello there", ""]
+
+
+def test_a_header_that_names_no_picture_is_one(tmp_path: Path) -> None:
+    picture(tmp_path / "d" / "1.png")
+    write(tmp_path / "d" / "a.csv", "1.png,cat\n")
+    assert values(read("d", tmp_path, ("image", "label")), "label") == ["cat"]
+    write(tmp_path / "d" / "a.csv", "photo,what\n1.png,cat\n")
+    with pytest.raises(RecipeError, match=r"a\.csv has no column 'image' for image\. Its columns are: 'photo', 'what'"):
+        read("d", tmp_path, ("image", "label"))
+    assert values(read("d:image=photo,label=what", tmp_path, ("image", "label")), "label") == ["cat"]
+
+
+def test_pictures_and_sounds_of_other_formats_are_not_passed_over(tmp_path: Path) -> None:
+    picture(tmp_path / "d" / "cat" / "1.png")
+    write(tmp_path / "d" / "dog" / "1.HEIC", "no")
+    with pytest.raises(RecipeError, match=r"1\.HEIC can't be read as a picture: .*no format that Pillow knows"):
+        read("d", tmp_path, ("image", "label"))
+    write(tmp_path / "e" / "1.m4a", "no")
+    write(tmp_path / "e" / "1.txt", "hello")
+    with pytest.raises(RecipeError, match=r"1\.m4a can't be read as sound: .*no format that libsndfile knows"):
+        read("e", tmp_path, SPEECH)

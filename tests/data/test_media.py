@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mlflow_compress.data.media import RATE_HZ, Picture, Sound, decode, resample
+from mlflow_compress.data.media import RATE_HZ, Picture, Sound, decode, decode_some, resample
 from mlflow_compress.errors import RecipeError
 
 
@@ -161,3 +161,53 @@ def test_any_length_is_resampled(length: int, rate: int) -> None:
     found = resample(np.ones(length, np.float32), rate)
     assert len(found) == math.ceil(length * RATE_HZ / rate)
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_a_picture_that_ends_early_is_found_before_it_is_used(tmp_path: Path, form: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    noise.save(tmp_path / "a", form)
+    (tmp_path / "b").write_bytes((tmp_path / "a").read_bytes()[:1500])
+    whole, cut = Picture.at(tmp_path / "a"), Picture.at(tmp_path / "b")
+    cut.check()  # the header is whole
+    decode_some(["a text", whole], 60)
+    with pytest.raises(RecipeError, match=r"b can't be read as a picture: .*truncated.*skip_bad=true"):
+        decode_some([whole, cut], 60)
+    decode_some([whole, cut], 0)  # no time for the second
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_sounds_of_any_depth_and_channels_are_the_same(tmp_path: Path, subtype: str, channels: int) -> None:
+    soundfile.write(tmp_path / "a.wav", np.stack([tone(440)] * channels, axis=1), RATE_HZ, subtype=subtype)
+    found = decode(tmp_path / "a.wav")
+    assert found.shape == (8000,)
+    assert np.abs(found - tone(440)).max() < (0.01 if subtype == "PCM_U8" else 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("L", 90, [90, 90, 90]),
+        ("LA", (90, 0), [90, 90, 90]),
+        ("1", 1, [255, 255, 255]),
+        ("RGBA", (200, 10, 20, 0), [200, 10, 20]),
+    ],
+)
+def test_pictures_of_any_colours_are_red_green_and_blue(
+    tmp_path: Path, mode: str, colour: Any, expected: list[int]
+) -> None:
+    Image.new(mode, (3, 2), colour).save(tmp_path / "a.png")
+    found = np.asarray(Picture.at(tmp_path / "a.png"))
+    assert (found.shape, found[0, 0].tolist()) == ((2, 3, 3), expected)
+
+
+def test_of_an_animation_the_first_picture_is_taken(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (3, 2), colour) for colour in ("red", "lime"))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    assert np.asarray(Picture.at(tmp_path / "a.gif"))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_picture_is_equal_to_itself(tmp_path: Path) -> None:
+    assert Picture.at(tmp_path / "a.png") == Picture.at(tmp_path / "a.png")
+    assert len({Picture.at(tmp_path / "a.png"), Picture.at(tmp_path / "b.png")}) == 2

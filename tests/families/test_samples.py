@@ -16,7 +16,7 @@ from tiny import TINY
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.networks import hub, model_folder
+from mlflow_compress.networks import hub, model_folder, transformers_models
 from mlflow_compress.networks.transformers_models import companions, load_tokenizer
 from mlflow_compress.planning import recipe
 from mlflow_compress.sockets import Family, Model
@@ -61,6 +61,21 @@ def test_the_metrics_of_a_family_take_what_it_answers(name: str, tmp_path: Path)
 ROLES = ("text", "label")
 
 
+def test_texts_that_are_cut_are_counted(tmp_path: Path) -> None:
+    for name, column in (("text_classification", "label"), ("seq2seq", "target")):
+        family, model = loaded(name)
+        most = transformers_models.longest(model)
+        assert most is not None
+        tokenizer = companions(model).tokenizer
+        text = "a " * 2 * most
+        while len(tokenizer(text)["input_ids"]) > most:
+            text = text[:-1]  # the longest that fits
+        rows = [{"text": each, "source": each, column: "0"} for each in (text, text + " a" * most, "a")]
+        family.samples(model, write(tmp_path / f"{name}.jsonl", rows), tmp_path, None, 0)
+        (caution,) = model.cautions
+        assert caution.message == f"1 of 3 texts are longer than {most} tokens, and only so much is read"
+
+
 # Speech
 
 
@@ -103,7 +118,7 @@ def test_labels_are_names_or_numbers_of_the_models(tmp_path: Path, named: Any) -
         (["1", "2"], r"line 2: the label '2' .* \(or 0, 1\)"),
         (["POSITIVE", "0"], "line 2: the label '0'"),
         (["pos", "neg"], r"line 1: the label 'pos' .*labels=pos=LABEL"),
-        (["1.0"], "the label '1.0'"),
+        (["1.5"], "the label '1.5'"),
     ],
 )
 def test_labels_that_are_not_the_models_are_refused(tmp_path: Path, labels: list[str], why: str) -> None:

@@ -60,7 +60,7 @@ def test_the_first_picture_of_an_animation_is_taken(tmp_path: Path) -> None:
 
 def test_a_picture_of_a_data_set_says_what_is_wrong_with_it(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no image")
-    with pytest.raises(RecipeError, match=r"a\.png can't be read as a picture: it is none, or empty.*skip_bad=true"):
+    with pytest.raises(RecipeError, match=r"a\.png can't be read as a picture: it is empty, damaged.*skip_bad=true"):
         ultralytics_images.read_photo(Picture.at(tmp_path / "a.png"))
 
 

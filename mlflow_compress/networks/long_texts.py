@@ -1,0 +1,38 @@
+"""Texts that are longer than a model can take: how many are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlflow_compress.networks.transformers_models import companions
+from mlflow_compress.records import CautionKind
+from mlflow_compress.sockets import Model
+
+CUT_TEXTS = CautionKind(
+    "cut_texts",
+    short={"en": "long texts were cut", "ru": "длинные тексты обрезаны"},
+    message={
+        "en": "{cut} of {all} texts are longer than {tokens} tokens, and only so much is read",
+        "ru": "текстов длиннее {tokens} токенов, из которых прочитано только начало: {cut} из {all}",
+    },
+    advice={
+        "en": "All variants read the same part, so they can be compared; whole texts may score otherwise.",
+        "ru": "Все варианты читают одну и ту же часть и сравнимы; на целых текстах качество может быть другим.",
+    },
+)
+_AT_ONCE = 1000  # texts
+_AROUND = 8  # tokens that a tokenizer may add to a text
+
+
+def note_cut(model: Model, texts: Sequence[str], tokens: int | None) -> None:
+    """Add a caution to a model about texts that it is given only so many tokens of; None: all."""
+    if tokens is None:
+        return
+    # a token is a byte at least, but for those that stand before and behind every text
+    long = [text for text in texts if len(text.encode("utf-8", "replace")) >= tokens - _AROUND]
+    tokenizer, cut = companions(model).tokenizer, 0
+    for start in range(0, len(long), _AT_ONCE):
+        ids = tokenizer(long[start : start + _AT_ONCE], truncation=False, verbose=False)["input_ids"]
+        cut += sum(len(each) > tokens for each in ids)
+    if cut:
+        model.cautions.append(CUT_TEXTS.of(cut=cut, all=len(texts), tokens=tokens))
