@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ PACKAGE = "package:"
 _REACH_SECONDS = 6.0  # to find out whether the hub answers; "offline" must be said within 10 s
 _GGUF = ".gguf"
 _CONFIG = "config.json"
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+_READ_BY_TRANSFORMERS = ("*.json", "*.safetensors", "adapter_model.bin", "*.model", "*.txt", "*.jinja")
 _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "vocab.json")
 
 
@@ -136,10 +139,10 @@ def find_weights(source: str, weights: str, folder: Path) -> Origin:
         return _local("local", folder / source)
     place = HubPlace.of(source)
     at_hub = Origin("pretrained", place.id, revision=place.revision, subfolder=place.subfolder)
+    if (adapter := _hub_adapter(source)) is not None:
+        return _local("pretrained", adapter)
     if is_cached(source):
         return replace(at_hub, offline=True)
-    if (adapter := _cached_adapter(source)) is not None:
-        return replace(_with_base(adapter), kind="pretrained")
     if (obstacle := unreachable()) is None:
         return at_hub
     if weights == "pretrained":
@@ -255,17 +258,32 @@ def base_of(adapter: Adapter) -> str:
 
 
 def adapter_of(source: str) -> Adapter | None:
-    """Return the adapter that a folder or a hub id in the local cache holds without a model; None: it holds none."""
-    if _is_bare_adapter(Path(source)):
-        return lora_adapters.read(Path(source))
-    return None if Path(source).is_dir() else _cached_adapter(source)
+    """Return the adapter that a folder or a hub id holds without a model; None: it holds none."""
+    folder = Path(source) if Path(source).is_dir() else _hub_adapter(source)
+    return lora_adapters.read(folder) if folder is not None and _is_bare_adapter(folder) else None
 
 
-def _cached_adapter(source: str) -> Adapter | None:
-    """Return the adapter of a hub id in the local cache that has no configuration of a model; else None."""
-    if cached_file(source, _CONFIG) is not None or (path := cached_file(source, lora_adapters.CONFIG)) is None:
+def _hub_adapter(source: str) -> Path | None:
+    """Return the folder in the local cache with the files of a hub id, if an adapter is among them; else None.
+
+    What is not there yet is downloaded. Nothing is asked for of a model that is in the cache already.
+    """
+    known = cached_file(source, lora_adapters.CONFIG)
+    if known is not None and known.is_file():
+        return known.parent
+    place = HubPlace.of(source)
+    if not _REPOSITORY.fullmatch(place.id) or is_config_cached(source) or unreachable() is not None:
         return None
-    return lora_adapters.read(path.parent)
+    import huggingface_hub
+
+    try:
+        if not huggingface_hub.file_exists(place.id, place.path_of(lora_adapters.CONFIG), **place.arguments):
+            return None
+        files = [place.path_of(pattern) for pattern in _READ_BY_TRANSFORMERS]
+        snapshot = huggingface_hub.snapshot_download(place.id, allow_patterns=files, **place.arguments)
+    except (OSError, ValueError):  # gated, or gone: who loads it is told so
+        return None
+    return Path(snapshot, place.subfolder)
 
 
 def is_cached(source: str) -> bool:

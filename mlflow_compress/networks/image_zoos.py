@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from mlflow_compress.errors import MachineLacks, RecipeError, UnknownName, WeightsError, one_line
 from mlflow_compress.networks.hub import cached_file, unreachable
+from mlflow_compress.networks.own_checkpoint import fill_from
 from mlflow_compress.networks.stored_weights import unfilled
 from mlflow_compress.sockets import Model
 
@@ -39,7 +40,7 @@ _FIXED: Mapping[str, Mapping[str, Any]] = {
     "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": False},
     "inception_v3": {"aux_logits": False, "transform_input": True, "init_weights": False},
 }
-_SUFFIX, _TIMM_WEIGHTS = ".safetensors", "model.safetensors"
+_TIMM_WEIGHTS = "model.safetensors"
 _NEAREST = 5  # of more than a thousand names
 
 
@@ -74,7 +75,7 @@ def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any
 
     Args:
         source: `torchvision:NAME`, `torchvision:NAME@WEIGHTS` for others than the best ones, or `timm:NAME`.
-        weights: `auto`, `pretrained`, `random`, or a file with a state dict.
+        weights: `auto`, `pretrained`, `random`, or a file with a state dict (see `own_checkpoint.fill_from`).
         folder: what relative paths start from.
         architecture: arguments of the library's function beside the name (`num_classes`).
         seed: of random weights.
@@ -98,7 +99,7 @@ def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any
     if weights == "random":
         return _ready(Model(build(described), weights="random"), described)
     if weights not in ("auto", "pretrained"):
-        return _ready(Model(_filled(build(described), folder / weights), weights="local"), described)
+        return _ready(_filled(build(described), folder / weights), described)
     if (why := obstacle()) is None:
         try:
             return _ready(Model(pretrained(), weights="pretrained"), described)
@@ -245,21 +246,15 @@ def _require_timm() -> Any:
     return timm
 
 
-def _filled(module: Any, path: Path) -> Any:
-    """Fill a module from a file with its state dict."""
-    import torch
-    from safetensors.torch import load_file
-
-    if not path.is_file():
+def _filled(module: Any, path: Path) -> Model:
+    """Fill a module from a file or folder with its state dict."""
+    if not path.exists():
         raise WeightsError(
             f"There is no weights file {path}. Give a file with a state dict (.pt, .safetensors), or auto."
         )
-    try:
-        read = load_file(path) if path.suffix == _SUFFIX else torch.load(path, map_location="cpu", weights_only=True)
-        module.load_state_dict(read.get("state_dict", read))
-    except Exception as error:  # a truncated file, a pickle of code, tensors of another model
-        raise WeightsError(f"The weights in {path} can't be loaded: {one_line(error)}") from error
-    return module
+    fit = fill_from(module, path)
+    facts = {"checkpoint": "; ".join(fit.steps), "precision": fit.cast and f"the weights were cast: {fit.cast}"}
+    return Model(module, weights="local", facts={name: text for name, text in facts.items() if text})
 
 
 def _ready(model: Model, described: Mapping[str, Any]) -> Model:

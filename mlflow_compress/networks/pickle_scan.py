@@ -14,14 +14,21 @@ from typing import Any
 from mlflow_compress.networks import plain_checkpoint
 
 UNREADABLE = "what can't be told"
-_LAYERS = (
+_LAYERS = (  # their names in ultralytics' first versions, too
     "torch.nn.modules.",
+    "torchvision.transforms.autoaugment ",
     "torchvision.transforms.functional InterpolationMode",
     "torchvision.transforms.transforms ",
+    "ultralytics.data.augment ",
+    "ultralytics.nn.modules ",
     "ultralytics.nn.modules.",
     "ultralytics.nn.tasks ",
     "ultralytics.utils.loss ",
     "ultralytics.utils.tal ",
+    "ultralytics.yolo.data.augment ",
+    "ultralytics.yolo.utils.loss ",
+    "ultralytics.yolo.utils.tal ",
+    "ultralytics.yolo.v8.",
 )
 _CLASS = re.compile(r"(v\d+)?[A-Z]\w*")  # v8DetectionLoss; no dots: `Sequential.__class__` would lead elsewhere
 _PLAIN = frozenset(
@@ -56,7 +63,10 @@ _PLAIN = frozenset(
         *(f"{module} {name}Path" for module in ("pathlib", "pathlib._local") for name in ("", "Posix", "Windows")),
     }
 )
-_GETATTR, _METHODS = ("__builtin__ getattr", "builtins getattr"), ("forward", "forward_fuse", "BILINEAR")
+_GETATTR, _METHODS = (
+    ("__builtin__ getattr", "builtins getattr"),
+    ("forward", "forward_fuse", "BICUBIC", "BILINEAR", "IMAGENET", "NEAREST"),
+)
 _DTYPES = ("Storage", "float16", "float32", "float64", "bfloat16", "int8", "int16", "int32", "int64", "uint8", "bool")
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import WeightsError, one_line
+from mlflow_compress.networks.stored_weights import is_pointer
 
 SENTENCE_MODULES = "modules.json"  # how sentence-transformers puts encoder and pooling together
-_POINTER = b"version https://git-lfs"
 _INDEX = ".index."
 _PLAIN = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?")
 _VARIANT = re.compile(r"(?:model|pytorch_model)\.([\w-]+?)(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index\.[\w-]+)?")
@@ -108,9 +108,7 @@ def require_no_pointer(path: Path) -> None:
     Raises:
         WeightsError: it is.
     """
-    with path.open("rb") as file:
-        is_pointer = file.read(len(_POINTER)) == _POINTER
-    if is_pointer:
+    if is_pointer(path):
         raise WeightsError(
             f"{path} is a pointer file of Git LFS, not the file itself: run git lfs pull in its folder, or download it "
             "again."

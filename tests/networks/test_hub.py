@@ -27,6 +27,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is cached, and nobody answers, unless a test says otherwise."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda source, file: None)
+    monkeypatch.setattr(huggingface_hub, "file_exists", lambda source, file: False)
     monkeypatch.setattr(hub, "_ask", lambda endpoint: f"{endpoint} can't be reached (no network)")
 
 
@@ -93,6 +94,58 @@ def test_a_folder_given_as_weights_is_taken(tmp_path: Path, absolute: bool) -> N
 def test_a_folder_as_source_is_taken(tmp_path: Path, weights: str) -> None:
     (tmp_path / "mine").mkdir()
     assert find_weights("mine", weights, tmp_path) == Origin("local", str(tmp_path / "mine"), offline=True)
+
+
+def put(cache: Path, name: str, revision: str, number: str, folder: str = "") -> Path:
+    """Lay a model into a cache of the hub, as huggingface_hub does, and return its folder there."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    place = repository / "snapshots" / (number * 40) / folder
+    for path in (repository / "refs", place):
+        path.mkdir(parents=True, exist_ok=True)
+    (repository / "refs" / revision).write_text(number * 40)
+    (place / "config.json").write_text(f'{{"model_type": "{revision}"}}')
+    (place / "model.safetensors").touch()
+    return place
+
+
+def test_a_revision_and_a_folder_of_the_hub_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(source: str, file: str, **named: Any) -> Any:
+        return original(source, file, cache_dir=tmp_path, **named)
+
+    original = huggingface_hub.file_download.try_to_load_from_cache
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", look)
+    put(tmp_path, "org/name", "main", "a")
+    put(tmp_path, "org/name", "v2", "b")
+    put(tmp_path, "org/parts", "main", "c", "inner/model")
+    assert find_weights("org/name", "auto", tmp_path) == Origin("pretrained", "org/name", offline=True)
+    other = find_weights("org/name@v2", "auto", tmp_path)
+    assert other == Origin("pretrained", "org/name", offline=True, revision="v2")
+    assert (other.arguments["revision"], other.source) == ("v2", "org/name@v2")
+    assert [hub.config_fields(f"org/name{at}")["model_type"] for at in ("", "@v2", f"@{'b' * 40}")] == [
+        "main",
+        *["v2"] * 2,
+    ]
+    part = find_weights("org/parts:inner/model", "auto", tmp_path)
+    assert part == Origin("pretrained", "org/parts", offline=True, subfolder="inner/model")
+    assert part.arguments == {"local_files_only": True, "trust_remote_code": False, "subfolder": "inner/model"}
+    assert (
+        find_weights("org/name@v3", "auto", tmp_path).kind
+        == find_weights("org/parts", "auto", tmp_path).kind
+        == "random"
+    )
+
+
+def test_an_adapter_of_the_hub_is_fetched_with_its_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/base"}')
+    monkeypatch.setattr(hub, "_ask", lambda endpoint: None)
+    monkeypatch.setattr(huggingface_hub, "file_exists", lambda source, file: source == "org/adapter")
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda source, allow_patterns: str(adapter))
+    assert find_weights("org/adapter", "auto", tmp_path) == Origin("pretrained", "org/base", adapter=str(adapter))
+    (adapter / "config.json").write_text("{}")  # the base's own files are with it
+    beside = Origin("pretrained", str(adapter), offline=True, adapter=str(adapter))
+    assert find_weights("org/adapter", "auto", tmp_path) == beside
 
 
 def test_a_path_that_is_not_there_is_told(tmp_path: Path) -> None:

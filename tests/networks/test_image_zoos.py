@@ -57,13 +57,27 @@ def test_weights_of_a_file_fill_a_model_of_torchvision(tmp_path: Path) -> None:
     assert model.weights == "local"
     assert torch.equal(model.module.classifier[1].weight, other.module.classifier[1].weight)
     assert set(family.answers(model, [np.zeros((9, 9, 3), np.uint8)])[0]) == {f"LABEL_{index}" for index in range(4)}
-    with pytest.raises(WeightsError, match=r"own\.pt can't be loaded: .*size mismatch"):
+    with pytest.raises(WeightsError, match=r"own\.pt are not this model's: of other shapes are classifier\.1\.weight"):
         loaded(SMALL, "own.pt", tmp_path)
     with pytest.raises(WeightsError, match="There is no weights file"):
         loaded(SMALL, "none.pt", tmp_path)
     (tmp_path / "bad.pt").write_bytes(b"no weights")
-    with pytest.raises(WeightsError, match=r"bad\.pt can't be loaded"):
+    with pytest.raises(WeightsError, match=r"bad\.pt can't be read"):
         loaded(SMALL, "bad.pt", tmp_path)
+
+
+def test_what_a_trainer_saved_fills_a_model_of_torchvision(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"architecture": {"num_classes": 4}}
+    _, other = loaded(SMALL, **options)
+    state = {f"module.{name}": tensor.mul(2).half() for name, tensor in other.module.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3, "optimizer": {"state": {}}}, tmp_path / "run.ckpt")
+    _, model = loaded(SMALL, "run.ckpt", tmp_path, **options)
+    wanted = state["module.classifier.1.weight"].float()
+    assert torch.equal(model.module.classifier[1].weight, wanted)
+    assert model.facts == {
+        "checkpoint": "'state_dict' of the file is taken; 'module.' taken off its names",
+        "precision": "the weights were cast: float16 to float32",
+    }
 
 
 def test_without_a_network_weights_are_of_the_cache_or_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

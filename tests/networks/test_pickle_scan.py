@@ -57,6 +57,16 @@ def test_taking_a_method_of_a_layer_is_no_code(tmp_path: Path) -> None:
     assert code_in(saved(tmp_path / "other.pt", {"model": [taken, other]})) == ["__builtin__ getattr"]
 
 
+def test_augmentations_that_a_classifier_was_trained_with_are_no_code(tmp_path: Path) -> None:
+    from ultralytics.data.augment import classify_augmentations, classify_transforms
+
+    for policy in ("randaugment", "augmix", "autoaugment"):
+        transforms = [classify_transforms(32), classify_augmentations(32, auto_augment=policy, erasing=0.4)]
+        assert code_in(saved(tmp_path / "trained.pt", {"model": torch.nn.ReLU(), "transforms": transforms})) == [], (
+            policy
+        )
+
+
 def test_what_cannot_be_looked_into_is_code(tmp_path: Path) -> None:
     plain = {"model": torch.nn.ReLU()}
     assert code_in(saved(tmp_path / "old.pt", plain, _use_new_zipfile_serialization=False))

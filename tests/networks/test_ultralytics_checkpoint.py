@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from ultralytics.models import YOLO
 from ultralytics.utils import IterableSimpleNamespace
 
 from mlflow_compress.errors import WeightsError
-from mlflow_compress.networks import ultralytics_models
+from mlflow_compress.networks import ultralytics_checkpoint, ultralytics_models
 from mlflow_compress.networks.ultralytics_architecture import TASKS
 
 PAYLOAD = "__import__('os').system('touch {marker}')"
@@ -121,3 +123,34 @@ def test_what_an_interrupted_training_left_is_read(tmp_path: Path) -> None:
     mine, kind, _ = ultralytics_models.load("model.pt", "auto", tmp_path)
     assert kind == "local"
     assert torch.equal(mine.model[0].conv.weight, module.model[0].conv.weight)
+
+
+def test_what_the_first_versions_wrote_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ultralytics.nn import modules
+
+    module: Any = YOLO("yolov8n.yaml").model
+    with monkeypatch.context() as patch:  # all layers were in one module, losses and augmentations in others
+        for layer in {type(layer) for layer in module.modules() if type(layer).__module__.startswith(modules.__name__)}:
+            patch.setattr(layer, "__module__", modules.__name__)
+        for place, name in (("yolo.v8.detect.train", "Loss"), ("yolo.data.augment", "CenterCrop")):
+            named = types.ModuleType(f"ultralytics.{place}")
+            setattr(named, name, type(name, (), {"__module__": named.__name__}))
+            patch.setitem(sys.modules, named.__name__, named)
+            setattr(module, name, getattr(named, name)())
+        path = saved(tmp_path / "model.pt", module)
+    assert b"cultralytics.nn.modules\nConv\n" in path.read_bytes()
+    mine, kind, _ = ultralytics_models.load("model.pt", "auto", tmp_path)
+    assert kind == "local"
+    assert_same(mine, module)
+
+
+def test_what_is_no_model_of_ultralytics_is_of_others(tmp_path: Path) -> None:
+    module: Any = YOLO("yolo11n-cls.yaml").model
+    assert not ultralytics_checkpoint.is_of_others(saved(tmp_path / "own.pt", module))
+    torch.save({"ema": module, "model": None}, tmp_path / "training.pt")
+    assert not ultralytics_checkpoint.is_of_others(tmp_path / "training.pt")
+    for content in (module.state_dict(), module.model[0].conv):
+        torch.save({"model": content}, tmp_path / "other.pt")
+        assert ultralytics_checkpoint.is_of_others(tmp_path / "other.pt")
+    (tmp_path / "damaged.pt").write_bytes(b"PK\x03\x04")
+    assert not ultralytics_checkpoint.is_of_others(tmp_path / "damaged.pt")  # loading says what is wrong

@@ -21,6 +21,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is cached, and nobody answers, unless a test says otherwise."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda source, file: None)
+    monkeypatch.setattr(huggingface_hub, "file_exists", lambda source, file: False)
     monkeypatch.setattr(hub, "_ask", lambda endpoint: f"{endpoint} can't be reached (no network)")
 
 
@@ -84,10 +85,64 @@ def test_what_no_family_serves_is_told(tmp_path: Path, fields: dict[str, Any], t
         ("yolo26x", "yolo26x", "yolo26x.pt"),
         ("yolo11n-cls", "yolo11n-cls", "yolo11n-cls.pt"),
         ("yolo11n-seg.pt", "yolo11n-seg", "yolo11n-seg.pt"),
+        ("yolov8n-oiv7", "yolov8n-oiv7", "yolov8n-oiv7.pt"),
+        ("YOLO11n", "yolo11n", "yolo11n.pt"),
     ],
 )
 def test_names_of_ultralytics_are_known(name: str, model: str, source: str) -> None:
     assert recognise(name) == Recognised(model, "yolo", source)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("yolo11n-pose", "poses"),
+        ("yolov8x-pose-p6.pt", "poses"),
+        ("yolo11n-obb.pt", "rotated boxes"),
+        ("yolo26n-sem-ade20k", "semantic segmentation"),
+        ("yolov8s-worldv2", "classes that are named by text"),
+        ("yoloe-11s-seg-pf", "classes that are named by text"),
+        ("rtdetr-l", "RT-DETR"),
+        ("yolo_nas_s", "YOLO-NAS"),
+        ("sam2.1_b.pt", "segmenting what is pointed at"),
+        ("FastSAM-s", "segmenting what is pointed at"),
+    ],
+)
+def test_releases_of_ultralytics_that_are_not_served_are_told(name: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=rf"^{name} is a model of ultralytics for {told}.*not served.*yolo11n-cls"):
+        recognise(name)
+    assert recognise(name, "yolo") is not None
+
+
+def test_a_state_dict_is_no_yolo(tmp_path: Path) -> None:
+    import torch
+
+    for name, content in {"state": {"weight": torch.ones(2)}, "whole": torch.nn.Linear(2, 2)}.items():
+        path = tmp_path / f"{name}.pt"
+        torch.save(content, path)
+        assert recognise(str(path)) is None
+        with pytest.raises(RecipeError, match="holds weights; their architecture is in the code that trained them"):
+            recipe.read(str(path))
+        assert recognise(str(path), "yolo") == Recognised(name, "yolo", str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("org/name@v2.1", "org/name@v2.1"),
+        ("org/name:inner/model@refs/pr/1", "org/name:inner/model@refs/pr/1"),
+        ("https://huggingface.co/org/name", "org/name"),
+        ("https://huggingface.co/org/name/tree/v2", "org/name@v2"),
+    ],
+)
+def test_revisions_and_addresses_of_the_hub_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str
+) -> None:
+    folder = config(tmp_path, architectures=["LlamaForCausalLM"], model_type="llama")
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda source, file, **named: str(folder / "config.json")
+    )
+    assert recognise(name) == Recognised(source, "causal_lm", source)
 
 
 def test_files_are_told_by_their_suffix(tmp_path: Path) -> None:
