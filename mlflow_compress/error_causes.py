@@ -12,15 +12,18 @@ from mlflow_compress.plain_text import plain
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "bad_alloc")  # how libraries word it, of any type
+_SAY_NOTHING = (AssertionError, AttributeError, Exception, NotImplementedError, RuntimeError, TypeError, ValueError)
 _EMPTY = re.compile(r"\W*(error|exception|exception from \S+)?\W*", re.IGNORECASE)  # lines that say nothing
 
 
 def cause_line(error: BaseException, most: int = 140) -> str:
-    """Return the first cause of an error in one line: what it is called, and the first line of what it says."""
+    """Return the first cause of an error in one line: the first line of what it says, after a name that says more."""
     cause = list(_chain(error))[-1]
     said = [line for line in _COLOURS.sub("", str(cause)).splitlines() if not _EMPTY.fullmatch(line)]
     name = type(cause).__name__
-    return plain(f"{name}: {said[0]}" if said else name, most)
+    if not said:
+        return plain(name, most)
+    return plain(said[0] if type(cause) in _SAY_NOTHING else f"{name}: {said[0]}", most)
 
 
 def own_place(error: BaseException) -> str:

@@ -14,8 +14,9 @@ from mlflow_compress.error_causes import cause_line, is_of_this_package, is_out_
 def test_the_first_cause_is_told_in_one_line_without_colours() -> None:
     error = RuntimeError("Failed to export. This is step 1/3")
     error.__cause__ = ValueError("\n\x1b[96mthe shape\x1b[0m is\twrong\nmore of it")
-    assert cause_line(error) == "ValueError: the shape is wrong"
-    assert cause_line(error, most=12) == "ValueError:…"
+    assert cause_line(error) == "the shape is wrong"
+    assert cause_line(error, most=10) == "the shape…"
+    assert cause_line(KeyError("x")) == "KeyError: 'x'"
 
 
 @pytest.mark.parametrize(

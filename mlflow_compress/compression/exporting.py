@@ -45,6 +45,7 @@ FEWER_WEIGHTS = CautionKind(
     },
 )
 _ALL_WEIGHTS = 0.9  # share of the parameters; exporters fold batch normalisation, and keep equal tensors once
+_STEADY = 0.01  # relative difference of the outputs of two calls that are alike
 _ONE_PATH = "its path depends on the values of its inputs, and an export holds one path"
 _OF_VALUES = ("data-dependent", "DataDependent")  # in what torch.export says then
 _GRAPHS = "graphs.json"
@@ -107,7 +108,12 @@ class ExportMethod(Method):
         made_weights.fold(model.module)
         generated = generation_check.generate(family, model)
         graphs = family.graphs(model)
-        before = observe(family, model, _checked_size(model, graphs)) if self.tolerance < float("inf") else None
+        before = observe(family, model, _checked_size(model, graphs))
+        if not before.moved(family, model) <= _STEADY:
+            raise Unsupported(
+                "the module gives something else at each call, for the same inputs and random numbers: it keeps "
+                "something between calls, and an export would not"
+            )
         try:
             model = self._exported(model, family, graphs, before)
         except (CompressError, Unsupported, OSError):
@@ -121,7 +127,7 @@ class ExportMethod(Method):
             coverage.note_all(model)
         return model
 
-    def _exported(self, model: Model, family: Family, graphs: Mapping[str, Graph], before: Observed | None) -> Model:
+    def _exported(self, model: Model, family: Family, graphs: Mapping[str, Graph], before: Observed) -> Model:
         """Export the model, run it from the files, and check what it gives and holds."""
         folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-")
         _write_buffers(graphs, Path(folder.name), with_attributes=True)
@@ -131,7 +137,7 @@ class ExportMethod(Method):
         model.files = folder
         calls = self._calls(model, Path(folder.name))
         model = _attached(model, family, calls)
-        if before is not None:
+        if self.tolerance < float("inf"):
             moved = before.moved(family, model)
             if not (moved <= self.tolerance or before.is_by_chance(moved)):
                 raise Unsupported(

@@ -41,10 +41,13 @@ def write(graph: Graph, path: Path) -> None:
     onnx.checker.check_model(str(path))
 
 
-def halve(path: Path) -> None:
+def halve(path: Path) -> int:
     """Turn the weights and the arithmetic of an ONNX file into float16, in place. Inputs and outputs stay as they were.
 
     Source: onnxruntime.transformers.float16.convert_float_to_float16.
+
+    Returns:
+        How many tensors of weights are in float16 now.
     """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
@@ -56,7 +59,9 @@ def halve(path: Path) -> None:
     beside = path.with_name(f"{path.name}.data")
     was_large = beside.is_file()
     beside.unlink(missing_ok=True)
+    halved: int = sum(each.data_type == onnx.TensorProto.FLOAT16 for each in half.graph.initializer)
     onnx.save(half, str(path), save_as_external_data=was_large, location=beside.name)
+    return halved
 
 
 def is_large(graph: Graph) -> bool:
@@ -122,7 +127,10 @@ class Session:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        self._inputs = [each.name for each in self._session.get_inputs()]
+        inputs = self._session.get_inputs()
+        self._inputs = [each.name for each in inputs]
+        dtypes = {"tensor(double)": torch.float64, "tensor(float16)": torch.float16}
+        self.dtype = next((dtypes[each.type] for each in inputs if each.type in dtypes), torch.float32)
         self.path, self.buffers = path, buffers
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:

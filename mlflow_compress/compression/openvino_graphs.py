@@ -109,6 +109,8 @@ class Compiled:
         if precision != "default":
             settings["INFERENCE_PRECISION_HINT"] = precision
         self._compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+        types = {port.get_element_type().get_type_name() for port in self._compiled.inputs}
+        self.dtype = torch.float64 if "f64" in types else torch.float32
         self._requests: list[tuple[Any, list[weakref.ref[Any]]]] = []
         self.path, self.buffers = path, buffers
 

@@ -43,13 +43,16 @@ class Ncnn(ExportMethod):
         """Write `NAME.param`, `NAME.bin` and the number of parameters for each graph.
 
         Raises:
-            Unsupported: a graph takes several inputs, or inputs of more than one size.
+            Unsupported: a graph takes several inputs, inputs of more than one size, or inputs that are not in float32.
         """
         import pnnx
 
         for name, graph in graphs.items():
             if len(graph.inputs) > 1 or any(set(axes) - {0} for axes in graph.dynamic.values()):
                 raise Unsupported(_ONE_SIZE)
+            dtype = str(next(iter(graph.inputs.values())).dtype).removeprefix("torch.")
+            if dtype != "float32":
+                raise Unsupported(f"ncnn takes inputs in float32, and this model's are in {dtype}")
             files = _outputs(folder, name)
             example = next(iter(graph.inputs.values()))[:1]
             fp16 = self.precision == "fp16"

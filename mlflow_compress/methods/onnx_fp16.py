@@ -10,6 +10,7 @@ from typing import ClassVar
 from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values
 from mlflow_compress.compression.onnx_graphs import TOLERANCE, Session, halve, write
+from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Graph, Model
 
 
@@ -29,11 +30,17 @@ class OnnxFp16(ExportMethod):
     exporter: ClassVar[str] = "ONNX"
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
-        """Write `NAME.onnx` for each graph, in float16."""
+        """Write `NAME.onnx` for each graph, in float16.
+
+        Raises:
+            Unsupported: there is nothing in float32 to halve.
+        """
         for name, graph in graphs.items():
             write(graph, folder / f"{name}.onnx")
             require_alike(graph, Session(folder / f"{name}.onnx", ()), TOLERANCE)
-            halve(folder / f"{name}.onnx")
+        halved = sum(halve(folder / f"{name}.onnx") for name in graphs)
+        if not halved:
+            raise Unsupported("there is no weight in float32 that it could halve")
         return model
 
     def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
