@@ -10,7 +10,7 @@ import dataclasses
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,8 +61,9 @@ def benchmark(
 
     Args:
         model: a torch module, or anything that can be called.
-        batch: the input of one call: a tuple or list gives its arguments, a mapping its keyword arguments, anything
-            else its only argument. The length of its first tensor is the batch size.
+        batch: the input of one call: a tuple or list gives its arguments, a mapping its keyword arguments where the
+            model has such parameters, anything else is its only argument. The length of its first tensor is the batch
+            size.
         team: whose row it is; None takes COMPRESS_TEAM, or `none`.
         method: how the model was compressed, for the name of the row. It is compared with `original`.
         name: the model's name in tables; None takes the name of its class.
@@ -313,19 +314,18 @@ def _evaluating(model: Any) -> Iterator[None]:
 
 
 def _call(model: Callable[..., Any], batch: Any) -> Callable[[], Any]:
-    if isinstance(batch, Mapping):
-        return lambda: model(**batch)
-    if isinstance(batch, (tuple, list)):
-        return lambda: model(*batch)
-    return lambda: model(batch)
+    from mlflow_compress.networks import module_calls
+
+    how = module_calls.passing(batch, model, lambda: batch)
+    given = module_calls.arguments(batch, how, model)
+    return lambda: module_calls.called(model, given)
 
 
 def _batch_size(batch: Any) -> int:
     """Return the length of the first tensor or array of a batch; 1 where there is none."""
-    parts = (
-        list(batch.values()) if isinstance(batch, Mapping) else batch if isinstance(batch, (tuple, list)) else [batch]
-    )
-    shapes = [tuple(each.shape) for each in parts if hasattr(each, "shape")]
+    from mlflow_compress.networks import value_trees
+
+    shapes = [tuple(leaf.shape) for leaf in value_trees.leaves(batch) if hasattr(leaf, "shape")]
     return max(1, int(shapes[0][0])) if shapes and shapes[0] else 1
 
 

@@ -120,7 +120,7 @@ def imitate(
         with torch.no_grad():
             target = family.forward(teacher, batch)
         output = family.forward(student, batch)
-        loss = _distance(output, target, lesson, family.outputs_are_scores(student)) + beside()
+        loss = _loss(family, student, (output, target), lesson) + beside()
         if not math.isfinite(value := float(loss.detach())):
             raise ArithmeticError(f"the loss is {value} at step {len(losses) + 1}: take a lower learning_rate")
         optimizer.zero_grad()
@@ -146,28 +146,38 @@ def imitate(
         )
 
 
-def _distance(output: Any, target: Any, lesson: Lesson, is_scored: bool) -> Any:
-    """Return the loss: a scalar, summed over all floating-point tensors of the output."""
-    import torch
-    from torch.nn import functional
+def _loss(family: Family, student: Model, outputs: tuple[Any, Any], lesson: Lesson) -> Any:
+    """Return the loss: a scalar, summed over all floating-point tensors of the student's and the teacher's output.
 
-    is_divergence = lesson.loss == "kl" or (lesson.loss == "auto" and is_scored)
+    Where some of them are scores of classes, it is a divergence for these.
+    """
+    import torch
+
+    is_divergence = lesson.loss == "kl" or (lesson.loss == "auto" and family.outputs_are_scores(student))
+    scored = value_trees.tensors(family.scores(student, outputs[0])) if is_divergence else []
     total = torch.zeros(())
-    for given, wanted in zip(value_trees.tensors(output), value_trees.tensors(target), strict=True):
+    for given, wanted in zip(*map(value_trees.tensors, outputs), strict=True):
         if not given.is_floating_point():
             continue
-        if is_divergence and given.dim() > 1:
-            ruled_out = wanted == -torch.inf  # masked classes have no part in it
-            pair = (each.masked_fill(ruled_out, _RULED_OUT).flatten(0, -2) for each in (given, wanted))
-            scores, wanted_scores = (each / lesson.temperature for each in pair)
-            log, wanted_log = (each.log_softmax(-1) for each in (scores, wanted_scores))
-            divergence = functional.kl_div(log, wanted_log, log_target=True, reduction="batchmean")
-            loss = divergence * lesson.temperature**2  # so that gradients keep their size
+        if given.dim() > 1 and any(given is tensor for tensor in scored):
+            loss = _divergence(given, wanted, lesson.temperature)
         else:
             is_number = wanted.isfinite()
             loss = relative_error(given[is_number], wanted[is_number])
         total = total.to(loss.device) + loss
     return total
+
+
+def _divergence(given: Any, wanted: Any, temperature: float) -> Any:
+    """Return the Kullback-Leibler divergence of class probabilities [..., classes]."""
+    import torch
+    from torch.nn import functional
+
+    ruled_out = wanted == -torch.inf  # masked classes have no part in it
+    pair = (each.masked_fill(ruled_out, _RULED_OUT).flatten(0, -2) for each in (given, wanted))
+    log, wanted_log = ((each / temperature).log_softmax(-1) for each in pair)
+    divergence = functional.kl_div(log, wanted_log, log_target=True, reduction="batchmean")
+    return divergence * temperature**2  # so that gradients keep their size
 
 
 def _normalisations(module: Any) -> list[Any]:

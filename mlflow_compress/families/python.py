@@ -198,8 +198,13 @@ class Python(Family):
         return not hasattr(model.data_as(OwnCode).code, "predict")
 
     def scores(self, model: Model, output: Any) -> Any:
-        """Return the output that is named by `output`, or called `logits`, or the only tensor."""
-        return score_of(output, self.output)
+        """Return the output that is named by `output`, or called `logits`, or the only tensor; nothing of several."""
+        try:
+            return score_of(output, self.output)
+        except RecipeError:
+            if self.output != "":
+                raise
+            return []
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
         """Draw from the file's `training()`; without one, from `batch` (see `Family.calibration`)."""
@@ -271,7 +276,9 @@ class Python(Family):
             for arguments in calls:
                 placed = value_trees.placed(arguments, model.device, dtype_of(model.module))
                 output = module_calls.called(model.module, placed)
-                predictions += classes_of(self.scores(model, output), len(inputs) if len(calls) == 1 else at_once or 1)
+                predictions += classes_of(
+                    score_of(output, self.output), len(inputs) if len(calls) == 1 else at_once or 1
+                )
         return predictions[: len(inputs)]
 
     def _guide(self, model: Model) -> own_samples.Guide:

@@ -16,6 +16,7 @@ from typing import Any
 from mlflow_compress.files import whole_file
 from mlflow_compress.measuring import checks
 from mlflow_compress.model import SCORING
+from mlflow_compress.networks.random_state import seed_all
 from mlflow_compress.records import CautionKind, Outcome, Part, Variant
 from mlflow_compress.scoring import bootstrap, statistics_file, writing_style
 from mlflow_compress.scoring.hf_evaluate import metrics_of
@@ -71,6 +72,7 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
     assert variant.data is not None
     metrics = metrics_for(family, model, variant)
     samples = family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
+    seed_all(variant.seed)  # a module may draw random numbers
     predictions = _predicted(family, model, samples, variant.budget.score_seconds, progress)
     done = samples[: len(predictions)]
     references = [sample.reference for sample in done]

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mlflow_compress.networks import value_trees
 from mlflow_compress.sockets import Family
 
 _DIGEST_CHARACTERS = 8
@@ -36,24 +37,20 @@ def options_of(family: Family) -> dict[str, object]:
 
 def _inputs(batch: object) -> Iterator[str]:
     """Say of each input its shape and what its numbers are; of equal ones in a row how many there are."""
-    for described, alike in itertools.groupby(_each(batch, "")):
+    described = [_described(path, leaf) for path, leaf in value_trees.named_leaves(batch) if leaf is not None]
+    for text, alike in itertools.groupby(described):
         count = len(list(alike))
-        yield f"{count} x {described}" if count > 1 else described
+        yield f"{count} x {text}" if count > 1 else text
 
 
-def _each(batch: Any, name: str) -> Iterator[str]:
-    if hasattr(batch, "shape"):
-        yield f"{name} [{', '.join(map(str, batch.shape))}] {_numbers(getattr(batch, 'dtype', 'table'))}".strip()
-    elif isinstance(batch, Mapping):
-        for key, value in batch.items():
-            yield from _each(value, str(key))
-    elif isinstance(batch, (list, tuple)):
-        for value in batch:
-            yield from _each(value, name)
-    elif isinstance(batch, str):
-        yield f"{name} text of {len(batch)} characters".strip()
-    elif batch is not None:
-        yield f"{name} {type(batch).__name__}".strip()
+def _described(path: value_trees.Path, leaf: Any) -> str:
+    """Describe an input by the name of what holds it."""
+    name = next((key for key in reversed(path) if isinstance(key, str)), "")
+    if hasattr(leaf, "shape"):
+        return f"{name} [{', '.join(map(str, leaf.shape))}] {_numbers(getattr(leaf, 'dtype', 'table'))}".strip()
+    if isinstance(leaf, str):
+        return f"{name} text of {len(leaf)} characters".strip()
+    return f"{name} {type(leaf).__name__}".strip()
 
 
 def _numbers(dtype: object) -> str:

@@ -31,7 +31,7 @@ def passing(batch: Any, module: Any, another: Callable[[], Any]) -> Passing:
         return "one"
     signature = _signature(module)
     if isinstance(batch, Mapping):
-        return "by name" if signature is not None and _are_parameters(batch, signature) else "one"
+        return "by name" if signature is None or _are_parameters(batch, signature) else "one"
     if not isinstance(batch, (tuple, list)):
         return "one"
     names = getattr(batch, "_fields", ())
@@ -73,8 +73,8 @@ def named(given: Arguments, module: Any) -> dict[str, Any]:
 
 def _signature(module: Any) -> inspect.Signature | None:
     try:
-        return inspect.signature(module.forward)
-    except (TypeError, ValueError, AttributeError):  # of a scripted module, which says nothing about it
+        return inspect.signature(getattr(module, "forward", module))
+    except (TypeError, ValueError):  # of a scripted module, which says nothing about it
         return None
 
 

@@ -30,7 +30,7 @@ def read(given: Any, origin: str) -> list[Sample]:
     if isinstance(given, torch.utils.data.DataLoader):
         given = given.dataset  # the loader gives batches
     if not isinstance(given, Iterable) and hasattr(given, "__getitem__") and hasattr(given, "__len__"):
-        given = (given[index] for index in range(len(given)))
+        given = [given[index] for index in range(len(given))]
     if not isinstance(given, Iterable) or isinstance(given, (str, Mapping, torch.Tensor)):
         raise RecipeError(f"{origin} gave a {type(given).__name__}: give a list of pairs (input, reference).")
     return [_sample(one, f"{origin}, sample {index + 1}") for index, one in enumerate(given)]

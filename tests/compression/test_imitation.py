@@ -20,14 +20,17 @@ def test_random_inputs_are_told_and_few(tmp_path: Path) -> None:
 
 
 def test_the_loss_is_hintons(tmp_path: Path) -> None:
+    family, model = own(tmp_path)
     student, teacher = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
     soft, wanted = (each.view(-1, 4).div(3).softmax(1) for each in (student, teacher))
     expected = 9 * (wanted * (wanted / soft).log()).sum(1).mean()
-    loss = imitation._distance(student, teacher, Lesson(1, temperature=3), True)
-    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(imitation._loss(family, model, (student, teacher), Lesson(1, temperature=3)), expected)
     mean = ((student - teacher) ** 2).mean() / (teacher**2).mean()
-    both = imitation._distance({"a": student, "b": [teacher]}, {"a": teacher, "b": [teacher]}, Lesson(1), False)
-    torch.testing.assert_close(both, mean)
+    trees = {"a": student, "b": [teacher]}, {"a": teacher, "b": [teacher]}
+    torch.testing.assert_close(imitation._loss(family, model, trees, Lesson(1, loss="mse")), mean)
+    scored = {"logits": student, "hidden": student.clone()}, {"logits": teacher, "hidden": teacher}
+    both = imitation._loss(family, model, scored, Lesson(1, temperature=3))
+    torch.testing.assert_close(both, expected + mean)  # only the scores are probabilities
 
 
 def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path) -> None:

@@ -12,6 +12,14 @@ from mlflow_compress.families.python import Python
 from mlflow_compress.measuring import timed_work
 
 
+@dataclass
+class Inputs:
+    """A batch may be of a class of the user's."""
+
+    x: Any
+    times: float
+
+
 def text(batch: object) -> str:
     return timed_work.describe("one call", {}, batch).partition(": ")[2]
 
@@ -26,6 +34,7 @@ def text(batch: object) -> str:
         ([np.zeros(480, np.float32), np.zeros(480, np.float32)], "2 x [480] float"),
         ((torch.zeros(1), [torch.zeros(2)]), "[1] float, [2] float"),
         (["a text"], "text of 6 characters"),
+        (Inputs(torch.zeros(2), 2.0), "x [2] float, times float"),
         (None, "no inputs"),
         (object(), "object"),
     ],
@@ -61,4 +70,4 @@ def test_of_a_family_that_does_not_say_all_options_count() -> None:
         call_options: ClassVar[Any] = None
         depth: int = 3
 
-    assert timed_work.options_of(Silent()) == {"function": "model", "depth": 3}
+    assert timed_work.options_of(Silent()) == {"function": "model", "output": "", "depth": 3}

@@ -1,0 +1,58 @@
+"""Which output is the score, and what it predicts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.networks.score_output import classes_of, score_of
+
+SCORES, HIDDEN, IDS = torch.rand(2, 3), torch.rand(2, 8), torch.arange(2)
+
+
+@pytest.mark.parametrize(
+    ("output", "chosen"),
+    [
+        (SCORES, ""),
+        ((SCORES,), ""),
+        ({"hidden": HIDDEN, "logits": SCORES, "aux": None, "n": 3}, ""),
+        ((IDS, SCORES), ""),
+        ({"a": HIDDEN, "b": SCORES}, "b"),
+        ((HIDDEN, SCORES), 1),
+        ((HIDDEN, SCORES), "1"),
+        ({"logits": HIDDEN, "inner": (HIDDEN, [SCORES])}, "inner.1.0"),
+    ],
+)
+def test_the_score_is_chosen_or_clear(output: Any, chosen: str | int) -> None:
+    assert score_of(output, chosen) is SCORES
+
+
+@pytest.mark.parametrize(
+    ("output", "chosen", "told"),
+    [
+        ((HIDDEN, SCORES), "", r"gives several tensors \(0, 1\): say in the recipe which one .* output: NAME"),
+        ({"a": HIDDEN}, "b", "output=b: the module gives no such tensor, but these: a"),
+        ({"a": (HIDDEN, SCORES)}, "a", "no such tensor, but these: a.0, a.1"),
+        (None, "", "gives no tensor but NoneType"),
+    ],
+)
+def test_what_is_not_clear_is_asked_for(output: Any, chosen: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        score_of(output, chosen)
+
+
+def test_the_greatest_score_is_the_prediction() -> None:
+    scores = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]])
+    assert classes_of(scores, 2) == [1, 0]
+    assert classes_of(torch.stack([scores, scores, scores], 1), 2) == [[1, 1, 1], [0, 0, 0]]
+    assert classes_of(torch.stack([scores, scores, scores], 0), 2) == [[1, 1, 1], [0, 0, 0]]  # the batch is second
+    assert classes_of(torch.tensor([4, 2]), 2) == [4, 2]
+
+
+@pytest.mark.parametrize("scores", [torch.rand(2), torch.rand(2, 1)])
+def test_of_one_score_there_is_no_greatest(scores: torch.Tensor) -> None:
+    with pytest.raises(RecipeError, match="one number for each sample"):
+        classes_of(scores, 2)
