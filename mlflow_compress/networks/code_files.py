@@ -53,6 +53,14 @@ def named(path: Path, words: Iterable[str]) -> list[Path]:
     return list(places)
 
 
+def needed(path: Path) -> list[Path]:
+    """Return the files that a Python file's text says it needs: modules that it imports, and files that these name."""
+    modules = imported(path)
+    words = dict.fromkeys(word for module in (path, *modules) for word in texts(module))
+    files = [place for place in named(path, words) if place.is_file() and place not in (path, *modules)]
+    return [*modules, *files]
+
+
 def is_own(path: Path, folder: Path) -> bool:
     """Return whether a file is one of a folder's own: below it, not hidden, and in no environment that lies there."""
     if not path.is_relative_to(folder):

@@ -37,6 +37,7 @@ from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.data import spec
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.files import sha256_unless_large, whole_folder
+from mlflow_compress.networks import code_files
 from mlflow_compress.networks.mlflow_folders import DESCRIPTION
 from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.records import Variant
@@ -45,6 +46,7 @@ from mlflow_compress.scoring.hf_evaluate import is_code
 HERE = "here"  # instead of a folder: each file is where it was packed
 MOST_BYTES, MOST_FILES = 2 * 2**30, 100_000
 _MENTIONS_BYTES = 2**16
+_MOST_NAMED_BYTES, _MOST_NAMED_FILES = 256 * 2**20, 20_000  # in a folder that code names
 _MENTION = re.compile(r"""[^\s,;:"'()\[\]{}<>=]+""")
 _SETTINGS = (".yaml", ".yml")
 _UNUSED_SECONDS = 14 * 86400.0
@@ -256,6 +258,9 @@ def _beside(path: Path) -> Iterator[Path]:
         yield from sorted(path.parent.glob("*.py"))
         for package in sorted(path.parent.glob("*/__init__.py")):
             yield from sorted(package.parent.rglob("*.py"))
+    if path.suffix == ".py":
+        yield from (file for file in code_files.needed(path) if code_files.is_own(file, path.parent))
+        yield from _named_folders(path)
     with path.open("rb") as file:
         text = file.read(_MENTIONS_BYTES).decode(errors="replace")
     for mention in dict.fromkeys(_MENTION.findall(text)):
@@ -266,6 +271,24 @@ def _beside(path: Path) -> Iterator[Path]:
             yield found if path.suffix == ".py" else path.parent / parts[0]  # with the other pictures of its folder
         elif path.suffix in _SETTINGS:
             yield found
+
+
+def _named_folders(path: Path) -> Iterator[Path]:
+    """Find the folders that Python code names, below its own, but no large ones: a word may be a folder's by chance."""
+    for module in (path, *code_files.imported(path)):
+        for folder in code_files.named(path, code_files.texts(module)):
+            is_below = folder != path.parent and code_files.is_own(folder, path.parent)
+            if is_below and folder.is_dir() and _is_small(folder):
+                yield folder
+
+
+def _is_small(folder: Path) -> bool:
+    size = 0
+    for count, file in enumerate(folder_trees.files_below(folder), 1):
+        size += file.stat().st_size
+        if count > _MOST_NAMED_FILES or size > _MOST_NAMED_BYTES:
+            return False
+    return True
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -231,3 +231,22 @@ def test_what_lies_too_deep_or_is_too_much_is_said_before_it_is_packed(
     write(tmp_path / "data", **{f"{number}.txt": "x" for number in range(4)})
     with pytest.raises(RecipeError, match="holds more than 3 files"):
         file_bundle.contents(variant(tmp_path, weights="data"))
+
+
+def test_code_goes_with_what_its_modules_need_and_with_small_folders_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(
+        tmp_path / "recipes",
+        model_dot_py='from deep.inner import x\nPath("data").iterdir()\n"large", "/etc/passwd", "../up.txt"',
+        deep__inner_dot_py='open("words.txt")',
+        words_dot_txt="w",
+        data__one_dot_txt="1",
+        large__huge_dot_txt="h" * 100,
+        _dot_env="geheim",
+    )
+    write(tmp_path, up_dot_txt="u")
+    monkeypatch.setattr(file_bundle, "_MOST_NAMED_BYTES", 50)
+    needs = file_bundle.contents(variant(folder))
+    assert needs is not None
+    assert set(needs.files) == {"0/model.py", "0/deep/inner.py", "0/words.txt", "0/data/one.txt"}

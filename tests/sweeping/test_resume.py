@@ -225,3 +225,17 @@ def test_another_version_of_torch_or_of_an_engine_is_measured_anew(monkeypatch: 
     monkeypatch.setattr(resume, "installed", lambda name: "0.0.1")
     digests.add(resume.digest(variant, machine))
     assert len(digests) == 5
+
+
+def test_a_changed_file_that_the_code_imports_or_names_is_another_variant(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("import helper\n\ndef load_weights(module):\n    read('w.pt')\n")
+    (tmp_path / "helper.py").write_text("A = 1")
+    (tmp_path / "other.py").write_text("B = 1")
+    own = Variant("m", "original", "t", "python", "own.py", folder=str(tmp_path))
+    digests = [resume.digest(own)]
+    for name in ("w.pt", "helper.py", "w.pt", "other.py"):
+        with (tmp_path / name).open("a") as file:
+            file.write(" # changed")
+        digests.append(resume.digest(own))
+    assert len(set(digests[:4])) == 4
+    assert digests[4] == digests[3]
