@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Data = TypeVar("Data")
 
+NOT_SAVED = "not_saved"  # the fact: what a model holds that is not restored, by name
 SCORING = "scoring"  # the fact in which a family says how it took its answers, where that can be done in several ways
 
 RANDOM_WEIGHTS = CautionKind(

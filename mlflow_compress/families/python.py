@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
+from mlflow_compress.model import NOT_SAVED
 from mlflow_compress.networks import module_calls, own_folder, own_samples, random_state, value_trees
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.exported_modules import ExportedModule
@@ -129,6 +130,8 @@ class Python(Family):
             model.weights = "local"
         if self._simplify(model):
             model.cautions.append(NOT_COMPILED.of())
+        if own.lost:
+            model.facts[NOT_SAVED] = ", ".join(own.lost)
         if fit.steps:
             model.facts[CHECKPOINT] = "; ".join(fit.steps)
         if fit.cast:
@@ -323,7 +326,8 @@ class Python(Family):
     def restore_assets(self, folder: Path) -> Model:
         """Run the copied file."""
         own, structure = own_folder.restored(folder)
-        return Model(None, weights="local", structure=structure, family_data=own)
+        facts = {NOT_SAVED: ", ".join(own.lost)} if own.lost else {}
+        return Model(None, weights="local", structure=structure, family_data=own, facts=facts)
 
 
 def _taken(inputs: Any, indices: Any, count: int) -> Any:

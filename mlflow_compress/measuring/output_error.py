@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import WorkerError
+from mlflow_compress.model import NOT_SAVED
 from mlflow_compress.networks.output_parts import differ, farthest, odd_places, parts_of, spread_of
+from mlflow_compress.networks.outside_state import tensors_outside
 from mlflow_compress.networks.random_state import has_drawn
 from mlflow_compress.networks.stored_weights import ROUNDING
 from mlflow_compress.records import Caution, CautionKind, Variant
@@ -79,6 +81,7 @@ OTHER_SHAPES = CautionKind(
     },
 )
 NUMBERS = ("quality/output_error_rel_l2", "quality/top1_agreement", "quality/kl_divergence_nats")
+_MOST_NAMES = 3  # in a message
 _MOST_BATCHES, _MOST_SECONDS, _MOST_ELEMENTS = 8, 0.5, 2**24
 _FEWEST = 2  # inputs, to see whether outputs depend on them
 _ALIKE = 1e-5  # relative difference of what two inputs give, below which nothing can be said
@@ -191,7 +194,9 @@ def compare(
     norms = restored.norms()
     if not (moved := farthest(restored.joined(), saved.joined(), norms)) <= ROUNDING[device]:
         if not (saved.spread or _draws_at_each_call(family, model, variant)):
-            raise WorkerError(f"the restored model's outputs {differ(moved)} from those of the model that was saved")
+            raise WorkerError(
+                f"the restored model's outputs {differ(moved)} from those of the model that was saved{_unsaved(model)}"
+            )
         told.append(RANDOM_OUTPUTS.of())
         return {}
     if is_blind(original):
@@ -207,6 +212,17 @@ def compare(
     if (classes := family.classes(model)) > 1:
         found |= _of_classes(*(given.joined()[0].reshape(-1, classes) for given in (restored, original)))
     return found
+
+
+def _unsaved(model: Model) -> str:
+    """Name what a restored model computes with and its state dict does not hold; empty where that is nothing."""
+    import torch
+
+    names = [model.facts[NOT_SAVED]] if NOT_SAVED in model.facts else []
+    if isinstance(model.module, torch.nn.Module):
+        names += tensors_outside(model.module)[:_MOST_NAMES]
+    what = "it computes with what is not in its state dict"
+    return f": {what}: {', '.join(names)}. Register tensors as buffers, and build all else in model()" if names else ""
 
 
 def cautions(original: Outputs) -> list[Caution]:

@@ -46,6 +46,8 @@ def keep(own: OwnCode, structure: Mapping[str, LayerSizes], folder: Path) -> Non
     changes: dict[str, Any] = {"code": place, "seed": own.seed}
     if structure:
         changes["structure"] = structure
+    if own.lost:
+        changes["lost"] = own.lost
     if own.built is not None:
         changes["built"] = dataclasses.asdict(own.built)
     (folder / _CHANGES).write_text(json.dumps(changes), encoding="utf-8")
@@ -66,6 +68,7 @@ def restored(folder: Path) -> tuple[OwnCode, dict[str, LayerSizes]]:
         raise WeightsError(f"{changed} names code outside of the model's folder: {path}.")
     own = loaded(path, changes.get("seed", 0), is_restored=True)
     own.outside = read_outside(folder)
+    own.lost = changes.get("lost", [])
     if form.is_file():
         own.form = CallForm.of_json(json.loads(form.read_text(encoding="utf-8")))
         own.passing = own.form.passing

@@ -9,11 +9,13 @@ import torch
 from lab import Lab
 
 from mlflow_compress import registry
+from mlflow_compress.errors import WorkerError
 from mlflow_compress.measuring import output_error
 from mlflow_compress.measuring.output_error import Outputs, _of_classes
+from mlflow_compress.networks import model_folder
 from mlflow_compress.networks.output_parts import farthest
 from mlflow_compress.networks.stored_weights import flat
-from mlflow_compress.records import Variant
+from mlflow_compress.records import Step, Variant
 from mlflow_compress.sockets import Family, Model
 
 
@@ -91,3 +93,36 @@ def test_no_divergence_is_below_zero() -> None:
     found = [_of_classes(own, scores)["quality/kl_divergence_nats"] for own in nearly_the_same]
     assert min(found) == 0
     assert max(found) < 1e-6
+
+
+def test_what_was_not_saved_is_named_where_outputs_differ(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("""
+import os
+import torch
+from torch import nn
+
+class Scale:
+    value = 1.0
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.scale = nn.Linear(4, 3), Scale()
+        self.drawn = torch.tensor(list(os.urandom(3))) + 1.0
+    def forward(self, x):
+        return self.layer(x) * self.scale.value + self.drawn
+
+def model(): return Net()
+def batch(size): return torch.rand(size, 4)
+def load_weights(module): module.scale.value = 3.0
+""")
+    variant = Variant("own", "original", "t", "python", "own.py", folder=str(tmp_path), chain=(Step("original"),))
+    family: Family = registry.build("families", "python")
+    model = family.load("own.py", "auto", tmp_path, 0)
+    before = output_error.outputs(family, model, variant)
+    output_error.keep(before, before, tmp_path / "outputs.safetensors")
+    (tmp_path / "saved").mkdir()
+    model_folder.save(model, family, [], variant, tmp_path / "saved")
+    restored = model_folder.restore(tmp_path / "saved").model
+    with pytest.raises(WorkerError, match=r"not in its state dict: scale, drawn\. Register tensors as buffers"):
+        output_error.compare(family, restored, variant, tmp_path / "outputs.safetensors", "cpu")
