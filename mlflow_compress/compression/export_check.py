@@ -47,8 +47,8 @@ def require_alike(graph: Graph, call: Callable[..., tuple[Any, ...]], tolerance:
             if not moved <= tolerance:
                 by = f"by {moved:.0%}" if math.isfinite(moved) else "in its shape, or in what is no finite number"
                 raise Unsupported(
-                    f"{what} the exported graph differs from the module {by}: what it does depends on its inputs, and "
-                    "an export holds one path"
+                    f"{what} the exported graph differs from the module {by}: it holds what the module did for the "
+                    "example, and no other path"
                 )
         if time.monotonic() - started > _MOST_SECONDS:
             return
