@@ -222,7 +222,7 @@ class CausalLm(TransformersFamily):
 
         Returns:
             For each text `nll`, its negative log-likelihood in nats, summed over its `tokens` (those predicted), and
-            its length in `words` (parted by white space) and in `bytes` of UTF-8.
+            its length in `words` (parted by white space) and in `bytes` of UTF-8; all 0 where no token is predicted.
         """
         import torch
 
@@ -236,8 +236,9 @@ class CausalLm(TransformersFamily):
                 protocol.windows(ids),
                 model.config.vocab_size,
             )
+        texts = [text if tokens else "" for (_, tokens), text in zip(found, texts, strict=True)]
         return [
-            {"nll": loss, "tokens": tokens, "words": protocol.words(text), "bytes": len(text.encode())}
+            {"nll": loss, "tokens": tokens, "words": protocol.words(text) if text else 0, "bytes": len(text.encode())}
             for (loss, tokens), text in zip(found, texts, strict=True)
         ]
 

@@ -76,6 +76,14 @@ def test_texts_that_are_cut_are_counted(tmp_path: Path) -> None:
         assert caution.message == f"1 of 3 texts are longer than {most} tokens, and only so much is read"
 
 
+def test_a_text_of_which_no_token_is_predicted_counts_for_nothing() -> None:
+    family, model = loaded("causal_lm", protocol="wikitext2")
+    ids = companions(model).tokenizer("boats", add_special_tokens=False)["input_ids"][:4]
+    alone, other = family.answers(model, [ids[:1], ids])
+    assert alone == {"nll": 0.0, "tokens": 0, "words": 0, "bytes": 0}
+    assert (other["tokens"], other["words"]) == (len(ids) - 1, 1)
+
+
 # Speech
 
 
