@@ -19,7 +19,7 @@ class Torchscript(ExportMethod):
     Every layer is in it, with the weights as they are: the size stays, and what is gained is Python's share of a call,
     which is much of a small model's and little of a large one's. The traces are not frozen, nor optimised for
     inference: on CPUs neither made large models faster, and the latter made small ones slower. What a model decides by
-    the values of its inputs is decided once, in tracing.
+    the values of its inputs is decided once, in tracing: where that shows on other inputs, the model is skipped.
 
     torch marks TorchScript as deprecated in favour of torch.export, which has no runtime of its own in Python.
 
