@@ -23,6 +23,7 @@ from mlflow_compress.networks.pickle_scan import UNREADABLE, code_in
 from mlflow_compress.networks.ultralytics_architecture import Architecture
 from mlflow_compress.networks.ultralytics_images import read_photo
 from mlflow_compress.networks.ultralytics_models import ExportedNet
+from mlflow_compress.networks.weight_files import require_no_pointer
 from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
 
 _PHOTO = (720, 1280, 3)
@@ -70,6 +71,8 @@ class Yolo(Family):
             return ""
         paths = [folder / source, Path(source)] if weights in ("auto", "pretrained") else [folder / weights]
         path = next((path for path in paths if path.is_file()), None)
+        if path is not None:
+            require_no_pointer(path)
         called = code_in(path) if path else []
         if called == [UNREADABLE]:
             return (

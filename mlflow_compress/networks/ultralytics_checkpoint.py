@@ -60,12 +60,18 @@ def read(path: Path) -> Saved:
 
 
 def is_of_others(path: Path) -> bool:
-    """Return whether a file can be read and holds no model of ultralytics: a state dict, say, or another module."""
+    """Return whether a file can be read and holds no model of ultralytics: a state dict, or another module.
+
+    What calls anything else is not looked at closer: whoever loads it is asked for trust, and told what it calls.
+    """
     try:
         with plain_checkpoint.opened(path) as checkpoint:
             content = mapping_of(checkpoint.content)
-            models = [content.get("ema"), content.get("model"), checkpoint.content]
-            return not any(isinstance(model, Made) and model.name.startswith(_PACKAGE) for model in models)
+            held = [content.get("ema"), content.get("model"), checkpoint.content]
+            models = [each for each in held if isinstance(each, Made)]
+            if any(model.name.startswith(_PACKAGE) for model in models):
+                return False
+            return any("_modules" in _state_of(model) for model in models) or not foreign(checkpoint.calls)
     except (OSError, ValueError):
         return False
 

@@ -86,6 +86,8 @@ def recognise(name: str, family: str = "") -> Recognised | None:
     if (address := _HUB_ADDRESS.fullmatch(name)) is not None:
         name = "@".join(filter(None, address.groups()))
     path = Path(name)
+    if path.suffix in (".pt", ".gguf") and _is_file(path):
+        weight_files.require_no_pointer(path)
     if path.suffix == ".pt" and not family and _is_file(path) and ultralytics_checkpoint.is_of_others(path):
         return None
     if path.suffix in (".pt", ".gguf") and _is_file(path):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from pickled import Call
 from trained_yolo import trained
 from ultralytics.models import YOLO
 from ultralytics.utils import IterableSimpleNamespace
@@ -144,13 +145,19 @@ def test_what_the_first_versions_wrote_is_read(tmp_path: Path, monkeypatch: pyte
     assert_same(mine, module)
 
 
+class Own(torch.nn.Module):
+    """A module of somebody's own class."""
+
+
 def test_what_is_no_model_of_ultralytics_is_of_others(tmp_path: Path) -> None:
     module: Any = YOLO("yolo11n-cls.yaml").model
     assert not ultralytics_checkpoint.is_of_others(saved(tmp_path / "own.pt", module))
     torch.save({"ema": module, "model": None}, tmp_path / "training.pt")
     assert not ultralytics_checkpoint.is_of_others(tmp_path / "training.pt")
-    for content in (module.state_dict(), module.model[0].conv):
+    for content in (module.state_dict(), module.model[0].conv, Own()):
         torch.save({"model": content}, tmp_path / "other.pt")
         assert ultralytics_checkpoint.is_of_others(tmp_path / "other.pt")
+    torch.save({"model": Call(print, "x")}, tmp_path / "call.pt")
+    assert not ultralytics_checkpoint.is_of_others(tmp_path / "call.pt")  # trust is asked for
     (tmp_path / "damaged.pt").write_bytes(b"PK\x03\x04")
     assert not ultralytics_checkpoint.is_of_others(tmp_path / "damaged.pt")  # loading says what is wrong

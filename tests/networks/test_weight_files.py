@@ -9,9 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, WeightsError
 from mlflow_compress.networks import weight_files
+from mlflow_compress.planning import recipe
 from mlflow_compress.planning.recognise import recognise
+from mlflow_compress.sockets import Family
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 268435456\n"
 
@@ -34,6 +37,16 @@ def test_a_configuration_that_is_a_pointer_is_called_that(tmp_path: Path) -> Non
     (tmp_path / "config.json").write_text(POINTER)
     with pytest.raises(WeightsError, match=r"config\.json is a pointer file of Git LFS"):
         recognise(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["best.pt", "small.gguf"])
+def test_a_file_that_is_a_pointer_is_called_that(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(POINTER)
+    with pytest.raises(WeightsError, match=rf"{name} is a pointer file of Git LFS"):
+        recipe.read(str(tmp_path / name))
+    yolo: Family = registry.build("families", "yolo", {})
+    with pytest.raises(WeightsError, match="pointer file of Git LFS"):
+        yolo.code("yolo11n.pt", name, tmp_path)
 
 
 def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
