@@ -127,7 +127,7 @@ HEAVY = {
 SOURCES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.parent.name != "recipes"  # the wheel carries them: a user's code, not ours
+    if path.parent.name not in ("recipes", "templates")  # the wheel carries them: a user's code, not ours
 }
 
 

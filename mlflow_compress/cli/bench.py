@@ -16,6 +16,7 @@ from mlflow_compress import terminal
 from mlflow_compress.cli.exits import Group
 from mlflow_compress.cli.late_options import LateOptions
 from mlflow_compress.errors import StoreError, UnsentError, WorkerError, failure
+from mlflow_compress.planning.new_model import KINDS, write
 
 if TYPE_CHECKING:
     from mlflow_compress.planning.options import Options
@@ -176,14 +177,35 @@ def rescore(run_id: str, metrics: tuple[str, ...], log: bool, tracking_uri: str 
 
 
 @main.command()
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-def check(models: tuple[str, ...]) -> None:
-    """Check recipes, and say what a sweep of them would measure. Nothing is run."""
-    from mlflow_compress.planning import recipe, sweep_recipe
+@click.argument("name", metavar="NAME")
+@click.option("--kind", type=click.Choice(KINDS), default=KINDS[0], show_default=True, help="What the model is.")
+@click.option("--force", is_flag=True, help="Write over files that are there.")
+def init(name: str, kind: str, force: bool) -> None:
+    """Write NAME.py and NAME.yaml, to put a model of your own into. They run as they are.
 
-    for model in models:
-        for variant in sweep_recipe.plan([model], recipe.Settings(trust=True)):
-            terminal.say(f"{variant.model}, {variant.label}")
+    The Python file holds the architecture, its weights and its data, and explains what else it may define; the recipe
+    names what is measured. A language model in a folder of transformers needs the recipe only.
+    """
+    terminal.say_lines(write(name, kind, force))
+
+
+@main.command()
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--deep", is_flag=True, help="Also load each model that is no Python code, and try it: it may take long.")
+@click.option("--trust", type=bool, is_flag=False, flag_value=True, default=False,
+              help="Run code that comes with a recipe, to try it. A my_model.py named here needs none.")  # fmt: skip
+@click.option("--weights", default="auto", show_default=True, help="As of `run`, for what is tried.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="As of `run`, for what is tried. [the recipe's]")
+def check(models: tuple[str, ...], deep: bool, trust: bool, weights: str, batch_size: int | None) -> None:
+    """Check recipes, try models of your own, and say what a sweep would measure. Nothing is timed or logged.
+
+    A model of the family python is tried at once, in seconds: it is built and filled, makes a batch, runs it, is saved
+    and restored, and predicts and scores two samples. What is missing or wrong is named with file, line and function.
+    """
+    from mlflow_compress.cli.checking import check_models
+    from mlflow_compress.planning.recipe import Settings
+
+    check_models(models, Settings(weights=weights, batch_sizes=(batch_size,) if batch_size else (), trust=trust), deep)
 
 
 @main.command()
@@ -240,6 +262,9 @@ def _measure(
     results = _sweep(queue, delivery, show, options)
     if options.as_json:
         terminal.give_json([_brief(result) for result in results])
+    if queue.left_out:
+        names = "; ".join(f"{variant.model}, {variant.label}" for variant in queue.left_out)
+        terminal.warn(f"Not started, as they would fail alike ({len(queue.left_out)} of {len(variants)}): {names}.")
     if queue.waiting:
         names = "; ".join(f"{variant.model}, {variant.label}" for variant in queue.waiting)
         told = f"Not started, as --limit-time is too short for them ({len(queue.waiting)} of {len(variants)}): {names}."
@@ -327,11 +352,17 @@ def _exit(results: Sequence[Result], *, is_named: bool) -> None:
     Raises:
         WorkerError, WeightsError, RecipeError: something failed.
     """
+    from mlflow_compress.measuring.model_trial import fails_all
+
     failed = [result for result in results if result.status == "failed" or (is_named and result.cause == "machine")]
     if not failed:
         return
     if is_named:
         raise failure(failed[0].cause, failed[0].reason)
+    models = {result.variant.model: result for result in failed if fails_all(result)}
+    if len(models) == len(failed):
+        reasons = "; ".join(f"{model} can't be measured: {result.reason}" for model, result in models.items())
+        raise failure(failed[0].cause, reasons)
     names = "; ".join(f"{result.variant.model}, {result.variant.label}" for result in failed)
     raise WorkerError(f"{len(failed)} of {len(results)} variants failed: {names}")
 

@@ -69,6 +69,21 @@ def run(
     return dataclasses.replace(result, ended_s=started + time.monotonic() - began)  # whatever is done to the clock
 
 
+def check(variant: Variant, folder: Path, listener: Listener) -> Part:
+    """Do what measuring an original takes, but for the timing, and score two samples: in seconds.
+
+    Args:
+        variant: the original of a model.
+        folder: as `run` takes it.
+        listener: as `run` takes it.
+
+    Returns:
+        What the model takes and gives, as facts; or why it can't be measured.
+    """
+    prepared = work("prepare", variant, folder, listener)
+    return work("try", variant, folder, listener, "cpu") if prepared.outcome.status == "ok" else prepared
+
+
 def model_folder(folder: Path) -> Path:
     """Say where in a variant's folder the saved model is."""
     return folder / MODEL_FOLDER

@@ -20,11 +20,11 @@ def work(verb: str, variant: Variant, folder: Path, listener: Listener, device: 
     """Run a verb.
 
     Args:
-        verb: `prepare`, `measure` or `time`.
+        verb: `prepare`, `measure`, `time` or `try`.
         variant: what it works on.
         folder: its folder, made where there is none.
         listener: told of each event of progress.
-        device: `cpu` or `cuda`, to measure on.
+        device: `cpu` or `cuda`, to measure or try on.
         how: as `Worker` takes it.
 
     Returns:

@@ -1,5 +1,7 @@
 """The measured process: `prepare` compresses and saves; `measure` restores, times and scores; `time` only times.
 
+`try` restores, makes one call, and predicts two samples: see `model_trial`.
+
 It is started as `python -m mlflow_compress.measuring.worker VERB FOLDER [DEVICE [HOW]]`. It reads `variant.json` in
 the folder, and writes one `Part` there. It tells its progress as lines of JSON on standard output; whatever libraries
 print goes to standard error.
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from mlflow_compress.error_causes import is_out_of_memory
 from mlflow_compress.errors import CompressError, MachineLacks, Unsupported, WorkerError, one_line
+from mlflow_compress.measuring import model_trial
 from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, metric_group, read_json, write_json
 from mlflow_compress.sockets import Family, Model
 from mlflow_compress.words import ORIGINAL
@@ -39,7 +42,6 @@ PARENT = "COMPRESS_PARENT"  # environment: the process that the worker must not 
 _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, see prctl(2)
 UNFINISHED = Outcome("failed", "scoring did not end")  # of quality, until it did
 _ERROR_LINES = 30
-_DECODING_SECONDS = 10.0  # to find a sound or picture that ends early, before anything is measured
 _NO_CUDA = "this machine has no CUDA device that torch can use"
 
 
@@ -89,8 +91,7 @@ class Report:
 def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     """Load the original, run the chain of methods over it, and save what came of it."""
     from mlflow_compress import registry
-    from mlflow_compress.data.media import decode_some
-    from mlflow_compress.measuring import compression_check, output_error, quality
+    from mlflow_compress.measuring import compression_check, output_error
     from mlflow_compress.meters import size
     from mlflow_compress.networks import generation_check, model_folder
 
@@ -101,17 +102,8 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
         if (reason := method.excludes.get(variant.family)) is not None:
             raise Unsupported(f"{step.method} does not serve {variant.family}: {reason}")
     _set_threads(variant)
-    report.stage("loading")
-    model = family.load(variant.source, variant.weights, Path(variant.folder), variant.seed)
-    for caution in model.cautions:
-        report.warn(caution.message)
-    model.batch_size = variant.batch_size
+    model = model_trial.loaded(family, variant, report.stage, report.warn)
     model.progress = lambda done, total: report.progress(done, total, None)
-    if variant.data and model.weights != "random":
-        report.stage("checking the data")  # now, not after an hour of compressing and measuring
-        quality.metrics_for(family, model, variant)
-        samples = family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
-        decode_some([sample.inputs for sample in samples], _DECODING_SECONDS)
     is_changed = not variant.is_original
     if is_changed and (refusal := family.refuses(model)):
         raise Unsupported(refusal)
@@ -374,7 +366,8 @@ def _outcome(action: Callable[[], Part]) -> Part:
     except Unsupported as reason:
         return Part(Outcome("skipped", str(reason), reason.cause))
     except CompressError as error:
-        return Part(Outcome("failed", str(error), error.cause))
+        facts = {model_trial.OF_MODEL: error.doing} if isinstance(error, model_trial.ModelError) else {}
+        return Part(Outcome("failed", str(error), error.cause), facts=facts)
     except Exception as error:
         traceback.print_exc(limit=_ERROR_LINES)
         return Part(Outcome("failed", _reason(error), "measuring"))
@@ -422,7 +415,9 @@ def main() -> None:
         write_json(work / part_file(verb), part)
         return
     device = rest[0]
-    if verb == "time":
+    if verb == "try":
+        part = _outcome(lambda: model_trial.try_saved(variant, work / MODEL_FOLDER, work / OUTPUTS, report.stage))
+    elif verb == "time":
         part = _outcome(lambda: time_again(variant, work, device, int(launches), report))
     else:
         part = _outcome(lambda: measure(variant, work, device, rest[1:] == [SCORE], report))

@@ -45,7 +45,7 @@ class Worker:
     end of its time. While it is silent none of them runs.
 
     Args:
-        verb: `prepare`, `measure` or `time`.
+        verb: `prepare`, `measure`, `time` or `try`.
         variant: what it works on.
         folder: the folder with `variant.json`; the part and the log are left there.
         device: `cpu` or `cuda`, to measure on.

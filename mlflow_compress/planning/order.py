@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from mlflow_compress.budget import Budget
 from mlflow_compress.records import Variant, to_json
 
 
@@ -46,11 +47,22 @@ def most_informative_first(variants: Sequence[Variant]) -> list[Variant]:
     return [variants[at] for at in (*originals, *(at for *_, at in sorted(others)))]
 
 
+def first_of_each_model(variants: Sequence[Variant]) -> list[Variant]:
+    """Return one variant of each model, and of each way in which it is loaded and called."""
+    found: dict[str, Variant] = {}
+    for variant in variants:
+        found.setdefault(_model(variant), variant)
+    return list(found.values())
+
+
 class Queue:
     """Variants that wait to be started, for as long as there is time.
 
     What does not fit into the time that is left is not started, and what comes after it may be; the first is started
     however long it takes.
+
+    Attributes:
+        left_out: what was taken out, since another variant of the same model showed that it would fail.
 
     Args:
         variants: in their order.
@@ -72,6 +84,7 @@ class Queue:
         self._clock = clock
         self._end = None if limit is None else clock() + limit
         self._started = 0
+        self.left_out: list[Variant] = []
 
     @property
     def waiting(self) -> tuple[Variant, ...]:
@@ -97,12 +110,23 @@ class Queue:
         """Take back a variant that was started and came to nothing, such as on a machine that was lost; it is next."""
         self._waiting.insert(0, variant)
 
+    def leave_out(self, failed: Variant) -> None:
+        """Take out what would fail as a variant did: its model can't be measured, whatever the method is."""
+        row = _model(failed)
+        self.left_out += [variant for variant in self._waiting if _model(variant) == row]
+        self._waiting = [variant for variant in self._waiting if _model(variant) != row]
+
     def _fits(self, variant: Variant) -> bool:
         return self._end is None or not self._started or self._clock() + self._seconds(variant) <= self._end
 
 
 def _numbered(names: Iterable[object]) -> dict[object, int]:
     return {name: number for number, name in enumerate(dict.fromkeys(names))}
+
+
+def _model(variant: Variant) -> str:
+    """Name the model that a variant is made of, and how it is loaded and called."""
+    return _row(replace(variant, threads=None, setting="", devices=(), budget=Budget()))
 
 
 def _row(variant: Variant) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlflow_compress.measuring import isolate
 from mlflow_compress.measuring.combine import unmeasured
 from mlflow_compress.measuring.measure_one import measure_one
+from mlflow_compress.measuring.model_trial import fails_all
 from mlflow_compress.measuring.prepared_originals import PreparedOriginals
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Variant
@@ -51,6 +52,8 @@ def sweep(
             digest = resume.digest(variant)
             earlier = None if again else delivery.earlier(variant, digest, progress.end)
             results.append(earlier or _measured(variant, digest, delivery, progress, originals))
+            if fails_all(results[-1]):
+                queue.leave_out(variant)
             show(results[-1])
     return results
 

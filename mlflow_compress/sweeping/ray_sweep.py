@@ -20,6 +20,7 @@ from mlflow_compress.errors import WorkerError, one_line
 from mlflow_compress.measuring import isolate
 from mlflow_compress.measuring.combine import unmeasured
 from mlflow_compress.measuring.measure_one import Run
+from mlflow_compress.measuring.model_trial import fails_all
 from mlflow_compress.records import Result, Status, Variant, to_json
 from mlflow_compress.sweeping import file_bundle, ray_cluster, ray_interview, ray_node, resume
 from mlflow_compress.sweeping.placement import Kind, Node, Placing
@@ -132,10 +133,17 @@ class _Sweep:
                     break
                 self._read()
                 self._home.reap(_MOST_WAITING)
+                self._leave_out()
         finally:
             self._stop()
         self._home.reap(0)
         return self._home.results
+
+    def _leave_out(self) -> None:
+        """Start no more variants of a model that can't be measured. Weights that one machine lacks another may have."""
+        for result in filter(fails_all, list(self._home.results)):
+            if result.cause == "recipe":
+                self._queue.leave_out(result.variant)
 
     def _begin(self) -> None:
         """See that all nodes can measure, and set aside the variants that none of them may."""

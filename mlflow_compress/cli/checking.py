@@ -1,0 +1,69 @@
+"""`check_models`: says what a sweep would measure, and tries the models, before anything is measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mlflow_compress import terminal
+from mlflow_compress.errors import failure
+from mlflow_compress.measuring import isolate
+from mlflow_compress.planning import sweep_recipe
+from mlflow_compress.planning.order import first_of_each_model
+from mlflow_compress.planning.recipe import Settings
+from mlflow_compress.records import Step, Variant
+from mlflow_compress.sweeping.progress import Progress
+from mlflow_compress.words import ORIGINAL
+
+_OWN = "python"  # the family whose models are always tried
+
+
+def check_models(names: Sequence[str], settings: Settings, deep: bool) -> None:
+    """Plan each model's variants, then try each model.
+
+    Args:
+        names: as `sweep` takes them.
+        settings: as the command line says. What is tried is trusted only where they say so.
+        deep: whether to try other models than those of the user's own code, too.
+
+    Raises:
+        CompressError: something is not right; what `run` would end with.
+    """
+    for name in names:
+        variants = sweep_recipe.plan([name], dataclasses.replace(settings, trust=True))
+        for variant in variants:
+            terminal.say(f"{variant.model}, {variant.label}")
+        tried = [variant for variant in first_of_each_model(variants) if deep or variant.family == _OWN]
+        if tried:
+            sweep_recipe.plan([name], settings)  # asks for trust
+        for variant in tried:
+            terminal.say(f"{variant.model}: {_tried(variant)}")
+
+
+def _tried(variant: Variant) -> str:
+    """Try the original of a variant's model; return what it takes and gives.
+
+    Raises:
+        CompressError: it can't be measured.
+    """
+    original = dataclasses.replace(variant, method=ORIGINAL, chain=(Step(ORIGINAL),), interleave=False)
+    progress = Progress(sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="compress-check-") as folder:
+        try:
+            progress.begin(variant.model)
+            part = isolate.check(original, Path(folder, "work"), progress.event)
+        finally:
+            progress.close()
+    if part.outcome.status != "ok":
+        raise failure(part.outcome.cause, f"{variant.model} can't be measured: {part.outcome.reason}")
+    return _told(part.facts)
+
+
+def _told(facts: Mapping[str, str]) -> str:
+    words = [f"{facts['parameters']} parameters", f"takes {facts['takes']}", f"gives {facts['gives']}"]
+    if "samples" in facts:
+        words += [f"{facts['samples']} samples", facts["score"]]
+    return f"ok: {', '.join(words)}; saved and restored"
