@@ -34,12 +34,19 @@ def own_place(error: BaseException) -> str:
     paths = sysconfig.get_paths()
     others = [Path(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     others += [Path(__file__).parent, Path(traceback.__file__).parent]
+
+    def is_users(file: str | None) -> bool:
+        path = Path(file or "")
+        is_library = "site-packages" in path.parts or any(path.is_relative_to(other) for other in others)
+        return path.is_file() and not is_library
+
     for each in reversed(list(_chain(error))):
+        if isinstance(each, SyntaxError) and is_users(each.filename):
+            return f"{plain(Path(each.filename or '').name)}, line {each.lineno}"
         for frame in reversed(traceback.extract_tb(each.__traceback__)):
-            path = Path(frame.filename)
-            is_library = "site-packages" in path.parts or any(path.is_relative_to(other) for other in others)
-            if path.is_file() and not is_library:
-                return f"{plain(path.name)}, line {frame.lineno}, in {plain(frame.name)}"
+            if is_users(frame.filename):
+                function = "" if frame.name.startswith("<") else f", in {plain(frame.name)}"
+                return f"{plain(Path(frame.filename).name)}, line {frame.lineno}{function}"
     return ""
 
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mlflow_compress.error_causes import cause_line, is_out_of_memory, own_place
 from mlflow_compress.errors import CompressError, RecipeError, Unsupported, one_line
-from mlflow_compress.networks import own_lines
 from mlflow_compress.records import Outcome, Part, Result, Variant
 from mlflow_compress.sockets import Family, Model, Sample
 
@@ -21,7 +21,7 @@ Tell = Callable[[str], object]
 OF_MODEL = "failed_while"  # a fact of a failure that all variants of a model share: what was being done
 _LOADING, _CHECKING, _TRYING, _RESTORING = "loading", "checking the data", "trying the model", "restoring"
 _FEW, _SEVERAL = 2, 32  # samples that are predicted
-_LONGEST = 200  # characters of what a batch is
+_LONGEST, _LONGEST_REASON = 200, 500  # characters of what a batch is, and of why it failed
 _DECODING_SECONDS = 10.0  # to find a sound or picture that ends early, before anything is measured
 _OWN = "python"
 
@@ -95,11 +95,11 @@ def try_out(family: Family, model: Model, variant: Variant, samples: Sequence[Sa
     """
     import torch
 
-    folder, size = Path(variant.folder), variant.batch_size
+    size = variant.batch_size
     with torch.inference_mode():
-        with _named(f"batch({size}) failed", folder):
+        with _named(f"batch({size}) failed"):
             batch = family.batch(model, size, variant.seed)
-        with _named(f"the module can't be called on what batch({size}) gives, {_described(batch)}", folder):
+        with _named(f"the module can't be called on what batch({size}) gives, {_described(batch)}"):
             output = family.run(model, batch, lambda stage: None)
     facts = {"takes": _described(batch), "gives": _described(output)}
     if samples is None:
@@ -150,23 +150,32 @@ def _of_the_model(variant: Variant, doing: str) -> Iterator[None]:
     except Unsupported:
         raise
     except CompressError as error:
-        raise ModelError(error, own_lines.said(error, Path(variant.folder)), doing) from error
+        raise ModelError(error, _said(error), doing) from error
     except Exception as error:
-        if variant.family != _OWN or _is_of_memory(error):
+        if variant.family != _OWN or is_out_of_memory(error):
             raise
-        told = f"{variant.source}: {own_lines.said(error, Path(variant.folder))}"
+        told = f"{variant.source}: {_said(error)}"
         raise ModelError(RecipeError(told), told, doing) from error
 
 
 @contextmanager
-def _named(what: str, folder: Path) -> Iterator[None]:
+def _named(what: str) -> Iterator[None]:
     """Say what failed before the error itself."""
     try:
         yield
     except Exception as error:
-        if _is_of_memory(error) or isinstance(error, Unsupported):
+        if is_out_of_memory(error) or isinstance(error, Unsupported):
             raise
-        raise RecipeError(f"{what}: {own_lines.said(error, folder)}") from error
+        raise RecipeError(f"{what}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """Return what went wrong as one line, with the place in the user's code where it is known."""
+    where = own_place(error)
+    if not isinstance(error, CompressError):
+        return f"{where}: {cause_line(error, _LONGEST_REASON)}" if where else cause_line(error, _LONGEST_REASON)
+    text = str(error)
+    return text if not where or where in text else f"{text.rstrip('.')} ({where})."
 
 
 def _score(family: Family, model: Model, variant: Variant, samples: Sequence[Sample]) -> str:
@@ -177,11 +186,10 @@ def _score(family: Family, model: Model, variant: Variant, samples: Sequence[Sam
     """
     from mlflow_compress.measuring import quality
 
-    folder = Path(variant.folder)
     metrics = quality.metrics_for(family, model, variant)
     told: list[str] = []
     for few in (samples[:_FEW], samples[:_SEVERAL]):
-        predictions = _predictions(family, model, few, folder)
+        predictions = _predictions(family, model, few)
         references = [sample.reference for sample in few]
         try:
             told = [f"{name} {metric.compute(references, predictions):.4g}" for name, metric in metrics.items()]
@@ -197,7 +205,7 @@ def _score(family: Family, model: Model, variant: Variant, samples: Sequence[Sam
     return f"{', '.join(told)} on {len(few)} samples"
 
 
-def _predictions(family: Family, model: Model, samples: Sequence[Sample], folder: Path) -> list[Any]:
+def _predictions(family: Family, model: Model, samples: Sequence[Sample]) -> list[Any]:
     """Return one prediction for each sample.
 
     Raises:
@@ -205,7 +213,7 @@ def _predictions(family: Family, model: Model, samples: Sequence[Sample], folder
     """
     inputs = [sample.inputs for sample in samples]
     advice = f"{len(samples)} samples can't be predicted, the first being {_described(inputs[0])}"
-    with _named(advice, folder):
+    with _named(advice):
         predictions = family.answers(model, inputs)
     if len(predictions) != len(samples):
         raise RecipeError(f"predict() gave {len(predictions)} predictions for {len(samples)} samples: one each.")
@@ -227,7 +235,3 @@ def _leaf(leaf: Any) -> str:
     if hasattr(leaf, "shape"):
         return f"{str(getattr(leaf, 'dtype', '')).removeprefix('torch.')} [{', '.join(map(str, leaf.shape))}]".strip()
     return "None" if leaf is None else f"{type(leaf).__name__} {one_line(repr(leaf), 40)}"
-
-
-def _is_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__

@@ -5,13 +5,11 @@ A detector of ultralytics needs no file of this kind: `compress-bench run my_yol
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-FOLDER = Path(__file__).parent  # for files beside this one
 SIDE, CLASSES = 32, ("wide", "tall")
 metrics = ["map50", "box_recall"]  # optional: `compress-bench list metrics` names all; these take boxes
 
@@ -31,8 +29,8 @@ def load_weights(module: nn.Module) -> None:
 
     What it gives is kept, so that it is called once, and not for each variant.
     """
-    # Your checkpoint, a state dict that lies beside this file: put its name here, and delete the training below.
-    # module.load_state_dict(torch.load(FOLDER / "my_checkpoint.pt", weights_only=True))
+    # Your checkpoint, a state dict: put its path here, from this file's folder, and delete the training below.
+    # module.load_state_dict(torch.load("my_checkpoint.pt", weights_only=True))
     optimizer = torch.optim.Adam(module.parameters(), lr=0.005)
     for part in range(100):
         images, boxes, labels = _rectangles(64, seed=1 + part)

@@ -3,12 +3,9 @@
 As it is it runs: a small network that tells three sorts of wine apart by 13 measurements (scikit-learn's data).
 """
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
-FOLDER = Path(__file__).parent  # for files beside this one
 metrics = ["accuracy"]  # optional: what quality is called; `compress-bench list metrics` names all
 
 
@@ -30,8 +27,8 @@ def load_weights(module: nn.Module) -> None:
 
     What it gives is kept, so that it is called once, and not for each variant.
     """
-    # Your checkpoint, a state dict that lies beside this file: put its name here, and delete the training below.
-    # module.load_state_dict(torch.load(FOLDER / "my_checkpoint.pt", weights_only=True))
+    # Your checkpoint, a state dict: put its path here, from this file's folder, and delete the training below.
+    # module.load_state_dict(torch.load("my_checkpoint.pt", weights_only=True))
     rows, labels = _wines(test=False)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
     for _ in range(100):

@@ -3,12 +3,9 @@
 As it is it runs: a small GRU that tells which half of the vocabulary is more frequent in 16 tokens.
 """
 
-from pathlib import Path
-
 import torch
 from torch import nn
 
-FOLDER = Path(__file__).parent  # for files beside this one
 VOCABULARY, LENGTH = 20, 16
 metrics = ["accuracy"]  # optional: what quality is called; `compress-bench list metrics` names all
 
@@ -47,8 +44,8 @@ def load_weights(module: nn.Module) -> None:
 
     What it gives is kept, so that it is called once, and not for each variant.
     """
-    # Your checkpoint, a state dict that lies beside this file: put its name here, and delete the training below.
-    # module.load_state_dict(torch.load(FOLDER / "my_checkpoint.pt", weights_only=True))
+    # Your checkpoint, a state dict: put its path here, from this file's folder, and delete the training below.
+    # module.load_state_dict(torch.load("my_checkpoint.pt", weights_only=True))
     optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
     for part in range(60):
         tokens, labels = _sequences(64, seed=1 + part)

@@ -328,13 +328,23 @@ exclude: [{method: bf16, threads: 2}, {method: original, threads: 2}]
 
 def test_a_sweep_recipe_within_a_limit_of_time(home: Home) -> None:
     (home.folder / "grid.yaml").write_text(GRID)
-    told = home.bench("check", "grid.yaml")
-    assert told.stdout.splitlines() == [
+    variants = [
         "small, original [threads=1]",
         "small, int8_dynamic [threads=1]",
         "small, bf16 [threads=1]",
         "small, int8_dynamic [threads=2]",
     ]
+    told = home.bench("check", "grid.yaml")
+    assert told.returncode == 2
+    assert told.stdout.splitlines() == variants
+    assert "small.py is Python code" in told.stderr
+    told = home.bench("check", "grid.yaml", "--trust")
+    assert told.returncode == 0, told.stderr
+    *planned, tried = told.stdout.splitlines()
+    assert planned == variants
+    assert tried.startswith(
+        "small: ok: 58 parameters, takes float32 [1, 4], gives float32 [1, 2], 4 samples, accuracy "
+    )
     words = ("sweep", "grid.yaml", "--trust", "-e", "grid", *BRIEF)
     done = home.bench(*words, "--limit-time", "1s")
     assert done.returncode == 0, done.stderr
@@ -356,6 +366,40 @@ def test_a_sweep_recipe_within_a_limit_of_time(home: Home) -> None:
     assert plan["seconds"] == pytest.approx(3 * took)
     again = json.loads(home.bench(*words, "--dry-run", "--json", "--again").stdout)
     assert (again["measured"], len(home.runs("grid"))) == (0, 1)
+
+
+def test_what_all_variants_would_fail_for_ends_the_sweep_at_once(home: Home) -> None:
+    (home.folder / "wrong.py").write_text(CODE.replace("torch.rand(size, 4)", "torch.rand(size, 5)"))
+    (home.folder / "wrong.yaml").write_text(RECIPE.replace("small.py", "wrong.py"))
+    said = "the module can't be called on what batch(1) gives, float32 [1, 5]: RuntimeError: mat1 and mat2 shapes"
+    done = home.bench("sweep", "wrong.yaml", "--trust", "-e", "wrong", *BRIEF)
+    assert done.returncode == 2
+    assert f"Error: wrong can't be measured: {said}" in done.stderr
+    assert (
+        "Not started, as they would fail alike (3 of 4): wrong, crash:kind=sigkill; wrong, int8_dynamic;" in done.stderr
+    )
+    (parent, run) = home.runs("wrong")
+    assert said in run.data.tags["compress.reason"]
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    checked = home.bench("check", "wrong.py")  # his own program, so without a word of trust
+    assert checked.returncode == 2
+    assert said in checked.stderr
+
+
+def test_a_new_model_is_written_and_checked_as_it_is(home: Home) -> None:
+    told = home.bench("init", "my_model")
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.splitlines()[1:3] == [
+        "  compress-bench check my_model.yaml --trust",
+        "  compress-bench sweep my_model.yaml --trust --experiment hw1",
+    ]
+    checked = home.bench(*told.stdout.splitlines()[1].split()[1:])
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.splitlines()[:3] == ["my_model, original", "my_model, bf16", "my_model, int8_dynamic"]
+    assert "60 samples, accuracy 1 on 2 samples; saved and restored" in checked.stdout
+    again = home.bench("init", "my_model.py", "--kind", "image")
+    assert again.returncode == 2
+    assert "my_model.py and my_model.yaml would be written over. Give another name, or --force." in again.stderr
 
 
 def test_a_machine_that_does_not_serve_skips_and_loads_nothing(home: Home) -> None:

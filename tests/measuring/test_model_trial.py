@@ -1,0 +1,139 @@
+"""A model is tried before anything is measured: what all variants would fail for is told with file and line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlflow_compress import registry
+from mlflow_compress.errors import WeightsError
+from mlflow_compress.measuring import isolate
+from mlflow_compress.measuring.model_trial import OF_MODEL, ModelError, fails_all, loaded, try_out
+from mlflow_compress.measuring.one_process import work
+from mlflow_compress.planning.recipe import Settings
+from mlflow_compress.planning.sweep_recipe import plan
+from mlflow_compress.records import Outcome, Result, Variant
+
+HEAD = "import torch\nfrom torch import nn\n"
+MODEL = "def model():\n    return nn.Linear(4, 3)\n"
+BATCH = "def batch(size):\n    return torch.rand(size, 4)\n"
+WEIGHTS = "def load_weights(module):\n    nn.init.ones_(module.weight)\n"
+SAMPLES = "def samples():\n    return [(torch.rand(4), 1), (torch.rand(4), 2), (torch.rand(4), 0)]\n"
+TWO_INPUTS = """
+class Sum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, left, right):
+        return self.layer(left + right)
+
+def model():
+    return Sum()
+
+def batch(size):
+    return torch.rand(size, 4), torch.rand(size, 4)
+
+def load_weights(module):
+    pass
+"""
+
+
+def variant(folder: Path, *parts: str, **changes: Any) -> Variant:
+    (folder / "mine.py").write_text(HEAD + "".join(parts))
+    (planned,) = plan([str(folder / "mine.py")], Settings(**changes))
+    return planned
+
+
+def tried(folder: Path, *parts: str, **changes: Any) -> tuple[list[str], list[str]]:
+    stages: list[str] = []
+    warnings: list[str] = []
+    planned = variant(folder, *parts, **changes)
+    loaded(registry.build("families", "python", {}), planned, stages.append, warnings.append)
+    return stages, warnings
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_a_model_that_does_what_it_must_is_loaded(tmp_path: Path) -> None:
+    stages, warnings = tried(tmp_path, MODEL, BATCH, WEIGHTS, SAMPLES)
+    assert stages == ["loading", "checking the data", "trying the model"]
+    assert warnings == []
+
+
+def test_what_it_takes_and_gives_is_told(tmp_path: Path) -> None:
+    planned = variant(tmp_path, MODEL, BATCH, WEIGHTS, SAMPLES, batch_sizes=(2,))
+    family = registry.build("families", "python", {})
+    model = loaded(family, planned, str, str)
+    samples = family.samples(model, "own", tmp_path, None, 0)
+    facts = try_out(family, model, planned, samples)
+    assert facts["takes"] == "float32 [2, 4]"
+    assert facts["gives"] == "float32 [2, 3]"
+    assert facts["samples"] == "3"
+    assert facts["score"].startswith("accuracy ")
+    assert facts["score"].endswith(" on 2 samples")
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (("1 / 0\n",), r"mine\.py can't be run: ZeroDivisionError: .* \(mine\.py, line 3\)\.$"),
+        ((BATCH,), r"mine\.py defines no function model\(\)"),
+        (("def model():\n    return nn.Linear(4)\n", BATCH), r"TypeError: .*out_features.*|mine\.py, line 4, in model"),
+        ((MODEL,), r"batch\(1\) failed: .*mine\.py defines no function batch\(\)"),
+        ((MODEL, "def batch(size):\n    return torch.rand(size, width)\n"),
+         r"batch\(1\) failed: mine\.py, line 6, in batch: NameError: name 'width' is not defined"),
+        ((MODEL, "def batch(size):\n    return torch.rand(size, 5)\n"),
+         r"the module can't be called on what batch\(1\) gives, float32 \[1, 5\]: RuntimeError: mat1 and mat2 shapes"),
+        ((MODEL, BATCH, "def load_weights(module):\n    module.load_state_dict({})\n", SAMPLES),
+         r"mine\.py: mine\.py, line 8, in load_weights: RuntimeError: Error\(s\) in loading state_dict"),
+        ((MODEL, BATCH, WEIGHTS, "def samples():\n    return []\n"), r"no samples to score\. .*data: none"),
+        ((MODEL, BATCH, WEIGHTS, "def samples():\n    return [(torch.rand(7), 1)]\n"),
+         r"1 samples can't be predicted, the first being float32 \[7\]: RuntimeError: mat1 and mat2"),
+        ((MODEL, BATCH, WEIGHTS, SAMPLES, "def predict(module, inputs):\n    return [0]\n"),
+         r"predict\(\) gave 1 predictions for 2 samples: one each"),
+        ((MODEL, BATCH, WEIGHTS, SAMPLES, "def predict(module, inputs):\n    return inputs.argmax\n"),
+         r"the first being float32 \[4\]: mine\.py, line 12, in predict: AttributeError"),
+        ((MODEL, BATCH, WEIGHTS, SAMPLES, "metrics = ['map50']\n"),
+         r"the score can't be made of what samples\(\) and predict\(\) give: .* References begin with int 1, predic"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, parts: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ModelError, match=said) as told:
+        tried(tmp_path, *parts)
+    assert told.value.exit_code == 2
+    assert told.value.cause == "recipe"
+
+
+def test_missing_weights_keep_their_exit_code(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"gone\.pt") as told:
+        tried(tmp_path, MODEL, BATCH, weights="gone.pt")
+    assert (told.value.exit_code, told.value.cause, told.value.doing) == (WeightsError.exit_code, "weights", "loading")
+
+
+def test_two_inputs_are_predicted_or_refused_at_once(tmp_path: Path) -> None:
+    samples = "def samples():\n    return [((torch.rand(4), torch.rand(4)), 1)] * 3\n"
+    call = "module(left[None], right[None]).argmax()"
+    predict = f"def predict(module, inputs):\n    return [int({call}) for left, right in inputs]\n"
+    assert tried(tmp_path, TWO_INPUTS, samples, predict)[0][-1] == "trying the model"
+
+
+def test_a_failure_of_the_model_is_one_of_all_its_variants(tmp_path: Path) -> None:
+    planned = variant(tmp_path, MODEL, "def batch(size):\n    return torch.rand(size, 5)\n")
+    prepared = work("prepare", planned, tmp_path / "work", lambda event: None)
+    assert prepared.outcome.status == "failed"
+    assert prepared.facts == {OF_MODEL: "trying the model"}
+    assert fails_all(Result(planned, "failed", facts=prepared.facts))
+    assert not fails_all(Result(planned, "failed"))
+
+
+def test_a_checked_model_is_saved_restored_and_tried_again(tmp_path: Path) -> None:
+    part = isolate.check(variant(tmp_path, MODEL, BATCH, WEIGHTS, SAMPLES), tmp_path / "work", lambda event: None)
+    assert part.outcome == Outcome("ok")
+    assert part.facts["parameters"] == "15"
+    assert part.facts["samples"] == "3"
