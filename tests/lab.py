@@ -47,7 +47,9 @@ def samples():
 
 BROKEN_PREDICT = """
 def predict(module, inputs):
-    raise RuntimeError("no idea")
+    if len(inputs) > 2:  # two are predicted before anything is measured
+        raise RuntimeError("no idea")
+    return [0] * len(inputs)
 """
 
 
