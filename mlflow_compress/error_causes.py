@@ -23,7 +23,8 @@ def cause_line(error: BaseException, most: int = 140) -> str:
     name = type(cause).__name__
     if not said:
         return plain(name, most)
-    return plain(said[0] if type(cause) in _SAY_NOTHING else f"{name}: {said[0]}", most)
+    first = " ".join(line.strip() for line in said[:2]) if said[0].rstrip().endswith(":") else said[0]
+    return plain(first if type(cause) in _SAY_NOTHING else f"{name}: {first}", most)
 
 
 def own_place(error: BaseException) -> str:
