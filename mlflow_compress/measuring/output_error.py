@@ -57,8 +57,8 @@ NO_OUTPUTS = CautionKind(
     "no_outputs",
     short={"en": "it gives no numbers to compare", "ru": "модель не возвращает чисел для сравнения"},
     message={
-        "en": "the model gives {given}: whether compressing changed its outputs can't be said",
-        "ru": "модель возвращает {given}: нельзя сказать, изменило ли сжатие её выходы",
+        "en": "the model gives no finite number: whether compressing changed its outputs can't be said",
+        "ru": "модель не возвращает ни одного конечного числа: нельзя сказать, изменило ли сжатие её выходы",
     },
     advice={
         "en": "Let forward() return what it computes.",
@@ -199,7 +199,7 @@ def compare(
             )
         told.append(RANDOM_OUTPUTS.of())
         return {}
-    if is_blind(original):
+    if is_blind(original) or not _has_numbers(original):
         return {}
     apart = farthest(restored.joined(), original.joined(), norms)
     if apart >= original.spread / 2 > 0:
@@ -227,14 +227,15 @@ def _unsaved(model: Model) -> str:
 
 def cautions(original: Outputs) -> list[Caution]:
     """Say it where outputs do not depend on the input, or where there is nothing to compare."""
+    if not _has_numbers(original):
+        return [NO_OUTPUTS.of()]
+    return [BLIND_OUTPUTS.of(most=_ALIKE)] if is_blind(original) else []
+
+
+def _has_numbers(given: Outputs) -> bool:
     import torch
 
-    parts = original.joined()
-    if not any(part.numel() for part in parts):
-        return [NO_OUTPUTS.of(given="no tensor and no number")]
-    if not any(bool(torch.isfinite(part).any()) for part in parts):
-        return [NO_OUTPUTS.of(given="NaN or infinity only")]
-    return [BLIND_OUTPUTS.of(most=_ALIKE)] if is_blind(original) else []
+    return any(bool(torch.isfinite(part).any()) for part in given.joined())
 
 
 def is_blind(original: Outputs) -> bool:

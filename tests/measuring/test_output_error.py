@@ -126,3 +126,83 @@ def load_weights(module): module.scale.value = 3.0
     restored = model_folder.restore(tmp_path / "saved").model
     with pytest.raises(WorkerError, match=r"not in its state dict: scale, drawn\. Register tensors as buffers"):
         output_error.compare(family, restored, variant, tmp_path / "outputs.safetensors", "cpu")
+
+
+MASKED = "torch.where(x > 0.5, self.layer(x), -float('inf'))"
+
+
+def own(code: str, folder: Path) -> tuple[Family, Model, Variant]:
+    """Make a module of a user's from what its `forward` returns."""
+    (folder / "own.py").write_text(f"""
+import random
+import numpy as np
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 8)
+
+    def forward(self, x):
+        return {code}
+
+def model():
+    return Net()
+
+def batch(size):
+    return torch.rand(size, 8)
+""")
+    family: Family = registry.build("families", "python")
+    variant = Variant("m", "bf16", "t", "python", "own.py", "random", folder=str(folder))
+    return family, family.load("own.py", "random", folder, 0), variant
+
+
+def compared(code: str, change: str, folder: Path) -> tuple[dict[str, float], list[str]]:
+    """Compare a module with one of another `forward`, that is restored as it was saved."""
+    family, model, variant = own(code, folder)
+    original = output_error.outputs(family, model, variant)
+    told = output_error.cautions(original)
+    family, other, variant = own(change, folder)
+    saved = output_error.outputs(family, other, variant, len(original.passes))
+    output_error.keep(original, saved, folder / "outputs")
+    found = output_error.compare(family, other, variant, folder / "outputs", "cpu", told)
+    return found, [caution.code for caution in told]
+
+
+@pytest.mark.parametrize(
+    ("code", "change", "moved"),
+    [
+        ("self.layer(x)", "self.layer(x) * 1.1", 0.1),
+        (MASKED, MASKED.replace("self.layer(x)", "self.layer(x) * 1.1"), 0.1),
+        ("{'a': self.layer(x), 'b': [x, None, 3]}", "{'a': self.layer(x) * 1.1, 'b': [x, None, 3]}", 0.1),
+        ("float(self.layer(x).sum())", "float(self.layer(x).sum()) * 1.1", 0.1),
+        ("[row[row > 0.5] for row in x]", "[row[row > 0.5] * 1.1 for row in x]", 0.1),  # of other lengths each time
+        ("[x] * int(x.sum())", "[x * 1.1] * int(x.sum())", 0.1),  # and of another number
+        ("self.layer(x) + torch.randn_like(x)", "self.layer(x) + torch.randn_like(x) * 1.01", 0.01),
+        ("x + random.random()", "x * 1.01 + random.random()", 0.005),
+    ],
+)
+def test_outputs_of_any_kind_are_compared(code: str, change: str, moved: float, tmp_path: Path) -> None:
+    found, told = compared(code, change, tmp_path)
+    assert found["quality/output_error_rel_l2"] == pytest.approx(moved, rel=0.5)
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    ("code", "change", "told"),
+    [
+        ("None", "None", ["no_outputs"]),
+        ("'text'", "'text'", ["no_outputs"]),
+        ("x * float('nan')", "x * float('nan')", ["no_outputs"]),
+        ("x[:, :4]", "x[:, :5]", ["other_output_shapes"]),
+        ("x + torch.randn_like(x)", "x + torch.randn(2, *x.shape)[1]", ["random_outputs"]),
+        ("x", "x + torch.from_numpy(np.random.default_rng().random(x.shape)).float()", ["random_outputs"]),
+    ],
+)
+def test_what_can_not_be_compared_is_told(code: str, change: str, told: list[str], tmp_path: Path) -> None:
+    assert compared(code, change, tmp_path) == ({}, told)
+
+
+def test_numbers_that_only_the_compressed_model_lacks_make_it_fail(tmp_path: Path) -> None:
+    with pytest.raises(WorkerError, match=r"hold NaN or infinity where the original's do not, at \d+ of \d+ places"):
+        compared("self.layer(x)", "self.layer(x) * torch.tensor([float('nan')] + [1.0] * 7)", tmp_path)
