@@ -12,7 +12,18 @@ import click
 from benchmarks.finding import as_json, fill_readme, stamped, text, write
 
 _DEFAULT = ("startup", "fidelity_size", "fidelity_memory", "fidelity_latency", "overhead")
-_ALL = (*_DEFAULT, "peer", "methods", "false_alarms", "bulk", "report_scale", "server_pages", "load", "sweep_scale")
+_ALL = (
+    *_DEFAULT,
+    "peer",
+    "methods",
+    "zoo",
+    "false_alarms",
+    "bulk",
+    "report_scale",
+    "server_pages",
+    "load",
+    "sweep_scale",
+)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,11 +7,21 @@ the module, compresses it, saves it, restores it, and compares the outputs, by t
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
-from collections.abc import Mapping
+import itertools
+import json
+import multiprocessing
+import os
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from benchmarks.finding import RESULTS, Finding
+from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, named_line
 from mlflow_compress.plain_text import plain
 from mlflow_compress.planning import recipe
@@ -30,6 +40,9 @@ OPTIONS: Mapping[str, str] = {  # of a method, where its defaults are more than 
     "prune_structured": "prune_structured:steps=2,batch_size=1",
     "torch_compile": "torch_compile:backend=eager",
 }
+PAGE = Path(__file__).parents[1] / "docs" / "zoo.md"
+_CELLS = RESULTS / "zoo.jsonl"
+_MOST_SECONDS = 300  # for one cell
 _LONGEST_REASON = 240  # characters
 _ALWAYS_TOLD = {"random_calibration", "dense_zeros", "stored_only", "no_kernel", "random_weights"}
 
@@ -67,7 +80,6 @@ def tried(variant: Variant, folder: Path) -> Cell:
         variant: what to try.
         folder: an empty folder.
     """
-    from mlflow_compress import registry
     from mlflow_compress.measuring import output_error, worker
     from mlflow_compress.networks import model_folder
 
@@ -92,3 +104,127 @@ def _sentence(status: Literal["skipped", "refused"], reason: str) -> Cell:
     """Return a cell that was not served for a reason; `failed` where that is nothing to read."""
     is_sentence = 0 < len(reason) <= _LONGEST_REASON and plain(reason) == reason and "AttributeError" not in reason
     return Cell(status, reason) if is_sentence else Cell("failed", f"no sentence: {plain(reason)}")
+
+
+class _Child:
+    """A process of its own that tries cells one after the other: a runtime that crashes takes no more than it."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._start()
+
+    def _start(self) -> None:
+        self._connection, theirs = self._context.Pipe()
+        self._process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def tried(self, module: str, method: str) -> Cell:
+        """Try a cell; a process that dies or hangs is replaced."""
+        self._connection.send((module, method))
+        try:
+            if self._connection.poll(_MOST_SECONDS):
+                return Cell(*self._connection.recv())
+            reason = f"no end after {_MOST_SECONDS} s"
+        except EOFError:
+            reason = "the process died"
+        self._process.kill()
+        self._process.join()
+        self._start()
+        return Cell("failed", reason)
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+
+def _serve(connection: Any) -> None:
+    """Answer cells until the parent is gone, without a word."""
+    warnings.simplefilter("ignore")
+    with Path(os.devnull).open("w") as nowhere, contextlib.suppress(EOFError):
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+        while True:
+            module, method = connection.recv()
+            with tempfile.TemporaryDirectory() as folder:
+                connection.send(tuple(tried(variant_of(module, method), Path(folder))))
+
+
+def find(quick: bool) -> Finding:
+    """Try every method on every module; what `results/zoo.jsonl` holds already is not tried again."""
+    methods = [name for name in registry.own("methods") if not quick or name in ("original", "bf16", "int8_dynamic")]
+    modules = MODULES[:3] if quick else MODULES
+    cells = {} if quick else _kept()
+    child = _Child()
+    try:
+        for method, module in itertools.product(methods, modules):
+            if (module, method) not in cells:
+                cells[module, method] = child.tried(module, method)
+                if not quick:
+                    _keep(module, method, cells[module, method])
+    finally:
+        child.end()
+    if not quick:
+        PAGE.write_text(page(modules, methods, cells), encoding="utf-8")
+    counts = [(module, Counter(cells[module, method].status for method in methods)) for module in modules]
+    return Finding(
+        name="zoo",
+        goal="every method serves every module, or says in a sentence why not.",
+        met=not any(cell.status == "failed" for cell in cells.values()),
+        rows=[
+            {"module": module, **{status: count[status] for status in ("ok", "skipped", "refused", "failed")}}
+            for module, count in counts
+        ],
+        notes=["each cell, with its reason: docs/zoo.md; delete results/zoo.jsonl to try all of them anew"],
+    )
+
+
+def page(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[str, str], Cell]) -> str:
+    """Return the page that shows each cell: modules by methods, and the reasons below."""
+    reasons: dict[str, int] = {}
+
+    def shown(module: str, method: str) -> str:
+        cell = cells[module, method]
+        if cell.status == "ok":
+            return "ok"
+        number = reasons.setdefault(cell.reason.replace(module, "FILE"), len(reasons) + 1)
+        return str(number) if cell.status != "failed" else f"**failed** {number}"
+
+    table = [f"| {module} | {' | '.join(shown(module, method) for method in methods)} |" for module in modules]
+    counts = Counter(cells[module, method].status for module in modules for method in methods)
+    lines = [
+        "# Every method on odd modules",
+        "",
+        f"{len(modules)} small modules, each with one thing that is odd (`tests/zoo/`), under {len(methods)} methods: "
+        "compressed, saved, restored, and compared with what was saved. `ok`, or the number of the reason for which it "
+        "was skipped or refused.",
+        "",
+        ", ".join(f"{status}: {count}" for status, count in sorted(counts.items())),
+        "",
+        f"| module | {' | '.join(methods)} |",
+        f"| --- | {' | '.join('---' for _ in methods)} |",
+        *table,
+        "",
+        "## Reasons",
+        "",
+        *(f"{number}. {reason.replace('|', '/')}" for reason, number in reasons.items()),
+        "",
+        "## Modules",
+        "",
+        *(f"* `{module}`: {oddity(module)}" for module in modules),
+        "",
+        "Written by `python -m benchmarks zoo`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _kept() -> dict[tuple[str, str], Cell]:
+    lines = _CELLS.read_text(encoding="utf-8").splitlines() if _CELLS.is_file() else []
+    found = [json.loads(line) for line in lines]
+    return {(each["module"], each["method"]): Cell(each["status"], each["reason"]) for each in found}
+
+
+def _keep(module: str, method: str, cell: Cell) -> None:
+    with _CELLS.open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"module": module, "method": method, **cell._asdict()}, ensure_ascii=False) + "\n")

@@ -177,6 +177,7 @@ def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
     """
     from copy import deepcopy
 
+    from mlflow_compress.measuring import compression_check
     from mlflow_compress.networks import model_folder
     from mlflow_compress.planning import recipe
 
@@ -185,9 +186,13 @@ def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
         if each.changes == "runtime":
             raise Unsupported(_elsewhere(method, "makes no torch module, but a model of another runtime"))
     held = Model((deepcopy(model) if copy else model).eval(), weights="local", device=_device(model, "auto"))
-    family = _InMemory(method)
+    family, before = _InMemory(method), compression_check.State.of(held)
     for each in methods:
         held = each.compress(held, family)
+    if any(each.changes != "nothing" for each in methods):
+        after = compression_check.require_change(before, held, method)
+        removes = any(each.changes == "architecture" for each in methods)
+        held.cautions += compression_check.cautions(before, after, removes)
     for caution in held.cautions:
         warnings.warn(plain(f"{caution.message}. {caution.advice}"), stacklevel=2)
     module: nn.Module = held.module
