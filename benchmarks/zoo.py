@@ -85,7 +85,7 @@ def tried(variant: Variant, folder: Path) -> Cell:
 
     try:
         registry.build("families", "python").load(variant.source, "random", Path(variant.folder), 0)
-    except (RecipeError, WeightsError) as error:
+    except (RecipeError, Unsupported, WeightsError) as error:
         return _sentence("refused", str(error))
     except Exception as error:
         return Cell("failed", named_line(error))

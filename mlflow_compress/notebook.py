@@ -175,8 +175,6 @@ def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
             the first two.
         UnknownName, RecipeError: there is no such method or option.
     """
-    from copy import deepcopy
-
     from mlflow_compress.measuring import compression_check
     from mlflow_compress.networks import model_folder
     from mlflow_compress.planning import recipe
@@ -185,7 +183,7 @@ def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
     for each in methods:
         if each.changes == "runtime":
             raise Unsupported(_elsewhere(method, "makes no torch module, but a model of another runtime"))
-    held = Model((deepcopy(model) if copy else model).eval(), weights="local", device=_device(model, "auto"))
+    held = Model((_copied(model) if copy else model).eval(), weights="local", device=_device(model, "auto"))
     family, before = _InMemory(method), compression_check.State.of(held)
     for each in methods:
         held = each.compress(held, family)
@@ -197,6 +195,19 @@ def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
         warnings.warn(plain(f"{caution.message}. {caution.advice}"), stacklevel=2)
     module: nn.Module = held.module
     return module
+
+
+def _copied(module: nn.Module) -> nn.Module:
+    """Return a copy; a weight that a hook made with gradients at the last call could not be copied as it is."""
+    from copy import deepcopy
+
+    import torch
+
+    for layer in module.modules():
+        for name, value in list(vars(layer).items()):
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                setattr(layer, name, value.detach())
+    return deepcopy(module)
 
 
 def _elsewhere(method: str, why: str) -> str:

@@ -43,7 +43,7 @@ class BnbInt8(Method):
         """Quantise in place.
 
         Raises:
-            Unsupported: there is no linear layer.
+            Unsupported: there is no linear layer, or one in float64.
         """
         import torch
 
@@ -53,6 +53,8 @@ class BnbInt8(Method):
         layers, total = called(model.module, torch.nn.Linear), count(model.module, torch.nn.Linear)
         if not layers:
             raise Unsupported("there is no linear layer to quantise, and bitsandbytes has no convolutions")
+        if any(layer.weight.dtype == torch.float64 for layer in layers):
+            raise Unsupported("bitsandbytes takes no float64 weights: make the model .float() first")
         note(model, [layer.weight for layer in layers])
         model.module = replace(model.module, {layer: Linear8bit.of(layer, self.threshold) for layer in layers})
         model.facts["layers"] = f"{len(layers)} of {total} linear layers"

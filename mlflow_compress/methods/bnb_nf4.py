@@ -49,7 +49,7 @@ class BnbNf4(Method):
         """Quantise in place.
 
         Raises:
-            Unsupported: there is no linear layer.
+            Unsupported: there is no linear layer, or one in float64.
         """
         import torch
 
@@ -59,6 +59,8 @@ class BnbNf4(Method):
         layers, total = called(model.module, torch.nn.Linear), count(model.module, torch.nn.Linear)
         if not layers:
             raise Unsupported("there is no linear layer to quantise, and bitsandbytes has no convolutions")
+        if any(layer.weight.dtype == torch.float64 for layer in layers):
+            raise Unsupported("bitsandbytes takes no float64 weights: make the model .float() first")
         note(model, [layer.weight for layer in layers])
         replacements = {layer: Linear4bit.of(layer, self.block_size, self.double) for layer in layers}
         model.module = replace(model.module, replacements)

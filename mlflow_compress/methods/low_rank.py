@@ -118,7 +118,7 @@ def _layers(module: Any) -> list[Any]:
     fixed.add(head_of(module))
     alone = (each[0] for each in sharing(module) if len(each) == 1)
     found = (each for each in alone if type(each) in kinds and each not in fixed)
-    return [layer for layer in found if getattr(layer, "groups", 1) == 1]
+    return [layer for layer in found if getattr(layer, "groups", 1) == 1 and layer.weight.numel()]
 
 
 def _spectrum(layer: Any, moments: Any) -> tuple[Any, Any]:

@@ -256,6 +256,8 @@ def _ratios(module: Any, amount: float) -> dict[Any, float]:
         if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
             width = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
             groups = getattr(layer, "groups", 1)
+            if not width:
+                continue
             width = width if groups == width else width // groups  # each group loses as many
             ratios[layer] = 1 - (transformer_layers.share(width, amount) + 0.5) / width
     return ratios
@@ -276,7 +278,7 @@ def _importance(group: Any, power: int) -> Any:
             continue
         is_turned = getattr(layer, "transposed", False) or isinstance(layer, nn.Embedding)
         axis = int(is_turned == item.dep.handler.__name__.endswith("out_channels")) if weight.dim() > 1 else 0
-        norms = weight.detach().abs().pow(power).movedim(axis, 0).reshape(weight.shape[axis], -1).sum(1)
+        norms = weight.detach().float().abs().pow(power).movedim(axis, 0).reshape(weight.shape[axis], -1).sum(1)
         norms = norms.repeat(1 + max(item.idxs) // len(norms))  # of grouped convolutions, which number all inputs
         total.scatter_add_(0, torch.tensor(item.root_idxs), norms[item.idxs])
     return total
