@@ -12,7 +12,7 @@ from torch import nn
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
-from mlflow_compress.networks import model_folder
+from mlflow_compress.networks import model_folder, value_trees
 from mlflow_compress.networks.own_code import OwnCode
 from mlflow_compress.records import Step, Variant
 from mlflow_compress.sockets import Family, Model
@@ -154,3 +154,45 @@ def test_a_checkpoint_in_half_precision_is_cast_and_told(tmp_path: Path) -> None
         "the weights were cast to the precision of the module: float16 to float32"
     ]
     assert model.facts["checkpoint"] == "'model' of the file is taken"
+
+
+SEVERAL = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+
+    def forward(self, x, *, times, bias=None):
+        scores = self.layer(x) * times + bias
+        return {"hidden": (x, [x.sum()]), "scores": scores, "aux": None, "n": 3}
+
+def model(): return Net()
+def batch(size): return {"bias": torch.rand(size, 4), "x": torch.rand(size, 8).double(), "times": 2.0}
+"""
+
+
+def test_inputs_by_name_and_nested_outputs_are_predicted_by_the_output_that_was_named(tmp_path: Path) -> None:
+    family, model = own(tmp_path, SEVERAL, output="scores")
+    batch = family.batch(model, 3, 0)
+    assert (list(batch), batch["x"].dtype, batch["times"]) == (["x", "times", "bias"], torch.float32, 2.0)
+    output = family.run(model, batch, lambda stage: None)
+    assert len(family.parts(model, output)) == 5
+    inputs = [{"x": x, "bias": bias} for x, bias in zip(batch["x"], batch["bias"], strict=True)]
+    assert family.predict(model, inputs) == output["scores"].argmax(-1).tolist()
+    assert family.scores(model, output) is output["scores"]
+    family, model = own(tmp_path, SEVERAL)
+    with pytest.raises(
+        RecipeError, match=r"gives several tensors \(hidden\.0, hidden\.1\.0, scores\): .* output: NAME"
+    ):
+        family.predict(model, inputs)
+
+
+def test_batches_are_the_same_for_one_seed_whatever_they_are_drawn_with(tmp_path: Path) -> None:
+    drawn = "import random\nimport numpy as np\ndef batch(size): return np.random.rand(2), random.random()\n"
+    family, model = own(tmp_path, f"{OWN}\n{drawn}")
+    one, same, other = (family.batch(model, 1, seed) for seed in (5, 5, 6))
+    assert value_trees.is_equal(one, same)
+    assert not value_trees.is_equal(one, other)
