@@ -30,5 +30,7 @@ def interrupts_wait() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        if is_waiting:
+        if is_waiting and callable(before):
+            before(signal.SIGINT, None)
+        elif is_waiting:
             signal.raise_signal(signal.SIGINT)

@@ -228,8 +228,14 @@ def plugin_path() -> Iterator[Path]:
 
 
 @pytest.fixture
-def _ctrl_c_raises() -> Iterator[None]:
-    """Have SIGINT raise KeyboardInterrupt, as in a program: what ran before in this process may have changed it."""
+def ctrl_c() -> Iterator[Callable[[], None]]:
+    """Return what does as Ctrl-C does, without a signal: libraries hook signals, and may end the process."""
+
+    def interrupt() -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        assert callable(handler)
+        handler(signal.SIGINT, None)
+
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
+    yield interrupt
     signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)

@@ -6,38 +6,40 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from mlflow_compress.interrupts import interrupts_wait
 
-pytestmark = pytest.mark.usefixtures("_ctrl_c_raises")
 
-
-def _work(interrupts: int, done: list[str]) -> None:
+def _work(interrupts: int, done: list[str], ctrl_c: Callable[[], None]) -> None:
     with interrupts_wait():
         for _ in range(interrupts):
-            signal.raise_signal(signal.SIGINT)
+            ctrl_c()
         done.append("all of it")
 
 
 @pytest.mark.parametrize(("interrupts", "expected"), [(1, ["all of it"]), (2, [])])
-def test_the_first_waits_and_the_second_does_not(interrupts: int, expected: list[str]) -> None:
+def test_the_first_waits_and_the_second_does_not(
+    interrupts: int, expected: list[str], ctrl_c: Callable[[], None]
+) -> None:
     done: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        _work(interrupts, done)
+        _work(interrupts, done, ctrl_c)
     assert done == expected
 
 
-def test_ctrl_c_works_as_before_afterwards() -> None:
+def test_ctrl_c_works_as_before_afterwards(ctrl_c: Callable[[], None]) -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(ValueError, match="its own"), interrupts_wait():
         raise ValueError("its own")
     assert signal.getsignal(signal.SIGINT) is before
     with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+        ctrl_c()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_in_another_thread_it_does_nothing() -> None:
     before, seen = signal.getsignal(signal.SIGINT), []
 
@@ -51,10 +53,10 @@ def test_in_another_thread_it_does_nothing() -> None:
     assert seen == [before]
 
 
-_KILLED = """
+_REAL_SIGNAL = """
 import signal
 from mlflow_compress.interrupts import interrupts_wait
-signal.signal(signal.SIGINT, getattr(signal, "{how}"))
+signal.signal(signal.SIGINT, signal.{how})
 with interrupts_wait():
     signal.raise_signal(signal.SIGINT)
     print("all of it", flush=True)
@@ -62,10 +64,20 @@ print("more", flush=True)
 """
 
 
-@pytest.mark.parametrize(("how", "said"), [("SIG_DFL", "all of it\n"), ("SIG_IGN", "all of it\nmore\n")])
-def test_a_process_that_ctrl_c_kills_ends_when_it_is_done_and_one_that_ignores_it_goes_on(how: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "said", "error", "code"),
+    [
+        ("default_int_handler", "all of it\n", "KeyboardInterrupt", -signal.SIGINT),
+        ("SIG_DFL", "all of it\n", "", -signal.SIGINT),
+        ("SIG_IGN", "all of it\nmore\n", "", 0),
+    ],
+)
+def test_a_process_ends_when_it_is_done_and_one_that_ignores_ctrl_c_goes_on(
+    how: str, said: str, error: str, code: int
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _KILLED.format(how=how)], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", _REAL_SIGNAL.format(how=how)], capture_output=True, text=True, check=False, timeout=60
     )
-    assert (done.stdout, done.stderr) == (said, "")
-    assert (done.returncode == 0) == (how == "SIG_IGN")
+    assert (done.stdout, done.returncode) == (said, code)
+    assert error in done.stderr
+    assert bool(done.stderr) == bool(error)

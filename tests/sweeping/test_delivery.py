@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -120,15 +119,14 @@ def test_who_stops_the_pairing_of_scores_loses_no_result(
     assert told[-1].startswith("measured already (kept in ")
 
 
-@pytest.mark.usefixtures("_ctrl_c_raises")
 def test_ctrl_c_while_a_result_is_kept_waits_until_it_is(
-    delivery: Delivery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    delivery: Delivery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ctrl_c: Callable[[], None]
 ) -> None:
     write = spool._write
 
     def interrupted(path: Path, data: object) -> None:
         if path.name == "result.json":
-            signal.raise_signal(signal.SIGINT)
+            ctrl_c()
         write(path, data)
 
     monkeypatch.setattr(spool, "_write", interrupted)
