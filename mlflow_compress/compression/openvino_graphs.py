@@ -111,6 +111,7 @@ class Compiled:
         self._compiled = openvino.Core().compile_model(str(path), "CPU", settings)
         types = {port.get_element_type().get_type_name() for port in self._compiled.inputs}
         self.dtype = torch.float64 if "f64" in types else torch.float32
+        self._given_back: list[int] | None = None  # the outputs that are inputs; known from the first call on
         self._requests: list[tuple[Any, list[weakref.ref[Any]]]] = []
         self.path, self.buffers = path, buffers
 
@@ -119,9 +120,14 @@ class Compiled:
         import torch
 
         request, held = self._free()
-        request.infer([array(tensor) for tensor in inputs], share_inputs=True, share_outputs=True)
+        given = [array(tensor) for tensor in inputs]
+        request.infer(given, share_inputs=True, share_outputs=True)
         request._inputs_data = None  # it would keep the last call's inputs, and these may be another request's outputs
         outputs = [tensor.data for tensor in request.output_tensors]
+        if self._given_back is None:
+            self._given_back = [index for index, each in enumerate(outputs) if _is_of(each, given)]
+        for index in self._given_back:
+            outputs[index] = outputs[index].copy()  # it is an input's memory, which may be freed before it
         held[:] = [weakref.ref(each) for each in outputs]
         return tuple(torch.from_numpy(each) for each in outputs)
 
@@ -151,6 +157,13 @@ class Compiled:
             is_scale = _is_scale(constant)
             if is_scale or kind in _INTEGERS or has_weights(constant.data, self.buffers):
                 yield torch.from_numpy(np.array(constant.data)), not is_scale
+
+
+def _is_of(output: Any, inputs: Sequence[Any]) -> bool:
+    """Tell whether an output lies in the memory of an input."""
+    import numpy as np
+
+    return any(np.may_share_memory(output, each) for each in inputs)
 
 
 def _is_scale(constant: Any) -> bool:

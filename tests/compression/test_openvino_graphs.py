@@ -65,3 +65,18 @@ class Decomposed(nn.Module):
 def test_operators_that_openvino_lacks_are_named(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=r"^OpenVINO can't take it: it lacks aten::linalg_svd$"):
         written(Decomposed(), torch.rand(3, 3), tmp_path)
+
+
+class GivingBack(nn.Module):
+    def forward(self, x: torch.Tensor) -> Any:
+        return x, x * 2
+
+
+def test_an_output_that_is_an_input_outlives_it(tmp_path: Path) -> None:
+    made = graph(lambda parts, x: parts.module(x), {"x": torch.ones(2, 4)}, ["y", "z"], {}, module=GivingBack())
+    openvino_graphs.write(made, tmp_path / "model.xml")
+    call = openvino_graphs.Compiled(tmp_path / "model.xml", (), "f32")
+    given = torch.full((2, 4), 3.0)
+    back, doubled = call(given)
+    given.fill_(7.0)  # as memory that something else takes
+    assert (back.unique().tolist(), doubled.unique().tolist()) == ([3.0], [6.0])
