@@ -22,12 +22,12 @@ Outputs = TypeVar("Outputs")
 GREW = CautionKind(
     "grew",
     short={
-        "en": "larger than the original",
-        "ru": "больше оригинала",
+        "en": "holds more parameters or bytes than the original",
+        "ru": "параметров или байтов больше, чем у оригинала",
     },
     message={
-        "en": "the method made the model larger: {after} {what} are held, the original holds {before}",
-        "ru": "метод сделал модель больше: хранится {after} {what}, у оригинала {before}",
+        "en": "the model holds more than before: {after} {what} are held, the original holds {before}",
+        "ru": "модель хранит больше прежнего: хранится {after} {what}, у оригинала {before}",
     },
     advice={
         "en": "Look whether weights that were shared are held twice, or scales weigh more than the weights. Take "
