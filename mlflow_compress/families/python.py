@@ -50,6 +50,7 @@ from mlflow_compress.networks.score_output import classes_of, score_of
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
 
+_PLAIN = (int, float, str)
 CHECKPOINT = "checkpoint"  # the fact: what was taken of it
 CAST_WEIGHTS = CautionKind(
     "cast_weights",
@@ -297,7 +298,9 @@ class Python(Family):
     def example(self, model: Model) -> list[Any]:
         """Return the first of the file's own samples; without these, of the only tensor that `batch` gives."""
         if hasattr(model.data_as(OwnCode).code, "samples"):
-            return [next(iter(self.samples(model, "own", Path(), None, 0))).inputs]
+            inputs = next(iter(self.samples(model, "own", Path(), None, 0))).inputs
+            is_one = hasattr(inputs, "shape") or all(type(leaf) in _PLAIN for leaf in value_trees.leaves(inputs))
+            return [inputs] if is_one and not isinstance(inputs, Mapping) else []  # a signature knows no others
         inputs = self.batch(model, 1, 0)
         tensors = value_trees.tensors(inputs)
         return [tensors[0][0]] if len(inputs) == len(tensors) == 1 and tensors[0].dim() else []

@@ -171,6 +171,7 @@ class Net(nn.Module):
 
 def model(): return Net()
 def batch(size): return {"bias": torch.rand(size, 4), "x": torch.rand(size, 8).double(), "times": 2.0}
+def samples(): return [({"x": torch.rand(8), "bias": torch.rand(4)}, 1)]
 """
 
 
@@ -183,6 +184,7 @@ def test_inputs_by_name_and_nested_outputs_are_predicted_by_the_output_that_was_
     inputs = [{"x": x, "bias": bias} for x, bias in zip(batch["x"], batch["bias"], strict=True)]
     assert family.predict(model, inputs) == output["scores"].argmax(-1).tolist()
     assert family.scores(model, output) is output["scores"]
+    assert family.example(model) == []  # a signature has no word for several inputs
     family, model = own(tmp_path, SEVERAL)
     with pytest.raises(
         RecipeError, match=r"gives several tensors \(hidden\.0, hidden\.1\.0, scores\): .* output: NAME"
