@@ -142,9 +142,8 @@ def cautions(before: State, after: State, removes: bool) -> list[Caution]:
 
 def _said(error: Exception) -> str:
     """Return the root cause in a line; an attribute that is missing is one of a layer that a method replaced."""
-    named = cause_line(error, most=140)
-    kind, _, text = named.partition(": ")
-    return f"its code reaches for what is no longer there: {text}" if kind == AttributeError.__name__ else named
+    text = cause_line(error, most=140).removeprefix(f"{AttributeError.__name__}: ")
+    return f"its code reaches for what is no longer there: {text}" if "has no attribute" in text else text
 
 
 def _described(layer: Any) -> str:
