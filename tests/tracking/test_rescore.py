@@ -30,6 +30,8 @@ PREDICTIONS_OF = {reference: reference for reference in REFERENCES} | {"a dog": 
 class Echo:
     """A family that answers what a table says."""
 
+    metrics: tuple[str, ...] = ()
+
     def __init__(self, answers: dict[Any, Any] | None = None) -> None:
         self.table = PREDICTIONS_OF if answers is None else answers
 
