@@ -17,6 +17,7 @@ _ALL = (
     "peer",
     "methods",
     "zoo",
+    "architectures",
     "false_alarms",
     "bulk",
     "report_scale",
@@ -32,8 +33,18 @@ _ALL = (
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write all results to FILE.")
 @click.option("--peer-venv", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="A virtual environment that has optimum-benchmark; adds `peer`.")  # fmt: skip
+@click.option("--only", default="", metavar="FAMILY", help="Of `architectures`: those of one family.")
+@click.option("--only-type", default="", metavar="TYPE", help="Of `architectures`: this one (gpt2).")
 @click.option("--readme", is_flag=True, help="Put the results kept so far into benchmarks/README.md, and run nothing.")
-def main(names: tuple[str, ...], quick: bool, file: Path | None, peer_venv: Path | None, readme: bool) -> None:
+def main(
+    names: tuple[str, ...],
+    quick: bool,
+    file: Path | None,
+    peer_venv: Path | None,
+    only: str,
+    only_type: str,
+    readme: bool,
+) -> None:
     """Run the benchmarks NAMES, or those that take a few minutes each: startup, fidelity_*, overhead."""
     if readme:
         click.echo(f"{fill_readme()} results in the README")
@@ -44,7 +55,8 @@ def main(names: tuple[str, ...], quick: bool, file: Path | None, peer_venv: Path
         click.echo(f"{name} ...", err=True)
         started = time.time()
         module = importlib.import_module(f"benchmarks.{name}")
-        found = module.find(quick, peer_venv) if name == "peer" else module.find(quick)
+        given: dict[str, tuple[object, ...]] = {"peer": (peer_venv,), "architectures": (only, only_type)}
+        found = module.find(quick, *given.get(name, ()))
         findings.append(stamped(found, started, quick))
         click.echo(text(findings[-1]))
         if not quick:

@@ -61,7 +61,7 @@ def text(finding: Finding) -> str:
     """Give a finding as Markdown."""
     verdict = {True: "met", False: "NOT met", None: "not known"}[finding.met]
     quick = " (a quick trial: the numbers mean nothing)" if finding.quick else ""
-    lines = [f"### {finding.name}", "", f"Goal: {finding.goal} **{verdict}**{quick}", "", *_table(finding.rows)]
+    lines = [f"### {finding.name}", "", f"Goal: {finding.goal} **{verdict}**{quick}", "", *table(finding.rows)]
     if finding.notes:
         lines += ["", *(f"* {note}" for note in finding.notes)]
     return "\n".join(lines) + "\n"
@@ -102,7 +102,8 @@ def _where(finding: Finding) -> str:
     )
 
 
-def _table(rows: Sequence[Mapping[str, Cell]]) -> list[str]:
+def table(rows: Sequence[Mapping[str, Cell]]) -> list[str]:
+    """Give rows as the lines of a Markdown table."""
     columns = list(dict.fromkeys(column for row in rows for column in row))
     cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]

@@ -12,11 +12,23 @@ from annotated_types import Ge
 from mlflow_compress.data.datasets import draw, scored, scored_whole
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.model import SCORING
-from mlflow_compress.networks.decoding import cache_keyword, cache_names, cache_of, continuation, generate, tensors_of
+from mlflow_compress.networks.decoding import (
+    ONE_ANSWER,
+    cache_keyword,
+    cache_names,
+    cache_of,
+    continuation,
+    generate,
+    settings_of,
+    tensors_of,
+    uses_cache,
+)
 from mlflow_compress.networks.export_graphs import Calls, graph
 from mlflow_compress.networks.exported_decoders import DecoderOnly
+from mlflow_compress.networks.first_texts import settle_decoder
 from mlflow_compress.networks.hub import find_weights
 from mlflow_compress.networks.perplexity_protocols import Protocol
+from mlflow_compress.networks.text_inputs import longest, must_fit, note_positions, taken, token_ids, vocabulary
 from mlflow_compress.networks.token_windows import likelihoods
 from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.networks.transformers_models import (
@@ -25,9 +37,6 @@ from mlflow_compress.networks.transformers_models import (
     companions,
     load_tokenizer,
     load_transformer,
-    longest,
-    must_fit,
-    token_ids,
 )
 from mlflow_compress.sockets import Continuation, Graph, Mark, Model, Sample
 
@@ -59,6 +68,7 @@ class CausalLm(TransformersFamily):
     """
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    keeps: ClassVar[tuple[str, ...]] = ("tokenizer", "generation")
     call_options: ClassVar[tuple[str, ...]] = ("new_tokens",)
     timed: ClassVar[str] = (
         "generate of transformers: prefill of a prompt [batch, prompt_tokens] and greedy decoding of exactly "
@@ -80,7 +90,11 @@ class CausalLm(TransformersFamily):
         """Load the language model and its tokenizer (see `Family.load`)."""
         origin = find_weights(source, weights, folder)
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
-        model.family_data = Companions(tokenizer=load_tokenizer(origin))
+        model.family_data = Companions(
+            tokenizer=load_tokenizer(origin), generation=settings_of(model.module, model.facts)
+        )
+        note_positions(model.module, model.config)
+        settle_decoder(model, lambda ids: self.forward(model, ids), lambda ids: self.generate(model, ids, 3))
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
@@ -105,7 +119,7 @@ class CausalLm(TransformersFamily):
         return continuation(
             model.module,
             min(new_tokens, self.new_tokens),
-            lambda ids: model.module(input_ids=ids, use_cache=False).logits,
+            lambda ids: self.forward(model, ids),
             **self._prompt(model, batch),
         )
 
@@ -118,7 +132,7 @@ class CausalLm(TransformersFamily):
 
     def forward(self, model: Model, batch: Any) -> Any:
         """Run the model once over the prompt; gives logits [batch, prompt_tokens, vocabulary]."""
-        return model.module(input_ids=batch, use_cache=False).logits
+        return model.module(**taken(model.module, {"input_ids": batch, "use_cache": False})).logits
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
         """Return one graph, `model`, for the prompt and for every later token.
@@ -156,7 +170,8 @@ class CausalLm(TransformersFamily):
 
     def attach(self, model: Model, calls: Calls) -> Model:
         """Put the exported model in the module's place."""
-        model.module = DecoderOnly(calls, self.auto_class, model.config, model.device)
+        generation = companions(model).generation
+        model.module = DecoderOnly(calls, self.auto_class, model.config, model.device, generation)
         return model
 
     def student(self, model: Model, keep: float) -> Model:
@@ -165,7 +180,7 @@ class CausalLm(TransformersFamily):
 
     def classes(self, model: Model) -> int:
         """Return the number of tokens in the vocabulary."""
-        return int(model.config.vocab_size)
+        return vocabulary(model)
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
         """Time the tokenizer on as many texts of about the prompt's length."""
@@ -234,7 +249,7 @@ class CausalLm(TransformersFamily):
                 lambda batch: self.forward(model, batch.to(model.device)),
                 ids,
                 protocol.windows(ids),
-                model.config.vocab_size,
+                vocabulary(model),
             )
         texts = [text if tokens else "" for (_, tokens), text in zip(found, texts, strict=True)]
         return [
@@ -256,7 +271,11 @@ class CausalLm(TransformersFamily):
             for text in inputs:
                 ids = tokenizer(str(text), return_tensors="pt").to(model.device)["input_ids"]
                 made = model.module.generate(
-                    **self._prompt(model, ids), max_new_tokens=self.new_tokens, max_length=None, do_sample=False
+                    **self._prompt(model, ids),
+                    **ONE_ANSWER,
+                    max_new_tokens=self.new_tokens,
+                    max_length=None,
+                    use_cache=uses_cache(model.module),
                 )
                 known = [token for token in made[0, ids.shape[1] :].tolist() if token < len(tokenizer)]
                 found.append(tokenizer.decode(known, skip_special_tokens=True))

@@ -13,12 +13,29 @@ from annotated_types import Ge
 from mlflow_compress.compression.layers import replace
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.networks.decoding import cache_keyword, cache_of, continuation, generate, tensors_of
+from mlflow_compress.networks.decoding import (
+    ONE_ANSWER,
+    cache_keyword,
+    cache_of,
+    continuation,
+    generate,
+    settings_of,
+    tensors_of,
+)
 from mlflow_compress.networks.encoder_decoder_graphs import decoder_graph, encoder_graph, take_projections
 from mlflow_compress.networks.export_graphs import Calls, twin
 from mlflow_compress.networks.exported_decoders import EncoderDecoder
 from mlflow_compress.networks.hub import find_weights
 from mlflow_compress.networks.long_texts import note_cut
+from mlflow_compress.networks.text_inputs import (
+    longest,
+    must_fit,
+    note_positions,
+    positions,
+    require_pass,
+    token_ids,
+    vocabulary,
+)
 from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.networks.transformers_models import (
     Companions,
@@ -26,9 +43,6 @@ from mlflow_compress.networks.transformers_models import (
     companions,
     load_tokenizer,
     load_transformer,
-    longest,
-    must_fit,
-    token_ids,
 )
 from mlflow_compress.sockets import Continuation, Graph, Mark, Model, Sample
 
@@ -81,7 +95,13 @@ class Seq2Seq(TransformersFamily):
         """Load the model and its tokenizer (see `Family.load`)."""
         origin = find_weights(source, weights, folder)
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
-        model.family_data = Companions(tokenizer=load_tokenizer(origin), generation=model.module.generation_config)
+        model.family_data = Companions(
+            tokenizer=load_tokenizer(origin), generation=settings_of(model.module, model.facts)
+        )
+        note_positions(model.module, model.config)
+        most = positions(model.config) or self.source_tokens
+        short = dataclasses.replace(self, source_tokens=min(self.source_tokens, most), new_tokens=2)
+        require_pass(model, lambda: short.generate(model, short.batch(model, 1, 0), 2), "token ids")
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:
@@ -167,7 +187,7 @@ class Seq2Seq(TransformersFamily):
 
     def classes(self, model: Model) -> int:
         """Return the number of tokens in the vocabulary."""
-        return int(model.config.vocab_size)
+        return vocabulary(model)
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
         """Time the tokenizer on as many texts of at least the timed length."""
@@ -207,15 +227,15 @@ class Seq2Seq(TransformersFamily):
         import torch
 
         tokenizer = companions(model).tokenizer
-        positions = getattr(model.config, "max_position_embeddings", None)
-        most = min(self.most_tokens, positions - 1 if positions else self.most_tokens)
+        ends = positions(model.config)
+        most = min(self.most_tokens, ends - 1 if ends else self.most_tokens)
         beams = {} if self.beams is None else {"num_beams": self.beams}
         found = []
         with torch.inference_mode():
             for start in range(0, len(inputs), _PREDICT_BATCH):
                 texts = [str(text) for text in inputs[start : start + _PREDICT_BATCH]]
                 batch = self._encoded(model, texts, longest(model))
-                made = model.module.generate(**batch, max_new_tokens=most, max_length=None, do_sample=False, **beams)
+                made = model.module.generate(**batch, **ONE_ANSWER, max_new_tokens=most, max_length=None, **beams)
                 known = [[token for token in row if token < len(tokenizer)] for row in made.tolist()]
                 found += [text.strip() for text in tokenizer.batch_decode(known, skip_special_tokens=True)]
         return found

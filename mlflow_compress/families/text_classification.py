@@ -14,13 +14,8 @@ from mlflow_compress.data.labels import labels_of
 from mlflow_compress.networks.hub import find_weights
 from mlflow_compress.networks.long_texts import note_cut
 from mlflow_compress.networks.text_encoders import TextEncoder
-from mlflow_compress.networks.transformers_models import (
-    Companions,
-    companions,
-    load_tokenizer,
-    load_transformer,
-    longest,
-)
+from mlflow_compress.networks.text_inputs import longest, settle_padding, taken
+from mlflow_compress.networks.transformers_models import Companions, companions, load_tokenizer, load_transformer
 from mlflow_compress.sockets import Model, Sample
 
 _PREDICT_BATCH = 16
@@ -53,7 +48,21 @@ class TextClassification(TextEncoder):
         origin = find_weights(source, weights, folder)
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
         model.family_data = Companions(tokenizer=load_tokenizer(origin))
+        settle_padding(model)
+        self.settle(model)
         return model
+
+    def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:
+        """Make random texts (see `TextEncoder.batch`).
+
+        Classifiers with a decoder, such as BART's, read their scores where a text ends: there each has its only end.
+        """
+        batch = super().batch(model, size, seed)
+        end = getattr(model.config, "eos_token_id", None)
+        if getattr(model.config, "is_encoder_decoder", False) and isinstance(end, int):
+            batch["input_ids"][batch["input_ids"] == end] = end - 1 if end else end + 1
+            batch["input_ids"][:, -1] = end
+        return batch
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
         """Time the tokenizer on as many texts of at least the timed length."""
@@ -90,7 +99,7 @@ class TextClassification(TextEncoder):
             for start in range(0, len(inputs), _PREDICT_BATCH):
                 texts = [str(text) for text in inputs[start : start + _PREDICT_BATCH]]
                 encoded = self._encode(model, texts, self.scored_tokens or longest(model))
-                logits = model.module(**encoded.to(model.device))["logits"]
+                logits = model.module(**taken(model.module, encoded.to(model.device)))["logits"]
                 found += [labels[index] for index in logits.argmax(-1).tolist()]
         return found
 

@@ -15,13 +15,8 @@ from mlflow_compress.data.spec import parse
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks.hub import find_weights
 from mlflow_compress.networks.text_encoders import TextEncoder
-from mlflow_compress.networks.transformers_models import (
-    Companions,
-    companions,
-    load_tokenizer,
-    load_transformer,
-    longest,
-)
+from mlflow_compress.networks.text_inputs import longest, taken
+from mlflow_compress.networks.transformers_models import Companions, companions, load_tokenizer, load_transformer
 from mlflow_compress.records import CautionKind
 from mlflow_compress.scoring.entities import are_entities
 from mlflow_compress.sockets import Model, Sample
@@ -78,6 +73,7 @@ class TokenClassification(TextEncoder):
         is_spaced = model.config.model_type in _SPACED
         tokenizer = load_tokenizer(origin, **({"add_prefix_space": True} if is_spaced else {}))
         model.family_data = Companions(tokenizer=tokenizer)
+        self.settle(model)
         return model
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
@@ -129,7 +125,7 @@ class TokenClassification(TextEncoder):
             for start in range(0, len(parts), _PREDICT_BATCH):
                 several = parts[start : start + _PREDICT_BATCH]
                 batch = _padded(model, [ids for _, ids, _ in several])
-                best = model.module(**batch)["logits"].argmax(-1).tolist()
+                best = model.module(**taken(model.module, batch))["logits"].argmax(-1).tolist()
                 for (number, _, firsts), row in zip(several, best, strict=True):
                     found[number] += [_OUTSIDE if first is None else names[row[first]] for first in firsts]
         return found

@@ -17,6 +17,15 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Continuation, Mark
 
 CACHE_NAMES = ("cache", "past_key_values")
+UNCACHED = "generates_without_cache"  # a field of ours in the config
+ONE_ANSWER = {  # greedy or beam search, one answer that no clock ends, whatever the model's own settings say
+    "do_sample": False,
+    "num_return_sequences": 1,
+    "return_dict_in_generate": False,
+    "stop_strings": None,
+    "max_time": None,
+}
+_OF_SAMPLING = ("temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
 @functools.cache
@@ -90,9 +99,8 @@ def continuation(
     """
     import torch
 
-    made = module.generate(
-        return_dict_in_generate=True, output_logits=True, **_exactly(module, new_tokens, beams), **inputs
-    )
+    options = {**_exactly(module, new_tokens, beams), "return_dict_in_generate": True, "output_logits": True}
+    made = module.generate(**options, **inputs)
     logits = torch.stack(made.logits, dim=1)  # [batch * beams, new_tokens, vocabulary]
     count = logits.shape[1]
     if beams > 1:
@@ -104,16 +112,37 @@ def continuation(
 def _exactly(module: Any, new_tokens: int, beams: int) -> dict[str, Any]:
     """Return the options of `generate` that make exactly so many tokens of any text."""
     options = {
+        **ONE_ANSWER,
         "max_new_tokens": new_tokens,
         "min_new_tokens": new_tokens,
         "max_length": None,
         "min_length": None,
         "num_beams": beams,
-        "do_sample": False,
+        "use_cache": uses_cache(module),
     }
     if "force_unique_generate_call" in inspect.signature(module.generate).parameters:
         options["force_unique_generate_call"] = True  # else Whisper goes on after a time stamp
     return options
+
+
+def uses_cache(module: Any) -> bool:
+    """Return whether a model keeps something of the past while it generates; a setting of its config is not asked."""
+    return not getattr(module.config, UNCACHED, False)
+
+
+def settings_of(module: Any, facts: dict[str, str]) -> Any:
+    """Return a model's generation config, fit to be saved, and note in the facts where it would sample.
+
+    What is measured is greedy decoding, or beam search: samples can't be compared.
+    """
+    settings = module.generation_config
+    if settings.do_sample:
+        facts["decoding"] = "greedy: the model's own generation settings would sample"
+    else:
+        for name in _OF_SAMPLING:  # without effect, but transformers refuses to save them
+            if getattr(settings, name, None) is not None:
+                setattr(settings, name, None)
+    return settings
 
 
 class _Marks:

@@ -69,7 +69,25 @@ class Decoder(Attached, ABC):
 
 
 class DecoderOnly(Decoder):
-    """A language model whose graph `model` takes token ids, the positions whose logits are wanted, and the past."""
+    """A language model whose graph `model` takes token ids, the positions whose logits are wanted, and the past.
+
+    Args:
+        calls: what runs each graph.
+        auto_class: the transformers class that makes the model.
+        config: the model's (see `Decoder`).
+        device: where the tokens are.
+        generation: its generation config; None: as its config says.
+    """
+
+    def __init__(self, calls: Calls, auto_class: str, config: Any, device: str, generation: Any = None) -> None:
+        super().__init__(calls, auto_class, config, device)
+        self.generation = generation
+
+    def _generator(self) -> Any:
+        module = super()._generator()
+        if self.generation is not None:
+            module.generation_config = self.generation
+        return module
 
     def __call__(self, input_ids: Any, logits_to_keep: int = 0, **arguments: Any) -> Any:
         """Run the graph (see `forward` of the model)."""

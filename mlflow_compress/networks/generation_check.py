@@ -80,6 +80,11 @@ def require_past(before: Sequence[Continuation], after: Sequence[Continuation]) 
     return [UNCHECKED_PAST.of(moved=most_moved)] if 2 * most_moved >= _LEAST_LOSS else []
 
 
+def agrees(made: Continuation, allowed: float) -> bool:
+    """Return whether logits of generated tokens are those of one pass without a cache, but for such a difference."""
+    return _first_difference(made.tokens, made.logits, made.tokens, made.at_once, allowed) is None
+
+
 def keep(family: Family, model: Model, path: Path) -> None:
     """Write calibration inputs and what the model generates from them."""
     import torch

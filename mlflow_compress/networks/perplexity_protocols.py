@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mlflow_compress.errors import RecipeError
+from mlflow_compress.networks.text_inputs import positions
 from mlflow_compress.networks.token_windows import Window, blocks, rolling, sliding
 
 Name = Literal["lm_eval", "wikitext2", "sliding"]
@@ -56,7 +57,7 @@ class Protocol:
         if name != "sliding" and (stride is not None or bos):
             option = "with_bos" if bos else "stride"
             raise RecipeError(f"{option} is an option of protocol=sliding: say that, or leave {option} out.")
-        longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+        longest = positions(config) or getattr(config, "n_positions", None)
         window = min(window or _WINDOWS[name], longest or window or _WINDOWS[name])
         if (stride or 0) > window:
             raise RecipeError(f"stride={stride} would skip tokens: it is more than window={window}.")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge
 
 from mlflow_compress.networks.export_graphs import Attached, Calls, graph
+from mlflow_compress.networks.text_inputs import must_fit, note_positions, positions, require_pass, taken, token_ids
 from mlflow_compress.networks.transformer_layers import thinned
-from mlflow_compress.networks.transformers_models import TransformersFamily, must_fit, token_ids
+from mlflow_compress.networks.transformers_models import TransformersFamily
 from mlflow_compress.sockets import Graph, Mark, Model
 
 
@@ -29,6 +30,16 @@ class TextEncoder(TransformersFamily):
 
     tokens: Annotated[int, Ge(1)] = 128
 
+    def settle(self, model: Model) -> None:
+        """Make a model that was just loaded ready, and run it once.
+
+        Raises:
+            RecipeError: it does not run on token ids alone.
+        """
+        note_positions(model.module, model.config)
+        short = replace(self, tokens=min(self.tokens, positions(model.config) or self.tokens))
+        require_pass(model, lambda: short.run(model, short.batch(model, 1, 0), lambda stage: None), "token ids")
+
     def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:
         """Make random token ids and a full attention mask, both [size, tokens], int64.
 
@@ -43,7 +54,7 @@ class TextEncoder(TransformersFamily):
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
         """Run the encoder; gives logits [batch, ..., labels]."""
-        return model.module(**batch)["logits"]
+        return model.module(**taken(model.module, batch))["logits"]
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
         """Return one graph, `model`: from `input_ids` and `attention_mask` [batch, tokens] to `logits` (see `run`)."""
@@ -71,4 +82,5 @@ class _Exported(Attached):
 
 
 def _logits(parts: Any, input_ids: Any, attention_mask: Any) -> tuple[Any, ...]:
-    return (parts.encoder(input_ids=input_ids, attention_mask=attention_mask)["logits"],)
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    return (parts.encoder(**taken(parts.encoder, inputs))["logits"],)

@@ -14,7 +14,7 @@ from mlflow_compress.networks.hub import Origin, config_fields, is_config_cached
 from mlflow_compress.sockets import Family, Model
 
 _KERNELS = "_implementation"  # in the names of what a config says of attention and of experts
-_ENDLESS = 10**9  # tokenizers that know no length say 10**30
+_GENERATION = "generation_config.json"
 _AUTO_CLASSES = {  # of what is saved in a folder of its own
     "tokenizer": "AutoTokenizer",
     "features": "AutoFeatureExtractor",
@@ -58,7 +58,8 @@ class TransformersFamily(Family):
         model.config.save_pretrained(folder)
         for name in self.keeps:
             place = folder / name if name in _AUTO_CLASSES else folder
-            getattr(companions(model), name).save_pretrained(place)
+            if (companion := getattr(companions(model), name)) is not None:
+                companion.save_pretrained(place)
 
     def restore(self, folder: Path) -> Model:
         """Build the unfilled module that the config describes, and read its companions."""
@@ -86,8 +87,10 @@ class TransformersFamily(Family):
                 kept = getattr(transformers, _AUTO_CLASSES[name]).from_pretrained(
                     folder / name, local_files_only=True, trust_remote_code=False
                 )
-            else:
+            elif (folder / _GENERATION).is_file():  # of language models, 0.1 wrote none
                 kept = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+            else:
+                kept = None
             setattr(read, name, kept)
         return Model(None, weights="local", config=config, family_data=read)
 
@@ -95,14 +98,6 @@ class TransformersFamily(Family):
 def companions(model: Model) -> Companions:
     """Return what belongs to a model that transformers built."""
     return model.data_as(Companions)
-
-
-def token_ids(model: Model, size: int, tokens: int, seed: int) -> Any:
-    """Return random token ids [size, tokens], int64, on the model's device."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, model.config.vocab_size, (size, tokens), generator=generator).to(model.device)
 
 
 def load_transformer(auto_class: str, source: str, origin: Origin, architecture: Mapping[str, Any], seed: int) -> Model:
@@ -135,6 +130,9 @@ def load_transformer(auto_class: str, source: str, origin: Origin, architecture:
     model.module.requires_grad_(False)
     model.module.eval()
     model.config = model.module.config
+    if getattr(model.config, "rescale_every", 0):
+        # RWKV would divide its weights in place at its first call, once more after they were saved and restored
+        model.config.rescale_every = 0
     return model
 
 
@@ -152,6 +150,7 @@ def _from_architecture(loader: Any, source: str, architecture: Mapping[str, Any]
     _require_own_kernels(fields, source)
     try:
         config = AutoConfig.for_model(fields.pop("model_type"), **fields)
+        config.architectures = config.architectures or []  # transformers walks over it
         return loader.from_config(config, dtype=torch.float32)
     except Exception as error:  # KeyError, ValueError, the config's own checks of each field, or what the model makes
         raise RecipeError(f"options.architecture of {source} describes no model: {one_line(error)}") from error
@@ -270,27 +269,3 @@ def load_tokenizer(origin: Origin, **options: Any) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)  # masked, whatever it is
     return tokenizer
-
-
-def longest(model: Model) -> int | None:
-    """Return how many tokens a model and its tokenizer can take, or None where there is no end."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    told = companions(model).tokenizer.model_max_length
-    lengths = [length for length in (positions, told) if length is not None and length < _ENDLESS]
-    return min(lengths, default=None)
-
-
-def must_fit(model: Model, tokens: int, what: str) -> None:
-    """Refuse to time a model of learned positions on more tokens than it has positions for.
-
-    Args:
-        model: the model.
-        tokens: how many tokens a call would be of.
-        what: the options that say so.
-
-    Raises:
-        RecipeError: they are too many.
-    """
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and tokens > positions:
-        raise RecipeError(f"The model takes {positions} tokens at most, not {tokens} in a call: make {what} smaller.")

@@ -20,14 +20,12 @@ from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, WeightsError
 from mlflow_compress.networks import hub
 from mlflow_compress.networks.hub import Origin, find_weights
+from mlflow_compress.networks.text_inputs import longest, must_fit, token_ids
 from mlflow_compress.networks.transformers_models import (
     Companions,
     companions,
     load_tokenizer,
     load_transformer,
-    longest,
-    must_fit,
-    token_ids,
 )
 from mlflow_compress.sockets import Family
 

@@ -1,0 +1,292 @@
+"""Every transformers architecture that a family claims, as a tiny model with random weights, through the whole way.
+
+A family claims what the transformers class that it loads with knows. Each architecture is made as small as it goes
+(`tiny_transformers`), written into a folder as `save_pretrained` does it, and then loaded, run, generated with, saved,
+restored in the same state, compared and predicted with, in a process of its own; then once more under `int8_dynamic`.
+
+What can't be served must be refused in a sentence of this package's own. All else that goes wrong is a failure.
+Speed and memory are not measured: this may run beside other things.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import resource
+import signal
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from benchmarks.finding import RESULTS, Cell, Finding, table
+from mlflow_compress import registry
+
+KEPT = RESULTS / "architectures.jsonl"
+PAGE = Path(__file__).parent.parent / "docs" / "architectures.md"
+FAMILIES: Mapping[str, Mapping[str, int]] = {  # with the options that make the timed call short
+    "causal_lm": {"prompt_tokens": 12, "new_tokens": 4},
+    "seq2seq": {"source_tokens": 12, "new_tokens": 4, "most_tokens": 6},
+    "asr": {"new_tokens": 4},
+    "text_classification": {"tokens": 16},
+    "token_classification": {"tokens": 16},
+    "image_classification": {},
+}
+_METHOD = "int8_dynamic"
+_SECONDS, _BYTES = 240, 6 * 2**30  # of one process
+_AT_ONCE = 2
+_SKIPPED_IN_QUICK = 60
+
+Outcome = Literal["works", "refused", "failed", "not built"]
+_OUTCOMES: tuple[Outcome, ...] = ("works", "refused", "failed", "not built")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of one architecture.
+
+    Attributes:
+        family: the family that loaded it.
+        architecture: transformers' name of it (`model_type`).
+        outcome: `works`; `refused`, in a sentence; `failed`; `not built`, where transformers made no tiny one.
+        said: the reason, where it does not work.
+        method: the outcome under `int8_dynamic`: `ok`, `skipped: ...` or `failed: ...`; empty where it was not tried.
+        level: how small it was made.
+        parameters: how many the tiny model has.
+    """
+
+    family: str
+    architecture: str
+    outcome: Outcome
+    said: str = ""
+    method: str = ""
+    level: int = 0
+    parameters: int = 0
+
+
+def claimed(family: str) -> list[str]:
+    """Return the architectures that a family's class of transformers knows."""
+    import transformers
+
+    mapping = getattr(transformers, registry.find("families", family).auto_class)._model_mapping
+    return sorted(mapping._model_mapping)
+
+
+def find(quick: bool, only: str = "", only_type: str = "") -> Finding:
+    """Try all architectures, or some; what was found is kept, with what is kept of the others."""
+    tried = {(each.family, each.architecture): each for each in kept()}
+    cells = [
+        (family, architecture)
+        for family in FAMILIES
+        if only in ("", family)
+        for architecture in claimed(family)
+        if only_type in ("", architecture)
+    ][:: _SKIPPED_IN_QUICK if quick else 1]
+    for found in _all(cells):
+        click.echo(f"{found.family} {found.architecture}: {found.outcome} {found.said} [{found.method}]", err=True)
+        tried[found.family, found.architecture] = found
+    known = [tried[cell] for cell in sorted(tried) if cell[0] in FAMILIES]
+    if not quick:
+        KEPT.write_text("".join(json.dumps(dataclasses.asdict(each)) + "\n" for each in known), encoding="utf-8")
+        PAGE.write_text(page(known), encoding="utf-8")
+    wrong = [each for each in known if each.outcome == "failed" or each.method.startswith("failed")]
+    return Finding(
+        name="architectures",
+        goal="of the architectures that the families claim all work, or are refused in a sentence.",
+        met=not wrong,
+        rows=_summary(known),
+        notes=[
+            "each architecture, with what was said of it: [docs/architectures.md](../docs/architectures.md)",
+            *(f"{each.family}, {each.architecture}: {each.outcome} {each.said} {each.method}" for each in wrong),
+        ],
+    )
+
+
+def kept() -> list[Tried]:
+    """Return what was found before."""
+    lines = KEPT.read_text(encoding="utf-8").splitlines() if KEPT.exists() else []
+    return [Tried(**json.loads(line)) for line in lines]
+
+
+def _summary(tried: Sequence[Tried]) -> list[Mapping[str, Cell]]:
+    rows: list[Mapping[str, Cell]] = []
+    for family in FAMILIES:
+        own = [each for each in tried if each.family == family]
+        outcomes: dict[str, Cell] = {name: sum(each.outcome == name for each in own) for name in _OUTCOMES}
+        under = {name: sum(each.method.startswith(name) for each in own) for name in ("ok", "skipped", "failed")}
+        methods: dict[str, Cell] = {f"{_METHOD} {name}": count for name, count in under.items()}
+        rows.append({"family": family, "architectures": len(own), **outcomes, **methods})
+    return rows
+
+
+def page(tried: Sequence[Tried]) -> str:
+    """Give all outcomes as the page of the documentation."""
+    lines = [
+        "# Transformers architectures",
+        "",
+        "Written by `python -m benchmarks architectures`: each architecture of transformers that a family claims, as a",
+        "tiny model with random weights, loaded, run, generated with, saved, restored, compared, predicted with,",
+        f"and the same under `{_METHOD}`. What can't be served says why.",
+        "",
+        *table(_summary(tried)),
+    ]
+    for family in FAMILIES:
+        own = [each for each in tried if each.family == family]
+        works = [each for each in own if each.outcome == "works"]
+        lines += ["", f"## {family}", "", f"Works: {', '.join(f'`{each.architecture}`' for each in works) or 'none'}."]
+        if others := [each for each in own if each.outcome != "works"]:
+            said = {each.architecture: {"outcome": each.outcome, "said": _cell(each.said)} for each in others}
+            lines += ["", *table([{"architecture": f"`{name}`", **columns} for name, columns in said.items()])]
+        if skipped := [each for each in works if each.method != "ok"]:
+            under = [{"architecture": f"`{each.architecture}`", _METHOD: _cell(each.method)} for each in skipped]
+            lines += ["", *table(under)]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def _all(cells: Iterable[tuple[str, str]]) -> Iterator[Tried]:
+    """Try each in a process of its own, some at once. They are forked, so that the libraries are imported once."""
+    import torch
+
+    torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _import_all()
+    running: dict[int, tuple[tuple[str, str], Path, float]] = {}
+    waiting = list(cells)
+    with tempfile.TemporaryDirectory() as folder:
+        while waiting or running:
+            if waiting and len(running) < _AT_ONCE:
+                cell = waiting.pop(0)
+                path = Path(folder) / "-".join(cell)
+                path.mkdir()
+                running[_fork(*cell, path)] = cell, path, time.monotonic()
+                continue
+            yield from _ended(running)
+            time.sleep(0.05)
+
+
+def _import_all() -> None:
+    """Have one model go all the way here, so that what is imported on the way is there in each child."""
+    with tempfile.TemporaryDirectory() as folder:
+        _try("text_classification", "bert", Path(folder))
+
+
+def _ended(running: dict[int, tuple[tuple[str, str], Path, float]]) -> Iterator[Tried]:
+    """Give what processes found that have ended; end those that take too long."""
+    for process, (cell, path, started) in list(running.items()):
+        ended, status = os.waitpid(process, os.WNOHANG)
+        is_late = time.monotonic() - started > _SECONDS
+        if not ended and is_late:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+        if ended or is_late:
+            del running[process]
+            result = path / "tried.json"
+            if result.exists():
+                yield Tried(**json.loads(result.read_text(encoding="utf-8")))
+            else:
+                code = os.waitstatus_to_exitcode(status)
+                yield Tried(*cell, "failed", f"more than {_SECONDS} s" if is_late else f"the process ended with {code}")
+
+
+def _fork(family: str, architecture: str, path: Path) -> int:
+    """Start a process that tries an architecture and leaves what it found in `tried.json`."""
+    process = os.fork()
+    if process:
+        return process
+    try:
+        resource.setrlimit(resource.RLIMIT_DATA, (_BYTES, _BYTES))
+        if not os.environ.get("COMPRESS_SHOW"):
+            silent = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silent, 1)
+            os.dup2(silent, 2)
+        found = _try(family, architecture, path)
+        (path / "part.json").write_text(json.dumps(dataclasses.asdict(found)), encoding="utf-8")
+        (path / "part.json").rename(path / "tried.json")
+    finally:
+        os._exit(0)
+
+
+def _try(family: str, architecture: str, path: Path) -> Tried:
+    """Try an architecture at each level until it works; what the first said counts where none does."""
+    from benchmarks.tiny_transformers import LEVELS, write
+
+    kind = registry.find("families", family)
+    outcomes: list[Tried] = []
+    for level in LEVELS:
+        place = path / str(level)
+        try:
+            folder = write(architecture, kind.auto_class, kind.keeps, level, place)
+        except Exception as error:
+            outcomes.append(Tried(family, architecture, "not built", _named(error), level=level))
+            continue
+        outcome, said = _went(family, str(place), path / f"original-{level}", "original")
+        found = Tried(family, architecture, outcome, said, level=level, parameters=folder.parameters)
+        if outcome == "works":
+            under, why = _went(family, str(place), path / f"method-{level}", _METHOD)
+            status = {"works": "ok", "refused": "skipped: "}.get(under, "failed: ")
+            return dataclasses.replace(found, method=f"{status}{why}")
+        outcomes.append(found)
+    return min(outcomes, key=lambda each: _OUTCOMES.index(each.outcome))
+
+
+def _went(family_name: str, source: str, folder: Path, method: str) -> tuple[Outcome, str]:
+    """Take a model all the way, and say how it went."""
+    from mlflow_compress.errors import CompressError, Unsupported
+
+    folder.mkdir()
+    try:
+        _go(family_name, source, folder, method)
+    except (CompressError, Unsupported) as error:
+        if error.__cause__ is None or isinstance(error.__cause__, ImportError):
+            return "refused", str(error).replace(source, "FOLDER")
+        return "failed", _named(error).replace(source, "FOLDER")
+    except Exception as error:
+        return "failed", _named(error).replace(source, "FOLDER")
+    return "works", ""
+
+
+def _go(family_name: str, source: str, folder: Path, method: str) -> None:
+    """Load, run, compress, generate, save, restore, compare, predict."""
+    import torch
+
+    from mlflow_compress.measuring import output_error, worker
+    from mlflow_compress.networks import generation_check, model_folder
+    from mlflow_compress.planning import recipe
+    from mlflow_compress.records import Variant
+
+    variant = Variant(
+        family_name, method, "tiny", family_name, source, "auto",
+        chain=recipe.parse_chain(method), options=dict(FAMILIES[family_name]), batch_size=2, folder=source,
+    )  # fmt: skip
+    worker.prepare(variant, folder, worker.Report(io.StringIO()))
+    restored = model_folder.restore(folder / worker.MODEL_FOLDER)
+    family, model = restored.family, restored.model
+    stages: list[str] = []
+    with torch.inference_mode():
+        family.run(model, family.batch(model, variant.batch_size, 1), stages.append)
+    family.rates(10.0, dict.fromkeys(stages, 1.0), variant.batch_size)
+    output_error.compare(family, model, variant, folder / worker.OUTPUTS, "cpu")
+    generation_check.compare(family, model, folder / worker.GENERATED, "cpu")
+    for call in family.around(model, 1, 0).values():
+        call()
+    example = family.example(model)
+    if len(family.predict(model, [*example, *example])) != 2 * len(example):
+        raise AssertionError("there are not as many predictions as inputs")
+
+
+def _named(error: Exception) -> str:
+    import traceback
+
+    if os.environ.get("COMPRESS_SHOW"):
+        traceback.print_exception(error, limit=-8)
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

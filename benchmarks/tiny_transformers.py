@@ -1,0 +1,215 @@
+"""Folders with tiny models of transformers' architectures: configuration, random weights, tokenizer, processor.
+
+A configuration is made small by the names of its fields, which most architectures share. How far that can go differs:
+sizes that must divide each other, or patterns of layers. So there are levels, from the smallest on, and the first that
+works is taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LEVELS = (0, 1, 2)  # all sizes small; all but the number of layers; all but the widths
+MOST_PARAMETERS = 150_000_000
+VOCABULARY = 300
+_WORDS = 260  # of the tokenizer: less than the model's vocabulary, as is usual
+_LAYERS = 4
+_IDS = {"pad": 0, "bos": 1, "cls": 1, "eos": 2, "sep": 2, "unk": 3, "mask": 4, "decoder_start": 1}
+_FIRST_OTHER_ID = 262  # of pictures and sounds among the tokens
+
+_Rules = tuple[tuple[str, int], ...]
+_LAYER_COUNTS: _Rules = (  # a pattern for the whole name, and what it is made; never larger than it is
+    (r"(num_|n_)?(hidden_|encoder_|decoder_|text_)?(hidden_)?layers?", _LAYERS),
+    (r"(encoder|decoder|t2u_encoder|t2u_decoder|speech_encoder|conf_num_hidden)_layers", 2),
+)
+_COUNTS: _Rules = (
+    (r".*vocab(ulary)?_size(_per_layer_input)?", VOCABULARY),
+    (r"(moe_|n_|num_)?(n_|num_)?(local_|routed_|total_)?experts", 4),
+    (r"(moe_)?(num_experts_per_(tok|token|topk)|top_?k|k)", 2),
+    (r"n_groups?|topk_group|num_expert_groups?|expert_group_num", 1),
+    (r"zero_expert_num", 2),
+    (r"first_k_dense_replace|max_window_layers|num_dense_layers", 1),
+    (r"depth|num_self_attends_per_block|n_(input|recurrent|output)_layers|num_layers_per_stack", 2),
+)
+_WIDTHS: _Rules = (
+    (r"hidden_size|d_model|n_embd|word_embed_proj_dim|dim_model|embedding_dim|lru_width|d_latents|emb_dim", 64),
+    (r".*(intermediate_size|ffn_dim|d_ff|n_inner|feed_forward_size|ffn_hidden_size|mlp_dim|hidden_dim)", 64),
+    (r"(num_|n_|encoder_|decoder_|num_encoder_|num_decoder_)?(attention_)?heads?", 4),
+    (r"(num_key_value|num_kv|encoder_num_key_value|decoder_num_key_value)_heads", 2),
+    (r"head_dim|attention_head_size|d_kv|dim_head|.*(nope|rope|v|qk_rope)_head_dim|global_head_dim|index_head_dim", 16),
+    (r"qk_head_dim", 32),
+    (r"(q|kv|o)_lora_rank|adapter_rank", 32),
+    (r"rotary_dim", 8),
+    (r"mamba_n_heads|mamba_num_heads|mamba_heads", 8),
+    (r"mamba_(d_head|head_dim|headdim)|linear_(key|value)_head_dim", 16),
+    (r"linear_num_(key|value)_heads|index_n_heads", 4),
+    (r"(mamba_)?(d_state|state_size)|(mamba_)?chunk_size|index_topk", 16),
+    (r"sliding_window|attention_chunk_size", 8),
+    (r"hidden_size_per_layer_input", 16),
+)
+_PICTURES: _Rules = ((r"image_size", 64),)
+_BY_TYPE: Mapping[str, Mapping[str, Any]] = {  # what the names don't tell
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
+    "xlm": {"n_words": VOCABULARY},
+    "flaubert": {"n_words": VOCABULARY},
+    "mamba2": {"num_heads": 8, "n_groups": 1},
+    "funnel": {"block_sizes": [1, 1, 1]},
+    "distilbert": {"dim": 64},
+    "hunyuan_v1_dense": {"head_dim": 16},
+    "nemotron": {"num_key_value_heads": 2},
+    "reformer": {"axial_pos_shape": [16, 16], "axial_pos_embds_dim": [32, 32]},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """A folder with a tiny model.
+
+    Attributes:
+        path: the folder.
+        parameters: how many the model has.
+    """
+
+    path: Path
+    parameters: int
+
+
+def config_of(model_type: str, auto_class: str, level: int) -> Any:
+    """Make a configuration as small as its level says; of a decoder, where a decoder is wanted."""
+    from transformers import CONFIG_MAPPING
+
+    kind = CONFIG_MAPPING[model_type]
+    own = dict(_BY_TYPE.get(model_type, {}))
+    if auto_class == "AutoModelForCausalLM" and not kind().is_encoder_decoder:
+        own |= {"is_decoder": True, "causal": True}
+    return _small(kind(), level, own)
+
+
+def write(model_type: str, auto_class: str, keeps: tuple[str, ...], level: int, path: Path) -> Folder:
+    """Write a folder as `save_pretrained` leaves it.
+
+    Args:
+        model_type: as transformers names the architecture.
+        auto_class: the transformers class that builds it.
+        keeps: what belongs to it beside the weights, as `Companions` names it.
+        level: how small.
+        path: of the folder.
+
+    Raises:
+        Exception: transformers can't build it so small.
+    """
+    import torch
+    import transformers
+    from transformers.initialization import no_init_weights
+
+    config = config_of(model_type, auto_class, level)
+    config.architectures = []
+    loader = getattr(transformers, auto_class)
+    with torch.device("meta"), no_init_weights():
+        parameters = sum(each.numel() for each in loader.from_config(config).parameters())
+    if parameters > MOST_PARAMETERS:
+        raise MemoryError(f"{parameters} parameters at level {level}")
+    torch.manual_seed(0)
+    loader.from_config(config_of(model_type, auto_class, level)).save_pretrained(path)
+    if "tokenizer" in keeps:
+        _tokenizer(config).save_pretrained(path)
+    for name, mapping in (("processor", "IMAGE_PROCESSOR_MAPPING"), ("features", "FEATURE_EXTRACTOR_MAPPING")):
+        if name in keeps:
+            _preparing(mapping, config).save_pretrained(path)
+    return Folder(path, parameters)
+
+
+def _small(usual_config: Any, level: int, own: Mapping[str, Any]) -> Any:
+    """Make a small configuration of one with all defaults, and of those inside it."""
+    from transformers import PretrainedConfig
+
+    fields = dataclasses.fields(usual_config)
+    values = {each.name: each.default for each in fields if each.default is not dataclasses.MISSING}
+    for each in fields:  # lists, and configurations inside this one
+        if each.name not in values or isinstance(getattr(usual_config, each.name, None), PretrainedConfig):
+            values[each.name] = getattr(usual_config, each.name, None)
+    chosen: dict[str, Any] = {}
+    other_ids = iter(range(_FIRST_OTHER_ID, VOCABULARY))
+    usual = next((values[name] for name in ("num_hidden_layers", "num_layers", "n_layer") if name in values), None)
+    for name, value in values.items():
+        if isinstance(value, PretrainedConfig):
+            chosen[name] = _small(value, level, {}).to_dict()
+        elif name == "vocab_size" and value is None:
+            chosen[name] = VOCABULARY
+        elif (made := _token_id(name, value, other_ids)) is not None:
+            chosen[name] = made
+        elif isinstance(value, int) and not isinstance(value, bool):
+            if (most := _most(name, level)) is not None and value > most:
+                chosen[name] = most
+        elif isinstance(value, (list, tuple)) and len(value) == usual and len(value) > _LAYERS and level != 1:
+            chosen[name] = type(value)(value[:_LAYERS])
+        elif name == "depths" and isinstance(value, (list, tuple)) and level == 0:
+            chosen[name] = [1] * len(value)
+    if "kv_lora_rank" in values and "num_attention_heads" in chosen:  # each head has keys of its own
+        chosen["num_key_value_heads"] = chosen["num_attention_heads"]
+    known = {each.name for each in fields}
+    chosen |= {name: value for name, value in own.items() if name in known}
+    return type(usual_config)(**chosen)
+
+
+def _most(name: str, level: int) -> int | None:
+    """Return the most that a field may say; None where any number is left as it is."""
+    layers = () if level == 1 else _LAYER_COUNTS
+    rules = (*layers, *_COUNTS, *(() if level == 2 else (*_WIDTHS, *_PICTURES)))
+    return next((most for pattern, most in rules if re.fullmatch(pattern, name)), None)
+
+
+def _token_id(name: str, value: Any, others: Any) -> Any:
+    """Return another id for a token that the small vocabulary lacks; None where there is nothing to change."""
+    match = re.fullmatch(r"(.*?)_?(token_id|token_index|token_ids)", name)
+    ids = value if isinstance(value, (list, tuple)) else [value]
+    if match is None or not any(isinstance(each, int) and each >= _WORDS for each in ids):
+        return None
+    known = _IDS.get(match[1])
+    made = next(others) if known is None else known
+    return [made] if isinstance(value, (list, tuple)) else made
+
+
+def _tokenizer(config: Any) -> Any:
+    """Make a tokenizer of bytes, with the special tokens that the configuration knows, and no others."""
+    import tokenizers
+    from transformers import PreTrainedTokenizerFast
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    text = config.get_text_config(decoder=True)
+    special: dict[int, str] = {}
+    names: dict[str, str] = {}
+    for kind in ("pad", "bos", "eos", "sep", "cls", "mask"):
+        token = getattr(text, f"{kind}_token_id", None)
+        token = token[0] if isinstance(token, (list, tuple)) and token else token
+        if isinstance(token, int) and 0 <= token < _WORDS:
+            names[f"{kind}_token"] = special.setdefault(token, f"<{kind}>")
+    characters = iter([*bytes_to_unicode().values(), *(f"<extra{index}>" for index in range(_WORDS))])
+    vocabulary = {special.get(index) or next(characters): index for index in range(_WORDS)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    if config.is_encoder_decoder and "eos_token" in names:
+        eos = names["eos_token"]
+        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+            single=f"$A {eos}", special_tokens=[(eos, vocabulary[eos])]
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+def _preparing(mapping: str, config: Any) -> Any:
+    """Make what prepares pictures or sounds for an architecture, with its defaults."""
+    import transformers
+
+    kind = getattr(transformers, mapping)[type(config)]
+    kinds = kind if isinstance(kind, (list, tuple)) else [*kind.values()] if isinstance(kind, Mapping) else [kind]
+    side = getattr(config, "image_size", None)
+    made = next(each for each in kinds if each is not None)()
+    if isinstance(side, int) and getattr(made, "size", None):
+        size = {"height": side, "width": side}
+        made = type(made)(size=size, crop_size=size)
+    return made

@@ -1,0 +1,89 @@
+"""The first texts of a language model that was just loaded: whether it is one, and whether its cache is right.
+
+A few random tokens tell. A model whose tokens see those behind them has no perplexity; one whose cache gives other
+tokens than a pass over the whole text is timed without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.networks.decoding import UNCACHED
+from mlflow_compress.networks.generation_check import agrees
+from mlflow_compress.networks.stored_weights import distance
+from mlflow_compress.networks.text_inputs import require_pass, taken, token_ids, vocabulary
+from mlflow_compress.records import CautionKind
+from mlflow_compress.sockets import Continuation, Model
+
+NO_CACHE = CautionKind(
+    "no_cache",
+    short={"en": "decodes without a cache", "ru": "генерирует без кэша"},
+    message={
+        "en": "this architecture has no cache of the past that works here: each new token takes a pass over the whole "
+        "text",
+        "ru": "у этой архитектуры нет работающего кэша прошлых токенов: каждый новый токен требует прохода по всему "
+        "тексту",
+    },
+    advice={
+        "en": "Its time per token grows with the text: compare it at the same new_tokens only.",
+        "ru": "Время на токен растёт с длиной текста: сравнивайте только при одинаковом new_tokens.",
+    },
+)
+_TOKENS = 6
+_SEED = 17
+_SAME = 1e-3  # relative; rounding was seen to make 5e-7, a lost past or a token seen too early 0.01 and more
+_NOT_OF_THE_PAST = ("logits", "loss", "hidden_states", "attentions", "router_logits", "aux_loss")
+
+
+def settle_decoder(model: Model, forward: Callable[[Any], Any], generate: Callable[[Any], Continuation]) -> None:
+    """Run a decoder that was just loaded, and choose how it generates: with its cache, or without one.
+
+    Args:
+        model: the model.
+        forward: gives logits [batch, tokens, vocabulary] for token ids [batch, tokens].
+        generate: continues token ids by a few tokens, as the config says.
+
+    Raises:
+        RecipeError: it does not run on token ids alone, it can't generate, or it is no causal language model.
+    """
+    ids = token_ids(model, 1, _TOKENS, _SEED)
+    require_pass(model, lambda: _require_causal(model, forward, ids), "token ids")
+    try:
+        is_right = _keeps_past(model.module, ids) and agrees(generate(ids), _SAME)
+    except Exception:  # whatever the model's own code raises where there is no cache: it is tried without one
+        is_right = False
+    if is_right:
+        return
+    setattr(model.config, UNCACHED, True)
+    require_pass(model, lambda: generate(ids), "token ids to continue")
+    model.cautions.append(NO_CACHE.of())
+
+
+def _keeps_past(module: Any, ids: Any) -> bool:
+    """Return whether a model gives back something of the past when it is asked to: a cache, or a state."""
+    import torch
+
+    with torch.inference_mode():
+        output = module(**taken(module, {"input_ids": ids, "use_cache": True}))
+    return any(value is not None for name, value in output.items() if name not in _NOT_OF_THE_PAST)
+
+
+def _require_causal(model: Model, forward: Callable[[Any], Any], ids: Any) -> None:
+    """Check that another last token moves no logits before it.
+
+    Raises:
+        RecipeError: it does.
+    """
+    import torch
+
+    others = ids.clone()
+    others[:, -1] = (others[:, -1] + 1) % vocabulary(model)
+    logits, moved = forward(ids)[:, :-1].float().flatten(), forward(others)[:, :-1].float().flatten()
+    if distance(moved, logits) > _SAME and torch.equal(forward(ids)[:, :-1].float().flatten(), logits):
+        raise RecipeError(
+            f"{type(model.module).__name__} is no causal language model as its config.json has it: its tokens see "
+            "those behind them, so that its perplexity would mean nothing. Where it was trained as a decoder, its "
+            'config.json must say so ("is_decoder": true).'
+        )
