@@ -60,6 +60,10 @@ _BY_TYPE: Mapping[str, Mapping[str, Any]] = {  # what the names don't tell
     "funnel": {"block_sizes": [1, 1, 1]},
     "distilbert": {"dim": 64},
     "hunyuan_v1_dense": {"head_dim": 16},
+    "hunyuan_v1_moe": {"head_dim": 16},
+    "xmod": {"default_language": "en_XX"},
+    "deepseek_v2": {"num_experts_per_tok": 2, "topk_method": "greedy"},
+    "jamba": {"attn_layer_offset": 1, "attn_layer_period": 2},
     "nemotron": {"num_key_value_heads": 2},
     "reformer": {"axial_pos_shape": [16, 16], "axial_pos_embds_dim": [32, 32]},
 }
@@ -114,7 +118,11 @@ def write(model_type: str, auto_class: str, keeps: tuple[str, ...], level: int, 
     if parameters > MOST_PARAMETERS:
         raise MemoryError(f"{parameters} parameters at level {level}")
     torch.manual_seed(0)
-    loader.from_config(config_of(model_type, auto_class, level)).save_pretrained(path)
+    module = loader.from_config(config)
+    settings = getattr(module, "generation_config", None)
+    if config.is_encoder_decoder and settings is not None and settings.decoder_start_token_id is None:
+        settings.decoder_start_token_id = settings.bos_token_id or settings.pad_token_id or 0
+    module.save_pretrained(path)
     if "tokenizer" in keeps:
         _tokenizer(config).save_pretrained(path)
     for name, mapping in (("processor", "IMAGE_PROCESSOR_MAPPING"), ("features", "FEATURE_EXTRACTOR_MAPPING")):
@@ -181,15 +189,16 @@ def _tokenizer(config: Any) -> Any:
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     text = config.get_text_config(decoder=True)
+    words = min(_WORDS, getattr(text, "vocab_size", None) or _WORDS)
     special: dict[int, str] = {}
     names: dict[str, str] = {}
     for kind in ("pad", "bos", "eos", "sep", "cls", "mask"):
         token = getattr(text, f"{kind}_token_id", None)
         token = token[0] if isinstance(token, (list, tuple)) and token else token
-        if isinstance(token, int) and 0 <= token < _WORDS:
+        if isinstance(token, int) and 0 <= token < words:
             names[f"{kind}_token"] = special.setdefault(token, f"<{kind}>")
     characters = iter([*bytes_to_unicode().values(), *(f"<extra{index}>" for index in range(_WORDS))])
-    vocabulary = {special.get(index) or next(characters): index for index in range(_WORDS)}
+    vocabulary = {special.get(index) or next(characters): index for index in range(words)}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -12,11 +12,20 @@ from annotated_types import Ge
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.media import RATE_HZ
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, one_line
-from mlflow_compress.networks.decoding import cache_keyword, cache_of, continuation, generate, tensors_of
+from mlflow_compress.networks.decoding import (
+    ONE_ANSWER,
+    cache_keyword,
+    cache_of,
+    continuation,
+    generate,
+    settings_of,
+    tensors_of,
+)
 from mlflow_compress.networks.encoder_decoder_graphs import decoder_graph, encoder_graph, take_projections
 from mlflow_compress.networks.export_graphs import Calls, twin
 from mlflow_compress.networks.exported_decoders import EncoderDecoder
 from mlflow_compress.networks.hub import Origin, find_weights
+from mlflow_compress.networks.text_inputs import of_text, require_pass, require_two_parts, vocabulary
 from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.networks.transformers_models import (
     Companions,
@@ -51,6 +60,8 @@ SILENT_SOUNDS = CautionKind(
 )
 _ROLES = ("audio", "text")
 _WINDOW_SECONDS = 30
+_INPUTS = ("input_features", "input_values")
+_TARGET_POSITIONS = 448  # Whisper's, where a config says none
 _SPEECH_TOKENS = 100  # of a window that is full of speech: about three words, or four tokens, a second
 
 
@@ -86,8 +97,11 @@ class Asr(TransformersFamily):
         model.family_data = Companions(
             tokenizer=load_tokenizer(origin),
             features=_feature_extractor(model.config, origin),
-            generation=model.module.generation_config,
+            generation=settings_of(model.module, model.facts),
         )
+        require_two_parts(model, "sound")
+        short = replace(self, new_tokens=2)
+        require_pass(model, lambda: short.run(model, short.batch(model, 1, 0), lambda stage: None), "sounds alone")
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
@@ -107,7 +121,7 @@ class Asr(TransformersFamily):
         """
         features = self._features(model, batch)
         mark("features")
-        encoded = model.module.get_encoder()(features)
+        encoded = model.module.get_encoder()(*features.values())
         mark("encoder")
         return generate(model.module, self.new_tokens, mark, "first_token", encoder_outputs=encoded)
 
@@ -117,8 +131,8 @@ class Asr(TransformersFamily):
         return continuation(
             model.module,
             min(new_tokens, self.new_tokens),
-            lambda ids: model.module(input_features=features, decoder_input_ids=ids, use_cache=False).logits,
-            input_features=features,
+            lambda ids: model.module(**features, decoder_input_ids=ids, use_cache=False).logits,
+            **features,
         )
 
     def forward(self, model: Model, batch: Any) -> Any:
@@ -126,10 +140,9 @@ class Asr(TransformersFamily):
         import torch
 
         generator = torch.Generator().manual_seed(0)
-        vocabulary = model.config.vocab_size
-        tokens = torch.randint(0, vocabulary, (1, self.new_tokens), generator=generator).expand(len(batch), -1)
+        tokens = torch.randint(0, vocabulary(model), (1, self.new_tokens), generator=generator).expand(len(batch), -1)
         features = self._features(model, batch)
-        output = model.module(input_features=features, decoder_input_ids=tokens.to(features.device), use_cache=False)
+        output = model.module(**features, decoder_input_ids=tokens.to(model.device), use_cache=False)
         return output.logits
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
@@ -147,9 +160,9 @@ class Asr(TransformersFamily):
         except AttributeError as error:
             raise Unsupported(f"only decoders that are built as Whisper's are exported ({error})") from None
         model.config.cache_shape = cross.cache_shape  # for the first, empty past
-        inputs = {"input_features": self._features(model, self.batch(model, 2, 0))}
+        inputs = self._features(model, self.batch(model, 2, 0))
         by_batch = {0: "batch"}
-        encode = encoder_graph(module.get_encoder(), cross, inputs, {"input_features": by_batch}, by_batch)
+        encode = encoder_graph(module.get_encoder(), cross, inputs, dict.fromkeys(inputs, by_batch), by_batch)
         decode = decoder_graph(_decode, cross, encode, decoder=decoder, head=module.get_output_embeddings())
         return {"encoder": encode, "decoder": decode}
 
@@ -170,7 +183,7 @@ class Asr(TransformersFamily):
 
     def classes(self, model: Model) -> int:
         """Return the number of tokens in the vocabulary."""
-        return int(model.config.vocab_size)
+        return vocabulary(model)
 
     def rates(self, latency_ms: float, stages_ms: Mapping[str, float], size: int) -> Mapping[str, float]:
         """Return the real-time factor (processing time over audio time) and tokens per second in decoding.
@@ -221,19 +234,26 @@ class Asr(TransformersFamily):
         import torch
 
         tokenizer = companions(model).tokenizer
-        longest = model.config.max_target_positions // 2
+        longest = (of_text(model.config, "max_target_positions") or _TARGET_POSITIONS) // 2
         found = []
         with torch.inference_mode():
             for sound in inputs:
                 features = self._features(model, [np.asarray(sound, dtype=np.float32)])
-                made = model.module.generate(features, max_new_tokens=longest, max_length=None, do_sample=False)
+                made = model.module.generate(*features.values(), **ONE_ANSWER, max_new_tokens=longest, max_length=None)
                 known = [token for token in made[0].tolist() if token < len(tokenizer)]
                 found.append(tokenizer.decode(known, skip_special_tokens=True).strip())
         return found
 
-    def _features(self, model: Model, sounds: Sequence[Any]) -> Any:
+    def _features(self, model: Model, sounds: Sequence[Any]) -> dict[str, Any]:
+        """Return the encoder's input by its name: Whisper's spectrogram, or Moonshine's samples as they are."""
         extracted = companions(model).features(list(sounds), sampling_rate=RATE_HZ, return_tensors="pt")
-        return extracted.input_features.to(model.device, model.module.dtype)
+        name = next((name for name in _INPUTS if name in extracted), None)
+        if name is None:
+            raise RecipeError(
+                f"The model's feature extractor gives {', '.join(extracted)}, and none of what this family's models "
+                f"hear: {' or '.join(_INPUTS)}."
+            )
+        return {name: extracted[name].to(model.device, model.module.dtype)}
 
     def example(self, model: Model) -> list[Any]:
         """Return a tenth of a second of silence."""
@@ -256,6 +276,11 @@ def _feature_extractor(config: Any, origin: Origin) -> Any:
     from transformers import AutoFeatureExtractor, WhisperFeatureExtractor
 
     if origin.kind == "random":
+        if not hasattr(config, "num_mel_bins"):
+            raise RecipeError(
+                f"With random weights only models that hear as Whisper does can be built, not {config.model_type}: "
+                "give a folder that save_pretrained wrote."
+            )
         return WhisperFeatureExtractor(feature_size=config.num_mel_bins)
     try:
         return AutoFeatureExtractor.from_pretrained(origin.location, **origin.arguments)

@@ -16,6 +16,7 @@ from mlflow_compress.errors import RecipeError, WeightsError, one_line
 from mlflow_compress.networks import image_zoos
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
 from mlflow_compress.networks.hub import Origin, find_weights
+from mlflow_compress.networks.text_inputs import require_pass
 from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.networks.transformers_models import (
     Companions,
@@ -81,6 +82,9 @@ class ImageClassification(TransformersFamily):
             origin = find_weights(source, weights, folder)
             model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
             model.family_data = Companions(processor=_image_processor(model.config, origin))
+            require_pass(
+                model, lambda: self.run(model, self.batch(model, 1, 0), lambda stage: None), "pictures as pixel_values"
+            )
         if self.labels and len(self.labels) != self.classes(model):
             raise RecipeError(f"options.labels names {len(self.labels)} classes; {source} has {self.classes(model)}.")
         return model

@@ -33,6 +33,7 @@ from mlflow_compress.networks.text_inputs import (
     note_positions,
     positions,
     require_pass,
+    require_two_parts,
     token_ids,
     vocabulary,
 )
@@ -99,9 +100,10 @@ class Seq2Seq(TransformersFamily):
             tokenizer=load_tokenizer(origin), generation=settings_of(model.module, model.facts)
         )
         note_positions(model.module, model.config)
+        require_two_parts(model, "text")
         most = positions(model.config) or self.source_tokens
         short = dataclasses.replace(self, source_tokens=min(self.source_tokens, most), new_tokens=2)
-        require_pass(model, lambda: short.generate(model, short.batch(model, 1, 0), 2), "token ids")
+        require_pass(model, lambda: short.run(model, short.batch(model, 1, 0), lambda stage: None), "token ids")
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:

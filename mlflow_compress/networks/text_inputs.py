@@ -139,6 +139,23 @@ def taken(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if name in parameters}
 
 
+def require_two_parts(model: Model, what: str) -> None:
+    """Check that a model has an encoder and a decoder, which are timed apart.
+
+    Args:
+        model: the model.
+        what: what its encoder is to read, in words.
+
+    Raises:
+        RecipeError: it is one language model, with something before it that makes tokens of sounds or pictures.
+    """
+    if not model.config.is_encoder_decoder:
+        raise RecipeError(
+            f"{type(model.module).__name__} is a language model with a part before it that hears or sees, no encoder "
+            f"of {what} and a decoder: this family can't measure it. Measure its language model with family: causal_lm."
+        )
+
+
 def require_pass(model: Model, call: Callable[[], object], what: str) -> None:
     """Run a model once after loading it, so that one that needs other inputs is refused before anything is measured.
 

@@ -35,7 +35,7 @@ def test_a_cache_is_taken_under_either_name(name: str, keyword: str) -> None:
         if name == "causal_lm":
             inputs: dict[str, Any] = {}
         elif name == "asr":
-            inputs = {"input_features": family._features(model, batch)}  # type: ignore[attr-defined]
+            inputs = family._features(model, batch)  # type: ignore[attr-defined]
         else:
             inputs = dict(batch)
         key = "input_ids" if name == "causal_lm" else "decoder_input_ids"
