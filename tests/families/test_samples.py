@@ -16,7 +16,8 @@ from tiny import TINY
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.networks import hub, model_folder, transformers_models
+from mlflow_compress.networks import hub, model_folder
+from mlflow_compress.networks.text_inputs import longest
 from mlflow_compress.networks.transformers_models import companions, load_tokenizer
 from mlflow_compress.planning import recipe
 from mlflow_compress.sockets import Family, Model
@@ -64,7 +65,7 @@ ROLES = ("text", "label")
 def test_texts_that_are_cut_are_counted(tmp_path: Path) -> None:
     for name, column in (("text_classification", "label"), ("seq2seq", "target")):
         family, model = loaded(name)
-        most = transformers_models.longest(model)
+        most = longest(model)
         assert most is not None
         tokenizer = companions(model).tokenizer
         text = "a " * 2 * most

@@ -62,7 +62,7 @@ def test_a_cache_that_gives_other_tokens_is_not_used(monkeypatch: pytest.MonkeyP
     def forgets(self: LlamaForCausalLM, input_ids: torch.Tensor, **given: object):  # type: ignore[no-untyped-def]
         if input_ids.shape[1] == 1:  # with a cache, the newest token alone
             given.pop("cache", None), given.pop("past_key_values", None)
-        return forward(self, input_ids, **given)  # type: ignore[arg-type]
+        return forward(self, input_ids, **given)
 
     monkeypatch.setattr(LlamaForCausalLM, "forward", forgets)
     _, model = tiny_model("causal_lm")
