@@ -36,6 +36,7 @@ class BnbInt8(Method):
     excludes: ClassVar[Mapping[str, str]] = {
         "yolo": "its detectors have no linear layer, and bitsandbytes has no convolutions"
     }
+    revision: ClassVar[int] = 2
 
     threshold: Annotated[float, Ge(0)] = 6.0
 

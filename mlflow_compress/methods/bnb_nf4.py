@@ -41,6 +41,7 @@ class BnbNf4(Method):
     excludes: ClassVar[Mapping[str, str]] = {
         "yolo": "its detectors have no linear layer, and bitsandbytes has no convolutions"
     }
+    revision: ClassVar[int] = 2
 
     block_size: Annotated[int, Ge(64), Le(4096), Predicate(_is_power_of_two)] = 64
     double: bool = True

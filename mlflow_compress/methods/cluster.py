@@ -47,6 +47,7 @@ class Cluster(Method):
     """
 
     changes: ClassVar[Literal["storage"]] = "storage"
+    revision: ClassVar[int] = 2
 
     centroids: Annotated[int, Ge(2), Le(256)] = 16
     layers: Literal["all", "linear", "convolution", "embedding"] = "all"

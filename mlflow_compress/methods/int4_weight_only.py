@@ -36,6 +36,7 @@ class Int4WeightOnly(Method):
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
     gives: ClassVar[State] = "packed"
+    revision: ClassVar[int] = 2
 
     group_size: Annotated[int, Ge(8)] = 128
     embeddings: bool = False

@@ -45,6 +45,7 @@ class Int8Static(Method):
     takes: ClassVar[tuple[State, ...]] = ("float",)
     gives: ClassVar[State] = "packed"
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    revision: ClassVar[int] = 2
 
     samples: Annotated[int, Ge(1)] = 16
     seed: Annotated[int, Ge(0)] = 0

@@ -34,6 +34,7 @@ class Int8WeightOnly(Method):
     gives: ClassVar[State] = "packed"
     needs: ClassVar[tuple[str, ...]] = ("torchao",)
     extra: ClassVar[str] = "quantization"
+    revision: ClassVar[int] = 2
 
     embeddings: bool = False
 

@@ -43,6 +43,7 @@ class LowRank(Method):
     """
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
+    revision: ClassVar[int] = 2
 
     ratio: Annotated[float, Gt(0), Lt(1)] = 0.5
     energy: Annotated[float | None, Gt(0), Lt(1)] = None

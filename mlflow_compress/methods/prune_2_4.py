@@ -37,6 +37,7 @@ class Prune24(Method):
     """
 
     changes: ClassVar[Literal["storage"]] = "storage"
+    revision: ClassVar[int] = 2
 
     kernels: Literal["dense", "sparse"] = "dense"
 

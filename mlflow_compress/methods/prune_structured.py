@@ -104,7 +104,7 @@ class PruneStructured(Method):
         tell_not_trained(model, steps, is_real)
         model.facts["kept"] = f"{told}; {after:,} of {before:,} parameters"
         if teacher is not None:
-            model.module.requires_grad_(True)
+            _want_gradients(model.module)
             lesson = Lesson(steps, self.batch_size, self.learning_rate, self.loss, seed=self.seed)
             for each in (model.module, teacher.module):
                 detectors.forget_anchors(each)
@@ -151,7 +151,7 @@ class PruneStructured(Method):
             raise Unsupported("of ultralytics' models only plain detectors are taken apart, no segmenter or classifier")
         before = _sizes(module)
         batch = family.batch(model, model.batch_size, self.seed)
-        module.requires_grad_(True)  # the graph is followed along the gradients
+        _want_gradients(module)  # the graph is followed along them
         try:
             with torch.enable_grad(), _never_in_circles(module), _followed(model, family) as followed:
                 outputs: list[Any] = []
@@ -189,6 +189,12 @@ class PruneStructured(Method):
         for name, sizes in model.structure.items():
             _resize(model.module.get_submodule(name), sizes)
         return model
+
+
+def _want_gradients(module: Any) -> None:
+    """Have gradients recorded for all parameters that can have one: whole numbers can't."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
 
 
 def _parameters(model: Model) -> int:
