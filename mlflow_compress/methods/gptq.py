@@ -40,7 +40,7 @@ class Gptq(Method):
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
     gives: ClassVar[State] = "packed"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     excludes: ClassVar[Mapping[str, str]] = {"yolo": "its detectors have no linear layer"}
 
     bits: Annotated[int, Ge(2), Le(8)] = 4

@@ -29,7 +29,7 @@ class Int8Dynamic(DynamicInt8):
         per_channel: one scale for each output channel rather than one for each matrix.
     """
 
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     per_channel: bool = True
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from mlflow_compress.compression.coverage import HELD_TWICE, note
 from mlflow_compress.compression.dynamic_int8 import DynamicInt8
@@ -29,6 +29,8 @@ class Int8DynamicTorch(DynamicInt8):
     Attributes:
         per_channel: one scale for each output channel rather than one for each matrix.
     """
+
+    revision: ClassVar[int] = 2
 
     per_channel: bool = False
 

@@ -32,6 +32,7 @@ class PruneMagnitude(Method):
     """
 
     changes: ClassVar[Literal["weights"]] = "weights"
+    revision: ClassVar[int] = 2
 
     amount: Annotated[float, Gt(0), Lt(1)] = 0.5
     scope: Literal["layer", "global"] = "layer"

@@ -38,7 +38,7 @@ class Wanda(Method):
 
     changes: ClassVar[Literal["storage"]] = "storage"
 
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     sparsity: Annotated[float, Gt(0), Lt(1)] = 0.5
     pattern: Literal["unstructured", "2:4", "4:8"] = "unstructured"
