@@ -98,9 +98,15 @@ class HubPlace:
 
     @classmethod
     def of(cls, source: str) -> HubPlace:
-        """Read a source."""
+        """Read a source.
+
+        Raises:
+            WeightsError: its folder is not one of the repository.
+        """
         address, _, revision = source.partition("@")
         repository, _, subfolder = address.partition(":")
+        if _leads_out(subfolder):
+            raise WeightsError(f"{source} names a folder outside of the repository: give one that is in {repository}.")
         return cls(repository, revision, subfolder)
 
     @property
@@ -131,7 +137,7 @@ def find_weights(source: str, weights: str, folder: Path) -> Origin:
         if not path.exists():
             raise WeightsError(f"There are no weights at {path}. Give a folder that save_pretrained wrote, or auto.")
         if _is_bare_adapter(path) and (folder / source).resolve() != path.resolve():
-            return replace(find_weights(source, "pretrained", folder), kind="local", adapter=str(path))
+            return replace(_onto(find_weights(source, "pretrained", folder), path), kind="local")
         return _local("local", path)
     if source.startswith(PACKAGE):
         return _local("pretrained", _package_of(source))
@@ -170,11 +176,16 @@ def in_package(source: str) -> tuple[Path, str]:
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(f"no Python package {name!r} is installed")
-    for location in spec.submodule_search_locations:
+    for location in () if _leads_out(inner) else spec.submodule_search_locations:
         if (path := Path(location) / inner).exists():
             distributions = _distributions().get(name, ())
             return path, (installed(distributions[0]) or "") if distributions else ""
     raise FileNotFoundError(f"there is no {inner!r} in the Python package {name!r}")
+
+
+def _leads_out(inner: str) -> bool:
+    """Return whether a path in a repository or a package leads out of it."""
+    return ".." in re.split(r"[/\\]", inner)
 
 
 @functools.cache
@@ -221,15 +232,15 @@ def gguf_files(folder: Path) -> list[Path]:
 
 
 def _is_bare_adapter(path: Path) -> bool:
-    """Return whether a folder holds an adapter without the model that it belongs to."""
-    return (path / lora_adapters.CONFIG).is_file() and not (path / _CONFIG).is_file()
+    """Return whether a folder holds an adapter without its base's weights; the base's configuration may be there."""
+    return (path / lora_adapters.CONFIG).is_file() and not weight_files.has_weights(path)
 
 
 def _with_base(adapter: Adapter | None) -> Origin:
     """Return where the base of an adapter is.
 
     Raises:
-        WeightsError: it can't be had.
+        WeightsError: it can't be had, or has an adapter of its own.
     """
     if adapter is None or not adapter.base:
         where = adapter.folder if adapter else "the folder"
@@ -238,15 +249,42 @@ def _with_base(adapter: Adapter | None) -> Origin:
             "weights=PATH."
         )
     base = base_of(adapter)
-    if Path(base).is_dir() and _is_bare_adapter(Path(base)):
+    cached = None if Path(base).is_dir() else cached_file(base, lora_adapters.CONFIG)
+    base_folder = cached.parent if cached else Path(base)
+    if _is_bare_adapter(base_folder):
+        if base_folder.resolve() == adapter.folder.resolve():
+            raise WeightsError(
+                f"The adapter in {adapter.folder} names itself as its base, {adapter.base}: give the base as MODEL, "
+                "and the adapter by weights=PATH."
+            )
         raise WeightsError(f"The base of the adapter in {adapter.folder} is an adapter too: {base}. Merge that first.")
     try:
-        return replace(find_weights(base, "pretrained", adapter.folder), adapter=str(adapter.folder))
+        origin = find_weights(base, "pretrained", adapter.folder)
     except WeightsError as error:
         raise WeightsError(
             f"{adapter.folder} is an adapter of {base}. {error} Or put the base's files into the adapter's folder, or "
             "give the base's folder as MODEL and the adapter by weights=PATH."
         ) from error
+    return _onto(origin, adapter.folder)
+
+
+def _onto(base: Origin, adapter: Path) -> Origin:
+    """Return a base with the adapter that is merged into it.
+
+    Raises:
+        WeightsError: the adapter, or one that the base has, would be passed over.
+    """
+    if base.file:
+        raise WeightsError(
+            f"The adapter in {adapter} can't be merged into a GGUF file, {Path(base.location, base.file)}: give the "
+            "base as a folder that save_pretrained wrote."
+        )
+    if base.adapter:
+        raise WeightsError(
+            f"The base of the adapter in {adapter} has an adapter too, in {base.adapter}: merge that into its base "
+            "first (merge_and_unload of peft), and give the result as MODEL."
+        )
+    return replace(base, adapter=str(adapter))
 
 
 def base_of(adapter: Adapter) -> str:
@@ -258,7 +296,7 @@ def base_of(adapter: Adapter) -> str:
 
 
 def adapter_of(source: str) -> Adapter | None:
-    """Return the adapter that a folder or a hub id holds without a model; None: it holds none."""
+    """Return the adapter that a folder or a hub id holds without its base's weights; None: it holds none."""
     folder = Path(source) if Path(source).is_dir() else _hub_adapter(source)
     return lora_adapters.read(folder) if folder is not None and _is_bare_adapter(folder) else None
 
@@ -328,7 +366,8 @@ def config_fields(source: str) -> Mapping[str, Any]:
 
 
 def _find_config(source: str) -> Path:
-    if (adapter := adapter_of(source)) is not None and adapter.base:
+    adapter = adapter_of(source)
+    if adapter is not None and adapter.base and not (adapter.folder / _CONFIG).is_file():
         source = base_of(adapter)
     if Path(source).is_dir():
         path = Path(source, _CONFIG)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +98,7 @@ class _Sorted:
     """The tensors of an adapter, by the parameters of the base that they change.
 
     Attributes:
-        pairs: the two thin matrices of a layer, by its name.
+        pairs: the two thin matrices whose product changes a parameter, right and left factor, by its name.
         whole: what replaces a parameter, by its name.
     """
 
@@ -167,15 +166,17 @@ class Opened:
         with torch.no_grad():
             for name, whole in self._tensors.whole.items():
                 self._parameter(parameters, name, whole).copy_(whole)
+            reached: set[int] = set()
             for name, (down, up) in self._tensors.pairs.items():
+                if id(parameters.get(name)) in reached:
+                    continue  # the same change, of the layer that it is tied to
                 change = up.float().flatten(1) @ down.float().flatten(1)
-                if not name.endswith(".weight"):  # the matrices of an embedding are stored the other way round
-                    change, name = change.T, f"{name}.weight"
                 layer = module.get_submodule(name.removesuffix(".weight")) if name in parameters else None
                 if type(layer).__name__ == "Conv1D":  # transformers' linear layer with its weight transposed
                     change = change.T
                 weight = self._parameter(parameters, name, change)
                 weight += self._scale(name, int(down.shape[0])) * change.reshape(weight.shape)
+                reached.add(id(weight))
         return frozenset(self._tensors.whole)
 
     def describe(self, base: str) -> str:
@@ -211,18 +212,32 @@ class Opened:
         return float(alpha) / (math.sqrt(rank) if self.adapter.fields.get("use_rslora") else rank)
 
     def _require_separate(self, parameters: Mapping[str, Any]) -> None:
-        """Refuse to change a tensor that is also another layer's: peft changes it for one of them only."""
-        changed = {name if name.endswith(".weight") else f"{name}.weight" for name in self._tensors.pairs}
-        changed |= set(self._tensors.whole)
-        owners = Counter(id(parameter) for parameter in parameters.values())
-        by_owner = Counter(id(parameters[name]) for name in changed if name in parameters)
-        for name in sorted(changed & set(parameters)):
-            owner = id(parameters[name])
-            if by_owner[owner] < owners[owner] and not self.adapter.fields.get("ensure_weight_tying"):
-                raise WeightsError(
-                    f"The adapter in {self.adapter.folder} changes {name}, which is tied to another layer that it "
-                    f"leaves as it is: this can't be merged."
-                )
+        """Refuse to change a tensor that is also another layer's, unless that is changed likewise.
+
+        peft trains a change for each layer, so what is one tensor in the base may be several in the adapted model.
+        """
+        tied: dict[int, list[str]] = {}
+        for name, parameter in parameters.items():
+            tied.setdefault(id(parameter), []).append(name)
+        changes: tuple[Mapping[str, tuple[Any, ...]], ...] = (
+            {name: (whole,) for name, whole in self._tensors.whole.items()},
+            {name: (*pair, self._scale(name, 1)) for name, pair in self._tensors.pairs.items()},
+        )
+        for names in tied.values():
+            for of_kind in changes:
+                changed = [name for name in names if name in of_kind]
+                if not changed:
+                    continue
+                if len(changed) < len(names) and not self.adapter.fields.get("ensure_weight_tying"):
+                    raise WeightsError(
+                        f"The adapter in {self.adapter.folder} changes {changed[0]}, which is tied to another layer "
+                        "that it leaves as it is: this can't be merged."
+                    )
+                if not all(_are_equal(of_kind[changed[0]], of_kind[name]) for name in changed[1:]):
+                    raise WeightsError(
+                        f"The adapter in {self.adapter.folder} changes {' and '.join(changed)} differently, and they "
+                        "are one tensor in its base: this can't be merged."
+                    )
 
 
 def _require_plain(adapter: Adapter) -> None:
@@ -264,10 +279,22 @@ def _sorted(state: Mapping[str, Any], folder: Path) -> _Sorted:
         if other not in state:
             raise WeightsError(f"The adapter in {folder} is not whole: it has {name}, but no {other}.")
         layer = place.removesuffix(ending)
-        made.pairs[layer if "embedding" in ending else f"{layer}.weight"] = (tensor, state[other])
+        # the matrices of an embedding are stored the other way round
+        pair = (state[other].T, tensor.T) if "embedding" in ending else (tensor, state[other])
+        made.pairs[f"{layer}.weight"] = pair
     if not made.pairs and not made.whole:
         raise WeightsError(f"The adapter in {folder} holds no tensors.")
     return made
+
+
+def _are_equal(some: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    """Return whether tensors, and numbers, are the same."""
+    import torch
+
+    return all(
+        torch.equal(torch.as_tensor(one).float(), torch.as_tensor(other).float())
+        for one, other in zip(some, others, strict=True)
+    )
 
 
 def _names(key: str, layer: str) -> bool:

@@ -57,10 +57,15 @@ def require_whole(folder: Path) -> None:
                 f"{folder} is not whole: {index.name} names {missing[0]}"
                 f"{f' and {len(missing) - 1} more files' if missing[1:] else ''}, which are not there."
             )
-    if (folder / "config.json").is_file() and not any(_is_of_torch(path.name) for path in files):
+    if (folder / "config.json").is_file() and not has_weights(folder):
         what, advice = _told(folder, _OTHERS)
         if what:
             raise WeightsError(f"There are no weights of torch in {folder}, but {what}. {advice}")
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether a folder holds weights of torch, whole or not, as save_pretrained names them."""
+    return any(_is_of_torch(path.name) for path in _files(folder))
 
 
 def variant_in(folder: Path) -> str:

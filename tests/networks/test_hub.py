@@ -143,9 +143,30 @@ def test_an_adapter_of_the_hub_is_fetched_with_its_base(tmp_path: Path, monkeypa
     monkeypatch.setattr(huggingface_hub, "file_exists", lambda source, file: source == "org/adapter")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda source, allow_patterns: str(adapter))
     assert find_weights("org/adapter", "auto", tmp_path) == Origin("pretrained", "org/base", adapter=str(adapter))
-    (adapter / "config.json").write_text("{}")  # the base's own files are with it
+    (adapter / "config.json").write_text("{}")  # some trainers put the base's beside it, but not its weights
+    assert find_weights("org/adapter", "auto", tmp_path).location == "org/base"
+    (adapter / "model.safetensors").touch()
     beside = Origin("pretrained", str(adapter), offline=True, adapter=str(adapter))
     assert find_weights("org/adapter", "auto", tmp_path) == beside
+
+
+def test_an_adapter_of_the_hub_that_names_itself_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = tmp_path / "adapter_config.json"
+    said.write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/adapter"}')
+    monkeypatch.setattr(
+        huggingface_hub, "try_to_load_from_cache", lambda source, file: str(said) if file == said.name else None
+    )
+    with pytest.raises(WeightsError, match=r"names itself as its base, org/adapter: give the base as MODEL"):
+        find_weights("org/adapter", "auto", tmp_path)
+
+
+@pytest.mark.parametrize("source", ["org/name:../../x", "org/name:a/../../x@v2", "org/name:..\\x", "org/name:.."])
+def test_a_folder_outside_of_a_repository_is_refused(tmp_path: Path, source: str) -> None:
+    for look in (hub.config_fields, hub.is_config_cached, lambda name: find_weights(name, "auto", tmp_path)):
+        with pytest.raises(WeightsError, match=r"names a folder outside of the repository: .* in org/name\."):
+            look(source)
+    with pytest.raises(FileNotFoundError):
+        hub.in_package("package:torch/../torch/nn")
 
 
 def test_a_path_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import TINY
+from tiny import TINY, gguf_file
 
 from mlflow_compress.errors import WeightsError
 from mlflow_compress.networks import lora_adapters
@@ -162,6 +162,73 @@ def test_a_tied_layer_is_not_changed_behind_the_others_back(tmp_path: Path) -> N
     before = loaded(tmp_path / "base").module.lm_head.weight
     down, up = tensors.values()
     assert torch.allclose(loaded(folder).module.lm_head.weight, before + 3 * (up @ down).T, atol=1e-5)
+
+
+EMBEDDING, HEAD = "base_model.model.model.embed_tokens", "base_model.model.lm_head"
+
+
+def test_tied_layers_that_were_replaced_are_equal_or_refused(tmp_path: Path) -> None:
+    base(tmp_path / "base", architecture={**LLAMA, "tie_word_embeddings": True})
+    whole = {f"{EMBEDDING}.weight": torch.ones(300, 16), f"{HEAD}.weight": torch.ones(300, 16)}
+    module = loaded(adapter(tmp_path / "mine", whole)).module
+    assert bool((module.lm_head.weight == 1).all())
+    assert module.lm_head.weight is module.model.embed_tokens.weight
+    with pytest.raises(WeightsError, match=r"changes model\.embed_tokens\.weight and lm_head\.weight differently"):
+        loaded(adapter(tmp_path / "mine", {**whole, f"{HEAD}.weight": torch.zeros(300, 16)}))
+    one_only = {f"{EMBEDDING}.lora_embedding_A": torch.ones(2, 300), f"{EMBEDDING}.lora_embedding_B": torch.ones(16, 2)}
+    with pytest.raises(WeightsError, match=r"embed_tokens\.weight, which is tied to another layer"):
+        loaded(adapter(tmp_path / "mine", {**whole, **one_only}))
+
+
+def test_one_change_of_tied_layers_is_added_once(tmp_path: Path) -> None:
+    before = base(tmp_path / "base", architecture={**LLAMA, "tie_word_embeddings": True}).lm_head.weight
+    down, up = torch.randn(2, 300), torch.randn(16, 2)
+    tensors = {
+        f"{EMBEDDING}.lora_embedding_A": down,
+        f"{EMBEDDING}.lora_embedding_B": up,
+        f"{HEAD}.lora_A.weight": up.T.contiguous(),
+        f"{HEAD}.lora_B.weight": down.T.contiguous(),
+    }
+    after = loaded(adapter(tmp_path / "mine", tensors, ensure_weight_tying=True)).module.lm_head.weight
+    assert torch.allclose(after, before + 3 * (up @ down).T, atol=1e-5)
+    with pytest.raises(WeightsError, match="differently"):
+        loaded(adapter(tmp_path / "mine", {**tensors, f"{HEAD}.lora_B.weight": torch.ones(300, 2)}))
+    with pytest.raises(WeightsError, match="differently"):
+        loaded(adapter(tmp_path / "mine", tensors, alpha_pattern={"lm_head": 1}))
+
+
+def test_an_adapter_with_its_bases_config_is_merged_into_the_base(tmp_path: Path) -> None:
+    before = base(tmp_path / "base").state_dict()[f"{QUERY}.weight"]
+    tensors = thin(QUERY)
+    folder = adapter(tmp_path / "mine", tensors, task_type=None)
+    (folder / "config.json").write_bytes((tmp_path / "base" / "config.json").read_bytes())
+    assert recognise(str(folder)).family == "causal_lm"  # type: ignore[union-attr]
+    after = loaded(folder).module.state_dict()[f"{QUERY}.weight"]
+    assert torch.allclose(after, before + 3 * change(tensors, QUERY), atol=1e-6)
+
+
+def test_an_adapter_is_not_dropped_for_a_gguf_file(tmp_path: Path) -> None:
+    file = gguf_file(tmp_path / "base" / "a.gguf")
+    folder = adapter(tmp_path / "mine", thin(QUERY))
+    for source, weights in ((str(folder), "auto"), (str(file), str(folder)), (str(file.parent), str(folder))):
+        with pytest.raises(WeightsError, match=r"mine can't be merged into a GGUF file, .*a\.gguf: give the base as"):
+            find_weights(source, weights, tmp_path)
+
+
+def test_an_adapter_on_an_adapter_is_refused(tmp_path: Path) -> None:
+    whole = adapter(tmp_path / "base", thin(QUERY), base_model_name_or_path="org/base")
+    for name in ("config.json", "model.safetensors"):
+        (whole / name).touch()
+    outer = adapter(tmp_path / "outer", thin(QUERY))
+    for source, weights in ((outer, "auto"), (whole, str(outer))):
+        with pytest.raises(WeightsError, match=r"adapter in .*outer has an adapter too, in .*base: merge that"):
+            find_weights(str(source), weights, tmp_path)
+    inner = adapter(tmp_path / "inner", thin(QUERY), base_model_name_or_path=".")
+    outer = adapter(tmp_path / "outer", thin(QUERY), base_model_name_or_path="../inner")
+    with pytest.raises(WeightsError, match=r"adapter in .*outer is an adapter too: .*inner\. Merge that first"):
+        find_weights(str(outer), "auto", tmp_path)
+    with pytest.raises(WeightsError, match=r"inner names itself as its base"):
+        find_weights(str(inner), "auto", tmp_path)
 
 
 def test_a_base_that_cannot_be_had_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
