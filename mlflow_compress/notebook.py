@@ -188,7 +188,7 @@ def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
     for each in methods:
         held = each.compress(held, family)
     if any(each.changes != "nothing" for each in methods):
-        after = compression_check.require_change(before, held, method)
+        after = compression_check.require_change(before, held, method, ())
         removes = any(each.changes == "architecture" for each in methods)
         held.cautions += compression_check.cautions(before, after, removes)
     for caution in held.cautions:

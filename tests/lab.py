@@ -17,7 +17,7 @@ BUDGET = Budget(
 )
 
 MODEL = """
-import json, os
+import json, os, sys
 from pathlib import Path
 import torch
 from torch import nn
@@ -26,8 +26,9 @@ def model():
     return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4), nn.Softmax(-1))
 
 def batch(size):
-    if Path("variant.json").exists():
-        Path(f"environment-{os.getpid()}.json").write_text(json.dumps(dict(os.environ)))
+    work = Path(sys.argv[2]) if len(sys.argv) > 2 else Path()  # of a worker
+    if Path(work, "variant.json").exists():
+        Path(work, f"environment-{os.getpid()}.json").write_text(json.dumps(dict(os.environ)))
     return torch.rand(size, 8)
 
 def load_weights(module):

@@ -244,7 +244,10 @@ class Python(Family):
         student = dataclasses.replace(model, structure={}, family_data=made)
         student.module = build(made, self.function)
         self._make_real(student)
+        trained = {name for name, weight in student.module.named_parameters() if weight.requires_grad}
         self._simplify(student)
+        for name, weight in student.module.named_parameters():
+            weight.requires_grad_(name in trained)
         return student
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import traceback
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,7 +15,7 @@ from mlflow_compress.error_causes import cause_line, is_out_of_memory
 from mlflow_compress.errors import CompressError, Unsupported
 from mlflow_compress.networks.stored_weights import held
 from mlflow_compress.records import Caution, CautionKind
-from mlflow_compress.sockets import Model
+from mlflow_compress.sockets import Method, Model
 
 Outputs = TypeVar("Outputs")
 
@@ -91,15 +91,23 @@ class State:
         return cls(layers, {name: _checksum(value) for name, value in values}, size, parameters)
 
 
-def require_change(before: State, model: Model, method: str) -> State:
+def require_change(before: State, model: Model, chain: str, methods: Sequence[Method]) -> State:
     """Return what the model is made of now.
+
+    Args:
+        before: what it was made of.
+        model: the compressed one.
+        chain: the methods, as the user names them.
+        methods: those that act once more when the model is restored: one that gives another runtime may do all then.
 
     Raises:
         Unsupported: it is what it was.
     """
     after = State.of(model)
+    if any(method.gives == "runtime" for method in methods):
+        return after
     if (after.layers, after.tensors) == (before.layers, before.tensors):
-        raise Unsupported(f"{method} changed nothing in this model: every layer and every weight is as it was")
+        raise Unsupported(f"{chain} changed nothing in this model: every layer and every weight is as it was")
     return after
 
 

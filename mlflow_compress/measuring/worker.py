@@ -114,7 +114,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
             report.stage(f"compressing: {step}")
         model = method.compress(model, family)
     if before is not None:
-        after = compression_check.require_change(before, model, variant.method)
+        after = compression_check.require_change(before, model, variant.method, methods)
         again = functools.partial(output_error.outputs, family, model, variant, len(original.passes))
         saved = compression_check.tried(again, variant.method)
         removes = any(method.changes == "architecture" for method in methods)

@@ -146,7 +146,7 @@ def test_recognition_begins_with_the_language_that_is_heard(folder: Path) -> Non
     generation.suppress_tokens, generation.begin_suppress_tokens = [3, 4, 5], [70]
     other = attached(family, model)
     features = family._features(model, family.batch(model, 1, 0))  # type: ignore[attr-defined]
-    made = [each.module.generate(features, max_new_tokens=8, do_sample=False).tolist() for each in (model, other)]
+    made = [each.module.generate(**features, max_new_tokens=8, do_sample=False).tolist() for each in (model, other)]
     assert made[0] == made[1]
 
 

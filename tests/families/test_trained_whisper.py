@@ -52,7 +52,7 @@ def trained() -> tuple[Family, Model]:
     optimizer = torch.optim.AdamW(model.module.requires_grad_(True).parameters(), lr=5e-3)
     torch.manual_seed(0)
     for _ in range(400):
-        loss = model.module(input_features=features, labels=labels).loss
+        loss = model.module(**features, labels=labels).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

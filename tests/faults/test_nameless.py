@@ -60,7 +60,13 @@ def test_every_command_works(tmp_path: Path) -> None:
     assert swept.returncode == 0, swept.stderr
     assert container.users() == {f"uid-{nameless.UID}"}
     assert (container.folder / "loaded").read_text() == "once"  # and kept, for both variants
-    for words in (["sync"], ["report", "-e", "container"], ["list", "models"], ["check", "small.yaml"], ["doctor"]):
+    for words in (
+        ["sync"],
+        ["report", "-e", "container"],
+        ["list", "models"],
+        ["check", "small.yaml", "--trust"],
+        ["doctor"],
+    ):
         done = container.run(*words, home=None)
         assert done.returncode == 0, (words, done.stderr)
         assert "Traceback" not in done.stderr

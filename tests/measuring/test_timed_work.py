@@ -70,4 +70,4 @@ def test_of_a_family_that_does_not_say_all_options_count() -> None:
         call_options: ClassVar[Any] = None
         depth: int = 3
 
-    assert timed_work.options_of(Silent()) == {"function": "model", "output": "", "depth": 3}
+    assert timed_work.options_of(Silent()) == {"function": "model", "output": "", "initial": "random", "depth": 3}

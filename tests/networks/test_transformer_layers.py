@@ -49,7 +49,8 @@ def test_the_stacks_of_each_family_are_found() -> None:
 
 
 def test_dropping_layers_counts_anew() -> None:
-    _, model = deeper("causal_lm", model_type="qwen3", layer_types=["full_attention"] * 3 + ["sliding_attention"])
+    kinds = ["full_attention"] * 3 + ["sliding_attention"]
+    _, model = deeper("causal_lm", model_type="qwen3", layer_types=kinds, use_sliding_window=True, sliding_window=4)
     layers = list(model.module.model.layers)
     (stack,) = transformer_layers.stacks(model)
     transformer_layers.keep_layers(model, stack, [1, 3])

@@ -32,6 +32,7 @@ ABOUT_RESULTS = {
     "impossible_number",
     "impossible_time",
     "interval_unknown",
+    "no_cache",
     "no_kernel",
     "no_outputs",
     "not_all_held",
