@@ -45,7 +45,9 @@ def find_file(name: str, folder: Path, index: Mapping[str, Sequence[Path]]) -> P
             return path
     found = next((index[known] for way in ways if (known := known_as(Path(way).name)) in index), ())
     if len(found) > 1:
-        found = [path for path in found if path.name == Path(name).name] or found
+        asked = Path(name).name
+        same = [path for path in found if path.name == asked] or [path for path in found if path.stem == asked]
+        found = same or found
     if len(found) != 1:
         raise RecipeError(f"it names {name!r}, and there {'is no such file' if not found else 'are several'}.")
     return found[0]

@@ -15,6 +15,7 @@ from typing import Any
 from mlflow_compress.data.columns import column_of, must_have, within
 from mlflow_compress.data.data_files import find_file, index_files
 from mlflow_compress.data.hubdata import load_split
+from mlflow_compress.data.label_forms import called
 from mlflow_compress.data.layouts import (
     MEDIA,
     Form,
@@ -370,7 +371,8 @@ def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, wher
         if not text.strip():
             raise RecipeError(f"{where}: the file is empty. {MEND}")
         return text
-    return source.data.labels.get(str(value), value) if role == "label" else value
+    said = called(str(value), source.data.labels) if role == "label" else None
+    return value if said is None else said
 
 
 def _is_unicode(text: str) -> bool:

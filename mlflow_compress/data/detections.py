@@ -58,24 +58,33 @@ class Boxes:
             raise RecipeError(f"{self.path} has no split {wanted!r}. Say one of split={', split='.join(self.splits)}.")
         return wanted
 
-    def pictures(self, split: str) -> list[Path]:
-        """Return the pictures of a split, sorted by their paths.
+    def pictures(self, split: str) -> list[tuple[Path, str]]:
+        """Return the pictures of a split, sorted by their paths, each with the list and line that name it, if any do.
 
         Raises:
-            RecipeError: a folder or a list is not there, or there is no picture.
+            RecipeError: a folder or a list is not there or can't be read, or there is no picture.
         """
-        found = sorted(
-            path for entry in self.splits.get(split, ()) for path in _pictures(_placed(self.root, entry), self.path)
-        )
+        for place in self._places(split):
+            if not place.exists():
+                raise RecipeError(f"{self.path} names {place}, which is not there.")
+        found = self.present(split)
         if not found:
             raise RecipeError(f"{self.path}: there is no picture in its split {split!r}.")
         return found
 
+    def present(self, split: str) -> list[tuple[Path, str]]:
+        """Return what `pictures` does, of the folders and lists that are there.
+
+        Raises:
+            RecipeError: a list can't be read.
+        """
+        return sorted(named for place in self._places(split) if place.exists() for named in _pictures(place))
+
+    def _places(self, split: str) -> list[Path]:
+        return [_placed(self.root, entry) for entry in self.splits.get(split, ())]
+
     def _is_labelled(self, split: str) -> bool:
-        try:
-            return any(_labels_of(path).is_file() for path in self.pictures(split))
-        except RecipeError:
-            return False
+        return any(_labels_of(path).is_file() for path, _ in self.present(split))
 
 
 def describe(data: Data, folder: Path) -> Boxes:
@@ -122,11 +131,11 @@ def read(text: str, folder: Path, limit: int | None, seed: int) -> tuple[Table, 
         random.Random(seed).shuffle(paths)  # noqa: S311  (nothing secret)
     rows: list[Row] = []
     skipped: list[str] = []
-    for path in paths:
+    for path, place in paths:
         if len(rows) == limit:
             break
         try:
-            rows.append(_row(path, described.names, data.skip_bad))
+            rows.append(_row(path, place, described.names, data.skip_bad))
         except RecipeError as error:
             if not data.skip_bad:
                 raise
@@ -142,27 +151,37 @@ def training(text: str, folder: Path, held_out: frozenset[str], count: int, seed
 
     Returns:
         As many as asked for; they come again where there are fewer. None where there is no training split.
+
+    Raises:
+        RecipeError: a list can't be read, or names a picture that is not there (with `skip_bad=true` it is left out).
     """
     data = parse(text)
     described = describe(data, folder)
-    try:
-        paths = described.pictures("train")
-    except RecipeError:
-        return []
+    paths = described.present("train")
     random.Random(seed).shuffle(paths)  # noqa: S311  (nothing secret)
     drawn: list[Path] = []
-    for path in paths:
+    for path, place in paths:
         if len(drawn) == count:
             break
+        if not path.is_file():
+            if not data.skip_bad:
+                raise _missing(path, place)
+            continue
         if Picture.at(path).digest() not in held_out and not (data.skip_bad and _is_broken(path)):
             drawn.append(path)
     return [drawn[index % len(drawn)] for index in range(count)] if drawn else []
 
 
-def _row(path: Path, names: Mapping[int, str], decodes: bool) -> Row:
+def _row(path: Path, place: str, names: Mapping[int, str], decodes: bool) -> Row:
+    if not path.is_file():
+        raise _missing(path, place)
     picture = Picture.at(path)
     picture.decode() if decodes else picture.check()
     return Row({"image": picture, "path": str(path), "boxes": _boxes(path, names)}, str(path))
+
+
+def _missing(path: Path, place: str) -> RecipeError:
+    return RecipeError(f"{place}there is no picture {path}. {MEND}")
 
 
 def _is_broken(path: Path) -> bool:
@@ -173,18 +192,16 @@ def _is_broken(path: Path) -> bool:
     return False
 
 
-def _pictures(path: Path, origin: Path) -> Iterator[Path]:
-    if path.is_dir():
-        yield from (each for each in data_files(path) if each.suffix.lower() in Picture.suffixes)
-    elif path.is_file():
-        for number, line in enumerate(read_text(path).split("\n"), 1):
-            if not line.strip() or is_leftover(Path(line.strip())):
-                continue
-            if not (named := path.parent / line.strip()).is_file():
-                raise RecipeError(f"{path}, line {number}: there is no picture {named}.")
-            yield named
-    else:
-        raise RecipeError(f"{origin} names {path}, which is not there.")
+def _pictures(place: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the pictures of a folder, or those that a list names, which may not be there, with list and line."""
+    if place.is_dir():
+        yield from ((path, "") for path in data_files(place) if path.suffix.lower() in Picture.suffixes)
+        return
+    for number, line in enumerate(read_text(place).split("\n"), 1):
+        path = place.parent / line.strip()
+        seen = path.relative_to(place.parent) if path.is_relative_to(place.parent) else Path(path.name)
+        if line.strip() and not is_leftover(seen):
+            yield path, f"{place}, line {number}: "
 
 
 def _placed(root: Path, entry: str) -> Path:
@@ -214,8 +231,8 @@ def _box(words: list[str], names: Mapping[int, str], where: str) -> list[Any]:
         number, *places = (float(word) for word in words)
     except ValueError as error:
         raise RecipeError(f"{where}: {' '.join(words)[:60]!r} are not all numbers. {MEND}") from error
-    if int(number) != number or int(number) not in names:
-        known = f"{len(names)}, from {min(names)} to {max(names)}"
+    if not number.is_integer() or int(number) not in names:  # neither are infinity and what is no number
+        known = f"{len(names)}, from {min(names)} to {max(names)}" if names else "none"
         raise RecipeError(f"{where}: there is no class {words[0]}; data.yaml names {known}. {MEND}")
     if not all(-_TOLERANCE <= place <= 1 + _TOLERANCE for place in places):
         raise RecipeError(f"{where}: coordinates are parts of the picture's width and height, from 0 to 1. {MEND}")

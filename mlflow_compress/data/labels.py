@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from mlflow_compress.data.datasets import Row
+from mlflow_compress.data.label_forms import in_any_case, in_words, told_apart, truth, whole_number
 from mlflow_compress.errors import RecipeError
 
-_WHOLE = re.compile(r"(\d+)(?:\.0*)?")
-_BETWEEN = re.compile(r"[\s_-]+")
-_TRUTH = {"false": "0", "true": "1"}
+_TWO = 2  # classes that are called true and false
 _TOLD = 10  # labels that a message lists: some models have thousands
 
 
@@ -29,21 +26,22 @@ def labels_of(rows: Sequence[Row], names: Mapping[int, str]) -> list[str]:
     by_number = {str(number): name for number, name in names.items()}
     given = [str(row.values["label"]) for row in rows]
     numbers = [_number(label, len(names)) for label in given]
-    by_case, by_words = (_told_apart({name: alike(name) for name in by_name}) for alike in (_any_case, _words))
+    by_case, by_words = (told_apart({name: alike(name) for name in by_name}) for alike in (in_any_case, in_words))
     ways = (
         (by_name, given),
-        (by_case, list(map(_any_case, given))),
-        (by_words, list(map(_words, given))),
+        (by_case, list(map(in_any_case, given))),
+        (by_words, list(map(in_words, given))),
+        (by_name, list(map(whole_number, given))),  # names that are numbers, as 5.0 for 5
         (by_number, numbers),
     )
     for known, asked in ways:
         if all(each in known for each in asked):
             return [known[each] for each in asked]
-    is_named = _words(given[0]) in by_words
+    is_named = in_words(given[0]) in by_words
     row, label = next(
         (row, label)
         for row, label, number in zip(rows, given, numbers, strict=True)
-        if (_words(label) not in by_words if is_named else number not in by_number)
+        if (in_words(label) not in by_words if is_named else number not in by_number)
     )
     raise RecipeError(
         f"{row.where}: the label {label!r} is none of the model's, which are {listed(by_name)} "
@@ -51,30 +49,8 @@ def labels_of(rows: Sequence[Row], names: Mapping[int, str]) -> list[str]:
     )
 
 
-def whole_number(label: str) -> str:
-    """Return a number without its decimal point and zeros, `1` of `1.0`; anything else as it is."""
-    match = _WHOLE.fullmatch(label.strip())
-    return str(int(match[1])) if match else label
-
-
 def _number(label: str, classes: int) -> str:
-    if classes == len(_TRUTH) and label.strip().lower() in _TRUTH:
-        return _TRUTH[label.strip().lower()]
-    return whole_number(label)
-
-
-def _any_case(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()  # macOS writes file names in parts: a letter, and its mark
-
-
-def _words(name: str) -> str:
-    return " ".join(_BETWEEN.split(_any_case(name).strip()))
-
-
-def _told_apart(alike: Mapping[str, str]) -> dict[str, str]:
-    """Return names by what is written alike, without those of which there are several."""
-    counts = Counter(alike.values())
-    return {written: name for name, written in alike.items() if counts[written] == 1}
+    return truth(label) if classes == _TWO else whole_number(label)
 
 
 def distinct(names: Mapping[int, str]) -> dict[int, str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlflow_compress.data.data_files import data_files, index_files, known_as
+from mlflow_compress.data.data_files import data_files, find_file, index_files, known_as
 from mlflow_compress.data.media import Sound
 from mlflow_compress.data.tables import TEXT, Bad, Records
 from mlflow_compress.data.text_files import read_text
@@ -14,7 +14,7 @@ from mlflow_compress.errors import RecipeError
 
 _LIBRISPEECH = "*.trans.txt"
 _KALDI = frozenset({"text", "transcript", "transcripts"})  # files without a suffix
-_PARTED = re.compile(r"\s*([^\t|]*?)\s*[\t|](?:.*[\t|])?\s*(.*)")  # of LJSpeech's three values, the last is spelled out
+_BETWEEN = re.compile(r"[\t|]")
 
 
 def read_spoken(folder: Path, encoding: str) -> Records | None:
@@ -55,29 +55,44 @@ def _of_lists(
     places: list[str] = []
     for path in lists:
         for number, line in enumerate(read_text(path, encoding).split("\n"), 1):
-            name, text = _parted(line)
-            if not name:
+            if not _parted(line)[0]:
                 continue
-            if by_name is None:
-                beside = (path.parent / f"{name}{suffix}" for suffix in sorted(Sound.suffixes))
-                sounds = [sound for sound in beside if sound.is_file()]
-            else:
-                sounds = list(by_name.get(known_as(Path(name).name), ()))
             place = f"{path.relative_to(folder).as_posix()}, line {number}"
-            missing = Bad(f"{place}: there is no sound {name} ({', '.join(sorted(Sound.suffixes))}) beside it.")
-            rows.append({"audio": sounds[0], "text": text} if sounds else missing)
+            try:
+                rows.append(_row(line, path.parent, by_name))
+            except RecipeError as error:
+                rows.append(Bad(f"{place}: {error}"))
             places.append(place)
     return Records(("audio", "text"), rows, places.__getitem__)
 
 
+def _row(line: str, folder: Path, by_name: Mapping[str, Sequence[Path]] | None) -> Mapping[str, object]:
+    """Return the sound that a line names, and its text.
+
+    Raises:
+        RecipeError: there is no such sound, there are several, or it is not clear what the text is.
+    """
+    name, *texts = _parted(line)
+    if len(texts) > 1 and _BETWEEN.findall(line)[0] == "\t":
+        raise RecipeError(f"it has {len(texts) + 1} values, and which is the text? Give a table with a header.")
+    if by_name is not None:
+        return {"audio": find_file(name, folder, by_name), "text": texts[-1]}
+    for suffix in sorted(Sound.suffixes):
+        if (sound := folder / f"{name}{suffix}").is_file():
+            return {"audio": sound, "text": texts[-1]}
+    raise RecipeError(f"there is no sound {name} ({', '.join(sorted(Sound.suffixes))}) beside it.")
+
+
 def _beside(folder: Path, sounds: Sequence[Path], encoding: str) -> Records:
     places = [path.relative_to(folder).as_posix() for path in sounds]
-    rows: list[Mapping[str, object] | Bad] = [
-        {"audio": path, "text": read_text(text, encoding).strip()}
-        if (text := path.with_suffix(TEXT)).is_file()
-        else Bad(f"{place}: there is no {text.name} beside it.")
-        for path, place in zip(sounds, places, strict=True)
-    ]
+    rows: list[Mapping[str, object] | Bad] = []
+    for path, place in zip(sounds, places, strict=True):
+        text = path.with_suffix(TEXT)
+        try:
+            missing = Bad(f"{place}: there is no {text.name} beside it.")
+            rows.append({"audio": path, "text": read_text(text, encoding).strip()} if text.is_file() else missing)
+        except RecipeError as error:
+            rows.append(Bad(str(error)))
     return Records(("audio", "text"), rows, places.__getitem__)
 
 
@@ -87,12 +102,16 @@ def _is_list(path: Path, encoding: str, by_name: Mapping[str, Sequence[Path]]) -
         lines = (line for line in read_text(path, encoding).split("\n") if line.strip())
     except RecipeError:  # another file, which is not meant
         return False
-    name, text = _parted(next(lines, ""))
-    return bool(text) and known_as(Path(name).name) in by_name
+    name, *texts = _parted(next(lines, ""))
+    return any(texts) and known_as(Path(name).name) in by_name
 
 
-def _parted(line: str) -> tuple[str, str]:
-    if parted := _PARTED.fullmatch(line.rstrip("\r")):
-        return parted[1], parted[2].strip()
-    name, _, text = line.strip().partition(" ")
-    return name, text.strip()
+def _parted(line: str) -> list[str]:
+    """Part a line into a name and its text; of LJSpeech's three values, the last is spelled out."""
+    if (mark := _BETWEEN.search(line)) is None:
+        name, _, text = line.strip().partition(" ")
+        return [name, text.strip()]
+    values = [value.strip() for value in line.split(mark[0])]
+    while len(values) > 2 and not values[-1]:
+        del values[-1]
+    return values

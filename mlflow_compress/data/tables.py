@@ -26,6 +26,7 @@ TEXT = ".txt"
 Unit = Literal["file", "paragraph", "line"]
 _LONGEST_FIELD = 2**31 - 1
 _HEAD, _LONG = 2**14, 2**20  # characters that a form is seen from
+_ROWS = 20  # that a delimiter is seen from
 _DELIMITERS = (";", "\t", "|", ",")
 _EXCEL = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 _SHEETS, _PACKED = frozenset({".xls", ".xlsx", ".ods"}), frozenset({".gz", ".zip", ".bz2", ".xz", ".zst", ".tar"})
@@ -104,7 +105,7 @@ def read_separated(path: Path, text: str, delimiter: str, quotes: bool) -> Recor
     said = _EXCEL.match(text)
     if said:
         delimiter, text = delimiter or said[1], text[said.end() :]
-    delimiter = delimiter or _delimiter_of(text, DELIMITERS[path.suffix.lower()])
+    delimiter = delimiter or _delimiter_of(text, DELIMITERS[path.suffix.lower()], quotes)
     csv.field_size_limit(_LONGEST_FIELD)
     lines = _reader(text, delimiter, quotes)
     first = 2 if said else 1
@@ -153,13 +154,36 @@ def read_parquet(path: Path) -> Records:
     except (ImportError, OSError, ValueError, RecursionError) as error:  # those of Arrow are ValueErrors and OSErrors
         raise RecipeError(f"{path} is not readable as Parquet: {one_line(error, 200)}") from error
     features = about.get("info", {}).get("features", {}) if isinstance(about, dict) else {}
-    named = {name: each["names"] for name, each in features.items() if isinstance(each, dict) and "names" in each}
-    for row in rows:
-        for name, names in named.items():
-            if isinstance(row.get(name), int) and 0 <= row[name] < len(names):
-                row[name] = names[row[name]]
+    if isinstance(features, dict):
+        named = {name: feature for name, feature in features.items() if _has_names(feature)}
+        for row in rows:
+            row.update({name: _called(row[name], feature) for name, feature in named.items() if name in row})
     columns = tuple(map(str, table.column_names))
     return Records(columns, rows, lambda index: f"{path.name}, row {index + 1}", path.parent, path)
+
+
+def _has_names(feature: Any) -> bool:
+    """Return whether a feature of Hugging Face's, or one within it, is of numbers that have names."""
+    if isinstance(feature, dict):
+        return isinstance(feature.get("names"), list) or any(map(_has_names, feature.values()))
+    return isinstance(feature, list) and any(map(_has_names, feature))
+
+
+def _called(value: Any, feature: Any) -> Any:
+    """Return a value with its numbers, also those in lists and structures, called by the names of its feature."""
+    inner = feature.get("feature", feature) if isinstance(feature, dict) else feature
+    if isinstance(inner, list) and inner:  # of a list, in older versions
+        inner = inner[0]
+    if isinstance(value, list):
+        return [_called(part, inner) for part in value]
+    if not isinstance(inner, dict):
+        return value
+    if isinstance(value, dict):
+        return {name: _called(part, inner.get(name)) for name, part in value.items()}
+    names = inner.get("names")
+    if isinstance(names, list) and isinstance(value, int) and 0 <= value < len(names):
+        return names[value]
+    return value
 
 
 def read_tagged(path: Path, encoding: str = "") -> Records:
@@ -238,19 +262,26 @@ def _reader(text: str, delimiter: str, quotes: bool) -> Any:
     return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
 
 
-def _delimiter_of(text: str, usual: str) -> str:
-    """Return the usual delimiter, or where it parts nothing, another that parts header and next row alike."""
-    head = text[:_HEAD]
-    best, most = usual, 1
+def _delimiter_of(text: str, usual: str, quotes: bool) -> str:
+    """Return what parts most of the first rows as it parts the header, in the most columns; else the usual one."""
+    best, most = usual, (0.5, 1)
     for delimiter in (usual, *_DELIMITERS):
-        with contextlib.suppress(csv.Error):
-            rows = itertools.islice((row for row in _reader(head, delimiter, True) if row), 2)
-            widths = [len(row) for row in rows]
-            if delimiter == usual and widths and widths[0] > 1:
-                return usual
-            if widths and widths[0] > most and len(set(widths)) == 1:
-                best, most = delimiter, widths[0]
+        widths = _widths(text, delimiter, quotes)
+        columns = widths[0] if widths else 1
+        share = widths.count(columns) / max(len(widths), 1)
+        if columns > 1 and share > 0.5 and (share, columns) > most:
+            best, most = delimiter, (share, columns)
     return best
+
+
+def _widths(text: str, delimiter: str, quotes: bool) -> list[int]:
+    """Return how many values the first rows have, without what can't be read and without a row that is cut."""
+    widths: list[int] = []
+    with contextlib.suppress(csv.Error):
+        widths.extend(len(row) for row in itertools.islice(_reader(text[:_HEAD], delimiter, quotes), _ROWS) if row)
+    if len(text) > _HEAD and 1 < len(widths) < _ROWS:
+        del widths[-1]
+    return widths
 
 
 def _row(where: str, header: Sequence[str], values: Sequence[str], delimiter: str) -> Mapping[str, Any] | Bad:

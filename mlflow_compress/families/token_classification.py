@@ -10,7 +10,8 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge
 
 from mlflow_compress.data.datasets import Row, draw, scored
-from mlflow_compress.data.labels import listed, whole_number
+from mlflow_compress.data.label_forms import called, whole_number
+from mlflow_compress.data.labels import listed
 from mlflow_compress.data.spec import parse
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks.hub import find_weights
@@ -89,11 +90,11 @@ class TokenClassification(TextEncoder):
                 no such tag or of a type that the model does not know.
         """
         names = dict(model.config.id2label)
-        called = parse(data).labels
+        said = parse(data).labels
         rows = scored(model, data, folder, _ROLES, limit, seed)
         if not are_entities(names.values()):
             model.cautions.append(WORD_TAGS.of(tags=listed({name: name for name in names.values()})))
-        return [Sample(_listed(row, "words"), _tags(row, names, called)) for row in rows]
+        return [Sample(_listed(row, "words"), _tags(row, names, said)) for row in rows]
 
     def metrics_for(self, model: Model) -> tuple[str, ...]:
         """Score entities; where the model's tags are none (parts of speech), word by word."""
@@ -182,7 +183,7 @@ def _listed(row: Row, role: str) -> list[str]:
     return _words(value)
 
 
-def _tags(row: Row, names: Mapping[int, str], called: Mapping[str, str]) -> list[str]:
+def _tags(row: Row, names: Mapping[int, str], said: Mapping[str, str]) -> list[str]:
     """Return the tags of a row.
 
     Raises:
@@ -196,7 +197,7 @@ def _tags(row: Row, names: Mapping[int, str], called: Mapping[str, str]) -> list
     types = {name[2:] for name in known if name.startswith(_PREFIXES)}
     found = []
     for tag in tags:
-        name = called.get(tag, by_number.get(whole_number(tag), tag))
+        name = called(tag, said) or (tag if tag in known else by_number.get(whole_number(tag), tag))
         if name not in {*known, _OUTSIDE} and not (name.startswith(_PREFIXES) and name[2:] in types):
             raise RecipeError(
                 f"{row.where}: the tag {tag!r} is none of the model's, which are {listed(known)} (or their numbers). "

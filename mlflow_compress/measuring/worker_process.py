@@ -179,6 +179,7 @@ def environment(variant: Variant, verb: str) -> dict[str, str]:
     kept["PYTHONUNBUFFERED"] = "1"
     kept[PARENT] = str(os.getpid())
     kept["TOKENIZERS_PARALLELISM"] = "false"
+    kept.setdefault("YOLO_AUTOINSTALL", "false")  # ultralytics reads it as it is imported, and would run pip
     kept[WORD] = trust_word()
     if verb != "prepare":
         kept["HF_HUB_OFFLINE"] = "1"  # all that is needed was saved

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,8 @@ def require_whole(folder: Path) -> None:
     files = _files(folder)
     for path in files:
         require_no_pointer(path)
-    for index in (path for path in files if _INDEX in path.name and _is_of_torch(path.name)):
+    names = {path.name for path in files}
+    for index in (path for path in files if _is_read_index(path.name, names)):
         if missing := [name for name in _shards(index) if not (folder / name).is_file()]:
             raise WeightsError(
                 f"{folder} is not whole: {index.name} names {missing[0]}"
@@ -136,6 +137,17 @@ def _files(folder: Path) -> list[Path]:
 
 def _is_of_torch(name: str) -> bool:
     return bool(_PLAIN.fullmatch(name) or _VARIANT.fullmatch(name))
+
+
+def _is_read_index(name: str, names: Collection[str]) -> bool:
+    """Return whether a file is the index that transformers reads of those in a folder.
+
+    Source: `_get_resolved_checkpoint_files` of transformers: a whole file first, and safetensors before pickles.
+    """
+    if _INDEX not in name or not _is_of_torch(name):
+        return False
+    order = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", name)
+    return not _PLAIN.fullmatch(name) or next(read for read in order if read in names) == name
 
 
 def _shards(index: Path) -> Iterable[str]:

@@ -50,7 +50,11 @@ def look(path: Path) -> OwnFile:
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise RecipeError(f"{path} can't be read as Python: {one_line(error)}") from None
     names = frozenset(_names(tree.body))
-    metrics = [_texts(each.value, path) for each in tree.body if isinstance(each, ast.Assign) and _is_metrics(each)]
+    metrics = [
+        _texts(statement.value, path)
+        for statement in tree.body
+        if isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value and _METRICS in _assigned(statement)
+    ]
     return OwnFile(names, metrics[-1] if metrics else ())
 
 
@@ -61,14 +65,16 @@ def _names(statements: list[ast.stmt]) -> Iterator[str]:
             yield statement.name
         elif isinstance(statement, (ast.Import, ast.ImportFrom)):
             yield from (alias.asname or alias.name for alias in statement.names)
-        elif isinstance(statement, ast.Assign):
-            yield from (target.id for target in statement.targets if isinstance(target, ast.Name))
+        elif isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value:
+            yield from _assigned(statement)
         elif isinstance(statement, (ast.If, ast.Try)):
             yield from _names([*statement.body, *statement.orelse])
 
 
-def _is_metrics(assignment: ast.Assign) -> bool:
-    return any(isinstance(target, ast.Name) and target.id == _METRICS for target in assignment.targets)
+def _assigned(statement: ast.Assign | ast.AnnAssign) -> list[str]:
+    """Return the names that an assignment is to."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _texts(value: ast.expr, path: Path) -> tuple[str, ...]:

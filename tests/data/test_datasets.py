@@ -168,6 +168,12 @@ def test_labels_can_be_renamed(tmp_path: Path) -> None:
     assert values(table, "label") == ["NEGATIVE", "POSITIVE", 7]
 
 
+def test_labels_are_renamed_however_they_are_written(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", "text,label\na,1.0\nb,0.0\n")
+    found = read("a.csv:labels=1=NEGATIVE|0=POSITIVE", tmp_path, ROLES)
+    assert values(found, "label") == ["NEGATIVE", "POSITIVE"]
+
+
 def test_splits_by_a_column(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "text,label,split\na,1,train\nb,0,test\nc,1,valid\n")
     assert values(read("a.csv", tmp_path, ROLES)) == ["b"]

@@ -42,6 +42,8 @@ def test_boxes_and_outlines_are_read(tmp_path: Path, labels: str, boxes: list[li
         ("0 0.5 0.5 0.2 0.1\n0 x 0 0 0", "line 2: '0 x 0 0 0' are not all numbers"),
         ("2 0.5 0.5 0.2 0.4", "there is no class 2"),
         ("0.5 0.5 0.5 0.2 0.4", "there is no class 0.5"),
+        ("nan 0.5 0.5 0.2 0.4", "there is no class nan"),
+        ("inf 0.5 0.5 0.2 0.4", "there is no class inf"),
         ("0 50 50 20 40", "from 0 to 1"),
         (None, "has a box"),
     ],
@@ -140,6 +142,32 @@ def test_a_list_names_the_line_of_a_picture_that_is_not_there(tmp_path: Path) ->
     (tmp_path / "val.txt").write_text("./images/a.png\n\n./images/gone.png\n")
     with pytest.raises(RecipeError, match=r"val\.txt, line 3: there is no picture .*gone\.png"):
         detections.read("d.yaml", tmp_path, None, 0)
+
+
+def test_a_list_with_a_missing_picture_stays_the_split_that_is_scored(tmp_path: Path) -> None:
+    with_second(tmp_path)
+    (tmp_path / "d.yaml").write_text("train: t.txt\nval: images\ntest: t.txt\nnames: [cat, dog]\n")
+    (tmp_path / "t.txt").write_text("./images/gone.png\n./images/b.png\n")
+    with pytest.raises(RecipeError, match=r"t\.txt, line 1: there is no picture .*gone\.png.*skip_bad=true"):
+        detections.read("d.yaml", tmp_path, None, 0)
+    with pytest.raises(RecipeError, match=r"t\.txt, line 1: there is no picture"):
+        detections.training("d.yaml", tmp_path, frozenset(), 2, 0)
+    table, _ = detections.read("d.yaml:skip_bad=true", tmp_path, None, 0)
+    assert [Path(row.where).name for row in table.rows] == ["b.png"]
+    assert "split=val" not in table.source
+    assert "gone.png" in table.skipped[0]
+    drawn = detections.training("d.yaml:skip_bad=true", tmp_path, frozenset(), 2, 0)
+    assert [path.name for path in drawn] == ["b.png", "b.png"]
+
+
+def test_a_list_may_name_pictures_below_a_hidden_folder(tmp_path: Path) -> None:
+    (tmp_path / ".cache").mkdir()
+    write(tmp_path / ".cache")
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "val.txt").write_text(f"{tmp_path}/.cache/images/a.png\n")
+    (tmp_path / "d.yaml").write_text("val: lists/val.txt\nnames: [cat, dog]\n")
+    table, _ = detections.read("d.yaml", tmp_path, None, 0)
+    assert [Path(row.where).name for row in table.rows] == ["a.png"]
 
 
 def test_labels_in_another_encoding_are_told(tmp_path: Path) -> None:

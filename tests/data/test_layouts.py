@@ -237,6 +237,7 @@ def test_of_names_that_differ_in_case_the_same_one_is_taken(tmp_path: Path) -> N
         ("transcript.txt", "wavs/a.wav|hello there\r\nwavs/b.wav|good day\r\n"),
         ("text", "a hello there\nb good day\n"),
         ("metadata.csv", "a|Hello there.|hello there\nb|Good day!|good day\n"),
+        ("metadata.csv", "a|Hello, you, there.|hello there\nb|Good day!|good day\n"),
         ("metadata.csv", "a.wav,hello there\nb.wav,good day\n"),
         ("any name.tsv", "a.wav\thello there\nb.wav\tgood day\n"),
     ],
@@ -252,6 +253,35 @@ def test_what_is_said_may_stand_in_any_list(tmp_path: Path, name: str, text: str
     assert table.rows[0].where.startswith(name)
 
 
+def test_sounds_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for number, place in enumerate(("s1/001", "s2/001")):
+        sound(tmp_path / "d" / f"{place}.wav", seed=number)
+    write(tmp_path / "d" / "list.txt", "s2/001.wav hello\ns1/001.wav world\n")
+    table = read("d", tmp_path, SPEECH)
+    assert values(table) == ["hello", "world"]
+    assert [medium.name[-10:] for medium in values(table, "audio")] == ["s2/001.wav", "s1/001.wav"]
+    write(tmp_path / "d" / "list.txt", "s2/001.wav hello\n001.wav world\n")
+    with pytest.raises(RecipeError, match=r"list\.txt, line 2: it names '001\.wav', and there are several"):
+        read("d", tmp_path, SPEECH)
+
+
+def test_a_sound_without_a_suffix_is_that_of_the_same_letters(tmp_path: Path) -> None:
+    for number, stem in enumerate(("AB", "ab")):
+        sound(tmp_path / "d" / "wavs" / f"{stem}.wav", seed=number)
+    write(tmp_path / "d" / "text", "ab hello\nAB world\n")
+    assert [medium.name[-6:] for medium in values(read("d", tmp_path, SPEECH), "audio")] == ["ab.wav", "AB.wav"]
+
+
+def test_of_three_values_between_tabs_none_is_guessed_to_be_the_text(tmp_path: Path) -> None:
+    for number, stem in enumerate("ab"):
+        sound(tmp_path / "d" / f"{stem}.wav", seed=number)
+    write(tmp_path / "d" / "list.txt", "a.wav\thello there\t3.2\nb.wav\tgood day\t1.5\n")
+    with pytest.raises(RecipeError, match=r"list\.txt, line 1: it has 3 values.* Give a table with a header"):
+        read("d", tmp_path, SPEECH)
+    write(tmp_path / "d" / "list.txt", "a.wav\thello there\t\nb.wav|Good day!|good day\n")
+    assert values(read("d", tmp_path, SPEECH)) == ["hello there", "good day"]
+
+
 def test_texts_may_lie_beside_their_sounds(tmp_path: Path) -> None:
     for number, stem in enumerate("ab"):
         sound(tmp_path / "d" / f"{stem}.wav", seed=number)
@@ -262,6 +292,10 @@ def test_texts_may_lie_beside_their_sounds(tmp_path: Path) -> None:
         read("d", tmp_path, SPEECH)
     write(tmp_path / "d" / "b.txt", "\n")
     assert values(read("d", tmp_path, SPEECH)) == ["hello there", ""]
+    (tmp_path / "d" / "b.txt").write_bytes(b"\xff\xfa")
+    with pytest.raises(RecipeError, match=r"b\.txt, line 1: this is not UTF-8"):
+        read("d", tmp_path, SPEECH)
+    assert values(read("d:skip_bad=true", tmp_path, SPEECH)) == ["hello there"]
 
 
 def test_a_header_that_names_no_picture_is_one(tmp_path: Path) -> None:

@@ -143,6 +143,8 @@ def test_the_delimiter_is_seen_from_the_header(tmp_path: Path, name: str, delimi
 def test_commas_in_the_texts_of_semicolons_stay(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "text;label\ngood, very;1\n")
     assert values(read("a.csv", tmp_path, ROLES)) == ["good, very"]
+    write(tmp_path / "a.csv", "text;price, EUR;label\ngood;1,5;1\nbad;0\nfine;2,5;0\n")  # the third row is short
+    assert values(read("a.csv:skip_bad=true", tmp_path, ROLES), "label") == ["1", "0"]
     write(tmp_path / "b.csv", "text\none; two\n")
     assert values(read("b.csv", tmp_path, ("text",))) == ["one; two"]
     write(tmp_path / "c.csv", "sep=;\r\ntext;label\r\ngood;1\r\n\r\n;0\r\n")
@@ -189,6 +191,21 @@ def test_parquet(tmp_path: Path) -> None:
     parquet.write_table(pa.table({"image": held, "label": ["cat"]}), tmp_path / "pictures.parquet")
     (image,) = values(read("pictures.parquet", tmp_path, ("image", "label")), "image")
     assert np.asarray(image)[0, 0].tolist() == [7, 7, 7]
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        {"feature": {"names": ["O", "B-PER"], "_type": "ClassLabel"}, "_type": "Sequence"},
+        {"feature": {"names": ["O", "B-PER"], "_type": "ClassLabel"}, "length": -1, "_type": "List"},
+        [{"names": ["O", "B-PER"], "_type": "ClassLabel"}],
+    ],
+)
+def test_numbers_in_lists_of_parquet_get_their_names(tmp_path: Path, feature: object) -> None:
+    about = json.dumps({"info": {"features": {"tokens": {"feature": {"dtype": "string"}}, "ner_tags": feature}}})
+    table = pa.table({"tokens": [["Anna", "sleeps"]], "ner_tags": [[1, 0]]})
+    parquet.write_table(table.replace_schema_metadata({"huggingface": about}), tmp_path / "a.parquet")
+    assert values(read("a.parquet", tmp_path, ("words", "tags")), "tags") == [["B-PER", "O"]]
 
 
 TREE = """# text = Boats don't sail.

@@ -170,6 +170,9 @@ def test_tags_can_be_said(tmp_path: Path) -> None:
     family, model = loaded()
     (sample,) = family.samples(model, "a.csv:labels=B-person=B-PER|I-person=I-PER", tmp_path, None, 0)
     assert sample.reference == ["B-PER", "O"]
+    (tmp_path / "a.jsonl").write_text('{"words": ["Anna", "sleeps"], "tags": ["1.0", "0"]}\n')
+    (sample,) = family.samples(model, "a.jsonl:labels=1=B-LOC", tmp_path, None, 0)
+    assert sample.reference == ["B-LOC", "O"]
 
 
 def test_sentences_to_calibrate_on_are_not_those_that_are_scored(tmp_path: Path) -> None:

@@ -45,6 +45,14 @@ def test_libraries_are_told_how_many_threads_a_container_has_time_for(monkeypatc
     assert worker_process.environment(variant, "measure")["OMP_NUM_THREADS"] == "5"
 
 
+def test_ultralytics_is_kept_from_running_pip_unless_the_user_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    variant = Variant("tiny", "original", "alpha", "python", "model.py")
+    monkeypatch.delenv("YOLO_AUTOINSTALL", raising=False)
+    assert worker_process.environment(variant, "measure")["YOLO_AUTOINSTALL"] == "false"
+    monkeypatch.setenv("YOLO_AUTOINSTALL", "true")
+    assert worker_process.environment(variant, "measure")["YOLO_AUTOINSTALL"] == "true"
+
+
 def test_what_hangs_is_stopped_with_all_that_it_started(lab: Lab) -> None:
     result = lab.measure("crash:kind=hang", budget=Budget(timeout_seconds=15))
     assert result.status == "failed"

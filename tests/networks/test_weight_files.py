@@ -63,6 +63,32 @@ def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("index", "read"),
+    [
+        ("pytorch_model.bin.index.json", "model.safetensors"),
+        ("model.safetensors.index.json", "model.safetensors"),
+        ("pytorch_model.bin.index.json", "pytorch_model.bin"),
+    ],
+)
+def test_an_index_that_is_not_read_may_name_what_is_not_there(tmp_path: Path, index: str, read: str) -> None:
+    shards = json.dumps({"weight_map": {"a": "gone-00001-of-00002.bin"}})
+    (folder(tmp_path) / index).write_text(shards)
+    with pytest.raises(WeightsError, match="is not whole"):
+        weight_files.require_whole(tmp_path)
+    weight_files.require_whole(folder(tmp_path, read))
+
+
+def test_of_two_indices_that_of_safetensors_is_read(tmp_path: Path) -> None:
+    shard = "model-00001-of-00001.safetensors"
+    (folder(tmp_path, shard) / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "gone.bin"}}))
+    weight_files.require_whole(tmp_path)
+    (tmp_path / shard).unlink()
+    with pytest.raises(WeightsError, match=r"model\.safetensors\.index\.json names"):
+        weight_files.require_whole(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("file", "told"),
     [
         ("tf_model.h5", r"weights of TensorFlow \(tf_model\.h5\)"),

@@ -34,6 +34,12 @@ def test_a_function_in_a_class_is_none_of_the_file(tmp_path: Path) -> None:
     assert found.own_data is None
 
 
+def test_values_with_a_type_beside_their_name_are_read(tmp_path: Path) -> None:
+    found = look(written(tmp_path, "metrics: list[str] = ['f1']\nsamples: object = 1\nmodel: object\n"))
+    assert found.names == {"metrics", "samples"}
+    assert found.metrics == ("f1",)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

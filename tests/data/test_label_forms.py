@@ -1,0 +1,26 @@
+"""A label is known by what the user says that it is called, however it is written."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlflow_compress.data.label_forms import called
+
+
+@pytest.mark.parametrize(
+    ("label", "said", "expected"),
+    [
+        ("1.0", {"1": "NEGATIVE"}, "NEGATIVE"),
+        ("1", {"1.0": "NEGATIVE"}, "NEGATIVE"),
+        ("True", {"true": "NEGATIVE"}, "NEGATIVE"),
+        ("True", {"0": "POSITIVE", "1": "NEGATIVE"}, "NEGATIVE"),
+        ("Very_good", {"very good": "POSITIVE"}, "POSITIVE"),
+        ("a", {"A": "POSITIVE", "a": "NEGATIVE"}, "NEGATIVE"),
+        ("0.5", {"0": "NEGATIVE"}, None),
+        ("B", {"A": "POSITIVE"}, None),
+    ],
+)
+def test_what_a_label_is_said_to_be_called_holds_for_any_way_to_write_it(
+    label: str, said: dict[str, str], expected: str | None
+) -> None:
+    assert called(label, said) == expected
