@@ -21,7 +21,7 @@ def test_a_method_that_changes_nothing_is_refused() -> None:
     before = State.of(model)
     model.facts["layers"] = "none at all"
     with pytest.raises(Unsupported, match=r"^bf16 changed nothing in this model"):
-        compression_check.require_change(before, model, "bf16")
+        compression_check.require_change(before, model, "bf16", ())
 
 
 @pytest.mark.parametrize("change", ["a weight", "a type", "a layer", "a number", "a hook"])
@@ -38,14 +38,14 @@ def test_whatever_a_method_changes_is_seen(change: str) -> None:
         model.module[0].in_features = 7
     else:
         model.module.register_forward_hook(lambda module, inputs, output: output)
-    assert compression_check.require_change(before, model, "m") != before
+    assert compression_check.require_change(before, model, "m", ()) != before
 
 
 def test_a_model_of_another_runtime_has_changed() -> None:
     model = net()
     before = State.of(model)
     model.module = lambda inputs: inputs
-    assert compression_check.require_change(before, model, "onnx").size == 0
+    assert compression_check.require_change(before, model, "onnx", ()).size == 0
 
 
 @pytest.mark.parametrize("tensor", [torch.zeros(0, 3), torch.tensor(True), torch.randn(3, dtype=torch.complex64)])
@@ -54,7 +54,7 @@ def test_odd_tensors_have_a_checksum(tensor: torch.Tensor) -> None:
     model.module.register_buffer("odd", tensor)
     before = State.of(model)
     with pytest.raises(Unsupported):
-        compression_check.require_change(before, model, "m")
+        compression_check.require_change(before, model, "m", ())
 
 
 def test_a_model_that_no_longer_runs_is_skipped_with_the_root_cause_in_one_line() -> None:
