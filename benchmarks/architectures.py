@@ -243,13 +243,14 @@ def _try(family: str, architecture: str, path: Path) -> Tried:
 
 def _went(family_name: str, source: str, folder: Path, method: str) -> tuple[Outcome, str]:
     """Take a model all the way, and say how it went."""
-    from mlflow_compress.errors import CompressError, Unsupported
+    from mlflow_compress.errors import CompressError, Unsupported, WorkerError
 
     folder.mkdir()
     try:
         _go(family_name, source, folder, method)
     except (CompressError, Unsupported) as error:
-        if error.__cause__ is None or isinstance(error.__cause__, ImportError) or _OWN_WORDS in str(error):
+        is_told = error.__cause__ is None or isinstance(error.__cause__, ImportError) or _OWN_WORDS in str(error)
+        if is_told and not isinstance(error, WorkerError):  # which says that a check found other outputs
             return "refused", str(error).replace(source, "FOLDER")
         return "failed", _named(error).replace(source, "FOLDER")
     except Exception as error:
