@@ -24,8 +24,8 @@ ONE_ANSWER = {  # greedy or beam search, one answer that no clock ends, whatever
     "return_dict_in_generate": False,
     "stop_strings": None,
     "max_time": None,
+    "cache_implementation": None,  # exported decoders keep what was seen in a plain, growing cache: so do all
 }
-_OF_SAMPLING = ("temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
 @functools.cache
@@ -131,17 +131,13 @@ def uses_cache(module: Any) -> bool:
 
 
 def settings_of(module: Any, facts: dict[str, str]) -> Any:
-    """Return a model's generation config, fit to be saved, and note in the facts where it would sample.
+    """Return a model's generation config, and note in the facts where it would sample.
 
     What is measured is greedy decoding, or beam search: samples can't be compared.
     """
     settings = module.generation_config
     if settings.do_sample:
         facts["decoding"] = "greedy: the model's own generation settings would sample"
-    else:
-        for name in _OF_SAMPLING:  # without effect, but transformers refuses to save them
-            if getattr(settings, name, None) is not None:
-                setattr(settings, name, None)
     return settings
 
 

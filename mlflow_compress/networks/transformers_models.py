@@ -54,12 +54,15 @@ class TransformersFamily(Family):
     keeps: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
     def save(self, model: Model, folder: Path) -> None:
-        """Write the config and the companions, with transformers' own `save_pretrained`."""
+        """Write the config and the companions, as transformers' own `save_pretrained` does."""
         model.config.save_pretrained(folder)
         for name in self.keeps:
-            place = folder / name if name in _AUTO_CLASSES else folder
-            if (companion := getattr(companions(model), name)) is not None:
-                companion.save_pretrained(place)
+            if (companion := getattr(companions(model), name)) is None:
+                continue
+            if name in _AUTO_CLASSES:
+                companion.save_pretrained(folder / name)
+            else:  # save_pretrained would refuse settings that contradict each other, as published ones do
+                companion.to_json_file(folder / _GENERATION, use_diff=True, keys_to_pop=["compile_config"])
 
     def restore(self, folder: Path) -> Model:
         """Build the unfilled module that the config describes, and read its companions."""

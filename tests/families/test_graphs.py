@@ -164,6 +164,16 @@ def test_what_a_continuation_ends_with_is_the_configs(folder: Path) -> None:
     assert made[0][0, -1] == stop
 
 
+def test_an_exported_decoder_generates_whatever_cache_the_models_settings_ask_for(folder: Path) -> None:
+    family, model = loaded("causal_lm", folder)
+    companions(model).generation.cache_implementation = "static"
+    other = attached(family, model)
+    batch = family.batch(model, 2, 0)
+    with torch.inference_mode():
+        made = [family.run(each, batch, lambda stage: None).tolist() for each in (model, other)]
+    assert made[0] == made[1]
+
+
 @pytest.mark.parametrize(
     ("gives", "names"),
     [
