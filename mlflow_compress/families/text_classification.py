@@ -14,7 +14,7 @@ from mlflow_compress.data.labels import labels_of
 from mlflow_compress.networks.hub import find_weights
 from mlflow_compress.networks.long_texts import note_cut
 from mlflow_compress.networks.text_encoders import TextEncoder
-from mlflow_compress.networks.text_inputs import longest, settle_padding, taken
+from mlflow_compress.networks.text_inputs import fill_up, longest, settle_padding, taken
 from mlflow_compress.networks.transformers_models import Companions, companions, load_tokenizer, load_transformer
 from mlflow_compress.sockets import Model, Sample
 
@@ -104,14 +104,16 @@ class TextClassification(TextEncoder):
         return found
 
     def _encode(self, model: Model, texts: list[str], tokens: int | None) -> Any:
-        return companions(model).tokenizer(
+        encoded = companions(model).tokenizer(
             texts,
             return_tensors="pt",
             padding=True,
             truncation=tokens is not None,
             max_length=tokens,
             return_token_type_ids=False,
+            return_attention_mask=True,
         )
+        return fill_up(model, encoded)
 
     def example(self, model: Model) -> list[Any]:
         """Return a text."""

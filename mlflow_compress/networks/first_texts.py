@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from mlflow_compress.error_causes import is_out_of_memory
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks.decoding import UNCACHED
 from mlflow_compress.networks.generation_check import agrees
@@ -52,7 +53,9 @@ def settle_decoder(model: Model, forward: Callable[[Any], Any], generate: Callab
     require_pass(model, lambda: _require_causal(model, forward, ids), "token ids")
     try:
         is_right = _keeps_past(model.module, ids) and agrees(generate(ids), _SAME)
-    except Exception:  # whatever the model's own code raises where there is no cache: it is tried without one
+    except Exception as error:  # whatever the model's own code raises without a cache: it is tried without one
+        if is_out_of_memory(error):
+            raise
         is_right = False
     if is_right:
         return

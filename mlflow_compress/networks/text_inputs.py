@@ -5,11 +5,13 @@ Models that also see or hear keep what they say of text in a part of their confi
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mlflow_compress.error_causes import is_out_of_memory
 from mlflow_compress.errors import CompressError, RecipeError, Unsupported, named_line
 from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.sockets import Model
@@ -101,6 +103,24 @@ def settle_padding(model: Model) -> None:
         config.pad_token_id = tokenizer.pad_token_id
 
 
+def fill_up(model: Model, encoded: Any) -> Any:
+    """Put the padding token that a decoder's config names where its tokenizer filled texts up with another one.
+
+    Args:
+        model: a classifier. GPT-2, LLaMA and their kin read their scores at the last token that is not the padding's.
+        encoded: its tokenizer's `input_ids` and `attention_mask`, both [batch, tokens].
+
+    Returns:
+        The same, with other `input_ids` where the mask is 0.
+    """
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
+    is_other = pad is not None and pad != companions(model).tokenizer.pad_token_id
+    is_read_at_padding = not getattr(model.config, "is_encoder_decoder", False)  # BART's kin read where a text ends
+    if is_other and is_read_at_padding and 0 <= pad < vocabulary(model):
+        encoded["input_ids"] = encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, pad)
+    return encoded
+
+
 def token_ids(model: Model, size: int, tokens: int, seed: int) -> Any:
     """Return random token ids [size, tokens], int64, on the model's device.
 
@@ -131,12 +151,21 @@ def taken(module: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     forward = getattr(type(module), "forward", None)
     if forward is None:  # what an exporter put in its place
         return dict(inputs)
-    parameters = inspect.signature(forward).parameters
-    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+    parameters = _parameters(forward)
+    if parameters is None:
         return dict(inputs)
     main = getattr(module, "main_input_name", "input_ids")  # Perceiver's is `inputs`
     named = {main if name == "input_ids" else name: value for name, value in inputs.items()}
     return {name: value for name, value in named.items() if name in parameters}
+
+
+@functools.cache  # asking takes 40 us, and timed calls ask
+def _parameters(forward: Callable[..., object]) -> frozenset[str] | None:
+    """Return the names of what a `forward` takes, or None where it takes any name."""
+    parameters = inspect.signature(forward).parameters
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+        return None
+    return frozenset(parameters)
 
 
 def require_two_parts(model: Model, what: str) -> None:
@@ -175,6 +204,8 @@ def require_pass(model: Model, call: Callable[[], object], what: str) -> None:
     except (CompressError, Unsupported):
         raise
     except Exception as error:  # whatever the model's own code raises
+        if is_out_of_memory(error):
+            raise
         name = type(model.module).__name__
         raise RecipeError(
             f"{name} can't be measured here: this family gives a model {what}, and with nothing else it fails "

@@ -10,6 +10,8 @@ from tiny import tiny_model
 
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks.decoding import uses_cache
+from mlflow_compress.networks.first_texts import settle_decoder
+from mlflow_compress.sockets import Continuation
 
 GPT = {"model_type": "openai-gpt", "vocab_size": 300, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
 BERT = {  # with weights large enough for tokens to move each other
@@ -51,6 +53,18 @@ def test_a_model_whose_tokens_see_later_ones_is_refused() -> None:
     ):
         tiny_model("causal_lm", architecture=BERT)
     _, model = tiny_model("causal_lm", architecture=BERT | {"is_decoder": True})
+    assert not model.cautions
+
+
+def test_memory_that_runs_out_is_no_lack_of_a_cache() -> None:
+    family, model = tiny_model("causal_lm")
+
+    def generate(ids: torch.Tensor) -> Continuation:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        settle_decoder(model, lambda ids: family.forward(model, ids), generate)
+    assert uses_cache(model.module)
     assert not model.cautions
 
 

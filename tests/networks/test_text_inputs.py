@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +59,21 @@ def test_a_classifier_without_a_padding_token_pads_and_reads_the_last_token(tmp_
     assert family.restore(tmp_path).config.pad_token_id == model.config.pad_token_id
 
 
+def test_texts_are_filled_up_with_the_padding_of_the_config() -> None:
+    family, model = tiny_model("text_classification", architecture=GPT2 | {"pad_token_id": 5, "num_labels": 40})
+    assert companions(model).tokenizer.pad_token_id != 5
+    texts = ["a", "a longer one", "and the longest of them"]
+    assert family.predict(model, texts) == [family.predict(model, [text])[0] for text in texts]
+
+
+def test_padding_that_no_embedding_has_is_left_as_it_is() -> None:
+    family, model = tiny_model("text_classification")
+    right = family.predict(model, ["a", "a longer one"])
+    for unknown in (-1, 300):
+        model.config.pad_token_id = unknown
+        assert family.predict(model, ["a", "a longer one"]) == right
+
+
 def test_random_texts_of_a_classifier_with_a_decoder_end_once() -> None:
     family, model = tiny_model("text_classification", architecture=BART, tokens=16)
     ids = family.batch(model, 8, 0)["input_ids"]
@@ -111,6 +127,25 @@ def test_inputs_are_named_as_the_model_names_them() -> None:
     assert taken(lambda: None, {"input_ids": 1}) == {"input_ids": 1}  # what an exporter put in the module's place
 
 
+def test_what_a_forward_takes_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = OneInput()
+    taken(module, {"input_ids": 1})
+
+    def asked(forward: Any) -> Any:
+        raise AssertionError(f"{forward} was asked again, in a timed call")
+
+    monkeypatch.setattr(inspect, "signature", asked)
+    assert taken(module, {"input_ids": 3, "attention_mask": 2}) == {"inputs": 3}
+
+
+def test_memory_that_runs_out_is_no_need_of_other_inputs() -> None:
+    def call() -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4000000000 bytes")
+
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        require_pass(Model(nn.Linear(1, 1)), call, "token ids")
+
+
 def test_a_model_that_needs_other_inputs_is_refused_in_one_sentence() -> None:
     model = Model(nn.Linear(1, 1), config=SimpleNamespace(is_encoder_decoder=False))
 
@@ -145,15 +180,16 @@ def test_a_folder_that_samples_is_saved_and_decodes_greedily(tmp_path: Path) -> 
     assert (kept["do_sample"], kept["temperature"], kept["repetition_penalty"]) == (True, 0.6, 1.5)
 
 
-def test_settings_of_sampling_that_nobody_uses_do_not_keep_a_model_from_being_saved(tmp_path: Path) -> None:
-    family, model = tiny_model("seq2seq")
+def test_settings_that_contradict_each_other_are_saved_as_they_are(tmp_path: Path) -> None:
+    family, model = tiny_model("causal_lm")
     own = tmp_path / "own"
     model.module.save_pretrained(own)
     companions(model).tokenizer.save_pretrained(own)
-    settings = json.loads((own / "generation_config.json").read_text())
-    (own / "generation_config.json").write_text(json.dumps(settings | {"do_sample": False, "temperature": 0.6}))
+    settings = {"do_sample": False, "temperature": 0.6, "early_stopping": True, "pad_token_id": -1}
+    (own / "generation_config.json").write_text(json.dumps(settings))
     loaded = family.load(str(own), "auto", Path(), 0)
     saved = tmp_path / "saved"
     saved.mkdir()
     family.save(loaded, saved)
-    assert "temperature" not in json.loads((saved / "generation_config.json").read_text())
+    read = companions(family.restore_assets(saved)).generation
+    assert {name: getattr(read, name) for name in settings} == settings
