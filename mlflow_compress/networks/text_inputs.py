@@ -114,9 +114,10 @@ def fill_up(model: Model, encoded: Any) -> Any:
         The same, with other `input_ids` where the mask is 0.
     """
     pad = getattr(model.config.get_text_config(), "pad_token_id", None)
-    is_other = pad is not None and pad != companions(model).tokenizer.pad_token_id
+    if pad is None or pad == companions(model).tokenizer.pad_token_id:
+        return encoded
     is_read_at_padding = not getattr(model.config, "is_encoder_decoder", False)  # BART's kin read where a text ends
-    if is_other and is_read_at_padding and 0 <= pad < vocabulary(model):
+    if is_read_at_padding and 0 <= pad < vocabulary(model):
         encoded["input_ids"] = encoded["input_ids"].masked_fill(encoded["attention_mask"] == 0, pad)
     return encoded
 
