@@ -72,6 +72,7 @@ class ExportMethod(Method):
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     tolerance: ClassVar[float] = float("inf")
     converts: ClassVar[bool] = True
+    revision: ClassVar[int] = 2
     exporter: ClassVar[str] = "the exporter"
 
     @abstractmethod

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from mlflow_compress.compression.exporting import FEWER_WEIGHTS
 from mlflow_compress.error_causes import cause_line, is_out_of_memory
 from mlflow_compress.errors import CompressError, Unsupported
 from mlflow_compress.networks.stored_weights import held
@@ -128,13 +129,14 @@ def tried(call: Callable[[], Outputs], method: str) -> Outputs:
         raise Unsupported(f"the model does not run after {method}: {_said(error)}") from error
 
 
-def cautions(before: State, after: State, removes: bool) -> list[Caution]:
+def cautions(before: State, after: State, removes: bool, told: Sequence[Caution] = ()) -> list[Caution]:
     """Say where a model holds more than the original, or less without a method that removes parameters.
 
     Args:
         before: the original.
         after: what the methods made of it.
         removes: whether a method of the chain may remove parameters.
+        told: what the methods themselves say: an export names the weights that it leaves out.
     """
     if not after.size or not before.size:
         return []
@@ -143,7 +145,8 @@ def cautions(before: State, after: State, removes: bool) -> list[Caution]:
     if after.parameters > _GROWN * before.parameters:
         what = {"en": "parameters", "ru": "параметров"}
         return [GREW.of(after=f"{after.parameters:,}", before=f"{before.parameters:,}", what=what)]
-    if not removes and after.parameters < _LOST * before.parameters:
+    is_told = FEWER_WEIGHTS.code in {caution.code for caution in told}
+    if not (removes or is_told) and after.parameters < _LOST * before.parameters:
         return [NOT_ALL_HELD.of(after=f"{after.parameters:,}", before=f"{before.parameters:,}")]
     return []
 

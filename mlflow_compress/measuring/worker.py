@@ -118,7 +118,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
         again = functools.partial(output_error.outputs, family, model, variant, len(original.passes))
         saved = compression_check.tried(again, variant.method)
         removes = any(method.changes == "architecture" for method in methods)
-        model.cautions += compression_check.cautions(before, after, removes)
+        model.cautions += compression_check.cautions(before, after, removes, model.cautions)
     output_error.keep(original, saved, folder / OUTPUTS)
     generation_check.keep(family, model, folder / GENERATED)
     report.stage("saving")

@@ -49,6 +49,7 @@ class Distill(Method):
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
     takes: ClassVar[tuple[State, ...]] = ("float",)
+    revision: ClassVar[int] = 2
     excludes: ClassVar[Mapping[str, str]] = {
         "yolo": "a smaller detector can take over no layers of it, and without labelled boxes none learns to detect "
         "from random weights; prune_structured makes a smaller one that keeps its weights"

@@ -22,6 +22,7 @@ class Fp16(Method):
     changes: ClassVar[Literal["weights"]] = "weights"
     takes: ClassVar[tuple[State, ...]] = ("float",)
     gives: ClassVar[State] = "half"
+    revision: ClassVar[int] = 2
 
     def compress(self, model: Model, family: Family) -> Model:
         """Cast in place.

@@ -49,7 +49,7 @@ class OnnxInt8(ExportMethod):
 
     needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
     converts: ClassVar[bool] = False
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     extra: ClassVar[str] = "onnx"
     exporter: ClassVar[str] = "ONNX"
 

@@ -42,7 +42,7 @@ class OpenvinoInt8(ExportMethod):
 
     needs: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
     converts: ClassVar[bool] = False
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     extra: ClassVar[str] = "openvino"
     exporter: ClassVar[str] = "OpenVINO"
 

@@ -59,6 +59,7 @@ class PruneStructured(Method):
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
     takes: ClassVar[tuple[State, ...]] = ("float",)
+    revision: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("torch-pruning",)
     extra: ClassVar[str] = "pruning"
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
+from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, counted, write_counts
-from mlflow_compress.compression.onnx_graphs import halve, write
+from mlflow_compress.compression.onnx_graphs import TOLERANCE, Session, halve, write
 from mlflow_compress.errors import MachineLacks, Unsupported
 from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Family, Graph, Model
@@ -46,18 +47,21 @@ class Tensorrt(ExportMethod):
 
         Raises:
             MachineLacks: there is no GPU to build for.
-            Unsupported: TensorRT lacks an operator.
+            Unsupported: TensorRT lacks an operator, what it is built of computes something else than the module, or
+                there is nothing in float32 to halve.
         """
         import torch
 
         if not torch.cuda.is_available():
             raise MachineLacks("TensorRT builds for the GPU of this machine, and torch finds none")
+        paths = {name: folder / f"{name}.onnx" for name in graphs}
         for name, graph in graphs.items():
-            path = folder / f"{name}.onnx"
-            write(graph, path)
-            if self.precision == "fp16":
-                halve(path)
-            (folder / f"{name}.engine").write_bytes(self._build(graph, path))
+            write(graph, paths[name])
+            require_alike(graph, Session(paths[name], ()), TOLERANCE)
+        if self.precision == "fp16" and not sum(halve(path) for path in paths.values()):
+            raise Unsupported("there is no weight in float32 that it could halve")
+        for name, graph in graphs.items():
+            (folder / f"{name}.engine").write_bytes(self._build(graph, paths[name]))
             for file in folder.glob(f"{name}.onnx*"):
                 file.unlink()
             write_counts(graph.module, folder / f"{name}.json")

@@ -29,12 +29,14 @@ class CallForm:
             leaves of the arguments.
         passing: how the module was called on a batch; None in what 0.1 wrote.
         samples: how many samples a call takes; None: any number.
+        names: of the arguments, in the order in which the graph takes them; None in older files.
     """
 
     output: OutputForm
     fixed: Mapping[str, Any]
     passing: Passing | None = None
     samples: int | None = None
+    names: Sequence[str] | None = None
 
     @classmethod
     def of_json(cls, data: Any) -> CallForm:
@@ -110,17 +112,32 @@ class ExportedModule(Attached):
 
         Raises:
             ValueError: an argument that is no tensor is not what it was when the module was exported.
+            TypeError: arguments by name are not those that it was exported for.
         """
         import torch
 
         tensors = []
-        for place, leaf in enumerate(value_trees.leaves([given, by_name])):
+        for place, leaf in enumerate(value_trees.leaves(self._in_order(given, by_name))):
             if isinstance(leaf, torch.Tensor):
                 tensors.append(leaf)
             elif isinstance(leaf, _PLAIN) and (fixed := self.form.fixed.get(str(place), leaf)) != leaf:
                 raise ValueError(f"the module was exported for the argument {fixed!r}, and can't take {leaf!r}")
         outputs = self.calls["model"](*tensors)
         return outputs[0] if self.form.output == _TENSOR else filled(self.form.output, iter(outputs), self.names)
+
+    def _in_order(self, given: Sequence[Any], by_name: Mapping[str, Any]) -> list[Any]:
+        """Return the arguments in the graph's order: those by name may come in any."""
+        names, is_by_name = self.form.names, self.form.passing == "by name"
+        if names is None or not (by_name or is_by_name):
+            return [*given, *by_name.values()]
+        known = {**dict(zip(names, given, strict=False)), **by_name}
+        if set(known) != set(names) or len(given) + len(by_name) != len(names) or (is_by_name and given):
+            how = "by name" if is_by_name else "in this order"
+            raise TypeError(
+                f"the module was exported for the arguments {', '.join(names)} ({how}); it was given {len(given)} by "
+                f"position, and by name: {', '.join(by_name) or 'none'}"
+            )
+        return [known[name] for name in names]
 
 
 def fixed_of(arguments: Any) -> dict[str, Any]:

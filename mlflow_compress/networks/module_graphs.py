@@ -102,7 +102,13 @@ def _probe(module: Any, given: Arguments, names: Mapping[str, Any] | None) -> _P
     outputs = value_trees.tensors(output)
     if not outputs:
         raise Unsupported(f"the module gives no tensor but {type(output).__name__}: a graph gives tensors")
-    return _Probe(given, inputs, outputs, CallForm(form_of(output, names), fixed))
+    form = CallForm(
+        form_of(output, names),
+        fixed,
+        passing="by name" if isinstance(given, dict) else "by position",
+        names=list(module_calls.named(given, module)),
+    )
+    return _Probe(given, inputs, outputs, form)
 
 
 def _caller(given: Arguments) -> Callable[..., tuple[Any, ...]]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from mlflow_compress.compression.exporting import FEWER_WEIGHTS
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.measuring import compression_check
 from mlflow_compress.measuring.compression_check import State
@@ -99,3 +100,11 @@ def test_what_a_model_claims_is_checked_against_the_original(
     cautions = compression_check.cautions(State({}, {}, 400, 100), State({}, {}, size, parameters), removes)
     assert [caution.code for caution in cautions] == ([code] if code else [])
     assert all(told in caution.message for caution in cautions)
+
+
+def test_weights_that_an_export_says_it_leaves_out_are_told_once() -> None:
+    told = [FEWER_WEIGHTS.of(kept="7", given="100")]
+    before = State({}, {}, 400, 100)
+    assert compression_check.cautions(before, State({}, {}, 30, 7), False, told) == []
+    grown = compression_check.cautions(before, State({}, {}, 500, 7), False, told)
+    assert [caution.code for caution in grown] == ["grew"]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tiny import tiny_model
 
 from mlflow_compress import registry
+from mlflow_compress.compression.onnx_graphs import Session
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.methods.tensorrt import Tensorrt
+from mlflow_compress.networks.export_graphs import graph
+from mlflow_compress.sockets import Graph
 
 
 def test_without_a_gpu_it_is_unsupported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -19,6 +24,52 @@ def test_without_a_gpu_it_is_unsupported(monkeypatch: pytest.MonkeyPatch, tmp_pa
     with pytest.raises(Unsupported, match="torch finds none"):
         Tensorrt().export(model, family, family.graphs(model), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let engines be built of nothing; return the list of the files that they were built of."""
+    built: list[str] = []
+
+    def build(self: Tensorrt, graph: Graph, path: Path) -> bytes:
+        built.append(path.name)
+        return b"engine"
+
+    is_asked = Tensorrt.__module__  # torch itself, which exports, goes without
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: sys._getframe(1).f_globals["__name__"] == is_asked)
+    monkeypatch.setattr(Tensorrt, "_build", build)
+    return built
+
+
+def test_what_an_engine_is_built_of_gives_the_modules_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    built = without_a_gpu(monkeypatch)
+    family, model = tiny_model("text_classification")
+    Tensorrt().export(model, family, family.graphs(model), tmp_path)
+    assert (built, sorted(path.name for path in tmp_path.iterdir())) == (
+        ["model.onnx"],
+        ["model.engine", "model.json"],
+    )
+
+    class Wrong(Session):
+        def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+            return tuple(2 * output for output in super().__call__(*inputs))
+
+    monkeypatch.setattr("mlflow_compress.methods.tensorrt.Session", Wrong)
+    with pytest.raises(Unsupported, match="the exported graph differs from the module by 100%"):
+        Tensorrt().export(model, family, family.graphs(model), tmp_path)
+    assert built == ["model.onnx"]
+
+
+def test_without_a_weight_to_halve_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    built = without_a_gpu(monkeypatch)
+    module = graph(lambda parts, x: (parts.net(x),), {"x": torch.rand(2, 4)}, ["y"], {}, net=torch.nn.ReLU())
+    family, model = tiny_model("text_classification")
+    with pytest.raises(Unsupported, match="no weight in float32 that it could halve"):
+        Tensorrt().export(model, family, {"model": module}, tmp_path)
+    assert not built
+    Tensorrt(precision="fp32").export(model, family, {"model": module}, tmp_path)
+    assert built == ["model.onnx"]
 
 
 def test_what_decodes_is_excluded_with_the_reason() -> None:

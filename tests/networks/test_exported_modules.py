@@ -82,6 +82,27 @@ def test_arguments_by_name_and_nested_ones_are_taken_as_they_were() -> None:
     assert torch.equal(module_calls.called(exported, given), module(**given))
 
 
+@pytest.mark.parametrize("by_name", [True, False])
+def test_arguments_by_name_may_come_in_any_order(by_name: bool) -> None:
+    module = Giving(lambda values, scale: values - 10 * scale)
+    values, scale = torch.arange(3.0), torch.ones(3)
+    given: Any = {"values": values, "scale": scale} if by_name else [values, scale]
+    graph, form = graph_of(module, lambda size, seed: given, 1)
+    exported = ExportedModule(
+        {"model": TorchCall(graph.module)}, CallForm.of_json(json.loads(json.dumps(asdict(form))))
+    )
+    assert exported(scale=scale, values=values).tolist() == [-10, -9, -8]
+    assert exported(values=values, scale=scale).tolist() == [-10, -9, -8]
+    for wrong in ({"values": values}, {"values": values, "scale": scale, "more": scale}):
+        with pytest.raises(TypeError, match=r"was exported for the arguments values, scale \("):
+            exported(**wrong)
+    if by_name:
+        with pytest.raises(TypeError, match=r"\(by name\); it was given 2 by position, and by name: none"):
+            exported(values, scale)
+    else:
+        assert exported(values, scale=scale).tolist() == exported(values, scale).tolist() == [-10, -9, -8]
+
+
 @pytest.mark.parametrize(
     ("give", "told"),
     [

@@ -75,6 +75,23 @@ def test_what_is_timed_otherwise_is_measured_anew(variant: Variant, monkeypatch:
     assert resume.digest(variant) != before
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("onnx", "onnx_fp16", "openvino", "torchscript", "torch_export", "ncnn", "tensorrt"),
+        *("onnx_int8", "openvino_int8", "prune_structured", "distill", "bf16", "fp16"),
+    ],
+)
+def test_what_0_1_made_otherwise_is_measured_anew(
+    variant: Variant, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant = dataclasses.replace(variant, method=method, chain=(Step(method),))
+    now, known = resume.digest(variant), registry.find("methods", method)
+    for earlier in range(1, 3 if method in ("onnx_int8", "openvino_int8") else 2):
+        monkeypatch.setattr(known, "revision", earlier)
+        assert resume.digest(variant) != now
+
+
 def test_another_machine_makes_another_digest(variant: Variant) -> None:
     machine = {**environment.machine(), "ram_total_mib": "1"}
     assert resume.digest(variant, machine) == resume.digest(variant)

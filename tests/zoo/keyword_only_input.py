@@ -7,7 +7,7 @@ from torch import nn
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
-        self.first = nn.Linear(16, 64)
+        self.first = nn.Linear(64, 64)
         self.last = nn.Linear(64, 4)
 
     def forward(self, *, x, scale):
@@ -19,4 +19,4 @@ def model():
 
 
 def batch(size):
-    return {"x": torch.rand(size, 16), "scale": torch.rand(size, 1)}
+    return {"scale": torch.rand(size, 64), "x": torch.rand(size, 64)}  # another order than in forward
