@@ -53,6 +53,7 @@ HELD: Mapping[str, tuple[str, ...]] = {
     ),
     "| a recipe of the family `python`": (
         "tests/test_trust.py::test_ones_own_python_file_needs_trust_and_ours_does_not",
+        "tests/test_trust.py::test_a_copy_of_our_file_runs_nothing_that_lies_beside_it",
     ),
     "| a `.py` file that you name yourself": (
         "tests/test_trust.py::test_a_file_that_the_user_named_is_his_own_program",

@@ -55,6 +55,32 @@ def test_ones_own_python_file_needs_trust_and_ours_does_not(tmp_path: Path) -> N
     assert planned(str(tmp_path / "digits_cnn.yaml"), trust=True)
 
 
+def test_a_copy_of_our_file_runs_nothing_that_lies_beside_it(tmp_path: Path) -> None:
+    ours = Path(__file__).parents[1] / "recipes"
+    shutil.copy(ours / "digits_cnn.yaml", tmp_path)
+    shutil.copy(ours / "digits_cnn.py", tmp_path)
+    (tmp_path / "sklearn").mkdir()
+    for name in ("sklearn/__init__.py", "torch.py", "numpy.py"):
+        (tmp_path / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n1 / 0\n")
+    program = f"""
+import sys
+from pathlib import Path
+from mlflow_compress import registry
+from mlflow_compress.networks import own_folder
+from mlflow_compress.planning import recipe
+made = recipe.read({str(tmp_path / "digits_cnn.yaml")!r})
+assert recipe.plan(made, made.variants, recipe.Settings())
+sys.path.append("")  # as under `python -c`, where a file's folder comes last
+family = registry.build("families", "python")
+model = family.load("digits_cnn.py", "random", Path({str(tmp_path)!r}), 0)
+assert len(list(family.samples(model, "own", Path({str(tmp_path)!r}), 2, 0)))
+assert own_folder.files_beside(model.family_data) == []
+"""
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_file_that_the_user_named_is_his_own_program(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text("def samples(): return []\nmetrics = ['f1']\n")

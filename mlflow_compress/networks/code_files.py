@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+PACKAGE = Path(__file__).parents[1]  # this package, which is there wherever the code is run
 _LONGEST = 1024  # characters of what may be a path
 _FOREIGN = ("site-packages", "dist-packages")  # an environment in the folder: what it holds is installed elsewhere too
 
@@ -62,8 +63,8 @@ def needed(path: Path) -> list[Path]:
 
 
 def is_own(path: Path, folder: Path) -> bool:
-    """Return whether a file is one of a folder's own: below it, not hidden, and in no environment that lies there."""
-    if not path.is_relative_to(folder):
+    """Return whether a file is one of a folder's own: below it, not hidden, in no environment, and none of ours."""
+    if not path.is_relative_to(folder) or path.is_relative_to(PACKAGE):
         return False
     parts = path.relative_to(folder).parts
     return not any(part.startswith(".") or part in (*_FOREIGN, "__pycache__") for part in parts)
@@ -84,7 +85,7 @@ def _imports(file: Path, folder: Path) -> Iterator[Path]:
 
 def _along(base: Path, parts: Sequence[str]) -> Iterator[Path]:
     """Yield the files that are run when a dotted name is imported, as far as they are there."""
-    if parts and parts[0] in sys.stdlib_module_names:
+    if parts and (parts[0] in sys.stdlib_module_names or parts[0] == PACKAGE.name):
         return
     place = base
     for part in parts:

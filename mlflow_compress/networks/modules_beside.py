@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-from mlflow_compress.networks.code_files import imported, is_own
+from mlflow_compress.networks.code_files import PACKAGE, imported, is_own
 
 
 class Uncached(importlib.machinery.SourceFileLoader):
@@ -25,11 +25,14 @@ class _Finder:
 
     def __init__(self) -> None:
         self.folders: list[Path] = []
+        self.alone: set[Path] = set()  # files that find nothing beside them, though others of their folder may
         self.served: set[str] = set()
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Find a module for a file in one of the folders; None for all others, and for Python's own modules."""
-        if path is not None or name in sys.stdlib_module_names or (folder := self._folder_of_importer()) is None:
+        """Find a module for a file in one of the folders; None for all others, for Python's own modules, and for us."""
+        if path is not None or name in sys.stdlib_module_names or name == PACKAGE.name:
+            return None
+        if (folder := self._folder_of_importer()) is None:
             return None
         spec = PathFinder.find_spec(name, [str(folder)])
         is_folder = spec is not None and spec.loader is None  # without __init__.py: what is installed comes before it
@@ -47,6 +50,8 @@ class _Finder:
                 return None
             frame = frame.f_back
         file = Path(frame.f_code.co_filename)
+        if file in self.alone:
+            return None
         holders = [folder for folder in self.folders if is_own(file, folder)]
         return max(holders, key=lambda folder: len(folder.parts), default=None)
 
@@ -54,19 +59,25 @@ class _Finder:
 _finder = _Finder()
 
 
-def allow(path: Path) -> None:
+def allow(path: Path, is_alone: bool = False) -> None:
     """Let a file, and what it imports of its folder, import from there; modules of other files' folders are forgotten.
 
     They are run anew at the next import, so that two files whose helpers are called alike get each its own.
 
     Args:
         path: the file, absolute.
+        is_alone: whether it may import nothing from there.
     """
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
-    if path.parent not in _finder.folders:
-        _finder.folders.append(path.parent)
-    tops = {file.relative_to(path.parent).parts[0].removesuffix(".py") for file in imported(path)}
+    if is_alone:
+        _finder.alone.add(path)
+    else:
+        _finder.alone.discard(path)
+        if path.parent not in _finder.folders:
+            _finder.folders.append(path.parent)
+    needed = () if is_alone else imported(path)
+    tops = {file.relative_to(path.parent).parts[0].removesuffix(".py") for file in needed}
     strange = {name for name in tops if name in sys.modules and not _is_there(sys.modules[name], path.parent)}
     for name in list(sys.modules):
         if name.partition(".")[0] in _finder.served | strange:
@@ -74,10 +85,15 @@ def allow(path: Path) -> None:
     _finder.served.clear()
 
 
+def modules_from(folder: Path) -> list[ModuleType]:
+    """Return the imported modules that come from Python files in a folder."""
+    files = [(module, file) for module in list(sys.modules.values()) if isinstance(file := _file_of(module), str)]
+    return [module for module, file in files if file.endswith(".py") and is_own(Path(file), folder)]
+
+
 def loaded_from(folder: Path) -> list[Path]:
     """Return the Python files in a folder that imported modules come from."""
-    files = [Path(file) for module in list(sys.modules.values()) if isinstance(file := _file_of(module), str)]
-    return [file for file in files if file.suffix == ".py" and is_own(file, folder)]
+    return [Path(str(_file_of(module))) for module in modules_from(folder)]
 
 
 def _file_of(module: ModuleType) -> object:

@@ -64,14 +64,16 @@ class OwnCode:
 
 
 def came_with_us(path: Path) -> bool:
-    """Return whether a file is the code of a recipe of this package."""
+    """Return whether a file is the code of a recipe of this package, or a copy of it under the same name."""
     package = Path(__file__).parents[1]
     ours = (folder / "recipes" / path.name for folder in (package, package.parent))
     return any(each.is_file() and each.read_bytes() == path.read_bytes() for each in ours)
 
 
 def run_file(path: Path) -> ModuleType:
-    """Run the user's file as a module of its own. It may import what lies beside it.
+    """Run the user's file as a module of its own. It may import what lies beside it, unless it came with us.
+
+    What came with us runs without trust, wherever a copy of it lies: what lies beside that may be a stranger's.
 
     Raises:
         RecipeError: there is no such file, or it raises.
@@ -85,7 +87,7 @@ def run_file(path: Path) -> ModuleType:
         raise RecipeError(f"{path} is no Python file.")
     code = importlib.util.module_from_spec(spec)
     sys.modules[name] = code
-    modules_beside.allow(path)
+    modules_beside.allow(path, is_alone=came_with_us(path))
     try:
         with at_home(path):
             spec.loader.exec_module(code)

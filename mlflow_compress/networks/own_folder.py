@@ -18,7 +18,7 @@ from mlflow_compress.errors import RecipeError, WeightsError
 from mlflow_compress.model import LayerSizes
 from mlflow_compress.networks import code_files, modules_beside
 from mlflow_compress.networks.exported_modules import CallForm
-from mlflow_compress.networks.own_code import Built, OwnCode, loaded
+from mlflow_compress.networks.own_code import Built, OwnCode, came_with_us, loaded
 from mlflow_compress.networks.own_weights import read_outside, write_outside
 
 MOST_BYTES = 64 * 2**20  # of the files beside it that are no Python
@@ -83,6 +83,8 @@ def files_beside(own: OwnCode) -> list[Path]:
     Raises:
         RecipeError: those that are no Python are larger than `MOST_BYTES` together.
     """
+    if came_with_us(own.path):  # it needs nothing, and what lies beside a copy of it is somebody else's
+        return []
     folder = own.path.parent
     modules = [*code_files.imported(own.path), *modules_beside.loaded_from(folder)]
     code = dict.fromkeys(path for path in modules if path != own.path)

@@ -14,7 +14,7 @@ from mlflow_compress import folder_trees
 from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.errors import WeightsError
 from mlflow_compress.files import sha256, whole_folder
-from mlflow_compress.networks import code_files, modules_beside, outside_state, tensor_layouts
+from mlflow_compress.networks import code_files, code_state, modules_beside, outside_state, tensor_layouts
 from mlflow_compress.networks.opened_files import State, state_of, watched
 from mlflow_compress.networks.own_code import OwnCode, at_home
 from mlflow_compress.networks.stored_weights import load_weights, save_weights
@@ -26,16 +26,17 @@ _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,}")  # how variables of the environmen
 def fill_cached(module: Any, own: OwnCode, function: str) -> None:
     """Fill a module by `load_weights`, or with what that gave before, where all that it was made of is as it was.
 
-    That is the file, the seed, and torch; the modules beside it that it imports; the files that it read, by their size
-    and date, and the folders that it listed, by their names; the files and the environment's variables whose names
-    stand in the code.
+    That is the file, its folder, the seed, and torch; the modules beside it that it imports; the files that it read,
+    by their size and date, and the folders that it listed, by their names; the files and the environment's variables
+    whose names stand in the code. What it set elsewhere than on the module is not kept: then it is called each time.
 
     Raises:
         WeightsError: `load_weights` changed the architecture.
     """
     import torch
 
-    same = f"{own.path.stem}-{function}-{sha256(own.path)[:12]}-{own.seed}-torch{torch.__version__}-"
+    home = hashlib.sha256(os.fsencode(own.path.parent.resolve())).hexdigest()[:12]  # what is read starts there
+    same = f"{own.path.stem}-{function}-{sha256(own.path)[:12]}-{home}-{own.seed}-torch{torch.__version__}-"
     entries = cache_folder("weights")
     for entry in _kept(entries, same):
         if _is_current(entry):
@@ -90,6 +91,9 @@ def read_outside(folder: Path) -> outside_state.Values:
 def _fill(module: Any, own: OwnCode) -> None:
     """Call `load_weights`, and note what it set outside of the state dict."""
     before, built = outside_state.values_of(module), outside_state.structure_of(module)
+    beside = modules_beside.modules_from(own.path.parent)
+    codes = {code.__name__: code for code in beside if code is not own.code} | {own.path.name: own.code}
+    places = code_state.places_of(codes, module)
     with at_home(own.path):
         own.code.load_weights(module)
     filled = outside_state.structure_of(module)
@@ -101,6 +105,7 @@ def _fill(module: Any, own: OwnCode) -> None:
                 "it is built anew when it is measured."
             )
     own.outside, own.lost = outside_state.kept_and_lost(outside_state.changed(before, outside_state.values_of(module)))
+    own.lost += code_state.set_meanwhile(places, code_state.places_of(codes, module))
 
 
 def _kept(entries: Path, same: str) -> Iterator[Path]:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from mlflow_compress import registry
+from mlflow_compress import errors, registry
 from mlflow_compress.errors import RecipeError, WeightsError
-from mlflow_compress.networks import model_folder, own_folder
+from mlflow_compress.networks import model_folder, modules_beside, own_folder
+from mlflow_compress.networks.own_code import OwnCode
 from mlflow_compress.records import Step, Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -49,6 +50,8 @@ def predict(module, inputs):
     ".secret": "geheim",
     "mlruns/large.bin": "x" * 1000,
 }
+
+NET = "from torch import nn\ndef model(): return nn.Linear(2, 2)\ndef batch(size): ...\n"
 
 
 def written(folder: Path, files: dict[str, str]) -> Path:
@@ -122,6 +125,24 @@ def test_a_file_called_like_what_others_use_takes_nothing_over(name: str, tmp_pa
     kept: Any = sys.modules[name]
     loaded(written(tmp_path / "home", FILES | {f"{name}.py": "1 / 0"}))
     assert sys.modules[name] is kept
+
+
+def test_this_package_is_neither_copied_nor_replaced(tmp_path: Path) -> None:
+    package = Path(errors.__file__).parent
+    files = {"own.py": f"from {package.name}.errors import Unsupported\n{NET}", f"{package.name}/__init__.py": ""}
+    _, model = loaded(written(tmp_path / "home", files | {f"{package.name}/errors.py": "Unsupported = None"}))
+    kept: Any = model.data_as(OwnCode)
+    assert kept.code.Unsupported is errors.Unsupported
+    assert own_folder.files_beside(kept) == []
+    code = saved(model, tmp_path / "saved")
+    written(code, {f"{package.name}/__init__.py": "", f"{package.name}/errors.py": "Unsupported = None"})
+    model_folder.restore(code)
+    assert sys.modules[errors.__name__] is errors
+
+
+def test_a_file_beside_this_package_does_not_take_it_for_its_own() -> None:
+    package = Path(errors.__file__).parent
+    assert [file for file in modules_beside.loaded_from(package.parent) if file.is_relative_to(package)] == []
 
 
 def test_what_is_too_much_to_keep_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

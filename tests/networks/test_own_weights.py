@@ -134,6 +134,66 @@ def test_where_it_can_not_be_kept_load_weights_is_called_each_time(tmp_path: Pat
     assert calls(tmp_path) == 2
 
 
+def test_two_folders_with_the_same_file_have_each_their_own_weights(tmp_path: Path) -> None:
+    reading = "module.load_state_dict(torch.load('w.pt'))"
+    for name, value in (("a", 1.0), ("b", 2.0), ("b", 2.0)):
+        if not (tmp_path / name).exists():
+            (tmp_path / name).mkdir()
+            checkpoint(tmp_path / name / "w.pt", value)
+        assert float(loaded(tmp_path / name, reading).module.layer.weight.mean()) == value
+    assert calls(tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("filling", "named"),
+    [
+        ("global CALLED; CALLED = 3.0", "CALLED in own.py"),
+        ("SETTINGS['scale'] = 3.0", "SETTINGS in own.py"),
+        ("OPTIONS.scale = 3.0", "OPTIONS in own.py"),
+        ("OFFSET.fill_(3.0)", "OFFSET in own.py"),
+        ("import filler; filler.scale = 3.0", "scale in filler"),
+        ("Net.factor = 3.0", "Net.factor"),
+        ("Net.forward = lambda self, x: x", "Net.forward"),
+        ("module.layer.register_forward_hook(lambda *given: given[-1] * 3)", "a forward hook of layer"),
+        ("module.register_forward_pre_hook(lambda *given: None)", "a forward pre-hook of the module"),
+    ],
+)
+def test_what_is_set_elsewhere_than_on_the_module_is_told_and_set_each_time(
+    filling: str, named: str, tmp_path: Path
+) -> None:
+    before = """import filler
+from types import SimpleNamespace
+SETTINGS, OPTIONS = {"scale": 1.0}, SimpleNamespace(scale=1.0)
+OFFSET = torch.zeros(1)
+ROUND = [1]
+ROUND.append(ROUND)"""
+    for _ in range(2):
+        code = CODE.format(counter=str(tmp_path / "calls")).replace("class Net", f"{before}\nclass Net", 1)
+        written = f"{code}    {filling}\n"
+        (tmp_path / "home").mkdir(exist_ok=True)
+        (tmp_path / "home" / "own.py").write_text(written)
+        (tmp_path / "home" / "filler.py").write_text("scale = 1.0\n")
+        model = registry.build("families", "python").load("own.py", "auto", tmp_path / "home", 0)
+        assert model.data_as(OwnCode).lost == [named]
+    assert calls(tmp_path) == 2
+
+
+def test_a_global_that_is_the_module_itself_is_filled_and_kept(tmp_path: Path) -> None:
+    code = CODE.format(counter=str(tmp_path / "calls")).replace("return Net()", "return NET\n\nNET = Net()")
+    (tmp_path / "own.py").write_text(f"{code}    nn.init.ones_(module.layer.weight)\n")
+    for _ in range(2):
+        model = registry.build("families", "python").load("own.py", "auto", tmp_path, 0)
+        assert float(model.module.layer.weight.mean()) == 1
+        assert model.data_as(OwnCode).lost == []
+    assert calls(tmp_path) == 1
+
+
+def test_globals_that_stay_as_they_are_keep_what_load_weights_gave(tmp_path: Path) -> None:
+    for _ in range(2):
+        loaded(tmp_path / "home", "import json; handle = module.register_forward_hook(print); handle.remove()")
+    assert calls(tmp_path) == 1
+
+
 @pytest.mark.parametrize(
     ("filling", "told"),
     [
