@@ -283,9 +283,8 @@ class Python(Family):
             for arguments in calls:
                 placed = value_trees.placed(arguments, model.device, dtype_of(model.module))
                 output = module_calls.called(model.module, placed)
-                predictions += classes_of(
-                    score_of(output, self.output), len(inputs) if len(calls) == 1 else at_once or 1
-                )
+                count = at_once or (len(inputs) if len(calls) == 1 else 1)
+                predictions += classes_of(score_of(output, self.output), count)
         return predictions[: len(inputs)]
 
     def _guide(self, model: Model) -> own_samples.Guide:

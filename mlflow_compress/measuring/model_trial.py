@@ -126,6 +126,7 @@ def try_saved(variant: Variant, saved: Path, outputs: Path, stage: Tell) -> Part
     with _of_the_model(variant, _RESTORING):
         restored = model_folder.restore(saved, "cpu")
     family, model = restored.family, restored.model
+    model.origin = Path(variant.folder, variant.source)  # data beside the user's file is not copied
     stage(_TRYING)
     samples = None
     with _of_the_model(variant, "trying the restored model"):

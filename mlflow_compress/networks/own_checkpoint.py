@@ -11,7 +11,7 @@ from typing import Any
 from mlflow_compress.errors import WeightsError
 from mlflow_compress.networks import plain_checkpoint
 from mlflow_compress.networks.inert_pickle import Made
-from mlflow_compress.networks.stored_weights import fill, is_pointer, read_state
+from mlflow_compress.networks.stored_weights import fill, identity, is_pointer, read_state
 
 _TENSOR = "torch._utils _rebuild_"  # how names begin of what makes tensors when a pickle is read
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # which no name of a layer is
@@ -225,10 +225,14 @@ def _shared(names: Sequence[str]) -> str:
 def _in_precision_of(state: Tensors, own: Tensors) -> tuple[Tensors, str]:
     """Return the tensors in the floating-point precision that the module has, and what was cast, in words."""
     fitted, cast = dict(state), set()
+    made: dict[Any, Any] = {}  # tied tensors stay tied: each is cast once
     for name, tensor in state.items():
         wanted = getattr(own.get(name), "dtype", None)
         if wanted is not None and wanted.is_floating_point and tensor.is_floating_point() and tensor.dtype != wanted:
-            fitted[name] = tensor.to(wanted)
+            key = (identity(tensor), wanted)
+            if key not in made:
+                made[key] = tensor.to(wanted)
+            fitted[name] = made[key]
             cast.add(f"{_short(tensor.dtype)} to {_short(wanted)}")
     return fitted, ", ".join(sorted(cast))
 

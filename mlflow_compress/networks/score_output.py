@@ -49,15 +49,21 @@ def classes_of(scores: Any, samples: int) -> list[Any]:
     """Return the prediction for each sample: the index of its greatest score; whole numbers are predictions already.
 
     Raises:
-        RecipeError: there is one score only for each sample.
+        RecipeError: there is one score only for each sample, or there are scores for another number of samples.
     """
-    if scores.dim() > 1 and scores.shape[0] != samples and samples in scores.shape:
-        scores = scores.movedim(list(scores.shape).index(samples), 0)
-    if scores.dim() and not scores.is_floating_point():
-        return list(scores.tolist())
-    if scores.dim() < 2 or scores.shape[-1] == 1:
+    axes = list(scores.shape[:-1] if scores.is_floating_point() else scores.shape)  # the last of scores is the classes
+    if scores.dim() > 1 and scores.shape[0] != samples and samples in axes:
+        scores = scores.movedim(axes.index(samples), 0)
+    is_prediction = scores.dim() > 0 and not scores.is_floating_point()
+    if not is_prediction and (scores.dim() < 2 or scores.shape[-1] == 1):
         raise RecipeError(
             f"The module gives one number for each sample, of shape {list(scores.shape)}, and the greatest of one says "
             "nothing: define predict(module, inputs) in its file."
         )
-    return list(scores.argmax(-1).tolist())
+    if len(scores) != samples:
+        raise RecipeError(
+            f"The module gives {len(scores)} scores, of shape {list(scores.shape)}, for {samples} "
+            f"{'sample' if samples == 1 else 'samples'}: say in the recipe which output is the score, output: NAME, or "
+            "define predict(module, inputs) in its file."
+        )
+    return list((scores if is_prediction else scores.argmax(-1)).tolist())

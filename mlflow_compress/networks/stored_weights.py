@@ -44,7 +44,7 @@ def save_weights(module: Any, folder: Path) -> None:
         unique: dict[str, torch.Tensor] = {}
         storages: set[int] = set()
         for name, tensor in state.items():
-            owner = first.setdefault(_identity(tensor), name)
+            owner = first.setdefault(identity(tensor), name)
             if owner != name:
                 aliases[name] = owner
                 continue
@@ -133,7 +133,7 @@ def _tie(module: Any) -> None:
     for layer in module.modules():
         for name, parameter in list(layer.named_parameters(recurse=False, remove_duplicate=False)):
             if _is_plain(parameter):
-                setattr(layer, name, first.setdefault(_identity(parameter), parameter))
+                setattr(layer, name, first.setdefault(identity(parameter), parameter))
 
 
 def cast(module: Any, dtype: Any) -> None:
@@ -247,8 +247,8 @@ def held(module: Any) -> Iterator[Held]:
             continue
         for parameter in layer.parameters(recurse=False):
             for each in _opened(parameter.data):
-                if (identity := _identity(each.tensor)) not in seen:
-                    seen.add(identity)
+                if (place := identity(each.tensor)) not in seen:
+                    seen.add(place)
                     yield each
     told = tuple(f"{name}." for name, layer in module.named_modules() if hasattr(layer, "held_weights"))
     for name, value in module.state_dict().items():
@@ -318,7 +318,7 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-def _identity(tensor: Any) -> Any:
+def identity(tensor: Any) -> Any:
     """Tell tensors apart by the memory that they view: tied weights are one."""
     if tensor.device.type == "meta" or tensor.numel() == 0:
         return id(tensor)

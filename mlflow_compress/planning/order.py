@@ -110,9 +110,16 @@ class Queue:
         """Take back a variant that was started and came to nothing, such as on a machine that was lost; it is next."""
         self._waiting.insert(0, variant)
 
-    def leave_out(self, failed: Variant) -> None:
-        """Take out what would fail as a variant did: its model can't be measured, whatever the method is."""
+    def leave_out(self, failed: Variant, succeeded: Iterable[Variant]) -> None:
+        """Take out what would fail as a variant did: its model can't be measured, whatever the method is.
+
+        Args:
+            failed: the variant.
+            succeeded: variants that were measured. One of the same model shows that it can be: nothing is taken out.
+        """
         row = _model(failed)
+        if row in map(_model, succeeded):
+            return
         self.left_out += [variant for variant in self._waiting if _model(variant) == row]
         self._waiting = [variant for variant in self._waiting if _model(variant) != row]
 

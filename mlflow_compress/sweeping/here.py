@@ -53,7 +53,7 @@ def sweep(
             earlier = None if again else delivery.earlier(variant, digest, progress.end)
             results.append(earlier or _measured(variant, digest, delivery, progress, originals))
             if fails_all(results[-1]):
-                queue.leave_out(variant)
+                queue.leave_out(variant, [result.variant for result in results if result.status == "ok"])
             show(results[-1])
     return results
 

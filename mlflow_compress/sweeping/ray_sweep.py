@@ -141,9 +141,11 @@ class _Sweep:
 
     def _leave_out(self) -> None:
         """Start no more variants of a model that can't be measured. Weights that one machine lacks another may have."""
-        for result in filter(fails_all, list(self._home.results)):
+        results = list(self._home.results)
+        succeeded = [result.variant for result in results if result.status == "ok"]
+        for result in filter(fails_all, results):
             if result.cause == "recipe":
-                self._queue.leave_out(result.variant)
+                self._queue.leave_out(result.variant, succeeded)
 
     def _begin(self) -> None:
         """See that all nodes can measure, and set aside the variants that none of them may."""

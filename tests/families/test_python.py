@@ -13,6 +13,7 @@ from torch import nn
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.networks import model_folder, value_trees
+from mlflow_compress.networks.exported_modules import CallForm
 from mlflow_compress.networks.own_code import OwnCode
 from mlflow_compress.records import Step, Variant
 from mlflow_compress.sockets import Family, Model
@@ -154,6 +155,25 @@ def test_a_checkpoint_in_half_precision_is_cast_and_told(tmp_path: Path) -> None
         "the weights were cast to the precision of the module: float16 to float32"
     ]
     assert model.facts["checkpoint"] == "'model' of the file is taken"
+
+
+@pytest.mark.parametrize("shapes", [(4, 4), (3, 5)])
+def test_more_scores_than_samples_are_refused(shapes: tuple[int, int], tmp_path: Path) -> None:
+    """Views of one sample, flattened: the first ones would be paired with other samples."""
+    views = "class Views(nn.Module):\n    def forward(self, x): return x.repeat_interleave(2, 0)\n"
+    code = f"import torch\nfrom torch import nn\n{views}def model(): return Views()\n"
+    family, model = own(tmp_path, f"{code}def batch(size): return torch.rand(size, 4)\n")
+    with pytest.raises(RecipeError, match=r"gives \d scores, .* for \d samples?: .* define predict"):
+        family.predict(model, [torch.rand(length) for length in shapes])
+
+
+def test_a_call_of_a_fixed_number_gives_one_prediction_for_each_sample(tmp_path: Path) -> None:
+    family, model = own(tmp_path)
+    model.data_as(OwnCode).form = CallForm("tensor", {}, samples=4)
+    inputs = torch.rand(6, 8)
+    expected = model.module(inputs).argmax(-1).tolist()
+    for count in (1, 4, 6):
+        assert family.predict(model, list(inputs[:count])) == expected[:count]
 
 
 SEVERAL = """

@@ -132,8 +132,10 @@ def test_a_failure_of_the_model_is_one_of_all_its_variants(tmp_path: Path) -> No
     assert not fails_all(Result(planned, "failed"))
 
 
-def test_a_checked_model_is_saved_restored_and_tried_again(tmp_path: Path) -> None:
-    part = isolate.check(variant(tmp_path, MODEL, BATCH, WEIGHTS, SAMPLES), tmp_path / "work", lambda event: None)
+def test_a_checked_model_is_saved_restored_and_tried_again_on_data_beside_its_file(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("1\n2\n0\n")
+    samples = "def samples():\n    return [(torch.rand(4), int(line)) for line in open('labels.txt')]\n"
+    part = isolate.check(variant(tmp_path, MODEL, BATCH, WEIGHTS, samples), tmp_path / "work", lambda event: None)
     assert part.outcome == Outcome("ok")
     assert part.facts["parameters"] == "15"
     assert part.facts["samples"] == "3"

@@ -102,6 +102,22 @@ def test_another_precision_is_cast_to_the_modules_and_told(dtype: torch.dtype, t
     assert fit == Fit()
 
 
+@pytest.mark.parametrize("saved", [lambda module: module.state_dict(), lambda module: module])
+def test_tied_tensors_stay_tied_when_they_are_cast(saved: Callable[[Any], Any], tmp_path: Path) -> None:
+    def tied() -> nn.Module:
+        module = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5, bias=False), nn.Linear(5, 4, bias=False))
+        module[1].weight = module[0].weight
+        return module
+
+    module, half = tied(), tied().half()
+    torch.save(saved(half), tmp_path / "w.pt")
+    assert fill_from(module, tmp_path / "w.pt").cast == "float16 to float32"
+    assert module[1].weight is module[0].weight
+    assert sum(parameter.numel() for parameter in module.parameters()) == 40
+    assert torch.equal(module[0].weight, half[0].weight.float())
+    assert torch.equal(module[2].weight, half[2].weight.float())
+
+
 class Bomb:
     def __reduce__(self) -> Any:
         return (os.mkdir, ("exploded",))

@@ -50,6 +50,13 @@ def test_the_greatest_score_is_the_prediction() -> None:
     assert classes_of(torch.stack([scores, scores, scores], 1), 2) == [[1, 1, 1], [0, 0, 0]]
     assert classes_of(torch.stack([scores, scores, scores], 0), 2) == [[1, 1, 1], [0, 0, 0]]  # the batch is second
     assert classes_of(torch.tensor([4, 2]), 2) == [4, 2]
+    assert classes_of(torch.tensor([[4, 2], [5, 3], [6, 1]]), 2) == [[4, 5, 6], [2, 3, 1]]
+
+
+@pytest.mark.parametrize("scores", [torch.rand(6, 4), torch.rand(1, 4), torch.rand(6, 2), torch.arange(6)])
+def test_scores_for_another_number_of_samples_are_refused(scores: torch.Tensor) -> None:
+    with pytest.raises(RecipeError, match=rf"gives {len(scores)} scores, of shape .*, for 2 samples: .*output: NAME"):
+        classes_of(scores, 2)
 
 
 @pytest.mark.parametrize("scores", [torch.rand(2), torch.rand(2, 1)])

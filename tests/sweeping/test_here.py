@@ -12,6 +12,7 @@ import pytest
 
 from mlflow_compress.errors import StoreError
 from mlflow_compress.measuring import isolate
+from mlflow_compress.measuring.model_trial import OF_MODEL
 from mlflow_compress.planning.order import Queue
 from mlflow_compress.records import Outcome, Result, Step, Variant
 from mlflow_compress.sweeping import here
@@ -142,3 +143,22 @@ def test_who_stops_it_finds_no_bar_on_the_line(
         sweep(variant(), stream=stream)
     assert "3/50" in stream.getvalue()
     assert stream.getvalue().endswith("\r\x1b[2K")
+
+
+@pytest.mark.parametrize(("statuses", "left"), [(["failed"], 3), (["ok", "failed"], 0)])
+def test_what_fails_for_the_model_ends_its_variants_only_where_none_was_measured(
+    statuses: list[str], left: int, sweep: Sweep, measuring: Measuring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(variant: Variant, folder: Path, *others: Any, **named: Any) -> Result:
+        status = statuses[len(measuring.seen)] if len(measuring.seen) < len(statuses) else "ok"
+        result = measuring(variant, folder, *others, **named)
+        return result if status == "ok" else replace(result, status="failed", facts={OF_MODEL: "loading"})
+
+    monkeypatch.setattr(isolate, "run", run)
+    asked = [variant(method) for method in ("original", "fp16", "bf16", "int8_dynamic")]
+    other = replace(asked[0], model="other", source="other.py")
+    results = sweep(*asked, other)
+    assert len(results) == 5 - left
+    assert results[-1].variant == other
+    assert [result.status for result in results[: len(statuses)]] == statuses
+    assert {result.status for result in results[len(statuses) :]} == {"ok"}
