@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,6 +108,13 @@ def test_a_machine_takes_what_it_serves_and_gives_back_what_it_lost() -> None:
     assert queue.take(lambda each: each.model == "B") is None
     queue.put_back(plan[1])
     assert queue.waiting == (plan[1], plan[0], plan[2])
+
+
+@pytest.mark.parametrize(("measured", "left"), [("", "Ay"), ("A", "Ay"), ("B", "Ay Bx By")])
+def test_what_would_fail_alike_is_left_out_unless_one_of_the_model_was_measured(measured: str, left: str) -> None:
+    queue = Queue([variant("A", "y"), variant("B", "x"), variant("B", "y")])
+    queue.leave_out(variant("B", "z"), [variant(model, "original") for model in measured])
+    assert names(list(queue.waiting)) == left
 
 
 @given(plans, st.floats(0, 50), st.lists(st.floats(0, 20), min_size=1, max_size=5))
