@@ -47,6 +47,7 @@ _OWN_WORDS = "can't be measured here"  # of a model that fails on what its famil
 
 Outcome = Literal["works", "refused", "failed", "not built"]
 _OUTCOMES: tuple[Outcome, ...] = ("works", "refused", "failed", "not built")
+_TELLING: tuple[Outcome, ...] = ("failed", "refused", "not built")  # of sizes of which none works, the first is told
 
 
 @dataclass(frozen=True)
@@ -238,7 +239,7 @@ def _try(family: str, architecture: str, path: Path) -> Tried:
             status = {"works": "ok", "refused": "skipped: "}.get(under, "failed: ")
             return dataclasses.replace(found, method=f"{status}{why}")
         outcomes.append(found)
-    return min(outcomes, key=lambda each: _OUTCOMES.index(each.outcome))
+    return min(outcomes, key=lambda tried: _TELLING.index(tried.outcome))
 
 
 def _went(family_name: str, source: str, folder: Path, method: str) -> tuple[Outcome, str]:
