@@ -34,7 +34,9 @@ _ALL = (
 @click.option("--peer-venv", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="A virtual environment that has optimum-benchmark; adds `peer`.")  # fmt: skip
 @click.option("--only", default="", metavar="FAMILY", help="Of `architectures`: those of one family.")
-@click.option("--only-type", default="", metavar="TYPE", help="Of `architectures`: this one (gpt2).")
+@click.option(
+    "--only-type", default="", metavar="TYPE", help="Of `architectures`: these (gpt2,llama), tried before or not."
+)
 @click.option("--readme", is_flag=True, help="Put the results kept so far into benchmarks/README.md, and run nothing.")
 def main(
     names: tuple[str, ...],

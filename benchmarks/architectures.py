@@ -5,7 +5,8 @@ A family claims what the transformers class that it loads with knows. Each archi
 restored in the same state, compared and predicted with, in a process of its own; then once more under `int8_dynamic`.
 
 What can't be served must be refused in a sentence of this package's own. All else that goes wrong is a failure.
-Speed and memory are not measured: this may run beside other things.
+Speed and memory are not measured: this may run beside other things. Each outcome is kept as soon as it is known, and
+what works or is refused is not tried again but by its name (`--only-type`): a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import tempfile
 import time
@@ -40,13 +42,15 @@ FAMILIES: Mapping[str, Mapping[str, int]] = {  # with the options that make the 
 }
 _METHOD = "int8_dynamic"
 _SECONDS, _BYTES = 240, 6 * 2**30  # of one process
+_SECONDS_ALONE = 900  # of what took too long: it is tried once more, with nothing beside it
 _AT_ONCE = 2
 _SKIPPED_IN_QUICK = 60
 
 _OWN_WORDS = "can't be measured here"  # of a model that fails on what its family gives it
 
-Outcome = Literal["works", "refused", "failed", "not built"]
-_OUTCOMES: tuple[Outcome, ...] = ("works", "refused", "failed", "not built")
+Outcome = Literal["works", "refused", "failed", "too slow", "not built"]
+_OUTCOMES: tuple[Outcome, ...] = ("works", "refused", "failed", "too slow", "not built")
+_GOOD: tuple[Outcome, ...] = ("works", "refused")
 _TELLING: tuple[Outcome, ...] = ("failed", "refused", "not built")  # of sizes of which none works, the first is told
 
 
@@ -57,11 +61,13 @@ class Tried:
     Attributes:
         family: the family that loaded it.
         architecture: transformers' name of it (`model_type`).
-        outcome: `works`; `refused`, in a sentence; `failed`; `not built`, where transformers made no tiny one.
+        outcome: `works`; `refused`, in a sentence; `failed`; `too slow`, where no end was seen, which says nothing of
+            right or wrong; `not built`, where transformers made no tiny one.
         said: the reason, where it does not work.
         method: the outcome under `int8_dynamic`: `ok`, `skipped: ...` or `failed: ...`; empty where it was not tried.
         level: how small it was made.
         parameters: how many the tiny model has.
+        when: it was tried, date and time of day, UTC.
     """
 
     family: str
@@ -71,6 +77,7 @@ class Tried:
     method: str = ""
     level: int = 0
     parameters: int = 0
+    when: str = ""
 
 
 def claimed(family: str) -> list[str]:
@@ -82,23 +89,29 @@ def claimed(family: str) -> list[str]:
 
 
 def find(quick: bool, only: str = "", only_type: str = "") -> Finding:
-    """Try all architectures, or some; what was found is kept, with what is kept of the others."""
-    tried = {(each.family, each.architecture): each for each in kept()}
+    """Try all architectures of which nothing good is kept, or those that are named; keep what comes of each at once."""
+    tried = {} if quick else {(each.family, each.architecture): each for each in kept()}
+    named = only_type.split(",") if only_type else []
     cells = [
         (family, architecture)
         for family in FAMILIES
         if only in ("", family)
         for architecture in claimed(family)
-        if only_type in ("", architecture)
+        if (architecture in named if named else not _is_settled(tried.get((family, architecture))))
     ][:: _SKIPPED_IN_QUICK if quick else 1]
-    for found in _all(cells):
+    cells.sort(key=lambda cell: cell in tried and tried[cell].outcome in _GOOD)  # what is not known yet comes first
+    for outcome in _all(cells):
+        found = dataclasses.replace(outcome, when=time.strftime("%Y-%m-%d %H:%M", time.gmtime()))
         click.echo(f"{found.family} {found.architecture}: {found.outcome} {found.said} [{found.method}]", err=True)
         tried[found.family, found.architecture] = found
+        if not quick:
+            with KEPT.open("a", encoding="utf-8") as file:
+                file.write(_line(found))
     known = [tried[cell] for cell in sorted(tried) if cell[0] in FAMILIES]
     if not quick:
-        KEPT.write_text("".join(json.dumps(dataclasses.asdict(each)) + "\n" for each in known), encoding="utf-8")
+        KEPT.write_text("".join(_line(each) for each in known), encoding="utf-8")
         PAGE.write_text(page(known), encoding="utf-8")
-    wrong = [each for each in known if each.outcome == "failed" or each.method.startswith("failed")]
+    wrong = [each for each in known if each.outcome in ("failed", "too slow") or each.method.startswith("failed")]
     return Finding(
         name="architectures",
         goal="of the architectures that the families claim all work, or are refused in a sentence.",
@@ -109,6 +122,17 @@ def find(quick: bool, only: str = "", only_type: str = "") -> Finding:
             *(f"{each.family}, {each.architecture}: {each.outcome} {each.said} {each.method}" for each in wrong),
         ],
     )
+
+
+def _is_settled(tried: Tried | None) -> bool:
+    """Return whether an architecture works, also under the method or skipped by it, or is refused."""
+    if tried is None or tried.outcome not in _GOOD:
+        return False
+    return tried.outcome == "refused" or tried.method.startswith(("ok", "skipped"))
+
+
+def _line(tried: Tried) -> str:
+    return json.dumps(dataclasses.asdict(tried)) + "\n"
 
 
 def kept() -> list[Tried]:
@@ -156,24 +180,36 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
-def _all(cells: Iterable[tuple[str, str]]) -> Iterator[Tried]:
-    """Try each in a process of its own, some at once. They are forked, so that the libraries are imported once."""
+def _all(cells: Sequence[tuple[str, str]]) -> Iterator[Tried]:
+    """Try each in a process of its own. They are forked, so that the libraries are imported once."""
     import torch
 
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _import_all()
+    if cells:
+        _import_all()
+    late: list[tuple[str, str]] = []
+    for found in _some_at_once(cells, _AT_ONCE, _SECONDS):
+        if found.outcome == "too slow":
+            late.append((found.family, found.architecture))
+        else:
+            yield found
+    yield from _some_at_once(late, 1, _SECONDS_ALONE)
+
+
+def _some_at_once(cells: Iterable[tuple[str, str]], most: int, seconds: int) -> Iterator[Tried]:
+    """Try each, so many at once, none for longer than so many seconds."""
     running: dict[int, tuple[tuple[str, str], Path, float]] = {}
     waiting = list(cells)
     with tempfile.TemporaryDirectory() as folder:
         while waiting or running:
-            if waiting and len(running) < _AT_ONCE:
+            if waiting and len(running) < most:
                 cell = waiting.pop(0)
                 path = Path(folder) / "-".join(cell)
                 path.mkdir()
                 running[_fork(*cell, path)] = cell, path, time.monotonic()
                 continue
-            yield from _ended(running)
+            yield from _ended(running, seconds)
             time.sleep(0.05)
 
 
@@ -183,11 +219,11 @@ def _import_all() -> None:
         _try("text_classification", "bert", Path(folder))
 
 
-def _ended(running: dict[int, tuple[tuple[str, str], Path, float]]) -> Iterator[Tried]:
+def _ended(running: dict[int, tuple[tuple[str, str], Path, float]], seconds: int) -> Iterator[Tried]:
     """Give what processes found that have ended; end those that take too long."""
     for process, (cell, path, started) in list(running.items()):
         ended, status = os.waitpid(process, os.WNOHANG)
-        is_late = time.monotonic() - started > _SECONDS
+        is_late = time.monotonic() - started > seconds
         if not ended and is_late:
             os.kill(process, signal.SIGKILL)
             os.waitpid(process, 0)
@@ -196,9 +232,11 @@ def _ended(running: dict[int, tuple[tuple[str, str], Path, float]]) -> Iterator[
             result = path / "tried.json"
             if result.exists():
                 yield Tried(**json.loads(result.read_text(encoding="utf-8")))
+            elif is_late:
+                yield Tried(*cell, "too slow", f"no end was seen in {seconds} s, on one core that others used too")
             else:
-                code = os.waitstatus_to_exitcode(status)
-                yield Tried(*cell, "failed", f"more than {_SECONDS} s" if is_late else f"the process ended with {code}")
+                yield Tried(*cell, "failed", f"the process ended with {os.waitstatus_to_exitcode(status)}")
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _fork(family: str, architecture: str, path: Path) -> int:

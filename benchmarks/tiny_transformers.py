@@ -27,7 +27,7 @@ _LAYER_COUNTS: _Rules = (  # a pattern for the whole name, and what it is made; 
     (r"(encoder|decoder|t2u_encoder|t2u_decoder|speech_encoder|conf_num_hidden)_layers", 2),
 )
 _COUNTS: _Rules = (
-    (r".*vocab(ulary)?_size(_per_layer_input)?", VOCABULARY),
+    (r".*vocab(ulary)?_size(_per_layer_input)?|.*_group_vocab|ngram_vocab_size_base", VOCABULARY),
     (r"(moe_|n_|num_)?(n_|num_)?(local_|routed_|total_)?experts", 4),
     (r"(moe_)?(num_experts_per_(tok|token|topk)|top_?k|k)", 2),
     (r"n_groups?|topk_group|num_expert_groups?|expert_group_num", 1),
@@ -36,7 +36,8 @@ _COUNTS: _Rules = (
     (r"depth|num_self_attends_per_block|n_(input|recurrent|output)_layers|num_layers_per_stack", 2),
 )
 _WIDTHS: _Rules = (
-    (r"hidden_size|d_model|n_embd|word_embed_proj_dim|dim_model|embedding_dim|lru_width|d_latents|emb_dim", 64),
+    (r"(audio_|out_)?hidden_size(_global)?|d_model|n_embd|word_embed_proj_dim|dim_model|embedding_dim", 64),
+    (r"lru_width|d_latents|emb_dim|hc_lowrank|adapter_(in_dim|out_dim|input_size)|audio_hidden_size", 64),
     (r".*(intermediate_size|ffn_dim|d_ff|n_inner|feed_forward_size|ffn_hidden_size|mlp_dim|hidden_dim)", 64),
     (r"(num_|n_|encoder_|decoder_|num_encoder_|num_decoder_)?(attention_)?heads?", 4),
     (r"(num_key_value|num_kv|encoder_num_key_value|decoder_num_key_value)_heads", 2),
@@ -51,7 +52,8 @@ _WIDTHS: _Rules = (
     (r"sliding_window|attention_chunk_size", 8),
     (r"hidden_size_per_layer_input", 16),
 )
-_PICTURES: _Rules = ((r"image_size", 64),)
+_PICTURES: _Rules = ((r"image_size", 64), (r"n(um)?_filters", 4))
+_QUERY_INDEX = {"indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 16}
 _BY_TYPE: Mapping[str, Mapping[str, Any]] = {  # what the names don't tell
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "xlm": {"n_words": VOCABULARY},
@@ -61,6 +63,19 @@ _BY_TYPE: Mapping[str, Mapping[str, Any]] = {  # what the names don't tell
     "distilbert": {"dim": 64},
     "hunyuan_v1_dense": {"head_dim": 16},
     "hunyuan_v1_moe": {"head_dim": 16},
+    "ministral": {"head_dim": 16},
+    "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
+    "lfm2_moe": {"num_hidden_layers": 4, "layer_types": ["conv", "full_attention"] * 2},
+    "cohere_compass_text": {
+        "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}},
+    },
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0}},
+    "esm": {"pad_token_id": 1, "mask_token_id": 4},
+    "esmc": {"mask_token_id": 4},
+    "qwen4_exp_text": {**_QUERY_INDEX, "indexer_budget": 16, "indexer_compress_ratio": 4},
+    "dots3_note_vision_encoder": {"num_hidden_layers": 42},
+    "gemma4_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}},
+    "gemma4_unified_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}},
     "xmod": {"default_language": "en_XX"},
     "deepseek_v2": {"num_experts_per_tok": 2, "topk_method": "greedy"},
     "jamba": {"attn_layer_offset": 1, "attn_layer_period": 2},
@@ -86,11 +101,15 @@ def config_of(model_type: str, auto_class: str, level: int) -> Any:
     """Make a configuration as small as its level says; of a decoder, where a decoder is wanted."""
     from transformers import CONFIG_MAPPING
 
-    kind = CONFIG_MAPPING[model_type]
-    own = dict(_BY_TYPE.get(model_type, {}))
-    if auto_class == "AutoModelForCausalLM" and not kind().is_encoder_decoder:
-        own |= {"is_decoder": True, "causal": True}
-    return _small(kind(), level, own)
+    given: dict[str, Any] = {
+        name: value for name, value in _BY_TYPE.get(model_type, {}).items() if isinstance(value, dict)
+    }
+    usual = CONFIG_MAPPING[model_type](**given)  # some are no right configuration without
+    own: dict[str, Any] = {}
+    if auto_class == "AutoModelForCausalLM" and not usual.is_encoder_decoder:
+        known = {each.name for each in dataclasses.fields(usual)}
+        own = {name: True for name in ("is_decoder", "causal") if name in known}
+    return _small(usual, level, own)
 
 
 def write(model_type: str, auto_class: str, keeps: tuple[str, ...], level: int, path: Path) -> Folder:
@@ -123,6 +142,8 @@ def write(model_type: str, auto_class: str, keeps: tuple[str, ...], level: int, 
     if config.is_encoder_decoder and settings is not None and settings.decoder_start_token_id is None:
         settings.decoder_start_token_id = settings.bos_token_id or settings.pad_token_id or 0
     module.save_pretrained(path)
+    if type(module.config) is not type(config):  # of a language model within one that sees: as its folders have it
+        config.save_pretrained(path)
     if "tokenizer" in keeps:
         _tokenizer(config).save_pretrained(path)
     for name, mapping in (("processor", "IMAGE_PROCESSOR_MAPPING"), ("features", "FEATURE_EXTRACTOR_MAPPING")):
@@ -132,20 +153,25 @@ def write(model_type: str, auto_class: str, keeps: tuple[str, ...], level: int, 
 
 
 def _small(usual_config: Any, level: int, own: Mapping[str, Any]) -> Any:
-    """Make a small configuration of one with all defaults, and of those inside it."""
+    """Make a small configuration of one with all defaults, and of those inside it; `own` says what it must hold."""
     from transformers import PretrainedConfig
 
+    own = {**_BY_TYPE.get(usual_config.model_type, {}), **own}
     fields = dataclasses.fields(usual_config)
     values = {each.name: each.default for each in fields if each.default is not dataclasses.MISSING}
+    held = vars(usual_config)  # asking the configuration for what differs by layer is an error
     for each in fields:  # lists, and configurations inside this one
-        if each.name not in values or isinstance(getattr(usual_config, each.name, None), PretrainedConfig):
-            values[each.name] = getattr(usual_config, each.name, None)
+        if each.name not in values or isinstance(held.get(each.name), PretrainedConfig):
+            values[each.name] = held.get(each.name)
     chosen: dict[str, Any] = {}
     other_ids = iter(range(_FIRST_OTHER_ID, VOCABULARY))
     usual = next((values[name] for name in ("num_hidden_layers", "num_layers", "n_layer") if name in values), None)
     for name, value in values.items():
         if isinstance(value, PretrainedConfig):
-            chosen[name] = _small(value, level, {}).to_dict()
+            inner = own.get(name, {})
+            chosen[name] = {**_small(value, level, inner).to_dict(), **inner}
+        elif name in own:
+            chosen[name] = own[name]
         elif name == "vocab_size" and value is None:
             chosen[name] = VOCABULARY
         elif (made := _token_id(name, value, other_ids)) is not None:
@@ -159,9 +185,7 @@ def _small(usual_config: Any, level: int, own: Mapping[str, Any]) -> Any:
             chosen[name] = [1] * len(value)
     if "kv_lora_rank" in values and "num_attention_heads" in chosen:  # each head has keys of its own
         chosen["num_key_value_heads"] = chosen["num_attention_heads"]
-    known = {each.name for each in fields}
-    chosen |= {name: value for name, value in own.items() if name in known}
-    return type(usual_config)(**chosen)
+    return type(usual_config)(**{**own, **chosen})
 
 
 def _most(name: str, level: int) -> int | None:
@@ -214,11 +238,18 @@ def _preparing(mapping: str, config: Any) -> Any:
     """Make what prepares pictures or sounds for an architecture, with its defaults."""
     import transformers
 
-    kind = getattr(transformers, mapping)[type(config)]
+    usual_kind = {
+        "IMAGE_PROCESSOR_MAPPING": "ViTImageProcessor",
+        "FEATURE_EXTRACTOR_MAPPING": "WhisperFeatureExtractor",
+    }
+    kind = getattr(transformers, mapping).get(type(config), None) or getattr(transformers, usual_kind[mapping])
     kinds = kind if isinstance(kind, (list, tuple)) else [*kind.values()] if isinstance(kind, Mapping) else [kind]
     side = getattr(config, "image_size", None)
     made = next(each for each in kinds if each is not None)()
-    if isinstance(side, int) and getattr(made, "size", None):
-        size = {"height": side, "width": side}
-        made = type(made)(size=size, crop_size=size)
+    if getattr(made, "clusters", ()) is None:  # of colours, as ImageGPT's have
+        made.clusters = [[shade, shade, shade] for shade in (-1.0, 0.0, 1.0)]
+    usual = dict(getattr(made, "size", None) or {})
+    if isinstance(side, int) and usual:
+        square = {"height": side, "width": side}
+        made = type(made)(size={"shortest_edge": side} if "shortest_edge" in usual else square, crop_size=square)
     return made

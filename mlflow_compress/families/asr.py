@@ -24,7 +24,7 @@ from mlflow_compress.networks.decoding import (
 from mlflow_compress.networks.encoder_decoder_graphs import decoder_graph, encoder_graph, take_projections
 from mlflow_compress.networks.export_graphs import Calls, twin
 from mlflow_compress.networks.exported_decoders import EncoderDecoder
-from mlflow_compress.networks.hub import Origin, find_weights
+from mlflow_compress.networks.hub import Origin
 from mlflow_compress.networks.text_inputs import of_text, require_pass, require_two_parts, vocabulary
 from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.networks.transformers_models import (
@@ -92,14 +92,15 @@ class Asr(TransformersFamily):
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the recogniser, its feature extractor and its tokenizer (see `Family.load`)."""
-        origin = find_weights(source, weights, folder)
+        origin = self.origin(source, weights, folder)
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
+        require_two_parts(model, "sound")
         model.family_data = Companions(
             tokenizer=load_tokenizer(origin),
             features=_feature_extractor(model.config, origin),
             generation=settings_of(model.module, model.facts),
+            code=origin.code,
         )
-        require_two_parts(model, "sound")
         short = replace(self, new_tokens=2)
         require_pass(model, lambda: short.run(model, short.batch(model, 1, 0), lambda stage: None), "sounds alone")
         return model

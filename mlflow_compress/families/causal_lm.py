@@ -26,7 +26,6 @@ from mlflow_compress.networks.decoding import (
 from mlflow_compress.networks.export_graphs import Calls, graph
 from mlflow_compress.networks.exported_decoders import DecoderOnly
 from mlflow_compress.networks.first_texts import settle_decoder
-from mlflow_compress.networks.hub import find_weights
 from mlflow_compress.networks.perplexity_protocols import Protocol
 from mlflow_compress.networks.text_inputs import longest, must_fit, note_positions, taken, token_ids, vocabulary
 from mlflow_compress.networks.token_windows import likelihoods
@@ -88,10 +87,12 @@ class CausalLm(TransformersFamily):
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the language model and its tokenizer (see `Family.load`)."""
-        origin = find_weights(source, weights, folder)
+        origin = self.origin(source, weights, folder)
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
         model.family_data = Companions(
-            tokenizer=load_tokenizer(origin), generation=settings_of(model.module, model.facts)
+            tokenizer=load_tokenizer(origin),
+            generation=settings_of(model.module, model.facts),
+            code=origin.code,
         )
         note_positions(model.module, model.config)
         settle_decoder(model, lambda ids: self.forward(model, ids), lambda ids: self.generate(model, ids, 3))

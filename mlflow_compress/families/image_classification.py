@@ -15,7 +15,7 @@ from mlflow_compress.data.media import Picture
 from mlflow_compress.errors import RecipeError, WeightsError, one_line
 from mlflow_compress.networks import image_zoos
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
-from mlflow_compress.networks.hub import Origin, find_weights
+from mlflow_compress.networks.hub import Origin
 from mlflow_compress.networks.text_inputs import require_pass
 from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.networks.transformers_models import (
@@ -79,15 +79,21 @@ class ImageClassification(TransformersFamily):
         if image_zoos.in_zoo(source):
             model = image_zoos.load(source, weights, folder, self.architecture, seed)
         else:
-            origin = find_weights(source, weights, folder)
+            origin = self.origin(source, weights, folder)
             model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
-            model.family_data = Companions(processor=_image_processor(model.config, origin))
-            require_pass(
-                model, lambda: self.run(model, self.batch(model, 1, 0), lambda stage: None), "pictures as pixel_values"
-            )
+            model.family_data = Companions(processor=_image_processor(model.config, origin), code=origin.code)
+            require_pass(model, lambda: self._require_scores(model), "pictures as pixel_values")
         if self.labels and len(self.labels) != self.classes(model):
             raise RecipeError(f"options.labels names {len(self.labels)} classes; {source} has {self.classes(model)}.")
         return model
+
+    def _require_scores(self, model: Model) -> None:
+        shape = tuple(self.run(model, self.batch(model, 1, 0), lambda stage: None).shape)
+        if shape != (1, self.classes(model)):
+            raise RecipeError(
+                f"{type(model.module).__name__} gives {list(shape)} for one picture, not a score of each of its "
+                f"{self.classes(model)} classes: this family can't measure it."
+            )
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
         """Make random images [size, channels, height, width] from a normal distribution, in the model's dtype."""
@@ -180,7 +186,12 @@ class ImageClassification(TransformersFamily):
         """Make the model's input, [channels, height, width] in its dtype and on its device, of an image."""
         photo = _photo(image)
         if model.is_transformer:
-            pixels = companions(model).processor(images=photo, return_tensors="pt")["pixel_values"][0]
+            prepared = companions(model).processor(images=photo, return_tensors="pt")
+            if "pixel_values" not in prepared:
+                raise RecipeError(
+                    f"The model's image processor gives {', '.join(prepared)}; this family's models take pixel_values."
+                )
+            pixels = prepared["pixel_values"][0]
         else:
             pixels = model.data_as(image_zoos.ZooModel).transform(photo)
         return pixels.to(model.device, dtype_of(model.module))
@@ -226,9 +237,11 @@ def _classify(parts: Any, pixels: Any) -> tuple[Any, ...]:
 
 
 def _logits(module: Any, pixels: Any) -> Any:
-    """Return the scores of classes; transformers wraps them."""
+    """Return the scores of classes; transformers wraps them, those of PP-LCNet under another name."""
     output = module(pixels)
-    return output["logits"] if isinstance(output, Mapping) else output
+    if not isinstance(output, Mapping):
+        return output
+    return output["logits"] if "logits" in output else output["last_hidden_state"]
 
 
 def _named(model: Model) -> dict[int, str]:

@@ -25,7 +25,6 @@ from mlflow_compress.networks.decoding import (
 from mlflow_compress.networks.encoder_decoder_graphs import decoder_graph, encoder_graph, take_projections
 from mlflow_compress.networks.export_graphs import Calls, twin
 from mlflow_compress.networks.exported_decoders import EncoderDecoder
-from mlflow_compress.networks.hub import find_weights
 from mlflow_compress.networks.long_texts import note_cut
 from mlflow_compress.networks.text_inputs import (
     longest,
@@ -94,13 +93,15 @@ class Seq2Seq(TransformersFamily):
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the model and its tokenizer (see `Family.load`)."""
-        origin = find_weights(source, weights, folder)
+        origin = self.origin(source, weights, folder)
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
+        require_two_parts(model, "text")
         model.family_data = Companions(
-            tokenizer=load_tokenizer(origin), generation=settings_of(model.module, model.facts)
+            tokenizer=load_tokenizer(origin),
+            generation=settings_of(model.module, model.facts),
+            code=origin.code,
         )
         note_positions(model.module, model.config)
-        require_two_parts(model, "text")
         most = positions(model.config) or self.source_tokens
         short = dataclasses.replace(self, source_tokens=min(self.source_tokens, most), new_tokens=2)
         require_pass(model, lambda: short.run(model, short.batch(model, 1, 0), lambda stage: None), "token ids")

@@ -11,7 +11,6 @@ from annotated_types import Ge
 
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.labels import labels_of
-from mlflow_compress.networks.hub import find_weights
 from mlflow_compress.networks.long_texts import note_cut
 from mlflow_compress.networks.text_encoders import TextEncoder
 from mlflow_compress.networks.text_inputs import fill_up, longest, settle_padding, taken
@@ -45,9 +44,9 @@ class TextClassification(TextEncoder):
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the classifier and its tokenizer (see `Family.load`)."""
-        origin = find_weights(source, weights, folder)
+        origin = self.origin(source, weights, folder)
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
-        model.family_data = Companions(tokenizer=load_tokenizer(origin))
+        model.family_data = Companions(tokenizer=load_tokenizer(origin), code=origin.code)
         settle_padding(model)
         self.settle(model)
         return model

@@ -14,7 +14,6 @@ from mlflow_compress.data.label_forms import called, whole_number
 from mlflow_compress.data.labels import listed
 from mlflow_compress.data.spec import parse
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.networks.hub import find_weights
 from mlflow_compress.networks.text_encoders import TextEncoder
 from mlflow_compress.networks.text_inputs import longest, taken
 from mlflow_compress.networks.transformers_models import Companions, companions, load_tokenizer, load_transformer
@@ -69,11 +68,11 @@ class TokenClassification(TextEncoder):
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the classifier and its tokenizer (see `Family.load`)."""
-        origin = find_weights(source, weights, folder)
+        origin = self.origin(source, weights, folder)
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
         is_spaced = model.config.model_type in _SPACED
         tokenizer = load_tokenizer(origin, **({"add_prefix_space": True} if is_spaced else {}))
-        model.family_data = Companions(tokenizer=tokenizer)
+        model.family_data = Companions(tokenizer=tokenizer, code=origin.code)
         self.settle(model)
         return model
 

@@ -14,6 +14,7 @@ from typing import Any
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.networks.decoding import CACHE_NAMES, cache_keyword, cache_of, refill, tensors_of
 from mlflow_compress.networks.export_graphs import Attached, Calls
+from mlflow_compress.networks.transformers_models import built
 
 _POSITIONS = ("position_ids", "decoder_position_ids", "cache_position")
 _MASKS = ("attention_mask", "decoder_attention_mask")
@@ -46,12 +47,11 @@ class Decoder(Attached, ABC):
     def _generator(self) -> Any:
         """Make a module without weights, of the model's class, that calls this decoder for logits."""
         import torch
-        import transformers
 
         from mlflow_compress.networks.stored_weights import unfilled
 
         with unfilled():
-            module = getattr(transformers, self.auto_class).from_config(self.config, trust_remote_code=False).eval()
+            module = built(self.auto_class, self.config).eval()
         placed = {
             "device": property(lambda generator: torch.device(self.device)),
             "dtype": property(lambda generator: self.dtype),

@@ -41,6 +41,7 @@ class Origin:
         subfolder: of a hub id, where the model lies in it; empty: at its top.
         variant: which of several files of the weights are read (`fp16` of `model.fp16.safetensors`); empty: the plain.
         adapter: the folder of an adapter that is merged into these weights; empty: none.
+        runs_code: whether the code that lies beside the model builds it, since the user trusts it.
     """
 
     kind: Literal["pretrained", "local", "random"]
@@ -52,13 +53,14 @@ class Origin:
     subfolder: str = ""
     variant: str = ""
     adapter: str = ""
+    runs_code: bool = False
 
     @property
     def arguments(self) -> dict[str, Any]:
         """What `from_pretrained` of transformers takes beside the location."""
         named = {"gguf_file": self.file, "revision": self.revision, "subfolder": self.subfolder}
         given = {name: value for name, value in named.items() if value}
-        return {"local_files_only": self.offline, "trust_remote_code": False, **given}
+        return {"local_files_only": self.offline, "trust_remote_code": self.runs_code, **given}
 
     @property
     def source(self) -> str:
@@ -73,6 +75,11 @@ class Origin:
             return path
         cached = cached_file(self.source, _CONFIG)
         return cached.parent if cached else None
+
+    @property
+    def code(self) -> Path | None:
+        """The folder with the Python code that builds the model; None: transformers has it itself."""
+        return Path(self.location) if self.runs_code else None
 
     @property
     def companions(self) -> Origin:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mlflow_compress import registry
 from mlflow_compress.errors import CompressError, MachineLacks, Unsupported, WeightsError, named_line
-from mlflow_compress.networks import mlflow_folders, tensor_layouts
+from mlflow_compress.networks import custom_code, mlflow_folders, tensor_layouts
 from mlflow_compress.networks.exported_program_scan import code_in_program
 from mlflow_compress.networks.onnx_files import require_own_weights
 from mlflow_compress.networks.own_files import require_own_files
@@ -145,8 +145,9 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
 def restore_others(folder: Path) -> Restored:
     """Read a model back that somebody else may have logged: loading it is not trusting it.
 
-    Only a model of the family `python`, and an MLflow model that was measured with trust, run code of their own, as
-    MLflow's own models do when it loads them; not where the user told MLflow to unpickle nothing.
+    Only a model of the family `python`, and what was measured with trust and brings code (an MLflow model, a model of
+    transformers that code beside it builds), run code of their own, as MLflow's own models do when it loads them; not
+    where the user told MLflow to unpickle nothing.
 
     Raises:
         WeightsError: it would run code otherwise, or read files that are not its own, or see `restore`.
@@ -154,8 +155,9 @@ def restore_others(folder: Path) -> Restored:
     """
     require_own_files(folder)
     manifest = read_manifest(folder)
+    is_trusted = bool(manifest.options.get("trust"))
     brings_code = manifest.family == "python" or (
-        manifest.family == "mlflow_model" and bool(manifest.options.get("trust"))
+        is_trusted and (manifest.family == "mlflow_model" or custom_code.lies_in(folder))
     )
     if brings_code and mlflow_folders.is_unpickling_forbidden():
         raise WeightsError(

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import RecipeError, WeightsError
-from mlflow_compress.networks import lora_adapters, weight_files
+from mlflow_compress.networks import custom_code, lora_adapters, weight_files
 from mlflow_compress.networks.hub import Origin, config_fields
+from mlflow_compress.trust_word import trust_word
 
 _ADAPTER_FILES = (lora_adapters.CONFIG, *lora_adapters.WEIGHTS)
 
@@ -66,7 +67,8 @@ def opened(origin: Origin) -> Iterator[Saved]:
         return
     fields = _fields(origin)
     _require_float(fields, origin.location)
-    _require_no_code(fields, origin.location)
+    if not origin.runs_code:
+        _require_no_code(fields, origin)
     if folder.is_dir():
         weight_files.require_whole(folder)
     arguments: dict[str, Any] = {"variant": origin.variant} if origin.variant else {}
@@ -126,12 +128,14 @@ def _require_float(fields: Mapping[str, Any], location: str) -> None:
         )
 
 
-def _require_no_code(fields: Mapping[str, Any], location: str) -> None:
-    from transformers import CONFIG_MAPPING
-
-    if fields.get("auto_map") and fields.get("model_type") not in CONFIG_MAPPING:
-        raise WeightsError(
-            f"The model in {location} is built by Python code that lies beside it (auto_map in its config.json), and "
-            f"transformers knows no {fields.get('model_type', 'model')!s:.60} of its own. That code is never run here: "
-            "measure it as a model of your own, a Python file that you trust (compress-bench init)."
-        )
+def _require_no_code(fields: Mapping[str, Any], origin: Origin) -> None:
+    if not custom_code.is_needed(fields):
+        return
+    if not Path(origin.location).is_dir() or custom_code.is_elsewhere(fields):
+        what_to_do = "Code of the hub is never run: download both into one folder, read the code, and give the folder."
+    else:
+        what_to_do = f"If you trust who wrote it, say so: {trust_word()}"
+    raise WeightsError(
+        f"The model in {origin.location} is built by Python code that lies beside it (auto_map in its config.json): "
+        f"transformers knows no {fields.get('model_type', 'model')!s:.60} of its own. {what_to_do}"
+    )

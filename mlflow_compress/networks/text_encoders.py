@@ -9,7 +9,15 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge
 
 from mlflow_compress.networks.export_graphs import Attached, Calls, graph
-from mlflow_compress.networks.text_inputs import must_fit, note_positions, positions, require_pass, taken, token_ids
+from mlflow_compress.networks.text_inputs import (
+    must_fit,
+    note_positions,
+    positions,
+    require_pass,
+    settle_start,
+    taken,
+    token_ids,
+)
 from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.networks.transformers_models import TransformersFamily
 from mlflow_compress.sockets import Graph, Mark, Model
@@ -37,6 +45,7 @@ class TextEncoder(TransformersFamily):
             RecipeError: it does not run on token ids alone.
         """
         note_positions(model.module, model.config)
+        settle_start(model)
         short = replace(self, tokens=min(self.tokens, positions(model.config) or self.tokens))
         require_pass(model, lambda: short.run(model, short.batch(model, 1, 0), lambda stage: None), "token ids")
 

@@ -103,6 +103,17 @@ def settle_padding(model: Model) -> None:
         config.pad_token_id = tokenizer.pad_token_id
 
 
+def settle_start(model: Model) -> None:
+    """Tell a classifier with a decoder which token its decoder begins with, where its config does not.
+
+    T5's asks for it, and transformers writes it into the settings of generating only. It is the padding's.
+
+    Source: Raffel et al., Exploring the Limits of Transfer Learning, arXiv 1910.10683, as transformers has it.
+    """
+    if model.config.is_encoder_decoder and getattr(model.config, "decoder_start_token_id", None) is None:
+        model.config.decoder_start_token_id = model.config.pad_token_id
+
+
 def fill_up(model: Model, encoded: Any) -> Any:
     """Put the padding token that a decoder's config names where its tokenizer filled texts up with another one.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from mlflow_compress.errors import RecipeError, WeightsError, one_line
-from mlflow_compress.networks import saved_models
-from mlflow_compress.networks.hub import Origin, config_fields, is_config_cached
+from mlflow_compress.networks import custom_code, saved_models
+from mlflow_compress.networks.hub import Origin, config_fields, find_weights, is_config_cached
 from mlflow_compress.sockets import Family, Model
 
 _KERNELS = "_implementation"  # in the names of what a config says of attention and of experts
@@ -31,12 +31,14 @@ class Companions:
         features: the feature extractor, turns sound into the encoder's input.
         processor: the image processor, turns a picture into pixels.
         generation: the generation config.
+        code: the folder with the Python code that builds it; None: transformers has it itself.
     """
 
     tokenizer: Any = None
     features: Any = None
     processor: Any = None
     generation: Any = None
+    code: Path | None = None
 
 
 @dataclass
@@ -46,6 +48,7 @@ class TransformersFamily(Family):
     Attributes:
         auto_class: the transformers class that makes the model (`AutoModelForCausalLM`).
         keeps: what belongs to a model, as `Companions` names it.
+        trust: whether Python code that lies beside a local model may build it (`auto_map` in its `config.json`).
     """
 
     needs: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate", "safetensors")
@@ -53,9 +56,28 @@ class TransformersFamily(Family):
     auto_class: ClassVar[str]
     keeps: ClassVar[tuple[str, ...]] = ("tokenizer",)
 
+    trust: bool = False
+
+    def code(self, source: str, weights: str, folder: Path) -> str:
+        """Say that a local model is built by code beside it (see `Family.code`)."""
+        place = folder / (source if weights in ("auto", "pretrained") else weights)
+        if weights == "random" or not custom_code.is_needed(_saved_fields(str(place)) if place.is_dir() else {}):
+            return ""
+        return f"{place} holds Python code that builds the model (auto_map in its config.json)"
+
+    def origin(self, source: str, weights: str, folder: Path) -> Origin:
+        """Find the weights (see `find_weights`), and whether code beside them builds the model."""
+        origin = find_weights(source, weights, folder)
+        if not self.trust or not Path(origin.location or folder / "none").is_dir():
+            return origin
+        fields = _saved_fields(origin.location)
+        return replace(origin, runs_code=custom_code.is_needed(fields) and not custom_code.is_elsewhere(fields))
+
     def save(self, model: Model, folder: Path) -> None:
         """Write the config and the companions, as transformers' own `save_pretrained` does."""
         model.config.save_pretrained(folder)
+        if (code := companions(model).code) is not None:
+            custom_code.copy(code, folder)
         for name in self.keeps:
             if (companion := getattr(companions(model), name)) is None:
                 continue
@@ -66,13 +88,11 @@ class TransformersFamily(Family):
 
     def restore(self, folder: Path) -> Model:
         """Build the unfilled module that the config describes, and read its companions."""
-        import transformers
-
         from mlflow_compress.networks.stored_weights import unfilled
 
         model = self.restore_assets(folder)
         with unfilled():
-            model.module = getattr(transformers, self.auto_class).from_config(model.config, trust_remote_code=False)
+            model.module = built(self.auto_class, model.config)
         model.module.tie_weights()  # on the way to the meta device each got a parameter of its own
         if (generation := companions(model).generation) is not None:
             model.module.generation_config = generation
@@ -82,13 +102,15 @@ class TransformersFamily(Family):
         """Read the config and the companions."""
         import transformers
 
-        _require_own_kernels(_saved_fields(str(folder)), str(folder))
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        read = Companions()
+        fields = _saved_fields(str(folder))
+        _require_own_kernels(fields, str(folder))
+        runs_code = self.trust and custom_code.is_needed(fields)
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=runs_code)
+        read = Companions(code=folder if runs_code else None)
         for name in self.keeps:
             if name in _AUTO_CLASSES:
                 kept = getattr(transformers, _AUTO_CLASSES[name]).from_pretrained(
-                    folder / name, local_files_only=True, trust_remote_code=False
+                    folder / name, local_files_only=True, trust_remote_code=runs_code
                 )
             elif (folder / _GENERATION).is_file():  # of language models, 0.1 wrote none
                 kept = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
@@ -101,6 +123,21 @@ class TransformersFamily(Family):
 def companions(model: Model) -> Companions:
     """Return what belongs to a model that transformers built."""
     return model.data_as(Companions)
+
+
+def built(auto_class: str, config: Any) -> Any:
+    """Build the module that a config describes; code of somebody's own builds it where the config is of that code."""
+    import transformers
+
+    loader = getattr(transformers, auto_class)
+    if custom_code.is_built_by_it(type(config)):
+        return loader.from_config(config, trust_remote_code=True)
+    if type(config) in loader._model_mapping:
+        return loader.from_config(config, trust_remote_code=False)
+    # of a language model within one that sees (Mllama): its class is known by the whole model's config only
+    named = [getattr(transformers, name, None) for name in config.architectures or []]
+    kind = next(each for each in named if isinstance(each, type) and issubclass(each, transformers.PreTrainedModel))
+    return kind._from_config(config)
 
 
 def load_transformer(auto_class: str, source: str, origin: Origin, architecture: Mapping[str, Any], seed: int) -> Model:
@@ -133,6 +170,8 @@ def load_transformer(auto_class: str, source: str, origin: Origin, architecture:
     model.module.requires_grad_(False)
     model.module.eval()
     model.config = model.module.config
+    if type(model.config) not in loader._model_mapping:
+        model.config.architectures = [type(model.module).__name__]
     if getattr(model.config, "rescale_every", 0):
         # RWKV would divide its weights in place at its first call, once more after they were saved and restored
         model.config.rescale_every = 0

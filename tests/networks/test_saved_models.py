@@ -61,7 +61,10 @@ def test_what_macos_puts_beside_files_is_passed_over(tmp_path: Path, saved: Any)
     ("fields", "told"),
     [
         ({"quantization_config": {"quant_method": "awq", "bits": 4}}, r"are quantized already \(awq\)"),
-        ({"model_type": "mine", "auto_map": {"AutoConfig": "c.C"}}, r"Python code that lies beside it.*never run here"),
+        (
+            {"model_type": "mine", "auto_map": {"AutoConfig": "c.C"}},
+            r"code that lies beside it.*say so: --trust",
+        ),
     ],
 )
 def test_what_cannot_be_loaded_as_it_is_is_refused(
