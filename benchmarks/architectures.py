@@ -283,15 +283,17 @@ def _try(family: str, architecture: str, path: Path) -> Tried:
 def _went(family_name: str, source: str, folder: Path, method: str) -> tuple[Outcome, str]:
     """Take a model all the way, and say how it went."""
     from mlflow_compress.errors import CompressError, Unsupported, WorkerError
+    from mlflow_compress.measuring.model_trial import ModelError
 
     folder.mkdir()
     try:
         _go(family_name, source, folder, method)
     except (CompressError, Unsupported) as error:
-        is_told = error.__cause__ is None or isinstance(error.__cause__, ImportError) or _OWN_WORDS in str(error)
-        if is_told and not isinstance(error, WorkerError):  # which says that a check found other outputs
-            return "refused", str(error).replace(source, "FOLDER")
-        return "failed", _named(error).replace(source, "FOLDER")
+        own = error.__cause__ if isinstance(error, ModelError) and isinstance(error.__cause__, CompressError) else error
+        is_told = own.__cause__ is None or isinstance(own.__cause__, ImportError) or _OWN_WORDS in str(own)
+        if is_told and not isinstance(own, WorkerError):  # which says that a check found other outputs
+            return "refused", str(own).replace(source, "FOLDER")
+        return "failed", _named(own).replace(source, "FOLDER")
     except Exception as error:
         return "failed", _named(error).replace(source, "FOLDER")
     return "works", ""
@@ -326,7 +328,7 @@ def _go(family_name: str, source: str, folder: Path, method: str) -> None:
         raise AssertionError("there are not as many predictions as inputs")
 
 
-def _named(error: Exception) -> str:
+def _named(error: BaseException) -> str:
     import traceback
 
     if os.environ.get("COMPRESS_SHOW"):

@@ -38,9 +38,14 @@ HELD: Mapping[str, tuple[str, ...]] = {
         "tests/networks/test_stored_weights.py::test_a_pickle_with_code_is_refused",
         f"{HERE}test_pickled_weights_of_a_transformer_run_nothing",
     ),
-    "| remote code of a hub model": (
-        f"{HERE}test_remote_code_is_never_run",
+    "| code of the hub": (
+        "tests/networks/test_custom_code.py::test_code_of_the_hub_is_refused_with_trust_too",
         "tests/networks/test_transformers_models.py::test_kernels_of_the_hub_are_never_run",
+    ),
+    "| Python code beside the weights of a local folder": (
+        f"{HERE}test_remote_code_is_never_run",
+        "tests/networks/test_custom_code.py::test_without_trust_nothing_runs",
+        "tests/networks/test_custom_code.py::test_code_that_transformers_does_not_need_is_not_run",
     ),
     "| a local `.pt` of ultralytics": (
         "tests/test_trust.py::test_a_pickle_with_code_is_refused_unless_trusted",
@@ -84,7 +89,8 @@ HELD: Mapping[str, tuple[str, ...]] = {
     ),
     "A relative path in it can't leave its folder": ("tests/test_trust.py::test_a_recipe_cannot_leave_its_folder",),
     "What this tool saves holds no pickled code": (f"{HERE}test_what_is_saved_is_read_without_code",),
-    "Two exceptions: a model of the family `python`": (
+    "Three exceptions: a model of the family `python`": (
+        "tests/networks/test_custom_code.py::test_trusted_code_builds_a_model_that_is_saved_with_it",
         "tests/families/test_mlflow_model.py::test_a_structure_needs_trust_whatever_its_copy_is",
         f"{HERE}test_models_that_bring_code_are_loaded_unless_mlflow_is_told_not_to",
     ),
