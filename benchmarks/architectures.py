@@ -305,12 +305,12 @@ def _go(family_name: str, source: str, folder: Path, method: str) -> None:
 
     from mlflow_compress.measuring import output_error, worker
     from mlflow_compress.networks import generation_check, model_folder
-    from mlflow_compress.planning import recipe
+    from mlflow_compress.planning import chains
     from mlflow_compress.records import Variant
 
     variant = Variant(
         family_name, method, "tiny", family_name, source, "auto",
-        chain=recipe.parse_chain(method), options=dict(FAMILIES[family_name]), batch_size=2, folder=source,
+        chain=chains.parse_chain(method), options=dict(FAMILIES[family_name]), batch_size=2, folder=source,
     )  # fmt: skip
     worker.prepare(variant, folder, worker.Report(io.StringIO()))
     restored = model_folder.restore(folder / worker.MODEL_FOLDER)

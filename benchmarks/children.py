@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow_compress.measuring import one_process, worker_process
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains, recipe
 from mlflow_compress.records import Budget, Part, Variant
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -104,7 +104,7 @@ def plan(model: str, calls: int, method: str = "original", options: Mapping[str,
             launches=1,
         ),
     )
-    [variant] = recipe.plan(recipe.read(model), [(method, recipe.parse_chain(method))], settings)
+    [variant] = recipe.plan(recipe.read(model), [(method, chains.parse_chain(method))], settings)
     return variant
 
 

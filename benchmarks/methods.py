@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.finding import Cell, Finding
 from mlflow_compress.measuring import isolate
 from mlflow_compress.measuring.prepared_originals import PreparedOriginals
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains, recipe
 from mlflow_compress.records import Budget, Result
 
 _STUDENT, _PRUNED, _CLUSTERED = "distill:keep=0.4", "prune_structured:amount=0.6", "cluster:centroids=16"
@@ -163,7 +163,7 @@ def _measured(model: str, method: str, quick: bool, originals: PreparedOriginals
         budget=_QUICK_BUDGET if quick else _BUDGET,
         interleave=method != "original",
     )
-    [variant] = recipe.plan(recipe.read(model), [(method, recipe.parse_chain(method))], settings)
+    [variant] = recipe.plan(recipe.read(model), [(method, chains.parse_chain(method))], settings)
     with tempfile.TemporaryDirectory() as folder:
         return isolate.run(variant, Path(folder), lambda event: None, originals=originals)
 

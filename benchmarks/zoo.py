@@ -24,7 +24,7 @@ from benchmarks.finding import RESULTS, Finding
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, named_line
 from mlflow_compress.plain_text import plain
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 
 ZOO = Path(__file__).parents[1] / "tests" / "zoo"
@@ -67,7 +67,7 @@ def oddity(module: str) -> str:
 
 def variant_of(module: str, method: str, folder: Path = ZOO) -> Variant:
     """Return a module of the zoo under a method, with a batch of two."""
-    chain = recipe.parse_chain(OPTIONS.get(method, method))
+    chain = chains.parse_chain(OPTIONS.get(method, method))
     return Variant(
         module, method, "zoo", "python", f"{module}.py", "random", chain=chain, batch_size=2, folder=str(folder)
     )

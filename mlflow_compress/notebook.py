@@ -177,9 +177,9 @@ def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
     """
     from mlflow_compress.measuring import compression_check
     from mlflow_compress.networks import model_folder
-    from mlflow_compress.planning import recipe
+    from mlflow_compress.planning import chains
 
-    methods = model_folder.methods_of(recipe.parse_chain(method))
+    methods = model_folder.methods_of(chains.parse_chain(method))
     for each in methods:
         if each.changes == "runtime":
             raise Unsupported(_elsewhere(method, "makes no torch module, but a model of another runtime"))

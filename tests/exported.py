@@ -14,7 +14,7 @@ from mlflow_compress.compression import onnx_graphs, openvino_graphs
 from mlflow_compress.compression.onnx_graphs import Session
 from mlflow_compress.compression.openvino_graphs import Compiled
 from mlflow_compress.networks import model_folder, stored_weights
-from mlflow_compress.planning.recipe import parse_chain
+from mlflow_compress.planning.chains import parse_chain
 from mlflow_compress.sockets import Family, Graph, Model
 
 SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}

@@ -9,7 +9,7 @@ import torch
 
 from mlflow_compress import registry
 from mlflow_compress.networks import model_folder, stored_weights
-from mlflow_compress.planning.recipe import parse_chain
+from mlflow_compress.planning.chains import parse_chain
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Method, Model
 

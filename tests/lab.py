@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mlflow_compress.measuring import isolate
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.records import Budget, Result, Variant
 
 BUDGET = Budget(
@@ -80,7 +80,7 @@ class Lab:
                 "alpha",
                 "python",
                 source,
-                chain=recipe.parse_chain(method),
+                chain=chains.parse_chain(method),
                 metrics=("accuracy",),
                 threads=1,
                 folder=str(self.folder),

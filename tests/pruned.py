@@ -11,7 +11,7 @@ import torch
 from mlflow_compress import registry
 from mlflow_compress.measuring import worker
 from mlflow_compress.networks import model_folder
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Model
 
@@ -47,7 +47,7 @@ def method(name: str, **options: Any) -> Any:
 
 def saved(chain: str, folder: Path, weights: str = "auto", code: str = OWN) -> tuple[Any, Any]:
     (folder / "own.py").write_text(code)
-    steps = recipe.parse_chain(chain)
+    steps = chains.parse_chain(chain)
     variant = Variant("own", chain, "t", "python", "own.py", weights, chain=steps, batch_size=2, folder=str(folder))
     part = worker.prepare(variant, folder, worker.Report(io.StringIO()))
     return part, model_folder.restore(folder / worker.MODEL_FOLDER)

@@ -10,7 +10,7 @@ from torch import nn
 
 from mlflow_compress import registry
 from mlflow_compress.networks import model_folder, stored_weights
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Model
 
@@ -74,7 +74,7 @@ def round_trip(folder: Path, chain: str, code: str = "", family: str = "python",
         family,
         source,
         "random",
-        chain=recipe.parse_chain(chain),
+        chain=chains.parse_chain(chain),
         options=options,
         folder=str(folder),
     )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlflow_compress.planning.recipe import parse_chain
+from mlflow_compress.planning.chains import parse_chain
 from mlflow_compress.records import (
     LAST_S,
     Budget,

@@ -19,7 +19,7 @@ from mlflow_compress import registry
 from mlflow_compress.errors import CompressError, RecipeError, WeightsError
 from mlflow_compress.networks import model_folder
 from mlflow_compress.networks.transformers_models import Companions
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains, recipe
 from mlflow_compress.records import Variant
 from mlflow_compress.scoring.hf_evaluate import is_code
 from mlflow_compress.sockets import Family
@@ -267,7 +267,7 @@ def test_what_is_saved_is_read_without_code(tmp_path: Path) -> None:
         family: Family = registry.build("families", name, TINY[name])
         source = SOURCE.get(name, "tiny")
         model = family.load(source, "random", tmp_path, 0)
-        variant = Variant(name, chain, "t", name, source, "random", chain=recipe.parse_chain(chain))
+        variant = Variant(name, chain, "t", name, source, "random", chain=chains.parse_chain(chain))
         methods = model_folder.methods_of(variant.chain)
         for method in methods:
             model = method.compress(model, family)

@@ -73,6 +73,7 @@ def run(model: str, options: Options) -> None:
 
     from mlflow_compress import registry
     from mlflow_compress.planning import recipe
+    from mlflow_compress.planning.chains import chain_name, parse_chain
     from mlflow_compress.words import ORIGINAL
 
     options = dataclasses.replace(options, again=True)
@@ -80,9 +81,9 @@ def run(model: str, options: Options) -> None:
     names = [options.method]
     if options.all_methods:
         names = sorted(registry.names("methods"), key=lambda name: (name != ORIGINAL, name))
-    chains = [recipe.parse_chain(name) for name in names]
+    chains = [parse_chain(name) for name in names]
     found = recipe.read(model, options.family_name, is_named=True)
-    variants = recipe.plan(found, [(recipe.chain_name(chain), chain) for chain in chains], settings)
+    variants = recipe.plan(found, [(chain_name(chain), chain) for chain in chains], settings)
     results = _measure(variants, [model], {} if options.all_methods else {"method": options.method}, options)
     _exit(results, is_named=not options.all_methods)
 

@@ -20,7 +20,6 @@ A recipe of many models is a sweep recipe: `sweep_recipe` reads it.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import product
@@ -29,37 +28,29 @@ from typing import Any
 
 from mlflow_compress import registry
 from mlflow_compress.data.spec import absolute
-from mlflow_compress.errors import RecipeError, UnknownName, one_line
-from mlflow_compress.plain_text import plain
+from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.planning import missing_files, own_file, requirements
+from mlflow_compress.planning.chains import Named, named_chains, parse_chain
+from mlflow_compress.planning.recipe_parts import (
+    is_sweep,
+    load,
+    mapping,
+    require_few,
+    require_inside,
+    require_known_keys,
+    texts,
+)
 from mlflow_compress.planning.recognise import recognise
-from mlflow_compress.records import Budget, Scalar, Step, Variant, is_original
+from mlflow_compress.records import Budget, Scalar, Variant, is_original
 from mlflow_compress.scoring.hf_evaluate import is_code, metrics_of
-from mlflow_compress.sockets import Family, State
+from mlflow_compress.sockets import Family
 from mlflow_compress.trust_word import trust_word
-from mlflow_compress.untrusted import Malformed
-from mlflow_compress.untrusted_yaml import read_yaml, shown
-from mlflow_compress.words import ORIGINAL, ORIGINAL_METHOD
+from mlflow_compress.untrusted_yaml import shown
+from mlflow_compress.words import ORIGINAL
 
 _OWN = "python"  # the family of the user's own code
 _KEYS = ("family", "source", "options", "data", "metrics", "batch_size", "requires", "variants")
-_ONLY_OF_SWEEPS = {"methods", "threads", "exclude"}
-_STEP = re.compile(r"\s*(?P<name>[A-Za-z_]\w*)\s*(?::(?P<options>.*))?", re.DOTALL)
-_STATES: Mapping[State, str] = {
-    "float": "float32 weights",
-    "half": "half-precision weights",
-    "packed": "packed weights",
-    "runtime": "a module of another runtime",
-}
-_ORIGINAL_NAME = re.compile(  # a name that readers take for the original's, in any language of the table
-    rf"\s*(?:{'|'.join(re.escape(name) for name in (ORIGINAL, *ORIGINAL_METHOD.values()))})(?!\w)", re.IGNORECASE
-)
-_LINK = re.compile(r"\+(?=\s*[A-Za-z_])")  # not the plus of 1e+3
-MOST_VARIANTS = 10_000  # of one command, before any is left out: at two minutes each these take two weeks
-_MOST_STEPS, _MOST_CHARACTERS = 16, 2000  # of a chain of methods
 _MOST_METRICS = 100
-_LONGEST_NAME = 250  # characters of what MLflow shows as a run's name
-Named = tuple[str, tuple[Step, ...]]  # a chain, and what it is called in tables
 
 
 @dataclass(frozen=True)
@@ -154,7 +145,7 @@ def read(name: str, family: str = "", *, is_named: bool = False) -> Recipe:
     plugin = registry.find("families", data["family"])
     options = registry.check("families", data["family"], mapping(path, "options", data.get("options")))
     written = data["metrics"] if "metrics" in data else _metrics(data, path.parent, plugin.metrics)
-    metrics = tuple(_texts(path, "metrics", written))
+    metrics = tuple(texts(path, "metrics", written))
     if len(metrics) > _MOST_METRICS:
         raise RecipeError(f"{path}: there are {len(metrics):,} metrics, more than the {_MOST_METRICS} of one recipe.")
     metrics_of(metrics, path.parent, gives=plugin.gives)
@@ -177,32 +168,6 @@ def read(name: str, family: str = "", *, is_named: bool = False) -> Recipe:
         variants=named_chains(path, "variants", data.get("variants", [ORIGINAL])),
         requires=requirements.check(mapping(path, "requires", data.get("requires"))),
     )
-
-
-def parse_chain(text: str) -> tuple[Step, ...]:
-    """Read a chain of methods: `prune_magnitude:amount=0.5,scope=global+int8_dynamic`.
-
-    Raises:
-        UnknownName: no such method or option.
-        RecipeError: the text is no chain, a value is of the wrong type or out of range, or a method can't follow the
-            one before it.
-    """
-    if len(text) > _MOST_CHARACTERS:
-        raise RecipeError(f"A chain of methods has at most {_MOST_CHARACTERS:,} characters, not {len(text):,}.")
-    parts = _LINK.split(text)
-    if len(parts) > _MOST_STEPS:
-        raise RecipeError(f"A chain has at most {_MOST_STEPS} methods, not {len(parts)}: {shown(text)}.")
-    steps = tuple(_step(part, text) for part in parts)
-    state: State = "float"
-    for before, step in zip((None, *steps), steps, strict=False):
-        method = registry.find("methods", step.method)
-        if before is not None and state not in method.takes:
-            raise RecipeError(
-                f"{step.method} can't follow {before.method}, which leaves {_STATES[state]}: {step.method} takes "
-                f"{' or '.join(_STATES[each] for each in method.takes)}."
-            )
-        state = method.gives or state
-    return steps
 
 
 def plan(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> list[Variant]:
@@ -268,23 +233,6 @@ def require_said_trust(name: str, options: Mapping[str, Any], settings: Settings
     is_said = any(written) if isinstance(written, tuple) else written
     if is_said and not settings.trust and not any(settings.options.get("trust", ())):
         raise RecipeError(f"The recipe {name} says trust: true. Only you may let its code run: {trust_word()}")
-
-
-def require_few(count: int, name: str) -> None:
-    """Complain about more variants than a command measures, before they are made.
-
-    Args:
-        count: of variants.
-        name: of what asks for them.
-
-    Raises:
-        RecipeError: there are more than `MOST_VARIANTS`.
-    """
-    if count > MOST_VARIANTS:
-        raise RecipeError(
-            f"{plain(name, _LONGEST_NAME)} asks for {count:,} variants, more than the {MOST_VARIANTS:,} of one "
-            "command: methods, batch sizes, threads and values of options multiply. Take fewer, or several recipes."
-        )
 
 
 def _count(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> int:
@@ -364,134 +312,6 @@ def find(name: str) -> Path | None:
         if name in {path.stem for path in folder.glob("*.yaml")}:
             return folder / f"{name}.yaml"
     return None
-
-
-def load(path: Path) -> Mapping[str, Any]:
-    """Read a recipe's data.
-
-    Raises:
-        RecipeError: it is no YAML, or no mapping.
-    """
-    try:
-        data = read_yaml(path)
-    except (OSError, Malformed) as error:
-        raise RecipeError(f"{path} is not readable as YAML: {one_line(error)}") from error
-    return mapping(path, "the recipe", data)
-
-
-def is_sweep(data: Mapping[str, Any]) -> bool:
-    """Return whether a recipe's data is of a sweep over many models."""
-    return "models" in data or ("family" not in data and not _ONLY_OF_SWEEPS.isdisjoint(data))
-
-
-def require_known_keys(path: Path, data: Mapping[str, Any], keys: Sequence[str]) -> None:
-    """Complain about a key that a recipe does not have.
-
-    Raises:
-        UnknownName: there is one.
-    """
-    for key in data:
-        if key not in keys:
-            raise UnknownName(f"key in {path.name}", str(key), keys)
-
-
-def require_inside(path: Path, what: str, name: str) -> None:
-    """Complain about a path in a recipe that leads out of the recipe's folder, unless it is absolute.
-
-    Raises:
-        RecipeError: it does.
-    """
-    if ".." in Path(name).parts:
-        raise RecipeError(f"{path}: {what} leaves the recipe's folder: {name}. Give an absolute path instead.")
-
-
-def mapping(path: Path, what: str, data: Any) -> Mapping[str, Any]:
-    """Return a part of a recipe that is a mapping, or nothing.
-
-    Raises:
-        RecipeError: it is something else.
-    """
-    if data is None:
-        return {}
-    if not isinstance(data, Mapping):
-        raise RecipeError(f"{path}: {what} must be a mapping, not {shown(data)}.")
-    return data
-
-
-def listed(path: Path, what: str, data: Any) -> Sequence[Any]:
-    """Return a part of a recipe that is a list with something in it.
-
-    Raises:
-        RecipeError: it is something else.
-    """
-    if not isinstance(data, (list, tuple)) or not data:
-        raise RecipeError(f"{path}: {what} must be a list with something in it, not {shown(data)}.")
-    return data
-
-
-def _texts(path: Path, what: str, data: Any) -> Sequence[str]:
-    if not isinstance(data, (list, tuple)) or not all(isinstance(each, str) for each in data):
-        raise RecipeError(f"{path}: {what} must be a list of names, not {shown(data)}.")
-    return data
-
-
-def named_chains(path: Path, what: str, data: Any) -> tuple[Named, ...]:
-    """Read a recipe's list of chains of methods; each is text, or has a name and a method.
-
-    Raises:
-        RecipeError: it is no such list, holds what is no chain, or calls two chains the same.
-        UnknownName: a method or option is unknown.
-    """
-    entries = listed(path, what, data)
-    require_few(len(entries), str(path))
-    chains: dict[str, tuple[Step, ...]] = {}
-    for name, chain in (named := tuple(_named_chain(path, each) for each in entries)):
-        if (other := chains.setdefault(name, chain)) != chain:
-            raise RecipeError(
-                f"{path}: {shown(name)} is the name of two variants, {shown(chain_name(other))} and "
-                f"{shown(chain_name(chain))}: they would be one row. Give one of them another name."
-            )
-    return named
-
-
-def _named_chain(path: Path, entry: Any) -> Named:
-    if isinstance(entry, str):
-        chain = parse_chain(entry)
-        return chain_name(chain), chain
-    if isinstance(entry, Mapping) and set(entry) == {"name", "method"}:
-        name = str(entry["name"])
-        if len(name) > _LONGEST_NAME:
-            raise RecipeError(f"{path}: a variant's name has at most {_LONGEST_NAME} characters, not {len(name):,}.")
-        chain = parse_chain(str(entry["method"]))
-        if _ORIGINAL_NAME.match(name) and chain != (Step(ORIGINAL),):
-            raise RecipeError(
-                f"{path}: {shown(name)} is {chain_name(chain)}, and can't be called the original. Give it another name."
-            )
-        return name, chain
-    raise RecipeError(f"{path}: a variant is a chain of methods, or has a name and a method; this is {shown(entry)}.")
-
-
-def chain_name(chain: Sequence[Step]) -> str:
-    """Return a chain's name in tables: its own text, with blanks and defaults as given left out."""
-    return "+".join(str(step) for step in chain)
-
-
-def _step(part: str, whole: str) -> Step:
-    match = _STEP.fullmatch(part)
-    if match is None:
-        raise RecipeError(
-            f"{shown(whole)} is not a chain of methods. An example: prune_magnitude:amount=0.5+int8_dynamic"
-        )
-    name, given = match["name"], match["options"]
-    options: dict[str, Scalar] = {}
-    for pair in given.split(",") if given else []:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise RecipeError(f"{shown(whole)}: {shown(pair)} is not an option; write {name}:key=value")
-        if key.strip() in options:
-            raise RecipeError(f"{shown(whole)}: {plain(key, _LONGEST_NAME)} is given twice")
-        options[key.strip()] = value.strip()
-    return Step(name, registry.check("methods", name, options))
 
 
 def _path(text: str) -> str:

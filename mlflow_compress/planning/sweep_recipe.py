@@ -26,9 +26,10 @@ from typing import Any
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.plain_text import plain
-from mlflow_compress.planning import recipe, requirements
+from mlflow_compress.planning import chains, recipe, recipe_parts, requirements
+from mlflow_compress.planning.chains import Named
 from mlflow_compress.planning.order import originals_first
-from mlflow_compress.planning.recipe import Named, Recipe, Settings
+from mlflow_compress.planning.recipe import Recipe, Settings
 from mlflow_compress.records import Scalar, Variant, to_json
 from mlflow_compress.untrusted_yaml import shown
 
@@ -73,20 +74,20 @@ def read(name: str) -> Grid | None:
         RecipeError: something in it is not what it should be.
     """
     path = recipe.find(name)
-    if path is None or not recipe.is_sweep(data := recipe.load(path)):
+    if path is None or not recipe_parts.is_sweep(data := recipe_parts.load(path)):
         return None
-    recipe.require_known_keys(path, data, _KEYS)
-    models = recipe.listed(path, "models", data.get("models"))
-    recipe.require_few(len(models), str(path))
+    recipe_parts.require_known_keys(path, data, _KEYS)
+    models = recipe_parts.listed(path, "models", data.get("models"))
+    recipe_parts.require_few(len(models), str(path))
     for model in models:
         if not isinstance(model, str) or not model.strip():
             raise RecipeError(f"{path}: a model is a name or a path, not {shown(model)}.")
-        recipe.require_inside(path, "models", model)
-    options = recipe.mapping(path, "options", data.get("options"))
+        recipe_parts.require_inside(path, "models", model)
+    options = recipe_parts.mapping(path, "options", data.get("options"))
     return Grid(
         path=path,
         models=tuple(models),
-        methods=recipe.named_chains(path, "methods", data["methods"]) if "methods" in data else (),
+        methods=chains.named_chains(path, "methods", data["methods"]) if "methods" in data else (),
         batch_sizes=_counts(path, "batch_size", data["batch_size"]) if "batch_size" in data else (),
         threads=_counts(path, "threads", data["threads"]) if "threads" in data else (),
         options={str(key): _scalars(path, f"options: {key}", value) for key, value in options.items()},
@@ -94,7 +95,7 @@ def read(name: str) -> Grid | None:
             _exclusion(path, each, options)
             for each in (_exclusions(path, data["exclude"]) if "exclude" in data else ())
         ),
-        requires=requirements.check(recipe.mapping(path, "requires", data.get("requires"))),
+        requires=requirements.check(recipe_parts.mapping(path, "requires", data.get("requires"))),
     )
 
 
@@ -120,7 +121,7 @@ def plan(names: Sequence[str], settings: Settings, family: str = "") -> list[Var
             raise RecipeError(f"{grid.path} says which models it has: leave out --family.")
         else:
             found += _variants(grid, settings)
-        recipe.require_few(len(found), "The command")
+        recipe_parts.require_few(len(found), "The command")
     return originals_first(_once(found))
 
 
@@ -165,7 +166,7 @@ def _points(grid: Grid, models: Sequence[tuple[str, Recipe]], settings: Settings
         options = {key: values for key, values in settings.options.items() if key in known[found.family]}
         own = dataclasses.replace(settings, options=options)
         points += [(name, variant) for variant in recipe.plan(found, grid.methods or found.variants, own)]
-        recipe.require_few(len(points), str(grid.path))
+        recipe_parts.require_few(len(points), str(grid.path))
     return points
 
 
@@ -201,7 +202,7 @@ def _known_by(name: str, variant: Variant) -> Mapping[str, tuple[str, ...]]:
     return {
         **{key: (str(value),) for key, value in variant.options.items()},
         "model": (name, variant.model),
-        "method": (variant.method, recipe.chain_name(variant.chain)),
+        "method": (variant.method, chains.chain_name(variant.chain)),
         "batch_size": (str(variant.batch_size),),
         "threads": (str(variant.threads),),
     }
@@ -228,7 +229,7 @@ def _once(variants: Iterable[Variant]) -> list[Variant]:
 
 
 def _exclusions(path: Path, data: Any) -> Sequence[Any]:
-    exclusions = recipe.listed(path, "exclude", data)
+    exclusions = recipe_parts.listed(path, "exclude", data)
     if len(exclusions) > _MOST_EXCLUSIONS:
         raise RecipeError(
             f"{path}: exclude holds {len(exclusions):,} entries, more than the {_MOST_EXCLUSIONS:,} of one recipe: a "

@@ -112,11 +112,11 @@ def _renamed(result: Result, dataset: Any) -> Result:
 def _variant(uri: str, options: Options, name: str, data: Path | None) -> Variant:
     """Plan the measurement as the command line does."""
     from mlflow_compress.data.spec import Data
-    from mlflow_compress.planning import recipe
+    from mlflow_compress.planning import chains, recipe
 
     options = dataclasses.replace(options, trust=True, data=str(Data(str(data))) if data else "none")
-    chain = recipe.parse_chain(options.method)
-    (variant,) = recipe.plan(recipe.read(uri), [(recipe.chain_name(chain), chain)], options.settings())
+    chain = chains.parse_chain(options.method)
+    (variant,) = recipe.plan(recipe.read(uri), [(chains.chain_name(chain), chain)], options.settings())
     return dataclasses.replace(variant, model=name or variant.model)
 
 

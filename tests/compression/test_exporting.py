@@ -18,7 +18,7 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.meters import size
 from mlflow_compress.networks import model_folder, stored_weights
 from mlflow_compress.networks.export_graphs import graph
-from mlflow_compress.planning.recipe import parse_chain
+from mlflow_compress.planning.chains import parse_chain
 from mlflow_compress.sockets import Family, Graph, Method, Model
 
 

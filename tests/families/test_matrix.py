@@ -19,7 +19,7 @@ from mlflow_compress.measuring import output_error, worker
 from mlflow_compress.meters import size
 from mlflow_compress.networks import generation_check, model_folder
 from mlflow_compress.networks.exported_program_scan import code_in_program
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family
 
@@ -70,7 +70,7 @@ def variant_of(name: str, chain: str, folder: Path) -> Variant:
         name,
         SOURCE.get(name, "tiny"),
         "random",
-        chain=recipe.parse_chain(chain),
+        chain=chains.parse_chain(chain),
         options=TINY[name],
         batch_size=2,
         folder=str(folder),

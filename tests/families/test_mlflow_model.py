@@ -28,7 +28,7 @@ from mlflow_compress.errors import RecipeError, StoreError, Unsupported, Weights
 from mlflow_compress.families.mlflow_model import LoggedModel
 from mlflow_compress.measuring import worker
 from mlflow_compress.networks import model_folder
-from mlflow_compress.planning.recipe import parse_chain
+from mlflow_compress.planning.chains import parse_chain
 from mlflow_compress.pyfunc import Predictor
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model

@@ -19,7 +19,7 @@ from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks import hub, model_folder
 from mlflow_compress.networks.text_inputs import longest
 from mlflow_compress.networks.transformers_models import companions, load_tokenizer
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.sockets import Family, Model
 
 REVIEWS = [("a fine film", "POSITIVE"), ("dull", "NEGATIVE"), ("good", "POSITIVE"), ("bad", "NEGATIVE")]
@@ -294,7 +294,7 @@ def test_likelihood_is_that_of_transformers_guide(window: int, stride: int | Non
 @pytest.mark.parametrize("chain", ["original", "int8_dynamic"])
 def test_the_batch_does_not_change_the_likelihood(chain: str) -> None:
     family, model = loaded("causal_lm", protocol="sliding", window=32, stride=8)
-    for method in model_folder.methods_of(recipe.parse_chain(chain)):
+    for method in model_folder.methods_of(chains.parse_chain(chain)):
         model = method.compress(model, family)
     together = family.answers(model, TEXTS)
     for text, answer in zip(TEXTS, together, strict=True):

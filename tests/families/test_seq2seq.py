@@ -16,7 +16,7 @@ from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks import model_folder, transformer_layers
 from mlflow_compress.networks.export_graphs import TorchCall
 from mlflow_compress.networks.transformers_models import companions
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -52,7 +52,7 @@ def generated(model: Model, text: str, **options: Any) -> str:
 
 def stored(family: Family, model: Model, folder: Path) -> Model:
     """Save a model and restore it."""
-    chain, options = recipe.parse_chain("original"), dataclasses.asdict(family)
+    chain, options = chains.parse_chain("original"), dataclasses.asdict(family)
     variant = Variant("m", "original", "t", "seq2seq", "tiny", "random", chain=chain, options=options)
     model_folder.save(model, family, model_folder.methods_of(chain), variant, folder)
     return model_folder.restore(folder).model

@@ -16,7 +16,7 @@ from mlflow_compress import registry
 from mlflow_compress.data.media import RATE_HZ
 from mlflow_compress.networks import generation_check, model_folder
 from mlflow_compress.networks.transformers_models import companions
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -86,7 +86,7 @@ def test_every_runtime_says_what_torch_says(
 ) -> None:
     family, model = trained
     monkeypatch.setattr(type(family), "calibration", tones)
-    steps = recipe.parse_chain(chain)
+    steps = chains.parse_chain(chain)
     methods = model_folder.methods_of(steps)
     copied = dataclasses.replace(model, cautions=[], facts={})
     made = methods[0].compress(copied, family)

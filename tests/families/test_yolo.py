@@ -22,7 +22,7 @@ from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.measuring import output_error, worker
 from mlflow_compress.networks import model_folder
 from mlflow_compress.networks.ultralytics_architecture import Architecture
-from mlflow_compress.planning.recipe import parse_chain
+from mlflow_compress.planning.chains import parse_chain
 from mlflow_compress.records import Variant
 from mlflow_compress.scoring.hf_evaluate import metrics_of
 from mlflow_compress.sockets import Family, Model

@@ -20,7 +20,7 @@ from mlflow_compress.measuring import worker
 from mlflow_compress.meters import size
 from mlflow_compress.methods.cluster import kmeans
 from mlflow_compress.networks import model_folder
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains, recipe
 from mlflow_compress.sockets import Model
 
 DIGITS = Path(__file__).parents[2] / "recipes"
@@ -137,7 +137,7 @@ def test_it_says_why_it_can_not() -> None:
         compressed(nn.Linear(50, 50).half(), steps=1)
     for options in ("centroids=1", "centroids=257", "layers=some", "coding=lzma", "steps=-1"):
         with pytest.raises(RecipeError, match=options.partition("=")[0]):
-            recipe.parse_chain(f"cluster:{options}")
+            chains.parse_chain(f"cluster:{options}")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -151,7 +151,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def digits(chain: str, folder: Path) -> tuple[dict[str, float], Any]:
     """Compress the digits model, save it, and restore it."""
     variant = recipe.plan(
-        recipe.read(str(DIGITS / "digits_cnn.yaml")), [(chain, recipe.parse_chain(chain))], recipe.Settings()
+        recipe.read(str(DIGITS / "digits_cnn.yaml")), [(chain, chains.parse_chain(chain))], recipe.Settings()
     )[0]
     folder.mkdir(exist_ok=True)
     part = worker.prepare(variant, folder, worker.Report(io.StringIO()))

@@ -14,7 +14,7 @@ import torch
 from mlflow_compress import registry
 from mlflow_compress.compression.openvino_graphs import Compiled
 from mlflow_compress.networks import model_folder, stored_weights
-from mlflow_compress.planning.recipe import parse_chain
+from mlflow_compress.planning.chains import parse_chain
 from mlflow_compress.sockets import Method
 
 CHAINS = ("bf16", "int8_dynamic", "int8_static", "onnx_int8", "openvino_int8", "openvino:precision=default")
@@ -36,7 +36,7 @@ from pathlib import Path
 import torch
 from mlflow_compress import registry
 from mlflow_compress.networks import model_folder, stored_weights
-from mlflow_compress.planning.recipe import parse_chain
+from mlflow_compress.planning.chains import parse_chain
 
 family = registry.build("families", "python")
 moved = {}

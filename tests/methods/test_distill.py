@@ -17,7 +17,7 @@ from mlflow_compress.compression.imitation import Lesson
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.methods import distill
 from mlflow_compress.networks import model_folder, stored_weights, transformer_layers
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -63,7 +63,7 @@ def test_another_seed_makes_another_student(tmp_path: Path) -> None:
 def test_a_students_own_architecture_is_restored(tmp_path: Path) -> None:
     family, teacher = own(tmp_path)
     student = distilled(family, teacher, keep=0.25, steps=2)
-    chain = recipe.parse_chain("distill:keep=0.25,steps=2")
+    chain = chains.parse_chain("distill:keep=0.25,steps=2")
     (tmp_path / "saved").mkdir()
     methods = model_folder.methods_of(chain)
     model_folder.save(student, family, methods, Variant("m", "d", "t", "python", "s", chain=chain), tmp_path / "saved")
@@ -154,7 +154,7 @@ def test_what_has_no_smaller_student_is_told(tmp_path: Path) -> None:
 )
 def test_options_out_of_range_are_refused(options: str, reason: str) -> None:
     with pytest.raises(RecipeError, match=reason):
-        recipe.parse_chain(f"distill:{options}")
+        chains.parse_chain(f"distill:{options}")
 
 
 def test_every_option_of_a_lesson_is_one_of_the_method() -> None:

@@ -16,7 +16,7 @@ from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.meters import size
 from mlflow_compress.networks import model_folder, stored_weights
 from mlflow_compress.networks.export_graphs import graph
-from mlflow_compress.planning.recipe import parse_chain
+from mlflow_compress.planning.chains import parse_chain
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Method
 

@@ -16,7 +16,7 @@ from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.measuring import worker
 from mlflow_compress.networks import model_folder
 from mlflow_compress.networks.own_code import OwnCode
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -210,7 +210,7 @@ def test_it_says_why_it_can_not() -> None:
         split(nn.Sequential(nn.Linear(40, 40)), energy=0.999)
     for options in ("ratio=0", "ratio=1", "energy=1", "energy=0", "samples=-1"):
         with pytest.raises(RecipeError, match=options.partition("=")[0]):
-            recipe.parse_chain(f"low_rank:{options}")
+            chains.parse_chain(f"low_rank:{options}")
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_it_says_why_it_can_not() -> None:
 )
 def test_it_comes_back_alone_and_in_a_chain(chain: str, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(OWN)
-    steps = recipe.parse_chain(chain)
+    steps = chains.parse_chain(chain)
     variant = Variant("own", chain, "t", "python", "own.py", "auto", chain=steps, batch_size=2, folder=str(tmp_path))
     worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
     saved = model_folder.restore(tmp_path / worker.MODEL_FOLDER)

@@ -16,7 +16,7 @@ from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.networks import model_folder, stored_weights
 from mlflow_compress.networks.own_code import OwnCode
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -111,7 +111,7 @@ def outputs(family: Family, model: Model) -> torch.Tensor:
 
 
 def compressed(family: Family, model: Model, chain: str) -> tuple[Model, list[Any]]:
-    methods = model_folder.methods_of(recipe.parse_chain(chain))
+    methods = model_folder.methods_of(chains.parse_chain(chain))
     for method in methods:
         model = method.compress(model, family)
     return model, methods
@@ -119,8 +119,8 @@ def compressed(family: Family, model: Model, chain: str) -> tuple[Model, list[An
 
 def restored(name: str, family: Family, model: Model, chain: str, folder: Path) -> model_folder.Restored:
     options = dataclasses.asdict(family)
-    methods = model_folder.methods_of(recipe.parse_chain(chain))
-    variant = Variant("m", chain, "t", name, "s", chain=recipe.parse_chain(chain), options=options)
+    methods = model_folder.methods_of(chains.parse_chain(chain))
+    variant = Variant("m", chain, "t", name, "s", chain=chains.parse_chain(chain), options=options)
     (folder / "saved").mkdir()
     model_folder.save(model, family, methods, variant, folder / "saved")
     return model_folder.restore(folder / "saved")
@@ -342,4 +342,4 @@ def test_a_transformer_has_no_channels_and_never_loses_its_last_layer() -> None:
 )
 def test_options_out_of_range_are_refused(options: str, reason: str) -> None:
     with pytest.raises(RecipeError, match=reason):
-        recipe.parse_chain(f"prune_structured:{options}")
+        chains.parse_chain(f"prune_structured:{options}")

@@ -16,7 +16,7 @@ from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.meters import size
 from mlflow_compress.networks import model_folder, stored_weights
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.sockets import Family, Model
 
 METHODS = ("int8_weight_only", "int4_weight_only", "int8_static", "gptq", "awq", "bnb_int8", "bnb_nf4")
@@ -174,7 +174,7 @@ def test_a_damaged_file_is_told(name: str, tmp_path: Path) -> None:
 )
 def test_options_out_of_range_are_refused(option: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        recipe.parse_chain(option)
+        chains.parse_chain(option)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -221,7 +221,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
 
     def accuracy(chain: str) -> float:
         model = family.load("digits_cnn.py", "auto", DIGITS, 0)
-        for method in model_folder.methods_of(recipe.parse_chain(chain)):
+        for method in model_folder.methods_of(chains.parse_chain(chain)):
             model = method.compress(model, family)
         samples = family.samples(model, "own", DIGITS, None, 0)
         found = family.predict(model, [each.inputs for each in samples])

@@ -12,7 +12,7 @@ from torch import nn
 from mlflow_compress.compression import compact
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.measuring import worker
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.sockets import Model
 
 
@@ -84,7 +84,7 @@ def test_they_say_why_they_can_not(tmp_path: Path) -> None:
         "prune_2_4:kernels=x",
     ):
         with pytest.raises(RecipeError, match=chain.split(":")[1].split("=")[0]):
-            recipe.parse_chain(chain)
+            chains.parse_chain(chain)
 
 
 @pytest.mark.parametrize(

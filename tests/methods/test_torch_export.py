@@ -11,7 +11,7 @@ from exported_by_torch import NET, loaded, outputs, saved
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.networks import model_folder, stored_weights
-from mlflow_compress.planning.recipe import parse_chain
+from mlflow_compress.planning.chains import parse_chain
 
 PARAMETERS = 8 * 64 + 64 + 64 * 8 + 8
 

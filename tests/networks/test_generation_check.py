@@ -13,7 +13,7 @@ from tiny import TINY
 from mlflow_compress import registry
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.networks import exported_decoders, generation_check, model_folder
-from mlflow_compress.planning.recipe import parse_chain
+from mlflow_compress.planning.chains import parse_chain
 from mlflow_compress.sockets import Continuation, Family, Model
 
 DECODERS = ("asr", "causal_lm", "seq2seq")

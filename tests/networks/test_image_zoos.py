@@ -15,7 +15,7 @@ from PIL import Image
 
 from mlflow_compress.errors import RecipeError, UnknownName, Unsupported, WeightsError
 from mlflow_compress.networks import hub, image_zoos, model_folder
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -24,7 +24,7 @@ SMALL = "torchvision:squeezenet1_1"
 
 def stored(family: Family, model: Model, folder: Path, source: str, method: str = "original") -> Model:
     folder.mkdir()
-    chain = recipe.parse_chain(method)
+    chain = chains.parse_chain(method)
     options = dataclasses.asdict(family)
     variant = Variant("m", method, "t", "image_classification", source, "random", chain=chain, options=options)
     model_folder.save(model, family, model_folder.methods_of(chain), variant, folder)
@@ -117,7 +117,7 @@ def test_channels_of_a_model_of_torchvision_are_pruned(tmp_path: Path) -> None:
     pytest.importorskip("torch_pruning")
     family, model = loaded(SMALL, architecture={"num_classes": 4})
     before = sum(each.numel() for each in model.module.parameters())
-    (method,) = model_folder.methods_of(recipe.parse_chain("prune_structured:amount=0.5"))
+    (method,) = model_folder.methods_of(chains.parse_chain("prune_structured:amount=0.5"))
     pruned = method.compress(model, family)
     batch = family.batch(pruned, 1, 0)
     restored = stored(family, pruned, tmp_path / "saved", SMALL, "prune_structured:amount=0.5")

@@ -13,7 +13,7 @@ from mlflow_compress import registry
 from mlflow_compress.errors import Unsupported, WeightsError
 from mlflow_compress.measuring import output_error, worker
 from mlflow_compress.networks import model_folder
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.records import Step, Variant, read_json
 
 OF_0_1 = Path(__file__).parents[1] / "made_by_0_1" / "models"
@@ -24,7 +24,7 @@ def saved(folder: Path, chain: str) -> Path:
     (folder / "own.py").write_text(OWN)
     family = registry.build("families", "python")
     model = family.load("own.py", "random", folder, 0)
-    steps = recipe.parse_chain(chain)
+    steps = chains.parse_chain(chain)
     methods = model_folder.methods_of(steps)
     for method in methods:
         model = method.compress(model, family)

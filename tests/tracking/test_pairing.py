@@ -9,7 +9,7 @@ import pytest
 
 from mlflow_compress import registry
 from mlflow_compress.measuring.quality import STATISTICS
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.records import Result, Variant
 from mlflow_compress.scoring import bootstrap, statistics_file
 from mlflow_compress.tracking import pairing
@@ -24,7 +24,7 @@ def result(folder: Path, method: str, right: Any, digest: str = "abc", **changes
     found = bootstrap.score({"accuracy": registry.build("metrics", "accuracy")}, [1] * len(answers), answers, seed=0)
     statistics_file.write(found.statistics(), folder / STATISTICS)
     variant = Variant(
-        "m", method, "t", "python", "m.py", data="own", chain=recipe.parse_chain(method), metrics=("accuracy",)
+        "m", method, "t", "python", "m.py", data="own", chain=chains.parse_chain(method), metrics=("accuracy",)
     )
     variant = dataclasses.replace(variant, **changes)
     return Result(variant, "ok", measurements=found.numbers(), facts={"data_digest": digest})
@@ -110,7 +110,7 @@ def test_a_detector_is_paired_and_of_few_samples_there_is_the_difference_alone(t
         metrics = {name: registry.build("metrics", name) for name in names}
         scored = bootstrap.score(metrics, [image] * images, predictions, seed=0)
         statistics_file.write(scored.statistics(), tmp_path / STATISTICS)
-        chain = recipe.parse_chain(method)
+        chain = chains.parse_chain(method)
         variant = Variant("m", method, "t", "yolo", "m.pt", data="own", chain=chain, metrics=names)
         return Result(variant, "ok", measurements=scored.numbers(), facts={"data_digest": str(images)})
 

@@ -15,7 +15,7 @@ from mlflow_compress.cli.bench import main
 from mlflow_compress.errors import CompressError, RecipeError, StoreError
 from mlflow_compress.measuring import quality
 from mlflow_compress.measuring.quality import PREDICTIONS, STATISTICS
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains
 from mlflow_compress.records import Budget, MetricFacts, Result, Variant
 from mlflow_compress.scoring import statistics_file
 from mlflow_compress.sockets import Family, Model, Sample
@@ -47,7 +47,7 @@ class Echo:
 
 def variant_of(*metrics: str, family: str = "asr", seed: int = 3) -> Variant:
     return Variant(
-        "m", "fp16", "t", family, "x", data="d", metrics=metrics, seed=seed, chain=recipe.parse_chain("fp16")
+        "m", "fp16", "t", family, "x", data="d", metrics=metrics, seed=seed, chain=chains.parse_chain("fp16")
     )
 
 

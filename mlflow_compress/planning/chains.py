@@ -1,0 +1,116 @@
+"""Chains of methods: `parse_chain` reads `prune_magnitude:amount=0.5,scope=global+int8_dynamic`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress import registry
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.plain_text import plain
+from mlflow_compress.planning.recipe_parts import LONGEST_NAME, listed, require_few
+from mlflow_compress.records import Scalar, Step
+from mlflow_compress.sockets import State
+from mlflow_compress.untrusted_yaml import shown
+from mlflow_compress.words import ORIGINAL, ORIGINAL_METHOD
+
+_STEP = re.compile(r"\s*(?P<name>[A-Za-z_]\w*)\s*(?::(?P<options>.*))?", re.DOTALL)
+_STATES: Mapping[State, str] = {
+    "float": "float32 weights",
+    "half": "half-precision weights",
+    "packed": "packed weights",
+    "runtime": "a module of another runtime",
+}
+_ORIGINAL_NAME = re.compile(  # a name that readers take for the original's, in any language of the table
+    rf"\s*(?:{'|'.join(re.escape(name) for name in (ORIGINAL, *ORIGINAL_METHOD.values()))})(?!\w)", re.IGNORECASE
+)
+_LINK = re.compile(r"\+(?=\s*[A-Za-z_])")  # not the plus of 1e+3
+_MOST_STEPS, _MOST_CHARACTERS = 16, 2000  # of a chain of methods
+Named = tuple[str, tuple[Step, ...]]  # a chain, and what it is called in tables
+
+
+def parse_chain(text: str) -> tuple[Step, ...]:
+    """Read a chain of methods: `prune_magnitude:amount=0.5,scope=global+int8_dynamic`.
+
+    Raises:
+        UnknownName: no such method or option.
+        RecipeError: the text is no chain, a value is of the wrong type or out of range, or a method can't follow the
+            one before it.
+    """
+    if len(text) > _MOST_CHARACTERS:
+        raise RecipeError(f"A chain of methods has at most {_MOST_CHARACTERS:,} characters, not {len(text):,}.")
+    parts = _LINK.split(text)
+    if len(parts) > _MOST_STEPS:
+        raise RecipeError(f"A chain has at most {_MOST_STEPS} methods, not {len(parts)}: {shown(text)}.")
+    steps = tuple(_step(part, text) for part in parts)
+    state: State = "float"
+    for before, step in zip((None, *steps), steps, strict=False):
+        method = registry.find("methods", step.method)
+        if before is not None and state not in method.takes:
+            raise RecipeError(
+                f"{step.method} can't follow {before.method}, which leaves {_STATES[state]}: {step.method} takes "
+                f"{' or '.join(_STATES[each] for each in method.takes)}."
+            )
+        state = method.gives or state
+    return steps
+
+
+def named_chains(path: Path, what: str, data: Any) -> tuple[Named, ...]:
+    """Read a recipe's list of chains of methods; each is text, or has a name and a method.
+
+    Raises:
+        RecipeError: it is no such list, holds what is no chain, or calls two chains the same.
+        UnknownName: a method or option is unknown.
+    """
+    entries = listed(path, what, data)
+    require_few(len(entries), str(path))
+    chains: dict[str, tuple[Step, ...]] = {}
+    for name, chain in (named := tuple(_named_chain(path, each) for each in entries)):
+        if (other := chains.setdefault(name, chain)) != chain:
+            raise RecipeError(
+                f"{path}: {shown(name)} is the name of two variants, {shown(chain_name(other))} and "
+                f"{shown(chain_name(chain))}: they would be one row. Give one of them another name."
+            )
+    return named
+
+
+def chain_name(chain: Sequence[Step]) -> str:
+    """Return a chain's name in tables: its own text, with blanks and defaults as given left out."""
+    return "+".join(str(step) for step in chain)
+
+
+def _named_chain(path: Path, entry: Any) -> Named:
+    if isinstance(entry, str):
+        chain = parse_chain(entry)
+        return chain_name(chain), chain
+    if isinstance(entry, Mapping) and set(entry) == {"name", "method"}:
+        name = str(entry["name"])
+        if len(name) > LONGEST_NAME:
+            raise RecipeError(f"{path}: a variant's name has at most {LONGEST_NAME} characters, not {len(name):,}.")
+        chain = parse_chain(str(entry["method"]))
+        if _ORIGINAL_NAME.match(name) and chain != (Step(ORIGINAL),):
+            raise RecipeError(
+                f"{path}: {shown(name)} is {chain_name(chain)}, and can't be called the original. Give it another name."
+            )
+        return name, chain
+    raise RecipeError(f"{path}: a variant is a chain of methods, or has a name and a method; this is {shown(entry)}.")
+
+
+def _step(part: str, whole: str) -> Step:
+    match = _STEP.fullmatch(part)
+    if match is None:
+        raise RecipeError(
+            f"{shown(whole)} is not a chain of methods. An example: prune_magnitude:amount=0.5+int8_dynamic"
+        )
+    name, given = match["name"], match["options"]
+    options: dict[str, Scalar] = {}
+    for pair in given.split(",") if given else []:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise RecipeError(f"{shown(whole)}: {shown(pair)} is not an option; write {name}:key=value")
+        if key.strip() in options:
+            raise RecipeError(f"{shown(whole)}: {plain(key, LONGEST_NAME)} is given twice")
+        options[key.strip()] = value.strip()
+    return Step(name, registry.check("methods", name, options))
