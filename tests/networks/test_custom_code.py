@@ -16,7 +16,7 @@ from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, WeightsError
 from mlflow_compress.networks import model_folder
 from mlflow_compress.networks.transformers_models import companions
-from mlflow_compress.planning import recipe
+from mlflow_compress.planning import chains, recipe
 
 _CONFIG = """
 from transformers import PretrainedConfig
@@ -91,7 +91,7 @@ def test_trusted_code_builds_a_model_that_is_saved_with_it(tmp_path: Path) -> No
     family = registry.build("families", variant.family, {**variant.options, "tokens": 4})
     model = family.load(str(folder), "auto", tmp_path, 0)
     assert torch.equal(model.module.head.weight, _WEIGHTS["head.weight"])
-    chain = recipe.parse_chain("int8_dynamic")
+    chain = chains.parse_chain("int8_dynamic")
     methods = model_folder.methods_of(chain)
     for method in methods:
         model = method.compress(model, family)
