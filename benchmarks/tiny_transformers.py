@@ -69,7 +69,7 @@ _BY_TYPE: Mapping[str, Mapping[str, Any]] = {  # what the names don't tell
     "cohere_compass_text": {
         "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}},
     },
-    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0}},
+    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}},
     "esm": {"pad_token_id": 1, "mask_token_id": 4},
     "esmc": {"mask_token_id": 4},
     "qwen4_exp_text": {**_QUERY_INDEX, "indexer_budget": 16, "indexer_compress_ratio": 4},
@@ -78,6 +78,9 @@ _BY_TYPE: Mapping[str, Mapping[str, Any]] = {  # what the names don't tell
     "gemma4_unified_assistant": {"text_config": {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": 0}},
     "xmod": {"default_language": "en_XX"},
     "deepseek_v2": {"num_experts_per_tok": 2, "topk_method": "greedy"},
+    "efficientnet": {"width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320},
+    "fun_asr_nano": {"adaptor_config": {"intermediate_size": 16}},
+    "mimi": {"upsample_groups": 16},
     "jamba": {"attn_layer_offset": 1, "attn_layer_period": 2},
     "nemotron": {"num_key_value_heads": 2},
     "reformer": {"axial_pos_shape": [16, 16], "axial_pos_embds_dim": [32, 32]},
@@ -104,7 +107,10 @@ def config_of(model_type: str, auto_class: str, level: int) -> Any:
     given: dict[str, Any] = {
         name: value for name, value in _BY_TYPE.get(model_type, {}).items() if isinstance(value, dict)
     }
-    usual = CONFIG_MAPPING[model_type](**given)  # some are no right configuration without
+    try:
+        usual = CONFIG_MAPPING[model_type]()
+    except Exception:  # gemma4_assistant's defaults are no right configuration, as its own check says
+        usual = CONFIG_MAPPING[model_type](**given)
     own: dict[str, Any] = {}
     if auto_class == "AutoModelForCausalLM" and not usual.is_encoder_decoder:
         known = {each.name for each in dataclasses.fields(usual)}
@@ -147,7 +153,7 @@ def write(model_type: str, auto_class: str, keeps: tuple[str, ...], level: int, 
     if "tokenizer" in keeps:
         _tokenizer(config).save_pretrained(path)
     for name, mapping in (("processor", "IMAGE_PROCESSOR_MAPPING"), ("features", "FEATURE_EXTRACTOR_MAPPING")):
-        if name in keeps:
+        if name in keeps and (name != "features" or config.is_encoder_decoder):  # others are refused before
             _preparing(mapping, config).save_pretrained(path)
     return Folder(path, parameters)
 
@@ -248,6 +254,10 @@ def _preparing(mapping: str, config: Any) -> Any:
     made = next(each for each in kinds if each is not None)()
     if getattr(made, "clusters", ()) is None:  # of colours, as ImageGPT's have
         made.clusters = [[shade, shade, shade] for shade in (-1.0, 0.0, 1.0)]
+    hears = (getattr(part, "num_mel_bins", None) for part in (config, getattr(config, "encoder_config", None)))
+    bins = next((count for count in hears if count), None)
+    if bins and getattr(made, "feature_size", bins) != bins:
+        made = type(made)(feature_size=bins)
     usual = dict(getattr(made, "size", None) or {})
     if isinstance(side, int) and usual:
         square = {"height": side, "width": side}

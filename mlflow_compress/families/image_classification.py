@@ -247,7 +247,8 @@ def _logits(module: Any, pixels: Any) -> Any:
 def _named(model: Model) -> dict[int, str]:
     """Return the model's own names of its classes."""
     if model.is_transformer:
-        return dict(model.config.id2label)
+        numbered = {number: f"LABEL_{number}" for number in range(model.config.num_labels or 0)}
+        return dict(model.config.id2label or numbered)  # PVT's config names none
     return model.data_as(image_zoos.ZooModel).labels
 
 

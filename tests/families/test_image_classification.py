@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,28 @@ def test_a_smaller_one_takes_over_layers_where_they_are_alike(architecture: dict
     else:
         student = family.student(model, 0.5)
         assert [len(stack.layers(student)) for stack in transformer_layers.stacks(student)] == [1]
+
+
+def test_what_is_no_classifier_of_pictures_is_refused_in_words(saved: Path, tmp_path: Path) -> None:
+    from transformers import ImageGPTImageProcessor
+
+    folder = tmp_path / "ids"
+    shutil.copytree(saved, folder)
+    ImageGPTImageProcessor(clusters=[[0.0] * 3], size={"height": 32, "width": 32}).save_pretrained(folder)
+    family = registry.build("families", "image_classification", {})
+    with pytest.raises(RecipeError, match="image processor gives input_ids; this family's models take pixel_values"):
+        family.load(str(folder), "auto", tmp_path, 0)
+
+
+def test_scores_under_another_name_and_classes_without_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    family, model = loaded(architecture=VIT)
+    forward = model.module.forward
+    monkeypatch.setattr(model.module, "forward", lambda pixels: {"last_hidden_state": forward(pixels)["logits"]})
+    batch = family.batch(model, 2, 0)
+    assert torch.equal(family.run(model, batch, lambda stage: None), forward(batch)["logits"])
+    model.config.id2label = None
+    monkeypatch.setattr(type(model.config), "num_labels", 7)
+    assert family.predict(model, family.example(model))[0].startswith("LABEL_")
+    monkeypatch.setattr(model.module, "forward", lambda pixels: {"last_hidden_state": pixels})
+    with pytest.raises(RecipeError, match=r"for one picture, not a score of each of its 7 classes"):
+        family._require_scores(model)

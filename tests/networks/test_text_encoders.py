@@ -13,6 +13,7 @@ from tiny import TINY
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported
 from mlflow_compress.networks.export_graphs import TorchCall
+from mlflow_compress.networks.stored_weights import load_weights, save_weights
 from mlflow_compress.networks.text_encoders import TextEncoder
 from mlflow_compress.sockets import Model
 
@@ -63,3 +64,18 @@ def test_a_student_has_half_of_the_layers(name: str) -> None:
     assert (model.config.num_hidden_layers, family.student(model, 0.5).config.num_hidden_layers) == (2, 1)
     with pytest.raises(Unsupported, match="too few layers"):
         family.student(model, 0.9)
+
+
+def test_a_classifier_with_a_decoder_starts_it_with_the_padding(tmp_path: Path) -> None:
+    sizes = {"d_model": 16, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 384}
+    fields = {"model_type": "t5", "pad_token_id": 0, "eos_token_id": 1, **sizes}
+    family = registry.build("families", "text_classification", {"tokens": 8, "architecture": fields})
+    model = family.load("tiny", "random", tmp_path, 0)
+    family.save(model, tmp_path)
+    save_weights(model.module, tmp_path)
+    restored = family.restore(tmp_path)
+    load_weights(restored.module.eval(), tmp_path)
+    assert restored.config.decoder_start_token_id == 0
+    batch = family.batch(model, 2, 0)
+    quiet = lambda stage: None  # noqa: E731
+    assert torch.equal(family.run(restored, batch, quiet), family.run(model, batch, quiet))

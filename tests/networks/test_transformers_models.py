@@ -269,3 +269,21 @@ def test_kernels_of_the_hub_are_never_run(named: dict[str, Any], tmp_path: Path)
         load_transformer(CLASSIFIER, SOURCE, Origin("local", str(tmp_path), offline=True), {}, 0)
     with pytest.raises(WeightsError, match="That is code of the hub, which is never run"):
         registry.build("families", "text_classification").restore(tmp_path)
+
+
+def test_a_language_model_within_one_that_sees_is_restored(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2}
+    text = {**sizes, "num_hidden_layers": 1, "cross_attention_layers": [], "vocab_size": 300, "pad_token_id": 0}
+    config = transformers.MllamaConfig(text_config={**text, "bos_token_id": 1, "eos_token_id": 2})
+    folder = tmp_path / "folder"
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    config.save_pretrained(folder)  # of the whole model, as its folders have it
+    load_tokenizer(Origin("random")).save_pretrained(folder)
+    family: Family = registry.build("families", "causal_lm", {"prompt_tokens": 4, "new_tokens": 2})
+    model = family.load(str(folder), "auto", tmp_path, 0)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    family.save(model, kept)
+    restored = family.restore(kept)
+    assert type(restored.module) is type(model.module)
+    assert [*restored.module.state_dict()] == [*model.module.state_dict()]
