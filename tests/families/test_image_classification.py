@@ -16,6 +16,7 @@ from tiny import TINY
 
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported
+from mlflow_compress.families.image_classification import ImageClassification
 from mlflow_compress.networks import transformer_layers
 from mlflow_compress.networks.transformers_models import companions
 
@@ -189,4 +190,4 @@ def test_scores_under_another_name_and_classes_without_names(monkeypatch: pytest
     assert family.predict(model, family.example(model))[0].startswith("LABEL_")
     monkeypatch.setattr(model.module, "forward", lambda pixels: {"last_hidden_state": pixels})
     with pytest.raises(RecipeError, match=r"for one picture, not a score of each of its 7 classes"):
-        family._require_scores(model)
+        ImageClassification()._require_scores(model)
