@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from mlflow_compress.percentiles import LogError, difference_interval, error_of_launches, ratio_error
 from mlflow_compress.records import Row
@@ -81,10 +82,20 @@ def _have_one_original(one: Row, other: Row) -> bool:
     return (one.team, one.model) == (other.team, other.model)
 
 
+def _agree(judged: Sequence[float], shown: Sequence[float]) -> bool:
+    """Return whether two rows stand to their original as their own numbers stand to each other.
+
+    They may not: a variant timed in turns with the original can be the slower one of the two, and yet have a shorter
+    time than the original's row, which was measured at another moment. Then neither is called better.
+    """
+    return (judged[0] < judged[1]) == (shown[0] < shown[1])
+
+
 def _p_of_scores(one: Row, other: Row, name: str) -> float | None:
     """Return the p-value of a difference of scores: of both from their original, else of both by themselves."""
     if _have_one_original(one, other) and (p_value := _p_of_moved(one, other, name)) is not None:
-        return p_value
+        moved = [0.0 if is_original(row) else row.values[name + DIFFERENCE] for row in (one, other)]
+        return p_value if _agree(moved, [one.values[name], other.values[name]]) else 1.0
     own, others = _scored(one, name), _scored(other, name)
     if own is None or others is None:
         return None
@@ -117,10 +128,11 @@ def _p_of_times(one: Row, other: Row, name: str) -> float | None:
         return None
     device = name.partition("/")[0]
     median = latency(device)
-    if _have_one_original(one, other) and (p_value := _p_of_ratios(one, other, median)) is not None:
-        return p_value
-    errors = _error(one, device), _error(other, device)
     medians = [row.values.get(median, 0.0) for row in (one, other)]
+    if _have_one_original(one, other) and (p_value := _p_of_ratios(one, other, median)) is not None:
+        ratios = [1.0 if is_original(row) else row.ratios[median] for row in (one, other)]
+        return p_value if _agree(ratios, medians) else 1.0
+    errors = _error(one, device), _error(other, device)
     if errors[0] is None or errors[1] is None or min(medians) <= 0:
         return None
     return ratio_error(errors[0], errors[1]).p_value(medians[0] / medians[1])

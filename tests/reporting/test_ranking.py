@@ -101,6 +101,20 @@ def test_nobody_is_dominated_within_noise() -> None:
     assert fronts(Comparison(rows), "size", "cpu") == {"fast": False, "equal": False, "slow": True}
 
 
+def test_nobody_is_dominated_where_the_times_and_their_ratios_contradict_each_other() -> None:
+    """In turns with the original the variant was the slower one, and yet it took less time than the original's row."""
+    slower = {"ratios": {CPU: 1.11}, "ratio_intervals": {CPU: (1.10, 1.12)}}
+    rows = (row("original", 1, 10), row("bf16", 1, 9, **slower))
+    assert fronts(Comparison(rows), "size", "cpu") == {"original": False, "bf16": False}
+
+
+def test_nobody_is_dominated_where_scores_and_their_differences_contradict_each_other() -> None:
+    moved = f"{ACCURACY}_difference"
+    values = {SIZE: 1.0, ACCURACY: 0.92, moved: -0.02, f"{moved}_low": -0.03, f"{moved}_high": -0.01}
+    rows = (row("original", 1, values={SIZE: 1.0, ACCURACY: 0.9}), row("bf16", 1, values=values))
+    assert fronts(Comparison(rows), "size", "quality") == {"original": False, "bf16": False}
+
+
 RAM, P90, ENERGY = "cpu/ram_peak_mib", "cpu/latency_p90_ms", "cpu/energy_per_item_j"
 
 
