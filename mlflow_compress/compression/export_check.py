@@ -13,13 +13,15 @@ from typing import Any
 
 from mlflow_compress.error_causes import cause_line
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.networks.stored_weights import distance
+from mlflow_compress.networks.output_parts import farthest
+from mlflow_compress.networks.stored_weights import flat
 from mlflow_compress.sockets import Graph
 
 _SEED = 20
 _MOST_SECONDS = 10.0  # after which no further inputs are tried
 _MOST_OTHERS = 0.02  # share of integers in an output that may differ: equal scores are sorted in any order
 _ANOTHER_SIZE = 3
+_MANY = 4  # different integers, from which on they are ids of something, and no mask
 _FARTHER = 3  # times the tolerance: numbers that the module was not made for are rounded more
 
 
@@ -61,8 +63,10 @@ def _others(graph: Graph) -> Iterator[tuple[str, tuple[Any, ...]]]:
     examples = tuple(graph.inputs.values())
     generator = torch.Generator().manual_seed(_SEED)
     yield "for other values", tuple(_negated(tensor) for tensor in examples)
-    for size in (1.0, 1.0, 10.0):
-        yield "for other values", tuple(_drawn(tensor, size, generator) for tensor in examples)
+    for size, integers in ((1.0, _reordered), (1.0, _of_lower_half), (10.0, _of_upper_half)):
+        yield "for other values", tuple(_drawn(tensor, size, integers, generator) for tensor in examples)
+    if any(_are_ids_above_0(tensor) for tensor in examples):
+        yield "for other values", tuple(_ending_in_0(tensor) for tensor in examples)
     axes = [_batch_axis(graph.dynamic.get(name, {})) for name in graph.inputs]
     if any(axis is not None for axis in axes):
         pairs = zip(examples, axes, strict=True)
@@ -78,17 +82,70 @@ def _negated(tensor: Any) -> Any:
     return -tensor if tensor.is_floating_point() or tensor.is_complex() else tensor.flip(-1) if tensor.dim() else tensor
 
 
-def _drawn(tensor: Any, size: float, generator: Any) -> Any:
-    """Draw numbers that are spread as these, times a size, and an order of what is no floating-point number."""
+def _drawn(tensor: Any, size: float, integers: Callable[[Any, Any], Any], generator: Any) -> Any:
+    """Draw numbers that are spread as these, times a size; integers by a function of them."""
     import torch
 
-    if not tensor.numel():
+    if not (tensor.numel() and (tensor.dim() or tensor.is_floating_point())):
         return tensor
-    if tensor.is_floating_point():
-        drawn = torch.randn(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
-        return size * (drawn * tensor.std(correction=0) + tensor.mean())
-    order = torch.randperm(tensor.shape[-1] if tensor.dim() else 1, generator=generator)
-    return tensor[..., order.to(tensor.device)] if tensor.dim() else tensor
+    if tensor.is_complex():
+        return _reordered(tensor, generator)
+    if not tensor.is_floating_point():
+        return integers(tensor, generator)
+    drawn = torch.randn(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
+    return size * (drawn * tensor.std(correction=0) + tensor.mean())
+
+
+def _reordered(tensor: Any, generator: Any) -> Any:
+    """Put numbers into another order, the same in each row."""
+    import torch
+
+    return tensor[..., torch.randperm(tensor.shape[-1], generator=generator).to(tensor.device)]
+
+
+def _of_lower_half(tensor: Any, generator: Any) -> Any:
+    return _redrawn(tensor, generator, is_upper=False)
+
+
+def _of_upper_half(tensor: Any, generator: Any) -> Any:
+    return _redrawn(tensor, generator, is_upper=True)
+
+
+def _redrawn(tensor: Any, generator: Any, *, is_upper: bool) -> Any:
+    """Draw integers of the lower or the upper half of those that the tensor holds; of a mask's few, of all."""
+    import torch
+
+    if _are_places(tensor):
+        return _reordered(tensor, generator)
+    values = tensor.flatten()
+    different = values.unique()
+    if len(different) >= _MANY:
+        middle = different[len(different) // 2]
+        values = values[values >= middle if is_upper else values < middle]
+    return values[torch.randint(len(values), tensor.shape, generator=generator).to(tensor.device)]
+
+
+def _are_places(tensor: Any) -> bool:
+    """Return whether integers are positions or offsets: all those of a range, each once, or rows that increase."""
+    different = tensor.unique()
+    is_range = len(different) == tensor.numel() == int(different[-1]) - int(different[0]) + 1
+    steps = tensor[..., 1:] > tensor[..., :-1]
+    return is_range or bool(steps.numel() and steps.all())
+
+
+def _are_ids_above_0(tensor: Any) -> bool:
+    if tensor.is_floating_point() or tensor.is_complex() or not tensor.numel() or not tensor.dim():
+        return False
+    return int(tensor.min()) > 0 and len(tensor.unique()) >= _MANY and not _are_places(tensor)
+
+
+def _ending_in_0(tensor: Any) -> Any:
+    """Put 0, which fills texts up as a rule, at the end of each row of ids that has none."""
+    if not _are_ids_above_0(tensor):
+        return tensor
+    ending = tensor.clone()
+    ending[..., -1] = 0
+    return ending
 
 
 def _resized(tensor: Any, axis: int | None) -> Any:
@@ -133,16 +190,9 @@ def _copied(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _apart(given: Any, wanted: Any, tolerance: float) -> float:
     """Return how far an output is from the module's; infinite where NaN or infinities are elsewhere."""
-    import torch
-
     if given.shape != wanted.shape:
         return float("inf")
     if not (wanted.is_floating_point() or wanted.is_complex()):
         different = float((given.cpu() != wanted.cpu()).float().mean()) if wanted.numel() else 0.0
         return different if different > max(tolerance, _MOST_OTHERS) else 0.0
-    one, two = (torch.view_as_real(each) if each.is_complex() else each for each in (given.cpu(), wanted.cpu()))
-    one, two = one.double().reshape(-1), two.double().reshape(-1)
-    finite = two.isfinite()
-    if not torch.equal(one[~finite].nan_to_num(), two[~finite].nan_to_num()) or not bool(one[finite].isfinite().all()):
-        return float("inf")
-    return distance(one[finite], two[finite]) if bool(finite.any()) else 0.0
+    return farthest([flat(given)], [flat(wanted)], [0.0]) if wanted.numel() else 0.0

@@ -46,6 +46,7 @@ FEWER_WEIGHTS = CautionKind(
 )
 _ALL_WEIGHTS = 0.9  # share of the parameters; exporters fold batch normalisation, and keep equal tensors once
 _STEADY = 0.01  # relative difference of the outputs of two calls that are alike
+_OTHER_SEEDS = 1, 2  # of batches beside the first: a path may depend on the user's own values
 _ONE_PATH = "its path depends on the values of its inputs, and an export holds one path"
 _OF_VALUES = ("data-dependent", "DataDependent")  # in what torch.export says then
 _GRAPHS = "graphs.json"
@@ -109,12 +110,15 @@ class ExportMethod(Method):
         made_weights.fold(model.module)
         generated = generation_check.generate(family, model)
         graphs = family.graphs(model)
-        before = observe(family, model, _checked_size(model, graphs))
-        if not before.moved(family, model) <= _STEADY:
+        samples = _checked_size(model, graphs)
+        before = [observe(family, model, samples)]
+        if not before[0].moved(family, model) <= _STEADY:
             raise Unsupported(
                 "the module gives something else at each call, for the same inputs and random numbers: it keeps "
                 "something between calls, and an export would not"
             )
+        if self.tolerance < float("inf"):
+            before += [observe(family, model, samples, seed) for seed in _OTHER_SEEDS]
         try:
             model = self._exported(model, family, graphs, before)
         except (CompressError, Unsupported, OSError):
@@ -128,7 +132,7 @@ class ExportMethod(Method):
             coverage.note_all(model)
         return model
 
-    def _exported(self, model: Model, family: Family, graphs: Mapping[str, Graph], before: Observed) -> Model:
+    def _exported(self, model: Model, family: Family, graphs: Mapping[str, Graph], before: Sequence[Observed]) -> Model:
         """Export the model, run it from the files, and check what it gives and holds."""
         folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-")
         _write_buffers(graphs, Path(folder.name), with_attributes=True)
@@ -139,11 +143,12 @@ class ExportMethod(Method):
         calls = self._calls(model, Path(folder.name))
         model = _attached(model, family, calls)
         if self.tolerance < float("inf"):
-            moved = before.moved(family, model)
-            if not (moved <= self.tolerance or before.is_by_chance(moved)):
-                raise Unsupported(
-                    f"the outputs of what {self.exporter} makes of it {differ(moved)} from the original's"
-                )
+            for observed in before:
+                moved = observed.moved(family, model)
+                if not (moved <= self.tolerance or observed.is_by_chance(moved)):
+                    raise Unsupported(
+                        f"the outputs of what {self.exporter} makes of it {differ(moved)} from the original's"
+                    )
             for name, graph in graphs.items():
                 require_alike(graph, calls[name], self.tolerance)
         return self._with_all_weights(model, family, graphs, Path(folder.name))

@@ -53,12 +53,21 @@ def find_file(name: str, folder: Path, index: Mapping[str, Sequence[Path]]) -> P
     return found[0]
 
 
-def index_files(folder: Path, suffixes: Collection[str]) -> dict[str, list[Path]]:
-    """Return all files of some kinds below a folder, by name with and without suffix, as `find_file` finds them."""
+def index_files(folder: Path, suffixes: Collection[str], seldom_read: Collection[str] = ()) -> dict[str, list[Path]]:
+    """Return all files of some kinds below a folder, by name with and without suffix, as `find_file` finds them.
+
+    Args:
+        folder: the folder.
+        suffixes: of the files.
+        seldom_read: those of them that a name without a suffix does not mean where it may mean another file: the sound
+            `a` is `a.wav`, and not the video `a.mp4` that it was taken from.
+    """
     index: dict[str, list[Path]] = {}
     for path in sorted((path for path in data_files(folder) if path.suffix.lower() in suffixes), key=Path.as_posix):
         for name in (path.name, path.stem):
             index.setdefault(known_as(name), []).append(path)
+    for name, paths in index.items():
+        index[name] = [path for path in paths if path.suffix.lower() not in seldom_read] or paths
     return index
 
 

@@ -113,9 +113,9 @@ class _Source:
     def files(self) -> Mapping[str, Mapping[str, Sequence[Path]]]:
         """The sounds and pictures that rows can name, by role."""
         folder = self.records.folder
-        return (
-            {role: index_files(folder, medium.suffixes) for role, medium in MEDIA.items()} if folder is not None else {}
-        )
+        if folder is None:
+            return {}
+        return {role: index_files(folder, kind.suffixes, kind.seldom_read) for role, kind in MEDIA.items()}
 
 
 def read(text: str, folder: Path, roles: Sequence[str], limit: int | None = None, seed: int = 0) -> Table:

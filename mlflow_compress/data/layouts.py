@@ -88,8 +88,9 @@ def with_header(records: Records, roles: Sequence[str]) -> Records:
         return records
     if records.file.suffix.lower() not in DELIMITERS or usual_column(medium, records.columns) is not None:
         return records
+    kind = MEDIA[medium]
     try:
-        find_file(records.columns[0], records.folder, index_files(records.folder, MEDIA[medium].suffixes))
+        find_file(records.columns[0], records.folder, index_files(records.folder, kind.suffixes, kind.seldom_read))
     except RecipeError:
         return records
     columns = {medium: records.columns[0], **dict.fromkeys(others, records.columns[-1])}

@@ -40,9 +40,11 @@ class Medium(ABC):
         name: what it is called in messages.
         open: opens it for reading, as often as it is needed.
         suffixes: of the files that are taken for one.
+        seldom_read: those of them that can be read on few machines, or on none: told, not passed over.
     """
 
     suffixes: ClassVar[frozenset[str]]
+    seldom_read: ClassVar[frozenset[str]]
 
     name: str
     open: Callable[[], BinaryIO]
@@ -87,10 +89,8 @@ class Medium(ABC):
 class Sound(Medium):
     """A sound: float32 [samples], mono, 16 kHz, in [-1, 1]."""
 
-    suffixes = frozenset({
-        *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"),
-        *(".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr"),  # which libsndfile can't read: told, not passed over
-    })  # fmt: skip
+    seldom_read = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr"})  # libsndfile can't
+    suffixes = seldom_read | {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
 
     @property
     def seconds(self) -> float:
@@ -134,10 +134,10 @@ class Sound(Medium):
 class Picture(Medium):
     """A picture: uint8 [height, width, 3], red, green and blue, turned as its EXIF says."""
 
-    suffixes = frozenset({
-        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"),
-        *(".avif", ".heic", ".heif"),  # which not every Pillow can read: told, not passed over
-    })  # fmt: skip
+    seldom_read = frozenset({".avif", ".heic", ".heif"})  # not every Pillow can
+    suffixes = seldom_read | {
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+    }
 
     def check(self) -> None:
         """Read the header (see `Medium.check`)."""

@@ -36,7 +36,7 @@ def read_spoken(folder: Path, encoding: str) -> Records | None:
     texts = {path for path in files if path.suffix.lower() == TEXT}
     if any(path.with_suffix(TEXT) in texts for path in sounds):
         return _beside(folder, sounds, encoding)
-    by_name = index_files(folder, Sound.suffixes)
+    by_name = index_files(folder, Sound.suffixes, Sound.seldom_read)
     others = sorted({*texts, *(path for path in files if path.name.lower() in _KALDI)})
     lists = [path for path in others if _is_list(path, encoding, by_name)] if sounds else []
     if len(lists) == 1:

@@ -30,7 +30,7 @@ _ROWS = 20  # that a delimiter is seen from
 _DELIMITERS = (";", "\t", "|", ",")
 _EXCEL = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 _SHEETS, _PACKED = frozenset({".xls", ".xlsx", ".ods"}), frozenset({".gz", ".zip", ".bz2", ".xz", ".zst", ".tar"})
-_PASSED_OVER = "\0"  # a line of a treebank that is no word
+_TREEBANK_COLUMNS = 8  # at least: CoNLL-X and CoNLL-U have ten
 _DOCUMENT = "-DOCSTART-"  # stands where a document begins, as if it were a sentence
 
 
@@ -195,35 +195,45 @@ def read_tagged(path: Path, encoding: str = "") -> Records:
         For each sentence `words` and `tags`, as lists.
 
     Raises:
-        RecipeError: it can't be read, is not UTF-8, or is a treebank by another name.
+        RecipeError: it can't be read, is in another encoding, or is a treebank by another name.
     """
+    part = _of_treebank if path.suffix.lower() == TREEBANK else str.split
     sentences: dict[int, Mapping[str, Any] | Bad] = {}
-    start, lines = 1, [*read_text(path, encoding).split("\n"), ""]
-    if path.suffix.lower() == TREEBANK:
-        lines = ["" if not line.strip() else _of_treebank(line) for line in lines]
-    for number, line in enumerate(lines, 1):
+    words: dict[int, list[str]] = {}  # by line: a word, what else is said of it, its tag
+    start = 1
+    for number, line in enumerate([*read_text(path, encoding).split("\n"), ""], 1):
         if line.strip():
+            words |= {number: columns} if (columns := part(line)) else {}
             continue
-        fields = [each.split() for each in lines[start - 1 : number - 1] if each != _PASSED_OVER]
-        if len(fields) > 1 and [each[0] for each in fields] == [str(place) for place in range(1, len(fields) + 1)]:
-            raise RecipeError(
-                f"{path.name}, line {start}: the words are the numbers 1 to {len(fields)}. Call CoNLL-U .conllu."
-            )
-        if fields and fields[0][0] != _DOCUMENT:
-            untagged = next((index for index, each in enumerate(fields, start) if len(each) < 2), None)
-            missing = Bad(f"{path.name}, line {untagged}: there is a word without a tag, or a tag without a word.")
-            tagged = {"words": [each[0] for each in fields], "tags": [each[-1] for each in fields]}
-            sentences[start] = tagged if untagged is None else missing
-        start = number + 1
+        if words:
+            _require_no_treebank(path, start, list(words.values()))
+        if words and next(iter(words.values()))[0] != _DOCUMENT:
+            sentences[start] = _sentence(path, words)
+        start, words = number + 1, {}
     return Records(("words", "tags"), list(sentences.values()), _named(path, "line", sentences), path.parent, path)
 
 
-def _of_treebank(line: str) -> str:
-    """Return a line of CoNLL-U as a word and its part of speech; what is no word of the text is passed over."""
+def _sentence(path: Path, words: Mapping[int, list[str]]) -> Mapping[str, Any] | Bad:
+    for number, columns in words.items():
+        if len(columns) < 2:
+            return Bad(f"{path.name}, line {number}: there is a word without a tag, or a tag without a word.")
+    return {"words": [columns[0] for columns in words.values()], "tags": [columns[-1] for columns in words.values()]}
+
+
+def _require_no_treebank(path: Path, start: int, words: Sequence[list[str]]) -> None:
+    are_numbers = [columns[0] for columns in words] == [str(place) for place in range(1, len(words) + 1)]
+    if are_numbers and min(map(len, words)) >= _TREEBANK_COLUMNS:
+        raise RecipeError(
+            f"{path.name}, line {start}: the words are the numbers 1 to {len(words)}. Call CoNLL-U .conllu."
+        )
+
+
+def _of_treebank(line: str) -> list[str]:
+    """Return the word and its part of speech in a line of CoNLL-U; nothing where it is no word of the text."""
     columns = line.split("\t")
     if not columns[0].isdecimal():
-        return _PASSED_OVER
-    return f"{columns[1].replace(' ', '_')} {columns[3]}" if len(columns) > 3 else columns[0]
+        return []
+    return [columns[1], columns[3]] if len(columns) > 3 else [columns[0]]
 
 
 def read_texts(paths: Sequence[Path], root: Path, column: str, unit: Unit = "file", encoding: str = "") -> Records:

@@ -53,6 +53,24 @@ RANDOM_OUTPUTS = CautionKind(
         "ru": "Измерьте качество на данных или передавайте случайные числа в forward() как вход.",
     },
 )
+UNSTEADY_OUTPUTS = CautionKind(
+    "unsteady_outputs",
+    short={
+        "en": "the model gives something else at each call: its outputs were not compared",
+        "ru": "модель при каждом вызове даёт другой результат: выходы не сравнивались",
+    },
+    message={
+        "en": "for the same inputs and seeds the model gives something else at each call: it keeps something between "
+        "calls, or has random numbers of its own. How far its outputs are from the original's can't be said",
+        "ru": "на тех же входах и с тем же начальным состоянием генераторов модель при каждом вызове даёт другой "
+        "результат: она что-то хранит между вызовами или берёт собственные случайные числа. Отличие её выходов от "
+        "выходов оригинала измерить нельзя",
+    },
+    advice={
+        "en": "Let forward() depend on its inputs and weights alone, or score the model on data.",
+        "ru": "Пусть forward() зависит только от входов и весов, или измерьте качество на данных.",
+    },
+)
 NO_OUTPUTS = CautionKind(
     "no_outputs",
     short={"en": "it gives no numbers to compare", "ru": "модель не возвращает чисел для сравнения"},
@@ -193,11 +211,12 @@ def compare(
         return {}  # `cautions` has said so
     norms = restored.norms()
     if not (moved := farthest(restored.joined(), saved.joined(), norms)) <= ROUNDING[device]:
-        if not (saved.spread or _draws_at_each_call(family, model, variant)):
+        is_random = saved.spread > 0
+        if not (is_random or _is_unsteady(family, model, variant)):
             raise WorkerError(
                 f"the restored model's outputs {differ(moved)} from those of the model that was saved{_unsaved(model)}"
             )
-        told.append(RANDOM_OUTPUTS.of())
+        told.append(RANDOM_OUTPUTS.of() if is_random or original.spread > 0 else UNSTEADY_OUTPUTS.of())
         return {}
     if is_blind(original) or not _has_numbers(original):
         return {}
@@ -263,8 +282,11 @@ def _passes(family: Family, model: Model, variant: Variant, count: int | None) -
     return Outputs([[part for part, _ in each] for each in passes], [least for _, least in passes[0]])
 
 
-def _draws_at_each_call(family: Family, model: Model, variant: Variant) -> bool:
-    """Return whether two passes differ that ought to be the same: a runtime's or a library's own random numbers."""
+def _is_unsteady(family: Family, model: Model, variant: Variant) -> bool:
+    """Return whether two passes differ that ought to be the same.
+
+    A runtime or a library has random numbers of its own, or the model keeps something between calls.
+    """
     one, two = (_passes(family, model, variant, 1) for _ in range(2))
     return not farthest(one.joined(), two.joined(), one.norms()) < _ALIKE
 

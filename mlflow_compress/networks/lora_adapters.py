@@ -193,12 +193,23 @@ class Opened:
                 f"The adapter in {self.adapter.folder} changes {name}, which its base does not have: the base is "
                 f"another model than {self.adapter.base or 'the one it was trained on'}."
             )
+        if name in self._tensors.whole and change.ndim > 1 and change.shape[1:] == parameter.shape[1:]:
+            self._require_no_new_tokens(name, len(change), len(parameter))
         if change.numel() != parameter.numel() or (change.ndim > 1 and change.shape[0] != parameter.shape[0]):
             raise WeightsError(
                 f"The adapter in {self.adapter.folder} was trained on another base: its change of {name} is "
                 f"{list(change.shape)}, the weight {list(parameter.shape)}."
             )
         return parameter
+
+    def _require_no_new_tokens(self, name: str, rows: int, rows_of_base: int) -> None:
+        if rows > rows_of_base:
+            raise WeightsError(
+                f"The adapter in {self.adapter.folder} was trained with {rows - rows_of_base} more rows of {name} than "
+                f"its base's {rows_of_base}, as when tokens are added. Merge it with peft "
+                f"(resize_token_embeddings({rows}), then merge_and_unload), write the result with save_pretrained, and "
+                "give that folder."
+            )
 
     def _scale(self, name: str, rank: int) -> float:
         """Return the factor of a change: alpha over the rank, or over its square root.

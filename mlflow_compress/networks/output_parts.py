@@ -26,19 +26,21 @@ class Observed:
         parts: of what it gave: vectors of float32 on the CPU.
         least: of each part the least norm that a difference is divided by.
         spread: how far apart two passes are that draw other random numbers; 0: it draws none.
+        seed: of the batch that it was given.
     """
 
     samples: int
     parts: list[Any]
     least: list[float]
     spread: float
+    seed: int = 0
 
     def moved(self, family: Family, model: Model) -> float:
         """Return how far what the model gives now is from what was observed (see `farthest`)."""
         import torch
 
         with torch.inference_mode():
-            now = [part for part, _ in parts_of(family, model, family.batch(model, self.samples, 0))]
+            now = [part for part, _ in parts_of(family, model, family.batch(model, self.samples, self.seed))]
         if not any(part.numel() for part in (*now, *self.parts)):
             return 0.0
         return farthest(now, self.parts, self.least)
@@ -48,15 +50,15 @@ class Observed:
         return moved >= self.spread / 2 > 0
 
 
-def observe(family: Family, model: Model, samples: int) -> Observed:
-    """Call a model on a batch, always the same."""
+def observe(family: Family, model: Model, samples: int, seed: int = 0) -> Observed:
+    """Call a model on a batch, always the same for a seed."""
     import torch
 
     with torch.inference_mode():
-        batch = family.batch(model, samples, 0)
+        batch = family.batch(model, samples, seed)
         given = parts_of(family, model, batch)
         spread = spread_of(family, model, batch) if has_drawn(0) else 0.0
-    return Observed(samples, [part for part, _ in given], [least for _, least in given], spread)
+    return Observed(samples, [part for part, _ in given], [least for _, least in given], spread, seed)
 
 
 def parts_of(family: Family, model: Model, batch: Any, seed: int = 0) -> list[tuple[Any, float]]:

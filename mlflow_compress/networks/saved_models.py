@@ -45,7 +45,7 @@ class Saved:
 
     def facts(self) -> dict[str, str]:
         """Say how the weights that are measured differ from those in the files, once they were read."""
-        kept = weight_files.dtype_in(self.origin.folder) if self.origin.folder else ""
+        kept = weight_files.dtype_in(self.origin.folder, self.origin.variant) if self.origin.folder else ""
         is_float32 = kept in ("", "float32")
         precision = {} if is_float32 else {"precision": f"measured in float32; the files hold {kept}"}
         variant = {"variant": self.origin.variant} if self.origin.variant else {}

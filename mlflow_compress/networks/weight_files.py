@@ -158,15 +158,29 @@ def _shards(index: Path) -> Iterable[str]:
     return sorted({str(name) for name in files})
 
 
-def dtype_in(folder: Path) -> str:
-    """Return the floating-point type that most numbers of a folder's safetensors are of; empty where it has none."""
+def dtype_in(folder: Path, variant: str = "") -> str:
+    """Return the floating-point type that most numbers are of in the safetensors that are read; empty: there are none.
+
+    Args:
+        folder: where they are.
+        variant: which of several are read (see `variant_in`); empty: the plain ones.
+    """
+    whole = folder / (f"model.{variant}.safetensors" if variant else "model.safetensors")
+    shards = [path for path in _files(folder) if path.suffix == ".safetensors" and _variant_of(path.name) == variant]
     counts: Counter[str] = Counter()
-    for path in _files(folder):
-        if path.suffix == ".safetensors" and _is_of_torch(path.name):
-            for tensor in _header(path).values():
-                if isinstance(tensor, Mapping) and (dtype := _FLOATS.get(str(tensor.get("dtype")))) is not None:
-                    counts[dtype] += math.prod(tensor.get("shape") or [1])
+    for path in [whole] if whole.is_file() else shards:
+        for tensor in _header(path).values():
+            if isinstance(tensor, Mapping) and (dtype := _FLOATS.get(str(tensor.get("dtype")))) is not None:
+                counts[dtype] += math.prod(tensor.get("shape") or [1])
     return counts.most_common(1)[0][0] if counts else ""
+
+
+def _variant_of(name: str) -> str | None:
+    """Return the variant of a file of weights; None: it is none."""
+    if _PLAIN.fullmatch(name):
+        return ""
+    match = _VARIANT.fullmatch(name)
+    return match.group(1) if match else None
 
 
 def _header(path: Path) -> Mapping[str, Any]:

@@ -65,6 +65,69 @@ def test_a_path_that_depends_on_values_is_found(function: Callable[..., Any]) ->
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize(
+    "decides",
+    [
+        lambda ids: (ids == 0).any(),
+        lambda ids: ids.max() > 2,
+        lambda ids: ids.sum() == 20,
+        lambda ids: ids.float().mean() > 1.2,
+    ],
+)
+def test_a_path_that_depends_on_whole_numbers_is_found(decides: Callable[..., Any]) -> None:
+    ids = torch.tensor([[0, 1, 3, 1, 2, 1], [2, 2, 1, 3, 2, 2]])
+    assert bool(decides(ids))
+
+    def function(net: Net, ids: torch.Tensor) -> torch.Tensor:
+        rows = nn.functional.embedding(ids, net.layer.weight)
+        return rows if decides(ids) else -rows
+
+    graph = graph_of(function, dynamic=False, ids=ids)
+    with pytest.raises(Unsupported, match=r"for other values the exported graph differs from the module by \d+%"):
+        require_alike(graph, traced(graph), 1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_path_of_texts_that_are_filled_up_is_found_by_an_example_without_filling() -> None:
+    def function(net: Net, ids: torch.Tensor) -> torch.Tensor:
+        rows = nn.functional.embedding(ids % 4, net.layer.weight)
+        return -rows if (ids == 0).any() else rows
+
+    graph = graph_of(function, dynamic=False, ids=torch.tensor([[7, 5, 9, 3], [5, 5, 8, 2]]))
+    with pytest.raises(Unsupported, match="for other values the exported graph differs from the module by 200%"):
+        require_alike(graph, traced(graph), 1e-3)
+
+
+def test_positions_stay_each_once() -> None:
+    def function(net: Net, places: torch.Tensor) -> torch.Tensor:
+        return net.layer.weight.new_zeros(4, 4).index_copy(0, places, net.layer.weight)
+
+    graph = graph_of(function, dynamic=False, places=torch.arange(4))
+    seen: list[list[int]] = []
+
+    def call(places: torch.Tensor) -> tuple[Any, ...]:
+        seen.append(places.tolist())
+        return tuple(graph.module(places))
+
+    require_alike(graph, call, 1e-3)
+    assert len(seen) == 4
+    assert all(sorted(places) == [0, 1, 2, 3] for places in seen)
+
+
+def test_numbers_that_stand_for_infinity_are_infinite() -> None:
+    """Runtimes write masks of float32's least number as infinity, or the other way round."""
+    graph = graph_of(lambda net, x: net.layer(x).masked_fill(x > 0.5, torch.finfo(torch.float32).min))
+    call = graph_of(lambda net, x: net.layer(x).masked_fill(x > 0.5, float("-inf"))).module
+    require_alike(graph, call, 1e-3)
+
+
+def test_a_zero_is_no_nan() -> None:
+    graph = graph_of(lambda net, x: torch.full_like(x, float("nan")))
+    with pytest.raises(Unsupported, match="differs from the module in its shape, or in what is no finite number"):
+        require_alike(graph, lambda x: (torch.zeros_like(x),), 1e-3)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_length_that_was_written_down_is_found() -> None:
     graph = graph_of(lambda net, x: net.layer(x) * float(x.shape[0]))
     with pytest.raises(Unsupported, match="for a batch of 3 the exported graph differs from the module by 33%"):

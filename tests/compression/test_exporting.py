@@ -193,6 +193,27 @@ def batch(size):
     )
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_path_that_another_batch_of_the_users_takes_is_found(tmp_path: Path) -> None:
+    """All ids of a batch are equal, so that no other order of them shows it."""
+    code = """
+import random
+import torch
+
+class Net(torch.nn.Embedding):
+    def forward(self, ids):
+        return super().forward(ids) if ids.max() > 50 else -super().forward(ids)
+
+def model():
+    return Net(100, 4)
+
+def batch(size):
+    return torch.full((size, 3), int(100 * random.random()))  # 84, then 13
+"""
+    with pytest.raises(Unsupported, match=r"what TorchScript makes of it differ by 200.0% from the original's"):
+        compress("torchscript", *own(tmp_path, code))
+
+
 TWO_TOWERS = """
 import torch
 from torch import nn

@@ -80,6 +80,19 @@ def test_skipped_samples_are_told_with_the_model(tmp_path: Path) -> None:
     assert len(model.facts["data_digest"]) == 16
 
 
+def test_a_name_without_a_suffix_means_what_can_be_read(tmp_path: Path) -> None:
+    """The sound of a video is beside it, as a picture beside what a phone took."""
+    sound(tmp_path / "d" / "a.wav")
+    write(tmp_path / "d" / "a.mp4", "a video")
+    write(tmp_path / "d" / "table.csv", "audio,text\na,hello\n")
+    assert [row.values["audio"].name for row in read("d", tmp_path, ("audio", "text")).rows] == [
+        f"table.csv, row 2: {tmp_path / 'd' / 'a.wav'}"
+    ]
+    write(tmp_path / "d" / "table.csv", "audio,text\na.mp4,hello\n")
+    with pytest.raises(RecipeError, match=r"a\.mp4 can't be read as sound"):
+        read("d", tmp_path, ("audio", "text"))
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_may_be_anything(tmp_path: Path, name: str) -> None:
     path = tmp_path / f"{name}.csv"

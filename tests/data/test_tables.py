@@ -232,3 +232,14 @@ def test_a_treebank_gives_words_and_parts_of_speech(tmp_path: Path) -> None:
         RecipeError, match=r"a\.conll, line 1: the words are the numbers 1 to 4\. Call CoNLL-U \.conllu"
     ):
         read("a.conll", tmp_path, ("words", "tags"))
+    write(tmp_path / "a.conll", "1 B-NUM\n2 I-NUM\n")  # a sentence of numbers
+    assert values(read("a.conll", tmp_path, ("words", "tags")), "words") == [["1", "2"]]
+
+
+def test_a_word_of_a_treebank_may_have_a_blank_in_it_and_one_without_a_tag_is_told_by_its_line(tmp_path: Path) -> None:
+    rows = "# a comment\n1\t10 000\t_\tNUM\t_\t_\t_\t_\t_\t_\n1-2\tab\t_\t_\n2\tkm\t_\tNOUN\t_\t_\t_\t_\t_\t_\n"
+    write(tmp_path / "a.conllu", rows)
+    assert values(read("a.conllu", tmp_path, ("words", "tags")), "words") == [["10 000", "km"]]
+    write(tmp_path / "b.conllu", rows + "3\tand\n")
+    with pytest.raises(RecipeError, match=r"b\.conllu, line 5: there is a word without a tag"):
+        read("b.conllu", tmp_path, ("words", "tags"))

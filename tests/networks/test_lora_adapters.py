@@ -137,11 +137,18 @@ def test_what_is_no_plain_lora_is_refused(tmp_path: Path, fields: dict[str, Any]
     assert told in str(error.value)
 
 
+EMBEDDING, HEAD = "base_model.model.model.embed_tokens", "base_model.model.lm_head"
+
+
 @pytest.mark.parametrize(
     ("tensors", "told"),
     [
         (thin("model.layers.7.self_attn.q_proj"), "which its base does not have"),
         (thin(QUERY, into=8), "was trained on another base"),
+        (
+            {f"{EMBEDDING}.weight": torch.ones(303, 16)},
+            r"3 more rows .* its base's 300, as when tokens are added",
+        ),
         ({**thin(QUERY), f"base_model.model.{QUERY}.lora_magnitude_vector": torch.ones(16)}, "not of plain LoRA"),
         (dict(list(thin(QUERY).items())[:1]), "is not whole"),
     ],
@@ -162,9 +169,6 @@ def test_a_tied_layer_is_not_changed_behind_the_others_back(tmp_path: Path) -> N
     before = loaded(tmp_path / "base").module.lm_head.weight
     down, up = tensors.values()
     assert torch.allclose(loaded(folder).module.lm_head.weight, before + 3 * (up @ down).T, atol=1e-5)
-
-
-EMBEDDING, HEAD = "base_model.model.model.embed_tokens", "base_model.model.lm_head"
 
 
 def test_tied_layers_that_were_replaced_are_equal_or_refused(tmp_path: Path) -> None:

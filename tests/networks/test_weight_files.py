@@ -149,6 +149,17 @@ def test_the_type_of_most_numbers_is_told(tmp_path: Path, dtype: torch.dtype) ->
     assert weight_files.dtype_in(tmp_path) == str(dtype).removeprefix("torch.")
 
 
+def test_the_type_is_that_of_the_files_that_are_read(tmp_path: Path) -> None:
+    for name, dtype in (("model", torch.float32), ("model.fp16", torch.float16), ("model.bf16", torch.bfloat16)):
+        save_file({"weight": torch.ones(8, dtype=dtype)}, tmp_path / f"{name}.safetensors")
+    save_file({"weight": torch.ones(99, dtype=torch.float64)}, tmp_path / "model-00001-of-00001.safetensors")
+    assert [weight_files.dtype_in(tmp_path, name) for name in ("", "fp16", "bf16")] == [
+        "float32",
+        "float16",
+        "bfloat16",
+    ]
+
+
 def test_a_damaged_file_is_of_no_type(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 20)
     assert weight_files.dtype_in(tmp_path) == ""

@@ -51,6 +51,7 @@ ABOUT_RESULTS = {
     "tiny_quality_sample",
     "uncalibrated_layers",
     "unchecked_past",
+    "unsteady_outputs",
     "word_tags",
     "written_otherwise",
 }
