@@ -33,9 +33,14 @@ _ALL = (
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write all results to FILE.")
 @click.option("--peer-venv", type=click.Path(exists=True, file_okay=False, path_type=Path),
               help="A virtual environment that has optimum-benchmark; adds `peer`.")  # fmt: skip
-@click.option("--only", default="", metavar="FAMILY", help="Of `architectures`: those of one family.")
 @click.option(
-    "--only-type", default="", metavar="TYPE", help="Of `architectures`: these (gpt2,llama), tried before or not."
+    "--only", default="", metavar="NAME", help="Of `architectures`: those of one family; of `zoo`: one method."
+)
+@click.option(
+    "--only-type",
+    default="",
+    metavar="NAME",
+    help="Of `architectures`: these (gpt2,llama), tried before or not; of `zoo`: one module.",
 )
 @click.option("--readme", is_flag=True, help="Put the results kept so far into benchmarks/README.md, and run nothing.")
 def main(
@@ -57,7 +62,11 @@ def main(
         click.echo(f"{name} ...", err=True)
         started = time.time()
         module = importlib.import_module(f"benchmarks.{name}")
-        given: dict[str, tuple[object, ...]] = {"peer": (peer_venv,), "architectures": (only, only_type)}
+        given: dict[str, tuple[object, ...]] = {
+            "peer": (peer_venv,),
+            "architectures": (only, only_type),
+            "zoo": (only, only_type),
+        }
         found = module.find(quick, *given.get(name, ()))
         findings.append(stamped(found, started, quick))
         click.echo(text(findings[-1]))

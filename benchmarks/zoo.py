@@ -20,13 +20,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from benchmarks.finding import RESULTS, Finding
+from benchmarks.finding import RESULTS, Finding, table
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, named_line
 from mlflow_compress.plain_text import plain
 from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 
+Status = Literal["ok", "skipped", "refused", "failed"]
 ZOO = Path(__file__).parents[1] / "tests" / "zoo"
 MODULES = tuple(sorted(path.stem for path in ZOO.glob("*.py")))
 OPTIONS: Mapping[str, str] = {  # of a method, where its defaults are more than a small module takes
@@ -44,6 +45,12 @@ PAGE = Path(__file__).parents[1] / "docs" / "zoo.md"
 _CELLS = RESULTS / "zoo.jsonl"
 _MOST_SECONDS = 300  # for one cell
 _LONGEST_REASON = 240  # characters
+_MEANING: Mapping[Status, str] = {
+    "ok": "right; with a number, its reader is told something",
+    "skipped": "the method does not serve this module: only the number of the reason is shown",
+    "refused": "the module itself is not taken, whatever the method",
+    "failed": "a defect of this package",
+}
 _ALWAYS_TOLD = {"random_calibration", "dense_zeros", "stored_only", "no_kernel", "random_weights"}
 
 
@@ -56,7 +63,7 @@ class Cell(NamedTuple):
         reason: why it was not `ok`, or what its reader is told.
     """
 
-    status: Literal["ok", "skipped", "refused", "failed"]
+    status: Status
     reason: str = ""
 
 
@@ -150,81 +157,127 @@ def _serve(connection: Any) -> None:
                 connection.send(tuple(tried(variant_of(module, method), Path(folder))))
 
 
-def find(quick: bool) -> Finding:
-    """Try every method on every module; what `results/zoo.jsonl` holds already is not tried again."""
+def find(quick: bool, only_method: str = "", only_module: str = "") -> Finding:
+    """Try every method on every module, but for the cells that `results/zoo.jsonl` holds already.
+
+    Args:
+        quick: whether to try some, and to keep nothing.
+        only_method: try the cells of this method anew, and no others.
+        only_module: try the cells of this module anew, and no others.
+    """
     methods = [name for name in registry.own("methods") if not quick or name in ("original", "bf16", "int8_dynamic")]
     modules = MODULES[:3] if quick else MODULES
     cells = {} if quick else _kept()
     child = _Child()
     try:
         for method, module in itertools.product(methods, modules):
-            if (module, method) not in cells:
+            is_meant = only_method in ("", method) and only_module in ("", module)
+            if is_meant and ((module, method) not in cells or only_method or only_module):
                 cells[module, method] = child.tried(module, method)
                 if not quick:
                     _keep(module, method, cells[module, method])
     finally:
         child.end()
+    cells = {place: cells[place] for place in itertools.product(modules, methods) if place in cells}
     if not quick:
+        _rewrite(cells)
         PAGE.write_text(page(modules, methods, cells), encoding="utf-8")
-    counts = [(module, Counter(cells[module, method].status for method in methods)) for module in modules]
+    counts = [(method, Counter(cells[place].status for place in cells if place[1] == method)) for method in methods]
     return Finding(
         name="zoo",
         goal="every method serves every module, or says in a sentence why not.",
-        met=not any(cell.status == "failed" for cell in cells.values()),
-        rows=[
-            {"module": module, **{status: count[status] for status in ("ok", "skipped", "refused", "failed")}}
-            for module, count in counts
+        met=len(cells) == len(modules) * len(methods) and not any(cell.status == "failed" for cell in cells.values()),
+        rows=[{"method": method, **{status: count[status] for status in _MEANING}} for method, count in counts],
+        notes=[
+            f"{len(modules)} modules; each cell, with its reason: [docs/zoo.md](../docs/zoo.md)",
+            "what is kept is not tried again: after a change, `--only METHOD` or `--only-type MODULE` tries its cells "
+            "anew, and without results/zoo.jsonl all of them are",
         ],
-        notes=["each cell, with its reason: docs/zoo.md; delete results/zoo.jsonl to try all of them anew"],
     )
 
 
 def page(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[str, str], Cell]) -> str:
     """Return the page that shows each cell: modules by methods, and the reasons below."""
-    reasons: dict[str, int] = {}
+    reasons: Counter[str] = Counter()
+    for (module, _), cell in cells.items():
+        if cell.reason:
+            reasons[_shown(cell.reason, module)] += 1
+    numbers = {reason: number for number, (reason, _) in enumerate(reasons.most_common(), 1)}
 
-    def shown(module: str, method: str) -> str:
-        cell = cells[module, method]
-        if cell.status == "ok":
-            return "ok"
-        number = reasons.setdefault(cell.reason.replace(module, "FILE"), len(reasons) + 1)
-        return str(number) if cell.status != "failed" else f"**failed** {number}"
+    def place(module: str, method: str) -> str:
+        cell = cells.get((module, method), Cell("failed", "not tried"))
+        number = numbers.get(_shown(cell.reason, module))
+        word = "" if cell.status == "skipped" else f"**{cell.status}**" if cell.status == "failed" else cell.status
+        return f"{word} [{number}](#{number})".strip() if number else word
 
-    table = [f"| {module} | {' | '.join(shown(module, method) for method in methods)} |" for module in modules]
-    counts = Counter(cells[module, method].status for module in modules for method in methods)
+    counts = Counter(cell.status for cell in cells.values())
     lines = [
         "# Every method on odd modules",
         "",
-        f"{len(modules)} small modules, each with one thing that is odd (`tests/zoo/`), under {len(methods)} methods: "
-        "compressed, saved, restored, and compared with what was saved. `ok`, or the number of the reason for which it "
-        "was skipped or refused.",
+        f"{len(modules)} small modules, each with one thing that is odd ([tests/zoo](../tests/zoo)), under each of "
+        f"{len(methods)} methods:",
+        "loaded, compressed, called, saved, restored, and compared with what was saved. A number is the reason, which",
+        "stands below the tables.",
         "",
-        ", ".join(f"{status}: {count}" for status, count in sorted(counts.items())),
-        "",
-        f"| module | {' | '.join(methods)} |",
-        f"| --- | {' | '.join('---' for _ in methods)} |",
-        *table,
-        "",
-        "## Reasons",
-        "",
-        *(f"{number}. {reason.replace('|', '/')}" for reason, number in reasons.items()),
-        "",
-        "## Modules",
-        "",
-        *(f"* `{module}`: {oddity(module)}" for module in modules),
-        "",
-        "Written by `python -m benchmarks zoo`.",
-        "",
+        *table([{"in a cell": word, "what it means": _MEANING[word], "cells": counts[word]} for word in _MEANING]),
     ]
+    for title, some in _groups(methods).items():
+        rows = [
+            {"module": f"[{module}](#{module})", **{each: place(module, each) for each in some}} for module in modules
+        ]
+        lines += ["", f"## {title}", "", *table(rows)]
+    lines += ["", "## Reasons", ""]
+    lines += [
+        f'* <a id="{number}"></a>**{number}** ({_times(reasons[reason])}): {_escaped(reason)}'
+        for reason, number in numbers.items()
+    ]
+    lines += ["", "## Modules", ""]
+    lines += [f'* <a id="{module}"></a>`{module}`: {oddity(module)}' for module in modules]
+    lines += ["", "Written by `python -m benchmarks zoo`: see [benchmarks/README.md](../benchmarks/README.md).", ""]
     return "\n".join(lines)
 
 
+def _groups(methods: Sequence[str]) -> dict[str, list[str]]:
+    """Divide methods by what they make of the weights."""
+    groups: dict[str, list[str]] = {"Fewer bits": [], "Fewer or other weights": [], "Other runtimes": []}
+    for name in methods:
+        kind = registry.find("methods", name)
+        is_runtime = kind.changes == "runtime" or name == "torch_compile"
+        place = "Other runtimes" if is_runtime else "Fewer or other weights" if kind.gives == "float" else "Fewer bits"
+        groups[place].append(name)
+    return {title: some for title, some in groups.items() if some}
+
+
+def _shown(reason: str, module: str) -> str:
+    """Return a reason as it is for all modules."""
+    return reason.replace(f"{module}.py", "FILE.py").replace(module, "FILE")
+
+
+def _escaped(reason: str) -> str:
+    return reason.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} cells"
+
+
 def _kept() -> dict[tuple[str, str], Cell]:
+    """Return the cells that were tried before: of one that was tried twice the last."""
     lines = _CELLS.read_text(encoding="utf-8").splitlines() if _CELLS.is_file() else []
-    found = [json.loads(line) for line in lines]
-    return {(each["module"], each["method"]): Cell(each["status"], each["reason"]) for each in found}
+    kept = [json.loads(line) for line in lines]
+    return {(each["module"], each["method"]): Cell(each["status"], each["reason"]) for each in kept}
 
 
 def _keep(module: str, method: str, cell: Cell) -> None:
     with _CELLS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"module": module, "method": method, **cell._asdict()}, ensure_ascii=False) + "\n")
+        file.write(_line(module, method, cell))
+
+
+def _rewrite(cells: Mapping[tuple[str, str], Cell]) -> None:
+    """Keep each cell once, in order."""
+    lines = [_line(module, method, cell) for (module, method), cell in cells.items()]
+    _CELLS.write_text("".join(lines), encoding="utf-8")
+
+
+def _line(module: str, method: str, cell: Cell) -> str:
+    return json.dumps({"module": module, "method": method, **cell._asdict()}, ensure_ascii=False) + "\n"

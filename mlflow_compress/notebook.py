@@ -179,16 +179,19 @@ def compress(model: nn.Module, method: str, *, copy: bool = True) -> nn.Module:
     from mlflow_compress.networks import model_folder
     from mlflow_compress.planning import chains
 
-    methods = model_folder.methods_of(chains.parse_chain(method))
+    chain = chains.parse_chain(method)
+    methods = model_folder.methods_of(chain)
     for each in methods:
         if each.changes == "runtime":
             raise Unsupported(_elsewhere(method, "makes no torch module, but a model of another runtime"))
     held = Model((_copied(model) if copy else model).eval(), weights="local", device=_device(model, "auto"))
     family, before = _InMemory(method), compression_check.State.of(held)
-    for each in methods:
+    after = before
+    for step, each in zip(chain, methods, strict=True):
         held = each.compress(held, family)
-    if any(each.changes != "nothing" for each in methods):
-        after = compression_check.require_change(before, held, method, ())
+        if each.changes != "nothing":
+            after = compression_check.require_change(after, held, str(step))
+    if after is not before:
         removes = any(each.changes == "architecture" for each in methods)
         held.cautions += compression_check.cautions(before, after, removes)
     for caution in held.cautions:

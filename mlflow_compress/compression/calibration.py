@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlflow_compress.compression.layers import replace, unfused
+from mlflow_compress.compression.layers import replace
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.fused_layers import unfused
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import RANDOM_CALIBRATION, Family, Model
 

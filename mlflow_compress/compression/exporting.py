@@ -21,6 +21,7 @@ from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.error_causes import cause_line, is_of_this_package, is_out_of_memory, own_place
 from mlflow_compress.errors import CompressError, Unsupported, WeightsError
 from mlflow_compress.networks import generation_check, made_weights, value_trees
+from mlflow_compress.networks.fused_layers import unfused
 from mlflow_compress.networks.output_parts import Observed, differ, observe
 from mlflow_compress.networks.stored_weights import Held, held
 from mlflow_compress.records import CautionKind
@@ -100,13 +101,17 @@ class ExportMethod(Method):
         """
 
     def compress(self, model: Model, family: Family) -> Model:
-        """Export the model, and run it from the files.
+        """Export the model, with its layers one by one, and run it from the files.
 
         Raises:
             Unsupported: the family gives no graphs of it, they can't be exported, or what was exported computes
                 something else than the module.
             WorkerError: it generates something else.
         """
+        with unfused():
+            return self._compressed(model, family)
+
+    def _compressed(self, model: Model, family: Family) -> Model:
         made_weights.fold(model.module)
         generated = generation_check.generate(family, model)
         graphs = family.graphs(model)

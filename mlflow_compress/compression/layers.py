@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -70,16 +69,3 @@ def replace(module: Any, replacements: Mapping[Any, Any]) -> Any:
             if child in replacements:
                 setattr(parent, name, replacements[child])
     return replacements.get(module, module)
-
-
-@contextlib.contextmanager
-def unfused() -> Iterator[None]:
-    """Have torch's own transformer layers call their linear layers, rather than hand the weights to a fused kernel."""
-    import torch
-
-    was_fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(was_fused)

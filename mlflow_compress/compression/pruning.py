@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mlflow_compress.compression.calibration import require_data, samples_for, tell_few_tokens
-from mlflow_compress.compression.layers import head_of, sharing, unfused
+from mlflow_compress.compression.layers import head_of, sharing
+from mlflow_compress.networks.fused_layers import unfused
 from mlflow_compress.sockets import Family, Model
 
 

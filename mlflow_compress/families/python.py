@@ -41,12 +41,12 @@ from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.exported_modules import ExportedModule
 from mlflow_compress.networks.module_calls import Arguments
 from mlflow_compress.networks.module_graphs import graph_of
-from mlflow_compress.networks.outside_state import put_back
+from mlflow_compress.networks.outside_state import fitting, put_back
 from mlflow_compress.networks.own_checkpoint import Fit, fill_from
 from mlflow_compress.networks.own_code import Built, OwnCode, at_home, at_source, build, came_with_us, defined, loaded
 from mlflow_compress.networks.own_weights import fill_cached
 from mlflow_compress.networks.plain_modules import make_real, unwrapped
-from mlflow_compress.networks.score_output import classes_of, score_of
+from mlflow_compress.networks.score_output import classes_of, has_two_batch_axes, score_of
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
 
@@ -231,6 +231,8 @@ class Python(Family):
     def student(self, model: Model, keep: float) -> Model:
         """Build what the file's `student(keep)` gives, with new weights.
 
+        What `load_weights` set outside of the original's state dict is set in it too, as far as it fits.
+
         Raises:
             Unsupported: the file has no such function.
         """
@@ -244,6 +246,8 @@ class Python(Family):
         student = dataclasses.replace(model, structure={}, family_data=made)
         student.module = build(made, self.function)
         self._make_real(student)
+        made.outside = fitting(own.outside, student.module)
+        put_back(made.outside, student.module)
         trained = {name for name, weight in student.module.named_parameters() if weight.requires_grad}
         self._simplify(student)
         for name, weight in student.module.named_parameters():
@@ -284,7 +288,10 @@ class Python(Family):
                 placed = value_trees.placed(arguments, model.device, dtype_of(model.module))
                 output = module_calls.called(model.module, placed)
                 count = at_once or (len(inputs) if len(calls) == 1 else 1)
-                predictions += classes_of(score_of(output, self.output), count)
+                scores = score_of(output, self.output)
+                if at_once is None and has_two_batch_axes(scores, count):  # of one sample it is clear which axis is its
+                    return [prediction for each in inputs for prediction in self.predict(model, [each])]
+                predictions += classes_of(scores, count)
         return predictions[: len(inputs)]
 
     def _guide(self, model: Model) -> own_samples.Guide:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from mlflow_compress.compression.exporting import FEWER_WEIGHTS
 from mlflow_compress.error_causes import cause_line, is_out_of_memory
 from mlflow_compress.errors import CompressError, Unsupported
+from mlflow_compress.networks.outside_state import tensors_outside
 from mlflow_compress.networks.stored_weights import held
 from mlflow_compress.records import Caution, CautionKind
 from mlflow_compress.sockets import Method, Model
@@ -56,6 +57,8 @@ NOT_ALL_HELD = CautionKind(
 )
 _GROWN = 1.02  # times the original's, from which on it is said: graphs hold a few constants of their own
 _LOST = 0.9  # times the original's, below which it is said: exports fold normalisation into other layers
+_OF_PLACES = ("dtype", "device")  # in what torch says where one tensor was moved or cast, and another was not
+_MOST_NAMES = 3  # in a message
 _PLAIN = (bool, int, float, str, bytes, tuple)  # attributes of a layer that say what it computes
 
 
@@ -92,28 +95,34 @@ class State:
         return cls(layers, {name: _checksum(value) for name, value in values}, size, parameters)
 
 
-def require_change(before: State, model: Model, chain: str, methods: Sequence[Method]) -> State:
+def require_change(before: State, model: Model, step: str, method: Method | None = None) -> State:
     """Return what the model is made of now.
 
     Args:
         before: what it was made of.
         model: the compressed one.
-        chain: the methods, as the user names them.
-        methods: those that act once more when the model is restored: one that gives another runtime may do all then.
+        step: what was done, as the user names it.
+        method: what did it, where it acts once more when the model is restored: one that gives another runtime may do
+            all then.
 
     Raises:
         Unsupported: it is what it was.
     """
     after = State.of(model)
-    if any(method.gives == "runtime" for method in methods):
+    if method is not None and method.gives == "runtime":
         return after
     if (after.layers, after.tensors) == (before.layers, before.tensors):
-        raise Unsupported(f"{chain} changed nothing in this model: every layer and every weight is as it was")
+        raise Unsupported(f"{step} changed nothing in this model: every layer and every weight is as it was")
     return after
 
 
-def tried(call: Callable[[], Outputs], method: str) -> Outputs:
+def tried(call: Callable[[], Outputs], method: str, module: Any = None) -> Outputs:
     """Return what a first call of the compressed model gives.
+
+    Args:
+        call: makes it.
+        method: what was done, as the user names it.
+        module: what is called; what methods can't reach in it is named.
 
     Raises:
         Unsupported: it fails, as it does where the module reaches for what the method has replaced.
@@ -126,7 +135,9 @@ def tried(call: Callable[[], Outputs], method: str) -> Outputs:
         if is_out_of_memory(error):
             raise
         traceback.print_exc()
-        raise Unsupported(f"the model does not run after {method}: {_said(error)}") from error
+        said = _said(error)
+        hint = _out_of_reach(module) if any(word in said for word in _OF_PLACES) else ""
+        raise Unsupported(f"the model does not run after {method}: {said}{hint}") from error
 
 
 def cautions(before: State, after: State, removes: bool, told: Sequence[Caution] = ()) -> list[Caution]:
@@ -155,6 +166,16 @@ def _said(error: Exception) -> str:
     """Return the root cause in a line; an attribute that is missing is one of a layer that a method replaced."""
     text = cause_line(error, most=140).removeprefix(f"{AttributeError.__name__}: ")
     return f"its code reaches for what is no longer there: {text}" if "has no attribute" in text else text
+
+
+def _out_of_reach(module: Any) -> str:
+    """Name the tensors that a method neither casts nor quantises, being no parameters and no buffers."""
+    import torch
+
+    names = tensors_outside(module)[:_MOST_NAMES] if isinstance(module, torch.nn.Module) else []
+    if not names:
+        return ""
+    return f". Not registered with torch, so that no method reaches it: {', '.join(names)}"
 
 
 def _described(layer: Any) -> str:

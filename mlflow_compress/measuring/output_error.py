@@ -15,7 +15,14 @@ from typing import Any
 
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.model import NOT_SAVED
-from mlflow_compress.networks.output_parts import differ, farthest, odd_places, parts_of, spread_of
+from mlflow_compress.networks.output_parts import (
+    differ,
+    farthest,
+    moved_by_fusing,
+    odd_places,
+    parts_of,
+    spread_of,
+)
 from mlflow_compress.networks.outside_state import tensors_outside
 from mlflow_compress.networks.random_state import has_drawn
 from mlflow_compress.networks.stored_weights import ROUNDING
@@ -98,10 +105,30 @@ OTHER_SHAPES = CautionKind(
         "ru": "Сжатие может менять количество найденного моделью: измерьте качество на данных.",
     },
 )
+FUSED_PADDING = CautionKind(
+    "fused_padding",
+    short={
+        "en": "timed and scored with zeros at padded places, which training does not have",
+        "ru": "время и качество измерены с нулями на местах заполнения, которых нет при обучении",
+    },
+    message={
+        "en": "torch's fused path for nn.TransformerEncoder, which this model takes in inference, moves the outputs by "
+        "{moved:.0%}: at padded places it gives zeros; training and exports do not. Outputs were compared without it",
+        "ru": "ускоренный путь torch для nn.TransformerEncoder, которым модель идёт без обучения, сдвигает выходы на "
+        "{moved:.0%}: на местах заполнения он даёт нули, а обучение и экспорт — нет. Выходы сравнивались без него",
+    },
+    advice={
+        "en": "Leave padded places out of what follows the encoder (a masked mean), or call "
+        "torch.backends.mha.set_fastpath_enabled(False) in the model's file.",
+        "ru": "Исключите места заполнения из того, что идёт после энкодера (среднее по маске), или вызовите "
+        "torch.backends.mha.set_fastpath_enabled(False) в файле модели.",
+    },
+)
 NUMBERS = ("quality/output_error_rel_l2", "quality/top1_agreement", "quality/kl_divergence_nats")
 _MOST_NAMES = 3  # in a message
 _MOST_BATCHES, _MOST_SECONDS, _MOST_ELEMENTS = 8, 0.5, 2**24
 _FEWEST = 2  # inputs, to see whether outputs depend on them
+_MOVED = 0.01  # relative difference that torch's fused path makes, from which on it is told
 _ALIKE = 1e-5  # relative difference of what two inputs give, below which nothing can be said
 _OLD = ("original", "saved")  # tensors of 0.1, whose parts stood in one vector
 _COUNT, _SPREAD = "passes", "spread"
@@ -115,11 +142,13 @@ class Outputs:
         passes: of each pass its parts: vectors of float32 on the CPU.
         least: of each part the least norm that a difference is divided by.
         spread: how far apart two passes on one input are that draw other random numbers; 0: the model draws none.
+        fused: how far torch's fused path, where it is open to the model, moves the outputs of the first pass.
     """
 
     passes: list[list[Any]]
     least: list[float]
     spread: float = 0.0
+    fused: float = 0.0
 
     def joined(self) -> list[Any]:
         """Return each part of all passes in one vector; everything in one, where passes have other parts."""
@@ -144,15 +173,17 @@ def outputs(family: Family, model: Model, variant: Variant, count: int | None = 
         variant: gives batch size and seed.
         count: how many passes; None: as many as fit into half a second and 64 MiB, two at least.
     """
-    given = _passes(family, model, variant, count)
-    last = variant.seed + len(given.passes) - 1
-    if not has_drawn(last):
-        return given
     import torch
 
+    given = _passes(family, model, variant, count)
+    last = variant.seed + len(given.passes) - 1
+    is_random = has_drawn(last)
+    seed = last if is_random else variant.seed
     with torch.inference_mode():
-        spread = spread_of(family, model, family.batch(model, variant.batch_size, last), last)
-    return replace(given, spread=spread)
+        batch = family.batch(model, variant.batch_size, seed)
+        if is_random:
+            return replace(given, spread=spread_of(family, model, batch, seed))
+        return replace(given, fused=moved_by_fusing(family, model, batch, seed))
 
 
 def keep(original: Outputs, saved: Outputs, path: Path) -> None:
@@ -244,11 +275,19 @@ def _unsaved(model: Model) -> str:
     return f": {what}: {', '.join(names)}. Register tensors as buffers, and build all else in model()" if names else ""
 
 
-def cautions(original: Outputs) -> list[Caution]:
-    """Say it where outputs do not depend on the input, or where there is nothing to compare."""
+def cautions(original: Outputs, is_compared: bool = True) -> list[Caution]:
+    """Say where outputs do not depend on the input, where there is nothing to compare, or how it was done.
+
+    Args:
+        original: the original's outputs.
+        is_compared: whether others are compared with them.
+    """
+    fused = [FUSED_PADDING.of(moved=original.fused)] if original.fused > _MOVED else []
+    if not is_compared:
+        return fused
     if not _has_numbers(original):
         return [NO_OUTPUTS.of()]
-    return [BLIND_OUTPUTS.of(most=_ALIKE)] if is_blind(original) else []
+    return [*fused, *([BLIND_OUTPUTS.of(most=_ALIKE)] if is_blind(original) else [])]
 
 
 def _has_numbers(given: Outputs) -> bool:

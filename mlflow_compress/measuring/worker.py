@@ -108,15 +108,16 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     if is_changed and (refusal := family.refuses(model)):
         raise Unsupported(refusal)
     saved = original = output_error.outputs(family, model, variant, None if is_changed else 1)
-    before = compression_check.State.of(model) if is_changed else None
+    before = after = compression_check.State.of(model) if is_changed else None
     for step, method in zip(variant.chain, methods, strict=True):
         if step.method != ORIGINAL:
             report.stage(f"compressing: {step}")
         model = method.compress(model, family)
-    if before is not None:
-        after = compression_check.require_change(before, model, variant.method, methods)
+        if after is not None and step.method != ORIGINAL:
+            after = compression_check.require_change(after, model, str(step), method)
+    if before is not None and after is not None:
         again = functools.partial(output_error.outputs, family, model, variant, len(original.passes))
-        saved = compression_check.tried(again, variant.method)
+        saved = compression_check.tried(again, variant.method, model.module)
         removes = any(method.changes == "architecture" for method in methods)
         model.cautions += compression_check.cautions(before, after, removes, model.cautions)
     output_error.keep(original, saved, folder / OUTPUTS)
@@ -129,7 +130,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     return Part(
         Outcome("ok"),
         measurements=size.on_disk(target),
-        cautions=(*model.cautions, *(output_error.cautions(original) if is_changed else ())),
+        cautions=(*model.cautions, *output_error.cautions(original, is_changed)),
         facts={**model.facts, "weights": model.weights, "timed": type(family).timed, "family": variant.family},
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.compression.coverage import note_all
-from mlflow_compress.error_causes import cause_line, own_place
+from mlflow_compress.error_causes import cause_line, is_out_of_memory, own_place
 from mlflow_compress.errors import MachineLacks, UnknownName, Unsupported
 from mlflow_compress.sockets import Family, Method, Model, State
 
@@ -98,6 +98,8 @@ def _told(compiled: Any) -> Any:
         try:
             return compiled(*inputs, **named)
         except TorchDynamoException as error:
+            if is_out_of_memory(error):
+                raise
             place = own_place(error)
             where = f" ({place})" if place else ""
             raise Unsupported(f"torch.compile can't compile it: {cause_line(error)}{where}") from error

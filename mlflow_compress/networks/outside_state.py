@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -68,13 +68,32 @@ def put_back(values: Mapping[str, Mapping[str, Any]], module: Any) -> None:
                 setattr(layers[name], key, _copied(value))
 
 
+def fitting(values: Mapping[str, Mapping[str, Any]], module: Any) -> Values:
+    """Return those values that a module of another width or depth can take over.
+
+    Left out are those of layers that it does not have, and tensors whose shape is another there.
+    """
+    layers = dict(module.named_modules())
+    kept = {
+        name: {key: value for key, value in attributes.items() if _fits(value, getattr(layers[name], key, value))}
+        for name, attributes in values.items()
+        if name in layers
+    }
+    return {name: attributes for name, attributes in kept.items() if attributes}
+
+
+def _fits(value: Any, own: Any) -> bool:
+    return not hasattr(value, "shape") or getattr(own, "shape", value.shape) == value.shape
+
+
 def tensors_outside(module: Any) -> list[str]:
-    """Name the tensors that a module holds and its state dict does not."""
+    """Name the tensors that a module holds and its state dict does not, and lists of layers that it does not know."""
+    known = set(module.modules())
     return [
         f"{name}.{key}".lstrip(".")
         for name, layer in module.named_modules()
         for key, value in _attributes(layer)
-        if _holds_tensor(value)
+        if _holds_tensor(value, known)
     ]
 
 
@@ -157,8 +176,10 @@ def _is_plain(value: Any) -> bool:
     return not isinstance(value, (_Mark, frozenset))
 
 
-def _holds_tensor(value: Any) -> bool:
+def _holds_tensor(value: Any, known: Set[Any]) -> bool:
     import torch
 
+    if isinstance(value, torch.nn.Module):
+        return value not in known and any(True for _ in value.parameters())
     several = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    return isinstance(value, torch.Tensor) or any(_holds_tensor(each) for each in several)
+    return isinstance(value, torch.Tensor) or any(_holds_tensor(each, known) for each in several)

@@ -45,17 +45,37 @@ def score_of(output: Any, chosen: str | int = "") -> Any:
     )
 
 
+_IMAGES = 4  # axes, from which on the classes are the second, as torch's cross_entropy has them; else they are the last
+
+
+def is_of_images(scores: Any) -> bool:
+    """Return whether scores are of each pixel: [batch, classes, height, width], or more axes behind."""
+    return bool(scores.is_floating_point() and scores.dim() >= _IMAGES)
+
+
+def has_two_batch_axes(scores: Any, samples: int) -> bool:
+    """Return whether the samples may lie along several axes: [steps, batch, classes] of as many steps as samples."""
+    axes = list(scores.shape[:-1] if scores.is_floating_point() else scores.shape)
+    return samples > 1 and not is_of_images(scores) and axes.count(samples) > 1
+
+
 def classes_of(scores: Any, samples: int) -> list[Any]:
     """Return the prediction for each sample: the index of its greatest score; whole numbers are predictions already.
+
+    The classes are the last axis: [batch, classes], [batch, steps, classes], [steps, batch, classes]; of images they
+    are the second: [batch, classes, height, width].
 
     Raises:
         RecipeError: there is one score only for each sample, or there are scores for another number of samples.
     """
+    if is_of_images(scores) and scores[0, 0].numel() == 1:
+        scores = scores.flatten(1)  # one pixel: what a classifier without a linear layer gives
     axes = list(scores.shape[:-1] if scores.is_floating_point() else scores.shape)  # the last of scores is the classes
-    if scores.dim() > 1 and scores.shape[0] != samples and samples in axes:
+    if scores.dim() > 1 and scores.shape[0] != samples and samples in axes and not is_of_images(scores):
         scores = scores.movedim(axes.index(samples), 0)
     is_prediction = scores.dim() > 0 and not scores.is_floating_point()
-    if not is_prediction and (scores.dim() < 2 or scores.shape[-1] == 1):
+    classes = 1 if is_of_images(scores) else -1
+    if not is_prediction and (scores.dim() < 2 or scores.shape[classes] == 1):
         raise RecipeError(
             f"The module gives one number for each sample, of shape {list(scores.shape)}, and the greatest of one says "
             "nothing: define predict(module, inputs) in its file."
@@ -66,4 +86,4 @@ def classes_of(scores: Any, samples: int) -> list[Any]:
             f"{'sample' if samples == 1 else 'samples'}: say in the recipe which output is the score, output: NAME, or "
             "define predict(module, inputs) in its file."
         )
-    return list((scores if is_prediction else scores.argmax(-1)).tolist())
+    return list((scores if is_prediction else scores.argmax(classes)).tolist())

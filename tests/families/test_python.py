@@ -110,6 +110,57 @@ def test_a_student_is_restored_as_a_student(tmp_path: Path) -> None:
         family.student(model, 0.5)
 
 
+FILLED = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(8, width), nn.Linear(width, 4)
+        self.scale, self.mean = 1.0, torch.zeros(8)
+        self.register_buffer("shift", torch.zeros(width), persistent=False)
+
+    def forward(self, x):
+        return self.head((self.hidden(x - self.mean) + self.shift).relu()) * self.scale
+
+def model(): return Net(16)
+def student(keep): return Net(8)
+def batch(size): return torch.rand(size, 8)
+def load_weights(module):
+    module.scale, module.mean = 5.0, torch.full((8,), 0.5)
+    module.shift.fill_(3.0)
+"""
+
+
+def test_a_student_takes_over_what_load_weights_set_beside_the_weights_as_far_as_it_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    family, model = own(tmp_path, FILLED)
+    student = family.student(model, 0.5)
+    assert (student.module.scale, student.module.mean.tolist()) == (5.0, [0.5] * 8)
+    assert student.module.shift.tolist() == [0.0] * 8  # the original's has another width
+    batch = family.batch(student, 2, 0)
+    (tmp_path / "saved").mkdir()
+    family.save(student, tmp_path / "saved")
+    restored = family.restore(tmp_path / "saved")
+    restored.module.load_state_dict(student.module.state_dict())
+    assert torch.equal(restored.module(*batch), student.module(*batch))
+
+
+def test_samples_are_told_from_as_many_steps(tmp_path: Path) -> None:
+    code = (
+        "import torch\nfrom torch import nn\nclass Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.w = nn.Parameter(torch.ones(1))\n"
+        "    def forward(self, x): return x * self.w\n"
+        "def model(): return Net()\ndef batch(size): return torch.rand(3, size, 5)\n"
+    )
+    family, model = own(tmp_path, code)
+    inputs = [torch.rand(3, 5) for _ in range(3)]  # three samples of three steps: the batch is the second axis
+    assert family.predict(model, inputs) == [each.argmax(-1).tolist() for each in inputs]
+
+
 def round_trip(model: Model, folder: Path) -> Any:
     variant = Variant("own", "original", "none", family="python", source="own.py", chain=(Step("original"),))
     folder.mkdir()

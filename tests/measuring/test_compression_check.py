@@ -22,7 +22,7 @@ def test_a_method_that_changes_nothing_is_refused() -> None:
     before = State.of(model)
     model.facts["layers"] = "none at all"
     with pytest.raises(Unsupported, match=r"^bf16 changed nothing in this model"):
-        compression_check.require_change(before, model, "bf16", ())
+        compression_check.require_change(before, model, "bf16")
 
 
 @pytest.mark.parametrize("change", ["a weight", "a type", "a layer", "a number", "a hook"])
@@ -39,14 +39,14 @@ def test_whatever_a_method_changes_is_seen(change: str) -> None:
         model.module[0].in_features = 7
     else:
         model.module.register_forward_hook(lambda module, inputs, output: output)
-    assert compression_check.require_change(before, model, "m", ()) != before
+    assert compression_check.require_change(before, model, "m") != before
 
 
 def test_a_model_of_another_runtime_has_changed() -> None:
     model = net()
     before = State.of(model)
     model.module = lambda inputs: inputs
-    assert compression_check.require_change(before, model, "onnx", ()).size == 0
+    assert compression_check.require_change(before, model, "onnx").size == 0
 
 
 @pytest.mark.parametrize("tensor", [torch.zeros(0, 3), torch.tensor(True), torch.randn(3, dtype=torch.complex64)])
@@ -55,7 +55,7 @@ def test_odd_tensors_have_a_checksum(tensor: torch.Tensor) -> None:
     model.module.register_buffer("odd", tensor)
     before = State.of(model)
     with pytest.raises(Unsupported):
-        compression_check.require_change(before, model, "m", ())
+        compression_check.require_change(before, model, "m")
 
 
 def test_a_model_that_no_longer_runs_is_skipped_with_the_root_cause_in_one_line() -> None:
@@ -71,6 +71,19 @@ def test_a_model_that_no_longer_runs_is_skipped_with_the_root_cause_in_one_line(
         "the model does not run after int8_dynamic: its code reaches for what is no longer there: 'Int8Linear' object "
         "has no attribute 'weight'"
     )
+
+
+@pytest.mark.parametrize(("said", "is_told"), [("the same dtype, but got Float and Half", True), ("a shape", False)])
+def test_what_no_method_reaches_is_named_where_types_differ(said: str, is_told: bool) -> None:
+    def call() -> None:
+        raise RuntimeError(said)
+
+    module = net().module
+    module.shift, module.layers, module.known = torch.ones(3), [nn.Linear(2, 2)], [module[0]]
+    with pytest.raises(Unsupported) as told:
+        compression_check.tried(call, "fp16", module)
+    hint = ". Not registered with torch, so that no method reaches it: shift, layers" if is_told else ""
+    assert str(told.value) == f"the model does not run after fp16: {said}{hint}"
 
 
 @pytest.mark.parametrize("error", [MemoryError(), ArithmeticError("NaN"), RuntimeError("std::bad_alloc")])

@@ -216,3 +216,39 @@ def test_what_can_not_be_compared_is_told(code: str, change: str, told: list[str
 def test_numbers_that_only_the_compressed_model_lacks_make_it_fail(tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match=r"hold NaN or infinity where the original's do not, at \d+ of \d+ places"):
         compared("self.layer(x)", "self.layer(x) * torch.tensor([float('nan')] + [1.0] * 7)", tmp_path)
+
+
+PADDED = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 1)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x, padded):
+        return self.head(self.encoder(x, src_key_padding_mask=padded))
+
+def model(): return Net()
+def batch(size): return torch.rand(size, 6, 16), torch.arange(6).expand(size, 6) > FROM
+"""
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
+@pytest.mark.parametrize(("start", "told"), [(3, ["fused_padding"]), (5, [])])
+def test_outputs_are_compared_without_zeros_at_padded_places_which_are_told(
+    start: int, told: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "net.py").write_text(PADDED.replace("FROM", str(start)))
+    family: Family = registry.build("families", "python")
+    variant = Variant("net", "bf16", "t", "python", "net.py", "random", batch_size=2, folder=str(tmp_path))
+    model = family.load("net.py", "random", tmp_path, 0)
+    original = output_error.outputs(family, model, variant)
+    assert [caution.code for caution in output_error.cautions(original)] == told
+    assert [caution.code for caution in output_error.cautions(original, is_compared=False)] == told
+    with torch.inference_mode():
+        called = model.module(*family.batch(model, 2, 0))
+    is_as_called = farthest([flat(called)], [original.passes[0][0]], [0.0]) < 1e-4
+    assert is_as_called is not bool(told)

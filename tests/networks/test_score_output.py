@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mlflow_compress.errors import RecipeError
-from mlflow_compress.networks.score_output import classes_of, score_of
+from mlflow_compress.networks.score_output import classes_of, has_two_batch_axes, score_of
 
 SCORES, HIDDEN, IDS = torch.rand(2, 3), torch.rand(2, 8), torch.arange(2)
 
@@ -51,6 +51,21 @@ def test_the_greatest_score_is_the_prediction() -> None:
     assert classes_of(torch.stack([scores, scores, scores], 0), 2) == [[1, 1, 1], [0, 0, 0]]  # the batch is second
     assert classes_of(torch.tensor([4, 2]), 2) == [4, 2]
     assert classes_of(torch.tensor([[4, 2], [5, 3], [6, 1]]), 2) == [[4, 5, 6], [2, 3, 1]]
+
+
+def test_classes_of_images_are_the_second_axis_as_in_cross_entropy() -> None:
+    wanted = torch.tensor([[[0, 2, 1, 1], [2, 2, 0, 0]]] * 2)  # [batch, height, width]
+    scores = torch.nn.functional.one_hot(wanted, 3).movedim(-1, 1).float()  # [batch, classes, height, width]
+    assert classes_of(scores, 2) == wanted.tolist()
+    assert classes_of(scores[..., :1, :1], 2) == [0, 0]  # one pixel: a classifier
+
+
+@pytest.mark.parametrize(
+    ("shape", "samples", "unclear"),
+    [((4, 4, 3), 4, True), ((4, 2, 3), 4, False), ((4, 4), 4, False), ((1, 1, 3), 1, False), ((2, 3, 2, 2), 2, False)],
+)
+def test_where_the_samples_lie_may_be_unclear(shape: tuple[int, ...], samples: int, unclear: bool) -> None:
+    assert has_two_batch_axes(torch.rand(shape), samples) is unclear
 
 
 @pytest.mark.parametrize("scores", [torch.rand(6, 4), torch.rand(1, 4), torch.rand(6, 2), torch.arange(6)])

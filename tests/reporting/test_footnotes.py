@@ -28,6 +28,7 @@ ABOUT_RESULTS = {
     "example_calibration",
     "few_calibration_tokens",
     "fewer_weights",
+    "fused_padding",
     "grew",
     "impossible_number",
     "impossible_time",
