@@ -15,12 +15,13 @@ import dataclasses
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,6 +46,8 @@ _SECONDS, _BYTES = 240, 6 * 2**30  # of one process
 _SECONDS_ALONE = 900  # of what took too long: it is tried once more, with nothing beside it
 _AT_ONCE = 2
 _SKIPPED_IN_QUICK = 60
+_CLASS = re.compile(r"\b[A-Z]\w*(?:For[A-Z]\w+|LMHeadModel)\b")  # of transformers, in a message
+_LIBRARY = re.compile(r"requires (?:the )?(\S+) library")
 
 _OWN_WORDS = "can't be measured here"  # of a model that fails on what its family gives it
 
@@ -154,30 +157,50 @@ def _summary(tried: Sequence[Tried]) -> list[Mapping[str, Cell]]:
 
 def page(tried: Sequence[Tried]) -> str:
     """Give all outcomes as the page of the documentation."""
+    days = sorted(each.when for each in tried if each.when)
     lines = [
         "# Transformers architectures",
         "",
-        "Written by `python -m benchmarks architectures`: each architecture of transformers that a family claims, as a",
-        "tiny model with random weights, loaded, run, generated with, saved, restored, compared, predicted with,",
-        f"and the same under `{_METHOD}`. What can't be served says why.",
+        "Which architectures of transformers can be measured, by the family that loads them (`--family NAME` where",
+        "the model does not tell it). Written by `python -m benchmarks architectures`: each that a family claims was",
+        "loaded, run, saved, restored and compared, generated and predicted with, as a tiny model with random weights,",
+        f"and then once more under `{_METHOD}`. That says that the way is right, and nothing of speed or quality.",
         "",
         *table(_summary(tried)),
+        "",
+        "* refused: the message that a user reads, before anything is measured",
+        "* not built: this benchmark or transformers could not make a tiny model of it here; it may work",
+        "* too slow: no end was seen; it may work",
+        f"* {_METHOD}: of those that work; what is missing there was not tried under it",
+        *([f"* tried from {days[0]} to {days[-1]} UTC"] if days else []),
     ]
     for family in FAMILIES:
         own = [each for each in tried if each.family == family]
-        works = [each for each in own if each.outcome == "works"]
-        lines += ["", f"## {family}", "", f"Works: {', '.join(f'`{each.architecture}`' for each in works) or 'none'}."]
-        if others := [each for each in own if each.outcome != "works"]:
-            said = {each.architecture: {"outcome": each.outcome, "said": _cell(each.said)} for each in others}
-            lines += ["", *table([{"architecture": f"`{name}`", **columns} for name, columns in said.items()])]
-        if skipped := [each for each in works if each.method != "ok"]:
-            under = [{"architecture": f"`{each.architecture}`", _METHOD: _cell(each.method)} for each in skipped]
-            lines += ["", *table(under)]
+        lines += ["", f"## {family}", ""]
+        for outcome in _OUTCOMES:
+            names = [each for each in own if each.outcome == outcome]
+            if outcome == "works":
+                lines += [f"Works ({len(names)}): {_listed(names)}."]
+            elif names:
+                lines += ["", f"{outcome.capitalize()} ({len(names)}):", "", *_reasons(names, lambda each: each.said)]
+        if skipped := [each for each in own if each.method not in ("", "ok")]:
+            lines += ["", f"Under `{_METHOD}` ({len(skipped)}):", "", *_reasons(skipped, lambda each: each.method)]
     return "\n".join(lines) + "\n"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+def _listed(tried: Iterable[Tried]) -> str:
+    return ", ".join(f"`{each.architecture}`" for each in tried) or "none"
+
+
+def _reasons(tried: Sequence[Tried], told: Callable[[Tried], str]) -> list[str]:
+    """Give the lines of a list: each reason, with those of which it was said."""
+    by_reason: dict[str, list[Tried]] = {}
+    for each in tried:
+        reason = _CLASS.sub("It", told(each).replace("\n", " ").replace("<", "&lt;"))
+        if needed := _LIBRARY.search(reason):
+            reason = f"transformers asks for {needed[1]}, which is not installed here"
+        by_reason.setdefault(reason, []).append(each)
+    return [f"* {_listed(same)}: {reason}" for reason, same in by_reason.items()]
 
 
 def _all(cells: Sequence[tuple[str, str]]) -> Iterator[Tried]:
@@ -269,6 +292,8 @@ def _try(family: str, architecture: str, path: Path) -> Tried:
             folder = write(architecture, kind.auto_class, kind.keeps, level, place)
         except Exception as error:
             outcomes.append(Tried(family, architecture, "not built", _named(error), level=level))
+            if isinstance(error, ImportError):  # of a library that is not there
+                break
             continue
         outcome, said = _went(family, str(place), path / f"original-{level}", "original")
         found = Tried(family, architecture, outcome, said, level=level, parameters=folder.parameters)
@@ -277,6 +302,8 @@ def _try(family: str, architecture: str, path: Path) -> Tried:
             status = {"works": "ok", "refused": "skipped: "}.get(under, "failed: ")
             return dataclasses.replace(found, method=f"{status}{why}")
         outcomes.append(found)
+        if outcome == "refused" and _OWN_WORDS not in said:  # for what it is, whatever its size
+            break
     return min(outcomes, key=lambda tried: _TELLING.index(tried.outcome))
 
 

@@ -81,6 +81,7 @@ _BY_TYPE: Mapping[str, Mapping[str, Any]] = {  # what the names don't tell
     "efficientnet": {"width_coefficient": 0.25, "depth_coefficient": 0.25, "hidden_dim": 320},
     "fun_asr_nano": {"adaptor_config": {"intermediate_size": 16}},
     "mimi": {"upsample_groups": 16},
+    "moonshine_streaming": {"num_key_value_heads": 4},
     "jamba": {"attn_layer_offset": 1, "attn_layer_period": 2},
     "nemotron": {"num_key_value_heads": 2},
     "reformer": {"axial_pos_shape": [16, 16], "axial_pos_embds_dim": [32, 32]},
@@ -248,6 +249,8 @@ def _preparing(mapping: str, config: Any) -> Any:
         "IMAGE_PROCESSOR_MAPPING": "ViTImageProcessor",
         "FEATURE_EXTRACTOR_MAPPING": "WhisperFeatureExtractor",
     }
+    if config.model_type == "speech-encoder-decoder":
+        usual_kind["FEATURE_EXTRACTOR_MAPPING"] = "Wav2Vec2FeatureExtractor"
     kind = getattr(transformers, mapping).get(type(config), None) or getattr(transformers, usual_kind[mapping])
     kinds = kind if isinstance(kind, (list, tuple)) else [*kind.values()] if isinstance(kind, Mapping) else [kind]
     side = getattr(config, "image_size", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -95,6 +96,11 @@ class Asr(TransformersFamily):
         origin = self.origin(source, weights, folder)
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
         require_two_parts(model, "sound")
+        if "tgt_lang" in inspect.signature(model.module.generate).parameters:  # SeamlessM4T's
+            raise RecipeError(
+                f"{type(model.module).__name__} translates speech into a language that it must be told, which "
+                "this family can't: it measures models that write down what they hear."
+            )
         model.family_data = Companions(
             tokenizer=load_tokenizer(origin),
             features=_feature_extractor(model.config, origin),

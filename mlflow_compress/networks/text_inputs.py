@@ -193,7 +193,8 @@ def require_two_parts(model: Model, what: str) -> None:
     if not model.config.is_encoder_decoder:
         raise RecipeError(
             f"{type(model.module).__name__} is a language model with a part before it that hears or sees, no encoder "
-            f"of {what} and a decoder: this family can't measure it. Measure its language model with family: causal_lm."
+            f"of {what} and a decoder: this family can't measure it. Save its language model and tokenizer in a folder "
+            "of their own, and measure that with family: causal_lm."
         )
 
 
