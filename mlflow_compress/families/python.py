@@ -20,9 +20,10 @@ The file is Python code of the user's. It defines:
 * `metrics`, optional: the names of the metrics that score it (default: accuracy).
 
 It may import modules that lie beside it, and read files below its folder, where relative paths start. It is copied into
-the model's folder, with the modules that it imports and what it reads while it builds the model (64 MiB at most), so
-that the model can be restored without the rest. `model()` is called each time that the model is restored: load weights
-in `load_weights`. What that sets outside of the state dict, in numbers, texts and tensors, is kept too.
+the model's folder, with the modules that it imports and the data that it needs to be built and to predict (64 MiB at
+most), so that the model can be restored without the rest. `model()` is called each time that the model is restored:
+load weights in `load_weights`. A checkpoint that `model()` reads is copied too, and does not count in the size on disk.
+What `load_weights` sets outside of the state dict, in numbers, texts, arrays and tensors, is kept too.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Samp
 
 _PLAIN = (int, float, str)
 CHECKPOINT = "checkpoint"  # the fact: what was taken of it
+READ_AGAIN = "read_again"  # the fact: which files of weights model() reads each time that the model is restored
 CAST_WEIGHTS = CautionKind(
     "cast_weights",
     short={"en": "weights cast to the precision of the module", "ru": "веса приведены к точности модуля"},
@@ -277,10 +279,9 @@ class Python(Family):
         import torch
 
         own = model.data_as(OwnCode)
-        own_predict = getattr(own.code, "predict", None)
-        with torch.inference_mode():
-            if own_predict is not None:
-                return list(own_predict(model.module, inputs))
+        with torch.inference_mode(), at_home(own.path):
+            if hasattr(own.code, "predict"):
+                return list(defined(own, "predict")(model.module, inputs))
             predictions: list[Any] = []
             at_once = own.form.samples if own.form is not None else None
             calls = self._guide(model).arguments(inputs, at_once)
@@ -316,7 +317,8 @@ class Python(Family):
 
     def save(self, model: Model, folder: Path) -> None:
         """Copy the file and what it needs beside it; write how the module is built, and what it gives if exported."""
-        own_folder.keep(model.data_as(OwnCode), model.structure, folder)
+        if read_again := own_folder.keep(model.data_as(OwnCode), model.structure, folder):
+            model.facts[READ_AGAIN] = read_again
 
     def restore(self, folder: Path) -> Model:
         """Build the module anew from the copied file."""

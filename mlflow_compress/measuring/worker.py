@@ -93,7 +93,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     from mlflow_compress import registry
     from mlflow_compress.measuring import compression_check, output_error
     from mlflow_compress.meters import size
-    from mlflow_compress.networks import generation_check, model_folder
+    from mlflow_compress.networks import generation_check, model_folder, own_folder
 
     _require_devices(variant)
     family = registry.build("families", variant.family, variant.options)
@@ -129,7 +129,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     report.stage("sizing")
     return Part(
         Outcome("ok"),
-        measurements=size.on_disk(target),
+        measurements=size.on_disk(target, own_folder.weights_read_again(target)),
         cautions=(*model.cautions, *output_error.cautions(original, is_changed)),
         facts={**model.facts, "weights": model.weights, "timed": type(family).timed, "family": variant.family},
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -42,13 +42,17 @@ def in_memory(module: Any) -> dict[str, float]:
     }
 
 
-def on_disk(folder: Path) -> dict[str, float]:
+def on_disk(folder: Path, repeated: Collection[Path] = ()) -> dict[str, float]:
     """Return `size/disk_mib` and `size/disk_gzip_mib` of a saved model's folder.
 
     The second is what deflate (gzip's algorithm, level 6) makes of the files, in chunks of 8 MiB: clustered and sparse
     weights show only there.
+
+    Args:
+        folder: the folder.
+        repeated: files in it that are not counted: what they hold is in others too.
     """
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    files = [path for path in folder.rglob("*") if path.is_file() and path not in repeated]
     workers = os.cpu_count() or 1
     chunks, packed = _chunks(files), 0
     with ThreadPoolExecutor(workers) as pool:  # zlib lets go of the interpreter's lock

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import functools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]  # this package, which is there wherever the code is run
@@ -28,38 +29,57 @@ def imported(path: Path) -> list[Path]:
     return list(files)
 
 
-def texts(path: Path, skipped: Sequence[str] = ()) -> list[str]:
-    """Return the texts that stand in a Python file, each once, but not in its functions of the names `skipped`."""
-    found: dict[str, None] = {}
-    for statement in _tree(path).body:
-        if not (isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and statement.name in skipped):
-            for node in ast.walk(statement):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    found[node.value] = None
-    return list(found)
+def texts(path: Path) -> list[str]:
+    """Return the texts that stand in a Python file, each once."""
+    return texts_in(tree_of(path))
 
 
-def named(path: Path, words: Iterable[str]) -> list[Path]:
-    """Return the files and folders that texts name, from a file's folder or as whole paths."""
-    places: dict[Path, None] = {}
-    for word in words:
-        if not word.strip("./ \t\n") or len(word) > _LONGEST or "\n" in word or "\0" in word:
-            continue
-        try:
-            place = path.parent / Path(word).expanduser()
-            if place.exists():
-                places[place] = None
-        except (OSError, RuntimeError, ValueError):  # longer than a name can be, or ~ of nobody
-            continue
-    return list(places)
+def texts_in(tree: ast.AST) -> list[str]:
+    """Return the texts that stand in a part of a syntax tree, each once."""
+    constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return list(dict.fromkeys(value for value in constants if isinstance(value, str)))
 
 
-def needed(path: Path) -> list[Path]:
-    """Return the files that a Python file's text says it needs: modules that it imports, and files that these name."""
-    modules = imported(path)
-    words = dict.fromkeys(word for module in (path, *modules) for word in texts(module))
-    files = [place for place in named(path, words) if place.is_file() and place not in (path, *modules)]
-    return [*modules, *files]
+def identifiers(path: Path) -> set[str]:
+    """Return the names that stand in a Python file: of variables, functions, and attributes."""
+    return names_in(tree_of(path))
+
+
+def names_in(tree: ast.AST) -> set[str]:
+    """Return the names that a part of a syntax tree uses: of variables, of attributes, and of what it imports."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            names.add(node.id)
+        elif isinstance(node, ast.Attribute):
+            names.add(node.attr)
+        elif isinstance(node, ast.ImportFrom):
+            names.update(alias.name for alias in node.names)
+    return names
+
+
+def bound_by(statement: ast.stmt) -> set[str]:
+    """Return the names that a statement binds: a function's, a class's, of variables, of what it imports."""
+    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return {statement.name}
+    if isinstance(statement, (ast.Import, ast.ImportFrom)):
+        return {alias.asname or alias.name.partition(".")[0] for alias in statement.names}
+    if not isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
+        return set()
+    nodes = [node for node in ast.walk(statement) if isinstance(node, ast.Name)]
+    return {node.id for node in nodes if isinstance(node.ctx, ast.Store)}
+
+
+def place_of(path: Path, word: str) -> Path | None:
+    """Return the path that a text may name, from a file's folder or as a whole path; None: it is no path."""
+    if not word.strip("./ \t\n") or len(word) > _LONGEST or "\n" in word or "\0" in word:
+        return None
+    try:
+        place = path.parent / Path(word).expanduser()
+        place.exists()
+    except (OSError, RuntimeError, ValueError):  # longer than a name can be, or ~ of nobody
+        return None
+    return place
 
 
 def is_own(path: Path, folder: Path) -> bool:
@@ -67,12 +87,17 @@ def is_own(path: Path, folder: Path) -> bool:
     if not path.is_relative_to(folder) or path.is_relative_to(PACKAGE):
         return False
     parts = path.relative_to(folder).parts
-    return not any(part.startswith(".") or part in (*_FOREIGN, "__pycache__") for part in parts)
+    return all(map(is_shown, parts))
+
+
+def is_shown(name: str) -> bool:
+    """Return whether a file or folder of this name is looked at: it is not hidden, no environment, and no cache."""
+    return not name.startswith(".") and name not in (*_FOREIGN, "__pycache__")
 
 
 def _imports(file: Path, folder: Path) -> Iterator[Path]:
     """Yield the files that a file's imports name, as Python finds them when the folder comes first."""
-    for node in ast.walk(_tree(file)):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from _along(folder, alias.name.split("."))
@@ -100,7 +125,7 @@ def _along(base: Path, parts: Sequence[str]) -> Iterator[Path]:
         place = place / part
 
 
-def _tree(path: Path) -> ast.Module:
+def tree_of(path: Path) -> ast.Module:
     """Return a file's syntax tree; an empty one of what is no Python."""
     try:
         status = path.stat()
@@ -112,6 +137,8 @@ def _tree(path: Path) -> ast.Module:
 @functools.lru_cache(maxsize=256)
 def _parsed(path: Path, size: int, changed_ns: int) -> ast.Module:
     try:
-        return ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, RecursionError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are told when it is run
+            return ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ast.Module([], [])

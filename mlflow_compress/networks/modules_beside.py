@@ -1,10 +1,14 @@
-"""Lets a user's file import the modules that lie beside it, and nobody else: `sys.path` stays as it is."""
+"""Lets a user's file import the modules that lie beside it, and nobody else: `sys.path` stays as it is.
+
+Files of several folders may have helpers of one name. `sys.modules` holds those of the folder whose code is called.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +30,7 @@ class _Finder:
     def __init__(self) -> None:
         self.folders: list[Path] = []
         self.alone: set[Path] = set()  # files that find nothing beside them, though others of their folder may
-        self.served: set[str] = set()
+        self.served: dict[str, Path] = {}  # the names at the top of what `sys.modules` holds, and their folders
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         """Find a module for a file in one of the folders; None for all others, for Python's own modules, and for us."""
@@ -40,7 +44,7 @@ class _Finder:
             return None
         if type(spec.loader) is importlib.machinery.SourceFileLoader and spec.origin is not None:
             spec.loader = Uncached(name, spec.origin)
-        self.served.add(name)
+        self.served[name] = folder
         return spec
 
     def _folder_of_importer(self) -> Path | None:
@@ -57,12 +61,12 @@ class _Finder:
 
 
 _finder = _Finder()
+_kept: dict[Path, dict[str, ModuleType]] = {}  # by folder: its modules, by name
+_tops: dict[Path, set[str]] = {}  # by file: the names at the top of what it imports of its folder
 
 
 def allow(path: Path, is_alone: bool = False) -> None:
-    """Let a file, and what it imports of its folder, import from there; modules of other files' folders are forgotten.
-
-    They are run anew at the next import, so that two files whose helpers are called alike get each its own.
+    """Let a file, and what it imports of its folder, import from there. Its folder's modules are run anew.
 
     Args:
         path: the file, absolute.
@@ -77,18 +81,58 @@ def allow(path: Path, is_alone: bool = False) -> None:
         if path.parent not in _finder.folders:
             _finder.folders.append(path.parent)
     needed = () if is_alone else imported(path)
-    tops = {file.relative_to(path.parent).parts[0].removesuffix(".py") for file in needed}
-    strange = {name for name in tops if name in sys.modules and not _is_there(sys.modules[name], path.parent)}
-    for name in list(sys.modules):
-        if name.partition(".")[0] in _finder.served | strange:
-            del sys.modules[name]
+    _tops[path] = {file.relative_to(path.parent).parts[0].removesuffix(".py") for file in needed}
+    _put_away()
+    _kept.pop(path.parent, None)
+
+
+@contextlib.contextmanager
+def present(path: Path) -> Iterator[None]:
+    """Have the modules of a file's folder in `sys.modules` meanwhile, instead of others of their names.
+
+    The folder's modules stay there, for those who look up where a class comes from; but somebody else's of the same
+    name come back: the program that loads a model may have a helper called as the model's is.
+    """
+    folder = path.parent
+    if set(_finder.served.values()) != {folder}:
+        _put_away()
+    mine = _kept.setdefault(folder, {})
+    tops = {name.partition(".")[0] for name in mine} | _tops.get(path, set())
+    strange = {
+        name
+        for name in tops - _finder.served.keys()
+        if name in sys.modules and not _is_there(sys.modules[name], folder)
+    }
+    names = [name for name in sys.modules if name.partition(".")[0] in strange] if strange else []
+    others = {name: sys.modules.pop(name) for name in names}
+    sys.modules.update(mine)
+    _finder.served.update(dict.fromkeys((name.partition(".")[0] for name in mine), folder))
+    try:
+        yield
+    finally:
+        if others:
+            _put_away()
+            sys.modules.update(others)
+
+
+def _put_away() -> None:
+    """Take all that was served out of `sys.modules`, and keep it for its folder."""
+    folders = {
+        name: folder
+        for name, folder in _finder.served.items()
+        if name in sys.modules and _comes_from(sys.modules[name], folder)  # and was not replaced by somebody else's
+    }
+    for name in [name for name in sys.modules if name.partition(".")[0] in folders]:
+        _kept.setdefault(folders[name.partition(".")[0]], {})[name] = sys.modules.pop(name)
     _finder.served.clear()
 
 
 def modules_from(folder: Path) -> list[ModuleType]:
     """Return the imported modules that come from Python files in a folder."""
-    files = [(module, file) for module in list(sys.modules.values()) if isinstance(file := _file_of(module), str)]
-    return [module for module, file in files if file.endswith(".py") and is_own(Path(file), folder)]
+    imported_ones = [*sys.modules.values(), *_kept.get(folder, {}).values()]
+    files = [(module, file) for module in imported_ones if isinstance(file := _file_of(module), str)]
+    own = (module for module, file in files if file.endswith(".py") and is_own(Path(file), folder))
+    return list({id(module): module for module in own}.values())
 
 
 def loaded_from(folder: Path) -> list[Path]:
@@ -98,6 +142,12 @@ def loaded_from(folder: Path) -> list[Path]:
 
 def _file_of(module: ModuleType) -> object:
     return getattr(module, "__dict__", {}).get("__file__")
+
+
+def _comes_from(module: ModuleType, folder: Path) -> bool:
+    file = _file_of(module)
+    places = [file] if isinstance(file, str) else list(getattr(module, "__path__", ()))
+    return any(is_own(Path(place), folder) for place in places)
 
 
 def _is_there(module: ModuleType, folder: Path) -> bool:

@@ -1,40 +1,72 @@
-"""`watched`: which files Python code reads, and in which state, so that one can tell when they have changed."""
+"""`watched`: which files Python code reads and writes, and in which state, so that one can tell when they change."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import hashlib
+import importlib
 import os
 import stat
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 State = list[int] | str | None  # of a file its bytes and date, of a folder what its names are; None: it is not there
 
-_watches: list[dict[str, State]] = []
 _FLAGS = 2  # of the arguments of the event "open"
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_TRUNC
+_CHANGES = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate")
 _PASSING = ("-journal", "-wal", "-shm", ".lock", ".partial")  # files that come and go beside others
+_UNHEARD = (  # functions whose files are opened outside of Python: what names the path, and whether they write
+    ("safetensors", "safe_open", 0, "filename", False),
+    ("safetensors.torch", "save_file", 1, "filename", True),
+    ("torch.jit", "load", 0, "f", False),
+    ("torch", "save", 1, "f", True),
+)
+
+
+@dataclass
+class Watch:
+    """What was read and written.
+
+    Attributes:
+        read: the files that were read and the folders that were listed, in the state in which they were read.
+        written: what was written to, made, moved or removed.
+    """
+
+    read: dict[str, State] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
+
+    def settled(self) -> dict[str, State]:
+        """Return what was read; what was written to meanwhile in the state in which it is now."""
+        touched = self.written | {os.path.dirname(path) for path in self.written}  # noqa: PTH120  (they are texts)
+        return {path: state_of(path) if path in touched else state for path, state in self.read.items()}
+
+
+_watches: list[Watch] = []
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[dict[str, State]]:
-    """Record the files that are read and the folders that are listed meanwhile, in the state in which they were read.
+def watched() -> Iterator[Watch]:
+    """Record the files that are read and written and the folders that are listed meanwhile.
 
     Python's own and installed packages are left out. What other processes and other languages read is not seen, but for
-    `safetensors`.
+    what `_UNHEARD` names.
     """
     _install()
-    states: dict[str, State] = {}
-    _watches.append(states)
+    watch = Watch()
+    _watches.append(watch)
     try:
-        with _seen_safetensors():
-            yield states
+        with contextlib.ExitStack() as stack:
+            for module, name, index, keyword, is_written in _UNHEARD:
+                stack.enter_context(_heard(module, name, index, keyword, is_written))
+            yield watch
     finally:
-        _watches[:] = [each for each in _watches if each is not states]
+        _watches[:] = [each for each in _watches if each is not watch]
 
 
 def state_of(path: str) -> State:
@@ -50,19 +82,32 @@ def state_of(path: str) -> State:
     return [status.st_size, status.st_mtime_ns] if stat.S_ISREG(status.st_mode) else None
 
 
-def _note(path: Any) -> None:
-    """Note a path that is read, unless it is the system's."""
-    if isinstance(path, (str, bytes, os.PathLike)):
-        place = str(Path(os.fsdecode(path)).absolute())
-        if not place.startswith(_elsewhere()):
-            watches, _watches[:] = list(_watches), []  # listing a folder to describe it is no reading
-            try:
-                state = state_of(place)
-            finally:
-                _watches[:] = watches
-            if state is not None:
-                for states in _watches:
-                    states[place] = state
+def _place(path: Any) -> str:
+    """Return a path that counts as a whole one; empty of the system's own, and of what is no path."""
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        return ""
+    place = str(Path(os.fsdecode(path)).absolute())
+    return "" if place.startswith(_elsewhere()) else place
+
+
+def _note_read(path: Any) -> None:
+    """Note a path that is read."""
+    if place := _place(path):
+        watches, _watches[:] = list(_watches), []  # listing a folder to describe it is no reading
+        try:
+            state = state_of(place)
+        finally:
+            _watches[:] = watches
+        if state is not None:
+            for watch in _watches:
+                watch.read[place] = state
+
+
+def _note_written(path: Any) -> None:
+    """Note a path that is written to, made, moved or removed."""
+    if place := _place(path):
+        for watch in _watches:
+            watch.written.add(place)
 
 
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:
@@ -71,9 +116,14 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open":
         flags = arguments[_FLAGS] if isinstance(arguments[_FLAGS], int) else 0
         if flags & (os.O_WRONLY | os.O_TRUNC) == 0:
-            _note(arguments[0])
+            _note_read(arguments[0])
+        if flags & _WRITES:
+            _note_written(arguments[0])
     elif event in ("os.listdir", "os.scandir") and not _is_importing():
-        _note(arguments[0] if arguments[0] is not None else ".")
+        _note_read(arguments[0] if arguments[0] is not None else ".")
+    elif event in _CHANGES:
+        for path in arguments[:2]:
+            _note_written(path)
 
 
 def _is_importing() -> bool:
@@ -95,21 +145,25 @@ def _elsewhere() -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _seen_safetensors() -> Iterator[None]:
-    """Note what safetensors opens, whose reader is no Python and raises no event."""
-    import safetensors
+def _heard(module: str, name: str, index: int, keyword: str, is_written: bool) -> Iterator[None]:
+    """Note the path that is given to a function whose file is opened outside of Python, which raises no event."""
+    original: Callable[..., Any] = getattr(importlib.import_module(module), name)
 
-    opened: Callable[..., Any] = safetensors.safe_open
+    def noted(*given: Any, **options: Any) -> Any:
+        path = given[index] if len(given) > index else options.get(keyword)
+        (_note_written if is_written else _note_read)(path)
+        return original(*given, **options)
 
-    def noted(filename: Any, *given: Any, **options: Any) -> Any:
-        _note(filename)
-        return opened(filename, *given, **options)
-
-    holders = [each for each in list(sys.modules.values()) if vars(each).get("safe_open") is opened]
-    for module in holders:
-        module.safe_open = noted  # type: ignore[attr-defined]
+    _replace(name, original, noted)
     try:
         yield
     finally:
-        for module in holders:
-            module.safe_open = opened  # type: ignore[attr-defined]
+        _replace(name, noted, original)
+
+
+def _replace(name: str, one: Callable[..., Any], other: Callable[..., Any]) -> None:
+    """Put a function in another one's place, in all modules that hold it under its name."""
+    for holder in list(sys.modules.values()):
+        space = getattr(holder, "__dict__", None)
+        if isinstance(space, dict) and space.get(name) is one:
+            space[name] = other

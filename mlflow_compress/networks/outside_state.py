@@ -5,17 +5,18 @@ from __future__ import annotations
 import functools
 import hashlib
 import pickle
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_ARRAY = "\0array"  # the key of an array's bytes, in what is saved
 Values = dict[str, dict[str, Any]]  # by a layer's name, then by the attribute's
 
 
 def values_of(module: Any) -> Values:
     """Return copies of what a module holds outside of its state dict.
 
-    Tensors are copied, and lists, tuples, sets and dictionaries of such and of numbers and texts. Of other objects
+    Tensors and arrays are copied, and lists, tuples, sets and dictionaries of such and of numbers and texts. Of others
     there is a mark, which is another when they have changed, as far as pickling tells.
     """
     return {name: {key: _copied(value) for key, value in _attributes(layer)} for name, layer in module.named_modules()}
@@ -126,6 +127,50 @@ def _torchs_own() -> frozenset[str]:
     return frozenset(vars(torch.nn.Module())) | {"_forward_pre_hooks_with_kwargs", "_flat_weights"}
 
 
+def packed(values: Values) -> Values:
+    """Return values as torch saves and loads them without running code: arrays of NumPy as bytes in tensors."""
+    return {layer: {key: _packed(value) for key, value in values[layer].items()} for layer in values}
+
+
+def unpacked(values: Values) -> Values:
+    """Return what `packed` was given."""
+    return {layer: {key: _unpacked(value) for key, value in values[layer].items()} for layer in values}
+
+
+def _packed(value: Any) -> Any:
+    import numpy as np
+    import torch
+
+    if isinstance(value, (np.ndarray, np.generic)):
+        content = torch.frombuffer(bytearray(value.tobytes()), dtype=torch.uint8) if value.nbytes else torch.empty(0)
+        is_scalar = isinstance(value, np.generic)
+        return {_ARRAY: content, "dtype": value.dtype.str, "shape": list(value.shape), "is_scalar": is_scalar}
+    return _mapped(_packed, value)
+
+
+def _unpacked(value: Any) -> Any:
+    import numpy as np
+
+    if isinstance(value, dict) and _ARRAY in value:
+        array = np.frombuffer(value[_ARRAY].numpy().tobytes(), np.dtype(value["dtype"])).reshape(value["shape"]).copy()
+        return array[()] if value["is_scalar"] else array
+    return _mapped(_unpacked, value)
+
+
+def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    if type(value) in (list, tuple):
+        return type(value)(map(function, value))
+    return {key: function(each) for key, each in value.items()} if type(value) is dict else value
+
+
+def _is_array(value: Any) -> bool:
+    """Return whether it is an array or number of NumPy whose content is bytes: no objects, no class of somebody's."""
+    import numpy as np
+
+    is_known = type(value) is np.ndarray or (isinstance(value, np.generic) and not isinstance(value, np.void))
+    return bool(is_known and not value.dtype.hasobject and value.dtype.names is None)
+
+
 class _Mark:
     """What stands for an object that is not copied."""
 
@@ -146,6 +191,8 @@ def _copied(value: Any) -> Any:
 
     if isinstance(value, torch.Tensor):
         return value.detach().clone() if type(value) in (torch.Tensor, torch.nn.Parameter) else _Mark(value)
+    if _is_array(value):
+        return value.copy()
     if type(value) in (list, tuple, set, frozenset):
         return type(value)(_copied(each) for each in value) if type(value) in (list, tuple) else type(value)(value)
     if type(value) is dict:
@@ -161,6 +208,8 @@ def _same(one: Any, other: Any) -> bool:
         return False
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and one.shape == other.shape and bool(((one == other) | (one != one)).all())
+    if _is_array(one):
+        return bool(one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes())
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(_same(*pair) for pair in zip(one, other, strict=True))
     if isinstance(one, dict):

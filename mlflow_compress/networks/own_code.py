@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,10 @@ from mlflow_compress.networks.opened_files import State, watched
 from mlflow_compress.networks.outside_state import Values
 from mlflow_compress.networks.own_samples import Guide
 from mlflow_compress.networks.random_state import seed_all
+
+_moving = threading.Lock()
+_stays: list[Path] = []  # where the process was, then the folders that it works in; the last is where it is
+NOT_RESTORED = ("load_weights", "samples", "training")  # functions whose files a restored model does not need
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,12 @@ class OwnCode:
         code: the file, run as a module.
         path: where it is.
         built: what built the architecture; None: the function that the options name, without arguments.
+        function: the name of the function that builds the architecture, where it is the model itself.
         form: of what an exported module takes and gives; None of others.
         seed: of what is drawn while the architecture is built.
-        opened: the files that were read meanwhile, and their state.
+        opened: the files that it read while it was run, built its architecture, or was used; and their state.
+        noted: the functions that were called meanwhile.
+        filled_from: the files that `load_weights` read; None: it was not called.
         outside: what `load_weights` set outside of the state dict (see `outside_state`).
         lost: names of what it set there and can't be saved.
         is_restored: whether it is the copy in a model folder, whose files nobody changes.
@@ -53,9 +61,12 @@ class OwnCode:
     code: ModuleType
     path: Path
     built: Built | None = None
+    function: str = "model"
     form: CallForm | None = None
     seed: int = 0
     opened: dict[str, State] = field(default_factory=dict)
+    noted: set[str] = field(default_factory=set)
+    filled_from: frozenset[str] | None = None
     outside: Values = field(default_factory=dict)
     lost: list[str] = field(default_factory=list)
     is_restored: bool = False
@@ -98,13 +109,24 @@ def run_file(path: Path) -> ModuleType:
 
 @contextlib.contextmanager
 def at_home(path: Path) -> Iterator[None]:
-    """Work in the folder of a user's file, from which the paths in it start."""
-    before = Path.cwd()
-    os.chdir(path.parent)
+    """Work in the folder of a user's file, from which the paths in it start, with the modules that lie beside it.
+
+    Threads that do so at once leave the process where it was when the last one is done.
+    """
+    with _moving:
+        if not _stays:
+            _stays.append(Path.cwd())
+        _stays.append(path.parent)
+        os.chdir(path.parent)
     try:
-        yield
+        with modules_beside.present(path):
+            yield
     finally:
-        os.chdir(before)
+        with _moving:
+            del _stays[len(_stays) - 1 - _stays[::-1].index(path.parent)]
+            os.chdir(_stays[-1])
+            if len(_stays) == 1:
+                _stays.clear()
 
 
 def loaded(path: Path, seed: int, is_restored: bool = False) -> OwnCode:
@@ -136,13 +158,15 @@ def build(own: OwnCode, function: str) -> Any:
     """Build the architecture with the function of this name, or as the student that the model is was built."""
     built = own.built or Built(function, [])
     builder = defined(own, built.function)
+    own.function = function
     seed_all(own.seed)
-    with _noted(own):
-        return builder(*built.arguments)
+    return builder(*built.arguments)
 
 
 def defined(own: OwnCode, name: str) -> Callable[..., Any]:
     """Return the function of this name; called, it works in its file's folder.
+
+    What it reads the first time is noted, where it is called for a restored model too.
 
     Raises:
         RecipeError: the file defines none.
@@ -152,7 +176,9 @@ def defined(own: OwnCode, name: str) -> Callable[..., Any]:
         raise RecipeError(f"{own.path} defines no function {name}().")
 
     def called(*arguments: Any) -> Any:
-        with at_home(own.path):
+        is_noted = name in own.noted or name in NOT_RESTORED
+        own.noted.add(name)
+        with at_home(own.path), contextlib.nullcontext() if is_noted else _noted(own):
             given = function(*arguments)
             return list(given) if inspect.isgenerator(given) else given  # it would be run later, and elsewhere
 
@@ -165,6 +191,6 @@ def _noted(own: OwnCode) -> Iterator[None]:
     if own.is_restored:
         yield
         return
-    with watched() as opened:
+    with watched() as watch:
         yield
-    own.opened |= opened
+    own.opened |= watch.settled()

@@ -2,7 +2,8 @@
 
 A file that stands alone is `model.py`. One that needs others lies in `code/` under its own name, and they lie around it
 as they did. What is needed are the modules that it imports, and the files below its folder that it read while it was
-run and built the model, or names outside of the functions that are not called again. Hidden files stay where they are.
+run, built the model, made a batch and predicted, or that its text names for these. What only functions name that are
+not called again stays where it is, as hidden files do: a checkpoint that `load_weights` reads is in the weights.
 """
 
 from __future__ import annotations
@@ -17,24 +18,31 @@ from typing import Any
 from mlflow_compress.errors import RecipeError, WeightsError
 from mlflow_compress.model import LayerSizes
 from mlflow_compress.networks import code_files, modules_beside
+from mlflow_compress.networks.code_needs import WEIGHTS, texts_in_use
 from mlflow_compress.networks.exported_modules import CallForm
-from mlflow_compress.networks.own_code import Built, OwnCode, came_with_us, loaded
+from mlflow_compress.networks.own_code import NOT_RESTORED, Built, OwnCode, came_with_us, loaded
 from mlflow_compress.networks.own_weights import read_outside, write_outside
 
-MOST_BYTES = 64 * 2**20  # of the files beside it that are no Python
+MOST_BYTES = 64 * 2**20  # of the files beside it that are neither Python nor weights
 _ALONE, _WITH_OTHERS = "model.py", "code"
 _FORM = "gives.json"  # of what it gives; only of an exported module
 _CHANGES = "architecture.json"
-_NOT_CALLED_AGAIN = ("load_weights", "samples", "training", "student")
+_CALLED_AGAIN = ("batch", "predict", "metrics")
+_READ_AGAIN = "read_again"
 
 
-def keep(own: OwnCode, structure: Mapping[str, LayerSizes], folder: Path) -> None:
+def keep(own: OwnCode, structure: Mapping[str, LayerSizes], folder: Path) -> str:
     """Write all that `restored` needs into a model folder.
+
+    Returns:
+        In words which files of weights the code reads while it builds the model: they are kept, though all that it
+        takes of them is in the model's weights too. Empty: none.
 
     Raises:
         RecipeError: the code needs more beside it than is kept.
     """
     beside = files_beside(own)
+    again = [path for path in beside if path.suffix in WEIGHTS and str(path) in own.opened]
     place = f"{_WITH_OTHERS}/{own.path.name}" if beside else _ALONE
     for path in beside:
         copy = folder / _WITH_OTHERS / path.relative_to(own.path.parent)
@@ -48,10 +56,21 @@ def keep(own: OwnCode, structure: Mapping[str, LayerSizes], folder: Path) -> Non
         changes["structure"] = structure
     if own.lost:
         changes["lost"] = own.lost
+    if again:
+        changes[_READ_AGAIN] = [f"{_WITH_OTHERS}/{path.relative_to(own.path.parent).as_posix()}" for path in again]
     if own.built is not None:
         changes["built"] = dataclasses.asdict(own.built)
     (folder / _CHANGES).write_text(json.dumps(changes), encoding="utf-8")
     write_outside(own.outside, folder)
+    mib = sum(path.stat().st_size for path in again) / 2**20
+    return f"{', '.join(path.name for path in again)} ({mib:.1f} MiB, not in its size)" if again else ""
+
+
+def weights_read_again(folder: Path) -> list[Path]:
+    """Return the files of weights in a model folder that code reads to build the model: its weights hold them too."""
+    path = folder / _CHANGES
+    changes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return [folder / name for name in changes.get(_READ_AGAIN, [])]
 
 
 def restored(folder: Path) -> tuple[OwnCode, dict[str, LayerSizes]]:
@@ -87,19 +106,30 @@ def files_beside(own: OwnCode) -> list[Path]:
         return []
     folder = own.path.parent
     modules = [*code_files.imported(own.path), *modules_beside.loaded_from(folder)]
-    code = dict.fromkeys(path for path in modules if path != own.path)
-    texts = [text for path in (own.path, *code) for text in code_files.texts(path, _NOT_CALLED_AGAIN)]
-    read = [Path(path) for path in own.opened] + code_files.named(own.path, texts)
-    others = dict.fromkeys(
+    code = list(dict.fromkeys(path for path in modules if path != own.path))
+    read = dict.fromkeys(map(Path, own.opened))
+    builder = own.built.function if own.built is not None else own.function
+    unused = {*NOT_RESTORED, "student"} - {builder}
+    texts = texts_in_use(own.path, code, unused, {builder, *_CALLED_AGAIN})
+    places = [place for text in texts if (place := code_files.place_of(own.path, text)) is not None]
+    others = [
         path
-        for path in read
+        for path in read | dict.fromkeys(place for place in places if not _is_filled_from(own, place))
         if path.is_file() and code_files.is_own(path, folder) and path.suffix not in (".py", ".pyc")
-    )
-    if (size := sum(path.stat().st_size for path in others)) > MOST_BYTES:
-        largest = max(others, key=lambda path: path.stat().st_size)
+    ]
+    capped = [path for path in others if not (path.suffix in WEIGHTS and path in read)]
+    if (size := sum(path.stat().st_size for path in capped)) > MOST_BYTES:
+        largest = max(capped, key=lambda path: path.stat().st_size)
         raise RecipeError(
-            f"{own.path} reads {size / 2**20:.0f} MiB beside it while it builds the model, such as {largest.name}: at "
-            f"most {MOST_BYTES / 2**20:.0f} MiB are kept with a model. Read weights in load_weights(module), which is "
-            "not called again when the model is restored."
+            f"{own.path} needs {size / 2**20:.0f} MiB of data beside it to be built and used, such as {largest.name}: "
+            f"at most {MOST_BYTES / 2**20:.0f} MiB are kept with a model. Read weights in load_weights(module), and "
+            "name data in samples() or training(): these are not called again when the model is restored."
         )
     return [*code, *others]
+
+
+def _is_filled_from(own: OwnCode, path: Path) -> bool:
+    """Return whether a file that a text names holds weights that are in the module already."""
+    if path.suffix not in WEIGHTS:
+        return False
+    return hasattr(own.code, "load_weights") if own.filled_from is None else str(path) in own.filled_from

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,23 @@ from mlflow_compress import folder_trees
 from mlflow_compress.cache_folders import cache_folder
 from mlflow_compress.errors import WeightsError
 from mlflow_compress.files import sha256, whole_folder
-from mlflow_compress.networks import code_files, code_state, modules_beside, outside_state, tensor_layouts
+from mlflow_compress.networks import code_state, modules_beside, outside_state, tensor_layouts
+from mlflow_compress.networks.code_needs import needs_of, variable_state
 from mlflow_compress.networks.opened_files import State, state_of, watched
 from mlflow_compress.networks.own_code import OwnCode, at_home
 from mlflow_compress.networks.stored_weights import load_weights, save_weights
 
 _MADE_OF, _OUTSIDE = "made_of.json", "outside.pt"
-_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,}")  # how variables of the environment are called
+States = dict[str, State]  # by path, and of variables of the environment by `$NAME`
 
 
 def fill_cached(module: Any, own: OwnCode, function: str) -> None:
     """Fill a module by `load_weights`, or with what that gave before, where all that it was made of is as it was.
 
     That is the file, its folder, the seed, and torch; the modules beside it that it imports; the files that it read,
-    by their size and date, and the folders that it listed, by their names; the files and the environment's variables
-    whose names stand in the code. What it set elsewhere than on the module is not kept: then it is called each time.
+    by their size and date, and the folders that it listed, by their names; all that its text needs (see `code_needs`),
+    what may be meant by names that it puts together too. What it set elsewhere than on the module is not kept: then it
+    is called each time.
 
     Raises:
         WeightsError: `load_weights` changed the architecture.
@@ -38,28 +41,32 @@ def fill_cached(module: Any, own: OwnCode, function: str) -> None:
     home = hashlib.sha256(os.fsencode(own.path.parent.resolve())).hexdigest()[:12]  # what is read starts there
     same = f"{own.path.stem}-{function}-{sha256(own.path)[:12]}-{home}-{own.seed}-torch{torch.__version__}-"
     entries = cache_folder("weights")
+    told = _told_now(own)
     for entry in _kept(entries, same):
-        if _is_current(entry):
+        made_of = _made_of(entry)
+        if made_of is not None and made_of.is_current(told):
             load_weights(module, entry)
             tensor_layouts.apply(module, entry)
             own.outside = read_outside(entry)
+            own.filled_from = frozenset(made_of.filled_from)
             outside_state.put_back(own.outside, module)
             return
-    with watched() as opened:
+    with watched() as watch:
         _fill(module, own)
+    own.filled_from = frozenset(watch.read)
     if own.lost:  # the next time, the module would be another one
         return
-    made_of = {**_states_now(own), **own.opened, **opened}
-    made_of.pop(str(own.path), None)  # its content is in the name
-    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:12]
+    beside = {str(path): state_of(str(path)) for path in modules_beside.loaded_from(own.path.parent)}
+    read = {**beside, **own.opened, **watch.settled()}
+    read.pop(str(own.path), None)  # its content is in the name
+    made_of = _MadeOf(_told_now(own), read, sorted(watch.read))
     for entry in _kept(entries, same):
-        if not _is_current(entry):
-            folder_trees.remove(entry)
-    with whole_folder(entries / f"{same}{digest}") as aside:
+        folder_trees.remove(entry)
+    with whole_folder(entries / f"{same}{made_of.digest}") as aside:
         save_weights(module, aside)
         tensor_layouts.keep(module, aside)
         write_outside(own.outside, aside)
-        (aside / _MADE_OF).write_text(json.dumps(made_of), encoding="utf-8")
+        (aside / _MADE_OF).write_text(json.dumps(dataclasses.asdict(made_of)), encoding="utf-8")
 
 
 def write_outside(values: outside_state.Values, folder: Path) -> None:
@@ -67,7 +74,7 @@ def write_outside(values: outside_state.Values, folder: Path) -> None:
     import torch
 
     if values:
-        torch.save(values, folder / _OUTSIDE)
+        torch.save(outside_state.packed(values), folder / _OUTSIDE)
 
 
 def read_outside(folder: Path) -> outside_state.Values:
@@ -82,10 +89,9 @@ def read_outside(folder: Path) -> outside_state.Values:
     if not path.is_file():
         return {}
     try:
-        values: outside_state.Values = torch.load(path, map_location="cpu", weights_only=True)
+        return outside_state.unpacked(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         raise WeightsError(f"{path} can't be read: {type(error).__name__}") from error
-    return values
 
 
 def _fill(module: Any, own: OwnCode) -> None:
@@ -112,26 +118,40 @@ def _kept(entries: Path, same: str) -> Iterator[Path]:
     return iter(sorted(entry for entry in entries.glob("*") if entry.name.startswith(same) and entry.is_dir()))
 
 
-def _is_current(entry: Path) -> bool:
-    """Return whether all that an entry was made of is as it was."""
+@dataclass(frozen=True)
+class _MadeOf:
+    """What kept weights were made of.
+
+    Attributes:
+        told: what the code's text needs.
+        read: what was read, whether the text tells it or not.
+        filled_from: what `load_weights` itself read.
+    """
+
+    told: States
+    read: States
+    filled_from: list[str]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps([self.told, self.read], sort_keys=True).encode()).hexdigest()[:12]
+
+    def is_current(self, told: States) -> bool:
+        """Return whether all is as it was."""
+        return self.told == told and all(state_of(path) == state for path, state in self.read.items())
+
+
+def _made_of(entry: Path) -> _MadeOf | None:
+    """Read what an entry was made of; None where another version wrote it, or something else."""
     try:
-        made_of: dict[str, State] = json.loads((entry / _MADE_OF).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return all(_state_now(name) == state for name, state in made_of.items())
+        return _MadeOf(**json.loads((entry / _MADE_OF).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
-def _states_now(own: OwnCode) -> dict[str, State]:
-    """Return the state of what the code says in its text that it reads."""
-    modules = {*code_files.imported(own.path), *modules_beside.loaded_from(own.path.parent)} - {own.path}
-    texts = [text for path in (own.path, *modules) for text in code_files.texts(path)]
-    named = [path for path in code_files.named(own.path, texts) if path.is_file()]
-    variables = [f"${text}" for text in texts if _VARIABLE.fullmatch(text)]
-    return {name: _state_now(name) for name in (*map(str, (*modules, *named)), *variables)}
-
-
-def _state_now(name: str) -> State:
-    if not name.startswith("$"):
-        return state_of(name)
-    value = os.environ.get(name[1:])
-    return None if value is None else hashlib.sha256(value.encode()).hexdigest()  # it may be a secret
+def _told_now(own: OwnCode) -> States:
+    """Return the state of what the code says in its text that it needs."""
+    needs = needs_of(own.path)
+    paths = (*needs.all_files(), *needs.missing)
+    variables: States = {f"${name}": variable_state(name) for name in needs.variables}
+    return {str(path): state_of(str(path)) for path in paths} | variables

@@ -38,6 +38,7 @@ from mlflow_compress.data import spec
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.files import sha256_unless_large, whole_folder
 from mlflow_compress.networks import code_files
+from mlflow_compress.networks.code_needs import needs_of
 from mlflow_compress.networks.mlflow_folders import DESCRIPTION
 from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.records import Variant
@@ -258,9 +259,7 @@ def _beside(path: Path) -> Iterator[Path]:
         yield from sorted(path.parent.glob("*.py"))
         for package in sorted(path.parent.glob("*/__init__.py")):
             yield from sorted(package.parent.rglob("*.py"))
-    if path.suffix == ".py":
-        yield from (file for file in code_files.needed(path) if code_files.is_own(file, path.parent))
-        yield from _named_folders(path)
+        yield from _needed(path)
     with path.open("rb") as file:
         text = file.read(_MENTIONS_BYTES).decode(errors="replace")
     for mention in dict.fromkeys(_MENTION.findall(text)):
@@ -273,18 +272,23 @@ def _beside(path: Path) -> Iterator[Path]:
             yield found
 
 
-def _named_folders(path: Path) -> Iterator[Path]:
-    """Find the folders that Python code names, below its own, but no large ones: a word may be a folder's by chance."""
-    for module in (path, *code_files.imported(path)):
-        for folder in code_files.named(path, code_files.texts(module)):
-            is_below = folder != path.parent and code_files.is_own(folder, path.parent)
-            if is_below and folder.is_dir() and _is_small(folder):
-                yield folder
+def _needed(path: Path) -> Iterator[Path]:
+    """Find what Python code needs below its folder.
+
+    Of large folders, and of many files that may be meant, none: a word may be a folder's by chance.
+    """
+    needs = needs_of(path)
+    yield from (file for file in (*needs.modules, *needs.files) if code_files.is_own(file, path.parent))
+    if _is_small(needs.composed):
+        yield from needs.composed
+    for folder in needs.folders:
+        if code_files.is_own(folder, path.parent) and _is_small(folder_trees.files_below(folder)):
+            yield folder
 
 
-def _is_small(folder: Path) -> bool:
+def _is_small(files: Iterable[Path]) -> bool:
     size = 0
-    for count, file in enumerate(folder_trees.files_below(folder), 1):
+    for count, file in enumerate(files, 1):
         size += file.stat().st_size
         if count > _MOST_NAMED_FILES or size > _MOST_NAMED_BYTES:
             return False

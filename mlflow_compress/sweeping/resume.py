@@ -14,7 +14,7 @@ from mlflow_compress.errors import RecipeError
 from mlflow_compress.files import sha256_unless_large
 from mlflow_compress.folder_trees import files_below
 from mlflow_compress.measuring.quality import STATISTICS
-from mlflow_compress.networks import code_files
+from mlflow_compress.networks.code_needs import needs_of, variable_state
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Result, Run, Variant, to_json
 from mlflow_compress.scoring.statistics_file import MOST_PACKED_BYTES
@@ -39,10 +39,10 @@ def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
     """Return what two variants have in common when one's result does for the other.
 
     That is the kind of CPU, and of GPU with its power limit where that is measured too, the row (team, model, method),
-    the model's source and weights and the data with the content of their files, and of those that Python code names as
-    what it imports or reads, what is timed, and all settings but the
-    timeout; and the versions of torch there, and here of what the methods need. Those of other libraries are not in it,
-    nor is where the recipe lies, nor what kind of machine the variant requires.
+    the model's source and weights and the data with the content of their files, and of all that Python code may need by
+    its text (see `code_needs`), what is timed, and all settings but the timeout; and the versions of torch there, and
+    here of what the methods need. Those of other libraries are not in it, nor is where the recipe lies, nor what kind
+    of machine the variant requires.
 
     Args:
         variant: it.
@@ -202,18 +202,20 @@ def _content(path: Path) -> str:
 
 
 def _beside(source: Path) -> dict[str, str]:
-    """Describe what a file of Python code needs beside it, by its name below the file's folder, or that alone."""
-    try:
-        if source.suffix != ".py" or not source.is_file():
-            return {}
-        folder = source.parent
-        files = {
-            path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name: path
-            for path in code_files.needed(source)
-        }
-        return {name: _file(path) for name, path in sorted(files.items())}
-    except (OSError, ValueError):  # what can't be read is told when it is run
+    """Describe what a file of Python code needs beside it, by its name below the file's folder, or the whole one."""
+    if source.suffix != ".py" or not source.is_file():
         return {}
+    needs = needs_of(source)
+    folder = source.parent
+    names = {
+        path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path): path
+        for path in needs.all_files()
+    }
+    described = {f"${name}": state for name in needs.variables if (state := variable_state(name))}
+    for name, path in sorted(names.items()):
+        with contextlib.suppress(OSError):  # what can't be read is told when it is run
+            described[name] = _file(path)
+    return described
 
 
 def _file(path: Path) -> str:

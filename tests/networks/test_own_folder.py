@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import torch
 
 from mlflow_compress import errors, registry
 from mlflow_compress.errors import RecipeError, WeightsError
-from mlflow_compress.networks import model_folder, modules_beside, own_folder
+from mlflow_compress.meters.size import on_disk
+from mlflow_compress.networks import model_folder, modules_beside, own_code, own_folder
 from mlflow_compress.networks.own_code import OwnCode
 from mlflow_compress.records import Step, Variant
 from mlflow_compress.sockets import Family, Model
@@ -165,3 +168,131 @@ def test_a_file_that_stands_alone_is_model_py(tmp_path: Path) -> None:
     assert {path.name for path in saved(model, tmp_path / "saved").iterdir()} == {
         "manifest.json", "architecture.json", "weights.safetensors", "model.py"
     }  # fmt: skip
+
+
+LOADING = """
+import torch
+from torch import nn
+from pathlib import Path
+from settings import HELD_OUT, PATH
+
+CHECKPOINT = Path(__file__).parent / "best.pt"
+WORDS = "words.txt"
+
+class Settings:
+    checkpoint = "class.pt"
+    words = WORDS
+
+def _weights(name):
+    return torch.load(Path(__file__).parent / name)
+
+def model():
+    Settings()
+    return nn.Linear(2, 2)
+
+def batch(size):
+    return torch.rand(size, 2)
+
+def load_weights(module):
+    for path in (CHECKPOINT, PATH, Settings.checkpoint):
+        module.load_state_dict(_weights(path))
+    assert Path(Settings.words).exists()
+
+def samples():
+    return [(torch.rand(2), HELD_OUT)]
+
+if __name__ == "__main__":
+    print("train.csv")
+"""
+SETTINGS = "PATH = 'other.pt'\nHELD_OUT = 'table.csv'\n"
+
+
+@pytest.mark.parametrize("weights", ["auto", "auto again", "random"])
+def test_a_checkpoint_that_load_weights_reads_is_not_copied(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    files = dict.fromkeys(["words.txt", "table.csv", "train.csv"], "x")
+    home = written(tmp_path / "home", {"own.py": LOADING, "settings.py": SETTINGS, **files})
+    for name in ("best.pt", "other.pt", "class.pt"):
+        torch.save(torch.nn.Linear(2, 2).state_dict(), home / name)
+    family = registry.build("families", "python")
+    for _ in range(2 if "again" in weights else 1):
+        model = family.load("own.py", weights.split()[0], home, 0)
+    folder = saved(model, tmp_path / "saved")
+    assert {path.name for path in (folder / "code").iterdir()} == {"own.py", "settings.py", "words.txt"}
+    home.rename(tmp_path / "gone")
+    assert torch.equal(model_folder.restore(folder).model.module.weight, model.module.weight)
+
+
+def test_a_checkpoint_that_model_reads_is_kept_whatever_its_size_and_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_folder, "MOST_BYTES", 5)
+    code = (
+        "import torch\ndef model():\n    net = torch.nn.Linear(2, 2)\n"
+        "    net.load_state_dict(torch.load('best.pt'))\n    return net\n"
+    )
+    home = written(tmp_path / "home", {"own.py": code})
+    torch.save(torch.nn.Linear(2, 2).state_dict(), home / "best.pt")
+    _, model = loaded(home)
+    folder = saved(model, tmp_path / "saved")
+    assert own_folder.weights_read_again(folder) == [folder / "code" / "best.pt"]
+    assert model.facts["read_again"].startswith("best.pt (0.0 MiB")
+    home.rename(tmp_path / "gone")
+    assert torch.equal(model_folder.restore(folder).model.module.weight, model.module.weight)
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "best.pt"]
+    counted = on_disk(folder, own_folder.weights_read_again(folder))["size/disk_mib"]
+    assert counted == sum(path.stat().st_size for path in files) / 2**20
+
+
+LATE = """from torch import nn
+
+def model():
+    return nn.Linear(2, 2)
+
+def predict(module, inputs):
+    from late import NAME
+    return [NAME]
+"""
+
+
+def test_two_models_in_one_process_have_each_their_own_late_helper(tmp_path: Path) -> None:
+    models = {}
+    for name in ("a", "b"):
+        models[name] = loaded(written(tmp_path / name, {"own.py": LATE, "late.py": f"NAME = '{name}'\n"}))
+    for name in ("a", "b", "a", "b"):
+        family, model = models[name]
+        assert family.predict(model, [0]) == [name]
+
+
+def test_the_program_that_loads_a_model_keeps_its_own_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    users = types.ModuleType("late")
+    monkeypatch.setitem(sys.modules, "late", users)
+    code = LATE.replace("from torch import nn", "import late\nfrom torch import nn", 1)
+    family, model = loaded(written(tmp_path / "home", {"own.py": code, "late.py": "NAME = 'model'\n"}))
+    assert sys.modules["late"] is users
+    assert family.predict(model, [0]) == ["model"]
+    assert sys.modules["late"] is users
+    folder = saved(model, tmp_path / "saved")
+    assert (folder / "code" / "late.py").is_file()
+
+
+def test_threads_that_predict_at_once_leave_the_process_where_it_was(tmp_path: Path) -> None:
+    before = Path.cwd()
+    inside, outside = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with own_code.at_home(tmp_path / "b" / "own.py"):
+            inside.set()
+            outside.wait(5)
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    thread = threading.Thread(target=second)
+    with own_code.at_home(tmp_path / "a" / "own.py"):
+        thread.start()
+        inside.wait(5)
+    outside.set()
+    thread.join()
+    assert Path.cwd() == before

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -259,3 +260,77 @@ def test_no_secret_of_the_environment_is_kept(tmp_path: Path, monkeypatch: pytes
     assert ["$MY_TOKEN" in text for text in texts] == [True]
     assert "geheim" not in "".join(texts)
     assert os.environ["MY_TOKEN"] == "geheim"
+
+
+def test_arrays_are_kept_as_tensors_are(tmp_path: Path) -> None:
+    filling = "import numpy as np; module.mean = np.array([[1.5, np.nan]]); module.names = {'n': [np.float32(2.5)]}"
+    filling += "; module.words = np.array(['cat', 'mouse']); module.none = np.ones(0)"
+    for index in range(2):
+        model = loaded(tmp_path / "home", filling)
+        restored = model_folder.restore(saved(model, tmp_path / f"saved{index}")).model.module
+        for module in (model.module, restored):
+            np.testing.assert_array_equal(module.mean, [[1.5, np.nan]])
+            assert module.mean.dtype == np.float64
+            assert module.names == {"n": [2.5]}
+            assert type(module.names["n"][0]) is np.float32
+            assert list(module.words) == ["cat", "mouse"]
+            assert module.none.shape == (0,)
+        assert model.data_as(OwnCode).lost == []
+    assert calls(tmp_path) == 1
+
+
+def test_an_array_of_objects_is_told(tmp_path: Path) -> None:
+    model = loaded(tmp_path / "home", "import numpy as np; module.mean = np.array([print, None])")
+    assert model.data_as(OwnCode).lost == ["mean"]
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        "name = 'best.pt'; torch.load(name) if os.path.exists(name) else None",
+        "name = 'be' + 'st.pt'; torch.load(name) if os.path.exists(name) else None",
+        'name = f\'{os.environ.get("RUN", "best")}.pt\'; torch.load(name) if os.path.exists(name) else None',
+        "[torch.load(path) for path in Path('runs').rglob('*') if path.is_file()]",
+        "[torch.load(path) for path in Path('.').iterdir() if path.suffix == '.' + 'pt']",
+        "path = Path('runs') / 'best'; path.exists() and torch.load(path)",
+    ],
+)
+def test_a_checkpoint_that_appears_later_is_loaded(reading: str, tmp_path: Path) -> None:
+    (tmp_path / "home" / "runs").mkdir(parents=True)
+    for expected in (1, 1, 2, 2):
+        if expected == 2 and not (tmp_path / "home" / "best.pt").exists():
+            checkpoint(tmp_path / "home" / "best.pt", 1.0)
+            checkpoint(tmp_path / "home" / "runs" / "best", 1.0)
+        loaded(tmp_path / "home", reading)
+        assert calls(tmp_path) == expected
+
+
+def test_what_is_opened_outside_of_python_is_seen(tmp_path: Path) -> None:
+    def written(value: float) -> None:
+        layer = torch.nn.Linear(4, 3)
+        torch.nn.init.constant_(layer.weight, value)
+        torch.jit.save(torch.jit.script(layer), str(tmp_path / "elsewhere"))
+
+    name = f"'{tmp_path}/else' + 'where'"
+    for value in (1.0, 1.0, 2.0):
+        if value == 2.0 or not (tmp_path / "elsewhere").exists():
+            written(value)
+        module = loaded(tmp_path / "home", f"module.layer.load_state_dict(torch.jit.load({name}).state_dict())").module
+        assert float(module.layer.weight.mean()) == value
+    assert calls(tmp_path) == 2
+    assert torch.jit.load.__name__ == "load"  # nothing stands in its place any more
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        "Path('runs').mkdir(exist_ok=True); number = len(os.listdir('runs')); torch.save({}, f'runs/{number}.pt')",
+        "os.path.exists('last.pt') and torch.load('last.pt'); torch.save(module.state_dict(), 'last.pt')",
+        "Path('last.txt').touch(); Path('last.txt').read_text(); Path('last.txt').write_text('1')",
+        "import tempfile; f = tempfile.NamedTemporaryFile(mode='w+'); f.write('x'); open(f.name).read(); f.close()",
+    ],
+)
+def test_what_load_weights_writes_itself_does_not_call_it_again(training: str, tmp_path: Path) -> None:
+    for _ in range(3):
+        loaded(tmp_path / "home", training)
+    assert calls(tmp_path) == 1

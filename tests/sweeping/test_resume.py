@@ -256,3 +256,44 @@ def test_a_changed_file_that_the_code_imports_or_names_is_another_variant(tmp_pa
         digests.append(resume.digest(own))
     assert len(set(digests[:4])) == 4
     assert digests[4] == digests[3]
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        ("load(sorted(Path('runs').glob('*')))", "runs/1"),
+        ("load(f'{NAME}.pt')", "x.pt"),
+        ("load(f'runs/{NAME}/best.pt')", "runs/deep/best.pt"),
+        ("load(os.environ['MY_CHECKPOINT'])", "outside"),
+        ("load('best.pt') if Path('best.pt').exists() else train()", "best.pt"),
+        ("load(max(Path(__file__).parent.iterdir()))", "x.pt"),
+    ],
+)
+def test_a_checkpoint_that_is_found_in_any_way_is_another_variant_when_it_is_new_or_changed(
+    code: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    (home / "runs" / "deep").mkdir(parents=True)
+    checkpoint = tmp_path / name if name == "outside" else home / name
+    monkeypatch.setenv("MY_CHECKPOINT", str(checkpoint))
+    (home / "own.py").write_text(f"def load_weights(module):\n    {code}\n")
+    own = Variant("m", "original", "t", "python", "own.py", folder=str(home))
+    digests = [resume.digest(own)]
+    for content in ("one", "two", "two"):
+        checkpoint.write_text(content)
+        (home / "notes.md").write_text(str(len(digests)))
+        digests.append(resume.digest(own))
+    assert len(set(digests)) == 3
+    assert digests[3] == digests[2]
+
+
+def test_another_value_of_a_variable_that_the_code_names_is_another_variant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.py").write_text("import os\ndef load_weights(module):\n    load(os.environ['my_run'])\n")
+    own = Variant("m", "original", "t", "python", "own.py", folder=str(tmp_path))
+    digests = {resume.digest(own)}
+    for value in ("1", "2"):
+        monkeypatch.setenv("my_run", value)
+        digests.add(resume.digest(own))
+    assert len(digests) == 3
