@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mlflow_compress.compression.calibration import in_place_of_data
+from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks import value_trees
+from mlflow_compress.networks.score_output import is_of_images
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Model
 
@@ -100,6 +102,7 @@ def imitate(
 
     Raises:
         ArithmeticError: the loss is not finite.
+        Unsupported: no output of the student has the shape of the teacher's.
     """
     import torch
 
@@ -149,16 +152,20 @@ def imitate(
 def _loss(family: Family, student: Model, outputs: tuple[Any, Any], lesson: Lesson) -> Any:
     """Return the loss: a scalar, summed over all floating-point tensors of the student's and the teacher's output.
 
+    Hidden states that a narrower student gives in another shape have no part in it.
+
     Where some of them are scores of classes, it is a divergence for these.
     """
     import torch
 
     is_divergence = lesson.loss == "kl" or (lesson.loss == "auto" and family.outputs_are_scores(student))
     scored = value_trees.tensors(family.scores(student, outputs[0])) if is_divergence else []
+    pairs = zip(*map(value_trees.tensors, outputs), strict=False)
+    alike = [pair for pair in pairs if pair[0].is_floating_point() and pair[0].shape == pair[1].shape]
+    if not alike:
+        raise Unsupported("the student gives no output of the shape that the original's has: there is nothing to learn")
     total = torch.zeros(())
-    for given, wanted in zip(*map(value_trees.tensors, outputs), strict=True):
-        if not given.is_floating_point():
-            continue
+    for given, wanted in alike:
         if given.dim() > 1 and any(given is tensor for tensor in scored):
             loss = _divergence(given, wanted, lesson.temperature)
         else:
@@ -169,10 +176,12 @@ def _loss(family: Family, student: Model, outputs: tuple[Any, Any], lesson: Less
 
 
 def _divergence(given: Any, wanted: Any, temperature: float) -> Any:
-    """Return the Kullback-Leibler divergence of class probabilities [..., classes]."""
+    """Return the Kullback-Leibler divergence of class probabilities [..., classes], of images [batch, classes, ...]."""
     import torch
     from torch.nn import functional
 
+    if is_of_images(given):
+        given, wanted = given.movedim(1, -1), wanted.movedim(1, -1)
     ruled_out = wanted == -torch.inf  # masked classes have no part in it
     pair = (each.masked_fill(ruled_out, _RULED_OUT).flatten(0, -2) for each in (given, wanted))
     log, wanted_log = ((each / temperature).log_softmax(-1) for each in pair)

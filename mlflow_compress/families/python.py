@@ -266,6 +266,7 @@ class Python(Family):
         own = at_source(model.data_as(OwnCode), model.origin)
         with at_home(own.path):
             samples = own_samples.read(defined(own, "samples")(), f"{own.path}: samples()")
+        model.data_as(OwnCode).has_one_label = all(type(sample.reference) in _PLAIN for sample in samples)
         if limit is not None and limit < len(samples):
             samples = random.Random(seed).sample(samples, limit)  # noqa: S311  (nothing secret)
         return samples
@@ -293,6 +294,12 @@ class Python(Family):
                 if at_once is None and has_two_batch_axes(scores, count):  # of one sample it is clear which axis is its
                     return [prediction for each in inputs for prediction in self.predict(model, [each])]
                 predictions += classes_of(scores, count)
+                if own.has_one_label and isinstance(predictions[-1], list):  # metrics would take it for a ranking
+                    raise RecipeError(
+                        f"The module gives {len(predictions[-1])} predictions for each sample, its scores being of "
+                        f"shape {list(scores.shape)}, and samples() gives one reference: give as many there, or define "
+                        "predict(module, inputs) in the model's file."
+                    )
         return predictions[: len(inputs)]
 
     def _guide(self, model: Model) -> own_samples.Guide:

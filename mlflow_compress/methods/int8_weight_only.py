@@ -42,8 +42,9 @@ class Int8WeightOnly(Method):
         """Round the weights in place.
 
         Raises:
-            Unsupported: there is no linear or convolution layer.
+            Unsupported: there is no linear or convolution layer, or weights are float64.
         """
+        import torch
         from torch import nn
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
@@ -52,7 +53,9 @@ class Int8WeightOnly(Method):
         make_plain(model)
         kinds, every = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding), total(model.module)
         packed = self._pack(model, filled=True)
-        layers = set(called(model.module, nn.Linear, head=self.embeddings))
+        layers = {layer for layer in called(model.module, nn.Linear, head=self.embeddings) if layer.weight.numel()}
+        if any(layer.weight.dtype == torch.float64 for layer in layers):
+            raise Unsupported("torchao rounds no float64 weights: make the model .float() first")
         if not packed and not layers:
             raise Unsupported("there is no linear or convolution layer to round")
         config = Int8WeightOnlyConfig(set_inductor_config=False, version=2)

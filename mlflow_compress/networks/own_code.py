@@ -56,6 +56,7 @@ class OwnCode:
         is_restored: whether it is the copy in a model folder, whose files nobody changes.
         passing: how the module is called on what the file's `batch` gives; None: not known yet.
         guide: what arguments look like, for samples; None: not known yet.
+        has_one_label: whether each sample's reference is one number or text; None: not known.
     """
 
     code: ModuleType
@@ -72,6 +73,7 @@ class OwnCode:
     is_restored: bool = False
     passing: Passing | None = None
     guide: Guide | None = None
+    has_one_label: bool | None = None
 
 
 def came_with_us(path: Path) -> bool:

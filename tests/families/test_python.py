@@ -159,6 +159,10 @@ def test_samples_are_told_from_as_many_steps(tmp_path: Path) -> None:
     family, model = own(tmp_path, code)
     inputs = [torch.rand(3, 5) for _ in range(3)]  # three samples of three steps: the batch is the second axis
     assert family.predict(model, inputs) == [each.argmax(-1).tolist() for each in inputs]
+    family, model = own(tmp_path, f"{code}def samples(): return [(torch.rand(3, 5), 1)] * 2\n")
+    samples = family.samples(model, "own", tmp_path, None, 0)
+    with pytest.raises(RecipeError, match=r"gives 3 predictions for each sample, .* \[3, 2, 5\], .* one reference"):
+        family.predict(model, [sample.inputs for sample in samples])
 
 
 def round_trip(model: Model, folder: Path) -> Any:

@@ -4,8 +4,12 @@ import torch
 from torch import nn
 
 
-def model():
-    return nn.Sequential(nn.Linear(16, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 4))
+def model(width=64):
+    return nn.Sequential(nn.Linear(16, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 4))
+
+
+def student(keep):
+    return model(int(64 * keep))
 
 
 def batch(size):

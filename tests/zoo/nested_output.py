@@ -5,10 +5,10 @@ from torch import nn
 
 
 class Net(nn.Module):
-    def __init__(self):
+    def __init__(self, width=64):
         super().__init__()
-        self.first = nn.Linear(16, 64)
-        self.last = nn.Linear(64, 4)
+        self.first = nn.Linear(16, width)
+        self.last = nn.Linear(width, 4)
 
     def forward(self, x):
         hidden = self.first(x).relu()
@@ -18,6 +18,10 @@ class Net(nn.Module):
 
 def model():
     return Net()
+
+
+def student(keep):
+    return Net(int(64 * keep))
 
 
 def batch(size):
