@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from mlflow_compress.errors import WeightsError
 from mlflow_compress.networks import plain_checkpoint
 from mlflow_compress.networks.inert_pickle import Made
 from mlflow_compress.networks.stored_weights import fill, identity, is_pointer, read_state
+from mlflow_compress.networks.weight_files import shards
 
 _TENSOR = "torch._utils _rebuild_"  # how names begin of what makes tensors when a pickle is read
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # which no name of a layer is
@@ -106,13 +106,8 @@ def _of_shards(index: Path) -> Tensors:
     Raises:
         WeightsError: it is no index, or a file is missing or lies elsewhere.
     """
-    try:
-        named = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        names = sorted({Path(str(name)) for name in named})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise WeightsError(f"{index} is no index of weights: {type(error).__name__}.") from error
     state: dict[str, Any] = {}
-    for name in names:
+    for name in map(Path, shards(index)):
         shard = index.parent / name
         if name.is_absolute() or ".." in name.parts or not shard.is_file():
             raise WeightsError(f"{index} names {name}, and there is no such file beside it.")

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def require_whole(folder: Path) -> None:
         require_no_pointer(path)
     names = {path.name for path in files}
     for index in (path for path in files if _is_read_index(path.name, names)):
-        if missing := [name for name in _shards(index) if not (folder / name).is_file()]:
+        if missing := [name for name in shards(index) if not (folder / name).is_file()]:
             raise WeightsError(
                 f"{folder} is not whole: {index.name} names {missing[0]}"
                 f"{f' and {len(missing) - 1} more files' if missing[1:] else ''}, which are not there."
@@ -150,11 +150,16 @@ def _is_read_index(name: str, names: Collection[str]) -> bool:
     return not _PLAIN.fullmatch(name) or next(read for read in order if read in names) == name
 
 
-def _shards(index: Path) -> Iterable[str]:
+def shards(index: Path) -> Sequence[str]:
+    """Return the names of the files that an index of weights names.
+
+    Raises:
+        WeightsError: it is no such index.
+    """
     try:
         files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{index} can't be read: {one_line(error)}") from error
+        raise WeightsError(f"{index} is no index of weights: {one_line(error)}") from error
     return sorted({str(name) for name in files})
 
 

@@ -17,7 +17,7 @@ _LONGEST_NAME = 200  # characters of a path in a sentence
 def missing(name: str) -> str:
     """Return that there is no such file, and where to look; empty where the name is no path, or there is one."""
     path = Path(name)
-    if not _is_path(name) or _exists(path):
+    if not _is_path(name) or exists(path):
         return ""
     what = "recipe" if path.suffix in _RECIPES else "file"
     return f"There is no {what} {plain(name, _LONGEST_NAME)}{_near(path)}{_where(path)}"
@@ -26,7 +26,7 @@ def missing(name: str) -> str:
 def weights_alone(name: str) -> str:
     """Return how to measure weights that are no whole model; empty where a name is not that of such a file."""
     path = Path(name)
-    if path.suffix not in _WEIGHTS or not _exists(path):
+    if path.suffix not in _WEIGHTS or not exists(path):
         return ""
     told = plain(name, _LONGEST_NAME)
     return (
@@ -42,7 +42,8 @@ def _is_path(name: str) -> bool:
     return is_named_so or name.startswith(("./", "../", "/", "~"))
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Return whether there is a file or folder of that path; of any text, also one that can be no path."""
     try:
         return path.exists()
     except (OSError, ValueError):  # longer than a name can be, or with a null byte

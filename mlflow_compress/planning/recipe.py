@@ -250,7 +250,7 @@ def _require_no_code(family: Family, recipe: Recipe, weights: str) -> None:
 
 
 def _is_code(path: Path) -> bool:
-    return path.suffix == ".py" and _exists(path)
+    return path.suffix == ".py" and missing_files.exists(path)
 
 
 def _of_file(path: Path, family: str, is_named: bool) -> Recipe:
@@ -305,7 +305,7 @@ def find(name: str) -> Path | None:
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        if not _exists(path):
+        if not missing_files.exists(path):
             raise RecipeError(missing_files.missing(name))
         return path
     for folder in folders():
@@ -316,11 +316,4 @@ def find(name: str) -> Path | None:
 
 def _path(text: str) -> str:
     """Make a path absolute where it is one that exists, since the worker runs elsewhere."""
-    return str(Path(text).resolve()) if _exists(Path(text)) else text
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # longer than a name can be
-        return False
+    return str(Path(text).resolve()) if missing_files.exists(Path(text)) else text

@@ -26,7 +26,7 @@ from typing import Any
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, UnknownName
 from mlflow_compress.plain_text import plain
-from mlflow_compress.planning import chains, recipe, recipe_parts, requirements
+from mlflow_compress.planning import chains, missing_files, recipe, recipe_parts, requirements
 from mlflow_compress.planning.chains import Named
 from mlflow_compress.planning.order import originals_first
 from mlflow_compress.planning.recipe import Recipe, Settings
@@ -180,16 +180,9 @@ def _beside(grid: Grid, name: str) -> str:
     if name.endswith((".yaml", ".yml")):
         return str(folder / name)
     for path in (folder / f"{name}.yaml", folder / name):
-        if _exists(path):
+        if missing_files.exists(path):
             return str(path)
     return name
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except (OSError, ValueError):  # longer than a name can be
-        return False
 
 
 def _known_by(name: str, variant: Variant) -> Mapping[str, tuple[str, ...]]:

@@ -58,7 +58,7 @@ def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
     folder(tmp_path, *shards)
     weight_files.require_whole(tmp_path)
     index.write_text("[]")
-    with pytest.raises(WeightsError, match="can't be read"):
+    with pytest.raises(WeightsError, match="is no index of weights"):
         weight_files.require_whole(tmp_path)
 
 
