@@ -155,7 +155,7 @@ def write(model_type: str, auto_class: str, keeps: tuple[str, ...], level: int, 
         _tokenizer(config).save_pretrained(path)
     for name, mapping in (("processor", "IMAGE_PROCESSOR_MAPPING"), ("features", "FEATURE_EXTRACTOR_MAPPING")):
         if name in keeps and (name != "features" or config.is_encoder_decoder):  # others are refused before
-            _preparing(mapping, config).save_pretrained(path)
+            _preparing(mapping, config, module.main_input_name).save_pretrained(path)
     return Folder(path, parameters)
 
 
@@ -241,7 +241,7 @@ def _tokenizer(config: Any) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 
-def _preparing(mapping: str, config: Any) -> Any:
+def _preparing(mapping: str, config: Any, main_input: str) -> Any:
     """Make what prepares pictures or sounds for an architecture, with its defaults."""
     import transformers
 
@@ -249,7 +249,7 @@ def _preparing(mapping: str, config: Any) -> Any:
         "IMAGE_PROCESSOR_MAPPING": "ViTImageProcessor",
         "FEATURE_EXTRACTOR_MAPPING": "WhisperFeatureExtractor",
     }
-    if config.model_type == "speech-encoder-decoder":
+    if main_input in ("input_values", "inputs"):  # sound as it is
         usual_kind["FEATURE_EXTRACTOR_MAPPING"] = "Wav2Vec2FeatureExtractor"
     kind = getattr(transformers, mapping).get(type(config), None) or getattr(transformers, usual_kind[mapping])
     kinds = kind if isinstance(kind, (list, tuple)) else [*kind.values()] if isinstance(kind, Mapping) else [kind]

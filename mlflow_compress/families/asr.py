@@ -107,6 +107,12 @@ class Asr(TransformersFamily):
             generation=settings_of(model.module, model.facts),
             code=origin.code,
         )
+        (given,) = self._features(model, self.example(model))
+        if (wanted := model.module.main_input_name) in _INPUTS and wanted != given:
+            raise RecipeError(
+                f"{type(model.module).__name__} hears {wanted}, and the feature extractor beside it gives {given}: it "
+                "is another model's. Put the right preprocessor_config.json there."
+            )
         short = replace(self, new_tokens=2)
         require_pass(model, lambda: short.run(model, short.batch(model, 1, 0), lambda stage: None), "sounds alone")
         return model

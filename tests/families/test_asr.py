@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from tiny import tiny_model
 
+from mlflow_compress import registry
+from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks.transformers_models import companions
 
 
@@ -53,3 +57,24 @@ def test_the_encoder_of_a_student_is_not_trained() -> None:
     trained = {name for name, parameter in student.module.named_parameters() if parameter.requires_grad}
     assert trained
     assert not any(name.startswith("model.encoder.") for name in trained)
+
+
+def test_features_of_another_model_are_refused(tmp_path: Path) -> None:
+    from transformers import Wav2Vec2FeatureExtractor
+
+    _, model = tiny_model("asr")
+    model.module.save_pretrained(tmp_path)
+    companions(model).tokenizer.save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    with pytest.raises(RecipeError, match="hears input_features, and the feature extractor beside it gives input_val"):
+        registry.build("families", "asr", {}).load(str(tmp_path), "auto", tmp_path, 0)
+
+
+def test_a_translator_of_speech_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import WhisperForConditionalGeneration
+
+    def generate(self: object, tgt_lang: str) -> None: ...
+
+    monkeypatch.setattr(WhisperForConditionalGeneration, "generate", generate)
+    with pytest.raises(RecipeError, match="translates speech into a language that it must be told"):
+        tiny_model("asr")
