@@ -51,6 +51,7 @@ _MEANING: Mapping[Status, str] = {
     "refused": "the module itself is not taken, whatever the method",
     "failed": "a defect of this package",
 }
+_NOT_TRIED = "–"
 _ALWAYS_TOLD = {"random_calibration", "dense_zeros", "stored_only", "no_kernel", "random_weights"}
 
 
@@ -205,7 +206,9 @@ def page(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[st
     numbers = {reason: number for number, (reason, _) in enumerate(reasons.most_common(), 1)}
 
     def place(module: str, method: str) -> str:
-        cell = cells.get((module, method), Cell("failed", "not tried"))
+        if (module, method) not in cells:
+            return _NOT_TRIED
+        cell = cells[module, method]
         number = numbers.get(_shown(cell.reason, module))
         word = "" if cell.status == "skipped" else f"**{cell.status}**" if cell.status == "failed" else cell.status
         return f"{word} [{number}](#{number})".strip() if number else word
@@ -221,6 +224,8 @@ def page(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[st
         "",
         *table([{"in a cell": word, "what it means": _MEANING[word], "cells": counts[word]} for word in _MEANING]),
     ]
+    if missing := len(modules) * len(methods) - len(cells):
+        lines += ["", f"{_NOT_TRIED}: not tried on this machine yet ({missing} cells)."]
     for title, some in _groups(methods).items():
         rows = [
             {"module": f"[{module}](#{module})", **{each: place(module, each) for each in some}} for module in modules

@@ -108,8 +108,15 @@ class ExportMethod(Method):
                 something else than the module.
             WorkerError: it generates something else.
         """
-        with unfused():
-            return self._compressed(model, family)
+        try:
+            with unfused():
+                return self._compressed(model, family)
+        except (CompressError, Unsupported, OSError):
+            raise
+        except Exception as error:
+            if is_out_of_memory(error) or is_of_this_package(error):
+                raise
+            raise Unsupported(f"{self.exporter} can't take it: {_why(error)}") from error
 
     def _compressed(self, model: Model, family: Family) -> Model:
         made_weights.fold(model.module)
@@ -124,14 +131,7 @@ class ExportMethod(Method):
             )
         if self.tolerance < float("inf"):
             before += [observe(family, model, samples, seed) for seed in _OTHER_SEEDS]
-        try:
-            model = self._exported(model, family, graphs, before)
-        except (CompressError, Unsupported, OSError):
-            raise
-        except Exception as error:
-            if is_out_of_memory(error) or is_of_this_package(error):
-                raise
-            raise Unsupported(f"{self.exporter} can't take it: {_why(error)}") from error
+        model = self._exported(model, family, graphs, before)
         model.cautions += generation_check.require_past(generated, generation_check.generate(family, model))
         if self.converts:
             coverage.note_all(model)

@@ -198,8 +198,8 @@ def _normalisations(module: Any) -> list[Any]:
 
 def _keep_statistics(layer: Any, inputs: tuple[Any, ...]) -> None:
     """Let a batch normalisation use the statistics that it has where a batch gives one value for each channel."""
-    if inputs and inputs[0].numel() == inputs[0].shape[1]:
-        layer.training = False
+    if inputs:
+        layer.training = inputs[0].numel() != inputs[0].shape[1]
 
 
 def relative_error(given: Any, wanted: Any) -> Any:

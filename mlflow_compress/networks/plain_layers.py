@@ -25,7 +25,7 @@ def make_plain(model: Model, turn: bool = True) -> None:
     """
     done = [_MADE] if made_weights.fold(model.module) else []
     if turn and (layers := transposed(model.module)):
-        _turn(model.module, layers)
+        model.module = _turned(model.module, layers)
         done.append(_TURNED)
     noted = [*noted_in(model), *(each for each in done if each not in noted_in(model))]
     if not done:
@@ -43,7 +43,7 @@ def make_plain_again(model: Model) -> None:
     if _MADE in noted:
         made_weights.fold(model.module)
     if _TURNED in noted:
-        _turn(model.module, transposed(model.module))
+        model.module = _turned(model.module, transposed(model.module))
 
 
 def noted_in(model: Model) -> list[str]:
@@ -62,13 +62,18 @@ def transposed(module: Any) -> list[Any]:
     return [layer for layer in module.modules() if type(layer) is Conv1D]
 
 
-def _turn(module: Any, layers: list[Any]) -> None:
-    """Put linear layers in the place of transposed ones, wherever these are held."""
+def _turned(module: Any, layers: list[Any]) -> Any:
+    """Put linear layers in the place of transposed ones, wherever these are held.
+
+    Returns:
+        The module, or the linear layer where it was itself a transposed one.
+    """
     turned = {layer: _linear(layer) for layer in layers}
     for parent in list(module.modules()):
         for name, child in list(parent._modules.items()):
             if child in turned:
                 setattr(parent, name, turned[child])
+    return turned.get(module, module)
 
 
 def _linear(layer: Any) -> Any:

@@ -31,8 +31,13 @@ def transposed() -> nn.Module:
     return nn.Sequential(Conv1D(8, 6), nn.ReLU(), Conv1D(4, 8))
 
 
+def one_transposed() -> nn.Module:
+    layer: nn.Module = Conv1D(4, 6)
+    return layer
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")  # its old form is still in use
-@pytest.mark.parametrize("build", [normed, masked, spectral, transposed])
+@pytest.mark.parametrize("build", [normed, masked, spectral, transposed, one_transposed])
 def test_it_computes_the_same_with_plain_layers_and_the_note_makes_a_new_one_plain(build: object) -> None:
     assert callable(build)
     model, anew = Model(build().requires_grad_(False)), Model(build().requires_grad_(False))
