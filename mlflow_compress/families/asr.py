@@ -108,7 +108,9 @@ class Asr(TransformersFamily):
             code=origin.code,
         )
         (given,) = self._features(model, self.example(model))
-        if (wanted := model.module.main_input_name) in _INPUTS and wanted != given:
+        if (wanted := model.module.main_input_name) == "input_ids":
+            raise RecipeError(f"{type(model.module).__name__} reads token ids and hears nothing: it is no recogniser.")
+        if wanted in _INPUTS and wanted != given:
             raise RecipeError(
                 f"{type(model.module).__name__} hears {wanted}, and the feature extractor beside it gives {given}: it "
                 "is another model's. Put the right preprocessor_config.json there."

@@ -70,11 +70,15 @@ def test_features_of_another_model_are_refused(tmp_path: Path) -> None:
         registry.build("families", "asr", {}).load(str(tmp_path), "auto", tmp_path, 0)
 
 
-def test_a_translator_of_speech_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_recogniser_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import WhisperForConditionalGeneration
 
     def generate(self: object, tgt_lang: str) -> None: ...
 
+    with monkeypatch.context() as patched:
+        patched.setattr(WhisperForConditionalGeneration, "main_input_name", "input_ids")
+        with pytest.raises(RecipeError, match="reads token ids and hears nothing"):
+            tiny_model("asr")
     monkeypatch.setattr(WhisperForConditionalGeneration, "generate", generate)
     with pytest.raises(RecipeError, match="translates speech into a language that it must be told"):
         tiny_model("asr")
