@@ -100,6 +100,7 @@ class Family(ABC):
             different ones are not divided. None: any of them may.
         calibrates_on: what to give so that there are inputs to calibrate and train on, for a sentence.
         has_random_weights: whether `load` gives a model with `weights=random`.
+        runs_users_code: whether its models are Python code of the user's: it is tried before anything is measured.
     """
 
     timed: ClassVar[str]
@@ -115,6 +116,7 @@ class Family(ABC):
         "fewer samples to score than there are: what is left over is never scored"
     )
     has_random_weights: ClassVar[bool] = True
+    runs_users_code: ClassVar[bool] = False
 
     @abstractmethod
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlflow_compress import terminal
+from mlflow_compress import registry, terminal
 from mlflow_compress.errors import failure
 from mlflow_compress.measuring import isolate
 from mlflow_compress.planning import sweep_recipe
@@ -17,8 +17,6 @@ from mlflow_compress.planning.recipe import Settings
 from mlflow_compress.records import Step, Variant
 from mlflow_compress.sweeping.progress import Progress
 from mlflow_compress.words import ORIGINAL
-
-_OWN = "python"  # the family whose models are always tried
 
 
 def check_models(names: Sequence[str], settings: Settings, deep: bool) -> None:
@@ -36,11 +34,16 @@ def check_models(names: Sequence[str], settings: Settings, deep: bool) -> None:
         variants = sweep_recipe.plan([name], dataclasses.replace(settings, trust=True))
         for variant in variants:
             terminal.say(f"{variant.model}, {variant.label}")
-        tried = [variant for variant in first_of_each_model(variants) if deep or variant.family == _OWN]
+        tried = [variant for variant in first_of_each_model(variants) if deep or _runs_users_code(variant)]
         if tried:
             sweep_recipe.plan([name], settings)  # asks for trust
         for variant in tried:
             terminal.say(f"{variant.model}: {_tried(variant)}")
+
+
+def _runs_users_code(variant: Variant) -> bool:
+    is_so: bool = registry.find("families", variant.family).runs_users_code
+    return is_so
 
 
 def _tried(variant: Variant) -> str:

@@ -100,6 +100,8 @@ class Python(Family):
     needs: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
     imports: ClassVar[tuple[str, ...]] = ("torch", "safetensors.torch")
 
+    runs_users_code: ClassVar[bool] = True
+
     function: str = "model"
     output: str | int = ""
     initial: Literal["random", "trained"] = "random"
@@ -313,11 +315,21 @@ class Python(Family):
         return own.guide
 
     def example(self, model: Model) -> list[Any]:
-        """Return the first of the file's own samples; without these, of the only tensor that `batch` gives."""
-        if hasattr(model.data_as(OwnCode).code, "samples"):
+        """Return the first of the file's own samples; without these, of the only tensor that `batch` gives.
+
+        Raises:
+            Unsupported: a sample has several inputs.
+        """
+        own = model.data_as(OwnCode)
+        if hasattr(own.code, "samples"):
             inputs = next(iter(self.samples(model, "own", Path(), None, 0))).inputs
             is_one = hasattr(inputs, "shape") or all(type(leaf) in _PLAIN for leaf in value_trees.leaves(inputs))
-            return [inputs] if is_one and not isinstance(inputs, Mapping) else []  # a signature knows no others
+            if not is_one or isinstance(inputs, Mapping):
+                raise Unsupported(
+                    f"a sample of {own.path.name} is a {type(inputs).__name__} of several inputs, which the signature "
+                    "of a logged model can't describe"
+                )
+            return [inputs]
         inputs = self.batch(model, 1, 0)
         tensors = value_trees.tensors(inputs)
         return [tensors[0][0]] if len(inputs) == len(tensors) == 1 and tensors[0].dim() else []

@@ -1,7 +1,8 @@
 """`loaded`: a model, loaded and tried: what all of its variants would fail for is found in seconds, before any of them.
 
 Of a user's own code all is asked that measuring will ask: one batch, one call on it, predictions for two samples, their
-score. What goes wrong is told with file, line and function.
+score. What goes wrong is told with file, line and function. A score that can't be made ends nothing but `check`: the
+rest is measured, and the row says why it has no score.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mlflow_compress import registry
 from mlflow_compress.error_causes import cause_line, is_out_of_memory, own_place
 from mlflow_compress.errors import CompressError, RecipeError, Unsupported, one_line
 from mlflow_compress.records import Outcome, Part, Result, Variant
@@ -23,7 +25,6 @@ _LOADING, _CHECKING, _TRYING, _RESTORING = "loading", "checking the data", "tryi
 _FEW, _SEVERAL = 2, 32  # samples that are predicted
 _LONGEST, _LONGEST_REASON = 200, 500  # characters of what a batch is, and of why it failed
 _DECODING_SECONDS = 10.0  # to find a sound or picture that ends early, before anything is measured
-_OWN = "python"
 
 
 class ModelError(CompressError):
@@ -71,21 +72,24 @@ def loaded(family: Family, variant: Variant, stage: Tell, warn: Tell) -> Model:
             quality.metrics_for(family, model, variant)
             samples = family.samples(model, variant.data, folder, variant.limit, variant.seed)
             decode_some([sample.inputs for sample in samples], _DECODING_SECONDS)
-    if variant.family == _OWN:
+    if type(family).runs_users_code:
         stage(_TRYING)
         with _of_the_model(variant, _TRYING):
-            try_out(family, model, variant, samples)
+            try_call(family, model, variant)
+            if samples is not None and not samples:
+                raise RecipeError(f"{variant.source}: there are no samples to score. Give some, or say data: none.")
+        if samples is not None:
+            _warn_of_scores(family, model, variant, samples, warn)
     return model
 
 
-def try_out(family: Family, model: Model, variant: Variant, samples: Sequence[Sample] | None) -> dict[str, str]:
-    """Ask a model for a batch, a call, two predictions and their score.
+def try_call(family: Family, model: Model, variant: Variant) -> dict[str, str]:
+    """Ask a model for a batch, and a call on it.
 
     Args:
         family: the model's family.
         model: the model.
-        variant: gives batch size, seed, metrics.
-        samples: what quality is scored on; None: nothing.
+        variant: gives batch size and seed.
 
     Returns:
         What it takes and gives, in words by name.
@@ -101,12 +105,25 @@ def try_out(family: Family, model: Model, variant: Variant, samples: Sequence[Sa
             batch = family.batch(model, size, variant.seed)
         with _named(f"the module can't be called on what batch({size}) gives, {_described(batch)}"):
             output = family.run(model, batch, lambda stage: None)
-    facts = {"takes": _described(batch), "gives": _described(output)}
-    if samples is None:
-        return facts
-    if not samples:
-        raise RecipeError(f"{variant.source}: there are no samples to score. Give some, or say data: none.")
-    return facts | {"samples": f"{len(samples):,}", "score": _score(family, model, variant, samples)}
+    return {"takes": _described(batch), "gives": _described(output)}
+
+
+def try_scoring(family: Family, model: Model, variant: Variant, samples: Sequence[Sample]) -> dict[str, str]:
+    """Ask a model for two predictions and their score.
+
+    Args:
+        family: the model's family.
+        model: the model.
+        variant: gives metrics.
+        samples: what quality is scored on.
+
+    Returns:
+        How many samples there are, and the score, in words by name.
+
+    Raises:
+        RecipeError: it does not do one of these.
+    """
+    return {"samples": f"{len(samples):,}", "score": _score(family, model, variant, samples)}
 
 
 def try_saved(variant: Variant, saved: Path, outputs: Path, stage: Tell) -> Part:
@@ -132,10 +149,21 @@ def try_saved(variant: Variant, saved: Path, outputs: Path, stage: Tell) -> Part
     with _of_the_model(variant, "trying the restored model"):
         if variant.data and model.weights != "random":
             samples = family.samples(model, variant.data, Path(variant.folder), variant.limit, variant.seed)
-        facts = try_out(family, model, variant, samples)
+        facts = try_call(family, model, variant)
+        if samples is not None:
+            facts |= try_scoring(family, model, variant, samples)
         output_error.compare(family, model, variant, outputs, "cpu")
     counted = size.in_memory(model.module).get("size/params", 0.0)
     return Part(Outcome("ok"), facts={"parameters": f"{counted:,.0f}", **facts})
+
+
+def said(error: Exception) -> str:
+    """Return what went wrong as one line, with the place in the user's code where it is known."""
+    where = own_place(error)
+    if not isinstance(error, CompressError):
+        return f"{where}: {cause_line(error, _LONGEST_REASON)}" if where else cause_line(error, _LONGEST_REASON)
+    text = str(error)
+    return text if not where or where in text else f"{text.rstrip('.')} ({where})."
 
 
 def fails_all(result: Result) -> bool:
@@ -151,11 +179,11 @@ def _of_the_model(variant: Variant, doing: str) -> Iterator[None]:
     except Unsupported:
         raise
     except CompressError as error:
-        raise ModelError(error, _said(error), doing) from error
+        raise ModelError(error, said(error), doing) from error
     except Exception as error:
-        if variant.family != _OWN or is_out_of_memory(error):
+        if not registry.find("families", variant.family).runs_users_code or is_out_of_memory(error):
             raise
-        told = f"{variant.source}: {_said(error)}"
+        told = f"{variant.source}: {said(error)}"
         raise ModelError(RecipeError(told), told, doing) from error
 
 
@@ -167,16 +195,17 @@ def _named(what: str) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error) or isinstance(error, Unsupported):
             raise
-        raise RecipeError(f"{what}: {_said(error)}") from error
+        raise RecipeError(f"{what}: {said(error)}") from error
 
 
-def _said(error: Exception) -> str:
-    """Return what went wrong as one line, with the place in the user's code where it is known."""
-    where = own_place(error)
-    if not isinstance(error, CompressError):
-        return f"{where}: {cause_line(error, _LONGEST_REASON)}" if where else cause_line(error, _LONGEST_REASON)
-    text = str(error)
-    return text if not where or where in text else f"{text.rstrip('.')} ({where})."
+def _warn_of_scores(family: Family, model: Model, variant: Variant, samples: Sequence[Sample], warn: Tell) -> None:
+    """Say now that quality will not be scored, and why: it will be said again where it was tried."""
+    try:
+        try_scoring(family, model, variant, samples)
+    except Exception as error:
+        if is_out_of_memory(error):  # all that is in memory now need not be then
+            return
+        warn(f"quality can't be scored: {said(error)}")
 
 
 def _score(family: Family, model: Model, variant: Variant, samples: Sequence[Sample]) -> str:
@@ -212,13 +241,10 @@ def _predictions(family: Family, model: Model, samples: Sequence[Sample]) -> lis
     Raises:
         RecipeError: predicting fails, or there is another number of predictions.
     """
-    inputs = [sample.inputs for sample in samples]
-    advice = f"{len(samples)} samples can't be predicted, the first being {_described(inputs[0])}"
-    with _named(advice):
-        predictions = family.answers(model, inputs)
-    if len(predictions) != len(samples):
-        raise RecipeError(f"predict() gave {len(predictions)} predictions for {len(samples)} samples: one each.")
-    return predictions
+    from mlflow_compress.measuring import quality
+
+    with _named(f"{len(samples)} samples can't be predicted, the first being {_described(samples[0].inputs)}"):
+        return quality.answers(family, model, samples)
 
 
 def _described(tree: Any) -> str:

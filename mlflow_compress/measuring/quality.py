@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlflow_compress.errors import RecipeError
 from mlflow_compress.files import whole_file
 from mlflow_compress.measuring import checks
 from mlflow_compress.model import SCORING
@@ -128,6 +129,18 @@ def read_predictions(text: str | bytes) -> tuple[list[Any], list[Any]]:
     return [row[0] for row in rows], [row[1] for row in rows]
 
 
+def answers(family: Family, model: Model, samples: Sequence[Sample]) -> list[Any]:
+    """Return one prediction for each sample.
+
+    Raises:
+        RecipeError: there is another number of predictions.
+    """
+    predictions = family.answers(model, [sample.inputs for sample in samples])
+    if len(predictions) != len(samples):
+        raise RecipeError(f"predict() gave {len(predictions)} predictions for {len(samples)} samples: one each.")
+    return predictions
+
+
 def _predicted(
     family: Family, model: Model, samples: Sequence[Sample], seconds: float, progress: Progress
 ) -> list[Any]:
@@ -135,7 +148,7 @@ def _predicted(
     predictions: list[Any] = []
     while len(predictions) < len(samples):
         several = samples[len(predictions) : len(predictions) + _AT_ONCE]
-        predictions += family.answers(model, [sample.inputs for sample in several])
+        predictions += answers(family, model, several)
         taken = time.monotonic() - started
         progress(len(predictions), len(samples), taken / len(predictions) * (len(samples) - len(predictions)))
         if taken > seconds:

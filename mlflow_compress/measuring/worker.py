@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mlflow_compress.error_causes import is_out_of_memory
+from mlflow_compress.error_causes import is_out_of_memory, own_place
 from mlflow_compress.errors import CompressError, MachineLacks, Unsupported, WorkerError, one_line
 from mlflow_compress.measuring import model_trial
 from mlflow_compress.records import Caution, Outcome, Part, Variant, finite, metric_group, read_json, write_json
@@ -40,6 +40,7 @@ _STARTED = time.monotonic()
 OUTPUTS, GENERATED = "outputs.safetensors", "generated.pt"
 PARENT = "COMPRESS_PARENT"  # environment: the process that the worker must not outlive
 _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, see prctl(2)
+NO_EXAMPLE = "no_input_example"  # the fact: why the logged model has none
 UNFINISHED = Outcome("failed", "scoring did not end")  # of quality, until it did
 _ERROR_LINES = 30
 _NO_CUDA = "this machine has no CUDA device that torch can use"
@@ -183,7 +184,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         write_json(folder / part_file("measure", device), dataclasses.replace(part, quality=UNFINISHED))
         part = _with_scores(part, _score(family, model, variant, folder, report))
     if score:
-        _show(family, model, folder, report)
+        part = dataclasses.replace(part, facts={**part.facts, **_show(family, model, folder, report)})
     return part
 
 
@@ -265,15 +266,19 @@ def _timed_call(family: Family, model: Model, device: str, variant: Variant, bat
     )
 
 
-def _show(family: Family, model: Model, folder: Path, report: Report) -> None:
-    """Keep an input example for the logged model; one that can't be made is not worth a measurement."""
+def _show(family: Family, model: Model, folder: Path, report: Report) -> dict[str, str]:
+    """Keep an input example for the logged model; of one that can't be made, return why as a fact."""
     from mlflow_compress.measuring import input_example
 
     report.stage("making the input example")
     try:
         input_example.keep(family, model, folder)
-    except Exception:
+    except Unsupported as reason:
+        return {NO_EXAMPLE: str(reason)}
+    except Exception as error:
         traceback.print_exc(limit=_ERROR_LINES)
+        return {NO_EXAMPLE: _reason(error)}
+    return {}
 
 
 def _score(family: Family, model: Model, variant: Variant, folder: Path, report: Report) -> Part:
@@ -375,11 +380,12 @@ def _outcome(action: Callable[[], Part]) -> Part:
 
 
 def _reason(error: Exception) -> str:
-    """Return an unexpected error in one line."""
+    """Return an unexpected error in one line, with the place in the user's code where it was raised."""
     if isinstance(error, CompressError):
-        return str(error)
+        return model_trial.said(error)
     what = "out of memory" if is_out_of_memory(error) else type(error).__name__
-    return f"{what}: {one_line(error, most=500)}"
+    where = own_place(error)
+    return f"{where}: {what}: {one_line(error, most=500)}" if where else f"{what}: {one_line(error, most=500)}"
 
 
 def _die_with_parent() -> None:

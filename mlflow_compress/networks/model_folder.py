@@ -145,7 +145,7 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
 def restore_others(folder: Path) -> Restored:
     """Read a model back that somebody else may have logged: loading it is not trusting it.
 
-    Only a model of the family `python`, and what was measured with trust and brings code (an MLflow model, a model of
+    Only a model of a family of user's code, and what was measured with trust and brings code (an MLflow model, one of
     transformers that code beside it builds), run code of their own, as MLflow's own models do when it loads them; not
     where the user told MLflow to unpickle nothing.
 
@@ -156,7 +156,7 @@ def restore_others(folder: Path) -> Restored:
     require_own_files(folder)
     manifest = read_manifest(folder)
     is_trusted = bool(manifest.options.get("trust"))
-    brings_code = manifest.family == "python" or (
+    brings_code = registry.find("families", manifest.family).runs_users_code or (
         is_trusted and (manifest.family == "mlflow_model" or custom_code.lies_in(folder))
     )
     if brings_code and mlflow_folders.is_unpickling_forbidden():

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlflow_compress import registry
-from mlflow_compress.errors import WeightsError
+from mlflow_compress.errors import RecipeError, WeightsError
 from mlflow_compress.measuring import isolate
-from mlflow_compress.measuring.model_trial import OF_MODEL, ModelError, fails_all, loaded, try_out
+from mlflow_compress.measuring.model_trial import OF_MODEL, ModelError, fails_all, loaded, try_call, try_scoring
 from mlflow_compress.measuring.one_process import work
 from mlflow_compress.planning.recipe import Settings
 from mlflow_compress.planning.sweep_recipe import plan
@@ -71,7 +72,7 @@ def test_what_it_takes_and_gives_is_told(tmp_path: Path) -> None:
     family = registry.build("families", "python", {})
     model = loaded(family, planned, str, str)
     samples = family.samples(model, "own", tmp_path, None, 0)
-    facts = try_out(family, model, planned, samples)
+    facts = try_call(family, model, planned) | try_scoring(family, model, planned, samples)
     assert facts["takes"] == "float32 [2, 4]"
     assert facts["gives"] == "float32 [2, 3]"
     assert facts["samples"] == "3"
@@ -93,6 +94,18 @@ def test_what_it_takes_and_gives_is_told(tmp_path: Path) -> None:
         ((MODEL, BATCH, "def load_weights(module):\n    module.load_state_dict({})\n", SAMPLES),
          r"mine\.py: mine\.py, line 8, in load_weights: Error\(s\) in loading state_dict for Linear: Missing key\(s\)"),
         ((MODEL, BATCH, WEIGHTS, "def samples():\n    return []\n"), r"no samples to score\. .*data: none"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, parts: tuple[str, ...], said: str) -> None:
+    with pytest.raises(ModelError, match=said) as told:
+        tried(tmp_path, *parts)
+    assert told.value.exit_code == 2
+    assert told.value.cause == "recipe"
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
         ((MODEL, BATCH, WEIGHTS, "def samples():\n    return [(torch.rand(7), 1)]\n"),
          r"1 samples can't be predicted, the first being float32 \[7\]: mat1 and mat2"),
         ((MODEL, BATCH, WEIGHTS, SAMPLES, "def predict(module, inputs):\n    return [0]\n"),
@@ -103,11 +116,19 @@ def test_what_it_takes_and_gives_is_told(tmp_path: Path) -> None:
          r"the score can't be made of what samples\(\) and predict\(\) give: .* References begin with int 1, predic"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, parts: tuple[str, ...], said: str) -> None:
-    with pytest.raises(ModelError, match=said) as told:
-        tried(tmp_path, *parts)
-    assert told.value.exit_code == 2
-    assert told.value.cause == "recipe"
+def test_a_score_that_can_not_be_made_is_told_at_once_and_ends_nothing_but_a_check(
+    tmp_path: Path, parts: tuple[str, ...], told: str
+) -> None:
+    stages, warnings = tried(tmp_path, *parts)
+    assert stages[-1] == "trying the model"
+    assert len(warnings) == 1
+    assert re.search(f"^quality can't be scored: .*{told}", warnings[0])
+    planned = variant(tmp_path, *parts)
+    family = registry.build("families", "python", {})
+    model = loaded(family, planned, str, str)
+    samples = family.samples(model, "own", tmp_path, None, 0)
+    with pytest.raises(RecipeError, match=told):
+        try_scoring(family, model, planned, samples)
 
 
 def test_missing_weights_keep_their_exit_code(tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from lab import MODEL, Lab
 
+from mlflow_compress.errors import RecipeError
 from mlflow_compress.measuring import isolate, worker
 from mlflow_compress.meters import environment
 from mlflow_compress.records import Variant
@@ -105,3 +109,17 @@ def test_what_was_timed_stays_when_scoring_is_killed(lab: Lab) -> None:
 )
 def test_a_lack_of_memory_is_called_so_whatever_a_library_raises(error: Exception, reason: str) -> None:
     assert worker._reason(error).startswith(reason)
+
+
+def test_what_fails_in_a_users_file_is_told_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("def predict(module, inputs):\n    return inputs + 1\n")
+    code = compile(path.read_text(), str(path), "exec")
+    space: dict[str, Any] = {}
+    exec(code, space)
+    with pytest.raises(TypeError) as told:
+        space["predict"](None, [])
+    assert worker._reason(told.value).startswith("mine.py, line 2, in predict: TypeError: can only concatenate list")
+    error = RecipeError("samples() gave nothing.")
+    error.__cause__ = told.value
+    assert worker._reason(error) == "samples() gave nothing (mine.py, line 2, in predict)."
