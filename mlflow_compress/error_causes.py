@@ -44,10 +44,12 @@ def own_place(error: BaseException) -> str:
     for each in reversed(list(_chain(error))):
         if isinstance(each, SyntaxError) and is_users(each.filename):
             return f"{plain(Path(each.filename or '').name)}, line {each.lineno}"
-        for frame in reversed(traceback.extract_tb(each.__traceback__)):
-            if is_users(frame.filename):
-                function = "" if frame.name.startswith("<") else f", in {plain(frame.name)}"
-                return f"{plain(Path(frame.filename).name)}, line {frame.lineno}{function}"
+        frames = [frame for frame in reversed(traceback.extract_tb(each.__traceback__)) if is_users(frame.filename)]
+        if frames:
+            file = frames[0].filename
+            names = [frame.name for frame in frames if frame.filename == file and not frame.name.startswith("<")]
+            function = f", in {plain(names[0])}" if names else ""
+            return f"{plain(Path(file).name)}, line {frames[0].lineno}{function}"
     return ""
 
 

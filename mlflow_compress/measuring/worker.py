@@ -184,7 +184,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         write_json(folder / part_file("measure", device), dataclasses.replace(part, quality=UNFINISHED))
         part = _with_scores(part, _score(family, model, variant, folder, report))
     if score:
-        part = dataclasses.replace(part, facts={**part.facts, **_show(family, model, folder, report)})
+        part = dataclasses.replace(part, facts={**part.facts, **_show(family, model, variant, folder, report)})
     return part
 
 
@@ -266,7 +266,7 @@ def _timed_call(family: Family, model: Model, device: str, variant: Variant, bat
     )
 
 
-def _show(family: Family, model: Model, folder: Path, report: Report) -> dict[str, str]:
+def _show(family: Family, model: Model, variant: Variant, folder: Path, report: Report) -> dict[str, str]:
     """Keep an input example for the logged model; of one that can't be made, return why as a fact."""
     from mlflow_compress.measuring import input_example
 
@@ -277,7 +277,7 @@ def _show(family: Family, model: Model, folder: Path, report: Report) -> dict[st
         return {NO_EXAMPLE: str(reason)}
     except Exception as error:
         traceback.print_exc(limit=_ERROR_LINES)
-        return {NO_EXAMPLE: _reason(error)}
+        return {NO_EXAMPLE: _reason_of(variant, error)}
     return {}
 
 
@@ -290,7 +290,7 @@ def _score(family: Family, model: Model, variant: Variant, folder: Path, report:
         found = quality.score(family, model, variant, folder, report.progress)
     except Exception as error:
         traceback.print_exc(limit=_ERROR_LINES)
-        found = Part(Outcome("failed", _reason(error)))
+        found = Part(Outcome("failed", _reason_of(variant, error)))
     return dataclasses.replace(found, facts={**model.facts, **found.facts}, cautions=(*found.cautions, *model.cautions))
 
 
@@ -386,6 +386,13 @@ def _reason(error: Exception) -> str:
     what = "out of memory" if is_out_of_memory(error) else type(error).__name__
     where = own_place(error)
     return f"{where}: {what}: {one_line(error, most=500)}" if where else f"{what}: {one_line(error, most=500)}"
+
+
+def _reason_of(variant: Variant, error: Exception) -> str:
+    """Return an error of a restored model in one line, where the user's file has its own name again."""
+    from mlflow_compress.networks import own_folder
+
+    return _reason(error).replace(f"{own_folder.ALONE}, line ", f"{Path(variant.source).name}, line ")
 
 
 def _die_with_parent() -> None:

@@ -24,7 +24,8 @@ from mlflow_compress.networks.own_code import NOT_RESTORED, Built, OwnCode, came
 from mlflow_compress.networks.own_weights import read_outside, write_outside
 
 MOST_BYTES = 64 * 2**20  # of the files beside it that are neither Python nor weights
-_ALONE, _WITH_OTHERS = "model.py", "code"
+ALONE = "model.py"  # a file's name in a model folder, where it stands alone
+_WITH_OTHERS = "code"
 _FORM = "gives.json"  # of what it gives; only of an exported module
 _CHANGES = "architecture.json"
 _CALLED_AGAIN = ("batch", "predict", "metrics")
@@ -43,7 +44,7 @@ def keep(own: OwnCode, structure: Mapping[str, LayerSizes], folder: Path) -> str
     """
     beside = files_beside(own)
     again = [path for path in beside if path.suffix in WEIGHTS and str(path) in own.opened]
-    place = f"{_WITH_OTHERS}/{own.path.name}" if beside else _ALONE
+    place = f"{_WITH_OTHERS}/{own.path.name}" if beside else ALONE
     for path in beside:
         copy = folder / _WITH_OTHERS / path.relative_to(own.path.parent)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,7 @@ def restored(folder: Path) -> tuple[OwnCode, dict[str, LayerSizes]]:
     """
     form, changed = folder / _FORM, folder / _CHANGES
     changes = json.loads(changed.read_text(encoding="utf-8")) if changed.is_file() else {}
-    path = folder / changes.get("code", _ALONE)
+    path = folder / changes.get("code", ALONE)
     if not path.resolve().is_relative_to(folder.resolve()):
         raise WeightsError(f"{changed} names code outside of the model's folder: {path}.")
     own = loaded(path, changes.get("seed", 0), is_restored=True)
