@@ -164,14 +164,14 @@ def page(tried: Sequence[Tried]) -> str:
         "Which architectures of transformers can be measured, by the family that loads them (`--family NAME` where",
         "the model does not tell it). Written by `python -m benchmarks architectures`: each that a family claims was",
         "loaded, run, saved, restored and compared, generated and predicted with, as a tiny model with random weights,",
-        f"and then once more under `{_METHOD}`. That says that the way is right, and nothing of speed or quality.",
+        f"and some of them once more under `{_METHOD}`. That says that the way is right, nothing of speed or quality.",
         "",
         *table(_summary(tried)),
         "",
         "* refused: the message that a user reads, before anything is measured",
         "* not built: this benchmark or transformers could not make a tiny model of it here; it may work",
         "* too slow: no end was seen; it may work",
-        f"* {_METHOD}: of those that work; what is missing there was not tried under it",
+        f"* {_METHOD}: of those that work; the others of them were not tried under it yet",
         *([f"* tried from {days[0]} to {days[-1]} UTC"] if days else []),
     ]
     for family in FAMILIES:

@@ -188,6 +188,8 @@ def _small(usual_config: Any, level: int, own: Mapping[str, Any]) -> Any:
                 chosen[name] = most
         elif isinstance(value, (list, tuple)) and len(value) == usual and len(value) > _LAYERS and level != 1:
             chosen[name] = type(value)(value[:_LAYERS])
+        elif name == "conv_dim" and isinstance(value, (list, tuple)) and level != 2:  # over each sample of a sound
+            chosen[name] = [16] * len(value)
         elif name == "depths" and isinstance(value, (list, tuple)) and level == 0:
             chosen[name] = [1] * len(value)
     if "kv_lora_rank" in values and "num_attention_heads" in chosen:  # each head has keys of its own

@@ -75,6 +75,7 @@ class Asr(TransformersFamily):
     Attributes:
         new_tokens: how many tokens one call makes.
         architecture: the config's fields with `model_type`, for random weights.
+        trust: whether Python code that lies beside a local model may build it (`auto_map` in its `config.json`).
     """
 
     auto_class: ClassVar[str] = "AutoModelForSpeechSeq2Seq"

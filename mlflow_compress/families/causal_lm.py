@@ -64,6 +64,7 @@ class CausalLm(TransformersFamily):
         with_bos: of `sliding`, whether a text is scored behind a token that begins texts, where the tokenizer puts none
             itself, so that its first token is predicted too.
         architecture: the config's fields with `model_type`, for random weights.
+        trust: whether Python code that lies beside a local model may build it (`auto_map` in its `config.json`).
     """
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"

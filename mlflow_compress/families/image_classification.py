@@ -46,6 +46,7 @@ class ImageClassification(TransformersFamily):
         labels: names of the classes, in order, where the model has others or none.
         architecture: for random weights, the config's fields with `model_type`; of torchvision and timm, arguments of
             the function that builds the model (`num_classes`).
+        trust: whether Python code that lies beside a local model may build it (`auto_map` in its `config.json`).
     """
 
     auto_class: ClassVar[str] = "AutoModelForImageClassification"

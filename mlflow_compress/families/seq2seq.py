@@ -70,6 +70,7 @@ class Seq2Seq(TransformersFamily):
             says.
         prefix: what is put before every source, such as `translate English to German: `.
         architecture: the config's fields with `model_type`, for random weights.
+        trust: whether Python code that lies beside a local model may build it (`auto_map` in its `config.json`).
     """
 
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"

@@ -31,6 +31,7 @@ class TextClassification(TextEncoder):
         calibration_tokens: what texts are cut to that methods calibrate and train on, in tokens, whatever is timed.
         scored_tokens: what texts are cut to in predicting and scoring, in tokens; None: what the model can take.
         architecture: the config's fields with `model_type`, for random weights.
+        trust: whether Python code that lies beside a local model may build it (`auto_map` in its `config.json`).
     """
 
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"

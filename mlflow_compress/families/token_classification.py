@@ -55,6 +55,7 @@ class TokenClassification(TextEncoder):
         scored_tokens: what a sentence may have in predicting and scoring, in tokens, before it is halved; None: what
             the model can take.
         architecture: the config's fields with `model_type`, for random weights.
+        trust: whether Python code that lies beside a local model may build it (`auto_map` in its `config.json`).
     """
 
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
