@@ -67,7 +67,18 @@ CAST_WEIGHTS = CautionKind(
     },
 )
 
-
+SET_ELSEWHERE = CautionKind(
+    "set_elsewhere",
+    short={"en": "load_weights() set what is not saved", "ru": "load_weights() задаёт то, что не сохраняется"},
+    message={
+        "en": "load_weights() set what is not saved, and the model was measured without it: {names}",
+        "ru": "load_weights() задаёт то, что не сохраняется, и модель измерена без этого: {names}",
+    },
+    advice={
+        "en": "Set tensors, arrays, numbers and texts on the module in load_weights(), and all else in model().",
+        "ru": "Задавайте в load_weights() тензоры, массивы, числа и тексты самого модуля, а остальное в model().",
+    },
+)
 NOT_COMPILED = CautionKind(
     "not_compiled",
     short={"en": "torch.compile was taken off", "ru": "torch.compile снят"},
@@ -137,6 +148,7 @@ class Python(Family):
             model.cautions.append(NOT_COMPILED.of())
         if own.lost:
             model.facts[NOT_SAVED] = ", ".join(own.lost)
+            model.cautions.append(SET_ELSEWHERE.of(names=model.facts[NOT_SAVED]))
         if fit.steps:
             model.facts[CHECKPOINT] = "; ".join(fit.steps)
         if fit.cast:

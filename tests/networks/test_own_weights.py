@@ -132,6 +132,8 @@ def test_where_it_can_not_be_kept_load_weights_is_called_each_time(tmp_path: Pat
         model = loaded(tmp_path / "home", "module.layer.how = abs; module.optimizer = object()")
         assert model.module.optimizer is not None
         assert sorted(model.data_as(OwnCode).lost) == ["layer.how", "optimizer"]
+        assert [caution.code for caution in model.cautions] == ["set_elsewhere"]
+        assert "layer.how" in model.cautions[0].message
     assert calls(tmp_path) == 2
 
 

@@ -44,6 +44,7 @@ ABOUT_RESULTS = {
     "random_calibration",
     "random_outputs",
     "scoring_cut",
+    "set_elsewhere",
     "silent_sounds",
     "skipped_samples",
     "small_coverage",
