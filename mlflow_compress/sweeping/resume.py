@@ -30,6 +30,7 @@ from mlflow_compress.version import installed
 # computed in TF32 is torch's.
 _MACHINE = ("cpu_model", "cores_logical", "cores", "cpu_flags", "torch")
 _GPU, _POWER = "gpu_model", "gpu_power_limit_w"
+_MOST_READ_BYTES = 256 * 2**20  # of files that code may mean; of more, size and date tell one from another
 _KEYS = (*_MACHINE, _GPU, _POWER)
 _ROW = ("team", "model", "method", "family", "chain", "batch_size", "setting")
 _NO_DIFFERENCE = ("folder", "requires")  # to the numbers
@@ -212,12 +213,19 @@ def _beside(source: Path) -> dict[str, str]:
         for path in needs.all_files()
     }
     described = {f"${name}": state for name in needs.variables if (state := variable_state(name))}
+    whole = {*needs.modules, *needs.files}
+    left = _MOST_READ_BYTES
     for name, path in sorted(names.items()):
         with contextlib.suppress(OSError):  # what can't be read is told when it is run
-            described[name] = _file(path)
+            left -= 0 if path in whole else path.stat().st_size
+            described[name] = _file(path) if path in whole or left >= 0 else _date(path)
     return described
 
 
 def _file(path: Path) -> str:
+    return sha256_unless_large(path) or _date(path)
+
+
+def _date(path: Path) -> str:
     status = path.stat()
-    return sha256_unless_large(path) or f"{status.st_size} {status.st_mtime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns}"
