@@ -108,6 +108,11 @@ class Asr(TransformersFamily):
             generation=settings_of(model.module, model.facts),
             code=origin.code,
         )
+        require_pass(model, lambda: self._require_hearing(model), "sounds alone")
+        return model
+
+    def _require_hearing(self, model: Model) -> None:
+        """Hear something; refuse what takes no sound, or another form of it than the feature extractor gives."""
         (given,) = self._features(model, self.example(model))
         if (wanted := model.module.main_input_name) == "input_ids":
             raise RecipeError(f"{type(model.module).__name__} reads token ids and hears nothing: it is no recogniser.")
@@ -117,8 +122,7 @@ class Asr(TransformersFamily):
                 "is another model's. Put the right preprocessor_config.json there."
             )
         short = replace(self, new_tokens=2)
-        require_pass(model, lambda: short.run(model, short.batch(model, 1, 0), lambda stage: None), "sounds alone")
-        return model
+        short.run(model, short.batch(model, 1, 0), lambda stage: None)
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
         """Make 30 s of quiet noise for each sample: a list of `size` float32 arrays [480000] at 16 kHz."""
