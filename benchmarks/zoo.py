@@ -13,6 +13,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import tempfile
 import warnings
 from collections import Counter
@@ -52,6 +53,7 @@ _MEANING: Mapping[Status, str] = {
     "failed": "a defect of this package",
 }
 _NOT_TRIED = "–"
+_NUMBER = re.compile(r"\b\d[\d,.]*\d\b|\b\d\b")
 _ALWAYS_TOLD = {"random_calibration", "dense_zeros", "stored_only", "no_kernel", "random_weights"}
 
 
@@ -192,24 +194,25 @@ def find(quick: bool, only_method: str = "", only_module: str = "") -> Finding:
         notes=[
             f"{len(modules)} modules; each cell, with its reason: [docs/zoo.md](../docs/zoo.md)",
             "what is kept is not tried again: after a change, `--only METHOD` or `--only-type MODULE` tries its cells "
-            "anew, and without results/zoo.jsonl all of them are",
+            "anew, and without results/zoo.jsonl all of them are; the time below is that of the last sitting",
         ],
     )
 
 
 def page(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[str, str], Cell]) -> str:
     """Return the page that shows each cell: modules by methods, and the reasons below."""
-    reasons: Counter[str] = Counter()
+    reasons: dict[str, Counter[str]] = {}
     for (module, _), cell in cells.items():
         if cell.reason:
-            reasons[_shown(cell.reason, module)] += 1
-    numbers = {reason: number for number, (reason, _) in enumerate(reasons.most_common(), 1)}
+            reasons.setdefault(_kind(cell.reason, module), Counter())[_shown(cell.reason, module)] += 1
+    reasons = dict(sorted(reasons.items(), key=lambda pair: -pair[1].total()))
+    numbers = {kind: number for number, kind in enumerate(reasons, 1)}
 
     def place(module: str, method: str) -> str:
         if (module, method) not in cells:
             return _NOT_TRIED
         cell = cells[module, method]
-        number = numbers.get(_shown(cell.reason, module))
+        number = numbers.get(_kind(cell.reason, module))
         word = "" if cell.status == "skipped" else f"**{cell.status}**" if cell.status == "failed" else cell.status
         return f"{word} [{number}](#{number})".strip() if number else word
 
@@ -220,7 +223,7 @@ def page(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[st
         f"{len(modules)} small modules, each with one thing that is odd ([tests/zoo](../tests/zoo)), under each of "
         f"{len(methods)} methods:",
         "loaded, compressed, called, saved, restored, and compared with what was saved. A number is the reason, which",
-        "stands below the tables.",
+        "stands below the tables; N in it is another number in each cell.",
         "",
         *table([{"in a cell": word, "what it means": _MEANING[word], "cells": counts[word]} for word in _MEANING]),
     ]
@@ -233,8 +236,8 @@ def page(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[st
         lines += ["", f"## {title}", "", *table(rows)]
     lines += ["", "## Reasons", ""]
     lines += [
-        f'* <a id="{number}"></a>**{number}** ({_times(reasons[reason])}): {_escaped(reason)}'
-        for reason, number in numbers.items()
+        f'* <a id="{number}"></a>**{number}** ({_times(reasons[kind].total())}): {_told(kind, reasons[kind])}'
+        for kind, number in numbers.items()
     ]
     lines += ["", "## Modules", ""]
     lines += [f'* <a id="{module}"></a>`{module}`: {oddity(module)}' for module in modules]
@@ -246,16 +249,25 @@ def _groups(methods: Sequence[str]) -> dict[str, list[str]]:
     """Divide methods by what they make of the weights."""
     groups: dict[str, list[str]] = {"Fewer bits": [], "Fewer or other weights": [], "Other runtimes": []}
     for name in methods:
-        kind = registry.find("methods", name)
-        is_runtime = kind.changes == "runtime" or name == "torch_compile"
-        place = "Other runtimes" if is_runtime else "Fewer or other weights" if kind.gives == "float" else "Fewer bits"
-        groups[place].append(name)
+        gives = registry.find("methods", name).gives
+        titles = {"runtime": "Other runtimes", None: "Fewer or other weights"}
+        groups[titles.get(gives, "Fewer bits")].append(name)
     return {title: some for title, some in groups.items() if some}
 
 
 def _shown(reason: str, module: str) -> str:
     """Return a reason as it is for all modules."""
     return reason.replace(f"{module}.py", "FILE.py").replace(module, "FILE")
+
+
+def _kind(reason: str, module: str) -> str:
+    """Return a reason as it is for all numbers."""
+    return _NUMBER.sub("N", _shown(reason, module))
+
+
+def _told(kind: str, reasons: Counter[str]) -> str:
+    """Return the only reason of a kind, or what all have in common."""
+    return _escaped(next(iter(reasons)) if len(reasons) == 1 else kind)
 
 
 def _escaped(reason: str) -> str:

@@ -151,8 +151,9 @@ class ExportMethod(Method):
             for observed in before:
                 moved = observed.moved(family, model)
                 if not (moved <= self.tolerance or observed.is_by_chance(moved)):
+                    why = ": it draws random numbers, and the export other ones or none" if observed.spread else ""
                     raise Unsupported(
-                        f"the outputs of what {self.exporter} makes of it {differ(moved)} from the original's"
+                        f"the outputs of what {self.exporter} makes of it {differ(moved)} from the original's{why}"
                     )
             for name, graph in graphs.items():
                 require_alike(graph, calls[name], self.tolerance)

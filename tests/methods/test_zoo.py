@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import json
 import warnings
 from pathlib import Path
 
@@ -10,13 +13,17 @@ import torch
 
 import mlflow_compress as mc
 from benchmarks import zoo
+from benchmarks.finding import RESULTS
 from mlflow_compress import registry
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.measuring import worker
+from mlflow_compress.planning import chains
 from mlflow_compress.pyfunc import _load_pyfunc
 
 # one method of each kind that torch runs itself; all others are tried by the benchmark
 CHEAP = ("awq", "bf16", "gptq", "int8_dynamic", "int8_dynamic_torch", "int8_static", "prune_magnitude")
+REFUSED = {"scripted"}
+FEWEST_SERVED = 1050  # cells of all
 REACHED = [  # where a method once changed nothing, broke the model, or passed over what it should reach
     ("single_linear", "int8_dynamic"),
     ("single_linear", "int8_dynamic_torch"),
@@ -34,6 +41,26 @@ REACHED = [  # where a method once changed nothing, broke the model, or passed o
 ]
 
 
+EXPORTED = [  # each for what an exporter once broke, left out, or passed over
+    ("transformer_encoder", "torchscript"),
+    ("transformer", "torch_export"),
+    ("keyword_only_input", "torchscript"),
+    ("number_and_text_input", "torchscript"),
+    ("nested_output", "torch_export"),
+    ("weight_norm_by_hook", "onnx"),
+    ("tied_head", "openvino"),
+    ("masked_output", "openvino"),
+    ("single_linear", "onnx_int8"),
+]
+NOT_EXPORTED = [
+    ("data_dependent_control_flow", "torchscript", "the outputs of what TorchScript makes of it differ by"),
+    ("data_dependent_control_flow", "torch_export", "path depends on the values of its inputs"),
+    ("changes_at_each_call", "onnx", "gives something else at each call"),
+    ("dropout_stays_on", "openvino", "it draws random numbers, and the export other ones or none"),
+    ("gives_none", "openvino", "the module gives no tensor but NoneType"),
+]
+
+
 def needs(method: str) -> bool:
     """Return whether what a method needs is installed."""
     from mlflow_compress.version import installed
@@ -41,30 +68,64 @@ def needs(method: str) -> bool:
     return all(installed(name) is not None for name in registry.find("methods", method).needs)
 
 
+def served() -> set[tuple[str, str]]:
+    """Return the cells that were `ok` when the benchmark was run last."""
+    lines = (RESULTS / "zoo.jsonl").read_text(encoding="utf-8").splitlines()
+    return {(cell["module"], cell["method"]) for cell in map(json.loads, lines) if cell["status"] == "ok"}
+
+
+def is_as_in_the_benchmark() -> bool:
+    """Return whether torch is the one that the benchmark was run with: another one serves more, or less."""
+    machine = json.loads((RESULTS / "zoo.json").read_text(encoding="utf-8"))["machine"]
+    return bool(machine["torch"] == torch.__version__.partition("+")[0])
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("module", zoo.MODULES)
-def test_each_cell_is_right_or_says_why_not(module: str, tmp_path: Path) -> None:
+def test_each_cell_is_right_or_says_why_not_and_what_was_served_still_is(module: str, tmp_path: Path) -> None:
+    cells = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        failed = {}
         for method in filter(needs, CHEAP):
             folder = tmp_path / method
             folder.mkdir()
-            cell = zoo.tried(zoo.variant_of(module, method), folder)
-            if cell.status == "refused":  # the module: it is the same for all methods
-                return
-            if cell.status == "failed":
-                failed[method] = cell.reason
-        assert not failed
+            cells[method] = zoo.tried(zoo.variant_of(module, method), folder)
+            if cells[method].status == "refused":  # the module: it is the same for all methods
+                break
+    assert [cell for cell in cells.values() if cell.status == "failed"] == []
+    assert any(cell.status == "refused" for cell in cells.values()) is (module in REFUSED)
+    once = {method for method in cells if (module, method) in served()}
+    no_more = once - {method for method, cell in cells.items() if cell.status == "ok"}
+    assert len(no_more) <= (0 if is_as_in_the_benchmark() else 1), [cells[method] for method in no_more]
+
+
+def test_the_benchmark_tried_all_that_torch_runs_itself_served_most_and_nothing_failed() -> None:
+    lines = (RESULTS / "zoo.jsonl").read_text(encoding="utf-8").splitlines()
+    cells = [json.loads(line) for line in lines]
+    own = [name for name in registry.own("methods") if registry.find("methods", name).gives != "runtime"]
+    missing = set(itertools.product(zoo.MODULES, own)) - {(cell["module"], cell["method"]) for cell in cells}
+    assert not missing, "try them: python -m benchmarks zoo"
+    assert [cell for cell in cells if cell["status"] == "failed"] == []
+    assert len(served()) >= FEWEST_SERVED
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("module", "method"), REACHED)
+@pytest.mark.parametrize(("module", "method"), [*REACHED, *EXPORTED])
 def test_what_a_method_serves_stays_served(module: str, method: str, tmp_path: Path) -> None:
     if not needs(method):
         pytest.skip(f"what {method} needs is not installed")
     cell = zoo.tried(zoo.variant_of(module, method), tmp_path)
-    assert (cell.status, cell.reason) == ("ok", cell.reason)
+    assert cell.status == "ok", cell.reason
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("module", "method", "told"), NOT_EXPORTED)
+def test_what_no_graph_can_hold_is_skipped_for_that_reason(module: str, method: str, told: str, tmp_path: Path) -> None:
+    if not needs(method):
+        pytest.skip(f"what {method} needs is not installed")
+    cell = zoo.tried(zoo.variant_of(module, method), tmp_path)
+    assert cell.status == "skipped"
+    assert told in cell.reason
 
 
 def test_every_module_says_what_is_odd() -> None:
@@ -100,6 +161,17 @@ def test_a_notebook_is_told_that_nothing_was_changed() -> None:
     pruned = mc.compress(torch.nn.Linear(4, 4), "prune_magnitude")
     with pytest.raises(Unsupported, match="prune_magnitude changed nothing"):
         mc.compress(pruned, "prune_magnitude")
+    with pytest.raises(Unsupported, match="prune_magnitude changed nothing"):  # the second of them
+        mc.compress(torch.nn.Linear(4, 4), "prune_magnitude+prune_magnitude+int8_dynamic")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_each_step_of_a_chain_must_change_something(tmp_path: Path) -> None:
+    chain = chains.parse_chain("prune_magnitude+prune_magnitude:amount=0.4+int8_dynamic")
+    variant = dataclasses.replace(zoo.variant_of("single_linear", "bf16"), method="named", chain=chain)
+    cell = zoo.tried(variant, tmp_path)
+    assert cell.status == "skipped"
+    assert cell.reason.startswith("prune_magnitude:amount=0.4 changed nothing in this model")
 
 
 @pytest.mark.filterwarnings("ignore")
