@@ -24,7 +24,7 @@ from mlflow_compress.data.layouts import (
     is_training,
     read_path,
 )
-from mlflow_compress.data.media import MEND, Medium
+from mlflow_compress.data.media import MEND, Medium, without_advice
 from mlflow_compress.data.spec import DEFAULT, KEYS, Data, parse, path_of
 from mlflow_compress.data.tables import Bad, Records
 from mlflow_compress.data.text_files import read_text
@@ -329,7 +329,7 @@ def _take(
         except RecipeError as error:
             if not source.data.skip_bad:
                 raise
-            skipped.append(str(error))
+            skipped.append(without_advice(error))
             continue
         if not without or row.digest(*roles) not in without:
             rows.append(row)

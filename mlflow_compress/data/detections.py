@@ -18,7 +18,7 @@ from typing import Any
 
 from mlflow_compress.data.data_files import data_files, is_leftover
 from mlflow_compress.data.datasets import Row, Table
-from mlflow_compress.data.media import MEND, Picture
+from mlflow_compress.data.media import MEND, Picture, without_advice
 from mlflow_compress.data.spec import Data, parse
 from mlflow_compress.data.text_files import read_text
 from mlflow_compress.errors import RecipeError, named_line
@@ -139,7 +139,7 @@ def read(text: str, folder: Path, limit: int | None, seed: int) -> tuple[Table, 
         except RecipeError as error:
             if not data.skip_bad:
                 raise
-            skipped.append(str(error))
+            skipped.append(without_advice(error))
     if not any(row.values["boxes"] for row in rows):
         raise RecipeError(f"{described.path}: no picture of its split {split!r} has a box. Are there labels beside it?")
     source = str(replace(data, split=split))

@@ -22,6 +22,11 @@ _TURN = 0x0112  # of EXIF: from 5 on, width and height change places
 _ZERO_CROSSINGS, _ROLLOFF, _BETA = 64, 0.9475937167399596, 14.769656459379492
 
 
+def without_advice(error: RecipeError) -> str:
+    """Return why a sample can't be read, without the advice to leave it out, where that is done."""
+    return str(error).removesuffix(MEND).rstrip()
+
+
 @dataclass(frozen=True)
 class _File:
     """Opens a file when it is called; equal to another that opens the same one."""

@@ -76,6 +76,7 @@ def test_skipped_samples_are_told_with_the_model(tmp_path: Path) -> None:
     assert len(rows) == 2
     assert [caution.code for caution in model.cautions] == ["skipped_samples"]
     assert "1 of 3 samples" in model.cautions[0].message
+    assert "skip_bad" not in model.cautions[0].message, "what was said is not advised"
     assert model.facts["data_name"] == "a"
     assert len(model.facts["data_digest"]) == 16
 

@@ -98,6 +98,14 @@ def test_a_table_may_name_sounds_without_their_suffix(tmp_path: Path) -> None:
     assert values(read('d:delimiter="|"', tmp_path, SPEECH)) == ["printing"]
 
 
+def test_commas_of_texts_part_no_columns(tmp_path: Path) -> None:
+    """LJSpeech's table, of rows that have as many commas as bars."""
+    for name in "ab":
+        sound(tmp_path / "d" / "wavs" / f"{name}.wav")
+    write(tmp_path / "d" / "metadata.csv", "a|One, two, 3|One, two, three\nb|in being, so 2|in being, so, two\n")
+    assert values(read("d", tmp_path, SPEECH)) == ["One, two, three", "in being, so, two"]
+
+
 def librispeech(root: Path, part: str = "test-clean") -> None:
     for chapter, texts in (("1089/134686", ["HE HOPED", "STUFF IT"]), ("121/121726", ["ALSO A"])):
         folder = root / part / chapter
