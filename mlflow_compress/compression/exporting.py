@@ -342,7 +342,9 @@ def _write_buffers(graphs: Mapping[str, Graph], folder: Path, *, with_attributes
 
 
 def _buffers(module: Any, with_attributes: bool) -> Iterator[Values]:
-    """Return the values of all tensors that a module holds beside its parameters, but for those all of one value.
+    """Return the values of all tensors that a module holds beside its parameters.
+
+    One whose elements are all alike is left out where a parameter of its length has the same: they can't be told apart.
 
     Args:
         module: the module.
@@ -355,8 +357,17 @@ def _buffers(module: Any, with_attributes: bool) -> Iterator[Values]:
         attributes = vars(layer) if with_attributes and not layer._forward_pre_hooks else {}
         for tensor in (*layer._buffers.values(), *attributes.values()):
             is_number = isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel() > 1
-            if is_number and tensor.min() < tensor.max():
+            if is_number and not _is_like_a_parameter(tensor, module):
                 yield _values(array(tensor.float()))
+
+
+def _is_like_a_parameter(tensor: Any, module: Any) -> bool:
+    """Return whether a tensor and a parameter of its length are all of one value: 0 or 1, as a rule."""
+    value = float(tensor.min())
+    if value < float(tensor.max()):
+        return False
+    alike = (each for each in module.parameters() if each.numel() == tensor.numel())
+    return any(bool((each == value).all()) for each in alike)
 
 
 def _values(constant: Any) -> Values:

@@ -318,3 +318,29 @@ def batch(size):
     assert [each.message for each in model.cautions] == [
         "the exported graph holds 68 of the module's 6,868 weights: the call that was exported needs no others"
     ]
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("method", ["onnx", "torchscript"])
+def test_what_an_image_is_divided_by_is_no_weight(method: str, tmp_path: Path) -> None:
+    """The same for all colours: only a parameter that is all of one value, too, can't be told from it."""
+    code = """
+import torch
+
+class Net(torch.nn.Conv2d):
+    def __init__(self):
+        super().__init__(3, 4, 3)
+        self.register_buffer("mean", torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.full((1, 3, 1, 1), 0.2), persistent=False)
+
+    def forward(self, x):
+        return super().forward((x - self.mean) / self.std)
+
+def model():
+    return Net()
+
+def batch(size):
+    return torch.rand(size, 3, 8, 8)
+"""
+    module = compress(method, *own(tmp_path, code)).module
+    assert size.in_memory(module)["size/params"] == 4 * 3 * 9 + 4
