@@ -342,9 +342,10 @@ def _write_buffers(graphs: Mapping[str, Graph], folder: Path, *, with_attributes
 
 
 def _buffers(module: Any, with_attributes: bool) -> Iterator[Values]:
-    """Return the values of all tensors that a module holds beside its parameters.
+    """Return the values of all tensors that a module holds beside its parameters, and of what runtimes make of them.
 
-    One whose elements are all alike is left out where a parameter of its length has the same: they can't be told apart.
+    OpenVINO divides by multiplying. A tensor whose elements are all alike is left out where a parameter of its length
+    has the same: they can't be told apart.
 
     Args:
         module: the module.
@@ -357,17 +358,18 @@ def _buffers(module: Any, with_attributes: bool) -> Iterator[Values]:
         attributes = vars(layer) if with_attributes and not layer._forward_pre_hooks else {}
         for tensor in (*layer._buffers.values(), *attributes.values()):
             is_number = isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel() > 1
-            if is_number and not _is_like_a_parameter(tensor, module):
-                yield _values(array(tensor.float()))
+            if is_number:
+                written = tensor.float(), -tensor.float(), 1 / tensor.float()  # to add, and to multiply by
+                yield from (_values(array(each)) for each in written if _is_known_again(each, module))
 
 
-def _is_like_a_parameter(tensor: Any, module: Any) -> bool:
-    """Return whether a tensor and a parameter of its length are all of one value: 0 or 1, as a rule."""
-    value = float(tensor.min())
-    if value < float(tensor.max()):
-        return False
+def _is_known_again(tensor: Any, module: Any) -> bool:
+    """Return whether a tensor is finite, and not, as a parameter of its length is, all of one value: 0 or 1."""
+    least, most = float(tensor.min()), float(tensor.max())
+    if least < most or not math.isfinite(least):
+        return math.isfinite(least) and math.isfinite(most)
     alike = (each for each in module.parameters() if each.numel() == tensor.numel())
-    return any(bool((each == value).all()) for each in alike)
+    return not any(bool((each == least).all()) for each in alike)
 
 
 def _values(constant: Any) -> Values:

@@ -321,7 +321,7 @@ def batch(size):
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("method", ["onnx", "torchscript"])
+@pytest.mark.parametrize("method", ["onnx", "openvino", "torchscript"])
 def test_what_an_image_is_divided_by_is_no_weight(method: str, tmp_path: Path) -> None:
     """The same for all colours: only a parameter that is all of one value, too, can't be told from it."""
     code = """
@@ -342,5 +342,5 @@ def model():
 def batch(size):
     return torch.rand(size, 3, 8, 8)
 """
-    module = compress(method, *own(tmp_path, code)).module
-    assert size.in_memory(module)["size/params"] == 4 * 3 * 9 + 4
+    model = compress(method, *own(tmp_path, code))
+    assert size.in_memory(model.module)["size/params"] == 4 * 3 * 9 + 4
