@@ -125,6 +125,7 @@ def find(quick: bool, only: str = "", only_type: str = "") -> Finding:
         rows=_summary(known),
         notes=[
             "each architecture, with what was said of it: [docs/architectures.md](../docs/architectures.md)",
+            "the time below is that of the last sitting: what was kept before took its own",
             *(f"{each.family}, {each.architecture}: {each.outcome} {each.said} {each.method}" for each in wrong),
         ],
     )
