@@ -71,7 +71,8 @@ def weights_read_again(folder: Path) -> list[Path]:
     """Return the files of weights in a model folder that code reads to build the model: its weights hold them too."""
     path = folder / _CHANGES
     changes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return [folder / name for name in changes.get(_READ_AGAIN, [])]
+    names = changes.get(_READ_AGAIN, []) if isinstance(changes, dict) else []  # other families write what they like
+    return [folder / name for name in names]
 
 
 def restored(folder: Path) -> tuple[OwnCode, dict[str, LayerSizes]]:
