@@ -64,6 +64,13 @@ def halve(path: Path) -> int:
     return halved
 
 
+def has_operator(path: Path, operator: str) -> bool:
+    """Return whether an ONNX file's graph has an operator of this type."""
+    import onnx
+
+    return any(node.op_type == operator for node in onnx.load(str(path), load_external_data=False).graph.node)
+
+
 def is_large(graph: Graph) -> bool:
     """Tell whether a graph's weights need a file of their own."""
     return bool(sum(each.nbytes for each in graph.module.parameters()) > _MOST_BYTES)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values
-from mlflow_compress.compression.onnx_graphs import TOLERANCE, Session, halve, write
+from mlflow_compress.compression.onnx_graphs import TOLERANCE, Session, halve, has_operator, write
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Family, Graph, Model
 
@@ -33,10 +33,12 @@ class OnnxFp16(ExportMethod):
         """Write `NAME.onnx` for each graph, in float16.
 
         Raises:
-            Unsupported: there is nothing in float32 to halve.
+            Unsupported: there is nothing in float32 to halve, or an LSTM.
         """
         for name, graph in graphs.items():
             write(graph, folder / f"{name}.onnx")
+            if has_operator(folder / f"{name}.onnx", "LSTM"):
+                raise Unsupported("ONNX Runtime crashes when it opens an LSTM in float16 on a CPU")
             require_alike(graph, Session(folder / f"{name}.onnx", ()), TOLERANCE)
         halved = sum(halve(folder / f"{name}.onnx") for name in graphs)
         if not halved:
