@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import math
+import re
 import shutil
 import tempfile
 import warnings
@@ -51,6 +52,7 @@ _OTHER_SEEDS = 1, 2  # of batches beside the first: a path may depend on the use
 _ONE_PATH = "its path depends on the values of its inputs, and an export holds one path"
 _OF_VALUES = ("data-dependent", "DataDependent")  # in what torch.export says then
 _GRAPHS = "graphs.json"
+_OUR_FOLDER = re.compile(r"\S*/mlflow-compress-\w+/")  # a temporary one, in what a library says of a file
 _FEWEST_SAMPLES, _MOST_SAMPLES = 16, 128  # to calibrate on, where nothing else is asked for
 _MOST_BYTES = 2**28  # of inputs that are kept for it, from the fewest on
 
@@ -331,7 +333,7 @@ def _why(error: Exception) -> str:
     """Return in words why a module was not exported, with the place in the user's code where that is known."""
     place = own_place(error)
     where = f" ({place})" if place else ""
-    cause = cause_line(error)
+    cause = _OUR_FOLDER.sub("", cause_line(error))
     return f"{_ONE_PATH if any(sign in cause for sign in _OF_VALUES) else cause}{where}"
 
 

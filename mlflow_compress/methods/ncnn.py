@@ -43,7 +43,8 @@ class Ncnn(ExportMethod):
         """Write `NAME.param`, `NAME.bin` and the number of parameters for each graph.
 
         Raises:
-            Unsupported: a graph takes several inputs, inputs of more than one size, or inputs that are not in float32.
+            Unsupported: a graph takes several inputs, inputs of more than one size, or inputs that are not in float32,
+                it has no weights, or pnnx can't convert it.
         """
         import pnnx
 
@@ -53,10 +54,15 @@ class Ncnn(ExportMethod):
             dtype = str(next(iter(graph.inputs.values())).dtype).removeprefix("torch.")
             if dtype != "float32":
                 raise Unsupported(f"ncnn takes inputs in float32, and this model's are in {dtype}")
+            if not any(True for _ in graph.module.parameters()):
+                raise Unsupported("the module has no parameters, and ncnn crashes on a graph without any")
             files = _outputs(folder, name)
             example = next(iter(graph.inputs.values()))[:1]
             fp16 = self.precision == "fp16"
-            pnnx.export(graph.module, inputs=(example,), check_trace=False, fp16=fp16, **files)
+            try:
+                pnnx.export(graph.module, inputs=(example,), check_trace=False, fp16=fp16, **files)
+            except FileNotFoundError as error:  # it looks for what its converter ought to have written
+                raise Unsupported("pnnx converts it to nothing: it lacks an operator of the module") from error
             for word, file in files.items():
                 if word not in ("ncnnparam", "ncnnbin"):
                     Path(file).unlink(missing_ok=True)
