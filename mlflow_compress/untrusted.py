@@ -28,13 +28,14 @@ class Malformed(ValueError):  # noqa: N818  (says what is wrong without a suffix
     """What another wrote is not what it is said to be. The message is one sentence, on one line, of plain text."""
 
 
-def read_json(path: Path, most_bytes: int = MOST_BYTES, name: str = "") -> Any:
+def read_json(path: Path, most_bytes: int = MOST_BYTES, name: str = "", *, finite: bool = True) -> Any:
     """Read JSON data from a file, as `parse_json` does.
 
     Args:
         path: the file.
         most_bytes: a larger file is not opened.
         name: what the sentence calls it; empty: by its own name.
+        finite: as `parse_json` takes it.
 
     Raises:
         OSError: the file can't be read.
@@ -46,7 +47,7 @@ def read_json(path: Path, most_bytes: int = MOST_BYTES, name: str = "") -> Any:
         raise Malformed(f"{_named(name)} is not a file.")
     check_size(name, status.st_size, most_bytes)
     with path.open("rb") as file:
-        return parse_json(file.read(most_bytes + 1), name, most_bytes)  # it may grow meanwhile
+        return parse_json(file.read(most_bytes + 1), name, most_bytes, finite=finite)  # it may grow meanwhile
 
 
 def parse_json(text: str | bytes, name: str, most_bytes: int = MOST_BYTES, *, finite: bool = True) -> Any:

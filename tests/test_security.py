@@ -40,6 +40,7 @@ HELD: Mapping[str, tuple[str, ...]] = {
     ),
     "| code of the hub": (
         "tests/networks/test_custom_code.py::test_code_of_the_hub_is_refused_with_trust_too",
+        "tests/networks/test_custom_code.py::test_code_of_the_hub_is_not_run_by_a_logged_model",
         "tests/networks/test_transformers_models.py::test_kernels_of_the_hub_are_never_run",
     ),
     "| Python code beside the weights of a local folder": (

@@ -24,7 +24,7 @@ def check_models(names: Sequence[str], settings: Settings, deep: bool) -> None:
 
     Args:
         names: as `sweep` takes them.
-        settings: as the command line says. What is tried is trusted only where they say so.
+        settings: as the command line says. Code is trusted only where they say so.
         deep: whether to try other models than those of the user's own code, too.
 
     Raises:
@@ -35,8 +35,7 @@ def check_models(names: Sequence[str], settings: Settings, deep: bool) -> None:
         for variant in variants:
             terminal.say(f"{variant.model}, {variant.label}")
         tried = [variant for variant in first_of_each_model(variants) if deep or _runs_users_code(variant)]
-        if tried:
-            sweep_recipe.plan([name], settings)  # asks for trust
+        sweep_recipe.plan([name], settings)  # asks for trust where `run` does
         for variant in tried:
             terminal.say(f"{variant.model}: {_tried(variant)}")
 

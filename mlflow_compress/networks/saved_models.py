@@ -12,8 +12,23 @@ from typing import Any
 from mlflow_compress.errors import RecipeError, WeightsError
 from mlflow_compress.networks import custom_code, lora_adapters, weight_files
 from mlflow_compress.networks.hub import Origin, config_fields
+from mlflow_compress.records import Caution, CautionKind
 from mlflow_compress.trust_word import trust_word
 
+CODE_NOT_RUN = CautionKind(
+    "code_not_run",
+    short={"en": "the model's own code was not run", "ru": "собственный код модели не выполнялся"},
+    message={
+        "en": "config.json names Python code of the model's own (auto_map), which was not run: transformers' own "
+        "{kind} was measured",
+        "ru": "config.json называет собственный код модели на Python (auto_map), он не выполнялся: измерена модель "
+        "{kind} из самой transformers",
+    },
+    advice={
+        "en": "Where that code computes otherwise, these are the numbers of another model.",
+        "ru": "Если этот код считает иначе, это числа другой модели.",
+    },
+)
 _ADAPTER_FILES = (lora_adapters.CONFIG, *lora_adapters.WEIGHTS)
 
 
@@ -27,6 +42,7 @@ class Saved:
         adapter: what is merged into it; None: nothing.
         arguments: what `from_pretrained` takes for its files, beside those of the origin.
         told: what is said of how it was read, by name.
+        cautions: what the reader of the numbers must know of how it was read.
     """
 
     origin: Origin
@@ -34,6 +50,7 @@ class Saved:
     adapter: lora_adapters.Opened | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     told: dict[str, str] = field(default_factory=dict)
+    cautions: list[Caution] = field(default_factory=list)
 
     def merge(self, module: Any) -> frozenset[str]:
         """Merge the adapter into the module that was read; return the names of what was replaced as a whole."""
@@ -72,15 +89,18 @@ def opened(origin: Origin) -> Iterator[Saved]:
     if folder.is_dir():
         weight_files.require_whole(folder)
     arguments: dict[str, Any] = {"variant": origin.variant} if origin.variant else {}
+    kind = custom_code.passed_over(fields)
+    told = {"code": f"transformers' own {kind}; what config.json names (auto_map) was not run"} if kind else {}
+    cautions = [CODE_NOT_RUN.of(kind=kind)] if kind else []
     if not origin.adapter:
-        yield Saved(origin, origin.location, arguments=arguments)
+        yield Saved(origin, origin.location, arguments=arguments, told=told, cautions=cautions)
         return
     adapter = _adapter(Path(origin.adapter))
     if adapter.labels is not None and adapter.labels != _labels(fields):
         # the base has no head, or another: what is made anew is the adapter's
         arguments |= {"num_labels": adapter.labels, "ignore_mismatched_sizes": True}
     with _base_alone(origin) as location:
-        yield Saved(origin, location, adapter, arguments)
+        yield Saved(origin, location, adapter, arguments, told, cautions)
 
 
 def _adapter(folder: Path) -> lora_adapters.Opened:
@@ -131,8 +151,12 @@ def _require_float(fields: Mapping[str, Any], location: str) -> None:
 def _require_no_code(fields: Mapping[str, Any], origin: Origin) -> None:
     if not custom_code.is_needed(fields):
         return
-    if not Path(origin.location).is_dir() or custom_code.is_elsewhere(fields):
-        what_to_do = "Code of the hub is never run: download both into one folder, read the code, and give the folder."
+    folder = Path(origin.location)
+    if obstacle := custom_code.obstacle(folder) if folder.is_dir() else "all of it lies there":
+        what_to_do = (
+            f"Code of the hub is never run ({obstacle}): download all into one folder, read the code, and give the "
+            "folder."
+        )
     else:
         what_to_do = f"If you trust who wrote it, say so: {trust_word()}"
     raise WeightsError(

@@ -71,7 +71,8 @@ class TransformersFamily(Family):
         if not self.trust or not Path(origin.location or folder / "none").is_dir():
             return origin
         fields = _saved_fields(origin.location)
-        return replace(origin, runs_code=custom_code.is_needed(fields) and not custom_code.is_elsewhere(fields))
+        may_run = custom_code.is_needed(fields) and not custom_code.obstacle(Path(origin.location))
+        return replace(origin, runs_code=may_run)
 
     def save(self, model: Model, folder: Path) -> None:
         """Write the config and the companions, as transformers' own `save_pretrained` does."""
@@ -99,12 +100,23 @@ class TransformersFamily(Family):
         return model
 
     def restore_assets(self, folder: Path) -> Model:
-        """Read the config and the companions."""
+        """Read the config and the companions.
+
+        Raises:
+            WeightsError: code that was not trusted, or code or kernels of the hub, would run.
+        """
         import transformers
 
         fields = _saved_fields(str(folder))
         _require_own_kernels(fields, str(folder))
-        runs_code = self.trust and custom_code.is_needed(fields)
+        runs_code = custom_code.is_needed(fields)
+        if runs_code and not self.trust:
+            raise WeightsError(
+                f"The model in {folder} is not restored. Python code beside it builds it (auto_map in its "
+                "config.json), and it was not measured with trust."
+            )
+        if runs_code and (obstacle := custom_code.obstacle(folder, _AUTO_CLASSES)):
+            raise WeightsError(f"The model in {folder} is not restored. Code of the hub is never run ({obstacle}).")
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=runs_code)
         read = Companions(code=folder if runs_code else None)
         for name in self.keeps:
@@ -136,8 +148,10 @@ def built(auto_class: str, config: Any) -> Any:
         return loader.from_config(config, trust_remote_code=False)
     # of a language model within one that sees (Mllama): its class is known by the whole model's config only
     named = [getattr(transformers, name, None) for name in config.architectures or []]
-    kind = next(each for each in named if isinstance(each, type) and issubclass(each, transformers.PreTrainedModel))
-    return kind._from_config(config)
+    kinds = [each for each in named if isinstance(each, type) and issubclass(each, transformers.PreTrainedModel)]
+    if not kinds:  # transformers says which configs it knows
+        return loader.from_config(config, trust_remote_code=False)
+    return kinds[0]._from_config(config)
 
 
 def load_transformer(auto_class: str, source: str, origin: Origin, architecture: Mapping[str, Any], seed: int) -> Model:
@@ -193,7 +207,7 @@ def _from_architecture(loader: Any, source: str, architecture: Mapping[str, Any]
     try:
         config = AutoConfig.for_model(fields.pop("model_type"), **fields)
         config.architectures = config.architectures or []  # transformers walks over it
-        return loader.from_config(config, dtype=torch.float32)
+        return loader.from_config(config, dtype=torch.float32, trust_remote_code=False)
     except Exception as error:  # KeyError, ValueError, the config's own checks of each field, or what the model makes
         raise RecipeError(f"options.architecture of {source} describes no model: {one_line(error)}") from error
 
@@ -226,7 +240,7 @@ def _from_pretrained(loader: Any, origin: Origin) -> Model:
     if origin.file:
         module = _plain(loader, module)
     caution = f"{origin.location} has no weights for {', '.join(missing[:3])}: these are random" if missing else ""
-    return Model(module, weights=origin.kind, caution=caution, facts=saved.facts())
+    return Model(module, weights=origin.kind, caution=caution, cautions=saved.cautions, facts=saved.facts())
 
 
 def _unpacked(origin: Origin) -> dict[str, Any]:

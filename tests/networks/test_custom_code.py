@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from tiny import TINY, tiny_model
 
 from mlflow_compress import registry
+from mlflow_compress.cli.checking import check_models
 from mlflow_compress.errors import RecipeError, WeightsError
 from mlflow_compress.networks import model_folder
 from mlflow_compress.networks.transformers_models import companions
@@ -78,6 +79,13 @@ def written(folder: Path, kind: str = "mine", code: str = "") -> Path:
     return folder
 
 
+def changed(path: Path, **fields: Any) -> None:
+    """Give a config other fields; write one that is not there."""
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**kept, **fields}))
+
+
 @pytest.fixture(autouse=True)
 def _no_modules_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
@@ -117,18 +125,69 @@ def test_without_trust_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(WeightsError, match=r"knows no yours of its own\. If you trust .* --trust"):
         registry.build("families", "text_classification").load(str(folder), "auto", tmp_path, 0)
     manifest = {"family": "text_classification", "chain": [], "weights": "local", "model": "m", "method": "original"}
-    for options in ({}, {"trust": True}):
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    changed(folder / "config.json", width=float("nan"))  # which transformers reads
+    for options, told in (({}, "was not measured with trust"), ({"trust": True}, "runs code of its own")):
         (folder / "manifest.json").write_text(json.dumps({**manifest, "options": options}))
-        monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
-        with pytest.raises(WeightsError):
+        with pytest.raises(WeightsError, match=told):
             model_folder.restore_others(folder)
     assert not (tmp_path / "ran").exists()
 
 
-def test_code_of_the_hub_is_refused_with_trust_too(tmp_path: Path) -> None:
-    folder = written(tmp_path / "folder", "theirs", code="somebody/else--")
-    with pytest.raises(WeightsError, match=r"Code of the hub is never run"):
+def test_a_check_asks_for_trust_as_a_run_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = written(tmp_path / "folder", "checked")
+    with pytest.raises(RecipeError, match=r"Python code that builds the model.*say so: --trust"):
+        check_models([str(folder)], recipe.Settings(), deep=False)
+    asked = capsys.readouterr().out
+    check_models([str(folder)], recipe.Settings(trust=True), deep=False)
+    assert capsys.readouterr().out == asked == "folder, original\n"
+    assert not (tmp_path / "ran").exists()
+
+
+OF_THE_HUB: list[tuple[str, dict[str, Any], str]] = [
+    (
+        "config.json",
+        {"auto_map": {"AutoConfig": "theirs_config.TheirsConfig", "AutoModelForSequenceClassification": "a/b--c.D"}},
+        "config.json names some",
+    ),
+    ("config.json", {"inner": {"auto_map": {"AutoModel": "a/b--c.D"}}}, "config.json names some"),
+    ("config.json", {"configuration_files": ["config.4.0.0.json"]}, "config.json names other files in its place"),
+    ("tokenizer_config.json", {"auto_map": ["a/b--c.D", None]}, "tokenizer_config.json names some"),
+    (
+        "preprocessor_config.json",
+        {"auto_map": {"AutoImageProcessor": "a/b--c.D"}},
+        "preprocessor_config.json names some",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "fields", "told"), OF_THE_HUB)
+def test_code_of_the_hub_is_refused_with_trust_too(
+    tmp_path: Path, name: str, fields: dict[str, Any], told: str
+) -> None:
+    folder = written(tmp_path / "folder", "theirs")
+    changed(folder / name, **fields)
+    with pytest.raises(WeightsError, match=rf"Code of the hub is never run \({told}"):
         registry.build("families", "text_classification", {"trust": True}).load(str(folder), "auto", tmp_path, 0)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "told"),
+    [
+        *OF_THE_HUB,
+        ("tokenizer/tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["a/b--c.D", None]}}, "tokenizer"),
+    ],
+)
+def test_code_of_the_hub_is_not_run_by_a_logged_model(
+    tmp_path: Path, name: str, fields: dict[str, Any], told: str
+) -> None:
+    folder = written(tmp_path / "folder", "theirs")
+    changed(folder / name, **fields)
+    manifest = {"family": "text_classification", "chain": [], "weights": "local", "model": "m", "method": "original"}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "options": {"trust": True}}))
+    with pytest.raises(WeightsError, match=rf"is not restored\. Code of the hub is never run \({told}"):
+        model_folder.restore_others(folder)
     assert not (tmp_path / "ran").exists()
 
 
@@ -146,3 +205,6 @@ def test_code_that_transformers_does_not_need_is_not_run(tmp_path: Path) -> None
     loaded = trusting.load(str(folder), "auto", tmp_path, 0)
     assert type(loaded.module) is type(model.module)
     assert not (tmp_path / "ran").exists()
+    (caution,) = loaded.cautions
+    assert (caution.code, "transformers' own distilbert was measured" in caution.message) == ("code_not_run", True)
+    assert loaded.facts["code"].startswith("transformers' own distilbert; ")

@@ -23,6 +23,7 @@ from mlflow_compress.networks.hub import Origin, find_weights
 from mlflow_compress.networks.text_inputs import longest, must_fit, token_ids
 from mlflow_compress.networks.transformers_models import (
     Companions,
+    built,
     companions,
     load_tokenizer,
     load_transformer,
@@ -269,6 +270,13 @@ def test_kernels_of_the_hub_are_never_run(named: dict[str, Any], tmp_path: Path)
         load_transformer(CLASSIFIER, SOURCE, Origin("local", str(tmp_path), offline=True), {}, 0)
     with pytest.raises(WeightsError, match="That is code of the hub, which is never run"):
         registry.build("families", "text_classification").restore(tmp_path)
+
+
+def test_a_config_that_no_class_here_builds_is_told() -> None:
+    for architectures in (None, ["NewerThanThis"]):
+        config = transformers.DistilBertConfig(architectures=architectures)
+        with pytest.raises(ValueError, match="Unrecognized configuration class"):
+            built("AutoModelForCausalLM", config)
 
 
 @pytest.mark.skipif(

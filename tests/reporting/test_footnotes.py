@@ -21,6 +21,7 @@ NOT_IN_TABLES = {"energy_estimated", "few_for_tail", "random_weights"}
 ABOUT_RESULTS = {
     "blind_outputs",
     "cast_weights",
+    "code_not_run",
     "cut_sounds",
     "cut_texts",
     "dense_zeros",
