@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from mlflow_compress.error_causes import cause_line
@@ -22,6 +22,7 @@ _MOST_SECONDS = 10.0  # after which no further inputs are tried
 _MOST_OTHERS = 0.02  # share of integers in an output that may differ: equal scores are sorted in any order
 _ANOTHER_SIZE = 3
 _MANY = 4  # different integers, from which on they are ids of something, and no mask
+_MOST_ROUNDED = 0.5  # relative difference from which on it is no rounding, as of a runtime in float16 or int8
 _FARTHER = 3  # times the tolerance: numbers that the module was not made for are rounded more
 
 
@@ -39,18 +40,22 @@ def require_alike(graph: Graph, call: Callable[..., tuple[Any, ...]], tolerance:
         Unsupported: it gives something else, or fails.
     """
     started, tolerance = time.monotonic(), _FARTHER * tolerance
+    examples = tuple(graph.inputs.values())
     for what, inputs in _others(graph):
         wanted = _steady(graph, inputs)
         if wanted is not None:
             given = _given(call, inputs, what)
             if len(given) != len(wanted):
                 raise Unsupported(f"{what} the exported graph gives {len(given)} outputs, and not {len(wanted)}")
-            moved = max((_apart(one, two, tolerance) for one, two in zip(given, wanted, strict=True)), default=0.0)
+            moved = _moved(given, wanted, tolerance)
+            if not moved <= tolerance and _holds_nan(wanted) and not _holds_nan(_steady(graph, examples) or ()):
+                moved = _moved(*_at_numbers(given, wanted), tolerance)  # inputs that the module was not made for
             if not moved <= tolerance:
                 by = f"by {moved:.0%}" if math.isfinite(moved) else "in its shape, or in what is no finite number"
+                rounded = ", or its runtime rounds more here" if moved < _MOST_ROUNDED else ""
                 raise Unsupported(
                     f"{what} the exported graph differs from the module {by}: it holds what the module did for the "
-                    "example, and no other path"
+                    f"example, and no other path{rounded}"
                 )
         if time.monotonic() - started > _MOST_SECONDS:
             return
@@ -112,7 +117,10 @@ def _of_upper_half(tensor: Any, generator: Any) -> Any:
 
 
 def _redrawn(tensor: Any, generator: Any, *, is_upper: bool) -> Any:
-    """Draw integers of the lower or the upper half of those that the tensor holds; of a mask's few, of all."""
+    """Draw integers of the lower or the upper half of those that the tensor holds; of a mask's few, of all.
+
+    A row of one value only is drawn where the tensor has such a row: a mask that hides a whole row makes NaN of it.
+    """
     import torch
 
     if _are_places(tensor):
@@ -122,7 +130,12 @@ def _redrawn(tensor: Any, generator: Any, *, is_upper: bool) -> Any:
     if len(different) >= _MANY:
         middle = different[len(different) // 2]
         values = values[values >= middle if is_upper else values < middle]
-    return values[torch.randint(len(values), tensor.shape, generator=generator).to(tensor.device)]
+    drawn = values[torch.randint(len(values), tensor.shape, generator=generator).to(tensor.device)]
+    if len(different) >= _MANY:
+        return drawn
+    uniform = tensor[(tensor == tensor[..., :1]).all(-1)][..., 0].unique()
+    is_new = (drawn == drawn[..., :1]).all(-1) & ~(drawn[..., :1] == uniform).any(-1)
+    return torch.where(is_new[..., None], tensor, drawn)
 
 
 def _are_places(tensor: Any) -> bool:
@@ -186,6 +199,24 @@ def _given(call: Callable[..., tuple[Any, ...]], inputs: tuple[Any, ...], what: 
 def _copied(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Copy the inputs: a module may write into them."""
     return tuple(tensor.clone() for tensor in inputs)
+
+
+def _moved(given: Iterable[Any], wanted: Iterable[Any], tolerance: float) -> float:
+    """Return how far the output is that is farthest from the module's."""
+    return max((_apart(one, two, tolerance) for one, two in zip(given, wanted, strict=True)), default=0.0)
+
+
+def _holds_nan(outputs: Iterable[Any]) -> bool:
+    return any(bool(output.isnan().any()) for output in outputs)
+
+
+def _at_numbers(given: Iterable[Any], wanted: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+    """Leave out the places where the module gives NaN, of outputs of the same shape."""
+    pairs = []
+    for one, two in zip(given, wanted, strict=True):
+        is_number = ~two.isnan()
+        pairs.append((one[is_number.to(one.device)], two[is_number]) if one.shape == two.shape else (one, two))
+    return [one for one, _ in pairs], [two for _, two in pairs]
 
 
 def _apart(given: Any, wanted: Any, tolerance: float) -> float:

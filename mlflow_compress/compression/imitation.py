@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from mlflow_compress.compression.calibration import in_place_of_data
 from mlflow_compress.errors import Unsupported
@@ -102,7 +102,7 @@ def imitate(
 
     Raises:
         ArithmeticError: the loss is not finite.
-        Unsupported: no output of the student has the shape of the teacher's.
+        Unsupported: no output of the student has the shape of the teacher's, or those with the scores have not.
     """
     import torch
 
@@ -116,6 +116,7 @@ def imitate(
     optimizer = torch.optim.Adam(trained, lr=rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _slope(step, lesson.steps))
     losses: list[float] = []
+    left_out = 0
     for each in student.module.modules():
         each.training = not any(True for _ in each.children())  # dropout and statistics; the form of outputs stays
     hooks = [each.register_forward_pre_hook(_keep_statistics) for each in _normalisations(student.module)]
@@ -123,7 +124,9 @@ def imitate(
         with torch.no_grad():
             target = family.forward(teacher, batch)
         output = family.forward(student, batch)
-        loss = _loss(family, student, (output, target), lesson) + beside()
+        pairs = _paired(family, student, (output, target))
+        left_out = pairs.left_out
+        loss = _loss(family, student, pairs, lesson) + beside()
         if not math.isfinite(value := float(loss.detach())):
             raise ArithmeticError(f"the loss is {value} at step {len(losses) + 1}: take a lower learning_rate")
         optimizer.zero_grad()
@@ -146,27 +149,86 @@ def imitate(
         first, last = sum(losses[:some]) / some, sum(losses[-some:]) / some
         student.facts["training"] = (
             f"{lesson.steps} steps of {lesson.batch_size} {kind}, loss from {first:.3g} to {last:.3g}"
+            + (f"; outputs of another shape, which had no part: {left_out}" if left_out else "")
         )
 
 
-def _loss(family: Family, student: Model, outputs: tuple[Any, Any], lesson: Lesson) -> Any:
-    """Return the loss: a scalar, summed over all floating-point tensors of the student's and the teacher's output.
+class _Pairs(NamedTuple):
+    """Outputs of a student, each with that of the teacher which it should give: of floating point, and of one shape.
+
+    Attributes:
+        scores: those that hold scores of classes.
+        others: the others.
+        left_out: how many outputs have none of their shape.
+    """
+
+    scores: list[tuple[Any, Any]]
+    others: list[tuple[Any, Any]]
+    left_out: int
+
+
+def _paired(family: Family, student: Model, outputs: tuple[Any, Any]) -> _Pairs:
+    """Pair the student's outputs with the teacher's: scores with scores, the others by place.
 
     Hidden states that a narrower student gives in another shape have no part in it.
 
-    Where some of them are scores of classes, it is a divergence for these.
+    Raises:
+        Unsupported: there are no pairs, none of them are scores, or those that are left out may be.
     """
+    all_outputs = [_floating(output) for output in outputs]
+    scores = [_floating(family.scores(student, output)) for output in outputs]
+    others = [_without(known, tensors) for known, tensors in zip(scores, all_outputs, strict=True)]
+    pairs = _Pairs(_of_one_shape(*scores), _of_one_shape(*others), 0)
+    pairs = pairs._replace(left_out=max(map(len, all_outputs)) - len(pairs.scores) - len(pairs.others))
+    if not (pairs.scores or pairs.others):
+        raise Unsupported("the student gives no output of the shape that the original's has: there is nothing to learn")
+    if any(scores) and not pairs.scores and not _differ_in_number_only(*scores):
+        raise Unsupported(
+            "the student gives the scores in another shape or under another name than the original, and would not "
+            "learn them: let student(keep) give the same"
+        )
+    if not any(scores) and not _differ_in_number_only(*all_outputs):
+        raise Unsupported(
+            "the student gives some outputs in another shape than the original, and they may be the scores: let "
+            "student(keep) give the same, or say in the recipe which one is the score, output: NAME"
+        )
+    return pairs
+
+
+def _floating(tree: Any) -> list[Any]:
+    """Return a tree's tensors of floating-point numbers."""
+    return [tensor for tensor in value_trees.tensors(tree) if tensor.is_floating_point()]
+
+
+def _without(known: Sequence[Any], tensors: Sequence[Any]) -> list[Any]:
+    """Return the tensors without those that are known, each once: a module may give one of them twice."""
+    left = list(tensors)
+    for score in known:
+        place = next((index for index, tensor in enumerate(left) if tensor is score), None)
+        if place is not None:
+            del left[place]
+    return left
+
+
+def _of_one_shape(given: Sequence[Any], wanted: Sequence[Any]) -> list[tuple[Any, Any]]:
+    return [(one, two) for one, two in zip(given, wanted, strict=False) if one.shape == two.shape]
+
+
+def _differ_in_number_only(given: Sequence[Any], wanted: Sequence[Any]) -> bool:
+    """Return whether outputs are alike but for their first axis: a detector finds more boxes, or fewer."""
+    return [tuple(one.shape[1:]) for one in given] == [tuple(two.shape[1:]) for two in wanted]
+
+
+def _loss(family: Family, student: Model, pairs: _Pairs, lesson: Lesson) -> Any:
+    """Return the loss: a scalar, summed over all pairs of outputs; where they are scores of classes, a divergence."""
     import torch
 
     is_divergence = lesson.loss == "kl" or (lesson.loss == "auto" and family.outputs_are_scores(student))
-    scored = value_trees.tensors(family.scores(student, outputs[0])) if is_divergence else []
-    pairs = zip(*map(value_trees.tensors, outputs), strict=False)
-    alike = [pair for pair in pairs if pair[0].is_floating_point() and pair[0].shape == pair[1].shape]
-    if not alike:
-        raise Unsupported("the student gives no output of the shape that the original's has: there is nothing to learn")
     total = torch.zeros(())
-    for given, wanted in alike:
-        if given.dim() > 1 and any(given is tensor for tensor in scored):
+    terms = [(given, wanted, is_divergence and given.dim() > 1) for given, wanted in pairs.scores]
+    terms += [(given, wanted, False) for given, wanted in pairs.others]
+    for given, wanted, are_classes in terms:
+        if are_classes:
             loss = _divergence(given, wanted, lesson.temperature)
         else:
             is_number = wanted.isfinite()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from mlflow_compress.compression import export_check
 from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks import value_trees
@@ -125,6 +126,34 @@ def test_a_zero_is_no_nan() -> None:
     graph = graph_of(lambda net, x: torch.full_like(x, float("nan")))
     with pytest.raises(Unsupported, match="differs from the module in its shape, or in what is no finite number"):
         require_alike(graph, lambda x: (torch.zeros_like(x),), 1e-3)
+
+
+def test_what_is_nan_for_drawn_inputs_only_is_compared_elsewhere() -> None:
+    graph = graph_of(lambda net, x: torch.log(x))
+    require_alike(graph, lambda x: (torch.log(x.clamp_min(1e-30)),), 1e-3)
+    with pytest.raises(Unsupported, match="differs from the module by 100%"):
+        require_alike(graph, lambda x: (2 * torch.log(x.clamp_min(1e-30)),), 1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_a_mask_hides_no_whole_row_unless_one_of_the_example_is_hidden(dtype: torch.dtype) -> None:
+    mask = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0]] * 50, dtype=dtype)
+    drawn = export_check._redrawn(mask, torch.Generator().manual_seed(0), is_upper=True)
+    assert not torch.equal(drawn, mask)
+    assert all(0 < int(row.sum()) < 4 for row in drawn)
+    mask[0] = 1
+    drawn = export_check._redrawn(mask, torch.Generator().manual_seed(0), is_upper=True)
+    assert {int(row.sum()) for row in drawn} == {1, 2, 3, 4}
+
+
+def test_a_small_difference_may_be_rounding() -> None:
+    graph = graph_of(lambda net, x: net.layer(x))
+    for factor, told in (
+        (1.1, "by 10%: .*, and no other path, or its runtime rounds more here$"),
+        (3, "no other path$"),
+    ):
+        with pytest.raises(Unsupported, match=told):
+            require_alike(graph, lambda x, factor=factor: (graph.module(x)[0] * factor,), 1e-3)
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")

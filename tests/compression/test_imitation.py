@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,12 @@ from taught import NET, distilled, own
 
 from mlflow_compress.compression import imitation
 from mlflow_compress.compression.imitation import Lesson
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.sockets import Family, Model
+
+
+def loss_of(family: Family, model: Model, student: Any, teacher: Any, lesson: Lesson) -> Any:
+    return imitation._loss(family, model, imitation._paired(family, model, (student, teacher)), lesson)
 
 
 def test_random_inputs_are_told_and_few(tmp_path: Path) -> None:
@@ -24,13 +31,85 @@ def test_the_loss_is_hintons(tmp_path: Path) -> None:
     student, teacher = torch.randn(2, 5, 4), torch.randn(2, 5, 4)
     soft, wanted = (each.view(-1, 4).div(3).softmax(1) for each in (student, teacher))
     expected = 9 * (wanted * (wanted / soft).log()).sum(1).mean()
-    torch.testing.assert_close(imitation._loss(family, model, (student, teacher), Lesson(1, temperature=3)), expected)
+    torch.testing.assert_close(loss_of(family, model, student, teacher, Lesson(1, temperature=3)), expected)
     mean = ((student - teacher) ** 2).mean() / (teacher**2).mean()
     trees = {"a": student, "b": [teacher]}, {"a": teacher, "b": [teacher]}
-    torch.testing.assert_close(imitation._loss(family, model, trees, Lesson(1, loss="mse")), mean)
+    torch.testing.assert_close(loss_of(family, model, *trees, Lesson(1, loss="mse")), mean)
     scored = {"logits": student, "hidden": student.clone()}, {"logits": teacher, "hidden": teacher}
-    both = imitation._loss(family, model, scored, Lesson(1, temperature=3))
+    both = loss_of(family, model, *scored, Lesson(1, temperature=3))
     torch.testing.assert_close(both, expected + mean)  # only the scores are probabilities
+
+
+def test_scores_are_learnt_from_scores_wherever_they_stand(tmp_path: Path) -> None:
+    family, model = own(tmp_path)
+    states, scores = [torch.randn(2, 4) for _ in range(5)], torch.randn(2, 4)
+    student, teacher = (
+        {"hidden": states[:2], "logits": scores},
+        {"hidden": [torch.ones(2, 8), *states[1:]], "logits": scores},
+    )
+    pairs = imitation._paired(family, model, (student, teacher))
+    assert [(one is scores, two is scores) for one, two in pairs.scores] == [(True, True)]
+    assert [(one is states[1], two is states[1]) for one, two in pairs.others] == [(True, True)]
+    assert pairs.left_out == 4, "one of another shape, three that the student lacks"
+    assert float(loss_of(family, model, student, teacher, Lesson(1))) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("student", "told"),
+    [
+        ({"hidden": torch.zeros(2, 8), "logits": torch.zeros(2, 9)}, "gives the scores in another shape"),
+        (
+            {"hidden": torch.zeros(2, 8), "scores": torch.zeros(2, 10)},
+            "gives the scores in another shape or under anoth",
+        ),
+        ({"logits": torch.zeros(2, 9)}, "gives no output of the shape that the original's has"),
+    ],
+)
+def test_scores_that_would_not_be_learnt_are_an_error(student: Any, told: str, tmp_path: Path) -> None:
+    family, model = own(tmp_path)
+    teacher = {"hidden": torch.ones(2, 8), "logits": torch.ones(2, 10)}
+    with pytest.raises(Unsupported, match=told):
+        imitation._paired(family, model, (student, teacher))
+
+
+def test_outputs_of_which_nobody_knows_what_they_are_must_all_be_learnt(tmp_path: Path) -> None:
+    family, model = own(tmp_path)
+    student, teacher = ((torch.ones(2, 64), torch.ones(2, classes)) for classes in (9, 10))
+    with pytest.raises(Unsupported, match=r"they may be the scores: .* output: NAME"):
+        imitation._paired(family, model, (student, teacher))
+    boxes = [(torch.ones(found, 4), torch.ones(1)) for found in (3, 5)]  # as many as were found
+    assert imitation._paired(family, model, (boxes[0], boxes[1])).left_out == 1
+    family.output = 0  # type: ignore[attr-defined]
+    assert imitation._paired(family, model, (student, teacher)).left_out == 1
+
+
+NARROW = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.body, self.head = nn.Linear(6, width), nn.Linear(width, 4)
+
+    def forward(self, x):
+        hidden = self.body(x)
+        return {"hidden": hidden, "logits": self.head(hidden)}
+
+def model():
+    return Net(8)
+
+def student(keep):
+    return Net(round(8 * keep))
+
+def batch(size):
+    return torch.randn(size, 6)
+"""
+
+
+def test_outputs_without_a_part_are_told(tmp_path: Path) -> None:
+    student = distilled(*own(tmp_path, NARROW), steps=2)
+    assert student.facts["training"].endswith("; outputs of another shape, which had no part: 1")
 
 
 def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path) -> None:
