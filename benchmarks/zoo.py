@@ -23,12 +23,12 @@ from typing import Any, Literal, NamedTuple
 
 from benchmarks.finding import RESULTS, Finding, table
 from mlflow_compress import registry
-from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, named_line
+from mlflow_compress.errors import MachineLacks, RecipeError, Unsupported, WeightsError, named_line
 from mlflow_compress.plain_text import plain
 from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 
-Status = Literal["ok", "skipped", "refused", "failed"]
+Status = Literal["ok", "skipped", "refused", "not tried here", "failed"]
 ZOO = Path(__file__).parents[1] / "tests" / "zoo"
 MODULES = tuple(sorted(path.stem for path in ZOO.glob("*.py")))
 OPTIONS: Mapping[str, str] = {  # of a method, where its defaults are more than a small module takes
@@ -50,6 +50,7 @@ _MEANING: Mapping[Status, str] = {
     "ok": "right; with a number, its reader is told something",
     "skipped": "the method does not serve this module: only the number of the reason is shown",
     "refused": "the module itself is not taken, whatever the method",
+    "not tried here": "the machine lacks what the method needs: a dash, and the number of the reason",
     "failed": "a defect of this package",
 }
 _NOT_TRIED = "–"
@@ -61,8 +62,8 @@ class Cell(NamedTuple):
     """What came of one method on one module.
 
     Attributes:
-        status: `refused` where the module itself is not taken; `failed` is a defect of this package, and an error that
-            is no sentence counts as one.
+        status: `refused` where the module itself is not taken; `not tried here` where the machine lacks what the method
+            needs; `failed` is a defect of this package, and an error that is no sentence counts as one.
         reason: why it was not `ok`, or what its reader is told.
     """
 
@@ -103,6 +104,8 @@ def tried(variant: Variant, folder: Path) -> Cell:
         part = worker.prepare(variant, folder, worker.Report(io.StringIO()))
         restored = model_folder.restore(folder / worker.MODEL_FOLDER)
         output_error.compare(restored.family, restored.model, variant, folder / worker.OUTPUTS, "cpu")
+    except MachineLacks as reason:
+        return _sentence("not tried here", str(reason))
     except Unsupported as reason:
         return _sentence("skipped", str(reason))
     except Exception as error:
@@ -110,7 +113,7 @@ def tried(variant: Variant, folder: Path) -> Cell:
     return Cell("ok", "; ".join(caution.message for caution in part.cautions if caution.code not in _ALWAYS_TOLD))
 
 
-def _sentence(status: Literal["skipped", "refused"], reason: str) -> Cell:
+def _sentence(status: Literal["skipped", "refused", "not tried here"], reason: str) -> Cell:
     """Return a cell that was not served for a reason; `failed` where that is nothing to read."""
     is_sentence = 0 < len(reason) <= _LONGEST_REASON and plain(reason) == reason and "AttributeError" not in reason
     return Cell(status, reason) if is_sentence else Cell("failed", f"no sentence: {plain(reason)}")
@@ -175,7 +178,8 @@ def find(quick: bool, only_method: str = "", only_module: str = "") -> Finding:
     try:
         for method, module in itertools.product(methods, modules):
             is_meant = only_method in ("", method) and only_module in ("", module)
-            if is_meant and ((module, method) not in cells or only_method or only_module):
+            cell = cells.get((module, method), Cell("not tried here"))
+            if is_meant and (cell.status == "not tried here" or only_method or only_module):
                 cells[module, method] = child.tried(module, method)
                 if not quick:
                     _keep(module, method, cells[module, method])
@@ -185,15 +189,23 @@ def find(quick: bool, only_method: str = "", only_module: str = "") -> Finding:
     if not quick:
         _rewrite(cells)
         PAGE.write_text(page(modules, methods, cells), encoding="utf-8")
+    return _finding(modules, methods, cells)
+
+
+def _finding(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[str, str], Cell]) -> Finding:
+    """Return what came of it: the goal is missed where a cell failed, and not known where some were not tried."""
     counts = [(method, Counter(cells[place].status for place in cells if place[1] == method)) for method in methods]
+    total = Counter(cell.status for cell in cells.values())
+    not_tried = len(modules) * len(methods) - total.total() + total["not tried here"]
     return Finding(
         name="zoo",
         goal="every method serves every module, or says in a sentence why not.",
-        met=len(cells) == len(modules) * len(methods) and not any(cell.status == "failed" for cell in cells.values()),
+        met=False if total["failed"] else None if not_tried else True,
         rows=[{"method": method, **{status: count[status] for status in _MEANING}} for method, count in counts],
         notes=[
             f"{len(modules)} modules; each cell, with its reason: [docs/zoo.md](../docs/zoo.md)",
-            "what is kept is not tried again: after a change, `--only METHOD` or `--only-type MODULE` tries its cells "
+            *([f"cells that were not tried: {not_tried}, most often as the machine lacks a GPU"] if not_tried else []),
+            "what was tried is kept: after a change, `--only METHOD` or `--only-type MODULE` tries its cells "
             "anew, and without results/zoo.jsonl all of them are; the time below is that of the last sitting",
         ],
     )
@@ -213,7 +225,7 @@ def page(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[st
             return _NOT_TRIED
         cell = cells[module, method]
         number = numbers.get(_kind(cell.reason, module))
-        word = "" if cell.status == "skipped" else f"**{cell.status}**" if cell.status == "failed" else cell.status
+        word = {"skipped": "", "failed": "**failed**", "not tried here": _NOT_TRIED}.get(cell.status, cell.status)
         return f"{word} [{number}](#{number})".strip() if number else word
 
     counts = Counter(cell.status for cell in cells.values())
@@ -228,7 +240,9 @@ def page(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[st
         *table([{"in a cell": word, "what it means": _MEANING[word], "cells": counts[word]} for word in _MEANING]),
     ]
     if missing := len(modules) * len(methods) - len(cells):
-        lines += ["", f"{_NOT_TRIED}: not tried on this machine yet ({missing} cells)."]
+        lines += ["", f"A dash without a number: not tried yet ({missing} cells)."]
+    with_student = sum("def student(" in (ZOO / f"{module}.py").read_text(encoding="utf-8") for module in modules)
+    lines += ["", f"`distill` needs a `student(keep)` in the module's file, and {with_student} of these have one."]
     for title, some in _groups(methods).items():
         rows = [
             {"module": f"[{module}](#{module})", **{each: place(module, each) for each in some}} for module in modules

@@ -130,6 +130,31 @@ def test_what_no_graph_can_hold_is_skipped_for_that_reason(module: str, method: 
     assert told in cell.reason
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_what_the_machine_lacks_is_no_answer_of_the_method(tmp_path: Path) -> None:
+    cell = zoo.tried(zoo.variant_of("single_linear", "tensorrt"), tmp_path)
+    assert cell.status == "not tried here"
+    assert "this machine has no CUDA device" in cell.reason
+
+
+def test_the_goal_is_not_known_where_cells_were_not_tried() -> None:
+    modules, methods = ["batch_norm", "single_linear"], ["bf16", "tensorrt"]
+    cells = {place: zoo.Cell("ok") for place in itertools.product(modules, methods)}
+    assert zoo._finding(modules, methods, cells).met
+    cells["batch_norm", "tensorrt"] = zoo.Cell("not tried here", "no GPU")
+    finding = zoo._finding(modules, methods, cells)
+    assert finding.met is None
+    assert [row["not tried here"] for row in finding.rows] == [0, 1]
+    assert any(note.startswith("cells that were not tried: 1,") for note in finding.notes)
+    page = zoo.page(modules, methods, cells)
+    assert "| – [1](#1) |" in page
+    assert "`distill` needs a `student(keep)` in the module's file, and 1 of these have one." in page
+    del cells["single_linear", "tensorrt"]
+    assert zoo._finding(modules, methods, cells).met is None
+    cells["single_linear", "bf16"] = zoo.Cell("failed", "the process died")
+    assert zoo._finding(modules, methods, cells).met is False
+
+
 def test_every_module_says_what_is_odd() -> None:
     for module in zoo.MODULES:
         assert zoo.oddity(module).endswith("."), module
