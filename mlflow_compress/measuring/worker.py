@@ -14,6 +14,7 @@ import functools
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -277,7 +278,7 @@ def _show(family: Family, model: Model, variant: Variant, folder: Path, report: 
         return {NO_EXAMPLE: str(reason)}
     except Exception as error:
         traceback.print_exc(limit=_ERROR_LINES)
-        return {NO_EXAMPLE: _reason_of(variant, error)}
+        return {NO_EXAMPLE: _reason_of(variant, folder, error)}
     return {}
 
 
@@ -290,7 +291,7 @@ def _score(family: Family, model: Model, variant: Variant, folder: Path, report:
         found = quality.score(family, model, variant, folder, report.progress)
     except Exception as error:
         traceback.print_exc(limit=_ERROR_LINES)
-        found = Part(Outcome("failed", _reason_of(variant, error)))
+        found = Part(Outcome("failed", _reason_of(variant, folder, error)))
     return dataclasses.replace(found, facts={**model.facts, **found.facts}, cautions=(*found.cautions, *model.cautions))
 
 
@@ -388,11 +389,14 @@ def _reason(error: Exception) -> str:
     return f"{where}: {what}: {one_line(error, most=500)}" if where else f"{what}: {one_line(error, most=500)}"
 
 
-def _reason_of(variant: Variant, error: Exception) -> str:
+def _reason_of(variant: Variant, folder: Path, error: Exception) -> str:
     """Return an error of a restored model in one line, where the user's file has its own name again."""
-    from mlflow_compress.networks import own_folder
+    from mlflow_compress.networks.own_folder import ALONE
 
-    return _reason(error).replace(f"{own_folder.ALONE}, line ", f"{Path(variant.source).name}, line ")
+    reason = _reason(error)
+    if not (folder / MODEL_FOLDER / ALONE).is_file():
+        return reason
+    return re.sub(rf"(?<![\w.-]){re.escape(ALONE)}(?=, line )", lambda _: Path(variant.source).name, reason)
 
 
 def _die_with_parent() -> None:

@@ -11,12 +11,13 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from mlflow_compress.networks import code_files
+from mlflow_compress.networks.opened_files import is_of_system
 
 WEIGHTS = (
     ".bin", ".ckpt", ".gguf", ".h5", ".hdf5", ".joblib", ".keras", ".npy", ".npz", ".onnx", ".pickle", ".pkl",
@@ -24,6 +25,7 @@ WEIGHTS = (
 )  # fmt: skip
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,}")  # how variables of the environment are called
 _TAIL = re.compile(r"[^/\\*?{}\[\]\s]*\.[A-Za-z]\w{0,11}$")  # of a name that is put together: `.pt`, `_best.pt`
+_FILLED_IN = re.compile(r"%[-+ #0-9.]*[A-Za-z]|\$\{?\w+\}?")  # parts that others take the place of: `%d`, `$name`
 _LISTING = frozenset({"iterdir", "listdir", "scandir", "walk"})
 _TRACKING = ("mlruns", "mlartifacts")  # folders of MLflow, which each measurement changes
 _MOST_FILES = 20_000  # that are looked at in a folder
@@ -55,14 +57,9 @@ class Needs:
         return list(dict.fromkeys([*self.modules, *self.files, *self.composed, *of_folders]))
 
 
-def needs_of(path: Path, more: Iterable[Path] = ()) -> Needs:
-    """Read off a Python file's text, and its modules', what it needs.
-
-    Args:
-        path: the file.
-        more: modules that it is known to import, beside those that its text says.
-    """
-    modules = [module for module in dict.fromkeys([*code_files.imported(path), *more]) if module != path]
+def needs_of(path: Path) -> Needs:
+    """Read off a Python file's text, and its modules', what it needs. What is the system's own is left out."""
+    modules = [module for module in dict.fromkeys(code_files.imported(path)) if module != path]
     codes = (path, *modules)
     texts = dict.fromkeys(text for code in codes for text in code_files.texts(code))
     variables = [text for text in texts if _VARIABLE.fullmatch(text) or (text and text in os.environ)]
@@ -73,12 +70,14 @@ def needs_of(path: Path, more: Iterable[Path] = ()) -> Needs:
     tails: set[str] = set()
     for text in (*texts, *values):
         place = code_files.place_of(path, text)
+        if place is not None and is_of_system(str(place)):
+            continue
         if place is not None and place.is_file():
             files[place] = None
         elif place is not None and place.is_dir():
             if _is_told(place, path.parent):
                 folders[place] = None
-        elif tail := _TAIL.search(text):
+        elif tail := _TAIL.search(_FILLED_IN.split(text)[-1]):
             tails.add(tail.group())
             if place is not None and text in texts and " " not in text:  # a variable's value may be a secret
                 missing[place] = None
@@ -87,7 +86,9 @@ def needs_of(path: Path, more: Iterable[Path] = ()) -> Needs:
     if any(code_files.identifiers(code) & _LISTING for code in codes):
         tails.update(WEIGHTS)
     known = {*codes, *files}
-    composed = [file for file in _files_below(path.parent) if file.name.endswith(tuple(tails))] if tails else []
+    ends = tuple(tails)
+    meant = (file for file in _all_files_below(path.parent) if file.name.endswith(ends)) if ends else ()
+    composed = list(islice(meant, _MOST_FILES))
     return Needs(
         modules=tuple(modules),
         files=tuple(file for file in files if file not in codes),
@@ -180,5 +181,12 @@ def _all_files_below(folder: Path) -> Iterator[Path]:
         except OSError:  # not to be read, or gone meanwhile
             continue
         shown = [entry for entry in listed if code_files.is_shown(entry.name) and entry.name not in _TRACKING]
-        yield from (Path(entry.path) for entry in shown if entry.is_file())
+        yield from (Path(entry.path) for entry in shown if _is_file(entry))
         waiting += [Path(entry.path) for entry in reversed(shown) if entry.is_dir(follow_symlinks=False)]
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself, or to what may not be looked at
+        return False

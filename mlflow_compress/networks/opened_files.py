@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 import sysconfig
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,7 @@ class Watch:
 
 
 _watches: list[Watch] = []
+_looking = threading.local()  # of a thread: whether it looks at a file to describe it, which is no reading
 
 
 @contextlib.contextmanager
@@ -87,31 +89,36 @@ def _place(path: Any) -> str:
     if not isinstance(path, (str, bytes, os.PathLike)):
         return ""
     place = str(Path(os.fsdecode(path)).absolute())
-    return "" if place.startswith(_elsewhere()) else place
+    return "" if is_of_system(place) else place
+
+
+def is_of_system(path: str) -> bool:
+    """Return whether a whole path is of the system, of Python, or of an installed package: no user writes there."""
+    return path.startswith(_elsewhere())
 
 
 def _note_read(path: Any) -> None:
     """Note a path that is read."""
     if place := _place(path):
-        watches, _watches[:] = list(_watches), []  # listing a folder to describe it is no reading
+        _looking.is_on = True
         try:
             state = state_of(place)
         finally:
-            _watches[:] = watches
+            _looking.is_on = False
         if state is not None:
-            for watch in _watches:
+            for watch in tuple(_watches):  # another thread may begin one
                 watch.read[place] = state
 
 
 def _note_written(path: Any) -> None:
     """Note a path that is written to, made, moved or removed."""
     if place := _place(path):
-        for watch in _watches:
+        for watch in tuple(_watches):  # another thread may begin one
             watch.written.add(place)
 
 
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    if not _watches:
+    if not _watches or getattr(_looking, "is_on", False):
         return
     if event == "open":
         flags = arguments[_FLAGS] if isinstance(arguments[_FLAGS], int) else 0

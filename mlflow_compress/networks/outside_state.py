@@ -207,7 +207,8 @@ def _same(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and one.shape == other.shape and bool(((one == other) | (one != one)).all())
+        are_alike = one.dtype == other.dtype and one.shape == other.shape
+        return are_alike and bool(((one == other) | ((one != one) & (other != other))).all())
     if _is_array(one):
         return bool(one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes())
     if isinstance(one, (list, tuple)):

@@ -49,6 +49,8 @@ class OwnCode:
         form: of what an exported module takes and gives; None of others.
         seed: of what is drawn while the architecture is built.
         opened: the files that it read while it was run, built its architecture, or was used; and their state.
+        read_when_run: those of them that it read while the file itself was run.
+        read_to_build: those that it read until the architecture was built first; None: it is not yet.
         noted: the functions that were called meanwhile.
         filled_from: the files that `load_weights` read; None: it was not called.
         outside: what `load_weights` set outside of the state dict (see `outside_state`).
@@ -66,6 +68,8 @@ class OwnCode:
     form: CallForm | None = None
     seed: int = 0
     opened: dict[str, State] = field(default_factory=dict)
+    read_when_run: frozenset[str] = frozenset()
+    read_to_build: frozenset[str] | None = None
     noted: set[str] = field(default_factory=set)
     filled_from: frozenset[str] | None = None
     outside: Values = field(default_factory=dict)
@@ -141,6 +145,7 @@ def loaded(path: Path, seed: int, is_restored: bool = False) -> OwnCode:
     seed_all(seed)
     with _noted(own):
         own.code = run_file(own.path)
+    own.read_when_run = frozenset(own.opened)
     return own
 
 
@@ -162,7 +167,10 @@ def build(own: OwnCode, function: str) -> Any:
     builder = defined(own, built.function)
     own.function = function
     seed_all(own.seed)
-    return builder(*built.arguments)
+    module = builder(*built.arguments)
+    if own.read_to_build is None:
+        own.read_to_build = frozenset(own.opened)
+    return module
 
 
 def defined(own: OwnCode, name: str) -> Callable[..., Any]:

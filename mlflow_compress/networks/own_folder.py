@@ -23,7 +23,8 @@ from mlflow_compress.networks.exported_modules import CallForm
 from mlflow_compress.networks.own_code import NOT_RESTORED, Built, OwnCode, came_with_us, loaded
 from mlflow_compress.networks.own_weights import read_outside, write_outside
 
-MOST_BYTES = 64 * 2**20  # of the files beside it that are neither Python nor weights
+MOST_BYTES = 64 * 2**20  # of the files beside it that are neither Python nor checkpoints of `model()`
+_CHECKPOINTS = (".bin", ".ckpt", ".pt", ".pth", ".safetensors")  # whose tensors a module's state dict holds
 ALONE = "model.py"  # a file's name in a model folder, where it stands alone
 _WITH_OTHERS = "code"
 _FORM = "gives.json"  # of what it gives; only of an exported module
@@ -43,7 +44,7 @@ def keep(own: OwnCode, structure: Mapping[str, LayerSizes], folder: Path) -> str
         RecipeError: the code needs more beside it than is kept.
     """
     beside = files_beside(own)
-    again = [path for path in beside if path.suffix in WEIGHTS and str(path) in own.opened]
+    again = [path for path in beside if _is_read_to_build(own, path)]
     place = f"{_WITH_OTHERS}/{own.path.name}" if beside else ALONE
     for path in beside:
         copy = folder / _WITH_OTHERS / path.relative_to(own.path.parent)
@@ -119,7 +120,9 @@ def files_beside(own: OwnCode) -> list[Path]:
         for path in read | dict.fromkeys(place for place in places if not _is_filled_from(own, place))
         if path.is_file() and code_files.is_own(path, folder) and path.suffix not in (".py", ".pyc")
     ]
-    capped = [path for path in others if not (path.suffix in WEIGHTS and path in read)]
+    if own.form is not None:  # its architecture is not built again
+        others = [path for path in others if not _is_read_to_build(own, path) or str(path) in own.read_when_run]
+    capped = [path for path in others if not _is_read_to_build(own, path)]
     if (size := sum(path.stat().st_size for path in capped)) > MOST_BYTES:
         largest = max(capped, key=lambda path: path.stat().st_size)
         raise RecipeError(
@@ -128,6 +131,11 @@ def files_beside(own: OwnCode) -> list[Path]:
             "name data in samples() or training(): these are not called again when the model is restored."
         )
     return [*code, *others]
+
+
+def _is_read_to_build(own: OwnCode, path: Path) -> bool:
+    """Return whether a file is a checkpoint that was read while the model was built: its weights hold it too."""
+    return path.suffix in _CHECKPOINTS and str(path) in (own.read_to_build or ())
 
 
 def _is_filled_from(own: OwnCode, path: Path) -> bool:

@@ -78,8 +78,10 @@ def _is_of_median(name: str) -> bool:
     return name == latency(device) or what in MADE_OF_MEDIAN
 
 
-def _have_one_original(one: Row, other: Row) -> bool:
-    return (one.team, one.model) == (other.team, other.model)
+def _have_one_original(one: Row, other: Row, group: str) -> bool:
+    """Return whether two rows are compared with one original: another batch size, another setting has its own."""
+    about = [(row.team, row.model, row.circumstances.get(f"{group}_work", "")) for row in (one, other)]
+    return about[0] == about[1]
 
 
 def _agree(judged: Sequence[float], shown: Sequence[float]) -> bool:
@@ -93,7 +95,7 @@ def _agree(judged: Sequence[float], shown: Sequence[float]) -> bool:
 
 def _p_of_scores(one: Row, other: Row, name: str) -> float | None:
     """Return the p-value of a difference of scores: of both from their original, else of both by themselves."""
-    if _have_one_original(one, other) and (p_value := _p_of_moved(one, other, name)) is not None:
+    if _have_one_original(one, other, metric_facts.GROUP) and (p_value := _p_of_moved(one, other, name)) is not None:
         moved = [0.0 if is_original(row) else row.values[name + DIFFERENCE] for row in (one, other)]
         return p_value if _agree(moved, [one.values[name], other.values[name]]) else 1.0
     own, others = _scored(one, name), _scored(other, name)
@@ -129,7 +131,7 @@ def _p_of_times(one: Row, other: Row, name: str) -> float | None:
     device = name.partition("/")[0]
     median = latency(device)
     medians = [row.values.get(median, 0.0) for row in (one, other)]
-    if _have_one_original(one, other) and (p_value := _p_of_ratios(one, other, median)) is not None:
+    if _have_one_original(one, other, device) and (p_value := _p_of_ratios(one, other, median)) is not None:
         ratios = [1.0 if is_original(row) else row.ratios[median] for row in (one, other)]
         return p_value if _agree(ratios, medians) else 1.0
     errors = _error(one, device), _error(other, device)

@@ -218,6 +218,17 @@ def test_numbers_that_only_the_compressed_model_lacks_make_it_fail(tmp_path: Pat
         compared("self.layer(x)", "self.layer(x) * torch.tensor([float('nan')] + [1.0] * 7)", tmp_path)
 
 
+def test_a_little_noise_is_no_reason_for_outputs_that_are_far_apart(tmp_path: Path) -> None:
+    """A model that was restored without its weights fails, also where two calls of it differ by a thousandth."""
+    noise = "torch.from_numpy(np.random.default_rng().random(8) / 1000).float()"
+    family, model, variant = own("self.layer(x)", tmp_path)
+    saved = output_error.outputs(family, model, variant)
+    output_error.keep(saved, saved, tmp_path / "outputs")
+    family, restored, variant = own(f"self.layer(x) * 0.1 + {noise}", tmp_path)
+    with pytest.raises(WorkerError, match=r"the restored model's outputs differ by \d+"):
+        output_error.compare(family, restored, variant, tmp_path / "outputs", "cpu", [])
+
+
 PADDED = """
 import torch
 from torch import nn

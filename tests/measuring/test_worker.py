@@ -123,3 +123,24 @@ def test_what_fails_in_a_users_file_is_told_with_its_place(tmp_path: Path) -> No
     error = RecipeError("samples() gave nothing.")
     error.__cause__ = told.value
     assert worker._reason(error) == "samples() gave nothing (mine.py, line 2, in predict)."
+
+
+@pytest.mark.parametrize(
+    ("files", "file", "told"),
+    [
+        (["model.py"], "model.py", "mine.py, line 1"),  # the copy of the user's own file
+        (["code/mine.py", "code/model.py"], "code/model.py", "model.py, line 1"),  # a helper of that name
+        (["code/my_model.py"], "code/my_model.py", "my_model.py, line 1"),
+    ],
+)
+def test_a_restored_file_has_its_own_name_again_and_no_other_has(
+    files: list[str], file: str, told: str, tmp_path: Path
+) -> None:
+    saved = tmp_path / "model"
+    (saved / "code").mkdir(parents=True)
+    for name in files:
+        (saved / name).write_text("1 / 0")
+    variant = Variant("m", "original", "t", "python", "mine.py")
+    with pytest.raises(ZeroDivisionError) as raised:
+        exec(compile("1 / 0", str(saved / file), "exec"), {})
+    assert worker._reason_of(variant, tmp_path, raised.value).startswith(f"{told}: ZeroDivisionError")

@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from mlflow_compress import errors, registry
 from mlflow_compress.errors import RecipeError, WeightsError
 from mlflow_compress.meters.size import on_disk
 from mlflow_compress.networks import model_folder, modules_beside, own_code, own_folder
+from mlflow_compress.networks.exported_modules import CallForm, form_of
 from mlflow_compress.networks.own_code import OwnCode
 from mlflow_compress.records import Step, Variant
 from mlflow_compress.sockets import Family, Model
@@ -244,6 +246,44 @@ def test_a_checkpoint_that_model_reads_is_kept_whatever_its_size_and_counted_onc
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "best.pt"]
     counted = on_disk(folder, own_folder.weights_read_again(folder))["size/disk_mib"]
     assert counted == sum(path.stat().st_size for path in files) / 2**20
+
+
+def test_data_that_is_read_to_make_a_batch_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_folder, "MOST_BYTES", 500)
+    code = NET.replace("...", "return torch.from_file('train.bin', size=2).reshape(1, 2)")
+    home = written(tmp_path / "home", {"own.py": f"import torch\n{code}", "train.bin": "x" * 501})
+    family, model = loaded(home)
+    family.batch(model, 1, 0)
+    with pytest.raises(RecipeError, match=r"such as train\.bin: at most"):
+        saved(model, tmp_path / "saved")
+
+
+def test_an_array_that_model_reads_counts_in_its_size(tmp_path: Path) -> None:
+    code = (
+        "import numpy, torch\ndef model():\n    net = torch.nn.Linear(2, 2)\n"
+        "    net.index = numpy.load('index.npy')\n    return net\n"
+    )
+    home = written(tmp_path / "home", {"own.py": code})
+    np.save(home / "index.npy", np.zeros(10))
+    _, model = loaded(home)
+    folder = saved(model, tmp_path / "saved")
+    assert (folder / "code" / "index.npy").is_file()
+    assert own_folder.weights_read_again(folder) == []
+
+
+def test_an_exported_model_does_not_carry_the_checkpoint_that_built_it(tmp_path: Path) -> None:
+    code = (
+        "import torch\nNAMES = torch.load('names.pt')\ndef model():\n    net = torch.nn.Linear(2, 2)\n"
+        "    net.load_state_dict(torch.load('best.pt'))\n    return net\ndef batch(size): return torch.rand(size, 2)\n"
+    )
+    home = written(tmp_path / "home", {"own.py": code})
+    torch.save({"a": 1}, home / "names.pt")
+    torch.save(torch.nn.Linear(2, 2).state_dict(), home / "best.pt")
+    _, model = loaded(home)
+    own = model.data_as(OwnCode)
+    assert [path.name for path in own_folder.files_beside(own)] == ["names.pt", "best.pt"]
+    own.form = CallForm(form_of(torch.zeros(1)), {})
+    assert [path.name for path in own_folder.files_beside(own)] == ["names.pt"]
 
 
 LATE = """from torch import nn

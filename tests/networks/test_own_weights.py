@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from mlflow_compress import registry
 from mlflow_compress.errors import WeightsError
-from mlflow_compress.networks import model_folder
+from mlflow_compress.networks import model_folder, outside_state
 from mlflow_compress.networks.own_code import OwnCode
 from mlflow_compress.records import Step, Variant
 from mlflow_compress.sockets import Family, Model
@@ -229,6 +229,14 @@ def test_what_is_set_beside_the_tensors_is_restored(is_first: bool, tmp_path: Pa
     assert restored.scale == 3.0
     inputs = torch.rand(2, 4)
     assert torch.equal(restored(inputs), model.module(inputs))
+
+
+def test_what_was_not_a_number_before_is_kept_when_it_is_one(tmp_path: Path) -> None:
+    """`model()` says NaN where it does not know a number yet."""
+    before = {"layer": {"mean": torch.full((2,), float("nan")), "scale": float("nan")}}
+    after = {"layer": {"mean": torch.ones(2), "scale": 3.0}}
+    assert outside_state.changed(before, after)["layer"].keys() == {"mean", "scale"}
+    assert outside_state.changed(before, before) == {}
 
 
 def test_what_model_draws_is_drawn_alike_when_it_is_restored(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.records import Comparison, Failure, Row, Summary
-from mlflow_compress.reporting import ranking, table_text
+from mlflow_compress.reporting import pairs, ranking, table_text
 
 SIZE, CPU, ACCURACY = "size/weights_mib", "cpu/latency_p50_ms", "quality/accuracy"
 DATA = {"cpu": "Xeon, 2 threads", "quality": "abc, 100 samples"}
@@ -106,6 +106,18 @@ def test_nobody_is_dominated_where_the_times_and_their_ratios_contradict_each_ot
     slower = row("bf16", 1, 9, ratios={CPU: 1.11}, ratio_intervals={CPU: (1.10, 1.12)})
     rows = (row("original", 1, 10), slower)
     assert fronts(Comparison(rows), "size", "cpu") == {"original": False, "bf16": False}
+
+
+def test_times_of_other_batches_are_judged_by_themselves_and_not_by_ratios_to_two_originals() -> None:
+    """Of a batch of one in 9 ms (0.9x) and one of eight in 40 ms (0.5x), the first takes less time."""
+    rows = [
+        row("int8", 1, time, ratios={CPU: ratio}, ratio_intervals={CPU: (ratio * 0.99, ratio * 1.01)})
+        for time, ratio in ((9.0, 0.9), (40.0, 0.5))
+    ]
+    work = [{**DATA, "cpu_work": f"abcd: batch {batch}"} for batch in (1, 8)]
+    one, eight = (dataclasses.replace(each, circumstances=said) for each, said in zip(rows, work, strict=True))
+    assert pairs.differ(one, eight, CPU)
+    assert not pairs.differ(one, dataclasses.replace(eight, circumstances=work[0]), CPU), "of one original"
 
 
 def test_nobody_is_dominated_where_scores_and_their_differences_contradict_each_other() -> None:

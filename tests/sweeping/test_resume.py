@@ -12,6 +12,7 @@ import pytest
 
 from mlflow_compress import registry, words
 from mlflow_compress.meters import environment
+from mlflow_compress.networks import code_needs
 from mlflow_compress.records import Budget, Result, Run, Step, Variant
 from mlflow_compress.sweeping import resume
 from mlflow_compress.tracking import writing
@@ -267,6 +268,8 @@ def test_a_changed_file_that_the_code_imports_or_names_is_another_variant(tmp_pa
         ("load(os.environ['MY_CHECKPOINT'])", "outside"),
         ("load('best.pt') if Path('best.pt').exists() else train()", "best.pt"),
         ("load(max(Path(__file__).parent.iterdir()))", "x.pt"),
+        ("load('x_%03d.pt' % 1)", "x_001.pt"),
+        ("load(Template('${name}.pt').substitute(name=NAME))", "x.pt"),
     ],
 )
 def test_a_checkpoint_that_is_found_in_any_way_is_another_variant_when_it_is_new_or_changed(
@@ -285,6 +288,22 @@ def test_a_checkpoint_that_is_found_in_any_way_is_another_variant_when_it_is_new
         digests.append(resume.digest(own))
     assert len(set(digests)) == 3
     assert digests[3] == digests[2]
+
+
+def test_a_link_that_leads_nowhere_and_many_other_files_hide_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code_needs, "_MOST_FILES", 3)
+    for at in range(5):
+        (tmp_path / f"{at}.jpg").write_text("x")
+    (tmp_path / "loop.pt").symlink_to("loop.pt")
+    (tmp_path / "own.py").write_text("def load_weights(module):\n    load(f'{NAME}.pt')\n")
+    own = Variant("m", "original", "t", "python", "own.py", folder=str(tmp_path))
+    digests = {resume.digest(own)}
+    for content in ("one", "two"):
+        (tmp_path / "x.pt").write_text(content)
+        digests.add(resume.digest(own))
+    assert len(digests) == 3
 
 
 def test_another_value_of_a_variable_that_the_code_names_is_another_variant(

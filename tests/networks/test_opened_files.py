@@ -1,0 +1,36 @@
+"""What a watch hears of the files that code reads."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from mlflow_compress.networks import opened_files
+
+
+def test_threads_that_read_at_once_are_all_heard(tmp_path: Path) -> None:
+    """Each looks at its file while the others open theirs."""
+    paths = [tmp_path / str(at) for at in range(200)]
+    for path in paths:
+        path.write_text("x")
+    start = threading.Barrier(8)
+
+    def read(some: list[Path]) -> None:
+        start.wait()
+        for path in some:
+            path.read_text()
+
+    with opened_files.watched() as watch:
+        threads = [threading.Thread(target=read, args=(paths[at::8],)) for at in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert {Path(path) for path in watch.read} == set(paths)
+
+
+def test_the_look_at_a_folder_is_no_reading(tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    with opened_files.watched() as watch:
+        list(tmp_path.iterdir())
+    assert list(watch.read) == [str(tmp_path)]
