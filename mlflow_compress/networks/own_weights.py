@@ -61,7 +61,9 @@ def fill_cached(module: Any, own: OwnCode, function: str) -> None:
     read.pop(str(own.path), None)  # its content is in the name
     made_of = _MadeOf(_told_now(own), read, sorted(watch.read))
     for entry in _kept(entries, same):
-        folder_trees.remove(entry)
+        older = _made_of(entry)
+        if older is None or not older.has_same_files(made_of.told):  # another value of a variable may come back
+            folder_trees.remove(entry)
     with whole_folder(entries / f"{same}{made_of.digest}") as aside:
         save_weights(module, aside)
         tensor_layouts.keep(module, aside)
@@ -138,7 +140,16 @@ class _MadeOf:
 
     def is_current(self, told: States) -> bool:
         """Return whether all is as it was."""
-        return self.told == told and all(state_of(path) == state for path, state in self.read.items())
+        return self.told == told and self.has_same_files(told)
+
+    def has_same_files(self, told: States) -> bool:
+        """Return whether all files are as they were, whatever variables of the environment hold."""
+        are_told_alike = _of_files(self.told) == _of_files(told)
+        return are_told_alike and all(state_of(path) == state for path, state in self.read.items())
+
+
+def _of_files(told: States) -> States:
+    return {name: state for name, state in told.items() if not name.startswith("$")}
 
 
 def _made_of(entry: Path) -> _MadeOf | None:

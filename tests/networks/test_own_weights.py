@@ -112,6 +112,14 @@ def test_another_value_of_the_environment_is_another_checkpoint(
         assert float(module.layer.weight.mean()) == value
 
 
+def test_what_each_value_of_a_variable_gave_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that see other GPUs do not take each other's weights away."""
+    for value in ("0", "1", "0", "1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+        loaded(tmp_path / "home", "os.environ['CUDA_VISIBLE_DEVICES']")
+    assert calls(tmp_path) == 2
+
+
 def test_a_helper_that_changed_is_called_again(tmp_path: Path) -> None:
     for value in (1, 2):  # of one size, and in one second
         beside = f"import torch\ndef fill(module): torch.nn.init.constant_(module.layer.weight, {value})\n"
