@@ -29,6 +29,7 @@ from mlflow_compress.tracking.run_tags import LOGGED, NOTE, RESULT_ID, ROLE, SEC
 SWEEP, EVALUATIONS = "sweep", "evaluations"  # roles of runs that are no result, but have results below them
 PROGRAM = "compress-bench"
 METRICS_PER_CALL, TAGS_PER_CALL, _PARAMS_PER_CALL = 1000, 100, 100
+_ALREADY_THERE = ("UNIQUE constraint failed", "duplicate key value", "Duplicate entry")  # as databases say it
 _TABLE = "predictions.json"
 RESULT = "result.json"
 
@@ -143,10 +144,15 @@ def _runs_of(store: Store, experiment_id: str, result_id: str) -> list[str]:
 
 
 def tag(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
-    """Set tags of a run."""
+    """Set tags of a run, which other processes may do in the same moment."""
     with refusals(store.uri):
         for key, value in kept(tags).items():
-            store.client.set_tag(run_id, key, value)
+            try:
+                store.client.set_tag(run_id, key, value)
+            except Exception as error:
+                if not any(words in str(error) for words in _ALREADY_THERE):
+                    raise
+                store.client.set_tag(run_id, key, value)  # now it is there to be changed
 
 
 def untag(store: Store, run_id: str, names: AbstractSet[str]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from mlflow_compress.errors import StoreError
 from mlflow_compress.records import Caution, Outcome, Result, Run, Step, Variant
@@ -127,3 +128,39 @@ def test_two_comparisons_at_once_are_one_run(store: Store, monkeypatch: pytest.M
     (run,) = store.client.search_runs([number])
     assert others == [own] == [run.info.run_id]
     assert (run.info.status, run.data.tags["mlflow.note.content"]) == ("FINISHED", "own")
+
+
+@pytest.mark.parametrize("answer", ["UNIQUE constraint failed: tags.key, tags.run_uuid", "duplicate key value violates"])
+def test_a_tag_that_another_process_sets_in_the_same_moment_is_changed(
+    store: Store, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find that it is not there, and insert it: the database refuses one of them."""
+    set_tag = store.client.set_tag
+    refused: list[str] = []
+
+    def raced(run_id: str, key: str, value: str) -> None:
+        if not refused:
+            refused.append(key)
+            set_tag(run_id, key, "theirs")
+            raise MlflowException(f"(IntegrityError) {answer}")
+        set_tag(run_id, key, value)
+
+    run_id = writing.start(store, writing.experiment_id(store, "race"), "one", {})
+    monkeypatch.setattr(store.client, "set_tag", raced)
+    writing.tag(store, run_id, {"compress.team": "ours"})
+    tags = store.client.get_run(run_id).data.tags
+    assert refused == [next(key for key, value in tags.items() if value == "ours")]
+
+
+def test_what_else_a_store_refuses_is_not_asked_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def refused(run_id: str, key: str, value: str) -> None:
+        calls.append(key)
+        raise MlflowException("the disk is full")
+
+    run_id = writing.start(store, writing.experiment_id(store, "race"), "one", {})
+    monkeypatch.setattr(store.client, "set_tag", refused)
+    with pytest.raises(StoreError, match="the disk is full"):
+        writing.tag(store, run_id, {"team": "ours"})
+    assert len(calls) == 1
