@@ -129,7 +129,7 @@ _MOST_NAMES = 3  # in a message
 _MOST_BATCHES, _MOST_SECONDS, _MOST_ELEMENTS = 8, 0.5, 2**24
 _FEWEST = 2  # inputs, to see whether outputs depend on them
 _MOVED = 0.01  # relative difference that torch's fused path makes, from which on it is told
-_STEPS = 10  # that a model which keeps something between calls may be further than it was when it was saved
+_STEPS = 10  # as far as outputs are from the saved ones at most, where each time they are made they are so far apart
 _ALIKE = 1e-5  # relative difference of what two inputs give, below which nothing can be said
 _OLD = ("original", "saved")  # tensors of 0.1, whose parts stood in one vector
 _COUNT, _SPREAD = "passes", "spread"
@@ -244,7 +244,8 @@ def compare(
     norms = restored.norms()
     if not (moved := farthest(restored.joined(), saved.joined(), norms)) <= ROUNDING[device]:
         is_random = saved.spread > 0
-        if not is_random and not _unsteadiness(family, model, variant) >= min(moved, 1.0) / _STEPS:
+        unsteadiness = 0.0 if is_random else _unsteadiness(family, model, variant, len(saved.passes))
+        if not (is_random or unsteadiness >= min(moved, 1.0) / _STEPS):
             raise WorkerError(
                 f"the restored model's outputs {differ(moved)} from those of the model that was saved{_unsaved(model)}"
             )
@@ -322,12 +323,12 @@ def _passes(family: Family, model: Model, variant: Variant, count: int | None) -
     return Outputs([[part for part, _ in each] for each in passes], [least for _, least in passes[0]])
 
 
-def _unsteadiness(family: Family, model: Model, variant: Variant) -> float:
-    """Return how far two passes are apart that ought to be the same, as `farthest` does.
+def _unsteadiness(family: Family, model: Model, variant: Variant, count: int) -> float:
+    """Return how far so many passes are from the same ones made again, as `farthest` does.
 
     They are where a runtime or a library has random numbers of its own, or the model keeps something between calls.
     """
-    one, two = (_passes(family, model, variant, 1) for _ in range(2))
+    one, two = (_passes(family, model, variant, count) for _ in range(2))
     return farthest(one.joined(), two.joined(), one.norms())
 
 

@@ -114,10 +114,13 @@ def test_another_value_of_the_environment_is_another_checkpoint(
 
 def test_what_each_value_of_a_variable_gave_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers that see other GPUs do not take each other's weights away."""
-    for value in ("0", "1", "0", "1"):
+    code = CODE.partition("    with open")[0]
+    (tmp_path / "own.py").write_text(f"{code}    os.environ['CUDA_VISIBLE_DEVICES']\n")
+    family: Family = registry.build("families", "python")
+    for value in ("0", "1", "0"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
-        loaded(tmp_path / "home", "os.environ['CUDA_VISIBLE_DEVICES']")
-    assert calls(tmp_path) == 2
+        family.load("own.py", "auto", tmp_path, 0)
+    assert len(list((tmp_path / "cache").rglob("made_of.json"))) == 2
 
 
 def test_a_helper_that_changed_is_called_again(tmp_path: Path) -> None:
