@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tiny import TINY, tiny_model
+from transformers import dynamic_module_utils
 
 from mlflow_compress import registry
 from mlflow_compress.cli.checking import check_models
@@ -86,9 +89,22 @@ def changed(path: Path, **fields: Any) -> None:
     path.write_text(json.dumps({**kept, **fields}))
 
 
+def imported() -> list[str]:
+    """Return the names of all modules that transformers imported from its copies of such code."""
+    return [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]
+
+
 @pytest.fixture(autouse=True)
-def _no_modules_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+def _no_modules_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give each test a folder of its own for such copies; one that other tests or commands use has a `folder` too."""
+    others = dynamic_module_utils.HF_MODULES_CACHE
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != others])
+    for name in imported():
+        monkeypatch.delitem(sys.modules, name)
+    yield
+    for name in imported():
+        del sys.modules[name]
 
 
 def test_trusted_code_builds_a_model_that_is_saved_with_it(tmp_path: Path) -> None:
