@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tiny import TINY, tiny_model
-from transformers import dynamic_module_utils
+from transformers.utils.hub import HF_MODULES_CACHE
 
 from mlflow_compress import registry
 from mlflow_compress.cli.checking import check_models
@@ -97,9 +97,8 @@ def imported() -> list[str]:
 @pytest.fixture(autouse=True)
 def _no_modules_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Give each test a folder of its own for such copies; one that other tests or commands use has a `folder` too."""
-    others = dynamic_module_utils.HF_MODULES_CACHE
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != others])
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != HF_MODULES_CACHE])
     for name in imported():
         monkeypatch.delitem(sys.modules, name)
     yield
