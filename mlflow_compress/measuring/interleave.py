@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -35,6 +36,7 @@ _FEWEST_ROUNDS = 4  # of a pair, ABBA twice
 _LONGEST_ROUND_MS = 5.0  # or a few calls, where they take longer
 _SHORTEST_ROUND_MS = 1e-3
 _SPARE_SECONDS = 60.0  # that a further pair may take longer than the first one
+_WHOLE_CALL = ("latency", "latency_events")  # medians that are of no stage
 _OUT_OF_MEMORY = "out of memory"  # what the reasons of such an end have in common
 
 NOT_IN_TURNS = CautionKind(
@@ -85,8 +87,9 @@ def alternate(own: Side, base: Side, device: str, score: bool, listener: Listene
         listener: told of the events of both.
 
     Returns:
-        The variant's part; beside its own numbers `latency_ratio`, its 95 % interval from three pairs on, and how many
-        pairs and rounds there were. Where the two can't be measured together, the variant's alone, with a caution.
+        The variant's part; beside its own numbers `latency_ratio`, its 95 % interval from three pairs on, how many
+        pairs and rounds there were, and the ratio of each stage of the call (`token_ratio`). Where the two can't be
+        measured together, the variant's alone, with a caution.
     """
     group, started = metric_group(device), time.monotonic()
     first = _pair(own, base, device, SCORE if score else "", 1, 0, listener)
@@ -289,12 +292,25 @@ def _compared(part: Part, own: Sequence[Part], base: Sequence[Part], group: str)
     }
     if bounds := launch_interval(ratios):
         numbers[f"{group}/latency_ratio_low"], numbers[f"{group}/latency_ratio_high"] = bounds
+    numbers |= _stage_ratios(own, base, group)
     samples = {
         f"{group}/original_{name}": [value for each in base for value in each.samples[f"{group}/{name}"]]
         for name in ("latency_ms", "round_sizes")
     }
     samples[f"{group}/pair_sizes"] = [float(len(each)) for each in rounds]
     return dataclasses.replace(part, measurements={**part.measurements, **numbers}, samples={**part.samples, **samples})
+
+
+def _stage_ratios(own: Sequence[Part], base: Sequence[Part], group: str) -> dict[str, float]:
+    """Return the mean over pairs of the ratio of each stage's medians, by metric name; of stages that all have."""
+    shared = set.intersection(*(set(part.measurements) for part in (*own, *base)))
+    stages = {name: match[1] for name in shared if (match := re.fullmatch(rf"{group}/(\w+)_p50_ms", name))}
+    found = {}
+    for name, stage in sorted(stages.items()):
+        medians = [(one.measurements[name], other.measurements[name]) for one, other in zip(own, base, strict=True)]
+        if stage not in _WHOLE_CALL and all(min(pair) > 0 for pair in medians):
+            found[f"{group}/{stage}_ratio"] = launch_mean([one / other for one, other in medians])
+    return found
 
 
 def _round_ratios(own: Part, base: Part, group: str) -> list[float]:

@@ -18,7 +18,7 @@ from mlflow_compress.reporting.table_text import DIFFERENCE, METRICS, NOTHING_SA
 _SIZE, _SCORES = "size/weights_mib", "quality/"
 _TIMES = ("cpu/latency_p50_ms", "gpu/latency_p50_ms")
 # What only describes another number: the ends of its interval, its spread, what stands behind it.
-_DETAIL = re.compile(r"_(?:low|high|stderr)(?:_ms)?$|_launch_sd$|/(?:launches|pairs|rounds|latency_ratio)$")
+_DETAIL = re.compile(r"_(?:low|high|stderr)(?:_ms)?$|_launch_sd$|/(?:launches|pairs|rounds|\w+_ratio)$")
 
 
 @dataclass(frozen=True)

@@ -103,10 +103,10 @@ what = TOLD[work.name][count]
 if what == "die":
     os.kill(os.getpid(), signal.SIGKILL)
 made, sizes = [], []
+ms = (2.0 if work.name == "own" else 1.0) + 0.01 * count
 if what in ("ok", "odd"):
     is_alone = not json.loads((work / "variant.json").read_text())["interleave"]
     turn = {"count": 0, "seconds": 0, "call_ms": 0}
-    ms = (2.0 if work.name == "own" else 1.0) + 0.01 * count
     while not is_alone:
         print(json.dumps({"turn": turn}), flush=True)
         line = sys.stdin.readline()
@@ -120,7 +120,7 @@ if what in ("ok", "odd"):
         made = [ms] * 3
 samples = {"cpu/latency_ms": made, **({"cpu/round_sizes": sizes} if what == "ok" else {})}
 outcome = {"status": "ok"} if what in ("ok", "odd") else {"status": "failed", "reason": what}
-part = {"outcome": outcome, "samples": samples, "measurements": {"cpu/first_call_ms": 5.0}}
+part = {"outcome": outcome, "samples": samples, "measurements": {"cpu/first_call_ms": 5.0, "cpu/token_p50_ms": ms / 10}}
 (work / f"{verb}-{device}.json").write_text(json.dumps(part))
 """
 
@@ -143,6 +143,7 @@ def test_each_pair_gives_one_ratio(sides: Sides) -> None:
     part = sides.alternate()
     ratios = [2.0 / 1.0, 2.01 / 1.01, 2.02 / 1.02]
     assert part.measurements["cpu/latency_ratio"] == pytest.approx(launch_mean(ratios))
+    assert part.measurements["cpu/token_ratio"] == pytest.approx(launch_mean(ratios))  # of a stage of the call
     ends = [part.measurements[f"cpu/latency_ratio_{end}"] for end in ("low", "high")]
     assert ends == pytest.approx(launch_interval(ratios))
     assert part.measurements["cpu/latency_p50_ms"] == pytest.approx(launch_mean([2.0, 2.01, 2.02]))
