@@ -16,6 +16,8 @@ _ALL = (
     *_DEFAULT,
     "peer",
     "methods",
+    "language_models",
+    "language_quality",
     "zoo",
     "architectures",
     "false_alarms",

@@ -1,0 +1,74 @@
+"""What 4 and 8 bits cost a language model with real weights: perplexity of SmolLM2 on 64 film reviews.
+
+Each variant goes the tool's whole way: it is compressed, saved, restored, and scored with its 95 % interval. The
+weights of this SmolLM2 are a Q4_1 file that was unpacked, so its original has lost something already, and what 4 bits
+lose here is less than they lose of full weights. Methods that fit weights to data calibrate on other reviews.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmarks.finding import Cell, Finding
+from mlflow_compress.measuring import isolate
+from mlflow_compress.planning import chains, recipe
+from mlflow_compress.records import Budget, Result
+
+_RECIPE, _NEAREST = "smollm2_135m", "int4_weight_only:group_size=64"
+_FITTED = ("gptq:group_size=64", "awq:group_size=64")
+_EIGHT_BIT = ("int8_weight_only", "int8_dynamic", "openvino_int8", "onnx_int8", "gguf:type=q8_0")
+_METHODS = (
+    *_EIGHT_BIT, _NEAREST, *_FITTED, "openvino_int4", "onnx_int4", "gguf:type=q4_0", "gguf:type=q4_k_m",
+)  # fmt: skip
+_BUDGET = Budget(min_iterations=2, min_seconds=0, max_seconds=1, energy_seconds=0, launches=1)
+_MOST_LOSS = 1.03  # of the original's perplexity, at 8 bits
+
+
+def find(quick: bool) -> Finding:
+    """Score every method's model."""
+    rows: list[Mapping[str, Cell]] = []
+    found: dict[str, Mapping[str, float]] = {}
+    for method in ("original", *(_METHODS[:1] if quick else _METHODS)):
+        result = _scored(method, 4 if quick else 64)
+        if result.status == "ok":
+            found[method] = result.measurements
+            rows.append(_row(method, result.measurements, found.get("original", {})))
+        else:
+            rows.append({"method": method, "instead": f"{result.status}: {result.reason}"})
+    verdicts = _verdicts({method: numbers["quality/perplexity"] for method, numbers in found.items()})
+    return Finding(
+        name="language_quality",
+        goal="at 8 bits at most 3 % more perplexity than the original; gptq and awq better than round-to-nearest.",
+        met=None if quick else all(verdicts.values()),
+        rows=rows,
+        notes=[
+            "perplexity by token (protocol lm_eval), with its 95 % interval over reviews",
+            *(f"{'met' if is_met else 'NOT met'}: {goal}" for goal, is_met in verdicts.items()),
+        ],
+    )
+
+
+def _scored(method: str, limit: int) -> Result:
+    """Compress, save, restore and score a variant."""
+    settings = recipe.Settings(weights="pretrained", limit=limit, budget=_BUDGET, interleave=False)
+    [variant] = recipe.plan(recipe.read(_RECIPE), [(method, chains.parse_chain(method))], settings)
+    with tempfile.TemporaryDirectory() as folder:
+        return isolate.run(variant, Path(folder), lambda event: None)
+
+
+def _row(method: str, own: Mapping[str, float], original: Mapping[str, float]) -> Mapping[str, Cell]:
+    row: dict[str, Cell] = {"method": method, "perplexity": own["quality/perplexity"]}
+    row |= {f"95 % {end}": own.get(f"quality/perplexity_{end}") for end in ("low", "high")}
+    row["of the original's"] = own["quality/perplexity"] / original["quality/perplexity"]
+    return {**row, "weights MiB": own["size/weights_mib"], "reviews": own.get("quality/samples")}
+
+
+def _verdicts(perplexity: Mapping[str, float]) -> dict[str, bool]:
+    """Judge the goals by the perplexities that there are; a missing one is not met."""
+    missing = float("inf")
+    most = _MOST_LOSS * perplexity.get("original", 0)
+    found = {f"{method} within 3 %": perplexity.get(method, missing) <= most for method in _EIGHT_BIT}
+    nearest = perplexity.get(_NEAREST, 0)
+    return found | {f"{each} better than {_NEAREST}": perplexity.get(each, missing) < nearest for each in _FITTED}
