@@ -187,7 +187,7 @@ def _compare(model: str, method: str) -> Iterator[dict[str, Cell]]:
         files = [path for path in (folder / "model").rglob("*") if path.is_file()]
         on_disk = sum(file.stat().st_size for file in files)
         packed = sum(len(gzip.compress(file.read_bytes(), 6)) for file in files)
-        in_file = _in_file(folder / "model" / "weights.safetensors")
+        in_file = _in_file(folder / "model" / "model.safetensors")
         in_compact_file = _in_file(folder / "model" / "compact.safetensors")
 
     hand = _by_hand(list(tensors()), method)

@@ -97,7 +97,7 @@ DOORS = {
     "evaluate": {"scoring.hf_evaluate"},
     "accelerate": {"networks.stored_weights"},
     "codecarbon": {"meters.energy"},
-    "huggingface_hub": {"networks.hub"},
+    "huggingface_hub": {"networks.hub", "networks.stored_weights"},  # it also splits weights into files
     "datasets": {"data.hubdata", "scoring.hf_evaluate"},
     "soundfile": {"data.media"},
     "PIL": {"data.media"},

@@ -2,7 +2,7 @@
 
 model/
     manifest.json       family, options, chain, where the weights came from
-    weights.safetensors or weights.pt, or what a method of another runtime wrote
+    model.safetensors (or shards and their index), or weights.pt, or what a method of another runtime wrote
     config.json, ...    what the family needs to build the architecture
 """
 
@@ -28,7 +28,7 @@ from mlflow_compress.untrusted import Malformed, read_json, record
 from mlflow_compress.version import installed
 
 _MANIFEST = "manifest.json"
-_FORMAT = 2
+_FORMAT = 3
 _CALLED_IN_0_1 = {"int8_dynamic": "int8_dynamic_torch"}  # what these methods of format 1 are called now
 
 

@@ -10,8 +10,7 @@ from typing import Any
 from mlflow_compress.errors import WeightsError
 from mlflow_compress.networks import plain_checkpoint
 from mlflow_compress.networks.inert_pickle import Made
-from mlflow_compress.networks.stored_weights import fill, identity, is_pointer, read_state
-from mlflow_compress.networks.weight_files import shards
+from mlflow_compress.networks.stored_weights import fill, identity, is_pointer, read_state, shards
 
 _TENSOR = "torch._utils _rebuild_"  # how names begin of what makes tensors when a pickle is read
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # which no name of a layer is

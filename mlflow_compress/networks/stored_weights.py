@@ -1,7 +1,8 @@
 """Weights as they are held and as they are kept on disk.
 
-A module's state is written as safetensors when all of it is plain tensors, else (packed int8 of `torch.ao`) with
-`torch.save`, which is read back with `weights_only=True`: no code is ever unpickled. Tensors that share memory (tied
+A module's state is written as safetensors when all of it is plain tensors, in the files that transformers writes and
+reads: `model.safetensors`, or shards of it and their index. Else (packed int8 of `torch.ao`) it is written with
+`torch.save`, and read back with `weights_only=True`: no code is ever unpickled. Tensors that share memory (tied
 weights) are written once.
 """
 
@@ -15,11 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress.errors import Unsupported, WeightsError, first_line
+from mlflow_compress.errors import Unsupported, WeightsError, first_line, one_line
 from mlflow_compress.networks import value_trees
 from mlflow_compress.networks.tensor_layouts import following_buffers
 
-SAFETENSORS, TORCH = "weights.safetensors", "weights.pt"
+SAFETENSORS, TORCH = "model.safetensors", "weights.pt"
+INDEX = f"{SAFETENSORS}.index.json"
+_SAFETENSORS_OF_0_1 = "weights.safetensors"
+_MOST_SHARD_BYTES = 5 * 10**9  # of a file, as transformers wrote them for years
 _ALIASES = "aliases"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _MOST_NAMES = 3  # in a message
@@ -35,63 +39,130 @@ ROUNDING = {"cpu": 0.02, "cuda": 0.1}
 def save_weights(module: Any, folder: Path) -> None:
     """Write a module's state dict into the folder, tied tensors once."""
     import torch
-    from safetensors.torch import save_file
 
     state = module.state_dict()
-    if all(_is_plain(value) for value in state.values()):
-        first: dict[Any, str] = {}
-        aliases: dict[str, str] = {}
-        unique: dict[str, torch.Tensor] = {}
-        storages: set[int] = set()
-        for name, tensor in state.items():
-            owner = first.setdefault(identity(tensor), name)
-            if owner != name:
-                aliases[name] = owner
-                continue
-            plain = tensor.detach().contiguous()
-            if (storage := plain.untyped_storage().data_ptr()) in storages:
-                plain = plain.clone()  # views that overlap only in part: the format has no word for them
-            storages.add(storage)
-            unique[name] = plain
-        save_file(unique, str(folder / SAFETENSORS), metadata={_ALIASES: json.dumps(aliases), "format": "pt"})
-    else:
+    if not all(_is_plain(value) for value in state.values()):
         torch.save(state, folder / TORCH)  # keeps shared storages shared
+        return
+    first: dict[Any, str] = {}
+    aliases: dict[str, str] = {}
+    unique: dict[str, torch.Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in state.items():
+        owner = first.setdefault(identity(tensor), name)
+        if owner != name:
+            aliases[name] = owner
+            continue
+        plain = tensor.detach().contiguous()
+        if (storage := plain.untyped_storage().data_ptr()) in storages:
+            plain = plain.clone()  # views that overlap only in part: the format has no word for them
+        storages.add(storage)
+        unique[name] = plain
+    write_shards(unique, folder, {_ALIASES: json.dumps(aliases), "format": "pt"})
+
+
+def write_shards(tensors: Mapping[str, Any], folder: Path, metadata: Mapping[str, str]) -> None:
+    """Write tensors as one file of safetensors, or as several and their index where they take more than 5 GB.
+
+    Source: `save_pretrained` of transformers, whose names and index these are.
+
+    Args:
+        tensors: by name; no two share memory.
+        folder: where to.
+        metadata: of each file.
+    """
+    from huggingface_hub import split_torch_state_dict_into_shards
+    from safetensors.torch import save_file
+
+    split = split_torch_state_dict_into_shards(tensors, max_shard_size=_MOST_SHARD_BYTES)  # type: ignore[arg-type]
+    for file, names in (split.filename_to_tensors or {SAFETENSORS: []}).items():
+        save_file({name: tensors[name] for name in names}, str(folder / file), metadata=dict(metadata))
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def load_weights(module: Any, folder: Path) -> None:
     """Fill a module, whose parameters may be on the meta device, with what `save_weights` wrote.
 
     Raises:
-        WeightsError: the file is missing or corrupt, or its tensors are not this module's.
+        WeightsError: a file is missing or corrupt, or its tensors are not this module's.
     """
-    path = next((folder / name for name in (SAFETENSORS, TORCH) if (folder / name).is_file()), None)
+    if (folder / INDEX).is_file():
+        fill(module, read_state(folder / INDEX), folder / INDEX)
+        return
+    names = (SAFETENSORS, _SAFETENSORS_OF_0_1, TORCH)
+    path = next((folder / name for name in names if (folder / name).is_file()), None)
     if path is None:
         raise WeightsError(f"There are no weights in {folder}: neither {SAFETENSORS} nor {TORCH}.")
     fill(module, read_state(path), path)
 
 
+def shards(index: Path) -> Sequence[str]:
+    """Return the names of the files that an index of weights names.
+
+    Raises:
+        WeightsError: it is not such an index.
+    """
+    try:
+        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{index} is no index of weights: {one_line(error)}") from error
+    return sorted({str(name) for name in files})
+
+
 def read_state(path: Path) -> Mapping[str, Any]:
-    """Read a state dict from a `.safetensors` file, or from one of `torch.save` without running code from it.
+    """Read a state dict from safetensors, or from a file of `torch.save` without running code from it.
+
+    Args:
+        path: a `.safetensors` file, the index of several (`.json`), or a file of `torch.save`.
 
     Raises:
         WeightsError: the file can't be read as such.
     """
     import torch
-    from safetensors import safe_open
 
+    if path.suffix == ".json":
+        names = shards(path)
+        if not names or any(Path(name).name != name for name in names):
+            raise WeightsError(f"{path} must name files beside it, and names {', '.join(names) or 'none':.100}.")
+        files = [_read_safetensors(path.parent / name) for name in names]
+        return _tied({name: tensor for state, _ in files for name, tensor in state.items()}, files[-1][1], path)
+    if path.suffix == ".safetensors":
+        return _tied(*_read_safetensors(path), path)
     _require_content(path)
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-                aliases = json.loads((file.metadata() or {}).get(_ALIASES, "{}"))
-            return state | {name: state[owner] for name, owner in aliases.items()}
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
     except Exception as error:
         raise WeightsError(f"The weights file {path} can't be read: {first_line(error)}") from error
     if not isinstance(state, Mapping):
         raise WeightsError(f"The weights file {path} holds a {type(state).__name__}, not a state dict.")
     return state  # not copied: packed modules need the versions that it carries as an attribute
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """Return a file's tensors by name, and the further names of tied ones.
+
+    Raises:
+        WeightsError: it can't be read.
+    """
+    from safetensors import safe_open
+
+    _require_content(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+            return state, json.loads((file.metadata() or {}).get(_ALIASES, "{}"))
+    except Exception as error:
+        raise WeightsError(f"The weights file {path} can't be read: {first_line(error)}") from error
+
+
+def _tied(state: dict[str, Any], aliases: Mapping[str, str], path: Path) -> Mapping[str, Any]:
+    """Return a state dict in which tied tensors have all of their names."""
+    try:
+        return state | {name: state[owner] for name, owner in aliases.items()}
+    except (KeyError, AttributeError, TypeError) as error:
+        raise WeightsError(f"The weights file {path} can't be read: its aliases name {first_line(error)}") from error
 
 
 def _require_content(path: Path) -> None:

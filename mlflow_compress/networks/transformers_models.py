@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,12 +11,13 @@ from typing import Any, ClassVar
 
 from mlflow_compress.errors import RecipeError, WeightsError, one_line
 from mlflow_compress.networks import custom_code, saved_models
+from mlflow_compress.networks.export_graphs import dtype_of
 from mlflow_compress.networks.hub import Origin, config_fields, find_weights, is_config_cached
 from mlflow_compress.sockets import Family, Model
 
 _KERNELS = "_implementation"  # in the names of what a config says of attention and of experts
 _GENERATION = "generation_config.json"
-_AUTO_CLASSES = {  # of what is saved in a folder of its own
+_AUTO_CLASSES = {  # what reads each; version 0.1 saved each in a folder of its name
     "tokenizer": "AutoTokenizer",
     "features": "AutoFeatureExtractor",
     "processor": "AutoImageProcessor",
@@ -75,15 +77,15 @@ class TransformersFamily(Family):
         return replace(origin, runs_code=may_run)
 
     def save(self, model: Model, folder: Path) -> None:
-        """Write the config and the companions, as transformers' own `save_pretrained` does."""
-        model.config.save_pretrained(folder)
+        """Write the config and the companions where transformers' own `save_pretrained` does."""
+        _config_of(model).save_pretrained(folder)
         if (code := companions(model).code) is not None:
             custom_code.copy(code, folder)
         for name in self.keeps:
             if (companion := getattr(companions(model), name)) is None:
                 continue
             if name in _AUTO_CLASSES:
-                companion.save_pretrained(folder / name)
+                companion.save_pretrained(folder)
             else:  # save_pretrained would refuse settings that contradict each other, as published ones do
                 companion.to_json_file(folder / _GENERATION, use_diff=True, keys_to_pop=["compile_config"])
 
@@ -121,8 +123,9 @@ class TransformersFamily(Family):
         read = Companions(code=folder if runs_code else None)
         for name in self.keeps:
             if name in _AUTO_CLASSES:
+                place = folder / name if (folder / name).is_dir() else folder
                 kept = getattr(transformers, _AUTO_CLASSES[name]).from_pretrained(
-                    folder / name, local_files_only=True, trust_remote_code=runs_code
+                    place, local_files_only=True, trust_remote_code=runs_code
                 )
             elif (folder / _GENERATION).is_file():  # of language models, 0.1 wrote none
                 kept = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
@@ -135,6 +138,17 @@ class TransformersFamily(Family):
 def companions(model: Model) -> Companions:
     """Return what belongs to a model that transformers built."""
     return model.data_as(Companions)
+
+
+def _config_of(model: Model) -> Any:
+    """Return the config that describes the model as it is now: its class, and the precision of its weights."""
+    import torch
+
+    config = copy.deepcopy(model.config)
+    if isinstance(model.module, torch.nn.Module):
+        config.dtype = dtype_of(model.module) or config.dtype
+        config.architectures = config.architectures or [type(model.module).__name__]
+    return config
 
 
 def built(auto_class: str, config: Any) -> Any:

@@ -6,12 +6,12 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress.errors import WeightsError, one_line
-from mlflow_compress.networks.stored_weights import is_pointer
+from mlflow_compress.errors import WeightsError
+from mlflow_compress.networks.stored_weights import is_pointer, shards
 
 SENTENCE_MODULES = "modules.json"  # how sentence-transformers puts encoder and pooling together
 _INDEX = ".index."
@@ -148,19 +148,6 @@ def _is_read_index(name: str, names: Collection[str]) -> bool:
         return False
     order = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", name)
     return not _PLAIN.fullmatch(name) or next(read for read in order if read in names) == name
-
-
-def shards(index: Path) -> Sequence[str]:
-    """Return the names of the files that an index of weights names.
-
-    Raises:
-        WeightsError: it is no such index.
-    """
-    try:
-        files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{index} is no index of weights: {one_line(error)}") from error
-    return sorted({str(name) for name in files})
 
 
 def dtype_in(folder: Path, variant: str = "") -> str:

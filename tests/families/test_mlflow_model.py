@@ -177,7 +177,7 @@ def test_what_was_restored_can_be_saved_again(shelf: Shelf, chain: str, tmp_path
 
 def test_the_weights_are_written_once(shelf: Shelf, tmp_path: Path) -> None:
     prepared(shelf, "net", "original", tmp_path)
-    weights = (tmp_path / worker.MODEL_FOLDER / "weights.safetensors").stat().st_size
+    weights = (tmp_path / worker.MODEL_FOLDER / "model.safetensors").stat().st_size
     assert weights > 4 * sum(parameter.numel() for parameter in shelf.net.parameters())
     assert (tmp_path / worker.MODEL_FOLDER / "structure.pt").stat().st_size < 8000
 

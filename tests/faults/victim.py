@@ -114,7 +114,7 @@ def measured(variant: Any, folder: Path) -> Any:
 
     write_json(folder / "variant.json", variant)
     (folder / "model").mkdir()
-    (folder / "model" / "weights.safetensors").write_bytes(os.urandom(100_000))
+    (folder / "model" / "model.safetensors").write_bytes(os.urandom(100_000))
     (folder / "predictions.json").write_text("[]")
     now = time.time()
     return Result(

@@ -78,7 +78,7 @@ def test_what_is_measured_is_what_was_saved(lab: Lab, method: str) -> None:
 def test_the_plugins_did_what_they_say(lab: Lab) -> None:
     folder = lab.work("traced") / "model"
     assert (folder / "traced.pt").is_file()
-    assert not (folder / "weights.safetensors").exists()
+    assert not (folder / "model.safetensors").exists()
     assert len(restore(lab.work("drop_last") / "model").model.module) == 3
     pruned = lab.measure("prune_magnitude:amount=0.5+int8_dynamic").measurements
     assert pruned["size/params_nonzero"] == pytest.approx(pruned["size/params"] / 2, rel=0.1)

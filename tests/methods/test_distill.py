@@ -71,7 +71,7 @@ def test_a_students_own_architecture_is_restored(tmp_path: Path) -> None:
     assert torch.equal(outputs(again.family, again.model), outputs(family, student))
     built = json.loads((tmp_path / "saved" / "architecture.json").read_text())["built"]
     assert built == {"function": "student", "arguments": [0.25]}
-    weights = (tmp_path / "saved" / "weights.safetensors").stat().st_size
+    weights = (tmp_path / "saved" / "model.safetensors").stat().st_size
     assert weights < 4 * (6 * 8 + 8 + 4 * 8 + 8 * 4 + 4) + 1200
 
 

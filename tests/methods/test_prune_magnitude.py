@@ -17,7 +17,7 @@ from mlflow_compress.sockets import Model
 
 def test_unstructured_zeros_are_stored_as_they_are(tmp_path: Path) -> None:
     part, restored = saved("wanda", tmp_path)
-    assert (tmp_path / worker.MODEL_FOLDER / "weights.safetensors").is_file()
+    assert (tmp_path / worker.MODEL_FOLDER / "model.safetensors").is_file()
     assert part.measurements["size/disk_gzip_mib"] < 0.75 * part.measurements["size/disk_mib"]
     for layer in pruning.learned(restored.model.module):
         share = float((layer.weight == 0).float().mean())

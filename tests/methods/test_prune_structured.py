@@ -179,7 +179,7 @@ def test_a_pruned_module_is_restored_smaller(chain: str, folder: Path) -> None:
     assert torch.equal(outputs(again.family, again.model), outputs(family, model))
     assert count == sum(each.numel() for each in again.model.module.parameters()) < 0.6 * whole
     held = sum(each.numel() * each.element_size() for each in model.module.state_dict().values())
-    assert held <= (folder / "saved" / "weights.safetensors").stat().st_size < held + 3000
+    assert held <= (folder / "saved" / "model.safetensors").stat().st_size < held + 3000
 
 
 def test_a_detector_without_half_of_its_channels_is_the_same(tmp_path: Path) -> None:

@@ -136,10 +136,7 @@ def test_the_disk_holds_so_many_bits_a_weight(chain: str, bits: int, tmp_path: P
 
 @pytest.mark.parametrize(
     ("name", "file"),
-    [
-        (name, "weights.pt" if name in ("int8_weight_only", "int8_static") else "weights.safetensors")
-        for name in METHODS
-    ],
+    [(name, "weights.pt" if name in ("int8_weight_only", "int8_static") else "model.safetensors") for name in METHODS],
 )
 def test_no_file_holds_code(name: str, file: str, tmp_path: Path) -> None:
     round_trip(tmp_path, name, WIDE)

@@ -18,7 +18,7 @@ from mlflow_compress.networks import model_folder, stored_weights
 def test_a_compiled_model_is_saved_as_it_is_and_computes_the_same(tmp_path: Path) -> None:
     model, want, target = saved("torch_compile", tmp_path)
     assert model.facts["compiled"] == "by inductor in the warm-up, in mode default"
-    assert (target / "weights.safetensors").is_file()
+    assert (target / "model.safetensors").is_file()
     restored = model_folder.restore(target)
     assert restored.model.module._compiled_call_impl is None, "the first call runs as it is"
     assert stored_weights.distance(outputs(restored), want) < 1e-6

@@ -1,0 +1,89 @@
+"""What is saved of float models is loaded by transformers alone, without this package."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import TINY, tiny_model
+
+from mlflow_compress.measuring import worker
+from mlflow_compress.networks import model_folder, stored_weights
+from mlflow_compress.planning import chains
+from mlflow_compress.records import Variant
+
+CHAINS = ("original", "bf16", "fp16", "prune_magnitude:amount=0.5")
+ALONE = """
+import sys
+sys.modules["mlflow_compress"] = None  # importing it fails
+import torch, transformers
+from safetensors.torch import load_file, save_file
+auto_class, folder = sys.argv[1:]
+model, told = getattr(transformers, auto_class).from_pretrained(folder, output_loading_info=True)
+assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), told
+if auto_class != "AutoModelForImageClassification":
+    assert transformers.AutoTokenizer.from_pretrained(folder)("a boat")["input_ids"]
+if auto_class == "AutoModelForSpeechSeq2Seq":
+    assert transformers.AutoFeatureExtractor.from_pretrained(folder).sampling_rate == 16000
+with torch.inference_mode():
+    given = load_file(folder + "/../inputs.safetensors")
+    output = model.eval()(**given)
+save_file({"logits": output.logits.contiguous()}, folder + "/../outputs.safetensors")
+"""
+TRANSFORMERS = [name for name in TINY if name not in ("yolo", "python")]
+
+
+def inputs_of(name: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    ids = torch.arange(5, 13)[None]
+    if name == "image_classification":
+        return {"pixel_values": torch.ones(1, 3, 32, 32, dtype=dtype)}
+    if name == "asr":
+        return {"input_features": torch.ones(1, 80, 3000, dtype=dtype), "decoder_input_ids": ids}
+    return {"input_ids": ids, **({"decoder_input_ids": ids.clone()} if name == "seq2seq" else {})}
+
+
+def saved(name: str, chain: str, folder: Path) -> Path:
+    """Prepare a tiny model with random weights as the worker does; return its folder."""
+    variant = Variant(name, chain, "t", name, "tiny", "random", chain=chains.parse_chain(chain), options=TINY[name])
+    worker.prepare(variant, folder, worker.Report(io.StringIO()))
+    return folder / worker.MODEL_FOLDER
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_transformers_alone_computes_the_same(name: str, chain: str, tmp_path: Path) -> None:
+    model = saved(name, chain, tmp_path)
+    module = model_folder.restore(model).model.module
+    given = inputs_of(name, next(module.parameters()).dtype)
+    save_file(given, tmp_path / "inputs.safetensors")
+    auto_class = tiny_model(name)[0].auto_class  # type: ignore[attr-defined]
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, auto_class, str(model)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    with torch.inference_mode():
+        expected = module(**given).logits
+    found = load_file(tmp_path / "outputs.safetensors")["logits"]
+    assert found.dtype == expected.dtype
+    assert torch.equal(found, expected)
+
+
+def test_large_weights_are_written_in_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_weights, "_MOST_SHARD_BYTES", 10_000)
+    model = saved("causal_lm", "original", tmp_path)
+    shards = sorted(path.name for path in model.glob("*.safetensors"))
+    assert len(shards) > 1
+    assert shards[0] == f"model-00001-of-0000{len(shards)}.safetensors"
+    assert (model / "model.safetensors.index.json").is_file()
+    module = model_folder.restore(model).model.module
+    assert module.lm_head.weight is module.model.embed_tokens.weight  # tied again, over the shards
+    given = inputs_of("causal_lm", torch.float32)
+    save_file(given, tmp_path / "inputs.safetensors")
+    subprocess.run([sys.executable, "-c", ALONE, "AutoModelForCausalLM", str(model)], check=True, capture_output=True)
+    with torch.inference_mode():
+        assert torch.equal(load_file(tmp_path / "outputs.safetensors")["logits"], module(**given).logits)
