@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from mlflow_compress.compression import onnx_packed_weights
 from mlflow_compress.compression.exporting import Values, array, has_weights
+from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Graph
+
+Made = TypeVar("Made")
 
 TOLERANCE = 0.01  # relative difference of the outputs that another runtime in float32 may make
 _MOST_BYTES = 2 * 10**9  # that a file of protocol buffers holds; more go into a second file beside it
@@ -69,6 +73,23 @@ def has_operator(path: Path, operator: str) -> bool:
     import onnx
 
     return any(node.op_type == operator for node in onnx.load(str(path), load_external_data=False).graph.node)
+
+
+def change(path: Path, changed: Path, how: Callable[[Any], Made]) -> Made:
+    """Change an ONNX file's model, and write it to another file, with its weights beside it where they are large.
+
+    Args:
+        path: the file.
+        changed: the other file.
+        how: changes the model in place; what it returns is returned.
+    """
+    import onnx
+
+    model = onnx.load(str(path))
+    made = how(model)
+    is_large = sum(len(each.raw_data) for each in model.graph.initializer) > _MOST_BYTES
+    onnx.save(model, str(changed), save_as_external_data=is_large, location=f"{changed.name}.data")
+    return made
 
 
 def is_large(graph: Graph) -> bool:
@@ -147,11 +168,11 @@ class Session:
         feed = {name: array(tensor) for name, tensor in zip(self._inputs, inputs, strict=True)}
         return tuple(torch.from_numpy(each) for each in self._session.run(None, feed))
 
-    def held_weights(self) -> Iterator[tuple[Any, bool]]:
+    def held_weights(self) -> Iterator[Held | tuple[Any, bool]]:
         """Return every tensor of the file that holds weights, and whether its elements are parameters.
 
-        Of a quantised file that is the integers, biases of 32 bits among them; scales and zero points are no
-        parameters.
+        Of a quantised file that is the integers, biases of 32 bits among them, and what blocks of few bits hold; scales
+        and zero points are no parameters.
         """
         import numpy as np
         import onnx
@@ -159,7 +180,11 @@ class Session:
 
         model = onnx.load(str(self.path))
         quantised, scales = _roles(model.graph)
+        packed = onnx_packed_weights.held(model)
+        yield from packed.values()
         for tensor in model.graph.initializer:
+            if tensor.name in packed:
+                continue
             kind = onnx.TensorProto.DataType.Name(tensor.data_type)
             is_number = kind in (*_INTEGERS, *_FLOATS) or tensor.name in quantised
             if not is_number:

@@ -1,0 +1,75 @@
+"""Graphs as ONNX files with weights in blocks of few bits, and what a model's row says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlflow_compress.compression import onnx_blocks
+from mlflow_compress.compression.coverage import HELD_TWICE
+from mlflow_compress.compression.export_check import require_alike
+from mlflow_compress.compression.onnx_blocks import BLOCKS, Blocks, Count
+from mlflow_compress.compression.onnx_graphs import TOLERANCE, Session, change, write
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.sockets import Graph, Model
+
+
+def checked(graphs: Mapping[str, Graph], folder: Path) -> dict[str, Path]:
+    """Export graphs in float32, and return their files, by name.
+
+    Raises:
+        Unsupported: one gives something else than its module.
+    """
+    paths = {name: folder / f"{name}.onnx" for name in graphs}
+    for name, graph in graphs.items():
+        write(graph, paths[name])
+        require_alike(graph, Session(paths[name], ()), TOLERANCE)
+    return paths
+
+
+def quantise(model: Model, paths: Mapping[str, Path], blocks: Blocks, embeddings: bool, folder: Path) -> Model:
+    """Quantise the weights of exported files into `NAME.onnx` of a folder, and say in the model's facts which.
+
+    Args:
+        model: the model.
+        paths: the files, by the graph's name.
+        blocks: how.
+        embeddings: whether embeddings are quantised too.
+        folder: where the new files go.
+
+    Raises:
+        Unsupported: no block divides any matrix.
+    """
+    count = Count()
+    for name, path in paths.items():
+        count += change(path, folder / f"{name}.onnx", lambda each: onnx_blocks.quantise(each, blocks, embeddings))
+    if not count.products:
+        raise Unsupported(_no_matrix(count, blocks))
+    model.facts["weights"] = _told(count, blocks)
+    if count.tied:
+        model.cautions.append(HELD_TWICE.of(parameters=f"{count.tied:,}"))
+    return model
+
+
+def _no_matrix(count: Count, blocks: Blocks) -> str:
+    if not count.whole:
+        return "there is no layer that it quantises"
+    lengths = ", ".join(str(each) for each in reversed(BLOCKS) if each <= blocks.length)
+    rows = ", ".join(str(each) for each in sorted({shape[0] for shape in count.whole})[:8])
+    return f"no block of {lengths} weights divides the inputs of a layer: these are {rows} long"
+
+
+def _told(count: Count, blocks: Blocks) -> str:
+    """Say which weights have how many bits, in blocks of which length."""
+    lengths = f"blocks of {blocks.length}"
+    if shorter := [f"of {length} in {n}" for length, n in sorted(count.lengths.items()) if length != blocks.length]:
+        matrices = sum(count.lengths.values())
+        lengths += f" ({', '.join(shorter)} of {matrices} matrices, whose inputs {blocks.length} does not divide)"
+    kind = "symmetric" if blocks.symmetric else "with zero points"
+    told = [f"{count.products:,} weights of products in {blocks.bits} bits, {lengths}, {kind}"]
+    told += [f"{size:,} of embeddings in {bits}" for bits, size in sorted(count.embeddings.items()) if size]
+    if count.shared:
+        told.append(f"{count.shared:,} of the products' are an embedding's too")
+    if count.whole:
+        told.append(f"{len(count.whole)} matrices that no block divides in float32")
+    return "; ".join(told)
