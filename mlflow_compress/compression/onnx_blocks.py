@@ -205,7 +205,7 @@ def _quantise_table(model: Any, table: Any, blocks: Blocks, length: int, head: s
     width = numpy_helper.from_array(np.array([rows, -1], dtype=np.int64), f"{table.name}_rows")
     two = [f"{name}_by_row" for name in kept]  # ONNX Runtime reshapes constants once, when it opens the file
     nodes = [helper.make_node("Reshape", [name, width.name], [each]) for name, each in zip(kept, two, strict=True)]
-    options = {"gather_axis": 0, "quantize_axis": 1, "block_size": length, "bits": blocks.bits}
+    options: dict[str, Any] = {"gather_axis": 0, "quantize_axis": 1, "block_size": length, "bits": blocks.bits}
     for node in graph.node:
         if node.op_type == "Gather" and node.input[0] == table.name:
             inputs = [two[0], node.input[1], *two[1:]]
