@@ -89,6 +89,10 @@ class Family(ABC):
     The fields of the subclass are the family's options.
 
     Attributes:
+        dtype: the precision of the original's weights: `native` as its checkpoint is, or the one that is named. `auto`
+            is what `auto_dtype` says.
+        auto_dtype: `native` or `float32`.
+        revision: raised when the same options load another model than before, so that a sweep measures it anew.
         timed: one sentence: what is inside the timed region of `run`.
         metrics: names of the metrics that score this family.
         gives: what its answers are, as `Metric.takes` names it; empty where the model decides.
@@ -117,10 +121,21 @@ class Family(ABC):
     )
     has_random_weights: ClassVar[bool] = True
     runs_users_code: ClassVar[bool] = False
+    auto_dtype: ClassVar[Literal["native", "float32"]] = "native"
+    revision: ClassVar[int] = 1
+
+    dtype: Literal["auto", "native", "float32", "bfloat16", "float16"] = field(default="auto", kw_only=True)
+
+    @property
+    def precision(self) -> str:
+        """Return in which precision the original is wanted: `native`, or the name of a floating-point type."""
+        return self.auto_dtype if self.dtype == "auto" else self.dtype
 
     @abstractmethod
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
-        """Load the original model, on the CPU, in float32, ready for inference.
+        """Load the original model, on the CPU, ready for inference.
+
+        Its precision is `precision`, where the family can load it so; else it is cast afterwards.
 
         Args:
             source: a hub id, a file's name, a file of Python code: as the recipe says.

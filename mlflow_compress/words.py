@@ -219,6 +219,10 @@ FOOTNOTES = {
         "en": "compared with the original of team {about}",
         "ru": "сравнивается с оригиналом команды {about}",
     },
+    "other_precision": {
+        "en": "made of weights in {about}, and compared with an original in {details}",
+        "ru": "сделано из весов в {about}, а сравнивается с оригиналом в {details}",
+    },
     "no_original_in_table": {
         "en": "its table has no original of this model, so there is nothing to compare with",
         "ru": "в его таблице нет оригинала этой модели, сравнивать не с чем",

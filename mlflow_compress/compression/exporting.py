@@ -23,6 +23,7 @@ from mlflow_compress.error_causes import cause_line, is_of_this_package, is_out_
 from mlflow_compress.errors import CompressError, Unsupported, WeightsError
 from mlflow_compress.networks import generation_check, made_weights, value_trees
 from mlflow_compress.networks.fused_layers import unfused
+from mlflow_compress.networks.native_precision import widen
 from mlflow_compress.networks.output_parts import Observed, differ, observe
 from mlflow_compress.networks.stored_weights import Held, held
 from mlflow_compress.records import CautionKind
@@ -68,7 +69,7 @@ class ExportMethod(Method):
         tolerance: how far the outputs may be from the module's, relative to them; where it is only a conversion.
         converts: whether it takes all of the weights over, rather than quantise some.
         exporter: what people call the library that takes the graphs.
-        float32_only: whether it takes float32 alone: a model in half precision is exported with its weights cast.
+        takes_half: whether it takes weights in half precision; else they are cast to float32 first.
     """
 
     changes: ClassVar[Literal["runtime"]] = "runtime"
@@ -79,7 +80,7 @@ class ExportMethod(Method):
     converts: ClassVar[bool] = True
     revision: ClassVar[int] = 2
     exporter: ClassVar[str] = "the exporter"
-    float32_only: ClassVar[bool] = False
+    takes_half: ClassVar[bool] = False
 
     @abstractmethod
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
@@ -124,8 +125,8 @@ class ExportMethod(Method):
 
     def _compressed(self, model: Model, family: Family) -> Model:
         made_weights.fold(model.module)
-        if self.float32_only:
-            _cast_to_float32(model)
+        if not self.takes_half:
+            widen(model, self.exporter)
         generated = generation_check.generate(family, model)
         graphs = family.graphs(model)
         samples = _checked_size(model, graphs)
@@ -206,17 +207,6 @@ class ExportMethod(Method):
         if not (isinstance(graphs, dict) and all(name.isidentifier() for name in graphs)):
             raise WeightsError(f"{folder / _GRAPHS} names graphs that are no files of the model.")
         return {name: self.open(name, buffers, model, folder) for name, buffers in graphs.items()}
-
-
-def _cast_to_float32(model: Model) -> None:
-    """Cast a model of half precision, weights and buffers, and say so in its facts."""
-    import torch
-
-    halves = {each.dtype for each in model.module.parameters() if each.dtype in (torch.bfloat16, torch.float16)}
-    if halves:
-        model.module.float()
-        names = " and ".join(sorted(str(each).removeprefix("torch.") for each in halves))
-        model.facts["exported"] = f"as float32: the runtime has no kernels for {names} on a CPU"
 
 
 def _attached(model: Model, family: Family, calls: Mapping[str, Call]) -> Model:

@@ -95,7 +95,7 @@ class Asr(TransformersFamily):
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the recogniser, its feature extractor and its tokenizer (see `Family.load`)."""
         origin = self.origin(source, weights, folder)
-        model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
+        model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
         require_two_parts(model, "sound")
         if "tgt_lang" in inspect.signature(model.module.generate).parameters:  # SeamlessM4T's
             raise RecipeError(

@@ -68,6 +68,8 @@ class CausalLm(TransformersFamily):
     """
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    auto_dtype: ClassVar[Literal["native", "float32"]] = "native"  # what the field compares with
+    revision: ClassVar[int] = 2
     keeps: ClassVar[tuple[str, ...]] = ("tokenizer", "generation")
     call_options: ClassVar[tuple[str, ...]] = ("new_tokens",)
     timed: ClassVar[str] = (
@@ -89,7 +91,7 @@ class CausalLm(TransformersFamily):
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the language model and its tokenizer (see `Family.load`)."""
         origin = self.origin(source, weights, folder)
-        model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
+        model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
         model.family_data = Companions(
             tokenizer=load_tokenizer(origin),
             generation=settings_of(model.module, model.facts),

@@ -81,7 +81,7 @@ class ImageClassification(TransformersFamily):
             model = image_zoos.load(source, weights, folder, self.architecture, seed)
         else:
             origin = self.origin(source, weights, folder)
-            model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
+            model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
             model.family_data = Companions(processor=_image_processor(model.config, origin), code=origin.code)
             require_pass(model, lambda: self._require_scores(model), "pictures as pixel_values")
         if self.labels and len(self.labels) != self.classes(model):

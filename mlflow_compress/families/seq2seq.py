@@ -95,7 +95,7 @@ class Seq2Seq(TransformersFamily):
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the model and its tokenizer (see `Family.load`)."""
         origin = self.origin(source, weights, folder)
-        model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
+        model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
         require_two_parts(model, "text")
         model.family_data = Companions(
             tokenizer=load_tokenizer(origin),

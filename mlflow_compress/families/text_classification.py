@@ -46,7 +46,7 @@ class TextClassification(TextEncoder):
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the classifier and its tokenizer (see `Family.load`)."""
         origin = self.origin(source, weights, folder)
-        model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
+        model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
         model.family_data = Companions(tokenizer=load_tokenizer(origin), code=origin.code)
         settle_padding(model)
         self.settle(model)

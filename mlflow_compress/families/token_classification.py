@@ -70,7 +70,7 @@ class TokenClassification(TextEncoder):
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the classifier and its tokenizer (see `Family.load`)."""
         origin = self.origin(source, weights, folder)
-        model = load_transformer(self.auto_class, source, origin, self.architecture, seed)
+        model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
         is_spaced = model.config.model_type in _SPACED
         tokenizer = load_tokenizer(origin, **({"add_prefix_space": True} if is_spaced else {}))
         model.family_data = Companions(tokenizer=tokenizer, code=origin.code)

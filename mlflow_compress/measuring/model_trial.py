@@ -56,12 +56,19 @@ def loaded(family: Family, variant: Variant, stage: Tell, warn: Tell) -> Model:
         Unsupported: this machine does not serve it.
     """
     from mlflow_compress.data.media import decode_some
-    from mlflow_compress.measuring import quality
+    from mlflow_compress.measuring import checks, quality
+    from mlflow_compress.meters import environment
+    from mlflow_compress.networks import native_precision
 
     folder = Path(variant.folder)
     stage(_LOADING)
     with _of_the_model(variant, _LOADING):
         model = family.load(variant.source, variant.weights, folder, variant.seed)
+    native_precision.settle(model, family.precision)
+    if "cpu" in variant.devices:
+        model_precision = {f"torch.{model.facts.get(native_precision.DTYPE)}"}
+        for caution in checks.precision(model_precision, environment.emulated()):
+            warn(f"{caution.message} {caution.advice}")  # now, not after an hour
     for caution in model.cautions:
         warn(caution.message)
     model.batch_size = variant.batch_size

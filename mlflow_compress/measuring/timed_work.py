@@ -30,9 +30,12 @@ def describe(timed: str, options: Mapping[str, object], batch: object) -> str:
 
 
 def options_of(family: Family) -> dict[str, object]:
-    """Return the options of a family that change its timed call, given or not; all where it does not say which."""
+    """Return the options of a family that change its timed call, given or not; all where it does not say which.
+
+    In which precision the original is loaded is the variant's own, as what a method does to it.
+    """
     names = family.call_options
-    return {name: value for name, value in vars(family).items() if names is None or name in names}
+    return {name: value for name, value in vars(family).items() if name != "dtype" and (names is None or name in names)}
 
 
 def _inputs(batch: object) -> Iterator[str]:

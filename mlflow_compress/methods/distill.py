@@ -13,7 +13,10 @@ from mlflow_compress.compression.calibration import has_data
 from mlflow_compress.compression.coverage import note_all
 from mlflow_compress.compression.imitation import Lesson, imitate, relative_error, tell_not_trained
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.export_graphs import dtype_of
+from mlflow_compress.networks.native_precision import widen
 from mlflow_compress.networks.plain_layers import noted_in
+from mlflow_compress.networks.stored_weights import cast
 from mlflow_compress.networks.transformer_layers import spaced, watched
 from mlflow_compress.sockets import Family, Method, Model, State
 
@@ -74,6 +77,8 @@ class Distill(Method):
 
         if model.is_transformer and noted_in(model):
             raise Unsupported("its student is made of the model as it was built: distill first, other methods after it")
+        precision = dtype_of(model.module)
+        widen(model, "training")
         torch.manual_seed(self.seed)
         student = family.student(model, self.keep)
         sizes = [sum(each.numel() for each in every.module.parameters()) for every in (student, model)]
@@ -90,6 +95,8 @@ class Distill(Method):
                 imitate(student, model, family, lesson, lambda: self.hidden * _between(seen, wanted))
         else:
             imitate(student, model, family, lesson)
+        if precision not in (None, dtype_of(student.module)):
+            cast(student.module, precision)
         note_all(student)
         tell_not_trained(student, steps, is_real)
         student.facts["student"] = f"{sizes[0]:,} of {sizes[1]:,} parameters"

@@ -10,6 +10,7 @@ from mlflow_compress.compression.coverage import HELD_TWICE, note
 from mlflow_compress.compression.dynamic_int8 import DynamicInt8
 from mlflow_compress.compression.layers import replace
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.native_precision import widen
 from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, Model
 
@@ -44,6 +45,7 @@ class Int8DynamicTorch(DynamicInt8):
         from torch.ao.quantization import default_dynamic_qconfig, per_channel_dynamic_qconfig, quantize_dynamic
 
         make_plain(model)
+        widen(model, "torch.ao")
         linear = _linear(model.module)
         if not linear:
             raise Unsupported("there is no linear layer to quantise, and convolutions have no dynamic int8 kernels")

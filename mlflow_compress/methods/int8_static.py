@@ -15,6 +15,7 @@ from mlflow_compress.compression.calibration import require_data_to_score
 from mlflow_compress.compression.coverage import note
 from mlflow_compress.compression.layers import called, count, replace
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.native_precision import widen
 from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.networks.stored_weights import TORCH, Held, fill, read_state, save_weights
 from mlflow_compress.sockets import Family, Method, Model, State
@@ -60,6 +61,7 @@ class Int8Static(Method):
         from torch.ao.quantization import get_default_qconfig
 
         make_plain(model)
+        widen(model, "torch.ao")
         layers, total = _layers(model.module), count(model.module, *_kinds())
         if not layers:
             raise Unsupported("there is no linear or convolution layer to quantise")

@@ -26,7 +26,6 @@ class Onnx(ExportMethod):
     needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
     extra: ClassVar[str] = "onnx"
     exporter: ClassVar[str] = "ONNX"
-    float32_only: ClassVar[bool] = True
     tolerance: ClassVar[float] = TOLERANCE
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:

@@ -28,7 +28,6 @@ class OnnxFp16(ExportMethod):
     needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
     extra: ClassVar[str] = "onnx"
     exporter: ClassVar[str] = "ONNX"
-    float32_only: ClassVar[bool] = True
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
         """Write `NAME.onnx` for each graph, in float16.

@@ -44,7 +44,6 @@ class OnnxInt4(ExportMethod):
     converts: ClassVar[bool] = False
     extra: ClassVar[str] = "onnx"
     exporter: ClassVar[str] = "ONNX"
-    float32_only: ClassVar[bool] = True
 
     block_size: Annotated[int, Ge(16), Le(256)] = 32
     symmetric: bool = True

@@ -77,7 +77,6 @@ class OnnxInt8(ExportMethod):
     revision: ClassVar[int] = 4
     extra: ClassVar[str] = "onnx"
     exporter: ClassVar[str] = "ONNX"
-    float32_only: ClassVar[bool] = True
 
     mode: Literal["auto", "weights", "static", "dynamic"] = "auto"
     samples: Annotated[int | None, Ge(1)] = None

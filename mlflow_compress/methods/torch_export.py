@@ -25,6 +25,7 @@ class TorchExport(ExportMethod):
 
     takes: ClassVar[tuple[State, ...]] = ("float", "half")
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    takes_half: ClassVar[bool] = True
     exporter: ClassVar[str] = "torch.export"
     tolerance: ClassVar[float] = 1e-3
 

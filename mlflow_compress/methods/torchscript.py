@@ -28,6 +28,7 @@ class Torchscript(ExportMethod):
 
     takes: ClassVar[tuple[State, ...]] = ("float", "half")
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    takes_half: ClassVar[bool] = True
     exporter: ClassVar[str] = "TorchScript"
     tolerance: ClassVar[float] = 1e-3
 

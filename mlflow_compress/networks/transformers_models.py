@@ -7,12 +7,13 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from mlflow_compress.errors import RecipeError, WeightsError, one_line
 from mlflow_compress.networks import custom_code, saved_models
 from mlflow_compress.networks.export_graphs import dtype_of
 from mlflow_compress.networks.hub import Origin, config_fields, find_weights, is_config_cached
+from mlflow_compress.networks.native_precision import NATIVE, of_config
 from mlflow_compress.sockets import Family, Model
 
 _KERNELS = "_implementation"  # in the names of what a config says of attention and of experts
@@ -57,6 +58,7 @@ class TransformersFamily(Family):
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
     auto_class: ClassVar[str]
     keeps: ClassVar[tuple[str, ...]] = ("tokenizer",)
+    auto_dtype: ClassVar[Literal["native", "float32"]] = "float32"
 
     trust: bool = False
 
@@ -168,8 +170,10 @@ def built(auto_class: str, config: Any) -> Any:
     return kinds[0]._from_config(config)
 
 
-def load_transformer(auto_class: str, source: str, origin: Origin, architecture: Mapping[str, Any], seed: int) -> Model:
-    """Load a transformers model in float32 on the CPU, from where `find_weights` said.
+def load_transformer(
+    auto_class: str, source: str, origin: Origin, architecture: Mapping[str, Any], seed: int, precision: str = "float32"
+) -> Model:
+    """Load a transformers model on the CPU, from where `find_weights` said, its weights at once in their precision.
 
     Args:
         auto_class: the transformers class that loads it (`AutoModelForCausalLM`).
@@ -178,6 +182,8 @@ def load_transformer(auto_class: str, source: str, origin: Origin, architecture:
         architecture: the config's fields with `model_type`, for random weights; empty when it is to be read from where
             the weights are.
         seed: of random weights.
+        precision: `native`: the checkpoint's own, of random weights the architecture's; or the name of a type. What a
+            GGUF file packs is unpacked to float32 where it is native.
 
     Returns:
         The model with its config.
@@ -192,9 +198,9 @@ def load_transformer(auto_class: str, source: str, origin: Origin, architecture:
     loader = getattr(transformers, auto_class)
     torch.manual_seed(seed)
     if origin.kind == "random":
-        model = Model(_from_architecture(loader, source, architecture, origin), caution=origin.caution)
+        model = Model(_from_architecture(loader, source, architecture, origin, precision), caution=origin.caution)
     else:
-        model = _from_pretrained(loader, origin)
+        model = _from_pretrained(loader, origin, precision)
     model.module.requires_grad_(False)
     model.module.eval()
     model.config = model.module.config
@@ -206,7 +212,9 @@ def load_transformer(auto_class: str, source: str, origin: Origin, architecture:
     return model
 
 
-def _from_architecture(loader: Any, source: str, architecture: Mapping[str, Any], origin: Origin) -> Any:
+def _from_architecture(
+    loader: Any, source: str, architecture: Mapping[str, Any], origin: Origin, precision: str
+) -> Any:
     import torch
     from transformers import AutoConfig
 
@@ -218,24 +226,27 @@ def _from_architecture(loader: Any, source: str, architecture: Mapping[str, Any]
         )
     fields = dict(architecture or config_fields(source))
     _require_own_kernels(fields, source)
+    dtype = of_config(fields) if precision == NATIVE else getattr(torch, precision)
     try:
         config = AutoConfig.for_model(fields.pop("model_type"), **fields)
         config.architectures = config.architectures or []  # transformers walks over it
-        return loader.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        return loader.from_config(config, dtype=dtype, trust_remote_code=False)
     except Exception as error:  # KeyError, ValueError, the config's own checks of each field, or what the model makes
         raise RecipeError(f"options.architecture of {source} describes no model: {one_line(error)}") from error
 
 
-def _from_pretrained(loader: Any, origin: Origin) -> Model:
+def _from_pretrained(loader: Any, origin: Origin, precision: str) -> Model:
     import torch
 
+    is_native = precision == NATIVE and not origin.file
+    dtype = "auto" if is_native else torch.float32 if precision == NATIVE else getattr(torch, precision)
     if not origin.file:
         _require_own_kernels(_saved_fields(origin.source), origin.location)
     with saved_models.opened(origin) as saved:
         try:
             module, info = loader.from_pretrained(
                 saved.location,
-                dtype=torch.float32,
+                dtype=dtype,
                 output_loading_info=True,
                 **_unpacked(origin),
                 **saved.arguments,

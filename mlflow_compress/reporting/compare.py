@@ -32,6 +32,7 @@ from mlflow_compress.words import DEVICES, ORIGINAL
 
 _WITH_HARDWARE = (*(column.key for column in COLUMNS), "hardware")
 _CAUTION = "compress.caution."
+_USUAL_PRECISION = "float32"  # of an original, which needs no word
 _VRAM = "gpu/vram_peak_mib"
 
 
@@ -158,6 +159,8 @@ def _row(line: Line, original: Line | None, language: str) -> tuple[Row, list[No
     elif original is not None and not _is_same(line, original):
         if original.key.team != line.key.team:
             notes.append(Note("other_team", original.key.team))
+        if line.precision and original.precision and line.precision != original.precision:
+            notes.append(Note("other_precision", line.precision, (original.precision,)))
         values |= differences(line.scored, original.scored)
         ratios, reasons = _compared(line, original, ratios, language)
         notes += reasons
@@ -166,7 +169,7 @@ def _row(line: Line, original: Line | None, language: str) -> tuple[Row, list[No
     row = Row(
         team=line.key.team,
         model=line.key.model,
-        method=line.key.label,
+        method=line.key.label(line.precision if line.key.is_original and line.precision != _USUAL_PRECISION else ""),
         values=values,
         ratios=ratios.values,
         ratio_intervals=ratios.intervals,

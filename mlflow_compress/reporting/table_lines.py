@@ -16,6 +16,8 @@ from mlflow_compress.reporting.possible import dated, without_impossible
 from mlflow_compress.reporting.table_text import natural
 from mlflow_compress.words import DEVICES
 
+_PRECISIONS = ("float16", "bfloat16", "float32", "float64")
+
 
 def variants_of(runs: Iterable[Run], devices: Sequence[str]) -> list[Run]:
     """Return the runs that are variants, the newest first, without what other devices measured; those by hand last."""
@@ -62,11 +64,15 @@ class Key:
         alone = (run.run_id, run.started_ms) if every_run else ("", 0)
         return cls(*names, run.is_original, by_hand, table, *alone)
 
-    @property
-    def label(self) -> str:
-        """The method as the row names it, see `row_label`; with the time where every run has a row of its own."""
+    def label(self, precision: str = "") -> str:
+        """Return the method as the row names it, see `row_label`; with the time where every run has a row of its own.
+
+        Args:
+            precision: of an original whose weights are not in float32.
+        """
         when = datetime.fromtimestamp(self.started_ms / 1000, timezone.utc) if self.run_id else None
-        return row_label(self.method, self.batch, self.setting, f"{when:%Y-%m-%d %H:%M} UTC" if when else "")
+        shown = "" if precision in self.setting else precision
+        return row_label(self.method, self.batch, shown, self.setting, f"{when:%Y-%m-%d %H:%M} UTC" if when else "")
 
     def place(self) -> tuple[object, ...]:
         """Return where the row stands among all, as a sorting key."""
@@ -114,6 +120,12 @@ class Line:
             values.update(numbers_of(run, device))
         return values
 
+    @property
+    def precision(self) -> str:
+        """The floating-point type that the original's weights were loaded in; empty where no run says it."""
+        said = (run.tags.get("compress.dtype", "") for run in self.runs.values())
+        return next((dtype for dtype in said if dtype in _PRECISIONS), "")
+
     def error(self, device: str) -> LogError | None:
         """Return the error of the latency on a device; None where it is not known."""
         return launch_noise.of(self.runs[device], device, self.launches.get(device, ()))
@@ -150,7 +162,7 @@ def sorted_out(
                     line.runs[device] = without_impossible(run)
             elif device not in later and (device or not later):
                 failure = Failure(
-                    key.team, key.model, key.label, outcome.status, device, outcome.reason.strip(), run.run_id
+                    key.team, key.model, key.label(), outcome.status, device, outcome.reason.strip(), run.run_id
                 )
                 failures.setdefault(key, []).append(failure)
     for several in failures.values():

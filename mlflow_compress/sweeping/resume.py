@@ -72,8 +72,9 @@ def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
 
 
 def _revisions(variant: Variant) -> dict[str, dict[str, int]]:
-    """Return the revisions of a chain's methods, where one makes another model today than its first."""
+    """Return the revisions of a family and a chain's methods, where one makes another model today than its first."""
     revisions = {step.method: registry.find("methods", step.method).revision for step in variant.chain}
+    revisions[variant.family] = registry.find("families", variant.family).revision
     later = {name: revision for name, revision in revisions.items() if revision > 1}
     return {"revisions": later} if later else {}
 

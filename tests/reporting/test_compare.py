@@ -906,3 +906,23 @@ def test_a_row_says_what_it_is_compared_with_and_whether_quality_says_anything(m
     assert rows["alpha", "vit", "fp16"].original is None, "measured numbers are not divided by copied ones"
     assert rows["alpha", "whisper", "fp16"].original is None
     assert [key[2] for key, row in rows.items() if row.random_weights] == ["original", "int8"]
+
+
+def test_the_precision_of_an_original_is_named_where_it_is_not_float32(make_run: MakeRun) -> None:
+    half, full = {"compress.dtype": "bfloat16"}, {"compress.dtype": "float32"}
+    metrics = {"size/weights_mib": 50.0}
+    runs = [make_run(tags=half, metrics=metrics), make_run(method="gptq", tags=half, metrics=metrics)]
+    assert [row.method for row in compare(runs).rows] == ["original [bfloat16]", "gptq"]
+    assert [row.method for row in compare([make_run(tags=full)]).rows] == ["original"]
+    assert [row.method for row in compare([make_run(tags={"compress.dtype": "<b>"})]).rows] == ["original"]
+    setting = {**half, "compress.setting": "dtype=bfloat16"}
+    assert [row.method for row in compare([make_run(tags=setting)]).rows] == ["original [dtype=bfloat16]"]
+
+
+def test_a_ratio_to_an_original_in_another_precision_says_so(make_run: MakeRun) -> None:
+    original = make_run(tags={"compress.dtype": "bfloat16"}, metrics={"size/weights_mib": 50.0})
+    other = make_run(method="gptq", tags={"compress.dtype": "float32"}, metrics={"size/weights_mib": 20.0})
+    comparison = compare([original, other])
+    (row,) = [row for row in comparison.rows if row.method == "gptq"]
+    assert "made of weights in float32, and compared with an original in bfloat16" in notes(comparison, row)
+    assert row.ratios == {"size/weights_mib": 0.4}

@@ -1,0 +1,67 @@
+"""The floating-point type that a model's weights are loaded in: the option `dtype` of each family."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.export_graphs import dtype_of
+from mlflow_compress.networks.stored_weights import cast
+from mlflow_compress.sockets import Model
+
+DTYPE = "dtype"  # the fact: in which precision the original was loaded
+NATIVE = "native"
+_FIELDS = ("dtype", "torch_dtype")  # of a config; the second in transformers before its version 5
+
+
+def of_config(fields: Mapping[str, Any]) -> Any:
+    """Return the torch type that a config names for its weights; float32 where it names none.
+
+    Args:
+        fields: of the config, as they stand in `config.json`.
+    """
+    import torch
+
+    named = next((fields[name] for name in _FIELDS if fields.get(name)), "float32")
+    found = getattr(torch, str(named).removeprefix("torch."), None)
+    return found if isinstance(found, torch.dtype) and found.is_floating_point else torch.float32
+
+
+def name_of(dtype: Any) -> str:
+    """Return a torch type's name as people write it: `bfloat16`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def settle(model: Model, precision: str) -> None:
+    """Cast a loaded model to the precision that was asked for, and note in which it is.
+
+    What transformers loads is in it already; other models are as their loaders gave them.
+    """
+    import torch
+
+    if not isinstance(model.module, torch.nn.Module):
+        return
+    if precision != NATIVE:
+        with contextlib.suppress(Unsupported):  # all of it is in this precision already
+            cast(model.module, getattr(torch, precision))
+    if (dtype := dtype_of(model.module)) is not None:
+        model.facts[DTYPE] = name_of(dtype)
+
+
+def widen(model: Model, who: str) -> None:
+    """Cast a model in half precision to float32, for what takes no other; say so in its facts.
+
+    Args:
+        model: as a method gets it.
+        who: what takes float32 only, for a sentence.
+    """
+    import torch
+
+    if not isinstance(model.module, torch.nn.Module):
+        return
+    dtype = dtype_of(model.module)
+    if dtype in (torch.bfloat16, torch.float16):
+        cast(model.module, torch.float32)
+        model.facts["widened"] = f"{who} takes float32: the weights were cast from {name_of(dtype)}"
