@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mlflow_compress import registry
-from mlflow_compress.networks import model_folder, stored_weights
+from mlflow_compress.networks import kernels, model_folder, stored_weights
 from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 from mlflow_compress.sockets import Model
@@ -88,7 +88,8 @@ def round_trip(folder: Path, chain: str, code: str = "", family: str = "python",
     with torch.inference_mode():
         batch = made.batch(model, 2, 1)
         one, other = (stored_weights.flat(made.forward(each, batch)) for each in (model, restored))
-    assert stored_weights.distance(one, other) < 1e-5
+    runs_on_kernels = bool(kernels.kernels_of(restored.module))  # they round activations to bfloat16
+    assert stored_weights.distance(one, other) < (0.02 if runs_on_kernels else 1e-5)
     return model, restored
 
 

@@ -125,7 +125,12 @@ LIGHT = {"click", "annotated_types", "packaging", "mlflow_compress"}
 
 # Modules that define torch modules, so they import these at once, and themselves wait inside the verbs.
 HEAVY = {
+    "compression.dense_choice": {"torch"},
+    "compression.few_bit_kernels": {"torch"},
+    "compression.int4_kernel": {"torch"},
+    "compression.int8_kernel": {"torch"},
     "compression.packing": {"torch"},
+    "compression.rounded_linear": {"torch"},
     "compression.int8_layers": {"torch"},
     "compression.bnb": {"torch", "bitsandbytes"},
 }

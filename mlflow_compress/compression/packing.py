@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mlflow_compress.compression.few_bit_kernels import kernel_for
 from mlflow_compress.compression.layers import head_of, linear, replace, sharing
 from mlflow_compress.networks.stored_weights import Held
 
@@ -138,6 +139,17 @@ class Packed(nn.Module):
         self.zeros: Tensor
         self.register_buffer("scales", torch.empty(self.rows, groups, dtype=torch.bfloat16, device="meta"))
         self.register_buffer("zeros", torch.empty(self.rows, groups, dtype=torch.uint8, device="meta"))
+        self.kernel: Any = None
+        self.is_looked_up = False  # by an embedding: then single rows must be read from the kernel's order too
+
+    def repack(self) -> None:
+        """Repack the weight for a kernel of its device, where there is one; the portable codes are dropped then."""
+        if self.kernel is None and not self.codes.is_meta:
+            codes = unpack(self.codes, self.bits, self.shape.numel()).view(self.rows, self.columns)
+            kernel = kernel_for(codes, self.scales, self.zeros, self.bits, self.group_size)
+            if kernel is not None and (kernel.gives_rows or not self.is_looked_up):
+                self.kernel = kernel
+                self.codes, self.scales, self.zeros = None, None, None  # type: ignore[assignment]
 
     @classmethod
     def of(cls, weight: Tensor, bits: int, group_size: int) -> Packed:
@@ -155,12 +167,16 @@ class Packed(nn.Module):
 
     def forward(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the weight."""
+        if self.kernel is not None:
+            return self.kernel.weight(dtype).view(self.shape)  # type: ignore[no-any-return]
         codes = unpack(self.codes, self.bits, self.shape.numel()).view(self.rows, self.columns)
         return self._decode(codes, self.scales, self.zeros, dtype).view(self.shape)
 
     def rows_at(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return some rows of the weight: indices [...] to weights [..., columns]. A row must fill whole bytes."""
         flat = indices.reshape(-1)
+        if self.kernel is not None:
+            return self.kernel.rows_at(flat, dtype).view(*indices.shape, self.columns)  # type: ignore[no-any-return]
         codes = unpack(self.codes.view(self.rows, -1)[flat].view(-1), self.bits, len(flat) * self.columns)
         rows = self._decode(codes.view(-1, self.columns), self.scales[flat], self.zeros[flat], dtype)
         return rows.view(*indices.shape, self.columns)
@@ -172,6 +188,9 @@ class Packed(nn.Module):
 
     def held_weights(self) -> Iterator[Held]:
         """Return how many parameters the bytes hold (see `stored_weights.held`)."""
+        if self.kernel is not None:
+            yield from self.kernel.held_weights()
+            return
         yield Held(self.codes.data, self.shape.numel(), self)
         yield Held(self.scales, 0)
         yield Held(self.zeros, 0)
@@ -184,7 +203,7 @@ class Packed(nn.Module):
 
 
 class PackedLinear(nn.Module):
-    """A linear layer that unpacks its weight at every call.
+    """A linear layer that unpacks its weight at every call, until `use_kernel` finds it a kernel.
 
     Args:
         packed: the weight [out, in].
@@ -204,7 +223,24 @@ class PackedLinear(nn.Module):
         """Return [..., out] for [..., in]."""
         if self.input_scale is not None:
             inputs = inputs * self.input_scale.to(inputs.dtype)
+        if (kernel := self.packed.kernel) is not None:
+            made: Tensor = kernel(inputs)
+            return made if self.bias is None else made + self.bias
         return functional.linear(inputs, self.packed(inputs.dtype), self.bias)
+
+    def use_kernel(self) -> None:
+        """Repack the weight for the kernel of its device (see `networks.kernels`)."""
+        self.packed.repack()
+
+    @property
+    def kernel_name(self) -> str:
+        """On what it runs; empty where the weight is unpacked at each call."""
+        return "" if self.packed.kernel is None else self.packed.kernel.name
+
+    @property
+    def packed_bits(self) -> int:
+        """Bits of a weight as it was stored."""
+        return self.packed.bits
 
     @property
     def weight(self) -> Tensor:
@@ -247,6 +283,7 @@ class PackedEmbedding(nn.Module):
         super().__init__()
         self.num_embeddings, self.embedding_dim = packed.shape
         self.packed = packed
+        packed.is_looked_up = True
         self.like: Tensor
         self.register_buffer("like", like.new_empty(0))  # keeps the type that it gives, in the file too
 

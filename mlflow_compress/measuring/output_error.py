@@ -15,6 +15,7 @@ from typing import Any
 
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.model import NOT_SAVED
+from mlflow_compress.networks.kernels import rounding
 from mlflow_compress.networks.output_parts import (
     differ,
     farthest,
@@ -25,7 +26,6 @@ from mlflow_compress.networks.output_parts import (
 )
 from mlflow_compress.networks.outside_state import tensors_outside
 from mlflow_compress.networks.random_state import has_drawn
-from mlflow_compress.networks.stored_weights import ROUNDING
 from mlflow_compress.records import Caution, CautionKind, Variant
 from mlflow_compress.sockets import Family, Model
 
@@ -242,7 +242,7 @@ def compare(
     if not any(part.numel() for part in (*restored.joined(), *saved.joined())):
         return {}  # `cautions` has said so
     norms = restored.norms()
-    if not (moved := farthest(restored.joined(), saved.joined(), norms)) <= ROUNDING[device]:
+    if not (moved := farthest(restored.joined(), saved.joined(), norms)) <= rounding(model.module, device):
         is_random = saved.spread > 0
         unsteadiness = 0.0 if is_random else _unsteadiness(family, model, variant, len(saved.passes))
         if not (is_random or unsteadiness >= min(moved, 1.0) / _STEPS):

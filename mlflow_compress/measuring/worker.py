@@ -139,9 +139,10 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
 
 def measure(variant: Variant, folder: Path, device: str, score: bool, report: Report) -> Part:
     """Restore the saved model on a device, and measure all there is to measure; score it too when asked to."""
+    from mlflow_compress.compression.coverage import NO_KERNEL
     from mlflow_compress.measuring import checks, output_error
     from mlflow_compress.meters import environment, memory, size
-    from mlflow_compress.networks import generation_check
+    from mlflow_compress.networks import generation_check, kernels
     from mlflow_compress.networks.stored_weights import held
 
     group = metric_group(device)
@@ -164,6 +165,8 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     numbers |= timed.measurements
     cautions += timed.cautions
     numbers |= size.in_memory(model.module)
+    cautions += [NO_KERNEL.of(bits=bits) for bits in kernels.bits_without_kernel(model.module)]
+    ran = kernels.kernels_of(model.module)  # after the calls, which choose between kernel and dense product
     if device == "cpu":
         dtypes = {str(each.tensor.dtype) for each in held(model.module) if each.parameters}  # scales cost nothing
         cautions += checks.precision(dtypes, environment.emulated())
@@ -178,7 +181,7 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         samples=timed.samples,
         cautions=tuple(cautions),
         environment={**surroundings, **timed.environment, "load_after": environment.load_average()},
-        facts={"memory_source": meter.source, **timed.facts},
+        facts={"memory_source": meter.source, **timed.facts, **({f"kernel.{group}": ran} if ran else {})},
     )
     if score and model.weights != "random" and variant.data:
         # what was timed stays, should the process be stopped or killed while it scores

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 
-from mlflow_compress.compression.coverage import NO_KERNEL, note
+from mlflow_compress.compression.coverage import note
 from mlflow_compress.compression.layers import count
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
@@ -30,8 +30,8 @@ class Awq(Method):
     of the greatest or above, where that changes the group's part of the outputs less; not in queries and keys, which
     are multiplied with each other. Layers are fitted in the order of execution, each to the inputs that the rounded
     layers before it give, in one forward pass over all samples at once. Embeddings, convolutions, normalisation, biases
-    and a language model's head stay as they are. The weights are unpacked at every call: what is saved is bytes, not
-    time.
+    and a language model's head stay as they are. When the model is restored, linear layers run on
+    torch's 4-bit kernel with bfloat16 activations, where the machine has it; fewer bits are widened to 4 in memory.
 
     Source: Lin et al., arXiv 2306.00978, equations 4 and 5; where to cut off: auto_clip.py of its code, llm-awq.
 
@@ -85,7 +85,6 @@ class Awq(Method):
             raise Unsupported(f"there is no linear layer that {self.bits} bits would make smaller")
         note(model, [layer.weight for layer in layers])
         fit_in_order(model, family, layers, self.samples, self.seed, fitted)
-        model.cautions.append(NO_KERNEL.of(bits=self.bits))
         model.facts["layers"] = f"{len(layers)} of {total} linear layers"
         return model
 

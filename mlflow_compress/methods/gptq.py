@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from mlflow_compress.compression.coverage import NO_KERNEL, note
+from mlflow_compress.compression.coverage import note
 from mlflow_compress.compression.layers import count
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
@@ -25,8 +25,8 @@ class Gptq(Method):
     Each rounding error is made up for in the columns that follow, by the inverse of the inputs' second moments (the
     Hessian of the layer's squared output error). Layers are fitted in the order of execution, each to the inputs that
     the rounded layers before it give, in one forward pass over all samples at once. Embeddings, convolutions,
-    normalisation, biases and a language model's head stay as they are. The weights are unpacked at every call: what
-    is saved is bytes, not time.
+    normalisation, biases and a language model's head stay as they are. When the model is restored, linear layers run on
+    torch's 4-bit kernel with bfloat16 activations, where the machine has it; fewer bits are widened to 4 in memory.
 
     Source: Frantar et al., arXiv 2210.17323, algorithm 1, without reordering of columns.
 
@@ -73,7 +73,6 @@ class Gptq(Method):
             raise Unsupported(f"there is no linear layer that {self.bits} bits would make smaller")
         note(model, [layer.weight for layer in layers])
         fit_in_order(model, family, layers, self.samples, self.seed, fitted)
-        model.cautions.append(NO_KERNEL.of(bits=self.bits))
         model.facts["layers"] = f"{len(layers)} of {total} linear layers"
         return model
 

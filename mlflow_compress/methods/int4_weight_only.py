@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
-from mlflow_compress.compression.coverage import NO_KERNEL, record, total
+from mlflow_compress.compression.coverage import record, total
 from mlflow_compress.compression.layers import count
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
@@ -21,8 +21,8 @@ class Int4WeightOnly(Method):
     """Weights of linear and convolution layers rounded to 4 bits in groups, two to a byte; activations stay float.
 
     Each group of weights of one output channel has a scale (bfloat16) and a zero point. Normalisation and biases stay
-    as they are, and so do embeddings and a language model's head unless `embeddings` is set. The weights are unpacked
-    at every call: what is saved is bytes, not time.
+    as they are, and so do embeddings and a language model's head unless `embeddings` is set. When the model is
+    restored, linear layers run on torch's 4-bit kernel with bfloat16 activations, where the machine has it.
 
     The layers are our own. Those of torchao for a CPU keep the layout of the machine that packed them, so they can't be
     restored on another, and need AVX-512 to be fast; its other int4 layouts are for GPUs.
@@ -56,7 +56,6 @@ class Int4WeightOnly(Method):
         if not (packed := self._pack(model, filled=True)):
             raise Unsupported("there is no linear or convolution layer that 4 bits would make smaller")
         record(model, packed_weights(model.module), every)
-        model.cautions.append(NO_KERNEL.of(bits=_BITS))
         model.facts["layers"] = f"{packed} of {layers} linear, convolution and embedding layers"
         return model
 

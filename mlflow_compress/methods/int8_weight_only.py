@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mlflow_compress.compression.coverage import NO_KERNEL, record, total
+from mlflow_compress.compression.coverage import record, total
 from mlflow_compress.compression.layers import called, count
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
@@ -21,8 +21,8 @@ class Int8WeightOnly(Method):
 
     Each output channel has a scale of its own. Linear layers are torchao's; convolutions, which it has none for, are
     ours, and so are packed embeddings, which it would unpack whole for each token. Normalisation and biases stay as
-    they are, and so do embeddings and a language model's head unless `embeddings` is set. The weights are unpacked at
-    every call: what is saved is bytes, not time.
+    they are, and so do embeddings and a language model's head unless `embeddings` is set. When the model is restored,
+    linear layers run on torch's kernel for 8-bit weights, with bfloat16 activations, where the machine has it.
 
     Source: Jacob et al., arXiv 1712.05877, equation 1; torchao.quantization.Int8WeightOnlyConfig.
 
@@ -61,15 +61,19 @@ class Int8WeightOnly(Method):
         config = Int8WeightOnlyConfig(set_inductor_config=False, version=2)
         quantize_(model.module, config, filter_fn=lambda layer, _: layer in layers)
         record(model, packed_weights(model.module) + sum(layer.weight.numel() for layer in layers), every)
-        model.cautions.append(NO_KERNEL.of(bits=_BITS))
         model.facts["layers"] = f"{packed + len(layers)} of {kinds} linear, convolution and embedding layers"
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
         """Put empty packed layers in place; torchao's weights come from the file, whose reader must know their type."""
+        from torch import nn
         from torchao.quantization import Int8Tensor  # noqa: F401  (registers itself)
 
+        from mlflow_compress.compression.rounded_linear import ready_for_kernels
+
         self._pack(model, filled=False)
+        layers = called(model.module, nn.Linear, head=self.embeddings)
+        model.module = ready_for_kernels(model.module, layers)
         return model
 
     def _pack(self, model: Model, filled: bool) -> int:

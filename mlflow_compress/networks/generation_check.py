@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import WorkerError
+from mlflow_compress.networks.kernels import rounding
 from mlflow_compress.networks.stored_weights import ROUNDING, distance
 from mlflow_compress.records import Caution, CautionKind
 from mlflow_compress.sockets import Continuation, Family, Model
@@ -120,7 +121,7 @@ def compare(family: Family, model: Model, path: Path, device: str) -> None:
     made = _generate(family, model, [_from_plain(batch, device) for batch in kept["batches"]])
     for each, tokens, logits in zip(made, kept["tokens"], kept["logits"], strict=True):
         now = each.tokens.cpu()
-        if found := _first_difference(now, each.logits.cpu(), tokens, logits, ROUNDING[device]):
+        if found := _first_difference(now, each.logits.cpu(), tokens, logits, rounding(model.module, device)):
             text, token, moved = found
             raise WorkerError(
                 f"the restored model generates something else than before it was saved: token {token + 1} of text "

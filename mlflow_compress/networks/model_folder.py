@@ -17,6 +17,7 @@ from mlflow_compress import registry
 from mlflow_compress.errors import CompressError, MachineLacks, Unsupported, WeightsError, named_line
 from mlflow_compress.networks import custom_code, mlflow_folders, tensor_layouts
 from mlflow_compress.networks.exported_program_scan import code_in_program
+from mlflow_compress.networks.kernels import use_kernels
 from mlflow_compress.networks.onnx_files import require_own_weights
 from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.networks.plain_layers import make_plain_again
@@ -139,6 +140,7 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
     tensor_layouts.apply(model.module, folder)
     model.device = device
     model.module.to(device)
+    use_kernels(model.module)
     return Restored(model, family, methods, manifest)
 
 

@@ -50,10 +50,10 @@ def test_each_step_of_a_chain_is_told() -> None:
 @pytest.mark.parametrize(
     ("name", "code"),
     [
-        ("gptq", "no_kernel"),
-        ("awq", "no_kernel"),
-        ("int4_weight_only", "no_kernel"),
-        ("int8_weight_only", "no_kernel"),
+        ("gptq", None),
+        ("awq", None),
+        ("int4_weight_only", None),
+        ("int8_weight_only", None),
         ("cluster", "stored_only"),
         ("prune_magnitude", "dense_zeros"),
         ("prune_2_4", "dense_zeros"),

@@ -15,7 +15,7 @@ from torch import nn
 from mlflow_compress import registry
 from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.meters import size
-from mlflow_compress.networks import model_folder, stored_weights
+from mlflow_compress.networks import kernels, model_folder, stored_weights
 from mlflow_compress.planning import chains
 from mlflow_compress.sockets import Family, Model
 
@@ -65,6 +65,16 @@ LLAMA: dict[str, Any] = {
 }
 
 
+def require_same_size(before: Any, after: Any) -> None:
+    """Compare sizes; kernels fill small layers up and widen zero points, so they may take a little more."""
+    found, saved = size.in_memory(after.module), size.in_memory(before.module)
+    if kernels.kernels_of(after.module):
+        assert found["size/params"] == saved["size/params"]
+        assert found["size/weights_mib"] < saved["size/weights_mib"] + 64 / 1024
+    else:
+        assert found == saved
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_what_has_no_layer_to_quantise_is_skipped(name: str) -> None:
     with pytest.raises(Unsupported, match="layer"):
@@ -82,13 +92,13 @@ def test_a_single_layer_is_a_model_too(name: str) -> None:
 def test_torchs_own_transformer_layers_still_work(name: str, tmp_path: Path) -> None:
     before, after = round_trip(tmp_path, name, ENCODER)
     assert type(after.module[0]) is not nn.Linear or type(after.module[0].weight) is not nn.Parameter
-    assert size.in_memory(before.module) == size.in_memory(after.module)
+    require_same_size(before, after)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_shared_and_unused_layers_are_restored(name: str, tmp_path: Path) -> None:
     before, after = round_trip(tmp_path, name, BRANCHED)
-    assert size.in_memory(after.module) == size.in_memory(before.module)
+    require_same_size(before, after)
     parameters = 4 * 8 * 3 + 8 + 3 * 16 * 16 + 4 * 16
     assert size.in_memory(after.module)["size/params"] == parameters
 
@@ -98,7 +108,7 @@ def test_shared_and_unused_layers_are_restored(name: str, tmp_path: Path) -> Non
 def test_a_language_models_head_is_left_alone(name: str, tied: bool, tmp_path: Path) -> None:
     architecture = {**LLAMA, "tie_word_embeddings": tied}
     before, after = round_trip(tmp_path, name, family="causal_lm", prompt_tokens=8, architecture=architecture)
-    assert size.in_memory(after.module) == size.in_memory(before.module)
+    require_same_size(before, after)
     for model in (before, after):
         head = model.module.lm_head
         assert type(head) is nn.Linear
@@ -199,7 +209,7 @@ def test_embeddings_and_the_head_may_be_rounded_too(name: str, tied: bool, tmp_p
     )
     assert before.facts["layers"].startswith("9 of 9")
     found = size.in_memory(after.module)
-    assert found == size.in_memory(before.module)
+    require_same_size(before, after)
     plain = registry.build("families", "causal_lm", {"architecture": architecture}).load("t", "random", tmp_path, 0)
     assert found["size/params"] == size.in_memory(plain.module)["size/params"]
     assert found["size/weights_mib"] < 0.3 * size.in_memory(plain.module)["size/weights_mib"]

@@ -1,0 +1,72 @@
+"""Whether a packed kernel or a dense product is faster, by the number of rows: measured here, once for each shape."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Way = Callable[[Tensor], Tensor]
+
+_FEW_ROWS = 4  # a dense product unpacks the whole weight first: for so few rows it is never the faster one
+_TRIES = 3
+_found: dict[Hashable, Any] = {}  # the fastest type to multiply in, None for the kernel; by shape, machine and rows
+
+
+class Choice:
+    """Chooses for one layer; layers of one shape share what was measured.
+
+    Args:
+        shape: what tells layers apart whose times may differ.
+    """
+
+    def __init__(self, shape: Hashable) -> None:
+        self._shape = shape
+        self._dense_from: int | None = None
+
+    @property
+    def said(self) -> str:
+        """From how many rows on the dense product is used, as far as was seen."""
+        return "" if self._dense_from is None else f"; dense above {self._dense_from // 2} rows"
+
+    def of(self, inputs: Tensor, kernel: Way, dense: Mapping[torch.dtype, Way]) -> Way:
+        """Return the fastest way for so many rows, to the next power of two.
+
+        Args:
+            inputs: [rows, in].
+            kernel: multiplies with packed weights.
+            dense: ways that unpack the weight and multiply, by the type in which they do.
+        """
+        if len(inputs) <= _FEW_ROWS or not dense or torch.compiler.is_compiling():
+            return kernel
+        rows = 1 << (len(inputs) - 1).bit_length()
+        key = self._shape, rows, inputs.dtype, torch.get_num_threads()
+        if key not in _found:
+            ways: dict[torch.dtype | None, Way] = {None: kernel, **dense}
+            _found[key] = min(ways, key=lambda way: _seconds(ways[way], inputs))
+        if (dtype := _found[key]) is None:
+            return kernel
+        self._dense_from = min(rows, self._dense_from or rows)
+        return dense[dtype]
+
+
+def _seconds(way: Way, inputs: Tensor) -> float:
+    """Return the least time of a few calls, after one that counts for nothing."""
+    least = float("inf")
+    with torch.no_grad():
+        way(inputs)
+        for _ in range(_TRIES):
+            _wait(inputs)
+            start = time.perf_counter()
+            way(inputs)
+            _wait(inputs)
+            least = min(least, time.perf_counter() - start)
+    return least
+
+
+def _wait(inputs: Tensor) -> None:
+    if inputs.device.type == "cuda":
+        torch.cuda.synchronize(inputs.device)

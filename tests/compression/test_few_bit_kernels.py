@@ -1,0 +1,88 @@
+"""Packed layers give the same on a kernel as unpacked, and say on what they run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mlflow_compress.compression import packing
+from mlflow_compress.compression.packing import Packed, PackedEmbedding, PackedLinear
+from mlflow_compress.networks.kernels import bits_without_kernel, kernels_of, rounding, use_kernels
+from mlflow_compress.networks.stored_weights import distance, held
+
+_ROW = 2**31
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("rows", "columns", "group", "bits", "name"),
+    [
+        (64, 576, 64, 4, "int4pack"),
+        (64, 192, 128, 4, "int4pack"),  # a shorter last group, as folders of earlier versions have it
+        (50, 96, 32, 3, "int4pack"),
+        (32, 48, 128, 2, "int4pack"),
+        (48, 288, 96, 4, "int4pack"),
+        (50, 100, _ROW, 8, "int8pack"),
+        (64, 200, _ROW, 6, "int8pack"),
+    ],
+)
+def test_a_kernel_multiplies_with_the_weight(
+    rows: int, columns: int, group: int, bits: int, name: str, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(rows, columns) + 0.3  # so that zero points are far from the middle
+    module = nn.Sequential(PackedLinear(Packed.of(weight, bits, group), torch.randn(rows).to(dtype)))
+    few, many = torch.randn(2, columns).to(dtype), torch.randn(3, 40, columns).to(dtype)
+    dense: Any = module[0].weight
+    dense = dense.float()
+    expected = [module(few), module(many)]
+    use_kernels(module)
+    assert name in kernels_of(module)
+    assert not bits_without_kernel(module)
+    assert rounding(module, "cpu") == 0.1
+    for given, wanted in zip((few, many), expected, strict=True):
+        made = module(given)
+        assert made.dtype == dtype
+        assert made.shape == wanted.shape
+        assert distance(made.float().flatten(), wanted.float().flatten()) < 0.01
+    layer: Any = module[0]
+    kernel = layer.packed.kernel
+    for way in (kernel._packed, lambda flat: kernel._densely(flat, torch.float32)):
+        assert distance(way(many.view(-1, columns)).float(), many.view(-1, columns).float() @ dense.T) < 0.01
+    assert distance(layer.weight.float(), dense) < 0.01
+    assert sum(each.parameters for each in held(module)) == rows * columns + rows
+
+
+def test_groups_of_eight_bits_have_no_kernel() -> None:
+    module = nn.Sequential(PackedLinear(Packed.of(torch.randn(32, 128), 8, 64), None))
+    before = module(torch.ones(1, 128))
+    use_kernels(module)
+    assert bits_without_kernel(module) == [8]
+    assert kernels_of(module) == "no kernel, 1 of 1 linear layers"
+    assert rounding(module, "cpu") == 0.02
+    assert torch.equal(module(torch.ones(1, 128)), before)
+
+
+def test_a_machine_without_kernels_unpacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packing, "kernel_for", lambda *_: None)
+    module = nn.Sequential(PackedLinear(Packed.of(torch.randn(32, 128), 4, 64), None))
+    before = module(torch.ones(1, 128))
+    use_kernels(module)
+    assert bits_without_kernel(module) == [4]
+    assert torch.equal(module(torch.ones(1, 128)), before)
+
+
+@pytest.mark.parametrize(("bits", "group"), [(4, 32), (3, 64), (8, _ROW)])
+def test_a_tied_head_and_its_embedding_share_one_kernel(bits: int, group: int) -> None:
+    packed = Packed.of(torch.randn(80, 64), bits, group)
+    embedding, head = PackedEmbedding(packed, torch.ones(1)), PackedLinear(packed, None)
+    module = nn.ModuleList([embedding, head])
+    ids = torch.tensor([[3, 79, 0], [41, 40, 39]])
+    rows, outputs = embedding(ids), head(torch.ones(1, 64))
+    use_kernels(module)
+    assert packed.codes is None
+    assert distance(embedding(ids).flatten(), rows.flatten()) < 0.01
+    assert distance(head(torch.ones(1, 64)), outputs) < 0.01
