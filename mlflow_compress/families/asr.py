@@ -134,7 +134,8 @@ class Asr(TransformersFamily):
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
         """Recognise; marks `features`, `encoder`, `first_token`, and one `token` for each later one.
 
-        Where the model hears the language itself, that is in `first_token`.
+        Where the model hears the language itself, that is in `first_token`. A runtime that makes all tokens in one call
+        marks `decoder` once.
 
         Returns:
             The new tokens [batch, new_tokens].
@@ -213,10 +214,9 @@ class Asr(TransformersFamily):
         """
         lacking = max(0, _SPEECH_TOKENS - self.new_tokens)
         name = "real_time_factor_estimated" if lacking else "real_time_factor"
-        return {
-            name: (latency_ms + lacking * stages_ms["token"]) / 1000 / (_WINDOW_SECONDS * size),
-            "decode_tokens_per_s": size / stages_ms["token"] * 1000,
-        }
+        token_ms = stages_ms["token"] if "token" in stages_ms else stages_ms["decoder"] / self.new_tokens
+        rates = {name: (latency_ms + lacking * token_ms) / 1000 / (_WINDOW_SECONDS * size)}
+        return rates | ({"decode_tokens_per_s": size / token_ms * 1000} if "token" in stages_ms else {})
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
         """Read sounds, decoded when they are used, and what is said in them.

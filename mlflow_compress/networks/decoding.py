@@ -74,7 +74,8 @@ def generate(module: Any, new_tokens: int, mark: Mark, first: str, **inputs: Any
     Args:
         module: a transformers model, or what stands in its place.
         new_tokens: how many tokens.
-        mark: called with `first` after the first token, and with `token` after each later one.
+        mark: called with `first` after the first token, and with `token` after each later one; with `decoder` after all
+            of them where the module makes them in one call.
         first: the name of the stage that ends with the first token.
         inputs: of the module's `generate`.
 
@@ -142,7 +143,10 @@ def settings_of(module: Any, facts: dict[str, str]) -> Any:
 
 
 class _Marks:
-    """Marks the stages of `generate`, which hands its streamer the prompt, and then each token."""
+    """Marks the stages of `generate`, which hands its streamer the prompt, and then each token.
+
+    A runtime that makes all tokens in one call calls `whole` after them.
+    """
 
     def __init__(self, mark: Mark, first: str) -> None:
         self._mark = mark
@@ -151,6 +155,9 @@ class _Marks:
     def put(self, tokens: Any) -> None:
         if stage := next(self._stages):
             self._mark(stage)
+
+    def whole(self) -> None:
+        self._mark("decoder")
 
     def end(self) -> None:
         pass

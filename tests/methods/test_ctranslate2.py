@@ -1,0 +1,207 @@
+"""CTranslate2: Whisper in a runtime whose loop over tokens is its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from exported import compress
+from tiny import tiny_model
+
+from mlflow_compress.errors import Unsupported, WeightsError
+from mlflow_compress.measuring import worker
+from mlflow_compress.meters import size
+from mlflow_compress.methods import ctranslate2 as methods_ctranslate2
+from mlflow_compress.networks import ctranslate2_files, model_folder
+from mlflow_compress.networks.transformers_models import companions
+from mlflow_compress.planning.chains import parse_chain
+from mlflow_compress.records import Variant
+from mlflow_compress.sockets import Family, Model
+
+pytest.importorskip("ctranslate2")
+
+START, LAST, END = 294, 299, 1
+ALONE = """
+import json, sys, numpy, ctranslate2
+folder, prompt = sys.argv[1], json.loads(sys.argv[2])
+model = ctranslate2.models.Whisper(folder + "/ctranslate2", device="cpu")
+features = ctranslate2.StorageView.from_array(numpy.load(folder + "/features.npy"))
+made = model.generate(features, [prompt], beam_size=1, max_length=12, suppress_tokens=[1])
+print(json.dumps([made[0].sequences_ids[0], [name for name in sys.modules if name in ("mlflow_compress", "torch")]]))
+"""
+
+
+def whisper(fields: dict[str, Any] | None = None, **settings: Any) -> tuple[Family, Model]:
+    """A tiny Whisper whose settings name the tokens that prompts are made of, as published ones do."""
+    architecture = {"decoder_start_token_id": START, "max_target_positions": 32, **(fields or {})}
+    family, model = tiny_model("asr", architecture, new_tokens=6)
+    torch.manual_seed(1)
+    for parameter in model.module.parameters():  # of equal ones the library keeps one
+        parameter.data.add_(torch.randn(parameter.shape), alpha=0.3 if parameter.dim() > 1 else 0.01)
+    generation = companions(model).generation
+    for name, value in {"no_timestamps_token_id": LAST, "decoder_start_token_id": START, **settings}.items():
+        setattr(generation, name, value)
+    model.module.generation_config = generation
+    return family, model
+
+
+def generated(family: Family, model: Model, count: int = 2) -> list[list[int]]:
+    with torch.inference_mode():
+        made = family.generate(model, family.batch(model, count, 3), 6)
+    assert made is not None
+    return [list(map(int, row)) for row in made.tokens]
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16"])
+def test_it_generates_what_torch_does(kind: str) -> None:
+    family, model = whisper()
+    with torch.inference_mode():
+        want = family.generate(model, family.batch(model, 2, 3), 6)
+    made_by_compressed = compress(f"ctranslate2:type={kind}", family, model)
+    with torch.inference_mode():
+        made = family.generate(made_by_compressed, family.batch(model, 2, 3), 6)
+    assert want is not None
+    assert made is not None
+    assert torch.equal(made.tokens, want.tokens)
+    assert len({*made.tokens.flatten().tolist()}) > 2
+    tolerance = 1e-4 if kind == "float32" else 0.05
+    torch.testing.assert_close(made.logits, want.logits, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(made.at_once, want.at_once, atol=tolerance, rtol=tolerance)
+
+
+def test_each_call_makes_as_many_tokens_as_asked() -> None:
+    family, model = whisper()
+    want = [row[-6:] for row in _ran(family, model)[0]]
+    model = compress("ctranslate2:type=float32", family, model)
+    tokens, stages = _ran(family, model)
+    assert tokens == want
+    assert stages == ["features", "encoder", "decoder"]
+    rates = family.rates(100.0, {"features": 1.0, "encoder": 9.0, "decoder": 60.0}, 1)
+    assert rates == {"real_time_factor_estimated": (100 + 94 * 10) / 30_000}
+
+
+def _ran(family: Family, model: Model) -> tuple[list[list[int]], list[str]]:
+    stages: list[str] = []
+    with torch.inference_mode():
+        tokens = family.run(model, family.batch(model, 2, 0), stages.append)
+    return tokens.tolist(), stages
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lang_to_id": {"<|en|>": 295, "<|de|>": 296}, "language": "<|de|>", "task_to_id": {"transcribe": 297}},
+        {"suppress_tokens": [7, 8, 9], "begin_suppress_tokens": [11]},
+    ],
+)
+def test_prompts_and_suppressed_tokens_are_those_of_transformers(settings: dict[str, Any]) -> None:
+    family, model = whisper(**settings)
+    want = generated(family, model)
+    assert generated(family, compress("ctranslate2:type=float32", family, model)) == want
+
+
+def test_it_hears_the_language_as_transformers_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"<{number}>" for number in range(50362)] + ["<|nospeech|>"]  # as Whisper's tokenizer has it
+    monkeypatch.setattr(methods_ctranslate2, "_tokens", lambda tokenizer: names)
+    fields = {"vocab_size": 51865, "decoder_start_token_id": 50258, "eos_token_id": 50257}
+    settings = {"decoder_start_token_id": 50258, "no_timestamps_token_id": 50363, "eos_token_id": 50257}
+    settings["task_to_id"] = {"translate": 50358, "transcribe": 50359}
+    settings["lang_to_id"] = {f"<|{name}|>": 50259 + place for place, name in enumerate(("en", "zh", "de"))}
+    family, model = whisper(fields, **settings)
+    want = generated(family, model)
+    assert generated(family, compress("ctranslate2:type=float32", family, model)) == want
+
+
+def test_a_small_vocabulary_has_no_languages() -> None:
+    family, model = whisper(lang_to_id={"<|en|>": 295, "<|de|>": 296})
+    with pytest.raises(Unsupported, match="the language only with the whole vocabulary"):
+        compress("ctranslate2:type=float32", family, model)
+
+
+def test_predictions_end_where_torchs_do() -> None:
+    family, model = whisper()
+    sounds = [np.sin(np.arange(16_000) / step).astype(np.float32) for step in (5, 9, 40)]
+    model.module.proj_out.weight.data[END] += 0.5  # so that some end early
+    want = family.predict(model, sounds)
+    assert family.predict(compress("ctranslate2:type=float32", family, model), sounds) == want
+
+
+@pytest.mark.parametrize(("kind", "arithmetic"), [("float32", "float32"), ("int8", "int8_float32")])
+def test_sizes_are_those_of_its_file(kind: str, arithmetic: str) -> None:
+    family, model = whisper()
+    total = sum(each.numel() for each in model.module.parameters())
+    model = compress(f"ctranslate2:type={kind}", family, model)
+    assert model.facts["arithmetic"].startswith(arithmetic.split("_")[0])
+    numbers = size.in_memory(model.module)
+    assert numbers["size/params"] - total in range(-200, 200)  # biases that are all zeros are made, or left out
+    file = Path(model.files.name) / "ctranslate2" / "model.bin" if model.files else Path()
+    assert numbers["size/weights_mib"] * 2**20 == pytest.approx(file.stat().st_size, rel=0.1)
+    if kind == "int8":
+        assert "reached" in model.facts
+        assert file.stat().st_size < 0.75 * 4 * total  # positions stay in float32
+
+
+def test_the_saved_folder_is_measured_and_opened_by_the_library_alone(tmp_path: Path) -> None:
+    options = {"new_tokens": 4, "architecture": tiny_model("asr")[1].config.to_dict()}
+    variant = Variant(
+        "w", "ctranslate2", "t", "asr", "tiny", "random", chain=parse_chain("ctranslate2"), options=options
+    )
+    worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
+    folder = tmp_path / worker.MODEL_FOLDER
+    restored = model_folder.restore(folder)
+    family, model = restored.family, restored.model
+    batch = family.batch(model, 1, 0)
+    with torch.inference_mode():
+        want = family.run(model, batch, lambda stage: None)[0].tolist()
+    features = companions(model).features(batch, sampling_rate=16_000, return_tensors="np")["input_features"]
+    np.save(folder / "features.npy", features)
+    prompt = json.dumps([model.config.decoder_start_token_id, *model.module.special])
+    command = [sys.executable, "-c", ALONE, str(folder), prompt]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    tokens, modules = json.loads(ran.stdout.splitlines()[-1])
+    assert (tokens[:4], modules) == (want, [])
+
+
+def test_what_it_does_not_know_is_refused() -> None:
+    family, model = tiny_model("asr")
+    model.weights = "local"
+    with pytest.raises(Unsupported, match="no_timestamps_token_id"):
+        compress("ctranslate2", family, model)
+    family, model = tiny_model("causal_lm")
+    with pytest.raises(Unsupported, match="it runs Whisper"):
+        compress("ctranslate2", family, model)
+    family, model = whisper()
+    model = compress("ctranslate2", family, model)
+    with pytest.raises(Unsupported, match="generate with penalty_alpha"):
+        model.module.generate(torch.zeros(1, 80, 3000), max_new_tokens=2, penalty_alpha=0.6)
+
+
+def test_a_file_with_lying_lengths_is_not_opened(tmp_path: Path) -> None:
+    family, model = whisper()
+    model = compress("ctranslate2:type=float32", family, model)
+    assert model.files is not None
+    whole = (Path(model.files.name) / "ctranslate2" / "model.bin").read_bytes()
+    path = tmp_path / "model.bin"
+    path.write_bytes(whole)
+    read = ctranslate2_files.variables(path, "WhisperSpec")
+    some = next(each for each in read if each.name.endswith("linear_0/weight"))
+    assert some.read(path).shape == some.shape
+    length = some.start - 4  # of its elements
+    for lie in (
+        whole[:-40],
+        whole + b"0",
+        b"\x09" + whole[1:],
+        whole[:length] + b"\xff\xff\xff\x7f" + whole[some.start :],
+        whole[:6] + b"Wisp" + whole[10:],
+        b"",
+    ):
+        path.write_bytes(lie)
+        with pytest.raises(WeightsError, match="no model of CTranslate2"):
+            ctranslate2_files.variables(path, "WhisperSpec")
