@@ -115,6 +115,7 @@ DOORS = {
     "onnxruntime": {"compression.onnx_blocks", "compression.onnx_graphs", "methods.onnx_int8"},
     "openvino": {"compression.openvino_graphs", "methods.openvino_int8"},
     "nncf": {"methods.openvino_int8"},
+    "ctranslate2": {"compression.ctranslate2_whisper", "methods.ctranslate2"},
     "ncnn": {"methods.ncnn"},
     "pnnx": {"methods.ncnn"},
     "tensorrt": {"methods.tensorrt"},

@@ -169,13 +169,13 @@ class Whisper:
         return told
 
     def _generated(
-        self, heard: Heard, prompts: list[list[int]], tokens: int, suppressed: Sequence[int], **options: Any
+        self, heard: Heard, prompts: Sequence[list[int]], tokens: int, suppressed: Sequence[int], **options: Any
     ) -> Any:
         """Generate at most so many tokens: the library takes half of a length, or what the prompt leaves of it."""
         most = max(2 * tokens, tokens + len(prompts[0]))
         settings = {"beam_size": 1, "suppress_blank": True, **options}
         return self._model.generate(
-            heard.states, prompts, max_length=most, suppress_tokens=sorted(set(suppressed)), **settings
+            heard.states, list(prompts), max_length=most, suppress_tokens=sorted(set(suppressed)), **settings
         )
 
     def _ends(self) -> list[int]:
@@ -192,10 +192,8 @@ class Whisper:
         known: Mapping[str, int] = getattr(settings, "lang_to_id", None) or {}
         if language is not None:
             languages = [known[f"<|{language.strip('<|>')}|>"]] * heard.batch
-        elif known and not self._model.is_multilingual:
-            raise Unsupported("CTranslate2 hears the language only with the whole vocabulary of Whisper's")
         elif known:
-            languages = [known[each[0][0]] for each in self._model.detect_language(heard.states)]
+            languages = [known[each] for each in self._languages(heard)]
         else:
             languages = []
         prompts = [[int(settings.decoder_start_token_id), *languages[each : each + 1]] for each in range(heard.batch)]
@@ -205,6 +203,19 @@ class Whisper:
         start, last = self.special
         before = [] if prompts[0][0] == start else [start]
         return [[*prompt, *before, last] for prompt in prompts]
+
+    def _languages(self, heard: Heard) -> list[str]:
+        """Return the likeliest language of each sound, as the library names it: `<|en|>`.
+
+        Raises:
+            Unsupported: the library does not take the model for one of several languages.
+        """
+        try:
+            return [each[0][0] for each in self._model.detect_language(heard.states)]
+        except RuntimeError as error:
+            raise Unsupported(
+                "CTranslate2 does not hear the language with this model: set language in its generation_config.json"
+            ) from error
 
 
 def special_tokens(config: Any, generation: Any) -> tuple[int, int]:

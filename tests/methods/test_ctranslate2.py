@@ -18,7 +18,6 @@ from tiny import tiny_model
 from mlflow_compress.errors import Unsupported, WeightsError
 from mlflow_compress.measuring import worker
 from mlflow_compress.meters import size
-from mlflow_compress.methods import ctranslate2 as methods_ctranslate2
 from mlflow_compress.networks import ctranslate2_files, model_folder
 from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.planning.chains import parse_chain
@@ -107,21 +106,9 @@ def test_prompts_and_suppressed_tokens_are_those_of_transformers(settings: dict[
     assert generated(family, compress("ctranslate2:type=float32", family, model)) == want
 
 
-def test_it_hears_the_language_as_transformers_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [f"<{number}>" for number in range(50362)] + ["<|nospeech|>"]  # as Whisper's tokenizer has it
-    monkeypatch.setattr(methods_ctranslate2, "_tokens", lambda tokenizer: names)
-    fields = {"vocab_size": 51865, "decoder_start_token_id": 50258, "eos_token_id": 50257}
-    settings = {"decoder_start_token_id": 50258, "no_timestamps_token_id": 50363, "eos_token_id": 50257}
-    settings["task_to_id"] = {"translate": 50358, "transcribe": 50359}
-    settings["lang_to_id"] = {f"<|{name}|>": 50259 + place for place, name in enumerate(("en", "zh", "de"))}
-    family, model = whisper(fields, **settings)
-    want = generated(family, model)
-    assert generated(family, compress("ctranslate2:type=float32", family, model)) == want
-
-
-def test_a_small_vocabulary_has_no_languages() -> None:
+def test_a_model_of_one_language_for_the_library_hears_none() -> None:
     family, model = whisper(lang_to_id={"<|en|>": 295, "<|de|>": 296})
-    with pytest.raises(Unsupported, match="the language only with the whole vocabulary"):
+    with pytest.raises(Unsupported, match="language in its generation_config.json"):
         compress("ctranslate2:type=float32", family, model)
 
 

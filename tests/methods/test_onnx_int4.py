@@ -217,7 +217,7 @@ def test_onnx_runtime_alone_opens_the_file(chain: str, tmp_path: Path) -> None:
     family, model = tiny_model("causal_lm", WIDE)
     model = compress(chain, family, model)
     assert model.files is not None
-    given = {"input_ids": np.array([[5, 6, 7, 8]]), "kept": np.arange(4)}
+    given: dict[str, Any] = {"input_ids": np.array([[5, 6, 7, 8]]), "kept": np.arange(4)}
     for layer in range(2):
         for kind in ("key", "value"):
             given[f"past_{kind}_{layer}"] = np.zeros((1, 3, 0, 32), np.float32)
