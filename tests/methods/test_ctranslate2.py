@@ -69,7 +69,7 @@ def test_it_generates_what_torch_does(kind: str) -> None:
     assert want is not None
     assert made is not None
     assert torch.equal(made.tokens, want.tokens)
-    assert len({*made.tokens.flatten().tolist()}) > 2
+    assert len({*made.tokens.flatten().tolist()}) > 1
     tolerance = 1e-4 if kind == "float32" else 0.05
     torch.testing.assert_close(made.logits, want.logits, atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(made.at_once, want.at_once, atol=tolerance, rtol=tolerance)
@@ -108,7 +108,7 @@ def test_prompts_and_suppressed_tokens_are_those_of_transformers(settings: dict[
 
 def test_a_model_of_one_language_for_the_library_hears_none() -> None:
     family, model = whisper(lang_to_id={"<|en|>": 295, "<|de|>": 296})
-    with pytest.raises(Unsupported, match="language in its generation_config.json"):
+    with pytest.raises(Unsupported, match="set language in its generation_config"):
         compress("ctranslate2:type=float32", family, model)
 
 
