@@ -18,6 +18,7 @@ _ALL = (
     "methods",
     "language_models",
     "language_quality",
+    "large_model",
     "zoo",
     "architectures",
     "false_alarms",

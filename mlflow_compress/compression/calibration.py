@@ -177,19 +177,26 @@ def fit_in_order(
     batches = family.calibration(model, 1, seed, samples_for(model, family, samples))
     tell_few_tokens(model, batches)
 
-    waiting, fitted = set(layers), {}
+    waiting, fitted = set(layers), 0
     last: tuple[Any, Inputs | None] = (None, None)
+
+    def put(layer: Any, inputs: Inputs | None) -> None:
+        nonlocal fitted
+        made = fit(layer, inputs)
+        model.module = replace(model.module, {layer: made})
+        layer.forward = made.forward  # whoever goes through a list of layers still calls this one
+        layer.weight = None  # whoever else holds the layer: old and new weights are never all held at once
+        fitted += 1
 
     def at_first_call(layer: Any, inputs: Any) -> Any:
         nonlocal last
         if last[0] is not inputs:  # query, key and value are fed the same
             last = inputs, Inputs.of(inputs)
         assert last[1] is not None
-        fitted[layer] = fit(layer, last[1])
+        put(layer, last[1])
         waiting.remove(layer)
         if not waiting:
             raise _Done
-        layer.forward = fitted[layer].forward
         return layer.forward(inputs)
 
     def stop(layer: Any) -> Callable[[Any], Any]:
@@ -203,11 +210,12 @@ def fit_in_order(
     except _Done:
         pass
     finally:
-        for layer in (*waiting, *fitted):
+        for layer in waiting:
             del layer.forward
     if waiting:
-        model.cautions.append(UNCALIBRATED_LAYERS.of(waiting=len(waiting), all=len(waiting) + len(fitted)))
-    model.module = replace(model.module, fitted | {layer: fit(layer, None) for layer in waiting})
+        model.cautions.append(UNCALIBRATED_LAYERS.of(waiting=len(waiting), all=len(waiting) + fitted))
+    for layer in waiting:
+        put(layer, None)
 
 
 class _Done(Exception):  # noqa: N818  (nothing went wrong)

@@ -316,8 +316,9 @@ def pack_layers(
         The module, or what replaces it, and the number of layers that were replaced.
     """
     plain, tied = set(kinds), {nn.Embedding, nn.Linear}
-    replacements: dict[nn.Module, nn.Module] = {}
-    for layers in sharing(module):
+    groups, replaced = sharing(module)[::-1], 0
+    while groups:  # each weight is let go before the next is packed, so that never all are held twice
+        layers = groups.pop()
         types = {type(layer) for layer in layers}
         is_wanted = types <= plain and (embeddings or head_of(module) not in layers)
         is_wanted |= embeddings and nn.Embedding in types and types <= tied
@@ -327,8 +328,9 @@ def pack_layers(
             if packed.is_worth_it and (fills_bytes or nn.Embedding not in types):
                 if filled:
                     packed = Packed.of(layers[0].weight, bits, group_size)
-                replacements |= {layer: _layer_of(packed, layer) for layer in layers}
-    return replace(module, replacements), len(replacements)
+                module = replace(module, {layer: _layer_of(packed, layer) for layer in layers})
+                replaced += len(layers)
+    return module, replaced
 
 
 def packed_weights(module: nn.Module) -> int:

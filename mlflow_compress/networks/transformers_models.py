@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,15 +127,29 @@ class TransformersFamily(Family):
         for name in self.keeps:
             if name in _AUTO_CLASSES:
                 place = folder / name if (folder / name).is_dir() else folder
-                kept = getattr(transformers, _AUTO_CLASSES[name]).from_pretrained(
-                    place, local_files_only=True, trust_remote_code=runs_code
-                )
+                kept = _reader(name, place).from_pretrained(place, local_files_only=True, trust_remote_code=runs_code)
             elif (folder / _GENERATION).is_file():  # of language models, 0.1 wrote none
                 kept = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
             else:
                 kept = None
             setattr(read, name, kept)
         return Model(None, weights="local", config=config, family_data=read)
+
+
+def _reader(name: str, place: Path) -> Any:
+    """Return the class that reads a companion.
+
+    Beside the config of some models (Mistral's), the class that picks others passes over the one that wrote the
+    stand-in of random weights.
+    """
+    import transformers
+
+    written = place / "tokenizer_config.json"
+    if name == "tokenizer" and written.is_file():
+        kind = json.loads(written.read_text(encoding="utf-8")).get("tokenizer_class")
+        if kind == transformers.ByT5Tokenizer.__name__:
+            return transformers.ByT5Tokenizer
+    return getattr(transformers, _AUTO_CLASSES[name])
 
 
 def companions(model: Model) -> Companions:
