@@ -15,6 +15,7 @@ from mlflow_compress.compression.exporting import quiet, require_integers
 from mlflow_compress.error_causes import cause_line, is_out_of_memory
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks import generation_check
+from mlflow_compress.networks.native_precision import widen
 from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Method, Model, State
@@ -88,6 +89,7 @@ class Ctranslate2(Method):
                 "its generation settings name no no_timestamps_token_id, and without that token CTranslate2 writes "
                 "time stamps alone"
             )
+        widen(model, "CTranslate2's converter")
         generated = generation_check.generate(family, model)
         folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-")
         try:
@@ -136,7 +138,7 @@ def _convert(model: Model, folder: Path, kind: str) -> None:
         """Takes the model that is there, rather than load one."""
 
         def load_model(self, *arguments: Any, **options: Any) -> Any:
-            return model.module.float()
+            return model.module
 
         def load_tokenizer(self, *arguments: Any, **options: Any) -> Any:
             return _Names(names)
