@@ -147,6 +147,16 @@ class Family(ABC):
             WeightsError: the weights can't be had, or are not this model's.
         """
 
+    def weights_bytes(self, source: str, weights: str, folder: Path) -> int | None:
+        """Return how many bytes of memory the original's weights will take, without reading them; None: not known.
+
+        Args:
+            source: as `load` takes it.
+            weights: as `load` takes it.
+            folder: as `load` takes it.
+        """
+        return None
+
     def code(self, source: str, weights: str, folder: Path) -> str:
         """Say what code of somebody's own `load` would run, which only a user who trusts it may ask for; empty: none.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from mlflow_compress import registry
 from mlflow_compress.error_causes import cause_line, is_out_of_memory, own_place
-from mlflow_compress.errors import CompressError, RecipeError, Unsupported, one_line
+from mlflow_compress.errors import CompressError, MachineLacks, RecipeError, Unsupported, one_line
 from mlflow_compress.records import Outcome, Part, Result, Variant
 from mlflow_compress.sockets import Family, Model, Sample
 
@@ -62,6 +62,7 @@ def loaded(family: Family, variant: Variant, stage: Tell, warn: Tell) -> Model:
 
     folder = Path(variant.folder)
     stage(_LOADING)
+    _require_memory(family.weights_bytes(variant.source, variant.weights, folder), variant.source)
     with _of_the_model(variant, _LOADING):
         model = family.load(variant.source, variant.weights, folder, variant.seed)
     native_precision.settle(model, family.precision)
@@ -88,6 +89,27 @@ def loaded(family: Family, variant: Variant, stage: Tell, warn: Tell) -> Model:
         if samples is not None:
             _warn_of_scores(family, model, variant, samples, warn)
     return model
+
+
+def _require_memory(needed: int | None, source: str) -> None:
+    """Check that there is memory for a model's weights, before they are read or made.
+
+    Raises:
+        MachineLacks: there is less.
+    """
+    import psutil
+
+    from mlflow_compress.meters import cgroup
+
+    free = psutil.virtual_memory().available
+    limited = cgroup.memory_left()
+    left = free if limited is None else min(free, limited)
+    if needed is not None and needed > left:
+        raise MachineLacks(
+            f"the weights of {source} take {needed / 2**30:.1f} GiB, and {left / 2**30:.1f} GiB of memory are free: "
+            "end other programs, give options.dtype=bfloat16 where they are loaded in float32, or measure it on a "
+            "machine with more memory"
+        )
 
 
 def try_call(family: Family, model: Model, variant: Variant) -> dict[str, str]:

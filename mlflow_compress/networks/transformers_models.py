@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.errors import RecipeError, WeightsError, one_line
-from mlflow_compress.networks import custom_code, saved_models
+from mlflow_compress.networks import custom_code, memory_need, saved_models
 from mlflow_compress.networks.export_graphs import dtype_of
 from mlflow_compress.networks.hub import Origin, config_fields, find_weights, is_config_cached
 from mlflow_compress.networks.native_precision import NATIVE, of_config
@@ -78,6 +78,19 @@ class TransformersFamily(Family):
         fields = _saved_fields(origin.location)
         may_run = custom_code.is_needed(fields) and not custom_code.obstacle(Path(origin.location))
         return replace(origin, runs_code=may_run)
+
+    def weights_bytes(self, source: str, weights: str, folder: Path) -> int | None:
+        """Return what the weights will take in memory (see `Family.weights_bytes`)."""
+        try:
+            origin = self.origin(source, weights, folder)
+        except (RecipeError, WeightsError):  # loading says so
+            return None
+        if origin.kind == "random":
+            fields = getattr(self, "architecture", {})
+            return memory_need.of_architecture(self.auto_class, fields, self.precision) if fields else None
+        if origin.file or origin.folder is None:
+            return None
+        return memory_need.of_files(origin.folder, origin.variant, self.precision)
 
     def save(self, model: Model, folder: Path) -> None:
         """Write the config and the companions where transformers' own `save_pretrained` does."""

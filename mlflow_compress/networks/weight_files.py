@@ -157,6 +157,17 @@ def dtype_in(folder: Path, variant: str = "") -> str:
         folder: where they are.
         variant: which of several are read (see `variant_in`); empty: the plain ones.
     """
+    counts = numbers_in(folder, variant)
+    return counts.most_common(1)[0][0] if counts else ""
+
+
+def numbers_in(folder: Path, variant: str = "") -> Counter[str]:
+    """Count the floating-point numbers of each type in the safetensors that are read, from the files' headers.
+
+    Args:
+        folder: where they are.
+        variant: which of several are read (see `variant_in`); empty: the plain ones.
+    """
     whole = folder / (f"model.{variant}.safetensors" if variant else "model.safetensors")
     shards = [path for path in _files(folder) if path.suffix == ".safetensors" and _variant_of(path.name) == variant]
     counts: Counter[str] = Counter()
@@ -164,7 +175,7 @@ def dtype_in(folder: Path, variant: str = "") -> str:
         for tensor in _header(path).values():
             if isinstance(tensor, Mapping) and (dtype := _FLOATS.get(str(tensor.get("dtype")))) is not None:
                 counts[dtype] += math.prod(tensor.get("shape") or [1])
-    return counts.most_common(1)[0][0] if counts else ""
+    return counts
 
 
 def _variant_of(name: str) -> str | None:
