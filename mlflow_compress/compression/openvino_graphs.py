@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import weakref
@@ -11,6 +12,7 @@ from typing import Any
 
 from mlflow_compress.compression.exporting import Values, array, has_weights
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Graph
 
 TOLERANCE = 0.02  # relative difference of the outputs that another runtime in float32 may make
@@ -19,13 +21,20 @@ _LEAST_WEIGHTS = 64
 _SMOOTHING = "nncf_smooth_quant"  # in the names of what NNCF divides activations by
 _PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 _INTEGERS = ("i8", "u8", "i4", "u4")
+_OF_4_BITS = ("i4", "u4")
 _FLOATS = ("f32", "f16", "f64")
 
 
-def write(graph: Graph, path: Path) -> None:
+def write(graph: Graph, path: Path, precision: str | None = None) -> None:
     """Convert a graph by tracing it; write PATH (.xml) and its weights beside it (.bin).
 
     Source: openvino.convert_model, openvino.save_model.
+
+    Args:
+        graph: in float32.
+        path: where to.
+        precision: of the weights, before they were cast to float32: `bfloat16` or `float16`. They are written so, and
+            without loss: a constant that this precision does not hold exactly stays in float32.
 
     Raises:
         Unsupported: OpenVINO lacks operators that it has.
@@ -48,7 +57,29 @@ def write(graph: Graph, path: Path) -> None:
     names, ports = (*graph.inputs, *graph.outputs), (*converted.inputs, *converted.outputs)
     for name, port in zip(names, ports, strict=True):
         port.get_tensor().set_names({name})
+    if precision is not None:
+        _narrow(converted, precision)
     openvino.save_model(converted, str(path), compress_to_fp16=False)
+
+
+def _narrow(model: Any, precision: str) -> None:
+    """Hold an OpenVINO model's constants in 16 bits, where these give the same numbers; converted when it runs."""
+    import openvino
+    import torch
+    from openvino import opset13
+
+    kind = {"bfloat16": openvino.Type.bf16, "float16": openvino.Type.f16}[precision]
+    for constant in model.get_ops():
+        if constant.get_type_name() != "Constant" or constant.get_element_type() != openvino.Type.f32:
+            continue
+        values = torch.tensor(constant.data)
+        if values.numel() > 1 and torch.equal(values.to(getattr(torch, precision)).float(), values):
+            readers = constant.output(0).get_target_inputs()
+            held = opset13.constant(constant.data, kind)
+            held.set_friendly_name(constant.get_friendly_name())
+            converted = opset13.convert(held, "f32")
+            for reader in readers:
+                reader.replace_source_output(converted.output(0))
 
 
 def _lacking(said: str) -> str:
@@ -105,10 +136,7 @@ class Compiled:
         import openvino
         import torch
 
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-        if precision != "default":
-            settings["INFERENCE_PRECISION_HINT"] = precision
-        self._compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+        self._compiled = openvino.Core().compile_model(str(path), "CPU", settings(precision))
         types = {port.get_element_type().get_type_name() for port in self._compiled.inputs}
         self.dtype = torch.float64 if "f64" in types else torch.float32
         self._given_back: list[int] | None = None  # the outputs that are inputs; known from the first call on
@@ -139,24 +167,61 @@ class Compiled:
         self._requests.append((self._compiled.create_infer_request(), []))
         return self._requests[-1]
 
-    def held_weights(self) -> Iterator[tuple[Any, bool]]:
-        """Return every constant of the file that holds weights, and whether its elements are parameters.
+    def held_weights(self) -> Iterator[Held]:
+        """Return every constant of the file that holds weights (see `held_constants`)."""
+        yield from held_constants(self.path, self.buffers)
 
-        Of a quantised file that is the integers; scales, zero points and the limits of activations are no parameters.
-        """
-        import numpy as np
-        import openvino
-        import torch
 
-        for constant in openvino.Core().read_model(str(self.path)).get_ops():
-            if constant.get_type_name() != "Constant":
-                continue
-            kind = constant.get_element_type().get_type_name()
-            if kind not in (*_INTEGERS, *_FLOATS):
-                continue
-            is_scale = _is_scale(constant)
-            if is_scale or kind in _INTEGERS or has_weights(constant.data, self.buffers):
-                yield torch.from_numpy(np.array(constant.data)), not is_scale
+def settings(precision: str) -> dict[str, Any]:
+    """Return how graphs are compiled for the CPU: for the latency of one request, with as many threads as torch has.
+
+    Args:
+        precision: `f32`, or the CPU's own choice (`default`: bfloat16 where it has instructions for it).
+    """
+    import torch
+
+    found = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    return found if precision == "default" else {**found, "INFERENCE_PRECISION_HINT": precision}
+
+
+def held_constants(path: Path, buffers: Sequence[Values]) -> Iterator[Held]:
+    """Return every constant of a file that holds weights.
+
+    Of a quantised file that is the integers; scales, zero points and the limits of activations are no parameters. Two
+    integers of 4 bits take a byte.
+
+    Args:
+        path: the file (.xml).
+        buffers: what among its constants is no weight (see `has_weights`).
+    """
+    import numpy as np
+    import openvino
+    import torch
+
+    for constant in openvino.Core().read_model(str(path)).get_ops():
+        if constant.get_type_name() != "Constant":
+            continue
+        kind = constant.get_element_type().get_type_name()
+        if kind not in (*_INTEGERS, *_FLOATS, "bf16"):
+            continue
+        scales = is_scale(constant)
+        count = math.prod(constant.shape)
+        if kind in _OF_4_BITS:
+            packed = torch.from_numpy(np.array(constant.data).reshape(-1).view(np.uint8))
+            yield Held(packed, 0 if scales else count, functools.partial(_unpacked, packed, count))
+        elif kind == "bf16":
+            values = constant.get_data(dtype=np.float32)
+            if scales or has_weights(values, buffers):
+                yield Held(torch.from_numpy(values).bfloat16(), 0 if scales else count)
+        elif scales or kind in _INTEGERS or has_weights(constant.data, buffers):
+            yield Held(torch.from_numpy(np.array(constant.data)), 0 if scales else count)
+
+
+def _unpacked(packed: Any, count: int) -> Any:
+    """Return integers of 4 bits, two of which lie in each byte [count]."""
+    import torch
+
+    return torch.stack([packed & 15, packed >> 4], dim=-1).reshape(-1)[:count]
 
 
 def _is_of(output: Any, inputs: Sequence[Any]) -> bool:
@@ -166,16 +231,18 @@ def _is_of(output: Any, inputs: Sequence[Any]) -> bool:
     return any(np.may_share_memory(output, each) for each in inputs)
 
 
-def _is_scale(constant: Any) -> bool:
-    """Tell whether a constant scales or shifts integers, or limits activations."""
-    readers = [reader.get_node() for reader in constant.output(0).get_target_inputs()]
-    if any(reader.get_type_name() == "FakeQuantize" or _SMOOTHING in reader.get_friendly_name() for reader in readers):
-        return True
-    return any(
-        reader.get_type_name() in ("Multiply", "Subtract") and _is_integer(reader.input_value(0).get_node())
-        for reader in readers
-        if reader.get_input_size() == 2 and reader.input_value(0).get_node() != constant
-    )
+def is_scale(constant: Any) -> bool:
+    """Tell whether a constant, or what it is converted to, scales or shifts integers, or limits activations."""
+    for port in constant.output(0).get_target_inputs():
+        reader = port.get_node()
+        kind = reader.get_type_name()
+        if kind == "FakeQuantize" or _SMOOTHING in reader.get_friendly_name():
+            return True
+        if kind == "Convert" and is_scale(reader):
+            return True
+        if kind in ("Multiply", "Subtract") and port.get_index() == 1 and _is_integer(reader.input_value(0).get_node()):
+            return True
+    return False
 
 
 def _is_integer(node: Any) -> bool:

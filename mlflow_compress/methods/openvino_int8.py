@@ -10,30 +10,55 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
-from mlflow_compress.compression import openvino_graphs
+from mlflow_compress.compression import openvino_graphs, openvino_weights
 from mlflow_compress.compression.calibration import require_data_to_score
 from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, array, record, require_integers
+from mlflow_compress.compression.openvino_decoders import opened
 from mlflow_compress.compression.openvino_graphs import TOLERANCE, Compiled, write
 from mlflow_compress.meters.environment import has_int8_dot_products
+from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Graph, Model
+
+STATIC_DECODER = CautionKind(
+    "static_activations",
+    short={
+        "en": "static int8 activations of a decoder, which costs quality",
+        "ru": "статические активации int8 в декодере, это портит качество",
+    },
+    message={
+        "en": "the activations of each layer have one calibrated range, and a decoder's have outliers: so the "
+        "perplexity of SmolLM2, 45.4, became 63.7",
+        "ru": "у активаций каждого слоя один откалиброванный диапазон, а у декодера есть выбросы: так перплексия "
+        "SmolLM2, 45,4, стала 63,7",
+    },
+    advice={
+        "en": "Leave activations out, or say activations=none.",
+        "ru": "Уберите activations или укажите activations=none.",
+    },
+)
 
 
 @dataclass
 class OpenvinoInt8(ExportMethod):
-    """OpenVINO on the CPU in int8: weights and activations, calibrated on a few samples by NNCF.
+    """OpenVINO on the CPU in int8: weights, and activations calibrated on a few samples by NNCF.
 
-    Weights of convolutions, matrix products and embeddings are kept in int8, one scale for each output channel. Ranges
-    of activations are those seen in calibration. What attention adds and what follows the last layers stays in float.
+    Weights of convolutions, matrix products and embeddings are kept in int8, one scale for each output channel.
 
-    Outlier channels of what is no convolutional network are evened out first (SmoothQuant, at NNCF's own 0.95). Weights
-    take 7 of the 8 bits where the CPU that compresses has no VNNI: such CPUs add two products of 8 bits in 16, and what
-    does not fit is cut off.
+    `none`: weights alone, and no data are needed. `static`: ranges of activations are those seen in calibration. What
+    attention adds and what follows the last layers stays in float. `auto`: weights alone for models that generate,
+    whose activations have outliers that one scale for all can't hold; static for others.
 
-    Source: Xiao et al., SmoothQuant, arXiv 2211.10438; nncf.quantize, and nncf.compress_weights for what
-    that leaves in float.
+    With static activations, outlier channels of what is no convolutional network are evened out first (SmoothQuant, at
+    NNCF's own 0.95), and weights take 7 of the 8 bits where the CPU that compresses has no VNNI: such CPUs add two
+    products of 8 bits in 16, and what does not fit is cut off.
+
+    Source: Xiao et al., SmoothQuant, arXiv 2211.10438; nncf.quantize, and nncf.compress_weights (INT8_ASYM) for weights
+    alone.
 
     Attributes:
+        activations: whether they are in int8, with calibrated ranges (`static`), or in floating point (`none`); or
+            `auto`.
         samples: how many samples the calibration takes; None: up to 128, fewer where they are large.
         preset: `mixed`: asymmetric activations where they have negative values; `performance`: symmetric ones.
         precision: in which the runtime computes what is not in int8; `default` takes bfloat16 on CPUs that have
@@ -42,10 +67,11 @@ class OpenvinoInt8(ExportMethod):
 
     needs: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
     converts: ClassVar[bool] = False
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
     extra: ClassVar[str] = "openvino"
     exporter: ClassVar[str] = "OpenVINO"
 
+    activations: Literal["auto", "static", "none"] = "auto"
     samples: Annotated[int | None, Ge(1)] = None
     preset: Literal["mixed", "performance"] = "mixed"
     precision: Literal["f32", "default"] = "default"
@@ -57,11 +83,12 @@ class OpenvinoInt8(ExportMethod):
             Unsupported: the family gives no graphs of the model, there is nothing to quantise, or no data for
                 trained weights.
         """
-        require_data_to_score(model, family)
+        if self._is_static(family):
+            require_data_to_score(model, family)
         return require_integers(super().compress(model, family))
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
-        """Export in float32, run that on the calibration data, and write `NAME.xml` in int8 for each graph."""
+        """Export in float32, run that on calibration data if need be, and write `NAME.xml` in int8 for each graph."""
         import nncf
         import openvino
 
@@ -72,6 +99,11 @@ class OpenvinoInt8(ExportMethod):
             calls = {name: Compiled(path, (), "f32") for name, path in paths.items()}
             for name, graph in graphs.items():
                 require_alike(graph, calls[name], TOLERANCE)
+            if not self._is_static(family):
+                for path in paths.values():
+                    openvino_weights.compress(path, folder / path.name, mode=nncf.CompressWeightsMode.INT8_ASYM)
+                model.facts["activations"] = "in floating point"
+                return model
             inputs = record(model, family, calls, self.samples)
             for name, path in paths.items():
                 converted = openvino.Core().read_model(str(path))
@@ -91,8 +123,19 @@ class OpenvinoInt8(ExportMethod):
                     advanced_parameters=settings,
                 )
                 openvino.save_model(quantised, str(folder / f"{name}.xml"), compress_to_fp16=False)
+        model.facts["activations"] = "ranges from calibration"
+        if generates(family):
+            model.cautions.append(STATIC_DECODER.of())
         return model
+
+    def _is_static(self, family: Family) -> bool:
+        return self.activations == "static" or (self.activations == "auto" and not generates(family))
 
     def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
         """Compile a file."""
-        return Compiled(folder / f"{name}.xml", buffers, self.precision)
+        return opened(folder / f"{name}.xml", buffers, self.precision)
+
+
+def generates(family: Family) -> bool:
+    """Return whether a family generates: its models have decoders."""
+    return type(family).generate is not Family.generate

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlflow_compress.errors import WorkerError
@@ -60,6 +60,29 @@ class Decoder(Attached, ABC):
         module.forward = self.__call__
         return module
 
+    def _advance(self, name: str, cache: Any, before: Sequence[Any], after: Sequence[Any] = ()) -> Any:
+        """Run a graph on tokens behind those of a cache, which then holds them too.
+
+        Where the graph's runtime keeps keys and values itself (its call has `advance`), the cache holds no more than
+        their places (see `kept_places`).
+
+        Args:
+            name: the graph's.
+            cache: a transformers cache; empty for a new text.
+            before: the graph's inputs before the past; the first are token ids [batch, tokens].
+            after: its inputs after the past.
+
+        Returns:
+            Logits [batch, kept, vocabulary].
+        """
+        call: Any = self.calls[name]
+        if hasattr(call, "advance"):
+            return call.advance(cache, before, after)
+        past = tensors_of(cache) if cache.get_seq_length() else self.empty_past(len(before[0]))
+        logits, *present = call(*before, *past, *after)
+        refill(cache, present)
+        return logits
+
     def empty_past(self, batch: int) -> list[Any]:
         """Return keys and values of no token, for each layer [batch, heads, 0, width]."""
         import torch
@@ -94,15 +117,13 @@ class DecoderOnly(Decoder):
         import torch
         from transformers.modeling_outputs import CausalLMOutputWithPast
 
-        batch, length = input_ids.shape
+        length = input_ids.shape[1]
         given = take_cache(arguments)
         cache = cache_of(()) if given is None else given
         past_length = cache.get_seq_length()
         require_plain(arguments, past_length, length)
         kept = torch.arange(length - (logits_to_keep or length), length, device=input_ids.device)
-        past = tensors_of(cache) if past_length else self.empty_past(batch)
-        logits, *present = self.calls["model"](input_ids, kept, *past)
-        refill(cache, present)
+        logits = self._advance("model", cache, (input_ids, kept))
         returned: dict[str, Any] = {cache_keyword(): cache}
         return CausalLMOutputWithPast(logits=logits, **returned)
 
@@ -160,10 +181,8 @@ class EncoderDecoder(Decoder):
             cross = tuple(each.repeat_interleave(beams, dim=0) for each in cross)
         if not past_length:
             refill(cache.cross_attention_cache, cross)  # where transformers looks for them
-        past = tensors_of(cache.self_attention_cache) if past_length else self.empty_past(len(decoder_input_ids))
         mask = (attention_mask,) if self.heeds_mask else ()
-        logits, *present = self.calls["decoder"](decoder_input_ids, *mask, *past, *cross)
-        refill(cache.self_attention_cache, present)
+        logits = self._advance("decoder", cache.self_attention_cache, (decoder_input_ids, *mask), cross)
         returned: dict[str, Any] = {cache_keyword(): cache}
         return Seq2SeqLMOutput(logits=logits, **returned)
 

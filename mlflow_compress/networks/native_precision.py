@@ -13,6 +13,7 @@ from mlflow_compress.sockets import Model
 
 DTYPE = "dtype"  # the fact: in which precision the original was loaded
 NATIVE = "native"
+_WIDENED = "widened"  # the fact: from which precision weights were cast for an exporter
 _FIELDS = ("dtype", "torch_dtype")  # of a config; the second in transformers before its version 5
 
 
@@ -64,4 +65,10 @@ def widen(model: Model, who: str) -> None:
     dtype = dtype_of(model.module)
     if dtype in (torch.bfloat16, torch.float16):
         cast(model.module, torch.float32)
-        model.facts["widened"] = f"{who} takes float32: the weights were cast from {name_of(dtype)}"
+        model.facts[_WIDENED] = f"{who} takes float32: the weights were cast from {name_of(dtype)}"
+
+
+def widened_from(model: Model) -> str | None:
+    """Return in which precision a model was before `widen` cast it; None if it was in float32."""
+    told = model.facts.get(_WIDENED)
+    return told.rpartition(" ")[2] if told else None

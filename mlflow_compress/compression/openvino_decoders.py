@@ -1,0 +1,200 @@
+"""A decoder's graph in OpenVINO that keeps the keys and values of its past itself, as state of a request."""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.compression.exporting import Call, Values, array
+from mlflow_compress.compression.openvino_graphs import Compiled, held_constants, settings
+from mlflow_compress.errors import WorkerError
+from mlflow_compress.networks import kept_places
+from mlflow_compress.networks.stored_weights import Held
+
+_PAST, _PRESENT, _ROWS = "past_", "present_", "beam_idx"
+_MOST_TEXTS = 4  # calls of `generate` that may be gone on with in turns: each keeps a past
+
+
+def opened(path: Path, buffers: Sequence[Values], precision: str) -> Call:
+    """Compile a file for the CPU: one that takes a past keeps it between its calls.
+
+    Args:
+        path: the file (.xml).
+        buffers: what among its constants is no weight (see `has_weights`).
+        precision: `f32`, or the CPU's own choice (`default`).
+    """
+    import openvino
+
+    graph = openvino.Core().read_model(str(path))
+    given = {port.get_any_name(): port.get_partial_shape() for port in graph.inputs}
+    made = {port.get_any_name() for port in graph.outputs}
+    past = [name for name in given if name.startswith(_PAST)]
+    keeps = past and all(name.replace(_PAST, _PRESENT, 1) in made and len(given[name]) == 4 for name in past)
+    return Stateful(path, buffers, precision) if keeps else Compiled(path, buffers, precision)
+
+
+class Stateful:
+    """A decoder's intermediate representation, compiled for the CPU, whose past stays in the runtime between tokens.
+
+    The file holds a graph without state, as `openvino_graphs.write` wrote it: the state is made when it is opened. The
+    keys and values of the past are gathered by the input `beam_idx` [batch], so that texts may change places.
+
+    Each text that is generated has a request of its own, with its state, until its cache is dropped.
+
+    Source: openvino._offline_transformations.apply_make_stateful_transformation; the graph has the form that
+    optimum-intel gives it, which OpenVINO joins with attention.
+
+    Args:
+        path: the file (.xml).
+        buffers: what among its constants is no weight (see `has_weights`).
+        precision: `f32`, or the CPU's own choice (`default`).
+    """
+
+    runtime = "openvino"
+
+    def __init__(self, path: Path, buffers: Sequence[Values], precision: str) -> None:
+        import openvino
+        import torch
+
+        core = openvino.Core()
+        graph = core.read_model(str(path))
+        names = [port.get_any_name() for port in graph.inputs]
+        self._past = [name for name in names if name.startswith(_PAST)]
+        self._first = names.index(self._past[0])  # how many inputs stand before the past
+        _keep_past(graph, self._past)
+        chosen = settings(precision)
+        if precision == "f32":
+            chosen["KV_CACHE_PRECISION"] = "f32"
+        self._compiled = core.compile_model(graph, "CPU", chosen)
+        self._held: list[_Held] = []
+        self.dtype = torch.float32
+        self.path, self.buffers = path, buffers
+
+    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        """Run the graph as it stands in the file: the past goes in, and comes out."""
+        import openvino
+        import torch
+
+        request = self._compiled.create_infer_request()
+        last = self._first + len(self._past)
+        before, past, after = inputs[: self._first], inputs[self._first : last], inputs[last:]
+        states = _states(request, self._past)
+        for name, tensor in zip(self._past, past, strict=True):
+            states[name].state = openvino.Tensor(array(tensor))
+        logits = _infer(request, before, torch.arange(len(past[0])), after)
+        return logits, *(torch.from_numpy(states[name].state.data.copy()).float() for name in self._past)
+
+    def advance(self, cache: Any, before: Sequence[Any], after: Sequence[Any]) -> Any:
+        """Compute tokens behind those of a cache's text (see `exported_decoders.Decoder`).
+
+        Raises:
+            WorkerError: the state of that text is no longer there.
+        """
+        import torch
+
+        texts, tokens = before[0].shape
+        if past := cache.get_seq_length():
+            held = self._of(cache)
+            rows = held.cut(cache, self._past)
+        else:
+            held, rows = self._begin(cache), torch.arange(texts)
+        logits = _infer(held.request, before, rows, after)
+        held.tokens = past + tokens
+        kept_places.write(cache, len(self._past) // 2, texts, held.tokens)
+        return logits
+
+    def _of(self, cache: Any) -> _Held:
+        """Return what holds the state of a cache's text."""
+        for held in self._held:
+            if held.cache() is cache:
+                return held
+        raise WorkerError(
+            f"OpenVINO holds this text's past no longer: it keeps those of the last {_MOST_TEXTS} calls, and none of "
+            "another model. Generate the text from its beginning."
+        )
+
+    def _begin(self, cache: Any) -> _Held:
+        """Return what holds an empty state: that of a cache that was dropped, or else a new one, or the oldest."""
+        free = [held for held in self._held if (last := held.cache()) is None or last is cache]
+        if not free and len(self._held) == _MOST_TEXTS:
+            free = self._held[:1]
+        if free:
+            self._held.remove(free[0])
+        held = free[0] if free else _Held(self._compiled.create_infer_request(), weakref.ref(cache))
+        held.request.reset_state()
+        held.cache = weakref.ref(cache)
+        self._held.append(held)
+        return held
+
+    def held_weights(self) -> Iterator[Held]:
+        """Return every constant of the file that holds weights (see `openvino_graphs.held_constants`)."""
+        yield from held_constants(self.path, self.buffers)
+
+
+@dataclasses.dataclass(eq=False)
+class _Held:
+    """The state of one call of `generate`: its request, the cache that it belongs to, and how many tokens it has."""
+
+    request: Any
+    cache: weakref.ref[Any]
+    tokens: int = 0
+
+    def cut(self, cache: Any, names: Sequence[str]) -> Any:
+        """Cut tokens that the cache no longer holds; return which texts of the state it goes on with [texts]."""
+        import openvino
+
+        rows, positions = kept_places.read(cache)
+        if len(positions) != self.tokens:
+            for state in _states(self.request, names).values():
+                state.state = openvino.Tensor(state.state.data[:, :, positions.numpy()].copy())
+        return rows
+
+
+def _keep_past(graph: Any, past: Sequence[str]) -> None:
+    """Make the past of a graph its state, gathered by `beam_idx`, and empty at first."""
+    import numpy as np
+    from openvino import opset13
+    from openvino._offline_transformations import apply_make_stateful_transformation
+
+    rows = opset13.parameter([-1], np.int64, name=_ROWS)
+    rows.output(0).get_tensor().set_names({_ROWS})
+    shapes = {}
+    for port in graph.inputs:
+        if (name := port.get_any_name()) in past:
+            shapes[name] = port.get_partial_shape()
+            readers = port.get_target_inputs()
+            gathered = opset13.gather(port, rows, opset13.constant(0))
+            for reader in readers:
+                reader.replace_source_output(gathered.output(0))
+    graph.add_parameters([rows])
+    graph.validate_nodes_and_infer_types()
+    apply_make_stateful_transformation(graph, {name: name.replace(_PAST, _PRESENT, 1) for name in past})
+    texts = opset13.gather(opset13.shape_of(graph.input(0), "i64"), opset13.constant([0]), opset13.constant(0))
+    for node in graph.get_ops():
+        if node.get_type_name() == "ReadValue":
+            _, heads, _, width = node.get_output_partial_shape(0)
+            rest = [
+                opset13.constant(np.array([each], np.int64)) for each in (heads.get_length(), 0, width.get_length())
+            ]
+            kind = node.get_output_element_type(0)
+            shape = opset13.concat([texts, *rest], 0)
+            node.set_arguments([opset13.broadcast(opset13.constant(0.0, kind), shape)])
+    graph.validate_nodes_and_infer_types()
+
+
+def _states(request: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return the states of a request by the names of the past."""
+    found = {state.name.partition(_PRESENT)[0]: state for state in request.query_state()}
+    return {name: found[name] for name in names}
+
+
+def _infer(request: Any, before: Sequence[Any], rows: Any, after: Sequence[Any]) -> Any:
+    """Run a graph; return its logits."""
+    import torch
+
+    request.infer([*map(array, before), *map(array, after), array(rows)], share_inputs=True)
+    request._inputs_data = None  # it would keep the inputs
+    return torch.from_numpy(request.get_output_tensor(0).data.copy())

@@ -1,0 +1,116 @@
+"""The model in OpenVINO, with weights of 4 bits."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le
+
+from mlflow_compress.compression import openvino_weights
+from mlflow_compress.compression.calibration import require_data_to_score
+from mlflow_compress.compression.export_check import require_alike
+from mlflow_compress.compression.exporting import Call, ExportMethod, Values, array, record, require_integers
+from mlflow_compress.compression.openvino_decoders import opened
+from mlflow_compress.compression.openvino_graphs import TOLERANCE, Compiled, write
+from mlflow_compress.errors import RecipeError
+from mlflow_compress.sockets import Family, Graph, Model
+
+_LEAST_GROUP = 16
+
+
+@dataclass
+class OpenvinoInt4(ExportMethod):
+    """OpenVINO on the CPU with weights of 4 bits, by NNCF: its kernels multiply them as they are.
+
+    Matrices of products have 4 bits; embeddings, the last layer and convolutions 8, as NNCF does it. Groups of weights
+    along a row share a scale. Of a matrix that they do not divide they are a half, a quarter and so on, down to 16; a
+    matrix that none of these divides has 8 bits. The row says how many weights have which.
+
+    Biases, norms and activations stay in floating point. Without `awq` and `scale_estimation` weights are rounded to
+    the nearest, and no data are needed. The files are plain OpenVINO, with the inputs that `openvino` names.
+
+    Source: nncf.compress_weights; Lin et al., AWQ, arXiv 2306.00978.
+
+    Attributes:
+        mode: `asym`: each group has a zero point too; `sym`: 0 is in the middle.
+        group_size: weights that share a scale; -1: a whole row.
+        ratio: share of the weights that have 4 bits; those that it costs the most have 8.
+        awq: scale channels that matter, as seen on samples, before rounding.
+        scale_estimation: choose scales by the error of the outputs on samples.
+        samples: how many samples these two take; None: up to 128, fewer where they are large.
+        all_layers: whether embeddings and the last layer have 4 bits too.
+        precision: in which the runtime computes; `default` takes bfloat16 on CPUs that have instructions for it (AMX,
+            AVX512-BF16), float32 on others.
+    """
+
+    excludes: ClassVar[Mapping[str, str]] = {"yolo": "its weights are those of convolutions: it has no matrix products"}
+    needs: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
+    converts: ClassVar[bool] = False
+    extra: ClassVar[str] = "openvino"
+    exporter: ClassVar[str] = "OpenVINO"
+
+    mode: Literal["sym", "asym"] = "asym"
+    group_size: Annotated[int, Ge(-1)] = 128
+    ratio: Annotated[float, Gt(0), Le(1)] = 1.0
+    awq: bool = False
+    scale_estimation: bool = False
+    samples: Annotated[int | None, Ge(1)] = None
+    all_layers: bool = False
+    precision: Literal["f32", "default"] = "default"
+
+    def compress(self, model: Model, family: Family) -> Model:
+        """Export and quantise.
+
+        Raises:
+            Unsupported: the family gives no graphs of the model, no matrix can have 4 bits, or no data for trained
+                weights where `awq` or `scale_estimation` want samples.
+        """
+        if self.group_size != -1 and self.group_size < _LEAST_GROUP:
+            raise RecipeError(f"group_size={self.group_size}: OpenVINO takes groups of {_LEAST_GROUP} or more, or -1")
+        if self.awq or self.scale_estimation:
+            require_data_to_score(model, family)
+        return require_integers(super().compress(model, family))
+
+    def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
+        """Export in float32, run that on calibration data if need be, and write `NAME.xml` in 4 bits for each graph."""
+        with tempfile.TemporaryDirectory(prefix="mlflow-compress-") as plain:
+            paths = {name: Path(plain) / f"{name}.xml" for name in graphs}
+            for name, graph in graphs.items():
+                write(graph, paths[name])
+            calls = {name: Compiled(path, (), "f32") for name, path in paths.items()}
+            for name, graph in graphs.items():
+                require_alike(graph, calls[name], TOLERANCE)
+            inputs = record(model, family, calls, self.samples) if self.awq or self.scale_estimation else {}
+            del calls
+            for name, path in paths.items():
+                openvino_weights.compress(path, folder / path.name, **self._settings(inputs.get(name)))
+        openvino_weights.tell(model, (folder / f"{name}.xml" for name in graphs), self.group_size)
+        return model
+
+    def _settings(self, inputs: Sequence[tuple[Any, ...]] | None) -> dict[str, Any]:
+        """Return the settings of NNCF for a graph that was seen to get such inputs."""
+        import nncf
+
+        advanced = nncf.AdvancedCompressionParameters(
+            group_size_fallback_mode=nncf.GroupSizeFallbackMode.ADJUST, min_adjusted_group_size=_LEAST_GROUP
+        )
+        chosen = {
+            "mode": nncf.CompressWeightsMode.INT4_SYM if self.mode == "sym" else nncf.CompressWeightsMode.INT4_ASYM,
+            "group_size": self.group_size,
+            "ratio": self.ratio,
+            "all_layers": self.all_layers,
+            "advanced_parameters": advanced,
+        }
+        if inputs is None:
+            return chosen
+        dataset = nncf.Dataset([[array(tensor) for tensor in given] for given in inputs])
+        more = {"dataset": dataset, "subset_size": len(inputs), "awq": self.awq}
+        return {**chosen, **more, "scale_estimation": self.scale_estimation}
+
+    def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
+        """Compile a file."""
+        return opened(folder / f"{name}.xml", buffers, self.precision)
