@@ -12,6 +12,7 @@ from typing import Any
 from mlflow_compress.error_causes import is_out_of_memory
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks.decoding import UNCACHED
+from mlflow_compress.networks.export_graphs import dtype_of
 from mlflow_compress.networks.generation_check import agrees
 from mlflow_compress.networks.stored_weights import distance
 from mlflow_compress.networks.text_inputs import require_pass, taken, token_ids, vocabulary
@@ -35,6 +36,7 @@ NO_CACHE = CautionKind(
 _TOKENS = 6
 _SEED = 17
 _SAME = 1e-3  # relative; rounding was seen to make 5e-7, a lost past or a token seen too early 0.01 and more
+_ROUNDINGS = 4  # of half precision, that logits may be apart
 _NOT_OF_THE_PAST = ("logits", "loss", "hidden_states", "attentions", "router_logits", "aux_loss")
 
 
@@ -52,7 +54,7 @@ def settle_decoder(model: Model, forward: Callable[[Any], Any], generate: Callab
     ids = token_ids(model, 1, _TOKENS, _SEED)
     require_pass(model, lambda: _require_causal(model, forward, ids), "token ids")
     try:
-        is_right = _keeps_past(model.module, ids) and agrees(generate(ids), _SAME)
+        is_right = _keeps_past(model.module, ids) and agrees(generate(ids), _alike(model.module))
     except Exception as error:  # whatever the model's own code raises without a cache: it is tried without one
         if is_out_of_memory(error):
             raise
@@ -62,6 +64,14 @@ def settle_decoder(model: Model, forward: Callable[[Any], Any], generate: Callab
     setattr(model.config, UNCACHED, True)
     require_pass(model, lambda: generate(ids), "token ids to continue")
     model.cautions.append(NO_CACHE.of())
+
+
+def _alike(module: Any) -> float:
+    """Return how far logits may be apart that should be the same: more in half precision than in float32."""
+    import torch
+
+    dtype = dtype_of(module)
+    return _SAME if dtype is None else max(_SAME, _ROUNDINGS * torch.finfo(dtype).eps)
 
 
 def _keeps_past(module: Any, ids: Any) -> bool:
@@ -84,7 +94,7 @@ def _require_causal(model: Model, forward: Callable[[Any], Any], ids: Any) -> No
     others = ids.clone()
     others[:, -1] = (others[:, -1] + 1) % vocabulary(model)
     logits, moved = forward(ids)[:, :-1].float().flatten(), forward(others)[:, :-1].float().flatten()
-    if distance(moved, logits) > _SAME and torch.equal(forward(ids)[:, :-1].float().flatten(), logits):
+    if distance(moved, logits) > _alike(model.module) and torch.equal(forward(ids)[:, :-1].float().flatten(), logits):
         raise RecipeError(
             f"{type(model.module).__name__} is no causal language model as its config.json has it: its tokens see "
             "those behind them, so that its perplexity would mean nothing. Where it was trained as a decoder, its "

@@ -21,6 +21,7 @@ from mlflow_compress.networks.kernels import use_kernels
 from mlflow_compress.networks.onnx_files import require_own_weights
 from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.networks.plain_layers import make_plain_again
+from mlflow_compress.networks.quantised_checkpoints import is_quantised
 from mlflow_compress.networks.stored_weights import load_weights, save_weights
 from mlflow_compress.networks.torchscript_scan import code_in_script
 from mlflow_compress.records import Step, Variant, write_json
@@ -88,7 +89,7 @@ def save(model: Model, family: Family, methods: Sequence[Method], variant: Varia
     family.save(model, folder)
     if (saver := _saver(methods)) is not None:
         saver.save(model, family, folder)
-    else:
+    elif not is_quantised(model.module):  # else the family has copied the checkpoint's own files
         save_weights(model.module, folder)
     tensor_layouts.keep(model.module, folder)
     write_json(folder / _MANIFEST, manifest)
@@ -130,6 +131,10 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
     if saver is not None and is_runtime:
         model.device = device
         return Restored(saver.load(model, family, folder), family, methods, manifest)
+    if is_quantised(model.module):
+        model.device = device
+        model.module.to(device)
+        return Restored(model, family, methods, manifest)
     make_plain_again(model)
     for method in methods:
         model = method.rebuild(model, family)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.export_graphs import dtype_of
+from mlflow_compress.networks.quantised_checkpoints import is_quantised
 from mlflow_compress.networks.stored_weights import cast
 from mlflow_compress.sockets import Model
 
@@ -44,7 +45,7 @@ def settle(model: Model, precision: str) -> None:
 
     if not isinstance(model.module, torch.nn.Module):
         return
-    if precision != NATIVE:
+    if precision != NATIVE and not is_quantised(model.module):
         with contextlib.suppress(Unsupported):  # all of it is in this precision already
             cast(model.module, getattr(torch, precision))
     if (dtype := dtype_of(model.module)) is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import RecipeError, WeightsError
-from mlflow_compress.networks import custom_code, lora_adapters, weight_files
+from mlflow_compress.networks import custom_code, lora_adapters, quantised_checkpoints, weight_files
 from mlflow_compress.networks.hub import Origin, config_fields
 from mlflow_compress.records import Caution, CautionKind
 from mlflow_compress.trust_word import trust_word
@@ -74,8 +74,9 @@ def opened(origin: Origin) -> Iterator[Saved]:
     """Look at what a model was saved as, and at the adapter that is merged into it.
 
     Raises:
-        WeightsError: files are missing, or of another library; it brings code of its own, or is quantized already; or
-            the adapter can't be merged.
+        WeightsError: files are missing, or of another library; it brings code of its own; or the adapter can't be
+            merged.
+        Unsupported: it is quantised in a way that this machine does not run.
     """
     folder = Path(origin.location)
     if origin.file:
@@ -83,7 +84,7 @@ def opened(origin: Origin) -> Iterator[Saved]:
         yield Saved(origin, origin.location)
         return
     fields = _fields(origin)
-    _require_float(fields, origin.location)
+    _require_runs(fields, origin)
     if not origin.runs_code:
         _require_no_code(fields, origin)
     if folder.is_dir():
@@ -139,13 +140,16 @@ def _labels(fields: Mapping[str, Any]) -> int:
     return len(named) if isinstance(named, Mapping) else int(fields.get("num_labels") or 2)
 
 
-def _require_float(fields: Mapping[str, Any], location: str) -> None:
-    packed = fields.get("quantization_config")
-    if isinstance(packed, Mapping):
+def _require_runs(fields: Mapping[str, Any], origin: Origin) -> None:
+    """Check that weights which are quantised already can be measured here, as they are."""
+    if (found := quantised_checkpoints.packing(fields, origin.location)) is None:
+        return
+    if origin.adapter:
         raise WeightsError(
-            f"The weights in {location} are quantized already ({packed.get('quant_method', 'unknown')!s:.40}), and an "
-            "original is measured and compressed in floating point: give the model that it was made of."
+            f"The adapter can't be merged into the weights in {origin.location}: they are quantised ({found}). Give "
+            "it the model that they were made of."
         )
+    quantised_checkpoints.require_runs(found, fields, origin.location)
 
 
 def _require_no_code(fields: Mapping[str, Any], origin: Origin) -> None:

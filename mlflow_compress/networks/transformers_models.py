@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from mlflow_compress.errors import RecipeError, WeightsError, one_line
-from mlflow_compress.networks import custom_code, memory_need, saved_models
+from mlflow_compress.networks import custom_code, memory_need, quantised_checkpoints, saved_models
 from mlflow_compress.networks.export_graphs import dtype_of
 from mlflow_compress.networks.hub import Origin, config_fields, find_weights, is_config_cached
 from mlflow_compress.networks.native_precision import NATIVE, of_config
@@ -92,6 +92,13 @@ class TransformersFamily(Family):
             return None
         return memory_need.of_files(origin.folder, origin.variant, self.precision)
 
+    def refuses(self, model: Model) -> str:
+        """Say that weights which are quantised already can't be compressed (see `Family.refuses`)."""
+        if not quantised_checkpoints.is_quantised(model.module):
+            return ""
+        packed = model.facts.get(quantised_checkpoints.PACKED, "").partition(",")[0]
+        return f"it is already quantised ({packed}): give the float model that it was made of"
+
     def save(self, model: Model, folder: Path) -> None:
         """Write the config and the companions where transformers' own `save_pretrained` does."""
         _config_of(model).save_pretrained(folder)
@@ -104,15 +111,21 @@ class TransformersFamily(Family):
                 companion.save_pretrained(folder)
             else:  # save_pretrained would refuse settings that contradict each other, as published ones do
                 companion.to_json_file(folder / _GENERATION, use_diff=True, keys_to_pop=["compile_config"])
+        if quantised_checkpoints.is_quantised(model.module):
+            quantised_checkpoints.copy(model.module, folder)
+            quantised_checkpoints.note(model.module, model.facts)
 
     def restore(self, folder: Path) -> Model:
         """Build the unfilled module that the config describes, and read its companions."""
         from mlflow_compress.networks.stored_weights import unfilled
 
         model = self.restore_assets(folder)
-        with unfilled():
-            model.module = built(self.auto_class, model.config)
-        model.module.tie_weights()  # on the way to the meta device each got a parameter of its own
+        if quantised_checkpoints.lies_in(folder):
+            _restore_quantised(self.auto_class, model, folder)
+        else:
+            with unfilled():
+                model.module = built(self.auto_class, model.config)
+            model.module.tie_weights()  # on the way to the meta device each got a parameter of its own
         if (generation := companions(model).generation) is not None:
             model.module.generation_config = generation
         return model
@@ -163,6 +176,26 @@ def _reader(name: str, place: Path) -> Any:
         if kind == transformers.ByT5Tokenizer.__name__:
             return transformers.ByT5Tokenizer
     return getattr(transformers, _AUTO_CLASSES[name])
+
+
+def _restore_quantised(auto_class: str, model: Model, folder: Path) -> None:
+    """Have transformers load the quantised weights that lie in a model folder."""
+    import transformers
+
+    found = quantised_checkpoints.packing(_saved_fields(str(folder)), str(folder))
+    if found is None:
+        return
+    quantised_checkpoints.require_runs(found, _saved_fields(str(folder)), str(folder))
+    loader = getattr(transformers, auto_class)
+    runs_code = companions(model).code is not None
+    module = loader.from_pretrained(
+        folder, dtype="auto", use_safetensors=True, local_files_only=True, trust_remote_code=runs_code
+    )
+    module.requires_grad_(False)
+    module.eval()
+    model.config = module.config
+    quantised_checkpoints.prepare(module, folder)
+    model.module = module
 
 
 def companions(model: Model) -> Companions:
@@ -266,10 +299,12 @@ def _from_architecture(
 def _from_pretrained(loader: Any, origin: Origin, precision: str) -> Model:
     import torch
 
-    is_native = precision == NATIVE and not origin.file
+    fields = {} if origin.file else _saved_fields(origin.source)
+    packing = quantised_checkpoints.packing(fields, origin.location)
+    is_native = (precision == NATIVE and not origin.file) or packing is not None
     dtype = "auto" if is_native else torch.float32 if precision == NATIVE else getattr(torch, precision)
     if not origin.file:
-        _require_own_kernels(_saved_fields(origin.source), origin.location)
+        _require_own_kernels(fields, origin.location)
     with saved_models.opened(origin) as saved:
         try:
             module, info = loader.from_pretrained(
@@ -277,6 +312,7 @@ def _from_pretrained(loader: Any, origin: Origin, precision: str) -> Model:
                 dtype=dtype,
                 output_loading_info=True,
                 **_unpacked(origin),
+                **({} if packing is None else {"use_safetensors": True}),
                 **saved.arguments,
                 **origin.arguments,
             )
@@ -292,6 +328,11 @@ def _from_pretrained(loader: Any, origin: Origin, precision: str) -> Model:
         )
     if origin.file:
         module = _plain(loader, module)
+    if packing is not None:
+        if missing:
+            raise WeightsError(f"The quantised weights in {origin.location} are not whole: {missing[0]} is missing.")
+        quantised_checkpoints.prepare(module, Path(origin.folder or origin.location))
+        return Model(module, weights=origin.kind, cautions=saved.cautions, facts=saved.told | packing.facts())
     caution = f"{origin.location} has no weights for {', '.join(missing[:3])}: these are random" if missing else ""
     return Model(module, weights=origin.kind, caution=caution, cautions=saved.cautions, facts=saved.facts())
 

@@ -16,6 +16,7 @@ from mlflow_compress.reporting.possible import dated, without_impossible
 from mlflow_compress.reporting.table_text import natural
 from mlflow_compress.words import DEVICES
 
+_LONGEST_PACKING = 80  # characters of how a checkpoint is quantised
 _PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -122,7 +123,9 @@ class Line:
 
     @property
     def precision(self) -> str:
-        """The floating-point type that the original's weights were loaded in; empty where no run says it."""
+        """The original's precision: how its weights are quantised, else their type; empty where no run says it."""
+        if packed := next((said for run in self.runs.values() if (said := run.tags.get("compress.packed", ""))), ""):
+            return packed[:_LONGEST_PACKING]
         said = (run.tags.get("compress.dtype", "") for run in self.runs.values())
         return next((dtype for dtype in said if dtype in _PRECISIONS), "")
 

@@ -16,7 +16,6 @@ from mlflow_compress.networks import model_folder, native_precision
 from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 
-
 OWN = """
 import torch
 
