@@ -50,4 +50,4 @@ def of_architecture(auto_class: str, fields: Mapping[str, Any], precision: str) 
         module.tie_weights()  # on the way to the meta device each got a parameter of its own
     except Exception:  # whatever is wrong with it, loading it says so
         return None
-    return sum(each.numel() for each in module.parameters()) * int(dtype.itemsize)
+    return sum(int(each.numel()) for each in module.parameters()) * int(dtype.itemsize)
