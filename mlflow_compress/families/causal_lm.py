@@ -175,7 +175,8 @@ class CausalLm(TransformersFamily):
     def attach(self, model: Model, calls: Calls) -> Model:
         """Put the exported model in the module's place."""
         generation = companions(model).generation
-        model.module = DecoderOnly(calls, self.auto_class, model.config, model.device, generation)
+        kind = getattr(calls["model"], "decoder", DecoderOnly)  # a runtime may keep the past itself
+        model.module = kind(calls, self.auto_class, model.config, model.device, generation)
         return model
 
     def student(self, model: Model, keep: float) -> Model:

@@ -17,6 +17,7 @@ from mlflow_compress import registry
 from mlflow_compress.errors import CompressError, MachineLacks, Unsupported, WeightsError, named_line
 from mlflow_compress.networks import custom_code, mlflow_folders, tensor_layouts
 from mlflow_compress.networks.exported_program_scan import code_in_program
+from mlflow_compress.networks.gguf_header import read_header
 from mlflow_compress.networks.kernels import use_kernels
 from mlflow_compress.networks.onnx_files import require_own_weights
 from mlflow_compress.networks.own_files import require_own_files
@@ -179,6 +180,8 @@ def restore_others(folder: Path) -> Restored:
             raise WeightsError(f"{path} is not loaded, as it may run code: it holds {code}.")
     for path in sorted(folder.rglob("*.onnx")):
         require_own_weights(path)
+    for path in sorted(folder.rglob("*.gguf")):
+        read_header(path)  # llama.cpp is native code
     try:
         return restore(folder)
     except (CompressError, Unsupported):

@@ -1,0 +1,160 @@
+"""A GGUF file, run by llama.cpp."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from mlflow_compress.compression import coverage
+from mlflow_compress.compression.gguf_writing import tensor_types, window_of, write_gguf
+from mlflow_compress.errors import Unsupported, WeightsError
+from mlflow_compress.networks import generation_check, made_weights
+from mlflow_compress.networks.llama_cpp import LlamaCpp, quantize
+from mlflow_compress.networks.transformers_models import companions
+from mlflow_compress.records import CautionKind
+from mlflow_compress.sockets import Family, Method, Model, State
+
+FILE = "model.gguf"
+_NO_DECODER = "llama.cpp is run here for language models"
+
+SEES_ALL = CautionKind(
+    "gguf_sees_all",
+    short={
+        "en": "llama.cpp has no sliding window here: its layers see all tokens",
+        "ru": "у llama.cpp здесь нет скользящего окна: слои видят все токены",
+    },
+    message={
+        "en": "the model's layers see {window} tokens back, and in llama.cpp they see all: on longer texts it is "
+        "another model",
+        "ru": "слои модели видят {window} токенов назад, а в llama.cpp все: на длинных текстах это другая модель",
+    },
+    advice={
+        "en": "Compare its quality on texts of no more tokens than that.",
+        "ru": "Сравнивайте качество на текстах не длиннее этого.",
+    },
+)
+
+
+@dataclass
+class Gguf(Method):
+    """A language model as one GGUF file, run by llama.cpp on the CPU: blocks of few bits with kernels of their own.
+
+    Types of the k series need rows of a multiple of 256 numbers, others of 32; of what does not divide llama.cpp takes
+    the next larger type itself, and the row says how many numbers are in which. The file holds the tokenizer too, where
+    llama.cpp knows its kind, so that llama.cpp and ollama run it as it is. llama-cpp-python is the binding that gives
+    raw logits in place and quantises files, by definitions of the llama.cpp that it builds. Those with wheels do not:
+    xllamacpp can't quantise, cyllama copies logits into lists, llama-cpp-py-sync needs glibc 2.38.
+
+    Source: llama.cpp (`llama_model_quantize`, `llama_decode`); convert_hf_to_gguf.py.
+
+    Attributes:
+        type: of the file, as llama.cpp names it.
+    """
+
+    changes: ClassVar[Literal["runtime"]] = "runtime"
+    takes: ClassVar[tuple[State, ...]] = ("float", "half")
+    gives: ClassVar[State] = "runtime"
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    needs: ClassVar[tuple[str, ...]] = ("gguf", "llama-cpp-python")
+    extra: ClassVar[str] = "gguf"
+    excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        (
+            "asr",
+            "image_classification",
+            "mlflow_model",
+            "python",
+            "seq2seq",
+            "text_classification",
+            "token_classification",
+            "yolo",
+        ),
+        _NO_DECODER,
+    )
+
+    type: Literal[
+        "f32",
+        "f16",
+        "bf16",
+        "q8_0",
+        "q4_0",
+        "q4_1",
+        "q5_0",
+        "q5_1",
+        "q2_k",
+        "q3_k_m",
+        "q4_k_s",
+        "q4_k_m",
+        "q5_k_m",
+        "q6_k",
+    ] = "q4_k_m"
+
+    def compress(self, model: Model, family: Family) -> Model:
+        """Write the file, and run it.
+
+        Raises:
+            Unsupported: it is no language model of an architecture that is written.
+            WorkerError: llama.cpp generates with a wrong past.
+        """
+        import torch
+
+        if not model.is_transformer or not hasattr(model.config, "num_hidden_layers"):
+            raise Unsupported(_NO_DECODER)
+        made_weights.fold(model.module)
+        generated = generation_check.generate(family, model)
+        folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-")
+        path = Path(folder.name, FILE)
+        is_float = self.type in ("f32", "f16", "bf16")
+        written = path if is_float else Path(folder.name, "float.gguf")
+        kind = self.type if is_float else _own_type(next(model.module.parameters()).dtype)
+        obstacle = write_gguf(model.module, model.config, companions(model).tokenizer, written, kind)
+        model.module = None  # the file is all that is needed from here on
+        if not is_float:
+            quantize(written, path, self.type.upper(), torch.get_num_threads())
+            written.unlink()
+        model.files = folder
+        model = self.load(model, family, Path(folder.name))
+        self._note(model, obstacle)
+        model.cautions += generation_check.require_past(generated, generation_check.generate(family, model))
+        return model
+
+    def _note(self, model: Model, obstacle: str) -> None:
+        """Say what the file holds."""
+        header = model.module.calls["model"].header
+        counts = tensor_types(header.tensors)
+        model.facts["types"] = ", ".join(f"{count:,} in {kind}" for kind, count in counts.items())
+        every = sum(counts.values())
+        left = 0 if self.type == "f32" else counts.get("f32", 0)
+        coverage.record(model, every - left, every)
+        if obstacle:
+            model.facts["tokenizer"] = f"not in the file: {obstacle}"
+        if (window := window_of(model.config)) is not None:
+            model.cautions.append(SEES_ALL.of(window=window))
+
+    def save(self, model: Model, family: Family, folder: Path) -> None:
+        """Copy the file."""
+        assert model.files is not None
+        shutil.copy(Path(model.files.name, FILE), folder / FILE)
+
+    def load(self, model: Model, family: Family, folder: Path) -> Model:
+        """Open the file, once its header was found true of it.
+
+        Raises:
+            WeightsError: it is not there, or its header lies.
+        """
+        if not (folder / FILE).is_file():
+            raise WeightsError(f"There is no {FILE} in {folder}.")
+        call = LlamaCpp(folder / FILE)
+        model = family.attach(model, {"model": call})
+        model.runtime = call.runtime
+        return model
+
+
+def _own_type(dtype: object) -> str:
+    """Return in which type a file of floats keeps what the module holds."""
+    import torch
+
+    return {torch.float16: "f16", torch.bfloat16: "bf16"}.get(dtype, "f32")  # type: ignore[call-overload]

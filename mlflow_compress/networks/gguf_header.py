@@ -1,0 +1,222 @@
+"""What the header of a GGUF file says, read strictly: llama.cpp's own parser is native code, and files are strangers'.
+
+Every count, length, shape and offset is checked against the length of the file before anything is read by it.
+
+Source: the format's specification (docs/gguf.md of ggml), versions 2 and 3, little-endian.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mlflow_compress.errors import WeightsError
+
+MAGIC = b"GGUF"
+_VERSIONS = (2, 3)
+_NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_STRING, _ARRAY = 8, 9
+_LEAST_ENTRY, _LEAST_TENSOR, _LEAST_STRING = 13, 25, 8  # bytes of each in the file, at least
+_LONGEST_NAME, _MOST_AXES, _MOST_HEADS = 63, 4, 2**16
+_LONGEST_KEY = 2**16 - 1
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a file.
+
+    Attributes:
+        name: its name.
+        shape: lengths of its axes, the innermost first, as GGUF has them.
+        type: the name of its type, as llama.cpp has it in lower case (`q4_0`).
+        start: where it begins in the file, in bytes.
+        bytes: how many it takes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    start: int
+    bytes: int
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a GGUF file.
+
+    Attributes:
+        fields: what it says, by key; an array is a list.
+        tensors: in the file's order.
+    """
+
+    fields: Mapping[str, Any]
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def architecture(self) -> str:
+        """What llama.cpp calls the architecture (`llama`)."""
+        return str(self.fields.get("general.architecture", ""))
+
+    def of_architecture(self, key: str) -> Any:
+        """Return a field of the architecture's own (`block_count`); None where it is not there."""
+        return self.fields.get(f"{self.architecture}.{key}")
+
+
+class _LieError(Exception):
+    """What a header says is not true of the file."""
+
+
+def read_header(path: Path) -> Header:
+    """Read a file's header, and check it against the file.
+
+    Raises:
+        WeightsError: it is no GGUF file, is cut short, or its header says what can't be true of it.
+    """
+    try:
+        with path.open("rb") as file:
+            header = _Reader(file, path.stat().st_size).header()
+        _require_sound(header)
+    except _LieError as lie:
+        raise WeightsError(f"{path} is not read: {lie}.") from None
+    except OSError as error:
+        raise WeightsError(f"{path} can't be read: {error.strerror}.") from error
+    return header
+
+
+class _Reader:
+    """Reads a header from the beginning of a file of a known length."""
+
+    def __init__(self, file: BinaryIO, length: int) -> None:
+        self._file, self._length, self._at = file, length, 0
+
+    def header(self) -> Header:
+        if self._length < 24 or self._take(4) != MAGIC:
+            raise _LieError("it is no GGUF file")
+        version = self._number("I")
+        if version not in _VERSIONS:
+            raise _LieError(f"it is of version {version} of GGUF, and versions 2 and 3 are known")
+        tensors, entries = self._number("Q"), self._number("Q")
+        self._require(tensors, _LEAST_TENSOR, "tensors")
+        self._require(entries, _LEAST_ENTRY, "fields")
+        fields: dict[str, Any] = {}
+        for _ in range(entries):
+            key = self._string(_LONGEST_KEY)
+            if key in fields:
+                raise _LieError(f"it has the field {key!r:.80} twice")
+            fields[key] = self._value(self._number("I"))
+        if fields.get("split.count", 0) not in (0, 1):
+            raise _LieError("it is one of several files of a model: merge them first (llama-gguf-split --merge)")
+        told = [self._tensor() for _ in range(tensors)]
+        alignment = fields.get("general.alignment", 32)
+        if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
+            raise _LieError(f"its alignment is {alignment!r:.40}, which is no power of two")
+        begin = -(-self._at // alignment) * alignment
+        return Header(fields, _placed(told, begin, alignment, self._length))
+
+    def _tensor(self) -> tuple[str, tuple[int, ...], int, int]:
+        name = self._string(_LONGEST_NAME)
+        axes = self._number("I")
+        if not 1 <= axes <= _MOST_AXES:
+            raise _LieError(f"its tensor {name!r} has {axes} axes")
+        shape = tuple(self._number("Q") for _ in range(axes))
+        if min(shape) < 1 or math.prod(shape) >= 2**62:
+            raise _LieError(f"its tensor {name!r} has the shape {shape!r:.100}")
+        return name, shape, self._number("I"), self._number("Q")
+
+    def _value(self, kind: int) -> Any:
+        if kind == _STRING:
+            return self._string(self._length)
+        if kind == _ARRAY:
+            inner, count = self._number("I"), self._number("Q")
+            if inner == _STRING:
+                self._require(count, _LEAST_STRING, "strings in an array")
+                return [self._string(self._length) for _ in range(count)]
+            code = self._code(inner)
+            self._require(count, struct.calcsize(code), "numbers in an array")
+            return list(struct.unpack(f"<{count}{code}", self._take(count * struct.calcsize(code))))
+        return self._number(self._code(kind))
+
+    def _code(self, kind: int) -> str:
+        if kind not in _NUMBERS:
+            raise _LieError(f"it has a field of the unknown type {kind}")
+        return _NUMBERS[kind]
+
+    def _number(self, code: str) -> Any:
+        return struct.unpack(f"<{code}", self._take(struct.calcsize(f"<{code}")))[0]
+
+    def _string(self, longest: int) -> str:
+        length = self._number("Q")
+        if length > longest:
+            raise _LieError(f"it has a string of {length} bytes where {longest} are the most")
+        # a vocabulary may hold bytes that are no text by themselves
+        return self._take(length).decode("utf-8", "surrogateescape")
+
+    def _require(self, count: int, size: int, what: str) -> None:
+        if count * size > self._length - self._at:
+            raise _LieError(f"it says that it holds {count} {what}, for which it is too short")
+
+    def _take(self, size: int) -> bytes:
+        if size > self._length - self._at:
+            raise _LieError("it is cut short")
+        self._at += size
+        return self._file.read(size)
+
+
+def _placed(
+    told: list[tuple[str, tuple[int, ...], int, int]], begin: int, alignment: int, length: int
+) -> tuple[Tensor, ...]:
+    """Return the tensors, whose bytes lie in the file and don't overlap."""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    tensors = []
+    for name, shape, kind, offset in told:
+        try:
+            named = GGMLQuantizationType(kind)
+        except ValueError:
+            raise _LieError(f"its tensor {name!r} is of the unknown type {kind}") from None
+        block, size = GGML_QUANT_SIZES[named]
+        if shape[0] % block:
+            raise _LieError(
+                f"its tensor {name!r} has rows of {shape[0]} numbers, and {named.name} has blocks of {block}"
+            )
+        taken = math.prod(shape) // block * size
+        if offset % alignment or begin + offset + taken > length:
+            raise _LieError(f"its tensor {name!r} lies outside of the file: it is cut short, or its header is wrong")
+        tensors.append(Tensor(name, shape, named.name.lower(), begin + offset, taken))
+    if len({each.name for each in tensors}) < len(tensors):
+        raise _LieError("it has two tensors of one name")
+    ordered = sorted(tensors, key=lambda each: each.start)
+    for one, after in itertools.pairwise(ordered):
+        if one.start + one.bytes > after.start:
+            raise _LieError(f"its tensors {one.name!r} and {after.name!r} overlap")
+    return tuple(tensors)
+
+
+def _require_sound(header: Header) -> None:
+    """Check the numbers that llama.cpp divides by and counts with, where a language model has them."""
+    if not header.architecture or not header.tensors:
+        raise _LieError("it does not say which architecture it holds, or holds no tensors")
+    blocks = header.of_architecture("block_count")
+    if blocks is not None and not (type(blocks) is int and 0 < blocks <= len(header.tensors)):
+        raise _LieError(f"it says that it has {blocks!r:.40} layers, and it has {len(header.tensors)} tensors")
+    for key in ("attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length"):
+        value = header.of_architecture(key)
+        for each in value if isinstance(value, list) else [value]:
+            if each is not None and not (type(each) is int and 0 <= each <= _MOST_HEADS):
+                raise _LieError(f"its {key} is {each!r:.40}")
+        if value == 0 or value == []:
+            raise _LieError(f"its {key} is {value!r}")
+    width = header.of_architecture("embedding_length")
+    embedding = next((each for each in header.tensors if each.name == "token_embd.weight"), None)
+    if embedding is not None and width != embedding.shape[0]:
+        raise _LieError(f"its embedding_length is {width!r:.40}, and its embeddings have {embedding.shape[0]} numbers")

@@ -1,0 +1,267 @@
+"""A GGUF file, run by llama.cpp: token ids in, logits out; keys and values of the past stay in its memory."""
+
+from __future__ import annotations
+
+import collections
+import ctypes
+import functools
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.errors import MachineLacks, WeightsError, WorkerError, one_line
+from mlflow_compress.networks.gguf_header import Tensor, read_header
+from mlflow_compress.networks.stored_weights import Held
+
+DISTRIBUTION = "llama-cpp-python"
+INSTALL = 'pip install "mlflow-compress[gguf]" (it is built by cmake and a C++ compiler, in some minutes)'
+_STEP = 512  # tokens that are computed at once, llama.cpp's own default
+_ROUND, _SPARE = 256, 256  # of places for tokens: llama.cpp pads to 256; there is room for so many more
+_KEPT_LINES = 20
+_WARNING = 3
+
+
+class LlamaCpp:
+    """A model of llama.cpp on the CPU, with as many threads as torch has. Weights are mapped from the file.
+
+    Keys and values are kept in float16, and flash attention is used where llama.cpp has it: its defaults, as people
+    run it.
+
+    Args:
+        path: the GGUF file, which must stay where it is.
+
+    Raises:
+        WeightsError: its header lies, or llama.cpp refuses it.
+    """
+
+    runtime = DISTRIBUTION
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.header = path, read_header(path)
+        self._lib = binding()
+        parameters = self._lib.llama_model_default_params()
+        parameters.n_gpu_layers = 0
+        self._model = self._lib.llama_model_load_from_file(str(path).encode(), parameters)
+        if not self._model:
+            raise WeightsError(f"llama.cpp can't load {path}: {_reason()}")
+        self._owner = _Owner()
+        weakref.finalize(self._owner, self._lib.llama_model_free, self._model)
+        self.vocabulary = self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model))
+        self._context: _Context | None = None
+
+    @property
+    def dtype(self) -> Any:
+        """The floating-point type of the logits."""
+        import torch
+
+        return torch.float32
+
+    @property
+    def decoder(self) -> type:
+        """What stands in a language model's place, see `exported_decoders`."""
+        from mlflow_compress.networks.exported_decoders import RuntimeDecoder
+
+        return RuntimeDecoder
+
+    @property
+    def context_length(self) -> int:
+        """For how many tokens the model was trained."""
+        return int(self._lib.llama_model_n_ctx_train(self._model))
+
+    def __call__(self, ids: Any, past: int, kept: int) -> Any:
+        """Compute tokens behind those of the past.
+
+        Args:
+            ids: token ids [batch, tokens], all of whose texts are equally long.
+            past: how many tokens of each text are kept from calls before; what lies behind them is forgotten.
+            kept: of how many last tokens the logits are wanted.
+
+        Returns:
+            Logits [batch, kept, vocabulary], float32.
+
+        Raises:
+            WorkerError: llama.cpp can't compute them.
+        """
+        import numpy as np
+        import torch
+
+        given = ids.detach().to("cpu").numpy().astype(np.int32)
+        batch, length = given.shape
+        if given.size and not (given.min() >= 0 and given.max() < self.vocabulary):
+            raise WorkerError(f"a token is outside of the vocabulary of {self.vocabulary} tokens")
+        context = self._room(batch, past, past + length)
+        logits = torch.empty((batch, kept, self.vocabulary), dtype=torch.float32)
+        step = max(1, _STEP // batch)
+        for begin in range(0, length, step):
+            part = given[:, begin : begin + step]
+            first = max(length - kept, begin)  # whose logits are wanted
+            rows = context.compute(part, past + begin, max(0, begin + part.shape[1] - first))
+            if rows is not None:
+                at = first - (length - kept)
+                logits[:, at : at + rows.shape[1]] = torch.from_numpy(rows)
+        return logits
+
+    def _room(self, batch: int, past: int, needed: int) -> _Context:
+        """Return a context with room for so many tokens in each text, and the past in it."""
+        import torch
+
+        old = self._context
+        if old is None or old.batch != batch or old.places < needed:
+            if past and (old is None or old.batch != batch):
+                raise WorkerError("llama.cpp does not hold the past of as many texts as it is asked to go on with")
+            places = -(-(needed + _SPARE) // _ROUND) * _ROUND
+            new = _Context(self, batch, places)
+            if old is not None and past:
+                new.take_over(old)
+            if old is not None:
+                old.close()
+            self._context = old = new
+        old.use_threads(torch.get_num_threads())
+        old.forget_from(past)
+        return old
+
+    def held_weights(self) -> Iterator[Held]:
+        """Return the file's tensors (see `stored_weights.held`)."""
+        for tensor in self.header.tensors:
+            yield held_tensor(self.path, tensor)
+
+
+class _Owner:
+    """Stands for a loaded model, which lives as long as this: contexts of it are freed before it."""
+
+
+class _Context:
+    """The memory of a computation: `places` tokens for each of `batch` texts."""
+
+    def __init__(self, model: LlamaCpp, batch: int, places: int) -> None:
+        self.batch, self.places, self._vocabulary = batch, places, model.vocabulary
+        self._lib, self._threads = model._lib, 0
+        lib = self._lib
+        most = lib.llama_max_parallel_sequences()
+        if batch > most:
+            raise WorkerError(f"llama.cpp takes {most} texts at a time, and is given {batch}")
+        parameters = lib.llama_context_default_params()
+        parameters.n_ctx, parameters.n_seq_max = places * batch, batch
+        parameters.n_batch = parameters.n_ubatch = max(_STEP, batch)
+        parameters.no_perf = True
+        self._context = lib.llama_init_from_model(model._model, parameters)
+        if not self._context:
+            raise WorkerError(f"llama.cpp has no memory for {places * batch} tokens: {_reason()}")
+        self._memory = lib.llama_get_memory(self._context)
+        self._tokens = lib.llama_batch_init(max(_STEP, batch), 0, 1)
+        self.close = weakref.finalize(self, _free, lib, self._context, self._tokens, model._owner)
+
+    def use_threads(self, threads: int) -> None:
+        if threads != self._threads:
+            self._lib.llama_set_n_threads(self._context, threads, threads)
+            self._threads = threads
+
+    def forget_from(self, past: int) -> None:
+        for text in range(self.batch):
+            self._lib.llama_memory_seq_rm(self._memory, text, past, -1)
+
+    def take_over(self, other: _Context) -> None:
+        """Copy keys and values out of a smaller context."""
+        for text in range(self.batch):
+            size = self._lib.llama_state_seq_get_size(other._context, text)
+            kept = (ctypes.c_uint8 * size)()
+            self._lib.llama_state_seq_get_data(other._context, kept, size, text)
+            if not self._lib.llama_state_seq_set_data(self._context, kept, size, text):
+                raise WorkerError("llama.cpp could not move its keys and values into a larger memory")
+
+    def compute(self, ids: Any, start: int, kept: int) -> Any:
+        """Compute tokens [batch, tokens] from a place on; return logits of the last `kept` of each text, or None."""
+        import numpy as np
+
+        count, each = ids.size, ids.shape[1]
+        tokens = self._tokens
+        np.ctypeslib.as_array(tokens.token, (count,))[:] = ids.ravel()
+        np.ctypeslib.as_array(tokens.pos, ids.shape)[:] = np.arange(start, start + each)
+        wanted = np.ctypeslib.as_array(tokens.logits, ids.shape)
+        wanted[:] = 0
+        wanted[:, each - kept :] = 1
+        for index in range(count):
+            tokens.n_seq_id[index], tokens.seq_id[index][0] = 1, index // each
+        tokens.n_tokens = count
+        if code := self._lib.llama_decode(self._context, tokens):
+            raise WorkerError(f"llama.cpp could not compute {count} tokens (code {code}): {_reason()}")
+        if not kept:
+            return None
+        return np.ctypeslib.as_array(self._lib.llama_get_logits(self._context), (self.batch, kept, self._vocabulary))
+
+
+def held_tensor(path: Path, tensor: Tensor) -> Held:
+    """Return a tensor of a file as it is held: its bytes, and how many numbers these are."""
+    import numpy as np
+    import torch
+
+    content = np.memmap(path, dtype=np.uint8, mode="c", offset=tensor.start, shape=(tensor.bytes,))
+
+    def is_nonzero() -> Any:
+        from gguf.constants import GGMLQuantizationType
+        from gguf.quants import dequantize
+
+        rows = content.reshape(-1, tensor.bytes // (tensor.elements // tensor.shape[0]))
+        typed = {"f32": np.float32, "f16": np.float16}.get(tensor.type)
+        numbers = rows.view(typed) if typed else dequantize(rows, GGMLQuantizationType[tensor.type.upper()])
+        return torch.from_numpy(numbers != 0)
+
+    parameters = 0 if tensor.name.startswith("rope_") else tensor.elements
+    return Held(torch.from_numpy(content), parameters, is_nonzero)
+
+
+def quantize(source: Path, target: Path, kind: str, threads: int) -> None:
+    """Have llama.cpp write a float file anew in another type, as its own tool `llama-quantize` does.
+
+    Args:
+        source: a file that was written here.
+        target: the file to write.
+        kind: the type, as llama.cpp names it (`Q4_K_M`).
+        threads: how many.
+
+    Raises:
+        WorkerError: it can't.
+    """
+    lib = binding()
+    parameters = lib.llama_model_quantize_default_params()
+    parameters.nthread, parameters.ftype = threads, getattr(lib, f"LLAMA_FTYPE_MOSTLY_{kind}")
+    if lib.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters)):
+        raise WorkerError(f"llama.cpp could not quantise to {kind}: {_reason()}")
+
+
+@functools.cache
+def binding() -> Any:
+    """Return the functions of llama.cpp, and keep what it says from standard error.
+
+    Raises:
+        MachineLacks: the binding is not installed, or does not load here.
+    """
+    try:
+        from llama_cpp import llama_cpp
+    except (ImportError, OSError, RuntimeError) as error:  # not there, or a library that it needs is not
+        raise MachineLacks(f"{DISTRIBUTION} can't be loaded ({one_line(error)}): {INSTALL}") from error
+    llama_cpp.llama_log_set(_LISTENER, None)
+    llama_cpp.llama_backend_init()
+    return llama_cpp
+
+
+_SAID: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
+
+
+def _hear(level: int, text: bytes, _: Any) -> None:
+    if level >= _WARNING:
+        _SAID.append(text.decode("utf-8", "replace").strip())
+
+
+_LISTENER = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_hear)  # as long as the process
+
+
+def _reason() -> str:
+    """Return what llama.cpp said last."""
+    return next((line for line in reversed(_SAID) if line), "it does not say why")[:300]
+
+
+def _free(lib: Any, context: Any, tokens: Any, owner: _Owner) -> None:
+    lib.llama_batch_free(tokens)
+    lib.llama_free(context)

@@ -1,0 +1,310 @@
+"""One GGUF file, run by llama.cpp: `gguf`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from mlflow_compress import registry
+from mlflow_compress.compression.gguf_writing import write_gguf
+from mlflow_compress.errors import Unsupported, WeightsError, WorkerError
+from mlflow_compress.meters import size
+from mlflow_compress.networks import model_folder
+from mlflow_compress.networks.decoding import cache_keyword
+from mlflow_compress.networks.gguf_header import read_header
+from mlflow_compress.networks.transformers_models import companions
+from mlflow_compress.planning.chains import parse_chain
+from mlflow_compress.records import Variant
+from mlflow_compress.sockets import Family, Model
+
+pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed", exc_type=Exception)
+
+SIZES = {
+    "vocab_size": 384,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128}
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama"},
+    "tied, with biases": {
+        "model_type": "llama",
+        "tie_word_embeddings": True,
+        "attention_bias": True,
+        "mlp_bias": True,
+    },
+    "llama3": {"model_type": "llama", "rope_parameters": {**LLAMA3, "original_max_position_embeddings": 16}},
+    "linear": {"model_type": "llama", "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}},
+    "yarn": {"model_type": "llama", "rope_parameters": YARN},
+    "wide heads": {"model_type": "llama", "head_dim": 128},
+    "mistral": {"model_type": "mistral", "sliding_window": None},
+    "qwen2": {"model_type": "qwen2"},
+    "qwen3": {"model_type": "qwen3", "head_dim": 64},
+}
+ALONE = """
+import sys, numpy
+from llama_cpp import Llama
+model = Llama(sys.argv[1], logits_all=True, verbose=False, n_ctx=256, n_threads=1)
+ids = numpy.load(sys.argv[2])
+model.eval(ids.tolist())
+numpy.save(sys.argv[3], numpy.array(model.scores[: len(ids)]))
+print([name for name in sys.modules if name.split(".")[0] in ("mlflow_compress", "torch", "transformers")])
+"""
+
+
+def made(name: str, **options: Any) -> tuple[Model, Family]:
+    """Make a small model whose norms and biases all say something."""
+    family = registry.build(
+        "families",
+        "causal_lm",
+        {"architecture": {**SIZES, **ARCHITECTURES[name]}, "prompt_tokens": 12, "new_tokens": 6} | options,
+    )
+    model = family.load("none", "random", Path(), 0)
+    for parameter in model.module.parameters():
+        if parameter.dim() == 1:
+            parameter.data.normal_(0.5, 0.2)
+        else:
+            parameter.data.mul_(2)
+    return model, family
+
+
+def compressed(model: Model, family: Family, kind: str) -> Model:
+    return registry.build("methods", "gguf", {"type": kind}).compress(model, family)
+
+
+def moved(one: Any, other: Any) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.fixture
+def ids() -> Any:
+    return torch.randint(0, SIZES["vocab_size"], (2, 40), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_logits_are_those_of_torch(name: str, ids: Any) -> None:
+    model, family = made(name)
+    with torch.no_grad():
+        wanted = family.forward(model, ids)
+    model = compressed(model, family, "f32")
+    assert moved(family.forward(model, ids), wanted) < 0.01  # keys and values are float16
+    assert family.run(model, ids[:, :12], lambda stage: None).shape == (2, 6)
+
+
+@pytest.mark.parametrize(("kind", "most", "bits"), [("bf16", 0.02, 16.0), ("q8_0", 0.03, 8.5), ("q6_k", 0.1, 6.6)])
+def test_types(kind: str, most: float, bits: float, ids: Any) -> None:
+    model, family = made("qwen2")
+    with torch.no_grad():
+        wanted = family.forward(model, ids)
+    count = sum(each.numel() for each in model.module.parameters())
+    model = compressed(model, family, kind)
+    assert moved(family.forward(model, ids), wanted) < most
+    held = size.in_memory(model.module)
+    assert held["size/params"] == count
+    assert held["size/params_nonzero"] > 0.9 * count
+    assert held["size/weights_mib"] * 2**20 * 8 / count == pytest.approx(bits, rel=0.05)
+    assert kind in model.facts["types"]
+
+
+@pytest.mark.parametrize("kind", ["q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k_m", "q4_k_s", "q4_k_m", "q5_k_m"])
+def test_llama_cpp_makes_all_types(kind: str, ids: Any) -> None:
+    model, family = made("llama")
+    model = compressed(model, family, kind)
+    assert torch.isfinite(family.forward(model, ids)).all()
+    counts = [each.type for each in model.module.calls["model"].header.tensors]
+    assert kind.removesuffix("_m").removesuffix("_s") in counts
+    assert size.in_memory(model.module)["size/params_nonzero"] > 0
+
+
+def test_half_precision_is_taken_as_it_is(ids: Any) -> None:
+    model, family = made("llama")
+    model.module.to(torch.bfloat16)
+    with torch.no_grad():
+        wanted = family.forward(model, ids).float()
+    model = compressed(model, family, "bf16")
+    assert moved(family.forward(model, ids), wanted) < 0.05
+    assert {each.type for each in model.module.calls["model"].header.tensors} == {"bf16", "f32"}
+
+
+def test_the_binding_alone_reads_the_saved_file(tmp_path: Path, ids: Any) -> None:
+    model, family = made("tied, with biases")
+    with torch.no_grad():
+        wanted = family.forward(model, ids[:1])[0].numpy()
+    saved(model, family, "f32", tmp_path)
+    np.save(tmp_path / "ids.npy", ids[0].numpy())
+    command = [sys.executable, "-c", ALONE, *(str(tmp_path / name) for name in ("model.gguf", "ids.npy", "made.npy"))]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert json.loads(said.splitlines()[-1]) == []
+    found = np.load(tmp_path / "made.npy")
+    assert np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < 0.01
+
+
+def saved(model: Model, family: Family, kind: str, folder: Path) -> Model:
+    """Compress a model and write its folder."""
+    chain = parse_chain(f"gguf:type={kind}")
+    methods = model_folder.methods_of(chain)
+    model = methods[0].compress(model, family)
+    options = {"architecture": {**SIZES, "model_type": "llama"}, "prompt_tokens": 12, "new_tokens": 6}
+    variant = Variant(
+        team="t", model="m", family="causal_lm", source="none", options=options, method="gguf", chain=chain
+    )
+    model_folder.save(model, family, methods, variant, folder)
+    return model
+
+
+def test_restored_it_gives_the_same(tmp_path: Path, ids: Any) -> None:
+    model, family = made("llama")
+    model = saved(model, family, "q4_0", tmp_path)
+    wanted, text = family.forward(model, ids), family.predict(model, ["Once"])
+    restored = model_folder.restore_others(tmp_path)
+    assert torch.equal(restored.family.forward(restored.model, ids), wanted)
+    assert restored.family.predict(restored.model, ["Once"]) == text
+    assert restored.model.runtime == "llama-cpp-python"
+
+
+@pytest.mark.parametrize("harm", ["cut", "missing"])
+def test_a_harmed_file_is_refused(harm: str, tmp_path: Path) -> None:
+    model, family = made("llama")
+    saved(model, family, "q8_0", tmp_path)
+    path = tmp_path / "model.gguf"
+    if harm == "cut":
+        path.write_bytes(path.read_bytes()[:-64])
+    else:
+        path.unlink()
+    with pytest.raises(WeightsError, match=r"cut short|no model\.gguf"):
+        model_folder.restore_others(tmp_path)
+
+
+def test_texts_of_a_batch_are_as_alone(ids: Any) -> None:
+    model, family = made("llama")
+    model = compressed(model, family, "f32")
+    together = family.run(model, ids[:, :12], lambda stage: None)
+    for text in range(2):
+        assert torch.equal(family.run(model, ids[text : text + 1, :12], lambda stage: None)[0], together[text])
+
+
+def test_memory_grows_while_a_text_is_generated(ids: Any) -> None:
+    long = {**SIZES, "model_type": "llama", "max_position_embeddings": 1024}
+    model, family = made("llama", new_tokens=420, architecture=long)
+    model = compressed(model, family, "f32")
+    made_tokens = family.generate(model, ids[:1, :30], 420)
+    assert made_tokens is not None
+    assert moved(made_tokens.logits, made_tokens.at_once) < 0.02  # the past was moved, not lost
+
+
+def test_the_past_of_another_text_is_refused(ids: Any) -> None:
+    model, family = made("llama")
+    model = compressed(model, family, "f32")
+    first = model.module(ids[:1])[cache_keyword()]
+    model.module(ids[1:])
+    with pytest.raises(WorkerError, match="past of another text"):
+        model.module(ids[:1, :1], **{cache_keyword(): first})
+
+
+def test_perplexity_is_near() -> None:
+    model, family = made("llama")
+    texts = ["The little boat left the harbour at dawn.", "Nobody on the pier could say when."]
+    wanted = family.answers(model, texts)
+    model = compressed(model, family, "q8_0")
+    for one, other in zip(family.answers(model, texts), wanted, strict=True):
+        assert one["tokens"] == other["tokens"]
+        assert one["nll"] == pytest.approx(other["nll"], rel=0.02)
+
+
+def test_a_window_that_llama_cpp_has_not_is_said() -> None:
+    model, family = made("mistral")
+    model.config.sliding_window = 16
+    codes = [each.code for each in compressed(model, family, "f32").cautions]
+    assert "gguf_sees_all" in codes
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"model_type": "gpt_neox"}, "architecture is gpt_neox"),
+        ({"hidden_act": "relu"}, "activation is relu"),
+        ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "scaled by dynamic"),
+    ],
+)
+def test_what_would_come_out_otherwise_is_refused(change: dict[str, Any], why: str) -> None:
+    family = registry.build("families", "causal_lm", {"architecture": {**SIZES, "model_type": "llama", **change}})
+    model = family.load("none", "random", Path(), 0)
+    with pytest.raises(Unsupported, match=why):
+        compressed(model, family, "q8_0")
+
+
+TEXTS = ["Hello world, it's 12345 boats!", "  two  spaces\n\nand lines", "naïve café, 日本"]
+
+
+def bytes_of(pre: Any) -> Any:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=360, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(["the little boat left the harbour at dawn"] * 5, trainer)
+    return tokenizer
+
+
+def pieces() -> Any:
+    """A tokenizer as LLaMA 2 and Mistral have it: pieces with spaces, and bytes for what is unknown."""
+    steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    trained = Tokenizer(models.BPE(unk_token="<unk>"))
+    trained.normalizer = normalizers.Sequence(steps)
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=360, special_tokens=special)
+    trained.train_from_iterator(["the little boat left the harbour at dawn, naive"] * 5, trainer)
+    told = json.loads(trained.to_str())["model"]
+    merges = [tuple(pair) for pair in told["merges"]]
+    tokenizer = Tokenizer(models.BPE(told["vocab"], merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return tokenizer
+
+
+TOKENIZERS = {
+    "gpt-2": lambda: bytes_of(pre_tokenizers.ByteLevel(add_prefix_space=False)),
+    "smollm": lambda: bytes_of(
+        pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
+    ),
+    "pieces": pieces,
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_llama_cpp_reads_texts_as_the_tokenizer_does(name: str, tmp_path: Path) -> None:
+    from llama_cpp import Llama
+
+    model, _ = made("llama")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=TOKENIZERS[name](), bos_token="<s>", eos_token="</s>", unk_token=None
+    )
+    path = tmp_path / "model.gguf"
+    assert write_gguf(model.module, model.config, tokenizer, path, "f16") == ""
+    assert len(read_header(path).fields["tokenizer.ggml.tokens"]) == SIZES["vocab_size"]
+    reader = Llama(str(path), vocab_only=True, verbose=False)
+    for text in TEXTS:
+        assert reader.tokenize(text.encode(), add_bos=False) == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_tokenizer_that_llama_cpp_has_not_is_said() -> None:
+    model, family = made("llama")
+    assert type(companions(model).tokenizer).__name__ == "ByT5Tokenizer"
+    model = compressed(model, family, "f16")
+    assert model.facts["tokenizer"].startswith("not in the file: it is ByT5Tokenizer")
