@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from mlflow_compress.compression import coverage
 from mlflow_compress.compression.gguf_writing import tensor_types, window_of, write_gguf
@@ -153,8 +153,10 @@ class Gguf(Method):
         return model
 
 
-def _own_type(dtype: object) -> str:
+def _own_type(dtype: Any) -> str:
     """Return in which type a file of floats keeps what the module holds."""
     import torch
 
-    return {torch.float16: "f16", torch.bfloat16: "bf16"}.get(dtype, "f32")  # type: ignore[call-overload]
+    if dtype == torch.float16:
+        return "f16"
+    return "bf16" if dtype == torch.bfloat16 else "f32"

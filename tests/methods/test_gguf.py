@@ -24,9 +24,9 @@ from mlflow_compress.networks.gguf_header import read_header
 from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.planning.chains import parse_chain
 from mlflow_compress.records import Variant
-from mlflow_compress.sockets import Family, Model
+from mlflow_compress.sockets import Family, Method, Model
 
-pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed", exc_type=Exception)
+pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
 SIZES = {
     "vocab_size": 384,
@@ -83,7 +83,8 @@ def made(name: str, **options: Any) -> tuple[Model, Family]:
 
 
 def compressed(model: Model, family: Family, kind: str) -> Model:
-    return registry.build("methods", "gguf", {"type": kind}).compress(model, family)
+    method: Method = registry.build("methods", "gguf", {"type": kind})
+    return method.compress(model, family)
 
 
 def moved(one: Any, other: Any) -> float:

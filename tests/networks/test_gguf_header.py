@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -16,7 +17,7 @@ from mlflow_compress.networks.gguf_header import read_header
 WIDTH, ROWS = 32, 40
 
 
-def written(path: Path, name: str = "token_embd.weight", **fields: object) -> Path:
+def written(path: Path, name: str = "token_embd.weight", **fields: int) -> Path:
     """Write a small file: an embedding in float32 and a matrix in q8_0."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(1)
@@ -104,8 +105,9 @@ def test_a_lying_header_is_refused_in_a_sentence(lie: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("key", "value"), [("split__count", 3), ("general__alignment", 3), ("general__alignment", 0)])
 def test_fields_that_lead_elsewhere_are_refused(key: str, value: int, tmp_path: Path) -> None:
+    fields: dict[str, Any] = {key: value}
     with pytest.raises(WeightsError, match=r"one of several files|alignment"):
-        read_header(written(tmp_path / "model.gguf", **{key: value}))
+        read_header(written(tmp_path / "model.gguf", **fields))
 
 
 def test_two_tensors_of_one_name_are_refused(tmp_path: Path) -> None:
