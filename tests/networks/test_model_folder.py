@@ -57,7 +57,7 @@ def test_a_manifest_says_what_the_folder_holds(tmp_path: Path) -> None:
         weights="random",
         model="m",
         method="prune_magnitude:amount=0.5+bf16",
-        format=2,
+        format=3,
     )
     restored = model_folder.restore(folder)
     assert (restored.manifest, restored.model.weights) == (manifest, "random")

@@ -86,7 +86,7 @@ def test_what_the_file_needs_is_kept_and_no_more(tmp_path: Path) -> None:
     code = {
         f"code/{name}" for name in FILES if name.startswith(("own", "helper", "blocks", "later", "words", "config"))
     }
-    assert kept == {"manifest.json", "architecture.json", "weights.safetensors", *code}
+    assert kept == {"manifest.json", "architecture.json", "model.safetensors", *code}
     assert sys.path == before
 
 
@@ -168,7 +168,7 @@ def test_code_outside_of_the_folder_is_not_run(tmp_path: Path) -> None:
 def test_a_file_that_stands_alone_is_model_py(tmp_path: Path) -> None:
     _, model = loaded(written(tmp_path, {"own.py": "from torch import nn\ndef model(): return nn.Linear(2, 2)"}))
     assert {path.name for path in saved(model, tmp_path / "saved").iterdir()} == {
-        "manifest.json", "architecture.json", "weights.safetensors", "model.py"
+        "manifest.json", "architecture.json", "model.safetensors", "model.py"
     }  # fmt: skip
 
 
