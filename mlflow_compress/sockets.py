@@ -20,7 +20,7 @@ from mlflow_compress.records import LAST_RANK, CautionKind, Comparison, MetricFa
 
 __all__ = [
     "RANDOM_CALIBRATION", "AdditiveMetric", "Continuation", "Evaluation", "Family", "Graph", "LayerSizes", "Mark",
-    "Method", "Metric", "Model", "PooledMetric", "Renderer", "Sample", "State",
+    "Method", "Metric", "Model", "PooledMetric", "Published", "Renderer", "Sample", "State",
 ]  # fmt: skip
 
 RANDOM_CALIBRATION = CautionKind(
@@ -80,6 +80,21 @@ class Sample:
 
     inputs: Any
     reference: Any
+
+
+@dataclass(frozen=True)
+class Published:
+    """How a folder that was written for other programs is loaded.
+
+    Attributes:
+        code: Python that loads it, in one line, with `FOLDER` for the folder itself.
+        needs: the distributions that the line imports.
+        note: what else who loads it must know, a sentence; empty: nothing.
+    """
+
+    code: str
+    needs: tuple[str, ...] = ()
+    note: str = ""
 
 
 @dataclass
@@ -329,6 +344,18 @@ class Family(ABC):
     def restore(self, folder: Path) -> Model:
         """Build the model that `save` described. Its weights are filled in afterwards."""
 
+    def publish(self, saved: Path, folder: Path) -> Published:
+        """Write a saved model whose weights alone were changed as others load it. No code of the model's is run.
+
+        Args:
+            saved: the model folder, as `save` and the weights' writer left it.
+            folder: an empty one.
+
+        Raises:
+            Unsupported: no other program loads such a model.
+        """
+        raise Unsupported("this family does not say how others load its models")
+
     def restore_assets(self, folder: Path) -> Model:
         """Return the same without the module (None), for a method that brings a module of its own."""
         model = self.restore(folder)
@@ -352,6 +379,8 @@ class Method(ABC):
         devices: where the compressed model runs: `cpu`, `cuda`.
         excludes: the families it can't serve, each with the reason.
         revision: raised when the same options make another model than before, so that a sweep measures it anew.
+        loaded_by: of a `runtime`: the Python expression by which its own library loads a file that it wrote, with the
+            files' names as a pattern (`onnxruntime.InferenceSession("*.onnx")`), or `FOLDER`.
     """
 
     changes: ClassVar[Literal["nothing", "weights", "architecture", "storage", "runtime"]]
@@ -362,6 +391,7 @@ class Method(ABC):
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     excludes: ClassVar[Mapping[str, str]] = {}
     revision: ClassVar[int] = 1
+    loaded_by: ClassVar[str] = ""
 
     @abstractmethod
     def compress(self, model: Model, family: Family) -> Model:
@@ -386,6 +416,29 @@ class Method(ABC):
         model, which has none, on `model.device`.
         """
         raise NotImplementedError
+
+    def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
+        """Write a saved model as others load it: its float folder, or the files of the other runtime.
+
+        A method whose layers only this package knows writes a format that others know instead, or keeps this, which
+        refuses.
+
+        Args:
+            saved: the model folder.
+            family: the model's.
+            portable: builds the model with its weights as they were saved, repacked for no machine.
+            folder: an empty one.
+
+        Raises:
+            Unsupported: no other program loads it.
+        """
+        if self.changes in ("nothing", "weights"):
+            return family.publish(saved, folder)
+        from mlflow_compress.networks.published_files import publish_runtime
+
+        if self.changes == "runtime" and self.loaded_by:
+            return publish_runtime(saved, self.loaded_by, self.needs, folder)
+        raise Unsupported("its layers are this package's own, and no other program knows them")
 
 
 @dataclass

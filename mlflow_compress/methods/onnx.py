@@ -26,6 +26,7 @@ class Onnx(ExportMethod):
     needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
     extra: ClassVar[str] = "onnx"
     exporter: ClassVar[str] = "ONNX"
+    loaded_by: ClassVar[str] = 'onnxruntime.InferenceSession("*.onnx")'
     tolerance: ClassVar[float] = TOLERANCE
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:

@@ -28,6 +28,7 @@ class OnnxFp16(ExportMethod):
     needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
     extra: ClassVar[str] = "onnx"
     exporter: ClassVar[str] = "ONNX"
+    loaded_by: ClassVar[str] = 'onnxruntime.InferenceSession("*.onnx")'
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
         """Write `NAME.onnx` for each graph, in float16.

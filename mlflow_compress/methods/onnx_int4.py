@@ -44,6 +44,7 @@ class OnnxInt4(ExportMethod):
     converts: ClassVar[bool] = False
     extra: ClassVar[str] = "onnx"
     exporter: ClassVar[str] = "ONNX"
+    loaded_by: ClassVar[str] = 'onnxruntime.InferenceSession("*.onnx")'
 
     block_size: Annotated[int, Ge(16), Le(256)] = 32
     symmetric: bool = True

@@ -77,6 +77,7 @@ class OnnxInt8(ExportMethod):
     revision: ClassVar[int] = 4
     extra: ClassVar[str] = "onnx"
     exporter: ClassVar[str] = "ONNX"
+    loaded_by: ClassVar[str] = 'onnxruntime.InferenceSession("*.onnx")'
 
     mode: Literal["auto", "weights", "static", "dynamic"] = "auto"
     samples: Annotated[int | None, Ge(1)] = None

@@ -37,6 +37,7 @@ class Openvino(ExportMethod):
     needs: ClassVar[tuple[str, ...]] = ("openvino",)
     extra: ClassVar[str] = "openvino"
     exporter: ClassVar[str] = "OpenVINO"
+    loaded_by: ClassVar[str] = 'openvino.compile_model("*.xml")'
     tolerance: ClassVar[float] = TOLERANCE
 
     precision: Literal["f32", "default"] = "f32"

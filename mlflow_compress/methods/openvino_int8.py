@@ -70,6 +70,7 @@ class OpenvinoInt8(ExportMethod):
     revision: ClassVar[int] = 4
     extra: ClassVar[str] = "openvino"
     exporter: ClassVar[str] = "OpenVINO"
+    loaded_by: ClassVar[str] = 'openvino.compile_model("*.xml")'
 
     activations: Literal["auto", "static", "none"] = "auto"
     samples: Annotated[int | None, Ge(1)] = None

@@ -27,6 +27,7 @@ class TorchExport(ExportMethod):
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     takes_half: ClassVar[bool] = True
     exporter: ClassVar[str] = "torch.export"
+    loaded_by: ClassVar[str] = 'torch.export.load("*.pt2").module()'
     tolerance: ClassVar[float] = 1e-3
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:

@@ -30,6 +30,7 @@ class Torchscript(ExportMethod):
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     takes_half: ClassVar[bool] = True
     exporter: ClassVar[str] = "TorchScript"
+    loaded_by: ClassVar[str] = 'torch.jit.load("*.ts")'
     tolerance: ClassVar[float] = 1e-3
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:

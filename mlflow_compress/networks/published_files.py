@@ -1,0 +1,61 @@
+"""What a model folder holds for others: its files without this package's own, and the line that loads them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.sockets import Published
+
+_OURS = ("manifest.json", "layouts.json", "graphs.json", "architecture.json", "gives.json")
+_PATTERN = re.compile(r"\*\.\w+")
+_MODULE = re.compile(r"\b(?!open\b|net\b)[a-z]\w*(?=\.)")  # what the line must import
+
+
+def copy_plain(saved: Path, folder: Path, without: Sequence[str] = ()) -> None:
+    """Copy a model folder into an empty one, without the files at its top that this package alone reads.
+
+    Args:
+        saved: the model folder.
+        folder: where to.
+        without: more names that are left out.
+    """
+    left_out = {*_OURS, *without}
+    for path in sorted(saved.iterdir()):
+        if path.is_dir():
+            shutil.copytree(path, folder / path.name)
+        elif path.name not in left_out:
+            shutil.copyfile(path, folder / path.name)
+
+
+def publish_runtime(saved: Path, loaded_by: str, needs: Sequence[str], folder: Path) -> Published:
+    """Copy the files of another runtime, with the tokenizer and the config beside them.
+
+    Args:
+        saved: the model folder.
+        loaded_by: as `Method.loaded_by`.
+        needs: the distributions that the method imports.
+        folder: an empty one.
+
+    Raises:
+        Unsupported: there is no file of that runtime.
+    """
+    suffixes = [pattern[1:] for pattern in _PATTERN.findall(loaded_by)]
+    names = sorted(path.stem for path in saved.glob(f"*{suffixes[0]}")) if suffixes else []
+    if suffixes and not names:
+        raise Unsupported(f"there is no file *{suffixes[0]} in what was logged")
+    copy_plain(saved, folder, [f"{name}.json" for name in names])  # counts of parameters, for the size
+    lines = [_PATTERN.sub(lambda found, stem=name: stem + found[0][1:], loaded_by) for name in names] or [loaded_by]
+    if suffixes:
+        lines = [re.sub(r'"([\w.]+\.\w+)"', r'"FOLDER/\1"', line) for line in lines]
+    module = _imported(loaded_by)
+    return Published(f"import {module}; " + "; ".join(lines), (module, *[each for each in needs if each == module]))
+
+
+def _imported(loaded_by: str) -> str:
+    found = _MODULE.search(loaded_by.split("=", 1)[-1])
+    assert found is not None, loaded_by
+    return found[0]
