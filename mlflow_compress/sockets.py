@@ -379,8 +379,6 @@ class Method(ABC):
         devices: where the compressed model runs: `cpu`, `cuda`.
         excludes: the families it can't serve, each with the reason.
         revision: raised when the same options make another model than before, so that a sweep measures it anew.
-        loaded_by: of a `runtime`: the Python expression by which its own library loads a file that it wrote, with the
-            files' names as a pattern (`onnxruntime.InferenceSession("*.onnx")`), or `FOLDER`.
     """
 
     changes: ClassVar[Literal["nothing", "weights", "architecture", "storage", "runtime"]]
@@ -391,7 +389,6 @@ class Method(ABC):
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     excludes: ClassVar[Mapping[str, str]] = {}
     revision: ClassVar[int] = 1
-    loaded_by: ClassVar[str] = ""
 
     @abstractmethod
     def compress(self, model: Model, family: Family) -> Model:
@@ -418,10 +415,10 @@ class Method(ABC):
         raise NotImplementedError
 
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
-        """Write a saved model as others load it: its float folder, or the files of the other runtime.
+        """Write a saved model as others load it: its float folder.
 
-        A method whose layers only this package knows writes a format that others know instead, or keeps this, which
-        refuses.
+        A method of another runtime writes the files of that one. A method whose layers only this package knows writes a
+        format that others know instead, or keeps this, which refuses.
 
         Args:
             saved: the model folder.
@@ -434,10 +431,6 @@ class Method(ABC):
         """
         if self.changes in ("nothing", "weights"):
             return family.publish(saved, folder)
-        from mlflow_compress.networks.published_files import publish_runtime
-
-        if self.changes == "runtime" and self.loaded_by:
-            return publish_runtime(saved, self.loaded_by, self.needs, folder)
         raise Unsupported("its layers are this package's own, and no other program knows them")
 
 

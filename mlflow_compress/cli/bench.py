@@ -178,6 +178,24 @@ def rescore(run_id: str, metrics: tuple[str, ...], log: bool, tracking_uri: str 
 
 
 @main.command()
+@click.argument("run_id", metavar="RUN")
+@click.option("--to", "folder", required=True, metavar="FOLDER", help="A new or empty folder.")
+@click.option("--tracking-uri", metavar="URI", help="Tracking server. [MLFLOW_TRACKING_URI, or mlflow.db here]")
+def export(run_id: str, folder: str, tracking_uri: str | None) -> None:
+    """Write the model that RUN logged (a run's id, or a model folder) as other programs load it.
+
+    Float models of transformers and int8_weight_only, int8_dynamic, int4_weight_only, gptq and awq become a folder that
+    from_pretrained and vLLM load; other methods the plain files of their runtime. A README.md of three lines says what
+    it is and how it is loaded. No code that belongs to the model is run.
+    """
+    from mlflow_compress.tracking.connection import open_store, set_up_client
+    from mlflow_compress.tracking.published_models import export as write_model
+
+    set_up_client()
+    terminal.say_lines(write_model(run_id, Path(folder), lambda: open_store(tracking_uri, create=False)))
+
+
+@main.command()
 @click.argument("name", metavar="NAME")
 @click.option("--kind", type=click.Choice(KINDS), default=KINDS[0], show_default=True, help="What the model is.")
 @click.option("--force", is_flag=True, help="Write over files that are there.")

@@ -13,14 +13,17 @@ All is in one safetensors file, `compact.safetensors`. A model with packed modul
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mlflow_compress.errors import WeightsError, first_line
 from mlflow_compress.networks.stored_weights import fill, load_weights, save_weights
+from mlflow_compress.sockets import Family, Model, Published
 
 Coding = Literal["none", "huffman"]
 
@@ -99,6 +102,26 @@ def load_compact(module: Any, folder: Path) -> None:
     except Exception as error:  # of the format, of JSON, of zlib, of shapes that do not fit
         raise WeightsError(f"The weights file {path} can't be read: {first_line(error)}") from error
     fill(module, state, path)
+
+
+def publish_dense(saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
+    """Write a model whose weights take a compact form of this package as the float model that others load.
+
+    The weights are the same; what is lost is the bytes that the form saves.
+
+    Args:
+        saved: the model folder.
+        family: the model's.
+        portable: builds the model as it was saved.
+        folder: an empty one.
+    """
+    if not (saved / COMPACT).is_file():
+        return family.publish(saved, folder)
+    with tempfile.TemporaryDirectory(prefix="mlflow-compress-") as temporary:
+        dense = Path(temporary, "dense")
+        shutil.copytree(saved, dense, ignore=shutil.ignore_patterns(COMPACT))
+        save_weights(portable().module, dense)
+        return family.publish(dense, folder)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -25,9 +25,10 @@ from mlflow_compress.networks import generation_check, made_weights, value_trees
 from mlflow_compress.networks.fused_layers import unfused
 from mlflow_compress.networks.native_precision import widen
 from mlflow_compress.networks.output_parts import Observed, differ, observe
+from mlflow_compress.networks.published_files import publish_runtime
 from mlflow_compress.networks.stored_weights import Held, held
 from mlflow_compress.records import CautionKind
-from mlflow_compress.sockets import Family, Graph, Method, Model, State
+from mlflow_compress.sockets import Family, Graph, Method, Model, Published, State
 
 FEWER_WEIGHTS = CautionKind(
     "fewer_weights",
@@ -69,6 +70,8 @@ class ExportMethod(Method):
         tolerance: how far the outputs may be from the module's, relative to them; where it is only a conversion.
         converts: whether it takes all of the weights over, rather than quantise some.
         exporter: what people call the library that takes the graphs.
+        loaded_by: the Python expression by which the runtime's own library loads a file, with the files' names as a
+            pattern (`onnxruntime.InferenceSession("*.onnx")`).
         takes_half: whether it takes weights in half precision; else they are cast to float32 first.
     """
 
@@ -80,6 +83,7 @@ class ExportMethod(Method):
     converts: ClassVar[bool] = True
     revision: ClassVar[int] = 2
     exporter: ClassVar[str] = "the exporter"
+    loaded_by: ClassVar[str] = ""
     takes_half: ClassVar[bool] = False
 
     @abstractmethod
@@ -198,6 +202,12 @@ class ExportMethod(Method):
             WeightsError: they are not there.
         """
         return _attached(model, family, self._calls(model, folder))
+
+    def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
+        """Copy the runtime's files, with the tokenizer and the config beside them (see `Method.publish`)."""
+        if not self.loaded_by:
+            raise Unsupported("it does not say how its runtime's own library loads its files")
+        return publish_runtime(saved, self.loaded_by, folder)
 
     def _calls(self, model: Model, folder: Path) -> dict[str, Call]:
         try:

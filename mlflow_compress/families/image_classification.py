@@ -16,6 +16,7 @@ from mlflow_compress.errors import RecipeError, WeightsError, one_line
 from mlflow_compress.networks import image_zoos
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
 from mlflow_compress.networks.hub import Origin
+from mlflow_compress.networks.published_files import copy_plain, require_weights
 from mlflow_compress.networks.text_inputs import require_pass
 from mlflow_compress.networks.transformer_layers import thinned
 from mlflow_compress.networks.transformers_models import (
@@ -24,7 +25,7 @@ from mlflow_compress.networks.transformers_models import (
     companions,
     load_transformer,
 )
-from mlflow_compress.sockets import Graph, Mark, Model, Sample
+from mlflow_compress.sockets import Graph, Mark, Model, Published, Sample
 
 _ROLES = ("image", "label")
 _PREDICT_BATCH = 16
@@ -210,6 +211,18 @@ class ImageClassification(TransformersFamily):
             return
         description = {_DESCRIBED: model.data_as(image_zoos.ZooModel).described, "structure": model.structure}
         (folder / _ZOO).write_text(json.dumps(description, indent=1), encoding="utf-8")
+
+    def publish(self, saved: Path, folder: Path) -> Published:
+        """Copy what `from_pretrained` reads; of another library's model, its state dict."""
+        if not (saved / _ZOO).is_file():
+            return super().publish(saved, folder)
+        require_weights(saved)
+        described = json.loads((saved / _ZOO).read_text(encoding="utf-8"))[_DESCRIBED]
+        copy_plain(saved, folder)
+        build, needs = image_zoos.built_by(described)
+        code = f"import safetensors.torch, {needs}; module = {build}.eval(); "
+        code += 'safetensors.torch.load_model(module, "FOLDER/model.safetensors")'
+        return Published(code, (needs, "safetensors"))
 
     def restore(self, folder: Path) -> Model:
         """Build the unfilled classifier."""

@@ -47,9 +47,10 @@ from mlflow_compress.networks.own_checkpoint import Fit, fill_from
 from mlflow_compress.networks.own_code import Built, OwnCode, at_home, at_source, build, came_with_us, defined, loaded
 from mlflow_compress.networks.own_weights import fill_cached
 from mlflow_compress.networks.plain_modules import make_real, unwrapped
+from mlflow_compress.networks.published_files import copy_plain, require_weights
 from mlflow_compress.networks.score_output import classes_of, has_two_batch_axes, score_of
 from mlflow_compress.records import CautionKind
-from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
+from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Published, Sample
 
 _PLAIN = (int, float, str)
 CHECKPOINT = "checkpoint"  # the fact: what was taken of it
@@ -350,6 +351,19 @@ class Python(Family):
         """Copy the file and what it needs beside it; write how the module is built, and what it gives if exported."""
         if read_again := own_folder.keep(model.data_as(OwnCode), model.structure, folder):
             model.facts[READ_AGAIN] = read_again
+
+    def publish(self, saved: Path, folder: Path) -> Published:
+        """Copy the user's file, what it needs beside it, and the state dict as safetensors."""
+        require_weights(saved)
+        place = own_folder.place_of(saved)
+        copy_plain(saved, folder)
+        path = f"FOLDER/{place.parent}" if place.parent.name else "FOLDER"
+        code = (
+            f'import sys; sys.path.insert(0, "{path}"); import safetensors.torch, {place.stem}; '
+            f"module = {place.stem}.{self.function}(); "
+            'safetensors.torch.load_model(module, "FOLDER/model.safetensors"); module.eval()'
+        )
+        return Published(code, ("torch", "safetensors"))
 
     def restore(self, folder: Path) -> Model:
         """Build the module anew from the copied file."""

@@ -20,11 +20,12 @@ from mlflow_compress.errors import RecipeError
 from mlflow_compress.networks import ultralytics_images, ultralytics_models
 from mlflow_compress.networks.export_graphs import Calls, dtype_of
 from mlflow_compress.networks.pickle_scan import UNREADABLE, code_in
-from mlflow_compress.networks.ultralytics_architecture import Architecture
+from mlflow_compress.networks.published_files import copy_plain, require_weights
+from mlflow_compress.networks.ultralytics_architecture import TASKS, Architecture
 from mlflow_compress.networks.ultralytics_images import read_photo
 from mlflow_compress.networks.ultralytics_models import ExportedNet
 from mlflow_compress.networks.weight_files import require_no_pointer
-from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Sample
+from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Published, Sample
 
 _PHOTO = (720, 1280, 3)
 _ROLES = ("image", "label")
@@ -217,6 +218,23 @@ class Yolo(Family):
         """Write the architecture, with the sizes of what was made smaller, and the names of the classes."""
         description = {**dataclasses.asdict(model.data_as(Architecture)), "structure": model.structure}
         (folder / _ARCHITECTURE).write_text(json.dumps(description, indent=1), encoding="utf-8")
+
+    def publish(self, saved: Path, folder: Path) -> Published:
+        """Write the state dict and what ultralytics builds the module from; a `.pt` of its own is a pickle."""
+        require_weights(saved)
+        described = json.loads((saved / _ARCHITECTURE).read_text(encoding="utf-8"))
+        copy_plain(saved, folder)
+        (folder / _ARCHITECTURE).write_text(json.dumps(described["yaml"], indent=1), encoding="utf-8")
+        (folder / "names.json").write_text(json.dumps(described["names"], indent=1), encoding="utf-8")
+        kind = TASKS[described.get("task", "detect")].built_by
+        code = (
+            "import json, safetensors.torch, ultralytics.nn.tasks; "
+            f'module = ultralytics.nn.tasks.{kind}(json.load(open("FOLDER/{_ARCHITECTURE}")), verbose=False).eval(); '
+            'module.fuse(verbose=False); safetensors.torch.load_model(module, "FOLDER/model.safetensors")'
+        )
+        return Published(
+            code, ("ultralytics", "safetensors"), "YOLO() itself reads pickles alone, and none is written."
+        )
 
     def restore(self, folder: Path) -> Model:
         """Build the fused model (see `ultralytics_models.build`)."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
@@ -13,7 +14,7 @@ from mlflow_compress.compression.coverage import note
 from mlflow_compress.compression.layers import count
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
-from mlflow_compress.sockets import Family, Method, Model, State
+from mlflow_compress.sockets import Family, Method, Model, Published, State
 
 _SMALLEST = 1e-4  # of an input channel's mean magnitude
 _CUTS = tuple(1 - step / 20 for step in range(10))  # of a group's greatest weight; those of llm-awq
@@ -94,6 +95,12 @@ class Awq(Method):
 
         model.module = leave_empty(model.module, self.bits, self.group_size, scaled=True)
         return model
+
+    def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
+        """Write it in the format compressed-tensors, which transformers and vLLM load (see `Method.publish`)."""
+        from mlflow_compress.compression.published_integers import publish_integers
+
+        return publish_integers(saved, family, portable, folder)
 
 
 def best_scale(weight: Any, inputs: Any, bits: int, group_size: int, steps: int) -> Any:

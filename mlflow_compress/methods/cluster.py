@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from mlflow_compress.compression.coverage import STORED_ONLY, note
 from mlflow_compress.compression.imitation import Lesson, imitate
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
-from mlflow_compress.sockets import Family, Method, Model
+from mlflow_compress.sockets import Family, Method, Model, Published
 
 _PRUNED = 0.01  # least share of exact zeros that are worth a centroid: fewer are a padding row
 _MOST_ITERATIONS = 10_000  # a few hundred until nothing moves; ten milliseconds
@@ -93,6 +94,10 @@ class Cluster(Method):
         """Replace the codes by their values."""
         compact.load_compact(model.module, folder)
         return model
+
+    def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
+        """Write its float weights (see `Method.publish`)."""
+        return compact.publish_dense(saved, family, portable, folder)
 
 
 def _share(weight: Any, count: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,9 +16,10 @@ from mlflow_compress.error_causes import cause_line, is_out_of_memory
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks import generation_check
 from mlflow_compress.networks.native_precision import widen
+from mlflow_compress.networks.published_files import publish_runtime
 from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.records import CautionKind
-from mlflow_compress.sockets import Family, Method, Model, State
+from mlflow_compress.sockets import Family, Method, Model, Published, State
 
 NO_FORWARD = CautionKind(
     "no_logits",
@@ -125,6 +126,10 @@ class Ctranslate2(Method):
         model.module = Whisper(folder / _FOLDER, model.config, companions(model).generation)
         model.runtime = Whisper.runtime
         return model
+
+    def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
+        """Copy the library's own folder, with the tokenizer beside it (see `Method.publish`)."""
+        return publish_runtime(saved, f'ctranslate2.models.Whisper("FOLDER/{_FOLDER}")', folder)
 
 
 def _convert(model: Model, folder: Path, kind: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Lt
@@ -18,7 +19,7 @@ from mlflow_compress.networks.native_precision import widen
 from mlflow_compress.networks.plain_layers import noted_in
 from mlflow_compress.networks.stored_weights import cast
 from mlflow_compress.networks.transformer_layers import spaced, watched
-from mlflow_compress.sockets import Family, Method, Model, State
+from mlflow_compress.sockets import Family, Method, Model, Published, State
 
 _STEPS, _RANDOM_STEPS = 1000, 10
 
@@ -101,6 +102,10 @@ class Distill(Method):
         tell_not_trained(student, steps, is_real)
         student.facts["student"] = f"{sizes[0]:,} of {sizes[1]:,} parameters"
         return student
+
+    def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
+        """Write the student: a model as its family has them (see `Method.publish`)."""
+        return family.publish(saved, folder)
 
 
 def _between(seen: Mapping[str, list[Any]], wanted: Mapping[str, list[Any]]) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
@@ -12,7 +13,7 @@ from mlflow_compress.compression.coverage import note
 from mlflow_compress.compression.layers import count
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
-from mlflow_compress.sockets import Family, Method, Model, State
+from mlflow_compress.sockets import Family, Method, Model, Published, State
 
 _BLOCK = 128  # columns after which the errors are carried to the rest, all at once
 _FEW_ROWS = 0.1  # damping per input channel and row: else what few rows say by chance is taken for a rule
@@ -82,6 +83,12 @@ class Gptq(Method):
 
         model.module = leave_empty(model.module, self.bits, self.group_size)
         return model
+
+    def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
+        """Write it in the format compressed-tensors, which transformers and vLLM load (see `Method.publish`)."""
+        from mlflow_compress.compression.published_integers import publish_integers
+
+        return publish_integers(saved, family, portable, folder)
 
 
 def rounded(weight: Any, gram: Any, bits: int, group_size: int, damping: float) -> Any:

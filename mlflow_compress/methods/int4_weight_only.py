@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge
@@ -11,7 +13,7 @@ from mlflow_compress.compression.coverage import record, total
 from mlflow_compress.compression.layers import count
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
-from mlflow_compress.sockets import Family, Method, Model, State
+from mlflow_compress.sockets import Family, Method, Model, Published, State
 
 _BITS = 4
 
@@ -63,6 +65,12 @@ class Int4WeightOnly(Method):
         """Put empty packed layers in place, so that no float32 copy is ever held."""
         self._pack(model, filled=False)
         return model
+
+    def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
+        """Write it in the format compressed-tensors, which transformers and vLLM load (see `Method.publish`)."""
+        from mlflow_compress.compression.published_integers import publish_integers
+
+        return publish_integers(saved, family, portable, folder)
 
     def _pack(self, model: Model, filled: bool) -> int:
         from torch import nn

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from mlflow_compress.compression.coverage import note
@@ -10,7 +12,7 @@ from mlflow_compress.compression.dynamic_int8 import DynamicInt8
 from mlflow_compress.compression.layers import called, replace
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
-from mlflow_compress.sockets import Family, Model
+from mlflow_compress.sockets import Family, Model, Published
 
 
 @dataclass
@@ -69,6 +71,12 @@ class Int8Dynamic(DynamicInt8):
             replacements[layer] = Int8Linear(in_features, out_features, layer.bias)
         model.module = replace(model.module, replacements)
         return model
+
+    def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
+        """Write it in the format compressed-tensors, which transformers and vLLM load (see `Method.publish`)."""
+        from mlflow_compress.compression.published_integers import publish_integers
+
+        return publish_integers(saved, family, portable, folder)
 
 
 def _linear(module: Any) -> list[Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from mlflow_compress.compression.coverage import record, total
 from mlflow_compress.compression.layers import called, count
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
-from mlflow_compress.sockets import Family, Method, Model, State
+from mlflow_compress.sockets import Family, Method, Model, Published, State
 
 _BITS = 8
 _ROW = 2**31  # no row of weights is longer: the whole of it is one group
@@ -75,6 +77,12 @@ class Int8WeightOnly(Method):
         layers = called(model.module, nn.Linear, head=self.embeddings)
         model.module = ready_for_kernels(model.module, layers)
         return model
+
+    def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
+        """Write it in the format compressed-tensors, which transformers and vLLM load (see `Method.publish`)."""
+        from mlflow_compress.compression.published_integers import publish_integers
+
+        return publish_integers(saved, family, portable, folder)
 
     def _pack(self, model: Model, filled: bool) -> int:
         from mlflow_compress.compression.packing import CONVOLUTIONS, pack_layers

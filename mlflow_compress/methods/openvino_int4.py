@@ -52,6 +52,7 @@ class OpenvinoInt4(ExportMethod):
     converts: ClassVar[bool] = False
     extra: ClassVar[str] = "openvino"
     exporter: ClassVar[str] = "OpenVINO"
+    loaded_by: ClassVar[str] = 'openvino.compile_model("*.xml")'
 
     mode: Literal["sym", "asym"] = "asym"
     group_size: Annotated[int, Ge(-1)] = 128

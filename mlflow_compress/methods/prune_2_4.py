@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,7 +13,7 @@ from mlflow_compress.compression.coverage import DENSE_ZEROS, note
 from mlflow_compress.compression.layers import linear
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
-from mlflow_compress.sockets import Family, Method, Model
+from mlflow_compress.sockets import Family, Method, Model, Published
 
 _KEEP, _OF = 2, 4
 
@@ -78,6 +79,10 @@ class Prune24(Method):
             for layer in linear(model.module):
                 layer.register_forward_pre_hook(_turn_sparse)
         return model
+
+    def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
+        """Write its float weights with their zeros (see `Method.publish`)."""
+        return compact.publish_dense(saved, family, portable, folder)
 
 
 def _turn_sparse(layer: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:

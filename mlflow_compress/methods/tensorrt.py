@@ -37,7 +37,9 @@ class Tensorrt(ExportMethod):
     needs: ClassVar[tuple[str, ...]] = ("tensorrt", "onnx", "onnxruntime", "onnxscript")
     devices: ClassVar[tuple[str, ...]] = ("cuda",)
     exporter: ClassVar[str] = "TensorRT"
-    loaded_by: ClassVar[str] = 'tensorrt.Runtime(tensorrt.Logger()).deserialize_cuda_engine(open("*.engine", "rb").read())'
+    loaded_by: ClassVar[str] = (
+        'tensorrt.Runtime(tensorrt.Logger()).deserialize_cuda_engine(open("*.engine", "rb").read())'
+    )
     excludes: ClassVar[Mapping[str, str]] = {"asr": _CACHE, "causal_lm": _CACHE}
 
     precision: Literal["fp16", "fp32"] = "fp16"

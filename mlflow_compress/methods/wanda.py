@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,7 +14,7 @@ from mlflow_compress.compression.coverage import DENSE_ZEROS, note
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.networks.stored_weights import save_weights
-from mlflow_compress.sockets import Family, Method, Model
+from mlflow_compress.sockets import Family, Method, Model, Published
 
 
 @dataclass
@@ -89,6 +90,10 @@ class Wanda(Method):
         """Read the weights back, with their zeros."""
         compact.load_compact(model.module, folder)
         return model
+
+    def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
+        """Write its float weights with their zeros (see `Method.publish`)."""
+        return compact.publish_dense(saved, family, portable, folder)
 
 
 def _input_squares(model: Model, family: Family, layers: list[Any], samples: int | None) -> dict[Any, Any]:

@@ -136,6 +136,15 @@ def build(described: Mapping[str, Any], is_filled: bool = True) -> Any:
         ) from error
 
 
+def built_by(described: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the Python expression by which the library itself builds what was described, and the library."""
+    _require_own(described["name"], described["architecture"])
+    options = "".join(f", {name}={value!r}" for name, value in described["architecture"].items())
+    if described["library"] == _TORCHVISION:
+        return f"torchvision.models.get_model({described['name']!r}, weights=None{options})", _TORCHVISION
+    return f"timm.create_model({described['name']!r}, pretrained=False{options})", _TIMM
+
+
 def _require_own(name: str, architecture: Mapping[str, Any]) -> None:
     """Check that building a model reads no file and asks no hub: timm would, for some names and arguments.
 

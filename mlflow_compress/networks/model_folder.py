@@ -26,7 +26,7 @@ from mlflow_compress.networks.quantised_checkpoints import is_quantised
 from mlflow_compress.networks.stored_weights import load_weights, save_weights
 from mlflow_compress.networks.torchscript_scan import code_in_script
 from mlflow_compress.records import Step, Variant, write_json
-from mlflow_compress.sockets import Family, Method, Model
+from mlflow_compress.sockets import Family, Method, Model, Published
 from mlflow_compress.untrusted import Malformed, read_json, record
 from mlflow_compress.version import installed
 
@@ -126,28 +126,56 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
         if device not in method.devices:
             raise Unsupported(f"what {step.method} makes runs on {' and '.join(method.devices)} only")
     saver = _saver(methods)
-    is_runtime = saver is not None and saver.changes == "runtime"
-    model = family.restore_assets(folder) if is_runtime else family.restore(folder)
-    model.weights = manifest.weights  # type: ignore[assignment]
-    if saver is not None and is_runtime:
+    if saver is not None and saver.changes == "runtime":
+        model = family.restore_assets(folder)
+        model.weights = manifest.weights  # type: ignore[assignment]
         model.device = device
         return Restored(saver.load(model, family, folder), family, methods, manifest)
+    model = family.restore(folder)
+    model.weights = manifest.weights  # type: ignore[assignment]
     if is_quantised(model.module):
         model.device = device
         model.module.to(device)
         return Restored(model, family, methods, manifest)
-    make_plain_again(model)
-    for method in methods:
-        model = method.rebuild(model, family)
-    if saver is not None:
-        model = saver.load(model, family, folder)
-    else:
-        load_weights(model.module, folder)
+    model = _filled(model, folder, family, methods)
     tensor_layouts.apply(model.module, folder)
     model.device = device
     model.module.to(device)
     use_kernels(model.module)
     return Restored(model, family, methods, manifest)
+
+
+def publish(folder: Path, to: Path) -> tuple[Manifest, Published]:
+    """Write the model of a folder as others load it, into an empty folder. No code that belongs to the model is run.
+
+    Raises:
+        Unsupported: no other program loads it; the sentence says why.
+        WeightsError: it would read files that are not its own, or see `restore`.
+    """
+    require_own_files(folder)
+    manifest = read_manifest(folder)
+    family: Family = registry.build("families", manifest.family, manifest.options)
+    methods = methods_of(manifest.chain)
+    if not methods:
+        raise WeightsError(f"{folder / _MANIFEST} names no method.")
+    saver = _saver(methods)
+    changing = [method for method in methods if method.changes not in ("nothing", "weights")]
+    last = saver if saver is not None and saver.changes == "runtime" else (changing or methods)[-1]
+    if last.changes != "runtime":  # a runtime's files hold whatever was done before
+        for step, method in zip(manifest.chain, methods, strict=True):
+            if method is not last and method.changes == "architecture":
+                raise Unsupported(f"{step.method} changed layers that {manifest.method} saves, and no other program "
+                                  "knows them")  # fmt: skip
+
+    def portable() -> Model:
+        if registry.find("families", manifest.family).runs_users_code or custom_code.lies_in(folder):
+            raise Unsupported("code beside the model builds it, and none is run here")
+        model = family.restore(folder)
+        if is_quantised(model.module):
+            raise Unsupported("its original was quantised already: export that")
+        return _filled(model, folder, family, methods)
+
+    return manifest, last.publish(folder, family, portable, to)
 
 
 def restore_others(folder: Path) -> Restored:
@@ -188,6 +216,18 @@ def restore_others(folder: Path) -> Restored:
         raise
     except Exception as error:  # what is not as it was written breaks its readers in any way
         raise WeightsError(f"{folder} can't be restored: {named_line(error, 300)}") from error
+
+
+def _filled(model: Model, folder: Path, family: Family, methods: Sequence[Method]) -> Model:
+    """Change an unfilled model as it was compressed, and fill it; on the CPU, as it was saved."""
+    make_plain_again(model)
+    for method in methods:
+        model = method.rebuild(model, family)
+    saver = _saver(methods)
+    if saver is not None:
+        return saver.load(model, family, folder)
+    load_weights(model.module, folder)
+    return model
 
 
 def _saver(methods: Sequence[Method]) -> Method | None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress.errors import RecipeError, WeightsError
+from mlflow_compress.errors import RecipeError, Unsupported, WeightsError
 from mlflow_compress.model import LayerSizes
 from mlflow_compress.networks import code_files, modules_beside
 from mlflow_compress.networks.code_needs import WEIGHTS, texts_in_use
@@ -74,6 +74,22 @@ def weights_read_again(folder: Path) -> list[Path]:
     changes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     names = changes.get(_READ_AGAIN, []) if isinstance(changes, dict) else []  # other families write what they like
     return [folder / name for name in names]
+
+
+def place_of(folder: Path) -> Path:
+    """Return where in a model folder the user's file is, relative to it.
+
+    Raises:
+        Unsupported: the state dict and what the file builds are not all of the model.
+    """
+    path = folder / _CHANGES
+    changes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if {"structure", "built", "lost"} & set(changes) or (folder / _FORM).is_file() or read_outside(folder):
+        raise Unsupported("what the file's function builds is not what was saved, and only this package puts it right")
+    place = Path(str(changes.get("code", ALONE)))
+    if place.is_absolute() or ".." in place.parts or not place.stem.isidentifier():
+        raise Unsupported(f"its file {place.name!r:.60} can't be imported by name")
+    return place
 
 
 def restored(folder: Path) -> tuple[OwnCode, dict[str, LayerSizes]]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.stored_weights import INDEX, SAFETENSORS
 from mlflow_compress.sockets import Published
 
 _OURS = ("manifest.json", "layouts.json", "graphs.json", "architecture.json", "gives.json")
@@ -31,13 +32,12 @@ def copy_plain(saved: Path, folder: Path, without: Sequence[str] = ()) -> None:
             shutil.copyfile(path, folder / path.name)
 
 
-def publish_runtime(saved: Path, loaded_by: str, needs: Sequence[str], folder: Path) -> Published:
+def publish_runtime(saved: Path, loaded_by: str, folder: Path) -> Published:
     """Copy the files of another runtime, with the tokenizer and the config beside them.
 
     Args:
         saved: the model folder.
         loaded_by: as `Method.loaded_by`.
-        needs: the distributions that the method imports.
         folder: an empty one.
 
     Raises:
@@ -52,7 +52,17 @@ def publish_runtime(saved: Path, loaded_by: str, needs: Sequence[str], folder: P
     if suffixes:
         lines = [re.sub(r'"([\w.]+\.\w+)"', r'"FOLDER/\1"', line) for line in lines]
     module = _imported(loaded_by)
-    return Published(f"import {module}; " + "; ".join(lines), (module, *[each for each in needs if each == module]))
+    return Published(f"import {module}; " + "; ".join(lines), (module,))
+
+
+def require_weights(saved: Path) -> None:
+    """Raise where a float model's weights are not in files of safetensors.
+
+    Raises:
+        Unsupported: they are in a form that only this package reads.
+    """
+    if not any((saved / name).is_file() for name in (SAFETENSORS, INDEX)):
+        raise Unsupported("its weights are not in files of safetensors, as those of version 0.1: measure it anew")
 
 
 def _imported(loaded_by: str) -> str:

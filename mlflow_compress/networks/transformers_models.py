@@ -15,7 +15,8 @@ from mlflow_compress.networks import custom_code, memory_need, quantised_checkpo
 from mlflow_compress.networks.export_graphs import dtype_of
 from mlflow_compress.networks.hub import Origin, config_fields, find_weights, is_config_cached
 from mlflow_compress.networks.native_precision import NATIVE, of_config
-from mlflow_compress.sockets import Family, Model
+from mlflow_compress.networks.published_files import copy_plain, require_weights
+from mlflow_compress.sockets import Family, Model, Published
 
 _KERNELS = "_implementation"  # in the names of what a config says of attention and of experts
 _GENERATION = "generation_config.json"
@@ -129,6 +130,14 @@ class TransformersFamily(Family):
         if (generation := companions(model).generation) is not None:
             model.module.generation_config = generation
         return model
+
+    def publish(self, saved: Path, folder: Path) -> Published:
+        """Copy what `from_pretrained` reads: it stands in the folder as it is."""
+        require_weights(saved)
+        copy_plain(saved, folder)
+        trusted = ", trust_remote_code=True" if custom_code.is_needed(_saved_fields(str(saved))) else ""
+        code = f'import transformers; transformers.{self.auto_class}.from_pretrained("FOLDER", dtype="auto"{trusted})'
+        return Published(code, ("transformers",))
 
     def restore_assets(self, folder: Path) -> Model:
         """Read the config and the companions.

@@ -146,6 +146,14 @@ def link(store: Store, run_id: str, model_id: str, result: Result) -> None:
             store.client.log_batch(run_id, metrics=part)
 
 
+def model_uri(store: Store, run_id: str) -> str | None:
+    """Return the name by which MLflow gives the model that a run logged; None: it logged none, or others did."""
+    with quiet(), refusals(store.uri):
+        run = store.client.get_run(run_id)
+        ours = [each for each in _models_of(store, run) if each.status == "READY"]
+        return f"models:/{ours[0].model_id}" if ours else None
+
+
 def model_name(store: Store, model_id: str) -> str:
     """Return the name that a logged model was given."""
     with refusals(store.uri):
@@ -161,12 +169,8 @@ def _model_of(store: Store, run: Any) -> Any:
     from mlflow.entities import LoggedModelOutput
 
     outputs = {each.model_id for each in run.outputs.model_outputs} if run.outputs else set()
-    is_run_ours = run.data.tags.get("mlflow.source.name") == PROGRAM  # version 0.1 marked runs only
-    where = f"source_run_id = '{run.info.run_id}'"
     linked = []
-    for model in store.client.search_logged_models([run.info.experiment_id], filter_string=where):
-        if not is_run_ours and model.tags.get(ROLE) != _OURS:
-            continue
+    for model in _models_of(store, run):
         if model.model_id in outputs:
             linked.append(model)
         else:  # it was made, and nothing more
@@ -182,6 +186,14 @@ def _model_of(store: Store, run: Any) -> Any:
     )
     store.client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
     return model
+
+
+def _models_of(store: Store, run: Any) -> list[Any]:
+    """Return the logged models of a run that this package made, whatever their state."""
+    is_run_ours = run.data.tags.get("mlflow.source.name") == PROGRAM  # version 0.1 marked runs only
+    where = f"source_run_id = '{run.info.run_id}'"
+    found = store.client.search_logged_models([run.info.experiment_id], filter_string=where)
+    return [model for model in found if is_run_ours or model.tags.get(ROLE) == _OURS]
 
 
 def _shown(example: Example) -> dict[str, Any]:

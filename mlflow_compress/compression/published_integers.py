@@ -1,0 +1,199 @@
+"""Linear layers of few bits, written in the format `compressed-tensors` instead of this package's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.compressed_tensors_format import PACKED_BITS, SERVED_BITS, Scheme, packed, write
+from mlflow_compress.networks.published_files import copy_plain
+from mlflow_compress.networks.stored_weights import SAFETENSORS, TORCH
+from mlflow_compress.networks.transformers_models import TransformersFamily
+from mlflow_compress.sockets import Family, Model, Published
+
+_NEEDS = ("transformers", "compressed-tensors")
+
+
+def publish_integers(saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
+    """Write a transformers model whose linear layers were rounded so that transformers and vLLM load it.
+
+    The format is the one that both read, for all of these methods: torchao's keeps pickled tensors or the layout of one
+    version, and vLLM runs it slower.
+
+    Args:
+        saved: the model folder.
+        family: the model's.
+        portable: builds the model as it was saved.
+        folder: an empty one.
+
+    Raises:
+        Unsupported: it is no model of transformers, or a layer has no place in the format; the sentence names it.
+    """
+    if not isinstance(family, TransformersFamily) or not (saved / "config.json").is_file():
+        raise Unsupported(
+            "only models of transformers have a format for integer weights that others load: export the original, or "
+            "a runtime such as openvino_int8"
+        )
+    module = portable().module
+    plain = family.restore(saved).module
+    expected = plain.state_dict(keep_vars=True)
+    tensors, schemes = _tensors(module, expected)
+    _require_all(tensors, schemes, expected)
+    others = [name for name, layer in plain.named_modules() if _is_linear(layer) and name not in schemes]
+    copy_plain(saved, folder, [path.name for path in saved.glob("*.safetensors*")] + [SAFETENSORS, TORCH])
+    kinds = set(schemes.values())
+    if len(kinds) != 1:
+        raise Unsupported("its layers are rounded in several ways, and the format's readers take one for a model")
+    (scheme,) = kinds
+    write(tensors, scheme, others, folder)
+    served = scheme.bits in SERVED_BITS
+    note = "" if served else f"vLLM has no kernels for {scheme.bits} bits: load it by transformers."
+    code = f'import transformers; transformers.{family.auto_class}.from_pretrained("FOLDER", dtype="auto")'
+    return Published(code, _NEEDS, note)
+
+
+def _is_linear(layer: Any) -> bool:
+    from torch import nn
+
+    return type(layer) is nn.Linear
+
+
+def _tensors(module: Any, expected: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Scheme]]:
+    """Return the tensors of the format by their names, tied ones once, and the scheme of each rounded layer."""
+    from mlflow_compress.compression.int8_layers import Int8Linear, Int8Recurrent
+    from mlflow_compress.compression.packing import Packed, PackedLinear
+    from mlflow_compress.networks.stored_weights import identity
+
+    tensors: dict[str, Any] = {}
+    schemes: dict[str, Scheme] = {}
+    inside: set[str] = set()  # modules whose tensors were written
+    few_bits = {name: layer for name, layer in module.named_modules() if isinstance(layer, PackedLinear)}
+    shared = _scheme_of(few_bits) if few_bits else None
+    for name, layer in module.named_modules():
+        if any(name == each or name.startswith(f"{each}.") for each in inside):
+            continue
+        if shared is not None and name in few_bits:
+            scheme, made = shared, _of_packed(layer, shared, _dtype(expected, name))
+        elif isinstance(layer, Int8Linear):
+            scheme, made = _of_int8(layer, _dtype(expected, name))
+        elif (rounded := _rounded_by_torchao(layer)) is not None:
+            scheme, made = _of_torchao(name, layer, rounded, _dtype(expected, name))
+        elif isinstance(layer, Int8Recurrent) or isinstance(getattr(layer, "packed", None), Packed):
+            raise Unsupported(
+                f"{name} is no linear layer, and the format compressed-tensors holds those alone: measure it without "
+                "embeddings=true, or export a runtime such as openvino_int8"
+            )
+        else:
+            continue
+        inside.add(name)
+        schemes[name] = scheme
+        tensors |= {f"{name}.{key}": value for key, value in made.items()}
+    owners: dict[Any, str] = {}
+    for name, tensor in module.state_dict().items():
+        if any(name.startswith(f"{each}.") for each in inside):
+            continue
+        if owners.setdefault(identity(tensor), name) == name:
+            tensors[name] = tensor.detach().clone()
+    return tensors, schemes
+
+
+def _dtype(expected: dict[str, Any], name: str) -> Any:
+    """Return in which precision the layer computes; scales are written in it, as weights are unpacked to theirs."""
+    weight = expected.get(f"{name}.weight")
+    if weight is None:
+        raise Unsupported(f"transformers keeps no weight of its own for {name}, and the format has no place for it")
+    return weight.dtype
+
+
+def _scheme_of(packed_layers: dict[str, Any]) -> Scheme:
+    """Return the one scheme of all packed layers: the format's readers take one for a model.
+
+    Groups of different sizes are split into the largest size that divides all; their parts share the scale.
+
+    Raises:
+        Unsupported: a layer has no place in the format.
+    """
+    for name, layer in packed_layers.items():
+        weight = layer.packed
+        if weight.bits not in PACKED_BITS:
+            raise Unsupported(
+                f"{name} has {weight.bits} bits, which versions of compressed-tensors pack differently and vLLM does "
+                f"not run: measure it with bits={' or '.join(map(str, SERVED_BITS))}"
+            )
+        if weight.columns % weight.group_size:
+            raise Unsupported(
+                f"the {weight.columns} inputs of {name} are no whole number of groups of {weight.group_size}: measure "
+                f"it with a group_size that divides {weight.columns}"
+            )
+        if layer.input_scale is not None and not bool((layer.input_scale == 1).all()):
+            raise Unsupported(
+                f"the inputs of {name} are scaled at each call, and no other program does that: export gptq or "
+                "int4_weight_only instead"
+            )
+    weights = [layer.packed for layer in packed_layers.values()]
+    is_symmetric = all(bool((weight.zeros == 2 ** (weight.bits - 1)).all()) for weight in weights)
+    return Scheme(weights[0].bits, gcd(*(weight.group_size for weight in weights)), is_symmetric)
+
+
+def _of_packed(layer: Any, scheme: Scheme, dtype: Any) -> dict[str, Any]:
+    from mlflow_compress.compression.packing import unpack
+
+    weight = layer.packed
+    codes = unpack(weight.codes, weight.bits, weight.shape.numel()).view(weight.rows, weight.columns)
+    times = weight.group_size // (scheme.group_size or weight.group_size)
+    scales, zeros = (each.repeat_interleave(times, 1) for each in (weight.scales.to(dtype), weight.zeros))
+    return packed(scheme, codes, scales, zeros) | _bias(layer)
+
+
+def _of_int8(layer: Any, dtype: Any) -> tuple[Scheme, dict[str, Any]]:
+    scales = layer.scales.to(dtype)[:, None].contiguous()
+    made = {"weight": layer.weight.detach().contiguous(), "weight_scale": scales} | _bias(layer)
+    return Scheme(8, None, True, rounds_inputs=True), made
+
+
+def _rounded_by_torchao(layer: Any) -> Any:
+    """Return the weight of a linear layer that torchao rounded to 8 bits; None: it is none."""
+    from torch import nn
+
+    weight = layer._parameters.get("weight") if isinstance(layer, nn.Linear) else None
+    return weight if weight is not None and hasattr(weight, "qdata") else None
+
+
+def _of_torchao(name: str, layer: Any, weight: Any, dtype: Any) -> tuple[Scheme, dict[str, Any]]:
+    import torch
+
+    zeros = getattr(weight, "zero_point", None)
+    if weight.scale.numel() != len(weight.qdata) or (zeros is not None and bool(torch.any(zeros != 0))):
+        raise Unsupported(f"the weights of {name} have more than one scale for each output: measure the model anew")
+    codes = (weight.qdata.to(torch.int16) + 128).to(torch.uint8)
+    scheme = Scheme(8, None, True)
+    return scheme, packed(scheme, codes, weight.scale.reshape(-1, 1).to(dtype), None) | _bias(layer)
+
+
+def _bias(layer: Any) -> dict[str, Any]:
+    return {} if layer.bias is None else {"bias": layer.bias.detach().contiguous()}
+
+
+def _require_all(tensors: dict[str, Any], schemes: dict[str, Scheme], expected: dict[str, Any]) -> None:
+    """Raise where transformers would miss a tensor, or find one that it does not know.
+
+    Raises:
+        Unsupported: this package turned layers into others.
+    """
+    for name, tensor in tensors.items():
+        layer, _, key = name.rpartition(".")
+        if key == "weight_shape":
+            name, shape = f"{layer}.weight", tuple(tensor.tolist())
+        elif layer in schemes and key.startswith("weight_"):
+            continue
+        else:
+            shape = tuple(tensor.shape)
+        if name not in expected or tuple(expected[name].shape) != shape:
+            raise Unsupported(f"transformers keeps {name} in another form than this package rounds it in")
+    written = {name for name in expected if name in tensors or name.removesuffix(".weight") in schemes}
+    held = {id(expected[name]) for name in written}  # tied ones are one parameter
+    if missing := [name for name, parameter in expected.items() if id(parameter) not in held]:
+        raise Unsupported(f"transformers keeps {missing[0]}, and this package has made something else of it")

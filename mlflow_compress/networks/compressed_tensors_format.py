@@ -1,0 +1,128 @@
+"""The format `compressed-tensors`: what transformers (with the package of that name) and vLLM read of integer weights.
+
+A rounded linear layer `NAME` is kept as `NAME.weight_packed` (codes packed into int32 along a row), or
+`NAME.weight` in int8; `NAME.weight_scale`; `NAME.weight_zero_point`, packed along the rows, where it is not symmetric;
+and `NAME.weight_shape`. `quantization_config` in `config.json` says which layers have which form.
+
+Source: compressed_tensors.compressors (pack_quantized, int_quantized); vLLM reads the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.networks.stored_weights import write_shards
+
+_CONFIG, _FIELD = "config.json", "quantization_config"
+PACKED_BITS = (2, 4, 8)  # others lie across two words, which versions of the package do not pack alike
+SERVED_BITS = (4, 8)  # by vLLM's kernels for weights alone
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How the weights of some layers are rounded.
+
+    Attributes:
+        bits: of a weight.
+        group_size: weights of a row that share a scale; None: the whole row does.
+        is_symmetric: whether there are no zero points.
+        rounds_inputs: whether inputs are rounded to 8 bits at each call, with a scale for each token.
+    """
+
+    bits: int
+    group_size: int | None
+    is_symmetric: bool
+    rounds_inputs: bool = False
+
+    @property
+    def form(self) -> str:
+        """The name of the format."""
+        return "int-quantized" if self.rounds_inputs else "pack-quantized"
+
+    def described(self, layers: Sequence[str]) -> dict[str, Any]:
+        """Return what `config.json` says of layers with this scheme."""
+        weights = {
+            "num_bits": self.bits,
+            "type": "int",
+            "symmetric": self.is_symmetric,
+            "strategy": "channel" if self.group_size is None else "group",
+            "group_size": self.group_size,
+            "dynamic": False,
+        }
+        inputs = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}
+        return {
+            "targets": list(layers),
+            "weights": weights,
+            "input_activations": inputs if self.rounds_inputs else None,
+            "output_activations": None,
+            "format": self.form,
+        }
+
+
+def packed(scheme: Scheme, codes: Any, scales: Any, zeros: Any) -> dict[str, Any]:
+    """Return the tensors of a layer whose weights alone are rounded, by their names in it.
+
+    Args:
+        scheme: how they are rounded.
+        codes: integers of 0 to 2^bits - 1: uint8 [out, in].
+        scales: [out, groups].
+        zeros: the codes of the weight 0: uint8 [out, groups]; left out where it is symmetric.
+    """
+    import torch
+
+    tensors = {
+        "weight_packed": words(codes, scheme.bits),
+        "weight_scale": scales.contiguous(),
+        "weight_shape": torch.tensor(codes.shape),
+    }
+    if not scheme.is_symmetric:
+        tensors["weight_zero_point"] = words(zeros.T, scheme.bits).T.contiguous()
+    return tensors
+
+
+def words(codes: Any, bits: int) -> Any:
+    """Pack integers into words of 32 bits, the first in the lowest bits; a row begins with a word.
+
+    Args:
+        codes: 0 to 2^bits - 1: uint8 [rows, columns].
+        bits: 2, 4 or 8.
+
+    Returns:
+        int32 [rows, ceil(columns * bits / 32)].
+    """
+    import torch
+
+    in_word = 32 // bits
+    filled = torch.nn.functional.pad(codes, (0, -codes.shape[1] % in_word)).view(len(codes), -1, in_word)
+    made = torch.zeros(filled.shape[:2], dtype=torch.int32)
+    for index in range(in_word):
+        made |= filled[:, :, index].to(torch.int32) << bits * index
+    return made
+
+
+def write(tensors: Mapping[str, Any], scheme: Scheme, others: Sequence[str], folder: Path) -> None:
+    """Write weights beside a `config.json`, and say in it how they are rounded.
+
+    Args:
+        tensors: all of the model, by name.
+        scheme: of all linear layers but the others.
+        others: the names of the linear layers that are not rounded.
+        folder: where `config.json` is.
+    """
+    write_shards(tensors, folder, {"format": "pt"})
+    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    config[_FIELD] = {
+        "quant_method": "compressed-tensors",
+        "format": scheme.form,
+        "quantization_status": "compressed",
+        "config_groups": {"group_0": scheme.described(["Linear"])},
+        "ignore": list(others),
+        "kv_cache_scheme": None,
+    }
+    if not scheme.is_symmetric:  # transformers 5 otherwise makes room for zero points that are not packed
+        config[_FIELD]["dequantize"] = True
+    (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

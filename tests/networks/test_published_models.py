@@ -1,0 +1,212 @@
+"""What `export` writes is loaded by its own library alone, in a process where this package can't be imported."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import TINY
+
+from mlflow_compress.errors import RecipeError, WeightsError
+from mlflow_compress.measuring import worker
+from mlflow_compress.networks import model_folder
+from mlflow_compress.networks.compressed_tensors_format import words
+from mlflow_compress.planning import chains
+from mlflow_compress.records import Variant
+from mlflow_compress.tracking.published_models import export
+
+IDS = {"input_ids": torch.arange(5, 13)[None]}
+ALONE = """
+import sys
+sys.modules["mlflow_compress"] = None  # importing it fails
+from safetensors.torch import load_file, save_file
+import torch
+given = load_file(sys.argv[2])
+{body}
+save_file({{"logits": torch.as_tensor(logits).float().contiguous()}}, sys.argv[3])
+"""
+TRANSFORMERS = """
+import transformers
+model, told = getattr(transformers, sys.argv[4]).from_pretrained(
+    sys.argv[1], dtype="auto", output_loading_info=True)
+assert not any(told[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), told
+with torch.inference_mode():
+    logits = model.eval()(**given).logits
+"""
+WIDE = {  # groups of 32 in all layers
+    **TINY["causal_lm"],
+    "architecture": {
+        **TINY["causal_lm"]["architecture"],
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    },
+}
+
+
+def saved(name: str, chain: str, folder: Path, options: dict[str, object] | None = None, source: str = "tiny") -> Path:
+    """Prepare a tiny model with random weights as the worker does; return its folder."""
+    wanted = options or TINY[name]
+    variant = Variant(name, chain, "t", name, source, "random", chain=chains.parse_chain(chain), options=wanted)
+    worker.prepare(variant, folder, worker.Report(io.StringIO()))
+    return folder / worker.MODEL_FOLDER
+
+
+def alone(body: str, model: Path, given: dict[str, torch.Tensor], *more: str) -> torch.Tensor:
+    """Run code without this package on a folder; return its logits."""
+    inputs, outputs = model.parent / "inputs.safetensors", model.parent / "outputs.safetensors"
+    save_file(given, inputs)
+    command = [sys.executable, "-c", ALONE.format(body=body), str(model), str(inputs), str(outputs), *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return load_file(outputs)["logits"]
+
+
+def ours(model: Path, given: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the logits of the restored model, on whatever kernels this machine has."""
+    with torch.inference_mode():
+        return model_folder.restore(model).model.module(**given).logits.float()
+
+
+def without_kernels(model: Path, given: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return the same with the weights unpacked: kernels compute in bfloat16, other libraries as the model says."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_folder, "use_kernels", lambda module: None)
+        return ours(model, given)
+
+
+def exported(model: Path, to: Path) -> Path:
+    lines = export(str(model), to, lambda: pytest.fail("no store is needed for a folder"))
+    assert len(lines) == 3
+    written = (to / "README.md").read_text(encoding="utf-8")
+    assert str(to) not in written
+    assert not list(to.rglob("manifest.json"))
+    return to
+
+
+def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        "gptq:group_size=32",
+        "int4_weight_only:group_size=32",
+        "int4_weight_only:group_size=128",  # layers with groups of different sizes
+        "bf16+int4_weight_only:group_size=32",
+        "gptq:bits=8,group_size=32",
+        "int8_weight_only",
+    ],
+)
+def test_integer_weights_are_loaded_by_transformers_alone(chain: str, tmp_path: Path) -> None:
+    pytest.importorskip("compressed_tensors")
+    if "int8" in chain:
+        pytest.importorskip("torchao")
+    model = saved("causal_lm", chain, tmp_path, WIDE)
+    to = exported(model, tmp_path / "to")
+    config = json.loads((to / "config.json").read_text(encoding="utf-8"))["quantization_config"]
+    assert config["format"] == "pack-quantized"
+    found = alone(TRANSFORMERS, to, IDS, "AutoModelForCausalLM")
+    assert distance(found, without_kernels(model, IDS)) < (0.02 if "bf16" in chain else 1e-4)
+    assert distance(found, ours(model, IDS)) < 0.02
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    assert distance(found, ours(saved("causal_lm", "original", plain, WIDE), IDS)) > 1e-3  # it is rounded
+
+
+def test_dynamic_int8_is_loaded_by_transformers_alone(tmp_path: Path) -> None:
+    pytest.importorskip("compressed_tensors")
+    model = saved("causal_lm", "int8_dynamic", tmp_path, WIDE)
+    to = exported(model, tmp_path / "to")
+    config = json.loads((to / "config.json").read_text(encoding="utf-8"))["quantization_config"]
+    assert config["config_groups"]["group_0"]["input_activations"]["dynamic"] is True
+    assert config["format"] == "int-quantized"
+    weights = load_file(to / "model.safetensors")
+    assert weights["model.layers.0.self_attn.q_proj.weight"].dtype == torch.int8
+    found = alone(TRANSFORMERS, to, IDS, "AutoModelForCausalLM")
+    assert distance(found, ours(model, IDS)) < 0.02  # inputs are rounded with other scales there
+
+
+@pytest.mark.parametrize("chain", ["original", "bf16", "prune_2_4", "cluster", "wanda"])
+def test_float_models_are_loaded_by_transformers_alone(chain: str, tmp_path: Path) -> None:
+    model = saved("causal_lm", chain, tmp_path)
+    to = exported(model, tmp_path / "to")
+    assert torch.equal(alone(TRANSFORMERS, to, IDS, "AutoModelForCausalLM"), ours(model, IDS))
+
+
+RUNTIMES = {
+    "onnx": """
+import onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1] + "/model.onnx")
+logits = session.run(None, {each.name: given[each.name].numpy() for each in session.get_inputs()})[0]
+""",
+    "openvino": """
+import openvino
+compiled = openvino.compile_model(sys.argv[1] + "/model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+logits = next(iter(compiled([given[name] for name in ("input_ids", "attention_mask")]).values()))
+""",
+    "torchscript": """
+logits = torch.jit.load(sys.argv[1] + "/model.ts")(given["input_ids"], given["attention_mask"])[0]
+""",
+    "torch_export": """
+logits = torch.export.load(sys.argv[1] + "/model.pt2").module()(given["input_ids"], given["attention_mask"])[0]
+""",
+}
+
+
+@pytest.mark.parametrize("chain", sorted(RUNTIMES))
+def test_the_files_of_a_runtime_are_loaded_by_it_alone(chain: str, tmp_path: Path) -> None:
+    for name in {"onnx": ("onnxruntime", "onnxscript"), "openvino": ("openvino",)}.get(chain, ()):
+        pytest.importorskip(name)
+    model = saved("text_classification", chain, tmp_path)
+    to = exported(model, tmp_path / "to")
+    given = {"input_ids": torch.arange(5, 21)[None], "attention_mask": torch.ones(1, 16, dtype=torch.long)}
+    found = alone("with torch.no_grad():\n " + RUNTIMES[chain].strip().replace("\n", "\n "), to, given)
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    expected = ours(saved("text_classification", "original", plain), given)
+    assert distance(found.reshape(expected.shape), expected) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "chain", "reason"),
+    [
+        ("causal_lm", "gptq:bits=3,group_size=32", "has 3 bits"),
+        ("causal_lm", "int4_weight_only:group_size=24", "no whole number of groups of 24"),
+        ("causal_lm", "int4_weight_only:group_size=32,embeddings=true", "is no linear layer"),
+        ("causal_lm", "low_rank", "no other program knows them"),
+    ],
+)
+def test_what_no_other_program_loads_is_refused_in_a_sentence(
+    name: str, chain: str, reason: str, tmp_path: Path
+) -> None:
+    model = saved(name, chain, tmp_path, WIDE)
+    with pytest.raises(RecipeError, match=reason):
+        export(str(model), tmp_path / "to", lambda: pytest.fail("no store"))
+    assert not (tmp_path / "to").exists()
+    assert not list(tmp_path.glob(".to-*"))
+
+
+def test_what_is_in_the_way_is_said(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("mine")
+    with pytest.raises(RecipeError, match="is not empty"):
+        export(str(tmp_path), tmp_path / "full", lambda: pytest.fail("no store"))
+    with pytest.raises(WeightsError, match="no model that mlflow-compress saved"):
+        export(str(tmp_path), tmp_path / "to", lambda: pytest.fail("no store"))
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_codes_are_packed_as_the_package_packs_them(bits: int) -> None:
+    helpers = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers")
+    codes = torch.randint(0, 2**bits, (5, 37), dtype=torch.uint8)
+    signed = (codes.to(torch.int16) - 2 ** (bits - 1)).to(torch.int8)
+    assert torch.equal(words(codes, bits), helpers.pack_to_int32(signed, bits))
