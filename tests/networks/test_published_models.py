@@ -66,7 +66,8 @@ def alone(body: str, model: Path, given: dict[str, torch.Tensor], *more: str) ->
     command = [sys.executable, "-c", ALONE.format(body=body), str(model), str(inputs), str(outputs), *more]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return load_file(outputs)["logits"]
+    logits: torch.Tensor = load_file(outputs)["logits"]
+    return logits
 
 
 def ours(model: Path, given: dict[str, torch.Tensor]) -> torch.Tensor:
