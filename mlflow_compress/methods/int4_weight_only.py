@@ -26,8 +26,7 @@ class Int4WeightOnly(Method):
     as they are, and so do embeddings and a language model's head unless `embeddings` is set. When the model is
     restored, linear layers run on torch's 4-bit kernel with bfloat16 activations, where the machine has it.
 
-    The layers are our own. Those of torchao for a CPU keep the layout of the machine that packed them, so they can't be
-    restored on another, and need AVX-512 to be fast; its other int4 layouts are for GPUs.
+    What is saved is the same on all machines: the layout that a kernel wants is made when the model is restored.
 
     Source: Jacob et al., arXiv 1712.05877, equation 1; groups as in Dettmers and Zettlemoyer, arXiv 2212.09720.
 
@@ -38,7 +37,7 @@ class Int4WeightOnly(Method):
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
     gives: ClassVar[State] = "packed"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     group_size: Annotated[int, Ge(8)] = 128
     embeddings: bool = False

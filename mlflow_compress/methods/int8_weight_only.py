@@ -36,7 +36,7 @@ class Int8WeightOnly(Method):
     gives: ClassVar[State] = "packed"
     needs: ClassVar[tuple[str, ...]] = ("torchao",)
     extra: ClassVar[str] = "quantization"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
 
     embeddings: bool = False
 
