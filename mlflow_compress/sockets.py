@@ -378,8 +378,8 @@ class Method(ABC):
         extra: the package's extra that installs them.
         devices: where the compressed model runs: `cpu`, `cuda`.
         excludes: the families it can't serve, each with the reason.
-        revision: raised when the same options make another model than before, or run it on other kernels, so that a sweep
-            measures it anew.
+        revision: raised when the same options make another model than before, or it runs on other kernels, so that a
+            sweep measures it anew.
     """
 
     changes: ClassVar[Literal["nothing", "weights", "architecture", "storage", "runtime"]]
