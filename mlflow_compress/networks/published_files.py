@@ -48,7 +48,8 @@ def publish_runtime(saved: Path, loaded_by: str, folder: Path) -> Published:
     if suffixes and not names:
         raise Unsupported(f"there is no file *{suffixes[0]} in what was logged")
     copy_plain(saved, folder, [f"{name}.json" for name in names])  # counts of parameters, for the size
-    lines = [_PATTERN.sub(lambda found, stem=name: stem + found[0][1:], loaded_by) for name in names] or [loaded_by]
+    lines = [loaded_by.replace("*", name) for name in names]
+    lines = lines or [loaded_by]
     if suffixes:
         lines = [re.sub(r'"([\w.]+\.\w+)"', r'"FOLDER/\1"', line) for line in lines]
     module = _imported(loaded_by)

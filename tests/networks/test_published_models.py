@@ -73,7 +73,8 @@ def alone(body: str, model: Path, given: dict[str, torch.Tensor], *more: str) ->
 def ours(model: Path, given: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the logits of the restored model, on whatever kernels this machine has."""
     with torch.inference_mode():
-        return model_folder.restore(model).model.module(**given).logits.float()
+        logits: torch.Tensor = model_folder.restore(model).model.module(**given).logits.float()
+    return logits
 
 
 def without_kernels(model: Path, given: dict[str, torch.Tensor]) -> torch.Tensor:
