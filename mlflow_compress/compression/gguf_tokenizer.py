@@ -36,7 +36,7 @@ def write_tokenizer(writer: Any, tokenizer: Any, rows: int) -> str:
 
 
 def _write(writer: Any, tokenizer: Any, rows: int) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     described = json.loads(backend.to_str()) if hasattr(backend, "to_str") else {}
     model = described.get("model") or {}
     if model.get("type") != "BPE":

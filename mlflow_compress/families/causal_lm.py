@@ -26,6 +26,9 @@ from mlflow_compress.networks.decoding import (
 from mlflow_compress.networks.export_graphs import Calls, graph
 from mlflow_compress.networks.exported_decoders import DecoderOnly
 from mlflow_compress.networks.first_texts import settle_decoder
+from mlflow_compress.networks.gguf_checkpoints import load_config, open_checkpoint
+from mlflow_compress.networks.hub import Origin
+from mlflow_compress.networks.native_precision import NATIVE
 from mlflow_compress.networks.perplexity_protocols import Protocol
 from mlflow_compress.networks.text_inputs import longest, must_fit, note_positions, taken, token_ids, vocabulary
 from mlflow_compress.networks.token_windows import likelihoods
@@ -91,6 +94,8 @@ class CausalLm(TransformersFamily):
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
         """Load the language model and its tokenizer (see `Family.load`)."""
         origin = self.origin(source, weights, folder)
+        if origin.file and self.precision == NATIVE:
+            return self._as_it_is(origin)
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
         model.family_data = Companions(
             tokenizer=load_tokenizer(origin),
@@ -98,6 +103,17 @@ class CausalLm(TransformersFamily):
             code=origin.code,
         )
         note_positions(model.module, model.config)
+        settle_decoder(model, lambda ids: self.forward(model, ids), lambda ids: self.generate(model, ids, 3))
+        return model
+
+    def _as_it_is(self, origin: Origin) -> Model:
+        """Open a GGUF file in llama.cpp."""
+        from transformers import GenerationConfig
+
+        config = load_config(origin)
+        model = Model(None, weights=origin.kind, config=config)
+        model.family_data = Companions(load_tokenizer(origin), generation=GenerationConfig.from_model_config(config))
+        model = open_checkpoint(model, self, Path(origin.location, origin.file))
         settle_decoder(model, lambda ids: self.forward(model, ids), lambda ids: self.generate(model, ids, 3))
         return model
 
@@ -175,8 +191,7 @@ class CausalLm(TransformersFamily):
     def attach(self, model: Model, calls: Calls) -> Model:
         """Put the exported model in the module's place."""
         generation = companions(model).generation
-        kind = getattr(calls["model"], "decoder", DecoderOnly)  # a runtime may keep the past itself
-        model.module = kind(calls, self.auto_class, model.config, model.device, generation)
+        model.module = DecoderOnly(calls, self.auto_class, model.config, model.device, generation)
         return model
 
     def student(self, model: Model, keep: float) -> Model:

@@ -13,12 +13,12 @@ from mlflow_compress.compression import coverage
 from mlflow_compress.compression.gguf_writing import tensor_types, window_of, write_gguf
 from mlflow_compress.errors import Unsupported, WeightsError
 from mlflow_compress.networks import generation_check, made_weights
-from mlflow_compress.networks.llama_cpp import LlamaCpp, quantize
+from mlflow_compress.networks.gguf_checkpoints import FILE, attach
+from mlflow_compress.networks.llama_cpp import quantize
 from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Method, Model, State
 
-FILE = "model.gguf"
 _NO_DECODER = "llama.cpp is run here for language models"
 
 SEES_ALL = CautionKind(
@@ -147,10 +147,7 @@ class Gguf(Method):
         """
         if not (folder / FILE).is_file():
             raise WeightsError(f"There is no {FILE} in {folder}.")
-        call = LlamaCpp(folder / FILE)
-        model = family.attach(model, {"model": call})
-        model.runtime = call.runtime
-        return model
+        return attach(model, family, folder / FILE)
 
 
 def _own_type(dtype: Any) -> str:

@@ -7,7 +7,6 @@ is dropped in silence is wrong text at the right speed.
 from __future__ import annotations
 
 import functools
-import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -125,40 +124,6 @@ class DecoderOnly(Decoder):
         require_plain(arguments, past_length, length)
         kept = torch.arange(length - (logits_to_keep or length), length, device=input_ids.device)
         logits = self._advance("model", cache, (input_ids, kept))
-        returned: dict[str, Any] = {cache_keyword(): cache}
-        return CausalLMOutputWithPast(logits=logits, **returned)
-
-
-class RuntimeDecoder(DecoderOnly):
-    """A language model whose runtime keeps keys and values itself.
-
-    `model` takes token ids, how many are past, and of how many the logits are wanted. transformers gets a cache that
-    knows its length and holds nothing. The runtime holds one past, that of the last call: an older cache can't be gone
-    on with.
-    """
-
-    _last: Any = None  # a weak reference to the cache whose past the runtime holds
-
-    def __call__(self, input_ids: Any, logits_to_keep: int = 0, **arguments: Any) -> Any:
-        """Run the model (see `forward` of the model).
-
-        Raises:
-            WorkerError: the cache is not that of the last call.
-        """
-        import torch
-        from transformers.modeling_outputs import CausalLMOutputWithPast
-
-        batch, length = input_ids.shape
-        given = take_cache(arguments)
-        cache = cache_of(()) if given is None else given
-        past_length = cache.get_seq_length()
-        require_plain(arguments, past_length, length)
-        if past_length and (self._last is None or self._last() is not cache):
-            raise WorkerError("the runtime holds the past of another text than the one that is to be gone on with")
-        logits = self.calls["model"](input_ids, past_length, logits_to_keep or length)
-        place = torch.empty((batch, 1, past_length + length, 0), dtype=self.dtype)
-        refill(cache, [place, place])
-        self._last = weakref.ref(cache)
         returned: dict[str, Any] = {cache_keyword(): cache}
         return CausalLMOutputWithPast(logits=logits, **returned)
 

@@ -6,11 +6,12 @@ import collections
 import ctypes
 import functools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlflow_compress.errors import MachineLacks, WeightsError, WorkerError, one_line
+from mlflow_compress.networks import kept_places
 from mlflow_compress.networks.gguf_header import Tensor, read_header
 from mlflow_compress.networks.stored_weights import Held
 
@@ -49,6 +50,7 @@ class LlamaCpp:
         weakref.finalize(self._owner, self._lib.llama_model_free, self._model)
         self.vocabulary = self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model))
         self._context: _Context | None = None
+        self._last: weakref.ref[Any] | None = None  # the cache whose past is held
 
     @property
     def dtype(self) -> Any:
@@ -57,17 +59,31 @@ class LlamaCpp:
 
         return torch.float32
 
-    @property
-    def decoder(self) -> type:
-        """What stands in a language model's place, see `exported_decoders`."""
-        from mlflow_compress.networks.exported_decoders import RuntimeDecoder
+    def advance(self, cache: Any, before: Sequence[Any], after: Sequence[Any]) -> Any:
+        """Compute tokens behind those of a cache's text (see `exported_decoders.Decoder`).
 
-        return RuntimeDecoder
+        Args:
+            cache: a transformers cache; empty for a new text.
+            before: token ids [batch, tokens], and at which of them the logits are wanted: the last ones.
+            after: nothing.
 
-    @property
-    def context_length(self) -> int:
-        """For how many tokens the model was trained."""
-        return int(self._lib.llama_model_n_ctx_train(self._model))
+        Raises:
+            WorkerError: llama.cpp no longer holds the past of that text: it holds that of the last call.
+        """
+        ids, kept = before
+        past = cache.get_seq_length()
+        if past:
+            rows, places = kept_places.read(cache)
+            is_held = self._last is not None and self._last() is cache
+            if not is_held or rows.tolist() != list(range(len(ids))) or places.tolist() != list(range(past)):
+                raise WorkerError(
+                    "llama.cpp holds the past of another text than the one that is to be gone on with: it keeps that "
+                    "of the last call. Generate the text from its beginning, greedily."
+                )
+        logits = self(ids, past, len(kept))
+        kept_places.write(cache, self.header.of_architecture("block_count"), len(ids), past + ids.shape[1])
+        self._last = weakref.ref(cache)
+        return logits
 
     def __call__(self, ids: Any, past: int, kept: int) -> Any:
         """Compute tokens behind those of the past.

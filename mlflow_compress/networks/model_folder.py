@@ -15,7 +15,7 @@ from typing import Any
 
 from mlflow_compress import registry
 from mlflow_compress.errors import CompressError, MachineLacks, Unsupported, WeightsError, named_line
-from mlflow_compress.networks import custom_code, mlflow_folders, tensor_layouts
+from mlflow_compress.networks import custom_code, gguf_checkpoints, mlflow_folders, tensor_layouts
 from mlflow_compress.networks.exported_program_scan import code_in_program
 from mlflow_compress.networks.gguf_header import read_header
 from mlflow_compress.networks.kernels import use_kernels
@@ -90,6 +90,8 @@ def save(model: Model, family: Family, methods: Sequence[Method], variant: Varia
     family.save(model, folder)
     if (saver := _saver(methods)) is not None:
         saver.save(model, family, folder)
+    elif (file := gguf_checkpoints.file_of(model.module)) is not None:
+        gguf_checkpoints.copy(file, folder)
     elif not is_quantised(model.module):  # else the family has copied the checkpoint's own files
         save_weights(model.module, folder)
     tensor_layouts.keep(model.module, folder)
@@ -131,6 +133,11 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
         model.weights = manifest.weights  # type: ignore[assignment]
         model.device = device
         return Restored(saver.load(model, family, folder), family, methods, manifest)
+    if saver is None and (gguf := folder / gguf_checkpoints.FILE).is_file():
+        model = family.restore_assets(folder)
+        model.weights = manifest.weights  # type: ignore[assignment]
+        model.device = device
+        return Restored(gguf_checkpoints.open_checkpoint(model, family, gguf), family, methods, manifest)
     model = family.restore(folder)
     model.weights = manifest.weights  # type: ignore[assignment]
     if is_quantised(model.module):

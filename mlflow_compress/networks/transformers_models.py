@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from mlflow_compress.errors import RecipeError, WeightsError, one_line
 from mlflow_compress.networks import custom_code, memory_need, quantised_checkpoints, saved_models
 from mlflow_compress.networks.export_graphs import dtype_of
+from mlflow_compress.networks.gguf_checkpoints import file_of
 from mlflow_compress.networks.hub import Origin, config_fields, find_weights, is_config_cached
 from mlflow_compress.networks.native_precision import NATIVE, of_config
 from mlflow_compress.networks.published_files import copy_plain, require_weights
@@ -95,6 +96,8 @@ class TransformersFamily(Family):
 
     def refuses(self, model: Model) -> str:
         """Say that weights which are quantised already can't be compressed (see `Family.refuses`)."""
+        if (file := file_of(model.module)) is not None:
+            return f"{file.name} is quantised already: say dtype=float32 to unpack it, or give the float model of it"
         if not quantised_checkpoints.is_quantised(model.module):
             return ""
         packed = model.facts.get(quantised_checkpoints.PACKED, "").partition(",")[0]
@@ -252,8 +255,8 @@ def load_transformer(
         architecture: the config's fields with `model_type`, for random weights; empty when it is to be read from where
             the weights are.
         seed: of random weights.
-        precision: `native`: the checkpoint's own, of random weights the architecture's; or the name of a type. What a
-            GGUF file packs is unpacked to float32 where it is native.
+        precision: `native`: the checkpoint's own, of random weights the architecture's; or the name of a type, to which
+            what a GGUF file packs is unpacked.
 
     Returns:
         The model with its config.

@@ -16,11 +16,12 @@ from transformers import PreTrainedTokenizerFast
 
 from mlflow_compress import registry
 from mlflow_compress.compression.gguf_writing import write_gguf
-from mlflow_compress.errors import Unsupported, WeightsError, WorkerError
+from mlflow_compress.errors import MachineLacks, Unsupported, WeightsError, WorkerError
 from mlflow_compress.meters import size
-from mlflow_compress.networks import model_folder
+from mlflow_compress.networks import llama_cpp, model_folder
 from mlflow_compress.networks.decoding import cache_keyword
 from mlflow_compress.networks.gguf_header import read_header
+from mlflow_compress.networks.llama_cpp import quantize
 from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.planning.chains import parse_chain
 from mlflow_compress.records import Variant
@@ -309,3 +310,71 @@ def test_a_tokenizer_that_llama_cpp_has_not_is_said() -> None:
     assert type(companions(model).tokenizer).__name__ == "ByT5Tokenizer"
     model = compressed(model, family, "f16")
     assert model.facts["tokenizer"].startswith("not in the file: it is ByT5Tokenizer")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A GGUF file as somebody else gives it: with a tokenizer, mostly in q8_0."""
+    model, _ = made("llama")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=TOKENIZERS["gpt-2"](), bos_token="<s>", eos_token="</s>")
+    assert write_gguf(model.module, model.config, tokenizer, tmp_path / "float.gguf", "f16") == ""
+    (tmp_path / "given").mkdir()
+    quantize(tmp_path / "float.gguf", tmp_path / "given" / "boats.gguf", "Q8_0", 1)
+    return tmp_path / "given" / "boats.gguf"
+
+
+def family_of(**options: Any) -> Family:
+    family: Family = registry.build("families", "causal_lm", {"prompt_tokens": 12, "new_tokens": 6, **options})
+    return family
+
+
+def test_a_gguf_file_is_measured_as_it_is(file: Path, tmp_path: Path, ids: Any) -> None:
+    family = family_of()
+    model = family.load(str(file), "auto", Path(), 0)
+    assert model.facts["packed"] == "gguf q8_0"
+    assert model.runtime == "llama-cpp-python"
+    unpacked = family_of(dtype="float32").load(str(file), "auto", Path(), 0)
+    with torch.no_grad():
+        wanted = family.forward(unpacked, ids)
+    assert moved(family.forward(model, ids), wanted) < 0.02
+    texts = ["the little boat left the harbour at dawn"]
+    one, other = (family.answers(each, texts)[0] for each in (model, unpacked))
+    assert one["nll"] == pytest.approx(other["nll"], rel=0.01)
+
+    variant = Variant(
+        team="t",
+        model="m",
+        family="causal_lm",
+        source=str(file),
+        options={"new_tokens": 6},
+        method="original",
+        chain=(),
+    )
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    model_folder.save(model, family, [], variant, folder)
+    assert (folder / "model.gguf").read_bytes() == file.read_bytes()
+    restored = model_folder.restore_others(folder)
+    assert torch.equal(restored.family.forward(restored.model, ids), family.forward(model, ids))
+    assert restored.model.facts["packed"] == "gguf q8_0"
+    with pytest.raises(Unsupported, match="on the CPU"):
+        model_folder.restore(folder, "cuda")
+
+
+def test_a_gguf_file_is_not_compressed_again(file: Path) -> None:
+    model = family_of().load(str(file), "auto", Path(), 0)
+    assert family_of().refuses(model).startswith("boats.gguf is quantised already: say dtype=float32")
+
+
+def test_a_lying_file_is_refused_before_it_is_loaded(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-64])
+    with pytest.raises(WeightsError, match="cut short"):
+        family_of().load(str(file), "auto", Path(), 0)
+
+
+def test_without_the_binding_a_file_is_not_measured(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    llama_cpp.binding.cache_clear()
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    with pytest.raises(MachineLacks, match=r'pip install "mlflow-compress\[gguf\]"'):
+        family_of().load(str(file), "auto", Path(), 0)
+    llama_cpp.binding.cache_clear()
