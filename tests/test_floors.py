@@ -113,7 +113,7 @@ DOORS = {
         "networks.onnx_files",
     },
     "onnxruntime": {"compression.onnx_blocks", "compression.onnx_graphs", "methods.onnx_int8"},
-    "llama_cpp": {"networks.llama_cpp"},
+    "llama_cpp": {"networks.llama_binding"},
     "ctranslate2": {"compression.ctranslate2_whisper", "methods.ctranslate2"},
     "openvino": {
         "compression.openvino_decoders",

@@ -14,7 +14,7 @@ from mlflow_compress.compression.gguf_writing import tensor_types, window_of, wr
 from mlflow_compress.errors import Unsupported, WeightsError
 from mlflow_compress.networks import generation_check, made_weights
 from mlflow_compress.networks.gguf_checkpoints import FILE, attach
-from mlflow_compress.networks.llama_cpp import quantize
+from mlflow_compress.networks.llama_binding import quantize
 from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Method, Model, State

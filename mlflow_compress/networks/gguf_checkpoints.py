@@ -9,7 +9,8 @@ from typing import Any
 from mlflow_compress.errors import Unsupported, WeightsError, one_line
 from mlflow_compress.networks.gguf_header import Header, read_header
 from mlflow_compress.networks.hub import Origin
-from mlflow_compress.networks.llama_cpp import DISTRIBUTION, LlamaCpp, binding
+from mlflow_compress.networks.llama_binding import DISTRIBUTION, binding
+from mlflow_compress.networks.llama_cpp import LlamaCpp
 from mlflow_compress.networks.quantised_checkpoints import PACKED
 from mlflow_compress.sockets import Family, Model
 from mlflow_compress.version import installed

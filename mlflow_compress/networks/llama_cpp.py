@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import collections
 import ctypes
-import functools
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlflow_compress.errors import MachineLacks, WeightsError, WorkerError, one_line
+from mlflow_compress.errors import WeightsError, WorkerError
 from mlflow_compress.networks import kept_places
 from mlflow_compress.networks.gguf_header import Tensor, read_header
+from mlflow_compress.networks.llama_binding import DISTRIBUTION, binding, reason
 from mlflow_compress.networks.stored_weights import Held
 
-DISTRIBUTION = "llama-cpp-python"
-INSTALL = 'pip install "mlflow-compress[gguf]" (it is built by cmake and a C++ compiler, in some minutes)'
 _STEP = 512  # tokens that are computed at once, llama.cpp's own default
 _ROUND, _SPARE = 256, 256  # of places for tokens: llama.cpp pads to 256; there is room for so many more
-_KEPT_LINES = 20
-_WARNING = 3
 
 
 class LlamaCpp:
@@ -45,7 +40,7 @@ class LlamaCpp:
         parameters.n_gpu_layers = 0
         self._model = self._lib.llama_model_load_from_file(str(path).encode(), parameters)
         if not self._model:
-            raise WeightsError(f"llama.cpp can't load {path}: {_reason()}")
+            raise WeightsError(f"llama.cpp can't load {path}: {reason()}")
         self._owner = _Owner()
         weakref.finalize(self._owner, self._lib.llama_model_free, self._model)
         self.vocabulary = self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model))
@@ -163,7 +158,7 @@ class _Context:
         parameters.no_perf = True
         self._context = lib.llama_init_from_model(model._model, parameters)
         if not self._context:
-            raise WorkerError(f"llama.cpp has no memory for {places * batch} tokens: {_reason()}")
+            raise WorkerError(f"llama.cpp has no memory for {places * batch} tokens: {reason()}")
         self._memory = lib.llama_get_memory(self._context)
         self._tokens = lib.llama_batch_init(max(_STEP, batch), 0, 1)
         self.close = weakref.finalize(self, _free, lib, self._context, self._tokens, model._owner)
@@ -201,7 +196,7 @@ class _Context:
             tokens.n_seq_id[index], tokens.seq_id[index][0] = 1, index // each
         tokens.n_tokens = count
         if code := self._lib.llama_decode(self._context, tokens):
-            raise WorkerError(f"llama.cpp could not compute {count} tokens (code {code}): {_reason()}")
+            raise WorkerError(f"llama.cpp could not compute {count} tokens (code {code}): {reason()}")
         if not kept:
             return None
         return np.ctypeslib.as_array(self._lib.llama_get_logits(self._context), (self.batch, kept, self._vocabulary))
@@ -225,57 +220,6 @@ def held_tensor(path: Path, tensor: Tensor) -> Held:
 
     parameters = 0 if tensor.name.startswith("rope_") else tensor.elements
     return Held(torch.from_numpy(content), parameters, is_nonzero)
-
-
-def quantize(source: Path, target: Path, kind: str, threads: int) -> None:
-    """Have llama.cpp write a float file anew in another type, as its own tool `llama-quantize` does.
-
-    Args:
-        source: a file that was written here.
-        target: the file to write.
-        kind: the type, as llama.cpp names it (`Q4_K_M`).
-        threads: how many.
-
-    Raises:
-        WorkerError: it can't.
-    """
-    lib = binding()
-    parameters = lib.llama_model_quantize_default_params()
-    parameters.nthread, parameters.ftype = threads, getattr(lib, f"LLAMA_FTYPE_MOSTLY_{kind}")
-    if lib.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(parameters)):
-        raise WorkerError(f"llama.cpp could not quantise to {kind}: {_reason()}")
-
-
-@functools.cache
-def binding() -> Any:
-    """Return the functions of llama.cpp, and keep what it says from standard error.
-
-    Raises:
-        MachineLacks: the binding is not installed, or does not load here.
-    """
-    try:
-        from llama_cpp import llama_cpp
-    except (ImportError, OSError, RuntimeError) as error:  # not there, or a library that it needs is not
-        raise MachineLacks(f"{DISTRIBUTION} can't be loaded ({one_line(error)}): {INSTALL}") from error
-    llama_cpp.llama_log_set(_LISTENER, None)
-    llama_cpp.llama_backend_init()
-    return llama_cpp
-
-
-_SAID: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
-
-
-def _hear(level: int, text: bytes, _: Any) -> None:
-    if level >= _WARNING:
-        _SAID.append(text.decode("utf-8", "replace").strip())
-
-
-_LISTENER = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_hear)  # as long as the process
-
-
-def _reason() -> str:
-    """Return what llama.cpp said last."""
-    return next((line for line in reversed(_SAID) if line), "it does not say why")[:300]
 
 
 def _free(lib: Any, context: Any, tokens: Any, owner: _Owner) -> None:

@@ -18,10 +18,10 @@ from mlflow_compress import registry
 from mlflow_compress.compression.gguf_writing import write_gguf
 from mlflow_compress.errors import MachineLacks, Unsupported, WeightsError, WorkerError
 from mlflow_compress.meters import size
-from mlflow_compress.networks import llama_cpp, model_folder
+from mlflow_compress.networks import llama_binding, model_folder
 from mlflow_compress.networks.decoding import cache_keyword
 from mlflow_compress.networks.gguf_header import read_header
-from mlflow_compress.networks.llama_cpp import quantize
+from mlflow_compress.networks.llama_binding import quantize
 from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.planning.chains import parse_chain
 from mlflow_compress.records import Variant
@@ -373,8 +373,8 @@ def test_a_lying_file_is_refused_before_it_is_loaded(file: Path) -> None:
 
 
 def test_without_the_binding_a_file_is_not_measured(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    llama_cpp.binding.cache_clear()
+    llama_binding.binding.cache_clear()
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     with pytest.raises(MachineLacks, match=r'pip install "mlflow-compress\[gguf\]"'):
         family_of().load(str(file), "auto", Path(), 0)
-    llama_cpp.binding.cache_clear()
+    llama_binding.binding.cache_clear()
