@@ -45,7 +45,7 @@ class Choice:
         rows = 1 << (len(inputs) - 1).bit_length()
         key = self._shape, rows, inputs.dtype, torch.get_num_threads()
         if key not in _found:
-            ways: dict[torch.dtype | None, Way] = {None: kernel, **dense}
+            ways: dict[Any, Way] = {None: kernel, **dense}
             _found[key] = min(ways, key=lambda way: _seconds(ways[way], inputs))
         if (dtype := _found[key]) is None:
             return kernel

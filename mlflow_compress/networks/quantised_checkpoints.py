@@ -204,8 +204,9 @@ def _numbers(method: str, told: Mapping[str, Any], location: str) -> str:
     if method == "compressed-tensors":
         groups = told.get("config_groups")
         schemes = groups.values() if isinstance(groups, Mapping) else ()
-        weights = [each.get("weights") for each in schemes if isinstance(each, Mapping)]
-        if not weights or not all(isinstance(each, Mapping) for each in weights):
+        given = [each.get("weights") for each in schemes if isinstance(each, Mapping)]
+        weights = [each for each in given if isinstance(each, Mapping)]
+        if not weights or len(weights) < len(given):
             raise WeightsError(f"{_FIELD} in the config.json of {location} names no weights in its config_groups.")
         names = {f"{_kind_of(each)}{_bits(each, 'num_bits', location)}" for each in weights}
         return "+".join(sorted(names))

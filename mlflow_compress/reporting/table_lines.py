@@ -126,8 +126,8 @@ class Line:
         """The original's precision: how its weights are quantised, else their type; empty where no run says it."""
         if packed := next((said for run in self.runs.values() if (said := run.tags.get("compress.packed", ""))), ""):
             return packed[:_LONGEST_PACKING]
-        said = (run.tags.get("compress.dtype", "") for run in self.runs.values())
-        return next((dtype for dtype in said if dtype in _PRECISIONS), "")
+        dtypes = (run.tags.get("compress.dtype", "") for run in self.runs.values())
+        return next((dtype for dtype in dtypes if dtype in _PRECISIONS), "")
 
     def error(self, device: str) -> LogError | None:
         """Return the error of the latency on a device; None where it is not known."""

@@ -141,7 +141,8 @@ def test_the_disk_holds_so_many_bits_a_weight(chain: str, bits: int, tmp_path: P
     found = size.in_memory(after.module)
     assert found["size/params"] == weights + 256 + 512
     assert 0.6 < found["size/params_nonzero"] / found["size/params"] <= 1
-    assert least < found["size/weights_mib"] * MIB < file.stat().st_size
+    widened = weights * max(0, 4 - bits) // 8  # the kernel's codes have 4 bits at the least
+    assert least < found["size/weights_mib"] * MIB < least + widened + weights * 1.1 / 8 + 10_000
 
 
 @pytest.mark.parametrize(
@@ -150,7 +151,8 @@ def test_the_disk_holds_so_many_bits_a_weight(chain: str, bits: int, tmp_path: P
 )
 def test_no_file_holds_code(name: str, file: str, tmp_path: Path) -> None:
     round_trip(tmp_path, name, WIDE)
-    assert [path.name for path in tmp_path.glob("model/weights*")] == [file]
+    written = (*tmp_path.glob("model/*.safetensors"), *tmp_path.glob("model/weights*"))
+    assert [path.name for path in written] == [file]
     stored_weights.read_state(tmp_path / "model" / file)  # which believes no pickle
 
 
@@ -214,7 +216,7 @@ def test_embeddings_and_the_head_may_be_rounded_too(name: str, tied: bool, tmp_p
     assert found["size/params"] == size.in_memory(plain.module)["size/params"]
     assert found["size/weights_mib"] < 0.3 * size.in_memory(plain.module)["size/weights_mib"]
     if tied:
-        assert after.module.lm_head.packed.codes.data_ptr() == after.module.model.embed_tokens.packed.codes.data_ptr()
+        assert after.module.lm_head.packed is after.module.model.embed_tokens.packed
 
 
 @pytest.mark.parametrize("chain", ["int4_weight_only", "gptq:bits=2,group_size=32", "awq:bits=3", "int8_static"])

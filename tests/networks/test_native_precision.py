@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from mlflow_compress import registry
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.measuring import worker
 from mlflow_compress.networks import model_folder, native_precision
+from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 
@@ -27,7 +29,7 @@ def batch(size):
 """
 
 
-def dtypes(name: str, **options: object) -> set[torch.dtype]:
+def dtypes(name: str, **options: Any) -> set[torch.dtype]:
     _, model = tiny_model(name, **options)
     return {each.dtype for each in model.module.parameters()}
 
@@ -52,7 +54,7 @@ def test_others_are_in_float32_where_nobody_says_otherwise(name: str) -> None:
 def test_a_checkpoint_is_loaded_as_it_is_or_as_wanted(tmp_path: Path, dtype: str, expected: torch.dtype) -> None:
     _, model = tiny_model("causal_lm", architecture={"dtype": "bfloat16"})
     model.module.save_pretrained(tmp_path)
-    model.family_data.tokenizer.save_pretrained(tmp_path)
+    companions(model).tokenizer.save_pretrained(tmp_path)
     again = registry.build("families", "causal_lm", {**TINY["causal_lm"], "dtype": dtype})
     loaded = again.load(str(tmp_path), "auto", tmp_path, 0)
     assert loaded.module.lm_head.weight.dtype == expected

@@ -16,6 +16,7 @@ from mlflow_compress.errors import MachineLacks, Unsupported, WeightsError
 from mlflow_compress.measuring import worker
 from mlflow_compress.meters.size import in_memory
 from mlflow_compress.networks import model_folder, quantised_checkpoints
+from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
 
@@ -29,7 +30,7 @@ def checkpoint(folder: Path, **arguments: Any) -> int:
 
     _, model = tiny_model("causal_lm", architecture={"dtype": "bfloat16", "hidden_size": 64, "intermediate_size": 128})
     model.module.save_pretrained(folder / "float")
-    model.family_data.tokenizer.save_pretrained(folder)
+    companions(model).tokenizer.save_pretrained(folder)
     loaded = transformers.AutoModelForCausalLM.from_pretrained(folder / "float", dtype="auto", **arguments)
     loaded.save_pretrained(folder)
     return sum(each.numel() for each in model.module.parameters())
@@ -69,7 +70,7 @@ def by_compressed_tensors(folder: Path) -> int:
     from compressed_tensors.quantization.utils import calculate_qparams
 
     _, model = tiny_model("causal_lm", architecture={"dtype": "bfloat16", "hidden_size": 64, "intermediate_size": 128})
-    count = sum(each.numel() for each in model.module.parameters())
+    count: int = sum(each.numel() for each in model.module.parameters())
     scheme = preset_name_to_scheme("W4A16", ["Linear"])
     scheme.weights.group_size = 32
     config = QuantizationConfig(config_groups={"group_0": scheme}, ignore=["lm_head"])
@@ -83,7 +84,7 @@ def by_compressed_tensors(folder: Path) -> int:
     compressor.compress_model(model.module)
     model.module.save_pretrained(folder)
     compressor.update_config(str(folder))
-    model.family_data.tokenizer.save_pretrained(folder)
+    companions(model).tokenizer.save_pretrained(folder)
     return count
 
 
@@ -126,7 +127,7 @@ def test_a_checkpoint_is_measured_saved_and_restored_as_it_is(tmp_path: Path, ma
 def with_config(folder: Path, told: object) -> None:
     _, model = tiny_model("causal_lm")
     model.module.save_pretrained(folder)
-    model.family_data.tokenizer.save_pretrained(folder)
+    companions(model).tokenizer.save_pretrained(folder)
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": told}))
 
