@@ -43,11 +43,13 @@ SEES_ALL = CautionKind(
 class Gguf(Method):
     """A language model as one GGUF file, run by llama.cpp on the CPU: blocks of few bits with kernels of their own.
 
-    Types of the k series need rows of a multiple of 256 numbers, others of 32; of what does not divide llama.cpp takes
-    the next larger type itself, and the row says how many numbers are in which. The file holds the tokenizer too, where
-    llama.cpp knows its kind, so that llama.cpp and ollama run it as it is. llama-cpp-python is the binding that gives
-    raw logits in place and quantises files, by definitions of the llama.cpp that it builds. Those with wheels do not:
-    xllamacpp can't quantise, cyllama copies logits into lists, llama-cpp-py-sync needs glibc 2.38.
+    Types of the k series need rows of a multiple of 256 numbers, others of 32; of what does not divide llama.cpp
+    takes the next larger type itself, and the row says how many numbers are in which. The file holds the tokenizer
+    too, where llama.cpp knows its kind, so that llama.cpp and ollama run it as it is. Greedy decoding is a loop
+    around llama.cpp's own calls, as its tools have it, and not `generate` of transformers. llama-cpp-python is the
+    binding that gives raw logits in place and quantises files, by definitions of the llama.cpp that it builds.
+    Those with wheels do not: xllamacpp can't quantise, cyllama copies logits into lists, llama-cpp-py-sync needs
+    glibc 2.38.
 
     Source: llama.cpp (`llama_model_quantize`, `llama_decode`); convert_hf_to_gguf.py.
 

@@ -14,6 +14,7 @@ from typing import Any
 from mlflow_compress.errors import WorkerError
 from mlflow_compress.networks.decoding import CACHE_NAMES, cache_keyword, cache_of, refill, tensors_of
 from mlflow_compress.networks.export_graphs import Attached, Calls
+from mlflow_compress.networks.greedy_loop import Greedy
 from mlflow_compress.networks.transformers_models import built
 
 _POSITIONS = ("position_ids", "decoder_position_ids", "cache_position")
@@ -111,6 +112,19 @@ class DecoderOnly(Decoder):
         if self.generation is not None:
             module.generation_config = self.generation
         return module
+
+    @functools.cached_property
+    def generate(self) -> Any:
+        """The `generate` of the model's class; greedy decoding goes to a runtime with a loop of its own at once."""
+        module = self._generator()
+        if not getattr(self.calls["model"], "own_loop", False):
+            return module.generate
+        return Greedy(self._last_logits, module.generation_config, module.generate)
+
+    def _last_logits(self, cache: Any, input_ids: Any) -> Any:
+        import torch
+
+        return self._advance("model", cache, (input_ids, torch.tensor([input_ids.shape[1] - 1])))
 
     def __call__(self, input_ids: Any, logits_to_keep: int = 0, **arguments: Any) -> Any:
         """Run the graph (see `forward` of the model)."""

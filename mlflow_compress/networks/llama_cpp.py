@@ -32,6 +32,7 @@ class LlamaCpp:
     """
 
     runtime = DISTRIBUTION
+    own_loop = True  # see `greedy_loop`
 
     def __init__(self, path: Path) -> None:
         self.path, self.header = path, read_header(path)
@@ -76,7 +77,7 @@ class LlamaCpp:
                     "of the last call. Generate the text from its beginning, greedily."
                 )
         logits = self(ids, past, len(kept))
-        kept_places.write(cache, self.header.of_architecture("block_count"), len(ids), past + ids.shape[1])
+        kept_places.write(cache, 1, len(ids), past + ids.shape[1])
         self._last = weakref.ref(cache)
         return logits
 

@@ -1,0 +1,120 @@
+"""Greedy decoding around a runtime that keeps the past itself: no more than its own tools do between two tokens.
+
+`generate` of transformers takes 2 to 3 ms for a token in Python, as much as a small model of few bits takes to compute
+it. Who runs a model in such a runtime does not run that loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mlflow_compress.networks.decoding import ONE_ANSWER, cache_of
+
+_PLAIN = {  # settings that change no token of greedy decoding, or that are given in each call
+    "_from_model_config",
+    "bos_token_id",
+    "do_sample",
+    "eos_token_id",
+    "max_length",
+    "max_new_tokens",
+    "min_length",
+    "pad_token_id",
+    "temperature",
+    "top_k",
+    "top_p",
+    "transformers_version",
+    "typical_p",
+    "use_cache",
+}
+_GIVEN = {"attention_mask", "output_logits", "pad_token_id", "return_dict_in_generate"}
+_GREEDY: dict[str, Any] = {
+    **ONE_ANSWER,
+    "max_length": None,
+    "min_length": None,
+    "num_beams": 1,
+    "output_logits": None,
+    "use_cache": True,
+    "attention_mask": None,
+    "pad_token_id": None,
+}
+
+
+class Greedy:
+    """Stands for `generate` of a model: plain greedy decoding goes to the runtime at once, all else to transformers.
+
+    Args:
+        advance: computes tokens behind those of a cache: takes the cache and token ids [batch, tokens], gives the last
+            one's logits [batch, 1, vocabulary].
+        settings: the model's generation config; None: as its config says.
+        whole: `generate` of transformers.
+    """
+
+    def __init__(self, advance: Callable[[Any, Any], Any], settings: Any, whole: Callable[..., Any]) -> None:
+        self._advance, self._settings, self._whole = advance, settings, whole
+
+    def __call__(
+        self,
+        input_ids: Any,
+        max_new_tokens: int | None = None,
+        min_new_tokens: int | None = None,
+        streamer: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Continue texts [batch, tokens] (see `generate` of transformers)."""
+        if max_new_tokens is None or not self._is_plain(options):
+            given = {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "streamer": streamer}
+            return self._whole(input_ids=input_ids, **given, **options)
+        steps = self._steps(input_ids, max_new_tokens, min_new_tokens or 0, streamer, options)
+        if not options.get("return_dict_in_generate"):
+            return steps[0]
+        from transformers.generation import GenerateDecoderOnlyOutput
+
+        return GenerateDecoderOnlyOutput(sequences=steps[0], logits=steps[1])  # type: ignore[arg-type]
+
+    def _is_plain(self, options: dict[str, Any]) -> bool:
+        own = {} if self._settings is None else self._settings.to_diff_dict()
+        set_there = {name for name, value in own.items() if value not in (None, False)}
+        others = {
+            name for name in options if name not in _GIVEN and (name not in _GREEDY or _GREEDY[name] != options[name])
+        }
+        mask = options.get("attention_mask")
+        return set_there <= _PLAIN and not others and (mask is None or bool(mask.all()))
+
+    def _steps(
+        self, ids: Any, most: int, least: int, streamer: Any, options: dict[str, Any]
+    ) -> tuple[Any, tuple[Any, ...]]:
+        import torch
+
+        ends = self._ends()
+        pad = options.get("pad_token_id")
+        cache, new, raw = cache_of(()), [], []
+        is_open = torch.ones(len(ids), dtype=torch.bool)
+        given = ids
+        if streamer is not None:
+            streamer.put(ids)
+        for step in range(most):
+            logits = self._advance(cache, given)[:, -1]
+            if options.get("output_logits"):
+                raw.append(logits.clone())
+            if step < least and ends:
+                logits[:, ends] = -torch.inf
+            token = logits.argmax(-1)
+            if not bool(is_open.all()) and pad is not None:
+                token = torch.where(is_open, token, pad)
+            new.append(token)
+            if streamer is not None:
+                streamer.put(token)
+            for end in ends:
+                is_open &= token != end
+            if not bool(is_open.any()):
+                break
+            given = token[:, None]
+        if streamer is not None:
+            streamer.end()
+        return torch.cat([ids, torch.stack(new, dim=1)], dim=1), tuple(raw)
+
+    def _ends(self) -> list[int]:
+        """Return the tokens that end a text."""
+        end = getattr(self._settings, "eos_token_id", None)
+        return list(end) if isinstance(end, (list, tuple)) else [] if end is None else [int(end)]
