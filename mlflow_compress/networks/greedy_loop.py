@@ -68,9 +68,9 @@ class Greedy:
         steps = self._steps(input_ids, max_new_tokens, min_new_tokens or 0, streamer, options)
         if not options.get("return_dict_in_generate"):
             return steps[0]
-        from transformers.generation import GenerateDecoderOnlyOutput
+        from transformers.generation.utils import GenerateDecoderOnlyOutput
 
-        return GenerateDecoderOnlyOutput(sequences=steps[0], logits=steps[1])  # type: ignore[arg-type]
+        return GenerateDecoderOnlyOutput(sequences=steps[0], logits=steps[1])
 
     def _is_plain(self, options: dict[str, Any]) -> bool:
         own = {} if self._settings is None else self._settings.to_diff_dict()

@@ -39,7 +39,7 @@ def greedy(model: Any, refused: bool = False, **settings: Any) -> Greedy:
 @pytest.mark.parametrize("seed", range(6))
 def test_it_is_generate_of_transformers(model: Any, seed: int, least: int) -> None:
     ids = torch.randint(0, 6, (3, 4), generator=torch.Generator().manual_seed(seed))
-    options = {
+    options: dict[str, Any] = {
         **ONE_ANSWER,
         "max_new_tokens": 12,
         "min_new_tokens": least,
@@ -95,6 +95,6 @@ def test_a_streamer_hears_the_prompt_and_each_token(model: Any) -> None:
     ],
 )
 def test_all_else_goes_to_transformers(model: Any, settings: dict[str, Any], options: dict[str, Any]) -> None:
-    given = {"max_new_tokens": 4, **options}
+    given: dict[str, Any] = {"max_new_tokens": 4, **options}
     made = greedy(model, refused=True, **settings)(input_ids=torch.zeros((1, 3), dtype=torch.long), **given)
     assert made == "transformers"
