@@ -32,10 +32,10 @@ ONE_SCALE_FOR_ALL = CautionKind(
         "ru": "у активаций декодера в int8 один масштаб на все, это портит качество",
     },
     message={
-        "en": "the activations of each layer share one scale (mode={mode}), and a decoder's have outliers: so the "
-        "perplexity of SmolLM2, 45.4, became 173.8 (static) or 73.1 (dynamic), and rises by 1 % with weights alone",
-        "ru": "у активаций каждого слоя один масштаб (mode={mode}), а у декодера есть выбросы: так перплексия SmolLM2, "
-        "45,4, стала 173,8 (static) или 73,1 (dynamic); если квантовать одни веса, она растёт на 1 %",
+        "en": "the activations of each layer share one scale (mode={mode}), and a decoder's have outliers: this "
+        "costs quality that weights alone in int8 keep",
+        "ru": "у активаций каждого слоя один масштаб (mode={mode}), а у декодера есть выбросы: это портит "
+        "качество, с одними весами в int8 оно сохраняется",
     },
     advice={
         "en": "Leave mode out, or say mode=weights.",

@@ -27,10 +27,10 @@ STATIC_DECODER = CautionKind(
         "ru": "статические активации int8 в декодере, это портит качество",
     },
     message={
-        "en": "the activations of each layer have one calibrated range, and a decoder's have outliers: so the "
-        "perplexity of SmolLM2, 45.4, became 63.7",
-        "ru": "у активаций каждого слоя один откалиброванный диапазон, а у декодера есть выбросы: так перплексия "
-        "SmolLM2, 45,4, стала 63,7",
+        "en": "the activations of each layer have one calibrated range, and a decoder's have outliers: this "
+        "costs quality that weights alone in int8 keep",
+        "ru": "у активаций каждого слоя один откалиброванный диапазон, а у декодера есть выбросы: это "
+        "портит качество, с одними весами в int8 оно сохраняется",
     },
     advice={
         "en": "Leave activations out, or say activations=none.",
