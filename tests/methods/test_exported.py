@@ -153,7 +153,7 @@ def test_it_takes_torchs_number_of_threads(runtime: str, tmp_path: Path) -> None
     ("chain", "message"),
     [
         ("onnx_int8:samples=0", "greater than or equal to 1"),
-        ("onnx_int8:mode=qat", "'auto', 'static' or 'dynamic'"),
+        ("onnx_int8:mode=qat", "'auto', 'weights', 'static' or 'dynamic'"),
         ("openvino_int8:preset=best", "'mixed' or 'performance'"),
         ("openvino:precision=f8", "'f32' or 'default'"),
     ],

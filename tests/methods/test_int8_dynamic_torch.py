@@ -91,7 +91,7 @@ def test_a_model_that_0_1_logged_is_restored(method: str, tmp_path: Path) -> Non
     path = tmp_path / "model" / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["chain"][0]["method"] = method
-    assert manifest.pop("format") == 2
+    del manifest["format"]
     path.write_text(json.dumps(manifest))
     after = model_folder.restore(tmp_path / "model").model
     assert isinstance(after.module.classifier, Linear)
