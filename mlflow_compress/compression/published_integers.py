@@ -64,7 +64,8 @@ def _is_linear(layer: Any) -> bool:
 def _tensors(module: Any, expected: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Scheme]]:
     """Return the tensors of the format by their names, tied ones once, and the scheme of each rounded layer."""
     from mlflow_compress.compression.int8_layers import Int8Linear, Int8Recurrent
-    from mlflow_compress.compression.packing import Packed, PackedLinear
+    from mlflow_compress.compression.packed_layers import PackedLinear
+    from mlflow_compress.compression.packing import Packed
     from mlflow_compress.networks.stored_weights import identity
 
     tensors: dict[str, Any] = {}

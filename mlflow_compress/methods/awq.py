@@ -38,7 +38,8 @@ class Awq(Method):
 
     Attributes:
         bits: of a weight.
-        group_size: neighbouring weights of one output channel that share a scale and a zero point.
+        group_size: neighbouring weights of one output channel that share a scale and a zero point; where it
+            does not divide a layer's inputs, the largest that does.
         samples: samples of calibration data; None: 128 texts, or 32 of anything else.
         steps: how many powers are tried.
         seed: of the choice of samples.
@@ -46,7 +47,7 @@ class Awq(Method):
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
     gives: ClassVar[State] = "packed"
-    revision: ClassVar[int] = 5
+    revision: ClassVar[int] = 6
     excludes: ClassVar[Mapping[str, str]] = {"yolo": "its detectors have no linear layer"}
 
     bits: Annotated[int, Ge(2), Le(8)] = 4
@@ -64,7 +65,9 @@ class Awq(Method):
         import torch
 
         from mlflow_compress.compression.calibration import Inputs, fit_in_order
-        from mlflow_compress.compression.packing import Packed, PackedLinear, packable
+        from mlflow_compress.compression.packed_layers import PackedLinear, packable
+        from mlflow_compress.compression.packing import Packed
+        from mlflow_compress.compression.weight_groups import say_other_groups
 
         make_plain(model)
         named = model.module.named_modules()
@@ -85,13 +88,14 @@ class Awq(Method):
         if not layers:
             raise Unsupported(f"there is no linear layer that {self.bits} bits would make smaller")
         note(model, [layer.weight for layer in layers])
+        say_other_groups(model, self.group_size, [layer.in_features for layer in layers])
         fit_in_order(model, family, layers, self.samples, self.seed, fitted)
         model.facts["layers"] = f"{len(layers)} of {total} linear layers"
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
         """Put empty packed layers in place, so that no float32 copy is ever held."""
-        from mlflow_compress.compression.packing import leave_empty
+        from mlflow_compress.compression.packed_layers import leave_empty
 
         model.module = leave_empty(model.module, self.bits, self.group_size, scaled=True)
         return model
@@ -116,7 +120,7 @@ def best_scale(weight: Any, inputs: Any, bits: int, group_size: int, steps: int)
     Returns:
         float32 [in].
     """
-    from mlflow_compress.compression.packing import nearest
+    from mlflow_compress.compression.weight_groups import nearest
 
     best, least = None, float("inf")
     for step in range(steps):
@@ -143,9 +147,9 @@ def cut_off(weight: Any, gram: Any, bits: int, group_size: int) -> Any:
     """
     import torch
 
-    from mlflow_compress.compression.packing import Grid, grouped
+    from mlflow_compress.compression.weight_groups import Grid, fitting, grouped
 
-    groups = grouped(weight, group_size)
+    groups = grouped(weight, fitting(group_size, weight.shape[1]))
     moments = _within_groups(gram, groups.shape[-1])
     greatest = groups.abs().amax(-1, keepdim=True)
     best, least = groups, torch.full_like(greatest, float("inf"))
@@ -155,13 +159,11 @@ def cut_off(weight: Any, gram: Any, bits: int, group_size: int) -> Any:
         change = grid.decode(grid.encode(kept)) - groups
         error = (torch.einsum("ogi,gij->ogj", change, moments) * change).sum(-1, keepdim=True)
         best, least = torch.where(error < least, kept, best), torch.minimum(error, least)
-    return best.reshape(len(weight), -1)[:, : weight.shape[1]]
+    return best.reshape(weight.shape)
 
 
 def _within_groups(gram: Any, size: int) -> Any:
-    """Return the second moments of each group's inputs: [groups, size, size], 0 where the last group is filled up."""
+    """Return the second moments of each group's inputs: [groups, size, size]."""
     import torch
 
-    missing = -len(gram) % size
-    filled = torch.nn.functional.pad(gram, (0, missing, 0, missing))
-    return torch.stack([filled[start : start + size, start : start + size] for start in range(0, len(filled), size)])
+    return torch.stack([gram[start : start + size, start : start + size] for start in range(0, len(gram), size)])

@@ -33,7 +33,8 @@ class Gptq(Method):
 
     Attributes:
         bits: of a weight.
-        group_size: neighbouring weights of one output channel that share a scale and a zero point.
+        group_size: neighbouring weights of one output channel that share a scale and a zero point; where it
+            does not divide a layer's inputs, the largest that does.
         samples: samples of calibration data; None: 128 texts, or 32 of anything else.
         damping: added to the Hessian's diagonal, as a share of its mean; more where there are few inputs to a layer.
         seed: of the choice of samples.
@@ -41,7 +42,7 @@ class Gptq(Method):
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
     gives: ClassVar[State] = "packed"
-    revision: ClassVar[int] = 4
+    revision: ClassVar[int] = 5
     excludes: ClassVar[Mapping[str, str]] = {"yolo": "its detectors have no linear layer"}
 
     bits: Annotated[int, Ge(2), Le(8)] = 4
@@ -59,7 +60,9 @@ class Gptq(Method):
         import torch
 
         from mlflow_compress.compression.calibration import Inputs, fit_in_order
-        from mlflow_compress.compression.packing import Packed, PackedLinear, packable
+        from mlflow_compress.compression.packed_layers import PackedLinear, packable
+        from mlflow_compress.compression.packing import Packed
+        from mlflow_compress.compression.weight_groups import say_other_groups
 
         make_plain(model)
 
@@ -73,13 +76,14 @@ class Gptq(Method):
         if not layers:
             raise Unsupported(f"there is no linear layer that {self.bits} bits would make smaller")
         note(model, [layer.weight for layer in layers])
+        say_other_groups(model, self.group_size, [layer.in_features for layer in layers])
         fit_in_order(model, family, layers, self.samples, self.seed, fitted)
         model.facts["layers"] = f"{len(layers)} of {total} linear layers"
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
         """Put empty packed layers in place, so that no float32 copy is ever held."""
-        from mlflow_compress.compression.packing import leave_empty
+        from mlflow_compress.compression.packed_layers import leave_empty
 
         model.module = leave_empty(model.module, self.bits, self.group_size)
         return model
@@ -106,7 +110,8 @@ def rounded(weight: Any, gram: Any, bits: int, group_size: int, damping: float) 
     """
     import torch
 
-    from mlflow_compress.compression.packing import Grid, Packed
+    from mlflow_compress.compression.packing import Packed
+    from mlflow_compress.compression.weight_groups import Grid
 
     packed = Packed(weight.shape, bits, group_size)
     factor = _inverse_factor(gram, damping)
@@ -114,7 +119,7 @@ def rounded(weight: Any, gram: Any, bits: int, group_size: int, damping: float) 
     codes = torch.empty(left.shape, dtype=torch.uint8)
     grids = []
     for start in range(0, packed.columns, packed.group_size):
-        end = min(start + packed.group_size, packed.columns)
+        end = start + packed.group_size
         grids.append(grid := Grid.over(left[start:end].T, bits))
         for first in range(start, end, _BLOCK):
             last = min(first + _BLOCK, end)

@@ -31,13 +31,14 @@ class Int4WeightOnly(Method):
     Source: Jacob et al., arXiv 1712.05877, equation 1; groups as in Dettmers and Zettlemoyer, arXiv 2212.09720.
 
     Attributes:
-        group_size: neighbouring weights of one output channel that share a scale and a zero point.
+        group_size: neighbouring weights of one output channel that share a scale and a zero point; where it
+            does not divide a layer's inputs, the largest that does.
         embeddings: pack embeddings and the head too; tied ones stay tied.
     """
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
     gives: ClassVar[State] = "packed"
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
 
     group_size: Annotated[int, Ge(8)] = 128
     embeddings: bool = False
@@ -50,13 +51,17 @@ class Int4WeightOnly(Method):
         """
         from torch import nn
 
-        from mlflow_compress.compression.packing import CONVOLUTIONS, packed_weights
+        from mlflow_compress.compression.packed_layers import CONVOLUTIONS, packed_weights
+        from mlflow_compress.compression.packing import Packed
+        from mlflow_compress.compression.weight_groups import say_other_groups
 
         make_plain(model)
         layers, every = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding), total(model.module)
         if not (packed := self._pack(model, filled=True)):
             raise Unsupported("there is no linear or convolution layer that 4 bits would make smaller")
         record(model, packed_weights(model.module), every)
+        columns = [weight.columns for weight in model.module.modules() if isinstance(weight, Packed)]
+        say_other_groups(model, self.group_size, columns)
         model.facts["layers"] = f"{packed} of {layers} linear, convolution and embedding layers"
         return model
 
@@ -74,7 +79,7 @@ class Int4WeightOnly(Method):
     def _pack(self, model: Model, filled: bool) -> int:
         from torch import nn
 
-        from mlflow_compress.compression.packing import CONVOLUTIONS, pack_layers
+        from mlflow_compress.compression.packed_layers import CONVOLUTIONS, pack_layers
 
         kinds = (nn.Linear, *CONVOLUTIONS)
         model.module, packed = pack_layers(model.module, _BITS, self.group_size, kinds, self.embeddings, filled)

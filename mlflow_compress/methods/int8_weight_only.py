@@ -50,7 +50,7 @@ class Int8WeightOnly(Method):
         from torch import nn
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
-        from mlflow_compress.compression.packing import CONVOLUTIONS, packed_weights
+        from mlflow_compress.compression.packed_layers import CONVOLUTIONS, packed_weights
 
         make_plain(model)
         kinds, every = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding), total(model.module)
@@ -85,7 +85,7 @@ class Int8WeightOnly(Method):
         return publish_integers(saved, family, portable, folder)
 
     def _pack(self, model: Model, filled: bool) -> int:
-        from mlflow_compress.compression.packing import CONVOLUTIONS, pack_layers
+        from mlflow_compress.compression.packed_layers import CONVOLUTIONS, pack_layers
 
         model.module, packed = pack_layers(model.module, _BITS, _ROW, CONVOLUTIONS, self.embeddings, filled)
         return packed

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from mlflow_compress.compression import packing
-from mlflow_compress.compression.packing import Packed, PackedEmbedding, PackedLinear
+from mlflow_compress.compression.packed_layers import PackedEmbedding, PackedLinear
+from mlflow_compress.compression.packing import Packed
 from mlflow_compress.networks.kernels import bits_without_kernel, kernels_of, rounding, use_kernels
 from mlflow_compress.networks.stored_weights import distance, held
 

@@ -8,7 +8,9 @@ from quantised import Vectors, compressed, error, stack
 from torch import nn
 
 from mlflow_compress.compression.calibration import Inputs
-from mlflow_compress.compression.packing import Packed, PackedLinear, nearest
+from mlflow_compress.compression.packed_layers import PackedLinear
+from mlflow_compress.compression.packing import Packed
+from mlflow_compress.compression.weight_groups import nearest
 from mlflow_compress.methods.awq import best_scale, cut_off
 from mlflow_compress.sockets import Model
 
@@ -52,16 +54,15 @@ def heavy_tailed(rows: int, width: int) -> torch.Tensor:
 
 def test_awq_cuts_off_where_the_outputs_of_a_group_change_least() -> None:
     torch.manual_seed(0)
-    weight, rows = heavy_tailed(3, 20), with_outliers(200, 20)  # the last group has 4 of 8
+    weight, rows = heavy_tailed(3, 24), with_outliers(200, 24)
     made = cut_off(weight, Inputs.of(rows).gram, 3, 8)
     for row in range(3):
         for start in (0, 8, 16):
             group, seen = weight[row, start : start + 8], rows[:, start : start + 8]
-            filled = torch.cat([group, torch.zeros(8 - len(group))])[None]
             errors = {}
             for step in range(10):
                 most = float(group.abs().max()) * (1 - step / 20)
-                rounded = nearest(filled.clamp(-most, most), 3, 8)[0, : len(group)]
+                rounded = nearest(group[None].clamp(-most, most), 3, 8)[0]
                 errors[float((seen @ (rounded - group)).square().mean())] = group.clamp(-most, most)
             assert torch.allclose(made[row, start : start + 8], errors[min(errors)])
 

@@ -8,7 +8,7 @@ from quantised import Vectors, error, stack
 from torch import nn
 
 from mlflow_compress import registry
-from mlflow_compress.compression.packing import Grid, nearest
+from mlflow_compress.compression.weight_groups import Grid, nearest
 from mlflow_compress.methods.gptq import rounded
 from mlflow_compress.sockets import Model
 
@@ -36,7 +36,7 @@ def plain_gptq(weight: torch.Tensor, gram: torch.Tensor, bits: int, group_size: 
     return result.float()
 
 
-@pytest.mark.parametrize(("width", "group_size"), [(24, 8), (20, 8), (24, 1000), (150, 140)])
+@pytest.mark.parametrize(("width", "group_size"), [(24, 8), (24, 1000), (300, 150)])
 def test_gptq_is_the_papers_algorithm(width: int, group_size: int) -> None:
     torch.manual_seed(0)
     weight, inputs = torch.randn(6, width), correlated(500, width)

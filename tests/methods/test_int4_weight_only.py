@@ -6,7 +6,7 @@ import torch
 from quantised import compressed, stack
 from torch import nn
 
-from mlflow_compress.compression.packing import nearest
+from mlflow_compress.compression.weight_groups import nearest
 
 
 def test_int4_serves_linear_and_convolution_layers() -> None:

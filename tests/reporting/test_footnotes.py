@@ -43,6 +43,7 @@ ABOUT_RESULTS = {
     "not_compiled",
     "not_trained",
     "one_scale_for_all",
+    "other_groups",
     "other_output_shapes",
     "partly_random_weights",
     "random_calibration",
