@@ -114,7 +114,12 @@ DOORS = {
     },
     "onnxruntime": {"compression.onnx_blocks", "compression.onnx_graphs", "methods.onnx_int8"},
     "llama_cpp": {"networks.llama_binding"},
-    "ctranslate2": {"compression.ctranslate2_whisper", "methods.ctranslate2"},
+    "ctranslate2": {
+        "compression.ctranslate2_conversion",
+        "compression.ctranslate2_module",
+        "compression.ctranslate2_translation",
+        "compression.ctranslate2_whisper",
+    },
     "openvino": {
         "compression.openvino_decoders",
         "compression.openvino_graphs",

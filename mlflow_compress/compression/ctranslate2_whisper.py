@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlflow_compress.compression.ctranslate2_module import Converted, Output, require_known, tensor_of
 from mlflow_compress.errors import Unsupported
-from mlflow_compress.networks.ctranslate2_files import variables
-from mlflow_compress.networks.decoding import ONE_ANSWER
-from mlflow_compress.networks.stored_weights import Held
 
-WEIGHTS = "model.bin"
-_SPECIFICATION = "WhisperSpec"
 _HIDDEN = -1e30  # logits below are those of tokens that were not to be chosen
 _END, _START, _NO_TIMES = "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"
 
@@ -32,18 +27,8 @@ class Heard:
     batch: int
 
 
-@dataclasses.dataclass
-class Output:
-    """What `generate` and a forward pass return: as transformers names it."""
-
-    sequences: Any = None
-    logits: Any = None
-
-
-class Whisper:
+class Whisper(Converted):
     """A recogniser in CTranslate2: answers `generate`, `get_encoder` and a forward pass as transformers' models do.
-
-    It takes as many threads as torch has.
 
     Args:
         folder: with the converted model.
@@ -51,31 +36,16 @@ class Whisper:
         generation: its generation config.
     """
 
-    runtime = "ctranslate2"
+    specification = "WhisperSpec"
 
     def __init__(self, folder: Path, config: Any, generation: Any) -> None:
-        import ctranslate2
-        import torch
-
-        self.path, self.config, self.generation = folder / WEIGHTS, config, generation
-        self.device, self.dtype = "cpu", torch.float32
+        super().__init__(folder, config, generation)
         self.special = special_tokens(config, generation)
-        self._variables = variables(self.path, _SPECIFICATION)
-        ctranslate2.set_log_level(logging.ERROR)  # what it computes in is said in the row
-        self._model = ctranslate2.models.Whisper(
-            str(folder), device="cpu", compute_type="default", inter_threads=1, intra_threads=torch.get_num_threads()
-        )
-        self.arithmetic = str(self._model.compute_type)
 
-    def held_weights(self) -> Iterator[Held]:
-        """Return every tensor that holds weights, in the type that the library holds it in."""
-        for each in self._variables:
-            if not each.shape:
-                continue
-            tensor = each.read(self.path)
-            if tensor.is_floating_point() and self.arithmetic.endswith("float32"):
-                tensor = tensor.float()
-            yield Held(tensor, tensor.numel() if each.is_parameter else 0)
+    def _opened(self) -> Any:
+        import ctranslate2
+
+        return ctranslate2.models.Whisper
 
     def get_encoder(self) -> Any:
         """Return what encodes features [batch, mels, frames], as transformers' models do."""
@@ -108,7 +78,7 @@ class Whisper:
 
         wanted = len(texts[0]) - first + 1
         results = self._generated(heard, texts, wanted, [], return_logits_vocab=True, suppress_blank=False)
-        return [torch.stack([_tensor(each.logits[0][step]) for each in results]) for step in range(wanted)]
+        return [torch.stack([tensor_of(each.logits[0][step]) for each in results]) for step in range(wanted)]
 
     def generate(
         self,
@@ -133,14 +103,12 @@ class Whisper:
         """
         import torch
 
-        known = {**ONE_ANSWER, "use_cache": True}
-        if unknown := sorted(name for name, value in options.items() if value and value != known.get(name)):
-            raise Unsupported(f"CTranslate2 does not know how to generate with {', '.join(unknown)}")
+        require_known(options)
         heard = encoder_outputs or self._encode(input_features)
         prompts = self._prompts(heard)
         if streamer is not None:
             streamer.put(torch.tensor(prompts))
-        ends = self._ends()
+        ends = self.ends()
         suppressed = [*(self.generation.suppress_tokens or []), *(ends if min_new_tokens else [])]
         beams = num_beams or self.generation.num_beams or 1
         results = self._generated(
@@ -164,7 +132,7 @@ class Whisper:
         others = self._at_once(heard, [text[:-1] for text in texts], start)
         told = []
         for step, other in enumerate(others):
-            logits = torch.stack([_tensor(each.logits[0][step]) for each in results])
+            logits = torch.stack([tensor_of(each.logits[0][step]) for each in results])
             told.append(torch.where(logits < _HIDDEN, other, logits))
         return told
 
@@ -177,10 +145,6 @@ class Whisper:
         return self._model.generate(
             heard.states, list(prompts), max_length=most, suppress_tokens=sorted(set(suppressed)), **settings
         )
-
-    def _ends(self) -> list[int]:
-        ends = self.generation.eos_token_id
-        return list(ends) if isinstance(ends, (list, tuple)) else [int(ends)]
 
     def _prompts(self, heard: Heard) -> list[list[int]]:
         """Return the tokens that texts begin with, as `generate` of transformers chooses them.
@@ -254,11 +218,3 @@ def _cut(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
     """Return tokens up to the first that ends a text."""
     stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
     return list(tokens[:stop])
-
-
-def _tensor(view: Any) -> Any:
-    """Return a view of the library as a tensor of its own."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.array(view, dtype=np.float32)).flatten()

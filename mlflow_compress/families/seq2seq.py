@@ -123,10 +123,15 @@ class Seq2Seq(TransformersFamily):
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
         """Encode and decode; marks `encoder`, `first_token`, and one `token` for each later one.
 
+        A runtime that does not run the encoder apart marks no `encoder`: it is in `first_token`.
+
         Returns:
             The new tokens [batch, new_tokens].
         """
-        encoded = model.module.get_encoder()(**batch)
+        encoder = model.module.get_encoder()
+        if encoder is None:
+            return generate(model.module, self.new_tokens, mark, "first_token", **batch)
+        encoded = encoder(**batch)
         mark("encoder")
         inputs = {"encoder_outputs": encoded, "attention_mask": batch["attention_mask"]}
         return generate(model.module, self.new_tokens, mark, "first_token", **inputs)

@@ -1,19 +1,25 @@
-"""Whisper in CTranslate2, which is what faster-whisper runs."""
+"""CTranslate2: recognisers and translators in a runtime made for them; faster-whisper and many translators run it."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from mlflow_compress.compression import coverage
-from mlflow_compress.compression.ctranslate2_whisper import Whisper, vocabulary
+from mlflow_compress.compression.ctranslate2_conversion import FOLDER, convert_translation, convert_whisper, write_start
+from mlflow_compress.compression.ctranslate2_settings import settings_of
+from mlflow_compress.compression.ctranslate2_translation import VOCABULARY, Translation
+from mlflow_compress.compression.ctranslate2_whisper import Whisper
 from mlflow_compress.compression.exporting import quiet, require_integers
 from mlflow_compress.error_causes import cause_line, is_out_of_memory
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.meters.environment import has_int8_dot_products
 from mlflow_compress.networks import generation_check
 from mlflow_compress.networks.native_precision import widen
 from mlflow_compress.networks.published_files import publish_runtime
@@ -37,21 +43,44 @@ NO_FORWARD = CautionKind(
         "ru": "Сравнивайте качество на данных.",
     },
 )
-_FOLDER = "ctranslate2"
-_WHISPER_ALONE = "it runs Whisper, and no other models here"
+CUT_OFF_SUMS = CautionKind(
+    "cut_off_sums",
+    short={
+        "en": "sums of int8 products were cut off on this CPU",
+        "ru": "суммы произведений int8 обрезаются на этом процессоре",
+    },
+    message={
+        "en": "this CPU has no instructions for int8 (VNNI), and the kernels that CTranslate2 takes on it add two "
+        "products in 16 bits: what does not fit is cut off, and outputs are further from the original's",
+        "ru": "у этого процессора нет инструкций для int8 (VNNI), и ядра, которые на нём выбирает CTranslate2, "
+        "складывают два произведения в 16 битах: лишнее обрезается, и выходы дальше от оригинала",
+    },
+    advice={
+        "en": "Measure where the model will run. CT2_USE_MKL=1 in the environment has the library take other kernels, "
+        "whose sums fit.",
+        "ru": "Измеряйте там, где модель будет работать. Если задать CT2_USE_MKL=1, библиотека берёт другие ядра, "
+        "в которых суммы помещаются.",
+    },
+)
+_CHOICE = "CT2_USE_MKL"  # of the library's: else it takes MKL on Intel's CPUs alone
+_OTHERS = "it runs Whisper, and models that turn a text into another, and no other models here"
+_WHISPER = "whisper"  # as its config says
 
 
 @dataclass
 class Ctranslate2(Method):
-    """CTranslate2 on the CPU: Whisper in a runtime made for it, whose loop over tokens is its own.
+    """CTranslate2 on the CPU: Whisper, Marian, T5, BART and kin in a runtime made for them, with its own loop.
 
     All weights, as CTranslate2's converter takes them; in the int8 types matrices of products and embeddings are in
     int8, with a scale for each output channel, and activations are rounded at each call, with one for each token. In
     16-bit types the rest is kept in 16 bits, and is computed in float32 on CPUs that the library has no kernels for.
-    The decoder's steps are one call of the library: their time stands for all tokens together (`decoder`).
-    The folder `ctranslate2` is the library's own, and faster-whisper opens it.
+    Whisper's steps of the decoder are one call of the library: their time stands for all tokens together (`decoder`).
+    A translator's encoder is in the time of the first token (`first_token`). A beam search ends as the library's does:
+    when as many texts as there are beams have ended; and what is not to be generated (`bad_words_ids` and the like) is
+    left out before probabilities are made, as with renormalize_logits=true.
+    The folder `ctranslate2` is the library's own, and faster-whisper, or `ctranslate2.Translator`, opens it.
 
-    Source: ctranslate2.converters.TransformersConverter, ctranslate2.models.Whisper.
+    Source: ctranslate2.converters.TransformersConverter, ctranslate2.models.Whisper, ctranslate2.Translator.
 
     Attributes:
         type: of the weights, as CTranslate2 names it (`quantization`).
@@ -65,10 +94,10 @@ class Ctranslate2(Method):
     extra: ClassVar[str] = "ctranslate2"
     excludes: ClassVar[Mapping[str, str]] = dict.fromkeys(
         (
-            *("causal_lm", "image_classification", "mlflow_model", "python", "seq2seq", "text_classification"),
+            *("causal_lm", "image_classification", "mlflow_model", "python", "text_classification"),
             *("token_classification", "yolo"),
         ),
-        _WHISPER_ALONE,
+        _OTHERS,
     )
 
     type: Literal[
@@ -79,23 +108,19 @@ class Ctranslate2(Method):
         """Convert the model, and run it from the files.
 
         Raises:
-            Unsupported: CTranslate2 does not know the architecture.
+            Unsupported: CTranslate2 does not know the architecture, or can't generate as its settings say.
             WorkerError: it generates something else.
         """
-        if getattr(model.config, "model_type", "") != "whisper":
-            raise Unsupported(_WHISPER_ALONE)
-        is_named = getattr(companions(model).generation, "no_timestamps_token_id", None) is not None
-        if not is_named and model.weights != "random":
-            raise Unsupported(
-                "its generation settings name no no_timestamps_token_id, and without that token CTranslate2 writes "
-                "time stamps alone"
-            )
+        is_whisper = _require_known(model, family)
+        is_named = not is_whisper or _names_no_times(model)
         widen(model, "CTranslate2's converter")
         generated = generation_check.generate(family, model)
         folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-")
         try:
             with quiet():
-                _convert(model, Path(folder.name), self.type)
+                (convert_whisper if is_whisper else convert_translation)(model, Path(folder.name), self.type)
+        except Unsupported:
+            raise
         except Exception as error:
             if is_out_of_memory(error):
                 raise
@@ -106,7 +131,10 @@ class Ctranslate2(Method):
         made = generation_check.generate(family, model)
         # with other prompts (see `special_tokens`) it generates other texts than before, and not by a lost past
         model.cautions += generation_check.require_past(generated if is_named else made, made)
-        model.cautions.append(NO_FORWARD.of())
+        if is_whisper:
+            model.cautions.append(NO_FORWARD.of())
+        if cuts_off_sums(model.module.arithmetic):
+            model.cautions.append(CUT_OFF_SUMS.of())
         if self.type.startswith("int"):
             return require_integers(model)
         coverage.note_all(model)
@@ -115,7 +143,7 @@ class Ctranslate2(Method):
     def save(self, model: Model, family: Family, folder: Path) -> None:
         """Copy the files."""
         assert model.files is not None
-        shutil.copytree(Path(model.files.name) / _FOLDER, folder / _FOLDER)
+        shutil.copytree(Path(model.files.name) / FOLDER, folder / FOLDER)
 
     def load(self, model: Model, family: Family, folder: Path) -> Model:
         """Open the files.
@@ -123,48 +151,62 @@ class Ctranslate2(Method):
         Raises:
             WeightsError: they are not there, or not whole.
         """
-        model.module = Whisper(folder / _FOLDER, model.config, companions(model).generation)
-        model.runtime = Whisper.runtime
+        kind = Whisper if model.config.model_type == _WHISPER else Translation
+        model.module = kind(folder / FOLDER, model.config, companions(model).generation)
+        model.runtime = kind.runtime
         return model
 
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
         """Copy the library's own folder, with the tokenizer beside it (see `Method.publish`)."""
-        return publish_runtime(saved, f'ctranslate2.models.Whisper("FOLDER/{_FOLDER}")', folder)
+        model = family.restore_assets(saved)
+        if model.config.model_type == _WHISPER:
+            return publish_runtime(saved, f'ctranslate2.models.Whisper("FOLDER/{FOLDER}")', folder)
+        published = publish_runtime(saved, f'ctranslate2.Translator("FOLDER/{FOLDER}")', folder)
+        names = json.loads((folder / FOLDER / VOCABULARY).read_text(encoding="utf-8"))
+        settings = settings_of(companions(model).generation)
+        write_start(folder / FOLDER, names[settings.start])
+        given = {"beam_size": settings.beams, **settings.options}
+        if settings.first is not None:
+            given["target_prefix"] = [[names[settings.first]]]
+        if settings.never:
+            given["suppress_sequences"] = [[names[token] for token in tokens] for tokens in settings.never]
+        told = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return replace(published, note=f"`translate_batch` was measured with {told}.")
 
 
-def _convert(model: Model, folder: Path, kind: str) -> None:
-    """Write a model as CTranslate2 keeps it, without a second copy of its weights."""
-    from ctranslate2.converters import TransformersConverter
+def _require_known(model: Model, family: Family) -> bool:
+    """Return whether it is Whisper, else a model that turns a text into another.
 
-    held = companions(model)
-    names = vocabulary(_tokens(held.tokenizer), model.config, held.generation)
-
-    class Converter(TransformersConverter):  # type: ignore[misc]
-        """Takes the model that is there, rather than load one."""
-
-        def load_model(self, *arguments: Any, **options: Any) -> Any:
-            return model.module
-
-        def load_tokenizer(self, *arguments: Any, **options: Any) -> Any:
-            return _Names(names)
-
-    model.config.save_pretrained(folder / "config")
-    Converter(str(folder / "config")).convert(str(folder / _FOLDER), quantization=kind)
-
-
-class _Names:
-    """Stands in a tokenizer's place before the converter, which asks for names of tokens and no more."""
-
-    def __init__(self, names: list[str]) -> None:
-        self.names = names
-        self.additional_special_tokens: list[str] = []
-
-    def get_vocab(self) -> dict[str, int]:
-        """Return the ids of tokens."""
-        return {name: number for number, name in enumerate(self.names)}
+    Raises:
+        Unsupported: it is neither, or its settings can't be obeyed.
+    """
+    if getattr(model.config, "model_type", "") == _WHISPER:
+        if not _names_no_times(model) and model.weights != "random":
+            raise Unsupported(
+                "its generation settings name no no_timestamps_token_id, and without that token CTranslate2 writes "
+                "time stamps alone"
+            )
+        return True
+    if getattr(family, "auto_class", "") != "AutoModelForSeq2SeqLM":
+        raise Unsupported(_OTHERS)
+    settings_of(companions(model).generation)
+    return False
 
 
-def _tokens(tokenizer: Any) -> list[str]:
-    """Return a tokenizer's tokens by id; one that no token has gets a name."""
-    known = {number: token for token, number in tokenizer.get_vocab().items()}
-    return [known.get(number, f"<unused_{number}>") for number in range(max(known) + 1)]
+def _names_no_times(model: Model) -> bool:
+    return getattr(companions(model).generation, "no_timestamps_token_id", None) is not None
+
+
+def cuts_off_sums(arithmetic: str, root: Path = Path("/")) -> bool:
+    """Return whether products of 8 bits are summed up in 16 where the library computes so.
+
+    Args:
+        arithmetic: as the library names it: `int8_float32`.
+        root: where `proc` is; another folder in tests.
+    """
+    if not arithmetic.startswith("int8") or has_int8_dot_products(root):
+        return False
+    info = root / "proc/cpuinfo"
+    is_intel = info.is_file() and "GenuineIntel" in info.read_text()
+    choice = os.environ.get(_CHOICE, "")
+    return choice not in ("1", "true", "TRUE") if choice else not is_intel

@@ -50,7 +50,7 @@ SOME = {
 BRIEF = {  # families that are built as others are: some methods of each kind tell whether these serve them too
     "image_classification": SOME,
     "token_classification": SOME - {"onnx", "openvino"},  # its graph is that of text_classification
-    "seq2seq": SOME,
+    "seq2seq": SOME | {"ctranslate2"},
 }
 CELLS = [(name, chain) for name in TINY for chain in CHAINS if chain in BRIEF.get(name, CHAINS)]
 

@@ -1,0 +1,180 @@
+"""Models of transformers written as CTranslate2 keeps them, by its own converter."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.compression.ctranslate2_whisper import vocabulary
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.transformers_models import companions
+from mlflow_compress.sockets import Model
+
+FOLDER = "ctranslate2"
+_CONFIG, _START = "config.json", "decoder_start_token"
+_NORMALISED = {  # whether before each block, and the embeddings: in transformers the class says it, not the config
+    "bart": (False, True),
+    "marian": (False, False),
+    "mbart": (True, True),
+    "m2m_100": (True, False),
+    "pegasus": (True, False),
+}
+_M2M_PADDING = 1  # in transformers its positions begin behind the padding's number
+_SCALED = ("t5", "mt5", "umt5")
+
+
+def convert_whisper(model: Model, folder: Path, kind: str) -> None:
+    """Write a Whisper into `FOLDER`, without a second copy of its weights.
+
+    Args:
+        model: the model, in float32.
+        folder: where to.
+        kind: the type of the weights, as the library names it.
+    """
+    held = companions(model)
+    names = vocabulary(_tokens(held.tokenizer), model.config, held.generation)
+    model.config.save_pretrained(folder / "config")
+    _convert(model.module, _Tokenizer(names), folder, kind)
+
+
+def convert_translation(model: Model, folder: Path, kind: str) -> None:
+    """Write an encoder and decoder of text into `FOLDER`, one row of the embedding for each token.
+
+    The decoder begins with what it is given. Marian's goes the way of BART's: the converter's own for it drops the
+    last row of the embedding, which is the padding's only in models that Marian made.
+
+    Args:
+        model: the model, in float32.
+        folder: where to.
+        kind: the type of the weights, as the library names it.
+
+    Raises:
+        Unsupported: the library would count its positions otherwise.
+    """
+    config, tokenizer = model.config, companions(model).tokenizer
+    names = _named(_tokens(tokenizer), config.vocab_size)
+    end, unknown = companions(model).generation.eos_token_id, tokenizer.unk_token
+    named = {"eos": names[end[0] if isinstance(end, (list, tuple)) else end]}
+    named["unk"] = unknown if unknown in names else names[0]
+    told: dict[str, Any] = {}
+    if config.model_type == "m2m_100" and config.pad_token_id != _M2M_PADDING:
+        raise Unsupported(
+            f"its padding is token {config.pad_token_id}, and CTranslate2 counts positions from token 1's"
+        )
+    if config.model_type in _NORMALISED:
+        told["normalize_before"], told["normalize_embedding"] = _NORMALISED[config.model_type]
+    elif config.model_type in _SCALED:
+        told["tie_word_embeddings"] = _scales_outputs(model.module)
+    if config.model_type == "marian":
+        (folder / "config").mkdir()
+        (folder / "config" / _CONFIG).write_text(json.dumps({"model_type": "bart"}), encoding="utf-8")
+    else:
+        config.save_pretrained(folder / "config")
+    with _said(model.module.config, told):
+        _convert(model.module, _Tokenizer(names, **named), folder, kind)
+    write_start(folder / FOLDER, None)
+
+
+def write_start(folder: Path, token: str | None) -> None:
+    """Write into a converted model which token its decoder begins with; None: the one that each call gives."""
+    path = folder / _CONFIG
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**fields, _START: token}, indent=2) + "\n", encoding="utf-8")
+
+
+def _convert(module: Any, tokenizer: _Tokenizer, folder: Path, kind: str) -> None:
+    from ctranslate2.converters import TransformersConverter
+
+    class Converter(TransformersConverter):  # type: ignore[misc]
+        """Takes the model that is there, rather than load one."""
+
+        def load_model(self, *arguments: Any, **options: Any) -> Any:
+            return module
+
+        def load_tokenizer(self, *arguments: Any, **options: Any) -> Any:
+            return tokenizer
+
+    Converter(str(folder / "config")).convert(str(folder / FOLDER), quantization=kind)
+
+
+class _Tokenizer:
+    """Stands in a tokenizer's place before the converter, which asks for names of tokens and no more.
+
+    Args:
+        names: of all tokens, by id.
+        eos: of the token that ends a text.
+        unk: of the token for what is unknown.
+    """
+
+    def __init__(self, names: list[str], eos: str = "", unk: str = "") -> None:
+        self.names = names
+        self.additional_special_tokens: list[str] = []
+        self.special_tokens_map: dict[str, Any] = {}
+        self.bos_token = self.eos_token = self.pad_token = eos
+        self.unk_token = unk
+        self.unk_token_id = names.index(unk) if unk else None
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return the ids of tokens."""
+        return {name: number for number, name in enumerate(self.names)}
+
+    def convert_ids_to_tokens(self, token: int) -> str:
+        """Return the name of a token."""
+        return self.names[token]
+
+
+def _tokens(tokenizer: Any) -> list[str]:
+    """Return a tokenizer's tokens by id; one that no token has gets a name."""
+    known = {number: token for token, number in tokenizer.get_vocab().items()}
+    return [known.get(number, f"<unused_{number}>") for number in range(max(known) + 1)]
+
+
+def _named(tokens: Sequence[str], count: int) -> list[str]:
+    """Return as many names as there are rows, each once."""
+    names = list(tokens[:count])
+    taken = set(names)
+    for number in range(len(names), count):
+        name = f"<unused_{number}>"
+        while name in taken:
+            name += "_"
+        names.append(name)
+    return names
+
+
+@contextlib.contextmanager
+def _said(config: Any, fields: dict[str, Any]) -> Iterator[None]:
+    """Let a config say something else for a while."""
+    before = {name: config.__dict__[name] for name in fields if name in config.__dict__}
+    for name, value in fields.items():
+        setattr(config, name, value)
+    try:
+        yield
+    finally:
+        for name in fields:
+            config.__dict__.pop(name, None)
+        config.__dict__.update(before)
+
+
+def _scales_outputs(module: Any) -> bool:
+    """Return whether a T5 scales what its decoder gives before the head, which versions of transformers say otherwise.
+
+    Where they do, it is by the root of the width: seen in one call.
+    """
+    import torch
+
+    seen: dict[str, Any] = {}
+    hooks = [
+        module.decoder.register_forward_hook(lambda layer, given, made: seen.update(decoder=made[0])),
+        module.lm_head.register_forward_pre_hook(lambda layer, given: seen.update(head=given[0])),
+    ]
+    try:
+        with torch.inference_mode():
+            tokens = torch.zeros(1, 1, dtype=torch.int64, device=module.device)
+            module(input_ids=tokens, decoder_input_ids=tokens, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return not torch.allclose(seen["head"], seen["decoder"])
