@@ -6,10 +6,11 @@ import functools
 import math
 import re
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.compression.exporting import Values, array, has_weights
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.stored_weights import Held
@@ -170,6 +171,20 @@ class Compiled:
     def held_weights(self) -> Iterator[Held]:
         """Return every constant of the file that holds weights (see `held_constants`)."""
         yield from held_constants(self.path, self.buffers)
+
+
+def in_float(graphs: Mapping[str, Graph], folder: Path) -> dict[Path, Compiled]:
+    """Write each graph in float32 as `NAME.xml`, and return what runs it there.
+
+    Raises:
+        Unsupported: OpenVINO can't convert it, or returns something else than the module.
+    """
+    calls = {}
+    for name, graph in graphs.items():
+        write(graph, folder / f"{name}.xml")
+        calls[folder / f"{name}.xml"] = call = Compiled(folder / f"{name}.xml", (), "f32")
+        require_alike(graph, call, TOLERANCE)
+    return calls
 
 
 def settings(precision: str) -> dict[str, Any]:

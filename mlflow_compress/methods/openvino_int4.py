@@ -10,12 +10,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from mlflow_compress.compression import openvino_weights
+from mlflow_compress.compression import openvino_graphs, openvino_weights
 from mlflow_compress.compression.calibration import require_data_to_score
-from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, array, record, require_integers
 from mlflow_compress.compression.openvino_decoders import opened
-from mlflow_compress.compression.openvino_graphs import TOLERANCE, Compiled, write
 from mlflow_compress.errors import RecipeError
 from mlflow_compress.sockets import Family, Graph, Model
 
@@ -79,16 +77,13 @@ class OpenvinoInt4(ExportMethod):
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
         """Export in float32, run that on calibration data if need be, and write `NAME.xml` in 4 bits for each graph."""
         with tempfile.TemporaryDirectory(prefix="mlflow-compress-") as plain:
-            paths = {name: Path(plain) / f"{name}.xml" for name in graphs}
-            for name, graph in graphs.items():
-                write(graph, paths[name])
-            calls = {name: Compiled(path, (), "f32") for name, path in paths.items()}
-            for name, graph in graphs.items():
-                require_alike(graph, calls[name], TOLERANCE)
-            inputs = record(model, family, calls, self.samples) if self.awq or self.scale_estimation else {}
+            calls = openvino_graphs.in_float(graphs, Path(plain))
+            paths, inputs = list(calls), {}
+            if self.awq or self.scale_estimation:
+                inputs = record(model, family, {path.stem: call for path, call in calls.items()}, self.samples)
             del calls
-            for name, path in paths.items():
-                openvino_weights.compress(path, folder / path.name, **self._settings(inputs.get(name)))
+            for path in paths:
+                openvino_weights.compress(path, folder / path.name, **self._settings(inputs.get(path.stem)))
         openvino_weights.tell(model, (folder / f"{name}.xml" for name in graphs), self.group_size)
         return model
 

@@ -12,10 +12,8 @@ from annotated_types import Ge
 
 from mlflow_compress.compression import openvino_graphs, openvino_weights
 from mlflow_compress.compression.calibration import require_data_to_score
-from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, array, record, require_integers
 from mlflow_compress.compression.openvino_decoders import opened
-from mlflow_compress.compression.openvino_graphs import TOLERANCE, Compiled, write
 from mlflow_compress.meters.environment import has_int8_dot_products
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Graph, Model
@@ -94,19 +92,14 @@ class OpenvinoInt8(ExportMethod):
         import openvino
 
         with tempfile.TemporaryDirectory(prefix="mlflow-compress-") as plain:
-            paths = {name: Path(plain) / f"{name}.xml" for name in graphs}
-            for name, graph in graphs.items():
-                write(graph, paths[name])
-            calls = {name: Compiled(path, (), "f32") for name, path in paths.items()}
-            for name, graph in graphs.items():
-                require_alike(graph, calls[name], TOLERANCE)
+            calls = openvino_graphs.in_float(graphs, Path(plain))
             if not self._is_static(family):
-                for path in paths.values():
+                for path in calls:
                     openvino_weights.compress(path, folder / path.name, mode=nncf.CompressWeightsMode.INT8_ASYM)
                 model.facts["activations"] = "in floating point"
                 return model
-            inputs = record(model, family, calls, self.samples)
-            for name, path in paths.items():
+            inputs = record(model, family, {path.stem: call for path, call in calls.items()}, self.samples)
+            for path in calls:
                 converted = openvino.Core().read_model(str(path))
                 is_convolutional = openvino_graphs.is_convolutional(converted)
                 settings = nncf.AdvancedQuantizationParameters(
@@ -116,14 +109,14 @@ class OpenvinoInt8(ExportMethod):
                     settings.smooth_quant_alphas = nncf.AdvancedSmoothQuantParameters(convolution=-1, matmul=-1)
                 quantised = nncf.quantize(
                     converted,
-                    nncf.Dataset([[array(tensor) for tensor in given] for given in inputs[name]]),
-                    subset_size=len(inputs[name]),
+                    nncf.Dataset([[array(tensor) for tensor in given] for given in inputs[path.stem]]),
+                    subset_size=len(inputs[path.stem]),
                     preset=nncf.QuantizationPreset(self.preset),
                     model_type=None if is_convolutional else nncf.ModelType.TRANSFORMER,
                     ignored_scope=nncf.IgnoredScope(names=openvino_graphs.final_arithmetic(converted), validate=False),
                     advanced_parameters=settings,
                 )
-                openvino.save_model(quantised, str(folder / f"{name}.xml"), compress_to_fp16=False)
+                openvino.save_model(quantised, str(folder / path.name), compress_to_fp16=False)
         model.facts["activations"] = "ranges from calibration"
         if generates(family):
             model.cautions.append(STATIC_DECODER.of())

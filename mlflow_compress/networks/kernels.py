@@ -7,7 +7,7 @@ from typing import Any
 
 from mlflow_compress.networks.stored_weights import ROUNDING
 
-_BFLOAT16_ROUNDING = 0.1  # as on a GPU
+_BFLOAT16_ROUNDING = 0.04  # three times what 30 layers of SmolLM2 make of it on the CPU
 
 
 def use_kernels(module: Any) -> None:
