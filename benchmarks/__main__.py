@@ -18,6 +18,7 @@ _ALL = (
     "methods",
     "language_models",
     "language_quality",
+    "weight_only_quality",
     "large_model",
     "zoo",
     "architectures",
@@ -35,7 +36,8 @@ _ALL = (
 @click.option("--quick", is_flag=True, help="A short trial, to see that all works. Its numbers are not kept.")
 @click.option("--json", "file", type=click.Path(dir_okay=False, path_type=Path), help="Also write all results to FILE.")
 @click.option("--peer-venv", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="A virtual environment that has optimum-benchmark; adds `peer`.")  # fmt: skip
+              help="A virtual environment with the tool to compare with: optimum-benchmark for `peer`, which it adds; "
+              "llm-compressor for `weight_only_quality`.")  # fmt: skip
 @click.option(
     "--only", default="", metavar="NAME", help="Of `architectures`: those of one family; of `zoo`: one method."
 )
@@ -67,6 +69,7 @@ def main(
         module = importlib.import_module(f"benchmarks.{name}")
         given: dict[str, tuple[object, ...]] = {
             "peer": (peer_venv,),
+            "weight_only_quality": (peer_venv,),
             "architectures": (only, only_type),
             "zoo": (only, only_type),
         }
