@@ -10,7 +10,7 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.export_graphs import dtype_of
 from mlflow_compress.networks.quantised_checkpoints import is_quantised
 from mlflow_compress.networks.stored_weights import cast
-from mlflow_compress.sockets import Model
+from mlflow_compress.sockets import Family, Model
 
 DTYPE = "dtype"  # the fact: in which precision the original was loaded
 NATIVE = "native"
@@ -36,18 +36,27 @@ def name_of(dtype: Any) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def settle(model: Model, precision: str) -> None:
-    """Cast a loaded model to the precision that was asked for, and note in which it is.
+def settle(model: Model, family: Family) -> None:
+    """Cast a loaded model to the precision that the family's options ask for, and note in which it is.
 
     What transformers loads is in it already; other models are as their loaders gave them.
+
+    Raises:
+        Unsupported: a precision was asked for, and the weights are quantised.
     """
     import torch
 
     if not isinstance(model.module, torch.nn.Module):
         return
-    if precision != NATIVE and not is_quantised(model.module):
+    if is_quantised(model.module):
+        if family.dtype not in ("auto", NATIVE):
+            raise Unsupported(
+                f"its weights are quantised, and {DTYPE}={family.dtype} can't cast them: leave {DTYPE} out, and it is "
+                "measured as it is"
+            )
+    elif family.precision != NATIVE:
         with contextlib.suppress(Unsupported):  # all of it is in this precision already
-            cast(model.module, getattr(torch, precision))
+            cast(model.module, getattr(torch, family.precision))
     if (dtype := dtype_of(model.module)) is not None:
         model.facts[DTYPE] = name_of(dtype)
 

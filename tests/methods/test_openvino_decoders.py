@@ -111,8 +111,8 @@ def test_the_file_runs_in_openvino_alone(pair: tuple[Any, Any, Path], tmp_path: 
 
 
 def test_an_original_in_bfloat16_keeps_its_16_bits() -> None:
-    family, model = tiny_model("causal_lm")
-    settle(model, "bfloat16")
+    family, model = tiny_model("causal_lm", dtype="bfloat16")
+    settle(model, family)
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.inference_mode():
         want = family.forward(model, ids)

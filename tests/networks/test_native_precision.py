@@ -66,7 +66,7 @@ def test_a_model_of_ones_own_stays_as_it_is_unless_another_precision_is_named(tm
     for dtype, expected in (("auto", "float16"), ("native", "float16"), ("bfloat16", "bfloat16")):
         family = registry.build("families", "python", {"dtype": dtype})
         model = family.load("own.py", "random", tmp_path, 0)
-        native_precision.settle(model, family.precision)
+        native_precision.settle(model, family)
         assert model.facts["dtype"] == expected
         assert str(model.module.weight.dtype) == f"torch.{expected}"
 

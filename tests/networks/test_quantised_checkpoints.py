@@ -15,7 +15,7 @@ from mlflow_compress import registry
 from mlflow_compress.errors import MachineLacks, Unsupported, WeightsError
 from mlflow_compress.measuring import worker
 from mlflow_compress.meters.size import in_memory
-from mlflow_compress.networks import model_folder, quantised_checkpoints
+from mlflow_compress.networks import model_folder, native_precision, quantised_checkpoints
 from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.planning import chains
 from mlflow_compress.records import Variant
@@ -181,3 +181,11 @@ def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path) -> Non
     with_config(tmp_path, {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"})
     with pytest.raises(WeightsError, match="not 4 bit"):
         loaded(tmp_path)
+
+
+def test_a_precision_that_quantised_weights_cannot_have_is_refused(tmp_path: Path) -> None:
+    by_compressed_tensors(tmp_path)
+    family = registry.build("families", "causal_lm", {**TINY["causal_lm"], "dtype": "float32"})
+    model = family.load(str(tmp_path), "auto", tmp_path, 0)
+    with pytest.raises(Unsupported, match=r"dtype=float32 can't cast them: leave dtype out"):
+        native_precision.settle(model, family)
