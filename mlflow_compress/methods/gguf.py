@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,9 +15,10 @@ from mlflow_compress.errors import Unsupported, WeightsError
 from mlflow_compress.networks import generation_check, made_weights
 from mlflow_compress.networks.gguf_checkpoints import FILE, attach
 from mlflow_compress.networks.llama_binding import quantize
+from mlflow_compress.networks.published_files import publish_runtime
 from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.records import CautionKind
-from mlflow_compress.sockets import Family, Method, Model, State
+from mlflow_compress.sockets import Family, Method, Model, Published, State
 
 _NO_DECODER = "llama.cpp is run here for language models"
 
@@ -150,6 +151,11 @@ class Gguf(Method):
         if not (folder / FILE).is_file():
             raise WeightsError(f"There is no {FILE} in {folder}.")
         return attach(model, family, folder / FILE)
+
+    def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
+        """Copy the file, with the tokenizer and the config beside it (see `Method.publish`)."""
+        published = publish_runtime(saved, 'llama_cpp.Llama("*.gguf")', folder)
+        return replace(published, needs=("llama-cpp-python",))
 
 
 def _own_type(dtype: Any) -> str:
