@@ -111,6 +111,7 @@ def compare(
     tracking_uri: str | None = None,
     every_run: bool = False,
     lang: Literal["en", "ru"] = "en",
+    baseline: str | Sequence[str] = (),
 ) -> pd.DataFrame:
     """Return the comparison of experiments as a data frame, one line for each row of `compress-report`'s table.
 
@@ -123,24 +124,33 @@ def compare(
         tracking_uri: the tracking store; None takes MLflow's own choice in this process.
         every_run: a line for every run, not only for the newest of each variant.
         lang: the language in which it shows itself.
+        baseline: a model or a run that rows are compared with in place of their own model's original, as
+            `compress-report --baseline` takes it; or several.
 
     Returns:
         Columns `team`, `model`, `method`, `hardware`, then all metrics by name, then `ratio/<metric>`: the value
         divided by the original's. What nobody measured is NaN. It shows itself as the table of `compress-report`.
 
     Raises:
-        StoreError: there is no such experiment, or the store can't be read.
+        StoreError: there is no such experiment or baseline, or the store can't be read.
     """
-    from mlflow_compress.reporting import compare, notebook_views
+    from mlflow_compress.reporting import baselines, compare, notebook_views
     from mlflow_compress.reporting.table_text import ordered
     from mlflow_compress.tracking import query
     from mlflow_compress.tracking.connection import chosen_uri
 
     selection = Selection(_several(team), _several(model), _several(method), device)
-    found = query.find(_several(experiment), selection, [tracking_uri or chosen_uri()])
+    found = query.find(_several(experiment), selection, [tracking_uri or chosen_uri()], baselines=_several(baseline))
     comparison = compare.compare(
-        found.runs, originals=found.originals, devices=_several(device), every_run=every_run, language=lang
+        found.runs,
+        originals=found.originals,
+        devices=_several(device),
+        every_run=every_run,
+        language=lang,
+        baselines=found.baselines,
     )
+    for sentence in baselines.idle(found.baselines, comparison.rows):
+        warnings.warn(plain(sentence), stacklevel=2)
     rows = comparison.rows
     metrics = ordered({name for row in rows for name in row.values})
     ratios = [name for name in metrics if any(name in row.ratios for row in rows)]

@@ -391,19 +391,23 @@ class Selection:
 
 @dataclass(frozen=True)
 class Reference:
-    """The original that a row is compared with.
+    """The original that a row is compared with, or the baseline that was asked for in its place.
 
     Attributes:
         team: whose it is.
         by_hand: copied from a table that somebody wrote, not measured by this tool.
         random_weights: whether its quality says nothing, since the weights are random.
         launches: by device, how many processes its latency was measured in.
+        model: whose original it is.
+        run_id: of the one run that was named as the baseline; empty where it is an original.
     """
 
     team: str
     by_hand: bool = False
     random_weights: bool = False
     launches: Mapping[str, float] = field(default_factory=dict)
+    model: str = ""
+    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -436,6 +440,8 @@ class Row:
         source: where the model comes from, as its recipe says it; empty where nobody knows.
         cautions: what to know of what was made or scored, in the comparison's language; not of how quiet it was.
         table: of a row by hand, which table it was copied from; otherwise empty.
+        baseline: the model, or the run's id, that was asked for as what it is compared with; empty: nothing was, and it
+            is compared with the original of its own model.
     """
 
     team: str
@@ -461,6 +467,7 @@ class Row:
     source: str = ""
     cautions: tuple[str, ...] = ()
     table: str = ""
+    baseline: str = ""
 
 
 @dataclass(frozen=True)

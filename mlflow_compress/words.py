@@ -219,6 +219,18 @@ FOOTNOTES = {
         "en": "compared with the original of team {about}",
         "ru": "сравнивается с оригиналом команды {about}",
     },
+    "baseline": {
+        "en": "compared with the original of {about}, as asked for",
+        "ru": "по запросу сравнивается с оригиналом {about}",
+    },
+    "baseline_run": {
+        "en": "compared with run {about}, as asked for",
+        "ru": "по запросу сравнивается с запуском {about}",
+    },
+    "no_baseline": {
+        "en": "to be compared with {about}, which was not measured at this batch size",
+        "ru": "не с чем сравнивать: {about} не измерено с этим размером батча",
+    },
     "other_precision": {
         "en": "made of weights in {about}, and compared with an original in {details}",
         "ru": "сделано из весов в {about}, а сравнивается с оригиналом в {details}",

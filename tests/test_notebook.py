@@ -68,6 +68,13 @@ def test_a_variant_stands_beside_its_original_in_the_table(store: Store) -> None
     assert "[1] caution: " in str(table)
     assert type(table[["team"]]).__name__ == "DataFrame"
     assert len(mc.compare(["note*"], method="int8_dynamic", team="notebook team")) == 1
+    table = mc.compare("notebook", team="notebook team", baseline=mlflow.last_active_run().info.run_id[:8])
+    assert list(table["ratio/size/weights_mib"].isna()) == [False, True]
+    assert table["ratio/size/weights_mib"][0] > 2
+    with pytest.raises(StoreError, match="Did you mean 'mlp'"):
+        mc.compare("notebook", team="notebook team", baseline="mpl")
+    with pytest.warns(UserWarning, match="--baseline mlp changes nothing"):
+        mc.compare("notebook", team="notebook team", baseline="mlp")
 
 
 def test_in_one_run_the_first_result_takes_it_and_the_others_get_runs_below(store: Store) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlflow_compress import terminal
 from mlflow_compress.errors import StoreError
 
 if TYPE_CHECKING:
@@ -44,6 +45,16 @@ def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--since", metavar="WHEN", help="Runs started since: 2026-11-01, 2026-11-01T12:00, 7d, 12h."),
         click.option("--where", default="", metavar="FILTER", help="A filter in MLflow's own language."),
+        click.option(
+            "--baseline",
+            "baselines",
+            multiple=True,
+            metavar="MODEL|RUN",
+            help="What rows are compared with in place of their own model's original: the original of this model, or "
+            "a run (its id, or the first 8 characters). It is for models whose checkpoint was quantised already (GPTQ, "
+            "AWQ, GGUF, ...); a run is for the rows of its own model too. OTHER=MODEL|RUN: for the rows of the model "
+            "OTHER, '*=MODEL' for all of the same family. May be given again; the first that fits a row counts.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -77,6 +88,7 @@ def compare_selected(selected: dict[str, Any], language: str, every_run: bool) -
     """
     from mlflow_compress.records import Selection
     from mlflow_compress.reporting import ranking
+    from mlflow_compress.reporting.baselines import idle
     from mlflow_compress.reporting.compare import compare
     from mlflow_compress.tracking.query import find
 
@@ -89,7 +101,7 @@ def compare_selected(selected: dict[str, Any], language: str, every_run: bool) -
         since_ms=_since(selected["since"]),
         where=selected["where"],
     )
-    found = find(experiments, selection, selected["tracking_uris"])
+    found = find(experiments, selection, selected["tracking_uris"], baselines=selected["baselines"])
     if not found.runs:
         names = ", ".join(repr(name) for name in experiments)
         if selection != Selection():
@@ -105,7 +117,10 @@ def compare_selected(selected: dict[str, Any], language: str, every_run: bool) -
         language=language,
         devices=(selection.device,) if selection.device else (),
         every_run=every_run,
+        baselines=found.baselines,
     )
+    for sentence in idle(found.baselines, comparison.rows):
+        terminal.warn(sentence)
     return ranking.summed_up(ranking.directed(comparison))
 
 

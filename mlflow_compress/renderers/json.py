@@ -28,11 +28,13 @@ class Json(Renderer):
       pages, where a server shows them), `hardware` (in words), `circumstances` (what a number may only be compared
       under: by `cpu` and `gpu` the hardware and libraries, by `cpu_work` and `gpu_work` what one call does, by
       `quality` the data), `by_hand` (copied from a table, not measured), `original` (what it is compared with:
-      `team`, `by_hand`, `random_weights`; or null), `random_weights` (its quality says nothing), `dominated` (another
-      row is better in an objective and as good in all; null: not ranked), `ranked_in` (the number of the group of
-      rows that were compared for that), `is_original` (whether it is what others are compared with; null: its name
-      says so), `source` (where the model comes from), `cautions` (what to know of what was made or scored, in words),
-      `table` (of a row by hand: which one it was copied from), and `notes` (indices into `footnotes`, from 0).
+      `team`, `model`, `by_hand`, `random_weights`, `launches`, and `run_id` of a baseline that is one run; or null),
+      `baseline` (the model or the run that `--baseline` names for it; empty: none, it is compared with its own
+      model's original), `random_weights` (its quality says nothing), `dominated` (another row is better in an
+      objective and as good in all; null: not ranked), `ranked_in` (the number of the group of rows that were compared
+      for that), `is_original` (whether it is what others are compared with; null: its name says so), `source` (where
+      the model comes from), `cautions` (what to know of what was made or scored, in words), `table` (of a row by
+      hand: which one it was copied from), and `notes` (indices into `footnotes`, from 0).
     * `failures`: what has no number; each has `team`, `model`, `method`, `status` (`failed`, `skipped`,
       `in_progress`), `device` (empty when it befell the whole run), `reason`, `run_id`.
     * `footnotes`: sentences.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mlflow_compress.budget import FEWEST_LAUNCHES
 from mlflow_compress.percentiles import LogError, difference_interval
@@ -26,6 +26,7 @@ MOST_TIMES = 1e4  # more or less than the original: no compression does that
 # throughput is none: it is made of the mean.
 MADE_OF_MEDIAN: Mapping[str, int] = {"tokens_per_s": -1, "real_time_factor": 1}
 _ROUNDED = 1e-6
+_OF_PAIRS = ("latency_ratio", "latency_ratio_low", "latency_ratio_high", "pairs")  # of launches in turns
 
 
 @dataclass
@@ -100,6 +101,17 @@ def in_turns(values: Mapping[str, float]) -> Ratios:
         if FEWEST_LAUNCHES <= pairs <= MOST_LAUNCHES and 0 < low <= ratio <= high and low < high < math.inf:
             found.intervals[name], found.degrees[name] = (low, high), pairs - 1
     return found
+
+
+def without_own_original(values: Mapping[str, float]) -> dict[str, float]:
+    """Leave out what was logged of pairs with the original of a row's own model: the ratios in turns."""
+    in_pairs = {f"{device}/{what}" for device in DEVICES for what in _OF_PAIRS}
+    return {name: value for name, value in values.items() if name not in in_pairs}
+
+
+def unpaired(run: Run) -> Run:
+    """Return a run without the differences of its scores that were paired with the original of its own model."""
+    return replace(run, metrics={name: value for name, value in run.metrics.items() if DIFFERENCE not in name})
 
 
 def why_unsure(values: Mapping[str, float], original: Reference | None, device: str) -> str:

@@ -22,8 +22,12 @@ from mlflow_compress.reporting.against_original import (
     is_believed,
     latency,
     ratios_to,
+    unpaired,
     why_unsure,
+    without_own_original,
 )
+from mlflow_compress.reporting.baselines import Baseline
+from mlflow_compress.reporting.baselines import given as baselines_of
 from mlflow_compress.reporting.footnotes import CAUTION, Note, numbered
 from mlflow_compress.reporting.possible import NEVER_NOTHING, impossible
 from mlflow_compress.reporting.table_lines import Key, Line, sorted_out, variants_of
@@ -44,6 +48,7 @@ def compare(
     language: str = "en",
     devices: Sequence[str] = (),
     every_run: bool = False,
+    baselines: Sequence[Baseline] = (),
 ) -> Comparison:
     """Put a table together.
 
@@ -52,6 +57,7 @@ def compare(
     come from the newest of these that has them. Ratios are to the original of the same team and model at the same
     batch size and setting, else to the newest of another team. Numbers that came about under other circumstances (see
     `circumstances`) are never divided. What was copied from a table is divided by that table's original alone.
+    Rows that a baseline takes are compared with that, and a footnote says so.
 
     Of a latency's ratio that was measured in turns, or whose noise between launches is known, there is an interval; all
     of these claims and those on scores are judged together, see `claims`.
@@ -74,11 +80,14 @@ def compare(
         language: `en` or `ru`.
         devices: `cpu`, `gpu`: what was measured on others is left out. Empty takes all.
         every_run: a row for each run, whatever came after it.
+        baselines: what some rows are compared with in place of their own model's original; the first that takes a row.
     """
     newest = variants_of(runs, devices)
     lines, failures = sorted_out(newest, language, every_run)
     everything = sorted_out(variants_of([*newest, *originals], devices), language)[0]
     original_of = _originals_of(lines, everything.values() if every_run else (everything | lines).values())
+    baseline_of = baselines_of(lines, original_of, baselines)
+    original_of |= {key: baseline.line_of(key) for key, baseline in baseline_of.items()}
     lines = _without_copies(lines, original_of)
     hardware = _wholes({key: _hardware_of(lines[key], original_of[key]) for key in lines})
     apart = len(set(hardware.values()) - {""}) > 1
@@ -86,7 +95,8 @@ def compare(
     def place(key: Key) -> tuple[object, ...]:
         return ((key.by_hand, natural("" if key.by_hand else hardware[key])) if apart else (), key.place())
 
-    rows, footnotes = _rows([(lines[key], original_of[key]) for key in sorted(lines, key=place)], language)
+    compared = [(lines[key], original_of[key], baseline_of.get(key)) for key in sorted(lines, key=place)]
+    rows, footnotes = _rows(compared, language)
     return Comparison(
         rows=rows,
         failures=tuple(failure for key in sorted(failures, key=Key.place) for failure in failures[key]),
@@ -142,26 +152,33 @@ def _scored(lines: Iterable[Line]) -> list[Run]:
     return sorted(scored.values(), key=lambda run: (-run.started_ms, run.run_id))
 
 
-def _rows(lines: Sequence[tuple[Line, Line | None]], language: str) -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    """Return the rows of lines and their originals, and the footnotes that the rows refer to."""
-    rows, notes = zip(*(_row(line, original, language) for line, original in lines), strict=True) if lines else ((), ())
+def _rows(
+    lines: Sequence[tuple[Line, Line | None, Baseline | None]], language: str
+) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """Return the rows of lines, what they are compared with and who asked for that, and the rows' footnotes."""
+    rows, notes = zip(*(_row(*each, language) for each in lines), strict=True) if lines else ((), ())
     footnotes, indices = numbered(notes, language)
     noted = (replace(row, notes=own) for row, own in zip(rows, indices, strict=True))
     return claims.corrected(noted), footnotes
 
 
-def _row(line: Line, original: Line | None, language: str) -> tuple[Row, list[Note]]:
-    values = dict(line.values)
+def _row(line: Line, original: Line | None, baseline: Baseline | None, language: str) -> tuple[Row, list[Note]]:
+    is_same = original is not None and _is_same(line, original, baseline)
+    values, scored = dict(line.values), line.scored
+    if baseline is not None:
+        values, scored = without_own_original(values), scored and unpaired(scored)
     notes = _about_weights(line) + _about_cautions(line, language)
     ratios = in_turns(values)  # better than two runs one after the other
-    if original is None and not ratios.values and not line.key.is_original:
+    if baseline is not None and not is_same:
+        notes.append(baseline.note(original))
+    if original is None and baseline is None and not ratios.values and not line.key.is_original:
         notes.append(Note("no_original_in_table" if line.key.by_hand else "no_original"))
-    elif original is not None and not _is_same(line, original):
-        if original.key.team != line.key.team:
+    elif original is not None and not is_same:
+        if original.key.team != line.key.team and not (baseline is not None and baseline.is_run):
             notes.append(Note("other_team", original.key.team))
-        if line.precision and original.precision and line.precision != original.precision:
+        if baseline is None and line.precision and original.precision and line.precision != original.precision:
             notes.append(Note("other_precision", line.precision, (original.precision,)))
-        values |= differences(line.scored, original.scored)
+        values |= differences(scored, original.scored)
         ratios, reasons = _compared(line, original, ratios, language)
         notes += reasons
     notes += _about_noise(line, original, values, ratios, language)
@@ -180,9 +197,10 @@ def _row(line: Line, original: Line | None, language: str) -> tuple[Row, list[No
         circumstances=_circumstances(line),
         links={device: line.runs[device].link for device in sorted(line.runs) if line.runs[device].link},
         by_hand=line.key.by_hand,
-        original=None if original is None or _is_same(line, original) else _reference(original),
+        original=None if original is None or is_same else _reference(original, baseline),
         random_weights=_is_random(line),
-        is_original=line.key.is_original,
+        is_original=line.key.is_original if baseline is None else is_same,
+        baseline="" if baseline is None or is_same else baseline.name,
         source=next((source for run in line.runs.values() if (source := run.params.get("source", ""))), ""),
         cautions=tuple(note.about for note in notes if note.is_of_a_result),
         table=line.key.table,
@@ -196,9 +214,12 @@ def _impossible(line: Line) -> list[str]:
     return sorted(names - line.values.keys())
 
 
-def _reference(original: Line) -> Reference:
+def _reference(original: Line, baseline: Baseline | None = None) -> Reference:
     launches = {device: original.values.get(f"{device}/launches", 1.0) for device in sorted(original.runs)}
-    return Reference(original.key.team, original.key.by_hand, _is_random(original), launches)
+    run_id = baseline.name if baseline is not None and baseline.is_run else ""
+    return Reference(
+        original.key.team, original.key.by_hand, _is_random(original), launches, original.key.model, run_id
+    )
 
 
 def _is_random(line: Line) -> bool:
@@ -273,9 +294,9 @@ def _about_noise(
     return notes
 
 
-def _is_same(line: Line, original: Line) -> bool:
-    """Return whether a line is the very original."""
-    return line.runs == original.runs and line.key.is_original
+def _is_same(line: Line, original: Line, baseline: Baseline | None) -> bool:
+    """Return whether a line is the very original, or the baseline in its place."""
+    return line.runs == original.runs and line.key.is_original if baseline is None else baseline.is_in(line)
 
 
 def _hardware(line: Line) -> dict[str, str]:
@@ -291,7 +312,8 @@ def _hardware_of(line: Line, original: Line | None) -> dict[str, str]:
     theirs = _hardware(original)
     shared = own.keys() & theirs.keys()
     is_compared = bool(shared) and all(own[device] == theirs[device] for device in shared)
-    return theirs if is_compared or original.key.team == line.key.team else own
+    is_own = (original.key.team, original.key.model) == (line.key.team, line.key.model)
+    return theirs if is_compared or is_own else own
 
 
 def _wholes(hardware: Mapping[Key, Mapping[str, str]]) -> dict[Key, str]:

@@ -42,6 +42,7 @@ _MORE_TIME = "measure it in turns with its original (--interleave), or give both
 _MORE_PAIRS = "give it time for several pairs of launches (--seconds: starting them may take ten times as long)"
 _MORE_LAUNCHES = "measure longer, in more launches (--launches), or in turns with its original (--interleave)"
 _MEASURE_ORIGINAL = "measure the original by the same team on the same machine (compress-bench run MODEL)"
+_MEASURE_BASELINE = "measure it at this batch size, or name another --baseline"
 _SCORE = "score trained weights on data"
 _RANDOM = "random weights: its quality is not known"
 _MORE_SAMPLES = "score more samples, or the original and the variant in one command, which pairs their answers"
@@ -298,6 +299,8 @@ def _judged(row: Row, demand: Demand, known: Known) -> Check:
         said += _not_fp32(row)
     if found.verdict in ("passes", "fails"):
         said += [*([_RANDOM] if row.random_weights else []), *row.cautions]
+    if row.original is not None and row.baseline:
+        said.append(f"the baseline is {'run ' if row.original.run_id else 'the original of '}{row.baseline}")
     return replace(found, reason="; ".join(filter(None, said)))
 
 
@@ -401,11 +404,13 @@ def _decided(*, meets: bool, misses: bool) -> Verdict:
 def _doubt(row: Row, *, about_quality: bool = False) -> tuple[str, str]:
     """Return why a row's original decides nothing, and what to do; empty where it does."""
     original = row.original
+    if original is None and row.baseline:
+        return f"{row.baseline}, which it is to be compared with, was not measured at its batch size", _MEASURE_BASELINE
     if original is None:
         return "no original of this model was measured", _MEASURE_ORIGINAL
     if original.by_hand:
         return "the original's numbers were copied by hand", _MEASURE_ORIGINAL
-    if original.team != row.team:
+    if original.team != row.team and not original.run_id:  # a run that was named is the one that is meant
         return f"compared with the original of team {original.team}", _MEASURE_ORIGINAL
     if about_quality and original.random_weights:
         return "the original has random weights: there is no quality to lose", _SCORE

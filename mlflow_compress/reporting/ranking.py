@@ -238,8 +238,8 @@ def summed_up(comparison: Comparison) -> Comparison:
     """Add what each method did over all models: geometric means of ratios, means of differences in quality.
 
     A model that several teams or recipes measured counts once, by its own geometric mean. What was copied by hand is
-    left out, and so is what failed since. Which of these means are more than noise is judged of all of them together,
-    see `claims.holm`.
+    left out, and so is what failed since, or is compared with a baseline that was asked for. Which of these means are
+    more than noise is judged of all of them together, see `claims.holm`.
 
     Source: P. J. Fleming, J. J. Wallace, How not to lie with statistics: the correct way to summarize benchmark
     results, CACM 29(3), 1986.
@@ -248,7 +248,7 @@ def summed_up(comparison: Comparison) -> Comparison:
     failed = {(it.team, it.model, it.method) for it in comparison.failures if it.status == "failed"}
     for row in comparison.rows:
         has_failed = (row.team, row.model, row.method) in failed
-        if row.ratios and not row.by_hand and not is_original(row) and not has_failed:
+        if row.ratios and not (row.by_hand or row.baseline or is_original(row) or has_failed):
             methods[row.method].append(row)
     told = [_summary(method, methods[method], comparison.metrics) for method in sorted(methods, key=natural)]
     judged = [(at, name, p_value) for at, (_, p_values) in enumerate(told) for name, p_value in p_values.items()]

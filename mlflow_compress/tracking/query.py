@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 
 from mlflow_compress.errors import StoreError, UnknownName
 from mlflow_compress.records import Run, Selection
+from mlflow_compress.reporting.baselines import Baseline
+from mlflow_compress.reporting.baselines import read as read_baselines
 from mlflow_compress.reporting.table_lines import Key
 from mlflow_compress.reporting.table_text import natural
 from mlflow_compress.tracking import process_identity, reading
@@ -45,15 +47,22 @@ class Found:
         runs: the variants that it takes, newest first.
         originals: variants that it does not take, but that those may be compared with.
         experiments: the names of the experiments.
+        baselines: what some of the runs are to be compared with in place of these originals.
     """
 
     runs: tuple[Run, ...]
     originals: tuple[Run, ...]
     experiments: tuple[str, ...]
+    baselines: tuple[Baseline, ...] = ()
 
 
 def find(
-    experiments: Sequence[str], selection: Selection, tracking_uris: Sequence[str] = (), *, directly: bool = True
+    experiments: Sequence[str],
+    selection: Selection,
+    tracking_uris: Sequence[str] = (),
+    *,
+    directly: bool = True,
+    baselines: Sequence[str] = (),
 ) -> Found:
     """Read the variants that a selection takes, and the originals that they may be compared with.
 
@@ -63,10 +72,12 @@ def find(
         tracking_uris: the stores. None: MLFLOW_TRACKING_URI, or MLflow's default (`mlflow.db` here).
         directly: read a database, or what a server of ours gives, where that is possible; otherwise ask MLflow's client
             always.
+        baselines: models or runs that rows are to be compared with, as `baselines.read` takes them: of these
+            experiments, whatever is selected.
 
     Raises:
         UnknownExperiment: nothing fits a name.
-        StoreError: a store can't be read, or a team, model or method is borne by no run.
+        StoreError: a store can't be read, or a team, model, method or baseline is borne by no run.
     """
     with contextlib.ExitStack() as stack, without_collecting():
         stores = [stack.enter_context(opened(uri, directly and not selection.where)) for uri in tracking_uris or [""]]
@@ -88,9 +99,19 @@ def find(
                     candidates = store.runs(wanted, replace(more, methods=methods)) if wanted else []
                     originals |= {run.run_id: run for run in candidates if run.is_original}
         _require_names(selection, runs.values(), zip(stores, ids, strict=True))
+        known: Iterable[Run] = runs.values()
+        if baselines and selection != Selection():
+            known = [
+                run
+                for store, wanted in zip(stores, ids, strict=True)
+                if wanted
+                for run in store.runs(wanted, Selection())
+            ]
+        named_baselines = read_baselines(baselines, known, (selection.device,) if selection.device else ())
     newest = sorted(runs.values(), key=lambda run: (-run.started_ms, run.run_id))
     others = tuple(run for run in originals.values() if run.run_id not in runs)
-    return Found(tuple(newest), others, tuple(dict.fromkeys(name for each in ids for name in each.values())))
+    names = tuple(dict.fromkeys(name for each in ids for name in each.values()))
+    return Found(tuple(newest), others, names, named_baselines)
 
 
 def with_its_end(run: Run) -> Run:

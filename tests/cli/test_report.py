@@ -49,7 +49,7 @@ def fill(tracking_uri: str) -> None:
     )
 
 
-def add(store: Store, experiment: str, team: str, model: str, method: str, at: int, size: float) -> None:
+def add(store: Store, experiment: str, team: str, model: str, method: str, at: int, size: float, **more: str) -> str:
     tags = {
         "team": team,
         "model": model,
@@ -58,12 +58,14 @@ def add(store: Store, experiment: str, team: str, model: str, method: str, at: i
         "compress.role": "variant",
         "compress.batch_size": "1",
         "compress.outcome.cpu": "ok",
+        **more,
     }
     run_id = writing.start(store, experiment, f"{model} {method}", tags, start_ms=at)
     client = MlflowClient(store.uri)
     client.log_metric(run_id, "size/weights_mib", size)
     client.log_metric(run_id, "cpu/latency_p50_ms", 492.7215)
     writing.end(store, run_id, succeeded=True)
+    return run_id
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +142,97 @@ def test_the_form_of_times(filled: str) -> None:
 
 def gate(filled: str, *args: str, experiment: str = "report hw1") -> Result:
     return CliRunner().invoke(main, ["gate", "--tracking-uri", filled, "-e", experiment, *args])
+
+
+@pytest.fixture(scope="session")
+def quantised(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Give a float model, a variant of it, and the same in 4 bits from the hub; the ids of their runs by method."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("artifacts"))
+        store = open_store(tracking_uri)
+        experiment = writing.experiment_id(store, "report baseline")
+        family = {"compress.family": "causal_lm"}
+        packed = {**family, "compress.packed": "gptq 4 bit"}
+        return {
+            "original": add(store, experiment, "alpha", "smollm", "original", 1, 100.0, **family),
+            "int8": add(store, experiment, "alpha", "smollm", "int8", 2, 50.0, **family),
+            "gptq": add(store, experiment, "alpha", "smollm-gptq", "original", 3, 30.0, **packed),
+            "yolo": add(store, experiment, "alpha", "yolo", "original", 4, 10.0, **{"compress.family": "yolo"}),
+        }
+
+
+def sizes(result: Result) -> dict[str, float | None]:
+    """Return of each row its model and method, and the ratio of its size."""
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads(result.stdout)["rows"]
+    return {f"{row['model']} {row['method']}": row["ratios"].get("size/weights_mib") for row in rows}
+
+
+def test_a_baseline_is_a_model_or_a_run_whatever_is_selected(tracking_uri: str, quantised: dict[str, str]) -> None:
+    everything = ["-e", "report baseline", "--json"]
+    packed, others = (
+        "smollm-gptq original [gptq 4 bit]",
+        {"smollm original": None, "smollm int8": 0.5, "yolo original": None},
+    )
+    assert sizes(report(tracking_uri, *everything)) == {**others, packed: None}
+    for more in ((), ("--model", "smollm-gptq"), ("--method", "original", "--model", "smollm-gptq", "--device", "cpu")):
+        found = sizes(report(tracking_uri, *everything, *more, "--baseline", "smollm"))
+        assert found == ({packed: 0.3} if more else {**others, packed: 0.3})
+    found = sizes(report(tracking_uri, *everything, "--baseline", quantised["int8"][:8]))
+    assert found == {"smollm original": 2.0, "smollm int8": None, packed: 0.6, "yolo original": None}
+    where = ("--where", "tags.model = 'smollm'")
+    found = sizes(report(tracking_uri, *everything, *where, "--baseline", f"smol*={quantised['gptq']}"))
+    assert found == {"smollm original": pytest.approx(100 / 30), "smollm int8": pytest.approx(50 / 30)}
+    assert sizes(report(tracking_uri, *everything, "--baseline", "yolo=smollm"))["yolo original"] == 0.1
+
+
+def test_a_baseline_stands_in_the_table_and_its_footnotes(tracking_uri: str, quantised: dict[str, str]) -> None:
+    result = report(tracking_uri, "-e", "report baseline", "--baseline", "smollm")
+    assert result.stderr == ""
+    (line,) = [line for line in result.stdout.splitlines() if "gptq 4 bit" in line]
+    assert "30.00 MB (0.30x)" in line
+    assert "] compared with the original of smollm, as asked for" in result.stdout
+    result = report(tracking_uri, "-e", "report baseline", "--lang", "ru", "--baseline", quantised["int8"])
+    assert f"по запросу сравнивается с запуском {quantised['int8'][:8]} (alpha, smollm, int8 " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("baseline", "said"),
+    [
+        (
+            "smolm",
+            "No such baseline. Unknown model 'smolm'. Did you mean 'smollm'? Known: smollm, smollm-gptq, yolo. Or",
+        ),
+        ("yola=smollm", "Did you mean 'yolo'?"),
+        ("0123456789abcdef", "Or give the id of a run, or its first 8 characters."),
+    ],
+)
+def test_a_baseline_that_is_not_there(tracking_uri: str, quantised: dict[str, str], baseline: str, said: str) -> None:
+    for command in ((), ("gate", "--max-size-ratio", "1")):
+        about = ["-e", "report baseline", "--tracking-uri", tracking_uri, "--baseline", baseline]
+        result = CliRunner().invoke(main, [*command, *about], catch_exceptions=False)
+        assert result.exit_code == 4
+        assert said in " ".join(result.stderr.split())
+
+
+def test_a_baseline_that_changes_nothing_is_told(tracking_uri: str, quantised: dict[str, str]) -> None:
+    result = report(tracking_uri, "-e", "report baseline", "--baseline", "yolo", "--json")
+    assert result.exit_code == 0
+    assert "--baseline yolo changes nothing: it is for models whose checkpoint was quantised already" in " ".join(
+        result.stderr.split()
+    )
+
+
+def test_a_gate_with_a_baseline(tracking_uri: str, quantised: dict[str, str]) -> None:
+    def gated(*args: str) -> Result:
+        about = ["gate", "--tracking-uri", tracking_uri, "-e", "report baseline", "--model", "smollm-gptq"]
+        return CliRunner().invoke(main, [*about, *args], catch_exceptions=False)
+
+    result = gated("--baseline", "smollm", "--max-size-ratio", "0.3")
+    assert result.exit_code == 0
+    assert told(result) == [("original [gptq 4 bit]", "passes", "0.30x", "the baseline is the original of smollm")]
+    assert gated("--baseline", "smollm", "--max-size-ratio", "0.29").exit_code == 6
+    assert gated("--max-size-ratio", "0.3").exit_code == 4, "only an original was measured"
 
 
 def told(result: Result) -> list[tuple[str, ...]]:

@@ -898,10 +898,10 @@ def test_a_row_says_what_it_is_compared_with_and_whether_quality_says_anything(m
     ]
     rows = {(row.team, row.model, row.method): row for row in compare(runs).rows}
     assert rows["alpha", "yolo", "original"].original is None
-    assert rows["alpha", "yolo", "fp16"].original == Reference("alpha", launches={"cpu": 1.0})
-    assert rows["beta", "yolo", "int8"].original == Reference("alpha", launches={"cpu": 1.0})
+    assert rows["alpha", "yolo", "fp16"].original == Reference("alpha", launches={"cpu": 1.0}, model="yolo")
+    assert rows["beta", "yolo", "int8"].original == Reference("alpha", launches={"cpu": 1.0}, model="yolo")
     assert rows["alpha", "vit", "onnx"].original == Reference(
-        "alpha", by_hand=True, random_weights=True, launches={"cpu": 1.0}
+        "alpha", by_hand=True, random_weights=True, launches={"cpu": 1.0}, model="vit"
     )
     assert rows["alpha", "vit", "fp16"].original is None, "measured numbers are not divided by copied ones"
     assert rows["alpha", "whisper", "fp16"].original is None

@@ -105,6 +105,23 @@ def test_a_run_whose_process_died_has_ended(make_run: MakeRun) -> None:
     assert with_its_end(ended) is ended
 
 
+@pytest.mark.parametrize("directly", [True, False])
+def test_a_baseline_is_looked_for_among_all_runs(filled: str, directly: bool) -> None:
+    for asked in (EVERYTHING, Selection(models=("vit",)), Selection(teams=("beta",), device="cpu")):
+        (found,) = find(["query *"], asked, [filled], directly=directly, baselines=["vit=yolo"]).baselines
+        assert (found.name, found.rows_of, found.is_run) == ("yolo", "vit", False)
+        assert [line.key.team for line in found.lines] == ["alpha"]
+    (run,) = find(["query 1"], Selection(teams=("beta",)), [filled]).runs
+    (found,) = find(
+        ["query *"], Selection(models=("vit",)), [filled], directly=directly, baselines=[run.run_id[:8]]
+    ).baselines
+    assert (found.name, found.is_run) == (run.run_id, True)
+    with pytest.raises(StoreError, match="Did you mean 'yolo'"):
+        find(["query *"], Selection(models=("vit",)), [filled], directly=directly, baselines=["yola"])
+    with pytest.raises(StoreError, match="No such baseline"):
+        find(["query 2"], EVERYTHING, [filled], directly=directly, baselines=["yolo"])  # of another experiment
+
+
 def test_a_filter_of_mlflow(filled: str) -> None:
     found = find(["query 1"], Selection(where="metrics.`size/weights_mib` > 500"), [filled])
     assert [run.started_ms for run in found.runs] == [5000, 4000]
