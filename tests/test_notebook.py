@@ -68,7 +68,9 @@ def test_a_variant_stands_beside_its_original_in_the_table(store: Store) -> None
     assert "[1] caution: " in str(table)
     assert type(table[["team"]]).__name__ == "DataFrame"
     assert len(mc.compare(["note*"], method="int8_dynamic", team="notebook team")) == 1
-    table = mc.compare("notebook", team="notebook team", baseline=mlflow.last_active_run().info.run_id[:8])
+    newest = mlflow.last_active_run()
+    assert newest is not None
+    table = mc.compare("notebook", team="notebook team", baseline=newest.info.run_id[:8])
     assert list(table["ratio/size/weights_mib"].isna()) == [False, True]
     assert table["ratio/size/weights_mib"][0] > 2
     with pytest.raises(StoreError, match="Did you mean 'mlp'"):

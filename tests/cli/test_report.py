@@ -230,7 +230,7 @@ def test_a_gate_with_a_baseline(tracking_uri: str, quantised: dict[str, str]) ->
 
     result = gated("--baseline", "smollm", "--max-size-ratio", "0.3")
     assert result.exit_code == 0
-    assert told(result) == [("original [gptq 4 bit]", "passes", "0.30x", "the baseline is the original of smollm")]
+    assert told(result) == [(r"original \[gptq 4 bit]", "passes", "0.30x", "the baseline is the original of smollm")]
     assert gated("--baseline", "smollm", "--max-size-ratio", "0.29").exit_code == 6
     assert gated("--max-size-ratio", "0.3").exit_code == 4, "only an original was measured"
 
