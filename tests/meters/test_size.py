@@ -45,3 +45,14 @@ def test_one_chunk_is_as_zlib_packs_it(tmp_path: Path) -> None:
     content = b"all work and no play " * 1000
     (tmp_path / "text").write_bytes(content)
     assert size.on_disk(tmp_path)["size/disk_gzip_mib"] == len(zlib.compress(content, 6)) / MIB
+
+
+def test_of_large_folders_evenly_spaced_chunks_are_deflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, values in (("noise", random.Random(0).randbytes(20 * MIB)), ("zeros", bytes(20 * MIB))):
+        (tmp_path / name).write_bytes(values)
+    exact = size.on_disk(tmp_path)["size/disk_gzip_mib"]
+    monkeypatch.setattr(size, "_CHUNK_BYTES", MIB)
+    monkeypatch.setattr(size, "_MOST_DEFLATED_BYTES", 10 * MIB)
+    sampled = size.on_disk(tmp_path)
+    assert sampled["size/disk_mib"] == 40
+    assert sampled["size/disk_gzip_mib"] == pytest.approx(exact, rel=0.01)

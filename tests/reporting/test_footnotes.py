@@ -22,6 +22,7 @@ ABOUT_RESULTS = {
     "blind_outputs",
     "cast_weights",
     "code_not_run",
+    "cut_off_sums",
     "cut_sounds",
     "cut_texts",
     "dense_zeros",
