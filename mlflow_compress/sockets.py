@@ -20,7 +20,7 @@ from mlflow_compress.records import LAST_RANK, CautionKind, Comparison, MetricFa
 
 __all__ = [
     "RANDOM_CALIBRATION", "AdditiveMetric", "Continuation", "Evaluation", "Family", "Graph", "LayerSizes", "Mark",
-    "Method", "Metric", "Model", "PooledMetric", "Published", "Renderer", "Sample", "State",
+    "Method", "Metric", "Model", "NativeFlavor", "PooledMetric", "Published", "Renderer", "Sample", "State",
 ]  # fmt: skip
 
 RANDOM_CALIBRATION = CautionKind(
@@ -95,6 +95,22 @@ class Published:
     code: str
     needs: tuple[str, ...] = ()
     note: str = ""
+
+
+@dataclass(frozen=True)
+class NativeFlavor:
+    """How a flavor of MLflow itself (`mlflow.onnx.load_model`) loads a saved model, from its files where they lie.
+
+    Attributes:
+        name: MLflow's name of the flavor (`onnx`).
+        settings: what the file MLmodel says of it, with `FOLDER` in a text for the model folder.
+        copies: the names in the model folder of small files that the flavor reads from another folder, by that folder:
+            a path from where MLmodel is.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    copies: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -356,6 +372,17 @@ class Family(ABC):
         """
         raise Unsupported("this family does not say how others load its models")
 
+    def native_flavor(self, saved: Path) -> NativeFlavor:
+        """Say which flavor of MLflow loads a saved model whose weights alone were changed. Nothing is loaded here.
+
+        Args:
+            saved: the model folder, as `save` and the weights' writer left it.
+
+        Raises:
+            Unsupported: none does from the files that are there, or only by running code.
+        """
+        raise Unsupported("MLflow has no flavor that loads models of this family from such files")
+
     def restore_assets(self, folder: Path) -> Model:
         """Return the same without the module (None), for a method that brings a module of its own."""
         model = self.restore(folder)
@@ -433,6 +460,22 @@ class Method(ABC):
         if self.changes in ("nothing", "weights"):
             return family.publish(saved, folder)
         raise Unsupported("its layers are this package's own, and no other program knows them")
+
+    def native_flavor(self, saved: Path, family: Family) -> NativeFlavor:
+        """Say which flavor of MLflow loads a saved model, beside this package's. Nothing is loaded here.
+
+        Args:
+            saved: the model folder.
+            family: the model's.
+
+        Raises:
+            Unsupported: none does from the files that are there, or only by running code.
+        """
+        if self.changes in ("nothing", "weights"):
+            return family.native_flavor(saved)
+        if self.changes == "runtime":
+            raise Unsupported("MLflow has no flavor for this runtime")
+        raise Unsupported("its layers are saved in a form of this package, which no flavor of MLflow knows")
 
 
 @dataclass

@@ -21,9 +21,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow_compress.errors import WeightsError, first_line
+from mlflow_compress.errors import Unsupported, WeightsError, first_line
 from mlflow_compress.networks.stored_weights import fill, load_weights, save_weights
-from mlflow_compress.sockets import Family, Model, Published
+from mlflow_compress.sockets import Family, Model, NativeFlavor, Published
 
 Coding = Literal["none", "huffman"]
 
@@ -122,6 +122,17 @@ def publish_dense(saved: Path, family: Family, portable: Callable[[], Model], fo
         shutil.copytree(saved, dense, ignore=shutil.ignore_patterns(COMPACT))
         save_weights(portable().module, dense)
         return family.publish(dense, folder)
+
+
+def native_flavor_of_dense(saved: Path, family: Family) -> NativeFlavor:
+    """Return the flavor of MLflow that loads a model whose weights might take a compact form.
+
+    Raises:
+        Unsupported: they do. MLflow would need them a second time, in full.
+    """
+    if (saved / COMPACT).is_file():
+        raise Unsupported("its weights take a compact form that only this package reads; export writes them in full")
+    return family.native_flavor(saved)
 
 
 def _read(path: Path) -> dict[str, Any]:

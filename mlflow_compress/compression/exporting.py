@@ -23,12 +23,13 @@ from mlflow_compress.error_causes import cause_line, is_of_this_package, is_out_
 from mlflow_compress.errors import CompressError, Unsupported, WeightsError
 from mlflow_compress.networks import generation_check, made_weights, value_trees
 from mlflow_compress.networks.fused_layers import unfused
+from mlflow_compress.networks.native_flavors import GraphFlavor, graph_flavor
 from mlflow_compress.networks.native_precision import widen
 from mlflow_compress.networks.output_parts import Observed, differ, observe
 from mlflow_compress.networks.published_files import publish_runtime
 from mlflow_compress.networks.stored_weights import Held, held
 from mlflow_compress.records import CautionKind
-from mlflow_compress.sockets import Family, Graph, Method, Model, Published, State
+from mlflow_compress.sockets import Family, Graph, Method, Model, NativeFlavor, Published, State
 
 FEWER_WEIGHTS = CautionKind(
     "fewer_weights",
@@ -72,6 +73,7 @@ class ExportMethod(Method):
         exporter: what people call the library that takes the graphs.
         loaded_by: the Python expression by which the runtime's own library loads a file, with the files' names as a
             pattern (`onnxruntime.InferenceSession("*.onnx")`).
+        flavor: the flavor of MLflow that loads a file of it; None: MLflow has none.
         takes_half: whether it takes weights in half precision; else they are cast to float32 first.
     """
 
@@ -84,6 +86,7 @@ class ExportMethod(Method):
     revision: ClassVar[int] = 2
     exporter: ClassVar[str] = "the exporter"
     loaded_by: ClassVar[str] = ""
+    flavor: ClassVar[GraphFlavor | None] = None
     takes_half: ClassVar[bool] = False
 
     @abstractmethod
@@ -208,6 +211,10 @@ class ExportMethod(Method):
         if not self.loaded_by:
             raise Unsupported("it does not say how its runtime's own library loads its files")
         return publish_runtime(saved, self.loaded_by, folder)
+
+    def native_flavor(self, saved: Path, family: Family) -> NativeFlavor:
+        """Point at the runtime's file (see `Method.native_flavor`)."""
+        return super().native_flavor(saved, family) if self.flavor is None else graph_flavor(saved, self.flavor)
 
     def _calls(self, model: Model, folder: Path) -> dict[str, Call]:
         try:

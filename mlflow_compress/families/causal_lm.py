@@ -71,6 +71,7 @@ class CausalLm(TransformersFamily):
     """
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
+    task: ClassVar[str] = "text-generation"
     auto_dtype: ClassVar[Literal["native", "float32"]] = "native"  # what the field compares with
     revision: ClassVar[int] = 2
     keeps: ClassVar[tuple[str, ...]] = ("tokenizer", "generation")

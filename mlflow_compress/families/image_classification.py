@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from mlflow_compress.data.datasets import draw, scored
 from mlflow_compress.data.labels import distinct, labels_of
 from mlflow_compress.data.media import Picture
-from mlflow_compress.errors import RecipeError, WeightsError, one_line
+from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, one_line
 from mlflow_compress.networks import image_zoos
 from mlflow_compress.networks.export_graphs import Attached, Calls, dtype_of, graph
 from mlflow_compress.networks.hub import Origin
@@ -25,7 +25,7 @@ from mlflow_compress.networks.transformers_models import (
     companions,
     load_transformer,
 )
-from mlflow_compress.sockets import Graph, Mark, Model, Published, Sample
+from mlflow_compress.sockets import Graph, Mark, Model, NativeFlavor, Published, Sample
 
 _ROLES = ("image", "label")
 _PREDICT_BATCH = 16
@@ -51,6 +51,7 @@ class ImageClassification(TransformersFamily):
     """
 
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
+    task: ClassVar[str] = "image-classification"
     keeps: ClassVar[tuple[str, ...]] = ("processor",)
     call_options: ClassVar[tuple[str, ...]] = ()
     timed: ClassVar[str] = (
@@ -223,6 +224,15 @@ class ImageClassification(TransformersFamily):
         code = f"import safetensors.torch, {needs}; module = {build}.eval(); "
         code += 'safetensors.torch.load_model(module, "FOLDER/model.safetensors")'
         return Published(code, (needs, "safetensors"))
+
+    def native_flavor(self, saved: Path) -> NativeFlavor:
+        """Return that of transformers for its models (see `Family.native_flavor`).
+
+        For those of another library MLflow has pickles alone.
+        """
+        if (saved / _ZOO).is_file():
+            raise Unsupported("MLflow keeps torch modules of other libraries as pickles, and none is written")
+        return super().native_flavor(saved)
 
     def restore(self, folder: Path) -> Model:
         """Build the unfilled classifier."""

@@ -16,7 +16,7 @@ from mlflow_compress.compression.coverage import STORED_ONLY, note
 from mlflow_compress.compression.imitation import Lesson, imitate
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
-from mlflow_compress.sockets import Family, Method, Model, Published
+from mlflow_compress.sockets import Family, Method, Model, NativeFlavor, Published
 
 _PRUNED = 0.01  # least share of exact zeros that are worth a centroid: fewer are a padding row
 _MOST_ITERATIONS = 10_000  # a few hundred until nothing moves; ten milliseconds
@@ -98,6 +98,10 @@ class Cluster(Method):
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
         """Write its float weights (see `Method.publish`)."""
         return compact.publish_dense(saved, family, portable, folder)
+
+    def native_flavor(self, saved: Path, family: Family) -> NativeFlavor:
+        """Load its float weights, where they are saved as such (see `Method.native_flavor`)."""
+        return compact.native_flavor_of_dense(saved, family)
 
 
 def _share(weight: Any, count: int) -> bool:

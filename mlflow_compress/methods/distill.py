@@ -19,7 +19,7 @@ from mlflow_compress.networks.native_precision import widen
 from mlflow_compress.networks.plain_layers import noted_in
 from mlflow_compress.networks.stored_weights import cast
 from mlflow_compress.networks.transformer_layers import spaced, watched
-from mlflow_compress.sockets import Family, Method, Model, Published, State
+from mlflow_compress.sockets import Family, Method, Model, NativeFlavor, Published, State
 
 _STEPS, _RANDOM_STEPS = 1000, 10
 
@@ -106,6 +106,10 @@ class Distill(Method):
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
         """Write the student: a model as its family has them (see `Method.publish`)."""
         return family.publish(saved, folder)
+
+    def native_flavor(self, saved: Path, family: Family) -> NativeFlavor:
+        """Load the student as the family's other models (see `Method.native_flavor`)."""
+        return family.native_flavor(saved)
 
 
 def _between(seen: Mapping[str, list[Any]], wanted: Mapping[str, list[Any]]) -> Any:

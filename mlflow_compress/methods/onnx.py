@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values
 from mlflow_compress.compression.onnx_graphs import TOLERANCE, Session, write
+from mlflow_compress.networks.native_flavors import GraphFlavor
 from mlflow_compress.sockets import Family, Graph, Model
 
 
@@ -27,6 +28,7 @@ class Onnx(ExportMethod):
     extra: ClassVar[str] = "onnx"
     exporter: ClassVar[str] = "ONNX"
     loaded_by: ClassVar[str] = 'onnxruntime.InferenceSession("*.onnx")'
+    flavor: ClassVar[GraphFlavor] = "onnx"
     tolerance: ClassVar[float] = TOLERANCE
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:

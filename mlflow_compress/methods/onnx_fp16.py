@@ -11,6 +11,7 @@ from mlflow_compress.compression.export_check import require_alike
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values
 from mlflow_compress.compression.onnx_graphs import TOLERANCE, Session, halve, has_operator, write
 from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.native_flavors import GraphFlavor
 from mlflow_compress.sockets import Family, Graph, Model
 
 
@@ -29,6 +30,7 @@ class OnnxFp16(ExportMethod):
     extra: ClassVar[str] = "onnx"
     exporter: ClassVar[str] = "ONNX"
     loaded_by: ClassVar[str] = 'onnxruntime.InferenceSession("*.onnx")'
+    flavor: ClassVar[GraphFlavor] = "onnx"
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
         """Write `NAME.onnx` for each graph, in float16.

@@ -14,6 +14,7 @@ from mlflow_compress.compression import onnx_block_weights
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, require_integers
 from mlflow_compress.compression.onnx_blocks import Blocks
 from mlflow_compress.compression.onnx_graphs import Session
+from mlflow_compress.networks.native_flavors import GraphFlavor
 from mlflow_compress.sockets import Family, Graph, Model
 
 
@@ -45,6 +46,7 @@ class OnnxInt4(ExportMethod):
     extra: ClassVar[str] = "onnx"
     exporter: ClassVar[str] = "ONNX"
     loaded_by: ClassVar[str] = 'onnxruntime.InferenceSession("*.onnx")'
+    flavor: ClassVar[GraphFlavor] = "onnx"
 
     block_size: Annotated[int, Ge(16), Le(256)] = 32
     symmetric: bool = True

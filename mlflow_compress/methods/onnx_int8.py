@@ -22,6 +22,7 @@ from mlflow_compress.compression.onnx_graphs import (
     is_large,
 )
 from mlflow_compress.meters.environment import has_int8_dot_products
+from mlflow_compress.networks.native_flavors import GraphFlavor
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Graph, Model
 
@@ -78,6 +79,7 @@ class OnnxInt8(ExportMethod):
     extra: ClassVar[str] = "onnx"
     exporter: ClassVar[str] = "ONNX"
     loaded_by: ClassVar[str] = 'onnxruntime.InferenceSession("*.onnx")'
+    flavor: ClassVar[GraphFlavor] = "onnx"
 
     mode: Literal["auto", "weights", "static", "dynamic"] = "auto"
     samples: Annotated[int | None, Ge(1)] = None

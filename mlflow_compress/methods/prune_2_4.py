@@ -13,7 +13,7 @@ from mlflow_compress.compression.coverage import DENSE_ZEROS, note
 from mlflow_compress.compression.layers import linear
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
-from mlflow_compress.sockets import Family, Method, Model, Published
+from mlflow_compress.sockets import Family, Method, Model, NativeFlavor, Published
 
 _KEEP, _OF = 2, 4
 
@@ -83,6 +83,10 @@ class Prune24(Method):
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
         """Write its float weights with their zeros (see `Method.publish`)."""
         return compact.publish_dense(saved, family, portable, folder)
+
+    def native_flavor(self, saved: Path, family: Family) -> NativeFlavor:
+        """Load its float weights, where they are saved as such (see `Method.native_flavor`)."""
+        return compact.native_flavor_of_dense(saved, family)
 
 
 def _turn_sparse(layer: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:

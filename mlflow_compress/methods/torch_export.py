@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, quiet
 from mlflow_compress.networks.export_graphs import TorchCall
+from mlflow_compress.networks.native_flavors import GraphFlavor
 from mlflow_compress.sockets import Family, Graph, Model, State
 
 
@@ -28,6 +29,7 @@ class TorchExport(ExportMethod):
     takes_half: ClassVar[bool] = True
     exporter: ClassVar[str] = "torch.export"
     loaded_by: ClassVar[str] = 'torch.export.load("*.pt2").module()'
+    flavor: ClassVar[GraphFlavor] = "pytorch"
     tolerance: ClassVar[float] = 1e-3
 
     def export(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:

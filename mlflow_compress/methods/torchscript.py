@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from mlflow_compress.compression.exporting import Call, ExportMethod, Values, quiet
+from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.export_graphs import TorchCall
-from mlflow_compress.sockets import Family, Graph, Model, State
+from mlflow_compress.sockets import Family, Graph, Model, NativeFlavor, State
 
 
 @dataclass
@@ -51,6 +52,12 @@ class Torchscript(ExportMethod):
             module = torch.jit.load(str(_file(folder, name)), map_location=model.device)
         _move_constants(module, model.device)
         return TorchCall(module)
+
+    def native_flavor(self, saved: Path, family: Family) -> NativeFlavor:
+        """Refuse: MLflow reads TorchScript with `torch.load`, which wants `weights_only=False` for it."""
+        raise Unsupported(
+            "MLflow's pytorch flavor reads TorchScript only as it reads pickles; torch_export has a flavor"
+        )
 
 
 def _file(folder: Path, name: str) -> Path:

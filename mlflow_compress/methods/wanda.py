@@ -14,7 +14,7 @@ from mlflow_compress.compression.coverage import DENSE_ZEROS, note
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.networks.stored_weights import save_weights
-from mlflow_compress.sockets import Family, Method, Model, Published
+from mlflow_compress.sockets import Family, Method, Model, NativeFlavor, Published
 
 
 @dataclass
@@ -94,6 +94,10 @@ class Wanda(Method):
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
         """Write its float weights with their zeros (see `Method.publish`)."""
         return compact.publish_dense(saved, family, portable, folder)
+
+    def native_flavor(self, saved: Path, family: Family) -> NativeFlavor:
+        """Load its float weights, where they are saved as such (see `Method.native_flavor`)."""
+        return compact.native_flavor_of_dense(saved, family)
 
 
 def _input_squares(model: Model, family: Family, layers: list[Any], samples: int | None) -> dict[Any, Any]:

@@ -26,7 +26,7 @@ from mlflow_compress.networks.quantised_checkpoints import is_quantised
 from mlflow_compress.networks.stored_weights import load_weights, save_weights
 from mlflow_compress.networks.torchscript_scan import code_in_script
 from mlflow_compress.records import Step, Variant, write_json
-from mlflow_compress.sockets import Family, Method, Model, Published
+from mlflow_compress.sockets import Family, Method, Model, NativeFlavor, Published
 from mlflow_compress.untrusted import Malformed, read_json, record
 from mlflow_compress.version import installed
 
@@ -165,14 +165,7 @@ def publish(folder: Path, to: Path) -> tuple[Manifest, Published]:
     methods = methods_of(manifest.chain)
     if not methods:
         raise WeightsError(f"{folder / _MANIFEST} names no method.")
-    saver = _saver(methods)
-    changing = [method for method in methods if method.changes not in ("nothing", "weights")]
-    last = saver if saver is not None and saver.changes == "runtime" else (changing or methods)[-1]
-    if last.changes != "runtime":  # a runtime's files hold whatever was done before
-        for step, method in zip(manifest.chain, methods, strict=True):
-            if method is not last and method.changes == "architecture":
-                raise Unsupported(f"{step.method} changed layers that {manifest.method} saves, and no other program "
-                                  "knows them")  # fmt: skip
+    last = _writer(manifest, methods)
 
     def portable() -> Model:
         if registry.find("families", manifest.family).runs_users_code or custom_code.lies_in(folder):
@@ -183,6 +176,25 @@ def publish(folder: Path, to: Path) -> tuple[Manifest, Published]:
         return _filled(model, folder, family, methods)
 
     return manifest, last.publish(folder, family, portable, to)
+
+
+def native_flavor(folder: Path) -> NativeFlavor:
+    """Say which flavor of MLflow itself loads the model of a folder. Nothing is loaded, and no library is needed.
+
+    Raises:
+        Unsupported: none does; the sentence says why.
+        WeightsError: it is no model folder, or a damaged one.
+        RecipeError: its family or a method of it is not known here.
+    """
+    manifest = read_manifest(folder)
+    family: Family = registry.build("families", manifest.family, manifest.options)
+    methods: list[Method] = [registry.build("methods", step.method, step.options) for step in manifest.chain]
+    if not methods:
+        raise WeightsError(f"{folder / _MANIFEST} names no method.")
+    try:
+        return _writer(manifest, methods).native_flavor(folder, family)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{folder} is damaged: {named_line(error, 300)}") from error
 
 
 def restore_others(folder: Path) -> Restored:
@@ -235,6 +247,23 @@ def _filled(model: Model, folder: Path, family: Family, methods: Sequence[Method
         return saver.load(model, family, folder)
     load_weights(model.module, folder)
     return model
+
+
+def _writer(manifest: Manifest, methods: Sequence[Method]) -> Method:
+    """Return the method that knows how others load what was saved.
+
+    Raises:
+        Unsupported: another method changed layers that this one saved.
+    """
+    saver = _saver(methods)
+    changing = [method for method in methods if method.changes not in ("nothing", "weights")]
+    last = saver if saver is not None and saver.changes == "runtime" else (changing or methods)[-1]
+    if last.changes != "runtime":  # a runtime's files hold whatever was done before
+        for step, method in zip(manifest.chain, methods, strict=True):
+            if method is not last and method.changes == "architecture":
+                raise Unsupported(f"{step.method} changed layers that {manifest.method} saves, and no other program "
+                                  "knows them")  # fmt: skip
+    return last
 
 
 def _saver(methods: Sequence[Method]) -> Method | None:

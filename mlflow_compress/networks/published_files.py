@@ -11,7 +11,7 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.stored_weights import INDEX, SAFETENSORS
 from mlflow_compress.sockets import Published
 
-_OURS = ("manifest.json", "layouts.json", "graphs.json", "architecture.json", "gives.json")
+OURS = ("manifest.json", "layouts.json", "graphs.json", "architecture.json", "gives.json")
 _PATTERN = re.compile(r"\*\.\w+")
 _MODULE = re.compile(r"\b(?!open\b|net\b)[a-z]\w*(?=\.)")  # what the line must import
 
@@ -24,7 +24,7 @@ def copy_plain(saved: Path, folder: Path, without: Sequence[str] = ()) -> None:
         folder: where to.
         without: more names that are left out.
     """
-    left_out = {*_OURS, *without}
+    left_out = {*OURS, *without}
     for path in sorted(saved.iterdir()):
         if path.is_dir():
             shutil.copytree(path, folder / path.name)

@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from mlflow_compress.errors import RecipeError, WeightsError, one_line
+from mlflow_compress.errors import RecipeError, Unsupported, WeightsError, one_line
 from mlflow_compress.networks import custom_code, memory_need, quantised_checkpoints, saved_models
 from mlflow_compress.networks.export_graphs import dtype_of
 from mlflow_compress.networks.gguf_checkpoints import file_of
 from mlflow_compress.networks.hub import Origin, config_fields, find_weights, is_config_cached
+from mlflow_compress.networks.native_flavors import transformers_flavor
 from mlflow_compress.networks.native_precision import NATIVE, of_config
 from mlflow_compress.networks.published_files import copy_plain, require_weights
-from mlflow_compress.sockets import Family, Model, Published
+from mlflow_compress.sockets import Family, Model, NativeFlavor, Published
 
 _KERNELS = "_implementation"  # in the names of what a config says of attention and of experts
 _GENERATION = "generation_config.json"
@@ -26,6 +27,7 @@ _AUTO_CLASSES = {  # what reads each; version 0.1 saved each in a folder of its 
     "features": "AutoFeatureExtractor",
     "processor": "AutoImageProcessor",
 }
+_COMPONENTS = {"tokenizer": "tokenizer", "features": "feature_extractor", "processor": "image_processor"}  # of MLflow
 
 
 @dataclass
@@ -54,6 +56,7 @@ class TransformersFamily(Family):
     Attributes:
         auto_class: the transformers class that makes the model (`AutoModelForCausalLM`).
         keeps: what belongs to a model, as `Companions` names it.
+        task: what transformers calls its pipeline; empty: it has none.
         trust: whether Python code that lies beside a local model may build it (`auto_map` in its `config.json`).
     """
 
@@ -61,6 +64,7 @@ class TransformersFamily(Family):
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers.modeling_utils", "accelerate", "safetensors.torch")
     auto_class: ClassVar[str]
     keeps: ClassVar[tuple[str, ...]] = ("tokenizer",)
+    task: ClassVar[str] = ""
     auto_dtype: ClassVar[Literal["native", "float32"]] = "float32"
 
     trust: bool = False
@@ -142,6 +146,17 @@ class TransformersFamily(Family):
         code = f'import transformers; transformers.{self.auto_class}.from_pretrained("FOLDER", dtype="auto"{trusted})'
         return Published(code, ("transformers",))
 
+    def native_flavor(self, saved: Path) -> NativeFlavor:
+        """Return that of transformers, unless code beside the model builds it (see `Family.native_flavor`).
+
+        MLflow runs such code without asking.
+        """
+        if custom_code.is_needed(_saved_fields(str(saved))):
+            raise Unsupported("code beside the model builds it, and MLflow's transformers flavor would run it unasked")
+        kept = [name for name in self.keeps if name in _AUTO_CLASSES]
+        components = {_COMPONENTS[name]: _reader_name(name, saved) for name in kept}
+        return transformers_flavor(saved, self.auto_class, self.task, components)
+
     def restore_assets(self, folder: Path) -> Model:
         """Read the config and the companions.
 
@@ -175,19 +190,24 @@ class TransformersFamily(Family):
 
 
 def _reader(name: str, place: Path) -> Any:
-    """Return the class that reads a companion.
+    """Return the class that reads a companion."""
+    import transformers
+
+    return getattr(transformers, _reader_name(name, place))
+
+
+def _reader_name(name: str, place: Path) -> str:
+    """Return the name of the class that reads a companion.
 
     Beside the config of some models (Mistral's), the class that picks others passes over the one that wrote the
     stand-in of random weights.
     """
-    import transformers
-
     written = place / "tokenizer_config.json"
     if name == "tokenizer" and written.is_file():
         kind = json.loads(written.read_text(encoding="utf-8")).get("tokenizer_class")
-        if kind == transformers.ByT5Tokenizer.__name__:
-            return transformers.ByT5Tokenizer
-    return getattr(transformers, _AUTO_CLASSES[name])
+        if kind == "ByT5Tokenizer":
+            return "ByT5Tokenizer"
+    return _AUTO_CLASSES[name]
 
 
 def _restore_quantised(auto_class: str, model: Model, folder: Path) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.records import Result, finite
 from mlflow_compress.tracking.connection import Store, quiet, refusals
-from mlflow_compress.tracking.run_tags import ROLE
+from mlflow_compress.tracking.native_flavor import add_native_flavor
+from mlflow_compress.tracking.run_tags import NATIVE_FLAVOR, ROLE
 from mlflow_compress.tracking.writing import METRICS_PER_CALL, PROGRAM, cut, parts
 
 _OURS = "variant"
@@ -76,6 +77,9 @@ def write_model(
 ) -> str:
     """Log a saved model folder as an MLflow model that `mlflow.pyfunc.load_model` loads, unless the run has it.
 
+    Where a flavor of MLflow itself loads the same files (`mlflow.transformers.load_model`), MLmodel names it too. A tag
+    of the logged model says which it is, or why there is none.
+
     Args:
         store: the tracking store.
         run_id: the run it belongs to.
@@ -105,6 +109,8 @@ def write_model(
                 mlflow_model=about,
                 **(_shown(example) if example else {}),
             )
+            told = add_native_flavor(about, folder, Path(path))
+            store.client.set_logged_model_tags(model.model_id, cut({NATIVE_FLAVOR: told}))
             try:
                 store.client.log_model_artifacts(model.model_id, path)
             except Exception:

@@ -31,6 +31,7 @@ from collections.abc import Iterable, Mapping
 LOGGED = "compress.logged"  # this tag of a run says that all of a result is there
 SECONDS = "compress.seconds"  # this one says how long the variant took
 RESULT_ID, ROLE, PARENT = "compress.result_id", "compress.role", "mlflow.parentRunId"
+NATIVE_FLAVOR = "compress.native_flavor"  # of a logged model: the flavor of MLflow's own that loads it, or `none: why`
 NOTE, NOT_LOGGED = "mlflow.note.content", "compress.not_logged"
 TAG_LIMIT = 5000  # characters; MLflow takes no more of an experiment's tag
 

@@ -1,0 +1,105 @@
+"""How MLflow's own flavors load what lies in a model folder, so that no weights are stored a second time.
+
+MLflow has no flavor for OpenVINO, GGUF, CTranslate2, ncnn or TensorRT. Its `pytorch` flavor reads a graph of
+torch.export or a pickle: no pickle is written here, and TorchScript it reads only where pickles are trusted. Its `onnx`
+and `pytorch` flavors load one graph: a model of several (an encoder and a decoder) has none.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from mlflow_compress.errors import Unsupported
+from mlflow_compress.networks.published_files import OURS
+from mlflow_compress.networks.stored_weights import INDEX, SAFETENSORS
+from mlflow_compress.sockets import NativeFlavor
+from mlflow_compress.untrusted import Malformed, parse_json
+from mlflow_compress.version import installed
+
+GraphFlavor = Literal["onnx", "pytorch"]
+
+_GRAPH = "model.pt2"  # as MLflow calls it
+_MOST_BYTES = 2**30  # of a graph's JSON
+_IS_WEIGHTS = (".safetensors", ".index.json", ".pt", ".bin")
+_PROCESSORS = ("config.json", "preprocessor_config.json", "processor_config.json")
+_COMPONENTS = "components"  # the folder in which MLflow looks for tokenizers and the like, each in one of its own
+_NO_PIPELINE = "processor"  # with it, MLflow says itself that the parts are to be loaded, and not a pipeline
+
+
+def graph_flavor(saved: Path, flavor: GraphFlavor) -> NativeFlavor:
+    """Return the flavor that loads a model which is one graph in a file.
+
+    Args:
+        saved: the model folder.
+        flavor: MLflow's name of it.
+
+    Raises:
+        Unsupported: there are several graphs.
+    """
+    graphs = sorted(path.name for path in saved.glob("*.onnx" if flavor == "onnx" else "*.pt2"))
+    if len(graphs) != 1:
+        raise Unsupported(f"MLflow's {flavor} flavor loads one graph, and this model has {len(graphs)}")
+    if flavor == "onnx":
+        settings = {"data": f"FOLDER/{graphs[0]}", "providers": ["CPUExecutionProvider"]}
+        return NativeFlavor(flavor, {**settings, "onnx_version": installed("onnx") or "unknown"})
+    if graphs[0] != _GRAPH:
+        raise Unsupported(f"MLflow's pytorch flavor loads a graph of the name {_GRAPH}, and this is {graphs[0]}")
+    return NativeFlavor(flavor, {"model_data": "FOLDER", "pytorch_version": _torch_version(saved / _GRAPH)})
+
+
+def transformers_flavor(saved: Path, loader: str, task: str, components: Mapping[str, str]) -> NativeFlavor:
+    """Return the flavor that loads a model with `from_pretrained`.
+
+    The weights are read where they lie. MLflow reads a tokenizer from a folder of its own: its files are copied, which
+    are small.
+
+    Args:
+        saved: the model folder.
+        loader: the class of transformers that loads the model (`AutoModelForCausalLM`).
+        task: what its pipeline is called; empty: transformers has no pipeline for it, and the model and its tokenizer
+            are loaded with `return_type="components"`.
+        components: the class that loads each part beside the model, by MLflow's name of the part (`tokenizer`).
+
+    Raises:
+        Unsupported: its weights are in no files that transformers reads.
+    """
+    if not any((saved / name).is_file() for name in (SAFETENSORS, INDEX)):
+        raise Unsupported("its weights are not in files of safetensors, which MLflow's transformers flavor reads")
+    if not task:
+        components = {_NO_PIPELINE: next(iter(components.values()))}
+    fields: dict[str, Any] = json.loads((saved / "config.json").read_text(encoding="utf-8"))
+    settings: dict[str, Any] = {
+        "task": task or None,
+        "pipeline_model_type": loader,
+        "model_binary": "FOLDER",
+        "components": [name for name in components if name != _NO_PIPELINE],
+        **{f"{name}_type": reader for name, reader in components.items()},
+    }
+    if dtype := fields.get("dtype"):
+        settings["torch_dtype"] = f"torch.{dtype}"
+    return NativeFlavor(
+        "transformers", settings, {f"{_COMPONENTS}/{name}": _files_of(name, saved) for name in components}
+    )
+
+
+def _files_of(component: str, saved: Path) -> tuple[str, ...]:
+    """Return the names of the files that a part beside the model is read from: a tokenizer's may have any."""
+    names = tuple(path.name for path in sorted(saved.iterdir()))
+    if component in ("feature_extractor", "image_processor"):
+        return tuple(name for name in names if name in _PROCESSORS)
+    return tuple(name for name in names if name not in OURS and not name.endswith(_IS_WEIGHTS))
+
+
+def _torch_version(graph: Path) -> str:
+    """Return the version of torch that wrote a graph, as the file says it."""
+    try:
+        with zipfile.ZipFile(graph) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("models/model.json"))
+            described = parse_json(archive.read(name), name, _MOST_BYTES)
+        return str(described["torch_version"])
+    except (OSError, zipfile.BadZipFile, StopIteration, Malformed, KeyError, TypeError):
+        return installed("torch") or "unknown"

@@ -1,0 +1,41 @@
+"""The flavor of MLflow itself that a logged model carries beside ours, so that others load it without this package."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mlflow_compress.errors import CompressError, Unsupported
+from mlflow_compress.networks import model_folder
+
+
+def add_native_flavor(about: Any, folder: Path, written: Path) -> str:
+    """Have MLmodel name the flavor of MLflow itself that loads a model, from the files that are there already.
+
+    Args:
+        about: MLflow's description of the model, with the flavor `python_function`.
+        folder: the model folder.
+        written: what MLflow made of it.
+
+    Returns:
+        The flavor's name; or `none`, and why.
+    """
+    try:
+        native = model_folder.native_flavor(folder)
+    except (CompressError, Unsupported) as reason:
+        return f"none: {reason}"
+    place = about.flavors["python_function"]["data"]
+    settings = {name: _placed(value, place) for name, value in native.settings.items()}
+    about.add_flavor(native.name, **settings)
+    for part, names in native.copies.items():
+        (written / part).mkdir(parents=True)
+        for name in names:
+            copy = shutil.copytree if (folder / name).is_dir() else shutil.copyfile
+            copy(folder / name, written / part / name)
+    about.save(str(written / "MLmodel"))
+    return native.name
+
+
+def _placed(value: Any, place: str) -> Any:
+    return value.replace("FOLDER", place) if isinstance(value, str) else value
