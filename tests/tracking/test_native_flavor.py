@@ -57,7 +57,7 @@ def answer(uri, given):
     "pytorch": """
 import mlflow.pytorch
 def answer(uri, given):
-    return mlflow.pytorch.load_model(uri)(*given.values())[0]
+    return mlflow.pytorch.load_model(uri)(given["input_ids"], given["attention_mask"])[0]
 """,
 }
 IDS = {"input_ids": torch.arange(5, 21)[None]}
