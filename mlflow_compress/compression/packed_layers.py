@@ -21,7 +21,8 @@ class PackedLinear(nn.Module):
     Args:
         packed: the weight [out, in].
         bias: [out] or None.
-        input_scale: what the input's channels are multiplied by first: [in] or None.
+        input_scale: what the input's channels are multiplied by first: [in] or None. One of ones, which files have
+            where the scale was put elsewhere, is dropped with `use_kernel`.
     """
 
     def __init__(self, packed: Packed, bias: Tensor | None, input_scale: Tensor | None = None) -> None:
@@ -43,7 +44,20 @@ class PackedLinear(nn.Module):
 
     def use_kernel(self) -> None:
         """Repack the weight for the kernel of its device (see `networks.kernels`)."""
+        if not self.scales_inputs:
+            self.input_scale = None
         self.packed.repack()
+
+    @property
+    def scales_inputs(self) -> bool:
+        """Whether inputs are scaled at each call."""
+        return self.input_scale is not None and not bool((self.input_scale == 1).all())
+
+    def divide(self, scale: Tensor) -> None:
+        """Divide the outputs by a scale [out], to the precision that the weights' scales are kept in."""
+        self.packed.scales = (self.packed.scales.float() / scale[:, None]).to(self.packed.scales.dtype)
+        if self.bias is not None:
+            self.bias.data = self.bias.data / scale.to(self.bias.dtype)
 
     @property
     def kernel_name(self) -> str:

@@ -129,11 +129,11 @@ def _scheme_of(packed_layers: dict[str, Any]) -> Scheme:
                 f"the {weight.columns} inputs of {name} are no whole number of groups of {weight.group_size}: measure "
                 f"it with a group_size that divides {weight.columns}"
             )
-        if layer.input_scale is not None and not bool((layer.input_scale == 1).all()):
-            raise Unsupported(
-                f"the inputs of {name} are scaled at each call, and no other program does that: export gptq or "
-                "int4_weight_only instead"
-            )
+    if scaled := [name for name, layer in packed_layers.items() if layer.scales_inputs]:
+        raise Unsupported(
+            f"{len(scaled)} of {len(packed_layers)} layers, {scaled[0]} among them, scale their inputs at each call, "
+            "and no other program does that: export gptq or int4_weight_only instead"
+        )
     weights = [layer.packed for layer in packed_layers.values()]
     is_symmetric = all(bool((weight.zeros == 2 ** (weight.bits - 1)).all()) for weight in weights)
     return Scheme(weights[0].bits, gcd(*(weight.group_size for weight in weights)), is_symmetric)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -26,13 +27,16 @@ class Awq(Method):
     """AWQ: linear weights rounded to few bits in groups, after those of strong input channels were scaled up.
 
     A channel's scale is its inputs' mean magnitude to a power between 0 and 1; each layer takes the power that changes
-    its outputs on calibration data least. The inputs are scaled down when the layer is called, rather than in the
-    layer before it, so that any architecture is served. Then the greatest weights of each group are cut off, at 0.55
-    of the greatest or above, where that changes the group's part of the outputs less; not in queries and keys, which
-    are multiplied with each other. Layers are fitted in the order of execution, each to the inputs that the rounded
-    layers before it give, in one forward pass over all samples at once. Embeddings, convolutions, normalisation, biases
-    and a language model's head stay as they are. When the model is restored, linear layers run on
-    torch's 4-bit kernel with bfloat16 activations, where the machine has it; fewer bits are widened to 4 in memory.
+    its outputs on calibration data least. The inputs are scaled down in what makes them, where that computes the same
+    (see `scale_folding`): layers that take one norm's outputs share a scale, which goes into the norm's weight, and a
+    layer behind a product, an attention or a ReLU has it in the outputs of the linear layer before. Other layers scale
+    their inputs at each call; a model in which none does is exported. Then the greatest weights of each group are cut
+    off, at 0.55 of the greatest or above, where that changes the group's part of the outputs less; not in queries and
+    keys, which are multiplied with each other. Layers are fitted in the order of execution, each to the inputs that the
+    rounded layers before it give, in one forward pass over all samples at once. Embeddings, convolutions,
+    normalisation, biases and a language model's head stay as they are, but for such scales. When the model is restored,
+    linear layers run on torch's 4-bit kernel with bfloat16 activations, where the machine has it; fewer bits are
+    widened to 4 in memory.
 
     Source: Lin et al., arXiv 2306.00978, equations 4 and 5; where to cut off: auto_clip.py of its code, llm-awq.
 
@@ -47,7 +51,7 @@ class Awq(Method):
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
     gives: ClassVar[State] = "packed"
-    revision: ClassVar[int] = 6
+    revision: ClassVar[int] = 7
     excludes: ClassVar[Mapping[str, str]] = {"yolo": "its detectors have no linear layer"}
 
     bits: Annotated[int, Ge(2), Le(8)] = 4
@@ -64,6 +68,7 @@ class Awq(Method):
         """
         import torch
 
+        from mlflow_compress.compression import scale_folding
         from mlflow_compress.compression.calibration import Inputs, fit_in_order
         from mlflow_compress.compression.packed_layers import PackedLinear, packable
         from mlflow_compress.compression.packing import Packed
@@ -73,23 +78,46 @@ class Awq(Method):
         named = model.module.named_modules()
         multiplied = {layer for name, layer in named if _QUERY_OR_KEY.search(name.rpartition(".")[2])}
 
-        def fitted(layer: Any, inputs: Inputs | None) -> PackedLinear:
-            weight = layer.weight.detach().float()
-            scale = torch.ones(weight.shape[1])
-            if inputs is not None:
-                scale = best_scale(weight, inputs, self.bits, self.group_size, self.steps)
-                weight = weight * scale
-                if layer not in multiplied:
-                    weight = cut_off(weight, inputs.gram / scale.outer(scale), self.bits, self.group_size)
-            packed = Packed.of(weight, self.bits, self.group_size)
-            return PackedLinear(packed, layer.bias, (1 / scale).to(layer.weight.dtype))
-
         layers, total = packable(model.module, self.bits, self.group_size), count(model.module, torch.nn.Linear)
         if not layers:
             raise Unsupported(f"there is no linear layer that {self.bits} bits would make smaller")
         note(model, [layer.weight for layer in layers])
         say_other_groups(model, self.group_size, [layer.in_features for layer in layers])
+        folds = scale_folding.find(model, family, layers)
+        fold_of = {layer: fold for fold in folds for layer in fold.consumers}
+        scales: dict[scale_folding.Fold, Any] = {}  # of each fold, once one of its layers was called
+        made: dict[Any, PackedLinear] = {}
+
+        def scale_of(layer: Any, inputs: Inputs | None) -> Any:
+            fold = fold_of.get(layer)
+            if fold in scales:
+                return scales[fold]
+            if inputs is None:
+                return torch.ones(layer.in_features)
+            sharing = [layer] if fold is None else fold.consumers
+            weight = torch.cat([each.weight.detach().float() for each in sharing])
+            if fold is None:
+                return best_scale(weight, inputs, self.bits, self.group_size, self.steps)
+            tied = replace(inputs, magnitude=fold.spread(fold.pooled(inputs.magnitude)))
+            scales[fold] = best_scale(weight, tied, self.bits, self.group_size, self.steps)
+            return scales[fold]
+
+        def fitted(layer: Any, inputs: Inputs | None) -> PackedLinear:
+            scale = scale_of(layer, inputs)
+            weight = layer.weight.detach().float() * scale
+            if inputs is not None and layer not in multiplied:
+                weight = cut_off(weight, inputs.gram / scale.outer(scale), self.bits, self.group_size)
+            packed = Packed.of(weight, self.bits, self.group_size)
+            made[layer] = PackedLinear(packed, layer.bias, (1 / scale).to(layer.weight.dtype))
+            return made[layer]
+
         fit_in_order(model, family, layers, self.samples, self.seed, fitted)
+        for fold, scale in scales.items():
+            producer = made.get(fold.producer, fold.producer)
+            divide = producer.divide if isinstance(producer, PackedLinear) else partial(scale_folding.divide, producer)
+            divide(fold.channels(scale))
+            for layer in fold.consumers:
+                made[layer].input_scale = torch.ones_like(made[layer].input_scale)
         model.facts["layers"] = f"{len(layers)} of {total} linear layers"
         return model
 

@@ -101,6 +101,7 @@ def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
     "chain",
     [
         "gptq:group_size=32",
+        "awq:group_size=32,samples=4,steps=4",  # queries, keys, values; gates; o_proj; down_proj: all scales are folded
         "int4_weight_only:group_size=32",
         "int4_weight_only:group_size=128",  # layers with groups of different sizes
         "bf16+int4_weight_only:group_size=32",
@@ -184,13 +185,14 @@ def test_the_files_of_a_runtime_are_loaded_by_it_alone(chain: str, tmp_path: Pat
         ("causal_lm", "gptq:bits=3,group_size=32", "has 3 bits"),
         ("causal_lm", "int4_weight_only:group_size=24", "no whole number of groups of 24"),
         ("causal_lm", "int4_weight_only:group_size=32,embeddings=true", "is no linear layer"),
+        ("text_classification", "awq:group_size=16,samples=4,steps=4", r"of 14 layers, \S+ among them, scale"),
         ("causal_lm", "low_rank", "no other program knows them"),
     ],
 )
 def test_what_no_other_program_loads_is_refused_in_a_sentence(
     name: str, chain: str, reason: str, tmp_path: Path
 ) -> None:
-    model = saved(name, chain, tmp_path, WIDE)
+    model = saved(name, chain, tmp_path, WIDE if name == "causal_lm" else None)
     with pytest.raises(RecipeError, match=reason):
         export(str(model), tmp_path / "to", lambda: pytest.fail("no store"))
     assert not (tmp_path / "to").exists()
