@@ -53,6 +53,11 @@ class PackedLinear(nn.Module):
         """Whether inputs are scaled at each call."""
         return self.input_scale is not None and not bool((self.input_scale == 1).all())
 
+    def scale_no_inputs(self) -> None:
+        """Have the scale of inputs put elsewhere; what is left keeps its place in files."""
+        assert self.input_scale is not None
+        self.input_scale.fill_(1)
+
     def divide(self, scale: Tensor) -> None:
         """Divide the outputs by a scale [out], to the precision that the weights' scales are kept in."""
         self.packed.scales = (self.packed.scales.float() / scale[:, None]).to(self.packed.scales.dtype)

@@ -117,7 +117,7 @@ class Awq(Method):
             divide = producer.divide if isinstance(producer, PackedLinear) else partial(scale_folding.divide, producer)
             divide(fold.channels(scale))
             for layer in fold.consumers:
-                made[layer].input_scale = torch.ones_like(made[layer].input_scale)
+                made[layer].scale_no_inputs()
         model.facts["layers"] = f"{len(layers)} of {total} linear layers"
         return model
 
