@@ -151,8 +151,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], Mapping[str, str]]:
     _require_content(path)
     try:
         with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-            return state, json.loads((file.metadata() or {}).get(_ALIASES, "{}"))
+            names, metadata = list(file.keys()), file.metadata() or {}
+        state = {}
+        for name in names:  # each maps the file by itself: a tensor that is let go then gives its memory back at once
+            with safe_open(path, framework="pt") as file:
+                state[name] = file.get_tensor(name)
+        return state, json.loads(metadata.get(_ALIASES, "{}"))
     except Exception as error:
         raise WeightsError(f"The weights file {path} can't be read: {first_line(error)}") from error
 

@@ -355,3 +355,20 @@ def test_an_unfilled_quantised_module_is_filled(tmp_path: Path) -> None:
     load_weights(second, tmp_path)
     batch = torch.rand(2, 6)
     assert torch.equal(first(batch), second(batch))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the memory in use")
+def test_a_tensor_that_is_let_go_gives_its_memory_back_while_others_are_held(tmp_path: Path) -> None:
+    save_weights(nn.ParameterDict({name: torch.ones(8 * MIB) for name in ("one", "other")}), tmp_path)
+    state = dict(read_state(tmp_path / SAFETENSORS))
+    assert all(float(tensor.sum()) == 8 * MIB for tensor in state.values())  # reads all of both
+    before = mapped_mib()
+    del state["one"]
+    assert mapped_mib() < before - 24
+    assert state["other"].count_nonzero() == 8 * MIB
+
+
+def mapped_mib() -> float:
+    """Return how much of mapped files is in memory."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssFile")]
+    return int(line.split()[1]) / 1024
