@@ -39,7 +39,10 @@ _ALL = (
               help="A virtual environment with the tool to compare with: optimum-benchmark for `peer`, which it adds; "
               "llm-compressor for `weight_only_quality`.")  # fmt: skip
 @click.option(
-    "--only", default="", metavar="NAME", help="Of `architectures`: those of one family; of `zoo`: one method."
+    "--only",
+    default="",
+    metavar="NAME",
+    help="Of `architectures`: those of one family; of `zoo`: one method; of `language_models`: one model.",
 )
 @click.option(
     "--only-type",
@@ -70,6 +73,7 @@ def main(
         given: dict[str, tuple[object, ...]] = {
             "peer": (peer_venv,),
             "weight_only_quality": (peer_venv,),
+            "language_models": (only,),
             "architectures": (only, only_type),
             "zoo": (only, only_type),
         }

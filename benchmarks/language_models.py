@@ -25,6 +25,7 @@ _METHODS: Mapping[str, tuple[str, ...]] = {  # by the original's precision
              "gguf:type=q8_0", "gguf:type=q4_0"),
     _HALF: ("int8_weight_only", "int4_weight_only", "gptq:samples=16", "awq:samples=16"),
 }  # fmt: skip
+_SPEECH = "whisper_small"
 _WHISPER = ("openvino_int8", "ctranslate2:type=float32", "ctranslate2:type=int8")
 _MODELS = ("smollm2_135m", "mistral")
 _TORCH_4_BIT = ("int4_weight_only", "gptq:samples=16", "awq:samples=16")
@@ -38,15 +39,21 @@ _Numbers = dict[str, float]
 _Rows = dict[tuple[str, str], _Numbers]
 
 
-def find(quick: bool) -> Finding:
-    """Measure every method against its original."""
+def find(quick: bool, only: str = "") -> Finding:
+    """Measure every method against its original.
+
+    Args:
+        quick: one model, two methods, few calls.
+        only: the recipe of the one model to measure; empty: all.
+    """
     rows: list[Mapping[str, Cell]] = []
     numbers: _Rows = {}
-    plan = [(model, dtype) for model in _MODELS for dtype in (_FLOAT, _HALF)][: 1 if quick else None]
+    models = tuple(model for model in _MODELS if only in ("", model))
+    plan = [(model, dtype) for model in models for dtype in (_FLOAT, _HALF)][: 1 if quick else None]
     for model, dtype in plan:
         rows += _measured(model, dtype, _METHODS[dtype][: 2 if quick else None], quick, numbers)
-    if not quick:
-        rows += _measured("whisper_small", _FLOAT, _WHISPER, quick, numbers)
+    if not quick and only in ("", _SPEECH):
+        rows += _measured(_SPEECH, _FLOAT, _WHISPER, quick, numbers)
     verdicts = _verdicts(numbers)
     return Finding(
         name="language_models",
@@ -134,8 +141,8 @@ def _verdicts(numbers: _Rows) -> dict[str, str]:
                 found[f"{model}: {method} decodes at least 2x as fast as float32"] = _judged(row.get("decode"), 2)
             both = row["call"] / half if half and "call" in row else None
             found[f"{model}: a call of {method} takes at most 0.9x of bfloat16's"] = _judged(both, 1 / 0.9)
-    whisper = numbers.get(("whisper_small", "ctranslate2:type=int8"), {})
-    found["whisper_small: ctranslate2 in int8 at least 2.5x faster"] = _judged(whisper.get("call"), 2.5)
+    whisper = numbers.get((_SPEECH, "ctranslate2:type=int8"), {})
+    found[f"{_SPEECH}: ctranslate2 in int8 at least 2.5x faster"] = _judged(whisper.get("call"), 2.5)
     return found
 
 
