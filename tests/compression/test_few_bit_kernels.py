@@ -22,7 +22,7 @@ _ROW = 2**31
     ("rows", "columns", "group", "bits", "name"),
     [
         (64, 576, 64, 4, "int4pack"),
-        (64, 192, 128, 4, "int4pack"),  # a shorter last group, as folders of earlier versions have it
+        (64, 192, 128, 4, "int4pack"),
         (50, 96, 32, 3, "int4pack"),
         (32, 48, 128, 2, "int4pack"),
         (48, 288, 96, 4, "int4pack"),
@@ -43,7 +43,7 @@ def test_a_kernel_multiplies_with_the_weight(
     use_kernels(module)
     assert name in kernels_of(module)
     assert not bits_without_kernel(module)
-    assert rounding(module, "cpu") == 0.1
+    assert rounding(module, "cpu") == 0.04
     for given, wanted in zip((few, many), expected, strict=True):
         made = module(given)
         assert made.dtype == dtype
