@@ -26,6 +26,7 @@ from mlflow_compress.sockets import Family
 OPTIONS: dict[str, str] = {  # of a method, where its defaults are more than a tiny model takes, or a test
     "distill": "distill:steps=2,batch_size=2",
     "onnx_int8": "onnx_int8:samples=2",
+    "openvino_int4": "openvino_int4:group_size=-1",
     "openvino_int8": "openvino_int8:samples=2",
     "torch_compile": "torch_compile:backend=eager",  # captured as ever, but Inductor would take minutes
 }
