@@ -26,13 +26,13 @@ from mlflow_compress.sockets import Family
 OPTIONS: dict[str, str] = {  # of a method, where its defaults are more than a tiny model takes, or a test
     "distill": "distill:steps=2,batch_size=2",
     "onnx_int8": "onnx_int8:samples=2",
-    "openvino_int4": "openvino_int4:group_size=-1",
     "openvino_int8": "openvino_int8:samples=2",
     "torch_compile": "torch_compile:backend=eager",  # captured as ever, but Inductor would take minutes
 }
 CHAINS = [
     *(OPTIONS.get(name, name) for name in registry.own("methods")),
     "int8_dynamic:per_channel=true",
+    "openvino_int4:group_size=-1",
     "prune_magnitude:amount=0.9,scope=global",
     "prune_magnitude:amount=0.5+int8_dynamic",
     "prune_magnitude:amount=0.5+bf16",
@@ -53,7 +53,13 @@ BRIEF = {  # families that are built as others are: some methods of each kind te
     "token_classification": SOME - {"onnx", "openvino"},  # its graph is that of text_classification
     "seq2seq": SOME | {"ctranslate2"},
 }
-CELLS = [(name, chain) for name in TINY for chain in CHAINS if chain in BRIEF.get(name, CHAINS)]
+TOO_SMALL = {("python", "openvino_int4")}  # for groups: its matrices are narrower than any
+CELLS = [
+    (name, chain)
+    for name in TINY
+    for chain in CHAINS
+    if chain in BRIEF.get(name, CHAINS) and (name, chain) not in TOO_SMALL
+]
 
 
 @pytest.fixture(scope="module")
