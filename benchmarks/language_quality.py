@@ -20,7 +20,7 @@ _RECIPE, _NEAREST = "smollm2_135m", "int4_weight_only:group_size=64"
 _FITTED = ("gptq:group_size=64", "awq:group_size=64")
 _EIGHT_BIT = ("int8_weight_only", "int8_dynamic", "openvino_int8", "onnx_int8", "gguf:type=q8_0")
 _METHODS = (
-    *_EIGHT_BIT, _NEAREST, *_FITTED, "openvino_int4", "onnx_int4", "gguf:type=q4_0", "gguf:type=q4_k_m",
+    "bf16", *_EIGHT_BIT, _NEAREST, *_FITTED, "openvino_int4", "onnx_int4", "gguf:type=q4_0", "gguf:type=q4_k_m",
 )  # fmt: skip
 _BUDGET = Budget(min_iterations=2, min_seconds=0, max_seconds=1, energy_seconds=0, launches=1)
 _MOST_LOSS = 1.03  # of the original's perplexity, at 8 bits
