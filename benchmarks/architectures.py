@@ -32,7 +32,7 @@ from benchmarks.finding import RESULTS, Cell, Finding, table
 from mlflow_compress import registry
 
 KEPT = RESULTS / "architectures.jsonl"
-PAGE = Path(__file__).parent.parent / "docs" / "architectures.md"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "architectures.md"
 FAMILIES: Mapping[str, Mapping[str, int]] = {  # with the options that make the timed call short
     "causal_lm": {"prompt_tokens": 12, "new_tokens": 4},
     "seq2seq": {"source_tokens": 12, "new_tokens": 4, "most_tokens": 6},
@@ -124,7 +124,7 @@ def find(quick: bool, only: str = "", only_type: str = "") -> Finding:
         met=False if wrong else True if is_all_known else None,
         rows=_summary(known),
         notes=[
-            "each architecture, with what was said of it: [docs/architectures.md](../docs/architectures.md)",
+            "each architecture, with its outcome: [reference/architectures.md](../docs/reference/architectures.md)",
             "the time below is that of the last sitting: what was kept before took its own",
             *(f"{each.family}, {each.architecture}: {each.outcome} {each.said} {each.method}" for each in wrong),
         ],

@@ -42,7 +42,7 @@ OPTIONS: Mapping[str, str] = {  # of a method, where its defaults are more than 
     "prune_structured": "prune_structured:steps=2,batch_size=1",
     "torch_compile": "torch_compile:backend=eager",
 }
-PAGE = Path(__file__).parents[1] / "docs" / "zoo.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "zoo.md"
 _CELLS = RESULTS / "zoo.jsonl"
 _MOST_SECONDS = 300  # for one cell
 _LONGEST_REASON = 240  # characters
@@ -203,7 +203,7 @@ def _finding(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tupl
         met=False if total["failed"] else None if not_tried else True,
         rows=[{"method": method, **{status: count[status] for status in _MEANING}} for method, count in counts],
         notes=[
-            f"{len(modules)} modules; each cell, with its reason: [docs/zoo.md](../docs/zoo.md)",
+            f"{len(modules)} modules; each cell, with its reason: [reference/zoo.md](../docs/reference/zoo.md)",
             *([f"cells that were not tried: {not_tried}, most often as the machine lacks a GPU"] if not_tried else []),
             "what was tried is kept: after a change, `--only METHOD` or `--only-type MODULE` tries its cells "
             "anew, and without results/zoo.jsonl all of them are; the time below is that of the last sitting",
@@ -232,7 +232,7 @@ def page(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[st
     lines = [
         "# Every method on odd modules",
         "",
-        f"{len(modules)} small modules, each with one thing that is odd ([tests/zoo](../tests/zoo)), under each of "
+        f"{len(modules)} small modules, each with one thing that is odd ([tests/zoo](../../tests/zoo)), under each of "
         f"{len(methods)} methods:",
         "loaded, compressed, called, saved, restored, and compared with what was saved. A number is the reason, which",
         "stands below the tables; N in it is another number in each cell.",
@@ -255,7 +255,7 @@ def page(modules: Sequence[str], methods: Sequence[str], cells: Mapping[tuple[st
     ]
     lines += ["", "## Modules", ""]
     lines += [f'* <a id="{module}"></a>`{module}`: {oddity(module)}' for module in modules]
-    lines += ["", "Written by `python -m benchmarks zoo`: see [benchmarks/README.md](../benchmarks/README.md).", ""]
+    lines += ["", "Written by `python -m benchmarks zoo`: see [benchmarks/README.md](../../benchmarks/README.md).", ""]
     return "\n".join(lines)
 
 

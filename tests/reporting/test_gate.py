@@ -211,7 +211,7 @@ STATES: Mapping[str, Callable[[Scene], list[Run]]] = {
 
 def matrix() -> dict[str, list[str]]:
     """Read the matrix of the documentation: the cells of each state."""
-    text = Path(__file__).parents[2].joinpath("docs/gate.md").read_text(encoding="utf-8")
+    text = Path(__file__).parents[2].joinpath("docs/how-to/gate.md").read_text(encoding="utf-8")
     lines = text.split("| the row |")[1].split("\n\n")[0].splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {first: rest for first, *rest in cells}
