@@ -228,6 +228,12 @@ def _first_line(error: Exception, uri: str) -> str:
     path = sqlite_file.path_of(uri)
     if path is not None and sqlite_file.LOCKED in str(error):
         return f"{path} is locked by {file_locks.holder(path)}"
+    if private_mlflow.is_unknown_host(str(error)):
+        host = without_secrets(uri).partition("://")[2].partition("/")[0]
+        return (
+            f"the server does not accept the host name {host} (403). Restart it with mlflow server --allowed-hosts "
+            f"'{host},localhost:*' and its other options, or set MLFLOW_TRACKING_URI to its private IP address"
+        )
     return line[:300]
 
 

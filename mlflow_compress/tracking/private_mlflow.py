@@ -2,7 +2,7 @@
 
 * The tables of its database, which change with a revision of its schema: only revisions that were looked at are read.
 * How it makes these tables, and what it says when another process does so too.
-* What it says when a database is of another version than itself.
+* What it says when a database is of another version than itself, and when its server does not accept a host name.
 * The client that its REST store uses, which knows every kind of credentials.
 * Its servers: how their apps are made, which routes its `basic-auth` lets through, and what that checks passwords with.
 * Workspaces: how a request names one, and how the server keeps the one that it found.
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SCHEMAS = ("dc11669786a5",)  # alembic's version of MLflow 3.17's tables
 _OTHER_VERSION = ("Can't locate revision", "out-of-date database schema")
+_UNKNOWN_HOST = "Invalid Host header"
 _VERSION_TABLE = "alembic_version"
 _OWN_TABLES = (_VERSION_TABLE, "runs")
 _RACE = ("already exists", "duplicate column name", "duplicate key value", "Online migration expected", "no such table",
@@ -150,6 +151,11 @@ def is_race(error: str) -> bool:
 def is_of_another_version(error: str) -> bool:
     """Return whether MLflow refused a database because another version made it."""
     return any(words in error for words in _OTHER_VERSION)
+
+
+def is_unknown_host(error: str) -> bool:
+    """Return whether a server answered 403 because its `--allowed-hosts` does not list the host name of the request."""
+    return _UNKNOWN_HOST in error
 
 
 def post(uri: str, path: str, content: Mapping[str, Any]) -> Any:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import re
 import shutil
 import socket
 import sqlite3
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.server.security_utils import INVALID_HOST_MSG
 
 from mlflow_compress.errors import StoreError
 from mlflow_compress.tracking.connection import Store, lasting, open_store, without_secrets
@@ -43,6 +47,47 @@ def closed_port() -> int:
 def test_a_server_that_is_gone_is_told_at_once(closed_port: int) -> None:
     with pytest.raises(StoreError, match=r"can't be reached: .*refused"):
         open_store(f"http://127.0.0.1:{closed_port}")
+
+
+@pytest.fixture
+def strict_server() -> Iterator[str]:
+    """Serve as MLflow does when `--allowed-hosts` lacks the name: healthy, but 403 for everything else."""
+
+    class Strict(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer()
+
+        def do_POST(self) -> None:
+            self.answer()
+
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            is_healthy = self.path == "/health"
+            body = b"OK" if is_healthy else INVALID_HOST_MSG.encode()
+            self.send_response(200 if is_healthy else 403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Strict) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"localhost:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_server_that_does_not_accept_the_host_name_says_what_to_do(strict_server: str) -> None:
+    with pytest.raises(StoreError) as refused:
+        open_store(f"http://ann:s3cret@{strict_server}")
+    message = str(refused.value)
+    assert f"does not accept the host name {strict_server} (403)" in message
+    assert f"--allowed-hosts '{strict_server},localhost:*'" in message
+    assert "s3cret" not in message
+    mlflow.set_tracking_uri("")
 
 
 def test_an_address_that_is_none() -> None:
