@@ -32,7 +32,7 @@ settings.load_profile("suite")
 GOLDEN = Path(__file__).parent / "golden"
 
 
-pytest_plugins = ["announced_breaks", "lab"]
+pytest_plugins = ["announced_breaks", "lab", "quick"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -6,8 +6,11 @@ import importlib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mlflow_compress.version import __version__, installed
+
+ROOT = Path(__file__).parents[1]
 
 VERSIONLESS = "Metadata-Version: 2.1\nName: odd\n"
 
@@ -28,3 +31,11 @@ def test_a_damaged_installation_has_no_version(
 def test_installed_distributions_have_one() -> None:
     assert installed("mlflow-compress") == __version__
     assert installed("nobody-has-this") is None
+
+
+@pytest.mark.skipif(not (ROOT / "CITATION.cff").is_file(), reason="not from a checkout")
+def test_a_release_has_one_version_and_one_date() -> None:
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == __version__
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\n## [{__version__}] - {cited['date-released']}\n" in changes

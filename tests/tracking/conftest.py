@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import pytest
 
 from benchmarks.servers import TrackingServer, make_database, postgres, postgres_folder
 from mlflow_compress.tracking.connection import Store, lasting
 from mlflow_compress.tracking.spool import Address, Spool
-
-from .filled_stores import fill
 
 NAME = "Команда 'x\" `y`"  # an experiment's, hostile to filters
 
@@ -20,7 +18,8 @@ NAME = "Команда 'x\" `y`"  # an experiment's, hostile to filters
 @pytest.fixture(autouse=True)
 def _no_uri_is_left_behind() -> Iterator[None]:
     yield
-    mlflow.set_tracking_uri("")
+    if (mlflow := sys.modules.get("mlflow")) is not None:
+        mlflow.set_tracking_uri("")
 
 
 @pytest.fixture
@@ -36,6 +35,8 @@ def address(store: Store, request: pytest.FixtureRequest) -> Address:
 @pytest.fixture(scope="session")
 def filled(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Give a store with two experiments of some variants, some of them strange."""
+    from .filled_stores import fill
+
     fill(tracking_uri, tmp_path_factory.mktemp("artifacts"))
     return tracking_uri
 
@@ -45,6 +46,8 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Give the same in PostgreSQL."""
     if postgres_folder() is None:
         pytest.skip("PostgreSQL is not installed")
+    from .filled_stores import fill
+
     with postgres() as server:
         uri = make_database(server, "query")
         fill(uri, tmp_path_factory.mktemp("artifacts"))

@@ -1,0 +1,50 @@
+"""One command for each thing to check: `nox -s lint`, `quick`, `all`, `docs` and `wheel`.
+
+They run in the environment that nox is in, so install it first (CONTRIBUTING.md). What follows `--` goes to the tool.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import nox
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "quick"]
+
+
+def python(session: nox.Session, *words: str) -> None:
+    """Run a module in the Python that runs nox."""
+    session.run(sys.executable, "-m", *words)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and types."""
+    python(session, "ruff", "check", ".")
+    python(session, "ruff", "format", "--check", ".")
+    python(session, "mypy", *session.posargs)
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """Run the tests that import no torch and start no process."""
+    python(session, "pytest", "-m", "quick", *session.posargs)
+
+
+@nox.session(name="all")
+def all_tests(session: nox.Session) -> None:
+    """Run all tests, on up to four cores."""
+    python(session, "pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation site."""
+    python(session, "mkdocs", "build", "--strict", *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build sdist and wheel, and run what the wheel installs, away from this folder."""
+    session.run(sys.executable, ".ci/wheel.py", *session.posargs)
