@@ -1,4 +1,4 @@
-"""`compress-bench`: measures models, before and after compression, and writes the results to MLflow."""
+"""`compress-bench`: measure models before and after compression, and write the results to MLflow."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Exit codes:
   0  measured, or skipped because the method does not apply
-  1  a variant failed, or `run` asked for a method or device that this machine can't serve
+  1  a variant failed, or `run` named a method or device that this machine does not support
   2  a wrong name or option: nothing was run
-  3  the weights can't be had
+  3  the weights are not available
   4  the tracking server can't be reached: nothing was measured
-  5  measured, but the tracking server did not take all of it: `compress-bench sync` sends what is kept
-  130  stopped with Ctrl-C: what was measured is kept, and the same sweep goes on
+  5  measured, but some results are not on the tracking server yet: `compress-bench sync` sends them
+  130  stopped with Ctrl-C: the results so far are kept; run the same sweep again to continue
 """
 
 
@@ -55,19 +55,19 @@ def main() -> None:
     cls=LateOptions,
     taker="run",
     epilog=_EPILOG,
-    stopped="Stopped. Each variant that was measured is kept, and `compress-bench sync` sends what waits. The same "
-    "command measures all of it anew.",
+    stopped="Stopped. Every measured variant is kept; `compress-bench sync` sends results that are not on the server "
+    "yet. The same command measures everything again.",
 )
 @click.argument("model")
 def run(model: str, options: Options) -> None:
-    """Measure MODEL under one method, or under all.
+    """Measure MODEL with one method, or with all of them.
 
-    A method that is named here, and needs a GPU or a library that this machine lacks, fails with exit code 1; under
-    --all-methods, and in a sweep, it is skipped.
+    If you name a method that needs a GPU or a library that this machine lacks, the command fails with exit code 1. With
+    --all-methods, and in a sweep, such a method is skipped.
 
-    MODEL is a recipe's name, a recipe.yaml, or a model without a recipe: your own my_model.py (see `compress-bench
-    init`), ORG/NAME on the Hugging Face hub, a local folder of transformers, an ultralytics name or .pt file,
-    torchvision:NAME.
+    MODEL is the name of a recipe, a recipe.yaml file, or a model without a recipe: your own my_model.py (see
+    `compress-bench init`), ORG/NAME on the Hugging Face hub, a local transformers folder, an ultralytics name or .pt
+    file, or torchvision:NAME.
     """
     import dataclasses
 
@@ -82,8 +82,8 @@ def run(model: str, options: Options) -> None:
     if options.all_methods:
         names = sorted(registry.names("methods"), key=lambda name: (name != ORIGINAL, name))
     chains = [parse_chain(name) for name in names]
-    found = recipe.read(model, options.family_name, is_named=True)
-    variants = recipe.plan(found, [(chain_name(chain), chain) for chain in chains], settings)
+    model_recipe = recipe.read(model, options.family_name, is_named=True)
+    variants = recipe.plan(model_recipe, [(chain_name(chain), chain) for chain in chains], settings)
     results = _measure(variants, [model], {} if options.all_methods else {"method": options.method}, options)
     _exit(results, is_named=not options.all_methods)
 
@@ -92,15 +92,15 @@ def run(model: str, options: Options) -> None:
     cls=LateOptions,
     taker="sweep",
     epilog=_EPILOG,
-    stopped="Stopped. Each variant that was measured is kept; the same sweep, without --again, goes on with the "
-    "others, and `compress-bench sync` sends what waits.",
+    stopped="Stopped. Every measured variant is kept. Run the same sweep without --again to continue with the others; "
+    "`compress-bench sync` sends results that are not on the server yet.",
 )
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 def sweep(models: tuple[str, ...], options: Options) -> None:
-    """Measure every variant that the recipes of MODEL... name; of models without a recipe, the original.
+    """Measure every variant in the recipes of MODEL...; for a model without a recipe, measure the original.
 
-    A sweep recipe names many models, times methods, batch sizes and threads. What the experiment has already (the same
-    variant with the same settings, measured well on such a machine) is skipped.
+    A sweep recipe combines several models, methods, batch sizes and thread counts. A variant is skipped if the
+    experiment already has its result: measured successfully, with the same settings, on the same kind of machine.
     """
     from mlflow_compress.planning import order, sweep_recipe
 
@@ -108,17 +108,17 @@ def sweep(models: tuple[str, ...], options: Options) -> None:
     if options.limit_time is not None:
         variants = order.most_informative_first(variants)
     if options.dry_run:
-        _foretell(variants, options)
+        _show_plan(variants, options)
     else:
         _exit(_measure(variants, models, {}, options), is_named=False)
 
 
-@main.command(epilog=_EPILOG, stopped="Stopped. What was not sent is kept; `compress-bench sync` goes on with it.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@main.command(epilog=_EPILOG, stopped="Stopped. Unsent results are kept; run `compress-bench sync` again to continue.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 @click.option("--tracking-uri", metavar="URI",
-              help="Another server whose runs to end, or the credentials of one. [MLFLOW_TRACKING_URI]")  # fmt: skip
+              help="Also end dead runs on this server, with the credentials in URI. [MLFLOW_TRACKING_URI]")  # fmt: skip
 def sync(dry_run: bool, tracking_uri: str | None) -> None:
-    """Send the results that MLflow did not get yet, each exactly once, and end runs whose process died."""
+    """Send results that are not on their MLflow server yet, each exactly once, and end runs whose process died."""
     from mlflow_compress.tracking.connection import set_up_client
     from mlflow_compress.tracking.spool import Spool
     from mlflow_compress.tracking.sync import Sync
@@ -126,21 +126,21 @@ def sync(dry_run: bool, tracking_uri: str | None) -> None:
     set_up_client()
     spool = Spool()
     if (count := Sync(spool, terminal.say, dry_run).everything(tracking_uri)) and not dry_run:
-        raise UnsentError(f"Not sent: {count}. They are kept in {spool.folder}.")
+        raise UnsentError(f"Results not sent: {count}. They are kept in {spool.folder}.")
     if not count:
-        terminal.say("Nothing waits to be sent.")
+        terminal.say("There are no unsent results.")
 
 
 @main.command("list")
 @click.argument("kind", type=click.Choice(["models", "families", "methods", "metrics", "renderers"]))
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
-@click.option("--markdown", "form", flag_value="markdown", help="Print a Markdown table (of methods).")
+@click.option("--markdown", "form", flag_value="markdown", help="Print a Markdown table (methods only).")
 def list_(kind: str, form: str | None) -> None:
-    """List what there is of a KIND, with options."""
+    """List all plugins or models of a KIND, with their options."""
     from mlflow_compress.planning import catalogue
 
     if form == "markdown" and kind != "methods":
-        raise click.UsageError("--markdown is for methods only.")
+        raise click.UsageError("--markdown works for methods only.")
     rows = catalogue.rows(kind)
     if form == "json":
         terminal.give_json(rows)
@@ -151,12 +151,12 @@ def list_(kind: str, form: str | None) -> None:
 @main.command()
 @click.argument("run_id", metavar="RUN")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME",
-              help="A metric, as recipes name them; may be given again. [those of the run]")  # fmt: skip
+              help="Name of a metric, as in recipes; can be repeated. [the run's metrics]")  # fmt: skip
 @click.option("--log", is_flag=True, help="Add the scores to the run.")
 @click.option("--tracking-uri", metavar="URI", help="Tracking server. [MLFLOW_TRACKING_URI, or mlflow.db here]")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def rescore(run_id: str, metrics: tuple[str, ...], log: bool, tracking_uri: str | None, as_json: bool) -> None:
-    """Score the predictions that RUN kept (a run's id, or a predictions.json) again, without its model."""
+    """Score the saved predictions of RUN (a run id or a predictions.json file) again, without its model."""
     from mlflow_compress.sweeping.progress import PATIENCE_SECONDS, Progress
     from mlflow_compress.tracking.connection import open_store, set_up_client
     from mlflow_compress.tracking.rescore import of_file, of_run
@@ -164,7 +164,7 @@ def rescore(run_id: str, metrics: tuple[str, ...], log: bool, tracking_uri: str 
     set_up_client()
     path = Path(run_id)
     if path.is_file() and log:
-        raise click.UsageError("--log adds scores to a run; this is a file.")
+        raise click.UsageError("--log adds scores to a run, but a file was given.")
     with contextlib.closing(Progress(sys.stderr, patience=PATIENCE_SECONDS)) as progress:
         progress.begin(run_id)
         if path.is_file():
@@ -182,11 +182,11 @@ def rescore(run_id: str, metrics: tuple[str, ...], log: bool, tracking_uri: str 
 @click.option("--to", "folder", required=True, metavar="FOLDER", help="A new or empty folder.")
 @click.option("--tracking-uri", metavar="URI", help="Tracking server. [MLFLOW_TRACKING_URI, or mlflow.db here]")
 def export(run_id: str, folder: str, tracking_uri: str | None) -> None:
-    """Write the model that RUN logged (a run's id, or a model folder) as other programs load it.
+    """Export the model of RUN (a run id or a model folder) in a format that other programs load.
 
-    Float models of transformers and int8_weight_only, int8_dynamic, int4_weight_only, gptq and awq become a folder that
-    from_pretrained and vLLM load; other methods the plain files of their runtime. A README.md of three lines says what
-    it is and how it is loaded. No code that belongs to the model is run.
+    Float transformers models, and those of int8_weight_only, int8_dynamic, int4_weight_only, gptq and awq, become a
+    folder that from_pretrained and vLLM load. Other methods become the plain files of their runtime. A three-line
+    README.md says what the model is and how to load it. No code that belongs to the model is run.
     """
     from mlflow_compress.tracking.connection import open_store, set_up_client
     from mlflow_compress.tracking.published_models import export as write_model
@@ -197,29 +197,29 @@ def export(run_id: str, folder: str, tracking_uri: str | None) -> None:
 
 @main.command()
 @click.argument("name", metavar="NAME")
-@click.option("--kind", type=click.Choice(KINDS), default=KINDS[0], show_default=True, help="What the model is.")
-@click.option("--force", is_flag=True, help="Write over files that are there.")
+@click.option("--kind", type=click.Choice(KINDS), default=KINDS[0], show_default=True, help="Kind of model.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
 def init(name: str, kind: str, force: bool) -> None:
-    """Write NAME.py and NAME.yaml, to put a model of your own into. They run as they are.
+    """Write NAME.py and NAME.yaml as templates for your own model. They run as they are.
 
-    The Python file holds the architecture, its weights and its data, and explains what else it may define; the recipe
-    names what is measured. A language model in a folder of transformers needs the recipe only.
+    The Python file defines the architecture, its weights and its data, and explains what else it can define. The recipe
+    lists what is measured. A language model in a transformers folder needs only the recipe.
     """
     terminal.say_lines(write(name, kind, force))
 
 
 @main.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("--deep", is_flag=True, help="Also load each model that is no Python code, and try it: it may take long.")
+@click.option("--deep", is_flag=True, help="Also load and try models that are not Python code. This can take long.")
 @click.option("--trust", type=bool, is_flag=False, flag_value=True, default=False,
-              help="Run code that comes with a recipe, to try it. A my_model.py named here needs none.")  # fmt: skip
-@click.option("--weights", default="auto", show_default=True, help="As of `run`, for what is tried.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="As of `run`, for what is tried. [the recipe's]")
+              help="Run code that comes with a recipe. A my_model.py named here does not need it.")  # fmt: skip
+@click.option("--weights", default="auto", show_default=True, help="Weights of the models to try, as in `run`.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Batch size to try, as in `run`. [the recipe's]")
 def check(models: tuple[str, ...], deep: bool, trust: bool, weights: str, batch_size: int | None) -> None:
-    """Check recipes, try models of your own, and say what a sweep would measure. Nothing is timed or logged.
+    """Check recipes, try your own models, and list what a sweep would measure. Nothing is timed or logged.
 
-    A model of the family python is tried at once, in seconds: it is built and filled, makes a batch, runs it, is saved
-    and restored, and predicts and scores two samples. What is missing or wrong is named with file, line and function.
+    A model of the family python is tried in seconds: it is built and loaded, runs one batch, is saved and restored, and
+    predicts and scores two samples. Errors name the file, line and function.
     """
     from mlflow_compress.cli.checking import check_models
     from mlflow_compress.planning.recipe import Settings
@@ -230,7 +230,7 @@ def check(models: tuple[str, ...], deep: bool, trust: bool, weights: str, batch_
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
-    """Say what is wrong with this machine for measuring, and what to do about it. Nothing is measured."""
+    """Check this machine for problems that affect measurements, and say how to fix them. Nothing is measured."""
     from mlflow_compress.cli.doctor import examine
     from mlflow_compress.records import to_json
 
@@ -250,7 +250,7 @@ def _measure(
 ) -> list[Result]:
     """Connect, measure, and print; each result is logged before the next variant begins.
 
-    MLflow, whose import takes seconds, is opened while the first worker prepares.
+    MLflow, whose import takes seconds, is loaded while the first worker prepares.
     """
     from mlflow_compress.planning import order, tested_versions
     from mlflow_compress.sweeping import known
@@ -259,8 +259,9 @@ def _measure(
     from mlflow_compress.tracking.spool import Spool
 
     connection.probe(options.tracking_uri)
-    if others := list(tested_versions.untested(only=tested_versions.DELICATE)):
-        terminal.warn(f"Not tested with {', '.join(map(str, others))}. What was: compress-bench doctor")
+    if untested := list(tested_versions.untested(only=tested_versions.DELICATE)):
+        versions = ", ".join(map(str, untested))
+        terminal.warn(f"Not tested with {versions}. `compress-bench doctor` says how to install tested versions.")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that workers are stopped too
 
     several = len(variants) > 1 or "method" not in asked
@@ -283,17 +284,20 @@ def _measure(
         terminal.give_json([_brief(result) for result in results])
     if queue.left_out:
         names = "; ".join(f"{variant.model}, {variant.label}" for variant in queue.left_out)
-        terminal.warn(f"Not started, as they would fail alike ({len(queue.left_out)} of {len(variants)}): {names}.")
+        count = f"{len(queue.left_out)} of {len(variants)}"
+        terminal.warn(f"Not started because they would fail for the same reason ({count}): {names}.")
     if queue.waiting:
         names = "; ".join(f"{variant.model}, {variant.label}" for variant in queue.waiting)
-        told = f"Not started, as --limit-time is too short for them ({len(queue.waiting)} of {len(variants)}): {names}."
-        terminal.warn(f"{told} The same command goes on with them.")
+        count = f"{len(queue.waiting)} of {len(variants)}"
+        terminal.warn(
+            f"Not started because --limit-time is too short ({count}): {names}. Run the same command again to continue."
+        )
     delivery.close(results)
     return results
 
 
 def _sweep(queue: Queue, delivery: Delivery, show: Callable[[Result], None], options: Options) -> list[Result]:
-    """Measure what waits, on this machine or on the machines of a Ray cluster."""
+    """Measure the queued variants, on this machine or on the machines of a Ray cluster."""
     from mlflow_compress.sweeping.progress import Board, Progress
 
     if options.on == "here":
@@ -312,7 +316,7 @@ def _sweep(queue: Queue, delivery: Delivery, show: Callable[[Result], None], opt
 
 
 def _connector(models: Sequence[str], asked: Mapping[str, str], options: Options) -> Callable[[], Log]:
-    """Return what opens the log of this command."""
+    """Return a function that opens the log of this command."""
 
     def connect() -> Log:
         from mlflow_compress.tracking.connection import open_store
@@ -324,8 +328,8 @@ def _connector(models: Sequence[str], asked: Mapping[str, str], options: Options
     return connect
 
 
-def _foretell(variants: Sequence[Variant], options: Options) -> None:
-    """Tell what a sweep would do. Nothing is made where there is no store."""
+def _show_plan(variants: Sequence[Variant], options: Options) -> None:
+    """Print what a sweep would do. A store that does not exist is not created."""
     from mlflow_compress.planning import requirements
     from mlflow_compress.sweeping import dry_run, known
     from mlflow_compress.tracking.connection import open_store
@@ -362,14 +366,14 @@ def _brief(result: Result) -> dict[str, Any]:
 
 
 def _exit(results: Sequence[Result], *, is_named: bool) -> None:
-    """Leave with the exit code that the results deserve.
+    """Raise the error whose exit code fits the results, if any variant failed.
 
     Args:
-        results: of all variants.
-        is_named: whether one method was asked for by name: then what this machine lacks for it is a failure.
+        results: Results of all variants.
+        is_named: Whether the user named one method: then a device or library that this machine lacks is a failure.
 
     Raises:
-        WorkerError, WeightsError, RecipeError: something failed.
+        WorkerError, WeightsError, RecipeError: A variant failed.
     """
     from mlflow_compress.measuring.model_trial import fails_all
 

@@ -1,4 +1,4 @@
-"""`check_models`: says what a sweep would measure, and tries the models, before anything is measured."""
+"""`check_models`: list what a sweep would measure, and try the models, before anything is measured."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ def check_models(names: Sequence[str], settings: Settings, deep: bool) -> None:
     """Plan each model's variants, then try each model.
 
     Args:
-        names: as `sweep` takes them.
-        settings: as the command line says. Code is trusted only where they say so.
-        deep: whether to try other models than those of the user's own code, too.
+        names: Models, as `sweep` takes them.
+        settings: Settings of the command line. Code is trusted only if they say so.
+        deep: Whether to try models that are not the user's own code, too.
 
     Raises:
-        CompressError: something is not right; what `run` would end with.
+        CompressError: A check failed; `run` would raise the same error.
     """
     for name in names:
         variants = sweep_recipe.plan([name], dataclasses.replace(settings, trust=True))
         for variant in variants:
             terminal.say(f"{variant.model}, {variant.label}")
-        tried = [variant for variant in first_of_each_model(variants) if deep or _runs_users_code(variant)]
-        sweep_recipe.plan([name], settings)  # asks for trust where `run` does
-        for variant in tried:
-            terminal.say(f"{variant.model}: {_tried(variant)}")
+        to_try = [variant for variant in first_of_each_model(variants) if deep or _runs_users_code(variant)]
+        sweep_recipe.plan([name], settings)  # requires trust where `run` does
+        for variant in to_try:
+            terminal.say(f"{variant.model}: {_try_original(variant)}")
 
 
 def _runs_users_code(variant: Variant) -> bool:
-    is_so: bool = registry.find("families", variant.family).runs_users_code
-    return is_so
+    runs_users_code: bool = registry.find("families", variant.family).runs_users_code
+    return runs_users_code
 
 
-def _tried(variant: Variant) -> str:
-    """Try the original of a variant's model; return what it takes and gives.
+def _try_original(variant: Variant) -> str:
+    """Try the original of a variant's model, and return a line about its inputs and outputs.
 
     Raises:
-        CompressError: it can't be measured.
+        CompressError: The model can't be measured.
     """
     original = dataclasses.replace(variant, method=ORIGINAL, chain=(Step(ORIGINAL),), interleave=False)
     progress = Progress(sys.stderr)
@@ -61,10 +61,10 @@ def _tried(variant: Variant) -> str:
             progress.close()
     if part.outcome.status != "ok":
         raise failure(part.outcome.cause, f"{variant.model} can't be measured: {part.outcome.reason}")
-    return _told(part.facts)
+    return _summary(part.facts)
 
 
-def _told(facts: Mapping[str, str]) -> str:
+def _summary(facts: Mapping[str, str]) -> str:
     words = [f"{facts['parameters']} parameters", f"takes {facts['takes']}", f"gives {facts['gives']}"]
     if "samples" in facts:
         words += [f"{facts['samples']} samples", facts["score"]]

@@ -1,4 +1,4 @@
-"""Makes click's options of what `planning.options` declares, and an `Options` of what the command line says."""
+"""Turn the options declared in `planning.options` into click options, and parsed values into an `Options`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mlflow_compress.planning.options import AUTO, NONE, Option, Options, Taker,
 
 
 class Counts(click.ParamType[tuple[int, ...]]):
-    """Whole numbers from 1 with commas between them, or `auto`: none."""
+    """Whole numbers from 1, separated by commas; `auto` is an empty tuple."""
 
     name = "number,...|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Read them."""
+        """Convert a value of the command line."""
         if isinstance(value, tuple) or value == AUTO:
             return value if isinstance(value, tuple) else ()
         one: click.ParamType[Any] = click.IntRange(min=1)
@@ -25,12 +25,12 @@ class Counts(click.ParamType[tuple[int, ...]]):
 
 
 class Duration(click.ParamType[float | None]):
-    """A length of time such as 90s, 30m or 1h30m, in seconds; or `none`."""
+    """A duration such as 90s, 30m or 1h30m, in seconds; `none` is None."""
 
     name = "duration|none"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | None:
-        """Read it."""
+        """Convert a value of the command line."""
         from mlflow_compress.planning import durations
 
         if value is None or value == NONE or isinstance(value, float):
@@ -42,10 +42,10 @@ class Duration(click.ParamType[float | None]):
 
 
 class Finite(click.FloatRange):
-    """A number; neither `nan` nor `inf`."""
+    """A number, but not `nan` or `inf`."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it."""
+        """Convert a value of the command line."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
@@ -53,49 +53,49 @@ class Finite(click.FloatRange):
 
 
 class AutoSwitch(click.ParamType[bool | None]):
-    """True, false, or `auto`: None."""
+    """True, false, or `auto`, which is None."""
 
     name = "true|false|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bool | None:
-        """Read it."""
+        """Convert a value of the command line."""
         if value is None or value == AUTO:
             return None
         try:
             return bool(click.BOOL.convert(value, param, ctx))
         except click.BadParameter:
-            self.fail(f"{value!r} is none of true, false and auto.", param, ctx)
+            self.fail(f"{value!r} is not true, false or auto.", param, ctx)
 
 
 class Count(click.ParamType[int | None]):
-    """A whole number from 1, or `auto`."""
+    """A whole number from 1, or `auto`, which is None."""
 
     name = "number|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """Read it."""
+        """Convert a value of the command line."""
         if value is None or value == AUTO:
             return None
         return click.IntRange(min=1).convert(value, param, ctx)
 
 
 def options_of(taker: Taker) -> list[click.Option]:
-    """Return what a command takes, in the order of its help."""
-    made = []
+    """Return the options of a command, in the order of its help."""
+    click_options = []
     for option in declared(taker):
-        made.append(click.Option(_names(option), **_attributes(option)))
+        click_options.append(click.Option(_names(option), **_attributes(option)))
         if option.off is not None:
             flag, text = option.off
-            made.append(click.Option((flag, option.name), flag_value=False, type=bool, help=text))
-    return made
+            click_options.append(click.Option((flag, option.name), flag_value=False, type=bool, help=text))
+    return click_options
 
 
 def read(taker: Taker, values: Mapping[str, Any]) -> Options:
-    """Return the options of a command whose line was parsed.
+    """Return the options of a command from its parsed values.
 
     Args:
-        taker: the command.
-        values: what click read, by field; what is no option is left out.
+        taker: The command.
+        values: Values that click parsed, by field name. Arguments among them are ignored.
     """
     return Options(**{option.name: values[option.name] for option in declared(taker)})
 
@@ -105,31 +105,31 @@ def _names(option: Option) -> tuple[str, ...]:
 
 
 def _attributes(option: Option) -> dict[str, Any]:
-    """Return what click is told of an option."""
-    about: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
+    """Return the keyword arguments of `click.Option` for an option."""
+    attributes: dict[str, Any] = {"help": option.help, "metavar": option.metavar}
     if option.kind == "flag":
         return {"help": option.help, "is_flag": True}
     if option.kind == "repeated":
-        return {**about, "multiple": True}
-    about |= {"default": option.written_default, "show_default": _is_default_shown(option), "type": _type(option)}
+        return {**attributes, "multiple": True}
+    attributes |= {"default": option.written_default, "show_default": _is_default_shown(option), "type": _type(option)}
     if option.kind in ("switch", "auto_switch"):
-        about |= {"is_flag": False, "flag_value": True}
-    return about
+        attributes |= {"is_flag": False, "flag_value": True}
+    return attributes
 
 
 def _is_default_shown(option: Option) -> bool:
-    """Return whether the help shows the default; that of counts is told in words."""
+    """Return whether click adds the default to the help; the help text of counts names it already."""
     return option.is_default_shown and option.kind not in ("count", "counts")
 
 
 def _type(option: Option) -> Any:
-    """Return click's type of a kind."""
+    """Return the click type of an option's kind."""
     if option.kind == "choice":
         return click.Choice(option.choices)
     if option.kind == "whole":
         return int if option.least is None else click.IntRange(min=int(option.least))
     if option.kind == "number":
         return Finite(min=option.least)
-    plain = {"text": str, "yes_no": bool, "switch": bool}
-    own = {"count": Count, "counts": Counts, "duration": Duration, "auto_switch": AutoSwitch}
-    return plain.get(option.kind) or own[option.kind]()
+    builtin = {"text": str, "yes_no": bool, "switch": bool}
+    custom = {"count": Count, "counts": Counts, "duration": Duration, "auto_switch": AutoSwitch}
+    return builtin.get(option.kind) or custom[option.kind]()

@@ -1,4 +1,4 @@
-"""`doctor`: says before anything is measured what is wrong with the machine, and what to do about it."""
+"""`doctor`: check the machine before anything is measured, and say how to fix its problems."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from mlflow_compress.planning import tested_versions
 from mlflow_compress.tracking import connection
 
 _GIB = 2**30
-_LEAST_FREE_DISK = 10 * _GIB  # a model is there up to three times: saved, copied for logging, logged
+_LEAST_FREE_DISK = 10 * _GIB  # a model takes up to three times its size: saved, copied for logging, logged
 _LEAST_FREE_RAM = 2 * _GIB
 _MUCH_SWAP = 2**28
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One look at the machine.
+    """The result of one check of the machine.
 
     Attributes:
-        subject: what was looked at.
-        is_well: whether it is as it should be.
-        message: what was seen.
-        advice: what to do about it; empty when all is well.
+        subject: What was checked.
+        is_well: Whether it is as it should be.
+        message: What was found.
+        advice: What to do about it; empty if all is well.
     """
 
     subject: str
@@ -42,10 +42,10 @@ class Finding:
 
 
 def examine(root: Path = Path("/")) -> Iterator[Finding]:
-    """Look at everything in turn.
+    """Yield the findings of all checks, one after the other.
 
     Args:
-        root: where `proc` and `sys` are; another folder in tests.
+        root: Folder with `proc` and `sys`; another one in tests.
     """
     yield from _cores(root)
     yield from _memory(root)
@@ -65,22 +65,24 @@ def _cores(root: Path) -> Iterator[Finding]:
     cpu = f"{facts['cpu_model']}, {facts['cores_physical']} cores, {allowed} threads usable"
     cores, threads = environment.cores(root), environment.most_threads(root)
     if cores < allowed:
-        advice = f"Leave --threads at {threads}, its default here: more would be stopped again and again."
-        yield Finding("cores", False, f"{cpu}, but a limit of {cores:g} cores' time", advice)
+        advice = f"Keep --threads at {threads} (the default here): the system would repeatedly pause more threads."
+        yield Finding("cores", False, f"{cpu}, but their time is limited to that of {cores:g} cores", advice)
     else:
         yield Finding("cores", True, cpu)
     busy = checks.busy(share := environment.busy_share())
-    yield Finding("load", not busy, f"others keep {share:.0%} of the cores busy", busy[0].advice if busy else "")
+    yield Finding("load", not busy, f"other programs use {share:.0%} of the cores", busy[0].advice if busy else "")
     governor = facts.get("governor")
     if governor is not None and governor != "performance":
-        advice = "sudo cpupower frequency-set -g performance: else the clock speed changes while you measure."
+        advice = "sudo cpupower frequency-set -g performance: otherwise the clock speed changes while you measure."
         yield Finding("clock", False, f"the frequency governor is {governor}", advice)
     battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
     if battery is not None and not battery.power_plugged:
-        yield Finding("power", False, "the machine runs on its battery", "Plug it in: most slow down on battery.")
+        advice = "Plug it in: most machines are slower on battery."
+        yield Finding("power", False, "the machine runs on its battery", advice)
     if emulated := environment.emulated(root):
-        advice = "Their latencies here say nothing about a machine that has them."
-        yield Finding("precisions", False, f"no instructions for {', '.join(emulated)}: emulated, slow", advice)
+        names = ", ".join(emulated)
+        advice = f"Latencies in {names} here say nothing about machines with such instructions."
+        yield Finding("precisions", False, f"the CPU has no instructions for {names} and emulates them slowly", advice)
 
 
 def _memory(root: Path) -> Iterator[Finding]:
@@ -91,23 +93,21 @@ def _memory(root: Path) -> Iterator[Finding]:
     limited = ""
     if limit is not None and left is not None and left < free:
         free, limited = left, f" of the {limit / _GIB:.1f} GB that a container or a batch system allows"
-    advice = "Close programs: a model that is swapped out is measured many times too slow."
+    advice = "Close other programs: a model that is swapped out runs many times slower."
     is_well = free >= _LEAST_FREE_RAM and swapped < _MUCH_SWAP
     message = f"{free / _GIB:.1f} GB free{limited}, {swapped / _GIB:.1f} GB swapped out"
     if limited and free < _LEAST_FREE_RAM:
-        advice = "Give the container or the job more memory: what needs more than the limit is killed."
+        advice = "Give the container or the job more memory: a process that exceeds the limit is killed."
     yield Finding("memory", is_well, message, "" if is_well else advice)
     mark = root / "proc/self/clear_refs"
     if os.access(mark, os.W_OK):
-        yield Finding("memory peaks", True, "the kernel's own high-water mark, phase by phase")
+        yield Finding("memory peaks", True, "the kernel's high-water mark is read and reset for each phase")
     elif mark.exists():
-        yield Finding(
-            "memory peaks", False, "the kernel's mark can't be reset", "Peaks of phases will be of all so far."
-        )
+        advice = "The peak of a phase will include all phases before it."
+        yield Finding("memory peaks", False, "the kernel's high-water mark can't be reset", advice)
     else:
-        yield Finding(
-            "memory peaks", False, "no mark in the kernel", "Peaks are sampled every 2 ms, and can be missed."
-        )
+        advice = "Memory is sampled every 2 ms; short peaks can be missed."
+        yield Finding("memory peaks", False, "the kernel has no high-water mark", advice)
 
 
 def _energy(root: Path) -> Iterator[Finding]:
@@ -117,13 +117,13 @@ def _energy(root: Path) -> Iterator[Finding]:
     if counters:
         yield Finding("energy", True, "the CPU's counters (RAPL) can be read")
     else:
-        advice = "Energy will be an estimate. On Linux with RAPL: sudo chmod -R a+r /sys/class/powercap/intel-rapl*"
+        advice = "Energy will be estimated. On Linux with RAPL: sudo chmod -R a+r /sys/class/powercap/intel-rapl*"
         yield Finding("energy", False, "no readable counters (RAPL)", advice)
 
 
 def _gpu() -> Iterator[Finding]:
     if not gpu.present():
-        yield Finding("GPU", True, "none with an NVIDIA driver: only the CPU is measured")
+        yield Finding("GPU", True, "no GPU with an NVIDIA driver: only the CPU is measured")
     else:
         yield Finding("GPU", True, f"NVIDIA, driver {gpu.driver_version()}")
 
@@ -132,36 +132,36 @@ def _disk() -> Iterator[Finding]:
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     is_well = free >= _LEAST_FREE_DISK
-    advice = "" if is_well else "Free some, or set TMPDIR to a larger disk: models are saved there."
+    advice = "" if is_well else "Free some space, or set TMPDIR to a larger disk: models are saved there."
     yield Finding("disk", is_well, f"{free / _GIB:.0f} GB free in {folder}", advice)
 
 
 def _home() -> Finding:
     lacking = user_home.settle()
     if not lacking:
-        return Finding("home", True, f"caches, and results that wait, are kept in {cache_folder('spool').parent}")
-    advice = "Set HOME to a folder that lasts and can be written to: temporary ones are deleted, with what waits there."
+        return Finding("home", True, f"caches and unsent results are kept in {cache_folder('spool').parent}")
+    advice = "Set HOME to a permanent, writable folder: temporary folders are deleted, and unsent results with them."
     return Finding("home", False, lacking, advice)
 
 
 def _versions() -> Iterator[Finding]:
-    others = list(tested_versions.untested())
-    if not others:
-        yield Finding("versions", True, "the installed libraries are versions that were tested")
+    untested = list(tested_versions.untested())
+    if not untested:
+        yield Finding("versions", True, "all installed libraries have tested versions")
     else:
-        advice = 'What was tested: pip install -c constraints/newest.txt ".[methods]"'
-        yield Finding("versions", False, f"not tested with {', '.join(map(str, others))}", advice)
+        advice = 'Install tested versions: pip install -c constraints/newest.txt ".[methods]"'
+        yield Finding("versions", False, f"not tested with {', '.join(map(str, untested))}", advice)
 
 
 def _network() -> Iterator[Finding]:
     obstacle = hub.unreachable()
-    advice = "" if obstacle is None else "Pretrained weights must be in the cache or local; else they are random."
+    advice = "" if obstacle is None else "Weights must be in the cache or local; otherwise random ones are used."
     yield Finding("weights", obstacle is None, obstacle or "the Hugging Face hub answers", advice)
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     try:
         connection.probe()
         yield Finding(
-            "tracking", True, connection.without_secrets(uri) if uri else "no server set: mlflow.db in this folder"
+            "tracking", True, connection.without_secrets(uri) if uri else "no server is set: mlflow.db in this folder"
         )
     except StoreError as error:
         yield Finding("tracking", False, str(error), "Start the server, or set MLFLOW_TRACKING_URI.")

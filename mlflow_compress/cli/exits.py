@@ -1,7 +1,7 @@
-"""How the commands behave when something goes wrong: one message on stderr, no traceback, and an exit code that tells.
+"""How the commands report errors: one message on stderr, no traceback, and an exit code for each kind of error.
 
-`Command` and `Group` take the place of click's own: `@click.command(cls=Command)`. Click itself exits with 2 on a wrong
-option, and names the nearest right one.
+`Command` and `Group` replace click's own classes: `@click.command(cls=Command)`. Click itself exits with 2 on a wrong
+option, and suggests the nearest one.
 """
 
 from __future__ import annotations
@@ -19,51 +19,52 @@ from mlflow_compress.errors import CompressError
 from mlflow_compress.plain_text import plain, visible
 
 
-class Told(click.ClickException):
-    """A `CompressError` on its way to the user. To click, the exit code is the class's: each has a subclass."""
+class ReportedError(click.ClickException):
+    """A `CompressError` as click reports it. Click reads the exit code from the class, so each error has a subclass."""
 
 
 class Stopped(click.ClickException):
-    """Ctrl-C: its exit code is that of a program that SIGINT ends."""
+    """The user pressed Ctrl-C. The exit code is that of a program ended by SIGINT."""
 
     exit_code = 128 + signal.SIGINT
 
 
-def _told(error: CompressError) -> Told:
-    kind: type[Told] = type("Told", (Told,), {"exit_code": error.exit_code})
+def _reported(error: CompressError) -> ReportedError:
+    kind: type[ReportedError] = type("ReportedError", (ReportedError,), {"exit_code": error.exit_code})
     return kind(plain(str(error)))
 
 
 @contextmanager
-def _telling() -> Iterator[None]:
-    """Have errors reach the user as one line of plain text: click writes that of its own and of ours."""
+def _reporting() -> Iterator[None]:
+    """Turn errors into plain text that click prints."""
     try:
         yield
     except CompressError as error:
-        raise _told(error) from error
+        raise _reported(error) from error
     except click.ClickException as error:
-        vars(error)["message"] = visible(error.message).replace("\r", "")  # click's own have lines
+        vars(error)["message"] = visible(error.message).replace("\r", "")  # click's own messages have several lines
         raise
 
 
 def _refuse_repeated(command: click.Command, ctx: click.Context, args: Sequence[str]) -> None:
-    """Raise where an option that takes one value is given several times: click takes the last, and says nothing.
+    """Reject an option that takes one value but is given several times: click would silently use the last value.
 
     Raises:
-        UsageError: it says what the option means, and with that how several are given.
+        UsageError: An option was repeated. The message includes its help, which says how to give several values.
     """
-    *_, given = command.make_parser(ctx).parse_args(list(args))
-    options = [option for option in given if isinstance(option, click.Option) and not (option.multiple or option.count)]
+    *_, params = command.make_parser(ctx).parse_args(list(args))
+    options = [param for param in params if isinstance(param, click.Option) and not (param.multiple or param.count)]
     by_field: dict[str | None, list[click.Option]] = {}
     for option in options:
         by_field.setdefault(option.name, []).append(option)
-    for several in by_field.values():
-        flags = dict.fromkeys(option.opts[0] for option in several)
-        is_one_flag = several[0].is_flag and len(flags) == 1
-        if len(several) > 1 and not is_one_flag and not ctx.resilient_parsing:
+    for occurrences in by_field.values():
+        flags = dict.fromkeys(option.opts[0] for option in occurrences)
+        first = occurrences[0]
+        is_one_flag = first.is_flag and len(flags) == 1
+        if len(occurrences) > 1 and not is_one_flag and not ctx.resilient_parsing:
             raise click.UsageError(
-                f"{' and '.join(flags)} would have {len(several)} values, and the last would count alone. Give one. "
-                f"{several[0].opts[0]}: {several[0].help or 'one value'}",
+                f"{' and '.join(flags)}: {len(occurrences)} values were given, but only one is allowed. "
+                f"{first.opts[0]}: {first.help or 'one value'}",
                 ctx,
             )
 
@@ -72,57 +73,57 @@ class Command(click.Command):
     """A command that turns a `CompressError` into a message on stderr and its exit code.
 
     Args:
-        stopped: what a user who stops it with Ctrl-C is told: what is kept, and how to go on. Empty: its group's.
-        given: as click's own command takes it.
+        stopped: Message after Ctrl-C: what is kept, and how to continue. Empty: the message of its group.
+        args, attributes: Arguments of click's own command.
     """
 
-    def __init__(self, *given: Any, stopped: str = "", **named: Any) -> None:
-        super().__init__(*given, **named)
+    def __init__(self, *args: Any, stopped: str = "", **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
         self.stopped = stopped
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the command line; options may be checked on the way."""
-        with _telling():
+        """Parse the command line. Options may be checked here, too."""
+        with _reporting():
             _refuse_repeated(self, ctx, args)
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        with _telling():
+        with _reporting():
             return super().invoke(ctx)
 
 
 class Group(click.Group):
-    """A command with subcommands. What any of them raises is turned into a message and an exit code.
+    """A command with subcommands. Their errors become a message and an exit code.
 
     Args:
-        stopped: what a user who stops it with Ctrl-C is told, where the subcommand has nothing of its own to say.
-        given: as click's own group takes it.
+        stopped: Message after Ctrl-C for subcommands without their own.
+        args, attributes: Arguments of click's own group.
     """
 
     command_class = Command
     group_class = type
 
-    def __init__(self, *given: Any, stopped: str = "Stopped.", **named: Any) -> None:
-        super().__init__(*given, **named)
+    def __init__(self, *args: Any, stopped: str = "Stopped.", **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
         self._stopped = stopped
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        """Run the program. An error that nobody foresaw has its traceback, in plain text as well."""
+        """Run the program. An unexpected error prints its traceback, also as plain text."""
         sys.excepthook = terminal.tell_error
         user_home.settle()
         return super().main(*args, **extra)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the command line up to the subcommand."""
-        with _telling():
+        """Parse the command line up to the subcommand."""
+        with _reporting():
             _refuse_repeated(self, ctx, args)
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the subcommand."""
         try:
-            with _telling():
+            with _reporting():
                 return super().invoke(ctx)
         except KeyboardInterrupt as interrupt:
             command = self.commands.get(ctx.invoked_subcommand or "")

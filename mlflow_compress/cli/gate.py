@@ -1,4 +1,4 @@
-"""`compress-report gate`: what a pull request must reach."""
+"""`compress-report gate`: check the requirements that a pull request must meet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlflow_compress.reporting.gate import Check, Demands, Verdict
 
 SCHEMA = 1
-_HEADER = ("Team", "Model", "Method", "Verdict", "Asked", "Measured", "That is", "95 % interval", "Why")
+_HEADER = ("Team", "Model", "Method", "Verdict", "Required", "Measured", "Result", "95 % interval", "Reason")
 
 
 @click.command("gate", cls=Command)
@@ -28,39 +28,41 @@ _HEADER = ("Team", "Model", "Method", "Verdict", "Asked", "Measured", "That is",
     "--device",
     type=click.Choice(["cpu", "gpu"]),
     default="cpu",
-    help="Whose latency and memory are meant. It leaves no variant out.",
+    help="Device whose latency and memory are checked. It does not exclude any variant.",
 )
 @click.option(
-    "--min-speedup", type=click.FloatRange(0, min_open=True), metavar="X", help="At least so many times as fast."
+    "--min-speedup",
+    type=click.FloatRange(0, min_open=True),
+    metavar="X",
+    help="Minimum speed-up: at least X times as fast as the original.",
 )
 @click.option(
     "--max-quality-drop",
     metavar="DROP",
-    help="At most so much lost of the score that stands for the quality: 1% of the original's, or 0.005 in its own "
-    "unit.",
+    help="Maximum loss of the main quality score: 1% of the original's score, or 0.005 in the score's own unit.",
 )
 @click.option(
     "--max-size-ratio",
     type=click.FloatRange(0, min_open=True),
     metavar="X",
-    help="At most so much of the original's weights, as they are held in memory.",
+    help="Maximum size of the weights in memory, as a fraction of the original's.",
 )
 @click.option(
     "--max-disk-ratio",
     type=click.FloatRange(0, min_open=True),
     metavar="X",
-    help="At most so much of the original's saved model, on disk.",
+    help="Maximum size of the saved model on disk, as a fraction of the original's.",
 )
 @click.option(
     "--max-memory-ratio",
     type=click.FloatRange(0, min_open=True),
     metavar="X",
-    help="At most so much of its peak memory, and 1 % for noise.",
+    help="Maximum peak memory, as a fraction of the original's, plus 1 % for noise.",
 )
 @click.option(
     "--preset",
     type=click.Choice(["mlperf", "mlperf-high"]),
-    help="MLPerf's rule for quality: --max-quality-drop 1% (or 0.1%), against the original measured here.",
+    help="MLPerf's quality rule: --max-quality-drop 1% (or 0.1%), relative to the original measured here.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the Markdown table.")
 def gate(
@@ -74,24 +76,26 @@ def gate(
     as_json: bool,
     **selected: Any,
 ) -> None:
-    """Say of every variant whether it passes, fails, or can't be decided: exit code 0, 6 or 7.
+    """Check whether each variant passes, fails or is undecided: exit code 0, 6 or 7.
 
-    A variant passes where even the bad end of the number's 95 % interval meets the demand, and fails where even the
-    good end misses it; otherwise it is undecided, as is what was not measured. Speed and memory are those of --device.
-    What failed fails; what was skipped or copied by hand is not checked.
+    A variant passes if even the bad end of the number's 95 % interval meets the requirement. It fails if even the good
+    end misses it. Otherwise it is undecided; so is a variant without the number. Speed and memory are those of
+    --device. A variant whose measurement failed fails; skipped variants and rows copied by hand are not checked.
     """
     from mlflow_compress.reporting.gate import EXIT_CODES, PRESETS, Demands, check, verdict
     from mlflow_compress.reporting.quality_drop import Drop
 
     if preset and max_quality_drop is not None:
-        raise click.UsageError("--preset says what quality may be lost, and so does --max-quality-drop: give one.")
+        raise click.UsageError("--preset and --max-quality-drop both set the allowed quality loss. Give only one.")
     drop = Drop.read(max_quality_drop) if max_quality_drop is not None else PRESETS[preset].drop if preset else None
     demands = Demands(min_speedup, drop, max_size_ratio, max_disk_ratio, max_memory_ratio, device)
     if not demands.asked():
-        raise click.UsageError("What must a variant reach? Give --min-speedup, --max-quality-drop, or another demand.")
+        raise click.UsageError(
+            "No requirement was given. Give --min-speedup, --max-quality-drop, or another requirement."
+        )
     checks = check(compare_selected(selected, "en", every_run=False), demands)
     if not checks:
-        raise StoreError("There is no variant to check: only originals were measured.")
+        raise StoreError("There are no variants to check: only originals were measured.")
     decided = verdict(checks)
     if as_json:
         terminal.give_json(_data(checks, demands, preset or "", decided))
@@ -105,13 +109,13 @@ def gate(
 
 
 def _lines(checks: Sequence[Check]) -> Iterator[str]:
-    """Return the table of all checks, and below it what to do."""
+    """Yield the lines of the table of all checks, and of the advice below it."""
     from mlflow_compress.renderers.md import escape, padded_table
 
     table = [list(_HEADER)]
     for it in checks:
-        told = (it.team, it.model, it.method, it.verdict, it.asked, it.measured, it.result, it.interval, it.reason)
-        table.append([escape(text or "-") for text in told])
+        cells = (it.team, it.model, it.method, it.verdict, it.asked, it.measured, it.result, it.interval, it.reason)
+        table.append([escape(text or "-") for text in cells])
     yield from padded_table([False] * len(_HEADER), table)
     yield ""
     advice = Counter((it.reason, it.advice) for it in checks if it.advice and it.verdict != "passes")
@@ -123,34 +127,35 @@ def _lines(checks: Sequence[Check]) -> Iterator[str]:
 
 
 def _conclusion(checks: Sequence[Check], decided: Verdict) -> str:
-    """Say in a line what all checks come to."""
+    """Return a one-line summary of all checks."""
     from mlflow_compress.reporting.gate import of_variants
 
     counts = Counter(of_variants(checks).values())
-    told: dict[Verdict, str] = {
-        "fails": "{} missing what was asked of them",
+    texts: dict[Verdict, str] = {
+        "fails": "{} failing",
         "undecided": "{} undecided",
         "passes": "{} passing",
         "not checked": "{} not checked",
     }
-    parts = [text.format(counts[kind]) for kind, text in told.items() if counts[kind]]
-    said = {
-        "passes": "Passes: every variant that was checked reaches what was asked of it.",
+    parts = [text.format(counts[kind]) for kind, text in texts.items() if counts[kind]]
+    conclusion = {
+        "passes": "Passes: every checked variant meets all requirements.",
         "fails": "Fails.",
-        "undecided": "Undecided: nothing misses, but not all that was asked is shown.",
+        "undecided": "Undecided: no variant fails, but not every requirement is shown to be met.",
     }[decided]
-    return f"{said} Variants: {', '.join(parts)}."
+    return f"{conclusion} Variants: {', '.join(parts)}."
 
 
 def _data(checks: Sequence[Check], demands: Demands, preset: str, decided: Verdict) -> dict[str, Any]:
-    """Return what `--json` prints: schema 1. A later schema may add keys; what is here keeps its meaning.
+    """Return the data that `--json` prints, schema 1. A later schema may add keys; these keys keep their meaning.
 
-    `verdict` and `exit_code` of all; `preset`; `demands` (`option`, `device`, `limit`, and whether that is `relative`,
-    a part of the original's quality); `checks`, as `reporting.gate.Check` describes them. What is not known is null.
+    The keys are the overall `verdict` and `exit_code`; `preset`; `demands` (`option`, `device`, `limit`, `relative`:
+    whether the limit is a part of the original's quality); `checks`, see `reporting.gate.Check`. Unknown numbers are
+    null.
     """
     from mlflow_compress.reporting.gate import EXIT_CODES
 
-    asked = [
+    requirements = [
         {
             "option": it.option,
             "device": demands.device,
@@ -164,10 +169,10 @@ def _data(checks: Sequence[Check], demands: Demands, preset: str, decided: Verdi
         "verdict": decided,
         "exit_code": EXIT_CODES[decided],
         "preset": preset,
-        "demands": asked,
-        "checks": [{key: _known(value) for key, value in dataclasses.asdict(each).items()} for each in checks],
+        "demands": requirements,
+        "checks": [{key: _finite_or_none(value) for key, value in dataclasses.asdict(it).items()} for it in checks],
     }
 
 
-def _known(value: Any) -> Any:
+def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""A command that makes its options when they are asked for: the help of the program names commands and needs none."""
+"""A command that creates its options on demand: the program's own help lists only commands and needs no options."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
 
 
 class LateOptions(Command):
-    """A command that takes what `planning.options` declares, and is called with an `Options` named `options`.
+    """A command with the options of `planning.options`. It is called with an `Options` named `options`.
 
     Args:
-        taker: which of the declared options it takes.
-        given: as click's own command takes it.
+        taker: Command whose declared options it takes.
+        attributes: Attributes of click's own command.
     """
 
-    def __init__(self, *, taker: Taker, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, *, taker: Taker, **attributes: Any) -> None:
+        super().__init__(**attributes)
         self._taker = taker
-        self._is_made = False
+        self._has_options = False
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return its arguments, its options, and `--help`."""
         from mlflow_compress.cli.click_options import options_of
 
-        if not self._is_made:
+        if not self._has_options:
             self.params += options_of(self._taker)
-            self._is_made = True
+            self._has_options = True
         return super().get_params(ctx)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -39,6 +39,6 @@ class LateOptions(Command):
         from mlflow_compress.cli.click_options import read
 
         options = read(self._taker, ctx.params)
-        is_argument = {param.name for param in self.params if isinstance(param, click.Argument)}
-        ctx.params = {name: value for name, value in ctx.params.items() if name in is_argument} | {"options": options}
+        arguments = {param.name for param in self.params if isinstance(param, click.Argument)}
+        ctx.params = {name: value for name, value in ctx.params.items() if name in arguments} | {"options": options}
         return super().invoke(ctx)

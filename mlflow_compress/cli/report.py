@@ -1,4 +1,4 @@
-"""`compress-report`: the comparison of some experiments. It reads tracking servers, and writes only if told to."""
+"""`compress-report`: build the comparison of experiments. It reads tracking servers, and writes only on request."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Exit codes:
   4  no tracking server, no such experiment, or nothing in it
   5  --check: the file is not up to date
   6  gate: a variant fails
-  7  gate: none fails, and any is undecided, or nothing was checked
+  7  gate: no variant fails, but some are undecided, or nothing was checked
 """
 _OUT_OF_DATE = 5
 _MOST_BYTES = 4 * 2**20  # of a text with tables: thousands of rows
@@ -55,20 +55,20 @@ _LOGGED = ("md", "html", "png")
     epilog=_EPILOG,
 )
 @selecting
-@click.option("--device", type=click.Choice(["cpu", "gpu"]), help="What was measured on this device only.")
-@click.option("--lang", type=_LANGUAGES, default="en", help="The table's language; with --update, its own.")
+@click.option("--device", type=click.Choice(["cpu", "gpu"]), help="Only results measured on this device.")
+@click.option("--lang", type=_LANGUAGES, default="en", help="Language of the table; with --update, that of the file.")
 @click.option(
     "--columns",
     metavar="A,B",
-    help="What the table shows: team, model, method, hardware, pareto, quality, size, disk, params, cpu, gpu, ram, "
-    "vram, energy, throughput, or names of metrics. Without it, the course's columns.",
+    help="Columns of the table: team, model, method, hardware, pareto, quality, size, disk, params, cpu, gpu, ram, "
+    "vram, energy, throughput, or names of metrics. Default: the course's columns.",
 )
-@click.option("--sort", "sorting", default="", metavar="COLUMN", help="Order by a column; -COLUMN the other way round.")
+@click.option("--sort", "sorting", default="", metavar="COLUMN", help="Sort by a column; -COLUMN reverses the order.")
 @click.option(
     "--group-by",
     "grouping",
     type=click.Choice(["team", "model", "method", "hardware"]),
-    help="Keep rows of the same together. Without it, those of one original, by hardware.",
+    help="Group rows with the same value. Default: group rows with the same original, by hardware.",
 )
 @click.option(
     "--pareto",
@@ -78,28 +78,28 @@ _LOGGED = ("md", "html", "png")
 @click.option(
     "--best",
     metavar="COLUMN",
-    help="Of each team's model, only the original and the best variant in this, of those that may be compared.",
+    help="For each team's model, show only the original and the comparable variant that is best in this column.",
 )
-@click.option("--all-runs", is_flag=True, help="A row for every run, not only the newest of each variant.")
+@click.option("--all-runs", is_flag=True, help="Show a row for every run, not only for the newest of each variant.")
 @click.option(
     "-o",
     "--output",
     "outputs",
     multiple=True,
     metavar="FILE",
-    help="Write a file instead; its suffix chooses the form (.md, .csv, .json, .html, .tex, .png, .xlsx); may be given "
-    "again.",
+    help="Write a file instead. The suffix sets the format (.md, .csv, .json, .html, .tex, .png, .xlsx). Can be "
+    "repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the Markdown table.")
 @click.option(
     "--update",
     "readme",
     metavar="FILE",
-    help="Put the table into a Markdown file: between its markers, or in place of its table of the course's form.",
+    help="Update the table in a Markdown file: between its markers, or in place of its table in the course's format.",
 )
-@click.option("--check", is_flag=True, help="With --update: change nothing, exit 5 where the file is not up to date.")
-@click.option("--all-teams", is_flag=True, help="With --update: change the rows of all teams, not only of --team's.")
-@click.option("--log", is_flag=True, help="Keep table, page and picture in the experiment's run `comparison`.")
+@click.option("--check", is_flag=True, help="With --update: change nothing; exit with 5 if the file is out of date.")
+@click.option("--all-teams", is_flag=True, help="With --update: change the rows of all teams, not only of --team.")
+@click.option("--log", is_flag=True, help="Save table, page and picture in the experiment's run `comparison`.")
 @click.version_option(package_name="mlflow-compress")
 @click.pass_context
 def main(
@@ -126,10 +126,10 @@ def main(
     """
     if context.invoked_subcommand:
         if any(source.name == "COMMANDLINE" for source in map(context.get_parameter_source, context.params) if source):
-            raise click.UsageError(f"Options go behind the command: compress-report {context.invoked_subcommand} ...")
+            raise click.UsageError(f"Put options after the command: compress-report {context.invoked_subcommand} ...")
         return
     if check and not readme:
-        raise click.UsageError("--check needs --update FILE.")
+        raise click.UsageError("--check requires --update FILE.")
     files = [_writer(name) for name in outputs]
     if readme and context.get_parameter_source("lang") is click.core.ParameterSource.DEFAULT:
         lang = _language_of(Path(readme))
@@ -156,20 +156,20 @@ main.add_command(gate)
 
 @main.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
-@click.option("-e", "--experiment", metavar="NAME", help="Where to; made if there is none. [MLFLOW_EXPERIMENT_NAME]")
-@click.option("--tracking-uri", metavar="URI", help="The tracking server. [MLFLOW_TRACKING_URI]")
-@click.option("--team", default="", help="Whose rows they are, unless a column of the table says so. [COMPRESS_TEAM]")
 @click.option(
-    "--model", default="", help="The model of tables that have no column of methods, and name these as models."
+    "-e", "--experiment", metavar="NAME", help="Target experiment; created if missing. [MLFLOW_EXPERIMENT_NAME]"
 )
+@click.option("--tracking-uri", metavar="URI", help="Tracking server. [MLFLOW_TRACKING_URI]")
+@click.option("--team", default="", help="Team of the rows, unless the table has a team column. [COMPRESS_TEAM]")
+@click.option("--model", default="", help="Model of tables that have no method column and list methods as models.")
 @click.option(
     "--scale",
     "scales",
     multiple=True,
     metavar="METRIC=SCALE",
-    help="How a score's numbers without % are meant: bleu=share (0.63 is 63 of 100), bleu=percent. Again for others.",
+    help="Scale of a score's numbers without %: bleu=share (0.63 is 63 of 100) or bleu=percent. Can be repeated.",
 )
-@click.option("--dry-run", is_flag=True, help="Store nothing: say of every cell what would become of it.")
+@click.option("--dry-run", is_flag=True, help="Store nothing; show what would happen to every cell.")
 def import_tables(
     files: tuple[Path, ...],
     experiment: str | None,
@@ -179,10 +179,10 @@ def import_tables(
     scales: tuple[str, ...],
     dry_run: bool,
 ) -> None:
-    """Read hand-made tables of Markdown files into runs, so that a course's history is not lost.
+    """Import hand-made tables from Markdown files as runs, so that a course keeps its history.
 
-    Every table marks their rows "by hand". Cells that can't be read are named; their text is kept with the run. The
-    same file again changes nothing; a row that changed makes a newer run.
+    Every table marks these rows "by hand". Cells that can't be read are listed; their text is kept with the run.
+    Importing the same file again changes nothing; a changed row becomes a newer run.
     """
     from mlflow_compress.reporting import import_listing, import_tables
     from mlflow_compress.reporting.written_scores import scale_of
@@ -192,46 +192,46 @@ def import_tables(
 
     team = team or os.environ.get("COMPRESS_TEAM", "")
     try:
-        meant = dict(map(scale_of, scales))
+        scale_by_metric = dict(map(scale_of, scales))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--scale") from None
-    found = [
-        import_tables.read(_read(file), team=team, source=source, model=model, scales=meant)
+    imports = [
+        import_tables.read(_read(file), team=team, source=source, model=model, scales=scale_by_metric)
         for file, source in zip(files, _sources(files), strict=True)
     ]
-    rows = [row for each in found for row in each.rows]
+    rows = [row for file in imports for row in file.rows]
     if not dry_run and any(not row.team for row in rows):
-        raise click.UsageError("Whose rows are these? Give --team NAME.")
+        raise click.UsageError("The table does not name the team of its rows. Give --team NAME.")
     if dry_run:
-        terminal.say_lines("\n".join(map(import_listing.listing, found)).removesuffix("\n").split("\n"))
+        terminal.say_lines("\n".join(map(import_listing.listing, imports)).removesuffix("\n").split("\n"))
         return
     (name,) = experiments_of((experiment,) if experiment else ())
     store = open_store(tracking_uri)
     with contextlib.closing(Progress(sys.stderr, patience=PATIENCE_SECONDS)) as progress:
-        progress.begin(", ".join(each.source for each in found))
+        progress.begin(", ".join(file.source for file in imports))
 
-        def told(done: int, total: int, seconds_left: float) -> None:
+        def report_stored(done: int, total: int, seconds_left: float) -> None:
             progress.event({"stage": "storing rows", "done": done, "total": total, "seconds_left": seconds_left})
 
         experiment_id = writing.experiment_id(store, name)
-        stored = imported_rows.write_rows(store, experiment_id, rows, told)
+        stored = imported_rows.write_rows(store, experiment_id, rows, report_stored)
         left = imported_rows.left_behind(store, experiment_id, rows)
         experiment_note.describe(store, experiment_id, name)
-    for each in found:
-        for it in (*each.unread, *each.doubtful):
-            terminal.warn(f"{each.source}, {it.told}")
-        for line, what, why in each.passed_over:
-            terminal.warn(f"{each.source}, line {line}, {what}: passed over: {why}")
+    for file in imports:
+        for cell in (*file.unread, *file.doubtful):
+            terminal.warn(f"{file.source}, {cell.told}")
+        for line, what, why in file.passed_over:
+            terminal.warn(f"{file.source}, line {line}, {what}: skipped: {why}")
     if left:
         terminal.warn(
-            f"{left} rows of earlier imports of the same file and team are not in it as it is now, and tables still "
-            "show them. To take them away, delete their runs in MLflow's UI."
+            f"{left} rows from earlier imports of this file and team are no longer in the file, but tables still show "
+            "them. To remove them, delete their runs in MLflow's UI."
         )
-    terminal.say(f"{stored} rows stored, {len(rows) - stored} were there already.")
+    terminal.say(f"{stored} rows stored, {len(rows) - stored} already stored.")
 
 
 def _sources(files: Sequence[Path]) -> list[str]:
-    """Return what files are called: their names, with their folders where two have the same name."""
+    """Return the files' names, with their folders if two files have the same name."""
     names = [file.name for file in files]
     return [file.as_posix() if names.count(file.name) > 1 else file.name for file in files]
 
@@ -249,7 +249,7 @@ def _arranged(
     from mlflow_compress.reporting import ranking
 
     if columns is not None:
-        keys = tuple(ranking.key(each, comparison.rows, texts=True) for each in _listed(columns))
+        keys = tuple(ranking.key(column, comparison.rows, texts=True) for column in _listed(columns))
         comparison = replace(comparison, columns=keys)
     if pareto is not None:
         comparison = ranking.marked(comparison, _listed(pareto))
@@ -259,11 +259,11 @@ def _arranged(
 
 
 def _listed(text: str) -> list[str]:
-    return [part for each in text.split(",") if (part := each.strip())]
+    return [stripped for part in text.split(",") if (stripped := part.strip())]
 
 
 def _log(comparison: Comparison, selected: dict[str, Any]) -> None:
-    """Keep the comparison on the tracking server, where its experiment is."""
+    """Log the comparison to the tracking server of its experiment."""
     from mlflow_compress import registry
     from mlflow_compress.reporting.table_text import summary
     from mlflow_compress.tracking import writing
@@ -274,11 +274,11 @@ def _log(comparison: Comparison, selected: dict[str, Any]) -> None:
     experiment, store = named(experiments_of(selected["experiments"]), selected["tracking_uris"])
     files = {f"comparison.{form}": registry.build("renderers", form).render(comparison) for form in _LOGGED}
     teams = {row.team for row in comparison.rows}
-    lines = [summary(each, comparison.language, comparison.metrics) for each in comparison.summaries]
-    said = f"{len(comparison.rows)} rows of {len(teams)} teams: see the run `comparison`, artifact `comparison.html`."
-    summaries = "\n\n".join([said, "\n".join(f"- {line}" for line in lines)])
+    lines = [summary(method, comparison.language, comparison.metrics) for method in comparison.summaries]
+    intro = f"{len(comparison.rows)} rows of {len(teams)} teams: see the run `comparison`, artifact `comparison.html`."
+    summaries = "\n\n".join([intro, "\n".join(f"- {line}" for line in lines)])
     run_id = writing.write_comparison(store, experiment, files, summaries)
-    terminal.warn(f"Kept in the run comparison ({run_id})")
+    terminal.warn(f"Saved in the run comparison ({run_id})")
 
 
 def _language_of(path: Path) -> str:
@@ -289,7 +289,7 @@ def _language_of(path: Path) -> str:
 
 
 def _update(path: Path, comparison: Comparison, teams: Sequence[str], check: bool) -> None:
-    """Bring the table in a Markdown file up to date, or say that it is not."""
+    """Update the table in a Markdown file; with `check`, only report whether it is up to date."""
     from mlflow_compress.reporting import update_readme
 
     before = _read(path)
@@ -311,37 +311,37 @@ def _read(path: Path) -> str:
     try:
         if path.is_file() and path.stat().st_size > _MOST_BYTES:
             raise CompressError(
-                f"{path} takes {path.stat().st_size / 2**20:,.0f} MiB, more than the {_MOST_BYTES / 2**20:.0f} that "
-                "are read of a text with tables."
+                f"{path} is too large: it has {path.stat().st_size / 2**20:,.0f} MiB; a text with tables may have "
+                f"{_MOST_BYTES / 2**20:.0f} MiB."
             )
         return path.read_bytes().decode()  # line endings as they are
     except FileNotFoundError:
-        raise CompressError(f"There is no file {path}.") from None
+        raise CompressError(f"The file {path} does not exist.") from None
     except UnicodeDecodeError as error:
-        raise CompressError(f"{path} is no UTF-8 text (byte {error.start}).") from error
+        raise CompressError(f"{path} is not UTF-8 text (byte {error.start}).") from error
     except OSError as error:
         raise CompressError(f"{path} can't be read: {error.strerror or error}.") from error
 
 
 def _writer(name: str) -> tuple[Path, Renderer]:
-    """Find the renderer for a file, and what would keep it from being written, before the server is asked."""
+    """Return a file's path and renderer. Raise for a file that could not be written, before the server is asked."""
     from mlflow_compress import registry
 
     path = Path(name)
-    by_suffix = {registry.find("renderers", each).suffix: each for each in registry.names("renderers")}
+    by_suffix = {registry.find("renderers", renderer).suffix: renderer for renderer in registry.names("renderers")}
     if path.suffix.lower() not in by_suffix:
         raise RecipeError(f"{name}: {UnknownName('file suffix', path.suffix, by_suffix)}")
     if not path.parent.is_dir():
-        raise RecipeError(f"{name}: there is no folder {str(path.parent)!r}. Make it first, or choose another one.")
+        raise RecipeError(f"{name}: the folder {str(path.parent)!r} does not exist. Create it, or give another one.")
     if path.is_dir():
-        raise RecipeError(f"{name} is a folder. Give a file's name.")
+        raise RecipeError(f"{name} is a folder. Give the name of a file.")
     renderer: Renderer = registry.build("renderers", by_suffix[path.suffix.lower()])
     renderer.check()
     return path, renderer
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or nothing."""
+    """Write a file atomically: a reader sees all of it or nothing."""
     from mlflow_compress.files import whole_file
 
     target = path.resolve()  # a link stays a link

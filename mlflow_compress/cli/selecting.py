@@ -1,4 +1,4 @@
-"""Which runs the commands that read are about: the options that say it, and the comparison of those runs."""
+"""The options that select runs, for the commands that read them, and the comparison of the selected runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AGO = {"d": 86_400, "h": 3600, "w": 7 * 86_400}
 
 
 def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say which runs are compared; what a device means is each command's own."""
+    """Add the options that select the compared runs. Each command defines its own --device."""
     options = [
         click.option(
             "-e",
@@ -28,32 +28,32 @@ def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
             "experiments",
             multiple=True,
             metavar="NAME",
-            help="An experiment, or a pattern (hw*); may be given again. Without it, MLFLOW_EXPERIMENT_NAME.",
+            help="Name or pattern (hw*) of an experiment; can be repeated. Default: MLFLOW_EXPERIMENT_NAME.",
         ),
         click.option(
             "--tracking-uri",
             "tracking_uris",
             multiple=True,
             metavar="URI",
-            help="A tracking server or store; give it again for one table of several. Without it, MLFLOW_TRACKING_URI, "
+            help="Tracking server or store; repeat it to combine several in one table. Default: MLFLOW_TRACKING_URI, "
             "or mlflow.db here.",
         ),
-        click.option("--team", "teams", multiple=True, metavar="NAME", help="This team only; may be given again."),
-        click.option("--model", "models", multiple=True, metavar="NAME", help="This model only; may be given again."),
+        click.option("--team", "teams", multiple=True, metavar="NAME", help="Only this team; can be repeated."),
+        click.option("--model", "models", multiple=True, metavar="NAME", help="Only this model; can be repeated."),
+        click.option("--method", "methods", multiple=True, metavar="NAME", help="Only this method; can be repeated."),
         click.option(
-            "--method", "methods", multiple=True, metavar="NAME", help="This method only; may be given again."
+            "--since", metavar="WHEN", help="Only runs started since then: 2026-11-01, 2026-11-01T12:00, 7d, 12h."
         ),
-        click.option("--since", metavar="WHEN", help="Runs started since: 2026-11-01, 2026-11-01T12:00, 7d, 12h."),
-        click.option("--where", default="", metavar="FILTER", help="A filter in MLflow's own language."),
+        click.option("--where", default="", metavar="FILTER", help="Filter in MLflow's search syntax."),
         click.option(
             "--baseline",
             "baselines",
             multiple=True,
             metavar="MODEL|RUN",
-            help="What rows are compared with in place of their own model's original: the original of this model, or "
-            "a run (its id, or the first 8 characters). It is for models whose checkpoint was quantised already (GPTQ, "
-            "AWQ, GGUF, ...); a run is for the rows of its own model too. OTHER=MODEL|RUN: for the rows of the model "
-            "OTHER, '*=MODEL' for all of the same family. May be given again; the first that fits a row counts.",
+            help="Compare rows with this baseline instead of their own model's original: the original of MODEL, or a "
+            "run (its id or the first 8 characters). It applies to models whose checkpoint was already quantised "
+            "(GPTQ, AWQ, GGUF, ...); a run also applies to the other rows of its own model. OTHER=MODEL|RUN applies to "
+            "the model OTHER, '*=MODEL' to all models of the same family. Can be repeated; the first match is used.",
         ),
     ]
     for option in reversed(options):
@@ -61,30 +61,30 @@ def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def experiments_of(given: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the experiments given, or that of the environment.
+def experiments_of(options: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the experiments of the options, or else that of the environment.
 
     Raises:
-        UsageError: neither names one.
+        UsageError: Neither names an experiment.
     """
     # Not click's envvar=, which would split a name with spaces in it.
-    named = given or (os.environ.get("MLFLOW_EXPERIMENT_NAME") or os.environ.get("COMPRESS_EXPERIMENT") or "",)
-    named = tuple(filter(None, named))
-    if not named:
-        raise click.UsageError("Which experiment? Give --experiment NAME, or set MLFLOW_EXPERIMENT_NAME.")
-    return named
+    names = options or (os.environ.get("MLFLOW_EXPERIMENT_NAME") or os.environ.get("COMPRESS_EXPERIMENT") or "",)
+    names = tuple(filter(None, names))
+    if not names:
+        raise click.UsageError("No experiment was given. Give --experiment NAME, or set MLFLOW_EXPERIMENT_NAME.")
+    return names
 
 
 def compare_selected(selected: dict[str, Any], language: str, every_run: bool) -> Comparison:
-    """Read the runs that the options of `selecting` take, and compare them.
+    """Read the runs selected by the options of `selecting`, and compare them.
 
     Args:
-        selected: those options, by name; `device` too where only what was measured on it is wanted.
-        language: of the table, `en` or `ru`.
-        every_run: whether each run has a row of its own.
+        selected: Values of these options, by name; also `device`, to take only what was measured on it.
+        language: Language of the table, `en` or `ru`.
+        every_run: Whether each run gets its own row.
 
     Raises:
-        StoreError: the store can't be read, or holds nothing of what was asked for.
+        StoreError: The store can't be read, or has no matching run.
     """
     from mlflow_compress.records import Selection
     from mlflow_compress.reporting import ranking
@@ -105,10 +105,10 @@ def compare_selected(selected: dict[str, Any], language: str, every_run: bool) -
     if not found.runs:
         names = ", ".join(repr(name) for name in experiments)
         if selection != Selection():
-            raise StoreError(f"No run in {names} fits all of what was asked for. Take a filter away.")
+            raise StoreError(f"No run in {names} matches all filters. Remove a filter.")
         raise StoreError(
-            f"Nothing was measured in {names} yet. Measure a model (compress-bench run RECIPE --experiment "
-            f"{experiments[0]}), or name another experiment with --experiment."
+            f"There are no results in {names} yet. Measure a model (compress-bench run RECIPE --experiment "
+            f"{experiments[0]}), or give another experiment with --experiment."
         )
     comparison = compare(
         found.runs,
@@ -125,7 +125,7 @@ def compare_selected(selected: dict[str, Any], language: str, every_run: bool) -
 
 
 def _since(text: str | None) -> int:
-    """Read a day, a time, or how long ago, as milliseconds since the epoch."""
+    """Convert a date, a time or an age such as `7d` to milliseconds since the epoch."""
     from datetime import datetime
 
     if not text:
@@ -135,4 +135,4 @@ def _since(text: str | None) -> int:
     try:
         return int(datetime.fromisoformat(text.strip()).timestamp() * 1000)
     except (ValueError, OverflowError, OSError):
-        raise click.BadParameter(f"{text!r} is no time. Give 2026-11-01, 2026-11-01T12:00, 7d or 12h.") from None
+        raise click.BadParameter(f"{text!r} is not a time. Give 2026-11-01, 2026-11-01T12:00, 7d or 12h.") from None

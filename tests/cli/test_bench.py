@@ -1,4 +1,4 @@
-"""The whole sentence, with real processes and real stores: from the command line to the table."""
+"""The whole pipeline with real processes and real stores: from the command line to the table."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ Call = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 class Home:
-    """A folder with a recipe and a store, and the commands run in it."""
+    """A folder with a recipe and a store, in which commands are run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -88,8 +88,8 @@ class Home:
 
     def runs(self, experiment: str) -> list[Run]:
         client = MlflowClient(self.store)
-        found = client.get_experiment_by_name(experiment)
-        return [] if found is None else list(client.search_runs([found.experiment_id], order_by=["start_time"]))
+        entity = client.get_experiment_by_name(experiment)
+        return [] if entity is None else list(client.search_runs([entity.experiment_id], order_by=["start_time"]))
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_run_logs_numbers_tags_and_params(measured: tuple[subprocess.CompletedPr
     assert "0.75" in tags["mlflow.note.content"]
 
 
-def test_run_tells_the_answer_and_the_progress(measured: tuple[subprocess.CompletedProcess[str], Run]) -> None:
+def test_run_prints_the_result_and_the_progress(measured: tuple[subprocess.CompletedProcess[str], Run]) -> None:
     done, _ = measured
     assert "accuracy" in done.stdout
     assert "timing on cpu" in done.stderr
@@ -188,8 +188,8 @@ def test_sweep_goes_on_after_a_killed_worker(swept: tuple[subprocess.CompletedPr
     assert parent.info.run_name == "sweep of " + str(parent.data.params["model"])
     assert parent.info.status == "FAILED"
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
-    found = {run.data.tags["method"]: (run.info.status, run.data.tags["status"]) for run in children}
-    assert found == {
+    statuses = {run.data.tags["method"]: (run.info.status, run.data.tags["status"]) for run in children}
+    assert statuses == {
         "original": ("FINISHED", "ok"),
         "crash:kind=sigkill": ("FAILED", "failed"),
         "int8_dynamic": ("FINISHED", "ok"),
@@ -278,7 +278,7 @@ def test_missing_weights_have_an_exit_code_of_their_own(home: Home) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("run", "digits_cn"), "digits_cnn"),
         (("run", "small.yaml", "--method", "int8_dynamc"), "int8_dynamic"),
@@ -301,7 +301,7 @@ def test_missing_weights_have_an_exit_code_of_their_own(home: Home) -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_runs(
-    home: Home, words: tuple[str, ...], said: str, tmp_path: Path
+    home: Home, words: tuple[str, ...], message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "small.yaml").write_text(RECIPE)
     (tmp_path / "small.py").write_text(CODE)
@@ -312,7 +312,7 @@ def test_what_makes_no_sense_is_refused_before_anything_runs(
         more={"MLFLOW_TRACKING_URI": f"sqlite:///{store}"},
     )
     assert done.returncode == 2
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert not store.exists()
@@ -334,13 +334,13 @@ def test_a_sweep_recipe_within_a_limit_of_time(home: Home) -> None:
         "small, bf16 [threads=1]",
         "small, int8_dynamic [threads=2]",
     ]
-    told = home.bench("check", "grid.yaml")
-    assert told.returncode == 2
-    assert told.stdout.splitlines() == variants
-    assert "small.py is Python code" in told.stderr
-    told = home.bench("check", "grid.yaml", "--trust")
-    assert told.returncode == 0, told.stderr
-    *planned, tried = told.stdout.splitlines()
+    checked = home.bench("check", "grid.yaml")
+    assert checked.returncode == 2
+    assert checked.stdout.splitlines() == variants
+    assert "small.py is Python code" in checked.stderr
+    checked = home.bench("check", "grid.yaml", "--trust")
+    assert checked.returncode == 0, checked.stderr
+    *planned, tried = checked.stdout.splitlines()
     assert planned == variants
     assert tried.startswith(
         "small: ok: 58 parameters, takes float32 [1, 4], gives float32 [1, 2], 4 samples, accuracy "
@@ -348,9 +348,7 @@ def test_a_sweep_recipe_within_a_limit_of_time(home: Home) -> None:
     words = ("sweep", "grid.yaml", "--trust", "-e", "grid", *BRIEF)
     done = home.bench(*words, "--limit-time", "1s")
     assert done.returncode == 0, done.stderr
-    assert (
-        "Not started, as --limit-time is too short for them (3 of 4): small, int8_dynamic [threads=1];" in done.stderr
-    )
+    assert "Not started because --limit-time is too short (3 of 4): small, int8_dynamic [threads=1];" in done.stderr
     (run,) = home.runs("grid")
     assert run.info.run_name == "small original [threads=1]"
     tags = run_tags.told(run.data.tags.items())
@@ -358,9 +356,9 @@ def test_a_sweep_recipe_within_a_limit_of_time(home: Home) -> None:
     took = float(tags["compress.seconds"])
     assert took > 0
 
-    foretold = home.bench(*words, "--dry-run", "--json")
-    assert foretold.returncode == 0, foretold.stderr
-    plan = json.loads(foretold.stdout)
+    dry_run = home.bench(*words, "--dry-run", "--json")
+    assert dry_run.returncode == 0, dry_run.stderr
+    plan = json.loads(dry_run.stdout)
     assert (len(plan["variants"]), plan["measured"]) == (4, 1)
     assert {each["source"] for each in plan["variants"][1:]} == {"this model"}
     assert plan["seconds"] == pytest.approx(3 * took)
@@ -371,28 +369,29 @@ def test_a_sweep_recipe_within_a_limit_of_time(home: Home) -> None:
 def test_what_all_variants_would_fail_for_ends_the_sweep_at_once(home: Home) -> None:
     (home.folder / "wrong.py").write_text(CODE.replace("torch.rand(size, 4)", "torch.rand(size, 5)"))
     (home.folder / "wrong.yaml").write_text(RECIPE.replace("small.py", "wrong.py"))
-    said = "the module can't be called on what batch(1) gives, float32 [1, 5]: mat1 and mat2 shapes"
+    reason = "the module can't be called on what batch(1) gives, float32 [1, 5]: mat1 and mat2 shapes"
     done = home.bench("sweep", "wrong.yaml", "--trust", "-e", "wrong", *BRIEF)
     assert done.returncode == 2
-    assert f"Error: wrong can't be measured: {said}" in done.stderr
+    assert f"Error: wrong can't be measured: {reason}" in done.stderr
     assert (
-        "Not started, as they would fail alike (3 of 4): wrong, crash:kind=sigkill; wrong, int8_dynamic;" in done.stderr
+        "Not started because they would fail for the same reason (3 of 4): wrong, crash:kind=sigkill; "
+        "wrong, int8_dynamic;" in done.stderr
     )
     (run,) = home.runs("wrong")
-    assert said in run.data.tags["compress.reason"]
-    checked = home.bench("check", "wrong.py")  # his own program, so without a word of trust
+    assert reason in run.data.tags["compress.reason"]
+    checked = home.bench("check", "wrong.py")  # the user's own program needs no --trust
     assert checked.returncode == 2
-    assert said in checked.stderr
+    assert reason in checked.stderr
 
 
 def test_a_new_model_is_written_and_checked_as_it_is(home: Home) -> None:
-    told = home.bench("init", "my_model")
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.splitlines()[1:3] == [
+    written = home.bench("init", "my_model")
+    assert written.returncode == 0, written.stderr
+    assert written.stdout.splitlines()[1:3] == [
         "  compress-bench check my_model.yaml --trust",
         "  compress-bench sweep my_model.yaml --trust --experiment hw1",
     ]
-    checked = home.bench(*told.stdout.splitlines()[1].split()[1:])
+    checked = home.bench(*written.stdout.splitlines()[1].split()[1:])
     assert checked.returncode == 0, checked.stderr
     assert checked.stdout.splitlines()[:3] == ["my_model, original", "my_model, bf16", "my_model, int8_dynamic"]
     assert "60 samples, accuracy 1 on 2 samples; saved and restored" in checked.stdout
@@ -439,12 +438,12 @@ def test_what_is_asked_for_by_name_and_lacks_a_library_fails(home: Home) -> None
 )
 def test_what_a_result_exits_with(status: Status, cause: Cause, is_named: bool, code: int) -> None:
     result = Result(Variant("m", "x", "t", "python", "none.py"), status, "why", cause=cause)
-    found = 0
+    exit_code = 0
     try:
         bench._exit([result], is_named=is_named)
     except CompressError as error:
-        found = error.exit_code
-    assert found == code
+        exit_code = error.exit_code
+    assert exit_code == code
 
 
 def test_a_dead_server_is_found_out_before_measuring(home: Home) -> None:
@@ -476,11 +475,11 @@ def test_an_interrupted_run_leaves_nothing_behind(home: Home) -> None:
         text=True,
     )
     assert process.stderr is not None
-    said = ""
-    while "compressing" not in said:
+    progress = ""
+    while "compressing" not in progress:
         line = process.stderr.readline()
-        assert line, said
-        said += line
+        assert line, progress
+        progress += line
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=60)
     process.stderr.close()
@@ -494,7 +493,7 @@ def test_an_interrupted_run_leaves_nothing_behind(home: Home) -> None:
 
 
 def _is_child_of_nobody_in(process: str, folder: Path) -> bool:
-    """Say whether a process still has our recipe's folder in its environment."""
+    """Return whether a process has the folder of our recipe in its environment."""
     try:
         return str(folder).encode() in Path(f"/proc/{process}/environ").read_bytes()
     except OSError:
@@ -543,8 +542,8 @@ def test_a_team_shares_a_server(home: Home, server: str) -> None:
         COMPRESS_TEAM="gamma",
     )
     assert done.returncode == 0, done.stderr
-    told = home.bench("report", "-e", "shared", "--tracking-uri", server, "--json")
-    assert told.returncode == 0, told.stderr
-    (row,) = json.loads(told.stdout)["rows"]
+    report = home.bench("report", "-e", "shared", "--tracking-uri", server, "--json")
+    assert report.returncode == 0, report.stderr
+    (row,) = json.loads(report.stdout)["rows"]
     assert (row["team"], row["model"], row["method"]) == ("gamma", "small", "traced")
     assert row["values"]["quality/accuracy"] == 0.75

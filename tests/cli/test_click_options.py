@@ -1,4 +1,4 @@
-"""The command line becomes one `Options`."""
+"""The command line is parsed into one `Options`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mlflow_compress.cli.late_options import LateOptions
 from mlflow_compress.planning.options import Options, Taker, declared
 
 
-def told(taker: Taker, *words: str) -> Options:
-    """Return the options that a command is called with."""
+def parsed(taker: Taker, *words: str) -> Options:
+    """Return the options that a command receives."""
     seen: list[Options] = []
 
     @click.command(cls=LateOptions, taker=taker)
@@ -30,7 +30,7 @@ def told(taker: Taker, *words: str) -> Options:
 
 @pytest.mark.parametrize("taker", ["run", "sweep"])
 def test_nothing_said_is_every_default(taker: Taker) -> None:
-    assert told(taker) == Options()
+    assert parsed(taker) == Options()
 
 
 @pytest.mark.parametrize(
@@ -56,15 +56,15 @@ def test_nothing_said_is_every_default(taker: Taker) -> None:
 )
 @pytest.mark.parametrize("taker", ["run", "sweep"])
 def test_what_is_said_is_the_field(taker: Taker, words: str, field: str, value: Any) -> None:
-    options = told(taker, *words.split())
+    options = parsed(taker, *words.split())
     assert getattr(options, field) == value
     others = {option.name for option in declared()} - {field}
     assert {name for name in others if getattr(options, name) != getattr(Options(), name)} == set()
 
 
 def test_a_sweep_has_a_limit_of_time() -> None:
-    assert told("sweep", "--limit-time", "1h30m").limit_time == 5400.0
-    assert told("sweep", "--limit-time", "none").limit_time is None
+    assert parsed("sweep", "--limit-time", "1h30m").limit_time == 5400.0
+    assert parsed("sweep", "--limit-time", "none").limit_time is None
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_sweep_has_a_limit_of_time() -> None:
 )
 def test_what_is_out_of_range_is_refused(words: str) -> None:
     with pytest.raises(AssertionError, match=words.split()[0]):
-        told("run", *words.split())
+        parsed("run", *words.split())
 
 
 def test_options_of_one_command_are_not_the_others() -> None:

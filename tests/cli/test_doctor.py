@@ -1,4 +1,4 @@
-"""What the doctor sees on machines that this one is not."""
+"""What `doctor` reports on machines that differ from this one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mlflow_compress.planning.tested_versions import Untested
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be an idle machine without a GPU, on mains power, online, with nothing set."""
+    """Simulate an idle machine without a GPU, on mains power, online, with nothing set."""
     monkeypatch.setattr(environment, "busy_share", lambda: 0.01)
     monkeypatch.setattr(gpu, "present", lambda: False)
     monkeypatch.setattr(hub, "unreachable", lambda: None)
@@ -36,7 +36,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Give a machine on which all is well."""
+    """Return the root folder of a machine without problems."""
     write(tmp_path / "proc/cpuinfo", "model name\t: Best\nflags\t: avx512_bf16 avx512_fp16\n")
     write(tmp_path / "proc/self/clear_refs", "")
     write(tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj", "1")
@@ -59,19 +59,19 @@ def test_a_good_machine_is_well(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "subject", "said"),
+    ("file", "text", "subject", "message"),
     [
         ("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "powersave", "clock", "powersave"),
         ("proc/cpuinfo", "model name\t: Old\nflags\t: avx2\n", "precisions", "bfloat16, float16"),
         ("sys/fs/cgroup/cpu.max", "50000 100000\n", "cores", "0.5 cores"),
     ],
 )
-def test_what_files_tell(root: Path, file: str, text: str, subject: str, said: str) -> None:
+def test_what_files_tell(root: Path, file: str, text: str, subject: str, message: str) -> None:
     write(root / file, text)
-    found = troubles(root)
-    assert list(found) == [subject]
-    assert said in found[subject].message
-    assert found[subject].advice
+    findings = troubles(root)
+    assert list(findings) == [subject]
+    assert message in findings[subject].message
+    assert findings[subject].advice
 
 
 def test_an_older_kernels_limit(root: Path) -> None:
@@ -88,10 +88,10 @@ def test_a_containers_memory(root: Path) -> None:
     write(root / "sys/fs/cgroup/memory.current", str(2**30))
     assert troubles(root) == {}
     write(root / "sys/fs/cgroup/memory.current", str(3 * 2**30))
-    found = troubles(root)
-    assert list(found) == ["memory"]
-    assert found["memory"].message.startswith("1.0 GB free of the 4.0 GB that a container")
-    assert "more memory" in found["memory"].advice
+    findings = troubles(root)
+    assert list(findings) == ["memory"]
+    assert findings["memory"].message.startswith("1.0 GB free of the 4.0 GB that a container")
+    assert "more memory" in findings["memory"].advice
 
 
 def test_what_is_missing(root: Path) -> None:
@@ -114,26 +114,26 @@ def test_what_the_machine_tells(
     root: Path, monkeypatch: pytest.MonkeyPatch, target: tuple[Any, str], value: Any, subject: str
 ) -> None:
     monkeypatch.setattr(*target, value, raising=False)
-    found = troubles(root)
-    assert list(found) == [subject]
-    assert found[subject].advice
+    findings = troubles(root)
+    assert list(findings) == [subject]
+    assert findings[subject].advice
 
 
-def test_a_dead_server_is_told_without_its_password(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_server_is_reported_without_its_password(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:planted@127.0.0.1:9")
-    found = troubles(root)
-    assert "127.0.0.1:9" in found["tracking"].message
-    assert "planted" not in found["tracking"].message
+    findings = troubles(root)
+    assert "127.0.0.1:9" in findings["tracking"].message
+    assert "planted" not in findings["tracking"].message
 
 
 def test_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(root / "sys/fs/cgroup/cpu.max", "50000 100000\n")
     examine = doctor.examine
     monkeypatch.setattr(doctor, "examine", lambda: examine(root))
-    told = CliRunner().invoke(bench.main, ["doctor"])
-    assert told.exit_code == 0
-    assert "LOOK  cores" in told.stdout
-    assert "--threads at 1, its default" in told.stdout
+    result = CliRunner().invoke(bench.main, ["doctor"])
+    assert result.exit_code == 0
+    assert "LOOK  cores" in result.stdout
+    assert "--threads at 1 (the default here)" in result.stdout
     data = json.loads(CliRunner().invoke(bench.main, ["doctor", "--json"]).stdout)
     assert {"subject": "disk", "is_well": True, "advice": ""}.items() <= next(
         each for each in data if each["subject"] == "disk"
@@ -142,7 +142,7 @@ def test_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_home_that_cannot_be_written_to(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(user_home, "settle", lambda: "the cache folder /a can't be written to; /b is used instead")
-    found = troubles(root)
-    assert list(found) == ["home"]
-    assert "/b is used" in found["home"].message
-    assert "Set HOME" in found["home"].advice
+    findings = troubles(root)
+    assert list(findings) == ["home"]
+    assert "/b is used" in findings["home"].message
+    assert "Set HOME" in findings["home"].advice

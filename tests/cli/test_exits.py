@@ -60,7 +60,7 @@ def test_subcommands_are_of_our_kind() -> None:
     assert isinstance(measure, Command)
 
 
-def test_a_wrong_option_is_told_with_the_nearest() -> None:
+def test_a_wrong_option_is_reported_with_the_nearest_one() -> None:
     result = CliRunner().invoke(command, ["x", "--modle", "y"])
     assert result.exit_code == 2
     assert "--model" in result.stderr
@@ -77,18 +77,18 @@ def options(**given: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (["--model", "a", "--model", "b"], "--model would have 2 values, and the last would count alone. Give one. "),
-        (["--model=a", "--model=a", "--model=a"], "--model would have 3 values"),
-        (["--log", "true", "--no-log"], "--log and --no-log would have 2 values"),
+        (["--model", "a", "--model", "b"], "--model: 2 values were given, but only one is allowed. "),
+        (["--model=a", "--model=a", "--model=a"], "--model: 3 values were given"),
+        (["--log", "true", "--no-log"], "--log and --no-log: 2 values were given"),
     ],
 )
-def test_an_option_of_one_value_is_not_given_twice(words: list[str], said: str) -> None:
+def test_an_option_of_one_value_is_not_given_twice(words: list[str], message: str) -> None:
     result = CliRunner().invoke(options, words)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert said in result.stderr
-    assert ("--model: Whose." in result.stderr) == ("--model" in said)
+    assert message in result.stderr
+    assert ("--model: Whose." in result.stderr) == ("--model" in message)
 
 
 def test_what_may_be_given_again_is() -> None:
@@ -96,7 +96,7 @@ def test_what_may_be_given_again_is() -> None:
     assert result.exit_code == 0, result.stderr
 
 
-def test_a_wrong_subcommand_is_told_with_the_nearest() -> None:
+def test_a_wrong_subcommand_is_reported_with_the_nearest_one() -> None:
     result = CliRunner().invoke(group, ["mesure"])
     assert result.exit_code == 2
     assert "'measure'" in result.stderr
@@ -107,7 +107,7 @@ def test_a_fault_of_our_own_keeps_its_traceback() -> None:
         CliRunner().invoke(command, ["no such error"], catch_exceptions=False)
 
 
-def test_who_stops_a_command_is_told_how_to_go_on() -> None:
+def test_ctrl_c_prints_how_to_continue() -> None:
     def stop() -> None:
         raise KeyboardInterrupt
 
