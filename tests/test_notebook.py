@@ -156,7 +156,7 @@ def test_a_module_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("model", [mlp(), lambda batch: batch])
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
     monkeypatch.setattr(gpu, "models", list)
-    with pytest.raises(WorkerError, match="this machine has no NVIDIA GPU"):
+    with pytest.raises(WorkerError, match="this machine shows no NVIDIA GPU"):
         mc.benchmark(model, torch.rand(1, 64), device="cuda", log=False)
 
 

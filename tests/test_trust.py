@@ -95,7 +95,7 @@ def test_a_file_that_the_user_named_is_his_own_program(tmp_path: Path) -> None:
     path.write_text("")
     (variant,) = sweep_recipe.plan([str(path)], recipe.Settings())
     assert (variant.data, variant.metrics) == (None, ("accuracy",))
-    with pytest.raises(RecipeError, match=r"mine\.py is Python code, which the family python serves"):
+    with pytest.raises(RecipeError, match=r"mine\.py is Python code; its family is python"):
         recipe.read(str(path), "yolo", is_named=True)
 
 
@@ -135,7 +135,9 @@ def test_a_logged_model_is_told_whether_it_is_trusted(trust: bool) -> None:
 
 def test_a_recipe_can_not_say_that_it_is_trusted(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("family: mlflow_model\nsource: models:/a/1\noptions: {trust: true}\n")
-    with pytest.raises(RecipeError, match=r"The recipe mine says trust: true\. Only you may let its code run: --trust"):
+    with pytest.raises(
+        RecipeError, match=r"The recipe mine says trust: true\. Only you may allow its code to run: --trust"
+    ):
         planned(str(tmp_path / "mine.yaml"))
     assert planned(str(tmp_path / "mine.yaml"), trust=True)
     assert planned(str(tmp_path / "mine.yaml"), options={"trust": ["true"]})

@@ -1,1 +1,1 @@
-"""From what was asked for to Variants."""
+"""Plan Variants from a user's request."""

@@ -1,4 +1,4 @@
-"""`catalogue`: what models, families, methods, metrics and renderers there are, for `compress-bench list`."""
+"""List the available models, families, methods, metrics and renderers, for `compress-bench list`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
 
 
 def rows(kind: str) -> list[dict[str, Any]]:
-    """Describe all there is of a kind, as data.
+    """Describe everything of one kind, as data.
 
     Args:
         kind: `models`, `families`, `methods`, `metrics` or `renderers`.
@@ -23,7 +23,7 @@ def rows(kind: str) -> list[dict[str, Any]]:
 
 
 def text(described: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Write rows as lines for a terminal."""
+    """Format rows as lines for a terminal."""
     for row in described:
         if "family" in row:
             yield f"{row['name']:<16} {row['family']:<20} {row['source']}"
@@ -32,7 +32,7 @@ def text(described: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if "changes" in row:
             yield f"{'':<22}changes {row['changes']}; runs on {_devices(row)}{_needs(row)}"
         if row.get("lacks"):
-            yield f"{'':<22}does not say its {', '.join(row['lacks'])}: its numbers can't be fully compared"
+            yield f"{'':<22}does not state its {', '.join(row['lacks'])}: its numbers can't be compared fully"
         for family, reason in row.get("excludes", {}).items():
             yield f"{'':<22}not for {family}: {reason}"
         for key, (takes, default) in row["options"].items():
@@ -40,7 +40,7 @@ def text(described: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def markdown(described: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Write the rows of methods as a Markdown table."""
+    """Format the rows of methods as a Markdown table."""
     yield "| method | what it does | changes | runs on | install | not for | options |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for row in described:
@@ -53,8 +53,8 @@ def markdown(described: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _model(name: str) -> dict[str, Any]:
     if (sweep := sweep_recipe.read(name)) is not None:
         return {"name": name, "family": "(sweep)", "source": ", ".join(sweep.models)}
-    found = recipe.read(name)
-    return {"name": found.name, "family": found.family, "source": found.source}
+    model = recipe.read(name)
+    return {"name": model.name, "family": model.family, "source": model.source}
 
 
 def _plugin(kind: str, name: str) -> dict[str, Any]:

@@ -23,21 +23,21 @@ _STATES: Mapping[State, str] = {
     "packed": "packed weights",
     "runtime": "a module of another runtime",
 }
-_ORIGINAL_NAME = re.compile(  # a name that readers take for the original's, in any language of the table
+_ORIGINAL_NAME = re.compile(  # names that readers understand as the original, in all languages of the table
     rf"\s*(?:{'|'.join(re.escape(name) for name in (ORIGINAL, *ORIGINAL_METHOD.values()))})(?!\w)", re.IGNORECASE
 )
 _LINK = re.compile(r"\+(?=\s*[A-Za-z_])")  # not the plus of 1e+3
-_MOST_STEPS, _MOST_CHARACTERS = 16, 2000  # of a chain of methods
-Named = tuple[str, tuple[Step, ...]]  # a chain, and what it is called in tables
+_MOST_STEPS, _MOST_CHARACTERS = 16, 2000  # per chain
+Named = tuple[str, tuple[Step, ...]]  # the chain's name in tables, and the chain
 
 
 def parse_chain(text: str) -> tuple[Step, ...]:
-    """Read a chain of methods: `prune_magnitude:amount=0.5,scope=global+int8_dynamic`.
+    """Parse a chain of methods: `prune_magnitude:amount=0.5,scope=global+int8_dynamic`.
 
     Raises:
-        UnknownName: no such method or option.
-        RecipeError: the text is no chain, a value is of the wrong type or out of range, or a method can't follow the
-            one before it.
+        UnknownName: a method or option is unknown.
+        RecipeError: the text is not a chain, a value has the wrong type or is out of range, or a method can't follow
+            the one before it.
     """
     if len(text) > _MOST_CHARACTERS:
         raise RecipeError(f"A chain of methods has at most {_MOST_CHARACTERS:,} characters, not {len(text):,}.")
@@ -51,33 +51,33 @@ def parse_chain(text: str) -> tuple[Step, ...]:
         if before is not None and state not in method.takes:
             raise RecipeError(
                 f"{step.method} can't follow {before.method}, which leaves {_STATES[state]}: {step.method} takes "
-                f"{' or '.join(_STATES[each] for each in method.takes)}."
+                f"{' or '.join(_STATES[taken] for taken in method.takes)}."
             )
         state = method.gives or state
     return steps
 
 
 def named_chains(path: Path, what: str, data: Any) -> tuple[Named, ...]:
-    """Read a recipe's list of chains of methods; each is text, or has a name and a method.
+    """Read a recipe's list of method chains; each is text, or has a name and a method.
 
     Raises:
-        RecipeError: it is no such list, holds what is no chain, or calls two chains the same.
+        RecipeError: it is not such a list, an entry is not a chain, or two chains have the same name.
         UnknownName: a method or option is unknown.
     """
     entries = listed(path, what, data)
     require_few(len(entries), str(path))
     chains: dict[str, tuple[Step, ...]] = {}
-    for name, chain in (named := tuple(_named_chain(path, each) for each in entries)):
+    for name, chain in (named := tuple(_named_chain(path, entry) for entry in entries)):
         if (other := chains.setdefault(name, chain)) != chain:
             raise RecipeError(
-                f"{path}: {shown(name)} is the name of two variants, {shown(chain_name(other))} and "
-                f"{shown(chain_name(chain))}: they would be one row. Give one of them another name."
+                f"{path}: two variants have the name {shown(name)}, {shown(chain_name(other))} and "
+                f"{shown(chain_name(chain))}, and would share one row. Give one of them another name."
             )
     return named
 
 
 def chain_name(chain: Sequence[Step]) -> str:
-    """Return a chain's name in tables: its own text, with blanks and defaults as given left out."""
+    """Return a chain's name in tables: its text without blanks."""
     return "+".join(str(step) for step in chain)
 
 
@@ -88,25 +88,26 @@ def _named_chain(path: Path, entry: Any) -> Named:
     if isinstance(entry, Mapping) and set(entry) == {"name", "method"}:
         name = str(entry["name"])
         if len(name) > LONGEST_NAME:
-            raise RecipeError(f"{path}: a variant's name has at most {LONGEST_NAME} characters, not {len(name):,}.")
+            raise RecipeError(f"{path}: a variant's name can have {LONGEST_NAME} characters, not {len(name):,}.")
         chain = parse_chain(str(entry["method"]))
         if _ORIGINAL_NAME.match(name) and chain != (Step(ORIGINAL),):
             raise RecipeError(
-                f"{path}: {shown(name)} is {chain_name(chain)}, and can't be called the original. Give it another name."
+                f"{path}: {shown(name)} is {chain_name(chain)}, so it can't be named like the original. Give it "
+                "another name."
             )
         return name, chain
-    raise RecipeError(f"{path}: a variant is a chain of methods, or has a name and a method; this is {shown(entry)}.")
+    raise RecipeError(f"{path}: a variant must be a method chain, or have a name and a method, not {shown(entry)}.")
 
 
 def _step(part: str, whole: str) -> Step:
     match = _STEP.fullmatch(part)
     if match is None:
         raise RecipeError(
-            f"{shown(whole)} is not a chain of methods. An example: prune_magnitude:amount=0.5+int8_dynamic"
+            f"{shown(whole)} is not a valid method chain. An example: prune_magnitude:amount=0.5+int8_dynamic"
         )
-    name, given = match["name"], match["options"]
+    name, pairs = match["name"], match["options"]
     options: dict[str, Scalar] = {}
-    for pair in given.split(",") if given else []:
+    for pair in pairs.split(",") if pairs else []:
         key, equals, value = pair.partition("=")
         if not equals:
             raise RecipeError(f"{shown(whole)}: {shown(pair)} is not an option; write {name}:key=value")

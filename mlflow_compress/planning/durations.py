@@ -1,4 +1,4 @@
-"""Lengths of time as people write and read them: `90s`, `1h30m`; `2 min 5 s`."""
+"""Durations as people write and read them: `90s`, `1h30m`; `2 min 5 s`."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ _SECONDS = (3600, 60, 1)
 
 
 def seconds(text: str) -> float:
-    """Read a length of time: `90s`, `30m`, `2h`, `1h30m`.
+    """Parse a duration: `90s`, `30m`, `2h`, `1h30m`.
 
     Raises:
-        ValueError: it is none, or no time at all.
+        ValueError: it is not a duration, or it is 0.
     """
     match = _WRITTEN.fullmatch(text.strip().lower().replace(" ", ""))
-    found = sum(float(part) * unit for part, unit in zip(match.groups(), _SECONDS, strict=True) if part) if match else 0
-    if not 0 < found < float("inf"):
-        raise ValueError(f"{text!r} is no length of time. Write 90s, 30m, 2h or 1h30m.")
-    return float(found)
+    total = sum(float(part) * unit for part, unit in zip(match.groups(), _SECONDS, strict=True) if part) if match else 0
+    if not 0 < total < float("inf"):
+        raise ValueError(f"{text!r} is not a valid duration. Write 90s, 30m, 2h or 1h30m.")
+    return float(total)
 
 
 def words(length: float) -> str:
-    """Write a length of time, in seconds, to two units."""
+    """Format a duration in seconds with at most two units."""
     minutes, rest = divmod(round(length), 60)
     if minutes >= 60:
         hours, minutes = divmod(round(length / 60), 60)

@@ -1,4 +1,4 @@
-"""In which order variants are measured, and which of them still fit into the time there is."""
+"""Order variants for measuring, and choose those that fit into the remaining time."""
 
 from __future__ import annotations
 
@@ -12,64 +12,68 @@ from mlflow_compress.records import Variant, to_json
 
 
 def originals_first(variants: Sequence[Variant]) -> list[Variant]:
-    """Put every original before the variants that are compared with it, and leave all else where it was.
+    """Put every original before the variants that are compared with it, and keep the order otherwise.
 
-    Scores are paired with an original's that was scored before.
+    A variant's scores are paired with those of an original that was scored earlier.
     """
     keys = [_row(variant) for variant in variants]
-    first = {key: at for at, key in reversed(list(enumerate(keys)))}
+    first = {key: index for index, key in reversed(list(enumerate(keys)))}
 
-    def place(at: int) -> tuple[int, bool]:
-        is_original = variants[at].is_original
-        return (first[keys[at]] if is_original else at, not is_original)
+    def position(index: int) -> tuple[int, bool]:
+        is_original = variants[index].is_original
+        return (first[keys[index]] if is_original else index, not is_original)
 
-    return [variants[at] for at in sorted(range(len(variants)), key=place)]
+    return [variants[index] for index in sorted(range(len(variants)), key=position)]
 
 
 def most_informative_first(variants: Sequence[Variant]) -> list[Variant]:
     """Put every original first, the models in turn, then one variant of each method, then the next of each.
 
-    Each method begins with another model, so that after few variants many methods and many models were seen. The same
-    variants always come in the same order; what nothing tells apart stays in the order it was in.
+    Each method starts with another model, so that a few variants cover many methods and many models. The order is
+    deterministic and stable.
     """
     models = _numbered((variant.team, variant.model) for variant in variants)
     methods = _numbered(variant.method for variant in variants if not variant.is_original)
     counts: Counter[tuple[int, int]] = Counter()
-    places: dict[int, list[tuple[int, int, int]]] = {}  # by method; -1: the originals
-    for at, variant in enumerate(variants):
+    positions: dict[int, list[tuple[int, int, int]]] = {}  # by method; -1: the originals
+    for index, variant in enumerate(variants):
         model = models[variant.team, variant.model]
         method = -1 if variant.is_original else methods[variant.method]
         turn = (model - max(method, 0)) % len(models)
-        places.setdefault(method, []).append((counts[model, method], turn, at))
+        positions.setdefault(method, []).append((counts[model, method], turn, index))
         counts[model, method] += 1
-    originals = [at for *_, at in sorted(places.pop(-1, []))]
-    others = [(number, method, at) for method, its in places.items() for number, (*_, at) in enumerate(sorted(its))]
-    return [variants[at] for at in (*originals, *(at for *_, at in sorted(others)))]
+    originals = [index for *_, index in sorted(positions.pop(-1, []))]
+    others = [
+        (number, method, index)
+        for method, of_method in positions.items()
+        for number, (*_, index) in enumerate(sorted(of_method))
+    ]
+    return [variants[index] for index in (*originals, *(index for *_, index in sorted(others)))]
 
 
 def first_of_each_model(variants: Sequence[Variant]) -> list[Variant]:
-    """Return one variant of each model, and of each way in which it is loaded and called."""
-    found: dict[str, Variant] = {}
+    """Return one variant of each model, for each way in which it is loaded and called."""
+    first: dict[str, Variant] = {}
     for variant in variants:
-        found.setdefault(_model(variant), variant)
-    return list(found.values())
+        first.setdefault(_model(variant), variant)
+    return list(first.values())
 
 
 class Queue:
-    """Variants that wait to be started, for as long as there is time.
+    """Variants that wait to be started while there is time.
 
-    What does not fit into the time that is left is not started, and what comes after it may be; the first is started
-    however long it takes.
+    A variant that does not fit into the remaining time is not started, but a later one may be. The first variant is
+    started however long it takes.
 
     Attributes:
-        left_out: what was taken out, since another variant of the same model showed that it would fail.
+        left_out: variants that were removed, since another variant of the same model showed that they would fail.
 
     Args:
-        variants: in their order.
-        seconds: estimates how long a variant takes. It is asked anew whenever one is to be started, so that what was
-            learnt meanwhile counts.
-        limit: seconds from now in which all is to be measured; None for no limit.
-        clock: tells seconds; another in tests, and in plans.
+        variants: the variants, in order.
+        seconds: estimates how long a variant takes. It is called again before each start, so that estimates can
+            improve meanwhile.
+        limit: seconds from now in which everything must be measured; None for no limit.
+        clock: returns seconds; tests and plans pass their own.
     """
 
     def __init__(
@@ -88,34 +92,34 @@ class Queue:
 
     @property
     def waiting(self) -> tuple[Variant, ...]:
-        """Return what was not started."""
+        """Return the variants that were not started."""
         return tuple(self._waiting)
 
     def take(self, serves: Callable[[Variant], bool] = lambda variant: True) -> Variant | None:
         """Return the next variant to start, and count it as started.
 
         Args:
-            serves: says whether the machine that is free may measure a variant.
+            serves: returns whether the free machine may measure a variant.
 
         Returns:
-            None where nothing that waits fits, be it into the time or the machine.
+            None if no waiting variant fits into the time and on the machine.
         """
-        for at, variant in enumerate(self._waiting):
+        for index, variant in enumerate(self._waiting):
             if serves(variant) and self._fits(variant):
                 self._started += 1
-                return self._waiting.pop(at)
+                return self._waiting.pop(index)
         return None
 
     def put_back(self, variant: Variant) -> None:
-        """Take back a variant that was started and came to nothing, such as on a machine that was lost; it is next."""
+        """Put a started variant back at the front, for example after its machine was lost."""
         self._waiting.insert(0, variant)
 
     def leave_out(self, failed: Variant, succeeded: Iterable[Variant]) -> None:
-        """Take out what would fail as a variant did: its model can't be measured, whatever the method is.
+        """Remove the variants of a model that can't be measured, whatever the method.
 
         Args:
-            failed: the variant.
-            succeeded: variants that were measured. One of the same model shows that it can be: nothing is taken out.
+            failed: a variant that failed because of its model.
+            succeeded: variants that were measured. If one of them has the same model, nothing is removed.
         """
         row = _model(failed)
         if row in map(_model, succeeded):
@@ -132,10 +136,10 @@ def _numbered(names: Iterable[object]) -> dict[object, int]:
 
 
 def _model(variant: Variant) -> str:
-    """Name the model that a variant is made of, and how it is loaded and called."""
+    """Return a key for a variant's model, and how it is loaded and called."""
     return _row(replace(variant, threads=None, setting="", devices=(), budget=Budget()))
 
 
 def _row(variant: Variant) -> str:
-    """Name what a variant and its original have in common."""
+    """Return a key for what a variant and its original have in common."""
     return repr(to_json(replace(variant, method="", chain=(), interleave=False, requires={})))

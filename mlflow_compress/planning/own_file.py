@@ -1,4 +1,4 @@
-"""`look`: what a model file of the user's defines, read as text. Nothing in it is run."""
+"""`look`: read what a user's model file defines, as text. Nothing in it is run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MOST_BYTES = 4 * 2**20
 
 @dataclass(frozen=True)
 class OwnFile:
-    """What a Python file defines.
+    """The definitions of a Python file.
 
     Attributes:
-        names: the functions, classes and values that it defines or imports at its top.
-        metrics: the metrics that it names; empty: it names none.
+        names: functions, classes and values that it defines or imports at the top level.
+        metrics: the metrics that it names; empty if it names none.
     """
 
     names: frozenset[str] = frozenset()
@@ -28,7 +28,7 @@ class OwnFile:
 
     @property
     def own_data(self) -> str | None:
-        """Return what its quality is scored on: its own labelled samples, or nothing."""
+        """Return the data that its quality is scored on: its own labelled samples, or None."""
         return "own" if "samples" in self.names else None
 
 
@@ -36,17 +36,17 @@ def look(path: Path) -> OwnFile:
     """Read a file.
 
     Raises:
-        RecipeError: it can't be read, or is not written in Python.
+        RecipeError: it can't be read, or is not valid Python.
     """
     try:
         if (size := path.stat().st_size) > _MOST_BYTES:
-            raise ValueError(f"it takes {size / 2**20:,.1f} MiB, which no code does")
+            raise ValueError(f"it has {size / 2**20:,.1f} MiB, which is too large for code")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its style: they come when it is run
+            warnings.simplefilter("ignore")  # Python warns again when the file is run
             tree = ast.parse(path.read_bytes(), filename=str(path))
     except SyntaxError as error:
         place = f"{path}, line {error.lineno}" if error.lineno else str(path)
-        raise RecipeError(f"{place} is not right in Python: {error.msg}.") from None
+        raise RecipeError(f"{place} is not valid Python: {error.msg}.") from None
     except (OSError, ValueError, RecursionError, MemoryError) as error:
         raise RecipeError(f"{path} can't be read as Python: {one_line(error)}") from None
     names = frozenset(_names(tree.body))
@@ -59,7 +59,7 @@ def look(path: Path) -> OwnFile:
 
 
 def _names(statements: list[ast.stmt]) -> Iterator[str]:
-    """Give the names that statements define, also those under a condition."""
+    """Yield the names that statements define, also those under a condition."""
     for statement in statements:
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield statement.name
@@ -72,13 +72,13 @@ def _names(statements: list[ast.stmt]) -> Iterator[str]:
 
 
 def _assigned(statement: ast.Assign | ast.AnnAssign) -> list[str]:
-    """Return the names that an assignment is to."""
+    """Return the names that an assignment sets."""
     targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def _texts(value: ast.expr, path: Path) -> tuple[str, ...]:
-    """Return the texts of a written list.
+    """Return the texts of a literal list.
 
     Raises:
         RecipeError: it is something else.
@@ -89,6 +89,6 @@ def _texts(value: ast.expr, path: Path) -> tuple[str, ...]:
         texts = None
     if not isinstance(texts, (list, tuple)) or not texts or not all(isinstance(text, str) for text in texts):
         raise RecipeError(
-            f'{path}, line {value.lineno}: {_METRICS} must be a list of names as they are, such as ["accuracy"].'
+            f'{path}, line {value.lineno}: {_METRICS} must be a literal list of names, such as ["accuracy"].'
         )
     return tuple(texts)

@@ -1,20 +1,20 @@
-"""Recipes: `read` one, `plan` the variants that it asks for.
+"""Recipes: `read` a recipe, and `plan` its variants.
 
-A recipe is YAML and nothing but data:
+A recipe is a YAML file that holds only data:
 
     family: text_classification
     source: distilbert/distilbert-base-uncased-finetuned-sst-2-english   # hub id, folder, or file beside the recipe
     options: {tokens: 128}                # the family's options
-    data: own                             # what quality is scored on; left out: nothing
-    metrics: [accuracy]                   # left out: the family's own
+    data: own                             # data to score quality on; left out: quality is not scored
+    metrics: [accuracy]                   # left out: the family's metrics
     batch_size: 1
     requires: {min_ram_gb: 16}            # what a machine must have, see `requirements`
-    variants:                             # what a sweep runs
+    variants:                             # the variants of a sweep
       - original
       - prune_magnitude:amount=0.5+int8_dynamic
       - {name: small, method: "fp16"}
 
-A recipe of many models is a sweep recipe: `sweep_recipe` reads it.
+A recipe with several models is a sweep recipe: `sweep_recipe` reads it.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ _MOST_METRICS = 100
 
 @dataclass(frozen=True)
 class Recipe:
-    """A model and what is usually done with it.
+    """A model and the usual way to measure it.
 
     Attributes:
         name: the model's name in tables.
         family, source, options, data, metrics, batch_size: as in `Variant`.
         variants: name and chain of each variant of a sweep.
-        folder: where the recipe lies: relative paths start there.
+        folder: the recipe's folder; relative paths start there.
         requires: what a machine must have, see `requirements`.
-        is_users_program: whether the source is a Python file that the user named himself as the MODEL of a command. It
-            is run as `python FILE` would run it, without a word of trust.
+        is_users_program: whether the source is a Python file that the user named as the MODEL of a command. It runs
+            as with `python FILE`, without the trust option.
     """
 
     name: str
@@ -82,13 +82,13 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says; None, `auto` or nothing leaves the recipe's choice.
+    """Settings from the command line; None, `auto` and empty values keep the recipe's choice.
 
-    `trust`: whether code that somebody wrote may run: Python files, pickles, metrics of one's own. `interleave`:
-    whether variants are measured in turns with their original; None: where it is among what is planned.
+    `trust`: whether code that comes with a model may run: Python files, pickles, custom metrics. `interleave`: whether
+    variants are measured in turns with their original; None: if the plan contains the original.
 
-    Several batch sizes, numbers of threads, or values of a family's option ask for a variant of each. What is required
-    of a machine is added to what the recipe requires, and wins.
+    Several batch sizes, numbers of threads, or values of a family's option give one variant each. Requirements are
+    added to those of the recipe and override them.
     """
 
     team: str = "none"
@@ -107,7 +107,7 @@ class Settings:
 
 
 def folders() -> list[Path]:
-    """Return the folders that hold recipes, the user's own first."""
+    """Return the folders with recipes, the user's folder first."""
     package = Path(__file__).parents[1]
     return [path for path in (Path("recipes"), package / "recipes", package.parent / "recipes") if path.is_dir()]
 
@@ -118,42 +118,42 @@ def names() -> list[str]:
 
 
 def read(name: str, family: str = "", *, is_named: bool = False) -> Recipe:
-    """Read a recipe by its name or its path; make one of a model that has none (see `recognise`).
+    """Read a recipe by its name or its path; create one for a model without a recipe (see `recognise`).
 
     Args:
-        name: of the recipe, or what names a model.
-        family: of a model without a recipe; empty: as it is recognised.
-        is_named: whether the user wrote this name himself on a command line; else a recipe did.
+        name: name or path of the recipe, or a model.
+        family: family of a model without a recipe; empty: detect it.
+        is_named: whether the user wrote this name on a command line, and not a recipe.
 
     Raises:
-        UnknownName: there is no recipe or model of that name, or a key, family, method or option in it is unknown.
-        RecipeError: it is no recipe, or a model that no family serves.
-        WeightsError: what kind of model it is can't be found out.
+        UnknownName: no recipe or model has that name, or a key, family, method or option in the recipe is unknown.
+        RecipeError: it is not a valid recipe, or no family supports the model.
+        WeightsError: the kind of model can't be determined.
     """
     path = find(name)
     if path is None:
-        return _of_file(Path(name), family, is_named) if _is_code(Path(name)) else _made(name, family)
+        return _of_file(Path(name), family, is_named) if _is_code(Path(name)) else _of_model(name, family)
     if family:
-        raise RecipeError(f"{path} says which family it is: leave out --family.")
+        raise RecipeError(f"{path} already states its family: leave out --family.")
     data = load(path)
     if is_sweep(data):
-        raise RecipeError(f"{path} is a sweep recipe, of many models: compress-bench sweep {name}")
+        raise RecipeError(f"{path} is a sweep recipe with several models: run compress-bench sweep {name}")
     require_known_keys(path, data, _KEYS)
     for key in ("family", "source"):
         if not isinstance(data.get(key), str):
-            raise RecipeError(f"{path}: {key} is missing, or is no text.")
+            raise RecipeError(f"{path}: {key} is missing or is not text.")
     plugin = registry.find("families", data["family"])
     options = registry.check("families", data["family"], mapping(path, "options", data.get("options")))
-    written = data["metrics"] if "metrics" in data else _metrics(data, path.parent, plugin.metrics)
-    metrics = tuple(texts(path, "metrics", written))
+    metric_names = data["metrics"] if "metrics" in data else _metrics(data, path.parent, plugin.metrics)
+    metrics = tuple(texts(path, "metrics", metric_names))
     if len(metrics) > _MOST_METRICS:
-        raise RecipeError(f"{path}: there are {len(metrics):,} metrics, more than the {_MOST_METRICS} of one recipe.")
+        raise RecipeError(f"{path}: a recipe can have at most {_MOST_METRICS} metrics, not {len(metrics):,}.")
     metrics_of(metrics, path.parent, gives=plugin.gives)
     if not isinstance(data.get("data", ""), (str, type(None))):
         raise RecipeError(f"{path}: data must be text, not {shown(data['data'])}.")
     batch_size = data.get("batch_size", 1)
     if type(batch_size) is not int or batch_size < 1:
-        raise RecipeError(f"{path}: batch_size must be a whole number from 1, not {shown(batch_size)}.")
+        raise RecipeError(f"{path}: batch_size must be a whole number of at least 1, not {shown(batch_size)}.")
     for key in ("source", "data"):
         require_inside(path, key, str(data.get(key) or "").partition(":")[0])
     return Recipe(
@@ -171,28 +171,28 @@ def read(name: str, family: str = "", *, is_named: bool = False) -> Recipe:
 
 
 def plan(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> list[Variant]:
-    """Make one variant for each named chain, number of threads, batch size, and setting of the family's options.
+    """Create one variant for each named chain, number of threads, batch size, and setting of the family's options.
 
     Raises:
-        UnknownName, RecipeError: an option of the family is not right, or code would run that nobody said to trust.
+        UnknownName, RecipeError: an option of the family is not valid, or code would run that the user did not trust.
     """
     require_few(_count(recipe, chains, settings), recipe.name)
-    given = [dict(zip(settings.options, values, strict=True)) for values in product(*settings.options.values())]
-    checked = [registry.check("families", recipe.family, options) for options in given]
+    requested = [dict(zip(settings.options, values, strict=True)) for values in product(*settings.options.values())]
+    checked = [registry.check("families", recipe.family, options) for options in requested]
     data = recipe.data if settings.data == "auto" else None if settings.data == "none" else absolute(settings.data)
     weights = settings.weights
     if weights not in ("auto", "pretrained", "random"):
         weights = _path(weights)
     family = registry.find("families", recipe.family)
-    trusting = {"trust": True} if settings.trust and "trust" in {each.name for each in fields(family)} else {}
+    trusting = {"trust": True} if settings.trust and "trust" in {option.name for option in fields(family)} else {}
     if not settings.trust:
-        require_said_trust(recipe.name, recipe.options, settings)
+        require_users_trust(recipe.name, recipe.options, settings)
         _require_no_code(family(), recipe, weights)
     in_turns = settings.interleave
     if in_turns is None:
         in_turns = any(is_original(chain) for _, chain in chains)
-    several = len(settings.threads) > 1  # then they tell rows apart
-    counts = [(threads, {"threads": threads} if several else {}) for threads in settings.threads or (None,)]
+    is_in_setting = len(settings.threads) > 1  # then rows differ in their threads
+    counts = [(threads, {"threads": threads} if is_in_setting else {}) for threads in settings.threads or (None,)]
     return [
         Variant(
             model=recipe.name,
@@ -207,7 +207,7 @@ def plan(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> list[Va
             metrics=recipe.metrics,
             devices=settings.devices,
             batch_size=batch_size,
-            setting=", ".join(f"{key}={value}" for key, value in {**options, **apart}.items()),
+            setting=", ".join(f"{key}={value}" for key, value in {**options, **threads_setting}.items()),
             threads=threads,
             interleave=in_turns and not is_original(chain),
             seed=settings.seed,
@@ -218,35 +218,35 @@ def plan(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> list[Va
         )
         for options in checked
         for batch_size in settings.batch_sizes or (recipe.batch_size,)
-        for threads, apart in counts
+        for threads, threads_setting in counts
         for name, chain in chains
     ]
 
 
-def require_said_trust(name: str, options: Mapping[str, Any], settings: Settings) -> None:
-    """Complain about a recipe that says itself that it is trusted: that is for its reader to say.
+def require_users_trust(name: str, options: Mapping[str, Any], settings: Settings) -> None:
+    """Reject a recipe that declares itself trusted: only the user may decide that.
 
     Raises:
-        RecipeError: it does, and the command line does not.
+        RecipeError: the recipe sets `trust`, and the command line does not.
     """
-    written = options.get("trust", False)
-    is_said = any(written) if isinstance(written, tuple) else written
-    if is_said and not settings.trust and not any(settings.options.get("trust", ())):
-        raise RecipeError(f"The recipe {name} says trust: true. Only you may let its code run: {trust_word()}")
+    value = options.get("trust", False)
+    is_set = any(value) if isinstance(value, tuple) else value
+    if is_set and not settings.trust and not any(settings.options.get("trust", ())):
+        raise RecipeError(f"The recipe {name} says trust: true. Only you may allow its code to run: {trust_word()}")
 
 
 def _count(recipe: Recipe, chains: Sequence[Named], settings: Settings) -> int:
-    """Return how many variants a recipe's plan has."""
+    """Return the number of variants in a recipe's plan."""
     counts = [len(values) for values in settings.options.values()]
     return math.prod([*counts, len(settings.batch_sizes) or 1, len(settings.threads) or 1, len(chains)])
 
 
 def _require_no_code(family: Family, recipe: Recipe, weights: str) -> None:
-    """Complain about code that would run without the user having said so."""
+    """Reject code that would run without the user's trust."""
     code = [family.code("" if recipe.is_users_program else recipe.source, weights, recipe.folder)]
     code += [f"the metric {name} is Python code" for name in recipe.metrics if is_code(name)]
     if any(code):
-        raise RecipeError(f"{'; '.join(filter(None, code))}. If you trust where it comes from, say so: {trust_word()}")
+        raise RecipeError(f"{'; '.join(filter(None, code))}. If you trust its source, allow it: {trust_word()}")
 
 
 def _is_code(path: Path) -> bool:
@@ -254,54 +254,54 @@ def _is_code(path: Path) -> bool:
 
 
 def _of_file(path: Path, family: str, is_named: bool) -> Recipe:
-    """Make a recipe of a Python file: its samples are scored, where it has some."""
+    """Create a recipe for a Python file; its samples are scored, if it has any."""
     if family not in ("", _OWN):
-        raise RecipeError(f"{path} is Python code, which the family {_OWN} serves: leave out --family {family}.")
-    found = own_file.look(path)
+        raise RecipeError(f"{path} is Python code; its family is {_OWN}: leave out --family {family}.")
+    file = own_file.look(path)
     return Recipe(
         name=path.stem,
         family=_OWN,
         source=path.name,
         folder=path.parent.resolve(),
-        data=found.own_data,
-        metrics=found.metrics or registry.find("families", _OWN).metrics,
+        data=file.own_data,
+        metrics=file.metrics or registry.find("families", _OWN).metrics,
         variants=((ORIGINAL, parse_chain(ORIGINAL)),),
         is_users_program=is_named,
     )
 
 
 def _metrics(data: Mapping[str, Any], folder: Path, others: Sequence[str]) -> Sequence[str]:
-    """Return the metrics that a Python file names itself; else the others."""
+    """Return the metrics that a Python file names; if it names none, the others."""
     path = folder / data["source"]
     return (own_file.look(path).metrics if data["family"] == _OWN and _is_code(path) else ()) or others
 
 
-def _made(name: str, family: str) -> Recipe:
-    """Make a recipe of a model that has none."""
+def _of_model(name: str, family: str) -> Recipe:
+    """Create a recipe for a model without one."""
     if family:
         registry.find("families", family)
-    if "/" in name and (said := missing_files.missing(name)):  # else it may be ORG/NAME on the hub
-        raise RecipeError(said)
-    found = recognise(name, family)
-    if found is None:
-        if said := missing_files.missing(name) or missing_files.weights_alone(name):
-            raise RecipeError(said)
+    if "/" in name and (message := missing_files.missing(name)):  # else it may be ORG/NAME on the hub
+        raise RecipeError(message)
+    model = recognise(name, family)
+    if model is None:
+        if message := missing_files.missing(name) or missing_files.weights_alone(name):
+            raise RecipeError(message)
         raise UnknownName("model", name, names())
     return Recipe(
-        name=found.name,
-        family=found.family,
-        source=found.source,
+        name=model.name,
+        family=model.family,
+        source=model.source,
         folder=Path.cwd(),
-        metrics=registry.find("families", found.family).metrics,
+        metrics=registry.find("families", model.family).metrics,
         variants=((ORIGINAL, parse_chain(ORIGINAL)),),
     )
 
 
 def find(name: str) -> Path | None:
-    """Return the path of a recipe; None where there is none of that name.
+    """Return the path of a recipe; None if no recipe has that name.
 
     Raises:
-        RecipeError: it is a path of a recipe, and there is no such file.
+        RecipeError: the name is a path, and there is no such file.
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
@@ -315,5 +315,5 @@ def find(name: str) -> Path | None:
 
 
 def _path(text: str) -> str:
-    """Make a path absolute where it is one that exists, since the worker runs elsewhere."""
+    """Make an existing path absolute, since the worker runs in another folder."""
     return str(Path(text).resolve()) if missing_files.exists(Path(text)) else text

@@ -1,4 +1,4 @@
-"""What a recipe's file holds: YAML read as data, and its parts, or what is wrong with them."""
+"""Read a recipe's YAML file as data, and check its parts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlflow_compress.untrusted import Malformed
 from mlflow_compress.untrusted_yaml import read_yaml, shown
 
 LONGEST_NAME = 250  # characters of what MLflow shows as a run's name
-MOST_VARIANTS = 10_000  # of one command, before any is left out: at two minutes each these take two weeks
+MOST_VARIANTS = 10_000  # per command, before exclusions; at two minutes each they take two weeks
 _ONLY_OF_SWEEPS = {"methods", "threads", "exclude"}
 
 
@@ -20,25 +20,25 @@ def load(path: Path) -> Mapping[str, Any]:
     """Read a recipe's data.
 
     Raises:
-        RecipeError: it is no YAML, or no mapping.
+        RecipeError: it is not valid YAML, or not a mapping.
     """
     try:
         data = read_yaml(path)
     except (OSError, Malformed) as error:
-        raise RecipeError(f"{path} is not readable as YAML: {one_line(error)}") from error
+        raise RecipeError(f"{path} can't be read as YAML: {one_line(error)}") from error
     return mapping(path, "the recipe", data)
 
 
 def is_sweep(data: Mapping[str, Any]) -> bool:
-    """Return whether a recipe's data is of a sweep over many models."""
+    """Return whether a recipe's data describes a sweep over several models."""
     return "models" in data or ("family" not in data and not _ONLY_OF_SWEEPS.isdisjoint(data))
 
 
 def require_known_keys(path: Path, data: Mapping[str, Any], keys: Sequence[str]) -> None:
-    """Complain about a key that a recipe does not have.
+    """Reject unknown keys in a recipe.
 
     Raises:
-        UnknownName: there is one.
+        UnknownName: a key is unknown.
     """
     for key in data:
         if key not in keys:
@@ -46,7 +46,7 @@ def require_known_keys(path: Path, data: Mapping[str, Any], keys: Sequence[str])
 
 
 def require_inside(path: Path, what: str, name: str) -> None:
-    """Complain about a path in a recipe that leads out of the recipe's folder, unless it is absolute.
+    """Reject a relative path that leads out of the recipe's folder.
 
     Raises:
         RecipeError: it does.
@@ -56,7 +56,7 @@ def require_inside(path: Path, what: str, name: str) -> None:
 
 
 def mapping(path: Path, what: str, data: Any) -> Mapping[str, Any]:
-    """Return a part of a recipe that is a mapping, or nothing.
+    """Return a part of a recipe that is a mapping or empty.
 
     Raises:
         RecipeError: it is something else.
@@ -69,13 +69,13 @@ def mapping(path: Path, what: str, data: Any) -> Mapping[str, Any]:
 
 
 def listed(path: Path, what: str, data: Any) -> Sequence[Any]:
-    """Return a part of a recipe that is a list with something in it.
+    """Return a part of a recipe that is a non-empty list.
 
     Raises:
         RecipeError: it is something else.
     """
     if not isinstance(data, (list, tuple)) or not data:
-        raise RecipeError(f"{path}: {what} must be a list with something in it, not {shown(data)}.")
+        raise RecipeError(f"{path}: {what} must be a non-empty list, not {shown(data)}.")
     return data
 
 
@@ -85,23 +85,24 @@ def texts(path: Path, what: str, data: Any) -> Sequence[str]:
     Raises:
         RecipeError: it is something else.
     """
-    if not isinstance(data, (list, tuple)) or not all(isinstance(each, str) for each in data):
+    if not isinstance(data, (list, tuple)) or not all(isinstance(entry, str) for entry in data):
         raise RecipeError(f"{path}: {what} must be a list of names, not {shown(data)}.")
     return data
 
 
 def require_few(count: int, name: str) -> None:
-    """Complain about more variants than a command measures, before they are made.
+    """Reject more variants than one command measures, before they are created.
 
     Args:
-        count: of variants.
-        name: of what asks for them.
+        count: number of variants.
+        name: the recipe or command that requests them.
 
     Raises:
         RecipeError: there are more than `MOST_VARIANTS`.
     """
     if count > MOST_VARIANTS:
         raise RecipeError(
-            f"{plain(name, LONGEST_NAME)} asks for {count:,} variants, more than the {MOST_VARIANTS:,} of one "
-            "command: methods, batch sizes, threads and values of options multiply. Take fewer, or several recipes."
+            f"{plain(name, LONGEST_NAME)} requests {count:,} variants, and one command measures at most "
+            f"{MOST_VARIANTS:,}: methods, batch sizes, threads and values of options multiply. Use fewer, or split "
+            "them into several recipes."
         )

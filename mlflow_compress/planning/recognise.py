@@ -1,6 +1,6 @@
-"""Which family serves a model without a recipe: told by its name, or by the configuration beside its weights.
+"""Find the family of a model without a recipe, by its name or by the configuration beside its weights.
 
-Nothing of the model is loaded here, and no weights are downloaded: at most the hub is asked for a configuration.
+This loads nothing of the model and downloads no weights, at most a configuration from the hub.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from mlflow_compress.networks.lora_adapters import Adapter
 
 _YOLO = r"yolo(v3(-tiny|-spp)?|(v\d+|\d+)[nstmblxce]6?)u?"
 _ULTRALYTICS = re.compile(rf"{_YOLO}(-cls|-seg|-oiv7)?(\.pt)?")
-_ULTRALYTICS_TASKS: Mapping[str, str] = {  # names of ultralytics' releases that no family serves: what they are for
+_ULTRALYTICS_TASKS: Mapping[str, str] = {  # names of ultralytics releases that no family supports, and their task
     rf"{_YOLO}-pose(-p6)?": "poses",
     rf"{_YOLO}-obb": "rotated boxes",
     rf"{_YOLO}-sem(-\w+)?": "semantic segmentation",
     rf"{_YOLO}-depth": "depth",
-    rf"{_YOLO}-(world(v2)?|objv1-\w+)|yoloe-\w+(-seg)?(-pf)?": "classes that are named by text",
-    r"rtdetr-\w+": "RT-DETR, whose boxes are of another form",
-    r"yolo_nas_[sml]": "YOLO-NAS, whose boxes are of another form",
-    r"(mobile_)?sam|sam(2|2\.1|3)?(_[tsbl])?|FastSAM-[sx]": "segmenting what is pointed at",
+    rf"{_YOLO}-(world(v2)?|objv1-\w+)|yoloe-\w+(-seg)?(-pf)?": "classes named by text",
+    r"rtdetr-\w+": "RT-DETR, whose boxes have another form",
+    r"yolo_nas_[sml]": "YOLO-NAS, whose boxes have another form",
+    r"(mobile_)?sam|sam(2|2\.1|3)?(_[tsbl])?|FastSAM-[sx]": "segmentation of marked objects",
 }
 _OF_YOLO = re.compile(r"yolo[\w.+-]*", re.IGNORECASE)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w./-]+)?(@[\w./-]+)?", re.ASCII)
-_OLD_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)  # of the first models there: `gpt2`
+_OLD_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(@[\w./-]+)?", re.ASCII)  # ids of the hub's first models: `gpt2`
 _HUB_ADDRESS = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/?#]+/[^/?#]+)(?:/tree/([^/?#]+))?/?")
 _ZOOS = ("torchvision:", "timm:")
 _LOGGED, _LOGGED_FOLDER = ("models:/", "runs:/"), "MLmodel"
@@ -59,9 +59,9 @@ class Recognised:
     """A model without a recipe.
 
     Attributes:
-        name: what it is called in tables.
-        family: which family serves it.
-        source: what that family loads.
+        name: its name in tables.
+        family: its family.
+        source: the source that the family loads.
     """
 
     name: str
@@ -70,18 +70,18 @@ class Recognised:
 
 
 def recognise(name: str, family: str = "") -> Recognised | None:
-    """Tell which family serves what a name means: a model of the hub or of MLflow, a local path, an ultralytics name.
+    """Find the family of a model: one on the hub or in MLflow, a local path, or an ultralytics name.
 
     Args:
-        name: as the user gave it.
-        family: which family it must be; empty: it is found out.
+        name: the model as the user wrote it.
+        family: the family that it must have; empty: detect it.
 
     Returns:
-        None where the name can mean no model.
+        None if the name can't mean a model.
 
     Raises:
-        RecipeError: no family serves it, or a folder has no configuration.
-        WeightsError: its configuration can't be had.
+        RecipeError: no family supports it, or a folder has no configuration.
+        WeightsError: its configuration is not available.
     """
     if (address := _HUB_ADDRESS.fullmatch(name)) is not None:
         name = "@".join(filter(None, address.groups()))
@@ -96,8 +96,8 @@ def recognise(name: str, family: str = "") -> Recognised | None:
     if name.startswith(_ZOOS):
         return Recognised(name.partition(":")[2], family or "image_classification", name)
     if name.startswith(_LOGGED) or (name and _is_file(path / _LOGGED_FOLDER)):
-        place = name if name.startswith(_LOGGED) else str(path.resolve())
-        return Recognised(name.partition(":/")[2] or path.resolve().name, family or "mlflow_model", place)
+        source = name if name.startswith(_LOGGED) else str(path.resolve())
+        return Recognised(name.partition(":/")[2] or path.resolve().name, family or "mlflow_model", source)
     if _OF_YOLO.fullmatch(name) and _ULTRALYTICS.fullmatch(name.lower()):  # YOLO11n, as ultralytics writes it
         name = name.lower()
     if _ULTRALYTICS.fullmatch(name):
@@ -111,8 +111,8 @@ def recognise(name: str, family: str = "") -> Recognised | None:
         return Recognised(name, family, name)
     if task := _ultralytics_task(name):
         raise RecipeError(
-            f"{name} is a model of ultralytics for {task}, and that is not served. Served are those that detect "
-            "(yolo11n), segment (yolo11n-seg) and classify (yolo11n-cls)."
+            f"{name} is an ultralytics model for {task}, which is not supported. Supported tasks are detection "
+            "(yolo11n), segmentation (yolo11n-seg) and classification (yolo11n-cls)."
         )
     if _HUB_ID.fullmatch(name) or (_OLD_HUB_ID.fullmatch(name) and is_config_cached(name)):
         return Recognised(name, _family_of(name), name)
@@ -120,7 +120,7 @@ def recognise(name: str, family: str = "") -> Recognised | None:
 
 
 def _family_of(source: str) -> str:
-    """Tell the family of a transformers model by the class that its configuration names."""
+    """Return the family of a transformers model by the class that its configuration names."""
     adapter = adapter_of(source)
     if adapter is not None and (family := _TRAINED_FOR.get(adapter.task)):
         return family
@@ -133,44 +133,44 @@ def _family_of(source: str) -> str:
     if _embeds(source):
         raise RecipeError(weight_files.embeds(source))
     raise RecipeError(
-        f"{source} is {_told(classes, fields)}, and no family serves that. Served are models of transformers that end "
-        f"in {', '.join(ending for ending, family in _CLASSES.items() if family)}, or in ForConditionalGeneration for "
-        "speech and for text. If it can be loaded as one of these, say so: --family NAME, or write a recipe."
+        f"{source} is {_described(classes, fields)}, which no family supports. Supported are transformers classes that "
+        f"end in {', '.join(ending for ending, family in _CLASSES.items() if family)}, and in ForConditionalGeneration "
+        "for speech and for text. If it can be loaded as one of these, use --family NAME, or write a recipe."
     )
 
 
 def _classes(fields: Mapping[str, Any], adapter: Adapter | None) -> list[str]:
-    """Return the classes that a configuration names; of an adapter, that which it was trained as."""
+    """Return the classes that a configuration names; for an adapter, the class that it was trained as."""
     if adapter is not None and adapter.trained_class:
         return [adapter.trained_class]
     return [str(name) for name in fields.get("architectures") or []]
 
 
 def _embeds(source: str) -> bool:
-    """Return whether a folder, or a hub id in the local cache, is a model of sentence-transformers."""
+    """Return whether a folder, or a hub id in the local cache, is a sentence-transformers model."""
     if _is_folder(Path(source)):
         return _is_file(Path(source, weight_files.SENTENCE_MODULES))
     return cached_file(source, weight_files.SENTENCE_MODULES) is not None
 
 
 def _ultralytics_task(name: str) -> str:
-    """Return what a release of ultralytics is for that no family serves; empty where the name is of none."""
+    """Return the task of an ultralytics release that no family supports; empty for any other name."""
     stem = name.removesuffix(".pt")
     return next((task for names, task in _ULTRALYTICS_TASKS.items() if re.fullmatch(names, stem)), "")
 
 
 def _generator(ending: str, fields: Mapping[str, Any]) -> str:
-    """Tell speech from text by the type of model; empty where it is neither, or makes more than text."""
+    """Return the family by the type of model, speech or text; empty if it is neither, or generates more than text."""
     if ending != "ForConditionalGeneration":
         return ""
     return next((family for family, types in _GENERATORS.items() if fields.get("model_type") in types), "")
 
 
-def _told(classes: Sequence[str], fields: Mapping[str, Any]) -> str:
+def _described(classes: Sequence[str], fields: Mapping[str, Any]) -> str:
     if classes:
         return f"a {' or '.join(classes)}"
     kind = fields.get("model_type")
-    return f"a model of type {kind!r} whose config.json names no class" if kind else "no model of transformers"
+    return f"a model of type {kind!r} whose config.json names no class" if kind else "not a transformers model"
 
 
 def _is_file(path: Path) -> bool:

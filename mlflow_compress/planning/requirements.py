@@ -2,7 +2,8 @@
 
     requires: {gpu: A100, min_vram_gb: 40, min_ram_gb: 64, min_cores: 8, cpu: EPYC, os: linux}
 
-GB is 10^9 bytes here, as makers count, so that a machine sold with 64 GB has them although its system keeps some.
+Here GB is 10^9 bytes, as manufacturers count: a machine sold with 64 GB meets `min_ram_gb: 64` although its system
+reserves some.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ _MIB_PER_GB = 1e9 / 2**20
 
 
 def check(requires: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Check what is required, and convert numbers given as text.
+    """Check requirements, and convert numbers given as text.
 
     Args:
-        requires: by key, see `KEYS`.
+        requires: requirements by key, see `KEYS`.
 
     Raises:
-        UnknownName: no such key or operating system.
-        RecipeError: a value of the wrong type, or a number that is negative.
+        UnknownName: a key or an operating system is unknown.
+        RecipeError: a value has the wrong type, or a number is negative.
     """
     checked: dict[str, Scalar] = {}
     for key, value in requires.items():
@@ -49,76 +50,77 @@ def check(requires: Mapping[str, Any]) -> dict[str, Scalar]:
 
 
 def unmet(requires: Mapping[str, Scalar], machine: Mapping[str, str]) -> str:
-    """Say in a sentence what a machine lacks.
+    """Describe the requirements that a machine does not meet.
 
     Args:
-        requires: as `check` gives it.
-        machine: as `here` gives it: text by name.
+        requires: requirements, as returned by `check`.
+        machine: description of the machine, as returned by `here`: text by name.
 
     Returns:
-        What is required and what the machine has; empty if it serves.
+        What is required and what the machine has; empty if it meets all requirements.
     """
     return "; ".join(filter(None, (_lack(key, wanted, machine) for key, wanted in requires.items())))
 
 
 def here() -> dict[str, str]:
-    """Describe this machine and its first GPU, without importing torch: what `environment.machine` gives, and more.
+    """Describe this machine and its first GPU, without importing torch.
 
-    Where there is a GPU: `gpu_model`, `gpu_memory_mib`, and `gpu_power_limit_w` where its driver tells that.
+    The result is that of `environment.machine`, with `gpu_model`, `gpu_memory_mib`, and, if the driver reports it,
+    `gpu_power_limit_w` of the GPU.
     """
-    found = environment.machine()
+    machine = environment.machine()
     for name, memory in gpu.models()[:1]:
-        found |= {"gpu_model": name, "gpu_memory_mib": str(memory)}
+        machine |= {"gpu_model": name, "gpu_memory_mib": str(memory)}
         if (limit := gpu.first_power_limit_w()) is not None:
-            found["gpu_power_limit_w"] = f"{limit:.0f}"
-    return found
+            machine["gpu_power_limit_w"] = f"{limit:.0f}"
+    return machine
 
 
 def require_device(device: str) -> None:
-    """Raise where a device that was asked for by name is not on this machine: measuring another one is no answer.
+    """Check that this machine has the requested device; no other device is measured instead.
 
     Args:
-        device: `cpu`, `cuda`, or `auto`, which takes what there is.
+        device: `cpu`, `cuda`, or `auto` for the available devices.
 
     Raises:
-        WorkerError: it is not.
+        WorkerError: it does not.
     """
     if device == "cuda" and not gpu.models():
         raise WorkerError(
-            "device=cuda was asked for, and this machine has no NVIDIA GPU that its driver shows (nvidia-smi lists "
-            "them; CUDA_VISIBLE_DEVICES hides some). Nothing was measured. Leave the device out to measure on the CPU, "
-            "or go to a machine with a GPU."
+            "device=cuda was requested, but the driver of this machine shows no NVIDIA GPU (nvidia-smi lists them; "
+            "CUDA_VISIBLE_DEVICES can hide them). Nothing was measured. Leave the device out to measure on the CPU, "
+            "or use a machine with a GPU."
         )
 
 
 def text(requires: Mapping[str, Scalar]) -> str:
-    """Write what is required on one line, as `--requires` takes it."""
+    """Format requirements on one line, as `--requires` takes them."""
     return ", ".join(f"{key}={value}" for key, value in requires.items())
 
 
 def _lack(key: str, wanted: Scalar, machine: Mapping[str, str]) -> str:
-    """Say what of one key a machine lacks; empty if nothing."""
+    """Describe how a machine fails the requirement of one key; empty if it meets it."""
     if key == "gpu":
         has = machine.get("gpu_model", "")
-        serves = bool(has) if wanted == "any" else not has if wanted == "none" else _within(wanted, has)
+        is_met = bool(has) if wanted == "any" else not has if wanted == "none" else _within(wanted, has)
     elif key == "cpu":
         has = machine.get("cpu_model", "")
-        serves = _within(wanted, has)
+        is_met = _within(wanted, has)
     elif key == "os":
         has = machine.get("os", "").partition(" ")[0].lower()
-        serves = wanted == has
+        is_met = wanted == has
     else:
         amount, limit = _amount(key, machine), _limit(key, machine)
         has = f"{amount:.4g}" if amount > 0 else ""
         if limit < amount:
-            has, amount = f"{limit:.4g} of its {has} for us (the limit of a container or a batch system)", limit
-        serves = amount >= float(str(wanted))
-    nothing = "no GPU" if key in ("gpu", "min_vram_gb") else "one that is not known"
-    return "" if serves else f"{key}={wanted} is required, and the machine has {has or nothing}"
+            has, amount = f"{limit:.4g} of {has} available (limited by a container or a batch system)", limit
+        is_met = amount >= float(str(wanted))
+    nothing = "no GPU" if key in ("gpu", "min_vram_gb") else "an unknown one"
+    return "" if is_met else f"{key}={wanted} is required, but the machine has {has or nothing}"
 
 
 def _amount(key: str, machine: Mapping[str, str]) -> float:
-    """Return how much a machine has of what a number is asked of; 0 where that is not known."""
+    """Return the machine's number of cores, or its memory in GB; 0 if it is not known."""
     if key == "min_cores":
         cores = machine.get("affinity")
         return float(len(cores.split(","))) if cores else max(_float(machine.get("cores_logical", "")), 0.0)
@@ -127,7 +129,7 @@ def _amount(key: str, machine: Mapping[str, str]) -> float:
 
 
 def _limit(key: str, machine: Mapping[str, str]) -> float:
-    """Return how much of it a container or a batch system lets us use; infinity where there is no limit."""
+    """Return how much of it a container or a batch system allows; infinity if there is no limit."""
     limit = _float(machine.get({"min_cores": "cores_limit", "min_ram_gb": "ram_limit_mib"}.get(key, ""), ""))
     if limit < 0:
         return math.inf
@@ -143,11 +145,11 @@ def _number(key: str, value: Any) -> int | float:
         number = _float(value)
         if number >= 0:
             return int(number) if number.is_integer() else number
-    raise RecipeError(f"requires: {key} must be a number from 0, not {value!r}.")
+    raise RecipeError(f"requires: {key} must be a number of at least 0, not {value!r}.")
 
 
 def _text(key: str, value: Any) -> str:
-    """Read a name; YAML reads `gpu: 4090` as a number, and `none` as a text."""
+    """Read a name; YAML reads `gpu: 4090` as a number, and `none` as text."""
     if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
         raise RecipeError(f"requires: {key} must be text ({KEYS[key]}), not {value!r}.")
     text = str(value).strip()
@@ -155,7 +157,7 @@ def _text(key: str, value: Any) -> str:
 
 
 def _float(text: str | float) -> float:
-    """Read a finite number; less than any where it is none."""
+    """Read a finite number; return -1 if it is not one."""
     try:
         number = float(text)
     except (ValueError, OverflowError):

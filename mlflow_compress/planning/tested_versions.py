@@ -1,6 +1,6 @@
-"""Which installed libraries are other versions than those that the test suite ran with.
+"""Find installed libraries whose versions the test suite did not run with.
 
-`constraints/oldest.txt` and `constraints/newest.txt` hold the two environments that the whole suite is run in.
+`constraints/oldest.txt` and `constraints/newest.txt` pin the two environments in which the whole suite runs.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from mlflow_compress.version import installed
 
 _DISTRIBUTION = "mlflow-compress"
 _OLDEST, _NEWEST = "oldest.txt", "newest.txt"
-# They change their own interfaces within a major version, and numbers depend on them.
+# These libraries change their interfaces within a major version, and the numbers depend on them.
 DELICATE = ("mlflow", "nncf", "onnxruntime", "openvino", "torch", "torchao", "transformers", "ultralytics")
 
 
 @dataclass(frozen=True)
 class Untested:
-    """An installed library outside of the tested versions.
+    """An installed library outside the range of tested versions.
 
     Attributes:
         name: the distribution's name.
-        installed: its version; empty where what is installed does not say it.
-        oldest, newest: the versions that were tested.
+        installed: its version; empty if the installation does not state one.
+        oldest, newest: the tested versions.
     """
 
     name: str
@@ -38,22 +38,22 @@ class Untested:
     newest: str
 
     def __str__(self) -> str:
-        """Return it in words: `transformers 5.30.0 (tested: 5.0.0 to 5.24.0)`."""
-        what = f"{self.name} {self.installed}" if self.installed else f"{self.name}, whose installation is damaged"
-        return f"{what} (tested: {self.oldest} to {self.newest})"
+        """Return a text such as `transformers 5.30.0 (tested: 5.0.0 to 5.24.0)`."""
+        library = f"{self.name} {self.installed}" if self.installed else f"{self.name}, whose installation is damaged"
+        return f"{library} (tested: {self.oldest} to {self.newest})"
 
 
 def untested(
     folder: Path | None = None, installed: Callable[[str], str | None] = installed, only: tuple[str, ...] = ()
 ) -> Iterator[Untested]:
-    """Find the libraries that this package asks for itself and that are older or newer than those tested.
+    """Find the direct dependencies of this package that are older or newer than the tested versions.
 
     Another patch release of the newest version counts as tested.
 
     Args:
-        folder: where `oldest.txt` and `newest.txt` are; None takes those that came with the package.
-        installed: gives the installed version of a distribution, as `version.installed` does.
-        only: the names that are looked at; empty looks at all.
+        folder: folder with `oldest.txt` and `newest.txt`; None: the one in the package.
+        installed: returns the installed version of a distribution, as `version.installed` does.
+        only: names to check; empty: all.
     """
     folder = folder or _folder()
     oldest, newest = read(folder / _OLDEST), read(folder / _NEWEST)
@@ -66,7 +66,7 @@ def untested(
 
 
 def read(path: Path) -> dict[str, Version]:
-    """Read the versions that a constraints file pins, by canonical name."""
+    """Read the pinned versions of a constraints file, by canonical name."""
     lines = (line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
     pins = (line.partition("==") for line in lines if line)
     return {canonicalize_name(name): Version(version.partition(";")[0].strip()) for name, _, version in pins}
@@ -77,12 +77,12 @@ def _is_between(version: Version, oldest: Version, newest: Version) -> bool:
 
 
 def _required() -> list[str]:
-    """Return the names of what the package needs to run, with all of its extras but that for its tests."""
-    requirements = [Requirement(each) for each in metadata.requires(_DISTRIBUTION) or ()]
-    names = {canonicalize_name(each.name) for each in requirements if "test" not in str(each.marker or "")}
+    """Return the names of the package's dependencies, with all extras except the one for its tests."""
+    requirements = [Requirement(line) for line in metadata.requires(_DISTRIBUTION) or ()]
+    names = {canonicalize_name(needed.name) for needed in requirements if "test" not in str(needed.marker or "")}
     return sorted(names - {_DISTRIBUTION})
 
 
 def _folder() -> Path:
     package = Path(__file__).parents[1]
-    return next(each for each in (package / "constraints", package.parent / "constraints") if each.is_dir())
+    return next(path for path in (package / "constraints", package.parent / "constraints") if path.is_dir())

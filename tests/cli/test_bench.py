@@ -291,7 +291,7 @@ def test_missing_weights_have_an_exit_code_of_their_own(home: Home) -> None:
         (("run", "small.yaml", "--batch-size", "-1"), "--batch-size"),
         (("run", "small.yaml", "--batch-size", "many"), "--batch-size"),
         (("run", "gone.yaml"), "gone.yaml"),
-        (("run", "small.yaml"), "small.py is Python code. If you trust where it comes from, say so: --trust"),
+        (("run", "small.yaml"), "small.py is Python code. If you trust its source, allow it: --trust"),
         (("swep", "small.yaml"), "sweep"),
         (("run", "small.yaml", "--requires", "gpus=A100"), "'gpu'"),
         (("sweep", "small.yaml", "--requires", "A100"), "KEY=VALUE"),
@@ -397,7 +397,7 @@ def test_a_new_model_is_written_and_checked_as_it_is(home: Home) -> None:
     assert "60 samples, accuracy 1 on 2 samples; saved and restored" in checked.stdout
     again = home.bench("init", "my_model.py", "--kind", "image")
     assert again.returncode == 2
-    assert "my_model.py and my_model.yaml would be written over. Give another name, or --force." in again.stderr
+    assert "my_model.py and my_model.yaml would be overwritten. Choose another name, or add --force." in again.stderr
 
 
 def test_a_machine_that_does_not_serve_skips_and_loads_nothing(home: Home) -> None:
@@ -410,7 +410,7 @@ def test_a_machine_that_does_not_serve_skips_and_loads_nothing(home: Home) -> No
     assert len(runs) == 4
     for run in runs:
         assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "skipped")
-        assert run.data.tags["compress.reason"].startswith("min_ram_gb=1000000 is required, and the machine has ")
+        assert run.data.tags["compress.reason"].startswith("min_ram_gb=1000000 is required, but the machine has ")
         assert run.data.params["requires"] == "min_ram_gb=1000000,os=linux min_cores=0"
         assert run.data.metrics == {}
     assert "loading" not in done.stderr

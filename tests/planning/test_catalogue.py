@@ -66,5 +66,5 @@ def test_a_metric_says_what_it_lacks(plugin_path: Path) -> None:
     rows = {row["name"]: row for row in catalogue.rows("metrics")}
     assert rows["half_right"]["lacks"] == ["label", "scale"]
     lines = "\n".join(catalogue.text([rows["wer"], rows["half_right"]]))
-    assert lines.count("does not say its") == 1
-    assert "does not say its label, scale: its numbers can't be fully compared" in lines
+    assert lines.count("does not state its") == 1
+    assert "does not state its label, scale: its numbers can't be compared fully" in lines

@@ -35,7 +35,7 @@ def test_the_nearest_file_of_its_folder_is_named(tmp_path: Path) -> None:
 def test_a_project_says_in_which_folder_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.setenv(name, "1")
-    with pytest.raises(RecipeError, match=rf"`mlflow run` works in the project's folder, {tmp_path}: give an absolute"):
+    with pytest.raises(RecipeError, match=rf"`mlflow run` works in the project's folder, {tmp_path}: use an absolute"):
         recipe.read("gone.yaml")
     with pytest.raises(RecipeError) as told:
         recipe.read("/gone/model.yaml")

@@ -65,7 +65,7 @@ def test_only_a_language_model_needs_no_code() -> None:
 
 def test_nothing_is_written_over_unless_it_is_said() -> None:
     Path("mine.yaml").write_text("mine")
-    with pytest.raises(RecipeError, match=r"^mine\.yaml would be written over\. .* --force"):
+    with pytest.raises(RecipeError, match=r"^mine\.yaml would be overwritten\. .* --force"):
         write("mine", "module")
     assert not Path("mine.py").exists()
     write("mine.py", "module", force=True)

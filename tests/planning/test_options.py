@@ -115,14 +115,18 @@ def test_what_the_evaluator_does_not_take(config: dict[str, Any], error: type[Ex
 
 def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "models", list)
-    with pytest.raises(WorkerError, match=r"device=cuda was asked for, and this machine has no NVIDIA GPU"):
+    with pytest.raises(
+        WorkerError, match=r"device=cuda was requested, but the driver of this machine shows no NVIDIA GPU"
+    ):
         Options(device="cuda").settings()
     assert Options(device="auto").settings().devices == ("cpu",)
     assert Options(device="cuda", on="ray").settings().devices == ("cuda",)  # a machine of the cluster may have one
 
 
-@pytest.mark.parametrize(("launches", "told"), [(2, "Ask for 3 or more, or for 1"), (1000, "more than the 999")])
-def test_launches_that_would_not_do_what_they_are_asked_for_are_refused(launches: int, told: str) -> None:
-    with pytest.raises(RecipeError, match=told):
+@pytest.mark.parametrize(
+    ("launches", "message"), [(2, "Use 3 or more, or 1"), (1000, "is more than the maximum of 999")]
+)
+def test_a_useless_number_of_launches_is_rejected(launches: int, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
         Options(launches=launches).settings()
-    assert [Options(launches=each).settings().budget.launches for each in (1, 3, 999)] == [1, 3, 999]
+    assert [Options(launches=count).settings().budget.launches for count in (1, 3, 999)] == [1, 3, 999]

@@ -45,11 +45,11 @@ def test_values_with_a_type_beside_their_name_are_read(tmp_path: Path) -> None:
     [
         (
             "def model():\n    return nn.Linear(1, 1\n",
-            r"mine\.py, line 2 is not right in Python: '\(' was never closed",
+            r"mine\.py, line 2 is not valid Python: '\(' was never closed",
         ),
         ("x = 1\nmetrics = names()\n", r'mine\.py, line 2: metrics must be a list of names .* \["accuracy"\]'),
         ("metrics = [1]", "line 1: metrics must be a list"),
-        ("x = '\0'", "not right in Python|can't be read as Python"),
+        ("x = '\0'", "not valid Python|can't be read as Python"),
     ],
 )
 def test_what_is_not_right_is_told_with_its_line(tmp_path: Path, text: str, said: str) -> None:
@@ -58,5 +58,5 @@ def test_what_is_not_right_is_told_with_its_line(tmp_path: Path, text: str, said
 
 
 def test_what_is_no_code_for_its_size_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"takes 5\.0 MiB, which no code does"):
+    with pytest.raises(RecipeError, match=r"has 5\.0 MiB, which is too large for code"):
         look(written(tmp_path, "#" * 5 * 2**20))

@@ -60,12 +60,12 @@ def test_the_family_is_that_of_the_class(
     [
         (
             {"architectures": ["BertForMaskedLM"], "model_type": "bert"},
-            "is a BertForMaskedLM, and no family serves that",
+            "is a BertForMaskedLM, which no family supports",
         ),
         ({"architectures": ["BertModel"], "model_type": "bert"}, "is a BertModel"),
         ({"architectures": ["LlavaForConditionalGeneration"], "model_type": "llava"}, "is a LlavaForConditional"),
         ({"model_type": "bert"}, "a model of type 'bert' whose config.json names no class"),
-        ({}, "no model of transformers"),
+        ({}, "not a transformers model"),
     ],
 )
 def test_what_no_family_serves_is_told(tmp_path: Path, fields: dict[str, Any], told: str) -> None:
@@ -100,16 +100,16 @@ def test_names_of_ultralytics_are_known(name: str, model: str, source: str) -> N
         ("yolov8x-pose-p6.pt", "poses"),
         ("yolo11n-obb.pt", "rotated boxes"),
         ("yolo26n-sem-ade20k", "semantic segmentation"),
-        ("yolov8s-worldv2", "classes that are named by text"),
-        ("yoloe-11s-seg-pf", "classes that are named by text"),
+        ("yolov8s-worldv2", "classes named by text"),
+        ("yoloe-11s-seg-pf", "classes named by text"),
         ("rtdetr-l", "RT-DETR"),
         ("yolo_nas_s", "YOLO-NAS"),
-        ("sam2.1_b.pt", "segmenting what is pointed at"),
-        ("FastSAM-s", "segmenting what is pointed at"),
+        ("sam2.1_b.pt", "segmentation of marked objects"),
+        ("FastSAM-s", "segmentation of marked objects"),
     ],
 )
 def test_releases_of_ultralytics_that_are_not_served_are_told(name: str, told: str) -> None:
-    with pytest.raises(RecipeError, match=rf"^{name} is a model of ultralytics for {told}.*not served.*yolo11n-cls"):
+    with pytest.raises(RecipeError, match=rf"^{name} is an ultralytics model for {told}.*not supported.*yolo11n-cls"):
         recognise(name)
     assert recognise(name, "yolo") is not None
 
@@ -121,7 +121,9 @@ def test_a_state_dict_is_no_yolo(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.pt"
         torch.save(content, path)
         assert recognise(str(path)) is None
-        with pytest.raises(RecipeError, match="holds weights; their architecture is in the code that trained them"):
+        with pytest.raises(
+            RecipeError, match="holds only weights; their architecture is in the code that trained them"
+        ):
             recipe.read(str(path))
         assert recognise(str(path), "yolo") == Recognised(name, "yolo", str(path))
 

@@ -57,11 +57,11 @@ def test_a_server_serves_or_says_what_it_lacks(needs: dict[str, Any], serves: bo
 @pytest.mark.parametrize(
     ("needs", "said"),
     [
-        ({"gpu": "any"}, "gpu=any is required, and the machine has no GPU"),
-        ({"min_vram_gb": 8}, "min_vram_gb=8 is required, and the machine has no GPU"),
-        ({"min_ram_gb": 32}, "min_ram_gb=32 is required, and the machine has 17.18"),
-        ({"os": "Linux", "cpu": "M4"}, "os=linux is required, and the machine has darwin; "
-                                       "cpu=M4 is required, and the machine has Apple M3"),
+        ({"gpu": "any"}, "gpu=any is required, but the machine has no GPU"),
+        ({"min_vram_gb": 8}, "min_vram_gb=8 is required, but the machine has no GPU"),
+        ({"min_ram_gb": 32}, "min_ram_gb=32 is required, but the machine has 17.18"),
+        ({"os": "Linux", "cpu": "M4"}, "os=linux is required, but the machine has darwin; "
+                                       "cpu=M4 is required, but the machine has Apple M3"),
         ({"gpu": "none", "min_cores": "8"}, ""),
     ],
     ids=str,
@@ -74,8 +74,8 @@ def test_what_a_container_may_use_counts() -> None:
     container = {**LAPTOP, "ram_limit_mib": "4096", "cores_limit": "1.5"}
     assert requirements.unmet(requirements.check({"min_ram_gb": 4, "min_cores": 1}), container) == ""
     lacks = requirements.unmet(requirements.check({"min_ram_gb": 8, "min_cores": 2}), container).split("; ")
-    assert lacks[0].startswith("min_ram_gb=8 is required, and the machine has 4.295 of its 17.18 for us (the limit of")
-    assert lacks[1].startswith("min_cores=2 is required, and the machine has 1.5 of its 8 for us (the limit of")
+    assert lacks[0].startswith("min_ram_gb=8 is required, but the machine has 4.295 of 17.18 available (limited by")
+    assert lacks[1].startswith("min_cores=2 is required, but the machine has 1.5 of 8 available (limited by")
 
 
 def test_a_machine_of_which_nothing_is_known_serves_only_what_requires_nothing() -> None:
