@@ -126,7 +126,7 @@ class Linear4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
         stats = {name.removeprefix(start): value for name, value in state_dict.items() if name.startswith(start)}
         weight = Params4bit.from_prequantized(state_dict[names[0]], stats, device="cpu", module=self)
         if weight.quant_state.shape != (self.out_features, self.in_features):
-            errors.append(f"{names[0]} is of another shape: {tuple(weight.quant_state.shape)}")
+            errors.append(f"{names[0]} has another shape: {tuple(weight.quant_state.shape)}")
             return
         self.weight = weight
         if self.bias is not None:

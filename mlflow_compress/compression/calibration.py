@@ -17,14 +17,14 @@ EXAMPLE_CALIBRATION = CautionKind(
     "example_calibration",
     short={"en": "calibrated on one example", "ru": "калибровка на одном примере"},
     message={
-        "en": "the method was calibrated on the model's own input example alone",
+        "en": "the method was calibrated only on the model's own input example",
         "ru": "метод калиброван только на собственном примере входа модели",
     },
     advice={
-        "en": "Its quality on other inputs may be far worse: give data with a training part, or "
+        "en": "Quality on other inputs may be much worse. Use data with a training part, set "
         "data=SOURCE:calibration=OTHER, or log the model with an input_example of 16 different rows or more.",
-        "ru": "На других входах его качество может быть намного хуже: дайте данные с обучающей частью, или "
-        "data=SOURCE:calibration=OTHER, или сохраните модель с input_example из 16 разных строк или больше.",
+        "ru": "На других входах качество может быть намного хуже. Возьмите данные с обучающей частью, задайте "
+        "data=SOURCE:calibration=OTHER или сохраните модель с input_example из 16 разных строк или больше.",
     },
 )
 UNCALIBRATED_LAYERS = CautionKind(
@@ -32,7 +32,7 @@ UNCALIBRATED_LAYERS = CautionKind(
     short={"en": "some layers were compressed without data", "ru": "часть слоёв сжата без данных"},
     message={
         "en": "{waiting} of {all} layers were never called on the calibration data",
-        "ru": "слоёв, которые на данных калибровки ни разу не вызывались: {waiting} из {all}",
+        "ru": "на данных калибровки ни разу не вызывались слои: {waiting} из {all}",
     },
     advice={
         "en": "Their weights are rounded without data.",
@@ -43,12 +43,12 @@ FEW_TOKENS = CautionKind(
     "few_calibration_tokens",
     short={"en": "calibrated on few tokens", "ru": "калибровка на малом числе токенов"},
     message={
-        "en": "the method was calibrated on {tokens} tokens, and {least} are usual at the least",
-        "ru": "метод калиброван на {tokens} токенах, а обычно берут не меньше {least}",
+        "en": "the method was calibrated on {tokens} tokens; at least {least} are usual",
+        "ru": "метод калиброван на {tokens} токенах; обычно берут не меньше {least}",
     },
     advice={
-        "en": "Take more: samples of the method, calibration_tokens of the family.",
-        "ru": "Возьмите больше: samples метода, calibration_tokens семейства.",
+        "en": "Increase the method's samples or the family's calibration_tokens.",
+        "ru": "Увеличьте samples метода или calibration_tokens семейства.",
     },
 )
 # What a family gives where it has no data, by the code of the caution that says so.
@@ -104,10 +104,10 @@ def require_data(model: Model, family: Family) -> None:
         Unsupported: the weights are trained, and there are no real inputs.
     """
     if model.weights != "random" and (replacement := _replacement(model, family)):
-        without = ". For size and latency alone: weights=random" if family.has_random_weights else ""
+        without = ". To measure only size and latency, set weights=random" if family.has_random_weights else ""
         raise Unsupported(
-            f"it fits trained weights to data, and here is none but {replacement}, which would ruin them. Give "
-            f"{family.calibrates_on}{without}"
+            f"the method fits trained weights to data, but there are only {replacement}, which would ruin the weights. "
+            f"Provide {family.calibrates_on}{without}"
         )
 
 

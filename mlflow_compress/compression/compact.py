@@ -131,7 +131,7 @@ def native_flavor_of_dense(saved: Path, family: Family) -> NativeFlavor:
         Unsupported: they do. MLflow would need them a second time, in full.
     """
     if (saved / COMPACT).is_file():
-        raise Unsupported("its weights take a compact form that only this package reads; export writes them in full")
+        raise Unsupported("its weights have a compact form that only this package reads; export writes them in full")
     return family.native_flavor(saved)
 
 
@@ -199,7 +199,7 @@ def _decoded(form: Form, packed: Any, values: Any) -> Any:
     if form.coding == "huffman":
         packed = torch.frombuffer(bytearray(zlib.decompress(packed.numpy(), -zlib.MAX_WBITS)), dtype=torch.uint8)
     if len(packed) != -(-count * form.bits // 8):
-        raise ValueError(f"{len(packed)} bytes are no {count} codes of {form.bits} bits")
+        raise ValueError(f"{len(packed)} bytes are not {count} codes of {form.bits} bits")
     flat = torch.zeros(count, dtype=values.dtype)
     taken = 0
     for start, codes in _unpacked(packed, form.bits, count):

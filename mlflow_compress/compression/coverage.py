@@ -23,10 +23,10 @@ SMALL_COVERAGE = CautionKind(
         "ru": "метод затронул {reached} из {total} весов ({share})",
     },
     advice={
-        "en": "It leaves most of this model as it was: embeddings, a head, or layers of a kind that it does not know. "
-        "compress-bench list methods says which kinds each method takes.",
-        "ru": "Большая часть модели осталась прежней: эмбеддинги, выходной слой или слои, которых метод не знает. "
-        "compress-bench list methods говорит, какие слои берёт каждый метод.",
+        "en": "Most of this model is unchanged: embeddings, a head, or layers that the method does not support. "
+        "compress-bench list methods shows which layers each method supports.",
+        "ru": "Большая часть модели не изменилась: эмбеддинги, выходной слой или слои, которые метод не поддерживает. "
+        "compress-bench list methods показывает, какие слои поддерживает каждый метод.",
     },
 )
 NO_KERNEL = CautionKind(
@@ -40,21 +40,22 @@ NO_KERNEL = CautionKind(
         "ru": "хранится в {bits} битах, считается во float: это не время ядер этого метода",
     },
     advice={
-        "en": "The weights are unpacked at each call. Compare size and quality; for speed take openvino_int8 or "
+        "en": "The weights are unpacked at each call. Compare size and quality; for speed use openvino_int8 or "
         "int8_dynamic.",
-        "ru": "Веса распаковываются при каждом вызове. Сравнивайте размер и качество; для скорости есть openvino_int8 "
-        "и int8_dynamic.",
+        "ru": "Веса распаковываются при каждом вызове. Сравнивайте размер и качество; для скорости возьмите "
+        "openvino_int8 или int8_dynamic.",
     },
 )
 STORED_ONLY = CautionKind(
     "stored_only",
     short={
-        "en": "smaller on disk only: time and memory are the original's",
+        "en": "smaller on disk only: latency and memory are those of the original",
         "ru": "меньше только на диске: время и память как у оригинала",
     },
     message={
-        "en": "the weights are written in {bits} bits and held in full: time and memory are those of the original",
-        "ru": "веса записаны в {bits} битах, а в памяти лежат целиком: время и память как у оригинала",
+        "en": "the weights are stored in {bits} bits on disk and in full precision in memory: latency and memory are "
+        "those of the original",
+        "ru": "веса на диске хранятся в {bits} битах, а в памяти с полной точностью: время и память как у оригинала",
     },
     advice={
         "en": "Compare the size on disk and the quality.",
@@ -64,30 +65,30 @@ STORED_ONLY = CautionKind(
 DENSE_ZEROS = CautionKind(
     "dense_zeros",
     short={
-        "en": "zeros are computed as any weight: time and memory are the original's",
+        "en": "zeros are computed like any weight: latency and memory are those of the original",
         "ru": "нули считаются как все веса: время и память как у оригинала",
     },
     message={
-        "en": "the pruned weights are zeros in a dense model: time and memory are those of the original",
-        "ru": "удалённые веса это нули в плотной модели: время и память как у оригинала",
+        "en": "the pruned weights are zeros in a dense model: latency and memory are those of the original",
+        "ru": "удалённые веса стали нулями в плотной модели: время и память как у оригинала",
     },
     advice={
-        "en": "Compare the quality and size/disk_gzip_mib; prune_structured makes a model smaller in fact.",
-        "ru": "Сравнивайте качество и size/disk_gzip_mib; prune_structured уменьшает модель на самом деле.",
+        "en": "Compare the quality and size/disk_gzip_mib. To make the model itself smaller, use prune_structured.",
+        "ru": "Сравнивайте качество и size/disk_gzip_mib. Саму модель уменьшает prune_structured.",
     },
 )
 HELD_TWICE = CautionKind(
     "tied_held_twice",
     short={
-        "en": "a head tied to an embedding is held twice",
+        "en": "a head tied to an embedding is stored twice",
         "ru": "выходной слой, общий с эмбеддингом, хранится дважды",
     },
     message={
-        "en": "the head was tied to an embedding and has weights of its own now: {parameters} more are held",
-        "ru": "у выходного слоя, общего с эмбеддингом, теперь свои веса: хранится на {parameters} больше",
+        "en": "the head was tied to an embedding and now has its own weights: {parameters} more weights are stored",
+        "ru": "выходной слой был общим с эмбеддингом, теперь у него свои веса: их хранится на {parameters} больше",
     },
     advice={
-        "en": "The model is larger for it; int8_dynamic leaves the head as it is.",
+        "en": "This makes the model larger; int8_dynamic leaves the head unchanged.",
         "ru": "Поэтому модель больше; int8_dynamic не трогает выходной слой.",
     },
 )

@@ -62,7 +62,7 @@ def convert_translation(model: Model, folder: Path, kind: str) -> None:
     told: dict[str, Any] = {}
     if config.model_type == "m2m_100" and config.pad_token_id != _M2M_PADDING:
         raise Unsupported(
-            f"its padding is token {config.pad_token_id}, and CTranslate2 counts positions from token 1's"
+            f"its padding is token {config.pad_token_id}, but CTranslate2 counts positions as if it were token 1"
         )
     if config.model_type in _NORMALISED:
         told["normalize_before"], told["normalize_embedding"] = _NORMALISED[config.model_type]

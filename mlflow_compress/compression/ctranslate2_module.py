@@ -87,7 +87,7 @@ def require_known(options: Mapping[str, Any]) -> None:
     """
     known = {**ONE_ANSWER, "use_cache": True}
     if unknown := sorted(name for name, value in options.items() if value and value != known.get(name)):
-        raise Unsupported(f"CTranslate2 does not know how to generate with {', '.join(unknown)}")
+        raise Unsupported(f"CTranslate2 can't generate with the options {', '.join(unknown)}")
 
 
 def tensor_of(view: Any) -> Any:

@@ -85,14 +85,14 @@ def settings_of(generation: Any) -> Settings:
     others = sorted(set(own) - _TAKEN - _PLAIN)
     if others:
         raise Unsupported(
-            f"its generation settings have {', '.join(f'{name}={own[name]!r:.40}' for name in others)}, and "
-            "CTranslate2 has nothing like it, or applies it to other numbers than transformers"
+            f"its generation settings have {', '.join(f'{name}={own[name]!r:.40}' for name in others)}; CTranslate2 "
+            "does not support this, or applies it to other values than transformers"
         )
     start, ends = _first(generation.decoder_start_token_id), _all(generation.eos_token_id)
     if start is None:
         start = _first(generation.bos_token_id)
     if start is None or not ends:
-        raise Unsupported("its generation settings do not say which token a text begins with, or which ends it")
+        raise Unsupported("its generation settings do not define the start token or the end token of a text")
     length = int(generation.min_length or 0)  # counts the start, and the end that may come next
     least = max(int(generation.min_new_tokens or 0), length - 1, 0)
     never = [tuple(words) for words in generation.bad_words_ids or ()]
@@ -129,5 +129,5 @@ def _first(tokens: Any) -> int | None:
     """
     named = _all(tokens)
     if len(set(named)) > 1:
-        raise Unsupported("its generation settings name another first or last token for each text of a batch")
+        raise Unsupported("its generation settings name a different first or last token for each text of a batch")
     return named[0] if named else None

@@ -178,7 +178,7 @@ def _vocabulary(path: Path) -> list[str]:
     try:
         names = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("it is no list of names")
+            raise ValueError("it is not a list of names")
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path} is no vocabulary of CTranslate2: {error}") from error
+        raise WeightsError(f"{path} is not a CTranslate2 vocabulary: {error}") from error
     return names

@@ -178,7 +178,7 @@ class Whisper(Converted):
             return [each[0][0] for each in self._model.detect_language(heard.states)]
         except RuntimeError as error:
             raise Unsupported(
-                "CTranslate2 does not hear the language with this model: set language in its generation_config.json"
+                "CTranslate2 can't detect the language with this model: set language in its generation_config.json"
             ) from error
 
 

@@ -46,16 +46,16 @@ def require_alike(graph: Graph, call: Callable[..., tuple[Any, ...]], tolerance:
         if wanted is not None:
             given = _given(call, inputs, what)
             if len(given) != len(wanted):
-                raise Unsupported(f"{what} the exported graph gives {len(given)} outputs, and not {len(wanted)}")
+                raise Unsupported(f"{what} the exported graph gives {len(given)} outputs, not {len(wanted)}")
             moved = _moved(given, wanted, tolerance)
             if not moved <= tolerance and _holds_nan(wanted) and not _holds_nan(_steady(graph, examples) or ()):
                 moved = _moved(*_at_numbers(given, wanted), tolerance)  # inputs that the module was not made for
             if not moved <= tolerance:
-                by = f"by {moved:.0%}" if math.isfinite(moved) else "in its shape, or in what is no finite number"
+                by = f"by {moved:.0%}" if math.isfinite(moved) else "in its shape, or in values that are not finite"
                 rounded = ", or its runtime rounds more here" if moved < _MOST_ROUNDED else ""
                 raise Unsupported(
-                    f"{what} the exported graph differs from the module {by}: it holds what the module did for the "
-                    f"example, and no other path{rounded}"
+                    f"{what} the exported graph differs from the module {by}: it contains only the path that the "
+                    f"module took for the example{rounded}"
                 )
         if time.monotonic() - started > _MOST_SECONDS:
             return

@@ -38,21 +38,21 @@ FEWER_WEIGHTS = CautionKind(
         "ru": "в экспортированном графе меньше весов, чем в модели",
     },
     message={
-        "en": "the exported graph holds {kept} of the module's {given} weights: the call that was exported needs no "
+        "en": "the exported graph holds {kept} of the module's {given} weights: the exported call does not need the "
         "others",
         "ru": "в экспортированном графе {kept} из {given} весов модели: остальные экспортированному вызову не нужны",
     },
     advice={
-        "en": "Its size is smaller for that, and not by compression: remove from the module what it does not use, and "
-        "measure the original anew.",
-        "ru": "Поэтому размер меньше, и не за счёт сжатия: уберите из модели то, что не используется, и измерьте "
+        "en": "This makes the size smaller, not compression. Remove the unused parts from the module and measure the "
+        "original again.",
+        "ru": "Размер меньше из-за этого, а не за счёт сжатия. Уберите из модели то, что не используется, и измерьте "
         "оригинал заново.",
     },
 )
 _ALL_WEIGHTS = 0.9  # share of the parameters; exporters fold batch normalisation, and keep equal tensors once
 _STEADY = 0.01  # relative difference of the outputs of two calls that are alike
 _OTHER_SEEDS = 1, 2  # of batches beside the first: a path may depend on the user's own values
-_ONE_PATH = "its path depends on the values of its inputs, and an export holds one path"
+_ONE_PATH = "its path depends on the values of its inputs, and an export contains only one path"
 _OF_VALUES = ("data-dependent", "DataDependent")  # in what torch.export says then
 _GRAPHS = "graphs.json"
 _OUR_FOLDER = re.compile(r"\S*/mlflow-compress-\w+/")  # a temporary one, in what a library says of a file
@@ -128,7 +128,7 @@ class ExportMethod(Method):
         except Exception as error:
             if is_out_of_memory(error) or is_of_this_package(error):
                 raise
-            raise Unsupported(f"{self.exporter} can't take it: {_why(error)}") from error
+            raise Unsupported(f"{self.exporter} can't convert the model: {_why(error)}") from error
 
     def _compressed(self, model: Model, family: Family) -> Model:
         made_weights.fold(model.module)
@@ -140,8 +140,8 @@ class ExportMethod(Method):
         before = [observe(family, model, samples)]
         if not before[0].moved(family, model) <= _STEADY:
             raise Unsupported(
-                "the module gives something else at each call, for the same inputs and random numbers: it keeps "
-                "something between calls, and an export would not"
+                "the module gives other outputs at each call, for the same inputs and random numbers: it keeps state "
+                "between calls, and an export would not"
             )
         if self.tolerance < float("inf"):
             before += [observe(family, model, samples, seed) for seed in _OTHER_SEEDS]
@@ -165,9 +165,10 @@ class ExportMethod(Method):
             for observed in before:
                 moved = observed.moved(family, model)
                 if not (moved <= self.tolerance or observed.is_by_chance(moved)):
-                    why = ": it draws random numbers, and the export other ones or none" if observed.spread else ""
+                    draws = ": it draws random numbers, and the export draws other ones or none"
                     raise Unsupported(
-                        f"the outputs of what {self.exporter} makes of it {differ(moved)} from the original's{why}"
+                        f"the outputs of the model converted by {self.exporter} {differ(moved)} from the original's"
+                        f"{draws if observed.spread else ''}"
                     )
             for name, graph in graphs.items():
                 require_alike(graph, calls[name], self.tolerance)
@@ -209,7 +210,7 @@ class ExportMethod(Method):
     def publish(self, saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
         """Copy the runtime's files, with the tokenizer and the config beside them (see `Method.publish`)."""
         if not self.loaded_by:
-            raise Unsupported("it does not say how its runtime's own library loads its files")
+            raise Unsupported("the method does not state how the runtime's own library loads its files")
         return publish_runtime(saved, self.loaded_by, folder)
 
     def native_flavor(self, saved: Path, family: Family) -> NativeFlavor:
@@ -222,7 +223,7 @@ class ExportMethod(Method):
         except (OSError, ValueError) as error:
             raise WeightsError(f"There are no exported graphs in {folder}: {error}") from error
         if not (isinstance(graphs, dict) and all(name.isidentifier() for name in graphs)):
-            raise WeightsError(f"{folder / _GRAPHS} names graphs that are no files of the model.")
+            raise WeightsError(f"{folder / _GRAPHS} names graphs that are not files of the model.")
         return {name: self.open(name, buffers, model, folder) for name, buffers in graphs.items()}
 
 
@@ -297,7 +298,7 @@ def require_integers(model: Model) -> Model:
     weights = [(each.parameters, each.tensor.is_floating_point()) for each in held(model.module)]
     total, integers = sum(size for size, _ in weights), sum(size for size, is_float in weights if not is_float)
     if not integers:
-        raise Unsupported("there is no layer that it quantises")
+        raise Unsupported("there is no layer that the method quantises")
     coverage.record(model, integers, total)
     return model
 

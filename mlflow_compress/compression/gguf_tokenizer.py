@@ -40,13 +40,13 @@ def _write(writer: Any, tokenizer: Any, rows: int) -> str:
     described = json.loads(backend.to_str()) if hasattr(backend, "to_str") else {}
     model = described.get("model") or {}
     if model.get("type") != "BPE":
-        return f"it is {type(tokenizer).__name__}, and byte pair encoding is written"
+        return f"it is {type(tokenizer).__name__}, and only byte pair encoding is supported"
     if len(tokenizer) > rows:
-        return f"it has {len(tokenizer)} tokens, and the model {rows}"
+        return f"it has {len(tokenizer)} tokens, and the model has {rows}"
     is_spm = bool(model.get("byte_fallback"))
     before = "" if is_spm else _pre_tokenizer(described)
     if not is_spm and not before:
-        return "llama.cpp has no known name for how it parts a text"
+        return "llama.cpp has no known name for its pre-tokenizer"
     tokens, kinds = _tokens(described, rows, is_spm)
     merges = [" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]]
     writer.add_tokenizer_model("llama" if is_spm else "gpt2")

@@ -71,10 +71,10 @@ def _architecture(config: Any) -> str:
     """Return what llama.cpp calls an architecture."""
     known = ", ".join(ARCHITECTURES)
     if config.model_type not in ARCHITECTURES:
-        raise Unsupported(f"its architecture is {config.model_type}, and GGUF files are written of {known}")
+        raise Unsupported(f"its architecture is {config.model_type}; GGUF files are supported for {known}")
     act = getattr(config, "hidden_act", "silu")
     if act != "silu":
-        raise Unsupported(f"its activation is {act}, and llama.cpp computes silu for this architecture")
+        raise Unsupported(f"its activation is {act}, but llama.cpp computes silu for this architecture")
     return ARCHITECTURES[config.model_type]
 
 
@@ -98,7 +98,7 @@ def _named(weights: Mapping[str, Any], architecture: str, layers: int) -> dict[s
     found: dict[str, Any] = {}
     for name, tensor in weights.items():
         if (own := names.get_name(name, try_suffixes=(".weight", ".bias"))) is None:
-            raise Unsupported(f"llama.cpp's {architecture} has no place for its {name}")
+            raise Unsupported(f"llama.cpp's {architecture} has no tensor for its {name}")
         if not tensor.is_floating_point():
             raise Unsupported(f"its {name} is not in floating point")
         found[own] = tensor
@@ -116,7 +116,7 @@ def _write_numbers(writer: Any, config: Any, named: Mapping[str, Any]) -> None:
         for layer in layers
         for part, count in (("q", heads), ("k", kv_heads), ("v", kv_heads))
     ):
-        raise Unsupported("its heads are not as many in all layers as its config says")
+        raise Unsupported("some layers have another number of heads than its config says")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
@@ -144,7 +144,7 @@ def _rope(writer: Any, config: Any) -> Any:
     kind = rope.get("rope_type", "default")
     writer.add_rope_freq_base(float(rope.get("rope_theta", 10000.0)))
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise Unsupported("its rotary embedding turns a part of each head only, which is not written")
+        raise Unsupported("its rotary embedding covers only a part of each head, which is not supported")
     if kind == "default":
         return None
     from gguf import RopeScalingType
@@ -158,7 +158,7 @@ def _rope(writer: Any, config: Any) -> Any:
             original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
             writer.add_rope_scaling_orig_ctx_len(int(original))
         return None
-    raise Unsupported(f"its rotary embedding is scaled by {kind}; default, linear, yarn and llama3 are written")
+    raise Unsupported(f"its rotary embedding is scaled by {kind}; default, linear, yarn and llama3 are supported")
 
 
 def _llama3_factors(config: Any, rope: Mapping[str, Any]) -> Any:
@@ -209,7 +209,7 @@ def _array(name: str, tensor: Any, kind: str) -> Any:
     own = _kind_of(tensor, kind)
     typed = tensor.detach().to("cpu", {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[own])
     if own == "f16" and not bool(torch.isfinite(typed).all()):
-        raise Unsupported(f"its {name} has numbers that float16 can't hold: take bf16 or f32")
+        raise Unsupported(f"its {name} has numbers that float16 can't hold: use bf16 or f32")
     typed = typed.contiguous()
     return typed.view(torch.int16).numpy() if own == "bf16" else typed.numpy()
 

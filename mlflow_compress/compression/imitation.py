@@ -17,9 +17,9 @@ from mlflow_compress.sockets import Family, Model
 
 _SHORT = {"en": "made smaller and not trained afterwards", "ru": "модель уменьшена, но не дообучена"}
 _ADVICE = {
-    "en": "Its answers are worth little. Give inputs to train on: data with a training part, "
-    "data=SOURCE:calibration=OTHER, limit=N with fewer samples than there are, or training() in a file of one's own.",
-    "ru": "Её ответы мало чего стоят. Дайте входы для обучения: данные с обучающей частью, "
+    "en": "Its answers are of little use. Provide inputs to train on: data with a training part, "
+    "data=SOURCE:calibration=OTHER, limit=N below the number of samples, or training() in your own file.",
+    "ru": "От её ответов мало пользы. Дайте входы для обучения: данные с обучающей частью, "
     "data=SOURCE:calibration=OTHER, limit=N меньше числа примеров или training() в своём файле.",
 }
 NOT_TRAINED = CautionKind(
@@ -35,10 +35,10 @@ RANDOMLY_TRAINED = CautionKind(
     "not_trained",
     short=_SHORT,
     message={
-        "en": "the model was made smaller, and {steps} steps of training on random inputs or repeated "
-        "examples teach it nothing real",
-        "ru": "модель уменьшена, а шаги обучения на случайных входах или одних и тех же примерах ({steps}) не учат "
-        "её ничему о настоящих",
+        "en": "the model was made smaller, and {steps} training steps on random inputs or repeated examples teach it "
+        "nothing useful",
+        "ru": "модель уменьшена, а обучение на случайных входах или одних и тех же примерах (шагов: {steps}) ничему "
+        "полезному её не учит",
     },
     advice=_ADVICE,
 )
@@ -128,7 +128,7 @@ def imitate(
         left_out = pairs.left_out
         loss = _loss(family, student, pairs, lesson) + beside()
         if not math.isfinite(value := float(loss.detach())):
-            raise ArithmeticError(f"the loss is {value} at step {len(losses) + 1}: take a lower learning_rate")
+            raise ArithmeticError(f"the loss is {value} at step {len(losses) + 1}: use a lower learning_rate")
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, _GREATEST_NORM)
@@ -149,7 +149,7 @@ def imitate(
         first, last = sum(losses[:some]) / some, sum(losses[-some:]) / some
         student.facts["training"] = (
             f"{lesson.steps} steps of {lesson.batch_size} {kind}, loss from {first:.3g} to {last:.3g}"
-            + (f"; outputs of another shape, which had no part: {left_out}" if left_out else "")
+            + (f"; outputs left out because of another shape: {left_out}" if left_out else "")
         )
 
 
@@ -181,16 +181,16 @@ def _paired(family: Family, student: Model, outputs: tuple[Any, Any]) -> _Pairs:
     pairs = _Pairs(_of_one_shape(*scores), _of_one_shape(*others), 0)
     pairs = pairs._replace(left_out=max(map(len, all_outputs)) - len(pairs.scores) - len(pairs.others))
     if not (pairs.scores or pairs.others):
-        raise Unsupported("the student gives no output of the shape that the original's has: there is nothing to learn")
+        raise Unsupported("no output of the student has the shape of the original's: there is nothing to learn")
     if any(scores) and not pairs.scores and not _differ_in_number_only(*scores):
         raise Unsupported(
-            "the student gives the scores in another shape or under another name than the original, and would not "
-            "learn them: let student(keep) give the same"
+            "the student gives the scores in another shape or under another name than the original, so it would not "
+            "learn them: make student(keep) give the same"
         )
     if not any(scores) and not _differ_in_number_only(*all_outputs):
         raise Unsupported(
-            "the student gives some outputs in another shape than the original, and they may be the scores: let "
-            "student(keep) give the same, or say in the recipe which one is the score, output: NAME"
+            "the student gives some outputs in another shape than the original, and they may be the scores: make "
+            "student(keep) give the same, or name the score in the recipe, output: NAME"
         )
     return pairs
 

@@ -53,10 +53,10 @@ def quantise(model: Model, paths: Mapping[str, Path], blocks: Blocks, embeddings
 
 def _no_matrix(count: Count, blocks: Blocks) -> str:
     if not count.whole:
-        return "there is no layer that it quantises"
+        return "there is no layer that the method quantises"
     lengths = ", ".join(str(each) for each in reversed(BLOCKS) if each <= blocks.length)
     rows = ", ".join(str(each) for each in sorted({shape[0] for shape in count.whole})[:8])
-    return f"no block of {lengths} weights divides the inputs of a layer: these are {rows} long"
+    return f"no block of {lengths} weights divides the inputs of a layer: their lengths are {rows}"
 
 
 def _told(count: Count, blocks: Blocks) -> str:
@@ -64,12 +64,12 @@ def _told(count: Count, blocks: Blocks) -> str:
     lengths = f"blocks of {blocks.length}"
     if shorter := [f"of {length} in {n}" for length, n in sorted(count.lengths.items()) if length != blocks.length]:
         matrices = sum(count.lengths.values())
-        lengths += f" ({', '.join(shorter)} of {matrices} matrices, whose inputs {blocks.length} does not divide)"
+        lengths += f" ({', '.join(shorter)} of {matrices} matrices: {blocks.length} does not divide their inputs)"
     kind = "symmetric" if blocks.symmetric else "with zero points"
     told = [f"{count.products:,} weights of products in {blocks.bits} bits, {lengths}, {kind}"]
     told += [f"{size:,} of embeddings in {bits}" for bits, size in sorted(count.embeddings.items()) if size]
     if count.shared:
-        told.append(f"{count.shared:,} of the products' are an embedding's too")
+        told.append(f"{count.shared:,} of the products' shared with an embedding")
     if count.whole:
-        told.append(f"{len(count.whole)} matrices that no block divides in float32")
+        told.append(f"{len(count.whole)} matrices in float32: no block divides them")
     return "; ".join(told)

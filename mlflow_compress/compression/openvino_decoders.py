@@ -112,8 +112,8 @@ class Stateful:
             if held.cache() is cache:
                 return held
         raise WorkerError(
-            f"OpenVINO holds this text's past no longer: it keeps those of the last {_MOST_TEXTS} calls, and none of "
-            "another model. Generate the text from its beginning."
+            f"OpenVINO no longer holds the past keys and values of this text: it keeps those of the last {_MOST_TEXTS} "
+            "calls, and none of another model. Generate the text from its beginning."
         )
 
     def _begin(self, cache: Any) -> _Held:

@@ -53,7 +53,7 @@ def write(graph: Graph, path: Path, precision: str | None = None) -> None:
             converted = openvino.convert_model(graph.module, example_input=tuple(graph.inputs.values()), input=shapes)
     except Exception as error:
         if operators := _lacking(str(error)):
-            raise Unsupported(f"OpenVINO can't take it: it lacks {operators}") from error
+            raise Unsupported(f"OpenVINO can't convert the model: it does not support {operators}") from error
         raise
     names, ports = (*graph.inputs, *graph.outputs), (*converted.inputs, *converted.outputs)
     for name, port in zip(names, ports, strict=True):

@@ -61,8 +61,8 @@ def tell(model: Model, paths: Iterable[Path], group_size: int) -> None:
                 embedded[bits] += count
     if not counts[4]:
         raise Unsupported(
-            f"no matrix can have 4 bits in groups of {group_size} or of a half, a quarter and so on (down to 16): say "
-            "group_size=-1 for one group a row, or all_layers=true where only embeddings and the head are left"
+            f"no matrix can have 4 bits in groups of {group_size}, or of half, a quarter and so on of it (down to 16): "
+            "set group_size=-1 for one group per row, or all_layers=true if only embeddings and the head are left"
         )
     in_groups = ", ".join(f"{count:,} in groups of {size}" for size, count in sorted(groups.items()))
     told = [f"4 bits: {counts[4]:,} weights ({in_groups})"]

@@ -34,8 +34,8 @@ def publish_integers(saved: Path, family: Family, portable: Callable[[], Model],
     """
     if not isinstance(family, TransformersFamily) or not (saved / "config.json").is_file():
         raise Unsupported(
-            "only models of transformers have a format for integer weights that others load: export the original, or "
-            "a runtime such as openvino_int8"
+            "only transformers models have a format for integer weights that other programs load: export the original, "
+            "or a runtime such as openvino_int8"
         )
     module = portable().module
     plain = family.restore(saved).module
@@ -46,11 +46,11 @@ def publish_integers(saved: Path, family: Family, portable: Callable[[], Model],
     copy_plain(saved, folder, [path.name for path in saved.glob("*.safetensors*")] + [SAFETENSORS, TORCH])
     kinds = set(schemes.values())
     if len(kinds) != 1:
-        raise Unsupported("its layers are rounded in several ways, and the format's readers take one for a model")
+        raise Unsupported("its layers are rounded in several ways, but readers of the format support one per model")
     (scheme,) = kinds
     write(tensors, scheme, others, folder)
     served = scheme.bits in SERVED_BITS
-    note = "" if served else f"vLLM has no kernels for {scheme.bits} bits: load it by transformers."
+    note = "" if served else f"vLLM has no kernels for {scheme.bits} bits: load it with transformers."
     code = f'import transformers; transformers.{family.auto_class}.from_pretrained("FOLDER", dtype="auto")'
     return Published(code, _NEEDS, note)
 
@@ -84,8 +84,8 @@ def _tensors(module: Any, expected: dict[str, Any]) -> tuple[dict[str, Any], dic
             scheme, made = _of_torchao(name, layer, rounded, _dtype(expected, name))
         elif isinstance(layer, Int8Recurrent) or isinstance(getattr(layer, "packed", None), Packed):
             raise Unsupported(
-                f"{name} is no linear layer, and the format compressed-tensors holds those alone: measure it without "
-                "embeddings=true, or export a runtime such as openvino_int8"
+                f"{name} is not a linear layer, and the format compressed-tensors holds only linear layers: measure it "
+                "without embeddings=true, or export a runtime such as openvino_int8"
             )
         else:
             continue
@@ -105,7 +105,7 @@ def _dtype(expected: dict[str, Any], name: str) -> Any:
     """Return in which precision the layer computes; scales are written in it, as weights are unpacked to theirs."""
     weight = expected.get(f"{name}.weight")
     if weight is None:
-        raise Unsupported(f"transformers keeps no weight of its own for {name}, and the format has no place for it")
+        raise Unsupported(f"transformers stores no separate weight for {name}, so the format has no place for it")
     return weight.dtype
 
 
@@ -126,12 +126,12 @@ def _scheme_of(packed_layers: dict[str, Any]) -> Scheme:
             )
         if weight.columns % weight.group_size:
             raise Unsupported(
-                f"the {weight.columns} inputs of {name} are no whole number of groups of {weight.group_size}: measure "
+                f"the {weight.columns} inputs of {name} are not a multiple of group_size={weight.group_size}: measure "
                 f"it with a group_size that divides {weight.columns}"
             )
     if scaled := [name for name, layer in packed_layers.items() if layer.scales_inputs]:
         raise Unsupported(
-            f"{len(scaled)} of {len(packed_layers)} layers, {scaled[0]} among them, scale their inputs at each call, "
+            f"{len(scaled)} of {len(packed_layers)} layers, including {scaled[0]}, scale their inputs at each call, "
             "and no other program does that: export gptq or int4_weight_only instead"
         )
     weights = [layer.packed for layer in packed_layers.values()]
@@ -168,7 +168,7 @@ def _of_torchao(name: str, layer: Any, weight: Any, dtype: Any) -> tuple[Scheme,
 
     zeros = getattr(weight, "zero_point", None)
     if weight.scale.numel() != len(weight.qdata) or (zeros is not None and bool(torch.any(zeros != 0))):
-        raise Unsupported(f"the weights of {name} have more than one scale for each output: measure the model anew")
+        raise Unsupported(f"the weights of {name} have more than one scale for each output: measure the model again")
     codes = (weight.qdata.to(torch.int16) + 128).to(torch.uint8)
     scheme = Scheme(8, None, True)
     return scheme, packed(scheme, codes, weight.scale.reshape(-1, 1).to(dtype), None) | _bias(layer)
@@ -193,8 +193,8 @@ def _require_all(tensors: dict[str, Any], schemes: dict[str, Scheme], expected: 
         else:
             shape = tuple(tensor.shape)
         if name not in expected or tuple(expected[name].shape) != shape:
-            raise Unsupported(f"transformers keeps {name} in another form than this package rounds it in")
+            raise Unsupported(f"transformers stores {name} in another form than this package rounds it in")
     written = {name for name in expected if name in tensors or name.removesuffix(".weight") in schemes}
     held = {id(expected[name]) for name in written}  # tied ones are one parameter
     if missing := [name for name, parameter in expected.items() if id(parameter) not in held]:
-        raise Unsupported(f"transformers keeps {missing[0]}, and this package has made something else of it")
+        raise Unsupported(f"transformers stores {missing[0]}, which this package has replaced by something else")

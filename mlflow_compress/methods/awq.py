@@ -1,4 +1,4 @@
-"""AWQ: weights of strong input channels are scaled up, and great ones cut off, before all are rounded."""
+"""AWQ: weights of strong input channels are scaled up, and the largest are clipped, before all are rounded."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, Method, Model, Published, State
 
-_SMALLEST = 1e-4  # of an input channel's mean magnitude
-_CUTS = tuple(1 - step / 20 for step in range(10))  # of a group's greatest weight; those of llm-awq
+_SMALLEST = 1e-4  # lower bound of an input channel's mean magnitude
+_CUTS = tuple(1 - step / 20 for step in range(10))  # clipping limits, as shares of a group's largest weight (llm-awq)
 _QUERY_OR_KEY = re.compile(r"(^|_)w?(q|k|qkv|query|key)(_|$)", re.IGNORECASE)  # in a layer's own name
 
 
 @dataclass
 class Awq(Method):
-    """AWQ: linear weights rounded to few bits in groups, after those of strong input channels were scaled up.
+    """AWQ: linear weights rounded to few bits in groups, after weights of strong input channels are scaled up.
 
-    A channel's scale is its inputs' mean magnitude to a power between 0 and 1; each layer takes the power that changes
-    its outputs on calibration data least. The inputs are scaled down in what makes them, where that computes the same
-    (see `scale_folding`): layers that take one norm's outputs share a scale, which goes into the norm's weight, and a
-    layer behind a product, an attention or a ReLU has it in the outputs of the linear layer before. Other layers scale
-    their inputs at each call; a model in which none does is exported. Then the greatest weights of each group are cut
-    off, at 0.55 of the greatest or above, where that changes the group's part of the outputs less; not in queries and
-    keys, which are multiplied with each other. Layers are fitted in the order of execution, each to the inputs that the
-    rounded layers before it give, in one forward pass over all samples at once. Embeddings, convolutions,
-    normalisation, biases and a language model's head stay as they are, but for such scales. When the model is restored,
-    linear layers run on torch's 4-bit kernel with bfloat16 activations, where the machine has it; fewer bits are
+    A channel's scale is the mean magnitude of its inputs to a power between 0 and 1; each layer uses the power that
+    changes its outputs on calibration data least. The inverse scale is folded into the layer that produces the inputs,
+    where this computes the same (see `scale_folding`): layers that read one norm's outputs share a scale, which goes
+    into the norm's weight; after a product, an attention or a ReLU it goes into the outputs of the linear layer before.
+    Other layers scale their inputs at each call; only a model without such layers can be exported. Then the largest
+    weights of each group are clipped at 0.55 to 1 of the largest, where this changes the group's part of the outputs
+    less; queries and keys are not clipped, because they are multiplied with each other. Layers are fitted in execution
+    order, each to the outputs of the rounded layers before it, in one forward pass over all samples. Embeddings,
+    convolutions, normalisation, biases and a language model's head stay unchanged except for folded scales. After
+    loading, linear layers run on torch's 4-bit kernel with bfloat16 activations if the machine has it; fewer bits are
     widened to 4 in memory.
 
-    Source: Lin et al., arXiv 2306.00978, equations 4 and 5; where to cut off: auto_clip.py of its code, llm-awq.
+    Source: Lin et al., arXiv 2306.00978, equations 4 and 5; clipping: auto_clip.py of its code, llm-awq.
 
     Attributes:
-        bits: of a weight.
-        group_size: neighbouring weights of one output channel that share a scale and a zero point; where it
-            does not divide a layer's inputs, the largest that does.
-        samples: samples of calibration data; None: 128 texts, or 32 of anything else.
-        steps: how many powers are tried.
-        seed: of the choice of samples.
+        bits: Bits per weight.
+        group_size: Consecutive weights of one output channel that share a scale and a zero point. If it does not
+            divide a layer's inputs, the largest size that does.
+        samples: Calibration samples; None: 128 texts, or 32 samples of other data.
+        steps: Number of powers to try.
+        seed: Seed for the choice of samples.
     """
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
@@ -64,7 +64,7 @@ class Awq(Method):
         """Scale and round the weights in place.
 
         Raises:
-            Unsupported: there is no linear layer to round, or no data for trained weights.
+            Unsupported: There is no linear layer to round, or no data for trained weights.
         """
         import torch
 

@@ -28,7 +28,7 @@ class Bf16(Method):
         """Cast in place.
 
         Raises:
-            Unsupported: no parameter is of another floating-point type.
+            Unsupported: No parameter has another floating-point type.
         """
         import torch
 

@@ -1,4 +1,4 @@
-"""LLM.int8(): linear layers in int8, but for the inputs' outlier channels."""
+"""LLM.int8(): linear layers in int8, except the inputs' outlier channels."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mlflow_compress.sockets import Family, Method, Model, State
 class BnbInt8(Method):
     """LLM.int8() of bitsandbytes: linear layers in int8, input channels with outliers in floating point.
 
-    Weights get one scale for each output channel, inputs one for each token at each call. Embeddings, convolutions,
-    normalisation, biases and a language model's head stay as they are. Made for GPUs: its CPU kernels multiply in
-    floating point unless the CPU has AVX-512. Inputs are rounded to float16 on the way.
+    Weights have one scale per output channel, inputs one per token at each call. Embeddings, convolutions,
+    normalisation, biases and a language model's head stay unchanged. Made for GPUs: its CPU kernels multiply in
+    floating point unless the CPU has AVX-512. Inputs are rounded to float16 first.
 
     Source: Dettmers et al., LLM.int8(), arXiv 2208.07339; bitsandbytes.nn.Linear8bitLt.
 
     Attributes:
-        threshold: magnitude from which on an input channel is an outlier; 0 takes none for one.
+        threshold: Magnitude from which an input channel is an outlier; 0: no channel is.
     """
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
@@ -34,7 +34,7 @@ class BnbInt8(Method):
     needs: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
     extra: ClassVar[str] = "quantization"
     excludes: ClassVar[Mapping[str, str]] = {
-        "yolo": "its detectors have no linear layer, and bitsandbytes has no convolutions"
+        "yolo": "its detectors have no linear layer, and bitsandbytes does not support convolutions"
     }
     revision: ClassVar[int] = 2
 
@@ -44,7 +44,7 @@ class BnbInt8(Method):
         """Quantise in place.
 
         Raises:
-            Unsupported: there is no linear layer, or one in float64.
+            Unsupported: There is no linear layer, or one is float64.
         """
         import torch
 
@@ -53,9 +53,9 @@ class BnbInt8(Method):
         make_plain(model)
         layers, total = called(model.module, torch.nn.Linear), count(model.module, torch.nn.Linear)
         if not layers:
-            raise Unsupported("there is no linear layer to quantise, and bitsandbytes has no convolutions")
+            raise Unsupported("there is no linear layer to quantise, and bitsandbytes does not support convolutions")
         if any(layer.weight.dtype == torch.float64 for layer in layers):
-            raise Unsupported("bitsandbytes takes no float64 weights: make the model .float() first")
+            raise Unsupported("bitsandbytes does not support float64 weights: call .float() on the model first")
         note(model, [layer.weight for layer in layers])
         model.module = replace(model.module, {layer: Linear8bit.of(layer, self.threshold) for layer in layers})
         model.facts["layers"] = f"{len(layers)} of {total} linear layers"

@@ -21,17 +21,17 @@ def _is_power_of_two(value: int) -> bool:
 
 @dataclass
 class BnbNf4(Method):
-    """NF4 of bitsandbytes: linear weights in 4 bits, on a grid made for normally distributed weights.
+    """NF4 of bitsandbytes: linear weights in 4 bits, on a grid for normally distributed weights.
 
-    Embeddings, convolutions, normalisation, biases and a language model's head stay as they are. Weights are unpacked
-    at every call, and inputs are multiplied in their own type: what is saved is bytes. Made for GPUs; on a CPU it is
-    fast only with AVX512-BF16.
+    Embeddings, convolutions, normalisation, biases and a language model's head stay unchanged. Weights are unpacked at
+    every call and multiplied in the type of the inputs: only bytes are saved. Made for GPUs; on a CPU it is fast only
+    with AVX512-BF16.
 
     Source: Dettmers et al., QLoRA, arXiv 2305.14314; bitsandbytes.nn.Linear4bit.
 
     Attributes:
-        block_size: weights that share a scale: 64, 128, and so on up to 4096.
-        double: quantise the scales to 8 bits too.
+        block_size: Weights that share a scale: 64, 128, and so on up to 4096.
+        double: Quantise the scales to 8 bits too.
     """
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
@@ -39,7 +39,7 @@ class BnbNf4(Method):
     needs: ClassVar[tuple[str, ...]] = ("bitsandbytes",)
     extra: ClassVar[str] = "quantization"
     excludes: ClassVar[Mapping[str, str]] = {
-        "yolo": "its detectors have no linear layer, and bitsandbytes has no convolutions"
+        "yolo": "its detectors have no linear layer, and bitsandbytes does not support convolutions"
     }
     revision: ClassVar[int] = 2
 
@@ -50,7 +50,7 @@ class BnbNf4(Method):
         """Quantise in place.
 
         Raises:
-            Unsupported: there is no linear layer, or one in float64.
+            Unsupported: There is no linear layer, or one is float64.
         """
         import torch
 
@@ -59,9 +59,9 @@ class BnbNf4(Method):
         make_plain(model)
         layers, total = called(model.module, torch.nn.Linear), count(model.module, torch.nn.Linear)
         if not layers:
-            raise Unsupported("there is no linear layer to quantise, and bitsandbytes has no convolutions")
+            raise Unsupported("there is no linear layer to quantise, and bitsandbytes does not support convolutions")
         if any(layer.weight.dtype == torch.float64 for layer in layers):
-            raise Unsupported("bitsandbytes takes no float64 weights: make the model .float() first")
+            raise Unsupported("bitsandbytes does not support float64 weights: call .float() on the model first")
         note(model, [layer.weight for layer in layers])
         replacements = {layer: Linear4bit.of(layer, self.block_size, self.double) for layer in layers}
         model.module = replace(model.module, replacements)

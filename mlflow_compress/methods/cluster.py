@@ -1,4 +1,4 @@
-"""Weights that share few values: k-means within each tensor, kept on disk as a codebook and packed codes."""
+"""Weights that share few values: k-means within each tensor, stored on disk as a codebook and packed codes."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, Method, Model, NativeFlavor, Published
 
-_PRUNED = 0.01  # least share of exact zeros that are worth a centroid: fewer are a padding row
-_MOST_ITERATIONS = 10_000  # a few hundred until nothing moves; ten milliseconds
+_PRUNED = 0.01  # share of exact zeros that is worth a centroid: fewer are a padding row
+_MOST_ITERATIONS = 10_000  # usually a few hundred, about ten milliseconds
 
 
 @dataclass
 class Cluster(Method):
     """Weight sharing: k-means over each weight tensor, on disk a codebook and packed codes.
 
-    Applies to linear layers, convolutions (transposed ones too) and embeddings; biases and normalisation stay as they
-    are. 16 centroids take 4 bits a weight on disk. When it is loaded, every code is replaced by its value: what runs is
-    the dense model, with the original's memory and latency.
+    Applies to linear layers, convolutions (transposed ones too) and embeddings; biases and normalisation stay
+    unchanged. 16 centroids take 4 bits per weight on disk. Loading replaces every code by its value: the model runs
+    dense, with the original's memory and latency.
 
-    As in the paper, the centroids start evenly over [min, max] and not by density: large weights are few but matter
-    most, and a start by density leaves them no centroid near. Unlike there, a centroid without weights takes half of
-    the widest cluster, so that one outlier does not cost most of the codebook. Lloyd's iterations run until nothing
-    moves. Where 1 % of the weights or more are exactly zero they stay so: `prune_magnitude+cluster` keeps its zeros.
+    As in the paper, the initial centroids are spaced evenly over [min, max], not by density: large weights are few but
+    matter most, and density would leave no centroid near them. Unlike in the paper, a centroid without weights takes
+    half of the widest cluster, so that one outlier does not cost most of the codebook. Lloyd's iterations run until
+    nothing changes. If 1 % of the weights or more are exactly zero, they stay zero: `prune_magnitude+cluster` keeps
+    its zeros.
 
-    With `steps`, the centroids are then trained to give the original's outputs on calibration data; the gradient of a
-    centroid is the sum of its weights'.
+    With `steps`, the centroids are then trained to reproduce the original's outputs on calibration data; the gradient
+    of a centroid is the sum over its weights.
 
     Source: Han et al., Deep Compression, arXiv 1510.00149, sections 3 and 4.
 
     Attributes:
-        centroids: most distinct values in a tensor.
-        layers: which layers: all, or one kind only.
-        coding: `huffman` shortens the codes on disk by how often they occur; it pays after pruning.
-        steps: of training, in float32; 0 leaves the centroids where k-means put them.
+        centroids: Maximum number of distinct values in a tensor.
+        layers: Layers to cluster: all, or one kind only.
+        coding: `huffman` shortens the codes on disk by their frequency; useful after pruning.
+        steps: Training steps, in float32; 0 keeps the centroids of k-means.
     """
 
     changes: ClassVar[Literal["storage"]] = "storage"
@@ -59,8 +60,8 @@ class Cluster(Method):
         """Cluster in place.
 
         Raises:
-            Unsupported: there are no such layers, no weight has more distinct values than that, or half-precision
-                weights are to be trained, or trained ones without data.
+            Unsupported: There are no such layers, no weight has more than `centroids` distinct values, or `steps` is
+                set for half-precision weights or for trained weights without data.
         """
         import torch
         from torch.nn.modules.conv import _ConvNd
@@ -70,7 +71,7 @@ class Cluster(Method):
         chosen = kinds.values() if self.layers == "all" else (kinds[self.layers],)
         found = pruning.learned(model.module, *chosen)
         if self.steps and any(layer.weight.dtype != torch.float32 for layer in found):
-            raise Unsupported("centroids are trained in float32 only: cluster first, and cast after it")
+            raise Unsupported("centroids are trained only in float32: cluster first and cast afterwards")
         if self.steps:
             require_data(model, family)
         original = replace(model, module=deepcopy(model.module)) if self.steps else model

@@ -1,4 +1,4 @@
-"""CTranslate2: recognisers and translators in a runtime made for them; faster-whisper and many translators run it."""
+"""CTranslate2: a runtime for speech recognition and translation, used by faster-whisper and many translators."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ NO_FORWARD = CautionKind(
         "ru": "выходы не сравнивались число за числом",
     },
     message={
-        "en": "CTranslate2 gives no logits of given tokens: how far its outputs are from the original's is not "
+        "en": "CTranslate2 gives no logits for given tokens: the difference from the original's outputs is not "
         "measured",
-        "ru": "CTranslate2 не даёт логиты заданных токенов: отличие выходов от оригинала не измерено",
+        "ru": "CTranslate2 не даёт логиты для заданных токенов: отличие выходов от оригинала не измерено",
     },
     advice={
         "en": "Compare the quality on data.",
@@ -46,44 +46,44 @@ NO_FORWARD = CautionKind(
 CUT_OFF_SUMS = CautionKind(
     "cut_off_sums",
     short={
-        "en": "sums of int8 products were cut off on this CPU",
-        "ru": "суммы произведений int8 обрезаются на этом процессоре",
+        "en": "sums of int8 products saturate on this CPU",
+        "ru": "суммы произведений int8 насыщаются на этом процессоре",
     },
     message={
-        "en": "this CPU has no instructions for int8 (VNNI), and the kernels that CTranslate2 takes on it add two "
-        "products in 16 bits: what does not fit is cut off, and outputs are further from the original's",
-        "ru": "у этого процессора нет инструкций для int8 (VNNI), и ядра, которые на нём выбирает CTranslate2, "
-        "складывают два произведения в 16 битах: лишнее обрезается, и выходы дальше от оригинала",
+        "en": "this CPU has no int8 instructions (VNNI), and the kernels that CTranslate2 uses on it add two products "
+        "in 16 bits: larger sums saturate, and the outputs are further from the original's",
+        "ru": "у этого процессора нет инструкций int8 (VNNI), и ядра, которые на нём выбирает CTranslate2, складывают "
+        "два произведения в 16 битах: большие суммы насыщаются, и выходы дальше от оригинала",
     },
     advice={
-        "en": "Measure where the model will run. CT2_USE_MKL=1 in the environment has the library take other kernels, "
-        "whose sums fit.",
-        "ru": "Измеряйте там, где модель будет работать. Если задать CT2_USE_MKL=1, библиотека берёт другие ядра, "
-        "в которых суммы помещаются.",
+        "en": "Measure on the machine where the model will run. With CT2_USE_MKL=1 in the environment the library uses "
+        "other kernels, whose sums fit.",
+        "ru": "Измеряйте на машине, где модель будет работать. Если задать переменную окружения CT2_USE_MKL=1, "
+        "библиотека берёт другие ядра, в которых суммы помещаются.",
     },
 )
-_CHOICE = "CT2_USE_MKL"  # of the library's: else it takes MKL on Intel's CPUs alone
-_OTHERS = "it runs Whisper, and models that turn a text into another, and no other models here"
-_WHISPER = "whisper"  # as its config says
+_CHOICE = "CT2_USE_MKL"  # read by the library: without it, MKL is used only on Intel CPUs
+_OTHERS = "it runs only Whisper and text-to-text models here"
+_WHISPER = "whisper"  # model_type of its config
 
 
 @dataclass
 class Ctranslate2(Method):
-    """CTranslate2 on the CPU: Whisper, Marian, T5, BART and kin in a runtime made for them, with its own loop.
+    """CTranslate2 on the CPU: Whisper, Marian, T5, BART and similar models, with the runtime's own decoding loop.
 
-    All weights, as CTranslate2's converter takes them; in the int8 types matrices of products and embeddings are in
-    int8, with a scale for each output channel, and activations are rounded at each call, with one for each token. In
-    16-bit types the rest is kept in 16 bits, and is computed in float32 on CPUs that the library has no kernels for.
-    Whisper's steps of the decoder are one call of the library: their time stands for all tokens together (`decoder`).
-    A translator's encoder is in the time of the first token (`first_token`). A beam search ends as the library's does:
-    when as many texts as there are beams have ended; and what is not to be generated (`bad_words_ids` and the like) is
-    left out before probabilities are made, as with renormalize_logits=true.
-    The folder `ctranslate2` is the library's own, and faster-whisper, or `ctranslate2.Translator`, opens it.
+    All weights, as CTranslate2's converter reads them. In the int8 types matrices of products and embeddings are int8,
+    with one scale per output channel, and activations are rounded at each call, with one scale per token. In 16-bit
+    types the rest is stored in 16 bits, and computed in float32 on CPUs without such kernels.
+    Whisper's decoder steps are one call of the library: `decoder` is the time of all tokens together. A translator's
+    encoder is part of the time of the first token (`first_token`). Beam search ends as in the library: when as many
+    texts as there are beams have ended. Forbidden tokens (`bad_words_ids` and similar) are removed before the softmax,
+    as with renormalize_logits=true.
+    The folder `ctranslate2` has the library's own format: faster-whisper or `ctranslate2.Translator` opens it.
 
     Source: ctranslate2.converters.TransformersConverter, ctranslate2.models.Whisper, ctranslate2.Translator.
 
     Attributes:
-        type: of the weights, as CTranslate2 names it (`quantization`).
+        type: Type of the weights, as CTranslate2 names it (`quantization`).
     """
 
     changes: ClassVar[Literal["runtime"]] = "runtime"
@@ -108,8 +108,8 @@ class Ctranslate2(Method):
         """Convert the model, and run it from the files.
 
         Raises:
-            Unsupported: CTranslate2 does not know the architecture, or can't generate as its settings say.
-            WorkerError: it generates something else.
+            Unsupported: CTranslate2 does not support the architecture or the generation settings.
+            WorkerError: The converted model generates something else.
         """
         is_whisper = _require_known(model, family)
         is_named = not is_whisper or _names_no_times(model)
@@ -124,7 +124,7 @@ class Ctranslate2(Method):
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            raise Unsupported(f"CTranslate2 can't take it: {cause_line(error)}") from error
+            raise Unsupported(f"CTranslate2 can't convert the model: {cause_line(error)}") from error
         model.module, model.files = None, folder
         model = self.load(model, family, Path(folder.name))
         model.facts["arithmetic"] = model.module.arithmetic
@@ -183,8 +183,8 @@ def _require_known(model: Model, family: Family) -> bool:
     if getattr(model.config, "model_type", "") == _WHISPER:
         if not _names_no_times(model) and model.weights != "random":
             raise Unsupported(
-                "its generation settings name no no_timestamps_token_id, and without that token CTranslate2 writes "
-                "time stamps alone"
+                "its generation settings have no no_timestamps_token_id, and without that token CTranslate2 writes "
+                "only timestamps"
             )
         return True
     if getattr(family, "auto_class", "") != "AutoModelForSeq2SeqLM":

@@ -1,4 +1,4 @@
-"""A smaller model of the same kind, trained to give the outputs of the original."""
+"""A smaller model of the same kind, trained to reproduce the outputs of the original."""
 
 from __future__ import annotations
 
@@ -26,37 +26,37 @@ _STEPS, _RANDOM_STEPS = 1000, 10
 
 @dataclass
 class Distill(Method):
-    """Knowledge distillation: a smaller student learns to give the original's outputs.
+    """Knowledge distillation: a smaller student learns to reproduce the original's outputs.
 
-    The student has a share of the original's layers, spaced evenly, with their weights (transformers; of Whisper's only
-    the decoder's, and its encoder is not trained), or it is what `student(keep)` in the user's own file builds. Its
-    loss is the divergence from the original's softened class probabilities, or the relative squared error of other
+    The student has a share of the original's layers, evenly spaced, with their weights (transformers; for Whisper only
+    decoder layers are removed, and the encoder is not trained), or `student(keep)` in the user's own file builds it.
+    Its loss is the divergence from the original's softened class probabilities, or the relative squared error of other
     outputs.
 
-    A step costs about as much as four forward passes of a batch; it runs on the GPU if there is one. The student learns
-    from the family's calibration inputs, never from what quality is scored on, and without labels. Where the family has
-    no data, these are random, and so is what the student learns from them.
+    A step costs about as much as four forward passes of a batch and runs on the GPU if there is one. The student learns
+    without labels from the family's calibration inputs, never from the data that quality is scored on. If the family
+    has no data, the inputs are random, and the student learns nothing useful.
 
     Source: Hinton et al., arXiv 1503.02531, section 2; which layers: Sanh et al., DistilBERT, arXiv 1910.01108, section
     3; of Whisper: Gandhi et al., Distil-Whisper, arXiv 2311.00430, section 3.
 
     Attributes:
-        keep: share of the original's layers, or of its width, that the student has.
-        steps: updates of the weights; None: 1000 where the family has inputs to train on, 10 where they are random.
-        batch_size: inputs in each.
-        learning_rate: Adam's, at its highest; None: 1e-4 for transformers, 2e-3 for others.
-        loss: kl (class probabilities), mse (any outputs), or auto: kl where outputs are known to be scores of classes.
-        temperature: what scores are divided by in kl: above 1, small probabilities count more.
-        hidden: weight of the relative squared error of the hidden states between layers (transformers only).
-        seed: of the student's new weights, of the inputs, and of dropout.
+        keep: Share of the original's layers, or of its width, that the student keeps.
+        steps: Training steps; None: 1000 if the family has inputs to train on, 10 if they are random.
+        batch_size: Inputs per step.
+        learning_rate: Peak learning rate of Adam; None: 1e-4 for transformers, 2e-3 for others.
+        loss: kl (class probabilities), mse (any outputs), or auto: kl if the outputs are known to be class scores.
+        temperature: Divisor of the scores in kl: above 1, small probabilities count more.
+        hidden: Weight of the relative squared error of the hidden states between layers (transformers only).
+        seed: Seed for the student's new weights, the inputs and dropout.
     """
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
     takes: ClassVar[tuple[State, ...]] = ("float",)
     revision: ClassVar[int] = 2
     excludes: ClassVar[Mapping[str, str]] = {
-        "yolo": "a smaller detector can take over no layers of it, and without labelled boxes none learns to detect "
-        "from random weights; prune_structured makes a smaller one that keeps its weights"
+        "yolo": "a smaller detector can't reuse its layers, and can't learn to detect from random weights without "
+        "labelled boxes; prune_structured makes a smaller detector that keeps its weights"
     }
 
     keep: Annotated[float, Gt(0), Lt(1)] = 0.5
@@ -69,24 +69,24 @@ class Distill(Method):
     seed: Annotated[int, Ge(0)] = 0
 
     def compress(self, model: Model, family: Family) -> Model:
-        """Make a student and train it; the original is left as it is.
+        """Make a student and train it; the original stays unchanged.
 
         Raises:
-            Unsupported: the family makes no smaller model of this one.
+            Unsupported: The family can't make a smaller model of this one.
         """
         import torch
 
         if model.is_transformer and noted_in(model):
-            raise Unsupported("its student is made of the model as it was built: distill first, other methods after it")
+            raise Unsupported("the student is built like the unchanged model: distill first, other methods after it")
         precision = dtype_of(model.module)
         widen(model, "training")
         torch.manual_seed(self.seed)
         student = family.student(model, self.keep)
         sizes = [sum(each.numel() for each in every.module.parameters()) for every in (student, model)]
         if sizes[0] >= sizes[1]:
-            raise Unsupported(f"the student has {sizes[0]:,} parameters, no fewer than the original's {sizes[1]:,}")
+            raise Unsupported(f"the student has {sizes[0]:,} parameters, not fewer than the original's {sizes[1]:,}")
         if self.hidden and not model.is_transformer:
-            raise Unsupported("hidden states are known of transformers only: leave hidden at 0")
+            raise Unsupported("hidden states are available only for transformers: leave hidden at 0")
         is_real = has_data(model, family)
         steps = (_STEPS if is_real else _RANDOM_STEPS) if self.steps is None else self.steps
         names = [field.name for field in dataclasses.fields(Lesson) if field.name != "steps"]

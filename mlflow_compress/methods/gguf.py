@@ -20,7 +20,7 @@ from mlflow_compress.networks.transformers_models import companions
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Family, Method, Model, Published, State
 
-_NO_DECODER = "llama.cpp is run here for language models"
+_NO_DECODER = "llama.cpp runs only language models here"
 
 SEES_ALL = CautionKind(
     "gguf_sees_all",
@@ -29,33 +29,32 @@ SEES_ALL = CautionKind(
         "ru": "у llama.cpp здесь нет скользящего окна: слои видят все токены",
     },
     message={
-        "en": "the model's layers see {window} tokens back, and in llama.cpp they see all: on longer texts it is "
-        "another model",
-        "ru": "слои модели видят {window} токенов назад, а в llama.cpp все: на длинных текстах это другая модель",
+        "en": "the model's layers see {window} tokens back, but in llama.cpp they see all tokens: on longer texts it "
+        "is a different model",
+        "ru": "слои модели видят {window} токенов назад, а в llama.cpp все: на более длинных текстах это другая модель",
     },
     advice={
-        "en": "Compare its quality on texts of no more tokens than that.",
-        "ru": "Сравнивайте качество на текстах не длиннее этого.",
+        "en": "Compare the quality on texts with at most that many tokens.",
+        "ru": "Сравнивайте качество на текстах не длиннее этого окна.",
     },
 )
 
 
 @dataclass
 class Gguf(Method):
-    """A language model as one GGUF file, run by llama.cpp on the CPU: blocks of few bits with kernels of their own.
+    """A language model as one GGUF file, run by llama.cpp on the CPU: blocks of few bits with their own kernels.
 
-    Types of the k series need rows of a multiple of 256 numbers, others of 32; of what does not divide llama.cpp
-    takes the next larger type itself, and the row says how many numbers are in which. The file holds the tokenizer
-    too, where llama.cpp knows its kind, so that llama.cpp and ollama run it as it is. Greedy decoding is a loop
-    around llama.cpp's own calls, as its tools have it, and not `generate` of transformers. llama-cpp-python is the
-    binding that gives raw logits in place and quantises files, by definitions of the llama.cpp that it builds.
-    Those with wheels do not: xllamacpp can't quantise, cyllama copies logits into lists, llama-cpp-py-sync needs
-    glibc 2.38.
+    The k types need rows of a multiple of 256 numbers, others of 32; for other rows llama.cpp itself uses the next
+    larger type, and the row states how many numbers have each type. The file contains the tokenizer too if llama.cpp
+    supports it, so that llama.cpp and ollama run the file as it is. Greedy decoding is a loop around llama.cpp's own
+    calls, as in its tools, not `generate` of transformers. llama-cpp-python is the binding that gives raw logits
+    without a copy and quantises files, by definitions of the llama.cpp that it builds. Bindings with wheels do not:
+    xllamacpp can't quantise, cyllama copies logits into lists, llama-cpp-py-sync needs glibc 2.38.
 
     Source: llama.cpp (`llama_model_quantize`, `llama_decode`); convert_hf_to_gguf.py.
 
     Attributes:
-        type: of the file, as llama.cpp names it.
+        type: Type of the file, as llama.cpp names it.
     """
 
     changes: ClassVar[Literal["runtime"]] = "runtime"
@@ -99,7 +98,7 @@ class Gguf(Method):
         """Write the file, and run it.
 
         Raises:
-            Unsupported: it is no language model of an architecture that is written.
+            Unsupported: The model is not a language model of a supported architecture.
             WorkerError: llama.cpp generates with a wrong past.
         """
         import torch
@@ -125,7 +124,7 @@ class Gguf(Method):
         return model
 
     def _note(self, model: Model, obstacle: str) -> None:
-        """Say what the file holds."""
+        """Record what the file holds in the model's facts."""
         header = model.module.calls["model"].header
         counts = tensor_types(header.tensors)
         model.facts["types"] = ", ".join(f"{count:,} in {kind}" for kind, count in counts.items())
@@ -143,10 +142,10 @@ class Gguf(Method):
         shutil.copy(Path(model.files.name, FILE), folder / FILE)
 
     def load(self, model: Model, family: Family, folder: Path) -> Model:
-        """Open the file, once its header was found true of it.
+        """Check the file's header and open the file.
 
         Raises:
-            WeightsError: it is not there, or its header lies.
+            WeightsError: The file is missing, or its header is wrong.
         """
         if not (folder / FILE).is_file():
             raise WeightsError(f"There is no {FILE} in {folder}.")
@@ -159,7 +158,7 @@ class Gguf(Method):
 
 
 def _own_type(dtype: Any) -> str:
-    """Return in which type a file of floats keeps what the module holds."""
+    """Return the type in which a file of floats keeps weights of this type."""
     import torch
 
     if dtype == torch.float16:

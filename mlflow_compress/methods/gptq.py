@@ -1,4 +1,4 @@
-"""GPTQ: weights rounded one column after the other, each making up for the errors of those before."""
+"""GPTQ: weights rounded column by column, each column compensating the errors of those before."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, Method, Model, Published, State
 
-_BLOCK = 128  # columns after which the errors are carried to the rest, all at once
-_FEW_ROWS = 0.1  # damping per input channel and row: else what few rows say by chance is taken for a rule
+_BLOCK = 128  # columns after which the errors are applied to the rest at once
+_FEW_ROWS = 0.1  # damping per input channel and row: with few rows, chance correlations look like real ones
 
 
 @dataclass
 class Gptq(Method):
     """GPTQ: linear weights rounded to few bits in groups, column by column, so that outputs on data change least.
 
-    Each rounding error is made up for in the columns that follow, by the inverse of the inputs' second moments (the
-    Hessian of the layer's squared output error). Layers are fitted in the order of execution, each to the inputs that
-    the rounded layers before it give, in one forward pass over all samples at once. Embeddings, convolutions,
-    normalisation, biases and a language model's head stay as they are. When the model is restored, linear layers run on
-    torch's 4-bit kernel with bfloat16 activations, where the machine has it; fewer bits are widened to 4 in memory.
+    Each rounding error is compensated in the following columns, using the inverse of the inputs' second moments (the
+    Hessian of the layer's squared output error). Layers are fitted in execution order, each to the outputs of the
+    rounded layers before it, in one forward pass over all samples. Embeddings, convolutions, normalisation, biases and
+    a language model's head stay unchanged. After loading, linear layers run on torch's 4-bit kernel with bfloat16
+    activations if the machine has it; fewer bits are widened to 4 in memory.
 
     Source: Frantar et al., arXiv 2210.17323, algorithm 1, without reordering of columns.
 
     Attributes:
-        bits: of a weight.
-        group_size: neighbouring weights of one output channel that share a scale and a zero point; where it
-            does not divide a layer's inputs, the largest that does.
-        samples: samples of calibration data; None: 128 texts, or 32 of anything else.
-        damping: added to the Hessian's diagonal, as a share of its mean; more where there are few inputs to a layer.
-        seed: of the choice of samples.
+        bits: Bits per weight.
+        group_size: Consecutive weights of one output channel that share a scale and a zero point. If it does not
+            divide a layer's inputs, the largest size that does.
+        samples: Calibration samples; None: 128 texts, or 32 samples of other data.
+        damping: Share of its mean added to the Hessian's diagonal; layers with few inputs get more.
+        seed: Seed for the choice of samples.
     """
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
@@ -55,7 +55,7 @@ class Gptq(Method):
         """Round the weights in place.
 
         Raises:
-            Unsupported: there is no linear layer to round, or no data for trained weights.
+            Unsupported: There is no linear layer to round, or no data for trained weights.
         """
         import torch
 

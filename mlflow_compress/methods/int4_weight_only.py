@@ -23,17 +23,17 @@ class Int4WeightOnly(Method):
     """Weights of linear and convolution layers rounded to 4 bits in groups, two to a byte; activations stay float.
 
     Each group of weights of one output channel has a scale (bfloat16) and a zero point. Normalisation and biases stay
-    as they are, and so do embeddings and a language model's head unless `embeddings` is set. When the model is
-    restored, linear layers run on torch's 4-bit kernel with bfloat16 activations, where the machine has it.
+    unchanged, and so do embeddings and a language model's head unless `embeddings` is set. After loading, linear layers
+    run on torch's 4-bit kernel with bfloat16 activations if the machine has it.
 
-    What is saved is the same on all machines: the layout that a kernel wants is made when the model is restored.
+    The saved file is the same on all machines: weights are repacked for the kernel when the model is loaded.
 
     Source: Jacob et al., arXiv 1712.05877, equation 1; groups as in Dettmers and Zettlemoyer, arXiv 2212.09720.
 
     Attributes:
-        group_size: neighbouring weights of one output channel that share a scale and a zero point; where it
-            does not divide a layer's inputs, the largest that does.
-        embeddings: pack embeddings and the head too; tied ones stay tied.
+        group_size: Consecutive weights of one output channel that share a scale and a zero point. If it does not
+            divide a layer's inputs, the largest size that does.
+        embeddings: Pack embeddings and the head too; tied ones stay tied.
     """
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
@@ -47,7 +47,7 @@ class Int4WeightOnly(Method):
         """Round the weights in place.
 
         Raises:
-            Unsupported: there is no layer whose weights would take fewer bits.
+            Unsupported: There is no layer whose weights would take fewer bits.
         """
         from torch import nn
 

@@ -1,4 +1,4 @@
-"""Linear and recurrent layers in int8, a scale for each token and each output channel."""
+"""Linear and recurrent layers in int8, with one scale per token and per output channel."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from mlflow_compress.sockets import Family, Model, Published
 
 @dataclass
 class Int8Dynamic(DynamicInt8):
-    """Dynamic int8 (W8A8): weights with a scale for each output channel, inputs with one for each token at each call.
+    """Dynamic int8 (W8A8): weights with one scale per output channel, inputs with one per token at each call.
 
-    All 8 bits, symmetric, integers multiplied by integers (oneDNN's kernels, through torch): on a CPU without VNNI in
-    two passes, so that the numbers are the same everywhere. Linear layers are replaced, GPT-2's too, and LSTM and GRU,
-    whose kernels in torch round inputs to 7 bits with one scale for each step. A language model's head, layers that
-    share their weight, embeddings, convolutions and normalisation stay in float32. It runs on the CPU only.
+    All 8 bits, symmetric; integers are multiplied by integers (oneDNN's kernels, through torch): on a CPU without VNNI
+    in two passes, so that the numbers are the same everywhere. Linear layers are replaced, including GPT-2's, and so
+    are LSTM and GRU, whose torch kernels round inputs to 7 bits with one scale per step. A language model's head,
+    layers that share their weight, embeddings, convolutions and normalisation stay in float32. It runs only on the CPU.
 
-    Source: Yao et al., ZeroQuant, arXiv 2206.01861 (a scale for each token); Dettmers et al., LLM.int8(), arXiv
+    Source: Yao et al., ZeroQuant, arXiv 2206.01861 (one scale per token); Dettmers et al., LLM.int8(), arXiv
     2208.07339, section 2.1, without its outliers; torch._int_mm, torch.quantized_lstm.
 
     Attributes:
-        per_channel: one scale for each output channel rather than one for each matrix.
+        per_channel: One scale per output channel instead of one per matrix.
     """
 
     revision: ClassVar[int] = 3
@@ -39,7 +39,7 @@ class Int8Dynamic(DynamicInt8):
         """Quantise in place.
 
         Raises:
-            Unsupported: there is no linear or recurrent layer.
+            Unsupported: There is no linear or recurrent layer.
         """
         import torch
 

@@ -1,4 +1,4 @@
-"""Linear layers in int8 by torch.ao.quantization, one activation scale for each call."""
+"""Linear layers in int8 by torch.ao.quantization, with one activation scale per call."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from mlflow_compress.sockets import Family, Model
 class Int8DynamicTorch(DynamicInt8):
     """torch.ao's dynamic int8 of every `nn.Linear`: one scale for all inputs of a call; `int8_dynamic` of version 0.1.
 
-    Activations get one scale for all tokens of a call and 7 of 8 bits, so one outlier channel costs all others their
-    precision: language models suffer badly from that, and `int8_dynamic` does not have it. Embeddings, convolutions and
-    normalisation stay in float32, and so do the linear layers of torch's own encoder, whose fused kernel takes no
-    others. A head that is tied to an embedding gets weights of its own. The kernels (FBGEMM, oneDNN) run on the CPU
-    only. torch marks this API as deprecated.
+    Activations have one scale for all tokens of a call and use 7 of 8 bits, so one outlier channel costs all others
+    their precision: language models lose much quality, which `int8_dynamic` avoids. Embeddings, convolutions and
+    normalisation stay in float32, and so do the linear layers of torch's own encoder, whose fused kernel supports only
+    float32. A head that is tied to an embedding gets its own weights. The kernels (FBGEMM, oneDNN) run only on the CPU.
+    torch marks this API as deprecated.
 
     Source: torch.ao.quantization.quantize_dynamic; Jacob et al., arXiv 1712.05877.
 
     Attributes:
-        per_channel: one scale for each output channel rather than one for each matrix.
+        per_channel: One scale per output channel instead of one per matrix.
     """
 
     revision: ClassVar[int] = 2
@@ -39,7 +39,7 @@ class Int8DynamicTorch(DynamicInt8):
         """Quantise in place.
 
         Raises:
-            Unsupported: there are no float32 linear layers.
+            Unsupported: There is no linear layer.
         """
         import torch
         from torch.ao.quantization import default_dynamic_qconfig, per_channel_dynamic_qconfig, quantize_dynamic

@@ -1,4 +1,4 @@
-"""Linear and convolution layers in int8, activations too, on scales found beforehand."""
+"""Linear and convolution layers in int8, activations too, with calibrated scales."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.networks.stored_weights import TORCH, Held, fill, read_state, save_weights
 from mlflow_compress.sockets import Family, Method, Model, State
 
-_FEWEST_WEIGHTS = 32  # a layer of fewer gains nothing: YOLO's constant one, that turns distributions into distances
+_FEWEST_WEIGHTS = 32  # smaller layers gain nothing, such as YOLO's constant layer that decodes distances
 
 
 @dataclass
 class Int8Static(Method):
     """Static quantisation of every linear and convolution layer: int8 weights and activations, scales from data.
 
-    Weights get one scale for each output channel, a layer's inputs and outputs one each, from their histograms on
+    Weights have one scale per output channel; a layer's inputs and outputs have one each, from their histograms on
     calibration data. Between the layers, activations are float32. Embeddings, normalisation, layers that are never
-    called on the data, and a language model's head stay in float32. The kernels (FBGEMM, oneDNN) run on the CPU only;
-    activations take 7 of 8 bits, so that no sum overflows on a CPU without VNNI.
+    called on the data, and a language model's head stay in float32. The kernels (FBGEMM, oneDNN) run only on the CPU;
+    activations use 7 of 8 bits, so that no sum overflows on a CPU without VNNI.
 
     torch marks this API as deprecated in favour of torchao's, whose int8 graphs must be compiled with C++ by
     `torch.compile` in each process to be faster than float32.
@@ -38,8 +38,8 @@ class Int8Static(Method):
     Source: Jacob et al., arXiv 1712.05877; torch.ao.quantization.QuantWrapper, prepare and convert.
 
     Attributes:
-        samples: samples of calibration data.
-        seed: of the choice of samples.
+        samples: Calibration samples.
+        seed: Seed for the choice of samples.
     """
 
     changes: ClassVar[Literal["storage"]] = "storage"
@@ -55,7 +55,7 @@ class Int8Static(Method):
         """Calibrate and quantise in place.
 
         Raises:
-            Unsupported: there is no linear or convolution layer, or no data for trained weights.
+            Unsupported: There is no linear or convolution layer, or no data for trained weights.
         """
         import torch
         from torch.ao.quantization import get_default_qconfig

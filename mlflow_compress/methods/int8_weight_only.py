@@ -14,22 +14,23 @@ from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, Method, Model, Published, State
 
 _BITS = 8
-_ROW = 2**31  # no row of weights is longer: the whole of it is one group
+_ROW = 2**31  # no row of weights is longer, so each row is one group
 
 
 @dataclass
 class Int8WeightOnly(Method):
     """Weights of linear and convolution layers rounded to 8 bits; activations stay in floating point.
 
-    Each output channel has a scale of its own. Linear layers are torchao's; convolutions, which it has none for, are
-    ours, and so are packed embeddings, which it would unpack whole for each token. Normalisation and biases stay as
-    they are, and so do embeddings and a language model's head unless `embeddings` is set. When the model is restored,
-    linear layers run on torch's kernel for 8-bit weights, with bfloat16 activations, where the machine has it.
+    Each output channel has its own scale. Linear layers use torchao. Convolutions, which torchao does not support, and
+    packed embeddings, which torchao would unpack completely for each token, use this package's own layers.
+    Normalisation and biases stay unchanged, and so do embeddings and a language model's head unless `embeddings` is
+    set. After loading, linear layers run on torch's kernel for 8-bit weights with bfloat16 activations if the machine
+    has it.
 
     Source: Jacob et al., arXiv 1712.05877, equation 1; torchao.quantization.Int8WeightOnlyConfig.
 
     Attributes:
-        embeddings: round embeddings and the head too; tied ones stay tied.
+        embeddings: Round embeddings and the head too; tied ones stay tied.
     """
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
@@ -44,7 +45,7 @@ class Int8WeightOnly(Method):
         """Round the weights in place.
 
         Raises:
-            Unsupported: there is no linear or convolution layer, or weights are float64.
+            Unsupported: There is no linear or convolution layer, or weights are float64.
         """
         import torch
         from torch import nn
@@ -57,7 +58,7 @@ class Int8WeightOnly(Method):
         packed = self._pack(model, filled=True)
         layers = {layer for layer in called(model.module, nn.Linear, head=self.embeddings) if layer.weight.numel()}
         if any(layer.weight.dtype == torch.float64 for layer in layers):
-            raise Unsupported("torchao rounds no float64 weights: make the model .float() first")
+            raise Unsupported("torchao does not support float64 weights: call .float() on the model first")
         if not packed and not layers:
             raise Unsupported("there is no linear or convolution layer to round")
         config = Int8WeightOnlyConfig(set_inductor_config=False, version=2)
@@ -67,9 +68,9 @@ class Int8WeightOnly(Method):
         return model
 
     def rebuild(self, model: Model, family: Family) -> Model:
-        """Put empty packed layers in place; torchao's weights come from the file, whose reader must know their type."""
+        """Put empty packed layers in place; torchao's weights come from the file."""
         from torch import nn
-        from torchao.quantization import Int8Tensor  # noqa: F401  (registers itself)
+        from torchao.quantization import Int8Tensor  # noqa: F401  (registers the type that the file's reader needs)
 
         from mlflow_compress.compression.rounded_linear import ready_for_kernels
 

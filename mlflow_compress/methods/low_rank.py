@@ -16,30 +16,30 @@ from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, LayerSizes, Method, Model
 
 _AS_BUILT: LayerSizes = {"numbers": {}, "parameters": {}, "buffers": {}}
-_HALVINGS = 50  # of an interval of shares: as fine as a float
+_HALVINGS = 50  # bisection steps, down to the precision of a float
 
 
 @dataclass
 class LowRank(Method):
-    """Truncated SVD: a layer becomes two thin ones, where these have fewer parameters.
+    """Truncated SVD: a layer becomes two thin ones, if these have fewer parameters.
 
     A linear layer [out, in] of rank r becomes [r, in] and [out, r]; a convolution becomes one with r filters of the
-    same kernel, and one of 1x1. A language model's head, layers that share their weight with another, convolutions in
-    groups, and layers whose weight torch's own transformer modules read by themselves are left alone.
+    same kernel and one of 1x1. A language model's head, layers that share their weight with another, grouped
+    convolutions, and layers whose weight torch's own transformer modules read directly stay unchanged.
 
-    Ranks are spread so that every layer keeps the same share of its energy, the sum of its squared singular values; a
-    layer that two thin ones of its rank would not make smaller stays whole. With `samples`, what is kept are the
-    principal components of each layer's outputs on calibration data (not centred) rather than those of its weights: the
-    least squared error of the outputs at that rank. Trained weights are seldom of low rank, outputs more so. There is
-    no retraining: expect to lose quality.
+    Ranks are chosen so that every layer keeps the same share of its energy, the sum of its squared singular values; a
+    layer that would not get smaller stays whole. With `samples`, the method keeps the principal components of each
+    layer's outputs on calibration data (not centred) instead of those of its weights: the least squared error of the
+    outputs at that rank. Trained weights rarely have low rank, outputs more often. There is no retraining: expect to
+    lose quality.
 
     Source: Denton et al., arXiv 1404.0736 (linear layers); Zhang et al., arXiv 1505.06798, section 2.1 (convolutions,
     and components of the outputs); Eckart and Young, Psychometrika 1936.
 
     Attributes:
-        ratio: share of these layers' weights that is kept, in all.
-        energy: share of each layer's energy that is kept; if given, it decides and not the ratio.
-        samples: calibration samples to see the outputs on; 0 goes by the weights alone.
+        ratio: Share of these layers' weights to keep in total.
+        energy: Share of each layer's energy to keep; if set, ratio is not used.
+        samples: Calibration samples for the outputs; 0 uses only the weights.
     """
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
@@ -53,7 +53,7 @@ class LowRank(Method):
         """Split layers in place.
 
         Raises:
-            Unsupported: no layer gets smaller.
+            Unsupported: No layer gets smaller.
         """
         make_plain(model)
         whole = _layers(model.module)
@@ -67,7 +67,7 @@ class LowRank(Method):
             if _weights(layer, rank) < layer.weight.numel():
                 split[layer] = _halves(layer, directions[:, :rank])
         if not split:
-            raise Unsupported("no layer gets smaller at such a rank" if whole else "there is no layer to split")
+            raise Unsupported("no layer gets smaller at this rank" if whole else "there is no layer to split")
         note(model, [layer.weight for layer in split])
         before = sum(layer.weight.numel() for layer in whole)
         after = sum(half.weight.numel() for layer in whole for half in split.get(layer, [layer]))

@@ -12,21 +12,21 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Family, Graph, Model
 
-_ONE_SIZE = "ncnn takes one input of one size, and this model's are several or of any length"
+_ONE_SIZE = "ncnn takes one input of one size, but this model takes several inputs or inputs of any length"
 
 
 @dataclass
 class Ncnn(ExportMethod):
-    """ncnn on the CPU: a small runtime made for phones, for networks that take one input of one size.
+    """ncnn on the CPU: a small runtime for phones, for networks that take one input of one size.
 
-    All layers, as the family's graphs hold them. Weights in `fp16` take half the bytes on disk; where the CPU has no
-    float16 arithmetic, as on x86, they are turned back into float32 when they are loaded. Samples of a batch are run
-    one after the other.
+    All layers of the family's graphs. Weights in `fp16` take half the bytes on disk; if the CPU has no float16
+    arithmetic, as on x86, they are converted to float32 when they are loaded. Samples of a batch run one after the
+    other.
 
     Source: pnnx.convert of the traced graph, ncnn.Net.
 
     Attributes:
-        precision: of the weights on disk.
+        precision: Precision of the weights on disk.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("ncnn", "pnnx")
@@ -44,8 +44,8 @@ class Ncnn(ExportMethod):
         """Write `NAME.param`, `NAME.bin` and the number of parameters for each graph.
 
         Raises:
-            Unsupported: a graph takes several inputs, inputs of more than one size, or inputs that are not in float32,
-                it has no weights, or pnnx can't convert it.
+            Unsupported: A graph takes several inputs, inputs of more than one size, or inputs that are not float32,
+                has no weights, or can't be converted by pnnx.
         """
         import pnnx
 
@@ -54,16 +54,16 @@ class Ncnn(ExportMethod):
                 raise Unsupported(_ONE_SIZE)
             dtype = str(next(iter(graph.inputs.values())).dtype).removeprefix("torch.")
             if dtype != "float32":
-                raise Unsupported(f"ncnn takes inputs in float32, and this model's are in {dtype}")
+                raise Unsupported(f"ncnn takes float32 inputs, but this model's inputs are {dtype}")
             if not any(True for _ in graph.module.parameters()):
-                raise Unsupported("the module has no parameters, and ncnn crashes on a graph without any")
+                raise Unsupported("the module has no parameters, and ncnn crashes on a graph without parameters")
             files = _outputs(folder, name)
             example = next(iter(graph.inputs.values()))[:1]
             fp16 = self.precision == "fp16"
             try:
                 pnnx.export(graph.module, inputs=(example,), check_trace=False, fp16=fp16, **files)
-            except FileNotFoundError as error:  # it looks for what its converter ought to have written
-                raise Unsupported("pnnx converts it to nothing: it lacks an operator of the module") from error
+            except FileNotFoundError as error:  # raised when its converter wrote no output
+                raise Unsupported("pnnx wrote no files: it does not support an operator of the module") from error
             for word, file in files.items():
                 if word not in ("ncnnparam", "ncnnbin"):
                     Path(file).unlink(missing_ok=True)
@@ -76,7 +76,7 @@ class Ncnn(ExportMethod):
 
 
 class _Network:
-    """An ncnn network. Takes and gives tensors, and copies both. It takes as many threads as torch has."""
+    """An ncnn network. It takes and gives tensors, copies both, and uses as many threads as torch."""
 
     runtime = "ncnn"
 
@@ -88,7 +88,7 @@ class _Network:
         self._net.opt.num_threads = torch.get_num_threads()
         self._file, self._counts = folder / f"{name}.bin", folder / f"{name}.json"
         if self._net.load_param(str(folder / f"{name}.param")) or self._net.load_model(str(self._file)):
-            raise Unsupported("ncnn lacks a layer that the model has, or its files are not whole")
+            raise Unsupported("ncnn does not support a layer of the model, or its files are incomplete")
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         """Run the graph on each sample."""
@@ -108,7 +108,7 @@ class _Network:
 
 
 def _outputs(folder: Path, name: str) -> dict[str, str]:
-    """Say where pnnx is to write each of its files: left to itself it takes the working folder."""
+    """Return the path of each file that pnnx writes: by default it writes into the working directory."""
     suffixes = {"ncnnparam": "param", "ncnnbin": "bin", "ncnnpy": "ncnn.py"}
     suffixes |= {"ptpath": "pt", "pnnxparam": "pnnx.param", "pnnxbin": "pnnx.bin", "pnnxpy": "pnnx.py"}
     suffixes |= {"pnnxonnx": "pnnx.onnx"}

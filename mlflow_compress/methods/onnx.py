@@ -15,11 +15,11 @@ from mlflow_compress.sockets import Family, Graph, Model
 
 @dataclass
 class Onnx(ExportMethod):
-    """ONNX Runtime on the CPU, in float32: the same numbers through another runtime, which fuses operators.
+    """ONNX Runtime on the CPU, in float32: the same numbers in another runtime, which fuses operators.
 
-    All layers, as the family's graphs hold them; sizes stay as they were. Constants that the exporter computes
-    beforehand take the place of what they are computed from, and equal tensors are kept once. Generation runs a graph
-    for each token, and its loop stays in Python.
+    All layers of the family's graphs; the size does not change. Constants folded by the exporter replace the weights
+    that they are computed from, and equal tensors are stored once. Generation runs a graph for each token, and its loop
+    stays in Python.
 
     Source: torch.onnx.export (of torch.export), onnxruntime.InferenceSession.
     """

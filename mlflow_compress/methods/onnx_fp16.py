@@ -19,9 +19,9 @@ from mlflow_compress.sockets import Family, Graph, Model
 class OnnxFp16(ExportMethod):
     """ONNX Runtime on the CPU with float16 weights: half the size.
 
-    All layers, as the family's graphs hold them; inputs and outputs stay in float32. ONNX Runtime has few float16
-    kernels for x86: there it casts weights and activations to float32 and back around most operators, which costs time
-    rather than saving any.
+    All layers of the family's graphs; inputs and outputs stay in float32. ONNX Runtime has few float16 kernels for x86:
+    there it casts weights and activations to float32 and back around most operators, which costs time instead of
+    saving it.
 
     Source: onnxruntime.transformers.float16.convert_float_to_float16.
     """
@@ -36,7 +36,7 @@ class OnnxFp16(ExportMethod):
         """Write `NAME.onnx` for each graph, in float16.
 
         Raises:
-            Unsupported: there is nothing in float32 to halve, or an LSTM.
+            Unsupported: There are no float32 weights, or there is an LSTM.
         """
         for name, graph in graphs.items():
             write(graph, folder / f"{name}.onnx")
@@ -45,7 +45,7 @@ class OnnxFp16(ExportMethod):
             require_alike(graph, Session(folder / f"{name}.onnx", ()), TOLERANCE)
         halved = sum(halve(folder / f"{name}.onnx") for name in graphs)
         if not halved:
-            raise Unsupported("there is no weight in float32 that it could halve")
+            raise Unsupported("there is no float32 weight to convert to float16")
         return model
 
     def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:

@@ -1,4 +1,4 @@
-"""The model in ONNX Runtime, with weights of 4 bits."""
+"""The model in ONNX Runtime, with 4-bit weights."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from mlflow_compress.sockets import Family, Graph, Model
 
 @dataclass
 class OnnxInt4(ExportMethod):
-    """ONNX Runtime on the CPU with weights of 4 bits: its `MatMulNBits` kernels multiply them as they are.
+    """ONNX Runtime on the CPU with 4-bit weights: its `MatMulNBits` kernels multiply them without unpacking.
 
-    Matrices of all products, the head's among them, in blocks of weights that share a scale, rounded to the nearest;
-    no data are needed. Blocks lie along the inputs of a product: of a matrix that they do not divide they are shorter.
-    Biases, norms, and embeddings unless they are wanted too, stay in float32. A head tied to an embedding has
-    weights of its own then. Activations are rounded to 8 bits at each call (`accuracy_level`).
+    Matrices of all products, including the head's, in blocks of weights that share a scale, rounded to the nearest; no
+    data is needed. Blocks lie along the inputs of a product: a matrix that they do not divide has shorter blocks.
+    Biases and norms stay in float32, and so do embeddings unless `embeddings` is set; a head tied to an embedding then
+    has its own weights. Activations are rounded to 8 bits at each call (`accuracy_level`).
 
-    The files are plain ONNX, with operators of the domain `com.microsoft` that ONNX Runtime has: `model.onnx` of a
-    language model takes `input_ids`, `kept` and `past_key_0`, `past_value_0` and so on.
+    The files are plain ONNX, with operators of ONNX Runtime's domain `com.microsoft`: `model.onnx` of a language model
+    takes `input_ids`, `kept` and `past_key_0`, `past_value_0` and so on.
 
     Source: onnxruntime.quantization.matmul_nbits_quantizer.MatMulNBitsQuantizer.
 
     Attributes:
-        block_size: weights that share a scale, and a zero point if there are any: 16, 32, 64, 128 or 256, of which the
-            largest that divides is taken, and none that is larger than this.
+        block_size: Largest number of weights that share a scale (and a zero point if asymmetric). For each matrix the
+            largest of 16, 32, 64, 128 and 256 that divides its inputs and is not above this.
         symmetric: 0 is in the middle of the 16 values; otherwise each block has a zero point.
-        accuracy_level: in which precision the kernel multiplies: 4 int8 (the fastest), 1 float32, 0 as it likes.
-        embeddings: whether embeddings have 4 bits too; one that is tied to the head shares its weights.
+        accuracy_level: Precision in which the kernel multiplies: 4: int8 (fastest), 1: float32, 0: its own choice.
+        embeddings: Whether embeddings have 4 bits too; an embedding tied to the head shares its weights.
     """
 
-    excludes: ClassVar[Mapping[str, str]] = {"yolo": "its weights are those of convolutions: it has no matrix products"}
+    excludes: ClassVar[Mapping[str, str]] = {"yolo": "its weights belong to convolutions: it has no matrix products"}
     needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
     converts: ClassVar[bool] = False
     extra: ClassVar[str] = "onnx"
@@ -57,7 +57,7 @@ class OnnxInt4(ExportMethod):
         """Export and quantise.
 
         Raises:
-            Unsupported: the family gives no graphs of the model, or there is no product that a block divides.
+            Unsupported: The family gives no graphs of the model, or there is no product that a block divides.
         """
         return require_integers(super().compress(model, family))
 

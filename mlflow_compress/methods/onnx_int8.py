@@ -29,17 +29,17 @@ from mlflow_compress.sockets import Family, Graph, Model
 ONE_SCALE_FOR_ALL = CautionKind(
     "one_scale_for_all",
     short={
-        "en": "int8 activations of a decoder share one scale, which costs quality",
-        "ru": "у активаций декодера в int8 один масштаб на все, это портит качество",
+        "en": "int8 activations of a decoder share one scale, which reduces quality",
+        "ru": "у активаций декодера в int8 один общий масштаб, это снижает качество",
     },
     message={
-        "en": "the activations of each layer share one scale (mode={mode}), and a decoder's have outliers: this "
-        "costs quality that weights alone in int8 keep",
-        "ru": "у активаций каждого слоя один масштаб (mode={mode}), а у декодера есть выбросы: это портит "
-        "качество, с одними весами в int8 оно сохраняется",
+        "en": "the activations of each layer share one scale (mode={mode}), and a decoder's activations have outliers: "
+        "this reduces quality, while int8 weights alone keep it",
+        "ru": "у активаций каждого слоя один масштаб (mode={mode}), а у декодера есть выбросы: это снижает качество; "
+        "если в int8 только веса, оно сохраняется",
     },
     advice={
-        "en": "Leave mode out, or say mode=weights.",
+        "en": "Remove mode, or set mode=weights.",
         "ru": "Уберите mode или укажите mode=weights.",
     },
 )
@@ -50,27 +50,27 @@ _BLOCKS = Blocks(bits=8, length=32, symmetric=True, accuracy_level=4)
 class OnnxInt8(ExportMethod):
     """ONNX Runtime on the CPU in int8: weights and activations, calibrated on a few samples.
 
-    Weights of convolutions, matrix products and embeddings are kept in int8.
+    Weights of convolutions, matrix products and embeddings are stored in int8.
 
-    `weights`: weights alone, in symmetric blocks of 32 that share a scale; an embedding tied to the head shares its
-    weights. ONNX Runtime's `MatMulNBits` rounds activations to 8 bits too, but with a scale for each block of each
-    token, which loses next to nothing. Convolutions stay in float32. `static`: the ranges of activations are
-    the least and the greatest values seen in calibration. Of convolutional networks all operators are quantised up to
-    the last layers, so that activations stay in int8 between them; of others the products alone, since ranges seen
-    without padding do not fit what attention masks add. `dynamic`: ranges are found at each call, of matrix products
-    only, and nothing is calibrated. `auto`: weights alone for models that generate, whose activations have outliers
-    that one scale for all can't hold; for others what ONNX Runtime's guide says: static for convolutional networks,
-    dynamic for transformers.
+    `weights`: only weights, in symmetric blocks of 32 that share a scale; an embedding tied to the head shares its
+    weights. ONNX Runtime's `MatMulNBits` rounds activations to 8 bits too, but with one scale per block and token,
+    which loses almost nothing. Convolutions stay in float32. `static`: activation ranges are the smallest and the
+    largest values seen in calibration. In convolutional networks all operators up to the last layers are quantised, so
+    that activations stay in int8 between them; in other networks only the products, because ranges seen without padding
+    do not cover the values that attention masks add. `dynamic`: ranges are computed at each call, for matrix products
+    only, without calibration. `auto`: only weights for models that generate, because their activations have outliers
+    that do not fit one scale; otherwise as ONNX Runtime's guide recommends: static for convolutional networks, dynamic
+    for transformers.
 
     Source: onnxruntime.quantization.quantize_static (QDQ), quantize_dynamic and matmul_nbits_quantizer.
 
     Attributes:
-        mode: `weights`, or whether activations' ranges are calibrated (`static`) or found at each call (`dynamic`); or
+        mode: `weights`, or activation ranges that are calibrated (`static`) or computed at each call (`dynamic`), or
             `auto`.
-        samples: how many samples the calibration takes; None: up to 128, fewer where they are large.
-        per_channel: one scale for each output channel rather than one for each matrix (embeddings always have one).
-        reduce_range: weights in 7 of the 8 bits. CPUs without VNNI add two products of 8 bits in 16, and what does not
-            fit is cut off: on these it makes the outputs several times more accurate. None: where this CPU has none.
+        samples: Calibration samples; None: up to 128, fewer if they are large.
+        per_channel: One scale per output channel instead of one per matrix (embeddings always have one).
+        reduce_range: Weights use 7 of the 8 bits. CPUs without VNNI add two 8-bit products in 16 bits, and larger sums
+            saturate: on these CPUs the outputs become several times more accurate. None: if this CPU has no VNNI.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime", "onnxscript")
@@ -90,7 +90,7 @@ class OnnxInt8(ExportMethod):
         """Export and quantise.
 
         Raises:
-            Unsupported: the family gives no graphs of the model, there is nothing to quantise, or no data for
+            Unsupported: The family gives no graphs of the model, there is nothing to quantise, or there is no data for
                 trained weights.
         """
         return require_integers(super().compress(model, family))

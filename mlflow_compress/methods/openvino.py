@@ -16,21 +16,20 @@ from mlflow_compress.sockets import Family, Graph, Model
 
 @dataclass
 class Openvino(ExportMethod):
-    """OpenVINO on the CPU, in float32 or in the CPU's own choice of precision.
+    """OpenVINO on the CPU, in float32 or in the precision that OpenVINO chooses for the CPU.
 
-    All layers, as the family's graphs hold them. Weights are written in the original's precision: float32, or its 16
-    bits. Generation runs a graph for each token, and its loop stays in Python; keys and values of the past stay in
-    OpenVINO between tokens.
+    All layers of the family's graphs. Weights are stored in the original's precision: float32 or 16 bits. Generation
+    runs a graph for each token, and its loop stays in Python; the key-value cache stays in OpenVINO between tokens.
 
     The files are plain OpenVINO. `model.xml` of a language model takes `input_ids` [batch, tokens], `kept` [kept] (the
-    positions whose logits are wanted) and the past, `past_key_0`, `past_value_0` and so on [batch, heads, past, width];
-    it gives `logits` and `present_key_0`, `present_value_0` and so on.
+    positions whose logits are needed) and the past, `past_key_0`, `past_value_0` and so on [batch, heads, past, width];
+    it returns `logits` and `present_key_0`, `present_value_0` and so on.
 
     Source: openvino.convert_model, compiled with the performance hint LATENCY.
 
     Attributes:
-        precision: in which the runtime computes; `default` takes bfloat16 on CPUs that have instructions for it (AMX,
-            AVX512-BF16), float32 on others.
+        precision: Precision of the computation; `default` uses bfloat16 on CPUs with instructions for it (AMX,
+            AVX512-BF16) and float32 on others.
     """
 
     revision: ClassVar[int] = 3

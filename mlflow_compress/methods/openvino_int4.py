@@ -1,4 +1,4 @@
-"""The model in OpenVINO, with weights of 4 bits."""
+"""The model in OpenVINO, with 4-bit weights."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ _LEAST_GROUP = 16
 
 @dataclass
 class OpenvinoInt4(ExportMethod):
-    """OpenVINO on the CPU with weights of 4 bits, by NNCF: its kernels multiply them as they are.
+    """OpenVINO on the CPU with 4-bit weights by NNCF: its kernels multiply them without unpacking.
 
-    Matrices of products have 4 bits; embeddings, the last layer and convolutions 8, as NNCF does it. Groups of weights
-    along a row share a scale. Of a matrix that they do not divide they are a half, a quarter and so on, down to 16; a
-    matrix that none of these divides has 8 bits. The row says how many weights have which.
+    Matrices of products have 4 bits; embeddings, the last layer and convolutions have 8, as in NNCF. Groups of weights
+    along a row share a scale. If the group size does not divide a matrix, half of it, a quarter and so on are tried,
+    down to 16; a matrix that none of these divides has 8 bits. The row states how many weights have each.
 
     Biases, norms and activations stay in floating point. Without `awq` and `scale_estimation` weights are rounded to
-    the nearest, and no data are needed. The files are plain OpenVINO, with the inputs that `openvino` names.
+    the nearest, and no data is needed. The files are plain OpenVINO, with the same inputs as for `openvino`.
 
     Source: nncf.compress_weights; Lin et al., AWQ, arXiv 2306.00978.
 
     Attributes:
         mode: `asym`: each group has a zero point too; `sym`: 0 is in the middle.
-        group_size: weights that share a scale; -1: a whole row.
-        ratio: share of the weights that have 4 bits; those that it costs the most have 8.
-        awq: scale channels that matter, as seen on samples, before rounding.
-        scale_estimation: choose scales by the error of the outputs on samples.
-        samples: how many samples these two take; None: up to 128, fewer where they are large.
-        all_layers: whether embeddings and the last layer have 4 bits too.
-        precision: in which the runtime computes; `default` takes bfloat16 on CPUs that have instructions for it (AMX,
-            AVX512-BF16), float32 on others.
+        group_size: Weights that share a scale; -1: a whole row.
+        ratio: Share of the weights with 4 bits; the most sensitive ones have 8.
+        awq: Scale important channels, as seen on samples, before rounding.
+        scale_estimation: Choose scales by the error of the outputs on samples.
+        samples: Calibration samples for these two; None: up to 128, fewer if they are large.
+        all_layers: Whether embeddings and the last layer have 4 bits too.
+        precision: Precision of the computation; `default` uses bfloat16 on CPUs with instructions for it (AMX,
+            AVX512-BF16) and float32 on others.
     """
 
-    excludes: ClassVar[Mapping[str, str]] = {"yolo": "its weights are those of convolutions: it has no matrix products"}
+    excludes: ClassVar[Mapping[str, str]] = {"yolo": "its weights belong to convolutions: it has no matrix products"}
     needs: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
     converts: ClassVar[bool] = False
     extra: ClassVar[str] = "openvino"
@@ -65,8 +65,8 @@ class OpenvinoInt4(ExportMethod):
         """Export and quantise.
 
         Raises:
-            Unsupported: the family gives no graphs of the model, no matrix can have 4 bits, or no data for trained
-                weights where `awq` or `scale_estimation` want samples.
+            Unsupported: The family gives no graphs of the model, no matrix can have 4 bits, or `awq` or
+                `scale_estimation` has no data for trained weights.
         """
         if self.group_size != -1 and self.group_size < _LEAST_GROUP:
             raise RecipeError(f"group_size={self.group_size}: OpenVINO takes groups of {_LEAST_GROUP} or more, or -1")

@@ -21,17 +21,17 @@ from mlflow_compress.sockets import Family, Graph, Model
 STATIC_DECODER = CautionKind(
     "static_activations",
     short={
-        "en": "static int8 activations of a decoder, which costs quality",
-        "ru": "статические активации int8 в декодере, это портит качество",
+        "en": "static int8 activations of a decoder, which reduce quality",
+        "ru": "статические активации int8 в декодере, это снижает качество",
     },
     message={
-        "en": "the activations of each layer have one calibrated range, and a decoder's have outliers: this "
-        "costs quality that weights alone in int8 keep",
-        "ru": "у активаций каждого слоя один откалиброванный диапазон, а у декодера есть выбросы: это "
-        "портит качество, с одними весами в int8 оно сохраняется",
+        "en": "the activations of each layer have one calibrated range, and a decoder's activations have outliers: "
+        "this reduces quality, while int8 weights alone keep it",
+        "ru": "у активаций каждого слоя один откалиброванный диапазон, а у декодера есть выбросы: это снижает "
+        "качество; если в int8 только веса, оно сохраняется",
     },
     advice={
-        "en": "Leave activations out, or say activations=none.",
+        "en": "Remove activations, or set activations=none.",
         "ru": "Уберите activations или укажите activations=none.",
     },
 )
@@ -41,26 +41,25 @@ STATIC_DECODER = CautionKind(
 class OpenvinoInt8(ExportMethod):
     """OpenVINO on the CPU in int8: weights, and activations calibrated on a few samples by NNCF.
 
-    Weights of convolutions, matrix products and embeddings are kept in int8, one scale for each output channel.
+    Weights of convolutions, matrix products and embeddings are stored in int8, with one scale per output channel.
 
-    `none`: weights alone, and no data are needed. `static`: ranges of activations are those seen in calibration. What
-    attention adds and what follows the last layers stays in float. `auto`: weights alone for models that generate,
-    whose activations have outliers that one scale for all can't hold; static for others.
+    `none`: only weights, and no data is needed. `static`: activation ranges are those seen in calibration. Additions
+    in attention and everything after the last layers stay in float. `auto`: only weights for models that generate,
+    because their activations have outliers that do not fit one scale; static for others.
 
-    With static activations, outlier channels of what is no convolutional network are evened out first (SmoothQuant, at
-    NNCF's own 0.95), and weights take 7 of the 8 bits where the CPU that compresses has no VNNI: such CPUs add two
-    products of 8 bits in 16, and what does not fit is cut off.
+    With static activations, outlier channels are smoothed first except in convolutional networks (SmoothQuant, with
+    NNCF's default 0.95), and weights use 7 of the 8 bits if the compressing CPU has no VNNI: such CPUs add two 8-bit
+    products in 16 bits, and larger sums saturate.
 
-    Source: Xiao et al., SmoothQuant, arXiv 2211.10438; nncf.quantize, and nncf.compress_weights (INT8_ASYM) for weights
-    alone.
+    Source: Xiao et al., SmoothQuant, arXiv 2211.10438; nncf.quantize, and nncf.compress_weights (INT8_ASYM) for only
+    weights.
 
     Attributes:
-        activations: whether they are in int8, with calibrated ranges (`static`), or in floating point (`none`); or
-            `auto`.
-        samples: how many samples the calibration takes; None: up to 128, fewer where they are large.
+        activations: In int8 with calibrated ranges (`static`), in floating point (`none`), or `auto`.
+        samples: Calibration samples; None: up to 128, fewer if they are large.
         preset: `mixed`: asymmetric activations where they have negative values; `performance`: symmetric ones.
-        precision: in which the runtime computes what is not in int8; `default` takes bfloat16 on CPUs that have
-            instructions for it (AMX, AVX512-BF16), float32 on others.
+        precision: Precision of what is not in int8; `default` uses bfloat16 on CPUs with instructions for it (AMX,
+            AVX512-BF16) and float32 on others.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("openvino", "nncf")
@@ -79,7 +78,7 @@ class OpenvinoInt8(ExportMethod):
         """Export and quantise.
 
         Raises:
-            Unsupported: the family gives no graphs of the model, there is nothing to quantise, or no data for
+            Unsupported: The family gives no graphs of the model, there is nothing to quantise, or there is no data for
                 trained weights.
         """
         if self._is_static(family):

@@ -10,10 +10,10 @@ from mlflow_compress.sockets import Family, Method, Model
 
 @dataclass
 class Original(Method):
-    """No compression. The model still goes through the same saving and restoring as all others."""
+    """No compression. The model is still saved and restored like all others."""
 
     changes: ClassVar[Literal["nothing"]] = "nothing"
 
     def compress(self, model: Model, family: Family) -> Model:
-        """Leave the model as it is."""
+        """Return the model unchanged."""
         return model

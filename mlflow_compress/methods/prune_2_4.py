@@ -1,4 +1,4 @@
-"""Two of each four weights set to zero: the pattern that sparse tensor cores run."""
+"""Two of each four weights set to zero: the pattern of sparse tensor cores."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _KEEP, _OF = 2, 4
 class Prune24(Method):
     """2:4 sparsity: of each four weights along the input, the two smallest become zero; without retraining.
 
-    Applies to linear layers and convolutions whose inputs (per group) are a multiple of 4; a language model's head, and
-    layers that share their weight with another, are left alone. On disk there is one bit for each weight, and the kept
-    values: 0.53 of the bytes in float32, 0.56 in half precision. When it is loaded, the zeros are filled in: what runs
-    is the dense model, with the original's memory and latency.
+    Applies to linear layers and convolutions whose inputs (per group) are a multiple of 4; a language model's head and
+    layers that share their weight with another stay unchanged. On disk there is one bit per weight and the kept values:
+    0.53 of the bytes in float32, 0.56 in half precision. Loading fills in the zeros: the model runs dense, with the
+    original's memory and latency.
 
-    Only `kernels=sparse` changes that, on a CUDA device with sparse tensor cores (Ampere and later), for linear layers
-    in half precision whose shape the kernels take (`prune_2_4:kernels=sparse+fp16`): torch's semi-structured tensors
-    then replace the weights at the first call. Only large multiplications can gain from it.
+    Only `kernels=sparse` changes this, on a CUDA device with sparse tensor cores (Ampere and later), for linear layers
+    in half precision whose shape the kernels support (`prune_2_4:kernels=sparse+fp16`): torch's semi-structured tensors
+    then replace the weights at the first call. Only large multiplications can become faster.
 
     Source: Mishra et al., Accelerating Sparse Deep Neural Networks, arXiv 2104.08378; torch.sparse.
 
     Attributes:
-        kernels: `sparse` runs linear layers by torch.sparse.to_sparse_semi_structured where that can be.
+        kernels: `sparse` runs linear layers by torch.sparse.to_sparse_semi_structured where possible.
     """
 
     changes: ClassVar[Literal["storage"]] = "storage"
@@ -46,7 +46,7 @@ class Prune24(Method):
         """Prune in place.
 
         Raises:
-            Unsupported: no layer's inputs are a multiple of 4, or all have the pattern already.
+            Unsupported: No layer's inputs are a multiple of 4, or all layers have the pattern already.
         """
         make_plain(model)
         found = pruning.inner(model.module)
@@ -60,7 +60,7 @@ class Prune24(Method):
                 weight.masked_fill_(~mask, 0)
         if not reached:
             raise Unsupported(
-                f"no linear or convolution layer has inputs that are a multiple of {_OF} and not zero yet"
+                f"no linear or convolution layer has inputs that are a multiple of {_OF} and weights left to prune"
             )
         note(model, reached)
         if self.kernels == "dense":

@@ -18,17 +18,17 @@ from mlflow_compress.sockets import Family, Method, Model
 class PruneMagnitude(Method):
     """Unstructured magnitude pruning of linear, convolution, attention and recurrent weights, without retraining.
 
-    Recurrent layers are LSTM, GRU and plain ones, attention torch's own MultiheadAttention; GPT-2's linear layers are
-    among the linear ones. Embeddings, normalisation and biases stay as they are.
+    Recurrent layers are LSTM, GRU and plain RNN, attention is torch's own MultiheadAttention; GPT-2's linear layers
+    count as linear. Embeddings, normalisation and biases stay unchanged.
 
-    The zeros are stored densely: size in memory and latency stay as they were, and only the compressed size
-    (`size/disk_gzip_mib`) and `size/params_nonzero` show what was gained. The mask is not stored.
+    The zeros are stored densely: size in memory and latency do not change, and only the compressed size
+    (`size/disk_gzip_mib`) and `size/params_nonzero` show the gain. The mask is not stored.
 
     Source: Han et al., Learning both Weights and Connections, arXiv 1506.02626.
 
     Attributes:
-        amount: share of each layer's (or of all) weights that becomes zero.
-        scope: rank weights within each layer, or over the whole model (`global`).
+        amount: Share of each layer's (or of all) weights that becomes zero.
+        scope: Rank weights within each layer, or over the whole model (`global`).
     """
 
     changes: ClassVar[Literal["weights"]] = "weights"
@@ -41,7 +41,7 @@ class PruneMagnitude(Method):
         """Prune in place.
 
         Raises:
-            Unsupported: there is no such layer.
+            Unsupported: There is no such layer.
         """
         make_plain(model, turn=False)
         weights = _weights(model.module)

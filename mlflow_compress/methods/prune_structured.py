@@ -1,4 +1,4 @@
-"""Whole channels, attention heads, neurons or layers removed: the model is smaller in fact."""
+"""Whole channels, attention heads, neurons or layers removed: the model itself becomes smaller."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ from mlflow_compress.networks.plain_layers import make_plain
 from mlflow_compress.sockets import Family, LayerSizes, Method, Model, State
 
 _STEPS = 300
-_FEWEST_FOLLOWED, _FOLLOWED_PER_LAYER = 2000, 50  # links of one group of channels, from which on it is a circle
-_CALIBRATION = 8  # inputs from which the influence of layers is told
+_FEWEST_FOLLOWED, _FOLLOWED_PER_LAYER = 2000, 50  # more links in one group of channels mean a cycle
+_CALIBRATION = 8  # inputs to measure the influence of layers on
 
 
 @dataclass
 class PruneStructured(Method):
     """Structured pruning: removes whole channels, attention heads, neurons or layers, the least important ones.
 
-    `channels`: outputs of every convolution and linear layer with all that depends on them, the same share of each; the
-    model's own inputs and outputs stay (own modules and detectors; in detectors the attention blocks too). `heads`,
-    `neurons`: attention heads and feed-forward neurons of every layer of a transformers model, embeddings and hidden
-    states keep their width. `layers`: whole layers of each stack. Half of the channels leave about a quarter of the
-    weights; half of the heads and neurons leave half of the layers' weights.
+    `channels`: outputs of every convolution and linear layer with everything that depends on them, the same share of
+    each; the model's own inputs and outputs stay (custom modules and detectors; in detectors the attention blocks stay
+    too). `heads`, `neurons`: attention heads and feed-forward neurons of every layer of a transformers model;
+    embeddings and hidden states keep their width. `layers`: whole layers of each stack. Removing half of the channels
+    leaves about a quarter of the weights; removing half of the heads and neurons leaves half of the layers' weights.
 
-    Without training afterwards the quality falls far. So the pruned model is trained for some steps to give the
-    original's outputs, on the family's calibration inputs; a step costs about as much as four forward passes of a
-    batch.
+    Without training afterwards the quality drops sharply. Therefore the pruned model is trained for some steps to
+    reproduce the original's outputs on the family's calibration inputs; a step costs about as much as four forward
+    passes of a batch.
 
-    It can't prune a module whose code has widths in numbers (`view`, `split`, `chunk`).
+    The method can't prune a module whose code contains widths as numbers (`view`, `split`, `chunk`).
 
     Source: channels: Fang et al., DepGraph, arXiv 2301.12900, torch_pruning's MagnitudePruner; norms: Li et al.,
     Pruning Filters, arXiv 1608.08710; layers: Men et al., ShortGPT, arXiv 2403.03853; training: Hinton et al., arXiv
     1503.02531.
 
     Attributes:
-        amount: share of the channels, heads, neurons or layers that is removed.
+        amount: Share of the channels, heads, neurons or layers to remove.
         what: channels, heads, neurons, layers, or auto: heads and neurons of transformers, channels of others.
-        norm: whose value for all weights that go together says how important they are: l1 or l2. Of layers it is the
-            change that they make to the hidden state.
-        steps: of training afterwards; None: 300 where the family has inputs to train on, else 0.
-        batch_size: inputs in each.
-        learning_rate: Adam's, at its highest; None: 1e-4 for transformers, 2e-3 for others.
-        loss: kl (class probabilities), mse (any outputs), or auto: kl where outputs are known to be scores of classes.
-        seed: of the inputs and of dropout.
+        norm: Norm of the weights that are removed together, which is their importance: l1 or l2. The importance of a
+            layer is its change of the hidden state.
+        steps: Training steps afterwards; None: 300 if the family has inputs to train on, else 0.
+        batch_size: Inputs per step.
+        learning_rate: Peak learning rate of Adam; None: 1e-4 for transformers, 2e-3 for others.
+        loss: kl (class probabilities), mse (any outputs), or auto: kl if the outputs are known to be class scores.
+        seed: Seed for the inputs and dropout.
     """
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
@@ -73,10 +73,10 @@ class PruneStructured(Method):
     seed: Annotated[int, Ge(0)] = 0
 
     def compress(self, model: Model, family: Family) -> Model:
-        """Prune in place, and train what is left.
+        """Prune in place, and train the pruned model.
 
         Raises:
-            Unsupported: the model has none of what is to be removed, or too little, or its code does not allow it.
+            Unsupported: The model has too little to remove, or its code does not allow it.
         """
         make_plain(model, turn=False)
         is_real = has_data(model, family)
@@ -96,9 +96,9 @@ class PruneStructured(Method):
                 done for name, drop in cuts.items() if name in what and (done := drop(model, self.amount, self._power))
             )
         if not told or (after := _parameters(model)) >= before:
-            raise Unsupported(f"amount={self.amount:g} leaves all {what}: there are none, or too few")
+            raise Unsupported(f"amount={self.amount:g} removes no {what}: there are none, or too few")
         if _shapes(model, family) != shapes:
-            raise Unsupported("it would change the shape of the outputs")
+            raise Unsupported("pruning would change the shape of the outputs")
         left = {name: each.shape for name, each in model.module.named_parameters()}
         reached = sum(size for name, (shape, size) in widths.items() if left.get(name) != shape)
         coverage.record(model, reached, before)
@@ -143,13 +143,13 @@ class PruneStructured(Method):
 
         if model.is_transformer:
             raise Unsupported(
-                "a model of transformers is built again from its config, which has no field for channels. Of a "
-                "transformer say what=heads, neurons or layers; a convolutional net take from torchvision or timm: "
+                "a transformers model is rebuilt from its config, which has no field for channels. For a transformer "
+                "set what=heads, neurons or layers; take a convolutional network from torchvision or timm: "
                 "source=torchvision:NAME"
             )
         module = model.module
         if detectors.is_halving(module) and not detectors.is_detector(module):
-            raise Unsupported("of ultralytics' models only plain detectors are taken apart, no segmenter or classifier")
+            raise Unsupported("only plain detectors of ultralytics are supported, not segmenters or classifiers")
         before = _sizes(module)
         batch = family.batch(model, model.batch_size, self.seed)
         _want_gradients(module)  # the graph is followed along them
@@ -228,7 +228,7 @@ def _never_in_circles(module: Any) -> Iterator[None]:
     class Bounded(dependency_graph.Group):  # type: ignore[misc]
         def add_dep(self, dep: Any, idxs: Any) -> None:
             if len(self) >= most:
-                raise RuntimeError("its code leads them in circles, as circular padding does")
+                raise RuntimeError("their dependencies form a cycle, as with circular padding")
             super().add_dep(dep, idxs)
 
     plain = dependency_graph.Group

@@ -16,22 +16,21 @@ from mlflow_compress.errors import MachineLacks, Unsupported
 from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Family, Graph, Model
 
-_CACHE = "a key-value cache grows from nothing, and an engine takes only sizes that it was built for"
+_CACHE = "a key-value cache starts empty and grows, but an engine takes only the sizes that it was built for"
 
 
 @dataclass
 class Tensorrt(ExportMethod):
     """TensorRT on an NVIDIA GPU, in float16 or float32.
 
-    All layers, as the family's graphs hold them. An engine is built for the GPU of this machine and for sizes within a
-    range, and runs on no other; building takes minutes.
+    All layers of the family's graphs. An engine is built for the GPU of this machine and for sizes within a range, and
+    runs on no other; building takes minutes.
 
     Source: tensorrt.OnnxParser on a strongly typed network, tensorrt.Builder.build_serialized_network.
 
     Attributes:
-        precision: of the weights and the arithmetic.
-        most: the greatest length of a changing axis (batch, tokens) that the engine takes, unless the example's is
-            greater.
+        precision: Precision of the weights and the arithmetic.
+        most: Largest length of a changing axis (batch, tokens) that the engine takes, unless the example's is larger.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("tensorrt", "onnx", "onnxruntime", "onnxscript")
@@ -49,9 +48,9 @@ class Tensorrt(ExportMethod):
         """Write `NAME.engine` for each graph, and its number of parameters beside it.
 
         Raises:
-            MachineLacks: there is no GPU to build for.
-            Unsupported: TensorRT lacks an operator, what it is built of computes something else than the module, or
-                there is nothing in float32 to halve.
+            MachineLacks: There is no GPU to build for.
+            Unsupported: TensorRT does not support an operator, the ONNX graph computes something else than the module,
+                or there are no float32 weights for `fp16`.
         """
         import torch
 
@@ -62,7 +61,7 @@ class Tensorrt(ExportMethod):
             write(graph, paths[name])
             require_alike(graph, Session(paths[name], ()), TOLERANCE)
         if self.precision == "fp16" and not sum(halve(path) for path in paths.values()):
-            raise Unsupported("there is no weight in float32 that it could halve")
+            raise Unsupported("there is no float32 weight to convert to float16")
         for name, graph in graphs.items():
             (folder / f"{name}.engine").write_bytes(self._build(graph, paths[name]))
             for file in folder.glob(f"{name}.onnx*"):
@@ -77,7 +76,7 @@ class Tensorrt(ExportMethod):
         network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = tensorrt.OnnxParser(network, tensorrt.Logger(tensorrt.Logger.ERROR))
         if not parser.parse_from_file(str(path)):
-            raise Unsupported(f"TensorRT can't take the model: {parser.get_error(0).desc()}")
+            raise Unsupported(f"TensorRT can't convert the model: {parser.get_error(0).desc()}")
         settings, profile = builder.create_builder_config(), builder.create_optimization_profile()
         for name, example in graph.inputs.items():
             lengths, axes = tuple(example.shape), graph.dynamic.get(name, {})
@@ -87,7 +86,7 @@ class Tensorrt(ExportMethod):
         settings.add_optimization_profile(profile)
         engine = builder.build_serialized_network(network, settings)
         if engine is None:
-            raise RuntimeError("TensorRT has built no engine; its reason is on standard error")
+            raise RuntimeError("TensorRT built no engine; the reason is on standard error")
         return bytes(engine)
 
     def open(self, name: str, buffers: Sequence[Values], model: Model, folder: Path) -> Call:
@@ -96,7 +95,7 @@ class Tensorrt(ExportMethod):
 
 
 class _Engine:
-    """A TensorRT engine. Takes tensors, and gives tensors where the first of them was."""
+    """A TensorRT engine. It takes tensors and returns tensors on the device of the first one."""
 
     runtime = "tensorrt"
 
@@ -128,11 +127,11 @@ class _Engine:
             self._context.set_tensor_address(name, output.data_ptr())
             outputs.append(output)
         if not self._context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-            raise RuntimeError("TensorRT could not run the engine; its reason is on standard error")
+            raise RuntimeError("TensorRT could not run the engine; the reason is on standard error")
         return tuple(output.to(inputs[0].device) for output in outputs)
 
     def held_weights(self) -> Iterator[Held]:
-        """Return the engine's bytes: what it makes of the weights can't be seen (see `stored_weights.held`)."""
+        """Return the engine's bytes: its weights can't be read (see `stored_weights.held`)."""
         yield from counted(self._path, self._path.with_suffix(".json"))
 
 

@@ -21,20 +21,20 @@ _MOST_VARIANTS = 64  # of one function: the lengths and caches that decoders and
 class TorchCompile(Method):
     """torch.compile: the model's graphs compiled to fused kernels in its first calls.
 
-    Every layer is compiled, and the weights are saved as they are. Compiling is no part of the latency: it takes a
-    minute or so, which is in `first_call_ms`, and memory, which is in the peak of the whole process but not in that of
-    the timed phase (`ram_peak_run_mib`): the processes that compile, one for each core, end with the warm-up. The
-    first call of all runs as it is, so that what a model makes only once (a detector's anchors) is not compiled in; the
-    second compiles. Where a model does what can't be captured, its graph is cut.
+    Every layer is compiled, and the weights are saved unchanged. Compilation is not part of the latency: it takes a
+    minute or so, counted in `first_call_ms`, and memory, counted in the peak of the whole process but not in that of
+    the timed phase (`ram_peak_run_mib`): the compiling processes, one per core, end with the warm-up. The first call
+    runs uncompiled, so that values that a model makes only once (a detector's anchors) are not compiled in; the second
+    call compiles. Code that can't be captured breaks the graph.
 
     It needs a C++ compiler and Python's headers, for CUDA too.
 
     Source: torch.compile; Ansel et al., PyTorch 2, ASPLOS 2024.
 
     Attributes:
-        mode: `reduce-overhead` replays CUDA graphs, `max-autotune` does and chooses among kernels by timing them;
-            neither holds the caches of models that decode.
-        backend: what compiles what was captured: `inductor`, or another one that torch knows.
+        mode: `reduce-overhead` replays CUDA graphs, `max-autotune` also chooses kernels by timing them; neither
+            supports the caches of models that decode.
+        backend: Compiler of the captured graph: `inductor`, or another backend of torch.
     """
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
@@ -45,12 +45,12 @@ class TorchCompile(Method):
     backend: str = "inductor"
 
     def compress(self, model: Model, family: Family) -> Model:
-        """Check that it can be compiled where it will be restored; nothing is compiled yet.
+        """Check that the model can be compiled; it is compiled only after it is restored.
 
         Raises:
-            MachineLacks: there is no compiler.
-            Unsupported: the mode is not for this model.
-            UnknownName: torch knows no such backend.
+            MachineLacks: There is no compiler.
+            Unsupported: The mode does not support this model.
+            UnknownName: torch has no such backend.
         """
         import torch
 
@@ -61,8 +61,8 @@ class TorchCompile(Method):
             _require_compiler()
         if self.mode in _WITH_CUDA_GRAPHS and getattr(model.module, "can_generate", lambda: False)():
             raise Unsupported(
-                f"mode {self.mode} keeps what a call gives in a CUDA graph's memory, which the next overwrites: "
-                "a key-value cache can't live there. Take default or max-autotune-no-cudagraphs."
+                f"mode {self.mode} keeps the outputs of a call in a CUDA graph's memory, which the next call "
+                "overwrites: a key-value cache can't be kept there. Use default or max-autotune-no-cudagraphs."
             )
         note_all(model)
         model.facts["compiled"] = f"by {self.backend} in the warm-up, in mode {self.mode}"
@@ -102,7 +102,7 @@ def _told(compiled: Any) -> Any:
                 raise
             place = own_place(error)
             where = f" ({place})" if place else ""
-            raise Unsupported(f"torch.compile can't compile it: {cause_line(error)}{where}") from error
+            raise Unsupported(f"torch.compile can't compile the model: {cause_line(error)}{where}") from error
 
     return call
 
@@ -131,8 +131,8 @@ def _require_compiler() -> None:
     except InvalidCxxCompiler:
         wanted = os.environ.get("CXX", "g++")
         raise MachineLacks(
-            f"Inductor needs a C++ compiler, and {wanted} can't be run: install g++, or set CXX"
+            f"Inductor needs a C++ compiler, but {wanted} can't be run: install g++, or set CXX"
         ) from None
     headers = Path(sysconfig.get_paths()["include"], "Python.h")
     if not headers.is_file():
-        raise MachineLacks(f"Inductor needs Python's headers, and there is no {headers}: install python3-dev")
+        raise MachineLacks(f"Inductor needs Python's headers, but {headers} does not exist: install python3-dev")

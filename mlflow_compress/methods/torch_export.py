@@ -17,9 +17,10 @@ from mlflow_compress.sockets import Family, Graph, Model, State
 class TorchExport(ExportMethod):
     """torch.export: the model as one graph of ATen operators, run by torch without the model's own code.
 
-    Every layer is in it, with the weights as they are: the size stays. The operators are still called one by one from
-    Python, and each call's inputs are checked, which costs a tenth of a millisecond: it is what other compilers start
-    from rather than a faster model. Models whose path depends on the values of their inputs can't be exported.
+    The graph contains every layer with unchanged weights: the size does not change. The operators are still called one
+    by one from Python, and each call's inputs are checked, which costs a tenth of a millisecond: it is the starting
+    point of other compilers, not a faster model. Models whose path depends on the values of their inputs can't be
+    exported.
 
     Source: torch.export.export (non-strict), torch.export.save.
     """

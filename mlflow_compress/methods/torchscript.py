@@ -17,12 +17,12 @@ from mlflow_compress.sockets import Family, Graph, Model, NativeFlavor, State
 class Torchscript(ExportMethod):
     """TorchScript: the model traced once, run by torch without Python.
 
-    Every layer is in it, with the weights as they are: the size stays, and what is gained is Python's share of a call,
-    which is much of a small model's and little of a large one's. The traces are not frozen, nor optimised for
-    inference: on CPUs neither made large models faster, and the latter made small ones slower. What a model decides by
-    the values of its inputs is decided once, in tracing: where that shows on other inputs, the model is skipped.
+    The graph contains every layer with unchanged weights: the size does not change. It saves Python's share of a call,
+    which is large for a small model and small for a large one. The traces are not frozen or optimised for inference: on
+    CPUs neither made large models faster, and the latter made small ones slower. Tracing fixes every decision that
+    depends on input values: if other inputs show a difference, the model is skipped.
 
-    torch marks TorchScript as deprecated in favour of torch.export, which has no runtime of its own in Python.
+    torch marks TorchScript as deprecated in favour of torch.export, which has no own runtime in Python.
 
     Source: torch.jit.trace, torch.jit.save.
     """
@@ -54,9 +54,9 @@ class Torchscript(ExportMethod):
         return TorchCall(module)
 
     def native_flavor(self, saved: Path, family: Family) -> NativeFlavor:
-        """Refuse: MLflow reads TorchScript with `torch.load`, which wants `weights_only=False` for it."""
+        """Refuse: MLflow reads TorchScript with `torch.load`, which requires `weights_only=False` for it."""
         raise Unsupported(
-            "MLflow's pytorch flavor reads TorchScript only as it reads pickles; torch_export has a flavor"
+            "MLflow's pytorch flavor reads TorchScript only as it reads pickles; use torch_export, which has a flavor"
         )
 
 

@@ -1,4 +1,4 @@
-"""Pruning by weights and activations: the smallest products of a weight and the norm of what it is multiplied with."""
+"""Pruning by weights and activations: the smallest products of a weight and the norm of its input."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from mlflow_compress.sockets import Family, Method, Model, NativeFlavor, Publish
 class Wanda(Method):
     """Wanda: in each output, prunes the smallest products of a weight and the norm of its input; without retraining.
 
-    Applies to linear layers and convolutions (there an input is a channel at one place of the kernel); a language
-    model's head, and layers that share their weight with another, are left alone. The norms are those of calibration
-    data in one pass through the dense model; the paper's code prunes block after block, and measures each behind the
-    pruned ones.
+    Applies to linear layers and convolutions (there an input is a channel at one position of the kernel); a language
+    model's head and layers that share their weight with another stay unchanged. The norms come from calibration data in
+    one pass through the dense model; the paper's code prunes block by block and measures each block after the pruned
+    ones.
 
-    What runs is the dense model with zeros in it: memory and latency stay as they were. Unstructured zeros are stored
-    as they are too (`size/disk_gzip_mib` shows the gain); N:M patterns as one bit for each weight and the kept values.
+    The dense model runs with zeros in it: memory and latency do not change. Unstructured zeros are stored densely too
+    (`size/disk_gzip_mib` shows the gain); N:M patterns are stored as one bit per weight and the kept values.
 
     Source: Sun et al., A Simple and Effective Pruning Approach for Large Language Models, arXiv 2306.11695, equation 1.
 
     Attributes:
-        sparsity: share of the weights of each output that becomes zero; N:M patterns are 0.5 by themselves.
-        pattern: prune anywhere in an output's weights, or 2 of each 4, or 4 of each 8, consecutive inputs.
-        samples: calibration samples; None: 128 texts, or 32 of anything else.
+        sparsity: Share of the weights of each output that becomes zero; always 0.5 for N:M patterns.
+        pattern: Prune anywhere in an output's weights, or 2 of each 4, or 4 of each 8 consecutive inputs.
+        samples: Calibration samples; None: 128 texts, or 32 samples of other data.
     """
 
     changes: ClassVar[Literal["storage"]] = "storage"
@@ -49,13 +49,13 @@ class Wanda(Method):
         """Prune in place.
 
         Raises:
-            Unsupported: there is no layer to prune, the pattern fits none or contradicts the sparsity, or there are
+            Unsupported: There is no layer to prune, the pattern fits no layer or contradicts the sparsity, or there is
                 no data for trained weights.
         """
         make_plain(model)
         keep, of = (0, 1) if self.pattern == "unstructured" else (int(each) for each in self.pattern.split(":"))
         if keep and self.sparsity != keep / of:
-            raise Unsupported(f"{self.pattern} is a sparsity of {keep / of}, not {self.sparsity}: leave sparsity out")
+            raise Unsupported(f"{self.pattern} has a sparsity of {keep / of}, not {self.sparsity}: remove sparsity")
         every = pruning.inner(model.module)
         found = [layer for layer in every if layer.weight.shape[1] % of == 0]
         if not found:
@@ -73,7 +73,7 @@ class Wanda(Method):
                 reached.append(layer.weight)
             weight.masked_fill_(~mask, 0)
         if not reached:
-            raise Unsupported("all that it would prune is zero already")
+            raise Unsupported("all weights that would be pruned are zero already")
         note(model, reached)
         model.cautions.append(DENSE_ZEROS.of())
         model.facts["layers"] = f"{len(reached)} of {len(every)} layers pruned"

@@ -149,7 +149,7 @@ def test_without_graphs_there_is_nothing_to_export(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("chain", "reason"),
     [
-        ("openvino", "outputs of what OpenVINO makes of it differ by 100.0% from the original's"),
+        ("openvino", "outputs of the model converted by OpenVINO differ by 100.0% from the original's"),
         ("openvino_int8", "for a batch of 3 the exported graph differs from the module by 33%: "),
     ],
 )
@@ -188,8 +188,8 @@ def batch(size):
     with pytest.raises(Unsupported) as skipped:
         compress("onnx_fp16", *own(tmp_path, code))
     assert str(skipped.value) == (
-        "ONNX can't take it: its path depends on the values of its inputs, and an export holds one path "
-        "(own.py, line 6, in forward)"
+        "ONNX can't convert the model: its path depends on the values of its inputs, and an export contains only one "
+        "path (own.py, line 6, in forward)"
     )
 
 
@@ -210,7 +210,7 @@ def model():
 def batch(size):
     return torch.full((size, 3), int(100 * random.random()))  # 84, then 13
 """
-    with pytest.raises(Unsupported, match=r"what TorchScript makes of it differ by 200.0% from the original's"):
+    with pytest.raises(Unsupported, match=r"the model converted by TorchScript differ by 200.0% from the original's"):
         compress("torchscript", *own(tmp_path, code))
 
 
@@ -316,7 +316,7 @@ def batch(size):
 """
     model = compress("onnx", *own(tmp_path, code))
     assert [each.message for each in model.cautions] == [
-        "the exported graph holds 68 of the module's 6,868 weights: the call that was exported needs no others"
+        "the exported graph holds 68 of the module's 6,868 weights: the exported call does not need the others"
     ]
 
 

@@ -62,7 +62,7 @@ def test_scores_are_learnt_from_scores_wherever_they_stand(tmp_path: Path) -> No
             {"hidden": torch.zeros(2, 8), "scores": torch.zeros(2, 10)},
             "gives the scores in another shape or under anoth",
         ),
-        ({"logits": torch.zeros(2, 9)}, "gives no output of the shape that the original's has"),
+        ({"logits": torch.zeros(2, 9)}, "no output of the student has the shape of the original's"),
     ],
 )
 def test_scores_that_would_not_be_learnt_are_an_error(student: Any, told: str, tmp_path: Path) -> None:
@@ -109,14 +109,14 @@ def batch(size):
 
 def test_outputs_without_a_part_are_told(tmp_path: Path) -> None:
     student = distilled(*own(tmp_path, NARROW), steps=2)
-    assert student.facts["training"].endswith("; outputs of another shape, which had no part: 1")
+    assert student.facts["training"].endswith("; outputs left out because of another shape: 1")
 
 
 def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path) -> None:
     family, teacher = own(tmp_path)
     for parameter in teacher.module.parameters():
         parameter.fill_(float("nan"))
-    with pytest.raises(ArithmeticError, match="at step 1: take a lower learning_rate"):
+    with pytest.raises(ArithmeticError, match="at step 1: use a lower learning_rate"):
         distilled(family, teacher, steps=2)
 
 

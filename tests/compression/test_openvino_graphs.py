@@ -63,7 +63,7 @@ class Decomposed(nn.Module):
 
 
 def test_operators_that_openvino_lacks_are_named(tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match=r"^OpenVINO can't take it: it lacks aten::linalg_svd$"):
+    with pytest.raises(Unsupported, match=r"^OpenVINO can't convert the model: it does not support aten::linalg_svd$"):
         written(Decomposed(), torch.rand(3, 3), tmp_path)
 
 

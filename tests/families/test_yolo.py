@@ -238,7 +238,7 @@ def test_what_is_restored_is_what_was_saved(task: str, chain: str, tmp_path: Pat
     options = {"image_size": SIDE}
     variant = Variant("y", chain, "t", "yolo", TASKS[task], "random", chain=parse_chain(chain), options=options)
     if chain == "prune_structured":
-        with pytest.raises(Unsupported, match="no segmenter or classifier"):
+        with pytest.raises(Unsupported, match="not segmenters or classifiers"):
             worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))
         return
     worker.prepare(variant, tmp_path, worker.Report(io.StringIO()))

@@ -92,9 +92,9 @@ def test_few_tokens_are_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "options", "said"),
     [
-        ("distill", {"keep": 0.5}, "10 steps of training on random inputs"),
+        ("distill", {"keep": 0.5}, "10 training steps on random inputs"),
         ("prune_structured", {"amount": 0.5}, "not trained afterwards"),
-        ("prune_structured", {"amount": 0.5, "steps": 1}, "1 steps of training on random inputs"),
+        ("prune_structured", {"amount": 0.5, "steps": 1}, "1 training steps on random inputs"),
     ],
 )
 def test_a_smaller_model_that_nothing_taught_says_so(
@@ -103,7 +103,7 @@ def test_a_smaller_model_that_nothing_taught_says_so(
     family, model = trained("text_classification", tmp_path, 20)
     (caution,) = (each for each in compress(method, family, model, **options).cautions if each.code == "not_trained")
     assert said in caution.message
-    assert "Give inputs to train on" in caution.advice
+    assert "Provide inputs to train on" in caution.advice
 
 
 def test_one_that_data_taught_does_not(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_what_it_does_not_know_is_refused() -> None:
     with pytest.raises(Unsupported, match="no_timestamps_token_id"):
         compress("ctranslate2", family, model)
     family, model = tiny_model("causal_lm")
-    with pytest.raises(Unsupported, match="it runs Whisper, and models that turn a text"):
+    with pytest.raises(Unsupported, match="it runs only Whisper and text-to-text models"):
         compress("ctranslate2", family, model)
     family, model = whisper()
     model = compress("ctranslate2", family, model)

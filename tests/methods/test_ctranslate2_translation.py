@@ -244,8 +244,8 @@ def test_the_exported_folder_is_opened_by_the_library_alone(tmp_path: Path) -> N
     [
         ({"repetition_penalty": 1.3}, "repetition_penalty=1.3"),
         ({"encoder_no_repeat_ngram_size": 3}, "encoder_no_repeat_ngram_size=3"),
-        ({"eos_token_id": None}, "which ends it"),
-        ({"forced_bos_token_id": [4, 5]}, "another first or last token"),
+        ({"eos_token_id": None}, "do not define the start token or the end token"),
+        ({"forced_bos_token_id": [4, 5]}, "a different first or last token"),
     ],
 )
 def test_settings_that_it_can_not_obey_are_refused(settings: dict[str, Any], reason: str) -> None:
@@ -292,5 +292,5 @@ def test_where_sums_of_products_are_cut_off(
 def test_a_folder_without_its_vocabulary_is_not_opened(tmp_path: Path) -> None:
     saved = saved_in(tmp_path)
     (saved / "ctranslate2" / "shared_vocabulary.json").write_text("[")
-    with pytest.raises(WeightsError, match="no vocabulary of CTranslate2"):
+    with pytest.raises(WeightsError, match="is not a CTranslate2 vocabulary"):
         model_folder.restore(saved)

@@ -132,9 +132,9 @@ def test_the_hidden_loss_is_learnt_from() -> None:
 def test_what_has_no_smaller_student_is_told(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=r"net.py defines no student\(keep\): define it"):
         distilled(*own(tmp_path, NET.replace("def student", "def another")))
-    with pytest.raises(Unsupported, match="356 parameters, no fewer than the original's 356"):
+    with pytest.raises(Unsupported, match="356 parameters, not fewer than the original's 356"):
         distilled(*own(tmp_path, f"{NET}\ndef student(keep): return model()"))
-    with pytest.raises(Unsupported, match="hidden states are known of transformers only"):
+    with pytest.raises(Unsupported, match="hidden states are available only for transformers"):
         distilled(*own(tmp_path), hidden=1.0)
     with pytest.raises(Unsupported, match="too few layers"):
         distilled(*tiny_model("text_classification", {"n_layers": 1}))

@@ -79,7 +79,7 @@ def test_a_tied_head_that_is_held_twice_is_told() -> None:
     rows, columns = model.module.lm_head.weight.shape
     made = Int8DynamicTorch().compress(model, family)
     (caution,) = (each for each in made.cautions if each.code == "tied_held_twice")
-    assert f"{rows * columns:,} more are held" in caution.message
+    assert f"{rows * columns:,} more weights are stored" in caution.message
 
 
 @pytest.mark.parametrize("method", ["int8_dynamic", "int8_dynamic_torch"])

@@ -204,9 +204,9 @@ def test_a_module_that_is_a_layer_is_split() -> None:
 def test_it_says_why_it_can_not() -> None:
     with pytest.raises(Unsupported, match="there is no layer to split"):
         split(nn.ReLU())
-    with pytest.raises(Unsupported, match="no layer gets smaller at such a rank"):
+    with pytest.raises(Unsupported, match="no layer gets smaller at this rank"):
         split(nn.Sequential(nn.Linear(40, 1)))
-    with pytest.raises(Unsupported, match="no layer gets smaller at such a rank"):
+    with pytest.raises(Unsupported, match="no layer gets smaller at this rank"):
         split(nn.Sequential(nn.Linear(40, 40)), energy=0.999)
     for options in ("ratio=0", "ratio=1", "energy=1", "energy=0", "samples=-1"):
         with pytest.raises(RecipeError, match=options.partition("=")[0]):

@@ -138,20 +138,20 @@ def test_a_language_model_generates_with_its_past(chain: str, allowed: float) ->
     assert f"in {bits} bits" in model.facts["weights"]
     assert model.facts["reached"].endswith("weights")
     counted = size.in_memory(model.module)["size/params"]
-    # equal norms are kept once; the head has weights of its own where the exporter parted it from the embedding
+    # equal norms are stored once; the head has its own weights where the exporter separated it from the embedding
     assert total - 4 * 96 <= counted <= total + 300 * 96
 
 
 def test_the_row_says_where_blocks_are_shorter() -> None:
     family, model = tiny_model("causal_lm", WIDE)
     model = compress("onnx_int4:block_size=128", family, model)
-    assert "blocks of 128 (of 32 in 13 of 15 matrices, whose inputs 128 does not divide)" in model.facts["weights"]
+    assert "blocks of 128 (of 32 in 13 of 15 matrices: 128 does not divide their inputs)" in model.facts["weights"]
 
 
 def test_what_no_block_divides_is_refused(tmp_path: Path) -> None:
     code = "import torch\nmodel = lambda: torch.nn.Linear(20, 64)\nbatch = lambda size: torch.rand(size, 20)\n"
     with pytest.raises(
-        Unsupported, match="no block of 16, 32 weights divides the inputs of a layer: these are 20 long"
+        Unsupported, match="no block of 16, 32 weights divides the inputs of a layer: their lengths are 20"
     ):
         compress("onnx_int4", *own(tmp_path, code))
 

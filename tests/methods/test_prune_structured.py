@@ -281,7 +281,7 @@ def test_the_layer_that_changes_least_goes() -> None:
         ("one", "", "leaves all channels"),
         ("model", "amount=0.01", "leaves all channels"),
         ("numbers", "", "can't be followed|can't run|would change the shape"),
-        ("circular", "", "leads them in circles, as circular padding does"),
+        ("circular", "", "their dependencies form a cycle, as with circular padding"),
         ("model", "what=heads", "no transformers model"),
         ("model", "what=layers", "no transformers model"),
     ],
@@ -320,7 +320,7 @@ def loaded_normed(folder: Path) -> tuple[Family, Model]:
 
 
 def test_a_transformer_has_no_channels_and_never_loses_its_last_layer() -> None:
-    with pytest.raises(Unsupported, match="say what=heads, neurons or layers"):
+    with pytest.raises(Unsupported, match="set what=heads, neurons or layers"):
         compressed(*language_model(), "prune_structured:what=channels")
     with pytest.raises(Unsupported, match="leaves all layers"):
         compressed(*language_model(), "prune_structured:what=layers,amount=0.1")

@@ -65,7 +65,7 @@ def test_without_a_weight_to_halve_it_says_so(monkeypatch: pytest.MonkeyPatch, t
     built = without_a_gpu(monkeypatch)
     module = graph(lambda parts, x: (parts.net(x),), {"x": torch.rand(2, 4)}, ["y"], {}, net=torch.nn.ReLU())
     family, model = tiny_model("text_classification")
-    with pytest.raises(Unsupported, match="no weight in float32 that it could halve"):
+    with pytest.raises(Unsupported, match="no float32 weight to convert to float16"):
         Tensorrt().export(model, family, {"model": module}, tmp_path)
     assert not built
     Tensorrt(precision="fp32").export(model, family, {"model": module}, tmp_path)

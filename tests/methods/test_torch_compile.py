@@ -61,7 +61,7 @@ def test_the_backend_and_the_mode_are_those_asked_for(tmp_path: Path, monkeypatc
 def test_a_key_value_cache_is_not_put_into_cuda_graphs(tmp_path: Path) -> None:
     family, model, _ = loaded(tmp_path)
     model.module.can_generate = lambda: True
-    with pytest.raises(Unsupported, match="a key-value cache can't live there"):
+    with pytest.raises(Unsupported, match="a key-value cache can't be kept there"):
         torch_compile.TorchCompile(mode="reduce-overhead").compress(model, family)
     torch_compile.TorchCompile(mode="max-autotune-no-cudagraphs").compress(model, family)
 
@@ -79,7 +79,7 @@ def test_without_a_compiler_it_is_unsupported(tmp_path: Path, monkeypatch: pytes
     method = torch_compile.TorchCompile()
     cpp_builder.cpp_compiler_search.cache_clear()
     monkeypatch.setenv("CXX", "no-such-compiler")
-    refused = pytest.raises(Unsupported, match="needs a C\\+\\+ compiler, and no-such-compiler can't be run")
+    refused = pytest.raises(Unsupported, match="needs a C\\+\\+ compiler, but no-such-compiler can't be run")
     with config.patch({"cpp.cxx": (None, "no-such-compiler")}), refused:
         method.compress(model, family)
     cpp_builder.cpp_compiler_search.cache_clear()
@@ -100,5 +100,5 @@ def test_what_cant_be_compiled_is_skipped_in_a_sentence(tmp_path: Path) -> None:
     _, _, target = saved("torch_compile:backend=broken", tmp_path)
     restored = model_folder.restore(target)
     outputs(restored)  # the first call runs as it is
-    with pytest.raises(Unsupported, match=r"^torch.compile can't compile it: no kernel for this"):
+    with pytest.raises(Unsupported, match=r"^torch.compile can't compile the model: no kernel for this"):
         outputs(restored)

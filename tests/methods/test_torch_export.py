@@ -79,7 +79,7 @@ def test_what_depends_on_values_is_not_exported(tmp_path: Path) -> None:
         "        return self.second", "        if x.sum() > 0:\n            x = x + 1\n        return self.second"
     )
     family, model, _ = loaded(tmp_path, code)
-    with pytest.raises(Unsupported, match=r"torch.export can't take it: .+"):
+    with pytest.raises(Unsupported, match=r"torch.export can't convert the model: .+"):
         registry.build("methods", "torch_export").compress(model, family)
 
 

@@ -53,12 +53,12 @@ EXPORTED = [  # each for what an exporter once broke, left out, or passed over
     ("single_linear", "onnx_int8"),
 ]
 NOT_EXPORTED = [
-    ("data_dependent_control_flow", "torchscript", "the outputs of what TorchScript makes of it differ by"),
+    ("data_dependent_control_flow", "torchscript", "the outputs of the model converted by TorchScript differ by"),
     ("data_dependent_control_flow", "torch_export", "path depends on the values of its inputs"),
-    ("changes_at_each_call", "onnx", "gives something else at each call"),
-    ("dropout_stays_on", "openvino", "it draws random numbers, and the export other ones or none"),
+    ("changes_at_each_call", "onnx", "gives other outputs at each call"),
+    ("dropout_stays_on", "openvino", "it draws random numbers, and the export draws other ones or none"),
     ("lstm", "onnx_fp16", "ONNX Runtime crashes when it opens an LSTM in float16"),
-    ("no_parameters", "ncnn", "the module has no parameters, and ncnn crashes on a graph without any"),
+    ("no_parameters", "ncnn", "the module has no parameters, and ncnn crashes on a graph without parameters"),
     ("gives_none", "openvino", "the module gives no tensor but NoneType"),
 ]
 

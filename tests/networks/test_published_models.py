@@ -183,8 +183,8 @@ def test_the_files_of_a_runtime_are_loaded_by_it_alone(chain: str, tmp_path: Pat
     ("name", "chain", "reason"),
     [
         ("causal_lm", "gptq:bits=3,group_size=32", "has 3 bits"),
-        ("causal_lm", "int4_weight_only:group_size=32,embeddings=true", "is no linear layer"),
-        ("text_classification", "awq:group_size=16,samples=4,steps=4", r"of 14 layers, \S+ among them, scale"),
+        ("causal_lm", "int4_weight_only:group_size=32,embeddings=true", "is not a linear layer"),
+        ("text_classification", "awq:group_size=16,samples=4,steps=4", r"of 14 layers, including \S+, scale"),
         ("causal_lm", "low_rank", "no other program knows them"),
     ],
 )
