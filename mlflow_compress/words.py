@@ -1,9 +1,9 @@
-"""Every text that a table, a page or a picture shows, in English and Russian, by language.
+"""Every text that a table, a page or a picture shows, in English and Russian.
 
-Two kinds of text stand elsewhere, with what they are about: a metric's own label (`metrics/`), and what a caution says,
-where it is raised (`CautionKind`). Messages of the commands and in MLflow are English only.
+Two kinds of text are elsewhere, next to what they describe: the label of a metric (`metrics/`), and the text of a
+caution, where it is raised (`CautionKind`). Messages of the commands and in MLflow are in English only.
 
-Texts with braces are `str.format` templates; all texts are plain: a renderer escapes them for its own form.
+Texts with braces are `str.format` templates. All texts are plain; each renderer escapes them for its own format.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 Text = Mapping[str, str]  # by language
 
-# What everything is called
+# Names
 
 LANGUAGES = ("en", "ru")
 ORIGINAL = "original"
@@ -24,7 +24,7 @@ NOTES = {"en": "Notes", "ru": "Сноски"}
 ALL_NUMBERS = {"en": "All numbers", "ru": "Все числа"}
 RUN = {"en": "{device} run", "ru": "Запуск, {device}"}
 
-# The table: its cells
+# The cells of the table
 
 ORIGINAL_METHOD = {"en": "original", "ru": "Оригинал"}
 BY_HAND = {"en": "by hand", "ru": "вручную"}
@@ -37,16 +37,16 @@ QUANTITIES = {
     "disk": {"en": "saved model", "ru": "сохранённая модель"},
     "disk_gzip": {"en": "saved model, compressed", "ru": "сохранённая модель, сжатая"},
     "params": {"en": "parameters", "ru": "параметры"},
-    "params_nonzero": {"en": "parameters that are not zero", "ru": "ненулевые параметры"},
+    "params_nonzero": {"en": "nonzero parameters", "ru": "ненулевые параметры"},
     "latency": {"en": "inference time", "ru": "время инференса"},
     "throughput": {"en": "throughput", "ru": "пропускная способность"},
     "load": {"en": "load time", "ru": "время загрузки"},
     "first_call": {
-        "en": "first call, with what is compiled in it",
+        "en": "first call, including compilation",
         "ru": "первый вызов вместе с компиляцией",
     },
     "ram_peak": {"en": "peak RAM", "ru": "пик RAM"},
-    "ram_model": {"en": "peak RAM less that of an empty process", "ru": "пик RAM без пустого процесса"},
+    "ram_model": {"en": "peak RAM minus that of an empty process", "ru": "пик RAM без пустого процесса"},
     "vram_peak": {"en": "peak VRAM", "ru": "пик VRAM"},
     "energy_per_item": {"en": "energy per sample", "ru": "энергия на пример"},
     "energy_per_item_estimated": {
@@ -54,12 +54,12 @@ QUANTITIES = {
         "ru": "энергия на пример, оценка",
     },
     "cpu_energy_per_item": {
-        "en": "the CPU's energy per sample meanwhile",
-        "ru": "энергия процессора на пример при этом",
+        "en": "CPU energy per sample in the same run",
+        "ru": "энергия процессора на пример в том же запуске",
     },
     "cpu_energy_per_item_estimated": {
-        "en": "the CPU's energy per sample meanwhile, estimated",
-        "ru": "энергия процессора на пример при этом, оценка",
+        "en": "CPU energy per sample in the same run, estimated",
+        "ru": "энергия процессора на пример в том же запуске, оценка",
     },
 }
 STATISTICS = {
@@ -70,7 +70,7 @@ STATISTICS = {
     "stderr": {"en": "standard error", "ru": "стандартная ошибка"},
     "std": {"en": "standard deviation", "ru": "стандартное отклонение"},
 }
-DIVIDED_BY_ORIGINAL = {"en": "divided by the original's", "ru": "относительно оригинала"}
+DIVIDED_BY_ORIGINAL = {"en": "relative to the original", "ru": "относительно оригинала"}
 HEADERS: Mapping[str, Text] = {
     "team": {"en": "Team", "ru": "Команда"},
     "model": {"en": "Model", "ru": "Модель"},
@@ -84,7 +84,7 @@ HEADERS: Mapping[str, Text] = {
     "hardware": {"en": "Hardware", "ru": "Железо"},
     "pareto": {"en": "Pareto", "ru": "Парето"},
 }
-# On the page, where columns are narrow and units stand above them; the header is told where one points at it.
+# For the page, where columns are narrow and units are above the numbers. A tooltip shows the full header.
 SHORT_HEADERS: Mapping[str, Text] = {
     "size/weights_mib": {"en": "Weights, MB", "ru": "Веса, MB"},
     "cpu/latency_p50_ms": {"en": "CPU, ms", "ru": "CPU, ms"},
@@ -92,7 +92,7 @@ SHORT_HEADERS: Mapping[str, Text] = {
     "cpu/ram_peak_mib": {"en": "RAM, MB", "ru": "RAM, MB"},
     "gpu/vram_peak_mib": {"en": "VRAM, MB", "ru": "VRAM, MB"},
 }
-# Of what every variant has beside its scores: how far its outputs are from the original's.
+# Numbers that every variant has besides its scores: how far its outputs are from the original's.
 FIDELITY: Mapping[str, Text] = {
     "quality/top1_agreement": {"en": "agreement with the original", "ru": "совпадение с оригиналом"},
     "quality/output_error_rel_l2": {"en": "output error", "ru": "ошибка выходов"},
@@ -108,10 +108,10 @@ SCORED_SAMPLES = {"en": "scored samples", "ru": "оценено примеров
 
 LEGEND = {
     "en": "MB is 2^20 bytes. A time is the median of one call on one batch; RAM and VRAM are peaks. "
-    "(0.50x) is the value divided by the original's: below 1 is smaller or faster. (-0.012) behind a score is its "
-    "difference from the original's on the same samples. ≈ marks what noise may explain: all times and scores of "
-    "the table are judged together, so that the chance of any false claim is at most 5 % (Holm's procedure); RAM and "
-    "VRAM repeat within 1 %. A 95 % interval, where one is shown, is that of its number alone.",
+    "(0.50x) is the value divided by the original's: below 1 is smaller or faster. (-0.012) after a score is its "
+    "difference from the original's on the same samples. ≈ marks differences that noise may explain: all times and "
+    "scores of the table are tested together, so that the chance of any false claim is at most 5 % (Holm's "
+    "procedure); RAM and VRAM repeat within 1 %. A 95 % interval, where one is shown, applies to its own number only.",
     "ru": "MB = 2^20 байт. Время: медиана одного вызова на одном батче; RAM и VRAM: пиковые значения. "
     "(0.50x): значение, делённое на значение оригинала: меньше 1 значит меньше или быстрее. (-0.012) у метрики "
     "качества: разница с оригиналом на тех же примерах. ≈ отмечает то, что может объясняться шумом: времена и качество "
@@ -119,20 +119,20 @@ LEGEND = {
     "VRAM повторяются с точностью 1 %. 95 % интервал, где он показан, относится только к своему числу.",
 }
 LEGEND_UNKNOWN = {
-    "en": "{metrics}: noise unknown, these ratios claim nothing.",
-    "ru": "{metrics}: шум неизвестен, эти отношения ничего не утверждают.",
+    "en": "{metrics}: noise unknown; these ratios prove nothing.",
+    "ru": "{metrics}: шум неизвестен; эти отношения ничего не доказывают.",
 }
 LEGEND_BY_HAND = {
-    "en": "By hand: copied from a table that somebody wrote, not measured by this tool.",
-    "ru": "Вручную: переписано из чьей-то таблицы, а не измерено этим инструментом.",
+    "en": "By hand: copied from a hand-made table, not measured by this tool.",
+    "ru": "Вручную: переписано из таблицы, сделанной вручную, а не измерено этим инструментом.",
 }
 LEGEND_HEADLINE = {
     "en": "Where a row has several scores, the first one decides: {metrics}.",
     "ru": "Если метрик качества несколько, решает первая: {metrics}.",
 }
 LEGEND_PARETO = {
-    "en": "Pareto: a row is dominated where another one is as good in all of these, and better in one by more than "
-    "noise: {objectives}. A number whose noise is unknown tells no two rows apart.",
+    "en": "Pareto: a row is dominated if another one is as good in all of these numbers, and better in one by more "
+    "than noise: {objectives}. A number with unknown noise does not separate rows.",
     "ru": "Парето: «хуже других» значит, что другая строка не хуже по всем этим показателям и лучше по одному больше, "
     "чем на шум: {objectives}. Число, шум которого неизвестен, строк не различает.",
 }
@@ -173,22 +173,22 @@ FOOTNOTES = {
         "ru": "случайные веса: размер, время и память настоящие, качество не измерялось",
     },
     "partly_random": {
-        "en": "random weights in the {about} run: its latency and memory are true, the quality is another run's",
+        "en": "random weights in the {about} run: its latency and memory are true, the quality is from another run",
         "ru": "случайные веса в запуске на {about}: его время и память настоящие, качество из другого запуска",
     },
     "caution": {"en": "caution: {about}", "ru": "осторожно: {about}"},
     "hardware": {
-        "en": "{about}: not compared with the original, which was measured under other circumstances ({details})",
+        "en": "{about}: not compared with the original, which was measured under different conditions ({details})",
         "ru": "{about}: не сравнивается с оригиналом, он измерен в других условиях ({details})",
     },
     "measure_again": {
-        "en": "{about}: not compared with the original, since an earlier version noted less of the circumstances: "
+        "en": "{about}: not compared with the original, because an earlier version did not record all conditions: "
         "measure {details} again",
         "ru": "{about}: не сравнивается с оригиналом: более ранняя версия записала не все условия, измерьте заново "
         "{details}",
     },
     "other_memory": {
-        "en": "VRAM: not compared with the original, since torch's allocator sees only its own memory",
+        "en": "VRAM: not compared with the original, because torch's allocator sees only its own memory",
         "ru": "VRAM: не сравнивается с оригиналом: аллокатор torch видит только свою память",
     },
     "contradiction": {
@@ -196,8 +196,8 @@ FOOTNOTES = {
         "ru": "{about}: записанное отношение ({details}) противоречит самим временам",
     },
     "not_believed": {
-        "en": "{about}: a ratio that can't be is not believed",
-        "ru": "{about}: невозможному отношению не верим",
+        "en": "{about}: an impossible ratio is not shown",
+        "ru": "{about}: невозможное отношение не показано",
     },
     "one_launch": {"en": "one launch: noise unknown", "ru": "один запуск: шум неизвестен"},
     "two_launches": {"en": "two launches: noise unknown", "ru": "два запуска: шум неизвестен"},
@@ -206,7 +206,7 @@ FOOTNOTES = {
         "ru": "у оригинала меньше трёх запусков: шум неизвестен",
     },
     "unknown_noise": {
-        "en": "how far its launches lie apart is not known: noise unknown",
+        "en": "the spread of its launches was not recorded: noise unknown",
         "ru": "разброс запусков не записан: шум неизвестен",
     },
     "score_noise": {
@@ -220,19 +220,19 @@ FOOTNOTES = {
         "ru": "сравнивается с оригиналом команды {about}",
     },
     "baseline": {
-        "en": "compared with the original of {about}, as asked for",
+        "en": "compared with the original of {about}, as requested",
         "ru": "по запросу сравнивается с оригиналом {about}",
     },
     "baseline_run": {
-        "en": "compared with run {about}, as asked for",
+        "en": "compared with run {about}, as requested",
         "ru": "по запросу сравнивается с запуском {about}",
     },
     "no_baseline": {
-        "en": "to be compared with {about}, which was not measured at this batch size",
+        "en": "nothing to compare with: {about} was not measured at this batch size",
         "ru": "не с чем сравнивать: {about} не измерено с этим размером батча",
     },
     "other_precision": {
-        "en": "made of weights in {about}, and compared with an original in {details}",
+        "en": "made from weights in {about}, but compared with an original in {details}",
         "ru": "сделано из весов в {about}, а сравнивается с оригиналом в {details}",
     },
     "no_original_in_table": {
@@ -244,16 +244,16 @@ FOOTNOTES = {
         "ru": "оригинал этой модели не измерен, сравнивать не с чем",
     },
     IN_PROGRESS: {
-        "en": "the run has not ended yet; if it was killed, compress-bench sync on its machine says so",
+        "en": "the run has not ended yet; if it was killed, compress-bench sync on its machine records that",
         "ru": "запуск ещё не завершён; если его прервали, это отметит compress-bench sync на той же машине",
     },
     "no_result": {"en": "the run ended without a result", "ru": "запуск завершился без результата"},
-    "no_numbers": {"en": "the run holds no numbers", "ru": "в запуске нет чисел"},
+    "no_numbers": {"en": "the run has no numbers", "ru": "в запуске нет чисел"},
 }
 AND_MORE = {"en": "and {count} more", "ru": "и ещё {count}"}
 OLDER = {True: {"en": "this row", "ru": "эту строку"}, False: {"en": "the original", "ru": "оригинал"}}
-# What must be the same before two numbers of a device may be divided: tag (after `compress.env.`; `compress.work`), and
-# its name.
+# Conditions that must be equal before two numbers of a device may be divided: the tag (after `compress.env.`;
+# `compress.work`) and its name.
 _OF_ANY_DEVICE: Mapping[str, Text] = {
     "torch": {"en": "torch", "ru": "torch"},
     "runtime": {"en": "runtime", "ru": "среда выполнения"},
@@ -277,14 +277,14 @@ CIRCUMSTANCES: Mapping[str, Mapping[str, Text]] = {
 THREADS = {"en": "{count} threads", "ru": "потоков: {count}"}
 HARDWARE: Mapping[str, tuple[str, ...]] = {"cpu": ("cpu_model", "threads"), "gpu": ("gpu_model",)}  # of these, shown
 AS_GOOD = {
-    "en": "not told apart from this row: {methods}",
+    "en": "not distinguishable from this row: {methods}",
     "ru": "не удалось отличить от этой строки: {methods}",
 }
 NOT_RANKED = {
-    "en": "not ranked: nobody says whether more or less {metric} is better",
+    "en": "not ranked: it is unknown whether more or less {metric} is better",
     "ru": "не сравнивается по качеству: неизвестно, больше или меньше {metric} лучше",
 }
-# What 0.1 could warn of, by code: its runs keep no more. A later caution brings its words with its run.
+# Cautions of version 0.1, by code: its runs keep only the code. Runs of later versions include the texts.
 CAUTIONS_OF_0_1: Mapping[str, Mapping[str, str]] = {
     "busy_gpu": {"en": "the GPU was busy", "ru": "GPU был занят другой работой"},
     "busy_machine": {"en": "the machine was busy", "ru": "машина была занята другой работой"},
@@ -294,7 +294,7 @@ CAUTIONS_OF_0_1: Mapping[str, Mapping[str, str]] = {
     "energy_estimated": {},
     "example_calibration": {"en": "calibrated on one example", "ru": "калибровка на одном примере"},
     "few_samples": {"en": "few calls were timed", "ru": "измерено мало вызовов"},
-    "interference": {"en": "other programs took the cores away", "ru": "другие программы отнимали ядра"},
+    "interference": {"en": "other programs used the same cores", "ru": "другие программы отнимали ядра"},
     "notebook": {"en": "measured in a notebook", "ru": "измерено в блокноте"},
     "not_settled": {"en": "the latency did not settle while warming up", "ru": "время не установилось при разогреве"},
     "oversubscribed": {"en": "more threads than cores", "ru": "потоков больше, чем ядер"},
@@ -310,7 +310,7 @@ CAUTIONS_OF_0_1: Mapping[str, Mapping[str, str]] = {
     "slow_clock": {"en": "the cores ran below their rated clock", "ru": "ядра работали ниже номинальной частоты"},
     "swapping": {"en": "the machine was swapping", "ru": "машина обращалась к подкачке"},
     "throttled": {"en": "the clock was slowed down", "ru": "частота была снижена"},
-    "tiny_quality_sample": {"en": "quality stands on few samples", "ru": "качество измерено на малой выборке"},
+    "tiny_quality_sample": {"en": "quality is based on few samples", "ru": "качество измерено на малой выборке"},
     "uncalibrated_layers": {"en": "some layers were compressed without data", "ru": "часть слоёв сжата без данных"},
     "unstable": {"en": "the latency was not stable", "ru": "время было нестабильным"},
 }
@@ -325,7 +325,7 @@ PAGE = {
         "methods": "methods: {count}",
         "skip": "Skip to the table",
         "table": "All rows",
-        "no_rows": "There is no row yet: no variant has been measured.",
+        "no_rows": "There are no rows yet: no variant has been measured.",
         "caption": "Each row: one team's model under one method. Bold methods are the originals.",
         "legend": "How to read it",
         "runs": "Runs",
@@ -348,8 +348,8 @@ PAGE = {
 PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
     "en": {
         "filters": "Filters",
-        "scatter": "What is traded for what",
-        "bars_title": "Against the original",
+        "scatter": "Trade-offs",
+        "bars_title": "Relative to the original",
         "themes": {"auto": "Theme: automatic", "light": "Theme: light", "dark": "Theme: dark"},
         "sort": "Sort by this column",
         "search": "Search",
@@ -360,14 +360,14 @@ PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
         "method": "Method",
         "hardware": "Hardware",
         "reset": "Show all",
-        "count": "{shown} of {all} rows are chosen, in the charts too.",
+        "count": "{shown} of {all} rows are selected, also in the charts.",
         "more": "The first {shown} of {all} rows are listed: list all",
         "as_measured": "As measured",
-        "against": "Against the original",
-        "x": "Across",
-        "y": "Upwards",
+        "against": "Relative to the original",
+        "x": "Horizontal axis",
+        "y": "Vertical axis",
         "colour": "Colour and shape",
-        "metric": "What",
+        "metric": "Metric",
         "lower": "lower is better",
         "higher": "higher is better",
         "best": "best: no other row is as good in both, and better in one by more than noise",
@@ -375,21 +375,21 @@ PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
         "hollow": "hollow: another row beats it",
         "original": "ringed: the original",
         "by_hand": "dashed ring: by hand, copied from a table",
-        "no_points": "No row that is shown has both of these numbers.",
-        "no_bars": "No row that is shown has this number and an original to compare with.",
+        "no_points": "None of the rows shown has both numbers.",
+        "no_bars": "None of the rows shown has this number and an original to compare with.",
         "points": "{shown} rows have both numbers.",
         "front": "line: no other row beats these",
         "beaten": "A row is beaten where another one is as good in both numbers, and better in one by more than noise.",
-        "fronts": "There is one line for each group of rows that may be compared: of the same hardware, and of the "
-        "same model or evaluation data; of rows by hand, of the same table.",
+        "fronts": "Each group of comparable rows has its own line: same hardware, and same model or evaluation data; "
+        "for rows by hand, same table.",
         "ranked_best": "best: no other row is better in all of the Pareto column's numbers",
         "ranked_dominated": "beaten: another row is as good in all of the Pareto column's numbers and better in one",
-        "ranked": "Which rows are best is what the Pareto column says, over all rows.",
-        "no_front": "Which rows are best is not judged for these two numbers.",
-        "several": "These are several models: choose one above, or the numbers against the original.",
+        "ranked": "The Pareto column decides which rows are best, over all rows.",
+        "no_front": "For these two numbers, no rows are marked as best.",
+        "several": "Several models are shown: select one above, or use the numbers relative to the original.",
         "log": "Logarithmic: {axes}.",
         "keys": "Arrow keys go from point to point, Enter finds the row in the table.",
-        "bars": "1x is the original; left of it is less, right of it more. ≈ and a dashed bar: within noise.",
+        "bars": "1x is the original; left is less, right is more. ≈ and a dashed bar: within noise.",
         "between": "A thin line is the 95\u00a0% interval.",
         "grey": "Grey: noise unknown.",
         "interval": "95\u00a0%: {low} to {high}",
@@ -398,7 +398,7 @@ PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
     },
     "ru": {
         "filters": "Фильтры",
-        "scatter": "Что на что меняется",
+        "scatter": "Компромиссы",
         "bars_title": "Относительно оригинала",
         "themes": {"auto": "Тема: авто", "light": "Тема: светлая", "dark": "Тема: тёмная"},
         "sort": "Сортировать по этому столбцу",
@@ -417,7 +417,7 @@ PAGE_SCRIPT: Mapping[str, Mapping[str, Any]] = {
         "x": "По горизонтали",
         "y": "По вертикали",
         "colour": "Цвет и форма",
-        "metric": "Что",
+        "metric": "Показатель",
         "lower": "меньше лучше",
         "higher": "больше лучше",
         "best": "лучший: ни одна строка не лучше его больше, чем на шум",
@@ -456,13 +456,13 @@ PICTURE: Mapping[str, Mapping[str, str]] = {
         "original": "ringed: the original",
         "by_hand": "boxed: by hand, copied from a table",
         "others": "{count} other methods",
-        "bars": "{metric}, against the original",
+        "bars": "{metric}, relative to the original",
         "left_out": "the best {shown} of {all} rows",
         "means": "geometric means over the models",
         "noise": "≈ and hatched: within noise",
         "unknown": "grey: noise unknown",
-        "nothing": "No row has numbers that could be drawn here",
-        "by_model": "each model against itself only",
+        "nothing": "No row has numbers for this chart",
+        "by_model": "each model is compared only with itself",
     },
     "ru": {
         "lower": "меньше лучше",
@@ -487,7 +487,7 @@ SERVER_PAGES = {
         "name": "Experiment",
         "runs": "Variants",
         "newest": "Newest, UTC",
-        "none": "No experiment that you may read has runs of compress-bench yet.",
+        "none": "No experiment that you can read has compress-bench runs yet.",
         "ui": "MLflow",
         "all": "All experiments",
         "experiment": "{name} in MLflow",
@@ -507,6 +507,6 @@ SERVER_PAGES = {
 }
 
 
-def footnote(name: str, language: str, **said: str) -> str:
-    """Return a footnote, filled."""
-    return FOOTNOTES[name][language].format(**said)
+def footnote(name: str, language: str, **values: str) -> str:
+    """Return a footnote with its placeholders filled."""
+    return FOOTNOTES[name][language].format(**values)

@@ -191,7 +191,7 @@ def test_a_baseline_stands_in_the_table_and_its_footnotes(tracking_uri: str, qua
     assert result.stderr == ""
     (line,) = [line for line in result.stdout.splitlines() if "gptq 4 bit" in line]
     assert "30.00 MB (0.30x)" in line
-    assert "] compared with the original of smollm, as asked for" in result.stdout
+    assert "] compared with the original of smollm, as requested" in result.stdout
     result = report(tracking_uri, "-e", "report baseline", "--lang", "ru", "--baseline", quantised["int8"])
     assert f"по запросу сравнивается с запуском {quantised['int8'][:8]} (alpha, smollm, int8 " in result.stdout
 

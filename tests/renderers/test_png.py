@@ -171,4 +171,4 @@ def test_a_strange_name_is_in_the_legend_as_it_is() -> None:
 @pytest.mark.parametrize("it", [Comparison(()), Comparison((Row("a", "b", "c"),))])
 def test_nothing_to_draw_is_said(it: Comparison) -> None:
     assert size_of(Png().render(it)) == (2400, 1350)
-    assert all("could be drawn" in plot.texts[0].get_text() for plot in figure(it).axes)
+    assert all("No row has numbers" in plot.texts[0].get_text() for plot in figure(it).axes)

@@ -69,7 +69,7 @@ def test_a_quantised_checkpoint_is_compared_with_the_original_of_the_named_model
     assert row.told_apart[P50]
     assert row.values["quality/accuracy_difference"] == pytest.approx(-0.02)
     assert row.told_apart["quality/accuracy_difference"]
-    assert notes(comparison, row) == ["compared with the original of smollm (bfloat16), as asked for"]
+    assert notes(comparison, row) == ["compared with the original of smollm (bfloat16), as requested"]
     assert row.original == Reference("alpha", launches={"cpu": 5.0}, model="smollm")
     assert row.baseline == "smollm"
     assert row.is_original is False
@@ -111,7 +111,7 @@ def test_the_own_team_s_original_comes_first(runs: list[Run], make_run: MakeRun)
     row = row_of(comparison, "smollm-gptq", GPTQ)
     assert row.ratios[WEIGHTS] == 0.1
     assert notes(comparison, row) == [
-        "compared with the original of smollm, as asked for",
+        "compared with the original of smollm, as requested",
         "compared with the original of team beta",
     ]
 
@@ -128,7 +128,7 @@ def test_the_original_at_the_same_setting_comes_first_and_another_batch_size_is_
     assert row_of(comparison, "smollm-gptq", "original [gptq 4 bit, dtype=native]").ratios[WEIGHTS] == 0.3
     alone = row_of(comparison, "smollm-gptq", "original [batch 8, gptq 4 bit]")
     assert (alone.ratios, alone.original, alone.is_original) == ({}, None, False)
-    assert notes(comparison, alone) == ["to be compared with smollm, which was not measured at this batch size"]
+    assert notes(comparison, alone) == ["nothing to compare with: smollm was not measured at this batch size"]
     native = make_run("smollm", metrics=numbers(10, 600), tags={**LM, "compress.setting": "dtype=native"})
     comparison = compared([*runs, native], "smollm")
     assert row_of(comparison, "smollm-gptq", "original [gptq 4 bit, dtype=native]").ratios[WEIGHTS] == 0.1
@@ -148,7 +148,7 @@ def test_a_run_is_what_its_own_model_s_rows_are_compared_with_too(runs: list[Run
     assert row.original is not None
     assert row.original.run_id == runs[1].run_id
     assert notes(comparison, row) == [
-        f"compared with run {runs[1].run_id} (alpha, smollm, int8 [1970-01-01 00:00 UTC]), as asked for"
+        f"compared with run {runs[1].run_id} (alpha, smollm, int8 [1970-01-01 00:00 UTC]), as requested"
     ]
     assert row_of(comparison, "yolo", "fp16").ratios[WEIGHTS] == 0.5
     assert Axis(WEIGHTS, relative=True).value(base) == 1.0
@@ -310,7 +310,7 @@ def test_summaries_are_of_methods_against_their_own_originals(runs: list[Run]) -
 def test_every_form_of_the_table_shows_it(runs: list[Run], language: str) -> None:
     comparison = ranking.directed(compared(runs, "smollm", language=language))
     note = {
-        "en": "compared with the original of smollm (bfloat16), as asked for",
+        "en": "compared with the original of smollm (bfloat16), as requested",
         "ru": "по запросу сравнивается с оригиналом smollm (bfloat16)",
     }[language]
     assert value_text(row_of(comparison, "smollm-gptq", GPTQ), WEIGHTS, language) == "60.00 MB (0.30x)"

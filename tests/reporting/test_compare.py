@@ -118,7 +118,7 @@ def test_a_good_run_without_outcomes_is_told_by_its_numbers(make_run: MakeRun) -
     run = make_run(tags={"compress.outcome.cpu": None})
     assert compare([run]).rows[0].runs == {"cpu": run.run_id}
     empty = make_run(tags={"compress.outcome.cpu": None}, metrics={})
-    assert compare([empty]).failures[0].reason == "the run holds no numbers"
+    assert compare([empty]).failures[0].reason == "the run has no numbers"
 
 
 def test_scoring_that_failed_keeps_the_timing(make_run: MakeRun) -> None:
@@ -504,7 +504,7 @@ TURNS = {"cpu/launches": 1.0, "cpu/latency_ratio": 0.5}
         (
             {P50: 5.0, **TURNS, "cpu/pairs": 5.0, "cpu/latency_ratio_low": 0.6, "cpu/latency_ratio_high": 0.7},
             launched(10.0, 0.01),
-            "how far its launches lie apart is not known: noise unknown",
+            "the spread of its launches was not recorded: noise unknown",
         ),
     ],
 )
@@ -565,7 +565,9 @@ def test_only_like_is_divided_by_like(make_run: MakeRun, device: str, tag: str, 
     comparison = compare([original, variant])
     assert comparison.rows[1].ratios == {"size/weights_mib": 1.0}
     (note,) = notes(comparison, comparison.rows[1])
-    assert note.startswith(f"{device.upper()}: not compared with the original, which was measured under other circumst")
+    assert note.startswith(
+        f"{device.upper()}: not compared with the original, which was measured under different condit"
+    )
     assert told in note
     assert comparison.columns == (), "it is the same hardware"
 
@@ -590,7 +592,7 @@ def test_what_an_earlier_version_measured_is_compared_with_its_like(
     if who:
         assert row.ratios == {"size/weights_mib": 1.0}
         assert notes(comparison, row) == [
-            "CPU: not compared with the original, since an earlier version noted less of the circumstances: "
+            "CPU: not compared with the original, because an earlier version did not record all conditions: "
             f"measure {who} again"
         ]
     else:
@@ -608,7 +610,7 @@ def test_what_two_runs_say_is_compared_though_one_is_of_an_earlier_version(
     assert comparison.rows[1].ratios == {}
     own, base = ("2.14.1", "2.13.0") if original_is_older else ("2.13.0", "2.14.1")
     assert notes(comparison, comparison.rows[1]) == [
-        "CPU: not compared with the original, which was measured under other circumstances "
+        "CPU: not compared with the original, which was measured under different conditances "
         f"(torch: {own}, the original's: {base})"
     ]
 
@@ -634,7 +636,7 @@ def test_options_of_earlier_runs_stand_for_the_work_of_one_call(
     comparison = compare(runs)
     if is_other:
         assert notes(comparison, comparison.rows[1]) == [
-            "CPU: not compared with the original, which was measured under other circumstances "
+            "CPU: not compared with the original, which was measured under different conditances "
             f"(one call: {option}=32, the original's: {option}=64)"
         ]
     else:
@@ -657,7 +659,7 @@ def test_memory_of_the_gpu_is_compared_where_one_allocator_counts_it(make_run: M
     for apart in (("tensorrt",), ("fp16+onnx_int8",), ("fp16", "driver", "allocator")):
         found, told = ratios(*apart)
         assert found == {"gpu/vram_process_mib": 1.0}
-        assert told == ["VRAM: not compared with the original, since torch's allocator sees only its own memory"]
+        assert told == ["VRAM: not compared with the original, because torch's allocator sees only its own memory"]
     assert ratios("tensorrt", "driver", "driver") == (both, [])
 
 
@@ -668,7 +670,7 @@ def test_a_logged_ratio_that_contradicts_the_times_is_not_believed(make_run: Mak
     assert (row.ratios, row.ratio_intervals) == ({}, {})
     assert notes(comparison, row) == [
         "CPU: the ratio logged as measured in turns (0.0010x) contradicts the two times",
-        "CPU inference time, median: a ratio that can't be is not believed",
+        "CPU inference time, median: an impossible ratio is not shown",
     ]
 
 
@@ -690,7 +692,7 @@ def test_a_ratio_that_no_compression_reaches_is_not_believed(make_run: MakeRun) 
     comparison = compare([make_run(metrics={P50: 10.0}), make_run(method="fp16", metrics={P50: 1e-6})])
     row = comparison.rows[1]
     assert (row.ratios, row.not_believed) == ({}, (P50,))
-    assert notes(comparison, row) == ["CPU inference time, median: a ratio that can't be is not believed"]
+    assert notes(comparison, row) == ["CPU inference time, median: an impossible ratio is not shown"]
 
 
 def test_an_original_is_one_by_what_it_is(make_run: MakeRun) -> None:
@@ -880,7 +882,7 @@ def test_another_processor_is_one_difference_by_its_short_name(make_run: MakeRun
     comparison = compare([make_run(tags={**theirs}), make_run(method="fp16", tags={**mine})])
     (fp16,) = (row for row in comparison.rows if row.method == "fp16")
     assert notes(comparison, fp16) == [
-        "CPU: not compared with the original, which was measured under other circumstances "
+        "CPU: not compared with the original, which was measured under different conditances "
         "(processor: Ryzen 7 7840U, the original's: Xeon Platinum 8481C)"
     ]
 
@@ -924,5 +926,5 @@ def test_a_ratio_to_an_original_in_another_precision_says_so(make_run: MakeRun) 
     other = make_run(method="gptq", tags={"compress.dtype": "float32"}, metrics={"size/weights_mib": 20.0})
     comparison = compare([original, other])
     (row,) = [row for row in comparison.rows if row.method == "gptq"]
-    assert "made of weights in float32, and compared with an original in bfloat16" in notes(comparison, row)
+    assert "made from weights in float32, but compared with an original in bfloat16" in notes(comparison, row)
     assert row.ratios == {"size/weights_mib": 0.4}

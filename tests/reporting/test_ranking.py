@@ -139,7 +139,7 @@ def test_a_number_of_unknown_noise_makes_no_row_dominated_nor_the_sole_best(name
     assert fronts(known, "size", name) == {"fast": False, "slow": False, "larger": True}
     found = ranking.best(known, name)
     assert [each.method for each in found.rows] == ["fast"]
-    assert found.footnotes == ("not told apart from this row: slow; larger",)
+    assert found.footnotes == ("not distinguishable from this row: slow; larger",)
 
 
 def test_memory_repeats_within_one_percent() -> None:
@@ -151,7 +151,7 @@ def test_the_best_says_what_is_not_told_apart_from_it() -> None:
     rows = (row("original", 1, 10.0), in_turns("fast", 0.50), in_turns("equal", 0.51), in_turns("slow", 0.60))
     found = ranking.best(Comparison(rows, footnotes=("of others",)), "cpu")
     assert [each.method for each in found.rows] == ["original", "fast"]
-    assert [found.footnotes[note] for note in found.rows[1].notes] == ["not told apart from this row: equal"]
+    assert [found.footnotes[note] for note in found.rows[1].notes] == ["not distinguishable from this row: equal"]
 
 
 def test_means_over_models_leave_out_what_failed_and_say_what_is_noise() -> None:
@@ -224,7 +224,7 @@ def test_the_best_is_one_of_those_that_may_be_compared() -> None:
     smallest = ranking.best(Comparison(rows), "size")  # of whatever hardware
     assert [each.method for each in smallest.rows] == ["original", "slow"]
     (sentence,) = smallest.footnotes
-    assert sentence == "not told apart from this row: fast; slow elsewhere; fast elsewhere; and 1 more"
+    assert sentence == "not distinguishable from this row: fast; slow elsewhere; fast elsewhere; and 1 more"
 
 
 def test_a_copied_row_is_the_best_of_its_table_alone_and_of_no_model_that_was_measured() -> None:
@@ -243,7 +243,7 @@ def test_a_copied_row_is_the_best_of_its_table_alone_and_of_no_model_that_was_me
 def test_what_the_best_of_two_models_are_like_is_said_once() -> None:
     rows = tuple(row(method, 1, model=model) for model in ("yolo", "vit") for method in ("a", "b"))
     found = ranking.best(Comparison(rows, footnotes=("of others",)), "size")
-    assert found.footnotes == ("of others", "not told apart from this row: b")
+    assert found.footnotes == ("of others", "not distinguishable from this row: b")
     assert [each.notes for each in found.rows] == [(1,), (1,)]
 
 
