@@ -1,4 +1,4 @@
-"""Says how far numbers are from the original's: ratios, and differences of scores, with their intervals."""
+"""Compares numbers with the original's: ratios, and differences of scores, with their intervals."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from mlflow_compress.reporting.launch_noise import MOST_LAUNCHES
 from mlflow_compress.reporting.table_text import DIFFERENCE
 from mlflow_compress.words import DEVICES
 
-# Two launches of one model on a machine that others use differ by less than twice; ratios in turns and ratios of two
-# runs that differ by more than this are not of the same two models. Where the noise of the two runs is known, only what
-# else the machine did may add to it.
+# Two launches of one model on a shared machine differ by less than a factor of 2. If a ratio in turns and the ratio of
+# two runs differ by more than this, they are not of the same two models. Where the noise of the two runs is known, only
+# other load on the machine may add to it.
 MOST_CONTRADICTION, MOST_OF_LOAD = 4.0, 2.0
 _PROTOCOL = "compress.protocol."
 _ESTIMATED = "_estimated_j"  # from rated power and load: between two rows it says no more than their latencies do
 MOST_TIMES = 1e4  # more or less than the original: no compression does that
-# What is made of the median latency alone, by the power of it: such a ratio is the median's, and so is its claim. The
-# throughput is none: it is made of the mean.
+# Metrics computed from the median latency alone, with the exponent: their ratio, and the claim about it, follow the
+# median's. Throughput is not one of them: it is computed from the mean.
 MADE_OF_MEDIAN: Mapping[str, int] = {"tokens_per_s": -1, "real_time_factor": 1}
 _ROUNDED = 1e-6
-_OF_PAIRS = ("latency_ratio", "latency_ratio_low", "latency_ratio_high", "pairs")  # of launches in turns
+_OF_PAIRS = ("latency_ratio", "latency_ratio_low", "latency_ratio_high", "pairs")  # launches in turns
 
 
 @dataclass
 class Ratios:
-    """Values divided by the original's.
+    """Values divided by the original's values.
 
     Attributes:
-        values: by metric name.
+        values: the ratios, by metric name.
         intervals: their 95 % confidence intervals, where the noise is known.
-        degrees: of freedom behind such an interval; absent where it is as of many.
-        not_believed: the metrics whose ratio was left out, since it can't be.
+        degrees: degrees of freedom of each interval; infinite where absent.
+        not_believed: metrics whose ratio was left out because it is impossible.
     """
 
     values: dict[str, float] = field(default_factory=dict)
@@ -48,26 +48,26 @@ class Ratios:
     def disbelieve(self, name: str) -> None:
         """Leave out the ratio of a metric."""
         self.not_believed.append(name)
-        for known in (self.values, self.intervals, self.degrees):
-            known.pop(name, None)
+        for numbers in (self.values, self.intervals, self.degrees):
+            numbers.pop(name, None)
 
     def add_interval(self, name: str, error: LogError) -> None:
-        """Add the interval of a ratio of two latencies, whose error is known."""
+        """Add the interval of a ratio of two latencies whose error is known."""
         self.intervals[name], self.degrees[name] = error.interval(self.values[name]), error.degrees
 
     def follow_medians(self, own: Mapping[str, float], base: Mapping[str, float]) -> None:
-        """Take the ratios that are made of a median's from that, and their intervals.
+        """Derive the ratios of metrics that depend on the median latency alone from the median's ratio and interval.
 
         Args:
-            own: the numbers that were divided, by metric name.
-            base: the original's.
+            own: the row's numbers, by metric name.
+            base: the original's numbers.
         """
         for device, (what, power) in itertools.product(DEVICES, MADE_OF_MEDIAN.items()):
             name, median = f"{device}/{what}", latency(device)
             if name not in self.values or median not in self.values or not (own.get(median) and base.get(median)):
                 continue
             if not math.isclose(self.values[name], (own[median] / base[median]) ** power, rel_tol=_ROUNDED):
-                continue  # of another version, or another plugin's
+                continue  # from another version, or from another plugin
             self.values[name] = self.values[median] ** power
             if median in self.intervals:
                 low, high = sorted(end**power for end in self.intervals[median])
@@ -82,29 +82,29 @@ def latency(device: str) -> str:
 
 
 def in_turns(values: Mapping[str, float]) -> Ratios:
-    """Return the ratios of latencies that were measured in turns with the original, and their intervals.
+    """Return the ratios of latencies that were measured in turns with the original, with their intervals.
 
-    One pair of processes is one launch of each: its rounds know nothing of the noise between launches, so there is no
+    One pair of processes is one launch of each. Its rounds do not show the noise between launches, so there is no
     interval, whatever was logged.
     """
-    found = Ratios()
+    ratios = Ratios()
     for device in DEVICES:
         name, logged = latency(device), f"{device}/latency_ratio"
         ratio, low, high = (values.get(f"{logged}{end}", math.nan) for end in ("", "_low", "_high"))
         if math.isnan(ratio):
             continue
         if not is_believed(ratio):
-            found.not_believed.append(name)
+            ratios.not_believed.append(name)
             continue
-        found.values[name] = ratio
+        ratios.values[name] = ratio
         pairs = values.get(f"{device}/pairs", 1.0)
         if FEWEST_LAUNCHES <= pairs <= MOST_LAUNCHES and 0 < low <= ratio <= high and low < high < math.inf:
-            found.intervals[name], found.degrees[name] = (low, high), pairs - 1
-    return found
+            ratios.intervals[name], ratios.degrees[name] = (low, high), pairs - 1
+    return ratios
 
 
 def without_own_original(values: Mapping[str, float]) -> dict[str, float]:
-    """Leave out what was logged of pairs with the original of a row's own model: the ratios in turns."""
+    """Return the numbers without those that were paired with the original of the row's own model: ratios in turns."""
     in_pairs = {f"{device}/{what}" for device in DEVICES for what in _OF_PAIRS}
     return {name: value for name, value in values.items() if name not in in_pairs}
 
@@ -115,11 +115,11 @@ def unpaired(run: Run) -> Run:
 
 
 def why_unsure(values: Mapping[str, float], original: Reference | None, device: str) -> str:
-    """Return the kind of the footnote that says why the noise of a row's ratio of latencies is not known.
+    """Return the kind of footnote that explains why the noise of a row's latency ratio is not known.
 
     Args:
         values: the row's numbers, by metric name.
-        original: what it is compared with.
+        original: what the row is compared with.
         device: `cpu` or `gpu`.
     """
     is_in_turns = f"{device}/latency_ratio" in values
@@ -132,30 +132,30 @@ def why_unsure(values: Mapping[str, float], original: Reference | None, device: 
 
 
 def ratios_to(values: Mapping[str, float], base: Mapping[str, float], apart: Collection[str]) -> dict[str, float]:
-    """Return a line's numbers divided by the original's, where that says something.
+    """Return a line's numbers divided by the original's, where the ratio has a meaning.
 
     Args:
         values: the line's numbers, by metric name.
-        base: the original's.
-        apart: devices, or names of metrics, whose numbers were measured apart.
+        base: the original's numbers.
+        apart: devices, or metric names, whose numbers were measured under other circumstances.
     """
     names = (name for name in values if name not in apart and name.partition("/")[0] not in apart)
-    both = (name for name in names if base.get(name) and not name.endswith(_ESTIMATED))
-    return finite({name: values[name] / base[name] for name in both})
+    shared = (name for name in names if base.get(name) and not name.endswith(_ESTIMATED))
+    return finite({name: values[name] / base[name] for name in shared})
 
 
 def is_believed(ratio: float) -> bool:
-    """Return whether a compression may reach a ratio at all."""
+    """Return whether a compression can reach a ratio at all."""
     return 1 / MOST_TIMES <= ratio <= MOST_TIMES
 
 
 def contradicts(ratio: float, other: float, error: LogError | None = None) -> bool:
-    """Return whether a ratio in turns and that of two runs are too far apart to be of the same two models.
+    """Return whether a ratio in turns and a ratio of two runs are too far apart to be of the same two models.
 
     Args:
-        ratio: of the latencies in turns.
-        other: of those of the two runs.
-        error: that of the second, where it is known: then the machine's load at both times is all that may add to it.
+        ratio: the ratio of the latencies in turns.
+        other: the ratio of the latencies of the two runs.
+        error: the error of `other`, where it is known: then only the machine's load may add to it.
     """
     most = MOST_CONTRADICTION
     if error is not None:
@@ -164,30 +164,30 @@ def contradicts(ratio: float, other: float, error: LogError | None = None) -> bo
 
 
 def differences(own: Run | None, original: Run | None) -> dict[str, float]:
-    """Return how far scores are from the original's, where samples and protocols are the same.
+    """Return the differences of scores from the original's, where samples and protocols are the same.
 
-    With the ends of its interval, where that is known.
+    Include the ends of each interval, where it is known.
     """
     if own is None or original is None or not _same_samples(own, original):
         return {}
-    found: dict[str, float] = {}
+    scores: dict[str, float] = {}
     for tag, protocol in own.tags.items():
         name = f"quality/{tag.removeprefix(_PROTOCOL)}"
         is_score = tag.startswith(_PROTOCOL) and name in own.metrics and name in original.metrics
         if is_score and original.tags.get(tag) == protocol:
-            found[f"{name}{DIFFERENCE}"] = own.metrics[name] - original.metrics[name]
+            scores[f"{name}{DIFFERENCE}"] = own.metrics[name] - original.metrics[name]
             if ends := _ends(name, own.metrics, original.metrics):
-                found |= {f"{name}{DIFFERENCE}_low": ends[0], f"{name}{DIFFERENCE}_high": ends[1]}
-    return finite(found)
+                scores |= {f"{name}{DIFFERENCE}_low": ends[0], f"{name}{DIFFERENCE}_high": ends[1]}
+    return finite(scores)
 
 
 def _same_samples(own: Run, original: Run) -> bool:
-    said = [(run.tags.get("compress.data_digest"), run.metrics.get("quality/samples")) for run in (own, original)]
-    return said[0] == said[1] and all(said[0])
+    keys = [(run.tags.get("compress.data_digest"), run.metrics.get("quality/samples")) for run in (own, original)]
+    return keys[0] == keys[1] and all(keys[0])
 
 
 def _ends(name: str, own: Mapping[str, float], original: Mapping[str, float]) -> tuple[float, float] | None:
-    """Return the interval of a difference: that of the pairs, if it was this original that they were paired with."""
+    """Return the interval of a difference: the paired one, if the pairs were made with this original."""
     ends = f"{name}_low", f"{name}_high"
     paired = [own.get(f"{name}{DIFFERENCE}{end}", math.nan) for end in ("", "_low", "_high")]
     if math.isclose(paired[0], own[name] - original[name], rel_tol=1e-9, abs_tol=1e-12):
@@ -200,10 +200,10 @@ def _ends(name: str, own: Mapping[str, float], original: Mapping[str, float]) ->
 
 
 def shown_scores(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Return what a row shows of what was logged of quality.
+    """Return the quality numbers that a row shows.
 
-    Differences are left out, since the row may have another original by now; and how far the outputs moved on random
-    inputs, where the answers to real ones were scored.
+    Leave out differences, since the row may have another original by now. Leave out how far the outputs moved on random
+    inputs, where answers to real inputs were scored.
     """
     scored = {name for name in numbers if name not in metric_facts.FIDELITY and name != metric_facts.COUNT}
     hidden = metric_facts.FIDELITY if scored else ()

@@ -1,4 +1,4 @@
-"""Says which rows are compared with something else than the original of their own model: what `--baseline` asks for."""
+"""Decides which rows are compared with something else than their own model's original: the option `--baseline`."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from mlflow_compress.reporting.table_lines import Key, Line, sorted_out, variant
 from mlflow_compress.reporting.table_text import natural
 from mlflow_compress.words import ORIGINAL
 
-SHORT_ID = 8  # characters of a run's id that tell it from the others
+SHORT_ID = 8  # characters that identify a run
 _PACKED = "compress.packed"
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """One `--baseline`: whose rows it is about, and what these are compared with.
+    """One `--baseline`: the rows it applies to, and what they are compared with.
 
     Attributes:
-        name: the model whose original is meant, or the id of the run that is.
-        lines: the originals of that model, those of the newest runs first, or the one run.
-        is_run: whether a run was named, and not a model.
-        rows_of: the model whose rows are meant, or a pattern. Empty: the rows of models whose original is quantised
-            already, and where a run was named, those of its model too.
+        name: the model whose original is the baseline, or the id of the run that is.
+        lines: the originals of that model, the newest runs first, or the one run.
+        is_run: whether a run was named instead of a model.
+        rows_of: the model, or a pattern of models, whose rows it applies to. Empty: rows of models whose original is
+            already quantised, and for a run also the rows of its own model.
     """
 
     name: str
@@ -35,70 +35,70 @@ class Baseline:
     rows_of: str = ""
 
     def takes(self, line: Line, original: Line | None) -> bool:
-        """Return whether a row is compared with this, and not with the original of its own model.
+        """Return whether a row is compared with this baseline instead of the original of its own model.
 
-        What was copied from a table is compared with a row of that table only.
+        A row copied from a table is compared only with a row of the same table.
 
         Args:
-            line: the row's.
-            original: of its own model; None where there is none.
+            line: the row's line.
+            original: the original of the row's own model; None where there is none.
         """
-        beside = [each for each in self.lines if _source(each.key) == _source(line.key)]
-        if not beside:
+        candidates = [candidate for candidate in self.lines if _source(candidate.key) == _source(line.key)]
+        if not candidates:
             return False
-        is_own = line.key.model == beside[0].key.model
+        is_own = line.key.model == candidates[0].key.model
         if is_own and not self.is_run:
-            return False  # it is compared with that original anyway
+            return False  # the row is compared with that original anyway
         if self.rows_of == line.key.model:
             return True
-        if not _may_be_alike(_family(line), _family(beside[0])):
+        if not _may_be_alike(_family(line), _family(candidates[0])):
             return False
         if self.rows_of:
             return fnmatch.fnmatchcase(line.key.model, self.rows_of)
         return is_own or _is_packed(line) or (original is not None and _is_packed(original))
 
     def line_of(self, key: Key) -> Line | None:
-        """Return what a row is compared with; None where nothing was measured at its batch size.
+        """Return the line that a row is compared with; None where nothing was measured at its batch size.
 
-        That of its team comes first, then one at its setting, then one without any. What another setting changes in a
-        call is told by the circumstances.
+        Prefer the same team, then the same setting, then no setting. The circumstances show what another setting
+        changes in a call.
         """
 
         def rank(line: Line) -> tuple[bool, ...]:
             own, other = key, line.key
             return other.team != own.team, other.setting != own.setting, other.setting != "", other.method != ORIGINAL
 
-        fitting = [each for each in self.lines if _source(each.key) == _source(key) and each.key.batch == key.batch]
+        fitting = [line for line in self.lines if _source(line.key) == _source(key) and line.key.batch == key.batch]
         return min(fitting, key=rank, default=None)
 
     def is_in(self, line: Line) -> bool:
-        """Return whether a row holds the very run that was named."""
+        """Return whether a row contains the named run itself."""
         return self.is_run and self.name in {run.run_id for run in line.runs.values()}
 
     def note(self, line: Line | None) -> Note:
-        """Say what a row is compared with, or why it is not.
+        """Return the footnote that states what a row is compared with, or that it has no baseline.
 
         Args:
-            line: as `line_of` returns it for the row.
+            line: the result of `line_of` for the row.
         """
-        said = self.name[:SHORT_ID] if self.is_run else self.name
+        name = self.name[:SHORT_ID] if self.is_run else self.name
         if line is None:
-            return Note("no_baseline", said)
+            return Note("no_baseline", name)
         if self.is_run:
-            return Note("baseline_run", f"{said} ({line.key.team}, {line.key.model}, {line.key.label()})")
-        return Note("baseline", f"{said} ({line.precision})" if line.precision else said)
+            return Note("baseline_run", f"{name} ({line.key.team}, {line.key.model}, {line.key.label()})")
+        return Note("baseline", f"{name} ({line.precision})" if line.precision else name)
 
 
 def read(texts: Sequence[str], runs: Iterable[Run], devices: Sequence[str] = ()) -> tuple[Baseline, ...]:
-    """Read what `--baseline` was given: a model or a run, or `MODEL=` (or a pattern, `*=`) before it.
+    """Read the values of `--baseline`: a model or a run, with an optional `MODEL=` or pattern (`*=`) before it.
 
     Args:
-        texts: as they were given.
-        runs: all of the experiments.
-        devices: what was measured on others does not count; empty: on whatever.
+        texts: the values, as given.
+        runs: all runs of the experiments.
+        devices: measurements on other devices do not count; empty: all devices count.
 
     Raises:
-        StoreError: there is no such model or run, or it holds no numbers. It says what could be named.
+        StoreError: the model or run does not exist, or has no numbers. The message lists what can be named.
     """
     if not texts:
         return ()
@@ -114,27 +114,27 @@ def _read(text: str, runs: Sequence[Run], lines: Sequence[Line], by_run: Sequenc
     models = {run.said("model") for run in runs}
     rows_of, name = "", text
     if text not in models and "=" in text:
-        rows_of, name = _parted(text, models)
+        rows_of, name = _split(text, models)
         if not _fits_any(rows_of, models):
             raise StoreError(
-                f"No row is of the model that --baseline {text} is for. {UnknownName('model', rows_of, models)}"
+                f"--baseline {text} is for a model that has no rows here. {UnknownName('model', rows_of, models)}"
             )
     originals = tuple(line for line in lines if line.key.is_original and line.key.model == name)
     if originals:
         return Baseline(name, originals, rows_of=rows_of)
     if name in models:
-        known = ", ".join(sorted({line.key.model for line in lines if line.key.is_original}, key=natural))
+        available = ", ".join(sorted({line.key.model for line in lines if line.key.is_original}, key=natural))
         raise StoreError(
             f"--baseline {text}: the original of {name!r} was not measured here. Measure it (compress-bench run "
-            f"{name}), give the id of a run, or name a model that has an original here: {known or 'there is none'}."
+            f"{name}), give a run id, or name a model whose original is here: {available or 'there is none'}."
         )
     return Baseline(*_run(name, text, models, runs, by_run), is_run=True, rows_of=rows_of)
 
 
-def _parted(text: str, models: Collection[str]) -> tuple[str, str]:
-    """Part `OTHER=NAME`, where either may have a `=` in it: so that both are known, else at the last one."""
-    places = [at for at, letter in enumerate(text) if letter == "="]
-    parts = [(text[:at], text[at + 1 :]) for at in places]
+def _split(text: str, models: Collection[str]) -> tuple[str, str]:
+    """Split `OTHER=NAME`. Either part may contain `=`: prefer a split where both are known, else the last one."""
+    places = [place for place, letter in enumerate(text) if letter == "="]
+    parts = [(text[:place], text[place + 1 :]) for place in places]
     return next((part for part in parts if part[1] in models and _fits_any(part[0], models)), parts[-1])
 
 
@@ -145,42 +145,42 @@ def _fits_any(pattern: str, models: Iterable[str]) -> bool:
 def _run(
     name: str, text: str, models: Iterable[str], runs: Sequence[Run], by_run: Sequence[Line]
 ) -> tuple[str, tuple[Line]]:
-    """Return the id of the run that a name means, and its numbers."""
+    """Return the id of the run that a name refers to, and its numbers."""
     fitting = [run for run in runs if run.run_id == name or (len(name) >= SHORT_ID and run.run_id.startswith(name))]
     if not fitting:
         raise StoreError(
-            f"No such baseline. {UnknownName('model', name, models)} Or give the id of a run, or its first {SHORT_ID} "
+            f"Unknown baseline. {UnknownName('model', name, models)} Or give a run id, or its first {SHORT_ID} "
             "characters."
         )
     if len(fitting) > 1:
-        told = "; ".join(f"{run.run_id}, {run.said('model')} {run.said('method')}" for run in fitting)
-        raise StoreError(f"--baseline {text} fits several runs: {told}. Give more of the id.")
+        matches = "; ".join(f"{run.run_id}, {run.said('model')} {run.said('method')}" for run in fitting)
+        raise StoreError(f"--baseline {text} matches several runs: {matches}. Give more characters of the id.")
     (run,) = fitting
     measured = [line for line in by_run if line.key.run_id == run.run_id]
     if not measured:
         why = run.tags.get("compress.reason") or run.tags.get("status") or "it has no result"
-        raise StoreError(f"--baseline {text}: this run holds no numbers to compare with ({why}). Name another one.")
+        raise StoreError(f"--baseline {text}: this run has no numbers to compare with ({why}). Name another one.")
     return run.run_id, (measured[0],)
 
 
 def idle(baselines: Iterable[Baseline], rows: Iterable[Row]) -> Iterator[str]:
-    """Yield a sentence for each baseline that no row of a comparison is compared with.
+    """Yield a message for each baseline that no row of a comparison uses.
 
     Args:
-        baselines: what was asked for.
-        rows: of the comparison.
+        baselines: all values of `--baseline`.
+        rows: the rows of the comparison.
     """
     used = {row.baseline for row in rows}
-    for each in baselines:
-        if each.name not in used:
+    for baseline in baselines:
+        if baseline.name not in used:
             why = (
-                f"no row here is of {each.rows_of} and may be compared with it"
-                if each.rows_of
-                else "it is for models whose checkpoint was quantised already, and none of its family is here"
+                f"no row of {baseline.rows_of} can be compared with it"
+                if baseline.rows_of
+                else "it applies to models whose checkpoint was already quantised, and none of its family is here"
             )
             yield (
-                f"--baseline {each.name} changes nothing: {why}. To compare the rows of whatever other model with it: "
-                f"--baseline OTHER={each.name}"
+                f"--baseline {baseline.name} has no effect: {why}. To compare the rows of any other model with it: "
+                f"--baseline OTHER={baseline.name}"
             )
 
 
@@ -189,12 +189,12 @@ def _source(key: Key) -> tuple[bool, str]:
 
 
 def _family(line: Line) -> str:
-    said = (run.tags.get("compress.family") or run.said("family") for run in line.runs.values())
-    return next(filter(None, said), "")
+    families = (run.tags.get("compress.family") or run.said("family") for run in line.runs.values())
+    return next(filter(None, families), "")
 
 
 def _may_be_alike(one: str, other: str) -> bool:
-    """Return whether two models may be of one family, where earlier versions did not note it."""
+    """Return whether two models may be of one family; earlier versions did not record the family."""
     return one == other or not (one and other)
 
 
@@ -203,18 +203,18 @@ def _is_packed(line: Line) -> bool:
     return any(run.tags.get(_PACKED) for run in line.runs.values())
 
 
-def given(
+def baselines_of(
     lines: Mapping[Key, Line], original_of: Mapping[Key, Line | None], baselines: Sequence[Baseline]
 ) -> dict[Key, Baseline]:
-    """Return the baseline of each row that has one: the first that takes it.
+    """Return the baseline of each row that has one: the first that accepts the row.
 
     Args:
-        lines: of the table.
-        original_of: of each the original of its own model.
-        baselines: what was asked for, in order.
+        lines: the lines of the table.
+        original_of: the original of each line's own model.
+        baselines: all values of `--baseline`, in order.
     """
-    found = {
-        key: next((each for each in baselines if each.takes(line, original_of[key])), None)
+    chosen = {
+        key: next((baseline for baseline in baselines if baseline.takes(line, original_of[key])), None)
         for key, line in lines.items()
     }
-    return {key: baseline for key, baseline in found.items() if baseline is not None}
+    return {key: baseline for key, baseline in chosen.items() if baseline is not None}

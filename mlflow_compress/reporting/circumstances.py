@@ -1,8 +1,8 @@
-"""Says under which circumstances a run's numbers came about, and whether those of two runs may be divided.
+"""Compares the circumstances of two runs, and decides whether their numbers may be divided.
 
-Two latencies are compared where the machine, what it lets a process use, the libraries and the work of one call are the
-same. Runs of earlier versions say less of that: they are compared by what both of them say, and by the options that
-they were given instead of the work of one call.
+Two latencies are comparable where the machine, the limits it sets a process, the libraries and the work of one call
+are the same. Runs of earlier versions record less: they are compared by what both runs record, and by their options
+instead of the work of one call.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from mlflow_compress.reporting.footnotes import Note
 from mlflow_compress.words import DEVICES
 
 _WORK, _RUNTIME = "work", "runtime"
-_OPTION = "option."  # how the params begin that hold a family's options
-_MACHINE_ONLY = (_WORK, _RUNTIME)  # circumstances but these are the machine's and its libraries'
-_OF_PROCESSOR = ("threads", "cores", "cpu_flags")  # of another processor these say nothing more
-_EXPORTS = ("tensorrt", "onnx")  # how methods begin whose engines take GPU memory past torch
+_OPTION = "option."  # prefix of the params that hold a family's options
+_MACHINE_ONLY = (_WORK, _RUNTIME)  # all other circumstances belong to the machine and its libraries
+_OF_PROCESSOR = ("threads", "cores", "cpu_flags")  # add nothing where the processor itself differs
+_EXPORTS = ("tensorrt", "onnx")  # prefixes of methods whose engines allocate GPU memory outside torch
 
 
 def of(run: Run, device: str) -> dict[str, str]:
-    """Return what a run says of its circumstances on a device, by name; what it does not say is left out."""
-    said = {name: _said(run, name) for name in words.CIRCUMSTANCES.get(device, {})}
-    return {name: text for name, text in said.items() if text}
+    """Return the recorded circumstances of a run on a device, by name; leave out what was not recorded."""
+    texts = {name: _recorded(run, name) for name in words.CIRCUMSTANCES.get(device, {})}
+    return {name: text for name, text in texts.items() if text}
 
 
 def hardware(run: Run, device: str) -> str:
-    """Say what hardware a device's numbers are of; empty where the run does not know."""
-    said = {name: run.tags.get(f"compress.env.{name}", "") for name in words.HARDWARE.get(device, ())}
-    return ", ".join(f"{text} {name}" if name == "threads" else text for name, text in said.items() if text)
+    """Return the hardware of a device's numbers; empty where the run does not record it."""
+    parts = {name: run.tags.get(f"compress.env.{name}", "") for name in words.HARDWARE.get(device, ())}
+    return ", ".join(f"{text} {name}" if name == "threads" else text for name, text in parts.items() if text)
 
 
 def surroundings(run: Run, device: str) -> str:
-    """Say all that must be the same of two runs of whatever model before their numbers of a device are compared."""
+    """Return all that must be the same for two runs of any models before their numbers of a device are compared."""
     shown = words.HARDWARE.get(device, ())
     others = [f"{name} {text}" for name, text in of(run, device).items() if name not in (*shown, *_MACHINE_ONLY)]
     return ", ".join(filter(None, (hardware(run, device), *others)))
 
 
 def work(run: Run) -> str:
-    """Return what one timed call of a run does; empty where it does not say."""
-    return _said(run, _WORK)
+    """Return what one timed call of a run does; empty where it is not recorded."""
+    return _recorded(run, _WORK)
 
 
 def apart(own: Run, original: Run, device: str, language: str) -> Note | None:
-    """Return a note why numbers of a device can't be divided by the original's; None where they can."""
+    """Return a note that explains why numbers of a device can't be divided by the original's; None where they can."""
     about = DEVICES.get(device, device)
     differing = _differing(own, original, device)
     if differing:
@@ -57,29 +57,29 @@ def apart(own: Run, original: Run, device: str, language: str) -> Note | None:
 
 
 def counts_other_memory(own: Run, original: Run) -> bool:
-    """Return whether the peaks of GPU memory of two runs are of different allocators: torch sees only its own."""
+    """Return whether the GPU memory peaks of two runs are from different allocators: torch sees only its own."""
     sources = [run.tags.get("compress.vram_source", "") for run in (own, original)]
     if all(sources):
         return sources[0] != sources[1]
     return _is_exported(own) != _is_exported(original)
 
 
-def _said(run: Run, name: str) -> str:
+def _recorded(run: Run, name: str) -> str:
     return run.tags.get("compress.work" if name == _WORK else f"compress.env.{name}", "")
 
 
 def _differing(own: Run, original: Run, device: str) -> list[str]:
     """Return the names of the circumstances in which two runs differ.
 
-    Those that an earlier version did not note of one of them tell nothing.
+    Ignore a circumstance that an earlier version did not record for one of them.
     """
     shown = words.HARDWARE.get(device, ())
     are_complete = bool(work(own)) and bool(work(original))
     differing = []
     for name in words.CIRCUMSTANCES.get(device, {}):
-        one, other = _said(own, name), _said(original, name)
+        one, other = _recorded(own, name), _recorded(original, name)
         if name in shown:
-            # What nobody knows is the same only within a team.
+            # Unknown hardware counts as the same only within a team.
             is_other = one != other or (one == "" and own.said("team") != original.said("team"))
         elif name == _WORK and not are_complete:
             is_other = bool(_other_options(own, original))
@@ -97,31 +97,32 @@ def _differing(own: Run, original: Run, device: str) -> list[str]:
 
 
 def _other_options(own: Run, original: Run) -> list[str]:
-    """Return the names of the params that hold another value of an option which changes what one call does."""
-    both = sorted(name for name in own.params.keys() & original.params.keys() if name.startswith(_OPTION))
+    """Return the names of the params with different values of an option that changes the work of one call."""
+    shared = sorted(name for name in own.params.keys() & original.params.keys() if name.startswith(_OPTION))
     return [
         name
-        for name in both
+        for name in shared
         if own.params[name] != original.params[name] and _changes_call(own.said("family"), name.removeprefix(_OPTION))
     ]
 
 
 def _changes_call(family: str, option: str) -> bool:
-    """Return whether an option of a family may change what one timed call does, as far as is known here."""
+    """Return whether an option of a family may change what one timed call does, as far as this installation knows."""
     options: tuple[str, ...] | None
     try:
         options = registry.find("families", family).call_options
-    except CompressError:  # of a plugin that is not here
+    except CompressError:  # from a plugin that is not installed
         return True
     return options is None or option in options
 
 
 def _difference(name: str, own: Run, original: Run, device: str, language: str) -> str:
-    one, other = _said(own, name), _said(original, name)
+    one, other = _recorded(own, name), _recorded(original, name)
     if name == _WORK and not (one and other):
-        named = _other_options(own, original)
+        names = _other_options(own, original)
         one, other = (
-            ", ".join(f"{each.removeprefix(_OPTION)}={run.params[each]}" for each in named) for run in (own, original)
+            ", ".join(f"{param.removeprefix(_OPTION)}={run.params[param]}" for param in names)
+            for run in (own, original)
         )
     elif name == _WORK and one.partition(":")[2] != other.partition(":")[2]:
         one, other = (text.partition(":")[2].strip() for text in (one, other))
@@ -135,10 +136,10 @@ def _difference(name: str, own: Run, original: Run, device: str, language: str) 
 
 
 def _less(text: str, other: str) -> str:
-    """Leave out the words that another text has too."""
+    """Return the words that the other text does not have."""
     return " ".join(word for word in text.split() if word not in other.split()) or "-"
 
 
 def _is_exported(run: Run) -> bool:
-    """Return whether another engine than torch runs the model of a run that does not say whose figure its memory is."""
+    """Return whether an engine other than torch runs the model, for a run without a recorded source of its memory."""
     return run.said("method").rpartition("+")[2].startswith(_EXPORTS)

@@ -1,6 +1,6 @@
-"""Puts runs side by side: from the runs of some experiments to the rows of one table.
+"""Compares runs: turns the runs of experiments into the rows of one table.
 
-Nothing here asks a server or the clock: the same runs always give the same comparison, in whatever order they come.
+Nothing here reads a server or the clock: the same runs always give the same comparison, in any order.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from mlflow_compress.reporting.against_original import (
     why_unsure,
     without_own_original,
 )
-from mlflow_compress.reporting.baselines import Baseline
-from mlflow_compress.reporting.baselines import given as baselines_of
+from mlflow_compress.reporting.baselines import Baseline, baselines_of
 from mlflow_compress.reporting.footnotes import CAUTION, Note, numbered
 from mlflow_compress.reporting.possible import NEVER_NOTHING, impossible
 from mlflow_compress.reporting.table_lines import Key, Line, sorted_out, variants_of
@@ -36,7 +35,7 @@ from mlflow_compress.words import DEVICES, ORIGINAL
 
 _WITH_HARDWARE = (*(column.key for column in COLUMNS), "hardware")
 _CAUTION = "compress.caution."
-_USUAL_PRECISION = "float32"  # of an original, which needs no word
+_USUAL_PRECISION = "float32"  # the table does not name it for originals
 _VRAM = "gpu/vram_peak_mib"
 
 
@@ -50,37 +49,37 @@ def compare(
     every_run: bool = False,
     baselines: Sequence[Baseline] = (),
 ) -> Comparison:
-    """Put a table together.
+    """Build a comparison from runs.
 
     A row is one team's model under one method at one batch size and setting. Each device's numbers come from the newest
-    run in which that device was ok, so that a laptop's CPU run and a server's GPU run make one row; size and quality
-    come from the newest of these that has them. Ratios are to the original of the same team and model at the same
-    batch size and setting, else to the newest of another team. Numbers that came about under other circumstances (see
-    `circumstances`) are never divided. What was copied from a table is divided by that table's original alone.
-    Rows that a baseline takes are compared with that, and a footnote says so.
+    run in which that device was ok, so a laptop's CPU run and a server's GPU run make one row. Size and quality come
+    from the newest of these runs that has them. Ratios are to the original of the same team and model at the same batch
+    size and setting, else to the newest of another team. Numbers from other circumstances (see `circumstances`) are
+    never divided. Numbers copied from a table are divided only by that table's original. Rows with a baseline are
+    compared with it, and a footnote says so.
 
-    Of a latency's ratio that was measured in turns, or whose noise between launches is known, there is an interval; all
-    of these claims and those on scores are judged together, see `claims`.
+    A latency ratio has an interval where it was measured in turns, or where the noise between launches is known. All
+    these claims and those on scores are judged together, see `claims`.
 
-    A score that was made of the same samples by the same protocol as the original's gets its difference from that,
-    `quality/wer_difference`, with the ends of the 95 % interval of it, `_low` and `_high`: where both were paired when
-    they were measured, that of the pairs, else one from both scores' own intervals, which is wider. Where neither is
-    known the difference has no interval.
+    A score on the same samples by the same protocol as the original's gets its difference from that,
+    `quality/wer_difference`, with the ends of its 95 % interval, `_low` and `_high`. The interval is the paired one
+    where the two were paired when measured, else one from both scores' own intervals, which is wider. Where neither is
+    known, the difference has no interval.
 
-    A device that has no number, or whose newest attempt failed or was skipped, is listed as a failure.
+    A device without a number, or whose newest attempt failed or was skipped, is listed as a failure.
 
-    Rows are sorted by team and model, the original first, then by method, all in natural order. Where their hardware
-    differs, the table says what it is, and originals of the same hardware stand together, each with what is compared
-    with it; those of a processor alone among those of it with its GPU.
+    Rows are sorted by team and model, the original first, then by method, all in natural order. Where the hardware
+    differs, the table shows it, and rows of the same hardware are together: each original with the rows compared with
+    it. Rows of a processor alone are among the rows of that processor with its GPU.
 
     Args:
-        runs: all runs of the experiments; those that are no variant are passed over.
-        originals: runs that are not shown, but that those shown may be compared with.
-        title: None takes the experiments' names.
+        runs: all runs of the experiments; runs that are not variants are ignored.
+        originals: runs that are not shown, but that the shown runs may be compared with.
+        title: the title; None uses the experiments' names.
         language: `en` or `ru`.
-        devices: `cpu`, `gpu`: what was measured on others is left out. Empty takes all.
-        every_run: a row for each run, whatever came after it.
-        baselines: what some rows are compared with in place of their own model's original; the first that takes a row.
+        devices: the devices to show, of `cpu` and `gpu`. Empty shows all.
+        every_run: whether each run gets a row, even where a newer one exists.
+        baselines: what rows are compared with instead of their own model's original; the first that accepts a row.
     """
     newest = variants_of(runs, devices)
     lines, failures = sorted_out(newest, language, every_run)
@@ -108,27 +107,27 @@ def compare(
     )
 
 
-def _originals_of(lines: Iterable[Key], known: Iterable[Line]) -> dict[Key, Line | None]:
-    """Return of each row the original that it is compared with: its team's, else the newest of another team.
+def _originals_of(lines: Iterable[Key], candidates: Iterable[Line]) -> dict[Key, Line | None]:
+    """Return the original that each row is compared with: its team's, else the newest of another team.
 
     Args:
-        lines: what rows are about.
-        known: all lines, those of the newest runs first.
+        lines: the keys of the rows.
+        candidates: all lines, the newest runs first.
     """
     originals: dict[object, Line] = {}
-    for line in known:
+    for line in candidates:
         if line.key.is_original:
             of_team, of_any = line.key.work(line.key.team), line.key.work("")
-            if of_team not in originals or line.key.method == ORIGINAL:  # before one of another name
+            if of_team not in originals or line.key.method == ORIGINAL:  # preferred to an original with another name
                 originals[of_team] = line
             originals.setdefault(("", *of_any), line)
     return {key: originals.get(key.work(key.team)) or originals.get(("", *key.work(""))) for key in lines}
 
 
 def _without_copies(lines: Mapping[Key, Line], original_of: Mapping[Key, Line | None]) -> dict[Key, Line]:
-    """Leave out what was copied by hand where each of its numbers was measured too.
+    """Leave out rows copied by hand whose numbers were all measured too.
 
-    A copied original stays where a row that was copied with it does: that one is divided by it.
+    Keep a copied original where a row from the same table stays: that row is divided by it.
     """
     measured: dict[tuple[str, ...], Set[str]]
     measured = {_row_of(key): line.values.keys() for key, line in lines.items() if not key.by_hand}
@@ -147,7 +146,7 @@ def _row_of(key: Key) -> tuple[str, ...]:
 
 
 def _scored(lines: Iterable[Line]) -> list[Run]:
-    """Return the runs that scores of lines come from, the newest first."""
+    """Return the runs that the scores of lines come from, the newest first."""
     scored = {run.run_id: run for line in lines if (run := line.scored) is not None}
     return sorted(scored.values(), key=lambda run: (-run.started_ms, run.run_id))
 
@@ -155,10 +154,10 @@ def _scored(lines: Iterable[Line]) -> list[Run]:
 def _rows(
     lines: Sequence[tuple[Line, Line | None, Baseline | None]], language: str
 ) -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    """Return the rows of lines, what they are compared with and who asked for that, and the rows' footnotes."""
-    rows, notes = zip(*(_row(*each, language) for each in lines), strict=True) if lines else ((), ())
+    """Return the rows with their footnotes, from lines, what they are compared with, and the baselines that say so."""
+    rows, notes = zip(*(_row(*compared, language) for compared in lines), strict=True) if lines else ((), ())
     footnotes, indices = numbered(notes, language)
-    noted = (replace(row, notes=own) for row, own in zip(rows, indices, strict=True))
+    noted = (replace(row, notes=places) for row, places in zip(rows, indices, strict=True))
     return claims.corrected(noted), footnotes
 
 
@@ -168,7 +167,7 @@ def _row(line: Line, original: Line | None, baseline: Baseline | None, language:
     if baseline is not None:
         values, scored = without_own_original(values), scored and unpaired(scored)
     notes = _about_weights(line) + _about_cautions(line, language)
-    ratios = in_turns(values)  # better than two runs one after the other
+    ratios = in_turns(values)  # more precise than two separate runs
     if baseline is not None and not is_same:
         notes.append(baseline.note(original))
     if original is None and baseline is None and not ratios.values and not line.key.is_original:
@@ -209,7 +208,7 @@ def _row(line: Line, original: Line | None, baseline: Baseline | None, language:
 
 
 def _impossible(line: Line) -> list[str]:
-    """Return the names of the numbers that a row has not because what was logged of them can't be."""
+    """Return the names of the numbers that a row lacks because the logged values are impossible."""
     names = {name for run in line.runs.values() for name in impossible(run)}
     return sorted(names - line.values.keys())
 
@@ -223,19 +222,19 @@ def _reference(original: Line, baseline: Baseline | None = None) -> Reference:
 
 
 def _is_random(line: Line) -> bool:
-    """Return whether the run that was scored has random weights; where none was, whether any run has."""
+    """Return whether the scored run has random weights; if none was scored, whether any run has."""
     scored = [line.scored] if line.scored is not None else line.runs.values()
     return any(run.tags.get("compress.weights") == "random" for run in scored)
 
 
 def _compared(line: Line, original: Line, turns: Ratios, language: str) -> tuple[Ratios, list[Note]]:
-    """Return a line's ratios to its original, and notes on those that there are not.
+    """Return a line's ratios to its original, and notes on ratios that are left out.
 
     Args:
-        line: of the table.
-        original: another line.
-        turns: the ratios that were measured in turns, as `in_turns` gives them: they come before those of two runs.
-        language: of the notes.
+        line: a line of the table.
+        original: the line that it is compared with.
+        turns: the ratios measured in turns, from `in_turns`; they replace those of two runs.
+        language: the language of the notes.
     """
     apart: set[str] = set()
     notes: list[Note] = []
@@ -275,14 +274,14 @@ def _compared(line: Line, original: Line, turns: Ratios, language: str) -> tuple
 
 
 def _was_busy(line: Line, original: Line, device: str) -> bool:
-    """Return whether the machine was busy while one of two lines was measured: then the load may explain much."""
-    return any("busy_machine" in each.runs[device].tags.get("compress.cautions", "") for each in (line, original))
+    """Return whether the machine was busy while one of the two lines was measured: the load may then explain much."""
+    return any("busy_machine" in one.runs[device].tags.get("compress.cautions", "") for one in (line, original))
 
 
 def _about_noise(
     line: Line, original: Line | None, values: Mapping[str, float], ratios: Ratios, language: str
 ) -> list[Note]:
-    """Say of what a row claims nothing, since its noise is not known."""
+    """Return notes on the numbers of a row that support no claim, because their noise is not known."""
     if line.key.by_hand:
         return []
     unsure = [device for device in line.runs if latency(device) in ratios.values.keys() - ratios.intervals.keys()]
@@ -295,17 +294,17 @@ def _about_noise(
 
 
 def _is_same(line: Line, original: Line, baseline: Baseline | None) -> bool:
-    """Return whether a line is the very original, or the baseline in its place."""
+    """Return whether a line is the original itself, or the baseline that replaces it."""
     return line.runs == original.runs and line.key.is_original if baseline is None else baseline.is_in(line)
 
 
 def _hardware(line: Line) -> dict[str, str]:
-    """Say by device what it was; empty where the run does not know."""
+    """Return the hardware by device; empty where the run does not record it."""
     return {device: circumstances.hardware(run, device) for device, run in sorted(line.runs.items())}
 
 
 def _hardware_of(line: Line, original: Line | None) -> dict[str, str]:
-    """Say by device under what hardware a row stands: its team's original's, or another's that it is compared with."""
+    """Return the hardware, by device, that a row is listed under: its original's where they belong together."""
     own = _hardware(line)
     if original is None:
         return own
@@ -317,35 +316,39 @@ def _hardware_of(line: Line, original: Line | None) -> dict[str, str]:
 
 
 def _wholes(hardware: Mapping[Key, Mapping[str, str]]) -> dict[Key, str]:
-    """Name each row's hardware; of rows on a part of what others stand on, the whole: a processor with its GPU."""
-    known = {
-        key: tuple((device, said[device]) for device in sorted(said) if said[device]) for key, said in hardware.items()
+    """Return the name of each row's hardware. A part of another row's hardware gets the name of the whole.
+
+    For example a processor alone is listed under the processor with its GPU.
+    """
+    device_names = {
+        key: tuple((device, names[device]) for device in sorted(names) if names[device])
+        for key, names in hardware.items()
     }
     wholes: dict[tuple[tuple[str, str], ...], str] = {(): ""}
-    for devices in sorted(set(known.values()), key=lambda devices: (-len(devices), natural(str(devices)))):
+    for devices in sorted(set(device_names.values()), key=lambda devices: (-len(devices), natural(str(devices)))):
         for count in range(1, len(devices) + 1):
             for part in itertools.combinations(devices, count):
                 wholes.setdefault(part, "; ".join(name for _, name in devices))
-    return {key: wholes[devices] for key, devices in known.items()}
+    return {key: wholes[devices] for key, devices in device_names.items()}
 
 
 def _differ(hardware: Iterable[Mapping[str, str]]) -> bool:
-    """Return whether rows were measured on different hardware; one that doesn't know its own says nothing of it."""
-    known: dict[str, set[str]] = {}
-    for said in hardware:
+    """Return whether rows were measured on different hardware; rows with unknown hardware do not count."""
+    by_device: dict[str, set[str]] = {}
+    for names in hardware:
         for device in DEVICES:
-            known.setdefault(device, set()).update(filter(None, [said.get(device, "")]))
-    return any(len(several) > 1 for several in known.values())
+            by_device.setdefault(device, set()).update(filter(None, [names.get(device, "")]))
+    return any(len(several) > 1 for several in by_device.values())
 
 
 def _circumstances(line: Line) -> dict[str, str]:
-    """Say what a row's numbers may only be compared under, see `Row.circumstances`."""
-    said = {device: circumstances.surroundings(run, device) for device, run in sorted(line.runs.items())}
-    said |= {f"{device}_work": work for device, run in line.runs.items() if (work := circumstances.work(run))}
+    """Return what must be the same before a row's numbers are compared, see `Row.circumstances`."""
+    texts = {device: circumstances.surroundings(run, device) for device, run in sorted(line.runs.items())}
+    texts |= {f"{device}_work": work for device, run in line.runs.items() if (work := circumstances.work(run))}
     run = line.scored
     if run is not None and (digest := run.tags.get("compress.data_digest")):
-        said["quality"] = f"{digest}, {run.metrics.get('quality/samples', 0):.0f} samples"
-    return said
+        texts["quality"] = f"{digest}, {run.metrics.get('quality/samples', 0):.0f} samples"
+    return texts
 
 
 def _about_weights(line: Line) -> list[Note]:
@@ -359,22 +362,22 @@ def _about_weights(line: Line) -> list[Note]:
 
 
 def _about_cautions(line: Line, language: str) -> list[Note]:
-    told: dict[Note, None] = {}
+    notes: dict[Note, None] = {}
     for device in sorted(line.runs):
-        told |= dict.fromkeys(_cautions(line.runs[device], language))
-    return list(told)
+        notes |= dict.fromkeys(_cautions(line.runs[device], language))
+    return list(notes)
 
 
 def _cautions(run: Run, language: str) -> Iterator[Note]:
-    """Return what a run's cautions say in a table: its own words, else those of the code, else the code itself."""
+    """Yield what a run's cautions say in a table: the text that the run recorded, else the code's, else the code."""
     tags = sorted((tag for tag in run.tags if tag.startswith(_CAUTION)), key=natural)
-    own: dict[str, list[Mapping[str, str]]] = {}
+    recorded: dict[str, list[Mapping[str, str]]] = {}
     for code, texts in filter(None, (_short_texts(run.tags[tag]) for tag in tags)):
-        own.setdefault(code, []).append(texts)
+        recorded.setdefault(code, []).append(texts)
     for code in dict.fromkeys(part.strip() for part in run.tags.get("compress.cautions", "").split(",")):
-        for texts in own.get(code) or [words.CAUTIONS_OF_0_1.get(code, {"en": code})]:
-            if said := texts.get(language) or texts.get("en"):
-                yield Note(CAUTION, said, code=code)
+        for texts in recorded.get(code) or [words.CAUTIONS_OF_0_1.get(code, {"en": code})]:
+            if text := texts.get(language) or texts.get("en"):
+                yield Note(CAUTION, text, code=code)
 
 
 @lru_cache(maxsize=4096)

@@ -1,6 +1,6 @@
-"""Changes a table that somebody made, cell by cell: the numbers of rows that were measured, and nothing else.
+"""Edits a table that somebody made, cell by cell: only the numbers of measured rows change.
 
-Such a table keeps its columns, its units, its unknown columns and all rows that the comparison says nothing of.
+The table keeps its columns, its units, its unknown columns and all rows that are not in the comparison.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _Key = tuple[str, str, str]
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """Return what the Markdown renderer makes of a comparison."""
+    """Return the comparison as the Markdown renderer writes it."""
     content: bytes = registry.build("renderers", "md").render(comparison)
     return content.decode().rstrip("\n")
 
@@ -40,45 +40,45 @@ def headings_of(table: Table) -> tuple[Heading, ...]:
 
 
 def text_at(line: Line, at: int) -> str:
-    """Return a cell's text; empty where the row ends before it."""
+    """Return a cell's text; empty where the row ends before that column."""
     return line.cells[at].text if at < len(line.cells) else ""
 
 
 def with_teams(text: str, table: Table, comparison: Comparison) -> str:
-    """Return a text whose table has a column of teams, where it lacks one and the comparison has rows of several.
+    """Return the text with a column of teams, where its table lacks one and the comparison has several teams.
 
-    A row belongs to the first team that has its model and method; where none has, nobody knows whose it is.
+    A row belongs to the first team that has its model and method; otherwise its team stays unknown.
     """
-    above = headings_of(table)
-    if any(each.kind == "team" for each in above) or len({row.team for row in comparison.rows}) < 2:
+    columns = headings_of(table)
+    if any(heading.kind == "team" for heading in columns) or len({row.team for row in comparison.rows}) < 2:
         return text
-    at = {each.kind: place for place, each in enumerate(above)}
+    places = {heading.kind: place for place, heading in enumerate(columns)}
     teams: dict[_Key, str] = {}
-    for row, said in _rendered(comparison, _NAMES):
-        key = _key("", said["model"].text, plain(readme_notes.without_marks(said["method"].raw)))
+    for row, cells in _rendered(comparison, _NAMES):
+        key = _key("", cells["model"].text, plain(readme_notes.without_marks(cells["method"].raw)))
         if not row.by_hand:
-            teams.setdefault(key, said["team"].raw)
-    keys = _keys_of(table, at)
-    word = words.HEADERS["team"]["ru" if any(CYRILLIC.search(each.text) for each in above) else "en"]
+            teams.setdefault(key, cells["team"].raw)
+    keys = _keys_of(table, places)
+    word = words.HEADERS["team"]["ru" if any(CYRILLIC.search(heading.text) for heading in columns) else "en"]
     new = [(table.header, word), (table.rule, ":---")]
     new += [(line, teams.get(key, MISSING)) for line, key in zip(table.rows, keys, strict=True)]
     for line, cell in reversed(new):
         is_edged = text.startswith("|", line.start)
-        # A line that began with a dash would be an item of a list.
+        # A line that begins with a dash would become a list item.
         text = f"{text[: line.start]}| {cell} {'' if is_edged else '| '}{text[line.start :]}"
     return text
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What a row of a table should say.
+    """The content that a row of a table should have.
 
     Attributes:
-        key: what it is about.
-        cells: one for each column; None leaves what is there.
-        notes: its footnotes.
-        by_hand: whether somebody wrote the numbers down.
-        team: whose it is.
+        key: the team, model and method of the row.
+        cells: one for each column; None leaves the cell as it is.
+        notes: the footnotes of the row.
+        by_hand: whether the numbers were written by hand.
+        team: the row's team.
     """
 
     key: _Key
@@ -89,29 +89,29 @@ class _Wanted:
 
 
 def edited(text: str, page: Page, table: Table, comparison: Comparison) -> str:
-    """Change the cells of a table, add the rows that it lacks, and list its footnotes below it."""
-    above = headings_of(table)
-    at = {each.kind: place for place, each in enumerate(above)}
-    wanted = _wanted(above, comparison, has_teams="team" in at)
-    there = _lines_by_key(table, at, {each.key for each in wanted})
-    rewritten = {each.key for each in wanted if each.key in there and not each.by_hand}
+    """Return the text with the table's cells changed, missing rows added, and its footnotes listed below it."""
+    columns = headings_of(table)
+    places = {heading.kind: place for place, heading in enumerate(columns)}
+    wanted = _wanted(columns, comparison, has_teams="team" in places)
+    there = _lines_by_key(table, places, {row.key for row in wanted})
+    rewritten = {row.key for row in wanted if row.key in there and not row.by_hand}
     kept = [line for key, line in there.items() if key not in rewritten]
     below = readme_notes.block_below(text, page, table)
-    numbering = _numbering(text, below, at["method"], kept)
+    numbering = _numbering(text, below, places["method"], kept)
     last = table.rows[-1].end if table.rows else table.end
     after = {key[:2]: line.end for key, line in there.items()}
     edits: list[tuple[int, int, str]] = []
     added: dict[int, list[str]] = {}
-    for each in wanted:
-        if each.key in there and each.by_hand:
+    for row in wanted:
+        if row.key in there and row.by_hand:
             continue
-        numbers = {numbering.number(note) for note in each.notes}
-        if each.key in there:
-            edits += _changes(text, there[each.key], each, above, (numbers, set(numbering.before)))
+        numbers = {numbering.number(note) for note in row.notes}
+        if row.key in there:
+            edits += _changes(text, there[row.key], row, columns, (numbers, set(numbering.before)))
         else:
-            added.setdefault(after.get(each.key[:2], last), []).append(_new_line(text, table, each, numbers))
+            added.setdefault(after.get(row.key[:2], last), []).append(_new_line(text, table, row, numbers))
     edits += [(place, place, "".join(table.newline + line for line in lines)) for place, lines in added.items()]
-    edits += [_gone(text, line) for line in table.rows if wanted and is_placeholder(text_at(line, at["model"]))]
+    edits += [_gone(text, line) for line in table.rows if wanted and is_placeholder(text_at(line, places["model"]))]
     start, end = below or (table.end, table.end)
     listed = readme_notes.block(numbering.lines, table.newline or "\n")
     if listed != text[start:end]:
@@ -120,7 +120,7 @@ def edited(text: str, page: Page, table: Table, comparison: Comparison) -> str:
 
 
 def _applied(text: str, edits: Sequence[tuple[int, int, str]]) -> str:
-    """Make all edits, from the end, so that places stay right: at one place a cell, then lines, then footnotes."""
+    """Return the text after all edits, made from the end; at one place first a cell, then lines, then footnotes."""
 
     def place(edit: tuple[int, int, str]) -> tuple[int, int, int]:
         start, end, new = edit
@@ -132,13 +132,13 @@ def _applied(text: str, edits: Sequence[tuple[int, int, str]]) -> str:
 
 
 def _gone(text: str, line: Line) -> tuple[int, int, str]:
-    """Return the edit that takes a line away, with the line ending before it."""
+    """Return the edit that removes a line, with the line ending before it."""
     ending = max(text.rfind("\n", 0, line.start), text.rfind("\r", 0, line.start))
     return ending - text.startswith("\r\n", ending - 1), line.end, ""
 
 
 def _numbering(text: str, below: tuple[int, int] | None, method: int, kept: Sequence[Line]) -> readme_notes.Numbering:
-    """Return the footnotes of the rows that are not written anew, and the numbers that mean something else."""
+    """Return the footnotes of the rows that are not rewritten, and the numbers that are used for something else."""
     start, end = below or (0, 0)
     before = readme_notes.listed(text[start:end])
     used = {
@@ -148,27 +148,29 @@ def _numbering(text: str, below: tuple[int, int] | None, method: int, kept: Sequ
     return readme_notes.Numbering({number: note for number, note in before.items() if number in used}, before, foreign)
 
 
-def _keys_of(table: Table, at: Mapping[Kind, int]) -> list[_Key]:
-    """Say what the rows of a table are about. A `FP32 (Baseline)` is the original where no row says so plainly."""
-    said = [
+def _keys_of(table: Table, places: Mapping[Kind, int]) -> list[_Key]:
+    """Return the keys of a table's rows. `FP32 (Baseline)` is the original where no row is plainly named so."""
+    all_names = [
         (
-            text_at(line, at["team"]) if "team" in at else "",
-            text_at(line, at["model"]),
-            plain(readme_notes.without_marks(line.cells[at["method"]].raw)) if at["method"] < len(line.cells) else "",
+            text_at(line, places["team"]) if "team" in places else "",
+            text_at(line, places["model"]),
+            plain(readme_notes.without_marks(line.cells[places["method"]].raw))
+            if places["method"] < len(line.cells)
+            else "",
         )
         for line in table.rows
     ]
-    plainly = {_key(*names) for names in said if is_plainly_original(names[2].partition(" [")[0])}
-    loosely = [_key(*names, loosely=True) for names in said]
+    plainly = {_key(*names) for names in all_names if is_plainly_original(names[2].partition(" [")[0])}
+    loosely = [_key(*names, loosely=True) for names in all_names]
     return [
         loose if loose not in plainly and loosely.count(loose) == 1 else _key(*names)
-        for names, loose in zip(said, loosely, strict=True)
+        for names, loose in zip(all_names, loosely, strict=True)
     ]
 
 
-def _lines_by_key(table: Table, at: Mapping[Kind, int], wanted: set[_Key]) -> dict[_Key, Line]:
+def _lines_by_key(table: Table, places: Mapping[Kind, int], wanted: set[_Key]) -> dict[_Key, Line]:
     there: dict[_Key, Line] = {}
-    for line, key in zip(table.rows, _keys_of(table, at), strict=True):
+    for line, key in zip(table.rows, _keys_of(table, places), strict=True):
         if key in wanted and key in there:
             raise RecipeError(
                 f"Lines {there[key].number} and {line.number} are both about {key[1]} {key[2]}. Remove one of them."
@@ -185,7 +187,7 @@ def _key(team: str, model: str, method: str, *, loosely: bool = False) -> _Key:
 
 
 def _rendered(comparison: Comparison, shown: Sequence[str]) -> list[tuple[Row, dict[str, Cell]]]:
-    """Return the rows of a comparison, each with its cells as the Markdown renderer writes them, by column."""
+    """Return the rows of a comparison, each with its cells by column, as the Markdown renderer writes them."""
     if not comparison.rows:
         return []
     (table,) = markdown_tables.read(as_markdown(replace(comparison, columns=tuple(shown)))).tables[:1]
@@ -194,10 +196,10 @@ def _rendered(comparison: Comparison, shown: Sequence[str]) -> list[tuple[Row, d
     ]
 
 
-def _wanted(above: Sequence[Heading], comparison: Comparison, *, has_teams: bool) -> list[_Wanted]:
-    """Say what each row of the comparison is in a table with these columns."""
-    language = "ru" if any(CYRILLIC.search(each.text) for each in above) else "en"
-    keys = [each.kind if each.kind in _NAMES else _metric(each) for each in above]
+def _wanted(columns: Sequence[Heading], comparison: Comparison, *, has_teams: bool) -> list[_Wanted]:
+    """Return the content of each row of the comparison in a table with these columns."""
+    language = "ru" if any(CYRILLIC.search(heading.text) for heading in columns) else "en"
+    keys = [heading.kind if heading.kind in _NAMES else _metric(heading) for heading in columns]
     shown = (*_NAMES, *dict.fromkeys(key for key in keys if key and key not in _NAMES))
     rows = tuple(
         replace(row, ratios={name: times for name, times in row.ratios.items() if "quality" not in name})
@@ -206,28 +208,28 @@ def _wanted(above: Sequence[Heading], comparison: Comparison, *, has_teams: bool
     comparison = replace(comparison, rows=rows, language=language)
     notes = readme_notes.listed(as_markdown(comparison))
     wanted: dict[_Key, _Wanted] = {}
-    for row, said in _rendered(comparison, shown):
-        method = readme_notes.without_marks(said["method"].raw)
-        key = _key(said["team"].text if has_teams else "", said["model"].text, plain(method))
+    for row, rendered in _rendered(comparison, shown):
+        method = readme_notes.without_marks(rendered["method"].raw)
+        key = _key(rendered["team"].text if has_teams else "", rendered["model"].text, plain(method))
         if key in wanted and (row.by_hand or wanted[key].by_hand):
             if not row.by_hand:
                 del wanted[key]
             else:
-                continue  # of two hand-made tables one is enough, and what was measured is better
+                continue  # one of two hand-made tables is enough, and measured numbers are preferred
         elif key in wanted:
             raise RecipeError(
-                f"Both {wanted[key].team} and {row.team} have {key[1]} {key[2]}, and the table says no more of a row. "
-                "Name one team, or choose fewer rows."
+                f"Both {wanted[key].team} and {row.team} have {key[1]} {key[2]}, and the table can't show which is "
+                "which. Select one team (--team), or fewer rows."
             )
-        said["method"] = replace(said["method"], raw=method)
-        cells = tuple(_cell(row, heading, said.get(key or "")) for heading, key in zip(above, keys, strict=True))
+        rendered["method"] = replace(rendered["method"], raw=method)
+        cells = tuple(_cell(row, heading, rendered.get(key or "")) for heading, key in zip(columns, keys, strict=True))
         footnotes = tuple(notes[note + 1] for note in row.notes)
         wanted[key] = _Wanted(key, cells, footnotes, row.by_hand, row.team)
     return list(wanted.values())
 
 
 def _metric(heading: Heading) -> str:
-    """Return the key of what a column shows; empty where it is none of ours."""
+    """Return the key of what a column shows; empty for an unknown column."""
     if heading.reason:
         return ""
     if heading.kind == "quality":
@@ -236,11 +238,11 @@ def _metric(heading: Heading) -> str:
 
 
 def _cell(row: Row, heading: Heading, rendered: Cell | None) -> str | None:
-    """Write one cell, in the unit of its column."""
+    """Return the text of one cell, in the unit of its column."""
     if rendered is None or rendered.text == MISSING:
         return None
     name = _metric(heading)
-    if name not in row.values:  # names, and all scores together
+    if name not in row.values:  # a name, or all scores together
         return rendered.raw
     value, (head, space, ratio) = row.values[name], rendered.raw.partition(" (")
     if heading.kind == "quality":
@@ -250,34 +252,34 @@ def _cell(row: Row, heading: Heading, rendered: Cell | None) -> str | None:
         return number(value * 100 if is_percent else value) if score.is_rest or is_percent else rendered.raw
     if heading.unit and (heading.unit.factor != 1 or heading.unit.is_inverse):
         head = number(heading.unit.theirs(value))
-        head = f"{head} {heading.unit.text}" if heading.kind == "size" else head
+        head = number(heading.unit.theirs(value))
     elif heading.unit is None and heading.kind in _UNIT_OF:
         head = f"{head} {_UNIT_OF[heading.kind]}"
     return f"{head}{space}{ratio}"
 
 
 def _changes(
-    text: str, line: Line, wanted: _Wanted, above: Sequence[Heading], numbers: tuple[set[int], set[int]]
+    text: str, line: Line, wanted: _Wanted, columns: Sequence[Heading], numbers: tuple[set[int], set[int]]
 ) -> list[tuple[int, int, str]]:
-    """Return the edits that make a line say what it should. Names stay as they are written.
+    """Return the edits that give a line the content it should have. Names stay as they are written.
 
     Args:
         text: the file.
         line: the line.
-        wanted: what it should say.
-        above: its columns.
-        numbers: of its footnotes, as they should be; and of all that there were before.
+        wanted: the content it should have.
+        columns: the headings of its table.
+        numbers: the numbers of its footnotes after the change, and of all footnotes before it.
     """
     edits = []
-    for cell, said, heading in zip(line.cells, wanted.cells, above, strict=False):
-        new = said
+    for cell, content, heading in zip(line.cells, wanted.cells, columns, strict=False):
+        new = content
         if heading.kind == "method":
             new = readme_notes.with_marks(readme_notes.without_marks(cell.raw, numbers[0] | numbers[1]), numbers[0])
         is_same = new is None or (new == cell.raw if heading.kind == "method" else plain(new) == cell.text)
         if new is None or is_same or heading.kind in ("team", "model"):
             continue
         edits.append((cell.start, cell.end, _fitted(text[cell.start : cell.end], new, text[cell.end : line.end])))
-    lacking = _marked(wanted, above, numbers[0])[len(line.cells) :]
+    lacking = _marked(wanted, columns, numbers[0])[len(line.cells) :]
     if any(lacking):
         end = line.cells[-1].end if line.cells else line.start
         edits.append((end, line.end, "".join(f" | {new or ''}".rstrip() for new in lacking) + " |"))
@@ -285,27 +287,27 @@ def _changes(
 
 
 def _fitted(old: str, new: str, rest: str) -> str:
-    """Put a text into a cell, on the side where it stood and in the width that it had, where that is enough."""
+    """Return a cell's new text with the old alignment and, where it is enough, the old width."""
     before, after = len(old) - len(old.lstrip()), len(old) - len(old.rstrip())
     if not rest:  # the last cell of a line without a pipe at its end
         return f" {new}"
     return f" {new} ".rjust(len(old)) if before > after and old.strip() else f" {new} ".ljust(len(old))
 
 
-def _marked(wanted: _Wanted, above: Sequence[Heading], numbers: set[int]) -> list[str | None]:
-    """Return the cells of a row, with its footnotes behind the method."""
+def _marked(wanted: _Wanted, columns: Sequence[Heading], numbers: set[int]) -> list[str | None]:
+    """Return the cells of a row, with the marks of its footnotes after the method."""
     return [
         readme_notes.with_marks(cell or "", numbers) if heading.kind == "method" else cell
-        for cell, heading in zip(wanted.cells, above, strict=True)
+        for cell, heading in zip(wanted.cells, columns, strict=True)
     ]
 
 
 def _new_line(text: str, table: Table, wanted: _Wanted, numbers: set[int]) -> str:
     begin = max(text.rfind("\n", 0, table.header.start), text.rfind("\r", 0, table.header.start)) + 1
     indent = text[begin : table.header.start].removeprefix("\ufeff")
-    above = headings_of(table)
+    columns = headings_of(table)
     cells = (
         f" {new if new is not None else '' if heading.reason else MISSING} ".ljust(cell.end - cell.start)
-        for new, cell, heading in zip(_marked(wanted, above, numbers), table.header.cells, above, strict=True)
+        for new, cell, heading in zip(_marked(wanted, columns, numbers), table.header.cells, columns, strict=True)
     )
     return f"{indent}|{'|'.join(cells)}|"

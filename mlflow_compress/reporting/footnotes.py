@@ -1,4 +1,4 @@
-"""Footnotes of a table: one for each kind of thing that rows must say, the one that matters most first."""
+"""Footnotes of a table: one for each kind of statement about rows, the most important first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WEIGHTS = ("random", "partly_random")
 _RESULTS = (CAUTION, "contradiction", "not_believed")
 _NOISE = ("one_launch", "two_launches", "few_of_original", "unknown_noise", "score_noise")
 _MOST_DETAILS = 3
-# Cautions about how quiet the machine was. All others are about what was made or scored, and come before these.
+# Cautions about how quiet the machine was. All others are about the model or its scores, and come before these.
 _ABOUT_TIMING = frozenset(
     {
         "busy_gpu",
@@ -37,13 +37,13 @@ _ABOUT_TIMING = frozenset(
 
 @dataclass(frozen=True)
 class Note:
-    """What a table must say of one row.
+    """One statement that a table must make about a row.
 
     Attributes:
         kind: a key of `words.FOOTNOTES`.
-        about: what tells two footnotes of one kind apart: a device, a team, or what a caution says.
-        details: what differs from row to row, such as names. A footnote lists those of all its rows.
-        code: of a caution.
+        about: what distinguishes two footnotes of one kind: a device, a team, or the text of a caution.
+        details: what differs from row to row, such as names. A footnote lists the details of all its rows.
+        code: the identifier of a caution.
     """
 
     kind: str
@@ -53,19 +53,19 @@ class Note:
 
     @property
     def is_of_a_result(self) -> bool:
-        """Whether it is a caution about what was made or scored, and not about how quiet the machine was."""
+        """Whether it is a caution about the model or its scores, and not about how quiet the machine was."""
         return self.kind == CAUTION and self.code not in _ABOUT_TIMING
 
 
 def numbered(notes: Iterable[Sequence[Note]], language: str) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
-    """Merge the notes of all rows by kind, and put them in order: weights, results, comparisons, noise.
+    """Merge the notes of all rows by kind, and sort them: weights, results, comparisons, noise.
 
     Args:
-        notes: of each row.
+        notes: the notes of each row.
         language: `en` or `ru`.
 
     Returns:
-        The footnotes, and of each row the indices of its own.
+        The footnotes, and for each row the indices of its footnotes.
     """
     rows = [[(note, (note.kind, note.about)) for note in several] for several in notes]
     merged: dict[tuple[str, str], dict[str, None]] = {}
@@ -74,7 +74,7 @@ def numbered(notes: Iterable[Sequence[Note]], language: str) -> tuple[tuple[str,
         merged.setdefault(key, {}).update(dict.fromkeys(note.details))
         ranks[key] = min(_rank(note), ranks.get(key, _rank(note)))
     keys = sorted(merged, key=lambda key: ranks[key])
-    places = {key: at for at, key in enumerate(keys)}
+    places = {key: place for place, key in enumerate(keys)}
     sentences = tuple(
         words.footnote(kind, language, about=about, details=listed(list(merged[kind, about]), language))
         for kind, about in keys
@@ -91,7 +91,7 @@ def _rank(note: Note) -> int:
 
 
 def listed(details: Sequence[str], language: str) -> str:
-    """Name the first three, and say how many more there are."""
+    """Return the first three details, and how many more there are."""
     more = len(details) - _MOST_DETAILS
     rest = [words.AND_MORE[language].format(count=more)] if more > 0 else []
     return "; ".join([*details[:_MOST_DETAILS], *rest])
