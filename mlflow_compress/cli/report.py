@@ -219,9 +219,9 @@ def import_tables(
         experiment_note.describe(store, experiment_id, name)
     for file in imports:
         for cell in (*file.unread, *file.doubtful):
-            terminal.warn(f"{file.source}, {cell.told}")
-        for line, what, why in file.passed_over:
-            terminal.warn(f"{file.source}, line {line}, {what}: skipped: {why}")
+            terminal.warn(f"{file.source}, {cell.remark}")
+        for line, what, why in file.ignored:
+            terminal.warn(f"{file.source}, line {line}, {what}: ignored: {why}")
     if left:
         terminal.warn(
             f"{left} rows from earlier imports of this file and team are no longer in the file, but tables still show "

@@ -1,4 +1,4 @@
-"""Says of every variant and demand whether it passes, fails, or can't be decided: the check of a pull request."""
+"""Decides whether every variant passes, fails, or can't be decided, for each demand: the check of a pull request."""
 
 from __future__ import annotations
 
@@ -31,34 +31,34 @@ EXIT_CODES: Mapping[Verdict, int] = {"passes": 0, "fails": 6, "undecided": 7, "n
 _WORST_STATUS_FIRST = ("failed", IN_PROGRESS, "skipped")
 _WORST_FIRST: tuple[Verdict, ...] = ("fails", "undecided", "passes", "not checked")
 
-_EXACT = 1e-9  # of sizes: what the division of two floats may be off
-_NOT_BELIEVED = "a ratio that no compression reaches, or that contradicts the two times, is not believed"
+_EXACT = 1e-9  # tolerance for sizes: rounding error of a float division
+_NOT_BELIEVED = "the ratio is not believed: no compression reaches it, or it contradicts the two times"
 
-_IMPOSSIBLE = "what was logged of it can't be a measurement, and was left out"
-_LEAST_OF_FP32 = 3.9  # bytes a parameter
-_HOLDS = "the interval holds what is asked"
-_EVEN_AT_BEST = "even the good end of the interval misses"
-_MORE_TIME = "measure it in turns with its original (--interleave), or give both time for several launches (--launches)"
-_MORE_PAIRS = "give it time for several pairs of launches (--seconds: starting them may take ten times as long)"
+_IMPOSSIBLE = "the logged value can't be a measurement and was left out"
+_LEAST_OF_FP32 = 3.9  # bytes per parameter
+_HOLDS = "the limit lies inside the interval"
+_EVEN_AT_BEST = "even the good end of the interval misses the limit"
+_MORE_TIME = "measure it in turns with its original (--interleave), or in several launches for both (--launches)"
+_MORE_PAIRS = "allow time for several pairs of launches (--seconds: starting them may take ten times as long)"
 _MORE_LAUNCHES = "measure longer, in more launches (--launches), or in turns with its original (--interleave)"
 _MEASURE_ORIGINAL = "measure the original by the same team on the same machine (compress-bench run MODEL)"
-_MEASURE_BASELINE = "measure it at this batch size, or name another --baseline"
+_MEASURE_BASELINE = "measure it at this batch size, or choose another --baseline"
 _SCORE = "score trained weights on data"
-_RANDOM = "random weights: its quality is not known"
-_MORE_SAMPLES = "score more samples, or the original and the variant in one command, which pairs their answers"
+_RANDOM = "random weights: the quality is unknown"
+_MORE_SAMPLES = "score more samples, or score the original and the variant in one command, which pairs their answers"
 _APART = (
     "not compared with the original, which was measured under other circumstances",
-    "measure both on one machine in the same way; compress-report's footnotes say what differs",
+    "measure both on one machine in the same way; the footnotes of compress-report show what differs",
 )
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A rule for quality that others made.
+    """A rule for quality that others defined.
 
     Attributes:
-        drop: what it allows.
-        meaning: what it asks, in words, and what this check is not.
+        drop: the loss that it allows.
+        meaning: what it requires, and how this check differs from it.
     """
 
     drop: Drop
@@ -67,8 +67,8 @@ class Preset:
 
 def _mlperf(percent: str, drop: float) -> Preset:
     meaning = (
-        f"at least {percent} of the original's quality. MLPerf's closed division asks it of the accuracy of the FP32 "
-        "reference on a whole data set of its own; here the reference is each row's original, on the samples scored"
+        f"at least {percent} of the original's quality. MLPerf's closed division requires this of the accuracy of the "
+        "FP32 reference on its own whole data set; here the reference is each row's original, on the samples scored"
     )
     return Preset(Drop(drop, relative=True, against_fp32=True), meaning)
 
@@ -78,15 +78,15 @@ PRESETS = {"mlperf": _mlperf("99 %", 0.01), "mlperf-high": _mlperf("99.9 %", 0.0
 
 @dataclass(frozen=True)
 class Demand:
-    """One thing that every variant must reach.
+    """One limit that every variant must meet.
 
     Attributes:
-        option: what asks it, as the command line has it.
+        option: the command-line option that sets it.
         kind: how it is judged.
-        group: what the number is about: `cpu`, `gpu`, `size` or `quality`.
-        metric: the number; empty for `quality`, where each row has its own.
-        limit: the least speed-up, the greatest ratio, or the most that may be lost.
-        drop: of quality only: in whose terms the limit is.
+        group: the group of the number: `cpu`, `gpu`, `size` or `quality`.
+        metric: the metric; empty for `quality`, where each row has its own.
+        limit: the least speed-up, the greatest ratio, or the greatest loss.
+        drop: for quality only: the unit of the limit.
     """
 
     option: str
@@ -97,7 +97,7 @@ class Demand:
     drop: Drop | None = None
 
     def say(self, metric: str, known: Known) -> str:
-        """Say what is asked of a number."""
+        """Return the demand on a metric as text."""
         if self.drop is not None:
             return f"{label(metric, 'en', known) if metric else QUALITY}: at most {self.drop} lost"
         what = label(self.metric, "en", with_unit=False)
@@ -109,15 +109,15 @@ class Demand:
 
 @dataclass(frozen=True)
 class Demands:
-    """What every variant must reach; None asks nothing.
+    """The limits that every variant must meet; None sets no limit.
 
     Attributes:
         min_speedup: the original's median latency divided by the variant's.
-        max_quality_drop: on the score that stands for the model's quality.
+        max_quality_drop: the greatest loss of the score that represents the model's quality.
         max_size_ratio: bytes of the weights as they are held in memory, divided by the original's.
         max_disk_ratio: bytes of the saved model, divided by the original's.
         max_memory_ratio: peak memory divided by the original's.
-        device: whose latency and memory: `cpu` or `gpu`.
+        device: the device of latency and memory: `cpu` or `gpu`.
     """
 
     min_speedup: float | None = None
@@ -128,7 +128,7 @@ class Demands:
     device: str = "cpu"
 
     def asked(self) -> tuple[Demand, ...]:
-        """Return what is asked, one by one."""
+        """Return the demands, one for each limit."""
         drop, memory = self.max_quality_drop, {"cpu": "cpu/ram_peak_mib", "gpu": "gpu/vram_peak_mib"}[self.device]
         everything: tuple[tuple[str, Kind, str, str, float | None, Drop | None], ...] = (
             ("--min-speedup", "speed", self.device, f"{self.device}/latency_p50_ms", self.min_speedup, None),
@@ -146,23 +146,23 @@ class Demands:
 
 @dataclass(frozen=True)
 class Check:
-    """One demand on one variant, and what came of it.
+    """One demand on one variant, and its verdict.
 
     Attributes:
         team, model, method: the variant.
-        option: what asks it: `--min-speedup`; empty: that the variant could be measured at all.
-        asked: the same in words, with the number that decides.
-        metric: that number; empty where the row has none.
-        verdict: `passes` where even the bad end of the 95 % interval meets the demand, `fails` where even the good end
+        option: the option that sets the demand: `--min-speedup`; empty: the demand that the variant can be measured.
+        asked: the demand as text, with the metric that decides.
+        metric: that metric; empty where the row has none.
+        verdict: `passes` where even the bad end of the 95 % interval meets the limit, `fails` where even the good end
             misses it, otherwise `undecided`; `not checked` where there is no measurement to check.
         measured: the number as the table shows it.
-        result: the value in words.
-        interval: the ends in words.
-        value: in the demand's own terms: times as fast, times the original's, or what was lost; None: not known.
-        low, high: the ends of its 95 % interval; None: its noise is not known, or it has none.
-        limit: what is asked, in the same terms.
-        reason: why the verdict is what it is, and where a number decided, what that does not say of the row.
-        advice: what to do about it.
+        result: the value as text.
+        interval: the ends of the interval as text.
+        value: in the demand's own unit: times as fast, times the original's, or the loss; None: unknown.
+        low, high: the ends of its 95 % interval; None: the noise is unknown, or there is no interval.
+        limit: the limit, in the same unit.
+        reason: why the verdict is what it is; where a number decided, what that number does not show.
+        advice: what to do next.
     """
 
     team: str
@@ -185,9 +185,9 @@ class Check:
 
 @dataclass
 class _Variant:
-    """The rows of one name that are checked, and what befell the newest attempt to measure it.
+    """The rows of one variant, and the failures of its newest attempts.
 
-    Of an original only the latter is told: nothing is asked of it.
+    For an original only the failures count: there are no demands on it.
     """
 
     measured: list[Row] = field(default_factory=list)
@@ -197,78 +197,78 @@ class _Variant:
 
 
 def check(comparison: Comparison, demands: Demands) -> tuple[Check, ...]:
-    """Check every variant of a comparison, in its order; its originals are what is compared with.
+    """Check every variant of a comparison, in its order, against the originals.
 
-    A variant whose newest attempt failed, in whatever part, fails; what was skipped, or copied by hand, is not checked.
-    A row that was copied stands beside what was measured under the same name, and takes nothing's place.
+    A variant with any part whose newest attempt failed fails. Skipped variants and copied rows are not checked. A
+    copied row is listed beside the measured rows of the same name, and does not replace them.
 
     Raises:
-        RecipeError: a drop of quality that allows all of a score to be lost.
+        RecipeError: the allowed drop of quality covers the whole score.
     """
-    known = comparison.metrics
+    facts = comparison.metrics
     variants: dict[tuple[str, str, str], _Variant] = defaultdict(_Variant)
     for row in comparison.rows:
         if not is_original(row):
             variant = variants[row.team, row.model, row.method]
             (variant.copied if row.by_hand else variant.measured).append(row)
             if demands.max_quality_drop is not None:
-                demands.max_quality_drop.refuse_all(primary(row, known), known)
+                demands.max_quality_drop.refuse_all(primary(row, facts), facts)
     originals = {(row.team, row.model, row.method) for row in comparison.rows if is_original(row)}
-    for each in comparison.failures:
-        key = each.team, each.model, each.method
-        variants[key].failures.append(each)
+    for failure in comparison.failures:
+        key = failure.team, failure.model, failure.method
+        variants[key].failures.append(failure)
         variants[key].is_original = key in originals and not variants[key].measured
-    asked = demands.asked()
+    all_demands = demands.asked()
     return tuple(
-        replace(found, team=team, model=model, method=method)
+        replace(result, team=team, model=model, method=method)
         for (team, model, method), variant in variants.items()
-        for found in _checks(variant, asked, known)
+        for result in _checks(variant, all_demands, facts)
     )
 
 
 def verdict(checks: Iterable[Check]) -> Verdict:
-    """Return what all checks come to: the worst; `undecided` too where a demand was checked on no variant."""
+    """Return the worst verdict of all checks; `undecided` too where a demand was checked on no variant."""
     by_demand: dict[str, set[Verdict]] = defaultdict(set)
-    for each in checks:
-        by_demand[each.option].add(each.verdict)
-    found = [next(one for one in _WORST_FIRST if one in verdicts) for verdicts in by_demand.values()]
-    unseen = [by_demand[option] <= {"not checked"} for option in by_demand if option]
-    if "fails" in found:
+    for result in checks:
+        by_demand[result.option].add(result.verdict)
+    worst = [next(one for one in _WORST_FIRST if one in verdicts) for verdicts in by_demand.values()]
+    unchecked = [by_demand[option] <= {"not checked"} for option in by_demand if option]
+    if "fails" in worst:
         return "fails"
-    return "undecided" if "undecided" in found or any(unseen) or not unseen else "passes"
+    return "undecided" if "undecided" in worst or any(unchecked) or not unchecked else "passes"
 
 
 def of_variants(checks: Iterable[Check]) -> dict[tuple[str, str, str], Verdict]:
-    """Return the worst verdict of each variant: of team, model and method."""
-    found: dict[tuple[str, str, str], set[Verdict]] = defaultdict(set)
-    for each in checks:
-        found[each.team, each.model, each.method].add(each.verdict)
-    return {variant: next(one for one in _WORST_FIRST if one in verdicts) for variant, verdicts in found.items()}
+    """Return the worst verdict of each variant, by team, model and method."""
+    by_variant: dict[tuple[str, str, str], set[Verdict]] = defaultdict(set)
+    for result in checks:
+        by_variant[result.team, result.model, result.method].add(result.verdict)
+    return {variant: next(one for one in _WORST_FIRST if one in verdicts) for variant, verdicts in by_variant.items()}
 
 
-def _checks(variant: _Variant, asked: Sequence[Demand], known: Known) -> Iterator[Check]:
-    told: list[Failure] = []
+def _checks(variant: _Variant, demands: Sequence[Demand], known: Known) -> Iterator[Check]:
+    reported: list[Failure] = []
     attempts: Sequence[Row | None] = variant.measured or ([None] if variant.failures else [])
     for row in () if variant.is_original else attempts:
-        for demand in asked:
-            found = _judged(row, demand, known) if row is not None else _blank("", demand, known)
-            about = ("", demand.group)
-            if failures := [each for each in variant.failures if row is None or each.device in about]:
-                told += failures
-                worst = min(failures, key=lambda each: _WORST_STATUS_FIRST.index(each.status))
-                found = replace(found, **_after(worst, row))
-            yield found
-    for each in variant.failures:
-        if each not in told:
-            yield replace(Check("", "", "", asked="to be measured"), **_after(each, next(iter(attempts), None)))
+        for demand in demands:
+            result = _judged(row, demand, known) if row is not None else _blank("", demand, known)
+            groups = ("", demand.group)
+            if failures := [failure for failure in variant.failures if row is None or failure.device in groups]:
+                reported += failures
+                worst = min(failures, key=lambda failure: _WORST_STATUS_FIRST.index(failure.status))
+                result = replace(result, **_after(worst, row))
+            yield result
+    for failure in variant.failures:
+        if failure not in reported:
+            yield replace(Check("", "", "", asked="to be measured"), **_after(failure, next(iter(attempts), None)))
     for row in variant.copied:
-        for demand in asked:
-            found = _judged(row, demand, known)
-            yield replace(found, verdict="not checked", reason="copied by hand from a table, not measured", advice="")
+        for demand in demands:
+            result = _judged(row, demand, known)
+            yield replace(result, verdict="not checked", reason="copied by hand from a table, not measured", advice="")
 
 
 def _blank(metric: str, demand: Demand, known: Known) -> Check:
-    """Return a check of which nothing is known but what is asked."""
+    """Return a check with the demand alone."""
     asked = demand.say(metric, known)
     return Check("", "", "", demand.option, asked, metric or demand.metric, limit=demand.limit)
 
@@ -280,57 +280,57 @@ class _Changes(TypedDict):
 
 
 def _after(failure: Failure, row: Row | None) -> _Changes:
-    """Return what an attempt without a result makes of a check."""
+    """Return the verdict, reason and advice for a failed, skipped or unfinished attempt."""
     reason = befell(failure, "en")
     if row is not None and (not failure.device or failure.device in row.runs):
-        reason += "; the numbers are those of an older run, or of what was measured before"
+        reason += "; the numbers are from an older run, or were measured before it failed"
     if failure.status == "skipped":
         return {"verdict": "not checked", "reason": reason, "advice": ""}
     if failure.status == IN_PROGRESS:
-        return {"verdict": "undecided", "reason": reason, "advice": "check again when it has ended"}
-    return {"verdict": "fails", "reason": reason, "advice": "repair it and measure again, or delete the failed run"}
+        return {"verdict": "undecided", "reason": reason, "advice": "check again when the run has ended"}
+    return {"verdict": "fails", "reason": reason, "advice": "fix it and measure again, or delete the failed run"}
 
 
 def _judged(row: Row, demand: Demand, known: Known) -> Check:
-    """Check one demand on a row with numbers, and say what its verdict is not to hide."""
-    found = _ratio(row, demand, known) if demand.drop is None else _quality(row, demand, demand.drop, known)
-    said = [found.reason]
+    """Check one demand on a row with numbers, and add what the verdict must not hide."""
+    result = _ratio(row, demand, known) if demand.drop is None else _quality(row, demand, demand.drop, known)
+    reasons = [result.reason]
     if demand.drop is not None and demand.drop.against_fp32:
-        said += _not_fp32(row)
-    if found.verdict in ("passes", "fails"):
-        said += [*([_RANDOM] if row.random_weights else []), *row.cautions]
+        reasons += _not_fp32(row)
+    if result.verdict in ("passes", "fails"):
+        reasons += [*([_RANDOM] if row.random_weights else []), *row.cautions]
     if row.original is not None and row.baseline:
-        said.append(f"the baseline is {'run ' if row.original.run_id else 'the original of '}{row.baseline}")
-    return replace(found, reason="; ".join(filter(None, said)))
+        reasons.append(f"the baseline is {'run ' if row.original.run_id else 'the original of '}{row.baseline}")
+    return replace(result, reason="; ".join(filter(None, reasons)))
 
 
 def _quality(row: Row, demand: Demand, drop: Drop, known: Known) -> Check:
     name = primary(row, known)
     blank = _blank(name, demand, known)
-    if not name and any(each.startswith(f"{QUALITY}/") for each in row.not_believed):
+    if not name and any(metric.startswith(f"{QUALITY}/") for metric in row.not_believed):
         return replace(blank, reason=_IMPOSSIBLE, advice=LOOK)
     if not name or row.random_weights:
-        why = "random weights: there is no quality to lose" if row.random_weights else "quality was not scored"
+        why = "random weights: there is no quality to lose" if row.random_weights else "the quality was not scored"
         return replace(blank, reason=why, advice=_SCORE)
     blank = replace(blank, measured=score_text(row, name, "en", known))
     doubt = _doubt(row, about_quality=True)
     loss = loss_of(row, name, drop, known)
     if row.original is None or loss.value is None:
         return replace(blank, reason=doubt[0] or loss.reason, advice=doubt[1] or loss.advice)
-    found = replace(blank, value=loss.value, low=loss.low, high=loss.high, result=drop.say(loss.value))
+    result = replace(blank, value=loss.value, low=loss.low, high=loss.high, result=drop.say(loss.value))
     if loss.low is not None and loss.high is not None:
-        found = replace(found, interval=drop.say_between(loss.low, loss.high))
+        result = replace(result, interval=drop.say_between(loss.low, loss.high))
     if doubt[0] or loss.low is None or loss.high is None:
-        return replace(found, reason=doubt[0] or loss.reason, advice=doubt[1] or loss.advice)
+        return replace(result, reason=doubt[0] or loss.reason, advice=doubt[1] or loss.advice)
     most = demand.limit * (1 + _EXACT)
     decided = _decided(meets=loss.high <= most, misses=loss.low > most)
     if decided == "undecided":
-        return replace(found, verdict=decided, reason=loss.reason or _HOLDS, advice=loss.advice or _MORE_SAMPLES)
-    return replace(found, verdict=decided, reason=_EVEN_AT_BEST if decided == "fails" else "")
+        return replace(result, verdict=decided, reason=loss.reason or _HOLDS, advice=loss.advice or _MORE_SAMPLES)
+    return replace(result, verdict=decided, reason=_EVEN_AT_BEST if decided == "fails" else "")
 
 
 def _not_fp32(row: Row) -> list[str]:
-    """Say that the original is not in FP32, where its weights show it: they take less than 4 bytes a parameter."""
+    """Return a remark where the original's weights are not FP32: they take less than 4 bytes per parameter."""
     names = "size/weights_mib", "size/params"
     if not all(row.values.get(name) and row.ratios.get(name) for name in names):
         return []
@@ -338,11 +338,11 @@ def _not_fp32(row: Row) -> list[str]:
     bytes_each = mib * 2**20 / parameters
     if bytes_each > _LEAST_OF_FP32:
         return []
-    return [f"the original takes {number(bytes_each, 2)} bytes a parameter: it is no FP32 reference"]
+    return [f"the original takes {number(bytes_each, 2)} bytes per parameter: it is not an FP32 reference"]
 
 
 def _ratio(row: Row, demand: Demand, known: Known) -> Check:
-    """Check a number against the original's."""
+    """Check a number against the original's number."""
     name = demand.metric
     blank = _blank("", demand, known)
     if name not in row.values and name in row.not_believed:
@@ -357,43 +357,43 @@ def _ratio(row: Row, demand: Demand, known: Known) -> Check:
     if ratio is None:
         return replace(blank, reason=doubt[0] or _APART[0], advice=doubt[1] or _APART[1])
     if not is_believed(ratio):
-        return replace(blank, reason=f"{ratio:.3g} times the original's is not believed", advice=LOOK)
+        return replace(blank, reason=f"a value of {ratio:.3g} times the original's is not believed", advice=LOOK)
     if demand.kind == "speed":
         return _speed(replace(blank, value=1 / ratio), row, demand, doubt)
-    found = replace(blank, value=ratio, result=_times(ratio, demand.limit))
+    result = replace(blank, value=ratio, result=_times(ratio, demand.limit))
     if doubt[0]:
-        return replace(found, reason=doubt[0], advice=doubt[1])
+        return replace(result, reason=doubt[0], advice=doubt[1])
     tolerance = MEMORY_NOISE if demand.kind == "memory" else _EXACT
     if ratio <= demand.limit * (1 + tolerance):
-        return replace(found, verdict="passes")
-    return replace(found, verdict="fails", reason="more than was asked")
+        return replace(result, verdict="passes")
+    return replace(result, verdict="fails", reason="above the limit")
 
 
 def _speed(blank: Check, row: Row, demand: Demand, doubt: tuple[str, str]) -> Check:
-    """Check how many times as fast a row is, by the interval of that."""
+    """Check how many times as fast a row is, by the interval of its ratio."""
     value = blank.value or 0.0
-    found = replace(blank, result=f"{_times(value, demand.limit)} as fast")
+    result = replace(blank, result=f"{_times(value, demand.limit)} as fast")
     if demand.metric not in row.ratio_intervals:
         advice = _MORE_PAIRS if _is_in_turns(row, demand) else _MORE_TIME
         reason = footnote(why_unsure(row.values, row.original, demand.group), "en")
-        return replace(found, reason=doubt[0] or reason, advice=doubt[1] or advice)
+        return replace(result, reason=doubt[0] or reason, advice=doubt[1] or advice)
     ends = row.ratio_intervals[demand.metric]
     if not 0 < ends[0] <= row.ratios[demand.metric] <= ends[1]:
-        return replace(found, reason="the ratio lies outside of its own interval", advice=LOOK)
+        return replace(result, reason="the ratio lies outside its own interval", advice=LOOK)
     low, high = 1 / ends[1], 1 / ends[0]
     interval = f"{_times(low, demand.limit)} to {_times(high, demand.limit)}"
-    found = replace(found, low=low, high=high, interval=interval)
+    result = replace(result, low=low, high=high, interval=interval)
     if doubt[0]:
-        return replace(found, reason=doubt[0], advice=doubt[1])
+        return replace(result, reason=doubt[0], advice=doubt[1])
     least = demand.limit * (1 - _EXACT)
     decided = _decided(meets=low >= least, misses=high < least)
     if decided == "undecided":
-        return replace(found, verdict=decided, reason=_HOLDS, advice=_MORE_LAUNCHES)
-    return replace(found, verdict=decided, reason=_EVEN_AT_BEST if decided == "fails" else "")
+        return replace(result, verdict=decided, reason=_HOLDS, advice=_MORE_LAUNCHES)
+    return replace(result, verdict=decided, reason=_EVEN_AT_BEST if decided == "fails" else "")
 
 
 def _is_in_turns(row: Row, demand: Demand) -> bool:
-    """Return whether a row has a ratio of its own: to the original that it was measured in turns with."""
+    """Return whether a row has its own ratio: to the original that it was measured in turns with."""
     return demand.kind == "speed" and f"{demand.group}/latency_ratio" in row.values
 
 
@@ -402,15 +402,15 @@ def _decided(*, meets: bool, misses: bool) -> Verdict:
 
 
 def _doubt(row: Row, *, about_quality: bool = False) -> tuple[str, str]:
-    """Return why a row's original decides nothing, and what to do; empty where it does."""
+    """Return why a row's original can't decide, and what to do next; empty where it can."""
     original = row.original
     if original is None and row.baseline:
-        return f"{row.baseline}, which it is to be compared with, was not measured at its batch size", _MEASURE_BASELINE
+        return f"its baseline {row.baseline} was not measured at its batch size", _MEASURE_BASELINE
     if original is None:
         return "no original of this model was measured", _MEASURE_ORIGINAL
     if original.by_hand:
         return "the original's numbers were copied by hand", _MEASURE_ORIGINAL
-    if original.team != row.team and not original.run_id:  # a run that was named is the one that is meant
+    if original.team != row.team and not original.run_id:  # a run named as the baseline may be another team's
         return f"compared with the original of team {original.team}", _MEASURE_ORIGINAL
     if about_quality and original.random_weights:
         return "the original has random weights: there is no quality to lose", _SCORE
@@ -418,7 +418,7 @@ def _doubt(row: Row, *, about_quality: bool = False) -> tuple[str, str]:
 
 
 def _times(value: float, limit: float) -> str:
-    """Write a ratio as the table does, and with more digits where these do not tell it from the limit."""
+    """Return a ratio as the table shows it, with more digits where needed to distinguish it from the limit."""
     if value == limit or ratio_text(value) != ratio_text(limit):
         return ratio_text(value)
     texts = ((number(value, digits), number(limit, digits)) for digits in range(4, 16))

@@ -1,4 +1,4 @@
-"""What is kept of tables that people filled in by hand: their rows, and what became of each cell."""
+"""The content of tables that people filled in by hand: their rows, and the result of reading each cell."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Literal
 from mlflow_compress.records import SCHEMA_VERSION
 from mlflow_compress.words import DEVICES
 
-Fate = Literal["name", "read", "missing", "unread", "passed over"]
+Fate = Literal["name", "read", "missing", "unread", "ignored"]
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The table that a row stands in. Only rows of one table may be compared: they were made together.
+    """The table of a row. Only rows of one table may be compared, because they were made together.
 
     Attributes:
         source: the file's name.
-        section: the heading that the table stands under; empty where there is none.
-        place: which of the tables under this heading it is, from 1.
-        headers: of its columns, plain.
-        team: whose file it is; empty where nobody said.
+        section: the heading above the table; empty where there is none.
+        place: the table's position under this heading, from 1.
+        headers: the headers of its columns as plain text.
+        team: the team of the file; empty where it is not known.
     """
 
     source: str
@@ -36,32 +36,32 @@ class Origin:
 
     @property
     def name(self) -> str:
-        """What a person calls it: `README.md: Quantisation, table 2`."""
+        """The name for people: `README.md: Quantisation, table 2`."""
         place = f"table {self.place}" if self.place > 1 else ""
-        said = ", ".join(filter(None, (self.section, place)))
-        return f"{self.source}: {said}" if said else self.source
+        parts = ", ".join(filter(None, (self.section, place)))
+        return f"{self.source}: {parts}" if parts else self.source
 
     @cached_property
     def digest(self) -> str:
-        """A fingerprint: other rows do not change it, another heading, place or column does."""
+        """A fingerprint of the table: it changes with the heading, place or columns, but not with other rows."""
         whole = json.dumps([self.team, self.source, self.section, self.place, self.headers], ensure_ascii=False)
         return hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What became of one cell.
+    """The result of reading one cell.
 
     Attributes:
-        line: of the file, from 1.
-        row: of its table's rows, from 1.
-        column: from 1.
-        header: of its column, plain; empty where the table has no such column.
-        text: the cell as it stands in the file.
-        fate: what became of it.
-        metrics: the numbers that were read from it.
-        reason: why it was not read, or what to know about what was read.
-        environment: what it says of the machine, by the name of a circumstance.
+        line: the line in the file, from 1.
+        row: the row in its table, from 1.
+        column: the column, from 1.
+        header: the header of its column as plain text; empty where the table has no such column.
+        text: the cell's text in the file.
+        fate: what happened to it.
+        metrics: the numbers read from it.
+        reason: why it was not read, or a remark on how it was read.
+        environment: what it states about the machine, by the name of a circumstance.
     """
 
     line: int
@@ -75,8 +75,8 @@ class Reading:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def told(self) -> str:
-        """Say in one line where the cell stands, what it says, and what to know about it."""
+    def remark(self) -> str:
+        """Where the cell is, its text and its reason, in one line."""
         where = f"line {self.line}, row {self.row}, column {self.column}"
         header = f" ({self.header})" if self.header else ""
         return f"{where}{header}: {self.text!r}: {self.reason}"
@@ -87,10 +87,10 @@ class ByHand:
     """One row that will be stored as a run.
 
     Attributes:
-        team, model, method: what it is about; the original's method is `original`, all others are as written.
-        table: where it stands.
+        team, model, method: what the row is about; the original's method is `original`, all others are as written.
+        table: its table.
         readings: its cells.
-        shared: what the table says of the machine that all of its rows were measured on.
+        shared: what the table states about the machine of all its rows.
     """
 
     team: str
@@ -107,24 +107,24 @@ class ByHand:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """The numbers, by metric name."""
+        """The numbers by metric name."""
         return {name: value for reading in self.readings for name, value in reading.metrics.items()}
 
     @cached_property
     def environment(self) -> dict[str, str]:
-        """What its cells and its table say of the machine, as far as it has numbers of that device."""
+        """What its cells and its table state about the machine, for the devices that it has numbers of."""
         own = {name: text for reading in self.readings for name, text in reading.environment.items()}
         devices = {name.partition("/")[0] for name in self.metrics}
         return {name: text for name, text in self.shared.items() if name.partition("_")[0] in devices} | own
 
     @property
     def params(self) -> dict[str, str]:
-        """What MLflow shows as the run's parameters."""
+        """The run's parameters in MLflow."""
         return {"model": self.model, "method": self.method, "team": self.team}
 
     @cached_property
     def tags(self) -> dict[str, str]:
-        """All tags of the run, its cells as they were written among them."""
+        """All tags of the run, including its cells as written."""
         tags = {
             **self.params,
             "status": "ok",
@@ -139,47 +139,47 @@ class ByHand:
             "compress.batch_size": "1",
         }
         devices = {name.partition("/")[0] for name in self.metrics}
-        # A row with a size or a score alone is one of no device, and still a row.
+        # A row with only a size or a score belongs to no device, and is still a row.
         tags |= {f"compress.outcome.{device}": "ok" for device in devices & DEVICES.keys() or {"table"}}
         tags |= {f"compress.env.{name}": text for name, text in self.environment.items()}
         for reading in self.readings:
             if reading.text:
                 name = re.sub(r"[^\w.-]+", " ", reading.header).strip(" .")[:200]
                 tags[f"compress.cell.{reading.column} {name}".strip()] = reading.text
-        if remarks := [reading.told for reading in self.readings if reading.reason]:
+        if remarks := [reading.remark for reading in self.readings if reading.reason]:
             tags["compress.imported.remarks"] = "\n".join(remarks)
         return tags
 
     @cached_property
     def digest(self) -> str:
-        """A fingerprint of what it says and how that was read, and of its table; not of the line where it stands."""
-        said = [[each.header, each.text, each.metrics, each.environment] for each in self.readings]
-        whole = json.dumps([self.table.digest, self.team, self.model, self.method, said], ensure_ascii=False)
+        """A fingerprint of the row's content, its interpretation and its table, but not of its line number."""
+        cells = [[cell.header, cell.text, cell.metrics, cell.environment] for cell in self.readings]
+        whole = json.dumps([self.table.digest, self.team, self.model, self.method, cells], ensure_ascii=False)
         return hashlib.sha256(whole.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Import:
-    """What a file's tables hold.
+    """The content of a file's tables.
 
     Attributes:
         source: the file's name.
-        rows: what will be stored, from the top.
+        rows: the rows to store, from the top.
         readings: every cell of every row of every table, once.
-        passed_over: lines, what they are, and why nothing of them is stored.
+        ignored: what is not stored: line, kind and reason.
     """
 
     source: str
     rows: tuple[ByHand, ...]
     readings: tuple[Reading, ...]
-    passed_over: tuple[tuple[int, str, str], ...]
+    ignored: tuple[tuple[int, str, str], ...]
 
     @property
     def unread(self) -> tuple[Reading, ...]:
         """The cells that could not be read."""
-        return tuple(each for each in self.readings if each.fate == "unread")
+        return tuple(reading for reading in self.readings if reading.fate == "unread")
 
     @property
     def doubtful(self) -> tuple[Reading, ...]:
-        """The cells that were read, with something to know about how."""
-        return tuple(each for each in self.readings if each.reason and each.fate not in ("unread", "passed over"))
+        """The cells that were read with a remark."""
+        return tuple(each for each in self.readings if each.reason and each.fate not in ("unread", "ignored"))

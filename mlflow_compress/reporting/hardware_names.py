@@ -1,4 +1,4 @@
-"""What processors and GPUs are called in a table: the name that tells them apart, without the maker's trimmings."""
+"""Short names of processors and GPUs for a table: what distinguishes them, without the maker's additions."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def short(hardware: str, language: str = "en") -> str:
     """Return the name without trademarks, clock and maker; the whole name where nothing would be left.
 
     Args:
-        hardware: as `Row.hardware` says it.
-        language: of the word for threads.
+        hardware: the text of `Row.hardware`.
+        language: the language of the word for threads.
 
     >>> short("Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz, 8 threads; NVIDIA H100 80GB HBM3")
     'Xeon Platinum 8481C, 8 threads; H100 80GB HBM3'

@@ -1,4 +1,4 @@
-"""Reads the cells of one row of a hand-made table: numbers in our units, what can't be read, and why."""
+"""Reads the cells of one row of a hand-made table: numbers in our units, and the reasons for unreadable cells."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from mlflow_compress.words import DEVICES
 
 _NAMES = ("team", "model", "method")
 _NOTHING = {
-    "size": "no model weighs that",
+    "size": "no model has that size",
     "time": "nothing takes that time",
     "ram": "it was not measured, or the device was not used",
 }
-_RATIO = re.compile(r"≈?[\d.]+x(;.*)?")  # this tool writes it behind a number
+_RATIO = re.compile(r"≈?[\d.]+x(;.*)?")  # written by this tool after a number
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a person says of the tables of a file, beside what stands in them.
+    """What a person states about a file's tables, in addition to their text.
 
     Attributes:
-        team: whose rows they are, unless a column says so.
-        model: the model of tables that have no column of methods; empty where nobody said.
-        scales: how a metric's numbers without a per cent sign are meant, by its name: `share` or `percent`.
+        team: the team of the rows, unless a column names it.
+        model: the model of tables without a column of methods; empty where it is not stated.
+        scales: how a metric's numbers without a per cent sign are meant, by metric name: `share` or `percent`.
     """
 
     team: str = ""
@@ -39,58 +39,58 @@ class Said:
 
 
 def read_cells(line: Line, row: int, columns: Sequence[Heading], said: Said, doubt: str) -> list[Reading]:
-    """Read a row, each cell once, and say which of its columns it lacks.
+    """Read each cell of a row once, and add a reading for each column that the row lacks.
 
     Args:
         line: the row.
-        row: of its table's rows, from 1.
-        columns: of the table.
-        said: by the person who imports it.
-        doubt: what to know about the cells that name the model and the method; empty where there is nothing.
+        row: its position in the table, from 1.
+        columns: the columns of the table.
+        said: statements of the person who imports the table.
+        doubt: a remark on the cells that name the model and the method; may be empty.
     """
     readings: list[Reading] = []
-    known: dict[str, str] = {}
+    sources: dict[str, str] = {}
     names = [cell.text for cell, heading in zip(line.cells, columns, strict=False) if heading.kind in _NAMES]
     several = next(filter(None, map(several_inputs, names)), "")
-    for at, cell in enumerate(line.cells, 1):
+    for number, cell in enumerate(line.cells, 1):
         beyond = Heading("", "unknown", reason="the table has no such column")
-        heading = columns[at - 1] if at <= len(columns) else beyond
-        reading = Reading(line.number, row, at, heading.text, cell.raw, "unread")
+        heading = columns[number - 1] if number <= len(columns) else beyond
+        reading = Reading(line.number, row, number, heading.text, cell.raw, "unread")
         if heading.kind in _NAMES:
             reading = replace(reading, fate="name", reason=doubt if heading.kind != "team" else "")
         elif is_missing(cell.text):
             reading = replace(reading, fate="missing")
         else:
             try:
-                metrics, remarks, environment = _read(cell, heading, known, said, several)
+                metrics, remarks, environment = _read(cell, heading, sources, said, several)
             except Unreadable as error:
                 reading = replace(reading, reason=str(error))
             else:
-                known |= dict.fromkeys(metrics, heading.text)
+                sources |= dict.fromkeys(metrics, heading.text)
                 reason = "; ".join(remarks)
                 reading = replace(reading, fate="read", metrics=metrics, reason=reason, environment=environment)
         readings.append(reading)
-    for at, heading in enumerate(columns[len(line.cells) :], len(line.cells) + 1):
-        readings.append(Reading(line.number, row, at, heading.text, "", "missing", reason="the row ends before it"))
+    for number, heading in enumerate(columns[len(line.cells) :], len(line.cells) + 1):
+        readings.append(Reading(line.number, row, number, heading.text, "", "missing", reason="the row ends before it"))
     return readings
 
 
 def _read(
-    cell: Cell, heading: Heading, known: Mapping[str, str], said: Said, several: str
+    cell: Cell, heading: Heading, sources: Mapping[str, str], said: Said, several: str
 ) -> tuple[dict[str, float], list[str], dict[str, str]]:
-    """Read a cell that says something: metrics, remarks, and what is known of the machine."""
+    """Return the metrics, remarks and circumstances of a cell that is not empty."""
     if heading.reason:
         raise Unreadable(heading.reason)
     if heading.kind == "quality":
-        metrics, remarks = read_scores(cell.lines, heading, known, said.scales)
+        metrics, remarks = read_scores(cell.lines, heading, sources, said.scales)
         return metrics, remarks, {}
     written = measure(cell.text)
     if heading.kind == "time":
         several = next(filter(None, map(several_inputs, written.notes)), "") or heading.several or several
         _refuse_several(several, written, heading)
     name, value, remarks = _quantity(written, heading)
-    if name in known:
-        raise Unreadable(f"{name} was read from the column {known[name]!r} already")
+    if name in sources:
+        raise Unreadable(f"{name} was already read from the column {sources[name]!r}")
     device = name.partition("/")[0]
     hardware = heading.hardware if device in DEVICES else ""
     for note in written.notes:
@@ -104,7 +104,7 @@ def _read(
 def _refuse_several(several: str, written: Measure, heading: Heading) -> None:
     sign = written.unit or heading.unit
     if several and (sign is None or sign.kind == "time"):
-        raise Unreadable(f"“{several}”: a time of several inputs, for all or for each isn't said, and not of one call")
+        raise Unreadable(f"“{several}”: a time for several inputs; it is not clear whether for all or for each")
 
 
 def _quantity(written: Measure, heading: Heading) -> tuple[str, float, list[str]]:
@@ -119,17 +119,17 @@ def _quantity(written: Measure, heading: Heading) -> tuple[str, float, list[str]
         raise Unreadable(heading.needs_unit)
     kinds = {"time": ("time", "tokens", "samples")}.get(heading.kind, ("size",))
     if sign is not None and sign.kind not in kinds:
-        raise Unreadable(f"{sign.text} is no unit of this column")
+        raise Unreadable(f"{sign.text} is not a unit of this column")
     if sign is None:
-        remarks.append("neither the cell nor the header has a unit: taken as MB")
+        remarks.append("neither the cell nor the header has a unit: read as MB")
     elif heading.kind == "time":
         name = f"{heading.device}/latency_p50_ms" if sign.kind == "time" else rate(heading.device, sign)
         if sign.is_inverse:
-            remarks.append("the time of one token: the tokens of one second are stored")
+            remarks.append("it is the time per token: stored as tokens per second")
         elif sign.kind != "time":
-            remarks.append("a rate and no time")
+            remarks.append("it is a rate, not a time")
     if written.unit and heading.unit and not written.unit.is_same(heading.unit):
-        remarks.append(f"the cell's unit is {written.unit.text}, the header's {heading.unit.text}: the cell's is taken")
+        remarks.append(f"the cell's unit is {written.unit.text}, the header's {heading.unit.text}: the cell's is used")
     if written.value <= 0:
         raise Unreadable(f"{written.value:f} is impossible: {_NOTHING.get(heading.kind, _NOTHING['ram'])}")
     return name, to_float(sign.ours(written.value) if sign else written.value), remarks

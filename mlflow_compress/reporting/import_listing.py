@@ -1,4 +1,4 @@
-"""Says in plain text what would be stored of hand-made tables."""
+"""Lists as plain text what would be stored of hand-made tables."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from mlflow_compress.reporting.hand_made_rows import Import
 _WITHOUT = {"missing": "no number", "unread": "not read"}
 
 
-def listing(found: Import) -> str:
-    """Say in plain text what would be stored, what could not be read, and what was passed over."""
-    blocks = [f"{found.source}: {_count(len(found.rows), 'row')} to store"]
-    for row in found.rows:
+def listing(tables: Import) -> str:
+    """Return what would be stored, what could not be read, and what is ignored, as plain text."""
+    blocks = [f"{tables.source}: {_count(len(tables.rows), 'row')} to store"]
+    for row in tables.rows:
         lines = [f"line {row.line}: {row.model} / {row.method}" + (f" (team {row.team})" if row.team else "")]
         for reading in row.readings:
             lines += [
@@ -24,14 +24,14 @@ def listing(found: Import) -> str:
                 lines.append(f"  {_WITHOUT[reading.fate]}   <- {reading.header}: {unbroken(reading.text)}".rstrip())
         blocks.append("\n".join(lines))
     for title, several in (
-        ("Not read; the text is kept with the run", found.unread),
-        ("Read, but look at it", found.doubtful),
+        ("Not read; the text is kept with the run", tables.unread),
+        ("Read, but please check", tables.doubtful),
     ):
         if several:
-            blocks.append("\n".join([f"{title}:", *(f"  {each.told}" for each in several)]))
-    if found.passed_over:
-        lines = [f"  line {line}, {what}: {why}" for line, what, why in found.passed_over]
-        blocks.append("\n".join(["Passed over:", *lines]))
+            blocks.append("\n".join([f"{title}:", *(f"  {reading.remark}" for reading in several)]))
+    if tables.ignored:
+        lines = [f"  line {line}, {what}: {why}" for line, what, why in tables.ignored]
+        blocks.append("\n".join(["Ignored:", *lines]))
     return "\n\n".join(blocks) + "\n"
 
 

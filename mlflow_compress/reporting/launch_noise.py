@@ -1,7 +1,7 @@
-"""Says how far a latency may be from what other launches would give: from its own launches, or from earlier ones.
+"""Estimates how far a latency may be from that of other launches: from its own launches, or from earlier runs.
 
-A launch is one fresh process. A run that was launched once knows nothing of the noise between launches; the store may
-hold earlier runs of the same variant on the same machine and work, and each of these is a launch more.
+A launch is one fresh process. A run with one launch does not show the noise between launches. But the store may hold
+earlier runs of the same variant on the same machine with the same work, and each of these is one more launch.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from mlflow_compress.percentiles import LogError, error_of_launches
 from mlflow_compress.records import Run
 from mlflow_compress.reporting import circumstances
 
-# What was logged by hand may be anything: nobody launches more often, and no launches spread by a factor of 20.
+# Logged values may be anything: nobody launches more often, and no launches spread by a factor of 20.
 MOST_LAUNCHES = 1000
 _WIDEST_SPREAD = math.log(20)
 _MEDIANS_MS = (1e-12, 1e15)
-_ENOUGH = 50  # earlier runs, so that a table of every run stays quick
+_ENOUGH = 50  # limit of earlier runs, so that a table of every run stays quick
 
 
 def of(run: Run, device: str, others: Iterable[Run] = ()) -> LogError | None:
-    """Return the error of a run's latency on a device, as the mean over its launches; None where it is not known.
+    """Return the error of a run's latency on a device, as the mean over its launches; None where it is unknown.
 
     Args:
-        run: it.
+        run: the run.
         device: `cpu` or `gpu`.
-        others: runs of the same variant, from which the spread is taken where this run was launched once. Those under
-            other circumstances do not count. One launch each, they make a sample; those of several launches add theirs.
+        others: runs of the same variant, which give the spread where this run has one launch. Those under other
+            circumstances do not count. Runs with one launch form a sample; runs with several launches add their spread.
     """
     launches = _count(run, device)
     if launches >= FEWEST_LAUNCHES and (spread := _spread(run, device)) > 0:
         return error_of_launches(spread, launches)
     squares, degrees = 0.0, 0
-    medians = {_median(run, device)}  # a result that was logged twice counts once
+    medians = {_median(run, device)}  # a set: a result that was logged twice counts once
     several: set[tuple[int, float, float]] = set()
     same = circumstances.of(run, device)
     for other in islice(others, _ENOUGH):
@@ -59,7 +59,7 @@ def of(run: Run, device: str, others: Iterable[Run] = ()) -> LogError | None:
 
 
 def _count(run: Run, device: str) -> int:
-    """Return how many launches are behind a latency; runs that do not say it were launched once."""
+    """Return the number of launches behind a latency; 1 where the run does not record it."""
     count = run.metrics.get(f"{device}/launches", 1.0)
     return int(count) if 1 <= count <= MOST_LAUNCHES else 1
 

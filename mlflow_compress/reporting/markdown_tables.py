@@ -1,7 +1,7 @@
-"""Finds the tables of a Markdown text, each cell with what it says and with its exact place.
+"""Finds the tables of a Markdown text, with the content and the exact place of each cell.
 
-What is a table, and where its cells end, is decided as GitHub does, by a CommonMark parser: what looks like one inside
-a code block or an HTML comment is none, and only a backslash keeps a pipe inside a cell, within code as well.
+Tables and cells are the same as on GitHub, by a CommonMark parser: a table inside a code block or an HTML comment does
+not count, and only a backslash keeps a pipe inside a cell, even in code.
 Source: GitHub Flavored Markdown, section 4.10.
 """
 
@@ -23,7 +23,7 @@ _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
 _PIPE = re.compile(r"(?<!\\)\|")
 _RULE = re.compile(r"(?=.*\|)\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*")
 _HTML_TABLE = re.compile(r"<!--.*?(?:-->|\Z)|(<table\b)", re.IGNORECASE | re.DOTALL)
-_BREAK = re.compile(r"</?br\s*/?\s*>", re.IGNORECASE)  # browsers break at </br> too
+_BREAK = re.compile(r"</?br\s*/?\s*>", re.IGNORECASE)  # browsers also break at </br>
 _BLANKS = " \t\v\f"
 _AROUND_BREAK = re.compile(r"[ \t\v\f]*\n[ \t\v\f\n]*")
 _RUN_OF_BLANKS = re.compile(r"[ \t\v\f\r\n]+")  # a no-break space may be part of a number
@@ -36,9 +36,9 @@ class Cell:
 
     Attributes:
         text: what a reader sees, in one line: no decoration, entities decoded, links as their text.
-        lines: the same, with a line ending where the cell has one (`<br>`).
-        raw: what stands in the file, without the blanks around it.
-        start, end: where it begins and ends in the text, blanks included, pipes not.
+        lines: the same, with a line break where the cell has one (`<br>`).
+        raw: the text in the file, without surrounding blanks.
+        start, end: where it begins and ends in the text, with blanks, without pipes.
     """
 
     text: str
@@ -53,9 +53,9 @@ class Line:
     """One line of a table.
 
     Attributes:
-        number: in the text, from 1.
+        number: the number in the text, from 1.
         start, end: where it begins and ends in the text, without its line ending.
-        cells: as many as it has, be that fewer or more than the header's.
+        cells: its cells; there may be fewer or more than in the header.
     """
 
     number: int
@@ -73,9 +73,9 @@ class Table:
         rule: the line below it.
         rows: the lines below the rule.
         end: where its last line ends in the text, without the line ending.
-        newline: how its first line ends, which is how a line that is added should.
-        is_nested: whether it stands in a list or a quote.
-        section: the heading that it stands under, plain; empty where there is none.
+        newline: the ending of its first line, which added lines should have too.
+        is_nested: whether it is in a list or a quote.
+        section: the heading above it as plain text; empty where there is none.
     """
 
     header: Line
@@ -89,13 +89,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Page:
-    """What of a text matters here.
+    """The parts of a text that matter here.
 
     Attributes:
-        tables: from the first to the last.
-        lookalikes: first and last line, from 1, of what was meant as a table and is shown as plain text.
-        html: lines of HTML outside of lists and quotes, comments among them: number from 1, start, end.
-        html_tables: lines, from 1, where a table that is written as HTML begins. What is in it is not read.
+        tables: the tables, in order.
+        lookalikes: first and last line, from 1, of text meant as a table but shown as plain text.
+        html: lines of HTML outside lists and quotes, including comments: number from 1, start, end.
+        html_tables: lines, from 1, where a table in HTML begins. Its content is not read.
     """
 
     tables: tuple[Table, ...]
@@ -108,19 +108,19 @@ def read(text: str) -> Page:
     """Find the tables of a Markdown text.
 
     Args:
-        text: as it is in the file: any line ending, with or without a byte order mark.
+        text: the file's text: any line ending, with or without a byte order mark.
     """
     skipped = len(text) - len(text.removeprefix("\ufeff"))
     lines = [match.span() for match in _LINE.finditer(text, skipped)]
     tokens = _parser().parse(text[skipped:])
     return Page(
         tuple(_tables(text, tokens, lines)),
-        tuple(found for token in tokens if token.type == "inline" and (found := _lookalike(token))),
+        tuple(lines_of for token in tokens if token.type == "inline" and (lines_of := _lookalike(token))),
         tuple(
-            (at + 1, start, _content_end(text, end))
+            (number + 1, start, _content_end(text, end))
             for token in tokens
             if token.type == "html_block" and token.level == 0 and token.map
-            for at, (start, end) in enumerate(lines[token.map[0] : token.map[1]], token.map[0])
+            for number, (start, end) in enumerate(lines[token.map[0] : token.map[1]], token.map[0])
         ),
         tuple(
             token.map[0] + token.content.count("\n", 0, match.start()) + 1
@@ -133,7 +133,7 @@ def read(text: str) -> Page:
 
 
 def plain(markdown: str) -> str:
-    """Return what a reader sees of one line of Markdown; no-break and thin spaces stay."""
+    """Return what a reader sees of one line of Markdown; no-break and thin spaces are kept."""
     return _RUN_OF_BLANKS.sub(" ", _broken(markdown)).strip(_BLANKS)
 
 
@@ -162,14 +162,16 @@ def _tables(text: str, tokens: Sequence[Token], lines: list[tuple[int, int]]) ->
 
 
 def _table(text: str, token: Token, lines: list[tuple[int, int]], section: str) -> Table:
-    # The parser turns every line ending into one character, so places are counted from the start of their line.
-    found = [
+    # The parser turns every line ending into one character, so count places from the start of their line.
+    table_lines = [
         _line(text, at + 1, lines[at][0] + before, lines[at][0] + before + length)
         for at, before, length in token.meta[_SPANS]
     ]
-    end = lines[found[0].number - 1][1]
+    end = lines[table_lines[0].number - 1][1]
     newline = text[_content_end(text, end) : end]
-    return Table(found[0], found[1], tuple(found[2:]), found[-1].end, newline, token.level > 0, section)
+    return Table(
+        table_lines[0], table_lines[1], tuple(table_lines[2:]), table_lines[-1].end, newline, token.level > 0, section
+    )
 
 
 def _line(text: str, number: int, start: int, end: int) -> Line:
@@ -194,7 +196,7 @@ def _line(text: str, number: int, start: int, end: int) -> Line:
 
 
 def _content_end(text: str, end: int) -> int:
-    """Return where a line's content ends, given where the line does."""
+    """Return where a line's content ends, given the end of the line."""
     if text.endswith("\r\n", 0, end):
         return end - 2
     return end - 1 if text.endswith(("\n", "\r"), 0, end) else end
@@ -216,16 +218,16 @@ def _parser() -> MarkdownIt:
     from markdown_it.rules_block.table import table
 
     def spanned(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-        """Note where each line of a table begins behind its list's or quote's marks: only the parser knows."""
-        at = len(state.tokens)
-        found = table(state, start, end, silent)
-        if found and not silent:
-            state.tokens[at].meta[_SPANS] = [
+        """Record where each line of a table begins after list or quote marks: only the parser knows it."""
+        first = len(state.tokens)
+        is_table = table(state, start, end, silent)
+        if is_table and not silent:
+            state.tokens[first].meta[_SPANS] = [
                 (line, begin - state.src.rfind("\n", 0, begin) - 1, state.eMarks[line] - begin)
                 for line in range(start, state.line)
                 for begin in [state.bMarks[line] + state.tShift[line]]
             ]
-        return found
+        return is_table
 
     parser = MarkdownIt("commonmark").enable("table")
     parser.block.ruler.at("table", spanned, {"alt": ["paragraph", "reference"]})

@@ -1,6 +1,6 @@
-"""Says what is known of a quality metric: what the runs say of it, else what the metric installed here says.
+"""Facts about a quality metric: from the runs, else from the metric that is installed here.
 
-Runs of 0.1 say nothing of their metrics, so theirs are looked up by name among those that are installed here.
+Runs of version 0.1 record no facts, so these are looked up by name among the installed metrics.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from mlflow_compress.sockets import Metric
 GROUP = "quality"
 COUNT = "quality/samples"
 OUTPUT_ERROR = "quality/output_error_rel_l2"
-# Numbers that every variant has beside its scores: how far its outputs are from the original's. They are no metrics,
-# since they need no references, and stand for nobody's quality.
+# Numbers that every variant has in addition to its scores: how far its outputs are from the original's. They are not
+# metrics, because they need no references, and do not represent quality.
 FIDELITY: Mapping[str, MetricFacts] = {
     "quality/top1_agreement": MetricFacts(words.FIDELITY["quality/top1_agreement"], "share", greater_is_better=True),
     OUTPUT_ERROR: MetricFacts(words.FIDELITY[OUTPUT_ERROR], "unbounded", greater_is_better=False),
@@ -30,18 +30,18 @@ FIDELITY: Mapping[str, MetricFacts] = {
 _COUNTED = MetricFacts(words.SCORED_SAMPLES)
 _UNKNOWN = MetricFacts()
 _TAG = "compress.metric."
-# A score that a hand-made table gives for two devices is kept twice: `accuracy`, `accuracy_gpu`.
+# A score that a hand-made table gives for two devices is stored twice: `accuracy`, `accuracy_gpu`.
 
 Known = Mapping[str, MetricFacts]
 Fact = typing.TypeVar("Fact")
 
 
 def of(name: str, known: Known) -> MetricFacts:
-    """Return what is known of a number of the group `quality`.
+    """Return the facts about a number of the group `quality`.
 
     Args:
-        name: `quality/wer`.
-        known: what the runs say, by metric name: a comparison's `metrics`.
+        name: the metric's name, `quality/wer`.
+        known: the facts that the runs record, by metric name: a comparison's `metrics`.
     """
     if name in FIDELITY:
         return FIDELITY[name]
@@ -51,22 +51,24 @@ def of(name: str, known: Known) -> MetricFacts:
 
 
 def said(texts: Mapping[str, str], prefix: str = _TAG) -> dict[str, MetricFacts]:
-    """Return what a run's tags say of its metrics, by metric name; what can't be read is left out.
+    """Return the facts that a run's tags record about its metrics, by metric name; leave out unreadable tags.
 
     Args:
-        texts: the tags; or the facts of a result.
-        prefix: of the names; of a result's facts it is `metric.`.
+        texts: the tags, or the facts of a result.
+        prefix: the prefix of their names; `metric.` for the facts of a result.
     """
-    read = {f"{GROUP}/{key[len(prefix) :]}": _read(text) for key, text in texts.items() if key.startswith(prefix)}
-    return {name: facts for name, facts in read.items() if facts is not None}
+    facts_by_name = {
+        f"{GROUP}/{key[len(prefix) :]}": _read(text) for key, text in texts.items() if key.startswith(prefix)
+    }
+    return {name: facts for name, facts in facts_by_name.items() if facts is not None}
 
 
 def agreed(runs: Iterable[Run]) -> dict[str, MetricFacts]:
-    """Return what runs say of their metrics, by metric name.
+    """Return the facts that runs record about their metrics, by metric name.
 
-    What a run leaves out is what the metric installed here says. Two metrics of one name are possible (a script of each
-    team's own): where runs contradict each other, the direction or the scale is not known, and the first run's label
-    stands. What this package's own metrics are, and are called, is no run's to say.
+    Facts that a run leaves out come from the metric installed here. Two metrics may have one name (from scripts of two
+    teams): where runs contradict each other, the direction or the scale is unknown, and the first run's label is used.
+    Runs can't change the facts and labels of this package's own metrics.
     """
     by_name: dict[str, list[MetricFacts]] = {}
     for run in runs:
@@ -83,7 +85,7 @@ def agreed(runs: Iterable[Run]) -> dict[str, MetricFacts]:
 
 
 def _completed(name: str, facts: MetricFacts) -> MetricFacts:
-    """Add what the metric installed here knows to what a run says."""
+    """Add the facts of the metric installed here to those of a run."""
     metric = name.removeprefix(f"{GROUP}/")
     here = installed(metric)
     if _plugin_of(metric, registry.names("metrics")) in registry.own("metrics"):
@@ -94,17 +96,19 @@ def _completed(name: str, facts: MetricFacts) -> MetricFacts:
     )
 
 
-def _only(said_by_runs: set[Fact | None]) -> Fact | None:
-    """Return what all runs that say something agree on."""
-    values = said_by_runs - {None}
+def _only(recorded: set[Fact | None]) -> Fact | None:
+    """Return the value that all runs with a value agree on; None where they differ."""
+    values = recorded - {None}
     return values.pop() if len(values) == 1 else None
 
 
 def installed(name: str) -> MetricFacts:
-    """Return what the metric installed here says whose number has this name: `wer`, `f1_micro`; else that nothing is.
+    """Return the facts of the installed metric that produces a number of this name: `wer`, `f1_micro`.
+
+    Return empty facts where there is no such metric.
 
     Args:
-        name: as the number is called, without its group.
+        name: the number's name without its group.
     """
     return _installed(name, registry.names("metrics"))
 
@@ -128,12 +132,12 @@ def _installed(name: str, metrics: tuple[str, ...]) -> MetricFacts:
 
 @lru_cache(maxsize=4096)
 def _plugin_of(name: str, metrics: tuple[str, ...]) -> str:
-    """Return which of the installed metrics makes a number of this name; empty where none does."""
-    beginnings = sorted((each for each in metrics if name == each or name.startswith(f"{each}_")), key=len)
-    for metric in reversed(beginnings):
+    """Return the installed metric that produces a number of this name; empty where none does."""
+    candidates = sorted((metric for metric in metrics if name == metric or name.startswith(f"{metric}_")), key=len)
+    for metric in reversed(candidates):
         try:
             plugin: type[Metric] = registry.find("metrics", metric)
-        except CompressError:  # another distribution's, broken: its numbers are as those of one that is not installed
+        except CompressError:  # a broken plugin of another distribution counts as not installed
             continue
         options = name[len(metric) + 1 :]
         if not options or options in words.DEVICES or _are_options(plugin, options):
@@ -142,19 +146,19 @@ def _plugin_of(name: str, metrics: tuple[str, ...]) -> str:
 
 
 def _are_options(plugin: type[Metric], text: str) -> bool:
-    """Return whether a text can be the options that a number's name ends in: `micro`, `word_order_2`, `binary_cat`.
+    """Return whether a text can be the options at the end of a number's name: `micro`, `word_order_2`, `binary_cat`.
 
-    A free text (`cat`) is one only behind another option: otherwise a name that merely begins alike would pass.
+    Free text (`cat`) must follow another option; otherwise any name with the same beginning would match.
     """
     hints = typing.get_type_hints(plugin, include_extras=False)
-    names = [each.name for each in dataclasses.fields(plugin) if each.init]
-    choices = [str(choice) for each in names for choice in typing.get_args(hints[each]) if isinstance(choice, str)]
-    keys = [f"{each}_" for each in names if hints[each] is not str]
-    takes_text = any(hints[each] is str for each in names)
+    names = [option.name for option in dataclasses.fields(plugin) if option.init]
+    choices = [str(choice) for name in names for choice in typing.get_args(hints[name]) if isinstance(choice, str)]
+    keys = [f"{name}_" for name in names if hints[name] is not str]
+    takes_text = any(hints[name] is str for name in names)
     rest = text
     while rest:
-        choice = max((each for each in choices if f"{rest}_".startswith(f"{each}_")), key=len, default="")
-        key = next((each for each in keys if rest.startswith(each)), "")
+        choice = max((word for word in choices if f"{rest}_".startswith(f"{word}_")), key=len, default="")
+        key = next((prefix for prefix in keys if rest.startswith(prefix)), "")
         if not (choice or key):
             return takes_text and rest != text
         rest = rest[len(choice) + 1 :] if choice else rest[len(key) :].partition("_")[2]

@@ -85,7 +85,7 @@ def test_each_course_table_is_read_to_its_last_number(number: str) -> None:
     found = course(number)
     numbers = sum(len(row.metrics) for row in found.rows)
     originals = [row.model for row in found.rows if row.method == "original"]
-    why = [each.reason for each in found.unread] + [reason for _, _, reason in found.passed_over]
+    why = [each.reason for each in found.unread] + [reason for _, _, reason in found.ignored]
     assert (len(found.rows), numbers, originals, why) == READ[number]
     assert {row.tags["compress.table"] for row in found.rows} == {row.table.digest for row in found.rows[:1]}
 
@@ -113,7 +113,7 @@ def assert_accounted(text: str, found: Import) -> None:
     assert dict(seen) == places
     for each in found.readings:
         assert bool(each.metrics) == (each.fate == "read")
-        assert each.reason or each.fate not in ("unread", "passed over")
+        assert each.reason or each.fate not in ("unread", "ignored")
     stored = [each for row in found.rows for each in row.readings]
     assert [each for each in found.readings if each.metrics] == [each for each in stored if each.metrics]
     for row in found.rows:
@@ -365,19 +365,19 @@ def test_a_table_without_methods_is_doubted_until_the_model_is_named() -> None:
     assert [(row.model, row.method) for row in models] == [("a", "unnamed"), ("b", "unnamed")]
 
 
-def test_a_table_in_html_is_passed_over_with_what_to_do() -> None:
+def test_a_table_in_html_is_ignored_with_what_to_do() -> None:
     html = '<table>\n<tr><td rowspan="2">m</td><td>original</td><td>5</td></tr>\n<tr><td>x</td></tr>\n</table>'
     text = f"# Results\n\n{html}\n\n| Model | Method | RAM (MB) |\n|---|---|---|\n| m | x | 5 |\n"
     found = read(text, team="alpha", source="README.md")
     assert [row.model for row in found.rows] == ["m"]
-    ((line, what, why),) = found.passed_over
+    ((line, what, why),) = found.ignored
     assert (line, what) == (3, "table")
     assert "write it in Markdown" in why
     assert "merged cell" in why
-    assert not read(f"{BEGIN}\n\n{html}\n\n{END}", team="alpha", source="README.md").passed_over
+    assert not read(f"{BEGIN}\n\n{html}\n\n{END}", team="alpha", source="README.md").ignored
 
 
-def test_placeholders_repetitions_and_other_tables_are_passed_over_by_name() -> None:
+def test_placeholders_repetitions_and_other_tables_are_ignored_by_name() -> None:
     head = "| Model | Method | RAM (MB) |\n|---|---|---|\n"
     text = (
         f"{head}| your model name | original | 5 |\n| m | x | 5 |\n| m | x | 5 |\n| m | x | 6 |\n|  | x | 5 |\n"
@@ -393,10 +393,10 @@ def test_placeholders_repetitions_and_other_tables_are_passed_over_by_name() -> 
     assert [(each.line, each.reason) for each in found.doubtful] == [
         (6, "line 4 has this model and method with other cells: a table shows the later")
     ]
-    assert [(line, what) for line, what, _ in found.passed_over] == [
+    assert [(line, what) for line, what, _ in found.ignored] == [
         (3, "row"), (5, "row"), (7, "row"), (8, "row"), (9, "row"), (11, "table"), (17, "table"), (23, "lines")
     ]  # fmt: skip
-    reasons = [why for _, _, why in found.passed_over]
+    reasons = [why for _, _, why in found.ignored]
     expected = [
         "placeholder",
         "line 4",
