@@ -16,10 +16,10 @@ from mlflow_compress.measuring.model_trial import ModelError
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (RecipeError("its tokens see those behind them"), "refused"),
+        (RecipeError("its tokens attend to later tokens"), "refused"),
         (WeightsError("there is no tokenizer"), "refused"),
         (Unsupported("it has no cache"), "refused"),
-        (WorkerError("the restored model generates something else than before it was saved"), "failed"),
+        (WorkerError("the restored model does not generate what it generated before it was saved"), "failed"),
         (ValueError("shapes"), "failed"),
     ],
 )

@@ -63,23 +63,23 @@ def variables(path: Path, kind: str) -> list[Variable]:
         with path.open("rb") as file:
             (version,) = _numbers(file, "I")
             if version not in _VERSIONS:
-                raise ValueError(f"version {version} of the format is not known")
-            if (found := _text(file)) != kind:
-                raise ValueError(f"it is of {found[:40]!r}, not of {kind!r}")
+                raise ValueError(f"format version {version} is not supported")
+            if (specification := _text(file)) != kind:
+                raise ValueError(f"it holds a {specification[:40]!r}, not a {kind!r}")
             _, count = _numbers(file, "II")
             if count > _MOST_VARIABLES:
-                raise ValueError(f"it names {count} variables")
+                raise ValueError(f"it declares {count} variables")
             size = path.stat().st_size
-            read = [_variable(file, size) for _ in range(count)]
-            known = {each.name for each in read}
+            table = [_variable(file, size) for _ in range(count)]
+            names = {variable.name for variable in table}
             (aliases,) = _numbers(file, "I")
-            if aliases > _MOST_VARIABLES or any(owner not in known for _, owner in _aliases(file, aliases)):
-                raise ValueError("it names variables twice that it does not hold")
+            if aliases > _MOST_VARIABLES or any(owner not in names for _, owner in _aliases(file, aliases)):
+                raise ValueError("it has an alias for a variable that it does not contain")
             if file.read(1):
-                raise ValueError("it is longer than what it says that it holds")
+                raise ValueError("it has more bytes than its table declares")
     except (OSError, ValueError, struct.error) as error:
-        raise WeightsError(f"{path} is no model of CTranslate2 that can be read: {error}") from error
-    return read
+        raise WeightsError(f"{path} can't be read as a CTranslate2 model: {error}") from error
+    return table
 
 
 def _variable(file: BinaryIO, size: int) -> Variable:
@@ -90,12 +90,12 @@ def _variable(file: BinaryIO, size: int) -> Variable:
     shape = _numbers(file, f"{axes}I")
     kind, length = _numbers(file, "<BI")
     if kind >= len(_TYPES):
-        raise ValueError(f"{name[:80]} is of an unknown type")
+        raise ValueError(f"{name[:80]} has an unknown type")
     start = file.tell()
     if length != math.prod(shape) * (4 if _TYPES[kind] in ("float32", "int32") else 1 if kind == 1 else 2):
-        raise ValueError(f"{name[:80]} is not as long as its shape says")
+        raise ValueError(f"{name[:80]} does not have the length of its shape")
     if start + length > size:
-        raise ValueError("it ends early")
+        raise ValueError("it is truncated")
     file.seek(length, 1)
     return Variable(name, shape, _TYPES[kind], start)
 
@@ -114,5 +114,5 @@ def _text(file: BinaryIO) -> str:
     (length,) = _numbers(file, "H")
     content = file.read(length)
     if not length or len(content) < length or content[-1]:
-        raise ValueError("it ends early, or a name in it does")
+        raise ValueError("it, or a name in it, is truncated")
     return content[:-1].decode("utf-8")

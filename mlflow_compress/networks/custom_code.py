@@ -66,9 +66,9 @@ def obstacle(folder: Path, apart: Iterable[str] = ()) -> str:
         except (OSError, Malformed):
             return f"{path.name} can't be read"
         if isinstance(fields, Mapping) and _OTHERS in fields:
-            return f"{path.name} names other files in its place ({_OTHERS})"
+            return f"{path.name} names other files to read instead ({_OTHERS})"
         if _is_elsewhere(fields):
-            return f"{path.name} names some"
+            return f"{path.name} names code in another repository"
     return ""
 
 

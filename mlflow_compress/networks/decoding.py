@@ -64,7 +64,7 @@ def tensors_of(cache: Any) -> tuple[Any, ...]:
     """
     layers = getattr(cache, "layers", ())
     if not layers or not all(hasattr(layer, "keys") and hasattr(layer, "values") for layer in layers):
-        raise Unsupported("it keeps something else of the past than the keys and values of its layers")
+        raise Unsupported("its cache does not hold the keys and values of its layers")
     return tuple(tensor for layer in layers for tensor in (layer.keys, layer.values))
 
 

@@ -258,16 +258,18 @@ def require_plain(arguments: Mapping[str, Any], past: int, tokens: int) -> None:
         if name in _POSITIONS:
             plain = torch.arange(past, past + tokens, device=value.device)
             if value.shape[-1:] != plain.shape or not torch.equal(value, plain.expand_as(value)):
-                raise WorkerError(f"an exported decoder can't take {name} other than one after the other")
+                raise WorkerError(f"an exported decoder can't use {name}: positions must be consecutive")
         elif name in _MASKS:
             if not isinstance(value, torch.Tensor) or value.dim() != 2:
-                raise WorkerError(f"an exported decoder can't take {name} other than one of padding [batch, tokens]")
+                raise WorkerError(
+                    f"an exported decoder can't use {name}: the only mask is one of padding [batch, tokens]"
+                )
             if not value.all():
-                raise WorkerError(f"an exported decoder can't take padding ({name}): give it one text at a time")
+                raise WorkerError(f"an exported decoder can't use padding ({name}): pass one text at a time")
         else:
             import transformers
 
             raise WorkerError(
-                f"transformers {transformers.__version__} passes {name!r} to the decoder, which its exported graph "
-                "does not know. Install a tested version: pip install -c constraints/newest.txt transformers"
+                f"transformers {transformers.__version__} passes {name!r} to the decoder, but the exported graph has "
+                "no such input. Install a tested version: pip install -c constraints/newest.txt transformers"
             )

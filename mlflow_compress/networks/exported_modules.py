@@ -69,8 +69,8 @@ def form_of(output: Any, names: Mapping[str, Any] | None = None) -> OutputForm:
     if isinstance(output, Mapping) and all(isinstance(key, str) for key in output):
         return {"kind": "dict", "keys": list(output), "children": inside}
     raise Unsupported(
-        f"the module gives a {type(output).__name__}, which can't be made again from an exported graph: tensors, "
-        "numbers, texts, None, lists, tuples, dictionaries, and classes that the model's file names can"
+        f"the module returns a {type(output).__name__}, which an exported graph can't return: use tensors, numbers, "
+        "strings, None, lists, tuples, dictionaries, or classes that the model's file defines"
     )
 
 
@@ -121,7 +121,9 @@ class ExportedModule(Attached):
             if isinstance(leaf, torch.Tensor):
                 tensors.append(leaf)
             elif isinstance(leaf, _PLAIN) and (fixed := self.form.fixed.get(str(place), leaf)) != leaf:
-                raise ValueError(f"the module was exported for the argument {fixed!r}, and can't take {leaf!r}")
+                raise ValueError(
+                    f"the module was exported with the constant argument {fixed!r} and can't take {leaf!r}"
+                )
         outputs = self.calls["model"](*tensors)
         return outputs[0] if self.form.output == _TENSOR else filled(self.form.output, iter(outputs), self.names)
 
@@ -134,8 +136,8 @@ class ExportedModule(Attached):
         if set(known) != set(names) or len(given) + len(by_name) != len(names) or (is_by_name and given):
             how = "by name" if is_by_name else "in this order"
             raise TypeError(
-                f"the module was exported for the arguments {', '.join(names)} ({how}); it was given {len(given)} by "
-                f"position, and by name: {', '.join(by_name) or 'none'}"
+                f"the module was exported for the arguments {', '.join(names)} ({how}); it got {len(given)} by "
+                f"position and these by name: {', '.join(by_name) or 'none'}"
             )
         return [known[name] for name in names]
 
@@ -150,7 +152,7 @@ def fixed_of(arguments: Any) -> dict[str, Any]:
 
     fixed = {str(i): leaf for i, leaf in enumerate(value_trees.leaves(arguments)) if not isinstance(leaf, torch.Tensor)}
     if other := next((leaf for leaf in fixed.values() if not isinstance(leaf, _PLAIN)), None):
-        raise Unsupported(f"the module takes a {type(other).__name__}: a graph takes tensors")
+        raise Unsupported(f"the module takes a {type(other).__name__}: a graph takes only tensors and constants")
     return fixed
 
 

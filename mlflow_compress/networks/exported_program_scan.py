@@ -80,7 +80,7 @@ def _check(path: Path) -> None:
 
     with zipfile.ZipFile(path) as archive:  # as torch reads the format before this one
         if not all("/" in name for name in archive.namelist()):
-            raise ValueError("a format of an older torch, which is made of pickles")
+            raise ValueError("the format of an older torch, which consists of pickles")
     reader = torch._C.PyTorchFileReader(str(path))  # as torch reads it
     names = reader.get_all_records()
     for name in names:
@@ -171,7 +171,7 @@ def _check_operator(text: str) -> None:
     name = (found["name"] or "") if found else ""
     is_odd = name in _OF_FILES or (name.startswith("__") and not _ARITHMETIC.fullmatch(name))
     if found is None or is_odd:
-        raise ValueError(f"a call of {text!r:.100}")
+        raise ValueError(f"a call to {text!r:.100}")
 
 
 def _check_tree(text: str) -> None:
@@ -196,7 +196,7 @@ def _check_context(context: Any) -> None:
         return
     keys = json.loads(context) if isinstance(context, str) and len(context) < _MOST_BYTES else context
     if keys is not None and not (isinstance(keys, list) and all(isinstance(key, (str, int)) for key in keys)):
-        raise ValueError("inputs or outputs of another form")
+        raise ValueError("inputs or outputs of an unknown form")
 
 
 def _check_expression(text: Any, calls: Collection[str], attributes: Collection[str]) -> None:

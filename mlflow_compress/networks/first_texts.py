@@ -23,13 +23,13 @@ NO_CACHE = CautionKind(
     "no_cache",
     short={"en": "decodes without a cache", "ru": "генерирует без кэша"},
     message={
-        "en": "this architecture has no cache of the past that works here: each new token takes a pass over the whole "
+        "en": "this architecture has no working cache of past tokens: each new token requires a pass over the whole "
         "text",
         "ru": "у этой архитектуры нет работающего кэша прошлых токенов: каждый новый токен требует прохода по всему "
         "тексту",
     },
     advice={
-        "en": "Its time per token grows with the text: compare it at the same new_tokens only.",
+        "en": "Its time per token grows with the length of the text: compare it only at the same new_tokens.",
         "ru": "Время на токен растёт с длиной текста: сравнивайте только при одинаковом new_tokens.",
     },
 )
@@ -96,7 +96,7 @@ def _require_causal(model: Model, forward: Callable[[Any], Any], ids: Any) -> No
     logits, moved = forward(ids)[:, :-1].float().flatten(), forward(others)[:, :-1].float().flatten()
     if distance(moved, logits) > _alike(model.module) and torch.equal(forward(ids)[:, :-1].float().flatten(), logits):
         raise RecipeError(
-            f"{type(model.module).__name__} is no causal language model as its config.json has it: its tokens see "
-            "those behind them, so that its perplexity would mean nothing. Where it was trained as a decoder, its "
-            'config.json must say so ("is_decoder": true).'
+            f"{type(model.module).__name__} is not a causal language model with this config.json: its tokens attend to "
+            "later tokens, so its perplexity would mean nothing. If it was trained as a decoder, set "
+            '"is_decoder": true in its config.json.'
         )

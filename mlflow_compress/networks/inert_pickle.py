@@ -92,12 +92,12 @@ def read(data: bytes) -> Inert:
         ValueError: it is none, or does what none that is honest does.
     """
     if len(data) > _MOST_BYTES:
-        raise ValueError(f"a pickle of {len(data) >> 20} MiB")
+        raise ValueError(f"a pickle of {len(data) >> 20} MiB, which is too large")
     reader = _Reader(io.BytesIO(data))
     try:
         content = reader.load()
     except Exception as error:  # what is no pickle breaks its reader in any way
-        raise ValueError(f"no pickle that can be read: {type(error).__name__}") from error
+        raise ValueError(f"a pickle that can't be read ({type(error).__name__})") from error
     return Inert(content, {name: kind.calls for name, kind in reader.looked_up.items()})
 
 
@@ -112,7 +112,7 @@ class _Reader(pickle._Unpickler):  # Python's own in Python: that in C keeps as 
 
     def find_class(self, module: str, name: str) -> type[Made]:
         if len(module) + len(name) > _LONGEST_NAME:
-            raise pickle.UnpicklingError("a name of many characters")
+            raise pickle.UnpicklingError("a name with too many characters")
         full = f"{module} {name}"
         if full not in self.looked_up:
             if len(self.looked_up) == _MOST_NAMES:

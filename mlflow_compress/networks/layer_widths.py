@@ -224,5 +224,7 @@ def _write_neurons(model: Model, stack: Stack, before: int, after: int) -> None:
     for config in configs_of(model):
         name = next((name for name in names if getattr(config, name, None) == before), None)
         if name is None:
-            raise Unsupported(f"the config of a {type(model.module).__name__} has no known field for the neurons")
+            raise Unsupported(
+                f"the config of a {type(model.module).__name__} has no known field for the number of neurons"
+            )
         setattr(config, name, after)

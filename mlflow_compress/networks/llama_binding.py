@@ -11,7 +11,7 @@ from typing import Any
 from mlflow_compress.errors import MachineLacks, WorkerError, one_line
 
 DISTRIBUTION = "llama-cpp-python"
-INSTALL = 'pip install "mlflow-compress[gguf]" (it is built by cmake and a C++ compiler, in some minutes)'
+INSTALL = 'pip install "mlflow-compress[gguf]" (the build takes a few minutes and requires cmake and a C++ compiler)'
 _KEPT_LINES = 20
 _WARNING = 3  # llama.cpp's level
 
@@ -64,4 +64,4 @@ _LISTENER = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_
 
 def reason() -> str:
     """Return what llama.cpp said last."""
-    return next((line for line in reversed(_SAID) if line), "it does not say why")[:300]
+    return next((line for line in reversed(_SAID) if line), "it gives no reason")[:300]

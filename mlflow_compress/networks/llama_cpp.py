@@ -73,8 +73,8 @@ class LlamaCpp:
             is_held = self._last is not None and self._last() is cache
             if not is_held or rows.tolist() != list(range(len(ids))) or places.tolist() != list(range(past)):
                 raise WorkerError(
-                    "llama.cpp holds the past of another text than the one that is to be gone on with: it keeps that "
-                    "of the last call. Generate the text from its beginning, greedily."
+                    "llama.cpp holds the cache of another text: it keeps only the cache of its last call. Generate "
+                    "the text from the beginning, greedily."
                 )
         logits = self(ids, past, len(kept))
         kept_places.write(cache, 1, len(ids), past + ids.shape[1])
@@ -101,7 +101,7 @@ class LlamaCpp:
         given = ids.detach().to("cpu").numpy().astype(np.int32)
         batch, length = given.shape
         if given.size and not (given.min() >= 0 and given.max() < self.vocabulary):
-            raise WorkerError(f"a token is outside of the vocabulary of {self.vocabulary} tokens")
+            raise WorkerError(f"a token id is outside the vocabulary of {self.vocabulary} tokens")
         context = self._room(batch, past, past + length)
         logits = torch.empty((batch, kept, self.vocabulary), dtype=torch.float32)
         step = max(1, _STEP // batch)
@@ -121,7 +121,7 @@ class LlamaCpp:
         old = self._context
         if old is None or old.batch != batch or old.places < needed:
             if past and (old is None or old.batch != batch):
-                raise WorkerError("llama.cpp does not hold the past of as many texts as it is asked to go on with")
+                raise WorkerError("llama.cpp holds the cache of a different number of texts than the call continues")
             places = -(-(needed + _SPARE) // _ROUND) * _ROUND
             new = _Context(self, batch, places)
             if old is not None and past:
@@ -152,14 +152,14 @@ class _Context:
         lib = self._lib
         most = lib.llama_max_parallel_sequences()
         if batch > most:
-            raise WorkerError(f"llama.cpp takes {most} texts at a time, and is given {batch}")
+            raise WorkerError(f"llama.cpp takes at most {most} texts at a time, not {batch}")
         parameters = lib.llama_context_default_params()
         parameters.n_ctx, parameters.n_seq_max = places * batch, batch
         parameters.n_batch = parameters.n_ubatch = max(_STEP, batch)
         parameters.no_perf = True
         self._context = lib.llama_init_from_model(model._model, parameters)
         if not self._context:
-            raise WorkerError(f"llama.cpp has no memory for {places * batch} tokens: {reason()}")
+            raise WorkerError(f"llama.cpp could not allocate memory for {places * batch} tokens: {reason()}")
         self._memory = lib.llama_get_memory(self._context)
         self._tokens = lib.llama_batch_init(max(_STEP, batch), 0, 1)
         self.close = weakref.finalize(self, _free, lib, self._context, self._tokens, model._owner)
@@ -180,7 +180,7 @@ class _Context:
             kept = (ctypes.c_uint8 * size)()
             self._lib.llama_state_seq_get_data(other._context, kept, size, text)
             if not self._lib.llama_state_seq_set_data(self._context, kept, size, text):
-                raise WorkerError("llama.cpp could not move its keys and values into a larger memory")
+                raise WorkerError("llama.cpp could not copy its keys and values into a larger cache")
 
     def compute(self, ids: Any, start: int, kept: int) -> Any:
         """Compute tokens [batch, tokens] from a place on; return logits of the last `kept` of each text, or None."""

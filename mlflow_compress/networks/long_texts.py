@@ -12,11 +12,11 @@ CUT_TEXTS = CautionKind(
     "cut_texts",
     short={"en": "long texts were cut", "ru": "длинные тексты обрезаны"},
     message={
-        "en": "{cut} of {all} texts are longer than {tokens} tokens, and only so much is read",
+        "en": "{cut} of {all} texts are longer than {tokens} tokens; only their beginning is read",
         "ru": "текстов длиннее {tokens} токенов, из которых прочитано только начало: {cut} из {all}",
     },
     advice={
-        "en": "All variants read the same part, so they can be compared; whole texts may score otherwise.",
+        "en": "All variants read the same part, so they can be compared; scores on whole texts may differ.",
         "ru": "Все варианты читают одну и ту же часть и сравнимы; на целых текстах качество может быть другим.",
     },
 )

@@ -120,7 +120,7 @@ def read(folder: Path) -> Adapter | None:
     except (OSError, ValueError) as error:
         raise WeightsError(f"The adapter in {folder} can't be read: {CONFIG}: {one_line(error)}") from error
     if not isinstance(fields, dict):
-        raise WeightsError(f"The adapter in {folder} can't be read: {CONFIG} is no mapping.")
+        raise WeightsError(f"The adapter in {folder} can't be read: {CONFIG} is not a mapping.")
     return Adapter(folder, fields)
 
 
@@ -190,15 +190,15 @@ class Opened:
         parameter = parameters.get(name)
         if parameter is None:
             raise WeightsError(
-                f"The adapter in {self.adapter.folder} changes {name}, which its base does not have: the base is "
-                f"another model than {self.adapter.base or 'the one it was trained on'}."
+                f"The adapter in {self.adapter.folder} changes {name}, which its base does not have: the base is not "
+                f"{self.adapter.base or 'the model it was trained on'}."
             )
         if name in self._tensors.whole and change.ndim > 1 and change.shape[1:] == parameter.shape[1:]:
             self._require_no_new_tokens(name, len(change), len(parameter))
         if change.numel() != parameter.numel() or (change.ndim > 1 and change.shape[0] != parameter.shape[0]):
             raise WeightsError(
-                f"The adapter in {self.adapter.folder} was trained on another base: its change of {name} is "
-                f"{list(change.shape)}, the weight {list(parameter.shape)}."
+                f"The adapter in {self.adapter.folder} was trained on another base: its change of {name} has shape "
+                f"{list(change.shape)}, but the weight has {list(parameter.shape)}."
             )
         return parameter
 
@@ -242,11 +242,11 @@ class Opened:
                 if len(changed) < len(names) and not self.adapter.fields.get("ensure_weight_tying"):
                     raise WeightsError(
                         f"The adapter in {self.adapter.folder} changes {changed[0]}, which is tied to another layer "
-                        "that it leaves as it is: this can't be merged."
+                        "that it does not change: this can't be merged."
                     )
                 if not all(_are_equal(of_kind[changed[0]], of_kind[name]) for name in changed[1:]):
                     raise WeightsError(
-                        f"The adapter in {self.adapter.folder} changes {' and '.join(changed)} differently, and they "
+                        f"The adapter in {self.adapter.folder} changes {' and '.join(changed)} differently, but they "
                         "are one tensor in its base: this can't be merged."
                     )
 
@@ -284,11 +284,11 @@ def _sorted(state: Mapping[str, Any], folder: Path) -> _Sorted:
         ending = next((ending for ending in _PAIRS if place.endswith(ending)), "")
         if not ending:
             if not place.endswith(tuple(_PAIRS.values())):
-                raise WeightsError(f"The adapter in {folder} holds {name}, which is not of plain LoRA.")
+                raise WeightsError(f"The adapter in {folder} holds {name}, which is not part of plain LoRA.")
             continue
         other = name.removesuffix(ending) + _PAIRS[ending]
         if other not in state:
-            raise WeightsError(f"The adapter in {folder} is not whole: it has {name}, but no {other}.")
+            raise WeightsError(f"The adapter in {folder} is incomplete: it has {name} but not {other}.")
         layer = place.removesuffix(ending)
         # the matrices of an embedding are stored the other way round
         pair = (state[other].T, tensor.T) if "embedding" in ending else (tensor, state[other])

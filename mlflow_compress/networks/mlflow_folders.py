@@ -23,7 +23,7 @@ MAY_UNPICKLE = "MLFLOW_ALLOW_PICKLE_DESERIALIZATION"
 def locate(source: str, weights: str, folder: Path) -> Path:
     """Find the folder of the model: `weights`, if that was fetched from the server, else the source."""
     if weights in ("pretrained", "random"):
-        raise WeightsError(f"An MLflow model comes with its weights: weights={weights} can't be had of {source}.")
+        raise WeightsError(f"An MLflow model comes with its weights: weights={weights} is not available for {source}.")
     path = folder / (source if weights == "auto" else weights)
     if not (path / DESCRIPTION).is_file():
         raise WeightsError(
@@ -48,12 +48,12 @@ def describe(path: Path) -> Any:
         described: Any = Description.load(str(file))
         names = [*described.flavors.values(), described.saved_input_example_info or {}]
         if not all(isinstance(named, dict) for named in names):
-            raise ValueError("its flavors are no mappings")
+            raise ValueError("its flavors are not mappings")
     except Exception as error:  # of YAML, and of MLflow for what is not as it writes it
         raise WeightsError(f"{file} can't be read: {named_line(error, 200)}") from error
     for name, value in names[-1].items():
         if "path" in name and not _is_own(value):
-            raise WeightsError(f"{file} names an input example that is not the model's own: {value!r:.100}")
+            raise WeightsError(f"{file} names an input example outside the model's folder: {value!r:.100}")
     return described
 
 
@@ -124,10 +124,10 @@ def refusal_of(path: Path) -> str:
     flavor = flavor_of(path)
     if flavor == "mlflow.pytorch":
         return (
-            "MLflow keeps this torch model as a graph of torch.export: log it with serialization_format='pickle' to "
-            "have it compressed"
+            "MLflow stored this torch model as a torch.export graph: log it with serialization_format='pickle' to "
+            "compress it"
         )
-    return f"methods change torch modules, and this is a model of {flavor}"
+    return f"methods change torch modules, but this is a model of {flavor}"
 
 
 def is_unpickling_forbidden() -> bool:

@@ -107,7 +107,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = record(Manifest, read_json(folder / _MANIFEST), _MANIFEST)
     except (OSError, Malformed) as error:
-        raise WeightsError(f"{folder} is no model folder of mlflow-compress: {error}") from error
+        raise WeightsError(f"{folder} is not a model folder of mlflow-compress: {error}") from error
     if manifest.format > 1:
         return manifest
     chain = tuple(replace(step, method=_CALLED_IN_0_1.get(step.method, step.method)) for step in manifest.chain)
@@ -126,7 +126,7 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
     methods = methods_of(manifest.chain)
     for step, method in zip(manifest.chain, methods, strict=True):
         if device not in method.devices:
-            raise Unsupported(f"what {step.method} makes runs on {' and '.join(method.devices)} only")
+            raise Unsupported(f"the output of {step.method} runs on {' and '.join(method.devices)} only")
     saver = _saver(methods)
     if saver is not None and saver.changes == "runtime":
         model = family.restore_assets(folder)
@@ -169,10 +169,10 @@ def publish(folder: Path, to: Path) -> tuple[Manifest, Published]:
 
     def portable() -> Model:
         if registry.find("families", manifest.family).runs_users_code or custom_code.lies_in(folder):
-            raise Unsupported("code beside the model builds it, and none is run here")
+            raise Unsupported("the model is built by code beside it, which an export does not run")
         model = family.restore(folder)
         if is_quantised(model.module):
-            raise Unsupported("its original was quantised already: export that")
+            raise Unsupported("its original was already quantised: export the original")
         return _filled(model, folder, family, methods)
 
     return manifest, last.publish(folder, family, portable, to)
@@ -216,15 +216,15 @@ def restore_others(folder: Path) -> Restored:
     )
     if brings_code and mlflow_folders.is_unpickling_forbidden():
         raise WeightsError(
-            f"{folder} holds a model that runs code of its own when it is loaded, and MLflow was told to allow none "
+            f"{folder} holds a model that runs its own code when it is loaded, and MLflow is set to forbid that "
             f"({mlflow_folders.MAY_UNPICKLE}=false)."
         )
     for path in () if brings_code else sorted(folder.rglob("*.pt2")):
         if code := code_in_program(path):
-            raise WeightsError(f"{path} is not loaded, as it may run code: it holds {code}.")
+            raise WeightsError(f"{path} is not loaded because it may run code: it holds {code}.")
     for path in () if brings_code else sorted(folder.glob("*.ts")):  # no deeper: others write TypeScript
         if code := code_in_script(path):
-            raise WeightsError(f"{path} is not loaded, as it may run code: it holds {code}.")
+            raise WeightsError(f"{path} is not loaded because it may run code: it holds {code}.")
     for path in sorted(folder.rglob("*.onnx")):
         require_own_weights(path)
     for path in sorted(folder.rglob("*.gguf")):
@@ -262,7 +262,7 @@ def _writer(manifest: Manifest, methods: Sequence[Method]) -> Method:
         for step, method in zip(manifest.chain, methods, strict=True):
             if method is not last and method.changes == "architecture":
                 raise Unsupported(f"{step.method} changed layers that {manifest.method} saves, and no other program "
-                                  "knows them")  # fmt: skip
+                                  "can load them")  # fmt: skip
     return last
 
 

@@ -68,7 +68,9 @@ def graph_of(
         other = _probe(module, batch(batch_size, 1), names)
         samples = batch_size
     if probe.form.output != other.form.output:
-        raise Unsupported("what the module gives beside tensors depends on its inputs: a graph would keep it as it was")
+        raise Unsupported(
+            "the module returns values that are not tensors and depend on its inputs: a graph would freeze them"
+        )
     return _made(module, probe, axes), replace(probe.form, samples=samples)
 
 
@@ -95,13 +97,13 @@ def _probe(module: Any, given: Arguments, names: Mapping[str, Any] | None) -> _P
 
     inputs = value_trees.tensors(given)
     if not inputs:
-        raise Unsupported("the module takes no tensor: there is nothing that a graph could take")
+        raise Unsupported("the module takes no tensor: a graph requires at least one")
     fixed = fixed_of(given)
     with torch.no_grad():
         output = module_calls.called(module, given)
     outputs = value_trees.tensors(output)
     if not outputs:
-        raise Unsupported(f"the module gives no tensor but {type(output).__name__}: a graph gives tensors")
+        raise Unsupported(f"the module returns no tensor but a {type(output).__name__}: a graph returns tensors")
     form = CallForm(
         form_of(output, names),
         fixed,

@@ -42,12 +42,12 @@ def graph_flavor(saved: Path, flavor: GraphFlavor) -> NativeFlavor:
     """
     graphs = sorted(path.name for path in saved.glob("*.onnx" if flavor == "onnx" else "*.pt2"))
     if len(graphs) != 1:
-        raise Unsupported(f"MLflow's {flavor} flavor loads one graph, and this model has {len(graphs)}")
+        raise Unsupported(f"MLflow's {flavor} flavor loads one graph, but this model has {len(graphs)}")
     if flavor == "onnx":
         settings = {"data": f"FOLDER/{graphs[0]}", "providers": ["CPUExecutionProvider"]}
         return NativeFlavor(flavor, {**settings, "onnx_version": installed("onnx") or "unknown"})
     if graphs[0] != _GRAPH:
-        raise Unsupported(f"MLflow's pytorch flavor loads a graph of the name {_GRAPH}, and this is {graphs[0]}")
+        raise Unsupported(f"MLflow's pytorch flavor loads a graph named {_GRAPH}, but this is {graphs[0]}")
     return NativeFlavor(flavor, {"model_data": "FOLDER", "pytorch_version": _torch_version(saved / _GRAPH)})
 
 
@@ -68,7 +68,7 @@ def transformers_flavor(saved: Path, loader: str, task: str, components: Mapping
         Unsupported: its weights are in no files that transformers reads.
     """
     if not any((saved / name).is_file() for name in (SAFETENSORS, INDEX)):
-        raise Unsupported("its weights are not in files of safetensors, which MLflow's transformers flavor reads")
+        raise Unsupported("its weights are not in safetensors files, which MLflow's transformers flavor requires")
     if not task:
         components = {_NO_PIPELINE: next(iter(components.values()))}
     fields: dict[str, Any] = json.loads((saved / "config.json").read_text(encoding="utf-8"))

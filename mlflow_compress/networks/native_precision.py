@@ -51,8 +51,8 @@ def settle(model: Model, family: Family) -> None:
     if is_quantised(model.module):
         if family.dtype not in ("auto", NATIVE):
             raise Unsupported(
-                f"its weights are quantised, and {DTYPE}={family.dtype} can't cast them: leave {DTYPE} out, and it is "
-                "measured as it is"
+                f"its weights are quantised, and {DTYPE}={family.dtype} can't cast them: leave {DTYPE} out to measure "
+                "it as it is"
             )
     elif family.precision != NATIVE:
         with contextlib.suppress(Unsupported):  # all of it is in this precision already

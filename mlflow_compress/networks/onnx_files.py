@@ -20,17 +20,17 @@ def require_own_weights(path: Path) -> None:
     try:
         import onnx
     except ImportError:
-        raise WeightsError(f"{path} can't be looked into without the package onnx: pip install onnx") from None
+        raise WeightsError(f"{path} can't be checked without the package onnx: pip install onnx") from None
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # of protocol buffers
-        raise WeightsError(f"{path} is no ONNX file: {first_line(error)}") from error
+        raise WeightsError(f"{path} is not a valid ONNX file: {first_line(error)}") from error
     for tensor in _tensors(model):
         for name in (entry.value for entry in tensor.external_data if entry.key == "location"):
             parts = {*PurePosixPath(name).parts, *PureWindowsPath(name).parts}
             is_outside = ".." in parts or PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive
             if is_outside or (path.parent / name).is_symlink():
-                raise WeightsError(f"{path} reads weights of a file outside its folder: {name!r:.100}.")
+                raise WeightsError(f"{path} reads weights from a file outside its folder: {name!r:.100}.")
 
 
 def _tensors(model: Any) -> Iterator[Any]:

@@ -119,7 +119,7 @@ def farthest(own: Sequence[Any], other: Sequence[Any], least: Sequence[float]) -
 def differ(moved: float) -> str:
     """Say how far outputs are: `differ by 3.0%`."""
     if moved == float("inf"):
-        return "have other shapes, or NaN or infinity at other places,"
+        return "have different shapes, or NaN or infinity in different places,"
     return f"differ by {moved:.1%}"
 
 

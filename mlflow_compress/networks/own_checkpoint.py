@@ -70,12 +70,12 @@ def fill_from(module: Any, path: Path) -> Fit:
     best = max(parts, key=lambda part: (part.matched, "ema" in f"{part.name}{part.prefix}".lower(), -len(part.name)))
     if best.name:
         others = [part.name for part in parts if part.matched == best.matched and part.name != best.name]
-        words.append(f"{best.name!r} of the file is taken" + (f", not {', '.join(others)!r}" if others else ""))
+        words.append(f"the entry {best.name!r} was used" + (f", not {', '.join(others)!r}" if others else ""))
     if best.prefix:
         is_added = best.prefix.startswith("+")
-        words.append(f"{best.prefix.lstrip('+')!r} {'put before' if is_added else 'taken off'} its names")
+        words.append(f"{best.prefix.lstrip('+')!r} was {'added to' if is_added else 'removed from'} its names")
     if best.left:
-        words.append(f"{best.left} tensors under other names are left out")
+        words.append(f"{best.left} tensors with other names were ignored")
     state, cast = _in_precision_of(best.state, own)
     fill(module, state, path)
     return Fit(tuple(words), cast)
@@ -86,12 +86,12 @@ def _content(path: Path) -> tuple[Any, list[str]]:
     if path.is_dir():
         index = next((each for pattern in _INDICES for each in sorted(path.glob(pattern))), None)
         if index is not None:
-            return _of_shards(index), [f"the files that {index.name} names are taken"]
+            return _of_shards(index), [f"read from the files in {index.name}"]
         files = [each for pattern in _FILES for each in sorted(path.glob(pattern))]
         if len(files) != 1:
-            given = f"none of {', '.join(_FILES)}" if not files else f"{', '.join(each.name for each in files[:3])}"
-            raise WeightsError(f"The folder {path} holds {given}: name the one file of the weights.")
-        return _content(files[0])[0], [f"{files[0].name} is taken"]
+            listed = f"none of {', '.join(_FILES)}" if not files else f"{', '.join(file.name for file in files[:3])}"
+            raise WeightsError(f"The folder {path} holds {listed}: name the weights file itself.")
+        return _content(files[0])[0], [f"read from {files[0].name}"]
     if path.name.endswith(".index.json"):
         return _of_shards(path), []
     if path.suffix == ".safetensors":
@@ -109,7 +109,7 @@ def _of_shards(index: Path) -> Tensors:
     for name in map(Path, shards(index)):
         shard = index.parent / name
         if name.is_absolute() or ".." in name.parts or not shard.is_file():
-            raise WeightsError(f"{index} names {name}, and there is no such file beside it.")
+            raise WeightsError(f"{index} names {name}, but there is no such file beside it.")
         state |= _content(shard)[0]
     return state
 

@@ -101,7 +101,7 @@ def run_file(path: Path) -> ModuleType:
     name = f"mlflow_compress_user_{sha256(path)[:12]}"
     spec = importlib.util.spec_from_file_location(name, path, loader=modules_beside.Uncached(name, str(path)))
     if spec is None or spec.loader is None:
-        raise RecipeError(f"{path} is no Python file.")
+        raise RecipeError(f"{path} is not a Python file.")
     code = importlib.util.module_from_spec(spec)
     sys.modules[name] = code
     modules_beside.allow(path, is_alone=came_with_us(path))

@@ -25,4 +25,4 @@ def require_own_files(folder: Path) -> None:
                 elif not entry.is_file(follow_symlinks=False):
                     place = Path(entry.path).relative_to(folder)
                     kind = "a link to a file elsewhere" if entry.is_symlink() else "not a file"
-                    raise WeightsError(f"{place} in {folder} is {kind}: a model of somebody else's must hold its own.")
+                    raise WeightsError(f"{place} in {folder} is {kind}: a model from others must hold only files.")

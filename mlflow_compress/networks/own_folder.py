@@ -65,7 +65,7 @@ def keep(own: OwnCode, structure: Mapping[str, LayerSizes], folder: Path) -> str
     (folder / _CHANGES).write_text(json.dumps(changes), encoding="utf-8")
     write_outside(own.outside, folder)
     mib = sum(path.stat().st_size for path in again) / 2**20
-    return f"{', '.join(path.name for path in again)} ({mib:.1f} MiB, not in its size)" if again else ""
+    return f"{', '.join(path.name for path in again)} ({mib:.1f} MiB, not counted in its size)" if again else ""
 
 
 def weights_read_again(folder: Path) -> list[Path]:
@@ -85,7 +85,9 @@ def place_of(folder: Path) -> Path:
     path = folder / _CHANGES
     changes = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if {"structure", "built", "lost"} & set(changes) or (folder / _FORM).is_file() or read_outside(folder):
-        raise Unsupported("what the file's function builds is not what was saved, and only this package puts it right")
+        raise Unsupported(
+            "the saved model differs from what the file's function builds, and only this package can restore it"
+        )
     place = Path(str(changes.get("code", ALONE)))
     if place.is_absolute() or ".." in place.parts or not place.stem.isidentifier():
         raise Unsupported(f"its file {place.name!r:.60} can't be imported by name")
@@ -103,7 +105,7 @@ def restored(folder: Path) -> tuple[OwnCode, dict[str, LayerSizes]]:
     changes = json.loads(changed.read_text(encoding="utf-8")) if changed.is_file() else {}
     path = folder / changes.get("code", ALONE)
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise WeightsError(f"{changed} names code outside of the model's folder: {path}.")
+        raise WeightsError(f"{changed} names code outside the model's folder: {path}.")
     own = loaded(path, changes.get("seed", 0), is_restored=True)
     own.outside = read_outside(folder)
     own.lost = changes.get("lost", [])
@@ -142,9 +144,9 @@ def files_beside(own: OwnCode) -> list[Path]:
     if (size := sum(path.stat().st_size for path in capped)) > MOST_BYTES:
         largest = max(capped, key=lambda path: path.stat().st_size)
         raise RecipeError(
-            f"{own.path} needs {size / 2**20:.0f} MiB of data beside it to be built and used, such as {largest.name}: "
-            f"at most {MOST_BYTES / 2**20:.0f} MiB are kept with a model. Read weights in load_weights(module), and "
-            "name data in samples() or training(): these are not called again when the model is restored."
+            f"{own.path} needs {size / 2**20:.0f} MiB of data beside it to build and use the model, such as "
+            f"{largest.name}: at most {MOST_BYTES / 2**20:.0f} MiB are saved with a model. Read weights in "
+            "load_weights(module) and data in samples() or training(): a restored model does not call these."
         )
     return [*code, *others]
 

@@ -32,7 +32,7 @@ def read(given: Any, origin: str) -> list[Sample]:
     if not isinstance(given, Iterable) and hasattr(given, "__getitem__") and hasattr(given, "__len__"):
         given = [given[index] for index in range(len(given))]
     if not isinstance(given, Iterable) or isinstance(given, (str, Mapping, torch.Tensor)):
-        raise RecipeError(f"{origin} gave a {type(given).__name__}: give a list of pairs (input, reference).")
+        raise RecipeError(f"{origin} returned a {type(given).__name__}: return a list of pairs (input, reference).")
     return [_sample(one, f"{origin}, sample {index + 1}") for index, one in enumerate(given)]
 
 
@@ -41,7 +41,7 @@ def _sample(one: Any, origin: str) -> Sample:
         references = [name for name in _REFERENCES if name in one]
         if len(references) != 1:
             raise RecipeError(
-                f"{origin}: it has {', '.join(map(str, one))}, and needs one of {', '.join(_REFERENCES)}."
+                f"{origin} has the keys {', '.join(map(str, one))}: it must have one of {', '.join(_REFERENCES)}."
             )
         rest = {name: value for name, value in one.items() if name != references[0]}
         is_one = len(rest) == 1 and next(iter(rest)) in _INPUTS
@@ -50,7 +50,7 @@ def _sample(one: Any, origin: str) -> Sample:
         return Sample(one[0], _reference(one[1]))
     held = f"{len(one)} values" if isinstance(one, (tuple, list)) else f"a {type(one).__name__}"
     raise RecipeError(
-        f"{origin} is {held}: give a pair (input, reference); of several inputs ((one, other), reference)."
+        f"{origin} is {held}: return a pair (input, reference), or ((one, other), reference) for several inputs."
     )
 
 
@@ -90,8 +90,8 @@ class Guide:
             return self._calls(inputs, at_once)
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise RecipeError(
-                f"A sample does not look like what batch() gives ({named_line(error, 100)}): let samples() give the "
-                "same for one sample, or define predict(module, inputs) in the model's file."
+                f"A sample does not match the output of batch() ({named_line(error, 100)}): return the same structure "
+                "for each sample in samples(), or define predict(module, inputs) in the model's file."
             ) from error
 
     def _calls(self, inputs: Sequence[Any], at_once: int | None) -> list[Arguments]:
@@ -120,9 +120,9 @@ class Guide:
             parts = {}
         if missing := [str(name) for name in varying if name not in parts]:
             raise RecipeError(
-                f"The module takes {len(varying)} inputs, and a sample is a {type(sample).__name__} without "
-                f"{', '.join(missing)}: let samples() give pairs ((one, other), reference), or a mapping of names to "
-                "inputs, or define predict(module, inputs)."
+                f"The module takes {len(varying)} inputs, but a sample is a {type(sample).__name__} without "
+                f"{', '.join(missing)}: return pairs ((one, other), reference) or a mapping of names to inputs in "
+                "samples(), or define predict(module, inputs)."
             )
         whole = {name: parts.get(name, self.one[name]) for name in names}
         return whole if isinstance(self.one, dict) else list(whole.values())
@@ -193,7 +193,7 @@ def _tensor(sample: Any, like: Any) -> Any:
         tensor = torch.as_tensor(sample)
     except (TypeError, ValueError, RuntimeError) as error:
         raise RecipeError(
-            f"No tensor can be made of a sample's {type(sample).__name__} ({one_line(error, most=100)}): define "
+            f"A sample's {type(sample).__name__} can't be converted to a tensor ({one_line(error, most=100)}): define "
             "predict(module, inputs) in the model's file."
         ) from error
     is_whole = not (tensor.is_floating_point() or tensor.is_complex())

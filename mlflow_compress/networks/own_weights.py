@@ -109,8 +109,8 @@ def _fill(module: Any, own: OwnCode) -> None:
         if built.get(name) != filled.get(name):
             raise WeightsError(
                 f"{own.path}: load_weights() changed the architecture: {name or 'the module'} was "
-                f"{built.get(name, 'not there')}, and is {filled.get(name, 'gone')}. Build it so in model(): from this "
-                "it is built anew when it is measured."
+                f"{built.get(name, 'not there')} and is now {filled.get(name, 'gone')}. Build this architecture in "
+                "model(), which builds it again for the measurement."
             )
     own.outside, own.lost = outside_state.kept_and_lost(outside_state.changed(before, outside_state.values_of(module)))
     own.lost += code_state.set_meanwhile(places, code_state.places_of(codes, module))

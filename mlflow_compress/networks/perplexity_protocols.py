@@ -56,14 +56,16 @@ class Protocol:
         """
         if name != "sliding" and (stride is not None or bos):
             option = "with_bos" if bos else "stride"
-            raise RecipeError(f"{option} is an option of protocol=sliding: say that, or leave {option} out.")
+            raise RecipeError(
+                f"{option} is an option of protocol=sliding: set protocol=sliding, or leave {option} out."
+            )
         longest = positions(config) or getattr(config, "n_positions", None)
         window = min(window or _WINDOWS[name], longest or window or _WINDOWS[name])
         if (stride or 0) > window:
-            raise RecipeError(f"stride={stride} would skip tokens: it is more than window={window}.")
+            raise RecipeError(f"stride={stride} would skip tokens: it is larger than window={window}.")
         prefix = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
         if name == "lm_eval" and prefix is None:
-            raise RecipeError("protocol=lm_eval begins a text with a token that this tokenizer lacks: say another one.")
+            raise RecipeError("protocol=lm_eval requires a prefix token, which this tokenizer lacks: use another one.")
         has_prefix = name == "lm_eval" or bos
         return cls(name, window, stride or max(1, window // 2), prefix if has_prefix else None)
 
@@ -95,8 +97,8 @@ class Protocol:
         whole = [ids[start : start + self.window] for start in range(0, len(ids) - self.window + 1, self.window)]
         if not whole:
             raise RecipeError(
-                f"protocol=wikitext2 takes blocks of {self.window} tokens, and all texts together have {len(ids)}: "
-                "give more, or say window=N."
+                f"protocol=wikitext2 requires blocks of {self.window} tokens, but all texts together have {len(ids)}: "
+                "use more texts, or a smaller window=N."
             )
         return whole if limit is None else whole[:limit]
 

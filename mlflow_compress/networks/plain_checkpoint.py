@@ -14,7 +14,7 @@ from mlflow_compress.networks.inert_pickle import Elsewhere, Made
 _FRONT = b"PK\x03\x04"  # by this torch tells its zips from older files, which are pickles from their first byte
 _PICKLE, _SCRIPT = "data.pkl", "constants.pkl"
 _MOST_ENTRIES = 100_000
-_FOREIGN = "no zip as torch.save writes it"
+_FOREIGN = "it is not a zip archive of torch.save"
 _DTYPES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -50,7 +50,7 @@ class Checkpoint:
         self.content, self.calls = read.content, read.calls
         self._storages: dict[str, Any] = {}
         if f"{self._folder}byteorder" in archive.namelist() and self._read("byteorder") != b"little":
-            raise ValueError("numbers in the byte order of other machines")
+            raise ValueError("its numbers are not little-endian")
 
     def tensor(self, made: Any) -> Any:
         """Return the tensor that a part of the content stands for; a view where its storage is shared.
@@ -74,7 +74,7 @@ class Checkpoint:
             case ("storage", kind, str(key), *_) if (dtype := _DTYPES.get(_kind(kind))) is not None:
                 pass
             case _:
-                raise ValueError("numbers of a type that is not known")
+                raise ValueError("its numbers have an unknown type")
         if (place := f"{key} {dtype}") not in self._storages:
             data = bytearray(self._read(f"data/{key}"))
             kind = getattr(torch, dtype)
@@ -123,14 +123,14 @@ def _pickle_in(archive: zipfile.ZipFile) -> str:
     entries = archive.infolist()
     names = [entry.filename for entry in entries]
     if len(names) > _MOST_ENTRIES or len(set(names)) < len(names):
-        raise ValueError("an archive with too many entries, or with two of one name")
+        raise ValueError("its archive has too many entries, or two with the same name")
     if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size for entry in entries):
-        raise ValueError("an archive that is compressed")
+        raise ValueError("its archive is compressed")
     if sum(entry.file_size for entry in entries) > Path(str(archive.filename)).stat().st_size:
-        raise ValueError("an archive whose entries overlap")
+        raise ValueError("entries of its archive overlap")
     pickles = [name for name in names if name.rpartition("/")[2] == _PICKLE]
     if len(pickles) != 1 or any(name.rpartition("/")[2] == _SCRIPT for name in names):
-        raise ValueError("no pickle, several, or a TorchScript archive")
+        raise ValueError("its archive has no pickle, several, or TorchScript code")
     return pickles[0]
 
 
@@ -144,8 +144,8 @@ def _view(storage: Any, offset: Any, size: Any, stride: Any) -> Any:
     """Return a tensor in a storage [elements]."""
     numbers = (offset, *size, *stride) if isinstance(size, tuple) and isinstance(stride, tuple) else (None,)
     if any(type(number) is not int or number < 0 for number in numbers) or len(size) != len(stride):
-        raise ValueError("a tensor without a size")
+        raise ValueError("a tensor has no valid size")
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     if 0 not in size and last >= len(storage):
-        raise ValueError("a tensor that is larger than its storage")
+        raise ValueError("a tensor is larger than its storage")
     return storage.as_strided(size, stride, min(offset, len(storage)))

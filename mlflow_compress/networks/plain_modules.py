@@ -24,7 +24,7 @@ def unwrapped(module: Any) -> tuple[Any, bool]:
         is_compiled |= _is_compiled(module)
         module = inner
     if isinstance(module, torch.jit.ScriptModule):
-        raise Unsupported("it is a TorchScript module, whose parts can't be changed: give the module it was made of")
+        raise Unsupported("it is a TorchScript module, whose parts can't be changed: give the original module")
     if getattr(module, "_compiled_call_impl", None) is not None:  # by module.compile()
         module._compiled_call_impl = None
         is_compiled = True
@@ -59,12 +59,12 @@ def make_real(module: Any, run: Callable[[Any], object]) -> None:
         raise
     except Exception as error:
         raise RecipeError(
-            f"The module's lazy layers need a first batch, and that of batch(1) failed: {named_line(error, 300)}"
+            f"The module's lazy layers need a first batch, but the call on batch(1) failed: {named_line(error, 300)}"
         ) from error
     module.train(mode)
     if left := _lazy(module):
         raise RecipeError(
-            f"{left[0]} is still without a size after the first batch of batch(1): no call reaches this lazy layer."
+            f"{left[0]} still has no size after a call on batch(1): that call does not reach this lazy layer."
         )
 
 

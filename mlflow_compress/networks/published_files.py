@@ -46,7 +46,7 @@ def publish_runtime(saved: Path, loaded_by: str, folder: Path) -> Published:
     suffixes = [pattern[1:] for pattern in _PATTERN.findall(loaded_by)]
     names = sorted(path.stem for path in saved.glob(f"*{suffixes[0]}")) if suffixes else []
     if suffixes and not names:
-        raise Unsupported(f"there is no file *{suffixes[0]} in what was logged")
+        raise Unsupported(f"the logged model has no file *{suffixes[0]}")
     copy_plain(saved, folder, [f"{name}.json" for name in names])  # counts of parameters, for the size
     lines = [loaded_by.replace("*", name) for name in names]
     lines = lines or [loaded_by]
@@ -63,7 +63,7 @@ def require_weights(saved: Path) -> None:
         Unsupported: they are in a form that only this package reads.
     """
     if not any((saved / name).is_file() for name in (SAFETENSORS, INDEX)):
-        raise Unsupported("its weights are not in files of safetensors, as those of version 0.1: measure it anew")
+        raise Unsupported("its weights are not in safetensors files, like those of version 0.1: measure it again")
 
 
 def _imported(loaded_by: str) -> str:

@@ -75,12 +75,13 @@ def packing(fields: Mapping[str, Any], location: str) -> Packing | None:
     if told is None:
         return None
     if not isinstance(told, Mapping):
-        raise WeightsError(f"{_FIELD} in the config.json of {location} must be a mapping, and is {told!r:.60}.")
+        raise WeightsError(f"{_FIELD} in the config.json of {location} must be a mapping, not {told!r:.60}.")
     method = str(told.get("quant_method") or _unnamed(told))
     if method not in _NEEDS:
         _require_known(method, location)
         raise Unsupported(
-            f"its weights are quantised with {method:.40}. Measured as they are: {', '.join(sorted(_NEEDS))}"
+            f"its weights are quantised with {method:.40}, which is not supported. Supported: "
+            f"{', '.join(sorted(_NEEDS))}"
         )
     return Packing(method, _numbers(method, told, location), _group_size(told, location))
 
@@ -95,16 +96,20 @@ def require_runs(found: Packing, fields: Mapping[str, Any], location: str) -> No
     """
     if missing := [name for name in _NEEDS[found.method] if not _is_there(name)]:
         raise MachineLacks(
-            f"its weights are quantised ({found}), and running them needs {' and '.join(missing)}: pip install "
+            f"its weights are quantised ({found}), and running them requires {' and '.join(missing)}: pip install "
             f"{' '.join(missing)}"
         )
     if Path(location).is_dir() and not any(Path(location).glob("*.safetensors")):
-        raise WeightsError(f"The weights in {location} are quantised ({found}) and not in safetensors: pickles may run")
+        raise WeightsError(
+            f"The weights in {location} are quantised ({found}) but not in safetensors files: pickles may run code."
+        )
     import torch
     from transformers.quantizers.auto import AutoHfQuantizer, AutoQuantizationConfig
 
     if found.method == "fp8" and torch.cuda.is_available():
-        raise Unsupported("on a GPU transformers runs fp8 with kernels of the hub, and code of the hub is never run")
+        raise Unsupported(
+            "on a GPU, transformers runs fp8 with kernels from the hub, and code from the hub is never run"
+        )
     try:
         told = {"quant_method": found.method, **fields[_FIELD]}
         config = AutoQuantizationConfig.from_dict(told)
@@ -166,7 +171,9 @@ def _count_packed(module: Any) -> None:
         kind = type(layer).__name__
         if kind == "Linear4bit" and type(layer).__module__.startswith("bitsandbytes"):
             if getattr(layer.weight, "quant_state", None) is None:
-                raise WeightsError(f"The weights in {module.checkpoint_folder} are not 4 bit, as its config.json says.")
+                raise WeightsError(
+                    f"The weights in {module.checkpoint_folder} are not 4-bit, although config.json says so."
+                )
             layer.held_weights = functools.partial(_held_4bit, layer)
         elif kind == "Linear8bitLt":
             layer.held_weights = functools.partial(_held_8bit, layer)
@@ -187,7 +194,7 @@ def _require_known(method: str, location: str) -> None:
     if method not in AUTO_QUANTIZER_MAPPING:
         raise WeightsError(
             f"{_FIELD} in the config.json of {location} says quant_method {method!r:.60}, which transformers does not "
-            f"know. Measured as they are: {', '.join(sorted(_NEEDS))}."
+            f"know. Supported: {', '.join(sorted(_NEEDS))}."
         )
 
 
@@ -220,7 +227,7 @@ def _kind_of(weights: Mapping[str, Any]) -> str:
 def _bits(told: Mapping[str, Any], name: str, location: str) -> int:
     bits = told.get(name)
     if type(bits) is not int or bits not in _BITS:
-        raise WeightsError(f"{_FIELD} in the config.json of {location} says {name}={bits!r:.40}: no such weights.")
+        raise WeightsError(f"{_FIELD} in the config.json of {location} says {name}={bits!r:.40}, which is not valid.")
     return bits
 
 
@@ -232,7 +239,9 @@ def _group_size(told: Mapping[str, Any], location: str) -> int:
     sizes = [size for each in inner if (size := each.get("group_size")) is not None]
     for size in sizes:
         if type(size) is not int or (size != -1 and size <= 0):
-            raise WeightsError(f"{_FIELD} in the config.json of {location} says group_size={size!r:.40}.")
+            raise WeightsError(
+                f"{_FIELD} in the config.json of {location} says group_size={size!r:.40}, which is not valid."
+            )
     return max(sizes[0], 0) if sizes else 0
 
 

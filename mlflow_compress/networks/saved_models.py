@@ -19,14 +19,14 @@ CODE_NOT_RUN = CautionKind(
     "code_not_run",
     short={"en": "the model's own code was not run", "ru": "собственный код модели не выполнялся"},
     message={
-        "en": "config.json names Python code of the model's own (auto_map), which was not run: transformers' own "
+        "en": "config.json names the model's own Python code (auto_map), which was not run: transformers' own "
         "{kind} was measured",
         "ru": "config.json называет собственный код модели на Python (auto_map), он не выполнялся: измерена модель "
         "{kind} из самой transformers",
     },
     advice={
-        "en": "Where that code computes otherwise, these are the numbers of another model.",
-        "ru": "Если этот код считает иначе, это числа другой модели.",
+        "en": "If that code computes something else, these numbers belong to another model.",
+        "ru": "Если этот код считает иначе, эти числа относятся к другой модели.",
     },
 )
 _ADAPTER_FILES = (lora_adapters.CONFIG, *lora_adapters.WEIGHTS)
@@ -147,7 +147,7 @@ def _require_runs(fields: Mapping[str, Any], origin: Origin) -> None:
     if origin.adapter:
         raise WeightsError(
             f"The adapter can't be merged into the weights in {origin.location}: they are quantised ({found}). Give "
-            "it the model that they were made of."
+            "the original model as its base."
         )
     quantised_checkpoints.require_runs(found, fields, origin.location)
 
@@ -156,14 +156,14 @@ def _require_no_code(fields: Mapping[str, Any], origin: Origin) -> None:
     if not custom_code.is_needed(fields):
         return
     folder = Path(origin.location)
-    if obstacle := custom_code.obstacle(folder) if folder.is_dir() else "all of it lies there":
+    if obstacle := custom_code.obstacle(folder) if folder.is_dir() else "all of its code is there":
         what_to_do = (
-            f"Code of the hub is never run ({obstacle}): download all into one folder, read the code, and give the "
-            "folder."
+            f"Code from the hub is never run ({obstacle}): download everything into one folder, read the code, and "
+            "give that folder."
         )
     else:
-        what_to_do = f"If you trust who wrote it, say so: {trust_word()}"
+        what_to_do = f"If you trust its author, say so: {trust_word()}"
     raise WeightsError(
-        f"The model in {origin.location} is built by Python code that lies beside it (auto_map in its config.json): "
-        f"transformers knows no {fields.get('model_type', 'model')!s:.60} of its own. {what_to_do}"
+        f"The model in {origin.location} is built by Python code beside it (auto_map in its config.json): "
+        f"transformers itself has no {fields.get('model_type', 'model')!s:.60}. {what_to_do}"
     )

@@ -30,7 +30,7 @@ def score_of(output: Any, chosen: str | int = "") -> Any:
         if not matching and str(chosen).isdigit() and int(chosen) < len(named):
             matching = [list(named.values())[int(chosen)]]
         if len(matching) != 1:
-            raise RecipeError(f"output={chosen}: the module gives no such tensor, but these: {told}.")
+            raise RecipeError(f"output={chosen}: the module returns no such tensor. Its tensors: {told}.")
         return matching[0]
     by_name = [leaf for path, leaf in named.items() if path and path[-1] == _SCORES]
     floating = [leaf for leaf in named.values() if leaf.is_floating_point()]
@@ -38,10 +38,12 @@ def score_of(output: Any, chosen: str | int = "") -> Any:
         if len(candidates) == 1:
             return candidates[0]
     if not named:
-        raise RecipeError(f"The module gives no tensor but {type(output).__name__}: define predict(module, inputs).")
+        raise RecipeError(
+            f"The module returns no tensor but a {type(output).__name__}: define predict(module, inputs)."
+        )
     raise RecipeError(
-        f"The module gives several tensors ({told}): say in the recipe which one is the score, output: NAME, or define "
-        "predict(module, inputs) in its file."
+        f"The module returns several tensors ({told}): name the one with the scores in the recipe (output: NAME), or "
+        "define predict(module, inputs) in its file."
     )
 
 
@@ -77,13 +79,13 @@ def classes_of(scores: Any, samples: int) -> list[Any]:
     classes = 1 if is_of_images(scores) else -1
     if not is_prediction and (scores.dim() < 2 or scores.shape[classes] == 1):
         raise RecipeError(
-            f"The module gives one number for each sample, of shape {list(scores.shape)}, and the greatest of one says "
-            "nothing: define predict(module, inputs) in its file."
+            f"The module returns one number for each sample (shape {list(scores.shape)}), not one score per class: "
+            "define predict(module, inputs) in its file."
         )
     if len(scores) != samples:
         raise RecipeError(
-            f"The module gives {len(scores)} scores, of shape {list(scores.shape)}, for {samples} "
-            f"{'sample' if samples == 1 else 'samples'}: say in the recipe which output is the score, output: NAME, or "
-            "define predict(module, inputs) in its file."
+            f"The module returns {len(scores)} scores (shape {list(scores.shape)}) for {samples} "
+            f"{'sample' if samples == 1 else 'samples'}: name the output with the scores in the recipe (output: NAME), "
+            "or define predict(module, inputs) in its file."
         )
     return list((scores if is_prediction else scores.argmax(classes)).tolist())

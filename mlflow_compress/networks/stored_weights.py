@@ -107,7 +107,7 @@ def shards(index: Path) -> Sequence[str]:
     try:
         files = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{index} is no index of weights: {one_line(error)}") from error
+        raise WeightsError(f"{index} is not an index of weights: {one_line(error)}") from error
     return sorted({str(name) for name in files})
 
 
@@ -125,7 +125,7 @@ def read_state(path: Path) -> Mapping[str, Any]:
     if path.suffix == ".json":
         names = shards(path)
         if not names or any(Path(name).name != name for name in names):
-            raise WeightsError(f"{path} must name files beside it, and names {', '.join(names) or 'none':.100}.")
+            raise WeightsError(f"{path} must name files beside it, but names {', '.join(names) or 'none':.100}.")
         files = [_read_safetensors(path.parent / name) for name in names]
         return _tied({name: tensor for state, _ in files for name, tensor in state.items()}, files[-1][1], path)
     if path.suffix == ".safetensors":
@@ -178,7 +178,7 @@ def _require_content(path: Path) -> None:
     if not path.is_file():
         raise WeightsError(f"There is no weights file {path}.")
     if is_pointer(path):
-        raise WeightsError(f"{path} is not the weights, but what Git LFS puts in their place: run `git lfs pull`.")
+        raise WeightsError(f"{path} is a Git LFS pointer, not the weights: run git lfs pull.")
 
 
 def is_pointer(path: Path) -> bool:
@@ -231,9 +231,7 @@ def cast(module: Any, dtype: Any) -> None:
     for _, layer, name in list(following_buffers(module)):
         layer._buffers[name] = layer._buffers[name].to(dtype)
     if not changed:
-        raise Unsupported(
-            f"there is no floating-point parameter that is not {str(dtype).removeprefix('torch.')} already"
-        )
+        raise Unsupported(f"all of its floating-point parameters are already {str(dtype).removeprefix('torch.')}")
 
 
 def flat(output: Any) -> Any:
@@ -403,15 +401,15 @@ def identity(tensor: Any) -> Any:
 def _mismatch(error: Exception) -> str:
     """Return what torch says of names and shapes that differ, in short."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = []
-    for kind, start in (("missing are", "Missing key(s)"), ("not known are", "Unexpected key(s)")):
+    differences = []
+    for kind, start in (("missing", "Missing key(s)"), ("unexpected", "Unexpected key(s)")):
         names = [name for line in lines if line.startswith(start) for name in re.findall(r'"([^"]+)"', line)]
         if names:
-            told.append(f"{kind} {_few(names)}")
+            differences.append(f"{kind}: {_few(names)}")
     if shapes := [match for line in lines if (match := _SHAPES.match(line))]:
-        told.append(f"of other shapes are {_few([match['name'] for match in shapes])}")
-        told.append(f"{shapes[0]['name']} is {shapes[0]['given']} in the file and {shapes[0]['own']} in the model")
-    return ("; ".join(told) or " ".join(lines[1:3] or lines[:1]))[:600]
+        differences.append(f"different shapes: {_few([match['name'] for match in shapes])}")
+        differences.append(f"{shapes[0]['name']} is {shapes[0]['given']} in the file, {shapes[0]['own']} in the model")
+    return ("; ".join(differences) or " ".join(lines[1:3] or lines[:1]))[:600]
 
 
 def _few(names: Sequence[str]) -> str:

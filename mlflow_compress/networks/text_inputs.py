@@ -192,9 +192,9 @@ def require_two_parts(model: Model, what: str) -> None:
     """
     if not model.config.is_encoder_decoder:
         raise RecipeError(
-            f"{type(model.module).__name__} is a language model with a part before it that hears or sees, no encoder "
-            f"of {what} and a decoder: this family can't measure it. Save its language model and tokenizer in a folder "
-            "of their own, and measure that with family: causal_lm."
+            f"{type(model.module).__name__} is a language model with an audio or image encoder before it, not an "
+            f"encoder of {what} with a decoder: this family can't measure it. Save its language model and tokenizer in "
+            "a separate folder, and measure that with family: causal_lm."
         )
 
 
@@ -221,6 +221,6 @@ def require_pass(model: Model, call: Callable[[], object], what: str) -> None:
             raise
         name = type(model.module).__name__
         raise RecipeError(
-            f"{name} can't be measured here: this family gives a model {what}, and with nothing else it fails "
-            f"({named_line(error, 160)})."
+            f"{name} can't be measured here: this family calls a model with {what}, and the call fails without other "
+            f"inputs ({named_line(error, 160)})."
         ) from error

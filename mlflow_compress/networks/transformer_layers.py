@@ -56,8 +56,8 @@ def stacks(model: Model) -> list[Stack]:
     config = model.config
     if not model.is_transformer:
         raise Unsupported(
-            "this is no transformers model: it has no stack of equal layers to take something from. Remove channels "
-            "of it (prune_structured:what=channels), or distill it in a file of your own, with student()"
+            "this is not a transformers model: it has no stack of equal layers to shrink. Remove channels instead "
+            "(prune_structured:what=channels), or distill it with student() in your own file"
         )
     found: list[Stack] = []
     for name, each in model.module.named_modules():
@@ -69,9 +69,9 @@ def stacks(model: Model) -> list[Stack]:
                 found.append(Stack(name, part, count))
     if not found:
         raise Unsupported(
-            f"a {type(model.module).__name__} has no stack of equal layers, with their number in its config, to take "
-            "something from. Of a convolutional net take source=torchvision:NAME or timm:NAME, where prune_structured "
-            "removes channels, or a file of your own, where distill trains what student() builds"
+            f"a {type(model.module).__name__} has no stack of equal layers whose number is in its config. For a "
+            "convolutional network use source=torchvision:NAME or timm:NAME, where prune_structured removes channels, "
+            "or your own file, where distill trains what student() builds"
         )
     return found
 
@@ -119,7 +119,7 @@ def thinned(model: Model, keep: float, part: str = "") -> Model:
             keep_layers(thin, stack, spaced(count, left))
             dropped += count - left
     if not dropped:
-        raise Unsupported(f"there are too few layers to drop some and keep {keep:g} of them")
+        raise Unsupported(f"there are too few layers to keep a share of {keep:g}")
     thin.module.requires_grad_(True)
     return thin
 

@@ -101,11 +101,11 @@ class TransformersFamily(Family):
     def refuses(self, model: Model) -> str:
         """Say that weights which are quantised already can't be compressed (see `Family.refuses`)."""
         if (file := file_of(model.module)) is not None:
-            return f"{file.name} is quantised already: say dtype=float32 to unpack it, or give the float model of it"
+            return f"{file.name} is already quantised: set dtype=float32 to unpack it, or give the original float model"
         if not quantised_checkpoints.is_quantised(model.module):
             return ""
         packed = model.facts.get(quantised_checkpoints.PACKED, "").partition(",")[0]
-        return f"it is already quantised ({packed}): give the float model that it was made of"
+        return f"it is already quantised ({packed}): give the original float model"
 
     def save(self, model: Model, folder: Path) -> None:
         """Write the config and the companions where transformers' own `save_pretrained` does."""
@@ -152,7 +152,9 @@ class TransformersFamily(Family):
         MLflow runs such code without asking.
         """
         if custom_code.is_needed(_saved_fields(str(saved))):
-            raise Unsupported("code beside the model builds it, and MLflow's transformers flavor would run it unasked")
+            raise Unsupported(
+                "the model is built by code beside it, which MLflow's transformers flavor would run without asking"
+            )
         kept = [name for name in self.keeps if name in _AUTO_CLASSES]
         components = {_COMPONENTS[name]: _reader_name(name, saved) for name in kept}
         return transformers_flavor(saved, self.auto_class, self.task, components)
@@ -170,11 +172,11 @@ class TransformersFamily(Family):
         runs_code = custom_code.is_needed(fields)
         if runs_code and not self.trust:
             raise WeightsError(
-                f"The model in {folder} is not restored. Python code beside it builds it (auto_map in its "
-                "config.json), and it was not measured with trust."
+                f"The model in {folder} is not restored: it is built by Python code beside it (auto_map in its "
+                "config.json), and it was measured without trust."
             )
         if runs_code and (obstacle := custom_code.obstacle(folder, _AUTO_CLASSES)):
-            raise WeightsError(f"The model in {folder} is not restored. Code of the hub is never run ({obstacle}).")
+            raise WeightsError(f"The model in {folder} is not restored: code from the hub is never run ({obstacle}).")
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=runs_code)
         read = Companions(code=folder if runs_code else None)
         for name in self.keeps:
@@ -314,8 +316,8 @@ def _from_architecture(
     is_out_of_reach = bool(origin.caution) and not is_config_cached(source)
     if not architecture and is_out_of_reach:
         raise WeightsError(
-            f"The architecture of {source} is not known here. Connect to the hub, or write a recipe with "
-            "options.architecture, or give a local folder."
+            f"The architecture of {source} is unknown. Connect to the hub, write a recipe with options.architecture, "
+            "or give a local folder."
         )
     fields = dict(architecture or config_fields(source))
     _require_own_kernels(fields, source)
@@ -325,7 +327,7 @@ def _from_architecture(
         config.architectures = config.architectures or []  # transformers walks over it
         return loader.from_config(config, dtype=dtype, trust_remote_code=False)
     except Exception as error:  # KeyError, ValueError, the config's own checks of each field, or what the model makes
-        raise RecipeError(f"options.architecture of {source} describes no model: {one_line(error)}") from error
+        raise RecipeError(f"options.architecture of {source} does not describe a model: {one_line(error)}") from error
 
 
 def _from_pretrained(loader: Any, origin: Origin, precision: str) -> Model:
@@ -362,7 +364,7 @@ def _from_pretrained(loader: Any, origin: Origin, precision: str) -> Model:
         module = _plain(loader, module)
     if packing is not None:
         if missing:
-            raise WeightsError(f"The quantised weights in {origin.location} are not whole: {missing[0]} is missing.")
+            raise WeightsError(f"The quantised weights in {origin.location} are incomplete: {missing[0]} is missing.")
         quantised_checkpoints.prepare(module, Path(origin.folder or origin.location))
         return Model(module, weights=origin.kind, cautions=saved.cautions, facts=saved.told | packing.facts())
     caution = f"{origin.location} has no weights for {', '.join(missing[:3])}: these are random" if missing else ""
@@ -396,8 +398,8 @@ def _require_own_kernels(fields: Mapping[str, Any], origin: str) -> None:
             waiting += [(key, inner) for inner in value]
         elif _KERNELS in key and isinstance(value, str) and "/" in value:
             raise WeightsError(
-                f"The config of {origin} says {key}={value!r:.100}. That is code of the hub, which is never run: take "
-                "this line out of its config.json."
+                f"The config of {origin} says {key}={value!r:.100}. That is code from the hub, which is never run: "
+                "remove this line from its config.json."
             )
 
 
@@ -444,10 +446,10 @@ def load_tokenizer(origin: Origin, **options: Any) -> Any:
     except Exception as error:  # as above
         message = one_line(error)
         is_lacking = importlib.util.find_spec("sentencepiece") is None
-        hint = " It may need sentencepiece: pip install sentencepiece. What it says:" if is_lacking else ""
+        hint = " It may require sentencepiece (pip install sentencepiece). The error:" if is_lacking else ""
         raise WeightsError(f"The tokenizer in {origin.location} can't be loaded.{hint} {message}") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there are no files
-        raise WeightsError(f"There is no tokenizer in {origin.location}: save it there too, with save_pretrained.")
+        raise WeightsError(f"There is no tokenizer in {origin.location}: save it there with save_pretrained.")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)  # masked, whatever it is
     return tokenizer

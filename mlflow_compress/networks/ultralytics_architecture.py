@@ -84,7 +84,7 @@ class Architecture:
             _require_names(self.names)
             require_closed(self.yaml)
         except _OpenError as error:
-            raise WeightsError(f"The architecture of an ultralytics model is not built: {error}.") from None
+            raise WeightsError(f"The architecture of an ultralytics model is rejected: {error}.") from None
 
     @property
     def does(self) -> Task:
@@ -110,7 +110,7 @@ def require_closed(yaml: object) -> None:
         ValueError: it may run something else; says what.
     """
     if not isinstance(yaml, dict):
-        raise _OpenError(f"its description is a {type(yaml).__name__}")
+        raise _OpenError(f"its description is a {type(yaml).__name__}, not a mapping")
     _require_plain(yaml)
     if (activation := yaml.get("activation")) is not None:
         _require_activation(activation)
@@ -130,7 +130,7 @@ def _listed(yaml: Mapping[str, Any], part: str) -> list[Any]:
 
 def _require_task(task: object) -> None:
     if task not in list(TASKS):
-        raise _OpenError(f"it is for {shown(task)}, and this family measures {', '.join(TASKS)}")
+        raise _OpenError(f"its task is {shown(task)}, but this family measures {', '.join(TASKS)}")
 
 
 def _require_names(names: object) -> None:
@@ -138,7 +138,7 @@ def _require_names(names: object) -> None:
     if not isinstance(names, dict) or not all(
         isinstance(number, int) and isinstance(name, str) for number, name in names.items()
     ):
-        raise _OpenError("its classes are not names, each with its number")
+        raise _OpenError("its classes are not a mapping of numbers to names")
 
 
 def _require_plain(value: object) -> None:
@@ -148,7 +148,9 @@ def _require_plain(value: object) -> None:
         part, depth = waiting.pop()
         seen += 1
         if seen > _MOST_VALUES or depth > _DEEPEST:
-            raise _OpenError(f"its description holds over {_MOST_VALUES:,} values, or lists over {_DEEPEST} deep")
+            raise _OpenError(
+                f"its description has more than {_MOST_VALUES:,} values, or more than {_DEEPEST} nested levels"
+            )
         if isinstance(part, dict):
             waiting += [(inner, depth + 1) for pair in part.items() for inner in pair]
         elif isinstance(part, (list, tuple)):
@@ -162,7 +164,7 @@ def _require_scalar(value: object) -> None:
         return
     if isinstance(value, str):
         if len(value) > _LONGEST:
-            raise _OpenError("its description holds a text of many characters")
+            raise _OpenError(f"its description holds a text of more than {_LONGEST:,} characters")
     elif not isinstance(value, (int, float)):
         raise _OpenError(f"its description holds a {type(value).__name__}")
     elif not abs(value) <= _GREATEST:
@@ -174,7 +176,7 @@ def _require_activation(text: object) -> None:
     from torch import nn
 
     refused = _OpenError(
-        f"its activation {shown(text)} would be evaluated, and only a class of torch.nn with plain numbers is, such "
+        f"its activation {shown(text)} would be evaluated, and must be a class of torch.nn with plain numbers, such "
         "as nn.SiLU() or nn.LeakyReLU(0.1)"
     )
     if not isinstance(text, str) or len(text) > _LONGEST_ACTIVATION:
@@ -235,7 +237,7 @@ def _require_word(argument: str) -> None:
     code = tasks.parse_model.__code__
     is_variable = argument in {*code.co_varnames, *code.co_cellvars} - set(_VARIABLES)
     if is_variable or not _WORD.fullmatch(argument):
-        raise _OpenError(f"a layer takes the text {shown(argument)}, which ultralytics would read as something else")
+        raise _OpenError(f"a layer has the argument {shown(argument)}, which ultralytics would read as something else")
 
 
 def shown(value: object) -> str:

@@ -48,7 +48,7 @@ def read(path: Path) -> Saved:
             if called := foreign(checkpoint.calls):
                 raise WeightsError(
                     f"The weights file {path} is a pickle that calls {', '.join(called[:3])} when it is read. If you "
-                    f"trust where it comes from, say so: {trust_word()}"
+                    f"trust its source, say so: {trust_word()}"
                 )
             model = _model_in(checkpoint, path)
             named = _state_of(model)
@@ -97,12 +97,12 @@ def require_same_layers(saved: Saved, module: Any, path: Path) -> None:
         state = _state_of(made)
         other = next((each for each in settings if each in state and state[each] != getattr(layer, each)), "")
         if kind != built or other:
-            what = f"a {kind}" if kind != built else f"a {kind} of {other}={shown(state[other])}"
-            found = f"a {built}" if kind != built else f"{other}={shown(getattr(layer, other))}"
+            what = f"a {kind}" if kind != built else f"a {kind} with {other}={shown(state[other])}"
+            expected = f"a {built}" if kind != built else f"{other}={shown(getattr(layer, other))}"
             raise WeightsError(
-                f"The model in {path} is not as its own description says: the layer {name} is {what}, and ultralytics "
-                f"builds {found}. Only ultralytics itself can load it. If you "
-                f"trust where it comes from, say so: {trust_word()}"
+                f"The model in {path} differs from its own description: the layer {name} is {what}, but ultralytics "
+                f"builds {expected}. Only ultralytics itself can load it. If you trust its source, say so: "
+                f"{trust_word()}"
             )
 
 
@@ -114,8 +114,7 @@ def _model_in(checkpoint: Checkpoint, path: Path) -> Made:
         raise WeightsError(f"The weights file {path} holds no model that ultralytics saved.")
     if content.get("modelopt"):
         raise WeightsError(
-            f"The weights file {path} holds a model that was quantized while it was trained. Give the file from "
-            "before that."
+            f"The weights file {path} holds a model that was quantised during training. Give the file from before that."
         )
     return model
 
@@ -151,7 +150,7 @@ def _layers(model: Made) -> Iterator[tuple[str, Made]]:
         name, layer, depth = waiting.pop()
         seen += 1
         if depth > _DEEPEST or seen > _MOST_LAYERS:
-            raise ValueError("its layers hold each other")
+            raise ValueError("its layers contain each other")
         yield name, layer
         waiting += [
             (f"{name}.{inner}" if name else str(inner), held, depth + 1)

@@ -51,7 +51,9 @@ def load(
     if weights not in ("auto", "pretrained"):
         path = folder / weights
         if not path.is_file():
-            raise WeightsError(f"There is no weights file {path}. Give a .pt file that ultralytics wrote, or auto.")
+            raise WeightsError(
+                f"There is no weights file {path}. Give a .pt file that ultralytics wrote, or use weights=auto."
+            )
         return _from_file(path, is_trusted), "local", ""
     for path in (folder / source, Path(source)):
         if path.is_file():
@@ -62,8 +64,8 @@ def load(
         obstacle = one_line(error, most=None)
         if weights == "pretrained":
             raise WeightsError(
-                f"The pretrained weights {source} can't be had: {obstacle} Put the file beside the recipe, or give "
-                "weights=PATH, or take weights=random for size, latency and memory only."
+                f"The pretrained weights {source} are not available: {obstacle} Put the file beside the recipe, give "
+                "weights=PATH, or use weights=random for size, latency and memory only."
             ) from error
         caution = f"{source} can't be downloaded: it has its true architecture but RANDOM weights"
         return _from_architecture(source), "random", caution
@@ -142,7 +144,7 @@ def _download(source: str) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     path = Path(attempt_download_asset(str(cache / Path(source).name)))
     if not path.is_file():
-        raise FileNotFoundError(f"ultralytics has released no {source}.")
+        raise FileNotFoundError(f"ultralytics has not released {source}.")
     return path
 
 
@@ -212,7 +214,7 @@ def _from_architecture(source: str) -> Any:
     except Exception as error:
         raise WeightsError(f"ultralytics knows no architecture for {source}: {error}") from error
     if task not in TASKS:
-        raise WeightsError(f"{source} is for the task {task}; this family measures {', '.join(_built())}.")
+        raise WeightsError(f"{source} has the task {task}; this family measures {', '.join(_built())}.")
     count = described.get("nc")
     names = {number: str(number) for number in range(count)} if isinstance(count, int) else {}
     return _unfused(Architecture(described, names, task))

@@ -21,23 +21,23 @@ _LEAST = 3  # characters that a name of a variant has: fp16, bf16
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn"}
 _LONGEST_HEADER = 100 * 2**20  # bytes, as the library has it
 _READ = (".safetensors", ".bin", ".json", ".model", ".txt", ".gguf", ".pt", ".pth", ".ckpt")
-_OWN = "Measure it as a model of your own: compress-bench init writes the Python file that builds it, weights=PATH."
-_SAVE = "Load it where it was made, and write it with save_pretrained."
+_OWN = "Measure it as a custom model: compress-bench init writes the Python file that builds it; set weights=PATH."
+_SAVE = "Load it with the library that wrote it, and save it with save_pretrained."
 _OTHERS = {  # files of other libraries: what they are, and what to do
-    ("tf_model.h5", "*.h5", "saved_model.pb"): ("weights of TensorFlow", _SAVE),
-    ("flax_model.msgpack", "*.msgpack"): ("weights of Flax", _SAVE),
-    ("*.onnx", "onnx/*.onnx"): ("an exported ONNX graph", "Give the model that it was exported from."),
-    ("openvino_model.xml", "*.xml"): ("a graph of OpenVINO", "Give the model that it was exported from."),
+    ("tf_model.h5", "*.h5", "saved_model.pb"): ("TensorFlow weights", _SAVE),
+    ("flax_model.msgpack", "*.msgpack"): ("Flax weights", _SAVE),
+    ("*.onnx", "onnx/*.onnx"): ("an exported ONNX graph", "Give the model it was exported from."),
+    ("openvino_model.xml", "*.xml"): ("an OpenVINO graph", "Give the model it was exported from."),
     ("consolidated*.pth", "consolidated*.safetensors"): (
-        "weights in the format of their makers",
-        "Convert them to transformers' format, or take the repository whose name ends in -hf.",
+        "weights in their authors' own format",
+        "Convert them to the format of transformers, or use the repository whose name ends in -hf.",
     ),
 }
 _NAMELESS = {  # files of torch that say nothing of the model
-    ("*.pt", "*.pth", "*.ckpt"): ("weights of torch, and nothing says of which model", _OWN),
+    ("*.pt", "*.pth", "*.ckpt"): ("PyTorch weights without a description of their model", _OWN),
     ("*.safetensors", "*.bin"): (
-        "weights, and nothing says of which model",
-        "Put the model's config.json beside them, or measure it as a model of your own (compress-bench init).",
+        "weights without a description of their model",
+        "Put the model's config.json beside them, or measure it as a custom model (compress-bench init).",
     ),
 }
 
@@ -55,13 +55,13 @@ def require_whole(folder: Path) -> None:
     for index in (path for path in files if _is_read_index(path.name, names)):
         if missing := [name for name in shards(index) if not (folder / name).is_file()]:
             raise WeightsError(
-                f"{folder} is not whole: {index.name} names {missing[0]}"
+                f"{folder} is incomplete: {index.name} names {missing[0]}"
                 f"{f' and {len(missing) - 1} more files' if missing[1:] else ''}, which are not there."
             )
     if (folder / "config.json").is_file() and not has_weights(folder):
         what, advice = _told(folder, _OTHERS)
         if what:
-            raise WeightsError(f"There are no weights of torch in {folder}, but {what}. {advice}")
+            raise WeightsError(f"There are no PyTorch weights in {folder}, only {what}. {advice}")
 
 
 def has_weights(folder: Path) -> bool:
@@ -81,15 +81,15 @@ def variant_in(folder: Path) -> str:
     named = (match.group(1) for name in names if (match := _VARIANT.fullmatch(name)) is not None)
     variants = sorted({variant for variant in named if len(variant) >= _LEAST})
     if len(variants) > 1:
-        raise WeightsError(f"{folder} holds several variants of the weights: {', '.join(variants)}. Leave one there.")
+        raise WeightsError(f"{folder} holds several variants of the weights: {', '.join(variants)}. Keep only one.")
     return variants[0] if variants else ""
 
 
 def embeds(source: str) -> str:
     """Say that a model of sentence-transformers is not served, and what to do."""
     return (
-        f"{source} is a model of sentence-transformers, and no family serves what it gives: embeddings. Measure it as "
-        "a model of your own (compress-bench init): its encoder and pooling are modules of torch."
+        f"{source} is a sentence-transformers model, and no family measures embeddings. Measure it as a custom model "
+        "(compress-bench init): its encoder and pooling are torch modules."
     )
 
 
@@ -98,10 +98,10 @@ def without_config(folder: Path) -> str:
     if (folder / SENTENCE_MODULES).is_file():
         return embeds(str(folder))
     if (folder / "model_index.json").is_file():
-        return f"{folder} is a pipeline of diffusers, which no family serves. Measure a part as a model of your own."
+        return f"{folder} is a diffusers pipeline, which no family measures. Measure a part of it as a custom model."
     what, advice = _told(folder, {**_OTHERS, **_NAMELESS})
     if what:
-        return f"There is no config.json in {folder}, but {what}. {advice}"
+        return f"There is no config.json in {folder}, only {what}. {advice}"
     inner = sorted(path.parent.name for path in folder.glob("*/config.json") if not path.parent.name.startswith("."))
     if inner:
         return f"There is no config.json in {folder}, but in {', '.join(inner[:3])}: give that folder."
@@ -116,8 +116,7 @@ def require_no_pointer(path: Path) -> None:
     """
     if is_pointer(path):
         raise WeightsError(
-            f"{path} is a pointer file of Git LFS, not the file itself: run git lfs pull in its folder, or download it "
-            "again."
+            f"{path} is a Git LFS pointer, not the file itself: run git lfs pull in its folder, or download it again."
         )
 
 

@@ -96,7 +96,7 @@ def test_wikitext2_joins_all_texts_and_cuts_them_into_blocks(tmp_path: Path) -> 
     assert len(family.samples(model, "wiki.jsonl:limit=3", tmp_path, None, 0)) == 3
     assert "blocks of 12 tokens" in model.facts["scoring"]
     few, of_few = tiny_model("causal_lm", protocol="wikitext2")
-    with pytest.raises(RecipeError, match=r"blocks of 2048 tokens, and all texts together have \d+"):
+    with pytest.raises(RecipeError, match=r"blocks of 2048 tokens, but all texts together have \d+"):
         few.samples(of_few, "wiki.jsonl", tmp_path, None, 0)
 
 

@@ -277,7 +277,7 @@ def test_trained_weights_are_fitted_to_data_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("tree", "methods change torch modules, and this is a model of mlflow.sklearn"), ("graph", "torch.export")],
+    [("tree", "methods change torch modules, but this is a model of mlflow.sklearn"), ("graph", "torch.export")],
 )
 def test_methods_do_not_apply_to_other_models(shelf: Shelf, name: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=reason):

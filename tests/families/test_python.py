@@ -209,7 +209,7 @@ def test_a_checkpoint_in_half_precision_is_cast_and_told(tmp_path: Path) -> None
     assert [caution.message for caution in model.cautions] == [
         "the weights were cast to the precision of the module: float16 to float32"
     ]
-    assert model.facts["checkpoint"] == "'model' of the file is taken"
+    assert model.facts["checkpoint"] == "the entry 'model' was used"
 
 
 @pytest.mark.parametrize("shapes", [(4, 4), (3, 5)])
@@ -263,7 +263,7 @@ def test_inputs_by_name_and_nested_outputs_are_predicted_by_the_output_that_was_
         family.example(model)
     family, model = own(tmp_path, SEVERAL)
     with pytest.raises(
-        RecipeError, match=r"gives several tensors \(hidden\.0, hidden\.1\.0, scores\): .* output: NAME"
+        RecipeError, match=r"returns several tensors \(hidden\.0, hidden\.1\.0, scores\): .* output: NAME"
     ):
         family.predict(model, inputs)
 

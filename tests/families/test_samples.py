@@ -74,7 +74,7 @@ def test_texts_that_are_cut_are_counted(tmp_path: Path) -> None:
         rows = [{"text": each, "source": each, column: "0"} for each in (text, text + " a" * most, "a")]
         family.samples(model, write(tmp_path / f"{name}.jsonl", rows), tmp_path, None, 0)
         (caution,) = model.cautions
-        assert caution.message == f"1 of 3 texts are longer than {most} tokens, and only so much is read"
+        assert caution.message == f"1 of 3 texts are longer than {most} tokens; only their beginning is read"
 
 
 def test_a_text_of_which_no_token_is_predicted_counts_for_nothing() -> None:
@@ -319,7 +319,7 @@ def test_a_window_is_no_longer_than_what_the_model_takes() -> None:
 def test_a_stride_may_not_skip_tokens(tmp_path: Path) -> None:
     family, model = loaded("causal_lm", protocol="sliding", window=8, stride=9)
     data = write(tmp_path / "a.jsonl", [{"text": "x"}])
-    with pytest.raises(RecipeError, match="stride=9 would skip tokens: it is more than window=8"):
+    with pytest.raises(RecipeError, match="stride=9 would skip tokens: it is larger than window=8"):
         family.samples(model, data, tmp_path, None, 0)
 
 

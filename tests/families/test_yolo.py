@@ -251,5 +251,5 @@ def test_what_is_restored_is_what_was_saved(task: str, chain: str, tmp_path: Pat
 
 
 def test_other_tasks_are_refused() -> None:
-    with pytest.raises(WeightsError, match="for the task pose"):
+    with pytest.raises(WeightsError, match="has the task pose"):
         registry.build("families", "yolo").load("yolo11n-pose.pt", "random", Path(), 0)

@@ -190,5 +190,5 @@ def test_a_file_with_lying_lengths_is_not_opened(tmp_path: Path) -> None:
         b"",
     ):
         path.write_bytes(lie)
-        with pytest.raises(WeightsError, match="no model of CTranslate2"):
+        with pytest.raises(WeightsError, match="can't be read as a CTranslate2 model"):
             ctranslate2_files.variables(path, "WhisperSpec")

@@ -187,7 +187,7 @@ def test_a_harmed_file_is_refused(harm: str, tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-64])
     else:
         path.unlink()
-    with pytest.raises(WeightsError, match=r"cut short|no model\.gguf"):
+    with pytest.raises(WeightsError, match=r"truncated|no model\.gguf"):
         model_folder.restore_others(tmp_path)
 
 
@@ -213,7 +213,7 @@ def test_the_past_of_another_text_is_refused(ids: Any) -> None:
     model = compressed(model, family, "f32")
     first = model.module(ids[:1])[cache_keyword()]
     model.module(ids[1:])
-    with pytest.raises(WorkerError, match="past of another text"):
+    with pytest.raises(WorkerError, match="cache of another text"):
         model.module(ids[:1, :1], **{cache_keyword(): first})
 
 
@@ -363,12 +363,12 @@ def test_a_gguf_file_is_measured_as_it_is(file: Path, tmp_path: Path, ids: Any) 
 
 def test_a_gguf_file_is_not_compressed_again(file: Path) -> None:
     model = family_of().load(str(file), "auto", Path(), 0)
-    assert family_of().refuses(model).startswith("boats.gguf is quantised already: say dtype=float32")
+    assert family_of().refuses(model).startswith("boats.gguf is already quantised: set dtype=float32")
 
 
 def test_a_lying_file_is_refused_before_it_is_loaded(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-64])
-    with pytest.raises(WeightsError, match="cut short"):
+    with pytest.raises(WeightsError, match="truncated"):
         family_of().load(str(file), "auto", Path(), 0)
 
 

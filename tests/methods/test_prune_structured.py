@@ -282,8 +282,8 @@ def test_the_layer_that_changes_least_goes() -> None:
         ("model", "amount=0.01", "leaves all channels"),
         ("numbers", "", "can't be followed|can't run|would change the shape"),
         ("circular", "", "their dependencies form a cycle, as with circular padding"),
-        ("model", "what=heads", "no transformers model"),
-        ("model", "what=layers", "no transformers model"),
+        ("model", "what=heads", "not a transformers model"),
+        ("model", "what=layers", "not a transformers model"),
     ],
 )
 def test_what_it_can_not_prune_is_told(function: str, options: str, reason: str, folder: Path) -> None:

@@ -59,7 +59,7 @@ NOT_EXPORTED = [
     ("dropout_stays_on", "openvino", "it draws random numbers, and the export draws other ones or none"),
     ("lstm", "onnx_fp16", "ONNX Runtime crashes when it opens an LSTM in float16"),
     ("no_parameters", "ncnn", "the module has no parameters, and ncnn crashes on a graph without parameters"),
-    ("gives_none", "openvino", "the module gives no tensor but NoneType"),
+    ("gives_none", "openvino", "the module returns no tensor but a NoneType"),
 ]
 
 

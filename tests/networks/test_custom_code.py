@@ -137,12 +137,12 @@ def test_without_trust_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = recipe.read(str(folder))
     with pytest.raises(RecipeError, match=r"Python code that builds the model.*say so: --trust"):
         recipe.plan(found, found.variants, recipe.Settings())
-    with pytest.raises(WeightsError, match=r"knows no yours of its own\. If you trust .* --trust"):
+    with pytest.raises(WeightsError, match=r"transformers itself has no yours\. If you trust .* --trust"):
         registry.build("families", "text_classification").load(str(folder), "auto", tmp_path, 0)
     manifest = {"family": "text_classification", "chain": [], "weights": "local", "model": "m", "method": "original"}
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     changed(folder / "config.json", width=float("nan"))  # which transformers reads
-    for options, told in (({}, "was not measured with trust"), ({"trust": True}, "runs code of its own")):
+    for options, told in (({}, "was measured without trust"), ({"trust": True}, "runs its own code")):
         (folder / "manifest.json").write_text(json.dumps({**manifest, "options": options}))
         with pytest.raises(WeightsError, match=told):
             model_folder.restore_others(folder)
@@ -163,15 +163,15 @@ OF_THE_HUB: list[tuple[str, dict[str, Any], str]] = [
     (
         "config.json",
         {"auto_map": {"AutoConfig": "theirs_config.TheirsConfig", "AutoModelForSequenceClassification": "a/b--c.D"}},
-        "config.json names some",
+        "config.json names code in another repository",
     ),
-    ("config.json", {"inner": {"auto_map": {"AutoModel": "a/b--c.D"}}}, "config.json names some"),
-    ("config.json", {"configuration_files": ["config.4.0.0.json"]}, "config.json names other files in its place"),
-    ("tokenizer_config.json", {"auto_map": ["a/b--c.D", None]}, "tokenizer_config.json names some"),
+    ("config.json", {"inner": {"auto_map": {"AutoModel": "a/b--c.D"}}}, "config.json names code in another"),
+    ("config.json", {"configuration_files": ["config.4.0.0.json"]}, "config.json names other files to read instead"),
+    ("tokenizer_config.json", {"auto_map": ["a/b--c.D", None]}, "tokenizer_config.json names code in another"),
     (
         "preprocessor_config.json",
         {"auto_map": {"AutoImageProcessor": "a/b--c.D"}},
-        "preprocessor_config.json names some",
+        "preprocessor_config.json names code in another repository",
     ),
 ]
 
@@ -182,7 +182,7 @@ def test_code_of_the_hub_is_refused_with_trust_too(
 ) -> None:
     folder = written(tmp_path / "folder", "theirs")
     changed(folder / name, **fields)
-    with pytest.raises(WeightsError, match=rf"Code of the hub is never run \({told}"):
+    with pytest.raises(WeightsError, match=rf"Code from the hub is never run \({told}"):
         registry.build("families", "text_classification", {"trust": True}).load(str(folder), "auto", tmp_path, 0)
     assert not (tmp_path / "ran").exists()
 
@@ -201,7 +201,7 @@ def test_code_of_the_hub_is_not_run_by_a_logged_model(
     changed(folder / name, **fields)
     manifest = {"family": "text_classification", "chain": [], "weights": "local", "model": "m", "method": "original"}
     (folder / "manifest.json").write_text(json.dumps({**manifest, "options": {"trust": True}}))
-    with pytest.raises(WeightsError, match=rf"is not restored\. Code of the hub is never run \({told}"):
+    with pytest.raises(WeightsError, match=rf"is not restored: code from the hub is never run \({told}"):
         model_folder.restore_others(folder)
     assert not (tmp_path / "ran").exists()
 

@@ -24,7 +24,7 @@ def test_keys_and_values_come_back_as_they_were_put_in() -> None:
 
 @pytest.mark.parametrize("cache", [None, (), object()])
 def test_what_is_no_cache_is_refused(cache: Any) -> None:
-    with pytest.raises(Unsupported, match="something else of the past"):
+    with pytest.raises(Unsupported, match="its cache does not hold the keys and values"):
         tensors_of(cache)
 
 
@@ -32,5 +32,5 @@ def test_a_model_that_keeps_states_instead_of_keys_is_skipped_by_exports() -> No
     options = {**TINY["causal_lm"], "architecture": STATE_SPACE}
     family: Family = registry.build("families", "causal_lm", options)
     model = family.load("tiny", "random", Path(), 0)
-    with pytest.raises(Unsupported, match="something else of the past"):
+    with pytest.raises(Unsupported, match="its cache does not hold the keys and values"):
         family.graphs(model)

@@ -59,13 +59,13 @@ def test_an_argument_that_nobody_knows_is_an_error(name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"position_ids": torch.tensor([[0, 1]])}, "can't take position_ids other than one after the other"),
+        ({"position_ids": torch.tensor([[0, 1]])}, "can't use position_ids: positions must be consecutive"),
         ({"cache_position": torch.tensor([1, 2])}, "can't take cache_position"),
-        ({"attention_mask": torch.tensor([[0, 1, 1, 1, 1]])}, "can't take padding"),
-        ({"decoder_attention_mask": torch.tensor([[1, 0]])}, "can't take padding"),
+        ({"attention_mask": torch.tensor([[0, 1, 1, 1, 1]])}, "can't use padding"),
+        ({"decoder_attention_mask": torch.tensor([[1, 0]])}, "can't use padding"),
         ({"cache_position": torch.tensor([3, 4, 5])}, "can't take cache_position"),
-        ({"attention_mask": {"full": torch.ones(1, 5)}}, "can't take attention_mask other than one of padding"),
-        ({"attention_mask": torch.ones(1, 1, 2, 5)}, "can't take attention_mask other than one of padding"),
+        ({"attention_mask": {"full": torch.ones(1, 5)}}, "can't use attention_mask: the only mask is one of padding"),
+        ({"attention_mask": torch.ones(1, 1, 2, 5)}, "can't use attention_mask: the only mask is one of padding"),
         ({"return_dict": False}, "passes 'return_dict'"),
         ({"output_attentions": True}, "passes 'output_attentions'"),
         ({"inputs_embeds": torch.zeros(1, 2, 4)}, "passes 'inputs_embeds'"),

@@ -97,7 +97,7 @@ def test_arguments_by_name_may_come_in_any_order(by_name: bool) -> None:
         with pytest.raises(TypeError, match=r"was exported for the arguments values, scale \("):
             exported(**wrong)
     if by_name:
-        with pytest.raises(TypeError, match=r"\(by name\); it was given 2 by position, and by name: none"):
+        with pytest.raises(TypeError, match=r"\(by name\); it got 2 by position and these by name: none"):
             exported(values, scale)
     else:
         assert exported(values, scale=scale).tolist() == exported(values, scale).tolist() == [-10, -9, -8]
@@ -107,7 +107,7 @@ def test_arguments_by_name_may_come_in_any_order(by_name: bool) -> None:
     ("give", "told"),
     [
         (lambda values, scale: None, "gives no tensor but NoneType"),
-        (lambda values, scale: (values, float(values.sum())), "depends on its inputs"),
+        (lambda values, scale: (values, float(values.sum())), "depend on its inputs"),
         (lambda values, scale: (values, object()), "gives a object, which can't be made again"),
         (lambda values, scale: Answer(values), "gives a Answer, which can't be made again"),
     ],

@@ -49,7 +49,7 @@ def test_a_decoder_without_a_cache_is_timed_without_one_and_says_so(tmp_path: Pa
 
 def test_a_model_whose_tokens_see_later_ones_is_refused() -> None:
     with pytest.raises(
-        RecipeError, match=r"BertLMHeadModel is no causal language model .* perplexity would mean nothing"
+        RecipeError, match=r"BertLMHeadModel is not a causal language model .* perplexity would mean nothing"
     ):
         tiny_model("causal_lm", architecture=BERT)
     _, model = tiny_model("causal_lm", architecture=BERT | {"is_decoder": True})

@@ -163,7 +163,7 @@ def test_an_adapter_of_the_hub_that_names_itself_is_refused(tmp_path: Path, monk
 @pytest.mark.parametrize("source", ["org/name:../../x", "org/name:a/../../x@v2", "org/name:..\\x", "org/name:.."])
 def test_a_folder_outside_of_a_repository_is_refused(tmp_path: Path, source: str) -> None:
     for look in (hub.config_fields, hub.is_config_cached, lambda name: find_weights(name, "auto", tmp_path)):
-        with pytest.raises(WeightsError, match=r"names a folder outside of the repository: .* in org/name\."):
+        with pytest.raises(WeightsError, match=r"names a folder outside the repository: .* in org/name\."):
             look(source)
     with pytest.raises(FileNotFoundError):
         hub.in_package("package:torch/../torch/nn")

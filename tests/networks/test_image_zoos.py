@@ -75,7 +75,7 @@ def test_what_a_trainer_saved_fills_a_model_of_torchvision(tmp_path: Path) -> No
     wanted = state["module.classifier.1.weight"].float()
     assert torch.equal(model.module.classifier[1].weight, wanted)
     assert model.facts == {
-        "checkpoint": "'state_dict' of the file is taken; 'module.' taken off its names",
+        "checkpoint": "the entry 'state_dict' was used; 'module.' was removed from its names",
         "precision": "the weights were cast: float16 to float32",
     }
 
@@ -83,7 +83,7 @@ def test_what_a_trainer_saved_fills_a_model_of_torchvision(tmp_path: Path) -> No
 def test_without_a_network_weights_are_of_the_cache_or_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "_ask", lambda endpoint: f"{endpoint} can't be reached (no network)")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(WeightsError, match=r"torchvision:squeezenet1_1 can't be had: .*weights=PATH"):
+    with pytest.raises(WeightsError, match=r"torchvision:squeezenet1_1 are not available: .*weights=PATH"):
         loaded(SMALL, "pretrained")
     _, model = loaded(SMALL, "auto")
     assert model.weights == "random"
@@ -103,7 +103,7 @@ def test_names_that_torchvision_does_not_know_are_told_with_the_nearest() -> Non
         loaded("torchvision:resnet50@IMAGENET1K_V9")
     with pytest.raises(UnknownName):
         loaded("torchvision:fcn_resnet50")  # it does not classify
-    with pytest.raises(RecipeError, match="describes no model"):
+    with pytest.raises(RecipeError, match="does not describe a model"):
         loaded(SMALL, architecture={"classes": 3})
 
 

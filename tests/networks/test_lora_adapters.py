@@ -149,8 +149,8 @@ EMBEDDING, HEAD = "base_model.model.model.embed_tokens", "base_model.model.lm_he
             {f"{EMBEDDING}.weight": torch.ones(303, 16)},
             r"3 more rows .* its base's 300, as when tokens are added",
         ),
-        ({**thin(QUERY), f"base_model.model.{QUERY}.lora_magnitude_vector": torch.ones(16)}, "not of plain LoRA"),
-        (dict(list(thin(QUERY).items())[:1]), "is not whole"),
+        ({**thin(QUERY), f"base_model.model.{QUERY}.lora_magnitude_vector": torch.ones(16)}, "not part of plain LoRA"),
+        (dict(list(thin(QUERY).items())[:1]), "is incomplete"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, tensors: Tensors, told: str) -> None:
@@ -225,11 +225,11 @@ def test_an_adapter_on_an_adapter_is_refused(tmp_path: Path) -> None:
         (whole / name).touch()
     outer = adapter(tmp_path / "outer", thin(QUERY))
     for source, weights in ((outer, "auto"), (whole, str(outer))):
-        with pytest.raises(WeightsError, match=r"adapter in .*outer has an adapter too, in .*base: merge that"):
+        with pytest.raises(WeightsError, match=r"adapter in .*outer has another adapter, in .*base: merge that"):
             find_weights(str(source), weights, tmp_path)
     inner = adapter(tmp_path / "inner", thin(QUERY), base_model_name_or_path=".")
     outer = adapter(tmp_path / "outer", thin(QUERY), base_model_name_or_path="../inner")
-    with pytest.raises(WeightsError, match=r"adapter in .*outer is an adapter too: .*inner\. Merge that first"):
+    with pytest.raises(WeightsError, match=r"adapter in .*outer is itself an adapter: .*inner\. Merge that first"):
         find_weights(str(outer), "auto", tmp_path)
     with pytest.raises(WeightsError, match=r"inner names itself as its base"):
         find_weights(str(inner), "auto", tmp_path)

@@ -49,7 +49,7 @@ def test_the_source_is_the_folder_unless_other_weights_are_named(tmp_path: Path)
     assert mlflow_folders.locate("models:/one/1", str(two), tmp_path) == two
     with pytest.raises(WeightsError, match="has no file MLmodel"):
         mlflow_folders.locate("three", "auto", tmp_path)
-    with pytest.raises(WeightsError, match="weights=random can't be had of one"):
+    with pytest.raises(WeightsError, match="weights=random is not available for one"):
         mlflow_folders.locate("one", "random", tmp_path)
 
 

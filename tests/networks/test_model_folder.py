@@ -72,7 +72,7 @@ def test_what_is_no_model_folder_is_told_with_its_path(tmp_path: Path, damage: s
     else:
         text = "{" if damage == "no JSON" else json.dumps({"architectures": ["Bert"]})
         (folder / "manifest.json").write_text(text)
-    with pytest.raises(WeightsError, match="is no model folder") as told:
+    with pytest.raises(WeightsError, match="is not a model folder") as told:
         model_folder.restore(folder)
     assert str(folder) in str(told.value)
 

@@ -37,7 +37,7 @@ def model(path: Path, tensor: TensorProto, place: str) -> Path:
 def test_weights_elsewhere_are_refused(place: str, location: str, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc/passwd")
     path = model(tmp_path / "model.onnx", outside(location), place)
-    with pytest.raises(WeightsError, match=r"model\.onnx reads weights of a file outside its folder"):
+    with pytest.raises(WeightsError, match=r"model\.onnx reads weights from a file outside its folder"):
         require_own_weights(path)
 
 
@@ -50,5 +50,5 @@ def test_weights_beside_and_within_are_its_own(place: str, tmp_path: Path) -> No
 
 def test_what_is_no_onnx_is_told(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"\xff" * 100)
-    with pytest.raises(WeightsError, match="is no ONNX file"):
+    with pytest.raises(WeightsError, match="is not a valid ONNX file"):
         require_own_weights(tmp_path / "model.onnx")

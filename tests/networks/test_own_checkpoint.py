@@ -47,8 +47,8 @@ OPTIMIZER: Any = {"state": {0: {"exp_avg": torch.ones(3, 4)}}, "param_groups": [
     ("content", "steps"),
     [
         (state(), ()),
-        ({"state_dict": state(), "optimizer": OPTIMIZER, "epoch": 3}, ("'state_dict' of the file is taken",)),
-        ({"model": state(), "optimizer": OPTIMIZER}, ("'model' of the file is taken",)),
+        ({"state_dict": state(), "optimizer": OPTIMIZER, "epoch": 3}, ("the entry 'state_dict' was used",)),
+        ({"model": state(), "optimizer": OPTIMIZER}, ("the entry 'model' was used",)),
         (under("module.", state()), ("'module.' taken off its names",)),
         (under("_orig_mod.", state()), ()),
         (under("module._orig_mod.model.", state()), ("'module.model.' taken off its names",)),
@@ -56,15 +56,15 @@ OPTIMIZER: Any = {"state": {0: {"exp_avg": torch.ones(3, 4)}}, "param_groups": [
         (
             {"state_dict": under("model.", state()) | {"criterion.weight": torch.ones(2)}, "hyper_parameters": {}},
             (
-                "'state_dict' of the file is taken",
+                "the entry 'state_dict' was used",
                 "'model.' taken off its names",
-                "1 tensors under other names are left out",
+                "1 tensors with other names were ignored",
             ),
         ),
-        ({"model": state(1.0), "model_ema": state()}, ("'model_ema' of the file is taken, not 'model'",)),
+        ({"model": state(1.0), "model_ema": state()}, ("the entry 'model_ema' was used, not 'model'",)),
         (
             {"ema": {"module": state()}, "model": state(1.0)},
-            ("'ema.module' of the file is taken, not 'model'",),
+            ("the entry 'ema.module' was used, not 'model'",),
         ),
     ],
 )
@@ -84,9 +84,7 @@ def test_a_layer_of_a_larger_model_is_not_taken_for_the_whole(tmp_path: Path) ->
     torch.save(
         under("decoder.3.", dict(nn.Linear(4, 3).state_dict())) | {"encoder.weight": torch.ones(2)}, tmp_path / "w"
     )
-    with pytest.raises(
-        WeightsError, match=r"missing are weight, bias; not known are decoder\.3\.weight, decoder\.3\.bias"
-    ):
+    with pytest.raises(WeightsError, match=r"missing: weight, bias; unexpected: decoder\.3\.weight, decoder\.3\.bias"):
         fill_from(nn.Linear(4, 3), tmp_path / "w")
 
 
@@ -155,7 +153,7 @@ def test_the_only_file_of_a_folder_is_taken(tmp_path: Path) -> None:
     torch.save(state(), tmp_path / "w.pth")
     assert filled(tmp_path) == (Fit(("w.pth is taken",)), 3.0)
     torch.save(state(), tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match=r"holds w\.pth, x\.pth: name the one file"):
+    with pytest.raises(WeightsError, match=r"holds w\.pth, x\.pth: name the weights file"):
         fill_from(net(), tmp_path)
 
 
@@ -164,7 +162,7 @@ def test_what_is_not_this_models_is_listed_in_short(tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as told:
         fill_from(net(), tmp_path / "w")
     assert str(told.value).partition("not this model's: ")[2] == (
-        "missing are 0.bias, 1.weight, 1.bias and 4 more; not known are x0, x1, x2 and 2 more; "
+        "missing: 0.bias, 1.weight, 1.bias and 4 more; unexpected: x0, x1, x2 and 2 more; "
         "of other shapes are 0.weight; 0.weight is [5, 4] in the file and [3, 4] in the model"
     )
 
@@ -172,7 +170,7 @@ def test_what_is_not_this_models_is_listed_in_short(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
 def test_a_pointer_of_git_lfs_is_told(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
-    with pytest.raises(WeightsError, match="run `git lfs pull`"):
+    with pytest.raises(WeightsError, match="run git lfs pull"):
         fill_from(net(), tmp_path / name)
 
 

@@ -161,7 +161,7 @@ def test_code_outside_of_the_folder_is_not_run(tmp_path: Path) -> None:
     _, model = loaded(written(tmp_path / "home", FILES))
     folder = saved(model, tmp_path / "saved")
     (folder / "architecture.json").write_text('{"code": "../home/own.py"}')
-    with pytest.raises(WeightsError, match="names code outside of the model's folder"):
+    with pytest.raises(WeightsError, match="names code outside the model's folder"):
         model_folder.restore(folder)
 
 

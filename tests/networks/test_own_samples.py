@@ -57,10 +57,10 @@ def test_a_mapping_of_several_inputs_stays_one() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (3, r"samples\(\) gave a int: give a list of pairs"),
+        (3, r"samples\(\) returned a int: return a list of pairs"),
         ([(ONE, 0), (ONE, ONE, 0)], r"samples\(\), sample 2 is 3 values: .*\(\(one, other\), reference\)"),
         ([ONE], r"sample 1 is a Tensor"),
-        ([{"x": ONE}], "sample 1: it has x, and needs one of reference, label"),
+        ([{"x": ONE}], "sample 1 has the keys x: it must have one of reference, label"),
     ],
 )
 def test_other_things_are_refused_with_their_place(given: Any, told: str) -> None:
@@ -118,9 +118,9 @@ def test_a_call_of_a_fixed_number_is_filled_up() -> None:
 @pytest.mark.parametrize(
     ("sample", "told"),
     [
-        (ONE, r"takes 2 inputs, and a sample is a Tensor without 0, 1"),
+        (ONE, r"takes 2 inputs, but a sample is a Tensor without 0, 1"),
         ({"x": ONE}, "a sample is a dict without 0, 1"),
-        ((ONE, object()), "No tensor can be made of a sample's object"),
+        ((ONE, object()), "A sample's object can't be converted to a tensor"),
     ],
 )
 def test_samples_that_are_no_inputs_are_told(sample: Any, told: str) -> None:

@@ -217,7 +217,7 @@ def test_globals_that_stay_as_they_are_keep_what_load_weights_gave(tmp_path: Pat
     ],
 )
 def test_an_architecture_that_load_weights_changed_is_refused(filling: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=rf"changed the architecture: {told}.*Build it so in model\(\)"):
+    with pytest.raises(WeightsError, match=rf"changed the architecture: {told}.*Build this architecture in model\(\)"):
         loaded(tmp_path / "home", filling)
 
 

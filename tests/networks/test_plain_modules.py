@@ -50,7 +50,7 @@ def test_lazy_layers_get_their_parameters_and_norms_stay_as_they_are() -> None:
 
 def test_a_lazy_layer_that_no_call_reaches_or_a_call_that_fails_is_told() -> None:
     module: Any = nn.ModuleDict({"used": nn.Linear(2, 2), "unused": nn.LazyLinear(3)})
-    with pytest.raises(RecipeError, match=r"unused\.weight is still without a size"):
+    with pytest.raises(RecipeError, match=r"unused\.weight still has no size"):
         make_real(module, lambda inner: inner["used"](torch.rand(1, 2)))
-    with pytest.raises(RecipeError, match=r"that of batch\(1\) failed: ZeroDivisionError"):
+    with pytest.raises(RecipeError, match=r"the call on batch\(1\) failed: ZeroDivisionError"):
         make_real(module, lambda inner: 1 / 0)

@@ -179,7 +179,7 @@ def test_what_is_not_served_is_skipped(tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     with_config(tmp_path, {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"})
-    with pytest.raises(WeightsError, match="not 4 bit"):
+    with pytest.raises(WeightsError, match="not 4-bit"):
         loaded(tmp_path)
 
 

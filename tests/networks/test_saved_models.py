@@ -63,7 +63,7 @@ def test_what_macos_puts_beside_files_is_passed_over(tmp_path: Path, saved: Any)
         ({"quantization_config": {"quant_method": "awq", "bits": 0}}, r"says bits=0"),
         (
             {"model_type": "mine", "auto_map": {"AutoConfig": "c.C"}},
-            r"code that lies beside it.*say so: --trust",
+            r"Python code beside it.*say so: --trust",
         ),
     ],
 )

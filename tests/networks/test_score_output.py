@@ -33,9 +33,9 @@ def test_the_score_is_chosen_or_clear(output: Any, chosen: str | int) -> None:
 @pytest.mark.parametrize(
     ("output", "chosen", "told"),
     [
-        ((HIDDEN, SCORES), "", r"gives several tensors \(0, 1\): say in the recipe which one .* output: NAME"),
-        ({"a": HIDDEN}, "b", "output=b: the module gives no such tensor, but these: a"),
-        ({"a": (HIDDEN, SCORES)}, "a", "no such tensor, but these: a.0, a.1"),
+        ((HIDDEN, SCORES), "", r"returns several tensors \(0, 1\): name the one with the scores .* output: NAME"),
+        ({"a": HIDDEN}, "b", r"output=b: the module returns no such tensor\. Its tensors: a"),
+        ({"a": (HIDDEN, SCORES)}, "a", r"no such tensor\. Its tensors: a\.0, a\.1"),
         (None, "", "gives no tensor but NoneType"),
     ],
 )
@@ -70,7 +70,7 @@ def test_where_the_samples_lie_may_be_unclear(shape: tuple[int, ...], samples: i
 
 @pytest.mark.parametrize("scores", [torch.rand(6, 4), torch.rand(1, 4), torch.rand(6, 2), torch.arange(6)])
 def test_scores_for_another_number_of_samples_are_refused(scores: torch.Tensor) -> None:
-    with pytest.raises(RecipeError, match=rf"gives {len(scores)} scores, of shape .*, for 2 samples: .*output: NAME"):
+    with pytest.raises(RecipeError, match=rf"returns {len(scores)} scores \(shape .*\) for 2 samples: .*output: NAME"):
         classes_of(scores, 2)
 
 

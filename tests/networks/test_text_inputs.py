@@ -155,7 +155,7 @@ def test_a_model_that_needs_other_inputs_is_refused_in_one_sentence() -> None:
     with pytest.raises(RecipeError, match=r"Linear can't be measured here: .* token ids, .*pixel_values\)\.$") as told:
         require_pass(model, call, "token ids")
     assert "\n" not in str(told.value)
-    with pytest.raises(RecipeError, match="Linear is a language model with a part before it that hears or sees"):
+    with pytest.raises(RecipeError, match="Linear is a language model with an audio or image encoder before it"):
         require_two_parts(model, "sound")
 
 

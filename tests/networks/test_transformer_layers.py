@@ -44,7 +44,7 @@ def test_the_stacks_of_each_family_are_found() -> None:
         "causal_lm": [("model.layers", "num_hidden_layers")],
         "asr": [("model.encoder.layers", "encoder_layers"), ("model.decoder.layers", "decoder_layers")],
     }
-    with pytest.raises(Unsupported, match=r"no transformers model.*what=channels"):
+    with pytest.raises(Unsupported, match=r"not a transformers model.*what=channels"):
         transformer_layers.stacks(Model(torch.nn.Linear(1, 1)))
 
 

@@ -263,12 +263,12 @@ def test_a_gguf_file_that_is_none_is_told(tmp_path: Path) -> None:
 )
 def test_kernels_of_the_hub_are_never_run(named: dict[str, Any], tmp_path: Path) -> None:
     fields = {**DISTILBERT, **named}
-    with pytest.raises(WeightsError, match="That is code of the hub, which is never run"):
+    with pytest.raises(WeightsError, match="That is code from the hub, which is never run"):
         load_transformer(CLASSIFIER, SOURCE, Origin("random"), fields, 0)
     (tmp_path / "config.json").write_text(json.dumps(fields))
-    with pytest.raises(WeightsError, match="That is code of the hub, which is never run"):
+    with pytest.raises(WeightsError, match="That is code from the hub, which is never run"):
         load_transformer(CLASSIFIER, SOURCE, Origin("local", str(tmp_path), offline=True), {}, 0)
-    with pytest.raises(WeightsError, match="That is code of the hub, which is never run"):
+    with pytest.raises(WeightsError, match="That is code from the hub, which is never run"):
         registry.build("families", "text_classification").restore(tmp_path)
 
 

@@ -93,18 +93,18 @@ def test_activations_of_torch_are_closed(activation: str | None) -> None:
     ],
 )
 def test_what_would_be_evaluated_or_looked_up_is_refused(yaml: Any) -> None:
-    with pytest.raises(WeightsError, match=r"The architecture of an ultralytics model is not built: .{5,}"):
+    with pytest.raises(WeightsError, match=r"The architecture of an ultralytics model is rejected: .{5,}"):
         Architecture(yaml, {0: "a"}, "detect")
 
 
 def test_a_description_within_itself_is_refused() -> None:
     endless: list[Any] = []
     endless.append(endless)
-    with pytest.raises(WeightsError, match="its description holds over 100,000 values, or lists over 12 deep"):
+    with pytest.raises(WeightsError, match="more than 100,000 values, or more than 12 nested levels"):
         Architecture(described(more=endless), {0: "a"}, "detect")
 
 
 @pytest.mark.parametrize(("names", "task"), [({"a": "b"}, "detect"), ({0: 1}, "detect"), ([], "detect"), ({}, "pose")])
 def test_names_and_task_are_known(names: Any, task: str) -> None:
-    with pytest.raises(WeightsError, match=r"its classes are not names, each with its number|it is for 'pose'"):
+    with pytest.raises(WeightsError, match=r"its classes are not a mapping of numbers to names|its task is 'pose'"):
         Architecture(described(), names, task)

@@ -101,11 +101,11 @@ def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
 def test_layers_that_somebody_replaced_are_refused(tmp_path: Path) -> None:
     module: Any = YOLO("yolo11n-cls.yaml").model
     module.model[0].act = torch.nn.ReLU()
-    with pytest.raises(WeightsError, match=r"the layer model\.0\.act is a ReLU, and ultralytics builds a SiLU"):
+    with pytest.raises(WeightsError, match=r"the layer model\.0\.act is a ReLU, but ultralytics builds a SiLU"):
         ultralytics_models.load("model.pt", str(saved(tmp_path / "model.pt", module)), tmp_path)
     module = YOLO("yolo11n-cls.yaml").model
     module.model[0].conv.stride = (1, 1)
-    with pytest.raises(WeightsError, match=r"is a Conv2d of stride=\(1, 1\), and ultralytics builds stride=\(2, 2\)"):
+    with pytest.raises(WeightsError, match=r"is a Conv2d with stride=\(1, 1\), but ultralytics builds stride=\(2, 2\)"):
         ultralytics_models.load("model.pt", str(saved(tmp_path / "model.pt", module)), tmp_path)
 
 

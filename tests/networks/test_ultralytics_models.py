@@ -63,7 +63,7 @@ def test_a_graph_in_the_modules_place_gives_what_its_task_looks_at(task: str) ->
         (
             "yolo11n-pose.pt",
             "random",
-            "is for the task pose; this family measures DetectionModel, SegmentationModel, ClassificationModel",
+            "has the task pose; this family measures DetectionModel, SegmentationModel, ClassificationModel",
         ),
     ],
 )

@@ -29,23 +29,23 @@ def folder(place: Path, *names: str, config: bool = True) -> Path:
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model-00001-of-00002.bin", "tokenizer.json"])
 def test_a_pointer_of_git_lfs_is_called_that(tmp_path: Path, name: str) -> None:
     (folder(tmp_path, "model.safetensors") / name).write_text(POINTER)
-    with pytest.raises(WeightsError, match=rf"{name} is a pointer file of Git LFS.*git lfs pull"):
+    with pytest.raises(WeightsError, match=rf"{name} is a Git LFS pointer.*git lfs pull"):
         weight_files.require_whole(tmp_path)
 
 
 def test_a_configuration_that_is_a_pointer_is_called_that(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(POINTER)
-    with pytest.raises(WeightsError, match=r"config\.json is a pointer file of Git LFS"):
+    with pytest.raises(WeightsError, match=r"config\.json is a Git LFS pointer"):
         recognise(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["best.pt", "small.gguf"])
 def test_a_file_that_is_a_pointer_is_called_that(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(POINTER)
-    with pytest.raises(WeightsError, match=rf"{name} is a pointer file of Git LFS"):
+    with pytest.raises(WeightsError, match=rf"{name} is a Git LFS pointer"):
         recipe.read(str(tmp_path / name))
     yolo: Family = registry.build("families", "yolo", {})
-    with pytest.raises(WeightsError, match="pointer file of Git LFS"):
+    with pytest.raises(WeightsError, match="Git LFS pointer"):
         yolo.code("yolo11n.pt", name, tmp_path)
 
 
@@ -53,12 +53,12 @@ def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
     shards = [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
     index = folder(tmp_path, shards[1]) / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": dict(zip("abc", shards, strict=True))}))
-    with pytest.raises(WeightsError, match=f"not whole: {index.name} names {shards[0]} and 1 more files"):
+    with pytest.raises(WeightsError, match=f"incomplete: {index.name} names {shards[0]} and 1 more files"):
         weight_files.require_whole(tmp_path)
     folder(tmp_path, *shards)
     weight_files.require_whole(tmp_path)
     index.write_text("[]")
-    with pytest.raises(WeightsError, match="is no index of weights"):
+    with pytest.raises(WeightsError, match="is not an index of weights"):
         weight_files.require_whole(tmp_path)
 
 
@@ -73,7 +73,7 @@ def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_an_index_that_is_not_read_may_name_what_is_not_there(tmp_path: Path, index: str, read: str) -> None:
     shards = json.dumps({"weight_map": {"a": "gone-00001-of-00002.bin"}})
     (folder(tmp_path) / index).write_text(shards)
-    with pytest.raises(WeightsError, match="is not whole"):
+    with pytest.raises(WeightsError, match="is incomplete"):
         weight_files.require_whole(tmp_path)
     weight_files.require_whole(folder(tmp_path, read))
 
@@ -91,16 +91,16 @@ def test_of_two_indices_that_of_safetensors_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "told"),
     [
-        ("tf_model.h5", r"weights of TensorFlow \(tf_model\.h5\)"),
-        ("flax_model.msgpack", "weights of Flax"),
+        ("tf_model.h5", r"TensorFlow weights \(tf_model\.h5\)"),
+        ("flax_model.msgpack", "Flax weights"),
         ("onnx/model.onnx", r"an exported ONNX graph \(model\.onnx\)"),
-        ("openvino_model.xml", "a graph of OpenVINO"),
-        ("consolidated.00.pth", "weights in the format of their makers"),
+        ("openvino_model.xml", "an OpenVINO graph"),
+        ("consolidated.00.pth", "weights in their authors' own format"),
     ],
 )
 def test_weights_of_other_libraries_are_named(tmp_path: Path, file: str, told: str) -> None:
     folder(tmp_path / "with", file, "training_args.bin", "._model.safetensors")
-    with pytest.raises(WeightsError, match=f"There are no weights of torch in .*, but {told}"):
+    with pytest.raises(WeightsError, match=f"There are no PyTorch weights in .*, only {told}"):
         weight_files.require_whole(tmp_path / "with")
     folder(tmp_path / "without", file, config=False)
     with pytest.raises(RecipeError, match=rf"There is no config\.json in .*, but {told}"):
@@ -110,11 +110,11 @@ def test_weights_of_other_libraries_are_named(tmp_path: Path, file: str, told: s
 @pytest.mark.parametrize(
     ("file", "told"),
     [
-        ("best.pth", "weights of torch, and nothing says of which model.*compress-bench init"),
+        ("best.pth", "PyTorch weights without a description of their model.*compress-bench init"),
         ("model.safetensors", r"Put the model's config\.json beside them"),
         ("checkpoint-500/config.json", "but in checkpoint-500: give that folder"),
         ("modules.json", "a model of sentence-transformers.*embeddings.*compress-bench init"),
-        ("model_index.json", "a pipeline of diffusers"),
+        ("model_index.json", "a diffusers pipeline"),
         ("notes.txt", "give a folder that save_pretrained wrote"),
     ],
 )

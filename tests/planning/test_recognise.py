@@ -180,7 +180,7 @@ def test_a_folder_without_a_configuration_is_no_model(tmp_path: Path) -> None:
 
 
 def test_without_a_network_the_kind_of_a_hub_model_cannot_be_told() -> None:
-    with pytest.raises(WeightsError, match=r"org/name is can't be told: .*no network.*config\.json") as told:
+    with pytest.raises(WeightsError, match=r"org/name is unknown: .*no network.*config\.json") as told:
         recipe.read("org/name")
     assert told.value.exit_code == 3
     assert "\n" not in str(told.value)

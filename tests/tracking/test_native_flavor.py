@@ -202,7 +202,7 @@ def test_pytorch_loads_a_graph(chain: str, store: Store, tmp_path: Path) -> None
         ("causal_lm", "int8_dynamic", "none: its layers are saved in a form of this package"),
         ("causal_lm", "prune_2_4", "none: its weights have a compact form"),
         ("causal_lm", "torchscript", "none: MLflow's pytorch flavor reads TorchScript only as it reads pickles"),
-        ("asr", "torch_export", "none: MLflow's pytorch flavor loads one graph, and this model has 2"),
+        ("asr", "torch_export", "none: MLflow's pytorch flavor loads one graph, but this model has 2"),
     ],
 )
 def test_a_tag_says_why_there_is_none(name: str, chain: str, reason: str, store: Store, tmp_path: Path) -> None:
@@ -220,12 +220,12 @@ def test_what_is_damaged_or_unknown_here_is_logged_all_the_same(store: Store, tm
     (model / "manifest.json").write_text(json.dumps(manifest))
     assert "of_somebodys_plugin" in told(store, logged(store, model))
     (model / "manifest.json").unlink()
-    assert "no model folder" in told(store, logged(store, model))
+    assert "not a model folder" in told(store, logged(store, model))
 
 
 def test_code_beside_a_model_is_left_to_this_package(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({
         "model_type": "of_somebody", "auto_map": {"AutoModelForCausalLM": "modeling.Model"},
     }))  # fmt: skip
-    with pytest.raises(Unsupported, match="would run it unasked"):
+    with pytest.raises(Unsupported, match="would run without asking"):
         registry.build("families", "causal_lm").native_flavor(tmp_path)
