@@ -252,7 +252,7 @@ def _cell(row: Row, heading: Heading, rendered: Cell | None) -> str | None:
         return number(value * 100 if is_percent else value) if score.is_rest or is_percent else rendered.raw
     if heading.unit and (heading.unit.factor != 1 or heading.unit.is_inverse):
         head = number(heading.unit.theirs(value))
-        head = number(heading.unit.theirs(value))
+        head = f"{head} {heading.unit.text}" if heading.kind == "size" else head
     elif heading.unit is None and heading.kind in _UNIT_OF:
         head = f"{head} {_UNIT_OF[heading.kind]}"
     return f"{head}{space}{ratio}"

@@ -1,4 +1,4 @@
-"""Shows a result and a comparison as small tables, where a notebook shows a cell's last line, and in plain text."""
+"""Shows a result and a comparison as small tables in a notebook, and as plain text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlflow_compress.reporting.edited_table import as_markdown
 if TYPE_CHECKING:
     import pandas as pd
 
-_MOST_ROWS = 60  # as many as pandas shows
+_MOST_ROWS = 60  # the limit of pandas
 _READ = (
     "size/weights_mib", "size/params", "latency_p50_ms", "latency_p90_ms", "first_call_ms", "throughput_per_s",
     "ram_peak_mib", "vram_peak_mib",
@@ -25,7 +25,7 @@ _READ = (
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ShownResult(Result):
-    """A result that shows itself as a table of what one reads first; it holds all numbers and samples as any other."""
+    """A result that shows itself as a table of the main numbers; it holds all numbers and samples as any other."""
 
     @classmethod
     def of(cls, result: Result) -> ShownResult:
@@ -33,18 +33,18 @@ class ShownResult(Result):
         return cls(**{field.name: getattr(result, field.name) for field in dataclasses.fields(Result)})
 
     def __eq__(self, other: object) -> bool:
-        """Return whether both say the same, however they show it."""
+        """Return whether both results have the same content, however they show it."""
         names = [field.name for field in dataclasses.fields(Result)]
         return isinstance(other, Result) and all(getattr(self, name) == getattr(other, name) for name in names)
 
-    __hash__ = None  # type: ignore[assignment]  # as of all results: they hold dictionaries
+    __hash__ = None  # type: ignore[assignment]  # like all results: they hold dictionaries
 
     def __repr__(self) -> str:
         """Return the table as text."""
         title, *lines = self._lines()
         width = max((len(what) for what, _ in lines), default=0)
         table = [f"  {what.ljust(width)}  {value}" for what, value in lines]
-        return "\n".join([": ".join(filter(None, title)), *table, *(f"  {said}" for said in self._said())])
+        return "\n".join([": ".join(filter(None, title)), *table, *(f"  {remark}" for remark in self._remarks())])
 
     def _repr_html_(self) -> str:
         title, *lines = self._lines()
@@ -53,11 +53,11 @@ class ShownResult(Result):
             f'<tr><td style="text-align:left">{html.escape(what)}</td><td>{html.escape(value)}</td></tr>'
             for what, value in lines
         )
-        said = "".join(f"<li>{html.escape(text)}</li>" for text in self._said())
-        return f"<table>{head}{body}</table>" + (f"<ul>{said}</ul>" if said else "")
+        remarks = "".join(f"<li>{html.escape(text)}</li>" for text in self._remarks())
+        return f"<table>{head}{body}</table>" + (f"<ul>{remarks}</ul>" if remarks else "")
 
     def _lines(self) -> list[tuple[str, str]]:
-        """Return what it is about, and the numbers that one reads first, each with its name."""
+        """Return the title, and the name and text of each main number."""
         title = visible(f"{self.variant.model}, {self.variant.method}"), "" if self.status == "ok" else self.status
         numbers = finite(self.measurements)
         names = [name for read in _READ for name in numbers if name == read or name.partition("/")[2] == read]
@@ -71,7 +71,7 @@ class ShownResult(Result):
         ]  # fmt: skip
         return [title, *lines]
 
-    def _said(self) -> list[str]:
+    def _remarks(self) -> list[str]:
         reason = [visible(self.reason)] if self.reason else []
         return reason + [visible(f"caution: {caution.message}") for caution in self.cautions]
 
@@ -79,19 +79,18 @@ class ShownResult(Result):
 def shown_frame(lines: Sequence[Mapping[str, object]], columns: Sequence[str], comparison: Comparison) -> pd.DataFrame:
     """Return a data frame of all numbers that shows itself as the table of the comparison.
 
-    What is made of it (`table[...]`, `table.head()`) is an ordinary data frame.
+    Frames made from it (`table[...]`, `table.head()`) are ordinary data frames.
 
     Args:
-        lines: of the data frame.
-        columns: of the data frame.
-        comparison: what it shows: its first rows, of the table's columns those that any row has something in, and the
-            footnotes.
+        lines: the rows of the data frame.
+        columns: the columns of the data frame.
+        comparison: what it shows: the first rows, the table's columns with at least one value, and the footnotes.
     """
     import pandas as pd
 
     shown = replace(_read_columns(comparison), rows=comparison.rows[:_MOST_ROWS])
     cut = f"the first {_MOST_ROWS} of " if len(lines) > _MOST_ROWS else ""
-    size = f"{cut}{len(lines)} rows; the data frame has {len(columns)} columns: .columns names them"
+    size = f"{cut}{len(lines)} rows; the data frame has {len(columns)} columns, see .columns"
     blocks = as_markdown(shown).split("\n\n")
     text = "\n\n".join([*blocks[: 2 if shown.footnotes else 1], f"[{size}]"])  # the table, and its footnotes
 
@@ -106,9 +105,9 @@ def shown_frame(lines: Sequence[Mapping[str, object]], columns: Sequence[str], c
 
 
 def _as_html(it: Comparison) -> str:
-    """Return the table as HTML, names to the left, and its footnotes."""
+    """Return the table as HTML, with names aligned to the left, and its footnotes."""
     columns = table_text.columns(it.columns, it.metrics)
-    noted = next((at for at, column in enumerate(columns) if column.key == "method"), 0)
+    noted = next((place for place, column in enumerate(columns) if column.key == "method"), 0)
     head = "".join(f"<th>{html.escape(name)}</th>" for name in table_text.headers(columns, it.language))
     lines = []
     for row in it.rows:
@@ -126,7 +125,7 @@ def _as_html(it: Comparison) -> str:
 
 
 def _read_columns(comparison: Comparison) -> Comparison:
-    """Return a comparison whose columns are those of its table that any row has something in."""
+    """Return a comparison with only those of its table's columns that have a value in some row."""
     shown = table_text.columns(comparison.columns, comparison.metrics)
     rows = [table_text.cells(row, shown, comparison.language, comparison.metrics) for row in comparison.rows]
     keys = [column.key for at, column in enumerate(shown) if any(row[at] != table_text.MISSING for row in rows)]

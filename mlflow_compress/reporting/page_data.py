@@ -1,4 +1,4 @@
-"""What the script of the page draws from: the rows of a table, and their numbers as lists, ready for JSON."""
+"""The data of the page's script: the rows of a table, and their numbers as lists, ready for JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mlflow_compress.reporting.table_text import is_original, is_told_apart
 
 
 def page_data(it: Comparison) -> dict[str, Any]:
-    """Return what the page's script draws from: texts, rows, and a list of numbers for each metric."""
+    """Return the data of the page's script: texts, rows, and a list of numbers for each metric."""
     it = charted(it)
     names = metrics(it.rows)
     chosen = axes(it)
@@ -45,7 +45,7 @@ def page_data(it: Comparison) -> dict[str, Any]:
 
 
 def _ranked(it: Comparison, names: Sequence[str]) -> dict[str, Any] | None:
-    """Return the axes on which the column's verdict is drawn, and whether two numbers decided it."""
+    """Return the axes of the objectives, and whether exactly two numbers decided the Pareto column."""
     axes_of_it = objectives(it)
     if axes_of_it is None:
         return None
@@ -53,18 +53,18 @@ def _ranked(it: Comparison, names: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _verdicts(it: Comparison, names: Sequence[str]) -> dict[str, list[int | None]]:
-    """Return which rows are beaten, by two axes: of each row the number of its group, below 0 where it is beaten."""
-    found: dict[str, list[int | None]] = {}
+    """Return which rows are beaten, by two axes: for each row the number of its group, negative where it is beaten."""
+    by_axes: dict[str, list[int | None]] = {}
     for chosen in itertools.combinations(judged_axes(it), 2):
         judged = verdicts(it, chosen)
         if any(judged):
             key = "|".join(_axis_key(axis, names) for axis in chosen)
-            found[key] = [verdict and (-1 - verdict[1] if verdict[0] else verdict[1]) for verdict in judged]
-    return found
+            by_axes[key] = [verdict and (-1 - verdict[1] if verdict[0] else verdict[1]) for verdict in judged]
+    return by_axes
 
 
 def _axis_key(axis: Axis, names: Sequence[str]) -> str:
-    """Return what the script calls an axis: its metric's place, and `r` where it is against the original."""
+    """Return the script's key of an axis: its metric's index, with `r` where it is relative to the original."""
     return f"{names.index(axis.name)}{'r' * axis.relative}"
 
 
@@ -87,7 +87,7 @@ def _metric(it: Comparison, name: str) -> dict[str, Any]:
     plain, relative = Axis(name), Axis(name, relative=True)
     distances = [relative.value(row) for row in it.rows]
     has_distances = any(
-        found is not None and not is_original(row) for found, row in zip(distances, it.rows, strict=True)
+        distance is not None and not is_original(row) for distance, row in zip(distances, it.rows, strict=True)
     )
     return {
         "label": plain.label(it.language, it.metrics),
@@ -95,7 +95,7 @@ def _metric(it: Comparison, name: str) -> dict[str, Any]:
         "group": name.partition("/")[0],
         "greater_is_better": it.greater_is_better.get(name),
         "values": [_short(plain.value(row)) for row in it.rows],
-        "relative": [_short(found) for found in distances] if has_distances else None,
+        "relative": [_short(distance) for distance in distances] if has_distances else None,
         "told_apart": {str(at): is_told_apart(row, name) for at, row in enumerate(it.rows) if name in row.ratios},
         "intervals": {
             str(at): [_short(end) for end in row.ratio_intervals[name]]
@@ -106,5 +106,5 @@ def _metric(it: Comparison, name: str) -> dict[str, Any]:
 
 
 def _short(value: float | None) -> float | None:
-    """Keep the digits that a chart can show."""
+    """Round to the digits that a chart can show."""
     return None if value is None else float(f"{value:.6g}")

@@ -1,4 +1,4 @@
-"""Says whether two rows of a table differ in a number by more than noise, so that one may be called better."""
+"""Decides whether two rows of a table differ in a number by more than noise, so that one may be called better."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mlflow_compress.words import DEVICES
 
 
 def is_noisy(name: str) -> bool:
-    """Return whether a number is another one when it is measured again; sizes are not."""
+    """Return whether a number changes when it is measured again; sizes do not."""
     group = name.partition("/")[0]
     return group == metric_facts.GROUP or group in DEVICES
 
 
 def differ(one: Row, other: Row, name: str, comparisons: int = 1) -> bool:
-    """Return whether two rows differ in a metric by more than noise. Where that is not known, they are not told apart.
+    """Return whether two rows differ in a metric by more than noise; False where the noise is unknown.
 
     Args:
         one: a row that has the number.
-        other: another one.
-        name: of the metric.
-        comparisons: how many pairs are compared, for Bonferroni's correction at 5 %.
+        other: another row.
+        name: the name of the metric.
+        comparisons: the number of pairs compared, for Bonferroni's correction at 5 %.
     """
     values = one.values[name], other.values[name]
     if values[0] == values[1]:
@@ -44,13 +44,13 @@ def differ(one: Row, other: Row, name: str, comparisons: int = 1) -> bool:
 
 
 def differ_from_originals(one: Row, other: Row, name: str, comparisons: int = 1) -> bool:
-    """Return whether two rows are at other distances from their originals by more than noise; see `differ`.
+    """Return whether two rows' distances from their originals differ by more than noise; see `differ`.
 
     Args:
-        one: a row that has a ratio, or a score's difference; or an original.
-        other: another one, maybe with another original.
-        name: of the metric.
-        comparisons: how many pairs are compared.
+        one: a row with a ratio or a score's difference, or an original.
+        other: another row, maybe with another original.
+        name: the name of the metric.
+        comparisons: the number of pairs compared.
     """
     level = claims.LEVEL / comparisons
     if name.startswith(f"{metric_facts.GROUP}/"):
@@ -73,28 +73,28 @@ def _differ_in_memory(one: float, other: float) -> bool:
 
 
 def _is_of_median(name: str) -> bool:
-    """Return whether a number is a median latency, or made of one alone: of other times no noise is known."""
+    """Return whether a number is a median latency, or computed from one alone: for other times the noise is unknown."""
     device, _, what = name.partition("/")
     return name == latency(device) or what in MADE_OF_MEDIAN
 
 
 def _have_one_original(one: Row, other: Row, group: str) -> bool:
-    """Return whether two rows are compared with one original: another batch size, another setting has its own."""
-    about = [(row.team, row.model, row.circumstances.get(f"{group}_work", "")) for row in (one, other)]
-    return about[0] == about[1]
+    """Return whether two rows have the same original: each batch size and setting has its own."""
+    work = [(row.team, row.model, row.circumstances.get(f"{group}_work", "")) for row in (one, other)]
+    return work[0] == work[1]
 
 
 def _agree(judged: Sequence[float], shown: Sequence[float]) -> bool:
-    """Return whether two rows stand to their original as their own numbers stand to each other.
+    """Return whether the rows' distances from their original and their own numbers have the same order.
 
-    They may not: a variant timed in turns with the original can be the slower one of the two, and yet have a shorter
-    time than the original's row, which was measured at another moment. Then neither is called better.
+    They may not: of two variants, the slower one in turns with the original can have the shorter time in its own run,
+    because the original's run was measured at another moment. Then neither is called better.
     """
     return (judged[0] < judged[1]) == (shown[0] < shown[1])
 
 
 def _p_of_scores(one: Row, other: Row, name: str) -> float | None:
-    """Return the p-value of a difference of scores: of both from their original, else of both by themselves."""
+    """Return the p-value of a difference of scores: by their differences from the original, else by the scores."""
     if _have_one_original(one, other, metric_facts.GROUP) and (p_value := _p_of_moved(one, other, name)) is not None:
         moved = [0.0 if is_original(row) else row.values[name + DIFFERENCE] for row in (one, other)]
         return p_value if _agree(moved, [one.values[name], other.values[name]]) else 1.0
@@ -112,7 +112,7 @@ def _p_of_moved(one: Row, other: Row, name: str) -> float | None:
 
 
 def _moved(row: Row, name: str) -> tuple[float, tuple[float, float]] | None:
-    """Return a score's difference from the original's, and its interval; the original's own is nothing."""
+    """Return a score's difference from the original's, and its interval; for the original itself 0."""
     if is_original(row):
         return 0.0, (0.0, 0.0)
     ends = claims.difference_ends(row.values, name + DIFFERENCE)
@@ -125,7 +125,7 @@ def _scored(row: Row, name: str) -> tuple[float, tuple[float, float]] | None:
 
 
 def _p_of_times(one: Row, other: Row, name: str) -> float | None:
-    """Return the p-value of a ratio of latencies, or of what follows from them; None where their noise is not known."""
+    """Return the p-value of a ratio of latencies, or of metrics derived from them; None where the noise is unknown."""
     if not _is_of_median(name):
         return None
     device = name.partition("/")[0]
@@ -148,7 +148,7 @@ def _p_of_ratios(one: Row, other: Row, name: str) -> float | None:
 
 
 def _ratio(row: Row, name: str) -> tuple[float, LogError] | None:
-    """Return the ratio of a latency to the original's, and its error; the original's own is 1."""
+    """Return the ratio of a latency to the original's, and its error; for the original itself 1."""
     if is_original(row):
         return 1.0, LogError(0.0, math.inf)
     if name not in row.ratio_intervals or row.ratios.get(name, 0.0) <= 0:

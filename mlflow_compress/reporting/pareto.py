@@ -1,6 +1,6 @@
-"""Says which rows may be compared with each other, and which of them none beats: the one rule of table and charts.
+"""Decides which rows may be compared, and which of them no other row beats: one rule for the table and the charts.
 
-The column `pareto`, the picture and the page all draw what is decided here.
+The column `pareto`, the PNG and the page all use it.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ QUALITY = metric_facts.GROUP
 
 
 def peers(row: Row, groups: Iterable[str], *, score: str = "", against_originals: bool = False) -> tuple[Hashable, ...]:
-    """Return what must be the same of two rows before one can beat the other.
+    """Return what must be the same for two rows before one can beat the other.
 
-    Numbers of a device are compared on the same hardware; scores on the same data. Where a score is among the numbers
-    and its data is known, models are compared with each other; otherwise each only with itself. What was copied by hand
-    is compared only within its team and table, never with what was measured.
+    Numbers of a device are compared on the same hardware, scores on the same data. Where a score is among the numbers
+    and its data is known, different models are compared with each other; otherwise each model only with itself. Rows
+    copied by hand are compared only within their team and table, never with measured rows.
 
     Args:
-        row: of a comparison.
-        groups: what the numbers are about, as their names begin: `size`, `cpu`, `gpu`, `quality`.
-        score: the metric that stands for the row's quality, where that is not the same for all rows.
-        against_originals: whether some number is a distance from the row's original, which says nothing about another
-            model. The group of such a number is left out of `groups`.
+        row: a row of a comparison.
+        groups: the groups of the numbers, the beginnings of their names: `size`, `cpu`, `gpu`, `quality`.
+        score: the metric that represents the row's quality, where it is not the same for all rows.
+        against_originals: whether some number is a distance from the row's original, which can't be compared between
+            models. The group of such a number is left out of `groups`.
     """
-    about = sorted(set(groups))
-    is_scored = QUALITY in about
-    under = [row.circumstances.get(group, "") for group in about]
+    names = sorted(set(groups))
+    is_scored = QUALITY in names
+    under = [row.circumstances.get(group, "") for group in names]
     if is_scored and row.circumstances.get(QUALITY) and not row.by_hand and not against_originals:
         whose = ("", "")
     else:
         whose = (row.team if row.by_hand or (is_scored and not against_originals) else "", row.model)
-        under += [row.circumstances.get(f"{group}_work", "") for group in about]
+        under += [row.circumstances.get(f"{group}_work", "") for group in names]
     return (row.by_hand, row.table, *whose, score, *under)
 
 
@@ -43,12 +43,12 @@ def verdicts(
     costs: Sequence[Sequence[float]],
     differ: Callable[[int, int, int, int], bool],
 ) -> list[tuple[bool, int] | None]:
-    """Return of each row whether another one beats it, and the number of the group that it was compared with.
+    """Return for each row whether another row beats it, and the number of its group of comparable rows.
 
     Args:
-        keys: what rows that may be compared have in common; None for a row that is not judged, whose verdict is None.
-        costs: of each row its numbers, the less the better.
-        differ: whether two rows, by their places, differ in a number by more than noise, as one of so many pairs.
+        keys: what comparable rows have in common; None for a row that is not judged, whose verdict is None.
+        costs: the numbers of each row, where less is better.
+        differ: whether two rows, given by index, differ in a number by more than noise, as one of a number of pairs.
     """
     groups: dict[Hashable, list[int]] = {}
     for at, key in enumerate(keys):
@@ -69,12 +69,12 @@ def verdicts(
 def beaten(
     costs: Sequence[Sequence[float]], differ: Callable[[int, int, int], bool] = lambda one, other, number: True
 ) -> list[bool]:
-    """Return of each point whether another one is as good in every number, and better in one.
+    """Return for each point whether another point is as good in every number, and better in at least one.
 
     Args:
-        costs: of each point its numbers, the less the better; none is NaN.
-        differ: whether two points, by their places, differ in a number by more than noise. One that is better only by
-            noise beats none.
+        costs: the numbers of each point, where less is better; without NaN.
+        differ: whether two points, given by index, differ in a number by more than noise. A point that is better only
+            by noise beats no other.
     """
     front: list[int] = []
     rest: list[int] = []
@@ -87,7 +87,7 @@ def beaten(
         )
 
     for at in sorted(range(len(costs)), key=lambda at: tuple(costs[at])):
-        # What beats a point comes before it in this order, and is mostly on the front; within noise not always.
+        # Any point that beats another comes before it in this order, usually on the front; within noise not always.
         is_beaten[at] = any(beats(other, at) for other in front) or any(beats(other, at) for other in rest)
         (rest if is_beaten[at] else front).append(at)
     return is_beaten

@@ -1,6 +1,6 @@
-"""Says which numbers and times can be a measurement at all: who may write into a store may write any.
+"""Decides which numbers and times can be a measurement: anyone with write access to a store may log any number.
 
-What can't be is left out of its row, and a caution says so there: in every form of the table alike, and nowhere else.
+An impossible number is left out of its row, with a caution: in every form of the table, and only there.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from mlflow_compress.reporting.table_text import DIFFERENCE, METRICS
 IMPOSSIBLE_NUMBER = CautionKind(
     "impossible_number",
     short={
-        "en": "a number that can't be was left out",
+        "en": "an impossible number was left out",
         "ru": "невозможное число пропущено",
     },
     message={"en": "{name} = {value} can't be a measurement", "ru": "{name} = {value} не может быть измерением"},
-    advice={"en": "Look at who logged the run, and how.", "ru": "Посмотрите, кто и как записал этот запуск."},
+    advice={"en": "Check who logged the run, and how.", "ru": "Проверьте, кто и как записал этот запуск."},
 )
 IMPOSSIBLE_TIME = CautionKind(
     "impossible_time",
     short={
-        "en": "the run says that it began at a time that no calendar has, and counts as the oldest",
-        "ru": "у запуска невозможное время начала, он считается самым старым",
+        "en": "the run's start time is not a valid date; the run counts as the oldest",
+        "ru": "время начала запуска не является датой; запуск считается самым старым",
     },
-    message={"en": "the start time {value} ms is in no calendar", "ru": "времени начала {value} мс нет в календаре"},
-    advice={"en": "Look at who logged the run, and how.", "ru": "Посмотрите, кто и как записал этот запуск."},
+    message={"en": "the start time {value} ms is not a valid date", "ru": "время начала {value} мс не является датой"},
+    advice={"en": "Check who logged the run, and how.", "ru": "Проверьте, кто и как записал этот запуск."},
 )
 
-# Of what is measured: from a millionth of a nanosecond, or of a byte, to the bytes of all the world's disks. Scores are
-# further apart, a perplexity may be anything; beyond these, a ratio of two is no number any more.
+# Limits of measured numbers: from a millionth of a nanosecond, or of a byte, to the bytes of all disks in the world.
+# Scores have wider limits, since a perplexity may be anything; beyond these a ratio is not finite.
 _MEASURED, _SCORED = (1e-12, 1e15), (1e-100, 1e100)
-NEVER_NOTHING = frozenset({*METRICS, "size/disk_mib"})  # of a model that runs; a count of page faults may well be 0
-_GREATEST = {"share": 1.0, "hundred": 100.0}  # by scale: what a score, or a difference of two, can be at most
+NEVER_NOTHING = frozenset({*METRICS, "size/disk_mib"})  # never 0 for a model that runs; a count of page faults may be
+_GREATEST = {"share": 1.0, "hundred": 100.0}  # the greatest score, or difference of two, by scale
 _ROUNDED = 1e-6
-_DIFFERENCES = ("/ram_model_mib",)  # the process less an empty one: noise may put it below 0
+_DIFFERENCES = ("/ram_model_mib",)  # the process minus an empty one: noise may make it negative
 _LAST_MS = LAST_S * 1000
-_LEFT_OUT = "compress.left_out"  # a tag that no run is logged with: the numbers that `without_impossible` took out
+_LEFT_OUT = "compress.left_out"  # a tag that is never logged: the numbers that `without_impossible` removed
 
 
 def is_possible(name: str, value: float) -> bool:
@@ -47,36 +47,36 @@ def is_possible(name: str, value: float) -> bool:
     is_score = name.startswith(f"{metric_facts.GROUP}/") and name != metric_facts.COUNT
     if is_score and abs(value) > 1 and not _is_on_scale(name, value):
         return False
-    if is_score and value < 1 and name.endswith("perplexity"):  # 1: each token was foreseen for sure
+    if is_score and value < 1 and name.endswith("perplexity"):  # 1: every token was predicted with certainty
         return False
-    if _MEASURED[0] <= value <= _MEASURED[1]:  # as nearly all are
+    if _MEASURED[0] <= value <= _MEASURED[1]:  # the usual case
         return True
     if value == 0:
         return name not in NEVER_NOTHING
     least, most = _SCORED if is_score else _MEASURED
-    if not least <= abs(value) <= most:  # as NaN is
+    if not least <= abs(value) <= most:  # also false for NaN
         return False
     return value > 0 or name.endswith(_DIFFERENCES) or (is_score and _may_be_negative(name))
 
 
 def _is_on_scale(name: str, value: float) -> bool:
-    """Return whether a score's scale goes so far: an accuracy of 93 is a slip of the pen, or none at all."""
+    """Return whether a score is within its scale: an accuracy of 93 is a typing mistake, or not an accuracy."""
     score = name.removesuffix("_low").removesuffix("_high").removesuffix(DIFFERENCE)
     return abs(value) <= _GREATEST.get(metric_facts.of(score, {}).scale or "", math.inf) + _ROUNDED
 
 
 def _may_be_negative(name: str) -> bool:
-    """Return whether a score can be below 0: a share or an error rate that is known here can't."""
+    """Return whether a score can be below 0: a known share or error rate can't."""
     return DIFFERENCE in name or metric_facts.of(name, {}).scale in (None, "unbounded")
 
 
 def is_time(milliseconds: int) -> bool:
-    """Return whether a time since the epoch is one that a calendar has."""
+    """Return whether a time since the epoch is a valid date."""
     return 0 <= milliseconds <= _LAST_MS
 
 
 def dated(run: Run) -> Run:
-    """Return a run that says when it began; one that began at no time counts as the oldest of all."""
+    """Return the run with a valid start time; a run with an impossible one counts as the oldest."""
     if is_time(run.started_ms):
         return run
     caution = IMPOSSIBLE_TIME.of(value=str(run.started_ms))
@@ -84,7 +84,7 @@ def dated(run: Run) -> Run:
 
 
 def without_impossible(run: Run) -> Run:
-    """Return a run without the numbers that can't be, with a caution that names the first of them."""
+    """Return the run without impossible numbers, with a caution that names the first of them."""
     left_out = [name for name, value in run.metrics.items() if not is_possible(name, value)]
     if not left_out:
         return run
@@ -97,11 +97,11 @@ def without_impossible(run: Run) -> Run:
 
 
 def impossible(run: Run) -> list[str]:
-    """Return the names of the numbers that `without_impossible` took out of a run."""
+    """Return the names of the numbers that `without_impossible` removed from a run."""
     return run.tags.get(_LEFT_OUT, "").splitlines()
 
 
 def _tags(run: Run, code: str, text: str) -> dict[str, str]:
-    """Return the tags of a run's cautions with one more, as `tracking.writing` writes them."""
+    """Return the tags of a run's cautions plus one more, in the format of `tracking.writing`."""
     codes = run.tags.get("compress.cautions", "")
     return {"compress.cautions": ",".join(filter(None, (codes, code))), f"compress.caution.{code}": text}

@@ -1,6 +1,6 @@
-"""Says which rows of a comparison are best: the Pareto front, an order, the best per model, and each method over all.
+"""Ranks the rows of a comparison: the Pareto front, sorting, the best per model, and each method over all models.
 
-Functions from a comparison to a comparison: nothing here asks a server.
+All are functions from a comparison to a comparison: nothing here reads a server.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mlflow_compress.reporting.table_text import (
 )
 
 QUALITY = pareto.QUALITY
-# What people call the numbers that they choose by; every metric has its own name beside these.
+# Short names of the numbers that people choose by; every metric's own name is valid too.
 KEYS: Mapping[str, str] = {
     "size": "size/weights_mib",
     "disk": "size/disk_mib",
@@ -49,35 +49,35 @@ _MORE_IS_BETTER = ("_per_s",)
 
 
 def key(name: str, rows: Iterable[Row], *, texts: bool = False) -> str:
-    """Return what a person's word for a number means: `size` is `size/weights_mib`.
+    """Return the metric for a short name: `size` is `size/weights_mib`.
 
     Args:
-        name: one of `KEYS`, `quality`, or the name of a metric that some row has.
-        rows: of the comparison.
-        texts: whether `team`, `model`, `method`, `hardware` and `pareto` will do too.
+        name: one of `KEYS`, `quality`, or a metric that some row has.
+        rows: the rows of the comparison.
+        texts: whether `team`, `model`, `method`, `hardware` and `pareto` are valid too.
 
     Raises:
         UnknownName: it is none of these.
     """
-    known = {QUALITY: QUALITY, **KEYS, **{metric: metric for row in rows for metric in row.values}}
+    names = {QUALITY: QUALITY, **KEYS, **{metric: metric for row in rows for metric in row.values}}
     if texts:
-        known |= {text: text for text in (*_TEXTS, "pareto")}
-    if name not in known:
-        raise UnknownName("column", name, known)
-    return known[name]
+        names |= {text: text for text in (*_TEXTS, "pareto")}
+    if name not in names:
+        raise UnknownName("column", name, names)
+    return names[name]
 
 
 def primary(row: Row, known: Known) -> str:
-    """Return the metric that stands for a row's quality; empty where it was not scored."""
+    """Return the metric that represents a row's quality; empty where it was not scored."""
     return headline(row.values, known)
 
 
 def direction(name: str, known: Known) -> bool | None:
-    """Return whether more of a number is better; None where nobody says it.
+    """Return whether more of a number is better; None where it is unknown.
 
     Args:
-        name: of the number.
-        known: what the runs say of their metrics: the comparison's `metrics`.
+        name: the name of the number.
+        known: the facts that the runs record about their metrics: the comparison's `metrics`.
     """
     group, _, what = name.partition("/")
     if group != QUALITY:
@@ -86,22 +86,22 @@ def direction(name: str, known: Known) -> bool | None:
 
 
 def lacking(name: str, fact: str) -> str:
-    """Say that a fact of a metric is not known, and what to do.
+    """Return a message that a fact of a metric is unknown, and what to do.
 
     Args:
-        name: of the number, `quality/my_metric`.
+        name: the name of the number, `quality/my_metric`.
         fact: `direction` or `scale`.
     """
     metric = name.removeprefix(f"{QUALITY}/")
     return (
-        f"the {fact} of {metric!r} is not known: the runs do not say it, or contradict each other, and no metric of "
-        f"that name that says it is installed here. Install the package that the metric is from, or score the runs "
-        "again with a version of it that says it (compress-bench rescore RUN --log)"
+        f"the {fact} of {metric!r} is unknown: the runs do not record it, or contradict each other, and no "
+        "installed metric of that name defines it. Install the package of the metric, or score the runs again with a "
+        "version that defines it (compress-bench rescore RUN --log)"
     )
 
 
 def directed(comparison: Comparison) -> Comparison:
-    """Say of every number that has one which direction is the better."""
+    """Return the comparison with the better direction of every number that has one."""
     names = {name for row in comparison.rows for name in row.values if not _is_detail(name)}
     directions = {name: direction(name, comparison.metrics) for name in sorted(names)}
     return replace(
@@ -110,20 +110,20 @@ def directed(comparison: Comparison) -> Comparison:
 
 
 def marked(comparison: Comparison, objectives: Sequence[str]) -> Comparison:
-    """Mark the rows that another one dominates: as good in every objective, and better in one by more than noise.
+    """Mark dominated rows: another row is as good in every objective, and better in one by more than noise.
 
-    Only what may be compared is, see `pareto.peers`.
+    Only comparable rows are compared, see `pareto.peers`.
 
     Args:
-        comparison: its rows get `dominated` and `ranked_in`.
-        objectives: as `key` takes them, two or more.
+        comparison: the comparison whose rows get `dominated` and `ranked_in`.
+        objectives: two or more, as `key` accepts them.
 
     Raises:
-        RecipeError: fewer than two objectives, or one that has no better direction.
+        RecipeError: fewer than two objectives, or one without a better direction.
     """
-    names = tuple(key(each, comparison.rows) for each in objectives)
+    names = tuple(key(objective, comparison.rows) for objective in objectives)
     if len(set(names)) < 2:
-        raise RecipeError("A Pareto front needs two objectives or more, such as --pareto size,quality.")
+        raise RecipeError("A Pareto front needs at least two objectives, such as --pareto size,quality.")
     for name in names:
         _require_direction(name, comparison, "it can't be an objective")
     costs = [[_cost(row, name, comparison.metrics) for name in names] for row in comparison.rows]
@@ -149,7 +149,7 @@ def _peers(row: Row, objectives: Sequence[str], known: Known) -> tuple[Hashable,
 
 
 def _noise(objectives: Sequence[str], comparison: Comparison) -> Callable[[int, int, int, int], bool]:
-    """Return what tells whether two rows differ in an objective by more than noise, all pairs together."""
+    """Return a function that says whether two rows differ in an objective by more than noise, over all pairs."""
     rows = comparison.rows
     noisy = max(1, sum(map(pairs.is_noisy, objectives)))
 
@@ -162,12 +162,12 @@ def _noise(objectives: Sequence[str], comparison: Comparison) -> Callable[[int, 
 
 
 def ordered(comparison: Comparison, sorting: str, grouping: str = "") -> Comparison:
-    """Put the rows in order; those without the number come last.
+    """Sort the rows; rows without the number come last.
 
     Args:
-        comparison: its rows, in an order that is kept among equals.
-        sorting: as `key` takes it, or a text column; with a leading `-`, the greatest first. Empty keeps the order.
-        grouping: `team`, `model`, `method` or `hardware`: rows of the same stand together, in natural order.
+        comparison: its rows; equal rows keep their order.
+        sorting: a number as `key` accepts it, or a text column; a leading `-` sorts downwards. Empty keeps the order.
+        grouping: `team`, `model`, `method` or `hardware`: rows with the same text are together, in natural order.
     """
     rows = list(comparison.rows)
     name = sorting.removeprefix("-")
@@ -184,14 +184,14 @@ def ordered(comparison: Comparison, sorting: str, grouping: str = "") -> Compari
 
 
 def best(comparison: Comparison, choosing: str) -> Comparison:
-    """Keep, of each team's every model, its originals and the variants that are best in a number.
+    """Keep the originals of each team and model, and the variants that are best in a number.
 
-    There is one best variant of those that may be compared, see `pareto.peers`; what was copied by hand is kept only of
+    There is one best variant of each set of comparable rows, see `pareto.peers`. Rows copied by hand are kept only for
     a model that the team did not measure.
 
     Args:
-        comparison: its failures and notes stay.
-        choosing: as `key` takes it.
+        comparison: its failures and notes are kept.
+        choosing: a number as `key` accepts it.
 
     Raises:
         RecipeError: the number has no better direction.
@@ -220,12 +220,12 @@ def best(comparison: Comparison, choosing: str) -> Comparison:
 
 
 def _equals(row: Row, others: Sequence[Row], metric: str) -> list[str]:
-    """Return which others are not told apart from a row: noise alone may have made them worse."""
+    """Return the methods that do not differ from a row by more than noise."""
     return [other.method for other in others if not pairs.differ(row, other, metric, len(others))]
 
 
 def _with_equals(row: Row, methods: Sequence[str], footnotes: list[str], language: str) -> Row:
-    """Say in a footnote, which is added to these unless it is there, what a row is not told apart from."""
+    """Return a row with a footnote on the methods that noise can't separate from it; add it to the list if new."""
     if not methods:
         return row
     sentence = words.AS_GOOD[language].format(methods=listed(methods, language))
@@ -235,38 +235,42 @@ def _with_equals(row: Row, methods: Sequence[str], footnotes: list[str], languag
 
 
 def summed_up(comparison: Comparison) -> Comparison:
-    """Add what each method did over all models: geometric means of ratios, means of differences in quality.
+    """Add the effect of each method over all models: geometric means of ratios, means of differences in quality.
 
-    A model that several teams or recipes measured counts once, by its own geometric mean. What was copied by hand is
-    left out, and so is what failed since, or is compared with a baseline that was asked for. Which of these means are
-    more than noise is judged of all of them together, see `claims.holm`.
+    A model that several teams or recipes measured counts once, by its own geometric mean. Rows copied by hand, rows
+    that failed since, and rows compared with a `--baseline` are left out. All means are judged together for being more
+    than noise, see `claims.holm`.
 
     Source: P. J. Fleming, J. J. Wallace, How not to lie with statistics: the correct way to summarize benchmark
     results, CACM 29(3), 1986.
     """
     methods: dict[str, list[Row]] = defaultdict(list)
-    failed = {(it.team, it.model, it.method) for it in comparison.failures if it.status == "failed"}
+    failed = {
+        (failure.team, failure.model, failure.method) for failure in comparison.failures if failure.status == "failed"
+    }
     for row in comparison.rows:
         has_failed = (row.team, row.model, row.method) in failed
         if row.ratios and not (row.by_hand or row.baseline or is_original(row) or has_failed):
             methods[row.method].append(row)
-    told = [_summary(method, methods[method], comparison.metrics) for method in sorted(methods, key=natural)]
-    judged = [(at, name, p_value) for at, (_, p_values) in enumerate(told) for name, p_value in p_values.items()]
-    within_noise: list[list[str]] = [[] for _ in told]
-    for (at, name, _), p_value in zip(judged, claims.holm([p_value for *_, p_value in judged]), strict=True):
+    judged = [_summary(method, methods[method], comparison.metrics) for method in sorted(methods, key=natural)]
+    claimed = [
+        (place, name, p_value) for place, (_, p_values) in enumerate(judged) for name, p_value in p_values.items()
+    ]
+    within_noise: list[list[str]] = [[] for _ in judged]
+    for (place, name, _), p_value in zip(claimed, claims.holm([p_value for *_, p_value in claimed]), strict=True):
         if p_value >= claims.LEVEL:
-            within_noise[at].append(name)
+            within_noise[place].append(name)
     summaries = (
-        replace(summary, within_noise=tuple(names)) for (summary, _), names in zip(told, within_noise, strict=True)
+        replace(summary, within_noise=tuple(names)) for (summary, _), names in zip(judged, within_noise, strict=True)
     )
     return replace(comparison, summaries=tuple(summaries))
 
 
 def _summary(method: str, rows: Sequence[Row], known: Known) -> tuple[Summary, dict[str, float]]:
-    """Return what a method did, and the p-value of each mean whose noise is known."""
+    """Return the effect of a method, and the p-value of each mean whose noise is known."""
     logs: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     moved: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    errors: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))  # NaN: not known
+    errors: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))  # NaN: unknown
     for row in rows:
         model = row.source or row.model
         for name, ratio in row.ratios.items():
@@ -296,7 +300,7 @@ def _summary(method: str, rows: Sequence[Row], known: Known) -> tuple[Summary, d
 
 
 def _error_of_ratio(row: Row, name: str) -> float:
-    """Return the standard error of a ratio's logarithm, as of a normal one; NaN where it is not known."""
+    """Return the standard error of a ratio's logarithm, assuming a normal distribution; NaN where it is unknown."""
     if name not in row.ratio_intervals:
         return math.nan
     error = claims.error_of_ratio(row.ratios[name], row.ratio_intervals[name], row.ratio_degrees.get(name, math.inf))
@@ -309,7 +313,7 @@ def _error_of_difference(row: Row, name: str) -> float:
 
 
 def _joint_error(by_model: Collection[Sequence[float]]) -> float:
-    """Return the standard error of a mean over models of each one's mean, from the errors of each; NaN where one is."""
+    """Return the standard error of a mean over models of each model's mean, from all errors; NaN where one is NaN."""
     variances = [math.fsum(error**2 for error in errors) / len(errors) ** 2 for errors in by_model]
     return math.sqrt(math.fsum(variances)) / len(variances)
 
@@ -324,7 +328,7 @@ def _with_verdict(row: Row, verdict: tuple[bool, int] | None) -> Row:
 
 
 def _explained(comparison: Comparison, names: Sequence[str]) -> Comparison:
-    """Add a footnote to the rows that are not ranked because nobody knows the direction of their score."""
+    """Add a footnote to the rows that are not ranked because the direction of their score is unknown."""
     if QUALITY not in names:
         return comparison
     footnotes = list(comparison.footnotes)
@@ -343,17 +347,17 @@ def _explained(comparison: Comparison, names: Sequence[str]) -> Comparison:
 
 
 def _require_direction(name: str, comparison: Comparison, so: str) -> None:
-    """Raise for a number whose better direction nobody knows; for `quality` where that is so of all rows' scores.
+    """Raise for a number without a known better direction; for `quality` where no score of any row has one.
 
     Raises:
-        RecipeError: it says what is lacking.
+        RecipeError: with the missing fact.
     """
     names = {name}
     if name == QUALITY:
         names = {score for row in comparison.rows if (score := primary(row, comparison.metrics))}
-    unknown = sorted(each for each in names if direction(each, comparison.metrics) is None)
+    unknown = sorted(metric for metric in names if direction(metric, comparison.metrics) is None)
     if unknown and len(unknown) == len(names):
-        raise RecipeError(f"{name}: {so}, since {lacking(unknown[0], 'direction')}.")
+        raise RecipeError(f"{name}: {so}, because {lacking(unknown[0], 'direction')}.")
 
 
 def _number(row: Row, name: str, known: Known) -> float:
@@ -362,7 +366,7 @@ def _number(row: Row, name: str, known: Known) -> float:
 
 
 def _cost(row: Row, name: str, known: Known) -> float:
-    """Return a number that is the less the better; NaN where the row has none, or where its direction is not known."""
+    """Return a number where less is better; NaN where the row has none, or its direction is unknown."""
     metric = primary(row, known) if name == QUALITY else name
     better = direction(metric, known) if metric else None
     if better is None:

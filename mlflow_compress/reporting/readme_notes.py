@@ -1,7 +1,7 @@
 """Keeps the footnotes of a table in a README: their marks in the rows, and their list below the table.
 
-A table between the markers of `update_readme` has its list within them. Below any other table the list stands between
-two comments of its own, so that it is found again and nothing else is touched.
+A table between the markers of `update_readme` has its list within them. Below any other table the list is between two
+comments, so that it can be found again and nothing else changes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def without_marks(cell: str, own: Iterable[int] | None = None) -> str:
     """Return a cell without the marks at its end.
 
     Args:
-        cell: as it stands in the file.
-        own: the numbers of the marks that are taken away; None for all.
+        cell: the cell's text in the file.
+        own: the numbers of the marks to remove; None removes all.
     """
     ending = _MARKS_AT_END.search(cell)
     if ending is None:
@@ -39,7 +39,7 @@ def without_marks(cell: str, own: Iterable[int] | None = None) -> str:
 
 
 def with_marks(cell: str, numbers: Iterable[int]) -> str:
-    """Return a cell with marks behind it."""
+    """Return a cell with marks after it."""
     return " ".join(filter(None, [cell, *(f"[{number}]" for number in sorted(numbers))]))
 
 
@@ -49,18 +49,18 @@ def listed(markdown: str) -> dict[int, str]:
 
 
 def replaced(markdown: str, numbers: Mapping[int, int]) -> str:
-    """Return a text with other numbers in its marks."""
+    """Return a text with new numbers in its marks."""
     return _MARK.sub(lambda mark: f"[{numbers.get(int(mark[1]), int(mark[1]))}]", markdown)
 
 
 @dataclass
 class Numbering:
-    """Footnotes by their numbers: those that stay keep theirs, a new one gets the lowest that is free.
+    """Footnotes by number: existing ones keep their number, a new one gets the lowest free number.
 
     Attributes:
         notes: the footnotes so far.
-        before: all that were there: one that comes again gets its number again.
-        foreign: numbers that stand elsewhere in the file and mean something else.
+        before: all footnotes before the change: one that appears again gets its old number.
+        foreign: numbers with another meaning elsewhere in the file.
     """
 
     notes: dict[int, str] = field(default_factory=dict)
@@ -68,22 +68,22 @@ class Numbering:
     foreign: frozenset[int] = frozenset()
 
     def number(self, note: str) -> int:
-        """Return a footnote's number."""
-        known = [number for number, said in {**self.before, **self.notes}.items() if said == note]
+        """Return a footnote's number, and add it to the notes."""
+        matches = [number for number, text in {**self.before, **self.notes}.items() if text == note]
         taken = {*self.notes, *self.foreign}
-        number = next((each for each in known if self.notes.get(each, note) == note and each not in self.foreign), 0)
-        number = number or next(each for each in range(1, len(taken) + 2) if each not in taken)
+        number = next((old for old in matches if self.notes.get(old, note) == note and old not in self.foreign), 0)
+        number = number or next(free for free in range(1, len(taken) + 2) if free not in taken)
         self.notes[number] = note
         return number
 
     @property
     def lines(self) -> list[str]:
-        """The list, a line for each."""
+        """The list, one line for each footnote."""
         return [f"- [{number}] {note}" for number, note in sorted(self.notes.items())]
 
 
 def block_below(text: str, page: Page, table: Table) -> tuple[int, int] | None:
-    """Return where the list of a table's footnotes begins and ends, with the blank lines above it; None without one."""
+    """Return the span of the list of a table's footnotes, with the blank lines above it; None where there is none."""
     begins, ends = (
         [(start, end) for _, start, end in page.html if text[start:end].strip() == mark and start >= table.end]
         for mark in (BEGIN, END)
@@ -94,6 +94,6 @@ def block_below(text: str, page: Page, table: Table) -> tuple[int, int] | None:
 
 
 def block(lines: Iterable[str], newline: str) -> str:
-    """Return what stands below a table: its footnotes, between their comments; nothing where there is none."""
+    """Return the text below a table: its footnotes between their comments; empty without footnotes."""
     several = list(lines)
     return newline.join(["", "", BEGIN, "", *several, "", END]) if several else ""

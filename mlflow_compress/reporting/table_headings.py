@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001  (Russian words are no typing mistakes)
-"""Tells what the columns of a hand-made table hold by what stands above them, in Russian or English."""
+"""Recognises the columns of a hand-made table by their headers, in Russian or English."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _QUANTITIES: tuple[tuple[Kind, str], ...] = (
     ("time", r"врем[яе]|\btime\b|latency|задержк|латентност|инференс|inference|скорост|speed|throughput|пропускн|"
      r"\b(ms|мс|fps)\b|tokens?\b|токен"),
 )  # fmt: skip
-# Words that make another quantity of what they stand beside.
+# Words that turn the quantity beside them into another one.
 _ANOTHER = re.compile(
     r"ускорени|speed-?up|ratio|отношени|сжати|compression|уменьшени|reduction|[δ∆]|дельт|изменени|прирост|раз\b|gain|"
     r"drop|diff|разниц|экономи|\bvs\b|\bstd\b|отклонени|train|обучени|load|загрузк|compil|компиляц|convert|конверт|"
@@ -77,9 +77,9 @@ class Score:
     """A quality metric that a text names.
 
     Attributes:
-        metric: our name of it.
-        is_rest: the number is 1 less the metric (`1 - WER`).
-        is_known: whether it is a metric of this tool.
+        metric: the name of the metric here.
+        is_rest: whether the number is 1 minus the metric (`1 - WER`).
+        is_known: whether this tool has the metric.
     """
 
     metric: str
@@ -89,20 +89,20 @@ class Score:
 
 @dataclass(frozen=True)
 class Heading:
-    """What a column holds.
+    """The content of a column.
 
     Attributes:
-        text: the header as it is.
-        kind: what it is about.
-        metric: the metric that its numbers are; empty where the cells say it themselves.
-        device: `cpu` or `gpu`; empty where none is named.
-        unit: None where none is named.
-        scores: the metrics that it names.
+        text: the header's text.
+        kind: the kind of content.
+        metric: the metric of its numbers; empty where the cells name it.
+        device: `cpu` or `gpu`; empty where the header names none.
+        unit: the unit in the header; None where there is none.
+        scores: the metrics in the header.
         is_percent: whether its numbers are per cent.
-        reason: why nothing is read from it; empty where something is.
-        needs_unit: why a number without a unit is not read from it; empty where one may be.
-        hardware: what the device is that it names; empty where it names none.
-        several: what it says of how many inputs its times are of; empty where they are of one.
+        reason: why nothing is read from it; empty where it is read.
+        needs_unit: why a number without a unit is not read from it; empty where it is read.
+        hardware: the hardware in the header; empty where there is none.
+        several: the number of inputs of its times, as written; empty where it is one.
     """
 
     text: str
@@ -120,10 +120,10 @@ class Heading:
 
 @dataclass(frozen=True)
 class Spellings:
-    """How people write the metrics that are installed here.
+    """The ways in which people write the installed metrics.
 
     Attributes:
-        pattern: finds one metric, with `1 -` before it where it stands for the rest.
+        pattern: matches one metric, with `1 -` before it where the number is the rest.
         names: the metrics, by the pattern's groups.
     """
 
@@ -137,73 +137,73 @@ class Spellings:
 
 
 def spellings() -> Spellings:
-    """Return how people write the metrics that are installed here; what is not among them is no score that we know."""
+    """Return the ways in which people write the installed metrics; anything else is not a known score."""
     return _spellings(registry.names("metrics"))
 
 
 @cache
 def _spellings(metrics: Sequence[str]) -> Spellings:
     patterns = {name: spelling for name in metrics if (spelling := _spelling(name))}
-    # A longer name begins with another word: it is tried first.
+    # Try longer names first: they may begin with another name.
     longest = sorted(patterns, key=lambda name: (" " not in patterns[name][:20], -len(patterns[name])))
-    names = {f"metric_{at}": name for at, name in enumerate(longest)}
+    names = {f"metric_{number}": name for number, name in enumerate(longest)}
     choices = "|".join(f"(?P<{group}>{patterns[name]})" for group, name in names.items())
     pattern = re.compile(rf"(?<![^\W\d_]){_LESS}(?:{choices})(?![^\W_])", re.IGNORECASE)
     return Spellings(pattern, names)
 
 
 def _spelling(name: str) -> str:
-    """Return a metric's own pattern; where it has none that can be used, its name and its labels."""
+    """Return a metric's own pattern; where it has no usable one, its name and its labels."""
     try:
         metric: type[Metric] = registry.find("metrics", name)
         is_usable = not re.compile(metric.spelling).groups and not re.fullmatch(metric.spelling, "")
-    except CompressError:  # another distribution's, and broken
+    except CompressError:  # a broken plugin of another distribution
         return ""
     except re.error:
         is_usable = False
     if is_usable:
         return metric.spelling
-    return "|".join(re.escape(each) for each in (*metric.class_facts().label.values(), name))
+    return "|".join(re.escape(text) for text in (*metric.class_facts().label.values(), name))
 
 
 def is_original(name: str) -> bool:
-    """Return whether a method's name says that nothing was done: `Baseline`, `full model`, `FP32 (Baseline)`."""
+    """Return whether a method's name means that nothing was done: `Baseline`, `full model`, `FP32 (Baseline)`."""
     if is_plainly_original(name):
         return True
-    inside = [each.strip() for each in re.findall(r"\(([^()]*)\)", name)]
+    inside = [text.strip() for text in re.findall(r"\(([^()]*)\)", name)]
     outside = re.sub(r"\([^()]*\)", " ", name)
     if _CHANGED.search(name):
         return False
     bare = " ".join(_AS_IT_IS.sub(" ", outside).split())
-    return bool(_ORIGINALS.fullmatch(bare)) or any(_CALLED.fullmatch(each) for each in inside)
+    return bool(_ORIGINALS.fullmatch(bare)) or any(_CALLED.fullmatch(text) for text in inside)
 
 
 def is_plainly_original(name: str) -> bool:
-    """Return whether a method's name says so and nothing else."""
+    """Return whether a method's name means the original and nothing else."""
     return bool(_ORIGINALS.fullmatch(name.strip()))
 
 
 def headings(texts: Sequence[str]) -> tuple[Heading, ...]:
-    """Tell what the columns of a table hold.
+    """Return the content of a table's columns.
 
-    The first column that names models is that of the models, and so on; numbers may have several columns.
+    The first column of models is the column of models, and so on; numbers may have several columns.
 
     Args:
-        texts: the headers, plain.
+        texts: the headers as plain text.
     """
-    found: list[Heading] = []
+    columns: list[Heading] = []
     for text in texts:
         heading = _heading(text)
-        if heading.kind in _NAMES and any(heading.kind == each.kind for each in found):
-            heading = Heading(text, "unknown", reason=f"another column holds the {heading.kind} already")
-        found.append(heading)
-    return tuple(found)
+        if heading.kind in _NAMES and any(heading.kind == column.kind for column in columns):
+            heading = Heading(text, "unknown", reason=f"another column already holds the {heading.kind}")
+        columns.append(heading)
+    return tuple(columns)
 
 
-def is_comparison(found: Sequence[Heading]) -> bool:
-    """Return whether a table with these columns compares models: it names them, and holds a number of ours."""
-    return any(each.kind in ("model", "method") for each in found) and any(
-        each.kind not in (*_NAMES, "unknown") for each in found
+def is_comparison(columns: Sequence[Heading]) -> bool:
+    """Return whether a table with these columns compares models: it names them, and has a known number."""
+    return any(column.kind in ("model", "method") for column in columns) and any(
+        column.kind not in (*_NAMES, "unknown") for column in columns
     )
 
 
@@ -215,7 +215,7 @@ def _heading(text: str) -> Heading:
     devices = [device for device, pattern in _DEVICES.items() if pattern.search(words)]
     device = devices[0] if len(devices) == 1 else ""
     if _ANOTHER.search(_OF_ONE.sub(" ", words)):
-        return Heading(text, "unknown", reason="not a column that is known here")
+        return Heading(text, "unknown", reason="an unknown column")
     quantities = [kind for kind, pattern in _QUANTITIES if re.search(pattern, words)]
     kind = quantities[0] if quantities else None
     try:
@@ -229,10 +229,10 @@ def _heading(text: str) -> Heading:
     if names_score and not is_quantity:
         return Heading(text, "quality", device=device, scores=_scores(text), is_percent="%" in words)
     if kind is None:
-        return Heading(text, "unknown", reason="not a column that is known here")
-    doubt = "its header names a score too, and neither it nor the cell has a unit" if names_score and not sign else ""
+        return Heading(text, "unknown", reason="an unknown column")
+    doubt = "the header also names a score, and neither it nor the cell has a unit" if names_score and not sign else ""
     if kind == "time" and not device:
-        reason = "its header names both CPU and GPU" if devices else "its header names neither CPU nor GPU"
+        reason = "the header names both CPU and GPU" if devices else "the header names neither CPU nor GPU"
         return Heading(text, "unknown", unit=sign, reason=reason)
     if kind == "size" and _OTHERWISE_PACKED.search(words) and not _PACKED.search(words):
         reason = "it may be the size of the compressed model, or of an archive other than gz"
@@ -250,12 +250,12 @@ def _heading(text: str) -> Heading:
 
 
 def _fits(sign: Unit | None, kind: Kind) -> bool:
-    """Return whether a unit is one of what a column holds: then that is what it holds, whatever else it names."""
+    """Return whether a unit fits a kind of column: then the column is of that kind, whatever else it names."""
     return sign is not None and (sign.kind == "size") == (kind in ("size", "ram", "vram"))
 
 
 def _is_in(kind: Kind, words: str) -> bool:
-    return any(kind == each and re.search(pattern, words) for each, pattern in _QUANTITIES)
+    return any(kind == name and re.search(pattern, words) for name, pattern in _QUANTITIES)
 
 
 def _metric(kind: Kind, device: str, sign: Unit | None, words: str) -> str:
@@ -268,26 +268,26 @@ def _metric(kind: Kind, device: str, sign: Unit | None, words: str) -> str:
 
 
 def size_metric(words: str) -> str:
-    """Return the metric of the size of a compressed file, where that is what a text names; else nothing."""
+    """Return the metric for the size of a compressed file, where a text names that; else an empty text."""
     return "size/disk_gzip_mib" if _PACKED.search(words) else ""
 
 
 def rate(device: str, sign: Unit) -> str:
-    """Return the metric of a rate: tokens or samples in one second are no latency."""
+    """Return the metric of a rate: tokens or samples per second are not a latency."""
     return f"{device}/tokens_per_s" if sign.kind == "tokens" else f"{device}/throughput_per_s"
 
 
 def _scores(text: str) -> tuple[Score, ...]:
-    known = spellings()
+    names = spellings()
     inside = " ".join(re.findall(r"\(([^()]*)\)", text))
-    found = [*known.pattern.finditer(inside)] or [*known.pattern.finditer(re.sub(r"\([^()]*\)", " ", text))]
-    if not known.pattern.search(inside) and (score := unknown_score(inside.strip())):
+    matches = [*names.pattern.finditer(inside)] or [*names.pattern.finditer(re.sub(r"\([^()]*\)", " ", text))]
+    if not names.pattern.search(inside) and (score := unknown_score(inside.strip())):
         return (score,)
-    return tuple(dict.fromkeys(map(known.score, found)))
+    return tuple(dict.fromkeys(map(names.score, matches)))
 
 
 def unknown_score(text: str) -> Score | None:
-    """Return the score that a text names which this tool does not know: an acronym (`NISQA-AVG`), and no precision."""
+    """Return a score in a text that this tool does not have: an acronym (`NISQA-AVG`), but not a precision."""
     is_acronym = re.fullmatch(r"[A-Za-z][\w@.-]*(?: [\w@.-]+)?", text) and sum(map(str.isupper, text)) > 1
     if not is_acronym or text.casefold() in _DEVICES or _NO_SCORE.match(text) or hardware_in(text):
         return None
@@ -296,7 +296,7 @@ def unknown_score(text: str) -> Score | None:
 
 
 def _unit(header: str) -> Unit | None:
-    """Find the unit in a header."""
+    """Return the unit in a header; None where there is none."""
     candidates = [match.group() for match in _UNITS.finditer(header)]
     candidates += [match[1] for match in _SMALL_UNIT.finditer(header)]
-    return next((found for text in candidates if (found := unit(text))), None)
+    return next((sign for text in candidates if (sign := unit(text))), None)

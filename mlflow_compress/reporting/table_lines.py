@@ -1,4 +1,4 @@
-"""Gathers runs to the lines of a table: the newest good run of each device, and what has no number."""
+"""Collects runs into the lines of a table: the newest good run of each device, and the failures."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mlflow_compress.reporting.possible import dated, without_impossible
 from mlflow_compress.reporting.table_text import natural
 from mlflow_compress.words import DEVICES
 
-_LONGEST_PACKING = 80  # characters of how a checkpoint is quantised
+_LONGEST_PACKING = 80  # characters of the description of a quantised checkpoint
 _PRECISIONS = ("float16", "bfloat16", "float32", "float64")
 
 
 def variants_of(runs: Iterable[Run], devices: Sequence[str]) -> list[Run]:
-    """Return the runs that are variants, the newest first, without what other devices measured; those by hand last."""
+    """Return the runs that are variants, the newest first, without other devices' numbers; copied rows come last."""
     variants = [dated(run) for run in runs if run.tags.get("compress.role") == "variant"]
-    # What was measured is never hidden by what somebody wrote down, however late that was read.
+    # A copied row never hides a measurement, even if it was imported later.
     variants.sort(key=lambda run: (is_by_hand(run), -run.started_ms, run.run_id))
     if not devices:
         return variants
@@ -42,7 +42,7 @@ def variants_of(runs: Iterable[Run], devices: Sequence[str]) -> list[Run]:
 
 @dataclass(frozen=True)
 class Key:
-    """What a row is about."""
+    """What identifies a row."""
 
     team: str
     model: str
@@ -51,8 +51,8 @@ class Key:
     setting: str = ""
     is_original: bool = False
     by_hand: bool = False
-    table: str = ""  # of a row by hand: which one it was copied from
-    run_id: str = ""  # where every run has a row of its own
+    table: str = ""  # for a copied row: the table that it was copied from
+    run_id: str = ""  # where every run has its own row
     started_ms: int = 0
 
     @classmethod
@@ -66,17 +66,17 @@ class Key:
         return cls(*names, run.is_original, by_hand, table, *alone)
 
     def label(self, precision: str = "") -> str:
-        """Return the method as the row names it, see `row_label`; with the time where every run has a row of its own.
+        """Return the method as the row names it, see `row_label`; with the time where every run has its own row.
 
         Args:
-            precision: of an original whose weights are not in float32.
+            precision: the precision of an original whose weights are not in float32.
         """
         when = datetime.fromtimestamp(self.started_ms / 1000, timezone.utc) if self.run_id else None
         shown = "" if precision in self.setting else precision
         return row_label(self.method, self.batch, shown, self.setting, f"{when:%Y-%m-%d %H:%M} UTC" if when else "")
 
     def place(self) -> tuple[object, ...]:
-        """Return where the row stands among all, as a sorting key."""
+        """Return the row's position as a sorting key."""
         return (
             natural(self.team),
             natural(self.model),
@@ -91,21 +91,21 @@ class Key:
         )
 
     def work(self, team: str) -> tuple[object, ...]:
-        """Return what a row has in common with the original of a team that it is compared with.
+        """Return what a row and its original have in common, for an original of a given team.
 
-        What was measured is compared with what was measured, and what was copied with a row of the same table.
+        Measured rows are compared with measured rows, and copied rows with a row of the same table.
         """
         return team, self.model, self.batch, self.setting, self.by_hand, self.table
 
 
 @dataclass
 class Line:
-    """The runs behind a row: the newest good one for each device, the newest of them first.
+    """The runs behind a row: the newest good one for each device, the newest first.
 
     Attributes:
-        key: what the row is about.
-        runs: by device.
-        launches: all good runs of the same variant, by device: they tell how far one launch is from another.
+        key: what identifies the row.
+        runs: the runs by device.
+        launches: all good runs of the same variant, by device: they show the noise between launches.
     """
 
     key: Key
@@ -114,7 +114,7 @@ class Line:
 
     @cached_property
     def values(self) -> Mapping[str, float]:
-        """Take each device's numbers from its own run, size and quality from the newest that has any."""
+        """Each device's numbers from its own run; size and quality from the newest run that has them."""
         values = next((numbers for run in self.runs.values() if (numbers := numbers_of(run, "size"))), {})
         values |= {} if (run := self.scored) is None else shown_scores(numbers_of(run, "quality"))
         for device, run in self.runs.items():
@@ -123,28 +123,28 @@ class Line:
 
     @property
     def precision(self) -> str:
-        """The original's precision: how its weights are quantised, else their type; empty where no run says it."""
-        if packed := next((said for run in self.runs.values() if (said := run.tags.get("compress.packed", ""))), ""):
+        """The original's precision: how its weights are quantised, else their type; empty where no run records it."""
+        if packed := next((text for run in self.runs.values() if (text := run.tags.get("compress.packed", ""))), ""):
             return packed[:_LONGEST_PACKING]
         dtypes = (run.tags.get("compress.dtype", "") for run in self.runs.values())
         return next((dtype for dtype in dtypes if dtype in _PRECISIONS), "")
 
     def error(self, device: str) -> LogError | None:
-        """Return the error of the latency on a device; None where it is not known."""
+        """Return the error of the latency on a device; None where it is unknown."""
         return launch_noise.of(self.runs[device], device, self.launches.get(device, ()))
 
     @cached_property
     def scored(self) -> Run | None:
-        """The newest run with scores; where there is none, that with output errors alone."""
-        found = [run for run in self.runs.values() if any(name.startswith("quality/") for name in run.metrics)]
-        found.sort(key=lambda run: "quality/samples" not in run.metrics)
-        return found[0] if found else None
+        """The newest run with scores; where there is none, the newest with output errors alone."""
+        scored = [run for run in self.runs.values() if any(name.startswith("quality/") for name in run.metrics)]
+        scored.sort(key=lambda run: "quality/samples" not in run.metrics)
+        return scored[0] if scored else None
 
 
 def sorted_out(
     newest: Sequence[Run], language: str, every_run: bool = False
 ) -> tuple[dict[Key, Line], dict[Key, list[Failure]]]:
-    """Part what has numbers from what has none. A failure that was since made good is forgotten."""
+    """Separate lines with numbers from failures. A failure with a later success is dropped."""
     lines: dict[Key, Line] = {}
     failures: dict[Key, list[Failure]] = {}
     tried: dict[Key, set[str]] = {}
@@ -155,7 +155,7 @@ def sorted_out(
         for device, outcome in _outcomes(run, language).items():
             tried[key].add(device)
             if outcome.status == "ok" and device == "quality":
-                continue  # scored along with a device: the numbers are that device's run's
+                continue  # scored in the run of a device: the numbers belong to that run
             if outcome.status == "ok":
                 line = lines.setdefault(key, Line(key))
                 launches = launched.setdefault((variant, device), [])
@@ -175,30 +175,30 @@ def sorted_out(
 
 @dataclass(frozen=True)
 class _State:
-    """How a device, or a whole run, fared: `ok`, `skipped`, `failed` or `in_progress`, and why it is not `ok`."""
+    """The outcome of a device or a whole run: `ok`, `skipped`, `failed` or `in_progress`, and why it is not `ok`."""
 
     status: str
     reason: str = ""
 
 
 def _outcomes(run: Run, language: str) -> dict[str, _State]:
-    """Return how each device fared, how scoring did (`quality`), and under `""` what befell the run as a whole."""
+    """Return the outcome of each device, of scoring (`quality`), and under `""` of the whole run."""
     prefix = "compress.outcome."
     reason = run.tags.get("compress.reason", "")
-    found: dict[str, _State] = {}
+    outcomes: dict[str, _State] = {}
     for tag, value in run.tags.items():
         if tag.startswith(prefix) and (device := tag.removeprefix(prefix)):
-            found[device] = _outcome(value, run.tags.get(f"compress.reason.{device}") or reason)
+            outcomes[device] = _outcome(value, run.tags.get(f"compress.reason.{device}") or reason)
     status = run.tags.get("status")
     if status == "ok":
-        return found or _measured(run, language)
-    if status is None and not found:
+        return outcomes or _measured(run, language)
+    if status is None and not outcomes:
         if run.lifecycle in ("RUNNING", "SCHEDULED"):
             return {"": _State(words.IN_PROGRESS, words.footnote(words.IN_PROGRESS, language))}
         return {"": _State("failed", reason or words.footnote("no_result", language))}
-    if status is not None and all(outcome.status == "ok" for outcome in found.values()):
-        return {"": _outcome(status, reason), **found}
-    return found
+    if status is not None and all(outcome.status == "ok" for outcome in outcomes.values()):
+        return {"": _outcome(status, reason), **outcomes}
+    return outcomes
 
 
 def _outcome(status: str, reason: str) -> _State:
@@ -210,16 +210,16 @@ def _outcome(status: str, reason: str) -> _State:
 
 
 def _measured(run: Run, language: str) -> dict[str, _State]:
-    """Tell the devices of a run that has no outcomes from the numbers that it has."""
+    """Return the outcomes of a run without outcome tags, from the numbers that it has."""
     devices = {device: _State("ok") for device in DEVICES if numbers_of(run, device)}
     return devices or {"": _State("failed", words.footnote("no_numbers", language))}
 
 
 def is_by_hand(run: Run) -> bool:
-    """Return whether a run is a row that somebody wrote, and not a measurement."""
+    """Return whether a run is a row copied by hand instead of a measurement."""
     return run.tags.get("compress.source") == "imported"
 
 
 def numbers_of(run: Run, group: str) -> dict[str, float]:
-    """Return the numbers of one group (`size`, `cpu`): what stands before the slash."""
+    """Return the numbers of one group (`size`, `cpu`): the part before the slash."""
     return {name: value for name, value in run.metrics.items() if name.startswith(f"{group}/")}

@@ -1,6 +1,6 @@
-"""What the numbers are called for people, in English and Russian, and how many digits of them mean something.
+"""The names of the numbers for people, in English and Russian, and their significant digits.
 
-All texts here are plain: a renderer escapes them for its own form.
+All texts here are plain: each renderer escapes them for its format.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from mlflow_compress.reporting.metric_facts import Known
 from mlflow_compress.words import DEVICES, LANGUAGES, ORIGINAL, UNITS
 
 MISSING = "-"
-DIFFERENCE = "_difference"  # behind a score's name: how far it is from the original's
+DIFFERENCE = "_difference"  # suffix of a score's name: its difference from the original's
 MEMORY_NOISE = 0.01  # the peaks of RAM and VRAM of one model repeat to 0.3 %
-NOTHING_SAID: Known = {}  # by the runs of their metrics: those that are installed here say it
+NOTHING_SAID: Known = {}  # the runs record no facts: use those of the installed metrics
 
 _GROUPS = ("size", "cpu", "gpu", "quality")
 _WEIGHTS, _DISK = "size/weights_mib", "size/disk_mib"
 _MUCH_LESS = 0.9
 _NO_DIFFERENCE = "±0"
-_NOTHING = 1e-9  # two equal sums may differ by less, where they were added up in another order
+_NOTHING = 1e-9  # two equal sums may differ by less, if they were added in another order
 _NO_SCORES = (metric_facts.COUNT, *metric_facts.FIDELITY)
 _SPEEDS = {"cpu/latency_p50_ms": "CPU", "gpu/latency_p50_ms": "GPU"}
 
@@ -36,8 +36,8 @@ class Column:
 
     Attributes:
         key: `team`, `model`, `method`, `hardware`, `pareto`, `quality` (all of `quality/*`), or the name of a metric.
-        header: what stands above it, by language.
-        numeric: whether it is read from the right.
+        header: the header, by language.
+        numeric: whether it is aligned to the right.
     """
 
     key: str
@@ -52,11 +52,11 @@ METRICS = tuple(column.key for column in COLUMNS if "/" in column.key)
 
 
 def columns(keys: Sequence[str] = (), known: Known = NOTHING_SAID) -> tuple[Column, ...]:
-    """Return the columns of these keys, the course's where there are none.
+    """Return the columns for these keys; without keys the columns of the course's table.
 
     Args:
-        keys: as `Comparison.columns` has them.
-        known: what the runs say of their metrics: a comparison's `metrics`.
+        keys: the keys, as in `Comparison.columns`.
+        known: the facts that the runs record about their metrics: a comparison's `metrics`.
     """
     return tuple(_BY_KEY.get(key) or _of_metric(key, known) for key in keys) or COLUMNS
 
@@ -66,24 +66,24 @@ def _of_metric(name: str, known: Known) -> Column:
 
 
 def headers(columns: Sequence[Column], language: str) -> tuple[str, ...]:
-    """Return what stands above each column."""
+    """Return the header of each column."""
     return tuple(column.header[language] for column in columns)
 
 
 def cells(row: Row, columns: Sequence[Column], language: str, known: Known = NOTHING_SAID) -> tuple[str, ...]:
-    """Return the text of each column of a row; what nobody measured is `-`.
+    """Return the text of each column of a row; `-` where nothing was measured.
 
     Args:
-        row: of a comparison.
-        columns: as `columns` gives them.
+        row: a row of a comparison.
+        columns: the columns, from `columns`.
         language: `en` or `ru`.
-        known: what the runs say of their metrics: the comparison's `metrics`.
+        known: the facts that the runs record about their metrics: the comparison's `metrics`.
     """
     return tuple(_cell(row, column.key, language, known) for column in columns)
 
 
 def legend(it: Comparison) -> str:
-    """Say what the units, the ratios and the marks mean, and where the rows come from."""
+    """Return the legend: the meaning of units, ratios and marks, and the source of the rows."""
     language = it.language
     sentences = [words.LEGEND[language]]
     if unclaimed := [name for name in _shown_metrics(it) if _claims_nothing(it.rows, name)]:
@@ -108,27 +108,27 @@ def _shown_metrics(it: Comparison) -> list[str]:
 
 
 def _claims_nothing(rows: Iterable[Row], name: str) -> bool:
-    """Return whether a metric has ratios whose noise nobody knows; of a median, a footnote of its row says so."""
-    told = [is_told_apart(row, name) for row in rows if name in row.ratios]
-    return name not in _SPEEDS and bool(told) and all(verdict is None for verdict in told)
+    """Return whether a metric has ratios, all with unknown noise; for a median a footnote of the row says so."""
+    verdicts = [is_told_apart(row, name) for row in rows if name in row.ratios]
+    return name not in _SPEEDS and bool(verdicts) and all(verdict is None for verdict in verdicts)
 
 
 def _objective(name: str, it: Comparison) -> str:
-    """Name what rows were ranked by; of `quality` the scores that stood for it."""
+    """Return the name of an objective; for `quality` with the scores that represent it."""
     if name != metric_facts.GROUP:
         return label(name, it.language, it.metrics, with_unit=False)
     names = dict.fromkeys(headline(row.values, it.metrics) for row in it.rows if row.dominated is not None)
-    scored = ", ".join(label(each, it.language, it.metrics) for each in names if each)
+    scored = ", ".join(label(score, it.language, it.metrics) for score in names if score)
     return f"{words.SCORING[it.language]} ({scored})" if scored else words.SCORING[it.language]
 
 
 def summaries_title(language: str) -> str:
-    """Return the title of what each method did over all models."""
+    """Return the title of the effects of each method over all models."""
     return words.SUMMARIES[language]
 
 
 def summaries(it: Comparison) -> tuple[str, ...]:
-    """Return a line for each method that was compared on several models: a mean over one says nothing new."""
+    """Return a line for each method that was compared on several models; a mean over one model adds nothing."""
     return tuple(
         summary(each, it.language, it.metrics)
         for each in it.summaries
@@ -137,7 +137,7 @@ def summaries(it: Comparison) -> tuple[str, ...]:
 
 
 def summary(it: Summary, language: str, known: Known = NOTHING_SAID) -> str:
-    """Say in one line what a method did over several models: `fp16: 1.40x faster (GPU), 0.50x size, over 9 models`."""
+    """Return a method's effect over several models in a line: `fp16: 1.40x faster (GPU), 0.50x size, over 9 models`."""
     parts = []
     for name, device in _SPEEDS.items():
         if it.ratios.get(name, 0) > 0:
@@ -147,8 +147,8 @@ def summary(it: Summary, language: str, known: Known = NOTHING_SAID) -> str:
             about = "" if speed == words.AS_FAST[language] else _about(it, name)
             parts.append(f"{about}{speed} ({behind})")
     for name, smaller in words.SMALLER.items():
-        told_by_weights = name == _DISK and it.ratios.get(_DISK, 1) >= _MUCH_LESS * it.ratios.get(_WEIGHTS, 1)
-        if name in it.ratios and not told_by_weights:
+        is_in_weights = name == _DISK and it.ratios.get(_DISK, 1) >= _MUCH_LESS * it.ratios.get(_WEIGHTS, 1)
+        if name in it.ratios and not is_in_weights:
             models = _behind(it, name, language)
             parts.append(smaller[language].format(ratio=ratio(it.ratios[name])) + (f" ({models})" if models else ""))
     for name, moved in it.differences.items():
@@ -157,28 +157,28 @@ def summary(it: Summary, language: str, known: Known = NOTHING_SAID) -> str:
         text = f"{label(name, language, known)} {_about(it, name)}{difference(moved)}"
         behind = ", ".join(filter(None, [models, unknown]))
         parts.append(text + (f" ({behind})" if behind else ""))
-    said = f"{method(it.method, language)}: {', '.join(parts)}" if parts else method(it.method, language)
+    line = f"{method(it.method, language)}: {', '.join(parts)}" if parts else method(it.method, language)
     if it.models == 1:
-        return f"{said} ({words.OF_ONE_MODEL[language]})"
+        return f"{line} ({words.OF_ONE_MODEL[language]})"
     rows = words.ROWS_BEHIND[language].format(rows=it.rows) if it.rows > it.models else ""
-    return words.OVER_MODELS[language].format(said=said, models=it.models) + rows
+    return words.OVER_MODELS[language].format(said=line, models=it.models) + rows
 
 
 def _about(it: Summary, name: str) -> str:
-    """Return the sign of a mean that is not told apart from no change."""
+    """Return the mark of a mean that is within noise."""
     changed = difference(it.differences[name]) != _NO_DIFFERENCE if name in it.differences else True
     return "≈" if changed and told_apart_over_models(it, name) is False else ""
 
 
 def _behind(it: Summary, name: str, language: str) -> str:
-    """Return how many models a mean stands on, where that is not all of them."""
+    """Return how many models a mean is based on, where it is not all of them."""
     count = it.counts.get(name, it.models)
     text = words.OF_ONE_MODEL if count == 1 else words.OF_MODELS
     return "" if count == it.models else text[language].format(models=count)
 
 
 def _speed(times_ratio: float, language: str) -> str:
-    """Say a ratio of times as people do: `2.40x faster`."""
+    """Return a ratio of times as people say it: `2.40x faster`."""
     times = f"{max(times_ratio, 1 / times_ratio):.2f}"
     text = words.AS_FAST if times == "1.00" else words.FASTER if times_ratio < 1 else words.SLOWER
     return text[language].format(times=times)
@@ -190,7 +190,7 @@ def failures_title(failures: Iterable[Failure], language: str) -> str:
 
 
 def failure_lines(failures: Iterable[Failure], language: str) -> list[str]:
-    """Say what has no number, and why: methods of one model that one reason concerns in one line.
+    """Return a line for each failure and its reason; methods of one model with the same reason share a line.
 
     `skipped (CPU): alpha, yolo11n, awq, gptq: it is not a language model`
     """
@@ -205,7 +205,7 @@ def failure_lines(failures: Iterable[Failure], language: str) -> list[str]:
 
 
 def befell(it: Failure, language: str) -> str:
-    """Say the same of a variant that is named already: `failed (CPU): out of memory`."""
+    """Return a failure without the variant's name: `failed (CPU): out of memory`."""
     return f"{_befell(it, language)}: {_reason(it, language)}"
 
 
@@ -220,73 +220,73 @@ def _reason(it: Failure, language: str) -> str:
 
 
 def method(name: str, language: str) -> str:
-    """Return a method's name as the table shows it: only the original's is translated."""
+    """Return a method's name as the table shows it: only `original` is translated."""
     if name == ORIGINAL or name.startswith(f"{ORIGINAL} ["):
         return words.ORIGINAL_METHOD[language] + name[len(ORIGINAL) :]
     return name
 
 
 def scores(values: Mapping[str, float], known: Known = NOTHING_SAID) -> tuple[str, ...]:
-    """Return the scores among metrics, that first which stands for a model's quality.
+    """Return the scores among metrics, the one that represents a model's quality first.
 
-    That is the one of the lowest rank. One whose direction is known comes first: without it, nothing can be said of the
-    number. Where there is no score, how far the outputs moved is all, if that is known.
+    That is the one of the lowest rank. A score with a known direction comes first, because without it the number has no
+    meaning. Without any score, return the output error, if it is known.
 
     Args:
         values: numbers by metric name.
-        known: what the runs say of their metrics: a comparison's `metrics`.
+        known: the facts that the runs record about their metrics: a comparison's `metrics`.
     """
     ends = {f"{name}{end}" for name in values for end in ("_low", "_high", DIFFERENCE)}
-    found = {name for name, value in values.items() if name.startswith("quality/") and math.isfinite(value)}
+    names = {name for name, value in values.items() if name.startswith("quality/") and math.isfinite(value)}
 
     def place(name: str) -> tuple[object, ...]:
         facts = metric_facts.of(name, known)
         return (facts.greater_is_better is None, facts.rank, natural(name))
 
-    return tuple(sorted(found.difference(_NO_SCORES, ends), key=place)) or tuple(found & {metric_facts.OUTPUT_ERROR})
+    return tuple(sorted(names.difference(_NO_SCORES, ends), key=place)) or tuple(names & {metric_facts.OUTPUT_ERROR})
 
 
 def headline(values: Mapping[str, float], known: Known = NOTHING_SAID) -> str:
-    """Return the metric that stands for a row's quality; empty where it was not scored."""
+    """Return the metric that represents a row's quality; empty where it was not scored."""
     return next((name for name in scores(values, known) if name not in metric_facts.FIDELITY), "")
 
 
 def is_original(row: Row) -> bool:
-    """Return whether a row is what others are compared with, at whatever batch size and setting."""
+    """Return whether other rows are compared with this row, at any batch size and setting."""
     if row.is_original is not None:
         return row.is_original
     return row.method == ORIGINAL or row.method.startswith(f"{ORIGINAL} [")
 
 
 def is_told_apart(row: Row, name: str) -> bool | None:
-    """Return whether a ratio, or a score's difference, is more than noise; None where its noise is not known.
+    """Return whether a ratio, or a score's difference, is more than noise; None where the noise is unknown.
 
     Args:
-        row: of a comparison.
-        name: of the metric whose ratio it is; of a score's difference that of the difference.
+        row: a row of a comparison.
+        name: the metric of the ratio, or the name of the difference.
     """
     if name in row.told_apart:
         return row.told_apart[name]
-    if name in row.ratio_intervals:  # of a row that stands in no table
+    if name in row.ratio_intervals:  # a row outside a table
         low, high = row.ratio_intervals[name]
         return not low <= 1 <= high
     low, high = row.values.get(f"{name}_low", math.nan), row.values.get(f"{name}_high", math.nan)
     if DIFFERENCE in name:
         return None if math.isnan(low) or math.isnan(high) else not low <= 0 <= high
     if name.partition("/")[0] not in DEVICES:
-        return True  # sizes are what they are
+        return True  # sizes have no noise
     if not name.endswith("_mib"):
         return None
     return abs(math.log(row.ratios[name])) > math.log1p(MEMORY_NOISE) if row.ratios.get(name, 0) > 0 else None
 
 
 def told_apart_over_models(it: Summary, name: str) -> bool | None:
-    """Return whether a mean over models is more than noise; None where its noise is not known."""
+    """Return whether a mean over models is more than noise; None where the noise is unknown."""
     return None if name in it.noise_unknown else name not in it.within_noise
 
 
 def number(value: float, digits: int = 4) -> str:
-    """Write a number with so many significant digits, without an exponent where that stays readable.
+    """Return a number with significant digits as text, without an exponent where that is readable.
 
     >>> number(492.7215), number(0.05123456), number(24808.46), number(0)
     ('492.7', '0.05123', '24808', '0')
@@ -300,17 +300,17 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def megabytes(value: float) -> str:
-    """Write a size as the course does: two decimals, more only where they would be all that there is."""
+    """Return a size as the course writes it: two decimals, more only where they would all be 0."""
     return f"{value:.2f}" if abs(value) >= 1 else number(value, 3)
 
 
 def difference(value: float) -> str:
-    """Write a score less the original's: `+0.031`, `-0.0020`; none at all, as a computer subtracts, is `±0`."""
+    """Return a score minus the original's as text: `+0.031`, `-0.0020`; `±0` where only rounding differs."""
     return _NO_DIFFERENCE if abs(value) < _NOTHING else f"{'+' if value > 0 else ''}{number(value, 2)}"
 
 
 def ratio(value: float) -> str:
-    """Write a value divided by the original's: `0.50x`."""
+    """Return a value divided by the original's as text: `0.50x`."""
     if abs(value) >= 100:
         return f"{number(value, 3)}x"
     return f"{value:.2f}x" if abs(value) >= 0.1 else f"{number(value, 2)}x"
@@ -322,9 +322,9 @@ def unit(name: str) -> str:
 
 
 def label(name: str, language: str, known: Known = NOTHING_SAID, *, with_unit: bool = True) -> str:
-    """Return a metric's name for people, with its unit unless that stands elsewhere.
+    """Return a metric's name for people, with its unit unless `with_unit` is False.
 
-    Of a quality metric it is the label that the run says, else that of the metric installed here, else its name.
+    For a quality metric: the label in the run, else that of the installed metric, else its name.
 
     >>> label("cpu/latency_p50_ms", "en")
     'CPU inference time, median, ms'
@@ -347,7 +347,7 @@ def label(name: str, language: str, known: Known = NOTHING_SAID, *, with_unit: b
 
 
 def ordered(names: Iterable[str]) -> tuple[str, ...]:
-    """Sort metric names for a file: the table's own first and always there, then group by group."""
+    """Sort metric names for a file: always the table's own first, then group by group."""
     rest = set(names).difference(METRICS)
 
     def place(name: str) -> tuple[object, ...]:
@@ -358,10 +358,10 @@ def ordered(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def natural(text: str) -> tuple[object, ...]:
-    """Return a sorting key: case aside, digits by their value (`v2` before `v10`), and never a tie of two texts."""
+    """Return a sorting key: ignores case, orders digits by value (`v2` before `v10`), and never ties for two texts."""
     parts = re.split(r"([0-9]+)", text.casefold())
-    # Numbers by length and then text: int() refuses thousands of digits.
-    keys = [(len(part.lstrip("0")), part.lstrip("0")) if at % 2 else part for at, part in enumerate(parts)]
+    # Compare numbers by length and then text: int() rejects thousands of digits.
+    keys = [(len(part.lstrip("0")), part.lstrip("0")) if place % 2 else part for place, part in enumerate(parts)]
     return (keys, text)
 
 
@@ -382,7 +382,7 @@ def _cell(row: Row, key: str, language: str, known: Known) -> str:
 
 
 def value_text(row: Row, key: str, language: str) -> str:
-    """Write a number and its ratio to the original's as a table does: `379.0 (0.77x)`."""
+    """Return a number and its ratio to the original's as in a table: `379.0 (0.77x)`."""
     value = row.values.get(key)
     if value is None or not math.isfinite(value):
         return MISSING
@@ -394,47 +394,47 @@ def value_text(row: Row, key: str, language: str) -> str:
 
 
 def is_size(name: str) -> bool:
-    """Return whether a metric is a size in MB: a count of parameters is none."""
+    """Return whether a metric is a size in MB, and not a count of parameters."""
     return name.startswith("size/") and name.endswith("_mib")
 
 
 def is_packed_on_disk(row: Row, key: str) -> bool:
-    """Return whether the saved model shrank more than what it is in memory: clustered or sparse weights do."""
+    """Return whether the saved model shrank more than its size in memory, as with clustered or sparse weights."""
     if key != _WEIGHTS or not {_DISK, _WEIGHTS} <= row.ratios.keys():
         return False
     return row.ratios[_DISK] < _MUCH_LESS * row.ratios[_WEIGHTS]
 
 
 def score_parts(row: Row, name: str, language: str, known: Known = NOTHING_SAID) -> tuple[str, str]:
-    """Return one score as `0.7880 accuracy`, and how far it is from the original's, `(-0.012)`; empty if unknown."""
+    """Return one score as `0.7880 accuracy`, and its difference from the original's, `(-0.012)`; empty if unknown."""
     return f"{number(row.values[name])} {label(name, language, known)}", _difference(row, name)
 
 
 def score_text(row: Row, name: str, language: str, known: Known = NOTHING_SAID) -> str:
-    """Write one score as a table does: `0.7880 accuracy (-0.012)`."""
+    """Return one score as in a table: `0.7880 accuracy (-0.012)`."""
     return " ".join(filter(None, score_parts(row, name, language, known)))
 
 
 def _quality(row: Row, language: str, known: Known) -> str:
-    """Return all scores, the one that decides first; where there is none, how far the outputs moved."""
+    """Return all scores, the deciding one first; without a score, the output error."""
     values = row.values
-    said = ", ".join(score_text(row, name, language, known) for name in scores(values, known))
-    return f"{said} (n={values[metric_facts.COUNT]:.0f})" if said and metric_facts.COUNT in values else said or MISSING
+    text = ", ".join(score_text(row, name, language, known) for name in scores(values, known))
+    return f"{text} (n={values[metric_facts.COUNT]:.0f})" if text and metric_facts.COUNT in values else text or MISSING
 
 
 def _difference(row: Row, name: str) -> str:
-    """Write a score's difference from the original's: `(-0.012)`, or `(≈-0.002)` within noise.
+    """Return a score's difference from the original's as text: `(-0.012)`, or `(≈-0.002)` within noise.
 
-    What noise may explain is written no finer than the score itself; `(≈0)` where that leaves nothing.
+    Within noise it has no more decimals than the score itself; `(≈0)` where nothing remains.
     """
     moved = row.values.get(f"{name}{DIFFERENCE}")
     if moved is None:
         return ""
-    said = difference(moved)
-    if said == _NO_DIFFERENCE or is_told_apart(row, f"{name}{DIFFERENCE}") is not False:
-        return f"({said})"
+    text = difference(moved)
+    if text == _NO_DIFFERENCE or is_told_apart(row, f"{name}{DIFFERENCE}") is not False:
+        return f"({text})"
     score = number(row.values[name])
     decimals = len(score.partition(".")[2])
-    if score != "0" and "e" not in score + said and decimals < len(said.partition(".")[2]):
-        said = f"{moved:+.{decimals}f}"
-    return f"(≈{said if float(said) else '0'})"
+    if score != "0" and "e" not in score + text and decimals < len(text.partition(".")[2]):
+        text = f"{moved:+.{decimals}f}"
+    return f"(≈{text if float(text) else '0'})"

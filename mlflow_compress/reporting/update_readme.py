@@ -1,12 +1,12 @@
-"""Brings the comparison table of a README up to date, and touches nothing else of it.
+"""Updates the comparison table of a README, and changes nothing else in it.
 
-Where the table stands is said by two comments on lines of their own; what is between them belongs to this tool:
+Two comments on separate lines mark the place of the table; the text between them belongs to this tool:
 
     <!-- compress-report: begin -->
     <!-- compress-report: end -->
 
-Without them it is the one table whose header names models, methods and a number that is known here, as the course's
-does: see `edited_table`.
+Without them it is the one table whose header has models, methods and a known metric, like the course's table: see
+`edited_table`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mlflow_compress.reporting.table_text import COLUMNS, columns, natural
 
 
 def language_of(text: str) -> str:
-    """Return the language of the table that would be brought up to date: `ru` where its header has Russian words."""
+    """Return the language of the table to update: `ru` where its header has Russian words."""
     page = markdown_tables.read(text)
     try:
         marked = _between_markers(text, page)
@@ -37,31 +37,31 @@ def language_of(text: str) -> str:
 
 
 def update(text: str, comparison: Comparison, *, teams: Sequence[str] = ()) -> str:
-    """Return a README with its comparison table brought up to date.
+    """Return a README with its comparison table updated.
 
-    Between the markers stands what the Markdown renderer gives. The rows of other teams than `teams` stay there as they
-    are, with the notes that they refer to, and where there are any, the columns stay, too.
+    The text between the markers comes from the Markdown renderer. Rows of teams not in `teams` stay as they are, with
+    the notes that they refer to; where there are such rows, the columns stay too.
 
     A table without markers is changed cell by cell. A row is found by its model and method, and by its team where there
-    is a column of teams, which is added where the comparison has rows of several. Without one, the rows with a model
-    and method that the comparison has are taken for those of `teams`. Its numbers are written in the units of the
-    header; a cell that the comparison has no number for stays. Rows that are not there yet come after the last one of
-    their model; rows that only keep a place (`your model name`) give way to them. Footnotes are listed below the table.
-    Rows that were copied by hand into the store never replace what is there.
+    is a column of teams. That column is added where the comparison has rows of several teams. Without it, rows with a
+    model and method of the comparison belong to `teams`. Numbers are written in the units of the header; a cell without
+    a number in the comparison stays. New rows come after the last row of their model; placeholder rows
+    (`your model name`) are removed. Footnotes are listed below the table. Rows in the store that were copied by hand
+    never replace existing text.
 
     Args:
-        text: the file's text, with its line endings and byte order mark as they are.
-        comparison: what the table should say.
-        teams: whose rows may change; empty for all that the comparison has.
+        text: the file's text, with its line endings and byte order mark.
+        comparison: the new content of the table.
+        teams: the teams whose rows may change; empty for all teams of the comparison.
 
     Raises:
-        RecipeError: no table fits, or several, or it can't be told which row is whose.
+        RecipeError: no table fits, or several do, or it is unclear which row belongs to which team.
     """
     if teams:
         comparison = replace(
             comparison,
             rows=tuple(row for row in comparison.rows if row.team in teams),
-            failures=tuple(each for each in comparison.failures if each.team in teams),
+            failures=tuple(failure for failure in comparison.failures if failure.team in teams),
         )
     page = markdown_tables.read(text)
     marked = _between_markers(text, page)
@@ -80,7 +80,7 @@ def _inside(page: Page, marked: tuple[int, int, str]) -> list[Table]:
 
 
 def _between_markers(text: str, page: Page) -> tuple[int, int, str] | None:
-    """Return where what stands between the markers begins and ends, and the line ending there; None without markers."""
+    """Return the span between the markers, and the line ending there; None without markers."""
     begins, ends = (
         [(number, start, end) for number, start, end in page.html if text[start:end].strip() == mark]
         for mark in (BEGIN, END)
@@ -89,7 +89,7 @@ def _between_markers(text: str, page: Page) -> tuple[int, int, str] | None:
         return None
     if len(begins) != 1 or len(ends) != 1 or begins[0] > ends[0]:
         raise RecipeError(
-            f"The markers must stand once each, the first before the second: {BEGIN} is in {_lines(begins)}, "
+            f"Each marker must occur once, the first before the second: {BEGIN} is in {_lines(begins)}, "
             f"{END} in {_lines(ends)}."
         )
     after = re.compile(r"\r\n|\r|\n").match(text, begins[0][2])
@@ -97,33 +97,34 @@ def _between_markers(text: str, page: Page) -> tuple[int, int, str] | None:
     return after.end(), ends[0][1], after.group()
 
 
-def _lines(found: Sequence[tuple[int, ...]]) -> str:
-    if not found:
+def _lines(places: Sequence[tuple[int, ...]]) -> str:
+    if not places:
         return "no line"
-    return f"line{'s' if len(found) > 1 else ''} {', '.join(str(each[0]) for each in found)}"
+    return f"line{'s' if len(places) > 1 else ''} {', '.join(str(place[0]) for place in places)}"
 
 
 def _fitting(page: Page) -> Table:
-    found = []
+    fitting = []
     for table in page.tables:
-        above = headings_of(table)
-        if {"model", "method"} <= {each.kind for each in above} and is_comparison(above) and not table.is_nested:
-            found.append(table)
-    here = f"Put {BEGIN} and {END}, each on a line of its own, "
-    if not found:
+        columns_here = headings_of(table)
+        kinds = {heading.kind for heading in columns_here}
+        if {"model", "method"} <= kinds and is_comparison(columns_here) and not table.is_nested:
+            fitting.append(table)
+    here = f"Put {BEGIN} and {END}, each on a separate line, "
+    if not fitting:
         raise RecipeError(
-            "There is no table with columns of models, methods and a size, time, memory or quality. "
-            f"{here}where it should stand."
+            "There is no table with columns for models, methods and a size, time, memory or quality. "
+            f"{here}where the table should be."
         )
-    if len(found) > 1:
-        numbers = _lines([(table.header.number,) for table in found])
+    if len(fitting) > 1:
+        numbers = _lines([(table.header.number,) for table in fitting])
         raise RecipeError(f"Several tables could be the one to update: those in {numbers}. {here}around the right one.")
-    return found[0]
+    return fitting[0]
 
 
 def _merged(text: str, old: Table, below: str, comparison: Comparison, teams: Sequence[str]) -> str:
-    """Render a comparison, and put the rows of other teams that stand in the old table among its rows."""
-    team = next((at for at, each in enumerate(headings_of(old)) if each.kind == "team"), None)
+    """Render a comparison, and add the rows of other teams in the old table to its rows."""
+    team = next((place for place, heading in enumerate(headings_of(old)) if heading.kind == "team"), None)
     others = [line for line in old.rows if text_at(line, team) not in teams] if team is not None else []
     if team is None or not others:
         return as_markdown(comparison)
@@ -135,7 +136,7 @@ def _merged(text: str, old: Table, below: str, comparison: Comparison, teams: Se
     numbering = readme_notes.Numbering({number: note for number, note in before.items() if number in used})
     places = {number: numbering.number(note) for number, note in below_new.items()}
     own = ((line, rendered[line.start : line.end]) for line in new.rows)
-    lines += [(text_at(line, team), readme_notes.replaced(said, places)) for line, said in own]
+    lines += [(text_at(line, team), readme_notes.replaced(row, places)) for line, row in own]
     lines.sort(key=lambda line: natural(line[0]))
     tail = re.sub(r"\A\n\n- \[\d+\] .*(?:\n- \[\d+\] .*)*", "", rendered[new.end :])
     listed = "\n".join(numbering.lines)
@@ -146,14 +147,14 @@ def _merged(text: str, old: Table, below: str, comparison: Comparison, teams: Se
 def _same_columns(old: Table, comparison: Comparison) -> tuple[str, ...]:
     """Return the keys of the columns of a table that this tool wrote."""
     metrics = sorted({name for row in comparison.rows for name in row.values})
-    wanted = tuple(dict.fromkeys([*(each.key for each in COLUMNS), "hardware", "pareto", *metrics]))
-    known = columns(wanted, comparison.metrics)
-    keys = {each.header["en"]: each.key for each in reversed(known) if each.key in metrics}  # as 0.1 wrote all scores
-    keys |= {each.header[comparison.language]: each.key for each in reversed(known)}
+    wanted = tuple(dict.fromkeys([*(column.key for column in COLUMNS), "hardware", "pareto", *metrics]))
+    candidates = columns(wanted, comparison.metrics)
+    keys = {column.header["en"]: column.key for column in reversed(candidates) if column.key in metrics}  # 0.1: English
+    keys |= {column.header[comparison.language]: column.key for column in reversed(candidates)}
     unknown = [cell.text for cell in old.header.cells if cell.text not in keys]
     if unknown:
         raise RecipeError(
             f"The table in line {old.header.number} has rows of other teams, and columns that can't be filled now: "
-            f"{', '.join(unknown)}. Choose its language and what it was made with, or write the rows of all teams."
+            f"{', '.join(unknown)}. Use the language and options it was made with, or write the rows of all teams."
         )
     return tuple(keys[cell.text] for cell in old.header.cells)

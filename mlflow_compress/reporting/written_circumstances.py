@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001  (Russian words are no typing mistakes)
-"""Finds in a header or a cell under what circumstances its number was made: on what hardware, of how many inputs."""
+"""Finds the circumstances of a number in its header or cell: the hardware, and the number of inputs."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _MEAN = re.compile(
 
 
 def hardware_in(text: str) -> str:
-    """Return the processor or GPU that a text names (`GPU, Tesla T4, ms`); empty where it names none."""
+    """Return the processor or GPU in a text (`GPU, Tesla T4, ms`); empty where there is none."""
     parts = [part.strip() for part in _PARTS.split(text) if _HARDWARE.search(part)]
     return _DEVICE.sub("", parts[0]).strip() if len(parts) == 1 else ""
 
 
 def several_inputs(text: str) -> str:
-    """Return what a text says of a time being that of several inputs (`20 x 30 s`); empty where it is of one.
+    """Return the part of a text that makes a time one of several inputs (`20 x 30 s`); empty where it is for one.
 
-    The mean of several is the time of one.
+    A mean over several inputs is the time for one.
     """
     match = _SEVERAL.search(text)
     return match.group() if match and not _MEAN.search(text) else ""

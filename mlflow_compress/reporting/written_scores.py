@@ -1,7 +1,7 @@
 """Reads the scores of a cell as people write them: `1.34% CER 3.83% WER`, `BLEU on CPU: 35.2; BLEU on GPU: 35.1`.
 
-A cell is parted into clauses by lines, semicolons, slashes and commas. What is understood of them is read, and the rest
-is told. Numbers without names are those that the header names, where it names as many, in its order.
+A cell is split into clauses at line breaks, semicolons, slashes and commas. What is understood is read, and the rest is
+reported. Numbers without names get those of the header, in its order, where their counts match.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from mlflow_compress.reporting import metric_facts
 from mlflow_compress.reporting.table_headings import Heading, Score, spellings, unknown_score
 from mlflow_compress.reporting.written_units import Unreadable, number, to_float
 
-SHARE, PERCENT = "share", "percent"  # how a score's numbers are meant, where a person says it
+SHARE, PERCENT = "share", "percent"  # scales that a person can state
 
 _PIECE = re.compile(
     r"(?P<N>[-+]?(?:\d+(?:[.,]\d+)*|[.,]\d+)(?:e[-+]?\d+)?\s*%?"
@@ -46,7 +46,7 @@ _Clause = list[_Token]
 
 @dataclass
 class _Piece:
-    """One score of a cell, as it is put together."""
+    """One score of a cell, while it is being put together."""
 
     figures: str
     score: Score | None = None
@@ -54,10 +54,10 @@ class _Piece:
 
 
 def scale_of(text: str) -> tuple[str, str]:
-    """Read what a person says of a score's numbers: `bleu=share` is ("bleu", "share").
+    """Read the scale that a person states for a metric: `bleu=share` is ("bleu", "share").
 
     Raises:
-        ValueError: it says nothing of the kind, or of a metric that is no share.
+        ValueError: it is not METRIC=SCALE, or the metric is not a share.
     """
     match = _SET.fullmatch(text.strip())
     if match is None or match["scale"].casefold() not in (SHARE, PERCENT):
@@ -67,23 +67,23 @@ def scale_of(text: str) -> tuple[str, str]:
     if not metric:
         raise ValueError(f"{text!r}: there is no metric {match['metric']!r}")
     if metric_facts.installed(metric).scale == "unbounded":
-        raise ValueError(f"{text!r}: {metric} is no share of anything")
+        raise ValueError(f"{text!r}: {metric} is not a share")
     return metric, scale
 
 
 def read_scores(
     text: str, heading: Heading, known: Mapping[str, str], scales: Mapping[str, str]
 ) -> tuple[dict[str, float], list[str]]:
-    """Read the scores of a quality cell: metrics, and remarks.
+    """Read the scores of a quality cell, and return metrics and remarks.
 
     Args:
         text: the cell, in lines as a reader sees them.
-        heading: of its column.
-        known: the headers of the columns that metrics were read from already.
-        scales: how a metric's numbers without a per cent sign are meant, by its name: `share` or `percent`.
+        heading: the heading of its column.
+        known: the headers of the columns that metrics were already read from.
+        scales: how a metric's numbers without a per cent sign are meant, by metric name: `share` or `percent`.
 
     Raises:
-        Unreadable: it says no score, or one that could mean two things.
+        Unreadable: it has no score, or an ambiguous one.
     """
     remarks: list[str] = []
     metrics: dict[str, float] = {}
@@ -93,24 +93,24 @@ def read_scores(
         assert piece.score is not None
         name, device = piece.score.metric, piece.device or heading.device
         try:
-            value, said = _scored(piece.figures, piece.score, heading.is_percent, scales)
+            value, more = _scored(piece.figures, piece.score, heading.is_percent, scales)
         except Unreadable as error:
             reasons.append(str(error))
             continue
         if name in metrics or name in known:
             if not device or devices.get(name) == device or f"{name}_{device}" in {**metrics, **known}:
                 raise Unreadable(f"two numbers for {name}")
-            remarks.append(f"two numbers for {name}: that of {device.upper()} is stored as {name}_{device}")
+            remarks.append(f"two numbers for {name}: the one for {device.upper()} is stored as {name}_{device}")
             name = f"{name}_{device}"
         metrics[name], devices[name] = value, device
-        remarks += said
+        remarks += more
     if not metrics:
         raise Unreadable("; ".join(reasons) or "it names no score")
     return metrics, [*remarks, *(f"not stored: {reason}" for reason in reasons)]
 
 
 def _in_order(clauses: Sequence[_Clause], heading: Heading, remarks: list[str]) -> list[_Clause]:
-    """Name the numbers that stand in the order of names: of the header's, or of those before or behind them."""
+    """Name numbers by their order: the order of the header's names, or of the names before or after the numbers."""
     kinds = [_kinds(clause) for clause in clauses]
     flat = [token for clause in clauses for token in clause]
     if len(clauses) == len(heading.scores) > 1 and set(kinds) <= {"N", "Z"}:
@@ -124,7 +124,7 @@ def _in_order(clauses: Sequence[_Clause], heading: Heading, remarks: list[str]) 
     order = "".join(kinds)
     half = len(order) // 2
     if half > 1 and order in ("M" * half + "N" * half, "N" * half + "M" * half):
-        remarks.append("numbers and names are taken in their order")
+        remarks.append("numbers and names are matched in their order")
         return [[first, second] for first, second in zip(flat[:half], flat[half:], strict=True)]
     return [[token for token in clause if token.kind != "Z"] for clause in clauses if set(_kinds(clause)) != {"Z"}]
 
@@ -134,23 +134,23 @@ def _kinds(clause: _Clause) -> str:
 
 
 def _pieces(clauses: Sequence[_Clause], heading: Heading, *, is_whole: bool) -> Iterator[_Piece]:
-    """Part the clauses of a cell into its scores.
+    """Split the clauses of a cell into its scores.
 
     Args:
-        clauses: of the cell.
-        heading: of its column.
-        is_whole: whether all of the cell was understood: only then can a number have no name.
+        clauses: the clauses of the cell.
+        heading: the heading of its column.
+        is_whole: whether the whole cell was understood: only then may a number have no name.
     """
     last: _Piece | None = None
     for clause in clauses:
         for group in _groups(clause):
-            found = {token.kind: token for token in group}
-            if len(found) < len(group):
+            tokens = {token.kind: token for token in group}
+            if len(tokens) < len(group):
                 raise Unreadable("several names for one number")
-            device = found["D"].text if "D" in found else ""
-            piece = _Piece(found["N"].text, found["M"].score if "M" in found else None, device)
+            device = tokens["D"].text if "D" in tokens else ""
+            piece = _Piece(tokens["N"].text, tokens["M"].score if "M" in tokens else None, device)
             if piece.score is None and not is_whole:
-                raise Unreadable(f"{piece.figures.strip()!r} has no name, and what is beside it is not understood")
+                raise Unreadable(f"{piece.figures.strip()!r} has no name, and the text beside it is not understood")
             if piece.score is None:
                 piece.score = _implied(piece, last, heading)
             last = piece
@@ -158,7 +158,7 @@ def _pieces(clauses: Sequence[_Clause], heading: Heading, *, is_whole: bool) -> 
 
 
 def _groups(clause: _Clause) -> list[_Clause]:
-    """Part a clause into one group for each of its numbers."""
+    """Split a clause into one group for each of its numbers."""
     order = _kinds(clause)
     count = order.count("N")
     if not count:
@@ -172,7 +172,7 @@ def _groups(clause: _Clause) -> list[_Clause]:
 
 
 def _implied(piece: _Piece, last: _Piece | None, heading: Heading) -> Score:
-    """Say what score a number is that has no name beside it: the one before on another device, or the header's."""
+    """Return the score of a number without a name: the previous score on another device, or the header's."""
     if last is not None and piece.device and last.device and piece.device != last.device:
         assert last.score is not None
         return last.score
@@ -186,7 +186,7 @@ def _implied(piece: _Piece, last: _Piece | None, heading: Heading) -> Score:
 
 
 def _clauses(text: str, remarks: list[str]) -> tuple[list[_Clause], list[str]]:
-    """Return the parts between separators, and why others are not understood: each of these ends with its line."""
+    """Return the parts between separators, and why other parts are not understood: each of those ends with its line."""
     clauses: list[_Clause] = [[]]
     reasons: list[str] = []
     at = 0
@@ -210,7 +210,7 @@ def _clauses(text: str, remarks: list[str]) -> tuple[list[_Clause], list[str]]:
 
 
 def _token(text: str, at: int) -> tuple[re.Match[str] | None, _Token | None]:
-    """Return what stands at a place of a cell: None where it is not understood, no token where it only separates."""
+    """Return the token at a place of a cell: no match where it is not understood, no token for a separator."""
     known = spellings()
     if match := known.pattern.match(text, at):
         return match, _Token("M", match.group(), known.score(match))
@@ -225,56 +225,58 @@ def _token(text: str, at: int) -> tuple[re.Match[str] | None, _Token | None]:
 
 
 def _scored(figures: str, what: Score, is_percent: bool, scales: Mapping[str, str]) -> tuple[float, list[str]]:
-    """Bring a score to the scale that ours have."""
+    """Convert a score to the scale used here, and return it with remarks."""
     remarks = []
     head, *spread = re.split(r"±|\+\s*/?\s*-", figures)
     if spread:
         remarks.append(f"the spread ±{spread[0].strip()} is kept in the cell's text only")
     percent = "%" in figures or is_percent
     value = number(head.replace("%", "").strip())
-    said = figures.strip()
+    written = figures.strip()
     name = what.metric
     if value < 0:
-        raise Unreadable(f"{said} is impossible: no score is below 0")
+        raise Unreadable(f"{written} is impossible: a score can't be negative")
     meant = "" if percent else scales.get(name.partition("/")[2], "")
-    remarks += [f"taken as {meant}, as was said"] if meant else []
+    remarks += [f"read as {meant}, as stated"] if meant else []
     scale = metric_facts.of(name, {}).scale if what.is_known else None
     if scale is None:
-        remarks += [] if what.is_known else [f"no score of this tool: stored as {name}"]
+        remarks += [] if what.is_known else [f"not a score of this tool: stored as {name}"]
         value = value / 100 if percent or meant == PERCENT else value
     elif scale == "hundred":
         if 0 < value <= 1 and not percent and not meant:
-            raise Unreadable(f"{said} may be {name} of 1 or of 100{_say_so(name)}")
+            raise Unreadable(f"{written} may be {name} on a scale of 1 or 100{_say_so(name)}")
         value = value * 100 if meant == SHARE else value
         if value > 100:
-            raise Unreadable(f"{said} is impossible: {name} goes to 100")
+            raise Unreadable(f"{written} is impossible: {name} is at most 100")
     elif scale == "unbounded":
         if percent:
-            raise Unreadable(f"{said}: {name} is no share")
+            raise Unreadable(f"{written}: {name} is not a share")
     else:
-        value, more = _share(value, said, name, percent or meant == PERCENT, meant, can_be_more=scale == "error_rate")
+        value, more = _share(
+            value, written, name, percent or meant == PERCENT, meant, can_be_more=scale == "error_rate"
+        )
         remarks += more
         if what.is_rest:
-            remarks.append(f"it is 1 less the error rate: {1 - value:f} is stored as {name}")
+            remarks.append(f"it is 1 minus the error rate: {1 - value:f} is stored as {name}")
             value = 1 - value
     return to_float(value), remarks
 
 
 def _share(
-    value: Decimal, said: str, name: str, percent: bool, meant: str, *, can_be_more: bool
+    value: Decimal, written: str, name: str, percent: bool, meant: str, *, can_be_more: bool
 ) -> tuple[Decimal, list[str]]:
-    """Bring a share, or an error rate, which can be more than 1, to parts of 1."""
+    """Convert a share, or an error rate (which may exceed 1), to a fraction of 1."""
     if percent:
         value /= 100
     elif value > 1 and can_be_more and not meant:
-        raise Unreadable(f"{said} may be {name} as a share or in per cent{_say_so(name)}")
+        raise Unreadable(f"{written} may be {name} as a share or in per cent{_say_so(name)}")
     if value <= 1 or can_be_more:
         return value, []
     if not percent and not meant and value <= 100:
-        return value / 100, ["taken as per cent, since a share is at most 1"]
-    raise Unreadable(f"{said} is impossible: {name} is at most 1")
+        return value / 100, ["read as per cent, because a share is at most 1"]
+    raise Unreadable(f"{written} is impossible: {name} is at most 1")
 
 
 def _say_so(name: str) -> str:
     metric = name.partition("/")[2]
-    return f": say --scale {metric}={SHARE} or --scale {metric}={PERCENT}"
+    return f": add --scale {metric}={SHARE} or --scale {metric}={PERCENT}"

@@ -1,9 +1,9 @@
 # ruff: noqa: RUF001  (Russian units are no typing mistakes)
 """Reads numbers with units as people write them: `1.33Gb`, `1671,0 мс`, `0.42+-0.0005 (tokens/sec)`.
 
-MB, Mb, МБ and MiB all are 2^20 bytes, as in the course's table (its 96.66Mb are fp32 weights in 2^20 bytes); a KB is
-1/1024 of that, a GB 1024 times. A time is of one sample, however it says so (`s`, `сек/сэмпл`, `ms per image`).
-What may be read in two ways is not read.
+MB, Mb, МБ and MiB are all 2^20 bytes, as in the course's table (its 96.66Mb are fp32 weights in 2^20 bytes); a KB is
+1/1024 of that, a GB 1024 times. A time is for one sample, in any spelling (`s`, `сек/сэмпл`, `ms per image`).
+Ambiguous text is not read.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _THIN = "'’\u00a0\u2009\u202f\u2007"
 
 
 class Unreadable(Exception):  # noqa: N818  (not an error: the cell is named, with this reason)
-    """A text can't be read as a number, or could be read in two ways."""
+    """A text is not a number, or is ambiguous."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ class Unit:
     """A unit.
 
     Attributes:
-        kind: what is counted: `size` in MB, `time` in ms, `tokens` or `samples` in one second.
-        factor: what a number in this unit is multiplied with.
-        text: as it was written.
-        is_inverse: whether it is the time of one (`sec/token`), of which the rate is made: 1 divided by the product.
+        kind: what is counted: `size` in MB, `time` in ms, `tokens` or `samples` per second.
+        factor: the factor to the unit used here.
+        text: the unit as written.
+        is_inverse: whether it is the time for one (`sec/token`), stored as a rate: 1 divided by the product.
     """
 
     kind: Kind
@@ -85,7 +85,7 @@ class Unit:
     is_inverse: bool = False
 
     def ours(self, value: Decimal) -> Decimal:
-        """Return a number in this unit as one in ours. A time of nothing has no rate: the number is not 0."""
+        """Return a number in this unit as one in ours. The number must not be 0 where the unit is inverse."""
         return 1 / (value * self.factor) if self.is_inverse else value * self.factor
 
     def theirs(self, value: float) -> float:
@@ -93,19 +93,19 @@ class Unit:
         return 1 / (value * float(self.factor)) if self.is_inverse else value / float(self.factor)
 
     def is_same(self, other: Unit) -> bool:
-        """Return whether numbers in both mean the same."""
+        """Return whether numbers in both units mean the same."""
         return (self.kind, self.factor, self.is_inverse) == (other.kind, other.factor, other.is_inverse)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A number as it was written.
+    """A number as written.
 
     Attributes:
         value: the number alone.
-        unit: None where none was written.
-        remarks: what was seen and is not in the number.
-        notes: what stood in brackets and is no unit.
+        unit: its unit; None where none was written.
+        remarks: what was written but is not in the number.
+        notes: text in brackets that is not a unit.
     """
 
     value: Decimal
@@ -115,17 +115,17 @@ class Measure:
 
 
 def is_missing(text: str) -> bool:
-    """Return whether a text says that there is no number: `-`, `N/A`, `not supported`, `--Mb`."""
+    """Return whether a text means that there is no number: `-`, `N/A`, `not supported`, `--Mb`."""
     bare = text.strip(" *_`.\u00a0").casefold()
     rest = bare.lstrip(_DASHES).strip()
     return bare in _MISSING or not rest or (rest != bare and bare[0] in _DASHES and rest in _SIZE_WORDS | {"ms": 0})
 
 
 def unit(text: str) -> Unit | None:
-    """Read a unit; None for what is none.
+    """Read a unit; return None for other text.
 
     Raises:
-        Unreadable: it is a time, and not that of one sample.
+        Unreadable: it is a time, but not for one sample.
     """
     if text.casefold() == "fps":
         return Unit("samples", Decimal(1), text)
@@ -148,7 +148,7 @@ def unit(text: str) -> Unit | None:
 
 
 def measure(text: str) -> Measure:
-    """Read a number with what belongs to it.
+    """Read a number with its unit, spread and notes.
 
     Args:
         text: a cell's plain text.
@@ -160,8 +160,8 @@ def measure(text: str) -> Measure:
     notes: list[str] = []
     units: list[Unit] = []
     for note in _BRACKETS.findall(text):
-        if found := unit(note):
-            units.append(found)
+        if sign := unit(note):
+            units.append(sign)
         else:
             notes.append(note.strip())
     rest = _BRACKETS.sub(" ", text).strip()
@@ -169,19 +169,19 @@ def measure(text: str) -> Measure:
         rest = rest[about.end() :]
         remarks.append("the table calls the number approximate")
     if _BOUND.match(rest):
-        raise Unreadable("a bound and not a value")
+        raise Unreadable("a bound, not a value")
     match = _WRITTEN.fullmatch(rest)
     if match is None:
-        raise Unreadable("no single number")
+        raise Unreadable("not a single number")
     value = number(match["figures"])
     if match["spread"]:
         remarks.append(f"the spread {match['spread'].strip()} is kept in the cell's text only")
     for part in (match["unit"], match["other_unit"]):
         units += _units(part or "")
-    if any(not each.is_same(units[0]) for each in units):
-        raise Unreadable(f"two units: {' and '.join(each.text for each in units)}")
+    if any(not sign.is_same(units[0]) for sign in units):
+        raise Unreadable(f"two units: {' and '.join(sign.text for sign in units)}")
     if len(units) > 1 and not match["spread"]:
-        remarks.append("the unit stands twice")
+        remarks.append("the unit is written twice")
     return Measure(value, units[0] if units else None, tuple(remarks), tuple(notes))
 
 
@@ -191,17 +191,17 @@ def _units(text: str) -> list[Unit]:
         return []
     if whole := unit(text):
         return [whole]
-    found = [unit(word) for word in text.split()]
-    if not found or None in found:
-        raise Unreadable(f"“{text}” is no unit that is known here")
-    return [each for each in found if each]
+    signs = [unit(word) for word in text.split()]
+    if not signs or None in signs:
+        raise Unreadable(f"“{text}” is not a known unit")
+    return [sign for sign in signs if sign]
 
 
 def number(text: str) -> Decimal:
-    """Read a number alone: with a point or a comma, its thousands parted or not.
+    """Read a number alone: with a point or a comma, with or without thousands separators.
 
     Raises:
-        Unreadable: it is none, or may be two things.
+        Unreadable: it is not a number, or is ambiguous.
     """
     figures = text.strip()
     sign = "-" if figures.startswith("-") else ""
@@ -222,19 +222,19 @@ def number(text: str) -> Decimal:
     elif " " in figures:
         raise Unreadable(f"“{text}” may be one number or several")
     else:
-        raise Unreadable(f"“{text}” is no number")
+        raise Unreadable(f"“{text}” is not a number")
     if len(figures) > 40 or len(exponent) > 3:
-        raise Unreadable("too large or too exact a number")
+        raise Unreadable("the number is too large or has too many digits")
     return Decimal(f"{sign}{figures}e{exponent or 0}")
 
 
 def to_float(value: Decimal) -> float:
-    """Return a number as it is stored.
+    """Return a number in the form in which it is stored.
 
     Raises:
         Unreadable: it is too large.
     """
     stored = float(value)
     if not math.isfinite(stored):
-        raise Unreadable("too large a number")
+        raise Unreadable("the number is too large")
     return stored

@@ -172,18 +172,18 @@ def test_a_run_may_be_named_by_the_first_8_characters_and_be_an_older_one(make_r
     everything = [older, newer, failed]
     (row,) = compared(everything, "0123456789").rows
     assert row.ratios[WEIGHTS] == 0.5
-    with pytest.raises(StoreError, match=r"fits several runs: .*Give more of the id"):
+    with pytest.raises(StoreError, match=r"matches several runs: .*Give more characters of the id"):
         read(["01234567"], everything)
     with pytest.raises(StoreError, match="No such baseline"):
         read(["0123456"], everything)  # too short, whatever it fits
-    with pytest.raises(StoreError, match=r"holds no numbers to compare with \(out of memory\)"):
+    with pytest.raises(StoreError, match=r"has no numbers to compare with \(out of memory\)"):
         read(["fedcba98"], everything)
 
 
 def test_what_can_be_named_is_told(runs: list[Run], make_run: MakeRun) -> None:
     with pytest.raises(StoreError, match=r"Unknown model 'smolm'. Did you mean 'smollm'\?.*smollm-gptq, yolo.*a run"):
         read(["smolm"], runs)
-    with pytest.raises(StoreError, match=r"No row is of the model.*Did you mean 'yolo'\?"):
+    with pytest.raises(StoreError, match=r"that has no rows here.*Did you mean 'yolo'\?"):
         read(["yola=smollm"], runs)
     runs += [make_run("qwen", "int8", tags=LM)]
     with pytest.raises(
@@ -247,8 +247,8 @@ def test_a_baseline_that_changes_nothing_is_told(runs: list[Run]) -> None:
     )
     told = list(idle(asked, compare(runs, baselines=asked).rows))
     assert len(told) == 2
-    assert "--baseline yolo changes nothing: it is for models whose checkpoint was quantised" in told[0]
-    assert "no row here is of vit*" in told[1]
+    assert "--baseline yolo has no effect: it applies to models whose checkpoint was already quantised" in told[0]
+    assert "no row of vit* can be compared with it" in told[1]
 
 
 def test_the_order_of_runs_says_nothing(runs: list[Run]) -> None:
@@ -295,7 +295,7 @@ def test_the_gate_says_where_the_baseline_is_missing(runs: list[Run], make_run: 
     checked = gate.check(compared(runs, "smollm"), gate.Demands(max_size_ratio=0.25))
     (found,) = [each for each in checked if each.model == "smollm-awq"]
     assert found.verdict == "undecided"
-    assert found.reason == "smollm, which it is to be compared with, was not measured at its batch size"
+    assert found.reason == "its baseline smollm was not measured at its batch size"
 
 
 def test_summaries_are_of_methods_against_their_own_originals(runs: list[Run]) -> None:

@@ -203,7 +203,7 @@ STATES: Mapping[str, Callable[[Scene], list[Run]]] = {
     "with a ratio that no compression reaches": lambda scene: scene.beside(
         LAUNCHES | {SPEED: 1e-6, "size/weights_mib": 1e-6, "size/disk_mib": 1e-6, "cpu/ram_peak_mib": 1e-6}
     ),
-    "with a ratio outside of its own interval": lambda scene: scene.beside(
+    "with a ratio outside its own interval": lambda scene: scene.beside(
         GOOD | in_turns(0.5, 0.1, 0.2) | scored(0.001, 0.02, 0.03)
     ),
 }
@@ -277,8 +277,8 @@ def test_what_passes_with_random_weights_says_that_its_quality_is_not_known(make
     runs = Scene(make_run).beside(GOOD, tags={"compress.weights": "random"})
     checks = check(compare(runs), Demands(min_speedup=1.5, max_size_ratio=0.1))
     assert [(each.verdict, each.reason) for each in checks] == [
-        ("passes", "random weights: its quality is not known"),
-        ("fails", "more than was asked; random weights: its quality is not known"),
+        ("passes", "random weights: the quality is unknown"),
+        ("fails", "above the limit; random weights: the quality is unknown"),
     ]
 
 
@@ -286,7 +286,7 @@ def test_cautions_are_told_of_what_was_made_and_not_of_a_busy_machine(make_run: 
     tags = LITTLE | {"compress.cautions": "busy_machine,small_coverage"}
     checks = check(compare(Scene(make_run).beside(GOOD, tags=tags)), Demands(min_speedup=1.5, max_size_ratio=0.1))
     said = "the method reached less than half of the weights"
-    assert [each.reason for each in checks] == [said, f"more than was asked; {said}"]
+    assert [each.reason for each in checks] == [said, f"above the limit; {said}"]
 
 
 def checked(demands: Demands, row: Row) -> Check:
@@ -440,7 +440,7 @@ def test_perfect_answers_to_twenty_samples_do_not_show_one_percent_of_any_score(
     row = scored_row(name, found.by_name[name].value, (0.0, 0.0, 0.0), 20)
     told = checked(Demands(max_quality_drop=Drop.read("1%")), row)
     assert (told.verdict, told.value) == ("undecided", 0)
-    assert told.reason == "a loss in 17 % of all samples may show in none of 20"
+    assert told.reason == "20 samples may miss a loss that affects 17 % of all samples"
     needed = int(told.advice.split()[1])
     assert 368 <= needed <= 370, "a perfect mAP is 0.995"
     enough = replace(row, values={**row.values, "quality/samples": float(needed)})
@@ -463,7 +463,7 @@ def test_few_samples_that_changed_hide_as_much_as_none(
 ) -> None:
     """By hand: n = ln(0.025) / ln(1 - margin), of a margin of 0.01 * quality - loss in parts of the whole scale."""
     found = checked(Demands(max_quality_drop=Drop.read("1%")), scored_row(name, original, difference, samples))
-    assert (found.verdict, found.advice) == (expected, f"score {needed} samples or more" if needed else "")
+    assert (found.verdict, found.advice) == (expected, f"score at least {needed} samples" if needed else "")
 
 
 def test_outputs_of_a_language_model_that_are_the_same_are_the_same() -> None:
@@ -497,14 +497,14 @@ def test_scores_that_show_nothing_pass_nothing(
 
 @pytest.mark.parametrize("text", ["", "%", "one", "-1%", "nan", "inf%", "100%", "101%", "1e3%"])
 def test_a_drop_that_is_none(text: str) -> None:
-    with pytest.raises(RecipeError, match=r"is no drop of quality|allows that all quality is lost"):
+    with pytest.raises(RecipeError, match=r"is not a valid quality drop|allows all quality to be lost"):
         Drop.read(text)
 
 
 @pytest.mark.parametrize(
     ("name", "drop", "hint"),
     [
-        ("accuracy", "1", "Write 1% for a hundredth of the original's, or 0.01 for one point of accuracy."),
+        ("accuracy", "1", "Write 1% for a hundredth of the original's value, or 0.01 for one point of accuracy."),
         ("wer", "1", "or 0.01 for one point of WER"),
         ("map50_95", "5", "or 0.01 for one point"),
         ("bleu", "100", "or 1 for one point of BLEU"),
@@ -526,7 +526,7 @@ def test_mlperfs_rule_names_what_is_no_reference_in_fp32() -> None:
     assert (drop.amount, drop.relative, PRESETS["mlperf-high"].drop.amount) == (0.01, True, 0.001)
     row = scored_row("accuracy", 0.8, (0.001, -0.002, 0.004))
     size = {"size/weights_mib": 50.0, "size/params": 50.0 * 2**20}
-    for bytes_each, reason in ((4, ""), (2, "the original takes 2.0 bytes a parameter: it is no FP32 reference")):
+    for bytes_each, reason in ((4, ""), (2, "the original takes 2.0 bytes per parameter: it is not an FP32 reference")):
         ratios = {"size/weights_mib": 1 / bytes_each, "size/params": 1.0}
         found = checked(Demands(max_quality_drop=drop), replace(row, values={**row.values, **size}, ratios=ratios))
         assert (found.verdict, found.reason) == ("passes", reason)

@@ -58,7 +58,7 @@ READ: dict[str, tuple[int, int, list[str], list[str]]] = {
         ["Qwen/Qwen2.5-1.5B-Instruct"],
         [
             "; ".join(
-                f"{score} may be quality/bleu of 1 or of 100: say --scale bleu=share or --scale bleu=percent"
+                f"{score} may be quality/bleu on a scale of 1 or 100: add --scale bleu=share or --scale bleu=percent"
                 for score in ("0.635248", "0.636546")
             )
         ],
@@ -196,20 +196,20 @@ def test_every_cell_of_any_table_is_accounted_for_once(
                 "quality/meteor": 0.35,
                 "quality/f1": 0.8,
             },
-            "no score of this tool",
+            "not a score of this tool",
         ),
         ("Качество", "F1 0.8, loss: 0.3", {"quality/f1": 0.8}, "not stored: 'loss:' is not understood"),
         ("Accuracy", "80.00%", {"quality/accuracy": 0.8}, ""),
         ("Accuracy, %", "80", {"quality/accuracy": 0.8}, ""),
         ("Accuracy", "80", {"quality/accuracy": 0.8}, "taken as per cent"),
-        ("Точность (1 - WER)", "0.9327", {"quality/wer": 0.0673}, "1 less the error rate"),
+        ("Точность (1 - WER)", "0.9327", {"quality/wer": 0.0673}, "1 minus the error rate"),
         ("Качество", "CER: 1,34%, WER: 3,83%", {"quality/cer": 0.0134, "quality/wer": 0.0383}, ""),
         ("Качество", "0.79 precision 0.71 recall", {"quality/precision": 0.79, "quality/recall": 0.71}, ""),
         ("Качество", "BLEU on CPU: 35.2; BLEU on GPU: 35.1", {"quality/bleu": 35.2, "quality/bleu_gpu": 35.1}, "GPU"),
         ("Качество", "F1=0.8; BLEU 0.6", {"quality/f1": 0.8}, "not stored: 0.6 may be"),
         ("Качество", "mAP50: 0.7, mAP50-95 0.5", {"quality/map50": 0.7, "quality/map50_95": 0.5}, ""),
         ("Accuracy", "CPU: 31%, GPU: 32%", {"quality/accuracy": 0.31, "quality/accuracy_gpu": 0.32}, "two numbers"),
-        ("Качество (NISQA-AVG)", "2.25+-0.08", {"quality/nisqa_avg": 2.25}, "no score of this tool"),
+        ("Качество (NISQA-AVG)", "2.25+-0.08", {"quality/nisqa_avg": 2.25}, "not a score of this tool"),
     ],
 )
 def test_a_cell_is_read_in_our_units(header: str, cell: str, metrics: dict[str, float], remark: str) -> None:
@@ -249,7 +249,7 @@ def test_a_cell_is_read_in_our_units(header: str, cell: str, metrics: dict[str, 
         ("Качество", "120% F1", "impossible"),
         ("Качество", "-0.5 F1", "impossible"),
         ("Качество", "F1 good", "not understood"),
-        ("Speedup", "2x", "not a column that is known"),
+        ("Speedup", "2x", "an unknown column"),
         ("Время инференса (ms)", "5", "neither CPU nor GPU"),
     ],
 )

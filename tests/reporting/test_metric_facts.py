@@ -127,7 +127,7 @@ def test_a_variant_is_judged_and_ranked_by_its_only_score(store: Store, plugin_p
         assert status == 6
         (line,) = (line for line in told.splitlines() if line.split()[5:8] == ["worse", "|", "fails"])
         assert f"{label(f'quality/{name}', 'en')}: at most 18 % of the original's lost" in line
-        assert "even the good end of the interval misses" in line
+        assert "even the good end of the interval misses the limit" in line
         assert ranks == {"original": True, "same": False, "worse": True}
 
 
@@ -159,10 +159,10 @@ def test_what_is_lacking_is_said_and_nothing_false(store: Store) -> None:
     status, told = gate(store, "of 0.1")
     assert status == 7
     assert "the direction of 'newest' is not known" in told
-    assert "Install the package that the metric is from" in told
+    assert "Install the package of the metric" in told
     done = CliRunner().invoke(main, ["-e", "of 0.1", "--tracking-uri", store.uri, "--pareto", "quality,size"])
     assert done.exit_code == 2
-    assert "quality: it can't be an objective, since the direction of 'newest' is not known" in done.output
+    assert "quality: it can't be an objective, because the direction of 'newest' is unknown" in done.output
 
 
 def run_with(make_run: MakeRun, method: str, facts: Mapping[str, MetricFacts | str]) -> Run:

@@ -82,7 +82,7 @@ def test_other_words_are_no_units(text: str) -> None:
         ("31.9ms (Tesla T4)", "31.9", "ms", "", "Tesla T4"),
         ("0.42+-0.0005 (tokens/sec)", "0.42", "tokens/sec", "the spread +-0.0005", ""),
         ("12ms ± 0.5ms", "12", "ms", "the spread ± 0.5", ""),
-        ("412.35 Mb Mb", "412.35", "Mb", "the unit stands twice", ""),
+        ("412.35 Mb Mb", "412.35", "Mb", "the unit is written twice", ""),
         ("~500 MB", "500", "MB", "approximate", ""),
         ("≈ 0,5 с", "0.5", "с", "approximate", ""),
         ("96.66", "96.66", None, "", ""),
