@@ -66,7 +66,7 @@ READ: dict[str, tuple[int, int, list[str], list[str]]] = {
     "19": (2, 8, ["rubert-base-cased"], []),
     "21": (0, 0, [], ["'your model name' is a placeholder"]),
     "23": (3, 21, [], []),
-    "25": (3, 13, [VIT], [ZERO_VRAM, "0.00 is impossible: no model weighs that"]),
+    "25": (3, 13, [VIT], [ZERO_VRAM, "0.00 is impossible: no model has that size"]),
     "27": (1, 7, [VIT], []),
     "29": (4, 19, ["unnamed"], []),  # no column of methods, and nobody named the model
     "31": (1, 5, ["yolo11l"], []),
@@ -161,14 +161,14 @@ def test_every_cell_of_any_table_is_accounted_for_once(
     ("header", "cell", "metrics", "remark"),
     [
         ("Размер весов", "1.33Gb", {"size/weights_mib": 1361.92}, ""),
-        ("Размер весов", "**96.66**", {"size/weights_mib": 96.66}, "taken as MB"),
-        ("Размер весов (GB)", "512 MB", {"size/weights_mib": 512.0}, "the cell's is taken"),
+        ("Размер весов", "**96.66**", {"size/weights_mib": 96.66}, "read as MB"),
+        ("Размер весов (GB)", "512 MB", {"size/weights_mib": 512.0}, "the cell's is used"),
         ("Размер весов (GB)", "0,5", {"size/weights_mib": 512.0}, ""),
-        ("VRAM (MB)", "1.4Gb", {"gpu/vram_peak_mib": 1433.6}, "the cell's is taken"),
+        ("VRAM (MB)", "1.4Gb", {"gpu/vram_peak_mib": 1433.6}, "the cell's is used"),
         ("Размер весов", "96.66 MB (0.50x)", {"size/weights_mib": 96.66}, ""),
         ("Время (GPU, сек/сэмпл)", "0.9807", {"gpu/latency_p50_ms": 980.7}, ""),
-        ("Время (GPU, ms)", "11.46+-0.58 (tokens/sec)", {"gpu/tokens_per_s": 11.46}, "a rate and no time"),
-        ("Время (GPU)", "20 fps", {"gpu/throughput_per_s": 20.0}, "a rate and no time"),
+        ("Время (GPU, ms)", "11.46+-0.58 (tokens/sec)", {"gpu/tokens_per_s": 11.46}, "a rate, not a time"),
+        ("Время (GPU)", "20 fps", {"gpu/throughput_per_s": 20.0}, "a rate, not a time"),
         ("Время (GPU, ms)", "12 (batch 1)", {"gpu/latency_p50_ms": 12.0}, "“(batch 1)” is kept"),
         ("Размер в .gz (MB)", "85.3", {"size/disk_gzip_mib": 85.3}, ""),
         ("Размер весов (MB)", "85.3 (gz)", {"size/disk_gzip_mib": 85.3}, ""),
@@ -176,8 +176,8 @@ def test_every_cell_of_any_table_is_accounted_for_once(
         ("VRAM (Perplexity, MB)", "931.01", {"gpu/vram_peak_mib": 931.01}, ""),
         ("VRAM (Perplexity)", "931.01 MB", {"gpu/vram_peak_mib": 931.01}, ""),
         ("Perplexity (VRAM)", "12.5", {"quality/perplexity": 12.5}, ""),
-        ("Время (CPU, tokens/sec)", "2.38 (sec/tokens)", {"cpu/tokens_per_s": 1 / 2.38}, "the time of one token"),
-        ("Время (CPU, ms/token)", "25", {"cpu/tokens_per_s": 40.0}, "the time of one token"),
+        ("Время (CPU, tokens/sec)", "2.38 (sec/tokens)", {"cpu/tokens_per_s": 1 / 2.38}, "the time per token"),
+        ("Время (CPU, ms/token)", "25", {"cpu/tokens_per_s": 40.0}, "the time per token"),
         ("Время на изображение (CPU, ms)", "25", {"cpu/latency_p50_ms": 25.0}, ""),
         ("Время (CPU, ms, среднее по 20 записям)", "25", {"cpu/latency_p50_ms": 25.0}, ""),
         ("WER / CER", "0.1468 / 0.0490", {"quality/wer": 0.1468, "quality/cer": 0.049}, "in the header's order"),
@@ -201,7 +201,7 @@ def test_every_cell_of_any_table_is_accounted_for_once(
         ("Качество", "F1 0.8, loss: 0.3", {"quality/f1": 0.8}, "not stored: 'loss:' is not understood"),
         ("Accuracy", "80.00%", {"quality/accuracy": 0.8}, ""),
         ("Accuracy, %", "80", {"quality/accuracy": 0.8}, ""),
-        ("Accuracy", "80", {"quality/accuracy": 0.8}, "taken as per cent"),
+        ("Accuracy", "80", {"quality/accuracy": 0.8}, "read as per cent"),
         ("Точность (1 - WER)", "0.9327", {"quality/wer": 0.0673}, "1 minus the error rate"),
         ("Качество", "CER: 1,34%, WER: 3,83%", {"quality/cer": 0.0134, "quality/wer": 0.0383}, ""),
         ("Качество", "0.79 precision 0.71 recall", {"quality/precision": 0.79, "quality/recall": 0.71}, ""),
@@ -225,23 +225,23 @@ def test_a_cell_is_read_in_our_units(header: str, cell: str, metrics: dict[str, 
         ("Размер весов", "0.00Mb", "impossible"),
         ("Размер .7z (MB)", "5", "an archive other than gz"),
         ("Сжатый размер (MB)", "5", "the compressed model"),
-        ("VRAM (Perplexity)", "12.5", "names a score too"),
-        ("Время (CPU, ms)", "4504 (20 x 30 s)", "“20 x 30 s”: a time of several inputs"),
-        ("Время (CPU, ms), 20 x 30 s", "4504", "“20 x 30 s”: a time of several inputs"),
-        ("Время (CPU, ms, 100 texts)", "4504", "“100 texts”: a time of several inputs"),
-        ("Время (CPU, ms)", "12 (batch 8)", "“batch 8”: a time of several inputs"),
+        ("VRAM (Perplexity)", "12.5", "also names a score"),
+        ("Время (CPU, ms)", "4504 (20 x 30 s)", "“20 x 30 s”: a time for several inputs"),
+        ("Время (CPU, ms), 20 x 30 s", "4504", "“20 x 30 s”: a time for several inputs"),
+        ("Время (CPU, ms, 100 texts)", "4504", "“100 texts”: a time for several inputs"),
+        ("Время (CPU, ms)", "12 (batch 8)", "“batch 8”: a time for several inputs"),
         ("Accuracy", "foo, 0.8", "'foo' is not understood"),
         ("VRAM (MB)", "0.00Mb", "the device was not used"),
         ("Время (CPU, ms)", "0.0ms", "impossible"),
         ("Размер весов", "-5", "impossible"),
-        ("Размер весов", "12 ms", "no unit of this column"),
+        ("Размер весов", "12 ms", "not a unit of this column"),
         ("Размер весов", "1e9999", "too large"),
         ("Время (GPU)", "12", "seconds or milliseconds"),
         ("Время (GPU)", "12 ms/batch", "one sample"),
-        ("RAM (MB)", "5", "read from the column 'RAM (MB)' already"),
+        ("RAM (MB)", "5", "already read from the column 'RAM (MB)'"),
         ("Качество", "0.635", "without a name"),
         ("Качество (PPL, BLEU, Accuracy)", "0.635", "names several"),
-        ("Качество", "BLEU on CPU: 0.635248; BLEU on GPU: 0.636546", "of 1 or of 100"),
+        ("Качество", "BLEU on CPU: 0.635248; BLEU on GPU: 0.636546", "on a scale of 1 or 100"),
         ("Качество", "WER 3.8", "share or in per cent"),
         ("Качество", "0.5 WER 0.4 WER", "two numbers"),
         ("Accuracy", "0.5, 0.4", "two numbers"),
@@ -372,7 +372,7 @@ def test_a_table_in_html_is_ignored_with_what_to_do() -> None:
     assert [row.model for row in found.rows] == ["m"]
     ((line, what, why),) = found.ignored
     assert (line, what) == (3, "table")
-    assert "write it in Markdown" in why
+    assert "Write it in Markdown" in why
     assert "merged cell" in why
     assert not read(f"{BEGIN}\n\n{html}\n\n{END}", team="alpha", source="README.md").ignored
 
@@ -391,7 +391,7 @@ def test_placeholders_repetitions_and_other_tables_are_ignored_by_name() -> None
         (6, {"cpu/ram_peak_mib": 6.0}),
     ]
     assert [(each.line, each.reason) for each in found.doubtful] == [
-        (6, "line 4 has this model and method with other cells: a table shows the later")
+        (6, "line 4 has this model and method with other cells: a table shows the later row")
     ]
     assert [(line, what) for line, what, _ in found.ignored] == [
         (3, "row"), (5, "row"), (7, "row"), (8, "row"), (9, "row"), (11, "table"), (17, "table"), (23, "lines")
@@ -403,7 +403,7 @@ def test_placeholders_repetitions_and_other_tables_are_ignored_by_name() -> None
         "no model",
         "no method",
         "no number",
-        "no comparison",
+        "not a comparison",
         "compress-report",
         "GitHub",
     ]
