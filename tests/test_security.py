@@ -70,7 +70,7 @@ HELD: Mapping[str, tuple[str, ...]] = {
         "tests/test_trust.py::test_ones_own_metric_needs_trust",
         f"{HERE}test_metrics_are_code",
     ),
-    "The TorchScript of a logged model is looked into": (
+    "The TorchScript of a logged model is inspected": (
         "tests/hostile/test_hostile.py::test_a_script_that_is_let_through_is_harmless",
         "tests/hostile/test_hostile.py::test_loading_a_model_of_this_packages_is_harmless",
         "tests/networks/test_torchscript_scan.py::test_honest_traces_are_let_through",
@@ -98,7 +98,7 @@ HELD: Mapping[str, tuple[str, ...]] = {
     "Where MLflow is told to unpickle nothing": (
         f"{HERE}test_models_that_bring_code_are_loaded_unless_mlflow_is_told_not_to",
     ),
-    "Any other model of this package's runs no code": (
+    "Any other model of this package runs no code": (
         "tests/hostile/test_hostile.py::test_loading_a_model_of_this_packages_is_harmless",
     ),
     "A model of MLflow that holds a link": (
@@ -124,7 +124,7 @@ HELD: Mapping[str, tuple[str, ...]] = {
         "tests/tracking/test_query.py::test_patterns_and_names",
         "tests/test_terminal.py::test_an_error_is_one_line",
     ),
-    "All that the commands write to a terminal goes through one door": (
+    "All that the commands write to a terminal goes through one module": (
         "tests/test_terminal.py::test_a_line_stays_one_and_keeps_its_columns",
         "tests/test_floors.py::test_all_that_is_written_to_a_terminal_goes_through_one_door",
     ),
@@ -142,7 +142,7 @@ HELD: Mapping[str, tuple[str, ...]] = {
         "tests/test_supply_chain.py::test_a_bill_holds_every_requirement_in_a_version_that_is_allowed",
         "tests/test_supply_chain.py::test_only_the_network_excuses_that_nothing_was_audited",
     ),
-    "A model is compressed and measured in processes of its own": (
+    "A model is compressed and measured in separate processes": (
         "tests/measuring/test_worker_process.py::test_a_worker_knows_nothing_of_the_server",
     ),
     "All that such a process started ends with it": (
@@ -166,7 +166,7 @@ HELD: Mapping[str, tuple[str, ...]] = {
         "tests/test_trust.py::test_planted_secrets_reach_nothing_that_is_written_or_said",
     ),
     "MLflow's own variables": (),  # of MLflow
-    "Who may write to your tracking server": (),  # what is not promised
+    "Anyone who may write to your tracking server": (),  # what is not promised
     "`compress-report` only reads": (
         "tests/tracking/test_database.py::test_reading_writes_nothing",
         "tests/tracking/test_rescore.py::test_without_log_the_run_stays_as_it_was",
@@ -183,10 +183,10 @@ HELD: Mapping[str, tuple[str, ...]] = {
         "tests/plugin/test_app.py::test_what_may_not_be_read_looks_like_what_is_not_there",
         "tests/plugin/test_app.py::test_another_host_is_refused_and_another_origin_gets_no_permission",
     ),
-    "Who may not read runs is not told": (
+    "A reader who may not read runs does not learn": (
         "tests/plugin/test_app.py::test_who_may_read_an_experiment_but_no_runs_sees_neither_how_many_nor_when",
     ),
-    "For one page MLflow asks the user store once": (
+    "For one page MLflow checks the password once": (
         "tests/tracking/test_private_mlflow.py::test_a_password_is_checked_once_for_all_that_a_page_asks_and_again_for_the_next",
     ),
     "`bandit` finds nothing of high severity": (f"{HERE}test_bandit_finds_nothing_of_high_severity",),
