@@ -1,0 +1,107 @@
+"""`MarkdownPage`: what a page links to, which anchors it has, and which code it shows, with line numbers."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+_ID = re.compile(r"""<[^>]*\b(?:id|name)=["']([^"']+)["']""")
+_OBJECT = re.compile(r"^::: ([\w.]+)", re.MULTILINE)  # a directive of mkdocstrings
+_NOT_IN_SLUGS = re.compile(r"[^\w\- ]")
+_COMMENT = re.compile(r"<!--\s*(.*?)\s*-->", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """A piece of a page.
+
+    Attributes:
+        text: code, or the target of a link.
+        line: where it is, from 1.
+        language: of a fenced block: the first word behind the fence.
+        comment: of a fenced block: the HTML comment directly before it.
+    """
+
+    text: str
+    line: int
+    language: str = ""
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class MarkdownPage:
+    """A page of Markdown.
+
+    Attributes:
+        path: relative to the repository.
+        text: its Markdown.
+    """
+
+    path: Path
+    text: str
+
+    @functools.cached_property
+    def _tokens(self) -> list[Token]:
+        return MarkdownIt("commonmark").enable("table").parse(self.text)
+
+    @functools.cached_property
+    def links(self) -> list[Snippet]:
+        """The targets of all links and images."""
+        names = {"link_open": "href", "image": "src"}
+        return [
+            Snippet(str(child.attrs[names[child.type]]), line)
+            for child, line in self._children()
+            if child.type in names
+        ]
+
+    @functools.cached_property
+    def code_spans(self) -> list[Snippet]:
+        """All code inside of lines."""
+        return [Snippet(child.content, line) for child, line in self._children() if child.type == "code_inline"]
+
+    @functools.cached_property
+    def fences(self) -> list[Snippet]:
+        """All fenced blocks."""
+        blocks, comment = [], ""
+        for token in self._tokens:
+            if token.type == "fence":
+                language = (token.info.split() or [""])[0]
+                blocks.append(Snippet(token.content, _line(token), language, comment))
+            match = _COMMENT.fullmatch(token.content.strip()) if token.type == "html_block" else None
+            comment = match[1] if match else ""
+        return blocks
+
+    @functools.cached_property
+    def anchors(self) -> set[str]:
+        """What `#...` may name: headings, as a forge and the site name them, and HTML ids."""
+        found: dict[str, int] = {}
+        for before, token in zip(self._tokens, self._tokens[1:], strict=False):
+            if before.type == "heading_open":
+                slug = _slug(token)
+                found[slug] = found.get(slug, -1) + 1
+        numbered = {f"{slug}-{number}" for slug, most in found.items() for number in range(1, most + 1)}
+        return {*found, *numbered, *_ID.findall(self.text), *_OBJECT.findall(self.text)}
+
+    def _children(self) -> Iterator[tuple[Token, int]]:
+        """Return what lines are made of, with their numbers."""
+        for token in self._tokens:
+            line = _line(token)
+            for child in token.children or ():
+                yield child, line
+                if child.type in ("softbreak", "hardbreak"):
+                    line += 1
+
+
+def _line(token: Token) -> int:
+    return token.map[0] + 1 if token.map else 1
+
+
+def _slug(heading: Token) -> str:
+    text = "".join(child.content for child in heading.children or () if child.type in ("text", "code_inline"))
+    return _NOT_IN_SLUGS.sub("", text.lower()).strip().replace(" ", "-")

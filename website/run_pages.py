@@ -1,0 +1,55 @@
+"""`run_pages`: what a run holds: names of metrics and tags, and cautions."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow_compress
+from mlflow_compress.records import CautionKind
+from mlflow_compress.tracking.logged_names import METRICS, PHASES, STAGES, TAGS
+from website.tables import code, prose, table
+
+_PACKAGE = Path(mlflow_compress.__file__).parent
+
+
+def metric_names() -> str:
+    """Return the table of metric names with units, by group."""
+    parts = [table(("metric", "unit", "meaning"), [(code(it.name), it.unit, prose(it.meaning)) for it in METRICS])]
+    parts.append(f"`{{device}}` is `cpu` or `gpu`; `{{stage}}`: {_codes(STAGES)}; `{{phase}}`: {_codes(PHASES)}.")
+    return "\n\n".join(parts)
+
+
+def tags() -> str:
+    """Return the table of tags."""
+    rows = [(code(tag.name), "yes" if tag.is_shown else "", prose(tag.meaning)) for tag in TAGS]
+    return table(("tag", "shown by MLflow", "meaning"), rows)
+
+
+def cautions() -> str:
+    """Return the table of all cautions, in both languages."""
+    rows = [
+        (f'<a id="{kind.code}"></a>{code(kind.code)}', prose(kind.message["en"]), prose(kind.advice["en"]),
+         prose(kind.message["ru"]))
+        for kind in sorted(caution_kinds(), key=lambda kind: kind.code)
+    ]  # fmt: skip
+    return table(("caution", "what it says", "what to do", "in Russian"), rows)
+
+
+def caution_kinds() -> Iterator[CautionKind]:
+    """Yield every kind of caution that a module of the package declares."""
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        if " = CautionKind(" not in path.read_text(encoding="utf-8"):
+            continue
+        parts = path.relative_to(_PACKAGE.parent).with_suffix("").parts
+        module = importlib.import_module(".".join(parts))
+        declared = "\n{} = CautionKind("
+        source = path.read_text(encoding="utf-8")
+        for name, kind in vars(module).items():
+            if isinstance(kind, CautionKind) and declared.format(name) in source:
+                yield kind
+
+
+def _codes(names: tuple[str, ...]) -> str:
+    return ", ".join(map(code, names))
