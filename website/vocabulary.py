@@ -29,9 +29,9 @@ FOREIGN_OPTIONS = frozenset(
 @functools.cache
 def commands() -> Mapping[str, click.Command]:
     """Return the commands by their full names, as `compress-bench run`, and `python -m benchmarks`."""
-    from benchmarks.__main__ import main as benchmarks
+    from benchmarks.__main__ import main
 
-    return {**dict(every_command()), "python -m benchmarks": benchmarks}
+    return {**dict(every_command()), "python -m benchmarks": main}
 
 
 @functools.cache
@@ -45,6 +45,13 @@ def options(name: str) -> Mapping[str, click.Option]:
         if isinstance(param, click.Option)
         for flag in (*param.opts, *param.secondary_opts)
     }
+
+
+@functools.cache
+def benchmarks() -> tuple[str, ...]:
+    """Return the names of all benchmarks."""
+    (names,) = (param for param in commands()["python -m benchmarks"].params if isinstance(param, click.Argument))
+    return tuple(names.type.choices) if isinstance(names.type, click.Choice) else ()
 
 
 @functools.cache
