@@ -40,6 +40,7 @@ def test_some_pages_have_such_blocks() -> None:
     assert PAGES
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("path", PAGES, ids=str)
 def test_the_blocks_of_a_page_run(path: Path, tmp_path: Path) -> None:
     work, shims = tmp_path / "work", tmp_path / "shims"

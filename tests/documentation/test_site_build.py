@@ -12,6 +12,7 @@ import pytest
 
 from website import repository
 
+pytestmark = pytest.mark.full
 pytest.importorskip("material")
 pytest.importorskip("mkdocstrings")
 

@@ -27,6 +27,7 @@ def test_every_generated_part_is_on_a_page_and_has_rows(name: str) -> None:
     assert len(reference.GENERATORS[name]().splitlines()) > 5
 
 
+@pytest.mark.full
 def test_making_them_needs_neither_torch_nor_mlflow() -> None:
     code = "from website import reference; [make() for make in reference.GENERATORS.values()]; import sys"
     code += "; print([name for name in ('torch', 'mlflow', 'transformers', 'ultralytics') if name in sys.modules])"
