@@ -14,7 +14,13 @@ from mlflow_compress.tracking.run_tags import kept_name
 
 STAGES = ("prefill", "token", "decoder", "encoder", "features")
 PHASES = ("import", "load", "warmup", "run", "around", "before")
-_ALTERNATIVES = {"device": ("cpu", "gpu"), "stage": STAGES, "phase": PHASES, "rank": ("90", "95", "99")}
+_ALTERNATIVES = {
+    "device": ("cpu", "gpu"),
+    "stage": STAGES,
+    "phase": PHASES,
+    "rank": ("90", "95", "99"),
+    "end": ("low", "high"),
+}
 _BRACES = re.compile(r"\{(\w+)\}")
 
 
@@ -198,7 +204,7 @@ def is_tag(name: str) -> bool:
 
 def _pattern(name: str, scores: str) -> re.Pattern[str]:
     """Return what a name with braces matches."""
-    alternatives = {**{key: "|".join(words) for key, words in _ALTERNATIVES.items()}, "score": scores, "end": "low|high"}
+    alternatives = {key: "|".join(names) for key, names in _ALTERNATIVES.items()} | {"score": scores}
     parts = [
         re.escape(part) if at % 2 == 0 else f"(?:{alternatives.get(part, '.+')})"
         for at, part in enumerate(_BRACES.split(name))
