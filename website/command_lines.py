@@ -16,7 +16,7 @@ from website import vocabulary
 # What stands for something of the reader's: MODEL, a name with `...`, `<name>`, `$NAME`, a word in Russian.
 _PLACEHOLDER = re.compile(r"[A-Z][A-Z0-9_|]*(?:\.\.\.)?|.*\.\.\..*|<.*>|\$.*|.*[а-яё].*", re.DOTALL)
 _FLAG = re.compile(r"--?[a-z]")
-_REDIRECTIONS = (">", ">>", "<")
+_REDIRECTIONS = (">", ">>", ">&", "<")
 _TAKING_MODELS = ("compress-bench run", "compress-bench sweep", "compress-bench check")
 _EXTRAS = re.compile(r"(?:mlflow-compress|\.)\[([\w,-]+)\]")
 
@@ -33,10 +33,8 @@ def of_command(words: Sequence[str]) -> Iterator[str]:
         yield from _of_python_module(words[2])
         return
     if words[0] in ("pip", "python", "uv"):
-        for word in words:
-            for extra in ((match := _EXTRAS.search(word)) and match[1].split(",")) or ():
-                if extra not in vocabulary.extras():
-                    yield f"the package has no extra {extra}"
+        named = [extra for word in words if (match := _EXTRAS.search(word)) for extra in match[1].split(",")]
+        yield from (f"the package has no extra {extra}" for extra in named if extra not in vocabulary.extras())
         return
     if words[0] not in ("compress-bench", "compress-report"):
         return
@@ -66,7 +64,7 @@ def _of_ours(name: str, words: Sequence[str]) -> Iterator[str]:
             yield f"{name} has no option {flag}"
             continue
         is_value_next = bool(waiting) and not _FLAG.match(waiting[0])
-        takes_none = option.is_flag or (option.flag_value is not None and not is_value_next)
+        takes_none = option.is_flag or (option.flag_value is True and not is_value_next)
         if not (equals or takes_none) and waiting:
             value = waiting.pop(0)
         if value:

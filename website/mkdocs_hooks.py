@@ -68,6 +68,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return _TARGET.sub(led, reference.filled(markdown))
 
 
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Say in which language a page is."""
+    return output.replace('<html lang="en"', '<html lang="ru"', 1) if page.file.src_uri == "ru.md" else output
+
+
 def _outside(path: Path) -> Iterator[Path]:
     """Yield the files outside of `docs/` that a page links to."""
     for link in repository.written_page(path).links:

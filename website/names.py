@@ -8,6 +8,7 @@ Command lines are read word by word, with the commands' own parsers. Code inside
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shlex
 import tempfile
@@ -93,7 +94,7 @@ def _is_chain(text: str) -> bool:
 
 
 def _of_module(text: str) -> Iterator[str]:
-    """Check a dotted name of the package: a module, a name in one, or a group of entry points."""
+    """Check a dotted name of the package: a module, what one defines, or a group of entry points."""
     parts = text.split(".")
     if len(parts) == 2 and parts[1] in registry.KINDS:
         return
@@ -101,13 +102,23 @@ def _of_module(text: str) -> Iterator[str]:
         path = vocabulary.ROOT.joinpath(*parts[:count])
         file = path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
         if file.is_file():
-            source = file.read_text(encoding="utf-8")
-            yield from (
-                f"{'.'.join(parts[:count])} has no {name}"
-                for name in parts[count:]
-                if not re.search(rf"\b{name}\b", source)
-            )
+            if parts[count:] and parts[count] not in _defined(file):
+                yield f"{'.'.join(parts[:count])} has no {parts[count]}"
             return
+
+
+@functools.cache
+def _defined(file: Path) -> frozenset[str]:
+    """Return the names that a file defines or imports."""
+    names: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name for alias in node.names}
+        else:
+            names |= {target.id for target in ast.walk(node) if isinstance(target, ast.Name)}
+    return frozenset(names)
 
 
 def _of_recipe(text: str) -> Iterator[str]:

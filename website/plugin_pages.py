@@ -68,7 +68,7 @@ def metrics() -> str:
             (f"[`{name}`](#{name})", prose(facts.label.get("en", "")), prose(facts.label.get("ru", "")), metric.unit,
              code(facts.scale or ""), better, metric.takes)
         )  # fmt: skip
-        sections.append(_section("metrics", name, []))
+        sections.append(_section("metrics", name, [], "###"))
     header = ("metric", "label", "in Russian", "unit", "scale", "better", "compares")
     return "\n\n".join([table(header, overview), *sections])
 
@@ -124,7 +124,7 @@ def _method_facts(row: dict[str, Any]) -> Iterator[str]:
         yield "\n".join(f"* Not for `{family}`: {prose(reason)}." for family, reason in row["excludes"].items())
 
 
-def _section(kind: str, name: str, facts: list[str]) -> str:
+def _section(kind: str, name: str, facts: list[str], heading: str = "##") -> str:
     """Return a heading, the plugin's documentation, facts, and its options."""
     plugin = registry.find(kind, name)
     meanings = attributes(plugin)
@@ -135,7 +135,7 @@ def _section(kind: str, name: str, facts: list[str]) -> str:
         for field in dataclasses.fields(plugin)
     ]  # fmt: skip
     options = [table(("option", "values", "default", "meaning"), rows)] if rows else []
-    return "\n\n".join([f"## {name}", description(plugin), *facts, *options])
+    return "\n\n".join([f"{heading} {name}", description(plugin), *facts, *options])
 
 
 def _takes(hint: Any) -> Iterator[str]:
@@ -147,7 +147,7 @@ def _takes(hint: Any) -> Iterator[str]:
             (sign, getattr(bound, name))
             for bound in parts[1:]
             for name, sign in _BOUNDS.items()
-            if hasattr(bound, name)
+            if getattr(bound, name, None) is not None
         ]
         if bounds:
             yield ", ".join(f"{sign} {value}" for sign, value in bounds)

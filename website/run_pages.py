@@ -9,6 +9,7 @@ from pathlib import Path
 import mlflow_compress
 from mlflow_compress.records import CautionKind
 from mlflow_compress.tracking.logged_names import METRICS, PHASES, STAGES, TAGS
+from mlflow_compress.words import CIRCUMSTANCES, DEVICES
 from website.tables import code, prose, table
 
 _PACKAGE = Path(mlflow_compress.__file__).parent
@@ -23,8 +24,11 @@ def metric_names() -> str:
 
 def tags() -> str:
     """Return the table of tags."""
-    rows = [(code(tag.name), "yes" if tag.is_shown else "", prose(tag.meaning)) for tag in TAGS]
-    return table(("tag", "shown by MLflow", "meaning"), rows)
+    rows = [
+        (code(tag.name), "yes" if tag.is_shown else "", ", ".join(_compared(tag.name)), prose(tag.meaning))
+        for tag in TAGS
+    ]
+    return table(("tag", "shown by MLflow", "must agree", "meaning"), rows)
 
 
 def cautions() -> str:
@@ -49,6 +53,13 @@ def caution_kinds() -> Iterator[CautionKind]:
         for name, kind in vars(module).items():
             if isinstance(kind, CautionKind) and declared.format(name) in source:
                 yield kind
+
+
+def _compared(tag: str) -> Iterator[str]:
+    """Yield the devices whose numbers are compared only where a tag agrees."""
+    for device, names in CIRCUMSTANCES.items():
+        if tag in {"compress.work" if name == "work" else f"compress.env.{name}" for name in names}:
+            yield DEVICES[device]
 
 
 def _codes(names: tuple[str, ...]) -> str:

@@ -10,9 +10,9 @@ _SPECIAL = re.compile(r"([*<_\[\]])")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table. Cells are Markdown; only what would end a cell is escaped."""
+    """Return a table for the site. Cells are Markdown; only what would end a cell is escaped."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
 
 
 def prose(text: str) -> str:
@@ -24,3 +24,9 @@ def prose(text: str) -> str:
 def code(text: object) -> str:
     """Return text as code; nothing for an empty one."""
     return f"`{text}`" if str(text) else ""
+
+
+def _cell(text: str) -> str:
+    """Escape the end of a cell. The site's Markdown does not see it in code, where it would show the backslash."""
+    parts = _CODE.split(text)
+    return "".join(part if at % 2 else part.replace("|", "\\|") for at, part in enumerate(parts))

@@ -1,25 +1,9 @@
-"""The names of our tags of runs, and which of them MLflow's UI shows.
+"""The names of our tags of runs, and which of them MLflow's UI shows. `logged_names.TAGS` says what each one means.
 
-* What a person reads and filters by: `team`, `model`, `method`, `status`; `compress.role` (`variant`, `sweep`, ...),
-  `compress.outcome.cpu` and `.gpu` (`ok`, `skipped`, `failed`), `compress.reason`, `compress.reason.cpu` and `.gpu`,
-  `compress.cautions` (codes, with commas), `compress.not_logged` (what the server refused, and why); of a row of a
-  hand-made table `compress.source` (`imported`), `compress.imported.from`, `.line` and `.remarks`,
-  `compress.table.name`, and `compress.cell.*` (its cells as they were written).
-* What programs read: `compress.schema`, `compress.weights`, `compress.batch_size`, `compress.setting` (`tokens=64`),
-  `compress.original` (`yes`, `no`), `compress.outcome.quality`, for each metric `compress.protocol.wer` (how it was
-  scored) and `compress.metric.wer` (its label, scale, direction and rank, as JSON); `compress.caution.1`, ... (each
-  one's words in every language, as JSON); `compress.seconds` (how long it took); `compress.env.*` for the machine and
-  its libraries (`cores`: what affinity and a container leave of them, `cpu_flags`: the instructions that matter to
-  kernels, `runtime`: the engine that executes the model, and its version, `gpu_power_limit_w`, `gpu_tf32`, ...);
-  `compress.work`: a digest of what one timed call does, and its inputs: of two runs with different ones, speeds say
-  nothing of each other; `compress.vram_source`: whose figure `gpu/vram_peak_mib` is (`allocator`: torch's, `driver`: of
-  the whole process); `compress.result_id`, `compress.variant_digest`, `compress.process` (who logs it),
-  `compress.logged` (`complete` when all of it is there); of a hand-made table `compress.import_id` (of a row's text)
-  and `compress.table` (a fingerprint of the table: only rows of one are compared).
-
-MLflow's UI shows all tags above a run's description, but those whose names begin with `mlflow.`. So the second kind is
-kept under names that do: `mlflow.compress.env.torch`. Whoever reads a run here gets the names above, in whichever way
-they were kept: runs of earlier versions have all tags under these.
+MLflow's UI shows all tags above a run's description, except those whose names begin with `mlflow.`. So it shows only
+what people read and filter by (`team`, `status`, `compress.reason`, ...). What programs read is stored as
+`mlflow.compress.env.torch`. Code that reads a run here gets the names without `mlflow.`, however they were stored: runs
+of earlier versions have all tags under these.
 """
 
 from __future__ import annotations
