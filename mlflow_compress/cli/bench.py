@@ -172,7 +172,7 @@ def rescore(run_id: str, metrics: tuple[str, ...], log: bool, tracking_uri: str 
         else:
             rescored = of_run(open_store(tracking_uri, create=False), run_id, metrics, log, progress.event)
     if as_json:
-        terminal.give_json(rescored.found.numbers())
+        terminal.give_json(rescored.scores.numbers())
     else:
         terminal.say_lines(rescored.lines())
 

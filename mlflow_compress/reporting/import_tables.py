@@ -231,7 +231,7 @@ def _row(line: Line, at: int, columns: Sequence[Heading], names: _Names, origin:
     if any(reading.metrics for reading in cells):
         row = ByHand(names.team, names.model, names.method, origin, tuple(cells))
         return _Outcome(line, row, row.readings)
-    why = "it has no readable number"
+    why = "it has no number that can be read"
     unread = {cell.column: cell for cell in cells if cell.fate == "unread"}
     remaining = (unread.get(cell.column, cell) for cell in _ignored(line, at, columns, why))
     return _Outcome(line, None, tuple(remaining), why)

@@ -50,7 +50,7 @@ def of(name: str, known: Known) -> MetricFacts:
     return known.get(name) or installed(name.removeprefix(f"{GROUP}/"))
 
 
-def said(texts: Mapping[str, str], prefix: str = _TAG) -> dict[str, MetricFacts]:
+def recorded(texts: Mapping[str, str], prefix: str = _TAG) -> dict[str, MetricFacts]:
     """Return the facts that a run's tags record about its metrics, by metric name; leave out unreadable tags.
 
     Args:
@@ -72,7 +72,7 @@ def agreed(runs: Iterable[Run]) -> dict[str, MetricFacts]:
     """
     by_name: dict[str, list[MetricFacts]] = {}
     for run in runs:
-        for name, facts in said(run.tags).items():
+        for name, facts in recorded(run.tags).items():
             by_name.setdefault(name, []).append(_completed(name, facts))
     return {
         name: dataclasses.replace(
@@ -96,9 +96,9 @@ def _completed(name: str, facts: MetricFacts) -> MetricFacts:
     )
 
 
-def _only(recorded: set[Fact | None]) -> Fact | None:
+def _only(facts: set[Fact | None]) -> Fact | None:
     """Return the value that all runs with a value agree on; None where they differ."""
-    values = recorded - {None}
+    values = facts - {None}
     return values.pop() if len(values) == 1 else None
 
 

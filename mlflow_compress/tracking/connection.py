@@ -1,4 +1,4 @@
-"""Opens tracking stores: finds out within seconds whether one answers, and keeps secrets out of what is said of it."""
+"""Opens tracking stores: checks within seconds whether a server answers, and keeps secrets out of messages."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 HTTP = ("http://", "https://")
 _HTTP_TIMEOUT_SECONDS = 5
 _RACE_SECONDS, _RACE_PAUSE_SECONDS = 30.0, 0.5
-_SHORTEST_SECRET = 4  # shorter ones would blot out ordinary words
+_SHORTEST_SECRET = 4  # hiding shorter ones would hide ordinary words too
 
 
 @dataclass(frozen=True)
 class Store:
-    """An open tracking store; `open_store` makes one.
+    """An open tracking store, made by `open_store`.
 
     Attributes:
-        client: MLflow's.
-        uri: its address, perhaps with secrets.
+        client: MLflow's client.
+        uri: the store's address; it may contain secrets.
     """
 
     client: MlflowClient
@@ -42,13 +42,13 @@ class Store:
 
 
 def probe(tracking_uri: str | None = None) -> None:
-    """Find out within seconds, and before MLflow's import takes some, whether a server at an address answers.
+    """Check within seconds, before MLflow's slow import, whether a server answers.
 
     Args:
-        tracking_uri: as `open_store` takes it. What is no address of a server is not looked at.
+        tracking_uri: the store, as for `open_store`. An address that is not a server's is not checked.
 
     Raises:
-        StoreError: it does not answer.
+        StoreError: the server does not answer.
     """
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     if uri.startswith(HTTP):
@@ -56,14 +56,14 @@ def probe(tracking_uri: str | None = None) -> None:
 
 
 def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store:
-    """Connect to the tracking server, and find out now rather than after an hour of measuring that it is gone.
+    """Connect to the tracking store, and fail now rather than after an hour of measuring.
 
     Args:
-        tracking_uri: as MLflow takes it; None takes MLFLOW_TRACKING_URI, or MLflow's default (`mlflow.db` here).
-        create: make a SQLite store that does not exist yet. A reader never does.
+        tracking_uri: the store, as MLflow takes it; None: MLFLOW_TRACKING_URI, or MLflow's default (`mlflow.db` here).
+        create: whether to create a SQLite store that does not exist. Readers never do.
 
     Raises:
-        StoreError: it can't be reached.
+        StoreError: the store can't be reached.
     """
     probe(tracking_uri)
     user_home.settle()
@@ -83,23 +83,23 @@ def open_store(tracking_uri: str | None = None, *, create: bool = True) -> Store
             reason = _first_line(error, uri)
             if private_mlflow.is_of_another_version(reason):
                 reason = (
-                    f"another MLflow than {mlflow.__version__} made it. Either this one is too old (pip install "
-                    f"--upgrade mlflow), or the store is (mlflow db upgrade {without_secrets(uri)}; copy it first)"
+                    f"another version of MLflow than {mlflow.__version__} made it. Either upgrade MLflow (pip install "
+                    f"--upgrade mlflow), or copy the store and upgrade it (mlflow db upgrade {without_secrets(uri)})"
                 )
             elif private_mlflow.is_race(reason):
                 reason = (
-                    f"its tables are only half there ({reason}). Another process makes them, or one that made them was "
-                    "stopped: try again, or give another store if nothing is in it yet"
+                    f"its tables are incomplete ({reason}). Another process is creating them, or was stopped while it "
+                    "did: try again, or use another store if this one is still empty"
                 )
             raise StoreError(f"The tracking store {without_secrets(uri)} can't be opened: {reason}") from error
     return Store(client, uri)
 
 
 def check(store: Store) -> None:
-    """Find out whether the server answers.
+    """Check whether the server answers.
 
     Raises:
-        StoreError: it does not.
+        StoreError: it does not answer.
     """
     probe(store.uri)
     sqlite_file.wait_for(store.uri, writing=True)
@@ -108,24 +108,24 @@ def check(store: Store) -> None:
 
 
 def chosen_uri() -> str:
-    """Return the address of the store that MLflow uses in this process, as `mlflow.set_tracking_uri` was told."""
+    """Return the address of the store that MLflow uses in this process, from `mlflow.set_tracking_uri`."""
     import mlflow
 
     return str(mlflow.get_tracking_uri())
 
 
 def without_secrets(uri: str) -> str:
-    """Return a URI without user name, password and query, fit for messages."""
+    """Return a URI without user name, password and query, for messages."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return uri
-    # Not urlsplit: it raises on a malformed URI, and a password may hold a slash that nobody escaped.
+    # Not urlsplit: it raises on a malformed URI, and a password may contain an unescaped slash.
     rest = rest.partition("?")[0].partition("#")[0]
     return f"{scheme}://{rest if rest.startswith('/') else rest.rpartition('@')[2]}"
 
 
 def lasting(uri: str) -> str:
-    """Return a URI fit to be kept: without secrets, and meaning the same whatever the working folder is."""
+    """Return a URI that can be stored: without secrets, and valid in any working folder."""
     for prefix in ("sqlite:///", ""):
         if uri.startswith(prefix):
             path = uri.removeprefix(prefix)
@@ -135,7 +135,7 @@ def lasting(uri: str) -> str:
 
 
 def set_up_client() -> None:
-    """Have MLflow's client give up on a dead server after seconds, not minutes: nothing is lost by that."""
+    """Have MLflow's client give up on a dead server after seconds, not minutes: results are kept in the spool."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -143,7 +143,7 @@ def set_up_client() -> None:
 
 @contextlib.contextmanager
 def refusals(uri: str) -> Iterator[None]:
-    """Turn whatever MLflow raises into a StoreError that names the server."""
+    """Turn any exception of MLflow into a StoreError that names the server."""
     try:
         yield
     except StoreError:
@@ -154,7 +154,7 @@ def refusals(uri: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep MLflow's notices about tables and signatures off the user's terminal."""
+    """Keep MLflow's log messages about tables and signatures off the user's terminal."""
     import mlflow  # noqa: F401  (sets its own levels when it is imported)
 
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
@@ -169,12 +169,12 @@ def quiet() -> Iterator[None]:
 
 
 def _probe(uri: str) -> None:
-    """Ask a server for a sign of life. MLflow's own client would retry for minutes."""
-    address = without_secrets(uri).rstrip("/") + "/health"  # urllib takes user:password@ for a part of the host's name
+    """Check that a server responds; MLflow's own client would retry for minutes."""
+    address = without_secrets(uri).rstrip("/") + "/health"  # urllib treats user:password@ as part of the host name
     try:
         urllib.request.urlopen(address, timeout=_HTTP_TIMEOUT_SECONDS).close()  # noqa: S310  (the callers asked for http)
     except urllib.error.HTTPError:
-        return  # it answers; whether it lets us in, the client finds out
+        return  # it answers; the client will find out whether it lets us in
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise StoreError(
@@ -184,7 +184,7 @@ def _probe(uri: str) -> None:
 
 
 def _opened(uri: str, client_of: Callable[[str], MlflowClient]) -> MlflowClient:
-    """Open a store with MLflow's client; again where another process makes it, or its first experiment, meanwhile."""
+    """Open a store with MLflow's client; try again while another process creates it or its first experiment."""
     first_ended = 0.0
     while True:
         try:
@@ -192,14 +192,16 @@ def _opened(uri: str, client_of: Callable[[str], MlflowClient]) -> MlflowClient:
             client = client_of(uri)
             client.search_experiments(max_results=1)
         except Exception as error:
-            said = str(error)
-            is_early = private_mlflow.is_race(said) or (
-                private_mlflow.is_of_another_version(said) and new_store.is_being_made(uri)
+            message = str(error)
+            is_early = private_mlflow.is_race(message) or (
+                private_mlflow.is_of_another_version(message) and new_store.is_being_made(uri)
             )
             if not first_ended:
                 first_ended = time.monotonic()
                 if is_early:
-                    terminal.warn(f"waiting for another process, which makes the tracking store {without_secrets(uri)}")
+                    terminal.warn(
+                        f"waiting for another process that is creating the tracking store {without_secrets(uri)}"
+                    )
             if not is_early or time.monotonic() - first_ended > _RACE_SECONDS:
                 raise
             time.sleep(_RACE_PAUSE_SECONDS)
@@ -208,17 +210,17 @@ def _opened(uri: str, client_of: Callable[[str], MlflowClient]) -> MlflowClient:
 
 
 def _require_database(uri: str) -> None:
-    """Make sure that a SQLite store is there and is MLflow's: its client would make tables in whatever it finds."""
+    """Raise unless a SQLite store exists and belongs to MLflow: its client would create tables in any file."""
     path = sqlite_file.path_of(uri)
     if path is None:
         return
     if not path.exists():
         raise StoreError(
-            f"There is no tracking store {uri}. Measure something first (compress-bench run digits_cnn), or give "
-            "--tracking-uri."
+            f"There is no tracking store {uri}. Measure something first (compress-bench run digits_cnn), or name "
+            "another store with --tracking-uri."
         )
     if not private_mlflow.is_database(path):
-        raise StoreError(f"{path} is no tracking store of MLflow's. Give another one with --tracking-uri.")
+        raise StoreError(f"{path} is not an MLflow tracking store. Name another one with --tracking-uri.")
 
 
 def _first_line(error: Exception, uri: str) -> str:
@@ -238,8 +240,8 @@ def _first_line(error: Exception, uri: str) -> str:
 
 
 def _secrets(uri: str) -> list[str]:
-    """Return what must not be repeated of a URI: the longest first, as one may hold another."""
+    """Return the parts of a URI that must not be repeated: the longest first, because one may contain another."""
     rest, _, query = uri.partition("://")[2].partition("?")
     before = "" if rest.startswith("/") else rest.rpartition("@")[0]
-    found = {before, before.partition(":")[2], query, *(value for _, value in urllib.parse.parse_qsl(query))}
-    return sorted((each for each in found if len(each) >= _SHORTEST_SECRET), key=len, reverse=True)
+    secrets = {before, before.partition(":")[2], query, *(value for _, value in urllib.parse.parse_qsl(query))}
+    return sorted((secret for secret in secrets if len(secret) >= _SHORTEST_SECRET), key=len, reverse=True)

@@ -1,8 +1,7 @@
-"""Reads runs straight out of a tracking store's database, read-only: MLflow's own client takes ten times as long.
+"""Reads runs directly from a tracking store's database, read-only: MLflow's own client takes ten times as long.
 
-Only schemas that were looked at are read (`private_mlflow.SCHEMAS`); of any other,
-`open_database` returns None, and the client serves.
-The tables are MLflow's, as `private_mlflow.tables` describes them.
+Only known schemas are read (`private_mlflow.SCHEMAS`); for any other, `open_database` returns None and MLflow's client
+is used. The tables are MLflow's, as `private_mlflow.tables` describes them.
 """
 
 from __future__ import annotations
@@ -20,15 +19,15 @@ from mlflow_compress.tracking import private_mlflow, run_tags, sqlite_file
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Select
 
-_FEW = 5000  # runs whose numbers are sought by their ids rather than by the same filter again
+_FEW = 5000  # up to so many runs, their numbers are selected by run id instead of by the same filter
 _IDS_PER_STATEMENT = 500
 _ROWS_AT_ONCE = 10_000
-PARAMS = ("team", "model", "method", "source")  # what stands in for tags that a run lacks, and where a model comes from
+PARAMS = ("team", "model", "method", "source")  # replace tags that a run lacks, and name the model's source
 
 
 @dataclass(frozen=True)
 class Variants:
-    """How many variants an experiment has, when the newest began, in milliseconds, and the id of one of them."""
+    """The number of variants in an experiment, the start of the newest in milliseconds, and the id of one of them."""
 
     count: int
     newest_ms: int
@@ -36,12 +35,12 @@ class Variants:
 
 
 def open_database(uri: str, *, by_ids: bool = False) -> Database | None:
-    """Open the database behind a tracking URI; None where there is none that is known to be read rightly.
+    """Open the database behind a tracking URI; return None where it is not known how to read it.
 
     Args:
-        uri: a tracking URI. All but those of SQLite files and PostgreSQL give None.
-        by_ids: whether only experiments are asked for whose ids are known; else one that holds several workspaces gives
-            None, since only MLflow knows which of them is meant.
+        uri: a tracking URI. All but SQLite files and PostgreSQL return None.
+        by_ids: whether experiments are selected only by id; otherwise a database with several workspaces returns None,
+            because only MLflow knows which workspace is meant.
 
     Raises:
         StoreError: a SQLite file stays locked.
@@ -57,16 +56,16 @@ def open_database(uri: str, *, by_ids: bool = False) -> Database | None:
         with engine.connect() as connection:
             is_readable = private_mlflow.is_readable(connection)
             is_readable = is_readable and (by_ids or private_mlflow.has_one_workspace(connection))
-    except Exception:  # whatever it is, the client meets it too and says what
+    except Exception:  # MLflow's client meets the same error, and reports it
         return None
     return Database(engine, uri) if is_readable else None
 
 
 class Database:
-    """An open database of MLflow's."""
+    """An open MLflow database."""
 
     def __init__(self, engine: Engine, uri: str) -> None:
-        """Take an open engine; `open_database` makes one."""
+        """Take an open engine; use `open_database` instead."""
         self._engine = engine
         self.uri = uri
 
@@ -81,39 +80,39 @@ class Database:
             return {name: str(number) for name, number in rows}
 
     def runs(self, ids: Mapping[str, str], selection: Selection) -> list[Run]:
-        """Read the variants of experiments that a selection names, newest first.
+        """Return the variants of experiments that match a selection, newest first.
 
         Args:
-            ids: experiments' names by their ids.
-            selection: its `where` is not understood here, and must be empty.
+            ids: names of experiments by their ids.
+            selection: what to read; its `where` is not supported here and must be empty.
         """
         from sqlalchemy import or_, select
 
         tables = private_mlflow.tables()
         tags, params, metrics = tables.tags.c, tables.params.c, tables.latest_metrics.c
         chosen = _chosen(list(ids), selection)
-        # Interned: a hundred thousand runs say the same few words.
+        # Interned: a hundred thousand runs repeat the same few words.
         with self._engine.connect() as connection:
             newest_first = chosen.order_by(tables.runs.c.start_time.desc(), tables.runs.c.run_uuid)
-            found = {
+            runs = {
                 run_id: Run(run_id, ids[str(at)], name or "", status or "", started or 0, {}, {}, {})
                 for run_id, at, name, status, started in _rows(connection, newest_first)
             }
-            of = _Chosen(connection, chosen, found)
+            of = _Chosen(connection, chosen, runs)
             are_ours = or_(tags.key.not_like("mlflow.%"), tags.key.like(f"{run_tags.HIDDEN}%"))
             own_tags = select(tags.run_uuid, tags.key, tags.value).where(are_ours)
             for run_id, key, value in of.rows(own_tags, tags.run_uuid):
-                run_tags.tell(_into(found[run_id].tags), sys.intern(key), sys.intern(value or ""))
+                run_tags.add_unhidden(_into(runs[run_id].tags), sys.intern(key), sys.intern(value or ""))
             names = select(params.run_uuid, params.key, params.value).where(params.key.in_(PARAMS))
             for run_id, key, value in of.rows(names, params.run_uuid):
-                _into(found[run_id].params)[sys.intern(key)] = sys.intern(value)
+                _into(runs[run_id].params)[sys.intern(key)] = sys.intern(value)
             numbers = select(metrics.run_uuid, metrics.key, metrics.value, metrics.is_nan)
             for run_id, key, value, is_nan in of.rows(numbers, metrics.run_uuid):
-                _into(found[run_id].metrics)[sys.intern(key)] = math.nan if is_nan else value
-        return list(found.values())
+                _into(runs[run_id].metrics)[sys.intern(key)] = math.nan if is_nan else value
+        return list(runs.values())
 
     def counts(self, ids: Collection[str]) -> dict[str, Variants]:
-        """Return how many variants experiments of these ids have, by id, less those that have none."""
+        """Return the number of variants by experiment id, without experiments that have none."""
         from sqlalchemy import func, select
 
         runs = private_mlflow.tables().runs
@@ -128,12 +127,12 @@ class Database:
             return {str(at): Variants(count, newest or 0, run_id) for at, count, newest, run_id in rows}
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._engine.dispose()
 
 
 def _address(uri: str) -> str | None:
-    """Return SQLAlchemy's address of a store that can be read; a SQLite file is opened read-only."""
+    """Return SQLAlchemy's address of a readable store; a SQLite file is opened read-only."""
     if uri.startswith(("postgresql://", "postgresql+psycopg://", "postgresql+psycopg2://")):
         return uri.replace("postgresql://", "postgresql+psycopg://", 1)
     path = sqlite_file.path_of(uri)
@@ -143,7 +142,7 @@ def _address(uri: str) -> str | None:
 
 
 def _chosen(ids: Sequence[str], selection: Selection) -> Select[Any]:
-    """Return the statement that gives the runs of a selection: id, experiment, name, status, start."""
+    """Return the statement that selects runs: id, experiment, name, status, start."""
     from sqlalchemy import select
 
     wanted = {"compress.role": ["variant"], "team": selection.teams, "model": selection.models}
@@ -159,7 +158,7 @@ def _chosen(ids: Sequence[str], selection: Selection) -> Select[Any]:
 
 
 def _with_tags(wanted: Mapping[str, Sequence[str]]) -> FromClause:
-    """Join runs with tags, so that only those with one of the values of each are left."""
+    """Join runs with tags, so that only runs with one of the values of each tag are left."""
     from sqlalchemy import and_
 
     runs, tags = private_mlflow.tables().runs, private_mlflow.tables().tags
@@ -172,28 +171,28 @@ def _with_tags(wanted: Mapping[str, Sequence[str]]) -> FromClause:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """The runs that a statement gave, to ask more about.
+    """The runs that a statement selected, for further queries.
 
     Attributes:
-        connection: to the database.
-        statement: as `_chosen` makes it.
-        found: what it gave, by id.
+        connection: the connection to the database.
+        statement: the statement, from `_chosen`.
+        runs: the selected runs by id.
     """
 
     connection: Connection
     statement: Select[Any]
-    found: Mapping[str, Run]
+    runs: Mapping[str, Run]
 
     def rows(self, statement: Select[Any], run_uuid: ColumnElement[Any]) -> Iterator[Any]:
-        """Yield what a statement, whose first column is `run_uuid`, gives about these runs."""
-        if len(self.found) > _FEW:
+        """Yield the rows of a statement, whose first column is `run_uuid`, for these runs."""
+        if len(self.runs) > _FEW:
             ids = self.statement.with_only_columns(private_mlflow.tables().runs.c.run_uuid)
-            # A run that was logged since then is not among those found.
+            # A run that was logged in the meantime is not among them.
             yield from (
-                row for row in _rows(self.connection, statement.where(run_uuid.in_(ids))) if row[0] in self.found
+                row for row in _rows(self.connection, statement.where(run_uuid.in_(ids))) if row[0] in self.runs
             )
             return
-        names = list(self.found)
+        names = list(self.runs)
         for start in range(0, len(names), _IDS_PER_STATEMENT):
             part = names[start : start + _IDS_PER_STATEMENT]
             yield from _rows(self.connection, statement.where(run_uuid.in_(part)))
@@ -206,5 +205,5 @@ def _rows(connection: Connection, statement: Select[Any]) -> Iterator[Any]:
 
 
 def _into(mapping: Mapping[str, Any]) -> dict[str, Any]:
-    assert isinstance(mapping, dict)  # filled while it is ours
+    assert isinstance(mapping, dict)  # mutable while it is being filled here
     return mapping

@@ -1,6 +1,6 @@
-"""Our part of an experiment's description in MLflow's UI: where its comparison is, and what the newest one says.
+"""Maintains our part of an experiment's description in MLflow's UI: a link to the comparison, and its summary.
 
-All else that stands there is somebody's own, and stays.
+All other text in the description stays as it is.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from mlflow_compress.tracking.connection import HTTP, Store, refusals, without_s
 from mlflow_compress.tracking.run_tags import NOTE, TAG_LIMIT
 
 _DEFAULT_WORKSPACE = "default"  # MLflow's name for it, also where a server has no workspaces
-_BEGIN, _END = "<!-- mlflow-compress -->", "<!-- end of mlflow-compress -->"  # which the UI does not show
+_BEGIN, _END = "<!-- mlflow-compress -->", "<!-- end of mlflow-compress -->"  # not visible in the UI
 _MARKED = re.compile(f"{_BEGIN}.*?{_END}", re.DOTALL)
 _LINK = re.compile(
     r"^(The comparison of these runs: `compress-report --experiment .*`|\[The comparison of these runs\]\(.*\))$",
     re.MULTILINE,
 )
-# What earlier versions wrote without marks, which took the whole description.
+# The format of earlier versions: without markers, and the whole description.
 _UNMARKED = re.compile(
     r"^\d+ rows of \d+ teams: see the run `comparison`, artifact `comparison\.html`\.(\n\n- .*(\n- .*)*)?", re.MULTILINE
 )
 
 
 def describe(store: Store, experiment_id: str, name: str) -> None:
-    """Say in the experiment's description where its comparison is, where nobody else has written one.
+    """Link the comparison in the experiment's description, unless somebody else has written one.
 
-    A server that does not take it, or lets only others describe the experiment, keeps it as it is: no result needs it.
+    A server that refuses this, or allows it only to others, keeps its description: no result depends on it.
 
     Args:
         store: the tracking store.
         experiment_id: the experiment.
-        name: its name.
+        name: the experiment's name.
     """
     text = f"The comparison of these runs: `compress-report --experiment {shlex.quote(name)}`"
     with contextlib.suppress(StoreError), refusals(store.uri):
@@ -54,41 +54,41 @@ def describe(store: Store, experiment_id: str, name: str) -> None:
             store.client.set_experiment_tag(experiment_id, NOTE, text)
 
 
-def tell(store: Store, experiment_id: str, summary: str) -> None:
-    """Say in the experiment's description what its newest comparison says, in place of what an earlier one said.
+def set_summary(store: Store, experiment_id: str, summary: str) -> None:
+    """Replace the summary of the newest comparison in the experiment's description.
 
     Args:
         store: the tracking store.
         experiment_id: the experiment.
-        summary: Markdown.
+        summary: the summary in Markdown.
 
     Raises:
         StoreError: the server refused, or is gone.
     """
     with refusals(store.uri):
         note = str(store.client.get_experiment(experiment_id).tags.get(NOTE, ""))
-        if (told := with_part(note, summary)) != note:
-            store.client.set_experiment_tag(experiment_id, NOTE, told)
+        if (changed := with_part(note, summary)) != note:
+            store.client.set_experiment_tag(experiment_id, NOTE, changed)
 
 
 def with_part(note: str, summary: str) -> str:
-    """Return a description whose part of ours says this; ours is its end where it had none.
+    """Return a description with our part replaced, or appended where it has none.
 
-    Where there is room for the others' text alone, that stays alone. The link to the comparison stays in our part.
+    The text of others has priority: if there is no room for both, it stays alone. Our link to the comparison is kept.
 
     Args:
         note: the description.
-        summary: Markdown. What does not fit is cut off.
+        summary: the summary in Markdown. It is cut where it is too long.
     """
     link = _LINK.search(note)
     above = f"{link[0]}\n\n" if link else ""
-    pattern = next((each for each in (_MARKED, _UNMARKED, _LINK) if each.search(note)), None)
+    pattern = next((pattern for pattern in (_MARKED, _UNMARKED, _LINK) if pattern.search(note)), None)
 
     def around(text: str) -> str:
         part = f"{_BEGIN}\n\n{above}{text}\n\n{_END}"
         return pattern.sub(lambda _: part, note, count=1) if pattern else f"{note.rstrip()}\n\n{part}".lstrip()
 
-    text = summary.replace("<!--", "").replace("-->", "")  # which a method's name may hold
+    text = summary.replace("<!--", "").replace("-->", "")  # a method's name may contain these
     room = TAG_LIMIT - len(around(""))
     if room < 1:
         return note

@@ -1,4 +1,4 @@
-"""Stores rows of hand-made tables beside the runs that were measured."""
+"""Stores rows of hand-made tables next to the measured runs."""
 
 from __future__ import annotations
 
@@ -24,58 +24,57 @@ def write_rows(
     rows: Sequence[ByHand],
     progress: Callable[[int, int, float], object] = lambda done, total, seconds_left: None,
 ) -> int:
-    """Store rows of hand-made tables, each as a run that has ended. What is there already is left as it is.
+    """Store rows of hand-made tables, each as a finished run. Rows that are already stored stay as they are.
 
-    What a table says about one team, model and method is stored anew when it is not what the newest such runs say;
-    these stay, and are older. Runs of 0.1 do not know their table: they are told it, so that the new ones take their
-    place.
+    The rows of a table for one team, model and method are stored again when they differ from the newest such runs; the
+    older runs stay. Runs of version 0.1 do not record their table: it is added, so that the new runs replace them.
 
     Args:
         store: the tracking store.
-        experiment_id: where to.
-        rows: all rows of the files, the later after the earlier.
-        progress: told how many of how many rows are stored, and about how many seconds the others take.
+        experiment_id: the experiment.
+        rows: all rows of the files, in order.
+        progress: called with the number of stored rows, the number of all rows, and the estimated seconds left.
 
     Returns:
-        How many were stored.
+        The number of rows stored.
 
     Raises:
         StoreError: the server refused, or is gone.
     """
     stored = reading.runs(store, {experiment_id: ""}, "tags.`compress.source` = 'imported'")
     tables = {_place(row.tags)[:-1]: row.table for row in reversed(rows)}
-    known: dict[tuple[str, ...], list[str]] = {}
+    digests: dict[tuple[str, ...], list[str]] = {}
     for run in reversed(stored):
         if run.tags.get(LOGGED) and (_TABLE in run.tags or _place(run.tags)[:-1] not in tables):
-            known.setdefault(_place(run.tags), []).append(run.tags["compress.import_id"])
+            digests.setdefault(_place(run.tags), []).append(run.tags["compress.import_id"])
         elif run.tags.get(LOGGED):
-            _tell_table(store, run, tables[_place(run.tags)[:-1]])
-    asked: dict[tuple[str, ...], list[ByHand]] = {}
+            _add_table(store, run, tables[_place(run.tags)[:-1]])
+    by_place: dict[tuple[str, ...], list[ByHand]] = {}
     for row in rows:
-        asked.setdefault(_place(row.tags), []).append(row)
+        by_place.setdefault(_place(row.tags), []).append(row)
     new = [
         row
-        for place, several in asked.items()
-        if [row.digest for row in several] != known.get(place, [])[-len(several) :]
+        for place, several in by_place.items()
+        if [row.digest for row in several] != digests.get(place, [])[-len(several) :]
         for row in several
     ]
     now, started = int(time.time() * 1000), time.monotonic()
-    for at, row in enumerate(sorted(new, key=lambda row: row.line)):
-        _write_row(store, experiment_id, row, now + at)  # the later in the file is the newer
-        progress(at + 1, len(new), (time.monotonic() - started) / (at + 1) * (len(new) - at - 1))
+    for number, row in enumerate(sorted(new, key=lambda row: row.line)):
+        _write_row(store, experiment_id, row, now + number)  # a later row in the file counts as newer
+        progress(number + 1, len(new), (time.monotonic() - started) / (number + 1) * (len(new) - number - 1))
     return len(new)
 
 
 def left_behind(store: Store, experiment_id: str, rows: Sequence[ByHand]) -> int:
-    """Count the rows of earlier imports of the same files and teams that are not in these files now.
+    """Count the rows of earlier imports of the same files and teams that are no longer in these files.
 
-    A row that says something else now is still there, and so is one whose table other rows were added to. A table under
-    another heading, or with other columns, is another one.
+    A row whose content changed is still there, and so is one whose table got more rows. A table with another heading or
+    other columns is another table.
 
     Args:
         store: the tracking store.
-        experiment_id: where they are.
-        rows: all rows of the files, which were stored.
+        experiment_id: the experiment of the earlier imports.
+        rows: all rows of the files, after they were stored.
 
     Raises:
         StoreError: the server is gone.
@@ -83,12 +82,14 @@ def left_behind(store: Store, experiment_id: str, rows: Sequence[ByHand]) -> int
     stored = reading.runs(store, {experiment_id: ""}, "tags.`compress.source` = 'imported'")
     places = {_place(row.tags) for row in rows}
     origins = {(row.team, row.table.source) for row in rows}
-    known = {_place(run.tags): (run.tags.get("team"), run.tags.get(_FILE)) for run in stored if run.tags.get(LOGGED)}
-    return sum(origin in origins for place, origin in known.items() if place not in places)
+    origins_of = {
+        _place(run.tags): (run.tags.get("team"), run.tags.get(_FILE)) for run in stored if run.tags.get(LOGGED)
+    }
+    return sum(origin in origins for place, origin in origins_of.items() if place not in places)
 
 
 def _write_row(store: Store, experiment_id: str, row: ByHand, start_ms: int) -> None:
-    """Store a row in three calls, however many cells it has; that it is complete is said last."""
+    """Store a row in three calls, however many cells it has; the tag that it is complete comes last."""
     from mlflow.entities import Metric, Param, RunTag
 
     tags = {"mlflow.source.name": "compress-report import", **row.tags}
@@ -97,15 +98,15 @@ def _write_row(store: Store, experiment_id: str, row: ByHand, start_ms: int) -> 
     with refusals(store.uri):
         metrics = [Metric(name, value, start_ms, 0) for name, value in finite(row.metrics).items()]
         params = [Param(name, text[:TAG_LIMIT]) for name, text in row.params.items()]
-        said = [RunTag(name, text) for name, text in writing.kept({LOGGED: "complete"}).items()]
-        store.client.log_batch(run_id, metrics=metrics, params=params, tags=said)
+        last_tags = [RunTag(name, text) for name, text in writing.kept({LOGGED: "complete"}).items()]
+        store.client.log_batch(run_id, metrics=metrics, params=params, tags=last_tags)
         store.client.set_terminated(run_id, "FINISHED", end_time=start_ms)
 
 
-def _tell_table(store: Store, run: Run, table: Origin) -> None:
+def _add_table(store: Store, run: Run, table: Origin) -> None:
     writing.tag(store, run.run_id, {_TABLE: table.digest, f"{_TABLE}.name": table.name})
 
 
 def _place(tags: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what an imported run is about, and which file and table say so."""
+    """Return what identifies an imported row: team, model, method, file and table."""
     return tuple(tags.get(name, "") for name in ("team", "model", "method", _FILE, _TABLE))

@@ -1,4 +1,4 @@
-"""`Log`: where the results of one command go."""
+"""`Log`: the destination of the results of one command."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from mlflow_compress.tracking.spool import Address
 
 
 class Log:
-    """Where the results of one command go.
+    """The destination of the results of one command.
 
-    A single variant's result goes into `mlflow run`'s own run; those of several go into runs below it.
+    The result of a single variant goes into the run of `mlflow run`; the results of several go into runs below it.
 
     Args:
         store: the tracking store.
         asked: parameters as the user gave them.
         experiment: the experiment's name; None chooses as MLflow does.
-        models: the models of a sweep, for its name; none when there is a single variant.
+        models: the models of a sweep, for its name; empty for a single variant.
         with_model: whether to log the model itself.
-        register: the name to register it under; empty for none.
+        register: the name of the registered model; empty for none.
 
     Raises:
-        StoreError: the experiment can't be had.
+        StoreError: the experiment is not available.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Log:
         self._with_model = with_model
         self._outer = os.environ.get("MLFLOW_RUN_ID", "")
         self._into_outer = bool(self._outer) and not models
-        self._is_sweep_of_outer = False  # whether that run is described as this sweep
+        self._is_sweep_of_outer = False  # whether the outer run is described as this sweep
         if self._outer:
             self.experiment_id = self._join(models)
         else:
@@ -58,7 +58,7 @@ class Log:
         experiment_note.describe(store, self.experiment_id, self.experiment)
 
     def address(self, digest: str) -> Address:
-        """Return where the result of a variant with this digest goes."""
+        """Return the address for the result of a variant with this digest."""
         return Address(
             lasting(self.store.uri),
             self.experiment,
@@ -71,14 +71,14 @@ class Log:
         )
 
     def fetched(self, variant: Variant, fetching: Callable[[], object] = lambda: None) -> Path | None:
-        """Fetch the model of a variant that the tracking server keeps: its worker knows no server.
+        """Fetch a variant's model from the tracking server, because its worker has no access to the server.
 
         Args:
-            variant: what is to be measured.
-            fetching: called before it is fetched, which may take long.
+            variant: the variant to measure.
+            fetching: called before the download, which may take long.
 
         Returns:
-            Where it is; None for a model that comes from elsewhere.
+            The path of the model; None for a model from elsewhere.
         """
         if variant.weights != "auto" or not names_model(variant.source):
             return None
@@ -86,27 +86,29 @@ class Log:
         return self._fetched.path(variant.source)
 
     def close(self, results: Sequence[Result]) -> None:
-        """Describe a sweep in the run that `mlflow run` made for it, behind what an earlier sweep told there."""
+        """Describe a sweep in the run that `mlflow run` made for it, after the notes of earlier sweeps."""
         if self._is_sweep_of_outer:
-            known = reading.run(self.store, self._outer).tags.get(NOTE, "")
-            told = [text for each in results if (text := run_summary.markdown(each)) not in known]
-            writing.tag(self.store, self._outer, {NOTE: "\n".join(filter(None, [known, *told])), LOGGED: "complete"})
+            note = reading.run(self.store, self._outer).tags.get(NOTE, "")
+            summaries = [text for result in results if (text := run_summary.markdown(result)) not in note]
+            writing.tag(
+                self.store, self._outer, {NOTE: "\n".join(filter(None, [note, *summaries])), LOGGED: "complete"}
+            )
 
     def _join(self, models: Sequence[str]) -> str:
-        """Say in the outer run who logs to it, and what it is; return the id of its experiment.
+        """Mark the outer run with this process and its role; return the id of its experiment.
 
-        Another command may log to it already, or have done so: what that one wrote stays.
+        Another command may log to it already, or may have done so: its tags stay.
 
         Raises:
-            StoreError: there is no such run, it is deleted, or the server is gone.
+            StoreError: the run does not exist, is deleted, or the server is gone.
         """
         if not reading.has_run(self.store, self._outer):
             raise StoreError(
-                f"The run {self._outer}, which MLFLOW_RUN_ID names, does not exist or is deleted. Unset MLFLOW_RUN_ID, "
-                "or restore the run. Nothing was measured."
+                f"The run {self._outer} in MLFLOW_RUN_ID does not exist or is deleted. Unset MLFLOW_RUN_ID, or restore "
+                "the run. Nothing was measured."
             )
-        known = reading.run(self.store, self._outer).tags.get(process_identity.TAG, "")
-        if not known or process_identity.is_dead(known):
+        process = reading.run(self.store, self._outer).tags.get(process_identity.TAG, "")
+        if not process or process_identity.is_dead(process):
             writing.tag(self.store, self._outer, {process_identity.TAG: process_identity.mine()})
         if not self._into_outer and writing.take(self.store, self._outer, writing.SWEEP):
             self._is_sweep_of_outer = True
@@ -116,7 +118,7 @@ class Log:
 
 
 def experiment_asked(store: Store, name: str | None) -> tuple[str, str]:
-    """Return the id and the name of the experiment that results would go to; no id where it is still to be made.
+    """Return the id and the name of the experiment for results; the id is empty where it does not exist yet.
 
     Args:
         store: the tracking store.
@@ -125,17 +127,17 @@ def experiment_asked(store: Store, name: str | None) -> tuple[str, str]:
     Raises:
         StoreError: the server is gone.
     """
-    known = reading.experiments(store)
-    if not name and (found := os.environ.get("MLFLOW_EXPERIMENT_ID")):
-        return found, next((each for each, number in known.items() if number == found), "")
-    named = _experiment_name(name)
-    return known.get(named, ""), named
+    ids = reading.experiments(store)
+    if not name and (chosen := os.environ.get("MLFLOW_EXPERIMENT_ID")):
+        return chosen, next((known for known, number in ids.items() if number == chosen), "")
+    chosen_name = _experiment_name(name)
+    return ids.get(chosen_name, ""), chosen_name
 
 
 def _experiment(store: Store, name: str | None) -> str:
-    """Choose the experiment as MLflow does with our provider: by option, by environment, or `Default`."""
-    if not name and (found := os.environ.get("MLFLOW_EXPERIMENT_ID")):
-        return found
+    """Return the id of the experiment, chosen as MLflow does with our provider: option, environment, or `Default`."""
+    if not name and (chosen := os.environ.get("MLFLOW_EXPERIMENT_ID")):
+        return chosen
     return writing.experiment_id(store, _experiment_name(name))
 
 

@@ -1,4 +1,4 @@
-"""Logged models: a model folder as an MLflow model, the numbers that belong to it, and its registered versions."""
+"""Logged models: a model folder as an MLflow model, its numbers, and its registered versions."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class FetchedModels:
-    """Models of a store that were downloaded, each once; they are deleted with this object.
+    """Models downloaded from a store, each once; they are deleted with this object.
 
     Args:
-        store: where they are.
+        store: the tracking store.
     """
 
     def __init__(self, store: Store) -> None:
@@ -34,11 +34,11 @@ class FetchedModels:
         self._folders: dict[str, tuple[Path, tempfile.TemporaryDirectory[str]]] = {}
 
     def path(self, uri: str) -> Path:
-        """Download a model that MLflow names (`models:/NAME/1`, `runs:/ID/model`), unless that was done.
+        """Download a model with an MLflow name (`models:/NAME/1`, `runs:/ID/model`), unless it was downloaded already.
 
         Raises:
-            StoreError: there is none of that name.
-            WeightsError: it holds links, which would be read here while it is copied.
+            StoreError: there is no model with that name.
+            WeightsError: it contains links, which would be followed on this machine while it is copied.
         """
         import tempfile
 
@@ -57,35 +57,35 @@ class FetchedModels:
 
 
 def _on_this_machine(uri: str, tracking_uri: str) -> Path | None:
-    """Return the folder of a model that MLflow keeps on a disk of this machine; None: it is sent by a server."""
+    """Return the folder of a model that MLflow keeps on a disk of this machine; None if a server sends it."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     repository: Any = get_artifact_repository(uri, tracking_uri=tracking_uri)
-    while hasattr(repository, "repo"):  # that of models and of runs is one around another
+    while hasattr(repository, "repo"):  # repositories of models and of runs wrap another one
         repository = repository.repo
     folder = Path(getattr(repository, "artifact_dir", None) or "")
     return folder if folder.is_absolute() and folder.is_dir() else None
 
 
 def names_model(source: str) -> bool:
-    """Return whether a text is the name of a model that a tracking server keeps."""
+    """Return whether a text names a model on a tracking server."""
     return source.startswith(("models:/", "runs:/"))
 
 
 def write_model(
     store: Store, run_id: str, folder: Path, requirements: Sequence[str], example: Example | None = None
 ) -> str:
-    """Log a saved model folder as an MLflow model that `mlflow.pyfunc.load_model` loads, unless the run has it.
+    """Log a saved model folder as an MLflow model for `mlflow.pyfunc.load_model`, unless the run has one.
 
-    Where a flavor of MLflow itself loads the same files (`mlflow.transformers.load_model`), MLmodel names it too. A tag
-    of the logged model says which it is, or why there is none.
+    Where one of MLflow's own flavors can load the same files (`mlflow.transformers.load_model`), MLmodel names it too.
+    A tag of the logged model states the flavor, or why there is none.
 
     Args:
         store: the tracking store.
-        run_id: the run it belongs to.
+        run_id: the run of the model.
         folder: the model folder that was measured.
-        requirements: pip requirements; never inferred, as that takes minutes.
-        example: its input example, which the signature is made of.
+        requirements: pip requirements; inferring them would take minutes.
+        example: its input example, which determines the signature.
 
     Returns:
         The logged model's id.
@@ -109,8 +109,8 @@ def write_model(
                 mlflow_model=about,
                 **(_shown(example) if example else {}),
             )
-            told = add_native_flavor(about, folder, Path(path))
-            store.client.set_logged_model_tags(model.model_id, cut({NATIVE_FLAVOR: told}))
+            flavor = add_native_flavor(about, folder, Path(path))
+            store.client.set_logged_model_tags(model.model_id, cut({NATIVE_FLAVOR: flavor}))
             try:
                 store.client.log_model_artifacts(model.model_id, path)
             except Exception:
@@ -121,7 +121,7 @@ def write_model(
 
 
 def register(store: Store, model_id: str, name: str, result: Result) -> None:
-    """Make a logged model a version of a registered one, which is made where there is none; once."""
+    """Add a logged model as a version of a registered model, once; create the registered model where needed."""
     from mlflow.exceptions import MlflowException
 
     variant, source = result.variant, f"models:/{model_id}"
@@ -132,14 +132,14 @@ def register(store: Store, model_id: str, name: str, result: Result) -> None:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         quoted = name.replace("'", "\\'")
-        known = store.client.search_model_versions(f"name = '{quoted}'")
-        if not any(source in (each.source, f"models:/{each.model_id}") for each in known):
+        versions = store.client.search_model_versions(f"name = '{quoted}'")
+        if not any(source in (version.source, f"models:/{version.model_id}") for version in versions):
             tags = {"team": variant.team, "model": variant.model, "method": variant.method}
             store.client.create_model_version(name, source, run_id=None, tags=cut(tags), model_id=model_id)
 
 
 def link(store: Store, run_id: str, model_id: str, result: Result) -> None:
-    """Show the numbers of a result with a logged model too. Doing so twice changes nothing."""
+    """Add the numbers of a result to a logged model. Repeating this changes nothing."""
     from mlflow.entities import Metric
 
     now = int(result.ended_s * 1000)
@@ -153,33 +153,33 @@ def link(store: Store, run_id: str, model_id: str, result: Result) -> None:
 
 
 def model_uri(store: Store, run_id: str) -> str | None:
-    """Return the name by which MLflow gives the model that a run logged; None: it logged none, or others did."""
+    """Return MLflow's URI of the model that a run logged; None: it logged none, or another package did."""
     with quiet(), refusals(store.uri):
         run = store.client.get_run(run_id)
-        ours = [each for each in _models_of(store, run) if each.status == "READY"]
+        ours = [model for model in _models_of(store, run) if model.status == "READY"]
         return f"models:/{ours[0].model_id}" if ours else None
 
 
 def model_name(store: Store, model_id: str) -> str:
-    """Return the name that a logged model was given."""
+    """Return the name of a logged model."""
     with refusals(store.uri):
         return str(store.client.get_logged_model(model_id).name)
 
 
 def _model_of(store: Store, run: Any) -> Any:
-    """Return the run's logged model, perhaps one whose upload an earlier try did not end; make it if there is none.
+    """Return the run's logged model, perhaps one with an unfinished upload; create it where there is none.
 
-    In a run that somebody else began, models that others logged are left alone. Not with MLflow's `Model.log`, which
-    works on the run and the experiment that are active in the process.
+    In a run that somebody else began, leave other models alone. MLflow's `Model.log` can't be used: it works on the
+    active run and experiment of the process.
     """
     from mlflow.entities import LoggedModelOutput
 
-    outputs = {each.model_id for each in run.outputs.model_outputs} if run.outputs else set()
+    outputs = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
     linked = []
     for model in _models_of(store, run):
         if model.model_id in outputs:
             linked.append(model)
-        else:  # it was made, and nothing more
+        else:  # it was created, but never linked
             store.client.delete_logged_model(model.model_id)
     if linked:
         return store.client.get_logged_model(linked[0].model_id)
@@ -195,33 +195,33 @@ def _model_of(store: Store, run: Any) -> Any:
 
 
 def _models_of(store: Store, run: Any) -> list[Any]:
-    """Return the logged models of a run that this package made, whatever their state."""
+    """Return the logged models of a run that this package made, in any state."""
     is_run_ours = run.data.tags.get("mlflow.source.name") == PROGRAM  # version 0.1 marked runs only
     where = f"source_run_id = '{run.info.run_id}'"
-    found = store.client.search_logged_models([run.info.experiment_id], filter_string=where)
-    return [model for model in found if is_run_ours or model.tags.get(ROLE) == _OURS]
+    models = store.client.search_logged_models([run.info.experiment_id], filter_string=where)
+    return [model for model in models if is_run_ours or model.tags.get(ROLE) == _OURS]
 
 
 def _shown(example: Example) -> dict[str, Any]:
-    """Return what MLflow logs of an input example: itself, and a signature."""
+    """Return what MLflow logs of an input example: the example and a signature."""
     import numpy as np
     import pandas as pd
     from mlflow.models import ModelSignature, infer_signature
     from mlflow.types import Schema, TensorSpec
 
-    given: Any = pd.DataFrame({"text": example.inputs})
+    inputs_shown: Any = pd.DataFrame({"text": example.inputs})
     if example.dtype:
-        given = np.array(example.inputs, dtype=example.dtype)
+        inputs_shown = np.array(example.inputs, dtype=example.dtype)
     answers: Any = example.outputs
     if answers and isinstance(answers[0], (int, float)):
         answers = np.array(answers)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of whole numbers, which can't be missing
-        signature = infer_signature(given, answers)
+        warnings.simplefilter("ignore")  # about integers, which can't be missing
+        signature = infer_signature(inputs_shown, answers)
     inputs, outputs = signature.inputs, signature.outputs
     if example.dtype:
         inputs = Schema([TensorSpec(np.dtype(example.dtype), (-1, *example.shape))])
-    if outputs is not None and "Any" in str(outputs):  # of a picture in which there was nothing
+    if outputs is not None and "Any" in str(outputs):  # from a picture without any object
         outputs = None
     signature = ModelSignature(inputs, outputs)
-    return {"signature": signature, "input_example": given}
+    return {"signature": signature, "input_example": inputs_shown}

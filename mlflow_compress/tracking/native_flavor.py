@@ -1,4 +1,4 @@
-"""The flavor of MLflow itself that a logged model carries beside ours, so that others load it without this package."""
+"""Adds MLflow's own flavor to a logged model, so that others can load it without this package."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mlflow_compress.networks import model_folder
 
 
 def add_native_flavor(about: Any, folder: Path, written: Path) -> str:
-    """Have MLmodel name the flavor of MLflow itself that loads a model, from the files that are there already.
+    """Name in MLmodel the MLflow flavor that can load a model from the files that are already there.
 
     Args:
         about: MLflow's description of the model, with the flavor `python_function`.
         folder: the model folder.
-        written: what MLflow made of it.
+        written: the model as MLflow saved it.
 
     Returns:
-        The flavor's name; or `none`, and why.
+        The flavor's name, or `none` and the reason.
     """
     try:
         native = model_folder.native_flavor(folder)

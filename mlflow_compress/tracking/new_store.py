@@ -1,7 +1,7 @@
-"""Makes the tables of a store that has none yet: whole, and by one of all who come at once.
+"""Creates the tables of a new store: completely, and by only one of several processes.
 
-MLflow makes them where they are to be, in some hundred steps. Two processes that do so at once stop each other half
-way, and whoever comes meanwhile finds the store of another version.
+MLflow creates them in place, in about a hundred steps. Two processes that do so at once stop each other half way, and
+a third one that comes in between finds a store of another version.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _JUST_NOW_SECONDS = 3.0  # between two steps
 
 
 def make(uri: str) -> None:
-    """Make the tables behind an address where there are none; wait for whoever does so already.
+    """Create the tables at an address where there are none; wait for a process that is already doing so.
 
     Args:
-        uri: a store's address. What is no SQLite file and no PostgreSQL is left to MLflow.
+        uri: a store's address. Other stores than SQLite files and PostgreSQL are left to MLflow.
 
     Raises:
-        Exception: whatever MLflow raises when they can't be made.
+        Exception: any exception of MLflow, if they can't be created.
     """
     path = sqlite_file.path_of(uri)
     if path is None:
@@ -41,7 +41,7 @@ def make(uri: str) -> None:
 
 
 def is_being_made(uri: str) -> bool:
-    """Return whether somebody else may be at it: a SQLite file that was changed just now."""
+    """Return whether another process may be creating it: a SQLite file that was changed just now."""
     path = sqlite_file.path_of(uri)
     try:
         return path is not None and time.time() - path.stat().st_mtime < _JUST_NOW_SECONDS
@@ -50,10 +50,10 @@ def is_being_made(uri: str) -> bool:
 
 
 def _make_file(path: Path) -> None:
-    """Make the file aside, and give it its name when it is whole."""
+    """Create the file under another name, and rename it when it is complete."""
     if path.exists():
         return
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.new"):  # by a process that was killed
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.new"):  # left by a process that was killed
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > _OLD_SECONDS:
                 left.unlink()
@@ -61,7 +61,7 @@ def _make_file(path: Path) -> None:
     aside.unlink(missing_ok=True)
     try:
         private_mlflow.make_tables(f"sqlite:///{aside.absolute()}")
-        # Unlike a new name, a link never takes the place of a file. Where there are no links, MLflow makes the tables.
+        # Unlike a rename, a link never replaces a file. Where there are no links, MLflow creates the tables.
         with contextlib.suppress(OSError, NotImplementedError):
             os.link(aside, path)
     finally:
@@ -70,7 +70,7 @@ def _make_file(path: Path) -> None:
 
 @contextlib.contextmanager
 def _in_turn(path: Path) -> Iterator[None]:
-    """Wait until nobody else of this user's makes this file; go on without where that can't be known."""
+    """Wait until no other process of this user creates this file; continue where that can't be known."""
     from filelock import FileLock, Timeout
 
     key = hashlib.sha256(f"{os.path.realpath(path)}:{getattr(os, 'getuid', lambda: 0)()}".encode()).hexdigest()[:32]
@@ -79,7 +79,7 @@ def _in_turn(path: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=_SOON_SECONDS)
         except Timeout:
-            terminal.warn(f"waiting for another process, which makes the tracking store {path}")
+            terminal.warn(f"waiting for another process that is creating the tracking store {path}")
             lock.acquire(timeout=_PATIENCE_SECONDS)
     try:
         yield

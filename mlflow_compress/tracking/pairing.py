@@ -1,6 +1,6 @@
-"""Pairs each variant's scores with the original's, of the same command and on the same samples.
+"""Pairs each variant's scores with the original's, from the same command and on the same samples.
 
-Both are known here, sample by sample; a report would have to fetch a file for each run.
+Here both are known sample by sample; a report would have to download a file for each run.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ from mlflow_compress.untrusted import Malformed
 
 UNPAIRED = "unpaired"
 
-# what changes no sample
+# fields that do not change the samples
 _APART = ("method", "chain", "batch_size", "devices", "budget", "interleave", "threads", "requires")
 
 
 @dataclass(frozen=True)
 class _Original:
-    """What an original scored: sample by sample, by name, and in all."""
+    """The scores of an original: by sample and in total, by name."""
 
     statistics: Mapping[str, statistics_file.Statistics]
     measurements: Mapping[str, float]
 
 
 class Originals:
-    """Remembers what the originals of a command scored, sample by sample."""
+    """Keeps the scores of the originals of a command, sample by sample."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start without originals."""
         self._kept: dict[str, _Original] = {}
 
     def pair(self, result: Result, folder: Path) -> Result:
-        """Add to a result how far its scores are from its original's, if that came before it.
+        """Add to a result the differences of its scores from its original's, if that was scored before.
 
         For each metric: `quality/wer_difference`, with the ends of its 95 % interval as `_low` and `_high`, and whether
-        that excludes 0, as fact `significant.wer`. Of fewer than ten samples, and of a metric that knows nothing of
-        single ones, there is the difference alone. Statistics that can't be read pair nothing, and the fact `unpaired`
-        says why.
+        the interval excludes 0, as fact `significant.wer`. With fewer than ten samples, and for a metric without scores
+        of single samples, there is only the difference. Unreadable statistics are not paired, and the fact `unpaired`
+        states why.
 
         Args:
-            result: what came of a variant.
-            folder: the variant's, with what scoring left.
+            result: the result of a variant.
+            folder: the variant's folder, with the files from scoring.
         """
         path = folder / STATISTICS
         if not path.is_file():
             return result
         try:
             own, samples = statistics_file.read(path), _samples(result)
-        except (Malformed, OSError) as error:  # the model's own code may have written there
+        except (Malformed, OSError) as error:  # the model's own code may have written this file
             return dataclasses.replace(result, facts={**result.facts, UNPAIRED: one_line(error)})
         if result.variant.is_original:
             self._kept.setdefault(samples, _Original(own, result.measurements))
@@ -86,7 +86,7 @@ def _differences(
             continue
         try:
             value, low, high = bootstrap.paired(own[kept], original.statistics[kept], metric, variant.seed)
-        except (ValueError, LookupError, ArithmeticError):  # of statistics that do not fit together, or are another's
+        except (ValueError, LookupError, ArithmeticError):  # the statistics do not fit together
             continue
         numbers[f"{score}_difference"] = value
         if low is not None and high is not None:
@@ -96,7 +96,7 @@ def _differences(
 
 
 def _samples(result: Result) -> str:
-    """Name the model, the samples that it was scored on and the protocols, however it was compressed."""
+    """Return a text that identifies the model, its samples and the protocols, whatever the compression."""
     described = {key: value for key, value in to_json(result.variant).items() if key not in _APART}
     protocols = {name: text for name, text in result.facts.items() if name.startswith("protocol.")}
     scored = result.facts.get("data_digest", ""), result.measurements.get("quality/samples"), protocols

@@ -1,6 +1,6 @@
-"""Which process this is, so that another one on the same machine can tell later whether it still lives.
+"""Identifies this process, so that another process on the same machine can tell later whether it is still alive.
 
-A process id alone tells nothing: it is given again after its owner's death, and every container counts from 1.
+A process id alone is not enough: it is reused after the process ends, and every container counts from 1.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ import socket
 import uuid
 from pathlib import Path
 
-TAG = "compress.process"  # of a run: the process that logs it
+TAG = "compress.process"  # tag of a run: the process that logs it
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
-_START = 19  # of the fields behind the name in /proc/<pid>/stat: clock ticks between the boot and the start
+_START = 19  # field after the name in /proc/<pid>/stat: clock ticks between boot and start
 
 
 def mine() -> str:
-    """Name this process: machine, boot, namespace of process ids, process id, start, with colons between them."""
+    """Return this process's identity: machine, boot, process namespace, process id and start, separated by colons."""
     return ":".join((machine(), _boot(), _namespace(), str(os.getpid()), _started(os.getpid()) or ""))
 
 
 def is_dead(process: str) -> bool:
-    """Return whether a process that `mine` named is known to have ended.
+    """Return whether a process is known to have ended.
 
     Args:
-        process: its name. One of another machine or container, or that is no such name, is not known to have ended.
+        process: its identity, from `mine`. A process of another machine or container, or an invalid text, is not known
+                to have ended.
     """
     fields = process.split(":")
     if len(fields) != 5 or fields[0] != machine() or not fields[3].isdecimal():
@@ -39,12 +40,12 @@ def is_dead(process: str) -> bool:
 
 @functools.cache
 def machine() -> str:
-    """Name this machine, in 16 characters that tell nothing else about it."""
+    """Return an identity of this machine: 16 characters that reveal nothing else about it."""
     try:
-        known = Path("/etc/machine-id").read_text().strip()
+        machine_id = Path("/etc/machine-id").read_text().strip()
     except OSError:
-        known = ""
-    return hashlib.sha256(f"{known} {socket.gethostname()} {uuid.getnode()}".encode()).hexdigest()[:16]
+        machine_id = ""
+    return hashlib.sha256(f"{machine_id} {socket.gethostname()} {uuid.getnode()}".encode()).hexdigest()[:16]
 
 
 @functools.cache
@@ -65,9 +66,9 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """Return when a process started, on a clock that nobody sets; None where there is none."""
+    """Return the start of a process, on a clock that can't be changed; None where there is no such process."""
     try:
-        # behind the name, which may hold anything
+        # after the name, which may contain any character
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         return None if fields[0] in "ZX" else fields[_START]
     except OSError:

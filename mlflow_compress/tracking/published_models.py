@@ -1,4 +1,4 @@
-"""`export`: writes the model that a run logged as others load it, with three lines that say what it is."""
+"""`export`: writes the model of a run in a form that other programs load, with a three-line README."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _MANIFEST = "manifest.json"
 
 
 def export(named: str, to: Path, open_store: Callable[[], Store]) -> list[str]:
-    """Write a model as others load it.
+    """Write a model in a form that other programs load.
 
     Args:
-        named: a run's id, or a model folder (or what MLflow logged of one) on this disk.
-        to: an empty or new folder.
+        named: a run id, or a model folder (also as MLflow logged it) on this disk.
+        to: the target, an empty or new folder.
         open_store: opens the tracking store; called only for a run.
 
     Returns:
         The lines of its README.
 
     Raises:
-        RecipeError: the target is not empty, or no other program loads such a model.
-        StoreError: there is no such run, or it logged no model of ours.
+        RecipeError: the target is not empty, or no other program can load such a model.
+        StoreError: there is no such run, or it has no model of mlflow-compress.
         WeightsError: the model's files are damaged.
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise RecipeError(f"{to} is there already and is not empty: give --to a new folder.")
+        raise RecipeError(f"{to} already exists and is not empty. Give --to a new folder.")
     if Path(named).is_dir():
         return _written(_folder_in(Path(named)), to, f"the folder {Path(named).name}")
     store = open_store()
@@ -45,57 +45,57 @@ def export(named: str, to: Path, open_store: Callable[[], Store]) -> list[str]:
     uri = models.model_uri(store, named)
     if uri is None:
         raise StoreError(
-            f"The run {named} ({run.name}) logged no model of mlflow-compress: measure it again with --log-model, or "
-            "give the run of the variant itself."
+            f"The run {named} ({run.name}) has no model of mlflow-compress. Measure it again with --log-model, or give "
+            "the run of the variant itself."
         )
     fetched = models.FetchedModels(store)
     return _written(_folder_in(fetched.path(uri)), to, f"run {named} ({run.name})")
 
 
 def _folder_in(path: Path) -> Path:
-    """Return the model folder in what MLflow logged, or the folder itself.
+    """Return the model folder inside a logged model, or the folder itself.
 
     Raises:
         WeightsError: it is neither.
     """
     if (path / _MANIFEST).is_file():
         return path
-    found = [each.parent for pattern in ("*", "*/*") for each in path.glob(f"{pattern}/{_MANIFEST}")]
-    if len(found) != 1:
-        raise WeightsError(f"{path} holds no model that mlflow-compress saved: it has no {_MANIFEST}.")
-    return found[0]
+    folders = [file.parent for pattern in ("*", "*/*") for file in path.glob(f"{pattern}/{_MANIFEST}")]
+    if len(folders) != 1:
+        raise WeightsError(f"{path} is not a model that mlflow-compress saved: it has no {_MANIFEST}.")
+    return folders[0]
 
 
 def _written(saved: Path, to: Path, origin: str) -> list[str]:
-    """Write the files beside their place first, so that a failure leaves nothing half done."""
+    """Write the files to a temporary folder first, so that a failure leaves nothing incomplete."""
     to.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{to.name}-", dir=to.parent) as temporary:
-        made = Path(temporary, "model")
-        made.mkdir()
+        target = Path(temporary, "model")
+        target.mkdir()
         try:
-            manifest, published = model_folder.publish(saved, made)
+            manifest, published = model_folder.publish(saved, target)
         except Unsupported as reason:
             raise RecipeError(f"The model of {origin} can't be exported: {reason}.") from reason
         lines = _lines(manifest, published, origin, saved)
-        (made / README).write_text("\n\n".join(lines).replace("FOLDER", ".") + "\n", encoding="utf-8")
+        (target / README).write_text("\n\n".join(lines).replace("FOLDER", ".") + "\n", encoding="utf-8")
         if to.exists():
             to.rmdir()
-        shutil.move(made, to)
+        shutil.move(target, to)
     return [line.replace("FOLDER", str(to)) for line in lines]
 
 
 def _lines(manifest: Manifest, published: Published, origin: str, saved: Path) -> list[str]:
-    """Return the README: what it is, how it is loaded, and what measured it."""
+    """Return the lines of the README: the model, how to load it, and how it was measured."""
     from mlflow_compress.version import installed
 
-    trusted = {key: value for key, value in manifest.options.items() if value not in (None, "", False)}
+    options = {key: value for key, value in manifest.options.items() if value not in (None, "", False)}
     needs = f" (`pip install {' '.join(published.needs)}`)" if published.needs else ""
     note = f" {published.note}" if published.note else ""
-    ran = [f"{name} {version}" for name in ("torch", *published.needs) if (version := installed(name))]
+    programs = [f"{name} {version}" for name in ("torch", *published.needs) if (version := installed(name))]
     what = f"{plain(manifest.model)}, method {plain(manifest.method)}, {manifest.weights} weights; {plain(origin)}."
     return [
         what,
         f"Load it{needs}: `{published.code}`.{note}",
-        f"Measured by mlflow-compress as family {manifest.family} with options {json.dumps(trusted)}; written with "
-        f"{', '.join(dict.fromkeys(ran))}.",
+        f"Measured by mlflow-compress as family {manifest.family} with options {json.dumps(options)}; written with "
+        f"{', '.join(dict.fromkeys(programs))}.",
     ]

@@ -1,8 +1,8 @@
-"""Asks tracking stores for the runs of experiments: names may be patterns, stores may be several.
+"""Reads the runs of experiments from tracking stores: names may be patterns, and there may be several stores.
 
-A database that is at hand is read directly, and a server that runs our app (`mlflow server --app-name compress`) reads
-its own for us; of any other store, MLflow's client is asked, with filters where the server understands them. Either way
-the same runs come back.
+A local database is read directly. A server with our app (`mlflow server --app-name compress`) reads its own database
+for us. Any other store is read through MLflow's client, with filters where the server understands them. The runs are
+the same in each case.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from mlflow_compress.words import ORIGINAL
 if TYPE_CHECKING:
     from mlflow_compress.tracking.connection import Store
 
-_FEW_NAMES = 20  # of models and teams whose originals are asked for by name
-_FEW_FILTERS = 40  # beyond these, one query for all costs less
-_WRITABLE = re.compile(r"[\w ./:+\-@()\[\],=]+")  # names that MLflow's filters can't misread
+_FEW_NAMES = 20  # up to so many models and teams, originals are selected by name
+_FEW_FILTERS = 40  # beyond these, one query for all is faster
+_WRITABLE = re.compile(r"[\w ./:+\-@()\[\],=]+")  # names that are safe in MLflow's filters
 _DEFAULT = "mlflow.db"
 _VARIANTS = "tags.`compress.role` = 'variant'"
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a selection found.
+    """The result of a selection.
 
     Attributes:
-        runs: the variants that it takes, newest first.
-        originals: variants that it does not take, but that those may be compared with.
+        runs: the selected variants, newest first.
+        originals: variants that are not selected, but that the selected ones may be compared with.
         experiments: the names of the experiments.
-        baselines: what some of the runs are to be compared with in place of these originals.
+        baselines: what some of the runs are compared with instead of these originals.
     """
 
     runs: tuple[Run, ...]
@@ -64,24 +64,24 @@ def find(
     directly: bool = True,
     baselines: Sequence[str] = (),
 ) -> Found:
-    """Read the variants that a selection takes, and the originals that they may be compared with.
+    """Return the selected variants, and the originals that they may be compared with.
 
     Args:
-        experiments: names, or patterns (`hw*`); each must fit an experiment of some store.
-        selection: which of their runs.
-        tracking_uris: the stores. None: MLFLOW_TRACKING_URI, or MLflow's default (`mlflow.db` here).
-        directly: read a database, or what a server of ours gives, where that is possible; otherwise ask MLflow's client
-            always.
-        baselines: models or runs that rows are to be compared with, as `baselines.read` takes them: of these
+        experiments: names, or patterns (`hw*`); each must match an experiment of some store.
+        selection: the runs to select.
+        tracking_uris: the stores. Empty: MLFLOW_TRACKING_URI, or MLflow's default (`mlflow.db` here).
+        directly: whether to read a database, or our server's page, directly where possible; otherwise always use
+            MLflow's client.
+        baselines: models or runs that rows are compared with, as `baselines.read` takes them; they may be any of these
             experiments, whatever is selected.
 
     Raises:
-        UnknownExperiment: nothing fits a name.
-        StoreError: a store can't be read, or a team, model, method or baseline is borne by no run.
+        UnknownExperiment: a name matches no experiment.
+        StoreError: a store can't be read, or no run has a given team, model, method or baseline.
     """
     with contextlib.ExitStack() as stack, without_collecting():
         stores = [stack.enter_context(opened(uri, directly and not selection.where)) for uri in tracking_uris or [""]]
-        ids = [_fitting(store.experiments(), experiments) for store in stores]
+        ids = [_matching(store.experiments(), experiments) for store in stores]
         _require(experiments, stores)
         runs = {
             run.run_id: with_its_end(run)
@@ -90,8 +90,8 @@ def find(
             for run in store.runs(wanted, selection)
         }
         originals: dict[str, Run] = {}
-        # Another team's are of use only where the own are missing, and may be thousands. Those of another name than
-        # `original` are told by a tag, so all variants are read where none of that name is there.
+        # Originals of other teams are needed only where a team has none, and may be thousands. Originals with another
+        # name than `original` have a tag, so all variants are read where no original has that name.
         for own, methods in itertools.product((True, False), ((ORIGINAL,), ())):
             more = _originals(selection, runs.values(), originals.values(), own)
             if more is not None:
@@ -99,53 +99,53 @@ def find(
                     candidates = store.runs(wanted, replace(more, methods=methods)) if wanted else []
                     originals |= {run.run_id: run for run in candidates if run.is_original}
         _require_names(selection, runs.values(), zip(stores, ids, strict=True))
-        known: Iterable[Run] = runs.values()
+        candidates: Iterable[Run] = runs.values()
         if baselines and selection != Selection():
-            known = [
+            candidates = [
                 run
                 for store, wanted in zip(stores, ids, strict=True)
                 if wanted
                 for run in store.runs(wanted, Selection())
             ]
-        named_baselines = read_baselines(baselines, known, (selection.device,) if selection.device else ())
+        named_baselines = read_baselines(baselines, candidates, (selection.device,) if selection.device else ())
     newest = sorted(runs.values(), key=lambda run: (-run.started_ms, run.run_id))
     others = tuple(run for run in originals.values() if run.run_id not in runs)
-    names = tuple(dict.fromkeys(name for each in ids for name in each.values()))
+    names = tuple(dict.fromkeys(name for by_id in ids for name in by_id.values()))
     return Found(tuple(newest), others, names, named_baselines)
 
 
 def with_its_end(run: Run) -> Run:
-    """Return a run that still goes on though its process is known to be dead as KILLED, as `Sync.dead` makes it."""
+    """Return a running run whose process is known to be dead as KILLED, as `Sync.dead` makes it."""
     if run.lifecycle == "RUNNING" and process_identity.is_dead(run.tags.get(process_identity.TAG, "")):
         return replace(run, lifecycle="KILLED")
     return run
 
 
 def named(experiments: Sequence[str], tracking_uris: Sequence[str] = ()) -> tuple[str, Store]:
-    """Return the id of the first experiment that a name or pattern fits, and its store, open.
+    """Return the id of the first experiment that matches a name or pattern, and its open store.
 
     Raises:
-        UnknownExperiment: nothing fits.
+        UnknownExperiment: nothing matches.
         StoreError: a store can't be read.
     """
     stores = [open_store(uri or None, create=False) for uri in tracking_uris or [""]]
     for store in stores:
-        for number in _fitting(reading.experiments(store), experiments):
+        for number in _matching(reading.experiments(store), experiments):
             return number, store
     known = [name for store in stores for name in reading.experiments(store)]
     raise UnknownExperiment(experiments[0], known, ", ".join(store.uri for store in stores))
 
 
 class UnknownExperiment(StoreError):  # noqa: N818  (named as UnknownName is)
-    """There is no experiment of that name on the server."""
+    """The server has no experiment with that name."""
 
     def __init__(self, name: str, known: Sequence[str], uri: str) -> None:
-        """Say which, where, and which one may have been meant."""
+        """State the name, the server and the nearest name."""
         super().__init__(f"{UnknownName('experiment', name, known)} (on {without_secrets(uri)})")
 
 
 class _Client:
-    """A store that MLflow's client is asked about."""
+    """A store that is read through MLflow's client."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -155,42 +155,42 @@ class _Client:
         return reading.experiments(self._store)
 
     def runs(self, ids: Mapping[str, str], selection: Selection) -> list[Run]:
-        found: dict[str, Run] = {}
+        runs: dict[str, Run] = {}
         for where in _filters(selection):
-            found |= {run.run_id: _bare(run) for run in reading.runs(self._store, ids, where) if selection.takes(run)}
-        return list(found.values())
+            runs |= {run.run_id: _bare(run) for run in reading.runs(self._store, ids, where) if selection.takes(run)}
+        return list(runs.values())
 
     def counts(self, ids: Collection[str]) -> dict[str, Variants]:
-        """Return how many variants experiments of these ids have, as `Database.counts` does."""
-        known: dict[str, Variants] = {}
+        """Return the number of variants by experiment id, as `Database.counts` does."""
+        variants: dict[str, Variants] = {}
         for run in reading.runs(self._store, {number: number for number in ids}, _VARIANTS) if ids else ():
-            before = known.get(run.experiment, Variants(0, 0, run.run_id))
+            before = variants.get(run.experiment, Variants(0, 0, run.run_id))
             newest_ms = max(before.newest_ms, run.started_ms)
-            known[run.experiment] = Variants(before.count + 1, newest_ms, min(before.run_id, run.run_id))
-        return known
+            variants[run.experiment] = Variants(before.count + 1, newest_ms, min(before.run_id, run.run_id))
+        return variants
 
 
 class _Server(_Client):
-    """A server that is asked for our own page of runs first, and by MLflow's client where it has none."""
+    """A server that is asked for our own page of runs first, and read through MLflow's client where it has none."""
 
     def runs(self, ids: Mapping[str, str], selection: Selection) -> list[Run]:
-        asked = {
+        params = {
             "team": selection.teams,
             "model": selection.models,
             "method": selection.methods,
             "device": (selection.device,) if selection.device else (),
             "since_ms": (str(selection.since_ms),) if selection.since_ms else (),
         }
-        found = reading.served(self._store, ids, asked)
-        return super().runs(ids, selection) if found is None else found
+        runs = reading.served(self._store, ids, params)
+        return super().runs(ids, selection) if runs is None else runs
 
 
-Opened = Database | _Client  # a store that can be asked: directly, or through MLflow's client
+Opened = Database | _Client  # an open store: read directly, or through MLflow's client
 
 
 @contextlib.contextmanager
 def opened(uri: str, directly: bool = True, *, by_ids: bool = False) -> Iterator[Opened]:
-    """Open a store, directly where that is possible.
+    """Open a store, directly where possible.
 
     Args:
         uri: its address; empty: MLFLOW_TRACKING_URI, or MLflow's default (`mlflow.db` here).
@@ -218,58 +218,58 @@ def opened(uri: str, directly: bool = True, *, by_ids: bool = False) -> Iterator
             raise StoreError(f"The tracking store {without_secrets(address)} can't be read: {reason}") from error
 
 
-def _fitting(known: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
-    """Return the experiments that names or patterns fit, in the order of these: names by ids."""
+def _matching(ids: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
+    """Return the experiments that match names or patterns, in their order: names by ids."""
     return {
-        known[name]: name
-        for each in wanted
-        for name in ([each] if each in known else sorted(fnmatch.filter(known, each), key=natural))
+        ids[name]: name
+        for pattern in wanted
+        for name in ([pattern] if pattern in ids else sorted(fnmatch.filter(ids, pattern), key=natural))
     }
 
 
 def _require(wanted: Sequence[str], stores: Sequence[Opened]) -> None:
-    """Raise for a name that fits no experiment of any store."""
-    known = {name: number for store in stores for name, number in store.experiments().items()}
-    for each in wanted:
-        if not _fitting(known, [each]):
-            raise UnknownExperiment(each, list(known), ", ".join(store.uri for store in stores))
+    """Raise for a name that matches no experiment of any store."""
+    ids = {name: number for store in stores for name, number in store.experiments().items()}
+    for name in wanted:
+        if not _matching(ids, [name]):
+            raise UnknownExperiment(name, list(ids), ", ".join(store.uri for store in stores))
 
 
 def _require_names(selection: Selection, runs: Iterable[Run], sources: Iterable[tuple[Opened, dict[str, str]]]) -> None:
-    """Raise for a team, model or method that no run bears, and name the nearest."""
-    found = list(runs)
+    """Raise for a team, model or method that no run has, with the nearest name."""
+    selected = list(runs)
     asked = {"team": selection.teams, "model": selection.models, "method": selection.methods}
-    missing = [(kind, name) for kind, names in asked.items() for name in names if name not in _said(found, kind)]
+    missing = [(kind, name) for kind, names in asked.items() for name in names if name not in _values(selected, kind)]
     if not missing:
         return
     everything = [run for store, ids in sources if ids for run in store.runs(ids, Selection())]
     for kind, name in missing:
-        if name not in _said(everything, kind):
-            raise StoreError(f"No such run. {UnknownName(kind, name, _said(everything, kind) - {''})}")
+        if name not in _values(everything, kind):
+            raise StoreError(f"No such run. {UnknownName(kind, name, _values(everything, kind) - {''})}")
 
 
-def _said(runs: Iterable[Run], kind: str) -> set[str]:
+def _values(runs: Iterable[Run], kind: str) -> set[str]:
     return {run.tags.get(kind, "") for run in runs}
 
 
-def _originals(selection: Selection, runs: Iterable[Run], known: Iterable[Run], own: bool) -> Selection | None:
-    """Return where to look for the originals that runs still lack: among those of their own teams, or of any.
+def _originals(selection: Selection, runs: Iterable[Run], others: Iterable[Run], own: bool) -> Selection | None:
+    """Return where to look for the originals that runs still lack: among their own teams, or all teams.
 
-    None where the selection took all there are, or where none lacks it.
+    Return None where the selection included everything, or no original is missing.
     """
     if selection == Selection(models=selection.models):
         return None
-    every = [(run, _original_of(run)) for run in (*runs, *known)]
+    every = [(run, _original_of(run)) for run in (*runs, *others)]
     good = {original for run, original in every if run.is_original and _is_good(run, selection.device)}
     lacking = [run for run, original in every if original not in good]
     if not lacking:
         return None
-    models, teams = _said(lacking, "model"), _said(lacking, "team") if own else set()
+    models, teams = _values(lacking, "model"), _values(lacking, "team") if own else set()
     return Selection(teams=_few(teams), models=_few(models))
 
 
 def _original_of(run: Run) -> tuple[object, ...]:
-    """Tell apart the originals that runs are compared with: what was copied by hand serves no measured run."""
+    """Return what identifies a run's original: a copied row can't be the original of a measured run."""
     key = Key.of(run)
     return key.work(key.team)
 
@@ -279,7 +279,7 @@ def _is_good(run: Run, device: str) -> bool:
 
 
 def _few(names: set[str]) -> tuple[str, ...]:
-    """Return names to ask for; beyond a few, asking for all costs less."""
+    """Return names to filter by; beyond a few, reading all is faster."""
     return tuple(sorted(names)) if len(names) <= _FEW_NAMES else ()
 
 
@@ -308,7 +308,7 @@ def _filters(selection: Selection) -> list[str]:
 
 
 def _bare(run: Run) -> Run:
-    """Leave away what no comparison needs: MLflow's own tags, and most params."""
+    """Remove what no comparison needs: MLflow's own tags, and most params."""
     return replace(
         run,
         tags={key: value for key, value in run.tags.items() if not key.startswith("mlflow.")},
@@ -318,7 +318,7 @@ def _bare(run: Run) -> Run:
 
 @contextlib.contextmanager
 def without_collecting() -> Iterator[None]:
-    """Hold Python's garbage collector: thousands of runs are millions of objects that all stay."""
+    """Pause Python's garbage collector: thousands of runs are millions of objects, and all of them stay."""
     collecting = gc.isenabled()
     gc.disable()
     try:

@@ -13,11 +13,11 @@ from mlflow_compress.tracking import private_mlflow, run_tags
 from mlflow_compress.tracking.connection import HTTP, Store, check, quiet, refusals, without_secrets
 from mlflow_compress.untrusted import MOST_BYTES, check_size
 
-_PAGE = 50_000  # MLflow's most: every further page asks the database anew
+_PAGE = 50_000  # MLflow's limit: every further page queries the database again
 _EXPERIMENTS_PER_PAGE = 1000
 _SEARCH = "/api/2.0/mlflow/runs/search"
 _SERVED, _EXPERIMENTS_PER_ADDRESS = "/compress/runs.json", 100
-SERVED_LAYOUT = 2  # of what that page gives: 1 lacks the tags that MLflow's UI does not show
+SERVED_LAYOUT = 2  # of the page's content: 1 lacks the tags that MLflow's UI hides
 _NEWEST = ["start_time DESC"]
 
 
@@ -53,7 +53,7 @@ def run_name(store: Store, run_id: str) -> str:
 
 
 def has_run(store: Store, run_id: str) -> bool:
-    """Return whether there is such a run that is not deleted."""
+    """Return whether a run exists and is not deleted."""
     try:
         with refusals(store.uri):
             return bool(store.client.get_run(run_id).info.lifecycle_stage == "active")
@@ -63,46 +63,46 @@ def has_run(store: Store, run_id: str) -> bool:
 
 
 def run(store: Store, run_id: str) -> Run:
-    """Read one run.
+    """Return one run.
 
     Raises:
-        StoreError: there is none of that id.
+        StoreError: there is no run with that id.
     """
     with quiet(), refusals(store.uri):
-        found = store.client.get_run(run_id)
-        return _run(store, found, store.client.get_experiment(found.info.experiment_id).name)
+        entity = store.client.get_run(run_id)
+        return _run(store, entity, store.client.get_experiment(entity.info.experiment_id).name)
 
 
 def runs(store: Store, experiments: Mapping[str, str], where: str = "") -> list[Run]:
-    """Read the runs of experiments, newest first.
+    """Return the runs of experiments, newest first.
 
     Args:
         store: the tracking store.
         experiments: names by ids.
-        where: a filter in MLflow's own language, with the names of tags as `run_tags` tells them.
+        where: a filter in MLflow's own language, with the tag names of `run_tags`.
 
     Raises:
         StoreError: the server can't answer, or can't read the filter.
     """
-    found: dict[str, Run] = {}
+    by_id: dict[str, Run] = {}
     with quiet(), refusals(store.uri):
         several = run_tags.filters(where)
         for one in several:
             pages = _pages(store, list(experiments), one)
-            found |= {run.run_id: replace(run, experiment=experiments[run.experiment]) for run in pages}
-    newest_first = list(found.values())
+            by_id |= {run.run_id: replace(run, experiment=experiments[run.experiment]) for run in pages}
+    newest_first = list(by_id.values())
     if len(several) > 1:
         newest_first.sort(key=lambda run: -run.started_ms)
     return newest_first
 
 
 def served(store: Store, experiments: Mapping[str, str], asked: Mapping[str, Sequence[str]]) -> list[Run] | None:
-    """Read variants from the page that a server has for it which runs our app; MLflow's search takes far longer.
+    """Return variants from our page on a server with our app; MLflow's search takes far longer.
 
     Args:
         store: the tracking store.
         experiments: names by ids.
-        asked: what the page takes: `team`, `model`, `method`, `device`, `since_ms`.
+        asked: the page's parameters: `team`, `model`, `method`, `device`, `since_ms`.
 
     Returns:
         The runs, newest first, without what no comparison needs. None: the server has no such page.
@@ -115,8 +115,8 @@ def served(store: Store, experiments: Mapping[str, str], asked: Mapping[str, Seq
             page = private_mlflow.get(store.uri, _SERVED, {**asked, "experiment_id": part})
             if page is None or page.get("compress_runs") != SERVED_LAYOUT:
                 return None
-            newest_first += [_run_as_served(store, found, experiments) for found in page["runs"]]
-        except Exception:  # whatever it is, MLflow's own search meets it too, and says what
+            newest_first += [_run_as_served(store, row, experiments) for row in page["runs"]]
+        except Exception:  # MLflow's own search meets the same error, and reports it
             return None
     return newest_first
 
@@ -124,30 +124,30 @@ def served(store: Store, experiments: Mapping[str, str], asked: Mapping[str, Seq
 def has_page(store: Store, experiment_id: str) -> bool:
     """Return whether a server has our page of an experiment's runs."""
     try:
-        none = {"experiment_id": experiment_id, "since_ms": "9" * 15}  # none is that new
+        none = {"experiment_id": experiment_id, "since_ms": "9" * 15}  # no run is that new
         page = private_mlflow.get(store.uri, _SERVED, none)
-    except Exception:  # it answers with what is no JSON, or not at all
+    except Exception:  # the answer is not JSON, or there is none
         return False
     return page is not None and page.get("compress_runs") == SERVED_LAYOUT
 
 
 def artifact(store: Store, run_id: str, path: str, most_bytes: int = MOST_BYTES) -> bytes | None:
-    """Read a file of a run's; None where it has none of that name.
+    """Return the content of a run's file; None where it has no file with that name.
 
     Args:
-        store: where it is.
+        store: the tracking store.
         run_id: the run.
-        path: the file's name, in no folder.
-        most_bytes: a larger one is not fetched, as far as the store tells how large it is.
+        path: the file's name, without a folder.
+        most_bytes: the size limit; a larger file is not downloaded, if the store reports its size.
 
     Raises:
-        StoreError: the server can't give it.
+        StoreError: the server can't send it.
         Malformed: it is too large.
     """
     import tempfile
 
     with quiet(), refusals(store.uri):
-        sizes = {each.path: each.file_size or 0 for each in store.client.list_artifacts(run_id) if not each.is_dir}
+        sizes = {file.path: file.file_size or 0 for file in store.client.list_artifacts(run_id) if not file.is_dir}
     if path not in sizes:
         return None
     check_size(path, sizes[path], most_bytes)
@@ -159,27 +159,27 @@ def artifact(store: Store, run_id: str, path: str, most_bytes: int = MOST_BYTES)
 
 
 def _pages(store: Store, experiments: list[str], where: str) -> Iterator[Run]:
-    """Yield the runs that one filter finds, newest first, with their experiments' ids for names."""
-    ask = _search_http if store.uri.startswith(HTTP) else _search
+    """Yield the runs that match one filter, newest first, with their experiments' ids as names."""
+    search = _search_http if store.uri.startswith(HTTP) else _search
     token = ""
     while True:
-        page, token = ask(store, experiments, where, token)
+        page, token = search(store, experiments, where, token)
         yield from page
         if not token:
             return
 
 
 def _search(store: Store, experiments: list[str], where: str, token: str) -> tuple[list[Run], str]:
-    """Return a page of runs, with their experiments' ids for names, and the token of the next page."""
+    """Return a page of runs, with their experiments' ids as names, and the token of the next page."""
     page = store.client.search_runs(experiments, where, max_results=_PAGE, order_by=_NEWEST, page_token=token or None)
     return [_run(store, run, run.info.experiment_id) for run in page], page.token or ""
 
 
 def _search_http(store: Store, experiments: list[str], where: str, token: str) -> tuple[list[Run], str]:
-    """Do as `_search` does, without making protocol buffers of JSON: that is what takes MLflow's client so long."""
+    """Search as `_search` does, without MLflow's slow conversion of JSON to protocol buffers."""
     asked = {"experiment_ids": experiments, "filter": where, "max_results": _PAGE, "order_by": _NEWEST}
     page = private_mlflow.post(store.uri, _SEARCH, {**asked, **({"page_token": token} if token else {})})
-    runs = [_run_of_json(store, found["info"], found["data"]) for found in page.get("runs", [])]
+    runs = [_run_of_json(store, run["info"], run["data"]) for run in page.get("runs", [])]
     return runs, page.get("next_page_token", "")
 
 
@@ -190,24 +190,24 @@ def _run_of_json(store: Store, info: Mapping[str, Any], data: Mapping[str, Any])
         name=info.get("run_name", ""),
         lifecycle=info["status"],
         started_ms=int(info.get("start_time", 0)),
-        tags=run_tags.told((each["key"], each.get("value", "")) for each in data.get("tags", [])),
-        params={each["key"]: each.get("value", "") for each in data.get("params", [])},
-        metrics={each["key"]: float(each.get("value", 0)) for each in data.get("metrics", [])},
+        tags=run_tags.unhidden((tag["key"], tag.get("value", "")) for tag in data.get("tags", [])),
+        params={param["key"]: param.get("value", "") for param in data.get("params", [])},
+        metrics={metric["key"]: float(metric.get("value", 0)) for metric in data.get("metrics", [])},
         link=_link(store, info["experiment_id"], info["run_id"]),
     )
 
 
-def _run_as_served(store: Store, each: Mapping[str, Any], experiments: Mapping[str, str]) -> Run:
+def _run_as_served(store: Store, row: Mapping[str, Any], experiments: Mapping[str, str]) -> Run:
     return Run(
-        run_id=each["run_id"],
-        experiment=experiments[each["experiment_id"]],
-        name=each["name"],
-        lifecycle=each["lifecycle"],
-        started_ms=each["started_ms"],
-        tags=each["tags"],
-        params=each["params"],
-        metrics={name: float(value) for name, value in each["metrics"].items()},
-        link=_link(store, each["experiment_id"], each["run_id"]),
+        run_id=row["run_id"],
+        experiment=experiments[row["experiment_id"]],
+        name=row["name"],
+        lifecycle=row["lifecycle"],
+        started_ms=row["started_ms"],
+        tags=row["tags"],
+        params=row["params"],
+        metrics={name: float(value) for name, value in row["metrics"].items()},
+        link=_link(store, row["experiment_id"], row["run_id"]),
     )
 
 
@@ -218,7 +218,7 @@ def _run(store: Store, run: Any, experiment: str) -> Run:
         name=run.info.run_name or "",
         lifecycle=run.info.status,
         started_ms=run.info.start_time or 0,
-        tags=run_tags.told(run.data.tags.items()),
+        tags=run_tags.unhidden(run.data.tags.items()),
         params=dict(run.data.params),
         metrics=dict(run.data.metrics),
         link=_link(store, run.info.experiment_id, run.info.run_id),

@@ -1,6 +1,6 @@
-"""`rescore`: makes metrics of the predictions that a run kept, without its model.
+"""`rescore`: computes metrics from the predictions that a run kept, without its model.
 
-The arithmetic is that of scoring: the same metrics, of the same predictions, drawn with the same seed.
+The computation is the same as in scoring: same metrics, same predictions, same resampling with the same seed.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ _VARIANT = "variant.json"
 
 @dataclass(frozen=True)
 class Rescored:
-    """What was made of kept predictions.
+    """The result of scoring kept predictions again.
 
     Attributes:
-        found: the scores.
-        logged: what the run's own numbers were, by their name on the tracking server.
+        scores: the new scores.
+        logged: the run's own numbers, by their name on the tracking server.
     """
 
-    found: bootstrap.Scores
+    scores: bootstrap.Scores
     logged: Mapping[str, float]
 
     def lines(self) -> list[str]:
-        """Say each score in a line, with its interval, and whether it is what was logged."""
+        """Return a line for each score, with its interval, and whether it equals the logged one."""
         return [
-            f"{name}: {self._value(name)} (n={self.found.samples}{self._before(name)})" for name in self.found.by_name
+            f"{name}: {self._value(name)} (n={self.scores.samples}{self._before(name)})" for name in self.scores.by_name
         ]
 
     def _value(self, name: str) -> str:
-        score = self.found.by_name[name]
+        score = self.scores.by_name[name]
         ends = "" if score.low is None else f" [{score.low:.6g}, {score.high:.6g}]"
         return f"{score.value:.6g}{ends}"
 
@@ -57,28 +57,28 @@ class Rescored:
         before = self.logged.get(f"quality/{name}")
         if before is None:
             return "; new"
-        is_same = math.isclose(before, self.found.by_name[name].value, rel_tol=1e-9, abs_tol=1e-12)
+        is_same = math.isclose(before, self.scores.by_name[name].value, rel_tol=1e-9, abs_tol=1e-12)
         return "; as logged" if is_same else f"; logged: {before:.6g}"
 
 
-def _tell_nobody(event: Mapping[str, Any]) -> None:
+def _ignore(event: Mapping[str, Any]) -> None:
     pass
 
 
-def of_file(path: Path, entries: Sequence[str], seed: int = 0, listener: Listener = _tell_nobody) -> Rescored:
+def of_file(path: Path, entries: Sequence[str], seed: int = 0, listener: Listener = _ignore) -> Rescored:
     """Score the predictions in a local `predictions.json`.
 
     Args:
         path: the file.
-        entries: the metrics, as a recipe names them.
-        seed: of the drawing.
-        listener: told of each event of progress: `stage`, and as far as known `done`, `total`, `seconds_left`.
+        entries: the metrics, as in a recipe.
+        seed: the seed for resampling.
+        listener: called with each progress event: `stage`, and where known `done`, `total`, `seconds_left`.
 
     Raises:
-        RecipeError: no metric is named, one takes other predictions, or the file is none of predictions.
+        RecipeError: no metric is named, a metric needs other predictions, or the file has no predictions.
     """
     if not entries:
-        raise RecipeError(f"Which metric? {path} does not say what it was scored by. Give --metric NAME.")
+        raise RecipeError(f"Which metric? {path} does not record its metrics. Give --metric NAME.")
     try:
         check_size(path.name, path.stat().st_size, quality.MOST_BYTES)
         kept = path.read_bytes()
@@ -87,19 +87,19 @@ def of_file(path: Path, entries: Sequence[str], seed: int = 0, listener: Listene
     return Rescored(_score(kept, str(path), metrics_of(entries, Path(), load=True), seed, listener), {})
 
 
-def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listener: Listener = _tell_nobody) -> Rescored:
+def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listener: Listener = _ignore) -> Rescored:
     """Score the predictions that a run kept.
 
     Args:
-        store: where it is.
+        store: the tracking store.
         run_id: the run.
-        entries: the metrics, as a recipe names them; none: those that it was scored by.
+        entries: the metrics, as in a recipe; empty: the metrics of the run.
         log: whether to add the scores to the run.
-        listener: told of each event of progress, as in `of_file`.
+        listener: called with each progress event, as in `of_file`.
 
     Raises:
-        StoreError: there is no such run, or it kept no predictions.
-        RecipeError: there is no such metric, or it takes other predictions.
+        StoreError: there is no such run, or it has no predictions.
+        RecipeError: there is no such metric, or it needs other predictions.
     """
     run = reading.run(store, run_id)
     try:
@@ -109,31 +109,31 @@ def of_run(store: Store, run_id: str, entries: Sequence[str], log: bool, listene
     except Malformed as error:
         raise StoreError(f"The run {run_id} ({run.name}) can't be scored: {error}") from error
     if variant is None:
-        raise StoreError(f"The run {run_id} ({run.name}) is none of compress-bench: it has no {_VARIANT}.")
+        raise StoreError(f"The run {run_id} ({run.name}) is not a run of compress-bench: it has no {_VARIANT}.")
     if kept is None:
         raise StoreError(
-            f"The run {run_id} ({run.name}) kept no predictions: its quality was not scored. Measure it again with "
-            "data to score."
+            f"The run {run_id} ({run.name}) has no predictions: its quality was not scored. Measure it again with data "
+            "to score."
         )
     folder = Path() if entries else Path(variant.folder)
     gives = registry.find("families", variant.family).gives
     if code := [] if entries else [name for name in variant.metrics if is_code(name)]:
         raise RecipeError(
-            f"The run's metric {code[0]} is Python code. If you trust where it comes from, name it: --metric {code[0]}"
+            f"The run's metric {code[0]} is Python code. If you trust its source, name it: --metric {code[0]}"
         )
     metrics = metrics_of(entries or variant.metrics, folder, load=True, gives=gives)
     rescored = Rescored(_score(kept, f"the run {run_id}", metrics, variant.seed, listener), run.metrics)
     if log:
-        with Spool().alone():  # another may add to the same file
-            facts = quality.facts_of(rescored.found, run.said(f"compress.{SCORING}"))
-            statistics = {STATISTICS: _statistics(rescored.found, store, run_id)}
-            writing.add_to_run(store, run_id, rescored.found.numbers(), facts, statistics)
+        with Spool().alone():  # another process may add to the same file
+            facts = quality.facts_of(rescored.scores, run.said(f"compress.{SCORING}"))
+            statistics = {STATISTICS: _statistics(rescored.scores, store, run_id)}
+            writing.add_to_run(store, run_id, rescored.scores.numbers(), facts, statistics)
     return rescored
 
 
 def _score(kept: bytes, origin: str, metrics: Mapping[str, Metric], seed: int, listener: Listener) -> bootstrap.Scores:
     def drawn(done: int, total: int | None, seconds_left: float | None) -> None:
-        stage = "drawing samples for the intervals"
+        stage = "resampling for the intervals"
         listener({"stage": stage, "done": done, "total": total, "seconds_left": seconds_left})
 
     listener({"stage": "reading the predictions"})
@@ -146,21 +146,21 @@ def _score(kept: bytes, origin: str, metrics: Mapping[str, Metric], seed: int, l
         for reference, prediction in zip(references, predictions, strict=True):
             if not _fits(metric.takes, reference, prediction):
                 raise RecipeError(
-                    f"{name} takes {metric.takes}; the predictions of {origin} are others: "
+                    f"{name} takes {metric.takes}; the predictions of {origin} are different: "
                     f"{str(prediction)[:60]!r} for {str(reference)[:60]!r}."
                 )
     try:
         return bootstrap.score(metrics, references, predictions, seed, drawn)
     except ValueError as error:
-        raise RecipeError(f"The predictions of {origin} can't be scored so: {error}.") from error
+        raise RecipeError(f"The predictions of {origin} can't be scored by these metrics: {error}.") from error
 
 
 def _fits(takes: str, reference: Any, prediction: Any) -> bool:
-    """Return whether a metric that takes such predictions can take this one."""
+    """Return whether a metric for a kind of predictions can take this prediction."""
     if takes == "likelihoods":
         return isinstance(prediction, Mapping) and "nll" in prediction
     if takes == "boxes":
-        return all(isinstance(each, Mapping) and "boxes" in each for each in (reference, prediction))
+        return all(isinstance(answer, Mapping) and "boxes" in answer for answer in (reference, prediction))
     if takes == "tags":
         return isinstance(reference, list) and isinstance(prediction, list)
     if takes == "texts":
@@ -168,21 +168,21 @@ def _fits(takes: str, reference: Any, prediction: Any) -> bool:
     return takes != "labels" or (not isinstance(reference, (list, Mapping)) and not isinstance(prediction, Mapping))
 
 
-def _statistics(found: bootstrap.Scores, store: Store, run_id: str) -> bytes:
-    """Return the file of statistics with the new ones beside those that it had.
+def _statistics(scores: bootstrap.Scores, store: Store, run_id: str) -> bytes:
+    """Return the run's file of statistics with the new ones added.
 
     Raises:
-        StoreError: those are none.
+        StoreError: the existing file is not valid.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, STATISTICS)
-        known = {}
+        existing = {}
         try:
             before = reading.artifact(store, run_id, STATISTICS, statistics_file.MOST_PACKED_BYTES)
             if before is not None:
                 path.write_bytes(before)
-                known = statistics_file.read(path)
+                existing = statistics_file.read(path)
         except Malformed as error:
             raise StoreError(f"Nothing was added to the run {run_id}: {error}") from error
-        statistics_file.write({**known, **found.statistics()}, path)
+        statistics_file.write({**existing, **scores.statistics()}, path)
         return path.read_bytes()

@@ -1,4 +1,4 @@
-"""The pictures of one result: every timed call in order and how the calls are spread, and memory over time."""
+"""Plots of one result: every timed call in order, the distribution of calls, and memory over time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PHASES = ("import", "load", "warmup", "run", "around")
 
 
 def latency_png(result: Result) -> bytes | None:
-    """Draw the latency samples of each device as PNG; None when there are none."""
+    """Return a PNG of each device's latency samples; None where there are none."""
     timed = {group: result.samples.get(f"{group}/latency_ms", []) for group in _GROUPS}
     timed = {group: samples for group, samples in timed.items() if samples}
     if not timed:
@@ -41,18 +41,20 @@ def latency_png(result: Result) -> bytes | None:
 
 
 def memory_png(result: Result) -> bytes | None:
-    """Draw each device's process: resident memory over time, and the kernel's peak of each phase; None without any."""
-    seen = {group: result.samples.get(f"{group}/ram_timeline_mib", []) for group in _GROUPS}
-    seen = {group: series for group, series in seen.items() if series}
-    if not seen:
+    """Return a PNG of each device's memory over time, with the kernel's peak of each phase; None without samples."""
+    timelines = {group: result.samples.get(f"{group}/ram_timeline_mib", []) for group in _GROUPS}
+    timelines = {group: series for group, series in timelines.items() if series}
+    if not timelines:
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.2 * len(seen)), layout="constrained")
+    figure = Figure(figsize=(10, 3.2 * len(timelines)), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(_title(result))
-    for axes, (group, series) in zip(figure.subplots(len(seen), 1, squeeze=False)[:, 0], seen.items(), strict=True):
+    for axes, (group, series) in zip(
+        figure.subplots(len(timelines), 1, squeeze=False)[:, 0], timelines.items(), strict=True
+    ):
         axes.plot(result.samples[f"{group}/ram_timeline_s"], series, color="C0", label="resident, seen from outside")
         for index, phase in enumerate(_PHASES):
             if (peak := result.measurements.get(f"{group}/ram_peak_{phase}_mib")) is not None:

@@ -1,4 +1,4 @@
-"""A result in words: for descriptions of MLflow runs, and as the answer on the terminal."""
+"""A result as text: for descriptions of MLflow runs, and for the terminal."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ _BY_NUMBER = str.maketrans(
 
 
 def facts(result: Result) -> list[tuple[str, str]]:
-    """Return what a person asks first, as pairs of name and number with unit.
+    """Return the main numbers as pairs of name and number with unit.
 
-    Scores stand in the order of the table: that first which stands for a model's quality. The interval of a percentile
-    but the median is of the calls that were timed, and says nothing of the noise between launches: so it is written.
+    Scores are in the order of the table: first the one that represents a model's quality. The interval of a percentile
+    other than the median covers only the timed calls, not the noise between launches, so the text says so.
     """
     rows = []
-    known = metric_facts.said(result.facts, "metric.")
+    known = metric_facts.recorded(result.facts, "metric.")
     ends = {f"{name}_{end}" for name in result.measurements for end in ("low", "high")}
     quality = [name for name in result.measurements if name.startswith("quality/") and name not in ends]
     places = {name: place for place, name in enumerate(scores(result.measurements, known))}
@@ -60,7 +60,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
         text = f"{value:,.0f}" if name in _COUNTS else f"{number(value)} {unit(name)}".strip()
         stem, suffix = (name.removesuffix("_ms"), "_ms") if name.endswith("_ms") else (name, "")
         low, high = (result.measurements.get(f"{stem}_{end}{suffix}") for end in ("low", "high"))
-        if low is not None and high is not None and low < high:  # of samples that are all alike drawing says nothing
+        if low is not None and high is not None and low < high:  # equal samples have no interval
             scope = ", of these calls" if _TAIL.search(name) else ""
             text += f" (95 %{scope}: {number(low)} to {number(high)})"
         if name.endswith(_TO_LAUNCHES[0]) and (count := result.measurements.get(name.replace(*_TO_LAUNCHES))):
@@ -70,7 +70,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
 
 
 def markdown(result: Result) -> str:
-    """Write a result for a run's description. All names are escaped: they are other people's."""
+    """Return a result as Markdown for a run's description. All names are escaped: they come from other people."""
     variant = result.variant
     title = f"## {_escaped(variant.model)}, {_escaped(variant.label)}: {result.status}"
     lines = [title, ""]
@@ -94,17 +94,19 @@ def markdown(result: Result) -> str:
     lines += ["On " + _escaped(", ".join(filter(None, where))) + ".", ""]
     if result.cautions:
         lines += ["**Before you trust these numbers:**", ""]
-        lines += [f"* {_escaped(f'{each.message}. {each.advice}')}" for each in result.cautions]
+        lines += [f"* {_escaped(f'{caution.message}. {caution.advice}')}" for caution in result.cautions]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def page(result: Result) -> str:
-    """Write the description of a run's own page: `markdown`, and all facts and circumstances.
+    """Return the description for a run's own page: `markdown`, plus all facts and circumstances.
 
-    MLflow's UI does not show the tags that hold these, see `run_tags`.
+    MLflow's UI does not show the tags with these, see `run_tags`.
     """
-    told = (REACHED, "timed")
-    facts = {name: text for name, text in result.facts.items() if name not in told and not name.startswith("metric.")}
+    covered = (REACHED, "timed")
+    facts = {
+        name: text for name, text in result.facts.items() if name not in covered and not name.startswith("metric.")
+    }
     rows = {**facts, **result.environment}
     if not rows:
         return markdown(result)
@@ -114,7 +116,7 @@ def page(result: Result) -> str:
 
 
 def text(result: Result) -> str:
-    """Write the answer for a terminal."""
+    """Return a result as text for a terminal."""
     variant = result.variant
     reason = f" ({plain(result.reason)})" if result.reason else ""
     lines = [f"{plain(variant.model)}, {plain(variant.label)}: {result.status}{reason}"]
@@ -123,7 +125,7 @@ def text(result: Result) -> str:
         rows.append(("the method", plain(result.facts[REACHED])))
     width = max((len(name) for name, _ in rows), default=0)
     lines += [f"  {plain(name):<{width}}  {value}" for name, value in rows]
-    lines += [f"  ! {plain(each.message)}. {plain(each.advice)}" for each in result.cautions]
+    lines += [f"  ! {plain(caution.message)}. {plain(caution.advice)}" for caution in result.cautions]
     return "\n".join(lines)
 
 

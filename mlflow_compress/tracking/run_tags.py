@@ -3,7 +3,7 @@
 MLflow's UI shows all tags above a run's description, except those whose names begin with `mlflow.`. So it shows only
 what people read and filter by (`team`, `status`, `compress.reason`, ...). What programs read is stored as
 `mlflow.compress.env.torch`. Code that reads a run here gets the names without `mlflow.`, however they were stored: runs
-of earlier versions have all tags under these.
+of earlier versions have all tags without the prefix.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 
-LOGGED = "compress.logged"  # this tag of a run says that all of a result is there
-SECONDS = "compress.seconds"  # this one says how long the variant took
+LOGGED = "compress.logged"  # tag of a run: all of a result is logged
+SECONDS = "compress.seconds"  # tag of a run: how long the variant took
 RESULT_ID, ROLE, PARENT = "compress.result_id", "compress.role", "mlflow.parentRunId"
-NATIVE_FLAVOR = "compress.native_flavor"  # of a logged model: the flavor of MLflow's own that loads it, or `none: why`
+NATIVE_FLAVOR = "compress.native_flavor"  # tag of a logged model: MLflow's own flavor that loads it, or `none: why`
 NOTE, NOT_LOGGED = "mlflow.note.content", "compress.not_logged"
-TAG_LIMIT = 5000  # characters; MLflow takes no more of an experiment's tag
+TAG_LIMIT = 5000  # characters; MLflow's limit for a tag of an experiment
 
 _OURS, _HIDING = "compress.", "mlflow."
-HIDDEN = f"{_HIDING}{_OURS}"  # how the names begin under which tags are kept that the UI does not show
+HIDDEN = f"{_HIDING}{_OURS}"  # prefix of the stored names of tags that the UI does not show
 _SHOWN = frozenset(
     {
         ROLE,
@@ -40,34 +40,34 @@ _IN_FILTER = re.compile(f"{_ABSENT.pattern}|{_NAME}", re.IGNORECASE)
 
 
 def kept_name(name: str) -> str:
-    """Return the name under which a tag is kept, whatever it is."""
+    """Return the stored name of any tag."""
     is_hidden = name.startswith(_OURS) and name not in _SHOWN and not name.startswith(_SHOWN_PARTS)
     return f"{_HIDING}{name}" if is_hidden else name
 
 
 def kept(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return tags under the names under which they are kept."""
+    """Return tags under their stored names."""
     return {kept_name(name): text for name, text in tags.items()}
 
 
-def told(tags: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return kept tags under our own names.
+def unhidden(tags: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return stored tags under our own names.
 
     Args:
         tags: names and values, in any order.
     """
     own: dict[str, str] = {}
     for name, text in tags:
-        tell(own, name, text)
+        add_unhidden(own, name, text)
     return own
 
 
-def tell(own: dict[str, str], name: str, text: str) -> None:
-    """Add a kept tag to those that are told under our own names. Where it was kept under two, the hidden one stands.
+def add_unhidden(own: dict[str, str], name: str, text: str) -> None:
+    """Add a stored tag to tags under our own names. Where it was stored under two names, the hidden one wins.
 
     Args:
-        own: the tags told so far.
-        name: of the tag, as it is kept.
+        own: the tags so far.
+        name: the stored name of the tag.
         text: its value.
     """
     if name.startswith(HIDDEN):
@@ -77,7 +77,7 @@ def tell(own: dict[str, str], name: str, text: str) -> None:
 
 
 def filters(where: str) -> list[str]:
-    """Return the filters that together find what one with our own names means, in runs of every version.
+    """Return filters that together match what a filter with our own names means, in runs of every version.
 
     Args:
         where: a filter in MLflow's own language.
@@ -87,13 +87,13 @@ def filters(where: str) -> list[str]:
 
 
 def _kept(part: re.Match[str]) -> str:
-    """Return a part of a filter as it asks for what is kept today."""
+    """Return a part of a filter for the tags as they are stored today."""
     if part["absent"]:
         return _under_neither(part)
     return kept_name(part[0])
 
 
 def _under_neither(absent: re.Match[str]) -> str:
-    """Return the part of a filter that asks for runs without a tag, under whichever name."""
+    """Return the part of a filter that matches runs without a tag, under both names."""
     name = absent["name"]
     return f"{absent[0]} and {absent[0].replace(name, kept_name(name))}"

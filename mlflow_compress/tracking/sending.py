@@ -1,8 +1,8 @@
-"""Sends results to MLflow: writes each into a run of its own, or into the one that `mlflow run` made.
+"""Sends results to MLflow: each into its own run, or into the run that `mlflow run` made.
 
-A run that somebody else began takes one result, the first. Each later one gets a run of its own below it.
+A run that somebody else began takes one result, the first. Each later result gets its own run below it.
 
-What a variant gave goes home in four steps: `Shipment.keep`, `Originals.pair`, `send`, `write`.
+A variant's result is processed in four steps: `Shipment.keep`, `Originals.pair`, `send`, `write`.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from mlflow_compress.tracking.run_tags import LOGGED, NOT_LOGGED, NOTE, PARENT, 
 from mlflow_compress.tracking.spool import Shipment
 from mlflow_compress.version import installed
 
-_OF_AN_EARLIER_TRY = {"compress.reason", NOT_LOGGED}  # what may not be true any more
-_GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # what MLflow calls a run that nobody named
+_OF_AN_EARLIER_TRY = {"compress.reason", NOT_LOGGED}  # may no longer be true
+_GENERATED_NAME = re.compile(r"[a-z]+-[a-z]+-\d+")  # MLflow's name for a run without a name
 
 
 def send(store: Store, shipment: Shipment, ending: bool = True) -> None:
-    """Write a result into its run, whatever of it is there already: numbers first, the model last.
+    """Write a result into its run, whatever is already there: the numbers first, the model last.
 
-    Doing so again, also after a crash in the middle, changes nothing that is there. What large files the server refuses
-    is left out, and the run says so.
+    Repeating this, even after a crash, does not change what is there. Large files that the server refuses are left
+    out, and the run says so.
 
     Args:
         store: the tracking store.
-        shipment: the result, and where it goes.
-        ending: whether to end a run that somebody else began; one of ours always ends.
+        shipment: the result and its address.
+        ending: whether to end a run that somebody else began; our own runs always end.
 
     Raises:
-        StoreError: the server refused the numbers, or is gone. What it has of the result stays.
+        StoreError: the server refused the numbers, or is gone. What was written stays.
     """
-    check(store)  # MLflow's own client tries for long
+    check(store)  # MLflow's own client would retry for a long time
     run_id = _run(store, shipment)
     ending = ending or run_id != shipment.address.run
     try:
@@ -54,14 +54,14 @@ def send(store: Store, shipment: Shipment, ending: bool = True) -> None:
             check(store)
             writing.tag(store, run_id, {NOT_LOGGED: str(error)})
             if ending:
-                writing.end(store, run_id, succeeded=False)  # it is refused, and may wait for long
+                writing.end(store, run_id, succeeded=False)  # it was refused, and may wait for a long time
         raise
     if ending:
         writing.end(store, run_id, succeeded=shipment.result.status != "failed")
 
 
 def write(store: Store, run_id: str, shipment: Shipment) -> None:
-    """Write a result, its files and its model into a run; the tag that all of it is there comes last.
+    """Write a result, its files and its model into a run; the tag that everything is logged comes last.
 
     Raises:
         StoreError: the server refused the numbers, or is gone.
@@ -77,8 +77,8 @@ def write(store: Store, run_id: str, shipment: Shipment) -> None:
         missing["model"] = _refusal(store, lambda: _write_model(store, run_id, shipment))
     elif address.lost:
         missing["model"] = address.lost
-    told = "; ".join(f"{what}: {reason}" for what, reason in missing.items() if reason)
-    tags = {NOT_LOGGED: told} if told else {}
+    not_logged = "; ".join(f"{what}: {reason}" for what, reason in missing.items() if reason)
+    tags = {NOT_LOGGED: not_logged} if not_logged else {}
     writing.tag(store, run_id, {**tags, "compress.variant_digest": address.digest, LOGGED: "complete"})
 
 
@@ -93,19 +93,19 @@ def write_into_open_run(
 ) -> str:
     """Write a result into a run that somebody else began and will end, without its model. Their note stays.
 
-    Where that run has a result already, this one gets a run of its own below it.
+    Where that run already has a result, this one gets its own run below it.
 
     Args:
         store: the tracking store.
         run_id: the run.
-        result: what came of a variant.
-        files: what scoring left, by name.
+        result: the result of a variant.
+        files: the files from scoring, by name.
         asked: parameters as the user gave them.
-        with_metrics: whether to write the metrics too, or leave that to MLflow's evaluation, which writes them into the
-            run that is open.
+        with_metrics: whether to write the metrics too, or leave them to MLflow's evaluation, which writes them into the
+            open run.
 
     Returns:
-        The id of the run that it is in.
+        The id of the run with the result.
 
     Raises:
         StoreError: the server refused, or is gone.
@@ -125,16 +125,16 @@ def write_into_open_run(
 
 
 def _move_below(store: Store, run_id: str) -> None:
-    """Copy the result that took a run into a run below it, as MLflow will log other numbers into this one."""
+    """Copy a run's result into a run below it, because MLflow will log other numbers into this run."""
     run = reading.run(store, run_id)
     if run.tags.get(ROLE) != "variant":
         return
     try:
         record = reading.artifact(store, run_id, writing.RESULT) or b""
         result = Result.from_json(untrusted.parse_json(record, writing.RESULT))
-    except untrusted.Malformed:  # what can't be read is no row
+    except untrusted.Malformed:  # an unreadable result is not a row
         return
-    result_id = f"{run.params.get(RESULT_ID, run_id)}.below"  # the same each time, and no other run's
+    result_id = f"{run.params.get(RESULT_ID, run_id)}.below"  # the same each time, and unique
     most = {PREDICTIONS: quality.MOST_BYTES, STATISTICS: statistics_file.MOST_PACKED_BYTES}
     files = {name: reading.artifact(store, run_id, name, size) for name, size in most.items()}
     tables = {name: content for name, content in files.items() if content is not None}
@@ -146,7 +146,7 @@ def _move_below(store: Store, run_id: str) -> None:
 def _write_below(
     store: Store, parent: str, result: Result, result_id: str, asked: Mapping[str, str], files: Mapping[str, bytes]
 ) -> str:
-    """Write a result into a run of its own below another one, end it, and return its id."""
+    """Write a result into its own run below another one, end it, and return its id."""
     run_id = _run_below(store, parent, reading.experiment_of(store, parent), result, result_id)
     succeeded = False
     try:
@@ -164,11 +164,11 @@ def _pictures(result: Result) -> dict[str, bytes]:
 
 
 def _write_model(store: Store, run_id: str, shipment: Shipment) -> None:
-    """Write the model with its input example, link the numbers to it, and register it where that was asked for."""
+    """Write the model with its input example, link the numbers to it, and register it where requested."""
     result, folder = shipment.result, shipment.entry.folder
     model, needs = isolate.model_folder(folder), _requirements(result.variant)
     try:
-        require_own_files(model)  # the model's own code may have left a link there, to what is nobody's business
+        require_own_files(model)  # the model's own code may have left a link to a private file there
     except (WeightsError, OSError) as error:
         raise StoreError(str(error)) from error
     model_id = models.write_model(store, run_id, model, needs, input_example.read(folder))
@@ -178,7 +178,7 @@ def _write_model(store: Store, run_id: str, shipment: Shipment) -> None:
 
 
 def _refusal(store: Store, write_it: Callable[[], None]) -> str:
-    """Write something large; return why a server that is there does not take it, even when asked twice.
+    """Write something large; return why the server refuses it, after two attempts; empty if it was written.
 
     Raises:
         StoreError: the server is gone.
@@ -209,8 +209,8 @@ def _run(store: Store, shipment: Shipment) -> str:
 
 
 def _run_below(store: Store, parent: str, experiment_id: str, result: Result, result_id: str) -> str:
-    """Return a result's own run, below another one; below none where `parent` is empty."""
-    variant = result.variant  # while its files are sent, tables show whose it is
+    """Return a result's own run, below another one if `parent` is given."""
+    variant = result.variant  # tables show its row while its files are being sent
     tags = {**writing.tags_of_variant(variant), process_identity.TAG: process_identity.mine()}
     if parent:
         tags[PARENT] = parent
@@ -229,7 +229,7 @@ def _name(variant: Variant) -> str:
 
 
 def _resolved(result: Result) -> dict[str, str]:
-    """Return what the recipe added to what was asked for."""
+    """Return the parameters that the recipe added."""
     variant = result.variant
     options = {f"option.{key}": str(value) for key, value in variant.options.items() if key != "architecture"}
     return {
@@ -244,7 +244,7 @@ def _resolved(result: Result) -> dict[str, str]:
 
 
 def _requirements(variant: Variant) -> list[str]:
-    """Name what the logged model needs, with versions. Inferring them would take minutes."""
+    """Return the requirements of the logged model, with versions. Inferring them would take minutes."""
     needs = ["mlflow-compress", *registry.find("families", variant.family).needs]
     for step in variant.chain:
         needs += registry.find("methods", step.method).needs

@@ -1,8 +1,8 @@
-"""The spool: each result is on disk before it is sent to MLflow, and leaves when MLflow has all of it.
+"""The spool: each result is on disk before it is sent to MLflow, and is removed when MLflow has all of it.
 
 Layout: `<spool>/<result id>/` is the folder in which a variant is measured (`variant.json`, `model/`, logs, tables). It
-is a result as soon as it holds `result.json` and, written last, `address.json`. `<spool>/<result id>.lock` is held by
-the process that works on it, and is free when that process is dead.
+is a result as soon as it contains `result.json` and, written last, `address.json`. The process that works on it holds
+`<spool>/<result id>.lock`; the lock is free when that process is dead.
 
 The folder is `COMPRESS_SPOOL`, or `mlflow-compress/spool` in the user's cache folder.
 """
@@ -31,27 +31,27 @@ from mlflow_compress.untrusted import read_json, record
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-Tell = Callable[[str], None]  # is told in a sentence what happens
+Tell = Callable[[str], None]  # called with a message for the user
 
 _ADDING = "adding.lock"
 _RESULT, _ADDRESS = "result.json", "address.json"
-_LEFT_OUT = "the disk was full: its model was left out so that its numbers could be kept"
+_LEFT_OUT = "the disk was full: the model was left out to keep the numbers"
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a result is to be written, and what else goes with it. This is kept on disk, so a field has a default.
+    """The destination of a result. It is stored on disk, so every new field needs a default.
 
     Attributes:
-        uri: the tracking server's, without secrets.
+        uri: the tracking server's address, without secrets.
         experiment: the experiment's name.
         asked: parameters as the user gave them.
-        run: the run of `mlflow run` that takes it; empty for a run of its own.
-        parent: the run that its own run lies below; empty for none.
-        with_model: whether the model goes with it.
-        digest: of the variant, as `resume.digest` gives it.
-        lost: why the model can't go with it.
-        register: the name that the model is registered under; empty for none.
+        run: the run of `mlflow run` that takes the result; empty for its own run.
+        parent: the run above its own run; empty for none.
+        with_model: whether the model is sent too.
+        digest: the variant's digest, from `resume.digest`.
+        lost: why the model can't be sent.
+        register: the name of the registered model; empty for none.
     """
 
     uri: str
@@ -67,13 +67,13 @@ class Address:
 
 @dataclass(frozen=True)
 class Shipment:
-    """A result on its way to MLflow, with all that travels with it.
+    """A result on its way to MLflow, with all its files.
 
     Attributes:
         entry: its folder in the spool, with the model and the logs.
-        result: what came of a variant.
-        address: where it goes.
-        tell: told in a sentence how it goes.
+        result: the result of a variant.
+        address: its destination.
+        tell: called with a message for the user.
     """
 
     entry: Entry
@@ -82,15 +82,15 @@ class Shipment:
     tell: Tell
 
     def keep(self) -> Shipment:
-        """Put the result on disk, so that it outlives a power cut.
+        """Write the result to disk, so that it survives a power cut.
 
-        On a full disk the model makes room: numbers are worth more.
+        On a full disk the model is deleted: the numbers are more important.
 
         Returns:
-            The shipment, whose address says if the model was left out.
+            The shipment; its address states whether the model was left out.
 
         Raises:
-            OSError: it can't be put there.
+            OSError: it can't be written.
         """
         if not self.address.with_model:
             self.entry.drop_model()
@@ -106,8 +106,8 @@ class Shipment:
 
     def _write(self) -> None:
         folder = self.entry.folder
-        folder.mkdir(exist_ok=True)  # the model's own code may have taken it away
-        for path in folder_trees.files_below(folder, too_deep=lambda below: None):  # none of ours lies deep
+        folder.mkdir(exist_ok=True)  # the model's own code may have deleted it
+        for path in folder_trees.files_below(folder, too_deep=lambda below: None):  # our files are not nested deeply
             if not path.is_symlink():
                 _sync(path)
         _write(folder / _RESULT, to_json(self.result))
@@ -115,7 +115,7 @@ class Shipment:
 
 
 class Entry:
-    """A folder in which a variant is measured, and its result once there is one. Its maker holds its lock.
+    """A folder in which a variant is measured, later with its result. Whoever created it holds its lock.
 
     Attributes:
         id: the result's id.
@@ -123,36 +123,36 @@ class Entry:
     """
 
     def __init__(self, folder: Path, lock: BaseFileLock) -> None:
-        """Take over a folder and its lock; `Spool` makes entries."""
+        """Take over a folder and its lock; use `Spool` instead."""
         self.id, self.folder = folder.name, folder
         self._lock = lock
 
     @property
     def is_kept(self) -> bool:
-        """Return whether it holds a result that is to be sent."""
+        """Return whether it has a result to send."""
         return (self.folder / _ADDRESS).is_file()
 
     def read(self, tell: Tell) -> Shipment:
-        """Return what was kept, with the teller of who will send it.
+        """Return the stored shipment, with a function for messages.
 
         Raises:
             OSError: it can't be read.
-            Malformed: it is none of this version's.
+            Malformed: it is not in this version's format.
         """
         result = Result.from_json(read_json(self.folder / _RESULT, worker_part.RESULT_BYTES))
         return Shipment(self, result, record(Address, read_json(self.folder / _ADDRESS), _ADDRESS), tell)
 
     def drop_model(self) -> None:
-        """Delete the saved model, which is most of what is there."""
+        """Delete the saved model, which takes most of the space."""
         folder_trees.remove(self.folder / MODEL_FOLDER)
 
     def release(self) -> None:
-        """Leave it to others, for later."""
+        """Release the lock, so that another process can work on it."""
         self._lock.release()
 
     def remove(self) -> None:
-        """Take it off the disk: MLflow has all of it, or it is no result."""
-        (self.folder / _ADDRESS).unlink(missing_ok=True)  # first: without it the rest is rubbish, which others clear
+        """Delete it: MLflow has all of it, or there is no result."""
+        (self.folder / _ADDRESS).unlink(missing_ok=True)  # first: without it other processes clear the rest
         folder_trees.remove(self.folder)
         Path(self._lock.lock_file).unlink(missing_ok=True)
         self._lock.release()
@@ -162,11 +162,11 @@ class Spool:
     """The folder of entries.
 
     Args:
-        folder: None takes COMPRESS_SPOOL, or the user's cache folder.
+        folder: the folder; None: COMPRESS_SPOOL, or the user's cache folder.
 
     Attributes:
         folder: the folder.
-        caution: why it is another folder than it should be; empty when it is not.
+        caution: why another folder than intended is used; may be empty.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -174,22 +174,22 @@ class Spool:
         self.caution = ""
 
     def begin(self) -> Entry:
-        """Make an empty folder to measure a variant in.
+        """Create an empty folder to measure a variant in.
 
-        Where the spool can't be written to, it becomes a temporary folder, and says so.
+        If the spool is not writable, use a temporary folder instead and set `caution`.
         """
         try:
             return self._begin()
         except (OSError, NotImplementedError) as error:
             wanted, self.folder = self.folder, Path(tempfile.mkdtemp(prefix="mlflow-compress-spool-"))
             self.caution = (
-                f"{wanted} can't be written to ({error}). Until they are logged, results are kept in {self.folder}; "
-                "COMPRESS_SPOOL names a better folder"
+                f"{wanted} is not writable ({error}). Results are kept in {self.folder} until they are logged; set "
+                "COMPRESS_SPOOL to a writable folder"
             )
             return self._begin()
 
     def entries(self) -> Iterator[Entry]:
-        """Return the results that nobody works on, oldest first; each is ours until it is released or removed."""
+        """Yield the results that no process works on, oldest first; each is locked until it is released or removed."""
         for name in self._names():
             if (self.folder / name / _ADDRESS).is_file() and (lock := self._lock(name)) is not None:
                 if (self.folder / name / _ADDRESS).is_file():
@@ -197,7 +197,7 @@ class Spool:
                 lock.release()
 
     def clear(self) -> None:
-        """Take away the folders of measurements whose process died before there was a result."""
+        """Delete the folders of measurements whose process died before there was a result."""
         for name in self._names():
             if not (self.folder / name / _ADDRESS).is_file() and (lock := self._lock(name)) is not None:
                 if not (self.folder / name / _ADDRESS).is_file():
@@ -206,9 +206,9 @@ class Spool:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Let one process at a time add to what a server has: what it read before is what it adds to.
+        """Let one process at a time read and extend what a server has.
 
-        Covers: all processes with this spool. Where no lock can be had, there is none.
+        Covers: all processes with this spool. Where no lock is available, there is no protection.
         """
         from filelock import FileLock
 
@@ -222,14 +222,14 @@ class Spool:
             lock.release()
 
     def holds(self, name: str) -> bool:
-        """Return whether a result is here, or on its way here."""
+        """Return whether a result is in the spool, or is being measured there."""
         return bool(name) and (self.folder / name).is_dir()
 
     def _begin(self) -> Entry:
         name = uuid.uuid4().hex
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # predictions may be nobody else's business
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # predictions may be private
         lock = self._lock(name)
-        assert lock is not None  # nobody else knows the name
+        assert lock is not None  # the name is new
         (self.folder / name).mkdir()
         return Entry(self.folder / name, lock)
 
@@ -241,7 +241,7 @@ class Spool:
             return []
 
     def _lock(self, name: str) -> BaseFileLock | None:
-        """Lock an entry; None when another process has it."""
+        """Lock an entry; return None when another process holds it."""
         from filelock import FileLock, Timeout
 
         lock = FileLock(self.folder / f"{name}.lock", thread_local=False)
@@ -253,14 +253,14 @@ class Spool:
 
 
 def default_folder() -> Path:
-    """Return where the spool is."""
-    if given := os.environ.get("COMPRESS_SPOOL"):
-        return Path(given).absolute()
+    """Return the spool's folder."""
+    if folder := os.environ.get("COMPRESS_SPOOL"):
+        return Path(folder).absolute()
     return cache_folder("spool")
 
 
 def _write(path: Path, data: Any) -> None:
-    """Write JSON so that even after a power cut all of it is there or nothing: it is forced to the disk as well."""
+    """Write JSON so that after a power cut it is complete or absent: it is forced to the disk too."""
     with whole_file(path) as aside:
         aside.write_text(json.dumps(data, ensure_ascii=False, allow_nan=False), encoding="utf-8")
         _sync(aside)
@@ -270,7 +270,7 @@ def _write(path: Path, data: Any) -> None:
 def _sync(path: Path) -> None:
     """Force a file, or a folder's list of names, to the disk."""
     if os.name == "nt" and path.is_dir():
-        return  # Windows opens no folders
+        return  # Windows can't open folders
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The file of a SQLite store: where it is, and how long to wait for those who have it locked."""
+"""The file of a SQLite store: its path, and how long to wait for other processes that lock it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mlflow_compress import file_locks, terminal
 from mlflow_compress.errors import StoreError
 
 _SOON_SECONDS, PATIENCE_SECONDS = 1.0, 30.0
-LOCKED = "database is locked"  # what SQLite says of it
+LOCKED = "database is locked"  # SQLite's message
 _SCHEME = "sqlite:///"
-_ADVICE = "Try again when that has ended, or end it."
+_ADVICE = "Wait until that process has ended, or stop it, and try again."
 
 
 def path_of(uri: str) -> Path | None:
-    """Return the file of a SQLite store; None for any other address, and for those with a query."""
+    """Return the file of a SQLite store; None for any other address, and for addresses with a query."""
     name = uri.removeprefix(_SCHEME)
     if not uri.startswith(_SCHEME) or not name or "?" in name or name.startswith((":memory:", "file:")):
         return None
@@ -25,19 +25,19 @@ def path_of(uri: str) -> Path | None:
 
 
 def address(path: Path, mode: str) -> str:
-    """Return SQLite's own address of a file, to be opened in a mode (`ro`, `rw`): it makes none then."""
+    """Return SQLite's address of a file with an open mode (`ro`, `rw`), which never creates the file."""
     return f"file:{urllib.parse.quote(str(path.resolve()))}?mode={mode}"
 
 
 def wait_for(uri: str, *, writing: bool = False) -> None:
-    """Wait until nobody else has the file of a store locked, and say so after a second.
+    """Wait until no other process locks the file of a store; warn after a second.
 
     Args:
-        uri: the store's address. One that names no SQLite file that is there is not waited for.
-        writing: whether it is to be written to, which those may hinder whom a reader does not notice.
+        uri: the store's address. Anything but an existing SQLite file is not waited for.
+        writing: whether it will be written to; some locks hinder only writers.
 
     Raises:
-        StoreError: somebody still has it locked after half a minute; it says who, where that is known.
+        StoreError: the file is still locked after half a minute; the message names the process, where it is known.
     """
     path = path_of(uri)
     if path is None or not path.is_file() or not _is_locked(path, writing, _SOON_SECONDS):
@@ -48,7 +48,7 @@ def wait_for(uri: str, *, writing: bool = False) -> None:
 
 
 def _is_locked(path: Path, writing: bool, seconds: float) -> bool:
-    """Return whether a file stays locked for so long. What else may be wrong with it, others find out."""
+    """Return whether a file stays locked for a time. Other errors are left to the callers."""
     statement = "BEGIN IMMEDIATE" if writing else "SELECT COUNT(*) FROM sqlite_master"
     try:
         opened = sqlite3.connect(

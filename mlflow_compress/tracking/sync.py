@@ -1,4 +1,4 @@
-"""`Sync`: sends what waits in the spool, each result exactly once, and ends runs whose process died."""
+"""`Sync`: sends the results in the spool, each exactly once, and ends runs whose process died."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _DIED = "the process that logged this run died"
 
 @dataclass(frozen=True)
 class Sync:
-    """Brings a spool and tracking servers together.
+    """Sends the results in a spool to tracking servers.
 
     Attributes:
-        spool: where results wait.
-        tell: told in a sentence what is done.
-        dry_run: only tell what would be done.
+        spool: the spool with the results.
+        tell: called with a message for each action.
+        dry_run: whether to report the actions without doing them.
     """
 
     spool: Spool
@@ -35,26 +35,26 @@ class Sync:
     dry_run: bool = False
 
     def everything(self, tracking_uri: str | None) -> int:
-        """Send everything that waits to where it was meant to go, and end the runs of dead processes there.
+        """Send every result to its server, and end the runs of dead processes there.
 
         Args:
-            tracking_uri: a further server whose runs to end, and the credentials for results that are meant for it;
-                None takes MLFLOW_TRACKING_URI, or MLflow's default where that exists.
+            tracking_uri: a further server whose runs to end, with the credentials for its results; None:
+                MLFLOW_TRACKING_URI, or MLflow's default where that exists.
 
         Returns:
-            How many results still wait.
+            The number of results that still wait.
         """
         if not self.dry_run:
             self.spool.clear()
         default = _DEFAULT if Path(_DEFAULT.removeprefix("sqlite:///")).is_file() else ""
         own = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default
         waiting = self._servers()
-        count = waiting.pop("", 0)  # those that can't be read
+        count = waiting.pop("", 0)  # unreadable results
         for uri in dict.fromkeys([*waiting, *([lasting(own)] if own else [])]):
             try:
                 store = open_store(own if lasting(own) == uri else uri, create=False)
             except StoreError as error:
-                self.tell(f"{waiting.get(uri, 0)} results wait. {error}")
+                self.tell(f"{waiting.get(uri, 0)} results are waiting. {error}")
                 count += waiting.get(uri, 0)
                 continue
             count += self.waiting(store)
@@ -62,14 +62,14 @@ class Sync:
         return count
 
     def waiting(self, store: Store, only: Collection[str] = ()) -> int:
-        """Send the results that wait for a server.
+        """Send the results for one server.
 
         Args:
             store: the open server.
-            only: ids of results; none: all.
+            only: ids of results; empty: all results.
 
         Returns:
-            How many still wait.
+            The number of results that still wait.
         """
         count = 0
         for entry in self.spool.entries():
@@ -79,12 +79,12 @@ class Sync:
         return count
 
     def dead(self, store: Store, experiments: Mapping[str, str]) -> None:
-        """End the runs that are still RUNNING though their process on this machine died.
+        """End runs that are RUNNING although their process on this machine died.
 
-        Those whose result waits in the spool are left to `waiting`.
+        Runs whose result is in the spool are left to `waiting`.
 
         Args:
-            store: where they are.
+            store: the tracking store.
             experiments: names by ids.
         """
         if not experiments:
@@ -96,25 +96,25 @@ class Sync:
                 self._end(store, run)
             except StoreError as error:
                 check(store)
-                self.tell(f"not ended: the run {run.name} ({run.run_id}) of {run.experiment}: {error}")
+                self.tell(f"not ended: run {run.name} ({run.run_id}) of {run.experiment}: {error}")
 
     def _is_left(self, run: Run) -> bool:
-        """Return whether a run still goes on though its process died, and nothing of it waits here."""
+        """Return whether a run is RUNNING although its process died, and its result is not in the spool."""
         if run.lifecycle != "RUNNING" or not process_identity.is_dead(run.tags.get(process_identity.TAG, "")):
             return False
         return not self.spool.holds(run.tags.get(RESULT_ID, ""))
 
     def _end(self, store: Store, run: Run) -> None:
-        """End a run that was left, unless another process did so meanwhile: it may have sent the result, too.
+        """End an abandoned run, unless another process has ended it, and perhaps sent its result.
 
-        Whoever sends a result ends its run before it takes the result out of the spool. So what is read of the run
-        after its result was not in the spool tells whether it was sent.
+        A sender ends the run before it removes the result from the spool. So the run's state, read after its result was
+        found missing from the spool, shows whether it was sent.
         """
         run = reading.run(store, run.run_id)
         if not self._is_left(run):
             return
         done = "would end" if self.dry_run else "ended"
-        self.tell(f"{done} the run {run.name} ({run.run_id}) of {run.experiment}: {_DIED}")
+        self.tell(f"{done} run {run.name} ({run.run_id}) of {run.experiment}: {_DIED}")
         if self.dry_run:
             return
         if run.tags.get(LOGGED) == "complete":
@@ -126,7 +126,7 @@ class Sync:
         writing.close(store, run.run_id, "KILLED")
 
     def _send(self, store: Store, shipment: Shipment) -> bool:
-        """Send one, and take it off the disk; return whether that was done."""
+        """Send one result and remove it from the spool; return whether that succeeded."""
         result = shipment.result
         name = f"{result.variant.model}, {result.variant.method} ({result.status}) to {shipment.address.experiment}"
         if self.dry_run:
@@ -142,7 +142,7 @@ class Sync:
         return True
 
     def _servers(self) -> dict[str, int]:
-        """Count the results that wait for each server; under no name those that can't be read."""
+        """Return the number of waiting results by server; unreadable ones are under an empty name."""
         counts: dict[str, int] = {}
         for entry in self.spool.entries():
             shipment = self._read(entry)
@@ -154,5 +154,5 @@ class Sync:
         try:
             return entry.read(self.tell)
         except (OSError, Malformed) as error:
-            self.tell(f"{entry.folder} can't be read, and is left as it is: {error}")
+            self.tell(f"{entry.folder} can't be read and is left unchanged: {error}")
             return None

@@ -1,10 +1,10 @@
-"""Writes into runs: their beginning and end, parameters, metrics, tags and files.
+"""Writes into runs: start and end, parameters, metrics, tags and files.
 
 Layout of a run (schema 1):
 
-* params: what was asked, as strings (`model`, `method`, `team`, `device`, `weights`, ...); where somebody else began
-  the run, `compress.result_id` too: the result that took it, as nobody can change a parameter;
-* metrics: what was measured (`cpu/latency_p50_ms`); the samples behind them are in `result.json`;
+* params: what was requested, as strings (`model`, `method`, `team`, `device`, `weights`, ...); in a run that somebody
+  else began also `compress.result_id`: the result that took the run, since a parameter can't be changed;
+* metrics: what was measured (`cpu/latency_p50_ms`); the samples are in `result.json`;
 * tags: see `run_tags`;
 * artifacts: `variant.json`, `result.json`, plots, logs, and the model as an MLflow model.
 """
@@ -26,10 +26,10 @@ from mlflow_compress.tracking import experiment_note, reading, run_tags
 from mlflow_compress.tracking.connection import Store, check, open_store, quiet, refusals, without_secrets
 from mlflow_compress.tracking.run_tags import LOGGED, NOTE, RESULT_ID, ROLE, SECONDS, TAG_LIMIT
 
-SWEEP, EVALUATIONS = "sweep", "evaluations"  # roles of runs that are no result, but have results below them
+SWEEP, EVALUATIONS = "sweep", "evaluations"  # roles of runs that are not results, but have results below them
 PROGRAM = "compress-bench"
 METRICS_PER_CALL, TAGS_PER_CALL, _PARAMS_PER_CALL = 1000, 100, 100
-_ALREADY_THERE = ("UNIQUE constraint failed", "duplicate key value", "Duplicate entry")  # as databases say it
+_ALREADY_THERE = ("UNIQUE constraint failed", "duplicate key value", "Duplicate entry")  # messages of databases
 _TABLE = "predictions.json"
 RESULT = "result.json"
 
@@ -38,7 +38,7 @@ _Item = TypeVar("_Item")
 
 @contextlib.contextmanager
 def fluent_run(name: str) -> Iterator[tuple[Store, str]]:
-    """Yield the store and the run that is active in this process; where none is, one that is ended with the block.
+    """Yield the store and the active run of this process; without one, start a run that ends with the block.
 
     Raises:
         StoreError: the store can't be reached.
@@ -57,53 +57,55 @@ def fluent_run(name: str) -> Iterator[tuple[Store, str]]:
 
 
 def experiment_id(store: Store, name: str) -> str:
-    """Return the experiment's id; make the experiment if there is none of that name."""
+    """Return the experiment's id; create the experiment if there is none with that name."""
     with quiet(), refusals(store.uri):
-        found = store.client.get_experiment_by_name(name)
-        if found is None:
-            with contextlib.suppress(Exception):  # another process may have made it in between
+        experiment = store.client.get_experiment_by_name(name)
+        if experiment is None:
+            with contextlib.suppress(Exception):  # another process may have created it in between
                 return str(store.client.create_experiment(name))
-            found = store.client.get_experiment_by_name(name)
-        if found is None:
-            return str(store.client.create_experiment(name))  # which says what is wrong
-        if found.lifecycle_stage != "active":
+            experiment = store.client.get_experiment_by_name(name)
+        if experiment is None:
+            return str(store.client.create_experiment(name))  # raises with the reason
+        if experiment.lifecycle_stage != "active":
             raise StoreError(f"The experiment {name!r} is deleted. Restore it, or choose another name.")
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)
 
 
 def start(store: Store, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int | None = None) -> str:
-    """Start a run of ours and give its id. MLflow's own tags are set by hand: only its fluent API sets them."""
-    known = {
+    """Start a run and return its id. Set MLflow's own tags here, because only its fluent API sets them."""
+    mlflow_tags = {
         "mlflow.user": user_home.user_name(),
         "mlflow.source.name": PROGRAM,
         "mlflow.source.type": "LOCAL",
     }
     with refusals(store.uri):
-        run = store.client.create_run(experiment_id, run_name=name, tags=kept({**known, **tags}), start_time=start_ms)
+        run = store.client.create_run(
+            experiment_id, run_name=name, tags=kept({**mlflow_tags, **tags}), start_time=start_ms
+        )
         return str(run.info.run_id)
 
 
 def claim(
     store: Store, experiment_id: str, result_id: str, name: str, tags: Mapping[str, str], start_ms: int | None = None
 ) -> str:
-    """Return the run of a result, and start it if there is none.
+    """Return the run of a result; start it if there is none.
 
-    A server that dies between doing and answering is asked again, and so may have started two: one is deleted.
+    A request may be repeated when a server dies before it answers, and so may start two runs: delete one of them.
     """
     tags = {**tags, RESULT_ID: result_id}
-    if found := _runs_of(store, experiment_id, result_id):
-        tag(store, found[0], tags)
+    if ids := _runs_of(store, experiment_id, result_id):
+        tag(store, ids[0], tags)
     else:
         start(store, experiment_id, name, tags, start_ms)
-        found = _runs_of(store, experiment_id, result_id)
+        ids = _runs_of(store, experiment_id, result_id)
     with refusals(store.uri):
-        for double in found[1:]:
+        for double in ids[1:]:
             store.client.delete_run(double)
-    return found[0]
+    return ids[0]
 
 
 def take(store: Store, run_id: str, result_id: str) -> bool:
-    """Let a result take a run that somebody else began; the first one to ask has it for good.
+    """Let a result take a run that somebody else began; the first result to ask owns it permanently.
 
     Args:
         store: the tracking store.
@@ -111,16 +113,16 @@ def take(store: Store, run_id: str, result_id: str) -> bool:
         result_id: the result's id; `SWEEP` for all sweeps, which put their results into runs below it.
 
     Returns:
-        Whether the run is this result's.
+        Whether the run belongs to this result.
 
     Raises:
-        StoreError: there is no such run, it is deleted, or the server is gone.
+        StoreError: the run does not exist, is deleted, or the server is gone.
     """
     if owner := _owner(store, run_id):
         return owner == result_id
     try:
         with refusals(store.uri):
-            store.client.log_param(run_id, RESULT_ID, result_id)  # of two at once, one is refused
+            store.client.log_param(run_id, RESULT_ID, result_id)  # of two at once, MLflow refuses one
     except StoreError:
         if not (owner := _owner(store, run_id)):
             raise
@@ -129,22 +131,22 @@ def take(store: Store, run_id: str, result_id: str) -> bool:
 
 
 def _owner(store: Store, run_id: str) -> str:
-    """Return the id of the result that took a run; empty for none. Runs of version 0.1 say so in tags only."""
+    """Return the id of the result that took a run; empty for none. Runs of version 0.1 record it only in tags."""
     with refusals(store.uri):
         data = store.client.get_run(run_id).data
     if owner := data.params.get(RESULT_ID):
         return str(owner)
-    tags = run_tags.told(data.tags.items())
+    tags = run_tags.unhidden(data.tags.items())
     return SWEEP if tags.get(ROLE) == SWEEP else tags.get(RESULT_ID) or tags.get(LOGGED, "")
 
 
 def _runs_of(store: Store, experiment_id: str, result_id: str) -> list[str]:
-    found = reading.runs(store, {experiment_id: ""}, f"tags.`{RESULT_ID}` = '{result_id}'")
-    return [run.run_id for run in sorted(found, key=lambda run: (LOGGED not in run.tags, run.run_id))]
+    runs = reading.runs(store, {experiment_id: ""}, f"tags.`{RESULT_ID}` = '{result_id}'")
+    return [run.run_id for run in sorted(runs, key=lambda run: (LOGGED not in run.tags, run.run_id))]
 
 
 def tag(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
-    """Set tags of a run, which other processes may do in the same moment."""
+    """Set tags of a run, even if other processes do so at the same moment."""
     with refusals(store.uri):
         for key, value in kept(tags).items():
             try:
@@ -152,11 +154,11 @@ def tag(store: Store, run_id: str, tags: Mapping[str, str]) -> None:
             except Exception as error:
                 if not any(words in str(error) for words in _ALREADY_THERE):
                     raise
-                store.client.set_tag(run_id, key, value)  # now it is there to be changed
+                store.client.set_tag(run_id, key, value)  # now it exists and can be changed
 
 
 def untag(store: Store, run_id: str, names: AbstractSet[str]) -> None:
-    """Take tags off a run, as far as it has them."""
+    """Remove tags from a run, where it has them."""
     with refusals(store.uri):
         every = names | set(map(run_tags.kept_name, names))
         for name in every & store.client.get_run(run_id).data.tags.keys():
@@ -184,16 +186,16 @@ def write_result(
     *,
     with_metrics: bool = True,
 ) -> None:
-    """Write a result into a run: params, metrics, tags, and the files as artifacts. Doing so twice changes nothing.
+    """Write a result into a run: params, metrics, tags, and the files as artifacts. Repeating this changes nothing.
 
     Args:
         store: the tracking store.
-        run_id: the run, of ours or of `mlflow run`.
-        result: what to log.
-        asked: parameters as the user gave them. Those that the run has already are left as they are.
+        run_id: the run, ours or that of `mlflow run`.
+        result: the result to log.
+        asked: parameters as the user gave them. Parameters that the run already has stay.
         note: Markdown for the run's description.
         files: content by artifact path (`latency.png`).
-        with_metrics: whether to write the metrics too, or leave that to MLflow's evaluation, which does so itself.
+        with_metrics: whether to write the metrics too, or leave them to MLflow's evaluation, which writes them itself.
 
     Raises:
         StoreError: the server refused, or is gone.
@@ -201,8 +203,8 @@ def write_result(
     from mlflow.entities import Metric, Param, RunTag
 
     with refusals(store.uri):
-        known = store.client.get_run(run_id).data.params
-        params = [Param(key, value[:TAG_LIMIT]) for key, value in asked.items() if key not in known]
+        existing = store.client.get_run(run_id).data.params
+        params = [Param(key, value[:TAG_LIMIT]) for key, value in asked.items() if key not in existing]
         tags = [RunTag(key, value) for key, value in kept({**tags_of(result), NOTE: note}).items()]
         now = int(result.ended_s * 1000)
         numbers = finite(result.measurements) if with_metrics else {}
@@ -224,7 +226,7 @@ def write_result(
 
 
 def _write_data(store: Store, run_id: str, facts: Mapping[str, str]) -> None:
-    """Name the data set that quality was scored on, so that MLflow shows it with the run."""
+    """Record the data set used for scoring, so that MLflow shows it with the run."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     if "data_digest" not in facts:
@@ -253,7 +255,7 @@ def write_files(store: Store, run_id: str, files: Mapping[str, bytes]) -> None:
 
 @contextlib.contextmanager
 def _artifacts(store: Store, run_id: str) -> Iterator[None]:
-    """Say of files that can't be written where they were to go: a client often writes them itself, past the server.
+    """Name the folder in the error when files can't be written: a client often writes them itself, not the server.
 
     Raises:
         StoreError: they can't be written, or the server is gone.
@@ -269,22 +271,22 @@ def _artifacts(store: Store, run_id: str) -> Iterator[None]:
             place = without_secrets(str(store.client.get_run(run_id).info.artifact_uri))
         reason = one_line(error.__cause__)
         raise StoreError(
-            f"The artifact folder {place} can't be written to: {reason}. Let this user write there; or have the server "
+            f"The artifact folder {place} is not writable: {reason}. Allow this user to write there, or let the server "
             "write the files (mlflow server --artifacts-destination FOLDER) in a new experiment."
         ) from error
 
 
 def write_comparison(store: Store, experiment_id: str, files: Mapping[str, bytes], summary: str) -> str:
-    """Keep a comparison's files in the run `comparison`, and tell of it in our part of the experiment's description.
+    """Store a comparison's files in the run `comparison`, and its summary in the experiment's description.
 
     Args:
         store: the tracking store.
-        experiment_id: the experiment. It has one such run, which is made where there is none yet.
+        experiment_id: the experiment. It has one such run, which is created where there is none.
         files: content by artifact path (`comparison.html`).
-        summary: Markdown.
+        summary: the summary in Markdown.
 
     Returns:
-        the run's id.
+        The run's id.
     """
     with quiet(), refusals(store.uri):
         tags = {ROLE: "comparison", NOTE: summary}
@@ -292,20 +294,20 @@ def write_comparison(store: Store, experiment_id: str, files: Mapping[str, bytes
         tag(store, run_id, tags)
         write_files(store, run_id, files)
         end(store, run_id, succeeded=True)
-        experiment_note.tell(store, experiment_id, summary)
+        experiment_note.set_summary(store, experiment_id, summary)
         return str(run_id)
 
 
 def _comparison(store: Store, experiment_id: str) -> str:
-    """Return the id of the run of an experiment's comparison, the oldest where there are several; empty for none."""
+    """Return the id of an experiment's comparison run, the oldest where there are several; empty for none."""
     oldest_first = ["attributes.start_time ASC"]
-    found = store.client.search_runs([experiment_id], f"tags.`{ROLE}` = 'comparison'", order_by=oldest_first)
-    ids = [(run.info.start_time, str(run.info.run_id)) for run in found]
+    runs = store.client.search_runs([experiment_id], f"tags.`{ROLE}` = 'comparison'", order_by=oldest_first)
+    ids = [(run.info.start_time, str(run.info.run_id)) for run in runs]
     return min(ids)[1] if ids else ""
 
 
 def _start_comparison(store: Store, experiment_id: str, tags: Mapping[str, str]) -> str:
-    """Start the run of an experiment's comparison; if another process does so too, the one that began first stays."""
+    """Start an experiment's comparison run; if another process does so too, the earlier run stays."""
     started = start(store, experiment_id, "comparison", tags)
     kept = _comparison(store, experiment_id)
     if kept != started:
@@ -316,7 +318,7 @@ def _start_comparison(store: Store, experiment_id: str, tags: Mapping[str, str])
 def add_to_run(
     store: Store, run_id: str, numbers: Mapping[str, float], facts: Mapping[str, str], files: Mapping[str, bytes]
 ) -> None:
-    """Add numbers, facts and files to a run that has ended."""
+    """Add numbers, facts and files to a finished run."""
     with quiet(), refusals(store.uri):
         for name, value in finite(numbers).items():
             store.client.log_metric(run_id, name, value)
@@ -325,7 +327,7 @@ def add_to_run(
 
 
 def tags_of_variant(variant: Variant) -> dict[str, str]:
-    """Return the tags that say what a run is about: which row of the table."""
+    """Return the tags that identify the row of a run."""
     return {
         "team": variant.team,
         "model": variant.model,
@@ -353,28 +355,28 @@ def tags_of(result: Result) -> dict[str, str]:
         tags[f"compress.outcome.{device}"] = outcome.status
         if outcome.reason:
             tags[f"compress.reason.{device}"] = outcome.reason
-    tags |= {f"compress.caution.{at}": caution.to_text() for at, caution in enumerate(result.cautions, 1)}
+    tags |= {f"compress.caution.{number}": caution.to_text() for number, caution in enumerate(result.cautions, 1)}
     tags |= {f"compress.{key}": value for key, value in result.facts.items()}
     tags |= {f"compress.env.{key}": value for key, value in result.environment.items()}
     return tags
 
 
 def run_name(team: str, model: str, label: str) -> str:
-    """Name a run so that it can be told from its siblings, and from those of other teams."""
+    """Return a name that distinguishes a run from its siblings and from other teams' runs."""
     return f"{model} {label}" if team in ("", "none") else f"{team}: {model} {label}"
 
 
 def kept(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return tags as a run keeps them: under names that `run_tags` gives, none too long."""
+    """Return tags as a run stores them: under the names of `run_tags`, and not too long."""
     return cut(run_tags.kept(tags))
 
 
 def cut(tags: Mapping[str, str]) -> dict[str, str]:
-    """Shorten values that MLflow would cut without a word."""
+    """Shorten values that MLflow would cut silently."""
     return {key: value if len(value) <= TAG_LIMIT else value[: TAG_LIMIT - 1] + "…" for key, value in tags.items()}
 
 
-def parts(things: list[_Item], size: int) -> Iterator[list[_Item]]:
-    """Yield the things in lists of at most a size."""
-    for start in range(0, len(things), size):
-        yield things[start : start + size]
+def parts(items: list[_Item], size: int) -> Iterator[list[_Item]]:
+    """Yield the items in lists of at most a given size."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

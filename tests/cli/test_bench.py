@@ -140,7 +140,7 @@ def test_run_logs_numbers_tags_and_params(measured: tuple[subprocess.CompletedPr
     assert run.data.params["batch_size"] == "2"
     assert run.info.run_name == "alpha: small original [batch 2]"
     assert run.data.params["device"] == "auto"
-    tags = run_tags.told(run.data.tags.items())
+    tags = run_tags.unhidden(run.data.tags.items())
     expected = {"team": "alpha", "model": "small", "method": "original", "status": "ok", "compress.weights": "local"}
     assert {key: tags[key] for key in expected} == expected
     assert tags["compress.outcome.cpu"] == tags["compress.outcome.quality"] == "ok"
@@ -351,7 +351,7 @@ def test_a_sweep_recipe_within_a_limit_of_time(home: Home) -> None:
     assert "Not started because --limit-time is too short (3 of 4): small, int8_dynamic [threads=1];" in done.stderr
     (run,) = home.runs("grid")
     assert run.info.run_name == "small original [threads=1]"
-    tags = run_tags.told(run.data.tags.items())
+    tags = run_tags.unhidden(run.data.tags.items())
     assert tags["compress.setting"] == "threads=1"
     took = float(tags["compress.seconds"])
     assert took > 0

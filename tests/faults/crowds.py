@@ -134,7 +134,7 @@ def closed_folder(crowd: Crowd) -> Count:
     stuck = sum(run.info.status == "RUNNING" for run in crowd.runs())
     way.unlink()
     assert crowd.play([["sync"]]) == [0], crowd.said()
-    count = _count(crowd, "artifact folder", "can't be written to", code, 1)
+    count = _count(crowd, "artifact folder", "is not writable", code, 1)
     return dataclasses.replace(count, stuck=count.stuck + stuck)
 
 

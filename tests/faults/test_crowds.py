@@ -42,5 +42,5 @@ def test_what_a_folder_does_not_take_is_sent_when_it_does(tmp_path: Path) -> Non
     count = closed_folder(crowd)
     assert count.is_well, (count, crowd.said())
     assert count.code == 5
-    assert "can't be written to" in crowd.said()
-    assert "Let this user write there" in crowd.said()
+    assert "is not writable" in crowd.said()
+    assert "Allow this user to write there" in crowd.said()

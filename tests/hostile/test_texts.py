@@ -87,7 +87,7 @@ def test_an_entry_of_the_spool_that_can_not_be_read_keeps_no_other_waiting(
             inputs("texts")[name](entry.folder, "touch ran")
         entry.release()
     assert Sync(spool, told.append).waiting(store) == 0
-    assert "can't be read, and is left as it is" in told[0]
+    assert "can't be read and is left unchanged" in told[0]
     assert told[1].startswith("sent yolo, fp16 (ok)")
     assert len(list(spool.folder.glob("*/address.json"))) == 1
 
@@ -102,5 +102,5 @@ def test_an_address_that_is_none_is_left_as_it_is(store: Store, tmp_path: Path, 
     (entry.folder / "address.json").write_text(address)
     entry.release()
     assert Sync(spool, told.append).waiting(store) == 0
-    assert "can't be read, and is left as it is: " in told[0]
+    assert "can't be read and is left unchanged: " in told[0]
     assert entry.folder.is_dir()

@@ -203,7 +203,7 @@ def test_what_is_in_the_way_is_said(tmp_path: Path) -> None:
     (tmp_path / "full" / "file").write_text("mine")
     with pytest.raises(RecipeError, match="is not empty"):
         export(str(tmp_path), tmp_path / "full", lambda: pytest.fail("no store"))
-    with pytest.raises(WeightsError, match="no model that mlflow-compress saved"):
+    with pytest.raises(WeightsError, match="not a model that mlflow-compress saved"):
         export(str(tmp_path), tmp_path / "to", lambda: pytest.fail("no store"))
 
 

@@ -26,7 +26,7 @@ def test_a_store_of_another_mlflow_says_what_to_do(store: Store, tmp_path: Path)
     with contextlib.closing(sqlite3.connect(newer)) as database:
         database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
         database.commit()
-    with pytest.raises(StoreError, match="another MLflow than"):
+    with pytest.raises(StoreError, match="another version of MLflow than"):
         open_store(f"sqlite:///{newer}", create=False)
     mlflow.set_tracking_uri("")
 

@@ -92,6 +92,8 @@ def test_a_store_that_was_left_half_made_is_told_so(
     monkeypatch.setattr(connection, "_RACE_SECONDS", 0.1)
     with contextlib.closing(sqlite3.connect("mlflow.db")) as database:
         database.execute("CREATE TABLE latest_metrics (key TEXT)")
-    with pytest.raises(StoreError, match=r"its tables are only half there .*already exists"):
+    with pytest.raises(StoreError, match=r"its tables are incomplete .*already exists"):
         open_store("sqlite:///mlflow.db")
-    assert "waiting for another process, which makes the tracking store sqlite:///mlflow.db" in capsys.readouterr().err
+    assert (
+        "waiting for another process that is creating the tracking store sqlite:///mlflow.db" in capsys.readouterr().err
+    )

@@ -38,7 +38,7 @@ def test_a_file_that_is_no_store_of_mlflow_is_neither_read_nor_changed(tmp_path:
     file = tmp_path / "notes.db"
     file.write_bytes(content)
     assert open_database(f"sqlite:///{file}") is None
-    with pytest.raises(StoreError, match="is no tracking store of MLflow"):
+    with pytest.raises(StoreError, match="is not an MLflow tracking store"):
         find(["query 1"], EVERYTHING, [f"sqlite:///{file}"])
     assert file.read_bytes() == content
 
@@ -47,7 +47,7 @@ def test_another_programs_database_is_not_changed(tmp_path: Path) -> None:
     file = tmp_path / "bookmarks.db"
     with sqlite3.connect(file) as database:
         database.execute("CREATE TABLE experiments (experiment_id INTEGER, name TEXT)")
-    with pytest.raises(StoreError, match="is no tracking store of MLflow"):
+    with pytest.raises(StoreError, match="is not an MLflow tracking store"):
         find(["query 1"], EVERYTHING, [f"sqlite:///{file}"])
     with sqlite3.connect(file) as database:
         assert [name for (name,) in database.execute("SELECT name FROM sqlite_master")] == ["experiments"]

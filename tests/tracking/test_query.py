@@ -118,7 +118,7 @@ def test_a_baseline_is_looked_for_among_all_runs(filled: str, directly: bool) ->
     assert (found.name, found.is_run) == (run.run_id, True)
     with pytest.raises(StoreError, match="Did you mean 'yolo'"):
         find(["query *"], Selection(models=("vit",)), [filled], directly=directly, baselines=["yola"])
-    with pytest.raises(StoreError, match="No such baseline"):
+    with pytest.raises(StoreError, match="Unknown baseline"):
         find(["query 2"], EVERYTHING, [filled], directly=directly, baselines=["yolo"])  # of another experiment
 
 

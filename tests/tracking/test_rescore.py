@@ -73,7 +73,7 @@ def logged(
 def test_the_runs_own_metrics_come_out_the_same(store: Store, tmp_path: Path) -> None:
     run_id, before = logged(store, tmp_path, "wer", "cer")
     rescored = rescore.of_run(store, run_id, (), log=False)
-    assert rescored.found.numbers() == before
+    assert rescored.scores.numbers() == before
     assert [line.endswith("(n=20; as logged)") for line in rescored.lines()] == [True, True]
     assert rescored.lines()[0].startswith("wer: 0.181818 [")
 
@@ -82,11 +82,11 @@ def test_new_metrics_are_as_if_they_had_been_scored_at_once(store: Store, tmp_pa
     run_id, _ = logged(store, tmp_path, "wer")
     _, wanted = logged(store, tmp_path, "wer", "cer_normalized", "chrf")
     rescored = rescore.of_run(store, run_id, ("cer_normalized", "chrf"), log=True)
-    assert rescored.found.numbers().items() <= wanted.items()
+    assert rescored.scores.numbers().items() <= wanted.items()
     run = reading.run(store, run_id)
     assert {name: value for name, value in run.metrics.items() if name.startswith("quality/")} == wanted
-    assert run.tags["compress.protocol.chrf"] == rescored.found.protocols()["chrf"]
-    assert MetricFacts.from_text(run.tags["compress.metric.chrf"]) == rescored.found.facts()["chrf"]
+    assert run.tags["compress.protocol.chrf"] == rescored.scores.protocols()["chrf"]
+    assert MetricFacts.from_text(run.tags["compress.metric.chrf"]) == rescored.scores.facts()["chrf"]
     assert run.lifecycle == "FINISHED"
     kept = reading.artifact(store, run_id, STATISTICS)
     assert kept is not None
@@ -112,10 +112,10 @@ def test_what_can_not_be_rescored(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="nonesuch"):
         rescore.of_run(store, "nonesuch", (), log=False)
     bare = writing.start(store, writing.experiment_id(store, "rescored"), "someone's", {})
-    with pytest.raises(StoreError, match="none of compress-bench"):
+    with pytest.raises(StoreError, match="not a run of compress-bench"):
         rescore.of_run(store, bare, (), log=False)
     without, _ = logged(store, tmp_path, "wer", keep=False)
-    with pytest.raises(StoreError, match="kept no predictions"):
+    with pytest.raises(StoreError, match="has no predictions"):
         rescore.of_run(store, without, (), log=False)
     run_id, _ = logged(store, tmp_path, "wer")
     with pytest.raises(RecipeError, match=r"accuracy takes labels, but the model gives texts.*wer_normalized"):
@@ -158,7 +158,7 @@ def table(path: Path, *rows: tuple[Any, Any]) -> Path:
 def test_a_file_is_scored_by_what_takes_it(tmp_path: Path, metric: str, row: tuple[Any, Any], fits: bool) -> None:
     path = table(tmp_path / PREDICTIONS, row)
     if fits:
-        assert list(rescore.of_file(path, (metric,)).found.by_name) == [metric]
+        assert list(rescore.of_file(path, (metric,)).scores.by_name) == [metric]
     else:
         with pytest.raises(RecipeError, match=f"{metric} takes"):
             rescore.of_file(path, (metric,))

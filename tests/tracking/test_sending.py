@@ -210,8 +210,8 @@ def test_an_artifact_folder_that_cannot_be_written_to(
         assert (run.lifecycle, run.metrics, run.tags["status"]) == ("FAILED", RESULT.measurements, "ok")
         assert "compress.logged" not in run.tags
         assert run.tags["compress.not_logged"].startswith(f"The artifact folder {way / 'artifacts'}/")
-    assert "can't be written to: " in told[0]
-    assert "Let this user write there" in told[0]
+    assert "is not writable: " in told[0]
+    assert "Allow this user to write there" in told[0]
     other = dataclasses.replace(address, experiment=f"{address.experiment} other")
     keep(spool, other)
     assert Sync(spool, told.append).everything(store.uri) == 1

@@ -52,7 +52,7 @@ def test_a_server_that_is_gone_keeps_all_waiting(spool: Spool, address: Address,
     told: list[str] = []
     assert Sync(spool, told.append).everything(store.uri) == 1
     assert len(list(spool.entries())) == 1
-    assert any("1 results wait" in text and uri in text for text in told)
+    assert any("1 results are waiting" in text and uri in text for text in told)
     assert len(runs(store, address)) == 1
 
 
@@ -149,7 +149,7 @@ def test_a_run_that_cannot_be_ended_leaves_the_others_to_end(
     told: list[str] = []
     Sync(spool, told.append).dead(store, {number: address.experiment})
     assert reading.run(store, ids[0]).lifecycle == "KILLED"
-    assert any("not ended: the run second" in text for text in told)
+    assert any("not ended: run second" in text for text in told)
 
 
 def test_what_was_said_to_have_died_is_ok_when_its_result_comes(store: Store, spool: Spool, address: Address) -> None:
