@@ -1,4 +1,4 @@
-"""Which column of a table has which role, and what stands in it."""
+"""Find the column of a table that has a role, and read its values."""
 
 from __future__ import annotations
 
@@ -22,49 +22,49 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "tags": ("ner_tags", "labels", "ner", "entities"),
     "source": ("src", "input", "text", "document", "article", "dialogue"),
     "target": ("tgt", "reference", "translation", "summary", "highlights", "output"),
-}  # what columns are called that have a role; the first that is there is taken
+}  # usual names of columns by role; the first that exists is used
 
 
 def column_of(role: str, records: Records, data: Data) -> str:
-    """Find the column that has a role: the one that the data says, or else one by its name or a usual one.
+    """Find the column of a role: the one that the data names, or one with the role's name or a usual name.
 
     Raises:
-        RecipeError: there is none, or there are two of that name.
+        RecipeError: there is none, or two columns have that name.
     """
-    if (given := data.columns.get(role)) is not None:
-        return must_have(given, role, records, data)
+    if (specified := data.columns.get(role)) is not None:
+        return must_have(specified, role, records, data)
     column = usual_column(role, records.columns)
     return must_have(role if column is None else column, role, records, data)
 
 
 def usual_column(role: str, columns: tuple[str, ...]) -> str | None:
-    """Return the column that is called as those of a role are, or None."""
-    known = {name.lower(): name for name in reversed(columns)}
-    return next((known[name] for name in (role, *COLUMNS.get(role, ())) if name in known), None)
+    """Return the column with a usual name for a role, or None."""
+    by_lower = {name.lower(): name for name in reversed(columns)}
+    return next((by_lower[name] for name in (role, *COLUMNS.get(role, ())) if name in by_lower), None)
 
 
 def must_have(column: str, key: str, records: Records, data: Data) -> str:
     """Return a column that a key of the data names.
 
     Raises:
-        RecipeError: there is no such column, or there are two of that name.
+        RecipeError: there is no such column, or two columns have that name.
     """
     is_file = records.file is None or records.file.name == Path(data.source).name
     table = data.source if is_file else str(records.file)
     if column in records.doubled:
-        raise RecipeError(f"{table}: two columns are called {column!r}. Rename one.")
+        raise RecipeError(f"{table}: two columns have the name {column!r}. Rename one.")
     if column in records.columns or (column.partition(".")[0] in records.columns and "." in column):
         return column
     if not records.columns:
         raise RecipeError(f"There is no sample in {data}: it is empty")
-    there = ", ".join(repr(name) for name in records.columns)
+    names = ", ".join(repr(name) for name in records.columns)
     raise RecipeError(
-        f"{table} has no column {column!r} for {key}. Its columns are: {there}. Say which with {key}=COLUMN."
+        f"{table} has no column {column!r} for {key}. Its columns are: {names}. Choose one with {key}=COLUMN."
     )
 
 
 def within(raw: Mapping[str, Any], column: str) -> Any:
-    """Return a value by its column, or by a path into nested ones (`translation.en`)."""
+    """Return a value by its column, or by a path into nested columns (`translation.en`)."""
     if column in raw or "." not in column:
         return raw.get(column)
     first, _, rest = column.partition(".")

@@ -1,4 +1,4 @@
-"""The files below a folder that are data, without what editors and systems leave there unseen; found by name."""
+"""Find data files below a folder, also by name, without files that editors and operating systems leave there."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def data_files(folder: Path) -> Iterator[Path]:
 
 
 def is_leftover(path: PurePath) -> bool:
-    """Return whether a path, as seen from the data's folder, is no data, or lies in a folder that is none.
+    """Return whether a path, relative to the data's folder, is not data, or lies in a folder that is not data.
 
-    That is what begins with a dot (`.ipynb_checkpoints`, `._1.jpg`, `.DS_Store`), and what macOS and Windows call
-    otherwise (`__MACOSX`, `Thumbs.db`).
+    Such names begin with a dot (`.ipynb_checkpoints`, `._1.jpg`, `.DS_Store`), or macOS and Windows create them
+    (`__MACOSX`, `Thumbs.db`).
     """
     return any(
         part.startswith(".") or part.lower() in _LEFT_BY_SYSTEMS for part in path.parts if part not in ("..", ".")
@@ -29,28 +29,28 @@ def is_leftover(path: PurePath) -> bool:
 
 
 def find_file(name: str, folder: Path, index: Mapping[str, Sequence[Path]]) -> Path:
-    """Find the file that a table means by a name: its path, or as much of it as makes it clear.
+    """Find the file that a table names, by its path or an unambiguous part of it.
 
     Args:
-        name: what the table says.
-        folder: where the table is.
-        index: what `index_files` gave for that folder.
+        name: the name in the table.
+        folder: the table's folder.
+        index: the result of `index_files` for that folder.
 
     Raises:
         RecipeError: there is none, or there are several.
     """
-    ways = (name, name.strip().replace("\\", "/"))  # as it is, and as Windows writes it
-    for way in ways:
-        if (path := folder / way).is_file():
+    spellings = (name, name.strip().replace("\\", "/"))  # as it is, and with Windows separators
+    for spelling in spellings:
+        if (path := folder / spelling).is_file():
             return path
-    found = next((index[known] for way in ways if (known := known_as(Path(way).name)) in index), ())
-    if len(found) > 1:
-        asked = Path(name).name
-        same = [path for path in found if path.name == asked] or [path for path in found if path.stem == asked]
-        found = same or found
-    if len(found) != 1:
-        raise RecipeError(f"it names {name!r}, and there {'is no such file' if not found else 'are several'}.")
-    return found[0]
+    matches = next((index[key] for spelling in spellings if (key := lookup_name(Path(spelling).name)) in index), ())
+    if len(matches) > 1:
+        file_name = Path(name).name
+        exact = [path for path in matches if path.name == file_name]
+        matches = exact or [path for path in matches if path.stem == file_name] or matches
+    if len(matches) != 1:
+        raise RecipeError(f"it names {name!r}, but there {'is no such file' if not matches else 'are several'}.")
+    return matches[0]
 
 
 def index_files(folder: Path, suffixes: Collection[str], seldom_read: Collection[str] = ()) -> dict[str, list[Path]]:
@@ -58,19 +58,19 @@ def index_files(folder: Path, suffixes: Collection[str], seldom_read: Collection
 
     Args:
         folder: the folder.
-        suffixes: of the files.
-        seldom_read: those of them that a name without a suffix does not mean where it may mean another file: the sound
-            `a` is `a.wav`, and not the video `a.mp4` that it was taken from.
+        suffixes: suffixes of the files.
+        seldom_read: suffixes that a name without a suffix means only if there is no other file: the sound `a` is
+            `a.wav`, not the video `a.mp4` that it was taken from.
     """
     index: dict[str, list[Path]] = {}
     for path in sorted((path for path in data_files(folder) if path.suffix.lower() in suffixes), key=Path.as_posix):
         for name in (path.name, path.stem):
-            index.setdefault(known_as(name), []).append(path)
+            index.setdefault(lookup_name(name), []).append(path)
     for name, paths in index.items():
         index[name] = [path for path in paths if path.suffix.lower() not in seldom_read] or paths
     return index
 
 
-def known_as(name: str) -> str:
-    """Return a file's name as it is found on any system: macOS parts letters from their marks, and knows no case."""
+def lookup_name(name: str) -> str:
+    """Normalise a file's name, so that it is found on any system: macOS decomposes letters and ignores case."""
     return unicodedata.normalize("NFC", name).casefold()

@@ -1,4 +1,4 @@
-"""Labelled data: the rows of what a text means (see `spec`), by what they are for."""
+"""Labelled data: read the rows of a data specification (see `spec`), with their values by role."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from mlflow_compress.data.columns import column_of, must_have, within
 from mlflow_compress.data.data_files import find_file, index_files
 from mlflow_compress.data.hubdata import load_split
-from mlflow_compress.data.label_forms import called
+from mlflow_compress.data.label_forms import new_label
 from mlflow_compress.data.layouts import (
     MEDIA,
     Form,
@@ -24,7 +24,7 @@ from mlflow_compress.data.layouts import (
     is_training,
     read_path,
 )
-from mlflow_compress.data.media import MEND, Medium, without_advice
+from mlflow_compress.data.media import ADVICE, Medium, without_advice
 from mlflow_compress.data.spec import DEFAULT, KEYS, Data, parse, path_of
 from mlflow_compress.data.tables import Bad, Records
 from mlflow_compress.data.text_files import read_text
@@ -40,10 +40,10 @@ SKIPPED_SAMPLES = CautionKind(
         "en": "{skipped} of {all} samples could not be read and were left out: {first}",
         "ru": "примеров, которые не удалось прочитать и которые пропущены: {skipped} из {all}: {first}",
     },
-    advice={"en": "The score is of the rest.", "ru": "Качество измерено на остальных."},
+    advice={"en": "The others were scored.", "ru": "Качество измерено на остальных."},
 )
 _TEXT_ALONE = ("text",)
-_SPLIT = "split"  # also a column that says of each row what split it is in
+_SPLIT = "split"  # also the column with the split of each row
 _DIGEST_LENGTH = 16
 
 
@@ -52,15 +52,15 @@ class Row:
     """A sample.
 
     Attributes:
-        values: by role; sounds and pictures are `Medium`s, which numpy decodes when they are used.
-        where: where it is from: `reviews.csv, row 12` (the header is row 1).
+        values: values by role; sounds and pictures are `Medium`s, which numpy decodes when they are used.
+        where: its origin: `reviews.csv, row 12` (the header is row 1).
     """
 
     values: Mapping[str, Any]
     where: str
 
     def digest(self, *roles: str) -> str:
-        """Return the SHA-256 of all values, or of those of some roles; of a sound or picture it is that of the file."""
+        """Return the SHA-256 of all values, or of those with the given roles; sounds and pictures count as files."""
         chosen = {role: self.values[role] for role in roles or self.values}
         plain = {role: value.digest() if isinstance(value, Medium) else value for role, value in chosen.items()}
         text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
@@ -69,13 +69,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows that were chosen.
+    """The chosen rows.
 
     Attributes:
-        rows: as many as asked for, or all.
-        name: the data set's, for people.
-        source: what was read, as `spec.parse` takes it; of a data set of the hub, with its commit.
-        skipped: why samples were left out, one reason each.
+        rows: the rows, up to the limit.
+        name: the data set's name for people.
+        source: the data as `spec.parse` takes it; for a data set on the hub, with its commit.
+        skipped: the reason for each skipped sample.
     """
 
     rows: list[Row]
@@ -85,21 +85,21 @@ class Table:
 
     @functools.cached_property
     def digest(self) -> str:
-        """The SHA-256 of all rows' values in order, the first 16 digits."""
+        """The first 16 digits of the SHA-256 of all rows' values in order."""
         return hashlib.sha256("".join(row.digest() for row in self.rows).encode()).hexdigest()[:_DIGEST_LENGTH]
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A source that was opened, before rows are chosen.
+    """An opened source, before rows are chosen.
 
     Attributes:
-        data: what it is, with the revision found.
+        data: its specification, with the actual revision.
         records: all its rows.
-        indices: of those that are meant.
-        name: the data set's, for people.
-        is_split: whether they are one split of several.
-        roles: what the columns are wanted for.
+        indices: indices of the specified rows.
+        name: the data set's name for people.
+        is_split: whether these rows are one split of several.
+        roles: the roles of the columns.
     """
 
     data: Data
@@ -111,7 +111,7 @@ class _Source:
 
     @functools.cached_property
     def files(self) -> Mapping[str, Mapping[str, Sequence[Path]]]:
-        """The sounds and pictures that rows can name, by role."""
+        """Sounds and pictures that rows can name, by role."""
         folder = self.records.folder
         if folder is None:
             return {}
@@ -119,20 +119,20 @@ class _Source:
 
 
 def read(text: str, folder: Path, roles: Sequence[str], limit: int | None = None, seed: int = 0) -> Table:
-    """Read the samples that a text means.
+    """Read the samples of a data specification.
 
-    Without a limit it gives all, in order. With a lower one it shuffles them and takes the first, so that fewer are a
-    part of more. Of sounds and pictures it reads the headers; all of them where bad ones are to be skipped.
+    Without a limit, return all in order. With a limit, shuffle them and take the first ones, so that a smaller choice
+    is part of a larger one. Read only the headers of sounds and pictures, unless bad ones are skipped.
 
     Args:
-        text: which data, as `spec.parse` takes it.
-        folder: what relative paths start from.
-        roles: what the columns are wanted for.
-        limit: how many samples at most; None: as many as the data says.
-        seed: of the shuffling.
+        text: the data, as `spec.parse` takes it.
+        folder: folder where relative paths start.
+        roles: the roles of the columns.
+        limit: maximum number of samples; None: the data's own limit.
+        seed: seed for shuffling.
 
     Raises:
-        RecipeError: the data can't be had, a column is missing, there is no row, or one can't be read.
+        RecipeError: the data is not available, a column is missing, there is no row, or a row can't be read.
     """
     source = _open(parse(text), folder, roles)
     limit = source.data.limit if limit is None else limit
@@ -141,17 +141,17 @@ def read(text: str, folder: Path, roles: Sequence[str], limit: int | None = None
         random.Random(seed).shuffle(order)  # noqa: S311  (nothing secret)
     rows, skipped = _take(source, roles, order, limit)
     if not rows:
-        why = f"the first of {len(skipped)} reasons: {skipped[0]}" if skipped else "it is empty"
-        raise RecipeError(f"There is no sample in {text}: {why}")
+        reason = f"the first of {len(skipped)} reasons: {skipped[0]}" if skipped else "it is empty"
+        raise RecipeError(f"There is no sample in {text}: {reason}")
     return Table(rows, source.name, str(source.data), tuple(skipped))
 
 
 def scored(
     model: Model, data: str, folder: Path, roles: Sequence[str], limit: int | None = None, seed: int = 0
 ) -> list[Row]:
-    """Read the samples that a model's quality is scored on (see `read`), and remember that with the model.
+    """Read the samples that a model's quality is scored on (see `read`), and record them with the model.
 
-    What was read goes into its facts, and what was left out into its cautions.
+    The data goes into its facts, and skipped samples into its cautions.
     """
     table = read(data, folder, roles, limit, seed)
     remember(model, table, Evaluation(data, folder, limit, seed))
@@ -161,22 +161,22 @@ def scored(
 def scored_whole(
     model: Model, data: str, folder: Path, roles: Sequence[str], limit: int | None = None
 ) -> tuple[list[Row], int | None]:
-    """Read all samples in order, blank ones too, for a family that joins them and then takes so many pieces.
+    """Read all samples in order, also blank ones, for a family that joins them and cuts them into pieces.
 
     Returns:
-        The rows, and how many pieces are wanted: by the limit, or by the data's own; None: all.
+        The rows, and the number of pieces to take: the limit, or that of the data; None: all.
     """
-    asked = parse(data)
-    everything = replace(asked, limit=None)
+    specified = parse(data)
+    everything = replace(specified, limit=None)
     source = _open(everything, folder, roles)
     rows, skipped = _take(source, roles, source.indices, None, keeps_blank=True)
     table = Table(rows, source.name, str(source.data), tuple(skipped))
     remember(model, table, Evaluation(str(everything), folder, None, 0))
-    return rows, asked.limit if limit is None else limit
+    return rows, specified.limit if limit is None else limit
 
 
 def remember(model: Model, table: Table, evaluation: Evaluation) -> None:
-    """Note with a model what its quality is scored on: in its facts, and what was left out in its cautions."""
+    """Record the data that a model's quality is scored on in its facts, and skipped samples in its cautions."""
     model.evaluation = evaluation
     model.facts |= {"data_name": table.name, "data_source": table.source, "data_digest": table.digest}
     if table.skipped:
@@ -185,45 +185,46 @@ def remember(model: Model, table: Table, evaluation: Evaluation) -> None:
 
 
 def draw(model: Model, roles: Sequence[str], count: int, seed: int) -> list[Any]:
-    """Draw inputs that methods may calibrate and train on, none of which equals one that quality is scored on.
+    """Draw inputs for calibration and training that differ from all inputs that quality is scored on.
 
-    They are of the data that the key `calibration` names, or of the training split, or of what the limit leaves over.
+    They come from the data that the key `calibration` names, from the training split, or from the samples beyond the
+    limit.
 
     Args:
-        model: remembers what `scored` was asked for.
-        roles: as they were given there; the first is that of the input.
-        count: how many inputs; where there are fewer, they come again.
-        seed: of the shuffling.
+        model: the model, which remembers the arguments of `scored`.
+        roles: the roles passed to `scored`; the first is that of the input.
+        count: number of inputs; if there are fewer, they are repeated.
+        seed: seed for shuffling.
 
     Returns:
-        The values of the first role; none where there is no such data.
+        The values of the first role; empty if there is no such data.
 
     Raises:
-        RecipeError: as of `read`.
+        RecipeError: as for `read`.
     """
     return [values[roles[0]] for values in draw_rows(model, roles, 1, count, seed)]
 
 
 def draw_rows(model: Model, roles: Sequence[str], inputs: int, count: int, seed: int) -> list[Mapping[str, Any]]:
-    """Draw inputs that several columns make up, as `draw` does.
+    """Draw inputs that consist of several columns, as `draw` does.
 
     Args:
-        model: as of `draw`.
-        roles: as they were given to `scored`, those of the input first.
-        inputs: how many roles make up the input.
-        count: as of `draw`.
-        seed: as of `draw`.
+        model: as for `draw`.
+        roles: the roles passed to `scored`, those of the input first.
+        inputs: number of roles that form the input.
+        count: as for `draw`.
+        seed: as for `draw`.
 
     Returns:
         The values of the input by role.
 
     Raises:
-        RecipeError: as of `read`.
+        RecipeError: as for `read`.
     """
-    apart = _apart(model.evaluation, tuple(roles), inputs) if model.evaluation is not None else None
-    if apart is None:
+    separate = _separate(model.evaluation, tuple(roles), inputs) if model.evaluation is not None else None
+    if separate is None:
         return []
-    source, held_out = apart
+    source, held_out = separate
     order = list(source.indices)
     random.Random(seed).shuffle(order)  # noqa: S311  (nothing secret)
     rows, _ = _take(source, roles[:inputs], order, count, held_out)
@@ -231,30 +232,30 @@ def draw_rows(model: Model, roles: Sequence[str], inputs: int, count: int, seed:
 
 
 @functools.lru_cache(maxsize=1)
-def _apart(evaluation: Evaluation, roles: tuple[str, ...], inputs: int) -> tuple[_Source, frozenset[str]] | None:
-    """Open what may be calibrated on, and give the digests of the inputs that must not be."""
-    whole, folder, wanted = parse(evaluation.data), evaluation.folder, roles[:inputs]
-    data = replace(whole, columns={role: column for role, column in whole.columns.items() if role in wanted})
-    source = _open(data, folder, wanted)
+def _separate(evaluation: Evaluation, roles: tuple[str, ...], inputs: int) -> tuple[_Source, frozenset[str]] | None:
+    """Open the data for calibration, and return it with the digests of the inputs that must not be used."""
+    whole, folder, input_roles = parse(evaluation.data), evaluation.folder, roles[:inputs]
+    data = replace(whole, columns={role: column for role, column in whole.columns.items() if role in input_roles})
+    source = _open(data, folder, input_roles)
     if data.calibration:
         other = parse(data.calibration)
         split = "train" if other.split == DEFAULT.split else other.split
         columns = {**data.columns, **other.columns}
         other = replace(data, source=other.source, revision=other.revision, split=split, columns=columns)
-        source = _open(other, folder, wanted, must_be_split=False)
+        source = _open(other, folder, input_roles, must_be_split=False)
     elif source.is_split and not is_training(data.split):
         try:
-            source = _open(replace(data, split="train"), folder, wanted)
+            source = _open(replace(data, split="train"), folder, input_roles)
         except MissingSplit:
             return None
     elif evaluation.limit is None and data.limit is None:
         return None
     rows = read(evaluation.data, folder, roles, evaluation.limit, evaluation.seed).rows
-    return source, frozenset(row.digest(*wanted) for row in rows)
+    return source, frozenset(row.digest(*input_roles) for row in rows)
 
 
 def _open(data: Data, folder: Path, roles: Sequence[str], must_be_split: bool = True) -> _Source:
-    """Find the source and read it, but nothing that its rows name."""
+    """Find the source and read its rows, but not the files that they name."""
     for key in data.columns:
         if key not in roles:
             raise UnknownName(f"key of data {str(data)!r}", key, [*roles, *KEYS])
@@ -263,20 +264,18 @@ def _open(data: Data, folder: Path, roles: Sequence[str], must_be_split: bool = 
         path, version = _in_package(data)
         data, name = replace(data, revision=version), data.source.removeprefix(PACKAGE).partition("/")[0]
         records, is_split = read_path(path, roles, form)
-    elif (path_found := path_of(data, folder)) is not None:
-        name = path_found.stem if path_found.is_file() else path_found.resolve().name
-        records, is_split = read_path(path_found, roles, form)
+    elif (local_path := path_of(data, folder)) is not None:
+        name = local_path.stem if local_path.is_file() else local_path.resolve().name
+        records, is_split = read_path(local_path, roles, form)
     else:
         records, commit = load_split(data.source, data.revision, data.config, data.split)
         data, name, is_split = replace(data, revision=commit), data.source.rpartition("/")[2], True
     indices: Iterable[int] = range(len(records.rows))
     if not is_split and _SPLIT in records.columns and _SPLIT not in data.columns.values():
-        values = dict.fromkeys(
-            str(each[_SPLIT]) for each in records.rows if not isinstance(each, Bad) and _SPLIT in each
-        )
-        found = find_split(list(values), data.split, data.source)
-        if is_split := found is not None:
-            indices = [index for index in indices if _has(records.rows[index], _SPLIT, str(found))]
+        values = dict.fromkeys(str(row[_SPLIT]) for row in records.rows if not isinstance(row, Bad) and _SPLIT in row)
+        split = find_split(list(values), data.split, data.source)
+        if is_split := split is not None:
+            indices = [index for index in indices if _has(records.rows[index], _SPLIT, str(split))]
     if must_be_split and not is_split and data.split != DEFAULT.split:
         raise RecipeError(f"{data.source} is not divided into splits: leave out split={data.split}.")
     if data.only:
@@ -287,7 +286,7 @@ def _open(data: Data, folder: Path, roles: Sequence[str], must_be_split: bool = 
 
 
 def _in_package(data: Data) -> tuple[Path, str]:
-    """Find what a Python package carries, and its version."""
+    """Find the data of a Python package, and its version."""
     try:
         path, version = in_package(data.source)
     except FileNotFoundError as error:
@@ -296,7 +295,7 @@ def _in_package(data: Data) -> tuple[Path, str]:
         name = data.source.removeprefix(PACKAGE).partition("/")[0]
         raise RecipeError(f"{data.source}: {error}. Try: pip install {name.replace('_', '-')}") from None
     if data.revision not in ("", version):
-        raise RecipeError(f"{data.source}: version {data.revision} is wanted, but {version or 'none'} is installed.")
+        raise RecipeError(f"{data.source}: version {data.revision} is required, but {version or 'none'} is installed.")
     return path, version
 
 
@@ -308,12 +307,12 @@ def _take(
     without: Collection[str] = (),
     keeps_blank: bool = False,
 ) -> tuple[list[Row], list[str]]:
-    """Read rows in the order of their indices until there are as many good ones as the limit says.
+    """Read rows in the order of their indices until the limit is reached.
 
-    Where rows are of text alone, a blank one is no sample: WikiText has one between paragraphs.
+    If text is the only role, a blank row is not a sample: WikiText has blank rows between paragraphs.
 
     Returns:
-        The rows, and why others were skipped.
+        The rows, and the reason for each skipped row.
     """
     columns = {role: column_of(role, source.records, source.data) for role in roles}
     rows: list[Row] = []
@@ -345,11 +344,11 @@ def _row(source: _Source, columns: Mapping[str, str], index: int) -> Row:
     """Return the values that have a role.
 
     Raises:
-        RecipeError: one is missing, empty or can't be read.
+        RecipeError: a value is missing, is empty, or can't be read.
     """
     where, raw = source.records.where(index), source.records.rows[index]
     if isinstance(raw, Bad):
-        raise RecipeError(f"{raw} {MEND}")
+        raise RecipeError(f"{raw} {ADVICE}")
     values = {role: _value(source, raw, column, role, where) for role, column in columns.items()}
     return Row(values, where)
 
@@ -357,11 +356,11 @@ def _row(source: _Source, columns: Mapping[str, str], index: int) -> Row:
 def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, where: str) -> Any:
     value = within(raw, column)
     if role == "text" and isinstance(value, str) and not value.strip() and "audio" in source.roles:
-        return ""  # nothing is said in that sound
+        return ""  # a sound without speech
     if value is None or value in ([], {}) or (isinstance(value, str) and not value.strip()):
-        raise RecipeError(f"{where}: {column} is empty. {MEND}")
+        raise RecipeError(f"{where}: {column} is empty. {ADVICE}")
     if isinstance(value, str) and not _is_unicode(value):
-        raise RecipeError(f"{where}: {column} has half a character in it. {MEND}")
+        raise RecipeError(f"{where}: {column} contains half of a surrogate pair. {ADVICE}")
     if role in MEDIA:
         medium = _medium(source, value, role, where)
         medium.decode() if source.data.skip_bad else medium.check()
@@ -369,16 +368,16 @@ def _value(source: _Source, raw: Mapping[str, Any], column: str, role: str, wher
     if isinstance(value, Path):
         text = read_text(value, source.data.encoding)
         if not text.strip():
-            raise RecipeError(f"{where}: the file is empty. {MEND}")
+            raise RecipeError(f"{where}: the file is empty. {ADVICE}")
         return text
-    said = called(str(value), source.data.labels) if role == "label" else None
-    return value if said is None else said
+    label = new_label(str(value), source.data.labels) if role == "label" else None
+    return value if label is None else label
 
 
 def _is_unicode(text: str) -> bool:
     try:
         text.encode()
-    except UnicodeEncodeError:  # JSON can escape a half of a pair
+    except UnicodeEncodeError:  # JSON can escape half of a surrogate pair
         return False
     return True
 
@@ -387,17 +386,17 @@ def _medium(source: _Source, value: Any, role: str, where: str) -> Medium:
     medium, folder = MEDIA[role], source.records.folder
     if callable(value):
         return medium(where, value)
-    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):  # of Parquet
+    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):  # as in Parquet
         return medium(where, functools.partial(io.BytesIO, value["bytes"]))
     if isinstance(value, str) and folder is not None:
         try:
             value = find_file(value, folder, source.files[role])
         except RecipeError as error:
-            raise RecipeError(f"{where}: {error} {MEND}") from None
+            raise RecipeError(f"{where}: {error} {ADVICE}") from None
     if not isinstance(value, Path):
-        raise RecipeError(f"{where}: {role} must be the name of a file, not {value!r:.60}. {MEND}")
-    found: Medium = medium.at(value, str(value) if str(value).endswith(where) else f"{where}: {value}")
-    return found
+        raise RecipeError(f"{where}: {role} must be the name of a file, not {value!r:.60}. {ADVICE}")
+    opened: Medium = medium.at(value, str(value) if str(value).endswith(where) else f"{where}: {value}")
+    return opened
 
 
 def _has(raw: Mapping[str, Any] | Bad, column: str, value: str) -> bool:

@@ -1,10 +1,10 @@
-"""Data sets of boxes as ultralytics lays them out: a YAML file, pictures, and a text file of labels for each.
+"""Data sets of boxes in ultralytics' layout: a YAML file, pictures, and a text file of labels for each picture.
 
-The YAML file says `path` (the root), `train`, `val`, `test` (a folder of pictures, a list of them in a `.txt` file, or
-several of these) and `names`. The labels of `images/a/1.jpg` are in `labels/a/1.txt`: a line is a class and its box
-(the middle's x and y, width and height) or the corners of its outline (x y x y ...), all from 0 to 1. A picture without
-such a file holds nothing. Nothing is downloaded, and no code in the file is run. What editors and systems leave in the
-folders is no picture (see `data_files`).
+The YAML file has `path` (the root), `train`, `val`, `test` (a folder of pictures, a list of them in a `.txt` file, or
+several of these) and `names`. The labels of `images/a/1.jpg` are in `labels/a/1.txt`: each line has a class and a box
+(the centre's x and y, width and height) or the corners of an outline (x y x y ...), all from 0 to 1. A picture without
+such a file has no boxes. Nothing is downloaded, and no code in the file is run. Files that editors and operating
+systems leave in the folders are ignored (see `data_files`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 
 from mlflow_compress.data.data_files import data_files, is_leftover
 from mlflow_compress.data.datasets import Row, Table
-from mlflow_compress.data.media import MEND, Picture, without_advice
+from mlflow_compress.data.media import ADVICE, Picture, without_advice
 from mlflow_compress.data.spec import Data, parse
 from mlflow_compress.data.text_files import read_text
 from mlflow_compress.errors import RecipeError, named_line
 from mlflow_compress.untrusted_yaml import read_yaml
 
-_MOST_BYTES = 2**20  # of a data.yaml: thousands of names
+_MOST_BYTES = 2**20  # of a data.yaml: enough for thousands of names
 SUFFIXES = frozenset({".yaml", ".yml"})
 _TOLERANCE = 0.01  # beyond 0 and 1, as ultralytics allows
 _VALIDATION, _SECOND_NAME = "val", "validation"
@@ -35,10 +35,10 @@ class Boxes:
     """A data set's description.
 
     Attributes:
-        path: the YAML file.
-        root: what its paths start from.
-        names: the classes, by number.
-        splits: the paths of each split.
+        path: path of the YAML file.
+        root: folder where its paths start.
+        names: names of the classes, by number.
+        splits: paths of each split.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Boxes:
     splits: Mapping[str, list[str]]
 
     def split(self, wanted: str) -> str:
-        """Return the split that a name means; `test` means `val` where there is no `test` with labels.
+        """Return the split that a name means; `test` means `val` if there is no `test` with labels.
 
         Raises:
             RecipeError: there is no such split.
@@ -55,25 +55,25 @@ class Boxes:
         if wanted == "test" and not self._is_labelled(wanted) and _VALIDATION in self.splits:
             return _VALIDATION
         if wanted not in self.splits:
-            raise RecipeError(f"{self.path} has no split {wanted!r}. Say one of split={', split='.join(self.splits)}.")
+            raise RecipeError(f"{self.path} has no split {wanted!r}. Use one of split={', split='.join(self.splits)}.")
         return wanted
 
     def pictures(self, split: str) -> list[tuple[Path, str]]:
-        """Return the pictures of a split, sorted by their paths, each with the list and line that name it, if any do.
+        """Return the pictures of a split, sorted by path, each with the list and line that name it, if any.
 
         Raises:
-            RecipeError: a folder or a list is not there or can't be read, or there is no picture.
+            RecipeError: a folder or a list does not exist or can't be read, or there is no picture.
         """
         for place in self._places(split):
             if not place.exists():
-                raise RecipeError(f"{self.path} names {place}, which is not there.")
-        found = self.present(split)
-        if not found:
+                raise RecipeError(f"{self.path} names {place}, which does not exist.")
+        pictures = self.present(split)
+        if not pictures:
             raise RecipeError(f"{self.path}: there is no picture in its split {split!r}.")
-        return found
+        return pictures
 
     def present(self, split: str) -> list[tuple[Path, str]]:
-        """Return what `pictures` does, of the folders and lists that are there.
+        """Return what `pictures` returns, from the folders and lists that exist.
 
         Raises:
             RecipeError: a list can't be read.
@@ -91,23 +91,25 @@ def describe(data: Data, folder: Path) -> Boxes:
     """Read the description of a data set.
 
     Raises:
-        RecipeError: there is no such file, or it is none.
+        RecipeError: there is no such file, or it is not a description.
     """
     path = folder / data.source
     if path.suffix.lower() not in SUFFIXES or not path.is_file():
-        raise RecipeError(f"A detector is scored on a data.yaml of ultralytics' form; {path} is none, or is not there.")
+        raise RecipeError(
+            f"A detector is scored on a data.yaml in ultralytics' format; {path} is not one, or does not exist."
+        )
     try:
-        found = read_yaml(path, _MOST_BYTES)
-        names = found["names"]
+        description = read_yaml(path, _MOST_BYTES)
+        names = description["names"]
         names = dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
         splits = {
             _VALIDATION if key == _SECOND_NAME else key: [value] if isinstance(value, str) else list(value)
-            for key, value in found.items()
+            for key, value in description.items()
             if key in ("train", _VALIDATION, _SECOND_NAME, "test") and value
         }
-        root = path.parent / str(found.get("path") or "")
+        root = path.parent / str(description.get("path") or "")
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RecipeError(f"{path} is no data.yaml with names, train and val: {named_line(error)}") from error
+        raise RecipeError(f"{path} is not a data.yaml with names, train and val: {named_line(error)}") from error
     return Boxes(path, root, {int(number): str(name) for number, name in names.items()}, splits)
 
 
@@ -115,12 +117,12 @@ def read(text: str, folder: Path, limit: int | None, seed: int) -> tuple[Table, 
     """Read pictures with their boxes.
 
     Returns:
-        Rows with `image`, `path`, and `boxes` ([class, x1, y1, x2, y2], from 0 to 1); and the names of the classes. All
-        pictures, in order, or with a limit the first ones of them shuffled. With `skip_bad=true` pictures that can't
-        be read, and those whose labels can't, are left out and told.
+        Rows with `image`, `path`, and `boxes` ([class, x1, y1, x2, y2], from 0 to 1); and the names of the classes.
+        Without a limit, all pictures in order; with one, the first of the shuffled pictures. With `skip_bad=true`,
+        pictures that can't be read, or whose labels can't, are skipped and reported.
 
     Raises:
-        RecipeError: the data can't be had, or a picture or a label can't be read.
+        RecipeError: the data is not available, or a picture or a label can't be read.
     """
     data = parse(text)
     described = describe(data, folder)
@@ -141,19 +143,19 @@ def read(text: str, folder: Path, limit: int | None, seed: int) -> tuple[Table, 
                 raise
             skipped.append(without_advice(error))
     if not any(row.values["boxes"] for row in rows):
-        raise RecipeError(f"{described.path}: no picture of its split {split!r} has a box. Are there labels beside it?")
+        raise RecipeError(f"{described.path}: no picture in its split {split!r} has a box. Check the labels folder.")
     source = str(replace(data, split=split))
     return Table(rows, f"{described.path.stem} {split}", source, tuple(skipped)), described.names
 
 
 def training(text: str, folder: Path, held_out: frozenset[str], count: int, seed: int) -> list[Path]:
-    """Draw pictures of the training split that equal none of those held out, which are given by their digests.
+    """Draw pictures from the training split that differ from all held-out pictures, given by their digests.
 
     Returns:
-        As many as asked for; they come again where there are fewer. None where there is no training split.
+        `count` pictures, repeated if there are fewer. None of them if there is no training split.
 
     Raises:
-        RecipeError: a list can't be read, or names a picture that is not there (with `skip_bad=true` it is left out).
+        RecipeError: a list can't be read, or names a missing picture (`skip_bad=true` skips it).
     """
     data = parse(text)
     described = describe(data, folder)
@@ -181,7 +183,7 @@ def _row(path: Path, place: str, names: Mapping[int, str], decodes: bool) -> Row
 
 
 def _missing(path: Path, place: str) -> RecipeError:
-    return RecipeError(f"{place}there is no picture {path}. {MEND}")
+    return RecipeError(f"{place}there is no picture {path}. {ADVICE}")
 
 
 def _is_broken(path: Path) -> bool:
@@ -193,26 +195,26 @@ def _is_broken(path: Path) -> bool:
 
 
 def _pictures(place: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the pictures of a folder, or those that a list names, which may not be there, with list and line."""
+    """Yield the pictures of a folder, or those that a list names (they may be missing), with list and line."""
     if place.is_dir():
         yield from ((path, "") for path in data_files(place) if path.suffix.lower() in Picture.suffixes)
         return
     for number, line in enumerate(read_text(place).split("\n"), 1):
         path = place.parent / line.strip()
-        seen = path.relative_to(place.parent) if path.is_relative_to(place.parent) else Path(path.name)
-        if line.strip() and not is_leftover(seen):
+        relative = path.relative_to(place.parent) if path.is_relative_to(place.parent) else Path(path.name)
+        if line.strip() and not is_leftover(relative):
             yield path, f"{place}, line {number}: "
 
 
 def _placed(root: Path, entry: str) -> Path:
-    """Find what an entry names: `../val/images`, as Roboflow writes it, may lie beside the file, and not above it."""
+    """Return the path of an entry: Roboflow's `../val/images` may lie beside the file instead of above it."""
     path = root / entry
     beside = root / entry.removeprefix("../")
     return beside if beside.exists() and not path.exists() else path
 
 
 def _labels_of(picture: Path) -> Path:
-    """Say where the labels of a picture are: `labels` in the place of the last `images` of its path."""
+    """Return the path of a picture's labels: `labels` replaces the last `images` in its path."""
     before, images, after = str(picture).rpartition(f"{os.sep}images{os.sep}")
     return Path(f"{before}{os.sep}labels{os.sep}{after}" if images else picture).with_suffix(".txt")
 
@@ -222,23 +224,27 @@ def _boxes(picture: Path, names: Mapping[int, str]) -> list[list[float]]:
     if not path.is_file():
         return []
     lines = enumerate(read_text(path).split("\n"), 1)
-    found = [_box(line.split(), names, f"{path}, line {number}") for number, line in lines if line.strip()]
-    return [list(box) for box in dict.fromkeys(map(tuple, found))]  # ultralytics drops a box that is there twice
+    boxes = [_box(line.split(), names, f"{path}, line {number}") for number, line in lines if line.strip()]
+    return [list(box) for box in dict.fromkeys(map(tuple, boxes))]  # ultralytics drops duplicate boxes
 
 
 def _box(words: list[str], names: Mapping[int, str], where: str) -> list[Any]:
     try:
         number, *places = (float(word) for word in words)
     except ValueError as error:
-        raise RecipeError(f"{where}: {' '.join(words)[:60]!r} are not all numbers. {MEND}") from error
-    if not number.is_integer() or int(number) not in names:  # neither are infinity and what is no number
-        known = f"{len(names)}, from {min(names)} to {max(names)}" if names else "none"
-        raise RecipeError(f"{where}: there is no class {words[0]}; data.yaml names {known}. {MEND}")
+        raise RecipeError(f"{where}: {' '.join(words)[:60]!r} are not all numbers. {ADVICE}") from error
+    if not number.is_integer() or int(number) not in names:  # infinity and NaN are not integers either
+        classes = f"{len(names)}, from {min(names)} to {max(names)}" if names else "none"
+        raise RecipeError(f"{where}: there is no class {words[0]}; data.yaml names {classes}. {ADVICE}")
     if not all(-_TOLERANCE <= place <= 1 + _TOLERANCE for place in places):
-        raise RecipeError(f"{where}: coordinates are parts of the picture's width and height, from 0 to 1. {MEND}")
+        raise RecipeError(
+            f"{where}: coordinates must be fractions of the picture's width and height, from 0 to 1. {ADVICE}"
+        )
     if len(places) == 4:
         x, y, width, height = places
         return [int(number), x - width / 2, y - height / 2, x + width / 2, y + height / 2]
     if len(places) < 6 or len(places) % 2:
-        raise RecipeError(f"{where}: a box is four numbers behind the class, an outline six or more in pairs. {MEND}")
+        raise RecipeError(
+            f"{where}: after the class, a box has four numbers, and an outline three or more pairs. {ADVICE}"
+        )
     return [int(number), min(places[::2]), min(places[1::2]), max(places[::2]), max(places[1::2])]

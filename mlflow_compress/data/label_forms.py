@@ -1,4 +1,4 @@
-"""How labels are written: as names in any case, as whole numbers, as true and false."""
+"""Spellings of labels: names in any case, whole numbers, true and false."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ _BETWEEN = re.compile(r"[\s_-]+")
 _TRUTH = {"false": "0", "true": "1"}
 
 
-def called(label: str, said: Mapping[str, str]) -> str | None:
-    """Return what the user says that a label is called, however it is written (see `labels_of`); None: nothing."""
-    if label in said:
-        return said[label]
-    forms: tuple[Callable[[str], str], ...] = (whole_number, in_words, truth)
-    for form in forms:
-        known = told_apart({own: form(own) for own in said})
-        if form(label) in known:
-            return said[known[form(label)]]
+def new_label(label: str, new_names: Mapping[str, str]) -> str | None:
+    """Return the user's new name for a label, in any spelling (see `labels_of`); None if it has none."""
+    if label in new_names:
+        return new_names[label]
+    spellings: tuple[Callable[[str], str], ...] = (whole_number, in_words, truth)
+    for spelling in spellings:
+        by_spelling = unambiguous({name: spelling(name) for name in new_names})
+        if spelling(label) in by_spelling:
+            return new_names[by_spelling[spelling(label)]]
     return None
 
 
 def whole_number(label: str) -> str:
-    """Return a number without its decimal point and zeros, `1` of `1.0`; anything else as it is."""
+    """Return a number without its decimal point and zeros, `1` for `1.0`; anything else unchanged."""
     match = _WHOLE.fullmatch(label.strip())
     return str(int(match[1])) if match else label
 
 
 def truth(label: str) -> str:
-    """Return the number of true or false; of anything else, see `whole_number`."""
+    """Return 1 or 0 for true or false; for anything else, see `whole_number`."""
     return _TRUTH.get(label.strip().lower(), whole_number(label))
 
 
 def in_any_case(name: str) -> str:
-    """Return a name without regard to case."""
-    return unicodedata.normalize("NFC", name).casefold()  # macOS writes file names in parts: a letter, and its mark
+    """Normalise the case of a name."""
+    return unicodedata.normalize("NFC", name).casefold()  # macOS decomposes letters of file names
 
 
 def in_words(name: str) -> str:
-    """Return a name without regard to case, and to what stands between its words."""
+    """Normalise the case of a name, and the separators between its words."""
     return " ".join(_BETWEEN.split(in_any_case(name).strip()))
 
 
-def told_apart(alike: Mapping[str, str]) -> dict[str, str]:
-    """Return names by what is written alike, without those of which there are several."""
-    counts = Counter(alike.values())
-    return {written: name for name, written in alike.items() if counts[written] == 1}
+def unambiguous(spellings: Mapping[str, str]) -> dict[str, str]:
+    """Return names by their spelling, without spellings that several names share."""
+    counts = Counter(spellings.values())
+    return {spelling: name for name, spelling in spellings.items() if counts[spelling] == 1}

@@ -37,10 +37,10 @@ _TABLES = ("metadata", "transcripts", "transcript", "transcriptions", "labels", 
 
 @dataclass(frozen=True)
 class Form:
-    """How a data set's files are to be read.
+    """How to read a data set's files.
 
     Attributes:
-        split: the part of it that is wanted.
+        split: the requested split.
         delimiter, quotes: as in `tables.read_table`.
         unit: as in `tables.read_texts`.
         encoding: as in `tables.read_text`.
@@ -53,20 +53,20 @@ class Form:
     encoding: str = ""
 
 
-class MissingSplit(RecipeError):  # noqa: N818  (says what is wrong without a suffix)
-    """The data has splits, but not the one that was asked for."""
+class MissingSplit(RecipeError):  # noqa: N818  (the name is clear without a suffix)
+    """The data has splits, but not the requested one."""
 
 
 def read_path(path: Path, roles: Sequence[str], form: Form) -> tuple[Records, bool]:
-    """Read a file of rows or of text, or a folder that holds one or is laid out in a known way.
+    """Read a file of rows or of text, or a folder that contains one or has a known layout.
 
-    Of a folder that is divided into splits, by sub-folders (`test/`) or by tables (`test.csv`), one is read.
+    If sub-folders (`test/`) or tables (`test.csv`) divide a folder into splits, read one of them.
 
     Returns:
         The rows, and whether they are one split of several.
 
     Raises:
-        RecipeError: there is no such split, nothing that can be read, or more than one table that could be meant.
+        RecipeError: there is no such split, nothing that can be read, or it is not clear which table to read.
     """
     if path.is_dir():
         return _read_folder(path, roles, form)
@@ -78,9 +78,9 @@ def read_path(path: Path, roles: Sequence[str], form: Form) -> tuple[Records, bo
 
 
 def with_header(records: Records, roles: Sequence[str]) -> Records:
-    """Take the header of a table for its first row, where it is one that names a sound or picture.
+    """Treat the header of a table as its first row if it names a sound or picture.
 
-    The first column is then the file, and the last what it is labelled with (as LJSpeech has it).
+    Then the first column is the file, and the last column its label or text (as in LJSpeech).
     """
     medium = next((role for role in roles if role in MEDIA), None)
     others = [role for role in roles if role not in MEDIA]
@@ -110,26 +110,26 @@ def is_training(split: str) -> bool:
 
 
 def find_split(names: Sequence[str], split: str, of: object) -> str | None:
-    """Return the name that means a split: it, or a synonym, is a part of it (`test-clean`, `imdb_test`).
+    """Return the name that contains a split or a synonym of it (`test-clean`, `imdb_test`).
 
     Returns:
-        The name; None where none means it, and not all of them mean splits.
+        The name; None if no name contains it, and not all names are names of splits.
 
     Raises:
-        RecipeError: several mean it.
-        MissingSplit: none does, but all of them mean splits.
+        RecipeError: several names contain it.
+        MissingSplit: no name contains it, but all are names of splits.
     """
     if split in names:
         return split
-    wanted = _synonyms(split)
-    found = [name for name in names if wanted & _words(name)]
-    if len(found) == 1:
-        return found[0]
-    known = frozenset.union(*_SPLITS)
-    listing = f"Say one of {', '.join(f'split={name}' for name in found or names)}."
-    if found:
+    synonyms = _synonyms(split)
+    matches = [name for name in names if synonyms & _words(name)]
+    if len(matches) == 1:
+        return matches[0]
+    all_splits = frozenset.union(*_SPLITS)
+    listing = f"Use one of {', '.join(f'split={name}' for name in matches or names)}."
+    if matches:
         raise RecipeError(f"{of} has several splits that could be {split!r}. {listing}")
-    if names and all(known & _words(name) for name in names):
+    if names and all(all_splits & _words(name) for name in names):
         raise MissingSplit(f"{of} has no split {split!r}. {listing}")
     return None
 
@@ -151,8 +151,8 @@ def _read_folder(folder: Path, roles: Sequence[str], form: Form) -> tuple[Record
     if medium == "audio" and "text" in roles:
         sounds = len(_below(folder, Sound.suffixes))
         raise RecipeError(
-            f"{folder}: there are {sounds} sounds in it, but nothing says what is said. Put a table (.csv, .tsv, "
-            ".jsonl) with the columns file and text there, or a.txt beside a.wav."
+            f"{folder}: there are {sounds} sounds in it, but no transcripts. Add a table (.csv, .tsv, .jsonl) with the "
+            "columns file and text, or a.txt beside a.wav."
         )
     if medium is None and "label" not in roles:
         role, paths = _only_role(folder, roles), _below(folder, {TEXT})
@@ -172,41 +172,41 @@ def _words(name: str) -> set[str]:
 
 
 def _one_of(tables: Sequence[Path], folder: Path) -> Path:
-    """Return the only table, or the only one of a name that such tables have."""
+    """Return the only table, or the only one with a usual name."""
     for candidates in (tables, [path for path in tables if path.stem.lower() in _TABLES]):
         if len(candidates) == 1:
             return candidates[0]
     names = ", ".join(path.relative_to(folder).as_posix() for path in tables[:10])
-    raise RecipeError(f"{folder}: there are several tables ({names}). Name the one that is meant.")
+    raise RecipeError(f"{folder}: there are several tables ({names}). Give the path of one of them.")
 
 
 def _only_role(path: Path, roles: Sequence[str]) -> str:
     if len(roles) != 1:
-        raise RecipeError(f"{path}: texts alone are no labelled data: {', '.join(roles)} are wanted. Give a CSV file.")
+        raise RecipeError(f"{path}: text files have no labels, but {', '.join(roles)} are needed. Use a CSV file.")
     return roles[0]
 
 
 def _labelled_by_folder(folder: Path, role: str, is_labelled: bool) -> Records:
-    """Take files as rows; the sub-folder that they are in is their label."""
+    """Return files as rows; the sub-folder of a file is its label."""
     suffixes = MEDIA[role].suffixes if role in MEDIA else {TEXT}
     paths = _below(folder, suffixes)
     if not paths:
         raise RecipeError(
             f"{folder}: there is no table ({', '.join(sorted(SUFFIXES))}) in it, and no {', '.join(sorted(suffixes))} "
-            "file in sub-folders that are named for labels."
+            "file in sub-folders named after labels."
         )
     names = [path.relative_to(folder) for path in paths]
     rows: list[Mapping[str, object] | Bad] = [
         {role: path, "label": unicodedata.normalize("NFC", name.parts[0])}
         if len(name.parts) > 1 or not is_labelled
-        else Bad(f"{name}: it is in no sub-folder that is named for its label, and there is no table.")
+        else Bad(f"{name}: it is not in a sub-folder named after its label, and there is no table.")
         for path, name in zip(paths, names, strict=True)
     ]
     return Records((role, "label"), rows, lambda index: names[index].as_posix())
 
 
 def _is_section(path: Path) -> bool:
-    return path.is_dir() and not _is_package(path)  # the tests of a package are not its test split
+    return path.is_dir() and not _is_package(path)  # a package's folder `tests` is not a split
 
 
 def _is_package(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Sounds and pictures that are decoded when they are used, and not before."""
+"""Sounds and pictures that are decoded only when they are used."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import Any, BinaryIO, ClassVar
 from mlflow_compress.errors import RecipeError, one_line
 
 RATE_HZ = 16_000
-MEND = "Mend it, take it out, or say skip_bad=true."  # what to do about a sample that can't be read
-_UNKNOWN_PICTURE = "it is empty, damaged, or in no format that Pillow knows"
-_UNKNOWN_SOUND = "it is empty, damaged, or in no format that libsndfile knows (WAV, FLAC, OGG and MP3 are)"
-_TURN = 0x0112  # of EXIF: from 5 on, width and height change places
+ADVICE = "Fix it, remove it, or add skip_bad=true."  # what to do about a sample that can't be read
+_UNKNOWN_PICTURE = "it is empty, damaged, or in a format that Pillow can't read"
+_UNKNOWN_SOUND = "it is empty, damaged, or in a format that libsndfile can't read (it reads WAV, FLAC, OGG and MP3)"
+_ORIENTATION = 0x0112  # EXIF tag: from 5 on, width and height are swapped
 _ZERO_CROSSINGS, _ROLLOFF, _BETA = 64, 0.9475937167399596, 14.769656459379492
 
 
 def without_advice(error: RecipeError) -> str:
-    """Return why a sample can't be read, without the advice to leave it out, where that is done."""
-    return str(error).removesuffix(MEND).rstrip()
+    """Return why a sample can't be read, without the advice to skip it."""
+    return str(error).removesuffix(ADVICE).rstrip()
 
 
 @dataclass(frozen=True)
 class _File:
-    """Opens a file when it is called; equal to another that opens the same one."""
+    """A callable that opens a file; equal to another one for the same file."""
 
     path: Path
 
@@ -42,10 +42,10 @@ class Medium(ABC):
     """A file, or a part of one, that `numpy.asarray` decodes.
 
     Attributes:
-        name: what it is called in messages.
-        open: opens it for reading, as often as it is needed.
-        suffixes: of the files that are taken for one.
-        seldom_read: those of them that can be read on few machines, or on none: told, not passed over.
+        name: its name in messages.
+        open: opens it for reading, any number of times.
+        suffixes: suffixes of its files.
+        seldom_read: suffixes that few machines can read, or none: such files are reported, not ignored.
     """
 
     suffixes: ClassVar[frozenset[str]]
@@ -56,7 +56,7 @@ class Medium(ABC):
 
     @classmethod
     def at(cls, path: Path, name: str = "") -> Any:
-        """Return the one in a file."""
+        """Return the medium in a file."""
         return cls(name or str(path), _File(path))
 
     @abstractmethod
@@ -64,7 +64,7 @@ class Medium(ABC):
         """Read the header.
 
         Raises:
-            RecipeError: it can't be read, or there is nothing in it.
+            RecipeError: it can't be read, or it is empty.
         """
 
     @abstractmethod
@@ -85,31 +85,31 @@ class Medium(ABC):
         return self.decode().astype(dtype, copy=False) if dtype else self.decode()
 
     def _unreadable(self, kind: str, error: Exception | str) -> RecipeError:
-        said = str(getattr(error, "error_string", error))  # libsndfile's, without Python's name of the open file
-        said = _UNKNOWN_SOUND if "not recogni" in said else said
-        message = one_line(said, most=200).rstrip(".") or type(error).__name__
-        return RecipeError(f"{self.name} can't be read as {kind}: {message}. {MEND}")
+        text = str(getattr(error, "error_string", error))  # libsndfile's message, without the repr of the open file
+        text = _UNKNOWN_SOUND if "not recogni" in text else text
+        message = one_line(text, most=200).rstrip(".") or type(error).__name__
+        return RecipeError(f"{self.name} can't be read as {kind}: {message}. {ADVICE}")
 
 
 class Sound(Medium):
     """A sound: float32 [samples], mono, 16 kHz, in [-1, 1]."""
 
-    seldom_read = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr"})  # libsndfile can't
+    seldom_read = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr"})  # libsndfile can't read them
     suffixes = seldom_read | {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
 
     @property
     def seconds(self) -> float:
-        """How long it is, by its header.
+        """Its length in seconds, from its header.
 
         Raises:
-            RecipeError: it can't be read, or there is nothing in it.
+            RecipeError: it can't be read, or it is empty.
         """
         import soundfile
 
         try:
             with self.open() as file, soundfile.SoundFile(file) as sound:
                 seconds = sound.frames / sound.samplerate
-        except Exception as error:  # libsndfile's, the system's, and whatever opens it
+        except Exception as error:  # errors of libsndfile, the system, and the function that opens it
             raise self._unreadable("sound", error) from error
         if not seconds:
             raise self._unreadable("sound", "it is empty")
@@ -120,7 +120,7 @@ class Sound(Medium):
         _ = self.seconds
 
     def decode(self) -> Any:
-        """Return all channels' mean at 16 kHz: float32 [samples]."""
+        """Return the mean of all channels at 16 kHz: float32 [samples]."""
         import numpy as np
         import soundfile
 
@@ -132,14 +132,14 @@ class Sound(Medium):
         if not len(samples):
             raise self._unreadable("sound", "it is empty")
         if not np.isfinite(samples).all():
-            raise self._unreadable("sound", "it has samples that are no numbers")
+            raise self._unreadable("sound", "it has samples that are not numbers")
         return resample(samples.mean(axis=1), rate)
 
 
 class Picture(Medium):
-    """A picture: uint8 [height, width, 3], red, green and blue, turned as its EXIF says."""
+    """A picture: uint8 [height, width, 3], red, green and blue, rotated according to its EXIF data."""
 
-    seldom_read = frozenset({".avif", ".heic", ".heif"})  # not every Pillow can
+    seldom_read = frozenset({".avif", ".heic", ".heif"})  # not every Pillow can read them
     suffixes = seldom_read | {
         *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
     }
@@ -150,12 +150,12 @@ class Picture(Medium):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Its width and height, turned as its EXIF says, by its header.
+        """Its width and height from its header, rotated according to its EXIF data.
 
         Raises:
             RecipeError: it can't be read.
         """
-        return self._read(lambda image: image.size[::-1] if image.getexif().get(_TURN, 1) > 4 else image.size)  # type: ignore[no-any-return]
+        return self._read(lambda image: image.size[::-1] if image.getexif().get(_ORIENTATION, 1) > 4 else image.size)  # type: ignore[no-any-return]
 
     def decode(self) -> Any:
         """Return the pixels: uint8 [height, width, 3]."""
@@ -170,16 +170,16 @@ class Picture(Medium):
         try:
             with self.open() as file, Image.open(file) as image:
                 if image.mode.startswith(("I", "F")):  # converting would clip
-                    raise ValueError(f"its pixels are {image.mode}, and more than 8 bits are not taken")
+                    raise ValueError(f"its pixels have mode {image.mode}; more than 8 bits are not supported")
                 return use(image)
-        except Exception as error:  # PIL's, the codecs', the system's
-            # ultralytics, once imported, looks for another reader of what PIL does not know, and misses it
-            is_unknown = any(isinstance(each, UnidentifiedImageError) for each in (error, error.__context__))
+        except Exception as error:  # errors of PIL, the codecs, the system
+            # once imported, ultralytics tries another reader for unknown formats, whose error hides PIL's
+            is_unknown = any(isinstance(cause, UnidentifiedImageError) for cause in (error, error.__context__))
             raise self._unreadable("a picture", _UNKNOWN_PICTURE if is_unknown else error) from error
 
 
 def decode_some(inputs: Sequence[Any], seconds: float) -> None:
-    """Decode the sounds and pictures among inputs, as many as so many seconds allow, to find one that ends early.
+    """Decode sounds and pictures among inputs for the given number of seconds, to find truncated ones.
 
     Raises:
         RecipeError: one can't be read.
@@ -202,13 +202,13 @@ def decode(path: Path) -> Any:
 
 
 def resample(samples: Any, rate: int) -> Any:
-    """Bring samples to 16 kHz with a polyphase filter.
+    """Resample to 16 kHz with a polyphase filter.
 
     Source: the filter (a sinc of 64 zero crossings under a Kaiser window) is that of Smith's resampy, `kaiser_best`.
 
     Args:
         samples: float32 [samples].
-        rate: their number in a second.
+        rate: sampling rate in Hz.
     """
     import numpy as np
     from scipy.signal import resample_poly

@@ -1,4 +1,4 @@
-"""Inputs of a model that MLflow describes: made by its signature, repeated to a batch, typed as its columns are."""
+"""Inputs of an MLflow model: generate them from its signature, repeat them to a batch, convert them to its types."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from mlflow_compress.errors import RecipeError
 
 
 def make_input(schema: Any, seed: int) -> Any:
-    """Make one row of a signature's types."""
+    """Create one row with the types of a signature."""
     import numpy as np
 
     generator = np.random.default_rng(seed)
     if schema.is_tensor_spec():
-        made = {}
+        arrays = {}
         for index, spec in enumerate(schema.inputs):
             shape = [1 if length < 0 else length for length in spec.shape]
-            made[spec.name or str(index)] = generator.random(shape).astype(spec.type)
-        return made if schema.has_input_names() else next(iter(made.values()))
+            arrays[spec.name or str(index)] = generator.random(shape).astype(spec.type)
+        return arrays if schema.has_input_names() else next(iter(arrays.values()))
     return stack_rows([{spec.name: _value(spec.type.name, generator) for spec in schema.inputs}])
 
 
@@ -31,30 +31,30 @@ def _value(kind: str, generator: Any) -> Any:
         return bool(generator.integers(0, 2))
     if kind == "string":
         return "text"
-    raise RecipeError(f"No input of type {kind} can be made up: log the model with input_example=...")
+    raise RecipeError(f"An input of type {kind} can't be generated: log the model with input_example=...")
 
 
 def repeat(example: Any, size: int) -> Any:
-    """Take the first rows of an example, and again from its beginning where it has too few.
+    """Return the first rows of an example, starting again if it has too few.
 
     Raises:
-        RecipeError: it is not made of rows.
+        RecipeError: it does not consist of rows.
     """
     return take(example, range(size))
 
 
 def take(example: Any, indices: Sequence[int]) -> Any:
-    """Take rows of an example by their indices, counted on from its beginning behind its end.
+    """Return rows of an example by index; indices beyond its end wrap around.
 
     Raises:
-        RecipeError: it is not made of rows.
+        RecipeError: it does not consist of rows.
     """
     import numpy as np
 
     if hasattr(example, "iloc"):
         return example.iloc[[index % len(example) for index in indices]].reset_index(drop=True)
     if isinstance(example, Mapping):
-        return {name: take(each, indices) for name, each in example.items()}
+        return {name: take(values, indices) for name, values in example.items()}
     if isinstance(example, np.ndarray) and example.ndim:
         return example[[index % len(example) for index in indices]]
     if isinstance(example, list):
@@ -62,12 +62,12 @@ def take(example: Any, indices: Sequence[int]) -> Any:
     if len(indices) == 1:
         return example
     raise RecipeError(
-        f"The input example, a {type(example).__name__}, has no rows to make a batch of {len(indices)} of."
+        f"The input example is a {type(example).__name__} without rows: it can't become a batch of {len(indices)}."
     )
 
 
 def different_rows(example: Any) -> list[int]:
-    """Return the indices of the rows of an example that equal no earlier one; of what has no rows only the first."""
+    """Return the indices of an example's rows that differ from all earlier rows; 0 alone if it has no rows."""
     import numpy as np
 
     def content(row: Any) -> Any:
@@ -85,24 +85,24 @@ def different_rows(example: Any) -> list[int]:
 
 
 def stack_rows(rows: Sequence[Any]) -> Any:
-    """Make one input of rows: a data frame of mappings, an array of arrays."""
+    """Combine rows into one input: mappings into a data frame, arrays into an array."""
     import numpy as np
     import pandas as pd
 
     if rows and isinstance(rows[0], Mapping):
         return pd.DataFrame(list(rows))
-    return np.stack([np.asarray(each) for each in rows])
+    return np.stack([np.asarray(row) for row in rows])
 
 
 def typed_value(value: Any, kind: str) -> Any:
-    """Make a value of a table, which may be text, one of a column's type."""
+    """Convert a value of a table, which may be text, to a column's type."""
     try:
         if kind in ("double", "float"):
             return float(value)
         if kind in ("integer", "long"):
             return int(value)
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"{value!r} is no {kind}, which the model's signature asks for.") from error
+        raise RecipeError(f"{value!r} is not a {kind}, the type that the model's signature requires.") from error
     if kind == "boolean" and isinstance(value, str):
         return value.lower() in ("true", "1", "yes")
     return value

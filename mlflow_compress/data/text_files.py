@@ -1,4 +1,4 @@
-"""Files of text in any encoding: as their byte order mark says, as the data says, or UTF-8."""
+"""Text files in the encoding of their byte order mark, a given encoding, or UTF-8."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }  # the longer ones first
-_MOSTLY = 0.6  # of the upper bytes of UTF-16 that are null: blanks and ASCII
-_HEAD = 2**14  # bytes that an encoding is seen from
+_MOSTLY = 0.6  # share of null upper bytes in UTF-16 text: blanks and ASCII
+_HEAD = 2**14  # bytes used to detect an encoding
 
 
 def read_text(path: Path, encoding: str = "") -> str:
-    """Read a file of text; ends of lines stay as they are.
+    """Read a text file; line endings are not changed.
 
     Args:
-        path: of UTF-8, or of what its byte order mark says; of UTF-16 also without one.
-        encoding: of a file without a byte order mark; empty: UTF-8.
+        path: a file in UTF-8, in UTF-16, or with a byte order mark.
+        encoding: encoding of a file without a byte order mark; empty: UTF-8.
 
     Raises:
-        RecipeError: it can't be read, or is not in that encoding, naming the line.
+        RecipeError: it can't be read, or is not in that encoding; the message names the line.
     """
     try:
         raw = path.read_bytes()
@@ -37,19 +37,19 @@ def read_text(path: Path, encoding: str = "") -> str:
         text = raw.decode(used)
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        called = "UTF-8" if used in ("utf-8", "utf-8-sig") else used
-        advice = "" if encoding else ", or say encoding=cp1251 (or what else it is in)"
-        raise RecipeError(f"{path}, line {line}: this is not {called}. Save the file as UTF-8{advice}.") from None
+        name = "UTF-8" if used in ("utf-8", "utf-8-sig") else used
+        advice = "" if encoding else ", or state its encoding, such as encoding=cp1251"
+        raise RecipeError(f"{path}, line {line}: it is not {name}. Save the file as UTF-8{advice}.") from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise RecipeError(
-            f"{path}, line {line}: there is a null character, so this is no text. Save the file as UTF-8."
+            f"{path}, line {line}: it contains a null character, so it is not text. Save the file as UTF-8."
         )
     return text
 
 
 def _wide(raw: bytes) -> str:
-    """Name the UTF-16 that bytes without a mark are in, by where their null bytes are; empty where they are not."""
+    """Return the UTF-16 encoding of bytes without a mark, by the positions of null bytes; empty for other encodings."""
     head = raw[:_HEAD]
     for name, zeros, others in (("utf-16-le", head[1::2], head[::2]), ("utf-16-be", head[::2], head[1::2])):
         if len(zeros) > 1 and zeros.count(0) > len(zeros) * _MOSTLY and not others.count(0):

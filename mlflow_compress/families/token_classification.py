@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from annotated_types import Ge
 
 from mlflow_compress.data.datasets import Row, draw, scored
-from mlflow_compress.data.label_forms import called, whole_number
+from mlflow_compress.data.label_forms import new_label, whole_number
 from mlflow_compress.data.labels import listed
 from mlflow_compress.data.spec import parse
 from mlflow_compress.errors import RecipeError
@@ -198,7 +198,7 @@ def _tags(row: Row, names: Mapping[int, str], said: Mapping[str, str]) -> list[s
     types = {name[2:] for name in known if name.startswith(_PREFIXES)}
     found = []
     for tag in tags:
-        name = called(tag, said) or (tag if tag in known else by_number.get(whole_number(tag), tag))
+        name = new_label(tag, said) or (tag if tag in known else by_number.get(whole_number(tag), tag))
         if name not in {*known, _OUTSIDE} and not (name.startswith(_PREFIXES) and name[2:] in types):
             raise RecipeError(
                 f"{row.where}: the tag {tag!r} is none of the model's, which are {listed(known)} (or their numbers). "

@@ -195,7 +195,7 @@ def test_splits_by_a_column(tmp_path: Path) -> None:
     write(tmp_path / "b.csv", "text,label,split\na,1,left\nb,0,right\n")
     assert values(read("b.csv", tmp_path, ROLES)) == ["a", "b"]
     write(tmp_path / "c.csv", "text,label,split\na,1,train\n")
-    with pytest.raises(RecipeError, match=r"has no split 'test'\. Say one of split=train"):
+    with pytest.raises(RecipeError, match=r"has no split 'test'\. Use one of split=train"):
         read("c.csv", tmp_path, ROLES)
 
 
@@ -208,7 +208,7 @@ def test_broken_sounds_are_found_before_they_are_used(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"metadata\.csv, row 3: .*bad\.wav can't be read as sound"):
         read("d", tmp_path, SPEECH)
     write(tmp_path / "d" / "metadata.csv", "file,text\ngood.wav,a\ncut.flac,b\ngone.wav,c\n")
-    with pytest.raises(RecipeError, match=r"row 4: it names 'gone\.wav', and there is no such file"):
+    with pytest.raises(RecipeError, match=r"row 4: it names 'gone\.wav', but there is no such file"):
         read("d", tmp_path, SPEECH)
     table = read("d:skip_bad=true", tmp_path, SPEECH)
     assert values(table) == ["a"]
@@ -264,7 +264,7 @@ def test_what_a_package_lacks_is_told(package: Path, tmp_path: Path) -> None:
         read("package:no_such_x", tmp_path, ROLES)
     with pytest.raises(RecipeError, match=r"there is no 'nope\.csv' in the Python package"):
         read("package:some_reviews_x/nope.csv", tmp_path, ROLES)
-    with pytest.raises(RecipeError, match="version 2 is wanted, but none is installed"):
+    with pytest.raises(RecipeError, match="version 2 is required, but none is installed"):
         read("package:some_reviews_x@2", tmp_path, ROLES)
     with pytest.raises(RecipeError, match="no Python package '' is installed"):
         read("package:", tmp_path, ROLES)

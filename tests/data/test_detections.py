@@ -38,7 +38,7 @@ def test_boxes_and_outlines_are_read(tmp_path: Path, labels: str, boxes: list[li
 @pytest.mark.parametrize(
     ("labels", "told"),
     [
-        ("0 0.5 0.5 0.2", "line 1: a box is four numbers"),
+        ("0 0.5 0.5 0.2", "line 1: after the class, a box has four numbers"),
         ("0 0.5 0.5 0.2 0.1\n0 x 0 0 0", "line 2: '0 x 0 0 0' are not all numbers"),
         ("2 0.5 0.5 0.2 0.4", "there is no class 2"),
         ("0.5 0.5 0.5 0.2 0.4", "there is no class 0.5"),
@@ -59,9 +59,9 @@ def test_labels_that_are_none_are_told(tmp_path: Path, labels: str | None, told:
         ("val: gone\nnames: [a]", "d.yaml", "not there"),
         ("names: [a]", "d.yaml", "has no split 'test'"),
         ("val: images\nnames: [a]", "d.yaml:split=train", "has no split 'train'"),
-        ("val: images", "d.yaml", "is no data.yaml"),
-        ("[1, 2]", "d.yaml", "is no data.yaml"),
-        ("a: [", "d.yaml", "is no data.yaml"),
+        ("val: images", "d.yaml", "is not a data.yaml"),
+        ("[1, 2]", "d.yaml", "is not a data.yaml"),
+        ("a: [", "d.yaml", "is not a data.yaml"),
         ("", "gone.yaml", "not there"),
         ("", "images", "is none"),
     ],
@@ -104,7 +104,7 @@ def with_second(folder: Path, picture: bytes | None = None, labels: str = "1 0.5
         (b"no picture", "1 0.5 0.5 1 1", "b.png can't be read as a picture: it is empty, damaged"),
         (b"", "1 0.5 0.5 1 1", "b.png can't be read as a picture: it is empty, damaged"),
         (None, "7 0.5 0.5 1 1", "b.txt, line 1: there is no class 7; data.yaml names 2, from 0 to 1"),
-        (None, "1 0.5 0.5 3 1\n", "b.txt, line 1: coordinates are parts"),
+        (None, "1 0.5 0.5 3 1\n", "b.txt, line 1: coordinates must be fractions"),
     ],
 )
 def test_bad_pictures_and_labels_are_told_or_skipped(
@@ -173,7 +173,7 @@ def test_a_list_may_name_pictures_below_a_hidden_folder(tmp_path: Path) -> None:
 def test_labels_in_another_encoding_are_told(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "labels" / "a.txt").write_bytes(b"0 0.5 0.5 0.2 0.4\n\xff\n")
-    with pytest.raises(RecipeError, match=r"a\.txt, line 2: this is not UTF-8"):
+    with pytest.raises(RecipeError, match=r"a\.txt, line 2: it is not UTF-8"):
         detections.read("d.yaml", tmp_path, None, 0)
 
 

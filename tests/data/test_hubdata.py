@@ -69,7 +69,7 @@ def test_a_cached_data_set_needs_no_network(tmp_path: Path, cache: Path) -> None
         assert table.skipped == ("stanfordnlp/imdb, test, row 3: label is empty.",)
         assert (table.name, table.source) == ("imdb", "stanfordnlp/imdb@e6281661ce1c:skip_bad=true")
     assert values(read("stanfordnlp/imdb:split=train", tmp_path, ("text",)))[0] == "train"
-    with pytest.raises(RecipeError, match=r"has no split 'dev'. Say one of split=train, split=test"):
+    with pytest.raises(RecipeError, match=r"has no split 'dev'. Use one of split=train, split=test"):
         read("stanfordnlp/imdb:split=dev", tmp_path, ROLES)
     with pytest.raises(RecipeError, match="stanfordnlp/imdb at ffff is not in the local cache"):
         read("stanfordnlp/imdb@ffff", tmp_path, ROLES)
@@ -81,7 +81,7 @@ def test_a_cached_data_set_needs_no_network(tmp_path: Path, cache: Path) -> None
 def test_of_several_cached_data_sets_one_must_be_named(tmp_path: Path, cache: Path) -> None:
     cached(cache, "glue", {"test": reviews("a")}, "1234", "sst2")
     cached(cache, "glue", {"test": reviews("b")}, "1234", "cola")
-    with pytest.raises(RecipeError, match=r"is several data sets\. Say one of config=cola, config=sst2"):
+    with pytest.raises(RecipeError, match=r"has several configurations\. Use one of config=cola, config=sst2"):
         read("glue", tmp_path, ("text",))
     assert values(read("glue:config=cola", tmp_path, ("text",)))[0] == "b"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlflow_compress.data.label_forms import called
+from mlflow_compress.data.label_forms import new_label
 
 
 @pytest.mark.parametrize(
@@ -23,4 +23,4 @@ from mlflow_compress.data.label_forms import called
 def test_what_a_label_is_said_to_be_called_holds_for_any_way_to_write_it(
     label: str, said: dict[str, str], expected: str | None
 ) -> None:
-    assert called(label, said) == expected
+    assert new_label(label, said) == expected

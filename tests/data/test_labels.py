@@ -38,7 +38,7 @@ def test_labels_are_names_in_any_case_or_numbers(given: list[object], expected: 
     [(["POSITIVE", 1], "row 3: the label '1'"), ([0, 2], "row 3: the label '2'"), ([0, 0.5], "row 3: the label '0.5'")],
 )
 def test_a_label_that_is_none_of_the_models_is_told_with_its_row(given: list[object], where: str) -> None:
-    with pytest.raises(RecipeError, match=f"{where} is none of the model's, which are NEGATIVE, POSITIVE"):
+    with pytest.raises(RecipeError, match=f"{where} is not one of the model's: NEGATIVE, POSITIVE"):
         labels_of(rows(*given), NAMES)
 
 

@@ -40,7 +40,7 @@ def test_tensors_are_made_of_one_row_where_the_length_is_free() -> None:
 
 
 def test_a_type_that_nobody_can_make_up_is_told() -> None:
-    with pytest.raises(RecipeError, match="No input of type binary can be made up"):
+    with pytest.raises(RecipeError, match="An input of type binary can't be generated"):
         signatures.make_input(Schema([ColSpec("binary", "a")]), 0)
 
 
@@ -61,7 +61,7 @@ def test_frames_and_arrays_are_repeated() -> None:
     frame = signatures.repeat(pd.DataFrame({"a": [1, 2]}), 3)
     assert (list(frame["a"]), list(frame.index)) == ([1, 2, 1], [0, 1, 2])
     assert signatures.repeat(np.array([[1], [2]]), 3).tolist() == [[1], [2], [1]]
-    with pytest.raises(RecipeError, match="has no rows to make a batch of 2 of"):
+    with pytest.raises(RecipeError, match="without rows: it can't become a batch of 2"):
         signatures.repeat("whole", 2)
 
 
@@ -75,7 +75,7 @@ def test_a_value_of_a_table_gets_the_columns_type(value: str, kind: str, expecte
 
 
 def test_a_value_of_another_type_is_told() -> None:
-    with pytest.raises(RecipeError, match="'many' is no long"):
+    with pytest.raises(RecipeError, match="'many' is not a long"):
         signatures.typed_value("many", "long")
 
 

@@ -44,10 +44,10 @@ def test_the_grammar(text: str, data: Data) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "is no data"),
-        ("  ", "is no data"),
-        (":text=a", "is no data"),
-        ('"a.csv"b:text=a', "is no data"),
+        ("", "is not valid as data"),
+        ("  ", "is not valid as data"),
+        (":text=a", "is not valid as data"),
+        ('"a.csv"b:text=a', "is not valid as data"),
         ("a.csv:text=a,text=b", "text is given twice"),
         ("a.csv:text=", "text is empty"),
         ("a.csv:text=a,b", "'b' is no key=value"),
@@ -55,9 +55,9 @@ def test_the_grammar(text: str, data: Data) -> None:
         ("a.csv:unit=word", "unit must be one of file, paragraph, line"),
         ("a.csv:only=imdb", "only must be COLUMN=VALUE"),
         ("a.csv:delimiter=ab", "delimiter must be one character"),
-        ("a.csv:limit=0", "limit must be a whole number from 1, not '0'"),
-        ("a.csv:limit=-1", "limit must be a whole number from 1"),
-        ("a.csv:limit=²", "limit must be a whole number from 1"),
+        ("a.csv:limit=0", "limit must be a whole number of at least 1, not '0'"),
+        ("a.csv:limit=-1", "limit must be a whole number of at least 1"),
+        ("a.csv:limit=²", "limit must be a whole number of at least 1"),
         ("a.csv:labels=neg", "labels must be OWN="),
     ],
 )

@@ -74,27 +74,27 @@ def test_a_field_may_be_as_long_as_it_is(tmp_path: Path) -> None:
         ("a.csv", b"text,label\n", "There is no sample in a.csv: it is empty"),
         ("a.csv", b"text,label\na,1\nb\n", "a.csv, row 3: it has 1 values, but there are 2 columns"),
         ("a.csv", b"text,label\na,1\n  ,1\n", "a.csv, row 3: text is empty"),
-        ("a.csv", b"text,text\na,1\n", "two columns are called 'text'"),
-        ("a.csv", b"text,label\ncaf\xe9,1\n", "a.csv, line 2: this is not UTF-8"),
-        ("a.csv", b"text,label\ngo\0od,1\n", "a.csv, line 2: there is a null character"),
+        ("a.csv", b"text,text\na,1\n", "two columns have the name 'text'"),
+        ("a.csv", b"text,label\ncaf\xe9,1\n", "a.csv, line 2: it is not UTF-8"),
+        ("a.csv", b"text,label\ngo\0od,1\n", "a.csv, line 2: it contains a null character"),
         (
             "a.csv",
             b"text,label\na,b,1\n",
             r"a.csv, row 2: it has 3 values, but there are 2 columns\. Put a value with ','",
         ),
-        ("a.parquet", b"PAR1", "a.parquet is not readable as Parquet"),
+        ("a.parquet", b"PAR1", "a.parquet can't be read as Parquet"),
         ("a.csv.gz", b"", r"not from '\.gz'\. Unpack it"),
         ("a.json", b'{"text": "a"}', "must be a list of objects, not an object"),
-        ("a.json", b"[1", "is not readable as JSON"),
+        ("a.json", b"[1", "can't be read as JSON"),
         ("a.json", b'[{"text": "a", "label": 1}, 7]', "a.json, item 2: it must be an object, not 7"),
-        ("a.json", b"[" * 100_000, "is not readable as JSON"),
+        ("a.json", b"[" * 100_000, "can't be read as JSON"),
         ("a.json", b"[]", "There is no sample in a.json: it is empty"),
-        ("a.jsonl", b'{"text": "a", "label": 1}\nnope\n', "a.jsonl, line 2: it is not readable as JSON"),
+        ("a.jsonl", b'{"text": "a", "label": 1}\nnope\n', "a.jsonl, line 2: it can't be read as JSON"),
         ("a.jsonl", b'{"text": "a", "label": null}\n', "a.jsonl, line 1: label is empty"),
         ("a.jsonl", b'{"text": "a", "label": 1}\n{"text": "b"}\n', "a.jsonl, line 2: label is empty"),
-        ("a.jsonl", b'{"text": "\\ud800", "label": 1}\n', "text has half a character"),
+        ("a.jsonl", b'{"text": "\\ud800", "label": 1}\n', "text contains half of a surrogate pair"),
         ("a.xlsx", b"", r"not from '\.xlsx'\. Save it as CSV"),
-        ("a.txt", b"hello", "texts alone are no labelled data"),
+        ("a.txt", b"hello", "text files have no labels"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: bytes, why: str) -> None:
@@ -121,7 +121,7 @@ def test_texts_in_utf_16_are_read(tmp_path: Path, name: str, encoding: str) -> N
 
 def test_other_encodings_are_said(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", "text,label\nДа,1\nЛучше,0\n", "cp1251")
-    with pytest.raises(RecipeError, match=r"a\.csv, line 2: this is not UTF-8.*encoding=cp1251"):
+    with pytest.raises(RecipeError, match=r"a\.csv, line 2: it is not UTF-8.*encoding=cp1251"):
         read("a.csv", tmp_path, ROLES)
     table = read("a.csv:encoding=cp1251", tmp_path, ROLES)
     assert values(table) == ["Да", "Лучше"]
@@ -129,7 +129,7 @@ def test_other_encodings_are_said(tmp_path: Path) -> None:
     write(tmp_path / "texts" / "a.txt", "привет", "koi8-r")
     assert values(read("texts:encoding=koi8-r", tmp_path, ("text",))) == ["привет"]
     for unknown in ("cp99999", "hex"):
-        with pytest.raises(RecipeError, match=f"knows no encoding '{unknown}'"):
+        with pytest.raises(RecipeError, match=f"has no text encoding '{unknown}'"):
             read(f"a.csv:encoding={unknown}", tmp_path, ROLES)
 
 
@@ -155,7 +155,7 @@ def test_commas_in_the_texts_of_semicolons_stay(tmp_path: Path) -> None:
 def test_columns_that_nobody_wants_may_be_called_alike(tmp_path: Path) -> None:
     write(tmp_path / "a.csv", ",text,label,x,x,\n0,good,1,2,3,\n")
     assert values(read("a.csv", tmp_path, ROLES)) == ["good"]
-    with pytest.raises(RecipeError, match=r"a\.csv: two columns are called 'x'\. Rename one"):
+    with pytest.raises(RecipeError, match=r"a\.csv: two columns have the name 'x'\. Rename one"):
         read("a.csv:text=x", tmp_path, ROLES)
 
 
@@ -229,7 +229,7 @@ def test_a_treebank_gives_words_and_parts_of_speech(tmp_path: Path) -> None:
         tmp_path / "a.conll", TREE.replace("2-3\tdon't\t_\t_\t_\t_\t_\t_\t_\t_\n", "").split("4.1")[0].split("\n", 1)[1]
     )
     with pytest.raises(
-        RecipeError, match=r"a\.conll, line 1: the words are the numbers 1 to 4\. Call CoNLL-U \.conllu"
+        RecipeError, match=r"a\.conll, line 1: the words are the numbers 1 to 4\. Name CoNLL-U files \.conllu"
     ):
         read("a.conll", tmp_path, ("words", "tags"))
     write(tmp_path / "a.conll", "1 B-NUM\n2 I-NUM\n")  # a sentence of numbers

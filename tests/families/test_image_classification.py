@@ -89,7 +89,7 @@ def test_a_label_that_is_not_the_models_names_the_file(saved: Path, tmp_path: Pa
     family, model = loaded(str(saved), "auto")
     picture(tmp_path / "data" / "ant" / "1.png", 0)
     picture(tmp_path / "data" / "cat" / "2.png", 0)
-    with pytest.raises(RecipeError, match=r"cat/2\.png: the label 'cat' is none of the model's, which are ant, bee"):
+    with pytest.raises(RecipeError, match=r"cat/2\.png: the label 'cat' is not one of the model's: ant, bee"):
         family.samples(model, "data", tmp_path, None, 0)
     samples = family.samples(model, "data:labels=cat=dog", tmp_path, None, 0)
     assert [each.reference for each in samples] == ["ant", "dog"]

@@ -123,7 +123,7 @@ def test_labels_are_names_or_numbers_of_the_models(tmp_path: Path, named: Any) -
 @pytest.mark.parametrize(
     ("labels", "why"),
     [
-        (["POSITIVE", "neutral"], "line 2: the label 'neutral' is none of the model's, which are NEGATIVE, POSITIVE"),
+        (["POSITIVE", "neutral"], "line 2: the label 'neutral' is not one of the model's: NEGATIVE, POSITIVE"),
         (["1", "2"], r"line 2: the label '2' .* \(or 0, 1\)"),
         (["POSITIVE", "0"], "line 2: the label '0'"),
         (["pos", "neg"], r"line 1: the label 'pos' .*labels=pos=LABEL"),
