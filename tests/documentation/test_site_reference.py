@@ -104,7 +104,7 @@ def _templates(path: Path) -> set[str]:
 def _is_declared(template: str) -> bool:
     """Return whether a template could be a declared name, or is one of the samples, which are no metrics."""
     name = re.sub(r"\{(group|device)\}", "cpu", template)
-    if re.fullmatch(r"cpu/(latency|warmup|latency_events|ram_timeline)_(ms|s|mib)|cpu/.*_sizes", name):
+    if re.fullmatch(r"cpu/(latency|warmup|latency_events|ram_timeline)_(ms|s|mib)|cpu/.*_sizes|cpu/original_.*", name):
         return True
     if "{" not in name:
         return logged_names.is_metric(name)
