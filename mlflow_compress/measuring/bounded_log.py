@@ -1,4 +1,4 @@
-"""`BoundedLog`: what a worker writes to standard error, on disk as it comes, but of a flood only its two ends."""
+"""`BoundedLog`: write a worker's standard error to disk as it comes; of a flood, keep only the two ends."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import IO
 
 HEAD_BYTES, TAIL_BYTES = 64 * 2**10, 192 * 2**10
-_MOST_BYTES = HEAD_BYTES + TAIL_BYTES + 2**10  # with the line that says what is left out
+_MOST_BYTES = HEAD_BYTES + TAIL_BYTES + 2**10  # with the line about the omitted bytes
 _CHUNK_BYTES = 64 * 2**10
-_LINE_BYTES = 4 * 2**10  # of the end, in which the last line is looked for
+_LINE_BYTES = 4 * 2**10  # of the end, searched for the last line
 
 
 class BoundedLog:
-    """Writes a pipe to a file: the first `HEAD_BYTES` as they come, the last `TAIL_BYTES` at the end.
+    """Copies a pipe to a file: the first `HEAD_BYTES` as they come, the last `TAIL_BYTES` at the end.
 
-    A thread waits for the pipe. While nothing is written it does nothing, and whoever writes need not wait.
+    A thread waits for the pipe. It does nothing while nothing is written, and the writer never has to wait.
 
     Args:
-        pipe: what the worker's standard error comes out of. It is closed here.
-        file: the log, opened unbuffered. It is closed here. A disk that is full loses the log, not the measurement.
+        pipe: The worker's standard error. It is closed here.
+        file: The log, opened unbuffered. It is closed here. A full disk loses the log, not the measurement.
     """
 
     def __init__(self, pipe: IO[bytes], file: IO[bytes]) -> None:
@@ -33,7 +33,7 @@ class BoundedLog:
         self._thread.start()
 
     def close(self, seconds: float) -> None:
-        """Write the end of the log. Whoever still holds the pipe open is waited for no longer than so."""
+        """Write the end of the log. Wait at most `seconds` for a process that still has the pipe open."""
         self._thread.join(seconds)
         with self._lock, contextlib.suppress(OSError), self._file:
             if self._left_out:
@@ -41,7 +41,7 @@ class BoundedLog:
             self._file.write(self._tail)
 
     def last_line(self) -> str:
-        """Return the last line that holds something, as it was written; empty where nothing was."""
+        """Return the last line that is not blank; empty if there is none."""
         with self._lock:
             end = bytes(self._head[-_LINE_BYTES:] + self._tail[-_LINE_BYTES:])
         lines = [line for line in end.decode(errors="replace").splitlines() if line.strip()]
@@ -67,10 +67,10 @@ class BoundedLog:
 
 
 def read(path: Path) -> bytes:
-    """Return a log, of a large one its two ends; empty where no file is: the folder is the worker's.
+    """Return a log, or the two ends of a large one; empty if there is no file: the worker owns the folder.
 
     Raises:
-        OSError: it can't be read.
+        OSError: The log can't be read.
     """
     if path.is_symlink() or not path.is_file():
         return b""
@@ -84,4 +84,4 @@ def read(path: Path) -> bytes:
 
 
 def _gap(left_out: int) -> bytes:
-    return f"\n[{left_out:,} bytes are left out here]\n".encode()
+    return f"\n[{left_out:,} bytes omitted]\n".encode()

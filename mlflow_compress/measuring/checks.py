@@ -1,6 +1,6 @@
-"""Judges what the meters saw: each check is a caution that says what is wrong and what to do about it.
+"""Judge the readings of the meters: each check is a caution that says what is wrong and what to do about it.
 
-The meters measure and this file judges, so that a threshold can be argued about in one place.
+The meters measure and this file judges, so that all thresholds are in one place.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from mlflow_compress.meters.usage import Usage
 from mlflow_compress.percentiles import MLPERF_COUNTS, carries, interval, percentile
 from mlflow_compress.records import Caution, CautionKind
 
-_NOISY_SPREAD = 0.10  # of the median, between the quartiles
+_NOISY_SPREAD = 0.10  # between the quartiles, relative to the median
 _DRIFT = 0.05
 _BUSY_SHARE = 0.15  # of all cores, before measuring
 _BUSY_GPU_SHARE = 0.05
-_SWITCHES_PER_SECOND = 60  # of wall time, each thread: 31 were seen on a quiet machine, 96 beside a busy process
-_IDLE_SHARE = 0.8  # of wall time times threads, below which our threads waited for something
-_FAULT_SECONDS = 1e-6  # to hand out a page of 4 KiB and clear it: half of that on bare metal, 2.4 seen on a virtual one
+_SWITCHES_PER_SECOND = 60  # of wall time, per thread: 31 measured on a quiet machine, 96 beside a busy process
+_IDLE_SHARE = 0.8  # of wall time times threads; below it our threads waited for something
+_FAULT_SECONDS = 1e-6  # to allocate and clear a 4 KiB page: half of that on bare metal, 2.4 times on a virtual machine
 _FAULT_SHARE = 0.10
 _SLOW_CLOCK = 0.95
 _TINY_SAMPLE = 100
 
 INTERFERENCE = CautionKind(
     "interference",
-    short={"en": "other programs took the cores away", "ru": "другие программы отнимали ядра"},
+    short={"en": "other programs used the same cores", "ru": "другие программы отнимали ядра"},
     message={
-        "en": "cpu: other programs took the core from each thread {per_second:.0f} times a second, and the threads ran "
+        "en": "cpu: other programs interrupted each thread {per_second:.0f} times a second, and the threads ran only "
         "{share:.0%} of the time",
         "ru": "cpu: другие программы отнимали ядро у каждого потока {per_second:.0f} раз в секунду, потоки работали "
         "{share:.0%} времени",
     },
     advice={
-        "en": "Close other programs, or leave them a core: --threads 1. Threads that wait for others suffer most.",
+        "en": "Close other programs, or leave them a core: --threads 1. Threads that wait for each other suffer most.",
         "ru": "Закройте другие программы или оставьте им ядро: --threads 1. Больше всего страдают потоки, которые ждут "
         "друг друга.",
     },
@@ -44,13 +44,13 @@ PAGE_FAULTS = CautionKind(
     "page_faults",
     short={"en": "much time went into allocating memory", "ru": "много времени ушло на выделение памяти"},
     message={
-        "en": "{group}: each call gets {pages:.0f} pages of memory anew from the kernel, which takes more than a tenth "
+        "en": "{group}: each call requests {pages:.0f} new memory pages from the kernel, which takes more than a tenth "
         "of its time",
         "ru": "{group}: каждый вызов заново получает от ядра системы {pages:.0f} страниц памяти, это больше десятой "
         "части его времени",
     },
     advice={
-        "en": "Try an allocator that keeps memory: LD_PRELOAD of jemalloc or tcmalloc.",
+        "en": "Try an allocator that keeps freed memory: LD_PRELOAD with jemalloc or tcmalloc.",
         "ru": "Попробуйте аллокатор, который не возвращает память: LD_PRELOAD с jemalloc или tcmalloc.",
     },
 )
@@ -62,7 +62,7 @@ SWAPPING = CautionKind(
         "ru": "{group}: каждый вызов читал с диска {pages:.0f} страниц",
     },
     advice={
-        "en": "The machine has too little free memory: close other programs, or take a smaller batch.",
+        "en": "The machine has too little free memory: close other programs, or use a smaller batch.",
         "ru": "Свободной памяти слишком мало: закройте другие программы или уменьшите батч.",
     },
 )
@@ -95,7 +95,7 @@ CPU_LIMIT = CautionKind(
     "cpu_limit",
     short={"en": "the container's CPU time was used up", "ru": "процессорное время контейнера кончалось"},
     message={
-        "en": "{group}: all threads were stopped {times} times, as a container or a batch system allows no more time",
+        "en": "{group}: all threads were paused {times} times because the container or batch system limits CPU time",
         "ru": "{group}: потоки останавливались, раз: {times}; контейнер или пакетная система не даёт больше времени",
     },
     advice={
@@ -119,7 +119,7 @@ BUSY_MACHINE = CautionKind(
     "busy_machine",
     short={"en": "the machine was busy", "ru": "машина была занята другой работой"},
     message={
-        "en": "other programs kept {share:.0%} of the cores busy before measuring began",
+        "en": "other programs used {share:.0%} of the cores before measuring began",
         "ru": "до начала измерений другие программы занимали {share:.0%} ядер",
     },
     advice={
@@ -149,11 +149,11 @@ EMULATED_PRECISION = CautionKind(
     "emulated_precision",
     short={"en": "the CPU emulates this precision", "ru": "процессор эмулирует эту точность"},
     message={
-        "en": "this CPU has no {precision} instructions: it emulates them, slower than float32",
+        "en": "this CPU has no {precision} instructions: it emulates them, which is slower than float32",
         "ru": "у этого процессора нет инструкций {precision}: он эмулирует их медленнее, чем float32",
     },
     advice={
-        "en": "Time this method on a GPU, or on a CPU that has them.",
+        "en": "Measure this method on a GPU, or on a CPU with such instructions.",
         "ru": "Измерьте время этого метода на GPU или на процессоре, у которого они есть.",
     },
 )
@@ -161,23 +161,23 @@ ENERGY_ESTIMATED = CautionKind(
     "energy_estimated",
     short={},  # the number's own name says so
     message={
-        "en": "the CPU's energy is estimated from its rated power and its load, not counted",
+        "en": "the CPU's energy is estimated from its rated power and its load, not measured",
         "ru": "энергия процессора оценена по его паспортной мощности и загрузке, а не измерена",
     },
     advice={
-        "en": "Compare it within one machine only; RAPL counters need read access.",
-        "ru": "Сравнивайте её только в пределах одной машины; счётчикам RAPL нужен доступ на чтение.",
+        "en": "Compare it on one machine only. To measure it, allow reading the RAPL counters.",
+        "ru": "Сравнивайте её только в пределах одной машины. Чтобы измерить её, откройте доступ к счётчикам RAPL.",
     },
 )
 TINY_QUALITY_SAMPLE = CautionKind(
     "tiny_quality_sample",
-    short={"en": "quality stands on few samples", "ru": "качество измерено на малой выборке"},
+    short={"en": "quality is based on few samples", "ru": "качество измерено на малой выборке"},
     message={
-        "en": "quality was scored on {samples} samples only",
+        "en": "quality was scored on only {samples} samples",
         "ru": "качество измерено только на {samples} примерах",
     },
     advice={
-        "en": "A difference of some points is noise: score more samples.",
+        "en": "A difference of a few points is noise: score more samples.",
         "ru": "Разница в несколько пунктов это шум: возьмите больше примеров.",
     },
 )
@@ -185,16 +185,16 @@ FEW_FOR_MLPERF = CautionKind(
     "few_for_tail",
     short={},  # a table shows medians
     message={
-        "en": "{group}: p{rank} stands on {calls} calls; MLPerf, at 99 % confidence, asks for {least}",
+        "en": "{group}: p{rank} is based on {calls} calls; MLPerf, at 99 % confidence, requires {least}",
         "ru": "{group}: p{rank} получен из {calls} вызовов; MLPerf с доверием 99 % требует {least}",
     },
-    advice={"en": "Ask for more: --iterations {least}.", "ru": "Задайте больше: --iterations {least}."},
+    advice={"en": "Set more calls: --iterations {least}.", "ru": "Задайте больше: --iterations {least}."},
 )
 FEW_FOR_PERCENTILES = CautionKind(
     "few_samples",
     short={"en": "few calls were timed", "ru": "измерено мало вызовов"},
     message={
-        "en": "{group}: {calls} calls fitted into the time, too few for a percentile above the median",
+        "en": "{group}: only {calls} calls fit into the time, too few for a percentile above the median",
         "ru": "{group}: за отведённое время сделано вызовов: {calls}; для процентиля выше медианы этого мало",
     },
     advice={"en": "Allow more time: --max-seconds.", "ru": "Дайте больше времени: --max-seconds."},
@@ -206,7 +206,7 @@ NOT_SETTLED = CautionKind(
         "ru": "время не установилось при разогреве",
     },
     message={
-        "en": "{group}: the latency was not stable after {calls} calls of warm-up",
+        "en": "{group}: the latency was not stable after {calls} warm-up calls",
         "ru": "{group}: время не установилось за {calls} вызовов разогрева",
     },
     advice={
@@ -234,15 +234,15 @@ DRIFT = CautionKind(
         "ru": "{group}: вторая половина вызовов заняла на {change:.0%} {direction} времени",
     },
     advice={
-        "en": "The machine warms up, throttles, or others work on it: measure again.",
-        "ru": "Машина греется, снижает частоту или занята другими: измерьте снова.",
+        "en": "The machine warms up, throttles or runs other programs: measure again.",
+        "ru": "Машина греется, снижает частоту или занята другой работой: измерьте снова.",
     },
 )
 _MORE, _LESS = {"en": "more", "ru": "больше"}, {"en": "less", "ru": "меньше"}
 
 
 def timing(seen: Timing, group: str) -> list[Caution]:
-    """Judge the latency samples of one launch: not settled, spread out, drifting."""
+    """Judge the latency samples of one launch: whether they settled, spread or drifted."""
     return [*_unsettled(seen, group), *_spread(seen.wall_ms, group), *_drift(seen, group)]
 
 
@@ -257,58 +257,58 @@ def few(calls: int, group: str) -> list[Caution]:
 
 
 def usage(used: Usage, calls: int, threads: int, group: str) -> list[Caution]:
-    """Judge what the timed calls cost: interference, allocation, swapping, throttling, a container's limit of time.
+    """Judge the resources of the timed calls: interference, allocation, swapping, throttling, a container's CPU limit.
 
     Args:
-        used: what the calls used together.
-        calls: how many calls there were.
-        threads: threads that the library may use.
+        used: Resources of all calls together.
+        calls: Number of calls.
+        threads: Number of threads that the library may use.
         group: `cpu` or `gpu`.
     """
-    found = []
+    cautions = []
     per_second = used.switches / used.wall_s / threads
     share = used.cpu_s / (used.wall_s * threads)
     if group == "cpu" and per_second > _SWITCHES_PER_SECOND and share < _IDLE_SHARE:
-        found.append(INTERFERENCE.of(per_second=per_second, share=share))
+        cautions.append(INTERFERENCE.of(per_second=per_second, share=share))
     if used.minor_faults * _FAULT_SECONDS > _FAULT_SHARE * used.wall_s:
-        found.append(PAGE_FAULTS.of(group=group, pages=used.minor_faults / calls))
+        cautions.append(PAGE_FAULTS.of(group=group, pages=used.minor_faults / calls))
     if used.major_faults > calls:
-        found.append(SWAPPING.of(group=group, pages=used.major_faults / calls))
+        cautions.append(SWAPPING.of(group=group, pages=used.major_faults / calls))
     if used.throttled:
-        found.append(THROTTLED.of(group=group, times=used.throttled))
+        cautions.append(THROTTLED.of(group=group, times=used.throttled))
     if used.stopped:
-        found.append(CPU_LIMIT.of(group=group, times=used.stopped, cores=environment.most_threads()))
-    return found
+        cautions.append(CPU_LIMIT.of(group=group, times=used.stopped, cores=environment.most_threads()))
+    return cautions
 
 
 def clock(share: float | None = None, gpu_reason: str = "") -> list[Caution]:
-    """Judge the clocks: the CPU's right after the timed calls, the GPU's while they were made.
+    """Judge the clocks: the CPU's right after the timed calls, the GPU's during them.
 
     Args:
-        share: the fastest core's clock over the rated one; None where the kernel does not tell.
-        gpu_reason: why the GPU's clock was slowed down; empty when it was not.
+        share: Clock of the fastest core relative to the rated clock; None if the kernel does not report it.
+        gpu_reason: Why the GPU's clock was slowed down; empty if it was not.
     """
-    found = []
+    cautions = []
     if share is not None and share < _SLOW_CLOCK:
-        found.append(SLOW_CLOCK.of(share=share))
+        cautions.append(SLOW_CLOCK.of(share=share))
     if gpu_reason:
-        found.append(THROTTLED_GPU.of(reason=gpu_reason))
-    return found
+        cautions.append(THROTTLED_GPU.of(reason=gpu_reason))
+    return cautions
 
 
 def busy(cpu_share: float, gpu_share: float = 0.0) -> list[Caution]:
-    """Judge how busy others kept the machine before measuring began.
+    """Judge how busy other programs kept the machine before measuring began.
 
     Args:
-        cpu_share: share of all cores, 0 to 1.
-        gpu_share: share of the GPU's time, 0 to 1.
+        cpu_share: Share of all cores, 0 to 1.
+        gpu_share: Share of the GPU's time, 0 to 1.
     """
-    found = []
+    cautions = []
     if cpu_share > _BUSY_SHARE:
-        found.append(BUSY_MACHINE.of(share=cpu_share))
+        cautions.append(BUSY_MACHINE.of(share=cpu_share))
     if gpu_share > _BUSY_GPU_SHARE:
-        found.append(BUSY_GPU.of(share=gpu_share))
-    return found
+        cautions.append(BUSY_GPU.of(share=gpu_share))
+    return cautions
 
 
 def threads(used: int) -> list[Caution]:
@@ -318,12 +318,12 @@ def threads(used: int) -> list[Caution]:
 
 
 def precision(dtypes: Collection[str], emulated: Collection[str]) -> list[Caution]:
-    """Judge the types of the weights against the precisions that this CPU has no instructions for."""
+    """Judge the dtypes of the weights against the precisions that this CPU emulates."""
     return [EMULATED_PRECISION.of(precision=name) for name in emulated if f"torch.{name}" in dtypes]
 
 
 def energy(seen: Energy) -> list[Caution]:
-    """Judge whether the energy was counted."""
+    """Judge whether the energy was measured or estimated."""
     return [ENERGY_ESTIMATED.of()] if seen.cpu_j > 0 and not seen.is_counted else []
 
 
@@ -342,7 +342,7 @@ def _spread(wall: Sequence[float], group: str) -> list[Caution]:
 
 
 def _drift(seen: Timing, group: str) -> list[Caution]:
-    """Compare the first half of the calls with the second: their medians' 95 % intervals lie apart."""
+    """Compare the first half of the calls with the second: a drift needs 95 % intervals of the medians apart."""
     half = len(seen.wall_ms) // 2
     first, second = seen.wall_ms[:half], seen.wall_ms[half:]
     bounds, later = interval(first, 50), interval(second, 50)

@@ -1,4 +1,4 @@
-"""`combine`: makes the one Result of a variant of the Parts that its processes left."""
+"""`combine`: build the one Result of a variant from the Parts that its processes wrote."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ V = TypeVar("V")
 
 
 def combine(variant: Variant, parts: Mapping[str, Part], started: float) -> Result:
-    """Put the parts of all processes together.
+    """Combine the parts of all processes.
 
-    The variant failed when anything that was asked for failed, and was skipped when all of it was. What was measured
-    stays, whatever else failed.
+    The variant failed if any requested part failed, and was skipped if all parts were skipped. Measured numbers stay,
+    whatever else failed.
 
     Args:
-        variant: what was asked for.
-        parts: by `prepare`, `cpu` and `cuda`.
-        started: when it began, seconds since the epoch.
+        variant: The variant.
+        parts: Parts by `prepare`, `cpu` and `cuda`.
+        started: Start time, seconds since the epoch.
     """
     outcomes: dict[str, Outcome] = {}
     for name, part in parts.items():
@@ -55,7 +55,7 @@ def combine(variant: Variant, parts: Mapping[str, Part], started: float) -> Resu
 
 
 def _cause(status: Status, outcomes: Iterable[Outcome]) -> Cause:
-    """Return what a variant failed for, or was skipped for."""
+    """Return the cause of a failed or skipped variant."""
     causes = [outcome.cause for outcome in outcomes if outcome.status == status]
     if status == "failed":
         return causes[0] or "measuring"
@@ -63,12 +63,12 @@ def _cause(status: Status, outcomes: Iterable[Outcome]) -> Cause:
 
 
 def unmeasured(variant: Variant, status: Status, reason: str) -> Result:
-    """Return the result of a variant of which nothing was loaded.
+    """Return the result of a variant that was not loaded.
 
     Args:
-        variant: what was asked for.
-        status: `skipped`: no machine at hand may measure it; or `failed`.
-        reason: why, in a sentence.
+        variant: The variant.
+        status: `skipped`: no available machine may measure it; or `failed`.
+        reason: The reason, one sentence.
     """
     return combine(variant, {"prepare": Part(Outcome(status, reason))}, time.time())
 

@@ -1,6 +1,6 @@
-"""What a chain of methods made of a model, looked at before it is saved: did it change, does it run, did it grow?
+"""Check a compressed model before it is saved: did it change, does it run, did it grow?
 
-A row must not say `ok` of a model that is the original itself, nor of one that can't be called.
+A row must not say `ok` for a model that is still the original, or one that can't be called.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ Outputs = TypeVar("Outputs")
 GREW = CautionKind(
     "grew",
     short={
-        "en": "holds more parameters or bytes than the original",
+        "en": "has more parameters or bytes than the original",
         "ru": "параметров или байтов больше, чем у оригинала",
     },
     message={
-        "en": "the model holds more than before: {after} {what} are held, the original holds {before}",
-        "ru": "модель хранит больше прежнего: хранится {after} {what}, у оригинала {before}",
+        "en": "the model is larger than the original: it has {after} {what}, the original has {before}",
+        "ru": "модель больше оригинала: хранится {after} {what}, у оригинала {before}",
     },
     advice={
-        "en": "Look whether weights that were shared are held twice, or scales weigh more than the weights. Take "
-        "another method for this model.",
+        "en": "Check whether shared weights are stored twice, or scales are larger than the weights. Use another "
+        "method for this model.",
         "ru": "Проверьте, не хранятся ли общие веса дважды и не весят ли масштабы больше самих весов. Для этой модели "
         "возьмите другой метод.",
     },
@@ -41,36 +41,36 @@ GREW = CautionKind(
 NOT_ALL_HELD = CautionKind(
     "not_all_held",
     short={
-        "en": "holds fewer parameters than the original, though nothing was pruned",
+        "en": "has fewer parameters than the original, although nothing was pruned",
         "ru": "параметров меньше, чем у оригинала, хотя ничего не удаляли",
     },
     message={
-        "en": "{after} parameters are held, and the original has {before}, though this method removes none",
+        "en": "the model has {after} parameters, the original has {before}, although this method removes none",
         "ru": "хранится параметров: {after}, у оригинала {before}, хотя метод ничего не удаляет",
     },
     advice={
-        "en": "Either the model has weights that one call does not use, which the export leaves out, or some are held "
-        "in a way that is not counted: do not believe the size before you know which.",
+        "en": "Either the export omits weights that a call does not use, or some weights are stored in a form that is "
+        "not counted: do not trust the size until you know which.",
         "ru": "Либо часть весов при вызове не нужна и в экспорт не попала, либо они хранятся так, что не посчитаны: не "
         "верьте размеру, пока не выясните.",
     },
 )
-_GROWN = 1.02  # times the original's, from which on it is said: graphs hold a few constants of their own
-_LOST = 0.9  # times the original's, below which it is said: exports fold normalisation into other layers
-_OF_PLACES = ("dtype", "device")  # in what torch says where one tensor was moved or cast, and another was not
+_GROWN = 1.02  # times the original; smaller growth is ignored: graphs have a few constants of their own
+_LOST = 0.9  # times the original; smaller losses are ignored: exports fold normalisation into other layers
+_OF_PLACES = ("dtype", "device")  # words in torch's message if one tensor was moved or cast, and another was not
 _MOST_NAMES = 3  # in a message
-_PLAIN = (bool, int, float, str, bytes, tuple)  # attributes of a layer that say what it computes
+_PLAIN = (bool, int, float, str, bytes, tuple)  # types of layer attributes that define what it computes
 
 
 @dataclass(frozen=True)
 class State:
-    """What a model is made of.
+    """The layers and tensors of a model.
 
     Attributes:
-        layers: by name, each layer's class, its plain attributes, and how many hooks it has.
-        tensors: by name, a checksum of each parameter and buffer.
-        size: bytes of weights; 0 where the module does not say.
-        parameters: how many; 0 where the module does not say.
+        layers: Each layer's class, plain attributes and number of hooks, by name.
+        tensors: A checksum of each parameter and buffer, by name.
+        size: Bytes of weights; 0 if the module does not report them.
+        parameters: Number of parameters; 0 if the module does not report it.
     """
 
     layers: Mapping[str, str]
@@ -80,14 +80,14 @@ class State:
 
     @classmethod
     def of(cls, model: Model) -> State:
-        """Look at a model; one of another runtime says what it holds, and no more."""
+        """Return the state of a model. A module of another runtime reports only its weights."""
         import torch
 
         module = model.module
         is_torch = isinstance(module, torch.nn.Module)
         tensors = list(held(module)) if is_torch or hasattr(module, "held_weights") else []
-        size = sum(each.tensor.numel() * each.tensor.element_size() for each in tensors)
-        parameters = sum(each.parameters for each in tensors)
+        size = sum(weight.tensor.numel() * weight.tensor.element_size() for weight in tensors)
+        parameters = sum(weight.parameters for weight in tensors)
         if not is_torch:
             return cls({}, {}, size, parameters)
         layers = {name: _described(layer) for name, layer in module.named_modules(remove_duplicate=False)}
@@ -96,36 +96,36 @@ class State:
 
 
 def require_change(before: State, model: Model, step: str, method: Method | None = None) -> State:
-    """Return what the model is made of now.
+    """Return the state of the compressed model, which must differ from the state before.
 
     Args:
-        before: what it was made of.
-        model: the compressed one.
-        step: what was done, as the user names it.
-        method: what did it, where it acts once more when the model is restored: one that gives another runtime may do
-            all then.
+        before: State before the step.
+        model: The compressed model.
+        step: The step, as the user writes it.
+        method: The method of the step, if it acts again when the model is restored: a method for another runtime may
+            do all its work then.
 
     Raises:
-        Unsupported: it is what it was.
+        Unsupported: The model did not change.
     """
     after = State.of(model)
     if method is not None and method.gives == "runtime":
         return after
     if (after.layers, after.tensors) == (before.layers, before.tensors):
-        raise Unsupported(f"{step} changed nothing in this model: every layer and every weight is as it was")
+        raise Unsupported(f"{step} changed nothing in this model: all layers and weights are the same as before")
     return after
 
 
 def tried(call: Callable[[], Outputs], method: str, module: Any = None) -> Outputs:
-    """Return what a first call of the compressed model gives.
+    """Return the outputs of the first call of the compressed model.
 
     Args:
-        call: makes it.
-        method: what was done, as the user names it.
-        module: what is called; what methods can't reach in it is named.
+        call: Makes the call.
+        method: The methods, as the user writes them.
+        module: The called module; tensors in it that methods can't reach are named in the error.
 
     Raises:
-        Unsupported: it fails, as it does where the module reaches for what the method has replaced.
+        Unsupported: The call fails, for example because the module accesses something that the method replaced.
     """
     try:
         return call()
@@ -135,19 +135,19 @@ def tried(call: Callable[[], Outputs], method: str, module: Any = None) -> Outpu
         if is_out_of_memory(error):
             raise
         traceback.print_exc()
-        said = _said(error)
-        hint = _out_of_reach(module) if any(word in said for word in _OF_PLACES) else ""
-        raise Unsupported(f"the model does not run after {method}: {said}{hint}") from error
+        cause = _root_cause(error)
+        hint = _out_of_reach(module) if any(word in cause for word in _OF_PLACES) else ""
+        raise Unsupported(f"the model does not run after {method}: {cause}{hint}") from error
 
 
 def cautions(before: State, after: State, removes: bool, told: Sequence[Caution] = ()) -> list[Caution]:
-    """Say where a model holds more than the original, or less without a method that removes parameters.
+    """Return a caution if a model is larger than the original, or smaller without a method that removes parameters.
 
     Args:
-        before: the original.
-        after: what the methods made of it.
-        removes: whether a method of the chain may remove parameters.
-        told: what the methods themselves say: an export names the weights that it leaves out.
+        before: The original.
+        after: The compressed model.
+        removes: Whether a method of the chain may remove parameters.
+        told: Cautions of the methods themselves: an export names the weights that it omits.
     """
     if not after.size or not before.size:
         return []
@@ -156,26 +156,26 @@ def cautions(before: State, after: State, removes: bool, told: Sequence[Caution]
     if after.parameters > _GROWN * before.parameters:
         what = {"en": "parameters", "ru": "параметров"}
         return [GREW.of(after=f"{after.parameters:,}", before=f"{before.parameters:,}", what=what)]
-    is_told = FEWER_WEIGHTS.code in {caution.code for caution in told}
-    if not (removes or is_told) and after.parameters < _LOST * before.parameters:
+    is_explained = FEWER_WEIGHTS.code in {caution.code for caution in told}
+    if not (removes or is_explained) and after.parameters < _LOST * before.parameters:
         return [NOT_ALL_HELD.of(after=f"{after.parameters:,}", before=f"{before.parameters:,}")]
     return []
 
 
-def _said(error: Exception) -> str:
-    """Return the root cause in a line; an attribute that is missing is one of a layer that a method replaced."""
+def _root_cause(error: Exception) -> str:
+    """Return the root cause in one line. A missing attribute belongs to a layer that a method replaced."""
     text = cause_line(error, most=140).removeprefix(f"{AttributeError.__name__}: ")
-    return f"its code reaches for what is no longer there: {text}" if "has no attribute" in text else text
+    return f"its code uses an attribute that no longer exists: {text}" if "has no attribute" in text else text
 
 
 def _out_of_reach(module: Any) -> str:
-    """Name the tensors that a method neither casts nor quantises, being no parameters and no buffers."""
+    """Name the tensors that methods do not cast or quantise because they are neither parameters nor buffers."""
     import torch
 
     names = tensors_outside(module)[:_MOST_NAMES] if isinstance(module, torch.nn.Module) else []
     if not names:
         return ""
-    return f". Not registered with torch, so that no method reaches it: {', '.join(names)}"
+    return f". Not registered with torch, so no method can convert it: {', '.join(names)}"
 
 
 def _described(layer: Any) -> str:
@@ -186,7 +186,7 @@ def _described(layer: Any) -> str:
 
 
 def _checksum(value: Any) -> tuple[Any, ...]:
-    """Return what tells a tensor from another: its class, type, shape, and a checksum of its bytes."""
+    """Return a tensor's class, dtype, shape, and a checksum of its bytes."""
     import torch
 
     facts = type(value).__name__, str(value.dtype), tuple(value.shape)

@@ -1,9 +1,9 @@
-"""What a worker started: found, and ended with it.
+"""Find and end all processes that a worker started.
 
-Covers: the worker's process group and session; its children and theirs, also those that a daemon left behind while the
-worker lived; and whatever inherited its environment, in whatever session it is and whoever its parent is now.
-Does not cover: a process that was started with an environment of its own by one that had left the worker's session and
-outlived it. Nothing is left there by which to know it.
+Covers: the worker's process group and session; all its descendants, also those that a daemon left behind while the
+worker lived; and every process that inherited its environment, in any session and with any parent.
+Does not cover: a process with a new environment, started by a process that had left the worker's session and outlived
+it. Nothing identifies such a process.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     import psutil
 
 MARK = "COMPRESS_WORKER"  # environment: names the worker that a process belongs to
-_MOST_ROUNDS = 20  # what forks faster than it is found is looked for again
+_MOST_ROUNDS = 20  # processes that fork faster than they are found are searched again
 _BETWEEN_ROUNDS_SECONDS = 0.02
 
 
 def end(pid: int, mark: str) -> None:
-    """Kill a worker and whatever it started. Whether the worker itself is gone must be waited for.
+    """Kill a worker and all processes that it started. The caller must wait for the worker itself to end.
 
     Args:
-        pid: the worker's, which leads a session of its own. It may have ended already.
-        mark: what stands in the environment under `MARK`.
+        pid: Id of the worker, which leads its own session. It may have ended already.
+        mark: Value of `MARK` in the environment.
     """
-    started = _tree(pid)  # before the worker dies: then its family tree falls apart
+    started = _tree(pid)  # before the worker dies and its process tree is lost
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
@@ -44,7 +44,7 @@ def end(pid: int, mark: str) -> None:
 
 
 def _tree(pid: int) -> list[psutil.Process]:
-    """Return a process and all below it."""
+    """Return a process and all its descendants."""
     import psutil
 
     with contextlib.suppress(psutil.Error):
@@ -54,7 +54,7 @@ def _tree(pid: int) -> list[psutil.Process]:
 
 
 def _marked(pid: int, mark: str) -> Iterator[psutil.Process]:
-    """Find the processes of a session, and those that bear a mark."""
+    """Yield the processes of a session, and those with a mark in their environment."""
     import psutil
 
     for other in psutil.pids():

@@ -1,6 +1,6 @@
-"""The input example of a saved model: what its users may send, and what it answered when it was measured.
+"""The input example of a saved model: an input that users may send, and the model's answer when it was measured.
 
-It is written beside the model folder, whose size is measured, and logged with the model as its signature's source.
+It is written beside the model folder, whose size is measured, and logged with the model to infer its signature.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from mlflow_compress.sockets import Family, Model
 
 _FILE = "example.json"
 _MOST_BYTES = 64 * 2**20
-_TEXTS = ("texts", "likelihoods")  # families that answer in words; making some would take long
+_TEXTS = ("texts", "likelihoods")  # answers that are text: generating some would take long
 
 
 @dataclass(frozen=True)
 class Example:
-    """Inputs as `Family.predict` takes them, and its answers.
+    """Inputs for `Family.predict`, and its answers.
 
     Attributes:
-        inputs: texts, or nested lists of numbers; the first axis counts them.
-        dtype: of the numbers; empty for texts.
-        shape: of one input; -1 where a length may differ.
-        outputs: the answers; none where nobody knows them.
+        inputs: Texts, or nested lists of numbers; the first axis counts the inputs.
+        dtype: Dtype of the numbers; empty for texts.
+        shape: Shape of one input; -1 where the length may vary.
+        outputs: The answers; None if unknown.
     """
 
     inputs: list[Any]
@@ -35,22 +35,22 @@ class Example:
 
 
 def keep(family: Family, model: Model, folder: Path) -> None:
-    """Write the example of a restored model into its variant's folder, where its family gives one."""
+    """Write the example of a restored model into its variant's folder, if its family has one."""
     inputs = family.example(model)
     if not inputs:
         return
-    written: dict[str, Any] = {"inputs": [_plain(each) for each in inputs]}
+    example: dict[str, Any] = {"inputs": [_plain(value) for value in inputs]}
     if hasattr(inputs[0], "shape"):
         lengths = tuple(inputs[0].shape)
         shape = tuple(-1 if axis in family.flexible_axes else length for axis, length in enumerate(lengths))
-        written |= {"dtype": str(inputs[0].dtype).removeprefix("torch."), "shape": shape}
+        example |= {"dtype": str(inputs[0].dtype).removeprefix("torch."), "shape": shape}
     answers = [""] if set(_TEXTS) & set(family.kinds(model)) else family.predict(model, inputs)
-    written["outputs"] = [_plain(each) for each in answers]
-    (folder / _FILE).write_text(json.dumps(written), encoding="utf-8")
+    example["outputs"] = [_plain(answer) for answer in answers]
+    (folder / _FILE).write_text(json.dumps(example), encoding="utf-8")
 
 
 def read(folder: Path) -> Example | None:
-    """Read what `keep` wrote; None where there is nothing, or something else: the folder is a worker's."""
+    """Read the example that `keep` wrote; None if there is none or it is invalid: a worker owns the folder."""
     path = folder / _FILE
     try:
         if not path.is_file() or path.stat().st_size > _MOST_BYTES:
@@ -62,9 +62,9 @@ def read(folder: Path) -> Example | None:
 
 
 def _plain(value: Any) -> Any:
-    """Make data of arrays, tensors and what holds them."""
+    """Convert arrays and tensors, also nested ones, to plain data."""
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

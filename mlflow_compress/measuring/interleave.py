@@ -1,10 +1,10 @@
-"""`alternate`: measures a variant and its original in turns, so that what disturbs one disturbs both.
+"""`alternate`: measure a variant and its original in turns, so that a disturbance affects both.
 
-On a machine that others use too, two latencies measured one after the other differ by what happened meanwhile. Here
-both models are in memory, each in a process of its own; one makes some calls while the other waits, and then the other
-way round. Rounds are short, and both run on the same cores, since a core's speed changes from second to second. Who
-begins changes from round to round (ABBA). Two processes also differ lastingly, by where their memory came to lie: so
-there are several pairs of fresh processes, and each pair gives one ratio.
+On a shared machine, two latencies measured one after the other also differ by what happened in between. Here both
+models are in memory, each in its own process; one makes some calls while the other waits, then they swap. Rounds are
+short, and both run on the same cores, since a core's speed changes from second to second. The order changes from round
+to round (ABBA). Two processes also have a lasting difference, the placement of their memory: so there are several pairs
+of fresh processes, and each pair gives one ratio.
 
 Source: paired design; Kalibera and Jones, Rigorous Benchmarking in Reasonable Time, 2013.
 """
@@ -33,11 +33,11 @@ from mlflow_compress.percentiles import launch_interval, launch_mean, percentile
 from mlflow_compress.records import Budget, CautionKind, Outcome, Part, Variant, metric_group, write_json
 
 _FEWEST_ROUNDS = 4  # of a pair, ABBA twice
-_LONGEST_ROUND_MS = 5.0  # or a few calls, where they take longer
+_LONGEST_ROUND_MS = 5.0  # or a few calls, if they take longer
 _SHORTEST_ROUND_MS = 1e-3
-_SPARE_SECONDS = 60.0  # that a further pair may take longer than the first one
-_WHOLE_CALL = ("latency", "latency_events")  # medians that are of no stage
-_OUT_OF_MEMORY = "out of memory"  # what the reasons of such an end have in common
+_SPARE_SECONDS = 60.0  # extra time of a further pair, compared with the first one
+_WHOLE_CALL = ("latency", "latency_events")  # medians that do not belong to a stage
+_OUT_OF_MEMORY = "out of memory"  # part of the reason of every such failure
 
 NOT_IN_TURNS = CautionKind(
     "not_in_turns",
@@ -47,7 +47,7 @@ NOT_IN_TURNS = CautionKind(
         "ru": "{group}: измерено отдельно, а не поочерёдно с оригиналом: {reason}",
     },
     advice={
-        "en": "Its ratio to the original holds what changed on the machine between the two.",
+        "en": "Its ratio to the original includes changes of the machine between the two measurements.",
         "ru": "В отношение к оригиналу входит то, что изменилось на машине между измерениями.",
     },
 )
@@ -55,7 +55,7 @@ NOT_IN_TURNS = CautionKind(
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two that take turns: the variant and its prepared folder."""
+    """One of the two models that take turns: the variant and its prepared folder."""
 
     variant: Variant
     folder: Path
@@ -63,12 +63,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Pair:
-    """What the two processes of a pair left.
+    """The parts of the two processes of a pair.
 
     Attributes:
-        own: the variant's part; None where it was ended since the original failed.
-        base: the original's; None where the variant failed first.
-        planned: among how many pairs the budget is split.
+        own: The variant's part; None if it was ended because the original failed.
+        base: The original's part; None if the variant failed first.
+        planned: Number of pairs that share the budget.
     """
 
     own: Part | None
@@ -80,16 +80,16 @@ def alternate(own: Side, base: Side, device: str, score: bool, listener: Listene
     """Measure a variant on a device in turns with its original.
 
     Args:
-        own: what is measured.
-        base: what it is measured against.
+        own: The variant.
+        base: The original.
         device: `cpu` or `cuda`.
-        score: whether the variant's quality is scored too.
-        listener: told of the events of both.
+        score: Whether the variant's quality is scored, too.
+        listener: Receives the events of both.
 
     Returns:
-        The variant's part; beside its own numbers `latency_ratio`, its 95 % interval from three pairs on, how many
-        pairs and rounds there were, and the ratio of each stage of the call (`token_ratio`). Where the two can't be
-        measured together, the variant's alone, with a caution.
+        The variant's part. Besides its own numbers it has `latency_ratio`, its 95 % interval for three or more pairs,
+        the numbers of pairs and rounds, and the ratio of each stage of the call (`token_ratio`). If the two can't be
+        measured together, it is the part of the variant alone, with a caution.
     """
     group, started = metric_group(device), time.monotonic()
     first = _pair(own, base, device, SCORE if score else "", 1, 0, listener)
@@ -118,7 +118,7 @@ def alternate(own: Side, base: Side, device: str, score: bool, listener: Listene
 
 
 def alone(own: Side, device: str, score: bool, listener: Listener, reason: str) -> Part:
-    """Measure a variant without its original, and say why."""
+    """Measure a variant without its original, with a caution that gives the reason."""
     variant = dataclasses.replace(own.variant, interleave=False)
     part = launches.measure(variant, own.folder, device, score, listener)
     caution = NOT_IN_TURNS.of(group=metric_group(device), reason=reason)
@@ -126,20 +126,20 @@ def alone(own: Side, device: str, score: bool, listener: Listener, reason: str) 
 
 
 def _pair(own: Side, base: Side, device: str, how: str, number: int, planned: int, listener: Listener) -> Pair:
-    """Start both at the same time, have them make their calls in turns, and wait for their end.
+    """Start both at the same time, let them make their calls in turns, and wait until they end.
 
     Args:
-        own: the variant.
-        base: the original.
+        own: The variant.
+        base: The original.
         device: `cpu` or `cuda`.
-        how: as `Worker` takes it: in the first pair the variant's process measures all there is.
-        number: of the pair, from 1.
-        planned: among how many pairs the budget is split; 0: this is the first one, and finds out.
-        listener: told of the events of both.
+        how: Argument of `Worker`: in the first pair the variant's process measures everything.
+        number: Number of the pair, from 1.
+        planned: Number of pairs that share the budget; 0: this is the first pair, which determines it.
+        listener: Receives the events of both.
     """
     started, verb, further = time.monotonic(), "time" if planned else "measure", how if planned else "1/1"
     try:
-        for side in (own, base):  # the original's folder serves variants of other settings too
+        for side in (own, base):  # variants with other settings share the original's folder
             write_json(side.folder / VARIANT, side.variant)
         with ExitStack() as stack:
             base_worker = stack.enter_context(Worker("time", base.variant, base.folder, device, further))
@@ -163,7 +163,7 @@ def _pair(own: Side, base: Side, device: str, how: str, number: int, planned: in
 
 
 def _left(worker: Worker) -> Part:
-    """Return the part that a worker left; failed, with the reason, where it left none."""
+    """Return the part of a worker; a failed one, with the reason, if it wrote none."""
     try:
         return worker.part()
     except WorkerError as error:
@@ -171,7 +171,7 @@ def _left(worker: Worker) -> Part:
 
 
 class Turns:
-    """A worker that waits for its turns."""
+    """A worker that makes its calls in turns."""
 
     def __init__(self, worker: Worker, listener: Listener) -> None:
         self.pid = worker.pid
@@ -185,7 +185,7 @@ class Turns:
         self.alive = True
 
     def wait(self) -> bool:
-        """Wait until it waits; False when it ended instead."""
+        """Wait until the worker waits for its turn; return False if it ended instead."""
         for event in self._events:
             if "turn" in event:
                 turn = event["turn"]
@@ -196,39 +196,39 @@ class Turns:
         return False
 
     def warm_up(self) -> float:
-        """Let it make its first call and warm up; return the seconds that both took."""
+        """Let the worker make its first call and warm up; return the seconds of both."""
         started = time.monotonic()
         self._worker.tell("1")
         self.wait()
         return time.monotonic() - started
 
     def go(self, milliseconds: float) -> None:
-        """Let it make one round of calls that take about so long."""
+        """Let the worker make one round of calls that takes about so many milliseconds."""
         self._worker.tell(repr(max(milliseconds, _SHORTEST_ROUND_MS)))
         self.rounds += 1
         self.wait()
         wait_until_idle(self.pid)
 
     def finish(self) -> None:
-        """Let it do the rest, and wait for its end."""
+        """Let the worker finish its work, and wait until it ends."""
         self._worker.tell("0")
         for event in self._events:
             self._listener(event)
 
 
 def _take_turns(own: Turns, base: Turns, budget: Budget, restored_s: float, planned: int, cores: SameCores) -> int:
-    """Let both warm up, and make rounds until their share of the budget is met.
+    """Let both warm up, and make rounds until their share of the budget is used.
 
     Args:
-        own: the variant.
-        base: the original.
-        budget: of all pairs.
-        restored_s: seconds until both were restored.
-        planned: among how many pairs the budget is split; 0: not known yet.
-        cores: those that both make their calls on.
+        own: The variant.
+        base: The original.
+        budget: Budget of all pairs.
+        restored_s: Seconds until both were restored.
+        planned: Number of pairs that share the budget; 0: not known yet.
+        cores: Cores on which both make their calls.
 
     Returns:
-        The same, known now.
+        The number of pairs that share the budget.
     """
     for turns in (base, own):
         restored_s += max(0.0, turns.warm_up() - budget.warmup_min_seconds)
@@ -247,7 +247,7 @@ def _take_turns(own: Turns, base: Turns, budget: Budget, restored_s: float, plan
 def _enough(budget: Budget, own: Turns, base: Turns) -> bool:
     if not (own.alive and base.alive):
         return True
-    if own.rounds < _FEWEST_ROUNDS or own.rounds % 2:  # each begins as often as the other
+    if own.rounds < _FEWEST_ROUNDS or own.rounds % 2:  # both are first equally often
         return False
     counts, seconds = (own.count, base.count), (own.seconds, base.seconds)
     full = min(counts) >= budget.min_iterations and min(seconds) >= budget.min_seconds
@@ -255,7 +255,7 @@ def _enough(budget: Budget, own: Turns, base: Turns) -> bool:
 
 
 def _why_alone(pair: Pair) -> str:
-    """Say why the two can't be measured together though the variant alone might be; empty where that is not so."""
+    """Return why the two can't be measured together although the variant alone might be; empty if they can."""
     if pair.base is not None and pair.base.outcome.status != "ok":
         return f"the original: {pair.base.outcome.reason}"
     if pair.own is not None and _OUT_OF_MEMORY in pair.own.outcome.reason:
@@ -264,27 +264,27 @@ def _why_alone(pair: Pair) -> str:
 
 
 def _why_unusable(pair: Pair, group: str) -> str:
-    """Say why a pair gives no ratio; empty where it does: the model's own code may have written the parts."""
+    """Return why a pair has no valid ratio; empty if it has one. The model's own code may have written the parts."""
     for part in (pair.own, pair.base):
         if part is not None and (reason := launches.why_unusable(part, group)):
             return reason
     if pair.own is None or pair.base is None:
-        return "one of the two left nothing"
+        return "one of the two processes wrote no result"
     try:
         ratios = _round_ratios(pair.own, pair.base, group)
     except (LookupError, ValueError, ArithmeticError):
         ratios = []
-    is_good = ratios and all(0 < ratio < math.inf for ratio in ratios)
-    return "" if is_good else "measure left no latencies of the rounds"
+    is_valid = ratios and all(0 < ratio < math.inf for ratio in ratios)
+    return "" if is_valid else "measure wrote no latencies of the rounds"
 
 
 def _compared(part: Part, own: Sequence[Part], base: Sequence[Part], group: str) -> Part:
-    """Add to a variant's part how it compares with the original: the mean of the pairs' ratios, and its interval.
+    """Add the comparison with the original to a variant's part: the mean of the pairs' ratios, and its interval.
 
     One pair has no interval, however many rounds it has: pairs differ by more than rounds do.
     """
-    rounds = [_round_ratios(each, other, group) for each, other in zip(own, base, strict=True)]
-    ratios = [percentile(each, 50) for each in rounds]
+    rounds = [_round_ratios(own_part, base_part, group) for own_part, base_part in zip(own, base, strict=True)]
+    ratios = [percentile(pair_ratios, 50) for pair_ratios in rounds]
     numbers = {
         f"{group}/latency_ratio": launch_mean(ratios),
         f"{group}/pairs": float(len(ratios)),
@@ -294,29 +294,29 @@ def _compared(part: Part, own: Sequence[Part], base: Sequence[Part], group: str)
         numbers[f"{group}/latency_ratio_low"], numbers[f"{group}/latency_ratio_high"] = bounds
     numbers |= _stage_ratios(own, base, group)
     samples = {
-        f"{group}/original_{name}": [value for each in base for value in each.samples[f"{group}/{name}"]]
+        f"{group}/original_{name}": [value for base_part in base for value in base_part.samples[f"{group}/{name}"]]
         for name in ("latency_ms", "round_sizes")
     }
-    samples[f"{group}/pair_sizes"] = [float(len(each)) for each in rounds]
+    samples[f"{group}/pair_sizes"] = [float(len(pair_ratios)) for pair_ratios in rounds]
     return dataclasses.replace(part, measurements={**part.measurements, **numbers}, samples={**part.samples, **samples})
 
 
 def _stage_ratios(own: Sequence[Part], base: Sequence[Part], group: str) -> dict[str, float]:
-    """Return the mean over pairs of the ratio of each stage's medians, by metric name; of stages that all have."""
+    """Return the mean over pairs of the ratio of each stage's medians, by metric name, for stages that all have."""
     shared = set.intersection(*(set(part.measurements) for part in (*own, *base)))
     stages = {name: match[1] for name in shared if (match := re.fullmatch(rf"{group}/(\w+)_p50_ms", name))}
-    found = {}
+    ratios = {}
     for name, stage in sorted(stages.items()):
         medians = [(one.measurements[name], other.measurements[name]) for one, other in zip(own, base, strict=True)]
         if stage not in _WHOLE_CALL and all(min(pair) > 0 for pair in medians):
-            found[f"{group}/{stage}_ratio"] = launch_mean([one / other for one, other in medians])
-    return found
+            ratios[f"{group}/{stage}_ratio"] = launch_mean([one / other for one, other in medians])
+    return ratios
 
 
 def _round_ratios(own: Part, base: Part, group: str) -> list[float]:
     """Return the ratio of the two medians of each round of a pair."""
-    both = zip(rounds_of(own.samples, group), rounds_of(base.samples, group), strict=False)
-    return [percentile(a, 50) / percentile(b, 50) for a, b in both]
+    rounds = zip(rounds_of(own.samples, group), rounds_of(base.samples, group), strict=False)
+    return [percentile(a, 50) / percentile(b, 50) for a, b in rounds]
 
 
 def rounds_of(samples: Mapping[str, list[float]], group: str) -> list[Sequence[float]]:

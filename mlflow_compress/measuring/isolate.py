@@ -1,4 +1,4 @@
-"""`isolate`: each verb of the worker runs in a process of its own, and what happens there becomes one `Result`."""
+"""`isolate`: run each verb of the worker in its own process, and turn the outcome into one `Result`."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def run(
     ready: Callable[[], object] = lambda: None,
     originals: PreparedOriginals | None = None,
 ) -> Result:
-    """Prepare and measure a variant, each in a process of its own.
+    """Prepare and measure a variant, each in its own process.
 
     Args:
-        variant: what to measure.
-        folder: an empty folder for the model, the records and the logs.
-        listener: told of each event of progress: `stage`, and as far as known `done`, `total`, `seconds_left`.
-        ready: called between preparing and measuring: waits for whatever else is going on to end, since nothing may
-            share the machine with a measurement.
-        originals: those that this command has prepared, for the variants that take turns with them.
+        variant: The variant to measure.
+        folder: An empty folder for the model, the records and the logs.
+        listener: Receives each progress event: `stage`, and if known `done`, `total`, `seconds_left`.
+        ready: Called between preparing and measuring. It waits until other work ends, because nothing may share the
+            machine with a measurement.
+        originals: Originals that this command has prepared, for variants measured in turns with them.
 
     Returns:
         One result, whatever happens.
@@ -66,48 +66,48 @@ def run(
         ready()
     measured = {device: parts[device] for device in variant.devices if device in parts}
     result = combine(variant, {"prepare": prepared, **measured}, started)
-    return dataclasses.replace(result, ended_s=started + time.monotonic() - began)  # whatever is done to the clock
+    return dataclasses.replace(result, ended_s=started + time.monotonic() - began)  # unaffected by clock changes
 
 
 def check(variant: Variant, folder: Path, listener: Listener) -> Part:
-    """Do what measuring an original takes, but for the timing, and score two samples: in seconds.
+    """Do all steps of measuring an original except the timing, and score two samples. It takes seconds.
 
     Args:
-        variant: the original of a model.
-        folder: as `run` takes it.
-        listener: as `run` takes it.
+        variant: The original of a model.
+        folder: See `run`.
+        listener: See `run`.
 
     Returns:
-        What the model takes and gives, as facts; or why it can't be measured.
+        The model's inputs and outputs, as facts; or the reason why it can't be measured.
     """
     prepared = work("prepare", variant, folder, listener)
     return work("try", variant, folder, listener, "cpu") if prepared.outcome.status == "ok" else prepared
 
 
 def model_folder(folder: Path) -> Path:
-    """Say where in a variant's folder the saved model is."""
+    """Return the folder of the saved model in a variant's folder."""
     return folder / MODEL_FOLDER
 
 
 def tables(folder: Path) -> dict[str, bytes]:
-    """Return what scoring left, by file name: predictions, and statistics of the samples.
+    """Return the tables that scoring wrote, by file name: predictions, and statistics of the samples.
 
-    What is no file is nothing that scoring left, and what is too large stays out, see `too_large`.
+    Links and folders are ignored. Tables that are too large are left out, see `too_large`.
     """
     return {path.name: path.read_bytes() for path in _tables(folder) if path.stat().st_size <= MOST_TABLE_BYTES}
 
 
 def too_large(folder: Path) -> str:
-    """Say which tables are larger than those that are logged; empty where none is."""
+    """Return a message about tables that are too large to be logged; empty if there are none."""
     large = {path.name: path.stat().st_size for path in _tables(folder) if path.stat().st_size > MOST_TABLE_BYTES}
-    told = (f"{name} takes {size / 2**20:,.0f} MiB" for name, size in large.items())
-    return f"{', '.join(told)}: at most {MOST_TABLE_BYTES / 2**20:,.0f} MiB are logged" if large else ""
+    sizes = (f"{name} has {size / 2**20:,.0f} MiB" for name, size in large.items())
+    return f"{', '.join(sizes)}: at most {MOST_TABLE_BYTES / 2**20:,.0f} MiB are logged" if large else ""
 
 
 def logs(folder: Path) -> dict[str, bytes]:
-    """Return what the workers wrote to standard error, by file name; of much of it the two ends."""
-    found = {path.name: _log(path) for path in sorted(folder.glob("*.log"))}
-    return {name: text for name, text in found.items() if text}
+    """Return the standard error of the workers, by file name; for large logs only the two ends."""
+    texts = {path.name: _log(path) for path in sorted(folder.glob("*.log"))}
+    return {name: text for name, text in texts.items() if text}
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -123,7 +123,7 @@ def _log(path: Path) -> bytes:
 
 
 def _base(variant: Variant, folder: Path, originals: PreparedOriginals, listener: Listener) -> tuple[Side | None, str]:
-    """Return the original that a variant takes turns with, prepared; or None, and why it takes none."""
+    """Return the prepared original that a variant takes turns with; or None, and the reason."""
     original = original_of(variant)
     place = originals.place(original)
     if not (place / MODEL_FOLDER).is_dir():
@@ -132,5 +132,5 @@ def _base(variant: Variant, folder: Path, originals: PreparedOriginals, listener
             remove(place)
             return None, f"the original: {outcome.reason}"
     if "cpu" in variant.devices and not fits_in_memory(folder / MODEL_FOLDER, place / MODEL_FOLDER):
-        return None, "both together may not fit into memory"
+        return None, "both models together may not fit into memory"
     return Side(original, place), ""

@@ -1,8 +1,8 @@
-"""`measure`: a variant on a device in several fresh launches, and what they say together.
+"""`measure`: measure a variant on a device in several fresh launches, and combine them.
 
-A launch is one fresh process that restores the saved model and times calls. Launches of the same model differ by more
-than the calls within one do, so one launch can't say how sure its median is. The first launch measures all there is to
-measure; the further ones only time their share of the calls.
+A launch is one fresh process that restores the saved model and times calls. Launches of the same model differ more than
+the calls within one launch, so a single launch can't tell how certain its median is. The first launch measures
+everything; the further ones only time their share of the calls.
 
 Source: Kalibera and Jones, Rigorous Benchmarking in Reasonable Time, 2013: repeat at the highest level that varies.
 """
@@ -24,9 +24,9 @@ from mlflow_compress.meters.latency import Timing
 from mlflow_compress.percentiles import launch_mean, percentile
 from mlflow_compress.records import Caution, CautionKind, Part, Variant, metric_group
 
-MOST_FAILURES = 2  # of further launches, after which no more are tried
-_SPARE_SECONDS = 60.0  # that a further launch may take longer than the first one
-_NOT_STAGES = ("latency", "warmup", "latency_events")  # samples of a launch in milliseconds that are none of a stage
+MOST_FAILURES = 2  # of further launches; then no more are tried
+_SPARE_SECONDS = 60.0  # extra time of a further launch, compared with the first one
+_NOT_STAGES = ("latency", "warmup", "latency_events")  # samples of a launch in milliseconds that are not of a stage
 
 LOST_LAUNCHES = CautionKind(
     "lost_launches",
@@ -36,7 +36,7 @@ LOST_LAUNCHES = CautionKind(
         "ru": "{group}: удалось измерить {kept} из {planned} запусков: {reason}",
     },
     advice={
-        "en": "Measure again: the fewer launches, the less is known of the noise.",
+        "en": "Measure again: with fewer launches, less is known about the noise.",
         "ru": "Измерьте снова: чем меньше запусков, тем хуже известен шум.",
     },
 )
@@ -46,14 +46,14 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, listener: 
     """Measure a variant on a device.
 
     Args:
-        variant: what is measured.
-        folder: its folder, prepared.
+        variant: The variant to measure.
+        folder: Its prepared folder.
         device: `cpu` or `cuda`.
-        score: whether quality is scored too, by the first launch.
-        listener: told of each event of progress.
+        score: Whether the first launch also scores the quality.
+        listener: Receives each progress event.
 
     Returns:
-        The first launch's part, with the latencies of all. Whatever becomes of the others, its own numbers stay.
+        The first launch's part, with the latencies of all launches. Its own numbers stay if other launches fail.
     """
     started = time.monotonic()
     part = work("measure", variant, folder, listener, device, SCORE if score else "")
@@ -75,45 +75,45 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, listener: 
 
 
 def planned_launches(part: Part, variant: Variant) -> int:
-    """Return among how many launches the first one split the budget; 1 where it does not say."""
-    said = part.facts.get(LAUNCHES, "")
-    return min(int(said), variant.budget.launches) if said.isdecimal() and len(said) < 4 else 1
+    """Return the number of launches that share the budget, as the first launch planned it; 1 if it does not say."""
+    count = part.facts.get(LAUNCHES, "")
+    return min(int(count), variant.budget.launches) if count.isdecimal() and len(count) < 4 else 1
 
 
 def without_plan(part: Part) -> Part:
-    """Return a part without what only its launches are to know."""
+    """Return a part without the internal fact about the planned launches."""
     return dataclasses.replace(part, facts={name: fact for name, fact in part.facts.items() if name != LAUNCHES})
 
 
 def in_seconds(variant: Variant, seconds: float) -> Variant:
-    """Return a variant whose worker is stopped after so many seconds, if not sooner."""
-    least = min(variant.budget.timeout_seconds, seconds)
-    return dataclasses.replace(variant, budget=dataclasses.replace(variant.budget, timeout_seconds=least))
+    """Return a variant whose worker is stopped after so many seconds at the latest."""
+    timeout = min(variant.budget.timeout_seconds, seconds)
+    return dataclasses.replace(variant, budget=dataclasses.replace(variant.budget, timeout_seconds=timeout))
 
 
 def why_unusable(launch: Part, group: str) -> str:
-    """Say why a further launch has no latencies that count; empty where it has: the model's own code may have lied."""
+    """Return why a further launch has no valid latencies; empty if it has. The model's own code may have lied."""
     if launch.outcome.status != "ok":
         return launch.outcome.reason
     wall = launch.samples.get(f"{group}/latency_ms")
-    return "" if wall and min(wall) > 0 else "the timing left no latencies"
+    return "" if wall and min(wall) > 0 else "the timing wrote no latencies"
 
 
 def together(launches: Sequence[Part], planned: int, failures: Sequence[str], group: str, batch_size: int) -> Part:
-    """Put the launches of a variant on a device together.
+    """Combine the launches of a variant on a device.
 
     Args:
-        launches: their parts, the first one's with all that it measured.
-        planned: how many there were to be.
-        failures: why others have none.
+        launches: Their parts; the first one has all other measurements, too.
+        planned: Planned number of launches.
+        failures: Why other launches have no latencies.
         group: `cpu` or `gpu`.
-        batch_size: samples in one call.
+        batch_size: Samples in one call.
     """
     first = launches[0]
     cautions: list[Caution] = list(first.cautions)
     for launch in launches[1:]:
-        known = {caution.code for caution in cautions}
-        cautions += [caution for caution in launch.cautions if caution.code not in known]
+        codes = {caution.code for caution in cautions}
+        cautions += [caution for caution in launch.cautions if caution.code not in codes]
     if calls := sum(len(launch.samples.get(f"{group}/latency_ms", ())) for launch in launches):
         cautions = [*checks.few(calls, group), *cautions]
     if failures:
@@ -146,10 +146,10 @@ def _pooled(launches: Sequence[Part], group: str) -> Timing:
 
 
 def _means(launches: Sequence[Part]) -> dict[str, float]:
-    """Return the means over launches of what each of them says: of rates such as tokens a second, too."""
+    """Return the means over launches of the numbers that all launches have, also of rates such as tokens per second."""
     shared = [name for name in launches[0].measurements if all(name in launch.measurements for launch in launches)]
     values = {name: [launch.measurements[name] for launch in launches] for name in shared}
     return {
-        name: launch_mean(each) if min(each) > 0 and math.isfinite(max(each)) else percentile(each, 50)
-        for name, each in values.items()
+        name: launch_mean(numbers) if min(numbers) > 0 and math.isfinite(max(numbers)) else percentile(numbers, 50)
+        for name, numbers in values.items()
     }

@@ -1,7 +1,7 @@
-"""One machine, one measurement: whoever measures holds a lock, and others wait for it.
+"""One measurement at a time on each machine: a process that measures holds a lock, and others wait for it.
 
-Covers: all users and processes that see the same temporary folder. Does not cover: containers with temporary folders of
-their own; `COMPRESS_LOCK` names a file that they share.
+Covers: all users and processes with the same temporary folder. Does not cover: containers with their own temporary
+folders; set `COMPRESS_LOCK` to a file that they share.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ _FOR_EVERYONE = 0o666
 
 
 def lock_file() -> Path:
-    """Say which file the lock is."""
+    """Return the path of the lock file."""
     return Path(os.environ.get("COMPRESS_LOCK") or Path(tempfile.gettempdir(), "mlflow-compress.lock"))
 
 
 @contextmanager
 def alone(tell: Callable[[str], None]) -> Iterator[None]:
-    """Wait until nobody else measures on this machine, and keep others waiting. Death releases the lock.
+    """Wait until no other process measures on this machine, and hold the lock. The end of the process releases it.
 
     Args:
-        tell: told in a sentence whom this waits for, or that there can be no lock.
+        tell: Receives a message about the process that this waits for, or about a lock that can't be used.
     """
     from filelock import FileLock, Timeout
 
@@ -41,7 +41,7 @@ def alone(tell: Callable[[str], None]) -> Iterator[None]:
             tell(f"waiting for {file_locks.holder(path)}, which measures on this machine")
             lock.acquire(poll_interval=_POLL_SECONDS)
     except (OSError, NotImplementedError) as error:
-        tell(f"WARNING: others may measure at the same time, as {path} can't be locked ({error}); see COMPRESS_LOCK")
+        tell(f"WARNING: others may measure at the same time: {path} can't be locked ({error}); set COMPRESS_LOCK")
         yield
         return
     try:

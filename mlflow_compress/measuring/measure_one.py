@@ -1,4 +1,4 @@
-"""`measure_one`: one Variant to one Result on this machine, for a sweep here, a node of a cluster, and MLflow."""
+"""`measure_one`: turn one Variant into one Result on this machine, for local sweeps, cluster nodes and MLflow."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def measure_one(
     fetched: Path | None = None,
     run: Run = isolate.run,
 ) -> Result:
-    """Wait until nobody else measures on this machine, and measure a variant in processes of its own.
+    """Wait until no other process measures on this machine, and measure a variant in its own processes.
 
     Args:
-        variant: what to measure.
-        folder: an empty folder for the model, the records and the logs.
-        listener: told of each event of progress. What it raises ends the measuring.
-        tell: told in a sentence whom this waits for.
-        fetched: where a model that the tracking server keeps was fetched to: a worker knows no server.
-        run: measures; another one in tests.
+        variant: The variant to measure.
+        folder: An empty folder for the model, the records and the logs.
+        listener: Receives each progress event. An exception that it raises ends the measurement.
+        tell: Receives a message about the process that this waits for.
+        fetched: Local copy of a model from the tracking server: a worker does not know the server.
+        run: Measures the variant; replaced in tests.
 
     Returns:
-        One result, whatever happens in the processes. Its variant is the one that was asked for: the place that its
-        model was fetched to is of this machine, and of this moment.
+        One result, whatever happens in the processes. Its variant is the requested one, without the path of the local
+        copy, which is valid only on this machine and for now.
     """
     placed = variant if fetched is None else dataclasses.replace(variant, weights=str(fetched))
     with machine_lock.alone(tell):

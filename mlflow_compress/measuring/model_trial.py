@@ -1,8 +1,8 @@
-"""`loaded`: a model, loaded and tried: what all of its variants would fail for is found in seconds, before any of them.
+"""`loaded`: load a model and try it, to find in seconds what would make all of its variants fail.
 
-Of a user's own code all is asked that measuring will ask: one batch, one call on it, predictions for two samples, their
-score. What goes wrong is told with file, line and function. A score that can't be made ends nothing but `check`: the
-rest is measured, and the row says why it has no score.
+A user's own code is tried with everything that measuring needs: one batch, one call, predictions for two samples, and
+their score. Errors name file, line and function. A failed score ends only `check`: otherwise the rest is measured, and
+the row says why it has no score.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from mlflow_compress.sockets import Family, Model, Sample
 
 Tell = Callable[[str], object]
 
-OF_MODEL = "failed_while"  # a fact of a failure that all variants of a model share: what was being done
+OF_MODEL = "failed_while"  # the fact of a failure that all variants of a model share: the step that failed
 _LOADING, _CHECKING, _TRYING, _RESTORING = "loading", "checking the data", "trying the model", "restoring"
-_FEW, _SEVERAL = 2, 32  # samples that are predicted
-_LONGEST, _LONGEST_REASON = 200, 500  # characters of what a batch is, and of why it failed
-_DECODING_SECONDS = 10.0  # to find a sound or picture that ends early, before anything is measured
+_FEW, _SEVERAL = 2, 32  # predicted samples
+_LONGEST, _LONGEST_REASON = 200, 500  # characters of the description of a batch, and of a reason
+_DECODING_SECONDS = 10.0  # to find a truncated sound or image before anything is measured
 
 
 class ModelError(CompressError):
-    """A model can't be measured, whatever is done to it.
+    """A model can't be measured with any method.
 
     Args:
-        error: why; exit code and cause are its own.
-        message: the same in words.
-        doing: what was being done.
+        error: The cause; its exit code and cause are used.
+        message: The message.
+        doing: The step that failed.
     """
 
     def __init__(self, error: CompressError, message: str, doing: str) -> None:
@@ -46,14 +46,14 @@ def loaded(family: Family, variant: Variant, stage: Tell, warn: Tell) -> Model:
     """Load the original, and try it.
 
     Args:
-        family: the model's family.
-        variant: what is to be loaded.
-        stage: told of each stage when it begins.
-        warn: told what the user must hear now.
+        family: The model's family.
+        variant: The variant whose original is loaded.
+        stage: Called with the name of each stage when it begins.
+        warn: Called with each warning that the user must see now.
 
     Raises:
-        ModelError: it can't be loaded, its data can't be read, or its own code does not do what it must.
-        Unsupported: this machine does not serve it.
+        ModelError: The model can't be loaded, its data can't be read, or its own code fails.
+        Unsupported: This machine can't run it.
     """
     from mlflow_compress.data.media import decode_some
     from mlflow_compress.measuring import checks, quality
@@ -85,17 +85,17 @@ def loaded(family: Family, variant: Variant, stage: Tell, warn: Tell) -> Model:
         with _of_the_model(variant, _TRYING):
             try_call(family, model, variant)
             if samples is not None and not samples:
-                raise RecipeError(f"{variant.source}: there are no samples to score. Give some, or say data: none.")
+                raise RecipeError(f"{variant.source}: there are no samples to score. Add some, or set data: none.")
         if samples is not None:
             _warn_of_scores(family, model, variant, samples, warn)
     return model
 
 
 def _require_memory(needed: int | None, source: str) -> None:
-    """Check that there is memory for a model's weights, before they are read or made.
+    """Check that a model's weights fit into free memory, before they are read or created.
 
     Raises:
-        MachineLacks: there is less.
+        MachineLacks: They do not fit.
     """
     import psutil
 
@@ -106,25 +106,25 @@ def _require_memory(needed: int | None, source: str) -> None:
     left = free if limited is None else min(free, limited)
     if needed is not None and needed > left:
         raise MachineLacks(
-            f"the weights of {source} take {needed / 2**30:.1f} GiB, and {left / 2**30:.1f} GiB of memory are free: "
-            "end other programs, give options.dtype=bfloat16 where they are loaded in float32, or measure it on a "
-            "machine with more memory"
+            f"the weights of {source} need {needed / 2**30:.1f} GiB, but only {left / 2**30:.1f} GiB of memory are "
+            "free: close other programs, set options.dtype=bfloat16 if they are loaded in float32, or use a machine "
+            "with more memory"
         )
 
 
 def try_call(family: Family, model: Model, variant: Variant) -> dict[str, str]:
-    """Ask a model for a batch, and a call on it.
+    """Make a batch for a model, and call the model on it.
 
     Args:
-        family: the model's family.
-        model: the model.
-        variant: gives batch size and seed.
+        family: The model's family.
+        model: The model.
+        variant: Variant with the batch size and seed.
 
     Returns:
-        What it takes and gives, in words by name.
+        Descriptions of its inputs and outputs, by name.
 
     Raises:
-        RecipeError: it does not do one of these.
+        RecipeError: The batch or the call fails.
     """
     import torch
 
@@ -132,37 +132,37 @@ def try_call(family: Family, model: Model, variant: Variant) -> dict[str, str]:
     with torch.inference_mode():
         with _named(f"batch({size}) failed"):
             batch = family.batch(model, size, variant.seed)
-        with _named(f"the module can't be called on what batch({size}) gives, {_described(batch)}"):
+        with _named(f"the module can't be called on what batch({size}) returns, {_described(batch)}"):
             output = family.run(model, batch, lambda stage: None)
     return {"takes": _described(batch), "gives": _described(output)}
 
 
 def try_scoring(family: Family, model: Model, variant: Variant, samples: Sequence[Sample]) -> dict[str, str]:
-    """Ask a model for two predictions and their score.
+    """Predict two samples and score the predictions.
 
     Args:
-        family: the model's family.
-        model: the model.
-        variant: gives metrics.
-        samples: what quality is scored on.
+        family: The model's family.
+        model: The model.
+        variant: Variant with the metrics.
+        samples: Samples that quality is scored on.
 
     Returns:
-        How many samples there are, and the score, in words by name.
+        Number of samples and the score, as text by name.
 
     Raises:
-        RecipeError: it does not do one of these.
+        RecipeError: Predicting or scoring fails.
     """
     return {"samples": f"{len(samples):,}", "score": _score(family, model, variant, samples)}
 
 
 def try_saved(variant: Variant, saved: Path, outputs: Path, stage: Tell) -> Part:
-    """Restore a saved model in this process, and try it: a call gives what it gave, and two samples are predicted.
+    """Restore a saved model in this process, and try it: compare the outputs of a call, and predict two samples.
 
     Args:
-        variant: what it is.
-        saved: the folder of the model.
-        outputs: what it gave before it was saved, as `output_error.keep` wrote it.
-        stage: told of each stage when it begins.
+        variant: The variant.
+        saved: The model folder.
+        outputs: Outputs from before the model was saved, written by `output_error.keep`.
+        stage: Called with the name of each stage when it begins.
     """
     from mlflow_compress.measuring import output_error
     from mlflow_compress.meters import size
@@ -187,7 +187,7 @@ def try_saved(variant: Variant, saved: Path, outputs: Path, stage: Tell) -> Part
 
 
 def said(error: Exception) -> str:
-    """Return what went wrong as one line, with the place in the user's code where it is known."""
+    """Return an error as one line, with the place in the user's code if it is known."""
     where = own_place(error)
     if not isinstance(error, CompressError):
         return f"{where}: {cause_line(error, _LONGEST_REASON)}" if where else cause_line(error, _LONGEST_REASON)
@@ -196,13 +196,13 @@ def said(error: Exception) -> str:
 
 
 def fails_all(result: Result) -> bool:
-    """Return whether a variant failed for what all variants of its model would fail for."""
+    """Return whether a variant failed for a reason that makes all variants of its model fail."""
     return result.status == "failed" and OF_MODEL in result.facts
 
 
 @contextmanager
 def _of_the_model(variant: Variant, doing: str) -> Iterator[None]:
-    """Have what is raised said as a failure of the model. What a machine lacks, or nobody foresaw, passes as it is."""
+    """Turn errors into a `ModelError`. What the machine lacks, and unexpected errors of our code, pass unchanged."""
     try:
         yield
     except Unsupported:
@@ -212,13 +212,13 @@ def _of_the_model(variant: Variant, doing: str) -> Iterator[None]:
     except Exception as error:
         if not registry.find("families", variant.family).runs_users_code or is_out_of_memory(error):
             raise
-        told = f"{variant.source}: {said(error)}"
-        raise ModelError(RecipeError(told), told, doing) from error
+        message = f"{variant.source}: {said(error)}"
+        raise ModelError(RecipeError(message), message, doing) from error
 
 
 @contextmanager
 def _named(what: str) -> Iterator[None]:
-    """Say what failed before the error itself."""
+    """Put what failed in front of the error's own message."""
     try:
         yield
     except Exception as error:
@@ -228,56 +228,56 @@ def _named(what: str) -> Iterator[None]:
 
 
 def _warn_of_scores(family: Family, model: Model, variant: Variant, samples: Sequence[Sample], warn: Tell) -> None:
-    """Say now that quality will not be scored, and why: it will be said again where it was tried."""
+    """Warn now if quality can't be scored: the real scoring comes much later and reports it again."""
     try:
         try_scoring(family, model, variant, samples)
     except Exception as error:
-        if is_out_of_memory(error):  # all that is in memory now need not be then
+        if is_out_of_memory(error):  # there may be more free memory later
             return
         warn(f"quality can't be scored: {said(error)}")
 
 
 def _score(family: Family, model: Model, variant: Variant, samples: Sequence[Sample]) -> str:
-    """Predict and score a few samples; where a metric makes nothing of these, several.
+    """Predict and score a few samples; more if a metric is undefined for so few.
 
     Returns:
-        The scores in words; of a metric that makes nothing of several, and may of all, its reason.
+        The scores as text, or why they are still undefined.
     """
     from mlflow_compress.measuring import quality
 
     metrics = quality.metrics_for(family, model, variant)
-    told: list[str] = []
+    scores: list[str] = []
     for few in (samples[:_FEW], samples[:_SEVERAL]):
         predictions = _predictions(family, model, few)
         references = [sample.reference for sample in few]
         try:
-            told = [f"{name} {metric.compute(references, predictions):.4g}" for name, metric in metrics.items()]
+            scores = [f"{name} {metric.compute(references, predictions):.4g}" for name, metric in metrics.items()]
         except Exception as error:
             if len(few) == len(samples):
                 raise RecipeError(
-                    f"the score can't be made of what samples() and predict() give: {one_line(error)}. References "
-                    f"begin with {_described(references[0])}, predictions with {_described(predictions[0])}"
+                    f"the score can't be computed from what samples() and predict() return: {one_line(error)}. The "
+                    f"first reference is {_described(references[0])}, the first prediction {_described(predictions[0])}"
                 ) from error
-            told = [f"unknown of so few: {one_line(error)}"]
+            scores = [f"undefined for so few samples: {one_line(error)}"]
         else:
             break
-    return f"{', '.join(told)} on {len(few)} samples"
+    return f"{', '.join(scores)} on {len(few)} samples"
 
 
 def _predictions(family: Family, model: Model, samples: Sequence[Sample]) -> list[Any]:
     """Return one prediction for each sample.
 
     Raises:
-        RecipeError: predicting fails, or there is another number of predictions.
+        RecipeError: Predicting fails, or the number of predictions is wrong.
     """
     from mlflow_compress.measuring import quality
 
-    with _named(f"{len(samples)} samples can't be predicted, the first being {_described(samples[0].inputs)}"):
+    with _named(f"{len(samples)} samples can't be predicted (the first is {_described(samples[0].inputs)})"):
         return quality.answers(family, model, samples)
 
 
 def _described(tree: Any) -> str:
-    """Say what a batch or an output is: `float32 [1, 64]`, of several with their names."""
+    """Describe a batch or an output: `float32 [1, 64]`; several tensors with their names."""
     from mlflow_compress.networks.value_trees import named_leaves
 
     leaves = [(".".join(map(str, path)), leaf) for path, leaf in named_leaves(tree)]

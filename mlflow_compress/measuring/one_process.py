@@ -1,4 +1,4 @@
-"""`work`: runs one verb of the worker to its end, in a process of its own."""
+"""`work`: run one verb of the worker to its end, in its own process."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def work(verb: str, variant: Variant, folder: Path, listener: Listener, device: 
 
     Args:
         verb: `prepare`, `measure`, `time` or `try`.
-        variant: what it works on.
-        folder: its folder, made where there is none.
-        listener: told of each event of progress.
-        device: `cpu` or `cuda`, to measure or try on.
-        how: as `Worker` takes it.
+        variant: The variant.
+        folder: Its folder; created if missing.
+        listener: Receives each progress event.
+        device: Device to measure or try on, `cpu` or `cuda`.
+        how: See `Worker`.
 
     Returns:
-        What the worker left; failed, with the reason, where it left nothing.
+        The part that the worker wrote; a failed one, with the reason, if it wrote none.
     """
     try:
         folder.mkdir(exist_ok=True)

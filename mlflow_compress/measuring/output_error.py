@@ -1,8 +1,8 @@
-"""How like the original a compressed model still is: the raw outputs of both on the same inputs.
+"""Compare a compressed model with its original: the raw outputs of both on the same inputs.
 
-It needs no labels and no real weights. The inputs are those of the timed call, random ones: what real inputs make of
-the difference, the scores say, and where there are scores it is not told. Each part of the output is compared by itself
-(see `output_parts`), and the worst counts.
+This needs neither labels nor real weights. The inputs are those of the timed call, random ones. The scores show the
+effect on real inputs; if there are scores, the output error is not reported. Each part of the output is compared
+separately (see `output_parts`), and the worst one counts.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ BLIND_OUTPUTS = CautionKind(
         "ru": "случайные веса: выходы не зависят от входа",
     },
     message={
-        "en": "with these weights the outputs of two inputs differ by less than {most:.0e}: how far they are from the "
-        "original's says nothing",
+        "en": "with these weights the outputs for two inputs differ by less than {most:.0e}: their difference from the "
+        "original's outputs means nothing",
         "ru": "с этими весами выходы на двух входах различаются меньше чем на {most:.0e}: их отличие от "
         "оригинала ни о чём не говорит",
     },
-    advice={"en": "Give real weights.", "ru": "Возьмите настоящие веса."},
+    advice={"en": "Use real weights.", "ru": "Возьмите настоящие веса."},
 )
 RANDOM_OUTPUTS = CautionKind(
     "random_outputs",
@@ -50,8 +50,8 @@ RANDOM_OUTPUTS = CautionKind(
         "ru": "модель использует случайные числа: выходы не сравнивались",
     },
     message={
-        "en": "the model draws random numbers in each call, and others here than where it was compared: how far its "
-        "outputs are from the original's can't be told from chance",
+        "en": "the model draws random numbers in each call, and different ones here: the difference of its outputs "
+        "from the original's can't be separated from chance",
         "ru": "модель при каждом вызове берёт случайные числа, и здесь не те, с которыми её сравнивали: отличие её "
         "выходов от выходов оригинала не отделить от случайности",
     },
@@ -63,12 +63,12 @@ RANDOM_OUTPUTS = CautionKind(
 UNSTEADY_OUTPUTS = CautionKind(
     "unsteady_outputs",
     short={
-        "en": "the model gives something else at each call: its outputs were not compared",
+        "en": "the model returns a different result at each call: its outputs were not compared",
         "ru": "модель при каждом вызове даёт другой результат: выходы не сравнивались",
     },
     message={
-        "en": "for the same inputs and seeds the model gives something else at each call: it keeps something between "
-        "calls, or has random numbers of its own. How far its outputs are from the original's can't be said",
+        "en": "for the same inputs and seeds the model returns a different result at each call: it keeps state between "
+        "calls, or has its own random numbers. The difference of its outputs from the original's can't be measured",
         "ru": "на тех же входах и с тем же начальным состоянием генераторов модель при каждом вызове даёт другой "
         "результат: она что-то хранит между вызовами или берёт собственные случайные числа. Отличие её выходов от "
         "выходов оригинала измерить нельзя",
@@ -80,9 +80,9 @@ UNSTEADY_OUTPUTS = CautionKind(
 )
 NO_OUTPUTS = CautionKind(
     "no_outputs",
-    short={"en": "it gives no numbers to compare", "ru": "модель не возвращает чисел для сравнения"},
+    short={"en": "the model returns no numbers to compare", "ru": "модель не возвращает чисел для сравнения"},
     message={
-        "en": "the model gives no finite number: whether compressing changed its outputs can't be said",
+        "en": "the model returns no finite number: it is unknown whether compression changed its outputs",
         "ru": "модель не возвращает ни одного конечного числа: нельзя сказать, изменило ли сжатие её выходы",
     },
     advice={
@@ -93,32 +93,33 @@ NO_OUTPUTS = CautionKind(
 OTHER_SHAPES = CautionKind(
     "other_output_shapes",
     short={
-        "en": "its outputs have other shapes than the original's",
+        "en": "its outputs have different shapes than the original's",
         "ru": "форма выходов не та, что у оригинала",
     },
     message={
-        "en": "the outputs have other shapes than the original's on the same inputs: how far they are can't be said",
+        "en": "for the same inputs the outputs have different shapes than the original's: they can't be compared",
         "ru": "на тех же входах форма выходов не та, что у оригинала: их отличие измерить нельзя",
     },
     advice={
-        "en": "The number of what a model finds may change when it is compressed: score it on data.",
-        "ru": "Сжатие может менять количество найденного моделью: измерьте качество на данных.",
+        "en": "Compression may change how many objects a model finds: score it on data.",
+        "ru": "Сжатие может менять количество объектов, найденных моделью: измерьте качество на данных.",
     },
 )
 FUSED_PADDING = CautionKind(
     "fused_padding",
     short={
-        "en": "timed and scored with zeros at padded places, which training does not have",
+        "en": "timed and scored with zeros at padded positions, unlike in training",
         "ru": "время и качество измерены с нулями на местах заполнения, которых нет при обучении",
     },
     message={
-        "en": "torch's fused path for nn.TransformerEncoder, which this model takes in inference, moves the outputs by "
-        "{moved:.0%}: at padded places it gives zeros; training and exports do not. Outputs were compared without it",
+        "en": "torch's fused path for nn.TransformerEncoder, which this model uses in inference, changes the outputs "
+        "by {moved:.0%}: it returns zeros at padded positions; training and exports do not. Outputs were compared "
+        "without it",
         "ru": "ускоренный путь torch для nn.TransformerEncoder, которым модель идёт без обучения, сдвигает выходы на "
         "{moved:.0%}: на местах заполнения он даёт нули, а обучение и экспорт — нет. Выходы сравнивались без него",
     },
     advice={
-        "en": "Leave padded places out of what follows the encoder (a masked mean), or call "
+        "en": "Exclude padded positions after the encoder (a masked mean), or call "
         "torch.backends.mha.set_fastpath_enabled(False) in the model's file.",
         "ru": "Исключите места заполнения из того, что идёт после энкодера (среднее по маске), или вызовите "
         "torch.backends.mha.set_fastpath_enabled(False) в файле модели.",
@@ -128,22 +129,22 @@ NUMBERS = ("quality/output_error_rel_l2", "quality/top1_agreement", "quality/kl_
 _MOST_NAMES = 3  # in a message
 _MOST_BATCHES, _MOST_SECONDS, _MOST_ELEMENTS = 8, 0.5, 2**24
 _FEWEST = 2  # inputs, to see whether outputs depend on them
-_MOVED = 0.01  # relative difference that torch's fused path makes, from which on it is told
-_STEPS = 10  # as far as outputs are from the saved ones at most, where each time they are made they are so far apart
-_ALIKE = 1e-5  # relative difference of what two inputs give, below which nothing can be said
-_OLD = ("original", "saved")  # tensors of 0.1, whose parts stood in one vector
+_MOVED = 0.01  # relative difference by torch's fused path; smaller ones are not reported
+_STEPS = 10  # outputs may be this many times farther from the saved ones than two runs are from each other
+_ALIKE = 1e-5  # relative difference of the outputs for two inputs; below it they can't be compared
+_OLD = ("original", "saved")  # tensors of 0.1, with all parts in one vector
 _COUNT, _SPREAD = "passes", "spread"
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What forward passes gave, always on the same inputs.
+    """Outputs of forward passes, always on the same inputs.
 
     Attributes:
-        passes: of each pass its parts: vectors of float32 on the CPU.
-        least: of each part the least norm that a difference is divided by.
-        spread: how far apart two passes on one input are that draw other random numbers; 0: the model draws none.
-        fused: how far torch's fused path, where it is open to the model, moves the outputs of the first pass.
+        passes: The parts of each pass: float32 vectors on the CPU.
+        least: The smallest norm that a difference is divided by, for each part.
+        spread: Difference of two passes on one input with different random numbers; 0: the model draws none.
+        fused: How much torch's fused path, if the model can use it, changes the outputs of the first pass.
     """
 
     passes: list[list[Any]]
@@ -152,7 +153,7 @@ class Outputs:
     fused: float = 0.0
 
     def joined(self) -> list[Any]:
-        """Return each part of all passes in one vector; everything in one, where passes have other parts."""
+        """Return one vector per part, over all passes; a single vector if the passes have different parts."""
         import torch
 
         if len({len(parts) for parts in self.passes}) == 1:
@@ -169,29 +170,29 @@ def outputs(family: Family, model: Model, variant: Variant, count: int | None = 
     """Return the outputs of forward passes, always on the same inputs and with the same random numbers.
 
     Args:
-        family: the model's family.
-        model: the model.
-        variant: gives batch size and seed.
-        count: how many passes; None: as many as fit into half a second and 64 MiB, two at least.
+        family: The model's family.
+        model: The model.
+        variant: Variant with the batch size and seed.
+        count: Number of passes; None: as many as fit into half a second and 64 MiB, at least two.
     """
     import torch
 
-    given = _passes(family, model, variant, count)
-    last = variant.seed + len(given.passes) - 1
+    made = _passes(family, model, variant, count)
+    last = variant.seed + len(made.passes) - 1
     is_random = has_drawn(last)
     seed = last if is_random else variant.seed
     with torch.inference_mode():
         batch = family.batch(model, variant.batch_size, seed)
         if is_random:
-            return replace(given, spread=spread_of(family, model, batch, seed))
-        return replace(given, fused=moved_by_fusing(family, model, batch, seed))
+            return replace(made, spread=spread_of(family, model, batch, seed))
+        return replace(made, fused=moved_by_fusing(family, model, batch, seed))
 
 
 def keep(original: Outputs, saved: Outputs, path: Path) -> None:
-    """Write what the original gave, and what the compressed model gave before it was saved.
+    """Write the outputs of the original, and those of the compressed model before it was saved.
 
     Raises:
-        WorkerError: the compressed model's outputs hold NaN or infinity where the original's do not.
+        WorkerError: The compressed model's outputs contain NaN or infinity where the original's do not.
     """
     import torch
     from safetensors.torch import save_file
@@ -199,48 +200,49 @@ def keep(original: Outputs, saved: Outputs, path: Path) -> None:
     if places := odd_places(saved.joined(), original.joined()):
         all_places = sum(part.numel() for part in saved.joined())
         raise WorkerError(
-            f"the compressed model's outputs hold NaN or infinity where the original's do not, at {places:,} of "
-            f"{all_places:,} places"
+            f"the compressed model's outputs contain NaN or infinity where the original's do not, at {places:,} of "
+            f"{all_places:,} positions"
         )
-    kept = {_COUNT: torch.tensor(len(original.passes)), _SPREAD: torch.tensor(original.spread)}
-    for name, given in zip(_OLD, (original, saved), strict=True):
-        for index, parts in enumerate(given.passes):
-            kept |= {f"{name}.{index}.{place}": part.clone() for place, part in enumerate(parts)}
-    save_file(kept, str(path))
+    tensors = {_COUNT: torch.tensor(len(original.passes)), _SPREAD: torch.tensor(original.spread)}
+    for name, model_outputs in zip(_OLD, (original, saved), strict=True):
+        for index, parts in enumerate(model_outputs.passes):
+            tensors |= {f"{name}.{index}.{place}": part.clone() for place, part in enumerate(parts)}
+    save_file(tensors, str(path))
 
 
 def compare(
     family: Family, model: Model, variant: Variant, path: Path, device: str, cautions: list[Caution] | None = None
 ) -> dict[str, float]:
-    """Compare the restored model with what `keep` wrote.
+    """Compare the outputs of the restored model with those that `keep` wrote.
 
     Args:
-        family: the model's family.
-        model: the restored model.
-        variant: gives batch size and seed.
-        path: what `keep` wrote.
-        device: where the model is.
-        cautions: takes why outputs can't be compared.
+        family: The model's family.
+        model: The restored model.
+        variant: Variant with the batch size and seed.
+        path: File that `keep` wrote.
+        device: Device of the model.
+        cautions: List to which the reason is added if outputs can't be compared.
 
     Returns:
-        `quality/output_error_rel_l2`, the 2-norm of the difference to the original's outputs over that of these, of the
-        part that differs most. For families whose outputs are scores of classes also `quality/top1_agreement`, the
-        share of positions at which both choose the same class, and `quality/kl_divergence_nats`, the mean of
-        KL(original || restored) over positions. Nothing where outputs do not depend on the input, or can't be compared.
+        `quality/output_error_rel_l2`: the 2-norm of the difference from the original's outputs, divided by the norm of
+        the original's outputs, for the part that differs most. For families whose outputs are class scores also
+        `quality/top1_agreement`, the share of positions with the same top class, and `quality/kl_divergence_nats`, the
+        mean of KL(original || restored) over positions. Empty if outputs do not depend on the input, or can't be
+        compared.
 
     Raises:
-        WorkerError: the restored model's outputs are not those of the model that was saved.
+        WorkerError: The restored model's outputs differ from those of the saved model.
     """
     from safetensors.torch import load_file
 
-    told = cautions if cautions is not None else []
+    warnings = cautions if cautions is not None else []
     before: Mapping[str, Any] = load_file(str(path))
     is_old = _OLD[1] in before
     original, saved = (_kept_by_0_1(before, name) if is_old else _kept(before, name) for name in _OLD)
     restored = _passes(family, model, variant, len(saved.passes))
     restored = _as_0_1_did(restored) if is_old else restored
     if not any(part.numel() for part in (*restored.joined(), *saved.joined())):
-        return {}  # `cautions` has said so
+        return {}  # `cautions` reports this
     norms = restored.norms()
     if not (moved := farthest(restored.joined(), saved.joined(), norms)) <= rounding(model.module, device):
         is_random = saved.spread > 0
@@ -249,40 +251,41 @@ def compare(
             raise WorkerError(
                 f"the restored model's outputs {differ(moved)} from those of the model that was saved{_unsaved(model)}"
             )
-        told.append(RANDOM_OUTPUTS.of() if is_random or original.spread > 0 else UNSTEADY_OUTPUTS.of())
+        warnings.append(RANDOM_OUTPUTS.of() if is_random or original.spread > 0 else UNSTEADY_OUTPUTS.of())
         return {}
     if is_blind(original) or not _has_numbers(original):
         return {}
     apart = farthest(restored.joined(), original.joined(), norms)
     if apart >= original.spread / 2 > 0:
-        told.append(RANDOM_OUTPUTS.of())
+        warnings.append(RANDOM_OUTPUTS.of())
         return {}
     if apart == float("inf"):
-        told.append(OTHER_SHAPES.of())
+        warnings.append(OTHER_SHAPES.of())
         return {}
-    found = {"quality/output_error_rel_l2": apart}
+    numbers = {"quality/output_error_rel_l2": apart}
     if (classes := family.classes(model)) > 1:
-        found |= _of_classes(*(given.joined()[0].reshape(-1, classes) for given in (restored, original)))
-    return found
+        numbers |= _of_classes(*(each.joined()[0].reshape(-1, classes) for each in (restored, original)))
+    return numbers
 
 
 def _unsaved(model: Model) -> str:
-    """Name what a restored model computes with and its state dict does not hold; empty where that is nothing."""
+    """Return a hint that names values outside the state dict that a restored model uses; empty if there are none."""
     import torch
 
     names = [model.facts[NOT_SAVED]] if NOT_SAVED in model.facts else []
     if isinstance(model.module, torch.nn.Module):
         names += tensors_outside(model.module)[:_MOST_NAMES]
-    what = "it computes with what is not in its state dict"
-    return f": {what}: {', '.join(names)}. Register tensors as buffers, and build all else in model()" if names else ""
+    what = "it uses values that are not in its state dict"
+    advice = "Register tensors as buffers, and create everything else in model()"
+    return f": {what}: {', '.join(names)}. {advice}" if names else ""
 
 
 def cautions(original: Outputs, is_compared: bool = True) -> list[Caution]:
-    """Say where outputs do not depend on the input, where there is nothing to compare, or how it was done.
+    """Return cautions if outputs do not depend on the input, can't be compared, or were compared without fused kernels.
 
     Args:
-        original: the original's outputs.
-        is_compared: whether others are compared with them.
+        original: The original's outputs.
+        is_compared: Whether other outputs are compared with them.
     """
     fused = [FUSED_PADDING.of(moved=original.fused)] if original.fused > _MOVED else []
     if not is_compared:
@@ -292,14 +295,14 @@ def cautions(original: Outputs, is_compared: bool = True) -> list[Caution]:
     return [*fused, *([BLIND_OUTPUTS.of(most=_ALIKE)] if is_blind(original) else [])]
 
 
-def _has_numbers(given: Outputs) -> bool:
+def _has_numbers(original: Outputs) -> bool:
     import torch
 
-    return any(bool(torch.isfinite(part).any()) for part in given.joined())
+    return any(bool(torch.isfinite(part).any()) for part in original.joined())
 
 
 def is_blind(original: Outputs) -> bool:
-    """Return whether the first two passes, on two inputs, gave the same but for rounding, in all parts."""
+    """Return whether the first two passes, on two inputs, gave the same outputs except for rounding."""
     if len(original.passes) < _FEWEST:
         return False
     one, two = original.passes[:_FEWEST]
@@ -307,7 +310,7 @@ def is_blind(original: Outputs) -> bool:
 
 
 def _passes(family: Family, model: Model, variant: Variant, count: int | None) -> Outputs:
-    """Return the outputs (see `outputs`), but not their spread."""
+    """Return the outputs (see `outputs`) without their spread."""
     import torch
 
     started = time.monotonic()
@@ -320,13 +323,13 @@ def _passes(family: Family, model: Model, variant: Variant, count: int | None) -
             is_enough = time.monotonic() - started > _MOST_SECONDS or elements > _MOST_ELEMENTS
             if count is None and is_enough and len(passes) >= _FEWEST:
                 break
-    return Outputs([[part for part, _ in each] for each in passes], [least for _, least in passes[0]])
+    return Outputs([[part for part, _ in parts] for parts in passes], [least for _, least in passes[0]])
 
 
 def _unsteadiness(family: Family, model: Model, variant: Variant, count: int) -> float:
-    """Return how far so many passes are from the same ones made again, as `farthest` does.
+    """Return how far so many passes are from the same passes made again (see `farthest`).
 
-    They are where a runtime or a library has random numbers of its own, or the model keeps something between calls.
+    They differ if a runtime or library has its own random numbers, or the model keeps state between calls.
     """
     one, two = (_passes(family, model, variant, count) for _ in range(2))
     return farthest(one.joined(), two.joined(), one.norms())
@@ -344,11 +347,11 @@ def _kept_by_0_1(before: Mapping[str, Any], name: str) -> Outputs:
     return Outputs([[vector] for vector in before[name]], [])
 
 
-def _as_0_1_did(given: Outputs) -> Outputs:
-    """Put all parts of each pass into one vector."""
+def _as_0_1_did(restored: Outputs) -> Outputs:
+    """Join all parts of each pass into one vector."""
     import torch
 
-    return Outputs([[torch.cat(parts)] for parts in given.passes], [0.0])
+    return Outputs([[torch.cat(parts)] for parts in restored.passes], [0.0])
 
 
 def _of_classes(own: Any, original: Any) -> dict[str, float]:
@@ -358,6 +361,6 @@ def _of_classes(own: Any, original: Any) -> dict[str, float]:
     pointwise = torch.nn.functional.kl_div(
         own.log_softmax(-1), original.log_softmax(-1), reduction="none", log_target=True
     )
-    pointwise = pointwise.masked_fill(original == -float("inf"), 0.0)  # of no probability, and of no weight
-    not_below_0 = max(0.0, float(pointwise.sum(-1).mean()))  # of two that are nearly the same, rounding makes it -1e-9
+    pointwise = pointwise.masked_fill(original == -float("inf"), 0.0)  # probability 0 has weight 0
+    not_below_0 = max(0.0, float(pointwise.sum(-1).mean()))  # rounding can make it -1e-9 for nearly equal outputs
     return {"quality/top1_agreement": float(agreement), "quality/kl_divergence_nats": not_below_0}

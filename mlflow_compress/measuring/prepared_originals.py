@@ -1,4 +1,4 @@
-"""`PreparedOriginals`: the originals that a command has prepared, so that each is made once for all its variants."""
+"""`PreparedOriginals`: the originals that a command has prepared, so that each is built once for all its variants."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ from mlflow_compress.records import Step, Variant, to_json
 from mlflow_compress.words import ORIGINAL
 
 _MOST = 3  # originals on the disk: a sweep goes from model to model
-_RESTORED_SHARE = 2.0  # of its size on disk, that a model may take in memory while it is restored
-_NO_DIFFERENCE = ("interleave", "budget", "threads", "requires", "devices", "metrics", "limit")  # to the saved model
+_RESTORED_SHARE = 2.0  # memory that a model may use while it is restored, relative to its size on disk
+_NO_DIFFERENCE = ("interleave", "budget", "threads", "requires", "devices", "metrics", "limit")  # for the saved model
 
 
 class PreparedOriginals:
-    """Where saved originals are, by what they were made of.
+    """The folders of saved originals, by a digest of what they were built from.
 
     Args:
-        folder: for them, made where there is none.
+        folder: Folder for all of them; created if missing.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._places: list[Path] = []  # the one that was used last, last
+        self._places: list[Path] = []  # the most recently used one last
 
     def place(self, original: Variant) -> Path:
-        """Return the folder of an original, made where there is none; its model is there if it was prepared."""
+        """Return the folder of an original; create it if missing. It contains the model if that was prepared."""
         described = {key: value for key, value in to_json(original).items() if key not in _NO_DIFFERENCE}
         name = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode()).hexdigest()[:16]
         place = self._folder / name
-        self._places = [*(each for each in self._places if each != place), place]
+        self._places = [*(other for other in self._places if other != place), place]
         while len(self._places) > _MOST:
             remove(self._places.pop(0))
         place.mkdir(parents=True, exist_ok=True)
         return place
 
     def keep(self, variant: Variant, folder: Path) -> None:
-        """Keep the model of an original that was prepared for its own sake; a disk that is full keeps none."""
+        """Keep the model of an original that was measured itself. On a full disk, nothing is kept."""
         try:
             place = self.place(original_of(variant))
             shutil.copytree(folder / MODEL_FOLDER, place / MODEL_FOLDER, copy_function=_link, dirs_exist_ok=True)
@@ -52,14 +52,14 @@ class PreparedOriginals:
 
 
 def original_of(variant: Variant) -> Variant:
-    """Return the original that a variant is compared with, as it is prepared to take turns with it."""
+    """Return the original that a variant is measured in turns with."""
     return dataclasses.replace(
         variant, method=ORIGINAL, chain=(Step(ORIGINAL),), data=None, setting="", interleave=True
     )
 
 
 def fits_in_memory(*models: Path) -> bool:
-    """Return whether saved models can be in memory at the same time, as far as their sizes tell."""
+    """Return whether saved models fit into memory at the same time, judged by their sizes on disk."""
     import psutil
 
     size = sum(path.stat().st_size for model in models for path in files_below(model))
@@ -68,7 +68,7 @@ def fits_in_memory(*models: Path) -> bool:
 
 
 def _link(source: str, target: str) -> None:
-    """Give a file a second name, or copy it where that can't be: what was saved is not written to again."""
+    """Hard-link a file, or copy it if that fails. A link is safe because saved models are not written to again."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,7 +1,7 @@
-"""`score`: every sample is predicted once, and all metrics are made of these predictions.
+"""`score`: predict every sample once, and compute all metrics from these predictions.
 
-Two files are left beside the result: `predictions.json`, a table as MLflow shows it, from which other metrics can be
-made later, and `statistics.npz`, by which another run on the same samples can be paired with this one.
+Two files are written beside the result: `predictions.json`, a table that MLflow shows and from which other metrics can
+be computed later, and `statistics.npz`, with which another run on the same samples can be paired with this one.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from mlflow_compress.sockets import Family, Metric, Model, Sample
 from mlflow_compress.untrusted import Malformed, parse_json
 
 PREDICTIONS, STATISTICS = "predictions.json", "statistics.npz"
-MOST_BYTES = 2**30  # of predictions: millions of sentences
+MOST_BYTES = 2**30  # of predictions, enough for millions of sentences
 _AT_ONCE = 32
 
 SCORING_CUT = CautionKind(
     "scoring_cut",
     short={"en": "not all samples were scored", "ru": "качество измерено не на всех примерах"},
     message={
-        "en": "quality was scored on the first {done} of {all} samples: then the time was up",
-        "ru": "качество измерено на первых {done} примерах из {all}: потом время вышло",
+        "en": "quality was scored on the first {done} of {all} samples, then time ran out",
+        "ru": "качество измерено на первых {done} примерах из {all}, потом время вышло",
     },
     advice={"en": "Allow more time: --score-seconds.", "ru": "Дайте больше времени: --score-seconds."},
 )
@@ -49,7 +49,7 @@ INTERVAL_UNKNOWN = CautionKind(
         "ru": "качество измерено на {samples} примерах: доверительный интервал неизвестен",
     },
     advice={
-        "en": f"Score at least {bootstrap.FEWEST_SAMPLES} samples, better hundreds.",
+        "en": f"Score at least {bootstrap.FEWEST_SAMPLES} samples, preferably hundreds.",
         "ru": f"Возьмите хотя бы {bootstrap.FEWEST_SAMPLES} примеров, лучше сотни.",
     },
 )
@@ -58,17 +58,17 @@ Progress = Callable[[int, int | None, float | None], None]
 
 
 def score(family: Family, model: Model, variant: Variant, folder: Path, progress: Progress) -> Part:
-    """Predict, as many samples as fit into the time, and score.
+    """Predict as many samples as fit into the time, and score them.
 
     Args:
-        family: the model's family.
-        model: the restored model.
-        variant: says which data and which metrics.
-        folder: takes the two files.
-        progress: told of samples done, of all, and the seconds left.
+        family: The model's family.
+        model: The restored model.
+        variant: Variant with the data and metrics.
+        folder: Folder for the two files.
+        progress: Called with the samples done, all samples, and the seconds left.
 
     Returns:
-        A part with the numbers, their protocols and their metrics' facts, and what to be careful about.
+        A part with the numbers, their protocols, the facts of their metrics, and cautions.
     """
     assert variant.data is not None
     metrics = metrics_for(family, model, variant)
@@ -77,50 +77,50 @@ def score(family: Family, model: Model, variant: Variant, folder: Path, progress
     predictions = _predicted(family, model, samples, variant.budget.score_seconds, progress)
     done = samples[: len(predictions)]
     references = [sample.reference for sample in done]
-    found = bootstrap.score(metrics, references, predictions, variant.seed, progress)
+    scores = bootstrap.score(metrics, references, predictions, variant.seed, progress)
     with whole_file(folder / PREDICTIONS) as aside:
         aside.write_text(_table(references, predictions), encoding="utf-8")
-    statistics_file.write(found.statistics(), folder / STATISTICS)
+    statistics_file.write(scores.statistics(), folder / STATISTICS)
     is_bounded = len(done) >= bootstrap.FEWEST_SAMPLES
     cautions = checks.quality(len(done)) if is_bounded else [INTERVAL_UNKNOWN.of(samples=len(done))]
     cautions += writing_style.compared(metrics, references, predictions)
     if len(done) < len(samples):
         cautions.append(SCORING_CUT.of(done=len(done), all=len(samples)))
-    facts = {**facts_of(found, model.facts.get(SCORING, "")), "data": variant.data}
+    facts = {**facts_of(scores, model.facts.get(SCORING, "")), "data": variant.data}
     if "data_digest" not in model.facts:
         facts |= {"data_name": variant.data, "data_source": variant.source, "data_digest": _digest(samples)}
-    return Part(Outcome("ok"), None, found.numbers(), cautions=tuple(cautions), facts=facts)
+    return Part(Outcome("ok"), None, scores.numbers(), cautions=tuple(cautions), facts=facts)
 
 
 def metrics_for(family: Family, model: Model, variant: Variant) -> dict[str, Metric]:
-    """Build the metrics of a variant: those that it names, or where they are only its family's, those of its model.
+    """Build the metrics of a variant: those that it names, or those of its model if it only has its family's default.
 
     Raises:
-        RecipeError: one can't be loaded, or takes other answers than the model's.
+        RecipeError: A metric can't be loaded, or does not fit the model's answers.
     """
     names = family.metrics_for(model) if tuple(variant.metrics) == family.metrics else variant.metrics
     return metrics_of(names, Path(variant.folder), load=True, gives=family.kinds(model))
 
 
-def facts_of(found: bootstrap.Scores, scoring: str = "") -> dict[str, str]:
-    """Return what must stand beside the scores to read them, as facts of a result.
+def facts_of(scores: bootstrap.Scores, scoring: str = "") -> dict[str, str]:
+    """Return the facts of a result that are needed to read its scores.
 
-    These are, of each metric, its protocol (`protocol.wer`), where it says one, and its own facts (`metric.wer`).
+    For each metric, these are its protocol (`protocol.wer`), if it has one, and its facts (`metric.wer`).
 
     Args:
-        found: the scores.
-        scoring: how the family took the answers that they are made of, where it says so: a part of each protocol.
+        scores: The scores.
+        scoring: How the family computed the answers, if it says so; it is added to each protocol.
     """
-    protocols = {name: "; ".join(filter(None, (text, scoring))) for name, text in found.protocols().items()}
+    protocols = {name: "; ".join(filter(None, (text, scoring))) for name, text in scores.protocols().items()}
     protocols = {f"protocol.{name}": text for name, text in protocols.items() if text}
-    return protocols | {f"metric.{name}": facts.to_text() for name, facts in found.facts().items()}
+    return protocols | {f"metric.{name}": facts.to_text() for name, facts in scores.facts().items()}
 
 
 def read_predictions(text: str | bytes) -> tuple[list[Any], list[Any]]:
-    """Return the references and the predictions of a `predictions.json`, whoever wrote it.
+    """Return the references and predictions of a `predictions.json` from an untrusted source.
 
     Raises:
-        Malformed: it is none.
+        Malformed: It is not a valid table.
     """
     table = parse_json(text, PREDICTIONS, MOST_BYTES, finite=False)  # a likelihood may be infinite
     rows = table.get("data") if isinstance(table, dict) else None
@@ -133,11 +133,13 @@ def answers(family: Family, model: Model, samples: Sequence[Sample]) -> list[Any
     """Return one prediction for each sample.
 
     Raises:
-        RecipeError: there is another number of predictions.
+        RecipeError: The number of predictions is wrong.
     """
     predictions = family.answers(model, [sample.inputs for sample in samples])
     if len(predictions) != len(samples):
-        raise RecipeError(f"predict() gave {len(predictions)} predictions for {len(samples)} samples: one each.")
+        raise RecipeError(
+            f"predict() returned {len(predictions)} predictions for {len(samples)} samples. Return one for each sample."
+        )
     return predictions
 
 
@@ -147,8 +149,8 @@ def _predicted(
     started = time.monotonic()
     predictions: list[Any] = []
     while len(predictions) < len(samples):
-        several = samples[len(predictions) : len(predictions) + _AT_ONCE]
-        predictions += answers(family, model, several)
+        chunk = samples[len(predictions) : len(predictions) + _AT_ONCE]
+        predictions += answers(family, model, chunk)
         taken = time.monotonic() - started
         progress(len(predictions), len(samples), taken / len(predictions) * (len(samples) - len(predictions)))
         if taken > seconds:
@@ -157,19 +159,19 @@ def _predicted(
 
 
 def _table(references: Sequence[Any], predictions: Sequence[Any]) -> str:
-    """Write the table as MLflow's `log_table` does."""
+    """Return the table as JSON in the format of MLflow's `log_table`."""
     data = [list(pair) for pair in zip(references, predictions, strict=True)]
     return json.dumps({"columns": ["reference", "prediction"], "data": data}, ensure_ascii=False, default=_plain)
 
 
 def _plain(value: Any) -> Any:
-    """Make a number of an array's number, and lists of arrays, so that a table read back scores the same."""
+    """Convert array scalars to numbers, and arrays to lists, so that a table scores the same when it is read back."""
     if isinstance(value, Mapping):
         return dict(value)
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _digest(samples: Sequence[Sample]) -> str:
-    """Name the samples of a model that brings its own, by their references."""
+    """Return a digest of the references, to identify the samples of a model with its own data."""
     text = json.dumps([sample.reference for sample in samples], ensure_ascii=False, default=_plain)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,9 +1,9 @@
-"""`SameCores`: lets two processes that take turns run on the same cores, so that what slows a core slows both.
+"""`SameCores`: run two processes that take turns on the same cores, so that a slow core slows both.
 
-What else runs on a physical core, a neighbour on its other hardware thread or another virtual machine, slows a call to
-half its speed, and changes from second to second. It seldom slows two cores at the same time, so two processes on
-different cores have different luck. The cores are handed over when the threads of the one before sleep: torch's OpenMP
-threads were seen to spin for about 5 ms after a call.
+Other work on the same physical core, on its other hardware thread or in another virtual machine, halves the speed of a
+call, and changes from second to second. It rarely slows two cores at the same time, so processes on different cores are
+affected differently. A process gets the cores when the threads of the other one sleep: torch's OpenMP threads were
+measured to spin for about 5 ms after a call.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _LONGEST_SPIN_SECONDS = 0.05
 class SameCores:
     """The cores of one pair of processes.
 
-    The main thread of each, which makes the calls, stays on one core. The threads that help it stay on as many cores
-    as a call uses threads. Where the system has no such affinity, nothing is held.
+    The main thread of each process, which makes the calls, stays on one core. Its helper threads stay on as many cores
+    as a call uses threads. On systems without CPU affinity, this does nothing.
 
     Args:
-        threads: how many threads a call uses; None: all cores.
-        number: of the pair: the next pair gets the next cores, so that no core decides alone.
-        root: where `sys` is; another folder in tests.
+        threads: Number of threads that a call uses; None: all cores.
+        number: Number of the pair: the next pair gets the next cores, so that no single core decides.
+        root: Folder with `sys`; another one in tests.
     """
 
     def __init__(self, threads: int | None, number: int, root: Path = Path("/")) -> None:
@@ -35,28 +35,28 @@ class SameCores:
         self._cores = choose(_one_of_each_first(sorted(self._allowed), root), threads, number)
 
     def hold(self, *pids: int) -> None:
-        """Keep the threads of these processes where they belong. To be repeated: new threads inherit the main one's."""
+        """Pin the threads of these processes. Call it again later: new threads inherit the main thread's core."""
         self._set(pids, self._cores[:1], self._cores)
 
     def release(self, *pids: int) -> None:
-        """Let them run on every core again that is allowed here."""
+        """Allow all cores again."""
         self._set(pids, self._allowed, self._allowed)
 
     def _set(self, pids: Collection[int], main: Collection[int], helping: Collection[int]) -> None:
         for pid in pids if self._cores else ():
-            with contextlib.suppress(OSError):  # it ended; that is told elsewhere
+            with contextlib.suppress(OSError):  # it ended, which is reported elsewhere
                 for thread in Path(f"/proc/{pid}/task").iterdir():
                     with contextlib.suppress(OSError):
                         os.sched_setaffinity(int(thread.name), main if thread.name == str(pid) else helping)
 
 
 def choose(cores: Sequence[int], threads: int | None, number: int) -> tuple[int, ...]:
-    """Return the cores of a pair, that of the main thread first; empty where there is but one core, or none is known.
+    """Return the cores of a pair, the main thread's first; empty if fewer than two cores are known.
 
     Args:
-        cores: that are allowed, one of each physical core first.
-        threads: how many threads a call uses; None: all cores.
-        number: of the pair.
+        cores: Allowed cores, one of each physical core first.
+        threads: Number of threads that a call uses; None: all cores.
+        number: Number of the pair.
     """
     if len(cores) < 2:
         return ()
@@ -66,7 +66,7 @@ def choose(cores: Sequence[int], threads: int | None, number: int) -> tuple[int,
 
 
 def _one_of_each_first(cores: Sequence[int], root: Path) -> list[int]:
-    """Sort logical cores so that those of different physical cores stand first."""
+    """Sort logical cores so that one of each physical core comes first."""
     seen: dict[str, int] = {}
     ranks = {}
     for core in cores:
@@ -77,14 +77,14 @@ def _one_of_each_first(cores: Sequence[int], root: Path) -> list[int]:
 
 
 def wait_until_idle(pid: int) -> None:
-    """Wait until no thread of a process runs, for a twentieth of a second at most."""
+    """Wait until no thread of a process runs, at most 50 ms."""
     until = time.monotonic() + _LONGEST_SPIN_SECONDS
     while _is_running(pid) and time.monotonic() < until:
         time.sleep(_LOOK_SECONDS)
 
 
 def _is_running(pid: int) -> bool:
-    """Return whether any thread of a process runs; False where the system does not tell."""
+    """Return whether any thread of a process runs; False if the system does not report it."""
     for status in Path(f"/proc/{pid}/task").glob("*/stat"):
         with contextlib.suppress(OSError):  # it ended
             _, _, after_name = status.read_text(errors="replace").rpartition(")")

@@ -1,4 +1,4 @@
-"""`describe`: what one timed call does, in a line: two latencies may be divided only where it is the same."""
+"""`describe`: describe one timed call in one line. Two latencies may be divided only if their lines are equal."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _MOST_CHARACTERS = 500
 
 
 def describe(timed: str, options: Mapping[str, object], batch: object) -> str:
-    """Return a digest of what is timed and what it is given, and the same for people: `3f2a91bc: input [1, 8] float`.
+    """Return a digest of the timed call and its inputs, with a description: `3f2a91bc: input [1, 8] float`.
 
     Args:
-        timed: the family's sentence on what is inside the timed region. It is in the digest only: `compress.timed`
-            holds it already.
-        options: the options that change the call, by name.
-        batch: the input of the call, as it is built where the call is timed.
+        timed: The family's sentence on what is inside the timed region. It is only in the digest, because
+            `compress.timed` already contains it.
+        options: Options that change the call, by name.
+        batch: Input of the timed call.
     """
     words = [*(f"{name}={value}" for name, value in sorted(options.items())), *_inputs(batch)]
     text = ", ".join(words) or "no inputs"
@@ -30,24 +30,24 @@ def describe(timed: str, options: Mapping[str, object], batch: object) -> str:
 
 
 def options_of(family: Family) -> dict[str, object]:
-    """Return the options of a family that change its timed call, given or not; all where it does not say which.
+    """Return the options of a family that change its timed call, also default values; all if it does not say which.
 
-    In which precision the original is loaded is the variant's own, as what a method does to it.
+    The precision of the original is left out: it belongs to the variant, like the work of a method.
     """
     names = family.call_options
     return {name: value for name, value in vars(family).items() if name != "dtype" and (names is None or name in names)}
 
 
 def _inputs(batch: object) -> Iterator[str]:
-    """Say of each input its shape and what its numbers are; of equal ones in a row how many there are."""
+    """Yield the shape and number type of each input; consecutive equal inputs are counted."""
     described = [_described(path, leaf) for path, leaf in value_trees.named_leaves(batch) if leaf is not None]
-    for text, alike in itertools.groupby(described):
-        count = len(list(alike))
+    for text, equal in itertools.groupby(described):
+        count = len(list(equal))
         yield f"{count} x {text}" if count > 1 else text
 
 
 def _described(path: value_trees.Path, leaf: Any) -> str:
-    """Describe an input by the name of what holds it."""
+    """Describe an input, with the name of its field."""
     name = next((key for key in reversed(path) if isinstance(key, str)), "")
     if hasattr(leaf, "shape"):
         return f"{name} [{', '.join(map(str, leaf.shape))}] {_numbers(getattr(leaf, 'dtype', 'table'))}".strip()
@@ -57,6 +57,6 @@ def _described(path: value_trees.Path, leaf: Any) -> str:
 
 
 def _numbers(dtype: object) -> str:
-    """Name a type of numbers. Those with a fraction are all alike: in what precision they are is a variant's own."""
+    """Return the name of a dtype. All floating-point types are `float`: the precision belongs to the variant."""
     name = str(dtype).removeprefix("torch.")
     return "float" if "float" in name else name

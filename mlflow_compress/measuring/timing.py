@@ -1,4 +1,4 @@
-"""`time_call`: times one call, and judges what it saw. A worker and a notebook both do it here, so that they agree."""
+"""`time_call`: time one call and judge the result. Workers and notebooks both use it, so that their numbers agree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlflow_compress.percentiles import percentile
 from mlflow_compress.records import Budget, Caution, Outcome, Part, metric_group
 from mlflow_compress.sockets import Mark
 
-LAUNCHES = "launches"  # a fact of a part: among how many launches the budget is split
+LAUNCHES = "launches"  # a fact of a part: the number of launches that share the budget
 
 
 def _no_rates(latency_ms: float, stages_ms: Mapping[str, float]) -> Mapping[str, float]:
@@ -24,19 +24,20 @@ def _no_rates(latency_ms: float, stages_ms: Mapping[str, float]) -> Mapping[str,
 
 @dataclass(frozen=True)
 class TimedCall:
-    """What is timed.
+    """The call that is timed.
 
     Attributes:
-        run: makes one call on one batch, and marks the end of each stage inside it.
-        device: `cpu` or `cuda`, where it runs.
-        batch_size: samples in one call.
-        around: makes the calls before and after it that are timed apart, by name. Asked for after the timing, since
-            their inputs take memory.
-        rates: makes further metrics of the median latency and the medians of its stages, both in milliseconds.
-        warmed: called between warm-up and counting, when the memory of the warm-up is known.
-        runtime: the distribution whose engine executes it: torch's allocator, or the driver, says what a GPU holds.
-        first_calls: after how many calls all is there that is made when it is first needed: a compiled model makes its
-            kernels in the second.
+        run: Makes one call on one batch, and marks the end of each stage inside it.
+        device: Device it runs on, `cpu` or `cuda`.
+        batch_size: Samples in one call.
+        around: Returns the calls before and after it that are timed separately, by name. It is called after the
+            timing, because their inputs need memory.
+        rates: Computes further metrics from the median latency and the medians of its stages, all in milliseconds.
+        warmed: Called between warm-up and timing, when the memory of the warm-up is known.
+        runtime: Distribution whose engine executes it: it decides whether torch's allocator or the driver reports the
+            GPU memory.
+        first_calls: Number of calls after which everything is created that is created on demand: a compiled model
+            compiles kernels in its second call.
     """
 
     run: Callable[[Mark], object]
@@ -50,34 +51,34 @@ class TimedCall:
 
     @property
     def group(self) -> str:
-        """Return what its metrics' names begin with."""
+        """Return the first part of its metrics' names."""
         return metric_group(self.device)
 
 
 class Reporter(Protocol):
-    """Whoever hears how far the timing is."""
+    """Receives the progress of the timing."""
 
     def stage(self, name: str) -> None:
-        """Hear that a stage begins."""
+        """Report that a stage begins."""
 
     def progress(self, done: int, total: int | None, seconds_left: float | None) -> None:
-        """Hear how far the stage is."""
+        """Report the progress of the stage."""
 
     def turn(self, count: int, seconds: float, call_ms: float) -> float:
         """Wait for the turn, in a measurement in turns with another process.
 
         Args:
-            count: calls that were timed so far.
-            seconds: that they took.
-            call_ms: milliseconds that a call takes; 0 before that is known.
+            count: Calls timed so far.
+            seconds: Seconds that they took.
+            call_ms: Milliseconds of one call; 0 before that is known.
 
         Returns:
-            The milliseconds that the turn is to take; 0 when there are no more.
+            The milliseconds of the turn; 0 if there are no more turns.
         """
 
 
 class Silent:
-    """A reporter that tells nobody."""
+    """A reporter that reports nothing."""
 
     def stage(self, name: str) -> None:
         """Do nothing."""
@@ -86,7 +87,7 @@ class Silent:
         """Do nothing."""
 
     def turn(self, count: int, seconds: float, call_ms: float) -> float:
-        """Raise: whoever tells nobody takes no turns with anybody."""
+        """Raise: a silent reporter is never used for a measurement in turns."""
         raise NotImplementedError
 
 
@@ -98,21 +99,21 @@ def time_call(
     in_turns: bool = False,
     ready: Callable[[], float] | None = None,
 ) -> Part:
-    """Time a call, the stages around it and its energy, and follow the memory meanwhile.
+    """Time a call, the stages around it and its energy, and measure the memory meanwhile.
 
     Args:
-        call: what is timed. Its first call is timed apart: libraries choose their kernels in it, and compile.
-        budget: when to stop.
-        memory: its phases `warmup`, `run` and `around` are ended here.
-        reporter: told how far it is.
-        in_turns: whether the reporter says when to make calls, and when to stop.
-        ready: returns the seconds since this process began; then further launches may have their share of the budget.
-            None: this is the only launch.
+        call: The timed call. Its first call is timed separately: libraries choose kernels in it, and compile.
+        budget: When to stop.
+        memory: Memory meter, whose phases `warmup`, `run` and `around` are ended here.
+        reporter: Receives the progress.
+        in_turns: Whether the reporter decides when to make calls, and when to stop.
+        ready: Returns the seconds since this process began; then further launches may get a share of the budget. None:
+            this is the only launch.
 
     Returns:
-        A part with the numbers, the samples in milliseconds, what to be careful about, the number of threads, and whose
-        figure the GPU's memory is (`vram_source`). Its fact `launches` says among how many launches the budget is
-        split; whoever puts them together judges their count.
+        A part with the numbers, the samples in milliseconds, the cautions, the number of threads, and the source of the
+        GPU memory (`vram_source`). Its fact `launches` is the number of launches that share the budget; the code that
+        combines the launches checks the number of calls.
     """
     import torch
 
@@ -131,7 +132,7 @@ def time_call(
             timing, used = _timed(call, budget, memory, reporter, in_turns, share)
         clocks = checks.clock(None if group == "gpu" else usage.clock_share(), ", ".join(watch.slowed))
         apart = _around(call, budget, reporter)
-        memory.end_phase("around")  # and only then compute: our own statistics take memory too
+        memory.end_phase("around")  # before computing: our own statistics need memory, too
         numbers = {**_numbers(call, timing, apart), f"{group}/first_call_ms": first_ms}
         numbers |= usage.numbers(used, len(timing.wall_ms), threads, group)
         cautions = [
@@ -154,14 +155,14 @@ def time_call(
 
 
 def time_again(call: TimedCall, budget: Budget, reporter: Reporter, in_turns: bool, launches: int) -> Part:
-    """Time a launch's share of the calls, and nothing else.
+    """Time only a launch's share of the calls.
 
     Args:
-        call: what is timed.
-        budget: of all launches.
-        reporter: told how far it is.
-        in_turns: whether the reporter says when to make calls, and when to stop.
-        launches: among how many launches the budget is split.
+        call: The timed call.
+        budget: Budget of all launches.
+        reporter: Receives the progress.
+        in_turns: Whether the reporter decides when to make calls, and when to stop.
+        launches: Number of launches that share the budget.
     """
     import torch
 
@@ -178,9 +179,9 @@ def time_again(call: TimedCall, budget: Budget, reporter: Reporter, in_turns: bo
 
 
 def _first(call: TimedCall, reporter: Reporter, in_turns: bool) -> float:
-    """Make the first calls, and return their milliseconds: with what is loaded, chosen and compiled in them."""
+    """Make the first calls, and return their milliseconds, including loading, kernel selection and compilation."""
     if in_turns:
-        reporter.turn(0, 0.0, 0.0)  # both restore at the same time, and warm up one after the other
+        reporter.turn(0, 0.0, 0.0)  # both processes restore at the same time, but warm up one after the other
     reporter.stage(f"warming up on {call.group}")
     return sum(latency.time_once(lambda: call.run(lambda stage: None), call.device) for _ in range(call.first_calls))
 
@@ -193,7 +194,7 @@ def _timed(
     in_turns: bool,
     share: Callable[[float], Budget],
 ) -> tuple[latency.Timing, usage.Usage]:
-    """Return the samples of the call, and what the counted calls used of the machine."""
+    """Return the samples of the call, and the resources that the timed calls used."""
     readings = []
 
     def warmed() -> None:
@@ -204,45 +205,45 @@ def _timed(
 
     turn = reporter.turn if in_turns else None
     timing = latency.measure(call.run, call.device, budget, reporter.progress, warmed, turn, share)
-    # less the wall time between the calls, which in turns with another process is long
+    # without the wall time between calls, which is long in a measurement in turns
     used = dataclasses.replace(usage.now() - readings[0], wall_s=sum(timing.wall_ms) / 1000)
     memory.end_phase("run")
     return timing, used
 
 
 def _vram(call: TimedCall, watch: gpu.Watch) -> tuple[dict[str, float], dict[str, str]]:
-    """Return the metrics of the GPU's memory, and whose figure it is."""
+    """Return the metrics of the GPU memory, and their source."""
     if call.group != "gpu":
         return {}, {}
-    held, source = gpu.numbers(call.group, watch, is_torchs=call.runtime == "torch")
-    return held, {"vram_source": source or "unknown: the driver does not tell what this process holds"}
+    vram, source = gpu.numbers(call.group, watch, is_torchs=call.runtime == "torch")
+    return vram, {"vram_source": source or "unknown: the driver does not report the memory of this process"}
 
 
 def _around(call: TimedCall, budget: Budget, reporter: Reporter) -> dict[str, list[float]]:
-    """Time the calls before and after it; return their milliseconds by name."""
+    """Time the calls before and after the timed call; return their milliseconds by name."""
     apart = {}
     for stage, other in call.around().items():
         reporter.stage(f"timing {stage}")
-        seen = latency.measure(latency.unmarked(other), call.device, latency.brief(budget), reporter.progress)
-        apart[stage] = seen.wall_ms
+        timing = latency.measure(latency.unmarked(other), call.device, latency.brief(budget), reporter.progress)
+        apart[stage] = timing.wall_ms
     return apart
 
 
 def _numbers(call: TimedCall, timing: latency.Timing, apart: Mapping[str, list[float]]) -> dict[str, float]:
-    """Return the metrics of the latency, of what the call makes of it, and of the stages around it."""
+    """Return the metrics of the latency, of the rates, and of the stages around the call."""
     group = call.group
     numbers = latency.numbers(timing, group, call.batch_size)
-    middles = {stage: numbers[f"{group}/{stage}_p50_ms"] for stage in timing.stages_ms}
-    rates = call.rates(numbers[f"{group}/latency_p50_ms"], middles)
+    medians = {stage: numbers[f"{group}/{stage}_p50_ms"] for stage in timing.stages_ms}
+    rates = call.rates(numbers[f"{group}/latency_p50_ms"], medians)
     numbers |= {f"{group}/{name}": value for name, value in rates.items()}
     return numbers | {f"{group}/{stage}_p50_ms": percentile(wall, 50) for stage, wall in apart.items()}
 
 
 def _energy(call: TimedCall, budget: Budget) -> tuple[dict[str, float], list[Caution]]:
-    """Return the metrics of the energy of one sample, and what to be careful about."""
+    """Return the metrics of the energy per sample, and the cautions."""
     import torch
 
     synchronise = torch.cuda.synchronize if call.device == "cuda" else lambda: None
     index = gpu.index() if call.device == "cuda" else None
-    taken = energy.measure(lambda: call.run(lambda stage: None), synchronise, budget.energy_seconds, index)
-    return energy.numbers(taken, call.group, call.batch_size), checks.energy(taken)
+    reading = energy.measure(lambda: call.run(lambda stage: None), synchronise, budget.energy_seconds, index)
+    return energy.numbers(reading, call.group, call.batch_size), checks.energy(reading)

@@ -3,8 +3,8 @@
 `try` restores, makes one call, and predicts two samples: see `model_trial`.
 
 It is started as `python -m mlflow_compress.measuring.worker VERB FOLDER [DEVICE [HOW]]`. It reads `variant.json` in
-the folder, and writes one `Part` there. It tells its progress as lines of JSON on standard output; whatever libraries
-print goes to standard error.
+the folder, and writes one `Part` there. It reports progress as lines of JSON on standard output; the output of
+libraries goes to standard error.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ if TYPE_CHECKING:
     from mlflow_compress.meters.memory import MemoryMeter
 
 VARIANT, MODEL_FOLDER = "variant.json", "model"
-SCORE = "score"  # how to measure
+SCORE = "score"  # the argument HOW of `measure`
 _STARTED = time.monotonic()
 OUTPUTS, GENERATED = "outputs.safetensors", "generated.pt"
 PARENT = "COMPRESS_PARENT"  # environment: the process that the worker must not outlive
 _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, see prctl(2)
 NO_EXAMPLE = "no_input_example"  # the fact: why the logged model has none
-UNFINISHED = Outcome("failed", "scoring did not end")  # of quality, until it did
+UNFINISHED = Outcome("failed", "scoring did not end")  # outcome of quality until scoring ends
 _ERROR_LINES = 30
 _NO_CUDA = "this machine has no CUDA device that torch can use"
 
 
 def part_file(verb: str, device: str = "") -> str:
-    """Name the file in which a verb leaves its part."""
+    """Return the name of the file for the part of a verb."""
     return f"{verb}-{device}.json" if device else f"{verb}.json"
 
 
 class Report:
-    """Tells the parent what is being done, as lines of JSON."""
+    """Reports progress to the parent process, as lines of JSON."""
 
     def __init__(self, stream: TextIO, where: str = "") -> None:
         self._stream = stream
@@ -62,21 +62,21 @@ class Report:
         self._told = 0.0
 
     def stage(self, name: str) -> None:
-        """Say that a stage begins."""
+        """Report that a stage begins."""
         self._stage = f"{self._where}{name}"
         self._write({"stage": self._stage})
 
     def warn(self, text: str) -> None:
-        """Say something that the user must hear now, not after an hour."""
+        """Report a warning that the user must see now, not after an hour."""
         self._write({"stage": self._stage, "warning": text})
 
     def turn(self, count: int, seconds: float, call_ms: float) -> float:
-        """Wait for the turn, in a measurement in turns; return its milliseconds, 0 when there are no more."""
+        """Wait for the turn, in a measurement in turns; return its milliseconds, 0 if there are no more turns."""
         self._write({"turn": {"count": count, "seconds": seconds, "call_ms": call_ms}})
         return float(sys.stdin.readline() or 0)
 
     def progress(self, done: int, total: int | None, seconds_left: float | None) -> None:
-        """Say how far the stage is, at most four times a second."""
+        """Report the progress of the stage, at most four times a second."""
         now = time.monotonic()
         if now - self._told >= 0.25:
             self._told = now
@@ -86,12 +86,12 @@ class Report:
         try:
             self._stream.write(json.dumps(event) + "\n")
             self._stream.flush()
-        except OSError:  # the parent is gone, or looks away: measuring goes on
+        except OSError:  # the parent is gone or does not read: measuring goes on
             pass
 
 
 def prepare(variant: Variant, folder: Path, report: Report) -> Part:
-    """Load the original, run the chain of methods over it, and save what came of it."""
+    """Load the original, apply the chain of methods, and save the compressed model."""
     from mlflow_compress import registry
     from mlflow_compress.measuring import compression_check, output_error
     from mlflow_compress.meters import size
@@ -102,7 +102,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
     methods = model_folder.methods_of(variant.chain)
     for step, method in zip(variant.chain, methods, strict=True):
         if (reason := method.excludes.get(variant.family)) is not None:
-            raise Unsupported(f"{step.method} does not serve {variant.family}: {reason}")
+            raise Unsupported(f"{step.method} does not support {variant.family}: {reason}")
     _set_threads(variant)
     model = model_trial.loaded(family, variant, report.stage, report.warn)
     model.progress = lambda done, total: report.progress(done, total, None)
@@ -138,7 +138,7 @@ def prepare(variant: Variant, folder: Path, report: Report) -> Part:
 
 
 def measure(variant: Variant, folder: Path, device: str, score: bool, report: Report) -> Part:
-    """Restore the saved model on a device, and measure all there is to measure; score it too when asked to."""
+    """Restore the saved model on a device and measure everything; score it if `score` is set."""
     from mlflow_compress.compression.coverage import NO_KERNEL
     from mlflow_compress.measuring import checks, output_error
     from mlflow_compress.meters import environment, memory, size
@@ -166,9 +166,10 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
     cautions += timed.cautions
     numbers |= size.in_memory(model.module)
     cautions += [NO_KERNEL.of(bits=bits) for bits in kernels.bits_without_kernel(model.module)]
-    ran = kernels.kernels_of(model.module)  # after the calls, which choose between kernel and dense product
+    kernel = kernels.kernels_of(model.module)  # after the calls, which choose between kernel and dense product
     if device == "cpu":
-        dtypes = {str(each.tensor.dtype) for each in held(model.module) if each.parameters}  # scales cost nothing
+        # only weights with parameters: scales cost nothing
+        dtypes = {str(weight.tensor.dtype) for weight in held(model.module) if weight.parameters}
         cautions += checks.precision(dtypes, environment.emulated())
 
     moved = output_error.compare(family, model, variant, folder / OUTPUTS, device, cautions)
@@ -181,10 +182,10 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
         samples=timed.samples,
         cautions=tuple(cautions),
         environment={**surroundings, **timed.environment, "load_after": environment.load_average()},
-        facts={"memory_source": meter.source, **timed.facts, **({f"kernel.{group}": ran} if ran else {})},
+        facts={"memory_source": meter.source, **timed.facts, **({f"kernel.{group}": kernel} if kernel else {})},
     )
     if score and model.weights != "random" and variant.data:
-        # what was timed stays, should the process be stopped or killed while it scores
+        # keep the timing in case the process is stopped or killed while it scores
         write_json(folder / part_file("measure", device), dataclasses.replace(part, quality=UNFINISHED))
         part = _with_scores(part, _score(family, model, variant, folder, report))
     if score:
@@ -193,9 +194,9 @@ def measure(variant: Variant, folder: Path, device: str, score: bool, report: Re
 
 
 def _with_scores(part: Part, scored: Part) -> Part:
-    """Return what was timed, together with what scoring found.
+    """Return the timing together with the scores.
 
-    Then how far outputs on random inputs are from the original's is left out: it would contradict scores of real ones.
+    The output error on random inputs is left out if there are scores: it could contradict scores on real inputs.
     """
     from mlflow_compress.measuring.output_error import NUMBERS
 
@@ -211,7 +212,7 @@ def _with_scores(part: Part, scored: Part) -> Part:
 
 
 def time_again(variant: Variant, folder: Path, device: str, launches: int, report: Report) -> Part:
-    """Restore the saved model in a further launch, and time its share of the calls."""
+    """Restore the saved model in a further launch, and time the launch's share of the calls."""
     from mlflow_compress.measuring import timing
 
     _import_all(variant)
@@ -233,7 +234,7 @@ def _restored(folder: Path, device: str, report: Report) -> tuple[Model, Family]
 
 
 def _time(family: Family, model: Model, device: str, variant: Variant, meter: MemoryMeter, report: Report) -> Part:
-    """Time the family's call on one batch, as `timing.time_call` does."""
+    """Time the family's call on one batch (see `timing.time_call`)."""
     from mlflow_compress.measuring import timed_work, timing
 
     batch = _batch(family, model, variant)
@@ -254,7 +255,7 @@ def _batch(family: Family, model: Model, variant: Variant) -> Any:
 
 
 def _timed_call(family: Family, model: Model, device: str, variant: Variant, batch: Any) -> TimedCall:
-    """Return what is timed: the family's call on one batch."""
+    """Return the timed call: the family's call on one batch."""
     from mlflow_compress.measuring.timing import TimedCall
 
     size, seed = variant.batch_size, variant.seed
@@ -271,7 +272,7 @@ def _timed_call(family: Family, model: Model, device: str, variant: Variant, bat
 
 
 def _show(family: Family, model: Model, variant: Variant, folder: Path, report: Report) -> dict[str, str]:
-    """Keep an input example for the logged model; of one that can't be made, return why as a fact."""
+    """Write an input example for the logged model; if that fails, return the reason as a fact."""
     from mlflow_compress.measuring import input_example
 
     report.stage("making the input example")
@@ -286,24 +287,24 @@ def _show(family: Family, model: Model, variant: Variant, folder: Path, report: 
 
 
 def _score(family: Family, model: Model, variant: Variant, folder: Path, report: Report) -> Part:
-    """Score; what goes wrong here is an outcome of its own: what was timed before stays."""
+    """Score the model. An error becomes a separate outcome: the timing stays."""
     from mlflow_compress.measuring import quality
 
     report.stage("scoring")
     try:
-        found = quality.score(family, model, variant, folder, report.progress)
+        part = quality.score(family, model, variant, folder, report.progress)
     except Exception as error:
         traceback.print_exc(limit=_ERROR_LINES)
-        found = Part(Outcome("failed", _reason_of(variant, folder, error)))
-    return dataclasses.replace(found, facts={**model.facts, **found.facts}, cautions=(*found.cautions, *model.cautions))
+        part = Part(Outcome("failed", _reason_of(variant, folder, error)))
+    return dataclasses.replace(part, facts={**model.facts, **part.facts}, cautions=(*part.cautions, *model.cautions))
 
 
 def _require_devices(variant: Variant) -> None:
-    """Raise before anything is loaded where there is no GPU for what can do with nothing else.
+    """Check, before anything is loaded, that a variant that requires a GPU has one.
 
     Raises:
-        WorkerError: the variant was to be measured on one and nowhere else.
-        MachineLacks: a method makes models for one only.
+        WorkerError: The variant must be measured on a GPU only, and there is none.
+        MachineLacks: The models of a method run on a GPU only, and there is none.
     """
     import torch
 
@@ -312,17 +313,17 @@ def _require_devices(variant: Variant) -> None:
     if torch.cuda.is_available():
         return
     if variant.devices == ("cuda",):
-        raise WorkerError(f"device=cuda was asked for, and {_NO_CUDA}")
+        raise WorkerError(f"device=cuda was requested, but {_NO_CUDA}")
     for step in variant.chain:
         if "cpu" not in registry.find("methods", step.method).devices:
-            raise MachineLacks(f"what {step.method} makes runs on an NVIDIA GPU only, and {_NO_CUDA}")
+            raise MachineLacks(f"models of {step.method} run on an NVIDIA GPU only, but {_NO_CUDA}")
 
 
 def _open_device(device: str, cautions: list[Caution]) -> dict[str, str]:
-    """Make the device ready, and describe it; add to the cautions when others use it.
+    """Initialise the device and describe it; add a caution if other programs use it.
 
     Raises:
-        MachineLacks: this machine has none.
+        MachineLacks: This machine has no such device.
     """
     if device == "cpu":
         return {}
@@ -334,13 +335,13 @@ def _open_device(device: str, cautions: list[Caution]) -> dict[str, str]:
     if not torch.cuda.is_available():
         raise MachineLacks(_NO_CUDA)
     cautions += checks.busy(0.0, gpu.busy_share())
-    torch.zeros(1, device="cuda")  # the context's memory is no part of the model's
+    torch.zeros(1, device="cuda")  # the memory of the CUDA context does not belong to the model
     gpu.reset()
     return environment.gpu()
 
 
 def _import_all(variant: Variant) -> None:
-    """Import what will be needed, so that the memory of libraries is not taken for the model's."""
+    """Import all needed libraries, so that their memory is not counted as the model's."""
     from mlflow_compress import registry
     from mlflow_compress.networks import model_folder
 
@@ -351,7 +352,7 @@ def _import_all(variant: Variant) -> None:
 
 
 def _set_threads(variant: Variant) -> None:
-    """Set the threads that were asked for, else torch's own choice, but no more than may run at once here."""
+    """Set the requested number of threads, or torch's own choice, but no more than can run at once here."""
     import torch
 
     from mlflow_compress.meters import environment
@@ -364,13 +365,13 @@ def _touch(module: Any) -> None:
     from mlflow_compress.networks.stored_weights import held
 
     if hasattr(module, "parameters"):
-        for tensor in (each.tensor for each in held(module)):
+        for tensor in (weight.tensor for weight in held(module)):
             if tensor.device.type == "cpu" and tensor.is_contiguous():
                 tensor.view(-1)[:: max(1, 4096 // tensor.element_size())].sum()
 
 
 def _outcome(action: Callable[[], Part]) -> Part:
-    """Run a verb; whatever it raises becomes an outcome with a reason."""
+    """Run a verb; turn an exception into an outcome with a reason."""
     try:
         return action()
     except Unsupported as reason:
@@ -384,7 +385,7 @@ def _outcome(action: Callable[[], Part]) -> Part:
 
 
 def _reason(error: Exception) -> str:
-    """Return an unexpected error in one line, with the place in the user's code where it was raised."""
+    """Return an unexpected error in one line, with the place in the user's code that raised it."""
     if isinstance(error, CompressError):
         return model_trial.said(error)
     what = "out of memory" if is_out_of_memory(error) else type(error).__name__
@@ -393,7 +394,7 @@ def _reason(error: Exception) -> str:
 
 
 def _reason_of(variant: Variant, folder: Path, error: Exception) -> str:
-    """Return an error of a restored model in one line, where the user's file has its own name again."""
+    """Return an error of a restored model in one line, with the original name of the user's file."""
     from mlflow_compress.networks.own_folder import ALONE
 
     reason = _reason(error)
@@ -403,9 +404,9 @@ def _reason_of(variant: Variant, folder: Path, error: Exception) -> str:
 
 
 def _die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies, even when that is killed itself.
+    """Let the kernel kill this process when its parent dies, even if the parent is killed.
 
-    What a daemon leaves behind becomes this process's child, so that it is found and ended with it.
+    Orphans of a daemon become children of this process, so that they are found and ended with it.
     """
     parent = os.environ.get(PARENT)
     if parent is None or sys.platform != "linux":
@@ -415,19 +416,20 @@ def _die_with_parent() -> None:
     library = ctypes.CDLL(None)
     library.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
     library.prctl(_SET_SUBREAPER, 1)
-    if os.getppid() != int(parent):  # it was faster
+    if os.getppid() != int(parent):  # the parent died before prctl
         sys.exit(1)
 
 
 def main() -> None:
-    """Run one verb and leave its part in the folder."""
+    """Run one verb and write its part to the folder."""
     _die_with_parent()
     verb, folder, *rest = sys.argv[1:]
     stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # libraries print to standard output
     number, _, launches = rest[1].partition("/") if verb == "time" else ("", "", "")
-    which = f"launch {number} of {launches}" if launches != "1" else "the original"  # of the first pair: not known yet
-    report = Report(stream, f"{which}: " if verb == "time" else "")
+    # In the first pair, the number of launches is not known yet.
+    launch = f"launch {number} of {launches}" if launches != "1" else "the original"
+    report = Report(stream, f"{launch}: " if verb == "time" else "")
     work = Path(folder)
     variant = Variant.from_json(read_json(work / VARIANT))
     if verb == "prepare":

@@ -1,6 +1,6 @@
-"""`read`: the part that a worker left, checked: the model's own code ran in that process, and could write anything.
+"""`read`: read and check the part that a worker wrote: the model's own code ran there and could write anything.
 
-What passes can be logged: MLflow refuses a whole result for one name that it does not take.
+A valid part can be logged: MLflow rejects a whole result for one invalid name.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from mlflow_compress.records import Outcome, Part
 from mlflow_compress.untrusted import Malformed, read_json
 
 MOST_BYTES = 256 * 2**20  # millions of samples
-RESULT_BYTES = 3 * MOST_BYTES  # of what is made of the parts of preparing and two devices
+RESULT_BYTES = 3 * MOST_BYTES  # of a result, made from the parts of preparing and two devices
 _MOST_ITEMS = 2000  # numbers, names of samples, facts, cautions: a measurement has about a hundred
 _MOST_CHARACTERS = 2000  # of a reason
 _NAME = re.compile(r"(?=.{1,200}\Z)[\w-][\w. -]*(/[\w-][\w. -]*)*")
-_DATA_FACTS = {"data_name": 500, "data_source": 5000, "data_digest": 36}  # characters that MLflow takes of each
+_DATA_FACTS = {"data_name": 500, "data_source": 5000, "data_digest": 36}  # most characters in MLflow
 
 
 def read(path: Path) -> Part:
     """Read a part.
 
     Raises:
-        FileNotFoundError: there is none.
-        WorkerError: what is there is no part.
+        FileNotFoundError: There is no file.
+        WorkerError: The file is not a valid part.
     """
     try:
         part = Part.from_json(read_json(path, MOST_BYTES))
@@ -36,17 +36,17 @@ def read(path: Path) -> Part:
     except FileNotFoundError:
         raise
     except (Malformed, OSError) as error:
-        raise WorkerError(f"left no result that can be read: {plain(str(error), _MOST_CHARACTERS)}") from None
+        raise WorkerError(f"wrote no valid result: {plain(str(error), _MOST_CHARACTERS)}") from None
     return dataclasses.replace(
         part, outcome=_cut(part.outcome), quality=None if part.quality is None else _cut(part.quality)
     )
 
 
 def _check(part: Part) -> None:
-    """Raise for what MLflow would not take.
+    """Check that MLflow can store a part.
 
     Raises:
-        Malformed: there is something.
+        Malformed: It can't.
     """
     named = {
         "measurements": part.measurements,
@@ -56,19 +56,19 @@ def _check(part: Part) -> None:
     }
     for what, items in {**named, "cautions": part.cautions}.items():
         if len(items) > _MOST_ITEMS:
-            raise Malformed(f"The part holds {len(items):,} {what}, more than the {_MOST_ITEMS:,} it may.")
+            raise Malformed(f"The part has {len(items):,} {what}; at most {_MOST_ITEMS:,} are allowed.")
     for what, items in named.items():
         _check_names(what, items)
     if "data_digest" in part.facts:
         for name, most in _DATA_FACTS.items():
             if not 0 < len(part.facts.get(name, "")) <= most:
-                raise Malformed(f"The part's {name} has not 1 to {most} characters.")
+                raise Malformed(f"The part's {name} must have 1 to {most} characters.")
 
 
 def _check_names(what: str, names: Iterable[str]) -> None:
     for name in names:
         if not _NAME.fullmatch(name):
-            raise Malformed(f"A name in the part's {what} is none that MLflow takes: {plain(repr(name), 80)}.")
+            raise Malformed(f"A name in the part's {what} is not valid in MLflow: {plain(repr(name), 80)}.")
 
 
 def _cut(outcome: Outcome) -> Outcome:

@@ -1,6 +1,6 @@
-"""The process wall: one verb of the worker, in a fresh interpreter of its own.
+"""Process isolation: run one verb of the worker in a fresh interpreter.
 
-Whatever the worker does, its events end soon after its time is up, and nothing that it started is left.
+Whatever the worker does, its events end soon after its time is up, and no process that it started remains.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ from mlflow_compress.records import Part, Variant
 from mlflow_compress.trust_word import WORD, trust_word
 
 _PROGRAM = ("-m", "mlflow_compress.measuring.worker")
-_DROPPED = ("MLFLOW_", "DATABRICKS_")  # the worker has no business with the tracking server, nor with its secrets
-_LAST_WORDS_SECONDS = 1.0  # for what is still in the pipes of a worker that has ended
-_LONGEST_SECONDS = 10 * 366 * 86_400.0  # that a worker may take: timers take no number that is much larger
-_GONE_SECONDS = 10.0  # in which the kernel ends what is killed
+_DROPPED = ("MLFLOW_", "DATABRICKS_")  # the worker needs neither the tracking server nor its secrets
+_LAST_WORDS_SECONDS = 1.0  # to read the pipes of a worker that has ended
+_LONGEST_SECONDS = 10 * 366 * 86_400.0  # that a worker may take: timers accept no much larger number
+_GONE_SECONDS = 10.0  # for the kernel to end killed processes
 _LAST_LINE_CHARACTERS = 300
 
 
 class Worker:
-    """A running worker. Leaving the `with` block ends it, and whatever it started.
+    """A running worker. Leaving the `with` block ends it, and all processes that it started.
 
-    Beside it three threads and a timer wait for the kernel: for events, for standard error, for its end, and for the
-    end of its time. While it is silent none of them runs.
+    Three threads and a timer wait in the kernel: for events, for standard error, for its end, and for its timeout.
+    None of them runs while the worker is silent.
 
     Args:
         verb: `prepare`, `measure`, `time` or `try`.
-        variant: what it works on.
-        folder: the folder with `variant.json`; the part and the log are left there.
-        device: `cpu` or `cuda`, to measure on.
-        how: to measure: `score` scores quality too. To time: which launch it is of how many, `2/5`.
+        variant: The variant.
+        folder: Folder with `variant.json`; the part and the log are written there.
+        device: Device to measure on, `cpu` or `cuda`.
+        how: For `measure`: `score` also scores quality. For `time`: the launch and the number of launches, `2/5`.
     """
 
     def __init__(self, verb: str, variant: Variant, folder: Path, device: str = "", how: str = "") -> None:
         self._verb = verb
-        self._told = "the timing" if verb == "time" else verb  # of what went wrong
+        self._subject = "the timing" if verb == "time" else verb  # of error messages
         self._timeout = min(variant.budget.timeout_seconds, _LONGEST_SECONDS)
-        self._has_less = verb == "time" and how != "1/1"  # a further launch, whose time is that of the first
-        self._found = folder / part_file(verb, device)
-        self._found.unlink(missing_ok=True)
-        log = _new_file(folder / f"{self._found.stem}.log")
+        self._is_further = verb == "time" and how != "1/1"  # a further launch may take only as long as the first
+        self._part_file = folder / part_file(verb, device)
+        self._part_file.unlink(missing_ok=True)
+        log = _new_file(folder / f"{self._part_file.stem}.log")
         self._mark = uuid.uuid4().hex
-        self._stopped = ""  # for what, in words
+        self._stopped = ""  # why it was stopped
         words = [verb, str(folder), *filter(None, (device, how))]
         self._process = subprocess.Popen(
             [sys.executable, *_PROGRAM, *words],
@@ -77,7 +77,7 @@ class Worker:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         if os.name != "nt":
-            os.set_blocking(self._process.stdin.fileno(), False)  # one who does not listen is not waited for
+            os.set_blocking(self._process.stdin.fileno(), False)  # do not wait for a worker that does not read
         self._log = BoundedLog(self._process.stderr, log)
         self._events = WorkerEvents(self._process.stdout, self._flooded)
         self._deadline = time.monotonic() + self._timeout
@@ -88,13 +88,13 @@ class Worker:
         self._reaper.start()
 
     def __enter__(self) -> Worker:
-        """Use it."""
+        """Return the worker."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End it."""
+        """End the worker."""
         self._timer.cancel()
         if self._reaper.is_alive():
             descendants.end(self.pid, self._mark)
@@ -105,53 +105,53 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Return the process's id."""
+        """Return the process id."""
         return self._process.pid
 
     def events(self) -> Iterator[Mapping[str, Any]]:
-        """Return its events of progress until it ends, as `worker_events.event` reads them."""
+        """Yield its progress events until it ends (see `worker_events.event`)."""
         while (event := self._events.next(self._deadline + _GONE_SECONDS - time.monotonic())) is not None:
             yield event
 
     def tell(self, word: str) -> None:
-        """Write a line to it; one that is gone does not mind."""
+        """Write a line to the worker. If it is gone, nothing happens."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.write(word.encode() + b"\n")
 
     def part(self) -> Part:
-        """Read what it left, after its last event.
+        """Read the part that the worker wrote, after its last event.
 
         Raises:
-            WorkerError: it left nothing: it crashed, was killed, or ran out of time; or nothing that is a part.
+            WorkerError: It wrote no valid part: it crashed, was killed, or ran out of time.
         """
         try:
-            part = worker_part.read(self._found)
+            part = worker_part.read(self._part_file)
             if part.quality != UNFINISHED:
                 return part
-            reason = f"scoring {self._stopped or _death(self._process.poll())}; what was timed before is kept"
+            reason = f"scoring {self._stopped or _death(self._process.poll())}; the timing is kept"
             return dataclasses.replace(part, quality=dataclasses.replace(UNFINISHED, reason=reason))
         except FileNotFoundError:
             pass
         except WorkerError as error:
-            raise WorkerError(f"{self._told} {error}") from error
+            raise WorkerError(f"{self._subject} {error}") from error
         if self._stopped:
-            raise WorkerError(f"{self._told} {self._stopped}")
-        raise WorkerError(f"{self._told} {_death(self._process.poll())}{self._last_words()}")
+            raise WorkerError(f"{self._subject} {self._stopped}")
+        raise WorkerError(f"{self._subject} {_death(self._process.poll())}{self._last_words()}")
 
     def _late(self) -> None:
-        advice = "" if self._has_less else " (--timeout allows more)"
+        advice = "" if self._is_further else " (--timeout allows more)"
         self._stop(f"took longer than {self._timeout:.0f} s and was stopped{advice}")
 
     def _flooded(self) -> None:
-        self._stop("told of more progress than anybody can read and was stopped")
+        self._stop("sent too many progress events and was stopped")
 
     def _stop(self, reason: str) -> None:
         self._stopped = self._stopped or reason
         descendants.end(self.pid, self._mark)
 
     def _wait_for_the_end(self) -> None:
-        """Wait until it ends, end what it left running, and read the rest of what it said."""
+        """Wait until the worker ends, end the processes that it left running, and read the rest of its output."""
         self._process.wait()
         try:
             descendants.end(self.pid, self._mark)
@@ -165,37 +165,37 @@ class Worker:
 
 
 def _new_file(path: Path) -> IO[bytes]:
-    """Open a new file in the place of whatever a worker left there: a link, or what blocks whoever opens it."""
+    """Create a new file; replace anything that a worker left there, such as a link or a pipe that blocks on opening."""
     path.unlink(missing_ok=True)
     return path.open("xb", buffering=0)
 
 
 def environment(variant: Variant, verb: str) -> dict[str, str]:
-    """Return the worker's environment: the user's, less what could disturb or leak."""
+    """Return the worker's environment: the user's, without what could disturb or leak."""
     cores = os.cpu_count() or 1
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(_DROPPED)}
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(_DROPPED)}
     package = str(Path(__file__).resolve().parents[2])
-    kept["PYTHONPATH"] = os.pathsep.join(filter(None, [package, kept.get("PYTHONPATH")]))
-    kept["PYTHONUNBUFFERED"] = "1"
-    kept[PARENT] = str(os.getpid())
-    kept["TOKENIZERS_PARALLELISM"] = "false"
-    kept.setdefault("YOLO_AUTOINSTALL", "false")  # ultralytics reads it as it is imported, and would run pip
-    kept[WORD] = trust_word()
+    variables["PYTHONPATH"] = os.pathsep.join(filter(None, [package, variables.get("PYTHONPATH")]))
+    variables["PYTHONUNBUFFERED"] = "1"
+    variables[PARENT] = str(os.getpid())
+    variables["TOKENIZERS_PARALLELISM"] = "false"
+    variables.setdefault("YOLO_AUTOINSTALL", "false")  # ultralytics reads it on import, and would run pip
+    variables[WORD] = trust_word()
     if verb != "prepare":
-        kept["HF_HUB_OFFLINE"] = "1"  # all that is needed was saved
+        variables["HF_HUB_OFFLINE"] = "1"  # everything needed was saved
     if variant.threads is not None:
-        kept["OMP_NUM_THREADS"] = kept["MKL_NUM_THREADS"] = str(variant.threads)
-    elif (cgroup.core_limit() or cores) < cores:  # libraries see the cores, and not how much of their time there is
-        kept.setdefault("OMP_NUM_THREADS", str(surroundings.most_threads()))
-    return kept
+        variables["OMP_NUM_THREADS"] = variables["MKL_NUM_THREADS"] = str(variant.threads)
+    elif (cgroup.core_limit() or cores) < cores:  # libraries see the cores, but not the limit of their time
+        variables.setdefault("OMP_NUM_THREADS", str(surroundings.most_threads()))
+    return variables
 
 
 def _death(code: int | None) -> str:
     if code is None:
-        return "can't be ended: the kernel holds it"
+        return "can't be ended: it hangs in the kernel"
     if code >= 0:
-        return f"ended with exit code {code} and left no result"
-    advice = " (out of memory? The kernel kills so)" if -code == signal.SIGKILL else ""
+        return f"ended with exit code {code} and wrote no result"
+    advice = " (out of memory? Then the kernel kills processes)" if -code == signal.SIGKILL else ""
     return f"was killed by {_signal_name(-code)}{advice}"
 
 

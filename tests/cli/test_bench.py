@@ -369,7 +369,7 @@ def test_a_sweep_recipe_within_a_limit_of_time(home: Home) -> None:
 def test_what_all_variants_would_fail_for_ends_the_sweep_at_once(home: Home) -> None:
     (home.folder / "wrong.py").write_text(CODE.replace("torch.rand(size, 4)", "torch.rand(size, 5)"))
     (home.folder / "wrong.yaml").write_text(RECIPE.replace("small.py", "wrong.py"))
-    reason = "the module can't be called on what batch(1) gives, float32 [1, 5]: mat1 and mat2 shapes"
+    reason = "the module can't be called on what batch(1) returns, float32 [1, 5]: mat1 and mat2 shapes"
     done = home.bench("sweep", "wrong.yaml", "--trust", "-e", "wrong", *BRIEF)
     assert done.returncode == 2
     assert f"Error: wrong can't be measured: {reason}" in done.stderr

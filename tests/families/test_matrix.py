@@ -100,7 +100,7 @@ def obstacle(name: str, variant: Variant) -> str | None:
     for step in variant.chain:
         method = registry.find("methods", step.method)
         if method.devices == ("cuda",) and not torch.cuda.is_available():
-            return f"what {step.method} makes runs on an NVIDIA GPU only"
+            return f"models of {step.method} run on an NVIDIA GPU only"
         for distribution in method.needs:
             try:
                 metadata.version(distribution)

@@ -66,9 +66,9 @@ class Harm:
     is_late: bool = False
 
 
-_UNREADABLE = "left no result that can be read"
+_UNREADABLE = "wrote no valid result"
 _LATE = f"took longer than {_TIMEOUT_SECONDS} s and was stopped"
-_FLOOD = "told of more progress than anybody can read and was stopped"
+_FLOOD = "sent too many progress events and was stopped"
 HARMS = {
     "dies of a real-time signal": Harm("os.kill(os.getpid(), 40)", "was killed by signal 40", is_late=True),
     "leaves {}": Harm("leave('{}')", _UNREADABLE),

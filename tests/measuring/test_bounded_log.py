@@ -29,7 +29,7 @@ def test_a_log_that_just_fits_loses_nothing(tmp_path: Path) -> None:
 
 def test_of_a_long_log_both_ends_are_kept_and_what_is_left_out_is_counted(tmp_path: Path) -> None:
     told = os.urandom(HEAD_BYTES + 1_234_567 + TAIL_BYTES)
-    gap = b"\n[1,234,567 bytes are left out here]\n"
+    gap = b"\n[1,234,567 bytes omitted]\n"
     assert _written(tmp_path, told)[1] == told[:HEAD_BYTES] + gap + told[-TAIL_BYTES:]
 
 
@@ -49,7 +49,7 @@ def test_a_log_of_before_is_read_at_both_ends(tmp_path: Path) -> None:
     path = tmp_path / "prepare.log"
     told = b"a" * HEAD_BYTES + b"b" * 2_000_000 + b"c" * TAIL_BYTES
     path.write_bytes(told)
-    gap = b"\n[2,000,000 bytes are left out here]\n"
+    gap = b"\n[2,000,000 bytes omitted]\n"
     assert bounded_log.read(path) == told[:HEAD_BYTES] + gap + told[-TAIL_BYTES:]
 
 

@@ -77,7 +77,7 @@ def test_usage(changed: dict[str, float], found: list[str]) -> None:
 @pytest.mark.parametrize("calls", [10_000_000, 10])
 def test_how_often_the_cores_were_taken_away(calls: int) -> None:
     (caution,) = checks.usage(used(switches=5000, cpu_s=1.0), calls, 2, "cpu")
-    assert "took the core from each thread 250 times a second, and the threads ran 5% of the time" in caution.message
+    assert "interrupted each thread 250 times a second, and the threads ran only 5% of the time" in caution.message
 
 
 def test_interference_is_the_cpus() -> None:

@@ -68,8 +68,8 @@ def test_a_model_that_no_longer_runs_is_skipped_with_the_root_cause_in_one_line(
     with pytest.raises(Unsupported) as told:
         compression_check.tried(call, "int8_dynamic")
     assert str(told.value) == (
-        "the model does not run after int8_dynamic: its code reaches for what is no longer there: 'Int8Linear' object "
-        "has no attribute 'weight'"
+        "the model does not run after int8_dynamic: its code uses an attribute that no longer exists: "
+        "'Int8Linear' object has no attribute 'weight'"
     )
 
 
@@ -82,7 +82,7 @@ def test_what_no_method_reaches_is_named_where_types_differ(said: str, is_told: 
     module.shift, module.layers, module.known = torch.ones(3), [nn.Linear(2, 2)], [module[0]]
     with pytest.raises(Unsupported) as told:
         compression_check.tried(call, "fp16", module)
-    hint = ". Not registered with torch, so that no method reaches it: shift, layers" if is_told else ""
+    hint = ". Not registered with torch, so no method can convert it: shift, layers" if is_told else ""
     assert str(told.value) == f"the model does not run after fp16: {said}{hint}"
 
 

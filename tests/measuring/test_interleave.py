@@ -185,5 +185,5 @@ def test_what_cannot_be_measured_together_is_measured_alone(
 @pytest.mark.parametrize("what", ["odd", "no such layer"])
 def test_a_first_pair_without_latencies_has_failed(sides: Sides, what: str) -> None:
     sides.act([what])
-    reason = "measure left no latencies of the rounds" if what == "odd" else what
+    reason = "measure wrote no latencies of the rounds" if what == "odd" else what
     assert sides.alternate().outcome == Outcome("failed", reason)

@@ -90,12 +90,12 @@ def test_the_plugins_did_what_they_say(lab: Lab) -> None:
     [
         (
             "sigkill",
-            r"prepare was killed by SIGKILL \(out of memory\? The kernel kills so\)\. Its last line: about to",
+            r"was killed by SIGKILL \(out of memory\? Then the kernel kills processes\)\. Its last line: about to",
         ),
         ("segfault", "prepare was killed by SIGABRT"),
         ("raise", r"compress_test_plugin.py, line \d+, in _crash: RuntimeError: the plugin gave up on two lines"),
         ("memory", r"compress_test_plugin.py, line \d+, in _crash: out of memory: can't allocate 4 TiB"),
-        ("exit", "prepare ended with exit code 3 and left no result. Its last line: about to exit"),
+        ("exit", "prepare ended with exit code 3 and wrote no result. Its last line: about to exit"),
     ],
 )
 def test_a_crash_is_one_failed_result_with_its_reason(lab: Lab, kind: str, reason: str) -> None:

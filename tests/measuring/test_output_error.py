@@ -214,7 +214,9 @@ def test_what_can_not_be_compared_is_told(code: str, change: str, told: list[str
 
 
 def test_numbers_that_only_the_compressed_model_lacks_make_it_fail(tmp_path: Path) -> None:
-    with pytest.raises(WorkerError, match=r"hold NaN or infinity where the original's do not, at \d+ of \d+ places"):
+    with pytest.raises(
+        WorkerError, match=r"contain NaN or infinity where the original's do not, at \d+ of \d+ positions"
+    ):
         compared("self.layer(x)", "self.layer(x) * torch.tensor([float('nan')] + [1.0] * 7)", tmp_path)
 
 

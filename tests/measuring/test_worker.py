@@ -56,20 +56,20 @@ def test_threads_are_those_asked_for_or_at_most_those_that_may_run(
 def test_a_gpu_that_is_asked_for_by_name_is_missed_before_anything_is_loaded(lab: Lab) -> None:
     result = lab.measure("original", devices=("cuda",), weights="bad.pt")
     assert (result.status, result.cause) == ("failed", "measuring")
-    assert result.reason == "device=cuda was asked for, and this machine has no CUDA device that torch can use"
+    assert result.reason == "device=cuda was requested, but this machine has no CUDA device that torch can use"
 
 
 def test_a_missing_gpu_is_named_before_a_missing_package(lab: Lab) -> None:
     result = lab.measure("tensorrt")
     assert (result.status, result.cause) == ("skipped", "machine")
-    assert result.reason.startswith("what tensorrt makes runs on an NVIDIA GPU only, and this machine has no CUDA")
+    assert result.reason.startswith("models of tensorrt run on an NVIDIA GPU only, but this machine has no CUDA")
 
 
 @pytest.mark.parametrize(
     ("method", "reason", "cause"),
     [
         ("absent", 'absent needs a-distribution-that-nobody-has: pip install "mlflow-compress[imaginary]"', "machine"),
-        ("choosy", "choosy does not serve python: it must know the layers' names", ""),
+        ("choosy", "choosy does not support python: it must know the layers' names", ""),
     ],
 )
 def test_a_method_that_cannot_serve_is_skipped_with_what_to_do(lab: Lab, method: str, reason: str, cause: str) -> None:

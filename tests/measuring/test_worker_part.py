@@ -15,7 +15,7 @@ from mlflow_compress.measuring import worker_part
 from mlflow_compress.records import Caution, Outcome, Part, write_json
 
 OK: Mapping[str, Any] = {"outcome": {"status": "ok"}}
-_MORE = "more than the 2,000 it may."
+_MORE = "at most 2,000 are allowed."
 DATA = {"data_name": "sst2", "data_source": "sst2", "data_digest": "0123456789abcdef"}
 
 
@@ -36,21 +36,21 @@ def test_what_an_honest_worker_writes_is_read_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "sentence"),
     [
-        ({**OK, "measurements": {"a\nb": 1}}, "A name in the part's measurements is none that MLflow takes: 'a\\nb'."),
-        ({**OK, "measurements": {"../a": 1}}, "A name in the part's measurements is none that MLflow takes: '../a'."),
-        ({**OK, "facts": {"": "x"}}, "A name in the part's facts is none that MLflow takes: ''."),
-        ({**OK, "facts": {"x" * 201: ""}}, f"A name in the part's facts is none that MLflow takes: '{'x' * 78}…."),
-        ({**OK, "measurements": {str(at): 1 for at in range(3000)}}, f"The part holds 3,000 measurements, {_MORE}"),
-        ({**OK, "cautions": [{"code": "a", "message": "b"}] * 2001}, f"The part holds 2,001 cautions, {_MORE}"),
-        ({**OK, "facts": {"data_digest": "0"}}, "The part's data_name has not 1 to 500 characters."),
-        ({**OK, "facts": {**DATA, "data_digest": "0" * 40}}, "The part's data_digest has not 1 to 36 characters."),
+        ({**OK, "measurements": {"a\nb": 1}}, "A name in the part's measurements is not valid in MLflow: 'a\\nb'."),
+        ({**OK, "measurements": {"../a": 1}}, "A name in the part's measurements is not valid in MLflow: '../a'."),
+        ({**OK, "facts": {"": "x"}}, "A name in the part's facts is not valid in MLflow: ''."),
+        ({**OK, "facts": {"x" * 201: ""}}, f"A name in the part's facts is not valid in MLflow: '{'x' * 78}…."),
+        ({**OK, "measurements": {str(at): 1 for at in range(3000)}}, f"The part has 3,000 measurements; {_MORE}"),
+        ({**OK, "cautions": [{"code": "a", "message": "b"}] * 2001}, f"The part has 2,001 cautions; {_MORE}"),
+        ({**OK, "facts": {"data_digest": "0"}}, "The part's data_name must have 1 to 500 characters."),
+        ({**OK, "facts": {**DATA, "data_digest": "0" * 40}}, "The part's data_digest must have 1 to 36 characters."),
     ],
 )
 def test_what_mlflow_would_refuse_is_no_part(tmp_path: Path, part: Any, sentence: str) -> None:
     (tmp_path / "part.json").write_text(json.dumps(part))
     with pytest.raises(WorkerError) as raised:
         worker_part.read(tmp_path / "part.json")
-    assert str(raised.value) == f"left no result that can be read: {sentence}"
+    assert str(raised.value) == f"wrote no valid result: {sentence}"
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def test_what_mlflow_would_refuse_is_no_part(tmp_path: Path, part: Any, sentence
 )
 def test_what_is_no_record_is_no_part(tmp_path: Path, text: str) -> None:
     (tmp_path / "part.json").write_text(text)
-    with pytest.raises(WorkerError, match=r"^left no result that can be read: [^\n]{5,200}$"):
+    with pytest.raises(WorkerError, match=r"^wrote no valid result: [^\n]{5,200}$"):
         worker_part.read(tmp_path / "part.json")
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
 def test_what_is_no_file_is_no_part(tmp_path: Path, make: Callable[[Path], object]) -> None:
     make(tmp_path / "part.json")
-    with pytest.raises(WorkerError, match=r"left no result that can be read: part\.json is not a file\.$"):
+    with pytest.raises(WorkerError, match=r"wrote no valid result: part\.json is not a file\.$"):
         worker_part.read(tmp_path / "part.json")
 
 

@@ -82,8 +82,8 @@ from pathlib import Path
 def leave(text):
     Path("prepare.json").write_text(text)
 """
-_FLOOD = "told of more progress than anybody can read and was stopped"
-_ENDED, _NOTHING = "ended with exit code", " and left no result"
+_FLOOD = "sent too many progress events and was stopped"
+_ENDED, _NOTHING = "ended with exit code", " and wrote no result"
 _NO_TERMINAL = "OSError: [Errno 6] No such device or address: '/dev/tty'"
 _LATE = "took longer than 2 s and was stopped (--timeout allows more)"
 
@@ -114,7 +114,7 @@ def ends_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     [
         ("os.kill(os.getpid(), 40)", "was killed by signal 40"),
         ("os.kill(os.getpid(), 34)", "was killed by SIGRTMIN"),
-        ("os.kill(os.getpid(), 9)", "was killed by SIGKILL (out of memory? The kernel kills so)"),
+        ("os.kill(os.getpid(), 9)", "was killed by SIGKILL (out of memory? Then the kernel kills processes)"),
         ("os.kill(os.getpid(), signal.SIGSTOP)", _LATE),
         ("signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(999)", _LATE),
         ("os.close(1); time.sleep(999)", _LATE),
@@ -150,7 +150,7 @@ def test_what_was_timed_stays_when_scoring_takes_too_long(tmp_path: Path, monkey
     assert part.quality is not None
     assert part.quality.status == "failed"
     assert part.quality.reason == (
-        "scoring took longer than 5 s and was stopped (--timeout allows more); what was timed before is kept"
+        "scoring took longer than 5 s and was stopped (--timeout allows more); the timing is kept"
     )
 
 
@@ -187,12 +187,12 @@ def _running_in(folder: Path) -> list[int]:
 @needs_linux
 def test_a_flood_of_words_leaves_the_two_ends_of_the_log(ends_with: Callable[..., str], tmp_path: Path) -> None:
     program = "os.write(2, b'begin\\n')\nfor _ in range(100): os.write(2, b'x' * 2**20)\nos.write(2, b'\\nend')"
-    assert ends_with(program) == "prepare ended with exit code 0 and left no result. Its last line: end"
+    assert ends_with(program) == "prepare ended with exit code 0 and wrote no result. Its last line: end"
     log = (tmp_path / "work" / "prepare.log").read_bytes()
     assert log.startswith(b"begin\nxxx")
     assert log.endswith(b"xxx\nend")
     assert len(log) < 300_000
-    assert b"\n[104,595,466 bytes are left out here]\n" in log
+    assert b"\n[104,595,466 bytes omitted]\n" in log
 
 
 @needs_linux
