@@ -1,7 +1,7 @@
-"""Linear layers of bitsandbytes that are filled from plain tensors and say what they hold.
+"""Linear layers of bitsandbytes that are filled from plain tensors and report their weights.
 
-Those of the library itself take their quantised weights from tensor subclasses only, which can't be read back without
-running code. This module defines torch modules, so it is imported where torch is: inside verbs.
+The library's own layers take quantised weights only from tensor subclasses, which can't be read back without running
+code. This module defines torch modules: import it only inside functions, as torch.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from mlflow_compress.compression.packing import unpack
 from mlflow_compress.networks.stored_weights import Held
 
-_ZERO_CODE = 7  # of NF4
-_KERNEL_OUTPUTS = 32  # that the kernel for AVX512-BF16 computes at once
-# it says at every call of every layer that inputs are cast to float16
+_ZERO_CODE = 7  # NF4's code of 0
+_KERNEL_OUTPUTS = 32  # the AVX512-BF16 kernel computes so many at once
+# it logs at every call of every layer that inputs are cast to float16
 logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
 
 
@@ -29,8 +29,8 @@ class Linear8bit(nn.Module):
     """LLM.int8(): the arithmetic of `bitsandbytes.nn.Linear8bitLt`. It has no memory until it is filled.
 
     Args:
-        layer: the linear layer whose place it takes.
-        threshold: magnitude from which on an input channel is computed in the inputs' own precision.
+        layer: Linear layer to replace.
+        threshold: Magnitude from which an input channel is computed in the inputs' own precision.
     """
 
     def __init__(self, layer: nn.Linear, threshold: float) -> None:
@@ -60,7 +60,7 @@ class Linear8bit(nn.Module):
         return output
 
     def held_weights(self) -> Iterator[Held]:
-        """Tell the weights from their scales (see `stored_weights.held`)."""
+        """Yield the weights and their scales (see `stored_weights.held`)."""
         yield Held(self.weight.data, self.weight.numel())
         yield Held(self.scales, 0)
         if self.bias is not None:
@@ -70,14 +70,14 @@ class Linear8bit(nn.Module):
 class Linear4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
     """A layer of 4-bit NormalFloat weights. It has no memory until it is filled.
 
-    On CPUs with AVX512-BF16 the library lays the weights out anew at the first call, for a kernel of its own. That
-    kernel takes whole blocks of 32 outputs and whole blocks of weights; other shapes are computed as on other CPUs.
-    What is saved is what was quantised: the library's own way back rounds the scales once more.
+    On CPUs with AVX512-BF16 the library repacks the weights at the first call for a special kernel. That kernel takes
+    only whole blocks of 32 outputs and whole blocks of weights; other shapes are computed as on other CPUs. The layer
+    saves the original codes: the library's own unpacking would round the scales a second time.
 
     Args:
-        layer: the linear layer whose place it takes.
-        block_size: weights that share a scale.
-        double: whether the scales are quantised too.
+        layer: Linear layer to replace.
+        block_size: Weights that share a scale.
+        double: Whether the scales are quantised too.
     """
 
     def __init__(self, layer: nn.Linear, block_size: int, double: bool) -> None:
@@ -99,7 +99,7 @@ class Linear4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
         new.weight = weight.to("cpu")  # this quantises
         if new.support_avx512bf16_for_cpu:
             new._quantised = new.weight.data, copy.deepcopy(new.weight.quant_state)
-        new.eval()  # in training it takes another kernel
+        new.eval()  # in training it uses another kernel
         return new
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -109,14 +109,14 @@ class Linear4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
         return output
 
     def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
-        """Save what was quantised, however the weights are laid out now."""
+        """Save the original codes, whatever the current layout of the weights."""
         if self._quantised is not None:
             codes, state = self._quantised
             self.weight.data, self.weight.quant_state = codes, copy.deepcopy(state)
         super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
-        """Take what the library's layer saved: packed weights, and all of its quantisation state by their side."""
+        """Load packed weights and their quantisation state, as the library's layer saves them."""
         _, _, missing, _, errors = args
         names = [f"{prefix}weight", *([f"{prefix}bias"] if self.bias is not None else [])]
         if absent := [name for name in names if name not in state_dict]:
@@ -133,7 +133,7 @@ class Linear4bit(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
             self.bias = nn.Parameter(state_dict[names[1]], requires_grad=False)
 
     def held_weights(self) -> Iterator[Held]:
-        """Return how many parameters the bytes hold (see `stored_weights.held`)."""
+        """Yield the bytes and the number of parameters in them (see `stored_weights.held`)."""
         count = self.in_features * self.out_features
         codes = self.weight.data.view(-1)
         yield Held(self.weight.data, count, lambda: unpack(codes, 4, count) - _ZERO_CODE)

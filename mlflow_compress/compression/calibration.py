@@ -1,4 +1,4 @@
-"""Fits layers to what they are fed: runs data through a model, and replaces each linear layer at its first call."""
+"""Calibration: run data through a model, and replace each linear layer by one fitted to its inputs."""
 
 from __future__ import annotations
 
@@ -51,21 +51,21 @@ FEW_TOKENS = CautionKind(
         "ru": "Увеличьте samples метода или calibration_tokens семейства.",
     },
 )
-# What a family gives where it has no data, by the code of the caution that says so.
+# What a family gives if it has no data, by the code of the caution that states it.
 _IN_PLACE_OF_DATA = {RANDOM_CALIBRATION.code: "random inputs", EXAMPLE_CALIBRATION.code: "repeated examples"}
 _FEWEST_TOKENS = 16_384  # GPTQ and Wanda take 128 x 2,048 of them, AWQ 512 x 512
-_TOKEN_SAMPLES, _SAMPLES = 128, 32  # of rows of tokens, and of what takes more memory
-_MOST_ROWS = 16_384  # of inputs that a layer is fitted to
+_TOKEN_SAMPLES, _SAMPLES = 128, 32  # rows of tokens, and samples that take more memory
+_MOST_ROWS = 16_384  # input rows that a layer is fitted to
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is known of a layer's inputs, float32 [rows, in].
+    """Statistics of a layer's inputs, float32 [rows, in].
 
     Attributes:
-        rows: how many there are.
-        gram: the mean of their outer products [in, in].
-        magnitude: the mean of their absolute values [in].
+        rows: Number of rows.
+        gram: Mean of their outer products [in, in].
+        magnitude: Mean of their absolute values [in].
     """
 
     rows: int
@@ -74,34 +74,34 @@ class Inputs:
 
     @classmethod
     def of(cls, inputs: Any) -> Inputs:
-        """Sum up inputs [..., in]; of very many, evenly spaced ones."""
+        """Summarise inputs [..., in]; if there are very many, only evenly spaced ones."""
         rows = inputs.reshape(-1, inputs.shape[-1])
         rows = rows[:: max(1, -(-len(rows) // _MOST_ROWS))].float()
         return cls(len(rows), rows.T @ rows / len(rows), rows.abs().mean(0))
 
 
 def in_place_of_data(model: Model) -> str:
-    """Return what a model was given where there are no data, as its cautions say; empty where there are."""
-    said = (_IN_PLACE_OF_DATA.get(caution.code, "") for caution in model.cautions)
-    return next(filter(None, said), "")
+    """Return the replacement of data that a model's cautions name; empty if there is data."""
+    replacements = (_IN_PLACE_OF_DATA.get(caution.code, "") for caution in model.cautions)
+    return next(filter(None, replacements), "")
 
 
 def has_data(model: Model, family: Family) -> bool:
-    """Return whether the family has real inputs for this model, and not just one example again and again."""
+    """Return whether the family has real inputs for this model, and not just one repeated example."""
     return not _replacement(model, family)
 
 
 def _replacement(model: Model, family: Family) -> str:
-    asked = dataclasses.replace(model, cautions=[])
-    family.calibration(asked, 1, 0)
-    return in_place_of_data(asked)
+    probe = dataclasses.replace(model, cautions=[])
+    family.calibration(probe, 1, 0)
+    return in_place_of_data(probe)
 
 
 def require_data(model: Model, family: Family) -> None:
-    """Refuse to fit trained weights to random inputs, or to one example: that makes them worse than without any data.
+    """Reject fitting trained weights to random inputs or to one example: the result is worse than without any data.
 
     Raises:
-        Unsupported: the weights are trained, and there are no real inputs.
+        Unsupported: The weights are trained, and there are no real inputs.
     """
     if model.weights != "random" and (replacement := _replacement(model, family)):
         without = ". To measure only size and latency, set weights=random" if family.has_random_weights else ""
@@ -112,25 +112,25 @@ def require_data(model: Model, family: Family) -> None:
 
 
 def require_data_to_score(model: Model, family: Family) -> None:
-    """Refuse the same where the quality would be scored; where it is not, a caution says what it is worth.
+    """Require data if the quality is scored; if it is not, a caution is enough.
 
     Raises:
-        Unsupported: as of `require_data`.
+        Unsupported: See `require_data`.
     """
     if model.evaluation is not None:
         require_data(model, family)
 
 
-def samples_for(model: Model, family: Family, asked: int | None) -> int:
-    """Return how many samples to calibrate on: as asked for, else 128 rows of tokens, or 32 of anything else."""
-    if asked is not None:
-        return asked
+def samples_for(model: Model, family: Family, requested: int | None) -> int:
+    """Return the number of calibration samples: as requested, else 128 rows of tokens or 32 samples of other data."""
+    if requested is not None:
+        return requested
     batch = family.calibration(dataclasses.replace(model, cautions=[]), 1, 0)[0]
     return _TOKEN_SAMPLES if _tokens(batch) else _SAMPLES
 
 
-def tell_few_tokens(model: Model, batches: Iterable[Any]) -> None:
-    """Add a caution where a language model with trained weights is fitted to less than 16,384 tokens."""
+def caution_few_tokens(model: Model, batches: Iterable[Any]) -> None:
+    """Add a caution if a language model with trained weights is fitted to fewer than 16,384 tokens."""
     import torch
 
     texts = [batch for batch in batches if isinstance(batch, torch.Tensor)]  # token ids alone: a language model's
@@ -140,7 +140,7 @@ def tell_few_tokens(model: Model, batches: Iterable[Any]) -> None:
 
 
 def _tokens(batch: Any) -> int:
-    """Count the token ids of a batch; none of pictures and sounds."""
+    """Count the token ids of a batch; 0 for images and sounds."""
     import torch
 
     ids = batch.get("input_ids") if isinstance(batch, Mapping) else batch
@@ -157,40 +157,40 @@ def fit_in_order(
 ) -> None:
     """Replace linear layers one by one, in the order in which the model calls them, in one forward pass.
 
-    Each layer is fitted to inputs that come from the layers replaced before it, as it will be when the model is used. A
+    Each layer is fitted to the outputs of the layers replaced before it, its real inputs in the compressed model. A
     layer that is called several times is fitted to its first call. All samples go through the model as one batch.
 
     Args:
-        model: the model; its module is changed.
-        family: gives the samples, and runs them.
-        layers: the layers to replace.
-        samples: how many samples; None: see `samples_for`.
-        seed: of the samples.
-        fit: makes the new layer from the old one and its inputs; None for a layer that was never called.
+        model: Model; its module is changed.
+        family: Family that gives the samples and runs them.
+        layers: Layers to replace.
+        samples: Number of samples; None: see `samples_for`.
+        seed: Seed for the samples.
+        fit: Makes the new layer from the old one and its inputs, which are None for a layer that was never called.
 
     Raises:
-        Unsupported: there are no data for trained weights.
+        Unsupported: There is no data for trained weights.
     """
     import torch
 
     require_data(model, family)
     batches = family.calibration(model, 1, seed, samples_for(model, family, samples))
-    tell_few_tokens(model, batches)
+    caution_few_tokens(model, batches)
 
     waiting, fitted = set(layers), 0
     last: tuple[Any, Inputs | None] = (None, None)
 
     def put(layer: Any, inputs: Inputs | None) -> None:
         nonlocal fitted
-        made = fit(layer, inputs)
-        model.module = replace(model.module, {layer: made})
-        layer.forward = made.forward  # whoever goes through a list of layers still calls this one
-        layer.weight = None  # whoever else holds the layer: old and new weights are never all held at once
+        replacement = fit(layer, inputs)
+        model.module = replace(model.module, {layer: replacement})
+        layer.forward = replacement.forward  # code that iterates over a list of layers still calls the old one
+        layer.weight = None  # free the old weight even if something else refers to the layer
         fitted += 1
 
     def at_first_call(layer: Any, inputs: Any) -> Any:
         nonlocal last
-        if last[0] is not inputs:  # query, key and value are fed the same
+        if last[0] is not inputs:  # query, key and value have the same inputs
             last = inputs, Inputs.of(inputs)
         assert last[1] is not None
         put(layer, last[1])
@@ -219,4 +219,4 @@ def fit_in_order(
 
 
 class _Done(Exception):  # noqa: N818  (nothing went wrong)
-    """Every layer is replaced: the rest of the pass is of no use."""
+    """Every layer is replaced: stop the forward pass."""

@@ -1,13 +1,13 @@
-"""Weights on disk in the shortest form that their values allow, without loss; in memory they are dense.
+"""Lossless compact weights on disk; in memory the weights are dense.
 
-A tensor of two or more axes is written in one of three forms, whichever takes the fewest bytes:
+A tensor of two or more axes is written in the smallest of three forms:
 
-* `codes`: at most 256 distinct values, and for each element the packed number of its value (clustered weights);
-* `mask`: one bit for each element that says whether it is zero, and the others' values (pruned weights);
+* `codes`: at most 256 distinct values, and for each element the packed index of its value (clustered weights);
+* `mask`: one bit per element, 0 where it is zero, and the values of the others (pruned weights);
 * plain.
 
-All is in one safetensors file, `compact.safetensors`. A model with packed modules is written as
-`stored_weights` does it.
+All tensors are in one safetensors file, `compact.safetensors`. A model with packed modules is written by
+`stored_weights` instead.
 """
 
 from __future__ import annotations
@@ -30,11 +30,9 @@ Coding = Literal["none", "huffman"]
 COMPACT = "compact.safetensors"
 _FORMS, _ALIASES = "forms", "aliases"
 _MOST_CODES = 256
-_PEEK = 2**16  # elements that tell whether there may be few distinct values
-_PART = (
-    2**20
-)  # elements handled at a time, so that loading takes no more memory than the model; whole bytes in any bits
-_HEADER_BYTES = 200  # about what the file's header says of a tensor in parts
+_PEEK = 2**16  # elements to check first for few distinct values
+_PART = 2**20  # elements per step, so that loading takes no more memory than the model; whole bytes for any bits
+_HEADER_BYTES = 200  # approximate header size of a tensor in parts
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,9 @@ class Form:
 
     Attributes:
         kind: `codes` (parts `codes` and `values`) or `mask` (parts `mask` and `values`).
-        shape: of the tensor.
-        bits: of one code.
-        coding: what the codes went through after they were packed.
+        shape: Shape of the tensor.
+        bits: Bits per code.
+        coding: Entropy coding of the packed codes.
     """
 
     kind: Literal["codes", "mask"]
@@ -55,13 +53,13 @@ class Form:
 
 
 def save_compact(module: Any, folder: Path, coding: Coding = "none") -> None:
-    """Write a module's state, each tensor in its shortest form, tied ones once.
+    """Write a module's state, each tensor in its smallest form, tied ones once.
 
     Args:
-        module: the module.
-        folder: where the file goes.
-        coding: `huffman` codes the bytes of packed codes by how often they occur (RFC 1951, section 3.2.7, without
-            looking for repeats), where that is shorter.
+        module: Module to write.
+        folder: Folder of the file.
+        coding: `huffman` codes the bytes of packed codes by their frequency (RFC 1951, section 3.2.7, without searching
+            for repeats) where this is smaller.
     """
     import torch
     from safetensors.torch import save_file
@@ -89,31 +87,31 @@ def save_compact(module: Any, folder: Path, coding: Coding = "none") -> None:
 
 
 def load_compact(module: Any, folder: Path) -> None:
-    """Fill a module, whose parameters may be on the meta device, with what `save_compact` wrote.
+    """Fill a module, whose parameters may be on the meta device, from a file of `save_compact`.
 
     Raises:
-        WeightsError: the file is missing or corrupt, or its tensors are not this module's.
+        WeightsError: The file is missing or corrupt, or its tensors do not fit the module.
     """
     if not (path := folder / COMPACT).is_file():
         load_weights(module, folder)
         return
     try:
         state = _read(path)
-    except Exception as error:  # of the format, of JSON, of zlib, of shapes that do not fit
+    except Exception as error:  # from safetensors, JSON, zlib, or wrong shapes
         raise WeightsError(f"The weights file {path} can't be read: {first_line(error)}") from error
     fill(module, state, path)
 
 
 def publish_dense(saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
-    """Write a model whose weights take a compact form of this package as the float model that others load.
+    """Write a model with compact weights as the float model that other programs load.
 
-    The weights are the same; what is lost is the bytes that the form saves.
+    The weights are the same, but take more bytes.
 
     Args:
-        saved: the model folder.
-        family: the model's.
-        portable: builds the model as it was saved.
-        folder: an empty one.
+        saved: Model folder.
+        family: Family of the model.
+        portable: Builds the model as it was saved.
+        folder: Empty folder to write to.
     """
     if not (saved / COMPACT).is_file():
         return family.publish(saved, folder)
@@ -125,10 +123,10 @@ def publish_dense(saved: Path, family: Family, portable: Callable[[], Model], fo
 
 
 def native_flavor_of_dense(saved: Path, family: Family) -> NativeFlavor:
-    """Return the flavor of MLflow that loads a model whose weights might take a compact form.
+    """Return the flavor of MLflow that loads a model whose weights may be compact.
 
     Raises:
-        Unsupported: they do. MLflow would need them a second time, in full.
+        Unsupported: They are. MLflow would need a second, full copy.
     """
     if (saved / COMPACT).is_file():
         raise Unsupported("its weights have a compact form that only this package reads; export writes them in full")
@@ -149,11 +147,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _shortest(tensor: Any, coding: Coding) -> tuple[Form, Mapping[str, Any]] | None:
-    """Return the form and the parts of the form with the fewest bytes; None when that is the plain one."""
+    """Return the smallest form and its parts; None if that is the plain form."""
     if tensor.dim() < 2 or not tensor.is_floating_point():
         return None
-    candidates = [each for each in (_as_codes(tensor, coding), _as_mask(tensor)) if each is not None]
-    best = min(candidates, key=lambda each: _bytes(each[1]), default=None)
+    candidates = [form for form in (_as_codes(tensor, coding), _as_mask(tensor)) if form is not None]
+    best = min(candidates, key=lambda candidate: _bytes(candidate[1]), default=None)
     return best if best is not None and _bytes(best[1]) + _HEADER_BYTES < tensor.nbytes else None
 
 
@@ -164,10 +162,10 @@ def _as_codes(tensor: Any, coding: Coding) -> tuple[Form, Mapping[str, Any]] | N
     from mlflow_compress.compression.packing import pack
 
     flat = tensor.reshape(-1)
-    wide = flat.to(torch.promote_types(flat.dtype, torch.float32))  # NumPy and searching know no bfloat16
+    wide = flat.to(torch.promote_types(flat.dtype, torch.float32))  # NumPy and bucketize do not support bfloat16
     values = torch.empty(0)
-    for few in (wide[:_PEEK], wide):
-        values = torch.from_numpy(np.unique(few.numpy()))
+    for elements in (wide[:_PEEK], wide):
+        values = torch.from_numpy(np.unique(elements.numpy()))
         if len(values) > _MOST_CODES:
             return None
     codes = torch.cat([torch.bucketize(part, values).to(torch.uint8) for part in wide.split(_PART)])
@@ -175,7 +173,7 @@ def _as_codes(tensor: Any, coding: Coding) -> tuple[Form, Mapping[str, Any]] | N
     parts = {"codes": pack(codes, bits), "values": values.to(tensor.dtype)}
     form = Form("codes", tuple(tensor.shape), bits)
     if coding == "huffman":
-        aligned = 1 << (bits - 1).bit_length()  # no code lies in two bytes
+        aligned = 1 << (bits - 1).bit_length()  # no code spans two bytes
         coded = _huffman(parts["codes"] if aligned == bits else pack(codes, aligned))
         if coded.nbytes < parts["codes"].nbytes:
             return Form("codes", form.shape, aligned, coding), parts | {"codes": coded}
@@ -215,7 +213,7 @@ def _decoded(form: Form, packed: Any, values: Any) -> Any:
 
 
 def _unpacked(packed: Any, bits: int, count: int) -> Iterator[tuple[int, Any]]:
-    """Return where each run of codes starts, and the codes."""
+    """Yield the start of each part and its codes."""
     from mlflow_compress.compression.packing import unpack
 
     for start in range(0, count, _PART):

@@ -1,4 +1,4 @@
-"""How much of a model a method reached, and what its result runs on: said in the row, not in a docstring alone."""
+"""The share of a model that a method reached, and cautions about what its result runs on, for the model's row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlflow_compress.networks.stored_weights import held
 from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Model
 
-REACHED = "reached"  # the fact
+REACHED = "reached"  # name of the fact
 _SMALL_SHARE = 0.5
 
 SMALL_COVERAGE = CautionKind(
@@ -95,34 +95,34 @@ HELD_TWICE = CautionKind(
 
 
 def note(model: Model, weights: Iterable[Any]) -> None:
-    """Say in a model's facts how many of its parameters a method reaches; few of them is a caution.
+    """Record in a model's facts how many of its parameters a method reaches; add a caution if they are few.
 
-    It is called before the weights are replaced.
+    Call it before the weights are replaced.
 
     Args:
-        model: as it still is.
-        weights: the parameters that the method changes; one that comes twice counts once.
+        model: Model before compression.
+        weights: Parameters that the method changes; duplicates count once.
     """
     distinct = {id(weight): weight for weight in weights}
     record(model, sum(weight.numel() for weight in distinct.values()), total(model.module))
 
 
 def note_all(model: Model) -> None:
-    """Say that a method reaches every parameter."""
-    if every := total(model.module):
-        record(model, every, every)
+    """Record that a method reaches every parameter."""
+    if count := total(model.module):
+        record(model, count, count)
 
 
 def total(module: Any) -> int:
-    """Count a module's parameters, tied ones once, packed ones opened."""
-    return sum(each.parameters for each in held(module))
+    """Count a module's parameters: tied ones once, packed ones unpacked."""
+    return sum(weights.parameters for weights in held(module))
 
 
-def record(model: Model, reached: int, every: int) -> None:
-    """Say how many parameters of how many a method reached. Of a chain each step says it, in order."""
-    told = f"reached {reached:,} of {every:,} weights"
+def record(model: Model, reached: int, available: int) -> None:
+    """Record how many parameters of how many a method reached; the steps of a chain are listed in order."""
+    fact = f"reached {reached:,} of {available:,} weights"
     earlier = model.facts.get(REACHED)
-    model.facts[REACHED] = f"{earlier}; then {told}" if earlier else told
-    if reached < _SMALL_SHARE * every:
-        share = f"{reached / every:.2%}" if reached < 0.01 * every else f"{reached / every:.0%}"
-        model.cautions.append(SMALL_COVERAGE.of(reached=f"{reached:,}", total=f"{every:,}", share=share))
+    model.facts[REACHED] = f"{earlier}; then {fact}" if earlier else fact
+    if reached < _SMALL_SHARE * available:
+        share = f"{reached / available:.2%}" if reached < 0.01 * available else f"{reached / available:.0%}"
+        model.cautions.append(SMALL_COVERAGE.of(reached=f"{reached:,}", total=f"{available:,}", share=share))

@@ -1,4 +1,4 @@
-"""Models of transformers written as CTranslate2 keeps them, by its own converter."""
+"""Conversion of transformers models to CTranslate2's format, by its own converter."""
 
 from __future__ import annotations
 
@@ -15,71 +15,71 @@ from mlflow_compress.sockets import Model
 
 FOLDER = "ctranslate2"
 _CONFIG, _START = "config.json", "decoder_start_token"
-_NORMALISED = {  # whether before each block, and the embeddings: in transformers the class says it, not the config
+_NORMALISED = {  # (before each block, after the embeddings): in transformers the class decides it, not the config
     "bart": (False, True),
     "marian": (False, False),
     "mbart": (True, True),
     "m2m_100": (True, False),
     "pegasus": (True, False),
 }
-_M2M_PADDING = 1  # in transformers its positions begin behind the padding's number
+_M2M_PADDING = 1  # in transformers its positions begin after the id of the padding token
 _SCALED = ("t5", "mt5", "umt5")
 
 
 def convert_whisper(model: Model, folder: Path, kind: str) -> None:
-    """Write a Whisper into `FOLDER`, without a second copy of its weights.
+    """Write a Whisper model into `FOLDER`, without a second copy of its weights.
 
     Args:
-        model: the model, in float32.
-        folder: where to.
-        kind: the type of the weights, as the library names it.
+        model: Model in float32.
+        folder: Parent folder of `FOLDER`.
+        kind: Type of the weights, as the library names it.
     """
-    held = companions(model)
-    names = vocabulary(_tokens(held.tokenizer), model.config, held.generation)
+    assets = companions(model)
+    names = vocabulary(_tokens(assets.tokenizer), model.config, assets.generation)
     model.config.save_pretrained(folder / "config")
     _convert(model.module, _Tokenizer(names), folder, kind)
 
 
 def convert_translation(model: Model, folder: Path, kind: str) -> None:
-    """Write an encoder and decoder of text into `FOLDER`, one row of the embedding for each token.
+    """Write an encoder-decoder of text into `FOLDER`, with one row of the embedding for each token.
 
-    The decoder begins with what it is given. Marian's goes the way of BART's: the converter's own for it drops the
-    last row of the embedding, which is the padding's only in models that Marian made.
+    The decoder begins with the tokens of the call. Marian is converted like BART: the converter's own path for Marian
+    drops the last row of the embedding, which is the padding only in models trained with Marian.
 
     Args:
-        model: the model, in float32.
-        folder: where to.
-        kind: the type of the weights, as the library names it.
+        model: Model in float32.
+        folder: Parent folder of `FOLDER`.
+        kind: Type of the weights, as the library names it.
 
     Raises:
-        Unsupported: the library would count its positions otherwise.
+        Unsupported: The library would count its positions differently.
     """
     config, tokenizer = model.config, companions(model).tokenizer
     names = _named(_tokens(tokenizer), config.vocab_size)
     end, unknown = companions(model).generation.eos_token_id, tokenizer.unk_token
-    named = {"eos": names[end[0] if isinstance(end, (list, tuple)) else end]}
-    named["unk"] = unknown if unknown in names else names[0]
-    told: dict[str, Any] = {}
+    special = {"eos": names[end[0] if isinstance(end, (list, tuple)) else end]}
+    special["unk"] = unknown if unknown in names else names[0]
+    fields: dict[str, Any] = {}
     if config.model_type == "m2m_100" and config.pad_token_id != _M2M_PADDING:
         raise Unsupported(
             f"its padding is token {config.pad_token_id}, but CTranslate2 counts positions as if it were token 1"
         )
     if config.model_type in _NORMALISED:
-        told["normalize_before"], told["normalize_embedding"] = _NORMALISED[config.model_type]
+        fields["normalize_before"], fields["normalize_embedding"] = _NORMALISED[config.model_type]
     elif config.model_type in _SCALED:
-        told["tie_word_embeddings"] = _scales_outputs(model.module)
+        fields["tie_word_embeddings"] = _scales_outputs(model.module)
     if config.model_type == "marian":
         (folder / "config").mkdir()
         (folder / "config" / _CONFIG).write_text(json.dumps({"model_type": "bart"}), encoding="utf-8")
     else:
         config.save_pretrained(folder / "config")
-    with _said(model.module.config, told):
-        _convert(model.module, _Tokenizer(names, **named), folder, kind)
+    with _overridden(model.module.config, fields):
+        _convert(model.module, _Tokenizer(names, **special), folder, kind)
     write_start(folder / FOLDER, None)
 
 
 def write_start(folder: Path, token: str | None) -> None:
-    """Write into a converted model which token its decoder begins with; None: the one that each call gives."""
+    """Write the decoder's start token into a converted model; None: each call gives it."""
     path = folder / _CONFIG
     fields = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**fields, _START: token}, indent=2) + "\n", encoding="utf-8")
@@ -89,7 +89,7 @@ def _convert(module: Any, tokenizer: _Tokenizer, folder: Path, kind: str) -> Non
     from ctranslate2.converters import TransformersConverter
 
     class Converter(TransformersConverter):  # type: ignore[misc]
-        """Takes the model that is there, rather than load one."""
+        """Converter that uses the loaded model instead of loading one."""
 
         def load_model(self, *arguments: Any, **options: Any) -> Any:
             return module
@@ -101,12 +101,12 @@ def _convert(module: Any, tokenizer: _Tokenizer, folder: Path, kind: str) -> Non
 
 
 class _Tokenizer:
-    """Stands in a tokenizer's place before the converter, which asks for names of tokens and no more.
+    """Minimal tokenizer for the converter, which only needs the names of tokens.
 
     Args:
-        names: of all tokens, by id.
-        eos: of the token that ends a text.
-        unk: of the token for what is unknown.
+        names: Names of all tokens, by id.
+        eos: Name of the end token.
+        unk: Name of the unknown token.
     """
 
     def __init__(self, names: list[str], eos: str = "", unk: str = "") -> None:
@@ -127,13 +127,13 @@ class _Tokenizer:
 
 
 def _tokens(tokenizer: Any) -> list[str]:
-    """Return a tokenizer's tokens by id; one that no token has gets a name."""
-    known = {number: token for token, number in tokenizer.get_vocab().items()}
-    return [known.get(number, f"<unused_{number}>") for number in range(max(known) + 1)]
+    """Return a tokenizer's tokens by id; unused ids get a name."""
+    tokens = {number: token for token, number in tokenizer.get_vocab().items()}
+    return [tokens.get(number, f"<unused_{number}>") for number in range(max(tokens) + 1)]
 
 
 def _named(tokens: Sequence[str], count: int) -> list[str]:
-    """Return as many names as there are rows, each once."""
+    """Return `count` distinct names of tokens."""
     names = list(tokens[:count])
     taken = set(names)
     for number in range(len(names), count):
@@ -145,8 +145,8 @@ def _named(tokens: Sequence[str], count: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _said(config: Any, fields: dict[str, Any]) -> Iterator[None]:
-    """Let a config say something else for a while."""
+def _overridden(config: Any, fields: dict[str, Any]) -> Iterator[None]:
+    """Override fields of a config temporarily."""
     before = {name: config.__dict__[name] for name in fields if name in config.__dict__}
     for name, value in fields.items():
         setattr(config, name, value)
@@ -159,16 +159,16 @@ def _said(config: Any, fields: dict[str, Any]) -> Iterator[None]:
 
 
 def _scales_outputs(module: Any) -> bool:
-    """Return whether a T5 scales what its decoder gives before the head, which versions of transformers say otherwise.
+    """Return whether a T5 scales its decoder's outputs before the head, as seen in one call.
 
-    Where they do, it is by the root of the width: seen in one call.
+    Versions of transformers store this setting differently.
     """
     import torch
 
-    seen: dict[str, Any] = {}
+    states: dict[str, Any] = {}
     hooks = [
-        module.decoder.register_forward_hook(lambda layer, given, made: seen.update(decoder=made[0])),
-        module.lm_head.register_forward_pre_hook(lambda layer, given: seen.update(head=given[0])),
+        module.decoder.register_forward_hook(lambda layer, inputs, outputs: states.update(decoder=outputs[0])),
+        module.lm_head.register_forward_pre_hook(lambda layer, inputs: states.update(head=inputs[0])),
     ]
     try:
         with torch.inference_mode():
@@ -177,4 +177,4 @@ def _scales_outputs(module: Any) -> bool:
     finally:
         for hook in hooks:
             hook.remove()
-    return not torch.allclose(seen["head"], seen["decoder"])
+    return not torch.allclose(states["head"], states["decoder"])

@@ -1,4 +1,4 @@
-"""A model in CTranslate2 in the place of a transformers model: its files, its weights, and what it is asked."""
+"""Common part of CTranslate2 models that replace a transformers model: files, weights and options of `generate`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ WEIGHTS = "model.bin"
 
 @dataclasses.dataclass
 class Output:
-    """What `generate` and a forward pass return: as transformers names it.
+    """Result of `generate` and of a forward pass, with transformers' names.
 
     Attributes:
-        sequences: tokens [batch, tokens].
-        logits: of each new token [batch, vocabulary], or all of them [batch, tokens, vocabulary].
-        beam_indices: from which row each token's logits are [batch, tokens].
+        sequences: Tokens [batch, tokens].
+        logits: Logits of each new token [batch, vocabulary], or of all tokens [batch, tokens, vocabulary].
+        beam_indices: Row of each token's logits [batch, tokens].
     """
 
     sequences: Any = None
@@ -32,19 +32,19 @@ class Output:
 
 
 class Converted:
-    """A model that CTranslate2 runs on the CPU, on as many threads as torch has.
+    """A model that CTranslate2 runs on the CPU, with as many threads as torch.
 
     Args:
-        folder: with the converted model.
-        config: the model's.
-        generation: its generation config.
+        folder: Folder of the converted model.
+        config: Config of the model.
+        generation: Generation config of the model.
 
     Raises:
-        WeightsError: the files are not there, or not whole.
+        WeightsError: The files are missing or incomplete.
     """
 
     runtime = "ctranslate2"
-    specification: ClassVar[str]  # how the library names the kind of model in its file
+    specification: ClassVar[str]  # the library's name for the kind of model in its file
 
     def __init__(self, folder: Path, config: Any, generation: Any) -> None:
         import ctranslate2
@@ -53,7 +53,7 @@ class Converted:
         self.path, self.config, self.generation = folder / WEIGHTS, config, generation
         self.device, self.dtype = "cpu", torch.float32
         self._variables = variables(self.path, self.specification)
-        ctranslate2.set_log_level(logging.ERROR)  # what it computes in is said in the row
+        ctranslate2.set_log_level(logging.ERROR)  # the row states the compute type
         self._model = self._opened()(
             str(folder), device="cpu", compute_type="default", inter_threads=1, intra_threads=torch.get_num_threads()
         )
@@ -64,14 +64,14 @@ class Converted:
         raise NotImplementedError
 
     def held_weights(self) -> Iterator[Held]:
-        """Return every tensor that holds weights, in the type that the library holds it in."""
-        for each in self._variables:
-            if not each.shape:
+        """Yield every tensor that holds weights, in the type that the library holds in memory."""
+        for variable in self._variables:
+            if not variable.shape:
                 continue
-            tensor = each.read(self.path)
+            tensor = variable.read(self.path)
             if tensor.is_floating_point() and self.arithmetic.endswith("float32"):
                 tensor = tensor.float()
-            yield Held(tensor, tensor.numel() if each.is_parameter else 0)
+            yield Held(tensor, tensor.numel() if variable.is_parameter else 0)
 
     def ends(self) -> list[int]:
         """Return the tokens that end a text."""
@@ -80,18 +80,18 @@ class Converted:
 
 
 def require_known(options: Mapping[str, Any]) -> None:
-    """Raise where a call of `generate` has options that would change what is generated, and that nobody handles.
+    """Reject options of `generate` that would change the output and are not supported.
 
     Raises:
-        Unsupported: there is one.
+        Unsupported: There is such an option.
     """
-    known = {**ONE_ANSWER, "use_cache": True}
-    if unknown := sorted(name for name, value in options.items() if value and value != known.get(name)):
+    supported = {**ONE_ANSWER, "use_cache": True}
+    if unknown := sorted(name for name, value in options.items() if value and value != supported.get(name)):
         raise Unsupported(f"CTranslate2 can't generate with the options {', '.join(unknown)}")
 
 
 def tensor_of(view: Any) -> Any:
-    """Return a view of the library as a tensor of its own, flat."""
+    """Return a flat copy of a library view as a tensor."""
     import numpy as np
     import torch
 

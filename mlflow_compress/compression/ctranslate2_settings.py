@@ -1,4 +1,4 @@
-"""What a generation config of transformers means to the translator of CTranslate2."""
+"""Translation of a transformers generation config into settings of CTranslate2's translator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from mlflow_compress.errors import Unsupported
 
-_TAKEN = {  # what `Settings` holds, or a call gives
+_TAKEN = {  # read into `Settings`, or given by a call
     "bad_words_ids",
     "decoder_start_token_id",
     "eos_token_id",
@@ -24,7 +24,7 @@ _TAKEN = {  # what `Settings` holds, or a call gives
     "pad_token_id",
     "suppress_tokens",
 }
-_PLAIN = {  # what changes no token of greedy decoding and beam search, or only which finished beams are waited for
+_PLAIN = {  # changes no token of greedy decoding or beam search, or only when a beam search ends
     "_from_model_config",
     "bos_token_id",
     "compile_config",
@@ -50,18 +50,18 @@ _PLAIN = {  # what changes no token of greedy decoding and beam search, or only 
 
 @dataclass(frozen=True)
 class Settings:
-    """How texts are generated, whatever their lengths.
+    """Settings of generation, independent of the length of a text.
 
     Attributes:
-        start: the token that a decoder begins with.
-        first: the token that each text begins with, a language's for one; None: the model chooses it.
-        last: the token that takes the last place of a text that fills its length; None: the model chooses it.
-        ends: the tokens that end a text.
-        fill: what follows on the end of a text in a batch.
-        beams: width of the beam search, 1 for greedy decoding.
-        least: how many tokens a text has before it may end.
-        options: what the library's `translate_batch` takes as it is.
-        never: sequences of tokens that are not generated.
+        start: Start token of the decoder.
+        first: Forced first token of each text, such as a language; None: the model chooses it.
+        last: Forced last token of a text of maximum length; None: the model chooses it.
+        ends: Tokens that end a text.
+        fill: Token that pads a text after its end in a batch.
+        beams: Width of the beam search, 1 for greedy decoding.
+        least: Minimum number of tokens before a text may end.
+        options: Options passed unchanged to the library's `translate_batch`.
+        never: Sequences of tokens that are never generated.
     """
 
     start: int
@@ -79,21 +79,22 @@ def settings_of(generation: Any) -> Settings:
     """Read a generation config.
 
     Raises:
-        Unsupported: the library has no setting for one of its own; the sentence names it.
+        Unsupported: The library has no equivalent of a setting, which the message names.
     """
-    own = {name: value for name, value in generation.to_diff_dict().items() if value not in (None, False, [])}
-    others = sorted(set(own) - _TAKEN - _PLAIN)
+    changed = {name: value for name, value in generation.to_diff_dict().items() if value not in (None, False, [])}
+    others = sorted(set(changed) - _TAKEN - _PLAIN)
     if others:
+        listed = ", ".join(f"{name}={changed[name]!r:.40}" for name in others)
         raise Unsupported(
-            f"its generation settings have {', '.join(f'{name}={own[name]!r:.40}' for name in others)}; CTranslate2 "
-            "does not support this, or applies it to other values than transformers"
+            f"its generation settings have {listed}; CTranslate2 does not support this, or applies it to other values "
+            "than transformers"
         )
     start, ends = _first(generation.decoder_start_token_id), _all(generation.eos_token_id)
     if start is None:
         start = _first(generation.bos_token_id)
     if start is None or not ends:
         raise Unsupported("its generation settings do not define the start token or the end token of a text")
-    length = int(generation.min_length or 0)  # counts the start, and the end that may come next
+    length = int(generation.min_length or 0)  # counts the start token, and the end token that may follow
     least = max(int(generation.min_new_tokens or 0), length - 1, 0)
     never = [tuple(words) for words in generation.bad_words_ids or ()]
     never += [(token,) for token in _all(generation.suppress_tokens)]
@@ -115,19 +116,19 @@ def settings_of(generation: Any) -> Settings:
 
 
 def _all(tokens: Any) -> tuple[int, ...]:
-    """Return token ids that a setting names: several, one, or none."""
+    """Return the token ids of a setting that names several, one or none."""
     if tokens is None:
         return ()
     return tuple(int(token) for token in (tokens if isinstance(tokens, (list, tuple)) else [tokens]))
 
 
 def _first(tokens: Any) -> int | None:
-    """Return the one token that a setting names; None: it names none.
+    """Return the single token that a setting names, or None.
 
     Raises:
-        Unsupported: it names several.
+        Unsupported: The setting names several tokens.
     """
-    named = _all(tokens)
-    if len(set(named)) > 1:
+    ids = _all(tokens)
+    if len(set(ids)) > 1:
         raise Unsupported("its generation settings name a different first or last token for each text of a batch")
-    return named[0] if named else None
+    return ids[0] if ids else None

@@ -1,4 +1,4 @@
-"""Translators and summarisers in CTranslate2: one call of the library encodes texts and makes all tokens of theirs."""
+"""Translation and summarisation in CTranslate2: one library call encodes texts and generates all their tokens."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from mlflow_compress.compression.ctranslate2_settings import settings_of
 from mlflow_compress.errors import WeightsError
 
 VOCABULARY = "shared_vocabulary.json"
-_HIDDEN = -1e30  # logits below are those of tokens that were not to be chosen
-_ALL: Any = object()  # an option that a call leaves to the settings
+_HIDDEN = -1e30  # lower logits belong to suppressed tokens
+_UNSET: Any = object()  # an option that a call leaves to the settings
 
 
 class Translation(Converted):
-    """An encoder and a decoder of text in CTranslate2: answers `generate` and a forward pass as transformers' models.
+    """An encoder-decoder of text in CTranslate2, with `generate` and a forward pass like transformers' models.
 
     Args:
-        folder: with the converted model.
-        config: the model's.
-        generation: its generation config.
+        folder: Folder of the converted model.
+        config: Config of the model.
+        generation: Generation config of the model.
 
     Raises:
-        Unsupported: the library can't generate as that config says.
+        Unsupported: The library does not support the generation config.
     """
 
     specification = "TransformerSpec"
@@ -42,16 +42,16 @@ class Translation(Converted):
         return ctranslate2.Translator
 
     def get_encoder(self) -> None:
-        """Return nothing: the library does not run the encoder apart."""
+        """Return None: the library does not run the encoder separately."""
 
     def __call__(
         self, input_ids: Any = None, attention_mask: Any = None, decoder_input_ids: Any = None, use_cache: bool = False
     ) -> Output:
-        """Return the logits of given tokens of the decoder [batch, tokens, vocabulary]."""
+        """Return the logits for given decoder tokens [batch, tokens, vocabulary]."""
         return Output(logits=self._forced(self._sources(input_ids, attention_mask), decoder_input_ids.tolist()))
 
     def _forced(self, sources: list[list[str]], tokens: list[list[int]]) -> Any:
-        """Return the logits after each token: the library chooses none but the one after the last."""
+        """Return the logits after each token: the library chooses only the token after the last one."""
         import torch
 
         results = self._model.translate_batch(
@@ -63,7 +63,7 @@ class Translation(Converted):
             max_input_length=0,
             return_logits_vocab=True,
         )
-        return torch.stack([torch.stack([tensor_of(step) for step in each.logits[0]]) for each in results])
+        return torch.stack([torch.stack([tensor_of(step) for step in result.logits[0]]) for result in results])
 
     def generate(
         self,
@@ -71,23 +71,23 @@ class Translation(Converted):
         attention_mask: Any = None,
         max_new_tokens: int = 0,
         min_new_tokens: int | None = None,
-        min_length: Any = _ALL,
+        min_length: Any = _UNSET,
         num_beams: int | None = None,
         return_dict_in_generate: bool = False,
         output_logits: bool = False,
         streamer: Any = None,
         **options: Any,
     ) -> Any:
-        """Decode, as `generate` of transformers does with these options: greedily, or by beam search.
+        """Decode like `generate` of transformers with these options: greedily, or by beam search.
 
-        A beam search ends as the library's does, when as many texts as there are beams have ended.
+        A beam search ends as in the library, when as many texts as there are beams have ended.
 
         Returns:
             The tokens [batch, start and new]; with `return_dict_in_generate` an object that has them as `sequences`,
-            and `logits` for each new token [batch, vocabulary]. Behind its end a text is filled up.
+            and `logits` for each new token [batch, vocabulary]. Shorter texts are padded after their end.
 
         Raises:
-            Unsupported: there is an option that would change what is generated, and that it does not know.
+            Unsupported: An option would change the output and is not supported.
         """
         import torch
 
@@ -96,28 +96,28 @@ class Translation(Converted):
         beams = num_beams or settings.beams
         sources = self._sources(input_ids, attention_mask)
         prefix = [settings.start, *(() if settings.first is None else (settings.first,))]
-        # what stands in the last place whatever is likely must not choose among beams
+        # a forced last token must not influence the choice among beams
         most = max(1, max_new_tokens - 1) if beams > 1 and settings.last is not None else max_new_tokens
-        own_least = settings.least if min_length is _ALL and min_new_tokens is None else 0
+        default_least = settings.least if min_length is _UNSET and min_new_tokens is None else 0
         results = self._model.translate_batch(
             sources,
             target_prefix=[self._named(prefix)] * len(sources),
             max_decoding_length=most,
-            min_decoding_length=min(max(own_least, min_new_tokens or 0), most),
+            min_decoding_length=min(max(default_least, min_new_tokens or 0), most),
             beam_size=beams,
             end_token=self._named(settings.ends),
             suppress_sequences=[self._named(tokens) for tokens in settings.never] or None,
             max_input_length=0,
             return_logits_vocab=output_logits and beams == 1,
-            callback=self._marking(streamer, prefix, len(sources)) if streamer is not None and beams == 1 else None,
+            callback=self._streaming(streamer, prefix, len(sources)) if streamer is not None and beams == 1 else None,
             **settings.options,
         )
         if streamer is not None and beams > 1:
             streamer.put(torch.tensor(prefix[:1]))
             streamer.whole()
-        made = [self._ended(each.hypotheses[0], most, max_new_tokens) for each in results]
-        longest = max(len(text) for text in made)
-        texts = [[settings.start, *text, *[settings.fill] * (longest - len(text))] for text in made]
+        generated = [self._ended(result.hypotheses[0], most, max_new_tokens) for result in results]
+        longest = max(len(text) for text in generated)
+        texts = [[settings.start, *text, *[settings.fill] * (longest - len(text))] for text in generated]
         sequences = torch.tensor(texts)
         if not return_dict_in_generate:
             return sequences
@@ -125,37 +125,37 @@ class Translation(Converted):
             return Output(sequences)
         logits = self._forced(sources, [text[:-1] for text in texts])
         if beams == 1:
-            chosen_by = torch.stack([torch.stack([tensor_of(step) for step in each.logits[0]]) for each in results])
+            chosen_by = torch.stack([torch.stack([tensor_of(step) for step in result.logits[0]]) for result in results])
             logits = torch.where(chosen_by < _HIDDEN, logits, chosen_by)
         rows = torch.arange(len(texts))[:, None].expand(-1, longest)
         return Output(sequences, list(logits.unbind(1)), rows)
 
-    def _marking(self, streamer: Any, prefix: Sequence[int], batch: int) -> Callable[[Any], bool]:
-        """Return what the library calls for each token of each text: it tells the streamer of each step, once."""
+    def _streaming(self, streamer: Any, prefix: Sequence[int], batch: int) -> Callable[[Any], bool]:
+        """Return the library's callback for each token of each text: it notifies the streamer once per step."""
         import torch
 
         streamer.put(torch.tensor([list(prefix[:1])] * batch))
-        told = -1
+        last_step = -1
 
-        def step_made(step: Any) -> bool:
-            nonlocal told
-            if step.step > told:
-                told = step.step
+        def after_token(step: Any) -> bool:
+            nonlocal last_step
+            if step.step > last_step:
+                last_step = step.step
                 streamer.put(torch.tensor([step.token_id]))
             return False
 
-        return step_made
+        return after_token
 
-    def _ended(self, names: Sequence[str], made: int, most: int) -> list[int]:
-        """Return the ids of a text, with its end, or what is to stand in the last place.
+    def _ended(self, names: Sequence[str], generated: int, most: int) -> list[int]:
+        """Return the ids of a text, with its end token or the forced last token.
 
         Args:
-            names: of what was generated.
-            made: how many there are at most.
-            most: how many tokens the text may have.
+            names: Names of the generated tokens.
+            generated: Maximum number of generated tokens.
+            most: Maximum number of tokens of the text.
         """
         tokens = [self._ids[name] for name in names]
-        if len(tokens) < made:
+        if len(tokens) < generated:
             return [*tokens, self.settings.ends[0]]
         return tokens if self.settings.last is None else [*tokens[: most - 1], self.settings.last]
 
@@ -173,7 +173,7 @@ def _vocabulary(path: Path) -> list[str]:
     """Read the names of tokens.
 
     Raises:
-        WeightsError: they are not there.
+        WeightsError: The file is missing or invalid.
     """
     try:
         names = json.loads(path.read_text(encoding="utf-8"))

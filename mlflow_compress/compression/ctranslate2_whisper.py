@@ -1,4 +1,4 @@
-"""Whisper in CTranslate2, in the place of a transformers model: one call of the library makes all tokens of a text."""
+"""Whisper in CTranslate2 as a replacement of a transformers model: one library call generates all tokens of a text."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from mlflow_compress.compression.ctranslate2_module import Converted, Output, require_known, tensor_of
 from mlflow_compress.errors import Unsupported
 
-_HIDDEN = -1e30  # logits below are those of tokens that were not to be chosen
+_HIDDEN = -1e30  # lower logits belong to suppressed tokens
 _END, _START, _NO_TIMES = "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"
 
 
 @dataclasses.dataclass
 class Heard:
-    """What the encoder made of sounds.
+    """Output of the encoder.
 
     Attributes:
-        states: a `ctranslate2.StorageView` [batch, frames, width].
-        batch: how many sounds.
+        states: `ctranslate2.StorageView` [batch, frames, width].
+        batch: Number of sounds.
     """
 
     states: Any
@@ -28,12 +28,12 @@ class Heard:
 
 
 class Whisper(Converted):
-    """A recogniser in CTranslate2: answers `generate`, `get_encoder` and a forward pass as transformers' models do.
+    """Whisper in CTranslate2, with `generate`, `get_encoder` and a forward pass like transformers' models.
 
     Args:
-        folder: with the converted model.
-        config: the model's.
-        generation: its generation config.
+        folder: Folder of the converted model.
+        config: Config of the model.
+        generation: Generation config of the model.
     """
 
     specification = "WhisperSpec"
@@ -48,7 +48,7 @@ class Whisper(Converted):
         return ctranslate2.models.Whisper
 
     def get_encoder(self) -> Any:
-        """Return what encodes features [batch, mels, frames], as transformers' models do."""
+        """Return the function that encodes features [batch, mels, frames], like transformers' models."""
         return self._encode
 
     def _encode(self, features: Any) -> Heard:
@@ -58,10 +58,10 @@ class Whisper(Converted):
         return Heard(self._model.encode(ctranslate2.StorageView.from_array(array)), len(array))
 
     def __call__(self, input_features: Any = None, decoder_input_ids: Any = None, use_cache: bool = False) -> Output:
-        """Return the logits of given tokens after the prompt [batch, tokens, vocabulary].
+        """Return the logits for given tokens after the prompt [batch, tokens, vocabulary].
 
-        The library decodes the tokens that a prompt ends with as if it had chosen them itself. It takes nothing without
-        a prompt of Whisper's: then there are no logits at all.
+        The library decodes the tokens at the end of a prompt as if it had chosen them itself. It requires a Whisper
+        prompt: without one there are no logits.
         """
         import torch
 
@@ -70,15 +70,15 @@ class Whisper(Converted):
         if any(text[0] != self.generation.decoder_start_token_id or last not in text for text in texts):
             return Output(logits=torch.zeros(0))
         heard = self._encode(input_features)
-        return Output(logits=torch.stack(self._at_once(heard, texts, texts[0].index(last) + 1), dim=1))
+        return Output(logits=torch.stack(self._forced(heard, texts, texts[0].index(last) + 1), dim=1))
 
-    def _at_once(self, heard: Heard, texts: Sequence[list[int]], first: int) -> list[Any]:
-        """Return the logits [batch, vocabulary] after each beginning of the texts that has `first` tokens or more."""
+    def _forced(self, heard: Heard, texts: Sequence[list[int]], first: int) -> list[Any]:
+        """Return the logits [batch, vocabulary] after each prefix of the texts that has `first` tokens or more."""
         import torch
 
-        wanted = len(texts[0]) - first + 1
-        results = self._generated(heard, texts, wanted, [], return_logits_vocab=True, suppress_blank=False)
-        return [torch.stack([tensor_of(each.logits[0][step]) for each in results]) for step in range(wanted)]
+        steps = len(texts[0]) - first + 1
+        results = self._generated(heard, texts, steps, [], return_logits_vocab=True, suppress_blank=False)
+        return [torch.stack([tensor_of(result.logits[0][step]) for result in results]) for step in range(steps)]
 
     def generate(
         self,
@@ -92,14 +92,14 @@ class Whisper(Converted):
         streamer: Any = None,
         **options: Any,
     ) -> Any:
-        """Decode, as `generate` of transformers does with these options: greedily, or by beam search.
+        """Decode like `generate` of transformers with these options: greedily, or by beam search.
 
         Returns:
             The tokens [batch, prompt and new]; with `return_dict_in_generate` an object that has them as `sequences`,
-            and `logits` for each new token [batch, vocabulary]. A text that ends early is filled up with its end.
+            and `logits` for each new token [batch, vocabulary]. A text that ends early is padded with its end token.
 
         Raises:
-            Unsupported: there is an option that would change what is generated, and that it does not know.
+            Unsupported: An option would change the output and is not supported.
         """
         import torch
 
@@ -117,29 +117,29 @@ class Whisper(Converted):
         if streamer is not None:
             streamer.whole()
         end = int(ends[0])
-        made = [_cut(each.sequences_ids[0], ends if not min_new_tokens else ()) for each in results]
-        longest = max(len(text) for text in made)
-        texts = [prompt + text + [end] * (longest - len(text)) for prompt, text in zip(prompts, made, strict=True)]
+        generated = [_cut(result.sequences_ids[0], ends if not min_new_tokens else ()) for result in results]
+        longest = max(len(text) for text in generated)
+        texts = [prompt + text + [end] * (longest - len(text)) for prompt, text in zip(prompts, generated, strict=True)]
         if not return_dict_in_generate:
             return torch.tensor(texts)
-        logits = self._told_logits(heard, results, texts, len(prompts[0])) if output_logits else None
+        logits = self._full_logits(heard, results, texts, len(prompts[0])) if output_logits else None
         return Output(torch.tensor(texts), logits)
 
-    def _told_logits(self, heard: Heard, results: Sequence[Any], texts: list[list[int]], start: int) -> list[Any]:
-        """Return the logits by which tokens were chosen; those of tokens that it hid, from a call with all."""
+    def _full_logits(self, heard: Heard, results: Sequence[Any], texts: list[list[int]], start: int) -> list[Any]:
+        """Return the logits that chose the tokens; those of suppressed tokens come from a second call without rules."""
         import torch
 
-        others = self._at_once(heard, [text[:-1] for text in texts], start)
-        told = []
-        for step, other in enumerate(others):
-            logits = torch.stack([tensor_of(each.logits[0][step]) for each in results])
-            told.append(torch.where(logits < _HIDDEN, other, logits))
-        return told
+        unsuppressed = self._forced(heard, [text[:-1] for text in texts], start)
+        full = []
+        for step, plain in enumerate(unsuppressed):
+            logits = torch.stack([tensor_of(result.logits[0][step]) for result in results])
+            full.append(torch.where(logits < _HIDDEN, plain, logits))
+        return full
 
     def _generated(
         self, heard: Heard, prompts: Sequence[list[int]], tokens: int, suppressed: Sequence[int], **options: Any
     ) -> Any:
-        """Generate at most so many tokens: the library takes half of a length, or what the prompt leaves of it."""
+        """Generate at most `tokens` tokens: the library's limit is half of max_length, or what the prompt leaves."""
         most = max(2 * tokens, tokens + len(prompts[0]))
         settings = {"beam_size": 1, "suppress_blank": True, **options}
         return self._model.generate(
@@ -147,20 +147,20 @@ class Whisper(Converted):
         )
 
     def _prompts(self, heard: Heard) -> list[list[int]]:
-        """Return the tokens that texts begin with, as `generate` of transformers chooses them.
+        """Return the prompt of each text, as `generate` of transformers chooses it.
 
         Source: WhisperGenerationMixin._retrieve_init_tokens of transformers.
         """
         settings = self.generation
         task, language = getattr(settings, "task", None), getattr(settings, "language", None)
-        known: Mapping[str, int] = getattr(settings, "lang_to_id", None) or {}
+        language_ids: Mapping[str, int] = getattr(settings, "lang_to_id", None) or {}
         if language is not None:
-            languages = [known[f"<|{language.strip('<|>')}|>"]] * heard.batch
-        elif known:
-            languages = [known[each] for each in self._languages(heard)]
+            languages = [language_ids[f"<|{language.strip('<|>')}|>"]] * heard.batch
+        elif language_ids:
+            languages = [language_ids[name] for name in self._languages(heard)]
         else:
             languages = []
-        prompts = [[int(settings.decoder_start_token_id), *languages[each : each + 1]] for each in range(heard.batch)]
+        prompts = [[int(settings.decoder_start_token_id), *languages[row : row + 1]] for row in range(heard.batch)]
         tasks: Mapping[str, int] = getattr(settings, "task_to_id", None) or {}
         if task is not None or (language is not None and tasks):
             prompts = [[*prompt, tasks[task or "transcribe"]] for prompt in prompts]
@@ -169,13 +169,13 @@ class Whisper(Converted):
         return [[*prompt, *before, last] for prompt in prompts]
 
     def _languages(self, heard: Heard) -> list[str]:
-        """Return the likeliest language of each sound, as the library names it: `<|en|>`.
+        """Return the most likely language of each sound, as the library names it: `<|en|>`.
 
         Raises:
-            Unsupported: the library does not take the model for one of several languages.
+            Unsupported: The library does not recognise the model as multilingual.
         """
         try:
-            return [each[0][0] for each in self._model.detect_language(heard.states)]
+            return [ranking[0][0] for ranking in self._model.detect_language(heard.states)]
         except RuntimeError as error:
             raise Unsupported(
                 "CTranslate2 can't detect the language with this model: set language in its generation_config.json"
@@ -183,10 +183,10 @@ class Whisper(Converted):
 
 
 def special_tokens(config: Any, generation: Any) -> tuple[int, int]:
-    """Return the tokens that the library must know as the start of a text, and as the one without time stamps.
+    """Return the ids of the start token and of the no-timestamps token for the library.
 
-    A prompt that ends with another token lets it choose tokens of time stamps alone. Random weights, whose settings
-    name no such tokens, get the last two of the vocabulary: their prompts have two tokens more than in transformers.
+    After a prompt that ends with another token the library chooses only timestamps. Settings of random weights have no
+    such tokens and get the last two of the vocabulary: their prompts have two tokens more than in transformers.
     """
     if (last := getattr(generation, "no_timestamps_token_id", None)) is not None:
         return int(generation.decoder_start_token_id), int(last)
@@ -194,12 +194,12 @@ def special_tokens(config: Any, generation: Any) -> tuple[int, int]:
 
 
 def vocabulary(tokens: Sequence[str], config: Any, generation: Any) -> list[str]:
-    """Return the names of all tokens, one for each row of the embedding, with those that the library must find.
+    """Return the names of all tokens, one per row of the embedding, including those that the library requires.
 
     Args:
-        tokens: those of the tokenizer, by id.
-        config: the model's.
-        generation: its generation config.
+        tokens: Tokens of the tokenizer, by id.
+        config: Config of the model.
+        generation: Generation config of the model.
     """
     names = [*tokens[: config.vocab_size]]
     names += [f"<|{number * 0.02:.2f}|>" for number in range(config.vocab_size - len(names))]
@@ -215,6 +215,6 @@ def vocabulary(tokens: Sequence[str], config: Any, generation: Any) -> list[str]
 
 
 def _cut(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
-    """Return tokens up to the first that ends a text."""
-    stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
+    """Return the tokens before the first end token."""
+    stop = next((index for index, token in enumerate(tokens) if token in ends), len(tokens))
     return list(tokens[:stop])

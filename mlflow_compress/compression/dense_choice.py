@@ -1,4 +1,4 @@
-"""Whether a packed kernel or a dense product is faster, by the number of rows: measured here, once for each shape."""
+"""Choice between a packed kernel and a dense product, by the number of rows: measured once for each shape."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 
 Way = Callable[[Tensor], Tensor]
 
-_FEW_ROWS = 4  # a dense product unpacks the whole weight first: for so few rows it is never the faster one
+_FEW_ROWS = 4  # a dense product unpacks the whole weight first: for so few rows it is never faster
 _TRIES = 3
-_found: dict[Hashable, Any] = {}  # the fastest type to multiply in, None for the kernel; by shape, machine and rows
+_fastest: dict[Hashable, Any] = {}  # the fastest type to multiply in, None for the kernel; by shape, machine and rows
 
 
 class Choice:
-    """Chooses for one layer; layers of one shape share what was measured.
+    """Choice for one layer; layers of one shape share the measurement.
 
     Args:
-        shape: what tells layers apart whose times may differ.
+        shape: Key of layers that have the same times.
     """
 
     def __init__(self, shape: Hashable) -> None:
@@ -28,33 +28,33 @@ class Choice:
         self._dense_from: int | None = None
 
     @property
-    def said(self) -> str:
-        """From how many rows on the dense product is used, as far as was seen."""
+    def summary(self) -> str:
+        """The number of rows above which the dense product was used; empty if it was not."""
         return "" if self._dense_from is None else f"; dense above {self._dense_from // 2} rows"
 
     def of(self, inputs: Tensor, kernel: Way, dense: Mapping[torch.dtype, Way]) -> Way:
-        """Return the fastest way for so many rows, to the next power of two.
+        """Return the fastest way for this number of rows, rounded up to a power of two.
 
         Args:
-            inputs: [rows, in].
-            kernel: multiplies with packed weights.
-            dense: ways that unpack the weight and multiply, by the type in which they do.
+            inputs: Inputs [rows, in].
+            kernel: Function that multiplies with packed weights.
+            dense: Functions that unpack the weight and multiply, by the type they compute in.
         """
         if len(inputs) <= _FEW_ROWS or not dense or torch.compiler.is_compiling():
             return kernel
         rows = 1 << (len(inputs) - 1).bit_length()
         key = self._shape, rows, inputs.dtype, torch.get_num_threads()
-        if key not in _found:
+        if key not in _fastest:
             ways: dict[Any, Way] = {None: kernel, **dense}
-            _found[key] = min(ways, key=lambda way: _seconds(ways[way], inputs))
-        if (dtype := _found[key]) is None:
+            _fastest[key] = min(ways, key=lambda way: _seconds(ways[way], inputs))
+        if (dtype := _fastest[key]) is None:
             return kernel
         self._dense_from = min(rows, self._dense_from or rows)
         return dense[dtype]
 
 
 def _seconds(way: Way, inputs: Tensor) -> float:
-    """Return the least time of a few calls, after one that counts for nothing."""
+    """Return the shortest time of a few calls, after one warm-up call."""
     least = float("inf")
     with torch.no_grad():
         way(inputs)

@@ -1,7 +1,7 @@
-"""How ultralytics' detectors are built, for methods that take channels out of them.
+"""Structure of ultralytics' detectors, for methods that remove channels.
 
-Their blocks (C2f, C3k2, C2PSA, PSA) halve the channels of a convolution by number, which a dependency graph can't
-follow when channels go: inside `separated`, each half has a convolution of its own.
+Their blocks (C2f, C3k2, C2PSA, PSA) split the channels of a convolution by number, which a dependency graph can't
+follow when channels are removed: inside `separated`, each half has its own convolution.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ class Separated:
     """A detector whose channels can be followed.
 
     Attributes:
-        forward: takes the module and a list with the images; gives what the head's last convolutions give.
-        fixed: layers whose outputs must all stay.
+        forward: Takes the module and a list with the images; returns the outputs of the head's last convolutions.
+        fixed: Layers whose outputs must all stay.
     """
 
     forward: Callable[[Any, Any], list[Any]]
@@ -27,38 +27,38 @@ class Separated:
 
 @contextlib.contextmanager
 def separated(detector: Any) -> Iterator[Separated]:
-    """Split the first convolution of a block into one for each half, and join the halves again at the end.
+    """Split the first convolution of each block into two halves, and join the halves again at the end.
 
-    A block of attention is replaced by a convolution meanwhile, and what it reads keeps its width.
+    Meanwhile a convolution replaces each attention block, and the inputs of attention keep their width.
 
     Args:
-        detector: an `ultralytics.nn.tasks.DetectionModel`, fused; the halves must keep equal widths.
+        detector: Fused `ultralytics.nn.tasks.DetectionModel`; the halves must keep equal widths.
     """
     from torch import nn
 
     head = detector.model[-1]
-    blocks = {each: each.cv1 for each in detector.modules() if _is_halving(each)}
-    attentions = [each for each in detector.modules() if hasattr(each, "attn") and each not in blocks]
+    blocks = {module: module.cv1 for module in detector.modules() if _is_halving(module)}
+    attentions = [module for module in detector.modules() if hasattr(module, "attn") and module not in blocks]
     fixed = []
     for block, first in blocks.items():
         block.cv1 = nn.ModuleList(_half(first.conv, side) for side in (0, 1))
         block.forward = _forward_of(block, first.act)
-        if any(hasattr(each, "attn") for each in block.modules()):
+        if any(hasattr(module, "attn") for module in block.modules()):
             fixed += list(block.cv1)
-    for each in attentions:
-        width = each.attn.proj.conv.out_channels
-        each.stand_in = nn.Conv2d(width, width, 1)
-        each.forward = _added(each.stand_in)
-        fixed.append(each.stand_in)
+    for attention in attentions:
+        width = attention.attn.proj.conv.out_channels
+        attention.stand_in = nn.Conv2d(width, width, 1)
+        attention.forward = _added(attention.stand_in)
+        fixed.append(attention.stand_in)
     branches = [branch for branch in (head.cv2, head.cv3) if branch is not None]
-    head.forward = lambda features: [branch[i](each) for branch in branches for i, each in enumerate(features)]
+    head.forward = lambda features: [branch[i](level) for branch in branches for i, level in enumerate(features)]
     try:
         yield Separated(lambda module, images: module(*images), fixed)
     finally:
-        for each in (head, *attentions, *blocks):
-            del each.forward
-        for each in attentions:
-            del each.stand_in
+        for module in (head, *attentions, *blocks):
+            del module.forward
+        for attention in attentions:
+            del attention.stand_in
         for block, first in blocks.items():
             block.c = _join(first.conv, *block.cv1)
             block.cv1 = first
@@ -66,23 +66,23 @@ def separated(detector: Any) -> Iterator[Separated]:
 
 
 def is_detector(module: Any) -> bool:
-    """Return whether a module is a plain detector of ultralytics: one that makes no masks or else."""
+    """Return whether a module is a plain ultralytics detector, without masks or other outputs."""
     return type(module).__name__ == "DetectionModel"
 
 
 def is_halving(module: Any) -> bool:
-    """Return whether blocks in a module halve channels by number, as those of ultralytics do."""
-    return any(_is_halving(each) for each in module.modules())
+    """Return whether a module has blocks that split channels by number, like ultralytics' blocks."""
+    return any(_is_halving(part) for part in module.modules())
 
 
 def forget_anchors(module: Any) -> None:
-    """Let the head of a detector make its anchors anew: those it keeps are of one device, and maybe of inference."""
+    """Make the head of a detector rebuild its anchors: the kept ones belong to one device or are inference tensors."""
     if any(cls.__name__ == "DetectionModel" for cls in type(module).__mro__):
         module.model[-1].shape = None
 
 
 def _is_halving(block: Any) -> bool:
-    """Return whether the first convolution of a block makes twice the `c` channels that its inside takes."""
+    """Return whether the first convolution of a block outputs twice the block's inner width `c`."""
     convolution = getattr(getattr(block, "cv1", None), "conv", None)
     if convolution is None or not hasattr(block, "c") or not (hasattr(block, "m") or hasattr(block, "attn")):
         return False
@@ -102,10 +102,10 @@ def _half(whole: Any, side: int) -> Any:
 
 
 def _join(whole: Any, left: Any, right: Any) -> int:
-    """Put what is left of two halves back into the whole convolution; gives the width of a half.
+    """Join two halves back into the whole convolution; return the width of a half.
 
     Raises:
-        ValueError: they are not of one width.
+        ValueError: The halves have different widths.
     """
     import torch
     from torch import nn
@@ -113,8 +113,8 @@ def _join(whole: Any, left: Any, right: Any) -> int:
     if left.weight.shape != right.weight.shape:
         raise ValueError(f"halves of {left.out_channels} and {right.out_channels} channels can't be joined")
     for name in ("weight", "bias"):
-        both = torch.cat((getattr(left, name), getattr(right, name)))
-        setattr(whole, name, nn.Parameter(both.detach(), requires_grad=False))
+        joined = torch.cat((getattr(left, name), getattr(right, name)))
+        setattr(whole, name, nn.Parameter(joined.detach(), requires_grad=False))
     whole.in_channels, whole.out_channels = left.in_channels, 2 * left.out_channels
     return int(left.out_channels)
 
@@ -126,16 +126,16 @@ def _forward_of(block: Any, activation: Any) -> Callable[[Any], Any]:
 
     def forward(features: Any) -> Any:
         parts = [activation(half(features)) for half in block.cv1]
-        if isinstance(inside, torch.nn.ModuleList):  # C2f: the right half goes on, and every stage is kept
-            for each in inside:
-                parts.append(each(parts[-1]))
+        if isinstance(inside, torch.nn.ModuleList):  # C2f: each stage reads the previous one, all are concatenated
+            for stage in inside:
+                parts.append(stage(parts[-1]))
         elif inside is not None:  # C2PSA: the right half is replaced
             parts[1] = inside(parts[1])
-        return block.cv2(torch.cat(parts, 1))  # PSA: its attention keeps the width, which is all that counts here
+        return block.cv2(torch.cat(parts, 1))  # PSA: skip its attention, which keeps the width
 
     return forward
 
 
 def _added(convolution: Any) -> Callable[[Any], Any]:
-    """Return a function whose input and output have as many channels as the convolution."""
+    """Return a residual function that keeps the convolution's number of channels."""
     return lambda features: features + convolution(features)

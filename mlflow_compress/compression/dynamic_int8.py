@@ -1,4 +1,4 @@
-"""What the methods of dynamic int8 share: what they take and leave, where it runs, and whom it can't serve."""
+"""Common facts of the dynamic int8 methods: states, devices and excluded families."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlflow_compress.sockets import Method, State
 
 @dataclass
 class DynamicInt8(Method):
-    """A method that rounds weights beforehand and inputs at each call, for int8 kernels of the CPU."""
+    """A method that rounds weights beforehand and inputs at each call, for the CPU's int8 kernels."""
 
     changes: ClassVar[Literal["architecture"]] = "architecture"
     takes: ClassVar[tuple[State, ...]] = ("float",)

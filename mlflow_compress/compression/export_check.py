@@ -1,7 +1,7 @@
-"""Whether an exported graph computes what the module does on inputs other than those that it was exported with.
+"""Check that an exported graph matches the module on other inputs than the example that it was exported with.
 
-Tracing records what was done for one example. A path that depends on values, or a length that was written down as a
-number, gives the same on that example and something else on others.
+Tracing records the operations for one example. A path that depends on values, or a length recorded as a constant, is
+right for that example and wrong for others.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from mlflow_compress.networks.stored_weights import flat
 from mlflow_compress.sockets import Graph
 
 _SEED = 20
-_MOST_SECONDS = 10.0  # after which no further inputs are tried
-_MOST_OTHERS = 0.02  # share of integers in an output that may differ: equal scores are sorted in any order
+_MOST_SECONDS = 10.0  # no further inputs are tried after this
+_MOST_OTHERS = 0.02  # share of integers in an output that may differ: the order of equal scores is arbitrary
 _ANOTHER_SIZE = 3
-_MANY = 4  # different integers, from which on they are ids of something, and no mask
-_MOST_ROUNDED = 0.5  # relative difference from which on it is no rounding, as of a runtime in float16 or int8
-_FARTHER = 3  # times the tolerance: numbers that the module was not made for are rounded more
+_MANY = 4  # from this number of distinct integers they are ids, not a mask
+_MOST_ROUNDED = 0.5  # larger relative differences are not the rounding of a runtime in float16 or int8
+_FARTHER = 3  # factor of the tolerance: unusual values are rounded more
 
 
 def require_alike(graph: Graph, call: Callable[..., tuple[Any, ...]], tolerance: float) -> None:
-    """Check an exported graph on other values, and on a batch of another size where it may have one.
+    """Check an exported graph on other values, and on a batch of another size if its batch size is dynamic.
 
-    A module that draws random numbers, or keeps something from call to call, can't be compared so, and passes.
+    A module that draws random numbers, or keeps state between calls, can't be compared in this way and passes.
 
     Args:
-        graph: what was exported.
-        call: what runs it now.
-        tolerance: how far an output may be from the module's on its examples, relative to it.
+        graph: Exported graph.
+        call: Function that runs the export.
+        tolerance: Maximum relative difference between an output and the module's output on the examples.
 
     Raises:
-        Unsupported: it gives something else, or fails.
+        Unsupported: The outputs differ, or the export fails.
     """
     started, tolerance = time.monotonic(), _FARTHER * tolerance
     examples = tuple(graph.inputs.values())
     for what, inputs in _others(graph):
-        wanted = _steady(graph, inputs)
-        if wanted is not None:
-            given = _given(call, inputs, what)
-            if len(given) != len(wanted):
-                raise Unsupported(f"{what} the exported graph gives {len(given)} outputs, not {len(wanted)}")
-            moved = _moved(given, wanted, tolerance)
-            if not moved <= tolerance and _holds_nan(wanted) and not _holds_nan(_steady(graph, examples) or ()):
-                moved = _moved(*_at_numbers(given, wanted), tolerance)  # inputs that the module was not made for
+        expected = _steady(graph, inputs)
+        if expected is not None:
+            actual = _run(call, inputs, what)
+            if len(actual) != len(expected):
+                raise Unsupported(f"{what} the exported graph gives {len(actual)} outputs, not {len(expected)}")
+            moved = _moved(actual, expected, tolerance)
+            if not moved <= tolerance and _holds_nan(expected) and not _holds_nan(_steady(graph, examples) or ()):
+                moved = _moved(*_at_numbers(actual, expected), tolerance)  # the module does not support such inputs
             if not moved <= tolerance:
                 by = f"by {moved:.0%}" if math.isfinite(moved) else "in its shape, or in values that are not finite"
                 rounded = ", or its runtime rounds more here" if moved < _MOST_ROUNDED else ""
@@ -62,7 +62,7 @@ def require_alike(graph: Graph, call: Callable[..., tuple[Any, ...]], tolerance:
 
 
 def _others(graph: Graph) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Return other inputs than the graph's examples, each with words for them."""
+    """Yield other inputs than the graph's examples, each with a description."""
     import torch
 
     examples = tuple(graph.inputs.values())
@@ -83,12 +83,12 @@ def _batch_axis(axes: Mapping[int, str]) -> int | None:
 
 
 def _negated(tensor: Any) -> Any:
-    """Turn signs round, and the order of what is no floating-point number (ids of tokens)."""
+    """Negate floating-point numbers; reverse the order of others (token ids)."""
     return -tensor if tensor.is_floating_point() or tensor.is_complex() else tensor.flip(-1) if tensor.dim() else tensor
 
 
 def _drawn(tensor: Any, size: float, integers: Callable[[Any, Any], Any], generator: Any) -> Any:
-    """Draw numbers that are spread as these, times a size; integers by a function of them."""
+    """Draw numbers with the tensor's mean and deviation, times a size; integers with the given function."""
     import torch
 
     if not (tensor.numel() and (tensor.dim() or tensor.is_floating_point())):
@@ -102,7 +102,7 @@ def _drawn(tensor: Any, size: float, integers: Callable[[Any, Any], Any], genera
 
 
 def _reordered(tensor: Any, generator: Any) -> Any:
-    """Put numbers into another order, the same in each row."""
+    """Permute the last axis, in the same way for each row."""
     import torch
 
     return tensor[..., torch.randperm(tensor.shape[-1], generator=generator).to(tensor.device)]
@@ -117,21 +117,21 @@ def _of_upper_half(tensor: Any, generator: Any) -> Any:
 
 
 def _redrawn(tensor: Any, generator: Any, *, is_upper: bool) -> Any:
-    """Draw integers of the lower or the upper half of those that the tensor holds; of a mask's few, of all.
+    """Draw integers from the lower or upper half of the tensor's values, or from all values of a mask.
 
-    A row of one value only is drawn where the tensor has such a row: a mask that hides a whole row makes NaN of it.
+    A constant row is kept only if the tensor has such a row: a mask that hides a whole row makes NaN.
     """
     import torch
 
     if _are_places(tensor):
         return _reordered(tensor, generator)
     values = tensor.flatten()
-    different = values.unique()
-    if len(different) >= _MANY:
-        middle = different[len(different) // 2]
+    distinct = values.unique()
+    if len(distinct) >= _MANY:
+        middle = distinct[len(distinct) // 2]
         values = values[values >= middle if is_upper else values < middle]
     drawn = values[torch.randint(len(values), tensor.shape, generator=generator).to(tensor.device)]
-    if len(different) >= _MANY:
+    if len(distinct) >= _MANY:
         return drawn
     uniform = tensor[(tensor == tensor[..., :1]).all(-1)][..., 0].unique()
     is_new = (drawn == drawn[..., :1]).all(-1) & ~(drawn[..., :1] == uniform).any(-1)
@@ -139,9 +139,9 @@ def _redrawn(tensor: Any, generator: Any, *, is_upper: bool) -> Any:
 
 
 def _are_places(tensor: Any) -> bool:
-    """Return whether integers are positions or offsets: all those of a range, each once, or rows that increase."""
-    different = tensor.unique()
-    is_range = len(different) == tensor.numel() == int(different[-1]) - int(different[0]) + 1
+    """Return whether integers are positions or offsets: a range with each value once, or increasing rows."""
+    distinct = tensor.unique()
+    is_range = len(distinct) == tensor.numel() == int(distinct[-1]) - int(distinct[0]) + 1
     steps = tensor[..., 1:] > tensor[..., :-1]
     return is_range or bool(steps.numel() and steps.all())
 
@@ -153,7 +153,7 @@ def _are_ids_above_0(tensor: Any) -> bool:
 
 
 def _ending_in_0(tensor: Any) -> Any:
-    """Put 0, which fills texts up as a rule, at the end of each row of ids that has none."""
+    """Put 0, the usual padding, at the end of each row of ids that does not contain it."""
     if not _are_ids_above_0(tensor):
         return tensor
     ending = tensor.clone()
@@ -162,7 +162,7 @@ def _ending_in_0(tensor: Any) -> Any:
 
 
 def _resized(tensor: Any, axis: int | None) -> Any:
-    """Repeat or cut the samples, so that there are three of them, in another order."""
+    """Repeat or drop samples to get three of them, in another order."""
     import torch
 
     if axis is None:
@@ -171,14 +171,14 @@ def _resized(tensor: Any, axis: int | None) -> Any:
 
 
 def _steady(graph: Graph, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """Return what the module gives; None where it takes no such inputs, or gives something else each time."""
+    """Return the module's outputs; None if it does not accept the inputs or its outputs vary."""
     import torch
 
     try:
         with torch.no_grad():
             once = graph.module(*_copied(inputs))
             again = graph.module(*_copied(inputs))
-    except Exception:  # whatever a module says of inputs that it was never made for
+    except Exception:  # a module may raise anything on unusual inputs
         return None
     is_steady = all(
         torch.equal(torch.nan_to_num(one), torch.nan_to_num(two)) for one, two in zip(once, again, strict=True)
@@ -186,7 +186,7 @@ def _steady(graph: Graph, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
     return once if is_steady else None
 
 
-def _given(call: Callable[..., tuple[Any, ...]], inputs: tuple[Any, ...], what: str) -> tuple[Any, ...]:
+def _run(call: Callable[..., tuple[Any, ...]], inputs: tuple[Any, ...], what: str) -> tuple[Any, ...]:
     import torch
 
     try:
@@ -201,29 +201,29 @@ def _copied(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(tensor.clone() for tensor in inputs)
 
 
-def _moved(given: Iterable[Any], wanted: Iterable[Any], tolerance: float) -> float:
-    """Return how far the output is that is farthest from the module's."""
-    return max((_apart(one, two, tolerance) for one, two in zip(given, wanted, strict=True)), default=0.0)
+def _moved(actual: Iterable[Any], expected: Iterable[Any], tolerance: float) -> float:
+    """Return the largest difference of an output from the module's."""
+    return max((_apart(one, two, tolerance) for one, two in zip(actual, expected, strict=True)), default=0.0)
 
 
 def _holds_nan(outputs: Iterable[Any]) -> bool:
     return any(bool(output.isnan().any()) for output in outputs)
 
 
-def _at_numbers(given: Iterable[Any], wanted: Iterable[Any]) -> tuple[list[Any], list[Any]]:
-    """Leave out the places where the module gives NaN, of outputs of the same shape."""
+def _at_numbers(actual: Iterable[Any], expected: Iterable[Any]) -> tuple[list[Any], list[Any]]:
+    """Drop the elements where the module gives NaN, for outputs of the same shape."""
     pairs = []
-    for one, two in zip(given, wanted, strict=True):
+    for one, two in zip(actual, expected, strict=True):
         is_number = ~two.isnan()
         pairs.append((one[is_number.to(one.device)], two[is_number]) if one.shape == two.shape else (one, two))
     return [one for one, _ in pairs], [two for _, two in pairs]
 
 
-def _apart(given: Any, wanted: Any, tolerance: float) -> float:
-    """Return how far an output is from the module's; infinite where NaN or infinities are elsewhere."""
-    if given.shape != wanted.shape:
+def _apart(actual: Any, expected: Any, tolerance: float) -> float:
+    """Return the difference of an output from the module's; infinite if NaN or infinities are at other places."""
+    if actual.shape != expected.shape:
         return float("inf")
-    if not (wanted.is_floating_point() or wanted.is_complex()):
-        different = float((given.cpu() != wanted.cpu()).float().mean()) if wanted.numel() else 0.0
+    if not (expected.is_floating_point() or expected.is_complex()):
+        different = float((actual.cpu() != expected.cpu()).float().mean()) if expected.numel() else 0.0
         return different if different > max(tolerance, _MOST_OTHERS) else 0.0
-    return farthest([flat(given)], [flat(wanted)], [0.0]) if wanted.numel() else 0.0
+    return farthest([flat(actual)], [flat(expected)], [0.0]) if expected.numel() else 0.0

@@ -1,4 +1,4 @@
-"""What all methods of other runtimes share: a model's graphs become files in a folder, and run from these."""
+"""Common part of the export methods: a model's graphs become files in a folder and run from these files."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ FEWER_WEIGHTS = CautionKind(
         "оригинал заново.",
     },
 )
-_ALL_WEIGHTS = 0.9  # share of the parameters; exporters fold batch normalisation, and keep equal tensors once
-_STEADY = 0.01  # relative difference of the outputs of two calls that are alike
-_OTHER_SEEDS = 1, 2  # of batches beside the first: a path may depend on the user's own values
+_ALL_WEIGHTS = 0.9  # share of the parameters; exporters fold batch normalisation and store equal tensors once
+_STEADY = 0.01  # maximum relative difference of the outputs of two equal calls
+_OTHER_SEEDS = 1, 2  # seeds of further batches: a path may depend on the user's own values
 _ONE_PATH = "its path depends on the values of its inputs, and an export contains only one path"
-_OF_VALUES = ("data-dependent", "DataDependent")  # in what torch.export says then
+_OF_VALUES = ("data-dependent", "DataDependent")  # in torch.export's messages of that case
 _GRAPHS = "graphs.json"
-_OUR_FOLDER = re.compile(r"\S*/mlflow-compress-\w+/")  # a temporary one, in what a library says of a file
-_FEWEST_SAMPLES, _MOST_SAMPLES = 16, 128  # to calibrate on, where nothing else is asked for
-_MOST_BYTES = 2**28  # of inputs that are kept for it, from the fewest on
+_OUR_FOLDER = re.compile(r"\S*/mlflow-compress-\w+/")  # a temporary folder in a library's message
+_FEWEST_SAMPLES, _MOST_SAMPLES = 16, 128  # default range of calibration samples
+_MOST_BYTES = 2**28  # of kept inputs, above the fewest samples
 
 Call = Callable[..., tuple[Any, ...]]
 Values = tuple[int, float, float]
@@ -65,16 +65,16 @@ Values = tuple[int, float, float]
 
 @dataclass
 class ExportMethod(Method):
-    """A method that hands the family's graphs over to another runtime, each as a file.
+    """A method that converts the family's graphs for another runtime, each into a file.
 
     Attributes:
-        tolerance: how far the outputs may be from the module's, relative to them; where it is only a conversion.
-        converts: whether it takes all of the weights over, rather than quantise some.
-        exporter: what people call the library that takes the graphs.
-        loaded_by: the Python expression by which the runtime's own library loads a file, with the files' names as a
-            pattern (`onnxruntime.InferenceSession("*.onnx")`).
-        flavor: the flavor of MLflow that loads a file of it; None: MLflow has none.
-        takes_half: whether it takes weights in half precision; else they are cast to float32 first.
+        tolerance: Maximum relative difference of the outputs from the module's; finite for a pure conversion.
+        converts: Whether it converts all weights instead of quantising some.
+        exporter: Common name of the library that takes the graphs.
+        loaded_by: Python expression with which the runtime's own library loads a file, with a pattern as the file name
+            (`onnxruntime.InferenceSession("*.onnx")`).
+        flavor: MLflow flavor that loads its file; None: MLflow has none.
+        takes_half: Whether it takes weights in half precision; otherwise they are cast to float32 first.
     """
 
     changes: ClassVar[Literal["runtime"]] = "runtime"
@@ -94,7 +94,7 @@ class ExportMethod(Method):
         """Write all graphs into the folder.
 
         Returns:
-            The model; its module is used no more.
+            The model; its module is not used any more.
         """
 
     @abstractmethod
@@ -102,23 +102,23 @@ class ExportMethod(Method):
         """Open a graph's file.
 
         Args:
-            name: the graph's.
-            buffers: what among its constants is no weight (see `has_weights`).
-            model: the model that it is part of.
-            folder: where the file is.
+            name: Name of the graph.
+            buffers: Constants that are not weights (see `has_weights`).
+            model: Model that the graph is part of.
+            folder: Folder of the file.
 
         Returns:
-            What runs the graph. It has `held_weights`, as `stored_weights.held` gives it, and where its engine is not
-            torch's, `runtime`: the distribution that it belongs to.
+            A callable that runs the graph. It has `held_weights` (see `stored_weights.held`) and, if its engine is not
+            torch, `runtime`: the name of the engine's distribution.
         """
 
     def compress(self, model: Model, family: Family) -> Model:
-        """Export the model, with its layers one by one, and run it from the files.
+        """Export the model without fused layers, and run it from the files.
 
         Raises:
-            Unsupported: the family gives no graphs of it, they can't be exported, or what was exported computes
+            Unsupported: The family gives no graphs of the model, they can't be exported, or the export computes
                 something else than the module.
-            WorkerError: it generates something else.
+            WorkerError: The export generates something else.
         """
         try:
             with unfused():
@@ -152,7 +152,7 @@ class ExportMethod(Method):
         return model
 
     def _exported(self, model: Model, family: Family, graphs: Mapping[str, Graph], before: Sequence[Observed]) -> Model:
-        """Export the model, run it from the files, and check what it gives and holds."""
+        """Export the model, run it from the files, and check its outputs and weights."""
         folder = tempfile.TemporaryDirectory(prefix="mlflow-compress-")
         _write_buffers(graphs, Path(folder.name), with_attributes=True)
         with quiet():
@@ -175,23 +175,23 @@ class ExportMethod(Method):
         return self._with_all_weights(model, family, graphs, Path(folder.name))
 
     def _with_all_weights(self, model: Model, family: Family, graphs: Mapping[str, Graph], folder: Path) -> Model:
-        """Count the weights that the files hold; say it where they are fewer than the module's.
+        """Count the weights in the files; add a caution if they are fewer than the module's.
 
-        A tensor that a module keeps as a plain attribute is a weight where without it too few are counted: it was made
-        of the parameters.
+        A tensor in a plain attribute of a module counts as a weight if too few are counted without it: then it was
+        computed from the parameters.
         """
-        weights = {id(each): each.numel() for graph in graphs.values() for each in graph.module.parameters()}
-        given, counted_ = sum(weights.values()), coverage.total(model.module)
-        if counted_ < _ALL_WEIGHTS * given:
+        sizes = {id(weight): weight.numel() for graph in graphs.values() for weight in graph.module.parameters()}
+        expected, without_attributes = sum(sizes.values()), coverage.total(model.module)
+        if without_attributes < _ALL_WEIGHTS * expected:
             _write_buffers(graphs, folder, with_attributes=False)
             model.module = None
             model = self.load(model, family, folder)
-            if abs(coverage.total(model.module) - given) >= given - counted_:
+            if abs(coverage.total(model.module) - expected) >= expected - without_attributes:
                 _write_buffers(graphs, folder, with_attributes=True)
                 model.module = None
                 model = self.load(model, family, folder)
-        if (kept := coverage.total(model.module)) < _ALL_WEIGHTS * given:
-            model.cautions.append(FEWER_WEIGHTS.of(kept=f"{kept:,}", given=f"{given:,}"))
+        if (kept := coverage.total(model.module)) < _ALL_WEIGHTS * expected:
+            model.cautions.append(FEWER_WEIGHTS.of(kept=f"{kept:,}", given=f"{expected:,}"))
         return model
 
     def save(self, model: Model, family: Family, folder: Path) -> None:
@@ -203,7 +203,7 @@ class ExportMethod(Method):
         """Open the files.
 
         Raises:
-            WeightsError: they are not there.
+            WeightsError: They are missing.
         """
         return _attached(model, family, self._calls(model, folder))
 
@@ -214,7 +214,7 @@ class ExportMethod(Method):
         return publish_runtime(saved, self.loaded_by, folder)
 
     def native_flavor(self, saved: Path, family: Family) -> NativeFlavor:
-        """Point at the runtime's file (see `Method.native_flavor`)."""
+        """Return the flavor of the runtime's file (see `Method.native_flavor`)."""
         return super().native_flavor(saved, family) if self.flavor is None else graph_flavor(saved, self.flavor)
 
     def _calls(self, model: Model, folder: Path) -> dict[str, Call]:
@@ -228,7 +228,7 @@ class ExportMethod(Method):
 
 
 def _attached(model: Model, family: Family, calls: Mapping[str, Call]) -> Model:
-    """Put what runs the graphs in the module's place."""
+    """Replace the module by the callables that run the graphs."""
     model = family.attach(model, calls)
     model.runtime = next((str(call.runtime) for call in calls.values() if hasattr(call, "runtime")), "torch")
     return model
@@ -237,22 +237,22 @@ def _attached(model: Model, family: Family, calls: Mapping[str, Call]) -> Model:
 def record(
     model: Model, family: Family, calls: Mapping[str, Call], samples: int | None
 ) -> dict[str, list[tuple[Any, ...]]]:
-    """Return what each graph really gets: the inputs of its first and last run in each of some timed calls.
+    """Return the real inputs of each graph: those of its first and last run in each of some timed calls.
 
     Args:
-        model: the model, whose module is replaced.
-        family: gives the data, and runs it.
-        calls: what runs the graphs.
-        samples: how many calls, of one sample each; None: 128 different ones, fewer (but at least 16) where they take
-            more than 256 MiB, and 16 where the weights are random.
+        model: Model whose module is replaced.
+        family: Family that gives the data and runs them.
+        calls: Callables that run the graphs.
+        samples: Number of calls, of one sample each; None: 128 different ones, fewer (but at least 16) if they take
+            more than 256 MiB, and 16 if the weights are random.
     """
     import torch
 
-    seen: dict[str, list[tuple[Any, ...]]] = {name: [] for name in calls}
+    recorded: dict[str, list[tuple[Any, ...]]] = {name: [] for name in calls}
 
     def recorder(name: str) -> Call:
         def run(*inputs: Any) -> tuple[Any, ...]:
-            now[name] = [*now.get(name, [])[:1], inputs]
+            of_call[name] = [*of_call.get(name, [])[:1], inputs]
             return calls[name](*inputs)
 
         return run
@@ -260,42 +260,42 @@ def record(
     model.module = None
     model = family.attach(model, {name: recorder(name) for name in calls})
     with torch.inference_mode():
-        for batch in _calibration(model, family, samples, seen):
-            now: dict[str, list[tuple[Any, ...]]] = {}
+        for batch in _calibration(model, family, samples, recorded):
+            of_call: dict[str, list[tuple[Any, ...]]] = {}
             family.run(model, batch, lambda stage: None)
-            if len(now) < len(calls):
+            if len(of_call) < len(calls):
                 family.forward(model, batch)
-            for name, inputs in now.items():
-                seen[name] += inputs
+            for name, inputs in of_call.items():
+                recorded[name] += inputs
     model.module = None
-    return seen
+    return recorded
 
 
 def _calibration(
-    model: Model, family: Family, samples: int | None, seen: Mapping[str, list[tuple[Any, ...]]]
+    model: Model, family: Family, samples: int | None, recorded: Mapping[str, list[tuple[Any, ...]]]
 ) -> Iterator[Any]:
-    """Return the batches to record on, one after the other: `seen` says what those before have left."""
-    few = family.calibration(model, samples or _FEWEST_SAMPLES, seed=0)
-    yield from few
+    """Yield the batches to record on; `recorded` has the inputs so far, whose size limits the number of batches."""
+    first = family.calibration(model, samples or _FEWEST_SAMPLES, seed=0)
+    yield from first
     if samples is not None or model.weights == "random":
         return
-    kept = {id(tensor): tensor.nbytes for each in seen.values() for inputs in each for tensor in inputs}
-    wanted = min(_MOST_SAMPLES, len(few) * _MOST_BYTES // max(1, sum(kept.values())))
-    if wanted <= len(few):
+    kept = {id(tensor): tensor.nbytes for calls in recorded.values() for inputs in calls for tensor in inputs}
+    count = min(_MOST_SAMPLES, len(first) * _MOST_BYTES // max(1, sum(kept.values())))
+    if count <= len(first):
         return
-    for batch in family.calibration(dataclasses.replace(model, cautions=[]), wanted, seed=0)[len(few) :]:
-        if value_trees.is_equal(batch, few[0]):  # there are no more: they begin again
+    for batch in family.calibration(dataclasses.replace(model, cautions=[]), count, seed=0)[len(first) :]:
+        if value_trees.is_equal(batch, first[0]):  # no more data: the samples repeat
             return
         yield batch
 
 
 def require_integers(model: Model) -> Model:
-    """Say in the model's facts how many of its parameters the method reached: those that are integers now.
+    """Record in the model's facts how many of its parameters are integers now.
 
     Raises:
-        Unsupported: none is.
+        Unsupported: None is.
     """
-    weights = [(each.parameters, each.tensor.is_floating_point()) for each in held(model.module)]
+    weights = [(part.parameters, part.tensor.is_floating_point()) for part in held(model.module)]
     total, integers = sum(size for size, _ in weights), sum(size for size, is_float in weights if not is_float)
     if not integers:
         raise Unsupported("there is no layer that the method quantises")
@@ -304,14 +304,14 @@ def require_integers(model: Model) -> Model:
 
 
 def write_counts(module: Any, path: Path) -> None:
-    """Note how many parameters a module has, and how many are not zero, beside a file in which they can't be seen."""
+    """Write the number of parameters and of non-zero parameters next to a file in which they can't be counted."""
     weights = list(module.parameters())
-    counts = [sum(each.numel() for each in weights), sum(int(each.count_nonzero()) for each in weights)]
+    counts = [sum(weight.numel() for weight in weights), sum(int(weight.count_nonzero()) for weight in weights)]
     path.write_text(json.dumps(counts), encoding="utf-8")
 
 
 def counted(file: Path, counts: Path) -> Iterator[Held]:
-    """Return a file's bytes as the weights, and the parameters that `write_counts` noted, see `stored_weights.held`."""
+    """Yield a file's bytes as weights, with the counts of `write_counts` (see `stored_weights.held`)."""
     import torch
 
     parameters, nonzero = json.loads(counts.read_text(encoding="utf-8"))
@@ -320,22 +320,22 @@ def counted(file: Path, counts: Path) -> Iterator[Held]:
 
 
 def array(tensor: Any) -> Any:
-    """Return a tensor as an array, without a copy where it is on the CPU and contiguous."""
+    """Return a tensor as an array, without a copy if it is on the CPU and contiguous."""
     return tensor.detach().cpu().contiguous().numpy()
 
 
 def has_weights(constant: Any, buffers: Sequence[Values]) -> bool:
-    """Tell whether an array of floating-point numbers among an exported graph's constants holds weights.
+    """Return whether a floating-point constant of an exported graph holds weights.
 
-    Constants of one element are the arithmetic's own. What the module kept beside its parameters (a detector's anchors,
-    the statistics of batch normalisation) is none either.
+    Constants of one element belong to the arithmetic. Buffers of the module (a detector's anchors, the statistics of
+    batch normalisation) are not weights either.
     """
-    return constant.size > 1 and not any(_alike(_values(constant), each) for each in buffers)
+    return constant.size > 1 and not any(_alike(_values(constant), values) for values in buffers)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep exporters' warnings and progress from standard error; their errors are raised all the same."""
+    """Suppress exporters' warnings and progress; their errors are still raised."""
     disabled = logging.root.manager.disable
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -347,13 +347,13 @@ def quiet() -> Iterator[None]:
 
 
 def _checked_size(model: Model, graphs: Mapping[str, Graph]) -> int:
-    """Return a number of samples that the graphs take: one, where they take any."""
+    """Return a batch size that the graphs accept: 1 if it is dynamic."""
     axes = [names for graph in graphs.values() for names in graph.dynamic.values()]
     return 1 if any("batch" in names.values() for names in axes) else model.batch_size
 
 
 def _why(error: Exception) -> str:
-    """Return in words why a module was not exported, with the place in the user's code where that is known."""
+    """Return why a module was not exported, with the place in the user's code if known."""
     place = own_place(error)
     where = f" ({place})" if place else ""
     cause = _OUR_FOLDER.sub("", cause_line(error))
@@ -361,21 +361,21 @@ def _why(error: Exception) -> str:
 
 
 def _write_buffers(graphs: Mapping[str, Graph], folder: Path, *, with_attributes: bool) -> None:
-    """Note beside the graphs' files what among their constants is no weight."""
+    """Write next to the graphs' files which of their constants are not weights."""
     buffers = {name: list(_buffers(graph.module, with_attributes)) for name, graph in graphs.items()}
     (folder / _GRAPHS).write_text(json.dumps(buffers), encoding="utf-8")
 
 
 def _buffers(module: Any, with_attributes: bool) -> Iterator[Values]:
-    """Return the values of all tensors that a module holds beside its parameters, and of what runtimes make of them.
+    """Yield the values of all tensors of a module that are not parameters, also as runtimes transform them.
 
-    OpenVINO divides by multiplying. A tensor whose elements are all alike is left out where a parameter of its length
-    has the same: they can't be told apart.
+    OpenVINO replaces division by multiplication. A constant tensor is skipped if a parameter of its length has the
+    same value: the two can't be distinguished.
 
     Args:
-        module: the module.
-        with_attributes: tensors that are plain attributes, too (a detector's anchors), but for those of layers with
-            hooks that come before a call: such hooks make weights.
+        module: Module with the tensors.
+        with_attributes: Include plain attributes (a detector's anchors), except in layers with forward pre-hooks:
+            such hooks make weights.
     """
     import torch
 
@@ -384,21 +384,21 @@ def _buffers(module: Any, with_attributes: bool) -> Iterator[Values]:
         for tensor in (*layer._buffers.values(), *attributes.values()):
             is_number = isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.numel() > 1
             if is_number:
-                written = tensor.float(), -tensor.float(), 1 / tensor.float()  # to add, and to multiply by
-                yield from (_values(array(each)) for each in written if _is_known_again(each, module))
+                written = tensor.float(), -tensor.float(), 1 / tensor.float()  # subtraction and division are rewritten
+                yield from (_values(array(form)) for form in written if _is_recognisable(form, module))
 
 
-def _is_known_again(tensor: Any, module: Any) -> bool:
-    """Return whether a tensor is finite, and not, as a parameter of its length is, all of one value: 0 or 1."""
+def _is_recognisable(tensor: Any, module: Any) -> bool:
+    """Return whether a tensor is finite and not constant with the same value as a parameter of its length."""
     least, most = float(tensor.min()), float(tensor.max())
     if least < most or not math.isfinite(least):
         return math.isfinite(least) and math.isfinite(most)
-    alike = (each for each in module.parameters() if each.numel() == tensor.numel())
-    return not any(bool((each == least).all()) for each in alike)
+    same_length = (parameter for parameter in module.parameters() if parameter.numel() == tensor.numel())
+    return not any(bool((parameter == least).all()) for parameter in same_length)
 
 
 def _values(constant: Any) -> Values:
-    """Sum an array up, so that it is known again after transposing and reshaping: length, sum, and sum of squares."""
+    """Return length, sum and sum of squares: they identify an array after transposing and reshaping."""
     import numpy as np
 
     exact = np.asarray(constant, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Which kernel of torch serves a packed weight on its device: that of 4 bits, that of 8, or none."""
+"""Choice of torch's kernel for a packed weight on its device: 4 bits, 8 bits, or none."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mlflow_compress.compression.int8_kernel import Int8Kernel, int8_kernel
 def kernel_for(
     codes: Tensor, scales: Tensor, zeros: Tensor, bits: int, group_size: int
 ) -> Int4Kernel | Int8Kernel | None:
-    """Return the kernel for a weight, with the weight in it, or None where its device has none for it.
+    """Return a kernel that holds the weight, or None if its device has no kernel for it.
 
-    Up to 4 bits run as 4. From 5 on they run as 8 where a row has one scale; torch has no kernel for groups of 8 bits.
+    1 to 4 bits run as 4. 5 to 8 bits run as 8 if a row has one scale; torch has no kernel for groups of 8 bits.
 
     Args:
-        codes: uint8 [out, in].
-        scales: bfloat16 [out, groups].
-        zeros: codes of the weight 0, uint8 [out, groups].
-        bits: of a code.
-        group_size: weights of a group.
+        codes: Codes, uint8 [out, in].
+        scales: Scales, bfloat16 [out, groups].
+        zeros: Codes of the weight 0, uint8 [out, groups].
+        bits: Bits per code.
+        group_size: Weights per group.
     """
     if bits <= 4:
         return int4_kernel(codes, scales, zeros, bits, group_size)

@@ -1,7 +1,7 @@
-"""A transformers language model as one GGUF file, tensor by tensor: its weights are never held a second time.
+"""Writing a transformers language model as one GGUF file, tensor by tensor, without a second copy of its weights.
 
-Source: convert_hf_to_gguf.py of llama.cpp, whose names, keys and order of rotary halves these are; the names of tensors
-are those of the package gguf.
+Source: names, keys and the order of rotary halves: convert_hf_to_gguf.py of llama.cpp; names of tensors: the package
+gguf.
 """
 
 from __future__ import annotations
@@ -16,49 +16,47 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.stored_weights import identity
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # llama.cpp's own names
-_INTERLEAVED = ("llama",)  # whose rotary halves llama.cpp wants in turns
+_INTERLEAVED = ("llama",)  # llama.cpp expects interleaved rotary halves for these
 _FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32}
 _LAYER_NORM = "attention.layer_norm_rms_epsilon"
 
 
 def write_gguf(module: Any, config: Any, tokenizer: Any, path: Path, kind: str) -> str:
-    """Write a model; matrices in one type, vectors in float32.
+    """Write a model: matrices in one type, vectors in float32.
 
     Args:
-        module: a transformers language model.
-        config: its config.
-        tokenizer: its tokenizer.
-        path: the file.
+        module: Language model of transformers.
+        config: Its config.
+        tokenizer: Its tokenizer.
+        path: File to write.
         kind: `f32`, `f16` or `bf16`.
 
     Returns:
-        Why its tokenizer is not in the file; empty where it is.
+        Why its tokenizer is not in the file; empty if it is.
 
     Raises:
-        Unsupported: llama.cpp has no such architecture, or it isn't one that is known here to come out alike.
+        Unsupported: The architecture is not supported by llama.cpp or by this module.
     """
     import gguf
 
     architecture = _architecture(config)
-    weights = _weights(module)
-    layers = config.num_hidden_layers
-    named = _named(weights, architecture, layers)
+    tensors = _named(_weights(module), architecture, config.num_hidden_layers)
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name(type(module).__name__)
     writer.add_file_type(_FILE_TYPES[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    _write_numbers(writer, config, named)
-    obstacle = write_tokenizer(writer, tokenizer, named["token_embd.weight"].shape[0])
+    _write_numbers(writer, config, tensors)
+    obstacle = write_tokenizer(writer, tokenizer, tensors["token_embd.weight"].shape[0])
     factors = _rope(writer, config)
     try:
-        for name, tensor in named.items():
+        for name, tensor in tensors.items():
             _announce(writer, name, tensor, kind)
         if factors is not None:
             writer.add_tensor_info("rope_freqs.weight", factors.shape, factors.dtype, factors.nbytes)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for name, tensor in named.items():
+        for name, tensor in tensors.items():
             writer.write_tensor_data(_array(name, _ordered(tensor, name, architecture, config), kind))
         if factors is not None:
             writer.write_tensor_data(factors)
@@ -68,10 +66,10 @@ def write_gguf(module: Any, config: Any, tokenizer: Any, path: Path, kind: str) 
 
 
 def _architecture(config: Any) -> str:
-    """Return what llama.cpp calls an architecture."""
-    known = ", ".join(ARCHITECTURES)
+    """Return llama.cpp's name for an architecture."""
+    supported = ", ".join(ARCHITECTURES)
     if config.model_type not in ARCHITECTURES:
-        raise Unsupported(f"its architecture is {config.model_type}; GGUF files are supported for {known}")
+        raise Unsupported(f"its architecture is {config.model_type}; GGUF files are supported for {supported}")
     act = getattr(config, "hidden_act", "silu")
     if act != "silu":
         raise Unsupported(f"its activation is {act}, but llama.cpp computes silu for this architecture")
@@ -79,40 +77,40 @@ def _architecture(config: Any) -> str:
 
 
 def _weights(module: Any) -> dict[str, Any]:
-    """Return the parameters by name, one that is tied to the embeddings once."""
+    """Return the parameters by name, tied ones once."""
     seen: set[Any] = set()
-    found: dict[str, Any] = {}
+    weights: dict[str, Any] = {}
     for name, tensor in module.state_dict().items():
-        if (place := identity(tensor)) not in seen:
-            seen.add(place)
-            found[name] = tensor
-    return found
+        if (storage := identity(tensor)) not in seen:
+            seen.add(storage)
+            weights[name] = tensor
+    return weights
 
 
 def _named(weights: Mapping[str, Any], architecture: str, layers: int) -> dict[str, Any]:
-    """Return the parameters by the names that they have in a GGUF file."""
+    """Return the parameters by their names in a GGUF file."""
     import gguf
 
-    arch = next(each for each, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    arch = next(number for number, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     names = gguf.get_tensor_name_map(arch, layers)
-    found: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
     for name, tensor in weights.items():
-        if (own := names.get_name(name, try_suffixes=(".weight", ".bias"))) is None:
+        if (gguf_name := names.get_name(name, try_suffixes=(".weight", ".bias"))) is None:
             raise Unsupported(f"llama.cpp's {architecture} has no tensor for its {name}")
         if not tensor.is_floating_point():
             raise Unsupported(f"its {name} is not in floating point")
-        found[own] = tensor
-    return found
+        tensors[gguf_name] = tensor
+    return tensors
 
 
-def _write_numbers(writer: Any, config: Any, named: Mapping[str, Any]) -> None:
-    """Write the sizes, as the tensors have them: a pruned model's may differ from layer to layer."""
+def _write_numbers(writer: Any, config: Any, tensors: Mapping[str, Any]) -> None:
+    """Write the sizes of the tensors: in a pruned model they may differ between layers."""
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     layers = range(config.num_hidden_layers)
-    between = [named[f"blk.{layer}.ffn_gate.weight"].shape[0] for layer in layers]
+    inner_widths = [tensors[f"blk.{layer}.ffn_gate.weight"].shape[0] for layer in layers]
     if any(
-        named[f"blk.{layer}.attn_{part}.weight"].shape[0] != count * width
+        tensors[f"blk.{layer}.attn_{part}.weight"].shape[0] != count * width
         for layer in layers
         for part, count in (("q", heads), ("k", kv_heads), ("v", kv_heads))
     ):
@@ -120,18 +118,18 @@ def _write_numbers(writer: Any, config: Any, named: Mapping[str, Any]) -> None:
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(between[0] if len(set(between)) == 1 else between)
+    writer.add_feed_forward_length(inner_widths[0] if len(set(inner_widths)) == 1 else inner_widths)
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_key_length(width)
     writer.add_value_length(width)
     writer.add_rope_dimension_count(width)
-    writer.add_vocab_size(named["token_embd.weight"].shape[0])
+    writer.add_vocab_size(tensors["token_embd.weight"].shape[0])
 
 
 def window_of(config: Any) -> int | None:
-    """Return how many tokens back a layer sees, where that is less than all: llama.cpp's layers see them all."""
+    """Return the sliding window of the layers, or None if they see all tokens, as llama.cpp's layers do."""
     kinds = getattr(config, "layer_types", None) or ["sliding_attention"]
     window = getattr(config, "sliding_window", None)
     is_used = getattr(config, "use_sliding_window", True) and "sliding_attention" in kinds
@@ -139,7 +137,7 @@ def window_of(config: Any) -> int | None:
 
 
 def _rope(writer: Any, config: Any) -> Any:
-    """Write the parameters of the rotary embedding; return the factors of its frequencies, where there are some."""
+    """Write the parameters of the rotary embedding; return the factors of its frequencies, or None."""
     rope = dict(getattr(config, "rope_parameters", None) or {})
     kind = rope.get("rope_type", "default")
     writer.add_rope_freq_base(float(rope.get("rope_theta", 10000.0)))
@@ -162,7 +160,7 @@ def _rope(writer: Any, config: Any) -> Any:
 
 
 def _llama3_factors(config: Any, rope: Mapping[str, Any]) -> Any:
-    """Return by what each frequency is divided (see `_compute_llama3_parameters` of transformers)."""
+    """Return the divisor of each frequency (see `_compute_llama3_parameters` of transformers)."""
     import numpy as np
 
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -170,21 +168,21 @@ def _llama3_factors(config: Any, rope: Mapping[str, Any]) -> Any:
     low, high, factor = (float(rope[name]) for name in ("low_freq_factor", "high_freq_factor", "factor"))
     original = float(rope["original_max_position_embeddings"])
     smooth = np.clip((original / lengths - low) / (high - low), 0, 1)
-    divided = 1 / ((1 - smooth) / factor + smooth)
-    divided[lengths < original / high], divided[lengths > original / low] = 1, factor
-    return divided.astype(np.float32)
+    divisors = 1 / ((1 - smooth) / factor + smooth)
+    divisors[lengths < original / high], divisors[lengths > original / low] = 1, factor
+    return divisors.astype(np.float32)
 
 
 def _announce(writer: Any, name: str, tensor: Any, kind: str) -> None:
     import gguf
     import numpy as np
 
-    own = _kind_of(tensor, kind)
+    tensor_kind = _kind_of(tensor, kind)
     raw = {"f32": gguf.GGMLQuantizationType.F32, "f16": gguf.GGMLQuantizationType.F16}.get(
-        own, gguf.GGMLQuantizationType.BF16
+        tensor_kind, gguf.GGMLQuantizationType.BF16
     )
-    size = tensor.numel() * (4 if own == "f32" else 2)
-    # the third argument only matters for types of bytes
+    size = tensor.numel() * (4 if tensor_kind == "f32" else 2)
+    # the third argument matters only for byte types
     writer.add_tensor_info(name, tuple(tensor.shape), np.dtype(np.float32), size, raw_dtype=raw)
 
 
@@ -193,7 +191,7 @@ def _kind_of(tensor: Any, kind: str) -> str:
 
 
 def _ordered(tensor: Any, name: str, architecture: str, config: Any) -> Any:
-    """Put the rows of queries and keys as llama.cpp's rotary embedding wants them: halves in turns."""
+    """Interleave the rotary halves in the rows of queries and keys, as llama.cpp expects."""
     part = name.split(".")[-2]
     if architecture not in _INTERLEAVED or part not in ("attn_q", "attn_k"):
         return tensor
@@ -203,20 +201,21 @@ def _ordered(tensor: Any, name: str, architecture: str, config: Any) -> Any:
 
 
 def _array(name: str, tensor: Any, kind: str) -> Any:
-    """Return a tensor's numbers as they are written."""
+    """Return a tensor as the array to write."""
     import torch
 
-    own = _kind_of(tensor, kind)
-    typed = tensor.detach().to("cpu", {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[own])
-    if own == "f16" and not bool(torch.isfinite(typed).all()):
+    tensor_kind = _kind_of(tensor, kind)
+    dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[tensor_kind]
+    typed = tensor.detach().to("cpu", dtype)
+    if tensor_kind == "f16" and not bool(torch.isfinite(typed).all()):
         raise Unsupported(f"its {name} has numbers that float16 can't hold: use bf16 or f32")
     typed = typed.contiguous()
-    return typed.view(torch.int16).numpy() if own == "bf16" else typed.numpy()
+    return typed.view(torch.int16).numpy() if tensor_kind == "bf16" else typed.numpy()
 
 
 def tensor_types(tensors: Iterator[Any] | tuple[Any, ...]) -> dict[str, int]:
-    """Count the numbers of a file by the type that they are in."""
+    """Count the numbers of a file by type."""
     counts: dict[str, int] = {}
-    for each in tensors:
-        counts[each.type] = counts.get(each.type, 0) + each.elements
+    for tensor in tensors:
+        counts[tensor.type] = counts.get(tensor.type, 0) + tensor.elements
     return counts

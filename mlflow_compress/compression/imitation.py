@@ -71,7 +71,7 @@ class Lesson:
     seed: int = 0
 
 
-def tell_not_trained(model: Model, steps: int, is_real: bool) -> None:
+def caution_not_trained(model: Model, steps: int, is_real: bool) -> None:
     """Add a caution where a smaller model with trained weights did not get the training that it needs.
 
     Args:

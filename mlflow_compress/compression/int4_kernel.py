@@ -138,7 +138,7 @@ class Int4Kernel(nn.Module):
     def name(self) -> str:
         """What runs, where, and from how many rows on the weight is unpacked instead."""
         widened = f", {self.bits} bits run as 4" if self.bits < _MOST_BITS else ""
-        return f"torch int4pack ({self.codes.device.type}{widened}{self.choice.said})"
+        return f"torch int4pack ({self.codes.device.type}{widened}{self.choice.summary})"
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return [..., out] for [..., in]."""

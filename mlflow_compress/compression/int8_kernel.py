@@ -89,7 +89,7 @@ class Int8Kernel(nn.Module):
     def name(self) -> str:
         """What runs, where, and from how many rows on the weight is unpacked instead."""
         widened = f", {self.bits} bits run as 8" if self.bits < 8 else ""
-        return f"torch int8pack ({self.codes.device.type}{widened}{self.choice.said})"
+        return f"torch int8pack ({self.codes.device.type}{widened}{self.choice.summary})"
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return [..., out] for [..., in]."""

@@ -32,7 +32,7 @@ def compress(source: Path, path: Path, **settings: Any) -> None:
     openvino.save_model(compressed, str(path), compress_to_fp16=False)
 
 
-def tell(model: Model, paths: Iterable[Path], group_size: int) -> None:
+def record_bits(model: Model, paths: Iterable[Path], group_size: int) -> None:
     """Say in a model's facts how many weights have 4 bits, and in groups of which size; how many have 8.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mlflow_compress.compression.calibration import require_data, samples_for, tell_few_tokens
+from mlflow_compress.compression.calibration import caution_few_tokens, require_data, samples_for
 from mlflow_compress.compression.layers import head_of, sharing
 from mlflow_compress.networks.fused_layers import unfused
 from mlflow_compress.sockets import Family, Model
@@ -49,7 +49,7 @@ def observe(
 
     require_data(model, family)
     batches = family.calibration(model, samples_for(model, family, samples), seed=0)
-    tell_few_tokens(model, batches)
+    caution_few_tokens(model, batches)
 
     hooks = [layer.register_forward_hook(see) for layer in layers]
     try:

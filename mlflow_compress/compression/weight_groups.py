@@ -50,7 +50,7 @@ def fitting(group_size: int, columns: int) -> int:
     return next((size for size in sizes if columns % size == 0 and columns // size != short_last), columns)
 
 
-def say_other_groups(model: Model, asked: int, all_columns: Iterable[int]) -> None:
+def caution_other_groups(model: Model, asked: int, all_columns: Iterable[int]) -> None:
     """Put a caution into the model's row where a layer's groups have another size than was asked for.
 
     Args:

@@ -72,7 +72,7 @@ class Awq(Method):
         from mlflow_compress.compression.calibration import Inputs, fit_in_order
         from mlflow_compress.compression.packed_layers import PackedLinear, packable
         from mlflow_compress.compression.packing import Packed
-        from mlflow_compress.compression.weight_groups import say_other_groups
+        from mlflow_compress.compression.weight_groups import caution_other_groups
 
         make_plain(model)
         named = model.module.named_modules()
@@ -82,7 +82,7 @@ class Awq(Method):
         if not layers:
             raise Unsupported(f"there is no linear layer that {self.bits} bits would make smaller")
         note(model, [layer.weight for layer in layers])
-        say_other_groups(model, self.group_size, [layer.in_features for layer in layers])
+        caution_other_groups(model, self.group_size, [layer.in_features for layer in layers])
         folds = scale_folding.find(model, family, layers)
         fold_of = {layer: fold for fold in folds for layer in fold.consumers}
         scales: dict[scale_folding.Fold, Any] = {}  # of each fold, once one of its layers was called

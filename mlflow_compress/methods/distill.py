@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Lt
 
 from mlflow_compress.compression.calibration import has_data
 from mlflow_compress.compression.coverage import note_all
-from mlflow_compress.compression.imitation import Lesson, imitate, relative_error, tell_not_trained
+from mlflow_compress.compression.imitation import Lesson, caution_not_trained, imitate, relative_error
 from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.export_graphs import dtype_of
 from mlflow_compress.networks.native_precision import widen
@@ -99,7 +99,7 @@ class Distill(Method):
         if precision not in (None, dtype_of(student.module)):
             cast(student.module, precision)
         note_all(student)
-        tell_not_trained(student, steps, is_real)
+        caution_not_trained(student, steps, is_real)
         student.facts["student"] = f"{sizes[0]:,} of {sizes[1]:,} parameters"
         return student
 

@@ -62,7 +62,7 @@ class Gptq(Method):
         from mlflow_compress.compression.calibration import Inputs, fit_in_order
         from mlflow_compress.compression.packed_layers import PackedLinear, packable
         from mlflow_compress.compression.packing import Packed
-        from mlflow_compress.compression.weight_groups import say_other_groups
+        from mlflow_compress.compression.weight_groups import caution_other_groups
 
         make_plain(model)
 
@@ -76,7 +76,7 @@ class Gptq(Method):
         if not layers:
             raise Unsupported(f"there is no linear layer that {self.bits} bits would make smaller")
         note(model, [layer.weight for layer in layers])
-        say_other_groups(model, self.group_size, [layer.in_features for layer in layers])
+        caution_other_groups(model, self.group_size, [layer.in_features for layer in layers])
         fit_in_order(model, family, layers, self.samples, self.seed, fitted)
         model.facts["layers"] = f"{len(layers)} of {total} linear layers"
         return model

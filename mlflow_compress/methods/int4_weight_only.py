@@ -53,7 +53,7 @@ class Int4WeightOnly(Method):
 
         from mlflow_compress.compression.packed_layers import CONVOLUTIONS, packed_weights
         from mlflow_compress.compression.packing import Packed
-        from mlflow_compress.compression.weight_groups import say_other_groups
+        from mlflow_compress.compression.weight_groups import caution_other_groups
 
         make_plain(model)
         layers, every = count(model.module, nn.Linear, *CONVOLUTIONS, nn.Embedding), total(model.module)
@@ -61,7 +61,7 @@ class Int4WeightOnly(Method):
             raise Unsupported("there is no linear or convolution layer that 4 bits would make smaller")
         record(model, packed_weights(model.module), every)
         columns = [weight.columns for weight in model.module.modules() if isinstance(weight, Packed)]
-        say_other_groups(model, self.group_size, columns)
+        caution_other_groups(model, self.group_size, columns)
         model.facts["layers"] = f"{packed} of {layers} linear, convolution and embedding layers"
         return model
 

@@ -84,7 +84,7 @@ class OpenvinoInt4(ExportMethod):
             del calls
             for path in paths:
                 openvino_weights.compress(path, folder / path.name, **self._settings(inputs.get(path.stem)))
-        openvino_weights.tell(model, (folder / f"{name}.xml" for name in graphs), self.group_size)
+        openvino_weights.record_bits(model, (folder / f"{name}.xml" for name in graphs), self.group_size)
         return model
 
     def _settings(self, inputs: Sequence[tuple[Any, ...]] | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt, Lt
 
 from mlflow_compress.compression import coverage, detectors
 from mlflow_compress.compression.calibration import has_data
-from mlflow_compress.compression.imitation import Lesson, imitate, tell_not_trained
+from mlflow_compress.compression.imitation import Lesson, caution_not_trained, imitate
 from mlflow_compress.compression.layers import sharing
 from mlflow_compress.errors import Unsupported, named_line
 from mlflow_compress.networks import layer_widths, transformer_layers, value_trees
@@ -102,7 +102,7 @@ class PruneStructured(Method):
         left = {name: each.shape for name, each in model.module.named_parameters()}
         reached = sum(size for name, (shape, size) in widths.items() if left.get(name) != shape)
         coverage.record(model, reached, before)
-        tell_not_trained(model, steps, is_real)
+        caution_not_trained(model, steps, is_real)
         model.facts["kept"] = f"{told}; {after:,} of {before:,} parameters"
         if teacher is not None:
             _want_gradients(model.module)
