@@ -1,1 +1,1 @@
-"""What MLflow finds by entry points: a context, an experiment, an evaluator, and an app of its server."""
+"""What MLflow finds by entry points: a context, an experiment, an evaluator, and an app for its server."""

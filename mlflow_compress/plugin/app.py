@@ -1,7 +1,7 @@
-"""`mlflow server --app-name compress`: MLflow's own server, with the comparison of its runs at `/compress` beside it.
+"""`mlflow server --app-name compress`: MLflow's own server, plus the comparison of its runs at `/compress`.
 
-All our routes only read, and are GET. MLflow takes one app only: its `basic-auth` comes with ours where
-`COMPRESS_AUTH=basic-auth` or `MLFLOW_AUTH_CONFIG_PATH` is set. What a reader may see, `reader` asks of MLflow itself.
+All our routes are GET and read-only. MLflow accepts only one app, so ours includes its `basic-auth` where
+`COMPRESS_AUTH=basic-auth` or `MLFLOW_AUTH_CONFIG_PATH` is set. `reader` asks MLflow itself what a reader may see.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ def create_app() -> Any:
     """Return MLflow's app with our routes: FastAPI's under uvicorn, else Flask's.
 
     Raises:
-        RecipeError: `COMPRESS_AUTH` names no app that ours is composed with.
+        RecipeError: `COMPRESS_AUTH` names an app that ours can't include.
     """
     from mlflow_compress.tracking import private_mlflow
 
     has_auth = _has_auth()
     app = private_mlflow.flask_app()
-    views = {_here(): _show, f"{_here()}/runs.json": _give, f"{_here()}/page.css": _style}
+    views = {_path(): _show, f"{_path()}/runs.json": _send_runs, f"{_path()}/page.css": _send_style}
     for path, view in views.items():
-        app.add_url_rule(path, f"compress{view.__name__}", _told(view), methods=["GET"])
-    # Ours decide for each experiment, see `reader`.
+        app.add_url_rule(path, f"compress{view.__name__}", _with_error_texts(view), methods=["GET"])
+    # Our routes check each experiment themselves, see `reader`.
     return private_mlflow.finished_app(app, has_auth, vouched=views)
 
 
 def _has_auth() -> bool:
     from mlflow_compress.errors import RecipeError
 
-    asked = os.environ.get(_AUTH, "")
-    if asked not in ("", _BASIC):
+    auth_app = os.environ.get(_AUTH, "")
+    if auth_app not in ("", _BASIC):
         raise RecipeError(
-            f"{_AUTH}={asked!r} names no app of MLflow's that goes with this one: say {_BASIC}, or nothing."
+            f"{_AUTH}={auth_app!r} is not an MLflow app that can run together with this one. Set {_BASIC}, or unset it."
         )
-    return bool(asked or os.environ.get(_CONFIG))
+    return bool(auth_app or os.environ.get(_CONFIG))
 
 
-def _here() -> str:
+def _path() -> str:
     from mlflow_compress.tracking import private_mlflow
 
     return private_mlflow.static_prefix() + "/compress"
 
 
-def _told(view: Callable[[], Response]) -> Callable[[], Response]:
-    """Answer an error of ours with its text, and have browsers keep and guess nothing."""
+def _with_error_texts(view: Callable[[], Response]) -> Callable[[], Response]:
+    """Wrap a view: answer our errors with their text, and forbid browsers to cache or guess content types."""
 
     @functools.wraps(view)
     def answer() -> Response:
@@ -87,39 +87,39 @@ def _told(view: Callable[[], Response]) -> Callable[[], Response]:
 
 
 def _show() -> Response:
-    """Show the comparison of `?experiment=NAME`, which may be given again; without it, the experiments there are."""
+    """Show the comparison of `?experiment=NAME`, which may be repeated; without it, the list of experiments."""
     from flask import Response
 
     from mlflow_compress.plugin import pages, reader
     from mlflow_compress.records import Selection
     from mlflow_compress.tracking.query import with_its_end
 
-    known = reader.experiments()
-    chosen = _chosen(known)
+    names = reader.experiments()
+    chosen = _chosen(names)
     site = _site()
     with _store() as store:
         if chosen:
             content = pages.page(map(with_its_end, _runs(store, chosen, Selection())), chosen, site)
         else:
-            content = pages.index(known, _visible(store, known), site, reader.workspaces())
+            content = pages.index(names, _visible(store, names), site, reader.workspaces())
     return Response(content, mimetype="text/html", headers={"Content-Security-Policy": pages.policy(content)})
 
 
-def _give() -> Response:
-    """Return the variants of `?experiment=NAME` or `?experiment_id=ID` as JSON; `team`, `model` ... filter them."""
+def _send_runs() -> Response:
+    """Return the variants of `?experiment=NAME` or `?experiment_id=ID` as JSON, filtered by `team`, `model`, ..."""
     from flask import Response, request
 
     from mlflow_compress.plugin import pages, reader
     from mlflow_compress.records import Selection
     from mlflow_compress.tracking.query import without_collecting
 
-    asked = request.args
-    since = asked.get("since_ms", "0")
+    params = request.args
+    since = params.get("since_ms", "0")
     selection = Selection(
-        teams=tuple(asked.getlist("team")),
-        models=tuple(asked.getlist("model")),
-        methods=tuple(asked.getlist("method")),
-        device=asked.get("device", ""),
+        teams=tuple(params.getlist("team")),
+        models=tuple(params.getlist("model")),
+        methods=tuple(params.getlist("method")),
+        device=params.get("device", ""),
         since_ms=int(since) if since.isascii() and since.isdigit() and len(since) < 16 else 0,
     )
     chosen = _chosen(reader.experiments())
@@ -127,15 +127,15 @@ def _give() -> Response:
         return Response(pages.as_json(_runs(store, chosen, selection), chosen), mimetype="application/json")
 
 
-def _style() -> Response:
-    """Return the style of the list of experiments."""
+def _send_style() -> Response:
+    """Return the stylesheet of the list of experiments."""
     from flask import Response
 
     return Response(files("mlflow_compress.renderers").joinpath("page", "page.css").read_bytes(), mimetype="text/css")
 
 
 def _site() -> Site:
-    """Return where the page that is asked for stands, and in which language and workspace."""
+    """Return the site of the request: its address, language and workspace."""
     from flask import request
 
     from mlflow_compress.plugin import reader
@@ -143,13 +143,13 @@ def _site() -> Site:
 
     language = request.args.get("lang", "en")
     language = language if language in _LANGUAGES else "en"
-    root = request.url_root.rstrip("/") + _here().removesuffix("compress")
-    return Site(language, _here(), root, reader.workspace())
+    root = request.url_root.rstrip("/") + _path().removesuffix("compress")
+    return Site(language, _path(), root, reader.workspace())
 
 
 @contextlib.contextmanager
 def _store() -> Iterator[Opened]:
-    """Open the store that is served, in the reader's workspace, after MLflow has let them have that."""
+    """Open the served store in the reader's workspace, after MLflow has granted access to it."""
     from mlflow_compress.plugin import reader
     from mlflow_compress.tracking import private_mlflow
     from mlflow_compress.tracking.query import opened
@@ -161,37 +161,37 @@ def _store() -> Iterator[Opened]:
         yield store
 
 
-def _chosen(known: Mapping[str, str]) -> dict[str, str]:
-    """Return the experiments that the request names: names by ids.
+def _chosen(names: Mapping[str, str]) -> dict[str, str]:
+    """Return the experiments in the request: names by ids.
 
     Args:
-        known: names by ids of those that the reader may see.
+        names: names by ids of the experiments that the reader may see.
 
     Raises:
-        UnknownExperiment: there is none of such a name or id among them.
+        UnknownExperiment: no such experiment has that name or id.
     """
     from flask import request
 
     from mlflow_compress.tracking.query import UnknownExperiment
 
-    ids = {name: number for number, name in known.items()}
-    asked = [(name, ids.get(name, "")) for name in request.args.getlist("experiment")]
-    asked += [(number, number if number in known else "") for number in request.args.getlist("experiment_id")]
-    for name, number in asked:
+    ids = {name: number for number, name in names.items()}
+    requested = [(name, ids.get(name, "")) for name in request.args.getlist("experiment")]
+    requested += [(number, number if number in names else "") for number in request.args.getlist("experiment_id")]
+    for name, number in requested:
         if not number:
             raise UnknownExperiment(name, list(ids), request.host_url)
-    return {number: known[number] for _, number in asked}
+    return {number: names[number] for _, number in requested}
 
 
 def _runs(store: Opened, experiments: Mapping[str, str], selection: Selection) -> list[Run]:
-    """Read the variants of experiments that the reader gets; others look as if there were none."""
+    """Return the variants of experiments that the reader may see; other experiments look empty."""
     shown = _visible(store, experiments) if _has_auth() else experiments
     ids = {number: name for number, name in experiments.items() if number in shown}
     return store.runs(ids, selection) if ids else []
 
 
 def _visible(store: Opened, ids: Collection[str]) -> dict[str, Variants]:
-    """Return how many variants experiments of these ids have, by id, less those that the reader gets none of."""
+    """Return the number of variants by experiment id, without experiments whose runs the reader may not see."""
     from mlflow_compress.plugin import reader
 
     counts = store.counts(ids)

@@ -1,6 +1,6 @@
-"""`mlflow run . -e sweep --backend compress-ray --backend-config ray.json`: a sweep over the machines of a Ray cluster.
+"""`mlflow run . -e sweep --backend compress-ray --backend-config ray.json`: a sweep on the machines of a Ray cluster.
 
-The configuration, all of it optional:
+The configuration, with every key optional:
 
     {"address": "auto"}
 """
@@ -18,7 +18,7 @@ _DEFAULTS = {"address": "auto"}
 
 
 class RayBackend:
-    """MLflow's `AbstractBackend` for sweeps on Ray: the command runs here, and measures on the cluster's machines."""
+    """MLflow's `AbstractBackend` for sweeps on Ray: the command runs here and measures on the cluster's machines."""
 
     def run(
         self,
@@ -30,26 +30,24 @@ class RayBackend:
         tracking_uri: str,
         experiment_id: str,
     ) -> Started:
-        """Start the sweep as MLflow's own local backend does, and give what waits for it.
+        """Start the sweep as MLflow's local backend does, and return an object that waits for it.
 
         Raises:
-            ExecutionException: the entry point is another, a key in the configuration is unknown, or a parameter
-                contradicts it; MLflow tells this without a traceback.
+            ExecutionException: the entry point is not `sweep`, the configuration has an unknown key, or a parameter
+                contradicts it. MLflow shows its message without a traceback.
         """
         from mlflow.exceptions import ExecutionException
 
         from mlflow_compress.tracking import private_mlflow
 
         try:
-            asked = _read(entry_point, params, backend_config)
+            added = _added_params(entry_point, params, backend_config)
         except RecipeError as error:
             raise ExecutionException(str(error)) from None
-        config = {
-            **backend_config,
-            "SYNCHRONOUS": True,
-        }  # which does not wait either, but starts no second `mlflow run`
+        # This setting does not wait either, but does not start a second `mlflow run`.
+        config = {**backend_config, "SYNCHRONOUS": True}
         process = private_mlflow.local_backend().run(
-            project_uri, entry_point, {**params, **asked}, version, config, tracking_uri, experiment_id
+            project_uri, entry_point, {**params, **added}, version, config, tracking_uri, experiment_id
         )
         started = Started(process, tracking_uri)
         atexit.register(started.outlive)
@@ -57,10 +55,10 @@ class RayBackend:
 
 
 class Started:
-    """MLflow's `SubmittedRun` of a sweep: a process of this machine, and the run that it logs to.
+    """MLflow's `SubmittedRun` of a sweep: a process on this machine, and the run that it logs to.
 
     Args:
-        process: what MLflow's local backend started.
+        process: the process that MLflow's local backend started.
         tracking_uri: the tracking server's address.
     """
 
@@ -74,7 +72,7 @@ class Started:
         return str(self._process.run_id)
 
     def wait(self) -> bool:
-        """Wait for the end, end the run accordingly, and say whether all went well."""
+        """Wait for the sweep, end the run with its status, and return whether it succeeded."""
         from mlflow import MlflowClient
 
         succeeded = bool(self._process.wait())
@@ -85,15 +83,15 @@ class Started:
         return succeeded
 
     def get_status(self) -> str:
-        """Return the status, as MLflow names it."""
+        """Return the status in MLflow's terms."""
         return str(self._process.get_status())
 
     def cancel(self) -> None:
-        """Stop it."""
+        """Stop the sweep."""
         self._process.cancel()
 
     def outlive(self) -> None:
-        """Wait for it before this process ends: `mlflow run` itself waits for no backend but its own."""
+        """Wait for the sweep before this process ends: `mlflow run` waits only for its own backends."""
         if self._is_over:
             return
         try:
@@ -103,24 +101,26 @@ class Started:
             self.wait()
 
 
-def _read(entry_point: str, params: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]:
-    """Read the configuration, and give what it adds to the parameters.
+def _added_params(entry_point: str, params: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the parameters that the configuration adds.
 
     Raises:
-        RecipeError: it is not right, or does not fit them.
+        RecipeError: the configuration is invalid, or contradicts the parameters.
     """
     from mlflow_compress.tracking import private_mlflow
 
     if entry_point != _ENTRY_POINT:
         raise RecipeError(f"--backend compress-ray runs the entry point {_ENTRY_POINT}, not {entry_point}.")
     mlflow_keys = private_mlflow.backend_keys()
-    given = {key: value for key, value in config.items() if key not in mlflow_keys}
-    for key, value in given.items():
+    settings = {key: value for key, value in config.items() if key not in mlflow_keys}
+    for key, value in settings.items():
         if key not in _DEFAULTS:
             raise UnknownName("key in the configuration of compress-ray", key, _DEFAULTS)
         if not isinstance(value, str):
             raise RecipeError(f"The configuration of compress-ray: {key} must be text, not {value!r}.")
-    asked = {"on": "ray", **_DEFAULTS, **given}
-    for key in asked.keys() & params.keys():
-        raise RecipeError(f"-P {key}={params[key]} is what --backend compress-ray and its configuration say.")
-    return asked
+    added = {"on": "ray", **_DEFAULTS, **settings}
+    for key in added.keys() & params.keys():
+        raise RecipeError(
+            f"-P {key}={params[key]} is set by --backend compress-ray and its configuration. Remove one of them."
+        )
+    return added

@@ -1,7 +1,7 @@
-"""Tags any run that MLflow's fluent API starts with the team and the machine, where `COMPRESS_TEAM` is set.
+"""Tags every run that MLflow's fluent API starts with the team and the machine, where `COMPRESS_TEAM` is set.
 
-MLflow imports this file and makes the object whenever it is imported itself, so nothing here may raise: the standard
-library only, and all else inside the verbs.
+MLflow imports this file and creates the object whenever MLflow itself is imported, so nothing here may raise. Import
+only the standard library here, and everything else inside the functions.
 """
 
 from __future__ import annotations
@@ -22,54 +22,54 @@ _GPUS = Path("/proc/driver/nvidia/gpus")
 class CompressContext:
     """MLflow's `RunContextProvider`: `team`, `compress.version` and `compress.env.*`.
 
-    All but the team are kept as those of our own runs are, see `run_tags`.
+    All but the team are stored under the names that our own runs use, see `run_tags`.
     """
 
     def __init__(self) -> None:
-        """Give the user a name where the system has none: MLflow itself tags each run with it, or raises."""
+        """Set a user name where the system has none: MLflow tags each run with it, and raises without one."""
         with contextlib.suppress(Exception):
             from mlflow_compress import user_home
 
             user_home.name_user()
 
     def in_context(self) -> bool:
-        """Return whether runs are to be tagged: a team was named."""
+        """Return whether to tag runs: whether a team is set."""
         return bool(_team())
 
     def tags(self) -> dict[str, str]:
-        """Return the tags; of the machine only what can be found out."""
+        """Return the tags; for the machine only what can be determined."""
         return {"team": _team(), **_machine()}
 
 
 def _team() -> str:
-    """Return the team's name, fit to be stored: bytes that are no text and control characters can't be."""
+    """Return the team's name in a form that can be stored: without undecodable bytes and control characters."""
     text = os.environ.get(_TEAM, "").encode(errors="replace").decode(errors="replace")
     return re.sub(HIDDEN, "", text).strip()[:_LONGEST]
 
 
 @functools.cache
 def _machine() -> dict[str, str]:
-    found: dict[str, str] = {}
+    tags: dict[str, str] = {}
     with contextlib.suppress(Exception):
         from mlflow_compress.version import __version__
 
-        found["compress.version"] = __version__
+        tags["compress.version"] = __version__
     with contextlib.suppress(Exception):
         from mlflow_compress.meters import environment
 
-        found |= {f"compress.env.{name}": text for name, text in environment.machine().items() if name != "version"}
+        tags |= {f"compress.env.{name}": text for name, text in environment.machine().items() if name != "version"}
     with contextlib.suppress(Exception):
         if gpus := _gpus():
-            found["compress.env.gpu_model"] = gpus[0]
+            tags["compress.env.gpu_model"] = gpus[0]
     with contextlib.suppress(Exception):
         from mlflow_compress.tracking import run_tags
 
-        found = run_tags.kept(found)
-    return found
+        tags = run_tags.kept(tags)
+    return tags
 
 
 def _gpus(folder: Path = _GPUS) -> list[str]:
-    """Return the models of NVIDIA's GPUs as the driver's files tell them: asking the driver itself takes a second."""
+    """Return the models of NVIDIA's GPUs from the driver's files: asking the driver itself takes a second."""
     files = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(folder.glob("*/information"))]
     lines = [line for text in files for line in text.splitlines() if line.startswith("Model:")]
     return [line.partition(":")[2].strip() for line in lines]

@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 _TYPE = "compress"
 _LABEL = "label"
 _DATA = "data.jsonl"
-_OTHERS = {"uri": "", "model": ""}  # keys that no command has: the model's, and its name in tables
+_OTHERS = {"uri": "", "model": ""}  # keys that are not command options: the model's URI, and its name in tables
 
 
 class CompressEvaluator:
     """MLflow's `ModelEvaluator` for `model_type="compress"`.
 
-    The model is measured as `compress-bench run models:/...` does it: fetched, copied, and loaded in processes of its
-    own. Its quality is scored on the data, where that is a data frame of the columns that the model's signature names;
-    else it is left out. MLflow itself has loaded the model before, so that its code is trusted already.
+    The model is measured as by `compress-bench run models:/...`: fetched, copied, and loaded in separate processes. Its
+    quality is scored on the data if that is a data frame with the columns of the model's signature; otherwise it is not
+    scored. MLflow itself has already loaded the model, so its code is trusted.
 
     `evaluator_config` takes `team`, `model` (its name in tables), `method`, `device`, `batch_size`, `threads`, `limit`,
-    `seed`, `iterations`, `seconds`, `max_seconds`, `energy_seconds`, `score_seconds`, `timeout`, `launches`, as the
-    options of `compress-bench run`, and `uri`: of a model that is only a folder.
+    `seed`, `iterations`, `seconds`, `max_seconds`, `energy_seconds`, `score_seconds`, `timeout`, `launches`, as
+    `compress-bench run` does, and `uri`: the URI of a model that is only a folder.
     """
 
     @classmethod
     def can_evaluate(cls, *, model_type: str | None = None, evaluator_config: Any = None, **more: Any) -> bool:
-        """Return whether this is meant: MLflow asks every evaluator when none is named."""
+        """Return whether this evaluator is meant: MLflow asks all evaluators when none is named."""
         return model_type == _TYPE
 
     def evaluate(
@@ -52,12 +52,12 @@ class CompressEvaluator:
         model_id: str | None = None,
         **more: Any,
     ) -> EvaluationResult:
-        """Measure the model, and log to the run, and to the logged model where MLflow knows it.
+        """Measure the model, and log to the run, and to the logged model where MLflow has one.
 
         Raises:
-            RecipeError: an unknown option, or a model that was never logged.
-            WorkerError: it could not be measured; the run says so too.
-            StoreError: MLflow does not take it.
+            RecipeError: an option is unknown, or the model was never logged.
+            WorkerError: the model could not be measured; the run states this too.
+            StoreError: MLflow refuses the result.
         """
         from mlflow.models import EvaluationResult
 
@@ -71,12 +71,12 @@ class CompressEvaluator:
 
         options, settings = from_config(evaluator_config or {}, _OTHERS)
         requirements.require_device(options.device)
-        known = model_id or getattr(getattr(model, "metadata", None), "model_id", None) or ""
-        uri = settings["uri"] or (f"models:/{known}" if known else "")
+        logged_id = model_id or getattr(getattr(model, "metadata", None), "model_id", None) or ""
+        uri = settings["uri"] or (f"models:/{logged_id}" if logged_id else "")
         if not uri:
             raise RecipeError(
-                "This model was never logged, so no other process can load it: log it first (log_model), or give "
-                "evaluator_config={'uri': FOLDER} of one that was saved."
+                "This model was never logged, so no other process can load it. Log it first (log_model), or give "
+                "evaluator_config={'uri': FOLDER} of a saved model."
             )
         store = open_store()
         fetched_models = models.FetchedModels(store)
@@ -85,24 +85,24 @@ class CompressEvaluator:
             variant = _variant(uri, options, settings["model"], _written(dataset, model, folder))
             fetched = None
             if not settings["uri"]:
-                variant = dataclasses.replace(variant, model=settings["model"] or models.model_name(store, known))
+                variant = dataclasses.replace(variant, model=settings["model"] or models.model_name(store, logged_id))
                 fetched = fetched_models.path(uri)
             work = folder / "work"
             work.mkdir()
             result = measure_one(variant, work, lambda event: None, lambda text: None, fetched=fetched)
             result = _renamed(result, dataset)
-            asked = {name: str(value) for name, value in settings.items() if value and name not in ("uri", "model")}
+            params = {name: str(value) for name, value in settings.items() if value and name not in ("uri", "model")}
             tables = isolate.tables(work)
-            taken = write_into_open_run(store, run_id, result, tables, asked=asked, with_metrics=not model_id)
-        if known and not model_id:  # MLflow links those of a model that was named as models:/ID
-            models.link(store, taken, known, result)
+            logged_to = write_into_open_run(store, run_id, result, tables, asked=params, with_metrics=not model_id)
+        if logged_id and not model_id:  # MLflow links the metrics of a model named as models:/ID itself
+            models.link(store, logged_to, logged_id, result)
         if result.status != "ok":
             raise WorkerError(result.reason)
-        return EvaluationResult(finite(result.measurements), {}, run_id=taken)  # type: ignore[no-untyped-call]
+        return EvaluationResult(finite(result.measurements), {}, run_id=logged_to)  # type: ignore[no-untyped-call]
 
 
 def _renamed(result: Result, dataset: Any) -> Result:
-    """Call the data as MLflow does, and not by the file that it was written to."""
+    """Rename the data to MLflow's name for it, instead of the file that it was written to."""
     name = str(getattr(dataset, "name", None) or "dataset")
     facts = {key: name if key in ("data", "data_name", "data_source") else text for key, text in result.facts.items()}
     variant = dataclasses.replace(result.variant, data=name if result.variant.data else None)
@@ -110,7 +110,7 @@ def _renamed(result: Result, dataset: Any) -> Result:
 
 
 def _variant(uri: str, options: Options, name: str, data: Path | None) -> Variant:
-    """Plan the measurement as the command line does."""
+    """Plan the measurement as the command line does, and return the variant."""
     from mlflow_compress.data.spec import Data
     from mlflow_compress.planning import chains, recipe
 
@@ -121,7 +121,7 @@ def _variant(uri: str, options: Options, name: str, data: Path | None) -> Varian
 
 
 def _written(dataset: Any, model: Any, folder: Path) -> Path | None:
-    """Write the data as rows of the columns that the signature names, and `label`; None where it has no labels or such.
+    """Write the data as rows of the signature's columns and `label`; return None without labels or such columns.
 
     Raises:
         RecipeError: the data lacks a column of the signature.
@@ -132,7 +132,7 @@ def _written(dataset: Any, model: Any, folder: Path) -> Path | None:
         return None
     if signature.inputs.is_tensor_spec():
         return None
-    columns = [str(each) for each in signature.inputs.input_names()]
+    columns = [str(name) for name in signature.inputs.input_names()]
     rows = _rows(dataset.features_data, columns)
     path = folder / _DATA
     with path.open("w", encoding="utf-8") as file:
@@ -144,13 +144,13 @@ def _written(dataset: Any, model: Any, folder: Path) -> Path | None:
 def _rows(features: Any, columns: Sequence[str]) -> list[dict[str, Any]]:
     if hasattr(features, "columns"):
         if missing := [name for name in columns if name not in features.columns]:
-            raise RecipeError(f"The data has no column {', '.join(missing)}, which the model's signature names.")
+            raise RecipeError(f"The data lacks the columns of the model's signature: {', '.join(missing)}.")
         features = features[list(columns)].to_numpy(dtype=object)
     return [dict(zip(columns, map(_plain, row), strict=True)) for row in features]
 
 
 def _plain(value: Any) -> Any:
-    """Make a number of numpy's one of Python's; whole numbers lose the point, as predictions of labels do."""
+    """Convert a number from numpy to Python; a whole float becomes an int, as predictions of labels do."""
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, float):
         return int(value) if value.is_integer() else value if math.isfinite(value) else None

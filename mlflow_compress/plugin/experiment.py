@@ -1,7 +1,7 @@
-"""Has MLflow log to the experiment `COMPRESS_EXPERIMENT` where nobody has chosen another one.
+"""Makes MLflow log to the experiment `COMPRESS_EXPERIMENT` unless another one is chosen.
 
-MLflow imports this file and makes the object whenever it is imported itself, so nothing here may raise: the standard
-library only, and all else inside the verbs.
+MLflow imports this file and creates the object whenever MLflow itself is imported, so nothing here may raise. Import
+only the standard library here, and everything else inside the functions.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ _EXPERIMENT = "COMPRESS_EXPERIMENT"
 
 
 class CompressExperiment:
-    """MLflow's `DefaultExperimentProvider`; MLflow's own variables and `set_experiment` come before it."""
+    """MLflow's `DefaultExperimentProvider`; MLflow's own variables and `set_experiment` have priority over it."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], str] = {}
+        self._ids: dict[tuple[str, str], str] = {}
 
     def in_context(self) -> bool:
-        """Return whether an experiment was named."""
+        """Return whether an experiment is set."""
         return bool(_name())
 
     def get_experiment_id(self) -> str:
-        """Return the experiment's id; make the experiment if there is none of that name.
+        """Return the experiment's id; create the experiment if there is none with that name.
 
         Raises:
-            StoreError: it can't be had. MLflow says so, and logs to its own default.
+            StoreError: it is not available. MLflow reports this and logs to its own default.
         """
         import mlflow
 
@@ -33,9 +33,9 @@ class CompressExperiment:
         from mlflow_compress.tracking.connection import Store
 
         uri, name = mlflow.get_tracking_uri(), _name()
-        if (uri, name) not in self._known:
-            self._known[uri, name] = writing.experiment_id(Store(mlflow.MlflowClient(uri), uri), name)
-        return self._known[uri, name]
+        if (uri, name) not in self._ids:
+            self._ids[uri, name] = writing.experiment_id(Store(mlflow.MlflowClient(uri), uri), name)
+        return self._ids[uri, name]
 
 
 def _name() -> str:

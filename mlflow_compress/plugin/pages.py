@@ -1,4 +1,4 @@
-"""The comparison as a server shows it: a list of experiments, the page of some, and their runs as JSON."""
+"""The pages of a server: a list of experiments, the comparison of some of them, and their runs as JSON."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _POLICY = re.compile(rb'http-equiv="Content-Security-Policy"\s+content="([^"]+)"
 
 @dataclass(frozen=True)
 class Site:
-    """Where the pages of a server stand, and how they are asked for.
+    """The addresses of a server's pages.
 
     Attributes:
         language: `en` or `ru`.
         here: the path of the list of experiments.
-        root: where MLflow's UI is, with its scheme and host, ending in a slash.
-        workspace: the one that is shown; empty where the server has none.
+        root: the address of MLflow's UI, with scheme and host, ending in a slash.
+        workspace: the workspace that is shown; empty where the server has none.
     """
 
     language: str
@@ -40,26 +40,27 @@ class Site:
     workspace: str = ""
 
     def list_of(self, workspace: str) -> str:
-        """Return the address of the list of a workspace's experiments; empty: of the server's."""
-        return f"{self.here}?{urlencode({'lang': self.language, **_named(workspace)})}"
+        """Return the address of the list of a workspace's experiments; for an empty name of the server's."""
+        return f"{self.here}?{urlencode({'lang': self.language, **_workspace_query(workspace)})}"
 
     def comparison_of(self, experiment: str) -> str:
-        """Return the address of an experiment's comparison, by its name."""
-        return f"{self.here}?{urlencode({'experiment': experiment, 'lang': self.language, **_named(self.workspace)})}"
+        """Return the address of an experiment's comparison, by the experiment's name."""
+        query = {"experiment": experiment, "lang": self.language, **_workspace_query(self.workspace)}
+        return f"{self.here}?{urlencode(query)}"
 
     def ui(self, route: str) -> str:
-        """Return the address of a page of MLflow's UI: it reads the workspace from there too."""
-        asked = urlencode(_named(self.workspace))
-        return f"{self.root}#/{route}?{asked}" if asked else f"{self.root}#/{route}"
+        """Return the address of a page of MLflow's UI, with the workspace."""
+        query = urlencode(_workspace_query(self.workspace))
+        return f"{self.root}#/{route}?{query}" if query else f"{self.root}#/{route}"
 
 
-def _named(workspace: str) -> dict[str, str]:
+def _workspace_query(workspace: str) -> dict[str, str]:
     return {"workspace": workspace} if workspace else {}
 
 
 @dataclass(frozen=True)
 class _Line:
-    """An experiment in the list: its page, its name, how many variants it has, and when the newest began."""
+    """An experiment in the list: its page, its name, its number of variants, and the start of the newest."""
 
     address: str
     name: str
@@ -70,13 +71,13 @@ class _Line:
 def index(
     experiments: Mapping[str, str], counts: Mapping[str, Variants], site: Site, workspaces: Sequence[str] = ()
 ) -> bytes:
-    """Write the page that leads to the comparisons.
+    """Return the page with the list of experiments.
 
     Args:
-        experiments: names by ids of those that the reader may see.
-        counts: their variants by id, of those that have some.
-        site: where the page stands.
-        workspaces: the names of all that the reader may enter.
+        experiments: names by ids of the experiments that the reader may see.
+        counts: their variants by id, for those that have some.
+        site: the addresses of the server's pages.
+        workspaces: the names of all workspaces that the reader may enter.
     """
     listed = [(name, counts[number]) for number, name in experiments.items() if number in counts]
     lines = [
@@ -88,7 +89,7 @@ def index(
         "language": site.language,
         "texts": words.SERVER_PAGES[site.language],
         "here": site.here,
-        "ui": f"./{site.ui('').removeprefix(site.root)}",  # whatever a proxy says the scheme and the host are
+        "ui": f"./{site.ui('').removeprefix(site.root)}",  # relative: behind a proxy scheme and host may differ
         "workspace": site.workspace,
         "others": others,
         "experiments": lines,
@@ -97,12 +98,12 @@ def index(
 
 
 def page(runs: Iterable[Run], experiments: Mapping[str, str], site: Site) -> bytes:
-    """Write the comparison of experiments, with links to each run and back.
+    """Return the page with the comparison of experiments, with links to each run and back.
 
     Args:
         runs: their variants.
         experiments: their names by ids.
-        site: where the page stands.
+        site: the addresses of the server's pages.
     """
     ids = {name: number for number, name in experiments.items()}
     linked = [replace(run, link=site.ui(f"experiments/{ids[run.experiment]}/runs/{run.run_id}")) for run in runs]
@@ -118,14 +119,14 @@ def page(runs: Iterable[Run], experiments: Mapping[str, str], site: Site) -> byt
 
 
 def policy(content: bytes) -> str:
-    """Return the policy that a page has in itself, for the answer's header, which alone can say who may frame it."""
-    found = _POLICY.search(content)
-    assert found is not None
-    return f"{found[1].decode()}; frame-ancestors 'self'"
+    """Return a page's own policy for the response header, plus who may frame it, which only a header can state."""
+    match = _POLICY.search(content)
+    assert match is not None
+    return f"{match[1].decode()}; frame-ancestors 'self'"
 
 
 def as_json(runs: Sequence[Run], experiments: Mapping[str, str]) -> bytes:
-    """Write runs as `reading.served` reads them: NaN and infinity as text, since JSON has none."""
+    """Return runs as JSON for `reading.served`: NaN and infinity as text, since JSON has none."""
     ids = {name: number for number, name in experiments.items()}
     rows = [
         {

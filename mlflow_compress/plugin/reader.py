@@ -1,7 +1,7 @@
-"""What the one who asks may see: MLflow's own routes are asked, with the request that came.
+"""What a reader may see: MLflow's own routes answer this, for the headers of the reader's request.
 
-So its rules hold here: authentication, permissions, workspaces, the check of the host. The answers are asked for anew
-with each request, and nothing of them is kept.
+So MLflow's rules apply: authentication, permissions, workspaces, and the check of the host. Each request asks again,
+and no answer is stored.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 _SEARCH_EXPERIMENTS, _SEARCH_RUNS = "/api/2.0/mlflow/experiments/search", "/api/2.0/mlflow/runs/search"
 _WORKSPACES = "/api/3.0/mlflow/workspaces"
-_MOST = 1000  # experiments in one question
+_MOST = 1000  # experiments in one request
 _LEFT_OUT = ("content-", "transfer-", "origin", "referer", "if-", "range", "accept-encoding")
 
 
-class Refused(Exception):  # noqa: N818  (no error: an answer)
+class Refused(Exception):  # noqa: N818  (not an error: a response)
     """MLflow refuses the reader.
 
     Attributes:
-        response: what it says to them.
+        response: MLflow's response.
     """
 
     def __init__(self, response: Response) -> None:
@@ -35,7 +35,7 @@ class Refused(Exception):  # noqa: N818  (no error: an answer)
 
 
 def workspace() -> str:
-    """Return the workspace that the request names, by MLflow's header or `?workspace=`; else the one MLflow chose."""
+    """Return the workspace of the request, by MLflow's header or `?workspace=`; else the one MLflow chose."""
     from flask import request
 
     if not private_mlflow.has_workspaces():
@@ -45,14 +45,14 @@ def workspace() -> str:
 
 
 def workspaces() -> list[str]:
-    """Return the names of the workspaces that the reader may enter; none where the server has no workspaces.
+    """Return the names of the workspaces that the reader may enter; empty where the server has no workspaces.
 
     Raises:
         Refused: MLflow refuses the reader.
     """
     if not private_mlflow.has_workspaces():
         return []
-    return [each["name"] for each in _asked("GET", _WORKSPACES).get("workspaces", [])]
+    return [workspace["name"] for workspace in _ask("GET", _WORKSPACES).get("workspaces", [])]
 
 
 def experiments() -> dict[str, str]:
@@ -64,21 +64,21 @@ def experiments() -> dict[str, str]:
     names: dict[str, str] = {}
     token = ""
     while True:
-        asked = {"max_results": _MOST, **({"page_token": token} if token else {})}
-        answer = _asked("POST", _SEARCH_EXPERIMENTS, asked)
-        names |= {str(each["experiment_id"]): each["name"] for each in answer.get("experiments", [])}
+        query = {"max_results": _MOST, **({"page_token": token} if token else {})}
+        answer = _ask("POST", _SEARCH_EXPERIMENTS, query)
+        names |= {str(found["experiment_id"]): found["name"] for found in answer.get("experiments", [])}
         token = answer.get("next_page_token", "")
         if not token:
             return names
 
 
 def visible(samples: Mapping[str, str]) -> set[str]:
-    """Return the ids of the experiments whose runs the reader gets: they may see an experiment, and not its runs.
+    """Return the ids of the experiments whose runs the reader may see: that an experiment is visible is not enough.
 
-    MLflow grants and denies runs only all together, never one by one: a run of each experiment stands for the others.
+    MLflow grants access to all runs of an experiment or to none: one run of each experiment represents the others.
 
     Args:
-        samples: the id of a run of each experiment, by the experiment's id.
+        samples: the id of one run of each experiment, by the experiment's id.
 
     Raises:
         Refused: MLflow refuses the reader.
@@ -87,13 +87,13 @@ def visible(samples: Mapping[str, str]) -> set[str]:
     rest = iter(samples.items())
     while part := dict(itertools.islice(rest, _MOST)):
         names = ", ".join(f"'{run_id}'" for run_id in part.values())
-        asked = {"experiment_ids": list(part), "filter": f"attributes.run_id IN ({names})", "max_results": len(part)}
-        seen |= {str(run["info"]["experiment_id"]) for run in _asked("POST", _SEARCH_RUNS, asked).get("runs", [])}
+        query = {"experiment_ids": list(part), "filter": f"attributes.run_id IN ({names})", "max_results": len(part)}
+        seen |= {str(run["info"]["experiment_id"]) for run in _ask("POST", _SEARCH_RUNS, query).get("runs", [])}
     return seen
 
 
-def _asked(method: str, path: str, content: Mapping[str, Any] | None = None) -> Any:
-    """Ask MLflow's own route as the reader: with the headers of the request, less what describes its body and origin.
+def _ask(method: str, path: str, content: Mapping[str, Any] | None = None) -> Any:
+    """Ask MLflow's own route as the reader: with the request's headers, except those about its body and origin.
 
     Raises:
         Refused: MLflow refuses it.

@@ -16,23 +16,22 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 @dataclass
 class Csv(Renderer):
-    """UTF-8, commas, a header line, text in double quotes, numbers unrounded; what nobody measured is empty.
+    """UTF-8, commas, a header line, text in double quotes, unrounded numbers; a missing number is empty.
 
-    Columns: `team`, `model`, `method`; the table's metrics by their names, always there and always in this order; all
-    other metrics that any row has, sorted; `run_id_cpu`, `run_id_gpu` (and other devices that were measured);
-    `hardware`; `by_hand`, `yes` where nobody measured but somebody wrote the numbers down; `pareto`, `best` or
-    `dominated` where that was asked for; `notes`, the row's footnotes. What failed has no line here: the Markdown and
-    JSON forms list it.
+    Columns: `team`, `model`, `method`; the table's metrics by name, always there and in this order; all other metrics
+    that any row has, sorted; `run_id_cpu`, `run_id_gpu` (and other measured devices); `hardware`; `by_hand`, `yes`
+    where the numbers were written by hand; `pareto`, `best` or `dominated` where it was requested; `notes`,
+    the row's footnotes. Failures are not listed here: see the Markdown and JSON formats.
 
-    A text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return would be run as a formula by a spreadsheet:
-    it gets a leading apostrophe; a text that begins with an apostrophe gets another one. To read a text back, take one
-    leading apostrophe away.
+    A spreadsheet would run a text that begins with `=`, `+`, `-`, `@`, a tab or a carriage return as a formula: it gets
+    a leading apostrophe; a text that begins with an apostrophe gets another one. To read a text back, remove one
+    leading apostrophe.
     """
 
     suffix: ClassVar[str] = ".csv"
 
     def render(self, comparison: Comparison) -> bytes:
-        """Write the rows as UTF-8 CSV."""
+        """Return the rows as UTF-8 CSV."""
         metrics = ordered(name for row in comparison.rows for name in row.values)
         devices = sorted({"cpu", "gpu"}.union(*(row.runs for row in comparison.rows)))
         runs = [f"run_id_{device}" for device in devices]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-# Ours, so that a browser asks the server for none.
+# An inline icon, so that a browser does not request one from the server.
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16' fill='%230b5cad'%3E"
     "%3Cpath d='M1 1h2v12h12v2H1z'/%3E%3Ccircle cx='6' cy='4' r='2'/%3E%3Ccircle cx='9' cy='9' r='2'/%3E"
@@ -41,24 +41,24 @@ _LINK = re.compile(r"https?://[^\s]+\Z", re.IGNORECASE)
 
 @dataclass
 class Html(Renderer):
-    """One page that loads nothing: the table, notes and failures as HTML, and a script that sorts, filters and draws.
+    """One page that loads nothing: table, notes and failures as HTML, and a script for sorting, filters and charts.
 
-    It is complete without the script. Names and reasons are text whatever they hold, and the page's own policy lets no
-    other script or style run. Only characters that no page shows (`plain_text`) are replaced, by U+FFFD.
+    It is complete without the script. Names and reasons are always text, and the page's own policy blocks any other
+    script or style. Only characters that no page shows (`plain_text`) are replaced, by U+FFFD.
     """
 
     suffix: ClassVar[str] = ".html"
 
     def render(self, comparison: Comparison) -> bytes:
-        """Write the comparison as one UTF-8 page."""
+        """Return the comparison as one UTF-8 page."""
         return self.page(comparison)
 
     def page(self, comparison: Comparison, trail: Sequence[Link] = ()) -> bytes:
-        """Write the comparison as one UTF-8 page.
+        """Return the comparison as one UTF-8 page.
 
         Args:
-            comparison: what is shown.
-            trail: links above it, to where it belongs on a server.
+            comparison: the comparison to show.
+            trail: links above it, to its place on a server.
         """
         language, texts = comparison.language, words.PAGE[comparison.language]
         script_texts = words.PAGE_SCRIPT[language]
@@ -74,8 +74,10 @@ class Html(Renderer):
             "heading": ": ".join(filter(None, (words.COMPARISON[language], comparison.title))),
             "facts": _facts(comparison),
             "trail": trail,
-            "texts": _own(texts),
-            "script_texts": _own({name: text for name, text in script_texts.items() if isinstance(text, str)}),
+            "texts": _plain_apostrophes(texts),
+            "script_texts": _plain_apostrophes(
+                {name: text for name, text in script_texts.items() if isinstance(text, str)}
+            ),
             "columns": shown,
             "headers": {key: words.HEADERS[key][language] for key in words.SHORT_HEADERS},
             "is_named": any(column.key == "method" for column in shown),
@@ -93,7 +95,7 @@ class Html(Renderer):
 
 @dataclass(frozen=True)
 class Link:
-    """A link of a page: where to, its text, and what it is where the text alone does not say it."""
+    """A link of a page: its address, its text, and a label where the text alone is not clear."""
 
     address: str
     text: str
@@ -106,9 +108,9 @@ class _Part:
 
     Attributes:
         text: the number.
-        against: behind it, how far it is from the original's, in brackets.
-        verdict: whether that is `better` or `worse`; empty where it says nothing.
-        noise: how sure that is.
+        against: the distance from the original's, in brackets after the number.
+        verdict: whether that is `better` or `worse`; empty where it is neither.
+        noise: the uncertainty of that.
     """
 
     text: str
@@ -123,14 +125,14 @@ class _Cell:
 
     Attributes:
         kind: `method`, `number`, `runs`, or the key of a column of text.
-        text: what stands in it.
-        title: what it says in full, where it does not.
-        parts: its numbers, where it has some.
-        value: what it is sorted by, where that isn't its text.
-        group: what must be the same for its value to be compared with others'.
-        is_missing: whether it has nothing to be sorted by.
-        whose, notes: of a method: its model and team, where these tell rows apart, and its footnotes.
-        links: of runs.
+        text: its content.
+        title: the full content, where the text is shortened.
+        parts: its numbers, if any.
+        value: the sorting key, where it is not the text.
+        group: what must be the same before its value is compared with others.
+        is_missing: whether it has no sorting key.
+        whose, notes: for a method: model and team, where these distinguish rows, and its footnotes.
+        links: the links to runs.
     """
 
     kind: str
@@ -154,11 +156,11 @@ class _Line:
 
 
 def filled(template: str, about: Mapping[str, object]) -> bytes:
-    """Fill one of the templates beside this file. Every text is escaped, and what HTML can't hold is replaced.
+    """Fill one of the templates next to this file. Every text is escaped, and what HTML can't contain is replaced.
 
     Args:
-        template: its file's name.
-        about: what it names.
+        template: the name of the template's file.
+        about: the values that it uses.
     """
     return _templates().get_template(template).render({"icon": _ICON, **about}).encode()
 
@@ -178,7 +180,7 @@ def _templates() -> Environment:
 
 
 def _plain(value: object) -> object:
-    """Make plain text of any text, for an element or a quoted attribute; what is markup already stays."""
+    """Return any text as plain text, for an element or a quoted attribute; markup stays as it is."""
     from markupsafe import Markup
 
     if isinstance(value, Markup) or not isinstance(value, str):
@@ -186,8 +188,8 @@ def _plain(value: object) -> object:
     return Markup(html.escape(visible(value)).replace("\r", "&#13;"))  # noqa: S704  (it is escaped)
 
 
-def _own(texts: Mapping[str, str]) -> dict[str, str]:
-    """Leave the apostrophes of our own texts as they are: they hold no markup."""
+def _plain_apostrophes(texts: Mapping[str, str]) -> dict[str, str]:
+    """Escape our own texts except their apostrophes: they contain no markup."""
     from markupsafe import Markup
 
     return {name: Markup(html.escape(text, quote=False)) for name, text in texts.items()}  # noqa: S704  (it is escaped)
@@ -200,7 +202,7 @@ def _part(name: str) -> str:
 
 @cache
 def page_script() -> str:
-    """Return the page's script: one function of all its parts."""
+    """Return the page's script: one function that contains all its parts."""
     parts = "\n".join(_part(f"{name}.js") for name in _SCRIPT)
     return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
@@ -210,27 +212,27 @@ def _hash(text: str) -> str:
 
 
 def _json(data: Any) -> str:
-    """Write data so that it can't end its script element, nor begin a comment in it."""
+    """Return data as JSON that can't end its script element, nor begin a comment in it."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return re.sub("[<>&\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found.group()):04x}", text)
+    return re.sub("[<>&\x7f-\x9f\u2028\u2029\ud800-\udfff]", lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
 def _facts(it: Comparison) -> str:
-    """Say of what and how many the rows are: by name where it is one."""
+    """Return the number of rows, and their teams, models and methods: by name where there is only one."""
     texts, headers = words.PAGE[it.language], words.HEADERS
-    said = [texts["rows"].format(count=len(it.rows))]
+    facts = [texts["rows"].format(count=len(it.rows))]
     for kind in _KINDS:
         names = {getattr(row, kind) for row in it.rows}
         name = "" if kind == "method" or len(names) != 1 else visible(*names)
-        said.append(f"{headers[kind][it.language]}: {name}" if name else texts[f"{kind}s"].format(count=len(names)))
-    return " · ".join(said)
+        facts.append(f"{headers[kind][it.language]}: {name}" if name else texts[f"{kind}s"].format(count=len(names)))
+    return " · ".join(facts)
 
 
 def _columns(it: Comparison) -> tuple[Column, ...]:
-    """Return the page's columns: names, quality, numbers, circumstances; where there are links to runs, these.
+    """Return the page's columns: names, quality, numbers, circumstances, and where there are links to runs, these.
 
-    Where nobody chose columns, those that say nothing are left out: a team or model that is all rows', and numbers that
-    no row has.
+    Where the columns were not chosen, leave out those without information: a team or model that all rows share, and
+    numbers that no row has.
     """
     runs = Column("runs", {language: page["runs"] for language, page in words.PAGE.items()}, numeric=False)
     linked = (runs,) if any(row.links for row in it.rows) else ()
@@ -238,15 +240,15 @@ def _columns(it: Comparison) -> tuple[Column, ...]:
     if {column.key for column in shown}.difference(_AT_THE_END) != {column.key for column in COLUMNS}:
         return (*shown, *linked)
     order = (*_KINDS, "quality", *(column.key for column in shown if column.numeric), *_AT_THE_END)
-    said = [column for column in shown if _says_something(it.rows, column)]
-    return (*sorted(said, key=lambda column: order.index(column.key)), *linked)
+    informative = [column for column in shown if _is_informative(it.rows, column)]
+    return (*sorted(informative, key=lambda column: order.index(column.key)), *linked)
 
 
 def _short(column: Column) -> Column:
     return replace(column, header=words.SHORT_HEADERS.get(column.key, column.header))
 
 
-def _says_something(rows: Sequence[Row], column: Column) -> bool:
+def _is_informative(rows: Sequence[Row], column: Column) -> bool:
     if column.key in ("team", "model"):
         return len({getattr(row, column.key) for row in rows}) != 1
     return not rows or not column.numeric or any(math.isfinite(row.values.get(column.key, math.nan)) for row in rows)
@@ -265,7 +267,7 @@ def _cell(it: Comparison, row: Row, column: Column, shown: Sequence[Column]) -> 
         return _Cell("hardware", text, title=row.hardware)
     cell = _sorted(_Cell("number" if column.numeric else column.key, text), row, column, it.metrics)
     if column.key == "method":
-        keys = {each.key for each in shown}
+        keys = {shown_column.key for shown_column in shown}
         whose = " · ".join(filter(None, (getattr(row, kind) for kind in ("model", "team") if kind in keys)))
         return replace(cell, text=_breakable(text), value=text, whose=whose, notes=row.notes)
     if cell.is_missing:
@@ -277,7 +279,7 @@ def _cell(it: Comparison, row: Row, column: Column, shown: Sequence[Column]) -> 
 
 def _number(it: Comparison, row: Row, name: str, text: str) -> _Part:
     value, has_ratio, against = text.partition(" (")
-    value = value.removesuffix(" MB")  # the header says it
+    value = value.removesuffix(" MB")  # the header has the unit
     if not has_ratio:
         return _Part(value)
     ends = row.ratio_intervals.get(name)
@@ -289,7 +291,7 @@ def _scores(it: Comparison, row: Row) -> Iterator[_Part]:
         text, against = table_text.score_parts(row, name, it.language, it.metrics)
         difference = f"{name}{DIFFERENCE}"
         low, high = row.values.get(f"{difference}_low"), row.values.get(f"{difference}_high")
-        ends = None if low is None or high is None or low == high else (low, high)  # alike: drawing says nothing
+        ends = None if low is None or high is None or low == high else (low, high)  # equal samples have no interval
         verdict = _verdict(it, row, name) if against else ""
         yield _Part(text, against, verdict, _noise(it, row, difference, ends, table_text.difference) if against else "")
     if COUNT in row.values:
@@ -299,7 +301,7 @@ def _scores(it: Comparison, row: Row) -> Iterator[_Part]:
 def _noise(
     it: Comparison, row: Row, name: str, ends: tuple[float, float] | None, written: Callable[[float], str]
 ) -> str:
-    """Say how sure a ratio or difference is: its interval, or that nobody knows."""
+    """Return the uncertainty of a ratio or difference as text: its interval, or that it is unknown."""
     texts = words.PAGE_SCRIPT[it.language]
     if ends is not None:
         return str(texts["interval"]).format(low=written(ends[0]), high=written(ends[1]))
@@ -307,14 +309,14 @@ def _noise(
 
 
 def _breakable(text: str) -> Markup:
-    """Let a long chain of methods be broken where its parts end."""
+    """Allow line breaks in a long chain of methods after each part."""
     from markupsafe import Markup
 
     return Markup("<wbr>").join(visible(part) for part in re.split(r"(?<=[+:,])(?=\S)", text))
 
 
 def _sorted(cell: _Cell, row: Row, column: Column, known: Known) -> _Cell:
-    """Say what a cell is sorted by, where that isn't its text."""
+    """Return the cell with its sorting key, where that is not its text."""
     if cell.text == MISSING and column.key not in ("team", "model", "method"):
         return replace(cell, is_missing=True)
     if column.key == "pareto":
@@ -326,7 +328,7 @@ def _sorted(cell: _Cell, row: Row, column: Column, known: Known) -> _Cell:
 
 
 def _verdict(it: Comparison, row: Row, name: str) -> str:
-    """Return whether a ratio, or a score's difference, is to the good, where that is known and no noise."""
+    """Return whether a ratio, or a score's difference, is better or worse; empty for noise or an unknown direction."""
     greater = it.greater_is_better.get(name)
     if name.startswith(f"{GROUP}/"):
         moved = row.values[f"{name}{DIFFERENCE}"]

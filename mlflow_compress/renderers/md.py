@@ -1,4 +1,4 @@
-"""Markdown: the table that goes into a README, and that a terminal shows as well."""
+"""Markdown: a table for a README, also readable in a terminal."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from mlflow_compress.reporting.table_text import (
 )
 from mlflow_compress.sockets import Renderer
 
-_WIDEST = 60  # a cell beyond this sticks out, rather than padding all others to its width
+_WIDEST = 60  # a wider cell is not padded, so that it does not widen all others
 
 
 @dataclass
 class Markdown(Renderer):
-    """A GitHub table, padded so that it can be read as it is; below it the notes and what failed.
+    """A GitHub table, padded so that its source is readable; below it the notes and failures.
 
-    Names and reasons are shown as they are, whatever they hold: what Markdown, HTML or GitHub would take for more than
-    text is escaped. Only characters that no terminal or page shows (`plain_text`) are replaced, by U+FFFD.
+    Names and reasons are always shown as text: what Markdown, HTML or GitHub would interpret is escaped. Only
+    characters that no terminal or page shows (`plain_text`) are replaced, by U+FFFD.
     """
 
     suffix: ClassVar[str] = ".md"
 
     def render(self, comparison: Comparison) -> bytes:
-        """Write the comparison as UTF-8 Markdown."""
+        """Return the comparison as UTF-8 Markdown."""
         return ("\n\n".join("\n".join(block) for block in _blocks(comparison) if block) + "\n").encode()
 
 
 def _blocks(comparison: Comparison) -> Iterator[list[str]]:
     language = comparison.language
     shown = columns(comparison.columns, comparison.metrics)
-    noted = next((at for at, column in enumerate(shown) if column.key == "method"), 0)
+    noted = next((place for place, column in enumerate(shown) if column.key == "method"), 0)
     table = [[escape(text) for text in headers(shown, language)]]
     for row in comparison.rows:
         line = [escape(text) for text in cells(row, shown, language, comparison.metrics)]
@@ -61,14 +61,15 @@ def _blocks(comparison: Comparison) -> Iterator[list[str]]:
 
 
 def padded_table(numeric: Sequence[bool], lines: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Write a GitHub table, line by line.
+    """Yield the lines of a GitHub table.
 
     Args:
-        numeric: of each column whether it is read from the right.
-        lines: their cells, escaped already; the first line is the header.
+        numeric: for each column, whether it is aligned to the right.
+        lines: the cells, already escaped; the first line is the header.
     """
     widths = [
-        max([4, *(width for line in lines if (width := _width(line[at])) <= _WIDEST)]) for at in range(len(numeric))
+        max([4, *(width for line in lines if (width := _width(line[column])) <= _WIDEST)])
+        for column in range(len(numeric))
     ]
     rule = [
         "-" * (width - 1) + ":" if is_numeric else ":" + "-" * (width - 1)
@@ -87,7 +88,7 @@ def _padding(text: str, width: int) -> str:
 
 
 def _width(text: str) -> int:
-    """Count terminal columns: wide characters take two, combining ones none."""
+    """Return the width in terminal columns: wide characters take two, combining ones none."""
     return sum(
         0 if unicodedata.category(char) in ("Mn", "Me", "Cf") else 1 + (unicodedata.east_asian_width(char) in "WF")
         for char in text
@@ -95,17 +96,16 @@ def _width(text: str) -> int:
 
 
 def escape(text: str) -> str:
-    """Make plain text of any text: one line, no markup, no HTML, no link."""
+    """Return any text as plain text: one line, no markup, no HTML, no link."""
     text = visible(text)
     body = text.strip()
     start = text.index(body) if body else len(text)
-    # A table trims its cells: spaces at the ends stay only as entities.
+    # A table trims its cells: spaces at the ends are kept only as entities.
     return _entities(text[:start]) + _INSIDE.sub(_escaped, body) + _entities(text[start + len(body) :])
 
 
-# Backslash and the characters that open markup; `_` only where it could (not within a word: int8_dynamic stays as it
-# is); what GitHub makes a link of by itself: `://`, `www.`, the @ of an address or a mention; white space other than
-# the space.
+# Backslash and the characters that open markup; `_` only where it could (not within a word such as int8_dynamic);
+# what GitHub turns into a link: `://`, `www.`, the @ of an address or a mention; white space other than the space.
 _INSIDE = re.compile(
     r"[\\`*\[<&|~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.|@+"
     r"|[^\S ]",
@@ -114,10 +114,10 @@ _INSIDE = re.compile(
 
 
 def _escaped(match: re.Match[str]) -> str:
-    found = match.group()
-    if found[0] == "@":
-        return f"`{found}`"  # nothing less keeps GitHub from linking: it looks at the text after unescaping it
-    return "\\" + found if found.isascii() and found.isprintable() else _entities(found)
+    text = match.group()
+    if text[0] == "@":
+        return f"`{text}`"  # an escape is not enough: GitHub looks for links after unescaping
+    return "\\" + text if text.isascii() and text.isprintable() else _entities(text)
 
 
 def _entities(text: str) -> str:

@@ -1,4 +1,4 @@
-"""PNG: one picture for a slide, what is traded for what beside each method against its original."""
+"""PNG: one picture for a slide, with the trade-off of two numbers and each method's ratio to its original."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ from mlflow_compress.words import Text
 
 MOST_BARS = 30
 _MOST_NAMES = 14
-_MOST_TRIES = 6  # each halves the ticks
+_MOST_TRIES = 6  # each removes about half of the ticks
 _INCHES, _DPI = (16, 9), 150
 
-# Okabe and Ito, "Color Universal Design" (2008), without its yellow: told apart by the colour-blind, and on white.
+# Okabe and Ito, "Color Universal Design" (2008), without its yellow: safe for colour-blind people, and on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _MARKERS = ("o", "s", "^", "D", "P", "v", "X", "p")
-_OTHER = ("#8A8A8A", "*")  # of the methods that have no look of their own
+_OTHER = ("#8A8A8A", "*")  # for methods without a colour and shape of their own
 _BETTER, _WORSE, _NEUTRAL = "#0072B2", "#D55E00", "#8A8A8A"
 
 
 @dataclass
 class Png(Renderer):
-    """A picture of 2400 by 1350 pixels: on the left the Pareto scatter, on the right bars of each row's ratio.
+    """A picture of 2400 by 1350 pixels: on the left the Pareto scatter, on the right a bar for each row's ratio.
 
     The scatter's axes are the comparison's first two objectives, else a time against a score or the size. Rows of
-    several models are drawn against their originals. The 14 most frequent methods have a colour and a shape of their
-    own. Above 30 rows the bars are the methods' means over all models; where there are no means, they are the best 30,
-    and the title says of how many.
+    several models are shown relative to their originals. The 14 most frequent methods have their own colour and shape.
+    Above 30 rows the bars are the methods' means over all models; without means they are the best 30 rows, and the
+    title states how many there are.
     """
 
     suffix: ClassVar[str] = ".png"
 
     def render(self, comparison: Comparison) -> bytes:
-        """Draw the comparison as PNG."""
+        """Return the comparison as PNG."""
         import matplotlib as mpl
 
         picture = io.BytesIO()
-        # A name is never a formula, and one that no font has still makes a picture.
+        # Names are never formulas, and missing glyphs are not an error.
         style: dict[Any, Any] = {"text.parse_math": False, "font.family": "DejaVu Sans", "font.size": 13}
         with mpl.rc_context(style), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*[Gg]lyph")
@@ -66,7 +66,7 @@ class Png(Renderer):
 
 
 def figure(it: Comparison) -> Any:
-    """Return the matplotlib figure that is drawn: the scatter's axes, then those of the bars."""
+    """Return the matplotlib figure: first the axes of the scatter, then those of the bars."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -80,12 +80,12 @@ def figure(it: Comparison) -> Any:
         axis.spines[["top", "right"]].set_visible(False)
     chosen = axes(it)
     if chosen is None:
-        _say_nothing(scatter, texts)
+        _show_empty(scatter, texts)
     else:
         _scatter(scatter, it, chosen, texts)
     compared = bars(it)
     if compared is None:
-        _say_nothing(barred, texts)
+        _show_empty(barred, texts)
     else:
         _bars(barred, it, compared, texts)
     _spread_ticks([scatter.xaxis, scatter.yaxis, barred.xaxis])
@@ -103,7 +103,7 @@ def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], texts: Text) 
     for front in lines:
         line = sorted((_at(row, chosen) for row in front), key=lambda point: point[0])
         plot.plot(*zip(*_steps(line, it, chosen), strict=True), "--", color="0.45", linewidth=1.4, zorder=1)
-    marks: dict[tuple[str, str, str, int], list[tuple[float, float]]] = {}  # those that look alike are drawn at once
+    marks: dict[tuple[str, str, str, int], list[tuple[float, float]]] = {}  # equal-looking points are drawn together
     for row in rows:
         colour, marker = looks.get(row.method, _OTHER)
         is_beaten = row.dominated is True if is_of_column else bool(best) and id(row) not in among_best
@@ -115,10 +115,10 @@ def _scatter(plot: Any, it: Comparison, chosen: tuple[Axis, Axis], texts: Text) 
             marks.setdefault(("s", "0.2", "none", 19), []).append(_at(row, chosen))
     for (marker, edge, face, size), points in marks.items():
         style = {"markeredgecolor": edge, "markerfacecolor": face, "markeredgewidth": 1.8 if size == 10 else 1}
-        height = 3 if face == "white" else 4  # what none beats lies on top
+        height = 3 if face == "white" else 4  # unbeaten points are on top
         plot.plot(*zip(*points, strict=True), linestyle="", marker=marker, markersize=size, zorder=height, **style)
     for axis, name in zip(chosen, "xy", strict=True):
-        _lay_out(plot, [found for row in rows if (found := axis.value(row)) is not None], axis, name, it, texts)
+        _lay_out(plot, [value for row in rows if (value := axis.value(row)) is not None], axis, name, it, texts)
     has_hollow = any(face == "white" for _, _, face, _ in marks)
     _explain(plot, it, rows, looks, texts, has_hollow=has_hollow, has_lines=bool(lines))
     if len({row.model for row in rows}) > 1 and all(len({row.model for row in front}) == 1 for front in best):
@@ -135,7 +135,7 @@ def _explain(
     has_hollow: bool,
     has_lines: bool,
 ) -> None:
-    """Say below the scatter what its marks mean."""
+    """Add a legend below the scatter."""
     from matplotlib.lines import Line2D
 
     handles = [
@@ -163,7 +163,7 @@ def _explain(
         }
         handles.append(Line2D([], [], marker="o", linestyle="", **hollow))
         names.append(texts["dominated"])
-    # A label that begins with an underscore would be left out.
+    # matplotlib leaves out labels that begin with an underscore.
     for ncols in (4, 3, 2):
         legend = plot.figure.legend(
             handles, [f" {name}" for name in names], loc="outside lower center", ncols=ncols, fontsize=12, frameon=False
@@ -176,13 +176,13 @@ def _explain(
 
 @dataclass(frozen=True)
 class _Bar:
-    """A ratio to the original, what it is of, and the ends of its interval, both 0 where that isn't known."""
+    """A ratio to the original, its name, and the ends of its interval, both 0 where it is unknown."""
 
     name: str
     ratio: float
     low: float = 0.0
     high: float = 0.0
-    told_apart: bool | None = None  # None: its noise is not known
+    told_apart: bool | None = None  # None: the noise is unknown
 
     @property
     def is_noise(self) -> bool:
@@ -193,8 +193,8 @@ def _bars(plot: Any, it: Comparison, name: str, texts: Text) -> None:
     greater = it.greater_is_better.get(name)
     every, means = _of_rows(it, name), _of_methods(it, name)
     are_means = len(every) > MOST_BARS and len(means) > 1
-    found = sorted(means if are_means else every, key=lambda bar: bar.ratio, reverse=greater is True)
-    shown = found[:MOST_BARS]
+    all_bars = sorted(means if are_means else every, key=lambda bar: bar.ratio, reverse=greater is True)
+    shown = all_bars[:MOST_BARS]
     size = 12.0 if len(shown) < 20 else 9.5
     for place, bar in enumerate(shown):
         is_judged = greater is not None and bar.told_apart and ratio(bar.ratio) != ratio(1)
@@ -203,7 +203,7 @@ def _bars(plot: Any, it: Comparison, name: str, texts: Text) -> None:
         plot.barh(place, bar.ratio - 1, left=1, height=0.7, edgecolor=colour, **look)
         if 0 < bar.low < bar.high:
             plot.plot([bar.low, bar.high], [place, place], color="0.15", linewidth=1.5)
-        # In a column of their own, where they cover neither names nor bars.
+        # In a separate column, where they cover neither names nor bars.
         text = f"{'≈' if bar.is_noise else ''}{ratio(bar.ratio)}"
         beside = {"xycoords": plot.get_yaxis_transform(), "textcoords": "offset points", "ha": "right", "va": "center"}
         plot.annotate(text, (1, place), (5.2 * size, 0), fontsize=size, annotation_clip=False, **beside)
@@ -220,7 +220,7 @@ def _bars(plot: Any, it: Comparison, name: str, texts: Text) -> None:
     title = texts["bars"].format(metric=label(name, it.language, it.metrics, with_unit=False))
     notes = [] if greater is None else [texts["higher" if greater else "lower"]]
     notes += [texts["means"]] if are_means else []
-    notes += [texts["left_out"].format(shown=len(shown), all=len(found))] if len(shown) < len(found) else []
+    notes += [texts["left_out"].format(shown=len(shown), all=len(all_bars))] if len(shown) < len(all_bars) else []
     notes += [texts["noise"]] if any(bar.is_noise for bar in shown) else []
     notes += [texts["unknown"]] if any(bar.told_apart is None for bar in shown) else []
     plot.set_title(f"{title}\n{' · '.join(notes)}" if notes else title, fontsize=13, loc="right")
@@ -229,42 +229,43 @@ def _bars(plot: Any, it: Comparison, name: str, texts: Text) -> None:
 def _of_rows(it: Comparison, name: str) -> list[_Bar]:
     rows = [row for row in it.rows if _is_drawable(row.ratios.get(name)) and not is_original(row)]
     several = {kind: len({getattr(row, kind) for row in rows}) > 1 for kind in ("model", "team")}
-    found = []
+    bars_of_rows = []
     for row in rows:
-        (said,) = cells(row, columns(("method",)), it.language)
+        (name_shown,) = cells(row, columns(("method",)), it.language)
         whose = (_short(row.model, 18) if several["model"] else "", _short(row.team, 12) if several["team"] else "")
         ends = row.ratio_intervals.get(name, (0.0, 0.0))
         ends = ends if all(map(math.isfinite, ends)) else (0.0, 0.0)
-        found.append(
-            _Bar(
-                " · ".join(filter(None, (_short(said, 34), *whose))), row.ratios[name], *ends, is_told_apart(row, name)
-            )
-        )
-    return found
+        parts = (_short(name_shown, 34), *whose)
+        bars_of_rows.append(_Bar(" · ".join(filter(None, parts)), row.ratios[name], *ends, is_told_apart(row, name)))
+    return bars_of_rows
 
 
 def _of_methods(it: Comparison, name: str) -> list[_Bar]:
-    """Return the means over several models."""
+    """Return a bar for each method with a mean over several models."""
     return [
-        _Bar(_short(method(each.method, it.language)), each.ratios[name], told_apart=told_apart_over_models(each, name))
-        for each in it.summaries
-        if each.counts.get(name, each.models) > 1 and _is_drawable(each.ratios.get(name))
+        _Bar(
+            _short(method(summary.method, it.language)),
+            summary.ratios[name],
+            told_apart=told_apart_over_models(summary, name),
+        )
+        for summary in it.summaries
+        if summary.counts.get(name, summary.models) > 1 and _is_drawable(summary.ratios.get(name))
     ]
 
 
-def _is_drawable(found: float | None) -> bool:
-    return found is not None and found > 0 and math.isfinite(found)
+def _is_drawable(value: float | None) -> bool:
+    return value is not None and value > 0 and math.isfinite(value)
 
 
 def _looks(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
-    """Return the most frequent methods a colour and a shape each, so that no two have both in common."""
+    """Return a colour and a shape for the most frequent methods, with no combination used twice."""
     counts: dict[str, int] = {}
     for row in rows:
         counts[row.method] = counts.get(row.method, 0) + 1
     kept = sorted(counts, key=lambda name: -counts[name])[:_MOST_NAMES]
-    # 7 colours and 8 shapes: both go round, and meet again after 56.
+    # 7 colours and 8 shapes: the combination repeats after 56.
     names = [name for name in counts if name in kept]
-    return {name: (_COLOURS[at % 7], _MARKERS[at % 8]) for at, name in enumerate(names)}
+    return {name: (_COLOURS[place % 7], _MARKERS[place % 8]) for place, name in enumerate(names)}
 
 
 def _at(row: Row, chosen: tuple[Axis, Axis]) -> tuple[float, float]:
@@ -273,7 +274,7 @@ def _at(row: Row, chosen: tuple[Axis, Axis]) -> tuple[float, float]:
 
 
 def _steps(line: Sequence[tuple[float, float]], it: Comparison, chosen: tuple[Axis, Axis]) -> list[tuple[float, float]]:
-    """Join a front's points by steps around what they are better than."""
+    """Join a front's points by steps along the worse side."""
     worse = [min if it.greater_is_better[axis.name] else max for axis in chosen]
     path = list(line[:1])
     for before, point in itertools.pairwise(line):
@@ -301,7 +302,7 @@ def _lay_out(plot: Any, values: Sequence[float], axis: Axis, side: str, it: Comp
 
 
 def _spread_ticks(axes_with_numbers: Sequence[Any]) -> None:
-    """Leave out ticks until no label touches the next one: first those between powers of ten, then every second one."""
+    """Remove ticks until no labels overlap: first those between powers of ten, then every second one."""
     drawn = axes_with_numbers[0].figure
     crowded = list(axes_with_numbers)
     for _ in range(_MOST_TRIES):
@@ -324,11 +325,11 @@ def _is_crowded(axis: Any) -> bool:
     )
 
 
-def _say_nothing(plot: Any, texts: Text) -> None:
+def _show_empty(plot: Any, texts: Text) -> None:
     plot.set_axis_off()
     plot.text(0.5, 0.5, texts["nothing"], ha="center", va="center", color="0.35", transform=plot.transAxes)
 
 
 def _short(text: str, longest: int = 42) -> str:
-    """Keep a name on one line, and on the picture."""
+    """Shorten a name to one line that fits the picture."""
     return plain(text, longest)

@@ -1,4 +1,4 @@
-"""LaTeX: a table in the style of booktabs, to be taken into a paper as it is."""
+"""LaTeX: a booktabs table, ready for a paper."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mlflow_compress.sockets import Renderer
 MOST_ON_A_PAGE = 40
 _HEADER_WIDTH = 12  # characters; longer headers are broken between words
 _NEEDS = "% For lualatex or xelatex (pdflatex needs fontenc T1, T2A). The preamble needs booktabs, graphicx, longtable."
-# What LaTeX reads as more than a character: its specials, what makes ligatures, what `\\` takes as an argument.
+# Characters with a meaning in LaTeX: specials, ligatures, and what `\\` takes as an argument.
 _COMMANDS: Mapping[str, str] = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -56,15 +56,15 @@ _COMMANDS: Mapping[str, str] = {
 
 @dataclass
 class Tex(Renderer):
-    """A `table` as wide as the text at most, or a `longtable` above 40 rows; below it the notes and what failed.
+    """A `table` at most as wide as the text, or a `longtable` above 40 rows; below it the notes and failures.
 
-    Names and reasons are text whatever they hold. White space becomes one space, and controls become U+FFFD.
+    Names and reasons are always text. White space becomes one space, and control characters become U+FFFD.
     """
 
     suffix: ClassVar[str] = ".tex"
 
     def render(self, comparison: Comparison) -> bytes:
-        """Write the comparison as UTF-8 LaTeX, without a preamble."""
+        """Return the comparison as UTF-8 LaTeX, without a preamble."""
         table = _long_table if len(comparison.rows) > MOST_ON_A_PAGE else _table
         return ("\n".join([_NEEDS, *table(comparison)]) + "\n").encode()
 
@@ -108,9 +108,9 @@ def _header(it: Comparison) -> str:
 
 def _lines(it: Comparison) -> Iterator[str]:
     shown = columns(it.columns, it.metrics)
-    noted = next((at for at, column in enumerate(shown) if column.key == "method"), 0)
-    for at, row in enumerate(it.rows):
-        if at and is_original(row):
+    noted = next((place for place, column in enumerate(shown) if column.key == "method"), 0)
+    for number, row in enumerate(it.rows):
+        if number and is_original(row):
             yield r"\addlinespace"
         texts = cells(row, shown, it.language, it.metrics)
         line = [
@@ -123,7 +123,7 @@ def _lines(it: Comparison) -> Iterator[str]:
 
 
 def _stacked(lines: Sequence[str], is_numeric: bool) -> str:
-    """Write a cell of several lines."""
+    """Return a cell of several lines."""
     if len(lines) < 2:
         return escape(lines[0] if lines else "")
     stacked = r" \\ ".join(escape(line) for line in lines)
@@ -152,10 +152,10 @@ _SPECIAL = re.compile(r"[\\{}$&#%_^~<>|\"'`\[\]*≈]|-(?=-)|,(?=,)|\s+|" + HIDDE
 
 
 def escape(text: str) -> str:
-    """Make plain text of any text, for a place where LaTeX reads paragraphs."""
+    """Return any text as plain text, for a place where LaTeX reads paragraphs."""
     return _SPECIAL.sub(_escaped, text.strip())
 
 
 def _escaped(match: re.Match[str]) -> str:
-    found = match.group()
-    return " " if found.isspace() else _COMMANDS.get(found, REPLACEMENT)
+    text = match.group()
+    return " " if text.isspace() else _COMMANDS.get(text, REPLACEMENT)

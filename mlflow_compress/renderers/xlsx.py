@@ -1,4 +1,4 @@
-"""XLSX: a workbook of the table, with numbers that are numbers, and of all numbers behind it."""
+"""XLSX: a workbook with the table, with all numbers as numbers, and with the notes."""
 
 from __future__ import annotations
 
@@ -18,49 +18,53 @@ from mlflow_compress.sockets import Renderer
 _TEXTS = ("team", "model", "method")
 _CIRCUMSTANCES = ("hardware", "pareto")
 _NARROWEST, _WIDEST = 9, 46  # characters of a column
-_LONGEST = 32767  # characters, the most that a cell holds
+_LONGEST = 32767  # characters, the limit of a cell
 _LONGEST_LINK = 2000
-_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # what XML 1.0 can't hold
+_UNSEEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # what XML 1.0 can't contain
 
 
 @dataclass
 class Xlsx(Renderer):
     """Three sheets: the table, all numbers, and the notes.
 
-    The table has the columns that it has elsewhere. A cell holds one number with every digit, and shows as many as mean
-    something; a ratio to the original and a score's difference from it stand in columns of their own, `≈` where they
-    may be noise. Below the frozen header originals are bold, and runs are links where a server shows them.
+    The table has the same columns as in other formats. A cell contains one number with every digit, and shows the
+    significant ones; ratios to the original and differences of scores are in separate columns, with `≈` where they may
+    be noise. The header is frozen, originals are bold, and runs are links where a server shows them.
 
-    The second sheet holds all metrics, in the unit that the header says, then the ratios to the original, the hardware,
-    the Pareto mark and the footnotes. The third holds footnotes, summaries, legend and failures. A text is never a
-    formula. Characters that the format can't hold are left out.
+    The second sheet has all metrics in the unit of the header, then the ratios to the original, the hardware, the
+    Pareto mark and the footnotes. The third has footnotes, summaries, legend and failures. A text is never a formula.
+    Characters that the format can't contain are left out.
     """
 
     suffix: ClassVar[str] = ".xlsx"
 
     def check(self) -> None:
-        """Look for openpyxl."""
+        """Check that openpyxl is installed.
+
+        Raises:
+            CompressError: it is not.
+        """
         try:
             import openpyxl  # noqa: F401
         except ImportError:
             raise CompressError(
-                'Writing .xlsx needs openpyxl: pip install "mlflow-compress[xlsx]". Or write .csv instead.'
+                'Writing .xlsx requires openpyxl: pip install "mlflow-compress[xlsx]". Or write .csv instead.'
             ) from None
 
     def render(self, comparison: Comparison) -> bytes:
-        """Write the comparison as a workbook."""
+        """Return the comparison as a workbook."""
         from openpyxl import Workbook
 
         book, language = Workbook(), comparison.language
         table = book.active
         table.title = words.COMPARISON[language]
         columns = list(_columns(comparison))
-        for at, column in enumerate(columns, 1):
-            _write(table, at, column)
+        for place, column in enumerate(columns, 1):
+            _write(table, place, column)
         _lay_out(table, frozen=sum(column.is_name for column in columns))
         numbers, about = book.create_sheet(words.ALL_NUMBERS[language]), book.create_sheet(words.NOTES[language])
-        for at, (header, *values) in enumerate(zip(*_lines(comparison), strict=True), 1):
-            _write(numbers, at, _Column(str(header), [_Cell(value) for value in values]))
+        for place, (header, *values) in enumerate(zip(*_lines(comparison), strict=True), 1):
+            _write(numbers, place, _Column(str(header), [_Cell(value) for value in values]))
         _lay_out(numbers, frozen=len(_TEXTS))
         _write(about, 1, _Column("", [_Cell(text) for text in _about(comparison)]), below=0)
         about.column_dimensions["A"].width = 120
@@ -71,7 +75,7 @@ class Xlsx(Renderer):
 
 @dataclass(frozen=True)
 class _Cell:
-    """What a cell holds: a text, a number with the form it is shown in, or nothing."""
+    """The content of a cell: a text, a number with its format, or nothing."""
 
     value: str | float | None = None
     form: str = "General"
@@ -81,7 +85,7 @@ class _Cell:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column: its header, a cell for each row, and whether it says what the row is about."""
+    """A column: its header, a cell for each row, and whether it identifies the row."""
 
     header: str
     cells: Sequence[_Cell]
@@ -89,7 +93,7 @@ class _Column:
 
 
 def _columns(it: Comparison) -> Iterator[_Column]:
-    """Return the table's columns, each with those of ratios and differences that belong to it."""
+    """Yield the table's columns, each followed by its ratios and differences."""
     for column in table_text.columns(it.columns, it.metrics):
         header = column.header[it.language]
         if column.key == "quality":
@@ -119,20 +123,21 @@ def _numbers(it: Comparison, name: str, header: str) -> _Column:
 
 
 def _ratios(it: Comparison, name: str) -> Iterator[_Column]:
-    """Return a number's ratios to the original; of weights those on disk too, where the saved model shrank more."""
+    """Yield a number's ratios to the original; for weights also those on disk, where the saved model shrank more."""
     on_disk = any(table_text.is_packed_on_disk(row, name) for row in it.rows)
-    for each in (name, *(["size/disk_mib"] if on_disk and "size/disk_mib" not in it.columns else [])):
+    for metric in (name, *(["size/disk_mib"] if on_disk and "size/disk_mib" not in it.columns else [])):
         cells = []
         for row in it.rows:
-            ratio, noise = finite(row.ratios).get(each), '"≈"' if table_text.is_told_apart(row, each) is False else ""
+            ratio = finite(row.ratios).get(metric)
+            noise = '"≈"' if table_text.is_told_apart(row, metric) is False else ""
             text = "" if ratio is None else table_text.ratio(ratio).removesuffix("x")
             cells.append(_Cell(ratio, f'{noise}{_form_of(text)}"x"'))
         if any(cell.value is not None for cell in cells):
-            yield _Column(Axis(each, relative=True).label(it.language, it.metrics), cells)
+            yield _Column(Axis(metric, relative=True).label(it.language, it.metrics), cells)
 
 
 def _scores(it: Comparison) -> Iterator[_Column]:
-    """Return a column for each score, its difference from the original's, and how many samples stand behind them."""
+    """Yield a column for each score, its difference from the original's, and the number of samples."""
     named = [table_text.scores(row.values, it.metrics) for row in it.rows]
     for name in dict.fromkeys(name for several in named for name in several):
         values = [row.values[name] if name in own else None for row, own in zip(it.rows, named, strict=True)]
@@ -155,14 +160,14 @@ def _difference(row: Row, name: str) -> _Cell:
 
 
 def _form(value: float | None, digits: int = 4, *, is_size: bool = False) -> str:
-    """Return the number format that shows as many digits as the table does elsewhere."""
+    """Return the number format with as many digits as in the table's other formats."""
     if value is None:
         return "General"
     return _form_of(table_text.megabytes(value) if is_size else table_text.number(value, digits))
 
 
 def _form_of(text: str) -> str:
-    """Return the number format that shows as many digits as a text has."""
+    """Return the number format with as many digits as a text has."""
     if "e" in text:
         return "0.000E+00"
     decimals = len(text.partition(".")[2])
@@ -206,35 +211,35 @@ def _about(it: Comparison) -> Iterator[str]:
         yield from table_text.failure_lines(it.failures, it.language)
 
 
-def _write(sheet: Any, at: int, column: _Column, below: int = 1) -> None:
-    """Write a column: the header, and under it its cells.
+def _write(sheet: Any, place: int, column: _Column, below: int = 1) -> None:
+    """Write a column: the header, and below it the cells.
 
     Args:
-        sheet: of the workbook.
-        at: its place, from 1.
-        column: what it holds.
-        below: rows above the cells; without one there is no header.
+        sheet: a sheet of the workbook.
+        place: the column's number, from 1.
+        column: its content.
+        below: rows above the cells; 0: there is no header.
     """
     from openpyxl.styles import Font
 
-    for place, each in enumerate(([_Cell(column.header, is_bold=True)] if below else []) + list(column.cells), 1):
-        if isinstance(each.value, str):
-            cell = sheet.cell(place, at, _UNSEEN.sub("", each.value)[:_LONGEST])
-            cell.data_type = "s"  # openpyxl would take =1+1 for a formula, and #N/A for an error
-        elif each.value is not None:
-            cell = sheet.cell(place, at, each.value)
-            cell.number_format = each.form
+    for line, content in enumerate(([_Cell(column.header, is_bold=True)] if below else []) + list(column.cells), 1):
+        if isinstance(content.value, str):
+            cell = sheet.cell(line, place, _UNSEEN.sub("", content.value)[:_LONGEST])
+            cell.data_type = "s"  # openpyxl would read =1+1 as a formula, and #N/A as an error
+        elif content.value is not None:
+            cell = sheet.cell(line, place, content.value)
+            cell.number_format = content.form
         else:
             continue
-        if each.link.startswith(("http://", "https://")) and len(each.link) < _LONGEST_LINK:
-            cell.hyperlink = each.link
+        if content.link.startswith(("http://", "https://")) and len(content.link) < _LONGEST_LINK:
+            cell.hyperlink = content.link
             cell.style = "Hyperlink"
-        if each.is_bold:
+        if content.is_bold:
             cell.font = Font(bold=True)
 
 
 def _lay_out(sheet: Any, frozen: int) -> None:
-    """Freeze the header and the first columns, and make columns as wide as what they hold."""
+    """Freeze the header and the first columns, and fit the widths of columns to their content."""
     from openpyxl.styles import Alignment
     from openpyxl.utils import get_column_letter
 
@@ -242,6 +247,6 @@ def _lay_out(sheet: Any, frozen: int) -> None:
     sheet.auto_filter.ref = sheet.dimensions
     for cell in sheet[1]:
         cell.alignment = Alignment(wrap_text=True, vertical="top")
-    for at, column in enumerate(sheet.iter_cols(min_row=2), 1):
+    for place, column in enumerate(sheet.iter_cols(min_row=2), 1):
         widest = max((len(cell.value) for cell in column if isinstance(cell.value, str)), default=0)
-        sheet.column_dimensions[get_column_letter(at)].width = min(max(widest + 2, _NARROWEST + 3), _WIDEST)
+        sheet.column_dimensions[get_column_letter(place)].width = min(max(widest + 2, _NARROWEST + 3), _WIDEST)

@@ -1,4 +1,4 @@
-"""What a chart of a comparison shows: which numbers, as measured or against the original, and which points are best."""
+"""Chooses what a chart of a comparison shows: which numbers, absolute or relative, and which points are best."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mlflow_compress.reporting.table_text import DIFFERENCE, METRICS, NOTHING_SA
 
 _SIZE, _SCORES = "size/weights_mib", "quality/"
 _TIMES = ("cpu/latency_p50_ms", "gpu/latency_p50_ms")
-# What only describes another number: the ends of its interval, its spread, what stands behind it.
+# Numbers that only describe another number: interval ends, spread, sample sizes.
 _DETAIL = re.compile(r"_(?:low|high|stderr)(?:_ms)?$|_launch_sd$|/(?:launches|pairs|rounds|\w+_ratio)$")
 
 
@@ -26,8 +26,8 @@ class Axis:
     """One axis of a scatter.
 
     Attributes:
-        name: the metric.
-        relative: whether it shows the metric against the original's: the ratio, or a score's difference.
+        name: the metric of the axis.
+        relative: whether it shows the metric relative to the original: the ratio, or a score's difference.
     """
 
     name: str
@@ -35,22 +35,22 @@ class Axis:
 
     @property
     def is_score(self) -> bool:
-        """Whether it is about quality, whose distance from the original is a difference."""
+        """Whether it is a score, whose distance from the original is a difference."""
         return self.name.startswith(_SCORES)
 
     def value(self, row: Row) -> float | None:
-        """Return where a row is on the axis; None where it has no such number."""
-        found = row.values.get(self.name)
-        if self.relative and found is not None:
-            found = _against_original(row, self.name)
-        return found if found is not None and math.isfinite(found) else None
+        """Return a row's value on the axis; None where it has none."""
+        value = row.values.get(self.name)
+        if self.relative and value is not None:
+            value = _against_original(row, self.name)
+        return value if value is not None and math.isfinite(value) else None
 
     def label(self, language: str, known: Known = NOTHING_SAID) -> str:
-        """Return its name for people, with its unit.
+        """Return its label for people, with its unit.
 
         Args:
             language: `en` or `ru`.
-            known: what the runs say of their metrics: the comparison's `metrics`.
+            known: the facts that the runs record about their metrics: the comparison's `metrics`.
         """
         if not self.relative:
             return label(self.name, language, known)
@@ -60,34 +60,34 @@ class Axis:
 
     @property
     def group(self) -> str:
-        """What must be the same of two rows: `cpu` stands for the hardware; a distance from the original asks none."""
+        """What must be the same for two rows: `cpu` means the hardware; empty for a distance from the original."""
         return "" if self.relative else self.name.partition("/")[0]
 
 
 def metrics(rows: Iterable[Row]) -> tuple[str, ...]:
-    """Return the metrics that rows can be drawn by, in a file's order: no interval's ends, errors or differences."""
+    """Return the metrics that rows can be drawn by, in a file's order, without ends, errors and differences."""
     names = {name for row in rows for name, value in row.values.items() if math.isfinite(value)}
     ends = {f"{name}{end}" for name in names for end in ("_low", "_high", DIFFERENCE)}
     return tuple(name for name in ordered(names) if name in names - ends and not _DETAIL.search(name))
 
 
 def charted(it: Comparison) -> Comparison:
-    """Take the numbers away whose newest attempt failed: what was measured before it is no point of a chart.
+    """Return the comparison without numbers whose newest attempt failed: earlier numbers are not drawn.
 
-    Of a device, or of scoring, that failed only its own numbers go. The rows stay, so that their places are those of
-    the table's.
+    If only a device or the scoring failed, only its numbers are removed. The rows stay, so that their places are those
+    of the table.
     """
     failed: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    for each in it.failures:
-        if each.status == "failed":
-            failed[each.team, each.model, each.method].add(each.device)
+    for failure in it.failures:
+        if failure.status == "failed":
+            failed[failure.team, failure.model, failure.method].add(failure.device)
     return replace(
         it, rows=tuple(_without(row, failed.get((row.team, row.model, row.method), set())) for row in it.rows)
     )
 
 
 def _without(row: Row, groups: Collection[str]) -> Row:
-    """Leave out a measured row's numbers of some groups (`cpu`, `quality`); all, where an empty one is among them."""
+    """Remove a measured row's numbers of some groups (`cpu`, `quality`); all, where one of them is empty."""
     if row.by_hand or not groups:
         return row
 
@@ -98,10 +98,10 @@ def _without(row: Row, groups: Collection[str]) -> Row:
 
 
 def axes(it: Comparison) -> tuple[Axis, Axis] | None:
-    """Choose what to draw first: the objectives, else time against a score or size; None where nothing can be.
+    """Choose the first two axes: the objectives, else time against a score or size; None where nothing can be drawn.
 
-    The objectives are drawn as they were ranked, as measured. Otherwise rows of several models are drawn against their
-    originals, since the numbers of two models say nothing about each other.
+    The objectives are drawn as they were ranked, with absolute values. Otherwise rows of several models are drawn
+    relative to their originals, because numbers of different models are not comparable.
     """
     names = metrics(it.rows)
     if ranked := objectives(it):
@@ -119,9 +119,9 @@ def axes(it: Comparison) -> tuple[Axis, Axis] | None:
 
 
 def objectives(it: Comparison) -> tuple[Axis, Axis] | None:
-    """Return the axes of the first two objectives; None where rows were not ranked, or can't be drawn by both.
+    """Return the axes of the first two objectives; None where rows were not ranked, or lack the numbers.
 
-    For `quality` stands the score that most rows were ranked by.
+    `quality` is replaced by the score that most rows were ranked by.
     """
     drawn = metrics(it.rows)
     ranked = [row for row in it.rows if row.dominated is not None]
@@ -133,7 +133,7 @@ def objectives(it: Comparison) -> tuple[Axis, Axis] | None:
 
 
 def bars(it: Comparison) -> str | None:
-    """Choose the metric whose ratios are drawn first: a time if there is one; None where nothing has a ratio."""
+    """Choose the metric of the first bars: a time if there is one; None where nothing has a ratio."""
     names = [name for name in metrics(it.rows) if not name.startswith(_SCORES)]
 
     def count(name: str) -> int:
@@ -144,11 +144,11 @@ def bars(it: Comparison) -> str | None:
 
 
 def fronts(it: Comparison, chosen: tuple[Axis, Axis]) -> tuple[tuple[Row, ...], ...]:
-    """Return the rows that none of those that they may be compared with beats, see `pareto`.
+    """Return the rows that no comparable row beats, see `pareto`.
 
     Returns:
-        One front for each group of rows that may be compared, from the first axis' best to the second's; none at all
-        if an axis has no direction. On the axes of the objectives they are the rows that the column calls the best.
+        One front for each group of comparable rows, from the first axis' best to the second's; empty if an axis has no
+            direction. On the axes of the objectives these are the best rows of the Pareto column.
     """
     groups: dict[int, list[Row]] = {}
     for row, verdict in zip(it.rows, verdicts(it, chosen), strict=True):
@@ -161,10 +161,10 @@ def fronts(it: Comparison, chosen: tuple[Axis, Axis]) -> tuple[tuple[Row, ...], 
 
 
 def verdicts(it: Comparison, chosen: tuple[Axis, Axis]) -> list[tuple[bool, int] | None]:
-    """Return of each row whether another one beats it on two axes, by more than noise, and in which group of rows.
+    """Return for each row whether another one beats it on two axes by more than noise, and its group of rows.
 
-    None of a row that is not on both axes, and of all where an axis has no direction. On the axes of the objectives the
-    verdicts are the column's.
+    None for a row that is not on both axes, and for all rows where an axis has no direction. On the axes of the
+    objectives the verdicts are those of the Pareto column.
     """
     if any(axis.name not in it.greater_is_better for axis in chosen):
         return [None] * len(it.rows)
@@ -191,7 +191,7 @@ def verdicts(it: Comparison, chosen: tuple[Axis, Axis]) -> list[tuple[bool, int]
 
 
 def judged_axes(it: Comparison) -> tuple[Axis, ...]:
-    """Return the axes of which each pair is judged: the table's numbers and scores that decide, both ways."""
+    """Return the axes for which each pair is judged: the table's numbers and deciding scores, absolute and relative."""
     scored = dict.fromkeys(primary(row, it.metrics) for row in it.rows)
     names = [name for name in metrics(it.rows) if name in METRICS or name in scored or name in it.objectives]
     return tuple(Axis(name, relative=relative) for relative in (False, True) for name in names)

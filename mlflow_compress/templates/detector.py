@@ -1,7 +1,7 @@
-"""A detector of your own: put yours into the functions below. Only model() and batch() must be here.
+"""Your own detector: replace the functions below. Only model() and batch() are required.
 
-As it is it runs: a small CNN that finds the one bright rectangle in a grey image, and tells whether it is wide or tall.
-A detector of ultralytics needs no file of this kind: `compress-bench run my_yolo.pt`.
+The file runs as it is: a small CNN finds the one bright rectangle in a grey image and classifies it as wide or tall.
+An ultralytics detector needs no such file: `compress-bench run my_yolo.pt`.
 """
 
 from collections.abc import Sequence
@@ -11,25 +11,25 @@ import torch
 from torch import nn
 
 SIDE, CLASSES = 32, ("wide", "tall")
-metrics = ["map50", "box_recall"]  # optional: `compress-bench list metrics` names all; these take boxes
+metrics = ["map50", "box_recall"]  # optional: see `compress-bench list metrics`; these need boxes
 
 
 def model() -> nn.Module:
-    """Build the architecture; its weights come later, from load_weights()."""
+    """Return the architecture; load_weights() loads the weights later."""
     return _network(width=16)
 
 
 def batch(size: int) -> torch.Tensor:
-    """Give the input of one timed call on `size` images: random pixels will do."""
+    """Return the input of one timed call on `size` images: random pixels are enough."""
     return torch.rand(size, 1, SIDE, SIDE)
 
 
 def load_weights(module: nn.Module) -> None:
-    """Fill the module (optional). Without it the weights are random, and quality is not scored.
+    """Load the weights into the module (optional). Without it the weights are random and quality is not scored.
 
-    What it gives is kept, so that it is called once, and not for each variant.
+    The result is stored, so this is called once, not for each variant.
     """
-    # Your checkpoint, a state dict: put its path here, from this file's folder, and delete the training below.
+    # To use your checkpoint (a state dict), set its path relative to this file and delete the training below.
     # module.load_state_dict(torch.load("my_checkpoint.pt", weights_only=True))
     optimizer = torch.optim.Adam(module.parameters(), lr=0.005)
     for part in range(100):
@@ -42,9 +42,9 @@ def load_weights(module: nn.Module) -> None:
 
 
 def samples() -> list[tuple[torch.Tensor, dict[str, Any]]]:
-    """Give images that were not trained on (optional), each with its true boxes: x1, y1, x2, y2 in pixels, and labels.
+    """Return images that were not used for training (optional), each with its true boxes and labels.
 
-    Without it nothing is scored: say `data: none` in the recipe.
+    Boxes are x1, y1, x2, y2 in pixels. Without this function nothing is scored: set `data: none` in the recipe.
     """
     images, boxes, labels = _rectangles(100, seed=0)
     return [
@@ -54,7 +54,7 @@ def samples() -> list[tuple[torch.Tensor, dict[str, Any]]]:
 
 
 def predict(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[dict[str, Any]]:
-    """Give the boxes of each image, with their labels and scores: all above a score of 0.001, after suppression."""
+    """Return the boxes of each image after suppression, with labels and scores: all with a score above 0.001."""
     outputs = module(torch.stack(list(inputs))).float()
     scores, labels = outputs[:, 4:].softmax(-1).max(-1)
     return [
@@ -64,17 +64,23 @@ def predict(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[dict[str,
 
 
 def training() -> torch.Tensor:
-    """Give images that methods may calibrate and train on, none of samples() (optional): the first axis counts them."""
+    """Return images for calibration and training by methods, without those of samples() (optional).
+
+    The first axis is the number of images.
+    """
     return _rectangles(512, seed=1)[0]
 
 
 def student(keep: float) -> nn.Module:
-    """Build a smaller module that takes and gives the same, for the method `distill` to train (optional)."""
+    """Return a smaller module with the same inputs and outputs, which the method `distill` trains (optional)."""
     return _network(width=max(1, round(16 * keep)))
 
 
 def _network(width: int) -> nn.Module:
-    """Images [batch, 1, side, side] in; box as shares of the side, and scores of the classes, [batch, 4 + 2] out."""
+    """Return a network from images [batch, 1, side, side] to boxes and class scores [batch, 4 + 2].
+
+    Boxes are shares of the side.
+    """
     return nn.Sequential(
         nn.Conv2d(1, width, 3, stride=2, padding=1),
         nn.ReLU(),
@@ -88,7 +94,7 @@ def _network(width: int) -> nn.Module:
 
 
 def _rectangles(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draw images [count, 1, side, side] with a rectangle each; its box [count, 4] in pixels, and its class [count]."""
+    """Return images [count, 1, side, side] with one rectangle each, its box [count, 4] in pixels, and its class."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 2, (count,), generator=generator)
     long = torch.randint(12, 20, (count,), generator=generator)

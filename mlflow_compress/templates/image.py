@@ -1,33 +1,33 @@
-"""An image classifier of your own: put yours into the functions below. Only model() and batch() must be here.
+"""Your own image classifier: replace the functions below. Only model() and batch() are required.
 
-As it is it runs: a small CNN that reads scikit-learn's 8x8 grey digits.
+The file runs as it is: a small CNN classifies scikit-learn's 8x8 grey digits.
 """
 
 import torch
 from torch import nn
 
-metrics = ["accuracy"]  # optional: what quality is called; `compress-bench list metrics` names all
+metrics = ["accuracy"]  # optional: the quality metrics, see `compress-bench list metrics`
 
 
 def model() -> nn.Module:
-    """Build the architecture; its weights come later, from load_weights()."""
+    """Return the architecture; load_weights() loads the weights later."""
     return _network(width=16)
 
 
 def batch(size: int) -> torch.Tensor:
-    """Give the input of one timed call on `size` images: random pixels will do.
+    """Return the input of one timed call on `size` images: random pixels are enough.
 
-    A tensor [size, channels, height, width]; a tuple of tensors for several arguments; a dict for arguments by name.
+    It is a tensor [size, channels, height, width], a tuple of tensors for several arguments, or a dict for named ones.
     """
     return torch.rand(size, 1, 8, 8)
 
 
 def load_weights(module: nn.Module) -> None:
-    """Fill the module (optional). Without it the weights are random, and quality is not scored.
+    """Load the weights into the module (optional). Without it the weights are random and quality is not scored.
 
-    What it gives is kept, so that it is called once, and not for each variant.
+    The result is stored, so this is called once, not for each variant.
     """
-    # Your checkpoint, a state dict: put its path here, from this file's folder, and delete the training below.
+    # To use your checkpoint (a state dict), set its path relative to this file and delete the training below.
     # module.load_state_dict(torch.load("my_checkpoint.pt", weights_only=True))
     images, labels = _digits(test=False)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.003)
@@ -40,26 +40,29 @@ def load_weights(module: nn.Module) -> None:
 
 
 def samples() -> list[tuple[torch.Tensor, int]]:
-    """Give labelled images that were not trained on (optional): pairs of one image [channels, height, width] and label.
+    """Return images [channels, height, width] with labels that were not used for training (optional).
 
-    Normalise them here as in training. Without samples nothing is scored: say `data: none` in the recipe.
+    Normalise them as in training. Without this function nothing is scored: set `data: none` in the recipe.
     """
     images, labels = _digits(test=True)
     return list(zip(images, labels.tolist(), strict=True))
 
 
 # def predict(module, inputs):
-#     """Give one prediction for each image (optional). Without it: the index of the greatest output."""
+#     """Return one prediction for each image (optional). Without it: the index of the greatest output."""
 #     return module(torch.stack(list(inputs))).argmax(-1).tolist()
 
 
 def training() -> torch.Tensor:
-    """Give images that methods may calibrate and train on, none of samples() (optional): the first axis counts them."""
+    """Return images for calibration and training by methods, without those of samples() (optional).
+
+    The first axis is the number of images.
+    """
     return _digits(test=False)[0]
 
 
 def student(keep: float) -> nn.Module:
-    """Build a smaller module that takes and gives the same, for the method `distill` to train (optional)."""
+    """Return a smaller module with the same inputs and outputs, which the method `distill` trains (optional)."""
     return _network(width=max(1, round(16 * keep)))
 
 
@@ -76,7 +79,7 @@ def _network(width: int) -> nn.Module:
 
 
 def _digits(test: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return every fourth digit, which is for testing, or the others."""
+    """Return every fourth digit for testing, or all others."""
     from sklearn.datasets import load_digits
 
     pixels, digits = load_digits(return_X_y=True)

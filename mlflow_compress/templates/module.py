@@ -1,33 +1,33 @@
-"""A model of your own: put yours into the functions below. Only model() and batch() must be here.
+"""Your own model: replace the functions below. Only model() and batch() are required.
 
-As it is it runs: a small network that tells three sorts of wine apart by 13 measurements (scikit-learn's data).
+The file runs as it is: a small network classifies three kinds of wine by 13 measurements (scikit-learn's data).
 """
 
 import torch
 from torch import nn
 
-metrics = ["accuracy"]  # optional: what quality is called; `compress-bench list metrics` names all
+metrics = ["accuracy"]  # optional: the quality metrics, see `compress-bench list metrics`
 
 
 def model() -> nn.Module:
-    """Build the architecture; its weights come later, from load_weights()."""
+    """Return the architecture; load_weights() loads the weights later."""
     return _network(width=64)
 
 
 def batch(size: int) -> torch.Tensor:
-    """Give the input of one timed call on `size` samples: random numbers will do.
+    """Return the input of one timed call on `size` samples: random numbers are enough.
 
-    A tensor; a tuple of tensors for several arguments; a dict for arguments by name.
+    It is a tensor, a tuple of tensors for several arguments, or a dict for named arguments.
     """
     return torch.rand(size, 13)
 
 
 def load_weights(module: nn.Module) -> None:
-    """Fill the module (optional). Without it the weights are random, and quality is not scored.
+    """Load the weights into the module (optional). Without it the weights are random and quality is not scored.
 
-    What it gives is kept, so that it is called once, and not for each variant.
+    The result is stored, so this is called once, not for each variant.
     """
-    # Your checkpoint, a state dict: put its path here, from this file's folder, and delete the training below.
+    # To use your checkpoint (a state dict), set its path relative to this file and delete the training below.
     # module.load_state_dict(torch.load("my_checkpoint.pt", weights_only=True))
     rows, labels = _wines(test=False)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
@@ -39,26 +39,29 @@ def load_weights(module: nn.Module) -> None:
 
 
 def samples() -> list[tuple[torch.Tensor, int]]:
-    """Give labelled samples that were not trained on (optional): pairs of one input, without the batch axis, and label.
+    """Return inputs (without the batch axis) with labels that were not used for training (optional).
 
-    Without it nothing is scored: say `data: none` in the recipe.
+    Without this function nothing is scored: set `data: none` in the recipe.
     """
     rows, labels = _wines(test=True)
     return list(zip(rows, labels.tolist(), strict=True))
 
 
 # def predict(module, inputs):
-#     """Give one prediction for each input (optional). Without it: the index of the greatest output."""
+#     """Return one prediction for each input (optional). Without it: the index of the greatest output."""
 #     return module(torch.stack(list(inputs))).argmax(-1).tolist()
 
 
 def training() -> torch.Tensor:
-    """Give inputs that methods may calibrate and train on, none of samples() (optional): the first axis counts them."""
+    """Return inputs for calibration and training by methods, without those of samples() (optional).
+
+    The first axis is the number of inputs.
+    """
     return _wines(test=False)[0]
 
 
 def student(keep: float) -> nn.Module:
-    """Build a smaller module that takes and gives the same, for the method `distill` to train (optional)."""
+    """Return a smaller module with the same inputs and outputs, which the method `distill` trains (optional)."""
     return _network(width=max(1, round(64 * keep)))
 
 
@@ -67,7 +70,7 @@ def _network(width: int) -> nn.Module:
 
 
 def _wines(test: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return every third wine, which is for testing, or the others."""
+    """Return every third wine for testing, or all others."""
     from sklearn.datasets import load_wine
 
     table, labels = load_wine(return_X_y=True)

@@ -1,17 +1,17 @@
-"""A model of sequences of your own: put yours into the functions below. Only model() and batch() must be here.
+"""Your own sequence model: replace the functions below. Only model() and batch() are required.
 
-As it is it runs: a small GRU that tells which half of the vocabulary is more frequent in 16 tokens.
+The file runs as it is: a small GRU decides which half of the vocabulary is more frequent in 16 tokens.
 """
 
 import torch
 from torch import nn
 
 VOCABULARY, LENGTH = 20, 16
-metrics = ["accuracy"]  # optional: what quality is called; `compress-bench list metrics` names all
+metrics = ["accuracy"]  # optional: the quality metrics, see `compress-bench list metrics`
 
 
 class Classifier(nn.Module):
-    """Tokens [batch, length] in, scores of two classes [batch, 2] out."""
+    """A network from tokens [batch, length] to scores of two classes [batch, 2]."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -20,31 +20,31 @@ class Classifier(nn.Module):
         self.head = nn.Linear(width, 2)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Score each sequence by the last state."""
+        """Return the scores of each sequence, from the last state."""
         states, _ = self.recurrent(self.embedding(tokens))
         scores: torch.Tensor = self.head(states[:, -1])
         return scores
 
 
 def model() -> nn.Module:
-    """Build the architecture; its weights come later, from load_weights()."""
+    """Return the architecture; load_weights() loads the weights later."""
     return Classifier(width=32)
 
 
 def batch(size: int) -> torch.Tensor:
-    """Give the input of one timed call on `size` samples: random tokens will do.
+    """Return the input of one timed call on `size` samples: random tokens are enough.
 
-    A tensor; a tuple of tensors for several arguments; a dict for arguments by name, such as tokens and their mask.
+    It is a tensor, a tuple of tensors for several arguments, or a dict for named ones, such as tokens and their mask.
     """
     return torch.randint(0, VOCABULARY, (size, LENGTH))
 
 
 def load_weights(module: nn.Module) -> None:
-    """Fill the module (optional). Without it the weights are random, and quality is not scored.
+    """Load the weights into the module (optional). Without it the weights are random and quality is not scored.
 
-    What it gives is kept, so that it is called once, and not for each variant.
+    The result is stored, so this is called once, not for each variant.
     """
-    # Your checkpoint, a state dict: put its path here, from this file's folder, and delete the training below.
+    # To use your checkpoint (a state dict), set its path relative to this file and delete the training below.
     # module.load_state_dict(torch.load("my_checkpoint.pt", weights_only=True))
     optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
     for part in range(60):
@@ -56,33 +56,36 @@ def load_weights(module: nn.Module) -> None:
 
 
 def samples() -> list[tuple[torch.Tensor, int]]:
-    """Give labelled samples that were not trained on (optional): pairs of one input, without the batch axis, and label.
+    """Return inputs (without the batch axis) with labels that were not used for training (optional).
 
-    Without it nothing is scored: say `data: none` in the recipe.
+    Without this function nothing is scored: set `data: none` in the recipe.
     """
     tokens, labels = _sequences(200, seed=0)
     return list(zip(tokens, labels.tolist(), strict=True))
 
 
 # def predict(module, inputs):
-#     """Give one prediction for each input (optional), here for sequences of several lengths.
+#     """Return one prediction for each input (optional), here for sequences of different lengths.
 #
-#     Without it inputs are stacked, and the index of the greatest output is the prediction.
+#     Without it the inputs are stacked, and the prediction is the index of the greatest output.
 #     """
 #     return [int(module(tokens[None]).argmax()) for tokens in inputs]
 
 
 def training() -> torch.Tensor:
-    """Give inputs that methods may calibrate and train on, none of samples() (optional): the first axis counts them."""
+    """Return inputs for calibration and training by methods, without those of samples() (optional).
+
+    The first axis is the number of inputs.
+    """
     return _sequences(512, seed=1)[0]
 
 
 def student(keep: float) -> nn.Module:
-    """Build a smaller module that takes and gives the same, for the method `distill` to train (optional)."""
+    """Return a smaller module with the same inputs and outputs, which the method `distill` trains (optional)."""
     return Classifier(width=max(1, round(32 * keep)))
 
 
 def _sequences(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw sequences, and tell of each whether the upper half of the vocabulary is the more frequent one."""
+    """Return random sequences, and for each whether the upper half of the vocabulary is more frequent."""
     tokens = torch.randint(0, VOCABULARY, (count, LENGTH), generator=torch.Generator().manual_seed(seed))
     return tokens, ((tokens >= VOCABULARY // 2).sum(1) > LENGTH // 2).long()

@@ -107,7 +107,7 @@ def test_a_wrong_setting_is_refused_before_anything_runs(settings: dict[str, Any
 
 
 def test_a_model_that_was_never_logged_is_refused(tracking_uri: str) -> None:
-    with pytest.raises(CompressError, match="log it first"):
+    with pytest.raises(CompressError, match="Log it first"):
         CompressEvaluator().evaluate(dataset=None, run_id="", model=lambda data: data)
 
 

@@ -1,6 +1,6 @@
-// The axes of the scatter: which number each shows, as it is or against the original, and where its ticks stand.
+// The axes of the scatter: which number each shows, absolute or relative, and where its ticks are.
 
-const CHARACTER = 7.4; // pixels, of a tick's label
+const CHARACTER = 7.4; // width of a character of a tick label, in pixels
 
 function axisOf(value) {
   const metric = metrics[parseInt(value, 10)];
@@ -47,7 +47,7 @@ function written(value, axis) {
   return round(value) + (axis.isRatio ? "x" : "");
 }
 
-// `room` says how many pixels a tick's label needs along the axis
+// `room` returns how many pixels a tick label needs along the axis.
 
 function scale(values, from, to, axis, room) {
   let low = Math.min(...values);
@@ -84,12 +84,12 @@ function evenTicks(low, high, count) {
   return ticks;
 }
 
-// From the most ticks to the fewest: three in each power of ten, one, and one in several
+// From the most ticks to the fewest: three per power of ten, one, and one for several powers.
 
 function logTicks(low, high) {
   const [first, last] = [Math.floor(Math.log10(low)), Math.ceil(Math.log10(high))];
   const powers = Array.from({ length: last - first + 1 }, (_, at) => first + at);
-  const choices = [[1, 2, 5], [1, 3]].map((factors) => powers.flatMap((power) => factors.map((each) => each * 10 ** power)));
+  const choices = [[1, 2, 5], [1, 3]].map((factors) => powers.flatMap((power) => factors.map((factor) => factor * 10 ** power)));
   for (const stride of [1, 2, 3, 4, 6, 9]) {
     choices.push(powers.filter((power) => power % stride === 0).map((power) => 10 ** power));
   }

@@ -1,4 +1,4 @@
-// The bars: each row's ratio, to the left or right of its original.
+// The bars: the ratio of each row, to the left or right of its original.
 
 const MOST_BARS = 60;
 
@@ -27,7 +27,7 @@ function drawBars() {
   spread(box.querySelectorAll(".scale .track span"));
   for (const name of new Set(drawn.map(({ row }) => row.model))) {
     const list = make("ol");
-    for (const each of drawn.filter(({ row }) => row.model === name)) list.append(barOf(each, metric, place, teams));
+    for (const bar of drawn.filter(({ row }) => row.model === name)) list.append(barOf(bar, metric, place, teams));
     box.append(make("h3", {}, name || words.none), list);
   }
   byId("bars-hint").textContent = [
@@ -44,7 +44,7 @@ function barScale(low, high, place) {
   const most = Math.ceil(Math.log2(high / low));
   const powers = [0];
   for (let power = 1; power <= most; power++) powers.push(-power, power); // from 1x outwards
-  for (const power of powers.filter((each) => place(2 ** each) > 2 && place(2 ** each) < 98)) {
+  for (const power of powers.filter((candidate) => place(2 ** candidate) > 2 && place(2 ** candidate) < 98)) {
     const mark = make("span", {}, `${Number((2 ** power).toPrecision(2))}x`);
     mark.style.left = `${place(2 ** power)}%`;
     track.append(mark);
@@ -62,11 +62,11 @@ function spread(marks) {
 }
 
 function barOf({ row, at, ratio, ends }, metric, place, teams) {
-  const told = metric.told_apart[at]; // null: its noise is not known
-  const noise = told === false;
-  const judged = metric.greater_is_better !== null && told && ratio.toFixed(2) !== "1.00";
+  const apart = metric.told_apart[at]; // null: the noise is unknown
+  const noise = apart === false;
+  const judged = metric.greater_is_better !== null && apart && ratio.toFixed(2) !== "1.00";
   const verdict = judged ? ((ratio > 1) === metric.greater_is_better ? "better" : "worse") : "";
-  const fill = make("span", { class: `fill ${noise ? "noise" : ""} ${told === null ? "unknown" : verdict}` });
+  const fill = make("span", { class: `fill ${noise ? "noise" : ""} ${apart === null ? "unknown" : verdict}` });
   fill.style.left = `${Math.min(place(1), place(ratio))}%`;
   fill.style.width = `${Math.abs(place(ratio) - place(1))}%`;
   const one = make("span", { class: "one" });

@@ -1,10 +1,10 @@
-// What all parts of the script share: the data, and how elements are made. No text ever becomes markup here: names go
-// into the page as text nodes and attributes only.
+// What all parts of the script share: the data, and functions that create elements. Text never becomes markup here:
+// names enter the page only as text nodes and attributes.
 
 const { words, rows, metrics, start, ranked, verdicts } = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const collator = new Intl.Collator(document.documentElement.lang, { numeric: true });
-let shown = rows.map(() => true); // which rows the filters leave
+let shown = rows.map(() => true); // the rows that pass the filters
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -32,7 +32,7 @@ function choice(label, options, chosen, onChange) {
   return [make("label", {}, label, select), select];
 }
 
-// A long chain of methods may be broken where its parts end
+// A long chain of methods may break after each part.
 
 function breakable(text) {
   return text.split(/(?<=[+:,])(?=\S)/).flatMap((part, at) => (at ? [make("wbr"), part] : [part]));

@@ -1,24 +1,24 @@
-// The scatter: a point for each row that has both numbers, and lines through those that no other one beats.
+// The scatter: a point for each row with both numbers, and lines through the points that no other point beats.
 
 const COLOURS = 8;
 const SHAPES = ["circle", "square", "triangle", "diamond", "cross", "drop", "star"];
-const RADIUS = 6; // pixels, of a point
-const MOST_TOLD = 5; // rows in one tip
+const RADIUS = 6; // of a point, in pixels
+const MOST_TOLD = 5; // rows in one tooltip
 
-// The points of each group of rows that may be compared. Which are beaten is said by the data, over all rows
+// Return the points of each group of comparable rows. The data decides over all rows which points are beaten.
 
 function groups(points, x, y) {
   const judged = verdicts[`${x.value}|${y.value}`] ?? verdicts[`${y.value}|${x.value}`] ?? [];
-  const found = new Map();
+  const byGroup = new Map();
   for (const point of points) {
     const verdict = judged[point.at] ?? null;
     if (verdict === null) continue;
     point.dominated = verdict < 0;
     const group = verdict < 0 ? -1 - verdict : verdict;
-    if (!found.has(group)) found.set(group, []);
-    found.get(group).push(point);
+    if (!byGroup.has(group)) byGroup.set(group, []);
+    byGroup.get(group).push(point);
   }
-  return [...found.values()];
+  return [...byGroup.values()];
 }
 
 function shapePath(shape, r) {
@@ -59,7 +59,7 @@ function describe(point, x, y, isRanked) {
   ].join("\n");
 }
 
-// How sure a ratio is
+// Return the uncertainty of a ratio as text.
 
 function within(at, axis) {
   const metric = metrics[axis.at];
@@ -71,12 +71,12 @@ function within(at, axis) {
 
 const tip = make("div", { id: "tip", hidden: "" });
 
-// What one point covers is told with it
+// The tooltip also lists the points that this point covers.
 
 function showTip(point, points, width) {
   const together = points.filter(({ px, py }) => Math.hypot(px - point.px, py - point.py) < RADIUS);
-  const told = [point, ...together.filter((other) => other !== point)].map((each) => each.text);
-  tip.textContent = [...told.slice(0, MOST_TOLD), ...(told.length > MOST_TOLD ? ["…"] : [])].join("\n\n");
+  const texts = [point, ...together.filter((other) => other !== point)].map((covered) => covered.text);
+  tip.textContent = [...texts.slice(0, MOST_TOLD), ...(texts.length > MOST_TOLD ? ["…"] : [])].join("\n\n");
   tip.hidden = false;
   tip.style.top = `${point.py + 14}px`;
   tip.style.left = point.px < width / 2 ? `${point.px + 12}px` : "";
@@ -171,7 +171,7 @@ function drawAxes(svg, across, along, x, y, titles, width, height, edge) {
   titles[1].forEach((text, at) => svg.append(draw("text", { class: "title", x: 4, y: 13 + 15 * at }, text)));
 }
 
-// Which colour and shape stand for a row, and what for: all names that are drawn, the original's first
+// Return the colour and shape of each row, and the names for the legend, the original's first.
 
 function looks(points) {
   const key = colourSelect.value;
@@ -198,19 +198,19 @@ function drawPoints(svg, points, look, width) {
       role: "img",
       "aria-label": point.text.replaceAll("\n", ", "),
     });
-    const tell = () => showTip(point, points, width);
+    const show = () => showTip(point, points, width);
     const hide = () => { tip.hidden = true; };
-    for (const event of ["pointerenter", "focus"]) mark.addEventListener(event, tell);
+    for (const event of ["pointerenter", "focus"]) mark.addEventListener(event, show);
     for (const event of ["pointerleave", "blur"]) mark.addEventListener(event, hide);
-    // A finger can't point without pressing: it gets the tip, and stays where it is.
-    mark.addEventListener("click", (event) => (event.pointerType === "touch" ? tell() : findLine(point.at)));
+    // A finger can't hover: a tap shows the tooltip and does not move the page.
+    mark.addEventListener("click", (event) => (event.pointerType === "touch" ? show() : findLine(point.at)));
     if (row.original || row.by_hand) {
       const ring = row.by_hand ? "ring by-hand" : "ring";
       svg.append(draw("circle", { class: ring, cx: point.px, cy: point.py, r: 11 }));
     }
     return mark;
   });
-  // What is beaten lies below what is not.
+  // Draw beaten points below the others.
   svg.append(...marks.filter((_, at) => points[at].dominated), ...marks.filter((_, at) => !points[at].dominated));
   marks.forEach((mark, order) => mark.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];

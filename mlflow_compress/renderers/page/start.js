@@ -1,4 +1,4 @@
-// What stands where at first, and when charts are drawn anew.
+// The initial state of the page, and when charts are drawn again.
 
 function drawCharts() {
   drawScatter();

@@ -1,13 +1,13 @@
-// The table, which is complete without a script, can be sorted and filtered.
+// The table is complete without a script; this script adds sorting and filters.
 
 const table = document.querySelector("table");
 const body = table.tBodies[0];
 const lines = [...body.rows].filter((line) => line.dataset.row !== undefined);
-const MOST_LINES = 200; // laying out thousands of lines takes a second each time
+const MOST_LINES = 200; // layout of thousands of lines takes a second each time
 let mostLines = MOST_LINES;
 let sorted = lines;
 
-// Sorting: by what the cells say in data-value, or by their text; what is missing comes last
+// Sort by data-value, else by the text; cells without a value come last.
 
 function compare(one, other, at, sign) {
   const [a, b] = [one.cells[at], other.cells[at]];
@@ -20,7 +20,7 @@ function compare(one, other, at, sign) {
 
 function sortBy(header) {
   const order = header.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
-  for (const each of table.tHead.rows[0].cells) each.setAttribute("aria-sort", "none");
+  for (const other of table.tHead.rows[0].cells) other.setAttribute("aria-sort", "none");
   header.setAttribute("aria-sort", order);
   const sign = order === "ascending" ? 1 : -1;
   sorted = [...lines].sort((a, b) => compare(a, b, header.cellIndex, sign) || a.dataset.row - b.dataset.row);
@@ -94,12 +94,12 @@ function findLine(at) {
 }
 
 function filter() {
-  const asked = search.value.trim().toLowerCase().split(/\s+/);
+  const terms = search.value.trim().toLowerCase().split(/\s+/);
   const wanted = Object.entries(selects)
     .filter(([, select]) => select.value !== "")
     .map(([kind, select]) => [kind, select.names[select.value - 1]]);
   shown = rows.map((row, at) => (
-    wanted.every(([kind, name]) => row[kind] === name) && asked.every((word) => haystacks[at].includes(word))
+    wanted.every(([kind, name]) => row[kind] === name) && terms.every((word) => haystacks[at].includes(word))
   ));
   showLines();
   if (metrics.length) requestAnimationFrame(drawCharts);

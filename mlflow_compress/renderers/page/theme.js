@@ -1,4 +1,4 @@
-// Light and dark: as the system is, until somebody chooses. #dark and #light behind the address choose too.
+// Light and dark: the system's setting until somebody chooses. #dark and #light in the address choose too.
 
 const themes = ["auto", "light", "dark"];
 const themeButton = byId("theme");
