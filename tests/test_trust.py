@@ -202,5 +202,7 @@ def dump(path: Path) -> str:
 def test_a_damaged_checkpoint_is_called_that(tmp_path: Path) -> None:
     path = saved(tmp_path / "net.pt", {"weight": 3})
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(RecipeError, match=r"net\.pt is damaged, or in another format .* is not known\. If you trust"):
+    with pytest.raises(
+        RecipeError, match=r"net\.pt is damaged, or not in the current format .* is unknown\. If you trust"
+    ):
         planned(str(path))

@@ -1,4 +1,4 @@
-"""Speech recognition with an encoder and a decoder: Whisper and its kin, through transformers."""
+"""Speech recognition with an encoder and a decoder: Whisper and similar models, through transformers."""
 
 from __future__ import annotations
 
@@ -42,40 +42,40 @@ CUT_SOUNDS = CautionKind(
     "cut_sounds",
     short={"en": "long sounds were cut", "ru": "длинные записи обрезаны"},
     message={
-        "en": "{cut} of {all} sounds are longer than {seconds} s, and only so much is heard",
-        "ru": "записей длиннее {seconds} с, от которых слышно только начало: {cut} из {all}",
+        "en": "{cut} of {all} sounds are longer than {seconds} s; the model hears only the beginning",
+        "ru": "записей длиннее {seconds} с: {cut} из {all}; модель слышит только начало",
     },
-    advice={"en": "Cut them, or leave them out.", "ru": "Разрежьте их или уберите."},
+    advice={"en": "Split them, or leave them out.", "ru": "Разрежьте их или уберите."},
 )
 SILENT_SOUNDS = CautionKind(
     "silent_sounds",
     short={"en": "some transcripts are empty", "ru": "часть расшифровок пуста"},
     message={
-        "en": "the transcripts of {silent} of {all} sounds are empty: all that the model hears there is an error",
-        "ru": "записей с пустой расшифровкой, где всё услышанное моделью ошибка: {silent} из {all}",
+        "en": "{silent} of {all} sounds have an empty transcript: every word recognised in them counts as an error",
+        "ru": "записей с пустой расшифровкой: {silent} из {all}; каждое распознанное в них слово считается ошибкой",
     },
     advice={
-        "en": "That is right of silence and noise; give words to what holds speech.",
-        "ru": "Это верно для тишины и шума; для речи нужны слова.",
+        "en": "This is correct for silence and noise; add the words for sounds with speech.",
+        "ru": "Для тишины и шума это верно; для записей с речью добавьте слова.",
     },
 )
 _ROLES = ("audio", "text")
 _WINDOW_SECONDS = 30
 _INPUTS = ("input_features", "input_values")
-_TARGET_POSITIONS = 448  # Whisper's, where a config says none
-_SPEECH_TOKENS = 100  # of a window that is full of speech: about three words, or four tokens, a second
+_TARGET_POSITIONS = 448  # Whisper's, if the config has none
+_SPEECH_TOKENS = 100  # in a window full of speech: about three words, or four tokens, per second
 
 
 @dataclass
 class Asr(TransformersFamily):
     """A transformers speech-to-text model, decoding greedily with a key-value cache.
 
-    Every variant makes exactly `new_tokens` tokens, whatever it hears, so that all do equal work.
+    Every timed call generates exactly `new_tokens` tokens, whatever the sound, so that all variants do equal work.
 
     Attributes:
-        new_tokens: how many tokens one call makes.
-        architecture: the config's fields with `model_type`, for random weights.
-        trust: whether Python code that lies beside a local model may build it (`auto_map` in its `config.json`).
+        new_tokens: number of tokens that one call generates.
+        architecture: for random weights, fields of the config, including `model_type`.
+        trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
     """
 
     auto_class: ClassVar[str] = "AutoModelForSpeechSeq2Seq"
@@ -100,8 +100,8 @@ class Asr(TransformersFamily):
         require_two_parts(model, "sound")
         if "tgt_lang" in inspect.signature(model.module.generate).parameters:  # SeamlessM4T's
             raise RecipeError(
-                f"{type(model.module).__name__} translates speech into a language that it must be told, which "
-                "this family can't: it measures models that write down what they hear."
+                f"{type(model.module).__name__} translates speech and needs a target language, which this family does "
+                "not support: it measures models that transcribe speech."
             )
         model.family_data = Companions(
             tokenizer=load_tokenizer(origin),
@@ -113,30 +113,32 @@ class Asr(TransformersFamily):
         return model
 
     def _require_hearing(self, model: Model) -> None:
-        """Hear something; refuse what takes no sound, or another form of it than the feature extractor gives."""
-        (given,) = self._features(model, self.example(model))
-        if (wanted := model.module.main_input_name) == "input_ids":
-            raise RecipeError(f"{type(model.module).__name__} reads token ids and hears nothing: it is no recogniser.")
-        if wanted in _INPUTS and wanted != given:
+        """Check that the model takes sound in the form that its feature extractor returns, and run it once."""
+        (extracted,) = self._features(model, self.example(model))
+        if (expected := model.module.main_input_name) == "input_ids":
             raise RecipeError(
-                f"{type(model.module).__name__} hears {wanted}, and the feature extractor beside it gives {given}: it "
-                "is another model's. Put the right preprocessor_config.json there."
+                f"{type(model.module).__name__} takes token ids and no sound: it is not a speech recogniser."
+            )
+        if expected in _INPUTS and expected != extracted:
+            raise RecipeError(
+                f"{type(model.module).__name__} takes {expected}, but the feature extractor beside it returns "
+                f"{extracted}: it belongs to another model. Use the right preprocessor_config.json."
             )
         short = replace(self, new_tokens=2)
         short.run(model, short.batch(model, 1, 0), lambda stage: None)
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
-        """Make 30 s of quiet noise for each sample: a list of `size` float32 arrays [480000] at 16 kHz."""
+        """Create 30 s of quiet noise for each sample: a list of `size` float32 arrays [480000] at 16 kHz."""
         import numpy as np
 
         generator = np.random.default_rng(seed)
         return list(generator.normal(0, 0.1, (size, _WINDOW_SECONDS * RATE_HZ)).astype(np.float32))
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
-        """Recognise; marks `features`, `encoder`, `first_token`, and one `token` for each later one.
+        """Recognise; mark `features`, `encoder`, `first_token`, and one `token` for each later token.
 
-        Where the model hears the language itself, that is in `first_token`. A runtime that makes all tokens in one call
-        marks `decoder` once.
+        Language detection, if the model does it, is part of `first_token`. A runtime that generates all tokens in one
+        call marks `decoder` once.
 
         Returns:
             The new tokens [batch, new_tokens].
@@ -148,7 +150,7 @@ class Asr(TransformersFamily):
         return generate(model.module, self.new_tokens, mark, "first_token", encoder_outputs=encoded)
 
     def generate(self, model: Model, batch: Any, new_tokens: int) -> Continuation:
-        """Recognise sounds, as `batch` returns them, by so many tokens (see `Family.generate`)."""
+        """Recognise sounds, as `batch` returns them, with `new_tokens` tokens (see `Family.generate`)."""
         features = self._features(model, batch)
         return continuation(
             model.module,
@@ -158,7 +160,7 @@ class Asr(TransformersFamily):
         )
 
     def forward(self, model: Model, batch: Any) -> Any:
-        """Run encoder and decoder once, over given random tokens; gives logits [batch, new_tokens, vocabulary]."""
+        """Run encoder and decoder once on random target tokens; return logits [batch, new_tokens, vocabulary]."""
         import torch
 
         generator = torch.Generator().manual_seed(0)
@@ -168,20 +170,20 @@ class Asr(TransformersFamily):
         return output.logits
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Return two graphs, `encoder`, of `input_features` [batch, mels, frames], and `decoder`.
+        """Return two graphs, `encoder`, which takes `input_features` [batch, mels, frames], and `decoder`.
 
-        What these take and give says `encoder_decoder_graphs`; the source is half as long as there are frames.
+        `encoder_decoder_graphs` describes their inputs and outputs; the source is half as long as the frames.
 
         Raises:
-            Unsupported: its decoder is not built as Whisper's.
+            Unsupported: its decoder is not built like Whisper's.
         """
         module = twin(model.module)
         decoder = module.get_decoder()
         try:
             cross = take_projections([layer.encoder_attn for layer in decoder.layers], "k_proj", "v_proj", "num_heads")
         except AttributeError as error:
-            raise Unsupported(f"only decoders that are built as Whisper's are exported ({error})") from None
-        model.config.cache_shape = cross.cache_shape  # for the first, empty past
+            raise Unsupported(f"only decoders built like Whisper's can be exported ({error})") from None
+        model.config.cache_shape = cross.cache_shape  # for the empty past of the first call
         inputs = self._features(model, self.batch(model, 2, 0))
         by_batch = {0: "batch"}
         encode = encoder_graph(module.get_encoder(), cross, inputs, dict.fromkeys(inputs, by_batch), by_batch)
@@ -189,13 +191,13 @@ class Asr(TransformersFamily):
         return {"encoder": encode, "decoder": decode}
 
     def attach(self, model: Model, calls: Calls) -> Model:
-        """Put the exported encoder and decoder in the module's place."""
+        """Replace the module by the exported encoder and decoder."""
         config, generation = model.config, companions(model).generation
         model.module = EncoderDecoder(calls, self.auto_class, config, generation, model.device, heeds_mask=False)
         return model
 
     def student(self, model: Model, keep: float) -> Model:
-        """Take over the encoder, which is not to be trained, and a share of the decoder's layers, spaced evenly.
+        """Keep the encoder, frozen, and an evenly spaced share of the decoder's layers.
 
         Source: Gandhi et al., Distil-Whisper, arXiv 2311.00430, section 3.
         """
@@ -210,27 +212,27 @@ class Asr(TransformersFamily):
     def rates(self, latency_ms: float, stages_ms: Mapping[str, float], size: int) -> Mapping[str, float]:
         """Return the real-time factor (processing time over audio time) and tokens per second in decoding.
 
-        Speech of 30 s has about 100 tokens. A call that makes fewer does not cover it: its factor is estimated, as if
-        the tokens that are lacking took as long as those that were made, and has another name.
+        30 s of speech have about 100 tokens. If a call generates fewer, the factor is an estimate that adds the missing
+        tokens at the speed of the generated ones, and it has another name.
         """
-        lacking = max(0, _SPEECH_TOKENS - self.new_tokens)
-        name = "real_time_factor_estimated" if lacking else "real_time_factor"
+        missing = max(0, _SPEECH_TOKENS - self.new_tokens)
+        name = "real_time_factor_estimated" if missing else "real_time_factor"
         token_ms = stages_ms["token"] if "token" in stages_ms else stages_ms["decoder"] / self.new_tokens
-        rates = {name: (latency_ms + lacking * token_ms) / 1000 / (_WINDOW_SECONDS * size)}
+        rates = {name: (latency_ms + missing * token_ms) / 1000 / (_WINDOW_SECONDS * size)}
         return rates | ({"decode_tokens_per_s": size / token_ms * 1000} if "token" in stages_ms else {})
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
-        """Read sounds, decoded when they are used, and what is said in them.
+        """Read sounds, decoded when they are used, and their transcripts.
 
         Raises:
-            RecipeError: the data can't be read (see `datasets.read`), or nothing is said in any sound.
+            RecipeError: the data can't be read (see `datasets.read`), or all transcripts are empty.
         """
         rows = scored(model, data, folder, _ROLES, limit, seed)
         if silent := sum(not str(row.values["text"]).strip() for row in rows):
             if silent == len(rows):
                 raise RecipeError(
-                    f"{data}: all {silent} transcripts are empty, and error rates are errors over words that are said. "
-                    "Add sounds with words."
+                    f"{data}: all {silent} transcripts are empty, and an error rate needs spoken words. Add sounds "
+                    "with words."
                 )
             model.cautions.append(SILENT_SOUNDS.of(silent=silent, all=len(rows)))
         if too_long := sum(row.values["audio"].seconds > _WINDOW_SECONDS for row in rows):
@@ -238,16 +240,16 @@ class Asr(TransformersFamily):
         return [Sample(row.values["audio"], str(row.values["text"])) for row in rows]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Draw sounds that quality is not scored on; without any, see `Family.calibration`."""
+        """Draw sounds that are not scored; without any, see `Family.calibration`."""
         import numpy as np
 
         sounds = draw(model, _ROLES, count * size, seed)
         if not sounds:
             return super().calibration(model, count, seed, size)
-        return [[np.asarray(each) for each in sounds[start : start + size]] for start in range(0, len(sounds), size)]
+        return [[np.asarray(sound) for sound in sounds[start : start + size]] for start in range(0, len(sounds), size)]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
-        """Transcribe each sound: 16 kHz mono samples in [-1, 1], an array or what numpy makes one of; cut to 30 s.
+        """Transcribe each sound: 16 kHz mono samples in [-1, 1], an array or convertible to one; cut to 30 s.
 
         The model's own `generate` decodes, with its language and task tokens, until the text ends.
         """
@@ -256,23 +258,25 @@ class Asr(TransformersFamily):
 
         tokenizer = companions(model).tokenizer
         longest = (of_text(model.config, "max_target_positions") or _TARGET_POSITIONS) // 2
-        found = []
+        transcripts = []
         with torch.inference_mode():
             for sound in inputs:
                 features = self._features(model, [np.asarray(sound, dtype=np.float32)])
-                made = model.module.generate(*features.values(), **ONE_ANSWER, max_new_tokens=longest, max_length=None)
-                known = [token for token in made[0].tolist() if token < len(tokenizer)]
-                found.append(tokenizer.decode(known, skip_special_tokens=True).strip())
-        return found
+                output = model.module.generate(
+                    *features.values(), **ONE_ANSWER, max_new_tokens=longest, max_length=None
+                )
+                ids = [token for token in output[0].tolist() if token < len(tokenizer)]
+                transcripts.append(tokenizer.decode(ids, skip_special_tokens=True).strip())
+        return transcripts
 
     def _features(self, model: Model, sounds: Sequence[Any]) -> dict[str, Any]:
-        """Return the encoder's input by its name: Whisper's spectrogram, or Moonshine's samples as they are."""
+        """Return the encoder's input by name: Whisper's spectrogram, or Moonshine's unchanged samples."""
         extracted = companions(model).features(list(sounds), sampling_rate=RATE_HZ, return_tensors="pt")
         name = next((name for name in _INPUTS if name in extracted), None)
         if name is None:
             raise RecipeError(
-                f"The model's feature extractor gives {', '.join(extracted)}, and none of what this family's models "
-                f"hear: {' or '.join(_INPUTS)}."
+                f"The model's feature extractor returns {', '.join(extracted)}; this family's models take "
+                f"{' or '.join(_INPUTS)}."
             )
         return {name: extracted[name].to(model.device, model.module.dtype)}
 
@@ -288,7 +292,7 @@ def _decode(parts: Any, input_ids: Any, *caches: Any) -> tuple[Any, ...]:
 
     past, cross = caches[: len(caches) // 2], caches[len(caches) // 2 :]
     cache = EncoderDecoderCache(cache_of(past), cache_of(cross))
-    # the encoder's states are not looked at where their keys and values are given, but there must be some
+    # with keys and values given, the decoder ignores the encoder's states, but it needs some
     hidden = parts.decoder(input_ids, encoder_hidden_states=cross[0], use_cache=True, **{cache_keyword(): cache})
     return parts.head(hidden.last_hidden_state), *tensors_of(cache.self_attention_cache)
 
@@ -299,11 +303,11 @@ def _feature_extractor(config: Any, origin: Origin) -> Any:
     if origin.kind == "random":
         if not hasattr(config, "num_mel_bins"):
             raise RecipeError(
-                f"With random weights only models that hear as Whisper does can be built, not {config.model_type}: "
-                "give a folder that save_pretrained wrote."
+                f"With random weights only models with Whisper's input can be built, not {config.model_type}: use a "
+                "folder that save_pretrained wrote."
             )
         return WhisperFeatureExtractor(feature_size=config.num_mel_bins)
     try:
         return AutoFeatureExtractor.from_pretrained(origin.location, **origin.arguments)
-    except Exception as error:  # hub, file and config errors share no root
+    except Exception as error:  # errors of the hub, files and configs have no common base class
         raise WeightsError(f"The feature extractor in {origin.location} can't be loaded: {one_line(error)}") from error

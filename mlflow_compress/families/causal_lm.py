@@ -1,4 +1,4 @@
-"""Decoders that continue a text: LLaMA, Mistral and their kin, through transformers."""
+"""Causal language models: LLaMA, Mistral and similar models, through transformers."""
 
 from __future__ import annotations
 
@@ -50,29 +50,30 @@ _TEXT = "The little boat left the harbour at dawn, and nobody on the pier could 
 class CausalLm(TransformersFamily):
     """A transformers causal language model, decoding greedily with a key-value cache.
 
-    Every variant makes exactly `new_tokens` tokens, whatever it says, so that all do equal work.
+    Every timed call generates exactly `new_tokens` tokens, whatever the text, so that all variants do equal work.
 
     Attributes:
         prompt_tokens: length of the prompt, in tokens.
-        new_tokens: how many tokens one call makes.
-        calibration_tokens: length of the texts that methods calibrate and train on, in tokens, whatever is timed; no
-            more than half of what the model can take.
+        new_tokens: number of tokens that one call generates.
+        calibration_tokens: length of texts for calibration and training, in tokens; at most half of the model's
+            maximum.
         protocol: how texts are scored, see `perplexity_protocols`: `lm_eval` (lm-evaluation-harness: every token is
-            predicted, in windows that do not overlap), `wikitext2` (as GPTQ, AWQ and Wanda do: all texts joined, in
-            blocks of 2,048 tokens) or `sliding` (windows that overlap, as 0.1 did). Their numbers are not comparable.
-        window: tokens that the model is given at once in scoring a text; no more than it can take. None: `lm_eval`
-            takes as many as it can, 8,192 at most, `wikitext2` 2,048 and `sliding` 1,024.
-        stride: of `sliding`, how far a window is from the next, in tokens: only so many are scored in each. None: half
-            of the window.
-        with_bos: of `sliding`, whether a text is scored behind a token that begins texts, where the tokenizer puts none
-            itself, so that its first token is predicted too.
-        architecture: the config's fields with `model_type`, for random weights.
-        trust: whether Python code that lies beside a local model may build it (`auto_map` in its `config.json`).
+            predicted, in windows that do not overlap), `wikitext2` (as in GPTQ, AWQ and Wanda: all texts joined, in
+            blocks of 2,048 tokens) or `sliding` (overlapping windows, as in version 0.1). Their numbers can't be
+            compared.
+        window: number of tokens that the model sees at once in scoring, at most its maximum. None: `lm_eval` uses the
+            maximum, up to 8,192; `wikitext2` 2,048; `sliding` 1,024.
+        stride: for `sliding`, the distance between windows, in tokens: each window scores that many. None: half the
+            window.
+        with_bos: for `sliding`, whether to put a beginning-of-sequence token before a text if the tokenizer adds none,
+            so that the first token is predicted too.
+        architecture: for random weights, fields of the config, including `model_type`.
+        trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
     """
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
     task: ClassVar[str] = "text-generation"
-    auto_dtype: ClassVar[Literal["native", "float32"]] = "native"  # what the field compares with
+    auto_dtype: ClassVar[Literal["native", "float32"]] = "native"  # what the field measures
     revision: ClassVar[int] = 2
     keeps: ClassVar[tuple[str, ...]] = ("tokenizer", "generation")
     call_options: ClassVar[tuple[str, ...]] = ("new_tokens",)
@@ -96,7 +97,7 @@ class CausalLm(TransformersFamily):
         """Load the language model and its tokenizer (see `Family.load`)."""
         origin = self.origin(source, weights, folder)
         if origin.file and self.precision == NATIVE:
-            return self._as_it_is(origin)
+            return self._open_gguf(origin)
         model = load_transformer(self.auto_class, source, origin, self.architecture, seed, self.precision)
         model.family_data = Companions(
             tokenizer=load_tokenizer(origin),
@@ -107,7 +108,7 @@ class CausalLm(TransformersFamily):
         settle_decoder(model, lambda ids: self.forward(model, ids), lambda ids: self.generate(model, ids, 3))
         return model
 
-    def _as_it_is(self, origin: Origin) -> Model:
+    def _open_gguf(self, origin: Origin) -> Model:
         """Open a GGUF file in llama.cpp."""
         from transformers import GenerationConfig
 
@@ -119,16 +120,16 @@ class CausalLm(TransformersFamily):
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
-        """Make random token ids [size, prompt_tokens], int64.
+        """Create random token ids [size, prompt_tokens], int64.
 
         Raises:
-            RecipeError: the model can't take so many.
+            RecipeError: the model can't take that many tokens.
         """
         must_fit(model, self.prompt_tokens + self.new_tokens - 1, "prompt_tokens or new_tokens")
         return token_ids(model, size, self.prompt_tokens, seed)
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
-        """Prefill and decode; marks `prefill` (up to the first token) and one `token` for each later one.
+        """Prefill and decode; mark `prefill` (up to the first token) and one `token` for each later token.
 
         Returns:
             The new tokens [batch, new_tokens].
@@ -136,7 +137,7 @@ class CausalLm(TransformersFamily):
         return generate(model.module, self.new_tokens, mark, "prefill", **self._prompt(model, batch))
 
     def generate(self, model: Model, batch: Any, new_tokens: int) -> Continuation:
-        """Continue prompts [batch, tokens] by so many tokens (see `Family.generate`)."""
+        """Continue prompts [batch, tokens] by `new_tokens` tokens (see `Family.generate`)."""
         return continuation(
             model.module,
             min(new_tokens, self.new_tokens),
@@ -145,26 +146,26 @@ class CausalLm(TransformersFamily):
         )
 
     def _prompt(self, model: Model, ids: Any) -> dict[str, Any]:
-        """Return what `generate` takes for token ids without padding."""
+        """Return the arguments of `generate` for token ids without padding."""
         import torch
 
         pad = companions(model).tokenizer.pad_token_id
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pad_token_id": pad}
 
     def forward(self, model: Model, batch: Any) -> Any:
-        """Run the model once over the prompt; gives logits [batch, prompt_tokens, vocabulary]."""
+        """Run the model once over the prompt; return logits [batch, prompt_tokens, vocabulary]."""
         return model.module(**taken(model.module, {"input_ids": batch, "use_cache": False})).logits
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
         """Return one graph, `model`, for the prompt and for every later token.
 
-        From `input_ids` [batch, tokens], `kept` [kept] (the positions among the tokens whose logits are wanted) and the
-        keys and values of all tokens before, `past_key_0`, `past_value_0` and so on [batch, heads, past, width], to
-        `logits` [batch, kept, vocabulary] and `present_key_0`, `present_value_0` and so on [batch, heads, past +
-        tokens, width]. The first call has a past of length 0.
+        Inputs: `input_ids` [batch, tokens], `kept` [kept] (positions of the tokens whose logits are returned), and the
+        keys and values of all earlier tokens, `past_key_0`, `past_value_0` and so on [batch, heads, past, width].
+        Outputs: `logits` [batch, kept, vocabulary] and `present_key_0`, `present_value_0` and so on [batch, heads,
+        past + tokens, width]. The past of the first call has length 0.
 
         Raises:
-            Unsupported: the model's cache is not one key and one value of that shape for each layer.
+            Unsupported: the model's cache is not one key and one value of that shape per layer.
         """
         import torch
 
@@ -172,11 +173,11 @@ class CausalLm(TransformersFamily):
         with torch.no_grad():
             example = tensors_of(getattr(model.module(input_ids=tokens, use_cache=True), cache_keyword(), None))
         layers, (_, heads, _, width) = len(example) // 2, example[0].shape
-        if any(each.shape != (2, heads, 3, width) for each in example):
+        if any(tensor.shape != (2, heads, 3, width) for tensor in example):
             raise Unsupported(
-                "its cache is not one key and one value for each token, head and layer: it is not exported"
+                "its cache is not one key and one value for each token, head and layer: it can't be exported"
             )
-        model.config.cache_shape = [layers, heads, width]  # for the first, empty past
+        model.config.cache_shape = [layers, heads, width]  # for the empty past of the first call
         past = {name: example[0].new_zeros((2, heads, 5, width)) for name in cache_names("past", layers)}
         present = cache_names("present", layers)
         inputs = {"input_ids": tokens, "kept": torch.arange(2, device=model.device), **past}
@@ -190,13 +191,13 @@ class CausalLm(TransformersFamily):
         return {"model": graph(_continue, inputs, ["logits", *present], dynamic, decoder=model.module)}
 
     def attach(self, model: Model, calls: Calls) -> Model:
-        """Put the exported model in the module's place."""
+        """Replace the module by the exported model."""
         generation = companions(model).generation
         model.module = DecoderOnly(calls, self.auto_class, model.config, model.device, generation)
         return model
 
     def student(self, model: Model, keep: float) -> Model:
-        """Take over a share of the layers, spaced evenly (see `Family.student`)."""
+        """Keep an evenly spaced share of the layers (see `Family.student`)."""
         return thinned(model, keep)
 
     def classes(self, model: Model) -> int:
@@ -204,7 +205,7 @@ class CausalLm(TransformersFamily):
         return vocabulary(model)
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
-        """Time the tokenizer on as many texts of about the prompt's length."""
+        """Time the tokenizer on `size` texts of about the prompt's length."""
         texts = [_TEXT * (self.prompt_tokens // 20 + 1)] * size
         tokenizer = companions(model).tokenizer
         return {
@@ -212,7 +213,7 @@ class CausalLm(TransformersFamily):
         }
 
     def rates(self, latency_ms: float, stages_ms: Mapping[str, float], size: int) -> Mapping[str, float]:
-        """Return tokens per second over the whole call and in decoding alone, over the batch."""
+        """Return tokens per second of the whole batch, over the whole call, in decoding, and in prefill."""
         return {
             "tokens_per_s": size * self.new_tokens / latency_ms * 1000,
             "decode_tokens_per_s": size / stages_ms["token"] * 1000,
@@ -220,10 +221,10 @@ class CausalLm(TransformersFamily):
         }
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
-        """Read texts; of `protocol=wikitext2` all of them, joined and cut into blocks of tokens.
+        """Read texts; for `protocol=wikitext2`, join all texts and cut them into blocks of tokens.
 
         Raises:
-            RecipeError: the data can't be read (see `datasets.read`), or the protocol can't be kept.
+            RecipeError: the data can't be read (see `datasets.read`), or the protocol is not possible.
         """
         protocol = self._protocol(model)
         model.facts[SCORING] = protocol.text
@@ -236,9 +237,9 @@ class CausalLm(TransformersFamily):
         return [Sample(ids, tokenizer.decode(ids)) for ids in blocks]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Draw texts that quality is not scored on, and cut their tokens into rows; without any, the family's default.
+        """Draw texts that are not scored, and cut their tokens into rows; without any, see `Family.calibration`.
 
-        The texts stand one behind the other, so that every row has `calibration_tokens` tokens.
+        The texts are joined, so that every row has `calibration_tokens` tokens.
         """
         import torch
 
@@ -254,28 +255,28 @@ class CausalLm(TransformersFamily):
         return list(rows.to(model.device))
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[dict[str, float]]:
-        """Return how likely each text is to the model, by the protocol. A block is given as its tokens.
+        """Return the likelihood of each text by the protocol. A block is a list of tokens.
 
         Returns:
-            For each text `nll`, its negative log-likelihood in nats, summed over its `tokens` (those predicted), and
-            its length in `words` (parted by white space) and in `bytes` of UTF-8; all 0 where no token is predicted.
+            For each text `nll`, its negative log-likelihood in nats, summed over its predicted `tokens`, and its length
+            in `words` (separated by white space) and in `bytes` of UTF-8; all 0 if no token is predicted.
         """
         import torch
 
         protocol, tokenizer = self._protocol(model), companions(model).tokenizer
-        texts = [each if isinstance(each, str) else tokenizer.decode(each) for each in inputs]
-        ids = [list(each) for each in inputs] if protocol.name == "wikitext2" else protocol.encoded(tokenizer, texts)
+        texts = [item if isinstance(item, str) else tokenizer.decode(item) for item in inputs]
+        ids = [list(item) for item in inputs] if protocol.name == "wikitext2" else protocol.encoded(tokenizer, texts)
         with torch.inference_mode():
-            found = likelihoods(
+            losses = likelihoods(
                 lambda batch: self.forward(model, batch.to(model.device)),
                 ids,
                 protocol.windows(ids),
                 vocabulary(model),
             )
-        texts = [text if tokens else "" for (_, tokens), text in zip(found, texts, strict=True)]
+        texts = [text if tokens else "" for (_, tokens), text in zip(losses, texts, strict=True)]
         return [
             {"nll": loss, "tokens": tokens, "words": protocol.words(text) if text else 0, "bytes": len(text.encode())}
-            for (loss, tokens), text in zip(found, texts, strict=True)
+            for (loss, tokens), text in zip(losses, texts, strict=True)
         ]
 
     def _protocol(self, model: Model) -> Protocol:
@@ -283,24 +284,24 @@ class CausalLm(TransformersFamily):
         return Protocol.of(self.protocol, model.config, tokenizer, self.window, self.stride, self.with_bos)
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
-        """Continue each text by at most `new_tokens` tokens; gives the continuations."""
+        """Continue each text by at most `new_tokens` tokens; return the continuations."""
         import torch
 
         tokenizer = companions(model).tokenizer
-        found = []
+        continuations = []
         with torch.inference_mode():
             for text in inputs:
                 ids = tokenizer(str(text), return_tensors="pt").to(model.device)["input_ids"]
-                made = model.module.generate(
+                output = model.module.generate(
                     **self._prompt(model, ids),
                     **ONE_ANSWER,
                     max_new_tokens=self.new_tokens,
                     max_length=None,
                     use_cache=uses_cache(model.module),
                 )
-                known = [token for token in made[0, ids.shape[1] :].tolist() if token < len(tokenizer)]
-                found.append(tokenizer.decode(known, skip_special_tokens=True))
-        return found
+                tokens = [token for token in output[0, ids.shape[1] :].tolist() if token < len(tokenizer)]
+                continuations.append(tokenizer.decode(tokens, skip_special_tokens=True))
+        return continuations
 
     def example(self, model: Model) -> list[Any]:
         """Return the beginning of a text."""
@@ -308,6 +309,6 @@ class CausalLm(TransformersFamily):
 
 
 def _continue(parts: Any, input_ids: Any, kept: Any, *past: Any) -> tuple[Any, ...]:
-    given = {cache_keyword(): cache_of(past)}
-    output = parts.decoder(input_ids=input_ids, use_cache=True, logits_to_keep=kept, **given)
+    cache = {cache_keyword(): cache_of(past)}
+    output = parts.decoder(input_ids=input_ids, use_cache=True, logits_to_keep=kept, **cache)
     return output.logits, *tensors_of(output[cache_keyword()])

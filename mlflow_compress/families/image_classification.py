@@ -1,4 +1,4 @@
-"""Classifiers of images: ViT, ResNet, ConvNeXt and their kin, through transformers, torchvision or timm."""
+"""Image classifiers: ViT, ResNet, ConvNeXt and similar models, through transformers, torchvision or timm."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from mlflow_compress.sockets import Graph, Mark, Model, NativeFlavor, Published,
 
 _ROLES = ("image", "label")
 _PREDICT_BATCH = 16
-_RANKED = 5  # labels in an answer: what top-5 accuracy looks at
+_RANKED = 5  # labels in an answer, for top-5 accuracy
 _PHOTO = (720, 1280, 3)
-_SIDE = 224  # of images, where a config does not say it
+_SIDE = 224  # of images, if a config does not state it
 _ZOO, _DESCRIBED = "zoo.json", "zoo"
 
 
 @dataclass
 class ImageClassification(TransformersFamily):
-    """A classifier of images: of transformers, or of a library that its source names.
+    """An image classifier from transformers, torchvision or timm.
 
-    Sources: an id of the hub, a folder that `save_pretrained` wrote, `torchvision:resnet18` (best weights),
-    `torchvision:resnet50@IMAGENET1K_V1`, `timm:NAME`. Images are prepared as the model's own image processor, or the
-    library's transforms for its weights, do it.
+    Sources: a hub id, a folder that `save_pretrained` wrote, `torchvision:resnet18` (best weights),
+    `torchvision:resnet50@IMAGENET1K_V1`, `timm:NAME`. The model's own image processor, or the library's transforms for
+    its weights, prepare the images.
 
     Attributes:
-        labels: names of the classes, in order, where the model has others or none.
-        architecture: for random weights, the config's fields with `model_type`; of torchvision and timm, arguments of
-            the function that builds the model (`num_classes`).
-        trust: whether Python code that lies beside a local model may build it (`auto_map` in its `config.json`).
+        labels: names of the classes, in order, if the model has others or none.
+        architecture: for random weights, fields of the config, including `model_type`; for torchvision and timm,
+            arguments of the function that builds the model (`num_classes`).
+        trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
     """
 
     auto_class: ClassVar[str] = "AutoModelForImageClassification"
@@ -74,10 +74,10 @@ class ImageClassification(TransformersFamily):
     architecture: dict[str, Any] = field(default_factory=dict)
 
     def load(self, source: str, weights: str, folder: Path, seed: int) -> Model:
-        """Load the classifier and what prepares its images (see `Family.load`).
+        """Load the classifier and its image processor (see `Family.load`).
 
         Raises:
-            RecipeError: there are not as many labels as classes.
+            RecipeError: the numbers of labels and classes differ.
         """
         if image_zoos.in_zoo(source):
             model = image_zoos.load(source, weights, folder, self.architecture, seed)
@@ -94,12 +94,12 @@ class ImageClassification(TransformersFamily):
         shape = tuple(self.run(model, self.batch(model, 1, 0), lambda stage: None).shape)
         if shape != (1, self.classes(model)):
             raise RecipeError(
-                f"{type(model.module).__name__} gives {list(shape)} for one picture, not a score of each of its "
-                f"{self.classes(model)} classes: this family can't measure it."
+                f"{type(model.module).__name__} returns shape {list(shape)} for one picture, not one score for each of "
+                f"its {self.classes(model)} classes: this family can't measure it."
             )
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
-        """Make random images [size, channels, height, width] from a normal distribution, in the model's dtype."""
+        """Create random images [size, channels, height, width] from a normal distribution, in the model's dtype."""
         import numpy as np
         import torch
 
@@ -109,7 +109,7 @@ class ImageClassification(TransformersFamily):
         return torch.randn((size, *shape), generator=generator).to(model.device, dtype_of(model.module))
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
-        """Run the classifier; gives logits [batch, labels]."""
+        """Run the classifier; return logits [batch, labels]."""
         return _logits(model.module, batch)
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
@@ -119,15 +119,15 @@ class ImageClassification(TransformersFamily):
         return {"model": graph(_classify, inputs, ["logits"], dynamic, classifier=model.module)}
 
     def attach(self, model: Model, calls: Calls) -> Model:
-        """Put the exported classifier in the module's place."""
+        """Replace the module by the exported classifier."""
         model.module = _Exported(calls)
         return model
 
     def student(self, model: Model, keep: float) -> Model:
-        """Take over a share of a transformer's layers, spaced evenly (see `Family.student`).
+        """Keep an evenly spaced share of a transformer's layers (see `Family.student`).
 
         Raises:
-            Unsupported: it is a convolutional net, whose layers are all of other shapes.
+            Unsupported: it is a convolutional network, whose layers all have different shapes.
         """
         return thinned(model, keep)
 
@@ -136,31 +136,31 @@ class ImageClassification(TransformersFamily):
         return len(_named(model))
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
-        """Time preparing photos of 720x1280."""
+        """Time the preparation of 720x1280 photos."""
         import numpy as np
 
         photo = np.random.default_rng(seed).integers(0, 256, _PHOTO, dtype=np.uint8)
         return {"preprocess": lambda: [self._prepared(model, photo) for _ in range(size)]}
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
-        """Read pictures, decoded when they are used, and their labels: the model's, by their names or their numbers.
+        """Read pictures, decoded when they are used, and their labels, by name or number in the model.
 
         Raises:
-            RecipeError: the data can't be read (see `datasets.read`), or a label is none of the model's.
+            RecipeError: the data can't be read (see `datasets.read`), or the model does not have a label.
         """
         rows = scored(model, data, folder, _ROLES, limit, seed)
         labels = labels_of(rows, self._names(model))
         return [Sample(row.values["image"], label) for row, label in zip(rows, labels, strict=True)]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Draw pictures that quality is not scored on; without any, see `Family.calibration`."""
+        """Draw pictures that are not scored; without any, see `Family.calibration`."""
         import torch
 
         pictures = draw(model, _ROLES, count * size, seed)
         if not pictures:
             return super().calibration(model, count, seed, size)
         parts = [pictures[start : start + size] for start in range(0, len(pictures), size)]
-        return [torch.stack([self._prepared(model, each) for each in part]) for part in parts]
+        return [torch.stack([self._prepared(model, picture) for picture in part]) for part in parts]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
         """Return the label's name for each image: a path, a PIL image, or uint8 [height, width, 3] in RGB order."""
@@ -171,7 +171,7 @@ class ImageClassification(TransformersFamily):
         import torch
 
         names = self._names(model)
-        found: list[list[str]] = []
+        rankings: list[list[str]] = []
         with torch.inference_mode():
             for start in range(0, len(inputs), _PREDICT_BATCH):
                 prepared = [self._prepared(model, image) for image in inputs[start : start + _PREDICT_BATCH]]
@@ -179,20 +179,20 @@ class ImageClassification(TransformersFamily):
                 for _, alike in itertools.groupby(prepared, key=lambda image: image.shape):
                     logits = _logits(model.module, torch.stack(list(alike))).float()
                     best = logits.topk(min(_RANKED, len(names))).indices
-                    found += [[names[index] for index in ranking] for ranking in best.tolist()]
-        return found
+                    rankings += [[names[index] for index in ranking] for ranking in best.tolist()]
+        return rankings
 
     def _names(self, model: Model) -> dict[int, str]:
         return distinct(dict(enumerate(self.labels)) or _named(model))
 
     def _prepared(self, model: Model, image: Any) -> Any:
-        """Make the model's input, [channels, height, width] in its dtype and on its device, of an image."""
+        """Convert an image to the model's input: [channels, height, width] in its dtype and on its device."""
         photo = _photo(image)
         if model.is_transformer:
             prepared = companions(model).processor(images=photo, return_tensors="pt")
             if "pixel_values" not in prepared:
                 raise RecipeError(
-                    f"The model's image processor gives {', '.join(prepared)}; this family's models take pixel_values."
+                    f"The model's image processor returns {', '.join(prepared)}; this family needs pixel_values."
                 )
             pixels = prepared["pixel_values"][0]
         else:
@@ -206,7 +206,7 @@ class ImageClassification(TransformersFamily):
         return [np.zeros((32, 32, 3), dtype=np.uint8)]
 
     def save(self, model: Model, folder: Path) -> None:
-        """Write config and image processor; of another library's model, what it is, and what was made smaller."""
+        """Write config and image processor; for another library's model, its description and pruned sizes."""
         if model.is_transformer:
             super().save(model, folder)
             return
@@ -214,7 +214,7 @@ class ImageClassification(TransformersFamily):
         (folder / _ZOO).write_text(json.dumps(description, indent=1), encoding="utf-8")
 
     def publish(self, saved: Path, folder: Path) -> Published:
-        """Copy what `from_pretrained` reads; of another library's model, its state dict."""
+        """Copy the files that `from_pretrained` reads; for another library's model, its state dict."""
         if not (saved / _ZOO).is_file():
             return super().publish(saved, folder)
         require_weights(saved)
@@ -226,12 +226,12 @@ class ImageClassification(TransformersFamily):
         return Published(code, (needs, "safetensors"))
 
     def native_flavor(self, saved: Path) -> NativeFlavor:
-        """Return that of transformers for its models (see `Family.native_flavor`).
+        """Return the transformers flavor for transformers models (see `Family.native_flavor`).
 
-        For those of another library MLflow has pickles alone.
+        For models of other libraries MLflow has only pickles.
         """
         if (saved / _ZOO).is_file():
-            raise Unsupported("MLflow keeps torch modules of other libraries as pickles, and none is written")
+            raise Unsupported("MLflow stores torch modules of other libraries as pickles, and none is written")
         return super().native_flavor(saved)
 
     def restore(self, folder: Path) -> Model:
@@ -261,7 +261,7 @@ def _classify(parts: Any, pixels: Any) -> tuple[Any, ...]:
 
 
 def _logits(module: Any, pixels: Any) -> Any:
-    """Return the scores of classes; transformers wraps them, those of PP-LCNet under another name."""
+    """Return the scores of classes; transformers wraps them, with another name for PP-LCNet."""
     output = module(pixels)
     if not isinstance(output, Mapping):
         return output
@@ -269,15 +269,15 @@ def _logits(module: Any, pixels: Any) -> Any:
 
 
 def _named(model: Model) -> dict[int, str]:
-    """Return the model's own names of its classes."""
+    """Return the model's names of its classes."""
     if model.is_transformer:
         numbered = {number: f"LABEL_{number}" for number in range(model.config.num_labels or 0)}
-        return dict(model.config.id2label or numbered)  # PVT's config names none
+        return dict(model.config.id2label or numbered)  # PVT's config has no names
     return model.data_as(image_zoos.ZooModel).labels
 
 
 def _photo(image: Any) -> Any:
-    """Make a picture of PIL, in RGB, of what stands for one."""
+    """Convert a path, an array or a picture to a PIL picture in RGB."""
     import numpy as np
     from torchvision.transforms.functional import to_pil_image
 
@@ -297,5 +297,5 @@ def _image_processor(config: Any, origin: Origin) -> Any:
         return ViTImageProcessor(size={"height": height, "width": width})
     try:
         return AutoImageProcessor.from_pretrained(origin.location, **origin.arguments)
-    except Exception as error:  # hub, file and config errors share no root
+    except Exception as error:  # errors of the hub, files and configs have no common base class
         raise WeightsError(f"The image processor in {origin.location} can't be loaded: {one_line(error)}") from error

@@ -1,4 +1,4 @@
-"""Whatever a team has logged to MLflow: `models:/NAME/1`, `runs:/ID/model`, or the folder of an MLflow model."""
+"""Models logged to MLflow: `models:/NAME/1`, `runs:/ID/model`, or the folder of an MLflow model."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from mlflow_compress.trust_word import trust_word
 
 _COPY, _STRUCTURE, _CHANGED = "mlflow", "structure.pt", "changed.json"
 _LABEL = "label"
-_FEWEST_ROWS = 16  # different ones of an input example that are data
+_FEWEST_ROWS = 16  # different rows that make an input example usable as data
 
 
 @dataclass
 class LoggedModel:
-    """An MLflow model in a folder, and what was made of it.
+    """An MLflow model in a folder, and its derived data.
 
     Attributes:
         path: the folder.
-        reason: why no method can change it; empty of torch modules.
-        empty: a torch module without its weights; None of others.
-        form: of what an exported module takes and gives; None of others.
-        example: its input example, or what was made by its signature; None until it is asked for.
-        is_made_up: whether that was made by its signature.
+        reason: why no method can change it; empty for torch modules.
+        empty: a torch module without its weights; None for other models.
+        form: form of the inputs and outputs of an exported module; None for others.
+        example: its input example, or one generated from its signature; None until it is needed.
+        is_made_up: whether the example was generated from the signature.
     """
 
     path: Path
@@ -55,11 +55,11 @@ class LoggedModel:
 class MlflowModel(Family):
     """An MLflow model, called as its users call it.
 
-    A torch module that was pickled (`serialization_format="pickle"`) is taken out of it, and methods apply to that; of
-    any other model only the original is measured, with its library's memory, for it can't be told from the model's.
+    A pickled torch module (`serialization_format="pickle"`) is extracted, and methods apply to it. For any other model
+    only the original is measured; its memory includes that of its library, which can't be separated.
 
     Attributes:
-        trust: whether to load a model that may hold code (any pickled one), which runs when it is loaded.
+        trust: whether to load a model that may contain code (any pickled one), which runs when it is loaded.
     """
 
     call_options: ClassVar[tuple[str, ...]] = ()
@@ -83,61 +83,62 @@ class MlflowModel(Family):
 
         Raises:
             WeightsError: there is no such model, or it can't be loaded here.
-            RecipeError: loading it may run code, and nobody said that this is wanted.
+            RecipeError: loading it may run code, and the user did not trust it.
         """
         path = mlflow_folders.locate(source, weights, folder)
         require_own_files(path)
         return self._opened(path, source)
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
-        """Repeat the model's input example to `size` rows; without one, make rows of its signature's types.
+        """Repeat the model's input example to `size` rows; without one, generate rows with its signature's types.
 
         Raises:
-            RecipeError: the model says nothing about its input.
-            Unsupported: it is to run on a GPU, where only torch modules are brought.
+            RecipeError: the model has neither an input example nor a signature.
+            Unsupported: the device is a GPU, to which only torch modules can be moved.
         """
         if model.device != "cpu" and not _is_torch(model):
-            raise Unsupported("MLflow runs this model where its library puts it: it is measured in its CPU run")
+            raise Unsupported("the model's library chooses its device: it is measured only in the CPU run")
         rows = signatures.repeat(_example(model, seed), size)
         return _tensors(rows, model) if _is_torch(model) else rows
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
-        """Predict, or call the module; gives what that gives."""
+        """Call the model's predict(), or the module, and return its output."""
         return model.module(*batch) if _is_torch(model) else model.module.loaded.predict(batch)
 
     def forward(self, model: Model, batch: Any) -> Any:
-        """Return the outputs as numbers: texts are told apart by their checksums."""
+        """Return the outputs as numbers: texts as their checksums."""
         output = self.run(model, batch, lambda stage: None)
         return output if _is_torch(model) else _numbers(output)
 
     def refuses(self, model: Model) -> str:
-        """Return why no method applies to what is no torch module."""
+        """Return why no method applies to a model that is not a torch module."""
         return "" if _is_torch(model) else model.data_as(LoggedModel).reason
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Return one graph, `model`: from `input_0` to what the module gives, for one batch size.
+        """Return one graph, `model`: from `input_0` to the module's outputs, for one batch size.
 
         Raises:
-            Unsupported: it gives no tensors, or what can't be made again.
+            Unsupported: its outputs are not tensors, or can't be rebuilt.
         """
         graph, form = fixed_graph_of(model.module, self.batch(model, model.batch_size, 0))
         model.data_as(LoggedModel).form = form
         return {"model": graph}
 
     def attach(self, model: Model, calls: Calls) -> Model:
-        """Put the exported module in the module's place."""
+        """Replace the module by the exported module."""
         form = model.data_as(LoggedModel).form
         assert form is not None
         model.module = ExportedModule(calls, form)
         return model
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Draw rows of the data, where the signature names its columns; else draw rows of the input example.
+        """Draw rows of the data if the signature names its columns; else draw rows of the input example.
 
-        An example of fewer than 16 different rows is no data, and a caution says so. Nor is what the signature makes.
+        An example with fewer than 16 different rows gets a caution. Rows generated from the signature do not count as
+        data (see `Family.calibration`).
 
         Raises:
-            RecipeError: the data can't be read (see `datasets.read`), or the model says nothing about its input.
+            RecipeError: the data can't be read (see `datasets.read`), or the model has neither example nor signature.
         """
         columns = _columns(model)
         if rows := draw_rows(model, (*columns, _LABEL), len(columns), count * size, seed) if columns else []:
@@ -156,7 +157,7 @@ class MlflowModel(Family):
         return [_tensors(batch, model) if _is_torch(model) else batch for batch in batches]
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
-        """Read rows of the columns that the signature names, and of `label`.
+        """Read rows with the columns that the signature names, and `label`.
 
         Raises:
             RecipeError: the signature names no columns, or the data can't be read (see `datasets.read`).
@@ -164,14 +165,14 @@ class MlflowModel(Family):
         columns = _columns(model)
         if not columns:
             raise RecipeError(
-                "The model's signature names no columns, so no data can be matched with it: say data=none, or log the "
-                "model with an input example that is a data frame."
+                "The model's signature names no columns, so no data can be matched with it: set data=none, or log the "
+                "model with a data frame as its input example."
             )
         rows = scored(model, data, folder, (*columns, _LABEL), limit, seed)
         return [Sample(_typed(row.values, columns), str(row.values[_LABEL])) for row in rows]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
-        """Predict for rows: mappings of columns to values, or arrays; of a torch module, its outputs as lists."""
+        """Predict for rows: mappings of columns to values, or arrays; return a torch module's outputs as lists."""
         import torch
 
         rows = signatures.stack_rows(inputs)
@@ -182,11 +183,11 @@ class MlflowModel(Family):
         return list(_rows_of(model.module.loaded.predict(rows)))
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
-        """Return the predictions as texts, as labels in a table are; of scores of classes the place of the greatest."""
+        """Return the predictions as texts, like labels in a table; for scores of classes, the index of the highest."""
         return [_label(prediction) for prediction in self.predict(model, inputs)]
 
     def save(self, model: Model, folder: Path) -> None:
-        """Copy the MLflow model; of a torch module all but its weights, and the module without them."""
+        """Copy the MLflow model; for a torch module, everything except its weights, and the module without them."""
         logged = model.data_as(LoggedModel)
         skipped = shutil.ignore_patterns(mlflow_folders.PICKLED) if _is_torch(model) else None
         require_own_files(logged.path)
@@ -208,12 +209,12 @@ class MlflowModel(Family):
 
         if not self.trust:
             raise RecipeError(
-                f"Loading {folder / _STRUCTURE} runs what code it holds. If you trust it, say so: {trust_word()}"
+                f"Loading {folder / _STRUCTURE} runs the code in it. If you trust it, say so: {trust_word()}"
             )
         model = self.restore_assets(folder)
         with mlflow_folders.importable_code(folder / _COPY):
             model.module = torch.load(folder / _STRUCTURE, weights_only=False)
-        model.data_as(LoggedModel).empty = _without_weights(model.module)  # as it is now, before methods rebuild it
+        model.data_as(LoggedModel).empty = _without_weights(model.module)  # before methods rebuild it
         return model
 
     def restore_assets(self, folder: Path) -> Model:
@@ -239,7 +240,7 @@ class MlflowModel(Family):
                 import mlflow.pyfunc
 
                 loaded = mlflow.pyfunc.load_model(str(path))
-        except Exception as error:  # MLflow's, the flavor's, the model's own
+        except Exception as error:  # errors of MLflow, the flavor, or the model
             raise WeightsError(f"The MLflow model {source} can't be loaded: {named_line(error)}") from error
         logged = LoggedModel(path, reason=mlflow_folders.refusal_of(path))
         return Model(_opaque(loaded), weights="local", family_data=logged, runtime="mlflow")
@@ -247,13 +248,13 @@ class MlflowModel(Family):
     def _require_trust(self, path: Path, source: str) -> None:
         if not self.trust and (code := mlflow_folders.code_in(path)):
             raise RecipeError(
-                f"Loading the MLflow model {source} may run code that it holds: {code}. If you trust who logged it, "
-                f"say so: {trust_word()}"
+                f"Loading the MLflow model {source} may run its code: {code}. If you trust who logged it, say so: "
+                f"{trust_word()}"
             )
 
 
 def _opaque(loaded: Any) -> Any:
-    """Wrap a model that is no torch module into one without parameters."""
+    """Wrap a model that is not a torch module into a module without parameters."""
     from torch import nn
 
     module = nn.Module()
@@ -269,23 +270,23 @@ def _without_weights(module: Any) -> Any:
     """Copy a module, with its weights on the meta device."""
     import torch
 
-    kept: dict[int, Any] = {}
-    for tensor in module.state_dict(keep_vars=True).values():  # buffers that are not saved stay as they are
+    copies: dict[int, Any] = {}
+    for tensor in module.state_dict(keep_vars=True).values():  # buffers that are not saved keep their values
         empty = tensor.to("meta")
         is_parameter = isinstance(tensor, torch.nn.Parameter)
-        kept[id(tensor)] = torch.nn.Parameter(empty, requires_grad=False) if is_parameter else empty
-    return copy.deepcopy(module, kept)
+        copies[id(tensor)] = torch.nn.Parameter(empty, requires_grad=False) if is_parameter else empty
+    return copy.deepcopy(module, copies)
 
 
 def _example(model: Model, seed: int) -> Any:
-    """Return the input example as logged, or what the signature says."""
+    """Return the logged input example, or one generated from the signature."""
     logged = model.data_as(LoggedModel)
     if logged.example is None:
         described = mlflow_folders.describe(logged.path)
         example = described.load_input_example(str(logged.path))
         if example is None and described.signature is None:
             raise RecipeError(
-                f"The MLflow model says nothing about its input: log it with input_example=..., or with a signature "
+                f"The MLflow model does not describe its input: log it with input_example=..., or with a signature "
                 f"({logged.path / mlflow_folders.DESCRIPTION})."
             )
         logged.is_made_up = example is None
@@ -294,18 +295,18 @@ def _example(model: Model, seed: int) -> Any:
 
 
 def _tensors(rows: Any, model: Model) -> list[Any]:
-    """Make the arguments of a torch module of rows: tensors, of floating-point numbers in the module's type."""
+    """Convert rows to arguments of a torch module: tensors, with floating-point ones in the module's dtype."""
     import numpy as np
     import torch
 
     plain = rows.to_numpy() if hasattr(rows, "to_numpy") else rows
     arrays = list(plain.values()) if isinstance(plain, Mapping) else [plain]
-    made = []
+    tensors = []
     for array in arrays:
         tensor = torch.from_numpy(np.ascontiguousarray(array))
         is_float = tensor.is_floating_point()
-        made.append(tensor.to(model.device, (dtype_of(model.module) or torch.float32) if is_float else None))
-    return made
+        tensors.append(tensor.to(model.device, (dtype_of(model.module) or torch.float32) if is_float else None))
+    return tensors
 
 
 def _columns(model: Model) -> dict[str, str]:
@@ -317,12 +318,12 @@ def _columns(model: Model) -> dict[str, str]:
 
 
 def _typed(values: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """Return the values of the columns, each of its column's type."""
+    """Return the values of the columns, converted to the column's type."""
     return {name: signatures.typed_value(values[name], kind) for name, kind in columns.items()}
 
 
 def _label(prediction: Any) -> str:
-    if isinstance(prediction, list) and prediction:  # what a torch module gives of one row
+    if isinstance(prediction, list) and prediction:  # a torch module's output for one row
         is_score = len(prediction) > 1
         prediction = prediction.index(max(prediction)) if is_score else prediction[0]
     return str(int(prediction) if isinstance(prediction, float) and prediction.is_integer() else prediction)
@@ -335,13 +336,13 @@ def _rows_of(output: Any) -> list[Any]:
 
 
 def _numbers(output: Any) -> Any:
-    """Make tensors of what a prediction is."""
+    """Convert predictions to tensors."""
     import numpy as np
     import torch
 
     if isinstance(output, Mapping):
-        return [_numbers(each) for each in output.values()]
+        return [_numbers(part) for part in output.values()]
     array = np.asarray(output.to_numpy() if hasattr(output, "to_numpy") else output)
     if array.dtype.kind not in "biuf":
-        array = np.array([zlib.crc32(str(each).encode()) for each in array.ravel()])
+        array = np.array([zlib.crc32(str(value).encode()) for value in array.ravel()])
     return torch.from_numpy(np.ascontiguousarray(array.astype(np.float64)))

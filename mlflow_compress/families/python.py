@@ -1,29 +1,29 @@
-"""One's own `torch.nn.Module`, from a function in one's own file.
+"""A custom `torch.nn.Module`, built by a function in the user's file.
 
-The file is Python code of the user's. It defines:
+The user's Python file defines:
 
-* `model()`: build the architecture and give the module. Options may name another function, and say with
-  `initial: trained` that its weights are no random ones: it loads or trains them itself.
-* `batch(size)`: give the inputs of one timed call: a tensor, a tuple for several arguments, a dictionary whose keys are
-  names of `forward`'s parameters, or anything else that `forward` takes as its only argument. Tensors may be nested in
-  lists, dictionaries and dataclasses; numbers, texts and arrays are passed on as they are.
-* `load_weights(module)`, optional: fill the module, from a checkpoint or by training it. What it gives is cached.
-* `samples()`, optional: give the labelled samples that were never trained on, as pairs (input, reference): a list, a
-  generator, or a Dataset of torch. The input is one sample of what `batch` gives: a tuple or dictionary for several.
-* `training()`, optional: give the inputs that methods may calibrate and train on, none of those that `samples` gives:
-  what `batch` gives, with all of them in it: the first axis of each tensor counts them.
-* `student(keep)`, optional: build a smaller module that takes and gives the same, of about the share `keep` of the
-  layers or of the width of `model()`, for the method distill to train.
-* `predict(module, inputs)`, optional: give one prediction per input. Without it, the inputs are stacked (those of other
-  shapes go one by one), and the index of the greatest score is the prediction. The scores are the output that the
-  recipe names (`output:`), or `logits`, or the only tensor.
-* `metrics`, optional: the names of the metrics that score it (default: accuracy).
+* `model()`: build the architecture and return the module. Options may name another function, and state with
+  `initial: trained` that it loads or trains its weights itself, so that they are not random.
+* `batch(size)`: return the inputs of one timed call: a tensor, a tuple for several arguments, a dictionary whose keys
+  are names of `forward`'s parameters, or anything else that `forward` takes as its only argument. Tensors may be nested
+  in lists, dictionaries and dataclasses; numbers, texts and arrays are passed unchanged.
+* `load_weights(module)`, optional: fill the module, from a checkpoint or by training it. The result is cached.
+* `samples()`, optional: return labelled samples that were never used for training, as pairs (input, reference): a list,
+  a generator, or a torch Dataset. The input is one sample of a batch: a tuple or dictionary for several arguments.
+* `training()`, optional: return inputs for calibration and training, none of which `samples` returns, in one object
+  with the structure of a batch: the first axis of each tensor counts them.
+* `student(keep)`, optional: build a smaller module with the same inputs and outputs, with about the share `keep` of the
+  layers or the width of `model()`, to be trained by the method distill.
+* `predict(module, inputs)`, optional: return one prediction per input. Without it, inputs of the same shape are
+  stacked, others run one by one, and the prediction is the index of the highest score. The scores are the output that
+  the recipe names (`output:`), or `logits`, or the only tensor.
+* `metrics`, optional: names of the metrics that score it (default: accuracy).
 
-It may import modules that lie beside it, and read files below its folder, where relative paths start. It is copied into
-the model's folder, with the modules that it imports and the data that it needs to be built and to predict (64 MiB at
-most), so that the model can be restored without the rest. `model()` is called each time that the model is restored:
-load weights in `load_weights`. A checkpoint that `model()` reads is copied too, and does not count in the size on disk.
-What `load_weights` sets outside of the state dict, in numbers, texts, arrays and tensors, is kept too.
+The file may import modules beside it, and read files below its folder, where relative paths start. It is copied into
+the model's folder, with its imported modules and the data needed to build the model and to predict (64 MiB at most), so
+that the model can be restored alone. `model()` runs each time the model is restored: load weights in `load_weights`. A
+checkpoint that `model()` reads is copied too, and does not count in the size on disk. Numbers, texts, arrays and
+tensors that `load_weights` sets outside the state dict are kept as well.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ from mlflow_compress.records import CautionKind
 from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Published, Sample
 
 _PLAIN = (int, float, str)
-CHECKPOINT = "checkpoint"  # the fact: what was taken of it
-READ_AGAIN = "read_again"  # the fact: which files of weights model() reads each time that the model is restored
+CHECKPOINT = "checkpoint"  # fact: what was used from the checkpoint
+READ_AGAIN = "read_again"  # fact: weight files that model() reads each time the model is restored
 CAST_WEIGHTS = CautionKind(
     "cast_weights",
     short={"en": "weights cast to the precision of the module", "ru": "веса приведены к точности модуля"},
@@ -63,52 +63,52 @@ CAST_WEIGHTS = CautionKind(
         "ru": "веса приведены к точности модуля: {cast}",
     },
     advice={
-        "en": "To measure them as they are, build the module in their precision in model().",
+        "en": "To measure them in their own precision, build the module in that precision in model().",
         "ru": "Чтобы измерить их как есть, постройте модуль с их точностью в model().",
     },
 )
 
 SET_ELSEWHERE = CautionKind(
     "set_elsewhere",
-    short={"en": "load_weights() set what is not saved", "ru": "load_weights() задаёт то, что не сохраняется"},
+    short={"en": "load_weights() sets values that are not saved", "ru": "load_weights() задаёт то, что не сохраняется"},
     message={
-        "en": "load_weights() set what is not saved, and the model was measured without it: {names}",
+        "en": "load_weights() sets values that are not saved, and the model was measured without them: {names}",
         "ru": "load_weights() задаёт то, что не сохраняется, и модель измерена без этого: {names}",
     },
     advice={
-        "en": "Set tensors, arrays, numbers and texts on the module in load_weights(), and all else in model().",
-        "ru": "Задавайте в load_weights() тензоры, массивы, числа и тексты самого модуля, а остальное в model().",
+        "en": "In load_weights(), set only tensors, arrays, numbers and texts of the module; set the rest in model().",
+        "ru": "Задавайте в load_weights() только тензоры, массивы, числа и тексты модуля, а остальное в model().",
     },
 )
 NOT_COMPILED = CautionKind(
     "not_compiled",
-    short={"en": "torch.compile was taken off", "ru": "torch.compile снят"},
+    short={"en": "torch.compile was removed", "ru": "torch.compile убран"},
     message={
-        "en": "torch.compile was taken off the module: it is measured without",
-        "ru": "с модуля снят torch.compile: он измеряется без него",
+        "en": "torch.compile was removed from the module, which was measured without it",
+        "ru": "torch.compile убран: модуль измерен без него",
     },
     advice={
-        "en": "The method torch_compile measures it compiled.",
-        "ru": "Метод torch_compile измеряет его скомпилированным.",
+        "en": "The method torch_compile measures the compiled module.",
+        "ru": "Скомпилированный модуль измеряет метод torch_compile.",
     },
 )
 
 
 @dataclass
 class Python(Family):
-    """A module of the user's own.
+    """A custom PyTorch module from a Python file.
 
     Attributes:
         function: the function that builds the architecture.
-        initial: what weights it gives: `trained` where it loads or trains them itself, which are then scored.
-        output: which output holds the scores: its name, its index, or the way to it (`hidden.0`); empty: `logits`, or
+        initial: its initial weights: `trained` if the function loads or trains them, so that they are scored.
+        output: the output with the scores: its name, its index, or the path to it (`hidden.0`); empty: `logits`, or
             the only tensor.
     """
 
     call_options: ClassVar[tuple[str, ...]] = ()
     timed: ClassVar[str] = "one call of the module on the tensors that the file's batch() gives, already on the device"
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
-    calibrates_on: ClassVar[str] = "inputs that samples() does not give, in a function training() of its file"
+    calibrates_on: ClassVar[str] = "a function training() in its file, with inputs that samples() does not return"
     needs: ClassVar[tuple[str, ...]] = ("torch", "safetensors")
     imports: ClassVar[tuple[str, ...]] = ("torch", "safetensors.torch")
 
@@ -119,7 +119,7 @@ class Python(Family):
     initial: Literal["random", "trained"] = "random"
 
     def code(self, source: str, weights: str, folder: Path) -> str:
-        """Name the file, unless it is one that came with this package."""
+        """Describe the file, unless it came with this package."""
         path = folder / source
         return "" if not path.is_file() or came_with_us(path) else f"{path} is Python code"
 
@@ -132,7 +132,7 @@ class Python(Family):
         model = Model(build(own, self.function), family_data=own)
         module = model.module
         if not isinstance(module, torch.nn.Module):
-            raise RecipeError(f"{path}: {self.function}() gave a {type(module).__name__}, not a torch.nn.Module.")
+            raise RecipeError(f"{path}: {self.function}() returned a {type(module).__name__}, not a torch.nn.Module.")
         self._make_real(model)
         can_fill = hasattr(own.code, "load_weights")
         model.weights = "random" if self.initial == "random" else "local"
@@ -141,7 +141,7 @@ class Python(Family):
             fit = fill_from(module, folder / weights)
             model.weights = "local"
         elif weights == "pretrained" and not can_fill:
-            raise WeightsError(f"{path} defines no load_weights(module). Define it, or give weights=PATH.")
+            raise WeightsError(f"{path} defines no load_weights(module). Define it, or set weights=PATH.")
         elif weights != "random" and can_fill:
             fill_cached(module, own, self.function)
             model.weights = "local"
@@ -157,7 +157,7 @@ class Python(Family):
         return model
 
     def _make_real(self, model: Model) -> None:
-        """Give lazy layers their parameters, by a first batch."""
+        """Create the parameters of lazy layers with a first batch."""
         module = model.module
 
         def run(inner: Any) -> None:
@@ -167,30 +167,30 @@ class Python(Family):
         make_real(module, run)
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
-        """Take the inputs from the file's `batch`, and move floating-point ones to the module's dtype.
+        """Call the file's `batch`, and convert floating-point inputs to the module's dtype.
 
         Returns:
-            A list of arguments, or a dictionary of them by name (see `module_calls.passing`).
+            A list of arguments, or a dictionary of arguments by name (see `module_calls.passing`).
         """
         own = model.data_as(OwnCode)
         random_state.seed_all(seed)
         return self._arguments(model, defined(own, "batch")(size), lambda: defined(own, "batch")(size + 1))
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
-        """Call the module; gives what it gives."""
+        """Call the module and return its output."""
         return model.module(**batch) if isinstance(batch, dict) else model.module(*batch)
 
     def parts(self, model: Model, output: Any) -> list[tuple[Any, float]]:
-        """Return each tensor, array and number that the module gave as a part of its own (see `Family.parts`)."""
+        """Return each tensor, array and number of the output as a separate part (see `Family.parts`)."""
         return [(leaf, 0.0) for leaf in value_trees.leaves(output)]
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Return one graph, `model`: the module's tensors to `output`, or to `output_0`, `output_1` and so on.
+        """Return one graph, `model`: from the module's tensors to `output`, or to `output_0`, `output_1` and so on.
 
-        An axis is `batch` where its length is the number that the file's batch() was asked for.
+        An axis is `batch` if its length equals the size passed to the file's batch().
 
         Raises:
-            Unsupported: it takes or gives no tensors (see `module_graphs.graph_of`).
+            Unsupported: it takes or returns no tensors (see `module_graphs.graph_of`).
         """
         own = model.data_as(OwnCode)
         graph, form = graph_of(
@@ -200,26 +200,26 @@ class Python(Family):
         return {"model": graph}
 
     def attach(self, model: Model, calls: Calls) -> Model:
-        """Put the exported module in the module's place; it takes and gives what the module did."""
+        """Replace the module by the exported module, with the same inputs and outputs."""
         own = model.data_as(OwnCode)
         assert own.form is not None
         model.module = ExportedModule(calls, own.form, vars(own.code))
         return model
 
-    def _arguments(self, model: Model, given: Any, another: Callable[[], Any]) -> Arguments:
-        """Return what the file gave as the arguments of a call, on the device."""
+    def _arguments(self, model: Model, inputs: Any, other: Callable[[], Any]) -> Arguments:
+        """Return the file's inputs as arguments of a call, on the device; `other` returns inputs of another size."""
         own = model.data_as(OwnCode)
-        own.passing = own.passing or module_calls.passing(given, model.module, another)
-        arguments = module_calls.arguments(given, own.passing, model.module)
+        own.passing = own.passing or module_calls.passing(inputs, model.module, other)
+        arguments = module_calls.arguments(inputs, own.passing, model.module)
         placed: Arguments = value_trees.placed(arguments, model.device, dtype_of(model.module))
         return placed
 
     def outputs_are_scores(self, model: Model) -> bool:
-        """Return whether the prediction is the index of the greatest output, the file having no `predict`."""
+        """Return whether the prediction is the index of the highest output, since the file has no `predict`."""
         return not hasattr(model.data_as(OwnCode).code, "predict")
 
     def scores(self, model: Model, output: Any) -> Any:
-        """Return the output that is named by `output`, or called `logits`, or the only tensor; nothing of several."""
+        """Return the output that `output` names, or `logits`, or the only tensor; empty if there are several."""
         try:
             return score_of(output, self.output)
         except RecipeError:
@@ -238,17 +238,17 @@ class Python(Family):
         tensors = value_trees.tensors(inputs)
         if not tensors:
             raise RecipeError(
-                f"{own.path}: training() gave a {type(inputs).__name__} without tensors: give what batch() gives, with "
-                "all inputs in it."
+                f"{own.path}: training() returned a {type(inputs).__name__} without tensors: return what batch() "
+                "returns, with all inputs in it."
             )
         generator = torch.Generator().manual_seed(seed)
         drawn = [torch.randint(0, len(tensors[0]), (size,), generator=generator) for _ in range(count)]
-        return [self._arguments(model, _taken(inputs, indices, len(tensors[0])), lambda: inputs) for indices in drawn]
+        return [self._arguments(model, _select(inputs, indices, len(tensors[0])), lambda: inputs) for indices in drawn]
 
     def student(self, model: Model, keep: float) -> Model:
-        """Build what the file's `student(keep)` gives, with new weights.
+        """Build the file's `student(keep)`, with new weights.
 
-        What `load_weights` set outside of the original's state dict is set in it too, as far as it fits.
+        Values that `load_weights` set outside the original's state dict are copied if they fit.
 
         Raises:
             Unsupported: the file has no such function.
@@ -256,15 +256,15 @@ class Python(Family):
         own = model.data_as(OwnCode)
         if not hasattr(own.code, "student"):
             raise Unsupported(
-                f"{own.path.name} defines no student(keep): define it to build a smaller module that takes and gives "
-                "the same"
+                f"{own.path.name} defines no student(keep): define it to build a smaller module with the same inputs "
+                "and outputs"
             )
-        made = dataclasses.replace(own, built=Built("student", [keep]))
-        student = dataclasses.replace(model, structure={}, family_data=made)
-        student.module = build(made, self.function)
+        code = dataclasses.replace(own, built=Built("student", [keep]))
+        student = dataclasses.replace(model, structure={}, family_data=code)
+        student.module = build(code, self.function)
         self._make_real(student)
-        made.outside = fitting(own.outside, student.module)
-        put_back(made.outside, student.module)
+        code.outside = fitting(own.outside, student.module)
+        put_back(code.outside, student.module)
         trained = {name for name, weight in student.module.named_parameters() if weight.requires_grad}
         self._simplify(student)
         for name, weight in student.module.named_parameters():
@@ -272,11 +272,9 @@ class Python(Family):
         return student
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
-        """Take the file's own labelled samples; `data` can only be `own`."""
+        """Return the labelled samples in the file; `data` can only be `own`."""
         if data != "own":
-            raise RecipeError(
-                f"A model of one's own brings its samples in its file: say data=own or none, not {data!r}."
-            )
+            raise RecipeError(f"A custom model has its samples in its file: use data=own or data=none, not {data!r}.")
         model.evaluation = Evaluation(data, folder, limit, seed)
         own = at_source(model.data_as(OwnCode), model.origin)
         with at_home(own.path):
@@ -287,10 +285,10 @@ class Python(Family):
         return samples
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
-        """Predict with the file's `predict`, or by the greatest output.
+        """Predict with the file's `predict`, or by the highest output.
 
         Raises:
-            RecipeError: the inputs are none of what `batch()` gives, or nobody knows which output holds scores.
+            RecipeError: the inputs are not like those of `batch()`, or it is not clear which output has the scores.
         """
         import torch
 
@@ -306,29 +304,31 @@ class Python(Family):
                 output = module_calls.called(model.module, placed)
                 count = at_once or (len(inputs) if len(calls) == 1 else 1)
                 scores = score_of(output, self.output)
-                if at_once is None and has_two_batch_axes(scores, count):  # of one sample it is clear which axis is its
-                    return [prediction for each in inputs for prediction in self.predict(model, [each])]
+                if at_once is None and has_two_batch_axes(
+                    scores, count
+                ):  # with one sample it is clear which axis counts samples
+                    return [prediction for sample in inputs for prediction in self.predict(model, [sample])]
                 predictions += classes_of(scores, count)
-                if own.has_one_label and isinstance(predictions[-1], list):  # metrics would take it for a ranking
+                if own.has_one_label and isinstance(predictions[-1], list):  # metrics would treat it as a ranking
                     raise RecipeError(
-                        f"The module gives {len(predictions[-1])} predictions for each sample, its scores being of "
-                        f"shape {list(scores.shape)}, and samples() gives one reference: give as many there, or define "
-                        "predict(module, inputs) in the model's file."
+                        f"The module returns {len(predictions[-1])} predictions for each sample (its scores have shape "
+                        f"{list(scores.shape)}), but samples() returns one reference: return as many references, or "
+                        "define predict(module, inputs) in the model's file."
                     )
         return predictions[: len(inputs)]
 
     def _guide(self, model: Model) -> own_samples.Guide:
         own = model.data_as(OwnCode)
         if own.guide is None:
-            one = self.batch(model, 1, 0)
+            single = self.batch(model, 1, 0)
             try:
-                own.guide = own_samples.Guide(one, self.batch(model, 2, 0))
-            except Exception:  # it makes batches of one size only
-                own.guide = own_samples.Guide(one, one)
+                own.guide = own_samples.Guide(single, self.batch(model, 2, 0))
+            except Exception:  # its batches have a fixed size
+                own.guide = own_samples.Guide(single, single)
         return own.guide
 
     def example(self, model: Model) -> list[Any]:
-        """Return the first of the file's own samples; without these, of the only tensor that `batch` gives.
+        """Return the first of the file's samples; without samples, the first row if a batch is one tensor.
 
         Raises:
             Unsupported: a sample has several inputs.
@@ -339,8 +339,8 @@ class Python(Family):
             is_one = hasattr(inputs, "shape") or all(type(leaf) in _PLAIN for leaf in value_trees.leaves(inputs))
             if not is_one or isinstance(inputs, Mapping):
                 raise Unsupported(
-                    f"a sample of {own.path.name} is a {type(inputs).__name__} of several inputs, which the signature "
-                    "of a logged model can't describe"
+                    f"a sample in {own.path.name} is a {type(inputs).__name__} with several inputs, which the "
+                    "signature of a logged model can't describe"
                 )
             return [inputs]
         inputs = self.batch(model, 1, 0)
@@ -348,12 +348,12 @@ class Python(Family):
         return [tensors[0][0]] if len(inputs) == len(tensors) == 1 and tensors[0].dim() else []
 
     def save(self, model: Model, folder: Path) -> None:
-        """Copy the file and what it needs beside it; write how the module is built, and what it gives if exported."""
+        """Copy the file and the files that it needs; write how the module is built, and the form of its outputs."""
         if read_again := own_folder.keep(model.data_as(OwnCode), model.structure, folder):
             model.facts[READ_AGAIN] = read_again
 
     def publish(self, saved: Path, folder: Path) -> Published:
-        """Copy the user's file, what it needs beside it, and the state dict as safetensors."""
+        """Copy the user's file, the files that it needs, and the state dict as safetensors."""
         require_weights(saved)
         place = own_folder.place_of(saved)
         copy_plain(saved, folder)
@@ -366,7 +366,7 @@ class Python(Family):
         return Published(code, ("torch", "safetensors"))
 
     def restore(self, folder: Path) -> Model:
-        """Build the module anew from the copied file."""
+        """Build the module from the copied file."""
         model = self.restore_assets(folder)
         own = model.data_as(OwnCode)
         model.module = build(own, self.function)
@@ -376,7 +376,7 @@ class Python(Family):
         return model
 
     def _simplify(self, model: Model) -> bool:
-        """Take wrappers off, and make it ready for inference; tell whether it was compiled."""
+        """Remove wrappers, and prepare the module for inference; return whether it was compiled."""
         model.module, is_compiled = unwrapped(model.module)
         model.module.requires_grad_(False)
         model.module.eval()
@@ -389,8 +389,8 @@ class Python(Family):
         return Model(None, weights="local", structure=structure, family_data=own, facts=facts)
 
 
-def _taken(inputs: Any, indices: Any, count: int) -> Any:
-    """Return the samples of these indices, of all that holds as many."""
+def _select(inputs: Any, indices: Any, count: int) -> Any:
+    """Select samples by index in every tensor whose first axis has the length `count`."""
     return value_trees.mapped(
         lambda leaf: leaf[indices] if getattr(leaf, "shape", ()) and leaf.shape[0] == count else leaf, inputs
     )

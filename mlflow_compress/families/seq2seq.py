@@ -1,4 +1,4 @@
-"""Models that turn a text into another, for translation and summaries: Marian, T5, BART and their kin."""
+"""Text-to-text models for translation and summarisation: Marian, T5, BART and similar models."""
 
 from __future__ import annotations
 
@@ -49,28 +49,28 @@ from mlflow_compress.sockets import Continuation, Graph, Mark, Model, Sample
 _ROLES = ("source", "target")
 _PREDICT_BATCH = 8
 _TEXT = "The little boat left the harbour at dawn, and nobody on the pier could say when it would be back. "
-# what an attention to the encoder calls its keys, its values, and the number of its heads
+# names of the key projection, the value projection and the number of heads in a cross-attention
 _PROJECTIONS = (("k_proj", "v_proj", "num_heads"), ("k", "v", "n_heads"))
 _CROSS = ("encoder_attn", "EncDecAttention")
 
 
 @dataclass
 class Seq2Seq(TransformersFamily):
-    """A transformers model with an encoder and a decoder of text, decoding with a key-value cache.
+    """A transformers encoder-decoder for text, decoding with a key-value cache.
 
-    Every timed call makes exactly `new_tokens` tokens, greedily, whatever the text says, so that all variants do equal
-    work. Quality is that of the model's own `generate`.
+    Every timed call generates exactly `new_tokens` tokens greedily, whatever the text, so that all variants do equal
+    work. Quality is scored on the output of the model's own `generate`.
 
     Attributes:
         source_tokens: length of the timed input, in tokens.
-        new_tokens: how many tokens one timed call makes.
-        calibration_tokens: what sources are cut to that methods calibrate and train on, in tokens, whatever is timed.
-        most_tokens: how many tokens a prediction has at most.
-        beams: width of the beam search of predictions, 1 for greedy decoding; None: as the model's generation config
-            says.
-        prefix: what is put before every source, such as `translate English to German: `.
-        architecture: the config's fields with `model_type`, for random weights.
-        trust: whether Python code that lies beside a local model may build it (`auto_map` in its `config.json`).
+        new_tokens: number of tokens that one timed call generates.
+        calibration_tokens: maximum length of source texts for calibration and training, in tokens.
+        most_tokens: maximum number of tokens in a prediction.
+        beams: width of the beam search for predictions, 1 for greedy decoding; None: from the model's generation
+            config.
+        prefix: text before every source, such as `translate English to German: `.
+        architecture: for random weights, fields of the config, including `model_type`.
+        trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
     """
 
     auto_class: ClassVar[str] = "AutoModelForSeq2SeqLM"
@@ -109,10 +109,10 @@ class Seq2Seq(TransformersFamily):
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:
-        """Make random token ids and a full attention mask, both [size, source_tokens], int64.
+        """Create random token ids and a full attention mask, both [size, source_tokens], int64.
 
         Raises:
-            RecipeError: the model can't take so many.
+            RecipeError: the model can't take that many tokens.
         """
         import torch
 
@@ -121,9 +121,9 @@ class Seq2Seq(TransformersFamily):
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     def run(self, model: Model, batch: Any, mark: Mark) -> Any:
-        """Encode and decode; marks `encoder`, `first_token`, and one `token` for each later one.
+        """Encode and decode; mark `encoder`, `first_token`, and one `token` for each later token.
 
-        A runtime that does not run the encoder apart marks no `encoder`: it is in `first_token`.
+        A runtime that does not run the encoder separately includes it in `first_token` and does not mark `encoder`.
 
         Returns:
             The new tokens [batch, new_tokens].
@@ -137,7 +137,7 @@ class Seq2Seq(TransformersFamily):
         return generate(model.module, self.new_tokens, mark, "first_token", **inputs)
 
     def generate(self, model: Model, batch: Any, new_tokens: int) -> Continuation:
-        """Generate from token ids, with the width of the predictions' beam search (see `Family.generate`)."""
+        """Generate from token ids, with the beam width of predictions (see `Family.generate`)."""
         return continuation(
             model.module,
             min(new_tokens, self.new_tokens),
@@ -147,7 +147,7 @@ class Seq2Seq(TransformersFamily):
         )
 
     def forward(self, model: Model, batch: Any) -> Any:
-        """Run encoder and decoder once, over given random tokens; gives logits [batch, new_tokens, vocabulary]."""
+        """Run encoder and decoder once on random target tokens; return logits [batch, new_tokens, vocabulary]."""
         import torch
 
         generator = torch.Generator().manual_seed(0)
@@ -156,23 +156,23 @@ class Seq2Seq(TransformersFamily):
         return model.module(**batch, decoder_input_ids=tokens.to(mask.device), use_cache=False).logits
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Return two graphs, `encoder` and `decoder`, which heeds the attention mask. Both hold the shared embedding.
+        """Return two graphs, `encoder` and `decoder`; both contain the shared embedding.
 
-        What these take and give says `encoder_decoder_graphs`; the encoder's are `input_ids` and `attention_mask`
-        [batch, source].
+        `encoder_decoder_graphs` describes their inputs and outputs. The encoder takes `input_ids` and `attention_mask`
+        [batch, source]; the decoder uses the mask too.
 
         Raises:
-            Unsupported: its decoder is not built as Marian's, BART's or T5's.
+            Unsupported: its decoder is not built like that of Marian, BART or T5.
         """
         from torch import nn
 
         module = twin(model.module)
-        attentions = [each for name, each in module.named_modules() if name.rpartition(".")[2] in _CROSS]
+        attentions = [layer for name, layer in module.named_modules() if name.rpartition(".")[2] in _CROSS]
         names = next((names for names in _PROJECTIONS if attentions and hasattr(attentions[0], names[0])), None)
         if names is None:
-            raise Unsupported("only decoders that are built as Marian's, BART's or T5's are exported")
+            raise Unsupported("only decoders built like those of Marian, BART or T5 can be exported")
         cross = take_projections(attentions, *names)
-        model.config.cache_shape = cross.cache_shape  # for the first, empty past
+        model.config.cache_shape = cross.cache_shape  # for the empty past of the first call
         inputs = self.batch(model, 2, 0)
         encoder = module.get_encoder()
         axes = {name: {0: "batch", 1: "source"} for name in inputs}
@@ -182,13 +182,13 @@ class Seq2Seq(TransformersFamily):
         return {"encoder": encode, "decoder": decode}
 
     def attach(self, model: Model, calls: Calls) -> Model:
-        """Put the exported encoder and decoder in the module's place."""
+        """Replace the module by the exported encoder and decoder."""
         config, generation = model.config, companions(model).generation
         model.module = EncoderDecoder(calls, self.auto_class, config, generation, model.device, heeds_mask=True)
         return model
 
     def student(self, model: Model, keep: float) -> Model:
-        """Take over the encoder, and a share of the decoder's layers, spaced evenly; all is trained.
+        """Keep the encoder and an evenly spaced share of the decoder's layers; train all of it.
 
         Source: shrink and fine-tune, Shleifer and Rush, Pre-trained Summarization Distillation, arXiv 2010.13002.
         """
@@ -199,19 +199,19 @@ class Seq2Seq(TransformersFamily):
         return vocabulary(model)
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
-        """Time the tokenizer on as many texts of at least the timed length."""
+        """Time the tokenizer on `size` texts of at least the timed length."""
         texts = [_TEXT * (self.source_tokens // 20 + 1)] * size
         return {"preprocess": lambda: self._encoded(model, texts, self.source_tokens)}
 
     def rates(self, latency_ms: float, stages_ms: Mapping[str, float], size: int) -> Mapping[str, float]:
-        """Return tokens per second over the whole call and in decoding alone, over the batch."""
+        """Return tokens per second of the whole batch, over the whole call and in decoding alone."""
         return {
             "tokens_per_s": size * self.new_tokens / latency_ms * 1000,
             "decode_tokens_per_s": size / stages_ms["token"] * 1000,
         }
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
-        """Read texts and what they are to become.
+        """Read source texts and target texts.
 
         Raises:
             RecipeError: the data can't be read (see `datasets.read`).
@@ -221,7 +221,7 @@ class Seq2Seq(TransformersFamily):
         return [Sample(str(row.values["source"]), str(row.values["target"])) for row in rows]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Draw texts that quality is not scored on, cut to `calibration_tokens`; else see `Family.calibration`."""
+        """Draw texts that are not scored, cut to `calibration_tokens`; without any, see `Family.calibration`."""
         tokens = min(self.calibration_tokens, longest(model) or self.calibration_tokens)
         texts = draw(model, _ROLES, count * size, seed)
         if not texts:
@@ -232,22 +232,22 @@ class Seq2Seq(TransformersFamily):
         return [self._encoded(model, [str(text) for text in part], tokens) for part in parts]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[str]:
-        """Return what the model makes of each text, by beam search or greedily, until it ends."""
+        """Return the model's output for each text, complete, by beam search or greedy decoding."""
         import torch
 
         tokenizer = companions(model).tokenizer
-        ends = positions(model.config)
-        most = min(self.most_tokens, ends - 1 if ends else self.most_tokens)
+        length = positions(model.config)
+        most = min(self.most_tokens, length - 1 if length else self.most_tokens)
         beams = {} if self.beams is None else {"num_beams": self.beams}
-        found = []
+        predictions = []
         with torch.inference_mode():
             for start in range(0, len(inputs), _PREDICT_BATCH):
                 texts = [str(text) for text in inputs[start : start + _PREDICT_BATCH]]
                 batch = self._encoded(model, texts, longest(model))
-                made = model.module.generate(**batch, **ONE_ANSWER, max_new_tokens=most, max_length=None, **beams)
-                known = [[token for token in row if token < len(tokenizer)] for row in made.tolist()]
-                found += [text.strip() for text in tokenizer.batch_decode(known, skip_special_tokens=True)]
-        return found
+                output = model.module.generate(**batch, **ONE_ANSWER, max_new_tokens=most, max_length=None, **beams)
+                ids = [[token for token in row if token < len(tokenizer)] for row in output.tolist()]
+                predictions += [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return predictions
 
     def _encoded(self, model: Model, texts: list[str], tokens: int | None) -> dict[str, Any]:
         """Return token ids and attention mask [texts, tokens], padded on the right."""
@@ -272,7 +272,7 @@ def _decode(parts: Any, input_ids: Any, attention_mask: Any, *caches: Any) -> tu
 
     past, cross = caches[: len(caches) // 2], caches[len(caches) // 2 :]
     cache = EncoderDecoderCache(cache_of(past), cache_of(cross))
-    # only the shape of the encoder's states is looked at where their keys and values are given
+    # with keys and values given, the decoder uses only the shape of the encoder's states
     states = cross[0].transpose(1, 2).flatten(2)
     output = parts.model(
         encoder_outputs=BaseModelOutput(last_hidden_state=states),

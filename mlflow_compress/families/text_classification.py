@@ -1,4 +1,4 @@
-"""Encoders that put one label on a text: BERT, DistilBERT, RoBERTa and their kin, through transformers."""
+"""Text classifiers: BERT, DistilBERT, RoBERTa and similar models, through transformers."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class TextClassification(TextEncoder):
 
     Attributes:
         tokens: length of the timed input, in tokens.
-        calibration_tokens: what texts are cut to that methods calibrate and train on, in tokens, whatever is timed.
-        scored_tokens: what texts are cut to in predicting and scoring, in tokens; None: what the model can take.
-        architecture: the config's fields with `model_type`, for random weights.
-        trust: whether Python code that lies beside a local model may build it (`auto_map` in its `config.json`).
+        calibration_tokens: maximum length of texts for calibration and training, in tokens.
+        scored_tokens: maximum length of texts in predicting and scoring, in tokens; None: the model's maximum.
+        architecture: for random weights, fields of the config, including `model_type`.
+        trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
     """
 
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
@@ -54,9 +54,9 @@ class TextClassification(TextEncoder):
         return model
 
     def batch(self, model: Model, size: int, seed: int) -> dict[str, Any]:
-        """Make random texts (see `TextEncoder.batch`).
+        """Create random texts (see `TextEncoder.batch`).
 
-        Classifiers with a decoder, such as BART's, read their scores where a text ends: there each has its only end.
+        Classifiers with a decoder, such as BART's, read their scores at the end token: each text has one, at its end.
         """
         batch = super().batch(model, size, seed)
         end = getattr(model.config, "eos_token_id", None)
@@ -66,15 +66,15 @@ class TextClassification(TextEncoder):
         return batch
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
-        """Time the tokenizer on as many texts of at least the timed length."""
+        """Time the tokenizer on `size` texts of at least the timed length."""
         texts = [_TEXT * (self.tokens // 16 + 1)] * size
         return {"preprocess": lambda: self._encode(model, texts, self.tokens)}
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
-        """Read texts and their labels: those of the model, by their names or their numbers.
+        """Read texts and their labels, which are names or numbers of the model's labels.
 
         Raises:
-            RecipeError: the data can't be read (see `datasets.read`), or a label is none of the model's.
+            RecipeError: the data can't be read (see `datasets.read`), or the model does not have a label.
         """
         rows = scored(model, data, folder, _ROLES, limit, seed)
         labels = labels_of(rows, model.config.id2label)
@@ -82,7 +82,7 @@ class TextClassification(TextEncoder):
         return [Sample(str(row.values["text"]), label) for row, label in zip(rows, labels, strict=True)]
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Draw texts that quality is not scored on, cut to `calibration_tokens`; else see `Family.calibration`."""
+        """Draw texts that are not scored, cut to `calibration_tokens`; without any, see `Family.calibration`."""
         tokens = min(self.calibration_tokens, longest(model) or self.calibration_tokens)
         texts = draw(model, _ROLES, count * size, seed)
         if not texts:
@@ -95,14 +95,14 @@ class TextClassification(TextEncoder):
         import torch
 
         labels: Mapping[int, str] = model.config.id2label
-        found: list[str] = []
+        predictions: list[str] = []
         with torch.inference_mode():
             for start in range(0, len(inputs), _PREDICT_BATCH):
                 texts = [str(text) for text in inputs[start : start + _PREDICT_BATCH]]
                 encoded = self._encode(model, texts, self.scored_tokens or longest(model))
                 logits = model.module(**taken(model.module, encoded.to(model.device)))["logits"]
-                found += [labels[index] for index in logits.argmax(-1).tolist()]
-        return found
+                predictions += [labels[index] for index in logits.argmax(-1).tolist()]
+        return predictions
 
     def _encode(self, model: Model, texts: list[str], tokens: int | None) -> Any:
         encoded = companions(model).tokenizer(

@@ -1,4 +1,4 @@
-"""Encoders that put a tag on each word, to find names: BERT, RoBERTa and their kin, through transformers."""
+"""Token classifiers, for named entities: BERT, RoBERTa and similar models, through transformers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from mlflow_compress.sockets import Model, Sample
 
 WORD_TAGS = CautionKind(
     "word_tags",
-    short={"en": "tags are no entities: scored word by word", "ru": "теги не сущности: оценка по словам"},
+    short={"en": "tags are not entities: scored word by word", "ru": "теги не сущности: оценка по словам"},
     message={
-        "en": "none of the model's tags ({tags}) begins with B- or I-: they are no entities",
+        "en": "none of the model's tags ({tags}) begins with B- or I-: they are not entities",
         "ru": "ни один тег модели ({tags}) не начинается с B- или I-: это не сущности",
     },
     advice={
@@ -37,7 +37,7 @@ _PREDICT_BATCH = 16
 _ROLES = ("words", "tags")
 _OUTSIDE = "O"
 _PREFIXES = ("B-", "I-")
-_SPACED = ("bloom", "deberta", "gpt2", "longformer", "roberta")  # whose tokenizers must be told that words are parted
+_SPACED = ("bloom", "deberta", "gpt2", "longformer", "roberta")  # their tokenizers need add_prefix_space
 _TEXT = "The ferry left Tallinn for Helsinki at dawn with Anna Tamm and the choir of Saint Olaf on board"
 
 
@@ -45,17 +45,17 @@ _TEXT = "The ferry left Tallinn for Helsinki at dawn with Anna Tamm and the choi
 class TokenClassification(TextEncoder):
     """A transformers token classifier; the tag of a word is that of its first token.
 
-    Source: which token counts: transformers' example `run_ner.py`, as Devlin et al., BERT, arXiv 1810.04805, section
-    5.3. There what is beyond the model's length is cut off; here such a sentence is tagged in halves, so that every
-    word has its tag.
+    Source: the choice of the token: transformers' example `run_ner.py`, following Devlin et al., BERT, arXiv
+    1810.04805, section 5.3. They cut sentences that are too long; here such a sentence is tagged in halves, so that
+    every word gets a tag.
 
     Attributes:
         tokens: length of the timed input, in tokens.
-        calibration_tokens: what texts are cut to that methods calibrate and train on, in tokens, whatever is timed.
-        scored_tokens: what a sentence may have in predicting and scoring, in tokens, before it is halved; None: what
-            the model can take.
-        architecture: the config's fields with `model_type`, for random weights.
-        trust: whether Python code that lies beside a local model may build it (`auto_map` in its `config.json`).
+        calibration_tokens: maximum length of texts for calibration and training, in tokens.
+        scored_tokens: maximum length of a sentence in predicting and scoring, in tokens, before it is halved; None:
+            the model's maximum.
+        architecture: for random weights, fields of the config, including `model_type`.
+        trust: whether Python code beside a local model may build it (`auto_map` in its `config.json`).
     """
 
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
@@ -79,7 +79,7 @@ class TokenClassification(TextEncoder):
         return model
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
-        """Time the tokenizer on as many sentences of at least the timed length."""
+        """Time the tokenizer on `size` sentences of at least the timed length."""
         words = (_TEXT.split() * self.tokens)[: self.tokens]
         return {"preprocess": lambda: [_encode(companions(model).tokenizer, words) for _ in range(size)]}
 
@@ -87,32 +87,32 @@ class TokenClassification(TextEncoder):
         """Read sentences, as lists of words, and a tag for each word: O, B-TYPE or I-TYPE, or the model's numbers.
 
         Raises:
-            RecipeError: the data can't be read (see `datasets.read`), there are not as many tags as words, or a tag is
-                no such tag or of a type that the model does not know.
+            RecipeError: the data can't be read (see `datasets.read`), the numbers of tags and words differ, or the
+                model does not have a tag or its type.
         """
         names = dict(model.config.id2label)
-        said = parse(data).labels
+        new_names = parse(data).labels
         rows = scored(model, data, folder, _ROLES, limit, seed)
         if not are_entities(names.values()):
             model.cautions.append(WORD_TAGS.of(tags=listed({name: name for name in names.values()})))
-        return [Sample(_listed(row, "words"), _tags(row, names, said)) for row in rows]
+        return [Sample(_listed(row, "words"), _tags(row, names, new_names)) for row in rows]
 
     def metrics_for(self, model: Model) -> tuple[str, ...]:
-        """Score entities; where the model's tags are none (parts of speech), word by word."""
+        """Score entities; if the model's tags are not entities (parts of speech), score single words."""
         return self.metrics if are_entities(model.config.id2label.values()) else ("tag_accuracy",)
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Draw sentences that quality is not scored on, cut to `calibration_tokens`; else see `Family.calibration`."""
+        """Draw sentences that are not scored, cut to `calibration_tokens`; without any, see `Family.calibration`."""
         tokens = min(self.calibration_tokens, longest(model) or self.calibration_tokens)
         sentences = draw(model, _ROLES, count * size, seed)
         if not sentences:
             return TextEncoder.calibration(replace(self, tokens=tokens), model, count, seed, size)
         tokenizer = companions(model).tokenizer
-        ids = [_encode(tokenizer, _words(each))[0][:tokens] for each in sentences]
+        ids = [_encode(tokenizer, _words(sentence))[0][:tokens] for sentence in sentences]
         return [_padded(model, ids[start : start + size]) for start in range(0, len(ids), size)]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[list[str]]:
-        """Return a tag for each word of each sentence: a list of words, or a text, which is parted by white space."""
+        """Return a tag for each word of each sentence: a list of words, or a text that is split at white space."""
         import torch
 
         names: Mapping[int, str] = model.config.id2label
@@ -122,18 +122,18 @@ class TokenClassification(TextEncoder):
             for number, sentence in enumerate(inputs)
             for part in _parts(companions(model).tokenizer, _words(sentence), limit)
         ]
-        found: list[list[str]] = [[] for _ in inputs]
+        tags: list[list[str]] = [[] for _ in inputs]
         with torch.inference_mode():
             for start in range(0, len(parts), _PREDICT_BATCH):
-                several = parts[start : start + _PREDICT_BATCH]
-                batch = _padded(model, [ids for _, ids, _ in several])
+                chunk = parts[start : start + _PREDICT_BATCH]
+                batch = _padded(model, [ids for _, ids, _ in chunk])
                 best = model.module(**taken(model.module, batch))["logits"].argmax(-1).tolist()
-                for (number, _, firsts), row in zip(several, best, strict=True):
-                    found[number] += [_OUTSIDE if first is None else names[row[first]] for first in firsts]
-        return found
+                for (number, _, firsts), row in zip(chunk, best, strict=True):
+                    tags[number] += [_OUTSIDE if first is None else names[row[first]] for first in firsts]
+        return tags
 
     def example(self, model: Model) -> list[Any]:
-        """Return a sentence, which is parted by white space."""
+        """Return a sentence, which `predict` splits at white space."""
         return ["Ada Lovelace was born in London ."]
 
 
@@ -142,26 +142,26 @@ def _words(sentence: Any) -> list[str]:
 
 
 def _encode(tokenizer: Any, words: list[str]) -> tuple[list[int], list[int | None]]:
-    """Return the token ids of a sentence, and where each word's first token is; None for a word that has none."""
+    """Return a sentence's token ids and the position of each word's first token; None for a word without tokens."""
     firsts: list[int | None] = [None] * len(words)
     if tokenizer.is_fast:
         encoded = tokenizer(words, is_split_into_words=True, verbose=False)
-        for place, word in reversed(list(enumerate(encoded.word_ids()))):
+        for position, word in reversed(list(enumerate(encoded.word_ids()))):
             if word is not None:
-                firsts[word] = place
+                firsts[word] = position
         return list(encoded["input_ids"]), firsts
     pieces = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
     bare = [token for piece in pieces for token in piece]
     whole = tokenizer.build_inputs_with_special_tokens(bare)
-    place = whole.index(bare[0]) if bare else 0
+    position = whole.index(bare[0]) if bare else 0
     for word, piece in enumerate(pieces):
-        firsts[word] = place if piece else None
-        place += len(piece)
+        firsts[word] = position if piece else None
+        position += len(piece)
     return whole, firsts
 
 
 def _parts(tokenizer: Any, words: list[str], limit: int | None) -> list[tuple[list[int], list[int | None]]]:
-    """Encode a sentence, in halves and their halves where it has more tokens than the limit."""
+    """Encode a sentence; halve it repeatedly while it has more tokens than the limit."""
     ids, firsts = _encode(tokenizer, words)
     if limit is None or len(ids) <= limit:
         return [(ids, firsts)]
@@ -180,29 +180,29 @@ def _padded(model: Model, ids: Sequence[list[int]]) -> dict[str, Any]:
 def _listed(row: Row, role: str) -> list[str]:
     value = row.values[role]
     if not isinstance(value, (str, list, tuple)):
-        raise RecipeError(f"{row.where}: {role} must be a list, or a text with blanks between them, not {value!r:.60}.")
+        raise RecipeError(f"{row.where}: {role} must be a list, or text separated by blanks, not {value!r:.60}.")
     return _words(value)
 
 
-def _tags(row: Row, names: Mapping[int, str], said: Mapping[str, str]) -> list[str]:
+def _tags(row: Row, names: Mapping[int, str], new_names: Mapping[str, str]) -> list[str]:
     """Return the tags of a row.
 
     Raises:
-        RecipeError: they are not as many as its words, or not such as the model knows.
+        RecipeError: the numbers of tags and words differ, or the model does not have a tag.
     """
     words, tags = _listed(row, "words"), _listed(row, "tags")
     if len(words) != len(tags):
         raise RecipeError(f"{row.where}: there are {len(words)} words but {len(tags)} tags.")
     by_number = {str(number): name for number, name in names.items()}
-    known = {name: name for name in names.values()}
-    types = {name[2:] for name in known if name.startswith(_PREFIXES)}
-    found = []
+    by_name = {name: name for name in names.values()}
+    types = {name[2:] for name in by_name if name.startswith(_PREFIXES)}
+    models_tags = []
     for tag in tags:
-        name = new_label(tag, said) or (tag if tag in known else by_number.get(whole_number(tag), tag))
-        if name not in {*known, _OUTSIDE} and not (name.startswith(_PREFIXES) and name[2:] in types):
+        name = new_label(tag, new_names) or (tag if tag in by_name else by_number.get(whole_number(tag), tag))
+        if name not in {*by_name, _OUTSIDE} and not (name.startswith(_PREFIXES) and name[2:] in types):
             raise RecipeError(
-                f"{row.where}: the tag {tag!r} is none of the model's, which are {listed(known)} (or their numbers). "
-                f"Say which is which: labels={tag}=TAG|..."
+                f"{row.where}: the tag {tag!r} is not one of the model's: {listed(by_name)} (or their numbers). "
+                f"Map yours to the model's: labels={tag}=TAG|..."
             )
-        found.append(name)
-    return found
+        models_tags.append(name)
+    return models_tags

@@ -1,4 +1,4 @@
-"""Detectors, segmenters and classifiers of the YOLO line, through ultralytics (AGPL-3.0; no other family needs it)."""
+"""YOLO detectors, segmenters and classifiers, through ultralytics (AGPL-3.0; no other family needs it)."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from mlflow_compress.sockets import Evaluation, Family, Graph, Mark, Model, Publ
 _PHOTO = (720, 1280, 3)
 _ROLES = ("image", "label")
 _RANKED = 5
-_SCORED_CONFIDENCE = 0.001  # ultralytics' own, of its `val`
-_SEEN = 0.25  # the score of one box that is just reported
-_LEAST_SCORE = 1e-6  # nearer to 0 or 1, a logit is rounding
+_SCORED_CONFIDENCE = 0.001  # as in ultralytics' `val`
+_SEEN = 0.25  # the lowest score of a reported box
+_LEAST_SCORE = 1e-6  # closer to 0 or 1, a logit is only rounding error
 _ARCHITECTURE = "architecture.json"
 
 
 @dataclass
 class Yolo(Family):
-    """An ultralytics model that detects, segments or classifies, batch normalisation fused into the convolutions.
+    """An ultralytics detector, segmenter or classifier, with batch normalisation fused into the convolutions.
 
-    Boxes are scored as ultralytics' `val` with `rect=False` does it, on a data.yaml: all images square, boxes with a
-    score above 0.001, every class of a box, 300 boxes an image. Of a segmenter, the boxes are scored. A classifier is
-    scored on a folder of images, with `metrics: [accuracy, top5_accuracy]`.
+    Boxes are scored on a data.yaml as in ultralytics' `val` with `rect=False`: square images, boxes with a score above
+    0.001, every class of a box, 300 boxes per image. For a segmenter, the boxes are scored. A classifier is scored on a
+    folder of images, with `metrics: [accuracy, top5_accuracy]`.
 
     Attributes:
         image_size: side of the square input, in pixels; None: 224 for a classifier, else 640.
         confidence: lowest score of a reported box.
         overlap: intersection over union above which non-maximum suppression drops a box.
-        trust: whether to load a .pt file as ultralytics does, which runs what code it holds.
+        trust: whether to load a .pt file as ultralytics does, which runs the code in it.
     """
 
     call_options: ClassVar[tuple[str, ...]] = ()
@@ -67,7 +67,7 @@ class Yolo(Family):
     trust: bool = False
 
     def code(self, source: str, weights: str, folder: Path) -> str:
-        """Name what a local .pt file would call; ultralytics' own releases are not looked into."""
+        """Describe the functions that a local .pt file would call; ultralytics' own releases are not checked."""
         if weights == "random":
             return ""
         paths = [folder / source, Path(source)] if weights in ("auto", "pretrained") else [folder / weights]
@@ -77,7 +77,7 @@ class Yolo(Family):
         called = code_in(path) if path else []
         if called == [UNREADABLE]:
             return (
-                f"{path} is damaged, or in another format than today's torch.save: what code it would run is not known"
+                f"{path} is damaged, or not in the current format of torch.save: the code that it would run is unknown"
             )
         return f"{path} is a pickle that calls {', '.join(called[:3])} when it is read" if called else ""
 
@@ -94,7 +94,7 @@ class Yolo(Family):
         return Model(module, weights=kind, caution=caution, family_data=Architecture.of(module))
 
     def batch(self, model: Model, size: int, seed: int) -> Any:
-        """Make random images [size, 3, image_size, image_size] in [0, 1], in the model's dtype."""
+        """Create random images [size, 3, image_size, image_size] in [0, 1], in the model's dtype."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)
@@ -106,16 +106,16 @@ class Yolo(Family):
         """Run the model.
 
         Returns:
-            Of a detector, raw boxes and scores [batch, 4 + classes, anchors]; of a segmenter these, with 32
-            coefficients of masks on the second axis, and the masks' prototypes [batch, 32, height, width]; of a
-            classifier, logits [batch, classes].
+            For a detector, raw boxes and scores [batch, 4 + classes, anchors]; for a segmenter these, with 32 mask
+            coefficients on the second axis, and the prototypes of masks [batch, 32, height, width]; for a classifier,
+            logits [batch, classes].
         """
         return model.data_as(Architecture).does.output_of(model.module(batch))
 
     def parts(self, model: Model, output: Any) -> list[tuple[Any, float]]:
-        """Return a detector's centres of boxes, their sizes, scores as probabilities and as logits, and the rest.
+        """Return a detector's box centres, box sizes, scores as probabilities and as logits, and the rest.
 
-        Probabilities tell what is detected, and logits what scores are of which none is high.
+        Probabilities show what is detected; logits show differences even if no score is high.
         """
         described = model.data_as(Architecture)
         if described.does.classifies:
@@ -136,24 +136,24 @@ class Yolo(Family):
         return len(described.names) if described.does.classifies else 0
 
     def kinds(self, model: Model) -> tuple[str, ...]:
-        """Say that a classifier gives labels, and the others boxes."""
+        """Return `labels` for a classifier, else `boxes`."""
         return ("labels",) if model.data_as(Architecture).does.classifies else ("boxes",)
 
     def graphs(self, model: Model) -> Mapping[str, Graph]:
-        """Return one graph, `model`: from `images` [batch, 3, image_size, image_size] to what `run` gives.
+        """Return one graph, `model`: from `images` [batch, 3, image_size, image_size] to the outputs of `run`.
 
-        That is `raw`, of a segmenter `raw` and `prototypes`, of a classifier `logits`.
+        These are `raw`; for a segmenter `raw` and `prototypes`; for a classifier `logits`.
         """
         task = model.data_as(Architecture).does
         return {"model": ultralytics_models.graph_of(model.module, task, self.batch(model, 2, 0))}
 
     def attach(self, model: Model, calls: Calls) -> Model:
-        """Put the exported model in the module's place."""
+        """Replace the module by the exported model."""
         model.module = ExportedNet(calls, model.data_as(Architecture).does)
         return model
 
     def around(self, model: Model, size: int, seed: int) -> Mapping[str, Callable[[], object]]:
-        """Time preparing photos of 720x1280 and turning raw output into boxes, and masks."""
+        """Time the preparation of 720x1280 photos, and the conversion of raw output to boxes and masks."""
         import numpy as np
         import torch
 
@@ -168,15 +168,15 @@ class Yolo(Family):
         return {**prepare, "postprocess": lambda: boxes.postprocess(raw)}
 
     def samples(self, model: Model, data: str, folder: Path, limit: int | None, seed: int) -> Sequence[Sample]:
-        """Read images with their boxes (a data.yaml; `split=test` where that has labels, else `val`), or their labels.
+        """Read images with their boxes (a data.yaml; `split=test` if it has labels, else `val`), or their labels.
 
         Raises:
-            RecipeError: the data can't be read, or its classes are not the model's.
+            RecipeError: the data can't be read, or its classes do not match the model's.
         """
         return self._answerer(model).samples(Evaluation(data, folder, limit, seed))
 
     def calibration(self, model: Model, count: int, seed: int, size: int = 1) -> list[Any]:
-        """Draw training images that quality is not scored on; without any, see `Family.calibration`."""
+        """Draw training images that are not scored; without any, see `Family.calibration`."""
         answerer = self._answerer(model)
         images = answerer.training(count * size, seed)
         if not images:
@@ -185,11 +185,11 @@ class Yolo(Family):
         return [answerer.prepare([read_photo(image) for image in part]) for part in parts]
 
     def predict(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
-        """Detect in each image, or classify it: a path, a picture, or uint8 [height, width, 3] in BGR order.
+        """Detect objects in each image, or classify it: a path, a picture, or uint8 [height, width, 3] in BGR order.
 
         Returns:
-            For each image its label; of a detector `boxes` ([n, 4], x1 y1 x2 y2 in its own pixels), `scores` and
-            `labels`; of a segmenter also `outlines`, for each box the points [points, 2] of its mask's.
+            For each image its label; for a detector `boxes` ([n, 4], x1 y1 x2 y2 in the image's pixels), `scores` and
+            `labels`; for a segmenter also `outlines`, the points [points, 2] of each box's mask.
         """
         import torch
 
@@ -198,7 +198,7 @@ class Yolo(Family):
             return [answerer.prediction(read_photo(image)) for image in inputs]
 
     def answers(self, model: Model, inputs: Sequence[Any]) -> list[Any]:
-        """Return all boxes that scoring looks at, down to the least likely; of a classifier, the five best labels."""
+        """Return all boxes for scoring, also unlikely ones; for a classifier, the five best labels."""
         import torch
 
         answerer = self._answerer(model)
@@ -215,12 +215,12 @@ class Yolo(Family):
         return [np.zeros((32, 32, 3), dtype=np.uint8)]
 
     def save(self, model: Model, folder: Path) -> None:
-        """Write the architecture, with the sizes of what was made smaller, and the names of the classes."""
+        """Write the architecture, with the sizes of pruned layers, and the names of the classes."""
         description = {**dataclasses.asdict(model.data_as(Architecture)), "structure": model.structure}
         (folder / _ARCHITECTURE).write_text(json.dumps(description, indent=1), encoding="utf-8")
 
     def publish(self, saved: Path, folder: Path) -> Published:
-        """Write the state dict and what ultralytics builds the module from; a `.pt` of its own is a pickle."""
+        """Write the state dict and the description for ultralytics; its own `.pt` format is a pickle."""
         require_weights(saved)
         described = json.loads((saved / _ARCHITECTURE).read_text(encoding="utf-8"))
         copy_plain(saved, folder)
@@ -232,9 +232,7 @@ class Yolo(Family):
             f'module = ultralytics.nn.tasks.{kind}(json.load(open("FOLDER/{_ARCHITECTURE}")), verbose=False).eval(); '
             'module.fuse(verbose=False); safetensors.torch.load_model(module, "FOLDER/model.safetensors")'
         )
-        return Published(
-            code, ("ultralytics", "safetensors"), "YOLO() itself reads pickles alone, and none is written."
-        )
+        return Published(code, ("ultralytics", "safetensors"), "YOLO() itself reads only pickles, and none is written.")
 
     def restore(self, folder: Path) -> Model:
         """Build the fused model (see `ultralytics_models.build`)."""
@@ -252,10 +250,10 @@ class Yolo(Family):
 
 
 class _Answerer(ABC):
-    """What a model of one task reads, and what it answers.
+    """Inputs and answers of a model for one task.
 
     Args:
-        family: the options, and the timed call.
+        family: the family, with options and the timed call.
         model: the model.
     """
 
@@ -265,23 +263,23 @@ class _Answerer(ABC):
 
     @abstractmethod
     def prepare(self, photos: Sequence[Any]) -> Any:
-        """Make RGB [n, 3, image_size, image_size] in [0, 1] of BGR photos."""
+        """Convert BGR photos to RGB [n, 3, image_size, image_size] in [0, 1]."""
 
     @abstractmethod
     def samples(self, evaluation: Evaluation) -> list[Sample]:
-        """Read what quality is scored on."""
+        """Read the samples to score."""
 
     @abstractmethod
     def training(self, count: int, seed: int) -> Sequence[Any]:
-        """Draw so many images that quality is not scored on; none where there are none."""
+        """Draw `count` images that are not scored; none if there are none."""
 
     @abstractmethod
     def prediction(self, photo: Any) -> Any:
-        """Predict for a photo, as a user wants it."""
+        """Predict for a photo, in the form for users."""
 
     @abstractmethod
     def answer(self, photo: Any) -> Any:
-        """Predict for a photo, as metrics take it."""
+        """Predict for a photo, in the form for metrics."""
 
     def _run(self, images: Any) -> Any:
         return self.family.run(self.model, images, lambda stage: None)
@@ -291,7 +289,7 @@ class _Answerer(ABC):
 
 
 class _Labels(_Answerer):
-    """A classifier: of its photos the middle is cut out, and its answers are labels."""
+    """A classifier: photos are centre-cropped, and answers are labels."""
 
     def prepare(self, photos: Sequence[Any]) -> Any:
         return self._placed(ultralytics_images.cut(photos, self.family.side(self.model)))
@@ -313,7 +311,7 @@ class _Labels(_Answerer):
 
 
 class _Boxes(_Answerer):
-    """A detector or segmenter: its photos are letterboxed, and its answers are boxes."""
+    """A detector or segmenter: photos are letterboxed, and answers are boxes."""
 
     def prepare(self, photos: Sequence[Any]) -> Any:
         side = self.family.side(self.model)
@@ -347,14 +345,14 @@ class _Boxes(_Answerer):
         return described
 
     def answer(self, photo: Any) -> dict[str, Any]:
-        """Detect as ultralytics' validator does: it resizes in two steps, and takes every class of a box."""
+        """Detect like ultralytics' validator: resize in two steps, and use every class of a box."""
         fitted = ultralytics_images.fit(photo, self.family.side(self.model))
         output = self._run(self._scaled([fitted.image]))
         boxes = self._best(output, _SCORED_CONFIDENCE, multi_label=True)[0].float().cpu()
         return {**self._described(boxes), "boxes": fitted.back(boxes[:, :4]).tolist()}
 
     def postprocess(self, output: Any) -> list[Any]:
-        """Suppress boxes of each image, and draw the masks of those that are left."""
+        """Apply non-maximum suppression to each image, and draw the masks of the remaining boxes."""
         side = self.family.side(self.model)
         best = self._best(output, self.family.confidence)
         return [ultralytics_images.masks(output, index, boxes, side) for index, boxes in enumerate(best)]
@@ -368,18 +366,18 @@ class _Boxes(_Answerer):
 
 
 def _true_boxes(values: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
-    """Return the boxes of an image in its pixels."""
+    """Return the boxes of an image in pixels."""
     width, height = values["image"].size
     scale = (width, height) * 2
-    boxes = [[place * each for place, each in zip(box[1:], scale, strict=True)] for box in values["boxes"]]
+    boxes = [[place * side for place, side in zip(box[1:], scale, strict=True)] for box in values["boxes"]]
     return {"boxes": boxes, "labels": [names[box[0]] for box in values["boxes"]]}
 
 
 def _matched(classes: Mapping[int, str], names: Mapping[int, str], data: str) -> Mapping[int, str]:
-    """Return the model's name of each class of the data: by its name, else by its number where there are as many.
+    """Map each class of the data to the model's name: by name, or by number if both have as many classes.
 
     Raises:
-        RecipeError: they are neither.
+        RecipeError: neither is possible.
     """
     if set(classes.values()) <= set(names.values()):
         return classes
@@ -389,6 +387,6 @@ def _matched(classes: Mapping[int, str], names: Mapping[int, str], data: str) ->
     if len(classes) == len(names):
         return {number: names[number] for number in classes}
     raise RecipeError(
-        f"{data} names {len(classes)} classes ({', '.join(list(classes.values())[:5])}, ...), the model {len(names)} "
+        f"{data} has {len(classes)} classes ({', '.join(list(classes.values())[:5])}, ...), the model has {len(names)} "
         f"({', '.join(list(names.values())[:5])}, ...): they do not match."
     )

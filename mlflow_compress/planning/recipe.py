@@ -246,7 +246,7 @@ def _require_no_code(family: Family, recipe: Recipe, weights: str) -> None:
     code = [family.code("" if recipe.is_users_program else recipe.source, weights, recipe.folder)]
     code += [f"the metric {name} is Python code" for name in recipe.metrics if is_code(name)]
     if any(code):
-        raise RecipeError(f"{'; '.join(filter(None, code))}. If you trust its source, allow it: {trust_word()}")
+        raise RecipeError(f"{'; '.join(filter(None, code))}. If you trust its source, say so: {trust_word()}")
 
 
 def _is_code(path: Path) -> bool:

@@ -291,7 +291,7 @@ def test_missing_weights_have_an_exit_code_of_their_own(home: Home) -> None:
         (("run", "small.yaml", "--batch-size", "-1"), "--batch-size"),
         (("run", "small.yaml", "--batch-size", "many"), "--batch-size"),
         (("run", "gone.yaml"), "gone.yaml"),
-        (("run", "small.yaml"), "small.py is Python code. If you trust its source, allow it: --trust"),
+        (("run", "small.yaml"), "small.py is Python code. If you trust its source, say so: --trust"),
         (("swep", "small.yaml"), "sweep"),
         (("run", "small.yaml", "--requires", "gpus=A100"), "'gpu'"),
         (("sweep", "small.yaml", "--requires", "A100"), "KEY=VALUE"),

@@ -66,7 +66,9 @@ def test_features_of_another_model_are_refused(tmp_path: Path) -> None:
     model.module.save_pretrained(tmp_path)
     companions(model).tokenizer.save_pretrained(tmp_path)
     Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
-    with pytest.raises(RecipeError, match="hears input_features, and the feature extractor beside it gives input_val"):
+    with pytest.raises(
+        RecipeError, match="takes input_features, but the feature extractor beside it returns input_val"
+    ):
         registry.build("families", "asr", {}).load(str(tmp_path), "auto", tmp_path, 0)
 
 
@@ -77,8 +79,8 @@ def test_what_is_no_recogniser_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
     with monkeypatch.context() as patched:
         patched.setattr(WhisperForConditionalGeneration, "main_input_name", "input_ids")
-        with pytest.raises(RecipeError, match="reads token ids and hears nothing"):
+        with pytest.raises(RecipeError, match="takes token ids and no sound"):
             tiny_model("asr")
     monkeypatch.setattr(WhisperForConditionalGeneration, "generate", generate)
-    with pytest.raises(RecipeError, match="translates speech into a language that it must be told"):
+    with pytest.raises(RecipeError, match="translates speech and needs a target language"):
         tiny_model("asr")

@@ -294,7 +294,7 @@ def test_another_decoders_layers_are_not_guessed(folder: Path) -> None:
     family, model = loaded("asr", folder)
     for layer in model.module.get_decoder().layers:
         layer.encoder_attn = torch.nn.Identity()
-    with pytest.raises(Unsupported, match="only decoders that are built as Whisper's"):
+    with pytest.raises(Unsupported, match="only decoders built like Whisper's"):
         family.graphs(model)
 
 

@@ -175,7 +175,7 @@ def test_what_is_no_classifier_of_pictures_is_refused_in_words(saved: Path, tmp_
     shutil.copytree(saved, folder)
     ImageGPTImageProcessor(clusters=[[0.0] * 3], size={"height": 32, "width": 32}).save_pretrained(folder)
     family = registry.build("families", "image_classification", {})
-    with pytest.raises(RecipeError, match="image processor gives input_ids; this family's models take pixel_values"):
+    with pytest.raises(RecipeError, match="image processor returns input_ids; this family needs pixel_values"):
         family.load(str(folder), "auto", tmp_path, 0)
 
 
@@ -189,5 +189,5 @@ def test_scores_under_another_name_and_classes_without_names(monkeypatch: pytest
     monkeypatch.setattr(type(model.config), "num_labels", 7)
     assert family.predict(model, family.example(model))[0].startswith("LABEL_")
     monkeypatch.setattr(model.module, "forward", lambda pixels: {"last_hidden_state": pixels})
-    with pytest.raises(RecipeError, match=r"for one picture, not a score of each of its 7 classes"):
+    with pytest.raises(RecipeError, match=r"for one picture, not one score for each of its 7 classes"):
         ImageClassification()._require_scores(model)

@@ -293,7 +293,7 @@ def test_a_graph_needs_no_trust(shelf: Shelf) -> None:
 
 @pytest.mark.parametrize("name", ["tree", "net", "bare"])
 def test_code_needs_trust(shelf: Shelf, name: str) -> None:
-    with pytest.raises(RecipeError, match=r"may run code that it holds: .* say so: --trust"):
+    with pytest.raises(RecipeError, match=r"may run its code: .* say so: --trust"):
         loaded(shelf, name, trust=False)
 
 
@@ -332,7 +332,7 @@ def _is_at(shelf: Shelf, name: str, folder: Path) -> bool:
 
 def test_a_structure_needs_trust_whatever_its_copy_is(shelf: Shelf, tmp_path: Path) -> None:
     prepared(shelf, "net", "bf16", tmp_path)
-    with pytest.raises(RecipeError, match=r"structure\.pt runs what code it holds"):
+    with pytest.raises(RecipeError, match=r"structure\.pt runs the code in it"):
         registry.build("families", "mlflow_model").restore(tmp_path / worker.MODEL_FOLDER)
 
 

@@ -29,7 +29,7 @@ def own(folder: Path, code: str = OWN, weights: str = "auto", **options: Any) ->
     ("code", "told"),
     [
         ("x = 1", r"own\.py defines no function model\(\)"),
-        ("def model(): return 1", r"model\(\) gave a int, not a torch\.nn\.Module"),
+        ("def model(): return 1", r"model\(\) returned a int, not a torch\.nn\.Module"),
         ("1 / 0", r"own\.py can't be run: ZeroDivisionError"),
     ],
 )
@@ -93,7 +93,7 @@ def test_samples_are_the_files_own(tmp_path: Path) -> None:
     assert len(set(some)) == 4
     assert some == [sample.reference for sample in family.samples(model, "own", tmp_path, 4, 1)]
     assert family.example(model) == [[0.0] * 8]
-    with pytest.raises(RecipeError, match="say data=own or none, not 'imdb'"):
+    with pytest.raises(RecipeError, match="use data=own or data=none, not 'imdb'"):
         family.samples(model, "imdb", tmp_path, None, 0)
 
 
@@ -161,7 +161,7 @@ def test_samples_are_told_from_as_many_steps(tmp_path: Path) -> None:
     assert family.predict(model, inputs) == [each.argmax(-1).tolist() for each in inputs]
     family, model = own(tmp_path, f"{code}def samples(): return [(torch.rand(3, 5), 1)] * 2\n")
     samples = family.samples(model, "own", tmp_path, None, 0)
-    with pytest.raises(RecipeError, match=r"gives 3 predictions for each sample, .* \[3, 2, 5\], .* one reference"):
+    with pytest.raises(RecipeError, match=r"returns 3 predictions for each sample .* \[3, 2, 5\]\), .* one reference"):
         family.predict(model, [sample.inputs for sample in samples])
 
 
@@ -259,7 +259,7 @@ def test_inputs_by_name_and_nested_outputs_are_predicted_by_the_output_that_was_
     inputs = [{"x": x, "bias": bias} for x, bias in zip(batch["x"], batch["bias"], strict=True)]
     assert family.predict(model, inputs) == output["scores"].argmax(-1).tolist()
     assert family.scores(model, output) is output["scores"]
-    with pytest.raises(Unsupported, match="a dict of several inputs, which the signature"):
+    with pytest.raises(Unsupported, match="a dict with several inputs, which the signature"):
         family.example(model)
     family, model = own(tmp_path, SEVERAL)
     with pytest.raises(

@@ -66,7 +66,7 @@ def test_ones_own_file_is_asked_for_training(tmp_path: Path) -> None:
     family: Family = registry.build("families", "python")
     model = family.load("own.py", "auto", tmp_path, 0)
     family.samples(model, "own", tmp_path, None, 0)
-    with pytest.raises(Unsupported, match=r"function training\(\) of its file"):
+    with pytest.raises(Unsupported, match=r"a function training\(\) in its file"):
         compress("int8_static", family, model)
 
 
