@@ -66,7 +66,7 @@ def experiments() -> dict[str, str]:
     while True:
         query = {"max_results": _MOST, **({"page_token": token} if token else {})}
         answer = _ask("POST", _SEARCH_EXPERIMENTS, query)
-        names |= {str(found["experiment_id"]): found["name"] for found in answer.get("experiments", [])}
+        names |= {str(experiment["experiment_id"]): experiment["name"] for experiment in answer.get("experiments", [])}
         token = answer.get("next_page_token", "")
         if not token:
             return names

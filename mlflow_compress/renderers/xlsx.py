@@ -140,7 +140,7 @@ def _scores(it: Comparison) -> Iterator[_Column]:
     """Yield a column for each score, its difference from the original's, and the number of samples."""
     named = [table_text.scores(row.values, it.metrics) for row in it.rows]
     for name in dict.fromkeys(name for several in named for name in several):
-        values = [row.values[name] if name in own else None for row, own in zip(it.rows, named, strict=True)]
+        values = [row.values[name] if name in scores else None for row, scores in zip(it.rows, named, strict=True)]
         header = table_text.label(name, it.language, it.metrics)
         yield _Column(header, [_Cell(value, _form(value)) for value in values])
         difference = f"{name}{table_text.DIFFERENCE}"

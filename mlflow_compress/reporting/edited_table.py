@@ -39,9 +39,9 @@ def headings_of(table: Table) -> tuple[Heading, ...]:
     return headings([cell.text for cell in table.header.cells])
 
 
-def text_at(line: Line, at: int) -> str:
+def text_at(line: Line, place: int) -> str:
     """Return a cell's text; empty where the row ends before that column."""
-    return line.cells[at].text if at < len(line.cells) else ""
+    return line.cells[place].text if place < len(line.cells) else ""
 
 
 def with_teams(text: str, table: Table, comparison: Comparison) -> str:

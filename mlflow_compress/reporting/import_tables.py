@@ -122,8 +122,8 @@ def _table(table: Table, columns: Sequence[Heading], origin: Origin, said: Said)
     names = _originals(_named(table, columns, said))
     earlier: dict[tuple[str, str, str], dict[str, ByHand]] = {}
     outcomes = [
-        _row(line, at, columns, named, origin, said)
-        for at, (line, named) in enumerate(zip(table.rows, names, strict=True), 1)
+        _row(line, number, columns, named, origin, said)
+        for number, (line, named) in enumerate(zip(table.rows, names, strict=True), 1)
     ]
     outcomes = [
         replace(each, row=row, readings=row.readings) if (row := known) is not None else each
@@ -201,12 +201,12 @@ def _own_lines(text: str, html: Sequence[tuple[int, int, int]]) -> set[int]:
     """Return the lines between our markers."""
     lines: set[int] = set()
     begin = None
-    for at, start, end in html:
+    for number, start, end in html:
         mark = text[start:end].strip()
         if mark == BEGIN:
-            begin = at
+            begin = number
         elif mark == END and begin is not None:
-            lines |= set(range(begin, at))
+            lines |= set(range(begin, number))
             begin = None
     return lines
 
@@ -217,23 +217,24 @@ def _no_comparison(columns: Sequence[Heading]) -> str:
 
 def _ignored(line: Line, row: int, columns: Sequence[Heading], why: str) -> list[Reading]:
     headers = [heading.text for heading in columns]
+    headers += [""] * (len(line.cells) - len(headers))
     return [
-        Reading(line.number, row, at, headers[at - 1] if at <= len(headers) else "", cell.raw, "ignored", reason=why)
-        for at, cell in enumerate(line.cells, 1)
+        Reading(line.number, row, number, header, cell.raw, "ignored", reason=why)
+        for number, (cell, header) in enumerate(zip(line.cells, headers, strict=False), 1)
     ]
 
 
-def _row(line: Line, at: int, columns: Sequence[Heading], names: _Names, origin: Origin, said: Said) -> _Outcome:
+def _row(line: Line, number: int, columns: Sequence[Heading], names: _Names, origin: Origin, said: Said) -> _Outcome:
     """Read one row: what to store, the result for each cell, and the reason where nothing is stored."""
     if why := _no_row(names):
-        return _Outcome(line, None, tuple(_ignored(line, at, columns, why)), why)
-    cells = read_cells(line, at, columns, said, names.doubt)
+        return _Outcome(line, None, tuple(_ignored(line, number, columns, why)), why)
+    cells = read_cells(line, number, columns, said, names.doubt)
     if any(reading.metrics for reading in cells):
         row = ByHand(names.team, names.model, names.method, origin, tuple(cells))
         return _Outcome(line, row, row.readings)
     why = "it has no number that can be read"
     unread = {cell.column: cell for cell in cells if cell.fate == "unread"}
-    remaining = (unread.get(cell.column, cell) for cell in _ignored(line, at, columns, why))
+    remaining = (unread.get(cell.column, cell) for cell in _ignored(line, number, columns, why))
     return _Outcome(line, None, tuple(remaining), why)
 
 

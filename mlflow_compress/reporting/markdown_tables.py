@@ -164,8 +164,8 @@ def _tables(text: str, tokens: Sequence[Token], lines: list[tuple[int, int]]) ->
 def _table(text: str, token: Token, lines: list[tuple[int, int]], section: str) -> Table:
     # The parser turns every line ending into one character, so count places from the start of their line.
     table_lines = [
-        _line(text, at + 1, lines[at][0] + before, lines[at][0] + before + length)
-        for at, before, length in token.meta[_SPANS]
+        _line(text, line + 1, lines[line][0] + before, lines[line][0] + before + length)
+        for line, before, length in token.meta[_SPANS]
     ]
     end = lines[table_lines[0].number - 1][1]
     newline = text[_content_end(text, end) : end]
@@ -179,7 +179,7 @@ def _line(text: str, number: int, start: int, end: int) -> Line:
     left = start + len(inner) - len(inner.lstrip(_BLANKS))
     right = start + len(inner.rstrip(_BLANKS))
     pipes = [match.start() for match in _PIPE.finditer(text[left:right])]
-    starts, ends = [0, *(at + 1 for at in pipes)], [*pipes, right - left]
+    starts, ends = [0, *(pipe + 1 for pipe in pipes)], [*pipes, right - left]
     spans = list(zip(starts, ends, strict=True))
     if spans and spans[0][0] == spans[0][1]:
         spans.pop(0)
@@ -206,9 +206,9 @@ def _lookalike(token: Token) -> tuple[int, int] | None:
     if token.map is None or token.level > 1:
         return None
     content = token.content.split("\n")
-    for at, line in enumerate(content[1:], 1):
-        if _RULE.fullmatch(line) and "|" in content[at - 1]:
-            return token.map[0] + at, token.map[0] + len(content)
+    for number, line in enumerate(content[1:], 1):
+        if _RULE.fullmatch(line) and "|" in content[number - 1]:
+            return token.map[0] + number, token.map[0] + len(content)
     return None
 
 

@@ -119,7 +119,7 @@ def _as_html(it: Comparison) -> str:
             for column, text in zip(columns, texts, strict=True)
         )  # fmt: skip
         lines.append(f"<tr>{''.join(cells)}</tr>")
-    notes = "<br>".join(f"[{at}] {html.escape(visible(note))}" for at, note in enumerate(it.footnotes, 1))
+    notes = "<br>".join(f"[{number}] {html.escape(visible(note))}" for number, note in enumerate(it.footnotes, 1))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
     return table + (f"<p>{notes}</p>" if notes else "")
 
@@ -128,5 +128,5 @@ def _read_columns(comparison: Comparison) -> Comparison:
     """Return a comparison with only those of its table's columns that have a value in some row."""
     shown = table_text.columns(comparison.columns, comparison.metrics)
     rows = [table_text.cells(row, shown, comparison.language, comparison.metrics) for row in comparison.rows]
-    keys = [column.key for at, column in enumerate(shown) if any(row[at] != table_text.MISSING for row in rows)]
+    keys = [column.key for place, column in enumerate(shown) if any(row[place] != table_text.MISSING for row in rows)]
     return replace(comparison, columns=tuple(keys) or comparison.columns)

@@ -96,10 +96,10 @@ def _metric(it: Comparison, name: str) -> dict[str, Any]:
         "greater_is_better": it.greater_is_better.get(name),
         "values": [_short(plain.value(row)) for row in it.rows],
         "relative": [_short(distance) for distance in distances] if has_distances else None,
-        "told_apart": {str(at): is_told_apart(row, name) for at, row in enumerate(it.rows) if name in row.ratios},
+        "told_apart": {str(place): is_told_apart(row, name) for place, row in enumerate(it.rows) if name in row.ratios},
         "intervals": {
-            str(at): [_short(end) for end in row.ratio_intervals[name]]
-            for at, row in enumerate(it.rows)
+            str(place): [_short(end) for end in row.ratio_intervals[name]]
+            for place, row in enumerate(it.rows)
             if name in row.ratio_intervals and all(map(math.isfinite, row.ratio_intervals[name]))
         },
     }

@@ -51,9 +51,9 @@ def verdicts(
         differ: whether two rows, given by index, differ in a number by more than noise, as one of a number of pairs.
     """
     groups: dict[Hashable, list[int]] = {}
-    for at, key in enumerate(keys):
+    for place, key in enumerate(keys):
         if key is not None:
-            groups.setdefault(key, []).append(at)
+            groups.setdefault(key, []).append(place)
     judged: list[tuple[bool, int] | None] = [None] * len(keys)
     for number, places in enumerate(groups.values()):
         count = max(1, len(places) * (len(places) - 1) // 2)
@@ -61,8 +61,8 @@ def verdicts(
         def apart(one: int, other: int, objective: int, places: list[int] = places, count: int = count) -> bool:
             return differ(places[one], places[other], objective, count)
 
-        for at, is_beaten in zip(places, beaten([costs[at] for at in places], apart), strict=True):
-            judged[at] = (is_beaten, number)
+        for place, is_beaten in zip(places, beaten([costs[place] for place in places], apart), strict=True):
+            judged[place] = (is_beaten, number)
     return judged
 
 
@@ -86,8 +86,8 @@ def beaten(
             a < b and differ(one, other, number) for number, (a, b) in enumerate(pairs)
         )
 
-    for at in sorted(range(len(costs)), key=lambda at: tuple(costs[at])):
+    for point in sorted(range(len(costs)), key=lambda point: tuple(costs[point])):
         # Any point that beats another comes before it in this order, usually on the front; within noise not always.
-        is_beaten[at] = any(beats(other, at) for other in front) or any(beats(other, at) for other in rest)
-        (rest if is_beaten[at] else front).append(at)
+        is_beaten[point] = any(beats(other, point) for other in front) or any(beats(other, point) for other in rest)
+        (rest if is_beaten[point] else front).append(point)
     return is_beaten

@@ -201,20 +201,20 @@ def best(comparison: Comparison, choosing: str) -> Comparison:
     known = comparison.metrics
     measured = {(row.team, row.model) for row in comparison.rows if not row.by_hand}
     groups: dict[Hashable, list[tuple[float, int]]] = defaultdict(list)
-    for at, row in enumerate(comparison.rows):
+    for place, row in enumerate(comparison.rows):
         cost = _cost(row, name, known)
         is_beside_measured = row.by_hand and (row.team, row.model) in measured
         if not (is_original(row) or is_beside_measured or math.isnan(cost)):
-            groups[row.team, row.model, _peers(row, [name], known)].append((cost, at))
-    ranked = ([at for _, at in sorted(group)] for group in groups.values())
-    rivals = {first: [comparison.rows[at] for at in others] for first, *others in ranked}
+            groups[row.team, row.model, _peers(row, [name], known)].append((cost, place))
+    ranked = ([place for _, place in sorted(group)] for group in groups.values())
+    rivals = {first: [comparison.rows[place] for place in others] for first, *others in ranked}
     footnotes = list(comparison.footnotes)
     kept: list[Row] = []
-    for at, row in enumerate(comparison.rows):
+    for place, row in enumerate(comparison.rows):
         if is_original(row):
             kept.append(row)
-        elif at in rivals:
-            equal = _equals(row, rivals[at], primary(row, known) if name == QUALITY else name)
+        elif place in rivals:
+            equal = _equals(row, rivals[place], primary(row, known) if name == QUALITY else name)
             kept.append(_with_equals(row, equal, footnotes, comparison.language))
     return replace(comparison, rows=tuple(kept), footnotes=tuple(footnotes))
 

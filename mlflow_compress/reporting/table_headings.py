@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001  (Russian words are no typing mistakes)
+# ruff: noqa: RUF001  (Russian words are not typing mistakes)
 """Recognises the columns of a hand-made table by their headers, in Russian or English."""
 
 from __future__ import annotations

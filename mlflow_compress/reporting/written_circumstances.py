@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001  (Russian words are no typing mistakes)
+# ruff: noqa: RUF001  (Russian words are not typing mistakes)
 """Finds the circumstances of a number in its header or cell: the hardware, and the number of inputs."""
 
 from __future__ import annotations

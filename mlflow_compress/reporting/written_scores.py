@@ -167,7 +167,7 @@ def _groups(clause: _Clause) -> list[_Clause]:
         return [clause]
     if not re.fullmatch(r"(MD?ND?)+|(ND?MD?)+|(ND)+", order):
         raise Unreadable("several numbers, and it is not clear what each is")
-    starts = [at for at, kind in enumerate(order) if kind == order[0]]
+    starts = [place for place, kind in enumerate(order) if kind == order[0]]
     return [clause[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
 
 
@@ -189,17 +189,17 @@ def _clauses(text: str, remarks: list[str]) -> tuple[list[_Clause], list[str]]:
     """Return the parts between separators, and why other parts are not understood: each of those ends with its line."""
     clauses: list[_Clause] = [[]]
     reasons: list[str] = []
-    at = 0
-    while at < len(text):
-        match, token = _token(text, at)
+    place = 0
+    while place < len(text):
+        match, token = _token(text, place)
         if match is None:
-            rest = re.match(r"[^\s,;]+", text[at:])
-            reasons.append(f"{rest[0] if rest else text[at]!r} is not understood")
+            rest = re.match(r"[^\s,;]+", text[place:])
+            reasons.append(f"{rest[0] if rest else text[place]!r} is not understood")
             clauses[-1] = []
-            ending = _REST_OF_CLAUSE.match(text, at)
-            at = max(ending.end() if ending else at, at + 1)
+            ending = _REST_OF_CLAUSE.match(text, place)
+            place = max(ending.end() if ending else place, place + 1)
             continue
-        at = match.end()
+        place = match.end()
         if token is not None:
             clauses[-1].append(token)
         elif match.re is _PIECE and match.lastgroup == "S" and clauses[-1]:
@@ -209,14 +209,14 @@ def _clauses(text: str, remarks: list[str]) -> tuple[list[_Clause], list[str]]:
     return [clause for clause in clauses if clause], reasons
 
 
-def _token(text: str, at: int) -> tuple[re.Match[str] | None, _Token | None]:
+def _token(text: str, place: int) -> tuple[re.Match[str] | None, _Token | None]:
     """Return the token at a place of a cell: no match where it is not understood, no token for a separator."""
-    known = spellings()
-    if match := known.pattern.match(text, at):
-        return match, _Token("M", match.group(), known.score(match))
-    match = _PIECE.match(text, at)
+    metrics = spellings()
+    if match := metrics.pattern.match(text, place):
+        return match, _Token("M", match.group(), metrics.score(match))
+    match = _PIECE.match(text, place)
     if match is None:
-        match = _NAMED.match(text, at)
+        match = _NAMED.match(text, place)
         score = unknown_score(match["name"]) if match else None
         return (match, _Token("M", match["name"], score)) if match and score else (None, None)
     if match["device"]:

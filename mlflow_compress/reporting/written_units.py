@@ -1,4 +1,4 @@
-# ruff: noqa: RUF001  (Russian units are no typing mistakes)
+# ruff: noqa: RUF001  (Russian units are not typing mistakes)
 """Reads numbers with units as people write them: `1.33Gb`, `1671,0 мс`, `0.42+-0.0005 (tokens/sec)`.
 
 MB, Mb, МБ and MiB are all 2^20 bytes, as in the course's table (its 96.66Mb are fp32 weights in 2^20 bytes); a KB is

@@ -95,8 +95,8 @@ class Database:
         with self._engine.connect() as connection:
             newest_first = chosen.order_by(tables.runs.c.start_time.desc(), tables.runs.c.run_uuid)
             runs = {
-                run_id: Run(run_id, ids[str(at)], name or "", status or "", started or 0, {}, {}, {})
-                for run_id, at, name, status, started in _rows(connection, newest_first)
+                run_id: Run(run_id, ids[str(experiment)], name or "", status or "", started or 0, {}, {}, {})
+                for run_id, experiment, name, status, started in _rows(connection, newest_first)
             }
             of = _Chosen(connection, chosen, runs)
             are_ours = or_(tags.key.not_like("mlflow.%"), tags.key.like(f"{run_tags.HIDDEN}%"))
@@ -124,7 +124,7 @@ class Database:
         )
         with self._engine.connect() as connection:
             rows = _rows(connection, statement)
-            return {str(at): Variants(count, newest or 0, run_id) for at, count, newest, run_id in rows}
+            return {str(experiment): Variants(count, newest or 0, run_id) for experiment, count, newest, run_id in rows}
 
     def close(self) -> None:
         """Close the connection."""

@@ -1,13 +1,13 @@
-"""All that leans on private parts of MLflow, and so may break with its next release: look here first when it does.
+"""Everything that depends on private parts of MLflow and may break with its next release: look here first then.
 
-* The tables of its database, which change with a revision of its schema: only revisions that were looked at are read.
-* How it makes these tables, and what it says when another process does so too.
-* What it says when a database is of another version than itself, and when its server does not accept a host name.
-* The client that its REST store uses, which knows every kind of credentials.
-* Its servers: how their apps are made, which routes its `basic-auth` lets through, and what that checks passwords with.
-* Workspaces: how a request names one, and how the server keeps the one that it found.
-* The variables of the environment through which its server hands over its own options.
-* The backend that runs its projects here, and the keys that it puts into a backend's configuration.
+* The tables of its database, which change with its schema: only known schema revisions are read.
+* How it creates these tables, and its errors when another process does so too.
+* Its errors for a database of another version, and for a host name that its server does not accept.
+* The client of its REST store, which supports every kind of credentials.
+* Its servers: how their apps are created, which routes `basic-auth` allows, and how it checks passwords.
+* Workspaces: how a request names one, and how the server stores the workspace of a request.
+* The environment variables with which its server passes on its own options.
+* The backend that runs its projects here, and the keys that it adds to a backend's configuration.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from flask import Flask
     from sqlalchemy import ColumnClause, Connection, TableClause
 
-SCHEMAS = ("dc11669786a5",)  # alembic's version of MLflow 3.17's tables
+SCHEMAS = ("dc11669786a5",)  # the alembic revision of MLflow 3.17's tables
 _OTHER_VERSION = ("Can't locate revision", "out-of-date database schema")
 _UNKNOWN_HOST = "Invalid Host header"
 _VERSION_TABLE = "alembic_version"
 _OWN_TABLES = (_VERSION_TABLE, "runs")
 _RACE = ("already exists", "duplicate column name", "duplicate key value", "Online migration expected", "no such table",
          "UndefinedTable", "UNIQUE constraint failed", "deadlock detected", "database is locked")  # fmt: skip
-_POSTGRES_LOCK = 0x6D6C666C6F77  # any number that all of ours agree on
+_POSTGRES_LOCK = 0x6D6C666C6F77  # any number that all our processes share
 WORKSPACE_HEADER = "X-MLFLOW-WORKSPACE"
-CHECKED = "mlflow_compress.checked"  # in a request's environment: the passwords that were right, and those that weren't
+CHECKED = "mlflow_compress.checked"  # in a request's environment: passwords already checked, and the results
 _STATIC_PREFIX, _STORE, _SERVER = "_MLFLOW_STATIC_PREFIX", "_MLFLOW_SERVER_FILE_STORE", "_MLFLOW_SGI_NAME"
-_BACKEND_KEYS = ("PROJECT_", "MLFLOW_")  # how the names of constants begin that hold such a key
+_BACKEND_KEYS = ("PROJECT_", "MLFLOW_")  # prefixes of the constants that contain such a key
 
 
 _Given = TypeVar("_Given")
@@ -47,7 +47,7 @@ _Given = TypeVar("_Given")
 
 @dataclass(frozen=True)
 class Tables:
-    """Tables of a database of MLflow's, with the columns that are read."""
+    """The tables of an MLflow database, with the columns that are read."""
 
     experiments: TableClause
     runs: TableClause
@@ -58,11 +58,11 @@ class Tables:
 
 @functools.cache
 def tables() -> Tables:
-    """Return the tables as the `SCHEMAS` have them."""
+    """Return the tables as in `SCHEMAS`."""
     from sqlalchemy import BigInteger, column, table
 
     def named(name: str, *columns: str) -> TableClause:
-        return table(name, *(column(each) for each in columns))
+        return table(name, *(column(column_name) for column_name in columns))
 
     return Tables(
         experiments=named("experiments", "experiment_id", "name", "lifecycle_stage", "workspace"),
@@ -78,7 +78,7 @@ def tables() -> Tables:
 
 
 def is_readable(connection: Connection) -> bool:
-    """Return whether a database has tables that are known to be read rightly."""
+    """Return whether the tables of a database have a known schema."""
     from sqlalchemy import column, select, table
 
     revision: ColumnClause[str] = column("version_num")
@@ -87,7 +87,7 @@ def is_readable(connection: Connection) -> bool:
 
 
 def has_one_workspace(connection: Connection) -> bool:
-    """Return whether all experiments of a database are in one workspace: else their names do not tell them apart."""
+    """Return whether all experiments of a database are in one workspace: only then are their names unique."""
     from sqlalchemy import func, select
 
     workspaces = connection.execute(select(func.count(tables().experiments.c.workspace.distinct()))).scalar()
@@ -95,7 +95,7 @@ def has_one_workspace(connection: Connection) -> bool:
 
 
 def is_database(path: Path) -> bool:
-    """Return whether a file is a SQLite database of MLflow's. Its client would make tables in whatever it is given."""
+    """Return whether a file is an MLflow SQLite database. MLflow's client would create tables in any file."""
     statement = "SELECT COUNT(*) FROM sqlite_master WHERE name IN (?, ?)"
     try:
         with contextlib.closing(sqlite3.connect(sqlite_file.address(path, "ro"), uri=True)) as database:
@@ -105,10 +105,10 @@ def is_database(path: Path) -> bool:
 
 
 def make_tables(uri: str) -> None:
-    """Make MLflow's tables in a database that has none, without opening a store: that would make an experiment too.
+    """Create MLflow's tables in an empty database without opening a store, which would create an experiment too.
 
     Raises:
-        Exception: whatever MLflow and SQLAlchemy raise.
+        Exception: any exception of MLflow or SQLAlchemy.
     """
     from mlflow.store.db import utils
 
@@ -121,10 +121,10 @@ def make_tables(uri: str) -> None:
 
 
 def make_tables_in_turn(uri: str) -> None:
-    """Make MLflow's tables in a database of PostgreSQL that has none; wait for whoever does so already.
+    """Create MLflow's tables in an empty PostgreSQL database; wait for a process that is already doing so.
 
     Raises:
-        Exception: whatever MLflow and SQLAlchemy raise.
+        Exception: any exception of MLflow or SQLAlchemy.
     """
     if not uri.startswith("postgresql"):
         return
@@ -144,7 +144,7 @@ def make_tables_in_turn(uri: str) -> None:
 
 
 def is_race(error: str) -> bool:
-    """Return whether MLflow stumbled over tables or rows that another process made at the same time."""
+    """Return whether MLflow failed because another process created tables or rows at the same time."""
     return any(words in error for words in _RACE)
 
 
@@ -159,10 +159,10 @@ def is_unknown_host(error: str) -> bool:
 
 
 def post(uri: str, path: str, content: Mapping[str, Any]) -> Any:
-    """Ask a tracking server with JSON, as MLflow's client does, and return its answer's JSON.
+    """Send JSON to a tracking server as MLflow's client does, and return the JSON of its answer.
 
     Raises:
-        Exception: whatever MLflow's client raises for a refusal.
+        Exception: any exception of MLflow's client for a refusal.
     """
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request, verify_rest_response
@@ -173,10 +173,10 @@ def post(uri: str, path: str, content: Mapping[str, Any]) -> Any:
 
 
 def get(uri: str, path: str, params: Mapping[str, Any]) -> Any:
-    """Ask a tracking server for a page, once, as the one whom MLflow's client knows; None where it has no such page.
+    """Request a page of a tracking server once, with the client's credentials; return None where it has no such page.
 
     Raises:
-        Exception: the server is gone, or what it has is not JSON.
+        Exception: the server is gone, or the answer is not JSON.
     """
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
@@ -189,12 +189,12 @@ def get(uri: str, path: str, params: Mapping[str, Any]) -> Any:
 
 
 def static_prefix() -> str:
-    """Return the path that a server's pages lie below; empty for none."""
+    """Return the path prefix of a server's pages; empty for none."""
     return os.environ.get(_STATIC_PREFIX, "").rstrip("/")
 
 
 def served_store() -> str:
-    """Return the address of the store that the server in this process serves."""
+    """Return the address of the store of the server in this process."""
     return os.environ.get(_STORE, "")
 
 
@@ -206,19 +206,19 @@ def flask_app() -> Flask:
 
 
 def finished_app(app: Flask, with_auth: bool, vouched: Iterable[str]) -> Any:
-    """Return the app that a server runs: with `basic-auth` or without, FastAPI's under uvicorn, else Flask's.
+    """Return the app that a server runs: with or without `basic-auth`; FastAPI's under uvicorn, else Flask's.
 
     Args:
-        app: as `flask_app` gives it, with all routes.
-        with_auth: whether to ask who asks.
-        vouched: paths whose GET is let through: they decide by themselves. MLflow refuses what nobody vouches for.
+        app: the app from `flask_app`, with all routes.
+        with_auth: whether users must authenticate.
+        vouched: paths whose GET requests are allowed: they check access themselves. MLflow refuses all others.
     """
     if with_auth:
         from mlflow.server import auth
 
         paths = set(vouched)
         auth.BEFORE_REQUEST_VALIDATORS.update({(path, "GET"): lambda: True for path in paths})
-        app.before_request(functools.partial(_begin_to_remember, paths))  # before MLflow's own, which checks first
+        app.before_request(functools.partial(_begin_to_remember, paths))  # before MLflow's own check
         auth.store.authenticate_user = _remembering(auth.store.authenticate_user)  # type: ignore[method-assign]
         return auth.create_app(app)
     if os.environ.get(_SERVER) == "uvicorn":
@@ -229,7 +229,7 @@ def finished_app(app: Flask, with_auth: bool, vouched: Iterable[str]) -> Any:
 
 
 def _begin_to_remember(paths: Collection[str]) -> None:
-    """Have a request to one of these paths, and those that it asks of MLflow's routes, remember what was checked."""
+    """Begin to cache password checks for a request to one of these paths, including its requests to MLflow's routes."""
     from flask import request
 
     if request.path in paths:
@@ -237,42 +237,42 @@ def _begin_to_remember(paths: Collection[str]) -> None:
 
 
 def _remembering(check: Callable[..., bool]) -> Callable[..., bool]:
-    """Have a password that was right be right until the end of the request that began to remember.
+    """Cache the result of a password check until the end of the request that began to cache.
 
-    MLflow checks it four to six times in each of its requests, and each takes a fifth of a second. Nothing outlives the
-    request: what it remembers is in its own environment, which no client can write to.
+    MLflow checks a password four to six times per request, and each check takes a fifth of a second. The cache is in
+    the environment of the request, where no client can write, and ends with the request.
     """
 
     @functools.wraps(check)
     def checked(username: str, password: str, **more: Any) -> bool:
         from flask import has_request_context, request
 
-        known = request.environ.get(CHECKED) if has_request_context() else None
-        if known is None:
+        results = request.environ.get(CHECKED) if has_request_context() else None
+        if results is None:
             return check(username, password, **more)
-        if (username, password) not in known:
-            known[username, password] = check(username, password, **more)
-        return bool(known[username, password])
+        if (username, password) not in results:
+            results[username, password] = check(username, password, **more)
+        return bool(results[username, password])
 
     return checked
 
 
 def has_workspaces() -> bool:
-    """Return whether the server in this process keeps experiments apart by workspaces."""
+    """Return whether the server in this process has workspaces."""
     from mlflow.environment_variables import MLFLOW_ENABLE_WORKSPACES
 
     return bool(MLFLOW_ENABLE_WORKSPACES.get())  # type: ignore[no-untyped-call]
 
 
 def request_workspace() -> str:
-    """Return the workspace that MLflow found for the request that is being answered; empty for none."""
+    """Return MLflow's workspace of the current request; empty for none."""
     from mlflow.utils.workspace_context import get_request_workspace
 
     return get_request_workspace() or ""
 
 
 def without_workspace(call: Callable[[], _Given]) -> _Given:
-    """Call something that answers another request: it finds its own workspace, and this one's stays what it is."""
+    """Call a function that answers another request: it gets its own workspace, and the current one is kept."""
     from mlflow.utils.workspace_context import clear_server_request_workspace
 
     def cleared() -> _Given:
@@ -284,7 +284,7 @@ def without_workspace(call: Callable[[], _Given]) -> _Given:
 
 @contextlib.contextmanager
 def in_workspace(name: str) -> Iterator[None]:
-    """Have MLflow's stores in this process read a workspace that the server let the reader have; empty for none."""
+    """Make MLflow's stores in this process read a workspace that the reader may access; empty for none."""
     from mlflow.utils.workspace_context import ServerWorkspaceContext
 
     if not name:
@@ -302,7 +302,7 @@ def local_backend() -> Any:
 
 
 def backend_keys() -> set[str]:
-    """Return the keys that MLflow itself puts into the configuration of a project's backend."""
+    """Return the keys that MLflow itself adds to the configuration of a project's backend."""
     from mlflow.projects import utils
 
     constants = vars(utils).items()
