@@ -1,1 +1,1 @@
-"""Neural networks as such: how they are found, held, cut and exported."""
+"""Neural networks: how they are found, loaded, changed and exported."""

@@ -1,4 +1,4 @@
-"""The files beside a file of Python code that it needs, as far as its text tells: it imports them, or names them."""
+"""The files that a Python file needs, as far as its source shows: files that it imports or names."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1]  # this package, which is there wherever the code is run
-_LONGEST = 1024  # characters of what may be a path
-_FOREIGN = ("site-packages", "dist-packages")  # an environment in the folder: what it holds is installed elsewhere too
+PACKAGE = Path(__file__).parents[1]  # this package, which is installed wherever the code runs
+_LONGEST = 1024  # characters in a possible path
+_FOREIGN = ("site-packages", "dist-packages")  # of an environment inside the folder
 
 
 def imported(path: Path) -> list[Path]:
-    """Return the Python files below a file's folder that it imports, and those that these import, each once.
+    """Return the Python files below a file's folder that it imports, directly or indirectly, each once.
 
-    An import counts wherever it stands, in a function too. The file itself is not among them.
+    Imports inside functions count too. The file itself is not included.
     """
     folder, files, waiting = path.parent, dict[Path, None](), [path]
     while waiting:
@@ -30,23 +30,23 @@ def imported(path: Path) -> list[Path]:
 
 
 def texts(path: Path) -> list[str]:
-    """Return the texts that stand in a Python file, each once."""
+    """Return the string constants in a Python file, each once."""
     return texts_in(tree_of(path))
 
 
 def texts_in(tree: ast.AST) -> list[str]:
-    """Return the texts that stand in a part of a syntax tree, each once."""
+    """Return the string constants in a syntax tree, each once."""
     constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
     return list(dict.fromkeys(value for value in constants if isinstance(value, str)))
 
 
 def identifiers(path: Path) -> set[str]:
-    """Return the names that stand in a Python file: of variables, functions, and attributes."""
+    """Return the names that a Python file uses: variables, functions and attributes."""
     return names_in(tree_of(path))
 
 
 def names_in(tree: ast.AST) -> set[str]:
-    """Return the names that a part of a syntax tree uses: of variables, of attributes, and of what it imports."""
+    """Return the names that a syntax tree uses: variables, attributes and imported names."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
@@ -59,7 +59,7 @@ def names_in(tree: ast.AST) -> set[str]:
 
 
 def bound_by(statement: ast.stmt) -> set[str]:
-    """Return the names that a statement binds: a function's, a class's, of variables, of what it imports."""
+    """Return the names that a statement binds: functions, classes, variables and imported names."""
     if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
         return {statement.name}
     if isinstance(statement, (ast.Import, ast.ImportFrom)):
@@ -71,19 +71,19 @@ def bound_by(statement: ast.stmt) -> set[str]:
 
 
 def place_of(path: Path, word: str) -> Path | None:
-    """Return the path that a text may name, from a file's folder or as a whole path; None: it is no path."""
+    """Return the path that a text may name, relative to a file's folder or absolute; None: it is not a path."""
     if not word.strip("./ \t\n") or len(word) > _LONGEST or "\n" in word or "\0" in word:
         return None
     try:
         place = path.parent / Path(word).expanduser()
         place.exists()
-    except (OSError, RuntimeError, ValueError):  # longer than a name can be, or ~ of nobody
+    except (OSError, RuntimeError, ValueError):  # the name is too long, or ~ names an unknown user
         return None
     return place
 
 
 def is_own(path: Path, folder: Path) -> bool:
-    """Return whether a file is one of a folder's own: below it, not hidden, in no environment, and none of ours."""
+    """Return whether a file belongs to a folder: below it, not hidden, not in an environment or in this package."""
     if not path.is_relative_to(folder) or path.is_relative_to(PACKAGE):
         return False
     parts = path.relative_to(folder).parts
@@ -91,12 +91,12 @@ def is_own(path: Path, folder: Path) -> bool:
 
 
 def is_shown(name: str) -> bool:
-    """Return whether a file or folder of this name is looked at: it is not hidden, no environment, and no cache."""
+    """Return whether a file or folder with this name counts: it is not hidden, an environment or a cache."""
     return not name.startswith(".") and name not in (*_FOREIGN, "__pycache__")
 
 
 def _imports(file: Path, folder: Path) -> Iterator[Path]:
-    """Yield the files that a file's imports name, as Python finds them when the folder comes first."""
+    """Yield the files that a file imports, as Python finds them with the folder first on its path."""
     for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -109,7 +109,7 @@ def _imports(file: Path, folder: Path) -> Iterator[Path]:
 
 
 def _along(base: Path, parts: Sequence[str]) -> Iterator[Path]:
-    """Yield the files that are run when a dotted name is imported, as far as they are there."""
+    """Yield the existing files that Python runs to import a dotted name."""
     if parts and (parts[0] in sys.stdlib_module_names or parts[0] == PACKAGE.name):
         return
     place = base
@@ -126,7 +126,7 @@ def _along(base: Path, parts: Sequence[str]) -> Iterator[Path]:
 
 
 def tree_of(path: Path) -> ast.Module:
-    """Return a file's syntax tree; an empty one of what is no Python."""
+    """Return a file's syntax tree; an empty one if the file is not Python."""
     try:
         status = path.stat()
         return _parsed(path, status.st_size, status.st_mtime_ns)
@@ -138,7 +138,7 @@ def tree_of(path: Path) -> ast.Module:
 def _parsed(path: Path, size: int, changed_ns: int) -> ast.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they are told when it is run
+            warnings.simplefilter("ignore")  # Python shows them when it runs the file
             return ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ast.Module([], [])

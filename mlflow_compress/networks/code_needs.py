@@ -1,7 +1,7 @@
-"""What a file of Python code needs beside it, as far as its text tells: one list for all who ask.
+"""What a Python file needs, as far as its source shows: one list for all callers.
 
-They ask whether weights are to be made anew, whether a variant is to be measured anew, what goes to another machine,
-and what is kept with a model. Names that code puts together are not known whole: all files that may be meant count.
+The list decides whether weights are loaded again, whether a variant is measured again, what is sent to another machine,
+and what is saved with a model. Code may compose file names: then all files that could match count.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ WEIGHTS = (
     ".bin", ".ckpt", ".gguf", ".h5", ".hdf5", ".joblib", ".keras", ".npy", ".npz", ".onnx", ".pickle", ".pkl",
     ".pt", ".pth", ".safetensors", ".tflite", ".ts",
 )  # fmt: skip
-_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,}")  # how variables of the environment are called
-_TAIL = re.compile(r"[^/\\*?{}\[\]\s]*\.[A-Za-z]\w{0,11}$")  # of a name that is put together: `.pt`, `_best.pt`
-_FILLED_IN = re.compile(r"%[-+ #0-9.]*[A-Za-z]|\$\{?\w+\}?")  # parts that others take the place of: `%d`, `$name`
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{2,}")  # names of environment variables
+_TAIL = re.compile(r"[^/\\*?{}\[\]\s]*\.[A-Za-z]\w{0,11}$")  # the end of a composed name: `.pt`, `_best.pt`
+_FILLED_IN = re.compile(r"%[-+ #0-9.]*[A-Za-z]|\$\{?\w+\}?")  # placeholders: `%d`, `$name`
 _LISTING = frozenset({"iterdir", "listdir", "scandir", "walk"})
 _TRACKING = ("mlruns", "mlartifacts")  # folders of MLflow, which each measurement changes
-_MOST_FILES = 20_000  # that are looked at in a folder
+_MOST_FILES = 20_000  # in a folder
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a Python file needs beside itself.
+    """What a Python file needs.
 
     Attributes:
-        modules: Python files below its folder that it imports, and that these import.
-        files: that their texts name.
-        composed: files below its folder whose name ends as a text does: `f"{name}.pt"`, `*.pt`.
-        folders: that their texts name, on the whole.
-        missing: what texts name where nothing is: it may come.
-        variables: of the environment, that texts name.
+        modules: Python files below its folder that it imports, directly or indirectly.
+        files: files that their string constants name.
+        composed: files below its folder whose name ends like a string constant: `f"{name}.pt"`, `*.pt`.
+        folders: folders that their string constants name.
+        missing: paths that string constants name and that do not exist yet.
+        variables: environment variables that string constants name.
     """
 
     modules: tuple[Path, ...]
@@ -52,13 +52,13 @@ class Needs:
     variables: tuple[str, ...]
 
     def all_files(self) -> list[Path]:
-        """Return all files that may be read, modules and those in the folders too: the first `_MOST_FILES` of each."""
+        """Return all files that may be read, including modules and up to `_MOST_FILES` files of each folder."""
         of_folders = (file for folder in self.folders for file in _files_below(folder))
         return list(dict.fromkeys([*self.modules, *self.files, *self.composed, *of_folders]))
 
 
 def needs_of(path: Path) -> Needs:
-    """Read off a Python file's text, and its modules', what it needs. What is the system's own is left out."""
+    """Find what a Python file needs from the source of the file and its modules. Paths of the system are left out."""
     modules = [module for module in dict.fromkeys(code_files.imported(path)) if module != path]
     codes = (path, *modules)
     texts = dict.fromkeys(text for code in codes for text in code_files.texts(code))
@@ -75,24 +75,24 @@ def needs_of(path: Path) -> Needs:
         if place is not None and place.is_file():
             files[place] = None
         elif place is not None and place.is_dir():
-            if _is_told(place, path.parent):
+            if _is_searched(place, path.parent):
                 folders[place] = None
         elif tail := _TAIL.search(_FILLED_IN.split(text)[-1]):
             tails.add(tail.group())
-            if place is not None and text in texts and " " not in text:  # a variable's value may be a secret
+            if place is not None and text in texts and " " not in text:  # the value of a variable may be a secret
                 missing[place] = None
         elif "*" in text:
             tails.update(WEIGHTS)
     if any(code_files.identifiers(code) & _LISTING for code in codes):
         tails.update(WEIGHTS)
-    known = {*codes, *files}
+    listed = {*codes, *files}
     ends = tuple(tails)
-    meant = (file for file in _all_files_below(path.parent) if file.name.endswith(ends)) if ends else ()
-    composed = list(islice(meant, _MOST_FILES))
+    matches = (file for file in _all_files_below(path.parent) if file.name.endswith(ends)) if ends else ()
+    composed = list(islice(matches, _MOST_FILES))
     return Needs(
         modules=tuple(modules),
         files=tuple(file for file in files if file not in codes),
-        composed=tuple(file for file in composed if file not in known),
+        composed=tuple(file for file in composed if file not in listed),
         folders=tuple(folders),
         missing=tuple(missing),
         variables=tuple(variables),
@@ -100,42 +100,42 @@ def needs_of(path: Path) -> Needs:
 
 
 def variable_state(name: str) -> str | None:
-    """Return what tells a variable's value from another; the value may be a secret. None: it is not set."""
+    """Return a hash of a variable's value, which may be a secret; None: the variable is not set."""
     value = os.environ.get(name)
     return None if value is None else hashlib.sha256(value.encode(errors="surrogateescape")).hexdigest()
 
 
 def texts_in_use(path: Path, modules: Sequence[Path], unused: Set[str], used: Set[str]) -> list[str]:
-    """Return the texts of a file and its modules, but not those that only certain functions of the file use.
+    """Return the string constants of a file and its modules, without those that only unused functions need.
 
-    A statement is left out where such a function, or another statement that is left out, is all that uses its names.
+    A statement is left out if only unused functions, or other statements that are left out, use its names.
 
     Args:
         path: the file.
-        modules: those that it imports.
-        unused: names of these functions.
+        modules: the modules that it imports.
+        unused: names of functions that are not called.
         used: names of functions that are called from outside.
     """
     statements = [_Statement.of(node, is_top=code == path) for code in (path, *modules) for node in _body(code)]
-    left_out = [each for each in statements if each.is_main or (each.is_top and each.binds & unused)]
+    left_out = [statement for statement in statements if statement.is_main or statement.is_any_of(unused)]
     while True:
         more = [
-            each
-            for each in statements
-            if each not in left_out
-            and not (each.is_top and each.binds & used)
-            and _is_only_for(each, left_out, statements)
+            statement
+            for statement in statements
+            if statement not in left_out
+            and not statement.is_any_of(used)
+            and _is_only_for(statement, left_out, statements)
         ]
         if not more:
             break
         left_out += more
-    kept = [each for each in statements if each not in left_out]
-    return list(dict.fromkeys(text for each in kept for text in each.texts))
+    kept = [statement for statement in statements if statement not in left_out]
+    return list(dict.fromkeys(text for statement in kept for text in statement.texts))
 
 
 @dataclass(frozen=True, eq=False)
 class _Statement:
-    """A statement at the top of a file: which names it binds, and which it uses; whether it is of the file itself."""
+    """A top-level statement: which names it binds and uses, and whether it is in the file itself (`is_top`)."""
 
     binds: frozenset[str]
     uses: frozenset[str]
@@ -149,9 +149,12 @@ class _Statement:
         binds, texts = frozenset(code_files.bound_by(node)), tuple(code_files.texts_in(node))
         return cls(binds, frozenset(code_files.names_in(node)), texts, is_top, is_main)
 
+    def is_any_of(self, names: Set[str]) -> bool:
+        return self.is_top and not self.binds.isdisjoint(names)
 
-def _is_only_for(statement: _Statement, left_out: Sequence[_Statement], all_of_them: Sequence[_Statement]) -> bool:
-    users = [each for each in all_of_them if each is not statement and each.uses & statement.binds]
+
+def _is_only_for(statement: _Statement, left_out: Sequence[_Statement], statements: Sequence[_Statement]) -> bool:
+    users = [other for other in statements if other is not statement and other.uses & statement.binds]
     return bool(users) and all(user in left_out for user in users)
 
 
@@ -159,11 +162,11 @@ def _body(path: Path) -> list[ast.stmt]:
     return code_files.tree_of(path).body
 
 
-def _is_told(folder: Path, home: Path) -> bool:
-    """Return whether a folder that a text names is looked into: a word may name one by chance, as `/tmp`."""
+def _is_searched(folder: Path, home: Path) -> bool:
+    """Return whether to search a folder that a text names: a text may name a shared folder such as `/tmp` by chance."""
     place = Path(os.path.normpath(folder))
-    is_everybodys = len(place.parts) <= 2 or place in (Path(tempfile.gettempdir()), Path.home())
-    return not (is_everybodys or home.is_relative_to(place) or place.name in _TRACKING)
+    is_shared = len(place.parts) <= 2 or place in (Path(tempfile.gettempdir()), Path.home())
+    return not (is_shared or home.is_relative_to(place) or place.name in _TRACKING)
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -171,14 +174,14 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _all_files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder and below it, in order; not what is hidden, nor of environments, caches, MLflow."""
+    """Yield the files below a folder, in order, without hidden files, environments, caches and folders of MLflow."""
     waiting = [folder]
     while waiting:
         top = waiting.pop()
         try:
             with os.scandir(top) as entries:
                 listed = sorted(entries, key=lambda entry: entry.name)
-        except OSError:  # not to be read, or gone meanwhile
+        except OSError:  # not readable, or removed meanwhile
             continue
         shown = [entry for entry in listed if code_files.is_shown(entry.name) and entry.name not in _TRACKING]
         yield from (Path(entry.path) for entry in shown if _is_file(entry))
@@ -188,5 +191,5 @@ def _all_files_below(folder: Path) -> Iterator[Path]:
 def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file()
-    except OSError:  # a link to itself, or to what may not be looked at
+    except OSError:  # a link to itself, or to a file without permission
         return False

@@ -1,6 +1,6 @@
-"""What a user's code holds beside the module's own values: globals, attributes of classes, and hooks of the layers.
+"""State of a user's code outside the module: globals, class attributes, and hooks of layers.
 
-None of it is saved with a model. By what changes meanwhile one can tell what `load_weights` set there.
+It is not saved with a model. Comparing it before and after shows what `load_weights` set there.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
-_DEEPEST = 5  # of what lies in each other; a value below that is told from others as an object
+_DEEPEST = 5  # nested levels; deeper values are compared by identity
 _HOOKS = {"_forward_hooks": "a forward hook", "_forward_pre_hooks": "a forward pre-hook"}
 _CONTAINERS = (dict, list, tuple, set, frozenset)
-_MOST = 1_000  # of the items of a container; a larger one is data, and told from others as an object
-Places = dict[str, object]  # a value that equals another of the same place where nothing was set
+_MOST = 1_000  # items of a container; a larger one is data, and is compared by identity
+Places = dict[str, object]  # a mark for each place, equal to an earlier mark if nothing was set there
 
 
 def places_of(codes: Mapping[str, types.ModuleType], module: Any) -> Places:
-    """Return a mark of all that modules of code hold, by what they are called, and of the hooks of a network's layers.
+    """Return marks of all values in modules of code, by name, and of the hooks of a network's layers.
 
-    Numbers, texts and containers are compared by value, tensors also by how often they were written to, settings
-    (dataclasses, objects of the code's own classes) by their attributes, and all others, networks too, as objects.
+    Numbers, texts and containers are compared by value, tensors by identity and the number of writes, settings
+    (dataclasses, objects of the code's own classes) by their attributes, and all others, networks too, by identity.
     """
     names = {code.__name__ for code in codes.values()}
     places: Places = {}
@@ -43,12 +43,12 @@ def places_of(codes: Mapping[str, types.ModuleType], module: Any) -> Places:
 
 
 def set_meanwhile(before: Places, after: Places) -> list[str]:
-    """Name the places that hold another value than before, or did not hold any."""
+    """Return the names of places whose value has changed or is new."""
     return sorted(place for place in before.keys() | after.keys() if before.get(place) != after.get(place))
 
 
 def _held(attributes: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    """Return what may be set: not what Python keeps there itself, and no imported modules."""
+    """Return the attributes that code may set, without Python's own and imported modules."""
     return [
         (name, value)
         for name, value in attributes.items()
@@ -57,7 +57,7 @@ def _held(attributes: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 class _Object:
-    """Stands for an object that equals no other. It holds the object, whose id would be taken by a later one."""
+    """A mark that compares an object by identity. It holds the object, so its id can't be used again."""
 
     def __init__(self, value: object) -> None:
         self._value = value
@@ -69,10 +69,10 @@ class _Object:
 
 
 class _Marks:
-    """Makes marks of values. What lies in several places is looked into once, so that circles end.
+    """Makes marks of values. An object is opened once, so that cycles end.
 
     Args:
-        names: of the modules whose objects are looked into.
+        names: names of the modules whose objects are opened.
     """
 
     def __init__(self, names: set[str]) -> None:
@@ -80,7 +80,7 @@ class _Marks:
         self._seen: set[int] = set()
 
     def of(self, value: Any, depth: int = 0) -> object:
-        """Return the mark of a value, which lies this deep in others."""
+        """Return the mark of a value at this depth."""
         import torch
 
         if type(value) in _PLAIN:
@@ -92,13 +92,13 @@ class _Marks:
             return _Object(value)
         self._seen.add(id(value))
         if isinstance(value, dict):
-            return type(value), {key: self.of(each, depth + 1) for key, each in value.items()}
+            return type(value), {key: self.of(inner, depth + 1) for key, inner in value.items()}
         if isinstance(value, (list, tuple)):
-            return type(value), [self.of(each, depth + 1) for each in value]
+            return type(value), [self.of(item, depth + 1) for item in value]
         if isinstance(value, (set, frozenset)):
             return type(value), set(value)
         if _is_settings(value, self._names):
-            return _Object(value), {key: self.of(each, depth + 1) for key, each in vars(value).items()}
+            return _Object(value), {key: self.of(inner, depth + 1) for key, inner in vars(value).items()}
         return _Object(value)
 
 
@@ -107,5 +107,5 @@ def _is_settings(value: Any, names: set[str]) -> bool:
 
     if isinstance(value, (type, torch.nn.Module)) or not isinstance(getattr(value, "__dict__", None), dict):
         return False
-    known = isinstance(value, (argparse.Namespace, types.SimpleNamespace)) or dataclasses.is_dataclass(value)
-    return known or (type(value).__module__ in names and not isinstance(value, types.FunctionType))
+    is_record = isinstance(value, (argparse.Namespace, types.SimpleNamespace)) or dataclasses.is_dataclass(value)
+    return is_record or (type(value).__module__ in names and not isinstance(value, types.FunctionType))

@@ -1,8 +1,8 @@
-"""The format `compressed-tensors`: what transformers (with the package of that name) and vLLM read of integer weights.
+"""The format `compressed-tensors`, in which transformers (with the package of that name) and vLLM read integer weights.
 
-A rounded linear layer `NAME` is kept as `NAME.weight_packed` (codes packed into int32 along a row), or
-`NAME.weight` in int8; `NAME.weight_scale`; `NAME.weight_zero_point`, packed along the rows, where it is not symmetric;
-and `NAME.weight_shape`. `quantization_config` in `config.json` says which layers have which form.
+A rounded linear layer `NAME` is stored as `NAME.weight_packed` (codes packed into int32 along a row) or `NAME.weight`
+(int8), with `NAME.weight_scale`, `NAME.weight_shape`, and, if it is not symmetric, `NAME.weight_zero_point`, packed
+along the rows. `quantization_config` in `config.json` says which layers have which form.
 
 Source: compressed_tensors.compressors (pack_quantized, int_quantized); vLLM reads the same.
 """
@@ -18,8 +18,8 @@ from typing import Any
 from mlflow_compress.networks.stored_weights import write_shards
 
 _CONFIG, _FIELD = "config.json", "quantization_config"
-PACKED_BITS = (2, 4, 8)  # others lie across two words, which versions of the package do not pack alike
-SERVED_BITS = (4, 8)  # by vLLM's kernels for weights alone
+PACKED_BITS = (2, 4, 8)  # other widths cross word boundaries, and versions of the package pack those differently
+SERVED_BITS = (4, 8)  # supported by vLLM's weight-only kernels
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Scheme:
     """How the weights of some layers are rounded.
 
     Attributes:
-        bits: of a weight.
-        group_size: weights of a row that share a scale; None: the whole row does.
+        bits: bits per weight.
+        group_size: how many weights of a row share a scale; None: the whole row.
         is_symmetric: whether there are no zero points.
-        rounds_inputs: whether inputs are rounded to 8 bits at each call, with a scale for each token.
+        rounds_inputs: whether each call rounds its inputs to 8 bits, with a scale for each token.
     """
 
     bits: int
@@ -44,7 +44,7 @@ class Scheme:
         return "int-quantized" if self.rounds_inputs else "pack-quantized"
 
     def described(self, layers: Sequence[str]) -> dict[str, Any]:
-        """Return what `config.json` says of layers with this scheme."""
+        """Return the entry in `config.json` for layers with this scheme."""
         weights = {
             "num_bits": self.bits,
             "type": "int",
@@ -64,13 +64,13 @@ class Scheme:
 
 
 def packed(scheme: Scheme, codes: Any, scales: Any, zeros: Any) -> dict[str, Any]:
-    """Return the tensors of a layer whose weights alone are rounded, by their names in it.
+    """Return the tensors of a layer with rounded weights and float inputs, by their names in the layer.
 
     Args:
-        scheme: how they are rounded.
-        codes: integers of 0 to 2^bits - 1: uint8 [out, in].
-        scales: [out, groups].
-        zeros: the codes of the weight 0: uint8 [out, groups]; left out where it is symmetric.
+        scheme: how the weights are rounded.
+        codes: integers from 0 to 2^bits - 1: uint8 [out, in].
+        scales: scales [out, groups].
+        zeros: codes of the weight 0: uint8 [out, groups]; not used if the scheme is symmetric.
     """
     import torch
 
@@ -85,10 +85,10 @@ def packed(scheme: Scheme, codes: Any, scales: Any, zeros: Any) -> dict[str, Any
 
 
 def words(codes: Any, bits: int) -> Any:
-    """Pack integers into words of 32 bits, the first in the lowest bits; a row begins with a word.
+    """Pack integers into words of 32 bits, the first in the lowest bits; each row starts a new word.
 
     Args:
-        codes: 0 to 2^bits - 1: uint8 [rows, columns].
+        codes: integers from 0 to 2^bits - 1: uint8 [rows, columns].
         bits: 2, 4 or 8.
 
     Returns:
@@ -98,20 +98,20 @@ def words(codes: Any, bits: int) -> Any:
 
     in_word = 32 // bits
     filled = torch.nn.functional.pad(codes, (0, -codes.shape[1] % in_word)).view(len(codes), -1, in_word)
-    made = torch.zeros(filled.shape[:2], dtype=torch.int32)
+    packed_words = torch.zeros(filled.shape[:2], dtype=torch.int32)
     for index in range(in_word):
-        made |= filled[:, :, index].to(torch.int32) << bits * index
-    return made
+        packed_words |= filled[:, :, index].to(torch.int32) << bits * index
+    return packed_words
 
 
 def write(tensors: Mapping[str, Any], scheme: Scheme, others: Sequence[str], folder: Path) -> None:
-    """Write weights beside a `config.json`, and say in it how they are rounded.
+    """Write weights beside a `config.json`, and describe in it how they are rounded.
 
     Args:
-        tensors: all of the model, by name.
-        scheme: of all linear layers but the others.
-        others: the names of the linear layers that are not rounded.
-        folder: where `config.json` is.
+        tensors: all tensors of the model, by name.
+        scheme: the scheme of the rounded linear layers.
+        others: names of the linear layers that are not rounded.
+        folder: the folder with `config.json`.
     """
     write_shards(tensors, folder, {"format": "pt"})
     config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
@@ -123,6 +123,6 @@ def write(tensors: Mapping[str, Any], scheme: Scheme, others: Sequence[str], fol
         "ignore": list(others),
         "kv_cache_scheme": None,
     }
-    if not scheme.is_symmetric:  # transformers 5 otherwise makes room for zero points that are not packed
+    if not scheme.is_symmetric:  # otherwise transformers 5 allocates zero points that are not packed
         config[_FIELD]["dequantize"] = True
     (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What lies in a `model.bin` of CTranslate2, read without its library, which trusts the lengths in the file."""
+"""The content of a CTranslate2 `model.bin`, read without its library, which trusts the lengths in the file."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any, BinaryIO
 
 from mlflow_compress.errors import WeightsError
 
-_VERSIONS = (6,)  # of the format
+_VERSIONS = (6,)  # format versions that can be read
 _TYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
 _MOST_VARIABLES, _MOST_AXES = 100_000, 8
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable of a file.
+    """A variable in a file.
 
     Attributes:
-        name: as the library calls it, `decoder/layer_0/ffn/linear_0/weight`.
-        shape: its axes; none of a setting.
-        dtype: the type of its elements.
-        start: where its elements begin in the file.
+        name: its name in the library: `decoder/layer_0/ffn/linear_0/weight`.
+        shape: lengths of its axes; empty for a setting.
+        dtype: type of its elements.
+        start: byte offset of its elements in the file.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Variable:
 
     @property
     def is_parameter(self) -> bool:
-        """Whether its elements are parameters: it is no setting, and no scale."""
+        """Whether its elements are parameters: it is neither a setting nor a scale."""
         return bool(self.shape) and not self.name.endswith(("_scale", "_zero"))
 
     def read(self, path: Path) -> Any:
@@ -54,10 +54,10 @@ def variables(path: Path, kind: str) -> list[Variable]:
 
     Args:
         path: the file.
-        kind: the specification that it must be of: `WhisperSpec`.
+        kind: the expected specification: `WhisperSpec`.
 
     Raises:
-        WeightsError: it is no such file, or its lengths are not those of what it holds.
+        WeightsError: the file has another format, or its lengths do not match its content.
     """
     try:
         with path.open("rb") as file:

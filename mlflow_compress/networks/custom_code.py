@@ -1,4 +1,4 @@
-"""Models of transformers that Python code beside their weights builds: `auto_map` in their `config.json` names it."""
+"""Models of transformers that are built by Python code beside their weights (`auto_map` in their `config.json`)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mlflow_compress.untrusted import Malformed, read_json
 
 _CONFIGS = ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 _CODE = "auto_map"  # the field that names code
-_OTHERS = "configuration_files"  # the field that names configs which transformers reads in this one's place
-_DYNAMIC = "transformers_modules."  # the package that transformers imports such code as
-_ELSEWHERE = "--"  # in what auto_map says, between the repository of the code and its class
+_OTHERS = "configuration_files"  # the field that names configs which transformers reads instead of this one
+_DYNAMIC = "transformers_modules."  # the package under which transformers imports such code
+_ELSEWHERE = "--"  # separates the repository of the code from its class in `auto_map`
 
 
 def is_needed(fields: Mapping[str, Any]) -> bool:
-    """Return whether a config names code, and transformers has no model of its type without it."""
+    """Return whether a config names code, and transformers itself has no model of its type."""
     if not fields.get(_CODE):
         return False
     from transformers import CONFIG_MAPPING
@@ -29,38 +29,38 @@ def is_needed(fields: Mapping[str, Any]) -> bool:
 
 
 def is_built_by_it(config_class: type) -> bool:
-    """Return whether a configuration's class is one of such code, which was trusted then."""
+    """Return whether such code, which was trusted then, defines a configuration's class."""
     return config_class.__module__.startswith(_DYNAMIC)
 
 
 def lies_in(folder: Path) -> bool:
-    """Return whether the config in a folder needs code; somebody else may have written it."""
+    """Return whether the config in a folder, which others may have written, needs code."""
     try:
-        return is_needed(config_fields(str(folder)))  # read as when it is restored
+        return is_needed(config_fields(str(folder)))  # read as for restoring
     except (RecipeError, WeightsError):
         return False
 
 
 def passed_over(fields: Mapping[str, Any]) -> str:
-    """Return the type of a model that transformers builds itself though its config names code; empty: no such model."""
-    named = fields.get(_CODE)
-    is_model = isinstance(named, Mapping) and any(str(name).startswith("AutoModel") for name in named)
+    """Return the type of a model that transformers builds itself although its config names code; else empty."""
+    code = fields.get(_CODE)
+    is_model = isinstance(code, Mapping) and any(str(name).startswith("AutoModel") for name in code)
     return str(fields.get("model_type")) if is_model and not is_needed(fields) else ""
 
 
 def obstacle(folder: Path, apart: Iterable[str] = ()) -> str:
-    """Say why code that a folder's configs name may not run, trusted or not; empty: all of it lies beside the model.
+    """Return why code that a folder's configs name may not run, even with trust; empty: all code is in the folder.
 
-    Trusted is what lies in the folder, as its reader can read it. What a config names of another repository,
-    transformers would fetch from the hub, its newest version.
+    Trust covers code in the folder, which the user can read. Code in another repository would be fetched from the hub,
+    in its newest version.
 
     Args:
-        folder: of the model.
-        apart: the folders in it that have configs of their own.
+        folder: folder of the model.
+        apart: folders in it with their own configs.
     """
     for path in (folder / place / name for place in ("", *apart) for name in _CONFIGS):
         try:
-            fields = read_json(path, finite=False)  # transformers reads NaN, too
+            fields = read_json(path, finite=False)  # transformers also reads NaN
         except FileNotFoundError:
             continue
         except (OSError, Malformed):
@@ -73,7 +73,7 @@ def obstacle(folder: Path, apart: Iterable[str] = ()) -> str:
 
 
 def _is_elsewhere(value: object, is_code: bool = False) -> bool:
-    """Return whether code that a config names, however deep in it, lies in another repository."""
+    """Return whether a config names, at any depth, code in another repository."""
     if isinstance(value, Mapping):
         return any(_is_elsewhere(inner, is_code or name == _CODE) for name, inner in value.items())
     if isinstance(value, list):
@@ -82,7 +82,7 @@ def _is_elsewhere(value: object, is_code: bool = False) -> bool:
 
 
 def copy(source: Path, folder: Path) -> None:
-    """Copy the code that lies beside a model."""
+    """Copy the code beside a model."""
     for path in sorted(source.glob("*.py")):
         if not path.name.startswith(".") and path.resolve() != (folder / path.name).resolve():
             shutil.copyfile(path, folder / path.name)

@@ -1,7 +1,6 @@
 """Decoding through `generate` of transformers, and its key-value caches as plain tensors.
 
-transformers names the cache `cache` from 5.24 on, and `past_key_values` before: `cache_keyword` is the one place that
-knows.
+transformers names the cache `cache` since 5.24, and `past_key_values` before: only `cache_keyword` knows which.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.sockets import Continuation, Mark
 
 CACHE_NAMES = ("cache", "past_key_values")
-UNCACHED = "generates_without_cache"  # a field of ours in the config
-ONE_ANSWER = {  # greedy or beam search, one answer that no clock ends, whatever the model's own settings say
+UNCACHED = "generates_without_cache"  # our own field in the config
+ONE_ANSWER = {  # greedy or beam search with one answer and no time limit, whatever the model's own settings are
     "do_sample": False,
     "num_return_sequences": 1,
     "return_dict_in_generate": False,
     "stop_strings": None,
     "max_time": None,
-    "cache_implementation": None,  # exported decoders keep what was seen in a plain, growing cache: so do all
+    "cache_implementation": None,  # exported decoders use a plain, growing cache, so all models do
 }
 
 
@@ -38,12 +37,12 @@ def cache_keyword() -> str:
 
 
 def cache_names(prefix: str, layers: int) -> list[str]:
-    """Name the keys and values of each layer: `past_key_0`, `past_value_0`, `past_key_1` and so on."""
+    """Return names for the keys and values of each layer: `past_key_0`, `past_value_0`, `past_key_1` and so on."""
     return [f"{prefix}_{kind}_{layer}" for layer in range(layers) for kind in ("key", "value")]
 
 
 def cache_of(tensors: Sequence[Any]) -> Any:
-    """Make a transformers cache of keys and values, in turns, of each layer: [batch, heads, tokens, width]."""
+    """Make a transformers cache of the keys and values of each layer, alternating: [batch, heads, tokens, width]."""
     from transformers import DynamicCache
 
     cache = DynamicCache()
@@ -52,15 +51,15 @@ def cache_of(tensors: Sequence[Any]) -> Any:
 
 
 def refill(cache: Any, tensors: Sequence[Any]) -> None:
-    """Put other keys and values into a cache."""
+    """Replace the keys and values in a cache."""
     cache.layers[:] = [_layer()(*pair) for pair in zip(tensors[::2], tensors[1::2], strict=True)]
 
 
 def tensors_of(cache: Any) -> tuple[Any, ...]:
-    """Return the keys and values of each layer, in turns.
+    """Return the keys and values of each layer, alternating.
 
     Raises:
-        Unsupported: there is no cache, or a layer keeps something else, such as the state of a state-space model.
+        Unsupported: there is no cache, or a layer stores something else, such as the state of a state-space model.
     """
     layers = getattr(cache, "layers", ())
     if not layers or not all(hasattr(layer, "keys") and hasattr(layer, "values") for layer in layers):
@@ -69,49 +68,49 @@ def tensors_of(cache: Any) -> tuple[Any, ...]:
 
 
 def generate(module: Any, new_tokens: int, mark: Mark, first: str, **inputs: Any) -> Any:
-    """Generate greedily, exactly `new_tokens` tokens: the end of a text is suppressed until then.
+    """Generate exactly `new_tokens` tokens greedily: the end of a text is suppressed until then.
 
     Args:
-        module: a transformers model, or what stands in its place.
-        new_tokens: how many tokens.
+        module: a transformers model, or its replacement.
+        new_tokens: number of tokens.
         mark: called with `first` after the first token, and with `token` after each later one; with `decoder` after all
-            of them where the module makes them in one call.
-        first: the name of the stage that ends with the first token.
-        inputs: of the module's `generate`.
+            tokens if the module generates them in one call.
+        first: name of the stage that ends with the first token.
+        inputs: inputs of the module's `generate`.
 
     Returns:
         The tokens [batch, new_tokens].
     """
-    made = module.generate(streamer=_Marks(mark, first), **_exactly(module, new_tokens, beams=1), **inputs)
-    return made[:, -new_tokens:]
+    tokens = module.generate(streamer=_Marks(mark, first), **_exactly(module, new_tokens, beams=1), **inputs)
+    return tokens[:, -new_tokens:]
 
 
 def continuation(
     module: Any, new_tokens: int, at_once: Callable[[Any], Any], beams: int = 1, **inputs: Any
 ) -> Continuation:
-    """Generate as `generate` does, and score the same tokens a second time, in one pass without a cache.
+    """Generate as `generate` does, and score the same tokens again in one pass without a cache.
 
     Args:
-        module: a transformers model, or what stands in its place.
-        new_tokens: how many tokens.
+        module: a transformers model, or its replacement.
+        new_tokens: number of tokens.
         at_once: takes all tokens but the last [batch, tokens], and returns their logits [batch, tokens, vocabulary].
         beams: width of the beam search; 1 generates greedily.
-        inputs: of the module's `generate`.
+        inputs: inputs of the module's `generate`.
     """
     import torch
 
     options = {**_exactly(module, new_tokens, beams), "return_dict_in_generate": True, "output_logits": True}
-    made = module.generate(**options, **inputs)
-    logits = torch.stack(made.logits, dim=1)  # [batch * beams, new_tokens, vocabulary]
+    output = module.generate(**options, **inputs)
+    logits = torch.stack(output.logits, dim=1)  # [batch * beams, new_tokens, vocabulary]
     count = logits.shape[1]
     if beams > 1:
-        logits = logits[made.beam_indices[:, :count], torch.arange(count)]
-    tokens = made.sequences[:, -count:]
-    return Continuation(tokens, logits.float(), at_once(made.sequences[:, :-1])[:, -count:].float())
+        logits = logits[output.beam_indices[:, :count], torch.arange(count)]
+    tokens = output.sequences[:, -count:]
+    return Continuation(tokens, logits.float(), at_once(output.sequences[:, :-1])[:, -count:].float())
 
 
 def _exactly(module: Any, new_tokens: int, beams: int) -> dict[str, Any]:
-    """Return the options of `generate` that make exactly so many tokens of any text."""
+    """Return the options of `generate` for exactly this number of tokens."""
     options = {
         **ONE_ANSWER,
         "max_new_tokens": new_tokens,
@@ -122,19 +121,19 @@ def _exactly(module: Any, new_tokens: int, beams: int) -> dict[str, Any]:
         "use_cache": uses_cache(module),
     }
     if "force_unique_generate_call" in inspect.signature(module.generate).parameters:
-        options["force_unique_generate_call"] = True  # else Whisper goes on after a time stamp
+        options["force_unique_generate_call"] = True  # else Whisper continues after a time stamp
     return options
 
 
 def uses_cache(module: Any) -> bool:
-    """Return whether a model keeps something of the past while it generates; a setting of its config is not asked."""
+    """Return whether a model uses a cache while it generates, whatever `use_cache` in its config says."""
     return not getattr(module.config, UNCACHED, False)
 
 
 def settings_of(module: Any, facts: dict[str, str]) -> Any:
-    """Return a model's generation config, and note in the facts where it would sample.
+    """Return a model's generation config, and note in the facts if it would sample.
 
-    What is measured is greedy decoding, or beam search: samples can't be compared.
+    Greedy decoding or beam search is measured, because samples can't be compared.
     """
     settings = module.generation_config
     if settings.do_sample:
@@ -143,9 +142,9 @@ def settings_of(module: Any, facts: dict[str, str]) -> Any:
 
 
 class _Marks:
-    """Marks the stages of `generate`, which hands its streamer the prompt, and then each token.
+    """Marks the stages of `generate`, which passes its streamer the prompt, and then each token.
 
-    A runtime that makes all tokens in one call calls `whole` after them.
+    A runtime that generates all tokens in one call calls `whole` after them.
     """
 
     def __init__(self, mark: Mark, first: str) -> None:
@@ -168,7 +167,7 @@ def _layer() -> type:
     from transformers.cache_utils import DynamicLayer
 
     class Filled(DynamicLayer):
-        """A layer that starts with given tensors, and asks nothing that a tracer could not answer."""
+        """A layer that starts with existing tensors, and that a tracer can follow."""
 
         def __init__(self, keys: Any, values: Any) -> None:
             super().__init__()  # type: ignore[no-untyped-call]

@@ -1,9 +1,9 @@
-"""An encoder and a decoder as two graphs: the encoder's gives the keys and values that the decoder attends to.
+"""An encoder and a decoder as two graphs: the encoder's returns the keys and values that the decoder attends to.
 
 `encoder`: from the encoder's own inputs to `cross_key_0`, `cross_value_0` and so on [batch, heads, source, width].
 
-`decoder`: from `input_ids` [batch, tokens], those of the encoder's inputs that it heeds, the keys and values of all
-tokens before, `past_key_0`, `past_value_0` and so on [batch, heads, past, width], and those of the encoder, to `logits`
+`decoder`: from `input_ids` [batch, tokens], the encoder's inputs that it also uses, the keys and values of all earlier
+tokens, `past_key_0`, `past_value_0` and so on [batch, heads, past, width], and those of the encoder, to `logits`
 [batch, tokens, vocabulary] and `present_key_0`, `present_value_0` and so on [batch, heads, past + tokens, width]. The
 first call has a past of length 0.
 """
@@ -27,10 +27,10 @@ class CrossAttention:
     """How a decoder attends to its encoder.
 
     Attributes:
-        projections: a `torch.nn.ModuleList`: for each layer what makes the keys, then what makes the values.
-        layers: how many there are.
-        heads: in each.
-        width: of a head.
+        projections: a `torch.nn.ModuleList` with the projections of keys and of values for each layer, alternating.
+        layers: number of layers.
+        heads: number of heads in a layer.
+        width: width of a head.
     """
 
     projections: Any
@@ -40,21 +40,21 @@ class CrossAttention:
 
     @property
     def cache_shape(self) -> list[int]:
-        """Layers, heads and width, as an exported decoder finds them in its config."""
+        """Layers, heads and width, as an exported decoder reads them from its config."""
         return [self.layers, self.heads, self.width]
 
 
 def take_projections(attentions: Sequence[Any], key: str, value: str, heads: str) -> CrossAttention:
-    """Take what makes keys and values out of a decoder's attentions to its encoder, where nothing is left of them.
+    """Remove the projections of keys and values from a decoder's cross-attention layers, and return them.
 
     Args:
-        attentions: of a twin of the model (see `export_graphs.twin`), one in each layer.
-        key: the name of what makes the keys there.
-        value: the name of what makes the values.
-        heads: the name of the number of heads.
+        attentions: the cross-attention layers of a twin of the model (see `export_graphs.twin`).
+        key: name of the key projection.
+        value: name of the value projection.
+        heads: name of the attribute with the number of heads.
 
     Raises:
-        AttributeError: they have nothing of these names.
+        AttributeError: the layers have no attributes with these names.
     """
     from torch import nn
 
@@ -76,11 +76,11 @@ def encoder_graph(
     """Make the encoder's graph.
 
     Args:
-        encoder: takes the inputs by name.
-        cross: what makes keys and values of what it gives.
+        encoder: the encoder, which takes its inputs by name.
+        cross: the projections of its output to keys and values.
         inputs: example tensors by name, in order.
-        axes: those of the inputs whose length may change.
-        cross_axes: those of the keys and values.
+        axes: dynamic axes of the inputs.
+        cross_axes: dynamic axes of the keys and values.
     """
     names = cache_names("cross", cross.layers)
     forward = functools.partial(_encode, names=tuple(inputs), heads=cross.heads)
@@ -98,12 +98,12 @@ def decoder_graph(
     """Make the decoder's graph.
 
     Args:
-        decode: takes an object with the parts, token ids, what is heeded, the past and the encoder's keys and values;
-            gives logits and the new past.
-        cross: how it attends to the encoder.
+        decode: takes an object with the parts, token ids, the shared inputs, the past and the encoder's keys and
+            values; returns logits and the new past.
+        cross: how the decoder attends to the encoder.
         encode: the encoder's graph.
-        heeded: names of the encoder's inputs that it takes too.
-        parts: the modules that it uses.
+        heeded: names of the encoder's inputs that the decoder takes too.
+        parts: modules that the decoder uses.
     """
     import torch
 
@@ -116,10 +116,10 @@ def decoder_graph(
     past = {name: example.new_zeros(shape) for name in cache_names("past", cross.layers)}
     present = cache_names("present", cross.layers)
     by_token = {0: "batch", 1: "tokens"}
-    given = {name: encode.inputs[name] for name in heeded}
+    shared = {name: encode.inputs[name] for name in heeded}
     return graph(
         decode,
-        {"input_ids": tokens, **given, **past, **crossed},
+        {"input_ids": tokens, **shared, **past, **crossed},
         ["logits", *present],
         {
             "input_ids": by_token,
@@ -135,4 +135,4 @@ def decoder_graph(
 def _encode(parts: Any, *inputs: Any, names: Sequence[str], heads: int) -> tuple[Any, ...]:
     hidden = parts.encoder(**dict(zip(names, inputs, strict=True))).last_hidden_state
     projected = [project(hidden) for project in parts.projections]
-    return tuple(each.view(*each.shape[:2], heads, -1).transpose(1, 2).contiguous() for each in projected)
+    return tuple(states.view(*states.shape[:2], heads, -1).transpose(1, 2).contiguous() for states in projected)

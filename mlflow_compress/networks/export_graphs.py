@@ -1,4 +1,4 @@
-"""Models as graphs: pure functions of tensors, and what stands in a module's place when another runtime has them."""
+"""Models as graphs: pure functions of tensors, and the objects that replace a module when a runtime runs its graphs."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ def graph(
     """Make a graph of a function that uses modules.
 
     Args:
-        forward: takes an object that has the parts as attributes, and the inputs by position; gives a tuple of tensors.
+        forward: takes an object with the parts as attributes, and the inputs by position; returns a tuple of tensors.
         inputs: example tensors by name, in order.
-        outputs: the names of what it gives, in order.
+        outputs: names of the outputs, in order.
         dynamic: axes whose length may change, as in `Graph`.
-        parts: the modules that it uses, whose weights are then the graph's.
+        parts: modules that it uses; their weights become the graph's.
     """
     from torch import nn
 
     names = ("self", *inputs)
-    signature = inspect.Signature([inspect.Parameter(each, inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in names])
+    signature = inspect.Signature([inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names])
 
-    def called(*given: Any, **named: Any) -> tuple[Any, ...]:
-        return forward(*signature.bind(*given, **named).args)
+    def run(*arguments: Any, **by_name: Any) -> tuple[Any, ...]:
+        return forward(*signature.bind(*arguments, **by_name).args)
 
-    called.__signature__ = signature  # type: ignore[attr-defined]  # exporters read the inputs' names from it
-    adapter = type("Adapter", (nn.Module,), {"forward": called})()
+    run.__signature__ = signature  # type: ignore[attr-defined]  # exporters read the inputs' names from it
+    adapter = type("Adapter", (nn.Module,), {"forward": run})()
     for name, part in parts.items():
         setattr(adapter, name, part)
     return Graph(adapter.eval(), dict(inputs), tuple(outputs), dynamic or {})
 
 
 def twin(module: Any) -> Any:
-    """Copy a module but not its weights, to change the copy for export."""
+    """Copy a module without copying its weights, so that the copy can be changed for export."""
     return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
 
 
 class Attached:
-    """What stands in a module's place, and is called like it: `__call__` of a family's subclass runs the graphs.
+    """Replaces a module and is called like it: `__call__` of a family's subclass runs the graphs.
 
-    Each call runs one graph. It also has `held_weights` (see `stored_weights.held`) and, where it takes another
-    floating-point type than float32, that type as `dtype`.
+    Each of the calls runs one graph. It also has `held_weights` (see `stored_weights.held`) and, if its floating-point
+    type is not float32, that type as `dtype`.
     """
 
     def __init__(self, calls: Calls) -> None:
@@ -71,7 +71,7 @@ class Attached:
 
 
 class TorchCall:
-    """Runs a graph that torch itself holds: a traced, exported or plain module."""
+    """Runs a graph in torch: a traced, exported or plain module."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
@@ -79,8 +79,8 @@ class TorchCall:
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
         """Run the graph."""
-        given: tuple[Any, ...] = self.module(*inputs)
-        return given
+        outputs: tuple[Any, ...] = self.module(*inputs)
+        return outputs
 
     def held_weights(self) -> Iterator[Held]:
         """Return every tensor that holds weights (see `stored_weights.held`)."""
@@ -88,10 +88,10 @@ class TorchCall:
 
 
 def dtype_of(module: Any) -> Any:
-    """Return the floating-point type that a module, or what stands in its place, takes; None if it has no weights."""
+    """Return the floating-point type of a module, or of its replacement; None if it has no weights."""
     if isinstance(module, Attached):
         return module.dtype
-    return next((each.dtype for each in module.parameters() if each.is_floating_point()), None)
+    return next((parameter.dtype for parameter in module.parameters() if parameter.is_floating_point()), None)
 
 
 def _float32() -> Any:

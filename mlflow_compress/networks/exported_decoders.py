@@ -1,7 +1,7 @@
-"""Exported graphs in the place of a transformers model that decodes: `generate` of transformers calls them.
+"""Exported graphs that replace a transformers decoder: `generate` of transformers calls them.
 
-They take what transformers passes under any name that it gives a cache, and refuse what they have no input for: what
-is dropped in silence is wrong text at the right speed.
+They accept a cache under any name that transformers uses, and reject arguments that they have no input for: ignoring
+them would generate wrong text at the right speed.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from mlflow_compress.networks.transformers_models import built
 
 _POSITIONS = ("position_ids", "decoder_position_ids", "cache_position")
 _MASKS = ("attention_mask", "decoder_attention_mask")
-_OPTIONS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}  # an output as it is
+_OPTIONS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}  # the default output
 
 
 class Decoder(Attached, ABC):
-    """An exported decoder in a transformers model's place: its outputs and caches are transformers' own.
+    """An exported decoder that replaces a transformers model: its outputs and caches are transformers' own.
 
     Args:
-        calls: what runs each graph.
-        auto_class: the transformers class that makes the model (`AutoModelForCausalLM`).
-        config: the model's; its `cache_shape` is layers, heads and width of the cache.
-        device: where the tokens are.
+        calls: the callable that runs each graph, by its name.
+        auto_class: the transformers class that builds the model (`AutoModelForCausalLM`).
+        config: config of the model; its `cache_shape` is layers, heads and width of the cache.
+        device: device of the tokens.
     """
 
     def __init__(self, calls: Calls, auto_class: str, config: Any, device: str) -> None:
@@ -46,7 +46,7 @@ class Decoder(Attached, ABC):
         return self._generator().generate
 
     def _generator(self) -> Any:
-        """Make a module without weights, of the model's class, that calls this decoder for logits."""
+        """Make a module of the model's class, without weights, that calls this decoder for logits."""
         import torch
 
         from mlflow_compress.networks.stored_weights import unfilled
@@ -56,22 +56,22 @@ class Decoder(Attached, ABC):
         placed = {
             "device": property(lambda generator: torch.device(self.device)),
             "dtype": property(lambda generator: self.dtype),
-        }  # which would ask its parameters
+        }  # the originals would look at its parameters
         module.__class__ = type(type(module).__name__, (type(module),), placed)
         module.forward = self.__call__
         return module
 
     def _advance(self, name: str, cache: Any, before: Sequence[Any], after: Sequence[Any] = ()) -> Any:
-        """Run a graph on tokens behind those of a cache, which then holds them too.
+        """Run a graph on the tokens that follow those in a cache, and add them to the cache.
 
-        Where the graph's runtime keeps keys and values itself (its call has `advance`), the cache holds no more than
-        their places (see `kept_places`).
+        If the graph's runtime stores keys and values itself (its call has `advance`), the cache holds only their
+        places (see `kept_places`).
 
         Args:
-            name: the graph's.
+            name: name of the graph.
             cache: a transformers cache; empty for a new text.
             before: the graph's inputs before the past; the first are token ids [batch, tokens].
-            after: its inputs after the past.
+            after: the graph's inputs after the past.
 
         Returns:
             Logits [batch, kept, vocabulary].
@@ -85,7 +85,7 @@ class Decoder(Attached, ABC):
         return logits
 
     def empty_past(self, batch: int) -> list[Any]:
-        """Return keys and values of no token, for each layer [batch, heads, 0, width]."""
+        """Return empty keys and values for each layer [batch, heads, 0, width]."""
         import torch
 
         layers, heads, width = self.config.cache_shape
@@ -93,14 +93,14 @@ class Decoder(Attached, ABC):
 
 
 class DecoderOnly(Decoder):
-    """A language model whose graph `model` takes token ids, the positions whose logits are wanted, and the past.
+    """A language model whose graph `model` takes token ids, the positions whose logits are needed, and the past.
 
     Args:
-        calls: what runs each graph.
-        auto_class: the transformers class that makes the model.
-        config: the model's (see `Decoder`).
-        device: where the tokens are.
-        generation: its generation config; None: as its config says.
+        calls: the callable that runs each graph, by its name.
+        auto_class: the transformers class that builds the model.
+        config: config of the model (see `Decoder`).
+        device: device of the tokens.
+        generation: generation config; None: derived from the config.
     """
 
     def __init__(self, calls: Calls, auto_class: str, config: Any, device: str, generation: Any = None) -> None:
@@ -115,7 +115,7 @@ class DecoderOnly(Decoder):
 
     @functools.cached_property
     def generate(self) -> Any:
-        """The `generate` of the model's class; greedy decoding goes to a runtime with a loop of its own at once."""
+        """The `generate` of the model's class; a runtime with its own loop runs greedy decoding directly."""
         module = self._generator()
         if not getattr(self.calls["model"], "own_loop", False):
             return module.generate
@@ -132,8 +132,8 @@ class DecoderOnly(Decoder):
         from transformers.modeling_outputs import CausalLMOutputWithPast
 
         length = input_ids.shape[1]
-        given = take_cache(arguments)
-        cache = cache_of(()) if given is None else given
+        passed = take_cache(arguments)
+        cache = cache_of(()) if passed is None else passed
         past_length = cache.get_seq_length()
         require_plain(arguments, past_length, length)
         kept = torch.arange(length - (logits_to_keep or length), length, device=input_ids.device)
@@ -143,17 +143,17 @@ class DecoderOnly(Decoder):
 
 
 class EncoderDecoder(Decoder):
-    """An exported encoder and decoder in a transformers model's place.
+    """An exported encoder and decoder that replace a transformers model.
 
-    The graph `encoder` gives the keys and values that each layer of the decoder attends to; the graph `decoder` takes
-    token ids, the encoder's attention mask if it heeds one, the keys and values of the past, and those of the encoder.
+    The graph `encoder` returns the keys and values that each layer of the decoder attends to; the graph `decoder` takes
+    token ids, the encoder's attention mask if it uses one, the keys and values of the past, and those of the encoder.
 
     Args:
-        calls: what runs each graph.
-        auto_class: the transformers class that makes the model.
-        config: the model's (see `Decoder`).
-        generation: its generation config.
-        device: where the tokens are.
+        calls: the callable that runs each graph, by its name.
+        auto_class: the transformers class that builds the model.
+        config: config of the model (see `Decoder`).
+        generation: generation config of the model.
+        device: device of the tokens.
         heeds_mask: whether the decoder's graph takes the encoder's attention mask [batch, source].
     """
 
@@ -181,20 +181,20 @@ class EncoderDecoder(Decoder):
         encoder_outputs: Any = None,
         **arguments: Any,
     ) -> Any:
-        """Run the decoder, and the encoder before it where its outputs are not given (see `forward` of the model)."""
+        """Run the decoder, after the encoder if its outputs are not passed (see `forward` of the model)."""
         from transformers import EncoderDecoderCache
         from transformers.modeling_outputs import Seq2SeqLMOutput
 
-        given = take_cache(arguments)
-        cache = EncoderDecoderCache(cache_of(()), cache_of(())) if given is None else given
+        passed = take_cache(arguments)
+        cache = EncoderDecoderCache(cache_of(()), cache_of(())) if passed is None else passed
         past_length = cache.get_seq_length()
         require_plain(arguments, past_length, decoder_input_ids.shape[1])
         encoded = encoder_outputs or self.get_encoder()(input_features, input_ids, attention_mask)
         cross = encoded.hidden_states
-        if (beams := len(decoder_input_ids) // len(cross[0])) > 1:  # of each text, one after the other
-            cross = tuple(each.repeat_interleave(beams, dim=0) for each in cross)
+        if (beams := len(decoder_input_ids) // len(cross[0])) > 1:  # the beams of a text are neighbours
+            cross = tuple(states.repeat_interleave(beams, dim=0) for states in cross)
         if not past_length:
-            refill(cache.cross_attention_cache, cross)  # where transformers looks for them
+            refill(cache.cross_attention_cache, cross)  # transformers looks for them there
         mask = (attention_mask,) if self.heeds_mask else ()
         logits = self._advance("decoder", cache.self_attention_cache, (decoder_input_ids, *mask), cross)
         returned: dict[str, Any] = {cache_keyword(): cache}
@@ -202,11 +202,11 @@ class EncoderDecoder(Decoder):
 
 
 class Encoder:
-    """An exported encoder: called as the model's, it returns the decoder's keys and values as hidden states.
+    """An exported encoder: called like the model's, it returns the decoder's keys and values as hidden states.
 
     Args:
         call: runs the graph.
-        heeds_mask: whether the graph takes an attention mask; Whisper's, for one, heeds none.
+        heeds_mask: whether the graph takes an attention mask; Whisper's does not.
     """
 
     def __init__(self, call: Callable[..., tuple[Any, ...]], heeds_mask: bool) -> None:
@@ -221,34 +221,34 @@ class Encoder:
         require_plain(arguments, 0, 0)
         inputs = input_ids if input_features is None else input_features
         cross = tuple(self.call(inputs, *((attention_mask,) if self.heeds_mask else ())))
-        states = cross[0][:, 0]  # [batch, source, width of a head]: transformers asks how long they are
+        states = cross[0][:, 0]  # [batch, source, width of a head]: transformers reads only their length
         return BaseModelOutput(last_hidden_state=states, hidden_states=cross)
 
-    forward = __call__  # whose signature transformers asks
+    forward = __call__  # transformers inspects its signature
 
 
 def take_cache(arguments: dict[str, Any]) -> Any:
-    """Take the cache out of a call's arguments, under whichever name transformers passes it; None if there is none.
+    """Remove the cache from a call's arguments, under any name that transformers uses, and return it; None without one.
 
     Raises:
-        WorkerError: it is there under two names.
+        WorkerError: there are caches under two names.
     """
-    given = [cache for name in CACHE_NAMES if (cache := arguments.pop(name, None)) is not None]
-    if len(given) > 1:
+    caches = [cache for name in CACHE_NAMES if (cache := arguments.pop(name, None)) is not None]
+    if len(caches) > 1:
         raise WorkerError(f"transformers passed a cache under two names: {' and '.join(CACHE_NAMES)}")
-    return given[0] if given else None
+    return caches[0] if caches else None
 
 
 def require_plain(arguments: Mapping[str, Any], past: int, tokens: int) -> None:
-    """Raise for arguments that an exported decoder has no input for and that would change what it computes.
+    """Raise for arguments that an exported decoder has no input for and that would change its result.
 
     Args:
-        arguments: all that transformers passed beside what the decoder takes.
-        past: how many tokens the cache holds.
-        tokens: how many tokens the call adds.
+        arguments: the remaining arguments from transformers.
+        past: number of tokens in the cache.
+        tokens: number of tokens that the call adds.
 
     Raises:
-        WorkerError: positions that are not one after the other, padding, or an argument that nobody knows.
+        WorkerError: positions are not consecutive, there is padding, or an argument is unknown.
     """
     import torch
 

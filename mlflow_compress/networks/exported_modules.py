@@ -1,4 +1,4 @@
-"""What stands in the place of a module of anybody's when it is exported: it takes and gives what the module did."""
+"""The replacement of any exported module: it takes the same arguments and returns the same structure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mlflow_compress.networks import value_trees
 from mlflow_compress.networks.export_graphs import Attached, Calls
 from mlflow_compress.networks.module_calls import Passing
 
-# As JSON holds it: `tensor`, or a dictionary: a `value`, or the `kind` of what holds others, with these.
-# Of 0.1: also `tuple` of tensors, and the list of a dictionary's keys.
+# As stored in JSON: `tensor`, or a dictionary with a `value`, or with the `kind` of a container and its children.
+# Version 0.1 also wrote `tuple` (of tensors) and the list of a dictionary's keys.
 OutputForm = str | list[str] | dict[str, Any]
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -21,15 +21,15 @@ _TENSOR = "tensor"
 
 @dataclass(frozen=True)
 class CallForm:
-    """What an exported module takes and gives.
+    """What an exported module takes and returns.
 
     Attributes:
-        output: the form of what it gives.
-        fixed: what among its arguments is no tensor and stays as it was when it was exported, by its place among the
-            leaves of the arguments.
-        passing: how the module was called on a batch; None in what 0.1 wrote.
-        samples: how many samples a call takes; None: any number.
-        names: of the arguments, in the order in which the graph takes them; None in older files.
+        output: form of its output.
+        fixed: arguments that are not tensors, which are constants of the export, by their place among the leaves of
+            the arguments.
+        passing: how the module was called on a batch; None in files of version 0.1.
+        samples: number of samples in a call; None: any number.
+        names: names of the arguments, in the order in which the graph takes them; None in older files.
     """
 
     output: OutputForm
@@ -39,21 +39,21 @@ class CallForm:
     names: Sequence[str] | None = None
 
     @classmethod
-    def of_json(cls, data: Any) -> CallForm:
-        """Read what was written as `vars(form)`, or the form of the output alone, as 0.1 wrote it."""
-        is_whole = isinstance(data, dict) and "output" in data
-        return cls(**data) if is_whole else cls(data, {})
+    def of_json(cls, stored: Any) -> CallForm:
+        """Read what was written as `vars(form)`, or the form of the output alone, as version 0.1 wrote it."""
+        is_whole = isinstance(stored, dict) and "output" in stored
+        return cls(**stored) if is_whole else cls(stored, {})
 
 
 def form_of(output: Any, names: Mapping[str, Any] | None = None) -> OutputForm:
-    """Return the form of what a module gave.
+    """Return the form of a module's output.
 
     Args:
         output: the output.
-        names: what a user's file defines, by name: dataclasses are known again by it.
+        names: definitions in the user's file, by name, to recognise its classes.
 
     Raises:
-        Unsupported: it holds what can't be made again.
+        Unsupported: it contains a value that can't be rebuilt.
     """
     import torch
 
@@ -75,7 +75,7 @@ def form_of(output: Any, names: Mapping[str, Any] | None = None) -> OutputForm:
 
 
 def filled(form: OutputForm, tensors: Iterator[Any], names: Mapping[str, Any] | None = None) -> Any:
-    """Return an output of a form that holds these tensors, in order."""
+    """Return an output of this form with these tensors, in order."""
     if form == _TENSOR:
         return next(tensors)
     if form == "tuple":
@@ -89,17 +89,17 @@ def filled(form: OutputForm, tensors: Iterator[Any], names: Mapping[str, Any] | 
     if form["kind"] == "dict":
         return dict(zip(form["keys"], children, strict=True))
     if form["kind"] == "class":
-        return _made(_known(form["name"], names or {}), form["fields"], children)
+        return _rebuilt(_class_named(form["name"], names or {}), form["fields"], children)
     return children if form["kind"] == "list" else tuple(children)
 
 
 class ExportedModule(Attached):
-    """Stands in the module's place: takes the tensors among its arguments, and gives what it gave, in its form.
+    """Replaces the module: runs the graph on the tensors among its arguments, and returns an output of the same form.
 
     Args:
-        calls: what runs the graph `model`.
-        form: of what it takes and gives.
-        names: what the user's file defines, by name.
+        calls: runs the graph `model`.
+        form: form of its arguments and output.
+        names: definitions in the user's file, by name.
     """
 
     def __init__(self, calls: Calls, form: CallForm, names: Mapping[str, Any] | None = None) -> None:
@@ -111,8 +111,8 @@ class ExportedModule(Attached):
         """Run the graph.
 
         Raises:
-            ValueError: an argument that is no tensor is not what it was when the module was exported.
-            TypeError: arguments by name are not those that it was exported for.
+            ValueError: a constant argument differs from the export.
+            TypeError: the arguments differ from the names in the export.
         """
         import torch
 
@@ -128,25 +128,25 @@ class ExportedModule(Attached):
         return outputs[0] if self.form.output == _TENSOR else filled(self.form.output, iter(outputs), self.names)
 
     def _in_order(self, given: Sequence[Any], by_name: Mapping[str, Any]) -> list[Any]:
-        """Return the arguments in the graph's order: those by name may come in any."""
+        """Return the arguments in the graph's order: named arguments may come in any order."""
         names, is_by_name = self.form.names, self.form.passing == "by name"
         if names is None or not (by_name or is_by_name):
             return [*given, *by_name.values()]
-        known = {**dict(zip(names, given, strict=False)), **by_name}
-        if set(known) != set(names) or len(given) + len(by_name) != len(names) or (is_by_name and given):
+        arguments = {**dict(zip(names, given, strict=False)), **by_name}
+        if set(arguments) != set(names) or len(given) + len(by_name) != len(names) or (is_by_name and given):
             how = "by name" if is_by_name else "in this order"
             raise TypeError(
                 f"the module was exported for the arguments {', '.join(names)} ({how}); it got {len(given)} by "
                 f"position and these by name: {', '.join(by_name) or 'none'}"
             )
-        return [known[name] for name in names]
+        return [arguments[name] for name in names]
 
 
 def fixed_of(arguments: Any) -> dict[str, Any]:
-    """Return what among the leaves of arguments is no tensor, by its place.
+    """Return the leaves of arguments that are not tensors, by their place.
 
     Raises:
-        Unsupported: it is neither number, text nor None.
+        Unsupported: one is neither a number, a string nor None.
     """
     import torch
 
@@ -172,19 +172,19 @@ def _fields(output: Any) -> list[str]:
     return [name for name in getattr(output, "__dataclass_fields__", {}) if hasattr(output, name)]
 
 
-def _known(name: str, names: Mapping[str, Any]) -> type:
-    known = names.get(name)
-    if not isinstance(known, type):
-        raise TypeError(f"the model's file defines no class {name}")
-    return known
+def _class_named(name: str, names: Mapping[str, Any]) -> type:
+    definition = names.get(name)
+    if not isinstance(definition, type):
+        raise TypeError(f"the model's file does not define the class {name}")
+    return definition
 
 
-def _made(kind: type, fields: Sequence[str], children: Sequence[Any]) -> Any:
-    """Make an object of a user's class without its own `__init__` where it is a dataclass that computes fields."""
+def _rebuilt(kind: type, fields: Sequence[str], children: Sequence[Any]) -> Any:
+    """Make an object of a user's class; of a dataclass without its `__init__`, which may compute fields."""
     values = dict(zip(fields, children, strict=True))
     if issubclass(kind, (Mapping, tuple)) or not is_dataclass(kind):
         return kind(**values)
-    made = object.__new__(kind)
+    rebuilt = object.__new__(kind)
     for name, value in values.items():
-        object.__setattr__(made, name, value)
-    return made
+        object.__setattr__(rebuilt, name, value)
+    return rebuilt

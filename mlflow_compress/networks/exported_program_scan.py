@@ -1,8 +1,8 @@
-"""What code a graph of `torch.export` would run when it is loaded, told without loading it.
+"""Finds code that a `torch.export` graph would run when it is loaded, without loading it.
 
-Such a file, `.pt2`, is not only data: it may hold pickles and compiled libraries, and of its graph torch evaluates the
-expressions of sizes and the guards, writes Python code of the names, and looks operators up by dotted names. What is
-let through here has none of the former, and of the latter only what `torch.export.save` writes of tensors: operators of
+Such a `.pt2` file is not only data. It may hold pickles and compiled libraries. From its graph, torch evaluates size
+expressions and guards, generates Python code with its names, and looks up operators by dotted names. Files that pass
+here hold no pickles or libraries, and in their graph only what `torch.export.save` writes for tensors: operators of
 torch, plain names, and expressions of numbers and sizes.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 from mlflow_compress.networks import inert_pickle
 from mlflow_compress.untrusted import parse_json
 
-_MOST_BYTES = 2**30  # of the graph's JSON
+_MOST_BYTES = 2**30  # size of the graph's JSON
 _LONGEST_EXPRESSION = 4_000  # characters
 _MOST_POWERS = 4
 _KNOWN_RECORDS = re.compile(
@@ -28,7 +28,7 @@ _KNOWN_RECORDS = re.compile(
     r"|data/constants/(tensor_\d+|model_constants_config\.json)|data/sample_inputs/model\.pt"
     r"|archive_format|archive_version|version|byteorder|\.data/\w+|\.format_version|\.storage_alignment|extra/[\w./-]+"
 )
-_TENSORS = frozenset(  # what a pickle of tensors calls
+_TENSORS = frozenset(  # called by a pickle of tensors
     {"__builtin__ set", "collections OrderedDict", "torch Size", "torch Tensor", "torch device"}
     | {"torch._tensor _rebuild_from_type_v2", "torch.nn.parameter Parameter"}
     | {f"torch._utils {name}" for name in ("_rebuild_parameter", "_rebuild_tensor_v2")}
@@ -40,13 +40,13 @@ _OPERATOR = re.compile(
     r"|_operator\.(add|and_|eq|floordiv|ge|getitem|gt|le|lt|mod|mul|ne|neg|not_|or_|pos|pow|sub|truediv)"
     r"|math\.(ceil|floor|sqrt|trunc)|torch\._?sym_[a-z]+"
 )
-_OF_FILES = ("save", "load", "from_file")  # operators that open what they are given the name of
+_OF_FILES = ("save", "load", "from_file")  # operators that open a file by name
 _ARITHMETIC = re.compile(r"__[ir]?(and|or|xor|lshift|rshift)__")
 _NAME = re.compile(r"[\w.@]{0,1000}")
 _IDENTIFIER = re.compile(r"\w{0,1000}")
 _IDENTIFIERS = ("name", "as_name", "forward_arg_names")
 _TREES = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
-_SIZES = frozenset((  # what sympy may be asked to call
+_SIZES = frozenset((  # functions that a size expression may call in sympy
     "Add", "And", "Abs", "BooleanFalse", "BooleanTrue", "Eq", "Equality", "Float", "Ge", "GreaterThan", "Gt",
     "Integer", "Le", "LessThan", "Lt", "Max", "Min", "Mod", "Mul", "Ne", "Not", "Or", "Pow", "Rational",
     "StrictGreaterThan", "StrictLessThan", "Symbol", "Unequality", "CeilToInt", "CleanDiv", "FloatPow",
@@ -54,7 +54,7 @@ _SIZES = frozenset((  # what sympy may be asked to call
     "ModularIndexing", "PowByNatural", "PythonMod", "RoundDecimal", "RoundToInt", "ToFloat", "TruncToFloat",
     "TruncToInt", "Where",
 ))  # fmt: skip
-_ASKED = frozenset({"size", "stride", "storage_offset"})  # what a guard asks a tensor for
+_ASKED = frozenset({"size", "stride", "storage_offset"})  # methods of a tensor that a guard may call
 _GUARDS = frozenset({"max", "min", "abs", "float", "int"}) | _SIZES
 _HARMLESS_NODES = (
     ast.Expression, ast.Compare, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Subscript, ast.Tuple, ast.Load, ast.keyword,
@@ -63,14 +63,14 @@ _HARMLESS_NODES = (
 
 
 def code_in_program(path: Path) -> str:
-    """Say what in a file of `torch.export.save` may run code when it is loaded, or is not known to run none.
+    """Name the part of a `torch.export.save` file that may run code when it is loaded.
 
     Returns:
-        What it is, to follow `holds`; empty if there is nothing.
+        A phrase to follow `holds`; empty if the file only holds parts that are known to be safe.
     """
     try:
         _check(path)
-    except Exception as error:  # of two readers of archives, for what is not as torch writes it
+    except Exception as error:  # the two archive readers raise many types for malformed files
         return str(error).split("\n", maxsplit=1)[0][:300] or type(error).__name__
     return ""
 
@@ -78,10 +78,10 @@ def code_in_program(path: Path) -> str:
 def _check(path: Path) -> None:
     import torch
 
-    with zipfile.ZipFile(path) as archive:  # as torch reads the format before this one
+    with zipfile.ZipFile(path) as archive:  # torch reads the previous format like this
         if not all("/" in name for name in archive.namelist()):
             raise ValueError("the format of an older torch, which consists of pickles")
-    reader = torch._C.PyTorchFileReader(str(path))  # as torch reads it
+    reader = torch._C.PyTorchFileReader(str(path))  # torch's own reader
     names = reader.get_all_records()
     for name in names:
         if not _KNOWN_RECORDS.fullmatch(name):
@@ -92,19 +92,19 @@ def _check(path: Path) -> None:
             _check_payloads(parse_json(record, name, _MOST_BYTES))
         elif name.startswith("models/"):
             _check_graph(parse_json(record, name, _MOST_BYTES))
-        elif name.startswith("data/sample_inputs/") and record:  # empty: it was saved without
+        elif name.startswith("data/sample_inputs/") and record:  # empty: saved without sample inputs
             require_tensors(record, name)
 
 
 def require_tensors(record: bytes, name: str) -> None:
-    """Check that what torch.save wrote calls nothing but what makes tensors.
+    """Check that a file of torch.save only calls functions that make tensors.
 
     Args:
-        record: the file.
-        name: of it.
+        record: content of the file.
+        name: name of the file.
 
     Raises:
-        ValueError: it does; says what.
+        ValueError: it calls another function, which the message names.
     """
     import torch
 
@@ -117,7 +117,7 @@ def require_tensors(record: bytes, name: str) -> None:
 
 
 def _check_payloads(config: Any) -> None:
-    """Check that all weights and constants are bytes of numbers."""
+    """Check that all weights and constants are plain bytes of numbers."""
     payloads = config.get("config") if isinstance(config, dict) else None
     if not isinstance(payloads, dict):
         raise ValueError("no list of its weights")
@@ -139,12 +139,12 @@ def _check_graph(program: Any) -> None:
 
 
 def _check_texts(data: Any) -> None:
-    """Check every text of a graph by what torch makes of it."""
+    """Check every text of a graph according to how torch uses it."""
     waiting: list[tuple[str, Any]] = [("", data)]
     while waiting:
         key, value = waiting.pop()
         if isinstance(value, dict):
-            # What is said about a node is kept as text. Keys are names, of weights too.
+            # torch keeps metadata as text. Keys are names, also of weights.
             waiting += [(name, part) for name, part in value.items() if name != "metadata"]
             waiting += [("key", name) for name in value]
         elif isinstance(value, list):
@@ -160,17 +160,17 @@ def _check_text(key: str, text: str) -> None:
         _check_expression(text, _SIZES, ())
     elif key in ("in_spec", "out_spec"):
         _check_tree(text)
-    elif key not in ("as_string", "as_strings", "as_float", "as_floats"):  # which are written as they are
+    elif key not in ("as_string", "as_strings", "as_float", "as_floats"):  # torch uses these only as data
         form = _IDENTIFIER if key in _IDENTIFIERS else _NAME
         if not form.fullmatch(text):
             raise ValueError(f"the name {text!r:.100}")
 
 
 def _check_operator(text: str) -> None:
-    found = _OPERATOR.fullmatch(text)
-    name = (found["name"] or "") if found else ""
-    is_odd = name in _OF_FILES or (name.startswith("__") and not _ARITHMETIC.fullmatch(name))
-    if found is None or is_odd:
+    match = _OPERATOR.fullmatch(text)
+    name = (match["name"] or "") if match else ""
+    is_unsafe = name in _OF_FILES or (name.startswith("__") and not _ARITHMETIC.fullmatch(name))
+    if match is None or is_unsafe:
         raise ValueError(f"a call to {text!r:.100}")
 
 
@@ -191,7 +191,7 @@ def _check_tree(text: str) -> None:
 
 
 def _check_context(context: Any) -> None:
-    """Check what is said of a tuple, list or dictionary: nothing, or its keys in JSON."""
+    """Check the context of a tuple, list or dictionary: nothing, or its keys in JSON."""
     if context is None:
         return
     keys = json.loads(context) if isinstance(context, str) and len(context) < _MOST_BYTES else context
@@ -200,30 +200,30 @@ def _check_context(context: Any) -> None:
 
 
 def _check_expression(text: Any, calls: Collection[str], attributes: Collection[str]) -> None:
-    """Check that an expression is of numbers and sizes.
+    """Check that an expression contains only numbers and sizes.
 
     Args:
         text: the expression.
-        calls: the functions that it may call.
-        attributes: the methods that it may call.
+        calls: functions that it may call.
+        attributes: methods that it may call.
     """
-    refused = ValueError(f"the expression {text!r:.100}")
+    rejection = ValueError(f"the expression {text!r:.100}")
     if not isinstance(text, str) or len(text) > _LONGEST_EXPRESSION:
-        raise refused
+        raise rejection
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise refused from None
+        raise rejection from None
     named = {id(node) for node in ast.walk(tree) if _names_something(node) for node in ast.walk(node)}
     powers = 0
     for node in ast.walk(tree):
         powers += isinstance(node, ast.Pow) or (isinstance(node, ast.Name) and "Pow" in node.id)
         if not _is_harmless(node, calls, attributes, id(node) in named) or powers > _MOST_POWERS:
-            raise refused
+            raise rejection
 
 
 def _names_something(node: ast.AST) -> bool:
-    """Return whether a piece of an expression may hold a text: `Symbol('s0')`, `L['x']`."""
+    """Return whether part of an expression may contain a text: `Symbol('s0')`, `L['x']`."""
     if isinstance(node, ast.Call):
         return isinstance(node.func, ast.Name) and node.func.id == "Symbol"
     return isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant)
@@ -240,7 +240,7 @@ def _is_harmless(node: ast.AST, calls: Collection[str], attributes: Collection[s
         case ast.Call(func=ast.Name(id=name)):
             return name in calls
         case ast.Call(func=ast.Attribute()):
-            return True  # its attribute is looked at for itself
+            return True  # its attribute is checked as a node of its own
         case ast.Name(id=name):
             return "__" not in name
         case ast.Attribute(attr=name):

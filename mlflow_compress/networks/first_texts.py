@@ -1,7 +1,7 @@
-"""The first texts of a language model that was just loaded: whether it is one, and whether its cache is right.
+"""Checks a newly loaded language model on a few random tokens: is it causal, and is its cache correct?
 
-A few random tokens tell. A model whose tokens see those behind them has no perplexity; one whose cache gives other
-tokens than a pass over the whole text is timed without it.
+A model whose tokens attend to later tokens has no perplexity. A model whose cache gives other tokens than a pass over
+the whole text is timed without the cache.
 """
 
 from __future__ import annotations
@@ -35,27 +35,27 @@ NO_CACHE = CautionKind(
 )
 _TOKENS = 6
 _SEED = 17
-_SAME = 1e-3  # relative; rounding was seen to make 5e-7, a lost past or a token seen too early 0.01 and more
-_ROUNDINGS = 4  # of half precision, that logits may be apart
+_SAME = 1e-3  # relative; observed: 5e-7 from rounding, 0.01 and more from a lost past or a token seen too early
+_ROUNDINGS = 4  # tolerated difference of logits, in rounding steps of half precision
 _NOT_OF_THE_PAST = ("logits", "loss", "hidden_states", "attentions", "router_logits", "aux_loss")
 
 
 def settle_decoder(model: Model, forward: Callable[[Any], Any], generate: Callable[[Any], Continuation]) -> None:
-    """Run a decoder that was just loaded, and choose how it generates: with its cache, or without one.
+    """Run a newly loaded decoder, and choose how it generates: with its cache, or without one.
 
     Args:
         model: the model.
-        forward: gives logits [batch, tokens, vocabulary] for token ids [batch, tokens].
+        forward: returns logits [batch, tokens, vocabulary] for token ids [batch, tokens].
         generate: continues token ids by a few tokens, as the config says.
 
     Raises:
-        RecipeError: it does not run on token ids alone, it can't generate, or it is no causal language model.
+        RecipeError: it does not run on token ids alone, can't generate, or is not a causal language model.
     """
     ids = token_ids(model, 1, _TOKENS, _SEED)
     require_pass(model, lambda: _require_causal(model, forward, ids), "token ids")
     try:
         is_right = _keeps_past(model.module, ids) and agrees(generate(ids), _alike(model.module))
-    except Exception as error:  # whatever the model's own code raises without a cache: it is tried without one
+    except Exception as error:  # the model's own code may raise anything: then try without a cache
         if is_out_of_memory(error):
             raise
         is_right = False
@@ -67,7 +67,7 @@ def settle_decoder(model: Model, forward: Callable[[Any], Any], generate: Callab
 
 
 def _alike(module: Any) -> float:
-    """Return how far logits may be apart that should be the same: more in half precision than in float32."""
+    """Return the tolerated difference of logits that should be equal: more in half precision than in float32."""
     import torch
 
     dtype = dtype_of(module)
@@ -75,7 +75,7 @@ def _alike(module: Any) -> float:
 
 
 def _keeps_past(module: Any, ids: Any) -> bool:
-    """Return whether a model gives back something of the past when it is asked to: a cache, or a state."""
+    """Return whether a model returns a cache or a state when `use_cache` is set."""
     import torch
 
     with torch.inference_mode():
@@ -84,10 +84,10 @@ def _keeps_past(module: Any, ids: Any) -> bool:
 
 
 def _require_causal(model: Model, forward: Callable[[Any], Any], ids: Any) -> None:
-    """Check that another last token moves no logits before it.
+    """Check that changing the last token does not change the logits before it.
 
     Raises:
-        RecipeError: it does.
+        RecipeError: it changes them.
     """
     import torch
 

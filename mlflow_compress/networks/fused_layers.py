@@ -1,7 +1,7 @@
-"""torch's own transformer layers: in inference they may hand all weights to one fused kernel.
+"""torch's own transformer layers: in inference they may pass all weights to one fused kernel.
 
-With a padding mask that path gives zeros at padded places, where the layers called one by one, as in training and in
-an exported graph, compute numbers from what is not padded.
+With a padding mask that path returns zeros at padded places. The layers called one by one, as in training and in an
+exported graph, return other numbers there.
 """
 
 from __future__ import annotations
@@ -13,26 +13,25 @@ from typing import Any
 
 @contextlib.contextmanager
 def unfused() -> Iterator[None]:
-    """Have torch's own transformer layers call their linear layers, rather than hand the weights to a fused kernel.
+    """Make torch's own transformer layers call their linear layers instead of a fused kernel.
 
-    They also take a mask as it is, without looking at its values for whether it is causal, which only chooses a kernel,
-    and which no graph can hold.
+    They also skip the check of a mask's values for causality: it only chooses a kernel, and a graph can't contain it.
     """
     import torch
     from torch.nn.modules import transformer
 
-    was_fused, looks = torch.backends.mha.get_fastpath_enabled(), transformer._detect_is_causal_mask
+    was_fused, detect = torch.backends.mha.get_fastpath_enabled(), transformer._detect_is_causal_mask
     torch.backends.mha.set_fastpath_enabled(False)
     transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: is_causal is True
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(was_fused)
-        transformer._detect_is_causal_mask = looks
+        transformer._detect_is_causal_mask = detect
 
 
 def may_be_fused(module: Any) -> bool:
-    """Return whether a module holds layers that have such a kernel."""
+    """Return whether a module contains layers with such a kernel."""
     import torch
 
     return isinstance(module, torch.nn.Module) and any(

@@ -1,8 +1,8 @@
-"""What a decoder generates, checked: through its cache as in one pass without it, and restored as before it was saved.
+"""Checks what a decoder generates: with its cache as in one pass without it, and restored as before it was saved.
 
-A decoder that loses its past is as fast and as large as a right one, and its single passes are right too: only what it
-generates is wrong. So some tokens are generated, from the inputs that methods calibrate on: one text, two, and up to
-four of a timed batch at a time. A past that is lost only later, or only in larger batches, is not seen.
+A decoder that loses its past is as fast and as large as a correct one, and its single passes are correct too: only the
+generated text is wrong. So it generates some tokens from calibration inputs: one text, two, and up to four of a timed
+batch at a time. The check does not see a past that is lost only later, or only in larger batches.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from mlflow_compress.sockets import Continuation, Family, Model
 
 _NEW_TOKENS = 16
 _BATCH_SIZES = (1, 2)
-_LARGEST_BATCH = 4  # of a timed batch: the logits of a large one would take more memory than timing does
+_LARGEST_BATCH = 4  # the logits of a larger batch would take more memory than timing it
 _SEED = 17
 _ARRAY = "array"
-_LEAST_LOSS = 0.3  # by how much a lost past moves logits, at least: 31% to 90% were seen
+_LEAST_LOSS = 0.3  # the least change of logits by a lost past: 31% to 90% were observed
 
 UNCHECKED_PAST = CautionKind(
     "unchecked_past",
@@ -45,34 +45,36 @@ UNCHECKED_PAST = CautionKind(
 
 
 def generate(family: Family, model: Model) -> list[Continuation]:
-    """Generate from one calibration input, and from several at once; nothing where the family does not generate."""
+    """Generate from one calibration input, and from several at once; nothing if the family does not generate."""
     return _generate(family, model, _batches(family, model))
 
 
 def require_past(before: Sequence[Continuation], after: Sequence[Continuation]) -> list[Caution]:
-    """Check that a compressed decoder heeds its past: that its cache gives it the logits of one pass without a cache.
+    """Check that a compressed decoder uses its past: its logits with the cache must equal those of one pass without it.
 
-    The two may differ by rounding, and by twice of what compressing changed in single passes.
+    They may differ by rounding, plus twice the change of single passes by the compression.
 
     Args:
         before: what the model generated before it was compressed.
         after: what it generates now, from the same inputs.
 
     Returns:
-        A caution where that is so much that a lost past might not have been seen.
+        A caution if this tolerance is so large that a lost past might go unnoticed.
 
     Raises:
-        WorkerError: they differ by more. The message names the first token that does.
+        WorkerError: they differ by more. The message names the first token that differs.
     """
     most_moved = 0.0
-    for original, made in zip(before, after, strict=True):
-        explained = _explained(original, made)
+    for original, compressed in zip(before, after, strict=True):
+        explained = _explained(original, compressed)
         most_moved = max(most_moved, explained)
         allowed = ROUNDING["cpu"] + 2 * explained
-        best = made.at_once.argmax(-1)
-        if difference := _first_difference(made.tokens, made.logits, made.tokens, made.at_once, allowed):
+        best = compressed.at_once.argmax(-1)
+        if difference := _first_difference(
+            compressed.tokens, compressed.logits, compressed.tokens, compressed.at_once, allowed
+        ):
             text, token, moved = difference
-            got, likeliest = int(made.tokens[text, token]), int(best[text, token])
+            got, likeliest = int(compressed.tokens[text, token]), int(best[text, token])
             expected = f"{likeliest} is the likeliest" if got != likeliest else "its probability is different"
             raise WorkerError(
                 f"the compressed decoder generates from a wrong cache: token {token + 1} of text {text + 1} is {got}, "
@@ -81,34 +83,37 @@ def require_past(before: Sequence[Continuation], after: Sequence[Continuation]) 
     return [UNCHECKED_PAST.of(moved=most_moved)] if 2 * most_moved >= _LEAST_LOSS else []
 
 
-def agrees(made: Continuation, allowed: float) -> bool:
-    """Return whether logits of generated tokens are those of one pass without a cache, but for such a difference."""
-    return _first_difference(made.tokens, made.logits, made.tokens, made.at_once, allowed) is None
+def agrees(continuation: Continuation, allowed: float) -> bool:
+    """Return whether logits of generated tokens equal those of one pass without a cache, within a tolerance."""
+    return (
+        _first_difference(continuation.tokens, continuation.logits, continuation.tokens, continuation.at_once, allowed)
+        is None
+    )
 
 
 def keep(family: Family, model: Model, path: Path) -> None:
-    """Write calibration inputs and what the model generates from them."""
+    """Write calibration inputs and the tokens that the model generates from them."""
     import torch
 
     batches = _batches(family, model)
-    made = _generate(family, model, batches)
-    if made:
+    continuations = _generate(family, model, batches)
+    if continuations:
         kept = {
             "batches": [_to_plain(batch) for batch in batches],
-            "tokens": [each.tokens.cpu() for each in made],
-            "logits": [each.logits.cpu() for each in made],
+            "tokens": [continuation.tokens.cpu() for continuation in continuations],
+            "logits": [continuation.logits.cpu() for continuation in continuations],
         }
         torch.save(kept, path)
 
 
 def compare(family: Family, model: Model, path: Path, device: str) -> None:
-    """Generate from what `keep` wrote, and compare.
+    """Generate from the inputs that `keep` wrote, and compare.
 
     Args:
         family: the model's family.
         model: the restored model.
-        path: what `keep` wrote; where it wrote nothing, there is nothing to compare.
-        device: where the model is: `cpu` or `cuda`.
+        path: file of `keep`; if it does not exist, there is nothing to compare.
+        device: device of the model: `cpu` or `cuda`.
 
     Raises:
         WorkerError: the restored model generates something else. The message names the first token that differs.
@@ -118,10 +123,11 @@ def compare(family: Family, model: Model, path: Path, device: str) -> None:
     if not path.exists():
         return
     kept = torch.load(path, weights_only=True)
-    made = _generate(family, model, [_from_plain(batch, device) for batch in kept["batches"]])
-    for each, tokens, logits in zip(made, kept["tokens"], kept["logits"], strict=True):
-        now = each.tokens.cpu()
-        if difference := _first_difference(now, each.logits.cpu(), tokens, logits, rounding(model.module, device)):
+    continuations = _generate(family, model, [_from_plain(batch, device) for batch in kept["batches"]])
+    tolerance = rounding(model.module, device)
+    for continuation, tokens, logits in zip(continuations, kept["tokens"], kept["logits"], strict=True):
+        now = continuation.tokens.cpu()
+        if difference := _first_difference(now, continuation.logits.cpu(), tokens, logits, tolerance):
             text, token, moved = difference
             raise WorkerError(
                 f"the restored model does not generate what it generated before it was saved: token {token + 1} of "
@@ -131,28 +137,28 @@ def compare(family: Family, model: Model, path: Path, device: str) -> None:
 
 
 def _batches(family: Family, model: Model) -> list[Any]:
-    if type(family).generate is Family.generate:  # it generates nothing: no data are read for it
+    if type(family).generate is Family.generate:  # the family generates nothing: read no data for it
         return []
-    aside = dataclasses.replace(model, cautions=[])  # random inputs of this check say nothing about the model
+    quiet = dataclasses.replace(model, cautions=[])  # cautions about this check's inputs do not concern the model
     sizes = sorted({*_BATCH_SIZES, min(model.batch_size, _LARGEST_BATCH)})
-    return [batch for size in sizes for batch in family.calibration(aside, 1, _SEED, size)]
+    return [batch for size in sizes for batch in family.calibration(quiet, 1, _SEED, size)]
 
 
 def _generate(family: Family, model: Model, batches: Sequence[Any]) -> list[Continuation]:
     import torch
 
     with torch.inference_mode():
-        made = [family.generate(model, batch, _NEW_TOKENS) for batch in batches]
-    return [each for each in made if each is not None]
+        continuations = [family.generate(model, batch, _NEW_TOKENS) for batch in batches]
+    return [continuation for continuation in continuations if continuation is not None]
 
 
-def _explained(original: Continuation, made: Continuation) -> float:
-    """Return by how much single passes differ, at most, as long as both generated the same tokens."""
+def _explained(original: Continuation, compressed: Continuation) -> float:
+    """Return the greatest difference of single passes, as long as both generated the same tokens."""
     most = 0.0
-    for text in range(len(made.tokens)):
-        for token in range(made.tokens.shape[1]):
-            most = max(most, _moved(made.at_once[text, token], original.at_once[text, token]))
-            if made.tokens[text, token] != original.tokens[text, token]:
+    for text in range(len(compressed.tokens)):
+        for token in range(compressed.tokens.shape[1]):
+            most = max(most, _moved(compressed.at_once[text, token], original.at_once[text, token]))
+            if compressed.tokens[text, token] != original.tokens[text, token]:
                 break
     return most
 
@@ -162,15 +168,15 @@ def _first_difference(
 ) -> tuple[int, int, float] | None:
     """Find the first token whose logits [batch, tokens, vocabulary] differ by more than is allowed.
 
-    What follows on a token that differs by less is another text, and is not compared.
+    Where a token differs within the tolerance, the texts diverge: what follows is not compared.
 
     Returns:
-        Indices of the text and of the token, and the relative difference; None where there is none.
+        Indices of the text and of the token, and the relative difference; None if there is none.
     """
     for text in range(len(tokens)):
         for token in range(tokens.shape[1]):
             moved = _moved(logits[text, token], expected_logits[text, token])
-            if not moved <= allowed:  # NaN is no agreement
+            if not moved <= allowed:  # NaN counts as a difference
                 return text, token, moved
             if tokens[text, token] != expected_tokens[text, token]:
                 break
@@ -178,12 +184,12 @@ def _first_difference(
 
 
 def _moved(one: Any, other: Any) -> float:
-    """Return the relative difference of two vectors of logits, whose mean says nothing."""
+    """Return the relative difference of two vectors of logits, without their means, which have no meaning."""
     return distance(one - one.mean(), other - other.mean())
 
 
 def _to_plain(batch: Any) -> Any:
-    """Return a batch as what `torch.load` reads without running code."""
+    """Return a batch in a form that `torch.load` reads without running code."""
     import torch
 
     if isinstance(batch, Mapping):

@@ -1,4 +1,4 @@
-"""Language models in one GGUF file, run by llama.cpp as they are: those that a method wrote, and other people's."""
+"""Language models in one GGUF file, from a method or from others, run by llama.cpp as they are."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from mlflow_compress.sockets import Family, Model
 from mlflow_compress.version import installed
 
 FILE = "model.gguf"  # in a model folder
-_GRAPH = "model"  # what the family runs
+_GRAPH = "model"  # the graph that the family runs
 
 
 def load_config(origin: Origin) -> Any:
     """Return the transformers config that a GGUF file describes.
 
     Raises:
-        WeightsError: its header lies, or transformers knows no such architecture.
-        MachineLacks: llama.cpp's binding is not installed.
+        WeightsError: its header is invalid, or transformers does not know its architecture.
+        MachineLacks: the binding of llama.cpp is not installed.
     """
     import transformers
 
@@ -32,20 +32,20 @@ def load_config(origin: Origin) -> Any:
     binding()
     try:
         config = transformers.AutoConfig.from_pretrained(origin.location, **origin.arguments)
-    except Exception as error:  # each architecture's reader has errors of its own
+    except Exception as error:  # the reader of each architecture raises its own errors
         raise WeightsError(
             f"{origin.file} in {origin.location} has an unknown architecture: {one_line(error)}"
         ) from error
     if hasattr(config, "quantization_config"):
-        del config.quantization_config  # it is llama.cpp that runs it
+        del config.quantization_config  # llama.cpp runs the model, not transformers
     return config
 
 
 def open_checkpoint(model: Model, family: Family, path: Path) -> Model:
-    """Put a file in the place of a model's module, and say in its facts how it is packed.
+    """Replace a model's module by a file, and note in its facts how the file is packed.
 
     Raises:
-        WeightsError: its header lies, or llama.cpp refuses it.
+        WeightsError: its header is invalid, or llama.cpp rejects it.
     """
     model = attach(model, family, path)
     kind = file_type(model.module.calls[_GRAPH].header)
@@ -55,11 +55,11 @@ def open_checkpoint(model: Model, family: Family, path: Path) -> Model:
 
 
 def attach(model: Model, family: Family, path: Path) -> Model:
-    """Put a file in the place of a model's module.
+    """Replace a model's module by a file.
 
     Raises:
-        Unsupported: the model is to run on a GPU.
-        WeightsError: its header lies, or llama.cpp refuses it.
+        Unsupported: the model should run on a GPU.
+        WeightsError: its header is invalid, or llama.cpp rejects it.
     """
     if model.device != "cpu":
         raise Unsupported("this package runs GGUF files on the CPU only")
@@ -70,7 +70,7 @@ def attach(model: Model, family: Family, path: Path) -> Model:
 
 
 def file_of(module: Any) -> Path | None:
-    """Return the file that llama.cpp runs in a module's place; None: it is another module."""
+    """Return the file that llama.cpp runs for a module; None for other modules."""
     call = getattr(module, "calls", {}).get(_GRAPH) if isinstance(getattr(module, "calls", None), dict) else None
     return call.path if isinstance(call, LlamaCpp) else None
 
@@ -81,15 +81,15 @@ def copy(path: Path, folder: Path) -> None:
 
 
 def file_type(header: Header) -> str:
-    """Return which type a file is mostly in, as llama.cpp names it: `q4_k_m`."""
+    """Return the main type of a file's weights, as llama.cpp names it: `q4_k_m`."""
     from gguf.constants import LlamaFileType
 
     try:
         return (
             LlamaFileType(header.fields["general.file_type"]).name.lower().removeprefix("mostly_").removeprefix("all_")
         )
-    except (KeyError, ValueError):  # not said, or newer than the package
+    except (KeyError, ValueError):  # missing, or newer than the package
         counts: dict[str, int] = {}
-        for each in header.tensors:
-            counts[each.type] = counts.get(each.type, 0) + each.elements
+        for tensor in header.tensors:
+            counts[tensor.type] = counts.get(tensor.type, 0) + tensor.elements
         return max(counts, key=lambda kind: counts[kind])

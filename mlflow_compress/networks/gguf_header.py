@@ -1,6 +1,6 @@
-"""What the header of a GGUF file says, read strictly: llama.cpp's own parser is native code, and files are strangers'.
+"""Reads the header of a GGUF file strictly, because llama.cpp's own parser is native code, and files are untrusted.
 
-Every count, length, shape and offset is checked against the length of the file before anything is read by it.
+Every count, length, shape and offset is checked against the length of the file before it is used to read.
 
 Source: the format's specification (docs/gguf.md of ggml), versions 2 and 3, little-endian.
 """
@@ -21,7 +21,7 @@ MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_LEAST_ENTRY, _LEAST_TENSOR, _LEAST_STRING = 13, 25, 8  # bytes of each in the file, at least
+_LEAST_ENTRY, _LEAST_TENSOR, _LEAST_STRING = 13, 25, 8  # least bytes of each in the file
 _LONGEST_NAME, _MOST_AXES, _MOST_HEADS = 63, 4, 2**16
 _LONGEST_KEY = 2**16 - 1
 
@@ -32,10 +32,10 @@ class Tensor:
 
     Attributes:
         name: its name.
-        shape: lengths of its axes, the innermost first, as GGUF has them.
-        type: the name of its type, as llama.cpp has it in lower case (`q4_0`).
-        start: where it begins in the file, in bytes.
-        bytes: how many it takes.
+        shape: lengths of its axes, the innermost first, as in GGUF.
+        type: its type, as llama.cpp names it, in lower case (`q4_0`).
+        start: byte offset in the file.
+        bytes: size in the file.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Tensor:
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds."""
+        """Number of its elements."""
         return math.prod(self.shape)
 
 
@@ -55,8 +55,8 @@ class Header:
     """The header of a GGUF file.
 
     Attributes:
-        fields: what it says, by key; an array is a list.
-        tensors: in the file's order.
+        fields: metadata by key; an array is a list.
+        tensors: tensors in the file's order.
     """
 
     fields: Mapping[str, Any]
@@ -64,23 +64,23 @@ class Header:
 
     @property
     def architecture(self) -> str:
-        """What llama.cpp calls the architecture (`llama`)."""
+        """The architecture, as llama.cpp names it (`llama`)."""
         return str(self.fields.get("general.architecture", ""))
 
     def of_architecture(self, key: str) -> Any:
-        """Return a field of the architecture's own (`block_count`); None where it is not there."""
+        """Return a field of the architecture (`block_count`); None if it is missing."""
         return self.fields.get(f"{self.architecture}.{key}")
 
 
 class _LieError(Exception):
-    """What a header says is not true of the file."""
+    """The header contradicts the file."""
 
 
 def read_header(path: Path) -> Header:
     """Read a file's header, and check it against the file.
 
     Raises:
-        WeightsError: it is no GGUF file, is cut short, or its header says what can't be true of it.
+        WeightsError: it is not a GGUF file, is truncated, or its header contradicts it.
     """
     try:
         with path.open("rb") as file:
@@ -116,12 +116,12 @@ class _Reader:
             fields[key] = self._value(self._number("I"))
         if fields.get("split.count", 0) not in (0, 1):
             raise _LieError("it is one part of a split model: merge the parts first (llama-gguf-split --merge)")
-        told = [self._tensor() for _ in range(tensors)]
+        entries_of_tensors = [self._tensor() for _ in range(tensors)]
         alignment = fields.get("general.alignment", 32)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1):
             raise _LieError(f"its alignment is {alignment!r:.40}, which is not a power of two")
         begin = -(-self._at // alignment) * alignment
-        return Header(fields, _placed(told, begin, alignment, self._length))
+        return Header(fields, _placed(entries_of_tensors, begin, alignment, self._length))
 
     def _tensor(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self._string(_LONGEST_NAME)
@@ -158,7 +158,7 @@ class _Reader:
         length = self._number("Q")
         if length > longest:
             raise _LieError(f"it has a string of {length} bytes; the maximum here is {longest}")
-        # a vocabulary may hold bytes that are no text by themselves
+        # a vocabulary may contain bytes that are not valid text alone
         return self._take(length).decode("utf-8", "surrogateescape")
 
     def _require(self, count: int, size: int, what: str) -> None:
@@ -173,13 +173,13 @@ class _Reader:
 
 
 def _placed(
-    told: list[tuple[str, tuple[int, ...], int, int]], begin: int, alignment: int, length: int
+    entries: list[tuple[str, tuple[int, ...], int, int]], begin: int, alignment: int, length: int
 ) -> tuple[Tensor, ...]:
-    """Return the tensors, whose bytes lie in the file and don't overlap."""
+    """Return the tensors, after checking that their bytes lie in the file and do not overlap."""
     from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
 
     tensors = []
-    for name, shape, kind, offset in told:
+    for name, shape, kind, offset in entries:
         try:
             named = GGMLQuantizationType(kind)
         except ValueError:
@@ -193,9 +193,9 @@ def _placed(
         if offset % alignment or begin + offset + taken > length:
             raise _LieError(f"its tensor {name!r} lies outside the file: the file is truncated, or its header is wrong")
         tensors.append(Tensor(name, shape, named.name.lower(), begin + offset, taken))
-    if len({each.name for each in tensors}) < len(tensors):
+    if len({tensor.name for tensor in tensors}) < len(tensors):
         raise _LieError("it has two tensors with the same name")
-    ordered = sorted(tensors, key=lambda each: each.start)
+    ordered = sorted(tensors, key=lambda tensor: tensor.start)
     for one, after in itertools.pairwise(ordered):
         if one.start + one.bytes > after.start:
             raise _LieError(f"its tensors {one.name!r} and {after.name!r} overlap")
@@ -203,7 +203,7 @@ def _placed(
 
 
 def _require_sound(header: Header) -> None:
-    """Check the numbers that llama.cpp divides by and counts with, where a language model has them."""
+    """Check the numbers of a language model that llama.cpp divides by and counts with."""
     if not header.architecture or not header.tensors:
         raise _LieError("it does not name its architecture, or has no tensors")
     blocks = header.of_architecture("block_count")
@@ -211,12 +211,12 @@ def _require_sound(header: Header) -> None:
         raise _LieError(f"it declares {blocks!r:.40} layers but has {len(header.tensors)} tensors")
     for key in ("attention.head_count", "attention.head_count_kv", "attention.key_length", "attention.value_length"):
         value = header.of_architecture(key)
-        for each in value if isinstance(value, list) else [value]:
-            if each is not None and not (type(each) is int and 0 <= each <= _MOST_HEADS):
-                raise _LieError(f"its {key} is {each!r:.40}")
+        for number in value if isinstance(value, list) else [value]:
+            if number is not None and not (type(number) is int and 0 <= number <= _MOST_HEADS):
+                raise _LieError(f"its {key} is {number!r:.40}")
         if value == 0 or value == []:
             raise _LieError(f"its {key} is {value!r}")
     width = header.of_architecture("embedding_length")
-    embedding = next((each for each in header.tensors if each.name == "token_embd.weight"), None)
+    embedding = next((tensor for tensor in header.tensors if tensor.name == "token_embd.weight"), None)
     if embedding is not None and width != embedding.shape[0]:
         raise _LieError(f"its embedding_length is {width!r:.40}, but its embeddings have {embedding.shape[0]} values")

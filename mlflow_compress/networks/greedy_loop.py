@@ -1,7 +1,7 @@
-"""Greedy decoding around a runtime that keeps the past itself: no more than its own tools do between two tokens.
+"""Greedy decoding for a runtime that stores the past itself: between two tokens it does no more than its own tools do.
 
-`generate` of transformers takes 2 to 3 ms for a token in Python, as much as a small model of few bits takes to compute
-it. Who runs a model in such a runtime does not run that loop.
+`generate` of transformers takes 2 to 3 ms per token in Python, as long as a small low-bit model takes to compute the
+token. Users of such a runtime do not run that loop.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from mlflow_compress.networks.decoding import ONE_ANSWER, cache_of
 
-_PLAIN = {  # settings that change no token of greedy decoding, or that are given in each call
+_PLAIN = {  # settings that do not change greedy decoding, or that each call sets
     "_from_model_config",
     "bos_token_id",
     "do_sample",
@@ -41,12 +41,12 @@ _GREEDY: dict[str, Any] = {
 
 
 class Greedy:
-    """Stands for `generate` of a model: plain greedy decoding goes to the runtime at once, all else to transformers.
+    """Replaces `generate` of a model: plain greedy decoding runs directly in the runtime, all else in transformers.
 
     Args:
-        advance: computes tokens behind those of a cache: takes the cache and token ids [batch, tokens], gives the last
-            one's logits [batch, 1, vocabulary].
-        settings: the model's generation config; None: as its config says.
+        advance: computes the tokens that follow a cache: takes the cache and token ids [batch, tokens], returns logits
+            of the last token [batch, 1, vocabulary].
+        settings: the model's generation config; None: derived from its config.
         whole: `generate` of transformers.
     """
 
@@ -63,8 +63,8 @@ class Greedy:
     ) -> Any:
         """Continue texts [batch, tokens] (see `generate` of transformers)."""
         if max_new_tokens is None or not self._is_plain(options):
-            given = {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "streamer": streamer}
-            return self._whole(input_ids=input_ids, **given, **options)
+            named = {"max_new_tokens": max_new_tokens, "min_new_tokens": min_new_tokens, "streamer": streamer}
+            return self._whole(input_ids=input_ids, **named, **options)
         steps = self._steps(input_ids, max_new_tokens, min_new_tokens or 0, streamer, options)
         if not options.get("return_dict_in_generate"):
             return steps[0]
@@ -73,13 +73,13 @@ class Greedy:
         return GenerateDecoderOnlyOutput(sequences=steps[0], logits=steps[1])
 
     def _is_plain(self, options: dict[str, Any]) -> bool:
-        own = {} if self._settings is None else self._settings.to_diff_dict()
-        set_there = {name for name, value in own.items() if value not in (None, False)}
+        settings = {} if self._settings is None else self._settings.to_diff_dict()
+        active = {name for name, value in settings.items() if value not in (None, False)}
         others = {
             name for name in options if name not in _GIVEN and (name not in _GREEDY or _GREEDY[name] != options[name])
         }
         mask = options.get("attention_mask")
-        return set_there <= _PLAIN and not others and (mask is None or bool(mask.all()))
+        return active <= _PLAIN and not others and (mask is None or bool(mask.all()))
 
     def _steps(
         self, ids: Any, most: int, least: int, streamer: Any, options: dict[str, Any]
@@ -90,11 +90,11 @@ class Greedy:
         pad = options.get("pad_token_id")
         cache, new, raw = cache_of(()), [], []
         is_open = torch.ones(len(ids), dtype=torch.bool)
-        given = ids
+        inputs = ids
         if streamer is not None:
             streamer.put(ids)
         for step in range(most):
-            logits = self._advance(cache, given)[:, -1]
+            logits = self._advance(cache, inputs)[:, -1]
             if options.get("output_logits"):
                 raw.append(logits.clone())
             if step < least and ends:
@@ -109,7 +109,7 @@ class Greedy:
                 is_open &= token != end
             if not bool(is_open.any()):
                 break
-            given = token[:, None]
+            inputs = token[:, None]
         if streamer is not None:
             streamer.end()
         return torch.cat([ids, torch.stack(new, dim=1)], dim=1), tuple(raw)

@@ -1,4 +1,4 @@
-"""Where a transformers model comes from: the hub, its cache, a folder, a Python package, or random weights."""
+"""Finds a transformers model: on the hub, in its cache, in a folder or a Python package; or uses random weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlflow_compress.networks.lora_adapters import Adapter
 from mlflow_compress.version import installed
 
 PACKAGE = "package:"
-_REACH_SECONDS = 6.0  # to find out whether the hub answers; "offline" must be said within 10 s
+_REACH_SECONDS = 6.0  # to find out whether the hub answers; the user must know within 10 s that it is offline
 _GGUF = ".gguf"
 _CONFIG = "config.json"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
@@ -32,16 +32,16 @@ class Origin:
     """Where weights come from.
 
     Attributes:
-        kind: `pretrained` (hub, its cache, or a Python package), `local` (a path of the user's), `random`.
+        kind: `pretrained` (hub, its cache, or a Python package), `local` (a path of the user), `random`.
         location: a hub id or a path; empty for random weights.
-        offline: whether the hub must not be asked.
-        caution: what the user must hear; empty when there is nothing.
-        file: the GGUF file at the location that holds all: weights, configuration, tokenizer; empty for other formats.
-        revision: of a hub id, a branch, tag or commit; empty: the newest.
-        subfolder: of a hub id, where the model lies in it; empty: at its top.
-        variant: which of several files of the weights are read (`fp16` of `model.fp16.safetensors`); empty: the plain.
-        adapter: the folder of an adapter that is merged into these weights; empty: none.
-        runs_code: whether the code that lies beside the model builds it, since the user trusts it.
+        offline: whether the hub must not be contacted.
+        caution: what the user must know; empty: nothing.
+        file: the GGUF file at the location with weights, configuration and tokenizer; empty for other formats.
+        revision: branch, tag or commit of a hub id; empty: the newest.
+        subfolder: folder of the model in a hub repository; empty: its top.
+        variant: which variant of the weight files is read (`fp16` of `model.fp16.safetensors`); empty: the plain files.
+        adapter: folder of an adapter that is merged into these weights; empty: none.
+        runs_code: whether code beside the model builds it, because the user trusts it.
     """
 
     kind: Literal["pretrained", "local", "random"]
@@ -57,10 +57,10 @@ class Origin:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What `from_pretrained` of transformers takes beside the location."""
-        named = {"gguf_file": self.file, "revision": self.revision, "subfolder": self.subfolder}
-        given = {name: value for name, value in named.items() if value}
-        return {"local_files_only": self.offline, "trust_remote_code": self.runs_code, **given}
+        """Arguments for `from_pretrained` of transformers, besides the location."""
+        optional = {"gguf_file": self.file, "revision": self.revision, "subfolder": self.subfolder}
+        present = {name: value for name, value in optional.items() if value}
+        return {"local_files_only": self.offline, "trust_remote_code": self.runs_code, **present}
 
     @property
     def source(self) -> str:
@@ -70,7 +70,7 @@ class Origin:
 
     @property
     def folder(self) -> Path | None:
-        """Where the files are on this machine; None: not all of a hub's model is here yet."""
+        """The folder of the files on this machine; None: a model of the hub that is not downloaded completely."""
         if (path := Path(self.location)).is_dir():
             return path
         cached = cached_file(self.source, _CONFIG)
@@ -78,12 +78,12 @@ class Origin:
 
     @property
     def code(self) -> Path | None:
-        """The folder with the Python code that builds the model; None: transformers has it itself."""
+        """The folder with the Python code that builds the model; None: transformers builds it."""
         return Path(self.location) if self.runs_code else None
 
     @property
     def companions(self) -> Origin:
-        """Where the tokenizer is: with an adapter, where that was saved with one, as training may have changed it."""
+        """The origin of the tokenizer: the adapter if it has one, because training may have changed it."""
         if self.adapter and any(Path(self.adapter, name).is_file() for name in _TOKENIZERS):
             return Origin(self.kind, self.adapter, offline=True)
         return self
@@ -91,12 +91,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class HubPlace:
-    """What `ORG/NAME:FOLDER@REVISION` says.
+    """The parts of `ORG/NAME:FOLDER@REVISION`.
 
     Attributes:
         id: the hub id.
-        revision: a branch, tag or commit; empty: the newest.
-        subfolder: empty: the top.
+        revision: branch, tag or commit; empty: the newest.
+        subfolder: folder in the repository; empty: its top.
     """
 
     id: str
@@ -108,7 +108,7 @@ class HubPlace:
         """Read a source.
 
         Raises:
-            WeightsError: its folder is not one of the repository.
+            WeightsError: its folder is outside the repository.
         """
         address, _, revision = source.partition("@")
         repository, _, subfolder = address.partition(":")
@@ -118,7 +118,7 @@ class HubPlace:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What functions of huggingface_hub take beside the id and the file."""
+        """Arguments for functions of huggingface_hub, besides the id and the file."""
         return {"revision": self.revision} if self.revision else {}
 
     def path_of(self, file: str) -> str:
@@ -130,12 +130,12 @@ def find_weights(source: str, weights: str, folder: Path) -> Origin:
     """Decide where the weights of a hub model come from.
 
     Args:
-        source: a hub id, a local folder or GGUF file, or `package:NAME`, an installed Python package that carries one.
+        source: a hub id, a local folder or GGUF file, or `package:NAME`, an installed Python package with a model.
         weights: `auto`, `pretrained`, `random`, or a local folder or GGUF file.
-        folder: what relative paths start from.
+        folder: base of relative paths.
 
     Raises:
-        WeightsError: a given path does not exist, or pretrained weights are wanted and can't be had.
+        WeightsError: a path does not exist, or pretrained weights are required but not available.
     """
     if weights == "random":
         return Origin("random")
@@ -169,7 +169,7 @@ def find_weights(source: str, weights: str, folder: Path) -> Origin:
 
 
 def in_package(source: str) -> tuple[Path, str]:
-    """Find what an installed Python package carries, without importing the package.
+    """Find a file or folder in an installed Python package, without importing the package.
 
     Args:
         source: `package:NAME`, or `package:NAME/PATH` for a file or folder in it.
@@ -178,8 +178,8 @@ def in_package(source: str) -> tuple[Path, str]:
         The path, and the version of the distribution that installed the package; empty if none did.
 
     Raises:
-        ModuleNotFoundError: there is no such package.
-        FileNotFoundError: there is nothing of that name in it.
+        ModuleNotFoundError: the package is not installed.
+        FileNotFoundError: the package has no such file or folder.
     """
     name, _, inner = source.removeprefix(PACKAGE).partition("/")
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
@@ -216,14 +216,14 @@ def _package_of(source: str) -> Path:
 
 
 def _local(kind: Literal["pretrained", "local"], path: Path) -> Origin:
-    """Describe a folder, or a GGUF file, or a folder with one and nothing else that transformers reads."""
+    """Return the origin of a folder, of a GGUF file, or of a folder with a GGUF file and no config."""
     if _is_gguf(path):
         return Origin(kind, str(path.parent), offline=True, file=path.name)
     if _is_bare_adapter(path):
         return replace(_with_base(lora_adapters.read(path)), kind=kind)
     files = [] if (path / _CONFIG).exists() else gguf_files(path)
     if len(files) > 1:
-        raise WeightsError(f"{path} holds several GGUF files: {', '.join(each.name for each in files)}. Name one.")
+        raise WeightsError(f"{path} holds several GGUF files: {', '.join(file.name for file in files)}. Name one.")
     if files:
         return Origin(kind, str(path), offline=True, file=files[0].name)
     variant = weight_files.variant_in(path)
@@ -236,20 +236,20 @@ def _is_gguf(path: Path) -> bool:
 
 
 def gguf_files(folder: Path) -> list[Path]:
-    """Return the GGUF files in a folder, but for what macOS puts beside files."""
+    """Return the GGUF files in a folder, without the hidden files of macOS."""
     return sorted(path for path in folder.glob(f"*{_GGUF}") if not path.name.startswith("."))
 
 
 def _is_bare_adapter(path: Path) -> bool:
-    """Return whether a folder holds an adapter without its base's weights; the base's configuration may be there."""
+    """Return whether a folder holds an adapter without the weights of its base; the base's config may be there."""
     return (path / lora_adapters.CONFIG).is_file() and not weight_files.has_weights(path)
 
 
 def _with_base(adapter: Adapter | None) -> Origin:
-    """Return where the base of an adapter is.
+    """Return the origin of an adapter's base, with the adapter.
 
     Raises:
-        WeightsError: it can't be had, or has an adapter of its own.
+        WeightsError: the base is not available, or has its own adapter.
     """
     if adapter is None or not adapter.base:
         where = adapter.folder if adapter else "the folder"
@@ -279,10 +279,10 @@ def _with_base(adapter: Adapter | None) -> Origin:
 
 
 def _onto(base: Origin, adapter: Path) -> Origin:
-    """Return a base with the adapter that is merged into it.
+    """Return a base with the adapter to merge into it.
 
     Raises:
-        WeightsError: the adapter, or one that the base has, would be passed over.
+        WeightsError: the adapter, or another one of the base, would be ignored.
     """
     if base.file:
         raise WeightsError(
@@ -306,7 +306,7 @@ def base_of(adapter: Adapter) -> str:
 
 
 def adapter_of(source: str) -> Adapter | None:
-    """Return the adapter that a folder or a hub id holds without its base's weights; None: it holds none."""
+    """Return the adapter in a folder or at a hub id without the weights of its base; None: there is none."""
     folder = Path(source) if Path(source).is_dir() else _hub_adapter(source)
     return lora_adapters.read(folder) if folder is not None and _is_bare_adapter(folder) else None
 
@@ -314,11 +314,11 @@ def adapter_of(source: str) -> Adapter | None:
 def _hub_adapter(source: str) -> Path | None:
     """Return the folder in the local cache with the files of a hub id, if an adapter is among them; else None.
 
-    What is not there yet is downloaded. Nothing is asked for of a model that is in the cache already.
+    Missing files of an adapter are downloaded. The hub is not contacted for a model that is already in the cache.
     """
-    known = cached_file(source, lora_adapters.CONFIG)
-    if known is not None and known.is_file():
-        return known.parent
+    cached = cached_file(source, lora_adapters.CONFIG)
+    if cached is not None and cached.is_file():
+        return cached.parent
     place = HubPlace.of(source)
     if not _REPOSITORY.fullmatch(place.id) or is_config_cached(source) or unreachable() is not None:
         return None
@@ -329,7 +329,7 @@ def _hub_adapter(source: str) -> Path | None:
             return None
         files = [place.path_of(pattern) for pattern in _READ_BY_TRANSFORMERS]
         snapshot = huggingface_hub.snapshot_download(place.id, allow_patterns=files, **place.arguments)
-    except (OSError, ValueError):  # gated, or gone: who loads it is told so
+    except (OSError, ValueError):  # gated, or removed: loading it raises an error
         return None
     return Path(snapshot, place.subfolder)
 
@@ -346,23 +346,23 @@ def is_config_cached(source: str) -> bool:
 
 
 def cached_file(source: str, file: str) -> Path | None:
-    """Return a file of a hub model in the local cache, or None where it is not there."""
+    """Return a file of a hub model in the local cache; None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
     place = HubPlace.of(source)
     try:
-        found = try_to_load_from_cache(place.id, place.path_of(file), **place.arguments)
-    except ValueError:  # no id of the hub
+        path = try_to_load_from_cache(place.id, place.path_of(file), **place.arguments)
+    except ValueError:  # not a hub id
         return None
-    return Path(found) if isinstance(found, str) else None
+    return Path(path) if isinstance(path, str) else None
 
 
 def config_fields(source: str) -> Mapping[str, Any]:
-    """Return what a model's `config.json` says: of a local folder, from the cache of the hub, or from the hub.
+    """Return the fields of a model's `config.json`, from a local folder, from the cache of the hub, or from the hub.
 
     Raises:
-        RecipeError: the folder holds none.
-        WeightsError: it can't be had, or is no JSON.
+        RecipeError: the folder has no config.json.
+        WeightsError: it is not available, or not JSON.
     """
     try:
         path = _find_config(source)
@@ -393,23 +393,23 @@ def _find_config(source: str) -> Path:
         )
     from huggingface_hub import hf_hub_download
 
-    place = HubPlace.of(source)  # the errors of what follows are OSErrors or ValueErrors
+    place = HubPlace.of(source)  # a failed download raises an OSError or ValueError
     return Path(hf_hub_download(place.id, place.path_of(_CONFIG), **place.arguments))
 
 
 def unreachable(server: str = "") -> str | None:
-    """Return why the hub, or another server, can't be reached, or None when it answers. Takes a few seconds at most."""
+    """Return why the hub, or another server, can't be reached; None if it answers. Takes a few seconds at most."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     endpoint = server or constants.ENDPOINT
-    found: list[str | None] = []
-    # a thread, because no time-out bounds the resolver
-    asking = threading.Thread(target=lambda: found.append(_ask(endpoint)), daemon=True)
-    asking.start()
-    asking.join(_REACH_SECONDS)
-    return found[0] if found else f"{endpoint} did not answer within {_REACH_SECONDS:.0f} s"
+    answers: list[str | None] = []
+    # a thread, because name resolution has no time-out
+    request = threading.Thread(target=lambda: answers.append(_ask(endpoint)), daemon=True)
+    request.start()
+    request.join(_REACH_SECONDS)
+    return answers[0] if answers else f"{endpoint} did not answer within {_REACH_SECONDS:.0f} s"
 
 
 def _ask(endpoint: str) -> str | None:

@@ -1,6 +1,6 @@
-"""Classifiers of images that torchvision and timm carry, each by its name there: `torchvision:resnet18`.
+"""Image classifiers of torchvision and timm, by their names there: `torchvision:resnet18`.
 
-The weights are those that the library itself names for the model, with the transforms that belong to them.
+The weights are the library's own for the model, with the transforms that belong to them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mlflow_compress.sockets import Model
 
 _TORCHVISION, _TIMM = "torchvision", "timm"
 _NAME = re.compile(r"[\w.@-]+")
-# arguments that make a library load something, in some versions a pickle
+# arguments that make a library load files, in some versions a pickle
 _READING = frozenset(
     (
         "cache_dir",
@@ -35,7 +35,7 @@ _READING = frozenset(
         "weights_backbone",
     )
 )
-# what torchvision sets for weights that were trained elsewhere, so that random ones have the same architecture
+# torchvision's settings for weights that were trained elsewhere, so that random weights have the same architecture
 _FIXED: Mapping[str, Mapping[str, Any]] = {
     "googlenet": {"aux_logits": False, "transform_input": True, "init_weights": False},
     "inception_v3": {"aux_logits": False, "transform_input": True, "init_weights": False},
@@ -49,19 +49,19 @@ class ZooModel:
     """A model of one of these libraries.
 
     Attributes:
-        described: all that `build` and `transform` need, in plain data: library, name, architecture, labels, transform.
+        described: plain data for `build` and `transform`: library, name, architecture, labels, transform.
     """
 
     described: Mapping[str, Any]
 
     @property
     def labels(self) -> dict[int, str]:
-        """The names of the classes, by their numbers."""
+        """Names of the classes, by number."""
         return dict(enumerate(self.described["labels"]))
 
     @functools.cached_property
     def transform(self) -> Callable[[Any], Any]:
-        """What makes the model's input, float32 [channels, height, width], of a picture of PIL."""
+        """The function from a PIL image to the model's input, float32 [channels, height, width]."""
         return transform(self.described)
 
 
@@ -74,19 +74,19 @@ def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any
     """Load a model in float32 on the CPU.
 
     Args:
-        source: `torchvision:NAME`, `torchvision:NAME@WEIGHTS` for others than the best ones, or `timm:NAME`.
+        source: `torchvision:NAME`, `torchvision:NAME@WEIGHTS` for weights other than the best, or `timm:NAME`.
         weights: `auto`, `pretrained`, `random`, or a file with a state dict (see `own_checkpoint.fill_from`).
-        folder: what relative paths start from.
-        architecture: arguments of the library's function beside the name (`num_classes`).
-        seed: of random weights.
+        folder: base of relative paths.
+        architecture: arguments of the library's function besides the name (`num_classes`).
+        seed: seed for random weights.
 
     Returns:
         The model; its family data is a `ZooModel`.
 
     Raises:
         UnknownName: the library has no such model, or no such weights for it.
-        RecipeError: the architecture is not what it takes.
-        WeightsError: the weights can't be had, or are not this model's.
+        RecipeError: the library rejects the architecture.
+        WeightsError: the weights are not available, or do not fit this model.
         MachineLacks: the library is not installed.
     """
     import torch
@@ -103,7 +103,7 @@ def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any
     if (why := obstacle()) is None:
         try:
             return _ready(Model(pretrained(), weights="pretrained"), described)
-        except Exception as error:  # of the network, the files and the library
+        except Exception as error:  # from the network, the files or the library
             raise WeightsError(f"The pretrained weights of {source} can't be loaded: {one_line(error)}") from error
     if weights == "pretrained":
         raise WeightsError(
@@ -115,7 +115,7 @@ def load(source: str, weights: str, folder: Path, architecture: Mapping[str, Any
 
 
 def build(described: Mapping[str, Any], is_filled: bool = True) -> Any:
-    """Build the module that was described, with random weights, or without any memory for them.
+    """Build the described module, with random weights, or without memory for weights.
 
     Raises:
         RecipeError: the library can't build it.
@@ -137,7 +137,7 @@ def build(described: Mapping[str, Any], is_filled: bool = True) -> Any:
 
 
 def built_by(described: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the Python expression by which the library itself builds what was described, and the library."""
+    """Return the Python expression with which the library itself builds the described module, and the library."""
     _require_own(described["name"], described["architecture"])
     options = "".join(f", {name}={value!r}" for name, value in described["architecture"].items())
     if described["library"] == _TORCHVISION:
@@ -146,10 +146,10 @@ def built_by(described: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _require_own(name: str, architecture: Mapping[str, Any]) -> None:
-    """Check that building a model reads no file and asks no hub: timm would, for some names and arguments.
+    """Check that building a model reads no file and contacts no hub: timm does, for some names and arguments.
 
     Raises:
-        RecipeError: it would.
+        RecipeError: it would do so.
     """
     if not _NAME.fullmatch(name):
         raise RecipeError(f"{name!r} is not the name of a model of torchvision or timm.")
@@ -160,7 +160,7 @@ def _require_own(name: str, architecture: Mapping[str, Any]) -> None:
 
 
 def transform(described: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """Return what makes the model's input, float32 [channels, height, width], of a picture of PIL."""
+    """Return the function from a PIL image to the model's input, float32 [channels, height, width]."""
     if described["library"] == _TORCHVISION:
         import torchvision
 
@@ -169,19 +169,19 @@ def transform(described: Mapping[str, Any]) -> Callable[[Any], Any]:
     _require_timm()
     from timm.data import create_transform
 
-    made: Callable[[Any], Any] = create_transform(**described["transform"], is_training=False)
-    return made
+    evaluation: Callable[[Any], Any] = create_transform(**described["transform"], is_training=False)
+    return evaluation
 
 
 def _torchvision(name: str, architecture: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], str | None], Any]:
-    """Describe a model; give also what says why its weights can't be had, and what loads them."""
+    """Return a model's description, a function that says why its weights are unavailable, and one that loads them."""
     import torch
     import torchvision
 
     name, _, tag = name.partition("@")
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise UnknownName("torchvision model", name, known)
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        raise UnknownName("torchvision model", name, names)
     tags = torchvision.models.get_model_weights(name)
     if tag and tag not in tags.__members__:
         raise UnknownName(f"weights of torchvision's {name}", tag, tags.__members__)
@@ -204,7 +204,7 @@ def _torchvision(name: str, architecture: dict[str, Any]) -> tuple[dict[str, Any
 
 
 def _timm(name: str, architecture: dict[str, Any]) -> tuple[dict[str, Any], Callable[[], str | None], Any]:
-    """Describe a model of timm's (see `_torchvision`)."""
+    """Describe a model of timm (see `_torchvision`)."""
     timm = _require_timm()
     from timm.data import resolve_data_config
     from timm.models import get_pretrained_cfg
@@ -231,7 +231,7 @@ def _timm(name: str, architecture: dict[str, Any]) -> tuple[dict[str, Any], Call
 
 
 def _labels(architecture: Mapping[str, Any], trained: list[str]) -> list[str]:
-    """Name the classes: those of the pretrained weights if there are as many, where nothing is known by numbers."""
+    """Return names of the classes: those of the pretrained weights or ImageNet if the number matches, else numbers."""
     count = architecture.get("num_classes", len(trained))
     if count == len(trained) and all(trained):
         return list(trained)

@@ -1,4 +1,4 @@
-"""Pickles read as data: what one would look up and call is written down, and nothing is looked up or called."""
+"""Reads pickles as data: records what a pickle would look up and call, and looks up and calls nothing."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-_MOST_BYTES = 64 * 2**20  # the pickle of a network of a thousand layers takes one
+_MOST_BYTES = 64 * 2**20  # the pickle of a network with a thousand layers takes one MiB
 _MOST_NAMES = 2_000
 _LONGEST_NAME = 500  # characters
-# Those that take what they give from outside the pickle, or as much memory as it says.
+# Opcodes that use data from outside the pickle, or allocate as much memory as it demands.
 _REFUSED = (pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER)
 
 
 class Made:
-    """What a pickle would have got by a call.
+    """Stands for the result of a call that a pickle would make.
 
     Attributes:
-        name: what it would have called: `module name`, as the pickle says it.
-        calls: what each call of that was given.
-        arguments: what it would have been called with.
-        state: what its attributes would have been; None where the pickle says nothing of them.
-        items: what would have been put into it as into a list or a set.
-        entries: what would have been put into it as into a dictionary.
+        name: what the pickle would call: `module name`, as written in the pickle.
+        calls: arguments of each call of that name.
+        arguments: arguments of this call.
+        state: the attributes that the object would get; None if the pickle sets none.
+        items: the items that would be added to it as a list or a set.
+        entries: the entries that would be added to it as a dictionary.
     """
 
     name: ClassVar[str] = ""
@@ -36,26 +36,26 @@ class Made:
     entries: dict[Any, Any]
 
     def __new__(cls, *arguments: Any, **named: Any) -> Made:
-        """Keep what it would have been called with."""
+        """Record the arguments of the call."""
         made = super().__new__(cls)
         made.arguments, made.state, made.items, made.entries = (*arguments, *named.items()), None, [], {}
         cls.calls.append(made.arguments)
         return made
 
     def __setstate__(self, state: Any) -> None:
-        """Keep what its attributes would have been."""
+        """Record the attributes."""
         self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Keep what would have been put into a dictionary."""
+        """Record an entry of a dictionary."""
         self.entries[key] = value
 
     def append(self, item: Any) -> None:
-        """Keep what would have been put into a list."""
+        """Record an item of a list."""
         self.items.append(item)
 
     def extend(self, items: list[Any]) -> None:
-        """Keep what would have been put into a list."""
+        """Record items of a list."""
         self.items.extend(items)
 
     add = append
@@ -63,10 +63,10 @@ class Made:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """What a pickle keeps outside of itself: of torch's files, a storage.
+    """An object outside the pickle: in torch's files, a storage.
 
     Attributes:
-        key: what the pickle says of where it is.
+        key: the persistent id in the pickle.
     """
 
     key: Any
@@ -77,8 +77,8 @@ class Inert:
     """A pickle that was read.
 
     Attributes:
-        content: what it holds: plain data, `Made`, classes that `name` what would have been looked up, `Elsewhere`.
-        calls: what each call of what it would have looked up (`module name`) would have been given.
+        content: its content: plain data, `Made` objects, classes whose `name` would be looked up, `Elsewhere`.
+        calls: the arguments of each call, by what would be looked up (`module name`).
     """
 
     content: Any
@@ -89,19 +89,19 @@ def read(data: bytes) -> Inert:
     """Read a pickle of any protocol.
 
     Raises:
-        ValueError: it is none, or does what none that is honest does.
+        ValueError: it is not a pickle, or does what no honest pickle does.
     """
     if len(data) > _MOST_BYTES:
         raise ValueError(f"a pickle of {len(data) >> 20} MiB, which is too large")
     reader = _Reader(io.BytesIO(data))
     try:
         content = reader.load()
-    except Exception as error:  # what is no pickle breaks its reader in any way
+    except Exception as error:  # other data makes the reader raise anything
         raise ValueError(f"a pickle that can't be read ({type(error).__name__})") from error
     return Inert(content, {name: kind.calls for name, kind in reader.looked_up.items()})
 
 
-class _Reader(pickle._Unpickler):  # Python's own in Python: that in C keeps as much memory as a pickle says
+class _Reader(pickle._Unpickler):  # the reader in Python: the one in C allocates as much memory as a pickle demands
     dispatch: ClassVar[dict[int, Callable[[pickle.Unpickler], None]]] = {
         code: step for code, step in pickle._Unpickler.dispatch.items() if bytes([code]) not in _REFUSED
     }

@@ -1,8 +1,7 @@
-"""A transformers cache of places: which texts and tokens a runtime that keeps keys and values itself goes on with.
+"""A transformers cache of places: it says which texts and tokens a runtime with its own cache continues.
 
-In place of keys stand the numbers of texts, in place of values the positions of tokens. What transformers does to a
-cache (it reorders beams, repeats texts, crops tokens) it does to these, and the runtime reads there what to do to its
-own.
+It holds the indices of texts instead of keys, and the positions of tokens instead of values. transformers changes them
+like a cache (it reorders beams, repeats texts, crops tokens), and the runtime then changes its own cache accordingly.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from mlflow_compress.networks.decoding import refill, tensors_of
 
 
 def write(cache: Any, layers: int, texts: int, tokens: int) -> None:
-    """Let a cache hold the places of all that a runtime holds: so many texts of so many tokens, the same in each layer.
+    """Fill a cache with the places of all texts and tokens that a runtime holds, the same in each layer.
 
-    transformers asks each layer of a cache, as Whisper's `generate` does.
+    transformers, as in Whisper's `generate`, reads each layer of a cache.
     """
     import torch
 
@@ -25,6 +24,6 @@ def write(cache: Any, layers: int, texts: int, tokens: int) -> None:
 
 
 def read(cache: Any) -> tuple[Any, Any]:
-    """Return the numbers of the texts [texts] and the positions of the tokens [tokens] that a cache still holds."""
+    """Return the indices of the texts [texts] and the positions of the tokens [tokens] that a cache still holds."""
     rows, positions = tensors_of(cache)[:2]
     return rows[:, 0, 0, 0].contiguous(), positions[0, 0, :, 0].contiguous()

@@ -1,4 +1,4 @@
-"""The kernels of packed layers: chosen once the weights are where they will be used, and what was chosen."""
+"""Chooses kernels for packed layers once the weights are on their device, and describes the choice."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 from mlflow_compress.networks.stored_weights import ROUNDING
 
-_BFLOAT16_ROUNDING = 0.04  # three times what 30 layers of SmolLM2 make of it on the CPU
+_BFLOAT16_ROUNDING = 0.04  # three times the difference of 30 layers of SmolLM2 on the CPU
 
 
 def use_kernels(module: Any) -> None:
-    """Let each layer that has a kernel for this device repack its weights for it, one layer after the other.
+    """Let each layer that has a kernel for this device repack its weights, one layer at a time.
 
-    A layer says so by its method `use_kernel`. It drops its portable codes then: such a module is used, not saved.
+    Such a layer has a method `use_kernel`, which drops its portable codes: the module can be used, but not saved.
     """
     for layer in list(module.modules()) if hasattr(module, "modules") else ():
         if hasattr(layer, "use_kernel"):
@@ -21,26 +21,26 @@ def use_kernels(module: Any) -> None:
 
 
 def kernels_of(module: Any) -> str:
-    """Say which kernels the packed layers run on; empty where there are no such layers.
+    """Describe the kernels of the packed layers; empty if there are no such layers.
 
-    A layer with `use_kernel` says by `kernel_name` on what it runs; empty: its weight is unpacked at each call.
+    A layer with `use_kernel` has a `kernel_name`; empty: each call unpacks the layer's weight.
     """
     layers = _packed_layers(module)
     names = Counter(layer.kernel_name for layer in layers)
-    said = [f"{name}, {count} of {len(layers)} linear layers" for name, count in names.most_common() if name]
+    parts = [f"{name}, {count} of {len(layers)} linear layers" for name, count in names.most_common() if name]
     if without := names[""]:
-        said.append(f"no kernel, {without} of {len(layers)} linear layers")
-    return "; ".join(said)
+        parts.append(f"no kernel, {without} of {len(layers)} linear layers")
+    return "; ".join(parts)
 
 
 def rounding(module: Any, device: str) -> float:
-    """Return how far outputs may be, relatively, from those before saving: kernels round activations to bfloat16."""
-    runs = any(layer.kernel_name for layer in _packed_layers(module))
-    return max(ROUNDING[device], _BFLOAT16_ROUNDING) if runs else ROUNDING[device]
+    """Return the tolerated relative change of outputs by saving: kernels round activations to bfloat16."""
+    has_kernels = any(layer.kernel_name for layer in _packed_layers(module))
+    return max(ROUNDING[device], _BFLOAT16_ROUNDING) if has_kernels else ROUNDING[device]
 
 
 def bits_without_kernel(module: Any) -> list[int]:
-    """Return the bits of the packed layers that no kernel serves, each once."""
+    """Return the bit widths of packed layers without a kernel, each once."""
     return sorted({layer.packed_bits for layer in _packed_layers(module) if not layer.kernel_name})
 
 

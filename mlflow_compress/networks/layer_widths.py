@@ -1,8 +1,8 @@
-"""Heads and neurons taken out of the layers of transformers models, and written into the config.
+"""Removes heads and neurons from the layers of transformers models, and writes their number into the config.
 
-The family builds the model again from that: the number of feed-forward neurons is in transformers' own fields, the
-number of heads too where the config has the size of a head in a field of its own (LLaMA), else in `kept_heads`, a field
-of ours that `narrow` reads: heads of queries and of keys by the stack's name.
+The family builds the model again from the config. The number of feed-forward neurons is in transformers' own fields.
+The number of heads is too, if the config has a field for the size of a head (LLaMA); else it is in `kept_heads`, our
+own field that `narrow` reads: the numbers of query heads and key heads by the stack's name.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from mlflow_compress.sockets import Model
 
 _KEPT_HEADS = "kept_heads"
 _NEURONS = ("intermediate_size", "hidden_dim", "ffn_dim")
-# query, key, value and output, seen from the module that holds them all
+# query, key, value and output, relative to the module that contains all four
 _ATTENTIONS = (
     ("q_lin", "k_lin", "v_lin", "out_lin"),  # DistilBERT
     ("self.query", "self.key", "self.value", "output.dense"),  # BERT, RoBERTa, ELECTRA
     ("q_proj", "k_proj", "v_proj", "o_proj"),  # LLaMA, Mistral, Qwen
     ("q_proj", "k_proj", "v_proj", "out_proj"),  # Whisper, BART
 )
-# what makes the neurons, and what reads them
+# the layers that produce the neurons, and the layer that reads them
 _FEED_FORWARDS = (
     (("lin1",), "lin2"),
     (("intermediate.dense",), "output.dense"),
@@ -36,71 +36,71 @@ _FEED_FORWARDS = (
 def drop_heads(model: Model, amount: float, power: int) -> str:
     """Remove a share of the attention heads of each layer: those whose weights have the smallest norm.
 
-    Where several query heads share a key and a value, they go together; where all of them share one, only query heads
-    go.
+    Query heads that share a key and a value are removed together; if all of them share one, only query heads are
+    removed.
 
     Args:
         model: the model, changed in place.
-        amount: the share.
-        power: 1 or 2: of the norm.
+        amount: share to remove.
+        power: power of the norm: 1 or 2.
 
     Returns:
-        What was done, in words; empty if nothing.
+        A description of what was kept; empty if nothing was removed.
     """
-    told = []
+    changes = []
     for stack in stacks(model):
-        attentions = [each for layer in stack.layers(model) for each in _attentions(layer)]
-        count = min((each.units for each in attentions), default=1)
+        attentions = [attention for layer in stack.layers(model) for attention in _attentions(layer)]
+        count = min((attention.units for attention in attentions), default=1)
         if (left := share(count, amount)) == count:
             continue
-        for each in attentions:
-            each.keep(_greatest(each.importance(power), left))
+        for attention in attentions:
+            attention.keep(_greatest(attention.importance(power), left))
         _write_heads(model, stack, attentions[0])
         unit = "heads" if attentions[0].heads == left else "groups of heads"
-        told.append(f"{left} of {count} {unit} in each attention of {stack.name}")
-    return ", ".join(told)
+        changes.append(f"{left} of {count} {unit} in each attention of {stack.name}")
+    return ", ".join(changes)
 
 
 def drop_neurons(model: Model, amount: float, power: int) -> str:
     """Remove a share of the feed-forward neurons of each layer: those whose weights have the smallest norm.
 
-    Args, returns: as of `drop_heads`.
+    For arguments and result see `drop_heads`.
 
     Raises:
         Unsupported: the config has no known field for their number.
     """
-    told = []
+    changes = []
     for stack in stacks(model):
-        pairs = [each for layer in stack.layers(model) for each in _feed_forwards(layer)]
+        pairs = [pair for layer in stack.layers(model) for pair in _feed_forwards(layer)]
         count = min((output.in_features for _, output in pairs), default=1)
         if (left := share(count, amount)) == count:
             continue
         for inputs, output in pairs:
-            weights = [(each.weight, 0) for each in inputs] + [(output.weight, 1)]
+            weights = [(linear.weight, 0) for linear in inputs] + [(output.weight, 1)]
             kept = _greatest(_norms(weights, count, power), left)
-            for each in inputs:
-                _take(each, kept, 0)
+            for linear in inputs:
+                _take(linear, kept, 0)
             _take(output, kept, 1)
         _write_neurons(model, stack, count, left)
-        told.append(f"{left} of {count} neurons in each layer of {stack.name}")
-    return ", ".join(told)
+        changes.append(f"{left} of {count} neurons in each layer of {stack.name}")
+    return ", ".join(changes)
 
 
 def narrow(model: Model) -> None:
-    """Take heads out of a model, filled or not, until it has as many as `drop_heads` wrote into its config."""
+    """Remove heads from a model, filled or not, until it has the number that `drop_heads` wrote into its config."""
     kept_heads: Mapping[str, Sequence[int]] = getattr(model.config, _KEPT_HEADS, {})
     for name, (heads, keys) in kept_heads.items():
         for layer in model.module.get_submodule(name):
-            for each in _attentions(layer):
-                if keys < each.keys:
-                    each.keep(range(keys))
-                if heads < each.heads:
-                    each.keep(range(heads))
+            for attention in _attentions(layer):
+                if keys < attention.keys:
+                    attention.keep(range(keys))
+                if heads < attention.heads:
+                    attention.keep(range(heads))
 
 
 @dataclass
 class _Attention:
-    """The projections of one attention. A unit is what is removed at once: heads that share a key, or one head."""
+    """The projections of one attention layer. A unit is removed as a whole: heads that share a key, or one head."""
 
     owner: Any  # splits into heads
     query: Any
@@ -153,21 +153,21 @@ class _Attention:
 
 
 def _attentions(layer: Any) -> Iterator[_Attention]:
-    for each in layer.modules():
+    for module in layer.modules():
         for names in _ATTENTIONS:
-            if (parts := _linears(each, names)) is not None:
-                yield _Attention(each if "." not in names[0] else each.self, *parts)
+            if (parts := _linears(module, names)) is not None:
+                yield _Attention(module if "." not in names[0] else module.self, *parts)
 
 
 def _feed_forwards(layer: Any) -> Iterator[tuple[list[Any], Any]]:
-    for each in layer.modules():
+    for module in layer.modules():
         for inputs, output in _FEED_FORWARDS:
-            if (parts := _linears(each, (*inputs, output))) is not None:
+            if (parts := _linears(module, (*inputs, output))) is not None:
                 yield parts[:-1], parts[-1]
 
 
 def _linears(module: Any, names: Sequence[str]) -> list[Any] | None:
-    """Return the linear layers of these names, or None when one of them is none."""
+    """Return the linear layers with these names; None if one is missing or not linear."""
     from torch import nn
 
     parts = []
@@ -183,9 +183,9 @@ def _norms(weights: Sequence[tuple[Any, int]], units: int, power: int) -> Any:
     """Return the norm, to its power, of all weights of each unit: [units].
 
     Args:
-        weights: matrices, each with the axis along which the units lie.
-        units: how many there are.
-        power: of the norm.
+        weights: matrices, each with the axis of the units.
+        units: number of units.
+        power: power of the norm.
     """
     return sum(
         weight.detach().transpose(0, axis).reshape(units, -1).abs().pow(power).sum(1) for weight, axis in weights
@@ -193,7 +193,7 @@ def _norms(weights: Sequence[tuple[Any, int]], units: int, power: int) -> Any:
 
 
 def _greatest(values: Any, count: int) -> list[int]:
-    """Return the indices of the greatest values, in rising order."""
+    """Return the indices of the greatest values, in ascending order."""
     return sorted(values.topk(count).indices.tolist())
 
 
@@ -212,7 +212,7 @@ def _write_heads(model: Model, stack: Stack, attention: _Attention) -> None:
     forget_alignment(model, stack)
     for config in configs_of(model):
         has_size = not stack.part and getattr(config, "head_dim", None) is not None
-        if has_size and config.hidden_size % attention.heads == 0:  # else transformers refuses the config
+        if has_size and config.hidden_size % attention.heads == 0:  # else transformers rejects the config
             config.num_attention_heads, config.num_key_value_heads = attention.heads, attention.keys
         else:
             counts = {**getattr(config, _KEPT_HEADS, {}), stack.name: [attention.heads, attention.keys]}

@@ -1,4 +1,4 @@
-"""The binding of llama.cpp: its functions, what it says, and its quantising of files."""
+"""The binding of llama.cpp: its functions, its messages, and its quantisation of files."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _WARNING = 3  # llama.cpp's level
 
 
 def quantize(source: Path, target: Path, kind: str, threads: int) -> None:
-    """Have llama.cpp write a float file anew in another type, as its own tool `llama-quantize` does.
+    """Convert a float file to another type with llama.cpp, as its own tool `llama-quantize` does.
 
     Args:
-        source: a file that was written here.
+        source: a file that this package wrote.
         target: the file to write.
         kind: the type, as llama.cpp names it (`Q4_K_M`).
-        threads: how many.
+        threads: number of threads.
 
     Raises:
-        WorkerError: it can't.
+        WorkerError: llama.cpp failed.
     """
     lib = binding()
     parameters = lib.llama_model_quantize_default_params()
@@ -37,31 +37,33 @@ def quantize(source: Path, target: Path, kind: str, threads: int) -> None:
 
 @functools.cache
 def binding() -> Any:
-    """Return the functions of llama.cpp, and keep what it says from standard error.
+    """Return the functions of llama.cpp, and keep its messages away from standard error.
 
     Raises:
-        MachineLacks: the binding is not installed, or does not load here.
+        MachineLacks: the binding is not installed, or can't be loaded here.
     """
     try:
         from llama_cpp import llama_cpp
-    except (ImportError, OSError, RuntimeError) as error:  # not there, or a library that it needs is not
+    except (ImportError, OSError, RuntimeError) as error:  # it, or a library that it needs, is missing
         raise MachineLacks(f"{DISTRIBUTION} can't be loaded ({one_line(error)}): {INSTALL}") from error
     llama_cpp.llama_log_set(_LISTENER, None)
     llama_cpp.llama_backend_init()
     return llama_cpp
 
 
-_SAID: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
+_MESSAGES: collections.deque[str] = collections.deque(maxlen=_KEPT_LINES)
 
 
 def _hear(level: int, text: bytes, _: Any) -> None:
     if level >= _WARNING:
-        _SAID.append(text.decode("utf-8", "replace").strip())
+        _MESSAGES.append(text.decode("utf-8", "replace").strip())
 
 
-_LISTENER = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_hear)  # as long as the process
+_LISTENER = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(
+    _hear
+)  # must live as long as the process
 
 
 def reason() -> str:
-    """Return what llama.cpp said last."""
-    return next((line for line in reversed(_SAID) if line), "it gives no reason")[:300]
+    """Return the last message of llama.cpp."""
+    return next((line for line in reversed(_MESSAGES) if line), "it gives no reason")[:300]

@@ -1,4 +1,4 @@
-"""A GGUF file, run by llama.cpp: token ids in, logits out; keys and values of the past stay in its memory."""
+"""A GGUF file, run by llama.cpp: token ids in, logits out; its keys and values stay in its own memory."""
 
 from __future__ import annotations
 
@@ -14,21 +14,20 @@ from mlflow_compress.networks.gguf_header import Tensor, read_header
 from mlflow_compress.networks.llama_binding import DISTRIBUTION, binding, reason
 from mlflow_compress.networks.stored_weights import Held
 
-_STEP = 512  # tokens that are computed at once, llama.cpp's own default
-_ROUND, _SPARE = 256, 256  # of places for tokens: llama.cpp pads to 256; there is room for so many more
+_STEP = 512  # tokens computed at once, the default of llama.cpp
+_ROUND, _SPARE = 256, 256  # places for tokens: llama.cpp pads to 256; this many are allocated in addition
 
 
 class LlamaCpp:
-    """A model of llama.cpp on the CPU, with as many threads as torch has. Weights are mapped from the file.
+    """A model of llama.cpp on the CPU, with as many threads as torch uses. Weights are mapped from the file.
 
-    Keys and values are kept in float16, and flash attention is used where llama.cpp has it: its defaults, as people
-    run it.
+    It uses the defaults of llama.cpp, as people run it: keys and values in float16, and flash attention if available.
 
     Args:
         path: the GGUF file, which must stay where it is.
 
     Raises:
-        WeightsError: its header lies, or llama.cpp refuses it.
+        WeightsError: its header is invalid, or llama.cpp rejects it.
     """
 
     runtime = DISTRIBUTION
@@ -46,7 +45,7 @@ class LlamaCpp:
         weakref.finalize(self._owner, self._lib.llama_model_free, self._model)
         self.vocabulary = self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model))
         self._context: _Context | None = None
-        self._last: weakref.ref[Any] | None = None  # the cache whose past is held
+        self._last: weakref.ref[Any] | None = None  # the cache whose past llama.cpp holds
 
     @property
     def dtype(self) -> Any:
@@ -56,15 +55,15 @@ class LlamaCpp:
         return torch.float32
 
     def advance(self, cache: Any, before: Sequence[Any], after: Sequence[Any]) -> Any:
-        """Compute tokens behind those of a cache's text (see `exported_decoders.Decoder`).
+        """Compute the tokens that follow a cache's text (see `exported_decoders.Decoder`).
 
         Args:
             cache: a transformers cache; empty for a new text.
-            before: token ids [batch, tokens], and at which of them the logits are wanted: the last ones.
-            after: nothing.
+            before: token ids [batch, tokens], and the positions whose logits are needed: the last ones.
+            after: empty.
 
         Raises:
-            WorkerError: llama.cpp no longer holds the past of that text: it holds that of the last call.
+            WorkerError: llama.cpp no longer holds the past of that text, only that of its last call.
         """
         ids, kept = before
         past = cache.get_seq_length()
@@ -82,12 +81,12 @@ class LlamaCpp:
         return logits
 
     def __call__(self, ids: Any, past: int, kept: int) -> Any:
-        """Compute tokens behind those of the past.
+        """Compute the tokens that follow the past.
 
         Args:
-            ids: token ids [batch, tokens], all of whose texts are equally long.
-            past: how many tokens of each text are kept from calls before; what lies behind them is forgotten.
-            kept: of how many last tokens the logits are wanted.
+            ids: token ids [batch, tokens] of texts of equal length.
+            past: number of tokens of each text to keep from earlier calls; later ones are dropped.
+            kept: number of last tokens whose logits are needed.
 
         Returns:
             Logits [batch, kept, vocabulary], float32.
@@ -98,24 +97,24 @@ class LlamaCpp:
         import numpy as np
         import torch
 
-        given = ids.detach().to("cpu").numpy().astype(np.int32)
-        batch, length = given.shape
-        if given.size and not (given.min() >= 0 and given.max() < self.vocabulary):
+        tokens = ids.detach().to("cpu").numpy().astype(np.int32)
+        batch, length = tokens.shape
+        if tokens.size and not (tokens.min() >= 0 and tokens.max() < self.vocabulary):
             raise WorkerError(f"a token id is outside the vocabulary of {self.vocabulary} tokens")
         context = self._room(batch, past, past + length)
         logits = torch.empty((batch, kept, self.vocabulary), dtype=torch.float32)
         step = max(1, _STEP // batch)
         for begin in range(0, length, step):
-            part = given[:, begin : begin + step]
-            first = max(length - kept, begin)  # whose logits are wanted
+            part = tokens[:, begin : begin + step]
+            first = max(length - kept, begin)  # the first token whose logits are needed
             rows = context.compute(part, past + begin, max(0, begin + part.shape[1] - first))
             if rows is not None:
-                at = first - (length - kept)
-                logits[:, at : at + rows.shape[1]] = torch.from_numpy(rows)
+                start = first - (length - kept)
+                logits[:, start : start + rows.shape[1]] = torch.from_numpy(rows)
         return logits
 
     def _room(self, batch: int, past: int, needed: int) -> _Context:
-        """Return a context with room for so many tokens in each text, and the past in it."""
+        """Return a context with room for this many tokens in each text, and with the past."""
         import torch
 
         old = self._context
@@ -140,7 +139,7 @@ class LlamaCpp:
 
 
 class _Owner:
-    """Stands for a loaded model, which lives as long as this: contexts of it are freed before it."""
+    """Keeps a loaded model alive until its contexts are freed."""
 
 
 class _Context:
@@ -183,18 +182,18 @@ class _Context:
                 raise WorkerError("llama.cpp could not copy its keys and values into a larger cache")
 
     def compute(self, ids: Any, start: int, kept: int) -> Any:
-        """Compute tokens [batch, tokens] from a place on; return logits of the last `kept` of each text, or None."""
+        """Compute tokens [batch, tokens] from a position on; return logits of the last `kept` of each text, or None."""
         import numpy as np
 
-        count, each = ids.size, ids.shape[1]
+        count, length = ids.size, ids.shape[1]
         tokens = self._tokens
         np.ctypeslib.as_array(tokens.token, (count,))[:] = ids.ravel()
-        np.ctypeslib.as_array(tokens.pos, ids.shape)[:] = np.arange(start, start + each)
-        wanted = np.ctypeslib.as_array(tokens.logits, ids.shape)
-        wanted[:] = 0
-        wanted[:, each - kept :] = 1
+        np.ctypeslib.as_array(tokens.pos, ids.shape)[:] = np.arange(start, start + length)
+        is_needed = np.ctypeslib.as_array(tokens.logits, ids.shape)
+        is_needed[:] = 0
+        is_needed[:, length - kept :] = 1
         for index in range(count):
-            tokens.n_seq_id[index], tokens.seq_id[index][0] = 1, index // each
+            tokens.n_seq_id[index], tokens.seq_id[index][0] = 1, index // length
         tokens.n_tokens = count
         if code := self._lib.llama_decode(self._context, tokens):
             raise WorkerError(f"llama.cpp could not compute {count} tokens (code {code}): {reason()}")
@@ -204,7 +203,7 @@ class _Context:
 
 
 def held_tensor(path: Path, tensor: Tensor) -> Held:
-    """Return a tensor of a file as it is held: its bytes, and how many numbers these are."""
+    """Return a tensor of a file as it is held: its bytes, and the number of its parameters."""
     import numpy as np
     import torch
 
@@ -215,8 +214,8 @@ def held_tensor(path: Path, tensor: Tensor) -> Held:
         from gguf.quants import dequantize
 
         rows = content.reshape(-1, tensor.bytes // (tensor.elements // tensor.shape[0]))
-        typed = {"f32": np.float32, "f16": np.float16}.get(tensor.type)
-        numbers = rows.view(typed) if typed else dequantize(rows, GGMLQuantizationType[tensor.type.upper()])
+        float_type = {"f32": np.float32, "f16": np.float16}.get(tensor.type)
+        numbers = rows.view(float_type) if float_type else dequantize(rows, GGMLQuantizationType[tensor.type.upper()])
         return torch.from_numpy(numbers != 0)
 
     parameters = 0 if tensor.name.startswith("rope_") else tensor.elements
