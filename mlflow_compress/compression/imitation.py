@@ -1,4 +1,4 @@
-"""Training a model to give the outputs of another one, on inputs without labels."""
+"""Training a model to reproduce the outputs of another one, on inputs without labels."""
 
 from __future__ import annotations
 
@@ -42,25 +42,25 @@ RANDOMLY_TRAINED = CautionKind(
     },
     advice=_ADVICE,
 )
-_CHUNK = 32  # batches drawn at once: all of them may be more than the memory holds
+_CHUNK = 32  # batches drawn at once: all of them may not fit into memory
 _GREATEST_NORM = 1.0  # of the gradient
 _WARMUP = 0.1  # share of the steps in which the learning rate rises
-_RULED_OUT = -1e4  # the score of a masked class: its probability is 0, and no difference of two is NaN
-_TOLD = 0.1  # share of the steps that the first and the last loss are means of
+_RULED_OUT = -1e4  # score of a masked class: its probability is 0, and a difference of two is not NaN
+_REPORTED = 0.1  # share of the steps to average for the first and the last loss
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """How a model is trained.
+    """Training settings.
 
     Attributes:
-        steps: updates of the weights.
-        batch_size: inputs in each.
-        learning_rate: Adam's, at its highest; None: 1e-4 for transformers, 2e-3 for others.
+        steps: Number of training steps.
+        batch_size: Inputs per step.
+        learning_rate: Peak learning rate of Adam; None: 1e-4 for transformers, 2e-3 for others.
         loss: `kl`, the Kullback-Leibler divergence of class probabilities; `mse`, the mean squared error over the mean
-            square; `auto`, kl where the outputs are known to be scores of classes.
-        temperature: what scores are divided by in kl.
-        seed: of inputs and dropout.
+            square; `auto`, kl if the outputs are known to be class scores.
+        temperature: Divisor of the scores in kl.
+        seed: Seed for inputs and dropout.
     """
 
     steps: int
@@ -72,12 +72,12 @@ class Lesson:
 
 
 def caution_not_trained(model: Model, steps: int, is_real: bool) -> None:
-    """Add a caution where a smaller model with trained weights did not get the training that it needs.
+    """Add a caution if a smaller model with trained weights was not trained on real inputs.
 
     Args:
-        model: the smaller model.
-        steps: of training.
-        is_real: whether there are real inputs to train on.
+        model: Smaller model.
+        steps: Number of training steps.
+        is_real: Whether there are real inputs to train on.
     """
     if model.weights != "random" and not (steps and is_real):
         model.cautions.append(RANDOMLY_TRAINED.of(steps=steps) if steps else NOT_TRAINED.of())
@@ -86,23 +86,23 @@ def caution_not_trained(model: Model, steps: int, is_real: bool) -> None:
 def imitate(
     student: Model, teacher: Model, family: Family, lesson: Lesson, beside: Callable[[], Any] = lambda: 0.0
 ) -> None:
-    """Train a student on what the teacher gives for the family's calibration inputs. It is then ready for inference.
+    """Train a student on the teacher's outputs for the family's calibration inputs, and leave it ready for inference.
 
-    Only the student's parameters that require a gradient are trained: with Adam, its rate rising over the first tenth
-    of the steps and falling to zero, gradients clipped to a norm of 1. It is done on the GPU if there is one.
+    Only the student's parameters that require a gradient are trained: with Adam, a learning rate that rises over the
+    first tenth of the steps and then falls to zero, and gradients clipped to a norm of 1, on the GPU if there is one.
 
     Source: softened outputs, Hinton et al., Distilling the Knowledge in a Neural Network, arXiv 1503.02531, section 2.
 
     Args:
-        student: trained in place; what was done is added to its facts.
-        teacher: stays as it is; another module than the student's.
-        family: runs both.
-        lesson: how.
-        beside: gives what is added to the loss, after both have run.
+        student: Model to train in place; its facts get a summary of the training.
+        teacher: Model that stays unchanged, with another module than the student's.
+        family: Family that runs both.
+        lesson: Training settings.
+        beside: Returns an additional loss term after both have run.
 
     Raises:
-        ArithmeticError: the loss is not finite.
-        Unsupported: no output of the student has the shape of the teacher's, or those with the scores have not.
+        ArithmeticError: The loss is not finite.
+        Unsupported: No output of the student has the shape of the teacher's, or the outputs with the scores do not.
     """
     import torch
 
@@ -111,15 +111,15 @@ def imitate(
     homes = student.device, teacher.device
     _move(student, device)
     _move(teacher, device)
-    trained = [each for each in student.module.parameters() if each.requires_grad]
+    trained = [parameter for parameter in student.module.parameters() if parameter.requires_grad]
     rate = lesson.learning_rate or (1e-4 if student.is_transformer else 2e-3)
     optimizer = torch.optim.Adam(trained, lr=rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _slope(step, lesson.steps))
     losses: list[float] = []
     left_out = 0
-    for each in student.module.modules():
-        each.training = not any(True for _ in each.children())  # dropout and statistics; the form of outputs stays
-    hooks = [each.register_forward_pre_hook(_keep_statistics) for each in _normalisations(student.module)]
+    for layer in student.module.modules():  # only leaves train (dropout, statistics): a parent may change its outputs
+        layer.training = not any(True for _ in layer.children())
+    hooks = [layer.register_forward_pre_hook(_keep_statistics) for layer in _normalisations(student.module)]
     for batch in _batches(student, family, lesson):
         with torch.no_grad():
             target = family.forward(teacher, batch)
@@ -144,9 +144,9 @@ def imitate(
     _move(student, homes[0])
     _move(teacher, homes[1])
     if losses:
-        some = max(1, round(len(losses) * _TOLD))
+        count = max(1, round(len(losses) * _REPORTED))
         kind = in_place_of_data(student) or "inputs"
-        first, last = sum(losses[:some]) / some, sum(losses[-some:]) / some
+        first, last = sum(losses[:count]) / count, sum(losses[-count:]) / count
         student.facts["training"] = (
             f"{lesson.steps} steps of {lesson.batch_size} {kind}, loss from {first:.3g} to {last:.3g}"
             + (f"; outputs left out because of another shape: {left_out}" if left_out else "")
@@ -154,12 +154,12 @@ def imitate(
 
 
 class _Pairs(NamedTuple):
-    """Outputs of a student, each with that of the teacher which it should give: of floating point, and of one shape.
+    """Pairs of student and teacher outputs, in floating point and of one shape.
 
     Attributes:
-        scores: those that hold scores of classes.
-        others: the others.
-        left_out: how many outputs have none of their shape.
+        scores: Pairs that hold class scores.
+        others: Other pairs.
+        left_out: Number of outputs without a partner of their shape.
     """
 
     scores: list[tuple[Any, Any]]
@@ -168,16 +168,16 @@ class _Pairs(NamedTuple):
 
 
 def _paired(family: Family, student: Model, outputs: tuple[Any, Any]) -> _Pairs:
-    """Pair the student's outputs with the teacher's: scores with scores, the others by place.
+    """Pair the student's outputs with the teacher's: scores with scores, the others by position.
 
-    Hidden states that a narrower student gives in another shape have no part in it.
+    Hidden states of another shape, as a narrower student gives them, are left out.
 
     Raises:
-        Unsupported: there are no pairs, none of them are scores, or those that are left out may be.
+        Unsupported: There are no pairs, no pair of scores, or outputs left out that may be the scores.
     """
     all_outputs = [_floating(output) for output in outputs]
     scores = [_floating(family.scores(student, output)) for output in outputs]
-    others = [_without(known, tensors) for known, tensors in zip(scores, all_outputs, strict=True)]
+    others = [_without(of_one, tensors) for of_one, tensors in zip(scores, all_outputs, strict=True)]
     pairs = _Pairs(_of_one_shape(*scores), _of_one_shape(*others), 0)
     pairs = pairs._replace(left_out=max(map(len, all_outputs)) - len(pairs.scores) - len(pairs.others))
     if not (pairs.scores or pairs.others):
@@ -200,55 +200,55 @@ def _floating(tree: Any) -> list[Any]:
     return [tensor for tensor in value_trees.tensors(tree) if tensor.is_floating_point()]
 
 
-def _without(known: Sequence[Any], tensors: Sequence[Any]) -> list[Any]:
-    """Return the tensors without those that are known, each once: a module may give one of them twice."""
-    left = list(tensors)
-    for score in known:
-        place = next((index for index, tensor in enumerate(left) if tensor is score), None)
-        if place is not None:
-            del left[place]
-    return left
+def _without(scores: Sequence[Any], tensors: Sequence[Any]) -> list[Any]:
+    """Return the tensors without the scores, each removed once: a module may return a tensor twice."""
+    remaining = list(tensors)
+    for score in scores:
+        position = next((index for index, tensor in enumerate(remaining) if tensor is score), None)
+        if position is not None:
+            del remaining[position]
+    return remaining
 
 
-def _of_one_shape(given: Sequence[Any], wanted: Sequence[Any]) -> list[tuple[Any, Any]]:
-    return [(one, two) for one, two in zip(given, wanted, strict=False) if one.shape == two.shape]
+def _of_one_shape(outputs: Sequence[Any], targets: Sequence[Any]) -> list[tuple[Any, Any]]:
+    return [(one, two) for one, two in zip(outputs, targets, strict=False) if one.shape == two.shape]
 
 
-def _differ_in_number_only(given: Sequence[Any], wanted: Sequence[Any]) -> bool:
-    """Return whether outputs are alike but for their first axis: a detector finds more boxes, or fewer."""
-    return [tuple(one.shape[1:]) for one in given] == [tuple(two.shape[1:]) for two in wanted]
+def _differ_in_number_only(outputs: Sequence[Any], targets: Sequence[Any]) -> bool:
+    """Return whether shapes are equal except for the first axis: a detector may find more or fewer boxes."""
+    return [tuple(one.shape[1:]) for one in outputs] == [tuple(two.shape[1:]) for two in targets]
 
 
 def _loss(family: Family, student: Model, pairs: _Pairs, lesson: Lesson) -> Any:
-    """Return the loss: a scalar, summed over all pairs of outputs; where they are scores of classes, a divergence."""
+    """Return the loss, a scalar summed over all pairs of outputs: a divergence for class scores."""
     import torch
 
     is_divergence = lesson.loss == "kl" or (lesson.loss == "auto" and family.outputs_are_scores(student))
     total = torch.zeros(())
-    terms = [(given, wanted, is_divergence and given.dim() > 1) for given, wanted in pairs.scores]
-    terms += [(given, wanted, False) for given, wanted in pairs.others]
-    for given, wanted, are_classes in terms:
+    terms = [(output, target, is_divergence and output.dim() > 1) for output, target in pairs.scores]
+    terms += [(output, target, False) for output, target in pairs.others]
+    for output, target, are_classes in terms:
         if are_classes:
-            loss = _divergence(given, wanted, lesson.temperature)
+            loss = _divergence(output, target, lesson.temperature)
         else:
-            is_number = wanted.isfinite()
-            loss = relative_error(given[is_number], wanted[is_number])
+            is_number = target.isfinite()
+            loss = relative_error(output[is_number], target[is_number])
         total = total.to(loss.device) + loss
     return total
 
 
-def _divergence(given: Any, wanted: Any, temperature: float) -> Any:
-    """Return the Kullback-Leibler divergence of class probabilities [..., classes], of images [batch, classes, ...]."""
+def _divergence(output: Any, target: Any, temperature: float) -> Any:
+    """Return the Kullback-Leibler divergence of class scores [..., classes], for images [batch, classes, ...]."""
     import torch
     from torch.nn import functional
 
-    if is_of_images(given):
-        given, wanted = given.movedim(1, -1), wanted.movedim(1, -1)
-    ruled_out = wanted == -torch.inf  # masked classes have no part in it
-    pair = (each.masked_fill(ruled_out, _RULED_OUT).flatten(0, -2) for each in (given, wanted))
-    log, wanted_log = ((each / temperature).log_softmax(-1) for each in pair)
-    divergence = functional.kl_div(log, wanted_log, log_target=True, reduction="batchmean")
-    return divergence * temperature**2  # so that gradients keep their size
+    if is_of_images(output):
+        output, target = output.movedim(1, -1), target.movedim(1, -1)
+    ruled_out = target == -torch.inf  # masked classes are ignored
+    pair = (scores.masked_fill(ruled_out, _RULED_OUT).flatten(0, -2) for scores in (output, target))
+    log, target_log = ((scores / temperature).log_softmax(-1) for scores in pair)
+    divergence = functional.kl_div(log, target_log, log_target=True, reduction="batchmean")
+    return divergence * temperature**2  # keeps the scale of the gradients
 
 
 def _normalisations(module: Any) -> list[Any]:
@@ -259,25 +259,25 @@ def _normalisations(module: Any) -> list[Any]:
 
 
 def _keep_statistics(layer: Any, inputs: tuple[Any, ...]) -> None:
-    """Let a batch normalisation use the statistics that it has where a batch gives one value for each channel."""
+    """Let a batch normalisation use its stored statistics if a batch has only one value per channel."""
     if inputs:
         layer.training = inputs[0].numel() != inputs[0].shape[1]
 
 
-def relative_error(given: Any, wanted: Any) -> Any:
-    """Return the mean squared error over the mean square of what was wanted."""
-    return (given - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
+def relative_error(output: Any, target: Any) -> Any:
+    """Return the mean squared error over the mean square of the target."""
+    return (output - target).square().mean() / target.square().mean().clamp_min(1e-12)
 
 
 def _batches(model: Model, family: Family, lesson: Lesson) -> Iterator[Any]:
-    """Return as many batches as there are steps; what the family says of them goes into the model's cautions, once."""
-    asked = model
+    """Yield one batch per step; the family's cautions about them go into the model's cautions once."""
+    caution_target = model
     if in_place_of_data(model):
-        asked = dataclasses.replace(model, cautions=[])
+        caution_target = dataclasses.replace(model, cautions=[])
     for start in range(0, lesson.steps, _CHUNK):
         count = min(_CHUNK, lesson.steps - start)
-        yield from family.calibration(asked, count, lesson.seed + start, lesson.batch_size)
-        asked = dataclasses.replace(model, cautions=[])
+        yield from family.calibration(caution_target, count, lesson.seed + start, lesson.batch_size)
+        caution_target = dataclasses.replace(model, cautions=[])
 
 
 def _slope(step: int, steps: int) -> float:

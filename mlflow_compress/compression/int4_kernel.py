@@ -1,7 +1,6 @@
-"""Torch's kernel for 4-bit weights, and weights of fewer bits widened to it: `_weight_int4pack_mm`.
+"""Torch's kernel for 4-bit weights (`_weight_int4pack_mm`); weights of fewer bits are widened for it.
 
-It takes bfloat16 activations, and keeps the weights in an order of its own, of tiles of rows. A weight is
-`(code - 8) * scale + shift`.
+It takes bfloat16 activations and stores the weights in tiles of rows. A weight is `(code - 8) * scale + shift`.
 """
 
 from __future__ import annotations
@@ -16,35 +15,35 @@ from torch.nn import functional
 from mlflow_compress.compression.dense_choice import Choice
 from mlflow_compress.networks.stored_weights import Held
 
-_GROUPS = (256, 128, 64, 32)  # that the kernel takes
+_GROUPS = (256, 128, 64, 32)  # group sizes of the kernel
 _ROWS, _MIDDLE = 16, 8
-_CPU_BLOCKS = (64, 32, 16)  # rows of a tile, by the vectors of the machine
+_CPU_BLOCKS = (64, 32, 16)  # rows of a tile, which depend on the CPU's vector length
 _MOST_BITS = 4
 
 
 def group_for(group_size: int, columns: int) -> int:
-    """Return the kernel's group that divides ours; 0 where there is none."""
-    if group_size >= columns:  # one group a row: it may be filled up
+    """Return the largest group size of the kernel that divides `group_size`, or 0."""
+    if group_size >= columns:  # one group per row: the row may be padded
         group_size = -(-columns // _GROUPS[-1]) * _GROUPS[-1]
     return next((size for size in _GROUPS if group_size % size == 0), 0)
 
 
 def int4_kernel(codes: Tensor, scales: Tensor, zeros: Tensor, bits: int, group_size: int) -> Int4Kernel | None:
-    """Return the kernel for a weight, or None where torch has none for it on its device.
+    """Return the kernel for a weight, or None if torch has no kernel for it on its device.
 
     Args:
-        codes: uint8 [out, in].
-        scales: bfloat16 [out, groups].
-        zeros: codes of the weight 0, uint8 [out, groups].
-        bits: of a code.
-        group_size: weights of a group.
+        codes: Codes, uint8 [out, in].
+        scales: Scales, bfloat16 [out, groups].
+        zeros: Codes of the weight 0, uint8 [out, groups].
+        bits: Bits per code.
+        group_size: Weights per group.
     """
     size = group_for(group_size, codes.shape[1])
     if bits > _MOST_BITS or not size or not _works(codes.device.type):
         return None
     rows, columns = codes.shape
     wide = -(-columns // group_size) * group_size if group_size < columns else -(-columns // size) * size
-    shift = 2 ** (_MOST_BITS - 1) - 2 ** (bits - 1)  # of fewer bits: so that 0 lies in the middle
+    shift = 2 ** (_MOST_BITS - 1) - 2 ** (bits - 1)  # centres the codes of fewer bits
     rows_left = -rows % ((_tile()[0] if codes.device.type == "cpu" else 0) or _ROWS)
     filled = functional.pad(codes + shift, (0, wide - columns, 0, rows_left), value=_MIDDLE)
     repeats = (group_size if group_size < columns else wide) // size
@@ -55,7 +54,7 @@ def int4_kernel(codes: Tensor, scales: Tensor, zeros: Tensor, bits: int, group_s
 
 
 def _to_kernel(codes: Tensor) -> Tensor:
-    """Put codes, int32 [rows, columns], into the order of the device's kernel."""
+    """Pack codes, int32 [rows, columns], for the device's kernel."""
     if codes.device.type == "cpu":
         return torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)  # type: ignore[no-any-return]
     pairs = (codes[:, ::2] << 4 | codes[:, 1::2]).to(torch.uint8)
@@ -74,22 +73,22 @@ def _multiply(inputs: Tensor, codes: Tensor, group: int, grid: Tensor) -> Tensor
 
 @functools.cache
 def _works(device: str) -> bool:
-    """Return whether this torch has the kernel for a device, and it multiplies rightly there."""
+    """Return whether this torch has the kernel for a device and it multiplies correctly there."""
     try:
         codes = torch.arange(_ROWS * 64, device=device).remainder(16).view(_ROWS, 64).int()
         grid = torch.ones(2, _ROWS, 2, dtype=torch.bfloat16, device=device)
         inputs = torch.eye(64, dtype=torch.bfloat16, device=device)[:3]
-        made = _multiply(inputs, _to_kernel(codes), 32, grid)
+        product = _multiply(inputs, _to_kernel(codes), 32, grid)
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
-    return torch.equal(made.float(), codes[:, :3].T.float() - _MIDDLE + 1)
+    return torch.equal(product.float(), codes[:, :3].T.float() - _MIDDLE + 1)
 
 
 @functools.cache
 def _tile() -> tuple[int, tuple[int, ...]]:
-    """Return the rows of the CPU's tile, and which of them each place of it holds: low halves first, then high ones.
+    """Return the rows of the CPU's tile, and the row at each position in it: low halves first, then high ones.
 
-    0 rows where the order is one that is not known here.
+    The number of rows is 0 if the order is not supported here.
     """
     for rows in _CPU_BLOCKS:
         digits = []
@@ -97,24 +96,24 @@ def _tile() -> tuple[int, tuple[int, ...]]:
             numbers = (torch.arange(2 * rows) >> shift & 15).int()[:, None].expand(-1, 4).contiguous()
             packed = _to_kernel(numbers).view(2, 4, rows // 2)
             digits.append(torch.cat([packed & 15, packed >> 4], -1).int())
-        found = digits[0] + 16 * digits[1]
-        order = found[0, 0].tolist()
+        row_numbers = digits[0] + 16 * digits[1]
+        order = row_numbers[0, 0].tolist()
         expected = torch.tensor(order)[None, None] + torch.tensor([0, rows])[:, None, None]
-        if sorted(order) == list(range(rows)) and torch.equal(found & 255, expected.expand(2, 4, rows) & 255):
+        if sorted(order) == list(range(rows)) and torch.equal(row_numbers & 255, expected.expand(2, 4, rows) & 255):
             return rows, tuple(order)
     return 0, ()
 
 
 class Int4Kernel(nn.Module):
-    """A weight in the order of torch's 4-bit kernel.
+    """A weight packed for torch's 4-bit kernel.
 
     Args:
-        rows: output channels.
-        columns: input channels.
-        bits: of a code as it was stored; here it takes 4.
-        group: weights that share a scale.
-        codes: as the kernel wants them.
-        grid: scales and shifts, bfloat16 [groups, out, 2].
+        rows: Output channels.
+        columns: Input channels.
+        bits: Bits per code as stored; here a code takes 4.
+        group: Weights that share a scale.
+        codes: Codes as packed for the kernel.
+        grid: Scales and shifts, bfloat16 [groups, out, 2].
     """
 
     def __init__(self, rows: int, columns: int, bits: int, group: int, codes: Tensor, grid: Tensor) -> None:
@@ -130,13 +129,13 @@ class Int4Kernel(nn.Module):
         self.choice = Choice(("int4", str(codes.device), tuple(grid.shape[:2]), group))
 
     def held_weights(self) -> Iterator[Held]:
-        """Return how many parameters the bytes hold (see `stored_weights.held`)."""
+        """Yield the bytes and the number of parameters in them (see `stored_weights.held`)."""
         yield Held(self.codes, self.rows * self.columns, functools.partial(self.weight, torch.float32))
         yield Held(self.grid, 0)
 
     @property
     def name(self) -> str:
-        """What runs, where, and from how many rows on the weight is unpacked instead."""
+        """Name of the kernel, its device, and from how many rows the weight is unpacked instead."""
         widened = f", {self.bits} bits run as 4" if self.bits < _MOST_BITS else ""
         return f"torch int4pack ({self.codes.device.type}{widened}{self.choice.summary})"
 
@@ -153,11 +152,11 @@ class Int4Kernel(nn.Module):
 
     def _densely(self, flat: Tensor, dtype: torch.dtype) -> Tensor:
         weight, order = self._turned(dtype)
-        made = flat.to(dtype) @ weight[: self.columns]
-        return made.index_select(1, order)[:, : self.rows].to(flat.dtype)
+        product = flat.to(dtype) @ weight[: self.columns]
+        return product.index_select(1, order)[:, : self.rows].to(flat.dtype)
 
     def _turned(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return the weight [in, out] in the tiles' order of rows, and where each row of ours is in it."""
+        """Return the weight [in, out] in the tiles' order of rows, and the position of each row in it."""
         groups, rows, _ = self.grid.shape
         order = _order(self.block, rows, str(self.codes.device))
         scale, shift = self.grid[:, order.argsort()].to(dtype).unbind(-1)
@@ -175,17 +174,17 @@ class Int4Kernel(nn.Module):
             turned, order = self._turned(dtype)
             return turned.index_select(1, order)[: self.columns, : self.rows].T.contiguous()
         one = torch.eye(self.wide, dtype=torch.bfloat16, device=self.codes.device)
-        made = _multiply(one, self.codes, self.group, self.grid)
-        return made[: self.columns, : self.rows].T.to(dtype).contiguous()
+        product = _multiply(one, self.codes, self.group, self.grid)
+        return product[: self.columns, : self.rows].T.to(dtype).contiguous()
 
     def rows_at(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return some rows of the weight: indices [n] to [n, in]."""
+        """Return rows of the weight: indices [n] to [n, in]."""
         _, order = _tile()
-        places = torch.tensor(order).argsort()[indices % self.block]
+        positions = torch.tensor(order).argsort()[indices % self.block]
         half = self.block // 2
         tiles = self.codes.view(-1, self.wide, half)
-        held = tiles[indices // self.block, :, places % half]
-        codes = torch.where(places[:, None] < half, held & 15, held >> 4).to(dtype)
+        packed = tiles[indices // self.block, :, positions % half]
+        codes = torch.where(positions[:, None] < half, packed & 15, packed >> 4).to(dtype)
         scale, shift = self.grid[:, indices].to(dtype).transpose(0, 1).unbind(-1)
         values = (codes.view(len(indices), -1, self.group) - _MIDDLE) * scale[..., None] + shift[..., None]
         return values.view(len(indices), -1)[:, : self.columns]
@@ -193,9 +192,9 @@ class Int4Kernel(nn.Module):
 
 @functools.lru_cache(maxsize=64)
 def _order(block: int, rows: int, device: str) -> Tensor:
-    """Return where each row is in [halves, tiles, half a tile], flat."""
+    """Return the flat position of each row in [halves, tiles, half a tile]."""
     _, order = _tile()
-    places = torch.tensor(order).argsort()
+    positions = torch.tensor(order).argsort()
     index = torch.arange(rows)
-    place, half = places[index % block], block // 2
-    return ((place // half) * (rows // block) + index // block) * half + place % half
+    position, half = positions[index % block], block // 2
+    return ((position // half) * (rows // block) + index // block) * half + position % half

@@ -1,6 +1,6 @@
-"""Layers in int8 whose inputs are rounded at each call: linear ones with a scale for each token, and recurrent ones.
+"""Int8 layers whose inputs are rounded at each call: linear ones with one scale per token, and recurrent ones.
 
-This module defines torch modules, so it is imported where torch is: inside verbs.
+This module defines torch modules: import it only inside functions, as torch.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from torch import Tensor, nn
 
 from mlflow_compress.networks.stored_weights import Held
 
-_MOST = 127  # of a code: symmetric, so that no zero point is needed
+_MOST = 127  # largest code: symmetric, so that no zero point is needed
 _LEAST_SCALE = torch.finfo(torch.float32).tiny
 
 
 def quantise_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Round rows [..., columns] to int8, each by its greatest magnitude: codes and float32 scales [..., 1]."""
+    """Round rows [..., columns] to int8 by their largest magnitude; return codes and float32 scales [..., 1]."""
     scales = (rows.abs().amax(-1, keepdim=True).float() / _MOST).clamp_(min=_LEAST_SCALE)
     return (rows * scales.reciprocal()).round_().clamp_(-_MOST, _MOST).to(torch.int8), scales
 
 
 class Int8Linear(nn.Module):
-    """A linear layer in 8 bits: a scale for each output channel, and one for each token at each call.
+    """A linear layer in 8 bits: one scale per output channel, and one per token at each call.
 
-    It multiplies integers: oneDNN's int8 kernels, through `torch._int_mm`. It has no memory until it is filled.
+    It multiplies integers with oneDNN's int8 kernels through `torch._int_mm`. It has no memory until it is filled.
 
     Args:
-        in_features: length of an input.
-        out_features: length of an output.
-        bias: [out] or None.
+        in_features: Length of an input.
+        out_features: Length of an output.
+        bias: Bias [out] or None.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: Tensor | None) -> None:
@@ -48,7 +48,7 @@ class Int8Linear(nn.Module):
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None, per_channel: bool = True) -> Int8Linear:
-        """Round a weight [out, in]; with one scale for all of it where it is not `per_channel`."""
+        """Round a weight [out, in], with one scale per output channel or one in total."""
         new = cls(weight.shape[1], weight.shape[0], bias)
         weight = weight.detach().float()
         codes, scales = quantise_rows(weight if per_channel else weight.reshape(1, -1))
@@ -66,7 +66,7 @@ class Int8Linear(nn.Module):
         return output.to(inputs.dtype).view(*inputs.shape[:-1], self.out_features)
 
     def held_weights(self) -> Iterator[Held]:
-        """Tell the weights from their scales (see `stored_weights.held`)."""
+        """Yield the weights and their scales (see `stored_weights.held`)."""
         yield Held(self.weight.data, self.weight.numel())
         yield Held(self.scales, 0)
         if self.bias is not None:
@@ -79,27 +79,27 @@ def _product(codes: Tensor, weight: Tensor) -> Tensor:
         return torch.zeros(0, len(weight), dtype=torch.int32)
     if not _saturates():
         return torch._int_mm(codes, weight.T)
-    halves = weight >> 1  # of 7 bits, and what is left of each is 0 or 1
+    halves = weight >> 1  # 7 bits each; the remainder is 0 or 1
     return torch._int_mm(codes, halves.T).mul_(2).add_(torch._int_mm(codes, (weight & 1).T))
 
 
 @functools.cache
 def _saturates() -> bool:
-    """Tell whether this CPU cuts off sums of two products of 8 bits at 16 bits, as those without VNNI do."""
+    """Return whether sums of two 8-bit products saturate at 16 bits on this CPU, as on CPUs without VNNI."""
     full = torch.full((32, 256), _MOST, dtype=torch.int8)
     return bool((torch._int_mm(full, full.T) != _MOST * _MOST * 256).any())
 
 
 class Int8Recurrent(nn.Module):
-    """An LSTM or GRU whose weights are int8, with a scale for each row; its inputs are rounded at each call, as one.
+    """An LSTM or GRU with int8 weights, one scale per row; its inputs are rounded at each call with one scale.
 
-    The kernels are torch's (FBGEMM, oneDNN), which take inputs of 7 bits, for CPUs without VNNI.
-    It has no memory until it is filled.
+    The kernels are torch's (FBGEMM, oneDNN), which take 7-bit inputs because of CPUs without VNNI. It has no memory
+    until it is filled.
 
     Source: torch.quantized_lstm, torch.quantized_gru.
 
     Args:
-        layer: the layer whose place it takes: `nn.LSTM` without projections, or `nn.GRU`.
+        layer: Layer to replace: `nn.LSTM` without projections, or `nn.GRU`.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -128,9 +128,9 @@ class Int8Recurrent(nn.Module):
         return new
 
     def forward(self, inputs: Any, state: Any = None) -> Any:
-        """Return what the layer gives: the outputs, and the last state (of an LSTM a pair).
+        """Return the outputs and the last state (a pair for an LSTM).
 
-        Inputs may be packed sequences, or without a batch.
+        Inputs may be packed sequences, or have no batch axis.
         """
         if self._cells is None:
             self._cells = [self._cell(index) for index in range(len(self.matrices) // 2)]
@@ -142,11 +142,11 @@ class Int8Recurrent(nn.Module):
         states = self._states(data, packed, state, is_single)
         shape = (True, self.num_layers, 0.0, False, self.bidirectional)
         if self.mode == "LSTM":
-            how = {"dtype": torch.qint8, "use_dynamic": True}
+            settings = {"dtype": torch.qint8, "use_dynamic": True}
             if packed is not None:
-                output, *last = torch.quantized_lstm(data, packed.batch_sizes, states, self._cells, *shape, **how)
+                output, *last = torch.quantized_lstm(data, packed.batch_sizes, states, self._cells, *shape, **settings)
             else:
-                output, *last = torch.quantized_lstm(data, states, self._cells, *shape, self.batch_first, **how)
+                output, *last = torch.quantized_lstm(data, states, self._cells, *shape, self.batch_first, **settings)
         elif packed is not None:
             output, *last = torch.quantized_gru(data, packed.batch_sizes, states[0], self._cells, *shape)
         else:
@@ -154,7 +154,7 @@ class Int8Recurrent(nn.Module):
         return self._as_given(output, last, packed, is_single)
 
     def _states(self, data: Tensor, packed: Any, state: Any, is_single: bool) -> list[Tensor]:
-        """Return the first states [layers * directions, batch, hidden], in the order of the batch."""
+        """Return the initial states [layers * directions, batch, hidden], in the order of the batch."""
         count = 2 if self.mode == "LSTM" else 1
         if state is None:
             batch = int(packed.batch_sizes[0]) if packed is not None else data.shape[0 if self.batch_first else 1]
@@ -162,25 +162,25 @@ class Int8Recurrent(nn.Module):
             return [data.new_zeros(self.num_layers * directions, batch, self.hidden_size)] * count
         states = list(state) if count == 2 else [state]
         if is_single:
-            return [each.unsqueeze(1) for each in states]
+            return [tensor.unsqueeze(1) for tensor in states]
         if packed is not None and packed.sorted_indices is not None:
-            return [each.index_select(1, packed.sorted_indices) for each in states]
+            return [tensor.index_select(1, packed.sorted_indices) for tensor in states]
         return states
 
     def _as_given(self, output: Any, last: list[Tensor], packed: Any, is_single: bool) -> Any:
-        """Put outputs and states into the form that the inputs had."""
+        """Convert outputs and states to the form of the inputs."""
         if packed is not None:
             output = nn.utils.rnn.PackedSequence(
                 output, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
             )
             if packed.unsorted_indices is not None:
-                last = [each.index_select(1, packed.unsorted_indices) for each in last]
+                last = [tensor.index_select(1, packed.unsorted_indices) for tensor in last]
         elif is_single:
-            output, last = output.squeeze(0 if self.batch_first else 1), [each.squeeze(1) for each in last]
+            output, last = output.squeeze(0 if self.batch_first else 1), [tensor.squeeze(1) for tensor in last]
         return output, tuple(last) if self.mode == "LSTM" else last[0]
 
     def _cell(self, index: int) -> Any:
-        """Make the kernel's own form of the weights of one layer and direction."""
+        """Pack the weights of one layer and direction for the kernel."""
         parts = []
         names = self.matrices[2 * index : 2 * index + 2]
         biases = [
@@ -190,21 +190,21 @@ class Int8Recurrent(nn.Module):
         for name, bias in zip(names, biases, strict=True):
             codes, scales = getattr(self, name).detach(), getattr(self, f"{name}_scales").double()
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # these tensors are deprecated, and the kernels take no others
+                warnings.simplefilter("ignore")  # these tensors are deprecated, but the kernels require them
                 zeros = torch.zeros(len(scales), dtype=torch.long)
                 weight = torch._make_per_channel_quantized_tensor(codes, scales, zeros, 0)
                 parts.append(torch.ops.quantized.linear_prepack(weight, bias))
         return torch.ops.quantized.make_quantized_cell_params_dynamic(*parts, *biases, True)
 
     def held_weights(self) -> Iterator[Held]:
-        """Tell the weights from their scales (see `stored_weights.held`)."""
+        """Yield the weights and their scales (see `stored_weights.held`)."""
         for parameter in self.parameters(recurse=False):
             yield Held(parameter.data, parameter.numel())
         for name in self.matrices:
             yield Held(getattr(self, f"{name}_scales"), 0)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Int8Recurrent:
-        """Copy it without the kernel's form of the weights, which can't be copied."""
+        """Copy the layer without the packed weights, which can't be copied."""
         new = type(self).__new__(type(self))
         memo[id(self)] = new
         cells, self._cells = self._cells, None
@@ -216,6 +216,6 @@ class Int8Recurrent(nn.Module):
 
 
 def recurrent(module: Any) -> list[Any]:
-    """Return the LSTM and GRU layers that there are int8 kernels for."""
+    """Return the LSTM and GRU layers that the int8 kernels support."""
     kinds = (nn.LSTM, nn.GRU)
-    return [each for each in module.modules() if type(each) in kinds and not getattr(each, "proj_size", 0)]
+    return [layer for layer in module.modules() if type(layer) in kinds and not getattr(layer, "proj_size", 0)]

@@ -1,4 +1,4 @@
-"""Graphs as ONNX files with weights in blocks of few bits, and what a model's row says of them."""
+"""Graphs as ONNX files with weights in blocks of few bits, and the summary of these weights in a model's row."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mlflow_compress.sockets import Graph, Model
 
 
 def checked(graphs: Mapping[str, Graph], folder: Path) -> dict[str, Path]:
-    """Export graphs in float32, and return their files, by name.
+    """Export graphs in float32, and return their files by name.
 
     Raises:
-        Unsupported: one gives something else than its module.
+        Unsupported: A graph computes something else than its module.
     """
     paths = {name: folder / f"{name}.onnx" for name in graphs}
     for name, graph in graphs.items():
@@ -28,24 +28,24 @@ def checked(graphs: Mapping[str, Graph], folder: Path) -> dict[str, Path]:
 
 
 def quantise(model: Model, paths: Mapping[str, Path], blocks: Blocks, embeddings: bool, folder: Path) -> Model:
-    """Quantise the weights of exported files into `NAME.onnx` of a folder, and say in the model's facts which.
+    """Quantise the weights of exported files into `NAME.onnx` of a folder, and record them in the model's facts.
 
     Args:
-        model: the model.
-        paths: the files, by the graph's name.
-        blocks: how.
-        embeddings: whether embeddings are quantised too.
-        folder: where the new files go.
+        model: Model.
+        paths: Files, by the graph's name.
+        blocks: Quantisation settings.
+        embeddings: Whether embeddings are quantised too.
+        folder: Folder for the new files.
 
     Raises:
-        Unsupported: no block divides any matrix.
+        Unsupported: No block divides any matrix.
     """
     count = Count()
     for name, path in paths.items():
-        count += change(path, folder / f"{name}.onnx", lambda each: onnx_blocks.quantise(each, blocks, embeddings))
+        count += change(path, folder / f"{name}.onnx", lambda graph: onnx_blocks.quantise(graph, blocks, embeddings))
     if not count.products:
         raise Unsupported(_no_matrix(count, blocks))
-    model.facts["weights"] = _told(count, blocks)
+    model.facts["weights"] = _summary(count, blocks)
     if count.tied:
         model.cautions.append(HELD_TWICE.of(parameters=f"{count.tied:,}"))
     return model
@@ -54,22 +54,22 @@ def quantise(model: Model, paths: Mapping[str, Path], blocks: Blocks, embeddings
 def _no_matrix(count: Count, blocks: Blocks) -> str:
     if not count.whole:
         return "there is no layer that the method quantises"
-    lengths = ", ".join(str(each) for each in reversed(BLOCKS) if each <= blocks.length)
-    rows = ", ".join(str(each) for each in sorted({shape[0] for shape in count.whole})[:8])
+    lengths = ", ".join(str(length) for length in reversed(BLOCKS) if length <= blocks.length)
+    rows = ", ".join(str(length) for length in sorted({shape[0] for shape in count.whole})[:8])
     return f"no block of {lengths} weights divides the inputs of a layer: their lengths are {rows}"
 
 
-def _told(count: Count, blocks: Blocks) -> str:
-    """Say which weights have how many bits, in blocks of which length."""
+def _summary(count: Count, blocks: Blocks) -> str:
+    """Describe the bits and the block lengths of the weights."""
     lengths = f"blocks of {blocks.length}"
     if shorter := [f"of {length} in {n}" for length, n in sorted(count.lengths.items()) if length != blocks.length]:
         matrices = sum(count.lengths.values())
         lengths += f" ({', '.join(shorter)} of {matrices} matrices: {blocks.length} does not divide their inputs)"
     kind = "symmetric" if blocks.symmetric else "with zero points"
-    told = [f"{count.products:,} weights of products in {blocks.bits} bits, {lengths}, {kind}"]
-    told += [f"{size:,} of embeddings in {bits}" for bits, size in sorted(count.embeddings.items()) if size]
+    parts = [f"{count.products:,} weights of products in {blocks.bits} bits, {lengths}, {kind}"]
+    parts += [f"{size:,} of embeddings in {bits}" for bits, size in sorted(count.embeddings.items()) if size]
     if count.shared:
-        told.append(f"{count.shared:,} of the products' shared with an embedding")
+        parts.append(f"{count.shared:,} of the products' shared with an embedding")
     if count.whole:
-        told.append(f"{len(count.whole)} matrices in float32: no block divides them")
-    return "; ".join(told)
+        parts.append(f"{len(count.whole)} matrices in float32: no block divides them")
+    return "; ".join(parts)

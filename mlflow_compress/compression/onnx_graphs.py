@@ -1,4 +1,4 @@
-"""Graphs as ONNX files, and ONNX Runtime to run them."""
+"""Graphs as ONNX files, run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from mlflow_compress.compression.exporting import Values, array, has_weights
 from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Graph
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
-TOLERANCE = 0.01  # relative difference of the outputs that another runtime in float32 may make
-_MOST_BYTES = 2 * 10**9  # that a file of protocol buffers holds; more go into a second file beside it
+TOLERANCE = 0.01  # maximum relative difference of the outputs for another runtime in float32
+_MOST_BYTES = 2 * 10**9  # limit of a protocol buffers file; more go into a second file next to it
 _LEAST_WEIGHTS = 64
 _PRODUCTS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 _INTEGERS = ("INT8", "UINT8", "INT4", "UINT4")
@@ -23,7 +23,7 @@ _FLOATS = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")
 
 
 def write(graph: Graph, path: Path) -> None:
-    """Export a graph, and check the file.
+    """Export a graph and check the file.
 
     Source: torch.onnx.export with `dynamo=True`, onnx.checker.
     """
@@ -51,19 +51,19 @@ def halve(path: Path) -> int:
     Source: onnxruntime.transformers.float16.convert_float_to_float16.
 
     Returns:
-        How many tensors of weights are in float16 now.
+        The number of weight tensors that are in float16 now.
     """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     half = convert_float_to_float16(onnx.load(str(path)), keep_io_types=True, disable_shape_infer=True)
-    nodes = {tuple(node.output): node for node in half.graph.node}  # it casts a constant anew for each of its readers
+    nodes = {tuple(node.output): node for node in half.graph.node}  # drops repeated casts of one constant
     del half.graph.node[:]
     half.graph.node.extend(nodes.values())
     beside = path.with_name(f"{path.name}.data")
     was_large = beside.is_file()
     beside.unlink(missing_ok=True)
-    halved: int = sum(each.data_type == onnx.TensorProto.FLOAT16 for each in half.graph.initializer)
+    halved: int = sum(constant.data_type == onnx.TensorProto.FLOAT16 for constant in half.graph.initializer)
     onnx.save(half, str(path), save_as_external_data=was_large, location=beside.name)
     return halved
 
@@ -75,30 +75,30 @@ def has_operator(path: Path, operator: str) -> bool:
     return any(node.op_type == operator for node in onnx.load(str(path), load_external_data=False).graph.node)
 
 
-def change(path: Path, changed: Path, how: Callable[[Any], Made]) -> Made:
-    """Change an ONNX file's model, and write it to another file, with its weights beside it where they are large.
+def change(path: Path, changed: Path, how: Callable[[Any], Result]) -> Result:
+    """Change an ONNX file's model and write it to another file, with large weights in a separate file.
 
     Args:
-        path: the file.
-        changed: the other file.
-        how: changes the model in place; what it returns is returned.
+        path: File to read.
+        changed: File to write.
+        how: Changes the model in place; its result is returned.
     """
     import onnx
 
     model = onnx.load(str(path))
-    made = how(model)
-    is_large = sum(len(each.raw_data) for each in model.graph.initializer) > _MOST_BYTES
+    result = how(model)
+    is_large = sum(len(constant.raw_data) for constant in model.graph.initializer) > _MOST_BYTES
     onnx.save(model, str(changed), save_as_external_data=is_large, location=f"{changed.name}.data")
-    return made
+    return result
 
 
 def is_large(graph: Graph) -> bool:
-    """Tell whether a graph's weights need a file of their own."""
-    return bool(sum(each.nbytes for each in graph.module.parameters()) > _MOST_BYTES)
+    """Return whether a graph's weights need a separate file."""
+    return bool(sum(parameter.nbytes for parameter in graph.module.parameters()) > _MOST_BYTES)
 
 
 def is_convolutional(model: Any) -> bool:
-    """Tell whether most weights of an ONNX model are those of convolutions."""
+    """Return whether most weights of an ONNX model belong to convolutions."""
     sizes = _sizes(model.graph)
     counts = {True: 0, False: 0}
     for node in model.graph.node:
@@ -108,25 +108,26 @@ def is_convolutional(model: Any) -> bool:
 
 
 def final_arithmetic(model: Any) -> list[str]:
-    """Name the nodes after the last layers: a detector decodes its boxes there. In int8 they save no time and err much.
+    """Return the names of the nodes after the last layers, which save no time in int8 but add large errors.
 
-    A layer is one of at least 64 weights; what averages a detector's distributions has 16, and belongs to the decoding.
+    A detector decodes its boxes there. A layer has at least 64 weights; the layer that averages a detector's
+    distributions has 16 and belongs to the decoding.
     """
-    sizes, found = _sizes(model.graph), []
+    sizes, names = _sizes(model.graph), []
     before_layers: set[str] = set()  # names of the values that layers are computed from
     for node in reversed(model.graph.node):
         is_layer = node.op_type in _PRODUCTS and any(sizes.get(name, 0) >= _LEAST_WEIGHTS for name in node.input)
         if is_layer or before_layers.intersection(node.output):
             before_layers.update(node.input)
         else:
-            found.append(node.name)
-    return found
+            names.append(node.name)
+    return names
 
 
 def grouped_transposed(model: Any) -> list[str]:
-    """Name the transposed convolutions in groups: ONNX Runtime's scales by channel are those of one group only."""
+    """Return the names of grouped transposed convolutions: ONNX Runtime's channel scales cover only one group."""
     groups = {
-        node.name: next((each.i for each in node.attribute if each.name == "group"), 1)
+        node.name: next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
         for node in model.graph.node
         if node.op_type == "ConvTranspose"
     }
@@ -134,14 +135,14 @@ def grouped_transposed(model: Any) -> list[str]:
 
 
 class Session:
-    """An ONNX file in ONNX Runtime on the CPU. Takes and gives tensors, and copies neither.
+    """An ONNX file in ONNX Runtime on the CPU. It takes and returns tensors without copies.
 
-    It takes as many threads as torch has. Between operators they spin for a moment, as is ONNX Runtime's default: those
-    of torch and OpenVINO do so too.
+    It uses as many threads as torch. Between operators they spin briefly, ONNX Runtime's default, as those of torch
+    and OpenVINO do.
 
     Args:
-        path: the file.
-        buffers: what among its constants is no weight (see `has_weights`).
+        path: File.
+        buffers: Constants that are not weights (see `has_weights`).
     """
 
     runtime = "onnxruntime"
@@ -156,9 +157,9 @@ class Session:
         options.log_severity_level = 3  # errors
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         inputs = self._session.get_inputs()
-        self._inputs = [each.name for each in inputs]
+        self._inputs = [node.name for node in inputs]
         dtypes = {"tensor(double)": torch.float64, "tensor(float16)": torch.float16}
-        self.dtype = next((dtypes[each.type] for each in inputs if each.type in dtypes), torch.float32)
+        self.dtype = next((dtypes[node.type] for node in inputs if node.type in dtypes), torch.float32)
         self.path, self.buffers = path, buffers
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
@@ -166,13 +167,13 @@ class Session:
         import torch
 
         feed = {name: array(tensor) for name, tensor in zip(self._inputs, inputs, strict=True)}
-        return tuple(torch.from_numpy(each) for each in self._session.run(None, feed))
+        return tuple(torch.from_numpy(output) for output in self._session.run(None, feed))
 
     def held_weights(self) -> Iterator[Held | tuple[Any, bool]]:
-        """Return every tensor of the file that holds weights, and whether its elements are parameters.
+        """Yield every tensor of the file that holds weights, and whether its elements are parameters.
 
-        Of a quantised file that is the integers, biases of 32 bits among them, and what blocks of few bits hold; scales
-        and zero points are no parameters.
+        In a quantised file these are the integers, including 32-bit biases, and blocks of few bits; scales and zero
+        points are not parameters.
         """
         import numpy as np
         import onnx
@@ -207,7 +208,7 @@ def _roles(graph: Any) -> tuple[set[str], set[str]]:
         elif node.op_type in ("MatMulInteger", "ConvInteger"):
             quantised.update(node.input[:2])
             scales.update(node.input[2:])
-            scales.update(f"{name.removesuffix('_quantized')}_scale" for name in node.input[:2])  # a later product's
+            scales.update(f"{name.removesuffix('_quantized')}_scale" for name in node.input[:2])  # of a later product
     return quantised, scales
 
 

@@ -1,4 +1,4 @@
-"""What matrices of few bits hold in an ONNX file: parameters of which several share a byte, scales and zero points."""
+"""Weights of few-bit matrices in an ONNX file: parameters of which several share a byte, scales and zero points."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ PRODUCT, GATHER = "MatMulNBits", "GatherBlockQuantized"
 
 
 def held(model: Any) -> dict[str, Held]:
-    """Return what an ONNX model's matrices of few bits hold, by the names of their constants.
+    """Return the weights of an ONNX model's few-bit matrices, by the names of their constants.
 
-    Codes hold the parameters, two of 4 bits in a byte; scales and zero points hold none.
+    Codes hold the parameters, two of 4 bits per byte; scales and zero points hold none.
     """
     import torch
 
-    constants = {each.name: each for each in model.graph.initializer}
+    constants = {constant.name: constant for constant in model.graph.initializer}
     reshaped = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Reshape"}
-    found: dict[str, Held] = {}
+    weights: dict[str, Held] = {}
     for node in model.graph.node:
         if node.op_type not in (PRODUCT, GATHER) or node.domain != MICROSOFT:
             continue
         inputs = [reshaped.get(name, name) for name in node.input]
         codes, scales, *zeros = inputs[1:4] if node.op_type == PRODUCT else (inputs[0], *inputs[2:4])
         for name in filter(None, (scales, *zeros)):
-            found[name] = Held(torch.from_numpy(_values(constants[name])), 0)
+            weights[name] = Held(torch.from_numpy(_values(constants[name])), 0)
         bits = attribute(node, "bits", 4)
-        kept = _values(constants[codes])
+        packed = _values(constants[codes])
         zero = _values(constants[zeros[0]]) if zeros and zeros[0] else None
-        found[codes] = Held(torch.from_numpy(kept), kept.size * 8 // bits, _Unpacked(kept, bits, zero))
-    return found
+        weights[codes] = Held(torch.from_numpy(packed), packed.size * 8 // bits, _Unpacked(packed, bits, zero))
+    return weights
 
 
 @dataclass(frozen=True)
 class _Unpacked:
-    """Gives the codes of blocks less their zero points: 0 where the weight is 0.
+    """Codes of blocks minus their zero points: 0 where the weight is 0.
 
     Attributes:
-        codes: uint8 [channels, blocks, bytes].
+        codes: Codes, uint8 [channels, blocks, bytes].
         bits: 4 or 8.
-        zeros: packed zero points of each channel's blocks; None: in the middle of the range.
+        zeros: Packed zero points of each channel's blocks; None: the middle of the range.
     """
 
     codes: Any
@@ -61,7 +61,7 @@ class _Unpacked:
 
 
 def _spread(packed: Any, bits: int) -> Any:
-    """Return an array with one code in each byte, of one with several on the last axis."""
+    """Return an array with one code per byte, unpacked along the last axis."""
     import numpy as np
 
     if bits == 8:
@@ -73,7 +73,7 @@ def attribute(node: Any, name: str, default: Any) -> Any:
     """Return a node's attribute: a number, or a list of them."""
     from onnx import helper
 
-    return next((helper.get_attribute_value(each) for each in node.attribute if each.name == name), default)
+    return next((helper.get_attribute_value(field) for field in node.attribute if field.name == name), default)
 
 
 def _values(tensor: Any) -> Any:

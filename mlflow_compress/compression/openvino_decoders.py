@@ -1,4 +1,4 @@
-"""A decoder's graph in OpenVINO that keeps the keys and values of its past itself, as state of a request."""
+"""A decoder's graph in OpenVINO whose key-value cache is the state of an inference request."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from mlflow_compress.networks import kept_places
 from mlflow_compress.networks.stored_weights import Held
 
 _PAST, _PRESENT, _ROWS = "past_", "present_", "beam_idx"
-_MOST_TEXTS = 4  # calls of `generate` that may be gone on with in turns: each keeps a past
+_MOST_TEXTS = 4  # interleaved calls of `generate`: each keeps a past
 
 
 def opened(path: Path, buffers: Sequence[Values], precision: str) -> Call:
-    """Compile a file for the CPU: one that takes a past keeps it between its calls.
+    """Compile a file for the CPU; a graph that takes a past keeps it between calls.
 
     Args:
-        path: the file (.xml).
-        buffers: what among its constants is no weight (see `has_weights`).
-        precision: `f32`, or the CPU's own choice (`default`).
+        path: File (.xml).
+        buffers: Constants that are not weights (see `has_weights`).
+        precision: `f32`, or OpenVINO's choice for the CPU (`default`).
     """
     import openvino
 
     graph = openvino.Core().read_model(str(path))
-    given = {port.get_any_name(): port.get_partial_shape() for port in graph.inputs}
-    made = {port.get_any_name() for port in graph.outputs}
-    past = [name for name in given if name.startswith(_PAST)]
-    keeps = past and all(name.replace(_PAST, _PRESENT, 1) in made and len(given[name]) == 4 for name in past)
+    inputs = {port.get_any_name(): port.get_partial_shape() for port in graph.inputs}
+    outputs = {port.get_any_name() for port in graph.outputs}
+    past = [name for name in inputs if name.startswith(_PAST)]
+    keeps = past and all(name.replace(_PAST, _PRESENT, 1) in outputs and len(inputs[name]) == 4 for name in past)
     return Stateful(path, buffers, precision) if keeps else Compiled(path, buffers, precision)
 
 
 class Stateful:
     """A decoder's intermediate representation, compiled for the CPU, whose past stays in the runtime between tokens.
 
-    The file holds a graph without state, as `openvino_graphs.write` wrote it: the state is made when it is opened. The
-    keys and values of the past are gathered by the input `beam_idx` [batch], so that texts may change places.
+    The file holds a stateless graph of `openvino_graphs.write`; opening it makes the past a state. The keys and values
+    of the past are gathered by the input `beam_idx` [batch], so that beams may be reordered.
 
-    Each text that is generated has a request of its own, with its state, until its cache is dropped.
+    Each generated text has its own request with its state until its cache is dropped.
 
-    Source: openvino._offline_transformations.apply_make_stateful_transformation; the graph has the form that
-    optimum-intel gives it, which OpenVINO joins with attention.
+    Source: openvino._offline_transformations.apply_make_stateful_transformation; the graph has the form of
+    optimum-intel, which OpenVINO fuses with attention.
 
     Args:
-        path: the file (.xml).
-        buffers: what among its constants is no weight (see `has_weights`).
-        precision: `f32`, or the CPU's own choice (`default`).
+        path: File (.xml).
+        buffers: Constants that are not weights (see `has_weights`).
+        precision: `f32`, or OpenVINO's choice for the CPU (`default`).
     """
 
     runtime = "openvino"
@@ -63,18 +63,18 @@ class Stateful:
         graph = core.read_model(str(path))
         names = [port.get_any_name() for port in graph.inputs]
         self._past = [name for name in names if name.startswith(_PAST)]
-        self._first = names.index(self._past[0])  # how many inputs stand before the past
+        self._first = names.index(self._past[0])  # number of inputs before the past
         _keep_past(graph, self._past)
-        chosen = settings(precision)
+        options = settings(precision)
         if precision == "f32":
-            chosen["KV_CACHE_PRECISION"] = "f32"
-        self._compiled = core.compile_model(graph, "CPU", chosen)
-        self._held: list[_Held] = []
+            options["KV_CACHE_PRECISION"] = "f32"
+        self._compiled = core.compile_model(graph, "CPU", options)
+        self._texts: list[_Text] = []
         self.dtype = torch.float32
         self.path, self.buffers = path, buffers
 
     def __call__(self, *inputs: Any) -> tuple[Any, ...]:
-        """Run the graph as it stands in the file: the past goes in, and comes out."""
+        """Run the graph as in the file, with the past as inputs and outputs."""
         import openvino
         import torch
 
@@ -88,62 +88,62 @@ class Stateful:
         return logits, *(torch.from_numpy(states[name].state.data.copy()).float() for name in self._past)
 
     def advance(self, cache: Any, before: Sequence[Any], after: Sequence[Any]) -> Any:
-        """Compute tokens behind those of a cache's text (see `exported_decoders.Decoder`).
+        """Compute the tokens that follow a cache's text (see `exported_decoders.Decoder`).
 
         Raises:
-            WorkerError: the state of that text is no longer there.
+            WorkerError: The state of that text is gone.
         """
         import torch
 
-        texts, tokens = before[0].shape
+        batch, tokens = before[0].shape
         if past := cache.get_seq_length():
-            held = self._of(cache)
-            rows = held.cut(cache, self._past)
+            text = self._of(cache)
+            rows = text.cut(cache, self._past)
         else:
-            held, rows = self._begin(cache), torch.arange(texts)
-        logits = _infer(held.request, before, rows, after)
-        held.tokens = past + tokens
-        kept_places.write(cache, len(self._past) // 2, texts, held.tokens)
+            text, rows = self._begin(cache), torch.arange(batch)
+        logits = _infer(text.request, before, rows, after)
+        text.tokens = past + tokens
+        kept_places.write(cache, len(self._past) // 2, batch, text.tokens)
         return logits
 
-    def _of(self, cache: Any) -> _Held:
-        """Return what holds the state of a cache's text."""
-        for held in self._held:
-            if held.cache() is cache:
-                return held
+    def _of(self, cache: Any) -> _Text:
+        """Return the text that a cache belongs to."""
+        for text in self._texts:
+            if text.cache() is cache:
+                return text
         raise WorkerError(
             f"OpenVINO no longer holds the past keys and values of this text: it keeps those of the last {_MOST_TEXTS} "
             "calls, and none of another model. Generate the text from its beginning."
         )
 
-    def _begin(self, cache: Any) -> _Held:
-        """Return what holds an empty state: that of a cache that was dropped, or else a new one, or the oldest."""
-        free = [held for held in self._held if (last := held.cache()) is None or last is cache]
-        if not free and len(self._held) == _MOST_TEXTS:
-            free = self._held[:1]
+    def _begin(self, cache: Any) -> _Text:
+        """Return a text with an empty state: reuse that of a dropped cache, else make a new one, else the oldest."""
+        free = [text for text in self._texts if (last := text.cache()) is None or last is cache]
+        if not free and len(self._texts) == _MOST_TEXTS:
+            free = self._texts[:1]
         if free:
-            self._held.remove(free[0])
-        held = free[0] if free else _Held(self._compiled.create_infer_request(), weakref.ref(cache))
-        held.request.reset_state()
-        held.cache = weakref.ref(cache)
-        self._held.append(held)
-        return held
+            self._texts.remove(free[0])
+        text = free[0] if free else _Text(self._compiled.create_infer_request(), weakref.ref(cache))
+        text.request.reset_state()
+        text.cache = weakref.ref(cache)
+        self._texts.append(text)
+        return text
 
     def held_weights(self) -> Iterator[Held]:
-        """Return every constant of the file that holds weights (see `openvino_graphs.held_constants`)."""
+        """Yield every constant of the file that holds weights (see `openvino_graphs.held_constants`)."""
         yield from held_constants(self.path, self.buffers)
 
 
 @dataclasses.dataclass(eq=False)
-class _Held:
-    """The state of one call of `generate`: its request, the cache that it belongs to, and how many tokens it has."""
+class _Text:
+    """State of one call of `generate`: its request, the cache that it belongs to, and its number of tokens."""
 
     request: Any
     cache: weakref.ref[Any]
     tokens: int = 0
 
     def cut(self, cache: Any, names: Sequence[str]) -> Any:
-        """Cut tokens that the cache no longer holds; return which texts of the state it goes on with [texts]."""
+        """Drop tokens that the cache no longer holds; return the rows of the state to continue with [texts]."""
         import openvino
 
         rows, positions = kept_places.read(cache)
@@ -154,7 +154,7 @@ class _Held:
 
 
 def _keep_past(graph: Any, past: Sequence[str]) -> None:
-    """Make the past of a graph its state, gathered by `beam_idx`, and empty at first."""
+    """Make the past of a graph its state, gathered by `beam_idx` and initially empty."""
     import numpy as np
     from openvino import opset13
     from openvino._offline_transformations import apply_make_stateful_transformation
@@ -176,9 +176,8 @@ def _keep_past(graph: Any, past: Sequence[str]) -> None:
     for node in graph.get_ops():
         if node.get_type_name() == "ReadValue":
             _, heads, _, width = node.get_output_partial_shape(0)
-            rest = [
-                opset13.constant(np.array([each], np.int64)) for each in (heads.get_length(), 0, width.get_length())
-            ]
+            lengths = (heads.get_length(), 0, width.get_length())
+            rest = [opset13.constant(np.array([length], np.int64)) for length in lengths]
             kind = node.get_output_element_type(0)
             shape = opset13.concat([texts, *rest], 0)
             node.set_arguments([opset13.broadcast(opset13.constant(0.0, kind), shape)])
@@ -187,14 +186,14 @@ def _keep_past(graph: Any, past: Sequence[str]) -> None:
 
 def _states(request: Any, names: Sequence[str]) -> dict[str, Any]:
     """Return the states of a request by the names of the past."""
-    found = {state.name.partition(_PRESENT)[0]: state for state in request.query_state()}
-    return {name: found[name] for name in names}
+    states = {state.name.partition(_PRESENT)[0]: state for state in request.query_state()}
+    return {name: states[name] for name in names}
 
 
 def _infer(request: Any, before: Sequence[Any], rows: Any, after: Sequence[Any]) -> Any:
-    """Run a graph; return its logits."""
+    """Run a graph and return its logits."""
     import torch
 
     request.infer([*map(array, before), *map(array, after), array(rows)], share_inputs=True)
-    request._inputs_data = None  # it would keep the inputs
+    request._inputs_data = None  # it would keep the inputs alive
     return torch.from_numpy(request.get_output_tensor(0).data.copy())

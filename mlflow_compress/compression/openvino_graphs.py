@@ -1,4 +1,4 @@
-"""Graphs as OpenVINO's intermediate representation, and its CPU runtime to run them."""
+"""Graphs as OpenVINO's intermediate representation, run by its CPU runtime."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mlflow_compress.errors import Unsupported
 from mlflow_compress.networks.stored_weights import Held
 from mlflow_compress.sockets import Graph
 
-TOLERANCE = 0.02  # relative difference of the outputs that another runtime in float32 may make
-_MOST_NAMED = 3  # operators, in a sentence
+TOLERANCE = 0.02  # maximum relative difference of the outputs for another runtime in float32
+_MOST_NAMED = 3  # operators in a message
 _LEAST_WEIGHTS = 64
-_SMOOTHING = "nncf_smooth_quant"  # in the names of what NNCF divides activations by
+_SMOOTHING = "nncf_smooth_quant"  # in the names of NNCF's nodes that scale activations
 _PRODUCTS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData", "MatMul")
 _INTEGERS = ("i8", "u8", "i4", "u4")
 _OF_4_BITS = ("i4", "u4")
@@ -27,18 +27,18 @@ _FLOATS = ("f32", "f16", "f64")
 
 
 def write(graph: Graph, path: Path, precision: str | None = None) -> None:
-    """Convert a graph by tracing it; write PATH (.xml) and its weights beside it (.bin).
+    """Convert a graph by tracing it; write PATH (.xml) and its weights next to it (.bin).
 
     Source: openvino.convert_model, openvino.save_model.
 
     Args:
-        graph: in float32.
-        path: where to.
-        precision: of the weights, before they were cast to float32: `bfloat16` or `float16`. They are written so, and
-            without loss: a constant that this precision does not hold exactly stays in float32.
+        graph: Graph in float32.
+        path: File to write.
+        precision: Original precision of weights that were cast to float32: `bfloat16` or `float16`. The weights are
+            written in it without loss: a constant that it can't represent exactly stays in float32.
 
     Raises:
-        Unsupported: OpenVINO lacks operators that it has.
+        Unsupported: OpenVINO does not support operators of the graph.
     """
     import openvino
     import torch
@@ -52,7 +52,7 @@ def write(graph: Graph, path: Path, precision: str | None = None) -> None:
         with torch.no_grad():
             converted = openvino.convert_model(graph.module, example_input=tuple(graph.inputs.values()), input=shapes)
     except Exception as error:
-        if operators := _lacking(str(error)):
+        if operators := _unsupported_operators(str(error)):
             raise Unsupported(f"OpenVINO can't convert the model: it does not support {operators}") from error
         raise
     names, ports = (*graph.inputs, *graph.outputs), (*converted.inputs, *converted.outputs)
@@ -64,7 +64,7 @@ def write(graph: Graph, path: Path, precision: str | None = None) -> None:
 
 
 def _narrow(model: Any, precision: str) -> None:
-    """Hold an OpenVINO model's constants in 16 bits, where these give the same numbers; converted when it runs."""
+    """Store an OpenVINO model's constants in 16 bits where this is exact; they are converted at run time."""
     import openvino
     import torch
     from openvino import opset13
@@ -76,25 +76,25 @@ def _narrow(model: Any, precision: str) -> None:
         values = torch.tensor(constant.data)
         if values.numel() > 1 and torch.equal(values.to(getattr(torch, precision)).float(), values):
             readers = constant.output(0).get_target_inputs()
-            held = opset13.constant(constant.data, kind)
-            held.set_friendly_name(constant.get_friendly_name())
-            converted = opset13.convert(held, "f32")
+            narrow = opset13.constant(constant.data, kind)
+            narrow.set_friendly_name(constant.get_friendly_name())
+            converted = opset13.convert(narrow, "f32")
             for reader in readers:
                 reader.replace_source_output(converted.output(0))
 
 
-def _lacking(said: str) -> str:
-    """Return the operators that an error of the conversion says are lacking; empty where it says something else."""
-    rules = re.search(r"No conversion rule found for operations: (.+)", said)
-    names = (
-        re.findall(r"\w+::\w+", rules[1]) if rules else re.findall(r"^-- (\w+::\w+) with a message", said, re.MULTILINE)
-    )
-    few = list(dict.fromkeys(names))[:_MOST_NAMED]
-    return ", ".join(few)
+def _unsupported_operators(message: str) -> str:
+    """Return the operators that a conversion error names as unsupported; empty for other errors."""
+    rules = re.search(r"No conversion rule found for operations: (.+)", message)
+    if rules:
+        names = re.findall(r"\w+::\w+", rules[1])
+    else:
+        names = re.findall(r"^-- (\w+::\w+) with a message", message, re.MULTILINE)
+    return ", ".join(list(dict.fromkeys(names))[:_MOST_NAMED])
 
 
 def is_convolutional(model: Any) -> bool:
-    """Tell whether most weights of an OpenVINO model are those of convolutions."""
+    """Return whether most weights of an OpenVINO model belong to convolutions."""
     counts = {True: 0, False: 0}
     for node in model.get_ops():
         if node.get_type_name() in (*_PRODUCTS, "Gather"):
@@ -103,32 +103,33 @@ def is_convolutional(model: Any) -> bool:
 
 
 def final_arithmetic(model: Any) -> list[str]:
-    """Name the nodes after the last layers: a detector decodes its boxes there. In int8 they save no time and err much.
+    """Return the names of the nodes after the last layers, which save no time in int8 but add large errors.
 
-    A layer is one of at least 64 weights; what averages a detector's distributions has 16, and belongs to the decoding.
+    A detector decodes its boxes there. A layer has at least 64 weights; the layer that averages a detector's
+    distributions has 16 and belongs to the decoding.
     """
     before_layers: set[str] = set()
-    found = []
+    names = []
     for node in reversed(model.get_ordered_ops()):
         readers = [reader.get_node() for output in node.outputs() for reader in output.get_target_inputs()]
         name = node.get_friendly_name()
         if any(_is_layer(reader) or reader.get_friendly_name() in before_layers for reader in readers):
             before_layers.add(name)
         elif not _is_layer(node) and node.get_type_name() not in ("Constant", "Parameter", "Result"):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 class Compiled:
-    """An intermediate representation, compiled for the CPU. Takes and gives tensors, and copies neither.
+    """An intermediate representation, compiled for the CPU. It takes and returns tensors without copies.
 
-    It takes as many threads as torch has, and one request at a time. The memory of its outputs is used again once
-    nobody holds them.
+    It uses as many threads as torch, and one request at a time. The memory of its outputs is reused once nothing refers
+    to them.
 
     Args:
-        path: the file (.xml).
-        buffers: what among its constants is no weight (see `has_weights`).
-        precision: `f32`, or the CPU's own choice (`default`: bfloat16 where it has instructions for it).
+        path: File (.xml).
+        buffers: Constants that are not weights (see `has_weights`).
+        precision: `f32`, or OpenVINO's choice for the CPU (`default`: bfloat16 if it has instructions for it).
     """
 
     runtime = "openvino"
@@ -140,7 +141,7 @@ class Compiled:
         self._compiled = openvino.Core().compile_model(str(path), "CPU", settings(precision))
         types = {port.get_element_type().get_type_name() for port in self._compiled.inputs}
         self.dtype = torch.float64 if "f64" in types else torch.float32
-        self._given_back: list[int] | None = None  # the outputs that are inputs; known from the first call on
+        self._returned_inputs: list[int] | None = None  # outputs that share an input's memory; set by the first call
         self._requests: list[tuple[Any, list[weakref.ref[Any]]]] = []
         self.path, self.buffers = path, buffers
 
@@ -148,36 +149,36 @@ class Compiled:
         """Run the graph."""
         import torch
 
-        request, held = self._free()
-        given = [array(tensor) for tensor in inputs]
-        request.infer(given, share_inputs=True, share_outputs=True)
-        request._inputs_data = None  # it would keep the last call's inputs, and these may be another request's outputs
+        request, references = self._free()
+        arrays = [array(tensor) for tensor in inputs]
+        request.infer(arrays, share_inputs=True, share_outputs=True)
+        request._inputs_data = None  # it would keep the inputs alive, which may be another request's outputs
         outputs = [tensor.data for tensor in request.output_tensors]
-        if self._given_back is None:
-            self._given_back = [index for index, each in enumerate(outputs) if _is_of(each, given)]
-        for index in self._given_back:
-            outputs[index] = outputs[index].copy()  # it is an input's memory, which may be freed before it
-        held[:] = [weakref.ref(each) for each in outputs]
-        return tuple(torch.from_numpy(each) for each in outputs)
+        if self._returned_inputs is None:
+            self._returned_inputs = [index for index, output in enumerate(outputs) if _is_of(output, arrays)]
+        for index in self._returned_inputs:
+            outputs[index] = outputs[index].copy()  # the input's memory may be freed first
+        references[:] = [weakref.ref(output) for output in outputs]
+        return tuple(torch.from_numpy(output) for output in outputs)
 
     def _free(self) -> tuple[Any, list[weakref.ref[Any]]]:
-        """Return a request whose outputs nobody holds: the next call would overwrite them, perhaps its own inputs."""
-        for request, held in self._requests:
-            if all(output() is None for output in held):
-                return request, held
+        """Return a request without referenced outputs: a call overwrites its request's outputs, perhaps its inputs."""
+        for request, references in self._requests:
+            if all(output() is None for output in references):
+                return request, references
         self._requests.append((self._compiled.create_infer_request(), []))
         return self._requests[-1]
 
     def held_weights(self) -> Iterator[Held]:
-        """Return every constant of the file that holds weights (see `held_constants`)."""
+        """Yield every constant of the file that holds weights (see `held_constants`)."""
         yield from held_constants(self.path, self.buffers)
 
 
 def in_float(graphs: Mapping[str, Graph], folder: Path) -> dict[Path, Compiled]:
-    """Write each graph in float32 as `NAME.xml`, and return what runs it there.
+    """Write each graph in float32 as `NAME.xml`, and return the compiled graphs by file.
 
     Raises:
-        Unsupported: OpenVINO can't convert it, or returns something else than the module.
+        Unsupported: OpenVINO can't convert a graph, or it computes something else than the module.
     """
     calls = {}
     for name, graph in graphs.items():
@@ -188,26 +189,26 @@ def in_float(graphs: Mapping[str, Graph], folder: Path) -> dict[Path, Compiled]:
 
 
 def settings(precision: str) -> dict[str, Any]:
-    """Return how graphs are compiled for the CPU: for the latency of one request, with as many threads as torch has.
+    """Return the compile settings for the CPU: latency of one request, with as many threads as torch.
 
     Args:
-        precision: `f32`, or the CPU's own choice (`default`: bfloat16 where it has instructions for it).
+        precision: `f32`, or OpenVINO's choice for the CPU (`default`: bfloat16 if it has instructions for it).
     """
     import torch
 
-    found = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    return found if precision == "default" else {**found, "INFERENCE_PRECISION_HINT": precision}
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    return options if precision == "default" else {**options, "INFERENCE_PRECISION_HINT": precision}
 
 
 def held_constants(path: Path, buffers: Sequence[Values]) -> Iterator[Held]:
-    """Return every constant of a file that holds weights.
+    """Yield every constant of a file that holds weights.
 
-    Of a quantised file that is the integers; scales, zero points and the limits of activations are no parameters. Two
-    integers of 4 bits take a byte.
+    In a quantised file these are the integers; scales, zero points and limits of activations are not parameters. Two
+    4-bit integers share a byte.
 
     Args:
-        path: the file (.xml).
-        buffers: what among its constants is no weight (see `has_weights`).
+        path: File (.xml).
+        buffers: Constants that are not weights (see `has_weights`).
     """
     import numpy as np
     import openvino
@@ -233,21 +234,21 @@ def held_constants(path: Path, buffers: Sequence[Values]) -> Iterator[Held]:
 
 
 def _unpacked(packed: Any, count: int) -> Any:
-    """Return integers of 4 bits, two of which lie in each byte [count]."""
+    """Unpack 4-bit integers, two per byte: [count]."""
     import torch
 
     return torch.stack([packed & 15, packed >> 4], dim=-1).reshape(-1)[:count]
 
 
 def _is_of(output: Any, inputs: Sequence[Any]) -> bool:
-    """Tell whether an output lies in the memory of an input."""
+    """Return whether an output shares the memory of an input."""
     import numpy as np
 
-    return any(np.may_share_memory(output, each) for each in inputs)
+    return any(np.may_share_memory(output, source) for source in inputs)
 
 
 def is_scale(constant: Any) -> bool:
-    """Tell whether a constant, or what it is converted to, scales or shifts integers, or limits activations."""
+    """Return whether a constant, possibly converted, scales or shifts integers, or limits activations."""
     for port in constant.output(0).get_target_inputs():
         reader = port.get_node()
         kind = reader.get_type_name()
@@ -261,7 +262,7 @@ def is_scale(constant: Any) -> bool:
 
 
 def _is_integer(node: Any) -> bool:
-    """Tell whether a node is constant integers, converted to floating point and shifted perhaps."""
+    """Return whether a node is constant integers, possibly converted to floating point and shifted."""
     if node.get_type_name() == "Constant":
         return node.get_element_type().get_type_name() in _INTEGERS
     return node.get_type_name() in ("Convert", "Subtract") and _is_integer(node.input_value(0).get_node())
@@ -273,5 +274,5 @@ def _is_layer(node: Any) -> bool:
 
 def _weights(node: Any) -> int:
     """Count the elements of the constants among a node's inputs."""
-    given = (port.get_node() for port in node.input_values())
-    return sum(math.prod(each.shape) for each in given if each.get_type_name() == "Constant")
+    sources = (port.get_node() for port in node.input_values())
+    return sum(math.prod(source.shape) for source in sources if source.get_type_name() == "Constant")

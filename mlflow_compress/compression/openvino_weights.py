@@ -1,4 +1,4 @@
-"""Weights of an OpenVINO graph in few bits, by NNCF: what it made of which weights."""
+"""Few-bit weights of an OpenVINO graph by NNCF, and the summary of which weights have how many bits."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def compress(source: Path, path: Path, **settings: Any) -> None:
     Source: nncf.compress_weights.
 
     Args:
-        source: the file of the graph in float32 (.xml).
-        path: the file to write (.xml).
-        settings: of `nncf.compress_weights`.
+        source: File of the float32 graph (.xml).
+        path: File to write (.xml).
+        settings: Arguments of `nncf.compress_weights`.
     """
     import nncf
     import openvino
@@ -33,21 +33,21 @@ def compress(source: Path, path: Path, **settings: Any) -> None:
 
 
 def record_bits(model: Model, paths: Iterable[Path], group_size: int) -> None:
-    """Say in a model's facts how many weights have 4 bits, and in groups of which size; how many have 8.
+    """Record in a model's facts how many weights have 4 bits, by group size, and how many have 8.
 
     Args:
-        model: whose facts they are.
-        paths: of all graphs (.xml).
-        group_size: that was asked for.
+        model: Model whose facts get the counts.
+        paths: Files of all graphs (.xml).
+        group_size: Requested group size.
 
     Raises:
-        Unsupported: none has 4 bits.
+        Unsupported: No weight has 4 bits.
     """
     import openvino
 
     counts: collections.Counter[int] = collections.Counter()
     groups: collections.Counter[int] = collections.Counter()
-    embedded: collections.Counter[int] = collections.Counter()
+    embeddings: collections.Counter[int] = collections.Counter()
     for path in paths:
         for node in openvino.Core().read_model(str(path)).get_ops():
             kind = node.get_element_type().get_type_name() if node.get_type_name() == "Constant" else ""
@@ -58,18 +58,18 @@ def record_bits(model: Model, paths: Iterable[Path], group_size: int) -> None:
             if bits == 4:
                 groups[node.shape[-1]] += count
             if _is_embedding(node):
-                embedded[bits] += count
+                embeddings[bits] += count
     if not counts[4]:
         raise Unsupported(
             f"no matrix can have 4 bits in groups of {group_size}, or of half, a quarter and so on of it (down to 16): "
             "set group_size=-1 for one group per row, or all_layers=true if only embeddings and the head are left"
         )
     in_groups = ", ".join(f"{count:,} in groups of {size}" for size, count in sorted(groups.items()))
-    told = [f"4 bits: {counts[4]:,} weights ({in_groups})"]
+    parts = [f"4 bits: {counts[4]:,} weights ({in_groups})"]
     if counts[8]:
-        told.append(f"8 bits: {counts[8]:,}")
-    told += [f"embeddings: {count:,} in {bits} bits" for bits, count in sorted(embedded.items())]
-    model.facts["bits"] = "; ".join(told)
+        parts.append(f"8 bits: {counts[8]:,}")
+    parts += [f"embeddings: {count:,} in {bits} bits" for bits, count in sorted(embeddings.items())]
+    model.facts["bits"] = "; ".join(parts)
 
 
 def _readers(node: Any) -> list[Any]:
@@ -77,7 +77,7 @@ def _readers(node: Any) -> list[Any]:
 
 
 def _is_embedding(node: Any) -> bool:
-    """Tell whether rows of what a constant stands for are looked up, by integers that the graph is given."""
+    """Return whether a constant, possibly converted, is a lookup table for integer inputs."""
     for reader in _readers(node):
         kind = reader.get_type_name()
         if kind == "Gather" and reader.input_value(0).get_node() == node:

@@ -1,4 +1,4 @@
-"""Layers whose weights are held in few bits, and how they take the place of plain ones."""
+"""Layers with weights in few bits, and the replacement of plain layers by them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class PackedLinear(nn.Module):
-    """A linear layer that unpacks its weight at every call, until `use_kernel` finds it a kernel.
+    """A linear layer that unpacks its weight at every call, until `use_kernel` repacks it for a kernel.
 
     Args:
-        packed: the weight [out, in].
-        bias: [out] or None.
-        input_scale: what the input's channels are multiplied by first: [in] or None. One of ones, which files have
-            where the scale was put elsewhere, is dropped with `use_kernel`.
+        packed: Weight [out, in].
+        bias: Bias [out] or None.
+        input_scale: Factors of the input channels [in] or None. `use_kernel` drops factors of 1, which files contain if
+            the scale was folded into another layer.
     """
 
     def __init__(self, packed: Packed, bias: Tensor | None, input_scale: Tensor | None = None) -> None:
@@ -38,8 +38,8 @@ class PackedLinear(nn.Module):
         if self.input_scale is not None:
             inputs = inputs * self.input_scale.to(inputs.dtype)
         if (kernel := self.packed.kernel) is not None:
-            made: Tensor = kernel(inputs)
-            return made if self.bias is None else made + self.bias
+            product: Tensor = kernel(inputs)
+            return product if self.bias is None else product + self.bias
         return functional.linear(inputs, self.packed(inputs.dtype), self.bias)
 
     def use_kernel(self) -> None:
@@ -54,29 +54,29 @@ class PackedLinear(nn.Module):
         return self.input_scale is not None and not bool((self.input_scale == 1).all())
 
     def scale_no_inputs(self) -> None:
-        """Have the scale of inputs put elsewhere; what is left keeps its place in files."""
+        """Set the input scale to 1 after it was folded elsewhere; the tensor stays in files."""
         assert self.input_scale is not None
         self.input_scale.fill_(1)
 
     def divide(self, scale: Tensor) -> None:
-        """Divide the outputs by a scale [out], to the precision that the weights' scales are kept in."""
+        """Divide the outputs by a scale [out], in the precision of the weights' scales."""
         self.packed.scales = (self.packed.scales.float() / scale[:, None]).to(self.packed.scales.dtype)
         if self.bias is not None:
             self.bias.data = self.bias.data / scale.to(self.bias.dtype)
 
     @property
     def kernel_name(self) -> str:
-        """On what it runs; empty where the weight is unpacked at each call."""
+        """Name of the kernel; empty if the weight is unpacked at each call."""
         return "" if self.packed.kernel is None else self.packed.kernel.name
 
     @property
     def packed_bits(self) -> int:
-        """Bits of a weight as it was stored."""
+        """Bits per weight as stored."""
         return self.packed.bits
 
     @property
     def weight(self) -> Tensor:
-        """The weight, unpacked, for modules that reach for it instead of calling the layer."""
+        """The unpacked weight, for modules that read it instead of calling the layer."""
         weight: Tensor = self.packed(torch.float32 if self.bias is None else self.bias.dtype)
         return weight if self.input_scale is None else weight * self.input_scale.to(weight.dtype)
 
@@ -90,18 +90,18 @@ class PackedConvolution(nn.Module):
         convolution.weight = None
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return what the convolution gives."""
+        """Return the convolution's outputs."""
         weight = self.packed(inputs.dtype)
         return self.convolution._conv_forward(inputs, weight, self.convolution.bias)  # type: ignore[no-any-return]
 
     @property
     def weight(self) -> Tensor:
-        """The weight, unpacked, for modules that ask for its type (transformers' patch embeddings)."""
+        """The unpacked weight, for modules that read its type (transformers' patch embeddings)."""
         weight: Tensor = self.packed(torch.float32 if self.convolution.bias is None else self.convolution.bias.dtype)
         return weight
 
     def __getattr__(self, name: str) -> Any:
-        """Return what callers reach for in a convolution: its stride, its padding."""
+        """Return an attribute of the convolution, such as its stride or padding."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -109,7 +109,7 @@ class PackedConvolution(nn.Module):
 
 
 class PackedEmbedding(nn.Module):
-    """An embedding that unpacks the rows that are looked up."""
+    """An embedding that unpacks only the rows that are looked up."""
 
     def __init__(self, packed: Packed, like: Tensor) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class PackedEmbedding(nn.Module):
         self.packed = packed
         packed.is_looked_up = True
         self.like: Tensor
-        self.register_buffer("like", like.new_empty(0))  # keeps the type that it gives, in the file too
+        self.register_buffer("like", like.new_empty(0))  # stores the output type, in the file too
 
     def forward(self, indices: Tensor) -> Tensor:
         """Return [..., embedding_dim] for [...]."""
@@ -125,7 +125,7 @@ class PackedEmbedding(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The table, unpacked, for modules that reach for it instead of calling the layer."""
+        """The unpacked table, for modules that read it instead of calling the layer."""
         table: Tensor = self.packed(self.like.dtype)
         return table
 
@@ -133,28 +133,28 @@ class PackedEmbedding(nn.Module):
 def pack_layers(
     module: nn.Module, bits: int, group_size: int, kinds: Iterable[type], embeddings: bool, filled: bool
 ) -> tuple[Any, int]:
-    """Put packed layers in the place of all those of some kinds whose packed weights take less than 16 bits each.
+    """Replace the layers of some kinds whose packed weights take less than 16 bits each.
 
     Args:
-        module: what holds the layers.
-        bits: of a code, 1 to 8.
-        group_size: weights that share a scale and a zero point.
-        kinds: `Linear` and convolutions.
-        embeddings: whether to pack embeddings too, with the head that is tied to one, and an untied head if its kind is
-            wanted. Tied layers share their packed weight.
-        filled: whether to round the weights that are there, or to leave the packed ones to be filled.
+        module: Module that holds the layers.
+        bits: Bits per code, 1 to 8.
+        group_size: Weights that share a scale and a zero point.
+        kinds: Kinds of layers: `Linear` and convolutions.
+        embeddings: Whether to pack embeddings too, with a head tied to one, and an untied head if its kind is in
+            `kinds`. Tied layers share their packed weight.
+        filled: Whether to round the current weights; otherwise the packed ones stay empty until they are loaded.
 
     Returns:
-        The module, or what replaces it, and the number of layers that were replaced.
+        The module or its replacement, and the number of replaced layers.
     """
     plain, tied = set(kinds), {nn.Embedding, nn.Linear}
     groups, replaced = sharing(module)[::-1], 0
-    while groups:  # each weight is let go before the next is packed, so that never all are held twice
+    while groups:  # free each weight before packing the next, so that not all weights are held twice
         layers = groups.pop()
         types = {type(layer) for layer in layers}
-        is_wanted = types <= plain and (embeddings or head_of(module) not in layers)
-        is_wanted |= embeddings and nn.Embedding in types and types <= tied
-        if is_wanted and all(getattr(layer, "max_norm", None) is None for layer in layers):
+        is_selected = types <= plain and (embeddings or head_of(module) not in layers)
+        is_selected |= embeddings and nn.Embedding in types and types <= tied
+        if is_selected and all(getattr(layer, "max_norm", None) is None for layer in layers):
             packed = Packed(layers[0].weight.shape, bits, group_size)
             fills_bytes = packed.columns * bits % 8 == 0
             if packed.is_worth_it and (fills_bytes or nn.Embedding not in types):
@@ -166,8 +166,8 @@ def pack_layers(
 
 
 def packed_weights(module: nn.Module) -> int:
-    """Count the weights that a module's packed layers hold, those of tied ones once."""
-    return sum(each.shape.numel() for each in module.modules() if isinstance(each, Packed))
+    """Count the weights of a module's packed layers, tied ones once."""
+    return sum(weight.shape.numel() for weight in module.modules() if isinstance(weight, Packed))
 
 
 def _layer_of(packed: Packed, layer: Any) -> nn.Module:
@@ -182,16 +182,16 @@ def packable(module: nn.Module, bits: int, group_size: int) -> list[Any]:
 
 
 def leave_empty(module: nn.Module, bits: int, group_size: int, scaled: bool = False) -> Any:
-    """Put packed layers to be filled in the place of all that are packable.
+    """Replace all packable layers by empty packed ones.
 
     Args:
-        module: what holds the layers.
-        bits: of a code.
-        group_size: weights that share a scale and a zero point.
-        scaled: whether the layers scale their inputs.
+        module: Module that holds the layers.
+        bits: Bits per code.
+        group_size: Weights that share a scale and a zero point.
+        scaled: Whether the layers scale their inputs.
 
     Returns:
-        The module, or what replaces it.
+        The module or its replacement.
     """
     replacements = {}
     for layer in packable(module, bits, group_size):

@@ -1,8 +1,8 @@
 """Weights in few bits: integers packed into bytes, in groups that share a scale and a zero point.
 
-A weight is `(code - zero) * scale`; codes and zero points are integers of 0 to 2^bits - 1. A group is so many weights
-of one row, and a row is all weights of one output channel. This module defines torch modules, so it is imported where
-torch is: inside verbs.
+A weight is `(code - zero) * scale`; codes and zero points are integers from 0 to 2^bits - 1. A group is `group_size`
+weights of one row, and a row is all weights of one output channel. This module defines torch modules: import it only
+inside functions, as torch.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from mlflow_compress.compression.few_bit_kernels import kernel_for
 from mlflow_compress.compression.weight_groups import Grid, fitting, grouped
 from mlflow_compress.networks.stored_weights import Held
 
-_WORTH_BITS = 16  # of a weight with its share of scales and zero points, from which on packing saves nothing
+_WORTH_BITS = 16  # bits per weight, including scales and zero points, from which packing saves nothing
 
 
 def pack(values: Tensor, bits: int) -> Tensor:
-    """Pack integers of 0 to 2^bits - 1, of any shape, into bytes, the first in the lowest bits.
+    """Pack integers from 0 to 2^bits - 1, of any shape, into bytes, the first in the lowest bits.
 
     Args:
-        values: integers.
+        values: Integers.
         bits: 1 to 8.
 
     Returns:
         uint8 [ceil(count * bits / 8)].
 
     Raises:
-        ValueError: a value needs more bits.
+        ValueError: A value needs more bits.
     """
     count, bytes_per_unit, values_per_unit = values.numel(), bits // gcd(bits, 8), 8 // gcd(bits, 8)
     if count and not 0 <= int(values.min()) <= int(values.max()) < 2**bits:
@@ -47,7 +47,7 @@ def pack(values: Tensor, bits: int) -> Tensor:
 
 
 def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
-    """Return the `count` integers that `pack` packed: uint8 [count]."""
+    """Unpack `count` integers of `pack`: uint8 [count]."""
     bytes_per_unit, values_per_unit = bits // gcd(bits, 8), 8 // gcd(bits, 8)
     if bits == 8:
         return packed[:count]
@@ -62,7 +62,7 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
 
 
 def _word(size: int) -> torch.dtype:
-    """Return the smallest integer type that holds `size` bytes and leaves its sign alone."""
+    """Return the smallest integer type that holds `size` bytes without using its sign."""
     if size == 1:
         return torch.uint8
     return torch.int32 if size < 4 else torch.int64
@@ -72,40 +72,40 @@ class Packed(nn.Module):
     """A weight in few bits. It has no memory until it is filled: by `fill`, or from a file.
 
     Args:
-        shape: of the weight, output channels first.
-        bits: of a code, 1 to 8.
-        group_size: weights that share a scale and a zero point, where it divides a row (see `fitting`).
+        shape: Shape of the weight, output channels first.
+        bits: Bits per code, 1 to 8.
+        group_size: Weights that share a scale and a zero point, if it divides a row (see `fitting`).
     """
 
     def __init__(self, shape: Iterable[int], bits: int, group_size: int) -> None:
         super().__init__()
         self.shape, self.bits = torch.Size(shape), bits
         self.rows, self.columns = self.shape[0], prod(self.shape[1:])
-        self._asked, self.group_size = group_size, fitting(group_size, self.columns)
+        self._requested, self.group_size = group_size, fitting(group_size, self.columns)
         empty = torch.empty(-(-self.shape.numel() * bits // 8), dtype=torch.uint8, device="meta")
         self.codes = nn.Parameter(empty, requires_grad=False)
-        # no parameters: families take the first floating-point parameter's type for the model's
+        # buffers: families use the type of the first floating-point parameter as the model's type
         self.scales: Tensor
         self.zeros: Tensor
         self.register_buffer("scales", self._for_groups(torch.bfloat16))
         self.register_buffer("zeros", self._for_groups(torch.uint8))
         self.kernel: Any = None
-        self.is_looked_up = False  # by an embedding: then single rows must be read from the kernel's order too
+        self.is_looked_up = False  # by an embedding: then the kernel must give single rows too
 
     def _for_groups(self, dtype: torch.dtype) -> Tensor:
         return torch.empty(self.rows, -(-self.columns // self.group_size), dtype=dtype, device="meta")
 
     def _load_from_state_dict(self, state: Mapping[str, Any], prefix: str, *others: Any) -> None:
-        """Take the tensors over; in those of earlier versions a row may have a shorter last group."""
+        """Load the tensors; in those of earlier versions the last group of a row may be shorter."""
         scales = state.get(f"{prefix}scales")
-        ragged = -(-self.columns // self._asked)
+        ragged = -(-self.columns // self._requested)
         if scales is not None and tuple(scales.shape) == (self.rows, ragged):
-            self.group_size = min(self._asked, self.columns)
+            self.group_size = min(self._requested, self.columns)
             self.scales, self.zeros = self._for_groups(torch.bfloat16), self._for_groups(torch.uint8)
         super()._load_from_state_dict(state, prefix, *others)
 
     def repack(self) -> None:
-        """Repack the weight for a kernel of its device, where there is one; the portable codes are dropped then."""
+        """Repack the weight for a kernel of its device, if there is one, and drop the portable codes."""
         if self.kernel is None and not self.codes.is_meta:
             codes = unpack(self.codes, self.bits, self.shape.numel()).view(self.rows, self.columns)
             kernel = kernel_for(codes, self.scales, self.zeros, self.bits, self.group_size)
@@ -122,7 +122,7 @@ class Packed(nn.Module):
         return packed.fill(grid.encode(groups).view(packed.rows, -1), grid.scales, grid.zeros)
 
     def fill(self, codes: Tensor, scales: Tensor, zeros: Tensor) -> Packed:
-        """Take codes [rows, columns], and scales and zero points [rows, groups], whatever axes follow."""
+        """Set codes [rows, columns] and scales and zero points [rows, groups], with any trailing axes of 1."""
         self.codes = nn.Parameter(pack(codes, self.bits), requires_grad=False)
         self.scales, self.zeros = scales.reshape(self.scales.shape), zeros.reshape(self.zeros.shape)
         return self
@@ -135,7 +135,7 @@ class Packed(nn.Module):
         return self._decode(codes, self.scales, self.zeros, dtype).view(self.shape)
 
     def rows_at(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return some rows of the weight: indices [...] to weights [..., columns]. A row must fill whole bytes."""
+        """Return rows of the weight: indices [...] to weights [..., columns]. A row must fill whole bytes."""
         flat = indices.reshape(-1)
         if self.kernel is not None:
             return self.kernel.rows_at(flat, dtype).view(*indices.shape, self.columns)  # type: ignore[no-any-return]
@@ -149,7 +149,7 @@ class Packed(nn.Module):
         return weights.view(len(codes), -1)[:, : self.columns]
 
     def held_weights(self) -> Iterator[Held]:
-        """Return how many parameters the bytes hold (see `stored_weights.held`)."""
+        """Yield the bytes and the number of parameters in them (see `stored_weights.held`)."""
         if self.kernel is not None:
             yield from self.kernel.held_weights()
             return
@@ -159,6 +159,6 @@ class Packed(nn.Module):
 
     @property
     def is_worth_it(self) -> bool:
-        """Whether it is smaller than 16 bits a weight would be."""
+        """Whether the weight takes less than 16 bits per element."""
         size = sum(tensor.numel() * tensor.element_size() for tensor in (self.codes, self.scales, self.zeros))
         return size * 8 < _WORTH_BITS * self.shape.numel()

@@ -1,4 +1,4 @@
-"""Which layers hold learned weights, what flows through them, and patterns of weights to keep."""
+"""Layers with learned weights, their inputs and outputs on calibration data, and masks of weights to keep."""
 
 from __future__ import annotations
 
@@ -12,38 +12,37 @@ from mlflow_compress.sockets import Family, Model
 
 
 def learned(module: Any, *kinds: Any) -> list[Any]:
-    """Return the layers of the given classes whose weights are learned, the first of those that share one.
+    """Return the layers of the given classes whose weights are learned, one per shared weight.
 
-    Weights that are all integers are a function written as a layer (a detector's expectation over its bins), and are
-    left out.
+    All-integer weights are left out: they are a function written as a layer (a detector's expectation over its bins).
 
     Args:
-        module: the model.
-        kinds: classes of layers; linear layers and convolutions when there are none.
+        module: Model.
+        kinds: Classes of layers; linear layers and convolutions if empty.
     """
     import torch
 
     kinds = kinds or (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
-    found = (next((layer for layer in each if isinstance(layer, kinds)), None) for each in sharing(module))
-    return [layer for layer in found if layer is not None and _is_learned(layer.weight)]
+    layers = (next((layer for layer in group if isinstance(layer, kinds)), None) for group in sharing(module))
+    return [layer for layer in layers if layer is not None and _is_learned(layer.weight)]
 
 
 def inner(module: Any) -> list[Any]:
-    """Return learned linear layers and convolutions, without a language model's head and what else shares its weight.
+    """Return learned linear layers and convolutions, without a language model's head and layers that share weights.
 
-    A head's outputs are words and an embedding's rows too: they are most sensitive, so it is usual to leave them.
+    The head and the embedding are most sensitive, so they usually stay unchanged.
     """
-    tied = {layer for each in sharing(module) if len(each) > 1 for layer in each}
+    tied = {layer for group in sharing(module) if len(group) > 1 for layer in group}
     return [layer for layer in learned(module) if layer not in tied and layer is not head_of(module)]
 
 
 def observe(
     model: Model, family: Family, layers: Iterable[Any], samples: int | None, see: Callable[[Any, Any, Any], None]
 ) -> None:
-    """Run calibration samples through the model; each time a layer is called, show it, its inputs and its output.
+    """Run calibration samples through the model; pass each call of a layer to `see(layer, inputs, output)`.
 
     Raises:
-        Unsupported: there are no data for trained weights.
+        Unsupported: There is no data for trained weights.
     """
     import torch
 
@@ -62,12 +61,12 @@ def observe(
 
 
 def by_input(weight: Any) -> Any:
-    """View a weight [outputs, inputs, ...] as [outputs, ..., inputs]: what is multiplied and summed lies together."""
+    """View a weight [outputs, inputs, ...] as [outputs, ..., inputs], with the inputs of a product together."""
     return weight.movedim(1, -1)
 
 
 def largest(scores: Any, keep: int, of: int) -> Any:
-    """Mark the `keep` largest of each `of` consecutive scores along the last axis, which they divide: a mask."""
+    """Return a mask of the `keep` largest of each `of` consecutive scores; `of` must divide the last axis."""
     import torch
 
     groups = scores.unflatten(-1, (-1, of))

@@ -1,4 +1,4 @@
-"""Linear layers of few bits, written in the format `compressed-tensors` instead of this package's own."""
+"""Export of few-bit linear layers in the format `compressed-tensors`."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _NEEDS = ("transformers", "compressed-tensors")
 
 
 def publish_integers(saved: Path, family: Family, portable: Callable[[], Model], folder: Path) -> Published:
-    """Write a transformers model whose linear layers were rounded so that transformers and vLLM load it.
+    """Write a transformers model with rounded linear layers for transformers and vLLM.
 
-    The format is the one that both read, for all of these methods: torchao's keeps pickled tensors or the layout of one
-    version, and vLLM runs it slower.
+    Both read this format for all of these methods: torchao's format has pickled tensors or the layout of one version,
+    and vLLM runs it slower.
 
     Args:
-        saved: the model folder.
-        family: the model's.
-        portable: builds the model as it was saved.
-        folder: an empty one.
+        saved: Model folder.
+        family: Family of the model.
+        portable: Builds the model as it was saved.
+        folder: Empty folder to write to.
 
     Raises:
-        Unsupported: it is no model of transformers, or a layer has no place in the format; the sentence names it.
+        Unsupported: It is not a transformers model, or the format does not support a layer, which the message names.
     """
     if not isinstance(family, TransformersFamily) or not (saved / "config.json").is_file():
         raise Unsupported(
@@ -49,8 +49,8 @@ def publish_integers(saved: Path, family: Family, portable: Callable[[], Model],
         raise Unsupported("its layers are rounded in several ways, but readers of the format support one per model")
     (scheme,) = kinds
     write(tensors, scheme, others, folder)
-    served = scheme.bits in SERVED_BITS
-    note = "" if served else f"vLLM has no kernels for {scheme.bits} bits: load it with transformers."
+    is_served = scheme.bits in SERVED_BITS
+    note = "" if is_served else f"vLLM has no kernels for {scheme.bits} bits: load it with transformers."
     code = f'import transformers; transformers.{family.auto_class}.from_pretrained("FOLDER", dtype="auto")'
     return Published(code, _NEEDS, note)
 
@@ -62,7 +62,7 @@ def _is_linear(layer: Any) -> bool:
 
 
 def _tensors(module: Any, expected: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Scheme]]:
-    """Return the tensors of the format by their names, tied ones once, and the scheme of each rounded layer."""
+    """Return the tensors of the format by name, tied ones once, and the scheme of each rounded layer."""
     from mlflow_compress.compression.int8_layers import Int8Linear, Int8Recurrent
     from mlflow_compress.compression.packed_layers import PackedLinear
     from mlflow_compress.compression.packing import Packed
@@ -70,18 +70,18 @@ def _tensors(module: Any, expected: dict[str, Any]) -> tuple[dict[str, Any], dic
 
     tensors: dict[str, Any] = {}
     schemes: dict[str, Scheme] = {}
-    inside: set[str] = set()  # modules whose tensors were written
+    written: set[str] = set()  # modules whose tensors are in `tensors`
     few_bits = {name: layer for name, layer in module.named_modules() if isinstance(layer, PackedLinear)}
     shared = _scheme_of(few_bits) if few_bits else None
     for name, layer in module.named_modules():
-        if any(name == each or name.startswith(f"{each}.") for each in inside):
+        if any(name == parent or name.startswith(f"{parent}.") for parent in written):
             continue
         if shared is not None and name in few_bits:
-            scheme, made = shared, _of_packed(layer, shared, _dtype(expected, name))
+            scheme, parts = shared, _of_packed(layer, shared, _dtype(expected, name))
         elif isinstance(layer, Int8Linear):
-            scheme, made = _of_int8(layer, _dtype(expected, name))
+            scheme, parts = _of_int8(layer, _dtype(expected, name))
         elif (rounded := _rounded_by_torchao(layer)) is not None:
-            scheme, made = _of_torchao(name, layer, rounded, _dtype(expected, name))
+            scheme, parts = _of_torchao(name, layer, rounded, _dtype(expected, name))
         elif isinstance(layer, Int8Recurrent) or isinstance(getattr(layer, "packed", None), Packed):
             raise Unsupported(
                 f"{name} is not a linear layer, and the format compressed-tensors holds only linear layers: measure it "
@@ -89,12 +89,12 @@ def _tensors(module: Any, expected: dict[str, Any]) -> tuple[dict[str, Any], dic
             )
         else:
             continue
-        inside.add(name)
+        written.add(name)
         schemes[name] = scheme
-        tensors |= {f"{name}.{key}": value for key, value in made.items()}
+        tensors |= {f"{name}.{key}": value for key, value in parts.items()}
     owners: dict[Any, str] = {}
     for name, tensor in module.state_dict().items():
-        if any(name.startswith(f"{each}.") for each in inside):
+        if any(name.startswith(f"{parent}.") for parent in written):
             continue
         if owners.setdefault(identity(tensor), name) == name:
             tensors[name] = tensor.detach().clone()
@@ -102,7 +102,7 @@ def _tensors(module: Any, expected: dict[str, Any]) -> tuple[dict[str, Any], dic
 
 
 def _dtype(expected: dict[str, Any], name: str) -> Any:
-    """Return in which precision the layer computes; scales are written in it, as weights are unpacked to theirs."""
+    """Return the precision of a layer; scales are written in it, because readers unpack weights to their type."""
     weight = expected.get(f"{name}.weight")
     if weight is None:
         raise Unsupported(f"transformers stores no separate weight for {name}, so the format has no place for it")
@@ -110,12 +110,12 @@ def _dtype(expected: dict[str, Any], name: str) -> Any:
 
 
 def _scheme_of(packed_layers: dict[str, Any]) -> Scheme:
-    """Return the one scheme of all packed layers: the format's readers take one for a model.
+    """Return the common scheme of all packed layers: readers of the format support one per model.
 
-    Groups of different sizes are split into the largest size that divides all; their parts share the scale.
+    Groups of different sizes are split to their greatest common divisor; the parts of a group share its scale.
 
     Raises:
-        Unsupported: a layer has no place in the format.
+        Unsupported: A layer has no place in the format.
     """
     for name, layer in packed_layers.items():
         weight = layer.packed
@@ -145,18 +145,18 @@ def _of_packed(layer: Any, scheme: Scheme, dtype: Any) -> dict[str, Any]:
     weight = layer.packed
     codes = unpack(weight.codes, weight.bits, weight.shape.numel()).view(weight.rows, weight.columns)
     times = weight.group_size // (scheme.group_size or weight.group_size)
-    scales, zeros = (each.repeat_interleave(times, 1) for each in (weight.scales.to(dtype), weight.zeros))
+    scales, zeros = (values.repeat_interleave(times, 1) for values in (weight.scales.to(dtype), weight.zeros))
     return packed(scheme, codes, scales, zeros) | _bias(layer)
 
 
 def _of_int8(layer: Any, dtype: Any) -> tuple[Scheme, dict[str, Any]]:
     scales = layer.scales.to(dtype)[:, None].contiguous()
-    made = {"weight": layer.weight.detach().contiguous(), "weight_scale": scales} | _bias(layer)
-    return Scheme(8, None, True, rounds_inputs=True), made
+    parts = {"weight": layer.weight.detach().contiguous(), "weight_scale": scales} | _bias(layer)
+    return Scheme(8, None, True, rounds_inputs=True), parts
 
 
 def _rounded_by_torchao(layer: Any) -> Any:
-    """Return the weight of a linear layer that torchao rounded to 8 bits; None: it is none."""
+    """Return the weight of a linear layer that torchao rounded to 8 bits, or None for other layers."""
     from torch import nn
 
     weight = layer._parameters.get("weight") if isinstance(layer, nn.Linear) else None
@@ -179,10 +179,10 @@ def _bias(layer: Any) -> dict[str, Any]:
 
 
 def _require_all(tensors: dict[str, Any], schemes: dict[str, Scheme], expected: dict[str, Any]) -> None:
-    """Raise where transformers would miss a tensor, or find one that it does not know.
+    """Check that transformers finds exactly the tensors that it expects.
 
     Raises:
-        Unsupported: this package turned layers into others.
+        Unsupported: This package replaced layers by other ones.
     """
     for name, tensor in tensors.items():
         layer, _, key = name.rpartition(".")

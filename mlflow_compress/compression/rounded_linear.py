@@ -1,4 +1,4 @@
-"""A linear layer whose weight torchao rounded to 8 bits: it runs on torch's kernel where there is one."""
+"""A linear layer whose weight torchao rounded to 8 bits; it runs on torch's kernel if there is one."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ _BITS = 8
 
 
 class RoundedLinear(nn.Linear):
-    """A linear layer with the names and the state of torch's, to be filled with a weight that torchao rounded."""
+    """A linear layer with torch's names and state, to be filled with a weight that torchao rounded."""
 
     @classmethod
     def like(cls, layer: nn.Linear) -> RoundedLinear:
         """Return a layer with the parameters of another one."""
-        made = cls(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
-        made.weight, made.bias = layer.weight, layer.bias
-        return made.train(layer.training)
+        new = cls(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+        new.weight, new.bias = layer.weight, layer.bias
+        return new.train(layer.training)
 
     def use_kernel(self) -> None:
-        """Hand the codes to torch's kernel (see `networks.kernels`)."""
+        """Repack the codes for torch's kernel (see `networks.kernels`)."""
         weight = self._parameters.get("weight")
         codes, scales = getattr(weight, "qdata", None), getattr(weight, "scale", None)
         if codes is None or scales is None or scales.numel() != len(codes) or _zero_points(weight):
             return
         if (kernel := kernel_of(codes, scales.reshape(-1))) is not None:
-            self.given = scales.dtype
+            self.weight_dtype = scales.dtype
             del self.weight
             self.kernel = kernel
 
     @property
     def kernel_name(self) -> str:
-        """On what it runs; empty where the weight is unpacked at each call."""
+        """Name of the kernel; empty if the weight is unpacked at each call."""
         return self.kernel.name if "kernel" in self._modules else ""
 
     @property
     def packed_bits(self) -> int:
-        """Bits of a weight; 0 where it was not rounded."""
+        """Bits per weight; 0 if it was not rounded."""
         return _BITS if "kernel" in self._modules or hasattr(self.weight, "qdata") else 0
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return [..., out] for [..., in]."""
         if "kernel" not in self._modules:
             return super().forward(inputs)
-        made: Tensor = self.kernel(inputs)
-        return made if self.bias is None else made + self.bias
+        product: Tensor = self.kernel(inputs)
+        return product if self.bias is None else product + self.bias
 
     def __getattr__(self, name: str) -> Any:
-        """Return the weight, unpacked, for modules that reach for it instead of calling the layer."""
+        """Return the unpacked weight for modules that read it instead of calling the layer."""
         if name == "weight" and "kernel" in self._modules:
-            return self.kernel.weight(self.given)
+            return self.kernel.weight(self.weight_dtype)
         return super().__getattr__(name)
 
 
@@ -65,5 +65,5 @@ def _zero_points(weight: Any) -> bool:
 
 
 def ready_for_kernels(module: Any, layers: Iterable[Any]) -> Any:
-    """Put layers that may run on a kernel in the place of plain ones; return the module, or what replaces it."""
+    """Replace plain layers by layers that may run on a kernel; return the module or its replacement."""
     return replace(module, {layer: RoundedLinear.like(layer) for layer in layers})

@@ -1,9 +1,9 @@
-"""Where a scale of linear layers' inputs can be put into what makes the inputs, without changing what is computed.
+"""Folding the scale of linear layers' inputs into the layer that produces the inputs, without changing the model.
 
-Layers that take one norm's output share a scale, which goes into the norm's weight; a layer that takes what another
-linear layer made (by products with something else, by attention, by a ReLU) has it in that layer's outputs. What may
-stand for what is guessed by the order of calls, and then tried: scaled by powers of two, which floating point does
-exactly, the model must give the same.
+Layers that read one norm's output share a scale, which goes into the norm's weight. A layer that reads the output of
+another linear layer (through products with other values, attention or a ReLU) has its scale in that layer's outputs.
+Pairs are guessed from the order of calls and then tested: with scales of powers of two, which are exact in floating
+point, the model must give the same outputs.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from mlflow_compress.networks.stored_weights import distance, flat
 from mlflow_compress.sockets import Family, Model
 
 _POWERS = (0.5, 1.0, 2.0, 4.0)
-_SAME = 1e-5  # relative difference of outputs, at most
-_MOST_SHARING = 3  # of a norm's outputs: query, key and value; an encoder's last norm feeds all layers of the decoder
-_LOOKED_BACK = 4  # at linear layers called before
+_SAME = 1e-5  # maximum relative difference of equal outputs
+_MOST_SHARING = 3  # readers of a norm: query, key and value; an encoder's last norm feeds all decoder layers
+_LOOKED_BACK = 4  # earlier linear layers to try
 _SEED = 5
 
 
 @dataclass(frozen=True)
 class Fold:
-    """A place for the scale that some layers share.
+    """A layer into which the shared scale of some layers can be folded.
 
     Attributes:
-        producer: a norm, or a linear layer, whose outputs are divided by it.
-        consumers: the linear layers whose inputs these are, in the order of their calls.
-        times: how often a channel of the producer is among the inputs: of a value, as often as heads share it.
-        width: of a head, where `times` is more than 1.
+        producer: Norm or linear layer whose outputs are divided by the scale.
+        consumers: Linear layers that read these outputs, in the order of their calls.
+        times: Copies of each producer channel among the inputs: for a value, the number of heads that share it.
+        width: Width of a head, if `times` is above 1.
     """
 
     producer: Any
@@ -42,7 +42,7 @@ class Fold:
     width: int = 1
 
     def spread(self, scale: Any) -> Any:
-        """Return for each input the scale of the producer's channel that it comes from: [in] for [channels]."""
+        """Return the scale of each input's producer channel: [in] for [channels]."""
         if self.times == 1:
             return scale
         return scale.view(-1, 1, self.width).expand(-1, self.times, -1).reshape(-1)
@@ -56,57 +56,57 @@ class Fold:
         return scale if self.times == 1 else scale.view(-1, self.times, self.width)[:, 0].reshape(-1)
 
     def kind(self) -> tuple[Any, ...]:
-        """Return what folds that hold or fail together have in common."""
+        """Return a key for folds that are expected to work or fail together."""
         shapes = [tuple(layer.weight.shape) for layer in self.consumers]
         return type(self.producer), tuple(self.producer.weight.shape), tuple(shapes), self.times
 
 
 def find(model: Model, family: Family, layers: Iterable[Any]) -> list[Fold]:
-    """Find where the scales of layers' inputs can be put.
+    """Find layers into which the scales of other layers' inputs can be folded.
 
     Args:
-        model: the model, not compressed yet.
-        family: runs it.
-        layers: the linear layers that are to be scaled.
+        model: Model before compression.
+        family: Family that runs it.
+        layers: Linear layers to scale.
 
     Returns:
-        Folds that were tried; a layer is a consumer in one at most.
+        Tested folds; a layer is a consumer of at most one.
     """
     import torch
 
     with torch.no_grad(), unfused():
         trial = _Trial(model, family)
-        groups, makers = trial.calls(set(layers))
-        found = trial.holding(
+        groups, norms = trial.calls(set(layers))
+        folds = trial.exact(
             Fold(norm, tuple(group))
-            for group, norm in zip(groups, makers, strict=True)
+            for group, norm in zip(groups, norms, strict=True)
             if norm is not None and len(group) <= _MOST_SHARING
         )
-        served = {layer for fold in found for layer in fold.consumers}
-        waiting = [index for index, group in enumerate(groups) if not served & set(group)]
+        folded = {layer for fold in folds for layer in fold.consumers}
+        waiting = [index for index, group in enumerate(groups) if not folded & set(group)]
         width = _head_width(model)
         for back in range(_LOOKED_BACK):
             guesses = {index: _before(groups, index, back, width) for index in waiting}
-            held = trial.holding(guess for guess in guesses.values() if guess is not None)
-            found += held
-            waiting = [index for index in waiting if guesses[index] not in held]
-    return found
+            exact = trial.exact(guess for guess in guesses.values() if guess is not None)
+            folds += exact
+            waiting = [index for index in waiting if guesses[index] not in exact]
+    return folds
 
 
 def _before(groups: Sequence[list[Any]], index: int, back: int, width: int) -> Fold | None:
-    """Guess that a group takes what the layer so many calls before it made; None: that does not fit."""
+    """Guess that a group reads the output of an earlier layer; None if the shapes do not fit."""
     before = [layer for group in groups[:index] for layer in group]
     if back >= len(before):
         return None
-    producer, wanted = before[-1 - back], groups[index][0].in_features
-    times, rest = divmod(wanted, producer.out_features)
+    producer, inputs = before[-1 - back], groups[index][0].in_features
+    times, rest = divmod(inputs, producer.out_features)
     if rest or (times > 1 and (not width or producer.out_features % width)):
         return None
     return Fold(producer, tuple(groups[index]), times, width if times > 1 else 1)
 
 
 def _head_width(model: Model) -> int:
-    """Return how many channels an attention's head has, as the config says; 0: it does not."""
+    """Return the width of an attention head by the config, or 0 if it is not in the config."""
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     if width := getattr(config, "head_dim", None):
         return int(width)
@@ -115,7 +115,7 @@ def _head_width(model: Model) -> int:
 
 
 class _Trial:
-    """Runs a model on one input, again and again."""
+    """Repeated runs of a model on one input."""
 
     def __init__(self, model: Model, family: Family) -> None:
         self.model, self.family = model, family
@@ -126,25 +126,25 @@ class _Trial:
         return flat(self.family.forward(self.model, self.batch)).float()
 
     def calls(self, layers: set[Any]) -> tuple[list[list[Any]], list[Any]]:
-        """Return the layers that are called on one tensor, in the order of calls, and the norm that made it or None."""
-        kept: list[Any] = []  # so that no address is used twice
+        """Return groups of layers that read one tensor, in the order of calls, and the norm that made it or None."""
+        kept: list[Any] = []  # keeps the tensors alive, so that no id is reused
         norms: dict[int, Any] = {}
         groups: dict[int, list[Any]] = {}
         seen: set[Any] = set()
 
-        def made(module: Any, given: Any, output: Any) -> None:
+        def after_norm(module: Any, inputs: Any, output: Any) -> None:
             kept.append(output)
             norms[id(output)] = module
 
-        def called(module: Any, given: Any) -> None:
-            if module not in seen and given:
+        def before_layer(module: Any, inputs: Any) -> None:
+            if module not in seen and inputs:
                 seen.add(module)
-                kept.append(given[0])
-                groups.setdefault(id(given[0]), []).append(module)
+                kept.append(inputs[0])
+                groups.setdefault(id(inputs[0]), []).append(module)
 
         modules = list(self.model.module.modules())
-        hooks = [each.register_forward_hook(made) for each in modules if _is_norm(each)]
-        hooks += [each.register_forward_pre_hook(called) for each in modules if each in layers]
+        hooks = [module.register_forward_hook(after_norm) for module in modules if _is_norm(module)]
+        hooks += [module.register_forward_pre_hook(before_layer) for module in modules if module in layers]
         try:
             self._outputs()
         finally:
@@ -152,21 +152,21 @@ class _Trial:
                 hook.remove()
         return list(groups.values()), [norms.get(key) for key in groups]
 
-    def holding(self, folds: Iterable[Fold]) -> list[Fold]:
-        """Return those with which the model gives the same."""
+    def exact(self, folds: Iterable[Fold]) -> list[Fold]:
+        """Return the folds that do not change the model's outputs."""
         kinds: dict[Any, list[Fold]] = {}
         for fold in folds:
             kinds.setdefault(fold.kind(), []).append(fold)
-        return list(itertools.chain.from_iterable(self._halved(each) for each in kinds.values()))
+        return list(itertools.chain.from_iterable(self._bisected(group) for group in kinds.values()))
 
-    def _halved(self, folds: list[Fold]) -> list[Fold]:
-        """Return those that hold; none where neither the first nor the last does: each trial is a pass."""
+    def _bisected(self, folds: list[Fold]) -> list[Fold]:
+        """Return the exact folds by bisection; none if the first and the last both fail: each trial costs a pass."""
         if not folds or self._gives_the_same(folds):
             return folds
-        if len(folds) > 2 and not any(self._gives_the_same([each]) for each in (folds[0], folds[-1])):
+        if len(folds) > 2 and not any(self._gives_the_same([fold]) for fold in (folds[0], folds[-1])):
             return []
         middle = len(folds) // 2
-        return self._halved(folds[:middle]) + self._halved(folds[middle:]) if middle else []
+        return self._bisected(folds[:middle]) + self._bisected(folds[middle:]) if middle else []
 
     def _gives_the_same(self, folds: list[Fold]) -> bool:
         import torch
@@ -190,7 +190,7 @@ class _Trial:
 
 
 def divide(producer: Any, scale: Any) -> None:
-    """Divide what a norm or a linear layer gives by a scale [channels]."""
+    """Divide the outputs of a norm or a linear layer by a scale [channels]."""
     weight = producer.weight.data
     weight.div_(scale.to(weight) if weight.dim() == 1 else scale.to(weight)[:, None])
     if getattr(producer, "bias", None) is not None:
@@ -203,7 +203,8 @@ def _multiply(fold: Fold, scale: Any) -> None:
 
 
 def _is_norm(module: Any) -> bool:
-    """Return whether a module holds a weight for each channel, and perhaps a bias, and nothing else."""
-    held = dict(module.named_parameters(recurse=False))
-    weight = held.get("weight")
-    return weight is not None and weight.dim() == 1 and set(held) <= {"weight", "bias"} and not list(module.children())
+    """Return whether a module holds only a weight per channel and optionally a bias."""
+    parameters = dict(module.named_parameters(recurse=False))
+    if (weight := parameters.get("weight")) is None or weight.dim() != 1:
+        return False
+    return set(parameters) <= {"weight", "bias"} and not list(module.children())

@@ -1,4 +1,4 @@
-"""Groups of weights of one row: how large they are, and the grid of values that each can take."""
+"""Groups of weights of one row: their size, and the grid of values of each group."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ OTHER_GROUPS = CautionKind(
         "ru": "Меньшие группы тратят больше байтов на масштабы. Сравнивайте с методами с тем же размером группы.",
     },
 )
-_KERNELS_TAKE = (256, 128, 64, 32)  # and so do the kernels of other programs
+_KERNEL_SIZES = (256, 128, 64, 32)  # supported by the kernels of this and other programs
 _LEAST_GROUP = 8
 _MOST_NAMED = 3  # kinds of layers in a caution
 
 
 def fitting(group_size: int, columns: int) -> int:
-    """Return the group size that a row gets: all its groups are equally long, as every kernel and format wants them.
+    """Return the group size of a row: all its groups have equal length, as every kernel and format requires.
 
-    That is the size that was asked for where it divides the row, or the row is not longer. Else it is the largest
-    smaller size that does, one that kernels take before others; and the whole row where only tiny groups would.
+    This is the requested size if it divides the row or the row is not longer. Otherwise it is the largest smaller size
+    that divides the row, preferably one that kernels support, or the whole row if only tiny groups divide it.
 
     Args:
-        group_size: that was asked for.
-        columns: weights of a row.
+        group_size: Requested size.
+        columns: Weights per row.
     """
     if columns <= group_size or columns % group_size == 0:
         return min(group_size, columns)
-    short_last = -(-columns // group_size)  # groups of earlier versions, whose files are known by that number
-    sizes = [size for size in (*_KERNELS_TAKE, *range(group_size, _LEAST_GROUP - 1, -1)) if size < group_size]
+    short_last = -(-columns // group_size)  # number of groups in files of earlier versions, which it identifies
+    sizes = [size for size in (*_KERNEL_SIZES, *range(group_size, _LEAST_GROUP - 1, -1)) if size < group_size]
     return next((size for size in sizes if columns % size == 0 and columns // size != short_last), columns)
 
 
-def caution_other_groups(model: Model, asked: int, all_columns: Iterable[int]) -> None:
-    """Put a caution into the model's row where a layer's groups have another size than was asked for.
+def caution_other_groups(model: Model, requested: int, all_columns: Iterable[int]) -> None:
+    """Add a caution if a layer's groups have another size than requested.
 
     Args:
-        model: what was compressed.
-        asked: the group size of the method's options.
-        all_columns: weights of a row, of each layer; a row of one group counts as asked.
+        model: Compressed model.
+        requested: Group size in the method's options.
+        all_columns: Weights per row of each layer; a row that is one group counts as requested.
     """
-    sizes = [(fitting(asked, columns), columns) for columns in all_columns]
-    others = Counter((size, columns) for size, columns in sizes if size != min(asked, columns))
+    sizes = [(fitting(requested, columns), columns) for columns in all_columns]
+    others = Counter((size, columns) for size, columns in sizes if size != min(requested, columns))
     if others:
         common = [pair for pair, _ in others.most_common(_MOST_NAMED)]
         more = ", ..." if len(others) > _MOST_NAMED else ""
@@ -67,16 +67,16 @@ def caution_other_groups(model: Model, asked: int, all_columns: Iterable[int]) -
             language: ", ".join(f"{size} {word} {columns}" for size, columns in common) + more
             for language, word in {"en": "of", "ru": "из"}.items()
         }
-        model.cautions.append(OTHER_GROUPS.of(asked=asked, count=others.total(), groups=groups))
+        model.cautions.append(OTHER_GROUPS.of(asked=requested, count=others.total(), groups=groups))
 
 
 class Grid(NamedTuple):
-    """The values that groups of weights can take.
+    """The values that weights of a group can have.
 
     Attributes:
-        bits: of a code.
-        scales: steps between values: bfloat16 [..., 1].
-        zeros: codes of the weight 0: uint8 [..., 1].
+        bits: Bits per code.
+        scales: Steps between values, bfloat16 [..., 1].
+        zeros: Codes of the weight 0, uint8 [..., 1].
     """
 
     bits: int
@@ -85,25 +85,25 @@ class Grid(NamedTuple):
 
     @classmethod
     def over(cls, weights: Tensor, bits: int) -> Grid:
-        """Span the grid from the smallest to the largest weight of each group [..., weights], and over 0."""
+        """Return the grid from the smallest to the largest weight of each group [..., weights], including 0."""
         most = 2**bits - 1
         low, high = weights.amin(-1, keepdim=True).clamp(max=0), weights.amax(-1, keepdim=True).clamp(min=0)
         scales = ((high - low).float() / most).clamp(min=torch.finfo(torch.bfloat16).tiny).to(torch.bfloat16)
         return cls(bits, scales, (-low / scales).round().clamp(0, most).to(torch.uint8))
 
     def encode(self, weights: Tensor) -> Tensor:
-        """Round weights to the nearest value: codes, uint8."""
+        """Return the codes of the nearest values, uint8."""
         return ((weights / self.scales).round() + self.zeros).clamp(0, 2**self.bits - 1).to(torch.uint8)
 
     def decode(self, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return the weights that codes stand for."""
+        """Return the weights of codes."""
         return codes.to(dtype).sub_(self.zeros).mul_(self.scales.to(dtype))
 
 
 def grouped(rows: Tensor, group_size: int) -> Tensor:
-    """Split rows [rows, columns] into groups [rows, groups, group_size], the last one filled with 0.
+    """Split rows [rows, columns] into groups [rows, groups, group_size], the last one padded with 0.
 
-    Only weights that earlier versions saved have a last group to fill: see `fitting`.
+    Only weights saved by earlier versions have a shorter last group: see `fitting`.
     """
     if missing := -rows.shape[1] % group_size:
         rows = functional.pad(rows, (0, missing))
