@@ -1,4 +1,4 @@
-"""`python -m tests.hostile MODULE:FUNCTION [KIND]`: all hostile inputs on one reader, and what came of each."""
+"""`python -m tests.hostile MODULE:FUNCTION [KIND]`: all hostile inputs on one reader, with the result of each."""
 
 from __future__ import annotations
 

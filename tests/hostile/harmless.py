@@ -1,4 +1,4 @@
-"""Tries a hostile input on a reader, in a process of its own: with limits, and with a marker that no code may write."""
+"""Tries a hostile input on a reader in a separate process: with limits, and with a marker that no code may write."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from mlflow_compress.errors import CompressError
 Make = Callable[[Path, str], Path]
 Reader = Callable[[Path], object]
 
-_SECONDS = 60  # generous: only what is stuck takes it
-_BYTES = 4 * 2**30  # more than the process has when it starts
+_SECONDS = 60  # generous: only a stuck process takes so long
+_BYTES = 4 * 2**30  # more than the process has at its start
 _MARKER = "code-ran"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a reader made of an input.
+    """The result of a reader on an input.
 
     Attributes:
-        how: whether it returned, raised what it may raise, raised something else, or never came to an end.
-        said: the error's name and text, or the type of what was returned.
+        how: whether it returned, raised an allowed error, raised another error, or never ended.
+        said: the error's name and text, or the type of the returned value.
         code_ran: whether the payload ran.
     """
 
@@ -40,7 +40,7 @@ class Outcome:
 
     @property
     def is_harmless(self) -> bool:
-        """Whether nothing ran, and the reader said in its own words what is wrong, if anything."""
+        """Whether nothing ran, and the reader returned or raised a clear error."""
         return not self.code_ran and self.how in ("returned", "refused")
 
 
@@ -59,19 +59,19 @@ def inputs(kind: str = "") -> dict[str, Make]:
 
 
 def assert_harmless(reader: Reader, name: str, may_raise: tuple[type[Exception], ...] = (CompressError,)) -> None:
-    """Check that a reader runs nothing of an input, ends in bounded time and memory, and raises only what it may.
+    """Check that a reader runs no code of an input, ends in bounded time and memory, and raises only allowed errors.
 
     Args:
-        reader: takes the path that the input gives.
-        name: of the input, as `inputs` names it.
-        may_raise: what the reader says that it raises.
+        reader: takes the path of the input.
+        name: the input's name in `inputs`.
+        may_raise: the errors that the reader documents.
     """
     outcome = play(reader, inputs(name.partition(".")[0])[name], may_raise)
     assert outcome.is_harmless, f"{name}: {'CODE RAN; ' * outcome.code_ran}{outcome.how}: {outcome.said}"
 
 
 def play(reader: Reader, make: Make, may_raise: tuple[type[Exception], ...] = (CompressError,)) -> Outcome:
-    """Make an input in a new folder, and let a reader read it."""
+    """Create an input in a new folder, and run a reader on it."""
     with tempfile.TemporaryDirectory(prefix="hostile-") as name:
         marker = Path(name, _MARKER)
         folder = Path(name, "input")
@@ -79,7 +79,7 @@ def play(reader: Reader, make: Make, may_raise: tuple[type[Exception], ...] = (C
         path = make(folder, f"touch {marker}")
         if marker.exists():
             raise AssertionError(f"{make.__name__} ran its own payload while it was made")
-        context = multiprocessing.get_context("fork")  # or each would import torch anew
+        context = multiprocessing.get_context("fork")  # otherwise each process would import torch again
         here, there = context.Pipe(duplex=False)
         child = context.Process(target=_read, args=(reader, path, may_raise, there))
         child.start()

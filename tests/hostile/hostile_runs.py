@@ -1,4 +1,4 @@
-"""Runs that somebody logged to do harm, each of which may cost its own row, beside honest ones."""
+"""Runs that somebody logged to do harm, each of which may cost only its own row, next to honest runs."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ NUMBERS = {
 
 @dataclass(frozen=True)
 class HostileRun:
-    """A run, by how it differs from an honest one of the team `evil`.
+    """A run, by its differences from an honest one of the team `evil`.
 
     Attributes:
-        tags: by name; None takes one away.
-        metrics: likewise.
-        started_ms: when it began, milliseconds since the epoch.
-        files: that it holds.
-        name: the run's.
+        tags: by name; None removes one.
+        metrics: by name; None removes one.
+        started_ms: its start, milliseconds since the epoch.
+        files: its files.
+        name: its name.
     """
 
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -16,7 +16,7 @@ from ultralytics.nn.tasks import ClassificationModel, DetectionModel
 
 
 class _Call:
-    """Pickled, it calls a function when it is read."""
+    """Calls a function when it is unpickled."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -46,7 +46,7 @@ def call_of_a_shell(folder: Path, command: str) -> Path:
 
 
 def legacy_pickle_in_front(folder: Path, command: str) -> Path:
-    """Write a pickle that calls a shell in front of a harmless torch zip: from its end it looks clean."""
+    """Write a pickle that calls a shell in front of a harmless torch zip: read from its end it looks clean."""
     return _written(folder / "model.pt", pickle.dumps(_Call(os.system, command), protocol=2) + _zip_of(_harmless()))
 
 
@@ -68,12 +68,12 @@ def legacy_tar(folder: Path, command: str) -> Path:
 
 
 def two_pickles_of_one_name(folder: Path, command: str) -> Path:
-    """Write a zip with two entries of one name: a harmless one, and one that calls a shell."""
+    """Write a zip with two entries of the same name: a harmless one, and one that calls a shell."""
     path = folder / "model.pt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(_Call(os.system, command), protocol=2))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # zipfile says so too
+            warnings.simplefilter("ignore")  # zipfile warns too
             archive.writestr("archive/data.pkl", pickle.dumps({}, protocol=2))
         archive.writestr("archive/version", "3\n")
     return path
@@ -103,7 +103,7 @@ def description_that_names_a_function(folder: Path, command: str) -> Path:
 
 
 def endless_description(folder: Path, command: str) -> Path:
-    """Write an honest model whose description asks for a thousand million layers."""
+    """Write an honest model whose description requires a thousand million layers."""
     model = ClassificationModel("yolo11n-cls.yaml", verbose=False)
     model.yaml["backbone"].append([-1, 10**9, "nn.Identity", []])
     return _written(folder / "model.pt", _zip_of({"model": model}))
@@ -118,12 +118,12 @@ def hooks_and_methods_in_attributes(folder: Path, command: str) -> Path:
 
 
 def memo_of_many_gigabytes(folder: Path, command: str) -> Path:
-    """Write a pickle that puts a thing into place 2,147,483,647: Python's reader in C makes room for all before."""
+    """Write a pickle that stores at memo index 2,147,483,647: Python's C reader allocates all indices before it."""
     return _zip_with(folder / "model.pt", b"\x80\x02Nr\xff\xff\xff\x7f.")
 
 
 def bytes_of_many_gigabytes(folder: Path, command: str) -> Path:
-    """Write a pickle that says that a terabyte of bytes follows."""
+    """Write a pickle that claims that a terabyte of bytes follows."""
     return _zip_with(folder / "model.pt", b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".")
 
 

@@ -1,4 +1,4 @@
-"""Hostile folders: models as MLflow keeps them, of another team, whose `MLmodel` and files do not say the same."""
+"""Hostile folders: MLflow models of another team, whose `MLmodel` and files contradict each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PICKLE_MODULE = "pickle_module_info.txt"
 
 
 class _Call:
-    """Pickled, it calls a function when it is read."""
+    """Calls a function when it is unpickled."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -53,7 +53,7 @@ def _own_model(folder: Path, family: str, **more: Any) -> Path:
 
 
 def named_onnx_opened_as_torch(folder: Path, command: str) -> Path:
-    """Write a model whose python_function is of ONNX, and whose pytorch flavor is a pickle that calls a shell."""
+    """Write a model whose python_function is ONNX, and whose pytorch flavor is a pickle that calls a shell."""
     _pickle(folder / "data", command)
     (folder / "model.onnx").write_bytes(b"")
     return _mlflow_model(folder, _flavors("mlflow.onnx", "model.onnx", f"  onnx: {{data: model.onnx}}\n{_torch()}"))
@@ -74,7 +74,7 @@ def data_elsewhere(folder: Path, command: str) -> Path:
 
 
 def module_of_its_own(folder: Path, command: str) -> Path:
-    """Write a model that brings the module that loads it."""
+    """Write a model that contains its own loader module."""
     (folder / "code").mkdir()
     (folder / "code" / "hostile_loader.py").write_text(f"import os\nos.system({command!r})\n", encoding="utf-8")
     flavor = "{loader_module: hostile_loader, data: code, code: code}"
@@ -82,7 +82,7 @@ def module_of_its_own(folder: Path, command: str) -> Path:
 
 
 def activation_that_is_evaluated(folder: Path, command: str) -> Path:
-    """Write a detector of this package's whose architecture has an activation that calls a shell."""
+    """Write a detector of this package whose architecture has an activation that calls a shell."""
     activation = f"(__import__('os').system({command!r}), torch.nn.SiLU())[1]"
     yaml = {"nc": 1, "activation": activation, "backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": []}
     described = {"yaml": yaml, "names": {"0": "a"}, "task": "detect", "structure": {}}
@@ -92,7 +92,7 @@ def activation_that_is_evaluated(folder: Path, command: str) -> Path:
 
 
 def layer_that_loads_a_pickle(folder: Path, command: str) -> Path:
-    """Write a detector of this package's whose architecture names a function that unpickles a file as its layer."""
+    """Write a detector of this package whose architecture names a function that unpickles a file as its layer."""
     data = _own_model(folder, "yolo")
     torch.save(_Call(os.system, command), data / "evil.pt")
     yaml = {"nc": 1, "backbone": [[-1, 1, "torch_safe_load", [str(data / "evil.pt")]]], "head": []}
@@ -112,7 +112,7 @@ def structure_beside_a_harmless_copy(folder: Path, command: str) -> Path:
 
 
 def graph_with_a_guard(folder: Path, command: str) -> Path:
-    """Write an exported detector of this package's whose graph has a guard that calls a shell."""
+    """Write an exported detector of this package whose graph has a guard that calls a shell."""
     from .inputs_programs import guard_in_python
 
     chain = [{"method": "torch_export", "options": {}}]
@@ -122,7 +122,7 @@ def graph_with_a_guard(folder: Path, command: str) -> Path:
 
 
 def script_that_writes(folder: Path, command: str) -> Path:
-    """Write an exported detector of this package's whose TorchScript writes into a file when it is loaded."""
+    """Write an exported detector of this package whose TorchScript writes into a file when it is loaded."""
     from .inputs_scripts import state_that_writes
 
     data = _own_model(folder, "yolo", chain=[{"method": "torchscript", "options": {}}])
@@ -132,7 +132,7 @@ def script_that_writes(folder: Path, command: str) -> Path:
 
 
 def graph_of_another_folder(folder: Path, command: str) -> Path:
-    """Write an exported detector of this package's whose graph lies beside its folder."""
+    """Write an exported detector of this package whose graph is outside its folder."""
     from .inputs_scripts import state_that_writes
 
     data = _own_model(folder / "model", "yolo", chain=[{"method": "torchscript", "options": {}}])
@@ -150,7 +150,7 @@ def _exported_detector(data: Path, graph: str) -> None:
 
 
 def weights_that_are_a_pickle(folder: Path, command: str) -> Path:
-    """Write a classifier of this package's whose weights are a pickle that calls a shell."""
+    """Write a classifier of this package whose weights are a pickle that calls a shell."""
     data = _own_model(folder, "image_classification")
     torch.save(_Call(os.system, command), data / "weights.pt")
     (data / "config.json").write_text("{}", encoding="utf-8")
@@ -158,7 +158,7 @@ def weights_that_are_a_pickle(folder: Path, command: str) -> Path:
 
 
 def remote_code_in_a_config(folder: Path, command: str) -> Path:
-    """Write a classifier of this package's whose config names classes in a file that calls a shell."""
+    """Write a classifier of this package whose config names classes in a file that calls a shell."""
     data = _own_model(folder, "text_classification")
     (data / "hostile.py").write_text(f"import os\nos.system({command!r})\nclass Net: pass\n", encoding="utf-8")
     named = {"AutoConfig": "hostile.Net", "AutoModelForSequenceClassification": "hostile.Net"}
@@ -167,14 +167,14 @@ def remote_code_in_a_config(folder: Path, command: str) -> Path:
 
 
 def link_to_a_file_of_this_machine(folder: Path, command: str) -> Path:
-    """Write a model one of whose files is a link out of it."""
+    """Write a model with a file that is a link to the outside."""
     _own_model(folder, "yolo")
     (folder / "data" / "notes.txt").symlink_to("/etc/passwd")
     return folder
 
 
 def pipe_instead_of_a_file(folder: Path, command: str) -> Path:
-    """Write a model one of whose files is a pipe, which nobody writes to."""
+    """Write a model with a file that is a pipe without a writer."""
     _own_model(folder, "yolo")
     os.mkfifo(folder / "data" / "architecture.json")
     return folder

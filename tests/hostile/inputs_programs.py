@@ -1,4 +1,4 @@
-"""Hostile graphs of torch.export, files `.pt2`: torch runs most when it loads them, some when they are called."""
+"""Hostile graphs of torch.export, files `.pt2`: torch runs most code when it loads them, some when they are called."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WEIGHTS, _SAMPLE = "data/weights/model_weights_config.json", "data/sample_input
 
 
 class _Call:
-    """Pickled, it calls a function when it is read."""
+    """Calls a function when it is unpickled."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -50,7 +50,7 @@ def _program(path: Path, changed: Callable[[dict[str, bytes]], None]) -> Path:
     changed(records)
     for name, content in records.items():
         if not name.startswith(".data/"):
-            with contextlib.suppress(RuntimeError):  # those that the writer writes itself
+            with contextlib.suppress(RuntimeError):  # records that the writer itself writes
                 writer.write_record(name, content, len(content))
     writer.write_end_of_file()
     return path
@@ -120,7 +120,7 @@ def guard_in_python(folder: Path, command: str) -> Path:
 
 
 def operator_by_a_dotted_name(folder: Path, command: str) -> Path:
-    """Write a program with a node that calls a shell: torch looks operators up by name from its own module on."""
+    """Write a program with a node that calls a shell: torch looks up operators by name from its own module."""
 
     def change(graph: dict[str, Any]) -> None:
         node = graph["graph_module"]["graph"]["nodes"][0]
@@ -131,7 +131,7 @@ def operator_by_a_dotted_name(folder: Path, command: str) -> Path:
 
 
 def python_in_a_name(folder: Path, command: str) -> Path:
-    """Write a program with an input whose name holds a default value that calls a shell: code is written of names."""
+    """Write a program with an input whose name contains a default value that calls a shell: names become code."""
 
     def change(graph: dict[str, Any]) -> None:
         text = json.dumps(graph).replace('"x"', json.dumps(f"x=__import__('os').system({command!r})"))
@@ -141,7 +141,7 @@ def python_in_a_name(folder: Path, command: str) -> Path:
 
 
 def factory_of_a_dictionary(folder: Path, command: str) -> Path:
-    """Write a program whose inputs are a defaultdict, of a factory in a module that is imported by name."""
+    """Write a program whose inputs are a defaultdict with a factory in a module that is imported by name."""
 
     def change(graph: dict[str, Any]) -> None:
         context = {"default_factory_module": "os", "default_factory_name": "getcwd", "dict_context": []}
@@ -158,7 +158,7 @@ def compiled_library(folder: Path, command: str) -> Path:
 
 
 def format_before(folder: Path, command: str) -> Path:
-    """Write the format of torch 2.7, which is made of pickles."""
+    """Write the format of torch 2.7, which consists of pickles."""
     path = folder / "model.pt2"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("version", "8.14")
@@ -169,7 +169,7 @@ def format_before(folder: Path, command: str) -> Path:
 
 
 def both_formats(folder: Path, command: str) -> Path:
-    """Write an honest program with the older format in the same archive: torch takes that where the newer fails."""
+    """Write an honest program with the older format in the same archive: torch uses that where the newer one fails."""
     path = _with_graph(folder / "model.pt2", lambda graph: graph.update(opset_version={"aten": 10**6}))
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("version", "8.14")
@@ -181,7 +181,7 @@ def both_formats(folder: Path, command: str) -> Path:
 
 
 def operator_that_opens_a_file(folder: Path, command: str) -> Path:
-    """Write a program with a node that makes a tensor of a file of this machine."""
+    """Write a program with a node that reads a tensor from a file of this machine."""
 
     def change(graph: dict[str, Any]) -> None:
         node = graph["graph_module"]["graph"]["nodes"][0]
@@ -192,7 +192,7 @@ def operator_that_opens_a_file(folder: Path, command: str) -> Path:
 
 
 def endless_power(folder: Path, command: str) -> Path:
-    """Write a program with a size that takes for ever to compute."""
+    """Write a program with a size that takes forever to compute."""
 
     def change(graph: dict[str, Any]) -> None:
         sizes = graph["graph_module"]["graph"]["tensor_values"]["x"]["sizes"]

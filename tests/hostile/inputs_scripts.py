@@ -89,6 +89,6 @@ def operator_of_torchvision(folder: Path, command: str) -> Path:
 
 
 def no_archive(folder: Path, command: str) -> Path:
-    """Write what is no archive."""
+    """Write a file that is not an archive."""
     (folder / "model.ts").write_bytes(b"\x80\x02." * 100)
     return folder / "model.ts"

@@ -28,7 +28,7 @@ def _archive(path: Path, entries: dict[str, bytes]) -> Path:
 
 
 def _array(values: Any, shape: tuple[int, ...] | None = None) -> bytes:
-    """Write an array in numpy's format, of another shape than it has."""
+    """Write an array in numpy's format with a wrong shape in its header."""
     file = io.BytesIO()
     about = {"descr": np.lib.format.dtype_to_descr(values.dtype), "fortran_order": False}
     np.lib.format.write_array_header_1_0(file, {**about, "shape": shape or values.shape})
@@ -41,7 +41,7 @@ def result_of_a_list(folder: Path, command: str) -> Path:
 
 
 def result_of_half_a_bracket(folder: Path, command: str) -> Path:
-    """Write a result that ends behind its first bracket."""
+    """Write a result that ends after its first bracket."""
     return _written(folder / "result.json", "{")
 
 
@@ -51,12 +51,12 @@ def result_of_nothing(folder: Path, command: str) -> Path:
 
 
 def result_too_deep(folder: Path, command: str) -> Path:
-    """Write a result of 200,000 brackets within brackets."""
+    """Write a result of 200,000 nested brackets."""
     return _written(folder / "result.json", '{"variant":' * DEEP + "1" + "}" * DEEP)
 
 
 def result_too_large(folder: Path, command: str) -> Path:
-    """Write a result of 100 MB, which take no space on the disk."""
+    """Write a result of 100 MB that takes no space on the disk."""
     path = folder / "result.json"
     path.touch()
     os.truncate(path, 100 * 2**20)
@@ -64,12 +64,12 @@ def result_too_large(folder: Path, command: str) -> Path:
 
 
 def result_of_other_types(folder: Path, command: str) -> Path:
-    """Write a result whose fields hold what they must not."""
+    """Write a result whose fields have invalid values."""
     return _written(folder / "result.json", json.dumps({"variant": 200, "status": [], "measurements": "x"}))
 
 
 def result_without_numbers(folder: Path, command: str) -> Path:
-    """Write a result with NaN, infinity and a number that is no float."""
+    """Write a result with NaN, infinity and a number too large for a float."""
     return _written(folder / "result.json", '{"started_s": NaN, "ended_s": -Infinity, "measurements": {"a": 1e999}}')
 
 
@@ -79,7 +79,7 @@ def result_of_no_text(folder: Path, command: str) -> Path:
 
 
 def result_of_a_pipe(folder: Path, command: str) -> Path:
-    """Make a pipe where the result should be, into which nobody writes."""
+    """Make a pipe without a writer in the place of the result."""
     os.mkfifo(folder / "result.json")
     return folder / "result.json"
 
@@ -90,12 +90,12 @@ def predictions_of_no_text(folder: Path, command: str) -> Path:
 
 
 def predictions_too_deep(folder: Path, command: str) -> Path:
-    """Write predictions of 200,000 brackets within brackets."""
+    """Write predictions of 200,000 nested brackets."""
     return _written(folder / "predictions.json", '{"data": ' + "[" * DEEP + "]" * DEEP + "}")
 
 
 def predictions_of_other_types(folder: Path, command: str) -> Path:
-    """Write predictions that are no table."""
+    """Write predictions that are not a table."""
     return _written(folder / "predictions.json", '{"data": {"a": 1}}')
 
 
@@ -121,7 +121,7 @@ def statistics_that_unpack_to_much(folder: Path, command: str) -> Path:
 
 
 def statistics_that_are_pickled(folder: Path, command: str) -> Path:
-    """Write statistics of objects, which a pickle makes."""
+    """Write statistics of pickled objects."""
 
     class Call:
         def __reduce__(self) -> Any:
@@ -139,5 +139,5 @@ def statistics_of_other_types(folder: Path, command: str) -> Path:
 
 
 def statistics_of_nothing(folder: Path, command: str) -> Path:
-    """Write statistics that are no archive."""
+    """Write statistics that are not an archive."""
     return _written(folder / "statistics.npz", "PK\x03\x04 no archive")

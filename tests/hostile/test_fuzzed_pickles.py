@@ -1,4 +1,4 @@
-"""Whatever pickle, in whatever zip, is let through: nothing that it names is called."""
+"""Any pickle in any zip that is let through calls none of the functions that it names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FIRED: list[Any] = []
 
 
 class Canary:
-    """Tells when it is made, called, or asked for anything."""
+    """Records when it is created, called, or accessed."""
 
     def __init__(self, *arguments: Any) -> None:
         FIRED.append(arguments)
@@ -60,7 +60,7 @@ def canary(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @contextlib.contextmanager
 def little_memory() -> Iterator[None]:
-    """Have what allocates gigabytes fail, as a pickle may ask for any size: it would end the process of all tests."""
+    """Make allocations of gigabytes fail, because a pickle may request any size and would end the test process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**31, hard))
@@ -98,7 +98,7 @@ def text_of(text: str) -> bytes:
 
 
 def steps(names: list[tuple[str, str]]) -> st.SearchStrategy[bytes]:
-    """Make pieces of pickles: one operation, or some that belong together."""
+    """Return pieces of pickles: one operation, or several that belong together."""
     pairs, places = st.sampled_from(names), st.integers(0, 5)
     alone = (
         pickle.MARK, pickle.POP, pickle.POP_MARK, pickle.DUP, pickle.NONE, pickle.NEWTRUE, pickle.TUPLE, pickle.TUPLE1,
@@ -131,7 +131,7 @@ def pickles(names: list[tuple[str, str]]) -> st.SearchStrategy[bytes]:
 
 
 class Zips:
-    """Puts pickles into files: as torch does, and as nobody does."""
+    """Puts pickles into files: as torch does, and in invalid ways."""
 
     @staticmethod
     def plain(
@@ -212,7 +212,7 @@ def test_tensors_that_are_let_through_are_unpickled_without_a_call(layout: str, 
     record = LAYOUTS[layout](one, other)
     try:
         require_tensors(record, "model.pt")
-    except Exception:  # of two readers; refused is refused
+    except Exception:  # for two readers any error is a refusal
         return
     with warnings.catch_warnings(), contextlib.suppress(Exception), little_memory():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""No hostile input runs code, crashes a reader, or keeps it for ever."""
+"""No hostile input runs code, crashes a reader, or blocks it forever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One store with the honest runs of two teams and one run for each harm: every command and every form of the table."""
+"""One store with the honest runs of two teams and one run for each harm: every command and every table format."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ README = "# Models\n\n<!-- compress-report: begin -->\n<!-- compress-report: end
 
 @dataclass(frozen=True)
 class Before:
-    """The store before and after the hostile runs came into it.
+    """The store before and after the hostile runs were logged.
 
     Attributes:
-        uri: of the store with all runs.
-        honest: of its copy with the honest runs only.
-        ids: of the hostile runs, by name.
+        uri: the store with all runs.
+        honest: a copy with only the honest runs.
+        ids: the hostile runs' ids, by name.
     """
 
     uri: str
@@ -78,7 +78,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(uri: str, *arguments: str) -> Result:
-    """Run `compress-report`, which must end as it says, and steer no terminal."""
+    """Run `compress-report`, check its exit code, and check that it does not control the terminal."""
     command = arguments[:1] if arguments[:1] == ("gate",) else ()
     line = [*command, "-e", EXPERIMENT, "--tracking-uri", uri, *arguments[len(command) :]]
     return ended(CliRunner().invoke(report, line))
@@ -106,7 +106,7 @@ def of_csv(content: bytes) -> list[dict[str, str]]:
 def of_json(content: bytes) -> list[object]:
     data = json.loads(content)
     rows = [{**row, "notes": [data["footnotes"][note] for note in row["notes"]]} for row in data["rows"]]
-    # With which other rows it was ranked is a number that the other rows shift.
+    # The number of a row's group depends on other rows.
     rows = [{name: value for name, value in row.items() if name != "ranked_in"} for row in rows]
     return [row for row in (*rows, *data["failures"]) if row["team"] in HONEST]
 
@@ -137,7 +137,7 @@ def of_xlsx(content: bytes) -> list[tuple[object, ...]]:
     openpyxl = pytest.importorskip("openpyxl")
     sheets = openpyxl.load_workbook(io.BytesIO(content)).worksheets
     rows = [row for sheet in sheets for row in sheet.iter_rows(values_only=True) if row[0] in HONEST]
-    return [tuple(value for value in row if value is not None) for row in rows]  # others' rows may bring columns
+    return [tuple(value for value in row if value is not None) for row in rows]  # other rows may add columns
 
 
 ROWS: dict[str, Callable[[bytes], object]] = {
@@ -153,13 +153,13 @@ ROWS: dict[str, Callable[[bytes], object]] = {
 @pytest.mark.parametrize("arranged", ARRANGED)
 @pytest.mark.parametrize("form", FORMS)
 def test_honest_rows_are_as_they_were(stores: Before, form: str, arranged: str) -> None:
-    """What other rows shift is not compared: the width of a Markdown cell, and the numbers of rows and footnotes.
+    """Compare only what other rows do not change: not the width of a Markdown cell, nor row and footnote numbers.
 
-    Nor is the column of the hardware, which a table has as soon as anybody measured on another.
+    Nor the column of the hardware, which a table has as soon as rows have different hardware.
     """
     asked = ("--columns", COLUMNS, *ARRANGED[arranged])
     before, after = (ROWS[form](rendered(uri, form, *asked)) for uri in (stores.honest, stores.uri))
-    if arranged == "the front":  # their rows stand beside rivals now, which may be better
+    if arranged == "the front":  # their rows now have rivals, which may be better
         before, after = _without_verdict(before), _without_verdict(after)
     assert before
     assert after == before
@@ -203,7 +203,7 @@ def test_the_printed_forms_are_the_files(stores: Before) -> None:
 
 
 def honest_lines(gate: Result) -> list[list[str]]:
-    """Return the cells of honest teams' lines."""
+    """Return the cells of the honest teams' lines."""
     lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in gate.stdout.splitlines()]
     return [line for line in lines if line[0] in HONEST]
 
@@ -213,7 +213,7 @@ def test_the_gate_says_one_line_of_each_miss_and_no_other(stores: Before) -> Non
     assert (before.exit_code, after.exit_code) == (6, 6)
     assert honest_lines(after) == honest_lines(before)
     assert len(honest_lines(before)) >= 3
-    assert after.stdout.count("All 5 variants reach what was asked of them.") >= 1  # within a line of `evil`
+    assert after.stdout.count("All 5 variants reach what was asked of them.") >= 1  # inside a line of `evil`
     assert [line.split(".")[0] for line in after.stdout.splitlines() if line.startswith(VERDICTS)] == ["Fails"]
 
 
@@ -227,7 +227,7 @@ def test_a_readme_is_brought_up_to_date_and_stays_so(stores: Before) -> None:
 
 
 def test_experiments_named_to_steer_are_named_plainly(stores: Before, tmp_path: Path) -> None:
-    """MLflow takes such names, and every message and form shows them."""
+    """MLflow accepts such names, and every message and format shows them."""
     shutil.copy(stores.honest.removeprefix("sqlite:///"), tmp_path / "named.db")
     uri = f"sqlite:///{tmp_path / 'named.db'}"
     add_honest(uri, STEERING)

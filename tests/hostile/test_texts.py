@@ -1,4 +1,4 @@
-"""Another team's files: each reader reads them or says in its own words what they are not."""
+"""Another team's files: each reader reads them or reports clearly what is wrong with them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_reader_refuses_them_in_its_own_words(name: str) -> None:
 @pytest.mark.parametrize("name", inputs("texts"))
 def test_none_is_taken_for_data(name: str, tmp_path: Path) -> None:
     if name in ("texts.result_of_a_pipe", "texts.statistics_that_unpack_to_much"):
-        return  # one ends a process that opens it; the other is data, and large
+        return  # one would block a process that opens it; the other is data, and large
     path = inputs("texts")[name](tmp_path, "touch ran")
     readers = {"result": read_result, "predictions": read_predicted, "statistics": statistics_file.read}
     with pytest.raises(Malformed) as error:

@@ -1,4 +1,4 @@
-"""The comparison beside MLflow's UI: real servers, with and without authentication."""
+"""The comparison next to MLflow's UI: real servers, with and without authentication."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def ask(uri: str, path: str, user: str = "", method: str = "GET", **headers: str
 
 
 def send(uri: str, path: str, content: Mapping[str, str], user: str = "") -> None:
-    """Post JSON, which the server must take."""
+    """Post JSON, and check that the server accepts it."""
     request = urllib.request.Request(uri + path, json.dumps(content).encode(), {"Content-Type": "application/json"})
     if user:
         request.add_header("Authorization", credentials(user))
@@ -76,7 +76,7 @@ def page(*names: str, of: str = "/compress") -> str:
 
 @pytest.fixture(scope="module")
 def database(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give a store with some experiments: two with our runs, one with foreign runs only."""
+    """Return a store with some experiments: two with our runs, one with foreign runs only."""
     folder = tmp_path_factory.mktemp("app")
     shutil.copy(tracking_uri.removeprefix("sqlite:///"), folder / "mlflow.db")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
@@ -97,7 +97,7 @@ def database(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def guarded(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve it to people who have a password; `ann` may read one experiment, `dan` that too, but no runs."""
+    """Serve it with passwords; `ann` may read one experiment, `dan` too, but no runs."""
     server = guarding(tmp_path_factory.mktemp("guarded"), database)
     from mlflow.server.auth.client import AuthServiceClient
 
@@ -121,7 +121,7 @@ def guarded(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def flask(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve a copy of it by gunicorn, with workspaces, of which one more than MLflow's own is made."""
+    """Serve a copy of it by gunicorn, with MLflow's own workspace and another one."""
     pytest.importorskip("gunicorn")
     folder = tmp_path_factory.mktemp("flask")
     server = TrackingServer(
@@ -137,7 +137,7 @@ def flask(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
 
 @pytest.fixture(scope="module")
 def divided(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve a copy with passwords and two workspaces: `SECRET` is in the other one, under the name `OPEN` too.
+    """Serve a copy with passwords and two workspaces: `SECRET` is in the other one, also under the name `OPEN`.
 
     `ann` may read `OPEN` of the default workspace, `bob` all experiments of the other.
     """
@@ -167,7 +167,7 @@ def divided(database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def guarding(folder: Path, uri: str, *options: str) -> TrackingServer:
-    """Give a server that asks for passwords, and nobody but `admin` may read anything yet."""
+    """Serve it with passwords; nobody but `admin` may read anything yet."""
     (folder / "auth.ini").write_text(AUTH.format(folder=folder))
     return TrackingServer(
         folder,
@@ -309,7 +309,7 @@ def test_the_ui_and_the_api_are_there_too(guarded: str) -> None:
 
 @pytest.fixture(params=["uvicorn", "gunicorn"])
 def server(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """Give each server, and who asks it."""
+    """Return the address of each server, with its users."""
     kinds = {"uvicorn": ("guarded", "admin"), "gunicorn": ("flask", "")}
     fixture, user = kinds[request.param]
     return request.getfixturevalue(fixture), user

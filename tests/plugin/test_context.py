@@ -1,4 +1,4 @@
-"""What MLflow asks of us whenever it is imported: nothing that goes wrong there may reach the user."""
+"""What MLflow calls whenever it is imported: no error in it may reach the user."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ del psutil.cpu_count
 
 
 def started(uri: str, folder: Path, before: str = "", after: str = "", **variables: str) -> dict[str, object]:
-    """Start a run in a fresh process, and give its tags, its experiment, and what MLflow complained of."""
+    """Start a run in a fresh process, and return its tags, its experiment, and MLflow's warnings."""
     kept = {key: text for key, text in os.environ.items() if not key.startswith(("MLFLOW_", "COMPRESS_"))}
     code = RUN.format(uri=uri, before=before, after=after)
     done = subprocess.run(
@@ -114,7 +114,7 @@ import sys
 import mlflow_compress.plugin.{name}
 print([name for name in sys.modules if name.partition(".")[0] not in sys.stdlib_module_names | {{"mlflow_compress"}}])
 """
-    # -S: what is installed may load things of its own at each start
+    # -S: installed packages may load modules at every start
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, env=environment

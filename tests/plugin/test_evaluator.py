@@ -1,4 +1,4 @@
-"""MLflow's own evaluation measures a model, and says so in the run and with the model."""
+"""MLflow's own evaluation measures a model, and logs to the run and the model."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ DATA = pd.DataFrame({"length": [1.0, 2.0, 3.0, 4.0], "width": [0.1, 0.2, 0.3, 0.
 
 @pytest.fixture
 def logged(store: Store, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Log a model of scikit-learn's that always says 1."""
+    """Log a scikit-learn model that always predicts 1."""
     from sklearn.dummy import DummyClassifier
 
     mlflow.set_tracking_uri(store.uri)
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "evaluator")  # set_experiment would hold for other tests too
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "evaluator")  # set_experiment would affect other tests too
     writing.experiment_id(store, "evaluator")
     features = DATA[["length", "width"]]
     model = DummyClassifier(strategy="constant", constant=1).fit(features, DATA["kind"])
@@ -75,7 +75,7 @@ def test_a_model_is_measured_into_the_active_run_and_the_logged_model(logged: An
 
 
 def test_two_evaluations_in_one_run_are_two_rows(logged: Any, store: Store) -> None:
-    """MLflow logs the numbers of both to the run itself, where they can't be told apart."""
+    """MLflow logs the numbers of both to the run itself, where they can't be distinguished."""
     mlflow.end_run()
     with mlflow.start_run() as run:
         found = [

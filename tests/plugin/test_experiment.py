@@ -1,4 +1,4 @@
-"""The experiment of `COMPRESS_EXPERIMENT` is made once and found again."""
+"""The experiment of `COMPRESS_EXPERIMENT` is created once and found again."""
 
 from __future__ import annotations
 

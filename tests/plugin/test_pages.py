@@ -1,4 +1,4 @@
-"""The pages of a server, without one: experiments by name, hostile ones escaped, runs as JSON that is read back."""
+"""The pages of a server, tested without one: experiments by name, hostile names escaped, runs as readable JSON."""
 
 from __future__ import annotations
 

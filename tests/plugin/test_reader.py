@@ -1,4 +1,4 @@
-"""What is asked of MLflow's routes for one page: how often, as whom, and in which workspace."""
+"""The requests to MLflow's routes for one page: their number, user and workspace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def asked() -> Asked:
 
 @pytest.fixture
 def app(asked: Asked) -> Flask:
-    """Give an app with MLflow's two searches: the reader gets the runs of all experiments but the third."""
+    """Return an app with MLflow's two searches: the reader gets the runs of all experiments but the third."""
     app = Flask("mlflow")
 
     @app.post("/api/2.0/mlflow/experiments/search")
@@ -42,7 +42,7 @@ def app(asked: Asked) -> Flask:
 
 
 def answered(app: Flask, call: Callable[[], Any], **given: Any) -> Any:
-    """Call something while a request is answered, and give what came of it."""
+    """Call a function during a request, and return its result."""
     outcome: list[Any] = []
 
     @app.get("/compress")

@@ -20,7 +20,7 @@ def read(content: bytes) -> list[dict[str, str]]:
 
 
 def bare(text: str) -> str:
-    """Undo the guard, as the renderer's docstring says."""
+    """Undo the guard, as in the renderer's docstring."""
     return text.removeprefix("'")
 
 

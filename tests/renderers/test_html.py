@@ -47,7 +47,7 @@ anything = st.one_of(
 
 
 class Page(HTMLParser):
-    """What a browser makes of a page: its elements with their attributes, and the text of some of them."""
+    """The page as a browser parses it: its elements with their attributes, and the text of some of them."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(convert_charrefs=True)
@@ -80,7 +80,7 @@ class Page(HTMLParser):
         return [text for name, text in self.texts if name == tag]
 
     def rows(self) -> list[list[str]]:
-        """Give the cells of the table's body."""
+        """Return the cells of the table's body."""
         body = self.elements.index(("tbody", {}))
         found: list[list[str]] = []
         for tag, text in self.texts[body:]:
@@ -99,7 +99,7 @@ def render(it: Comparison) -> Page:
 
 
 def filled(text: str, *, reason: str | None = None) -> Comparison:
-    """Give a comparison that has a text wherever a text may come from outside."""
+    """Return a comparison that has a text in every place for text from outside."""
     values = {"size/weights_mib": 1.0, "quality/wer": 0.5}
     row = Row(text, text, text, values=values, notes=(0,), hardware=text, circumstances={"cpu": text}, by_hand=True)
     return Comparison(
@@ -252,7 +252,7 @@ def test_what_is_no_number_is_missing() -> None:
 
 
 def contrast(one: str, other: str) -> float:
-    """Give the contrast ratio of two colours. Source: WCAG 2.2, relative luminance."""
+    """Return the contrast ratio of two colours. Source: WCAG 2.2, relative luminance."""
 
     def luminance(colour: str) -> float:
         channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
@@ -294,7 +294,7 @@ def test_the_script_has_all_words_that_it_says() -> None:
 @example("0®")
 @given(anything)
 def test_any_text_survives_and_is_never_more_than_text(text: str) -> None:
-    assume(not text.startswith("original"))  # a method of ours, whose row looks different
+    assume(not text.startswith("original"))  # our own method, whose row looks different
     page, plain = render(filled(text)), render(filled("plain"))
     hardware, text = visible(short(text)), visible(text)
     if text:
@@ -316,7 +316,7 @@ def test_what_a_page_can_not_hold_is_replaced(control: str) -> None:
 
 
 def dumped(file: Path, folder: Path) -> str:
-    """Give what Chromium makes of a page, after its script ran."""
+    """Return the page in Chromium after its script ran."""
     assert CHROMIUM is not None
     done = subprocess.run(
         [
@@ -363,7 +363,7 @@ def test_in_a_browser_the_charts_are_drawn_and_no_other_script_runs(tmp_path: Pa
     page = Html().render(it)
     seized = b"<script>document.title='seized'</script></main>"
     file = tmp_path / "page.html"
-    file.write_bytes(page.replace(b"</main>", seized))  # even a script that had got in
+    file.write_bytes(page.replace(b"</main>", seized))  # even an injected script
     dom = dumped(file, tmp_path)
     assert "<title>Comparison: ours</title>" in dom
     assert dom.count('class="point k0') + dom.count('class="point k1') >= 2
@@ -374,7 +374,7 @@ def test_in_a_browser_the_charts_are_drawn_and_no_other_script_runs(tmp_path: Pa
 
 
 def with_script(page: bytes, script: str) -> bytes:
-    """Let a script of the test run after the page's own."""
+    """Return the page with a script of the test that runs after the page's own."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest())
     allowed = page.replace(b"script-src '", b"script-src 'sha256-" + digest + b"' '", 1)
     return allowed.replace(b"</body>", f"<script>{script}</script></body>".encode())

@@ -17,7 +17,7 @@ from mlflow_compress.records import Comparison, Failure, Row
 from mlflow_compress.renderers.md import Markdown
 from mlflow_compress.reporting.table_text import COLUMNS, headers
 
-# CommonMark with HTML let through, so that an injected tag would show up as one.
+# CommonMark with HTML enabled, so that an injected tag would be parsed as one.
 PARSER = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
 HOSTILE = [
@@ -62,14 +62,14 @@ def parsed(markdown: bytes) -> Sequence[Token]:
 
 
 def plain(token: Token) -> str:
-    """Give the text of an inline token, and make sure that it is text and nothing else."""
+    """Return the text of an inline token, and check that it is only text."""
     assert token.children is not None
     assert {child.type for child in token.children} <= {"text", "code_inline"}
     return "".join(child.content for child in token.children)
 
 
 def table(tokens: Sequence[Token]) -> list[list[str]]:
-    """Give the table's cells, its header first."""
+    """Return the table's cells, the header first."""
     rows: list[list[str]] = []
     for token, content in itertools.pairwise(tokens):
         if token.type == "tr_open":
@@ -80,7 +80,7 @@ def table(tokens: Sequence[Token]) -> list[list[str]]:
 
 
 def items(tokens: Sequence[Token]) -> list[str]:
-    """Give the texts of all list items."""
+    """Return the texts of all list items."""
     return [plain(tokens[at + 2]) for at, token in enumerate(tokens) if token.type == "list_item_open"]
 
 

@@ -31,7 +31,7 @@ def test_golden(comparison: Comparison, golden: Callable[[str, bytes], None], la
 def test_any_text_survives_and_no_special_is_left(text: str) -> None:
     escaped = escape(text)
     assert unescape(escaped) == plain(text)
-    left = COMMAND.sub(" ", escaped)  # what stood on either side of a command is no ligature
+    left = COMMAND.sub(" ", escaped)  # the characters around a command are not a ligature
     assert not re.search(r"[\\{}$&#^_~%<>|\"'`\[\]*]|--|,,", left)
 
 

@@ -1,4 +1,4 @@
-"""Ratios and differences to the original: only of what was measured alike, with the interval that belongs to them."""
+"""Ratios and differences to the original: only for comparable measurements, with the right interval."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_what_was_measured_in_turns_has_its_own_ratio() -> None:
 
 @pytest.mark.parametrize("pairs", [0.0, 1.0, 2.0, 2.9, 1e9, float("nan"), None])
 def test_pairs_that_support_no_interval_have_none(pairs: float | None) -> None:
-    """One pair's rounds, and turns of an earlier version, know nothing of the noise between launches."""
+    """One pair's rounds, or turns of an earlier version, do not show the noise between launches."""
     turns = {"cpu/latency_ratio": 0.5, "cpu/latency_ratio_low": 0.45, "cpu/latency_ratio_high": 0.55}
     assert in_turns(turns if pairs is None else {**turns, "cpu/pairs": pairs}) == Ratios({P50: 0.5})
 

@@ -47,7 +47,7 @@ def notes(comparison: Comparison, row: Row) -> list[str]:
 
 @pytest.fixture
 def runs(make_run: MakeRun) -> list[Run]:
-    """Give a float model and its variant, the same model as somebody published it in 4 bits, and a detector."""
+    """Return a float model and its variant, the same model published in 4 bits, and a detector."""
     return [
         make_run("smollm", metrics=numbers(10, 200, 0.8), tags={**SCORED, "compress.dtype": "bfloat16"}),
         make_run("smollm", "int8", metrics=numbers(5, 100, 0.79), tags=SCORED),
@@ -86,16 +86,16 @@ def test_all_other_rows_stay_as_they_are(runs: list[Run]) -> None:
 def test_all_rows_of_a_model_or_of_the_family(runs: list[Run], make_run: MakeRun) -> None:
     runs += [make_run("qwen", metrics=numbers(20, 400), tags=LM)]
     runs += [make_run("qwen", "int8", metrics=numbers(10, 200), tags=LM)]
-    assert row_of(compared(runs, "smollm"), "qwen", "int8").ratios[WEIGHTS] == 0.5  # it was not quantised already
+    assert row_of(compared(runs, "smollm"), "qwen", "int8").ratios[WEIGHTS] == 0.5  # it was not already quantised
     for asked in ("qwen=smollm", "q*=smollm", "*=smollm"):
         comparison = compared(runs, asked)
         assert row_of(comparison, "qwen").ratios[WEIGHTS] == 2
         assert row_of(comparison, "qwen", "int8").ratios[WEIGHTS] == 1
-        assert row_of(comparison, "yolo", "fp16").ratios[WEIGHTS] == 0.5  # of another family
+        assert row_of(comparison, "yolo", "fp16").ratios[WEIGHTS] == 0.5  # another family
         assert row_of(comparison, "yolo").ratios == {}
         assert row_of(comparison, "smollm", "int8").ratios[WEIGHTS] == 0.5
         assert bool(row_of(comparison, "smollm-gptq", GPTQ).ratios) == (asked == "*=smollm")
-    assert row_of(compared(runs, "yolo=smollm"), "yolo", "fp16").ratios[WEIGHTS] == 0.1  # named, so it is meant
+    assert row_of(compared(runs, "yolo=smollm"), "yolo", "fp16").ratios[WEIGHTS] == 0.1  # named explicitly
 
 
 def test_the_first_baseline_that_fits_a_row_counts(runs: list[Run], make_run: MakeRun) -> None:
@@ -175,7 +175,7 @@ def test_a_run_may_be_named_by_the_first_8_characters_and_be_an_older_one(make_r
     with pytest.raises(StoreError, match=r"matches several runs: .*Give more characters of the id"):
         read(["01234567"], everything)
     with pytest.raises(StoreError, match="No such baseline"):
-        read(["0123456"], everything)  # too short, whatever it fits
+        read(["0123456"], everything)  # too short, even if it matches
     with pytest.raises(StoreError, match=r"has no numbers to compare with \(out of memory\)"):
         read(["fedcba98"], everything)
 
@@ -209,11 +209,11 @@ def test_what_was_logged_against_the_own_original_counts_for_nothing(runs: list[
     changed = dataclasses.replace(runs[1], metrics={**runs[1].metrics, **in_turns, **paired, "quality/accuracy": 0.79})
     everything = [runs[0], changed, *runs[2:]]
     assert row_of(compare(everything), "smollm", "int8").ratios[P50] == 0.9
-    assert row_of(compared(everything, runs[2].run_id), "smollm", "int8").ratios[P50] == 0.9  # that is another model
+    assert row_of(compared(everything, runs[2].run_id), "smollm", "int8").ratios[P50] == 0.9  # another model
     row = row_of(compared(everything, f"smollm={runs[2].run_id}"), "smollm", "int8")
     assert row.ratios[P50] == 1.25
     assert not in_turns.keys() & row.values.keys()
-    # 0.79 less 0.78 is what was logged of pairs with another model: the interval is that of both scores
+    # The difference that was logged is paired with another model. So the interval of 0.79 - 0.78 is from both scores.
     assert row.values["quality/accuracy_difference"] == pytest.approx(0.01)
     assert row.values["quality/accuracy_difference_low"] != 0
 

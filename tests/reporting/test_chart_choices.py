@@ -16,7 +16,7 @@ LESS = {SIZE: False, CPU: False, ACCURACY: True}
 
 
 def row(method: str, size: float, time: float, model: str = "yolo", **others: float) -> Row:
-    """Make a row whose original took 100 MB and 10 ms."""
+    """Return a row whose original took 100 MB and 10 ms."""
     ratios = {} if method == "original" else {SIZE: size / 100, CPU: time / 10}
     values = {SIZE: size, CPU: time, **{f"quality/{name}": value for name, value in others.items()}}
     return Row("alpha", model, method, values=values, ratios=ratios)

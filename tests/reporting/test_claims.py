@@ -1,4 +1,4 @@
-"""All claims of a table are judged together, and a claim is what its interval says."""
+"""All claims of a table are judged together, and a claim agrees with its interval."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mlflow_compress.records import Row
 from mlflow_compress.reporting import claims
 
 P50, WER = "cpu/latency_p50_ms", "quality/wer_difference"
-_TABLES = 200  # simulated
+_TABLES = 200  # simulated tables
 
 
 def test_holms_corrected_p_values() -> None:
-    """By hand: sorted 0.01, 0.02, 0.03, 0.04, times 4, 3, 2, 1; the third and fourth may not come out below."""
+    """Computed by hand: sorted 0.01, 0.02, 0.03, 0.04, times 4, 3, 2, 1; the results must not decrease."""
     assert claims.holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert claims.holm([0.9, 0.5]) == pytest.approx([1.0, 1.0])
     assert claims.holm([]) == []
@@ -42,7 +42,7 @@ def test_a_ratio_is_told_apart_alone_where_its_interval_leaves_1_out(
 
 def test_p_values_are_those_of_the_tables() -> None:
     width = math.log(1.1)
-    # at the end of the interval 5 %; twice as far, of a normal error 2 * (1 - Phi(3.92)); of 2 degrees t = 8.605
+    # 5 % at the end of the interval; at twice the distance 2 * (1 - Phi(3.92)), or t = 8.605 with 2 degrees of freedom
     assert claims.of_ratio(1.1, (1.0, 1.21)) == pytest.approx(0.05)
     assert claims.of_ratio(1.21, (1.21 * math.exp(-width), 9.0)) == pytest.approx(8.856e-5, rel=1e-3)
     assert claims.of_ratio(1.21, (1.21 * math.exp(-width), 9.0), 2.0) == pytest.approx(0.013238, rel=1e-3)
@@ -52,7 +52,7 @@ def test_p_values_are_those_of_the_tables() -> None:
 
 
 def test_an_interval_that_touches_nothing_claims_nothing() -> None:
-    """What one sample of twenty changed may as well be drawn by none: the end is 0 itself."""
+    """A change in one of twenty samples may be missing in a resample: the end is 0 itself."""
     assert claims.of_difference(-0.05, (-0.15, 0.0)) >= 0.05
     assert claims.of_difference(0.05, (0.0, 0.15)) >= 0.05
     assert claims.of_ratio(1.1, (1.0, 1.3)) >= 0.05
@@ -73,7 +73,7 @@ def test_a_difference_outside_of_its_own_interval_claims_nothing(low: float, hig
 def test_a_share_is_told_apart_where_as_many_samples_changed_as_it_takes(
     difference: float, samples: float, is_told_apart: bool
 ) -> None:
-    """By hand: 2 / 2^5 is 6 %, 2 / 2^6 is 3 %, whatever an interval of an earlier version says."""
+    """Computed by hand: 2 / 2^5 is 6 %, 2 / 2^6 is 3 %, whatever an interval of an earlier version is."""
     name = "quality/accuracy_difference"
     ends = {f"{name}_low": 1.5 * difference, f"{name}_high": 0.1 * difference}
     row = Row("a", "m", "x", values={name: difference, **ends, "quality/samples": samples})
@@ -81,7 +81,7 @@ def test_a_share_is_told_apart_where_as_many_samples_changed_as_it_takes(
 
 
 def test_ratios_of_times_and_differences_of_scores_are_one_family() -> None:
-    p_005 = math.exp(2.5758293 / 1.959964 * 0.1)  # 1 % two-sided, where the interval is 0.1 wide on each side
+    p_005 = math.exp(2.5758293 / 1.959964 * 0.1)  # 1 % two-sided, for an interval of 0.1 on each side
     ends = (p_005 / math.exp(0.1), p_005 * math.exp(0.1))
     time = Row("a", "m", "x", ratios={P50: p_005, "size/weights_mib": 0.5}, ratio_intervals={P50: ends})
     score = Row("a", "m", "y", values={WER: 0.1, f"{WER}_low": -0.1, f"{WER}_high": 0.3, "quality/wer": 0.2})
@@ -97,7 +97,7 @@ def test_ratios_of_times_and_differences_of_scores_are_one_family() -> None:
 
 
 def test_no_more_than_a_twentieth_of_tables_of_equal_models_claims_anything() -> None:
-    """Simulated: 14 variants of 5 launches each, against an original of 5, all alike with 2 % between launches."""
+    """Simulate 14 variants and an original, with 5 launches each, all equal with 2 % noise between launches."""
     import numpy as np
 
     from mlflow_compress.percentiles import error_of_launches, ratio_error
@@ -122,7 +122,7 @@ def test_no_more_than_a_twentieth_of_tables_of_equal_models_claims_anything() ->
 def test_launches_that_spread_unlike_the_originals_make_no_more_claims(
     launches: int, of_original: int, spread: float, of_calmer: float
 ) -> None:
-    """Simulated: 20 equal variants beside one original. With Satterthwaite's degrees up to 20 % of tables claimed."""
+    """Simulate 20 equal variants of one original. With Satterthwaite's degrees up to 20 % of tables had a claim."""
     import numpy as np
 
     from mlflow_compress.percentiles import error_of_launches, ratio_error

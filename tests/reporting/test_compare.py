@@ -327,11 +327,11 @@ def test_originals_of_the_same_hardware_stand_together_each_with_its_variants(ma
     epyc = {"compress.env.cpu_model": "EPYC"}
     runs = [
         make_run(cpu="ok", gpu="ok"),
-        make_run(method="int8", cpu="ok"),  # on the CPU alone: still beside its original
+        make_run(method="int8", cpu="ok"),  # on the CPU alone: still next to its original
         make_run(team="beta", tags=epyc),
         make_run(team="beta", method="int8", tags=epyc),
-        make_run(team="beta", method="bf16", cpu="ok", gpu="ok"),  # elsewhere: still beside its original
-        make_run(team="beta", method="fp16", cpu="ok", gpu="ok", tags=epyc),  # on a GPU too
+        make_run(team="beta", method="bf16", cpu="ok", gpu="ok"),  # another machine: still next to its original
+        make_run(team="beta", method="fp16", cpu="ok", gpu="ok", tags=epyc),  # also on a GPU
         make_run(team="gamma", method="fp16", tags=epyc),  # compared with another team's original
         make_run(team="gamma", method="int8"),
     ]
@@ -412,7 +412,7 @@ def launched(median: float, spread: float, launches: float = 5.0) -> dict[str, f
 
 
 def test_the_interval_of_a_ratio_rests_on_launches(make_run: MakeRun) -> None:
-    """By hand: of 5 launches each with 1 %, the error is sqrt(2 * 0.0001 / 5) = 0.632 %, with 4 degrees t = 2.776."""
+    """Computed by hand: with 5 launches each and 1 % the error is sqrt(2 * 0.0001 / 5) = 0.632 %, t(4) = 2.776."""
     runs = [make_run(metrics=launched(10.0, 0.01)), make_run(method="fp16", metrics=launched(9.8, 0.01))]
     _, row = compare(runs).rows
     width = 2.7764451 * (2 * 0.01**2 / 5) ** 0.5
@@ -432,7 +432,7 @@ def test_a_difference_within_the_noise_of_launches_is_shown_as_such(
 
 
 def test_the_claims_of_a_table_are_judged_together(make_run: MakeRun) -> None:
-    """Alone p = 0.033; among five equal ones, Holm multiplies the smallest by five: 0.17."""
+    """Alone p = 0.033; with five equal claims, Holm multiplies the smallest by five: 0.17."""
     runs = [make_run(metrics=launched(10.0, 0.01)), make_run(method="fp16", metrics=launched(9.8, 0.01))]
     runs += [make_run(method=f"x{at}", metrics=launched(10.0, 0.01)) for at in range(4)]
     row = next(row for row in compare(runs).rows if row.method == "fp16")
@@ -448,7 +448,7 @@ TOKENS, MEAN_RATE = "cpu/tokens_per_s", "cpu/throughput_per_s"
 def test_a_rate_that_is_made_of_the_median_claims_what_the_median_claims(
     make_run: MakeRun, spread: float, is_told_apart: bool
 ) -> None:
-    """Both are one claim: as two, p = 0.033 would not be below 5 %. A rate of the mean claims nothing."""
+    """Both are one claim: as two, p = 0.033 would not be below 5 %. A rate from the mean makes no claim."""
     original = {**launched(10.0, spread), TOKENS: 320.0, MEAN_RATE: 99.0}
     runs = [
         make_run(metrics=original),
@@ -478,7 +478,7 @@ def test_a_rate_of_the_median_follows_its_ratio_in_turns(make_run: MakeRun) -> N
     ("language", "note"), [("en", "one launch: noise unknown"), ("ru", "один запуск: шум неизвестен")]
 )
 def test_one_launch_claims_nothing(make_run: MakeRun, language: str, note: str) -> None:
-    old = {"cpu/latency_p50_stderr_ms": 0.001}  # an error of the calls within one process
+    old = {"cpu/latency_p50_stderr_ms": 0.001}  # the error of the calls within one process
     runs = [make_run(metrics={**launched(10.0, 0.01), **old}), make_run(method="fp16", metrics={P50: 5.0, **old})]
     comparison = compare(runs, language=language)
     row = comparison.rows[1]
@@ -518,10 +518,10 @@ def test_the_note_says_whose_launches_are_too_few(
 
 
 def test_earlier_launches_of_a_variant_tell_its_noise(make_run: MakeRun) -> None:
-    """By hand: logarithms of 10, 11 and 12.1 are 9.531 % apart, which is their standard deviation, of 2 degrees."""
+    """Computed by hand: logarithms of 10, 11 and 12.1 are 9.531 % apart: the standard deviation with 2 degrees."""
     earlier = [make_run(metrics={P50: median}) for median in (11.0, 12.1, 10.0)]
     elsewhere = make_run(method="fp16", metrics={P50: 900.0}, tags={"compress.env.cpu_model": "EPYC"})
-    twice = make_run(metrics={P50: 10.0})  # the newest again, under another id
+    twice = make_run(metrics={P50: 10.0})  # the newest run again, under another id
     runs = [*earlier, twice, elsewhere, make_run(method="fp16", metrics=launched(5.0, 0.01))]
     row = compare(runs).rows[1]
     assert row.ratio_degrees[P50] == 2, "the fewer of 2 and 4"
@@ -619,7 +619,7 @@ def test_what_two_runs_say_is_compared_though_one_is_of_an_earlier_version(
     ("family", "option", "is_other"),
     [
         ("causal_lm", "new_tokens", True),
-        ("causal_lm", "protocol", False),  # changes what is scored, and no call
+        ("causal_lm", "protocol", False),  # changes the scoring, not the call
         ("plugin that is not here", "tokens", True),
     ],
 )
@@ -678,7 +678,7 @@ def test_a_logged_ratio_that_contradicts_the_times_is_not_believed(make_run: Mak
 def test_a_ratio_in_turns_may_differ_from_the_times_by_their_noise_and_the_load(
     make_run: MakeRun, in_turns: float, launches: int, is_believed: bool
 ) -> None:
-    """Both took 10 ms, in launches 2 % apart: that one is 2.5 times as fast can't be; of one launch nobody knows."""
+    """Both took 10 ms, with 2 % between launches: a ratio of 2.5 is impossible; with one launch it may be possible."""
     known = {P50: 10.0, "cpu/launches": float(launches), "cpu/latency_launch_sd": 0.02}
     turns = {"latency_ratio": in_turns, "latency_ratio_low": 0.95 * in_turns, "latency_ratio_high": 1.05 * in_turns}
     logged = {f"cpu/{name}": value for name, value in turns.items()} | {"cpu/pairs": 5.0}
@@ -788,7 +788,7 @@ def test_a_ratio_measured_in_turns_comes_before_that_of_two_runs(make_run: MakeR
 
 @pytest.mark.parametrize(("language", "note"), [("en", ONE_LAUNCH), ("ru", "один запуск: шум неизвестен")])
 def test_one_pair_of_processes_in_turns_claims_nothing(make_run: MakeRun, language: str, note: str) -> None:
-    """Its rounds are so alike that their own interval is narrow; two launches of one model may differ by more."""
+    """The rounds are so similar that their own interval is narrow; two launches of one model may differ by more."""
     in_turns = {"latency_ratio": 0.5, "latency_ratio_low": 0.499, "latency_ratio_high": 0.501, "pairs": 1.0}
     numbers = {f"cpu/{name}": value for name, value in in_turns.items()} | {P50: 5.0, "cpu/launches": 1.0}
     comparison = compare([make_run(metrics={P50: 10.0}), make_run(method="fp16", metrics=numbers)], language=language)

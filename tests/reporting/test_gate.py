@@ -48,13 +48,13 @@ NO_GPU = {"compress.reason.gpu": "CPU only"}
 
 
 def scored(value: float, low: float, high: float) -> dict[str, float]:
-    """Give a variant's score, by its difference from the original's 0.9."""
+    """Return a variant's score, by its difference from the original's 0.9."""
     ends = {"_difference": value, "_difference_low": low, "_difference_high": high}
     return {SCORE: 0.9 + value, **{f"{SCORE}{end}": number for end, number in ends.items()}}
 
 
 def in_turns(ratio: float, low: float, high: float) -> dict[str, float]:
-    """Give the latency ratio of five pairs of launches."""
+    """Return the latency ratio of five pairs of launches."""
     return {SPEED: 10 * ratio, RATIO: ratio, f"{RATIO}_low": low, f"{RATIO}_high": high, "cpu/pairs": 5.0}
 
 
@@ -73,12 +73,12 @@ def without(numbers: Mapping[str, float], *beginnings: str) -> dict[str, float]:
 
 
 def moved(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Give a CPU's numbers as a GPU's."""
+    """Return a CPU's numbers as a GPU's."""
     return {name.replace("cpu/", "gpu/").replace("ram_", "vram_"): value for name, value in numbers.items()}
 
 
 class Scene:
-    """Makes the runs of one state of a row."""
+    """Creates the runs of one state of a row."""
 
     def __init__(self, make_run: MakeRun) -> None:
         self._make_run = make_run
@@ -98,7 +98,7 @@ class Scene:
         return self.run("int8", numbers, **said)
 
     def beside(self, numbers: Mapping[str, float], **said: object) -> list[Run]:
-        """Give a variant beside the usual original."""
+        """Return a variant with the usual original."""
         return [self.original(), self.variant(numbers, **said)]
 
 
@@ -126,7 +126,7 @@ def failed(scene: Scene, status: str, reason: str, **said: object) -> Run:
 
 
 def copied(scene: Scene, **said: object) -> Run:
-    """Give a copied row with a number that no measured one has, so that the table shows both."""
+    """Return a copied row with a number that no measured row has, so that the table shows both."""
     return scene.variant(GOOD | {"quality/f1": 0.9}, tags={"compress.source": "imported"}, **said)
 
 
@@ -139,7 +139,7 @@ LITTLE = {
     "compress.caution.1": SMALL_COVERAGE.of(reached=96, total=64322, share="0.1 %").to_text(),
 }
 APART = {"compress.env.cpu_model": "EPYC"}
-LAUNCHES = without(GOOD, RATIO, "cpu/pairs")  # one launch of each: without the ratio in turns
+LAUNCHES = without(GOOD, RATIO, "cpu/pairs")  # one launch each: without the ratio in turns
 ONE_PAIR = GOOD | {"cpu/pairs": 1.0}
 ONLY_GPU = without(GOOD, "cpu/")
 STATES: Mapping[str, Callable[[Scene], list[Run]]] = {
@@ -210,7 +210,7 @@ STATES: Mapping[str, Callable[[Scene], list[Run]]] = {
 
 
 def matrix() -> dict[str, list[str]]:
-    """Read the matrix of the documentation: the cells of each state."""
+    """Return the matrix of the documentation: the cells of each state."""
     text = Path(__file__).parents[2].joinpath("docs/how-to/gate.md").read_text(encoding="utf-8")
     lines = text.split("| the row |")[1].split("\n\n")[0].splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -297,7 +297,7 @@ def checked(demands: Demands, row: Row) -> Check:
 
 
 def measured(ratio: float, ends: tuple[float, float] | None = None, name: str = SPEED, **values: float) -> Row:
-    """Make a row of one number that was divided by its own team's original."""
+    """Return a row with one number and its ratio to its own team's original."""
     intervals = {} if ends is None else {name: ends}
     return Row(
         "alpha",
@@ -363,7 +363,7 @@ def test_the_gpu_has_its_own_numbers() -> None:
 @pytest.mark.parametrize(
     ("name", "original", "difference", "drop", "expected"),
     [
-        ("accuracy", 0.8, (-0.004, -0.008, 0.0), "1%", "passes"),  # of 0.8
+        ("accuracy", 0.8, (-0.004, -0.008, 0.0), "1%", "passes"),  # 1% of 0.8
         ("accuracy", 0.8, (-0.004, -0.009, 0.0), "1%", "undecided"),
         ("accuracy", 0.8, (-0.02, -0.03, -0.009), "1%", "fails"),
         ("accuracy", 0.8, (0.01, 0.001, 0.02), "0", "passes"),
@@ -393,7 +393,7 @@ def test_quality_is_judged_by_the_interval_of_the_difference(
 
 
 def scored_row(name: str, original: float, difference: tuple[float, float, float], samples: float = 1000) -> Row:
-    """Make a row with a score and its difference from its own team's original."""
+    """Return a row with a score and its difference from its own team's original."""
     names = (f"quality/{name}_difference{end}" for end in ("", "_low", "_high"))
     values = {f"quality/{name}": original + difference[0], "quality/samples": samples}
     return replace(measured(1.0), values={**values, **dict(zip(names, difference, strict=True))})
@@ -429,7 +429,7 @@ _TOLD_RIGHT = [name for name in registry.names("metrics") if registry.find("metr
 
 @pytest.mark.parametrize("name", _TOLD_RIGHT)
 def test_perfect_answers_to_twenty_samples_do_not_show_one_percent_of_any_score(name: str) -> None:
-    """Drawing from them finds no noise at all: an interval from 0 to 0 of every difference."""
+    """Resampling finds no noise at all: the interval of every difference is 0 to 0."""
     metric = registry.build("metrics", name, {})
     answers = [*_RIGHT[metric.takes]] * 10
     ranked = [[answer] for answer in answers] if metric.takes == "labels" else answers
@@ -450,10 +450,10 @@ def test_perfect_answers_to_twenty_samples_do_not_show_one_percent_of_any_score(
 @pytest.mark.parametrize(
     ("name", "original", "difference", "samples", "expected", "needed"),
     [
-        ("wer", 0.1, (-0.005, -0.015, 0.0), 20, "undecided", 262),  # one transcript got better: no bad end is seen
+        ("wer", 0.1, (-0.005, -0.015, 0.0), 20, "undecided", 262),  # one transcript improved: no bad end was seen
         ("f1", 0.9, (-0.002, -0.004, 0.0), 300, "undecided", 526),
         ("f1", 0.9, (-0.002, -0.004, 0.0), 526, "passes", 0),
-        ("bleu", 30.0, (0.0, -0.01, 0.01), 1000, "undecided", 1228),  # 0.3 of the 100 points that there are
+        ("bleu", 30.0, (0.0, -0.01, 0.01), 1000, "undecided", 1228),  # 0.3 of 100 points
         ("bleu", 30.0, (0.0, -0.01, 0.01), 1228, "passes", 0),
         ("map50_95", 0.4, (0.0, 0.0, 0.0), 128, "undecided", 921),
     ],
@@ -461,7 +461,7 @@ def test_perfect_answers_to_twenty_samples_do_not_show_one_percent_of_any_score(
 def test_few_samples_that_changed_hide_as_much_as_none(
     name: str, original: float, difference: tuple[float, float, float], samples: int, expected: Verdict, needed: int
 ) -> None:
-    """By hand: n = ln(0.025) / ln(1 - margin), of a margin of 0.01 * quality - loss in parts of the whole scale."""
+    """Computed by hand: n = ln(0.025) / ln(1 - margin), with margin 0.01 * quality - loss, as a share of the scale."""
     found = checked(Demands(max_quality_drop=Drop.read("1%")), scored_row(name, original, difference, samples))
     assert (found.verdict, found.advice) == (expected, f"score at least {needed} samples" if needed else "")
 
@@ -571,7 +571,7 @@ def test_a_number_is_written_so_that_it_differs_from_the_limit() -> None:
 def test_launches_of_one_model_seldom_fail_and_twice_the_loss_seldom_passes(
     speed: float, least: float, most_passing: float, most_failing: float
 ) -> None:
-    """Simulate five pairs of launches that differ by 5 %, as real ones do, 500 times."""
+    """Simulate 500 times five pairs of launches that differ by 5 %, like real ones."""
     rng = random.Random(1)
     found: Counter[Verdict] = Counter()
     for _ in range(500):
@@ -587,7 +587,7 @@ def test_launches_of_one_model_seldom_fail_and_twice_the_loss_seldom_passes(
 def test_equal_models_seldom_fail_and_a_loss_of_two_points_seldom_passes_as_one(
     worse: float, better: float, samples: int
 ) -> None:
-    """Simulate a test set 100 times on which so many answers change; both models are paired as real ones are."""
+    """Simulate 100 test sets with this many changed answers; both models are paired like real ones."""
     rng, metric = np.random.default_rng(2), Accuracy()
     found: Counter[Verdict] = Counter()
     for _ in range(100):

@@ -26,7 +26,7 @@ def course(number: str, model: str = "") -> Import:
 
 
 def reading(header: str, cell: str) -> Reading:
-    """Read one cell of a row that has a number elsewhere."""
+    """Return the reading of one cell, in a row that has a number elsewhere."""
     text = f"| Model | Method | RAM (MB) | {header} |\n|---|---|---|---|\n| m | x | 1 | {cell} |"
     found = read(text, team="alpha", source="README.md")
     return next(each for each in found.readings if each.column == 4)
@@ -42,10 +42,10 @@ def test_what_is_stored_of_the_course_tables_and_what_can_not_be_read(golden: Ca
 
 ZERO_VRAM = "0.00 is impossible: it was not measured, or the device was not used"
 BERT, VIT = "dslim/bert-large-NER", "google/vit-base-patch16-224-in21k"
-# Of each table: rows and numbers that are stored, the models of its originals, and why cells or rows are not read.
+# For each table: rows and numbers that are stored, the models of its originals, and reasons for unread cells or rows.
 READ: dict[str, tuple[int, int, list[str], list[str]]] = {
     "01": (1, 7, [VIT], []),
-    "03": (3, 21, [], []),  # a model's family stands as the method
+    "03": (3, 21, [], []),  # a model's family in the place of the method
     "05": (2, 11, [BERT], []),
     "07": (3, 15, [f"Teacher ({BERT})", "Student (dslim/bert-base-NER)"], []),
     "09": (2, 10, ["openai/whisper-large-v3"], []),
@@ -68,7 +68,7 @@ READ: dict[str, tuple[int, int, list[str], list[str]]] = {
     "23": (3, 21, [], []),
     "25": (3, 13, [VIT], [ZERO_VRAM, "0.00 is impossible: no model has that size"]),
     "27": (1, 7, [VIT], []),
-    "29": (4, 19, ["unnamed"], []),  # no column of methods, and nobody named the model
+    "29": (4, 19, ["unnamed"], []),  # no column of methods, and no --model
     "31": (1, 5, ["yolo11l"], []),
     "33": (4, 32, ["efficientvit_b3"], []),
     "35": (1, 7, [], []),
@@ -335,7 +335,7 @@ def test_rows_know_their_table_whatever_else_stands_in_it() -> None:
     ]  # fmt: skip
     assert len({digest for _, digest in found}) == 3
     assert found[2] == found[3]
-    assert names(f"Before.\n\n{text.replace('| 4 |', '| 3 |')}") == found  # neither its place nor its rows
+    assert names(f"Before.\n\n{text.replace('| 4 |', '| 3 |')}") == found  # independent of its place and rows
     assert not {digest for _, digest in found} & {digest for _, digest in names(text, team="b")}
     assert not {digest for _, digest in found} & {digest for _, digest in names(text.replace("RAM (MB)", "RAM (GB)"))}
 
@@ -446,4 +446,4 @@ def test_each_row_is_told_apart_from_the_others_by_one_look(monkeypatch: pytest.
     lines = "".join(f"| m | x | {row % (count // 2) + 1} |\n" for row in range(count))
     found = read(f"| Model | Method | RAM (MB) |\n|---|---|---|\n{lines}", team="a", source="t.md")
     assert len(found.rows) == count // 2
-    assert len(hashed) <= 2 * count  # once as it is read, once more where a remark was added
+    assert len(hashed) <= 2 * count  # once when it is read, once more where a remark was added

@@ -1,4 +1,4 @@
-"""The noise of a latency is that between launches: a run's own, or those of earlier runs like it."""
+"""The noise of a latency is the noise between launches: of the run itself, or of earlier runs like it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlflow_compress.reporting import launch_noise
 
 @pytest.fixture
 def once(make_run: MakeRun) -> list[Run]:
-    """Give three runs of one launch each, whose logarithms are ln 1.1 apart."""
+    """Return three runs with one launch each, whose logarithms are ln 1.1 apart."""
     return [make_run(metrics={"cpu/latency_p50_ms": median}) for median in (10.0, 11.0, 12.1)]
 
 
@@ -34,7 +34,7 @@ def test_earlier_launches_are_a_sample(once: list[Run]) -> None:
 
 
 def test_runs_of_several_launches_lend_theirs(make_run: MakeRun, once: list[Run]) -> None:
-    """By hand: (2 * ln(1.1)^2 + 4 * 0.01^2) / 6 of six degrees."""
+    """Computed by hand: (2 * ln(1.1)^2 + 4 * 0.01^2) / 6 with six degrees of freedom."""
     many = make_run(metrics={"cpu/latency_p50_ms": 500.0, "cpu/launches": 5.0, "cpu/latency_launch_sd": 0.01})
     error = launch_noise.of(once[0], "cpu", [*once, many])
     assert error is not None

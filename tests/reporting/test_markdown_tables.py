@@ -44,7 +44,7 @@ def texts(table: Table) -> list[list[str]]:
 
 
 def as_github_sees_it(text: str) -> list[list[list[str]]]:
-    """Give the cells of all tables by the parser's own account: rows are cut and filled to the header's width."""
+    """Return the cells of all tables as the parser reports them: rows are cut or filled to the header's width."""
     found: list[list[list[str]]] = []
     for token in PARSER.parse(text):
         if token.type == "table_open":

@@ -1,4 +1,4 @@
-"""What is known of a metric decides how its numbers are named, ranked and judged: from the run to the gate."""
+"""The facts about a metric decide how its numbers are named, ranked and judged: from the run to the gate."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from mlflow_compress.tracking.run_tags import kept_name
 
 BOX = {"boxes": [[0, 0, 10, 10]], "labels": ["cat"]}
 WORSE_BOX = {"boxes": [[0, 0, 10, 10], [20, 0, 30, 10]], "labels": ["cat", "cat"], "scores": [0.5, 0.9]}
-# Of each metric, as a recipe names it: references, an original's predictions, and worse ones.
+# For each metric, as in a recipe: references, an original's predictions, and worse ones.
 SCORED: Mapping[str, tuple[str, list[Any], list[Any], list[Any]]] = {
     "rouge1": ("rouge1", ["a b c d"] * 20, ["a b c d"] * 20, ["a b c x"] * 20),
     "wer_normalized": ("wer_normalized", ["a b c d"] * 20, ["a b c d"] * 20, ["a b c x"] * 20),
@@ -45,19 +45,19 @@ ORIGINALS: dict[str, dict[str, float]] = {}  # scores of the originals, by exper
 
 
 class Newest(Metric):
-    """A metric that no distribution has: as good as its own best sample."""
+    """A metric that no distribution has: the score of the best sample."""
 
     unit = ""
     greater_is_better = True
 
     def compute(self, references: Sequence[Any], predictions: Sequence[Any]) -> float:
-        """Return the greatest."""
+        """Return the greatest score."""
         return float(max(predictions))
 
 
 @dataclasses.dataclass
 class Labelled(Metric):
-    """A metric of 0.1 with an option that is called as a fact of today."""
+    """A metric from version 0.1, with an option that has the name of a new fact."""
 
     unit: ClassVar[str] = ""
     greater_is_better: ClassVar[bool] = False
@@ -65,14 +65,14 @@ class Labelled(Metric):
     label: str = "1"  # type: ignore[assignment,misc]
 
     def compute(self, references: Sequence[Any], predictions: Sequence[Any]) -> float:
-        """Return the same always."""
+        """Return a constant."""
         return 1.0
 
 
 def log(
     store: Store, experiment: str, method: str, metrics: Mapping[str, Metric], pairs: tuple[list[Any], list[Any]]
 ) -> None:
-    """Score and log one variant, as its worker and `compress-bench` do; samples that are all alike show no noise."""
+    """Score and log one variant, as its worker and `compress-bench` do; equal samples have no noise."""
     found = bootstrap.score(metrics, *pairs, seed=0)
     values = {name: each.value for name, each in found.by_name.items()}
     originals = ORIGINALS.setdefault(experiment, values)
@@ -120,7 +120,7 @@ def test_a_variant_is_judged_and_ranked_by_its_only_score(store: Store, plugin_p
     status, told = gate(store, experiment)
     ranks = {row["method"]: row["dominated"] for row in pareto(store, experiment)["rows"]}
     assert any(line.split()[5:8] == ["same", "|", "passes"] for line in told.splitlines())
-    if entry == "half_right":  # it gives everything the same
+    if entry == "half_right":  # a constant score
         assert status == 0
         assert ranks == {"original": True, "same": False, "worse": False}
     else:
@@ -155,7 +155,7 @@ def test_what_is_lacking_is_said_and_nothing_false(store: Store) -> None:
         pairs = (numbers, [*numbers[:-1], top])
         log(store, "of 0.1", method, {"newest": Newest()}, pairs)
     for run in reading.runs(store, {writing.experiment_id(store, "of 0.1"): ""}):
-        store.client.delete_tag(run.run_id, kept_name("compress.metric.newest"))  # as 0.1 left them
+        store.client.delete_tag(run.run_id, kept_name("compress.metric.newest"))  # as in version 0.1
     status, told = gate(store, "of 0.1")
     assert status == 7
     assert "the direction of 'newest' is not known" in told
@@ -252,7 +252,7 @@ def test_no_two_metrics_have_the_same_rank() -> None:
         ("wer_normalized", "normalized WER", False),
         ("wer_normalized_other", "normalized WER other", False),
         ("accuracy_gpu", "accuracy gpu", True),
-        ("f1_loss", "f1_loss", None),  # another's metric whose name begins alike
+        ("f1_loss", "f1_loss", None),  # another metric whose name has the same beginning
         ("wer_reduction", "wer_reduction", None),
         ("my_own", "my_own", None),
     ],

@@ -1,4 +1,4 @@
-"""Table, picture and page draw one verdict."""
+"""The table, the PNG and the page show the same verdict."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def on_axes(data: Any) -> list[str]:
 
 
 def drawn_full(it: Comparison) -> set[tuple[float, float]]:
-    """Return the points that the picture draws as best: full, on the axes' places."""
+    """Return the points that the PNG draws as best: full, in axis coordinates."""
     scatter, _ = figure(it).axes
     return {
         (float(x), float(y))
@@ -63,9 +63,9 @@ TWO_MODELS = (
 @pytest.mark.parametrize(
     ("objectives", "best"),
     [
-        # scored on the same data: yolo's original is beaten by vit's, which is smaller and better
+        # Scored on the same data: yolo's original is beaten by vit's, which is smaller and better.
         (("quality", "size"), {("yolo", "int8"), ("vit", "original"), ("vit", "int8")}),
-        (("size", "cpu"), {("yolo", "int8"), ("vit", "int8")}),  # without a score each model stands for itself
+        (("size", "cpu"), {("yolo", "int8"), ("vit", "int8")}),  # without a score, models are not compared
     ],
 )
 def test_column_picture_and_page_of_two_models_agree(objectives: tuple[str, str], best: set[tuple[str, str]]) -> None:

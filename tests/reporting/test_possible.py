@@ -17,9 +17,9 @@ from mlflow_compress.reporting.possible import is_possible
         ("cpu/ram_peak_mib", 0.0, False),
         ("size/disk_mib", 0.0, False),
         ("cpu/page_faults", 0.0, True),
-        ("cpu/ram_model_mib", -1.0, True),  # less that of an empty process
+        ("cpu/ram_model_mib", -1.0, True),  # minus an empty process
         ("quality/accuracy", 1.0, True),
-        ("quality/accuracy", 93.1, False),  # per cent, in a share's place
+        ("quality/accuracy", 93.1, False),  # per cent instead of a share
         ("quality/accuracy_high", 1.5, False),
         ("quality/accuracy_difference", -0.5, True),
         ("quality/accuracy_difference", 12.0, False),
@@ -28,12 +28,12 @@ from mlflow_compress.reporting.possible import is_possible
         ("quality/bleu", 100.00000000000004, True),
         ("quality/bleu", 101.0, False),
         ("quality/bleu_difference", -40.0, True),
-        ("quality/wer", 1.7, True),  # more words than there are
+        ("quality/wer", 1.7, True),  # more errors than words
         ("quality/perplexity", 16_662.0, True),
         ("quality/perplexity", 0.0, False),
         ("quality/word_perplexity", 0.9, False),
         ("quality/perplexity_difference", -12.0, True),
-        ("quality/my_own", 1e6, True),  # nobody knows its scale
+        ("quality/my_own", 1e6, True),  # an unknown scale
         ("quality/samples", 450.0, True),
     ],
 )

@@ -13,7 +13,7 @@ from mlflow_compress.reporting import pairs, ranking, table_text
 
 SIZE, CPU, ACCURACY = "size/weights_mib", "cpu/latency_p50_ms", "quality/accuracy"
 DATA = {"cpu": "Xeon, 2 threads", "quality": "abc, 100 samples"}
-SURE = {"cpu/launches": 5.0, "cpu/latency_launch_sd": 1e-9}  # the noise between launches is known, and next to nothing
+SURE = {"cpu/launches": 5.0, "cpu/latency_launch_sd": 1e-9}  # the noise between launches is known, and almost 0
 
 
 def row(method: str, size: float, cpu: float = 1.0, model: str = "yolo", team: str = "alpha", **more: object) -> Row:
@@ -59,7 +59,7 @@ def test_a_row_without_a_number_is_not_ranked() -> None:
         ({}, True),
         ({"model": "vit"}, False),
         ({"circumstances": {**DATA, "cpu": "EPYC, 2 threads"}}, False),
-        ({"circumstances": {**DATA, "quality": "def, 7 samples"}}, True),  # not of quality
+        ({"circumstances": {**DATA, "quality": "def, 7 samples"}}, True),  # quality is not compared
     ],
 )
 def test_only_what_may_be_compared_is(other: dict[str, object], compared: bool) -> None:
@@ -96,20 +96,20 @@ def in_turns(method: str, ratio: float, width: float = 0.02) -> Row:
 
 
 def test_nobody_is_dominated_within_noise() -> None:
-    """By hand: two ratios of 2 % to each side differ by 2.8 %; of three pairs at 5 %, by 3.5 %."""
+    """Computed by hand: two ratios with 2 % on each side differ by 2.8 %; with three pairs at 5 %, by 3.5 %."""
     rows = (in_turns("fast", 0.50), in_turns("equal", 0.51), in_turns("slow", 0.53))
     assert fronts(Comparison(rows), "size", "cpu") == {"fast": False, "equal": False, "slow": True}
 
 
 def test_nobody_is_dominated_where_the_times_and_their_ratios_contradict_each_other() -> None:
-    """In turns with the original the variant was the slower one, and yet it took less time than the original's row."""
+    """In turns with the original the variant was slower, but it took less time than the original's own row."""
     slower = row("bf16", 1, 9, ratios={CPU: 1.11}, ratio_intervals={CPU: (1.10, 1.12)})
     rows = (row("original", 1, 10), slower)
     assert fronts(Comparison(rows), "size", "cpu") == {"original": False, "bf16": False}
 
 
 def test_times_of_other_batches_are_judged_by_themselves_and_not_by_ratios_to_two_originals() -> None:
-    """Of a batch of one in 9 ms (0.9x) and one of eight in 40 ms (0.5x), the first takes less time."""
+    """A batch of one in 9 ms (0.9x) takes less time than one of eight in 40 ms (0.5x)."""
     rows = [
         row("int8", 1, time, ratios={CPU: ratio}, ratio_intervals={CPU: (ratio * 0.99, ratio * 1.01)})
         for time, ratio in ((9.0, 0.9), (40.0, 0.5))
@@ -186,7 +186,7 @@ def test_order() -> None:
 
     assert order("") == "bac"
     assert order("cpu") == "bac"
-    assert order("-cpu") == "abc"  # what has no number stays last
+    assert order("-cpu") == "abc"  # a row without a number stays last
     assert order("method") == "abc"
     assert order("-method") == "cba"
     assert order("-size", "team") == "cab"
@@ -221,7 +221,7 @@ def test_the_best_is_one_of_those_that_may_be_compared() -> None:
     )
     found = ranking.best(Comparison(rows), "cpu").rows
     assert [each.method for each in found] == ["original", "fast", "fast elsewhere", "fast [batch 4]"]
-    smallest = ranking.best(Comparison(rows), "size")  # of whatever hardware
+    smallest = ranking.best(Comparison(rows), "size")  # on any hardware
     assert [each.method for each in smallest.rows] == ["original", "slow"]
     (sentence,) = smallest.footnotes
     assert sentence == "not distinguishable from this row: fast; slow elsewhere; fast elsewhere; and 1 more"
@@ -252,14 +252,14 @@ def test_means_over_models_are_judged_together() -> None:
         ends = {CPU: (ratio / 1.1, ratio * 1.1)}
         return Row("a", "m", method, ratios={CPU: ratio}, ratio_intervals=ends)
 
-    # 2.1 standard errors: a p-value of 0.036, by itself below 5 %
+    # 2.1 standard errors: a p-value of 0.036, below 5 % if it were the only one
     ratio = math.exp(2.1 * math.log(1.1) / 1.959964)
     (alone,) = ranking.summed_up(Comparison((of("x", ratio),))).summaries
     assert alone.within_noise == ()
     several = ranking.summed_up(Comparison(tuple(of(method, ratio) for method in "xyz"))).summaries
     assert [each.within_noise for each in several] == [(CPU,)] * 3
     with_one_sure = ranking.summed_up(Comparison((of("sure", 2.0), of("x", ratio)))).summaries
-    assert [each.within_noise for each in with_one_sure] == [(), ()]  # the second of two is judged at 5 %
+    assert [each.within_noise for each in with_one_sure] == [(), ()]  # Holm judges the second of two at 5 %
 
 
 def test_what_a_method_did_over_all_models() -> None:

@@ -125,7 +125,7 @@ def test_all_words_are_there_in_each_language(language: str) -> None:
     assert table_text.legend(Comparison((), language=language))
     assert table_text.summaries_title(language)
     titles = [table_text.failures_title([Failure("", "", "", each, "", "", "")], language) for each in words.STATUS]
-    assert len(set(titles)) == 2  # what is in progress is named in it where there is any
+    assert len(set(titles)) == 2  # the title names runs in progress, if any
     for status in ("failed", "skipped"):
         for device in ("", "cpu", "gpu", "quality"):
             failure = Failure("alpha", "yolo", "fp16", status, device, "", "run1")

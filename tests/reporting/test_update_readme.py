@@ -50,7 +50,7 @@ def course(number: str) -> str:
 
 
 def changed(before: str, after: str) -> tuple[list[str], list[str]]:
-    """Give the lines that went and those that came."""
+    """Return the removed and the added lines."""
     old, new = before.splitlines(), after.splitlines()
     return [line for line in old if line not in new], [line for line in new if line not in old]
 
@@ -78,7 +78,7 @@ def test_nothing_outside_of_the_markers_changes(
     text = f"{start}{ending}{BEGIN}{middle}{END}{rest}"
     try:
         new = update(text, comparison(*ROWS))
-    except RecipeError:  # the markers are inside a code block, or hidden by what is around them
+    except RecipeError:  # the markers are inside a code block, or hidden by the text around them
         return
     assert new.startswith(f"{start}{ending}{BEGIN}{ending}")
     assert new.endswith(f"{END}{rest}")
@@ -94,7 +94,7 @@ def test_nothing_outside_of_the_table_changes(before: list[str], after: list[str
     rows = (row(model="efficientvit_b3", size=185.75), row(model="efficientvit_b3", method="int8", cpu=50.0))
     try:
         new = update(start + table + rest, comparison(*rows))
-    except RecipeError:  # hidden by what is around it, or two tables
+    except RecipeError:  # hidden by the text around it, or two tables
         return
     assert new.startswith(start + table.split(ending)[0])
     assert new.endswith(rest)
@@ -126,7 +126,7 @@ def test_lines_that_are_not_ours_stay_byte_for_byte(
     others_lines = [line for line in before.rows if "yolo11l" not in [cell.text for cell in line.cells[:1]]]
     try:
         new = update(text, comparison(*ROWS))
-    except RecipeError:  # several lines about one of the rows
+    except RecipeError:  # several lines for one of the rows
         assert len(before.rows) - len(others_lines) > 1
         return
     assert update(new, comparison(*ROWS)) == new
@@ -141,7 +141,7 @@ def test_each_course_table_takes_a_row_and_keeps_its_own(number: str) -> None:
     before = course(number)
     after = update(before, comparison(*ROWS))
     gone, come = changed(before, after)
-    # 21 holds a row that only keeps a place
+    # Table 21 has a placeholder row.
     assert (len(gone), len(come)) == ((1, 2) if number in ("21", "31") else (0, 2))
     assert update(after, comparison(*ROWS)) == after
     (old,), (new,) = markdown_tables.read(before).tables, markdown_tables.read(after).tables
@@ -258,7 +258,7 @@ def test_a_column_of_teams_is_added_where_teams_mix() -> None:
         "| - | z | x | 9 |\n| beta | yolo11l | original | 6.000  |\n\nMore.\n"
     )
     assert update(new, rows) == new
-    assert update(text, rows, teams=["beta"]) == text.replace("| 1 |", "| 6.000 |")  # whose rows they are is clear
+    assert update(text, rows, teams=["beta"]) == text.replace("| 1 |", "| 6.000 |")  # the team of the rows is clear
     russian = "Модель|Метод|CPU, ms\n-|-|-\nyolo11l|исходная\nz|x\n"
     new = update(russian, rows)
     assert new == (
@@ -361,7 +361,7 @@ def test_updating_twice_changes_nothing_and_all_text_around_stays(
         twice = update(once, comparison(*rows, notes=notes))
         other = update(twice, comparison(*others, notes=notes[1:] + notes[:1]))
         again = update(other, comparison(*others, notes=notes[1:] + notes[:1]))
-    except RecipeError:  # hidden by what is around it, or another table
+    except RecipeError:  # hidden by the text around it, or another table
         return
     assert (once, other) == (twice, again)
     for new in (once, other):
@@ -400,7 +400,7 @@ def test_rows_of_other_teams_stay_between_the_markers_with_their_notes() -> None
     again = update(new, comparison(), teams=["alpha"])
     assert [line for line in again.splitlines() if "| beta" in line] == [kept]
     assert "| alpha" not in again
-    assert update(new, comparison(row(cpu=9.0))).count("| beta") == 0  # no team named: all of the table is ours
+    assert update(new, comparison(row(cpu=9.0))).count("| beta") == 0  # without a team the whole table is ours
     with pytest.raises(
         RecipeError, match="line 3 has rows of other teams, and columns that can't be filled now: Team,"
     ):

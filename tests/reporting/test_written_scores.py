@@ -1,4 +1,4 @@
-"""Scores as people write them: read where they mean one thing, refused where they could mean two."""
+"""Scores as people write them: read where they are clear, refused where they are ambiguous."""
 
 from __future__ import annotations
 

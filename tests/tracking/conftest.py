@@ -1,4 +1,4 @@
-"""What the tests of tracking share: a spool, an address, and that no URI is left behind."""
+"""What the tests of tracking share: a spool, an address, and a reset tracking URI."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.servers import TrackingServer, make_database, postgres, postgres
 from mlflow_compress.tracking.connection import Store, lasting
 from mlflow_compress.tracking.spool import Address, Spool
 
-NAME = "Команда 'x\" `y`"  # an experiment's, hostile to filters
+NAME = "Команда 'x\" `y`"  # an experiment's name that is hostile to filters
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def address(store: Store, request: pytest.FixtureRequest) -> Address:
 
 @pytest.fixture(scope="session")
 def filled(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Give a store with two experiments of some variants, some of them strange."""
+    """Return a store with two experiments of some variants, some of them unusual."""
     from .filled_stores import fill
 
     fill(tracking_uri, tmp_path_factory.mktemp("artifacts"))
@@ -43,7 +43,7 @@ def filled(tracking_uri: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the same in PostgreSQL."""
+    """Return the same store in PostgreSQL."""
     if postgres_folder() is None:
         pytest.skip("PostgreSQL is not installed")
     from .filled_stores import fill

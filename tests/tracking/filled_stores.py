@@ -1,4 +1,4 @@
-"""Stores that hold a few variants, some of them strange."""
+"""Stores with a few variants, some of them unusual."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def names(runs: tuple[Run, ...]) -> list[tuple[str, str, str]]:
 
 
 def plain(runs: Sequence[Run]) -> str:
-    """Give all that runs hold, in an order that does not depend on the store; NaN is no equal of itself."""
+    """Return the content of runs in an order that does not depend on the store; NaN does not equal itself."""
 
     def in_order(items: Mapping[str, Any]) -> dict[str, Any]:
         return dict(sorted(items.items()))

@@ -1,6 +1,6 @@
-"""Many first commands at once: `first_commands.py URI WRITERS READERS`; each says what came of it.
+"""Many first commands at once: `first_commands.py URI WRITERS READERS`; each prints its result.
 
-They are processes of their own, forked from one that has imported MLflow already, so that they come at once.
+They are separate processes, forked from one that has imported MLflow already, so that they start together.
 """
 
 from __future__ import annotations

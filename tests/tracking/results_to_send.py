@@ -1,4 +1,4 @@
-"""A result to be sent, and what MLflow has of it."""
+"""A result to send, and what MLflow has of it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def keep(spool: Spool, address: Address, result: Result = RESULT) -> str:
 
 
 def shipment(folder: Path, result_id: str, address: Address) -> Shipment:
-    """Make what is not kept on disk, with an empty model."""
+    """Return a result that is not on disk, with an empty model."""
     (folder / result_id / "model").mkdir(parents=True, exist_ok=True)
     return Shipment(Entry(folder / result_id, FileLock(folder / "lock")), RESULT, address, print)
 

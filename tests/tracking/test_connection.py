@@ -1,4 +1,4 @@
-"""What can't be opened is told at once, and no secret with it."""
+"""A store that can't be opened is reported at once, without secrets."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_server_that_is_gone_is_told_at_once(closed_port: int) -> None:
 
 @pytest.fixture
 def strict_server() -> Iterator[str]:
-    """Serve as MLflow does when `--allowed-hosts` lacks the name: healthy, but 403 for everything else."""
+    """Serve like MLflow when `--allowed-hosts` lacks the name: healthy, but 403 for everything else."""
 
     class Strict(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

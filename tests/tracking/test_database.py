@@ -1,4 +1,4 @@
-"""Runs read straight out of a database are those that MLflow's client gives, and nothing is written."""
+"""Runs read directly from a database equal those from MLflow's client, and nothing is written."""
 
 from __future__ import annotations
 

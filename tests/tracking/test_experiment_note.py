@@ -1,4 +1,4 @@
-"""The description of an experiment that leads to its comparison."""
+"""The description of an experiment links to its comparison."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_a_changed_row_is_stored_beside_the_older_one(store: Store) -> None:
     assert imported_rows.write_rows(store, experiment, text(5, before="moved\n\n").rows) == 0
     assert imported_rows.write_rows(store, experiment, text(6).rows) == 1
     assert ram() == 6
-    assert imported_rows.write_rows(store, experiment, text(5).rows) == 1  # as it was before
+    assert imported_rows.write_rows(store, experiment, text(5).rows) == 1  # as before
     assert ram() == 5
     assert len(imported(store, "changed by hand")) == 4
 
@@ -146,6 +146,6 @@ def test_a_row_takes_three_calls_whatever_is_stored_already(
     rows = read(f"| Model | Method | RAM (MB) |\n|---|---|---|\n{lines}", team="alpha", source="README.md").rows
     imported_rows.write_rows(store, experiment, rows, lambda done, total, left: told.append((done, total)))
     assert [calls.count(name) for name in ("create_run", "log_batch", "set_terminated")] == [count] * 3
-    assert len(calls) - 3 * count <= 1  # what is there is asked for once
+    assert len(calls) - 3 * count <= 1  # existing runs are read once
     assert told == [(done, count) for done in range(1, count + 1)]
     assert {run.tags["compress.logged"] for run in imported(store, f"{count} by hand")} == {"complete"}

@@ -1,4 +1,4 @@
-"""Where the results of a command go: by option, by environment, or into the run of `mlflow run`."""
+"""The destination of a command's results: by option, by environment, or the run of `mlflow run`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A logged model shows what it takes, can be registered, and answers when MLflow serves it."""
+"""A logged model shows its inputs, can be registered, and answers when MLflow serves it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SECONDS = 240
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give a variant's folder with a compressed model and its example, as the worker leaves it."""
+    """Return a variant's folder with a compressed model and its example, as the worker leaves it."""
     (tmp_path / "tiny.py").write_text(FILE)
     family = registry.build("families", "python")
     (method,) = model_folder.methods_of(VARIANT.chain)
@@ -64,7 +64,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def logged(store: Store, folder: Path) -> Iterator[tuple[Store, str, str]]:
-    """Log it, and give the store, the run and the model's id."""
+    """Log it, and return the store, the run and the model's id."""
     run_id = writing.start(store, writing.experiment_id(store, "examples"), "tiny", {})
     model_id = models.write_model(store, run_id, folder / "model", ["mlflow-compress"], input_example.read(folder))
     models.link(store, run_id, model_id, RESULT)

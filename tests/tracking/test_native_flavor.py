@@ -1,4 +1,4 @@
-"""A logged model is loaded by MLflow's own flavor too, in a process where this package can't be imported."""
+"""MLflow's own flavor also loads a logged model, in a process where this package can't be imported."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def logged(store: Store, model: Path) -> str:
 
 
 def told(store: Store, model_id: str) -> str:
-    """Return what the logged model's tag says of its flavor."""
+    """Return the logged model's tag about its flavor."""
     return str(MlflowClient(store.uri).get_logged_model(model_id).tags["compress.native_flavor"])
 
 
@@ -101,7 +101,7 @@ def files(store: Store, model_id: str) -> Path:
 
 
 def alone(store: Store, flavor: str, wanted: Mapping[str, Path], given: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Load logged models by one of MLflow's flavors, without this package; return what each gives."""
+    """Load logged models by one of MLflow's flavors, without this package; return their outputs."""
     uris = {}
     for model_id, model in wanted.items():
         save_file(given[model_id], model.parent / "given.safetensors")
@@ -133,7 +133,9 @@ def test_transformers_loads_what_it_built(store: Store, tmp_path: Path) -> None:
     for model_id, found in alone(store, "transformers", wanted, given).items():
         assert torch.equal(found, ours(wanted[model_id], given[model_id])), wanted[model_id]
         beside = [path for path in files(store, model_id).rglob("*") if "data" not in path.parts]
-        assert not [path for path in beside if path.suffix in (".safetensors", ".bin", ".pt")]  # no weights twice
+        assert not [
+            path for path in beside if path.suffix in (".safetensors", ".bin", ".pt")
+        ]  # weights are stored once
 
 
 def test_pyfunc_loads_ours_and_transformers_a_pipeline(store: Store, tmp_path: Path) -> None:

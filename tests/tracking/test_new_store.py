@@ -1,4 +1,4 @@
-"""A store that is not there yet is made once and whole, however many come at once, and wherever one is stopped."""
+"""A new store is created once and completely, with any number of processes, and wherever one is stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WRITERS, READERS = 5, 2
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def nothing(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Give the address of a store that nobody has made yet."""
+    """Return the address of a store that does not exist yet."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'a folder' / 'mlflow.db'}"
         return

@@ -18,7 +18,7 @@ COUNT = 200
 
 
 def result(folder: Path, method: str, right: Any, digest: str = "abc", **changes: Any) -> Result:
-    """Make a result whose scoring left statistics in the folder."""
+    """Return a result whose scoring left statistics in the folder."""
     folder.mkdir(exist_ok=True)
     answers = [int(each) for each in right]
     found = bootstrap.score({"accuracy": registry.build("metrics", "accuracy")}, [1] * len(answers), answers, seed=0)
@@ -45,7 +45,7 @@ def test_a_variant_is_paired_with_its_original(tmp_path: Path, right: Any) -> No
     numbers = {name: value for name, value in found.measurements.items() if "difference" in name}
     assert numbers["quality/accuracy_difference"] == pytest.approx(-20 / COUNT)
     low, high = numbers["quality/accuracy_difference_low"], numbers["quality/accuracy_difference_high"]
-    # the difference is a share of samples: its standard error is known
+    # The difference is a share of samples: its standard error is known.
     error = np.sqrt(0.1 * 0.9 / COUNT)
     assert (low, high) == pytest.approx((-0.1 - 1.96 * error, -0.1 + 1.96 * error), abs=0.01)
     assert found.facts["significant.accuracy"] == "yes"

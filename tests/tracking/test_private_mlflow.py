@@ -1,4 +1,4 @@
-"""What is known of MLflow's private parts fits the version that is installed."""
+"""Our knowledge of MLflow's private parts fits the installed version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`compress-bench export` of a run: from a local store, and from a real server of MLflow."""
+"""`compress-bench export` of a run: from a local store, and from a real MLflow server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IDS = torch.arange(5, 13)[None]
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a tiny language model as the worker saves it."""
+    """Return a tiny language model as the worker saves it."""
     folder = tmp_path_factory.mktemp("saved")
     variant = Variant("tiny", "bf16", "t", "causal_lm", "tiny", "random", chain=parse_chain("bf16"),
                       options=TINY["causal_lm"])  # fmt: skip
@@ -36,7 +36,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def logged(store: Store, saved: Path) -> str:
-    """Log it as a run does, and give the run's id."""
+    """Log it as a run does, and return the run's id."""
     run_id = writing.start(store, writing.experiment_id(store, "exported"), "tiny bf16", {})
     assert models.write_model(store, run_id, saved, ["mlflow-compress"])
     return run_id

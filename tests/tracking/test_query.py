@@ -72,7 +72,9 @@ def test_an_original_of_another_name_is_found(filled: str) -> None:
     yes, no = {"original": "yes"}, {"original": "no"}
     add(filled, "named base", "alpha", "yolo", "base", 1000, **yes)
     add(filled, "named base", "alpha", "yolo", "int8", 2000, **no)
-    add(filled, "named base", "alpha", "yolo", "original", 3000, **no)  # as 0.1 let a compressed one be called
+    add(
+        filled, "named base", "alpha", "yolo", "original", 3000, **no
+    )  # version 0.1 allowed this for a compressed model
     add(filled, "named base", "beta", "yolo", "original", 4000, **yes)
     found = find(["named base"], Selection(methods=("int8",)), [filled])
     assert ("alpha", "yolo", "base") in names(found.originals)
@@ -94,7 +96,7 @@ def test_a_copied_original_keeps_no_measured_one_away(filled: str) -> None:
 
 def test_a_run_whose_process_died_has_ended(make_run: MakeRun) -> None:
     mine = process_identity.mine()
-    dead = mine.replace(f":{os.getpid()}:", ":4194304:")  # more than the kernel gives
+    dead = mine.replace(f":{os.getpid()}:", ":4194304:")  # above the kernel's limit
     elsewhere = dead.replace(process_identity.machine(), "0" * 16)
     without_result = {"compress.outcome.cpu": None, "status": None}
     for process, expected in {mine: "in_progress", dead: "failed", elsewhere: "in_progress", "": "in_progress"}.items():
@@ -119,7 +121,7 @@ def test_a_baseline_is_looked_for_among_all_runs(filled: str, directly: bool) ->
     with pytest.raises(StoreError, match="Did you mean 'yolo'"):
         find(["query *"], Selection(models=("vit",)), [filled], directly=directly, baselines=["yola"])
     with pytest.raises(StoreError, match="Unknown baseline"):
-        find(["query 2"], EVERYTHING, [filled], directly=directly, baselines=["yolo"])  # of another experiment
+        find(["query 2"], EVERYTHING, [filled], directly=directly, baselines=["yolo"])  # in another experiment
 
 
 def test_a_filter_of_mlflow(filled: str) -> None:

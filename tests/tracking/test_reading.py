@@ -45,7 +45,7 @@ def test_several_experiments(store: Store) -> None:
         (404, b"{}"),
         (200, b"<!doctype html>"),
         (200, b'{"runs": []}'),
-        (200, b'{"compress_runs": 1, "runs": []}'),  # an earlier version's, without the tags that are hidden today
+        (200, b'{"compress_runs": 1, "runs": []}'),  # an earlier version, without the tags that are hidden today
         (200, b'{"compress_runs": 2}'),
         (401, b""),
         (200, b"[]"),

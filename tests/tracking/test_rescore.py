@@ -28,7 +28,7 @@ PREDICTIONS_OF = {reference: reference for reference in REFERENCES} | {"a dog": 
 
 
 class Echo:
-    """A family that answers what a table says."""
+    """A family whose answers come from a table."""
 
     metrics: tuple[str, ...] = ()
 
@@ -192,12 +192,12 @@ def test_the_command(store: Store, tmp_path: Path) -> None:
     assert command("nonesuch", "--tracking-uri", store.uri).exit_code == 4
 
 
-# What scoring leaves
+# The files that scoring leaves
 
 
 def test_scoring_stops_when_the_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter(range(1000))
-    monkeypatch.setattr("time.monotonic", lambda: float(next(now)))  # each look at the clock takes a second
+    monkeypatch.setattr("time.monotonic", lambda: float(next(now)))  # each reading of the clock takes a second
     monkeypatch.setattr(quality, "_AT_ONCE", 3)
     variant = Variant("m", "fp16", "t", "asr", "x", data="d", metrics=("wer",), budget=Budget(score_seconds=1.5))
     told: list[int] = []
@@ -234,7 +234,7 @@ def test_a_metric_that_takes_other_predictions_is_refused_before_anything_is_pre
 
 
 def test_two_at_once_add_to_one_file(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second one comes when the first has read what there is, and has not written yet."""
+    """The second process starts when the first one has read the files and has not written yet."""
     run_id, _ = logged(store, tmp_path, "wer")
     add, alone = writing.add_to_run, Spool.alone
     second = threading.Thread(target=rescore.of_run, args=(store, run_id, ("chrf",), True))

@@ -137,7 +137,7 @@ def test_a_failure_says_why_and_has_no_table() -> None:
 
 
 def assert_inert(name: str) -> None:
-    """The note of a result with this name has the same structure as that of a harmless one."""
+    """The note of a result with this name has the same structure as one with a harmless name."""
     parser = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
     def structure(text: str) -> list[str]:
@@ -149,7 +149,7 @@ def assert_inert(name: str) -> None:
 
 
 def printed(text: str) -> str:
-    """Give what stays of a text on one line, where blanks do not count."""
+    """Return what remains of a text on one line, ignoring blanks."""
     return plain(text).replace(" ", "")
 
 
@@ -216,6 +216,6 @@ def test_a_hostile_circumstance_never_becomes_markup(name: str) -> None:
 
 
 def test_no_backslash_is_seen_in_mlflows_ui() -> None:
-    """Its renderer takes one away only before these."""
+    """The UI's renderer removes a backslash only before these."""
     note = run_summary.markdown(result("Intel(R) Xeon @ 2.80GHz: a<b & c|d $5 > 4 ~ x"))
     assert set(re.findall(r"\\(.)", note)) <= set("\\`*_{}[]()>#+.!~=|-")

@@ -1,4 +1,4 @@
-"""Which tags MLflow's UI shows, and that runs are read and found whichever way their tags were kept."""
+"""The tags that MLflow's UI shows; runs are read and found however their tags were stored."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_ui_shows_what_people_read_and_filter_by(store: Store) -> None:
 
 
 def as_earlier(store: Store, experiment_id: str, name: str, tags: dict[str, str]) -> str:
-    """Begin a run as earlier versions did: all tags under their own names."""
+    """Start a run as earlier versions did: all tags under their own names."""
     return str(store.client.create_run(experiment_id, tags=tags, run_name=name).info.run_id)
 
 

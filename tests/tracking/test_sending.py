@@ -1,4 +1,4 @@
-"""A result is written once, whatever there is of it already; what a server refuses."""
+"""A result is written once, whatever is already there; what a server refuses."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_delivering_twice_changes_nothing(store: Store, tmp_path: Path, address:
 def test_what_was_left_in_the_middle_is_completed(
     store: Store, tmp_path: Path, address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a crash while the model was being uploaded."""
+    """A crash while the model is being uploaded."""
 
     def stop(*given: object, **named: object) -> None:
         raise KeyboardInterrupt
@@ -56,7 +56,7 @@ def test_what_was_left_in_the_middle_is_completed(
 
 
 def test_of_two_runs_of_one_result_one_stays(store: Store, tmp_path: Path, address: Address) -> None:
-    """As after a server that died between starting a run and answering."""
+    """A server that dies between starting a run and answering."""
     experiment = writing.experiment_id(store, address.experiment)
     for _ in range(2):
         writing.start(store, experiment, "small original", {"compress.result_id": "c" * 32})
@@ -83,7 +83,7 @@ def test_numbers_stay_when_the_model_is_refused(
 def test_numbers_that_are_refused_wait(
     store: Store, spool: Spool, address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when a large one of the records is: without the samples a result is none."""
+    """Also for a large record: a result without its samples is not complete."""
 
     def refuse(*given: object, **named: object) -> None:
         raise MlflowException("no space left on device")
@@ -137,7 +137,7 @@ def test_records_are_logged_whole(store: Store, spool: Spool, address: Address) 
 def test_the_first_result_takes_the_run_and_the_others_get_runs_below(
     store: Store, spool: Spool, address: Address
 ) -> None:
-    """As two commands do under one MLFLOW_RUN_ID, or in one run of `mlflow run`."""
+    """Two commands under one MLFLOW_RUN_ID, or in one run of `mlflow run`."""
     outer = writing.start(store, writing.experiment_id(store, address.experiment), "funny-shrew-12", {})
     ids: list[str] = []
     for method in ("original", "bf16", "fp16"):
@@ -162,7 +162,7 @@ def test_the_first_result_takes_the_run_and_the_others_get_runs_below(
 def test_a_run_below_ends_while_the_run_above_goes_on(store: Store, tmp_path: Path, address: Address) -> None:
     outer = writing.start(store, writing.experiment_id(store, address.experiment), "outer", {})
     there = dataclasses.replace(address, run=outer, with_model=False)
-    for result_id in ("a" * 32, "b" * 32, "a" * 32):  # the first is sent again
+    for result_id in ("a" * 32, "b" * 32, "a" * 32):  # the first one is sent again
         send(store, shipment(tmp_path, result_id, there), ending=False)
     assert {run.run_id == outer: run.lifecycle for run in runs(store, address)} == {True: "RUNNING", False: "FINISHED"}
     assert len(runs(store, address)) == 2
@@ -179,7 +179,7 @@ def test_a_run_that_took_a_result_of_version_0_1_keeps_it(store: Store, spool: S
 
 
 def test_of_two_that_take_a_run_at_once_one_has_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both have looked, and nobody had it."""
+    """Both have read the run, and no result had taken it."""
     outer = writing.start(store, writing.experiment_id(store, "taken at once"), "outer", {})
     log_param = MlflowClient.log_param
 
@@ -198,7 +198,7 @@ def test_of_two_that_take_a_run_at_once_one_has_it(store: Store, monkeypatch: py
 def test_an_artifact_folder_that_cannot_be_written_to(
     store: Store, spool: Spool, address: Address, tmp_path: Path
 ) -> None:
-    """A file stands in its way, which stops root too."""
+    """A file blocks the folder, even for root."""
     way = tmp_path / "way"
     way.write_text("")
     store.client.create_experiment(address.experiment, artifact_location=str(way / "artifacts"))
@@ -226,7 +226,7 @@ def test_an_artifact_folder_that_cannot_be_written_to(
 
 
 def test_a_model_that_the_user_logged_to_the_run_is_left_alone(store: Store, spool: Spool, address: Address) -> None:
-    """Also one that is still being written; it is neither deleted nor taken for ours."""
+    """Also a model that is still being written; it is neither deleted nor treated as ours."""
     number = writing.experiment_id(store, address.experiment)
     outer = store.client.create_run(number, run_name="outer").info.run_id
     theirs = [store.client.create_logged_model(number, name="model", source_run_id=outer) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""What is on disk when: before MLflow is told, on a full disk, in a folder that can't be written to."""
+"""What is on disk, and when: before sending, on a full disk, in a folder that is not writable."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_what_a_model_left_in_its_folder_keeps_no_result_from_being_kept(spool: Spool) -> None:
-    """Its own code may leave folders that nothing can name, a pipe, a link to nowhere; or take the folder away."""
+    """The model's own code may leave folders without a valid name, a pipe or a broken link, or delete the folder."""
     for at in range(2):
         entry = spool.begin()
         if at == 0:

@@ -1,4 +1,4 @@
-"""A locked file is waited for, and whoever has it is named: readers and writers."""
+"""A locked file is waited for, and the message names the process: for readers and writers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LONG = 600.0  # seconds
 
 @contextlib.contextmanager
 def locked(file: Path, how: str, seconds: float = LONG) -> Iterator[int]:
-    """Have another process keep a file locked; give its id."""
+    """Let another process lock a file; return its id."""
     command = [sys.executable, "-c", HOLD, str(file), how, str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -42,7 +42,7 @@ def locked(file: Path, how: str, seconds: float = LONG) -> Iterator[int]:
 
 @pytest.fixture
 def file(filled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give a store of its own."""
+    """Return a new store."""
     monkeypatch.chdir(tmp_path)
     copied(filled, tmp_path / "mlflow.db")
     return tmp_path / "mlflow.db"
@@ -78,7 +78,7 @@ def test_a_writer_says_who_keeps_a_file_locked(file: Path, monkeypatch: pytest.M
 
 
 def test_a_file_that_is_locked_in_the_middle_of_writing_is_told_so(file: Path) -> None:
-    """MLflow's own patience takes 20 s: here is only what it says then."""
+    """MLflow itself waits for 20 s: this tests only its message."""
     said = (
         "(raised as a result of Query-invoked autoflush)\n(sqlite3.OperationalError) database is locked\n[SQL: INSERT"
     )

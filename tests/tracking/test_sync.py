@@ -1,4 +1,4 @@
-"""What waits in the spool comes to MLflow once; what a server refuses; runs of dead processes end."""
+"""Results in the spool reach MLflow once; what a server refuses; runs of dead processes are ended."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_run_whose_result_waits_is_left_to_it(store: Store, spool: Spool, addr
 def test_what_another_process_sends_meanwhile_did_not_die(
     store: Store, spool: Spool, address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has read that the run goes on, and looks for its result when the other one has sent that."""
+    """It has read that the run is running, and looks for its result when the other process has sent it."""
     number = writing.experiment_id(store, address.experiment)
     result_id = keep(spool, address)
     writing.start(store, number, "half", {"compress.process": dead(), "compress.result_id": result_id})

@@ -114,7 +114,7 @@ def test_a_refusal_is_a_store_error(store: Store) -> None:
 
 
 def test_two_comparisons_at_once_are_one_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both have looked, and there was none."""
+    """Both have searched, and found no run."""
     number = writing.experiment_id(store, "compared at once")
     start, others = writing.start, []
 
@@ -134,7 +134,7 @@ def test_two_comparisons_at_once_are_one_run(store: Store, monkeypatch: pytest.M
 def test_a_tag_that_another_process_sets_in_the_same_moment_is_changed(
     store: Store, answer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both find that it is not there, and insert it: the database refuses one of them."""
+    """Both find that the tag does not exist, and insert it: the database refuses one of them."""
     set_tag = store.client.set_tag
     refused: list[str] = []
 
