@@ -1,1 +1,1 @@
-"""Many Variants, on this machine or on a Ray cluster."""
+"""Measure many Variants, on this machine or on a Ray cluster."""

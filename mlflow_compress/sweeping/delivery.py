@@ -1,4 +1,4 @@
-"""`Delivery`: brings the results of one command home, each to disk first, then to MLflow."""
+"""`Delivery`: deliver the results of one command, each to disk first, then to MLflow."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 
 class Delivery:
-    """Where the results of one command go.
+    """Delivers the results of one command.
 
-    MLflow, whose import takes seconds, is opened beside what else is done.
+    MLflow, whose import takes seconds, is opened in the background.
 
     Args:
-        spool: where results are kept until MLflow has them.
-        connect: opens the log.
-        tell: told in a sentence of what is sent that an earlier command kept.
+        spool: Spool that keeps results until MLflow has them.
+        connect: Opens the log.
+        tell: Receives messages about results of earlier commands that are sent.
     """
 
     def __init__(self, spool: Spool, connect: Callable[[], Log], tell: Tell) -> None:
@@ -50,55 +50,55 @@ class Delivery:
         """Return the open log.
 
         Raises:
-            StoreError: the server can't be reached.
+            StoreError: The server can't be reached.
         """
         return self._opening.result()
 
     def check(self) -> None:
-        """Raise for a server that refused, as soon as that is known.
+        """Raise the error of the server, if there was one, as soon as it is known.
 
         Raises:
-            StoreError: it did.
+            StoreError: The server refused the connection.
         """
         if self._opening.done():
             self._opening.result()
 
     def earlier(self, variant: Variant, digest: str, tell: Tell) -> Result | None:
-        """Return the result that a variant has already; None when it is to be measured.
+        """Return the existing result of a variant; None if it must be measured.
 
         Args:
-            variant: it.
-            digest: the variant's, as `resume.digest` gives it.
-            tell: told in a sentence where that result is.
+            variant: The variant.
+            digest: Digest of the variant, see `resume.digest`.
+            tell: Receives a message that says where the result is.
         """
         try:
-            found = resume.measured(self.log.store, self.log.experiment_id, digest, variant)
-        except StoreError:  # the server is gone, which is told when the next result is logged
-            found = None
-        found = found or resume.waiting(self._spool, self.log.experiment, digest, variant)
-        if found is None:
+            match = resume.measured(self.log.store, self.log.experiment_id, digest, variant)
+        except StoreError:  # the server is gone, which is reported when the next result is logged
+            match = None
+        match = match or resume.waiting(self._spool, self.log.experiment, digest, variant)
+        if match is None:
             return None
-        where, result, files = found
+        where, result, files = match
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
                 Path(folder, name).write_bytes(content)
             try:
                 self._originals.pair(result, Path(folder))  # remembers it
             except Malformed as error:
-                tell(f"no score can be paired with it: {error}")
-        tell(f"measured already ({where}); --again measures it anew")
+                tell(f"its scores can't be paired with others: {error}")
+        tell(f"already measured ({where}); use --again to measure it again")
         return result
 
     @contextmanager
     def entry(self, tell: Tell) -> Iterator[Entry]:
-        """Yield an empty folder to measure a variant in. It goes, unless it then holds a result that MLflow has not.
+        """Yield an empty folder for a variant. It is removed at the end, unless its result is not in MLflow yet.
 
         Args:
-            tell: told in a sentence where the folder is not where it should be.
+            tell: Receives a warning if the folder is not in its usual place.
         """
-        was_told = bool(self._spool.caution)
+        is_reported = bool(self._spool.caution)
         entry = self._spool.begin()
-        if self._spool.caution and not was_told:
+        if self._spool.caution and not is_reported:
             tell(f"WARNING: {self._spool.caution}")
         try:
             yield entry
@@ -109,15 +109,15 @@ class Delivery:
                 entry.remove()
 
     def deliver(self, shipment: Shipment) -> Result:
-        """Keep a result on disk, pair it with its original's, send it, and take it off the disk when MLflow has it.
+        """Write a result to disk, pair it with its original's, send it, and delete it from disk when MLflow has it.
 
-        It is kept before it is paired, which may take minutes: who stops the command then loses nothing.
+        It is written before pairing, which may take minutes: stopping the command in that time loses nothing.
 
         Returns:
-            The result, with how far its scores are from its original's.
+            The result, with the differences of its scores from the original's.
 
         Raises:
-            StoreError: the server refused it, and it could not be kept either.
+            StoreError: The server refused it, and it could not be written to disk.
         """
         entry, tell = shipment.entry, shipment.tell
         shipment = _kept(shipment)
@@ -130,21 +130,21 @@ class Delivery:
             if not entry.is_kept:
                 raise
             self._unsent.append(entry.id)
-            tell(f"not logged: {error}. The result is kept, and measuring goes on")
+            tell(f"not logged: {error}. The result is kept on disk, and measuring continues")
         else:
             entry.remove()
             tell(f"{result.status}, {result.ended_s - result.started_s:.0f} s")
         return result
 
     def close(self, results: Sequence[Result]) -> None:
-        """Describe the sweep, and send what was kept meanwhile.
+        """Describe the sweep, and send the results that could not be sent before.
 
         Args:
-            results: all of the command's.
+            results: All results of the command.
 
         Raises:
-            UnsentError: the server still does not take it.
-            StoreError: the server is gone, and nothing waits for it.
+            UnsentError: The server still refuses results.
+            StoreError: The server is gone, and there are no unsent results.
         """
         unsent = len(self._unsent)
         try:
@@ -162,23 +162,23 @@ class Delivery:
             )
 
     def _open(self, connect: Callable[[], Log]) -> Log:
-        """Open the log; send what an earlier command had to keep, and end the runs of dead ones."""
+        """Open the log; send results that earlier commands kept, and end the runs of dead processes."""
         set_up_client()
         log = connect()
         self._spool.clear()
         try:
             self._sync.waiting(log.store)
             self._sync.dead(log.store, {log.experiment_id: log.experiment})
-        except StoreError as error:  # what is measured now is not to suffer from what was before
+        except StoreError as error:  # old results must not stop the new measurements
             self._sync.tell(str(error))
         return log
 
 
 def _kept(shipment: Shipment) -> Shipment:
-    """Keep a shipment on disk as far as that goes; return it, as it is kept. Ctrl-C waits until it is."""
+    """Write a shipment to disk if possible, and return the written one. Ctrl-C waits until this is done."""
     try:
         with interrupts_wait():
             return shipment.keep()
     except OSError as error:
-        shipment.tell(f"WARNING: the result can't be kept on disk: {error}")
+        shipment.tell(f"WARNING: the result can't be written to disk: {error}")
         return shipment

@@ -1,4 +1,4 @@
-"""What a sweep would do: `compress-bench sweep --dry-run`."""
+"""Show what a sweep would do: `compress-bench sweep --dry-run`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _RIGHT = ("", "batch", "threads")  # columns of numbers
 
 @dataclass(frozen=True)
 class Planned:
-    """A variant of a sweep that was not begun.
+    """A variant of a planned sweep.
 
     Attributes:
-        variant: it.
-        estimate: how long measuring it takes.
-        state: what would come of it; `not started`: it does not fit into the time.
-        reason: why it would be skipped.
+        variant: The variant.
+        estimate: Estimated duration of the measurement.
+        state: What would happen to it; `not started`: it does not fit into the time limit.
+        reason: Why it would be skipped.
     """
 
     variant: Variant
@@ -38,7 +38,7 @@ class Planned:
 
     @property
     def seconds(self) -> float:
-        """Say how long it would keep a machine busy."""
+        """Return the seconds that it would take on a machine."""
         return self.estimate.seconds if self.state == "to measure" else 0.0
 
 
@@ -50,14 +50,14 @@ def look(
     unmet: Callable[[Variant], str] = lambda variant: "",
     limit: float | None = None,
 ) -> list[Planned]:
-    """Say what one machine would do with each variant.
+    """Return what one machine would do with each variant.
 
     Args:
-        variants: in their order.
-        forecast: what is known of how long they take.
-        is_measured: whether the experiment has a variant.
-        unmet: says why no machine serves a variant; empty where one does.
-        limit: seconds for all; None for no limit.
+        variants: Variants in their order.
+        forecast: Estimates their durations.
+        is_measured: Returns whether the experiment already has a variant.
+        unmet: Returns why no machine can measure a variant; empty if one can.
+        limit: Seconds for all; None for no limit.
     """
     planned = []
     for variant in variants:
@@ -66,20 +66,20 @@ def look(
         planned.append(Planned(variant, forecast.of(variant), state, reason if state == "skipped" else ""))
     if limit is None:
         return planned
-    seconds = {id(each.variant): each.seconds for each in planned}
-    passed = 0.0
-    queue = Queue(variants, lambda variant: seconds[id(variant)], limit, lambda: passed)
-    while (taken := queue.take()) is not None:
-        passed += seconds[id(taken)]
+    seconds = {id(plan.variant): plan.seconds for plan in planned}
+    elapsed = 0.0
+    queue = Queue(variants, lambda variant: seconds[id(variant)], limit, lambda: elapsed)
+    while (next_variant := queue.take()) is not None:
+        elapsed += seconds[id(next_variant)]
     left = {id(variant) for variant in queue.waiting}
     return [
-        Planned(each.variant, each.estimate, "not started") if id(each.variant) in left else each for each in planned
+        Planned(plan.variant, plan.estimate, "not started") if id(plan.variant) in left else plan for plan in planned
     ]
 
 
 def text(planned: Sequence[Planned]) -> Iterator[str]:
-    """Write a plan as a table for a terminal."""
-    rows = [_cells(number, each) for number, each in enumerate(planned, 1)]
+    """Yield a plan as the lines of a table for a terminal."""
+    rows = [_cells(number, plan) for number, plan in enumerate(planned, 1)]
     shown = [name for name in rows[0] if any(row[name] for row in rows)]
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in shown}
     for row in ({name: name for name in shown}, *rows):
@@ -88,47 +88,47 @@ def text(planned: Sequence[Planned]) -> Iterator[str]:
 
 
 def summary(planned: Sequence[Planned], limit: float | None = None) -> str:
-    """Write on one line how large a plan is, and how long it takes.
+    """Return one line about the size and duration of a plan.
 
     Args:
-        planned: as `look` gives it.
-        limit: the seconds that `look` was given.
+        planned: Plan that `look` returned.
+        limit: The limit in seconds given to `look`.
     """
     counts = [f"{len(planned)} variant{'s' if len(planned) != 1 else ''}"]
-    states = Counter(each.state for each in planned)
+    states = Counter(plan.state for plan in planned)
     counts += [f"{states[state]} {state}" for state in ("measured already", "skipped") if states[state]]
-    whole = sum(each.seconds for each in planned)
-    bounds = sum(each.seconds for each in planned if each.estimate.source == "budget")
-    told = f"{', '.join(counts)}, {'at most about' if bounds else 'about'} {words(whole)} on one machine"
+    total = sum(plan.seconds for plan in planned)
+    bounds = sum(plan.seconds for plan in planned if plan.estimate.source == "budget")
+    line = f"{', '.join(counts)}, {'at most about' if bounds else 'about'} {words(total)} on one machine"
     if bounds:
-        part = "" if bounds == whole else f"{words(bounds)} of it "
-        told += f" ({part}as the budget allows, without compressing and scoring)"
+        part = "" if bounds == total else f"{words(bounds)} of it "
+        line += f" ({part}from the budget, without compressing and scoring)"
     if limit is not None:
-        told += f"; {states['not started']} do not fit into {words(limit)}"
-    return told
+        line += f"; {states['not started']} do not fit into {words(limit)}"
+    return line
 
 
 def data(planned: Sequence[Planned]) -> dict[str, Any]:
-    """Return a plan as data for JSON."""
+    """Return a plan as JSON data."""
     return {
         "variants": [
             {
                 "number": number,
-                "model": each.variant.model,
-                "method": each.variant.method,
-                "batch_size": each.variant.batch_size,
-                "threads": each.variant.threads,
-                "setting": each.variant.setting,
-                "requires": dict(each.variant.requires),
-                "seconds": each.estimate.seconds,
-                "source": each.estimate.source,
-                "state": each.state,
-                "reason": each.reason,
+                "model": plan.variant.model,
+                "method": plan.variant.method,
+                "batch_size": plan.variant.batch_size,
+                "threads": plan.variant.threads,
+                "setting": plan.variant.setting,
+                "requires": dict(plan.variant.requires),
+                "seconds": plan.estimate.seconds,
+                "source": plan.estimate.source,
+                "state": plan.state,
+                "reason": plan.reason,
             }
-            for number, each in enumerate(planned, 1)
+            for number, plan in enumerate(planned, 1)
         ],
-        "measured": sum(each.state == "measured already" for each in planned),
-        "seconds": sum(each.seconds for each in planned),
+        "measured": sum(plan.state == "measured already" for plan in planned),
+        "seconds": sum(plan.seconds for plan in planned),
     }
 
 

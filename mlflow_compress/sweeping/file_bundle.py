@@ -1,19 +1,19 @@
-"""What a variant needs of this machine's disk, packed for another one: code, weights and data that recipes name.
+"""Pack the files of this machine that a variant needs on another one: code, weights and data that recipes name.
 
-Where the same files lie at the same path there, as in a folder that all machines share, they are used as they are. Else
-they are unpacked once, into `COMPRESS_CACHE`, or `mlflow-compress/parcels` in the user's cache folder, under the digest
-of what is in them.
+If the same files have the same path there, as in a folder that all machines share, they are used in place. Otherwise
+they are unpacked once, into `COMPRESS_CACHE`, or `mlflow-compress/parcels` in the user's cache folder, under a digest
+of their content.
 
-Covers: the source, weights, data and metrics that a variant names by path; beside a Python file, the modules that it
-may import; beside a table or a Python file, what it mentions by a relative path.
+Covers: the source, weights, data and metrics that a variant names by path; for a Python file, the modules next to it
+that it may import; for a table or a Python file, files that it mentions by a relative path.
 Does not cover: absolute paths within files.
 
-Ray's own `runtime_env` (`working_dir`, `py_modules`) was tried instead, on two logical nodes with Ray 2.60, and is not
-used. It names a package by its content, as we do. But a task takes a URI only (`Passing directories ... is only
-supported at the job level`): one folder for all variants, or Ray's private packaging. A file that a `.gitignore`
-names, as weights often are, was left out in silence. 300 MiB took 9 s, and 600 MiB were refused
-(`exceeds the maximum size of 512.00MiB`). Files outside the folder can't be named, what a shared disk has already is
-sent all the same, and the unpacked files lie in the session's folder, so that the next cluster gets them anew.
+Ray's own `runtime_env` (`working_dir`, `py_modules`) was tried on two logical nodes with Ray 2.60, and is not used. It
+names a package by its content, like this module. But a task accepts only a URI (`Passing directories ... is only
+supported at the job level`): one folder for all variants, or Ray's private packaging. Files listed in a `.gitignore`,
+which often includes weights, were left out silently. 300 MiB took 9 s, and 600 MiB were rejected
+(`exceeds the maximum size of 512.00MiB`). Files outside the folder can't be named, files on a shared disk are sent
+anyway, and the unpacked files are in the session's folder, so that the next cluster receives them again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from mlflow_compress.networks.own_files import require_own_files
 from mlflow_compress.records import Variant
 from mlflow_compress.scoring.hf_evaluate import is_code
 
-HERE = "here"  # instead of a folder: each file is where it was packed
+HERE = "here"  # instead of a folder: each file has its original path
 MOST_BYTES, MOST_FILES = 2 * 2**30, 100_000
 _MENTIONS_BYTES = 2**16
 _MOST_NAMED_BYTES, _MOST_NAMED_FILES = 256 * 2**20, 20_000  # in a folder that code names
@@ -55,13 +55,13 @@ _UNUSED_SECONDS = 14 * 86400.0
 
 @dataclass(frozen=True)
 class File:
-    """One file: where it lies, and how it is told from another.
+    """One file: its path and its identity.
 
     Attributes:
-        path: on the machine that packs it.
-        size: bytes.
-        changed_ns: when it was changed last, nanoseconds since the epoch.
-        digest: SHA-256 of its content; empty for large ones.
+        path: Path on the machine that packs it.
+        size: Size in bytes.
+        changed_ns: Time of the last change, nanoseconds since the epoch.
+        digest: SHA-256 of its content; empty for large files.
     """
 
     path: str
@@ -71,17 +71,17 @@ class File:
 
     @property
     def identity(self) -> tuple[int, str | int]:
-        """Return what two copies have in common."""
+        """Return a value that is equal for two copies of a file."""
         return self.size, self.digest or self.changed_ns
 
 
 @dataclass(frozen=True)
 class Parcel:
-    """What is to be packed.
+    """The files to pack.
 
     Attributes:
-        roots: the variant's folder, then each path outside it that the variant names.
-        files: by name in the archive: the number of the root, then the path below it.
+        roots: The variant's folder, then each path outside it that the variant names.
+        files: Files by name in the archive: the number of the root, then the path below it.
     """
 
     roots: tuple[str, ...]
@@ -89,7 +89,7 @@ class Parcel:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Name the content."""
+        """Return a digest of the content."""
         described = [[name, *file.identity] for name, file in sorted(self.files.items())]
         return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
@@ -105,27 +105,27 @@ class Parcel:
 
 
 def contents(variant: Variant) -> Parcel | None:
-    """Find what a variant needs of this machine's disk; None where that is nothing.
+    """Return the files of this machine that a variant needs; None if it needs none.
 
     Raises:
-        RecipeError: it can't be read.
+        RecipeError: They can't be read.
     """
     folder = Path(variant.folder)
-    found: dict[Path, None] = {}
+    paths: dict[Path, None] = {}
     for text in _texts(variant):
         if text and (path := _existing(folder, text)) is not None:
-            found |= dict.fromkeys([path, *_beside(path)])
-    outside = [path for path in found if not path.is_relative_to(folder)]
+            paths |= dict.fromkeys([path, *_beside(path)])
+    outside = [path for path in paths if not path.is_relative_to(folder)]
     roots = [path for path in outside if not any(path.is_relative_to(other) for other in outside if other != path)]
     files: dict[str, File] = {}
     try:
-        for path in found:
-            for each in _files(path):
-                files.setdefault(_name(each, folder, roots), _described(each))
+        for path in paths:
+            for file in _files(path):
+                files.setdefault(_name(file, folder, roots), _described(file))
                 if len(files) > MOST_FILES:
-                    raise OSError(f"{path} holds more than {MOST_FILES:,} files")
+                    raise OSError(f"{path} has more than {MOST_FILES:,} files")
     except OSError as error:
-        raise RecipeError(f"What {variant.model} needs can't be sent to other machines: {error}") from error
+        raise RecipeError(f"The files of {variant.model} can't be sent to other machines: {error}") from error
     return Parcel((str(folder), *map(str, roots)), files) if files else None
 
 
@@ -133,19 +133,19 @@ def pack(parcel: Parcel, file: IO[bytes]) -> None:
     """Write a parcel as a tar archive, without owners and links.
 
     Raises:
-        OSError: a file can't be read, or changed meanwhile.
+        OSError: A file can't be read, or was changed in the meantime.
     """
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name, each in sorted(parcel.files.items()):
+        for name, source in sorted(parcel.files.items()):
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mtime, entry.mode = each.size, each.changed_ns // 10**9, 0o644
-            entry.pax_headers = {"mtime": f"{each.changed_ns / 10**9:.9f}"}
-            with Path(each.path).open("rb") as content:
+            entry.size, entry.mtime, entry.mode = source.size, source.changed_ns // 10**9, 0o644
+            entry.pax_headers = {"mtime": f"{source.changed_ns / 10**9:.9f}"}
+            with Path(source.path).open("rb") as content:
                 archive.addfile(entry, content)
 
 
 def find(parcel: Parcel) -> str:
-    """Say where a parcel's files are on this machine: `HERE`, the folder they were unpacked into, or empty: nowhere."""
+    """Return the place of a parcel's files on this machine: `HERE`, the folder they were unpacked to, or empty."""
     try:
         if all(_described(Path(file.path)).identity == file.identity for file in parcel.files.values()):
             return HERE
@@ -156,14 +156,14 @@ def find(parcel: Parcel) -> str:
 
 
 def unpack(parcel: Parcel, chunks: Iterable[bytes]) -> str:
-    """Unpack a parcel that is nowhere on this machine yet, and give its folder.
+    """Unpack a parcel that is not on this machine yet, and return its folder.
 
     Args:
-        parcel: it.
-        chunks: the archive's bytes.
+        parcel: The parcel.
+        chunks: Bytes of the archive.
 
     Raises:
-        OSError: it can't be written, or the archive is not the parcel's.
+        OSError: It can't be written, or the archive does not match the parcel.
     """
     from filelock import FileLock
 
@@ -183,12 +183,12 @@ def unpack(parcel: Parcel, chunks: Iterable[bytes]) -> str:
 
 
 def moved(variant: Variant, parcel: Parcel, where: str) -> Variant:
-    """Return a variant with the paths that it has on this machine.
+    """Return a variant with the paths of this machine.
 
     Args:
-        variant: with the paths of the machine that packed the parcel.
-        parcel: what it needs.
-        where: the parcel's place here, as `find` or `unpack` gives it.
+        variant: Variant with the paths of the machine that packed the parcel.
+        parcel: Its files.
+        where: Place of the parcel here, from `find` or `unpack`.
     """
     if where == HERE:
         return variant
@@ -215,15 +215,13 @@ def moved(variant: Variant, parcel: Parcel, where: str) -> Variant:
         source=new(variant.source),
         weights=new(variant.weights),
         data=data,
-        metrics=tuple(
-            each.replace(_code(each), new(_code(each))) if is_code(each) else each for each in variant.metrics
-        ),
+        metrics=tuple(map(metric, variant.metrics)),
     )
 
 
 def _texts(variant: Variant) -> list[str]:
-    """Return what of a variant may be a path."""
-    texts = [variant.source, variant.weights, *(_code(each) for each in variant.metrics if is_code(each))]
+    """Return the values of a variant that may be paths."""
+    texts = [variant.source, variant.weights, *(_code(metric) for metric in variant.metrics if is_code(metric))]
     if variant.data:
         data = spec.parse(variant.data)
         texts += [data.source, data.calibration]
@@ -231,28 +229,28 @@ def _texts(variant: Variant) -> list[str]:
 
 
 def _code(metric: str) -> str:
-    """Return the path or hub id of a metric of one's own."""
+    """Return the path or hub id of a custom metric."""
     return re.sub(r":\w+=.*", "", metric.strip().removeprefix("evaluate:"), flags=re.DOTALL)
 
 
 def _place(folder: Path, text: str) -> Path:
     try:
         return folder / Path(text).expanduser()
-    except RuntimeError:  # nobody is called so
+    except RuntimeError:  # no such user
         return folder / text
 
 
 def _existing(folder: Path, text: str) -> Path | None:
-    """Return the path that a text names, where there is something."""
+    """Return the path that a text names, if it exists."""
     try:
         path = _place(folder, text)
         return path if path != folder and path.exists() else None
-    except (OSError, ValueError):  # longer than a name can be, or with a null byte
+    except (OSError, ValueError):  # too long for a path, or with a null byte
         return None
 
 
 def _beside(path: Path) -> Iterator[Path]:
-    """Find what a file needs that lies beside it: modules to import, and what it mentions."""
+    """Yield the files next to a file that it needs: modules to import, and files that it mentions."""
     if not path.is_file():
         return
     if path.suffix == ".py":
@@ -264,18 +262,18 @@ def _beside(path: Path) -> Iterator[Path]:
         text = file.read(_MENTIONS_BYTES).decode(errors="replace")
     for mention in dict.fromkeys(_MENTION.findall(text)):
         parts = PurePosixPath(mention).parts
-        if not parts or ".." in parts or parts[0] == "/" or (found := _existing(path.parent, mention)) is None:
+        if not parts or ".." in parts or parts[0] == "/" or (existing := _existing(path.parent, mention)) is None:
             continue
-        if found.is_file():
-            yield found if path.suffix == ".py" else path.parent / parts[0]  # with the other pictures of its folder
+        if existing.is_file():
+            yield existing if path.suffix == ".py" else path.parent / parts[0]  # with the other images of its folder
         elif path.suffix in _SETTINGS:
-            yield found
+            yield existing
 
 
 def _needed(path: Path) -> Iterator[Path]:
-    """Find what Python code needs below its folder.
+    """Yield the files below its folder that Python code needs.
 
-    Of large folders, and of many files that may be meant, none: a word may be a folder's by chance.
+    Large folders and large sets of possible files are left out: a word in the code may match a folder by chance.
     """
     needs = needs_of(path)
     yield from (file for file in (*needs.modules, *needs.files) if code_files.is_own(file, path.parent))
@@ -296,21 +294,21 @@ def _is_small(files: Iterable[Path]) -> bool:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Return the files at a path; links to folders are not followed.
+    """Yield the files at a path; links to folders are not followed.
 
     Raises:
-        OSError: folders lie too deep, see `folder_trees`.
+        OSError: Folders are nested too deeply, see `folder_trees`.
     """
     if path.is_file():
         yield path
         return
-    if (path / DESCRIPTION).exists():  # where it is unpacked, a link would be a file of the model's
+    if (path / DESCRIPTION).exists():  # a link would be unpacked as a file of the model
         require_own_files(path)
     yield from folder_trees.files_below(path)
 
 
 def _name(path: Path, folder: Path, roots: list[Path]) -> str:
-    """Name a file in the archive."""
+    """Return the name of a file in the archive."""
     if path.is_relative_to(folder):
         return f"0/{path.relative_to(folder).as_posix()}"
     number, root = next((number, root) for number, root in enumerate(roots, 1) if path.is_relative_to(root))
@@ -323,26 +321,26 @@ def _described(path: Path) -> File:
 
 
 def _extract(parcel: Parcel, file: IO[bytes], folder: Path) -> None:
-    """Extract an archive into a new folder, and see that it holds the parcel and nothing else."""
+    """Extract an archive into a new folder, and check that it has exactly the parcel's files."""
     try:
         with tarfile.open(fileobj=file) as archive:
-            archive.extractall(folder, filter="data")  # which lets nothing be written outside the folder
+            archive.extractall(folder, filter="data")  # this filter blocks writing outside the folder
     except tarfile.TarError as error:
         raise OSError(f"the archive can't be unpacked: {error}") from error
-    sizes = {each.relative_to(folder).as_posix(): each.stat().st_size for each in folder.rglob("*") if each.is_file()}
-    if sizes != {name: each.size for name, each in parcel.files.items()}:
-        raise OSError("the archive does not hold what it should")
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    if sizes != {name: source.size for name, source in parcel.files.items()}:
+        raise OSError("the archive does not have the expected files")
     (folder / "0").mkdir(exist_ok=True)
 
 
 def _forget_unused(cache: Path) -> None:
-    """Take away what nobody used for two weeks."""
+    """Remove parcels that were not used for two weeks."""
     for path in cache.iterdir():
         if path.is_dir() and time.time() - path.stat().st_mtime > _UNUSED_SECONDS:
             folder_trees.remove(path)
 
 
 def _cache() -> Path:
-    if given := os.environ.get("COMPRESS_CACHE"):
-        return Path(given).absolute() / "parcels"
+    if folder := os.environ.get("COMPRESS_CACHE"):
+        return Path(folder).absolute() / "parcels"
     return cache_folder("parcels")

@@ -1,4 +1,4 @@
-"""How long measuring a variant will take, as far as anybody can know beforehand."""
+"""Estimate how long measuring a variant will take."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from mlflow_compress.budget import FEWEST_LAUNCHES
 from mlflow_compress.records import Result, Run, Variant
 from mlflow_compress.tracking.run_tags import SECONDS
 
-_LONGEST_SECONDS = 366 * 86_400.0  # that anybody waited for a variant
-_PROCESS_SECONDS = 30.0  # to start one, and to load or save a model
+_LONGEST_SECONDS = 366 * 86_400.0  # a plausible limit for one variant
+_PROCESS_SECONDS = 30.0  # to start a process, and to load or save a model
 
 Source = Literal["this variant", "this model", "budget"]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long a variant will take.
+    """The estimated duration of a variant.
 
     Attributes:
-        seconds: that long.
-        source: where that is from: earlier results of `this variant`, of `this model` (the mean of its other rows), or
-            the `budget`: at most about that long, but for compressing and scoring.
+        seconds: The estimate.
+        source: Its source: earlier results of `this variant`, of `this model` (the mean of its other rows), or the
+            `budget`: an upper bound without compressing and scoring.
     """
 
     seconds: float
@@ -31,12 +31,12 @@ class Estimate:
 
 
 class Forecast:
-    """Knows how long variants took, and estimates from it how long others will.
+    """Estimates durations from earlier durations.
 
     Args:
-        runs: earlier results, the newest first.
-        machine: what is to be measured on, as `environment.machine` describes it: results of another kind of CPU do
-            not count. None: all count.
+        runs: Earlier results, the newest first.
+        machine: Machine to measure on, as `environment.machine` describes it: results of another kind of CPU are
+            ignored. None: all are used.
     """
 
     def __init__(self, runs: Iterable[Run] = (), machine: Mapping[str, str] | None = None) -> None:
@@ -49,7 +49,7 @@ class Forecast:
                 self._known.setdefault(run.said("model"), {})[row] = took
 
     def learn(self, result: Result) -> None:
-        """Take note of how long a variant took. What failed or was skipped teaches nothing."""
+        """Record the duration of a variant. Failed and skipped ones are ignored."""
         if result.status == "ok":
             self._known.setdefault(result.variant.model, {})[_row(result.variant)] = result.ended_s - result.started_s
 
@@ -68,7 +68,7 @@ def _row(variant: Variant) -> tuple[str, str, str]:
 
 
 def _bound(variant: Variant) -> float:
-    """Return how long measuring may take at most, but for compressing and scoring, which nobody knows."""
+    """Return an upper bound for measuring, without compressing and scoring, whose durations are unknown."""
     budget, sides = variant.budget, 2 if variant.interleave and not variant.is_original else 1
     further = budget.launches - 1 if budget.launches >= FEWEST_LAUNCHES else 0
     restoring = min(further * _PROCESS_SECONDS, budget.restoring_seconds(budget.max_seconds))  # both of a pair at once
@@ -78,7 +78,7 @@ def _bound(variant: Variant) -> float:
 
 
 def _number(text: str) -> float:
-    """Read how long a run says it took; 0 where a tag that somebody wrote is none of that."""
+    """Return the duration in a tag; 0 if it is not a plausible number: anybody can write a tag."""
     try:
         seconds = float(text)
     except ValueError:

@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 def sweep(
     queue: Queue, delivery: Delivery, progress: Progress, show: Callable[[Result], None], again: bool
 ) -> list[Result]:
-    """Measure all variants that wait on this machine.
+    """Measure all queued variants on this machine.
 
     Args:
-        queue: the variants.
-        delivery: brings the results home.
-        progress: shows how far it is.
-        show: told of each result when it is home.
-        again: whether to measure what the experiment has already, too.
+        queue: The variants.
+        delivery: Delivers the results.
+        progress: Shows the progress.
+        show: Called with each delivered result.
+        again: Whether to measure variants again that the experiment already has.
 
     Raises:
-        StoreError: the server refused a result, and it could not be kept either.
+        StoreError: The server refused a result, and it could not be written to disk.
     """
     count = len(queue.waiting)
     results: list[Result] = []
     with contextlib.ExitStack() as stack:
-        stack.callback(progress.close)  # also where it is stopped: what is said then has a line of its own
+        stack.callback(progress.close)  # also after Ctrl-C, so that the message starts on a new line
         originals = None
         if any(variant.interleave for variant in queue.waiting):
             originals = PreparedOriginals(stack.enter_context(delivery.entry(progress.end)).folder)
@@ -74,11 +74,11 @@ def _measure(
     variant: Variant, entry: Entry, delivery: Delivery, progress: Progress, originals: PreparedOriginals | None
 ) -> Result:
     def listen(event: Mapping[str, Any]) -> None:
-        delivery.check()  # a server that refuses is known at once, not after the download of the weights
+        delivery.check()  # notice a server that refuses at once, not after the download of the weights
         progress.event(event)
 
     fetched = delivery.log.fetched(variant, lambda: progress.event({"stage": "fetching"}))
-    # MLflow is imported beside the preparing
+    # MLflow is imported while the variant is prepared
     run = functools.partial(isolate.run, ready=lambda: delivery.log, originals=originals)
     result = measure_one(variant, entry.folder, listen, progress.end, fetched=fetched, run=run)
     progress.event({"stage": "logging"})

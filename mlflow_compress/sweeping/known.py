@@ -1,4 +1,4 @@
-"""What an experiment knows before a sweep begins: how long variants take, and which need not be measured."""
+"""Information from an experiment before a sweep begins: how long variants take, and which are already measured."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mlflow_compress.tracking.spool import Spool
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the variants of a sweep.
+    """What is known about the variants of a sweep.
 
     Attributes:
-        forecast: how long they take.
-        digests: of variants that need not be measured, as `resume.digest` gives them.
-        machines: that they may be measured on, as `resume.digest` takes them.
+        forecast: Estimates their durations.
+        digests: Digests of variants that are already measured, see `resume.digest`.
+        machines: Machines that they may be measured on, for `resume.digest`.
     """
 
     forecast: Forecast = field(default_factory=Forecast)
@@ -33,23 +33,23 @@ class Known:
         return bool(self.digests) and any(resume.digest(variant, machine) in self.digests for machine in self.machines)
 
     def seconds(self, variant: Variant) -> float:
-        """Return for how long a variant will keep a machine busy."""
+        """Return the seconds that a variant will take on a machine."""
         return 0.0 if self.is_measured(variant) else self.forecast.of(variant).seconds
 
 
 def ask(store: Store, experiment_id: str, spool: Spool, again: bool, on_cluster: bool) -> Known:
-    """Ask an experiment, and the spool.
+    """Read what an experiment and the spool know.
 
     Args:
-        store: the tracking store.
-        experiment_id: the experiment's id; empty: there is none yet.
-        spool: where results wait.
-        again: whether what is there is measured, too.
-        on_cluster: whether machines of a cluster measure. Which it has is not known yet: those that measured before
-            stand for them.
+        store: The tracking store.
+        experiment_id: Id of the experiment; empty if it does not exist yet.
+        spool: Spool with unsent results.
+        again: Whether to measure variants again that are already measured.
+        on_cluster: Whether machines of a cluster measure. They are not known yet, so the machines of earlier results
+            are used.
 
     Raises:
-        StoreError: the server is gone.
+        StoreError: The server is gone.
     """
     runs = resume.finished(store, experiment_id) if experiment_id else []
     digests = set() if again or not runs else resume.digests(runs, spool, reading.experiment_name(store, experiment_id))

@@ -1,4 +1,4 @@
-"""Which machine may measure which variant: all variants of one model go to one kind of hardware."""
+"""Decide which machine may measure which variant: all variants of one model go to one kind of hardware."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from mlflow_compress.planning import requirements
 from mlflow_compress.records import Variant
 
-_MIB_PER_STEP = 4096  # in which sizes of memory are told apart: makers' 64 GB are not quite the same everywhere
+_MIB_PER_STEP = 4096  # resolution of memory sizes: 64 GB of different vendors are not exactly equal
 
 Kind = tuple[str, ...]
 
@@ -21,12 +21,12 @@ class Node:
     """A machine of the cluster.
 
     Attributes:
-        id: the cluster's name of it.
-        name: what people call it.
-        machine: as `requirements.here` describes it.
-        cpus, gpus: how many the cluster hands out.
-        parcels: the places of parcels that are there, by digest.
-        failures: measurements in a row that came to nothing there.
+        id: Id in the cluster.
+        name: Name for people.
+        machine: Description by `requirements.here`.
+        cpus, gpus: Numbers that the cluster can assign.
+        parcels: Places of parcels that are on the machine, by digest.
+        failures: Consecutive failed measurements on it.
     """
 
     id: str
@@ -39,9 +39,9 @@ class Node:
 
     @property
     def kind(self) -> Kind:
-        """Say what kind of hardware it is: processor, logical cores, GPU, and memory in steps of 4 GiB.
+        """Return the kind of hardware: processor, logical cores, GPU, and memory in steps of 4 GiB.
 
-        Of cores and memory, what a container's limits leave.
+        Cores and memory are those that a container's limits allow.
         """
         has = self.machine
         memory = min(float(has.get(name, math.inf)) for name in ("ram_total_mib", "ram_limit_mib"))
@@ -55,12 +55,12 @@ class Node:
 
 @dataclass
 class Group:
-    """The variants that are compared with each other.
+    """Variants that are compared with each other.
 
     Attributes:
-        kind: the hardware that they are measured on; None as long as none was chosen.
-        left: how many of them have no result yet.
-        originals: how many of these are originals.
+        kind: Hardware that they are measured on; None until it is chosen.
+        left: Number of them without a result.
+        originals: Number of originals among these.
     """
 
     kind: Kind | None = None
@@ -69,10 +69,10 @@ class Group:
 
 
 class Placing:
-    """Knows where each variant may go.
+    """Decides where each variant may be measured.
 
     Args:
-        variants: all that there are; each is told from others by its identity.
+        variants: All variants; they are distinguished by object identity.
     """
 
     def __init__(self, variants: Iterable[Variant]) -> None:
@@ -90,11 +90,11 @@ class Placing:
         return self._groups[id(variant)]
 
     def serves(self, node: Node, nodes: Sequence[Node]) -> Callable[[Variant], bool]:
-        """Make what says whether a variant may go to a node now.
+        """Return a function that says whether a variant may be measured on a node now.
 
         Args:
-            node: one that is free.
-            nodes: all that there are.
+            node: A free node.
+            nodes: All nodes.
         """
         numbers = Counter(each.kind for each in nodes)
         by_kind = {other.kind: other for other in nodes}
@@ -115,28 +115,28 @@ class Placing:
         return check
 
     def bind(self, variant: Variant, kind: Kind) -> None:
-        """Choose the hardware of all that a variant is compared with."""
+        """Choose the hardware for all variants that are compared with this one."""
         self.group(variant).kind = kind
 
     def release(self, kind: Kind) -> None:
-        """Let what was to go to a kind of hardware that is gone go to another."""
+        """Allow other hardware for the variants of a kind of hardware that is gone."""
         for group in self._all:
             if group.kind == kind:
                 group.kind = None
 
     def failed(self, variant: Variant, node: Node) -> int:
-        """Note that a variant came to nothing on a node, and give how often it did on any."""
+        """Record a failure of a variant on a node, and return its number of failures on all nodes."""
         self._tried.setdefault(id(variant), []).append(node.id)
         return len(self._tried[id(variant)])
 
     def done(self, variant: Variant) -> None:
-        """Note that a variant has a result."""
+        """Record that a variant has a result."""
         group = self.group(variant)
         group.left -= 1
         group.originals -= variant.is_original
 
     def is_stranded(self, variant: Variant, nodes: Sequence[Node]) -> bool:
-        """Return whether a variant waits for machines that are not among these nodes."""
+        """Return whether a variant waits for a machine that is not among these nodes."""
         kind = self.group(variant).kind
         if kind is None:
             return bool(self.homeless(variant, nodes))
@@ -147,11 +147,11 @@ class Placing:
         lacks = [lack(variant, node) for node in nodes]
         if not lacks:
             return "no machine of the cluster is left"
-        return "" if not all(lacks) else f"no machine of the cluster serves: {min(lacks, key=len)}"
+        return "" if not all(lacks) else f"no machine of the cluster can measure it: {min(lacks, key=len)}"
 
 
 def lack(variant: Variant, node: Node) -> str:
-    """Say what a node lacks for a variant; empty if nothing."""
+    """Return what a node lacks for a variant; empty if nothing."""
     if variant.devices == ("cuda",) and "gpu_model" not in node.machine:
         return f"{node.name} has no GPU"
     unmet = requirements.unmet(variant.requires, node.machine)

@@ -1,4 +1,4 @@
-"""Tells on standard error what is being done and how long it will take: a bar in a terminal, plain lines in a log."""
+"""Show the progress and the remaining time on standard error: a bar in a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mlflow_compress.plain_text import plain
 from mlflow_compress.records import Result
 
 _BAR_WIDTH = 24
-PATIENCE_SECONDS = 2.0  # of a command that most often takes no time
-_LOG_SECONDS = 10.0  # between two lines about the same stage, when this is no terminal
+PATIENCE_SECONDS = 2.0  # for a command that usually takes no time
+_LOG_SECONDS = 10.0  # between two lines about the same stage, if the stream is not a terminal
 
 
 class Progress:
     """Shows the progress of one variant after the other.
 
     Args:
-        stream: where to write.
-        quiet: write nothing but the ends of variants.
-        patience: seconds after the beginning in which events are not told: of what takes no time, nothing is said.
+        stream: Stream to write to.
+        quiet: Write only how variants end.
+        patience: Seconds from the beginning in which events are not shown: fast commands show no progress.
     """
 
     def __init__(self, stream: TextIO, quiet: bool = False, patience: float = 0.0) -> None:
@@ -41,7 +41,7 @@ class Progress:
         self._begun = time.monotonic()
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """Take an event of the worker: `stage`, and as far as known `done`, `total`, `seconds_left`; or a `warning`."""
+        """Show an event of the worker: `stage`, and if known `done`, `total`, `seconds_left`; or a `warning`."""
         if "warning" in event:
             self.end(f"WARNING: {event['warning']}")
             return
@@ -57,24 +57,24 @@ class Progress:
             self._told = time.monotonic()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._live and not self._quiet:
             terminal.clear_line(self._stream)
 
     def end(self, text: str) -> None:
-        """Write a line that stays: how a variant ended, or a warning."""
+        """Write a permanent line: how a variant ended, or a warning."""
         self.close()
         terminal.write_line(self._stream, f"{self._title}: {plain(text)}")
 
 
 class Board:
-    """Shows the progress of many variants on many machines: how many are done, which run where, when all will be.
+    """Shows the progress of many variants on many machines: how many are done, which run where, and the time left.
 
-    It may be told from several threads.
+    Several threads may use it.
 
     Args:
-        stream: where to write.
-        quiet: write nothing but the ends of variants.
+        stream: Stream to write to.
+        quiet: Write only how variants end.
     """
 
     def __init__(self, stream: TextIO, quiet: bool = False) -> None:
@@ -89,22 +89,22 @@ class Board:
         self._told = -_LOG_SECONDS
 
     def begin(self, total: int, machines: Sequence[str]) -> None:
-        """Begin.
+        """Begin the sweep.
 
         Args:
-            total: how many variants there are.
-            machines: the names of those that measure.
+            total: Number of variants.
+            machines: Names of the machines that measure.
         """
         self._total, self._machines = total, len(machines)
         self.tell(f"{total} variants, {len(machines)} machines: {', '.join(machines)}")
 
     def event(self, machine: str, who: str, event: Mapping[str, Any]) -> None:
-        """Take an event of a worker, as `Progress.event` does.
+        """Show an event of a worker, see `Progress.event`.
 
         Args:
-            machine: the name of the one it runs on.
-            who: the variant.
-            event: what it told.
+            machine: Name of the machine it runs on.
+            who: The variant.
+            event: The event.
         """
         if "warning" in event:
             self.tell(f"{who}: WARNING: {event['warning']}")
@@ -114,7 +114,7 @@ class Board:
             self._show()
 
     def free(self, machine: str) -> None:
-        """Note that nothing runs on a machine."""
+        """Record that nothing runs on a machine."""
         with self._lock:
             self._running.pop(machine, None)
 
@@ -129,19 +129,19 @@ class Board:
             self._show()
 
     def tell(self, text: str) -> None:
-        """Write a line that stays."""
+        """Write a permanent line."""
         with self._lock:
             self.close()
             terminal.write_line(self._stream, plain(text))
 
     def close(self) -> None:
-        """Take the state away."""
+        """Remove the state line."""
         with self._lock:
             if self._live and not self._quiet:
                 terminal.clear_line(self._stream)
 
     def line(self) -> str:
-        """Return the whole state in one line."""
+        """Return the state as one line."""
         parts = [f"{self._done}/{self._total} done"]
         parts += [f"{count} {status}" for status, count in self._counts.items() if count]
         left = self._total - self._done

@@ -1,4 +1,4 @@
-"""`Cargo`: the files that variants need of this machine, found once, and put into the cluster's store once."""
+"""`Cargo`: find the files of this machine that variants need, and put each into the cluster's store once."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mlflow_compress.sweeping.ray_cluster import Cluster
 
 
 class Cargo:
-    """What is sent to nodes with the variants of one sweep.
+    """The files that are sent to nodes with the variants of one sweep.
 
     Args:
-        cluster: the cluster.
-        fetch: fetches the model of a variant that the tracking server keeps, and returns its path; None for others.
+        cluster: The cluster.
+        fetch: Downloads the model of a variant from the tracking server, and returns its path; None for other models.
     """
 
     def __init__(self, cluster: Cluster, fetch: Callable[[Variant], Path | None]) -> None:
@@ -29,15 +29,15 @@ class Cargo:
         self._packed: dict[str, list[Any]] = {}
 
     def sent(self, variant: Variant) -> Variant:
-        """Return a variant as a node is told of it: its model, where the tracking server keeps it, by path."""
+        """Return a variant as it is sent to a node: a model from the tracking server is given by its local path."""
         fetched = self._fetch(variant)
         return variant if fetched is None else dataclasses.replace(variant, weights=str(fetched))
 
     def needs(self, variant: Variant) -> file_bundle.Parcel | None:
-        """Return what a variant needs of this machine's disk; None where that is nothing.
+        """Return the files of this machine that a variant needs; None if it needs none.
 
         Raises:
-            RecipeError: it can't be read.
+            RecipeError: They can't be read.
         """
         key = repr((variant.folder, variant.source, variant.weights, variant.data, variant.metrics))
         if key not in self._parcels:
@@ -45,12 +45,12 @@ class Cargo:
         return self._parcels[key]
 
     def described(self) -> list[dict[str, Any]]:
-        """Return all parcels so far, each once, as JSON: a node says which it has."""
-        known = {each.digest: to_json(each) for each in self._parcels.values() if each is not None}
-        return list(known.values())
+        """Return all parcels so far, each once, as JSON: a node answers which it has."""
+        by_digest = {parcel.digest: to_json(parcel) for parcel in self._parcels.values() if parcel is not None}
+        return list(by_digest.values())
 
     def chunks(self, parcel: file_bundle.Parcel) -> list[Any]:
-        """Put a parcel into the cluster's store, once, and return the references of its pieces."""
+        """Put a parcel into the cluster's store, once, and return the references of its chunks."""
         if parcel.digest not in self._packed:
             with tempfile.TemporaryFile() as file:
                 file_bundle.pack(parcel, file)
@@ -60,10 +60,10 @@ class Cargo:
         return self._packed[parcel.digest]
 
     def require_small(self, nodes: Iterable[Node]) -> None:
-        """Raise for what is too much to be sent to the nodes that lack it, before anything runs.
+        """Check, before anything runs, that no parcel is too large to be sent to the nodes that lack it.
 
         Raises:
-            RecipeError: something is.
+            RecipeError: A parcel is too large.
         """
         for parcel in self._parcels.values():
             if parcel is None or parcel.size <= file_bundle.MOST_BYTES:
@@ -71,7 +71,7 @@ class Cargo:
             if lacking := [node.name for node in nodes if parcel.digest not in node.parcels]:
                 largest = max(parcel.files.values(), key=lambda file: file.size)
                 raise RecipeError(
-                    f"{parcel.size / 2**30:.1f} GiB, such as {largest.path}, would have to be sent to "
-                    f"{', '.join(lacking)}; at most {file_bundle.MOST_BYTES / 2**30:.0f} GiB is. Put it into a "
+                    f"{parcel.size / 2**30:.1f} GiB of files, such as {largest.path}, would have to be sent to "
+                    f"{', '.join(lacking)}; the limit is {file_bundle.MOST_BYTES / 2**30:.0f} GiB. Put them into a "
                     "folder that all machines have under the same path."
                 )

@@ -1,6 +1,6 @@
-"""A Ray cluster: found, connected to, and asked. The only module that imports Ray, and that knows its private parts.
+"""Find, connect to and query a Ray cluster. Only this module imports Ray and uses its private API.
 
-Private, so that a new release of Ray may break it, is what stands below `Ray's private parts`.
+The code below `Ray's private API` may break with a new release of Ray.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXTRA = 'pip install "mlflow-compress[ray]"'
 _START = "Start one (ray start --head), and more machines with ray start --address=HOST:PORT"
 _ANSWER_SECONDS = 5.0
 _CONNECT_SECONDS = 30.0
-_UNREAD_ITEMS = 8  # that a node may be ahead of us
+_UNREAD_ITEMS = 8  # items that a node may produce before we read them
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Seen:
     """A machine as Ray lists it.
 
     Attributes:
-        id: Ray's name of it.
-        hostname: what people call it.
-        address: its IP address.
-        cpus, gpus: how many it hands out.
+        id: Ray's node id.
+        hostname: Host name.
+        address: IP address.
+        cpus, gpus: Numbers that Ray can assign.
     """
 
     id: str
@@ -44,7 +44,7 @@ class Seen:
 
     @property
     def where(self) -> str:
-        """Name it in a message."""
+        """Return its name for messages."""
         return f"{self.hostname} ({self.address})"
 
 
@@ -52,10 +52,10 @@ class Cluster:
     """A cluster that this process is connected to.
 
     Args:
-        ray: Ray.
+        ray: The module `ray`.
 
     Attributes:
-        errors: Ray's exceptions.
+        errors: The module `ray.exceptions`.
     """
 
     def __init__(self, ray: Any) -> None:
@@ -63,34 +63,35 @@ class Cluster:
         self.errors = ray.exceptions
 
     def machines(self) -> dict[str, Seen]:
-        """Return the living machines that hand out processors, by id."""
-        found = {}
-        for each in self._ray.nodes():
-            resources = each["Resources"]
-            if each["Alive"] and resources.get("CPU", 0) > 0:
-                host, address = str(each["NodeManagerHostname"]), str(each["NodeManagerAddress"])
-                found[each["NodeID"]] = Seen(each["NodeID"], host, address, resources["CPU"], resources.get("GPU", 0))
-        return found
+        """Return the running machines with processors to assign, by id."""
+        machines = {}
+        for node in self._ray.nodes():
+            resources = node["Resources"]
+            if node["Alive"] and resources.get("CPU", 0) > 0:
+                host, address = str(node["NodeManagerHostname"]), str(node["NodeManagerAddress"])
+                cpus, gpus = resources["CPU"], resources.get("GPU", 0)
+                machines[node["NodeID"]] = Seen(node["NodeID"], host, address, cpus, gpus)
+        return machines
 
-    def ask(self, at: str, function: Callable[..., Any], *given: Any) -> Any:
-        """Call a function on a machine, whatever else runs there, and return the reference of its answer."""
-        return self._remote(function, at, num_cpus=0, num_gpus=0)(*given)
+    def ask(self, at: str, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function on a machine, even if it is busy, and return the reference of its answer."""
+        return self._remote(function, at, num_cpus=0, num_gpus=0)(*args)
 
-    def stream(self, at: Seen, function: Callable[..., Iterator[Any]], *given: Any) -> Any:
-        """Start a generator on a machine that it has for itself, and return the generator of its items' references."""
+    def stream(self, at: Seen, function: Callable[..., Iterator[Any]], *args: Any) -> Any:
+        """Start a generator that uses a whole machine, and return the generator of its items' references."""
         whole = {"num_cpus": at.cpus, "num_gpus": at.gpus}
-        return self._remote(function, at.id, **whole, **_streaming())(*given)
+        return self._remote(function, at.id, **whole, **_streaming())(*args)
 
     def answer(self, reference: Any, seconds: float) -> Any:
         """Wait for an answer.
 
         Raises:
-            RayError: it did not come, or the function raised.
+            RayError: There was no answer in time, or the function raised an error.
         """
         return self._ray.get(reference, timeout=seconds)
 
     def ready(self, waiting: Sequence[Any], seconds: float) -> list[Any]:
-        """Return the first reference or generator that has an answer or item; none where that takes longer."""
+        """Return the first reference or generator with an answer or item; none if there is no such in time."""
         ready: list[Any] = self._ray.wait(list(waiting), num_returns=1, timeout=seconds)[0]
         return ready
 
@@ -98,8 +99,8 @@ class Cluster:
         """Return the next item of a generator that is ready.
 
         Raises:
-            StopIteration: there are no more.
-            RayError: its machine or process was lost, or the function raised.
+            StopIteration: There are no more items.
+            RayError: Its machine or process was lost, or the function raised an error.
         """
         return self._ray.get(next(generator))
 
@@ -108,12 +109,12 @@ class Cluster:
         return self._ray.put(chunk)
 
     def cancel(self, generator: Any, force: bool = False) -> None:
-        """Stop what runs; that it is over already, or its machine gone, is no error."""
+        """Stop a task. It is not an error if the task has ended or its machine is gone."""
         with contextlib.suppress(Exception):
             self._ray.cancel(generator, force=force)
 
     def stop(self, generators: Sequence[Any], seconds: float) -> None:
-        """Stop generators, let them tidy up for so many seconds together, and kill what still runs."""
+        """Stop generators, give them so many seconds together to clean up, and kill those that still run."""
         for generator in generators:
             self.cancel(generator)
         end = time.monotonic() + seconds
@@ -146,17 +147,17 @@ def connected(address: str) -> Iterator[Cluster]:
         address: `auto`, or HOST:PORT.
 
     Raises:
-        RecipeError: there is no Ray, or no cluster.
+        RecipeError: Ray is not installed, or there is no cluster.
     """
     try:
         import ray
         import ray.exceptions
     except ImportError as error:
-        raise RecipeError(f"--on ray needs Ray: {EXTRA} ({error})") from None
+        raise RecipeError(f"--on ray requires Ray: {EXTRA} ({error})") from None
     if ray.is_initialized():
         yield Cluster(ray)
         return
-    _connect(ray, _found(address))
+    _connect(ray, _running(address))
     _silence(ray)
     try:
         yield Cluster(ray)
@@ -165,14 +166,14 @@ def connected(address: str) -> Iterator[Cluster]:
 
 
 def version() -> str:
-    """Return the version of Ray here, be it at home or on a node."""
+    """Return the version of Ray in this process, on any machine."""
     import ray
 
     return str(ray.__version__)
 
 
 def kept(references: Sequence[Any]) -> Iterator[bytes]:
-    """Yield the bytes that `Cluster.keep` put into the store, on a node."""
+    """On a node, yield the bytes that `Cluster.keep` put into the store."""
     import ray
 
     for reference in references:
@@ -180,7 +181,7 @@ def kept(references: Sequence[Any]) -> Iterator[bytes]:
 
 
 def reason(error: BaseException) -> str:
-    """Return in one line why a task came to nothing."""
+    """Return in one line why a task failed."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, BaseException):
         return named_line(cause)
@@ -189,52 +190,52 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {last[:300]}"
 
 
-def _connect(ray: Any, known: str) -> None:
-    """Connect this process to a cluster that answers, and leave our handler of SIGTERM in its place."""
+def _connect(ray: Any, address: str) -> None:
+    """Connect this process to a cluster that answers, and restore our SIGTERM handler."""
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=known, log_to_driver=False, configure_logging=False, logging_level=logging.CRITICAL)
+        ray.init(address=address, log_to_driver=False, configure_logging=False, logging_level=logging.CRITICAL)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise RecipeError(
-            f"The Ray cluster at {known} can't be used: {one_line(error)} This command must run on a machine of the "
-            f"cluster: ray start --address={known} --num-cpus=0 makes this one such, without measuring on it."
+            f"The Ray cluster at {address} can't be used: {one_line(error)} This command must run on a machine of the "
+            f"cluster: ray start --address={address} --num-cpus=0 adds this machine without measuring on it."
         ) from None
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, before)  # Ray sets its own
 
 
-def _found(address: str) -> str:
+def _running(address: str) -> str:
     """Return the address of a cluster that answers.
 
     Raises:
-        RecipeError: none does.
+        RecipeError: No cluster answers.
     """
     if address.startswith("ray://"):
         raise RecipeError(
-            f"{address} is an address of Ray Client, through which results can't be streamed. Run this command on a "
-            "machine of the cluster, and give --address HOST:PORT as `ray start` told it, or leave it out. "
-            "`ray start --address=HOST:PORT --num-cpus=0` makes this machine one that nothing is measured on."
+            f"{address} is an address for Ray Client, which can't stream results. Run this command on a machine of the "
+            "cluster, with the --address HOST:PORT that `ray start` printed, or without it. "
+            "`ray start --address=HOST:PORT --num-cpus=0` adds this machine without measuring on it."
         )
     try:
-        known = _resolved(address)
-        host, _, port = known.rpartition(":")
+        resolved = _resolved(address)
+        host, _, port = resolved.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
     except ConnectionError as error:
         raise RecipeError(f"There is no Ray cluster at {address}: {one_line(error)} {_START}.") from None
     except (OSError, ValueError) as error:
         raise RecipeError(f"There is no Ray cluster at {address}: {one_line(error)}. {_START}.") from None
-    if not _answers(known):
-        raise RecipeError(f"What answers at {known} is no Ray cluster, or one of another version of Ray. {_START}.")
-    return known
+    if not _answers(resolved):
+        raise RecipeError(f"{resolved} is not a Ray cluster, or one with another version of Ray. {_START}.")
+    return resolved
 
 
-# Ray's private parts
+# Ray's private API
 
 
 def _streaming() -> dict[str, Any]:
-    """Return the options of a task that yields; how far it may run ahead is an option that may change."""
+    """Return the options of a task that yields. The option that limits unread items may change."""
     return {"num_returns": "streaming", "_generator_backpressure_num_objects": _UNREAD_ITEMS}
 
 
@@ -245,14 +246,14 @@ def _resolved(address: str) -> str:
     return str(services.canonicalize_bootstrap_address_or_die(address))
 
 
-def _answers(known: str) -> bool:
+def _answers(address: str) -> bool:
     """Return whether a cluster answers within seconds; Ray itself would try for minutes."""
     raylet: Any = importlib.import_module("ray._raylet")  # compiled, without types
     answered = threading.Event()
 
     def ask() -> None:
         with contextlib.suppress(Exception):
-            raylet.GcsClient(address=known)
+            raylet.GcsClient(address=address)
             answered.set()
 
     asking = threading.Thread(target=ask, daemon=True)
@@ -262,5 +263,5 @@ def _answers(known: str) -> bool:
 
 
 def _silence(ray: Any) -> None:
-    """Keep Ray from printing the logs of dead nodes into our output: what matters we say ourselves."""
+    """Stop Ray from printing the logs of dead nodes into our output: we report what matters ourselves."""
     ray._private.worker._worker_logs_enabled = False

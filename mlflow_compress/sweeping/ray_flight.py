@@ -1,4 +1,4 @@
-"""`Flight`: a variant on its way to a machine of a Ray cluster, and what arrives of it."""
+"""`Flight`: a variant that is measured on a machine of a Ray cluster, and the files that arrive from there."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Flight:
     """A variant that is measured on a node, and whose files arrive in an entry of the spool.
 
     Args:
-        variant: as it waited in the queue, and is known to `Placing`.
-        placed: the same, with the devices that the node has: what its result is of.
-        digest: of what is placed, on the node.
-        at: the node.
-        entry: takes the files.
-        stack: closes the entry.
+        variant: The variant as it was in the queue; `Placing` knows this object.
+        placed: The same variant with the devices of the node; the result is for this one.
+        digest: Digest of `placed` on the node.
+        at: The node.
+        entry: Spool entry for the files.
+        stack: Closes the entry.
 
     Attributes:
-        generator: gives what arrives; None before it starts.
+        generator: Yields progress and files; None before it starts.
     """
 
     def __init__(
@@ -37,20 +37,20 @@ class Flight:
 
     @property
     def who(self) -> str:
-        """Name the variant in a message."""
+        """Return the variant's name for messages."""
         return who(self.variant)
 
     def take(self, name: str, chunk: bytes) -> None:
-        """Write a piece of a file. The pieces of one file come in a row.
+        """Write a chunk of a file. The chunks of one file arrive in sequence.
 
         Raises:
-            OSError: it can't be written, or would lie outside the entry.
+            OSError: It can't be written, or would be outside the entry.
         """
         if self._file is None or self._file[0] != name:
             self.finish()
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or not path.parts:
-                raise OSError(f"{self.at.name} sent a file called {name!r}")
+                raise OSError(f"{self.at.name} sent a file with the invalid name {name!r}")
             target = Path(self.entry.folder, *path.parts)
             target.parent.mkdir(parents=True, exist_ok=True)
             self._file = name, target.open("wb")
@@ -63,11 +63,11 @@ class Flight:
             self._file = None
 
     def close(self) -> None:
-        """Close the last file and the entry, which goes unless its result is kept."""
+        """Close the last file and the entry. The entry is removed unless its result is kept."""
         self.finish()
         self._stack.close()
 
 
 def who(variant: Variant) -> str:
-    """Name a variant in a message."""
+    """Return a variant's name for messages."""
     return f"{variant.model}, {variant.label}"

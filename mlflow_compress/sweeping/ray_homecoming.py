@@ -1,6 +1,6 @@
-"""`Homecoming`: brings what arrived from the nodes to the tracking server, in a thread of its own.
+"""`Homecoming`: log the results of the nodes to the tracking server, in a separate thread.
 
-Logging takes longer than handing out variants: machines must not wait for it.
+Logging is slower than distributing variants: machines must not wait for it.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 
 class Homecoming:
-    """Logs results, each after its original where its scores are paired with that.
+    """Logs results. A result whose scores are paired with its original's is logged after the original.
 
     Args:
-        delivery: brings the results home.
-        placing: told of each variant that has a result.
-        board: shows the progress.
-        show: told of each result when it is home.
+        delivery: Delivers the results.
+        placing: Records each variant that has a result.
+        board: Shows the progress.
+        show: Called with each delivered result.
     """
 
     def __init__(self, delivery: Delivery, placing: Placing, board: Board, show: Callable[[Result], None]) -> None:
         self._delivery, self._placing, self._board, self._show = delivery, placing, board, show
         self._thread = ThreadPoolExecutor(1)
         self._waiting: deque[Future[None]] = deque()
-        self._held: list[Flight] = []  # scored before their original was
+        self._held: list[Flight] = []  # scored before their original
         self._lock = threading.Lock()
         self.results: list[Result] = []
 
@@ -49,32 +49,32 @@ class Homecoming:
         return bool(self._waiting)
 
     def land(self, flight: Flight) -> None:
-        """Log what a node measured."""
+        """Log the result of a node."""
         self._waiting.append(self._thread.submit(self._deliver, flight))
 
     def log(self, flight: Flight, result: Result) -> None:
-        """Log a result that no node measured."""
+        """Log a result that was not measured on a node."""
         self._waiting.append(self._thread.submit(self._log, flight, result))
 
     def have(self, variant: Variant, result: Result) -> None:
-        """Note the result of a variant that is home."""
-        with self._lock:  # this is the loop's, or the thread's that logs
+        """Record the delivered result of a variant."""
+        with self._lock:  # called from the main loop and from the logging thread
             self._placing.done(variant)
             self._board.done(result)
             self._show(result)
             self.results.append(dataclasses.replace(result, samples={}))
 
     def reap(self, most: int) -> None:
-        """Wait until at most so many results wait to be logged.
+        """Wait until at most so many results are left to be logged.
 
         Raises:
-            StoreError: one can neither be logged nor kept.
+            StoreError: A result can neither be logged nor written to disk.
         """
         while self._waiting and (len(self._waiting) > most or self._waiting[0].done()):
             self._waiting.popleft().result()
 
     def stop(self) -> None:
-        """Log what is home, paired or not."""
+        """Log all results that arrived, paired or not."""
         self._thread.shutdown(wait=True)
         while self._held:
             with contextlib.suppress(Exception):
@@ -82,7 +82,7 @@ class Homecoming:
                 self._log(flight, flight.entry.read(self._board.tell).result)
 
     def _deliver(self, flight: Flight) -> None:
-        """Read what arrived. What is to be paired with an original that is still out waits for that, on disk."""
+        """Read a result and log it. If its original has no result yet, it waits on disk for pairing."""
         result = Result.from_json(read_json(flight.entry.folder / ray_node.RESULT, worker_part.RESULT_BYTES))
         variant = dataclasses.replace(flight.placed, interleave=result.variant.interleave)
         result = dataclasses.replace(result, variant=variant, facts={**result.facts, "node": flight.at.name})
@@ -94,15 +94,15 @@ class Homecoming:
         self._log(flight, result)
 
     def _log(self, flight: Flight, result: Result) -> None:
-        """Log a result, and those that waited for it."""
+        """Log a result, and the results that waited for it."""
         try:
             result = self._delivery.deliver(self._shipment(flight, result))
         finally:
             flight.close()
         self.have(flight.variant, result)
         group = self._placing.group(flight.variant)
-        ready = [] if group.originals else [each for each in self._held if self._placing.group(each.variant) is group]
-        self._held = [each for each in self._held if each not in ready]
+        ready = [] if group.originals else [held for held in self._held if self._placing.group(held.variant) is group]
+        self._held = [held for held in self._held if held not in ready]
         for other in ready:
             self._log(other, other.entry.read(self._board.tell).result)
 

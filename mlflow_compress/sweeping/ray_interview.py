@@ -1,4 +1,4 @@
-"""Asks a machine of a Ray cluster what it is, and judges whether it can measure."""
+"""Ask a machine of a Ray cluster for its description, and decide whether it can measure."""
 
 from __future__ import annotations
 
@@ -13,49 +13,51 @@ from mlflow_compress.sweeping.ray_cluster import Cluster, Seen
 from mlflow_compress.version import __version__
 
 _NICE = (
-    "{}: what is measured there comes after other programs. Start Ray with RAY_worker_niceness=0 to have true latencies"
+    "{}: measured processes have a lower priority than other programs. Start Ray with RAY_worker_niceness=0 to get "
+    "true latencies"
 )
 _UNREACHABLE = (
-    "{}: the tracking server answers here, but not there. Nothing is lost by that: results go home through this command"
+    "{}: the tracking server can be reached from here, but not from there. Nothing is lost: results are sent through "
+    "this command"
 )
-_NOT_IMPORTED = ("failed to import", "mlflow_compress", "ModuleNotFoundError", "ImportError")  # what Ray says of it
+_NOT_IMPORTED = ("failed to import", "mlflow_compress", "ModuleNotFoundError", "ImportError")  # in Ray's messages
 
 
 class GoneError(RecipeError):
-    """A machine was lost before it could say what it is."""
+    """A machine was lost before it answered."""
 
 
 def describe(tracking_uri: str, parcels: Sequence[Mapping[str, Any]], has_gpus: bool) -> dict[str, Any]:
-    """Describe a machine, on it: as `ray_node.describe` does, and the version of Ray."""
+    """On a machine, return its description (see `ray_node.describe`) and its version of Ray."""
     return {**ray_node.describe(tracking_uri, parcels, has_gpus), "ray": ray_cluster.version()}
 
 
 def read(cluster: Cluster, seen: Seen, answer: Any, seconds: float) -> tuple[Node, list[str]]:
-    """Wait for a machine's answer, and judge it.
+    """Wait for a machine's answer, and check it.
 
     Args:
-        cluster: its cluster.
-        seen: the machine.
-        answer: the reference of what `describe` returns there.
-        seconds: how long to wait.
+        cluster: The cluster.
+        seen: The machine.
+        answer: Reference of the return value of `describe` on the machine.
+        seconds: How long to wait.
 
     Returns:
-        The machine, and what people must know of it: sentences with `{}` for its name.
+        The machine, and remarks for the user: sentences with `{}` for its name.
 
     Raises:
-        GoneError: it is gone.
-        RecipeError: it can't measure, and why.
+        GoneError: The machine is gone.
+        RecipeError: The machine can't measure; the message says why.
     """
-    said = _answer(cluster, seen, answer, seconds)
-    _require_same_versions(seen, said)
-    remarks = {_NICE: said["niceness"] > 0, _UNREACHABLE: bool(said["unreachable"])}
-    node = Node(seen.id, seen.hostname, said["machine"], seen.cpus, seen.gpus, dict(said["parcels"]))
+    description = _answer(cluster, seen, answer, seconds)
+    _require_same_versions(seen, description)
+    remarks = {_NICE: description["niceness"] > 0, _UNREACHABLE: bool(description["unreachable"])}
+    node = Node(seen.id, seen.hostname, description["machine"], seen.cpus, seen.gpus, dict(description["parcels"]))
     return node, [remark for remark, applies in remarks.items() if applies]
 
 
 def _answer(cluster: Cluster, seen: Seen, answer: Any, seconds: float) -> dict[str, Any]:
     try:
-        said: dict[str, Any] = cluster.answer(answer, seconds)
+        description: dict[str, Any] = cluster.answer(answer, seconds)
     except cluster.errors.GetTimeoutError:
         raise RecipeError(f"The machine {seen.where} did not answer within {seconds:.0f} s.") from None
     except cluster.errors.RayError as error:
@@ -64,25 +66,27 @@ def _answer(cluster: Cluster, seen: Seen, answer: Any, seconds: float) -> dict[s
         reason = ray_cluster.reason(error)
         if any(word in reason for word in _NOT_IMPORTED):
             raise RecipeError(
-                f"The machine {seen.where} can't import mlflow-compress {__version__}: install it there, in the "
+                f"The machine {seen.where} can't import mlflow-compress {__version__}. Install it there, in the "
                 f"environment that Ray was started in: {ray_cluster.EXTRA}"
             ) from None
-        raise RecipeError(f"The machine {seen.where} can't be asked what it is: {reason}") from None
-    return said
+        raise RecipeError(f"The machine {seen.where} can't be described: {reason}") from None
+    return description
 
 
-def _require_same_versions(seen: Seen, said: Mapping[str, Any]) -> None:
-    """Raise for a machine whose versions differ from those here: what is sent would not be understood."""
-    machine = said["machine"]
-    own = {
+def _require_same_versions(seen: Seen, description: Mapping[str, Any]) -> None:
+    """Raise if the machine has other versions than this one: they could not exchange data."""
+    machine = description["machine"]
+    ours = {
         "Ray": ray_cluster.version(),
         "Python": _minor(platform.python_version()),
         "mlflow-compress": __version__,
     }
-    its = {"Ray": said["ray"], "Python": _minor(machine["python"]), "mlflow-compress": machine["version"]}
-    apart = [f"{what} {its[what]} where this machine has {own[what]}" for what in own if own[what] != its[what]]
-    if apart:
-        raise RecipeError(f"The machine {seen.where} has {', '.join(apart)}: install the same versions on both.")
+    theirs = {"Ray": description["ray"], "Python": _minor(machine["python"]), "mlflow-compress": machine["version"]}
+    differences = [
+        f"{name} {theirs[name]}, but this machine has {ours[name]}" for name in ours if ours[name] != theirs[name]
+    ]
+    if differences:
+        raise RecipeError(f"The machine {seen.where} has {'; '.join(differences)}. Install the same versions on both.")
 
 
 def _minor(version: str) -> str:

@@ -1,4 +1,4 @@
-"""The machines of a Ray cluster: which there are, which can measure, and what each is doing."""
+"""The machines of a Ray cluster: which ones exist, which can measure, and what each is doing."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from mlflow_compress.sweeping.ray_flight import Flight
 from mlflow_compress.tracking.spool import Tell
 
 _DESCRIBE_SECONDS = 120.0
-_LOOK_SECONDS = 2.0  # between two looks at which machines there are
+_LOOK_SECONDS = 2.0  # between two updates of the list of machines
 _WAIT_SECONDS = 1.0
 
 
 @dataclass
 class Machine:
-    """A machine, from when it was first seen.
+    """A machine of the cluster, from the time when it was first seen.
 
     Attributes:
-        seen: as Ray lists it.
-        answer: the reference of what it says it is.
-        node: what it is; None as long as it did not answer.
-        is_used: whether variants may go there; not when it can't measure, is gone, or fails at everything.
-        flight: what is measured there; None while it is free.
-        read: how many items of all machines had been read when one of this machine was.
+        seen: The machine as Ray lists it.
+        answer: Reference of its description.
+        node: Its description; None until it answers.
+        is_used: Whether variants may be measured there; false if it can't measure, is gone, or always fails.
+        flight: Variant that is measured there; None while it is free.
+        read: Total number of items read from all machines when this machine was read last.
     """
 
     seen: Seen
@@ -42,15 +42,15 @@ class Machine:
 
 
 class Machines:
-    """Knows the machines of a cluster.
+    """Tracks the machines of a cluster.
 
     Args:
-        cluster: the cluster.
-        ask: asks a machine what it is, and returns the reference of the answer.
-        tell: told in a sentence which came and went.
+        cluster: The cluster.
+        ask: Asks a machine for its description, and returns the reference of the answer.
+        tell: Receives messages about machines that join or are lost.
 
     Attributes:
-        last: the machine that was lost last, or the first: what can't be measured any more is told of it.
+        last: The machine that was lost last, or the first one: results that can't be measured any more refer to it.
     """
 
     def __init__(self, cluster: Cluster, ask: Callable[[Seen], Any], tell: Tell) -> None:
@@ -68,39 +68,39 @@ class Machines:
 
     @property
     def flights(self) -> list[Flight]:
-        """Return what is measured, that which was read longest ago first."""
+        """Return the variants being measured, the least recently read first."""
         machines = sorted(self._known.values(), key=lambda machine: machine.read)
         return [machine.flight for machine in machines if machine.flight is not None]
 
     def begin(self) -> None:
-        """Ask all machines that there are.
+        """Ask all machines for their descriptions.
 
         Raises:
-            RecipeError: there is none, or one can't measure.
+            RecipeError: There are no machines, or one can't measure.
         """
         for id_, seen in self._cluster.machines().items():
             self._known[id_] = Machine(seen, self._ask(seen))
         if not self._known:
             raise RecipeError(
-                "The Ray cluster has no machine that may measure: none has processors to hand out. Add one: "
+                "The Ray cluster has no machine that may measure: no machine has processors to assign. Add one: "
                 "ray start --address=HOST:PORT"
             )
-        wrong, gone = [], []
+        unfit, gone = [], []
         for machine in self._known.values():
             try:
                 self._meet(machine, _DESCRIBE_SECONDS)
             except ray_interview.GoneError as error:
                 gone.append(str(error))
             except RecipeError as error:
-                wrong.append(str(error))
-        if wrong or not self.nodes:
-            raise RecipeError(" ".join(wrong or gone))
+                unfit.append(str(error))
+        if unfit or not self.nodes:
+            raise RecipeError(" ".join(unfit or gone))
         for text in gone:
             self._tell(text)
         self.last = self.nodes[0]
 
     def look(self) -> bool:
-        """See which machines came and went, unless that was done just now; return whether it was done."""
+        """Update the list of machines, unless that was done just now; return whether it was done."""
         if time.monotonic() - self._looked < _LOOK_SECONDS:
             return False
         self._looked = time.monotonic()
@@ -121,15 +121,15 @@ class Machines:
         return machine.is_used and machine.flight is None
 
     def takes(self, flight: Flight) -> None:
-        """Note what a machine measures."""
+        """Record what a machine measures."""
         self._known[flight.at.id].flight = flight
 
     def reads(self, flight: Flight) -> None:
-        """Note that an item of a flight is read: the others are next."""
+        """Record that an item of a flight is read: the other flights are next."""
         self._known[flight.at.id].read = next(self._items)
 
     def ends(self, flight: Flight) -> None:
-        """Note that a machine is free."""
+        """Record that a machine is free."""
         self._known[flight.at.id].flight = None
 
     def seen(self, node: Node) -> Seen:
@@ -137,13 +137,13 @@ class Machines:
         return self._known[node.id].seen
 
     def lose(self, node: Node) -> None:
-        """Use a machine no longer."""
+        """Stop using a machine."""
         self.last = node
         self._known[node.id].is_used = False
-        self._tell(f"{node.name} is not used any longer: it is gone, or fails at everything")
+        self._tell(f"{node.name} is not used any longer: it is gone, or all measurements on it fail")
 
     def introduce(self) -> None:
-        """Make the names of machines differ, and tell what is to be known of new ones."""
+        """Make the names of machines unique, and report the remarks about new ones."""
         for remark, names in self._remarks.items():
             self._tell(remark.format(", ".join(dict.fromkeys(names))))
         self._remarks.clear()
@@ -153,7 +153,7 @@ class Machines:
                 node.name = f"{node.name}#{node.id[:6]}"
 
     def _greet(self, machine: Machine) -> None:
-        """Use a machine that came later, as soon as it says what it is."""
+        """Use a machine that joined later, as soon as it has answered."""
         is_waited_for = machine.is_used and machine.node is None
         if not is_waited_for or not self._cluster.ready([machine.answer], 0):
             return
@@ -166,10 +166,10 @@ class Machines:
         self._tell(f"{node.name} joined")
 
     def _meet(self, machine: Machine, seconds: float) -> Node:
-        """Read what a machine says it is.
+        """Read the description of a machine.
 
         Raises:
-            RecipeError: it can't measure, and why.
+            RecipeError: The machine can't measure; the message says why.
         """
         try:
             machine.node, remarks = ray_interview.read(self._cluster, machine.seen, machine.answer, seconds)

@@ -1,6 +1,6 @@
-"""What a sweep over many machines does on each of them: describes it, measures there, and sends home what came of it.
+"""The part of a cluster sweep that runs on each machine: describe it, measure there, and send the results back.
 
-It runs in a process that others started, one that is used again and that is never the measured one.
+It runs in a process that Ray started and reuses, which is never the measured process.
 """
 
 from __future__ import annotations
@@ -30,45 +30,45 @@ CHUNK_BYTES = 16 * 2**20
 RESULT = "result.json"
 Item = tuple[str, Any]  # ("progress", event) or ("file", (name, bytes to append))
 
-_LOOK_SECONDS = 0.5  # how soon it is noticed that nobody wants the result any more
+_LOOK_SECONDS = 0.5  # delay until a cancelled measurement notices it
 _TELL_SECONDS = 2.0  # between two events of one stage
 _STOP_SECONDS = 10.0
 _WORKER = "mlflow_compress.measuring.worker"
-_AT_HOME = ("outputs.safetensors", "variant.json")  # of what a measurement leaves, not worth sending
+_AT_HOME = ("outputs.safetensors", "variant.json")  # files of a measurement that are not sent
 _OF_THE_MACHINE = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # a scheduler sets these for its own tasks
 
 
 class _StoppedError(Exception):
-    """Nobody wants the result any more."""
+    """The result is not wanted any more."""
 
 
 def describe(tracking_uri: str, parcels: Iterable[Mapping[str, Any]], has_gpus: bool) -> dict[str, Any]:
     """Describe this machine.
 
     Args:
-        tracking_uri: the tracking server's address.
-        parcels: what is to be measured here needs, see `parcel.Parcel`, as JSON.
-        has_gpus: whether its GPUs may be used.
+        tracking_uri: Address of the tracking server.
+        parcels: Files that the variants need, see `file_bundle.Parcel`, as JSON.
+        has_gpus: Whether its GPUs may be used.
 
     Returns:
-        `machine`, as `requirements.here` gives it; `niceness`: by how much what is measured comes after other programs;
-        `unreachable`: why the tracking server is not reached from here, or empty; `parcels`: the place of each parcel
-        that is here already, by digest.
+        `machine`: see `requirements.here`; `niceness`: how much lower the priority of measured processes is;
+        `unreachable`: why the tracking server can't be reached from here, or empty; `parcels`: the places of parcels
+        that are already here, by digest.
     """
     niceness = _as_the_machine_is()
     with _visible(has_gpus):
-        found = requirements.here()
+        machine = requirements.here()
     unreachable = ""
     try:
         connection.probe(tracking_uri)
     except StoreError as error:
         unreachable = str(error)
-    known = [file_bundle.Parcel.from_json(each) for each in parcels]
+    needed = [file_bundle.Parcel.from_json(parcel) for parcel in parcels]
     return {
-        "machine": found,
+        "machine": machine,
         "niceness": niceness,
         "unreachable": unreachable,
-        "parcels": {each.digest: where for each in known if (where := file_bundle.find(each))},
+        "parcels": {parcel.digest: where for parcel in needed if (where := file_bundle.find(parcel))},
     }
 
 
@@ -81,24 +81,24 @@ def measure(
     has_gpus: bool = True,
     run: Run = isolate.run,
 ) -> Iterator[Item]:
-    """Measure a variant on this machine, and give what came of it piece by piece.
+    """Measure a variant on this machine, and yield the progress and the files.
 
-    Closing the generator, or an interrupt, ends what was started.
+    Closing the generator, or an interrupt, ends the measurement.
 
     Args:
-        variant: with the paths of the machine that it comes from.
-        needs: the files that it needs of that machine.
-        where: where they are here; empty: nowhere yet.
-        chunks: the parcel's archive, read if it is nowhere yet.
-        with_model: whether to send the model.
-        has_gpus: whether the GPUs may be used.
-        run: measures.
+        variant: Variant with the paths of the machine that sent it.
+        needs: Files that it needs from that machine.
+        where: Their place on this machine; empty: not here yet.
+        chunks: Archive of the parcel, read if it is not here yet.
+        with_model: Whether to send the model.
+        has_gpus: Whether the GPUs may be used.
+        run: Measures the variant.
 
     Yields:
-        Events of progress; then the files, `result.json` last.
+        Progress events; then the files, `result.json` last.
 
     Raises:
-        OSError: the disk is full, or the parcel can't be unpacked.
+        OSError: The disk is full, or the parcel can't be unpacked.
     """
     _as_the_machine_is()
     if needs is not None:
@@ -121,7 +121,7 @@ def measure(
 
 
 class _Measuring(threading.Thread):
-    """Measures in a thread, so that the generator can tell of progress, and be stopped."""
+    """Measures in a thread, so that the generator can yield progress, and be stopped."""
 
     def __init__(self, variant: Variant, folder: Path, run: Run) -> None:
         super().__init__(daemon=True)
@@ -141,8 +141,8 @@ class _Measuring(threading.Thread):
             self._events.put(None)
 
     def events(self) -> Iterator[Mapping[str, Any]]:
-        """Return warnings, and the newest event of progress now and then, until it is over."""
-        stage, told = None, 0.0
+        """Yield warnings, and progress events at intervals, until the measurement ends."""
+        stage, sent = None, 0.0
         while True:
             try:
                 event = self._events.get(timeout=_LOOK_SECONDS)
@@ -150,20 +150,20 @@ class _Measuring(threading.Thread):
                 continue
             if event is None:
                 return
-            is_new = event.get("stage") != stage or time.monotonic() - told >= _TELL_SECONDS
+            is_new = event.get("stage") != stage or time.monotonic() - sent >= _TELL_SECONDS
             if "warning" in event or ("stage" in event and is_new):
-                stage, told = event.get("stage"), time.monotonic()
+                stage, sent = event.get("stage"), time.monotonic()
                 yield event
 
     def result(self) -> Result:
-        """Return what came of it."""
+        """Return the result, or raise the error of the measurement."""
         if self._error is not None:
             raise self._error
         assert self._result is not None
         return self._result
 
     def stop(self) -> None:
-        """End it and the processes that it started, if it is not over."""
+        """End the measurement and its processes, if it still runs."""
         self._is_unwanted = True
         end = time.monotonic() + _STOP_SECONDS
         while self.is_alive() and not self._waits and time.monotonic() < end:
@@ -174,7 +174,7 @@ class _Measuring(threading.Thread):
         self._events.put({"stage": reason})
 
     def _measure(self, variant: Variant, folder: Path, listener: Listener) -> Result:
-        """Measure, now that nobody else does on this machine."""
+        """Measure, now that no other measurement runs on this machine."""
         self._waits = False
         listener({})
         return self._run(variant, folder, listener)
@@ -186,7 +186,7 @@ class _Measuring(threading.Thread):
 
 
 def _kill_workers() -> None:
-    """Kill the measured processes that this process started, with all that these started."""
+    """Kill the measured processes that this process started, and their children."""
     import psutil
 
     for child in psutil.Process().children():
@@ -196,27 +196,27 @@ def _kill_workers() -> None:
 
 
 def _worth_sending(folder: Path, with_model: bool) -> list[Path]:
-    """Return the files to be sent home, the result last: it says that all is there."""
+    """Return the files to send, the result last: it marks the end."""
     model = isolate.model_folder(folder)
-    found = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in (RESULT, *_AT_HOME))
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in (RESULT, *_AT_HOME))
     if with_model and model.is_dir():
-        found += sorted(files_below(model))
-    return [*found, folder / RESULT]
+        files += sorted(files_below(model))
+    return [*files, folder / RESULT]
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         chunk = file.read(CHUNK_BYTES)
-        yield chunk  # an empty file is a file, too
+        yield chunk  # also for an empty file
         while chunk := file.read(CHUNK_BYTES):
             yield chunk
 
 
 def _as_the_machine_is() -> int:
-    """Undo what a scheduler does to its tasks that would change what is measured: threads, and a low priority.
+    """Undo changes by the scheduler that would affect the measurement: the number of threads, and a low priority.
 
     Returns:
-        The niceness that is left of the scheduler's.
+        The niceness that could not be undone.
     """
     import psutil
 
@@ -225,11 +225,11 @@ def _as_the_machine_is() -> int:
         parent = own.parent()
         if parent is None or parent.name() != "raylet":
             return 0
-        given = parent.environ()
+        variables = parent.environ()
         for name in _OF_THE_MACHINE:
             os.environ.pop(name, None)
-            if name in given:
-                os.environ[name] = given[name]
+            if name in variables:
+                os.environ[name] = variables[name]
         with contextlib.suppress(psutil.Error, OSError):  # the system may refuse
             own.nice(parent.nice())
         return int(own.nice() - parent.nice())
@@ -238,7 +238,7 @@ def _as_the_machine_is() -> int:
 
 @contextlib.contextmanager
 def _visible(has_gpus: bool) -> Iterator[None]:
-    """Hide the machine's GPUs where the scheduler does not hand them out, and show them where it does."""
+    """Hide the machine's GPUs if the scheduler does not assign them, and show them if it does."""
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not has_gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -1,8 +1,8 @@
-"""Sweeps over the machines of a Ray cluster: who measures what next, and what is done about those that are lost.
+"""Sweeps over the machines of a Ray cluster: distribute the variants, and handle lost machines.
 
-One variant is one task of Ray's. It asks for all processors and GPUs of one node, so that two measurements never share
-a machine, whoever started them. Its progress and its files stream home, straight into the spool. When a node is lost,
-its variant goes to another.
+One variant is one Ray task. It requests all processors and GPUs of one node, so that two measurements never share a
+machine, whoever started them. Its progress and its files are streamed directly into the spool. If a node is lost, its
+variant goes to another one.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ if TYPE_CHECKING:
 
 _WAIT_SECONDS = 1.0
 _STOP_SECONDS = 8.0
-_GRACE_SECONDS = 30.0  # for a lost machine's successor to come
+_GRACE_SECONDS = 30.0  # to wait for a replacement of a lost machine
 _MOST_ATTEMPTS = 4
-_MOST_FAILURES = 3  # in a row; then a node is left alone
-_MOST_WAITING = 8  # results that may wait for the tracking server, before machines wait, too
+_MOST_FAILURES = 3  # in a row; then a node is not used any more
+_MOST_WAITING = 8  # unlogged results; with more, machines wait, too
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What is the same for all variants of a sweep.
+    """Settings that are the same for all variants of a sweep.
 
     Attributes:
-        tracking_uri: the tracking server's address.
-        with_model: whether models come home.
-        again: whether to measure what the experiment has already, too.
-        auto_device: whether to measure on the GPU, too, wherever there is one.
-        run: measures, on the node.
-        grace_seconds: how long a lost machine's successor is waited for.
+        tracking_uri: Address of the tracking server.
+        with_model: Whether models are sent back.
+        again: Whether to measure variants again that the experiment already has.
+        auto_device: Whether to measure on the GPU, too, if a node has one.
+        run: Measures a variant on the node.
+        grace_seconds: Seconds to wait for a replacement of a lost machine.
     """
 
     tracking_uri: str = ""
@@ -65,7 +65,7 @@ class Task:
     grace_seconds: float = _GRACE_SECONDS
 
     def placed(self, variant: Variant, at: Node) -> Variant:
-        """Return a variant with the devices that a node has, where it was not said which."""
+        """Return a variant with the devices of a node, unless the user named the devices."""
         if not self.auto_device:
             return variant
         return dataclasses.replace(variant, devices=("cpu", "cuda") if "gpu_model" in at.machine else ("cpu",))
@@ -74,36 +74,36 @@ class Task:
 def sweep(
     queue: Queue, address: str, task: Task, delivery: Delivery, board: Board, show: Callable[[Result], None]
 ) -> list[Result]:
-    """Measure all variants that wait on the machines of a Ray cluster.
+    """Measure all queued variants on the machines of a Ray cluster.
 
     Args:
-        queue: the variants.
-        address: of the cluster: `auto`, or HOST:PORT.
-        task: what is the same for all.
-        delivery: brings the results home.
-        board: shows the progress.
-        show: told of each result when it is home.
+        queue: The variants.
+        address: Address of the cluster: `auto`, or HOST:PORT.
+        task: Settings for all variants.
+        delivery: Delivers the results.
+        board: Shows the progress.
+        show: Called with each delivered result.
 
     Returns:
-        The results as they came, without samples.
+        The results in order of arrival, without samples.
 
     Raises:
-        RecipeError: there is no Ray, no cluster, or a node can't measure; nothing was run.
-        WorkerError: the cluster is gone.
-        StoreError: the server refused a result, and it could not be kept either.
+        RecipeError: Ray is not installed, there is no cluster, or a node can't measure; nothing was run.
+        WorkerError: The cluster is gone.
+        StoreError: The server refused a result, and it could not be written to disk.
     """
     with contextlib.closing(board), ray_cluster.connected(address) as cluster:
         try:
             return _Sweep(cluster, queue, task, delivery, board, show).run()
         except cluster.errors.RayError as error:
             raise WorkerError(
-                f"The Ray cluster is gone: {one_line(error)} What came home is logged. When the cluster is "
-                "back, the same command goes on."
+                f"The Ray cluster is gone: {one_line(error)} Results that arrived are logged. When the cluster is "
+                "back, run the same command again to continue."
             ) from None
 
 
 class _Sweep:
-    """Hands out what waits to the machines that are free, until nothing waits and all is home."""
+    """Distributes queued variants to free machines, until the queue is empty and all results have arrived."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class _Sweep:
         return self._home.results
 
     def _leave_out(self) -> None:
-        """Start no more variants of a model that can't be measured. Weights that one machine lacks another may have."""
+        """Skip the variants of a model that can't be measured. Weights missing on one machine may be on another."""
         results = list(self._home.results)
         succeeded = [result.variant for result in results if result.status == "ok"]
         for result in filter(fails_all, results):
@@ -148,7 +148,7 @@ class _Sweep:
                 self._queue.leave_out(result.variant, succeeded)
 
     def _begin(self) -> None:
-        """See that all nodes can measure, and set aside the variants that none of them may."""
+        """Check that all nodes can measure, and skip the variants that no node may measure."""
         waiting = self._queue.waiting
         for variant in waiting:
             self._cargo.needs(variant)
@@ -163,12 +163,12 @@ class _Sweep:
             self._give_up(unfit, "skipped", self._placing.homeless(unfit, nodes), nodes[0])
 
     def _ask(self, seen: Seen) -> Any:
-        """Ask a machine what it is."""
-        known = self._cargo.described()
-        return self._cluster.ask(seen.id, ray_interview.describe, self._task.tracking_uri, known, seen.gpus > 0)
+        """Ask a machine for its description."""
+        parcels = self._cargo.described()
+        return self._cluster.ask(seen.id, ray_interview.describe, self._task.tracking_uri, parcels, seen.gpus > 0)
 
     def _bind_measured(self, nodes: Sequence[Node]) -> None:
-        """Let models go to the hardware on which an earlier sweep measured some of their variants."""
+        """Bind models to the hardware on which an earlier sweep measured some of their variants."""
         for variant in self._queue.waiting:
             for node in {node.kind: node for node in nodes}.values():
                 if self._placing.group(variant).kind is None and not self._placing.homeless(variant, [node]):
@@ -190,7 +190,7 @@ class _Sweep:
                 self._start(variant, node)
 
     def _start(self, variant: Variant, at: Node) -> None:
-        """Send a variant to a node, unless the experiment has its result."""
+        """Send a variant to a node, unless the experiment already has its result."""
         if not self._task.again:
             placed = self._task.placed(variant, at)
             digest = resume.digest(placed, at.machine)
@@ -204,7 +204,7 @@ class _Sweep:
         self._board.event(at.name, flight.who, {"stage": "starting"})
 
     def _sent(self, flight: Flight) -> tuple[Any, ...]:
-        """Return what `measure` is told on the node."""
+        """Return the arguments of `measure` on the node."""
         needs = self._cargo.needs(flight.variant)
         where = "" if needs is None else flight.at.parcels.get(needs.digest, "")
         return (
@@ -218,7 +218,7 @@ class _Sweep:
         )
 
     def _read(self) -> None:
-        """Take what came from a node."""
+        """Read the next item of a node."""
         flights = {flight.generator: flight for flight in self._machines.flights}
         if not flights:
             time.sleep(_WAIT_SECONDS / 10)
@@ -240,7 +240,7 @@ class _Sweep:
                 self._fail(flight, error)
 
     def _land(self, flight: Flight) -> None:
-        """Let the node go, and bring its result home."""
+        """Release the node, and log its result."""
         flight.finish()
         self._free(flight)
         flight.at.failures = 0
@@ -251,8 +251,8 @@ class _Sweep:
         self._board.free(flight.at.name)
 
     def _fail(self, flight: Flight, error: Exception) -> None:
-        """Put a variant back whose node, or process on it, was lost; give it up after some attempts."""
-        self._cluster.cancel(flight.generator)  # if it is we who can't go on
+        """Put a variant back whose node or process was lost; give it up after some attempts."""
+        self._cluster.cancel(flight.generator)  # the error may be on our side
         self._free(flight)
         flight.close()
         at, reason = flight.at, ray_cluster.reason(error)
@@ -264,16 +264,16 @@ class _Sweep:
         if self._cluster.is_machine_lost(error) or at.failures >= _MOST_FAILURES:
             self._machines.lose(at)
         if attempts >= _MOST_ATTEMPTS:
-            self._give_up(flight.variant, "failed", f"lost {attempts} times, at last on {at.name}: {reason}", at)
+            self._give_up(flight.variant, "failed", f"lost {attempts} times, the last time on {at.name}: {reason}", at)
             return
         self._board.tell(f"{flight.who}: lost on {at.name} ({reason}); it is measured again")
         self._queue.put_back(flight.variant)
 
     def _rescue(self) -> bool:
-        """Let what waits for machines that are gone go elsewhere after a while, or give it up.
+        """Move variants that wait for lost machines to other machines after a while, or give them up.
 
         Returns:
-            Whether anything waits for such machines.
+            Whether variants wait for lost machines.
         """
         nodes = self._machines.nodes
         stranded = [
@@ -288,11 +288,11 @@ class _Sweep:
                 continue
             reason = self._placing.homeless(variant, nodes)
             if not reason and kind is not None:
-                self._board.tell(f"{who(variant)}: all machines of its kind are gone, it goes to another kind")
+                self._board.tell(f"{who(variant)}: all machines of its kind are gone; it moves to another kind")
                 self._placing.release(kind)
             elif self._queue.take(functools.partial(operator.is_, variant)) is not None:
                 self._give_up(
-                    variant, "failed", f"the machines that could measure it are gone: {reason}", self._machines.last
+                    variant, "failed", f"all machines that could measure it are gone: {reason}", self._machines.last
                 )
         return bool(stranded)
 
@@ -309,11 +309,11 @@ class _Sweep:
         return Flight(variant, placed, resume.digest(placed, at.machine), at, entry, stack)
 
     def _fetched(self, variant: Variant) -> Path | None:
-        """Return where the model is that the tracking server keeps; of another the server is not asked."""
+        """Return the local path of a model from the tracking server; None for other models."""
         return self._delivery.log.fetched(variant) if names_model(variant.source) else None
 
     def _stop(self) -> None:
-        """End what is still measured, and log what came home."""
+        """End the running measurements, and log the results that arrived."""
         flights = self._machines.flights
         self._cluster.stop([flight.generator for flight in flights], _STOP_SECONDS)
         for flight in flights:
@@ -331,7 +331,7 @@ def measure(
     has_gpus: bool,
     run: Run | None,
 ) -> Iterator[ray_node.Item]:
-    """Measure a variant on a node, on it: as `ray_node.measure` does, of what was sent."""
+    """On a node, measure a variant that was sent (see `ray_node.measure`)."""
     yield from ray_node.measure(
         Variant.from_json(variant),
         None if needs is None else file_bundle.Parcel.from_json(needs),

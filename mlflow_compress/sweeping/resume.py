@@ -1,4 +1,4 @@
-"""What a sweep need not measure again: the same variant, on this kind of machine, measured well and logged whole."""
+"""Find variants that a sweep need not measure again: successful, completely logged, on the same kind of machine."""
 
 from __future__ import annotations
 
@@ -25,29 +25,28 @@ from mlflow_compress.tracking.spool import Shipment, Spool
 from mlflow_compress.untrusted import Malformed, parse_json
 from mlflow_compress.version import installed
 
-# What tells machines apart, and torch, which is another engine in another version: those of `words.CIRCUMSTANCES` that
-# are known before anything is measured. Threads, the runtime and the work of a call are the variant's own, and what is
-# computed in TF32 is torch's.
+# Conditions that distinguish machines, and the version of torch: those of `words.CIRCUMSTANCES` that are known before
+# anything is measured. Threads, runtime and the work of a call belong to the variant, and TF32 to torch.
 _MACHINE = ("cpu_model", "cores_logical", "cores", "cpu_flags", "torch")
 _GPU, _POWER = "gpu_model", "gpu_power_limit_w"
-_MOST_READ_BYTES = 256 * 2**20  # of files that code may mean; of more, size and date tell one from another
+_MOST_READ_BYTES = 256 * 2**20  # of files that code may use; larger ones are identified by size and date
 _KEYS = (*_MACHINE, _GPU, _POWER)
 _ROW = ("team", "model", "method", "family", "chain", "batch_size", "setting")
-_NO_DIFFERENCE = ("folder", "requires")  # to the numbers
+_NO_DIFFERENCE = ("folder", "requires")  # for the numbers
 
 
 def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
-    """Return what two variants have in common when one's result does for the other.
+    """Return a digest that is equal for two variants if the result of one is valid for the other.
 
-    That is the kind of CPU, and of GPU with its power limit where that is measured too, the row (team, model, method),
-    the model's source and weights and the data with the content of their files, and of all that Python code may need by
-    its text (see `code_needs`), what is timed, and all settings but the timeout; and the versions of torch there, and
-    here of what the methods need. Those of other libraries are not in it, nor is where the recipe lies, nor what kind
-    of machine the variant requires.
+    It includes the kind of CPU, the kind of GPU with its power limit if the GPU is measured, the row (team, model,
+    method), the model's source, weights and data with the content of their files, the content of files that Python code
+    may need (see `code_needs`), what is timed, all settings except the timeout, the version of torch there, and the
+    versions of the methods' libraries here. It does not include other libraries, the folder of the recipe, or the
+    machine that the variant requires.
 
     Args:
-        variant: it.
-        machine: what it is measured on, as `requirements.here` describes it; None: this one.
+        variant: The variant.
+        machine: Machine it is measured on, as `requirements.here` describes it; None: this one.
     """
     described = {key: value for key, value in to_json(variant).items() if key not in _NO_DIFFERENCE}
     described["budget"].pop("timeout_seconds")
@@ -72,7 +71,7 @@ def digest(variant: Variant, machine: Mapping[str, str] | None = None) -> str:
 
 
 def _revisions(variant: Variant) -> dict[str, dict[str, int]]:
-    """Return the revisions of a family and a chain's methods, where one makes another model today than its first."""
+    """Return the revisions of a family and of a chain's methods that are above 1."""
     revisions = {step.method: registry.find("methods", step.method).revision for step in variant.chain}
     revisions[variant.family] = registry.find("families", variant.family).revision
     later = {name: revision for name, revision in revisions.items() if revision > 1}
@@ -82,25 +81,24 @@ def _revisions(variant: Variant) -> dict[str, dict[str, int]]:
 def measured(
     store: Store, experiment_id: str, digest: str, variant: Variant
 ) -> tuple[str, Result, Mapping[str, bytes]] | None:
-    """Find the newest result of a variant that is ok and logged whole.
+    """Find the newest successful, completely logged result of a variant.
 
-    Who may write into the experiment may write a digest into any run. So a tag is a hint and no more: a run counts if
-    its `result.json` is a whole result of this row (the same team, model, method, batch size and setting) that is ok,
-    and its tag of the team says the same. What stands in such a result is believed, as a report believes it: the store
-    does not tell who wrote a run in whose name. A run that is none of this is passed over, so nobody's tag keeps
-    another's variant from being measured.
+    Anybody who can write to the experiment can write a digest into any run, so the tag is only a hint. A run counts if
+    its `result.json` is a complete, successful result of this row (the same team, model, method, batch size and
+    setting), and its team tag agrees. The numbers of such a result are trusted, as in a report: the store does not
+    record who wrote a run. Other runs are ignored, so a wrong tag can't stop a variant from being measured.
 
     Args:
-        store: where to look.
-        experiment_id: in which experiment.
-        digest: of the variant.
-        variant: it.
+        store: The store to search.
+        experiment_id: The experiment to search.
+        digest: Digest of the variant.
+        variant: The variant.
 
     Returns:
-        In words where it is, the result, and the statistics of its scores by file name; None when there is none.
+        A description of its place, the result, and the statistics of its scores by file name; None if there is none.
 
     Raises:
-        StoreError: the server is gone.
+        StoreError: The server is gone.
     """
     where = f"tags.`compress.variant_digest` = '{digest}' and tags.status = 'ok' and tags.`{LOGGED}` = 'complete'"
     for run in reading.runs(store, {experiment_id: ""}, where):
@@ -117,42 +115,42 @@ def measured(
 
 
 def finished(store: Store, experiment_id: str) -> list[Run]:
-    """Return the runs of all results that are ok and logged whole, newest first.
+    """Return the runs of all successful, completely logged results, newest first.
 
     Raises:
-        StoreError: the server is gone.
+        StoreError: The server is gone.
     """
     return reading.runs(store, {experiment_id: ""}, f"tags.status = 'ok' and tags.`{LOGGED}` = 'complete'")
 
 
 def digests(runs: Iterable[Run], spool: Spool, experiment: str) -> set[str]:
-    """Return the digests of variants that are said to be measured, for a forecast: `measured` has the last word.
+    """Return the digests of variants that are marked as measured, for a forecast: only `measured` is authoritative.
 
     Args:
-        runs: as `finished` gives them.
-        spool: where results wait.
-        experiment: the name of the experiment that these must be to go to.
+        runs: Runs from `finished`.
+        spool: Spool with unsent results.
+        experiment: Name of the experiment of the unsent results.
     """
     kept = {shipment.address.digest for shipment in _kept(spool) if _is_good(shipment, experiment)}
     return kept | {run.tags.get("compress.variant_digest", "") for run in runs} - {""}
 
 
 def machines(runs: Iterable[Run]) -> list[dict[str, str]]:
-    """Return what tells the machines apart that runs were measured on, as `digest` takes it."""
-    found = {tuple((key, run.tags.get(f"compress.env.{key}", "")) for key in _KEYS) for run in runs}
-    return [{key: text for key, text in each if text} for each in sorted(found)]
+    """Return the distinct machines that runs were measured on, for `digest`."""
+    described = {tuple((key, run.tags.get(f"compress.env.{key}", "")) for key in _KEYS) for run in runs}
+    return [{key: text for key, text in facts if text} for facts in sorted(described)]
 
 
 def waiting(
     spool: Spool, experiment: str, digest: str, variant: Variant
 ) -> tuple[str, Result, Mapping[str, bytes]] | None:
-    """Find the result of a variant that is ok and waits in the spool; as `measured` gives it.
+    """Find a successful, unsent result of a variant in the spool; see `measured` for the return value.
 
     Args:
-        spool: where to look.
-        experiment: the name of the experiment that it is to go to.
-        digest: of the variant.
-        variant: it.
+        spool: The spool to search.
+        experiment: Name of the experiment of the result.
+        digest: Digest of the variant.
+        variant: The variant.
     """
     for shipment in _kept(spool):
         is_this = shipment.address.digest == digest and _is_good_for(variant, shipment.result)
@@ -164,7 +162,7 @@ def waiting(
 
 
 def _kept(spool: Spool) -> Iterator[Shipment]:
-    """Yield what waits in the spool, as far as it can be read; each is ours until the next is asked for."""
+    """Yield the readable entries of the spool. Each is locked until the next one is requested."""
     for entry in spool.entries():
         with contextlib.suppress(OSError, Malformed):
             yield entry.read(_silent)
@@ -175,8 +173,8 @@ def _silent(_: str) -> None:
 
 
 def _is_good_for(variant: Variant, result: Result) -> bool:
-    """Return whether a result is of this variant's row, and ok."""
-    rows = [tuple(getattr(each, name) for name in _ROW) for each in (variant, result.variant)]
+    """Return whether a result is successful and of this variant's row."""
+    rows = [tuple(getattr(row, name) for name in _ROW) for row in (variant, result.variant)]
     return result.status == "ok" and rows[0] == rows[1]
 
 
@@ -185,7 +183,7 @@ def _is_good(shipment: Shipment, experiment: str) -> bool:
 
 
 def _source(data: str | None) -> str:
-    """Return the part of a name of data that may be a path."""
+    """Return the part of a data name that may be a path."""
     try:
         return parse(data).source if data else ""
     except RecipeError:
@@ -193,18 +191,18 @@ def _source(data: str | None) -> str:
 
 
 def _content(path: Path) -> str:
-    """Describe what is at a path: empty where there is nothing."""
+    """Return a description of the content at a path; empty if there is nothing."""
     try:
         if path.is_dir():
             files = sorted(files_below(path))
-            return "\n".join(f"{each.relative_to(path)} {_file(each)}" for each in files)
+            return "\n".join(f"{file.relative_to(path)} {_file(file)}" for file in files)
         return _file(path) if path.is_file() else ""
-    except (OSError, ValueError):  # a name that is none of a file
+    except (OSError, ValueError):  # not a valid file name
         return ""
 
 
 def _beside(source: Path) -> dict[str, str]:
-    """Describe what a file of Python code needs beside it, by its name below the file's folder, or the whole one."""
+    """Describe the files that Python code needs, by their relative path, or the full path outside the code's folder."""
     if source.suffix != ".py" or not source.is_file():
         return {}
     needs = needs_of(source)
@@ -217,7 +215,7 @@ def _beside(source: Path) -> dict[str, str]:
     whole = {*needs.modules, *needs.files}
     left = _MOST_READ_BYTES
     for name, path in sorted(names.items()):
-        with contextlib.suppress(OSError):  # what can't be read is told when it is run
+        with contextlib.suppress(OSError):  # an unreadable file is reported when the code runs
             left -= 0 if path in whole else path.stat().st_size
             described[name] = _file(path) if path in whole or left >= 0 else _date(path)
     return described

@@ -1,4 +1,4 @@
-"""A result comes home: kept on disk, sent, and taken off the disk when MLflow has it."""
+"""A result is written to disk, sent to MLflow, and then deleted from disk."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def delivery(store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> De
     return Delivery(Spool(tmp_path / "spool"), lambda: Log(store, {}, name, ["small"], with_model=False), print)
 
 
-def deliver(delivery: Delivery, told: list[str]) -> Result:
-    with delivery.entry(told.append) as entry:
-        return delivery.deliver(Shipment(entry, RESULT, delivery.log.address("digest"), told.append))
+def deliver(delivery: Delivery, messages: list[str]) -> Result:
+    with delivery.entry(messages.append) as entry:
+        return delivery.deliver(Shipment(entry, RESULT, delivery.log.address("digest"), messages.append))
 
 
 def lifecycles(delivery: Delivery) -> list[str]:
@@ -46,9 +46,9 @@ def lifecycles(delivery: Delivery) -> list[str]:
 
 
 def test_what_mlflow_has_leaves_the_disk(delivery: Delivery, tmp_path: Path) -> None:
-    told: list[str] = []
-    assert deliver(delivery, told) == RESULT
-    assert told == ["ok, 2 s"]
+    messages: list[str] = []
+    assert deliver(delivery, messages) == RESULT
+    assert messages == ["ok, 2 s"]
     assert lifecycles(delivery) == ["FINISHED"]
     assert list((tmp_path / "spool").iterdir()) == []
     delivery.close([RESULT])
@@ -60,18 +60,18 @@ def test_what_is_refused_is_kept_and_sent_in_the_end(
     def refuse(*given: object, **named: object) -> None:
         raise StoreError("it is tired")
 
-    told: list[str] = []
+    messages: list[str] = []
     with monkeypatch.context() as patch:
         patch.setattr(sending, "send", refuse)
-        deliver(delivery, told)
-    assert told == ["not logged: it is tired. The result is kept, and measuring goes on"]
+        deliver(delivery, messages)
+    assert messages == ["not logged: it is tired. The result is kept on disk, and measuring continues"]
     assert len(list((tmp_path / "spool").glob("*/result.json"))) == 1
     delivery.close([RESULT])
     assert lifecycles(delivery) == ["FINISHED"]
     assert list((tmp_path / "spool").glob("*/result.json")) == []
 
 
-def test_what_is_refused_to_the_end_waits_and_is_told(
+def test_what_is_refused_to_the_end_is_kept_and_reported(
     delivery: Delivery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*given: object, **named: object) -> None:
@@ -87,13 +87,13 @@ def test_what_is_refused_to_the_end_waits_and_is_told(
 
 
 def test_what_was_measured_is_not_measured_again(delivery: Delivery) -> None:
-    told: list[str] = []
-    assert delivery.earlier(RESULT.variant, "digest", told.append) is None
-    deliver(delivery, told)
-    earlier = delivery.earlier(RESULT.variant, "digest", told.append)
+    messages: list[str] = []
+    assert delivery.earlier(RESULT.variant, "digest", messages.append) is None
+    deliver(delivery, messages)
+    earlier = delivery.earlier(RESULT.variant, "digest", messages.append)
     assert earlier is not None
     assert dataclasses.replace(earlier, samples={}) == dataclasses.replace(RESULT, samples={})
-    assert "measured already" in told[-1]
+    assert "already measured" in messages[-1]
 
 
 def test_a_folder_without_a_result_goes(delivery: Delivery, tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ def test_who_stops_the_pairing_of_scores_loses_no_result(
         with pytest.raises(KeyboardInterrupt):
             deliver(delivery, [])
     assert len(list((tmp_path / "spool").glob("*/address.json"))) == 1
-    told: list[str] = []
-    assert delivery.earlier(RESULT.variant, "digest", told.append) is not None
-    assert told[-1].startswith("measured already (kept in ")
+    messages: list[str] = []
+    assert delivery.earlier(RESULT.variant, "digest", messages.append) is not None
+    assert messages[-1].startswith("already measured (kept in ")
 
 
 def test_ctrl_c_while_a_result_is_kept_waits_until_it_is(

@@ -1,4 +1,4 @@
-"""What a sweep would do, in words and as data."""
+"""The plan of a sweep, as text and as data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def known(seconds: float = 20.0) -> Forecast:
     return forecast
 
 
-def test_each_variant_is_told_with_what_would_come_of_it() -> None:
+def test_each_variant_is_listed_with_what_would_happen() -> None:
     planned = dry_run.look(
         [ORIGINAL, FP16, INT8],
         known(),
@@ -50,14 +50,14 @@ def test_a_bound_is_called_one() -> None:
     planned = dry_run.look([FP16], Forecast())
     assert "at most 1 min 58 s" in list(dry_run.text(planned))[1]
     assert dry_run.summary(planned) == (
-        "1 variant, at most about 1 min 58 s on one machine (as the budget allows, without compressing and scoring)"
+        "1 variant, at most about 1 min 58 s on one machine (from the budget, without compressing and scoring)"
     )
     other = Variant("other", "x", "none", "python", "x.py", budget=BUDGET)
     both = dry_run.summary(dry_run.look([FP16, other], known()))
-    assert "2 variants, at most about 2 min 18 s on one machine (1 min 58 s of it as the budget allows" in both
+    assert "2 variants, at most about 2 min 18 s on one machine (1 min 58 s of it from the budget" in both
 
 
-def test_what_does_not_fit_is_told() -> None:
+def test_what_does_not_fit_is_counted() -> None:
     planned = dry_run.look([ORIGINAL, FP16, INT8], known(20), is_measured=lambda each: each is ORIGINAL, limit=30)
     assert [each.state for each in planned] == ["measured already", "to measure", "not started"]
     assert dry_run.summary(planned, 30).endswith("about 20 s on one machine; 1 do not fit into 30 s")

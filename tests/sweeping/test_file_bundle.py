@@ -229,7 +229,7 @@ def test_what_lies_too_deep_or_is_too_much_is_said_before_it_is_packed(
         file_bundle.contents(variant(tmp_path, weights="weights"))
     monkeypatch.setattr(file_bundle, "MOST_FILES", 3)
     write(tmp_path / "data", **{f"{number}.txt": "x" for number in range(4)})
-    with pytest.raises(RecipeError, match="holds more than 3 files"):
+    with pytest.raises(RecipeError, match="has more than 3 files"):
         file_bundle.contents(variant(tmp_path, weights="data"))
 
 

@@ -1,4 +1,4 @@
-"""How long variants will take: what is known of it, and where from."""
+"""Estimates of how long variants will take, and their sources."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ X = Variant("small", "x", "none", "python", "x.py", chain=(Step("fp16"),))
 
 def test_nothing_is_known_but_the_budget() -> None:
     budget = Budget(max_seconds=60, warmup_max_seconds=20, energy_seconds=5)
-    found = Forecast().of(replace(X, budget=budget))
-    assert found.source == "budget"
+    estimate = Forecast().of(replace(X, budget=budget))
+    assert estimate.source == "budget"
     # preparing; one process, its warm-up, all calls, the energy; four more processes, each with a fifth of a warm-up
     alone = 30 + (30 + 20 + 60 + 5) + (60 + 4 * 4)
-    assert found.seconds == pytest.approx(alone)
+    assert estimate.seconds == pytest.approx(alone)
     both = Forecast().of(replace(X, budget=budget, devices=("cpu", "cuda")))
     assert both.seconds == pytest.approx(alone + alone - 30)
     in_turns = replace(X, budget=budget, interleave=True)

@@ -1,4 +1,4 @@
-"""Sweeps on this machine, with a measuring that only notes what it was asked for."""
+"""Sweeps on this machine, with a fake measurement that only records its arguments."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def variant(method: str = "original", **more: Any) -> Variant:
 
 
 class Measuring:
-    """Stands for `isolate.run`."""
+    """A fake `isolate.run`."""
 
     def __init__(self) -> None:
         self.seen: list[Variant] = []
@@ -49,10 +49,10 @@ class Measuring:
 
 @pytest.fixture
 def measuring(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Measuring:
-    made = Measuring()
-    monkeypatch.setattr(isolate, "run", made)
+    fake = Measuring()
+    monkeypatch.setattr(isolate, "run", fake)
     monkeypatch.setenv("COMPRESS_LOCK", str(tmp_path / "lock"))
-    return made
+    return fake
 
 
 @pytest.fixture

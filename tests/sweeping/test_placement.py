@@ -50,7 +50,7 @@ def test_requirements_and_devices_choose_the_machine() -> None:
     assert "a:" in lack(needs, plain)
     assert not lack(needs, gpu)
     assert not placing.homeless(needs, [plain, gpu])
-    assert "no machine of the cluster serves" in placing.homeless(needs, [plain])
+    assert "no machine of the cluster can measure it" in placing.homeless(needs, [plain])
     assert lack(variant("m", devices=("cuda",)), plain) == "a has no GPU"
     assert not placing.serves(plain, [plain, gpu])(needs)
     assert placing.homeless(needs, []) == "no machine of the cluster is left"

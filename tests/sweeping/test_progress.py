@@ -16,7 +16,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Give a clock that is set by hand."""
+    """Replace the clock with one that the test sets."""
     moment = [1000.0]
 
     class Clock:
@@ -89,7 +89,7 @@ def test_a_duration_is_read_easily(seconds: float, text: str) -> None:
     assert stream.getvalue().endswith(text)
 
 
-def test_what_is_not_known_is_not_told() -> None:
+def test_an_unknown_time_left_is_not_shown() -> None:
     stream = Terminal()
     shown = Progress(stream)
     shown.event(counted(1, left=None))
@@ -98,7 +98,7 @@ def test_what_is_not_known_is_not_told() -> None:
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
-def test_quiet_tells_ends_only(stream: io.StringIO) -> None:
+def test_quiet_shows_only_how_variants_end(stream: io.StringIO) -> None:
     shown = Progress(stream, quiet=True)
     shown.begin("yolo11n, fp16")
     shown.event({"stage": "loading"})
@@ -123,7 +123,7 @@ def result(status: Status = "ok", seconds: float = 60.0) -> Result:
     return Result(Variant("m", "x", "t", "python", "m.py"), status, started_s=0.0, ended_s=seconds)
 
 
-def test_a_board_tells_what_is_done_what_runs_where_and_when_all_will_be() -> None:
+def test_a_board_shows_what_is_done_what_runs_where_and_the_time_left() -> None:
     board = Board(io.StringIO(), quiet=True)
     board.begin(10, ["node-a", "node-b"])
     assert board.line() == "0/10 done"

@@ -16,7 +16,7 @@ from mlflow_compress.sweeping.ray_cluster import Cluster
 
 
 class Store:
-    """The cluster's store: a reference is the place in it."""
+    """A fake store of a cluster: a reference is an index."""
 
     def __init__(self) -> None:
         self.chunks: list[bytes] = []
@@ -86,5 +86,5 @@ def test_what_is_too_much_is_sent_to_nobody_but_may_lie_there(
     monkeypatch.setattr(file_bundle, "MOST_BYTES", needs.size - 1)
     has, lacks = Node("a", "lab1", {}, parcels={needs.digest: file_bundle.HERE}), Node("b", "lab2", {})
     cargo.require_small([has])
-    with pytest.raises(RecipeError, match=r"m\.py, would have to be sent to lab2; at most"):
+    with pytest.raises(RecipeError, match=r"m\.py, would have to be sent to lab2; the limit is"):
         cargo.require_small([has, lacks])

@@ -14,12 +14,12 @@ pytest.importorskip("ray", reason="Ray is not installed")
 
 
 @pytest.mark.parametrize(
-    ("address", "told"),
+    ("address", "message"),
     [("127.0.0.1:1", "There is no Ray cluster"), ("ray://h:10001", "Ray Client"), ("nonsense", "no Ray cluster")],
 )
-def test_no_cluster_is_said_within_seconds(address: str, told: str) -> None:
+def test_no_cluster_is_said_within_seconds(address: str, message: str) -> None:
     began = time.monotonic()
-    with pytest.raises(RecipeError, match=told), ray_cluster.connected(address):
+    with pytest.raises(RecipeError, match=message), ray_cluster.connected(address):
         pass
     assert time.monotonic() - began < 20
 
@@ -30,7 +30,7 @@ def test_what_is_no_ray_cluster_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(ray_cluster, "_CONNECT_SECONDS", 2.0)
     try:
         address = f"127.0.0.1:{server.server_port}"
-        with pytest.raises(RecipeError, match="is no Ray cluster"), ray_cluster.connected(address):
+        with pytest.raises(RecipeError, match="is not a Ray cluster"), ray_cluster.connected(address):
             pass
     finally:
         server.shutdown()
@@ -71,7 +71,7 @@ def listed(name: str, alive: bool = True, **resources: float) -> dict[str, objec
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reason"),
     [
         (ValueError("one\n  two"), "ValueError: one"),
         (RuntimeError("Traceback (most recent call last):\n  File x\nOSError: the disk is full\n"),
@@ -79,8 +79,8 @@ def listed(name: str, alive: bool = True, **resources: float) -> dict[str, objec
         (OSError(), "OSError: "),
     ],
 )  # fmt: skip
-def test_a_reason_is_one_line(error: Exception, told: str) -> None:
-    assert ray_cluster.reason(error) == told
+def test_a_reason_is_one_line(error: Exception, reason: str) -> None:
+    assert ray_cluster.reason(error) == reason
     caused = RuntimeError("a long story")
     caused.cause = error  # type: ignore[attr-defined]  # as Ray's RayTaskError has it
     assert ray_cluster.reason(caused) == f"{type(error).__name__}: {one_line(error)}"

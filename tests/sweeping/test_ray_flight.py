@@ -19,9 +19,9 @@ def flight(tmp_path: Path) -> Iterator[Flight]:
     entry = Spool(tmp_path / "spool").begin()
     stack = contextlib.ExitStack()
     stack.callback(entry.remove)
-    made = Flight(VARIANT, VARIANT, "digest", Node("id", "liar", {}), entry, stack)
-    yield made
-    made.close()
+    flight = Flight(VARIANT, VARIANT, "digest", Node("id", "liar", {}), entry, stack)
+    yield flight
+    flight.close()
 
 
 @pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/../../x", ""])

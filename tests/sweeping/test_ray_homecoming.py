@@ -1,4 +1,4 @@
-"""What arrived is logged: in which order, and what becomes of what can't be."""
+"""Results that arrive are logged in the right order, also if the server refuses some."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def variant(method: str) -> Variant:
 
 
 class PlayedDelivery:
-    """Stands for a tracking server: notes what was logged."""
+    """A fake tracking server that records what was logged."""
 
     def __init__(self) -> None:
         self.logged: list[Result] = []
@@ -49,7 +49,7 @@ class PlayedDelivery:
 
 
 class Port:
-    """Sends results home, as nodes do."""
+    """Sends results, as nodes do."""
 
     def __init__(self, folder: Path, *methods: str) -> None:
         self._spool = Spool(folder)

@@ -18,13 +18,13 @@ MACHINE = {"python": platform.python_version(), "version": __version__, "cpu_mod
 WELL = {"machine": MACHINE, "ray": version(), "niceness": 0, "unreachable": "", "parcels": {"d": "here"}}
 
 
-def read(said: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Judge an answer, or what Ray raises in its place."""
+def read(answer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Check an answer, or the error that Ray raises instead."""
 
     def get(*given: Any, **named: Any) -> Any:
-        if isinstance(said, BaseException):
-            raise said
-        return said
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
     monkeypatch.setattr(ray, "get", get)
     return ray_interview.read(Cluster(ray), LAB7, None, 1.0)
@@ -37,24 +37,24 @@ def test_a_machine_that_can_measure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"), [({"niceness": 15}, "RAY_worker_niceness=0"), ({"unreachable": "no route"}, "tracking server")]
+    ("change", "text"), [({"niceness": 15}, "RAY_worker_niceness=0"), ({"unreachable": "no route"}, "tracking server")]
 )
-def test_what_people_must_know(change: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remarks_for_the_user(change: dict[str, Any], text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _, (remark,) = read({**WELL, **change}, monkeypatch)
     assert remark.format("lab7").startswith("lab7: ")
-    assert told in remark
+    assert text in remark
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ({"ray": "1.0"}, r"has Ray 1\.0 where this machine has"),
-        ({"machine": {**MACHINE, "python": "3.9.1"}}, r"has Python 3\.9 where"),
-        ({"machine": {**MACHINE, "version": "0.0"}, "ray": "1.0"}, r"Ray 1\.0 .*, mlflow-compress 0\.0 where"),
+        ({"ray": "1.0"}, r"has Ray 1\.0, but this machine has"),
+        ({"machine": {**MACHINE, "python": "3.9.1"}}, r"has Python 3\.9, but"),
+        ({"machine": {**MACHINE, "version": "0.0"}, "ray": "1.0"}, r"Ray 1\.0, .*; mlflow-compress 0\.0, but"),
     ],
 )
-def test_other_versions_are_refused(change: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RecipeError, match=rf"lab7 \(10\.0\.0\.7\) .*{told}"):
+def test_other_versions_are_refused(change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecipeError, match=rf"lab7 \(10\.0\.0\.7\) .*{message}"):
         read({**WELL, **change}, monkeypatch)
 
 
@@ -70,5 +70,5 @@ def test_a_machine_that_is_silent_or_gone_is_named(monkeypatch: pytest.MonkeyPat
     assert not isinstance(silent.value, ray_interview.GoneError)
     with pytest.raises(ray_interview.GoneError, match=r"lab7 .* is gone"):
         read(exceptions.TaskUnschedulableError("gone"), monkeypatch)
-    with pytest.raises(RecipeError, match=r"can't be asked what it is: RaySystemError: System error: broken"):
+    with pytest.raises(RecipeError, match=r"can't be described: RaySystemError: System error: broken"):
         read(exceptions.RaySystemError("broken"), monkeypatch)

@@ -1,4 +1,4 @@
-"""Which machines there are, with a cluster that is played."""
+"""The machines of a cluster, with a fake cluster."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ MACHINE = {"python": platform.python_version(), "version": __version__, "cpu_mod
 
 
 class PlayedCluster:
-    """Machines that say what the test wants; the reference of an answer is the machine's id."""
+    """A fake cluster whose machines answer as the test sets them; the reference of an answer is the machine's id."""
 
     errors = exceptions
 
     def __init__(self, **names: str) -> None:
         self.alive = {id_: Seen(id_, name, "10.0.0.1") for id_, name in names.items()}
-        self.said: dict[str, Any] = {}
+        self.answers: dict[str, Any] = {}
         self.silent: set[str] = set()
 
     def machines(self) -> dict[str, Seen]:
         return dict(self.alive)
 
     def answer(self, reference: str, seconds: float) -> Any:
-        said = self.said.get(reference, {})
-        if isinstance(said, Exception):
-            raise said
+        answer = self.answers.get(reference, {})
+        if isinstance(answer, Exception):
+            raise answer
         well = {"machine": MACHINE, "ray": version(), "niceness": 0, "unreachable": "", "parcels": {}}
-        return {**well, **said}
+        return {**well, **answer}
 
     def ready(self, waiting: list[str], seconds: float) -> list[str]:
         return [each for each in waiting if each not in self.silent]
@@ -47,12 +47,12 @@ class PlayedCluster:
 
 
 class Played:
-    """The machines of a played cluster, and what was told of them."""
+    """The machines of a fake cluster, and the messages about them."""
 
     def __init__(self, cluster: PlayedCluster) -> None:
-        self.told: list[str] = []
+        self.messages: list[str] = []
         self.asked: list[str] = []
-        self.machines = Machines(cast(Cluster, cluster), self.ask, self.told.append)
+        self.machines = Machines(cast(Cluster, cluster), self.ask, self.messages.append)
 
     def ask(self, seen: Seen) -> str:
         self.asked.append(seen.id)
@@ -71,7 +71,7 @@ def test_each_is_asked_once_and_may_measure() -> None:
     played = Played(PlayedCluster(a="lab1", b="lab2"))
     played.machines.begin()
     played.machines.look()
-    assert (played.names(), played.asked, played.told) == (["lab1", "lab2"], ["a", "b"], [])
+    assert (played.names(), played.asked, played.messages) == (["lab1", "lab2"], ["a", "b"], [])
 
 
 def test_no_machine_is_refused() -> None:
@@ -81,18 +81,18 @@ def test_no_machine_is_refused() -> None:
 
 def test_one_that_can_not_measure_is_refused_at_the_beginning() -> None:
     cluster = PlayedCluster(a="lab1", b="lab2")
-    cluster.said["b"] = {"ray": "0.1"}
+    cluster.answers["b"] = {"ray": "0.1"}
     with pytest.raises(RecipeError, match=r"lab2 .* has Ray 0\.1"):
         Played(cluster).machines.begin()
 
 
-def test_one_that_is_gone_at_the_beginning_is_told_and_left_out() -> None:
+def test_one_that_is_gone_at_the_beginning_is_reported_and_left_out() -> None:
     cluster = PlayedCluster(a="lab1", b="lab2")
-    cluster.said["a"] = exceptions.TaskUnschedulableError("gone")
+    cluster.answers["a"] = exceptions.TaskUnschedulableError("gone")
     played = Played(cluster)
     played.machines.begin()
     assert played.names() == ["lab2"]
-    assert played.told == ["The machine lab1 (10.0.0.1) is gone."]
+    assert played.messages == ["The machine lab1 (10.0.0.1) is gone."]
 
 
 def test_one_that_comes_later_joins_when_it_answers() -> None:
@@ -103,24 +103,24 @@ def test_one_that_comes_later_joins_when_it_answers() -> None:
     cluster.silent = {"b"}
     for _ in range(2):
         played.machines.look()
-    assert (played.names(), played.told) == (["lab1"], [])
+    assert (played.names(), played.messages) == (["lab1"], [])
     cluster.silent = set()
     played.machines.look()
-    assert (played.names(), played.told) == (["lab1", "lab2"], ["lab2 joined"])
+    assert (played.names(), played.messages) == (["lab1", "lab2"], ["lab2 joined"])
     assert played.asked == ["a", "b"]
 
 
-def test_one_that_comes_later_and_can_not_measure_is_told_once() -> None:
+def test_one_that_comes_later_and_can_not_measure_is_reported_once() -> None:
     cluster = PlayedCluster(a="lab1")
     played = Played(cluster)
     played.machines.begin()
     cluster.alive["b"] = Seen("b", "lab2")
-    cluster.said["b"] = {"ray": "0.1"}
+    cluster.answers["b"] = {"ray": "0.1"}
     for _ in range(4):
         played.machines.look()
     assert played.names() == ["lab1"]
-    assert len(played.told) == 1
-    assert played.told[0].endswith("It is not used.")
+    assert len(played.messages) == 1
+    assert played.messages[0].endswith("It is not used.")
 
 
 def test_one_that_goes_is_lost_but_not_before_its_flight_is() -> None:
@@ -140,7 +140,7 @@ def test_one_that_goes_is_lost_but_not_before_its_flight_is() -> None:
     assert played.names() == []
     assert played.machines.last is first
     assert not played.machines.is_free(first)
-    assert [text.partition(" is not used")[0] for text in played.told] == ["lab2", "lab1"]
+    assert [text.partition(" is not used")[0] for text in played.messages] == ["lab2", "lab1"]
 
 
 def test_what_was_read_longest_ago_is_next() -> None:
@@ -154,12 +154,12 @@ def test_what_was_read_longest_ago_is_next() -> None:
     assert played.machines.flights == [flights[2], flights[1], flights[0]]
 
 
-def test_machines_of_one_name_are_told_apart_and_remarks_told_once() -> None:
+def test_machines_of_one_name_get_unique_names_and_remarks_are_shown_once() -> None:
     cluster = PlayedCluster(abcdefgh="lab", ijklmnop="lab", q="other")
-    cluster.said = {"abcdefgh": {"niceness": 5}, "q": {"niceness": 5}}
+    cluster.answers = {"abcdefgh": {"niceness": 5}, "q": {"niceness": 5}}
     played = Played(cluster)
     played.machines.begin()
     for _ in range(2):
         played.machines.introduce()
     assert played.names() == ["lab#abcdef", "lab#ijklmn", "other"]
-    assert [text.partition(": ")[0] for text in played.told] == ["lab, other"]
+    assert [text.partition(": ")[0] for text in played.messages] == ["lab, other"]

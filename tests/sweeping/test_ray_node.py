@@ -113,12 +113,12 @@ def test_it_clears_what_a_killed_one_left(spool: Path) -> None:
 
 
 def test_a_machine_describes_itself() -> None:
-    said = ray_node.describe("http://127.0.0.1:1", [], has_gpus=False)
-    assert said["machine"]["version"] == __version__
-    assert said["machine"]["cpu_model"]
-    assert "gpu_model" not in said["machine"]
-    assert "can't be reached" in said["unreachable"]
-    assert said["parcels"] == {}
+    description = ray_node.describe("http://127.0.0.1:1", [], has_gpus=False)
+    assert description["machine"]["version"] == __version__
+    assert description["machine"]["cpu_model"]
+    assert "gpu_model" not in description["machine"]
+    assert "can't be reached" in description["unreachable"]
+    assert description["parcels"] == {}
     assert not ray_node.describe("sqlite:///x.db", [], has_gpus=True)["unreachable"]
 
 

@@ -56,7 +56,7 @@ Sweep = Callable[..., list[Result]]
 
 @pytest.fixture
 def sweep(nodes: LogicalNodes, store: Store, tmp_path: Path, request: pytest.FixtureRequest) -> Sweep:
-    """Measure variants on the cluster, and log them to an experiment of the test's own."""
+    """Return a function that measures variants on the cluster, and logs them to the test's own experiment."""
 
     def run(variants: list[Variant], measure: Run, stream: io.StringIO | None = None, **more: Any) -> list[Result]:
         show = more.pop("show", lambda result: None)
@@ -76,7 +76,7 @@ def variant(model: str = "m", method: str = "original", **more: Any) -> Variant:
 
 
 def canned(seconds: float = 0.0, content: Mapping[str, bytes] | None = None) -> Run:
-    """Make what measures nothing; it travels to the nodes by value."""
+    """Return a fake measurement; it is sent to the nodes by value."""
     files = dict(content or {})
 
     def run(variant: Variant, folder: Path, listen: Any) -> Result:
@@ -102,12 +102,12 @@ def rows(results: list[Result]) -> Counter[tuple[str, str]]:
 
 
 def overlaps(results: list[Result]) -> list[tuple[float, float]]:
-    """Give the times at which a second measurement began on a node before the first had ended."""
-    found = []
-    for at in {result.facts["at"] for result in results}:
-        its = sorted((each.started_s, each.ended_s) for each in results if each.facts["at"] == at)
-        found += [(before[1], after[0]) for before, after in itertools.pairwise(its) if before[1] > after[0]]
-    return found
+    """Return the end of each measurement and the earlier start of the next one on the same node."""
+    pairs = []
+    for node in {result.facts["at"] for result in results}:
+        times = sorted((result.started_s, result.ended_s) for result in results if result.facts["at"] == node)
+        pairs += [(before[1], after[0]) for before, after in itertools.pairwise(times) if before[1] > after[0]]
+    return pairs
 
 
 def test_rows_arrive_once_and_are_not_measured_again(
@@ -209,7 +209,7 @@ def test_hostile_names_do_not_steer_the_terminal(sweep: Sweep) -> None:
 
 def test_versions_that_differ_are_said_before_anything_runs(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_interview, "__version__", "9.9")
-    with pytest.raises(RecipeError, match=r"mlflow-compress .* where this machine has 9\.9"):
+    with pytest.raises(RecipeError, match=r"mlflow-compress .*, but this machine has 9\.9"):
         sweep([variant()], canned())
 
 
@@ -270,7 +270,7 @@ def test_nothing_is_left_running_when_the_command_dies(
         assert command.wait(60) != 0
     finally:
         command.kill()
-    if blow == signal.SIGKILL:  # and the same command again goes on
+    if blow == signal.SIGKILL:  # the same command can be run again
         done = subprocess.run(
             [*words, *place, *BRIEF], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )
@@ -279,13 +279,13 @@ def test_nothing_is_left_running_when_the_command_dies(
 
 
 def measuring(nodes: LogicalNodes) -> list[psutil.Process]:
-    """Give the measured processes on the logical machines."""
-    found = []
+    """Return the measured processes on the logical machines."""
+    processes = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
         if "mlflow_compress.measuring.worker" in words and any(str(nodes.folder) in word for word in words):
-            found.append(process)
-    return found
+            processes.append(process)
+    return processes
 
 
 def until(true: Callable[[], bool], seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Which variants are the same, so that one result does for both."""
+"""Which variants are equal, so that one result is valid for both."""
 
 from __future__ import annotations
 
@@ -128,11 +128,11 @@ def test_the_machines_of_earlier_runs_stand_for_those_to_come(variant: Variant) 
         Run("", "", "", "FINISHED", 0, {"compress.env.cpu_model": cpu, "compress.env.cores_logical": cores})
         for cpu, cores in (("Xeon", "8"), ("EPYC", "2"), ("Xeon", "8"))
     ]
-    found = resume.machines(runs)
-    assert found == [{"cpu_model": "EPYC", "cores_logical": "2"}, {"cpu_model": "Xeon", "cores_logical": "8"}]
-    others = {"os": "Linux", "transformers": "5.24.0"}  # neither tells machines apart
+    machines = resume.machines(runs)
+    assert machines == [{"cpu_model": "EPYC", "cores_logical": "2"}, {"cpu_model": "Xeon", "cores_logical": "8"}]
+    others = {"os": "Linux", "transformers": "5.24.0"}  # neither distinguishes machines
     machine = {**others, "cpu_model": "Xeon", "cores_logical": "8"}
-    assert resume.digest(variant, found[1]) == resume.digest(variant, machine)
+    assert resume.digest(variant, machines[1]) == resume.digest(variant, machine)
 
 
 def test_what_waits_and_what_is_logged_need_not_be_measured(tmp_path: Path) -> None:
@@ -198,10 +198,10 @@ def test_only_a_whole_and_good_result_counts(store: Store, variant: Variant) -> 
     log("failed", **{"compress.logged": "complete"})
     assert resume.measured(store, number, digest, variant) is None
     run = log("ok", **{"compress.logged": "complete"})
-    found = resume.measured(store, number, digest, variant)
-    assert found is not None
-    assert run in found[0]
-    assert found[1] == result
+    match = resume.measured(store, number, digest, variant)
+    assert match is not None
+    assert run in match[0]
+    assert match[1] == result
 
 
 def test_a_result_that_waits_counts_too(variant: Variant, tmp_path: Path) -> None:
