@@ -1,4 +1,4 @@
-"""Share of right answers."""
+"""Share of correct answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlflow_compress.sockets import AdditiveMetric
 class Accuracy(AdditiveMetric):
     """Share of predictions that equal their reference, 0 to 1; of a ranking, its first label.
 
-    Source: scikit-learn's `accuracy_score` gives the same number.
+    Source: scikit-learn's `accuracy_score` returns the same number.
     """
 
     label: ClassVar[Mapping[str, str]] = {"en": "accuracy", "ru": "accuracy"}
@@ -27,12 +27,12 @@ class Accuracy(AdditiveMetric):
     takes = "labels"
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
-        """Return 1 for each right answer, 0 for each wrong one, and 1 for each sample."""
+        """Return 1 or 0 for each correct or wrong answer, and 1 for each sample."""
         import numpy as np
 
         pairs = zip(references, ranked(references, predictions), strict=True)
         return np.array([(bool(reference == ranking[0]), 1) for reference, ranking in pairs], dtype=np.float64)
 
     def reduce(self, sums: Any) -> float:
-        """Divide right answers by samples."""
+        """Divide correct answers by samples."""
         return float(sums[0] / sums[1])

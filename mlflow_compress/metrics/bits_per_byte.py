@@ -1,4 +1,4 @@
-"""Bits that a language model needs for a byte."""
+"""Bits that a language model needs per byte of text."""
 
 from __future__ import annotations
 

@@ -13,14 +13,14 @@ from mlflow_compress.scoring.ngrams import Sacrebleu
 class Bleu(Sacrebleu):
     """BLEU over the whole corpus, 0 to 100, as sacrebleu computes it, which signs it.
 
-    Texts must be detokenised, as people write them: sacrebleu cuts them into tokens itself.
+    Texts must not be tokenised: sacrebleu tokenises them itself.
 
     Source: Papineni et al., BLEU: a method for automatic evaluation of machine translation, 2002; Post, A call for
     clarity in reporting BLEU scores, 2018.
 
     Attributes:
-        tokenize: sacrebleu's tokenizer: 13a is that of WMT, zh is for Chinese, intl knows all of Unicode's punctuation.
-        lowercase: whether case does not count.
+        tokenize: sacrebleu's tokenizer: 13a is that of WMT, zh is for Chinese, intl handles all Unicode punctuation.
+        lowercase: whether to ignore case.
     """
 
     label: ClassVar[Mapping[str, str]] = {"en": "BLEU", "ru": "BLEU"}
@@ -31,7 +31,7 @@ class Bleu(Sacrebleu):
     lowercase: bool = False
 
     def scorer(self) -> Any:
-        """Make sacrebleu's BLEU."""
+        """Return sacrebleu's BLEU."""
         from sacrebleu.metrics.bleu import BLEU
 
         return BLEU(lowercase=self.lowercase, tokenize=self.tokenize)

@@ -14,7 +14,7 @@ from mlflow_compress.scoring.boxes import BoxMetric
 class BoxPrecision(BoxMetric):
     """Precision of boxes at overlap 0.5 and the confidence of the best mean F1, averaged over the classes.
 
-    Predictions must hold all boxes with a score above about 0.001, after non-maximum suppression.
+    Predictions must contain all boxes with a score above about 0.001, after non-maximum suppression.
 
     Source: ultralytics' validator (`Box(P` in its table).
     """
@@ -24,5 +24,5 @@ class BoxPrecision(BoxMetric):
     spelling: ClassVar[str] = r"box precision|precision рамок"
 
     def of_classes(self, curves: Curves) -> Any:
-        """Take it from the curves."""
+        """Return the values of each class from the curves."""
         return curves.precision

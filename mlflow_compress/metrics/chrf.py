@@ -15,14 +15,14 @@ from mlflow_compress.scoring.ngrams import Sacrebleu
 class Chrf(Sacrebleu):
     """F-score of character n-grams over the whole corpus, 0 to 100, as sacrebleu computes it, which signs it.
 
-    Characters up to 6-grams without white space, recall weighs twice as much (beta 2).
+    It counts character n-grams up to 6 without white space; recall has twice the weight of precision (beta 2).
 
     Source: Popović, chrF: character n-gram F-score for automatic MT evaluation, 2015; with word_order=2 it is chrF++
     (Popović, chrF++: words helping character n-grams, 2017).
 
     Attributes:
-        word_order: up to which n-grams of words are counted too.
-        lowercase: whether case does not count.
+        word_order: maximum length of word n-grams that are counted as well.
+        lowercase: whether to ignore case.
     """
 
     label: ClassVar[Mapping[str, str]] = {"en": "chrF", "ru": "chrF"}
@@ -33,7 +33,7 @@ class Chrf(Sacrebleu):
     lowercase: bool = False
 
     def scorer(self) -> Any:
-        """Make sacrebleu's CHRF."""
+        """Return sacrebleu's CHRF."""
         from sacrebleu.metrics.chrf import CHRF
 
         return CHRF(word_order=self.word_order, lowercase=self.lowercase)

@@ -16,9 +16,9 @@ class F1(ClassCounts):
     Source: scikit-learn's `f1_score`, with zero_division=0.
 
     Attributes:
-        average: the mean over the classes (macro), that weighted by their number of references (weighted), the ratio of
-            the counts over all of them (micro), or one class only (binary).
-        positive: the class that counts when average is binary, as text.
+        average: mean over the classes (macro), mean weighted by their number of references (weighted), ratio of the
+            counts of all classes (micro), or one class only (binary).
+        positive: the class for average=binary, as text.
     """
 
     label: ClassVar[Mapping[str, str]] = {"en": "F1", "ru": "F1"}
@@ -26,5 +26,5 @@ class F1(ClassCounts):
     spelling: ClassVar[str] = r"(?:macro[- ])?f1(?:[- ]?(?:score|macro))?|f1-мера"
 
     def ratio(self, right: Any, predicted: Any, true: Any) -> Any:
-        """Divide right answers by the mean of answers and references."""
+        """Divide correct answers by the mean of answers and references."""
         return over(2 * right, predicted + true)

@@ -14,7 +14,7 @@ from mlflow_compress.scoring.boxes import BoxMetric
 class Map5095(BoxMetric):
     """Mean average precision, averaged over intersection over union 0.5, 0.55, ... 0.95, and over the classes.
 
-    Predictions must hold all boxes with a score above about 0.001, after non-maximum suppression.
+    Predictions must contain all boxes with a score above about 0.001, after non-maximum suppression.
 
     Source: ultralytics' validator (mAP50-95 in its table); Everingham et al., The Pascal visual object classes
     challenge, 2010; Lin et al., Microsoft COCO, 2014 (101 points of recall).
@@ -25,5 +25,5 @@ class Map5095(BoxMetric):
     spelling: ClassVar[str] = r"map(?:50[-\u2013]95|@0?[.,]50?[:-]0?[.,]95|@50[:-]95)"
 
     def of_classes(self, curves: Curves) -> Any:
-        """Take it from the curves."""
+        """Return the values of each class from the curves."""
         return curves.average_precision

@@ -13,8 +13,8 @@ from mlflow_compress.scoring.likelihoods import LikelihoodPer
 class Perplexity(LikelihoodPer):
     """Perplexity by token: e to the negative log-likelihood per predicted token, all texts together.
 
-    Comparable only between models that share a tokenizer, and by one protocol: the family's `protocol` says which
-    tokens are predicted and from what (`causal_lm`: `lm_eval`, `wikitext2` or `sliding`).
+    Comparable only between models with the same tokenizer and protocol: the family's `protocol` determines which tokens
+    are predicted, from which context (`causal_lm`: `lm_eval`, `wikitext2` or `sliding`).
 
     Source: Jelinek et al., 1977; the protocols: see `networks/token_windows.py`.
     """

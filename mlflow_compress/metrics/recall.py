@@ -16,9 +16,9 @@ class Recall(ClassCounts):
     Source: scikit-learn's `recall_score`, with zero_division=0.
 
     Attributes:
-        average: the mean over the classes (macro), that weighted by their number of references (weighted), the ratio of
-            the counts over all of them (micro), or one class only (binary).
-        positive: the class that counts when average is binary, as text.
+        average: mean over the classes (macro), mean weighted by their number of references (weighted), ratio of the
+            counts of all classes (micro), or one class only (binary).
+        positive: the class for average=binary, as text.
     """
 
     label: ClassVar[Mapping[str, str]] = {"en": "recall", "ru": "recall"}

@@ -13,14 +13,14 @@ from mlflow_compress.scoring.overlap import Rouge
 class Rouge2(Rouge):
     """F1 of pairs of words shared with the reference, 0 to 1, mean over the samples.
 
-    Hugging Face evaluate's `rouge` gives the middle of a random bootstrap instead of the mean; without its aggregator,
-    the mean is this.
+    Hugging Face evaluate's `rouge` returns the middle of a random bootstrap instead; without its aggregator, its mean
+    equals this number.
 
     Source: Lin, ROUGE: a package for automatic evaluation of summaries, 2004; Google's rouge_score.
 
     Attributes:
-        tokens: rouge_score's own tokens (latin: runs of a-z and 0-9, so other scripts vanish), these cut to English
-            stems (stems: Porter's), or runs of letters and digits of any script (words).
+        tokens: rouge_score's tokens (latin: runs of a-z and 0-9; other scripts are dropped), the same reduced to
+            English stems (stems: Porter's), or runs of letters and digits of any script (words).
     """
 
     label: ClassVar[Mapping[str, str]] = {"en": "ROUGE-2", "ru": "ROUGE-2"}

@@ -13,7 +13,7 @@ from mlflow_compress.scoring.entities import EntityCounts
 class SeqevalRecall(EntityCounts):
     """Recall of entities over all samples and types (micro average): right are those whose type and both ends are.
 
-    In seqeval's default mode, that of conlleval: an entity also begins where its type changes, B- or not.
+    Uses seqeval's default mode, that of conlleval: a change of type starts a new entity even without B-.
 
     Source: seqeval's `recall_score`; evaluate's seqeval calls it overall_recall.
     """

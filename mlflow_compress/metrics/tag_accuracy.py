@@ -1,4 +1,4 @@
-"""Share of words whose tag is right."""
+"""Share of words with the correct tag."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlflow_compress.sockets import AdditiveMetric
 class TagAccuracy(AdditiveMetric):
     """Share of words whose tag equals its reference, over all samples, 0 to 1.
 
-    For tags that are no entities, such as parts of speech. Of entities most tags are O, so it is near 1 for any model.
+    For tags that are not entities, such as parts of speech. Most tags of entities are O, so it is near 1 for any model.
 
     Source: seqeval's `accuracy_score`; evaluate's seqeval calls it overall_accuracy.
     """
@@ -29,7 +29,7 @@ class TagAccuracy(AdditiveMetric):
     takes = "tags"
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
-        """Count right tags and words of each sample."""
+        """Count correct tags and words of each sample."""
         import numpy as np
 
         counts = [
@@ -39,6 +39,6 @@ class TagAccuracy(AdditiveMetric):
         return np.array(counts, dtype=np.float64)
 
     def reduce(self, sums: Any) -> float:
-        """Divide right tags by words."""
+        """Divide correct tags by words."""
         right, words = sums
         return float(right / words if words else 0.0)

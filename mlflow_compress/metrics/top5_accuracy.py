@@ -15,7 +15,7 @@ from mlflow_compress.sockets import AdditiveMetric
 class Top5Accuracy(AdditiveMetric):
     """Share of samples whose reference is among the five labels ranked best, 0 to 1.
 
-    Predictions must be rankings. The convention of ImageNet.
+    Predictions must be rankings. This is the convention of ImageNet.
 
     Source: Russakovsky et al., ImageNet large scale visual recognition challenge, 2015, section 4.1; scikit-learn's
     `top_k_accuracy_score` with k=5.
@@ -30,10 +30,10 @@ class Top5Accuracy(AdditiveMetric):
     takes = "labels"
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
-        """Return 1 for each label among the five, 0 for each other, and 1 for each sample."""
+        """Return 1 for each label among the five, 0 for each other label, and 1 for each sample."""
         import numpy as np
 
-        if not all(isinstance(each, (list, tuple)) for each in predictions):
+        if not all(isinstance(prediction, (list, tuple)) for prediction in predictions):
             raise ValueError("top5_accuracy needs predictions that are lists of labels, best first")
         pairs = zip(references, ranked(references, predictions), strict=True)
         return np.array([(reference in ranking[:5], 1) for reference, ranking in pairs], dtype=np.float64)

@@ -13,10 +13,10 @@ from mlflow_compress.scoring.likelihoods import LikelihoodPer
 class WordPerplexity(LikelihoodPer):
     """Perplexity by word: e to the negative log-likelihood per word, all texts together.
 
-    Comparable between tokenizers, by one protocol of the family. Words are what stands between runs of white space.
+    Comparable between tokenizers with the same protocol of the family. Words are separated by white space.
 
-    Source: lm-evaluation-harness's `word_perplexity` (weighted_perplexity; wikitext's task counts the words), by
-    `protocol=lm_eval` of `causal_lm`. Its task also undoes WikiText's spacing before punctuation: give it such text.
+    Source: lm-evaluation-harness's `word_perplexity` (weighted_perplexity; its wikitext task counts the words), with
+    `protocol=lm_eval` of `causal_lm`. Its task also removes WikiText's spaces before punctuation: do so in your data.
     """
 
     label: ClassVar[Mapping[str, str]] = {"en": "word perplexity", "ru": "перплексия по словам"}

@@ -1,1 +1,1 @@
-"""What metrics of one kind share: the statistics of each sample, counted by the field's own tools."""
+"""Shared parts of metrics: the statistics of each sample, counted with the field's standard tools."""

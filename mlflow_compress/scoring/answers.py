@@ -26,7 +26,7 @@ def ranked(references: Sequence[Any], predictions: Sequence[Any]) -> list[Sequen
         if not len(ranking):
             raise ValueError("a prediction has no label")
         if _is_no_label(reference) or any(map(_is_no_label, ranking)):
-            raise ValueError("a label is no number and no text")
+            raise ValueError("a label is neither a number nor text")
         rankings.append(ranking)
     return rankings
 
@@ -35,12 +35,12 @@ def ranked(references: Sequence[Any], predictions: Sequence[Any]) -> list[Sequen
 class ClassCounts(AdditiveMetric):
     """A ratio of counts for each class, and its mean over classes.
 
-    The classes are those of the references and of the predictions, as in scikit-learn, where a ratio of nothing is 0.
+    The classes are those of the references and of the predictions, as in scikit-learn; a ratio with denominator 0 is 0.
 
     Attributes:
-        average: how the classes become one number: the mean over them (macro), that weighted by their number of
-            references (weighted), the ratio of the counts over all of them (micro), or one class only (binary).
-        positive: the class that counts when average is binary, as text.
+        average: mean over the classes (macro), mean weighted by their number of references (weighted), ratio of the
+            counts of all classes (micro), or one class only (binary).
+        positive: the class for average=binary, as text.
     """
 
     unit: ClassVar[str] = "ratio"
@@ -53,20 +53,20 @@ class ClassCounts(AdditiveMetric):
 
     @abstractmethod
     def ratio(self, right: Any, predicted: Any, true: Any) -> Any:
-        """Make the number of each class from its right answers, all its answers, and all its references."""
+        """Return the number of each class from its correct answers, all its answers, and all its references."""
 
     def columns(self, references: Sequence[Any], predictions: Sequence[Any]) -> tuple[str, ...]:
-        """Name the three counts of each class."""
+        """Return the names of the three counts of each class."""
         return tuple(f"{label!r} {count}" for label in self._classes(references, predictions) for count in _COUNTS)
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
-        """Count right answers, answers and references of each class: [samples, 3 * classes]."""
+        """Count correct answers, answers and references of each class: [samples, 3 * classes]."""
         import numpy as np
 
-        place = {label: index for index, label in enumerate(self._classes(references, predictions))}
-        counts = np.zeros((len(references), len(place), len(_COUNTS)))
+        number = {label: index for index, label in enumerate(self._classes(references, predictions))}
+        counts = np.zeros((len(references), len(number), len(_COUNTS)))
         for index, (reference, ranking) in enumerate(zip(references, ranked(references, predictions), strict=True)):
-            true, answer = place.get(_plain(reference)), place.get(_plain(ranking[0]))
+            true, answer = number.get(_plain(reference)), number.get(_plain(ranking[0]))
             if answer is not None:
                 counts[index, answer, :2] = answer == true, 1
             if true is not None:
@@ -74,7 +74,7 @@ class ClassCounts(AdditiveMetric):
         return counts.reshape(len(references), -1)
 
     def reduce(self, sums: Any) -> float:
-        """Average the classes that there are."""
+        """Average over the classes that occur."""
         import numpy as np
 
         counts = np.reshape(sums, (-1, len(_COUNTS)))
@@ -94,13 +94,13 @@ class ClassCounts(AdditiveMetric):
         if not positive or len(labels) > 2:
             raise ValueError(
                 f"average=binary needs two classes, one of them positive={self.positive}; these are "
-                f"{', '.join(map(str, labels[:10]))}. Say positive=LABEL, or average=macro."
+                f"{', '.join(map(str, labels[:10]))}. Use positive=LABEL, or average=macro."
             )
         return positive
 
 
 def over(part: Any, whole: Any) -> Any:
-    """Divide counts; 0 where there is nothing to divide by."""
+    """Divide counts; return 0 where the denominator is 0."""
     import numpy as np
 
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)

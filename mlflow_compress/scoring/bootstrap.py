@@ -1,10 +1,10 @@
 """Scores of a model: each metric with its confidence interval, and the difference of two models on the same samples.
 
-Samples are drawn with replacement, as many as there are, and the metric is made of the drawn ones' statistics: a sample
-is drawn whole, so errors within an utterance may depend on each other. The ends are bias-corrected percentiles, since a
-drawn sample misses rare classes, and macro averages suffer; and they are further out where samples are few. Drawing
-still tells two models apart too often where few samples changed: so the interval of a difference reaches at least as
-far towards 0 as a test says that swaps their answers at random (for an accuracy that is McNemar's).
+Bootstrap: as many samples as there are are drawn with replacement, and the metric is computed from their statistics. A
+sample is drawn as a whole, so errors within an utterance may depend on each other. The ends are bias-corrected
+percentiles, since resamples miss rare classes, which lowers macro averages; they are wider for few samples. If few
+samples changed, the bootstrap alone would find differences too often: so the interval of a difference reaches at least
+as far towards 0 as a randomisation test that swaps the answers (McNemar's test for an accuracy).
 
 Source: Efron and Tibshirani, An introduction to the bootstrap, 1993, sections 13.3 and 14.3 (without acceleration);
 Bisani and Ney, Bootstrap estimates for confidence intervals in ASR performance evaluation, 2004; Koehn, Statistical
@@ -27,7 +27,7 @@ from mlflow_compress.scoring.pools import Pool, pools_of
 from mlflow_compress.scoring.statistics_file import Statistics
 from mlflow_compress.sockets import AdditiveMetric, Metric, PooledMetric, no_number
 
-FEWEST_SAMPLES = 10  # for an interval
+FEWEST_SAMPLES = 10  # minimum for an interval
 _CONFIDENCE = 0.95
 _ROUNDED = 1e-9
 
@@ -37,13 +37,13 @@ class Score:
     """The value of one metric.
 
     Attributes:
-        value: over all samples.
-        low, high: its 95 % interval. None where nothing is known of single samples, where there are fewer than ten, and
-            where drawing from them tells nothing: all are alike, or the drawn ones score quite otherwise.
-        protocol: what the number is, in a line.
-        facts: what its metric says of such numbers.
-        statistics: what to pair it by; None where the metric only takes all samples at once.
-        kept_as: the name under which these are kept (see `kept_as`).
+        value: the value over all samples.
+        low, high: its 95 % interval. None if there are no statistics of single samples, if there are fewer than ten
+            samples, or if the bootstrap is not informative: all samples are alike, or the resamples are far off.
+        protocol: description of the number, on one line.
+        facts: facts about the metric's numbers.
+        statistics: statistics for pairing; None if the metric takes only all samples at once.
+        kept_as: the name under which the statistics are stored (see `kept_as`).
     """
 
     value: float
@@ -57,7 +57,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Scores:
-    """The values of all metrics, by name, over so many samples."""
+    """The values of all metrics, by name, and the number of samples."""
 
     samples: int
     by_name: Mapping[str, Score]
@@ -66,21 +66,21 @@ class Scores:
         """Return the numbers by their name on the tracking server: `quality/wer`, `quality/wer_low` and so on."""
         numbers = {"quality/samples": float(self.samples)}
         for name, score in self.by_name.items():
-            found = {"": score.value, "_low": score.low, "_high": score.high}
-            numbers |= {f"quality/{name}{end}": value for end, value in found.items() if value is not None}
+            values = {"": score.value, "_low": score.low, "_high": score.high}
+            numbers |= {f"quality/{name}{end}": value for end, value in values.items() if value is not None}
         return numbers
 
     def protocols(self) -> dict[str, str]:
-        """Return each metric's protocol, by its name."""
+        """Return each metric's protocol, by name."""
         return {name: score.protocol for name, score in self.by_name.items()}
 
     def facts(self) -> dict[str, MetricFacts]:
-        """Return what each metric says of its numbers, by its name."""
+        """Return each metric's facts about its numbers, by name."""
         return {name: score.facts for name, score in self.by_name.items()}
 
     def statistics(self) -> dict[str, Statistics]:
         """Return the statistics of the metrics that have them, by name or pool (see `kept_as`)."""
-        return {each.kept_as: each.statistics for each in self.by_name.values() if each.statistics is not None}
+        return {score.kept_as: score.statistics for score in self.by_name.values() if score.statistics is not None}
 
 
 def score(
@@ -93,14 +93,14 @@ def score(
     """Score predictions.
 
     Args:
-        metrics: by the names that their numbers shall have.
-        references: one for each sample.
-        predictions: one for each sample.
-        seed: of the drawing; all metrics are made of the same drawn samples.
-        progress: told how often it was drawn, how often it will be, and about how many seconds that takes.
+        metrics: metrics by the names of their numbers.
+        references: one reference for each sample.
+        predictions: one prediction for each sample.
+        seed: seed for the bootstrap; all metrics use the same resamples.
+        progress: called with the number of resamples done, their total, and the estimated seconds left.
 
     Raises:
-        ValueError: there are no samples, not as many predictions as references, or they make no number.
+        ValueError: there are no samples, the numbers of predictions and references differ, or a metric has no value.
     """
     if not len(references) or len(references) != len(predictions):
         raise ValueError(f"{len(references)} references and {len(predictions)} predictions can't be scored")
@@ -119,37 +119,37 @@ def score(
     return Scores(
         len(references),
         {
-            name: _bounded(each, metrics[name], sums.get(name), summaries, len(references))
-            for name, each in values.items()
+            name: _bounded(value, metrics[name], sums.get(name), summaries, len(references))
+            for name, value in values.items()
         },
     )
 
 
 def kept_as(name: str, metric: Metric) -> str:
-    """Return the name under which a metric's statistics are kept: its own, or that of the pool that it shares."""
+    """Return the name under which a metric's statistics are stored: its own, or that of its shared pool."""
     return metric.pool if isinstance(metric, PooledMetric) else name
 
 
 def paired(
     own: Statistics, original: Statistics, metric: AdditiveMetric | PooledMetric, seed: int
 ) -> tuple[float, float | None, float | None]:
-    """Return how much more a model scores than the original on the same samples, with the 95 % interval of that.
+    """Return the difference of a model's score from the original's on the same samples, with its 95 % interval.
 
-    Both are drawn together, so what is hard for both does not widen the interval. Where it holds 0, the two can't be
-    told apart.
+    Both models use the same resamples, so samples that are hard for both do not widen the interval. If the interval
+    contains 0, the difference is not significant.
 
     Args:
-        own: statistics of the model, by this metric.
-        original: those of the original, of the same samples in the same order.
-        metric: what both were scored by, with the same options.
-        seed: of the drawing.
+        own: statistics of the model for this metric.
+        original: statistics of the original, for the same samples in the same order.
+        metric: the metric of both, with the same options.
+        seed: seed for the bootstrap.
 
     Returns:
-        The difference, and the ends of its interval, which are None for fewer than ten samples, and where drawing
-        from them tells nothing.
+        The difference, and the ends of its interval, which are None for fewer than ten samples, or if the bootstrap is
+        not informative.
 
     Raises:
-        ValueError: the statistics are not of the same samples or not of the same metric.
+        ValueError: the statistics belong to different samples or different metrics.
     """
     import numpy as np
 
@@ -173,17 +173,19 @@ def paired(
 def _paired_pools(
     own: Statistics, original: Statistics, metric: PooledMetric, seed: int
 ) -> tuple[float, float | None, float | None]:
-    """Pair two runs by what is made of the same drawn samples (see `paired`)."""
+    """Pair two runs by summaries of the same resamples (see `paired`)."""
     import numpy as np
 
-    one, other = (Pool(metric, each) for each in (own, original))
-    if one.samples != other.samples:
-        raise ValueError(f"{one.samples} samples can't be paired with {other.samples}")
-    value = metric.pick(one.whole()) - metric.pick(other.whole())
-    if one.samples < FEWEST_SAMPLES:
+    own_pool, original_pool = Pool(metric, own), Pool(metric, original)
+    samples = own_pool.samples
+    if samples != original_pool.samples:
+        raise ValueError(f"{samples} samples can't be paired with {original_pool.samples}")
+    value = metric.pick(own_pool.whole()) - metric.pick(original_pool.whole())
+    if samples < FEWEST_SAMPLES:
         return value, None, None
-    drawn, of_original = (np.array([metric.pick(summary) for summary in pool.drawn(seed)]) for pool in (one, other))
-    return value, *(_ends(drawn - of_original, value, one.samples) or (None, None))
+    pools = (own_pool, original_pool)
+    drawn, of_original = (np.array([metric.pick(summary) for summary in pool.drawn(seed)]) for pool in pools)
+    return value, *(_ends(drawn - of_original, value, samples) or (None, None))
 
 
 def _value(
@@ -199,7 +201,7 @@ def _value(
     elif isinstance(metric, AdditiveMetric):
         values = np.asarray(metric.statistics(references, predictions), dtype=np.float64)
         if len(wrong := np.flatnonzero(~np.isfinite(values).all(axis=1))):
-            raise ValueError(f"{name}: sample {wrong[0]} (and {len(wrong) - 1} more) makes no finite number")
+            raise ValueError(f"{name}: sample {wrong[0]} (and {len(wrong) - 1} more) has no finite value")
         value = metric.reduce(values.sum(axis=0))
         statistics = Statistics(values, metric.columns(references, predictions))
     else:
@@ -210,13 +212,13 @@ def _value(
 
 
 def _bounded(score: Score, metric: Metric, sums: Any, summaries: Mapping[str, Sequence[Any]], samples: int) -> Score:
-    """Return a score with its interval, from drawn samples: their sums [resamples, statistics], or the summaries."""
+    """Return a score with its interval, from resamples: their sums [resamples, statistics], or their summaries."""
     import numpy as np
 
     if isinstance(metric, AdditiveMetric) and sums is not None:
-        drawn = [metric.reduce(each) for each in sums]
+        drawn = [metric.reduce(row) for row in sums]
     elif isinstance(metric, PooledMetric) and metric.pool in summaries:
-        drawn = [metric.pick(each) for each in summaries[metric.pool]]
+        drawn = [metric.pick(summary) for summary in summaries[metric.pool]]
     else:
         return score
     ends = _ends(np.array(drawn), score.value, samples)
@@ -224,9 +226,9 @@ def _bounded(score: Score, metric: Metric, sums: Any, summaries: Mapping[str, Se
 
 
 def _ends(drawn: Any, value: float, samples: int) -> tuple[float, float] | None:
-    """Return the interval of a value from the drawn ones, corrected for how far their median is off.
+    """Return the interval of a value from those of the resamples, corrected for the bias of their median.
 
-    None where one of them is no number, and where they are so far off that the value would lie outside.
+    None if one of them is not a number, or if they are so biased that the value would lie outside.
     """
     import numpy as np
 
@@ -240,9 +242,9 @@ def _ends(drawn: Any, value: float, samples: int) -> tuple[float, float] | None:
 
 
 def _width(samples: int) -> float:
-    """Return how many standard errors of drawn samples an interval is wide on each side: 1.96 where there are many.
+    """Return half the width of an interval in standard errors: 1.96 for many samples.
 
-    Of few, drawn samples vary less than others would, and how much they vary is itself not known well.
+    With few samples it is larger: resamples vary less than new samples would, and their variance is uncertain.
     """
     from scipy.special import stdtrit
 
@@ -250,18 +252,18 @@ def _width(samples: int) -> float:
 
 
 def _reaching(ends: tuple[float, float], value: float, swapped: Sequence[float]) -> tuple[float, float]:
-    """Return an interval of a difference that reaches towards 0 as far as the test says whose differences are given.
+    """Extend the interval of a difference towards 0 according to the randomisation test.
 
     Args:
-        ends: of the interval.
+        ends: the interval.
         value: the difference.
-        swapped: what it would be, were the answers swapped at random.
+        swapped: the differences after swapping answers at random.
     """
-    as_far = sum(abs(each) >= abs(value) * (1 - _ROUNDED) for each in swapped)
+    as_far = sum(abs(difference) >= abs(value) * (1 - _ROUNDED) for difference in swapped)
     if value == 0 or not as_far:
         return ends
     normal, p_value = NormalDist(), (as_far + 1) / (len(swapped) + 1)
-    reach = abs(value)  # where they are not told apart, the interval holds 0
+    reach = abs(value)  # without significance, the interval contains 0
     if p_value < 1 - _CONFIDENCE:
         reach *= normal.inv_cdf(0.5 + _CONFIDENCE / 2) / normal.inv_cdf(1 - p_value / 2)
     low, high = ends
@@ -269,7 +271,7 @@ def _reaching(ends: tuple[float, float], value: float, swapped: Sequence[float])
 
 
 def _aligned(own: Statistics, original: Statistics) -> Any:
-    """Stack the statistics of two runs: [2, samples, statistics]; one has 0 for what only the other has."""
+    """Stack the statistics of two runs: [2, samples, statistics]; columns that one run does not have are 0."""
     import numpy as np
 
     if len(own.values) != len(original.values):
@@ -277,9 +279,9 @@ def _aligned(own: Statistics, original: Statistics) -> Any:
     if own.columns == original.columns and own.values.shape == original.values.shape:
         return np.stack([own.values, original.values])
     if not (own.columns and original.columns):
-        raise ValueError("these statistics are not of the same metric")
-    place = {name: index for index, name in enumerate(dict.fromkeys([*own.columns, *original.columns]))}
-    both = np.zeros((2, len(own.values), len(place)))
-    for side, each in zip(both, (own, original), strict=True):
-        side[:, [place[name] for name in each.columns]] = each.values
+        raise ValueError("these statistics belong to different metrics")
+    position = {name: index for index, name in enumerate(dict.fromkeys([*own.columns, *original.columns]))}
+    both = np.zeros((2, len(own.values), len(position)))
+    for side, statistics in zip(both, (own, original), strict=True):
+        side[:, [position[name] for name in statistics.columns]] = statistics.values
     return both

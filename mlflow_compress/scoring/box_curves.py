@@ -1,9 +1,9 @@
-"""Average precision, and precision and recall, of boxes that are matched already: of all images, or of drawn ones.
+"""Average precision, precision and recall of matched boxes, for all images or for drawn images.
 
-An image that is drawn twice brings its boxes twice. Boxes are sorted once, and for average precision only the right
-ones are looked at one by one, so that hundreds of drawings of thousands of images take seconds.
+An image that is drawn twice counts its boxes twice. Boxes are sorted once, and average precision needs only the correct
+boxes, so that hundreds of resamples of thousands of images take seconds.
 
-Source: ultralytics' ap_per_class and compute_ap (8.4), whose numbers these are.
+Source: ultralytics' ap_per_class and compute_ap (8.4), whose numbers it reproduces.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 
 THRESHOLDS = 10
 _RECALLS, _CONFIDENCES = 101, 1000  # points of the curves
-_SMOOTHED = 101  # points that F1 is averaged over before its best confidence is looked for
+_SMOOTHED = 101  # points over which F1 is averaged before its maximum is searched
 _TINY = 1e-16
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What is made of matched boxes, for each class that has true boxes.
+    """Results of matched boxes, for each class with true boxes.
 
     Attributes:
-        precision, recall: [classes], at the confidence where the mean F1 over classes is greatest.
+        precision, recall: [classes], at the confidence with the highest mean F1 over classes.
         average_precision: [classes, 10], at intersection over union 0.5, 0.55, ... 0.95.
     """
 
@@ -35,10 +35,10 @@ class MatchedBoxes:
     """The boxes of all images.
 
     Args:
-        true_image: the index of the image of each true box.
-        true_class: the number of its class.
-        image: the index of the image of each found box, the best box first.
-        label: the number of its class.
+        true_image: index of the image of each true box.
+        true_class: number of its class.
+        image: index of the image of each predicted box, the best box first.
+        label: number of its class.
         score: its confidence.
         is_right: [boxes, 10], whether it matches a true box at each threshold.
     """
@@ -49,27 +49,27 @@ class MatchedBoxes:
         self._true_image = true_image
         classes, self._true_class = np.unique(true_class, return_inverse=True)
         self._count = len(classes)
-        counts = np.flatnonzero(np.isin(label, classes))  # boxes of other classes count nowhere
-        place = np.searchsorted(classes, label[counts])
-        by_class = np.argsort(place, kind="stable")
-        order, self._class = counts[by_class], place[by_class]
+        counts = np.flatnonzero(np.isin(label, classes))  # boxes of other classes do not count
+        class_index = np.searchsorted(classes, label[counts])
+        by_class = np.argsort(class_index, kind="stable")
+        order, self._class = counts[by_class], class_index[by_class]
         self._image, self._score = image[order], np.asarray(score, dtype=np.float64)[order]
         self._is_right = is_right[order].astype(np.int64)
         self._ends = np.cumsum(np.bincount(self._class, minlength=self._count))
         self._starts = np.concatenate([[0], self._ends[:-1]]).astype(np.int64)
         threshold, self._hits = np.nonzero(self._is_right.T)
-        self._group = threshold * self._count + self._class[self._hits]  # of a threshold and a class
+        self._group = threshold * self._count + self._class[self._hits]  # one number per threshold and class
         self._confidences = np.linspace(0, 1, _CONFIDENCES)
         self._reach = np.stack([self._down_to(start, end) for start, end in zip(self._starts, self._ends, strict=True)])
 
     def curves(self, times: Any) -> Curves:
-        """Make the curves of drawn images.
+        """Compute the curves of drawn images.
 
         Args:
             times: how often each image is drawn: integers [images].
 
         Returns:
-            The curves, of the classes that drawn images have true boxes of.
+            The curves of the classes with true boxes in drawn images.
         """
         import numpy as np
 
@@ -81,22 +81,22 @@ class MatchedBoxes:
         return Curves(precision, recall, self._average_precision(weights, seen, true)[true > 0])
 
     def _down_to(self, start: int, end: int) -> Any:
-        """Return, for each confidence, the place behind the last box of a class that has at least that."""
+        """Return, for each confidence, the position after the last box of a class with at least that confidence."""
         import numpy as np
 
         return start + np.searchsorted(-self._score[start:end], -self._confidences, side="right")
 
     def _within_class(self, weights: Any) -> Any:
-        """Sum up weights from the best box of each class on."""
+        """Return the cumulative sums of weights within each class, from its best box on."""
         import numpy as np
 
         sums = np.cumsum(weights)
         return sums - np.concatenate([[0], sums])[self._starts][self._class]
 
     def _average_precision(self, weights: Any, seen: Any, true: Any) -> Any:
-        """Return the area under the envelope of precision over recall, by 101 points: [classes, 10].
+        """Return the area under the envelope of precision over recall, with 101 points: [classes, 10].
 
-        Between two right boxes the envelope is what it is at the next one, and behind the last it is 0.
+        Between two correct boxes the envelope has the value at the next one, and after the last one it is 0.
         """
         import numpy as np
 
@@ -109,8 +109,8 @@ class MatchedBoxes:
         right = np.cumsum(weights[hits])
         right = right - (right - weights[hits])[is_first][np.cumsum(is_first) - 1]
         precision, recall = right / seen[hits], right / (true[group % self._count] + _TINY)
-        apart = 2.0 * (size - group)  # so that the greatest of one group does not reach into the next
-        envelope = np.maximum.accumulate((precision + apart)[::-1])[::-1] - apart
+        offset = 2.0 * (size - group)  # keeps the maximum of one group out of the next
+        envelope = np.maximum.accumulate((precision + offset)[::-1])[::-1] - offset
         reached = np.searchsorted(np.linspace(0, 1, _RECALLS), recall, side="left")
         before = np.where(is_first, 0, np.concatenate([[0], reached[:-1]]))
         areas = envelope * (reached - before - is_first / 2)  # the first point of a curve counts half
@@ -121,11 +121,11 @@ class MatchedBoxes:
         """Return precision and recall [classes] at overlap 0.5 and the confidence of the best mean F1."""
         import numpy as np
 
-        there = true > 0
-        if not there.any():
+        has_boxes = true > 0
+        if not has_boxes.any():
             return np.zeros(0), np.zeros(0)
         precision, recall = self._by_confidence(weights, seen, true)
-        precision, recall = precision[there], recall[there]
+        precision, recall = precision[has_boxes], recall[has_boxes]
         f1 = (2 * precision * recall / (precision + recall + _TINY)).mean(axis=0)
         ends = np.ones(_SMOOTHED // 2)
         padded = np.concatenate([ends * f1[0], f1, ends * f1[-1]])
@@ -135,7 +135,7 @@ class MatchedBoxes:
     def _by_confidence(self, weights: Any, seen: Any, true: Any) -> tuple[Any, Any]:
         """Return precision and recall at overlap 0.5 for each confidence [classes, 1000].
 
-        Between two boxes both are interpolated: from the last copy of the better one to the first of the other.
+        Between two boxes both are interpolated, from the last copy of the better box to the first copy of the next.
         """
         import numpy as np
 
@@ -144,9 +144,9 @@ class MatchedBoxes:
             return np.zeros(self._reach.shape), np.zeros(self._reach.shape)
         is_right = self._is_right[:, 0]
         right = self._within_class(weights * is_right)
-        place = np.arange(count)
-        last = np.concatenate([[-1], np.maximum.accumulate(np.where(weights > 0, place, -1))])
-        following = np.concatenate([np.minimum.accumulate(np.where(weights > 0, place, count)[::-1])[::-1], [count]])
+        index = np.arange(count)
+        last = np.concatenate([[-1], np.maximum.accumulate(np.where(weights > 0, index, -1))])
+        following = np.concatenate([np.minimum.accumulate(np.where(weights > 0, index, count)[::-1])[::-1], [count]])
         above, below = last[self._reach], following[self._reach]
         has_above, has_below = above >= self._starts[:, None], below < self._ends[:, None]
         above, below = np.maximum(above, 0), np.minimum(below, count - 1)

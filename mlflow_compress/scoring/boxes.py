@@ -1,4 +1,4 @@
-"""Detection: boxes matched to true boxes as ultralytics' validator does, image by image."""
+"""Detection: match boxes to true boxes like ultralytics' validator, image by image."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _BITS = tuple(1 << threshold for threshold in range(THRESHOLDS))
 
 @dataclass
 class BoxMetric(PooledMetric):
-    """A mean over the classes that have true boxes, made of the boxes of all images together.
+    """A mean over the classes with true boxes, computed from the boxes of all images together.
 
-    Predictions must hold all boxes with a score above about 0.001, after non-maximum suppression, 300 an image at most:
-    ultralytics' `val` keeps these. pycocotools gives slightly different numbers.
+    Predictions must contain all boxes with a score above about 0.001, after non-maximum suppression, at most 300 per
+    image, as in ultralytics' `val`. pycocotools gives slightly different numbers.
 
     Source: ultralytics' match_predictions and ap_per_class.
     """
@@ -40,29 +40,29 @@ class BoxMetric(PooledMetric):
         """Match the boxes of each image.
 
         Returns:
-            An array [items, 5]: the index of the image, what the item is (0 an image, 1 a true box, 2 a found one), the
-            number of its class, its score, and at which thresholds it is right, as bits. Found boxes are in the order
-            in which ultralytics takes them: the best first.
+            An array [items, 5]: index of the image, kind of the item (0 an image, 1 a true box, 2 a predicted box),
+            number of its class, its score, and the thresholds at which it is correct, as bits. Predicted boxes are in
+            ultralytics' order: the best first.
 
         Raises:
             ValueError: there is no true box, or some box is not four numbers with a label (and a score).
         """
         import numpy as np
 
-        place: dict[Any, int] = {}
-        true = [_read(each, place, scored=False) for each in references]
-        found = [_read(each, place, scored=True) for each in predictions]
-        if not any(len(each.labels) for each in true):
-            raise ValueError("there is no true box in any image: mAP, precision and recall are no numbers")
+        numbers: dict[Any, int] = {}
+        true = [_read(image, numbers, scored=False) for image in references]
+        found = [_read(image, numbers, scored=True) for image in predictions]
+        if not any(len(image.labels) for image in true):
+            raise ValueError("there is no true box in any image: mAP, precision and recall are not defined")
         matches = np.concatenate([_matches(one, other) for one, other in zip(true, found, strict=True)])
-        # an image without boxes brings float64 zeros there too, which decides how numpy's sort orders equal scores
-        scores = np.concatenate([each.scores if len(each.scores) else np.zeros(0) for each in found])
+        # as in ultralytics, an image without boxes adds float64 zeros, which changes how numpy sorts equal scores
+        scores = np.concatenate([image.scores if len(image.scores) else np.zeros(0) for image in found])
         order = np.argsort(-scores)
         images = np.arange(len(references))
         blank = np.zeros(len(images))
-        of_true = np.repeat(images, [len(each.labels) for each in true])
-        of_found = np.repeat(images, [len(each.labels) for each in found])
-        true_labels, labels = (np.concatenate([each.labels for each in several]) for several in (true, found))
+        of_true = np.repeat(images, [len(image.labels) for image in true])
+        of_found = np.repeat(images, [len(image.labels) for image in found])
+        true_labels, labels = (np.concatenate([image.labels for image in side]) for side in (true, found))
         no_score = np.zeros(len(of_true))
         return np.concatenate(
             [
@@ -74,7 +74,7 @@ class BoxMetric(PooledMetric):
         )
 
     def summarizer(self, items: Any) -> Callable[[Any], Curves]:
-        """Return what makes the curves of drawn images (see `PooledMetric.summarizer`)."""
+        """Return the function that computes the curves of drawn images (see `PooledMetric.summarizer`)."""
         import numpy as np
 
         true, found = items[items[:, 1] == _TRUE], items[items[:, 1] == _FOUND]
@@ -84,13 +84,13 @@ class BoxMetric(PooledMetric):
         ).curves
 
     def pick(self, summary: Curves) -> float:
-        """Take the mean over classes; NaN where no drawn image has a true box."""
+        """Return the mean over classes; NaN if no drawn image has a true box."""
         numbers = self.of_classes(summary)
         return float(numbers.mean()) if len(numbers) else float("nan")
 
 
-def _read(image: Mapping[str, Any], place: dict[Any, int], scored: bool) -> Any:
-    """Return the boxes of an image as arrays, best first; labels as numbers, which `place` remembers."""
+def _read(image: Mapping[str, Any], numbers: dict[Any, int], scored: bool) -> Any:
+    """Return the boxes of an image as arrays, best first; labels as numbers, which are added to `numbers`."""
     import numpy as np
 
     names = [label.item() if hasattr(label, "item") else label for label in image["labels"]]
@@ -99,14 +99,14 @@ def _read(image: Mapping[str, Any], place: dict[Any, int], scored: bool) -> Any:
     if not len(boxes) == len(names) == len(scores):
         raise ValueError(f"{len(boxes)} boxes, {len(names)} labels and {len(scores)} scores in an image")
     if not (np.isfinite(boxes).all() and np.isfinite(scores).all()):
-        raise ValueError("a box or a score is no finite number")
-    labels = np.array([place.setdefault(name, len(place)) for name in names], dtype=np.float32)
+        raise ValueError("a box or a score is not a finite number")
+    labels = np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.float32)
     order = np.argsort(-scores, kind="stable")
     return SimpleNamespace(boxes=boxes[order], labels=labels[order], scores=scores[order])
 
 
 def _matches(true: Any, found: Any) -> Any:
-    """Say of each found box at which thresholds it matches a true one: [boxes, 10]."""
+    """Return for each predicted box the thresholds at which it matches a true box: [boxes, 10]."""
     import numpy as np
     import torch
     from ultralytics.engine.validator import BaseValidator
@@ -116,7 +116,7 @@ def _matches(true: Any, found: Any) -> Any:
     if not len(true.labels) or not len(found.labels):
         return np.zeros((len(found.labels), len(thresholds)), dtype=bool)
     overlap = box_iou(torch.from_numpy(true.boxes), torch.from_numpy(found.boxes))
-    validator: Any = SimpleNamespace(iouv=thresholds)  # all that the method asks of one
+    validator: Any = SimpleNamespace(iouv=thresholds)  # the only attribute that the method uses
     return BaseValidator.match_predictions(
         validator, torch.from_numpy(found.labels), torch.from_numpy(true.labels), overlap
     ).numpy()

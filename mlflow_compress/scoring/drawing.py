@@ -1,4 +1,4 @@
-"""Draws samples with replacement, as many as there are, many times, and sums up what is known of the drawn ones."""
+"""Bootstrap: draw as many samples with replacement as there are, many times, and sum up their statistics."""
 
 from __future__ import annotations
 
@@ -9,46 +9,46 @@ from typing import Any
 
 RESAMPLES = 1000
 _AT_ONCE = 2**22  # drawn samples in memory
-_ALIKE = 4  # rows to each kind of row, at least, for kinds to be worth telling apart
-_EXACT = 2**53  # up to here float64 holds every integer
+_ALIKE = 4  # minimum number of rows per distinct row, for counting distinct rows to be faster
+_EXACT = 2**53  # up to this number, float64 represents every integer
 
 Progress = Callable[[int, int | None, float | None], object]
 Summing = Callable[["Drawing"], Any]
 
 
 def silent(done: int, total: int | None, seconds_left: float | None) -> None:
-    """Tell nobody how far it is."""
+    """Report no progress."""
 
 
 def drawn_sums(tables: Sequence[Any], seed: int, progress: Progress = silent) -> list[Any]:
-    """Sum up the statistics of samples that are drawn with replacement.
+    """Sum up the statistics of samples drawn with replacement.
 
     Args:
         tables: arrays [samples, statistics], all of the same samples.
-        seed: of the drawing.
-        progress: told how often it was drawn, how often it will be, and about how many seconds that takes.
+        seed: seed for drawing.
+        progress: called with the number of resamples done, their total, and the estimated seconds left.
 
     Returns:
         For each table the sums [resamples, statistics].
     """
     import numpy as np
 
-    ways = [_summing(table) for table in tables]
+    functions = [_summing(table) for table in tables]
     sums: list[list[Any]] = [[] for _ in tables]
     done, started = 0, time.monotonic()
     for drawing in drawings(len(tables[0]), seed):
-        for found, way in zip(sums, ways, strict=True):
-            found.append(way(drawing))
+        for table_sums, sum_drawing in zip(sums, functions, strict=True):
+            table_sums.append(sum_drawing(drawing))
         done += len(drawing.samples)
         progress(done, RESAMPLES, (time.monotonic() - started) / done * (RESAMPLES - done))
-    return [np.concatenate(found) for found in sums]
+    return [np.concatenate(table_sums) for table_sums in sums]
 
 
 class Drawing:
     """Some resamples.
 
     Args:
-        samples: the numbers of the drawn samples [resamples, samples].
+        samples: indices of the drawn samples [resamples, samples].
     """
 
     def __init__(self, samples: Any) -> None:
@@ -63,7 +63,7 @@ class Drawing:
 
 
 def drawings(count: int, seed: int, times: int | None = None) -> Iterator[Drawing]:
-    """Draw so often (None: `RESAMPLES`) from so many samples, some resamples at once, as memory allows."""
+    """Draw `times` resamples (None: `RESAMPLES`) of `count` samples, as many at once as memory allows."""
     import numpy as np
 
     times = RESAMPLES if times is None else times
@@ -74,15 +74,15 @@ def drawings(count: int, seed: int, times: int | None = None) -> Iterator[Drawin
 
 
 def swapped_sums(own: Any, original: Any, seed: int) -> Iterator[tuple[Any, Any]]:
-    """Sum up two models' statistics after a coin for each sample said whose answer counts as whose, `RESAMPLES` times.
+    """Swap two models' answers for each sample at random, and sum up their statistics, `RESAMPLES` times.
 
     Args:
         own: a model's statistics [samples, statistics].
-        original: the other's, of the same samples.
-        seed: of the coins.
+        original: the other model's statistics, of the same samples.
+        seed: seed for swapping.
 
     Yields:
-        The sums [statistics] of what counts as the model's, and of what counts as the other's.
+        The sums [statistics] of both models after swapping.
     """
     import numpy as np
 
@@ -97,10 +97,10 @@ def swapped_sums(own: Any, original: Any, seed: int) -> Iterator[tuple[Any, Any]
 
 
 def _summing(table: Any) -> Summing:
-    """Return the quickest way to sum up the drawn samples' statistics [samples, statistics].
+    """Return the fastest function that sums up the drawn samples' statistics [samples, statistics].
 
-    Counts of things are integers, and few rows differ, however many there are: then it is enough to count how often
-    each kind of row is drawn. Sums of integers are exact in whatever order, so both ways give the same.
+    Statistics that count things have few distinct rows: then it is enough to count how often each distinct row is
+    drawn. Sums of integers are exact in any order, so both functions give the same result.
     """
     kinds = _kinds(table)
     if kinds is None:
@@ -110,15 +110,15 @@ def _summing(table: Any) -> Summing:
 
 
 def _kinds(table: Any) -> tuple[Any, Any] | None:
-    """Return the rows of a table that differ, and which of them each row is.
+    """Return the distinct rows of a table, and the index of each row's distinct row.
 
-    None where they are not integers, where their sums may be too large to be exact, and where most rows differ.
+    None if they are not integers, if their sums may be too large to be exact, or if most rows differ.
     """
     import numpy as np
 
     count, width = table.shape
     weights = np.random.default_rng(0).integers(1, 2**63, width, dtype=np.uint64)
-    keys = np.zeros(count, dtype=np.uint64)  # equal rows have equal ones; column by column, which takes little memory
+    keys = np.zeros(count, dtype=np.uint64)  # equal rows have equal keys; by column, to save memory
     for column, weight in zip(table.T, weights, strict=True):
         if np.abs(column).max(initial=0) * count >= _EXACT:
             return None
@@ -130,12 +130,12 @@ def _kinds(table: Any) -> tuple[Any, Any] | None:
     if len(first) > count // _ALIKE:
         return None
     if any((column[first][kind_of] != column).any() for column in table.T):
-        return None  # two that differ have the same key
+        return None  # two different rows have the same key
     return table[first], kind_of.astype(np.min_scalar_type(len(first)))
 
 
 def _counted(drawn: Any, kinds: int) -> Any:
-    """Count how often each number below `kinds` stands in each row: [rows, kinds]."""
+    """Count how often each number below `kinds` occurs in each row: [rows, kinds]."""
     import numpy as np
 
     places = drawn + kinds * np.arange(len(drawn))[:, None]

@@ -1,4 +1,4 @@
-"""Entities in tagged text: what seqeval takes for one, and how many are found."""
+"""Entities in tagged text, counted by seqeval."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mlflow_compress.records import Scale
 from mlflow_compress.sockets import AdditiveMetric
 
 _OUTSIDE = "O"
-_MARKS = ("B-", "I-", "E-", "S-", "L-", "U-")  # begin a tag of an entity, in IOB, IOBES and BILOU
+_MARKS = ("B-", "I-", "E-", "S-", "L-", "U-")  # prefixes of entity tags in IOB, IOBES and BILOU
 
 
 def are_entities(tags: Iterable[Any]) -> bool:
-    """Return whether any of the tags marks a part of an entity, as `B-PER` does, and not a kind of word."""
+    """Return whether any tag marks a part of an entity, like `B-PER`, and not a part of speech."""
     return any(str(tag).startswith(_MARKS) for tag in tags)
 
 
@@ -22,7 +22,7 @@ def tag_pairs(references: Sequence[Any], predictions: Sequence[Any]) -> Iterator
     """Yield the true tags and the predicted ones of each sample.
 
     Raises:
-        ValueError: a sample has not one tag of each kind for each word.
+        ValueError: a sample does not have one tag of each kind for each word.
     """
     for index, (reference, prediction) in enumerate(zip(references, predictions, strict=True)):
         if isinstance(reference, str) or isinstance(prediction, str) or len(reference) != len(prediction):
@@ -34,7 +34,7 @@ def tag_pairs(references: Sequence[Any], predictions: Sequence[Any]) -> Iterator
 class EntityCounts(AdditiveMetric):
     """Counts of entities over all samples and types (micro average), in seqeval's default mode, that of conlleval.
 
-    An entity is right when its type and both ends are. A ratio of nothing is 0, as in seqeval.
+    An entity is correct if its type and both ends are. A ratio with denominator 0 is 0, as in seqeval.
 
     Source: seqeval's get_entities; Tjong Kim Sang and De Meulder, Introduction to the CoNLL-2003 shared task, 2003.
     """
@@ -45,10 +45,10 @@ class EntityCounts(AdditiveMetric):
     takes = "tags"
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
-        """Count right, predicted and true entities of each sample.
+        """Count correct, predicted and true entities of each sample.
 
         Raises:
-            ValueError: there are tags, but none that marks a part of an entity.
+            ValueError: there are tags, but none marks a part of an entity.
         """
         import numpy as np
         from seqeval.metrics.sequence_labeling import get_entities
@@ -58,7 +58,7 @@ class EntityCounts(AdditiveMetric):
         tags = {str(tag) for pair in pairs for side in pair for tag in side} - {_OUTSIDE}
         if tags and not are_entities(tags):
             shown = ", ".join(sorted(tags)[:5])
-            raise ValueError(f"the tags ({shown}) are no entities, none begins with B- or I-: take tag_accuracy")
+            raise ValueError(f"the tags ({shown}) are not entities: none begins with B- or I-. Use tag_accuracy")
         for reference, prediction in pairs:
             true, predicted = set(get_entities(reference)), set(get_entities(prediction))
             counts.append((len(true & predicted), len(predicted), len(true)))

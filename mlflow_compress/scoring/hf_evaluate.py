@@ -1,10 +1,10 @@
-"""Hugging Face `evaluate`, both ways: our metrics as its metrics, and its modules as metrics of ours.
+"""Hugging Face `evaluate`: use our metrics as its metrics, and its modules as our metrics.
 
-A recipe's `metrics` name ours, and other distributions' (`f1`, `f1:average=micro`), or modules of evaluate: a script or
-its folder (`./my_metric.py`, relative to the recipe) or one of the hub (`evaluate:accuracy`, `evaluate:owner/name`),
-whose code is then run. Options of a module are `key`, the number to take where it gives several, and what evaluate does
-not know: `greater_is_better`, and `scale`, as `Metric.scale` has it: `evaluate:rouge:key=rougeLsum,scale=share`,
-`./edits.py:greater_is_better=false`.
+A recipe's `metrics` name our metrics, metrics of other distributions (`f1`, `f1:average=micro`), or evaluate modules: a
+script or its folder (`./my_metric.py`, relative to the recipe) or a module on the hub (`evaluate:accuracy`,
+`evaluate:owner/name`), whose code is then run. A module's options are `key`, which chooses one of several numbers, and
+facts that evaluate does not know: `greater_is_better`, and `scale` (see `Metric.scale`):
+`evaluate:rouge:key=rougeLsum,scale=share`, `./edits.py:greater_is_better=false`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _TRUTH = {"true": True, "false": False}
 
 @dataclass
 class Evaluated(Metric):
-    """A number that a module of Hugging Face evaluate computes.
+    """A number computed by a Hugging Face evaluate module.
 
     Attributes:
         source: its id on the hub, or the path of its script or folder.
-        key: which of the numbers that it gives; empty for the first.
-        number_scale: what the number goes up to, as `Metric.scale` has it; None: it is not known.
+        key: which of its numbers to use; empty: the first.
+        number_scale: the scale of the number, see `Metric.scale`; None: unknown.
     """
 
     unit: ClassVar[str] = ""
@@ -50,13 +50,13 @@ class Evaluated(Metric):
 
     @property
     def protocol(self) -> str:
-        """The module, with the hash of its code."""
+        """The module's name, and the hash of its code."""
         name = f"{Path(self.source).name}, {self.key}" if self.key else Path(self.source).name
         return f"Hugging Face evaluate module {name}, code {str(self.module()._hash)[:12]}"
 
     @property
     def facts(self) -> MetricFacts:
-        """What is logged beside the number: its label is the module's name, and its key."""
+        """The facts logged with the number; its label is the module's name and the key."""
         label = " ".join(filter(None, (Path(self.source).stem, self.key)))
         return MetricFacts({"en": label}, self.number_scale, self.greater_is_better)
 
@@ -64,39 +64,41 @@ class Evaluated(Metric):
         """Load the `evaluate.EvaluationModule`, once.
 
         Raises:
-            RecipeError: it can't be had, or does not run here.
+            RecipeError: it is not available, or does not run here.
         """
         if self._module is None:
             self._module = _load(self.source)
         return self._module
 
     def compute(self, references: Sequence[Any], predictions: Sequence[Any]) -> float:
-        """Have the module compute, and take its number (see `Metric.compute`).
+        """Run the module and return its number (see `Metric.compute`).
 
-        Of ranked labels it gets the best, unless it asks for lists.
+        The module gets the best of ranked labels, unless it takes lists.
         """
         module = self.module()
         if not len(references) or len(references) != len(predictions):
             raise ValueError(f"{len(references)} references and {len(predictions)} predictions can't be scored")
         if _takes_scalars(module):
-            predictions = [each[0] if isinstance(each, (list, tuple)) and each else each for each in predictions]
+            predictions = [
+                ranking[0] if isinstance(ranking, (list, tuple)) and ranking else ranking for ranking in predictions
+            ]
         return self._number(module.compute(references=references, predictions=predictions))
 
     def _number(self, result: Any) -> float:
         numbers = {key: value for key, value in (result or {}).items() if _is_number(value)}
         if self.key and self.key not in numbers:
-            raise ValueError(f"{self.source} gives no number {self.key!r}, but {', '.join(numbers) or 'none'}")
+            raise ValueError(f"{self.source} returns no number {self.key!r}, only {', '.join(numbers) or 'none'}")
         if not numbers:
-            raise ValueError(f"{self.source} gives no number")
+            raise ValueError(f"{self.source} returns no number")
         value = float(numbers[self.key] if self.key else next(iter(numbers.values())))
         if not math.isfinite(value):
-            raise ValueError(f"{self.source} gives no finite number")
+            raise ValueError(f"{self.source} returns no finite number")
         return value
 
 
 @dataclass
 class EvaluatedLoss(Evaluated):
-    """The same, for a number that is better when it is smaller."""
+    """A number of a Hugging Face evaluate module that is better when it is smaller."""
 
     greater_is_better: ClassVar[bool] = False
 
@@ -107,30 +109,30 @@ def metrics_of(
     """Build the metrics that a recipe names.
 
     Args:
-        entries: as the recipe has them (see above).
-        folder: what relative paths start from.
-        load: whether to load modules of evaluate too, which takes seconds, and the hub: to fail now and not at the end.
-        gives: what the predictions are, as `Metric.takes` names it; empty when that is not known.
+        entries: the recipe's entries (see above).
+        folder: folder where relative paths start.
+        load: whether to load evaluate modules now, to fail early; it takes seconds and may need the hub.
+        gives: kinds of predictions, see `Metric.takes`; empty: unknown.
 
     Returns:
         The metrics by the names of their numbers: `f1`, or `f1_micro` for `f1:average=micro`.
 
     Raises:
-        UnknownName: there is no such metric or option.
-        RecipeError: an option's value is refused, a path does not exist, two metrics have one name, one takes other
-            predictions, or a module can't be loaded.
+        UnknownName: a metric or option is unknown.
+        RecipeError: an option's value is not valid, a path does not exist, two metrics have the same name, one takes
+            other predictions, or a module can't be loaded.
     """
     metrics: dict[str, Metric] = {}
     for entry in entries:
         name, metric = _metric(entry.strip(), folder)
         if gives and metric.takes not in (*gives, "anything"):
-            fitting = [each for each in registry.names("metrics") if registry.find("metrics", each).takes in gives]
+            fitting = [other for other in registry.names("metrics") if registry.find("metrics", other).takes in gives]
             raise RecipeError(
-                f"The metric {entry} takes {metric.takes}, but the model gives {' or '.join(gives)}. What takes these: "
+                f"The metric {entry} takes {metric.takes}, but the model returns {' or '.join(gives)}. Use one of: "
                 f"{', '.join(fitting)}. Name them in a recipe: metrics: [...]."
             )
         if name in metrics:
-            raise RecipeError(f"Two metrics would both be called {name!r}: leave one out ({entry!r}).")
+            raise RecipeError(f"Two metrics have the name {name!r}: leave one out ({entry!r}).")
         if load and isinstance(metric, Evaluated):
             metric.module()
         metrics[name] = metric
@@ -138,7 +140,7 @@ def metrics_of(
 
 
 def is_code(entry: str) -> bool:
-    """Return whether a metric is a module of evaluate, by path or hub id, whose code runs when it is loaded."""
+    """Return whether a metric is an evaluate module, by path or hub id, whose code runs when it is loaded."""
     match = _ENTRY.fullmatch(entry.strip().removeprefix(_PREFIX))
     return entry.strip().startswith(_PREFIX) or (match is not None and _is_path(match["name"]))
 
@@ -151,14 +153,14 @@ def from_evaluate(
     scale: Scale | None = None,
     folder: Path | None = None,
 ) -> Evaluated:
-    """Make a metric of a module of Hugging Face evaluate, and load it.
+    """Create a metric from a Hugging Face evaluate module, and load it.
 
     Args:
         path_or_hub_id: a script, its folder, or an id on the hub (whose code is run).
-        key: which of its numbers to take; empty for the first.
-        greater_is_better: the number's direction, which evaluate does not know.
-        scale: what the number goes up to, as `Metric.scale` has it; evaluate does not know that either.
-        folder: what a relative path starts from; None: the current one.
+        key: which of its numbers to use; empty: the first.
+        greater_is_better: direction of the number, which evaluate does not know.
+        scale: scale of the number, see `Metric.scale`; evaluate does not know it either.
+        folder: folder where a relative path starts; None: the current one.
 
     Raises:
         RecipeError: there is no such script, or the module can't be loaded.
@@ -169,14 +171,14 @@ def from_evaluate(
 
 
 def as_evaluate(name: str, **options: Any) -> Any:
-    """Make an `evaluate.Metric` of a metric of ours: `as_evaluate("f1", average="micro").compute(...)`.
+    """Create an `evaluate.Metric` from one of our metrics: `as_evaluate("f1", average="micro").compute(...)`.
 
-    Its `facts` are our metric's. It takes references and predictions as the metric does, by `compute`, `add` and
-    `add_batch`; labels of boxes must be numbers.
+    It has the metric's `facts`. Its `compute`, `add` and `add_batch` take the metric's references and predictions;
+    labels of boxes must be numbers.
 
     Raises:
-        UnknownName: no such metric, or no such option.
-        RecipeError: a value of the wrong type or out of range.
+        UnknownName: a metric or option is unknown.
+        RecipeError: a value has the wrong type or is out of range.
     """
     import evaluate
 
@@ -194,14 +196,14 @@ def as_evaluate(name: str, **options: Any) -> Any:
         return {name: metric.compute(list(references), list(predictions))}
 
     verbs = {"_info": info, "_compute": compute, "facts": metric.facts}
-    made = type(type(metric).__name__, (evaluate.Metric,), verbs)
-    return made(keep_in_memory=True)
+    adapter = type(type(metric).__name__, (evaluate.Metric,), verbs)
+    return adapter(keep_in_memory=True)
 
 
 def _metric(entry: str, folder: Path) -> tuple[str, Metric]:
     match = _ENTRY.fullmatch(entry.removeprefix(_PREFIX))
     if match is None:
-        raise RecipeError(f"{entry!r} names no metric.")
+        raise RecipeError(f"{entry!r} is not the name of a metric.")
     source, options = match["name"], _options(entry, match["options"])
     if not (entry.startswith(_PREFIX) or _is_path(source)):
         return _named(source, registry.check("metrics", source, options)), registry.build("metrics", source, options)
@@ -211,7 +213,7 @@ def _metric(entry: str, folder: Path) -> tuple[str, Metric]:
     direction = options.get("greater_is_better", "true").lower()
     if direction not in _TRUTH:
         raise RecipeError(f"{entry}: greater_is_better must be true or false, not {direction!r}.")
-    scale = next((each for each in _SCALES if each == options.get("scale")), None)
+    scale = next((name for name in _SCALES if name == options.get("scale")), None)
     if "scale" in options and scale is None:
         raise RecipeError(f"{entry}: scale must be {', '.join(_SCALES)}, not {options['scale']!r}.")
     key = options.get("key", "")
@@ -224,13 +226,13 @@ def _options(entry: str, text: str | None) -> dict[str, str]:
     for pair in text.split(",") if text else []:
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not equals or key in options:
-            raise RecipeError(f"{entry!r}: {pair!r} is no option, or is given twice; write NAME:key=value,key=value")
+            raise RecipeError(f"{entry!r}: {pair!r} is not an option, or given twice; write NAME:key=value,key=value")
         options[key] = value
     return options
 
 
 def _named(name: str, options: Mapping[str, Any]) -> str:
-    """Name the numbers of a metric, in letters that a tracking server takes."""
+    """Return the name of a metric's numbers, in characters that a tracking server accepts."""
     parts = [str(value) if isinstance(value, str) else f"{key}_{value}".lower() for key, value in options.items()]
     return re.sub(r"[^\w.-]+", "_", "_".join([name, *parts]), flags=re.ASCII)
 
@@ -248,8 +250,8 @@ def _evaluated(source: str, folder: Path, key: str, greater_is_better: bool, sca
         return kind(str(path.resolve()), key, scale)
     if _is_path(source):
         raise RecipeError(
-            f"There is no metric at {path}. Give a Python file that defines an evaluate.Metric, or a folder with such "
-            "a file of the same name."
+            f"There is no metric at {path}. Use a Python file that defines an evaluate.Metric, or a folder with "
+            "such a file of the same name."
         )
     return kind(source, key, scale)
 
@@ -259,21 +261,21 @@ def _load(source: str) -> Any:
     obstacle = None if is_local else hub.unreachable()
     if obstacle is not None and not _is_cached(source):
         raise RecipeError(
-            f"The evaluate module {source} can't be had: {obstacle}, and it is not in the local cache. Connect, or "
+            f"The evaluate module {source} is not available: {obstacle}, and it is not in the local cache. Connect, or "
             "give the path of its script."
         )
     import evaluate
 
     if obstacle is not None:
-        evaluate.config.HF_EVALUATE_OFFLINE = True  # it would try for long
+        evaluate.config.HF_EVALUATE_OFFLINE = True  # otherwise it retries for a long time
     try:
         return evaluate.load(source, keep_in_memory=True)
-    except Exception as error:  # the module's own code, what it imports, and what evaluate makes of both
+    except Exception as error:  # any error of the module's code, its imports, or evaluate
         raise RecipeError(f"The evaluate module {source} can't be loaded: {named_line(error)}") from error
 
 
 def _is_cached(name: str) -> bool:
-    """Return whether evaluate has loaded a module of the hub before; asks no evaluate, whose import takes seconds."""
+    """Return whether evaluate has cached a hub module, without importing evaluate, which takes seconds."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     modules = Path(os.environ.get("HF_MODULES_CACHE") or Path(home, "modules")).expanduser()
     folder = name.replace("/", "--") if "/" in name else f"evaluate-*--{name}"
@@ -281,11 +283,11 @@ def _is_cached(name: str) -> bool:
 
 
 def _takes_scalars(module: Any) -> bool:
-    """Return whether a module wants one value as each prediction, and no list."""
+    """Return whether a module takes a single value as each prediction, not a list."""
     import datasets
 
-    kinds = module.features if isinstance(module.features, list) else [module.features]
-    return all(isinstance(each.get("predictions"), datasets.Value) for each in kinds)
+    forms = module.features if isinstance(module.features, list) else [module.features]
+    return all(isinstance(form.get("predictions"), datasets.Value) for form in forms)
 
 
 def _is_number(value: Any) -> bool:
@@ -294,10 +296,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _features(takes: str) -> Any:
-    """Return the forms in which a metric takes its inputs, of which evaluate chooses one by the first sample."""
+    """Return the forms of a metric's inputs; evaluate chooses one by the first sample."""
     from datasets import Features, Sequence, Value
 
-    text, number = Value("string"), Value("float64")  # as float64, labels of any type of number stay what they are
+    text, number = Value("string"), Value("float64")  # float64 keeps labels of any number type
     texts, numbers = Sequence(text), Sequence(number)
 
     boxes = {"boxes": Sequence(numbers), "labels": numbers}

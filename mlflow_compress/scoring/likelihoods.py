@@ -12,7 +12,7 @@ from mlflow_compress.sockets import AdditiveMetric
 
 @dataclass
 class LikelihoodPer(AdditiveMetric):
-    """A function of the negative log-likelihood over units of the text, both summed over all texts.
+    """A function of the negative log-likelihood per unit of the text, both summed over all texts.
 
     Attributes:
         per: the unit.
@@ -21,14 +21,14 @@ class LikelihoodPer(AdditiveMetric):
     greater_is_better: ClassVar[bool] = False
     scale: ClassVar[Scale | None] = "unbounded"
     takes = "likelihoods"
-    undefined = "no token is predicted; the first of a text is not, where nothing stands before it"
+    undefined = "no token is predicted; the first token of a text needs a token before it"
     per: ClassVar[Literal["tokens", "words", "bytes"]]
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
-        """Take the likelihood in nats, and the units, of each text."""
+        """Return the likelihood in nats, and the number of units, of each text."""
         import numpy as np
 
         try:
-            return np.array([(each["nll"], each[self.per]) for each in predictions], dtype=np.float64)
+            return np.array([(text["nll"], text[self.per]) for text in predictions], dtype=np.float64)
         except (KeyError, TypeError) as error:
             raise ValueError(f"a prediction must map nll and {self.per} to numbers") from error

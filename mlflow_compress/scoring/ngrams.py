@@ -13,7 +13,7 @@ from mlflow_compress.sockets import AdditiveMetric
 
 @dataclass
 class Sacrebleu(AdditiveMetric):
-    """A corpus score of sacrebleu, from its own statistics of each sentence. One reference a sentence.
+    """A sacrebleu corpus score from its statistics of each sentence, with one reference per sentence.
 
     Source: Post, A call for clarity in reporting BLEU scores, 2018.
     """
@@ -32,10 +32,10 @@ class Sacrebleu(AdditiveMetric):
 
     @abstractmethod
     def scorer(self) -> Any:
-        """Make the `sacrebleu.metrics.base.Metric`."""
+        """Return the `sacrebleu.metrics.base.Metric`."""
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
-        """Count matching n-grams and all n-grams, of each order, in each sentence."""
+        """Count matching n-grams and all n-grams of each order, in each sentence."""
         import numpy as np
 
         if not all(isinstance(text, str) for text in (*references, *predictions)):
@@ -43,5 +43,5 @@ class Sacrebleu(AdditiveMetric):
         return np.array(self.scorer()._extract_corpus_statistics(predictions, [references]), dtype=np.float64)
 
     def reduce(self, sums: Any) -> float:
-        """Have sacrebleu make the score."""
+        """Let sacrebleu compute the score."""
         return float(self.scorer()._compute_score_from_stats(list(sums)).score)

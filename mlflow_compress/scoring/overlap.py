@@ -1,4 +1,4 @@
-"""ROUGE: how much of a summary its reference shares, by rouge_score."""
+"""ROUGE: the overlap of a summary with its reference, by rouge_score."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Rouge(AdditiveMetric):
 
     Attributes:
         kind: `rouge1`, `rouge2`, `rougeL`.
-        tokens: rouge_score's own tokens (latin: runs of a-z and 0-9, so other scripts vanish), these cut to English
-            stems (stems: Porter's), or runs of letters and digits of any script (words).
+        tokens: rouge_score's tokens (latin: runs of a-z and 0-9; other scripts are dropped), the same reduced to
+            English stems (stems: Porter's), or runs of letters and digits of any script (words).
     """
 
     unit: ClassVar[str] = "ratio"
@@ -43,19 +43,20 @@ class Rouge(AdditiveMetric):
         if not all(isinstance(text, str) for text in (*references, *predictions)):
             raise ValueError("a reference and a prediction must be text")
         if self.tokens != "words" and not _is_latin(references):
-            raise ValueError("ROUGE's own tokens are Latin letters and digits, these texts are not: say tokens=words")
+            raise ValueError("ROUGE's default tokens are Latin letters and digits; for these texts use tokens=words")
         tokenizer = _Words() if self.tokens == "words" else DefaultTokenizer(use_stemmer=self.tokens == "stems")
         scorer = RougeScorer([self.kind], tokenizer=tokenizer)
         pairs = zip(references, predictions, strict=True)
-        return np.array([(scorer.score(one, other)[self.kind].fmeasure, 1) for one, other in pairs], dtype=np.float64)
+        scores = [scorer.score(reference, summary)[self.kind].fmeasure for reference, summary in pairs]
+        return np.array([(score, 1) for score in scores], dtype=np.float64)
 
     def reduce(self, sums: Any) -> float:
-        """Take the mean."""
+        """Return the mean."""
         return float(sums[0] / sums[1])
 
 
 class _Words:
-    """Tokens of any script, as rouge_score's scorer asks for them."""
+    """Tokens of any script, with the interface of rouge_score's tokenizers."""
 
     def tokenize(self, text: str) -> list[str]:
         return _WORDS.findall(text.lower())

@@ -1,4 +1,4 @@
-"""Metrics of things that are pooled over all samples (`PooledMetric`), made anew of drawn samples."""
+"""Metrics of items that are pooled over all samples (`PooledMetric`), recomputed for drawn samples."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mlflow_compress.scoring.drawing import Progress, drawings, silent
 from mlflow_compress.scoring.statistics_file import Statistics
 from mlflow_compress.sockets import Metric, PooledMetric
 
-RESAMPLES = 300  # fewer than there are of sums: each takes longer
+RESAMPLES = 300  # fewer than for sums, since each one takes longer
 
 
 class Pool:
-    """The things that metrics share, and what summarises drawn samples of them.
+    """The items that several metrics share, and their summaries for drawn samples.
 
     Args:
         metric: one of these metrics.
-        statistics: what its `items` gave, which remembers what was made of it for the others.
+        statistics: the result of its `items`, which caches summaries for the other metrics.
 
     Raises:
-        ValueError: they are no such things.
+        ValueError: the items are not valid.
     """
 
     def __init__(self, metric: PooledMetric, statistics: Statistics) -> None:
@@ -34,17 +34,17 @@ class Pool:
         """Summarise all samples, each once."""
         import numpy as np
 
-        made = self.statistics.summaries
-        if None not in made:
-            made[None] = self._summarize(np.ones(self.samples, dtype=np.int64))
-        return made[None]
+        cache = self.statistics.summaries
+        if None not in cache:
+            cache[None] = self._summarize(np.ones(self.samples, dtype=np.int64))
+        return cache[None]
 
     def drawn(self, seed: int, progress: Progress = silent) -> Sequence[Any]:
-        """Summarise drawn samples, `RESAMPLES` times; the same are drawn wherever the seed and their number are."""
-        made = self.statistics.summaries
-        if seed not in made:
-            made[seed] = list(self._draw(seed, progress))
-        summaries: Sequence[Any] = made[seed]
+        """Summarise drawn samples, `RESAMPLES` times; equal seeds and numbers of samples draw the same samples."""
+        cache = self.statistics.summaries
+        if seed not in cache:
+            cache[seed] = list(self._draw(seed, progress))
+        summaries: Sequence[Any] = cache[seed]
         return summaries
 
     @cached_property
@@ -72,14 +72,14 @@ def pools_of(metrics: Mapping[str, Metric], references: Sequence[Any], predictio
 
 
 def _samples_of(items: Any) -> int:
-    """Return how many samples things are of.
+    """Return the number of samples that items belong to.
 
     Raises:
-        ValueError: samples are not numbered from 0 on, or one has nothing.
+        ValueError: samples are not numbered from 0, or one has no item.
     """
     import numpy as np
 
     samples = np.unique(items[:, 0])
     if not len(samples) or (samples != np.arange(len(samples))).any():
-        raise ValueError("these statistics are not of samples that are numbered from 0 on")
+        raise ValueError("these statistics do not belong to samples numbered from 0")
     return len(samples)

@@ -17,9 +17,9 @@ _SPELLING = Path(__file__).with_name("english_spelling.json")
 
 @dataclass
 class ErrorRate(AdditiveMetric):
-    """Edits over the units of the references, both of all samples: what is heard in silence counts as insertions.
+    """Edits over the units of the references, both of all samples; words recognised in silence count as insertions.
 
-    Where no reference has a unit there is no rate; jiwer then gives the number of edits.
+    If no reference has a unit, there is no rate; jiwer then returns the number of edits.
 
     Source: jiwer's process_words and process_characters.
 
@@ -31,7 +31,7 @@ class ErrorRate(AdditiveMetric):
     scale: ClassVar[Scale | None] = "error_rate"
     greater_is_better: ClassVar[bool] = False
     takes = "texts"
-    undefined = "in no reference is anything said, and errors are divided by what is said"
+    undefined = "all references are empty, and errors are divided by the length of the references"
     counts: ClassVar[Literal["words", "characters"]]
 
     def statistics(self, references: Sequence[Any], predictions: Sequence[Any]) -> Any:
@@ -50,7 +50,7 @@ class ErrorRate(AdditiveMetric):
         return float(edits / units) if units else float("nan")
 
     def normalized(self, texts: Sequence[Any]) -> list[str]:
-        """Return the texts as they are to be compared; here as they are."""
+        """Return the texts in the form for comparison; here unchanged."""
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("a transcript must be text")
         return list(texts)
@@ -58,19 +58,19 @@ class ErrorRate(AdditiveMetric):
 
 @dataclass
 class NormalizedErrorRate(ErrorRate):
-    """The same after Whisper's normaliser.
+    """Error rate after Whisper's normaliser.
 
     Source: Radford et al., Robust speech recognition via large-scale weak supervision, 2022, appendix C; transformers'
-    copy of it, with OpenAI's own table of British and American spellings, which lies beside this file.
+    copy of it, with OpenAI's table of British and American spellings, which lies beside this file.
 
     Attributes:
-        language: which normaliser.
+        language: the normaliser.
     """
 
     language: Literal["english", "other"] = "english"
 
     def normalized(self, texts: Sequence[Any]) -> list[str]:
-        """Return the texts in small letters, without punctuation; in English with numbers as digits, and so on."""
+        """Return the texts in lower case, without punctuation; in English with numbers as digits, and so on."""
         normalize = _normalizer(self.language)
         return [normalize(text) for text in super().normalized(texts)]
 

@@ -1,7 +1,7 @@
-"""Notices where references are written otherwise than answers: in capitals, or without punctuation.
+"""Detect references written in another style than the answers: in capitals, or without punctuation.
 
-Many sets of speech are so: LibriSpeech's references are all capitals, without punctuation, and a perfect transcript of
-them has a plain word error rate of 1.
+This is common in speech data: LibriSpeech's references are all capitals without punctuation, so that a perfect
+transcript has a plain word error rate of 1.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ WRITTEN_OTHERWISE = CautionKind(
         "ru": "эталоны и ответы различаются регистром или пунктуацией",
     },
     message={
-        "en": "references have {references}, and answers have {answers}: scores that are not normalized count this as "
+        "en": "references have {references}, but answers have {answers}: metrics without normalization count this as "
         "errors",
         "ru": "в эталонах {references}, в ответах {answers}: ненормализованные метрики считают это ошибками",
     },
     advice={
-        "en": "Judge by wer_normalized and cer_normalized, or write the references as the model writes.",
+        "en": "Use wer_normalized and cer_normalized, or write the references in the model's style.",
         "ru": "Смотрите на wer_normalized и cer_normalized или запишите эталоны так, как пишет модель.",
     },
 )
@@ -40,12 +40,12 @@ _PUNCTUATION: Mapping[bool, Mapping[str, str]] = {
 }
 _MARKS = frozenset(".,!?;:…。，！？、")  # noqa: RUF001  (Chinese and Japanese ones)
 _FEWEST_LETTERS = 20
-_ALL, _NONE = 0.95, 0.001  # shares of capitals among letters that have a case
-_MOST, _HARDLY = 0.5, 0.05  # shares of texts with punctuation
+_ALL, _NONE = 0.95, 0.001  # share of capitals among letters with a case
+_MOST, _HARDLY = 0.5, 0.05  # share of texts with punctuation
 
 
 def compared(metrics: Mapping[str, Metric], references: Sequence[Any], answers: Sequence[Any]) -> list[Caution]:
-    """Compare how references and answers are written, where a metric takes texts."""
+    """Compare the writing style of references and answers, if a metric takes texts."""
     is_text = any(metric.takes == "texts" for metric in metrics.values())
     if not is_text or not all(isinstance(text, str) for text in (*references, *answers)):
         return []
@@ -58,13 +58,13 @@ def compared(metrics: Mapping[str, Metric], references: Sequence[Any], answers: 
         differences.append((_PUNCTUATION[shares[0] > shares[1]], _PUNCTUATION[shares[1] > shares[0]]))
     if not differences:
         return []
-    said = [{language: _joined(language, [each[side] for each in differences]) for language in ("en", "ru")}
-            for side in (0, 1)]  # fmt: skip
-    return [WRITTEN_OTHERWISE.of(references=said[0], answers=said[1])]
+    styles = [{language: _joined(language, [pair[side] for pair in differences]) for language in ("en", "ru")}
+              for side in (0, 1)]  # fmt: skip
+    return [WRITTEN_OTHERWISE.of(references=styles[0], answers=styles[1])]
 
 
 def _case(texts: Sequence[str]) -> str:
-    """Say which letters texts have; empty where there are too few that have a case."""
+    """Return which letters texts have; empty if too few letters have a case."""
     capital = small = 0
     for text in texts:
         capital += sum(map(str.isupper, text))
@@ -76,7 +76,7 @@ def _case(texts: Sequence[str]) -> str:
 
 
 def _punctuated(texts: Sequence[str]) -> float:
-    """Return the share of texts that have a mark of punctuation between or behind words; empty texts do not count."""
+    """Return the share of non-empty texts that have punctuation between or after words."""
     written = [unicodedata.normalize("NFC", text) for text in texts if text.strip()]
     return sum(not _MARKS.isdisjoint(text) for text in written) / len(written) if written else 0.0
 

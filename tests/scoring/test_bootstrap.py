@@ -226,7 +226,7 @@ def test_other_samples_and_other_metrics_are_not_paired() -> None:
     with pytest.raises(ValueError, match="3 samples can't be paired with 2"):
         bootstrap.paired(statistics([1, 0, 1]), statistics([1, 1]), additive("accuracy"), seed=0)
     other = statistics_file.Statistics(np.zeros((3, 5)))
-    with pytest.raises(ValueError, match="same metric"):
+    with pytest.raises(ValueError, match="different metrics"):
         bootstrap.paired(statistics([1, 0, 1]), other, additive("accuracy"), seed=0)
 
 

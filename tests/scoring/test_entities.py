@@ -55,7 +55,7 @@ def test_each_word_needs_one_tag() -> None:
 
 def test_tags_that_are_no_entities_are_scored_word_by_word() -> None:
     references, predictions = [["NOUN", "VERB", "DET"], ["NOUN"]], [["NOUN", "NOUN", "DET"], ["NOUN"]]
-    with pytest.raises(ValueError, match=r"the tags \(DET, NOUN, VERB\) are no entities.*tag_accuracy"):
+    with pytest.raises(ValueError, match=r"the tags \(DET, NOUN, VERB\) are not entities.*tag_accuracy"):
         registry.build("metrics", "seqeval_f1").compute(references, predictions)
     accuracy = registry.build("metrics", "tag_accuracy").compute(references, predictions)
     assert accuracy == seqeval.accuracy_score(references, predictions) == 0.75

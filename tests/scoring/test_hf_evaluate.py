@@ -106,9 +106,9 @@ def test_a_script_of_evaluate_is_a_metric_of_ours(folder: Path, source: str) -> 
 
 
 def test_what_a_script_does_not_give_is_told(folder: Path) -> None:
-    with pytest.raises(ValueError, match="no number 'kind', but same, count"):
+    with pytest.raises(ValueError, match="no number 'kind', only same, count"):
         from_evaluate("./same_texts.py", key="kind", folder=folder).compute(["a"], ["a"])
-    with pytest.raises(ValueError, match="gives no number"):
+    with pytest.raises(ValueError, match="returns no number"):
         from_evaluate("./no_number.py", folder=folder).compute(["a"], ["a"])
     with pytest.raises(RecipeError, match="a_module_that_nobody_has"):
         from_evaluate("./needy.py", folder=folder)

@@ -19,7 +19,7 @@ def test_capitals_without_punctuation_are_told_in_both_languages() -> None:
     (caution,) = writing_style.compared(metrics, CAPITALS, SAID)
     assert caution.code == "written_otherwise"
     assert caution.message.startswith(
-        "references have capital letters only and no punctuation, and answers have capital and small letters and "
+        "references have capital letters only and no punctuation, but answers have capital and small letters and "
         "punctuation:"
     )
     assert "только прописные буквы и нет знаков препинания" in caution.texts["message"]["ru"]
@@ -32,8 +32,8 @@ def test_capitals_without_punctuation_are_told_in_both_languages() -> None:
     ("references", "answers", "word"),
     [
         ([text.lower() for text in SAID], SAID, "small letters only"),
-        ([text.replace(".", "").replace(",", "") for text in SAID], SAID, "no punctuation, and answers have punct"),
-        (SAID, [text.replace(".", "").replace(",", "") for text in SAID], "have punctuation, and answers have no"),
+        ([text.replace(".", "").replace(",", "") for text in SAID], SAID, "no punctuation, but answers have punct"),
+        (SAID, [text.replace(".", "").replace(",", "") for text in SAID], "have punctuation, but answers have no"),
     ],
 )
 def test_each_difference_is_named(references: list[str], answers: list[str], word: str) -> None:

@@ -118,7 +118,7 @@ def test_what_can_not_be_rescored(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="has no predictions"):
         rescore.of_run(store, without, (), log=False)
     run_id, _ = logged(store, tmp_path, "wer")
-    with pytest.raises(RecipeError, match=r"accuracy takes labels, but the model gives texts.*wer_normalized"):
+    with pytest.raises(RecipeError, match=r"accuracy takes labels, but the model returns texts.*wer_normalized"):
         rescore.of_run(store, run_id, ("accuracy",), log=False)
     with pytest.raises(RecipeError, match="Did you mean 'chrf'"):
         rescore.of_run(store, run_id, ("chrff",), log=False)
@@ -229,7 +229,7 @@ def test_the_predictions_and_the_data_are_in_the_run(store: Store, tmp_path: Pat
 
 
 def test_a_metric_that_takes_other_predictions_is_refused_before_anything_is_predicted(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="accuracy takes labels, but the model gives texts"):
+    with pytest.raises(RecipeError, match="accuracy takes labels, but the model returns texts"):
         quality.score(cast(Family, Echo({})), Model(None), variant_of("accuracy"), tmp_path, lambda *_: None)
 
 
